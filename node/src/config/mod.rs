@@ -1,0 +1,89 @@
+//! The resolved configuration: what is in force after flags, environment, file and defaults were merged and checked.
+//! It opens no socket and reads no clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+};
+
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_transports::{FamilyPolicy, PortRange};
+
+/// Everything a node needs to know before it binds its first socket.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the node's key comes from.
+    pub key: Key,
+    /// Public listen addresses; empty: only the punch sockets and circuits accept.
+    pub listen: Vec<Multiaddr>,
+    /// How the node dials.
+    pub dial: Dial,
+    /// The relays, in the order given.
+    pub relays: Vec<RelayAddr>,
+    /// How many relays to hold a reservation on at once.
+    pub reservations: usize,
+    /// Hole punching.
+    pub punch: Punch,
+    /// Peers known by name.
+    pub peers: BTreeMap<String, KnownPeer>,
+    /// Who may connect; empty: any peer.
+    pub access: BTreeSet<PeerId>,
+    /// Address of the admin HTTP server; `None`: no server.
+    pub admin: Option<SocketAddr>,
+    /// Path of the control socket.
+    pub control: PathBuf,
+}
+
+/// Where the node's key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// A file, made with mode 0600 if there is none.
+    File(PathBuf),
+    /// A fresh key that is never stored.
+    Throwaway,
+}
+
+/// How the node dials.
+#[derive(Debug, Clone)]
+pub struct Dial {
+    /// The source ports that packets may leave from.
+    pub port_range: PortRange,
+    /// Which IP families to use, and which to prefer.
+    pub family: FamilyPolicy,
+    /// Dial over QUIC.
+    pub quic: bool,
+    /// Dial over TCP.
+    pub tcp: bool,
+}
+
+/// One address of a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayAddr {
+    /// The relay's peer id.
+    pub peer: PeerId,
+    /// Its transport address, without the `/p2p` suffix.
+    pub addr: Multiaddr,
+}
+
+/// Hole punching.
+#[derive(Debug, Clone)]
+pub struct Punch {
+    /// Whether to punch at all.
+    pub enabled: bool,
+    /// Addresses to advertise besides observed ones; `{port}` stands for the punch port.
+    pub advertise: Vec<AdvertiseTemplate>,
+    /// If not empty, only candidates that match one of these are sent and dialed.
+    pub allow: Vec<PunchFilter>,
+    /// Candidates that match one of these are neither sent nor dialed.
+    pub deny: Vec<PunchFilter>,
+}
+
+/// A peer known by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownPeer {
+    /// Its id.
+    pub id: PeerId,
+    /// Addresses to try before any circuit, without the `/p2p` suffix.
+    pub addrs: Vec<Multiaddr>,
+}
