@@ -1,0 +1,85 @@
+//! Finds the two binaries under test.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Paths of the binaries.
+#[derive(Clone, Debug)]
+pub struct Bins {
+    /// `p2pnode`.
+    pub p2pnode: PathBuf,
+    /// `relay-node`.
+    pub relay_node: PathBuf,
+}
+
+/// The binaries named by `P2PNODE_BIN` and `RELAY_NODE_BIN`, or else those of this workspace, built once per process.
+///
+/// # Errors
+///
+/// When a named binary does not exist, or the build fails.
+pub fn bins() -> Result<Bins> {
+    static FOUND: OnceLock<Result<Bins, String>> = OnceLock::new();
+    match FOUND.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
+        Ok(bins) => Ok(bins.clone()),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+fn find() -> Result<Bins> {
+    if let (Some(p2pnode), Some(relay_node)) = (named("P2PNODE_BIN")?, named("RELAY_NODE_BIN")?) {
+        return Ok(Bins { p2pnode, relay_node });
+    }
+    let dir = profile_dir()?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--quiet", "--bins", "-p", "p2pnode", "-p", "relay-node", "--target-dir"])
+        .arg(target_dir()?)
+        .current_dir(workspace())
+        .stdin(Stdio::null());
+    if dir.file_name().is_some_and(|name| name == "release") {
+        cargo.arg("--release");
+    }
+    let built = cargo.status().context("cargo: cannot be run to build p2pnode and relay-node")?;
+    ensure!(built.success(), "cargo build of p2pnode and relay-node failed ({built})");
+    Ok(Bins {
+        p2pnode: dir.join("p2pnode"),
+        relay_node: dir.join("relay-node"),
+    })
+}
+
+fn named(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(path) = env::var_os(variable).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    ensure!(path.is_file(), "{variable}={}: no such file", path.display());
+    Ok(Some(path))
+}
+
+/// The directory of this profile's binaries, such as `target/debug`.
+fn profile_dir() -> Result<PathBuf> {
+    let exe = env::current_exe().context("path of this executable")?;
+    let dir = exe.parent().context("this executable has no directory")?;
+    let nested = dir.file_name().is_some_and(|name| name == "deps" || name == "examples");
+    Ok(if nested { dir.parent().unwrap_or(dir) } else { dir }.to_path_buf())
+}
+
+/// Cargo's target directory.
+///
+/// # Errors
+///
+/// When the path of this executable is unknown.
+pub fn target_dir() -> Result<PathBuf> {
+    let profile = profile_dir()?;
+    Ok(profile.parent().unwrap_or(&profile).to_path_buf())
+}
+
+fn workspace() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}

@@ -1,0 +1,218 @@
+//! A capture in a router: what each host sent before translation, and what left the NAT after it.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use patchbay::Router;
+use tokio::{
+    fs::File,
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UdpSocket,
+    process::{Child, ChildStdout, Command},
+    runtime::Handle,
+    sync::watch,
+    time::timeout,
+};
+
+use crate::packet::{self, Packet};
+
+/// Headers with all their options fit; the payload is encrypted anyhow.
+const SNAPLEN: &str = "192";
+/// The port that the fence is sent to, on the router's loopback: discard (RFC 863).
+const FENCE_PORT: u16 = 9;
+/// tcpdump starts and sees a packet within milliseconds; this only bounds a broken one.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where in the router a packet was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// On the port of a host or of a router below: before translation.
+    Inside,
+    /// On the interface towards the internet: after translation.
+    Outside,
+}
+
+/// A running capture on all interfaces of one router.
+#[derive(Debug)]
+pub struct Capture {
+    router: Router,
+    sides: HashMap<u32, Side>,
+    loopback: u32,
+    seen: Arc<Mutex<Vec<Packet>>>,
+    count: watch::Receiver<usize>,
+    // Killed when dropped.
+    _tcpdump: Child,
+}
+
+impl Capture {
+    /// Starts tcpdump in the router; returns when it captures. `wan` is the router's outside interface.
+    ///
+    /// # Errors
+    ///
+    /// When tcpdump does not start; the text is its own.
+    pub(crate) async fn start(router: &Router, wan: &str, file: &Path) -> Result<Self> {
+        let (sides, loopback) = interfaces(router, wan).await?;
+        let mut command = Command::new("tcpdump");
+        command
+            .args(["-i", "any", "-y", "LINUX_SLL2", "-n", "-s", SNAPLEN, "-U", "--immediate-mode", "-w", "-", "tcp or udp"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let runtime = Handle::current();
+        let mut tcpdump = router
+            .run_sync(move || {
+                let _entered = runtime.enter();
+                command.spawn().context("tcpdump: cannot be started")
+            })
+            .context("capture")?;
+        let stdout = tcpdump.stdout.take().context("tcpdump has no stdout")?;
+        let mut complaints = BufReader::new(tcpdump.stderr.take().context("tcpdump has no stderr")?).lines();
+        let file = File::create(file).await.with_context(|| format!("{}: cannot be made", file.display()))?;
+
+        let ready = async {
+            let mut said = Vec::new();
+            while let Some(line) = complaints.next_line().await? {
+                if line.contains("listening on") {
+                    return Ok(());
+                }
+                said.push(line);
+            }
+            bail!("tcpdump in {}: {}", router.name(), said.join("; "))
+        };
+        timeout(PATIENCE, ready).await.context("tcpdump does not start to capture")??;
+
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (grown, count) = watch::channel(0);
+        tokio::spawn(record(stdout, file, Arc::clone(&seen), grown));
+        Ok(Self {
+            router: router.clone(),
+            sides,
+            loopback,
+            seen,
+            count,
+            _tcpdump: tcpdump,
+        })
+    }
+
+    /// The name of the router.
+    #[must_use]
+    pub fn router(&self) -> &str {
+        self.router.name()
+    }
+
+    /// Returns when everything that passed the router before this call has been captured.
+    ///
+    /// # Errors
+    ///
+    /// When the capture has ended.
+    pub async fn settle(&self) -> Result<()> {
+        let socket = self
+            .router
+            .spawn(|_| async { UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await })?
+            .await??;
+        let from = socket.local_addr()?;
+        socket.send_to(&[], (Ipv4Addr::LOCALHOST, FENCE_PORT)).await?;
+        let mut count = self.count.clone();
+        let fence = |packet: &Packet| packet.interface == self.loopback && packet.source == from;
+        let caught = async {
+            while !self.lock().iter().any(fence) {
+                count.changed().await.with_context(|| format!("the capture in {} has ended", self.router.name()))?;
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, caught)
+            .await
+            .with_context(|| format!("the capture in {} does not see its own fence", self.router.name()))?
+    }
+
+    /// Everything captured so far that passed on `side`.
+    #[must_use]
+    pub fn packets(&self, side: Side) -> Vec<Packet> {
+        self.lock()
+            .iter()
+            .filter(|packet| self.sides.get(&packet.interface) == Some(&side))
+            .copied()
+            .collect()
+    }
+
+    /// What the host with these addresses sent, before translation.
+    #[must_use]
+    pub fn sent_by(&self, host: &[IpAddr]) -> Vec<Packet> {
+        let mut packets = self.packets(Side::Inside);
+        packets.retain(|packet| !packet.outgoing && host.contains(&packet.source.ip()));
+        packets
+    }
+
+    /// The sources after translation that packets with this destination and protocol left with.
+    #[must_use]
+    pub fn left_as(&self, protocol: &str, destination: SocketAddr) -> Vec<SocketAddr> {
+        let mut sources: Vec<_> = self
+            .packets(Side::Outside)
+            .into_iter()
+            .filter(|packet| packet.outgoing && packet.protocol.name() == protocol && packet.destination == destination)
+            .map(|packet| packet.source)
+            .collect();
+        sources.sort_unstable();
+        sources.dedup();
+        sources
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Packet>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn record(stdout: ChildStdout, mut file: File, seen: Arc<Mutex<Vec<Packet>>>, grown: watch::Sender<usize>) -> Result<()> {
+    let mut stream = BufReader::new(stdout);
+    let header = packet::read_header(&mut stream).await?;
+    file.write_all(&header).await?;
+    while let Some((bytes, packet)) = packet::read_record(&mut stream).await? {
+        file.write_all(&bytes).await?;
+        if let Some(packet) = packet {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(packet);
+            grown.send_modify(|count| *count += 1);
+        }
+    }
+    file.flush().await?;
+    Ok(())
+}
+
+/// Which interface is on which side, and the index of the loopback. The bridge itself is left out: what passes it is seen
+/// on its ports, and frames from one of them to another are seen only there.
+async fn interfaces(router: &Router, wan: &str) -> Result<(HashMap<u32, Side>, u32)> {
+    let mut command = Command::new("ip");
+    command.args(["-o", "link", "show"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let runtime = Handle::current();
+    let ip = router.run_sync(move || {
+        let _entered = runtime.enter();
+        command.spawn().context("ip: cannot be started")
+    })?;
+    let output = ip.wait_with_output().await?;
+    let mut sides = HashMap::new();
+    let mut loopback = 0;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        // `7: ix@if6: <BROADCAST,MULTICAST,UP> mtu 1500 ...`
+        let mut fields = line.splitn(3, ": ");
+        let (Some(index), Some(name)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let index = index.trim().parse().with_context(|| format!("`ip link`: {line}"))?;
+        let name = name.split('@').next().unwrap_or(name);
+        if name == "lo" {
+            loopback = index;
+        } else if name == wan {
+            sides.insert(index, Side::Outside);
+        } else if !name.starts_with("br-") {
+            sides.insert(index, Side::Inside);
+        }
+    }
+    Ok((sides, loopback))
+}

@@ -1,0 +1,314 @@
+//! The topology: an internet, public hosts on it, and sites, each behind a NAT of its own.
+//!
+//! ```text
+//!                   internet (198.18.0.0/15, 2001:db8::/32)
+//!        |                |                         |
+//!     public           site "a"                  site "b"
+//!   (relay, ...)   router, NatKind            carrier's router
+//!                   |          |                    |
+//!                 host       host               home router
+//!                                                   |
+//!                                                 host
+//! ```
+//!
+//! Every site that translates has the same LAN, 192.168.1.0/24, as homes do: an address of one means another host in the
+//! other.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use patchbay::{Device, IpSupport, Ipv4Net, Nat, Router, RouterPreset};
+use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle};
+
+use crate::{
+    artifacts::Artifacts,
+    capture::Capture,
+    nat::{NatKind, Policy},
+    sandbox,
+};
+
+/// The LAN of every site that translates.
+const HOME_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
+/// What a carrier gives to its customers (RFC 6598).
+const CARRIER_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
+/// The interface of a router towards the internet, and of one behind a carrier's router: patchbay's names.
+const WAN: &str = "ix";
+const WAN_BEHIND_CARRIER: &str = "wan";
+
+/// A lab. Its namespaces vanish when it is dropped; so do the processes in them.
+#[derive(Debug)]
+pub struct Lab {
+    // Dropped first: the processes that write artifacts end with it.
+    net: Net,
+    artifacts: Artifacts,
+    datacenter: Router,
+}
+
+struct Net(patchbay::Lab);
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Net")
+    }
+}
+
+/// A machine of the lab.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Runs code and programs in its network.
+    pub device: Device,
+    /// Its own addresses, untranslated, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Host {
+    fn new(device: Device) -> Self {
+        let ip4 = device.ip().map(IpAddr::from);
+        let ip6 = device.ip6().map(IpAddr::from);
+        Self {
+            addresses: ip4.into_iter().chain(ip6).collect(),
+            device,
+        }
+    }
+
+    /// Its address of one family.
+    ///
+    /// # Errors
+    ///
+    /// When it has none.
+    pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
+        let found = self.addresses.iter().copied().find(|ip| ip.is_ipv6() == ip6);
+        let family = if ip6 { "IPv6" } else { "IPv4" };
+        found.with_context(|| format!("host {} has no {family} address", self.device.name()))
+    }
+
+    /// Writes a sysctl of its network, such as `net/ipv4/tcp_timestamps`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no such setting or refuses the value.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{key}");
+        let value = value.to_owned();
+        self.device.run_sync(move || std::fs::write(&path, &value).with_context(|| format!("{path}={value}")))
+    }
+}
+
+/// Routers and hosts behind one NAT.
+#[derive(Debug)]
+pub struct Site {
+    /// What it is behind.
+    pub kind: NatKind,
+    name: String,
+    router: Router,
+    carrier: Option<Router>,
+    outside: Option<IpAddr>,
+}
+
+impl Site {
+    /// The address that its IPv4 is translated to; `None` where it is not translated.
+    #[must_use]
+    pub fn outside_ip4(&self) -> Option<IpAddr> {
+        self.outside
+    }
+
+    /// The router between its hosts and the next network.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+}
+
+impl Lab {
+    /// Builds the internet. `name` names the artifacts.
+    ///
+    /// # Errors
+    ///
+    /// Without the rights or the tools: says what to do.
+    pub async fn new(name: &str) -> Result<Self> {
+        sandbox::check()?;
+        let artifacts = Artifacts::new(name)?;
+        let net = patchbay::Lab::builder().allow_real_root().build().await.context("lab")?;
+        let datacenter = net.add_router("dc").preset(RouterPreset::Public).build().await.context("router dc")?;
+        Ok(Self {
+            net: Net(net),
+            artifacts,
+            datacenter,
+        })
+    }
+
+    /// Logs and captures of this lab.
+    #[must_use]
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.artifacts
+    }
+
+    /// The test has succeeded: its artifacts need not be kept.
+    pub fn succeeded(mut self) {
+        self.artifacts.succeeded();
+    }
+
+    /// Adds a public host, IPv4 and IPv6, that everybody can reach.
+    ///
+    /// # Errors
+    ///
+    /// When the network cannot be made.
+    pub async fn public_host(&self, name: &str) -> Result<Host> {
+        self.add_host(name, &self.datacenter).await
+    }
+
+    /// Adds a router of that kind, without hosts.
+    ///
+    /// # Errors
+    ///
+    /// When the network or the rules cannot be made.
+    pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
+        let net = &self.net.0;
+        let carrier = if kind == NatKind::Cgnat {
+            let carrier = net
+                .add_router(&format!("{name}-carrier"))
+                .nat(Nat::Moderate)
+                .ip_support(IpSupport::V4Only)
+                .downstream_cidr(CARRIER_LAN)
+                .build()
+                .await
+                .with_context(|| format!("carrier of {name}"))?;
+            apply(&carrier, WAN, Policy::CARRIER).await?;
+            Some(carrier)
+        } else {
+            None
+        };
+        let router = net.add_router(&format!("{name}-router"));
+        // patchbay's own NAT picks the private pool; its rules are replaced below.
+        let router = match kind {
+            NatKind::None => router.preset(RouterPreset::Public),
+            NatKind::Firewall => router.preset(RouterPreset::PublicV4),
+            NatKind::Ip6Firewall => router.preset(RouterPreset::Public).ip_support(IpSupport::V6Only),
+            NatKind::DualStack => router.preset(RouterPreset::Public).downstream_cidr(HOME_LAN),
+            NatKind::EimApdf
+            | NatKind::EimApdfRewrite
+            | NatKind::FullCone
+            | NatKind::AddressRestricted
+            | NatKind::Cgnat
+            | NatKind::RangeFirewall
+            | NatKind::Symmetric => router.nat(Nat::Moderate).ip_support(IpSupport::V4Only).downstream_cidr(HOME_LAN),
+        };
+        let router = match &carrier {
+            Some(carrier) => router.upstream(carrier.id()),
+            None => router,
+        };
+        let router = router.build().await.with_context(|| format!("router of {name}"))?;
+        let wan = if carrier.is_some() { WAN_BEHIND_CARRIER } else { WAN };
+        if kind == NatKind::DualStack {
+            // The public pool is for its IPv6; a home's IPv4 is not routed.
+            let lan = HOME_LAN.to_string();
+            net.ix().run_sync(move || run_ip(&["route", "del", &lan]))?;
+        }
+        if let Some(policy) = Policy::of(kind) {
+            apply(&router, wan, policy).await?;
+        }
+        let outside = if kind.translates() {
+            carrier.as_ref().unwrap_or(&router).uplink_ip().map(IpAddr::from)
+        } else {
+            None
+        };
+        Ok(Site {
+            kind,
+            name: name.to_owned(),
+            router,
+            carrier,
+            outside,
+        })
+    }
+
+    /// Adds a host to a site.
+    ///
+    /// # Errors
+    ///
+    /// When the network cannot be made.
+    pub async fn host(&self, name: &str, site: &Site) -> Result<Host> {
+        self.add_host(name, &site.router).await
+    }
+
+    /// Starts a capture in the site's router: its inside is the LAN.
+    ///
+    /// # Errors
+    ///
+    /// When tcpdump does not start.
+    pub async fn capture(&self, site: &Site) -> Result<Capture> {
+        let wan = if site.carrier.is_some() { WAN_BEHIND_CARRIER } else { WAN };
+        Capture::start(&site.router, wan, &self.artifacts.file(&format!("{}.pcap", site.name))).await
+    }
+
+    /// Starts a capture in the router whose outside is the internet: the carrier's, or else the site's.
+    ///
+    /// # Errors
+    ///
+    /// When tcpdump does not start.
+    pub async fn capture_carrier(&self, site: &Site) -> Result<Option<Capture>> {
+        let Some(carrier) = &site.carrier else {
+            return Ok(None);
+        };
+        let file = self.artifacts.file(&format!("{}-carrier.pcap", site.name));
+        Capture::start(carrier, WAN, &file).await.map(Some)
+    }
+
+    /// Starts a capture in the router of the public hosts.
+    ///
+    /// # Errors
+    ///
+    /// When tcpdump does not start.
+    pub async fn capture_public(&self) -> Result<Capture> {
+        Capture::start(&self.datacenter, WAN, &self.artifacts.file("public.pcap")).await
+    }
+
+    async fn add_host(&self, name: &str, router: &Router) -> Result<Host> {
+        let device = self.net.0.add_device(name).iface("eth0", router.id()).build().await;
+        Ok(Host::new(device.with_context(|| format!("host {name}"))?))
+    }
+}
+
+async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
+    // Frames between two hosts of one LAN are none of the NAT's business.
+    router.run_sync(|| {
+        for table in ["iptables", "ip6tables"] {
+            let path = format!("/proc/sys/net/bridge/bridge-nf-call-{table}");
+            if std::path::Path::new(&path).exists() {
+                std::fs::write(&path, "0").with_context(|| path)?;
+            }
+        }
+        Ok(())
+    })?;
+    let rules = policy.rules(wan, router.uplink_ip());
+    let mut command = Command::new("nft");
+    command
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let runtime = Handle::current();
+    let mut nft = router.run_sync(move || {
+        let _entered = runtime.enter();
+        command.spawn().context("nft: cannot be started")
+    })?;
+    let mut stdin = nft.stdin.take().context("nft has no stdin")?;
+    stdin.write_all(rules.as_bytes()).await?;
+    drop(stdin);
+    let output = nft.wait_with_output().await?;
+    ensure!(
+        output.status.success(),
+        "nft in {} refuses the rules: {}\n{rules}",
+        router.name(),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    Ok(())
+}
+
+fn run_ip(args: &[&str]) -> Result<()> {
+    let output = std::process::Command::new("ip").args(args).output().context("ip: cannot be started")?;
+    ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

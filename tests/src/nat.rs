@@ -1,0 +1,328 @@
+//! The NATs and firewalls of the lab, in the words of RFC 4787, as nftables rules.
+//!
+//! Each router drops what it was not asked for, silently: one that answered an early punch (or accepted it, to itself)
+//! would take the connection-tracking tuple that the punch of its own host needs a moment later.
+
+use std::{fmt, fmt::Write as _, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
+
+use serde::Serialize;
+
+/// The source ports that `range-firewall` lets out, and that the nodes of the lab are configured with.
+pub const RANGE: RangeInclusive<u16> = 40000..=40050;
+
+/// How long a mapping or a filter entry lives without traffic. Longer than any test.
+const LIFETIME: &str = "600s";
+
+/// What stands between a host and the public internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatKind {
+    /// A public host, IPv4 and IPv6.
+    None,
+    /// Endpoint-independent mapping that keeps the port, address-and-port-dependent filtering: most home routers.
+    EimApdf,
+    /// The same, but every port is rewritten.
+    EimApdfRewrite,
+    /// Endpoint-independent mapping and filtering: anybody can send to a mapped port.
+    FullCone,
+    /// Endpoint-independent mapping, address-dependent filtering.
+    AddressRestricted,
+    /// No NAT; a stateful firewall that lets nobody in.
+    Firewall,
+    /// A home router behind a carrier's NAT that rewrites ports.
+    Cgnat,
+    /// A port-preserving NAT whose firewall lets out only the source ports [`RANGE`].
+    RangeFirewall,
+    /// IPv6 only, with a stateful firewall.
+    Ip6Firewall,
+    /// IPv4 behind a port-preserving NAT, IPv6 behind a stateful firewall.
+    DualStack,
+    /// Address-and-port-dependent mapping with random ports.
+    Symmetric,
+}
+
+impl NatKind {
+    /// All of them, easiest first.
+    pub const ALL: [Self; 11] = [
+        Self::None,
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::EimApdf,
+        Self::EimApdfRewrite,
+        Self::Firewall,
+        Self::RangeFirewall,
+        Self::Cgnat,
+        Self::Ip6Firewall,
+        Self::DualStack,
+        Self::Symmetric,
+    ];
+
+    /// The stable name, as used on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::EimApdf => "eim-apdf",
+            Self::EimApdfRewrite => "eim-apdf-rewrite",
+            Self::FullCone => "full-cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::Firewall => "firewall",
+            Self::Cgnat => "cgnat",
+            Self::RangeFirewall => "range-firewall",
+            Self::Ip6Firewall => "ip6-firewall",
+            Self::DualStack => "dual-stack",
+            Self::Symmetric => "symmetric",
+        }
+    }
+
+    /// Whether a host behind it has IPv4.
+    #[must_use]
+    pub const fn has_ip4(self) -> bool {
+        !matches!(self, Self::Ip6Firewall)
+    }
+
+    /// Whether a host behind it has IPv6.
+    #[must_use]
+    pub const fn has_ip6(self) -> bool {
+        matches!(self, Self::None | Self::Ip6Firewall | Self::DualStack)
+    }
+
+    /// Whether the IPv4 address of a host behind it is translated.
+    #[must_use]
+    pub const fn translates(self) -> bool {
+        !matches!(self, Self::None | Self::Firewall | Self::Ip6Firewall)
+    }
+}
+
+impl fmt::Display for NatKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for NatKind {
+    type Err = UnknownNat;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| UnknownNat(text.to_owned()))
+    }
+}
+
+/// A name that is no [`NatKind`]'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownNat(String);
+
+impl fmt::Display for UnknownNat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no NAT of the lab: use one of", self.0)?;
+        for (i, kind) in NatKind::ALL.iter().enumerate() {
+            write!(f, "{}{kind}", if i == 0 { " " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UnknownNat {}
+
+/// How a router maps outgoing IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mapping {
+    /// Endpoint-independent, same port.
+    Preserving,
+    /// Endpoint-independent, another port. The number picks one of several permutations.
+    Rewriting(u16),
+    /// A random port for every destination.
+    Symmetric,
+}
+
+/// Whom a router lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filtering {
+    /// Anybody.
+    EndpointIndependent,
+    /// Every port of an address that the inside endpoint has sent to.
+    AddressDependent,
+    /// Only endpoints that the inside endpoint has sent to.
+    AddressAndPortDependent,
+}
+
+/// What one router does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// `None` does not translate.
+    pub(crate) mapping: Option<Mapping>,
+    pub(crate) filtering: Filtering,
+    /// Whether only source ports of [`RANGE`] may leave.
+    pub(crate) only_range: bool,
+}
+
+impl Policy {
+    /// The policy of the router that a host of this kind is connected to; `None` for a public host's router.
+    pub(crate) const fn of(kind: NatKind) -> Option<Self> {
+        let (mapping, filtering) = match kind {
+            NatKind::None => return None,
+            NatKind::EimApdf | NatKind::RangeFirewall | NatKind::Cgnat | NatKind::DualStack => {
+                (Some(Mapping::Preserving), Filtering::AddressAndPortDependent)
+            }
+            NatKind::EimApdfRewrite => (Some(Mapping::Rewriting(7)), Filtering::AddressAndPortDependent),
+            NatKind::FullCone => (Some(Mapping::Preserving), Filtering::EndpointIndependent),
+            NatKind::AddressRestricted => (Some(Mapping::Preserving), Filtering::AddressDependent),
+            NatKind::Firewall | NatKind::Ip6Firewall => (None, Filtering::AddressAndPortDependent),
+            NatKind::Symmetric => (Some(Mapping::Symmetric), Filtering::AddressAndPortDependent),
+        };
+        Some(Self {
+            mapping,
+            filtering,
+            only_range: matches!(kind, NatKind::RangeFirewall),
+        })
+    }
+
+    /// The policy of the carrier's router above a [`NatKind::Cgnat`] home.
+    pub(crate) const CARRIER: Self = Self {
+        mapping: Some(Mapping::Rewriting(11)),
+        filtering: Filtering::AddressAndPortDependent,
+        only_range: false,
+    };
+
+    /// The ruleset for a router whose outside interface is `wan`, with the outside address `address`.
+    pub(crate) fn rules(self, wan: &str, address: Option<Ipv4Addr>) -> String {
+        let mut rules = String::from("flush ruleset\n");
+        if let (Some(mapping), Some(address)) = (self.mapping, address) {
+            rules.push_str(&translation(mapping, self.filtering, wan, address));
+        }
+        rules.push_str(&self.filter(wan));
+        rules
+    }
+
+    fn filter(self, wan: &str) -> String {
+        let (contacted, note, admit) = match self.filtering {
+            Filtering::AddressAndPortDependent => ("", "", ""),
+            // Only what the prerouting map translated may pass: the LAN's own addresses are not routed from outside.
+            Filtering::EndpointIndependent => ("", "", "ct status dnat accept"),
+            Filtering::AddressDependent => (
+                "set contacted { type inet_proto . ipv4_addr . inet_service . ipv4_addr; flags dynamic,timeout; size 65536; }",
+                "meta l4proto { tcp, udp } update @contacted { meta l4proto . ip saddr . th sport . ip daddr timeout LIFETIME }",
+                "ct status dnat meta l4proto . ip daddr . th dport . ip saddr @contacted accept",
+            ),
+        };
+        let note = note.replace("LIFETIME", LIFETIME);
+        let range = if self.only_range {
+            format!(
+                "iifname != \"{wan}\" meta l4proto {{ tcp, udp }} th sport != {}-{} reject with icmpx type admin-prohibited",
+                RANGE.start(),
+                RANGE.end(),
+            )
+        } else {
+            String::new()
+        };
+        // The rule that notes contacts stands before the one that accepts established flows: answers count as contacts.
+        let note = if note.is_empty() { note } else { format!("oifname \"{wan}\" {note}") };
+        let admit = if admit.is_empty() { String::new() } else { format!("iifname \"{wan}\" {admit}") };
+        format!(
+            r#"table inet lab {{
+    {contacted}
+    chain input {{
+        type filter hook input priority filter; policy accept;
+        iifname "{wan}" ct state established,related accept
+        iifname "{wan}" meta l4proto {{ tcp, udp }} drop
+    }}
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+        {note}
+        ct state established,related accept
+        {range}
+        {admit}
+        iifname "{wan}" drop
+    }}
+}}
+"#
+        )
+    }
+}
+
+fn translation(mapping: Mapping, filtering: Filtering, wan: &str, address: Ipv4Addr) -> String {
+    let open = filtering != Filtering::AddressAndPortDependent;
+    let mut maps = String::new();
+    let mut inbound = String::new();
+    let mut outbound = String::new();
+    for protocol in ["udp", "tcp"] {
+        if open {
+            let _infallible = write!(
+                maps,
+                "    map {protocol}_mapping {{ type inet_service : ipv4_addr . inet_service; flags dynamic,timeout; size 65536; }}\n",
+            );
+            let _infallible = write!(
+                inbound,
+                "        iifname \"{wan}\" ip daddr {address} meta l4proto {protocol} dnat ip to {protocol} dport map @{protocol}_mapping\n",
+            );
+            let _infallible = write!(
+                outbound,
+                "        oifname \"{wan}\" meta l4proto {protocol} update @{protocol}_mapping {{ {protocol} sport timeout {LIFETIME} : ip saddr . {protocol} sport }}\n",
+            );
+        }
+        if let Mapping::Rewriting(step) = mapping {
+            for port in RANGE {
+                let _infallible = write!(
+                    outbound,
+                    "        oifname \"{wan}\" {protocol} sport {port} snat ip to {address}:{}\n",
+                    rewritten(port, step),
+                );
+            }
+        }
+    }
+    let rest = match mapping {
+        Mapping::Preserving | Mapping::Rewriting(_) => format!("snat ip to {address}"),
+        Mapping::Symmetric => "masquerade fully-random".to_owned(),
+    };
+    format!(
+        r#"table ip lab_nat {{
+{maps}    chain prerouting {{
+        type nat hook prerouting priority dstnat; policy accept;
+{inbound}    }}
+    chain postrouting {{
+        type nat hook postrouting priority srcnat; policy accept;
+{outbound}        oifname "{wan}" {rest}
+    }}
+}}
+"#
+    )
+}
+
+/// Where a rewriting NAT maps a port of [`RANGE`]: one to one, and without a constant offset that could be guessed.
+fn rewritten(port: u16, step: u16) -> u16 {
+    let size = RANGE.end() - RANGE.start() + 1;
+    let index = port - RANGE.start();
+    51200 + step + (index * step) % size
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_name() {
+        for kind in NatKind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_all_known_ones() {
+        let error = "cone".parse::<NatKind>().expect_err("no such kind").to_string();
+        assert!(error.starts_with("\"cone\" is no NAT of the lab: use one of none, full-cone,"), "{error}");
+    }
+
+    #[test]
+    fn a_rewriting_nat_gives_every_port_its_own() {
+        for step in [7, 11] {
+            let mapped: BTreeSet<u16> = RANGE.map(|port| rewritten(port, step)).collect();
+            assert_eq!(mapped.len(), RANGE.count());
+            assert!(mapped.iter().all(|port| !RANGE.contains(port)));
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Processes under test: `p2pnode` and `relay-node` inside a host of the lab, and the JSON lines they print.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+use patchbay::Device;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, ChildStdout, Command},
+    runtime::Handle,
+    sync::watch,
+    time::timeout,
+};
+
+use crate::artifacts::Artifacts;
+
+/// How much of a log an error quotes.
+const QUOTED_LINES: usize = 15;
+const QUOTED_BYTES: u64 = 16 * 1024;
+
+/// One JSON line of a node.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When it was read.
+    pub at: Instant,
+    /// The object.
+    pub json: Value,
+}
+
+impl Event {
+    /// Its `event` field.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.json["event"].as_str().unwrap_or_default()
+    }
+
+    /// The string at a JSON pointer (RFC 6901); empty where there is none.
+    #[must_use]
+    pub fn text(&self, pointer: &str) -> &str {
+        self.json.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// `direct` or `relayed`, for an event with a path.
+    #[must_use]
+    pub fn path_kind(&self) -> &str {
+        self.text("/path/kind")
+    }
+}
+
+/// What a process does with its standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streams {
+    /// stdout is read as JSON lines and kept, stderr is kept.
+    Read,
+    /// Those of this process: for a person who watches.
+    Inherited,
+}
+
+/// A process to be started.
+#[derive(Debug)]
+pub struct Launch {
+    name: String,
+    program: PathBuf,
+    args: Vec<OsString>,
+    streams: Streams,
+}
+
+impl Launch {
+    /// `name` names its logs among the artifacts.
+    #[must_use]
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            args: Vec::new(),
+            streams: Streams::Read,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Shows its output on this process's own stdout and stderr instead of reading it.
+    #[must_use]
+    pub fn inherit_stdio(mut self) -> Self {
+        self.streams = Streams::Inherited;
+        self
+    }
+
+    /// Starts it in the network of `device`.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started or its logs cannot be made.
+    pub fn start(self, device: &Device, artifacts: &Artifacts) -> Result<Process> {
+        let log = artifacts.file(&format!("{}.log", self.name));
+        let state = artifacts.file(&format!("{}.state", self.name));
+        std::fs::create_dir_all(&state).with_context(|| format!("{}: cannot be made", state.display()))?;
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .env("XDG_STATE_HOME", &state)
+            .env("XDG_RUNTIME_DIR", &state)
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        match self.streams {
+            Streams::Inherited => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
+            Streams::Read => {
+                let file = File::create(&log).with_context(|| format!("{}: cannot be made", log.display()))?;
+                command.stdout(Stdio::piped()).stderr(file)
+            }
+        };
+        // A test that is killed leaves no process behind: the thread that starts it ends with the lab.
+        #[allow(unsafe_code, reason = "prctl is the only way to tie a child's life to its parent's, and it is async-signal-safe")]
+        unsafe {
+            command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+        }
+        let runtime = Handle::current();
+        let program = self.program.clone();
+        let mut child = device.run_sync(move || {
+            let _entered = runtime.enter();
+            command.spawn().with_context(|| format!("{}: cannot be started", program.display()))
+        })?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("the process has no id")?;
+        let lines = Arc::new(Lines::default());
+        if let Some(stdout) = child.stdout.take() {
+            let copy = artifacts.file(&format!("{}.jsonl", self.name));
+            tokio::spawn(read_lines(stdout, copy, Arc::clone(&lines)));
+        } else {
+            lines.close();
+        }
+        Ok(Process {
+            name: self.name,
+            pid: Pid::from_raw(pid),
+            child,
+            lines,
+            log,
+        })
+    }
+}
+
+/// A running process. Killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    child: Child,
+    lines: Arc<Lines>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// The name of its logs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// The events it has printed so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.lines.events().clone()
+    }
+
+    /// What it has printed on stderr so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits for the first event after the first `skip` ones that `wanted` accepts.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come `within` that time, or the process ends before; with the end of its log.
+    pub async fn event_after(&self, skip: usize, what: &str, within: Duration, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
+        let mut grown = self.lines.grown.subscribe();
+        let mut next = skip;
+        let search = async {
+            loop {
+                let (found, closed) = {
+                    // The state is read before the events: nothing is appended once it says closed.
+                    let closed = grown.borrow_and_update().closed;
+                    let events = self.lines.events();
+                    let found = events.iter().skip(next).find(|event| wanted(event)).cloned();
+                    next = next.max(events.len());
+                    (found, closed)
+                };
+                if let Some(event) = found {
+                    return Ok(event);
+                }
+                if closed || grown.changed().await.is_err() {
+                    bail!("{} ended before it printed {what}", self.name);
+                }
+            }
+        };
+        let found = match timeout(within, search).await {
+            Ok(found) => found,
+            Err(_) => Err(anyhow::anyhow!("{} did not print {what} within {within:?}", self.name)),
+        };
+        found.with_context(|| self.quote())
+    }
+
+    /// Waits for the first event of that name.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Process::event_after`].
+    pub async fn event(&self, name: &str, within: Duration) -> Result<Event> {
+        self.event_after(0, &format!("{name:?}"), within, |event| event.name() == name).await
+    }
+
+    /// Waits for its end and everything it printed.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end `within` that time.
+    pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
+        let mut grown = self.lines.grown.subscribe();
+        let ended = async {
+            let status = self.child.wait().await?;
+            // Not before all its output is read; an error means that nobody is left to read it.
+            let _read = grown.wait_for(|state| state.closed).await;
+            anyhow::Ok(status)
+        };
+        match timeout(within, ended).await {
+            Ok(status) => status,
+            Err(_) => Err(anyhow::anyhow!("{} did not end within {within:?}", self.name)).with_context(|| self.quote()),
+        }
+    }
+
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn terminate(&self) -> Result<()> {
+        kill(self.pid, Signal::SIGTERM).with_context(|| format!("{}: cannot be told to end", self.name))
+    }
+
+    /// Ends it at once (SIGKILL) and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// When the signal cannot be sent.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("{}: cannot be killed", self.name))
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot tell.
+    pub fn is_alive(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    fn quote(&self) -> String {
+        let log = tail(&self.log).unwrap_or_default();
+        format!("the end of {}:\n{log}", self.log.display())
+    }
+}
+
+/// Runs a program in the network of `device` to its end and returns what it printed.
+///
+/// # Errors
+///
+/// When it cannot be started or does not end `within` that time.
+pub async fn output(device: &Device, program: &Path, args: &[&str], within: Duration) -> Result<std::process::Output> {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let runtime = Handle::current();
+    let child = device.run_sync(move || {
+        let _entered = runtime.enter();
+        Ok(command.spawn()?)
+    });
+    let child = child.with_context(|| format!("{}: cannot be started", program.display()))?;
+    let output = timeout(within, child.wait_with_output())
+        .await
+        .with_context(|| format!("{} {} did not end within {within:?}", program.display(), args.join(" ")))??;
+    Ok(output)
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Growth {
+    events: usize,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    events: Mutex<Vec<Event>>,
+    grown: watch::Sender<Growth>,
+}
+
+impl Lines {
+    fn events(&self) -> std::sync::MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, event: Event) {
+        self.events().push(event);
+        self.grown.send_modify(|state| state.events += 1);
+    }
+
+    fn close(&self) {
+        self.grown.send_modify(|state| state.closed = true);
+    }
+}
+
+async fn read_lines(stdout: ChildStdout, copy: PathBuf, lines: Arc<Lines>) -> Result<()> {
+    let read = async {
+        let mut copy = tokio::fs::File::create(&copy).await?;
+        let mut stdout = BufReader::new(stdout).lines();
+        while let Some(line) = stdout.next_line().await? {
+            copy.write_all(format!("{line}\n").as_bytes()).await?;
+            // What is no JSON stays in the copy; the test that waits for an event fails and names it.
+            if let Ok(json) = serde_json::from_str(&line) {
+                lines.push(Event { at: Instant::now(), json });
+            }
+        }
+        copy.flush().await?;
+        anyhow::Ok(())
+    };
+    let result = read.await;
+    lines.close();
+    result
+}
+
+fn tail(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(QUOTED_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n"))
+}

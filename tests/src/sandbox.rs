@@ -1,0 +1,122 @@
+//! The rights to build networks: a user namespace of our own, or those of root.
+//!
+//! Inside the namespace the process keeps a user id other than 0 and holds its capabilities as *ambient* ones, which
+//! survive `exec`. A process that looks like root would make `tcpdump` try to become a user that the namespace does not
+//! have, and fail.
+
+use std::{fs, io, process::Command, sync::OnceLock};
+
+use anyhow::{Context as _, Result, bail};
+use caps::{CapSet, Capability};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::{Gid, Uid},
+};
+
+/// What `enter` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// A user namespace of this process.
+    UserNamespace,
+    /// Those of the user who started the process: root with the capabilities for it.
+    Root,
+}
+
+/// The user id inside the namespace for somebody who is root outside.
+const INNER_UID_OF_ROOT: u32 = 1000;
+
+/// What the lab runs, with the Debian package that has it.
+const TOOLS: [(&str, &str); 4] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("tcpdump", "tcpdump"),
+];
+
+static ENTERED: OnceLock<Result<Rights, String>> = OnceLock::new();
+
+/// Enters the user namespace, once per process.
+///
+/// # Errors
+///
+/// When the process has more than one thread, or the system allows neither user namespaces nor is this root. The text
+/// says what to do.
+pub fn enter() -> Result<Rights> {
+    match ENTERED.get_or_init(|| acquire().map_err(|error| format!("{error:#}"))) {
+        Ok(rights) => Ok(*rights),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+/// [`enter`] in the form that the loader calls. A refusal is kept for [`check`].
+pub extern "C" fn enter_before_main() {
+    let _kept = enter();
+}
+
+/// Whether a lab can be built here: rights and tools.
+///
+/// # Errors
+///
+/// Names everything that is missing and how to get it.
+pub fn check() -> Result<Rights> {
+    let rights = match ENTERED.get() {
+        Some(Ok(rights)) => *rights,
+        Some(Err(error)) => bail!("{error}"),
+        None => bail!("no lab without rights: say `p2pnode_tests::lab_tests!();` in the test file, or call `sandbox::enter()` first in `main`"),
+    };
+    let missing = missing_tools();
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|(tool, _)| *tool).collect();
+        let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+        packages.dedup();
+        bail!(
+            "the NAT lab needs {}: install it, on Debian with `apt-get install {}`",
+            names.join(", "),
+            packages.join(" "),
+        );
+    }
+    Ok(rights)
+}
+
+/// The tools of the lab that are not installed, each with its Debian package.
+#[must_use]
+pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
+    TOOLS
+        .into_iter()
+        .filter(|(tool, _)| {
+            let probe = Command::new(tool).arg("-V").output();
+            matches!(probe, Err(error) if error.kind() == io::ErrorKind::NotFound)
+        })
+        .collect()
+}
+
+fn acquire() -> Result<Rights> {
+    let (uid, gid) = (Uid::current(), Gid::current());
+    match enter_user_namespace(uid, gid) {
+        Ok(()) => Ok(Rights::UserNamespace),
+        Err(_) if uid.is_root() && holds_network_rights() => Ok(Rights::Root),
+        Err(error) => Err(error).context(
+            "the NAT lab needs a user namespace or root: allow user namespaces with `sysctl -w user.max_user_namespaces=15000 \
+             kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0` (those of them that exist), or run as root",
+        ),
+    }
+}
+
+fn enter_user_namespace(uid: Uid, gid: Gid) -> Result<()> {
+    let inner = if uid.is_root() { INNER_UID_OF_ROOT } else { uid.as_raw() };
+    let inner_group = if gid.as_raw() == 0 { INNER_UID_OF_ROOT } else { gid.as_raw() };
+    unshare(CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER)")?;
+    fs::write("/proc/self/setgroups", "deny").context("/proc/self/setgroups")?;
+    fs::write("/proc/self/uid_map", format!("{inner} {uid} 1")).context("/proc/self/uid_map")?;
+    fs::write("/proc/self/gid_map", format!("{inner_group} {gid} 1")).context("/proc/self/gid_map")?;
+    let all = caps::read(None, CapSet::Permitted).context("capabilities of the user namespace")?;
+    caps::set(None, CapSet::Inheritable, &all).context("inheritable capabilities")?;
+    caps::set(None, CapSet::Ambient, &all).context("ambient capabilities")?;
+    Ok(())
+}
+
+fn holds_network_rights() -> bool {
+    [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]
+        .into_iter()
+        .all(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+}
