@@ -1,1 +1,27 @@
-//! Skeleton.
+//! A libp2p node that reaches other nodes behind NAT directly, from a configured range of source ports.
+//!
+//! [`run`] is a node that stays; [`dial()`] is a node that lives as long as one dial. Both are one event loop around pure
+//! machines: `relays`, `dialer`, `peers` and `punch`. See `ARCHITECTURE.md`.
+
+mod behaviour;
+pub mod config;
+mod dial;
+mod dial_error;
+pub mod dialer;
+pub mod event;
+mod event_loop;
+mod handle;
+mod metrics;
+mod node;
+mod observers;
+pub mod output;
+pub mod peers;
+pub mod punch;
+pub mod relays;
+mod run;
+mod swarm;
+mod transport;
+
+pub use dial::dial;
+pub use handle::{Handle, Stopped};
+pub use run::run;

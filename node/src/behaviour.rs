@@ -1,0 +1,75 @@
+//! The protocols that a node speaks. Composition only.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use libp2p::{
+    PeerId, allow_block_list,
+    connection_limits::{self, ConnectionLimits},
+    identify,
+    identity::Keypair,
+    ping, relay,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use crate::punch;
+
+/// Connections per peer: one relayed and two direct ones meet in a punch; a relay is connected over QUIC and TCP, IPv4 and
+/// IPv6; and some are spare while old ones close.
+const CONNECTIONS_PER_PEER: u32 = 8;
+
+/// Connections that may be in their handshake at once, each way: bounds what strangers can make a node hold.
+const PENDING_CONNECTIONS: u32 = 256;
+
+/// Connections in all.
+const CONNECTIONS: u32 = 4096;
+
+/// A ping that is not answered within this time has failed.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The protocols that a node speaks.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    // First, so that it refuses before any protocol is set up.
+    access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
+    limits: connection_limits::Behaviour,
+    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    pub(crate) punch: punch::Behaviour,
+}
+
+impl Behaviour {
+    /// `allowed` empty admits any peer.
+    pub(crate) fn new(
+        keypair: &Keypair,
+        allowed: &BTreeSet<PeerId>,
+        ping_interval: Duration,
+        relay_client: relay::client::Behaviour,
+        punch: punch::Behaviour,
+    ) -> Self {
+        let access = (!allowed.is_empty()).then(|| {
+            let mut access = allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
+            for peer in allowed {
+                access.allow_peer(*peer);
+            }
+            access
+        });
+        let limits = ConnectionLimits::default()
+            .with_max_established(Some(CONNECTIONS))
+            .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
+            .with_max_pending_incoming(Some(PENDING_CONNECTIONS))
+            .with_max_pending_outgoing(Some(PENDING_CONNECTIONS));
+        let identify = identify::Config::new("/p2pnode/1".to_owned(), keypair.public())
+            .with_agent_version(concat!("p2pnode/", env!("CARGO_PKG_VERSION")).to_owned())
+            // What other peers say of their addresses is not a source for dials: those are given, or come with a punch.
+            .with_cache_size(0);
+        Self {
+            access: access.into(),
+            limits: connection_limits::Behaviour::new(limits),
+            relay_client,
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(ping_interval).with_timeout(PING_TIMEOUT)),
+            punch,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `p2pnode dial`: a node that lives as long as one dial.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use libp2p::identity::Keypair;
+use tokio::sync::oneshot;
+
+use crate::{
+    config::Config,
+    dialer::Request,
+    event::{Event, Reached},
+    metrics::Metrics,
+    node::{self, Manner},
+    output::Printer,
+};
+
+/// Time between two pings: a dial is watched by a person, and `--count` counts in seconds.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between two redraws of the progress line.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Dials `request.peer` with a node of its own and prints the course. Ends with what was reached, or early at `shutdown`.
+///
+/// # Errors
+///
+/// If the node cannot start, or stdout is gone.
+pub async fn dial(
+    keypair: &Keypair,
+    config: &Config,
+    request: Request,
+    mut printer: Printer,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<Reached> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    // The dialer needs no reservation: it is the other side that is called.
+    let manner = Manner { reservations: 0, ping_interval: PING_INTERVAL };
+    let node = node::start(keypair, config, &manner, Metrics::default(), async {
+        // An error says that this function is gone, which is the same wish.
+        let _ = stopped.await;
+    })?;
+    // The dial has its own channel; what the node tells besides is not of interest.
+    drop(node.events);
+    let started = Instant::now();
+    let mut reports = node.handle.dial(request).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut redraw = tokio::time::interval(PROGRESS_INTERVAL);
+    let mut reached = None;
+    loop {
+        tokio::select! {
+            report = reports.recv() => {
+                let Some(event) = report else { break };
+                printer.print(&event).context("cannot write to stdout")?;
+                if let Event::Result(outcome) = event {
+                    reached = Some(outcome.outcome);
+                    break;
+                }
+            }
+            _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
+            () = &mut shutdown => break,
+        }
+    }
+    drop(stop);
+    node.task.await.context("the event loop panicked; please report this with the log")?;
+    reached.context("interrupted before the dial was over")
+}

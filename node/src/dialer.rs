@@ -1,0 +1,477 @@
+//! The course of one `dial`: which addresses and circuits to try, when to wait for a punch, when it is over and how it ended.
+//!
+//! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll`].
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId};
+
+use crate::{
+    event::{Event, Outcome, Reached},
+    peers::{Path, PathKind},
+};
+
+/// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
+/// has not within this time does not speak the protocol over this circuit.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+
+/// When a dial is content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// With a direct connection.
+    Direct,
+    /// With any connection.
+    Connected,
+}
+
+/// What to dial, and when to be content.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The peer to reach.
+    pub peer: PeerId,
+    /// Addresses of the peer to try besides circuits.
+    pub addrs: Vec<Multiaddr>,
+    /// When to be content.
+    pub until: Until,
+    /// How long to try.
+    pub timeout: Duration,
+    /// Pings to send over the final path before the result.
+    pub pings: u32,
+}
+
+/// What the event loop is to do.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Dial the peer at these addresses.
+    DialDirect(Vec<Multiaddr>),
+    /// Dial the peer through this relay.
+    DialCircuit(PeerId),
+    /// Tell this to whoever asked for the dial. [`Event::Result`] is the last.
+    Tell(Event),
+}
+
+/// One dial.
+#[derive(Debug)]
+pub struct Dialer {
+    request: Request,
+    /// Whether this node punches at all.
+    punches: bool,
+    started: Instant,
+    deadline: Instant,
+    actions: VecDeque<Action>,
+    /// Direct dials under way.
+    direct_dials: usize,
+    relays: Vec<Relay>,
+    errors: Vec<String>,
+    /// The best path now.
+    path: Option<Path>,
+    /// When the first relayed path appeared, and no handshake was seen since.
+    awaiting_handshake: Option<Instant>,
+    time_to_direct: Option<Duration>,
+    attempts: u32,
+    /// Why the path is not direct and will not be soon.
+    settled: Option<String>,
+    pinged: u32,
+    finished: bool,
+}
+
+#[derive(Debug)]
+struct Relay {
+    peer: PeerId,
+    state: Circuit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Circuit {
+    /// The relay is not connected yet.
+    Waiting,
+    /// The circuit is being made.
+    Dialing,
+    /// There is or was one.
+    Made,
+    /// It could not be made.
+    Failed,
+}
+
+impl Dialer {
+    /// Begins a dial over `relays`.
+    pub fn new(request: Request, relays: impl IntoIterator<Item = PeerId>, punches: bool, now: Instant) -> Self {
+        let mut dialer = Self {
+            punches,
+            started: now,
+            deadline: now + request.timeout,
+            actions: VecDeque::from([Action::Tell(Event::Dialing { t: Duration::ZERO, peer: request.peer })]),
+            direct_dials: 0,
+            relays: relays.into_iter().map(|peer| Relay { peer, state: Circuit::Waiting }).collect(),
+            errors: Vec::new(),
+            path: None,
+            awaiting_handshake: None,
+            time_to_direct: None,
+            attempts: 0,
+            settled: None,
+            pinged: 0,
+            finished: false,
+            request,
+        };
+        dialer.dial_direct();
+        dialer
+    }
+
+    /// The peer that is dialed.
+    pub fn peer(&self) -> PeerId {
+        self.request.peer
+    }
+
+    /// Time since the dial began.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        now - self.started
+    }
+
+    /// Whether the result was told.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        if !self.finished && self.actions.is_empty() {
+            self.advance(now);
+        }
+        self.actions.pop_front()
+    }
+
+    /// When [`Dialer::poll`] may have something to do, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let handshake = self.awaiting_handshake.map(|since| since + HANDSHAKE_WAIT);
+        (!self.finished).then(|| handshake.map_or(self.deadline, |at| at.min(self.deadline)))
+    }
+
+    /// Circuits can be asked of this relay.
+    pub fn handle_relay_ready(&mut self, relay: PeerId) {
+        let needed = self.path.is_none();
+        if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
+            && relay.state == Circuit::Waiting
+            && needed
+        {
+            relay.state = Circuit::Dialing;
+            self.actions.push_back(Action::DialCircuit(relay.peer));
+        }
+    }
+
+    /// The relay cannot be reached over any of its addresses.
+    pub fn handle_relay_unreachable(&mut self, relay: PeerId, t: Duration, reason: &str) {
+        if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay)
+            && known.state == Circuit::Waiting
+        {
+            known.state = Circuit::Failed;
+            self.errors.push(format!("relay {relay} is unreachable: {reason}"));
+            self.actions.push_back(Action::Tell(Event::RelayUnreachable { t, relay, reason: reason.to_owned() }));
+        }
+    }
+
+    /// A dial of [`Action::DialDirect`] failed.
+    pub fn handle_direct_failed(&mut self, reason: String) {
+        self.direct_dials = self.direct_dials.saturating_sub(1);
+        self.errors.push(reason);
+    }
+
+    /// A dial of [`Action::DialCircuit`] failed.
+    pub fn handle_circuit_failed(&mut self, relay: PeerId, reason: String) {
+        if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay) {
+            relay.state = Circuit::Failed;
+        }
+        self.errors.push(reason);
+    }
+
+    /// A connection to the peer was established; `best` is the path to use from now on.
+    pub fn handle_connected(&mut self, path: Path, best: Path, now: Instant) {
+        if let Some(relay) = path.relay
+            && let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
+        {
+            relay.state = Circuit::Made;
+        }
+        let t = now - self.started;
+        match path.kind {
+            PathKind::Direct => {
+                self.direct_dials = 0;
+                self.time_to_direct.get_or_insert(t);
+                self.awaiting_handshake = None;
+                self.settled = None;
+            }
+            PathKind::Relayed => {
+                if self.time_to_direct.is_none() && self.attempts == 0 {
+                    self.awaiting_handshake.get_or_insert(now);
+                }
+            }
+        }
+        self.actions.push_back(Action::Tell(Event::Connected { t, peer: self.request.peer, path }));
+        self.path = Some(best);
+    }
+
+    /// A connection to the peer was closed; `best` is the path that is left.
+    pub fn handle_disconnected(&mut self, kind: PathKind, reason: String, best: Option<Path>, now: Instant) {
+        self.actions.push_back(Action::Tell(Event::Disconnected { t: now - self.started, peer: self.request.peer, kind, reason }));
+        self.path = best;
+        if self.path.is_none() && !self.finished {
+            // Nothing is left: begin again with what there is.
+            self.awaiting_handshake = None;
+            self.settled = None;
+            self.attempts = 0;
+            self.deadline = now + self.request.timeout;
+            for relay in &mut self.relays {
+                relay.state = Circuit::Waiting;
+            }
+            self.dial_direct();
+        }
+    }
+
+    /// The chosen path changed without a connection coming or going, or its figures did.
+    pub fn handle_path(&mut self, best: Path) {
+        self.path = Some(best);
+    }
+
+    /// The two sides are shaking hands for a punch.
+    pub fn handle_handshake(&mut self) {
+        self.awaiting_handshake = None;
+    }
+
+    /// An attempt at a punch is over.
+    pub fn handle_attempt(&mut self, attempt: Event) {
+        self.awaiting_handshake = None;
+        self.attempts += 1;
+        self.actions.push_back(Action::Tell(attempt));
+    }
+
+    /// The punch was given up for now.
+    pub fn handle_gave_up(&mut self, reason: String) {
+        self.awaiting_handshake = None;
+        self.settled = Some(reason);
+    }
+
+    /// A ping was answered on the best path.
+    pub fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
+        let kind = best.kind;
+        self.path = Some(best);
+        if self.pinged < self.request.pings && self.is_content() {
+            self.pinged += 1;
+            self.deadline = now + self.request.timeout;
+            self.actions.push_back(Action::Tell(Event::Ping { seq: self.pinged, rtt, kind }));
+        }
+    }
+
+    /// Whether the path is the final one.
+    fn is_content(&self) -> bool {
+        match (&self.path, self.request.until) {
+            (None, _) => false,
+            (Some(_), Until::Connected) => true,
+            (Some(path), Until::Direct) => path.kind == PathKind::Direct || self.settled.is_some() || !self.punches,
+        }
+    }
+
+    fn dial_direct(&mut self) {
+        if !self.request.addrs.is_empty() {
+            self.direct_dials += 1;
+            self.actions.push_back(Action::DialDirect(self.request.addrs.clone()));
+        }
+    }
+
+    /// Draws the consequences of what is known at `now`.
+    fn advance(&mut self, now: Instant) {
+        if self.awaiting_handshake.is_some_and(|since| since + HANDSHAKE_WAIT <= now) {
+            self.awaiting_handshake = None;
+            self.settled = Some("remote_unsupported".to_owned());
+        }
+        if self.is_content() && self.pinged >= self.request.pings {
+            return self.finish(now);
+        }
+        let exhausted = self.path.is_none()
+            && self.direct_dials == 0
+            && self.relays.iter().all(|relay| matches!(relay.state, Circuit::Failed | Circuit::Made));
+        if exhausted || now >= self.deadline {
+            self.finish(now);
+        }
+    }
+
+    fn finish(&mut self, now: Instant) {
+        self.finished = true;
+        let kind = self.path.as_ref().map(|path| path.kind);
+        let (outcome, reason) = match kind {
+            Some(PathKind::Direct) => (Reached::Direct, None),
+            Some(PathKind::Relayed) => (Reached::Relayed, self.relayed_reason()),
+            None => (Reached::Unreachable, Some(self.unreachable_reason())),
+        };
+        self.actions.push_back(Action::Tell(Event::Result(Outcome {
+            outcome,
+            t: now - self.started,
+            time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
+            attempts: self.attempts,
+            path: self.path.clone(),
+            reason,
+        })));
+    }
+
+    fn relayed_reason(&self) -> Option<String> {
+        if !self.punches {
+            return Some("disabled".to_owned());
+        }
+        if self.request.until == Until::Connected && self.settled.is_none() {
+            return None;
+        }
+        Some(self.settled.clone().unwrap_or_else(|| "timeout".to_owned()))
+    }
+
+    fn unreachable_reason(&self) -> String {
+        let waiting = self.relays.iter().filter(|relay| matches!(relay.state, Circuit::Waiting | Circuit::Dialing)).count();
+        let mut reasons = self.errors.clone();
+        reasons.dedup();
+        if waiting > 0 || self.direct_dials > 0 {
+            let what = match (waiting, self.direct_dials) {
+                (0, _) => "the peer's addresses".to_owned(),
+                (n, 0) => format!("{n} relay(s)"),
+                (n, _) => format!("{n} relay(s) and the peer's addresses"),
+            };
+            reasons.push(format!("timeout: no answer from {what} within {} s", self.request.timeout.as_secs_f64()));
+        }
+        reasons.join("; ")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::peers::{Hop, How};
+
+    fn path(kind: PathKind, relay: Option<PeerId>) -> Path {
+        Path { kind, relay, how: How::Dialed, hops: vec![Hop::default()] }
+    }
+
+    fn request(until: Until, pings: u32) -> Request {
+        Request { peer: PeerId::random(), addrs: Vec::new(), until, timeout: Duration::from_secs(30), pings }
+    }
+
+    fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
+        std::iter::from_fn(|| dialer.poll(now)).collect()
+    }
+
+    fn result(actions: &[Action]) -> Option<&Outcome> {
+        actions.iter().find_map(|action| match action {
+            Action::Tell(Event::Result(outcome)) => Some(outcome),
+            Action::Tell(_) | Action::DialDirect(_) | Action::DialCircuit(_) => None,
+        })
+    }
+
+    #[test]
+    fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
+        assert!(matches!(drain(&mut dialer, now)[..], [Action::Tell(Event::Dialing { .. })]));
+        dialer.handle_relay_ready(relay);
+        assert_eq!(drain(&mut dialer, now), [Action::DialCircuit(relay)]);
+        dialer.handle_relay_ready(relay);
+        assert_eq!(drain(&mut dialer, now), [], "a circuit is dialed once");
+
+        let relayed = path(PathKind::Relayed, Some(relay));
+        dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+        dialer.handle_ping(Duration::from_millis(9), relayed, now);
+        let told = drain(&mut dialer, now);
+        assert!(matches!(told[..], [Action::Tell(Event::Connected { .. })]), "a ping on the relayed path is not the end: {told:?}");
+
+        let later = now + Duration::from_millis(151);
+        let direct = path(PathKind::Direct, None);
+        dialer.handle_connected(direct.clone(), direct.clone(), later);
+        assert!(result(&drain(&mut dialer, later)).is_none());
+        dialer.handle_ping(Duration::from_millis(5), direct, later);
+        let told = drain(&mut dialer, later);
+        let outcome = result(&told).unwrap();
+        assert_eq!((outcome.outcome, outcome.time_to_direct), (Reached::Direct, Some(Duration::from_millis(151))));
+        assert_eq!(outcome.reason, None);
+        assert!(dialer.is_finished());
+    }
+
+    #[test]
+    fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
+        let relayed = path(PathKind::Relayed, Some(relay));
+        dialer.handle_relay_ready(relay);
+        dialer.handle_connected(relayed.clone(), relayed, now);
+        dialer.handle_gave_up("symmetric_both".to_owned());
+        let told = drain(&mut dialer, now);
+        let outcome = result(&told).unwrap();
+        assert_eq!((outcome.outcome, outcome.reason.as_deref()), (Reached::Relayed, Some("symmetric_both")));
+    }
+
+    #[test]
+    fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
+        let relayed = path(PathKind::Relayed, Some(relay));
+        dialer.handle_connected(relayed.clone(), relayed, now);
+        assert!(result(&drain(&mut dialer, now)).is_none());
+        let at = dialer.next_deadline().unwrap();
+        assert_eq!(at - now, HANDSHAKE_WAIT);
+        let told = drain(&mut dialer, at);
+        assert_eq!(result(&told).unwrap().reason.as_deref(), Some("remote_unsupported"));
+    }
+
+    #[test]
+    fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
+        let (a, b, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let mut with_addrs = request(Until::Direct, 1);
+        with_addrs.addrs = vec!["/ip4/198.51.100.7/tcp/443".parse().unwrap()];
+        let mut dialer = Dialer::new(with_addrs, [a, b], true, now);
+        drain(&mut dialer, now);
+        dialer.handle_direct_failed("198.51.100.7:443 refused".to_owned());
+        dialer.handle_relay_unreachable(a, Duration::ZERO, "no route");
+        assert!(result(&drain(&mut dialer, now)).is_none(), "the other relay may still answer");
+        dialer.handle_relay_ready(b);
+        drain(&mut dialer, now);
+        dialer.handle_circuit_failed(b, "no reservation".to_owned());
+        let told = drain(&mut dialer, now);
+        let outcome = result(&told).unwrap();
+        assert_eq!(outcome.outcome, Reached::Unreachable);
+        let reason = outcome.reason.as_deref().unwrap();
+        for part in ["198.51.100.7:443 refused", "no route", "no reservation"] {
+            assert!(reason.contains(part), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_dial_that_is_content_with_any_connection_ends_relayed_without_a_reason() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut dialer = Dialer::new(request(Until::Connected, 0), [relay], true, now);
+        let relayed = path(PathKind::Relayed, Some(relay));
+        dialer.handle_connected(relayed.clone(), relayed, now);
+        let told = drain(&mut dialer, now);
+        let outcome = result(&told).unwrap();
+        assert_eq!((outcome.outcome, &outcome.reason), (Reached::Relayed, &None));
+    }
+
+    #[test]
+    fn a_silent_relay_ends_the_dial_at_its_timeout() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
+        drain(&mut dialer, now);
+        let told = drain(&mut dialer, dialer.next_deadline().unwrap());
+        let outcome = result(&told).unwrap();
+        assert_eq!(outcome.outcome, Reached::Unreachable);
+        assert!(outcome.reason.as_deref().unwrap().contains("within 30 s"));
+    }
+
+    #[test]
+    fn pings_go_on_over_a_new_circuit_after_the_last_path_was_lost() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut dialer = Dialer::new(request(Until::Direct, 2), [relay], true, now);
+        let direct = path(PathKind::Direct, None);
+        dialer.handle_connected(direct.clone(), direct.clone(), now);
+        dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
+        dialer.handle_disconnected(PathKind::Direct, "reset".to_owned(), None, now);
+        assert!(result(&drain(&mut dialer, now)).is_none());
+        dialer.handle_relay_ready(relay);
+        assert!(drain(&mut dialer, now).contains(&Action::DialCircuit(relay)));
+    }
+}

@@ -1,0 +1,180 @@
+//! Connections and listeners of the swarm.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, transport::ListenerId},
+    multiaddr::Protocol,
+    swarm::{ConnectionId, DialError, SwarmEvent},
+};
+use p2pnode_transports::{Kind, Sockets};
+
+use super::{EventLoop, Purpose, jitter};
+use crate::{
+    behaviour::BehaviourEvent,
+    dial_error,
+    event::Event,
+    peers::{How, PathKind},
+};
+
+impl EventLoop {
+    pub(super) fn on_connection_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_established(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let reason = cause.map_or_else(|| "closed".to_owned(), |cause| dial_error::innermost(&cause));
+                self.on_closed(peer_id, connection_id, reason);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => self.on_dial_error(connection_id, &error),
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(from = %send_back_addr, error = %dial_error::innermost(&error), "an inbound connection failed");
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                if !address.iter().any(|p| p == Protocol::P2pCircuit) {
+                    tracing::info!(%address, "listening");
+                    self.observers.tell(Event::Listening { address });
+                }
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                let reason = reason.map_or_else(|error| dial_error::innermost(&error), |()| "the connection to the relay closed".to_owned());
+                self.on_listener_closed(listener_id, &reason);
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(error = %dial_error::innermost(&error), "a listener reported an error and goes on");
+            }
+            SwarmEvent::Dialing { .. }
+            | SwarmEvent::IncomingConnection { .. }
+            | SwarmEvent::ExpiredListenAddr { .. }
+            | SwarmEvent::NewExternalAddrCandidate { .. }
+            | SwarmEvent::ExternalAddrConfirmed { .. }
+            | SwarmEvent::ExternalAddrExpired { .. }
+            | SwarmEvent::NewExternalAddrOfPeer { .. }
+            | SwarmEvent::Behaviour(_) => {}
+            // The enum is open: what a later libp2p adds is nobody's business here until it is looked at.
+            other => tracing::trace!(?other, "an event that this version does not know"),
+        }
+    }
+
+    fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let now = Instant::now();
+        self.purposes.remove(&id);
+        let sockets = self.sockets_of(endpoint);
+        self.peers.established(id, peer, endpoint, sockets, now);
+        let Some(path) = self.peers.path(id) else { return };
+        tracing::info!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        if path.kind == PathKind::Direct && path.how == How::Dialed && !self.in_range(&path) {
+            tracing::error!(%peer, path = %path, range = %self.sockets.range(), "a dial left from outside the range; please report this");
+            self.observers.out_of_range();
+        }
+        self.relays.handle_established(id);
+        if let Some(best) = self.best_path(&peer) {
+            for dialer in self.dials_of(peer) {
+                dialer.handle_connected(path.clone(), best.clone(), now);
+            }
+        }
+        self.observers.tell(Event::Connected { t: self.t(), peer, path });
+    }
+
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, reason: String) {
+        let now = Instant::now();
+        self.missed_pings.remove(&id);
+        self.swarm.behaviour_mut().punch.observation_lost(id);
+        if let Some(relay) = self.relays.handle_closed(id, now, jitter()) {
+            tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
+        }
+        let Some(connection) = self.peers.closed(id) else { return };
+        let kind = connection.path.kind;
+        tracing::info!(%peer, connection = %id, %kind, %reason, "disconnected");
+        let best = self.best_path(&peer);
+        for dialer in self.dials_of(peer) {
+            dialer.handle_disconnected(kind, reason.clone(), best.clone(), now);
+        }
+        self.observers.tell(Event::Disconnected { t: self.t(), peer, kind, reason });
+    }
+
+    pub(super) fn on_dial_error(&mut self, id: ConnectionId, error: &DialError) {
+        let reason = dial_error::describe(error);
+        let t = self.t();
+        match self.purposes.remove(&id) {
+            Some(Purpose::Leg) => {
+                let Some((relay, failures)) = self.relays.handle_dial_failed(id, Instant::now(), jitter()) else { return };
+                if failures == 1 {
+                    tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
+                    self.observers.tell(Event::RelayUnreachable { t, relay: relay.peer, reason: reason.clone() });
+                } else {
+                    tracing::debug!(relay = %relay.peer, address = %relay.addr, %reason, failures, "cannot reach a relay");
+                }
+                if self.relays.is_unreachable(&relay.peer) {
+                    for dial in &mut self.dials {
+                        dial.dialer.handle_relay_unreachable(relay.peer, t, &reason);
+                    }
+                }
+            }
+            Some(Purpose::Direct(peer)) => {
+                for dialer in self.dials_of(peer) {
+                    dialer.handle_direct_failed(reason.clone());
+                }
+            }
+            Some(Purpose::Circuit { peer, relay }) => {
+                for dialer in self.dials_of(peer) {
+                    dialer.handle_circuit_failed(relay, reason.clone());
+                }
+            }
+            // A punch's dial: its behaviour was told by the swarm and reports itself.
+            None => tracing::debug!(connection = %id, %reason, "a dial failed"),
+        }
+    }
+
+    fn on_listener_closed(&mut self, listener: ListenerId, reason: &str) {
+        let Some(lost) = self.relays.handle_listener_closed(listener, Instant::now(), jitter()) else { return };
+        if lost.was_held {
+            tracing::warn!(relay = %lost.relay, %reason, "lost the reservation; asking for it again");
+            self.observers.tell(Event::ReservationLost { t: self.t(), relay: lost.relay, reason: reason.to_owned() });
+        } else {
+            tracing::warn!(relay = %lost.relay, %reason, "the relay gave no reservation; asking again later");
+        }
+    }
+
+    /// The true sockets of a direct connection.
+    fn sockets_of(&self, endpoint: &ConnectedPoint) -> Option<Sockets> {
+        let sockets = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => self.sockets.sockets(address)?,
+            ConnectedPoint::Listener { local_addr, send_back_addr } => {
+                let (kind, local) = socket_address(local_addr)?;
+                let (_, remote) = socket_address(send_back_addr)?;
+                Sockets { kind, local, remote }
+            }
+        };
+        // A socket bound to the wildcard address knows its own address only by the route to the other side.
+        if sockets.local.ip().is_unspecified() {
+            let ip = self.sockets.source_ip(sockets.remote.ip())?;
+            return Some(Sockets { local: SocketAddr::new(ip, sockets.local.port()), ..sockets });
+        }
+        Some(sockets)
+    }
+
+    fn in_range(&self, path: &crate::peers::Path) -> bool {
+        path.hops.first().and_then(|hop| hop.local).is_none_or(|local| self.sockets.range().contains(local.port()))
+    }
+}
+
+/// Transport and socket that an address of a direct connection names.
+fn socket_address(address: &Multiaddr) -> Option<(Kind, SocketAddr)> {
+    let kind = Kind::of(address)?;
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Udp(port) | Protocol::Tcp(port) => Some((kind, SocketAddr::new(ip, port))),
+        _ => None,
+    }
+}

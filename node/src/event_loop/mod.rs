@@ -1,0 +1,266 @@
+//! The one owner of the swarm. It merges what comes from the network, from commands and from the clock, gives it to the pure
+//! machines, and carries out what they ask for. It decides nothing.
+
+mod connections;
+mod identify;
+mod ping;
+mod punch;
+mod relay_client;
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt as _, StreamExt as _};
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    multiaddr::Protocol,
+    swarm::{
+        ConnectionId, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    behaviour::{Behaviour, BehaviourEvent},
+    dialer::{self, Dialer},
+    event::Event,
+    handle::Command,
+    observers::Observers,
+    peers::PeerTable,
+    relays::{self, RelayKeeper},
+};
+
+/// How long a stopping node waits for its connections to close. The other sides notice sooner; this bounds a dead one.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
+
+/// The swarm, the machines, and what connects them.
+pub(crate) struct EventLoop {
+    swarm: Swarm<Behaviour>,
+    sockets: p2pnode_transports::Handle,
+    peers: PeerTable,
+    relays: RelayKeeper,
+    dials: Vec<Dial>,
+    /// What the dials under way are for.
+    purposes: HashMap<ConnectionId, Purpose>,
+    /// The relays: what they observe is believed.
+    trusted: HashSet<PeerId>,
+    /// Pings in a row that failed, by connection.
+    missed_pings: HashMap<ConnectionId, u32>,
+    punches: bool,
+    observers: Observers,
+    started: Instant,
+}
+
+/// A dial that somebody waits for.
+struct Dial {
+    dialer: Dialer,
+    reports: mpsc::Sender<Event>,
+}
+
+/// What a dial is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// A leg to a relay.
+    Leg,
+    /// The peer of a [`Dialer`], at its own addresses.
+    Direct(PeerId),
+    /// The peer of a [`Dialer`], through a relay.
+    Circuit {
+        peer: PeerId,
+        relay: PeerId,
+    },
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        swarm: Swarm<Behaviour>,
+        sockets: p2pnode_transports::Handle,
+        peers: PeerTable,
+        relays: RelayKeeper,
+        punches: bool,
+        observers: Observers,
+        started: Instant,
+    ) -> Self {
+        let trusted = relays.relays().collect();
+        Self {
+            swarm,
+            sockets,
+            peers,
+            relays,
+            dials: Vec::new(),
+            purposes: HashMap::new(),
+            trusted,
+            missed_pings: HashMap::new(),
+            punches,
+            observers,
+            started,
+        }
+    }
+
+    /// Runs until `shutdown`, then closes every connection.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = std::pin::pin!(shutdown.fuse());
+        let mut commands_open = true;
+        loop {
+            self.act();
+            let wake = self.deadline();
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                command = commands.recv(), if commands_open => match command {
+                    Some(command) => self.on_command(command),
+                    None => commands_open = false,
+                },
+                () = sleep_until(wake) => {}
+                () = &mut shutdown => break,
+            }
+        }
+        self.close().await;
+    }
+
+    /// Carries out what the machines ask for, until none asks for more.
+    fn act(&mut self) {
+        let now = Instant::now();
+        while let Some(action) = self.relays.poll(now) {
+            self.on_relay_action(action);
+        }
+        let ready: Vec<PeerId> = self.relays.relays().filter(|relay| self.relays.is_ready(relay)).collect();
+        for index in 0..self.dials.len() {
+            for relay in &ready {
+                self.dials[index].dialer.handle_relay_ready(*relay);
+            }
+            while let Some(action) = self.dials[index].dialer.poll(now) {
+                self.on_dialer_action(index, action);
+            }
+        }
+        self.dials.retain(|dial| !dial.dialer.is_finished() && !dial.reports.is_closed());
+        self.observers.gauges(&self.peers, &self.relays, &self.sockets);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let dials = self.dials.iter().filter_map(|dial| dial.dialer.next_deadline());
+        dials.chain(self.relays.deadline()).min()
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Dial { request, reports } => {
+                let now = Instant::now();
+                let peer = request.peer;
+                let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
+                if let Some(path) = self.best_path(&peer) {
+                    dialer.handle_connected(path.clone(), path, now);
+                }
+                self.dials.push(Dial { dialer, reports });
+            }
+        }
+    }
+
+    fn on_relay_action(&mut self, action: relays::Action) {
+        match action {
+            relays::Action::Dial { leg, relay } => {
+                let opts = DialOpts::peer_id(relay.peer).addresses(vec![relay.addr]).condition(PeerCondition::Always).build();
+                self.relays.dialing(leg, opts.connection_id());
+                self.dial(opts, Purpose::Leg);
+            }
+            relays::Action::Reserve { relay } => {
+                let circuit = relay.addr.with(Protocol::P2p(relay.peer)).with(Protocol::P2pCircuit);
+                match self.swarm.listen_on(circuit) {
+                    Ok(listener) => self.relays.requested(&relay.peer, listener),
+                    // The address was parsed as a relay's before it came here, so the circuit transport takes it.
+                    Err(error) => tracing::error!(relay = %relay.peer, %error, "cannot ask for a reservation"),
+                }
+            }
+        }
+    }
+
+    fn on_dialer_action(&mut self, index: usize, action: dialer::Action) {
+        let peer = self.dials[index].dialer.peer();
+        match action {
+            dialer::Action::DialDirect(addresses) => {
+                let opts = DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::Always).build();
+                self.dial(opts, Purpose::Direct(peer));
+            }
+            dialer::Action::DialCircuit(relay) => {
+                let Some(address) = self.relays.address(&relay) else { return };
+                let circuit = circuit_address(address.clone(), relay, peer);
+                let opts = DialOpts::peer_id(peer).addresses(vec![circuit]).condition(PeerCondition::Always).build();
+                self.dial(opts, Purpose::Circuit { peer, relay });
+            }
+            dialer::Action::Tell(event) => {
+                // A reader that is a whole channel behind has stopped reading; the loop does not wait for it.
+                if self.dials[index].reports.try_send(event).is_err() {
+                    tracing::warn!(%peer, "a report of a dial was dropped: its reader is too slow or gone");
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, opts: DialOpts, purpose: Purpose) {
+        let connection = opts.connection_id();
+        self.purposes.insert(connection, purpose);
+        if let Err(error) = self.swarm.dial(opts) {
+            self.on_dial_error(connection, &error);
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(BehaviourEvent::RelayClient(event)) => self.on_relay_client(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Punch(event)) => self.on_punch(event),
+            other => self.on_connection_event(other),
+        }
+    }
+
+    /// The dials of a peer.
+    fn dials_of(&mut self, peer: PeerId) -> impl Iterator<Item = &mut Dialer> {
+        self.dials.iter_mut().map(|dial| &mut dial.dialer).filter(move |dialer| dialer.peer() == peer)
+    }
+
+    fn best_path(&self, peer: &PeerId) -> Option<crate::peers::Path> {
+        self.peers.best(peer).and_then(|id| self.peers.path(id))
+    }
+
+    /// Time since the node began.
+    fn t(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Closes every connection and waits until the other sides were told, or a short bound.
+    async fn close(mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error says that the peer is no longer connected, which is what is wanted.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closed = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        if tokio::time::timeout(CLOSE_WAIT, closed).await.is_err() {
+            tracing::debug!("stopped with connections that did not close in time");
+        }
+    }
+}
+
+fn circuit_address(relay_address: Multiaddr, relay: PeerId, peer: PeerId) -> Multiaddr {
+    relay_address.with(Protocol::P2p(relay)).with(Protocol::P2pCircuit).with(Protocol::P2p(peer))
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A number between 0 and 1 for the machines, which have no randomness of their own.
+fn jitter() -> f64 {
+    fastrand::f64()
+}

@@ -1,0 +1,66 @@
+//! What DCUtR tells: attempts, successes and giving up.
+
+use std::time::Instant;
+
+use super::EventLoop;
+use crate::{
+    event,
+    punch::{Event, Record},
+};
+
+impl EventLoop {
+    pub(super) fn on_punch(&mut self, event: Event) {
+        match event {
+            Event::Attempt(record) => self.on_attempt(&record),
+            Event::Direct { peer, connection_id, attempts } => {
+                tracing::info!(%peer, connection = %connection_id, attempts, "punched");
+                self.peers.punched(connection_id);
+                if let Some(best) = self.best_path(&peer) {
+                    for dialer in self.dials_of(peer) {
+                        dialer.handle_path(best.clone());
+                    }
+                }
+            }
+            Event::GaveUp { peer, reason, attempts, retry_in } => {
+                tracing::info!(%peer, %reason, attempts, ?retry_in, "staying relayed for now");
+                for dialer in self.dials_of(peer) {
+                    dialer.handle_gave_up(reason.to_string());
+                }
+            }
+        }
+    }
+
+    fn on_attempt(&mut self, record: &Record) {
+        let now = Instant::now();
+        let peer = record.peer;
+        let reason = record.outcome.reason().map(|reason| reason.to_string());
+        tracing::info!(
+            %peer,
+            attempt = record.attempt,
+            role = record.role.as_str(),
+            outcome = record.outcome.as_str(),
+            reason = reason.as_deref(),
+            sent = ?record.sent,
+            received = ?record.received,
+            rtt = ?record.rtt,
+            took = ?record.took,
+            "punch attempt"
+        );
+        let told = |t| event::Event::Punch {
+            t,
+            peer,
+            attempt: record.attempt,
+            role: record.role.as_str(),
+            sent: record.sent.clone(),
+            received: record.received.iter().map(|candidate| candidate.addr.clone()).collect(),
+            outcome: record.outcome.as_str(),
+            reason: reason.clone(),
+        };
+        for dialer in self.dials_of(peer) {
+            let t = dialer.elapsed(now);
+            dialer.handle_attempt(told(t));
+        }
+        let t = self.t();
+        self.observers.tell(told(t));
+    }
+}

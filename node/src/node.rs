@@ -1,0 +1,60 @@
+//! Starts a node: sockets, swarm, machines, event loop.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use libp2p::identity::Keypair;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    config::Config,
+    event::Event,
+    event_loop::EventLoop,
+    handle::Handle,
+    metrics::Metrics,
+    observers::Observers,
+    peers::PeerTable,
+    relays::RelayKeeper,
+    swarm,
+};
+
+/// A node that runs as a task of its own.
+pub(crate) struct Node {
+    /// To command it.
+    pub(crate) handle: Handle,
+    /// What it tells of itself.
+    pub(crate) events: mpsc::Receiver<Event>,
+    /// Ends after the shutdown that it was given.
+    pub(crate) task: JoinHandle<()>,
+}
+
+/// What differs between a node that stays and one that lives for a dial.
+pub(crate) struct Manner {
+    /// How many reservations to hold.
+    pub(crate) reservations: usize,
+    /// Time between two pings of a connection.
+    pub(crate) ping_interval: Duration,
+}
+
+/// Binds the sockets and starts the event loop, which runs until `shutdown`.
+pub(crate) fn start(
+    keypair: &Keypair,
+    config: &Config,
+    manner: &Manner,
+    metrics: Metrics,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<Node> {
+    let started = Instant::now();
+    let (swarm, sockets) = swarm::build(keypair, config, manner.ping_interval)?;
+    let ports: Vec<String> = sockets.punch_ports().iter().map(|((kind, family), port)| format!("{kind}/{family} {port}")).collect();
+    tracing::info!(peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
+    let (handle, commands) = Handle::channel();
+    let (observers, events) = Observers::new(metrics);
+    let peers = PeerTable::new(config.dial.family);
+    let relays = RelayKeeper::new(&config.relays, manner.reservations, started);
+    let event_loop = EventLoop::new(swarm, sockets, peers, relays, config.punch.enabled, observers, started);
+    let task = tokio::spawn(event_loop.run(commands, shutdown));
+    Ok(Node { handle, events, task })
+}

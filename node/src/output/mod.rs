@@ -1,0 +1,73 @@
+//! What a person or a program reads on stdout. Observes only.
+
+mod text;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use crate::event::Event;
+
+pub use text::short;
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A timeline for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Writes events to stdout.
+#[derive(Debug)]
+pub struct Printer {
+    format: Format,
+    /// Whether a progress line may be drawn and wiped again.
+    live: bool,
+    /// What the node is waiting for.
+    phase: &'static str,
+}
+
+impl Printer {
+    /// A printer on stdout.
+    pub fn new(format: Format) -> Self {
+        Self { format, live: format == Format::Text && io::stdout().is_terminal(), phase: "" }
+    }
+
+    /// Writes one event.
+    ///
+    /// # Errors
+    ///
+    /// Those of stdout, as when its reader is gone.
+    pub fn print(&mut self, event: &Event) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.live {
+            out.write_all(b"\r\x1b[K")?;
+        }
+        match self.format {
+            Format::Json => {
+                serde_json::to_writer(&mut out, event)?;
+                out.write_all(b"\n")?;
+            }
+            Format::Text => writeln!(out, "{}", text::line(event))?,
+        }
+        self.phase = text::phase(event).unwrap_or(self.phase);
+        out.flush()
+    }
+
+    /// Draws the progress line, if stdout is a terminal.
+    ///
+    /// # Errors
+    ///
+    /// Those of stdout.
+    pub fn progress(&self, elapsed: Duration) -> io::Result<()> {
+        if !self.live || self.phase.is_empty() {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        write!(out, "\r\x1b[K{:>8.1} s  {}", elapsed.as_secs_f64(), self.phase)?;
+        out.flush()
+    }
+}

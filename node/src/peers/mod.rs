@@ -1,0 +1,12 @@
+//! Which peers are connected, over which paths, and which path of a peer is best.
+//!
+//! Pure: no IO, no clock, no Swarm. Time comes in as an argument.
+
+mod path;
+mod score;
+mod table;
+
+pub(crate) use path::to_millis;
+pub use path::{Hop, How, Path, PathKind, ReportedBy};
+pub use score::Score;
+pub use table::{Connection, PeerTable};

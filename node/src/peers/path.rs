@@ -1,0 +1,205 @@
+//! What a path is: its hops, and how it came to be.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use libp2p::PeerId;
+use p2pnode_transports::{Family, Kind, Sockets};
+use serde::{Serialize, Serializer};
+
+/// How this node reaches a peer over one connection, hop by hop.
+///
+/// What is not known is `None` and is printed as `unknown`; nothing is guessed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Path {
+    /// Direct, or through a relay.
+    pub kind: PathKind,
+    /// The relay, if there is one.
+    #[serde(serialize_with = "peer_or_null")]
+    pub relay: Option<PeerId>,
+    /// How the connection was made.
+    pub how: How,
+    /// One hop if direct; two if relayed: this node to the relay, the relay to the peer.
+    pub hops: Vec<Hop>,
+}
+
+/// Whether a path runs through a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// From socket to socket.
+    Direct,
+    /// Over a circuit of a relay.
+    Relayed,
+}
+
+/// How a connection was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// This node dialed it.
+    Dialed,
+    /// The other side dialed it.
+    Accepted,
+    /// It came out of a hole punch.
+    Punched,
+}
+
+/// One leg of a path.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Hop {
+    /// Transport of the leg.
+    #[serde(serialize_with = "display_or_unknown")]
+    pub transport: Option<Kind>,
+    /// IP family of the leg.
+    #[serde(serialize_with = "display_or_unknown")]
+    pub family: Option<Family>,
+    /// The socket at the near end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<SocketAddr>,
+    /// The socket at the far end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<SocketAddr>,
+    /// Round trip time of the leg alone, in milliseconds.
+    #[serde(rename = "rtt_ms", serialize_with = "millis", skip_serializing_if = "Option::is_none")]
+    pub rtt: Option<Duration>,
+    /// Who told of the leg, where this node cannot see it itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reported_by: Option<ReportedBy>,
+}
+
+/// Who told of a hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportedBy {
+    /// The relay, of its leg to the peer.
+    Relay,
+}
+
+impl Hop {
+    /// A leg that this node sees itself.
+    pub fn seen(sockets: Sockets) -> Self {
+        Self {
+            transport: Some(sockets.kind),
+            family: Some(Family::from(sockets.remote.ip())),
+            local: Some(sockets.local),
+            remote: Some(sockets.remote),
+            rtt: None,
+            reported_by: None,
+        }
+    }
+
+    /// Whether the far end is this host.
+    pub fn is_loopback(&self) -> bool {
+        self.remote.is_some_and(|r| match r.ip() {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback(),
+        })
+    }
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.transport, self.family) {
+            (Some(kind), Some(family)) => write!(f, "{kind}/{family}")?,
+            (None, None) => return f.write_str("unknown"),
+            (kind, family) => write!(f, "{}/{}", OrUnknown(kind), OrUnknown(family))?,
+        }
+        if let (Some(local), Some(remote)) = (self.local, self.remote) {
+            write!(f, " {local} > {remote}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
+        })
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dialed => "dialed",
+            Self::Accepted => "accepted",
+            Self::Punched => "punched",
+        })
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hops = self.hops.iter();
+        if let Some(first) = hops.next() {
+            write!(f, "{first}")?;
+        }
+        for hop in hops {
+            write!(f, " | {hop}")?;
+        }
+        Ok(())
+    }
+}
+
+struct OrUnknown<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrUnknown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+fn display_or_unknown<T: fmt::Display + Copy, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&OrUnknown(*value))
+}
+
+fn peer_or_null<S: Serializer>(peer: &Option<PeerId>, s: S) -> Result<S::Ok, S::Error> {
+    match peer {
+        Some(peer) => s.collect_str(peer),
+        None => s.serialize_none(),
+    }
+}
+
+/// Milliseconds with one decimal: finer than that no clock here is true.
+pub(crate) fn millis<S: Serializer>(value: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => s.serialize_f64(to_millis(*value)),
+        None => s.serialize_none(),
+    }
+}
+
+/// Milliseconds, rounded to one decimal.
+pub(crate) fn to_millis(value: Duration) -> f64 {
+    (value.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn sockets() -> Sockets {
+        Sockets { kind: Kind::Quic, local: "10.0.1.2:40017".parse().unwrap(), remote: "203.0.113.10:443".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_relayed_path_with_a_foreign_relay_says_that_the_far_hop_is_unknown() {
+        let mut near = Hop::seen(sockets());
+        near.rtt = Some(Duration::from_micros(20_149));
+        let path = Path { kind: PathKind::Relayed, relay: None, how: How::Dialed, hops: vec![near, Hop::default()] };
+        assert_eq!(path.to_string(), "quic/ip4 10.0.1.2:40017 > 203.0.113.10:443 | unknown");
+        assert_eq!(
+            serde_json::to_string(&path).unwrap(),
+            r#"{"kind":"relayed","relay":null,"how":"dialed","hops":[{"transport":"quic","family":"ip4","local":"10.0.1.2:40017","remote":"203.0.113.10:443","rtt_ms":20.1},{"transport":"unknown","family":"unknown"}]}"#
+        );
+    }
+}
