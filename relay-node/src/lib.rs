@@ -1,1 +1,71 @@
-//! Skeleton.
+//! A [circuit relay v2] for `p2pnode` peers: it holds reservations, carries circuits until the peers have a direct
+//! connection, and tells each peer the address from which it sees it.
+//!
+//! [circuit relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
+
+pub mod config;
+
+mod behaviour;
+mod event_loop;
+mod external;
+mod keep_alive;
+mod ledger;
+mod limits;
+mod listen;
+mod metrics;
+mod output;
+mod server;
+
+use std::{future::Future, io, time::Duration};
+
+use libp2p::{PeerId, Swarm, SwarmBuilder, identity::Keypair};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    behaviour::Behaviour, event_loop::EventLoop, external::ExternalAddresses, ledger::Ledger,
+    listen::Listeners, metrics::Metrics, output::Output,
+};
+pub use crate::{config::Config, listen::Error as ListenError, output::Format};
+
+/// A peer without a reservation and without a circuit is let go after this long: time for a `dial` to learn its own
+/// addresses and to ask for the circuit.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs the relay until `shutdown` is ready, then closes all connections and returns.
+///
+/// # Errors
+/// When an address of `config.listen` cannot be bound ([`ListenError`]), the admin address cannot, or a listener fails
+/// later.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut swarm = swarm(&config)?;
+    let listeners = Listeners::bind(&mut swarm, &config.listen)?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let output = Output::new(io::stdout(), Format::Text, *swarm.local_peer_id());
+    let (external, changes) = ExternalAddresses::new(&config.external);
+    let mut event_loop = EventLoop {
+        swarm,
+        listeners,
+        external,
+        ledger: Ledger::default(),
+        metrics,
+        output,
+    };
+    event_loop.apply(changes);
+    event_loop.run(shutdown).await
+}
+
+fn swarm(config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
+    let swarm = SwarmBuilder::with_existing_identity(config.key.clone())
+        .with_tokio()
+        .with_tcp(
+            Default::default(),
+            libp2p::noise::Config::new,
+            libp2p::yamux::Config::default,
+        )?
+        .with_quic()
+        .with_behaviour(|key| Behaviour::new(key, config))?
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .build();
+    Ok(swarm)
+}

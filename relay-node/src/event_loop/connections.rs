@@ -1,0 +1,48 @@
+//! What the swarm reports about connections.
+
+use libp2p::{
+    Multiaddr,
+    allow_block_list::NotAllowed,
+    connection_limits::Exceeded,
+    swarm::{ConnectionDenied, ListenError},
+};
+use tracing::debug;
+
+use super::EventLoop;
+use crate::metrics::Reason;
+
+impl EventLoop {
+    /// An inbound connection did not come about.
+    ///
+    /// Anybody on the internet can cause these, so they are counted and not logged by default.
+    pub(super) fn on_incoming_error(&self, from: &Multiaddr, error: ListenError) {
+        match error {
+            ListenError::Denied { cause } => {
+                let reason = reason(&cause);
+                if let Some(reason) = reason {
+                    self.metrics.denied(reason);
+                }
+                let cause = std::error::Error::source(&cause);
+                debug!(%from, reason = reason.map(Reason::as_str), cause, "connection denied");
+            }
+            // Scanners, broken clients, lost packets.
+            ListenError::Transport(error) => debug!(%from, %error, "inbound connection failed"),
+            ListenError::Aborted => debug!(%from, "inbound connection aborted"),
+            ListenError::WrongPeerId { obtained, .. } => {
+                debug!(%from, %obtained, "unexpected peer id")
+            }
+            ListenError::LocalPeerId { .. } => debug!(%from, "connection to ourselves"),
+        }
+    }
+}
+
+/// Which of the behaviours denied it.
+fn reason(cause: &ConnectionDenied) -> Option<Reason> {
+    if cause.downcast_ref::<NotAllowed>().is_some() {
+        Some(Reason::Access)
+    } else if cause.downcast_ref::<Exceeded>().is_some() {
+        Some(Reason::ConnectionLimit)
+    } else {
+        None
+    }
+}

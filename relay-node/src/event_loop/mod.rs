@@ -1,0 +1,137 @@
+//! The only owner of the swarm: merges events and dispatches them, one file per source.
+
+mod connections;
+mod identify;
+mod listeners;
+mod ping;
+mod relay;
+
+use std::{future::Future, io, pin::pin, time::Duration};
+
+use futures::StreamExt as _;
+use libp2p::{Swarm, swarm::SwarmEvent};
+use tracing::{debug, info, warn};
+
+use crate::{
+    behaviour::{Behaviour, BehaviourEvent},
+    external::ExternalAddresses,
+    ledger::Ledger,
+    listen::Listeners,
+    metrics::Metrics,
+    output::Output,
+};
+
+/// How long the closing of connections may take: it is local work and one packet to each peer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Stdout = Output<io::Stdout>;
+
+/// The relay while it runs.
+pub(crate) struct EventLoop {
+    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) listeners: Listeners,
+    pub(crate) external: ExternalAddresses,
+    pub(crate) ledger: Ledger,
+    pub(crate) metrics: Metrics,
+    pub(crate) output: Stdout,
+}
+
+impl EventLoop {
+    /// Serves until `shutdown` is ready, then closes all connections.
+    pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                event = self.swarm.select_next_some() => self.on_swarm(event)?,
+            }
+        }
+        self.close().await;
+        Ok(())
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) -> anyhow::Result<()> {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.on_relay(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(
+                BehaviourEvent::Access(never)
+                | BehaviourEvent::Connections(never)
+                | BehaviourEvent::KeepAlive(never),
+            ) => match never {},
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => self.on_listening(listener_id, address),
+            SwarmEvent::ExpiredListenAddr {
+                listener_id,
+                address,
+            } => self.on_expired(listener_id, &address),
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                addresses,
+                reason,
+            } => {
+                return self.on_listener_closed(listener_id, &addresses, reason);
+            }
+            SwarmEvent::ListenerError { error, .. } => warn!(%error, "listener"),
+            SwarmEvent::IncomingConnectionError {
+                send_back_addr,
+                error,
+                ..
+            } => {
+                self.on_incoming_error(&send_back_addr, error);
+            }
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
+                debug!(peer = %peer_id, connection = %connection_id, remote = %endpoint.get_remote_address(), "connected");
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                ..
+            } => {
+                let cause = cause.map(|cause| cause.to_string());
+                debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
+            }
+            // The relay dials nobody and takes no peer's word for its own address. The enum is non-exhaustive.
+            other => debug!(event = ?other, "ignored"),
+        }
+        Ok(())
+    }
+
+    /// Closes every connection, so that peers learn at once and not by a timeout that the relay is gone.
+    async fn close(&mut self) {
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        info!(
+            peers = peers.len(),
+            circuits = self.ledger.circuits(),
+            "closing"
+        );
+        for peer in peers {
+            // An error means that the peer has gone in the meantime.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closed = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                if let SwarmEvent::ConnectionEstablished { peer_id, .. } =
+                    self.swarm.select_next_some().await
+                {
+                    let _ = self.swarm.disconnect_peer_id(peer_id);
+                }
+            }
+        };
+        if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            warn!(
+                peers = self.swarm.network_info().num_peers(),
+                "some connections did not close in time"
+            );
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What the relay server reports.
+
+use std::time::Instant;
+
+use libp2p::{PeerId, relay, swarm::ConnectionId};
+use tracing::{debug, info};
+
+use super::EventLoop;
+use crate::{metrics::Reason, server};
+
+impl EventLoop {
+    #[expect(
+        deprecated,
+        reason = "an exhaustive match names the events that libp2p is going to drop"
+    )]
+    pub(super) fn on_relay(&mut self, server::Event { connection, event }: server::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted {
+                src_peer_id,
+                renewed,
+            } => {
+                self.reserved(src_peer_id, connection, renewed);
+            }
+            relay::Event::ReservationClosed { src_peer_id } => {
+                self.released(src_peer_id, connection, "closed")
+            }
+            relay::Event::ReservationTimedOut { src_peer_id } => {
+                self.released(src_peer_id, connection, "expired")
+            }
+            relay::Event::ReservationReqDenied {
+                src_peer_id,
+                status,
+            } => {
+                let reason = Reason::of_reservation(status);
+                self.metrics.denied(reason);
+                info!(peer = %src_peer_id, reason = reason.as_str(), "reservation denied");
+            }
+            relay::Event::CircuitReqAccepted {
+                src_peer_id,
+                dst_peer_id,
+            } => {
+                self.circuit_opened(src_peer_id, dst_peer_id, connection);
+            }
+            relay::Event::CircuitClosed {
+                src_peer_id,
+                dst_peer_id,
+                error,
+            } => {
+                self.circuit_closed(src_peer_id, dst_peer_id, connection, error);
+            }
+            relay::Event::CircuitReqDenied {
+                src_peer_id,
+                dst_peer_id,
+                status,
+            } => {
+                let reason = Reason::of_circuit(status);
+                self.metrics.denied(reason);
+                info!(source = %src_peer_id, destination = %dst_peer_id, reason = reason.as_str(), "circuit denied");
+            }
+            relay::Event::StatusChanged { status } => match status {
+                relay::Status::Enable => info!("taking reservations"),
+                relay::Status::Disable => info!("taking no reservations: no external address"),
+            },
+            relay::Event::ReservationReqAcceptFailed { src_peer_id, error }
+            | relay::Event::ReservationReqDenyFailed { src_peer_id, error } => {
+                debug!(peer = %src_peer_id, %error, "the answer to a reservation was not delivered");
+            }
+            relay::Event::CircuitReqDenyFailed {
+                src_peer_id,
+                dst_peer_id,
+                error,
+            }
+            | relay::Event::CircuitReqAcceptFailed {
+                src_peer_id,
+                dst_peer_id,
+                error,
+            } => {
+                debug!(source = %src_peer_id, destination = %dst_peer_id, %error, "the answer to a circuit was not delivered");
+            }
+            relay::Event::CircuitReqOutboundConnectFailed {
+                src_peer_id,
+                dst_peer_id,
+                error,
+            } => {
+                debug!(source = %src_peer_id, destination = %dst_peer_id, %error, "the destination did not take the circuit");
+            }
+        }
+    }
+
+    fn reserved(&mut self, peer: PeerId, connection: Option<ConnectionId>, renewed: bool) {
+        let Some(connection) = connection else { return };
+        if self.ledger.reserved(peer, connection) {
+            self.swarm.behaviour_mut().keep_alive.hold(peer);
+        }
+        self.metrics.observe(&self.ledger);
+        if renewed {
+            debug!(%peer, %connection, "reservation renewed");
+        } else {
+            info!(%peer, %connection, reservations = self.ledger.reservations(), "reservation granted");
+        }
+    }
+
+    fn released(&mut self, peer: PeerId, connection: Option<ConnectionId>, how: &'static str) {
+        let Some(connection) = connection else { return };
+        let before = self.ledger.reservations();
+        if self.ledger.released(peer, connection) {
+            self.swarm.behaviour_mut().keep_alive.release(peer);
+        }
+        // libp2p reports the end of connections that never had a reservation in the same way.
+        if self.ledger.reservations() < before {
+            self.metrics.observe(&self.ledger);
+            info!(%peer, %connection, how, reservations = self.ledger.reservations(), "reservation ended");
+        }
+    }
+
+    fn circuit_opened(
+        &mut self,
+        source: PeerId,
+        destination: PeerId,
+        connection: Option<ConnectionId>,
+    ) {
+        let Some(connection) = connection else { return };
+        self.ledger
+            .opened(source, destination, connection, Instant::now());
+        self.metrics.observe(&self.ledger);
+        info!(%source, %destination, circuits = self.ledger.circuits(), "circuit opened");
+    }
+
+    fn circuit_closed(
+        &mut self,
+        source: PeerId,
+        destination: PeerId,
+        connection: Option<ConnectionId>,
+        error: Option<std::io::Error>,
+    ) {
+        let Some(connection) = connection else { return };
+        if let Some(open) = self
+            .ledger
+            .closed(source, destination, connection, Instant::now())
+        {
+            self.metrics.circuit_closed(open);
+            self.metrics.observe(&self.ledger);
+            let reason = error.map_or_else(|| "done".to_owned(), |error| error.to_string());
+            info!(%source, %destination, ?open, reason, "circuit closed");
+        }
+    }
+}

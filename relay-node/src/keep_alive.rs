@@ -1,0 +1,197 @@
+//! Keeps every connection of a peer that holds a reservation.
+//!
+//! A node holds its reservation on one connection and observes its own mappings on others (the other transport, the
+//! other IP family). Nothing runs on those, so the swarm's idle timeout would close them; the node would dial them again,
+//! without end. Peers without a reservation are left to the idle timeout.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
+    swarm::{
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+        NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm, handler::ConnectionEvent,
+    },
+};
+
+/// Which peers' connections live on although nothing runs on them.
+#[derive(Default)]
+pub(crate) struct Behaviour {
+    connections: HashMap<PeerId, HashSet<ConnectionId>>,
+    held: HashSet<PeerId>,
+    queue: VecDeque<ToSwarm<Infallible, bool>>,
+}
+
+impl Behaviour {
+    /// From now on keeps all connections of `peer`, those that it has and those that it makes.
+    ///
+    /// To be called while the swarm is being polled: the handlers learn of it at the next poll.
+    pub(crate) fn hold(&mut self, peer: PeerId) {
+        if self.held.insert(peer) {
+            self.tell(peer, true);
+        }
+    }
+
+    /// Leaves the connections of `peer` to the idle timeout again.
+    pub(crate) fn release(&mut self, peer: PeerId) {
+        if self.held.remove(&peer) {
+            self.tell(peer, false);
+        }
+    }
+
+    fn tell(&mut self, peer_id: PeerId, keep: bool) {
+        for connection in self.connections.get(&peer_id).into_iter().flatten() {
+            self.queue.push_back(ToSwarm::NotifyHandler {
+                peer_id,
+                handler: NotifyHandler::One(*connection),
+                event: keep,
+            });
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler {
+            keep: self.held.contains(&peer),
+        })
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler {
+            keep: self.held.contains(&peer),
+        })
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        if let FromSwarm::ConnectionEstablished(established) = event {
+            self.connections
+                .entry(established.peer_id)
+                .or_default()
+                .insert(established.connection_id);
+        } else if let FromSwarm::ConnectionClosed(closed) = event
+            && let Some(connections) = self.connections.get_mut(&closed.peer_id)
+        {
+            connections.remove(&closed.connection_id);
+            if connections.is_empty() {
+                self.connections.remove(&closed.peer_id);
+            }
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// Speaks no protocol; says whether its connection lives.
+pub(crate) struct Handler {
+    keep: bool,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = bool;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = DeniedUpgrade;
+    type OutboundProtocol = DeniedUpgrade;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
+        SubstreamProtocol::new(DeniedUpgrade, ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.keep
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, keep: bool) {
+        self.keep = keep;
+    }
+
+    fn on_connection_event(&mut self, _: ConnectionEvent<DeniedUpgrade, DeniedUpgrade>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(behaviour: &mut Behaviour) -> usize {
+        let count = behaviour.queue.len();
+        behaviour.queue.clear();
+        count
+    }
+
+    #[test]
+    fn a_handler_made_after_the_reservation_keeps_its_connection() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let mut behaviour = Behaviour::default();
+        behaviour.hold(peer);
+        let address = Multiaddr::empty();
+        let connection = ConnectionId::new_unchecked(1);
+        let mut handler = |peer| {
+            behaviour
+                .handle_established_inbound_connection(connection, peer, &address, &address)
+                .expect("never denied")
+        };
+        assert!(handler(peer).connection_keep_alive());
+        assert!(!handler(other).connection_keep_alive());
+    }
+
+    #[test]
+    fn handlers_are_told_once_per_change() {
+        let peer = PeerId::random();
+        let mut behaviour = Behaviour::default();
+        behaviour
+            .connections
+            .entry(peer)
+            .or_default()
+            .extend([1, 2].map(ConnectionId::new_unchecked));
+        behaviour.hold(peer);
+        assert_eq!(told(&mut behaviour), 2);
+        behaviour.hold(peer);
+        assert_eq!(told(&mut behaviour), 0);
+        behaviour.release(peer);
+        assert_eq!(told(&mut behaviour), 2);
+        behaviour.release(peer);
+        assert_eq!(told(&mut behaviour), 0);
+    }
+}

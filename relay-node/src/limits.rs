@@ -1,0 +1,60 @@
+//! The configured limits in libp2p's terms.
+
+use std::time::Duration;
+
+use libp2p::{connection_limits::ConnectionLimits, relay};
+
+use crate::config::Limits;
+
+/// The longest time that libp2p's relay can put into a reservation or a circuit, 136 years: the protocol carries seconds
+/// in 32 bits, and libp2p panics above.
+const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The relay's limits.
+///
+/// 0 is unlimited in our configuration, everywhere. In libp2p's it is so for bytes only: a duration of 0 expires at once,
+/// and a count of 0 admits nothing.
+///
+/// libp2p's default limits the *rate* of requests as well, per peer and per IP address. These go: there may be a thousand
+/// peers behind one NAT, and after a restart of the relay all of them come back at once.
+pub(crate) fn relay(limits: &Limits) -> relay::Config {
+    relay::Config {
+        max_reservations: count(limits.reservations),
+        max_reservations_per_peer: per_peer(limits.reservations_per_peer),
+        reservation_duration: duration(limits.reservation_duration),
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: count(limits.circuits),
+        max_circuits_per_peer: per_peer(limits.circuits_per_peer),
+        max_circuit_duration: duration(limits.circuit_duration),
+        max_circuit_bytes: limits.circuit_bytes,
+        circuit_src_rate_limiters: Vec::new(),
+    }
+}
+
+/// The limits of connections.
+pub(crate) fn connections(limits: &Limits) -> ConnectionLimits {
+    let some = |limit: u32| (limit != 0).then_some(limit);
+    ConnectionLimits::default()
+        .with_max_pending_incoming(some(limits.pending_connections))
+        .with_max_established(some(limits.connections))
+        .with_max_established_per_peer(some(limits.connections_per_peer))
+        // The relay dials nobody.
+        .with_max_pending_outgoing(Some(0))
+}
+
+fn count(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
+}
+
+/// libp2p compares what a peer has with `>` before it grants one more, and so grants one more than its limit says.
+fn per_peer(limit: usize) -> usize {
+    count(limit) - 1
+}
+
+fn duration(limit: Duration) -> Duration {
+    if limit.is_zero() {
+        LONGEST
+    } else {
+        limit.min(LONGEST)
+    }
+}

@@ -1,0 +1,298 @@
+//! Binding: every configured address, or a one-line error that says which not, why, and what to do.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    error::Error as StdError,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+};
+
+use libp2p::{
+    Multiaddr, Swarm, TransportError, core::transport::ListenerId, multiaddr::Protocol,
+    swarm::NetworkBehaviour,
+};
+use socket2::{Domain, Socket, Type};
+
+/// An address on which the relay cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {problem}")]
+pub struct Error {
+    address: Multiaddr,
+    problem: Problem,
+}
+
+impl Error {
+    /// The address as it was configured.
+    pub fn address(&self) -> &Multiaddr {
+        &self.address
+    }
+}
+
+/// Why, and the remedy.
+#[derive(Debug)]
+enum Problem {
+    Occupied(Port),
+    Privileged(Port),
+    NotOurs,
+    NoFamily,
+    Unsupported,
+    Other(io::Error),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Occupied(port) => write!(
+                f,
+                "{port} is in use by another process (`{}` names it); stop that process or give another port with --listen",
+                port.holder()
+            ),
+            Self::Privileged(port) => write!(
+                f,
+                "{port} needs privilege; grant CAP_NET_BIND_SERVICE (`setcap cap_net_bind_service=+ep` on the binary, or \
+                 the capability in the pod's securityContext) or give a port from 1024 up with --listen"
+            ),
+            Self::NotOurs => f.write_str(
+                "no interface of this host has that address; listen on /ip4/0.0.0.0 or /ip6/:: and give the address with \
+                 --external",
+            ),
+            Self::NoFamily => {
+                f.write_str("this host does not have that IP family; remove the address from `listen`")
+            }
+            Self::Unsupported => f.write_str(
+                "neither QUIC nor TCP on an IP address; give /ip4/ADDRESS/udp/PORT/quic-v1 or /ip4/ADDRESS/tcp/PORT (or \
+                 /ip6)",
+            ),
+            Self::Other(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Port {
+    Udp(u16),
+    Tcp(u16),
+}
+
+impl Port {
+    fn of(address: &Multiaddr) -> Option<Self> {
+        address.iter().find_map(|part| match part {
+            Protocol::Udp(port) => Some(Self::Udp(port)),
+            Protocol::Tcp(port) => Some(Self::Tcp(port)),
+            _ => None,
+        })
+    }
+
+    fn number(self) -> u16 {
+        match self {
+            Self::Udp(port) | Self::Tcp(port) => port,
+        }
+    }
+
+    fn holder(self) -> String {
+        match self {
+            Self::Udp(port) => format!("ss -ulpn sport = {port}"),
+            Self::Tcp(port) => format!("ss -tlpn sport = {port}"),
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(port) => write!(f, "UDP port {port}"),
+            Self::Tcp(port) => write!(f, "TCP port {port}"),
+        }
+    }
+}
+
+/// The listeners and the addresses that each has reported.
+///
+/// A listener on a wildcard address reports one address per interface, and only once it has looked.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    reported: HashMap<ListenerId, (Multiaddr, BTreeSet<Multiaddr>)>,
+}
+
+impl Listeners {
+    /// Binds all of `addresses`; the first that cannot be bound is the error.
+    pub(crate) fn bind<B: NetworkBehaviour>(
+        swarm: &mut Swarm<B>,
+        addresses: &[Multiaddr],
+    ) -> Result<Self, Error> {
+        let mut reported = HashMap::new();
+        for address in addresses {
+            let failed = |problem| Error {
+                address: address.clone(),
+                problem,
+            };
+            probe(address).map_err(|error| failed(problem(address, error)))?;
+            let id = swarm.listen_on(address.clone()).map_err(|error| {
+                failed(match error {
+                    TransportError::MultiaddrNotSupported(_) => Problem::Unsupported,
+                    TransportError::Other(error) => problem(address, error),
+                })
+            })?;
+            reported.insert(id, (address.clone(), BTreeSet::new()));
+        }
+        Ok(Self { reported })
+    }
+
+    /// A listener reported an address.
+    pub(crate) fn up(&mut self, id: ListenerId, address: Multiaddr) {
+        if let Some((_, addresses)) = self.reported.get_mut(&id) {
+            addresses.insert(address);
+        }
+    }
+
+    /// A listener lost an address.
+    pub(crate) fn down(&mut self, id: ListenerId, address: &Multiaddr) {
+        if let Some((_, addresses)) = self.reported.get_mut(&id) {
+            addresses.remove(address);
+        }
+    }
+
+    /// The configured addresses on which nothing listens at the moment.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.reported
+            .values()
+            .filter(|(_, addresses)| addresses.is_empty())
+            .map(|(configured, _)| configured)
+    }
+}
+
+/// Tries a TCP address without SO_REUSEPORT first.
+///
+/// libp2p's TCP listeners set SO_REUSEPORT, so a second relay of the same user would bind an occupied port without an
+/// error and take part of the connections of the first.
+fn probe(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let (ip, port): (IpAddr, u16) = match (parts.next(), parts.next()) {
+        (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => (ip.into(), port),
+        (Some(Protocol::Ip6(ip)), Some(Protocol::Tcp(port))) => (ip.into(), port),
+        _ => return Ok(()),
+    };
+    if port == 0 {
+        return Ok(());
+    }
+    let address = SocketAddr::new(ip, port);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        // As libp2p's listeners: the wildcard of IPv6 leaves IPv4 alone.
+        socket.set_only_v6(true)?;
+    }
+    // A port that only TIME_WAIT holds is free.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+fn problem(address: &Multiaddr, error: io::Error) -> Problem {
+    let cause = os_error(&error);
+    let kind = cause.as_ref().unwrap_or(&error).kind();
+    match (kind, Port::of(address)) {
+        (io::ErrorKind::AddrInUse, Some(port)) => Problem::Occupied(port),
+        (io::ErrorKind::PermissionDenied, Some(port)) if port.number() < 1024 => {
+            Problem::Privileged(port)
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => Problem::NotOurs,
+        _ if cause.as_ref().and_then(io::Error::raw_os_error) == Some(EAFNOSUPPORT) => {
+            Problem::NoFamily
+        }
+        _ => Problem::Other(cause.unwrap_or(error)),
+    }
+}
+
+/// Linux's number for "address family not supported by protocol", for which [`io::ErrorKind`] has no stable name.
+const EAFNOSUPPORT: i32 = 97;
+
+/// The system's error under the layers that transports put around it.
+///
+/// `io::Error::source` skips the error that it wraps, so the wrapped ones are looked into as well.
+fn os_error(error: &(dyn StdError + 'static)) -> Option<io::Error> {
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        if let Some(code) = io.raw_os_error() {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        if let Some(wrapped) = io.get_ref()
+            && let Some(found) = os_error(wrapped)
+        {
+            return Some(found);
+        }
+    }
+    os_error(error.source()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("layer")]
+    struct Layer(#[source] io::Error);
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().expect("a multiaddr")
+    }
+
+    fn message(text: &str, error: io::Error) -> String {
+        let address = address(text);
+        Error {
+            problem: problem(&address, error),
+            address,
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn the_system_error_is_found_under_its_layers() {
+        let wrapped = io::Error::other(Layer(io::Error::other(Layer(
+            io::Error::from_raw_os_error(98),
+        ))));
+        assert_eq!(
+            os_error(&wrapped).and_then(|error| error.raw_os_error()),
+            Some(98)
+        );
+        assert!(os_error(&io::Error::other("no number")).is_none());
+    }
+
+    #[test]
+    fn an_occupied_port_is_named_with_the_remedy() {
+        let text = message(
+            "/ip4/0.0.0.0/udp/443/quic-v1",
+            io::Error::from_raw_os_error(98),
+        );
+        assert_eq!(
+            text,
+            "cannot listen on /ip4/0.0.0.0/udp/443/quic-v1: UDP port 443 is in use by another process \
+             (`ss -ulpn sport = 443` names it); stop that process or give another port with --listen"
+        );
+    }
+
+    #[test]
+    fn a_privileged_port_names_the_capability() {
+        let text = message("/ip4/0.0.0.0/tcp/443", io::Error::from_raw_os_error(13));
+        assert!(
+            text.contains("TCP port 443") && text.contains("CAP_NET_BIND_SERVICE"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_address_of_another_host_and_a_missing_family_say_so() {
+        let text = message("/ip4/192.0.2.1/tcp/443", io::Error::from_raw_os_error(99));
+        assert!(text.contains("no interface of this host"), "{text}");
+        let text = message("/ip6/::/tcp/443", io::Error::from_raw_os_error(97));
+        assert!(text.contains("IP family"), "{text}");
+    }
+
+    #[test]
+    fn a_tcp_port_that_another_socket_holds_is_refused_by_the_probe() {
+        let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = holder.local_addr().expect("bound").port();
+        let error = probe(&address(&format!("/ip4/127.0.0.1/tcp/{port}"))).expect_err("occupied");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,166 @@
+//! What the relay counts. Labels are bounded: never a peer id or an address.
+
+use std::{fmt, time::Duration};
+
+use libp2p::relay::StatusCode;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::ledger::Ledger;
+
+/// Why the relay denied something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    /// `access.allow` does not name the peer.
+    Access,
+    /// Too many connections, in all or of the peer.
+    ConnectionLimit,
+    /// Too many reservations, in all or of the peer.
+    ReservationLimit,
+    /// Too many circuits, in all or of the peer.
+    CircuitLimit,
+    /// A circuit to a peer that has no reservation here.
+    NoReservation,
+    /// A circuit to a peer that has a reservation and did not take the circuit.
+    DestinationFailed,
+    /// A request that is not one.
+    Malformed,
+}
+
+impl Reason {
+    /// Why a reservation was denied.
+    pub(crate) fn of_reservation(status: StatusCode) -> Self {
+        Self::of(status, Self::ReservationLimit)
+    }
+
+    /// Why a circuit was denied.
+    pub(crate) fn of_circuit(status: StatusCode) -> Self {
+        Self::of(status, Self::CircuitLimit)
+    }
+
+    fn of(status: StatusCode, limit: Self) -> Self {
+        match status {
+            StatusCode::ResourceLimitExceeded | StatusCode::ReservationRefused => limit,
+            StatusCode::PermissionDenied => Self::Access,
+            StatusCode::NoReservation => Self::NoReservation,
+            StatusCode::ConnectionFailed => Self::DestinationFailed,
+            StatusCode::MalformedMessage | StatusCode::UnexpectedMessage | StatusCode::OK => {
+                Self::Malformed
+            }
+        }
+    }
+
+    /// The label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::ConnectionLimit => "connection_limit",
+            Self::ReservationLimit => "reservation_limit",
+            Self::CircuitLimit => "circuit_limit",
+            Self::NoReservation => "no_reservation",
+            Self::DestinationFailed => "destination_failed",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeniedLabels {
+    reason: Reason,
+}
+
+/// The relay's metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    reservations: Gauge,
+    circuits: Gauge,
+    circuit_seconds: Histogram,
+    denied: Family<DeniedLabels, Counter>,
+}
+
+impl Metrics {
+    /// Makes the metrics known to `registry`.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reservations: Gauge::default(),
+            circuits: Gauge::default(),
+            // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
+            circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
+            denied: Family::default(),
+        };
+        registry.register(
+            "relay_reservations",
+            "Reservations held",
+            metrics.reservations.clone(),
+        );
+        registry.register("relay_circuits", "Circuits open", metrics.circuits.clone());
+        registry.register_with_unit(
+            "relay_circuit",
+            "How long closed circuits were open",
+            Unit::Seconds,
+            metrics.circuit_seconds.clone(),
+        );
+        registry.register(
+            "relay_denied",
+            "Connections and requests denied",
+            metrics.denied.clone(),
+        );
+        metrics
+    }
+
+    /// Takes over the counts of `ledger`.
+    pub(crate) fn observe(&self, ledger: &Ledger) {
+        self.reservations
+            .set(i64::try_from(ledger.reservations()).unwrap_or(i64::MAX));
+        self.circuits
+            .set(i64::try_from(ledger.circuits()).unwrap_or(i64::MAX));
+    }
+
+    /// A circuit closed after `open`.
+    pub(crate) fn circuit_closed(&self, open: Duration) {
+        self.circuit_seconds.observe(open.as_secs_f64());
+    }
+
+    /// Something was denied.
+    pub(crate) fn denied(&self, reason: Reason) {
+        self.denied.get_or_create(&DeniedLabels { reason }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_that_are_documented() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.observe(&Ledger::default());
+        metrics.circuit_closed(Duration::from_secs(2));
+        metrics.denied(Reason::of_circuit(StatusCode::NoReservation));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        for line in [
+            "relay_reservations 0",
+            "relay_circuits 0",
+            "relay_circuit_seconds_count 1",
+            "relay_denied_total{reason=\"no_reservation\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

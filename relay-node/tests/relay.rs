@@ -1,0 +1,246 @@
+//! A relay on loopback and plain libp2p peers.
+
+#![allow(missing_docs, unreachable_pub, reason = "a test")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test waits for one event among many"
+)]
+
+mod peer;
+
+use std::{
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, relay, swarm::SwarmEvent};
+use peer::{BehaviourEvent, until, until_with};
+use relay_node::config::{Access, Config, Limits};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+/// More than libp2p's default relay lets through (128 KiB).
+const BYTES: usize = 1024 * 1024;
+
+struct Relay {
+    peer: PeerId,
+    quic: Multiaddr,
+    tcp: Multiaddr,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+/// A port that is free for UDP and TCP.
+fn free_port() -> u16 {
+    loop {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = udp.local_addr().expect("bound").port();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn config(port: u16) -> Config {
+    Config {
+        key: Keypair::generate_ed25519(),
+        listen: [
+            format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+            format!("/ip4/127.0.0.1/tcp/{port}"),
+        ]
+        .map(|address| address.parse().expect("a multiaddr"))
+        .to_vec(),
+        external: Vec::new(),
+        limits: Limits {
+            reservations: 0,
+            reservations_per_peer: 0,
+            reservation_duration: Duration::from_secs(3600),
+            circuits: 0,
+            circuits_per_peer: 0,
+            circuit_duration: Duration::ZERO,
+            circuit_bytes: 0,
+            connections: 0,
+            connections_per_peer: 8,
+            pending_connections: 256,
+        },
+        access: Access::default(),
+        admin: None,
+    }
+}
+
+/// The relay is bound when this returns: its first poll binds, and on one thread it is polled before we go on.
+async fn start(config: Config) -> Relay {
+    let peer = config.key.public().to_peer_id();
+    let [quic, tcp] = [0, 1].map(|index| config.listen[index].clone().with(Protocol::P2p(peer)));
+    let (stop, stopped) = oneshot::channel();
+    let running = tokio::spawn(relay_node::run(config, async {
+        let _ = stopped.await;
+    }));
+    tokio::task::yield_now().await;
+    Relay {
+        peer,
+        quic,
+        tcp,
+        stop,
+        running,
+    }
+}
+
+impl Relay {
+    async fn stop(self) {
+        self.stop.send(()).expect("the relay runs");
+        self.running.await.expect("no panic").expect("a clean end");
+    }
+}
+
+async fn reserve(
+    relay: PeerId,
+    address: &Multiaddr,
+) -> (libp2p::Swarm<peer::Behaviour>, Multiaddr) {
+    let mut swarm = peer::swarm(Keypair::generate_ed25519());
+    swarm
+        .listen_on(address.clone().with(Protocol::P2pCircuit))
+        .expect("a circuit address");
+    until(&mut swarm, |event| match event {
+        SwarmEvent::Behaviour(BehaviourEvent::Relay(
+            relay::client::Event::ReservationReqAccepted { relay_peer_id, .. },
+        )) => (*relay_peer_id == relay).then_some(()),
+        _ => None,
+    })
+    .await;
+    let circuit = address
+        .clone()
+        .with(Protocol::P2pCircuit)
+        .with(Protocol::P2p(*swarm.local_peer_id()));
+    (swarm, circuit)
+}
+
+async fn carries(listener_over: fn(&Relay) -> &Multiaddr, dialer_over: fn(&Relay) -> &Multiaddr) {
+    let relay = start(config(free_port())).await;
+    let (mut listener, _) = reserve(relay.peer, listener_over(&relay)).await;
+    let destination = *listener.local_peer_id();
+    let circuit = dialer_over(&relay)
+        .clone()
+        .with(Protocol::P2pCircuit)
+        .with(Protocol::P2p(destination));
+
+    let mut dialer = peer::swarm(Keypair::generate_ed25519());
+    dialer.dial(circuit).expect("a circuit address");
+    until_with(&mut dialer, &mut listener, |event| match event {
+        SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+            (*peer_id == destination).then_some(())
+        }
+        _ => None,
+    })
+    .await;
+    dialer.behaviour_mut().transfer.send(destination, BYTES);
+    let received = until_with(&mut listener, &mut dialer, |event| match event {
+        SwarmEvent::Behaviour(BehaviourEvent::Transfer(bytes)) => Some(*bytes),
+        _ => None,
+    })
+    .await;
+    assert_eq!(received, BYTES);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_circuit_over_quic_carries_more_than_the_defaults_of_libp2p() {
+    carries(|relay| &relay.quic, |relay| &relay.quic).await;
+}
+
+#[tokio::test]
+async fn a_circuit_over_tcp_carries_more_than_the_defaults_of_libp2p() {
+    carries(|relay| &relay.tcp, |relay| &relay.tcp).await;
+}
+
+#[tokio::test]
+async fn a_circuit_may_cross_from_tcp_to_quic() {
+    carries(|relay| &relay.quic, |relay| &relay.tcp).await;
+}
+
+#[tokio::test]
+async fn peers_learn_of_a_shutdown_at_once() {
+    let relay = start(config(free_port())).await;
+    let (mut quic, _) = reserve(relay.peer, &relay.quic).await;
+    let (mut tcp, _) = reserve(relay.peer, &relay.tcp).await;
+    let stopped = tokio::spawn(relay.stop());
+    let asked = Instant::now();
+    for swarm in [&mut quic, &mut tcp] {
+        until(swarm, |event| match event {
+            SwarmEvent::ConnectionClosed { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+    // QUIC's idle timeout is 10 s.
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "after {:?}",
+        asked.elapsed()
+    );
+    stopped.await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_allowed_gets_nothing() {
+    let mut config = config(free_port());
+    config.access.allow = vec![PeerId::random()];
+    let relay = start(config).await;
+    let mut stranger = peer::swarm(Keypair::generate_ed25519());
+    stranger
+        .listen_on(relay.quic.clone().with(Protocol::P2pCircuit))
+        .expect("a circuit address");
+    let reserved = until(&mut stranger, |event| match event {
+        SwarmEvent::Behaviour(BehaviourEvent::Relay(_)) => Some(true),
+        SwarmEvent::ListenerClosed { .. } => Some(false),
+        _ => None,
+    })
+    .await;
+    assert!(!reserved);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn an_occupied_port_is_an_error_that_names_the_address() {
+    let port = free_port();
+    let held = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).expect("free");
+    let error = relay_node::run(config(port), std::future::pending())
+        .await
+        .expect_err("occupied")
+        .to_string();
+    assert!(
+        error.contains(&format!("/ip4/127.0.0.1/udp/{port}/quic-v1")) && error.contains("in use"),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1);
+    drop(held);
+
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("free");
+    let error = relay_node::run(config(port), std::future::pending())
+        .await
+        .expect_err("occupied")
+        .to_string();
+    assert!(
+        error.contains(&format!("/ip4/127.0.0.1/tcp/{port}")) && error.contains("in use"),
+        "{error}"
+    );
+    drop(held);
+}
+
+#[tokio::test]
+async fn two_relays_cannot_share_a_tcp_port() {
+    let mut first = config(free_port());
+    first.listen.remove(0);
+    let second = first.clone();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(relay_node::run(first, async {
+        let _ = stopped.await;
+    }));
+    tokio::task::yield_now().await;
+    let error = relay_node::run(second, std::future::pending())
+        .await
+        .expect_err("occupied")
+        .to_string();
+    assert!(error.contains("in use"), "{error}");
+    stop.send(()).expect("it runs");
+    running.await.expect("no panic").expect("a clean end");
+}
