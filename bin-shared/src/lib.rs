@@ -1,1 +1,12 @@
-//! Skeleton.
+//! What both binaries need: identity files, logging, signals, admin HTTP, loading of configuration, and the commands that
+//! are the same in both.
+
+pub mod addr;
+pub mod admin;
+pub mod command;
+pub mod config;
+pub mod exit;
+pub mod identity;
+pub mod logging;
+pub mod paths;
+pub mod signals;

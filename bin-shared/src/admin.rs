@@ -1,0 +1,229 @@
+//! The admin HTTP server: `/livez`, `/readyz` and `/metrics`.
+//!
+//! It is plain HTTP without authentication, for probes and scrapers: bind it to an address that only those reach.
+
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+    serve::Listener,
+};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::watch};
+
+/// What is still missing before work can be given to this process. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<watch::Sender<BTreeMap<&'static str, String>>>);
+
+impl Readiness {
+    /// Ready only once each of `missing`, a name and what is to be said about it, was reported as [`present`](Self::present).
+    #[must_use]
+    pub fn new<const N: usize>(missing: [(&'static str, &str); N]) -> Self {
+        let missing = missing.map(|(name, why)| (name, why.to_owned()));
+        Self(Arc::new(watch::Sender::new(BTreeMap::from(missing))))
+    }
+
+    /// `name` is missing, and `why`.
+    pub fn missing(&self, name: &'static str, why: impl Into<String>) {
+        let why = why.into();
+        self.0.send_if_modified(|missing| {
+            missing.insert(name, why.clone()).as_ref() != Some(&why)
+        });
+    }
+
+    /// `name` is there.
+    pub fn present(&self, name: &'static str) {
+        self.0.send_if_modified(|missing| missing.remove(name).is_some());
+    }
+
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Completes once nothing is missing.
+    pub async fn ready(&self) {
+        // The sender is alive: `self` holds it.
+        let _ = self.0.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+}
+
+/// Says what is missing, one line each.
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = self.0.borrow();
+        if missing.is_empty() {
+            return writeln!(f, "ready");
+        }
+        writeln!(f, "not ready")?;
+        for (name, why) in missing.iter() {
+            writeln!(f, "{name}: {why}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the admin server tells.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// For `/readyz`.
+    pub readiness: Readiness,
+    /// For `/metrics`.
+    pub metrics: Arc<Registry>,
+}
+
+/// The admin server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr} for admin HTTP: {source}; {}", remedy(.source))]
+pub struct BindError {
+    addr: SocketAddr,
+    source: io::Error,
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "end what listens there, or set admin.listen to a free port",
+        io::ErrorKind::PermissionDenied => "set admin.listen to a port above 1023",
+        io::ErrorKind::AddrNotAvailable => "set admin.listen to an address of this host",
+        _ => "set admin.listen to another address",
+    }
+}
+
+/// The routes, to be served on any listener and to be merged with others.
+pub fn router(health: Health) -> Router {
+    Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(health)
+}
+
+/// Binds `addr`. A listener of its own step, so that a taken address is known before anything else starts.
+///
+/// # Errors
+/// [`BindError`], which names the address and the remedy.
+pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(addr)
+        .await
+        .map_err(|source| BindError { addr, source })
+}
+
+/// Serves until `shutdown` completes, and then what is under way for at most a second.
+///
+/// # Errors
+/// If accepting fails for good.
+pub async fn serve<L>(
+    listener: L,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: fmt::Debug,
+{
+    // Answers take microseconds; a client that stays longer is not waiting for one.
+    const GRACE: Duration = Duration::from_secs(1);
+
+    let (ended, mut end) = watch::channel(false);
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+        shutdown.await;
+        ended.send_replace(true);
+        // Dropping the sender here would be heard as well.
+    });
+    tokio::select! {
+        served = serving.into_future() => served,
+        () = async {
+            let _ = end.wait_for(|ended| *ended).await;
+            tokio::time::sleep(GRACE).await;
+        } => Ok(()),
+    }
+}
+
+async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
+    let status = if health.readiness.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, health.readiness.to_string())
+}
+
+async fn metrics(State(health): State<Health>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &health.metrics) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::signals::Shutdown;
+
+    async fn get(addr: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn probes_and_metrics_are_served_until_the_end_is_asked_for() {
+        let mut registry = Registry::default();
+        let counter = Counter::<u64>::default();
+        registry.register("dials", "Dials", counter.clone());
+        counter.inc();
+        let readiness = Readiness::new([("sockets", "not bound yet"), ("reservation", "none held")]);
+        let health = Health {
+            readiness: readiness.clone(),
+            metrics: Arc::new(registry),
+        };
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (trigger, shutdown) = Shutdown::pair();
+        let server = tokio::spawn(serve(listener, router(health), shutdown.requested()));
+
+        assert!(get(addr, "/livez").await.starts_with("HTTP/1.1 200"));
+        let answer = get(addr, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.ends_with("not ready\nreservation: none held\nsockets: not bound yet\n"), "{answer}");
+        readiness.present("sockets");
+        readiness.present("reservation");
+        readiness.ready().await;
+        assert!(get(addr, "/readyz").await.ends_with("\r\nready\n"));
+        readiness.missing("reservation", "lost");
+        assert!(get(addr, "/readyz").await.ends_with("reservation: lost\n"));
+        let answer = get(addr, "/metrics").await;
+        assert!(answer.contains("application/openmetrics-text"), "{answer}");
+        assert!(answer.ends_with("dials_total 1\n# EOF\n"), "{answer}");
+        assert!(get(addr, "/nothing").await.starts_with("HTTP/1.1 404"));
+
+        // A client that says nothing does not hold up the end.
+        let _idle = tokio::net::TcpStream::connect(addr).await.unwrap();
+        trigger.trigger();
+        server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named_with_the_remedy() {
+        let taken = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = taken.local_addr().unwrap();
+        let error = bind(addr).await.unwrap_err().to_string();
+        assert!(error.contains(&addr.to_string()), "{error}");
+        assert!(error.contains("admin.listen"), "{error}");
+    }
+}

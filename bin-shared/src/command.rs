@@ -1,0 +1,232 @@
+//! The commands that are the same in both programs, and the way from `main` to an exit code.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::{
+    config::{self, Document, Faults, Flags, Loaded, Program, Reader, Sources},
+    exit::Exit,
+    identity,
+};
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Configuration file (YAML); no file is read without it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to log: a level, or a filter such as info,libp2p_quic=debug
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How log lines look: text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// Commands that need nothing but the configuration.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Common {
+    /// Print this host's peer id; makes the key if there is none
+    Id {
+        /// Key file
+        #[arg(long, value_name = "FILE")]
+        key: Option<String>,
+    },
+    /// Check or show the configuration, or print its JSON Schema
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Tell everything that is wrong with it
+    Check,
+    /// Print what is in force, and where each value came from
+    Show {
+        /// One JSON object per key
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the file
+    Schema,
+}
+
+impl Global {
+    /// The flags that set keys.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags::default()
+            .one("log.level", "--log", self.log.as_ref())
+            .one("log.format", "--log-format", self.log_format.as_ref())
+    }
+
+    /// Reads the environment and the file: that of `--config`, else that of the variable `PREFIX_CONFIG`, else none.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is no YAML, or a variable of the program is no text.
+    pub fn sources(&self, program: &Program, flags: Flags) -> Result<Sources, Faults> {
+        let env = environment(program)?;
+        let named = env
+            .get(&format!("{}_CONFIG", program.env))
+            .filter(|path| !path.is_empty());
+        let path = self.config.clone().or_else(|| named.map(PathBuf::from));
+        let file = path.as_deref().map(Document::read).transpose()?;
+        Ok(Sources { file, env, flags })
+    }
+}
+
+/// How the commands get at a program's configuration.
+#[derive(Debug)]
+pub struct Binary<C> {
+    /// Its names.
+    pub program: Program,
+    /// Reads its configuration.
+    pub read: fn(&mut Reader<'_>) -> C,
+    /// The file of its key.
+    pub key_file: fn(&C) -> Option<PathBuf>,
+}
+
+impl Common {
+    /// Runs the command of the program whose command line is `P`.
+    ///
+    /// # Errors
+    /// Faults of the configuration, those of the key file, or if stdout cannot be written.
+    pub fn execute<P: CommandFactory, C>(
+        &self,
+        global: &Global,
+        binary: &Binary<C>,
+    ) -> anyhow::Result<Exit> {
+        let load = |flags: Flags| -> Result<Loaded<C>, Faults> {
+            config::load(&binary.program, &global.sources(&binary.program, flags)?, binary.read)
+        };
+        match self {
+            Self::Id { key } => {
+                let flags = global.flags().one("identity.key_file", "--key", key.as_ref());
+                let config = load(flags)?.config;
+                let path = (binary.key_file)(&config)
+                    .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
+                let key = identity::load_or_create(&path)?;
+                print(&format!("{}\n", key.public().to_peer_id()))?;
+            }
+            Self::Config(ConfigCommand::Check) => {
+                load(global.flags())?;
+                print("configuration is valid\n")?;
+            }
+            Self::Config(ConfigCommand::Show { json: false }) => {
+                print(&load(global.flags())?.to_yaml())?;
+            }
+            Self::Config(ConfigCommand::Show { json: true }) => {
+                let mut lines = String::new();
+                for shown in load(global.flags())?.shown() {
+                    lines += &serde_json::to_string(&shown)?;
+                    lines.push('\n');
+                }
+                print(&lines)?;
+            }
+            Self::Config(ConfigCommand::Schema) => {
+                let schema = config::schema(&binary.program, binary.read);
+                print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))?;
+            }
+            Self::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut P::command(), binary.program.name, &mut script);
+                print(&String::from_utf8_lossy(&script))?;
+            }
+            Self::Man => {
+                let mut page = Vec::new();
+                clap_mangen::Man::new(P::command()).render(&mut page)?;
+                print(&String::from_utf8_lossy(&page))?;
+            }
+        }
+        Ok(Exit::Success)
+    }
+}
+
+/// Parses the command line, runs `execute`, and tells a failure on stderr, one line for each thing that is wrong.
+pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitCode {
+    let outcome = match parse(env::args_os()) {
+        Ok(cli) => execute(cli),
+        Err(exit) => return exit,
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                // There is nobody to tell that stderr is closed.
+                let _ = writeln!(io::stderr(), "error: {line}");
+            }
+            Exit::of(&error).into()
+        }
+    }
+}
+
+/// Parses arguments; help and versions go to stdout, and wrong usage to stderr as one line.
+fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
+    P::try_parse_from(args).map_err(|error| {
+        if error.use_stderr() && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            let _ = writeln!(io::stderr(), "{}", usage_line(&error.to_string()));
+        } else {
+            let _ = error.print();
+        }
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
+    })
+}
+
+/// The parser's message up to its usage section, as one line that ends with the remedy.
+fn usage_line(message: &str) -> String {
+    let lines = message
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty());
+    format!("{}; see --help", lines.collect::<Vec<_>>().join(" "))
+}
+
+/// The variables of the program, and those that name directories.
+fn environment(program: &Program) -> Result<BTreeMap<String, String>, Faults> {
+    const DIRECTORIES: [&str; 3] = ["HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"];
+    let prefix = format!("{}_", program.env);
+    let mut variables = BTreeMap::new();
+    for (name, value) in env::vars_os() {
+        let Some(name) = name.to_str() else { continue };
+        if !name.starts_with(&prefix) && !DIRECTORIES.contains(&name) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => variables.insert(name.to_owned(), value),
+            Err(value) => {
+                return Err(Faults::from(config::Fault {
+                    place: config::Place::Env(name.to_owned()),
+                    key: None,
+                    problem: format!("{value:?} is not UTF-8; give text"),
+                }));
+            }
+        };
+    }
+    Ok(variables)
+}
+
+/// Writes to stdout. A reader that has seen enough, as in `p2pnode man | head`, is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}

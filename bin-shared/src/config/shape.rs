@@ -1,0 +1,176 @@
+//! Whether a document has the shape that its keys give it: no unknown keys, no duplicates, mappings where keys are.
+
+use std::collections::BTreeSet;
+
+use super::{
+    document::{Document, Node, Value},
+    fault::{Fault, Place},
+    quote,
+    reader::{Key, Reader, join, variable},
+};
+
+/// Notes every fault of shape of the file, and variables that look like a slip of the pen.
+pub(super) fn check(reader: &mut Reader<'_>) {
+    let mut faults = Vec::new();
+    if let Some(document) = &reader.sources.file {
+        let shape = Shape {
+            document,
+            keys: &reader.keys,
+            faults: &mut faults,
+        };
+        shape.section(&document.root);
+    }
+    faults.extend(misspelt_variables(reader));
+    reader.faults.append(&mut faults);
+}
+
+struct Shape<'a> {
+    document: &'a Document,
+    keys: &'a [Key],
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Shape<'_> {
+    fn section(mut self, root: &Node) {
+        // (node, path as written, pattern)
+        let mut sections = vec![(root, String::new(), String::new())];
+        while let Some((node, path, pattern)) = sections.pop() {
+            let entries = match &node.value {
+                Value::Null => continue,
+                Value::Map(entries) => entries,
+                value => {
+                    let known = children(self.keys, &pattern);
+                    let example = known.first().map_or("name", String::as_str);
+                    let problem = format!("{}; give a mapping, such as `{example}: ...`", value.describe());
+                    self.note(node, &path, problem);
+                    continue;
+                }
+            };
+            let mut seen = BTreeSet::new();
+            for (key, value) in entries {
+                let Value::Text(name) = &key.value else {
+                    self.note(key, &path, format!("{}; keys are texts", key.value.describe()));
+                    continue;
+                };
+                let written = join(&path, name);
+                if !seen.insert(name) {
+                    self.note(key, &written, "is given twice; drop one".to_owned());
+                    continue;
+                }
+                match self.resolve(&pattern, name) {
+                    Known::Leaf => {}
+                    Known::Section(inner) => sections.push((value, written, inner)),
+                    Known::No => {
+                        let problem = unknown(self.keys, &pattern, &path, name);
+                        self.note(key, &written, problem);
+                    }
+                }
+            }
+        }
+    }
+
+    fn resolve(&self, pattern: &str, name: &str) -> Known {
+        let exact = join(pattern, name);
+        let any = join(pattern, "*");
+        let below = |path: &str| {
+            self.keys.iter().any(|key| {
+                key.path
+                    .strip_prefix(path)
+                    .is_some_and(|rest| rest.starts_with('.'))
+            })
+        };
+        if below(&exact) {
+            Known::Section(exact)
+        } else if below(&any) {
+            Known::Section(any)
+        } else if self.keys.iter().any(|key| key.path == exact) {
+            Known::Leaf
+        } else {
+            Known::No
+        }
+    }
+
+    fn note(&mut self, node: &Node, path: &str, problem: String) {
+        self.faults.push(Fault {
+            place: self.document.place(node.id),
+            key: (!path.is_empty()).then(|| path.to_owned()),
+            problem,
+        });
+    }
+}
+
+enum Known {
+    Leaf,
+    Section(String),
+    No,
+}
+
+/// The names that may stand in the section `pattern`.
+fn children(keys: &[Key], pattern: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for key in keys {
+        let rest = match pattern {
+            "" => Some(key.path.as_str()),
+            _ => key
+                .path
+                .strip_prefix(pattern)
+                .and_then(|rest| rest.strip_prefix('.')),
+        };
+        if let Some(name) = rest.and_then(|rest| rest.split('.').next())
+            && name != "*"
+            && !names.iter().any(|known| known == name)
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+fn unknown(keys: &[Key], pattern: &str, path: &str, name: &str) -> String {
+    let siblings = children(keys, pattern);
+    if let Some(near) = nearest(name, siblings.iter().map(String::as_str)) {
+        return format!("is no key; did you mean {}?", join(path, near));
+    }
+    let elsewhere = keys
+        .iter()
+        .find(|key| !key.path.contains('*') && key.path.rsplit('.').next() == Some(name));
+    if let Some(key) = elsewhere {
+        return format!("is no key; did you mean {}?", key.path);
+    }
+    format!("is no key; the keys here are {}", siblings.join(", "))
+}
+
+fn misspelt_variables(reader: &Reader<'_>) -> Vec<Fault> {
+    let known: Vec<String> = reader
+        .keys
+        .iter()
+        .filter(|key| !key.path.contains('*'))
+        .map(|key| variable(reader.program, &key.path))
+        // Names the file, before there is anything to read keys from.
+        .chain([variable(reader.program, "config")])
+        .collect();
+    let prefix = format!("{}_", reader.program.env);
+    let names = reader.sources.env.keys();
+    names
+        .filter(|name| name.starts_with(&prefix) && !known.contains(name))
+        .filter_map(|name| {
+            let near = nearest(name, known.iter().map(String::as_str))?;
+            Some(Fault {
+                place: Place::Env(name.clone()),
+                key: None,
+                problem: format!("{} sets no key; did you mean {near}?", quote(name)),
+            })
+        })
+        .collect()
+}
+
+/// The name that `wrong` was most likely meant to be.
+fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Two slips in a long name, one in a short one.
+    let bearable = if wrong.len() > 4 { 2 } else { 1 };
+    names
+        .map(|name| (strsim::osa_distance(wrong, name), name))
+        .filter(|(distance, _)| *distance <= bearable)
+        .min()
+        .map(|(_, name)| name)
+}

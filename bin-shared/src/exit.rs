@@ -1,0 +1,47 @@
+//! What the exit code of a command says.
+
+use std::process::ExitCode;
+
+use crate::{config::Faults, identity, logging};
+
+/// The outcome of a command, by exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// The command did what it was asked for.
+    Success = 0,
+    /// Something failed that has no code of its own.
+    Failure = 1,
+    /// Bad usage or configuration: nothing was tried. The argument parser exits with 2 as well.
+    Usage = 2,
+    /// The peer is connected, but only through a relay.
+    RelayedOnly = 3,
+    /// The peer could not be reached.
+    Unreachable = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure that is the user's to mend: wrong arguments or a configuration that cannot work. One line that names the
+/// remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+impl Exit {
+    /// The exit of a command that failed with `error`.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        let usage = error.is::<Faults>() || error.is::<Usage>() || error.is::<logging::Error>();
+        let identity = error.downcast_ref::<identity::Error>();
+        if usage || identity.is_some_and(identity::Error::is_usage) {
+            Self::Usage
+        } else {
+            Self::Failure
+        }
+    }
+}

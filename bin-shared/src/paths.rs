@@ -1,0 +1,96 @@
+//! Where a program keeps its files if it is not told
+//! ([XDG base directories](https://specifications.freedesktop.org/basedir-spec/latest/)).
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// The directories of one program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directories {
+    /// What must live through restarts, such as the key; or why there is no such place.
+    pub state: Result<PathBuf, String>,
+    /// What lives as long as the process, such as sockets.
+    pub runtime: Result<PathBuf, String>,
+}
+
+impl Directories {
+    /// The directories of `program`, given the environment and whether the user is root.
+    ///
+    /// Root's are `/var/lib/PROGRAM` and `/run/PROGRAM`, whatever the environment says: `sudo` may pass on that of a user.
+    /// Other users' are `$XDG_STATE_HOME/PROGRAM`, or `~/.local/state/PROGRAM`; and `$XDG_RUNTIME_DIR/PROGRAM`, or the state
+    /// directory where a session has none.
+    #[must_use]
+    pub fn new(program: &str, env: &BTreeMap<String, String>, root: bool) -> Self {
+        if root {
+            return Self {
+                state: Ok(PathBuf::from("/var/lib").join(program)),
+                runtime: Ok(PathBuf::from("/run").join(program)),
+            };
+        }
+        // The specification: relative paths are invalid and to be ignored.
+        let absolute = |name: &str| {
+            let path = PathBuf::from(env.get(name)?);
+            path.is_absolute().then_some(path)
+        };
+        let state = absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .map(|state| state.join(program))
+            .ok_or_else(|| {
+                "has no default here, because neither XDG_STATE_HOME nor HOME is set; set one, or give the path"
+                    .to_owned()
+            });
+        let runtime = match absolute("XDG_RUNTIME_DIR") {
+            Some(runtime) => Ok(runtime.join(program)),
+            None => state.clone(),
+        };
+        Self { state, runtime }
+    }
+
+    /// Those of the running process, whose environment is `env`.
+    #[must_use]
+    pub fn of_process(program: &str, env: &BTreeMap<String, String>) -> Self {
+        Self::new(program, env, rustix::process::geteuid().is_root())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn directories(env: &[(&str, &str)], root: bool) -> Directories {
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Directories::new("demo", &env, root)
+    }
+
+    #[test]
+    fn root_ignores_the_environment() {
+        let found = directories(&[("XDG_STATE_HOME", "/home/ann/state"), ("HOME", "/home/ann")], true);
+        assert_eq!(found.state.unwrap(), PathBuf::from("/var/lib/demo"));
+        assert_eq!(found.runtime.unwrap(), PathBuf::from("/run/demo"));
+    }
+
+    #[test]
+    fn a_user_has_the_xdg_directories_or_what_stands_in_for_them() {
+        let found = directories(
+            &[("XDG_STATE_HOME", "/s"), ("XDG_RUNTIME_DIR", "/r"), ("HOME", "/h")],
+            false,
+        );
+        assert_eq!(found.state.unwrap(), PathBuf::from("/s/demo"));
+        assert_eq!(found.runtime.unwrap(), PathBuf::from("/r/demo"));
+
+        let found = directories(&[("XDG_STATE_HOME", "relative"), ("HOME", "/h")], false);
+        assert_eq!(found.state.unwrap(), PathBuf::from("/h/.local/state/demo"));
+        assert_eq!(found.runtime.unwrap(), PathBuf::from("/h/.local/state/demo"));
+    }
+
+    #[test]
+    fn without_any_home_the_reason_is_told() {
+        let found = directories(&[("XDG_STATE_HOME", ""), ("HOME", "")], false);
+        assert!(found.state.unwrap_err().contains("HOME"));
+        assert!(found.runtime.is_err());
+    }
+}
