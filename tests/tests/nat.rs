@@ -1,0 +1,293 @@
+//! The lab itself: each NAT maps and filters as its name says. No program under test takes part.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use p2pnode_tests::{
+    capture::Side,
+    lab::{Host, Lab, Site},
+    nat::{NatKind, RANGE},
+    probe,
+};
+
+p2pnode_tests::lab_tests!();
+
+const PORT: u16 = 40007;
+const FIRST: u16 = 7001;
+const SECOND: u16 = 7002;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Mapping {
+    Preserving,
+    Rewriting,
+    Symmetric,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Filtering {
+    EndpointIndependent,
+    AddressDependent,
+    AddressAndPortDependent,
+}
+
+struct Behind {
+    lab: Lab,
+    site: Site,
+    host: Host,
+    x: Host,
+    y: Host,
+    ip6: bool,
+}
+
+impl Behind {
+    async fn new(kind: NatKind) -> Result<Self> {
+        let lab = Lab::new(&test_name()).await?;
+        let x = lab.public_host("x").await?;
+        let y = lab.public_host("y").await?;
+        let site = lab.site("a", kind).await?;
+        let host = lab.host("host", &site).await?;
+        let ip6 = !kind.has_ip4();
+        Ok(Self { lab, site, host, x: only(x, ip6), y: only(y, ip6), ip6 })
+    }
+
+    fn endpoint(&self, host: &Host, port: u16) -> Result<SocketAddr> {
+        Ok(SocketAddr::new(host.ip(self.ip6)?, port))
+    }
+
+    /// Where `host:PORT` is seen from three endpoints, over UDP.
+    async fn mapping(&self) -> Result<Mapping> {
+        let socket = probe::udp(&self.host, PORT).await?;
+        let mut seen = Vec::new();
+        for (host, port) in [(&self.x, FIRST), (&self.x, SECOND), (&self.y, FIRST)] {
+            let observer = probe::udp(host, port).await?;
+            socket.send_to(&[0], self.endpoint(host, port)?).await?;
+            let (_, from) = probe::receive(&observer).await?;
+            let expected = self.site.outside_ip4().unwrap_or(self.host.ip(self.ip6)?);
+            assert_eq!(from.ip(), expected);
+            seen.push(from.port());
+        }
+        Ok(classify(&seen))
+    }
+
+    /// The same over TCP.
+    async fn tcp_mapping(&self) -> Result<Mapping> {
+        let mut seen = Vec::new();
+        for (host, port) in [(&self.x, FIRST), (&self.x, SECOND), (&self.y, FIRST)] {
+            let observer = probe::listen(host, port).await?;
+            let _dialed = probe::connect(&self.host, PORT, self.endpoint(host, port)?).await?;
+            seen.push(observer.accept().await?.1.port());
+        }
+        Ok(classify(&seen))
+    }
+
+    async fn filtering(&self) -> Result<Filtering> {
+        let socket = probe::udp(&self.host, PORT + 1).await?;
+        let contacted = probe::udp(&self.x, FIRST).await?;
+        let same_address = probe::udp(&self.x, SECOND).await?;
+        let stranger = probe::udp(&self.y, FIRST).await?;
+        // Strangers try before and after the mapping exists: what comes early must not spoil what comes later.
+        if let Some(outside) = self.site.outside_ip4() {
+            stranger.send_to(b"e", (outside, PORT + 1)).await?;
+        }
+        socket.send_to(&[0], self.endpoint(&self.x, FIRST)?).await?;
+        let (_, mapped) = probe::receive(&contacted).await?;
+        stranger.send_to(b"s", mapped).await?;
+        same_address.send_to(b"a", mapped).await?;
+        contacted.send_to(b"c", mapped).await?;
+        let mut received = vec![probe::receive(&socket).await?.0];
+        received.extend(probe::drain(&socket).await?);
+        received.sort_unstable();
+        assert!(received.contains(&b'c'), "the contacted endpoint must get in");
+        Ok(match received.as_slice() {
+            b"acs" => Filtering::EndpointIndependent,
+            b"ac" => Filtering::AddressDependent,
+            b"c" => Filtering::AddressAndPortDependent,
+            other => panic!("no filtering of RFC 4787 admits {other:?}"),
+        })
+    }
+
+    async fn tcp_filtering(&self) -> Result<Filtering> {
+        let port = PORT + 1;
+        let _accepts = probe::listen(&self.host, port).await?;
+        let observer = probe::listen(&self.x, FIRST).await?;
+        let _held = probe::connect(&self.host, port, self.endpoint(&self.x, FIRST)?).await?;
+        let (_open, mapped) = observer.accept().await?;
+        let stranger = probe::connects(&self.y, FIRST, mapped).await?;
+        let same_address = probe::connects(&self.x, SECOND, mapped).await?;
+        Ok(match (same_address, stranger) {
+            (true, true) => Filtering::EndpointIndependent,
+            (true, false) => Filtering::AddressDependent,
+            (false, false) => Filtering::AddressAndPortDependent,
+            (false, true) => panic!("a stranger gets in where the contacted address does not"),
+        })
+    }
+
+    async fn assert(self, mapping: Mapping, filtering: Filtering) -> Result<()> {
+        assert_eq!(self.mapping().await?, mapping, "UDP mapping");
+        assert_eq!(self.filtering().await?, filtering, "UDP filtering");
+        assert_eq!(self.tcp_mapping().await?, mapping, "TCP mapping");
+        assert_eq!(self.tcp_filtering().await?, filtering, "TCP filtering");
+        self.lab.succeeded();
+        Ok(())
+    }
+}
+
+fn test_name() -> String {
+    std::thread::current().name().unwrap_or("nat").to_owned()
+}
+
+fn only(mut host: Host, ip6: bool) -> Host {
+    host.addresses.retain(|ip| ip.is_ipv6() == ip6);
+    host
+}
+
+fn classify(seen: &[u16]) -> Mapping {
+    match seen {
+        [a, b, c] if a == b && b == c && *a == PORT => Mapping::Preserving,
+        [a, b, c] if a == b && b == c => Mapping::Rewriting,
+        _ => Mapping::Symmetric,
+    }
+}
+
+#[tokio::test]
+async fn eim_apdf_keeps_the_port_and_lets_in_only_contacted_endpoints() -> Result<()> {
+    let behind = Behind::new(NatKind::EimApdf).await?;
+    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn eim_apdf_rewrite_gives_one_other_port_for_all_destinations() -> Result<()> {
+    let behind = Behind::new(NatKind::EimApdfRewrite).await?;
+    behind.assert(Mapping::Rewriting, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn a_full_cone_lets_in_anybody() -> Result<()> {
+    let behind = Behind::new(NatKind::FullCone).await?;
+    behind.assert(Mapping::Preserving, Filtering::EndpointIndependent).await
+}
+
+#[tokio::test]
+async fn address_restricted_lets_in_every_port_of_a_contacted_address() -> Result<()> {
+    let behind = Behind::new(NatKind::AddressRestricted).await?;
+    behind.assert(Mapping::Preserving, Filtering::AddressDependent).await
+}
+
+#[tokio::test]
+async fn a_firewall_translates_nothing_and_lets_in_only_contacted_endpoints() -> Result<()> {
+    let behind = Behind::new(NatKind::Firewall).await?;
+    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn an_ip6_firewall_lets_in_only_contacted_endpoints() -> Result<()> {
+    let behind = Behind::new(NatKind::Ip6Firewall).await?;
+    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn a_carriers_nat_over_a_home_nat_rewrites_and_filters() -> Result<()> {
+    let behind = Behind::new(NatKind::Cgnat).await?;
+    behind.assert(Mapping::Rewriting, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn a_range_firewall_maps_like_a_home_router() -> Result<()> {
+    let behind = Behind::new(NatKind::RangeFirewall).await?;
+    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn a_range_firewall_lets_out_no_source_port_beside_the_range() -> Result<()> {
+    let behind = Behind::new(NatKind::RangeFirewall).await?;
+    let capture = behind.lab.capture(&behind.site).await?;
+    let observer = probe::udp(&behind.x, FIRST).await?;
+    let accepts = probe::listen(&behind.x, FIRST).await?;
+    for port in [RANGE.start() - 1, RANGE.end() + 1, 443] {
+        let socket = probe::udp(&behind.host, port).await?;
+        socket.send_to(&[0], behind.endpoint(&behind.x, FIRST)?).await?;
+        assert!(probe::drain(&observer).await?.is_empty(), "UDP from {port}");
+        assert!(!probe::connects(&behind.host, port, behind.endpoint(&behind.x, FIRST)?).await?, "TCP from {port}");
+    }
+    for port in [*RANGE.start(), *RANGE.end()] {
+        let socket = probe::udp(&behind.host, port).await?;
+        socket.send_to(&[0], behind.endpoint(&behind.x, FIRST)?).await?;
+        assert_eq!(probe::receive(&observer).await?.1.port(), port, "UDP");
+        let _open = probe::connect(&behind.host, port, behind.endpoint(&behind.x, FIRST)?).await?;
+    }
+    drop(accepts);
+    capture.settle().await?;
+    let sent = capture.sent_by(&behind.host.addresses);
+    let left = capture.packets(Side::Outside);
+    assert!(sent.iter().any(|packet| packet.source.port() == 443), "the capture inside sees what the firewall stops");
+    assert!(left.iter().filter(|packet| packet.outgoing).all(|packet| RANGE.contains(&packet.source.port())));
+    behind.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dual_stack_site_translates_ip4_and_firewalls_ip6() -> Result<()> {
+    let ip4 = Behind::new(NatKind::DualStack).await?;
+    let host = ip4.host.clone();
+    let ip6 = Behind { lab: ip4.lab, site: ip4.site, host: only(host.clone(), true), x: ip4.x, y: ip4.y, ip6: false };
+    assert!(ip6.host.ip(true).is_ok_and(|ip| ip.to_string().starts_with("2001:db8:")));
+    let ip4 = Behind { host: only(host, false), ..ip6 };
+    ip4.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn symmetric_gives_every_destination_another_port() -> Result<()> {
+    let behind = Behind::new(NatKind::Symmetric).await?;
+    behind.assert(Mapping::Symmetric, Filtering::AddressAndPortDependent).await
+}
+
+#[tokio::test]
+async fn a_public_host_is_reached_by_anybody() -> Result<()> {
+    let behind = Behind::new(NatKind::None).await?;
+    behind.assert(Mapping::Preserving, Filtering::EndpointIndependent).await
+}
+
+/// Both learn their mapping from a public host over TCP, then dial each other from the same port at once.
+async fn simultaneous_open(kind: NatKind) -> Result<()> {
+    let lab = Lab::new(&test_name()).await?;
+    let x = lab.public_host("x").await?;
+    let observer = probe::listen(&x, FIRST).await?;
+    let mut held = Vec::new();
+    let mut sides = Vec::new();
+    for name in ["a", "b"] {
+        let site = lab.site(name, kind).await?;
+        let host = lab.host(&format!("host-{name}"), &site).await?;
+        let dialed = probe::connect(&host, PORT, SocketAddr::new(x.ip(false)?, FIRST)).await?;
+        let (accepted, mapped) = observer.accept().await?;
+        held.push((dialed, accepted));
+        sides.push((host, mapped));
+    }
+    let [(a, a_mapped), (b, b_mapped)] = &sides[..] else { panic!("two sides") };
+    let (from_a, from_b) = probe::connect_both((a, PORT, *a_mapped), (b, PORT, *b_mapped)).await?;
+    from_a.writable().await?;
+    from_a.try_write(b"a")?;
+    from_b.readable().await?;
+    let mut byte = [0];
+    from_b.try_read(&mut byte)?;
+    assert_eq!(&byte, b"a");
+    assert_eq!(from_a.peer_addr()?, *b_mapped);
+    lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn tcp_opens_simultaneously_through_two_nats_that_keep_ports() -> Result<()> {
+    simultaneous_open(NatKind::EimApdf).await
+}
+
+#[tokio::test]
+async fn tcp_opens_simultaneously_through_two_nats_that_rewrite_ports() -> Result<()> {
+    simultaneous_open(NatKind::EimApdfRewrite).await
+}
+
+#[tokio::test]
+async fn tcp_opens_simultaneously_through_two_carriers() -> Result<()> {
+    simultaneous_open(NatKind::Cgnat).await
+}
