@@ -108,10 +108,13 @@ enum Reach {
 }
 
 fn reach(address: &Multiaddr) -> Option<Reach> {
-    let ip = match address.iter().next()? {
-        Protocol::Ip4(ip) => IpAddr::V4(ip),
-        Protocol::Ip6(ip) => IpAddr::V6(ip),
-        _ => return None,
+    let first = address.iter().next()?;
+    let ip = if let Protocol::Ip4(ip) = first {
+        IpAddr::V4(ip)
+    } else if let Protocol::Ip6(ip) = first {
+        IpAddr::V6(ip)
+    } else {
+        return None;
     };
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),

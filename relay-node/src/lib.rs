@@ -14,12 +14,19 @@ mod limits;
 mod listen;
 mod metrics;
 mod output;
+mod readiness;
 mod server;
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use libp2p::{PeerId, Swarm, SwarmBuilder, identity::Keypair};
+use libp2p::{Swarm, SwarmBuilder};
+use p2pnode_bin_shared::{
+    admin::{self, Health},
+    signals::{Shutdown, Trigger},
+};
 use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+use tracing::warn;
 
 use crate::{
     behaviour::Behaviour, event_loop::EventLoop, external::ExternalAddresses, ledger::Ledger,
@@ -37,10 +44,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// When an address of `config.listen` cannot be bound ([`ListenError`]), the admin address cannot, or a listener fails
 /// later.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let mut swarm = swarm(&config)?;
-    let listeners = Listeners::bind(&mut swarm, &config.listen)?;
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let readiness = readiness::new();
+    let mut swarm = swarm(&config)?;
+    let listeners = Listeners::bind(&mut swarm, &config.listen)?;
+    let health = Health {
+        readiness: readiness.clone(),
+        metrics: Arc::new(registry),
+    };
+    let admin = Admin::start(config.admin, health).await?;
     let output = Output::new(io::stdout(), Format::Text, *swarm.local_peer_id());
     let (external, changes) = ExternalAddresses::new(&config.external);
     let mut event_loop = EventLoop {
@@ -49,10 +62,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         external,
         ledger: Ledger::default(),
         metrics,
+        readiness,
         output,
     };
     event_loop.apply(changes);
-    event_loop.run(shutdown).await
+    let served = event_loop.run(shutdown).await;
+    admin.stop().await;
+    served
 }
 
 fn swarm(config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
@@ -68,4 +84,35 @@ fn swarm(config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIMEOUT))
         .build();
     Ok(swarm)
+}
+
+/// The admin server, if there is one.
+struct Admin(Option<(Trigger, JoinHandle<io::Result<()>>)>);
+
+impl Admin {
+    async fn start(address: Option<SocketAddr>, health: Health) -> anyhow::Result<Self> {
+        let Some(address) = address else {
+            return Ok(Self(None));
+        };
+        let listener = admin::bind(address).await?;
+        let (trigger, shutdown) = Shutdown::pair();
+        let server = tokio::spawn(admin::serve(
+            listener,
+            admin::router(health),
+            shutdown.requested(),
+        ));
+        Ok(Self(Some((trigger, server))))
+    }
+
+    async fn stop(self) {
+        let Some((trigger, server)) = self.0 else {
+            return;
+        };
+        trigger.trigger();
+        match server.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "admin HTTP ended early"),
+            Err(error) => warn!(%error, "admin HTTP failed"),
+        }
+    }
 }

@@ -76,10 +76,14 @@ enum Port {
 
 impl Port {
     fn of(address: &Multiaddr) -> Option<Self> {
-        address.iter().find_map(|part| match part {
-            Protocol::Udp(port) => Some(Self::Udp(port)),
-            Protocol::Tcp(port) => Some(Self::Tcp(port)),
-            _ => None,
+        address.iter().find_map(|part| {
+            if let Protocol::Udp(port) = part {
+                Some(Self::Udp(port))
+            } else if let Protocol::Tcp(port) = part {
+                Some(Self::Tcp(port))
+            } else {
+                None
+            }
         })
     }
 

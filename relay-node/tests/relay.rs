@@ -9,14 +9,19 @@
 mod peer;
 
 use std::{
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, relay, swarm::SwarmEvent};
 use peer::{BehaviourEvent, until, until_with};
 use relay_node::config::{Access, Config, Limits};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+};
 
 /// More than libp2p's default relay lets through (128 KiB).
 const BYTES: usize = 1024 * 1024;
@@ -197,6 +202,29 @@ async fn a_peer_that_is_not_allowed_gets_nothing() {
     .await;
     assert!(!reserved);
     relay.stop().await;
+}
+
+#[tokio::test]
+async fn probes_and_metrics_tell_what_the_relay_does() {
+    let mut config = config(free_port());
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    config.admin = Some(admin);
+    let relay = start(config).await;
+    let (_swarm, _) = reserve(relay.peer, &relay.quic).await;
+    let ready = get(admin, "/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    let metrics = get(admin, "/metrics").await;
+    assert!(metrics.contains("relay_reservations 1\n"), "{metrics}");
+    relay.stop().await;
+}
+
+async fn get(admin: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).await.expect("the admin server");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
 }
 
 #[tokio::test]

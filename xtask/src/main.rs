@@ -1,2 +1,86 @@
-//! Skeleton.
-fn main() {}
+//! The project's commands: `cargo xtask demo | test | bench`.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "these commands talk to a person at a terminal"
+)]
+
+mod bench;
+mod cargo;
+mod child;
+mod demo;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use p2pnode_tests::{nat::NatKind, sandbox};
+
+/// The project's commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows the main job: a relay, two nodes, a dial that ends direct.
+    Demo {
+        /// Puts each of the two nodes behind a NAT of the lab, such as `eim-apdf,eim-apdf-rewrite`. Without it all runs
+        /// on loopback.
+        #[arg(long, value_name = "KIND,KIND", value_parser = nats)]
+        nat: Option<(NatKind, NatKind)>,
+    },
+    /// Runs every test, after installing or naming what the machine lacks.
+    Test {
+        /// Arguments for the test harness, such as a part of a test's name.
+        #[arg(last = true)]
+        harness: Vec<String>,
+    },
+    /// Measures.
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
+    /// Tells whether the NAT lab can be built here.
+    ///
+    /// A process of its own, as it cannot leave the user namespace that it enters.
+    #[command(hide = true)]
+    CheckLab,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo { nat: None } => demo::on_loopback(),
+        Command::Demo { nat: Some(nats) } => demo::between_nats(nats),
+        Command::Test { harness } => test::run(&harness),
+        Command::Bench { bench } => bench::run(bench),
+        Command::CheckLab => {
+            sandbox::enter()?;
+            sandbox::check()?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
+    let (a, b) = text
+        .split_once(',')
+        .ok_or_else(|| format!("{text:?} names one NAT: give two, as in `eim-apdf,full-cone`"))?;
+    let parse = |kind: &str| kind.parse::<NatKind>().map_err(|error| error.to_string());
+    Ok((parse(a)?, parse(b)?))
+}

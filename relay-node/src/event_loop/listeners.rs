@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, core::transport::ListenerId};
 use tracing::{info, warn};
 
 use super::EventLoop;
-use crate::external::Change;
+use crate::{external::Change, readiness};
 
 impl EventLoop {
     pub(super) fn on_listening(&mut self, listener: ListenerId, address: Multiaddr) {
@@ -66,6 +66,7 @@ impl EventLoop {
                 }
             }
         }
+        readiness::update(&self.readiness, &self.listeners, &self.external);
     }
 
     /// A reader of stdout that went away must not take the relay with it.

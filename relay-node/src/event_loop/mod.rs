@@ -10,6 +10,7 @@ use std::{future::Future, io, pin::pin, time::Duration};
 
 use futures::StreamExt as _;
 use libp2p::{Swarm, swarm::SwarmEvent};
+use p2pnode_bin_shared::admin::Readiness;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -33,6 +34,7 @@ pub(crate) struct EventLoop {
     pub(crate) external: ExternalAddresses,
     pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
+    pub(crate) readiness: Readiness,
     pub(crate) output: Stdout,
 }
 
@@ -100,8 +102,15 @@ impl EventLoop {
                 let cause = cause.map(|cause| cause.to_string());
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
             }
-            // The relay dials nobody and takes no peer's word for its own address. The enum is non-exhaustive.
-            other => debug!(event = ?other, "ignored"),
+            // The relay dials nobody and takes no peer's word for its own address.
+            SwarmEvent::IncomingConnection { .. }
+            | SwarmEvent::OutgoingConnectionError { .. }
+            | SwarmEvent::Dialing { .. }
+            | SwarmEvent::NewExternalAddrCandidate { .. }
+            | SwarmEvent::ExternalAddrConfirmed { .. }
+            | SwarmEvent::ExternalAddrExpired { .. }
+            | SwarmEvent::NewExternalAddrOfPeer { .. }
+            | _ => {}
         }
         Ok(())
     }

@@ -1,0 +1,26 @@
+//! `cargo xtask bench`: figures of this machine, next to the goals.
+
+mod sizes;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Size of the binaries, memory of an idle node, time from start to ready.
+    Sizes {
+        /// How often each is measured; the median counts.
+        #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(5..))]
+        runs: u16,
+    },
+}
+
+/// Measures.
+pub(crate) fn run(bench: Bench) -> Result<ExitCode> {
+    match bench {
+        Bench::Sizes { runs } => sizes::run(runs),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the NAT lab needs from the machine: installed where that is possible, named where it is not.
+
+use std::{env, fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use p2pnode_tests::sandbox;
+
+use crate::cargo;
+
+/// Makes sure that the lab's tools are there and that it may make namespaces.
+pub(crate) fn provide() -> Result<()> {
+    let missing = sandbox::missing_tools();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    // In a process of its own: whoever enters the sandbox stays in it.
+    let this = env::current_exe().context("path of this executable")?;
+    let output = Command::new(this)
+        .arg("check-lab")
+        .output()
+        .context("cannot check for namespaces")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .trim_start_matches("error: ")
+    );
+    Ok(())
+}
+
+fn install(missing: &[(&str, &str)]) -> Result<()> {
+    let tools = missing
+        .iter()
+        .map(|(tool, _)| *tool)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    ensure!(
+        has_apt(),
+        "the NAT lab needs {tools}: install the packages of this system that have them (on Debian: {by_hand})"
+    );
+    ensure!(
+        is_root()?,
+        "the NAT lab needs {tools}: install them as root with `{by_hand}`, or run this as root"
+    );
+    println!(
+        "installing {} for the NAT lab ({tools})",
+        packages.join(", ")
+    );
+    let mut install = Command::new("apt-get");
+    install
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(&packages);
+    // A fresh image has no package lists, or old ones.
+    cargo::run(Command::new("apt-get").arg("update"))?;
+    cargo::run(&mut install)?;
+    let left = sandbox::missing_tools();
+    ensure!(
+        left.is_empty(),
+        "{by_hand} ran and {} is still not in PATH: add /usr/sbin to it",
+        left[0].0
+    );
+    Ok(())
+}
+
+fn has_apt() -> bool {
+    ["/usr/bin/apt-get", "/bin/apt-get"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+}
+
+fn is_root() -> Result<bool> {
+    let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    let uids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .context("/proc/self/status has no Uid")?;
+    // Real, effective, saved, file system.
+    Ok(uids.split_whitespace().nth(1) == Some("0"))
+}
