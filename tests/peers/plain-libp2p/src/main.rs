@@ -1,0 +1,168 @@
+//! A plain libp2p 0.57 peer, as its documentation builds one: its own transports, relay client, identify, ping and DCUtR.
+//!
+//! `plain-libp2p listen` reserves on a relay and waits; `plain-libp2p dial` reaches a peer through it and waits for a
+//! direct connection. Both print one JSON object per line on stdout.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use futures::StreamExt as _;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify, multiaddr::Protocol, noise, ping, relay,
+    swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+    tcp, tls, yamux,
+};
+use serde_json::{Value, json};
+
+#[derive(Parser)]
+struct Cli {
+    /// The relay, with its peer id at the end.
+    #[arg(long, global = true)]
+    relay: Option<Multiaddr>,
+    /// Where to listen.
+    #[arg(long, global = true)]
+    listen: Vec<Multiaddr>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reserve on the relay and wait for peers until killed.
+    Listen,
+    /// Reach a peer through the relay and wait for a direct connection.
+    Dial {
+        /// The peer.
+        peer: PeerId,
+        /// How long to wait for it, in seconds.
+        #[arg(long, default_value_t = 30)]
+        timeout: u64,
+    },
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    relay: relay::client::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    dcutr: dcutr::Behaviour,
+}
+
+/// The peer and what it has seen of its relay.
+struct Peer {
+    swarm: Swarm<Behaviour>,
+    relay: Multiaddr,
+    started: Instant,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let started = Instant::now();
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)?
+        .with_quic()
+        .with_relay_client(noise::Config::new, yamux::Config::default)?
+        .with_behaviour(|key, relay| Behaviour {
+            relay,
+            identify: identify::Behaviour::new(identify::Config::new("/plain/1".to_owned(), key.public())),
+            ping: ping::Behaviour::new(ping::Config::new()),
+            dcutr: dcutr::Behaviour::new(key.public().to_peer_id()),
+        })?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
+        .build();
+    for address in cli.listen {
+        swarm.listen_on(address)?;
+    }
+    let relay = cli.relay.context("give --relay")?;
+    let mut peer = Peer { swarm, relay, started };
+    tell(&json!({"event": "started", "peer_id": peer.swarm.local_peer_id().to_string()}));
+    peer.meet_relay().await?;
+    match cli.command {
+        Command::Listen => peer.listen().await,
+        Command::Dial { peer: target, timeout } => {
+            let reached = tokio::time::timeout(Duration::from_secs(timeout), peer.dial(target)).await;
+            let direct = matches!(reached, Ok(Ok(())));
+            let t = peer.t_ms();
+            tell(&json!({"event": "result", "outcome": if direct { "direct" } else { "relayed" }, "t_ms": t, "time_to_direct_ms": direct.then_some(t)}));
+            reached.unwrap_or(Ok(()))
+        }
+    }
+}
+
+impl Peer {
+    /// Connects to the relay and waits until each side knows what the other observed, as DCUtR's example does.
+    async fn meet_relay(&mut self) -> anyhow::Result<()> {
+        self.swarm.dial(self.relay.clone())?;
+        let (mut told, mut learned) = (false, false);
+        while !(told && learned) {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Sent { .. })) => told = true,
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { .. })) => learned = true,
+                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error).context("cannot reach the relay"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn listen(&mut self) -> anyhow::Result<()> {
+        self.swarm.listen_on(self.relay.clone().with(Protocol::P2pCircuit))?;
+        loop {
+            let event = self.swarm.select_next_some().await;
+            self.report(&event);
+        }
+    }
+
+    /// Returns once a direct connection is open and a ping has come back over it.
+    async fn dial(&mut self, target: PeerId) -> anyhow::Result<()> {
+        let circuit = self.relay.clone().with(Protocol::P2pCircuit).with(Protocol::P2p(target));
+        self.swarm.dial(DialOpts::peer_id(target).addresses(vec![circuit]).build())?;
+        let mut direct = Vec::new();
+        loop {
+            let event = self.swarm.select_next_some().await;
+            self.report(&event);
+            match event {
+                SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } if peer_id == target && !endpoint.is_relayed() => {
+                    direct.push(connection_id);
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result: Ok(_), .. })) if direct.contains(&connection) => return Ok(()),
+                SwarmEvent::OutgoingConnectionError { peer_id, error, .. } if peer_id == Some(target) && !self.swarm.is_connected(&target) => {
+                    return Err(error).context("cannot reach the peer");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn report(&self, event: &SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Relay(relay::client::Event::ReservationReqAccepted { relay_peer_id, .. })) => {
+                tell(&json!({"event": "reserved", "t_ms": self.t_ms(), "relay": relay_peer_id.to_string()}));
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                let kind = if endpoint.is_relayed() { "relayed" } else { "direct" };
+                tell(&json!({"event": "connected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "path": {"kind": kind}}));
+            }
+            SwarmEvent::ConnectionClosed { peer_id, endpoint, .. } => {
+                let kind = if endpoint.is_relayed() { "relayed" } else { "direct" };
+                tell(&json!({"event": "disconnected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "kind": kind}));
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result })) => {
+                let outcome = if result.is_ok() { "direct" } else { "failed" };
+                tell(&json!({"event": "punch", "t_ms": self.t_ms(), "peer": remote_peer_id.to_string(), "outcome": outcome}));
+            }
+            _ => {}
+        }
+    }
+
+    fn t_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn tell(event: &Value) {
+    println!("{event}");
+}
