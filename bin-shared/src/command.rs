@@ -176,6 +176,17 @@ pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitC
     }
 }
 
+/// Runs `future` on a runtime of its own.
+///
+/// # Errors
+/// Those of `future`, or of the system if it gives no runtime.
+pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
+}
+
 /// Parses arguments; help and versions go to stdout, and wrong usage to stderr as one line.
 fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
     P::try_parse_from(args).map_err(|error| {

@@ -166,6 +166,11 @@ impl<'de> Visitor<'de> for NodeVisitor<'_> {
         self.stop_here().map(|()| Value::Null)
     }
 
+    // An empty document.
+    fn visit_none<E: serde::de::Error>(self) -> Result<Value, E> {
+        self.visit_unit()
+    }
+
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
         self.stop_here().map(|()| Value::Bool(value))
     }

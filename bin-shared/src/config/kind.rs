@@ -68,14 +68,14 @@ pub const COUNT: Kind<usize> = Kind {
     print: usize::to_string,
 };
 
-/// A whole number where 0 means that there is no limit, which is `None`.
-pub const COUNT_LIMIT: Kind<Option<u32>> = Kind {
+/// A whole number of at most 32 bits, where 0 means that there is no limit.
+pub const LIMIT: Kind<u32> = Kind {
     expects: "a whole number, 0 for no limit",
     form: Form::Integer {
         max: u32::MAX as u64,
     },
-    parse: |text| count(text).map(|count| (count > 0).then_some(count)),
-    print: |limit| limit.unwrap_or(0).to_string(),
+    parse: count,
+    print: u32::to_string,
 };
 
 /// A duration with its unit, longer than nothing.
@@ -89,28 +89,26 @@ pub const DURATION: Kind<Duration> = Kind {
     print: |duration| humantime::format_duration(*duration).to_string(),
 };
 
-/// A duration where 0 means that there is no limit, which is `None`.
-pub const DURATION_LIMIT: Kind<Option<Duration>> = Kind {
+/// A duration where 0 means that there is no limit.
+pub const DURATION_LIMIT: Kind<Duration> = Kind {
     expects: "a duration such as 30s, 5m or 2h, or 0 for no limit",
     form: Form::TextOrInteger,
-    parse: |text| {
-        if text == "0" {
-            return Ok(None);
-        }
-        duration(text).map(|duration| (!duration.is_zero()).then_some(duration))
+    parse: |text| match text {
+        "0" => Ok(Duration::ZERO),
+        _ => duration(text),
     },
-    print: |limit| match limit {
-        Some(duration) => humantime::format_duration(*duration).to_string(),
-        None => "0".to_owned(),
+    print: |duration| match *duration {
+        Duration::ZERO => "0".to_owned(),
+        duration => humantime::format_duration(duration).to_string(),
     },
 };
 
-/// A number of bytes where 0 means that there is no limit, which is `None`.
-pub const BYTES_LIMIT: Kind<Option<u64>> = Kind {
+/// A number of bytes where 0 means that there is no limit.
+pub const BYTES_LIMIT: Kind<u64> = Kind {
     expects: "a size such as 512KiB, 64MiB or 1GiB, or 0 for no limit",
     form: Form::TextOrInteger,
-    parse: |text| bytes(text).map(|bytes| (bytes > 0).then_some(bytes)),
-    print: |limit| print_bytes(limit.unwrap_or(0)),
+    parse: bytes,
+    print: |bytes| print_bytes(*bytes),
 };
 
 /// A path of the file system.

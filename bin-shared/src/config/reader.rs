@@ -10,6 +10,7 @@ use super::{
     kind::{Form, Kind},
     quote, shape,
 };
+use crate::paths::Directories;
 
 /// What a program's variables and its schema are called after.
 #[derive(Debug, Clone, Copy)]
@@ -304,6 +305,18 @@ impl<'a> Reader<'a> {
         }
         self.scope = outer;
         entries
+    }
+
+    /// Where the program keeps its files, by the environment that is read.
+    #[must_use]
+    pub fn directories(&self) -> Directories {
+        Directories::of_process(self.program.name, &self.sources.env)
+    }
+
+    /// Whether a flag set `key`.
+    #[must_use]
+    pub fn is_flag(&self, key: &str) -> bool {
+        self.sources.flags.0.contains_key(key)
     }
 
     /// Notes that the value of `key` contradicts another; `item` is the index of the culprit in a list.

@@ -1,5 +1,12 @@
 //! The resolved configuration: what is in force after flags, environment, file and defaults were merged and checked.
 //! It opens no socket and reads no clock.
+//!
+//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_bin_shared::config`].
+
+mod checks;
+mod keys;
+mod punch;
+mod target;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +15,18 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_bin_shared::{config::Program, logging};
 use p2pnode_transports::{FamilyPolicy, PortRange};
+
+pub use keys::Purpose;
+pub use punch::{AdvertiseTemplate, PunchFilter};
+pub use target::{Target, check_not_own};
+
+/// The names of the program: variables begin with `P2PNODE_`.
+pub const PROGRAM: Program = Program {
+    name: "p2pnode",
+    env: "P2PNODE",
+};
 
 /// Everything a node needs to know before it binds its first socket.
 #[derive(Debug, Clone)]
@@ -33,6 +51,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// Logging.
+    pub log: Log,
 }
 
 /// Where the node's key comes from.
@@ -86,4 +106,28 @@ pub struct KnownPeer {
     pub id: PeerId,
     /// Addresses to try before any circuit, without the `/p2p` suffix.
     pub addrs: Vec<Multiaddr>,
+}
+
+/// Logging, to stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// What is logged.
+    pub level: logging::Filter,
+    /// How lines look.
+    pub format: logging::Format,
+}
+
+impl Punch {
+    /// Whether a candidate may be sent and dialed: some `allow` matches it, or there is none, and no `deny` does.
+    #[must_use]
+    pub fn permits(&self, candidate: &Multiaddr) -> bool {
+        let matches = |filters: &[PunchFilter]| filters.iter().any(|filter| filter.matches(candidate));
+        (self.allow.is_empty() || matches(&self.allow)) && !matches(&self.deny)
+    }
+}
+
+impl std::fmt::Display for RelayAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/p2p/{}", self.addr, self.peer)
+    }
 }

@@ -1,0 +1,65 @@
+//! Values that are right by themselves and cannot be together.
+
+use p2pnode_bin_shared::{addr::Endpoint, config::Reader};
+use p2pnode_transports::Kind as Transport;
+
+use super::{Config, Dial, keys::parts};
+
+/// A listener in the dial range would take a port that a punch needs, and be taken for a punch port by whoever reads a
+/// capture.
+pub(super) fn listen_beside_range(reader: &mut Reader<'_>, listen: &[Endpoint], dial: &Dial) {
+    for (index, endpoint) in listen.iter().enumerate() {
+        if dial.port_range.contains(endpoint.port) {
+            let problem = format!(
+                "{endpoint} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
+                dial.port_range
+            );
+            reader.contradiction("listen", Some(index), problem);
+        }
+    }
+}
+
+/// Notes every contradiction of a configuration.
+pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
+    if let Some(admin) = config.admin.filter(|admin| config.dial.port_range.contains(admin.port())) {
+        let problem = format!(
+            "{admin} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
+            config.dial.port_range
+        );
+        reader.contradiction("admin.listen", None, problem);
+    }
+    for (index, relay) in config.relays.iter().enumerate() {
+        let mut addresses = config.relays.iter().filter(|other| other.peer == relay.peer);
+        if addresses.all(|other| unusable(&other.addr, &config.dial).is_some())
+            && let Some(why) = unusable(&relay.addr, &config.dial)
+        {
+            let problem = format!("relay {relay} cannot be dialed: {why}");
+            reader.contradiction("relays", Some(index), problem);
+        }
+    }
+    for (index, template) in config.punch.advertise.iter().enumerate() {
+        if let Some(why) = unusable(&template.with_port(1), &config.dial) {
+            let problem = format!("{template} cannot be punched: {why}");
+            reader.contradiction("punch.advertise", Some(index), problem);
+        }
+    }
+}
+
+/// Why `addr` cannot be dialed with these transports and families; names count as of any family.
+fn unusable(addr: &libp2p::Multiaddr, dial: &Dial) -> Option<String> {
+    let (transport, family) = parts(addr);
+    let off = match transport? {
+        Transport::Quic => !dial.quic,
+        Transport::Tcp => !dial.tcp,
+    };
+    if off {
+        // No transport at all is a fault of its own.
+        let transport = transport.filter(|_| dial.quic || dial.tcp)?;
+        return Some(format!("dial.transports has no {transport}; add it, or give an address of another transport"));
+    }
+    let family = family.filter(|family| !dial.family.allows(*family))?;
+    Some(format!(
+        "dial.family is {} and the address is {family}; change one of them",
+        dial.family
+    ))
+}

@@ -1,0 +1,168 @@
+//! What may be punched, and what is advertised for it.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use p2pnode_bin_shared::{
+    addr::{self, Host},
+    config::quote,
+};
+use p2pnode_transports::{Family, Kind as Transport};
+
+/// An address to advertise for punching whose port may be that of the punch socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdvertiseTemplate {
+    ip: IpAddr,
+    transport: Transport,
+    /// `None`: `{port}`, the punch port.
+    port: Option<u16>,
+}
+
+impl AdvertiseTemplate {
+    /// The address, where the punch port is `port`.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Multiaddr {
+        let port = self.port.unwrap_or(port);
+        let addr = Multiaddr::from(self.ip);
+        match self.transport {
+            Transport::Quic => addr.with(Protocol::Udp(port)).with(Protocol::QuicV1),
+            Transport::Tcp => addr.with(Protocol::Tcp(port)),
+        }
+    }
+
+    /// Its transport.
+    #[must_use]
+    pub fn kind(&self) -> Transport {
+        self.transport
+    }
+
+    /// Its IP family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.ip.into()
+    }
+}
+
+impl FromStr for AdvertiseTemplate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const EXAMPLE: &str = "write /ip4/198.51.100.7/udp/{port}/quic-v1 or /ip4/198.51.100.7/tcp/{port}";
+        const MARK: &str = "{port}";
+
+        // Any port stands in for the mark while the address is parsed, and only the port's place may hold it: elsewhere
+        // the number is no address.
+        let marked = match text.matches(MARK).count() {
+            0 => false,
+            1 => true,
+            _ => return Err(format!("{} holds {MARK} twice; {EXAMPLE}", quote(text))),
+        };
+        let endpoint = addr::dialable(&text.replace(MARK, "1")).map_err(|error| match marked {
+            // The error quotes what was parsed, not what was written.
+            true => format!("{} is no address to advertise; {EXAMPLE}", quote(text)),
+            false => error.to_string(),
+        })?;
+        let Host::Ip(ip) = endpoint.host else {
+            return Err(format!("{} names a host, and punches go to IP addresses; {EXAMPLE}", quote(text)));
+        };
+        if endpoint.peer.is_some() {
+            return Err(format!("{} names a peer, which is always this node; drop /p2p/<id>", quote(text)));
+        }
+        let transport = match endpoint.transport {
+            addr::Transport::Quic => Transport::Quic,
+            addr::Transport::Tcp => Transport::Tcp,
+        };
+        let template = Self {
+            ip,
+            transport,
+            port: (!marked).then_some(endpoint.port),
+        };
+        // `/ip4/1.2.3.{port}/...` parses too, with the mark in the wrong place.
+        if marked && !text.contains("/udp/{port}") && !text.contains("/tcp/{port}") {
+            return Err(format!("{} holds {MARK} where no port stands; {EXAMPLE}", quote(text)));
+        }
+        Ok(template)
+    }
+}
+
+impl fmt::Display for AdvertiseTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = match self.ip {
+            IpAddr::V4(_) => "ip4",
+            IpAddr::V6(_) => "ip6",
+        };
+        let port = match self.port {
+            Some(port) => port.to_string(),
+            None => "{port}".to_owned(),
+        };
+        match self.transport {
+            Transport::Quic => write!(f, "/{version}/{}/udp/{port}/quic-v1", self.ip),
+            Transport::Tcp => write!(f, "/{version}/{}/tcp/{port}", self.ip),
+        }
+    }
+}
+
+/// A network, and perhaps a transport, that candidates are in or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PunchFilter {
+    net: IpNet,
+    transport: Option<Transport>,
+}
+
+impl PunchFilter {
+    /// Whether `addr` is in the network and of the transport, if one is given. An address without an IP address is in no
+    /// network; an IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
+    #[must_use]
+    pub fn matches(&self, addr: &Multiaddr) -> bool {
+        let ip = match addr.iter().next() {
+            Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
+            Some(Protocol::Ip6(ip)) => IpAddr::V6(ip).to_canonical(),
+            _ => return false,
+        };
+        let of_transport = match self.transport {
+            Some(transport) => Transport::of(addr) == Some(transport),
+            None => true,
+        };
+        of_transport && self.net.contains(&ip)
+    }
+}
+
+impl FromStr for PunchFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const EXAMPLE: &str = "write 10.0.0.0/8, fd00::/8 quic or 192.0.2.1 tcp";
+
+        let mut words = text.split_whitespace();
+        let (Some(network), transport, None) = (words.next(), words.next(), words.next()) else {
+            return Err(format!("{} is no network and transport; {EXAMPLE}", quote(text)));
+        };
+        let transport = match transport {
+            None => None,
+            Some("quic") => Some(Transport::Quic),
+            Some("tcp") => Some(Transport::Tcp),
+            Some(other) => {
+                return Err(format!("{} is neither quic nor tcp, in {}; {EXAMPLE}", quote(other), quote(text)));
+            }
+        };
+        let net = match (network.parse::<IpNet>(), network.parse::<IpAddr>()) {
+            (Ok(net), _) => net,
+            (_, Ok(ip)) => ip.into(),
+            _ => return Err(format!("{} is no network; {EXAMPLE}", quote(network))),
+        };
+        if net != net.trunc() {
+            return Err(format!("{network} has bits set behind its prefix; write {} or {}", net.trunc(), net.addr()));
+        }
+        Ok(Self { net, transport })
+    }
+}
+
+impl fmt::Display for PunchFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.transport {
+            Some(transport) => write!(f, "{} {transport}", self.net),
+            None => write!(f, "{}", self.net),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Whom to dial: `PEER` and `--addr` made sense of.
+
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_bin_shared::{
+    addr,
+    config::{Reader, quote},
+    exit::Usage,
+};
+
+use super::{Config, keys::other_peer};
+
+/// The peer of a `dial`, and addresses to try besides circuits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its id.
+    pub peer: PeerId,
+    /// Its addresses, without `/p2p`: those of `--addr`, then those of `peers:`.
+    pub addrs: Vec<Multiaddr>,
+}
+
+impl Target {
+    /// Resolves `peer`, a peer id or a name of `config.peers`, and parses `addrs`. `None` where a fault was noted.
+    pub fn read(reader: &mut Reader<'_>, config: &Config, peer: &str, addrs: &[String]) -> Option<Self> {
+        let known = match config.peers.get(peer) {
+            Some(known) => Some(known),
+            None => {
+                let id = addr::peer_id(peer).ok();
+                config.peers.values().find(|known| Some(known.id) == id)
+            }
+        };
+        let id = known.map(|known| known.id).or_else(|| addr::peer_id(peer).ok());
+        let mut endpoints = Vec::new();
+        for text in addrs {
+            match addr::dialable(text) {
+                Ok(endpoint) => match id.and_then(|id| other_peer(&endpoint, id)) {
+                    Some(problem) => reader.argument("--addr", problem),
+                    None => endpoints.push(endpoint.addr),
+                },
+                Err(error) => reader.argument("--addr", error.to_string()),
+            }
+        }
+        let Some(peer) = id else {
+            let problem = format!(
+                "{} is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints \
+                 it on that host{}",
+                quote(peer),
+                names(config)
+            );
+            reader.argument("PEER", problem);
+            return None;
+        };
+        endpoints.extend(known.into_iter().flat_map(|known| known.addrs.iter().cloned()));
+        if config.relays.is_empty() && endpoints.is_empty() && addrs.is_empty() {
+            let problem = format!(
+                "{peer} cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR"
+            );
+            reader.argument("PEER", problem);
+        }
+        if !config.access.is_empty() && !config.access.contains(&peer) {
+            let problem = format!("{peer} is not in access.allow, which refuses it; add it there");
+            reader.argument("PEER", problem);
+        }
+        Some(Self {
+            peer,
+            addrs: endpoints,
+        })
+    }
+}
+
+/// Refuses a dial of the node's own id, which is known once the key is.
+///
+/// # Errors
+/// If `peer` is `own`.
+pub fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
+    if peer == own {
+        return Err(Usage(format!(
+            "PEER: {peer} is this node's own id; give the id of another peer"
+        )));
+    }
+    Ok(())
+}
+
+fn names(config: &Config) -> String {
+    const MANY: usize = 8;
+    let names: Vec<&str> = config.peers.keys().take(MANY).map(String::as_str).collect();
+    match (names.is_empty(), config.peers.len() > MANY) {
+        (true, _) => String::new(),
+        (false, false) => format!(", or one of {}", names.join(", ")),
+        (false, true) => format!(", or one of {}, ...", names.join(", ")),
+    }
+}
