@@ -199,11 +199,21 @@ fn problem(address: &Multiaddr, error: io::Error) -> Problem {
         (io::ErrorKind::PermissionDenied, Some(port)) if port.number() < 1024 => {
             Problem::Privileged(port)
         }
+        // The wildcard of a family that is switched off (net.ipv6.conf.all.disable_ipv6) gives this error too.
+        (io::ErrorKind::AddrNotAvailable, _) if is_wildcard(address) => Problem::NoFamily,
         (io::ErrorKind::AddrNotAvailable, _) => Problem::NotOurs,
         _ if cause.as_ref().and_then(io::Error::raw_os_error) == Some(EAFNOSUPPORT) => {
             Problem::NoFamily
         }
         _ => Problem::Other(cause.unwrap_or(error)),
+    }
+}
+
+fn is_wildcard(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_unspecified(),
+        Some(Protocol::Ip6(ip)) => ip.is_unspecified(),
+        _ => false,
     }
 }
 
@@ -288,8 +298,10 @@ mod tests {
     fn an_address_of_another_host_and_a_missing_family_say_so() {
         let text = message("/ip4/192.0.2.1/tcp/443", io::Error::from_raw_os_error(99));
         assert!(text.contains("no interface of this host"), "{text}");
-        let text = message("/ip6/::/tcp/443", io::Error::from_raw_os_error(97));
-        assert!(text.contains("IP family"), "{text}");
+        for (address, code) in [("/ip6/::/tcp/443", 97), ("/ip6/::/udp/443/quic-v1", 99)] {
+            let text = message(address, io::Error::from_raw_os_error(code));
+            assert!(text.contains("IP family"), "{text}");
+        }
     }
 
     #[test]

@@ -75,7 +75,16 @@ fn config(port: u16) -> Config {
 /// The relay is bound when this returns: its first poll binds, and on one thread it is polled before we go on.
 async fn start(config: Config) -> Relay {
     let peer = config.key.public().to_peer_id();
-    let [quic, tcp] = [0, 1].map(|index| config.listen[index].clone().with(Protocol::P2p(peer)));
+    let [quic, tcp] = ["quic-v1", "tcp"].map(|transport| {
+        let address = config
+            .listen
+            .iter()
+            .find(|address| address.to_string().contains(transport));
+        address
+            .cloned()
+            .unwrap_or_default()
+            .with(Protocol::P2p(peer))
+    });
     let (stop, stopped) = oneshot::channel();
     let running = tokio::spawn(relay_node::run(config, async {
         let _ = stopped.await;
@@ -201,6 +210,21 @@ async fn a_peer_that_is_not_allowed_gets_nothing() {
     })
     .await;
     assert!(!reserved);
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_wildcard_listener_serves_without_an_external_address_being_given() {
+    let port = free_port();
+    let mut config = config(port);
+    config.listen = vec![
+        format!("/ip4/0.0.0.0/udp/{port}/quic-v1")
+            .parse()
+            .expect("a multiaddr"),
+    ];
+    let relay = start(config).await;
+    let loopback = format!("/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{}", relay.peer);
+    reserve(relay.peer, &loopback.parse().expect("a multiaddr")).await;
     relay.stop().await;
 }
 

@@ -9,36 +9,52 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::bins::{self, Bins};
 
-/// How the binaries are built.
+/// What is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// Quick to build.
+pub(crate) enum Build {
+    /// The binaries, quick to build.
     Dev,
-    /// As it is shipped.
+    /// The binaries and every test.
+    Tests,
+    /// The binaries as they are shipped.
     Release,
 }
 
-/// Builds `p2pnode` and `relay-node` and tells where they are.
-pub(crate) fn build(profile: Profile) -> Result<Bins> {
-    println!("building p2pnode and relay-node");
-    let mut command = cargo();
-    command.args([
-        "build",
-        "--bins",
-        "--package",
-        "p2pnode",
-        "--package",
-        "relay-node",
-    ]);
-    let directory = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => {
-            command.arg("--release");
-            "release"
+impl Build {
+    /// Cargo's arguments.
+    ///
+    /// Cargo unites the features of what it is asked to build at once. The whole workspace is asked for in each of the
+    /// quick builds, so that one does not compile again, with other features, what another has compiled.
+    fn args(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &["build", "--workspace", "--bins"],
+            Self::Tests => &["build", "--workspace", "--all-targets"],
+            Self::Release => &[
+                "build",
+                "--release",
+                "--package",
+                "p2pnode",
+                "--package",
+                "relay-node",
+            ],
         }
-    };
+    }
+
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Dev | Self::Tests => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Builds, and tells where `p2pnode` and `relay-node` are.
+pub(crate) fn build(what: Build) -> Result<Bins> {
+    let mut command = cargo();
+    command.args(what.args());
+    println!("running `{}`", show(&command));
     run(&mut command)?;
-    let directory = bins::target_dir()?.join(directory);
+    let directory = bins::target_dir()?.join(what.directory());
     Ok(Bins {
         p2pnode: directory.join("p2pnode"),
         relay_node: directory.join("relay-node"),

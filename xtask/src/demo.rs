@@ -7,7 +7,7 @@ use p2pnode_tests::nat::NatKind;
 use tokio::process::Command;
 
 use crate::{
-    cargo::{self, Profile},
+    cargo::{self, Build},
     child::{Node, Relay},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// The listening node has no public listener, only its punch sockets, so the way leads over the relay first.
 pub(crate) fn on_loopback() -> Result<ExitCode> {
-    let bins = cargo::build(Profile::Dev)?;
+    let bins = cargo::build(Build::Dev)?;
     runtime()?.block_on(async {
         let directory = tempfile::tempdir().context("no directory for keys")?;
         let relay = Relay::start(&bins, directory.path()).await?;

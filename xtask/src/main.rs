@@ -84,3 +84,25 @@ fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
     let parse = |kind: &str| kind.parse::<NatKind>().map_err(|error| error.to_string());
     Ok((parse(a)?, parse(b)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn two_nats_are_two_names_of_the_lab() {
+        assert_eq!(
+            nats("symmetric,full-cone"),
+            Ok((NatKind::Symmetric, NatKind::FullCone))
+        );
+        assert!(nats("symmetric").is_err_and(|error| error.contains("give two")));
+        assert!(nats("symmetric,moon").is_err_and(|error| error.contains("moon")));
+    }
+}

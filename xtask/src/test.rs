@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::{
-    cargo::{self, Profile},
+    cargo::{self, Build},
     tools,
 };
 
 /// Provides the tools, builds the binaries and runs unit, property, CLI and lab tests.
 pub(crate) fn run(harness: &[String]) -> Result<ExitCode> {
     tools::provide()?;
-    let bins = cargo::build(Profile::Dev)?;
+    let bins = cargo::build(Build::Tests)?;
     let mut tests = cargo::cargo();
     tests
         .args(["test", "--workspace", "--no-fail-fast"])
