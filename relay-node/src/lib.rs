@@ -3,6 +3,8 @@
 //!
 //! [circuit relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
+pub mod cli;
+pub mod command;
 pub mod config;
 
 mod behaviour;
@@ -19,7 +21,7 @@ mod server;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use libp2p::{Swarm, SwarmBuilder};
+use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_bin_shared::{
     admin::{self, Health},
     signals::{Shutdown, Trigger},
@@ -43,18 +45,23 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// When an address of `config.listen` cannot be bound ([`ListenError`]), the admin address cannot, or a listener fails
 /// later.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    key: &Keypair,
+    config: &Config,
+    format: Format,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = readiness::new();
-    let mut swarm = swarm(&config)?;
-    let listeners = Listeners::bind(&mut swarm, &config.listen)?;
+    let mut swarm = swarm(key, config)?;
+    let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     let health = Health {
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
     let admin = Admin::start(config.admin, health).await?;
-    let output = Output::new(io::stdout(), Format::Text, *swarm.local_peer_id());
+    let output = Output::new(io::stdout(), format, *swarm.local_peer_id());
     let (external, changes) = ExternalAddresses::new(&config.external);
     let mut event_loop = EventLoop {
         swarm,
@@ -71,8 +78,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
     served
 }
 
-fn swarm(config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
-    let swarm = SwarmBuilder::with_existing_identity(config.key.clone())
+fn swarm(key: &Keypair, config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
+    let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_tcp(
             Default::default(),

@@ -1,2 +1,7 @@
-//! Skeleton.
-fn main() {}
+//! `relay-node`: see the library of the same name.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    p2pnode_bin_shared::command::main(relay_node::command::execute)
+}

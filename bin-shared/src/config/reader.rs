@@ -319,6 +319,12 @@ impl<'a> Reader<'a> {
         self.sources.flags.0.contains_key(key)
     }
 
+    /// Whether any source set `key`.
+    #[must_use]
+    pub fn is_given(&self, key: &str) -> bool {
+        !self.given(key, true).is_empty()
+    }
+
     /// Notes that the value of `key` contradicts another; `item` is the index of the culprit in a list.
     pub fn contradiction(&mut self, key: &str, item: Option<usize>, problem: String) {
         let path = join(&self.scope.path, key);

@@ -1,35 +1,87 @@
-//! Interim: the resolved configuration, until the real one is here.
-#![allow(missing_docs)]
+//! The resolved configuration: what is in force after flags, environment, file and defaults were merged and checked.
+//! It opens no socket and reads no clock.
+//!
+//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_bin_shared::config`].
 
-use std::{net::SocketAddr, time::Duration};
+mod keys;
 
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_bin_shared::{config::Program, logging};
+
+/// The names of the program: variables begin with `RELAY_NODE_`.
+pub const PROGRAM: Program = Program {
+    name: "relay-node",
+    env: "RELAY_NODE",
+};
+
+/// Everything a relay needs to know before it binds its first socket.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub key: Keypair,
-    pub listen: Vec<Multiaddr>,
+    /// File of the relay's key, made with mode 0600 if there is none.
+    pub key_file: PathBuf,
+    /// Addresses to listen on.
+    pub listen: Listen,
+    /// Addresses at which peers reach the relay, where it cannot know them from its interfaces.
     pub external: Vec<Multiaddr>,
+    /// How much the relay carries.
     pub limits: Limits,
+    /// Who may use the relay.
     pub access: Access,
+    /// Address of the admin HTTP server; `None`: no server.
     pub admin: Option<SocketAddr>,
+    /// Logging.
+    pub log: Log,
 }
 
+/// Addresses to listen on.
 #[derive(Debug, Clone)]
+pub struct Listen {
+    /// The addresses; never empty.
+    pub addrs: Vec<Multiaddr>,
+    /// Whether the user gave them. If not, those of a family that the host lacks are left out; one that was asked for is an
+    /// error instead.
+    pub given: bool,
+}
+
+/// How much the relay carries. 0 is no limit, everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Reservations in all.
     pub reservations: usize,
+    /// Reservations of one peer.
     pub reservations_per_peer: usize,
+    /// How long a reservation lasts unless it is renewed.
     pub reservation_duration: Duration,
+    /// Circuits in all.
     pub circuits: usize,
+    /// Circuits of one peer.
     pub circuits_per_peer: usize,
+    /// How long a circuit lasts.
     pub circuit_duration: Duration,
+    /// Bytes that a circuit carries, both directions together.
     pub circuit_bytes: u64,
+    /// Connections in all.
     pub connections: u32,
+    /// Connections of one peer.
     pub connections_per_peer: u32,
+    /// Connections whose handshake is not over.
     pub pending_connections: u32,
 }
 
+/// Who may use the relay.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
+    /// These peers, or any if empty.
     pub allow: Vec<PeerId>,
+}
+
+/// Logging, to stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// What is logged.
+    pub level: logging::Filter,
+    /// How lines look.
+    pub format: logging::Format,
 }

@@ -1,0 +1,178 @@
+//! Each key: what it means, its kind, its default.
+
+use p2pnode_bin_shared::{
+    addr::{self, Endpoint},
+    config::{
+        Form, Kind, Reader,
+        kind::{
+            BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+            PEER_ID, SOCKET_ADDR,
+        },
+        quote,
+    },
+};
+
+use super::{Access, Config, Limits, Listen, Log};
+
+/// Both transports and families on the port that libp2p registered. It is above 1023, so the default runs unprivileged; a
+/// public relay does better on 443, which more firewalls let out to.
+const LISTEN: &[&str] = &[
+    "/ip4/0.0.0.0/udp/4001/quic-v1",
+    "/ip4/0.0.0.0/tcp/4001",
+    "/ip6/::/udp/4001/quic-v1",
+    "/ip6/::/tcp/4001",
+];
+
+impl Config {
+    /// Reads and checks every key.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let state = reader.directories().state;
+        let key_file = reader.computed(
+            "identity.key_file",
+            "File of the relay's key, made with mode 0600 on first start. Default: \
+             $XDG_STATE_HOME/relay-node/identity.key, as root /var/lib/relay-node/identity.key.",
+            &PATH,
+            state.map(|state| state.join("identity.key")),
+        );
+        let listen = reader.list(
+            "listen",
+            "Addresses to listen on. Of the default, those of an IP family that the host lacks are left out.",
+            &LISTEN_ADDR,
+            LISTEN,
+        );
+        if listen.is_empty() {
+            let problem =
+                "is an empty list; give at least one address, or leave the key out".to_owned();
+            reader.contradiction("listen", None, problem);
+        }
+        let given = reader.is_given("listen");
+        let external = reader.list(
+            "external",
+            "Addresses at which peers reach the relay, if its interfaces do not have them: behind a NAT or a load balancer, \
+             or by name.",
+            &EXTERNAL_ADDR,
+            &[],
+        );
+        let access = Access {
+            allow: reader.list(
+                "access.allow",
+                "Peers that may use the relay; every other one is refused. Empty: any peer may.",
+                &PEER_ID,
+                &[],
+            ),
+        };
+        let limits = limits(reader);
+        let admin = reader.optional(
+            "admin.listen",
+            "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default.",
+            &SOCKET_ADDR,
+        );
+        let log = Log {
+            level: reader.one(
+                "log.level",
+                "What to log to stderr: a level, or a filter such as info,libp2p_relay=debug.",
+                &LOG_FILTER,
+                "info",
+            ),
+            format: reader.one("log.format", "How log lines look.", &LOG_FORMAT, "text"),
+        };
+        Self {
+            key_file: key_file.unwrap_or_default(),
+            listen: Listen {
+                addrs: listen.into_iter().map(|endpoint| endpoint.addr).collect(),
+                given,
+            },
+            external: external.into_iter().map(|endpoint| endpoint.addr).collect(),
+            limits,
+            access,
+            admin,
+            log,
+        }
+    }
+}
+
+/// The defaults carry the real traffic of a private fleet: peers that cannot get a direct connection stay on their circuit
+/// for as long as they need it. Counts are bounded, because each costs memory and file descriptors; time and bytes are not,
+/// because cutting a circuit only makes its peers open the next.
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    Limits {
+        reservations: reader.one(
+            "limits.reservations",
+            "Reservations in all; 0: no limit.",
+            &COUNT,
+            "4096",
+        ),
+        // One for each connection that a node holds: (QUIC, TCP) x (IPv4, IPv6), twice while it reconnects.
+        reservations_per_peer: reader.one(
+            "limits.reservations_per_peer",
+            "Reservations of one peer, which takes one per connection to the relay; 0: no limit.",
+            &COUNT,
+            "8",
+        ),
+        reservation_duration: reader.one(
+            "limits.reservation_duration",
+            "How long a reservation lasts unless it is renewed, which peers do in time; 0: no limit.",
+            &DURATION_LIMIT,
+            "1h",
+        ),
+        circuits: reader.one(
+            "limits.circuits",
+            "Circuits in all; 0: no limit.",
+            &COUNT,
+            "4096",
+        ),
+        // A service that many peers call through the relay has one circuit with each of them.
+        circuits_per_peer: reader.one(
+            "limits.circuits_per_peer",
+            "Circuits of one peer; 0: no limit.",
+            &COUNT,
+            "1024",
+        ),
+        circuit_duration: reader.one(
+            "limits.circuit_duration",
+            "How long a circuit lasts; 0: no limit.",
+            &DURATION_LIMIT,
+            "0",
+        ),
+        circuit_bytes: reader.one(
+            "limits.circuit_bytes",
+            "Bytes that a circuit carries, both directions together; 0: no limit.",
+            &BYTES_LIMIT,
+            "0",
+        ),
+        connections: reader.one(
+            "limits.connections",
+            "Connections in all; 0: no limit.",
+            &LIMIT,
+            "16384",
+        ),
+        connections_per_peer: reader.one(
+            "limits.connections_per_peer",
+            "Connections of one peer; 0: no limit.",
+            &LIMIT,
+            "16",
+        ),
+        pending_connections: reader.one(
+            "limits.pending_connections",
+            "Incoming connections whose handshake is not over; 0: no limit.",
+            &LIMIT,
+            "1024",
+        ),
+    }
+}
+
+const EXTERNAL_ADDR: Kind<Endpoint> = Kind {
+    expects: "an address such as /ip4/203.0.113.10/udp/4001/quic-v1 or /dns/relay.example.net/tcp/4001",
+    form: Form::Text,
+    parse: |text| {
+        let endpoint = addr::dialable(text).map_err(|error| error.to_string())?;
+        match endpoint.peer {
+            None => Ok(endpoint),
+            Some(_) => Err(format!(
+                "{} names a peer, which is always this relay; drop /p2p/<id>",
+                quote(text)
+            )),
+        }
+    },
+    print: Endpoint::to_string,
+};
