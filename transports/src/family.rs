@@ -1,0 +1,192 @@
+//! IP families, and which of them a node uses.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use libp2p::multiaddr::{Multiaddr, Protocol};
+
+/// An IP family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    Ip4,
+    /// IPv6.
+    Ip6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ip4, Self::Ip6];
+
+    /// The family that an address begins with; of a circuit that is the family of its relay. `None` where the first part
+    /// leaves it open (`/dns`, `/p2p`).
+    pub fn of(addr: &Multiaddr) -> Option<Self> {
+        match addr.iter().next()? {
+            Protocol::Ip4(_) | Protocol::Dns4(_) => Some(Self::Ip4),
+            Protocol::Ip6(_) | Protocol::Ip6zone(_) | Protocol::Dns6(_) => Some(Self::Ip6),
+            _ => None,
+        }
+    }
+}
+
+impl From<IpAddr> for Family {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::Ip4,
+            IpAddr::V6(_) => Self::Ip6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ip4 => "ip4",
+            Self::Ip6 => "ip6",
+        })
+    }
+}
+
+/// Which families a node may use, and which it prefers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum FamilyPolicy {
+    /// Both, without a preference.
+    #[default]
+    Auto,
+    /// Both, IPv4 first.
+    PreferIp4,
+    /// Both, IPv6 first.
+    PreferIp6,
+    /// IPv4 and nothing else.
+    OnlyIp4,
+    /// IPv6 and nothing else.
+    OnlyIp6,
+}
+
+impl FamilyPolicy {
+    /// Every policy.
+    pub const ALL: [Self; 5] = [
+        Self::Auto,
+        Self::PreferIp4,
+        Self::PreferIp6,
+        Self::OnlyIp4,
+        Self::OnlyIp6,
+    ];
+
+    /// Whether `family` may be used at all.
+    pub const fn allows(self, family: Family) -> bool {
+        match self {
+            Self::Auto | Self::PreferIp4 | Self::PreferIp6 => true,
+            Self::OnlyIp4 => matches!(family, Family::Ip4),
+            Self::OnlyIp6 => matches!(family, Family::Ip6),
+        }
+    }
+
+    /// The place of `family` in the order of preference, smaller first; equal where there is no preference.
+    pub const fn rank(self, family: Family) -> u8 {
+        match (self, family) {
+            (Self::Auto, _)
+            | (Self::PreferIp4 | Self::OnlyIp4, Family::Ip4)
+            | (Self::PreferIp6 | Self::OnlyIp6, Family::Ip6) => 0,
+            (Self::PreferIp4 | Self::OnlyIp4, Family::Ip6)
+            | (Self::PreferIp6 | Self::OnlyIp6, Family::Ip4) => 1,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::PreferIp4 => "prefer-ip4",
+            Self::PreferIp6 => "prefer-ip6",
+            Self::OnlyIp4 => "only-ip4",
+            Self::OnlyIp6 => "only-ip6",
+        }
+    }
+}
+
+impl fmt::Display for FamilyPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for FamilyPolicy {
+    type Err = FamilyPolicyError;
+
+    fn from_str(text: &str) -> Result<Self, FamilyPolicyError> {
+        Self::ALL
+            .into_iter()
+            .find(|policy| policy.name() == text)
+            .ok_or_else(|| FamilyPolicyError {
+                text: text.to_owned(),
+            })
+    }
+}
+
+/// A text that is no [`FamilyPolicy`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown family policy `{text}`; give auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6",
+    text = .text.escape_debug()
+)]
+pub struct FamilyPolicyError {
+    /// The text as it was given.
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_policy_parses_as_it_prints() {
+        for policy in FamilyPolicy::ALL {
+            assert_eq!(policy.to_string().parse::<FamilyPolicy>().unwrap(), policy);
+        }
+    }
+
+    #[test]
+    fn only_policies_refuse_the_other_family_and_prefer_policies_put_it_second() {
+        assert!(!FamilyPolicy::OnlyIp4.allows(Family::Ip6));
+        assert!(FamilyPolicy::OnlyIp4.allows(Family::Ip4));
+        assert!(!FamilyPolicy::OnlyIp6.allows(Family::Ip4));
+        assert!(
+            FamilyPolicy::PreferIp6.rank(Family::Ip6) < FamilyPolicy::PreferIp6.rank(Family::Ip4)
+        );
+        assert!(
+            FamilyPolicy::PreferIp4.rank(Family::Ip4) < FamilyPolicy::PreferIp4.rank(Family::Ip6)
+        );
+        assert_eq!(
+            FamilyPolicy::Auto.rank(Family::Ip4),
+            FamilyPolicy::Auto.rank(Family::Ip6)
+        );
+    }
+
+    #[test]
+    fn the_family_of_an_address_is_that_of_its_first_part() {
+        for (addr, family) in [
+            ("/ip4/192.0.2.1/tcp/1", Some(Family::Ip4)),
+            ("/ip6/2001:db8::1/udp/1/quic-v1", Some(Family::Ip6)),
+            ("/dns4/relay.example.net/tcp/1", Some(Family::Ip4)),
+            ("/dns6/relay.example.net/tcp/1", Some(Family::Ip6)),
+            ("/dns/relay.example.net/tcp/1", None),
+            ("/p2p-circuit", None),
+        ] {
+            assert_eq!(Family::of(&addr.parse().unwrap()), family, "{addr}");
+        }
+        assert_eq!(Family::of(&Multiaddr::empty()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn junk_is_named_in_the_error(text in ".*") {
+            if let Err(error) = text.parse::<FamilyPolicy>() {
+                prop_assert_eq!(error.to_string().lines().count(), 1);
+                prop_assert_eq!(error.text, text);
+            }
+        }
+    }
+}

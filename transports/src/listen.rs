@@ -1,0 +1,131 @@
+//! Public listeners: where anybody may dial in. They never dial, so a dial can never leave from their port.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use libp2p::{
+    core::{
+        Endpoint,
+        transport::{Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+    },
+    identity::Keypair,
+    multiaddr::Multiaddr,
+    tcp,
+};
+
+use crate::{
+    addr::{Kind, to_socket_addr},
+    auth::{Connection, Upgrade},
+    error::Error,
+    quic,
+};
+
+pub(crate) type Incoming = BoxFuture<'static, Result<Connection, Error>>;
+pub(crate) type Event = TransportEvent<Incoming, Error>;
+
+/// QUIC and TCP listeners. As a [`Transport`] it refuses to dial.
+pub(crate) struct Listeners {
+    quic: Option<Boxed<Connection>>,
+    tcp: Option<tcp::tokio::Transport>,
+    upgrade: Upgrade,
+}
+
+impl Listeners {
+    /// `upgrade` is applied to what comes in over TCP.
+    pub(crate) fn new(keypair: &Keypair, upgrade: Upgrade, quic: bool, tcp: bool) -> Self {
+        Self {
+            quic: quic.then(|| quic::endpoint(keypair)),
+            tcp: tcp.then(|| tcp::tokio::Transport::new(tcp::Config::new())),
+            upgrade,
+        }
+    }
+}
+
+impl Transport for Listeners {
+    type Output = Connection;
+    type Error = Error;
+    type ListenerUpgrade = Incoming;
+    type Dial = Incoming;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<Error>> {
+        let kind =
+            Kind::of(&addr).ok_or_else(|| TransportError::MultiaddrNotSupported(addr.clone()))?;
+        let disabled = TransportError::Other(Error::TransportDisabled { kind });
+        match kind {
+            Kind::Quic => {
+                let quic = self.quic.as_mut().ok_or(disabled)?;
+                let context = format!("cannot listen on {addr}");
+                quic.listen_on(id, addr).map_err(|error| match error {
+                    TransportError::MultiaddrNotSupported(addr) => {
+                        TransportError::MultiaddrNotSupported(addr)
+                    }
+                    other => TransportError::Other(Error::io(context, quic::io_error(other))),
+                })
+            }
+            Kind::Tcp => {
+                let tcp = self.tcp.as_mut().ok_or(disabled)?;
+                let context = format!("cannot listen on {addr}");
+                tcp.listen_on(id, addr)
+                    .map_err(|error| error.map(|source| Error::io(context, source)))
+            }
+        }
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.quic
+            .as_mut()
+            .is_some_and(|quic| quic.remove_listener(id))
+            || self.tcp.as_mut().is_some_and(|tcp| tcp.remove_listener(id))
+    }
+
+    fn dial(&mut self, addr: Multiaddr, _: DialOpts) -> Result<Incoming, TransportError<Error>> {
+        Err(TransportError::Other(Error::ListenOnly { addr }))
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
+        let this = &mut *self;
+        if let Some(quic) = &mut this.quic
+            && let Poll::Ready(event) = Pin::new(quic).poll(cx)
+        {
+            return Poll::Ready(quic::event(event));
+        }
+        if let Some(tcp) = &mut this.tcp
+            && let Poll::Ready(event) = Pin::new(tcp).poll(cx)
+        {
+            return Poll::Ready(tcp_event(event, &this.upgrade));
+        }
+        Poll::Pending
+    }
+}
+
+/// An event of a TCP transport, with the upgrade of the stream that comes in.
+fn tcp_event(
+    event: TransportEvent<<tcp::tokio::Transport as Transport>::ListenerUpgrade, std::io::Error>,
+    upgrade: &Upgrade,
+) -> Event {
+    let remote = match &event {
+        TransportEvent::Incoming { send_back_addr, .. } => to_socket_addr(send_back_addr),
+        TransportEvent::NewAddress { .. }
+        | TransportEvent::AddressExpired { .. }
+        | TransportEvent::ListenerClosed { .. }
+        | TransportEvent::ListenerError { .. } => None,
+    };
+    let upgrade = upgrade.clone();
+    event
+        .map_upgrade(move |stream| {
+            async move {
+                let failed = |source| Error::io("cannot accept a connection", source);
+                let stream = stream.await.map_err(failed)?;
+                let remote = match remote {
+                    Some(remote) => remote,
+                    None => stream.0.peer_addr().map_err(failed)?,
+                };
+                upgrade.apply(stream, remote, Endpoint::Listener).await
+            }
+            .boxed()
+        })
+        .map_err(|source| Error::io("tcp listener", source))
+}

@@ -1,0 +1,346 @@
+//! Dialing QUIC: from punch sockets only.
+//!
+//! libp2p-quic dials from a fresh ephemeral socket whenever it finds no listener that suits: for `PortUse::New`, for a family
+//! without listener, after the listener closed, and for a loopback target as long as the listener has not seen a loopback
+//! address. [`Dialer`] keeps the same books as libp2p-quic does and lets no such dial through. They agree because libp2p-quic
+//! changes its own exactly when it returns the event that changes ours.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt, StreamExt, TryFutureExt, channel::oneshot, future::BoxFuture,
+    stream::FuturesUnordered,
+};
+use libp2p::{
+    PeerId,
+    core::{
+        Endpoint,
+        muxing::StreamMuxerBox,
+        transport::{
+            Boxed, DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent,
+        },
+    },
+    identity::Keypair,
+    multiaddr::Protocol,
+    quic,
+};
+
+use crate::{
+    addr::{Kind, to_multiaddr, to_socket_addr},
+    auth::{Connection, chain},
+    error::Error,
+    family::Family,
+    handle::Shared,
+    listen::{Event, Incoming},
+    ports::{OpenError, PunchClaim},
+    socket,
+};
+
+/// How many dials may wait for the loopback address to be seen.
+const WAITING: usize = 64;
+
+/// How long they wait. The kernel tells its addresses within milliseconds; a host whose loopback is down never does.
+const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A set of QUIC sockets. The one place that knows whose: everything else goes through [`Transport`].
+pub(crate) fn endpoint(keypair: &Keypair) -> Boxed<Connection> {
+    let mut config = quic::Config::new(keypair);
+    // A peer that was killed and started again answers the first packet of an old connection with a stateless reset, and an
+    // idle connection sends nothing but keep-alives: their interval is how long a restarted relay goes unnoticed. It also
+    // keeps the shortest UDP mappings open (30 s is common; RFC 4787 wants 2 min).
+    config.keep_alive_interval = Duration::from_secs(2);
+    // Several keep-alives in a row lost: the path is gone, not merely lossy.
+    config.max_idle_timeout = 10_000;
+    // Long enough for the second retransmit of the first packet (at 1 s and 3 s), which a punch may need; short enough for
+    // three attempts within somebody's patience.
+    config.handshake_timeout = Duration::from_secs(5);
+    quic::tokio::Transport::new(config)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .boxed()
+}
+
+/// The punch sockets of QUIC.
+pub(crate) struct Dialer {
+    inner: Boxed<Connection>,
+    sockets: BTreeMap<Family, PunchSocket>,
+    waiting: Vec<Waiting>,
+    shared: Shared,
+}
+
+struct PunchSocket {
+    id: ListenerId,
+    _claim: PunchClaim,
+    loopback: HashSet<IpAddr>,
+}
+
+/// A dial of a loopback address that came before the address was seen.
+struct Waiting {
+    dial: Dial,
+    started: oneshot::Sender<Incoming>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dial {
+    pub(crate) remote: SocketAddr,
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) role: Endpoint,
+}
+
+impl Dialer {
+    pub(crate) fn new(keypair: &Keypair, shared: Shared) -> Self {
+        Self {
+            inner: endpoint(keypair),
+            sockets: BTreeMap::new(),
+            waiting: Vec::new(),
+            shared,
+        }
+    }
+
+    pub(crate) fn is_open(&self, family: Family) -> bool {
+        self.sockets.contains_key(&family)
+    }
+
+    /// Opens the punch socket of `family` on a port of the range.
+    pub(crate) fn open(&mut self, family: Family) -> Result<(), Error> {
+        let inner = &mut self.inner;
+        let (claim, id) = self.shared.ports.open(Kind::Quic, family, |port| {
+            let id = ListenerId::next();
+            let addr = to_multiaddr(Kind::Quic, socket::wildcard(family, port));
+            let opened = inner.listen_on(id, addr).map_err(io_error);
+            opened.map(|()| id).map_err(|error| OpenError {
+                socket: Kind::Quic,
+                error,
+            })
+        })?;
+        tracing::debug!(port = claim.port(), %family, "quic punch socket opened");
+        self.sockets.insert(
+            family,
+            PunchSocket {
+                id,
+                _claim: claim,
+                loopback: HashSet::new(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Dials from the punch socket of the family, whatever the port use. Fails where there is none.
+    pub(crate) fn dial(&mut self, dial: Dial) -> Result<Incoming, Error> {
+        if self.is_ready(dial.remote) {
+            return Ok(self.start(dial));
+        }
+        let family = Family::from(dial.remote.ip());
+        if !self.is_open(family) {
+            return Err(no_socket(family, "it was closed"));
+        }
+        self.waiting
+            .retain(|waiting| !waiting.started.is_canceled());
+        if self.waiting.len() >= WAITING {
+            return Err(Error::Busy {
+                what: "the loopback interface",
+            });
+        }
+        let (started, start) = oneshot::channel();
+        self.waiting.push(Waiting { dial, started });
+        Ok(async move {
+            match tokio::time::timeout(LOOPBACK_TIMEOUT, start).await {
+                Ok(Ok(dial)) => dial.await,
+                Ok(Err(_)) => Err(no_socket(family, "it was closed")),
+                Err(_) => Err(no_socket(family, "the host has no loopback address")),
+            }
+        }
+        .boxed())
+    }
+
+    /// Whether libp2p-quic would dial `remote` from our punch socket, and from nothing else.
+    fn is_ready(&self, remote: SocketAddr) -> bool {
+        let socket = self.sockets.get(&Family::from(remote.ip()));
+        socket.is_some_and(|socket| !remote.ip().is_loopback() || !socket.loopback.is_empty())
+    }
+
+    fn start(&mut self, dial: Dial) -> Incoming {
+        let Dial { remote, peer, role } = dial;
+        let addr = to_multiaddr(Kind::Quic, remote);
+        // An ordinary client. Also in the role of the listener: where the remote's NAT is symmetric and ours is not, nothing
+        // of theirs comes from the address that we know, but what we send may still get through.
+        let client = DialOpts {
+            role: Endpoint::Dialer,
+            port_use: PortUse::Reuse,
+        };
+        let mut arms = vec![self.inner.dial(addr.clone(), client)];
+        if role == Endpoint::Listener
+            && let Some(peer) = peer
+        {
+            // Random packets that open our NAT, until a connection from that very address comes in, which becomes this dial.
+            // `New` selects it; it sends from the punch socket all the same, as that is the only listener of its family.
+            let puncher = DialOpts {
+                role: Endpoint::Listener,
+                port_use: PortUse::New,
+            };
+            arms.push(self.inner.dial(addr.with(Protocol::P2p(peer)), puncher));
+        }
+        first(arms, remote).boxed()
+    }
+
+    /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        while let Poll::Ready(event) = Pin::new(&mut self.inner).poll(cx) {
+            match event {
+                incoming @ TransportEvent::Incoming { .. } => {
+                    return Poll::Ready(self::event(incoming));
+                }
+                TransportEvent::NewAddress {
+                    listener_id,
+                    listen_addr,
+                } => {
+                    if let Some((socket, ip)) = self.loopback_of(listener_id, &listen_addr) {
+                        socket.loopback.insert(ip);
+                        self.start_waiting();
+                    }
+                }
+                TransportEvent::AddressExpired {
+                    listener_id,
+                    listen_addr,
+                } => {
+                    if let Some((socket, ip)) = self.loopback_of(listener_id, &listen_addr) {
+                        socket.loopback.remove(&ip);
+                    }
+                }
+                TransportEvent::ListenerClosed {
+                    listener_id,
+                    reason,
+                } => {
+                    tracing::warn!(?reason, "quic punch socket closed");
+                    self.forget(listener_id);
+                }
+                TransportEvent::ListenerError { listener_id, error } if is_broken(&error) => {
+                    // The watcher of the host's addresses is gone and would report this at every poll. The next dial opens
+                    // another socket.
+                    tracing::warn!(error = %chain(&error), "quic punch socket given up");
+                    self.inner.remove_listener(listener_id);
+                    self.forget(listener_id);
+                }
+                TransportEvent::ListenerError { error, .. } => {
+                    tracing::debug!(error = %chain(&error), "quic connection refused");
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn loopback_of(
+        &mut self,
+        id: ListenerId,
+        addr: &libp2p::Multiaddr,
+    ) -> Option<(&mut PunchSocket, IpAddr)> {
+        let ip = to_socket_addr(addr)?.ip();
+        let socket = self.sockets.values_mut().find(|socket| socket.id == id)?;
+        ip.is_loopback().then_some((socket, ip))
+    }
+
+    fn start_waiting(&mut self) {
+        let (ready, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|w: &Waiting| self.is_ready(w.dial.remote));
+        self.waiting = waiting;
+        for Waiting { dial, started } in ready {
+            if !started.is_canceled() {
+                // Canceled in this very moment: nothing was sent yet.
+                let _ = started.send(self.start(dial));
+            }
+        }
+    }
+
+    /// Dropping what waits tells the dials that the socket is gone.
+    fn forget(&mut self, id: ListenerId) {
+        self.sockets.retain(|_, socket| socket.id != id);
+        let sockets = &self.sockets;
+        self.waiting
+            .retain(|waiting| sockets.contains_key(&Family::from(waiting.dial.remote.ip())));
+    }
+}
+
+/// An event of an [`endpoint`], with errors of ours.
+pub(crate) fn event<U>(event: TransportEvent<U, io::Error>) -> Event
+where
+    U: Future<Output = io::Result<Connection>> + Send + 'static,
+{
+    let remote = match &event {
+        TransportEvent::Incoming { send_back_addr, .. } => to_socket_addr(send_back_addr),
+        TransportEvent::NewAddress { .. }
+        | TransportEvent::AddressExpired { .. }
+        | TransportEvent::ListenerClosed { .. }
+        | TransportEvent::ListenerError { .. } => None,
+    };
+    event
+        .map_upgrade(|upgrade| upgrade.map_err(move |error| failed(remote, &error)).boxed())
+        .map_err(|error| failed(None, &error))
+}
+
+type Arm = Result<BoxFuture<'static, io::Result<Connection>>, TransportError<io::Error>>;
+
+/// The first arm that succeeds. The others are dropped, which closes them.
+async fn first(arms: Vec<Arm>, remote: SocketAddr) -> Result<Connection, Error> {
+    let mut running = FuturesUnordered::new();
+    let mut error = None;
+    for arm in arms {
+        match arm {
+            Ok(arm) => running.push(arm),
+            // The second arm is refused while another dial punches to the same address. The first goes on.
+            Err(refused) => error = Some(io_error(refused)),
+        }
+    }
+    while let Some(done) = running.next().await {
+        match done {
+            Ok(connection) => return Ok(connection),
+            Err(failure) => error = Some(failure),
+        }
+    }
+    let error = error.unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+    Err(failed(Some(remote), &error))
+}
+
+fn failed(remote: Option<SocketAddr>, error: &io::Error) -> Error {
+    Error::Quic {
+        remote,
+        reason: chain(error),
+    }
+}
+
+fn no_socket(family: Family, reason: &str) -> Error {
+    Error::NoSocket {
+        kind: Kind::Quic,
+        family,
+        reason: reason.to_owned(),
+    }
+}
+
+/// The error of the socket below libp2p-quic's, so that its kind can be told.
+pub(crate) fn io_error(error: TransportError<io::Error>) -> io::Error {
+    let error = match error {
+        TransportError::Other(error) => error,
+        unsupported @ TransportError::MultiaddrNotSupported(_) => {
+            return io::Error::other(unsupported);
+        }
+    };
+    match error.downcast::<quic::Error>() {
+        Ok(quic::Error::Io(error)) => error,
+        Ok(other) => io::Error::other(other),
+        Err(error) => error,
+    }
+}
+
+/// Whether a listener can no longer be polled to any use: its own IO failed, not that of one connection.
+fn is_broken(error: &io::Error) -> bool {
+    let quic = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<quic::Error>());
+    matches!(quic, Some(quic::Error::Io(_)))
+}

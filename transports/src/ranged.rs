@@ -1,0 +1,262 @@
+//! The transport of a node: public listeners that never dial, and punch sockets that dial and accept.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{FutureExt, future::BoxFuture, task::AtomicWaker};
+use libp2p::{
+    core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+    identity::Keypair,
+    multiaddr::Multiaddr,
+};
+
+use crate::{
+    Config,
+    addr::{Host, Kind, Target, to_multiaddr, to_socket_addr},
+    auth::{Connection, Upgrade},
+    error::Error,
+    family::Family,
+    handle::Shared,
+    listen::{Event, Incoming, Listeners},
+    ports::Claim,
+    quic,
+    record::Sockets,
+    socket, tcp,
+};
+
+/// Dials IP addresses; names are resolved above it.
+pub(crate) struct Ranged {
+    config: Config,
+    listeners: Listeners,
+    quic: Option<quic::Dialer>,
+    tcp: Option<tcp::Dialer>,
+    /// The ports of the range that public listeners have: no dial may take them.
+    listening: BTreeMap<Kind, Vec<(ListenerId, Claim)>>,
+    shared: Shared,
+    /// Opening a socket in a dial adds what has to be polled.
+    waker: AtomicWaker,
+}
+
+impl Ranged {
+    pub(crate) fn new(keypair: &Keypair, config: Config, shared: Shared) -> Result<Self, Error> {
+        let upgrade = Upgrade::new(keypair)?;
+        let mut this = Self {
+            listeners: Listeners::new(keypair, upgrade.clone(), config.quic, config.tcp),
+            quic: config
+                .quic
+                .then(|| quic::Dialer::new(keypair, shared.clone())),
+            tcp: config
+                .tcp
+                .then(|| tcp::Dialer::new(upgrade, shared.clone())),
+            config,
+            listening: BTreeMap::new(),
+            shared,
+            waker: AtomicWaker::new(),
+        };
+        for ((kind, family), error) in this.open_missing() {
+            // Not fatal: the host may lack a family, and ports may become free. A dial that needs the socket says so again.
+            tracing::info!(%kind, %family, %error, "no punch socket");
+        }
+        Ok(this)
+    }
+
+    /// Opens the punch sockets that are not open. QUIC before TCP: its socket is the lock on the number that TCP wants too.
+    fn open_missing(&mut self) -> BTreeMap<(Kind, Family), Error> {
+        let mut errors = BTreeMap::new();
+        let families = Family::ALL
+            .into_iter()
+            .filter(|family| self.config.family.allows(*family));
+        for family in families.collect::<Vec<_>>() {
+            if let Some(quic) = &mut self.quic
+                && !quic.is_open(family)
+                && let Err(error) = quic.open(family)
+            {
+                errors.insert((Kind::Quic, family), error);
+            }
+            if let Some(tcp) = &mut self.tcp
+                && !tcp.is_open(family)
+                && let Err(error) = tcp.open(family)
+            {
+                errors.insert((Kind::Tcp, family), error);
+            }
+        }
+        self.waker.wake();
+        errors
+    }
+
+    fn is_open(&self, kind: Kind, family: Family) -> bool {
+        match kind {
+            Kind::Quic => self.quic.as_ref().is_some_and(|quic| quic.is_open(family)),
+            Kind::Tcp => self.tcp.as_ref().is_some_and(|tcp| tcp.is_open(family)),
+        }
+    }
+
+    fn dial_target(
+        &mut self,
+        addr: &Multiaddr,
+        target: &Target,
+        remote: SocketAddr,
+        opts: DialOpts,
+    ) -> Result<Incoming, Error> {
+        let (kind, family) = (target.kind, Family::from(remote.ip()));
+        let enabled = match kind {
+            Kind::Quic => self.quic.is_some(),
+            Kind::Tcp => self.tcp.is_some(),
+        };
+        if !enabled {
+            return Err(Error::TransportDisabled { kind });
+        }
+        if !self.config.family.allows(family) {
+            return Err(Error::FamilyDisabled {
+                family,
+                policy: self.config.family,
+            });
+        }
+        // Before the socket, and not from its error: without a route TCP fails as if its numbers were in use.
+        let source =
+            socket::source_ip(remote.ip()).map_err(|reason| Error::NoRoute { remote, reason })?;
+        if !self.is_open(kind, family)
+            && let Some(error) = self.open_missing().remove(&(kind, family))
+        {
+            return Err(error);
+        }
+        let port = self.shared.ports.punch_port(kind, family);
+        if source == remote.ip() && port == Some(remote.port()) {
+            return Err(Error::OwnSocket { remote });
+        }
+        let shared = self.shared.clone();
+        let addr = addr.clone();
+        match kind {
+            Kind::Quic => {
+                let quic = self
+                    .quic
+                    .as_mut()
+                    .ok_or(Error::TransportDisabled { kind })?;
+                let dial = quic.dial(quic::Dial {
+                    remote,
+                    peer: target.peer,
+                    role: opts.role,
+                })?;
+                let local = SocketAddr::new(source, port.unwrap_or_default());
+                Ok(async move {
+                    let connection = dial.await?;
+                    shared.record(
+                        &addr,
+                        Sockets {
+                            kind,
+                            local,
+                            remote,
+                        },
+                    );
+                    Ok(connection)
+                }
+                .boxed())
+            }
+            Kind::Tcp => {
+                let tcp = self.tcp.as_ref().ok_or(Error::TransportDisabled { kind })?;
+                let dial = tcp.dial(remote, target.peer, opts.role, opts.port_use);
+                Ok(async move {
+                    let (connection, sockets) = dial.run().await?;
+                    shared.record(&addr, sockets);
+                    Ok(connection)
+                }
+                .boxed())
+            }
+        }
+    }
+
+    /// Keeps the books on a public listener within the range, which a punch port must not be.
+    fn claim_listener(&mut self, id: ListenerId, addr: &Multiaddr) -> Result<(), Error> {
+        let (Some(kind), Some(socket)) = (Kind::of(addr), to_socket_addr(addr)) else {
+            return Ok(());
+        };
+        if !self.shared.ports.range().contains(socket.port()) {
+            return Ok(());
+        }
+        // SO_REUSEPORT would let both listen, and the kernel would share connections out between them by chance.
+        if self
+            .shared
+            .ports
+            .punch_port(kind, Family::from(socket.ip()))
+            == Some(socket.port())
+        {
+            return Err(Error::PunchPort {
+                addr: addr.clone(),
+                port: socket.port(),
+            });
+        }
+        let claim = self.shared.ports.claim_port(socket.port());
+        self.listening.entry(kind).or_default().push((id, claim));
+        Ok(())
+    }
+
+    fn forget_listener(&mut self, id: ListenerId) {
+        for claims in self.listening.values_mut() {
+            claims.retain(|(listener, _)| *listener != id);
+        }
+    }
+}
+
+impl Transport for Ranged {
+    type Output = Connection;
+    type Error = Error;
+    type ListenerUpgrade = Incoming;
+    type Dial = BoxFuture<'static, Result<Connection, Error>>;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<Error>> {
+        self.claim_listener(id, &addr)
+            .map_err(TransportError::Other)?;
+        let listening = self.listeners.listen_on(id, addr);
+        if listening.is_err() {
+            self.forget_listener(id);
+        }
+        self.waker.wake();
+        listening
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.listeners.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        addr: Multiaddr,
+        opts: DialOpts,
+    ) -> Result<Self::Dial, TransportError<Error>> {
+        let unsupported = || TransportError::MultiaddrNotSupported(addr.clone());
+        let target = Target::parse(&addr).ok_or_else(unsupported)?;
+        let Host::Ip(ip) = target.host else {
+            return Err(unsupported());
+        };
+        let remote = SocketAddr::new(ip, target.port);
+        debug_assert_eq!(
+            to_socket_addr(&to_multiaddr(target.kind, remote)),
+            Some(remote)
+        );
+        self.dial_target(&addr, &target, remote, opts)
+            .map_err(TransportError::Other)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
+        self.waker.register(cx.waker());
+        if let Some(quic) = &mut self.quic
+            && let Poll::Ready(event) = quic.poll(cx)
+        {
+            return Poll::Ready(event);
+        }
+        if let Some(tcp) = &mut self.tcp
+            && let Poll::Ready(event) = tcp.poll(cx)
+        {
+            return Poll::Ready(event);
+        }
+        let event = futures::ready!(Pin::new(&mut self.listeners).poll(cx));
+        if let TransportEvent::ListenerClosed { listener_id, .. } = &event {
+            self.forget_listener(*listener_id);
+        }
+        Poll::Ready(event)
+    }
+}

@@ -1,0 +1,113 @@
+//! Sockets with options that libp2p does not set: the only code that speaks to socket2.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::family::Family;
+
+/// The wildcard address of a family, at a port.
+pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::Ip4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        Family::Ip6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+    }
+}
+
+/// Binds a UDP socket to `port` and holds it. Two sockets may share a TCP port without an error when both set
+/// `SO_REUSEPORT`; a UDP bind without it fails when the port is taken, so it is the lock on a number.
+pub(crate) fn lock(family: Family, port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(wildcard(family, port)),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if family == Family::Ip6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&wildcard(family, port).into())?;
+    Ok(socket.into())
+}
+
+/// Connects from `port` on the wildcard address to `remote`.
+///
+/// # Errors
+///
+/// Apart from what a remote answers: `AddrInUse` where the port is bound by somebody who does not share it, `AddrNotAvailable`
+/// where a connection with the same four numbers exists (also one in TIME_WAIT, if TCP timestamps are off).
+pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStream> {
+    let family = Family::from(remote.ip());
+    let socket = Socket::new(
+        Domain::for_address(remote),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if family == Family::Ip6 {
+        socket.set_only_v6(true)?;
+    }
+    // Both: the port is that of our listener, and of connections that closed a moment ago.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&wildcard(family, port).into())?;
+    TcpSocket::from_std_stream(socket.into())
+        .connect(remote)
+        .await
+}
+
+/// The source address that the host's routes give packets to `remote`.
+///
+/// Connecting a UDP socket looks the route up and sends nothing, so that the socket is bound outside of the range is not seen
+/// by anybody.
+///
+/// # Errors
+///
+/// What the kernel says where there is no route, as `NetworkUnreachable`.
+pub(crate) fn source_ip(remote: IpAddr) -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind(wildcard(Family::from(remote), 0))?;
+    // Any port but 0 does.
+    socket.connect(SocketAddr::new(remote, 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_locked_port_is_locked_against_everybody() {
+        let held = lock(Family::Ip4, 0).unwrap();
+        let port = held.local_addr().unwrap().port();
+        assert_eq!(
+            lock(Family::Ip4, port).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        drop(held);
+        lock(Family::Ip4, port).unwrap();
+    }
+
+    #[test]
+    fn the_source_of_loopback_is_loopback() {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert_eq!(source_ip(loopback).unwrap(), loopback);
+    }
+
+    #[tokio::test]
+    async fn a_connection_leaves_from_the_port_it_was_given() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = lock(Family::Ip4, 0).unwrap().local_addr().unwrap().port();
+        let (stream, accepted) = tokio::join!(
+            connect(free, listener.local_addr().unwrap()),
+            listener.accept()
+        );
+        assert_eq!(stream.unwrap().local_addr().unwrap().port(), free);
+        assert_eq!(accepted.unwrap().1.port(), free);
+    }
+}

@@ -1,0 +1,277 @@
+//! One TCP dial, ordinary or punch.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, Fuse},
+    stream::FuturesUnordered,
+};
+use libp2p::{
+    PeerId,
+    core::{Endpoint, transport::PortUse},
+    tcp,
+};
+use tokio::{net::TcpStream, time::Instant};
+
+use super::stream::Stream;
+use crate::{
+    addr::Kind,
+    auth::{Connection, Upgrade},
+    error::Error,
+    family::Family,
+    handle::Shared,
+    pool::Exhausted,
+    ports::Lease,
+    punch::{Inbound, Origin, Punches, Returned},
+    record::Sockets,
+    socket,
+};
+
+/// How long a remote may take to answer: three retransmits of the SYN (after 1, 3 and 7 s).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a dial waits for four numbers that are still in use, where no other port is free: closing a connection takes a
+/// round trip or two, in which its numbers belong to nobody any more and yet are taken.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a punch goes on. Both ends begin within a round trip of each other.
+const PUNCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How soon a punch that was refused, and a dial whose numbers are in use, tries again. The kernel tells nobody when numbers
+/// become free or a NAT begins to let packets through.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// A dial that has not begun.
+pub(crate) struct Dial {
+    pub(crate) remote: SocketAddr,
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) role: Endpoint,
+    pub(crate) port_use: PortUse,
+    pub(crate) upgrade: Upgrade,
+    pub(crate) shared: Shared,
+}
+
+impl Dial {
+    /// The connection, and the sockets it has.
+    pub(crate) async fn run(self) -> Result<(Connection, Sockets), Error> {
+        if self.role == Endpoint::Listener || self.shared.punches.is_expected(self.remote) {
+            self.punch().await
+        } else {
+            let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
+            let timeout = Error::Timeout {
+                what: "connecting over tcp",
+                seconds: CONNECT_TIMEOUT.as_secs(),
+            };
+            let (stream, sockets) = connect.await.map_err(|_| timeout)??;
+            let connection = self.upgrade.apply(stream, self.remote, self.role).await?;
+            self.shared.ports.succeeded(Kind::Tcp, self.family());
+            Ok((connection, sockets))
+        }
+    }
+
+    /// Connects from the punch port, or from another port of the range where the punch port has this very connection already.
+    async fn connect(&self) -> Result<(Stream, Sockets), Error> {
+        let give_up = Instant::now() + CLOSING_TIMEOUT;
+        loop {
+            // Ports whose four numbers are in use: held until the end of the round, so that each is tried once.
+            let mut refused = Vec::new();
+            let mut in_use = false;
+            if self.port_use == PortUse::Reuse {
+                let port = self.shared.ports.punch_port(Kind::Tcp, self.family());
+                match socket::connect(port.ok_or_else(|| self.no_socket())?, self.remote).await {
+                    Ok(stream) => return self.connected(stream, None),
+                    Err(error) if is_in_use(&error) => in_use = true,
+                    Err(error) => return Err(self.failed(error)),
+                }
+            }
+            let exhausted = loop {
+                let lease = match self.shared.ports.lease(self.family()) {
+                    Ok(lease) => lease,
+                    Err(exhausted) => break exhausted,
+                };
+                match socket::connect(lease.port(), self.remote).await {
+                    Ok(stream) => return self.connected(stream, Some(lease)),
+                    Err(error) if is_in_use(&error) => {
+                        in_use = true;
+                        refused.push(lease);
+                    }
+                    Err(error) => return Err(self.failed(error)),
+                }
+            };
+            drop(refused);
+            self.wait(exhausted, in_use, give_up).await?;
+        }
+    }
+
+    /// Waits where it may help: numbers in use or ports that cool become free by themselves, ports of others do not.
+    async fn wait(
+        &self,
+        exhausted: Exhausted,
+        in_use: bool,
+        give_up: Instant,
+    ) -> Result<(), Error> {
+        let left = give_up.saturating_duration_since(Instant::now());
+        let cooled = self
+            .shared
+            .ports
+            .next_free_in()
+            .filter(|cooled| *cooled <= left);
+        let again = if in_use { Some(AGAIN) } else { cooled };
+        match again {
+            Some(again) if !left.is_zero() => {
+                tokio::time::sleep(again.min(left)).await;
+                Ok(())
+            }
+            Some(_) | None => Err(Error::Exhausted(exhausted)),
+        }
+    }
+
+    fn connected(
+        &self,
+        stream: TcpStream,
+        mut lease: Option<Lease>,
+    ) -> Result<(Stream, Sockets), Error> {
+        if let Some(lease) = &mut lease {
+            lease.connected();
+        }
+        let sockets = self.sockets(&stream)?;
+        Ok((
+            Stream {
+                inner: tcp::tokio::TcpStream(stream),
+                _lease: lease,
+            },
+            sockets,
+        ))
+    }
+
+    fn sockets(&self, stream: &TcpStream) -> Result<Sockets, Error> {
+        let local = stream.local_addr().map_err(|error| self.failed(error))?;
+        Ok(Sockets {
+            kind: Kind::Tcp,
+            local,
+            remote: self.remote,
+        })
+    }
+
+    /// Connects from the punch port, again and again, and takes what comes in from the remote as well: whichever is
+    /// authenticated first.
+    async fn punch(&self) -> Result<(Connection, Sockets), Error> {
+        let port = self
+            .shared
+            .ports
+            .punch_port(Kind::Tcp, self.family())
+            .ok_or_else(|| self.no_socket())?;
+        let connect = || -> BoxFuture<'static, io::Result<TcpStream>> {
+            socket::connect(port, self.remote).boxed()
+        };
+        let mut wait = Punches::wait(&self.shared.punches, self.remote);
+        let mut connecting = connect().fuse();
+        let mut pause: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
+        let mut deadline = tokio::time::sleep(PUNCH_TIMEOUT).boxed().fuse();
+        let mut upgrades = FuturesUnordered::new();
+        let mut last = Error::Timeout {
+            what: "the tcp punch",
+            seconds: PUNCH_TIMEOUT.as_secs(),
+        };
+        let mut over = false;
+        loop {
+            futures::select! {
+                connected = connecting => match connected {
+                    Ok(stream) => {
+                        let sockets = self.sockets(&stream)?;
+                        let upgrade = self.upgrade.apply(tcp::tokio::TcpStream(stream), self.remote, self.role);
+                        upgrades.push(upgrade.map(move |done| (done, sockets, None)).boxed());
+                    }
+                    Err(error) if may_pass(&error) => {
+                        last = self.failed(error);
+                        pause = tokio::time::sleep(AGAIN).boxed().fuse();
+                    }
+                    Err(error) => {
+                        last = self.failed(error);
+                        over = true;
+                    }
+                },
+                () = pause => connecting = connect().fuse(),
+                inbound = wait.inbound.select_next_some() => {
+                    let Inbound { origin, stream } = inbound;
+                    tracing::debug!(remote = %origin.remote, "inbound connection completes a tcp punch");
+                    let sockets = Sockets { kind: Kind::Tcp, local: origin.local, remote: origin.remote };
+                    let upgrade = self.upgrade.apply(stream, origin.remote, self.role);
+                    upgrades.push(upgrade.map(move |done| (done, sockets, Some(origin))).boxed());
+                },
+                (done, sockets, origin) = upgrades.select_next_some() => match done {
+                    Ok(connection) => match origin {
+                        Some(origin) if self.peer.is_some_and(|peer| peer != connection.0) => {
+                            self.somebody_else(origin, connection);
+                        }
+                        Some(_) | None => return Ok((connection, sockets)),
+                    },
+                    Err(error) => {
+                        // Our own connection was made and did not hold: another would not either.
+                        over |= origin.is_none();
+                        last = error;
+                    }
+                },
+                () = deadline => over = true,
+            }
+            if over {
+                connecting = Fuse::terminated();
+                pause = Fuse::terminated();
+                if upgrades.is_empty() {
+                    return Err(last);
+                }
+            }
+        }
+    }
+
+    /// A connection from the remote's IP was another peer's. In the role of the listener nothing is lost: it is what it would
+    /// have been without the punch.
+    fn somebody_else(&self, origin: Origin, connection: Connection) {
+        tracing::debug!(remote = %origin.remote, peer = %connection.0, "inbound connection is not that of the punch");
+        if self.role == Endpoint::Listener {
+            self.shared
+                .punches
+                .give_back(Returned::Connection(origin, connection));
+        }
+    }
+
+    fn family(&self) -> Family {
+        Family::from(self.remote.ip())
+    }
+
+    fn no_socket(&self) -> Error {
+        let reason = "it was closed".to_owned();
+        Error::NoSocket {
+            kind: Kind::Tcp,
+            family: self.family(),
+            reason,
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        Error::io(format!("tcp connection to {} failed", self.remote), error)
+    }
+}
+
+/// The port is bound by somebody else, or a connection has the same four numbers.
+fn is_in_use(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
+}
+
+/// What a punch meets before it is through: the remote's connection was faster than ours, or its NAT or firewall answers
+/// packets that it does not expect yet.
+fn may_pass(error: &io::Error) -> bool {
+    is_in_use(error)
+        || matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::PermissionDenied
+        )
+}
