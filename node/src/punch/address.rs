@@ -1,0 +1,205 @@
+//! Addresses that can be punched: one socket of one transport.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use p2pnode_transports::{Family, Kind};
+
+/// An address that a punch can go to: a socket and what is spoken there. Names, relays and wrapped transports cannot be
+/// said with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Candidate {
+    /// The transport.
+    pub(super) kind: Kind,
+    /// The socket.
+    pub(super) socket: SocketAddr,
+}
+
+impl Candidate {
+    /// Reads `/ip4|ip6/../udp/../quic-v1` and `/ip4|ip6/../tcp/..`; a `/p2p` at the end is dropped.
+    ///
+    /// Anything else, port 0 and IPv4 addresses dressed as IPv6 ones give `None`.
+    pub(super) fn parse(address: &Multiaddr) -> Option<Self> {
+        let mut parts = address.iter();
+        let ip = match parts.next()? {
+            Protocol::Ip4(ip) => IpAddr::V4(ip),
+            Protocol::Ip6(ip) if ip.to_ipv4_mapped().is_none() => IpAddr::V6(ip),
+            _ => return None,
+        };
+        let (kind, port) = match parts.next()? {
+            Protocol::Udp(port) => {
+                let Protocol::QuicV1 = parts.next()? else { return None };
+                (Kind::Quic, port)
+            }
+            Protocol::Tcp(port) => (Kind::Tcp, port),
+            _ => return None,
+        };
+        match (parts.next(), parts.next()) {
+            (None | Some(Protocol::P2p(_)), None) if port != 0 => {
+                Some(Self { kind, socket: SocketAddr::new(ip, port) })
+            }
+            _ => None,
+        }
+    }
+
+    /// The IP family.
+    pub(super) fn family(&self) -> Family {
+        Family::from(self.socket.ip())
+    }
+
+    /// How far the address reaches.
+    pub(super) fn scope(&self) -> Scope {
+        Scope::of(self.socket.ip())
+    }
+
+    /// The multiaddr, without a peer id.
+    pub(super) fn to_multiaddr(self) -> Multiaddr {
+        let address = Multiaddr::from(self.socket.ip());
+        match self.kind {
+            Kind::Quic => address.with(Protocol::Udp(self.socket.port())).with(Protocol::QuicV1),
+            Kind::Tcp => address.with(Protocol::Tcp(self.socket.port())),
+        }
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_multiaddr().fmt(f)
+    }
+}
+
+/// The peer id at the end of an address.
+pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last()? {
+        Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    }
+}
+
+/// Whether an address runs through a relay.
+pub(super) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// How far an address reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everywhere.
+    Global,
+    /// Within a private network ([RFC 1918](https://www.rfc-editor.org/rfc/rfc1918),
+    /// [RFC 4193](https://www.rfc-editor.org/rfc/rfc4193)) or behind a carrier's NAT
+    /// ([RFC 6598](https://www.rfc-editor.org/rfc/rfc6598)).
+    Private,
+    /// Within one link.
+    Link,
+    /// Within one host.
+    Host,
+    /// Nowhere: unspecified, multicast, broadcast, reserved.
+    Never,
+}
+
+impl Scope {
+    /// The scope of an IP address.
+    pub(super) fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::of_v4(ip),
+            IpAddr::V6(ip) => Self::of_v6(ip),
+        }
+    }
+
+    fn of_v4(ip: Ipv4Addr) -> Self {
+        let [first, second, ..] = ip.octets();
+        if ip.is_loopback() {
+            Self::Host
+        } else if ip.is_link_local() {
+            Self::Link
+        } else if ip.is_private() || (first == 100 && second & 0xc0 == 64) {
+            Self::Private
+        } else if first == 0 || first >= 224 {
+            Self::Never
+        } else {
+            Self::Global
+        }
+    }
+
+    fn of_v6(ip: Ipv6Addr) -> Self {
+        if ip.is_loopback() {
+            Self::Host
+        } else if ip.is_unspecified() || ip.is_multicast() || ip.to_ipv4_mapped().is_some() {
+            Self::Never
+        } else if ip.is_unicast_link_local() {
+            Self::Link
+        } else if ip.is_unique_local() {
+            Self::Private
+        } else {
+            Self::Global
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
+
+    use super::*;
+
+    fn parse(text: &str) -> Option<Candidate> {
+        Candidate::parse(&text.parse().unwrap())
+    }
+
+    #[test]
+    fn quic_and_tcp_addresses_are_read_and_written_alike() {
+        for text in ["/ip4/1.2.3.4/udp/5/quic-v1", "/ip4/1.2.3.4/tcp/5", "/ip6/2001:db8::1/udp/5/quic-v1"] {
+            assert_eq!(parse(text).unwrap().to_multiaddr().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_peer_id_at_the_end_is_dropped() {
+        let peer = PeerId::random();
+        assert_eq!(parse(&format!("/ip4/1.2.3.4/tcp/5/p2p/{peer}")), parse("/ip4/1.2.3.4/tcp/5"));
+    }
+
+    #[test]
+    fn what_cannot_be_punched_is_no_candidate() {
+        let peer = PeerId::random();
+        for text in [
+            "/dns4/example.net/tcp/5".to_owned(),
+            "/ip4/1.2.3.4/tcp/0".to_owned(),
+            "/ip4/1.2.3.4/tcp/5/ws".to_owned(),
+            "/ip4/1.2.3.4/udp/5".to_owned(),
+            "/ip4/1.2.3.4/udp/5/quic".to_owned(),
+            "/ip6/::ffff:1.2.3.4/tcp/5".to_owned(),
+            format!("/ip4/1.2.3.4/tcp/5/p2p/{peer}/p2p-circuit"),
+            format!("/p2p/{peer}"),
+        ] {
+            assert_eq!(parse(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_those_of_the_registries() {
+        for (ip, scope) in [
+            ("127.0.0.1", Scope::Host),
+            ("::1", Scope::Host),
+            ("10.1.2.3", Scope::Private),
+            ("100.64.0.1", Scope::Private),
+            ("100.128.0.1", Scope::Global),
+            ("fd00::1", Scope::Private),
+            ("169.254.0.1", Scope::Link),
+            ("fe80::1", Scope::Link),
+            ("0.0.0.0", Scope::Never),
+            ("255.255.255.255", Scope::Never),
+            ("224.0.0.1", Scope::Never),
+            ("ff02::1", Scope::Never),
+            ("::", Scope::Never),
+            ("198.51.100.7", Scope::Global),
+            ("2001:db8::1", Scope::Global),
+        ] {
+            assert_eq!(Scope::of(ip.parse().unwrap()), scope, "{ip}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Which addresses a handshake offers, and which of those it receives may be dialed. Pure.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::{Family, FamilyPolicy, Kind};
+
+use super::address::{Candidate, Scope, peer_of};
+
+/// The most addresses that one CONNECT offers and that one round dials: what a punch costs a third party is bounded by it.
+pub(super) const MAX_CANDIDATES: usize = 8;
+
+/// The most observations that are kept. Two relays with four connections each need eight.
+const MAX_OBSERVATIONS: usize = 32;
+
+/// The most observations of one transport and family that are offered: a symmetric NAT shows another address on every
+/// connection, and none of them is worth the place of another source.
+const MAX_OBSERVED_PER_KIND: usize = 2;
+
+/// An address of ours as a remote saw it on a connection that was dialed from the punch port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The address, raw: never with a listen port put in.
+    pub addr: Multiaddr,
+    /// Who saw it.
+    pub by: PeerId,
+    /// The connection on which it was seen.
+    pub connection: ConnectionId,
+    /// The transport of that connection.
+    pub kind: Kind,
+    /// The IP family of that connection.
+    pub family: Family,
+}
+
+/// Decides by address what may be sent and dialed.
+pub type Permit = Arc<dyn Fn(&Multiaddr) -> bool + Send + Sync>;
+
+/// What holds for both what is offered and what is dialed.
+#[derive(Clone)]
+pub(super) struct Policy {
+    /// The transports in use, best first.
+    pub(super) kinds: Vec<Kind>,
+    /// The IP families in use.
+    pub(super) families: FamilyPolicy,
+    /// `punch.allow` and `punch.deny`.
+    pub(super) permit: Permit,
+    /// `punch.advertise`, at the punch ports of the moment.
+    pub(super) advertise: Arc<dyn Fn() -> Vec<Multiaddr> + Send + Sync>,
+}
+
+impl Policy {
+    fn admits(&self, candidate: &Candidate) -> bool {
+        self.kinds.contains(&candidate.kind)
+            && self.families.allows(candidate.family())
+            && (self.permit)(&candidate.to_multiaddr())
+    }
+
+    fn rank(&self, candidate: &Candidate) -> (usize, u8) {
+        let kind = self.kinds.iter().position(|k| *k == candidate.kind);
+        (kind.unwrap_or(usize::MAX), self.families.rank(candidate.family()))
+    }
+}
+
+/// The addresses of this node, by where they come from.
+#[derive(Default)]
+pub(super) struct Local {
+    /// Newest last, one a connection.
+    observed: Vec<(Candidate, PeerId, ConnectionId)>,
+    /// Sockets of this host's interfaces at the punch ports.
+    interfaces: Vec<Candidate>,
+    /// Mappings that a router has promised (UPnP, PCP).
+    mapped: Vec<Candidate>,
+}
+
+/// How a NAT assigns the external port ([RFC 4787, 4.1](https://www.rfc-editor.org/rfc/rfc4787#section-4.1)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mapping {
+    /// Too few observers to tell.
+    Unknown,
+    /// The same towards everyone who was asked.
+    Independent,
+    /// Another one for another remote.
+    Dependent,
+}
+
+/// Received addresses after the filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// What may be dialed, best first, at most [`MAX_CANDIDATES`].
+    pub(super) candidates: Vec<Candidate>,
+    /// Those that the filters of this node or their place forbid.
+    pub(super) refused: Vec<Multiaddr>,
+}
+
+impl Local {
+    /// Takes an observation. `true` if it changes what is offered.
+    pub(super) fn observe(&mut self, observation: &Observation) -> bool {
+        let Some(candidate) = Candidate::parse(&observation.addr) else { return false };
+        let fits = candidate.kind == observation.kind && candidate.family() == observation.family;
+        if !fits || matches!(candidate.scope(), Scope::Never | Scope::Link) {
+            return false;
+        }
+        let known = self.observed.iter().any(|(c, _, _)| *c == candidate);
+        self.observed.retain(|(_, _, connection)| *connection != observation.connection);
+        if self.observed.len() == MAX_OBSERVATIONS {
+            self.observed.remove(0);
+        }
+        self.observed.push((candidate, observation.by, observation.connection));
+        !known
+    }
+
+    /// Forgets what was observed on a connection that is gone. `true` if it changes what is offered.
+    pub(super) fn forget(&mut self, connection: ConnectionId) -> bool {
+        let before = self.observed.len();
+        self.observed.retain(|(_, _, of)| *of != connection);
+        self.observed.len() != before
+    }
+
+    /// Sets this host's own sockets. `true` if that changes anything.
+    pub(super) fn set_interfaces(&mut self, addresses: &[Multiaddr]) -> bool {
+        replace(&mut self.interfaces, addresses)
+    }
+
+    /// Sets the mappings that a router has promised. `true` if that changes anything.
+    pub(super) fn set_mapped(&mut self, addresses: &[Multiaddr]) -> bool {
+        replace(&mut self.mapped, addresses)
+    }
+
+    /// What is offered to a peer, best first.
+    ///
+    /// `remote_ips` are the addresses that the peer is known to show to the public: private addresses of this host go only
+    /// to a peer that shows one of ours.
+    pub(super) fn offer(&self, policy: &Policy, remote_ips: &BTreeSet<IpAddr>) -> Vec<Candidate> {
+        let same_nat = self.public_ips().any(|ip| remote_ips.contains(&ip));
+        let (global, private): (Vec<_>, Vec<_>) =
+            self.interfaces.iter().copied().partition(|c| c.scope() == Scope::Global);
+        let private = private.into_iter().filter(|c| same_nat && c.scope() == Scope::Private);
+
+        let sources = [
+            self.advertised(policy),
+            self.mapped.clone(),
+            self.observed_best(),
+            global,
+            private.collect(),
+        ];
+        let mut offered = Vec::with_capacity(MAX_CANDIDATES);
+        let mut seen = HashSet::new();
+        for mut source in sources {
+            source.sort_by_key(|c| policy.rank(c));
+            let fresh = source.into_iter().filter(|c| policy.admits(c) && seen.insert(*c));
+            offered.extend(fresh.take(MAX_CANDIDATES - offered.len()));
+        }
+        offered
+    }
+
+    /// What of a peer's addresses may be dialed.
+    ///
+    /// An address that is merely private stays: a private network may have its relay inside, and then nothing else was ever
+    /// observed. What protects third parties is the bound on what is sent.
+    pub(super) fn admit(
+        &self,
+        policy: &Policy,
+        relays: &HashSet<SocketAddr>,
+        remote: PeerId,
+        received: &[Multiaddr],
+    ) -> Admitted {
+        let own: HashSet<Candidate> = self
+            .observed
+            .iter()
+            .map(|(candidate, _, _)| *candidate)
+            .chain(self.interfaces.iter().copied())
+            .chain(self.mapped.iter().copied())
+            .chain(self.advertised(policy))
+            .collect();
+        let on_loopback = self.observed.iter().any(|(candidate, _, _)| candidate.scope() == Scope::Host);
+        let our_ips: HashSet<IpAddr> = self.public_ips().collect();
+
+        let mut admitted = Admitted::default();
+        for address in received {
+            let candidate = Candidate::parse(address)
+                .filter(|_| peer_of(address).is_none_or(|peer| peer == remote))
+                .filter(|candidate| match candidate.scope() {
+                    Scope::Global | Scope::Private => true,
+                    Scope::Host => on_loopback,
+                    Scope::Link | Scope::Never => false,
+                })
+                .filter(|candidate| !own.contains(candidate) && !relays.contains(&candidate.socket))
+                .filter(|candidate| policy.admits(candidate));
+            match candidate {
+                Some(candidate) if admitted.candidates.contains(&candidate) => {}
+                Some(candidate) => admitted.candidates.push(candidate),
+                None => admitted.refused.push(address.clone()),
+            }
+        }
+        let same_nat = admitted.candidates.iter().any(|c| our_ips.contains(&c.socket.ip()));
+        admitted.candidates.sort_by_key(|candidate| {
+            let private_elsewhere = candidate.scope() == Scope::Private && !same_nat;
+            (private_elsewhere, policy.rank(candidate))
+        });
+        let over = admitted.candidates.len().min(MAX_CANDIDATES);
+        admitted.refused.extend(admitted.candidates.drain(over..).map(Candidate::to_multiaddr));
+        admitted
+    }
+
+    /// What the observers of one transport and family say about the NAT's mapping.
+    pub(super) fn mapping(&self, kind: Kind, family: Family) -> Mapping {
+        let of_kind = || self.observed.iter().filter(|(c, _, _)| c.kind == kind && c.family() == family);
+        let observers: HashSet<PeerId> = of_kind().map(|(_, by, _)| *by).collect();
+        if has_many_ports(of_kind().map(|(candidate, _, _)| candidate)) {
+            Mapping::Dependent
+        } else if observers.len() > 1 {
+            Mapping::Independent
+        } else {
+            Mapping::Unknown
+        }
+    }
+
+    fn advertised(&self, policy: &Policy) -> Vec<Candidate> {
+        (policy.advertise)().iter().filter_map(Candidate::parse).collect()
+    }
+
+    /// Observed addresses, those with the most observers first, and of equals the newest; a few of each transport and
+    /// family.
+    fn observed_best(&self) -> Vec<Candidate> {
+        let mut best: Vec<(usize, Candidate)> = Vec::new();
+        for (candidate, _, _) in self.observed.iter().rev() {
+            match best.iter_mut().find(|(_, known)| known == candidate) {
+                Some((count, _)) => *count += 1,
+                None => best.push((1, *candidate)),
+            }
+        }
+        best.sort_by_key(|(count, _)| usize::MAX - count);
+        let mut taken: Vec<Candidate> = Vec::new();
+        for (_, candidate) in best {
+            let alike = |c: &&Candidate| c.kind == candidate.kind && c.family() == candidate.family();
+            if taken.iter().filter(alike).count() < MAX_OBSERVED_PER_KIND {
+                taken.push(candidate);
+            }
+        }
+        taken
+    }
+
+    /// The IP addresses that this node shows to others.
+    fn public_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.observed
+            .iter()
+            .map(|(candidate, _, _)| candidate)
+            .chain(&self.mapped)
+            .map(|candidate| candidate.socket.ip())
+    }
+}
+
+/// Whether one IP address shows several ports for one transport: the mark of a mapping that depends on the remote.
+pub(super) fn has_many_ports<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> bool {
+    let mut port_of = HashMap::new();
+    candidates.into_iter().any(|c| *port_of.entry((c.kind, c.socket.ip())).or_insert(c.socket.port()) != c.socket.port())
+}
+
+fn replace(place: &mut Vec<Candidate>, addresses: &[Multiaddr]) -> bool {
+    let new: Vec<Candidate> = addresses.iter().filter_map(Candidate::parse).collect();
+    let changed = *place != new;
+    *place = new;
+    changed
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! The handshake on one relayed connection. On direct connections the handler is idle and offers nothing.
+//!
+//! It decides nothing: what to offer and whether to answer comes from the behaviour at the moment it is needed. What a
+//! remote can make it hold is one inbound stream, one message and one deadline.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::{AsyncWriteExt, FutureExt, future::BoxFuture};
+use libp2p::{
+    InboundUpgrade, Multiaddr, OutboundUpgrade, StreamProtocol,
+    core::UpgradeInfo,
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, Stream, StreamUpgradeError, SubstreamProtocol,
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+    },
+};
+use tokio::time::{Sleep, sleep};
+
+use super::{
+    machine::HandshakeError,
+    record::Role,
+    wire::{self, Addresses, Message},
+};
+
+/// The protocol of [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md).
+pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
+
+/// How long a handshake may take on each side, the time to open its stream included.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most inbound handshakes in [`INBOUND_WINDOW`]; streams beyond are dropped unread. Other implementations make three
+/// in a row and then rest.
+const MAX_INBOUND: u32 = 12;
+const INBOUND_WINDOW: Duration = Duration::from_secs(60);
+
+/// What the behaviour tells the handler.
+#[derive(Debug)]
+pub enum Command {
+    /// Open a stream and send CONNECT with these.
+    Connect(Vec<Multiaddr>),
+    /// Answer the CONNECT that was received with these.
+    Reply(Vec<Multiaddr>),
+    /// Drop the handshake in which this node has that role.
+    Drop(Role),
+    /// Whether punching needs the connection.
+    KeepAlive(bool),
+}
+
+/// What the handler tells the behaviour.
+#[derive(Debug)]
+pub enum Report {
+    /// CONNECT came. [`Command::Reply`] or [`Command::Drop`] is awaited.
+    Connect(Addresses),
+    /// SYNC came.
+    Sync,
+    /// CONNECT was answered, and SYNC sent.
+    Answer {
+        /// What the answer lists.
+        addrs: Addresses,
+        /// From CONNECT to the answer.
+        rtt: Duration,
+        /// When SYNC went out.
+        synced: Instant,
+    },
+    /// A handshake broke off.
+    Failed(Role, HandshakeError),
+}
+
+/// The handler of one connection.
+pub struct Handler {
+    /// Whether the protocol is spoken here.
+    active: bool,
+    keep_alive: bool,
+    /// The next stream to ask for.
+    request: Option<u64>,
+    outbound: Outbound,
+    /// Numbers the outbound handshakes, so that a stream that comes late is told from the one that is awaited.
+    current: u64,
+    inbound: Inbound,
+    window: Option<(Instant, u32)>,
+    failed: Option<(Role, HandshakeError)>,
+}
+
+enum Outbound {
+    Idle,
+    Opening { addrs: Vec<Multiaddr> },
+    Talking(BoxFuture<'static, Result<Report, HandshakeError>>),
+}
+
+enum Inbound {
+    Idle,
+    Reading(BoxFuture<'static, Result<(Stream, Addresses), HandshakeError>>),
+    /// The behaviour decides.
+    Asking { stream: Stream, deadline: Pin<Box<Sleep>> },
+    Syncing(BoxFuture<'static, Result<(), HandshakeError>>),
+}
+
+impl Handler {
+    /// A handler that speaks the protocol: for a relayed connection.
+    pub(super) fn active() -> Self {
+        Self::new(true)
+    }
+
+    /// A handler that does not: for a direct connection, or with punching off.
+    pub(super) fn inert() -> Self {
+        Self::new(false)
+    }
+
+    fn new(active: bool) -> Self {
+        Self {
+            active,
+            keep_alive: active,
+            request: None,
+            outbound: Outbound::Idle,
+            current: 0,
+            inbound: Inbound::Idle,
+            window: None,
+            failed: None,
+        }
+    }
+
+    fn take_inbound(&mut self, stream: Stream) {
+        if !matches!(self.inbound, Inbound::Idle) {
+            tracing::debug!("dropped a DCUtR stream: another one is open");
+        } else if !self.admits_inbound() {
+            tracing::debug!("dropped a DCUtR stream: more than {MAX_INBOUND} in a minute");
+        } else {
+            self.inbound = Inbound::Reading(within_deadline(receive_connect(stream)));
+        }
+    }
+
+    fn admits_inbound(&mut self) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        match &mut self.window {
+            Some((since, count)) if now.duration_since(*since) < INBOUND_WINDOW => {
+                *count += 1;
+                *count <= MAX_INBOUND
+            }
+            window => {
+                *window = Some((now, 1));
+                true
+            }
+        }
+    }
+
+    fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
+        let Outbound::Talking(talk) = &mut self.outbound else { return Poll::Pending };
+        let done = futures::ready!(talk.poll_unpin(cx));
+        self.outbound = Outbound::Idle;
+        Poll::Ready(done.unwrap_or_else(|error| Report::Failed(Role::Initiator, error)))
+    }
+
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
+        match &mut self.inbound {
+            Inbound::Idle => Poll::Pending,
+            Inbound::Reading(read) => match futures::ready!(read.poll_unpin(cx)) {
+                Ok((stream, addrs)) => {
+                    self.inbound = Inbound::Asking { stream, deadline: Box::pin(sleep(HANDSHAKE_TIMEOUT)) };
+                    Poll::Ready(Report::Connect(addrs))
+                }
+                Err(error) => self.inbound_failed(error),
+            },
+            Inbound::Asking { deadline, .. } => {
+                futures::ready!(deadline.poll_unpin(cx));
+                self.inbound_failed(HandshakeError::Timeout)
+            }
+            Inbound::Syncing(sync) => match futures::ready!(sync.poll_unpin(cx)) {
+                Ok(()) => {
+                    self.inbound = Inbound::Idle;
+                    Poll::Ready(Report::Sync)
+                }
+                Err(error) => self.inbound_failed(error),
+            },
+        }
+    }
+
+    fn inbound_failed(&mut self, error: HandshakeError) -> Poll<Report> {
+        self.inbound = Inbound::Idle;
+        Poll::Ready(Report::Failed(Role::Responder, error))
+    }
+}
+
+/// Sends CONNECT, takes the answer, sends SYNC.
+async fn initiate(mut stream: Stream, addrs: Vec<Multiaddr>) -> io::Result<Report> {
+    wire::write(&mut stream, &Message::Connect(addrs.into())).await?;
+    let sent = tokio::time::Instant::now();
+    let Message::Connect(addrs) = wire::read(&mut stream).await? else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "SYNC where CONNECT was due"));
+    };
+    let rtt = sent.elapsed();
+    wire::write(&mut stream, &Message::Sync).await?;
+    let synced = tokio::time::Instant::now().into_std();
+    // SYNC has been flushed: how the stream ends no longer matters.
+    let _ = stream.close().await;
+    Ok(Report::Answer { addrs, rtt, synced })
+}
+
+async fn receive_connect(mut stream: Stream) -> io::Result<(Stream, Addresses)> {
+    match wire::read(&mut stream).await? {
+        Message::Connect(addrs) => Ok((stream, addrs)),
+        Message::Sync => Err(io::Error::new(io::ErrorKind::InvalidData, "SYNC where CONNECT was due")),
+    }
+}
+
+async fn answer(mut stream: Stream, addrs: Vec<Multiaddr>) -> io::Result<()> {
+    wire::write(&mut stream, &Message::Connect(addrs.into())).await?;
+    match wire::read(&mut stream).await? {
+        Message::Sync => Ok(()),
+        Message::Connect(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "CONNECT where SYNC was due")),
+    }
+}
+
+fn within_deadline<T: Send + 'static>(
+    talk: impl Future<Output = io::Result<T>> + Send + 'static,
+) -> BoxFuture<'static, Result<T, HandshakeError>> {
+    async {
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, talk).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "DCUtR handshake broke off");
+                Err(HandshakeError::Broken)
+            }
+            Err(_) => Err(HandshakeError::Timeout),
+        }
+    }
+    .boxed()
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Command;
+    type ToBehaviour = Report;
+    type InboundProtocol = Offer;
+    type OutboundProtocol = Offer;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = u64;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(Offer(self.active.then_some(PROTOCOL)), ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    fn on_behaviour_event(&mut self, command: Command) {
+        match command {
+            Command::Connect(addrs) => {
+                self.current += 1;
+                self.request = Some(self.current);
+                self.outbound = Outbound::Opening { addrs };
+            }
+            Command::Reply(addrs) => match std::mem::replace(&mut self.inbound, Inbound::Idle) {
+                Inbound::Asking { stream, .. } => {
+                    self.inbound = Inbound::Syncing(within_deadline(answer(stream, addrs)));
+                }
+                other => self.inbound = other,
+            },
+            Command::Drop(Role::Initiator) => {
+                self.outbound = Outbound::Idle;
+                self.request = None;
+            }
+            Command::Drop(Role::Responder) => self.inbound = Inbound::Idle,
+            Command::KeepAlive(keep) => self.keep_alive = keep,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Offer, u64, Report>> {
+        if let Some(number) = self.request.take() {
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                protocol: SubstreamProtocol::new(Offer(Some(PROTOCOL)), number).with_timeout(HANDSHAKE_TIMEOUT),
+            });
+        }
+        if let Some((role, error)) = self.failed.take() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Failed(role, error)));
+        }
+        if let Poll::Ready(report) = self.poll_outbound(cx) {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
+        }
+        self.poll_inbound(cx).map(ConnectionHandlerEvent::NotifyBehaviour)
+    }
+
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Offer, (), u64>) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
+                self.take_inbound(stream);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info }) => {
+                match std::mem::replace(&mut self.outbound, Outbound::Idle) {
+                    Outbound::Opening { addrs } if info == self.current => {
+                        self.outbound = Outbound::Talking(within_deadline(initiate(stream, addrs)));
+                    }
+                    other => self.outbound = other,
+                }
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
+                if info == self.current && matches!(self.outbound, Outbound::Opening { .. }) {
+                    self.outbound = Outbound::Idle;
+                    let error = match error {
+                        StreamUpgradeError::NegotiationFailed => HandshakeError::Unsupported,
+                        StreamUpgradeError::Timeout => HandshakeError::Timeout,
+                        StreamUpgradeError::Io(_) => HandshakeError::Broken,
+                        StreamUpgradeError::Apply(never) => match never {},
+                    };
+                    self.failed = Some((Role::Initiator, error));
+                }
+            }
+            // An inbound upgrade cannot fail by itself, the remote's protocols are not needed, and later kinds are unknown.
+            _ => {}
+        }
+    }
+}
+
+/// The upgrade: the protocol, or none at all.
+#[derive(Debug, Clone)]
+pub struct Offer(Option<StreamProtocol>);
+
+impl UpgradeInfo for Offer {
+    type Info = StreamProtocol;
+    type InfoIter = std::option::IntoIter<StreamProtocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.clone().into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for Offer {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = Ready<Result<Stream, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
+
+impl OutboundUpgrade<Stream> for Offer {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = Ready<Result<Stream, Infallible>>;
+
+    fn upgrade_outbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
+        ready(Ok(stream))
+    }
+}

@@ -1,0 +1,151 @@
+//! One attempt, from the first message to its record.
+
+use std::time::{Duration, Instant};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+
+use crate::punch::{
+    address::Candidate,
+    candidates::{Admitted, Local, Mapping, has_many_ports},
+    record::{CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role},
+};
+
+use super::DialId;
+
+/// An attempt that runs.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) circuit: ConnectionId,
+    pub(super) role: Role,
+    pub(super) number: u32,
+    pub(super) began: Instant,
+    pub(super) phase: Phase,
+    /// Whether this round dials every transport at once.
+    pub(super) everything: bool,
+    pub(super) sent: Vec<Candidate>,
+    received: Vec<(Candidate, CandidateOutcome)>,
+    refused: Vec<Multiaddr>,
+    skipped: usize,
+    pub(super) rtt: Option<Duration>,
+}
+
+/// Where an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Initiator: CONNECT is on its way.
+    Offering { until: Instant },
+    /// Responder: CONNECT came, and there is nothing to answer with yet.
+    Holding { until: Instant },
+    /// Responder: answered, SYNC is awaited.
+    Answered { until: Instant },
+    /// Initiator: SYNC is on its way, the dial starts when it arrives.
+    Synced { dial_at: Instant },
+    /// The dial runs.
+    Dialing { dial: DialId, began: Instant, until: Instant },
+    /// Nothing of ours runs; the peer's dial may still arrive.
+    Waiting { until: Instant },
+}
+
+impl Phase {
+    pub(super) fn deadline(self) -> Instant {
+        match self {
+            Self::Offering { until }
+            | Self::Holding { until }
+            | Self::Answered { until }
+            | Self::Dialing { until, .. }
+            | Self::Waiting { until } => until,
+            Self::Synced { dial_at } => dial_at,
+        }
+    }
+
+    /// Whether the handshake still needs the circuit.
+    pub(super) fn is_handshake(self) -> bool {
+        matches!(self, Self::Offering { .. } | Self::Holding { .. } | Self::Answered { .. })
+    }
+}
+
+impl Attempt {
+    pub(super) fn new(circuit: ConnectionId, role: Role, number: u32, began: Instant, phase: Phase) -> Self {
+        Self {
+            circuit,
+            role,
+            number,
+            began,
+            phase,
+            everything: false,
+            sent: Vec::new(),
+            received: Vec::new(),
+            refused: Vec::new(),
+            skipped: 0,
+            rtt: None,
+        }
+    }
+
+    pub(super) fn set_received(&mut self, admitted: Admitted, skipped: usize) {
+        self.received = admitted.candidates.into_iter().map(|c| (c, CandidateOutcome::NotDialed)).collect();
+        self.refused = admitted.refused;
+        self.skipped = skipped;
+    }
+
+    pub(super) fn received(&self) -> Vec<Candidate> {
+        self.received.iter().map(|(candidate, _)| *candidate).collect()
+    }
+
+    pub(super) fn set_outcome(&mut self, candidate: &Candidate, outcome: CandidateOutcome) {
+        if let Some((_, known)) = self.received.iter_mut().find(|(c, _)| c == candidate) {
+            *known = outcome;
+        }
+    }
+
+    /// Why the peer is not direct, going by what became of its addresses.
+    pub(super) fn reason(&self, local: &Local) -> Reason {
+        let dialed: Vec<_> = self.received.iter().filter(|(_, o)| *o != CandidateOutcome::NotDialed).collect();
+        let all = |outcome| dialed.iter().all(|(_, o)| *o == outcome);
+        let any = |outcome| dialed.iter().any(|(_, o)| *o == outcome);
+        if dialed.is_empty() {
+            return if !self.refused.is_empty() {
+                Reason::Filtered
+            } else if self.sent.is_empty() {
+                Reason::NoCandidates
+            } else {
+                Reason::NoRemoteCandidates
+            };
+        }
+        let ours_depends =
+            dialed.iter().all(|(c, _)| local.mapping(c.kind, c.family()) == Mapping::Dependent);
+        if ours_depends && has_many_ports(dialed.iter().map(|(c, _)| c)) {
+            Reason::SymmetricBoth
+        } else if any(CandidateOutcome::Timeout) || any(CandidateOutcome::Pending) {
+            Reason::Timeout
+        } else if all(CandidateOutcome::Refused) {
+            Reason::Refused
+        } else if all(CandidateOutcome::Unreachable) {
+            Reason::Unreachable
+        } else {
+            Reason::DialFailed
+        }
+    }
+
+    pub(super) fn into_record(self, peer: PeerId, outcome: Outcome, now: Instant) -> Record {
+        let filtered = self.refused.into_iter().map(|addr| (addr, CandidateOutcome::Filtered));
+        Record {
+            peer,
+            circuit: self.circuit,
+            role: self.role,
+            attempt: self.number,
+            locals: Vec::new(),
+            sent: self.sent.into_iter().map(Candidate::to_multiaddr).collect(),
+            received: self
+                .received
+                .into_iter()
+                .map(|(candidate, outcome)| (candidate.to_multiaddr(), outcome))
+                .chain(filtered)
+                .map(|(addr, outcome)| CandidateRecord { addr, outcome })
+                .collect(),
+            skipped: self.skipped,
+            rtt: self.rtt,
+            took: now.saturating_duration_since(self.began),
+            outcome,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What is told of each attempt.
+
+use std::{net::SocketAddr, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+
+/// One attempt to get direct with a peer, from the first message to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The peer.
+    pub peer: PeerId,
+    /// The relayed connection over which the handshake ran.
+    pub circuit: ConnectionId,
+    /// Which side of the handshake this node was.
+    pub role: Role,
+    /// Number of the attempt, from 1, within its series of at most three.
+    pub attempt: u32,
+    /// The local sockets that the punch used, as far as they are known.
+    pub locals: Vec<SocketAddr>,
+    /// What this node offered.
+    pub sent: Vec<Multiaddr>,
+    /// What the peer offered and what became of each.
+    pub received: Vec<CandidateRecord>,
+    /// How many of the received addresses were unreadable or too many.
+    pub skipped: usize,
+    /// Round trip time over the circuit; only the initiator measures it.
+    pub rtt: Option<Duration>,
+    /// From the start of the attempt to its end.
+    pub took: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// One address of the peer in an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateRecord {
+    /// The address.
+    pub addr: Multiaddr,
+    /// What became of it.
+    pub outcome: CandidateOutcome,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer is direct over this connection.
+    Direct {
+        /// The connection.
+        connection: ConnectionId,
+        /// Whether this node's dial made it; otherwise the peer's did.
+        dialed: bool,
+    },
+    /// The peer is still relayed.
+    Failed(Reason),
+}
+
+impl Outcome {
+    /// The name in output and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Direct { .. } => "direct",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Why it failed, if it did.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Direct { .. } => None,
+            Self::Failed(reason) => Some(*reason),
+        }
+    }
+}
+
+/// The side of a DCUtR handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Opened the stream, measured the round trip, dials half of it after SYNC, in the role of a listener.
+    Initiator,
+    /// Answered, dials on SYNC.
+    Responder,
+}
+
+impl Role {
+    /// The name in output and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Initiator => "initiator",
+            Self::Responder => "responder",
+        }
+    }
+}
+
+/// What became of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CandidateOutcome {
+    /// The filters of this node, or its place in the network, forbid it.
+    Filtered,
+    /// Not dialed in this attempt.
+    NotDialed,
+    /// Dialed, and no answer yet.
+    Pending,
+    /// The connection came about here.
+    Connected,
+    /// The remote, or a firewall on the way, refused.
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// This host has no route, or no socket left, for it.
+    Unreachable,
+    /// Someone answered who is not the peer, or in no protocol we know.
+    Failed,
+}
+
+impl CandidateOutcome {
+    /// The name in output and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filtered => "filtered",
+            Self::NotDialed => "not_dialed",
+            Self::Pending => "pending",
+            Self::Connected => "connected",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Why a peer is not direct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Punching is off by configuration.
+    Disabled,
+    /// This node has no address to offer.
+    NoCandidates,
+    /// The peer offered none.
+    NoRemoteCandidates,
+    /// The peer does not speak `/libp2p/dcutr`.
+    RemoteUnsupported,
+    /// The peer, whose part it was, began no handshake.
+    RemoteSilent,
+    /// The handshake over the circuit broke off or broke the protocol.
+    HandshakeFailed,
+    /// The handshake over the circuit took too long.
+    HandshakeTimeout,
+    /// Every address of the peer was filtered.
+    Filtered,
+    /// No packet came back.
+    Timeout,
+    /// Every address refused.
+    Refused,
+    /// No address has a route from here.
+    Unreachable,
+    /// Both sides are behind NATs that map by destination.
+    SymmetricBoth,
+    /// Dialed and failed in ways that no other reason names.
+    DialFailed,
+    /// Another attempt with the same peer took its place.
+    Superseded,
+    /// The relayed connection closed before both sides dialed.
+    CircuitLost,
+    /// The peer asks more often than is answered.
+    RateLimited,
+}
+
+impl Reason {
+    /// The name in output and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::NoCandidates => "no_candidates",
+            Self::NoRemoteCandidates => "no_remote_candidates",
+            Self::RemoteUnsupported => "remote_unsupported",
+            Self::RemoteSilent => "remote_silent",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Filtered => "filtered",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::SymmetricBoth => "symmetric_both",
+            Self::DialFailed => "dial_failed",
+            Self::Superseded => "superseded",
+            Self::CircuitLost => "circuit_lost",
+            Self::RateLimited => "rate_limited",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,78 @@
+//! How a node punches, from its configuration, and what it needs of its transports.
+
+use std::{any::Any, collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use libp2p::Multiaddr;
+use p2pnode_transports::{Family, FamilyPolicy, Handle, Kind};
+
+use super::{candidates::Permit, machine::Timing};
+use crate::config;
+
+/// The active punch port of each transport and family.
+pub type PunchPorts = BTreeMap<(Kind, Family), u16>;
+
+/// Gives the addresses of `punch.advertise` at these punch ports.
+pub type Advertise = Arc<dyn Fn(&PunchPorts) -> Vec<Multiaddr> + Send + Sync>;
+
+/// How a node punches.
+#[derive(Clone)]
+pub struct Settings {
+    /// Whether it does at all.
+    pub enabled: bool,
+    /// The transports in use, best first.
+    pub kinds: Vec<Kind>,
+    /// The IP families in use.
+    pub families: FamilyPolicy,
+    /// What may be sent and dialed.
+    pub permit: Permit,
+    /// What is offered besides what was observed.
+    pub advertise: Advertise,
+    /// How long things take.
+    pub timing: Timing,
+}
+
+impl Settings {
+    /// What the configuration says. `timing` is the default.
+    pub fn new(punch: &config::Punch, dial: &config::Dial) -> Self {
+        let permits = punch.clone();
+        let templates = punch.advertise.clone();
+        Self {
+            enabled: punch.enabled,
+            kinds: [(Kind::Quic, dial.quic), (Kind::Tcp, dial.tcp)].iter().filter(|k| k.1).map(|k| k.0).collect(),
+            families: dial.family,
+            permit: Arc::new(move |addr| permits.permits(addr)),
+            advertise: Arc::new(move |ports| {
+                let at_port = |t: &config::AdvertiseTemplate| Some(t.with_port(*ports.get(&(t.kind(), t.family()))?));
+                templates.iter().filter_map(at_port).collect()
+            }),
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// What punching needs of the transports.
+pub trait Ports: Send + Sync + 'static {
+    /// The active punch ports.
+    fn punch_ports(&self) -> PunchPorts;
+
+    /// Announces a punch to these addresses. While what is returned lives, a connection that one of them makes to us
+    /// completes the dial that waits for it, in that dial's role.
+    fn expect_punch(&self, addrs: &[Multiaddr]) -> Box<dyn Any + Send>;
+
+    /// The local socket of the latest dial to this address that succeeded, if it is known.
+    fn local_socket(&self, addr: &Multiaddr) -> Option<SocketAddr>;
+}
+
+impl Ports for Handle {
+    fn punch_ports(&self) -> PunchPorts {
+        Handle::punch_ports(self)
+    }
+
+    fn expect_punch(&self, addrs: &[Multiaddr]) -> Box<dyn Any + Send> {
+        Box::new(Handle::expect_punch(self, addrs))
+    }
+
+    fn local_socket(&self, addr: &Multiaddr) -> Option<SocketAddr> {
+        self.sockets(addr).map(|sockets| sockets.local)
+    }
+}
