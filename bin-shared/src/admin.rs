@@ -13,7 +13,9 @@ use axum::{
     serve::Listener,
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::signals::{Shutdown, Trigger};
 
 /// What is still missing before work can be given to this process. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -141,6 +143,35 @@ where
             let _ = end.wait_for(|ended| *ended).await;
             tokio::time::sleep(GRACE).await;
         } => Ok(()),
+    }
+}
+
+/// An admin server that runs as a task of its own, or none.
+#[derive(Debug)]
+pub struct Server(Option<(Trigger, JoinHandle<io::Result<()>>)>);
+
+impl Server {
+    /// Binds `address`, if there is one, and serves `health` on it.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the address and the remedy.
+    pub async fn start(address: Option<SocketAddr>, health: Health) -> Result<Self, BindError> {
+        let Some(address) = address else { return Ok(Self(None)) };
+        let listener = bind(address).await?;
+        let (trigger, shutdown) = Shutdown::pair();
+        let server = tokio::spawn(serve(listener, router(health), shutdown.requested()));
+        Ok(Self(Some((trigger, server))))
+    }
+
+    /// Ends the server once what is under way is answered.
+    pub async fn stop(self) {
+        let Some((trigger, server)) = self.0 else { return };
+        trigger.trigger();
+        match server.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "admin HTTP ended early"),
+            Err(error) => tracing::warn!(%error, "admin HTTP failed"),
+        }
     }
 }
 

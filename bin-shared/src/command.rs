@@ -48,7 +48,7 @@ pub enum Common {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
+    /// Print the manual
     Man,
 }
 
@@ -149,9 +149,11 @@ impl Common {
                 print(&String::from_utf8_lossy(&script))?;
             }
             Self::Man => {
-                let mut page = Vec::new();
-                clap_mangen::Man::new(P::command()).render(&mut page)?;
-                print(&String::from_utf8_lossy(&page))?;
+                let mut command = P::command().disable_help_subcommand(true);
+                command.build();
+                let mut pages = Vec::new();
+                manual(&command, &mut pages)?;
+                print(&String::from_utf8_lossy(&pages))?;
             }
         }
         Ok(Exit::Success)
@@ -197,6 +199,15 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
     })
+}
+
+/// The manual pages of `command` and of its subcommands, one after the other, which `man` takes as one.
+fn manual(command: &clap::Command, pages: &mut Vec<u8>) -> io::Result<()> {
+    clap_mangen::Man::new(command.clone()).render(pages)?;
+    for subcommand in command.get_subcommands() {
+        manual(subcommand, pages)?;
+    }
+    Ok(())
 }
 
 /// The parser's message up to its usage section, as one line that ends with the remedy.

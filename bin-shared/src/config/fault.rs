@@ -56,7 +56,7 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong, told on one line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-#[error("{place}: {}{problem}", .key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
+#[error("{place}: {}{problem}", self.named_key())]
 pub struct Fault {
     /// Where it stands.
     pub place: Place,
@@ -74,43 +74,83 @@ impl Fault {
             problem,
         }
     }
+
+    /// The key, where the place does not name it: flags and variables do.
+    fn named_key(&self) -> String {
+        match (&self.place, &self.key) {
+            (Place::Default | Place::File { .. }, Some(key)) => format!("{key}: "),
+            _ => String::new(),
+        }
+    }
 }
 
-/// Everything that is wrong with a configuration, in the order in which it is read; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+/// Everything that is wrong with a configuration, in the order of the sources and of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    faults: Vec<Fault>,
+    /// How many there are besides.
+    unlisted: usize,
+}
 
 impl Faults {
+    /// With this many faults a file is no configuration, and each costs a reading of the file to find its line.
+    const MOST: usize = 64;
+
+    /// Notes a fault; of many, only that there are more.
+    pub(super) fn note(
+        &mut self,
+        place: impl FnOnce() -> Place,
+        key: Option<String>,
+        problem: String,
+    ) {
+        if self.faults.len() == Self::MOST {
+            self.unlisted += 1;
+            return;
+        }
+        let place = place();
+        self.faults.push(Fault {
+            place,
+            key,
+            problem,
+        });
+    }
+
     /// `Err` if there is any fault.
-    pub(super) fn check(mut faults: Vec<Fault>) -> Result<(), Self> {
-        if faults.is_empty() {
+    pub(super) fn check(mut self) -> Result<(), Self> {
+        if self.faults.is_empty() {
             return Ok(());
         }
-        faults.sort();
-        faults.dedup();
-        Err(Self(faults))
+        self.faults.sort();
+        self.faults.dedup();
+        Err(self)
     }
 
     /// The faults.
     #[must_use]
     pub fn as_slice(&self) -> &[Fault] {
-        &self.0
+        &self.faults
     }
 }
 
 impl From<Fault> for Faults {
     fn from(fault: Fault) -> Self {
-        Self(vec![fault])
+        Self {
+            faults: vec![fault],
+            unlisted: 0,
+        }
     }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, fault) in self.faults.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
             write!(f, "{fault}")?;
+        }
+        if self.unlisted > 0 {
+            write!(f, "\n{} more faults; is this the right file?", self.unlisted)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{
     document::{Document, Node, Value},
-    fault::{Fault, Faults, Place},
+    fault::{Faults, Place},
     kind::{Form, Kind},
     quote, shape,
 };
@@ -74,7 +74,7 @@ pub fn load<C>(
     let mut reader = Reader::new(program, sources);
     let config = read(&mut reader);
     shape::check(&mut reader);
-    Faults::check(reader.faults)?;
+    reader.faults.check()?;
     Ok(Loaded {
         config,
         values: reader.values,
@@ -90,7 +90,7 @@ pub struct Reader<'a> {
     scope: Scope<'a>,
     pub(super) keys: Vec<Key>,
     pub(super) values: Vec<Taken>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Faults,
 }
 
 /// What is known about a key without any source.
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
             },
             keys: Vec::new(),
             values: Vec::new(),
-            faults: Vec::new(),
+            faults: Faults::default(),
         }
     }
 
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
             Err(problem) => {
                 // A value that is there and wrong has its fault already.
                 if self.given(key, false).is_empty() {
-                    self.note(Place::Default, key, problem);
+                    self.note(|| Place::Default, key, problem);
                 }
                 None
             }
@@ -210,7 +210,8 @@ impl<'a> Reader<'a> {
         self.describe(key, doc, kind, false, true, None);
         let value = self.take_one(key, kind);
         if value.is_none() && self.given(key, false).is_empty() {
-            let place = match (self.scope.node, &self.sources.file) {
+            let (node, file) = (self.scope.node, &self.sources.file);
+            let place = || match (node, file) {
                 (Some(node), Some(file)) => file.place(node.id),
                 _ => Place::Default,
             };
@@ -289,11 +290,8 @@ impl<'a> Reader<'a> {
                 };
                 let path = join(&join(&outer.path, key), text);
                 if let (Err(problem), Some(file)) = (name(text), &self.sources.file) {
-                    self.faults.push(Fault {
-                        place: file.place(entry.id),
-                        key: Some(join(&outer.path, key)),
-                        problem,
-                    });
+                    let key = join(&outer.path, key);
+                    self.faults.note(|| file.place(entry.id), Some(key), problem);
                 }
                 let described = self.keys.len();
                 self.scope = enter(path, Some(node));
@@ -337,25 +335,19 @@ impl<'a> Reader<'a> {
             (Origin::Node { items, .. }, Some(item)) => items.get(item).copied(),
             _ => None,
         };
-        let place = origin.place(node, self.sources.file.as_ref());
-        self.note(place, key, problem);
+        let file = self.sources.file.as_ref();
+        self.note(|| origin.place(node, file), key, problem);
     }
 
     /// Notes a fault of a command-line argument that is no key.
     pub fn argument(&mut self, argument: &str, problem: String) {
-        self.faults.push(Fault {
-            place: Place::Flag(argument.to_owned()),
-            key: None,
-            problem,
-        });
+        let place = || Place::Flag(argument.to_owned());
+        self.faults.note(place, None, problem);
     }
 
-    fn note(&mut self, place: Place, key: &str, problem: String) {
-        self.faults.push(Fault {
-            place,
-            key: Some(join(&self.scope.path, key)),
-            problem,
-        });
+    fn note(&mut self, place: impl FnOnce() -> Place, key: &str, problem: String) {
+        let key = join(&self.scope.path, key);
+        self.faults.note(place, Some(key), problem);
     }
 
     fn took(&mut self, key: &str, value: Json, origin: Origin) {
@@ -453,8 +445,7 @@ impl<'a> Reader<'a> {
             return Some((origin, values));
         }
         for (node, problem) in faults {
-            let place = origin.place(node, file);
-            self.note(place, key, problem);
+            self.note(|| origin.place(node, file), key, problem);
         }
         None
     }

@@ -4,36 +4,33 @@ use std::collections::BTreeSet;
 
 use super::{
     document::{Document, Node, Value},
-    fault::{Fault, Place},
-    quote,
+    fault::{Faults, Place},
     reader::{Key, Reader, join, variable},
 };
 
 /// Notes every fault of shape of the file, and variables that look like a slip of the pen.
 pub(super) fn check(reader: &mut Reader<'_>) {
-    let mut faults = Vec::new();
     if let Some(document) = &reader.sources.file {
         let shape = Shape {
             document,
             keys: &reader.keys,
-            faults: &mut faults,
+            faults: &mut reader.faults,
         };
-        shape.section(&document.root);
+        shape.check();
     }
-    faults.extend(misspelt_variables(reader));
-    reader.faults.append(&mut faults);
+    misspelt_variables(reader);
 }
 
 struct Shape<'a> {
     document: &'a Document,
     keys: &'a [Key],
-    faults: &'a mut Vec<Fault>,
+    faults: &'a mut Faults,
 }
 
 impl Shape<'_> {
-    fn section(mut self, root: &Node) {
+    fn check(mut self) {
         // (node, path as written, pattern)
-        let mut sections = vec![(root, String::new(), String::new())];
+        let mut sections = vec![(&self.document.root, String::new(), String::new())];
         while let Some((node, path, pattern)) = sections.pop() {
             let entries = match &node.value {
                 Value::Null => continue,
@@ -91,11 +88,9 @@ impl Shape<'_> {
     }
 
     fn note(&mut self, node: &Node, path: &str, problem: String) {
-        self.faults.push(Fault {
-            place: self.document.place(node.id),
-            key: (!path.is_empty()).then(|| path.to_owned()),
-            problem,
-        });
+        let key = (!path.is_empty()).then(|| path.to_owned());
+        let place = || self.document.place(node.id);
+        self.faults.note(place, key, problem);
     }
 }
 
@@ -140,7 +135,7 @@ fn unknown(keys: &[Key], pattern: &str, path: &str, name: &str) -> String {
     format!("is no key; the keys here are {}", siblings.join(", "))
 }
 
-fn misspelt_variables(reader: &Reader<'_>) -> Vec<Fault> {
+fn misspelt_variables(reader: &mut Reader<'_>) {
     let known: Vec<String> = reader
         .keys
         .iter()
@@ -150,18 +145,15 @@ fn misspelt_variables(reader: &Reader<'_>) -> Vec<Fault> {
         .chain([variable(reader.program, "config")])
         .collect();
     let prefix = format!("{}_", reader.program.env);
-    let names = reader.sources.env.keys();
-    names
-        .filter(|name| name.starts_with(&prefix) && !known.contains(name))
-        .filter_map(|name| {
-            let near = nearest(name, known.iter().map(String::as_str))?;
-            Some(Fault {
-                place: Place::Env(name.clone()),
-                key: None,
-                problem: format!("{} sets no key; did you mean {near}?", quote(name)),
-            })
-        })
-        .collect()
+    for name in reader.sources.env.keys() {
+        if !name.starts_with(&prefix) || known.contains(name) {
+            continue;
+        }
+        if let Some(near) = nearest(name, known.iter().map(String::as_str)) {
+            let problem = format!("sets no key; did you mean {near}?");
+            reader.faults.note(|| Place::Env(name.clone()), None, problem);
+        }
+    }
 }
 
 /// The name that `wrong` was most likely meant to be.
