@@ -32,12 +32,18 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
         Command::Run(args) => {
-            let sources = cli.global.sources(&PROGRAM, args.flags(cli.global.flags()))?;
+            let sources = cli
+                .global
+                .sources(&PROGRAM, args.flags(cli.global.flags()))?;
             let mut config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
             logging::init(&config.log.level, config.log.format)?;
             let key = identity::load_or_create(&config.key_file)?;
             leave_out_missing_family(&mut config);
-            let format = if args.json { Format::Json } else { Format::Text };
+            let format = if args.json {
+                Format::Json
+            } else {
+                Format::Text
+            };
             command::block_on(async {
                 let shutdown = Shutdown::on_signals()?;
                 run(&key, &config, format, shutdown.requested()).await?;
@@ -51,7 +57,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
 fn leave_out_missing_family(config: &mut Config) {
     if !config.listen.given && UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_err() {
         let is_ip6 = |part: Option<Protocol<'_>>| matches!(part, Some(Protocol::Ip6(_)));
-        config.listen.addrs.retain(|addr| !is_ip6(addr.iter().next()));
+        config
+            .listen
+            .addrs
+            .retain(|addr| !is_ip6(addr.iter().next()));
         tracing::info!("this host has no IPv6; listening on IPv4 only");
     }
 }

@@ -14,8 +14,13 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, relay, swarm::SwarmEvent};
+use p2pnode_bin_shared::config::{self, Flags, Sources};
 use peer::{BehaviourEvent, until, until_with};
-use relay_node::config::{Access, Config, Limits};
+use relay_node::{
+    Format,
+    cli::RunArgs,
+    config::{Config, PROGRAM},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -28,8 +33,8 @@ const BYTES: usize = 1024 * 1024;
 
 struct Relay {
     peer: PeerId,
-    quic: Multiaddr,
-    tcp: Multiaddr,
+    quic: Option<Multiaddr>,
+    tcp: Option<Multiaddr>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -46,49 +51,39 @@ fn free_port() -> u16 {
 }
 
 fn config(port: u16) -> Config {
-    Config {
-        key: Keypair::generate_ed25519(),
-        listen: [
+    let args = RunArgs {
+        listen: vec![
             format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
             format!("/ip4/127.0.0.1/tcp/{port}"),
-        ]
-        .map(|address| address.parse().expect("a multiaddr"))
-        .to_vec(),
-        external: Vec::new(),
-        limits: Limits {
-            reservations: 0,
-            reservations_per_peer: 0,
-            reservation_duration: Duration::from_secs(3600),
-            circuits: 0,
-            circuits_per_peer: 0,
-            circuit_duration: Duration::ZERO,
-            circuit_bytes: 0,
-            connections: 0,
-            connections_per_peer: 8,
-            pending_connections: 256,
-        },
-        access: Access::default(),
-        admin: None,
-    }
+        ],
+        key: Some("unused: a test gives its key".to_owned()),
+        ..RunArgs::default()
+    };
+    let sources = Sources {
+        flags: args.flags(Flags::default()),
+        ..Sources::default()
+    };
+    config::load(&PROGRAM, &sources, Config::read)
+        .expect("a valid configuration")
+        .config
 }
 
 /// The relay is bound when this returns: its first poll binds, and on one thread it is polled before we go on.
 async fn start(config: Config) -> Relay {
-    let peer = config.key.public().to_peer_id();
+    let key = Keypair::generate_ed25519();
+    let peer = key.public().to_peer_id();
     let [quic, tcp] = ["quic-v1", "tcp"].map(|transport| {
-        let address = config
-            .listen
-            .iter()
-            .find(|address| address.to_string().contains(transport));
-        address
-            .cloned()
-            .unwrap_or_default()
-            .with(Protocol::P2p(peer))
+        let mut addresses = config.listen.addrs.iter();
+        let address = addresses.find(|address| address.to_string().contains(transport));
+        address.map(|address| address.clone().with(Protocol::P2p(peer)))
     });
     let (stop, stopped) = oneshot::channel();
-    let running = tokio::spawn(relay_node::run(config, async {
-        let _ = stopped.await;
-    }));
+    let running = tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        relay_node::run(&key, &config, Format::Text, stopped).await
+    });
     tokio::task::yield_now().await;
     Relay {
         peer,
@@ -100,6 +95,14 @@ async fn start(config: Config) -> Relay {
 }
 
 impl Relay {
+    fn quic(&self) -> &Multiaddr {
+        self.quic.as_ref().expect("it listens over QUIC")
+    }
+
+    fn tcp(&self) -> &Multiaddr {
+        self.tcp.as_ref().expect("it listens over TCP")
+    }
+
     async fn stop(self) {
         self.stop.send(()).expect("the relay runs");
         self.running.await.expect("no panic").expect("a clean end");
@@ -158,24 +161,24 @@ async fn carries(listener_over: fn(&Relay) -> &Multiaddr, dialer_over: fn(&Relay
 
 #[tokio::test]
 async fn a_circuit_over_quic_carries_more_than_the_defaults_of_libp2p() {
-    carries(|relay| &relay.quic, |relay| &relay.quic).await;
+    carries(Relay::quic, Relay::quic).await;
 }
 
 #[tokio::test]
 async fn a_circuit_over_tcp_carries_more_than_the_defaults_of_libp2p() {
-    carries(|relay| &relay.tcp, |relay| &relay.tcp).await;
+    carries(Relay::tcp, Relay::tcp).await;
 }
 
 #[tokio::test]
 async fn a_circuit_may_cross_from_tcp_to_quic() {
-    carries(|relay| &relay.quic, |relay| &relay.tcp).await;
+    carries(Relay::quic, Relay::tcp).await;
 }
 
 #[tokio::test]
 async fn peers_learn_of_a_shutdown_at_once() {
     let relay = start(config(free_port())).await;
-    let (mut quic, _) = reserve(relay.peer, &relay.quic).await;
-    let (mut tcp, _) = reserve(relay.peer, &relay.tcp).await;
+    let (mut quic, _) = reserve(relay.peer, relay.quic()).await;
+    let (mut tcp, _) = reserve(relay.peer, relay.tcp()).await;
     let stopped = tokio::spawn(relay.stop());
     let asked = Instant::now();
     for swarm in [&mut quic, &mut tcp] {
@@ -201,7 +204,7 @@ async fn a_peer_that_is_not_allowed_gets_nothing() {
     let relay = start(config).await;
     let mut stranger = peer::swarm(Keypair::generate_ed25519());
     stranger
-        .listen_on(relay.quic.clone().with(Protocol::P2pCircuit))
+        .listen_on(relay.quic().clone().with(Protocol::P2pCircuit))
         .expect("a circuit address");
     let reserved = until(&mut stranger, |event| match event {
         SwarmEvent::Behaviour(BehaviourEvent::Relay(_)) => Some(true),
@@ -217,7 +220,7 @@ async fn a_peer_that_is_not_allowed_gets_nothing() {
 async fn a_wildcard_listener_serves_without_an_external_address_being_given() {
     let port = free_port();
     let mut config = config(port);
-    config.listen = vec![
+    config.listen.addrs = vec![
         format!("/ip4/0.0.0.0/udp/{port}/quic-v1")
             .parse()
             .expect("a multiaddr"),
@@ -234,7 +237,7 @@ async fn probes_and_metrics_tell_what_the_relay_does() {
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     config.admin = Some(admin);
     let relay = start(config).await;
-    let (_swarm, _) = reserve(relay.peer, &relay.quic).await;
+    let (_swarm, _) = reserve(relay.peer, relay.quic()).await;
     let ready = get(admin, "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     let metrics = get(admin, "/metrics").await;
@@ -255,10 +258,7 @@ async fn get(admin: SocketAddr, path: &str) -> String {
 async fn an_occupied_port_is_an_error_that_names_the_address() {
     let port = free_port();
     let held = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).expect("free");
-    let error = relay_node::run(config(port), std::future::pending())
-        .await
-        .expect_err("occupied")
-        .to_string();
+    let error = refused(&config(port)).await;
     assert!(
         error.contains(&format!("/ip4/127.0.0.1/udp/{port}/quic-v1")) && error.contains("in use"),
         "{error}"
@@ -267,10 +267,7 @@ async fn an_occupied_port_is_an_error_that_names_the_address() {
     drop(held);
 
     let held = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("free");
-    let error = relay_node::run(config(port), std::future::pending())
-        .await
-        .expect_err("occupied")
-        .to_string();
+    let error = refused(&config(port)).await;
     assert!(
         error.contains(&format!("/ip4/127.0.0.1/tcp/{port}")) && error.contains("in use"),
         "{error}"
@@ -280,19 +277,19 @@ async fn an_occupied_port_is_an_error_that_names_the_address() {
 
 #[tokio::test]
 async fn two_relays_cannot_share_a_tcp_port() {
-    let mut first = config(free_port());
-    first.listen.remove(0);
-    let second = first.clone();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(relay_node::run(first, async {
-        let _ = stopped.await;
-    }));
-    tokio::task::yield_now().await;
-    let error = relay_node::run(second, std::future::pending())
-        .await
-        .expect_err("occupied")
-        .to_string();
+    let mut config = config(free_port());
+    config.listen.addrs.remove(0);
+    let first = start(config.clone()).await;
+    let error = refused(&config).await;
     assert!(error.contains("in use"), "{error}");
-    stop.send(()).expect("it runs");
-    running.await.expect("no panic").expect("a clean end");
+    first.stop().await;
+}
+
+/// Why a relay with that configuration does not start.
+async fn refused(config: &Config) -> String {
+    let key = Keypair::generate_ed25519();
+    let error = relay_node::run(&key, config, Format::Text, std::future::pending())
+        .await
+        .expect_err("refused");
+    error.to_string()
 }

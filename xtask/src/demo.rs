@@ -1,14 +1,21 @@
 //! `cargo xtask demo`: the main job, live.
 
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::{
+    env,
+    process::{ExitCode, ExitStatus, Stdio},
+};
 
 use anyhow::{Context as _, Result};
-use p2pnode_tests::nat::NatKind;
+use p2pnode_tests::{
+    nat::NatKind,
+    pair::{self, Pair},
+};
 use tokio::process::Command;
 
 use crate::{
     cargo::{self, Build},
     child::{Node, Relay},
+    tools,
 };
 
 /// A relay and two nodes on loopback.
@@ -43,8 +50,47 @@ pub(crate) fn on_loopback() -> Result<ExitCode> {
 }
 
 /// The same, each node behind a NAT of the lab.
-pub(crate) fn between_nats(nats: (NatKind, NatKind)) -> Result<ExitCode> {
-    todo!("{nats:?}")
+///
+/// In a process of its own, which enters the lab's sandbox and cannot leave it.
+pub(crate) fn between_nats((a, b): (NatKind, NatKind)) -> Result<ExitCode> {
+    tools::provide()?;
+    let bins = cargo::build(Build::Dev)?;
+    let this = env::current_exe().context("path of this executable")?;
+    let status = std::process::Command::new(this)
+        .args(["demo-in-lab", a.name(), b.name()])
+        .env("P2PNODE_BIN", bins.p2pnode)
+        .env("RELAY_NODE_BIN", bins.relay_node)
+        .status()
+        .context("the lab cannot be started")?;
+    Ok(code(status))
+}
+
+/// The part of [`between_nats`] inside the sandbox.
+pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
+    runtime()?.block_on(async {
+        println!("building the networks");
+        let mut peers = Pair::new(format!("demo-{a}-{b}"), a, b)
+            .watched()
+            .start()
+            .await?;
+        println!(
+            "listener  {}, behind {b}, reachable over the relay only",
+            peers.b_id
+        );
+        println!("dialer    behind {a}\n");
+        let dial = peers.dial().await?;
+        println!("\nwhat left the NATs, as captured on their outside:");
+        for flow in peers.flows().await? {
+            println!("  {flow}");
+        }
+        peers.verify_range().await?;
+        println!(
+            "every packet left its node from a port of {}",
+            pair::range()
+        );
+        peers.lab.succeeded();
+        Ok(u8::try_from(dial.code).map_or(ExitCode::FAILURE, ExitCode::from))
+    })
 }
 
 /// The exit code of the dial is ours.

@@ -51,6 +51,9 @@ enum Command {
     /// A process of its own, as it cannot leave the user namespace that it enters.
     #[command(hide = true)]
     CheckLab,
+    /// The part of `demo --nat` that runs in the lab.
+    #[command(hide = true)]
+    DemoInLab { a: NatKind, b: NatKind },
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { nat: Some(nats) } => demo::between_nats(nats),
         Command::Test { harness } => test::run(&harness),
         Command::Bench { bench } => bench::run(bench),
+        Command::DemoInLab { a, b } => {
+            // Before anything starts a thread.
+            sandbox::enter()?;
+            demo::in_lab(a, b)
+        }
         Command::CheckLab => {
             sandbox::enter()?;
             sandbox::check()?;
