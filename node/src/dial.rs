@@ -16,6 +16,7 @@ use crate::{
     metrics::Metrics,
     node::{self, Manner},
     output::Printer,
+    readiness,
 };
 
 /// Time between two pings: a dial is watched by a person, and `--count` counts in seconds.
@@ -39,7 +40,7 @@ pub async fn dial(
     let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: it is the other side that is called.
     let manner = Manner { reservations: 0, ping_interval: PING_INTERVAL };
-    let node = node::start(keypair, config, &manner, Metrics::default(), async {
+    let node = node::start(keypair, config, &manner, Metrics::default(), readiness::new(), async {
         // An error says that this function is gone, which is the same wish.
         let _ = stopped.await;
     })?;

@@ -58,13 +58,14 @@ fn circuit_refusal(error: &ConnectError) -> String {
 
 /// The causes of an error, outermost first. An `io::Error` hides the error it carries from `source`; this does not.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => {
-            let inner: &(dyn Error + 'static) = inner;
-            Some(inner)
-        }
+    std::iter::successors(Some(error), |error| cause(*error))
+}
+
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(carried) => Some(carried),
         None => error.source(),
-    })
+    }
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

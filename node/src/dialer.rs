@@ -38,7 +38,8 @@ pub struct Request {
     pub until: Until,
     /// How long to try.
     pub timeout: Duration,
-    /// Pings to send over the final path before the result.
+    /// Pings to report over the final path before the result. The result waits for one in any case: a path is only called
+    /// what it is once something came back over it.
     pub pings: u32,
 }
 
@@ -255,10 +256,12 @@ impl Dialer {
     pub fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
         let kind = best.kind;
         self.path = Some(best);
-        if self.pinged < self.request.pings && self.is_content() {
+        if self.is_content() {
             self.pinged += 1;
             self.deadline = now + self.request.timeout;
-            self.actions.push_back(Action::Tell(Event::Ping { seq: self.pinged, rtt, kind }));
+            if self.pinged <= self.request.pings {
+                self.actions.push_back(Action::Tell(Event::Ping { seq: self.pinged, rtt, kind }));
+            }
         }
     }
 
@@ -284,7 +287,7 @@ impl Dialer {
             self.awaiting_handshake = None;
             self.settled = Some("remote_unsupported".to_owned());
         }
-        if self.is_content() && self.pinged >= self.request.pings {
+        if self.is_content() && self.pinged >= self.request.pings.max(1) {
             return self.finish(now);
         }
         let exhausted = self.path.is_none()
@@ -400,6 +403,7 @@ mod tests {
         dialer.handle_relay_ready(relay);
         dialer.handle_connected(relayed.clone(), relayed, now);
         dialer.handle_gave_up("symmetric_both".to_owned());
+        dialer.handle_ping(Duration::from_millis(9), path(PathKind::Relayed, Some(relay)), now);
         let told = drain(&mut dialer, now);
         let outcome = result(&told).unwrap();
         assert_eq!((outcome.outcome, outcome.reason.as_deref()), (Reached::Relayed, Some("symmetric_both")));
@@ -414,6 +418,8 @@ mod tests {
         assert!(result(&drain(&mut dialer, now)).is_none());
         let at = dialer.next_deadline().unwrap();
         assert_eq!(at - now, HANDSHAKE_WAIT);
+        assert!(result(&drain(&mut dialer, at)).is_none());
+        dialer.handle_ping(Duration::from_millis(9), path(PathKind::Relayed, Some(relay)), at);
         let told = drain(&mut dialer, at);
         assert_eq!(result(&told).unwrap().reason.as_deref(), Some("remote_unsupported"));
     }
@@ -445,7 +451,8 @@ mod tests {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut dialer = Dialer::new(request(Until::Connected, 0), [relay], true, now);
         let relayed = path(PathKind::Relayed, Some(relay));
-        dialer.handle_connected(relayed.clone(), relayed, now);
+        dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+        dialer.handle_ping(Duration::from_millis(9), relayed, now);
         let told = drain(&mut dialer, now);
         let outcome = result(&told).unwrap();
         assert_eq!((outcome.outcome, &outcome.reason), (Reached::Relayed, &None));

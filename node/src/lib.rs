@@ -4,6 +4,8 @@
 //! machines: `relays`, `dialer`, `peers` and `punch`. See `ARCHITECTURE.md`.
 
 mod behaviour;
+pub mod cli;
+pub mod command;
 pub mod config;
 mod dial;
 mod dial_error;
@@ -11,12 +13,14 @@ pub mod dialer;
 pub mod event;
 mod event_loop;
 mod handle;
+mod interfaces;
 mod metrics;
 mod node;
 mod observers;
 pub mod output;
 pub mod peers;
 pub mod punch;
+mod readiness;
 pub mod relays;
 mod run;
 mod swarm;

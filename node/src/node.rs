@@ -6,6 +6,7 @@ use std::{
 };
 
 use libp2p::identity::Keypair;
+use p2pnode_bin_shared::admin::Readiness;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
@@ -44,6 +45,7 @@ pub(crate) fn start(
     config: &Config,
     manner: &Manner,
     metrics: Metrics,
+    readiness: Readiness,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
     let started = Instant::now();
@@ -51,7 +53,7 @@ pub(crate) fn start(
     let ports: Vec<String> = sockets.punch_ports().iter().map(|((kind, family), port)| format!("{kind}/{family} {port}")).collect();
     tracing::info!(peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let (handle, commands) = Handle::channel();
-    let (observers, events) = Observers::new(metrics);
+    let (observers, events) = Observers::new(metrics, readiness, !config.listen.is_empty());
     let peers = PeerTable::new(config.dial.family);
     let relays = RelayKeeper::new(&config.relays, manner.reservations, started);
     let event_loop = EventLoop::new(swarm, sockets, peers, relays, config.punch.enabled, observers, started);

@@ -1,9 +1,11 @@
 //! `p2pnode run`: a node that stays.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
+use p2pnode_bin_shared::admin::{self, Health};
+use prometheus_client::registry::Registry;
 
 use crate::{
     config::Config,
@@ -11,6 +13,7 @@ use crate::{
     metrics::Metrics,
     node::{self, Manner},
     output::Printer,
+    readiness,
 };
 
 /// Time between two pings of a connection.
@@ -28,8 +31,13 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let readiness = readiness::new();
+    let health = Health { readiness: readiness.clone(), metrics: Arc::new(registry) };
+    let admin = admin::Server::start(config.admin, health).await?;
     let manner = Manner { reservations: config.reservations, ping_interval: PING_INTERVAL };
-    let mut node = node::start(keypair, config, &manner, metrics, shutdown)?;
+    let mut node = node::start(keypair, config, &manner, metrics, readiness, shutdown)?;
     printer.print(&Event::Started { peer_id: keypair.public().to_peer_id(), port_range: config.dial.port_range }).context("cannot write to stdout")?;
     while let Some(event) = node.events.recv().await {
         // A node serves peers, not its stdout: if that is closed it goes on.
@@ -37,5 +45,7 @@ pub async fn run(
             break;
         }
     }
-    node.task.await.context("the event loop panicked; please report this with the log")
+    node.task.await.context("the event loop panicked; please report this with the log")?;
+    admin.stop().await;
+    Ok(())
 }

@@ -2,8 +2,7 @@
 
 use std::{io, time::Duration};
 
-use anyhow::Context as _;
-use libp2p::{Multiaddr, Swarm, TransportError, identity::Keypair, swarm};
+use libp2p::{Multiaddr, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm};
 
 use crate::{behaviour::Behaviour, config::Config, dial_error, punch, transport};
 
@@ -19,7 +18,9 @@ pub(crate) fn build(
 ) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle)> {
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
-    let punch = punch::Behaviour::new(local, punch_settings(config), parts.sockets.clone());
+    let mut punch = punch::Behaviour::new(local, punch::Settings::new(&config.punch, &config.dial), parts.sockets.clone());
+    let relays: Vec<Multiaddr> = config.relays.iter().map(|relay| relay.addr.clone().with(Protocol::P2p(relay.peer))).collect();
+    punch.set_relays(&relays);
     // Who may connect: the relays are part of the configuration and need no second mention.
     let mut allowed = config.access.clone();
     if !allowed.is_empty() {

@@ -99,6 +99,7 @@ impl EventLoop {
     }
 
     pub(super) fn on_dial_error(&mut self, id: ConnectionId, error: &DialError) {
+        self.observers.touch();
         let reason = dial_error::describe(error);
         let t = self.t();
         match self.purposes.remove(&id) {

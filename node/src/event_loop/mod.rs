@@ -10,6 +10,7 @@ mod relay_client;
 use std::{
     collections::{HashMap, HashSet},
     future::Future,
+    io,
     time::{Duration, Instant},
 };
 
@@ -29,6 +30,7 @@ use crate::{
     dialer::{self, Dialer},
     event::Event,
     handle::Command,
+    interfaces::Interfaces,
     observers::Observers,
     peers::PeerTable,
     relays::{self, RelayKeeper},
@@ -51,6 +53,7 @@ pub(crate) struct EventLoop {
     /// Pings in a row that failed, by connection.
     missed_pings: HashMap<ConnectionId, u32>,
     punches: bool,
+    interfaces: Interfaces,
     observers: Observers,
     started: Instant,
 }
@@ -96,6 +99,7 @@ impl EventLoop {
             trusted,
             missed_pings: HashMap::new(),
             punches,
+            interfaces: Interfaces::watch(),
             observers,
             started,
         }
@@ -114,6 +118,7 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
+                changed = self.interfaces.changed() => self.on_interfaces(changed),
                 () = sleep_until(wake) => {}
                 () = &mut shutdown => break,
             }
@@ -156,6 +161,16 @@ impl EventLoop {
                 }
                 self.dials.push(Dial { dialer, reports });
             }
+        }
+    }
+
+    fn on_interfaces(&mut self, changed: io::Result<()>) {
+        match changed {
+            Ok(()) => {
+                let addresses = self.interfaces.at(&self.sockets.punch_ports());
+                self.swarm.behaviour_mut().punch.set_interfaces(&addresses);
+            }
+            Err(error) => tracing::warn!(%error, "the watch of the network interfaces reported an error"),
         }
     }
 
