@@ -19,6 +19,7 @@ pub mod node;
 pub mod packet;
 pub mod pair;
 pub mod probe;
+pub mod relay;
 pub mod sandbox;
 
 /// Enters the sandbox of the lab before the test harness starts its threads.

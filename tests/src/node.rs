@@ -34,12 +34,14 @@ use crate::artifacts::Artifacts;
 const QUOTED_LINES: usize = 15;
 const QUOTED_BYTES: u64 = 16 * 1024;
 
-/// One JSON line of a node.
+/// One line of a node's stdout.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// When it was read.
     pub at: Instant,
-    /// The object.
+    /// The line.
+    pub line: String,
+    /// The object, if it is JSON, else null.
     pub json: Value,
 }
 
@@ -202,26 +204,19 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits for the first event after the first `skip` ones that `wanted` accepts.
+    /// Waits until `look` finds what it looks for in the events so far.
     ///
     /// # Errors
     ///
-    /// When it does not come `within` that time, or the process ends before; with the end of its log.
-    pub async fn event_after(&self, skip: usize, what: &str, within: Duration, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
+    /// When that does not come `within` that time, or the process ends before; with the end of its log.
+    pub async fn until<T>(&self, what: &str, within: Duration, look: impl Fn(&[Event]) -> Option<T>) -> Result<T> {
         let mut grown = self.lines.grown.subscribe();
-        let mut next = skip;
         let search = async {
             loop {
-                let (found, closed) = {
-                    // The state is read before the events: nothing is appended once it says closed.
-                    let closed = grown.borrow_and_update().closed;
-                    let events = self.lines.events();
-                    let found = events.iter().skip(next).find(|event| wanted(event)).cloned();
-                    next = next.max(events.len());
-                    (found, closed)
-                };
-                if let Some(event) = found {
-                    return Ok(event);
+                // The state is read before the events: nothing is appended once it says closed.
+                let closed = grown.borrow_and_update().closed;
+                if let Some(found) = look(&self.lines.events()) {
+                    return Ok(found);
                 }
                 if closed || grown.changed().await.is_err() {
                     bail!("{} ended before it printed {what}", self.name);
@@ -239,9 +234,19 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// As for [`Process::event_after`].
+    /// As for [`Process::until`].
     pub async fn event(&self, name: &str, within: Duration) -> Result<Event> {
-        self.event_after(0, &format!("{name:?}"), within, |event| event.name() == name).await
+        self.event_after(0, name, within).await
+    }
+
+    /// Waits for the first event of that name after the first `skip` events.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Process::until`].
+    pub async fn event_after(&self, skip: usize, name: &str, within: Duration) -> Result<Event> {
+        let look = |events: &[Event]| events.iter().skip(skip).find(|event| event.name() == name).cloned();
+        self.until(&format!("{name:?}"), within, look).await
     }
 
     /// Waits for its end and everything it printed.
@@ -354,10 +359,8 @@ async fn read_lines(stdout: ChildStdout, copy: PathBuf, lines: Arc<Lines>) -> Re
         let mut stdout = BufReader::new(stdout).lines();
         while let Some(line) = stdout.next_line().await? {
             copy.write_all(format!("{line}\n").as_bytes()).await?;
-            // What is no JSON stays in the copy; the test that waits for an event fails and names it.
-            if let Ok(json) = serde_json::from_str(&line) {
-                lines.push(Event { at: Instant::now(), json });
-            }
+            let json = serde_json::from_str(&line).unwrap_or(Value::Null);
+            lines.push(Event { at: Instant::now(), line, json });
         }
         copy.flush().await?;
         anyhow::Ok(())

@@ -1,0 +1,115 @@
+//! A `relay-node` on a public host of the lab.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    bins::Bins,
+    lab::{Host, Lab},
+    node::{Event, Launch, Process},
+    pair::{PATIENCE, Transport},
+};
+
+/// Where relays listen, for both transports and both families.
+pub const RELAY_PORT: u16 = 443;
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    /// Its machine.
+    pub host: Host,
+    /// Its process.
+    pub process: Process,
+    /// Its peer id.
+    pub id: String,
+    name: String,
+    runs: u32,
+}
+
+impl Relay {
+    /// Adds a public host and starts a relay on it; returns when it listens and knows its addresses.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
+        let host = lab.public_host(name).await?;
+        let process = launch(lab, bins, name, name, &host)?;
+        let id = ready(&process, &host).await?;
+        Ok(Self {
+            host,
+            process,
+            id,
+            name: name.to_owned(),
+            runs: 1,
+        })
+    }
+
+    /// Starts it anew after its end, with the same key on the same addresses.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn restart(&mut self, lab: &Lab, bins: &Bins) -> Result<()> {
+        self.runs += 1;
+        let log = format!("{}-{}", self.name, self.runs);
+        self.process = launch(lab, bins, &self.name, &log, &self.host)?;
+        let id = ready(&self.process, &self.host).await?;
+        ensure!(id == self.id, "the relay came back as {id} instead of {}", self.id);
+        Ok(())
+    }
+
+    /// Its addresses that `host` can use, over these transports.
+    #[must_use]
+    pub fn addresses(&self, host: &Host, transports: &[Transport]) -> Vec<String> {
+        self.host
+            .addresses
+            .iter()
+            .filter(|ip| host.addresses.iter().any(|own| own.is_ipv6() == ip.is_ipv6()))
+            .flat_map(|ip| transports.iter().map(|transport| format!("{}/p2p/{}", multiaddr(*ip, *transport), self.id)))
+            .collect()
+    }
+}
+
+fn launch(lab: &Lab, bins: &Bins, name: &str, log: &str, host: &Host) -> Result<Process> {
+    let mut args = vec!["run".to_owned()];
+    for ip in &host.addresses {
+        let any = if ip.is_ipv4() { "/ip4/0.0.0.0" } else { "/ip6/::" };
+        for transport in Transport::ALL {
+            args.extend(["--listen".to_owned(), format!("{any}/{}", suffix(transport))]);
+            args.extend(["--external".to_owned(), multiaddr(*ip, transport)]);
+        }
+    }
+    Launch::new(log, &bins.relay_node)
+        .args(args)
+        .arg("--key")
+        .arg(lab.artifacts().file(&format!("{name}.key")))
+        .start(&host.device, lab.artifacts())
+}
+
+/// Waits until it listens on every address and gives it out; returns its peer id.
+async fn ready(process: &Process, host: &Host) -> Result<String> {
+    let addresses: Vec<_> = host
+        .addresses
+        .iter()
+        .flat_map(|ip| Transport::ALL.map(|transport| format!("{}/p2p/", multiaddr(*ip, transport))))
+        .collect();
+    let look = |events: &[Event]| {
+        let told = |word: &str, address: &str| events.iter().any(|event| event.line.contains(word) && event.line.contains(address));
+        let all = addresses.iter().all(|address| told("listening", address) && told("external", address));
+        let (_, id) = events.first()?.line.rsplit_once("/p2p/")?;
+        all.then(|| id.chars().take_while(char::is_ascii_alphanumeric).collect())
+    };
+    process.until("all its addresses", PATIENCE, look).await
+}
+
+fn multiaddr(ip: std::net::IpAddr, transport: Transport) -> String {
+    let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
+    format!("/{family}/{ip}/{}", suffix(transport))
+}
+
+fn suffix(transport: Transport) -> String {
+    match transport {
+        Transport::Quic => format!("udp/{RELAY_PORT}/quic-v1"),
+        Transport::Tcp => format!("tcp/{RELAY_PORT}"),
+    }
+}
