@@ -63,12 +63,16 @@ impl EventLoop {
 
     fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let now = Instant::now();
-        self.purposes.remove(&id);
+        let purpose = self.purposes.remove(&id);
         let sockets = self.sockets_of(endpoint);
         self.peers.established(id, peer, endpoint, sockets, now);
+        // Every dial of this loop has a purpose; one that has none and is direct is the punch behaviour's.
+        if purpose.is_none() && endpoint.is_dialer() && !endpoint.is_relayed() {
+            self.peers.punched(id);
+        }
         let Some(path) = self.peers.path(id) else { return };
         tracing::info!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
-        if path.kind == PathKind::Direct && path.how == How::Dialed && !self.in_range(&path) {
+        if path.kind == PathKind::Direct && path.how != How::Accepted && !self.in_range(&path) {
             tracing::error!(%peer, path = %path, range = %self.sockets.range(), "a dial left from outside the range; please report this");
             self.observers.out_of_range();
         }

@@ -13,6 +13,10 @@ impl EventLoop {
         match event {
             Event::Attempt(record) => self.on_attempt(&record),
             Event::Direct { peer, connection_id, attempts } => {
+                // A direct connection that took no attempt was dialed or accepted like any other.
+                if attempts == 0 {
+                    return;
+                }
                 tracing::info!(%peer, connection = %connection_id, attempts, "punched");
                 self.peers.punched(connection_id);
                 if let Some(best) = self.best_path(&peer) {
