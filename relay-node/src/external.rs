@@ -100,6 +100,11 @@ fn stand_ins(listening: &BTreeSet<Multiaddr>) -> BTreeSet<Multiaddr> {
     }
 }
 
+/// True for an address that means nothing on another link, or on this one without the name of an interface.
+pub(crate) fn is_link_local(address: &Multiaddr) -> bool {
+    reach(address) == Some(Reach::Link)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Routed,

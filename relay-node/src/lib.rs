@@ -28,7 +28,7 @@ use p2pnode_bin_shared::{
 };
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     behaviour::Behaviour, event_loop::EventLoop, external::ExternalAddresses, ledger::Ledger,
@@ -72,6 +72,12 @@ pub async fn run(
         readiness,
         output,
     };
+    if config.external.is_empty() {
+        info!(
+            "no external address is configured: peers are told the addresses on which the relay listens; give --external if \
+             they reach it at others"
+        );
+    }
     event_loop.apply(changes);
     let served = event_loop.run(shutdown).await;
     admin.stop().await;
@@ -79,14 +85,10 @@ pub async fn run(
 }
 
 fn swarm(key: &Keypair, config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
+    let transport = p2pnode_transports::server(key)?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
-        .with_tcp(
-            Default::default(),
-            libp2p::noise::Config::new,
-            libp2p::yamux::Config::default,
-        )?
-        .with_quic()
+        .with_other_transport(|_| transport)?
         .with_behaviour(|key| Behaviour::new(key, config))?
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIMEOUT))
         .build();

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    error::Error as StdError,
     fmt, io,
     net::{IpAddr, SocketAddr},
 };
@@ -95,8 +94,8 @@ impl Port {
 
     fn holder(self) -> String {
         match self {
-            Self::Udp(port) => format!("ss -ulpn sport = {port}"),
-            Self::Tcp(port) => format!("ss -tlpn sport = {port}"),
+            Self::Udp(port) => format!("ss -ulpn sport = :{port}"),
+            Self::Tcp(port) => format!("ss -tlpn sport = :{port}"),
         }
     }
 }
@@ -165,25 +164,31 @@ impl Listeners {
     }
 }
 
-/// Tries a TCP address without SO_REUSEPORT first.
+/// Tries to bind `address` before libp2p does.
 ///
 /// libp2p's TCP listeners set SO_REUSEPORT, so a second relay of the same user would bind an occupied port without an
-/// error and take part of the connections of the first.
+/// error and take part of the connections of the first. Its QUIC transport wraps the system's error so that its number
+/// cannot be had.
 fn probe(address: &Multiaddr) -> io::Result<()> {
     let mut parts = address.iter();
-    let (ip, port): (IpAddr, u16) = match (parts.next(), parts.next()) {
-        (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => (ip.into(), port),
-        (Some(Protocol::Ip6(ip)), Some(Protocol::Tcp(port))) => (ip.into(), port),
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
         _ => return Ok(()),
     };
-    if port == 0 {
-        return Ok(());
-    }
+    let (kind, port) = match parts.next() {
+        Some(Protocol::Tcp(port)) => (Type::STREAM, port),
+        Some(Protocol::Udp(port)) => (Type::DGRAM, port),
+        _ => return Ok(()),
+    };
     let address = SocketAddr::new(ip, port);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
         // As libp2p's listeners: the wildcard of IPv6 leaves IPv4 alone.
         socket.set_only_v6(true)?;
+    }
+    if kind == Type::DGRAM {
+        return socket.bind(&address.into());
     }
     // A port that only TIME_WAIT holds is free.
     socket.set_reuse_address(true)?;
@@ -192,9 +197,7 @@ fn probe(address: &Multiaddr) -> io::Result<()> {
 }
 
 fn problem(address: &Multiaddr, error: io::Error) -> Problem {
-    let cause = os_error(&error);
-    let kind = cause.as_ref().unwrap_or(&error).kind();
-    match (kind, Port::of(address)) {
+    match (error.kind(), Port::of(address)) {
         (io::ErrorKind::AddrInUse, Some(port)) => Problem::Occupied(port),
         (io::ErrorKind::PermissionDenied, Some(port)) if port.number() < 1024 => {
             Problem::Privileged(port)
@@ -202,10 +205,8 @@ fn problem(address: &Multiaddr, error: io::Error) -> Problem {
         // The wildcard of a family that is switched off (net.ipv6.conf.all.disable_ipv6) gives this error too.
         (io::ErrorKind::AddrNotAvailable, _) if is_wildcard(address) => Problem::NoFamily,
         (io::ErrorKind::AddrNotAvailable, _) => Problem::NotOurs,
-        _ if cause.as_ref().and_then(io::Error::raw_os_error) == Some(EAFNOSUPPORT) => {
-            Problem::NoFamily
-        }
-        _ => Problem::Other(cause.unwrap_or(error)),
+        _ if error.raw_os_error() == Some(EAFNOSUPPORT) => Problem::NoFamily,
+        _ => Problem::Other(error),
     }
 }
 
@@ -220,32 +221,11 @@ fn is_wildcard(address: &Multiaddr) -> bool {
 /// Linux's number for "address family not supported by protocol", for which [`io::ErrorKind`] has no stable name.
 const EAFNOSUPPORT: i32 = 97;
 
-/// The system's error under the layers that transports put around it.
-///
-/// `io::Error::source` skips the error that it wraps, so the wrapped ones are looked into as well.
-fn os_error(error: &(dyn StdError + 'static)) -> Option<io::Error> {
-    if let Some(io) = error.downcast_ref::<io::Error>() {
-        if let Some(code) = io.raw_os_error() {
-            return Some(io::Error::from_raw_os_error(code));
-        }
-        if let Some(wrapped) = io.get_ref()
-            && let Some(found) = os_error(wrapped)
-        {
-            return Some(found);
-        }
-    }
-    os_error(error.source()?)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("layer")]
-    struct Layer(#[source] io::Error);
 
     fn address(text: &str) -> Multiaddr {
         text.parse().expect("a multiaddr")
@@ -261,18 +241,6 @@ mod tests {
     }
 
     #[test]
-    fn the_system_error_is_found_under_its_layers() {
-        let wrapped = io::Error::other(Layer(io::Error::other(Layer(
-            io::Error::from_raw_os_error(98),
-        ))));
-        assert_eq!(
-            os_error(&wrapped).and_then(|error| error.raw_os_error()),
-            Some(98)
-        );
-        assert!(os_error(&io::Error::other("no number")).is_none());
-    }
-
-    #[test]
     fn an_occupied_port_is_named_with_the_remedy() {
         let text = message(
             "/ip4/0.0.0.0/udp/443/quic-v1",
@@ -281,7 +249,7 @@ mod tests {
         assert_eq!(
             text,
             "cannot listen on /ip4/0.0.0.0/udp/443/quic-v1: UDP port 443 is in use by another process \
-             (`ss -ulpn sport = 443` names it); stop that process or give another port with --listen"
+             (`ss -ulpn sport = :443` names it); stop that process or give another port with --listen"
         );
     }
 
@@ -305,10 +273,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tcp_port_that_another_socket_holds_is_refused_by_the_probe() {
-        let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = holder.local_addr().expect("bound").port();
-        let error = probe(&address(&format!("/ip4/127.0.0.1/tcp/{port}"))).expect_err("occupied");
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    fn a_port_that_another_socket_holds_is_refused_by_the_probe() {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let tcp_port = tcp.local_addr().expect("bound").port();
+        let udp_port = udp.local_addr().expect("bound").port();
+        for taken in [
+            format!("/ip4/127.0.0.1/tcp/{tcp_port}"),
+            format!("/ip4/127.0.0.1/udp/{udp_port}/quic-v1"),
+        ] {
+            let error = probe(&address(&taken)).expect_err("occupied");
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
     }
 }

@@ -3,15 +3,21 @@
 use std::io;
 
 use libp2p::{Multiaddr, core::transport::ListenerId};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::EventLoop;
-use crate::{external::Change, readiness};
+use crate::{
+    external::{Change, is_link_local},
+    readiness,
+};
 
 impl EventLoop {
     pub(super) fn on_listening(&mut self, listener: ListenerId, address: Multiaddr) {
-        info!(%address, "listening");
-        self.written(|output| output.listening(&address));
+        debug!(%address, "listening");
+        // The lines on stdout are to be copied to peers.
+        if !is_link_local(&address) {
+            self.written(|output| output.listening(&address));
+        }
         let changes = self.external.listening(&address);
         self.listeners.up(listener, address);
         self.apply(changes);
@@ -52,16 +58,14 @@ impl EventLoop {
         for change in changes {
             match change {
                 Change::Added(address) => {
+                    debug!(%address, "external address");
                     if self.external.configured() {
-                        info!(%address, "external address");
                         self.written(|output| output.external(&address));
-                    } else {
-                        info!(%address, "external address: taken from the listener, as none is configured");
                     }
                     self.swarm.add_external_address(address);
                 }
                 Change::Removed(address) => {
-                    info!(%address, "no longer an external address");
+                    debug!(%address, "no longer an external address");
                     self.swarm.remove_external_address(&address);
                 }
             }
