@@ -32,6 +32,8 @@ mod reader;
 mod schema;
 mod shape;
 mod show;
+#[cfg(test)]
+mod tests;
 
 pub use document::Document;
 pub use fault::{Fault, Faults, Place};
