@@ -1,1 +1,7 @@
+//! Two machines under virtual time, over a network that delays, loses and reorders.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
+
+mod hostile;
+mod pair;
+mod sim;

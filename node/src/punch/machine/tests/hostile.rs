@@ -1,0 +1,249 @@
+//! A peer that does as it likes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::{Family, FamilyPolicy, Kind};
+use proptest::prelude::*;
+
+use crate::punch::{
+    address::Candidate,
+    candidates::{MAX_CANDIDATES, Observation, Policy},
+    machine::{Action, DialId, Established, HandshakeError, Machine, Side, Timing},
+    record::{CandidateOutcome, Role},
+    wire::Addresses,
+};
+
+fn machine() -> Machine {
+    let policy = Policy {
+        kinds: vec![Kind::Quic, Kind::Tcp],
+        families: FamilyPolicy::Auto,
+        permit: Arc::new(|_| true),
+        advertise: Arc::new(Vec::new),
+    };
+    Machine::new(PeerId::random(), true, policy, Timing::default(), 1)
+}
+
+fn observation() -> Observation {
+    Observation {
+        addr: "/ip4/198.51.100.7/udp/40000/quic-v1".parse().unwrap(),
+        by: PeerId::random(),
+        connection: ConnectionId::new_unchecked(1),
+        kind: Kind::Quic,
+        family: Family::Ip4,
+    }
+}
+
+fn drain(machine: &mut Machine) -> Vec<Action> {
+    std::iter::from_fn(|| machine.poll_action()).collect()
+}
+
+fn candidates(count: u8) -> Addresses {
+    let addrs = (0..count).map(|n| format!("/ip4/203.0.113.{n}/udp/5000/quic-v1").parse().unwrap());
+    addrs.collect::<Vec<Multiaddr>>().into()
+}
+
+#[test]
+fn a_peer_that_asks_without_end_gets_eight_rounds_of_eight_addresses_a_minute() {
+    let mut machine = machine();
+    let (peer, start) = (PeerId::random(), Instant::now());
+    machine.handle_observed(&observation(), start);
+    let mut dialed = 0;
+    for round in 0..600 {
+        let now = start + Duration::from_millis(100 * round);
+        let circuit = ConnectionId::new_unchecked(100 + round as usize);
+        machine.handle_relayed(peer, circuit, Side::Dialer, now);
+        machine.handle_connect(peer, circuit, candidates(16), now);
+        machine.handle_sync(peer, circuit, now);
+        for action in drain(&mut machine) {
+            if let Action::Dial { addrs, .. } = action {
+                assert!(addrs.len() <= MAX_CANDIDATES);
+                dialed += addrs.len();
+            }
+        }
+    }
+    assert!(dialed <= 8 * MAX_CANDIDATES, "{dialed} addresses in a minute");
+    assert!(dialed > 0);
+}
+
+#[test]
+fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
+    let mut machine = machine();
+    let (peer, relay, now) = (PeerId::random(), PeerId::random(), Instant::now());
+    machine.handle_observed(&observation(), now);
+    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}").parse().unwrap()]);
+    let circuit = ConnectionId::new_unchecked(100);
+    machine.handle_relayed(peer, circuit, Side::Dialer, now);
+    let listed: Vec<Multiaddr> = [
+        "/ip4/127.0.0.1/udp/53/quic-v1",
+        "/ip6/::1/tcp/22",
+        "/ip4/0.0.0.0/tcp/1",
+        "/ip4/224.0.0.1/udp/5353/quic-v1",
+        "/ip4/255.255.255.255/udp/9/quic-v1",
+        "/ip6/fe80::1/tcp/22",
+        "/ip4/169.254.169.254/tcp/80",
+        "/ip4/203.0.113.10/udp/443/quic-v1",
+        "/ip4/203.0.113.10/tcp/443",
+        "/ip4/198.51.100.7/udp/40000/quic-v1",
+        "/ip4/192.0.2.1/udp/7/quic-v1",
+    ]
+    .iter()
+    .map(|text| text.parse().unwrap())
+    .collect();
+    machine.handle_connect(peer, circuit, listed.into(), now);
+    machine.handle_sync(peer, circuit, now);
+    let dialed: Vec<_> =
+        drain(&mut machine).into_iter().filter_map(|a| if let Action::Dial { addrs, .. } = a { Some(addrs) } else { None }).collect();
+    assert_eq!(dialed, [vec!["/ip4/192.0.2.1/udp/7/quic-v1".parse::<Multiaddr>().unwrap()]]);
+}
+
+#[test]
+fn connections_to_a_relay_are_never_surplus() {
+    let mut machine = machine();
+    let (relay, now) = (PeerId::random(), Instant::now());
+    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}").parse().unwrap()]);
+    for number in 1..5 {
+        let connection = ConnectionId::new_unchecked(number);
+        machine.handle_direct(relay, Established { connection, dialed: number % 2 == 0, remote: None }, now);
+    }
+    machine.handle_timeout(now + Duration::from_secs(60));
+    assert!(!drain(&mut machine).iter().any(|action| matches!(action, Action::Close { .. })));
+}
+
+#[test]
+fn memory_of_peers_that_are_gone_is_bounded() {
+    let mut machine = machine();
+    let start = Instant::now();
+    for number in 0..2000 {
+        let (peer, circuit) = (PeerId::random(), ConnectionId::new_unchecked(number));
+        let now = start + Duration::from_millis(number as u64);
+        machine.handle_relayed(peer, circuit, Side::Dialer, now);
+        machine.handle_closed(peer, circuit, now);
+        drain(&mut machine);
+    }
+    assert!(machine.peers.len() <= 513);
+}
+
+/// One thing that a swarm may say, in any order.
+#[derive(Debug, Clone)]
+enum Input {
+    Relayed(usize, bool),
+    Direct(usize, bool),
+    Closed(usize),
+    Connect(usize, u8),
+    Sync(usize),
+    Answer(usize, u8),
+    Failed(usize, bool),
+    DialFailed(u64),
+    Wait(u64),
+    Observed(usize, u8),
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        (0..6_usize, any::<bool>()).prop_map(|(c, l)| Input::Relayed(c, l)),
+        (10..14_usize, any::<bool>()).prop_map(|(c, d)| Input::Direct(c, d)),
+        (0..14_usize).prop_map(Input::Closed),
+        (0..6_usize, 0..20_u8).prop_map(|(c, n)| Input::Connect(c, n)),
+        (0..6_usize).prop_map(Input::Sync),
+        (0..6_usize, 0..20_u8).prop_map(|(c, n)| Input::Answer(c, n)),
+        (0..6_usize, any::<bool>()).prop_map(|(c, r)| Input::Failed(c, r)),
+        (0..12_u64).prop_map(Input::DialFailed),
+        (0..20_000_u64).prop_map(Input::Wait),
+        (20..24_usize, any::<u8>()).prop_map(|(c, n)| Input::Observed(c, n)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_in_whatever_order_work_is_bounded_and_a_direct_peer_is_not_punched(
+        inputs in prop::collection::vec(input(), 1..200),
+    ) {
+        let mut machine = machine();
+        let peer = PeerId::random();
+        let mut now = Instant::now();
+        let mut open = std::collections::BTreeSet::new();
+        for input in inputs {
+            let id = ConnectionId::new_unchecked;
+            match input {
+                Input::Relayed(c, listener) => {
+                    if open.insert(c) {
+                        let side = if listener { Side::Listener } else { Side::Dialer };
+                        machine.handle_relayed(peer, id(c), side, now);
+                    }
+                }
+                Input::Direct(c, dialed) => {
+                    if open.insert(c) {
+                        machine.handle_direct(peer, Established { connection: id(c), dialed, remote: None }, now);
+                    }
+                }
+                Input::Closed(c) => {
+                    open.remove(&c);
+                    machine.handle_closed(peer, id(c), now);
+                }
+                Input::Connect(c, n) => machine.handle_connect(peer, id(c), candidates(n), now),
+                Input::Sync(c) => machine.handle_sync(peer, id(c), now),
+                Input::Answer(c, n) => {
+                    machine.handle_answer(peer, id(c), candidates(n), Duration::from_millis(50), now, now);
+                }
+                Input::Failed(c, initiator) => {
+                    let role = if initiator { Role::Initiator } else { Role::Responder };
+                    machine.handle_handshake_failed(peer, id(c), role, HandshakeError::Broken, now);
+                }
+                Input::DialFailed(n) => {
+                    let candidate = Candidate { kind: Kind::Quic, socket: ([203, 0, 113, 1], 5000).into() };
+                    machine.handle_dial_failed(peer, DialId(n), &[(candidate, CandidateOutcome::Refused)], now);
+                }
+                Input::Wait(millis) => {
+                    now += Duration::from_millis(millis);
+                    machine.handle_timeout(now);
+                }
+                Input::Observed(c, n) => {
+                    let addr = format!("/ip4/198.51.100.{n}/udp/40000/quic-v1").parse().unwrap();
+                    let observation = Observation { addr, connection: id(c), ..observation() };
+                    machine.handle_observed(&observation, now);
+                }
+            }
+            let is_direct = open.iter().any(|c| *c >= 10);
+            let mut actions = 0;
+            for action in drain(&mut machine) {
+                actions += 1;
+                match action {
+                    Action::Dial { addrs, .. } => {
+                        prop_assert!(!is_direct, "a direct peer is punched");
+                        prop_assert!(addrs.len() <= MAX_CANDIDATES);
+                    }
+                    Action::Connect { circuit, .. } | Action::Reply { circuit, .. } => {
+                        prop_assert!(!is_direct);
+                        prop_assert!(open.contains(&circuit.to_string().parse().unwrap()));
+                    }
+                    Action::Close { connection, .. } => {
+                        let number = connection.to_string().parse().unwrap();
+                        open.remove(&number);
+                        if number >= 10 {
+                            prop_assert!(open.iter().any(|c| *c >= 10), "the last direct connection is closed");
+                        }
+                        machine.handle_closed(peer, connection, now);
+                    }
+                    Action::Drop { .. } | Action::KeepAlive { .. } | Action::Report(_) => {}
+                }
+            }
+            prop_assert!(actions <= 30, "{actions} actions for one input");
+            if let Some(due) = machine.poll_timeout() {
+                // A deadline that has passed is handled before it is asked for again, or the caller would spin.
+                machine.handle_timeout(now.max(due));
+                now = now.max(due);
+                prop_assert!(machine.poll_timeout().is_none_or(|next| next > now));
+                for action in drain(&mut machine) {
+                    if let Action::Close { connection, .. } = action {
+                        open.remove(&connection.to_string().parse::<usize>().unwrap());
+                        machine.handle_closed(peer, connection, now);
+                    }
+                }
+            }
+        }
+    }
+}

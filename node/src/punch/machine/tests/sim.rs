@@ -1,0 +1,498 @@
+//! A world of two nodes, each behind a NAT, with circuits between them. Nothing sleeps: time jumps to the next event.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, identity, swarm::ConnectionId};
+use p2pnode_transports::{FamilyPolicy, Kind};
+
+use crate::punch::{
+    address::Candidate,
+    candidates::{Observation, Policy},
+    machine::{Action, DialId, Established, Event, HandshakeError, Machine, Side, Timing},
+    record::{CandidateOutcome, Role},
+    wire::Addresses,
+};
+
+/// What a NAT lets in, and what it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nat {
+    /// One mapping, everyone may use it.
+    FullCone,
+    /// One mapping, for those who were sent to.
+    PortRestricted,
+    /// A mapping for each remote, for that remote.
+    Symmetric,
+}
+
+/// Properties of the network.
+#[derive(Debug, Clone)]
+pub(super) struct Network {
+    pub(super) nats: [Nat; 2],
+    pub(super) kinds: [Vec<Kind>; 2],
+    /// Transports that a firewall between the two drops.
+    pub(super) blocked: Vec<Kind>,
+    /// One way, between the two and over the relay.
+    pub(super) direct: Duration,
+    pub(super) relayed: Duration,
+    /// Added to each packet, from none to this: packets overtake each other.
+    pub(super) jitter: Duration,
+    /// Of a hundred packets, how many are lost.
+    pub(super) loss: u64,
+    /// When each node learns its addresses, after the start.
+    pub(super) observed_after: [Duration; 2],
+    pub(super) seed: u64,
+}
+
+impl Network {
+    pub(super) fn new(a: Nat, b: Nat) -> Self {
+        Self {
+            nats: [a, b],
+            kinds: [vec![Kind::Quic, Kind::Tcp], vec![Kind::Quic, Kind::Tcp]],
+            blocked: Vec::new(),
+            direct: Duration::from_millis(20),
+            relayed: Duration::from_millis(30),
+            jitter: Duration::ZERO,
+            loss: 0,
+            observed_after: [Duration::ZERO; 2],
+            seed: 1,
+        }
+    }
+}
+
+pub(super) struct Node {
+    pub(super) id: PeerId,
+    pub(super) machine: Machine,
+    pub(super) events: Vec<(Duration, Event)>,
+    /// Connections as this node sees them.
+    pub(super) direct: BTreeSet<usize>,
+    pub(super) circuits: BTreeSet<usize>,
+    /// Circuits whose handshake this node answers.
+    answering: BTreeSet<usize>,
+    dials: BTreeMap<DialId, Vec<Candidate>>,
+    /// To whom this node's NAT has seen packets go.
+    sent_to: BTreeSet<SocketAddr>,
+    pub(super) dial_count: usize,
+    pub(super) dialed_kinds: Vec<BTreeSet<Kind>>,
+}
+
+pub(super) struct World {
+    pub(super) nodes: [Node; 2],
+    pub(super) network: Network,
+    start: Instant,
+    now: Instant,
+    queue: BinaryHeap<Reverse<(Instant, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    serial: u64,
+    next_connection: usize,
+    rng: u64,
+    /// When CONNECT was sent over a circuit.
+    connects: BTreeMap<usize, Instant>,
+    /// Both saw it direct at once.
+    pub(super) was_direct: bool,
+    /// Set by a test that cuts connections itself.
+    pub(super) may_be_cut: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Observe(usize),
+    Circuit { dialer: usize },
+    CircuitAt { node: usize, circuit: usize, side: Side },
+    Connect { to: usize, circuit: usize, addrs: Vec<Multiaddr> },
+    Answer { to: usize, circuit: usize, addrs: Vec<Multiaddr> },
+    Sync { to: usize, circuit: usize },
+    Dropped { to: usize, circuit: usize, role: Role },
+    Packet { from: usize, dial: DialId, to: Candidate },
+    DialTimeout { from: usize, dial: DialId },
+    Accept { at: usize, dial: DialId, from: Candidate, to: Candidate },
+    DirectAt { node: usize, connection: usize, dialed: bool, remote: Candidate },
+    ClosedAt { node: usize, connection: usize },
+}
+
+const QUIC_PACKETS: [u64; 3] = [0, 1000, 3000];
+const TCP_PACKETS: [u64; 4] = [0, 1000, 3000, 7000];
+
+impl World {
+    pub(super) fn new(network: Network) -> Self {
+        Self::with_timing(network, &Timing::default())
+    }
+
+    pub(super) fn with_timing(network: Network, timing: &Timing) -> Self {
+        let start = Instant::now();
+        let node = |index: usize| {
+            let secret = [index as u8 + 1 + (network.seed % 97) as u8; 32];
+            let id = identity::Keypair::ed25519_from_bytes(secret).unwrap().public().to_peer_id();
+            let policy = Policy {
+                kinds: network.kinds[index].clone(),
+                families: FamilyPolicy::Auto,
+                permit: Arc::new(|_| true),
+                advertise: Arc::new(Vec::new),
+            };
+            Node {
+                id,
+                machine: Machine::new(id, true, policy, timing.clone(), network.seed),
+                events: Vec::new(),
+                direct: BTreeSet::new(),
+                circuits: BTreeSet::new(),
+                answering: BTreeSet::new(),
+                dials: BTreeMap::new(),
+                sent_to: BTreeSet::new(),
+                dial_count: 0,
+                dialed_kinds: Vec::new(),
+            }
+        };
+        let mut world = Self {
+            nodes: [node(0), node(1)],
+            rng: network.seed,
+            network,
+            start,
+            now: start,
+            queue: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            serial: 0,
+            next_connection: 100,
+            connects: BTreeMap::new(),
+            was_direct: false,
+            may_be_cut: false,
+        };
+        for index in 0..2 {
+            world.at(world.network.observed_after[index], Happening::Observe(index));
+        }
+        world
+    }
+
+    /// A dials B through the relay, or the other way round, after a while.
+    pub(super) fn circuit(&mut self, dialer: usize, after: Duration) {
+        self.at(after, Happening::Circuit { dialer });
+    }
+
+    /// Cuts every direct connection; both sides see it in their own time.
+    pub(super) fn cut_direct(&mut self) {
+        self.may_be_cut = true;
+        for node in 0..2 {
+            for connection in self.nodes[node].direct.clone() {
+                self.after(Duration::from_millis(1 + 700 * node as u64), Happening::ClosedAt { node, connection });
+            }
+        }
+        self.was_direct = false;
+    }
+
+    /// Cuts every circuit.
+    pub(super) fn cut_circuits(&mut self) {
+        for node in 0..2 {
+            for connection in self.nodes[node].circuits.clone() {
+                self.after(Duration::from_millis(1), Happening::ClosedAt { node, connection });
+            }
+        }
+    }
+
+    /// The NAT of a node gets another address, and the node learns of it.
+    pub(super) fn change_address(&mut self, node: usize, address: Ipv4Addr) {
+        for kind in self.network.kinds[node].clone() {
+            self.observe(node, kind, address);
+        }
+        self.carry_out(node);
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Runs until that long after the start.
+    pub(super) fn run_until(&mut self, until: Duration) {
+        let until = self.start + until;
+        loop {
+            let queued = self.queue.peek().map(|Reverse((at, _))| *at);
+            let timer = self.nodes.iter().filter_map(|node| node.machine.poll_timeout()).min();
+            let Some(next) = queued.into_iter().chain(timer).min().filter(|at| *at <= until) else { break };
+            self.now = self.now.max(next);
+            if queued == Some(next) {
+                let Reverse((_, serial)) = self.queue.pop().unwrap();
+                let happening = self.happenings.remove(&serial).unwrap();
+                self.happen(happening);
+            }
+            for node in 0..2 {
+                if self.nodes[node].machine.poll_timeout().is_some_and(|at| at <= self.now) {
+                    self.nodes[node].machine.handle_timeout(self.now);
+                }
+                self.carry_out(node);
+            }
+            self.check();
+        }
+        self.now = until;
+    }
+
+    /// The connections that both sides hold.
+    pub(super) fn shared(&self) -> BTreeSet<usize> {
+        self.nodes[0].direct.intersection(&self.nodes[1].direct).copied().collect()
+    }
+
+    fn check(&mut self) {
+        let shared = !self.shared().is_empty();
+        self.was_direct |= shared;
+        assert!(
+            !self.was_direct || shared || self.may_be_cut,
+            "no direct connection is left at {:?}: {:?} {:?}",
+            self.elapsed(),
+            self.nodes[0].events,
+            self.nodes[1].events
+        );
+    }
+
+    fn at(&mut self, after_start: Duration, happening: Happening) {
+        self.push(self.start + after_start, happening);
+    }
+
+    fn after(&mut self, delay: Duration, happening: Happening) {
+        self.push(self.now + delay, happening);
+    }
+
+    fn push(&mut self, at: Instant, happening: Happening) {
+        self.serial += 1;
+        self.queue.push(Reverse((at, self.serial)));
+        self.happenings.insert(self.serial, happening);
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.rng = self.rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.rng >> 33) % below
+    }
+
+    /// A delay with its jitter.
+    fn delay(&mut self, base: Duration) -> Duration {
+        let micros = self.network.jitter.as_micros() as u64;
+        base + Duration::from_micros(if micros == 0 { 0 } else { self.random(micros) })
+    }
+
+    fn public_ip(node: usize) -> Ipv4Addr {
+        Ipv4Addr::new(198, 51, 100, node as u8 + 1)
+    }
+
+    /// What the relay sees of a node.
+    fn mapped(node: usize, kind: Kind) -> Candidate {
+        let port = if kind == Kind::Quic { 40000 } else { 41000 };
+        Candidate { kind, socket: (Self::public_ip(node), port).into() }
+    }
+
+    /// From where a node's packets come at the other node.
+    fn source(&self, node: usize, kind: Kind) -> SocketAddr {
+        let mut socket = Self::mapped(node, kind).socket;
+        if self.network.nats[node] == Nat::Symmetric {
+            socket.set_port(socket.port() + 7);
+        }
+        socket
+    }
+
+    fn observe(&mut self, node: usize, kind: Kind, ip: Ipv4Addr) {
+        let mut candidate = Self::mapped(node, kind);
+        candidate.socket.set_ip(IpAddr::V4(ip));
+        let observation = Observation {
+            addr: candidate.to_multiaddr(),
+            by: self.nodes[1 - node].id,
+            connection: ConnectionId::new_unchecked(if kind == Kind::Quic { 1 } else { 2 }),
+            kind,
+            family: candidate.family(),
+        };
+        self.nodes[node].machine.handle_observed(&observation, self.now);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        let now = self.now;
+        match happening {
+            Happening::Observe(node) => {
+                for kind in self.network.kinds[node].clone() {
+                    self.observe(node, kind, Self::public_ip(node));
+                }
+            }
+            Happening::Circuit { dialer } => {
+                self.next_connection += 1;
+                let circuit = self.next_connection;
+                for (node, side) in [(dialer, Side::Dialer), (1 - dialer, Side::Listener)] {
+                    let delay = self.delay(self.network.relayed);
+                    self.after(delay, Happening::CircuitAt { node, circuit, side });
+                }
+            }
+            Happening::CircuitAt { node, circuit, side } => {
+                let peer = self.nodes[1 - node].id;
+                self.nodes[node].circuits.insert(circuit);
+                self.nodes[node].machine.handle_relayed(peer, ConnectionId::new_unchecked(circuit), side, now);
+            }
+            Happening::Connect { to, circuit, addrs } => {
+                let peer = self.nodes[1 - to].id;
+                if !self.nodes[to].circuits.contains(&circuit) || !self.nodes[to].answering.insert(circuit) {
+                    self.after(self.network.relayed, Happening::Dropped { to: 1 - to, circuit, role: Role::Initiator });
+                    return;
+                }
+                let id = ConnectionId::new_unchecked(circuit);
+                self.nodes[to].machine.handle_connect(peer, id, addresses(addrs), now);
+            }
+            Happening::Answer { to, circuit, addrs } => {
+                let Some(sent) = self.connects.remove(&circuit) else { return };
+                let peer = self.nodes[1 - to].id;
+                let delay = self.delay(self.network.relayed);
+                self.after(delay, Happening::Sync { to: 1 - to, circuit });
+                let id = ConnectionId::new_unchecked(circuit);
+                self.nodes[to].machine.handle_answer(peer, id, addresses(addrs), now - sent, now, now);
+            }
+            Happening::Sync { to, circuit } => {
+                let peer = self.nodes[1 - to].id;
+                if self.nodes[to].answering.remove(&circuit) {
+                    self.nodes[to].machine.handle_sync(peer, ConnectionId::new_unchecked(circuit), now);
+                }
+            }
+            Happening::Dropped { to, circuit, role } => {
+                let peer = self.nodes[1 - to].id;
+                match role {
+                    Role::Responder => drop(self.nodes[to].answering.remove(&circuit)),
+                    Role::Initiator => drop(self.connects.remove(&circuit)),
+                }
+                let id = ConnectionId::new_unchecked(circuit);
+                self.nodes[to].machine.handle_handshake_failed(peer, id, role, HandshakeError::Broken, now);
+            }
+            Happening::Packet { from, dial, to } => self.packet(from, dial, to),
+            Happening::DialTimeout { from, dial } => {
+                let peer = self.nodes[1 - from].id;
+                if let Some(candidates) = self.nodes[from].dials.remove(&dial) {
+                    let outcomes: Vec<_> = candidates.into_iter().map(|c| (c, CandidateOutcome::Timeout)).collect();
+                    self.nodes[from].machine.handle_dial_failed(peer, dial, &outcomes, now);
+                }
+            }
+            Happening::Accept { at, dial, from, to } => self.accept(at, dial, from, to),
+            Happening::DirectAt { node, connection, dialed, remote } => {
+                let peer = self.nodes[1 - node].id;
+                self.nodes[node].direct.insert(connection);
+                let connection = ConnectionId::new_unchecked(connection);
+                let established = Established { connection, dialed, remote: Some(remote) };
+                self.nodes[node].machine.handle_direct(peer, established, now);
+            }
+            Happening::ClosedAt { node, connection } => self.closed(node, connection),
+        }
+    }
+
+    /// A dial sends a packet.
+    fn packet(&mut self, from: usize, dial: DialId, to: Candidate) {
+        if !self.nodes[from].dials.contains_key(&dial) {
+            return;
+        }
+        self.nodes[from].sent_to.insert(to.socket);
+        if self.random(100) < self.network.loss || self.network.blocked.contains(&to.kind) {
+            return;
+        }
+        let delay = self.delay(self.network.direct);
+        let source = Candidate { kind: to.kind, socket: self.source(from, to.kind) };
+        self.after(delay, Happening::Accept { at: 1 - from, dial, from: source, to });
+    }
+
+    /// A packet arrives at a NAT.
+    fn accept(&mut self, at: usize, dial: DialId, from: Candidate, to: Candidate) {
+        let listens = self.network.kinds[at].contains(&to.kind) && to == Self::mapped(at, to.kind);
+        let admitted = match self.network.nats[at] {
+            Nat::FullCone => true,
+            Nat::PortRestricted => self.nodes[at].sent_to.contains(&from.socket),
+            // Its packets to the other side had another port than the one that was observed.
+            Nat::Symmetric => false,
+        };
+        if !listens || !admitted {
+            return;
+        }
+        self.next_connection += 1;
+        let connection = self.next_connection;
+        let dialer = 1 - at;
+        let there = self.delay(self.network.direct * 2);
+        let back = self.delay(self.network.direct);
+        self.after(there, Happening::DirectAt { node: at, connection, dialed: false, remote: from });
+        if self.nodes[dialer].dials.remove(&dial).is_some() {
+            self.after(back, Happening::DirectAt { node: dialer, connection, dialed: true, remote: to });
+        } else {
+            // The dial was won by another address: this one is abandoned after it was accepted.
+            let end = there + self.network.direct;
+            self.after(end, Happening::ClosedAt { node: at, connection });
+        }
+    }
+
+    fn closed(&mut self, node: usize, connection: usize) {
+        let known = self.nodes[node].direct.remove(&connection) | self.nodes[node].circuits.remove(&connection);
+        self.nodes[node].answering.remove(&connection);
+        if known {
+            let peer = self.nodes[1 - node].id;
+            self.nodes[node].machine.handle_closed(peer, ConnectionId::new_unchecked(connection), self.now);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize) {
+        while let Some(action) = self.nodes[node].machine.poll_action() {
+            let other = 1 - node;
+            let relayed = self.delay(self.network.relayed);
+            match action {
+                Action::Connect { circuit, addrs, .. } => {
+                    let circuit = number(circuit);
+                    self.connects.insert(circuit, self.now);
+                    self.after(relayed, Happening::Connect { to: other, circuit, addrs });
+                }
+                Action::Reply { circuit, addrs, .. } => {
+                    self.after(relayed, Happening::Answer { to: other, circuit: number(circuit), addrs });
+                }
+                Action::Drop { circuit, role, .. } => {
+                    let circuit = number(circuit);
+                    let theirs = match role {
+                        Role::Initiator => Role::Responder,
+                        Role::Responder => Role::Initiator,
+                    };
+                    if role == Role::Responder {
+                        self.nodes[node].answering.remove(&circuit);
+                    } else {
+                        self.connects.remove(&circuit);
+                    }
+                    self.after(relayed, Happening::Dropped { to: other, circuit, role: theirs });
+                }
+                Action::Dial { dial, addrs, .. } => self.dial(node, dial, &addrs),
+                Action::Close { connection, .. } => {
+                    let connection = number(connection);
+                    self.after(Duration::ZERO, Happening::ClosedAt { node, connection });
+                    // The last packet of a QUIC connection may be lost; then the other side's idle timeout tells.
+                    let told = if self.random(100) < self.network.loss { Duration::from_secs(10) } else { Duration::ZERO };
+                    let delay = self.delay(self.network.direct) + told;
+                    self.after(delay, Happening::ClosedAt { node: other, connection });
+                }
+                Action::KeepAlive { .. } => {}
+                Action::Report(event) => self.nodes[node].events.push((self.now - self.start, event)),
+            }
+        }
+    }
+
+    fn dial(&mut self, node: usize, dial: DialId, addrs: &[Multiaddr]) {
+        assert!(self.nodes[node].direct.is_empty(), "a direct peer is punched at {:?}", self.elapsed());
+        let candidates: Vec<_> = addrs.iter().map(|a| Candidate::parse(a).unwrap()).collect();
+        self.nodes[node].dial_count += 1;
+        self.nodes[node].dialed_kinds.push(candidates.iter().map(|c| c.kind).collect());
+        let mut timeout = Duration::from_secs(5);
+        for candidate in &candidates {
+            let packets = match candidate.kind {
+                Kind::Quic => &QUIC_PACKETS[..],
+                Kind::Tcp => {
+                    timeout = Duration::from_secs(10);
+                    &TCP_PACKETS[..]
+                }
+            };
+            for millis in packets {
+                self.after(Duration::from_millis(*millis), Happening::Packet { from: node, dial, to: *candidate });
+            }
+        }
+        self.nodes[node].dials.insert(dial, candidates);
+        self.after(timeout, Happening::DialTimeout { from: node, dial });
+    }
+}
+
+fn addresses(addrs: Vec<Multiaddr>) -> Addresses {
+    addrs.into()
+}
+
+fn number(id: ConnectionId) -> usize {
+    id.to_string().parse().unwrap()
+}
