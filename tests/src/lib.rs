@@ -12,6 +12,7 @@
 pub mod artifacts;
 pub mod bins;
 pub mod capture;
+pub mod holder;
 pub mod lab;
 pub mod matrix;
 pub mod nat;

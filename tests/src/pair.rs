@@ -14,7 +14,7 @@
 //! # Ok(()) }
 //! ```
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
@@ -74,10 +74,10 @@ impl fmt::Display for Transport {
     }
 }
 
-/// The range of the lab's nodes as an argument.
+/// A range of ports as an argument.
 #[must_use]
-pub fn range() -> String {
-    format!("{}-{}", RANGE.start(), RANGE.end())
+pub fn range(ports: &RangeInclusive<u16>) -> String {
+    format!("{}-{}", ports.start(), ports.end())
 }
 
 /// Builds a lab with two peers and starts everything but the dial.
@@ -129,7 +129,9 @@ impl Pair {
         let a = Peer::new(&lab, "a", self.nat_a).await?;
         let b = Peer::new(&lab, "b", self.nat_b).await?;
         let mut peers = Peers {
-            b_process: run(&lab, &bins, "b", &b.host, &relay.addresses(&b.host, &self.transports), &self.transports)?,
+            b_process: NodeArgs::new(&relay, &b.host, &self.transports)
+                .run(&lab, &bins, "b")
+                .start(&b.host.device, lab.artifacts())?,
             b_id: String::new(),
             transports: self.transports,
             watched: self.watched,
@@ -144,19 +146,70 @@ impl Pair {
     }
 }
 
-/// Starts `p2pnode run --json` in a host.
-///
-/// # Errors
-///
-/// When it cannot be started.
-pub fn run(lab: &Lab, bins: &Bins, name: &str, host: &Host, relays: &[String], transports: &[Transport]) -> Result<Process> {
-    Launch::new(name, &bins.p2pnode)
-        .arg("run")
-        .arg("--json")
-        .args(node_args(relays, transports))
-        .arg("--key")
-        .arg(lab.artifacts().file(&format!("{name}.key")))
-        .start(&host.device, lab.artifacts())
+/// What every node of a lab is started with.
+#[derive(Clone, Debug)]
+pub struct NodeArgs {
+    /// Its relays, with their peer ids.
+    pub relays: Vec<String>,
+    /// What it may use.
+    pub transports: Vec<Transport>,
+    /// Its ports.
+    pub range: RangeInclusive<u16>,
+}
+
+impl NodeArgs {
+    /// For a node in `host`: the relay's addresses of its families, and [`RANGE`].
+    #[must_use]
+    pub fn new(relay: &Relay, host: &Host, transports: &[Transport]) -> Self {
+        Self {
+            relays: relay.addresses(host, transports),
+            transports: transports.to_vec(),
+            range: RANGE,
+        }
+    }
+
+    /// With other ports.
+    #[must_use]
+    pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
+        self.range = range;
+        self
+    }
+
+    /// `p2pnode run --json` with a key named like its logs.
+    #[must_use]
+    pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
+        Launch::new(name, &bins.p2pnode)
+            .args(["run", "--json", "--key"])
+            .arg(lab.artifacts().file(&format!("{name}.key")))
+            .args(self.list())
+    }
+
+    /// `p2pnode dial PEER --json` with a throwaway identity.
+    #[must_use]
+    pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
+        self.plain_dial(bins, name, peer).arg("--json")
+    }
+
+    /// The same as a person would do it, on the terminal of this process.
+    #[must_use]
+    pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
+        self.plain_dial(bins, name, peer).inherit_stdio()
+    }
+
+    fn plain_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
+        Launch::new(name, &bins.p2pnode)
+            .args(["dial", peer, "--timeout", DIAL_TIMEOUT])
+            .args(self.list())
+    }
+
+    fn list(&self) -> Vec<String> {
+        let transports: Vec<_> = self.transports.iter().map(|transport| transport.name()).collect();
+        let mut args = vec!["--port-range".to_owned(), range(&self.range), "--transports".to_owned(), transports.join(",")];
+        for relay in &self.relays {
+            args.extend(["--relay".to_owned(), relay.clone()]);
+        }
+        args
+    }
 }
 
 /// Waits until a running node holds a reservation, and returns its peer id.
@@ -168,17 +221,6 @@ pub async fn reserved(node: &Process) -> Result<String> {
     let started = node.event("started", PATIENCE).await?;
     node.event("reserved", PATIENCE).await?;
     Ok(started.text("/peer_id").to_owned())
-}
-
-/// The arguments that `run` and `dial` share.
-#[must_use]
-pub fn node_args(relays: &[String], transports: &[Transport]) -> Vec<String> {
-    let names: Vec<_> = transports.iter().map(|transport| transport.name()).collect();
-    let mut args = vec!["--port-range".to_owned(), range(), "--transports".to_owned(), names.join(",")];
-    for relay in relays {
-        args.extend(["--relay".to_owned(), relay.clone()]);
-    }
-    args
 }
 
 /// One of the two.
@@ -223,17 +265,17 @@ impl Peer {
     /// The packets it sent from a port outside its range, as text. Empty is the promise.
     #[must_use]
     pub fn strays(&self) -> Vec<String> {
-        strays(&self.home, &self.host)
+        strays(&self.home, &self.host, &RANGE)
     }
 }
 
-/// The packets that a host sent from a port outside [`RANGE`], as text.
+/// The packets that a host sent from a port outside `range`, as text.
 #[must_use]
-pub fn strays(capture: &Capture, host: &Host) -> Vec<String> {
+pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
     let mut strays: Vec<_> = capture
         .sent_by(&host.addresses)
         .into_iter()
-        .filter(|packet| !RANGE.contains(&packet.source.port()))
+        .filter(|packet| !range.contains(&packet.source.port()))
         .map(|packet| format!("{} {} > {}", packet.protocol.name(), packet.source, packet.destination))
         .collect();
     strays.dedup();
@@ -303,15 +345,13 @@ impl Peers {
     ///
     /// When it cannot be started.
     pub fn start_dial(&self, name: &str, pings: usize) -> Result<Process> {
-        let mut dial = Launch::new(name, &self.bins.p2pnode).arg("dial").arg(&self.b_id);
-        if self.watched {
-            dial = dial.inherit_stdio();
+        let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
+        let dial = if self.watched {
+            args.watched_dial(&self.bins, name, &self.b_id)
         } else {
-            dial = dial.arg("--json");
-        }
-        dial.args(node_args(&self.relay.addresses(&self.a.host, &self.transports), &self.transports))
-            .args(["--timeout", DIAL_TIMEOUT, "--count", &pings.to_string()])
-            .start(&self.a.host.device, self.lab.artifacts())
+            args.dial(&self.bins, name, &self.b_id)
+        };
+        dial.args(["--count", &pings.to_string()]).start(&self.a.host.device, self.lab.artifacts())
     }
 
     /// Asserts what a direct path is: relayed first, then direct, pings on it, and the same on the wire as in the JSON.
@@ -371,7 +411,7 @@ impl Peers {
         for (name, peer) in [("a", &self.a), ("b", &self.b)] {
             peer.settle().await?;
             let strays = peer.strays();
-            ensure!(strays.is_empty(), "{name} sent from outside {}: {}", range(), strays.join(", "));
+            ensure!(strays.is_empty(), "{name} sent from outside {}: {}", range(&RANGE), strays.join(", "));
             ensure!(!peer.home.sent_by(&peer.host.addresses).is_empty(), "the capture of {name} holds no packet");
         }
         Ok(())
