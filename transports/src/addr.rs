@@ -1,5 +1,10 @@
 //! What an address asks of a transport: which one, where to, and whom.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "multiaddr has forty protocols, of which a transport knows a few"
+)]
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},

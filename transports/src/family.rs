@@ -1,5 +1,10 @@
 //! IP families, and which of them a node uses.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "multiaddr has forty protocols, of which a transport knows a few"
+)]
+
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use libp2p::multiaddr::{Multiaddr, Protocol};

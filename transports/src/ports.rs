@@ -198,9 +198,10 @@ impl Ports {
             .iter()
             .take(NAMED)
             .map(|(socket, port, error)| {
-                let by = match error.kind() {
-                    io::ErrorKind::AddrInUse => holder::find(*socket, family, *port),
-                    _ => HeldBy::Refused(error.to_string()),
+                let by = if error.kind() == io::ErrorKind::AddrInUse {
+                    holder::find(*socket, family, *port)
+                } else {
+                    HeldBy::Refused(error.to_string())
                 };
                 Holder {
                     kind: *socket,

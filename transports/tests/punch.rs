@@ -1,0 +1,163 @@
+//! TCP and QUIC dialed from both ends at once, on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use common::{AS_LISTENER, Node, ORDINARY, config, node, speak};
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use p2pnode_transports::{Family, Handle, Kind, find_exhausted};
+
+fn punch_addr(node: &Node, handle: &Handle, kind: Kind) -> Multiaddr {
+    let port = handle.punch_ports()[&(kind, Family::Ip4)];
+    let addr = match kind {
+        Kind::Quic => format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+        Kind::Tcp => format!("/ip4/127.0.0.1/tcp/{port}"),
+    };
+    addr.parse::<Multiaddr>()
+        .unwrap()
+        .with(Protocol::P2p(node.peer))
+}
+
+#[tokio::test]
+async fn a_tcp_punch_from_both_ends_is_one_connection_with_both_roles() {
+    let (a, handle_a) = node(config("21000-21009"));
+    let (b, handle_b) = node(config("21010-21019"));
+    let (addr_a, addr_b) = (
+        punch_addr(&a, &handle_a, Kind::Tcp),
+        punch_addr(&b, &handle_b, Kind::Tcp),
+    );
+    for round in 0..20 {
+        let _guards = (
+            handle_a.expect_punch(std::slice::from_ref(&addr_b)),
+            handle_b.expect_punch(std::slice::from_ref(&addr_a)),
+        );
+        // Who is first differs, and so does whose listener has the connection.
+        let (from_a, from_b) = if round % 2 == 0 {
+            tokio::join!(a.dial(&addr_b, ORDINARY), b.dial(&addr_a, AS_LISTENER))
+        } else {
+            let (from_b, from_a) =
+                tokio::join!(b.dial(&addr_a, AS_LISTENER), a.dial(&addr_b, ORDINARY));
+            (from_a, from_b)
+        };
+        let ((peer_b, mut from_a), (peer_a, mut from_b)) = (from_a.unwrap(), from_b.unwrap());
+        assert_eq!((peer_a, peer_b), (a.peer, b.peer));
+        let (sockets_a, sockets_b) = (
+            handle_a.sockets(&addr_b).unwrap(),
+            handle_b.sockets(&addr_a).unwrap(),
+        );
+        assert_eq!(
+            (sockets_a.local, sockets_a.remote),
+            (sockets_b.remote, sockets_b.local)
+        );
+        speak(&mut from_a, &mut from_b).await;
+        speak(&mut from_b, &mut from_a).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_before_the_dial_is_kept_for_it() {
+    let (mut a, handle_a) = node(config("21020-21029"));
+    let (b, handle_b) = node(config("21030-21039"));
+    let (addr_a, addr_b) = (
+        punch_addr(&a, &handle_a, Kind::Tcp),
+        punch_addr(&b, &handle_b, Kind::Tcp),
+    );
+    let guard = handle_a.expect_punch(std::slice::from_ref(&addr_b));
+    let dialing = b.dial(&addr_a, AS_LISTENER);
+    tokio::pin!(dialing);
+    // B is connected, and waits for A to speak: A is to be the dialer.
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut dialing).await;
+    assert!(early.is_err());
+    let (from_a, from_b) = tokio::join!(a.dial(&addr_b, ORDINARY), dialing);
+    let ((_, mut from_a), (_, mut from_b)) = (from_a.unwrap(), from_b.unwrap());
+    speak(&mut from_a, &mut from_b).await;
+    drop(guard);
+    assert!(a.accepted.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_connection_from_the_ip_but_another_port_completes_the_punch() {
+    // As through a symmetric NAT: A knows an address of B where nobody is, and B comes from elsewhere.
+    let (a, handle_a) = node(config("21040-21049"));
+    let (b, _handle_b) = node(config("21050-21059"));
+    let nobody: Multiaddr = "/ip4/127.0.0.1/tcp/21999".parse().unwrap();
+    let nobody = nobody.with(Protocol::P2p(b.peer));
+    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    let _guard = handle_a.expect_punch(std::slice::from_ref(&nobody));
+    let (from_a, from_b) = tokio::join!(a.dial(&nobody, ORDINARY), b.dial(&addr_a, AS_LISTENER));
+    let ((peer, mut from_a), (_, mut from_b)) = (from_a.unwrap(), from_b.unwrap());
+    assert_eq!(peer, b.peer);
+    speak(&mut from_b, &mut from_a).await;
+}
+
+#[tokio::test]
+async fn an_unexpected_connection_from_the_same_ip_is_nobodys_dial() {
+    let (mut a, handle_a) = node(config("21060-21069"));
+    let (b, handle_b) = node(config("21070-21079"));
+    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    // A punch towards the IP is announced and given up before it is dialed: what came is an ordinary connection.
+    let guard = handle_a.expect_punch(&[punch_addr(&b, &handle_b, Kind::Tcp)]);
+    let dial = b.dial(&addr_a, ORDINARY);
+    tokio::pin!(dial);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut dial).await;
+    assert!(early.is_err());
+    drop(guard);
+    let (peer, _connection) = dial.await.unwrap();
+    assert_eq!(peer, a.peer);
+    assert_eq!(a.accept().await.peer, b.peer);
+}
+
+#[tokio::test]
+async fn another_peer_at_the_ip_is_passed_on_and_the_punch_goes_on() {
+    let (mut a, handle_a) = node(config("21080-21089"));
+    let (b, _) = node(config("21090-21099"));
+    let (stranger, _) = node(config("21100-21109"));
+    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    let nobody: Multiaddr = "/ip4/127.0.0.1/tcp/21999".parse().unwrap();
+    let nobody = nobody.with(Protocol::P2p(b.peer));
+    let punch = a.dial(&nobody, AS_LISTENER);
+    let others = async {
+        // An ordinary dial, as any peer behind the same NAT might make at that moment.
+        let (peer, from_stranger) = stranger.dial(&addr_a, ORDINARY).await.unwrap();
+        let from_b = b.dial(&addr_a, ORDINARY).await.unwrap();
+        (peer, from_stranger, from_b)
+    };
+    let (punched, (peer, _from_stranger, _from_b)) = tokio::join!(punch, others);
+    assert_eq!(peer, a.peer);
+    assert_eq!(punched.unwrap().0, b.peer);
+    assert_eq!(a.accept().await.peer, stranger.peer);
+}
+
+#[tokio::test]
+async fn a_quic_punch_from_both_ends_connects_both_dials() {
+    let (a, handle_a) = node(config("21110-21119"));
+    let (b, handle_b) = node(config("21120-21129"));
+    let (addr_a, addr_b) = (
+        punch_addr(&a, &handle_a, Kind::Quic),
+        punch_addr(&b, &handle_b, Kind::Quic),
+    );
+    let (from_a, from_b) = tokio::join!(a.dial(&addr_b, ORDINARY), b.dial(&addr_a, AS_LISTENER));
+    assert_eq!(from_a.unwrap().0, b.peer);
+    assert_eq!(from_b.unwrap().0, a.peer);
+    assert_eq!(
+        handle_b.sockets(&addr_a).unwrap().local.port(),
+        handle_b.punch_ports()[&(Kind::Quic, Family::Ip4)]
+    );
+}
+
+#[tokio::test]
+async fn a_punch_towards_nobody_ends_with_the_reason() {
+    let (a, _) = node(config("21130-21139"));
+    let peer = libp2p::PeerId::random();
+    let nobody: Multiaddr = format!("/ip4/127.0.0.1/tcp/21999/p2p/{peer}")
+        .parse()
+        .unwrap();
+    let error = a.dial(&nobody, AS_LISTENER).await.err().unwrap();
+    assert!(find_exhausted(&error).is_none());
+    let error = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        error.starts_with("tcp connection to 127.0.0.1:21999 failed: Connection refused"),
+        "{error}"
+    );
+}
