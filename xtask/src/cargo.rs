@@ -27,7 +27,7 @@ impl Build {
     /// quick builds, so that one does not compile again, with other features, what another has compiled.
     fn args(self) -> &'static [&'static str] {
         match self {
-            Self::Dev => &["build", "--workspace", "--bins"],
+            Self::Dev => &["build", "--workspace", "--exclude", "xtask", "--bins"],
             Self::Tests => &["build", "--workspace", "--all-targets"],
             Self::Release => &[
                 "build",

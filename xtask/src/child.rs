@@ -108,6 +108,8 @@ impl Node {
 fn command(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command
+        // The terminal belongs to the dial.
+        .args(["--log", "warn"])
         .env("XDG_STATE_HOME", directory)
         .env("XDG_RUNTIME_DIR", directory)
         .stdin(Stdio::null())

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{
-    nat::NatKind,
+    nat::{NatKind, RANGE},
     pair::{self, Pair},
 };
 use tokio::process::Command;
@@ -86,7 +86,7 @@ pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
         peers.verify_range().await?;
         println!(
             "every packet left its node from a port of {}",
-            pair::range()
+            pair::range(&RANGE)
         );
         peers.lab.succeeded();
         Ok(u8::try_from(dial.code).map_or(ExitCode::FAILURE, ExitCode::from))
