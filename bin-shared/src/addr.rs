@@ -111,11 +111,14 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
     if text.is_empty() || !text.starts_with('/') {
         return wrong("is not a multiaddr", EXAMPLE);
     }
-    let addr: Multiaddr = text.parse().map_err(|error| {
-        AddrError::new(text, format!("is not a multiaddr: {error}"), EXAMPLE)
-    })?;
+    let addr: Multiaddr = text
+        .parse()
+        .map_err(|error| AddrError::new(text, format!("is not a multiaddr: {error}"), EXAMPLE))?;
     let parts: Vec<Protocol<'_>> = addr.iter().collect();
-    if parts.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
+    if parts
+        .iter()
+        .any(|part| matches!(part, Protocol::P2pCircuit))
+    {
         return wrong(
             "is a circuit through a relay",
             "give the transport address alone, without /p2p-circuit",
@@ -139,7 +142,10 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
             ));
         }
         [Protocol::Udp(_), Protocol::Quic] => {
-            return wrong("is QUIC draft 29, which is spoken no more", "write /quic-v1 for /quic");
+            return wrong(
+                "is QUIC draft 29, which is spoken no more",
+                "write /quic-v1 for /quic",
+            );
         }
         [] => return wrong("names neither transport nor port", EXAMPLE),
         _ => {
@@ -154,7 +160,10 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
         Protocol::Ip6(ip) => Host::Ip(IpAddr::V6(*ip)),
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
             if !is_host_name(name) {
-                return wrong("holds no valid host name", "give a name such as relay.example.net");
+                return wrong(
+                    "holds no valid host name",
+                    "give a name such as relay.example.net",
+                );
             }
             Host::Name(name.to_string())
         }
@@ -269,9 +278,20 @@ mod tests {
         let cid = multibase::encode(multibase::Base::Base32Lower, cid);
         assert!(cid.starts_with("bafz"), "{cid}");
         assert_eq!(peer_id(&cid).unwrap(), peer);
-        for wrong in ["", "12D3KooW", "QmX", "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi", "db", " ", PEER.trim_end_matches('t')] {
+        for wrong in [
+            "",
+            "12D3KooW",
+            "QmX",
+            "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
+            "db",
+            " ",
+            PEER.trim_end_matches('t'),
+        ] {
             let error = peer_id(wrong).unwrap_err().to_string();
-            assert!(error.contains("is not a peer id; give one such as 12D3KooW"), "{error}");
+            assert!(
+                error.contains("is not a peer id; give one such as 12D3KooW"),
+                "{error}"
+            );
         }
     }
 
@@ -285,7 +305,10 @@ mod tests {
             ("/dns6/my_host/tcp/65535", Transport::Tcp, 65535),
         ] {
             let parsed = dialable(text).unwrap();
-            assert_eq!((parsed.transport, parsed.port, parsed.peer), (transport, port, None));
+            assert_eq!(
+                (parsed.transport, parsed.port, parsed.peer),
+                (transport, port, None)
+            );
             assert_eq!(parsed.to_string(), text);
             let with_peer = dialable(&format!("{text}/p2p/{PEER}")).unwrap();
             assert_eq!(with_peer.addr, parsed.addr);
@@ -300,31 +323,92 @@ mod tests {
             ("", "is not a multiaddr", "write /ip4/"),
             ("relay.example.net:443", "is not a multiaddr", "write /ip4/"),
             ("/ip4/1.2.3/tcp/1", "is not a multiaddr", "write /ip4/"),
-            ("/ip4/1.2.3.4/tcp/65536", "is not a multiaddr", "write /ip4/"),
+            (
+                "/ip4/1.2.3.4/tcp/65536",
+                "is not a multiaddr",
+                "write /ip4/",
+            ),
             ("/ip4/1.2.3.4/tcp", "is not a multiaddr", "write /ip4/"),
-            ("/ip4/1.2.3.4", "names neither transport nor port", "write /ip4/"),
-            ("/ip4/1.2.3.4/udp/1", "names no transport over UDP", "append /quic-v1: /ip4/1.2.3.4/udp/1/quic-v1"),
-            ("/ip4/1.2.3.4/udp/1/quic", "is QUIC draft 29", "write /quic-v1"),
-            ("/ip4/1.2.3.4/tcp/1/ws", "is not a transport that is spoken here", "/tcp/PORT"),
-            ("/ip4/1.2.3.4/udp/1/quic-v1/webtransport", "is not a transport that is spoken here", "quic-v1"),
-            ("/ip4/1.2.3.4/tcp/1/p2p-circuit", "is a circuit through a relay", "without /p2p-circuit"),
+            (
+                "/ip4/1.2.3.4",
+                "names neither transport nor port",
+                "write /ip4/",
+            ),
+            (
+                "/ip4/1.2.3.4/udp/1",
+                "names no transport over UDP",
+                "append /quic-v1: /ip4/1.2.3.4/udp/1/quic-v1",
+            ),
+            (
+                "/ip4/1.2.3.4/udp/1/quic",
+                "is QUIC draft 29",
+                "write /quic-v1",
+            ),
+            (
+                "/ip4/1.2.3.4/tcp/1/ws",
+                "is not a transport that is spoken here",
+                "/tcp/PORT",
+            ),
+            (
+                "/ip4/1.2.3.4/udp/1/quic-v1/webtransport",
+                "is not a transport that is spoken here",
+                "quic-v1",
+            ),
+            (
+                "/ip4/1.2.3.4/tcp/1/p2p-circuit",
+                "is a circuit through a relay",
+                "without /p2p-circuit",
+            ),
             ("/ip4/1.2.3.4/tcp/0", "has port 0", "give the port"),
-            ("/ip4/0.0.0.0/tcp/1", "has the address 0.0.0.0", "give the address of the host"),
-            ("/ip6/::/tcp/1", "has the address ::", "give the address of the host"),
+            (
+                "/ip4/0.0.0.0/tcp/1",
+                "has the address 0.0.0.0",
+                "give the address of the host",
+            ),
+            (
+                "/ip6/::/tcp/1",
+                "has the address ::",
+                "give the address of the host",
+            ),
             ("/ip4/224.0.0.1/tcp/1", "multicast", "one host"),
-            ("/dnsaddr/example.net/tcp/1", "needs a TXT record", "/dns/NAME"),
-            ("/dns/-a/tcp/1", "holds no valid host name", "relay.example.net"),
-            ("/dns/a..b/tcp/1", "holds no valid host name", "relay.example.net"),
+            (
+                "/dnsaddr/example.net/tcp/1",
+                "needs a TXT record",
+                "/dns/NAME",
+            ),
+            (
+                "/dns/-a/tcp/1",
+                "holds no valid host name",
+                "relay.example.net",
+            ),
+            (
+                "/dns/a..b/tcp/1",
+                "holds no valid host name",
+                "relay.example.net",
+            ),
             ("/tcp/1/tcp/1", "names no host", "begin with /ip4"),
             ("/unix/x", "names neither transport nor port", "write /ip4/"),
         ] {
             let error = dialable(text).unwrap_err().to_string();
-            assert!(error.contains(what) && error.contains(remedy), "{text}: {error}");
+            assert!(
+                error.contains(what) && error.contains(remedy),
+                "{text}: {error}"
+            );
             assert!(error.starts_with(&quote(text)), "{error}");
         }
         let with_peer = format!("/ip4/0.0.0.0/tcp/1/p2p/{PEER}");
-        assert!(listen(&with_peer).unwrap_err().to_string().contains("drop /p2p/<id>"));
-        assert!(listen("/dns/a/tcp/1").unwrap_err().to_string().contains("sockets are bound to addresses"));
+        assert!(
+            listen(&with_peer)
+                .unwrap_err()
+                .to_string()
+                .contains("drop /p2p/<id>")
+        );
+        assert!(
+            listen("/dns/a/tcp/1")
+                .unwrap_err()
+                .to_string()
+                .contains("sockets are bound to addresses")
+        );
     }
 
     proptest! {

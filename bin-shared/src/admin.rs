@@ -32,14 +32,14 @@ impl Readiness {
     /// `name` is missing, and `why`.
     pub fn missing(&self, name: &'static str, why: impl Into<String>) {
         let why = why.into();
-        self.0.send_if_modified(|missing| {
-            missing.insert(name, why.clone()).as_ref() != Some(&why)
-        });
+        self.0
+            .send_if_modified(|missing| missing.insert(name, why.clone()).as_ref() != Some(&why));
     }
 
     /// `name` is there.
     pub fn present(&self, name: &'static str) {
-        self.0.send_if_modified(|missing| missing.remove(name).is_some());
+        self.0
+            .send_if_modified(|missing| missing.remove(name).is_some());
     }
 
     /// Whether nothing is missing.
@@ -156,7 +156,9 @@ impl Server {
     /// # Errors
     /// [`BindError`], which names the address and the remedy.
     pub async fn start(address: Option<SocketAddr>, health: Health) -> Result<Self, BindError> {
-        let Some(address) = address else { return Ok(Self(None)) };
+        let Some(address) = address else {
+            return Ok(Self(None));
+        };
         let listener = bind(address).await?;
         let (trigger, shutdown) = Shutdown::pair();
         let server = tokio::spawn(serve(listener, router(health), shutdown.requested()));
@@ -165,7 +167,9 @@ impl Server {
 
     /// Ends the server once what is under way is answered.
     pub async fn stop(self) {
-        let Some((trigger, server)) = self.0 else { return };
+        let Some((trigger, server)) = self.0 else {
+            return;
+        };
         trigger.trigger();
         match server.await {
             Ok(Ok(())) => {}
@@ -218,7 +222,8 @@ mod tests {
         let counter = Counter::<u64>::default();
         registry.register("dials", "Dials", counter.clone());
         counter.inc();
-        let readiness = Readiness::new([("sockets", "not bound yet"), ("reservation", "none held")]);
+        let readiness =
+            Readiness::new([("sockets", "not bound yet"), ("reservation", "none held")]);
         let health = Health {
             readiness: readiness.clone(),
             metrics: Arc::new(registry),
@@ -231,7 +236,10 @@ mod tests {
         assert!(get(addr, "/livez").await.starts_with("HTTP/1.1 200"));
         let answer = get(addr, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.ends_with("not ready\nreservation: none held\nsockets: not bound yet\n"), "{answer}");
+        assert!(
+            answer.ends_with("not ready\nreservation: none held\nsockets: not bound yet\n"),
+            "{answer}"
+        );
         readiness.present("sockets");
         readiness.present("reservation");
         readiness.ready().await;

@@ -19,6 +19,7 @@ use crate::{
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Configuration file (YAML); no file is read without it
     #[arg(long, global = true, value_name = "FILE")]
@@ -113,11 +114,17 @@ impl Common {
         binary: &Binary<C>,
     ) -> anyhow::Result<Exit> {
         let load = |flags: Flags| -> Result<Loaded<C>, Faults> {
-            config::load(&binary.program, &global.sources(&binary.program, flags)?, binary.read)
+            config::load(
+                &binary.program,
+                &global.sources(&binary.program, flags)?,
+                binary.read,
+            )
         };
         match self {
             Self::Id { key } => {
-                let flags = global.flags().one("identity.key_file", "--key", key.as_ref());
+                let flags = global
+                    .flags()
+                    .one("identity.key_file", "--key", key.as_ref());
                 let config = load(flags)?.config;
                 let path = (binary.key_file)(&config)
                     .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
@@ -145,14 +152,24 @@ impl Common {
             }
             Self::Completions { shell } => {
                 let mut script = Vec::new();
-                clap_complete::generate(*shell, &mut P::command(), binary.program.name, &mut script);
+                clap_complete::generate(
+                    *shell,
+                    &mut P::command(),
+                    binary.program.name,
+                    &mut script,
+                );
                 print(&String::from_utf8_lossy(&script))?;
             }
             Self::Man => {
                 let mut command = P::command().disable_help_subcommand(true);
                 command.build();
                 let mut pages = Vec::new();
-                manual(&command, &mut pages)?;
+                let source = format!(
+                    "{} {}",
+                    command.get_name(),
+                    command.get_version().unwrap_or_default()
+                );
+                manual(&command, &source, &mut pages)?;
                 print(&String::from_utf8_lossy(&pages))?;
             }
         }
@@ -169,7 +186,7 @@ pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitC
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
-            for line in format!("{error:#}").lines() {
+            for line in told(&error).lines() {
                 // There is nobody to tell that stderr is closed.
                 let _ = writeln!(io::stderr(), "error: {line}");
             }
@@ -192,7 +209,9 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 /// Parses arguments; help and versions go to stdout, and wrong usage to stderr as one line.
 fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
     P::try_parse_from(args).map_err(|error| {
-        if error.use_stderr() && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        if error.use_stderr()
+            && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        {
             let _ = writeln!(io::stderr(), "{}", usage_line(&error.to_string()));
         } else {
             let _ = error.print();
@@ -202,22 +221,43 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
 }
 
 /// The manual pages of `command` and of its subcommands, one after the other, which `man` takes as one.
-fn manual(command: &clap::Command, pages: &mut Vec<u8>) -> io::Result<()> {
-    clap_mangen::Man::new(command.clone()).render(pages)?;
+fn manual(command: &clap::Command, source: &str, pages: &mut Vec<u8>) -> io::Result<()> {
+    clap_mangen::Man::new(command.clone())
+        .source(source)
+        .render(pages)?;
     for subcommand in command.get_subcommands() {
-        manual(subcommand, pages)?;
+        manual(subcommand, source, pages)?;
     }
     Ok(())
 }
 
 /// The parser's message up to its usage section, as one line that ends with the remedy.
 fn usage_line(message: &str) -> String {
-    let lines = message
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty());
-    format!("{}; see --help", lines.collect::<Vec<_>>().join(" "))
+    let mut told = String::new();
+    for line in message.lines().map(str::trim) {
+        if line.starts_with("Usage:") || line.starts_with("For more information") {
+            break;
+        }
+        match line {
+            "" => continue,
+            tip if tip.starts_with("tip:") => told += "; ",
+            _ if told.is_empty() => {}
+            _ => told.push(' '),
+        }
+        told += line;
+    }
+    told + "; see --help"
+}
+
+/// The error and its causes, without those that it tells itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told += &format!(": {cause}");
+        }
+    }
+    told
 }
 
 /// The variables of the program, and those that name directories.
@@ -247,7 +287,10 @@ fn environment(program: &Program) -> Result<BTreeMap<String, String>, Faults> {
 /// Writes to stdout. A reader that has seen enough, as in `p2pnode man | head`, is no failure.
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }

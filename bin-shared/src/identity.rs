@@ -148,7 +148,9 @@ pub fn load(path: &Path) -> Result<Keypair, Error> {
         });
     }
     let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(LONGEST)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.is_empty() {
         return Err(corrupt("it is empty".to_owned()));
     }
@@ -158,7 +160,10 @@ pub fn load(path: &Path) -> Result<Keypair, Error> {
 /// Writes `key` to a new file; `AlreadyExists` if there is one.
 fn store(path: &Path, key: &Keypair) -> io::Result<()> {
     let directory = directory(path);
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
     let bytes = key.to_protobuf_encoding().map_err(io::Error::other)?;
     let mut aside = tempfile::Builder::new()
         .prefix(".identity-")
@@ -225,7 +230,10 @@ mod tests {
             let starts: Vec<_> = (0..16)
                 .map(|_| scope.spawn(|| load_or_create(&path).unwrap().public().to_peer_id()))
                 .collect();
-            starts.into_iter().map(|start| start.join().unwrap()).collect()
+            starts
+                .into_iter()
+                .map(|start| start.join().unwrap())
+                .collect()
         });
         assert_eq!(peers.len(), 1);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -256,7 +264,10 @@ mod tests {
         for mode in [0o644, 0o640, 0o604, 0o660, 0o601] {
             write(&path, &bytes, mode);
             let error = load_or_create(&path).unwrap_err().to_string();
-            assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+            assert!(
+                error.contains(&format!("chmod 600 {}", path.display())),
+                "{error}"
+            );
             assert!(error.contains(&format!("{mode:04o}")), "{error}");
         }
         for mode in [0o600, 0o400] {
@@ -279,7 +290,10 @@ mod tests {
         assert!(error.to_string().contains("another path"), "{error}");
 
         let fifo = directory.path().join("fifo");
-        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap();
         assert!(made.success());
         let error = load_or_create(&fifo).unwrap_err().to_string();
         assert!(error.contains("no regular file"), "{error}");

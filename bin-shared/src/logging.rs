@@ -58,7 +58,9 @@ impl FromStr for Filter {
         };
         for directive in text.split(',').map(str::trim) {
             if directive.is_empty() {
-                return Err(wrong("it has an empty directive; give a level such as info".to_owned()));
+                return Err(wrong(
+                    "it has an empty directive; give a level such as info".to_owned(),
+                ));
             }
             // `TARGET[span{field=value}]=LEVEL` is left to the filter's own parser.
             let is_level = LEVELS
@@ -135,7 +137,10 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         .with_env_filter(filter)
         .with_writer(io::stderr);
     let taken = match format {
-        Format::Text => logs.with_ansi(io::stderr().is_terminal()).finish().try_init(),
+        Format::Text => logs
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .try_init(),
         Format::Json => logs.json().finish().try_init(),
     };
     taken.map_err(Error::Taken)
@@ -160,7 +165,9 @@ mod tests {
             "p2pnode[dial]=debug",
             "p2pnode[dial{peer=x}]=debug",
         ] {
-            let filter: Filter = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            let filter: Filter = text
+                .parse()
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(filter.to_string(), text);
         }
     }
@@ -177,7 +184,10 @@ mod tests {
         ] {
             let error = text.parse::<Filter>().unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
-            assert!(error.contains("TARGET=LEVEL") || error.contains("info"), "{error}");
+            assert!(
+                error.contains("TARGET=LEVEL") || error.contains("info"),
+                "{error}"
+            );
             assert!(!error.contains('\n'), "{error}");
         }
     }

@@ -68,7 +68,10 @@ mod tests {
 
     #[test]
     fn root_ignores_the_environment() {
-        let found = directories(&[("XDG_STATE_HOME", "/home/ann/state"), ("HOME", "/home/ann")], true);
+        let found = directories(
+            &[("XDG_STATE_HOME", "/home/ann/state"), ("HOME", "/home/ann")],
+            true,
+        );
         assert_eq!(found.state.unwrap(), PathBuf::from("/var/lib/demo"));
         assert_eq!(found.runtime.unwrap(), PathBuf::from("/run/demo"));
     }
@@ -76,7 +79,11 @@ mod tests {
     #[test]
     fn a_user_has_the_xdg_directories_or_what_stands_in_for_them() {
         let found = directories(
-            &[("XDG_STATE_HOME", "/s"), ("XDG_RUNTIME_DIR", "/r"), ("HOME", "/h")],
+            &[
+                ("XDG_STATE_HOME", "/s"),
+                ("XDG_RUNTIME_DIR", "/r"),
+                ("HOME", "/h"),
+            ],
             false,
         );
         assert_eq!(found.state.unwrap(), PathBuf::from("/s/demo"));
@@ -84,7 +91,10 @@ mod tests {
 
         let found = directories(&[("XDG_STATE_HOME", "relative"), ("HOME", "/h")], false);
         assert_eq!(found.state.unwrap(), PathBuf::from("/h/.local/state/demo"));
-        assert_eq!(found.runtime.unwrap(), PathBuf::from("/h/.local/state/demo"));
+        assert_eq!(
+            found.runtime.unwrap(),
+            PathBuf::from("/h/.local/state/demo")
+        );
     }
 
     #[test]

@@ -43,7 +43,10 @@ impl Shutdown {
         let (trigger, shutdown) = Self::pair();
         tokio::spawn(async move {
             let first = either(&mut interrupt, &mut terminate).await;
-            tracing::info!(signal = first.as_raw_value(), "shutting down; a second signal exits at once");
+            tracing::info!(
+                signal = first.as_raw_value(),
+                "shutting down; a second signal exits at once"
+            );
             trigger.trigger();
             let second = either(&mut interrupt, &mut terminate).await;
             std::process::exit(128 + second.as_raw_value());

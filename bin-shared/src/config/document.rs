@@ -193,7 +193,8 @@ impl<'de> Visitor<'de> for NodeVisitor<'_> {
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         // With its point, so that no fraction is taken for a whole number.
-        self.stop_here().map(|()| Value::Number(format!("{value:?}")))
+        self.stop_here()
+            .map(|()| Value::Number(format!("{value:?}")))
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {

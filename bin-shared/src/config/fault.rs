@@ -56,7 +56,7 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong, told on one line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-#[error("{place}: {}{problem}", self.named_key())]
+#[error("{}{problem}", self.prefix())]
 pub struct Fault {
     /// Where it stands.
     pub place: Place,
@@ -75,11 +75,12 @@ impl Fault {
         }
     }
 
-    /// The key, where the place does not name it: flags and variables do.
-    fn named_key(&self) -> String {
+    /// The place, and the key where the place does not name it: flags and variables do.
+    fn prefix(&self) -> String {
         match (&self.place, &self.key) {
-            (Place::Default | Place::File { .. }, Some(key)) => format!("{key}: "),
-            _ => String::new(),
+            (Place::Default, Some(key)) => format!("{key}: "),
+            (place @ Place::File { .. }, Some(key)) => format!("{place}: {key}: "),
+            (place, _) => format!("{place}: "),
         }
     }
 }
@@ -150,7 +151,11 @@ impl fmt::Display for Faults {
             write!(f, "{fault}")?;
         }
         if self.unlisted > 0 {
-            write!(f, "\n{} more faults; is this the right file?", self.unlisted)?;
+            write!(
+                f,
+                "\n{} more faults; is this the right file?",
+                self.unlisted
+            )?;
         }
         Ok(())
     }

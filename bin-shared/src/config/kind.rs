@@ -1,13 +1,6 @@
 //! Kinds of values: how a text becomes a value, and what to say where it does not.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    num::IntErrorKind,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, num::IntErrorKind, path::PathBuf, str::FromStr, time::Duration};
 
 use libp2p::PeerId;
 
@@ -83,7 +76,10 @@ pub const DURATION: Kind<Duration> = Kind {
     expects: "a duration such as 500ms, 30s, 5m or 2h",
     form: Form::Text,
     parse: |text| match duration(text)? {
-        Duration::ZERO => Err(format!("{} is no time at all; {DURATION_HINT}", quote(text))),
+        Duration::ZERO => Err(format!(
+            "{} is no time at all; {DURATION_HINT}",
+            quote(text)
+        )),
         duration => Ok(duration),
     },
     print: |duration| humantime::format_duration(*duration).to_string(),
@@ -167,7 +163,10 @@ pub const DIAL_ADDR: Kind<addr::Endpoint> = Kind {
 pub const LOG_FILTER: Kind<logging::Filter> = Kind {
     expects: "a level (error, warn, info, debug, trace, off) or a filter such as info,libp2p_quic=debug",
     form: Form::Text,
-    parse: |text| text.parse().map_err(|error: logging::Error| error.to_string()),
+    parse: |text| {
+        text.parse()
+            .map_err(|error: logging::Error| error.to_string())
+    },
     print: logging::Filter::to_string,
 };
 
@@ -175,7 +174,10 @@ pub const LOG_FILTER: Kind<logging::Filter> = Kind {
 pub const LOG_FORMAT: Kind<logging::Format> = Kind {
     expects: "text or json",
     form: Form::Choice(logging::Format::NAMES),
-    parse: |text| text.parse().map_err(|error: logging::Error| error.to_string()),
+    parse: |text| {
+        text.parse()
+            .map_err(|error: logging::Error| error.to_string())
+    },
     print: logging::Format::to_string,
 };
 
@@ -230,7 +232,10 @@ fn duration(text: &str) -> Result<Duration, String> {
             u32::MAX
         )),
         Ok(duration) => Ok(duration),
-        Err(_) => Err(format!("{} is not a duration; {DURATION_HINT}", quote(text))),
+        Err(_) => Err(format!(
+            "{} is not a duration; {DURATION_HINT}",
+            quote(text)
+        )),
     }
 }
 

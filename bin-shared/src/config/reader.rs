@@ -40,7 +40,11 @@ impl Flags {
     /// `flag` sets `key`, if `value` was given.
     #[must_use]
     pub fn one(self, key: &'static str, flag: &'static str, value: Option<&String>) -> Self {
-        self.many(key, flag, value.map(std::slice::from_ref).unwrap_or_default())
+        self.many(
+            key,
+            flag,
+            value.map(std::slice::from_ref).unwrap_or_default(),
+        )
     }
 
     /// `flag` sets the list `key`, if it was given at all.
@@ -291,7 +295,8 @@ impl<'a> Reader<'a> {
                 let path = join(&join(&outer.path, key), text);
                 if let (Err(problem), Some(file)) = (name(text), &self.sources.file) {
                     let key = join(&outer.path, key);
-                    self.faults.note(|| file.place(entry.id), Some(key), problem);
+                    self.faults
+                        .note(|| file.place(entry.id), Some(key), problem);
                 }
                 let described = self.keys.len();
                 self.scope = enter(path, Some(node));
@@ -399,7 +404,13 @@ impl<'a> Reader<'a> {
                 Value::List(items) if list => items.iter().map(|item| item.id).collect(),
                 _ => Vec::new(),
             };
-            given.push((Origin::Node { whole: node.id, items }, Raw::Node(node)));
+            given.push((
+                Origin::Node {
+                    whole: node.id,
+                    items,
+                },
+                Raw::Node(node),
+            ));
         }
         if self.scope.root {
             let name = variable(self.program, key);
@@ -459,7 +470,11 @@ enum Raw<'a> {
 
 impl<'a> Raw<'a> {
     /// The texts of the items, or of the one value; each with its node. `Err` where the form is wrong.
-    fn texts<T>(&self, kind: &Kind<T>, list: bool) -> Vec<(Result<&'a str, String>, Option<usize>)> {
+    fn texts<T>(
+        &self,
+        kind: &Kind<T>,
+        list: bool,
+    ) -> Vec<(Result<&'a str, String>, Option<usize>)> {
         match self {
             Self::Texts(texts) => texts.iter().map(|text| (Ok(*text), None)).collect(),
             Self::Node(node) => match &node.value {
@@ -527,9 +542,7 @@ fn json<T>(kind: &Kind<T>, value: &T) -> Json {
     let text = (kind.print)(value);
     match kind.form {
         Form::Bool => Json::Bool(text == "true"),
-        Form::Integer { .. } => text
-            .parse::<u64>()
-            .map_or(Json::String(text), Json::from),
+        Form::Integer { .. } => text.parse::<u64>().map_or(Json::String(text), Json::from),
         Form::Text | Form::TextOrInteger | Form::Choice(_) => Json::String(text),
     }
 }

@@ -21,7 +21,10 @@ pub fn schema<C>(program: &Program, read: impl FnOnce(&mut Reader<'_>) -> C) -> 
     if let Some(meta) = SchemaSettings::draft2020_12().meta_schema {
         root.insert("$schema".to_owned(), Json::String(meta.into_owned()));
     }
-    root.insert("title".to_owned(), json!(format!("Configuration of {}", program.name)));
+    root.insert(
+        "title".to_owned(),
+        json!(format!("Configuration of {}", program.name)),
+    );
     Schema::from(root)
 }
 

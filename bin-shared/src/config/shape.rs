@@ -38,7 +38,10 @@ impl Shape<'_> {
                 value => {
                     let known = children(self.keys, &pattern);
                     let example = known.first().map_or("name", String::as_str);
-                    let problem = format!("{}; give a mapping, such as `{example}: ...`", value.describe());
+                    let problem = format!(
+                        "{}; give a mapping, such as `{example}: ...`",
+                        value.describe()
+                    );
                     self.note(node, &path, problem);
                     continue;
                 }
@@ -46,7 +49,11 @@ impl Shape<'_> {
             let mut seen = BTreeSet::new();
             for (key, value) in entries {
                 let Value::Text(name) = &key.value else {
-                    self.note(key, &path, format!("{}; keys are texts", key.value.describe()));
+                    self.note(
+                        key,
+                        &path,
+                        format!("{}; keys are texts", key.value.describe()),
+                    );
                     continue;
                 };
                 let written = join(&path, name);
@@ -151,7 +158,9 @@ fn misspelt_variables(reader: &mut Reader<'_>) {
         }
         if let Some(near) = nearest(name, known.iter().map(String::as_str)) {
             let problem = format!("sets no key; did you mean {near}?");
-            reader.faults.note(|| Place::Env(name.clone()), None, problem);
+            reader
+                .faults
+                .note(|| Place::Env(name.clone()), None, problem);
         }
     }
 }

@@ -104,7 +104,10 @@ fn flags_beat_env_and_env_beats_the_file() {
     let of_env = config(&env, Flags::default());
     assert_eq!((of_env.count, of_env.names), (5, texts(&["cid", "dot"])));
     let of_flags = config(&env, flags());
-    assert_eq!((of_flags.count, of_flags.names), (6, texts(&["eve", "fay"])));
+    assert_eq!(
+        (of_flags.count, of_flags.names),
+        (6, texts(&["eve", "fay"]))
+    );
     // An empty variable counts as not set.
     let empty = [("DEMO_COUNT", ""), ("DEMO_SUB_NAMES", "")];
     assert_eq!(config(&empty, Flags::default()).count, 4);
@@ -113,35 +116,119 @@ fn flags_beat_env_and_env_beats_the_file() {
 #[test]
 fn each_fault_tells_where_what_why_and_what_instead() {
     for (file, fault) in [
-        ("count: many", "f.yaml:1:8: count: \"many\" is a text; give a whole number"),
-        ("count: '7'", "f.yaml:1:8: count: \"7\" is a text; give a whole number"),
-        ("count: 2.5", "f.yaml:1:8: count: \"2.5\" is not a whole number; give one from 0"),
-        ("count: 2.0", "f.yaml:1:8: count: \"2.0\" is not a whole number; give one from 0"),
-        ("count: -1", "f.yaml:1:8: count: \"-1\" is not a whole number; give one from 0"),
-        ("count: 99999999999", "f.yaml:1:8: count: \"99999999999\" is too great; give at most 4294967295"),
-        ("count: true", "f.yaml:1:8: count: true is a boolean; give a whole number"),
-        ("count: [1]", "f.yaml:1:8: count: this is a list of 1; give a whole number"),
-        ("count: { a: 1 }", "f.yaml:1:8: count: this is a mapping; give a whole number"),
-        ("count: !x 1", "f.yaml:1:8: count: this has the YAML tag \"x\"; give a whole number"),
-        ("sub:\n  on: yes", "f.yaml:2:7: sub.on: \"yes\" is a text; give true or false"),
-        ("sub:\n  wait: 30", "f.yaml:2:9: sub.wait: 30 is a number; give a duration such as 500ms, 30s, 5m or 2h"),
-        ("sub:\n  names: ann", "f.yaml:2:10: sub.names: \"ann\" is a text; give a list: [a name in lower case]"),
-        ("sub:\n  names:\n    - ann\n    - Bob", "f.yaml:4:7: sub.names: \"Bob\" is not in lower case"),
-        ("sub:\n  names: [ann, ~]", "f.yaml:2:16: sub.names: nothing; give a name in lower case"),
-        ("sub:\n  names: [ann, ann]", "f.yaml:2:16: sub.names: \"ann\" is listed twice; drop one"),
-        ("sub: 5", "f.yaml:1:6: sub: 5 is a number; give a mapping, such as `on: ...`"),
-        ("[a]", "f.yaml:1:1: this is a list of 1; give a mapping, such as `count: ...`"),
-        ("cuont: 5", "f.yaml:1:1: cuont: is no key; did you mean count?"),
-        ("wait: 5s", "f.yaml:1:1: wait: is no key; did you mean sub.wait?"),
-        ("sub: { onn: true }", "f.yaml:1:8: sub.onn: is no key; did you mean sub.on?"),
-        ("sub: { else: true }", "f.yaml:1:8: sub.else: is no key; the keys here are on, wait, names"),
+        (
+            "count: many",
+            "f.yaml:1:8: count: \"many\" is a text; give a whole number",
+        ),
+        (
+            "count: '7'",
+            "f.yaml:1:8: count: \"7\" is a text; give a whole number",
+        ),
+        (
+            "count: 2.5",
+            "f.yaml:1:8: count: \"2.5\" is not a whole number; give one from 0",
+        ),
+        (
+            "count: 2.0",
+            "f.yaml:1:8: count: \"2.0\" is not a whole number; give one from 0",
+        ),
+        (
+            "count: -1",
+            "f.yaml:1:8: count: \"-1\" is not a whole number; give one from 0",
+        ),
+        (
+            "count: 99999999999",
+            "f.yaml:1:8: count: \"99999999999\" is too great; give at most 4294967295",
+        ),
+        (
+            "count: true",
+            "f.yaml:1:8: count: true is a boolean; give a whole number",
+        ),
+        (
+            "count: [1]",
+            "f.yaml:1:8: count: this is a list of 1; give a whole number",
+        ),
+        (
+            "count: { a: 1 }",
+            "f.yaml:1:8: count: this is a mapping; give a whole number",
+        ),
+        (
+            "count: !x 1",
+            "f.yaml:1:8: count: this has the YAML tag \"x\"; give a whole number",
+        ),
+        (
+            "sub:\n  on: yes",
+            "f.yaml:2:7: sub.on: \"yes\" is a text; give true or false",
+        ),
+        (
+            "sub:\n  wait: 30",
+            "f.yaml:2:9: sub.wait: 30 is a number; give a duration such as 500ms, 30s, 5m or 2h",
+        ),
+        (
+            "sub:\n  names: ann",
+            "f.yaml:2:10: sub.names: \"ann\" is a text; give a list: [a name in lower case]",
+        ),
+        (
+            "sub:\n  names:\n    - ann\n    - Bob",
+            "f.yaml:4:7: sub.names: \"Bob\" is not in lower case",
+        ),
+        (
+            "sub:\n  names: [ann, ~]",
+            "f.yaml:2:16: sub.names: nothing; give a name in lower case",
+        ),
+        (
+            "sub:\n  names: [ann, ann]",
+            "f.yaml:2:16: sub.names: \"ann\" is listed twice; drop one",
+        ),
+        (
+            "sub: 5",
+            "f.yaml:1:6: sub: 5 is a number; give a mapping, such as `on: ...`",
+        ),
+        (
+            "[a]",
+            "f.yaml:1:1: this is a list of 1; give a mapping, such as `count: ...`",
+        ),
+        (
+            "cuont: 5",
+            "f.yaml:1:1: cuont: is no key; did you mean count?",
+        ),
+        (
+            "wait: 5s",
+            "f.yaml:1:1: wait: is no key; did you mean sub.wait?",
+        ),
+        (
+            "sub: { onn: true }",
+            "f.yaml:1:8: sub.onn: is no key; did you mean sub.on?",
+        ),
+        (
+            "sub: { else: true }",
+            "f.yaml:1:8: sub.else: is no key; the keys here are on, wait, names",
+        ),
         ("1: 2", "f.yaml:1:1: 1 is a number; keys are texts"),
-        ("count: 1\ncount: 2", "f.yaml:2:1: count: is given twice; drop one"),
-        ("sub: { on: true }\nsub: { on: false }", "f.yaml:2:1: sub: is given twice; drop one"),
-        ("friends: { bob: { age: old } }", "f.yaml:1:24: friends.bob.age: \"old\" is a text; give a whole number, 0 for no limit"),
-        ("friends: { bob: {} }", "f.yaml:1:17: friends.bob.age: is missing; give a whole number, 0 for no limit"),
-        ("friends: { bob: { agee: 7, age: 7 } }", "f.yaml:1:19: friends.bob.agee: is no key; did you mean friends.bob.age?"),
-        ("friends: { alexandra: { age: 7 } }", "f.yaml:1:12: friends: \"alexandra\" is too long a name"),
+        (
+            "count: 1\ncount: 2",
+            "f.yaml:2:1: count: is given twice; drop one",
+        ),
+        (
+            "sub: { on: true }\nsub: { on: false }",
+            "f.yaml:2:1: sub: is given twice; drop one",
+        ),
+        (
+            "friends: { bob: { age: old } }",
+            "f.yaml:1:24: friends.bob.age: \"old\" is a text; give a whole number, 0 for no limit",
+        ),
+        (
+            "friends: { bob: {} }",
+            "f.yaml:1:17: friends.bob.age: is missing; give a whole number, 0 for no limit",
+        ),
+        (
+            "friends: { bob: { agee: 7, age: 7 } }",
+            "f.yaml:1:19: friends.bob.agee: is no key; did you mean friends.bob.age?",
+        ),
+        (
+            "friends: { alexandra: { age: 7 } }",
+            "f.yaml:1:12: friends: \"alexandra\" is too long a name",
+        ),
     ] {
         assert_eq!(from_file(file), Err(vec![fault.to_owned()]), "{file}");
     }
@@ -150,7 +237,11 @@ fn each_fault_tells_where_what_why_and_what_instead() {
 #[test]
 fn all_faults_of_all_sources_are_told_at_once_in_order() {
     let file = "sub:\n  wait: soon\n  names: [ann, Bob, Cid]\ncuont: 1\ncount: x\n";
-    let env = [("DEMO_COUNT", "y"), ("DEMO_SUB_ONN", "true"), ("DEMO_SERVICE_HOST", "10.0.0.1")];
+    let env = [
+        ("DEMO_COUNT", "y"),
+        ("DEMO_SUB_ONN", "true"),
+        ("DEMO_SERVICE_HOST", "10.0.0.1"),
+    ];
     let flags = Flags::default().many("sub.names", "--name", &texts(&["eve", "EVE"]));
     let faults = faults(&sources(file, &env, flags)).unwrap_err();
     assert_eq!(
@@ -173,7 +264,10 @@ fn a_file_that_is_no_configuration_at_all_is_told_in_bounded_time_and_length() {
     let junk: String = (0..5_000).map(|n| format!("key{n}: 1\n")).collect();
     let faults = from_file(&junk).unwrap_err();
     assert_eq!(faults.len(), 65);
-    assert_eq!(faults.last().unwrap(), "4936 more faults; is this the right file?");
+    assert_eq!(
+        faults.last().unwrap(),
+        "4936 more faults; is this the right file?"
+    );
 }
 
 #[test]
@@ -207,7 +301,10 @@ fn what_is_shown_can_be_loaded_again_and_tells_each_origin() {
 #[test]
 fn the_schema_has_every_key_with_its_form_and_default_and_no_others() {
     let schema = schema(&PROGRAM, read).to_value();
-    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
     assert_eq!(schema["additionalProperties"], json!(false));
     let count = &schema["properties"]["count"];
     assert_eq!(count["description"], "How many.");
@@ -221,14 +318,31 @@ fn the_schema_has_every_key_with_its_form_and_default_and_no_others() {
     assert_eq!(friends["description"], "Friends by name.");
     assert_eq!(friends["properties"], json!({}));
     assert_eq!(friends["additionalProperties"]["required"], json!(["age"]));
-    assert_eq!(friends["additionalProperties"]["properties"]["age"]["type"], json!("integer"));
-    assert_eq!(friends["additionalProperties"]["additionalProperties"], json!(false));
+    assert_eq!(
+        friends["additionalProperties"]["properties"]["age"]["type"],
+        json!("integer")
+    );
+    assert_eq!(
+        friends["additionalProperties"]["additionalProperties"],
+        json!(false)
+    );
 }
 
 #[test]
 fn durations_need_units_and_sizes_may_have_them() {
-    for (text, expected) in [("500ms", 500), ("30s", 30_000), ("2m", 120_000), ("1h30m", 5_400_000), ("1h 30m", 5_400_000), ("1.5s", 1_500)] {
-        assert_eq!((DURATION.parse)(text), Ok(Duration::from_millis(expected)), "{text}");
+    for (text, expected) in [
+        ("500ms", 500),
+        ("30s", 30_000),
+        ("2m", 120_000),
+        ("1h30m", 5_400_000),
+        ("1h 30m", 5_400_000),
+        ("1.5s", 1_500),
+    ] {
+        assert_eq!(
+            (DURATION.parse)(text),
+            Ok(Duration::from_millis(expected)),
+            "{text}"
+        );
     }
     for wrong in ["", "30", "0", "0s", "s", "-1s", "200y", "1 fortnight", "٣s"] {
         assert!((DURATION.parse)(wrong).is_err(), "{wrong}");
@@ -236,10 +350,27 @@ fn durations_need_units_and_sizes_may_have_them() {
     assert_eq!((DURATION_LIMIT.parse)("0"), Ok(Duration::ZERO));
     assert!((DURATION_LIMIT.parse)("30").is_err());
 
-    for (text, expected) in [("0", 0), ("1024", 1024), ("5B", 5), ("1KiB", 1 << 10), ("1 GiB", 1 << 30), ("3MB", 3_000_000), ("16777215TiB", 16_777_215 << 40)] {
+    for (text, expected) in [
+        ("0", 0),
+        ("1024", 1024),
+        ("5B", 5),
+        ("1KiB", 1 << 10),
+        ("1 GiB", 1 << 30),
+        ("3MB", 3_000_000),
+        ("16777215TiB", 16_777_215 << 40),
+    ] {
         assert_eq!((BYTES_LIMIT.parse)(text), Ok(expected), "{text}");
     }
-    for wrong in ["", "GiB", "-1", "1.5GiB", "1gib", "1XB", "18446744073709551616", "16777216TiB"] {
+    for wrong in [
+        "",
+        "GiB",
+        "-1",
+        "1.5GiB",
+        "1gib",
+        "1XB",
+        "18446744073709551616",
+        "16777216TiB",
+    ] {
         let error = (BYTES_LIMIT.parse)(wrong).unwrap_err();
         assert!(error.contains("1GiB"), "{error}");
     }
@@ -250,13 +381,24 @@ fn holds<T: PartialEq + std::fmt::Debug>(kind: &Kind<T>, text: &str) -> Result<(
     match (kind.parse)(text) {
         Ok(value) => {
             let printed = (kind.print)(&value);
-            prop_assert_eq!((kind.parse)(&printed), Ok(value), "{:?} printed {:?}", text, printed);
+            prop_assert_eq!(
+                (kind.parse)(&printed),
+                Ok(value),
+                "{:?} printed {:?}",
+                text,
+                printed
+            );
         }
         Err(error) => {
             prop_assert!(!error.contains('\n'), "{}", error);
             let start: String = text.chars().take(8).collect();
             let named = quote(&start);
-            prop_assert!(error.contains(named.trim_matches('"')), "{:?}: {}", text, error);
+            prop_assert!(
+                error.contains(named.trim_matches('"')),
+                "{:?}: {}",
+                text,
+                error
+            );
         }
     }
     Ok(())

@@ -7,6 +7,8 @@ mod checks;
 mod keys;
 mod punch;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

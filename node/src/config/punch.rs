@@ -58,8 +58,8 @@ impl FromStr for AdvertiseTemplate {
             1 => true,
             _ => return Err(format!("{} holds {MARK} twice; {EXAMPLE}", quote(text))),
         };
-        let endpoint = addr::dialable(&text.replace(MARK, "1")).map_err(|error| match marked {
-            // The error quotes what was parsed, not what was written.
+        let endpoint = addr::dialable(&text.replace(MARK, "1")).map_err(|error| match text.contains('{') {
+            // The error quotes what was parsed, not what was written; and braces are meant to hold the mark.
             true => format!("{} is no address to advertise; {EXAMPLE}", quote(text)),
             false => error.to_string(),
         })?;

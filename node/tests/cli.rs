@@ -1,0 +1,333 @@
+//! `p2pnode`'s command line from outside: what it prints where, and its exit codes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+const OTHER: &str = "12D3KooWGrWn9wdGcHi6Ut1ZQTvw9YwMRGZNhpLBgyCxHbNrpjKi";
+
+/// A home of its own, so that no test touches the user's files or another test's.
+struct Home(TempDir);
+
+struct Told {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_p2pnode"));
+        command
+            .env_clear()
+            .env("HOME", self.0.path())
+            // The default of root is outside of the home.
+            .env("P2PNODE_IDENTITY_KEY_FILE", self.path("state/identity.key"))
+            .current_dir(self.0.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Told {
+        let args = args.iter().map(|arg| arg.replace("$PEER", PEER).replace("$OTHER", OTHER));
+        told(self.command().args(args).output().unwrap())
+    }
+}
+
+fn told(output: Output) -> Told {
+    Told {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Told {
+    /// One line on stderr that holds all of `parts`, nothing on stdout, and exit code 2.
+    #[track_caller]
+    fn is_usage(&self, parts: &[&str]) {
+        assert_eq!(self.code, Some(2), "{}", self.stderr);
+        assert_eq!(self.stdout, "");
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part}: {}", self.stderr);
+        }
+    }
+
+    #[track_caller]
+    fn stdout_of_success(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        assert_eq!(self.stderr, "");
+        self.stdout
+    }
+}
+
+#[test]
+fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
+    let home = Home::new();
+    let first = home.run(&["id"]).stdout_of_success();
+    assert!(first.starts_with("12D3KooW"), "{first}");
+    assert_eq!(first.lines().count(), 1);
+    let key = home.path("state/identity.key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(fs::metadata(home.path("state")).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert_eq!(home.run(&["id"]).stdout_of_success(), first);
+    // The same key by a flag, and another key.
+    assert_eq!(home.run(&["id", "--key", "state/identity.key"]).stdout_of_success(), first);
+    assert_ne!(home.run(&["id", "--key", "other.key"]).stdout_of_success(), first);
+}
+
+#[test]
+fn concurrent_first_starts_print_one_id() {
+    let home = Home::new();
+    let starts: Vec<_> = (0..8)
+        .map(|_| home.command().arg("id").stdout(Stdio::piped()).spawn().unwrap())
+        .collect();
+    let ids: Vec<_> = starts
+        .into_iter()
+        .map(|start| told(start.wait_with_output().unwrap()).stdout)
+        .collect();
+    assert!(ids[0].starts_with("12D3KooW"));
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+#[test]
+fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
+    let home = Home::new();
+    home.run(&["id", "--key", "good.key"]).stdout_of_success();
+    let good = fs::read(home.path("good.key")).unwrap();
+    home.file("shared.key", &good, 0o644);
+    home.file("empty.key", "", 0o600);
+    home.file("corrupt.key", "not a key", 0o600);
+    home.file("cut.key", &good[..40], 0o600);
+    home.file("file", "", 0o600);
+    fs::create_dir(home.path("directory")).unwrap();
+
+    for command in [&["id"][..], &["run"], &["dial", "$PEER", "--addr", "/ip4/127.0.0.1/tcp/9"]] {
+        for (key, parts) in [
+            ("shared.key", ["shared.key", "mode 0644", "chmod 600 shared.key"]),
+            ("empty.key", ["empty.key", "it is empty", "move it away or restore it"]),
+            ("corrupt.key", ["corrupt.key", "is not a libp2p private key", "never overwritten"]),
+            ("cut.key", ["cut.key", "is not a libp2p private key", "never overwritten"]),
+            ("directory", ["directory", "is a directory", "give the path of a file"]),
+            ("file/x.key", ["file/x.key", "Not a directory", "another path"]),
+        ] {
+            let before = fs::read(home.path(key)).ok();
+            home.run(&[command, &["--key", key]].concat()).is_usage(&parts);
+            assert_eq!(fs::read(home.path(key)).ok(), before);
+        }
+    }
+}
+
+#[test]
+fn config_check_tells_all_faults_of_all_sources_at_once() {
+    let home = Home::new();
+    home.file(
+        "config.yaml",
+        "listen: [/ip4/0.0.0.0/udp/443]\ndial:\n  port_range: 80-79\n  famly: auto\naccess: { allow: [me] }\n",
+        0o644,
+    );
+    let output = home
+        .command()
+        .args(["config", "check", "--config", "config.yaml", "--log", "inof"])
+        .env("P2PNODE_RELAYS", "/ip4/192.0.2.1/tcp/1")
+        .env("P2PNODE_DAIL_FAMILY", "auto")
+        .env("P2PNODE_SERVICE_HOST", "10.0.0.1")
+        .output()
+        .unwrap();
+    let told = told(output);
+    assert_eq!(told.code, Some(2));
+    assert_eq!(told.stdout, "");
+    let starts = [
+        "error: config.yaml:1:10: listen: \"/ip4/0.0.0.0/udp/443\" names no transport over UDP; append /quic-v1",
+        "error: config.yaml:3:15: dial.port_range: invalid port range `80-79`",
+        "error: config.yaml:4:3: dial.famly: is no key; did you mean dial.family?",
+        "error: config.yaml:5:19: access.allow: \"me\" is not a peer id",
+        "error: env P2PNODE_DAIL_FAMILY: sets no key; did you mean P2PNODE_DIAL_FAMILY?",
+        "error: env P2PNODE_RELAYS: relay \"/ip4/192.0.2.1/tcp/1\" names no peer id; append /p2p/<id>",
+        "error: --log: \"inof\" is no log filter",
+    ];
+    let lines: Vec<_> = told.stderr.lines().collect();
+    assert_eq!(lines.len(), starts.len(), "{}", told.stderr);
+    for (line, start) in lines.iter().zip(starts) {
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+#[test]
+fn a_config_file_that_cannot_be_read_is_named() {
+    let home = Home::new();
+    home.file("broken.yaml", "listen: [\n", 0o644);
+    home.file("latin.yaml", b"log: \xff\n", 0o644);
+    for (file, part) in [
+        ("missing.yaml", "No such file"),
+        (".", "is a directory"),
+        ("broken.yaml", "broken.yaml:2:1: is not valid YAML"),
+        ("latin.yaml", "UTF-8"),
+    ] {
+        home.run(&["config", "check", "--config", file]).is_usage(&[file, part]);
+    }
+    let with_env = |name: &str, value: &[u8]| {
+        let mut command = home.command();
+        command.args(["config", "check"]).env(name, OsStr::from_bytes(value));
+        told(command.output().unwrap())
+    };
+    with_env("P2PNODE_CONFIG", b"missing.yaml").is_usage(&["missing.yaml", "No such file"]);
+    with_env("P2PNODE_LISTEN", b"\xff").is_usage(&["P2PNODE_LISTEN", "not UTF-8"]);
+}
+
+#[test]
+fn config_show_tells_what_is_in_force_and_where_it_came_from() {
+    let home = Home::new();
+    home.file(
+        "config.yaml",
+        format!("dial:\n  port_range: 41000-41010\n  family: only-ip4\npeers: {{ db: {{ id: {PEER} }} }}\n"),
+        0o644,
+    );
+    let show = |more: &[&str]| {
+        let output = home
+            .command()
+            .args(["config", "show", "--log", "debug"])
+            .args(more)
+            .env("P2PNODE_CONFIG", "config.yaml")
+            .env("P2PNODE_DIAL_FAMILY", "prefer-ip6")
+            .output()
+            .unwrap();
+        told(output).stdout_of_success()
+    };
+    let json = show(&["--json"]);
+    let origin = |key: &str| {
+        let line = json.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()).find(|line| line["key"] == key);
+        let line = line.unwrap_or_else(|| panic!("{key} is not in {json}"));
+        (line["value"].clone(), line["from"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(origin("dial.port_range"), ("41000-41010".into(), "config.yaml:2:15".to_owned()));
+    assert_eq!(origin("dial.family"), ("prefer-ip6".into(), "env P2PNODE_DIAL_FAMILY".to_owned()));
+    assert_eq!(origin("log.level"), ("debug".into(), "--log".to_owned()));
+    assert_eq!(origin("reservations"), (2.into(), "default".to_owned()));
+    assert_eq!(origin("peers.db.id"), (PEER.into(), "config.yaml:4:20".to_owned()));
+
+    // The text is a configuration that means the same.
+    let text = show(&[]);
+    assert!(text.contains("  family: \"prefer-ip6\"  # env P2PNODE_DIAL_FAMILY\n"), "{text}");
+    home.file("shown.yaml", &text, 0o644);
+    let again = home.run(&["config", "show", "--json", "--config", "shown.yaml"]).stdout_of_success();
+    let values = |json: &str| -> Vec<(Json, Json)> {
+        let lines = json.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+        lines.map(|line| (line["key"].clone(), line["value"].clone())).collect()
+    };
+    assert_eq!(values(&again), values(&json));
+}
+
+#[test]
+fn config_schema_is_a_json_schema_of_every_key_that_is_shown() {
+    let home = Home::new();
+    let schema: Json = serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
+    assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));
+    let shown = home.run(&["config", "show", "--json"]).stdout_of_success();
+    for line in shown.lines() {
+        let line: Json = serde_json::from_str(line).unwrap();
+        let key = line["key"].as_str().unwrap();
+        let pointer = format!("/properties/{}", key.replace('.', "/properties/"));
+        let described = schema.pointer(&pointer).unwrap_or_else(|| panic!("{key} has no schema"));
+        assert!(described["description"].is_string(), "{key}");
+    }
+    assert!(schema.pointer("/properties/peers/additionalProperties/properties/id").is_some());
+}
+
+#[test]
+fn completions_and_the_manual_are_printed() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = home.run(&["completions", shell]).stdout_of_success();
+        assert!(script.contains("port-range"), "{shell}");
+    }
+    let manual = home.run(&["man"]).stdout_of_success();
+    for part in [".TH p2pnode 1", ".TH p2pnode-dial", "port\\-range", "Exit codes"] {
+        assert!(manual.contains(part), "{part}");
+    }
+    let help = home.run(&["--help"]).stdout_of_success();
+    for command in ["run", "dial", "id", "config", "completions", "man"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}");
+    }
+    let version = home.run(&["--version"]).stdout_of_success();
+    assert_eq!(version, format!("p2pnode {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let home = Home::new();
+    let mut manual = home.command().arg("man").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(manual.stdout.take());
+    let told = told(manual.wait_with_output().unwrap());
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_exit_code_2() {
+    let home = Home::new();
+    let by_addr = ["--addr", "/ip4/127.0.0.1/tcp/9"];
+    for (args, parts) in [
+        (&["bogus"][..], &["'bogus'", "--help"][..]),
+        (&["run", "--bogus"], &["'--bogus'", "--help"]),
+        (&["dial"], &["<PEER>", "--help"]),
+        (&["completions", "csh"], &["'csh'", "bash"]),
+        (&["dial", "$PEER", "--until", "soon"], &["'soon'", "direct, connected"]),
+        (&["dial", "$PEER", "--timeout", "30"], &["\"30\" has no unit", "30s"]),
+        (&["dial", "$PEER", "--timeout", "0s"], &["\"0s\" is no time at all"]),
+        (&["dial", "$PEER", "--count", "-1"], &["'-1'"]),
+        (&["run", "--port-range", "80-79"], &["--port-range: ", "80-79", "below the first"]),
+        (&["run", "--port-range", "0"], &["--port-range: ", "`0`", "port 0"]),
+        (&["run", "--family", "ip5"], &["--family: ", "ip5", "only-ip6"]),
+        (&["run", "--transports", "quic,sctp"], &["--transports: ", "\"sctp\"", "quic, tcp"]),
+        (&["run", "--transports", "quic,quic"], &["--transports: ", "listed twice"]),
+        (&["run", "--listen", "/ip4/0.0.0.0/tcp/40000"], &["--listen: ", "dial range 40000-40050"]),
+        (&["run", "--listen", "/dns/a/tcp/443"], &["--listen: ", "listen on an IP address"]),
+        (&["run", "--relay", "/ip4/192.0.2.1/tcp/1"], &["--relay: ", "names no peer id", "relay-node id"]),
+        (&["run", "--relay", "/ip4/192.0.2.1/tcp/1/p2p/x"], &["--relay: ", "is not a multiaddr"]),
+        (&["run", "--relay", "/ip4/192.0.2.1/tcp/1/p2p/$PEER/p2p-circuit"], &["--relay: ", "without /p2p-circuit"]),
+        (&["run", "--relay", "/dnsaddr/example.net/p2p/$PEER"], &["--relay: "]),
+        (&["run", "--log", "loud"], &["--log: ", "\"loud\" is no level"]),
+        (&["run", "--log-format", "xml"], &["--log-format: ", "text or json"]),
+        (&["dial", "bob"], &["PEER: \"bob\"", "neither a peer id nor a name"]),
+        (&["dial", "$PEER"], &["PEER: $PEER cannot be found", "--relay", "--addr"]),
+        (&["dial", "$PEER", "--addr", "192.0.2.1:1"], &["--addr: ", "is not a multiaddr"]),
+        (&["dial", "$PEER", "--addr", "/ip4/192.0.2.1/tcp/1/p2p/$OTHER"], &["--addr: ", "$OTHER", "$PEER"]),
+    ] {
+        let parts: Vec<_> = parts.iter().map(|part| part.replace("$PEER", PEER).replace("$OTHER", OTHER)).collect();
+        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+        home.run(args).is_usage(&parts);
+    }
+
+    let own = home.run(&["id"]).stdout_of_success();
+    let own = own.trim();
+    home.run(&[&["dial", own][..], &by_addr].concat()).is_usage(&["PEER: ", own, "own id"]);
+
+    home.file("access.yaml", format!("access: {{ allow: [{OTHER}] }}\n"), 0o644);
+    let refused = [&["dial", "$PEER", "--config", "access.yaml"][..], &by_addr].concat();
+    home.run(&refused).is_usage(&["PEER: ", PEER, "access.allow"]);
+}

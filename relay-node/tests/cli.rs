@@ -1,0 +1,185 @@
+//! `relay-node`'s command line from outside: what it prints where, and its exit codes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+
+/// A home of its own, so that no test touches the user's files or another test's.
+struct Home(TempDir);
+
+struct Told {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay-node"));
+        command
+            .env_clear()
+            .env("HOME", self.0.path())
+            // The default of root is outside of the home.
+            .env("RELAY_NODE_IDENTITY_KEY_FILE", self.path("state/identity.key"))
+            .current_dir(self.0.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Told {
+        told(self.command().args(args).output().unwrap())
+    }
+}
+
+fn told(output: Output) -> Told {
+    Told {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Told {
+    /// One line on stderr that holds all of `parts`, nothing on stdout, and exit code 2.
+    #[track_caller]
+    fn is_usage(&self, parts: &[&str]) {
+        assert_eq!(self.code, Some(2), "{}", self.stderr);
+        assert_eq!(self.stdout, "");
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part}: {}", self.stderr);
+        }
+    }
+
+    #[track_caller]
+    fn stdout_of_success(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        assert_eq!(self.stderr, "");
+        self.stdout
+    }
+}
+
+#[test]
+fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
+    let home = Home::new();
+    let first = home.run(&["id"]).stdout_of_success();
+    assert!(first.starts_with("12D3KooW"), "{first}");
+    assert_eq!(first.lines().count(), 1);
+    let key = home.path("state/identity.key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(home.run(&["id"]).stdout_of_success(), first);
+}
+
+#[test]
+fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
+    let home = Home::new();
+    home.file("shared.key", "", 0o604);
+    home.file("corrupt.key", "not a key", 0o600);
+    for command in ["id", "run"] {
+        for (key, parts) in [
+            ("shared.key", ["mode 0604", "chmod 600 shared.key"]),
+            ("corrupt.key", ["is not a libp2p private key", "move it away or restore it"]),
+        ] {
+            let before = fs::read(home.path(key)).unwrap();
+            home.run(&[command, "--key", key]).is_usage(&parts);
+            assert_eq!(fs::read(home.path(key)).unwrap(), before);
+        }
+    }
+}
+
+#[test]
+fn config_tells_faults_values_origins_and_its_schema() {
+    let home = Home::new();
+    home.file(
+        "bad.yaml",
+        "listen: []\nlimits: { circuit_bytes: 1 gig, circuits: -1, reservation_duration: 60 }\nexternal: [/ip4/0.0.0.0/tcp/1]\n",
+        0o644,
+    );
+    let told = home.run(&["config", "check", "--config", "bad.yaml"]);
+    assert_eq!(told.code, Some(2));
+    let starts = [
+        "error: bad.yaml:1:9: listen: is an empty list",
+        "error: bad.yaml:2:26: limits.circuit_bytes: \"1 gig\" has no unit of size; write 512KiB",
+        "error: bad.yaml:2:43: limits.circuits: \"-1\" is not a whole number",
+        "error: bad.yaml:2:69: limits.reservation_duration: \"60\" has no unit",
+        "error: bad.yaml:3:12: external: \"/ip4/0.0.0.0/tcp/1\" has the address 0.0.0.0, which cannot be dialed",
+    ];
+    let lines: Vec<_> = told.stderr.lines().collect();
+    assert_eq!(lines.len(), starts.len(), "{}", told.stderr);
+    for (line, start) in lines.iter().zip(starts) {
+        assert!(line.starts_with(start), "{line}");
+    }
+
+    home.file("good.yaml", "limits: { circuit_bytes: 1GiB, circuit_duration: 2h }\n", 0o644);
+    let check = home.run(&["config", "check", "--config", "good.yaml"]).stdout_of_success();
+    assert_eq!(check, "configuration is valid\n");
+    let json = home.run(&["config", "show", "--json", "--config", "good.yaml"]).stdout_of_success();
+    assert!(json.contains(r#"{"key":"limits.circuit_bytes","value":"1GiB","from":"good.yaml:1:26"}"#), "{json}");
+    assert!(json.contains(r#"{"key":"limits.circuits","value":4096,"from":"default"}"#), "{json}");
+
+    let schema: Json = serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
+    for line in json.lines() {
+        let line: Json = serde_json::from_str(line).unwrap();
+        let key = line["key"].as_str().unwrap();
+        let pointer = format!("/properties/{}", key.replace('.', "/properties/"));
+        assert!(schema.pointer(&pointer).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn completions_and_the_manual_are_printed() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(home.run(&["completions", shell]).stdout_of_success().contains("external"), "{shell}");
+    }
+    let manual = home.run(&["man"]).stdout_of_success();
+    for part in [".TH relay-node 1", ".TH relay-node-run", "Exit codes"] {
+        assert!(manual.contains(part), "{part}");
+    }
+    let version = home.run(&["--version"]).stdout_of_success();
+    assert_eq!(version, format!("relay-node {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_exit_code_2() {
+    let home = Home::new();
+    let with_peer = format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER}");
+    for (args, parts) in [
+        (&["bogus"][..], &["'bogus'", "--help"][..]),
+        (&["run", "--bogus"], &["'--bogus'", "--help"]),
+        (&["run", "--listen", "443"], &["--listen: ", "is not a multiaddr"]),
+        (&["run", "--listen", "/ip4/0.0.0.0/udp/443"], &["--listen: ", "append /quic-v1"]),
+        (&["run", "--listen", "/dns/a/tcp/443"], &["--listen: ", "listen on an IP address"]),
+        (&["run", "--external", "/ip4/192.0.2.1/tcp/0"], &["--external: ", "port 0"]),
+        (&["run", "--external", &with_peer], &["--external: ", "drop /p2p/<id>"]),
+        (&["run", "--log", "loud"], &["--log: ", "\"loud\" is no level"]),
+        (&["run", "--log-format", "xml"], &["--log-format: ", "text or json"]),
+        (&["run", "--config", "missing.yaml"], &["missing.yaml", "No such file"]),
+    ] {
+        home.run(args).is_usage(parts);
+    }
+}
