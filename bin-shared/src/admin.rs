@@ -87,6 +87,10 @@ pub struct BindError {
     source: io::Error,
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the system may have any reason; these have a remedy of their own"
+)]
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "end what listens there, or set admin.listen to a free port",

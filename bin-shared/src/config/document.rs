@@ -224,7 +224,7 @@ impl<'de> Visitor<'de> for NodeVisitor<'_> {
         let (tag, content) = tagged.variant::<String>()?;
         content
             .newtype_variant_seed(self.reading)
-            .map_err(|error| A::Error::custom(error))?;
+            .map_err(A::Error::custom)?;
         Ok(Value::Tagged(tag))
     }
 }
@@ -308,7 +308,7 @@ mod tests {
                     match &node.value {
                         Value::List(items) => nodes.extend(items),
                         Value::Map(entries) => nodes.extend(entries.iter().flat_map(|(k, v)| [k, v])),
-                        _ => {}
+                        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Tagged(_) => {}
                     }
                 }
             }

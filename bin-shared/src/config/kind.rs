@@ -1,6 +1,13 @@
 //! Kinds of values: how a text becomes a value, and what to say where it does not.
 
-use std::{fmt, net::SocketAddr, num::IntErrorKind, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    num::{IntErrorKind, ParseIntError},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use libp2p::PeerId;
 
@@ -210,11 +217,12 @@ pub fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
 const DURATION_HINT: &str = "write a number and a unit: 500ms, 30s, 5m or 2h";
 
 fn count(text: &str) -> Result<u32, String> {
-    text.parse::<u32>().map_err(|error| match error.kind() {
-        IntErrorKind::PosOverflow => {
+    text.parse().map_err(|error: ParseIntError| {
+        if *error.kind() == IntErrorKind::PosOverflow {
             format!("{} is too great; give at most {}", quote(text), u32::MAX)
+        } else {
+            format!("{} is not a whole number; give one from 0", quote(text))
         }
-        _ => format!("{} is not a whole number; give one from 0", quote(text)),
     })
 }
 
@@ -281,7 +289,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 fn print_bytes(bytes: u64) -> String {
     for (name, factor) in BINARY_UNITS {
-        if bytes > 0 && bytes % factor == 0 {
+        if bytes > 0 && bytes.is_multiple_of(factor) {
             return format!("{}{name}", bytes / factor);
         }
     }

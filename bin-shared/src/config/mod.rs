@@ -32,15 +32,17 @@ mod reader;
 mod schema;
 mod shape;
 mod show;
+mod source;
 #[cfg(test)]
 mod tests;
 
 pub use document::Document;
 pub use fault::{Fault, Faults, Place};
 pub use kind::{Form, Kind};
-pub use reader::{Flags, Loaded, Program, Reader, Sources, load};
+pub use reader::{Loaded, Reader, load};
 pub use schema::schema;
 pub use show::Shown;
+pub use source::{Flags, Program, Sources};
 
 /// `text` in quotes, on one line, with control characters escaped, cut to a length that a message can bear.
 #[must_use]

@@ -9,53 +9,9 @@ use super::{
     fault::{Faults, Place},
     kind::{Form, Kind},
     quote, shape,
+    source::{Given, Origin, Program, Sources, find},
 };
 use crate::paths::Directories;
-
-/// What a program's variables and its schema are called after.
-#[derive(Debug, Clone, Copy)]
-pub struct Program {
-    /// The binary's name.
-    pub name: &'static str,
-    /// The prefix of its variables, without the underscore.
-    pub env: &'static str,
-}
-
-/// Where values come from, weakest first.
-#[derive(Debug, Clone, Default)]
-pub struct Sources {
-    /// The configuration file.
-    pub file: Option<Document>,
-    /// Environment variables; those of other prefixes are ignored.
-    pub env: BTreeMap<String, String>,
-    /// Command-line flags.
-    pub flags: Flags,
-}
-
-/// The flags that were given, and the keys that they set.
-#[derive(Debug, Clone, Default)]
-pub struct Flags(BTreeMap<&'static str, (&'static str, Vec<String>)>);
-
-impl Flags {
-    /// `flag` sets `key`, if `value` was given.
-    #[must_use]
-    pub fn one(self, key: &'static str, flag: &'static str, value: Option<&String>) -> Self {
-        self.many(
-            key,
-            flag,
-            value.map(std::slice::from_ref).unwrap_or_default(),
-        )
-    }
-
-    /// `flag` sets the list `key`, if it was given at all.
-    #[must_use]
-    pub fn many(mut self, key: &'static str, flag: &'static str, values: &[String]) -> Self {
-        if !values.is_empty() {
-            self.0.insert(key, (flag, values.to_vec()));
-        }
-        self
-    }
-}
 
 /// A configuration without faults, and where each of its values came from.
 #[derive(Debug, Clone)]
@@ -118,15 +74,6 @@ pub(super) struct Taken {
     pub(super) origin: Origin,
 }
 
-/// Where a value stands; positions in the file are looked up when they are needed.
-#[derive(Debug, Clone)]
-pub(super) enum Origin {
-    Default,
-    Node { whole: usize, items: Vec<usize> },
-    Env(String),
-    Flag(&'static str),
-}
-
 /// The part of the configuration that keys are read in.
 #[derive(Debug, Clone)]
 struct Scope<'a> {
@@ -162,7 +109,10 @@ impl<'a> Reader<'a> {
     /// If `default` is no `T`.
     pub fn one<T>(&mut self, key: &str, doc: &'static str, kind: &Kind<T>, default: &str) -> T {
         let default = (kind.parse)(default).expect("defaults are values of their kind");
-        self.describe(key, doc, kind, false, false, Some(json(kind, &default)));
+        self.keys.push(Key {
+            default: Some(json(kind, &default)),
+            ..self.key(key, doc, kind)
+        });
         match self.take_one(key, kind) {
             Some(value) => value,
             None => {
@@ -174,7 +124,7 @@ impl<'a> Reader<'a> {
 
     /// One value, or none.
     pub fn optional<T>(&mut self, key: &str, doc: &'static str, kind: &Kind<T>) -> Option<T> {
-        self.describe(key, doc, kind, false, false, None);
+        self.keys.push(self.key(key, doc, kind));
         let value = self.take_one(key, kind);
         if value.is_none() {
             self.took(key, Json::Null, Origin::Default);
@@ -190,7 +140,7 @@ impl<'a> Reader<'a> {
         kind: &Kind<T>,
         default: Result<T, String>,
     ) -> Option<T> {
-        self.describe(key, doc, kind, false, false, None);
+        self.keys.push(self.key(key, doc, kind));
         if let Some(value) = self.take_one(key, kind) {
             return Some(value);
         }
@@ -201,7 +151,7 @@ impl<'a> Reader<'a> {
             }
             Err(problem) => {
                 // A value that is there and wrong has its fault already.
-                if self.given(key, false).is_empty() {
+                if self.given(key).is_empty() {
                     self.note(|| Place::Default, key, problem);
                 }
                 None
@@ -211,9 +161,12 @@ impl<'a> Reader<'a> {
 
     /// One value that must be given.
     pub fn required<T>(&mut self, key: &str, doc: &'static str, kind: &Kind<T>) -> Option<T> {
-        self.describe(key, doc, kind, false, true, None);
+        self.keys.push(Key {
+            required: true,
+            ..self.key(key, doc, kind)
+        });
         let value = self.take_one(key, kind);
-        if value.is_none() && self.given(key, false).is_empty() {
+        if value.is_none() && self.given(key).is_empty() {
             let (node, file) = (self.scope.node, &self.sources.file);
             let place = || match (node, file) {
                 (Some(node), Some(file)) => file.place(node.id),
@@ -239,15 +192,12 @@ impl<'a> Reader<'a> {
             .iter()
             .map(|item| (kind.parse)(item).expect("defaults are values of their kind"))
             .collect();
-        self.describe(key, doc, kind, true, false, Some(json_list(kind, &default)));
-        let mut taken = None;
-        for given in self.given(key, true) {
-            taken = self.parse(key, kind, given).or(taken);
-        }
-        let (origin, values) = match taken {
-            Some((origin, values)) => (origin, values),
-            None => (Origin::Default, default),
-        };
+        self.keys.push(Key {
+            list: true,
+            default: Some(json_list(kind, &default)),
+            ..self.key(key, doc, kind)
+        });
+        let (origin, values) = self.take(key, kind).unwrap_or((Origin::Default, default));
         self.took(key, json_list(kind, &values), origin);
         values
     }
@@ -316,38 +266,41 @@ impl<'a> Reader<'a> {
         Directories::of_process(self.program.name, &self.sources.env)
     }
 
-    /// Whether a flag set `key`.
+    /// Whether a flag set `key`, which was read before.
     #[must_use]
     pub fn is_flag(&self, key: &str) -> bool {
-        self.sources.flags.0.contains_key(key)
+        matches!(self.origin(key), Origin::Flag(_))
     }
 
-    /// Whether any source set `key`.
+    /// Whether any source set `key`, which was read before.
     #[must_use]
     pub fn is_given(&self, key: &str) -> bool {
-        !self.given(key, true).is_empty()
+        !matches!(self.origin(key), Origin::Default)
     }
 
     /// Notes that the value of `key` contradicts another; `item` is the index of the culprit in a list.
     pub fn contradiction(&mut self, key: &str, item: Option<usize>, problem: String) {
-        let path = join(&self.scope.path, key);
-        let origin = self
-            .values
-            .iter()
-            .find(|taken| taken.key == path)
-            .map_or(Origin::Default, |taken| taken.origin.clone());
-        let node = match (&origin, item) {
-            (Origin::Node { items, .. }, Some(item)) => items.get(item).copied(),
-            _ => None,
-        };
-        let file = self.sources.file.as_ref();
-        self.note(|| origin.place(node, file), key, problem);
+        let (origin, file) = (self.origin(key), self.sources.file.as_ref());
+        self.note(|| origin.place(item, file), key, problem);
     }
 
     /// Notes a fault of a command-line argument that is no key.
     pub fn argument(&mut self, argument: &str, problem: String) {
         let place = || Place::Flag(argument.to_owned());
         self.faults.note(place, None, problem);
+    }
+
+    fn key<T>(&self, key: &str, doc: &'static str, kind: &Kind<T>) -> Key {
+        Key::new(join(&self.scope.pattern, key), doc, kind)
+    }
+
+    /// Where the value of `key` that is in force came from.
+    fn origin(&self, key: &str) -> Origin {
+        let path = join(&self.scope.path, key);
+        self.values
+            .iter()
+            .find(|taken| taken.key == path)
+            .map_or(Origin::Default, |taken| taken.origin.clone())
     }
 
     fn note(&mut self, place: impl FnOnce() -> Place, key: &str, problem: String) {
@@ -363,70 +316,28 @@ impl<'a> Reader<'a> {
         });
     }
 
-    fn describe<T>(
-        &mut self,
-        key: &str,
-        doc: &'static str,
-        kind: &Kind<T>,
-        list: bool,
-        required: bool,
-        default: Option<Json>,
-    ) {
-        self.keys.push(Key {
-            path: join(&self.scope.pattern, key),
-            doc,
-            form: kind.form,
-            expects: kind.expects,
-            list,
-            required,
-            default,
-        });
-    }
-
+    /// Takes the value of `key`, which is described by the last of `keys`.
     fn take_one<T>(&mut self, key: &str, kind: &Kind<T>) -> Option<T> {
-        let mut taken = None;
-        for given in self.given(key, false) {
-            taken = self.parse(key, kind, given).or(taken);
-        }
-        let (origin, mut values) = taken?;
+        let (origin, mut values) = self.take(key, kind)?;
         let value = values.pop()?;
         self.took(key, json(kind, &value), origin);
         Some(value)
     }
 
-    /// What the sources hold for `key`, weakest first.
-    fn given(&self, key: &str, list: bool) -> Vec<(Origin, Raw<'a>)> {
-        let mut given = Vec::new();
-        if let Some(node) = find(self.scope.node, key)
-            && node.value != Value::Null
-        {
-            let items = match &node.value {
-                Value::List(items) if list => items.iter().map(|item| item.id).collect(),
-                _ => Vec::new(),
-            };
-            given.push((
-                Origin::Node {
-                    whole: node.id,
-                    items,
-                },
-                Raw::Node(node),
-            ));
+    /// The strongest source's values, after checking all sources.
+    fn take<T>(&mut self, key: &str, kind: &Kind<T>) -> Option<(Origin, Vec<T>)> {
+        let mut taken = None;
+        for given in self.given(key) {
+            taken = self.parse(key, kind, given).or(taken);
         }
-        if self.scope.root {
-            let name = variable(self.program, key);
-            if let Some(text) = self.sources.env.get(&name).filter(|text| !text.is_empty()) {
-                let texts = match list {
-                    true => text.split(',').map(str::trim).collect(),
-                    false => vec![text.as_str()],
-                };
-                given.push((Origin::Env(name), Raw::Texts(texts)));
-            }
-            if let Some((flag, texts)) = self.sources.flags.0.get(key) {
-                let texts = texts.iter().map(String::as_str).collect();
-                given.push((Origin::Flag(flag), Raw::Texts(texts)));
-            }
-        }
-        given
+        taken
+    }
+
+    fn given(&self, key: &str) -> Vec<Given<'a>> {
+        let (sources, scope) = (self.sources, &self.scope);
+        self.keys.last().map_or_else(Vec::new, |described| {
+            sources.given(self.program, scope.node, scope.root, key, described)
+        })
     }
 
     /// The values of one source, or `None` after noting each fault.
@@ -434,107 +345,53 @@ impl<'a> Reader<'a> {
         &mut self,
         key: &str,
         kind: &Kind<T>,
-        (origin, raw): (Origin, Raw<'a>),
+        given: Given<'a>,
     ) -> Option<(Origin, Vec<T>)> {
         let file = self.sources.file.as_ref();
-        let list = self.keys.last().is_some_and(|key| key.list);
+        let origin = given.origin;
         let mut values = Vec::new();
         let mut seen = BTreeSet::new();
-        let mut faults = Vec::new();
-        for (text, node) in raw.texts(kind, list) {
-            let parsed = text.and_then(|text| (kind.parse)(text));
-            match parsed {
-                Ok(value) if list && !seen.insert((kind.print)(&value)) => {
-                    let printed = quote(&(kind.print)(&value));
-                    faults.push((node, format!("{printed} is listed twice; drop one")));
+        let mut right = true;
+        for (item, text) in given.texts.into_iter().enumerate() {
+            let parsed = text.and_then(|text| {
+                let value = (kind.parse)(text)?;
+                let printed = (kind.print)(&value);
+                if seen.contains(&printed) {
+                    return Err(format!("{} is listed twice; drop one", quote(&printed)));
                 }
+                seen.insert(printed);
+                Ok(value)
+            });
+            match parsed {
                 Ok(value) => values.push(value),
-                Err(problem) => faults.push((node, problem)),
+                Err(problem) => {
+                    right = false;
+                    self.note(|| origin.place(Some(item), file), key, problem);
+                }
             }
         }
-        if faults.is_empty() {
-            return Some((origin, values));
-        }
-        for (node, problem) in faults {
-            self.note(|| origin.place(node, file), key, problem);
-        }
-        None
+        right.then_some((origin, values))
     }
 }
 
-/// A value as a source holds it.
-enum Raw<'a> {
-    Node(&'a Node),
-    Texts(Vec<&'a str>),
-}
-
-impl<'a> Raw<'a> {
-    /// The texts of the items, or of the one value; each with its node. `Err` where the form is wrong.
-    fn texts<T>(
-        &self,
-        kind: &Kind<T>,
-        list: bool,
-    ) -> Vec<(Result<&'a str, String>, Option<usize>)> {
-        match self {
-            Self::Texts(texts) => texts.iter().map(|text| (Ok(*text), None)).collect(),
-            Self::Node(node) => match &node.value {
-                Value::List(items) if list => items
-                    .iter()
-                    .map(|item| (scalar(item, kind), Some(item.id)))
-                    .collect(),
-                value if list => {
-                    let problem = format!("{}; give a list: [{}]", value.describe(), kind.expects);
-                    vec![(Err(problem), Some(node.id))]
-                }
-                _ => vec![(scalar(node, kind), Some(node.id))],
-            },
+impl Key {
+    fn new<T>(path: String, doc: &'static str, kind: &Kind<T>) -> Self {
+        Self {
+            path,
+            doc,
+            form: kind.form,
+            expects: kind.expects,
+            list: false,
+            required: false,
+            default: None,
         }
     }
-}
-
-impl Origin {
-    /// The place, or that of `node` if the value stands in the file.
-    pub(super) fn place(&self, node: Option<usize>, file: Option<&Document>) -> Place {
-        match (self, file) {
-            (Self::Node { whole, .. }, Some(file)) => file.place(node.unwrap_or(*whole)),
-            (Self::Default | Self::Node { .. }, _) => Place::Default,
-            (Self::Env(name), _) => Place::Env(name.clone()),
-            (Self::Flag(flag), _) => Place::Flag((*flag).to_owned()),
-        }
-    }
-}
-
-/// The variable that sets `key`.
-pub(super) fn variable(program: &Program, key: &str) -> String {
-    format!("{}_{}", program.env, key.replace('.', "_").to_uppercase())
 }
 
 pub(super) fn join(path: &str, key: &str) -> String {
     match path {
         "" => key.to_owned(),
         _ => format!("{path}.{key}"),
-    }
-}
-
-/// The node at the dotted path `key` below `node`. Of duplicates, the first; they are faults of the shape.
-fn find<'a>(node: Option<&'a Node>, key: &str) -> Option<&'a Node> {
-    key.split('.').try_fold(node?, |node, segment| {
-        let Value::Map(entries) = &node.value else {
-            return None;
-        };
-        entries.iter().find_map(|(key, value)| {
-            matches!(&key.value, Value::Text(text) if text == segment).then_some(value)
-        })
-    })
-}
-
-fn scalar<'a, T>(node: &'a Node, kind: &Kind<T>) -> Result<&'a str, String> {
-    match (&node.value, kind.form) {
-        (Value::Bool(true), Form::Bool) => Ok("true"),
-        (Value::Bool(false), Form::Bool) => Ok("false"),
-        (Value::Number(text), Form::Integer { .. } | Form::TextOrInteger)
-        | (Value::Text(text), Form::Text | Form::TextOrInteger | Form::Choice(_)) => Ok(text),
-        (value, _) => Err(format!("{}; give {}", value.describe(), kind.expects)),
     }
 }
 

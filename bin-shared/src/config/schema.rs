@@ -5,7 +5,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     kind::Form,
-    reader::{Key, Program, Reader, Sources},
+    reader::{Key, Reader},
+    source::{Program, Sources},
 };
 
 /// The JSON Schema (draft 2020-12) of the file that `read` reads.

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::{
     document::{Document, Node, Value},
     fault::{Faults, Place},
-    reader::{Key, Reader, join, variable},
+    reader::{Key, Reader, join},
+    source::variable,
 };
 
 /// Notes every fault of shape of the file, and variables that look like a slip of the pen.
@@ -32,19 +33,18 @@ impl Shape<'_> {
         // (node, path as written, pattern)
         let mut sections = vec![(&self.document.root, String::new(), String::new())];
         while let Some((node, path, pattern)) = sections.pop() {
-            let entries = match &node.value {
-                Value::Null => continue,
-                Value::Map(entries) => entries,
-                value => {
-                    let known = children(self.keys, &pattern);
-                    let example = known.first().map_or("name", String::as_str);
-                    let problem = format!(
-                        "{}; give a mapping, such as `{example}: ...`",
-                        value.describe()
-                    );
-                    self.note(node, &path, problem);
-                    continue;
-                }
+            if node.value == Value::Null {
+                continue;
+            }
+            let Value::Map(entries) = &node.value else {
+                let known = children(self.keys, &pattern);
+                let example = known.first().map_or("name", String::as_str);
+                let problem = format!(
+                    "{}; give a mapping, such as `{example}: ...`",
+                    node.value.describe()
+                );
+                self.note(node, &path, problem);
+                continue;
             };
             let mut seen = BTreeSet::new();
             for (key, value) in entries {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::{fault::Place, reader::Loaded};
+use super::reader::Loaded;
 
 /// One key in force.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,10 +25,7 @@ impl<C> Loaded<C> {
             .map(|taken| Shown {
                 key: taken.key.clone(),
                 value: taken.value.clone(),
-                from: match taken.origin.place(None, self.file.as_ref()) {
-                    Place::Default => "default".to_owned(),
-                    place => place.to_string(),
-                },
+                from: taken.origin.place(None, self.file.as_ref()).to_string(),
             })
             .collect()
     }
@@ -47,9 +44,10 @@ impl<C> Loaded<C> {
                 yaml += &format!("{}{section}:\n", "  ".repeat(depth));
             }
             // JSON is YAML; null means not set, and is written as YAML's empty value.
-            let value = match value {
-                Json::Null => String::new(),
-                value => format!(" {value}"),
+            let value = if value.is_null() {
+                String::new()
+            } else {
+                format!(" {value}")
             };
             yaml += &format!("{}{name}:{value}  # {from}\n", "  ".repeat(path.len()));
             open = path;
