@@ -223,14 +223,11 @@ async fn two_hundred_reconnects_over_tcp_stay_in_the_range() {
     let (node, _handle) = node(config("20070-20079"));
     let (mut remote, addr) = listener(TCP).await;
     for _ in 0..200 {
-        let (_, connection) = node.dial(&addr, ORDINARY).await.unwrap();
-        let accepted = remote.accept().await;
-        assert!(
-            range("20070-20079").contains(accepted.from.port()),
-            "{}",
-            accepted.from
-        );
-        drop(connection);
+        let (_, mut ours) = node.dial(&addr, ORDINARY).await.unwrap();
+        let mut accepted = remote.accept().await;
+        assert!(range("20070-20079").contains(accepted.from.port()));
+        speak(&mut ours, &mut accepted.muxer).await;
+        drop(ours);
     }
 }
 

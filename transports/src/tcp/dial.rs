@@ -275,3 +275,6 @@ fn may_pass(error: &io::Error) -> bool {
                 | io::ErrorKind::PermissionDenied
         )
 }
+
+#[cfg(test)]
+mod tests;

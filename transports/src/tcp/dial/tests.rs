@@ -1,0 +1,96 @@
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+
+use libp2p::identity::Keypair;
+use tokio::{io::AsyncReadExt, net::TcpListener};
+
+use super::*;
+use crate::{ports::Ports, range::PortRange, tcp::Dialer};
+
+fn dialer(range: &str) -> (Dialer, PortRange) {
+    let range = range.parse().unwrap();
+    let shared = Shared::new(Ports::new(range, b"seed"));
+    let upgrade = Upgrade::new(&Keypair::generate_ed25519()).unwrap();
+    let mut dialer = Dialer::new(upgrade, shared);
+    dialer.open(Family::Ip4).unwrap();
+    (dialer, range)
+}
+
+async fn connect(dialer: &Dialer, remote: SocketAddr) -> Result<(Stream, Sockets), Error> {
+    let dial = dialer.dial(remote, None, Endpoint::Dialer, PortUse::Reuse);
+    dial.connect().await
+}
+
+/// Connects, and closes at our end first, which leaves TIME_WAIT there.
+async fn connect_and_close(dialer: &Dialer, remote: &TcpListener) -> Result<u16, Error> {
+    let (stream, sockets) = connect(dialer, remote.local_addr().unwrap()).await?;
+    let (mut accepted, from) = remote.accept().await.unwrap();
+    assert_eq!(from, sockets.local);
+    drop(stream);
+    assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0);
+    Ok(from.port())
+}
+
+#[tokio::test]
+async fn reconnecting_does_not_leave_the_range_whatever_time_wait_does() {
+    let timestamps = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_timestamps").unwrap();
+    let (dialer, range) = dialer("23000-23009");
+    let remote = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    if timestamps.trim() != "0" {
+        for _ in 0..200 {
+            assert!(range.contains(connect_and_close(&dialer, &remote).await.unwrap()));
+        }
+        return;
+    }
+    // Without timestamps a port in TIME_WAIT cannot connect to the same remote for a minute. Each port
+    // serves once; then the range is exhausted, which is right: leaving it would not be.
+    let mut ports = BTreeSet::new();
+    for _ in range.iter() {
+        ports.insert(connect_and_close(&dialer, &remote).await.unwrap());
+    }
+    assert_eq!(ports, range.iter().collect::<BTreeSet<_>>());
+    let error = connect_and_close(&dialer, &remote).await.unwrap_err();
+    assert!(matches!(error, Error::Exhausted(_)), "{error}");
+    // To another remote the punch port is as good as ever.
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    assert!(ports.contains(&connect_and_close(&dialer, &other).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_second_connection_to_the_same_remote_takes_the_next_port() {
+    let (dialer, range) = dialer("23010-23012");
+    let remote = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = remote.local_addr().unwrap();
+    let mut streams = Vec::new();
+    let mut ports = BTreeSet::new();
+    for _ in range.iter() {
+        let (stream, sockets) = connect(&dialer, addr).await.unwrap();
+        streams.push(stream);
+        ports.insert(sockets.local.port());
+    }
+    assert_eq!(ports, range.iter().collect::<BTreeSet<_>>());
+    let error = connect(&dialer, addr).await.map(drop).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "port range 23010-23012 exhausted: tcp 23010 in use by this node, \
+         tcp 23011 in use by this node, tcp 23012 in use by this node"
+    );
+}
+
+#[tokio::test]
+async fn a_dial_waits_for_numbers_that_are_about_to_be_free() {
+    let (dialer, _) = dialer("23020");
+    let remote = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = remote.local_addr().unwrap();
+    let (stream, _) = connect(&dialer, addr).await.unwrap();
+    let (accepted, _) = remote.accept().await.unwrap();
+    // The remote closes, so that no TIME_WAIT is left at our end.
+    drop(accepted);
+    let closing = async {
+        tokio::time::sleep(AGAIN * 3).await;
+        drop(stream);
+    };
+    let (again, ()) = tokio::join!(connect(&dialer, addr), closing);
+    assert_eq!(again.unwrap().1.local.port(), 23020);
+}
