@@ -9,4 +9,5 @@ pub mod exit;
 pub mod identity;
 pub mod logging;
 pub mod paths;
+pub mod ping;
 pub mod signals;

@@ -34,7 +34,7 @@ pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) relay_client: relay::client::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    ping: ping::Behaviour,
+    ping: p2pnode_bin_shared::ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
 }
 
@@ -68,7 +68,7 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits),
             relay_client,
             identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::new(ping::Config::new().with_interval(ping_interval).with_timeout(PING_TIMEOUT)),
+            ping: p2pnode_bin_shared::ping::Behaviour::new(ping::Config::new().with_interval(ping_interval).with_timeout(PING_TIMEOUT)),
             punch,
         }
     }

@@ -33,7 +33,7 @@ pub(crate) struct Behaviour {
     pub(crate) relay: server::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    pub(crate) ping: ping::Behaviour,
+    pub(crate) ping: p2pnode_bin_shared::ping::Behaviour,
 }
 
 impl Behaviour {
@@ -60,7 +60,7 @@ impl Behaviour {
                     // The relay dials nobody, so it need not remember where peers are.
                     .with_cache_size(0),
             ),
-            ping: ping::Behaviour::new(
+            ping: p2pnode_bin_shared::ping::Behaviour::new(
                 ping::Config::new()
                     .with_interval(PING_INTERVAL)
                     .with_timeout(PING_TIMEOUT),

@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, relay, swarm::SwarmEvent};
+use libp2p::{
+    Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, ping, relay, swarm::SwarmEvent,
+};
 use p2pnode_bin_shared::config::{self, Flags, Sources};
 use peer::{BehaviourEvent, until, until_with};
 use relay_node::{
@@ -195,6 +197,26 @@ async fn peers_learn_of_a_shutdown_at_once() {
         asked.elapsed()
     );
     stopped.await.expect("stopped");
+}
+
+/// libp2p's ping answers the second ping only when the answering side pings by itself, here after 15 s.
+#[tokio::test]
+async fn every_ping_of_a_peer_over_quic_is_answered_when_it_comes() {
+    let relay = start(config(free_port())).await;
+    let often = ping::Config::new().with_interval(Duration::from_millis(10));
+    let mut swarm = peer::swarm_with(Keypair::generate_ed25519(), often);
+    swarm.dial(relay.quic().clone()).expect("an address");
+    let mut answered = 0;
+    until(&mut swarm, |event| {
+        if let SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { result: Ok(_), .. })) =
+            event
+        {
+            answered += 1;
+        }
+        (answered == 10).then_some(())
+    })
+    .await;
+    relay.stop().await;
 }
 
 #[tokio::test]

@@ -36,6 +36,10 @@ pub struct Behaviour {
 }
 
 pub fn swarm(key: Keypair) -> Swarm<Behaviour> {
+    swarm_with(key, ping::Config::default())
+}
+
+pub fn swarm_with(key: Keypair, ping: ping::Config) -> Swarm<Behaviour> {
     SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(
@@ -54,7 +58,7 @@ pub fn swarm(key: Keypair) -> Swarm<Behaviour> {
                 "/test/1".to_owned(),
                 key.public(),
             )),
-            ping: ping::Behaviour::default(),
+            ping: ping::Behaviour::new(ping),
         })
         .expect("infallible")
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(5)))
