@@ -49,7 +49,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 Some((config, target?))
             };
             match config::load(&PROGRAM, &sources, read)? {
-                Loaded { config: Some((config, target)), .. } => dial_peer(&config, target, args),
+                Loaded {
+                    config: Some((config, target)),
+                    ..
+                } => dial_peer(&config, target, args),
                 // A target without a fault is there.
                 Loaded { config: None, .. } => Ok(Exit::Usage),
             }
@@ -98,5 +101,9 @@ fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {
 }
 
 fn format(args: &NodeArgs) -> Format {
-    if args.json { Format::Json } else { Format::Text }
+    if args.json {
+        Format::Json
+    } else {
+        Format::Text
+    }
 }

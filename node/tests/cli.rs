@@ -52,7 +52,9 @@ impl Home {
     }
 
     fn run(&self, args: &[&str]) -> Told {
-        let args = args.iter().map(|arg| arg.replace("$PEER", PEER).replace("$OTHER", OTHER));
+        let args = args
+            .iter()
+            .map(|arg| arg.replace("$PEER", PEER).replace("$OTHER", OTHER));
         told(self.command().args(args).output().unwrap())
     }
 }
@@ -93,19 +95,42 @@ fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
     assert!(first.starts_with("12D3KooW"), "{first}");
     assert_eq!(first.lines().count(), 1);
     let key = home.path("state/identity.key");
-    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o7777, 0o600);
-    assert_eq!(fs::metadata(home.path("state")).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o7777,
+        0o600
+    );
+    assert_eq!(
+        fs::metadata(home.path("state"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777,
+        0o700
+    );
     assert_eq!(home.run(&["id"]).stdout_of_success(), first);
     // The same key by a flag, and another key.
-    assert_eq!(home.run(&["id", "--key", "state/identity.key"]).stdout_of_success(), first);
-    assert_ne!(home.run(&["id", "--key", "other.key"]).stdout_of_success(), first);
+    assert_eq!(
+        home.run(&["id", "--key", "state/identity.key"])
+            .stdout_of_success(),
+        first
+    );
+    assert_ne!(
+        home.run(&["id", "--key", "other.key"]).stdout_of_success(),
+        first
+    );
 }
 
 #[test]
 fn concurrent_first_starts_print_one_id() {
     let home = Home::new();
     let starts: Vec<_> = (0..8)
-        .map(|_| home.command().arg("id").stdout(Stdio::piped()).spawn().unwrap())
+        .map(|_| {
+            home.command()
+                .arg("id")
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
         .collect();
     let ids: Vec<_> = starts
         .into_iter()
@@ -127,17 +152,48 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
     home.file("file", "", 0o600);
     fs::create_dir(home.path("directory")).unwrap();
 
-    for command in [&["id"][..], &["run"], &["dial", "$PEER", "--addr", "/ip4/127.0.0.1/tcp/9"]] {
+    for command in [
+        &["id"][..],
+        &["run"],
+        &["dial", "$PEER", "--addr", "/ip4/127.0.0.1/tcp/9"],
+    ] {
         for (key, parts) in [
-            ("shared.key", ["shared.key", "mode 0644", "chmod 600 shared.key"]),
-            ("empty.key", ["empty.key", "it is empty", "move it away or restore it"]),
-            ("corrupt.key", ["corrupt.key", "is not a libp2p private key", "never overwritten"]),
-            ("cut.key", ["cut.key", "is not a libp2p private key", "never overwritten"]),
-            ("directory", ["directory", "is a directory", "give the path of a file"]),
-            ("file/x.key", ["file/x.key", "Not a directory", "another path"]),
+            (
+                "shared.key",
+                ["shared.key", "mode 0644", "chmod 600 shared.key"],
+            ),
+            (
+                "empty.key",
+                ["empty.key", "it is empty", "move it away or restore it"],
+            ),
+            (
+                "corrupt.key",
+                [
+                    "corrupt.key",
+                    "is not a libp2p private key",
+                    "never overwritten",
+                ],
+            ),
+            (
+                "cut.key",
+                [
+                    "cut.key",
+                    "is not a libp2p private key",
+                    "never overwritten",
+                ],
+            ),
+            (
+                "directory",
+                ["directory", "is a directory", "give the path of a file"],
+            ),
+            (
+                "file/x.key",
+                ["file/x.key", "Not a directory", "another path"],
+            ),
         ] {
             let before = fs::read(home.path(key)).ok();
-            home.run(&[command, &["--key", key]].concat()).is_usage(&parts);
+            home.run(&[command, &["--key", key]].concat())
+                .is_usage(&parts);
             assert_eq!(fs::read(home.path(key)).ok(), before);
         }
     }
@@ -153,7 +209,14 @@ fn config_check_tells_all_faults_of_all_sources_at_once() {
     );
     let output = home
         .command()
-        .args(["config", "check", "--config", "config.yaml", "--log", "inof"])
+        .args([
+            "config",
+            "check",
+            "--config",
+            "config.yaml",
+            "--log",
+            "inof",
+        ])
         .env("P2PNODE_RELAYS", "/ip4/192.0.2.1/tcp/1")
         .env("P2PNODE_DAIL_FAMILY", "auto")
         .env("P2PNODE_SERVICE_HOST", "10.0.0.1")
@@ -189,11 +252,14 @@ fn a_config_file_that_cannot_be_read_is_named() {
         ("broken.yaml", "broken.yaml:2:1: is not valid YAML"),
         ("latin.yaml", "UTF-8"),
     ] {
-        home.run(&["config", "check", "--config", file]).is_usage(&[file, part]);
+        home.run(&["config", "check", "--config", file])
+            .is_usage(&[file, part]);
     }
     let with_env = |name: &str, value: &[u8]| {
         let mut command = home.command();
-        command.args(["config", "check"]).env(name, OsStr::from_bytes(value));
+        command
+            .args(["config", "check"])
+            .env(name, OsStr::from_bytes(value));
         told(command.output().unwrap())
     };
     with_env("P2PNODE_CONFIG", b"missing.yaml").is_usage(&["missing.yaml", "No such file"]);
@@ -221,24 +287,48 @@ fn config_show_tells_what_is_in_force_and_where_it_came_from() {
     };
     let json = show(&["--json"]);
     let origin = |key: &str| {
-        let line = json.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()).find(|line| line["key"] == key);
+        let line = json
+            .lines()
+            .map(|line| serde_json::from_str::<Json>(line).unwrap())
+            .find(|line| line["key"] == key);
         let line = line.unwrap_or_else(|| panic!("{key} is not in {json}"));
-        (line["value"].clone(), line["from"].as_str().unwrap().to_owned())
+        (
+            line["value"].clone(),
+            line["from"].as_str().unwrap().to_owned(),
+        )
     };
-    assert_eq!(origin("dial.port_range"), ("41000-41010".into(), "config.yaml:2:15".to_owned()));
-    assert_eq!(origin("dial.family"), ("prefer-ip6".into(), "env P2PNODE_DIAL_FAMILY".to_owned()));
+    assert_eq!(
+        origin("dial.port_range"),
+        ("41000-41010".into(), "config.yaml:2:15".to_owned())
+    );
+    assert_eq!(
+        origin("dial.family"),
+        ("prefer-ip6".into(), "env P2PNODE_DIAL_FAMILY".to_owned())
+    );
     assert_eq!(origin("log.level"), ("debug".into(), "--log".to_owned()));
     assert_eq!(origin("reservations"), (2.into(), "default".to_owned()));
-    assert_eq!(origin("peers.db.id"), (PEER.into(), "config.yaml:4:20".to_owned()));
+    assert_eq!(
+        origin("peers.db.id"),
+        (PEER.into(), "config.yaml:4:20".to_owned())
+    );
 
     // The text is a configuration that means the same.
     let text = show(&[]);
-    assert!(text.contains("  family: \"prefer-ip6\"  # env P2PNODE_DIAL_FAMILY\n"), "{text}");
+    assert!(
+        text.contains("  family: \"prefer-ip6\"  # env P2PNODE_DIAL_FAMILY\n"),
+        "{text}"
+    );
     home.file("shown.yaml", &text, 0o644);
-    let again = home.run(&["config", "show", "--json", "--config", "shown.yaml"]).stdout_of_success();
+    let again = home
+        .run(&["config", "show", "--json", "--config", "shown.yaml"])
+        .stdout_of_success();
     let values = |json: &str| -> Vec<(Json, Json)> {
-        let lines = json.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
-        lines.map(|line| (line["key"].clone(), line["value"].clone())).collect()
+        let lines = json
+            .lines()
+            .map(|line| serde_json::from_str::<Json>(line).unwrap());
+        lines
+            .map(|line| (line["key"].clone(), line["value"].clone()))
+            .collect()
     };
     assert_eq!(values(&again), values(&json));
 }
@@ -246,17 +336,29 @@ fn config_show_tells_what_is_in_force_and_where_it_came_from() {
 #[test]
 fn config_schema_is_a_json_schema_of_every_key_that_is_shown() {
     let home = Home::new();
-    let schema: Json = serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
-    assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));
+    let schema: Json =
+        serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
+    assert!(
+        schema["$schema"]
+            .as_str()
+            .unwrap()
+            .contains("json-schema.org")
+    );
     let shown = home.run(&["config", "show", "--json"]).stdout_of_success();
     for line in shown.lines() {
         let line: Json = serde_json::from_str(line).unwrap();
         let key = line["key"].as_str().unwrap();
         let pointer = format!("/properties/{}", key.replace('.', "/properties/"));
-        let described = schema.pointer(&pointer).unwrap_or_else(|| panic!("{key} has no schema"));
+        let described = schema
+            .pointer(&pointer)
+            .unwrap_or_else(|| panic!("{key} has no schema"));
         assert!(described["description"].is_string(), "{key}");
     }
-    assert!(schema.pointer("/properties/peers/additionalProperties/properties/id").is_some());
+    assert!(
+        schema
+            .pointer("/properties/peers/additionalProperties/properties/id")
+            .is_some()
+    );
 }
 
 #[test]
@@ -267,7 +369,12 @@ fn completions_and_the_manual_are_printed() {
         assert!(script.contains("port-range"), "{shell}");
     }
     let manual = home.run(&["man"]).stdout_of_success();
-    for part in [".TH p2pnode 1", ".TH p2pnode-dial", "port\\-range", "Exit codes"] {
+    for part in [
+        ".TH p2pnode 1",
+        ".TH p2pnode-dial",
+        "port\\-range",
+        "Exit codes",
+    ] {
         assert!(manual.contains(part), "{part}");
     }
     let help = home.run(&["--help"]).stdout_of_success();
@@ -281,7 +388,13 @@ fn completions_and_the_manual_are_printed() {
 #[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let home = Home::new();
-    let mut manual = home.command().arg("man").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut manual = home
+        .command()
+        .arg("man")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(manual.stdout.take());
     let told = told(manual.wait_with_output().unwrap());
     assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
@@ -296,38 +409,111 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         (&["run", "--bogus"], &["'--bogus'", "--help"]),
         (&["dial"], &["<PEER>", "--help"]),
         (&["completions", "csh"], &["'csh'", "bash"]),
-        (&["dial", "$PEER", "--until", "soon"], &["'soon'", "direct, connected"]),
-        (&["dial", "$PEER", "--timeout", "30"], &["\"30\" has no unit", "30s"]),
-        (&["dial", "$PEER", "--timeout", "0s"], &["\"0s\" is no time at all"]),
+        (
+            &["dial", "$PEER", "--until", "soon"],
+            &["'soon'", "direct, connected"],
+        ),
+        (
+            &["dial", "$PEER", "--timeout", "30"],
+            &["\"30\" has no unit", "30s"],
+        ),
+        (
+            &["dial", "$PEER", "--timeout", "0s"],
+            &["\"0s\" is no time at all"],
+        ),
         (&["dial", "$PEER", "--count", "-1"], &["'-1'"]),
-        (&["run", "--port-range", "80-79"], &["--port-range: ", "80-79", "below the first"]),
-        (&["run", "--port-range", "0"], &["--port-range: ", "`0`", "port 0"]),
-        (&["run", "--family", "ip5"], &["--family: ", "ip5", "only-ip6"]),
-        (&["run", "--transports", "quic,sctp"], &["--transports: ", "\"sctp\"", "quic, tcp"]),
-        (&["run", "--transports", "quic,quic"], &["--transports: ", "listed twice"]),
-        (&["run", "--listen", "/ip4/0.0.0.0/tcp/40000"], &["--listen: ", "dial range 40000-40050"]),
-        (&["run", "--listen", "/dns/a/tcp/443"], &["--listen: ", "listen on an IP address"]),
-        (&["run", "--relay", "/ip4/192.0.2.1/tcp/1"], &["--relay: ", "names no peer id", "relay-node id"]),
-        (&["run", "--relay", "/ip4/192.0.2.1/tcp/1/p2p/x"], &["--relay: ", "is not a multiaddr"]),
-        (&["run", "--relay", "/ip4/192.0.2.1/tcp/1/p2p/$PEER/p2p-circuit"], &["--relay: ", "without /p2p-circuit"]),
-        (&["run", "--relay", "/dnsaddr/example.net/p2p/$PEER"], &["--relay: "]),
-        (&["run", "--log", "loud"], &["--log: ", "\"loud\" is no level"]),
-        (&["run", "--log-format", "xml"], &["--log-format: ", "text or json"]),
-        (&["dial", "bob"], &["PEER: \"bob\"", "neither a peer id nor a name"]),
-        (&["dial", "$PEER"], &["PEER: $PEER cannot be found", "--relay", "--addr"]),
-        (&["dial", "$PEER", "--addr", "192.0.2.1:1"], &["--addr: ", "is not a multiaddr"]),
-        (&["dial", "$PEER", "--addr", "/ip4/192.0.2.1/tcp/1/p2p/$OTHER"], &["--addr: ", "$OTHER", "$PEER"]),
+        (
+            &["run", "--port-range", "80-79"],
+            &["--port-range: ", "80-79", "below the first"],
+        ),
+        (
+            &["run", "--port-range", "0"],
+            &["--port-range: ", "`0`", "port 0"],
+        ),
+        (
+            &["run", "--family", "ip5"],
+            &["--family: ", "ip5", "only-ip6"],
+        ),
+        (
+            &["run", "--transports", "quic,sctp"],
+            &["--transports: ", "\"sctp\"", "quic, tcp"],
+        ),
+        (
+            &["run", "--transports", "quic,quic"],
+            &["--transports: ", "listed twice"],
+        ),
+        (
+            &["run", "--listen", "/ip4/0.0.0.0/tcp/40000"],
+            &["--listen: ", "dial range 40000-40050"],
+        ),
+        (
+            &["run", "--listen", "/dns/a/tcp/443"],
+            &["--listen: ", "listen on an IP address"],
+        ),
+        (
+            &["run", "--relay", "/ip4/192.0.2.1/tcp/1"],
+            &["--relay: ", "names no peer id", "relay-node id"],
+        ),
+        (
+            &["run", "--relay", "/ip4/192.0.2.1/tcp/1/p2p/x"],
+            &["--relay: ", "is not a multiaddr"],
+        ),
+        (
+            &[
+                "run",
+                "--relay",
+                "/ip4/192.0.2.1/tcp/1/p2p/$PEER/p2p-circuit",
+            ],
+            &["--relay: ", "without /p2p-circuit"],
+        ),
+        (
+            &["run", "--relay", "/dnsaddr/example.net/p2p/$PEER"],
+            &["--relay: "],
+        ),
+        (
+            &["run", "--log", "loud"],
+            &["--log: ", "\"loud\" is no level"],
+        ),
+        (
+            &["run", "--log-format", "xml"],
+            &["--log-format: ", "text or json"],
+        ),
+        (
+            &["dial", "bob"],
+            &["PEER: \"bob\"", "neither a peer id nor a name"],
+        ),
+        (
+            &["dial", "$PEER"],
+            &["PEER: $PEER cannot be found", "--relay", "--addr"],
+        ),
+        (
+            &["dial", "$PEER", "--addr", "192.0.2.1:1"],
+            &["--addr: ", "is not a multiaddr"],
+        ),
+        (
+            &["dial", "$PEER", "--addr", "/ip4/192.0.2.1/tcp/1/p2p/$OTHER"],
+            &["--addr: ", "$OTHER", "$PEER"],
+        ),
     ] {
-        let parts: Vec<_> = parts.iter().map(|part| part.replace("$PEER", PEER).replace("$OTHER", OTHER)).collect();
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| part.replace("$PEER", PEER).replace("$OTHER", OTHER))
+            .collect();
         let parts: Vec<_> = parts.iter().map(String::as_str).collect();
         home.run(args).is_usage(&parts);
     }
 
     let own = home.run(&["id"]).stdout_of_success();
     let own = own.trim();
-    home.run(&[&["dial", own][..], &by_addr].concat()).is_usage(&["PEER: ", own, "own id"]);
+    home.run(&[&["dial", own][..], &by_addr].concat())
+        .is_usage(&["PEER: ", own, "own id"]);
 
-    home.file("access.yaml", format!("access: {{ allow: [{OTHER}] }}\n"), 0o644);
+    home.file(
+        "access.yaml",
+        format!("access: {{ allow: [{OTHER}] }}\n"),
+        0o644,
+    );
     let refused = [&["dial", "$PEER", "--config", "access.yaml"][..], &by_addr].concat();
-    home.run(&refused).is_usage(&["PEER: ", PEER, "access.allow"]);
+    home.run(&refused)
+        .is_usage(&["PEER: ", PEER, "access.allow"]);
 }

@@ -44,7 +44,10 @@ impl Home {
             .env_clear()
             .env("HOME", self.0.path())
             // The default of root is outside of the home.
-            .env("RELAY_NODE_IDENTITY_KEY_FILE", self.path("state/identity.key"))
+            .env(
+                "RELAY_NODE_IDENTITY_KEY_FILE",
+                self.path("state/identity.key"),
+            )
             .current_dir(self.0.path());
         command
     }
@@ -90,7 +93,10 @@ fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
     assert!(first.starts_with("12D3KooW"), "{first}");
     assert_eq!(first.lines().count(), 1);
     let key = home.path("state/identity.key");
-    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o7777,
+        0o600
+    );
     assert_eq!(home.run(&["id"]).stdout_of_success(), first);
 }
 
@@ -102,7 +108,10 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
     for command in ["id", "run"] {
         for (key, parts) in [
             ("shared.key", ["mode 0604", "chmod 600 shared.key"]),
-            ("corrupt.key", ["is not a libp2p private key", "move it away or restore it"]),
+            (
+                "corrupt.key",
+                ["is not a libp2p private key", "move it away or restore it"],
+            ),
         ] {
             let before = fs::read(home.path(key)).unwrap();
             home.run(&[command, "--key", key]).is_usage(&parts);
@@ -134,14 +143,29 @@ fn config_tells_faults_values_origins_and_its_schema() {
         assert!(line.starts_with(start), "{line}");
     }
 
-    home.file("good.yaml", "limits: { circuit_bytes: 1GiB, circuit_duration: 2h }\n", 0o644);
-    let check = home.run(&["config", "check", "--config", "good.yaml"]).stdout_of_success();
+    home.file(
+        "good.yaml",
+        "limits: { circuit_bytes: 1GiB, circuit_duration: 2h }\n",
+        0o644,
+    );
+    let check = home
+        .run(&["config", "check", "--config", "good.yaml"])
+        .stdout_of_success();
     assert_eq!(check, "configuration is valid\n");
-    let json = home.run(&["config", "show", "--json", "--config", "good.yaml"]).stdout_of_success();
-    assert!(json.contains(r#"{"key":"limits.circuit_bytes","value":"1GiB","from":"good.yaml:1:26"}"#), "{json}");
-    assert!(json.contains(r#"{"key":"limits.circuits","value":4096,"from":"default"}"#), "{json}");
+    let json = home
+        .run(&["config", "show", "--json", "--config", "good.yaml"])
+        .stdout_of_success();
+    assert!(
+        json.contains(r#"{"key":"limits.circuit_bytes","value":"1GiB","from":"good.yaml:1:26"}"#),
+        "{json}"
+    );
+    assert!(
+        json.contains(r#"{"key":"limits.circuits","value":4096,"from":"default"}"#),
+        "{json}"
+    );
 
-    let schema: Json = serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
+    let schema: Json =
+        serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
     for line in json.lines() {
         let line: Json = serde_json::from_str(line).unwrap();
         let key = line["key"].as_str().unwrap();
@@ -154,14 +178,22 @@ fn config_tells_faults_values_origins_and_its_schema() {
 fn completions_and_the_manual_are_printed() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(home.run(&["completions", shell]).stdout_of_success().contains("external"), "{shell}");
+        assert!(
+            home.run(&["completions", shell])
+                .stdout_of_success()
+                .contains("external"),
+            "{shell}"
+        );
     }
     let manual = home.run(&["man"]).stdout_of_success();
     for part in [".TH relay-node 1", ".TH relay-node-run", "Exit codes"] {
         assert!(manual.contains(part), "{part}");
     }
     let version = home.run(&["--version"]).stdout_of_success();
-    assert_eq!(version, format!("relay-node {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        version,
+        format!("relay-node {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -171,14 +203,38 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     for (args, parts) in [
         (&["bogus"][..], &["'bogus'", "--help"][..]),
         (&["run", "--bogus"], &["'--bogus'", "--help"]),
-        (&["run", "--listen", "443"], &["--listen: ", "is not a multiaddr"]),
-        (&["run", "--listen", "/ip4/0.0.0.0/udp/443"], &["--listen: ", "append /quic-v1"]),
-        (&["run", "--listen", "/dns/a/tcp/443"], &["--listen: ", "listen on an IP address"]),
-        (&["run", "--external", "/ip4/192.0.2.1/tcp/0"], &["--external: ", "port 0"]),
-        (&["run", "--external", &with_peer], &["--external: ", "drop /p2p/<id>"]),
-        (&["run", "--log", "loud"], &["--log: ", "\"loud\" is no level"]),
-        (&["run", "--log-format", "xml"], &["--log-format: ", "text or json"]),
-        (&["run", "--config", "missing.yaml"], &["missing.yaml", "No such file"]),
+        (
+            &["run", "--listen", "443"],
+            &["--listen: ", "is not a multiaddr"],
+        ),
+        (
+            &["run", "--listen", "/ip4/0.0.0.0/udp/443"],
+            &["--listen: ", "append /quic-v1"],
+        ),
+        (
+            &["run", "--listen", "/dns/a/tcp/443"],
+            &["--listen: ", "listen on an IP address"],
+        ),
+        (
+            &["run", "--external", "/ip4/192.0.2.1/tcp/0"],
+            &["--external: ", "port 0"],
+        ),
+        (
+            &["run", "--external", &with_peer],
+            &["--external: ", "drop /p2p/<id>"],
+        ),
+        (
+            &["run", "--log", "loud"],
+            &["--log: ", "\"loud\" is no level"],
+        ),
+        (
+            &["run", "--log-format", "xml"],
+            &["--log-format: ", "text or json"],
+        ),
+        (
+            &["run", "--config", "missing.yaml"],
+            &["missing.yaml", "No such file"],
+        ),
     ] {
         home.run(args).is_usage(parts);
     }

@@ -21,7 +21,10 @@ pub(super) fn listen_beside_range(reader: &mut Reader<'_>, listen: &[Endpoint], 
 
 /// Notes every contradiction of a configuration.
 pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
-    if let Some(admin) = config.admin.filter(|admin| config.dial.port_range.contains(admin.port())) {
+    if let Some(admin) = config
+        .admin
+        .filter(|admin| config.dial.port_range.contains(admin.port()))
+    {
         let problem = format!(
             "{admin} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
             config.dial.port_range
@@ -29,7 +32,10 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         reader.contradiction("admin.listen", None, problem);
     }
     for (index, relay) in config.relays.iter().enumerate() {
-        let mut addresses = config.relays.iter().filter(|other| other.peer == relay.peer);
+        let mut addresses = config
+            .relays
+            .iter()
+            .filter(|other| other.peer == relay.peer);
         if addresses.all(|other| unusable(&other.addr, &config.dial).is_some())
             && let Some(why) = unusable(&relay.addr, &config.dial)
         {
@@ -55,7 +61,9 @@ fn unusable(addr: &libp2p::Multiaddr, dial: &Dial) -> Option<String> {
     if off {
         // No transport at all is a fault of its own.
         let transport = transport.filter(|_| dial.quic || dial.tcp)?;
-        return Some(format!("dial.transports has no {transport}; add it, or give an address of another transport"));
+        return Some(format!(
+            "dial.transports has no {transport}; add it, or give an address of another transport"
+        ));
     }
     let family = family.filter(|family| !dial.family.allows(*family))?;
     Some(format!(

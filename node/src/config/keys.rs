@@ -79,7 +79,12 @@ impl Config {
                 &[],
             ),
         };
-        let peers = reader.entries("peers", "Peers by name, for `dial NAME`.", peer_name, known_peer);
+        let peers = reader.entries(
+            "peers",
+            "Peers by name, for `dial NAME`.",
+            peer_name,
+            known_peer,
+        );
         let access = reader.list(
             "access.allow",
             "Peers that may connect; every other one is refused. Empty: any peer may.",
@@ -135,14 +140,22 @@ impl Config {
     }
 }
 
-fn key(reader: &mut Reader<'_>, purpose: Purpose, state: Result<std::path::PathBuf, String>) -> Key {
+fn key(
+    reader: &mut Reader<'_>,
+    purpose: Purpose,
+    state: Result<std::path::PathBuf, String>,
+) -> Key {
     const NAME: &str = "identity.key_file";
     const DOC: &str = "File of the node's key, made with mode 0600 on first start. Default: \
         $XDG_STATE_HOME/p2pnode/identity.key, as root /var/lib/p2pnode/identity.key; `dial` takes a throwaway key instead.";
     match purpose {
         Purpose::Run => {
             let default = state.map(|state| state.join("identity.key"));
-            Key::File(reader.computed(NAME, DOC, &PATH, default).unwrap_or_default())
+            Key::File(
+                reader
+                    .computed(NAME, DOC, &PATH, default)
+                    .unwrap_or_default(),
+            )
         }
         Purpose::Dial => reader
             .optional(NAME, DOC, &PATH)

@@ -123,7 +123,8 @@ impl Punch {
     /// Whether a candidate may be sent and dialed: some `allow` matches it, or there is none, and no `deny` does.
     #[must_use]
     pub fn permits(&self, candidate: &Multiaddr) -> bool {
-        let matches = |filters: &[PunchFilter]| filters.iter().any(|filter| filter.matches(candidate));
+        let matches =
+            |filters: &[PunchFilter]| filters.iter().any(|filter| filter.matches(candidate));
         (self.allow.is_empty() || matches(&self.allow)) && !matches(&self.deny)
     }
 }

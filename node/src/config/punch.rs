@@ -48,41 +48,51 @@ impl FromStr for AdvertiseTemplate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const EXAMPLE: &str = "write /ip4/198.51.100.7/udp/{port}/quic-v1 or /ip4/198.51.100.7/tcp/{port}";
+        const EXAMPLE: &str =
+            "write /ip4/198.51.100.7/udp/{port}/quic-v1 or /ip4/198.51.100.7/tcp/{port}";
         const MARK: &str = "{port}";
 
-        // Any port stands in for the mark while the address is parsed, and only the port's place may hold it: elsewhere
-        // the number is no address.
+        // Any port stands in for the mark while the address is parsed.
         let marked = match text.matches(MARK).count() {
             0 => false,
             1 => true,
             _ => return Err(format!("{} holds {MARK} twice; {EXAMPLE}", quote(text))),
         };
-        let endpoint = addr::dialable(&text.replace(MARK, "1")).map_err(|error| match text.contains('{') {
-            // The error quotes what was parsed, not what was written; and braces are meant to hold the mark.
-            true => format!("{} is no address to advertise; {EXAMPLE}", quote(text)),
-            false => error.to_string(),
-        })?;
+        let endpoint =
+            addr::dialable(&text.replace(MARK, "1")).map_err(|error| match text.contains('{') {
+                // The error quotes what was parsed, not what was written; and braces are meant to hold the mark.
+                true => format!("{} is no address to advertise; {EXAMPLE}", quote(text)),
+                false => error.to_string(),
+            })?;
         let Host::Ip(ip) = endpoint.host else {
-            return Err(format!("{} names a host, and punches go to IP addresses; {EXAMPLE}", quote(text)));
+            return Err(format!(
+                "{} names a host, and punches go to IP addresses; {EXAMPLE}",
+                quote(text)
+            ));
         };
         if endpoint.peer.is_some() {
-            return Err(format!("{} names a peer, which is always this node; drop /p2p/<id>", quote(text)));
+            return Err(format!(
+                "{} names a peer, which is always this node; drop /p2p/<id>",
+                quote(text)
+            ));
         }
         let transport = match endpoint.transport {
             addr::Transport::Quic => Transport::Quic,
             addr::Transport::Tcp => Transport::Tcp,
         };
-        let template = Self {
+        let parts: Vec<&str> = text.split('/').collect();
+        let at_port = |pair: &[&str]| matches!(pair, ["udp" | "tcp", MARK]);
+        if marked && !parts.windows(2).any(at_port) {
+            return Err(format!(
+                "{} holds {MARK} where no port stands; {EXAMPLE}",
+                quote(text)
+            ));
+        }
+        Ok(Self {
             ip,
             transport,
             port: (!marked).then_some(endpoint.port),
-        };
-        // `/ip4/1.2.3.{port}/...` parses too, with the mark in the wrong place.
-        if marked && !text.contains("/udp/{port}") && !text.contains("/tcp/{port}") {
-            return Err(format!("{} holds {MARK} where no port stands; {EXAMPLE}", quote(text)));
-        }
-        Ok(template)
+        })
     }
 }
 
@@ -136,14 +146,21 @@ impl FromStr for PunchFilter {
 
         let mut words = text.split_whitespace();
         let (Some(network), transport, None) = (words.next(), words.next(), words.next()) else {
-            return Err(format!("{} is no network and transport; {EXAMPLE}", quote(text)));
+            return Err(format!(
+                "{} is no network and transport; {EXAMPLE}",
+                quote(text)
+            ));
         };
         let transport = match transport {
             None => None,
             Some("quic") => Some(Transport::Quic),
             Some("tcp") => Some(Transport::Tcp),
             Some(other) => {
-                return Err(format!("{} is neither quic nor tcp, in {}; {EXAMPLE}", quote(other), quote(text)));
+                return Err(format!(
+                    "{} is neither quic nor tcp, in {}; {EXAMPLE}",
+                    quote(other),
+                    quote(text)
+                ));
             }
         };
         let net = match (network.parse::<IpNet>(), network.parse::<IpAddr>()) {
@@ -152,7 +169,11 @@ impl FromStr for PunchFilter {
             _ => return Err(format!("{} is no network; {EXAMPLE}", quote(network))),
         };
         if net != net.trunc() {
-            return Err(format!("{network} has bits set behind its prefix; write {} or {}", net.trunc(), net.addr()));
+            return Err(format!(
+                "{network} has bits set behind its prefix; write {} or {}",
+                net.trunc(),
+                net.addr()
+            ));
         }
         Ok(Self { net, transport })
     }

@@ -20,7 +20,12 @@ pub struct Target {
 
 impl Target {
     /// Resolves `peer`, a peer id or a name of `config.peers`, and parses `addrs`. `None` where a fault was noted.
-    pub fn read(reader: &mut Reader<'_>, config: &Config, peer: &str, addrs: &[String]) -> Option<Self> {
+    pub fn read(
+        reader: &mut Reader<'_>,
+        config: &Config,
+        peer: &str,
+        addrs: &[String],
+    ) -> Option<Self> {
         let known = match config.peers.get(peer) {
             Some(known) => Some(known),
             None => {
@@ -28,7 +33,9 @@ impl Target {
                 config.peers.values().find(|known| Some(known.id) == id)
             }
         };
-        let id = known.map(|known| known.id).or_else(|| addr::peer_id(peer).ok());
+        let id = known
+            .map(|known| known.id)
+            .or_else(|| addr::peer_id(peer).ok());
         let mut endpoints = Vec::new();
         for text in addrs {
             match addr::dialable(text) {
@@ -49,7 +56,11 @@ impl Target {
             reader.argument("PEER", problem);
             return None;
         };
-        endpoints.extend(known.into_iter().flat_map(|known| known.addrs.iter().cloned()));
+        endpoints.extend(
+            known
+                .into_iter()
+                .flat_map(|known| known.addrs.iter().cloned()),
+        );
         if config.relays.is_empty() && endpoints.is_empty() && addrs.is_empty() {
             let problem = format!(
                 "{peer} cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR"

@@ -22,14 +22,19 @@ fn sources(file: &str, flags: Flags) -> Sources {
 }
 
 fn read(file: &str, purpose: Purpose) -> Result<Config, String> {
-    load(&PROGRAM, &sources(file, Flags::default()), |reader| Config::read(reader, purpose))
-        .map(|loaded| loaded.config)
-        .map_err(|faults| faults.to_string())
+    load(&PROGRAM, &sources(file, Flags::default()), |reader| {
+        Config::read(reader, purpose)
+    })
+    .map(|loaded| loaded.config)
+    .map_err(|faults| faults.to_string())
 }
 
 fn target(file: &str, peer: &str, addrs: &[&str]) -> Result<Target, String> {
     let peer = peer.replace("$A", A).replace("$B", B);
-    let addrs: Vec<_> = addrs.iter().map(|addr| addr.replace("$A", A).replace("$B", B)).collect();
+    let addrs: Vec<_> = addrs
+        .iter()
+        .map(|addr| addr.replace("$A", A).replace("$B", B))
+        .collect();
     load(&PROGRAM, &sources(file, Flags::default()), |reader| {
         let config = Config::read(reader, Purpose::Dial);
         Target::read(reader, &config, &peer, &addrs)
@@ -57,16 +62,25 @@ fn every_key_of_the_file_arrives() {
     let config = read(WHOLE, Purpose::Run).unwrap();
     assert_eq!(config.key, Key::File("/srv/identity.key".into()));
     assert_eq!(config.listen.len(), 2);
-    assert_eq!(config.dial.port_range, PortRange::new(50000, 50000).unwrap());
+    assert_eq!(
+        config.dial.port_range,
+        PortRange::new(50000, 50000).unwrap()
+    );
     assert_eq!(config.dial.family, FamilyPolicy::PreferIp6);
     assert_eq!((config.dial.quic, config.dial.tcp), (true, false));
     assert_eq!(config.relays.len(), 2);
     assert_eq!(config.relays[0].peer.to_string(), A);
-    assert_eq!(config.relays[1].addr, "/ip4/203.0.113.10/udp/443/quic-v1".parse().unwrap());
+    assert_eq!(
+        config.relays[1].addr,
+        "/ip4/203.0.113.10/udp/443/quic-v1".parse().unwrap()
+    );
     assert_eq!(config.reservations, 0);
     assert!(!config.punch.enabled);
     let db = &config.peers["db"];
-    assert_eq!((db.id.to_string().as_str(), db.addrs.clone()), (B, vec!["/ip4/192.0.2.7/tcp/4001".parse().unwrap()]));
+    assert_eq!(
+        (db.id.to_string().as_str(), db.addrs.clone()),
+        (B, vec!["/ip4/192.0.2.7/tcp/4001".parse().unwrap()])
+    );
     assert_eq!(config.access.len(), 2);
     assert_eq!(config.admin, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(config.control, Path::new("/srv/control.sock"));
@@ -96,7 +110,10 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
 
     let listen = ["/ip4/127.0.0.1/tcp/4001".to_owned()];
     let sources = sources(WHOLE, Flags::default().many("listen", "--listen", &listen));
-    let loaded = load(&PROGRAM, &sources, |reader| Config::read(reader, Purpose::Dial)).unwrap();
+    let loaded = load(&PROGRAM, &sources, |reader| {
+        Config::read(reader, Purpose::Dial)
+    })
+    .unwrap();
     assert_eq!(loaded.config.listen.len(), 1);
 }
 
@@ -134,7 +151,7 @@ fn each_contradiction_is_told_at_the_value_that_causes_it() {
         ),
         (
             "peers: { db: { id: $A, addrs: [/ip4/192.0.2.1/tcp/1/p2p/$B] } }",
-            "f.yaml:1:85: peers.db.addrs: /ip4/192.0.2.1/tcp/1/p2p/$B names the peer $B but is to reach $A; drop /p2p/$B or give \
+            "f.yaml:1:82: peers.db.addrs: /ip4/192.0.2.1/tcp/1/p2p/$B names the peer $B but is to reach $A; drop /p2p/$B or give \
              the right address",
         ),
         (
@@ -172,39 +189,95 @@ fn a_target_is_an_id_or_a_name_with_the_addresses_of_both_places() {
     let peers = "relays: [/ip4/192.0.2.1/tcp/1/p2p/$A]\npeers: { db: { id: $B, addrs: [/ip4/192.0.2.7/tcp/1] } }";
     let expected = Target {
         peer: B.parse().unwrap(),
-        addrs: ["/ip4/192.0.2.8/tcp/2", "/ip4/192.0.2.7/tcp/1"].map(|addr| addr.parse().unwrap()).to_vec(),
+        addrs: ["/ip4/192.0.2.8/tcp/2", "/ip4/192.0.2.7/tcp/1"]
+            .map(|addr| addr.parse().unwrap())
+            .to_vec(),
     };
     for peer in ["db", "$B"] {
-        assert_eq!(target(peers, peer, &["/ip4/192.0.2.8/tcp/2/p2p/$B"]).unwrap(), expected);
+        assert_eq!(
+            target(peers, peer, &["/ip4/192.0.2.8/tcp/2/p2p/$B"]).unwrap(),
+            expected
+        );
     }
     assert!(target(peers, "$A", &[]).unwrap().addrs.is_empty());
-    assert_eq!(target("", "$A", &["/ip4/192.0.2.8/tcp/2"]).unwrap().addrs.len(), 1);
+    assert_eq!(
+        target("", "$A", &["/ip4/192.0.2.8/tcp/2"])
+            .unwrap()
+            .addrs
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn each_target_that_cannot_be_dialed_is_told_with_what_to_give() {
     let peers = "peers: { db: { id: $B } }";
     for (file, peer, addrs, fault) in [
-        (peers, "bd", &[][..], "PEER: \"bd\" is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints it on that host, or one of db"),
-        (peers, "db", &[], "PEER: $B cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR"),
-        ("", "$A", &["/ip4/192.0.2.8/tcp/2/p2p/$B"], "--addr: /ip4/192.0.2.8/tcp/2/p2p/$B names the peer $B but is to reach $A; drop /p2p/$B or give the right address"),
-        ("", "$A", &["/ip4/192.0.2.8/tcp/0"], "--addr: \"/ip4/192.0.2.8/tcp/0\" has port 0, which cannot be dialed; give the port that is listened on"),
-        ("access: { allow: [$B] }", "$A", &["/ip4/192.0.2.8/tcp/2"], "PEER: $A is not in access.allow, which refuses it; add it there"),
+        (
+            peers,
+            "bd",
+            &[][..],
+            "PEER: \"bd\" is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints it on that host, or one of db",
+        ),
+        (
+            peers,
+            "db",
+            &[],
+            "PEER: $B cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR",
+        ),
+        (
+            "",
+            "$A",
+            &["/ip4/192.0.2.8/tcp/2/p2p/$B"],
+            "--addr: /ip4/192.0.2.8/tcp/2/p2p/$B names the peer $B but is to reach $A; drop /p2p/$B or give the right address",
+        ),
+        (
+            "",
+            "$A",
+            &["/ip4/192.0.2.8/tcp/0"],
+            "--addr: \"/ip4/192.0.2.8/tcp/0\" has port 0, which cannot be dialed; give the port that is listened on",
+        ),
+        (
+            "access: { allow: [$B] }",
+            "$A",
+            &["/ip4/192.0.2.8/tcp/2"],
+            "PEER: $A is not in access.allow, which refuses it; add it there",
+        ),
     ] {
         let fault = fault.replace("$A", A).replace("$B", B);
         assert_eq!(target(file, peer, addrs).unwrap_err(), fault);
     }
     let (a, b) = (A.parse().unwrap(), B.parse().unwrap());
     assert!(check_not_own(a, b).is_ok());
-    assert!(check_not_own(a, a).unwrap_err().to_string().contains("own id"));
+    assert!(
+        check_not_own(a, a)
+            .unwrap_err()
+            .to_string()
+            .contains("own id")
+    );
 }
 
 #[test]
 fn a_template_takes_the_punch_port_where_it_says_so() {
     for (text, at_40017, kind, family) in [
-        ("/ip4/198.51.100.7/udp/{port}/quic-v1", "/ip4/198.51.100.7/udp/40017/quic-v1", Transport::Quic, Family::Ip4),
-        ("/ip6/2001:db8::7/tcp/{port}", "/ip6/2001:db8::7/tcp/40017", Transport::Tcp, Family::Ip6),
-        ("/ip4/198.51.100.7/tcp/51234", "/ip4/198.51.100.7/tcp/51234", Transport::Tcp, Family::Ip4),
+        (
+            "/ip4/198.51.100.7/udp/{port}/quic-v1",
+            "/ip4/198.51.100.7/udp/40017/quic-v1",
+            Transport::Quic,
+            Family::Ip4,
+        ),
+        (
+            "/ip6/2001:db8::7/tcp/{port}",
+            "/ip6/2001:db8::7/tcp/40017",
+            Transport::Tcp,
+            Family::Ip6,
+        ),
+        (
+            "/ip4/198.51.100.7/tcp/51234",
+            "/ip4/198.51.100.7/tcp/51234",
+            Transport::Tcp,
+            Family::Ip4,
+        ),
     ] {
         let template: AdvertiseTemplate = text.parse().unwrap();
         assert_eq!(template.to_string(), text);
@@ -228,12 +301,22 @@ fn a_template_takes_the_punch_port_where_it_says_so() {
         assert!(error.contains(what), "{text}: {error}");
     }
     let with_peer = format!("/ip4/198.51.100.7/tcp/{{port}}/p2p/{A}");
-    assert!(with_peer.parse::<AdvertiseTemplate>().unwrap_err().contains("drop /p2p/<id>"));
+    assert!(
+        with_peer
+            .parse::<AdvertiseTemplate>()
+            .unwrap_err()
+            .contains("drop /p2p/<id>")
+    );
 }
 
 #[test]
 fn filters_match_by_network_and_transport() {
-    let matches = |filter: &str, addr: &str| filter.parse::<PunchFilter>().unwrap().matches(&addr.parse().unwrap());
+    let matches = |filter: &str, addr: &str| {
+        filter
+            .parse::<PunchFilter>()
+            .unwrap()
+            .matches(&addr.parse().unwrap())
+    };
     assert!(matches("10.0.0.0/8", "/ip4/10.1.2.3/tcp/1"));
     assert!(matches("10.0.0.0/8", "/ip4/10.1.2.3/udp/1/quic-v1"));
     assert!(!matches("10.0.0.0/8", "/ip4/11.1.2.3/tcp/1"));
@@ -263,13 +346,26 @@ fn filters_match_by_network_and_transport() {
 fn deny_beats_allow_and_no_allow_permits_all() {
     let permits = |allow: &[&str], deny: &[&str], addr: &str| {
         let filters = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        let punch = Punch { enabled: true, advertise: Vec::new(), allow: filters(allow), deny: filters(deny) };
+        let punch = Punch {
+            enabled: true,
+            advertise: Vec::new(),
+            allow: filters(allow),
+            deny: filters(deny),
+        };
         punch.permits(&addr.parse().unwrap())
     };
     assert!(permits(&[], &[], "/ip4/10.0.0.1/tcp/1"));
     assert!(!permits(&["192.0.2.0/24"], &[], "/ip4/10.0.0.1/tcp/1"));
-    assert!(permits(&["192.0.2.0/24", "10.0.0.0/8"], &[], "/ip4/10.0.0.1/tcp/1"));
-    assert!(!permits(&["10.0.0.0/8"], &["10.0.0.1"], "/ip4/10.0.0.1/tcp/1"));
+    assert!(permits(
+        &["192.0.2.0/24", "10.0.0.0/8"],
+        &[],
+        "/ip4/10.0.0.1/tcp/1"
+    ));
+    assert!(!permits(
+        &["10.0.0.0/8"],
+        &["10.0.0.1"],
+        "/ip4/10.0.0.1/tcp/1"
+    ));
     assert!(permits(&[], &["10.0.0.0/8 quic"], "/ip4/10.0.0.1/tcp/1"));
 }
 
