@@ -15,8 +15,9 @@ use std::{
 };
 
 use futures::{
-    FutureExt, StreamExt, TryFutureExt, channel::oneshot, future::BoxFuture,
-    stream::FuturesUnordered,
+    FutureExt, TryFutureExt,
+    channel::oneshot,
+    future::{self, Either},
 };
 use libp2p::{
     PeerId,
@@ -48,6 +49,9 @@ const WAITING: usize = 64;
 
 /// How long they wait. The kernel tells its addresses within milliseconds; a host whose loopback is down never does.
 const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How far apart the two connections of a punch that works both ways are at most: the jitter of the path.
+const TIE: Duration = Duration::from_millis(50);
 
 /// A set of QUIC sockets. The one place that knows whose: everything else goes through [`Transport`].
 pub(crate) fn endpoint(keypair: &Keypair) -> Boxed<Connection> {
@@ -86,6 +90,7 @@ struct Waiting {
     started: oneshot::Sender<Incoming>,
 }
 
+/// What to dial, and in which role.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dial {
     pub(crate) remote: SocketAddr,
@@ -168,25 +173,36 @@ impl Dialer {
     fn start(&mut self, dial: Dial) -> Incoming {
         let Dial { remote, peer, role } = dial;
         let addr = to_multiaddr(Kind::Quic, remote);
-        // An ordinary client. Also in the role of the listener: where the remote's NAT is symmetric and ours is not, nothing
-        // of theirs comes from the address that we know, but what we send may still get through.
         let client = DialOpts {
             role: Endpoint::Dialer,
             port_use: PortUse::Reuse,
         };
-        let mut arms = vec![self.inner.dial(addr.clone(), client)];
-        if role == Endpoint::Listener
-            && let Some(peer) = peer
-        {
-            // Random packets that open our NAT, until a connection from that very address comes in, which becomes this dial.
-            // `New` selects it; it sends from the punch socket all the same, as that is the only listener of its family.
-            let puncher = DialOpts {
-                role: Endpoint::Listener,
-                port_use: PortUse::New,
+        let client = self.inner.dial(addr.clone(), client);
+        let puncher = match (role, peer) {
+            // Random packets that open our NAT, until a connection from that very address comes in, which becomes this
+            // dial. `New` selects it; it sends from the punch socket all the same, the only one of its family.
+            (Endpoint::Listener, Some(peer)) => {
+                let puncher = DialOpts {
+                    role: Endpoint::Listener,
+                    port_use: PortUse::New,
+                };
+                // Refused while another dial punches to the same address: that one will do.
+                self.inner
+                    .dial(addr.with(Protocol::P2p(peer)), puncher)
+                    .ok()
+                    .map(|dial| (peer, dial))
+            }
+            (Endpoint::Listener, None) | (Endpoint::Dialer, _) => None,
+        };
+        async move {
+            let client = async { client.map_err(io_error)?.await };
+            let done = match puncher {
+                Some((peer, puncher)) => punch(client, puncher, peer).await,
+                None => client.await,
             };
-            arms.push(self.inner.dial(addr.with(Protocol::P2p(peer)), puncher));
+            done.map_err(|error| failed(Some(remote), &error))
         }
-        first(arms, remote).boxed()
+        .boxed()
     }
 
     /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
@@ -284,27 +300,27 @@ where
         .map_err(|error| failed(None, &error))
 }
 
-type Arm = Result<BoxFuture<'static, io::Result<Connection>>, TransportError<io::Error>>;
-
-/// The first arm that succeeds. The others are dropped, which closes them.
-async fn first(arms: Vec<Arm>, remote: SocketAddr) -> Result<Connection, Error> {
-    let mut running = FuturesUnordered::new();
-    let mut error = None;
-    for arm in arms {
-        match arm {
-            Ok(arm) => running.push(arm),
-            // The second arm is refused while another dial punches to the same address. The first goes on.
-            Err(refused) => error = Some(io_error(refused)),
-        }
+/// Both arms of a punch in the role of the listener, at once.
+///
+/// `puncher` opens our NAT and takes the connection that the remote makes. `client` is for a remote whose NAT is symmetric
+/// while ours lets anybody in or out: nothing of theirs comes from the address that we know, but what we send may get
+/// through. Where both work they are done within a moment of each other. Then `puncher` has to win: the remote's dial, which
+/// is the other end of it, was done half a round trip earlier, and would be closed under its hands.
+async fn punch(
+    client: impl Future<Output = io::Result<Connection>>,
+    puncher: impl Future<Output = io::Result<Connection>>,
+    peer: PeerId,
+) -> io::Result<Connection> {
+    futures::pin_mut!(client, puncher);
+    match future::select(puncher, client).await {
+        Either::Left((Ok(punched), _)) => Ok(punched),
+        Either::Left((Err(_), client)) => client.await,
+        Either::Right((Ok(dialed), puncher)) => match tokio::time::timeout(TIE, puncher).await {
+            Ok(Ok(punched)) if punched.0 == peer => Ok(punched),
+            Ok(_) | Err(_) => Ok(dialed),
+        },
+        Either::Right((Err(error), puncher)) => puncher.await.map_err(|_| error),
     }
-    while let Some(done) = running.next().await {
-        match done {
-            Ok(connection) => return Ok(connection),
-            Err(failure) => error = Some(failure),
-        }
-    }
-    let error = error.unwrap_or_else(|| io::ErrorKind::NotConnected.into());
-    Err(failed(Some(remote), &error))
 }
 
 fn failed(remote: Option<SocketAddr>, error: &io::Error) -> Error {
@@ -343,4 +359,81 @@ fn is_broken(error: &io::Error) -> bool {
         .get_ref()
         .and_then(|error| error.downcast_ref::<quic::Error>());
     matches!(quic, Some(quic::Error::Io(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+
+    use super::*;
+
+    /// A connection that is none.
+    struct Nothing;
+
+    impl StreamMuxer for Nothing {
+        type Substream = futures::io::Cursor<Vec<u8>>;
+        type Error = io::Error;
+
+        fn poll_inbound(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<io::Result<Self::Substream>> {
+            Poll::Pending
+        }
+
+        fn poll_outbound(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<io::Result<Self::Substream>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+            Poll::Pending
+        }
+    }
+
+    type Arm = future::BoxFuture<'static, io::Result<Connection>>;
+
+    fn reaches(peer: PeerId) -> Arm {
+        future::ready(Ok((peer, StreamMuxerBox::new(Nothing)))).boxed()
+    }
+
+    fn fails(reason: &'static str) -> Arm {
+        future::ready(Err(io::Error::other(reason))).boxed()
+    }
+
+    /// As `arm`, but not at the first look.
+    fn later(arm: Arm) -> Arm {
+        async move {
+            tokio::task::yield_now().await;
+            arm.await
+        }
+        .boxed()
+    }
+
+    #[tokio::test]
+    async fn the_punched_connection_wins_a_tie_and_only_a_tie() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        // The arms are told apart by the peer that they reach.
+        for (client, puncher, expected) in [
+            (reaches(other), reaches(peer), peer),
+            (reaches(other), later(reaches(peer)), peer),
+            (reaches(other), future::pending().boxed(), other),
+            (fails("refused"), later(reaches(peer)), peer),
+            (later(reaches(other)), fails("timeout"), other),
+            // Somebody else came in from the remote's address.
+            (reaches(peer), later(reaches(other)), peer),
+        ] {
+            assert_eq!(punch(client, puncher, peer).await.unwrap().0, expected);
+        }
+        let neither = punch(fails("refused"), later(fails("timeout")), peer).await;
+        assert_eq!(neither.err().unwrap().to_string(), "refused");
+    }
 }

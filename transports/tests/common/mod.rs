@@ -39,7 +39,7 @@ pub const AS_LISTENER: DialOpts = DialOpts {
 /// Longer than anything here takes, shorter than a test runner's patience.
 pub const LONG: Duration = Duration::from_secs(30);
 
-type Transport = Boxed<Connection>;
+pub type Transport = Boxed<Connection>;
 
 enum Command {
     Listen(
@@ -93,7 +93,7 @@ pub async fn listener(addr: &str) -> (Node, Multiaddr) {
 }
 
 impl Node {
-    fn run(keypair: &Keypair, transport: Transport) -> Self {
+    pub fn run(keypair: &Keypair, transport: Transport) -> Self {
         let (commands, received) = mpsc::channel(16);
         let (listen_tx, listening) = mpsc::channel(64);
         let (accept_tx, accepted) = mpsc::channel(64);
