@@ -300,6 +300,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_this_user_may_not_read_is_told_and_root_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity.key");
+        load_or_create(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        match load_or_create(&path) {
+            Ok(_) => assert!(rustix::process::geteuid().is_root()),
+            Err(error) => {
+                assert!(error.is_usage());
+                let error = error.to_string();
+                assert!(error.contains("give this user access"), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_dangling_symlink_is_not_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
