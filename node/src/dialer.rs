@@ -463,7 +463,8 @@ mod tests {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
         drain(&mut dialer, now);
-        let told = drain(&mut dialer, dialer.next_deadline().unwrap());
+        let deadline = dialer.next_deadline().unwrap();
+        let told = drain(&mut dialer, deadline);
         let outcome = result(&told).unwrap();
         assert_eq!(outcome.outcome, Reached::Unreachable);
         assert!(outcome.reason.as_deref().unwrap().contains("within 30 s"));
