@@ -1,5 +1,10 @@
 //! Addresses that can be punched: one socket of one transport.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an address may hold any of forty protocols, of which few matter here"
+)]
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -31,16 +36,19 @@ impl Candidate {
         };
         let (kind, port) = match parts.next()? {
             Protocol::Udp(port) => {
-                let Protocol::QuicV1 = parts.next()? else { return None };
+                let Protocol::QuicV1 = parts.next()? else {
+                    return None;
+                };
                 (Kind::Quic, port)
             }
             Protocol::Tcp(port) => (Kind::Tcp, port),
             _ => return None,
         };
         match (parts.next(), parts.next()) {
-            (None | Some(Protocol::P2p(_)), None) if port != 0 => {
-                Some(Self { kind, socket: SocketAddr::new(ip, port) })
-            }
+            (None | Some(Protocol::P2p(_)), None) if port != 0 => Some(Self {
+                kind,
+                socket: SocketAddr::new(ip, port),
+            }),
             _ => None,
         }
     }
@@ -59,7 +67,9 @@ impl Candidate {
     pub(super) fn to_multiaddr(self) -> Multiaddr {
         let address = Multiaddr::from(self.socket.ip());
         match self.kind {
-            Kind::Quic => address.with(Protocol::Udp(self.socket.port())).with(Protocol::QuicV1),
+            Kind::Quic => address
+                .with(Protocol::Udp(self.socket.port()))
+                .with(Protocol::QuicV1),
             Kind::Tcp => address.with(Protocol::Tcp(self.socket.port())),
         }
     }
@@ -152,7 +162,11 @@ mod tests {
 
     #[test]
     fn quic_and_tcp_addresses_are_read_and_written_alike() {
-        for text in ["/ip4/1.2.3.4/udp/5/quic-v1", "/ip4/1.2.3.4/tcp/5", "/ip6/2001:db8::1/udp/5/quic-v1"] {
+        for text in [
+            "/ip4/1.2.3.4/udp/5/quic-v1",
+            "/ip4/1.2.3.4/tcp/5",
+            "/ip6/2001:db8::1/udp/5/quic-v1",
+        ] {
             assert_eq!(parse(text).unwrap().to_multiaddr().to_string(), text);
         }
     }
@@ -160,7 +174,10 @@ mod tests {
     #[test]
     fn a_peer_id_at_the_end_is_dropped() {
         let peer = PeerId::random();
-        assert_eq!(parse(&format!("/ip4/1.2.3.4/tcp/5/p2p/{peer}")), parse("/ip4/1.2.3.4/tcp/5"));
+        assert_eq!(
+            parse(&format!("/ip4/1.2.3.4/tcp/5/p2p/{peer}")),
+            parse("/ip4/1.2.3.4/tcp/5")
+        );
     }
 
     #[test]

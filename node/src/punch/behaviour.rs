@@ -1,12 +1,12 @@
 //! Carries out the machine's decisions in the swarm, and tells the machine what the swarm knows.
 
+mod outcome;
+
 use std::{
     any::Any,
     collections::HashMap,
-    error::Error,
     future::Future,
     hash::{BuildHasher, RandomState},
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -14,10 +14,10 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId, TransportError,
+    Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
-        CloseConnection, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+        CloseConnection, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
         NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::{ConnectionClosed, ConnectionEstablished},
         dial_opts::{DialOpts, PeerCondition},
@@ -40,6 +40,8 @@ pub struct Behaviour {
     machine: Machine,
     ports: Arc<dyn Ports>,
     dials: HashMap<ConnectionId, Dialing>,
+    /// Announced punches, each held until its attempt is decided.
+    expected: HashMap<PeerId, Box<dyn Any + Send>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
     waker: Option<Waker>,
 }
@@ -49,26 +51,37 @@ struct Dialing {
     peer: PeerId,
     dial: DialId,
     addrs: Vec<Multiaddr>,
-    /// Held for as long as the dial may be completed by a connection that the remote makes.
-    _expected: Box<dyn Any + Send>,
 }
 
 impl Behaviour {
     /// A behaviour without peers and candidates.
     pub fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
-        let Settings { enabled, kinds, families, permit, advertise, timing } = settings;
+        let Settings {
+            enabled,
+            kinds,
+            families,
+            permit,
+            advertise,
+            timing,
+        } = settings;
         let seed = RandomState::new().hash_one(local_peer_id);
         let ports: Arc<dyn Ports> = Arc::new(ports);
         let advertise = {
             let ports = Arc::clone(&ports);
             Arc::new(move || advertise(&ports.punch_ports()))
         };
-        let policy = Policy { kinds, families, permit, advertise };
+        let policy = Policy {
+            kinds,
+            families,
+            permit,
+            advertise,
+        };
         Self {
             enabled,
             machine: Machine::new(local_peer_id, enabled, policy, timing, seed),
             ports,
             dials: HashMap::new(),
+            expected: HashMap::new(),
             timer: None,
             waker: None,
         }
@@ -120,35 +133,73 @@ impl Behaviour {
         }
     }
 
-    fn carry_out(&mut self, action: Action) -> ToSwarm<Event, Command> {
+    /// `None` if the action is done with that.
+    fn carry_out(&mut self, action: Action) -> Option<ToSwarm<Event, Command>> {
         let notify = |peer_id, circuit, event| ToSwarm::NotifyHandler {
             peer_id,
             handler: NotifyHandler::One(circuit),
             event,
         };
-        match action {
-            Action::Connect { peer, circuit, addrs } => notify(peer, circuit, Command::Connect(addrs)),
-            Action::Reply { peer, circuit, addrs } => notify(peer, circuit, Command::Reply(addrs)),
-            Action::Drop { peer, circuit, role } => notify(peer, circuit, Command::Drop(role)),
-            Action::KeepAlive { peer, circuit, keep } => notify(peer, circuit, Command::KeepAlive(keep)),
-            Action::Dial { peer, dial, addrs, role } => self.dial(peer, dial, addrs, role),
+        Some(match action {
+            Action::Connect {
+                peer,
+                circuit,
+                addrs,
+            } => notify(peer, circuit, Command::Connect(addrs)),
+            Action::Reply {
+                peer,
+                circuit,
+                addrs,
+            } => notify(peer, circuit, Command::Reply(addrs)),
+            Action::Drop {
+                peer,
+                circuit,
+                role,
+            } => notify(peer, circuit, Command::Drop(role)),
+            Action::KeepAlive {
+                peer,
+                circuit,
+                keep,
+            } => notify(peer, circuit, Command::KeepAlive(keep)),
+            Action::Dial {
+                peer,
+                dial,
+                addrs,
+                role,
+            } => self.dial(peer, dial, addrs, role),
             Action::Close { peer, connection } => ToSwarm::CloseConnection {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),
             },
             Action::Report(event) => ToSwarm::GenerateEvent(self.with_locals(event)),
-        }
+            Action::Expect { peer, addrs } => {
+                self.expected.insert(peer, self.ports.expect_punch(&addrs));
+                return None;
+            }
+            Action::Forget { peer } => {
+                self.expected.remove(&peer);
+                return None;
+            }
+        })
     }
 
-    fn dial(&mut self, peer: PeerId, dial: DialId, addrs: Vec<Multiaddr>, role: Role) -> ToSwarm<Event, Command> {
-        let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addrs.clone());
+    fn dial(
+        &mut self,
+        peer: PeerId,
+        dial: DialId,
+        addrs: Vec<Multiaddr>,
+        role: Role,
+    ) -> ToSwarm<Event, Command> {
+        let opts = DialOpts::peer_id(peer)
+            .condition(PeerCondition::Always)
+            .addresses(addrs.clone());
         let opts = match role {
             Role::Initiator => opts.override_role().build(),
             Role::Responder => opts.build(),
         };
         tracing::debug!(%peer, connection = %opts.connection_id(), role = role.as_str(), ?addrs, "punching");
-        let expected = self.ports.expect_punch(&addrs);
-        self.dials.insert(opts.connection_id(), Dialing { peer, dial, addrs, _expected: expected });
+        self.dials
+            .insert(opts.connection_id(), Dialing { peer, dial, addrs });
         ToSwarm::Dial { opts }
     }
 
@@ -159,7 +210,12 @@ impl Behaviour {
                 record.locals = record
                     .received
                     .iter()
-                    .filter(|c| !matches!(c.outcome, CandidateOutcome::NotDialed | CandidateOutcome::Filtered))
+                    .filter(|c| {
+                        !matches!(
+                            c.outcome,
+                            CandidateOutcome::NotDialed | CandidateOutcome::Filtered
+                        )
+                    })
                     .filter_map(|c| self.ports.local_socket(&c.addr))
                     .collect();
                 record.locals.sort();
@@ -171,26 +227,41 @@ impl Behaviour {
     }
 
     fn on_established(&mut self, established: ConnectionEstablished<'_>) {
-        let ConnectionEstablished { peer_id, connection_id, endpoint, .. } = established;
+        let ConnectionEstablished {
+            peer_id,
+            connection_id,
+            endpoint,
+            ..
+        } = established;
         let (side, remote) = match endpoint {
             ConnectedPoint::Dialer { address, .. } => (Side::Dialer, address),
             ConnectedPoint::Listener { send_back_addr, .. } => (Side::Listener, send_back_addr),
         };
         if endpoint.is_relayed() {
-            self.machine.handle_relayed(peer_id, connection_id, side, now());
+            self.machine
+                .handle_relayed(peer_id, connection_id, side, now());
             return;
         }
         self.dials.remove(&connection_id);
-        let established =
-            Established { connection: connection_id, dialed: side == Side::Dialer, remote: Candidate::parse(remote) };
+        let established = Established {
+            connection: connection_id,
+            dialed: side == Side::Dialer,
+            remote: Candidate::parse(remote),
+        };
         self.machine.handle_direct(peer_id, established, now());
     }
 
     fn on_dial_failure(&mut self, failure: DialFailure<'_>) {
-        let Some(Dialing { peer, dial, addrs, .. }) = self.dials.remove(&failure.connection_id) else { return };
+        let Some(Dialing {
+            peer, dial, addrs, ..
+        }) = self.dials.remove(&failure.connection_id)
+        else {
+            return;
+        };
         tracing::debug!(%peer, connection = %failure.connection_id, error = %failure.error, "punch failed");
-        let outcomes = outcomes(failure.error, &addrs);
-        self.machine.handle_dial_failed(peer, dial, &outcomes, now());
+        let outcomes = outcome::outcomes(failure.error, &addrs);
+        self.machine
+            .handle_dial_failed(peer, dial, &outcomes, now());
     }
 }
 
@@ -219,35 +290,59 @@ impl NetworkBehaviour for Behaviour {
         Ok(handler(self.enabled && is_relayed(addr)))
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, circuit: ConnectionId, report: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        circuit: ConnectionId,
+        report: THandlerOutEvent<Self>,
+    ) {
         match report {
             Report::Connect(addrs) => self.machine.handle_connect(peer, circuit, addrs, now()),
             Report::Sync => self.machine.handle_sync(peer, circuit, now()),
             Report::Answer { addrs, rtt, synced } => {
-                self.machine.handle_answer(peer, circuit, addrs, rtt, synced, now());
+                self.machine
+                    .handle_answer(peer, circuit, addrs, rtt, synced, now());
             }
-            Report::Failed(role, error) => self.machine.handle_handshake_failed(peer, circuit, role, error, now()),
+            Report::Failed(role, error) => {
+                self.machine
+                    .handle_handshake_failed(peer, circuit, role, error, now())
+            }
         }
     }
 
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "listeners and external addresses are not how candidates are found here"
+    )]
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => self.on_established(established),
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
                 self.machine.handle_closed(peer_id, connection_id, now());
             }
             FromSwarm::DialFailure(failure) => self.on_dial_failure(failure),
-            // Listeners and external addresses are not how candidates are found here.
             _ => {}
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         loop {
             if let Some(action) = self.machine.poll_action() {
-                return Poll::Ready(self.carry_out(action));
+                match self.carry_out(action) {
+                    Some(command) => return Poll::Ready(command),
+                    None => continue,
+                }
             }
-            let Some(due) = self.machine.poll_timeout() else { break };
+            let Some(due) = self.machine.poll_timeout() else {
+                break;
+            };
             let (at, sleep) = match &mut self.timer {
                 Some(timer) => timer,
                 None => self.timer.insert((due, Box::pin(sleep_until(due.into())))),
@@ -269,60 +364,16 @@ impl NetworkBehaviour for Behaviour {
 }
 
 fn handler(active: bool) -> Handler {
-    if active { Handler::active() } else { Handler::inert() }
+    if active {
+        Handler::active()
+    } else {
+        Handler::inert()
+    }
 }
 
 /// The time of the runtime, so that a test may stop it.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// What became of each address of a dial that failed.
-fn outcomes(error: &DialError, addrs: &[Multiaddr]) -> Vec<(Candidate, CandidateOutcome)> {
-    let all = |outcome| addrs.iter().filter_map(|a| Some((Candidate::parse(a)?, outcome))).collect();
-    match error {
-        DialError::Transport(errors) => {
-            errors.iter().filter_map(|(addr, error)| Some((Candidate::parse(addr)?, outcome(error)))).collect()
-        }
-        DialError::WrongPeerId { .. }
-        | DialError::LocalPeerId { .. }
-        | DialError::NoAddresses
-        | DialError::DialPeerConditionFalse(_)
-        | DialError::Aborted
-        | DialError::Denied { .. } => all(CandidateOutcome::Failed),
-    }
-}
-
-fn outcome(error: &TransportError<io::Error>) -> CandidateOutcome {
-    let error = match error {
-        TransportError::MultiaddrNotSupported(_) => return CandidateOutcome::Unreachable,
-        TransportError::Other(error) => error,
-    };
-    let mut said_timeout = false;
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        // Transports wrap their errors several times; the operating system's is the innermost.
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            match io.kind() {
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => return CandidateOutcome::Refused,
-                io::ErrorKind::TimedOut => return CandidateOutcome::Timeout,
-                io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::AddrNotAvailable
-                | io::ErrorKind::AddrInUse
-                | io::ErrorKind::PermissionDenied => return CandidateOutcome::Unreachable,
-                _ => {}
-            }
-            if let Some(inner) = io.get_ref() {
-                next = Some(inner);
-                continue;
-            }
-        }
-        let text = error.to_string();
-        said_timeout |= text.contains("timed out") || text.contains("Timeout");
-        next = error.source();
-    }
-    if said_timeout { CandidateOutcome::Timeout } else { CandidateOutcome::Failed }
 }
 
 #[cfg(test)]

@@ -61,7 +61,10 @@ impl Policy {
 
     fn rank(&self, candidate: &Candidate) -> (usize, u8) {
         let kind = self.kinds.iter().position(|k| *k == candidate.kind);
-        (kind.unwrap_or(usize::MAX), self.families.rank(candidate.family()))
+        (
+            kind.unwrap_or(usize::MAX),
+            self.families.rank(candidate.family()),
+        )
     }
 }
 
@@ -99,17 +102,21 @@ pub(super) struct Admitted {
 impl Local {
     /// Takes an observation. `true` if it changes what is offered.
     pub(super) fn observe(&mut self, observation: &Observation) -> bool {
-        let Some(candidate) = Candidate::parse(&observation.addr) else { return false };
+        let Some(candidate) = Candidate::parse(&observation.addr) else {
+            return false;
+        };
         let fits = candidate.kind == observation.kind && candidate.family() == observation.family;
         if !fits || matches!(candidate.scope(), Scope::Never | Scope::Link) {
             return false;
         }
         let known = self.observed.iter().any(|(c, _, _)| *c == candidate);
-        self.observed.retain(|(_, _, connection)| *connection != observation.connection);
+        self.observed
+            .retain(|(_, _, connection)| *connection != observation.connection);
         if self.observed.len() == MAX_OBSERVATIONS {
             self.observed.remove(0);
         }
-        self.observed.push((candidate, observation.by, observation.connection));
+        self.observed
+            .push((candidate, observation.by, observation.connection));
         !known
     }
 
@@ -136,9 +143,14 @@ impl Local {
     /// to a peer that shows one of ours.
     pub(super) fn offer(&self, policy: &Policy, remote_ips: &BTreeSet<IpAddr>) -> Vec<Candidate> {
         let same_nat = self.public_ips().any(|ip| remote_ips.contains(&ip));
-        let (global, private): (Vec<_>, Vec<_>) =
-            self.interfaces.iter().copied().partition(|c| c.scope() == Scope::Global);
-        let private = private.into_iter().filter(|c| same_nat && c.scope() == Scope::Private);
+        let (global, private): (Vec<_>, Vec<_>) = self
+            .interfaces
+            .iter()
+            .copied()
+            .partition(|c| c.scope() == Scope::Global);
+        let private = private
+            .into_iter()
+            .filter(|c| same_nat && c.scope() == Scope::Private);
 
         let sources = [
             self.advertised(policy),
@@ -151,7 +163,9 @@ impl Local {
         let mut seen = HashSet::new();
         for mut source in sources {
             source.sort_by_key(|c| policy.rank(c));
-            let fresh = source.into_iter().filter(|c| policy.admits(c) && seen.insert(*c));
+            let fresh = source
+                .into_iter()
+                .filter(|c| policy.admits(c) && seen.insert(*c));
             offered.extend(fresh.take(MAX_CANDIDATES - offered.len()));
         }
         offered
@@ -176,7 +190,10 @@ impl Local {
             .chain(self.mapped.iter().copied())
             .chain(self.advertised(policy))
             .collect();
-        let on_loopback = self.observed.iter().any(|(candidate, _, _)| candidate.scope() == Scope::Host);
+        let on_loopback = self
+            .observed
+            .iter()
+            .any(|(candidate, _, _)| candidate.scope() == Scope::Host);
         let our_ips: HashSet<IpAddr> = self.public_ips().collect();
 
         let mut admitted = Admitted::default();
@@ -196,19 +213,31 @@ impl Local {
                 None => admitted.refused.push(address.clone()),
             }
         }
-        let same_nat = admitted.candidates.iter().any(|c| our_ips.contains(&c.socket.ip()));
+        let same_nat = admitted
+            .candidates
+            .iter()
+            .any(|c| our_ips.contains(&c.socket.ip()));
         admitted.candidates.sort_by_key(|candidate| {
             let private_elsewhere = candidate.scope() == Scope::Private && !same_nat;
             (private_elsewhere, policy.rank(candidate))
         });
         let over = admitted.candidates.len().min(MAX_CANDIDATES);
-        admitted.refused.extend(admitted.candidates.drain(over..).map(Candidate::to_multiaddr));
+        admitted.refused.extend(
+            admitted
+                .candidates
+                .drain(over..)
+                .map(Candidate::to_multiaddr),
+        );
         admitted
     }
 
     /// What the observers of one transport and family say about the NAT's mapping.
     pub(super) fn mapping(&self, kind: Kind, family: Family) -> Mapping {
-        let of_kind = || self.observed.iter().filter(|(c, _, _)| c.kind == kind && c.family() == family);
+        let of_kind = || {
+            self.observed
+                .iter()
+                .filter(|(c, _, _)| c.kind == kind && c.family() == family)
+        };
         let observers: HashSet<PeerId> = of_kind().map(|(_, by, _)| *by).collect();
         if has_many_ports(of_kind().map(|(candidate, _, _)| candidate)) {
             Mapping::Dependent
@@ -220,7 +249,10 @@ impl Local {
     }
 
     fn advertised(&self, policy: &Policy) -> Vec<Candidate> {
-        (policy.advertise)().iter().filter_map(Candidate::parse).collect()
+        (policy.advertise)()
+            .iter()
+            .filter_map(Candidate::parse)
+            .collect()
     }
 
     /// Observed addresses, those with the most observers first, and of equals the newest; a few of each transport and
@@ -236,7 +268,8 @@ impl Local {
         best.sort_by_key(|(count, _)| usize::MAX - count);
         let mut taken: Vec<Candidate> = Vec::new();
         for (_, candidate) in best {
-            let alike = |c: &&Candidate| c.kind == candidate.kind && c.family() == candidate.family();
+            let alike =
+                |c: &&Candidate| c.kind == candidate.kind && c.family() == candidate.family();
             if taken.iter().filter(alike).count() < MAX_OBSERVED_PER_KIND {
                 taken.push(candidate);
             }
@@ -257,7 +290,12 @@ impl Local {
 /// Whether one IP address shows several ports for one transport: the mark of a mapping that depends on the remote.
 pub(super) fn has_many_ports<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> bool {
     let mut port_of = HashMap::new();
-    candidates.into_iter().any(|c| *port_of.entry((c.kind, c.socket.ip())).or_insert(c.socket.port()) != c.socket.port())
+    candidates.into_iter().any(|c| {
+        *port_of
+            .entry((c.kind, c.socket.ip()))
+            .or_insert(c.socket.port())
+            != c.socket.port()
+    })
 }
 
 fn replace(place: &mut Vec<Candidate>, addresses: &[Multiaddr]) -> bool {

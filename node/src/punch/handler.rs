@@ -18,7 +18,9 @@ use libp2p::{
     core::UpgradeInfo,
     swarm::{
         ConnectionHandler, ConnectionHandlerEvent, Stream, StreamUpgradeError, SubstreamProtocol,
-        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+        handler::{
+            ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+        },
     },
 };
 use tokio::time::{Sleep, sleep};
@@ -98,7 +100,10 @@ enum Inbound {
     Idle,
     Reading(BoxFuture<'static, Result<(Stream, Addresses), HandshakeError>>),
     /// The behaviour decides.
-    Asking { stream: Stream, deadline: Pin<Box<Sleep>> },
+    Asking {
+        stream: Stream,
+        deadline: Pin<Box<Sleep>>,
+    },
     Syncing(BoxFuture<'static, Result<(), HandshakeError>>),
 }
 
@@ -151,7 +156,9 @@ impl Handler {
     }
 
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
-        let Outbound::Talking(talk) = &mut self.outbound else { return Poll::Pending };
+        let Outbound::Talking(talk) = &mut self.outbound else {
+            return Poll::Pending;
+        };
         let done = futures::ready!(talk.poll_unpin(cx));
         self.outbound = Outbound::Idle;
         Poll::Ready(done.unwrap_or_else(|error| Report::Failed(Role::Initiator, error)))
@@ -162,7 +169,10 @@ impl Handler {
             Inbound::Idle => Poll::Pending,
             Inbound::Reading(read) => match futures::ready!(read.poll_unpin(cx)) {
                 Ok((stream, addrs)) => {
-                    self.inbound = Inbound::Asking { stream, deadline: Box::pin(sleep(HANDSHAKE_TIMEOUT)) };
+                    self.inbound = Inbound::Asking {
+                        stream,
+                        deadline: Box::pin(sleep(HANDSHAKE_TIMEOUT)),
+                    };
                     Poll::Ready(Report::Connect(addrs))
                 }
                 Err(error) => self.inbound_failed(error),
@@ -192,7 +202,10 @@ async fn initiate(mut stream: Stream, addrs: Vec<Multiaddr>) -> io::Result<Repor
     wire::write(&mut stream, &Message::Connect(addrs.into())).await?;
     let sent = tokio::time::Instant::now();
     let Message::Connect(addrs) = wire::read(&mut stream).await? else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "SYNC where CONNECT was due"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "SYNC where CONNECT was due",
+        ));
     };
     let rtt = sent.elapsed();
     wire::write(&mut stream, &Message::Sync).await?;
@@ -205,7 +218,10 @@ async fn initiate(mut stream: Stream, addrs: Vec<Multiaddr>) -> io::Result<Repor
 async fn receive_connect(mut stream: Stream) -> io::Result<(Stream, Addresses)> {
     match wire::read(&mut stream).await? {
         Message::Connect(addrs) => Ok((stream, addrs)),
-        Message::Sync => Err(io::Error::new(io::ErrorKind::InvalidData, "SYNC where CONNECT was due")),
+        Message::Sync => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "SYNC where CONNECT was due",
+        )),
     }
 }
 
@@ -213,7 +229,10 @@ async fn answer(mut stream: Stream, addrs: Vec<Multiaddr>) -> io::Result<()> {
     wire::write(&mut stream, &Message::Connect(addrs.into())).await?;
     match wire::read(&mut stream).await? {
         Message::Sync => Ok(()),
-        Message::Connect(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "CONNECT where SYNC was due")),
+        Message::Connect(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "CONNECT where SYNC was due",
+        )),
     }
 }
 
@@ -256,12 +275,14 @@ impl ConnectionHandler for Handler {
                 self.request = Some(self.current);
                 self.outbound = Outbound::Opening { addrs };
             }
-            Command::Reply(addrs) => match std::mem::replace(&mut self.inbound, Inbound::Idle) {
-                Inbound::Asking { stream, .. } => {
-                    self.inbound = Inbound::Syncing(within_deadline(answer(stream, addrs)));
-                }
-                other => self.inbound = other,
-            },
+            Command::Reply(addrs) => {
+                self.inbound = match std::mem::replace(&mut self.inbound, Inbound::Idle) {
+                    Inbound::Asking { stream, .. } => {
+                        Inbound::Syncing(within_deadline(answer(stream, addrs)))
+                    }
+                    other @ (Inbound::Idle | Inbound::Reading(_) | Inbound::Syncing(_)) => other,
+                };
+            }
             Command::Drop(Role::Initiator) => {
                 self.outbound = Outbound::Idle;
                 self.request = None;
@@ -274,44 +295,59 @@ impl ConnectionHandler for Handler {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Offer, u64, Report>> {
         if let Some(number) = self.request.take() {
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Offer(Some(PROTOCOL)), number).with_timeout(HANDSHAKE_TIMEOUT),
+                protocol: SubstreamProtocol::new(Offer(Some(PROTOCOL)), number)
+                    .with_timeout(HANDSHAKE_TIMEOUT),
             });
         }
         if let Some((role, error)) = self.failed.take() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Failed(role, error)));
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Failed(
+                role, error,
+            )));
         }
         if let Poll::Ready(report) = self.poll_outbound(cx) {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
         }
-        self.poll_inbound(cx).map(ConnectionHandlerEvent::NotifyBehaviour)
+        self.poll_inbound(cx)
+            .map(ConnectionHandlerEvent::NotifyBehaviour)
     }
 
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "no inbound upgrade fails by itself, and the remote's protocols are not needed"
+    )]
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Offer, (), u64>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: stream,
+                ..
+            }) => {
                 self.take_inbound(stream);
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info }) => {
-                match std::mem::replace(&mut self.outbound, Outbound::Idle) {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info,
+            }) => {
+                self.outbound = match std::mem::replace(&mut self.outbound, Outbound::Idle) {
                     Outbound::Opening { addrs } if info == self.current => {
-                        self.outbound = Outbound::Talking(within_deadline(initiate(stream, addrs)));
+                        Outbound::Talking(within_deadline(initiate(stream, addrs)))
                     }
-                    other => self.outbound = other,
-                }
+                    other @ (Outbound::Idle | Outbound::Opening { .. } | Outbound::Talking(_)) => {
+                        other
+                    }
+                };
             }
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
-                if info == self.current && matches!(self.outbound, Outbound::Opening { .. }) {
-                    self.outbound = Outbound::Idle;
-                    let error = match error {
-                        StreamUpgradeError::NegotiationFailed => HandshakeError::Unsupported,
-                        StreamUpgradeError::Timeout => HandshakeError::Timeout,
-                        StreamUpgradeError::Io(_) => HandshakeError::Broken,
-                        StreamUpgradeError::Apply(never) => match never {},
-                    };
-                    self.failed = Some((Role::Initiator, error));
-                }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error })
+                if info == self.current && matches!(self.outbound, Outbound::Opening { .. }) =>
+            {
+                self.outbound = Outbound::Idle;
+                let error = match error {
+                    StreamUpgradeError::NegotiationFailed => HandshakeError::Unsupported,
+                    StreamUpgradeError::Timeout => HandshakeError::Timeout,
+                    StreamUpgradeError::Io(_) => HandshakeError::Broken,
+                    StreamUpgradeError::Apply(never) => match never {},
+                };
+                self.failed = Some((Role::Initiator, error));
             }
-            // An inbound upgrade cannot fail by itself, the remote's protocols are not needed, and later kinds are unknown.
             _ => {}
         }
     }

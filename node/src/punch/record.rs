@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::{Family, Kind};
 
 /// One attempt to get direct with a peer, from the first message to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,8 @@ pub struct Record {
     pub took: Duration,
     /// How it ended.
     pub outcome: Outcome,
+    /// Transport and family: of the direct connection, or else of what was dialed, if that was of one kind.
+    pub via: Option<(Kind, Family)>,
 }
 
 /// One address of the peer in an attempt.
@@ -161,8 +164,6 @@ pub enum Reason {
     Superseded,
     /// The relayed connection closed before both sides dialed.
     CircuitLost,
-    /// The peer asks more often than is answered.
-    RateLimited,
 }
 
 impl Reason {
@@ -184,7 +185,6 @@ impl Reason {
             Self::DialFailed => "dial_failed",
             Self::Superseded => "superseded",
             Self::CircuitLost => "circuit_lost",
-            Self::RateLimited => "rate_limited",
         }
     }
 }

@@ -38,11 +38,17 @@ impl Settings {
         let templates = punch.advertise.clone();
         Self {
             enabled: punch.enabled,
-            kinds: [(Kind::Quic, dial.quic), (Kind::Tcp, dial.tcp)].iter().filter(|k| k.1).map(|k| k.0).collect(),
+            kinds: [(Kind::Quic, dial.quic), (Kind::Tcp, dial.tcp)]
+                .iter()
+                .filter(|k| k.1)
+                .map(|k| k.0)
+                .collect(),
             families: dial.family,
             permit: Arc::new(move |addr| permits.permits(addr)),
             advertise: Arc::new(move |ports| {
-                let at_port = |t: &config::AdvertiseTemplate| Some(t.with_port(*ports.get(&(t.kind(), t.family()))?));
+                let at_port = |t: &config::AdvertiseTemplate| {
+                    Some(t.with_port(*ports.get(&(t.kind(), t.family()))?))
+                };
                 templates.iter().filter_map(at_port).collect()
             }),
             timing: Timing::default(),

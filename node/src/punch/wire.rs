@@ -160,7 +160,10 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Me
 }
 
 /// Writes one message and flushes.
-pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), message: &Message) -> io::Result<()> {
+pub(super) async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &Message,
+) -> io::Result<()> {
     stream.write_all(&message.encode()).await?;
     stream.flush().await
 }
@@ -173,7 +176,11 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         stream.read_exact(&mut byte).await?;
         len |= usize::from(byte[0] & 0x7f) << shift;
         if byte[0] & 0x80 == 0 {
-            return if len <= MAX_MESSAGE { Ok(len) } else { Err(invalid(DecodeError::TooLong)) };
+            return if len <= MAX_MESSAGE {
+                Ok(len)
+            } else {
+                Err(invalid(DecodeError::TooLong))
+            };
         }
     }
     Err(invalid(DecodeError::TooLong))
@@ -252,7 +259,10 @@ mod tests {
         body.extend_from_slice(address.as_ref());
         assert_eq!(
             Message::decode(&body),
-            Ok(Message::Connect(Addresses { known: vec![address], skipped: 1 }))
+            Ok(Message::Connect(Addresses {
+                known: vec![address],
+                skipped: 1
+            }))
         );
     }
 
@@ -264,7 +274,10 @@ mod tests {
         let mut over = Vec::new();
         put_varint(&mut over, MAX_MESSAGE as u64 + 1);
         over.resize(MAX_MESSAGE + 16, 0);
-        assert_eq!(block_on(read(&mut Cursor::new(over))).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            block_on(read(&mut Cursor::new(over))).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
     }
 
     #[test]
@@ -272,7 +285,9 @@ mod tests {
         let long: Multiaddr = format!("/dns4/{}/tcp/1", "a".repeat(600)).parse().unwrap();
         let bytes = Message::Connect(vec![long; 10].into()).encode();
         assert!(bytes.len() <= MAX_MESSAGE + 2);
-        let Ok(Message::Connect(addresses)) = block_on(read(&mut Cursor::new(bytes))) else { panic!("no CONNECT") };
+        let Ok(Message::Connect(addresses)) = block_on(read(&mut Cursor::new(bytes))) else {
+            panic!("no CONNECT")
+        };
         assert_eq!(addresses.known.len(), 6);
     }
 

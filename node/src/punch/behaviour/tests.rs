@@ -6,8 +6,8 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify, multiaddr::Protocol, noise, ping, relay, swarm::SwarmEvent,
-    tcp, yamux,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify, multiaddr::Protocol, noise, ping,
+    relay, swarm::SwarmEvent, tcp, yamux,
 };
 use p2pnode_transports::{FamilyPolicy, Kind};
 
@@ -42,7 +42,11 @@ fn settings(kinds: &[Kind]) -> Settings {
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(|_| Vec::new()),
-        timing: Timing { grace: Duration::from_millis(300), surplus_quiet: Duration::from_millis(200), ..Timing::default() },
+        timing: Timing {
+            grace: Duration::from_millis(300),
+            surplus_quiet: Duration::from_millis(200),
+            ..Timing::default()
+        },
     }
 }
 
@@ -65,7 +69,8 @@ struct PeerBehaviour<P: NetworkBehaviour> {
 /// What a test sees of a peer's punching, whoever made it.
 trait Punch: NetworkBehaviour + Sized {
     fn make(peer: PeerId, kinds: &[Kind]) -> Self;
-    fn on_identified(_: &mut Swarm<PeerBehaviour<Self>>, _: ConnectionId, _: PeerId, _: Multiaddr) {}
+    fn on_identified(_: &mut Swarm<PeerBehaviour<Self>>, _: ConnectionId, _: PeerId, _: Multiaddr) {
+    }
     fn note(_: &Self::ToSwarm, _: &mut Seen) {}
 }
 
@@ -74,10 +79,23 @@ impl Punch for Behaviour {
         Self::new(peer, settings(kinds), NoPorts)
     }
 
-    fn on_identified(swarm: &mut Swarm<PeerBehaviour<Self>>, connection: ConnectionId, by: PeerId, addr: Multiaddr) {
-        let Some(candidate) = Candidate::parse(&addr) else { return };
+    fn on_identified(
+        swarm: &mut Swarm<PeerBehaviour<Self>>,
+        connection: ConnectionId,
+        by: PeerId,
+        addr: Multiaddr,
+    ) {
+        let Some(candidate) = Candidate::parse(&addr) else {
+            return;
+        };
         let (kind, family) = (candidate.kind, candidate.family());
-        swarm.behaviour_mut().punch.observed(Observation { addr, by, connection, kind, family });
+        swarm.behaviour_mut().punch.observed(Observation {
+            addr,
+            by,
+            connection,
+            kind,
+            family,
+        });
     }
 
     fn note(event: &Event, seen: &mut Seen) {
@@ -111,7 +129,16 @@ impl Seen {
     }
 
     fn records(&self) -> Vec<&Record> {
-        self.events.iter().filter_map(|e| if let Event::Attempt(record) = e { Some(record.as_ref()) } else { None }).collect()
+        self.events
+            .iter()
+            .filter_map(|e| {
+                if let Event::Attempt(record) = e {
+                    Some(record.as_ref())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 }
 
@@ -128,19 +155,28 @@ where
     async fn start(kinds: &[Kind], relay: &Relay) -> Self {
         let mut swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .with_tcp(
+                tcp::Config::default(),
+                noise::Config::new,
+                yamux::Config::default,
+            )
             .unwrap()
             .with_quic()
             .with_relay_client(noise::Config::new, yamux::Config::default)
             .unwrap()
             .with_behaviour(|key, relay| PeerBehaviour {
                 relay,
-                identify: identify::Behaviour::new(identify::Config::new("/test/1".into(), key.public())),
+                identify: identify::Behaviour::new(identify::Config::new(
+                    "/test/1".into(),
+                    key.public(),
+                )),
                 ping: ping::Behaviour::default(),
                 punch: P::make(key.public().to_peer_id(), kinds),
             })
             .unwrap()
-            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
+            .with_swarm_config(|config| {
+                config.with_idle_connection_timeout(Duration::from_secs(60))
+            })
             .build();
         for kind in kinds {
             let addr = match kind {
@@ -150,26 +186,44 @@ where
             swarm.listen_on(addr.parse().unwrap()).unwrap();
         }
         for _ in kinds {
-            while !matches!(swarm.select_next_some().await, SwarmEvent::NewListenAddr { .. }) {}
+            while !matches!(
+                swarm.select_next_some().await,
+                SwarmEvent::NewListenAddr { .. }
+            ) {}
         }
         for kind in kinds {
             // Each transport's mapping is seen on a connection of its own.
-            let opts = DialOpts::peer_id(relay.peer).condition(PeerCondition::Always).addresses(vec![relay.at(*kind)]).build();
+            let opts = DialOpts::peer_id(relay.peer)
+                .condition(PeerCondition::Always)
+                .addresses(vec![relay.at(*kind)])
+                .build();
             swarm.dial(opts).unwrap();
         }
-        let mut peer = Self { swarm, relay: relay.peer, seen: Seen::default() };
-        peer.until(|seen| seen.relays_identified >= kinds.len()).await;
+        let mut peer = Self {
+            swarm,
+            relay: relay.peer,
+            seen: Seen::default(),
+        };
+        peer.until(|seen| seen.relays_identified >= kinds.len())
+            .await;
         peer
     }
 
     async fn reserve(&mut self, relay: &Relay) {
-        let addr = relay.at(relay.addrs[0].0).with(Protocol::P2p(relay.peer)).with(Protocol::P2pCircuit);
+        let addr = relay
+            .at(relay.addrs[0].0)
+            .with(Protocol::P2p(relay.peer))
+            .with(Protocol::P2pCircuit);
         self.swarm.listen_on(addr).unwrap();
         self.until(|seen| seen.reserved).await;
     }
 
     fn dial_through(&mut self, relay: &Relay, other: PeerId) {
-        let addr = relay.at(relay.addrs[0].0).with(Protocol::P2p(relay.peer)).with(Protocol::P2pCircuit).with(Protocol::P2p(other));
+        let addr = relay
+            .at(relay.addrs[0].0)
+            .with(Protocol::P2p(relay.peer))
+            .with(Protocol::P2pCircuit)
+            .with(Protocol::P2p(other));
         self.swarm.dial(addr).unwrap();
     }
 
@@ -183,16 +237,28 @@ where
         let event = self.swarm.select_next_some().await;
         match event {
             SwarmEvent::Behaviour(PeerBehaviourEvent::Identify(identify::Event::Received {
-                connection_id, peer_id, info, ..
+                connection_id,
+                peer_id,
+                info,
+                ..
             })) if peer_id == self.relay => {
                 P::on_identified(&mut self.swarm, connection_id, peer_id, info.observed_addr);
                 self.seen.relays_identified += 1;
             }
-            SwarmEvent::Behaviour(PeerBehaviourEvent::Relay(relay::client::Event::ReservationReqAccepted { .. })) => {
+            SwarmEvent::Behaviour(PeerBehaviourEvent::Relay(
+                relay::client::Event::ReservationReqAccepted { .. },
+            )) => {
                 self.seen.reserved = true;
             }
-            SwarmEvent::Behaviour(PeerBehaviourEvent::Punch(event)) => P::note(&event, &mut self.seen),
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } if peer_id != self.relay => {
+            SwarmEvent::Behaviour(PeerBehaviourEvent::Punch(event)) => {
+                P::note(&event, &mut self.seen)
+            }
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } if peer_id != self.relay => {
                 self.seen.was_relayed |= endpoint.is_relayed();
                 self.seen.open.insert(connection_id, endpoint.is_relayed());
             }
@@ -214,19 +280,31 @@ impl Relay {
     async fn start() -> Self {
         let mut swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .with_tcp(
+                tcp::Config::default(),
+                noise::Config::new,
+                yamux::Config::default,
+            )
             .unwrap()
             .with_quic()
             .with_behaviour(|key| RelayBehaviour {
                 relay: relay::Behaviour::new(key.public().to_peer_id(), relay::Config::default()),
-                identify: identify::Behaviour::new(identify::Config::new("/test/1".into(), key.public())),
+                identify: identify::Behaviour::new(identify::Config::new(
+                    "/test/1".into(),
+                    key.public(),
+                )),
             })
             .unwrap()
-            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
+            .with_swarm_config(|config| {
+                config.with_idle_connection_timeout(Duration::from_secs(60))
+            })
             .build();
         let peer = *swarm.local_peer_id();
         let mut addrs = Vec::new();
-        for (kind, addr) in [(Kind::Quic, "/ip4/127.0.0.1/udp/0/quic-v1"), (Kind::Tcp, "/ip4/127.0.0.1/tcp/0")] {
+        for (kind, addr) in [
+            (Kind::Quic, "/ip4/127.0.0.1/udp/0/quic-v1"),
+            (Kind::Tcp, "/ip4/127.0.0.1/tcp/0"),
+        ] {
             swarm.listen_on(addr.parse().unwrap()).unwrap();
             let address = loop {
                 if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
@@ -237,11 +315,20 @@ impl Relay {
             addrs.push((kind, address));
         }
         let task = tokio::spawn(async move { while swarm.next().await.is_some() {} });
-        Self { peer, addrs, _task: task }
+        Self {
+            peer,
+            addrs,
+            _task: task,
+        }
     }
 
     fn at(&self, kind: Kind) -> Multiaddr {
-        self.addrs.iter().find(|(k, _)| *k == kind).unwrap().1.clone()
+        self.addrs
+            .iter()
+            .find(|(k, _)| *k == kind)
+            .unwrap()
+            .1
+            .clone()
     }
 }
 
@@ -267,7 +354,10 @@ where
             }
         }
     };
-    if tokio::time::timeout(Duration::from_secs(30), both).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .is_err()
+    {
         panic!(
             "dialer: {:?} {:#?}\nlistener: {:?} {:#?}",
             dialer.seen.open, dialer.seen.events, listener.seen.open, listener.seen.events
@@ -287,7 +377,8 @@ fn is_direct(record: &&Record) -> bool {
 
 #[tokio::test]
 async fn two_of_ours_get_one_direct_connection_over_quic_and_the_circuit_closes() {
-    let (dialer, listener) = meet::<Behaviour, Behaviour>(&[Kind::Quic], one_direct_and_nothing_else).await;
+    let (dialer, listener) =
+        meet::<Behaviour, Behaviour>(&[Kind::Quic], one_direct_and_nothing_else).await;
     assert_eq!(dialer.records().len(), 1);
     assert_eq!(dialer.records()[0].role, Role::Responder);
     assert!(dialer.records().iter().all(is_direct));
@@ -298,35 +389,52 @@ async fn two_of_ours_get_one_direct_connection_over_quic_and_the_circuit_closes(
 
 #[tokio::test]
 async fn two_of_ours_with_both_transports_punch_quic() {
-    let (dialer, _) = meet::<Behaviour, Behaviour>(&[Kind::Quic, Kind::Tcp], one_direct_and_nothing_else).await;
+    let (dialer, _) =
+        meet::<Behaviour, Behaviour>(&[Kind::Quic, Kind::Tcp], one_direct_and_nothing_else).await;
     let record = dialer.records()[0];
     assert_eq!(record.sent.len(), 2);
     for candidate in &record.received {
         let quic = Candidate::parse(&candidate.addr).unwrap().kind == Kind::Quic;
-        assert_eq!(quic, candidate.outcome != CandidateOutcome::NotDialed, "{record:#?}");
+        assert_eq!(
+            quic,
+            candidate.outcome != CandidateOutcome::NotDialed,
+            "{record:#?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn libp2ps_dcutr_as_the_listener_of_the_circuit_gets_direct_with_ours() {
-    let direct = |dialer: &Seen, listener: &Seen| dialer.direct() > 0 && listener.direct() > 0 && !dialer.events.is_empty();
+    let direct = |dialer: &Seen, listener: &Seen| {
+        dialer.direct() > 0 && listener.direct() > 0 && !dialer.events.is_empty()
+    };
     let (dialer, _) = meet::<Behaviour, dcutr::Behaviour>(&[Kind::Quic], direct).await;
     assert!(dialer.records().iter().all(is_direct));
 }
 
 #[tokio::test]
 async fn libp2ps_dcutr_as_the_dialer_of_the_circuit_gets_direct_with_ours() {
-    let direct = |dialer: &Seen, listener: &Seen| dialer.direct() > 0 && listener.direct() > 0 && !listener.events.is_empty();
+    let direct = |dialer: &Seen, listener: &Seen| {
+        dialer.direct() > 0 && listener.direct() > 0 && !listener.events.is_empty()
+    };
     let (_, listener) = meet::<dcutr::Behaviour, Behaviour>(&[Kind::Quic], direct).await;
     assert!(listener.records().iter().all(is_direct));
 }
 
 #[tokio::test]
 async fn a_peer_without_dcutr_stays_relayed_and_is_said_to_lack_it() {
-    let gave_up = |_: &Seen, listener: &Seen| listener.events.iter().any(|e| matches!(e, Event::GaveUp { .. }));
+    let gave_up = |_: &Seen, listener: &Seen| {
+        listener
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::GaveUp { .. }))
+    };
     let (_, listener) = meet::<Mute, Behaviour>(&[Kind::Quic], gave_up).await;
     assert_eq!(listener.records().len(), 1);
-    assert_eq!(listener.records()[0].outcome, Outcome::Failed(Reason::RemoteUnsupported));
+    assert_eq!(
+        listener.records()[0].outcome,
+        Outcome::Failed(Reason::RemoteUnsupported)
+    );
 }
 
 /// A peer that does not punch.

@@ -1,1 +1,308 @@
+#![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
 
+use proptest::prelude::*;
+
+use super::*;
+
+fn policy() -> Policy {
+    Policy {
+        kinds: vec![Kind::Quic, Kind::Tcp],
+        families: FamilyPolicy::Auto,
+        permit: Arc::new(|_| true),
+        advertise: Arc::new(Vec::new),
+    }
+}
+
+fn addr(text: &str) -> Multiaddr {
+    text.parse().unwrap()
+}
+
+fn observed(text: &str, by: PeerId, connection: usize) -> Observation {
+    let addr = addr(text);
+    let kind = Kind::of(&addr).unwrap();
+    let family = Family::of(&addr).unwrap();
+    Observation {
+        addr,
+        by,
+        connection: ConnectionId::new_unchecked(connection),
+        kind,
+        family,
+    }
+}
+
+fn offered(local: &Local, policy: &Policy, remote: &[&str]) -> Vec<String> {
+    let remote = remote.iter().map(|ip| ip.parse().unwrap()).collect();
+    local
+        .offer(policy, &remote)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+fn admitted(local: &Local, policy: &Policy, received: &[&str]) -> Vec<String> {
+    let received: Vec<_> = received.iter().map(|text| addr(text)).collect();
+    let admitted = local.admit(policy, &HashSet::new(), PeerId::random(), &received);
+    admitted
+        .candidates
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn advertised_addresses_come_first_then_mapped_then_observed_then_global_ones_of_interfaces() {
+    let mut local = Local::default();
+    local.observe(&observed(
+        "/ip4/198.51.100.1/udp/51234/quic-v1",
+        PeerId::random(),
+        1,
+    ));
+    local.observe(&observed(
+        "/ip4/198.51.100.1/tcp/51235",
+        PeerId::random(),
+        2,
+    ));
+    local.set_mapped(&[addr("/ip4/198.51.100.1/udp/40000/quic-v1")]);
+    local.set_interfaces(&[
+        addr("/ip6/2001:db8::1/udp/40000/quic-v1"),
+        addr("/ip4/10.0.0.2/udp/40000/quic-v1"),
+    ]);
+    let advertise = Arc::new(|| vec!["/ip4/203.0.113.1/udp/40000/quic-v1".parse().unwrap()]);
+    assert_eq!(
+        offered(
+            &local,
+            &Policy {
+                advertise,
+                ..policy()
+            },
+            &[]
+        ),
+        [
+            "/ip4/203.0.113.1/udp/40000/quic-v1",
+            "/ip4/198.51.100.1/udp/40000/quic-v1",
+            "/ip4/198.51.100.1/udp/51234/quic-v1",
+            "/ip4/198.51.100.1/tcp/51235",
+            "/ip6/2001:db8::1/udp/40000/quic-v1",
+        ]
+    );
+}
+
+#[test]
+fn private_addresses_go_only_to_a_peer_that_shows_our_public_address() {
+    let mut local = Local::default();
+    local.observe(&observed(
+        "/ip4/198.51.100.1/udp/51234/quic-v1",
+        PeerId::random(),
+        1,
+    ));
+    local.set_interfaces(&[addr("/ip4/10.0.0.2/udp/40000/quic-v1")]);
+    assert_eq!(
+        offered(&local, &policy(), &["198.51.100.2"]),
+        ["/ip4/198.51.100.1/udp/51234/quic-v1"]
+    );
+    assert_eq!(
+        offered(&local, &policy(), &["198.51.100.1"]),
+        [
+            "/ip4/198.51.100.1/udp/51234/quic-v1",
+            "/ip4/10.0.0.2/udp/40000/quic-v1"
+        ]
+    );
+}
+
+#[test]
+fn what_a_filter_forbids_is_neither_offered_nor_dialed() {
+    let mut local = Local::default();
+    local.observe(&observed(
+        "/ip4/198.51.100.1/udp/51234/quic-v1",
+        PeerId::random(),
+        1,
+    ));
+    local.observe(&observed(
+        "/ip4/198.51.100.1/tcp/51234",
+        PeerId::random(),
+        2,
+    ));
+    let no_quic = Policy {
+        permit: Arc::new(|addr| Kind::of(addr) == Some(Kind::Tcp)),
+        ..policy()
+    };
+    assert_eq!(
+        offered(&local, &no_quic, &[]),
+        ["/ip4/198.51.100.1/tcp/51234"]
+    );
+    let received = ["/ip4/203.0.113.1/udp/5/quic-v1", "/ip4/203.0.113.1/tcp/5"];
+    assert_eq!(
+        admitted(&local, &no_quic, &received),
+        ["/ip4/203.0.113.1/tcp/5"]
+    );
+}
+
+#[test]
+fn families_and_transports_that_are_off_are_neither_offered_nor_dialed() {
+    let mut local = Local::default();
+    local.observe(&observed(
+        "/ip4/198.51.100.1/udp/51234/quic-v1",
+        PeerId::random(),
+        1,
+    ));
+    local.observe(&observed(
+        "/ip6/2001:db8::1/udp/51234/quic-v1",
+        PeerId::random(),
+        2,
+    ));
+    let only_v6 = Policy {
+        families: FamilyPolicy::OnlyIp6,
+        ..policy()
+    };
+    assert_eq!(
+        offered(&local, &only_v6, &[]),
+        ["/ip6/2001:db8::1/udp/51234/quic-v1"]
+    );
+    let only_tcp = Policy {
+        kinds: vec![Kind::Tcp],
+        ..policy()
+    };
+    assert_eq!(
+        admitted(&local, &only_tcp, &["/ip4/203.0.113.1/udp/5/quic-v1"]),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_private_address_of_the_peer_stays_and_comes_last_unless_both_are_behind_one_nat() {
+    let mut local = Local::default();
+    local.observe(&observed(
+        "/ip4/198.51.100.1/udp/51234/quic-v1",
+        PeerId::random(),
+        1,
+    ));
+    let private = "/ip4/192.168.1.7/udp/40000/quic-v1";
+    let elsewhere = "/ip4/198.51.100.9/tcp/5";
+    let same = "/ip4/198.51.100.1/tcp/5";
+    assert_eq!(
+        admitted(&local, &policy(), &[private, elsewhere]),
+        [elsewhere, private]
+    );
+    assert_eq!(
+        admitted(&local, &policy(), &[same, private]),
+        [private, same]
+    );
+}
+
+#[test]
+fn loopback_is_dialed_only_by_a_node_that_is_seen_on_loopback() {
+    let received = ["/ip4/127.0.0.1/udp/40001/quic-v1"];
+    let mut local = Local::default();
+    local.observe(&observed(
+        "/ip4/198.51.100.1/udp/40000/quic-v1",
+        PeerId::random(),
+        1,
+    ));
+    assert_eq!(admitted(&local, &policy(), &received), [""; 0]);
+    local.observe(&observed(
+        "/ip4/127.0.0.1/udp/40000/quic-v1",
+        PeerId::random(),
+        2,
+    ));
+    assert_eq!(admitted(&local, &policy(), &received), received);
+    assert_eq!(
+        admitted(&local, &policy(), &["/ip4/127.0.0.1/udp/40000/quic-v1"]),
+        [""; 0],
+        "our own socket"
+    );
+}
+
+#[test]
+fn an_address_that_names_another_peer_is_not_dialed() {
+    let local = Local::default();
+    let other = format!("/ip4/203.0.113.1/tcp/5/p2p/{}", PeerId::random());
+    assert_eq!(admitted(&local, &policy(), &[&other]), [""; 0]);
+}
+
+#[test]
+fn an_observation_counts_only_for_the_transport_and_family_of_its_connection() {
+    let mut local = Local::default();
+    let observation = observed("/ip4/198.51.100.1/tcp/40000", PeerId::random(), 1);
+    assert!(!local.observe(&Observation {
+        kind: Kind::Quic,
+        ..observation.clone()
+    }));
+    assert!(local.observe(&observation));
+}
+
+#[test]
+fn an_observation_is_replaced_by_the_next_on_its_connection_and_goes_with_it() {
+    let mut local = Local::default();
+    let by = PeerId::random();
+    assert!(local.observe(&observed("/ip4/198.51.100.1/tcp/40000", by, 1)));
+    assert!(!local.observe(&observed("/ip4/198.51.100.1/tcp/40000", by, 1)));
+    assert!(local.observe(&observed("/ip4/198.51.100.2/tcp/40000", by, 1)));
+    assert_eq!(
+        offered(&local, &policy(), &[]),
+        ["/ip4/198.51.100.2/tcp/40000"]
+    );
+    assert!(local.forget(ConnectionId::new_unchecked(1)));
+    assert_eq!(offered(&local, &policy(), &[]), [""; 0]);
+}
+
+#[test]
+fn two_observers_tell_how_the_nat_maps() {
+    let mut local = Local::default();
+    let (one, two) = (PeerId::random(), PeerId::random());
+    local.observe(&observed("/ip4/198.51.100.1/tcp/40000", one, 1));
+    assert_eq!(local.mapping(Kind::Tcp, Family::Ip4), Mapping::Unknown);
+    local.observe(&observed("/ip4/198.51.100.1/tcp/40000", two, 2));
+    assert_eq!(local.mapping(Kind::Tcp, Family::Ip4), Mapping::Independent);
+    local.observe(&observed("/ip4/198.51.100.1/tcp/40001", two, 2));
+    assert_eq!(local.mapping(Kind::Tcp, Family::Ip4), Mapping::Dependent);
+    assert_eq!(local.mapping(Kind::Quic, Family::Ip4), Mapping::Unknown);
+}
+
+#[test]
+fn the_mappings_of_a_symmetric_nat_do_not_crowd_out_the_rest() {
+    let mut local = Local::default();
+    for port in 0..20 {
+        local.observe(&observed(
+            &format!("/ip4/198.51.100.1/udp/{}/quic-v1", 50000 + port),
+            PeerId::random(),
+            port,
+        ));
+    }
+    local.observe(&observed(
+        "/ip4/198.51.100.1/tcp/40000",
+        PeerId::random(),
+        99,
+    ));
+    let offer = offered(&local, &policy(), &[]);
+    assert_eq!(offer.len(), 3);
+    assert!(offer.contains(&"/ip4/198.51.100.1/tcp/40000".to_owned()));
+}
+
+proptest! {
+    #[test]
+    fn what_is_offered_and_dialed_is_bounded_and_without_repetition(
+        seen in prop::collection::vec((any::<[u8; 4]>(), 1..4_u16, any::<bool>(), 0..40_usize), 0..60),
+        received in prop::collection::vec((any::<[u8; 4]>(), any::<u16>(), any::<bool>()), 0..60),
+    ) {
+        let text = |ip: [u8; 4], port: u16, quic: bool| {
+            let ip = std::net::Ipv4Addr::from(ip);
+            if quic { format!("/ip4/{ip}/udp/{port}/quic-v1") } else { format!("/ip4/{ip}/tcp/{port}") }
+        };
+        let mut local = Local::default();
+        for (ip, port, quic, connection) in seen {
+            local.observe(&observed(&text(ip, port, quic), PeerId::random(), connection));
+        }
+        let offer = local.offer(&policy(), &BTreeSet::new());
+        prop_assert!(offer.len() <= MAX_CANDIDATES);
+        prop_assert_eq!(offer.iter().collect::<HashSet<_>>().len(), offer.len());
+
+        let received: Vec<_> = received.into_iter().map(|(ip, port, quic)| addr(&text(ip, port, quic))).collect();
+        let admitted = local.admit(&policy(), &HashSet::new(), PeerId::random(), &received).candidates;
+        prop_assert!(admitted.len() <= MAX_CANDIDATES);
+        prop_assert_eq!(admitted.iter().collect::<HashSet<_>>().len(), admitted.len());
+        for candidate in admitted {
+            prop_assert!(!offer.contains(&candidate), "our own socket");
+            prop_assert!(!matches!(candidate.scope(), Scope::Never | Scope::Link));
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::{Family, Kind};
 
 use crate::punch::{
     address::Candidate,
@@ -41,7 +42,11 @@ pub(super) enum Phase {
     /// Initiator: SYNC is on its way, the dial starts when it arrives.
     Synced { dial_at: Instant },
     /// The dial runs.
-    Dialing { dial: DialId, began: Instant, until: Instant },
+    Dialing {
+        dial: DialId,
+        began: Instant,
+        until: Instant,
+    },
     /// Nothing of ours runs; the peer's dial may still arrive.
     Waiting { until: Instant },
 }
@@ -60,12 +65,21 @@ impl Phase {
 
     /// Whether the handshake still needs the circuit.
     pub(super) fn is_handshake(self) -> bool {
-        matches!(self, Self::Offering { .. } | Self::Holding { .. } | Self::Answered { .. })
+        matches!(
+            self,
+            Self::Offering { .. } | Self::Holding { .. } | Self::Answered { .. }
+        )
     }
 }
 
 impl Attempt {
-    pub(super) fn new(circuit: ConnectionId, role: Role, number: u32, began: Instant, phase: Phase) -> Self {
+    pub(super) fn new(
+        circuit: ConnectionId,
+        role: Role,
+        number: u32,
+        began: Instant,
+        phase: Phase,
+    ) -> Self {
         Self {
             circuit,
             role,
@@ -82,13 +96,20 @@ impl Attempt {
     }
 
     pub(super) fn set_received(&mut self, admitted: Admitted, skipped: usize) {
-        self.received = admitted.candidates.into_iter().map(|c| (c, CandidateOutcome::NotDialed)).collect();
+        self.received = admitted
+            .candidates
+            .into_iter()
+            .map(|c| (c, CandidateOutcome::NotDialed))
+            .collect();
         self.refused = admitted.refused;
         self.skipped = skipped;
     }
 
     pub(super) fn received(&self) -> Vec<Candidate> {
-        self.received.iter().map(|(candidate, _)| *candidate).collect()
+        self.received
+            .iter()
+            .map(|(candidate, _)| *candidate)
+            .collect()
     }
 
     pub(super) fn set_outcome(&mut self, candidate: &Candidate, outcome: CandidateOutcome) {
@@ -99,7 +120,11 @@ impl Attempt {
 
     /// Why the peer is not direct, going by what became of its addresses.
     pub(super) fn reason(&self, local: &Local) -> Reason {
-        let dialed: Vec<_> = self.received.iter().filter(|(_, o)| *o != CandidateOutcome::NotDialed).collect();
+        let dialed: Vec<_> = self
+            .received
+            .iter()
+            .filter(|(_, o)| *o != CandidateOutcome::NotDialed)
+            .collect();
         let all = |outcome| dialed.iter().all(|(_, o)| *o == outcome);
         let any = |outcome| dialed.iter().any(|(_, o)| *o == outcome);
         if dialed.is_empty() {
@@ -111,8 +136,9 @@ impl Attempt {
                 Reason::NoRemoteCandidates
             };
         }
-        let ours_depends =
-            dialed.iter().all(|(c, _)| local.mapping(c.kind, c.family()) == Mapping::Dependent);
+        let ours_depends = dialed
+            .iter()
+            .all(|(c, _)| local.mapping(c.kind, c.family()) == Mapping::Dependent);
         if ours_depends && has_many_ports(dialed.iter().map(|(c, _)| c)) {
             Reason::SymmetricBoth
         } else if any(CandidateOutcome::Timeout) || any(CandidateOutcome::Pending) {
@@ -126,8 +152,33 @@ impl Attempt {
         }
     }
 
-    pub(super) fn into_record(self, peer: PeerId, outcome: Outcome, now: Instant) -> Record {
-        let filtered = self.refused.into_iter().map(|addr| (addr, CandidateOutcome::Filtered));
+    /// Whether the dial has run for less than `time`: too short to have failed for good.
+    pub(super) fn is_fresh(&self, now: Instant, time: Duration) -> bool {
+        matches!(self.phase, Phase::Dialing { began, .. } if now < began + time)
+    }
+
+    /// Transport and family of what is dialed, if that is of one kind.
+    pub(super) fn dialed_via(&self) -> Option<(Kind, Family)> {
+        let mut via = self
+            .received
+            .iter()
+            .filter(|(_, outcome)| *outcome != CandidateOutcome::NotDialed)
+            .map(|(candidate, _)| (candidate.kind, candidate.family()));
+        let first = via.next()?;
+        via.all(|other| other == first).then_some(first)
+    }
+
+    pub(super) fn into_record(
+        self,
+        peer: PeerId,
+        outcome: Outcome,
+        via: Option<(Kind, Family)>,
+        now: Instant,
+    ) -> Record {
+        let filtered = self
+            .refused
+            .into_iter()
+            .map(|addr| (addr, CandidateOutcome::Filtered));
         Record {
             peer,
             circuit: self.circuit,
@@ -146,6 +197,7 @@ impl Attempt {
             rtt: self.rtt,
             took: now.saturating_duration_since(self.began),
             outcome,
+            via,
         }
     }
 }

@@ -95,8 +95,16 @@ impl Directs {
             };
             (Some(direct.connection) != self.preferred, kind)
         };
-        let Some(best) = self.live.iter().min_by_key(|d| rank(d)).map(|d| d.connection) else { return Vec::new() };
-        let (kept, surplus): (Vec<_>, Vec<_>) = self.live.drain(..).partition(|d| d.connection == best);
+        let Some(best) = self
+            .live
+            .iter()
+            .min_by_key(|d| rank(d))
+            .map(|d| d.connection)
+        else {
+            return Vec::new();
+        };
+        let (kept, surplus): (Vec<_>, Vec<_>) =
+            self.live.drain(..).partition(|d| d.connection == best);
         self.live = kept;
         self.surplus_since = None;
         surplus.into_iter().map(|d| d.connection).collect()

@@ -12,9 +12,17 @@ const ORDER: [Kind; 2] = [Kind::Quic, Kind::Tcp];
 /// The first transport that both listed in one family, with all addresses of that transport. If they have none in common,
 /// or `everything` is asked for, all that was received: then each side's dial may still reach an address that needs no
 /// punch.
-pub(super) fn choose(sent: &[Candidate], received: &[Candidate], everything: bool) -> Vec<Candidate> {
+pub(super) fn choose(
+    sent: &[Candidate],
+    received: &[Candidate],
+    everything: bool,
+) -> Vec<Candidate> {
     match common(sent, received).next() {
-        Some(kind) if !everything => received.iter().filter(|c| c.kind == kind).copied().collect(),
+        Some(kind) if !everything => received
+            .iter()
+            .filter(|c| c.kind == kind)
+            .copied()
+            .collect(),
         _ => received.to_vec(),
     }
 }
@@ -23,7 +31,12 @@ pub(super) fn choose(sent: &[Candidate], received: &[Candidate], everything: boo
 pub(super) fn common(sent: &[Candidate], received: &[Candidate]) -> impl Iterator<Item = Kind> {
     ORDER.into_iter().filter(move |kind| {
         let of_kind = |c: &&Candidate| c.kind == *kind;
-        sent.iter().filter(of_kind).any(|s| received.iter().filter(of_kind).any(|r| r.family() == s.family()))
+        sent.iter().filter(of_kind).any(|s| {
+            received
+                .iter()
+                .filter(of_kind)
+                .any(|r| r.family() == s.family())
+        })
     })
 }
 
@@ -39,10 +52,15 @@ mod tests {
     use super::*;
 
     fn list() -> impl Strategy<Value = Vec<Candidate>> {
-        let one = (any::<bool>(), any::<bool>(), 1..u16::MAX).prop_map(|(quic, v6, port)| Candidate {
-            kind: if quic { Kind::Quic } else { Kind::Tcp },
-            socket: if v6 { ([0x2001, 0, 0, 0, 0, 0, 0, 1], port).into() } else { ([1, 2, 3, 4], port).into() },
-        });
+        let one =
+            (any::<bool>(), any::<bool>(), 1..u16::MAX).prop_map(|(quic, v6, port)| Candidate {
+                kind: if quic { Kind::Quic } else { Kind::Tcp },
+                socket: if v6 {
+                    ([0x2001, 0, 0, 0, 0, 0, 0, 1], port).into()
+                } else {
+                    ([1, 2, 3, 4], port).into()
+                },
+            });
         prop::collection::vec(one, 0..8)
     }
 

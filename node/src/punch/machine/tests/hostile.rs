@@ -42,7 +42,11 @@ fn drain(machine: &mut Machine) -> Vec<Action> {
 }
 
 fn candidates(count: u8) -> Addresses {
-    let addrs = (0..count).map(|n| format!("/ip4/203.0.113.{n}/udp/5000/quic-v1").parse().unwrap());
+    let addrs = (0..count).map(|n| {
+        format!("/ip4/203.0.113.{n}/udp/5000/quic-v1")
+            .parse()
+            .unwrap()
+    });
     addrs.collect::<Vec<Multiaddr>>().into()
 }
 
@@ -65,7 +69,10 @@ fn a_peer_that_asks_without_end_gets_eight_rounds_of_eight_addresses_a_minute() 
             }
         }
     }
-    assert!(dialed <= 8 * MAX_CANDIDATES, "{dialed} addresses in a minute");
+    assert!(
+        dialed <= 8 * MAX_CANDIDATES,
+        "{dialed} addresses in a minute"
+    );
     assert!(dialed > 0);
 }
 
@@ -74,7 +81,9 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
     let mut machine = machine();
     let (peer, relay, now) = (PeerId::random(), PeerId::random(), Instant::now());
     machine.handle_observed(&observation(), now);
-    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}").parse().unwrap()]);
+    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+        .parse()
+        .unwrap()]);
     let circuit = ConnectionId::new_unchecked(100);
     machine.handle_relayed(peer, circuit, Side::Dialer, now);
     let listed: Vec<Multiaddr> = [
@@ -95,22 +104,49 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
     .collect();
     machine.handle_connect(peer, circuit, listed.into(), now);
     machine.handle_sync(peer, circuit, now);
-    let dialed: Vec<_> =
-        drain(&mut machine).into_iter().filter_map(|a| if let Action::Dial { addrs, .. } = a { Some(addrs) } else { None }).collect();
-    assert_eq!(dialed, [vec!["/ip4/192.0.2.1/udp/7/quic-v1".parse::<Multiaddr>().unwrap()]]);
+    let dialed: Vec<_> = drain(&mut machine)
+        .into_iter()
+        .filter_map(|a| {
+            if let Action::Dial { addrs, .. } = a {
+                Some(addrs)
+            } else {
+                None
+            }
+        })
+        .collect();
+    assert_eq!(
+        dialed,
+        [vec![
+            "/ip4/192.0.2.1/udp/7/quic-v1".parse::<Multiaddr>().unwrap()
+        ]]
+    );
 }
 
 #[test]
 fn connections_to_a_relay_are_never_surplus() {
     let mut machine = machine();
     let (relay, now) = (PeerId::random(), Instant::now());
-    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}").parse().unwrap()]);
+    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+        .parse()
+        .unwrap()]);
     for number in 1..5 {
         let connection = ConnectionId::new_unchecked(number);
-        machine.handle_direct(relay, Established { connection, dialed: number % 2 == 0, remote: None }, now);
+        machine.handle_direct(
+            relay,
+            Established {
+                connection,
+                dialed: number % 2 == 0,
+                remote: None,
+            },
+            now,
+        );
     }
     machine.handle_timeout(now + Duration::from_secs(60));
-    assert!(!drain(&mut machine).iter().any(|action| matches!(action, Action::Close { .. })));
+    assert!(
+        !drain(&mut machine)
+            .iter()
+            .any(|action| matches!(action, Action::Close { .. }))
+    );
 }
 
 #[test]
@@ -228,7 +264,11 @@ proptest! {
                         }
                         machine.handle_closed(peer, connection, now);
                     }
-                    Action::Drop { .. } | Action::KeepAlive { .. } | Action::Report(_) => {}
+                    Action::Drop { .. }
+                    | Action::KeepAlive { .. }
+                    | Action::Expect { .. }
+                    | Action::Forget { .. }
+                    | Action::Report(_) => {}
                 }
             }
             prop_assert!(actions <= 30, "{actions} actions for one input");

@@ -12,12 +12,23 @@ use crate::punch::{
 const NATS: [Nat; 3] = [Nat::FullCone, Nat::PortRestricted, Nat::Symmetric];
 
 fn records(node: &Node) -> Vec<&Record> {
-    node.events.iter().filter_map(|(_, e)| if let Event::Attempt(record) = e { Some(record.as_ref()) } else { None }).collect()
+    node.events
+        .iter()
+        .filter_map(|(_, e)| {
+            if let Event::Attempt(record) = e {
+                Some(record.as_ref())
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 fn gave_up(node: &Node) -> Vec<(Duration, Reason, Option<Duration>)> {
     let reason = |(at, event): &(Duration, Event)| match event {
-        Event::GaveUp { reason, retry_in, .. } => Some((*at, *reason, *retry_in)),
+        Event::GaveUp {
+            reason, retry_in, ..
+        } => Some((*at, *reason, *retry_in)),
         Event::Attempt(_) | Event::Direct { .. } => None,
     };
     node.events.iter().filter_map(reason).collect()
@@ -31,20 +42,30 @@ fn run_until_given_up(world: &mut World, times: usize) {
 }
 
 fn became_direct(node: &Node) -> Option<Duration> {
-    node.events.iter().find(|(_, e)| matches!(e, Event::Direct { .. })).map(|(at, _)| *at)
+    node.events
+        .iter()
+        .find(|(_, e)| matches!(e, Event::Direct { .. }))
+        .map(|(at, _)| *at)
 }
 
 fn possible(a: Nat, b: Nat) -> bool {
     !matches!(
         (a, b),
-        (Nat::Symmetric, Nat::Symmetric | Nat::PortRestricted) | (Nat::PortRestricted, Nat::Symmetric)
+        (Nat::Symmetric, Nat::Symmetric | Nat::PortRestricted)
+            | (Nat::PortRestricted, Nat::Symmetric)
     )
 }
 
 fn assert_one_direct(world: &World) {
-    assert_eq!(world.nodes[0].direct, world.nodes[1].direct, "the sides disagree");
+    assert_eq!(
+        world.nodes[0].direct, world.nodes[1].direct,
+        "the sides disagree"
+    );
     assert_eq!(world.nodes[0].direct.len(), 1);
-    assert!(world.nodes.iter().all(|node| node.circuits.is_empty()), "a circuit is left");
+    assert!(
+        world.nodes.iter().all(|node| node.circuits.is_empty()),
+        "a circuit is left"
+    );
 }
 
 #[test]
@@ -58,7 +79,10 @@ fn every_pair_of_nats_that_can_be_punched_is_direct_at_the_first_attempt_with_on
                 assert_one_direct(&world);
                 for node in &world.nodes {
                     assert_eq!(records(node).len(), 1, "{a:?} {b:?}");
-                    assert!(became_direct(node).unwrap() < Duration::from_millis(300), "{a:?} {b:?}");
+                    assert!(
+                        became_direct(node).unwrap() < Duration::from_millis(300),
+                        "{a:?} {b:?}"
+                    );
                 }
             } else {
                 assert!(world.shared().is_empty(), "{a:?} {b:?}");
@@ -73,14 +97,24 @@ fn a_pair_that_cannot_be_punched_rests_on_the_ladder_after_three_attempts() {
     world.circuit(0, Duration::ZERO);
     run_until_given_up(&mut world, 6);
     let initiator = &world.nodes[1];
-    let pauses: Vec<u64> = gave_up(initiator).iter().map(|(_, _, pause)| pause.unwrap().as_secs()).collect();
+    let pauses: Vec<u64> = gave_up(initiator)
+        .iter()
+        .map(|(_, _, pause)| pause.unwrap().as_secs())
+        .collect();
     assert!((24..36).contains(&pauses[0]), "{pauses:?}");
     assert!((96..144).contains(&pauses[1]), "{pauses:?}");
-    assert!(pauses[2..].iter().all(|p| (480..720).contains(p)), "{pauses:?}");
+    assert!(
+        pauses[2..].iter().all(|p| (480..720).contains(p)),
+        "{pauses:?}"
+    );
     let attempts = records(initiator).len();
     assert_eq!(attempts, 3 * pauses.len());
     assert_eq!(initiator.dial_count, attempts);
-    assert!(gave_up(&world.nodes[0]).iter().all(|(_, reason, _)| *reason == Reason::Timeout));
+    assert!(
+        gave_up(&world.nodes[0])
+            .iter()
+            .all(|(_, reason, _)| *reason == Reason::Timeout)
+    );
     assert_eq!(world.nodes[0].circuits.len(), 1, "the circuit stays");
 }
 
@@ -90,14 +124,28 @@ fn a_series_goes_from_quic_to_tcp_to_everything_on_both_sides() {
     world.circuit(0, Duration::ZERO);
     world.run_until(Duration::from_secs(35));
     for node in &world.nodes {
-        let kinds: Vec<Vec<Kind>> = node.dialed_kinds.iter().map(|k| k.iter().copied().collect()).collect();
-        assert_eq!(kinds[..3], [vec![Kind::Quic], vec![Kind::Tcp], vec![Kind::Quic, Kind::Tcp]]);
+        let kinds: Vec<Vec<Kind>> = node
+            .dialed_kinds
+            .iter()
+            .map(|k| k.iter().copied().collect())
+            .collect();
+        assert_eq!(
+            kinds[..3],
+            [
+                vec![Kind::Quic],
+                vec![Kind::Tcp],
+                vec![Kind::Quic, Kind::Tcp]
+            ]
+        );
     }
 }
 
 #[test]
 fn where_quic_is_blocked_the_second_attempt_is_direct_over_tcp() {
-    let mut world = World::new(Network { blocked: vec![Kind::Quic], ..Network::new(Nat::PortRestricted, Nat::PortRestricted) });
+    let mut world = World::new(Network {
+        blocked: vec![Kind::Quic],
+        ..Network::new(Nat::PortRestricted, Nat::PortRestricted)
+    });
     world.circuit(0, Duration::ZERO);
     world.run_until(Duration::from_secs(20));
     assert_one_direct(&world);
@@ -107,7 +155,10 @@ fn where_quic_is_blocked_the_second_attempt_is_direct_over_tcp() {
 #[test]
 fn a_side_without_quic_is_punched_over_tcp_at_once() {
     let kinds = [vec![Kind::Quic, Kind::Tcp], vec![Kind::Tcp]];
-    let mut world = World::new(Network { kinds, ..Network::new(Nat::PortRestricted, Nat::PortRestricted) });
+    let mut world = World::new(Network {
+        kinds,
+        ..Network::new(Nat::PortRestricted, Nat::PortRestricted)
+    });
     world.circuit(0, Duration::ZERO);
     world.run_until(Duration::from_secs(10));
     assert_one_direct(&world);
@@ -118,11 +169,17 @@ fn a_side_without_quic_is_punched_over_tcp_at_once() {
 fn candidates_that_come_three_seconds_late_on_either_side_are_waited_for() {
     for late in [[3, 0], [0, 3], [3, 3]] {
         let observed_after = late.map(Duration::from_secs);
-        let mut world = World::new(Network { observed_after, ..Network::new(Nat::PortRestricted, Nat::PortRestricted) });
+        let mut world = World::new(Network {
+            observed_after,
+            ..Network::new(Nat::PortRestricted, Nat::PortRestricted)
+        });
         world.circuit(0, Duration::ZERO);
         world.run_until(Duration::from_secs(20));
         assert_one_direct(&world);
-        assert!(became_direct(&world.nodes[0]).unwrap() < Duration::from_secs(7), "{late:?}");
+        assert!(
+            became_direct(&world.nodes[0]).unwrap() < Duration::from_secs(7),
+            "{late:?}"
+        );
     }
 }
 
@@ -131,7 +188,10 @@ fn a_node_without_candidates_says_so_and_punches_when_one_appears() {
     for node in [0, 1] {
         let mut observed_after = [Duration::ZERO; 2];
         observed_after[node] = Duration::from_secs(50);
-        let mut world = World::new(Network { observed_after, ..Network::new(Nat::PortRestricted, Nat::PortRestricted) });
+        let mut world = World::new(Network {
+            observed_after,
+            ..Network::new(Nat::PortRestricted, Nat::PortRestricted)
+        });
         world.circuit(0, Duration::ZERO);
         world.run_until(Duration::from_secs(49));
         assert!(world.shared().is_empty());
@@ -151,7 +211,10 @@ fn a_new_address_on_either_side_cuts_the_pause_short() {
         let before = world.nodes[1].dial_count;
         world.change_address(node, Ipv4Addr::new(203, 0, 113, 9));
         world.run_until(world.elapsed() + Duration::from_secs(3));
-        assert!(world.nodes[1].dial_count > before, "node {node} brings no attempt");
+        assert!(
+            world.nodes[1].dial_count > before,
+            "node {node} brings no attempt"
+        );
         assert!(!world.shared().is_empty());
     }
 }
@@ -167,8 +230,14 @@ fn both_sides_dial_each_other_at_once_and_one_connection_lives() {
 
 #[test]
 fn a_direct_connection_that_is_lost_while_a_circuit_is_open_is_punched_again() {
-    let timing = Timing { grace: Duration::from_secs(60), ..Timing::default() };
-    let mut world = World::with_timing(Network::new(Nat::PortRestricted, Nat::PortRestricted), &timing);
+    let timing = Timing {
+        grace: Duration::from_secs(60),
+        ..Timing::default()
+    };
+    let mut world = World::with_timing(
+        Network::new(Nat::PortRestricted, Nat::PortRestricted),
+        &timing,
+    );
     world.circuit(0, Duration::ZERO);
     world.run_until(Duration::from_secs(10));
     world.cut_direct();
@@ -200,26 +269,37 @@ fn the_initiator_dials_half_a_round_trip_after_sync() {
 }
 
 fn network() -> impl Strategy<Value = Network> {
-    let kinds = || prop::sample::select(vec![vec![Kind::Quic], vec![Kind::Tcp], vec![Kind::Quic, Kind::Tcp]]);
+    let kinds = || {
+        prop::sample::select(vec![
+            vec![Kind::Quic],
+            vec![Kind::Tcp],
+            vec![Kind::Quic, Kind::Tcp],
+        ])
+    };
     (
-        [prop::sample::select(NATS.to_vec()), prop::sample::select(NATS.to_vec())],
+        [
+            prop::sample::select(NATS.to_vec()),
+            prop::sample::select(NATS.to_vec()),
+        ],
         [kinds(), kinds()],
         (1..200_u64, 1..300_u64, 0..100_u64),
         0..20_u64,
         [0..5000_u64, 0..5000_u64],
         any::<u64>(),
     )
-        .prop_map(|(nats, kinds, (direct, relayed, jitter), loss, late, seed)| Network {
-            nats,
-            kinds,
-            direct: Duration::from_millis(direct),
-            relayed: Duration::from_millis(relayed),
-            jitter: Duration::from_millis(jitter),
-            loss,
-            observed_after: late.map(Duration::from_millis),
-            seed,
-            ..Network::new(Nat::FullCone, Nat::FullCone)
-        })
+        .prop_map(
+            |(nats, kinds, (direct, relayed, jitter), loss, late, seed)| Network {
+                nats,
+                kinds,
+                direct: Duration::from_millis(direct),
+                relayed: Duration::from_millis(relayed),
+                jitter: Duration::from_millis(jitter),
+                loss,
+                observed_after: late.map(Duration::from_millis),
+                seed,
+                ..Network::new(Nat::FullCone, Nat::FullCone)
+            },
+        )
 }
 
 proptest! {

@@ -102,17 +102,58 @@ pub(super) struct World {
 #[derive(Debug, Clone)]
 enum Happening {
     Observe(usize),
-    Circuit { dialer: usize },
-    CircuitAt { node: usize, circuit: usize, side: Side },
-    Connect { to: usize, circuit: usize, addrs: Vec<Multiaddr> },
-    Answer { to: usize, circuit: usize, addrs: Vec<Multiaddr> },
-    Sync { to: usize, circuit: usize },
-    Dropped { to: usize, circuit: usize, role: Role },
-    Packet { from: usize, dial: DialId, to: Candidate },
-    DialTimeout { from: usize, dial: DialId },
-    Accept { at: usize, dial: DialId, from: Candidate, to: Candidate },
-    DirectAt { node: usize, connection: usize, dialed: bool, remote: Candidate },
-    ClosedAt { node: usize, connection: usize },
+    Circuit {
+        dialer: usize,
+    },
+    CircuitAt {
+        node: usize,
+        circuit: usize,
+        side: Side,
+    },
+    Connect {
+        to: usize,
+        circuit: usize,
+        addrs: Vec<Multiaddr>,
+    },
+    Answer {
+        to: usize,
+        circuit: usize,
+        addrs: Vec<Multiaddr>,
+    },
+    Sync {
+        to: usize,
+        circuit: usize,
+    },
+    Dropped {
+        to: usize,
+        circuit: usize,
+        role: Role,
+    },
+    Packet {
+        from: usize,
+        dial: DialId,
+        to: Candidate,
+    },
+    DialTimeout {
+        from: usize,
+        dial: DialId,
+    },
+    Accept {
+        at: usize,
+        dial: DialId,
+        from: Candidate,
+        to: Candidate,
+    },
+    DirectAt {
+        node: usize,
+        connection: usize,
+        dialed: bool,
+        remote: Candidate,
+    },
+    ClosedAt {
+        node: usize,
+        connection: usize,
+    },
 }
 
 const QUIC_PACKETS: [u64; 3] = [0, 1000, 3000];
@@ -127,7 +168,10 @@ impl World {
         let start = Instant::now();
         let node = |index: usize| {
             let secret = [index as u8 + 1 + (network.seed % 97) as u8; 32];
-            let id = identity::Keypair::ed25519_from_bytes(secret).unwrap().public().to_peer_id();
+            let id = identity::Keypair::ed25519_from_bytes(secret)
+                .unwrap()
+                .public()
+                .to_peer_id();
             let policy = Policy {
                 kinds: network.kinds[index].clone(),
                 families: FamilyPolicy::Auto,
@@ -162,7 +206,10 @@ impl World {
             may_be_cut: false,
         };
         for index in 0..2 {
-            world.at(world.network.observed_after[index], Happening::Observe(index));
+            world.at(
+                world.network.observed_after[index],
+                Happening::Observe(index),
+            );
         }
         world
     }
@@ -177,7 +224,10 @@ impl World {
         self.may_be_cut = true;
         for node in 0..2 {
             for connection in self.nodes[node].direct.clone() {
-                self.after(Duration::from_millis(1 + 700 * node as u64), Happening::ClosedAt { node, connection });
+                self.after(
+                    Duration::from_millis(1 + 700 * node as u64),
+                    Happening::ClosedAt { node, connection },
+                );
             }
         }
         self.was_direct = false;
@@ -187,7 +237,10 @@ impl World {
     pub(super) fn cut_circuits(&mut self) {
         for node in 0..2 {
             for connection in self.nodes[node].circuits.clone() {
-                self.after(Duration::from_millis(1), Happening::ClosedAt { node, connection });
+                self.after(
+                    Duration::from_millis(1),
+                    Happening::ClosedAt { node, connection },
+                );
             }
         }
     }
@@ -209,8 +262,19 @@ impl World {
         let until = self.start + until;
         loop {
             let queued = self.queue.peek().map(|Reverse((at, _))| *at);
-            let timer = self.nodes.iter().filter_map(|node| node.machine.poll_timeout()).min();
-            let Some(next) = queued.into_iter().chain(timer).min().filter(|at| *at <= until) else { break };
+            let timer = self
+                .nodes
+                .iter()
+                .filter_map(|node| node.machine.poll_timeout())
+                .min();
+            let Some(next) = queued
+                .into_iter()
+                .chain(timer)
+                .min()
+                .filter(|at| *at <= until)
+            else {
+                break;
+            };
             self.now = self.now.max(next);
             if queued == Some(next) {
                 let Reverse((_, serial)) = self.queue.pop().unwrap();
@@ -218,7 +282,11 @@ impl World {
                 self.happen(happening);
             }
             for node in 0..2 {
-                if self.nodes[node].machine.poll_timeout().is_some_and(|at| at <= self.now) {
+                if self.nodes[node]
+                    .machine
+                    .poll_timeout()
+                    .is_some_and(|at| at <= self.now)
+                {
                     self.nodes[node].machine.handle_timeout(self.now);
                 }
                 self.carry_out(node);
@@ -230,7 +298,11 @@ impl World {
 
     /// The connections that both sides hold.
     pub(super) fn shared(&self) -> BTreeSet<usize> {
-        self.nodes[0].direct.intersection(&self.nodes[1].direct).copied().collect()
+        self.nodes[0]
+            .direct
+            .intersection(&self.nodes[1].direct)
+            .copied()
+            .collect()
     }
 
     fn check(&mut self) {
@@ -260,7 +332,10 @@ impl World {
     }
 
     fn random(&mut self, below: u64) -> u64 {
-        self.rng = self.rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.rng = self
+            .rng
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.rng >> 33) % below
     }
 
@@ -277,7 +352,10 @@ impl World {
     /// What the relay sees of a node.
     fn mapped(node: usize, kind: Kind) -> Candidate {
         let port = if kind == Kind::Quic { 40000 } else { 41000 };
-        Candidate { kind, socket: (Self::public_ip(node), port).into() }
+        Candidate {
+            kind,
+            socket: (Self::public_ip(node), port).into(),
+        }
     }
 
     /// From where a node's packets come at the other node.
@@ -299,7 +377,9 @@ impl World {
             kind,
             family: candidate.family(),
         };
-        self.nodes[node].machine.handle_observed(&observation, self.now);
+        self.nodes[node]
+            .machine
+            .handle_observed(&observation, self.now);
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -315,35 +395,81 @@ impl World {
                 let circuit = self.next_connection;
                 for (node, side) in [(dialer, Side::Dialer), (1 - dialer, Side::Listener)] {
                     let delay = self.delay(self.network.relayed);
-                    self.after(delay, Happening::CircuitAt { node, circuit, side });
+                    self.after(
+                        delay,
+                        Happening::CircuitAt {
+                            node,
+                            circuit,
+                            side,
+                        },
+                    );
                 }
             }
-            Happening::CircuitAt { node, circuit, side } => {
+            Happening::CircuitAt {
+                node,
+                circuit,
+                side,
+            } => {
                 let peer = self.nodes[1 - node].id;
                 self.nodes[node].circuits.insert(circuit);
-                self.nodes[node].machine.handle_relayed(peer, ConnectionId::new_unchecked(circuit), side, now);
+                self.nodes[node].machine.handle_relayed(
+                    peer,
+                    ConnectionId::new_unchecked(circuit),
+                    side,
+                    now,
+                );
             }
             Happening::Connect { to, circuit, addrs } => {
                 let peer = self.nodes[1 - to].id;
-                if !self.nodes[to].circuits.contains(&circuit) || !self.nodes[to].answering.insert(circuit) {
-                    self.after(self.network.relayed, Happening::Dropped { to: 1 - to, circuit, role: Role::Initiator });
+                if !self.nodes[to].circuits.contains(&circuit)
+                    || !self.nodes[to].answering.insert(circuit)
+                {
+                    self.after(
+                        self.network.relayed,
+                        Happening::Dropped {
+                            to: 1 - to,
+                            circuit,
+                            role: Role::Initiator,
+                        },
+                    );
                     return;
                 }
                 let id = ConnectionId::new_unchecked(circuit);
-                self.nodes[to].machine.handle_connect(peer, id, addresses(addrs), now);
+                self.nodes[to]
+                    .machine
+                    .handle_connect(peer, id, addresses(addrs), now);
             }
             Happening::Answer { to, circuit, addrs } => {
-                let Some(sent) = self.connects.remove(&circuit) else { return };
+                let Some(sent) = self.connects.remove(&circuit) else {
+                    return;
+                };
                 let peer = self.nodes[1 - to].id;
                 let delay = self.delay(self.network.relayed);
-                self.after(delay, Happening::Sync { to: 1 - to, circuit });
+                self.after(
+                    delay,
+                    Happening::Sync {
+                        to: 1 - to,
+                        circuit,
+                    },
+                );
                 let id = ConnectionId::new_unchecked(circuit);
-                self.nodes[to].machine.handle_answer(peer, id, addresses(addrs), now - sent, now, now);
+                self.nodes[to].machine.handle_answer(
+                    peer,
+                    id,
+                    addresses(addrs),
+                    now - sent,
+                    now,
+                    now,
+                );
             }
             Happening::Sync { to, circuit } => {
                 let peer = self.nodes[1 - to].id;
                 if self.nodes[to].answering.remove(&circuit) {
-                    self.nodes[to].machine.handle_sync(peer, ConnectionId::new_unchecked(circuit), now);
+                    self.nodes[to].machine.handle_sync(
+                        peer,
+                        ConnectionId::new_unchecked(circuit),
+                        now,
+                    );
                 }
             }
             Happening::Dropped { to, circuit, role } => {
@@ -353,23 +479,45 @@ impl World {
                     Role::Initiator => drop(self.connects.remove(&circuit)),
                 }
                 let id = ConnectionId::new_unchecked(circuit);
-                self.nodes[to].machine.handle_handshake_failed(peer, id, role, HandshakeError::Broken, now);
+                self.nodes[to].machine.handle_handshake_failed(
+                    peer,
+                    id,
+                    role,
+                    HandshakeError::Broken,
+                    now,
+                );
             }
             Happening::Packet { from, dial, to } => self.packet(from, dial, to),
             Happening::DialTimeout { from, dial } => {
                 let peer = self.nodes[1 - from].id;
                 if let Some(candidates) = self.nodes[from].dials.remove(&dial) {
-                    let outcomes: Vec<_> = candidates.into_iter().map(|c| (c, CandidateOutcome::Timeout)).collect();
-                    self.nodes[from].machine.handle_dial_failed(peer, dial, &outcomes, now);
+                    let outcomes: Vec<_> = candidates
+                        .into_iter()
+                        .map(|c| (c, CandidateOutcome::Timeout))
+                        .collect();
+                    self.nodes[from]
+                        .machine
+                        .handle_dial_failed(peer, dial, &outcomes, now);
                 }
             }
             Happening::Accept { at, dial, from, to } => self.accept(at, dial, from, to),
-            Happening::DirectAt { node, connection, dialed, remote } => {
+            Happening::DirectAt {
+                node,
+                connection,
+                dialed,
+                remote,
+            } => {
                 let peer = self.nodes[1 - node].id;
                 self.nodes[node].direct.insert(connection);
                 let connection = ConnectionId::new_unchecked(connection);
-                let established = Established { connection, dialed, remote: Some(remote) };
-                self.nodes[node].machine.handle_direct(peer, established, now);
+                let established = Established {
+                    connection,
+                    dialed,
+                    remote: Some(remote),
+                };
+                self.nodes[node]
+                    .machine
+                    .handle_direct(peer, established, now);
             }
             Happening::ClosedAt { node, connection } => self.closed(node, connection),
         }
@@ -385,8 +533,19 @@ impl World {
             return;
         }
         let delay = self.delay(self.network.direct);
-        let source = Candidate { kind: to.kind, socket: self.source(from, to.kind) };
-        self.after(delay, Happening::Accept { at: 1 - from, dial, from: source, to });
+        let source = Candidate {
+            kind: to.kind,
+            socket: self.source(from, to.kind),
+        };
+        self.after(
+            delay,
+            Happening::Accept {
+                at: 1 - from,
+                dial,
+                from: source,
+                to,
+            },
+        );
     }
 
     /// A packet arrives at a NAT.
@@ -406,22 +565,49 @@ impl World {
         let dialer = 1 - at;
         let there = self.delay(self.network.direct * 2);
         let back = self.delay(self.network.direct);
-        self.after(there, Happening::DirectAt { node: at, connection, dialed: false, remote: from });
+        self.after(
+            there,
+            Happening::DirectAt {
+                node: at,
+                connection,
+                dialed: false,
+                remote: from,
+            },
+        );
         if self.nodes[dialer].dials.remove(&dial).is_some() {
-            self.after(back, Happening::DirectAt { node: dialer, connection, dialed: true, remote: to });
+            self.after(
+                back,
+                Happening::DirectAt {
+                    node: dialer,
+                    connection,
+                    dialed: true,
+                    remote: to,
+                },
+            );
         } else {
             // The dial was won by another address: this one is abandoned after it was accepted.
             let end = there + self.network.direct;
-            self.after(end, Happening::ClosedAt { node: at, connection });
+            self.after(
+                end,
+                Happening::ClosedAt {
+                    node: at,
+                    connection,
+                },
+            );
         }
     }
 
     fn closed(&mut self, node: usize, connection: usize) {
-        let known = self.nodes[node].direct.remove(&connection) | self.nodes[node].circuits.remove(&connection);
+        let known = self.nodes[node].direct.remove(&connection)
+            | self.nodes[node].circuits.remove(&connection);
         self.nodes[node].answering.remove(&connection);
         if known {
             let peer = self.nodes[1 - node].id;
-            self.nodes[node].machine.handle_closed(peer, ConnectionId::new_unchecked(connection), self.now);
+            self.nodes[node].machine.handle_closed(
+                peer,
+                ConnectionId::new_unchecked(connection),
+                self.now,
+            );
         }
     }
 
@@ -433,10 +619,24 @@ impl World {
                 Action::Connect { circuit, addrs, .. } => {
                     let circuit = number(circuit);
                     self.connects.insert(circuit, self.now);
-                    self.after(relayed, Happening::Connect { to: other, circuit, addrs });
+                    self.after(
+                        relayed,
+                        Happening::Connect {
+                            to: other,
+                            circuit,
+                            addrs,
+                        },
+                    );
                 }
                 Action::Reply { circuit, addrs, .. } => {
-                    self.after(relayed, Happening::Answer { to: other, circuit: number(circuit), addrs });
+                    self.after(
+                        relayed,
+                        Happening::Answer {
+                            to: other,
+                            circuit: number(circuit),
+                            addrs,
+                        },
+                    );
                 }
                 Action::Drop { circuit, role, .. } => {
                     let circuit = number(circuit);
@@ -449,28 +649,53 @@ impl World {
                     } else {
                         self.connects.remove(&circuit);
                     }
-                    self.after(relayed, Happening::Dropped { to: other, circuit, role: theirs });
+                    self.after(
+                        relayed,
+                        Happening::Dropped {
+                            to: other,
+                            circuit,
+                            role: theirs,
+                        },
+                    );
                 }
                 Action::Dial { dial, addrs, .. } => self.dial(node, dial, &addrs),
                 Action::Close { connection, .. } => {
                     let connection = number(connection);
                     self.after(Duration::ZERO, Happening::ClosedAt { node, connection });
                     // The last packet of a QUIC connection may be lost; then the other side's idle timeout tells.
-                    let told = if self.random(100) < self.network.loss { Duration::from_secs(10) } else { Duration::ZERO };
+                    let told = if self.random(100) < self.network.loss {
+                        Duration::from_secs(10)
+                    } else {
+                        Duration::ZERO
+                    };
                     let delay = self.delay(self.network.direct) + told;
-                    self.after(delay, Happening::ClosedAt { node: other, connection });
+                    self.after(
+                        delay,
+                        Happening::ClosedAt {
+                            node: other,
+                            connection,
+                        },
+                    );
                 }
-                Action::KeepAlive { .. } => {}
-                Action::Report(event) => self.nodes[node].events.push((self.now - self.start, event)),
+                Action::KeepAlive { .. } | Action::Expect { .. } | Action::Forget { .. } => {}
+                Action::Report(event) => {
+                    self.nodes[node].events.push((self.now - self.start, event))
+                }
             }
         }
     }
 
     fn dial(&mut self, node: usize, dial: DialId, addrs: &[Multiaddr]) {
-        assert!(self.nodes[node].direct.is_empty(), "a direct peer is punched at {:?}", self.elapsed());
+        assert!(
+            self.nodes[node].direct.is_empty(),
+            "a direct peer is punched at {:?}",
+            self.elapsed()
+        );
         let candidates: Vec<_> = addrs.iter().map(|a| Candidate::parse(a).unwrap()).collect();
         self.nodes[node].dial_count += 1;
-        self.nodes[node].dialed_kinds.push(candidates.iter().map(|c| c.kind).collect());
+        self.nodes[node]
+            .dialed_kinds
+            .push(candidates.iter().map(|c| c.kind).collect());
         let mut timeout = Duration::from_secs(5);
         for candidate in &candidates {
             let packets = match candidate.kind {
@@ -481,7 +706,14 @@ impl World {
                 }
             };
             for millis in packets {
-                self.after(Duration::from_millis(*millis), Happening::Packet { from: node, dial, to: *candidate });
+                self.after(
+                    Duration::from_millis(*millis),
+                    Happening::Packet {
+                        from: node,
+                        dial,
+                        to: *candidate,
+                    },
+                );
             }
         }
         self.nodes[node].dials.insert(dial, candidates);

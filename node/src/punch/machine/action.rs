@@ -1,0 +1,145 @@
+//! What the machine is told, wants done, and tells.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+
+use crate::punch::{
+    address::Candidate,
+    record::{Reason, Record, Role},
+};
+
+/// Which end of a circuit this node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::punch) enum Side {
+    /// It was dialed: the initiator of the handshake.
+    Listener,
+    /// It dialed: the responder.
+    Dialer,
+}
+
+/// Names a dial that the machine asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::punch) struct DialId(pub(in crate::punch) u64);
+
+/// A direct connection, as it is established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::punch) struct Established {
+    /// The connection.
+    pub(in crate::punch) connection: ConnectionId,
+    /// Whether this node dialed it.
+    pub(in crate::punch) dialed: bool,
+    /// Where it goes, if the address names a socket.
+    pub(in crate::punch) remote: Option<Candidate>,
+}
+
+/// Why a handshake over a circuit did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// The peer does not take the protocol.
+    Unsupported,
+    /// Time is up.
+    Timeout,
+    /// The stream broke, or what came over it is not the protocol.
+    Broken,
+}
+
+/// What the machine wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::punch) enum Action {
+    /// Open a stream on the circuit and send CONNECT.
+    Connect {
+        /// The peer.
+        peer: PeerId,
+        /// The circuit.
+        circuit: ConnectionId,
+        /// What CONNECT lists.
+        addrs: Vec<Multiaddr>,
+    },
+    /// Answer the CONNECT that was received on the circuit.
+    Reply {
+        /// The peer.
+        peer: PeerId,
+        /// The circuit.
+        circuit: ConnectionId,
+        /// What the answer lists.
+        addrs: Vec<Multiaddr>,
+    },
+    /// Drop the handshake that runs on the circuit.
+    Drop {
+        /// The peer.
+        peer: PeerId,
+        /// The circuit.
+        circuit: ConnectionId,
+        /// Whose part this node has in it.
+        role: Role,
+    },
+    /// Dial all of these at once.
+    Dial {
+        /// The peer.
+        peer: PeerId,
+        /// The name of the dial.
+        dial: DialId,
+        /// The addresses.
+        addrs: Vec<Multiaddr>,
+        /// The initiator dials in the role of a listener, the responder in that of a dialer.
+        role: Role,
+    },
+    /// Connections that come from these addresses belong to the punch of this peer, until [`Action::Forget`].
+    Expect {
+        /// The peer.
+        peer: PeerId,
+        /// The addresses.
+        addrs: Vec<Multiaddr>,
+    },
+    /// Nothing is expected of this peer any more.
+    Forget {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// Close a connection.
+    Close {
+        /// The peer.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Whether punching needs the circuit.
+    KeepAlive {
+        /// The peer.
+        peer: PeerId,
+        /// The circuit.
+        circuit: ConnectionId,
+        /// Whether it does.
+        keep: bool,
+    },
+    /// Tell it.
+    Report(Event),
+}
+
+/// What is told of punching.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An attempt has ended.
+    Attempt(Box<Record>),
+    /// A peer has become direct.
+    Direct {
+        /// The peer.
+        peer: PeerId,
+        /// The first direct connection.
+        connection_id: ConnectionId,
+        /// How many attempts the series took; 0 if it came about without punching.
+        attempts: u32,
+    },
+    /// A series has ended without a direct connection.
+    GaveUp {
+        /// The peer.
+        peer: PeerId,
+        /// Why the last attempt failed.
+        reason: Reason,
+        /// How many attempts the series had.
+        attempts: u32,
+        /// When this node tries again by itself; `None` if that is up to the peer, or pointless.
+        retry_in: Option<Duration>,
+    },
+}

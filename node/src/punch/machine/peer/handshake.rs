@@ -1,0 +1,321 @@
+//! The handshake and the dial that follows it.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, swarm::ConnectionId};
+use p2pnode_transports::Kind;
+
+use crate::punch::{
+    address::{Candidate, Scope},
+    machine::{
+        Action, Context, DialId, HandshakeError,
+        attempt::{Attempt, Phase},
+        directs::decides,
+        round::{choose, common, is_mixed},
+    },
+    record::{CandidateOutcome, Reason, Role},
+    wire::Addresses,
+};
+
+use super::{Peer, Plan, multiaddrs};
+
+/// The longest that SYNC is waited for to arrive: a peer that answers late must not delay the dial by as much.
+const MAX_SYNC_DELAY: Duration = Duration::from_millis(500);
+
+/// The most public addresses that are remembered of a peer.
+const MAX_REMOTE_IPS: usize = 8;
+
+impl Peer {
+    /// CONNECT came over a circuit: this node is the responder.
+    pub(in crate::punch::machine) fn handle_connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuit: ConnectionId,
+        addrs: Addresses,
+    ) {
+        if !self.may_answer(cx, circuit) {
+            cx.actions.push_back(Action::Drop {
+                peer: self.id,
+                circuit,
+                role: Role::Responder,
+            });
+            return;
+        }
+        self.give_way(cx);
+        self.begun.push_back(cx.now);
+        self.learn_remote_ips(&addrs.known);
+
+        let until = cx.now + cx.timing.first_candidate;
+        let number = self.series.attempts + 1;
+        let mut attempt = Attempt::new(
+            circuit,
+            Role::Responder,
+            number,
+            cx.now,
+            Phase::Holding { until },
+        );
+        let listed: Vec<_> = addrs.known.iter().filter_map(Candidate::parse).collect();
+        attempt.everything = is_mixed(&listed) && self.series.mixed > 0;
+        self.series.mixed += u32::from(is_mixed(&listed));
+        let admitted = cx
+            .local
+            .admit(cx.policy, &cx.relays.sockets, self.id, &addrs.known);
+        attempt.set_received(admitted, addrs.skipped);
+        self.attempt = Some(attempt);
+        self.plan = Plan::Nothing;
+        if !cx.local.offer(cx.policy, &self.remote_ips).is_empty() {
+            self.answer(cx);
+        }
+    }
+
+    /// SYNC came: dial now.
+    pub(in crate::punch::machine) fn handle_sync(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuit: ConnectionId,
+    ) {
+        let awaited = self
+            .attempt
+            .as_ref()
+            .is_some_and(|a| a.circuit == circuit && matches!(a.phase, Phase::Answered { .. }));
+        if awaited {
+            self.dial(cx);
+        }
+    }
+
+    /// The answer to our CONNECT came, and SYNC is on its way.
+    pub(in crate::punch::machine) fn handle_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuit: ConnectionId,
+        addrs: Addresses,
+        rtt: Duration,
+        synced: Instant,
+    ) {
+        self.learn_remote_ips(&addrs.known);
+        let admitted = cx
+            .local
+            .admit(cx.policy, &cx.relays.sockets, self.id, &addrs.known);
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        if attempt.circuit != circuit || !matches!(attempt.phase, Phase::Offering { .. }) {
+            return;
+        }
+        attempt.set_received(admitted, addrs.skipped);
+        attempt.rtt = Some(rtt);
+        let dial_at = synced + (rtt / 2).min(MAX_SYNC_DELAY);
+        attempt.phase = Phase::Synced { dial_at };
+        if self.same_nat_is_news(cx) {
+            self.supersede(cx);
+            self.series.knows_nat = true;
+            self.plan = Plan::Begin { at: cx.now };
+            self.begin_attempt(cx);
+        } else if dial_at <= cx.now {
+            self.dial(cx);
+        }
+    }
+
+    pub(in crate::punch::machine) fn handle_handshake_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuit: ConnectionId,
+        role: Role,
+        error: HandshakeError,
+    ) {
+        let concerns = self
+            .attempt
+            .as_ref()
+            .is_some_and(|a| a.circuit == circuit && a.role == role && a.phase.is_handshake());
+        if !concerns {
+            return;
+        }
+        let reason = match error {
+            HandshakeError::Unsupported => Reason::RemoteUnsupported,
+            HandshakeError::Timeout => Reason::HandshakeTimeout,
+            HandshakeError::Broken => Reason::HandshakeFailed,
+        };
+        if let Some(circuit) = self.circuits.iter_mut().find(|c| c.connection == circuit) {
+            circuit.refuses |= error == HandshakeError::Unsupported;
+        }
+        self.fail(cx, reason);
+    }
+
+    pub(in crate::punch::machine) fn handle_dial_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        dial: DialId,
+        outcomes: &[(Candidate, CandidateOutcome)],
+    ) {
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        let Phase::Dialing {
+            dial: running,
+            began,
+            ..
+        } = attempt.phase
+        else {
+            return;
+        };
+        if running != dial {
+            return;
+        }
+        for (candidate, outcome) in outcomes {
+            attempt.set_outcome(candidate, *outcome);
+        }
+        // The responder leaves the next word to the initiator; its dials may outlast ours.
+        let linger = match attempt.role {
+            Role::Initiator => cx.timing.linger,
+            Role::Responder => cx.timing.attempt,
+        };
+        attempt.phase = Phase::Waiting {
+            until: (began + linger).max(cx.now),
+        };
+        self.handle_timeout(cx);
+    }
+
+    /// Sends the answer to CONNECT, with the transports that the initiator listed, or all if we have none of these.
+    pub(super) fn answer(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        let mut offer = cx.local.offer(cx.policy, &self.remote_ips);
+        self.offered = offer.iter().copied().collect();
+        let received = attempt.received();
+        let listed = |candidate: &Candidate| received.iter().any(|r| r.kind == candidate.kind);
+        if offer.iter().any(listed) {
+            offer.retain(listed);
+        }
+        attempt.sent = offer;
+        attempt.phase = Phase::Answered {
+            until: cx.now + cx.timing.handshake,
+        };
+        let addrs = multiaddrs(&attempt.sent);
+        let circuit = attempt.circuit;
+        // The initiator's packets may overtake its SYNC.
+        let expected = multiaddrs(&choose(&attempt.sent, &received, attempt.everything));
+        cx.actions.push_back(Action::Expect {
+            peer: self.id,
+            addrs: expected,
+        });
+        self.series.gave_up = false;
+        self.keep_circuits(cx, true);
+        cx.actions.push_back(Action::Reply {
+            peer: self.id,
+            circuit,
+            addrs,
+        });
+    }
+
+    /// Whether the answer shows that both sides are behind one NAT, after CONNECT went out without our private addresses.
+    ///
+    /// Over QUIC our dial of the peer's private address is enough. Over TCP the peer takes the role that fits only for a
+    /// connection from an address that it knows, so the handshake is begun anew.
+    fn same_nat_is_news(&self, cx: &Context<'_>) -> bool {
+        let Some(attempt) = &self.attempt else {
+            return false;
+        };
+        if self.series.knows_nat
+            || common(&attempt.sent, &attempt.received()).next() == Some(Kind::Quic)
+        {
+            return false;
+        }
+        let offer = cx.local.offer(cx.policy, &self.remote_ips);
+        let listed = |kind| attempt.sent.iter().any(|candidate| candidate.kind == kind);
+        offer
+            .iter()
+            .any(|candidate| listed(candidate.kind) && !attempt.sent.contains(candidate))
+    }
+
+    pub(super) fn dial(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = &mut self.attempt else {
+            return;
+        };
+        let received = attempt.received();
+        let chosen = choose(&attempt.sent, &received, attempt.everything);
+        if attempt.role == Role::Initiator {
+            let tcp_too = common(&attempt.sent, &received).any(|kind| kind == Kind::Tcp);
+            self.series.tcp_left_out = tcp_too && chosen.iter().all(|c| c.kind == Kind::Quic);
+        }
+        if chosen.is_empty() {
+            attempt.phase = Phase::Waiting {
+                until: cx.now + cx.timing.attempt,
+            };
+            return;
+        }
+        for candidate in &chosen {
+            attempt.set_outcome(candidate, CandidateOutcome::Pending);
+        }
+        let dial = cx.dial_id();
+        let attempt_time = match attempt.role {
+            // The next round dials another transport, so it need not wait until this one's sockets are free.
+            Role::Initiator if self.series.tcp_left_out && attempt.number == 1 => {
+                let rtts = attempt.rtt.unwrap_or_default() * 8;
+                cx.timing.attempt.max(rtts).min(cx.timing.dial)
+            }
+            Role::Initiator | Role::Responder => cx.timing.dial,
+        };
+        attempt.phase = Phase::Dialing {
+            dial,
+            began: cx.now,
+            until: cx.now + attempt_time,
+        };
+        let addrs = multiaddrs(&chosen);
+        cx.actions.push_back(Action::Expect {
+            peer: self.id,
+            addrs: addrs.clone(),
+        });
+        cx.actions.push_back(Action::Dial {
+            peer: self.id,
+            dial,
+            addrs,
+            role: attempt.role,
+        });
+    }
+
+    /// Drops the stream of the handshake, if the attempt still has one.
+    pub(super) fn drop_handshake(&mut self, cx: &mut Context<'_>) {
+        if let Some(attempt) = self
+            .attempt
+            .as_ref()
+            .filter(|attempt| attempt.phase.is_handshake())
+        {
+            cx.actions.push_back(Action::Drop {
+                peer: self.id,
+                circuit: attempt.circuit,
+                role: attempt.role,
+            });
+        }
+    }
+
+    fn may_answer(&mut self, cx: &Context<'_>, circuit: ConnectionId) -> bool {
+        let known = self.circuits.iter().any(|c| c.connection == circuit);
+        if !cx.enabled || !known || !self.directs.is_empty() || self.budget_frees(cx).is_some() {
+            return false;
+        }
+        match &self.attempt {
+            None => true,
+            // Both began at once: the one with the smaller peer id goes on.
+            Some(attempt) if attempt.role == Role::Initiator => !decides(cx.local_id, self.id),
+            Some(attempt) => !attempt.phase.is_handshake(),
+        }
+    }
+
+    fn learn_remote_ips(&mut self, addrs: &[Multiaddr]) {
+        let ips: BTreeSet<IpAddr> = addrs
+            .iter()
+            .filter_map(Candidate::parse)
+            .filter(|candidate| matches!(candidate.scope(), Scope::Global | Scope::Private))
+            .map(|candidate| candidate.socket.ip())
+            .take(MAX_REMOTE_IPS)
+            .collect();
+        if !ips.is_empty() {
+            self.remote_ips = ips;
+        }
+    }
+}

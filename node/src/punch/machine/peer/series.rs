@@ -1,0 +1,258 @@
+//! Series of attempts: when one begins, how it ends, and what follows.
+
+use std::time::{Duration, Instant};
+
+use libp2p::swarm::ConnectionId;
+use p2pnode_transports::{Family, Kind};
+
+use crate::punch::{
+    machine::{
+        Action, Context, Event, Side,
+        attempt::{Attempt, Phase},
+    },
+    record::{Outcome, Reason, Role},
+};
+
+use super::{Peer, Plan, Series, multiaddrs};
+
+/// Attempts in a series.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// The most handshakes with one peer in [`BUDGET_WINDOW`], whoever begins them: it bounds the packets that a peer can make
+/// this node send to addresses of its choice.
+const BUDGET: usize = 8;
+const BUDGET_WINDOW: Duration = Duration::from_secs(60);
+
+impl Peer {
+    /// A circuit came, or the direct connection went: start over.
+    pub(super) fn begin_series(&mut self, cx: &mut Context<'_>) {
+        self.series = Series::default();
+        self.keep_circuits(cx, true);
+        if self
+            .circuits
+            .iter()
+            .any(|circuit| circuit.side == Side::Listener)
+        {
+            self.plan = Plan::FirstCandidate {
+                until: cx.now + cx.timing.first_candidate,
+            };
+            self.begin_attempt(cx);
+        } else {
+            self.plan = Plan::Peer {
+                until: cx.now + cx.timing.silence,
+            };
+        }
+    }
+
+    /// Plans a series of its own accord: rest is over, or a candidate is new.
+    pub(super) fn new_series(&mut self, at: Instant) {
+        let rung = self.series.rung;
+        self.series = Series {
+            rung,
+            ..Series::default()
+        };
+        self.plan = Plan::Begin { at };
+    }
+
+    /// Sends CONNECT, if there is something to offer and a circuit to send it over. The plan stays if there is not.
+    pub(super) fn begin_attempt(&mut self, cx: &mut Context<'_>) {
+        let Some(circuit) = self.circuit_to_open() else {
+            self.plan = Plan::Nothing;
+            return;
+        };
+        let mut offer = cx.local.offer(cx.policy, &self.remote_ips);
+        if offer.is_empty() {
+            if let Plan::Begin { .. } = self.plan {
+                self.plan = Plan::AnyCandidate;
+            }
+            return;
+        }
+        if let Some(at) = self.budget_frees(cx) {
+            self.plan = Plan::Begin { at };
+            return;
+        }
+        self.offered = offer.iter().copied().collect();
+        let number = self.series.attempts + 1;
+        if number == 2 && self.series.tcp_left_out {
+            offer.retain(|candidate| candidate.kind == Kind::Tcp);
+        }
+        let until = cx.now + cx.timing.handshake;
+        let mut attempt = Attempt::new(
+            circuit,
+            Role::Initiator,
+            number,
+            cx.now,
+            Phase::Offering { until },
+        );
+        attempt.everything = number == MAX_ATTEMPTS;
+        attempt.sent = offer;
+        let addrs = multiaddrs(&attempt.sent);
+        self.attempt = Some(attempt);
+        self.plan = Plan::Nothing;
+        self.series.gave_up = false;
+        self.begun.push_back(cx.now);
+        self.keep_circuits(cx, true);
+        cx.actions.push_back(Action::Connect {
+            peer: self.id,
+            circuit,
+            addrs,
+        });
+    }
+
+    /// Ends the attempt without success and plans what follows.
+    pub(super) fn fail(&mut self, cx: &mut Context<'_>, reason: Reason) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        let role = attempt.role;
+        let via = attempt.dialed_via();
+        self.record(cx, attempt, Outcome::Failed(reason), via);
+        self.series.attempts += 1;
+        self.series.last = Some(reason);
+        if self.circuits.is_empty() {
+            self.plan = Plan::Nothing;
+            return;
+        }
+        match role {
+            Role::Initiator if reason == Reason::RemoteUnsupported => self.refused_by_peer(cx),
+            Role::Initiator if self.series.attempts < MAX_ATTEMPTS => {
+                let over_circuit = [
+                    Reason::HandshakeFailed,
+                    Reason::HandshakeTimeout,
+                    Reason::CircuitLost,
+                ]
+                .contains(&reason);
+                let pause = if over_circuit {
+                    cx.timing.handshake_retry
+                } else {
+                    Duration::ZERO
+                };
+                self.plan = Plan::Begin { at: cx.now + pause };
+                self.handle_timeout(cx);
+            }
+            Role::Initiator => {
+                let rung = self
+                    .series
+                    .rung
+                    .min(cx.timing.ladder.len().saturating_sub(1));
+                let pause = cx
+                    .timing
+                    .ladder
+                    .get(rung)
+                    .copied()
+                    .map(|pause| cx.jitter.spread(pause));
+                self.give_up(cx, reason, pause);
+                self.series.rung = rung + 1;
+                if let Some(pause) = pause {
+                    self.new_series(cx.now + pause);
+                    self.series.last = Some(reason);
+                    self.series.gave_up = true;
+                }
+            }
+            Role::Responder if self.series.attempts < MAX_ATTEMPTS => {
+                self.plan = Plan::Peer {
+                    until: cx.now + cx.timing.silence,
+                };
+            }
+            Role::Responder => {
+                self.give_up(cx, reason, None);
+                self.series.attempts = 0;
+            }
+        }
+    }
+
+    /// The peer takes no handshake from this side. As the circuit's listener that is the end of it; as its dialer it only
+    /// means that the peer is another implementation, and that the next word is its own.
+    pub(super) fn refused_by_peer(&mut self, cx: &mut Context<'_>) {
+        if self
+            .circuits
+            .iter()
+            .all(|circuit| circuit.refuses && circuit.side == Side::Listener)
+        {
+            self.give_up(cx, Reason::RemoteUnsupported, None);
+        }
+        self.plan = Plan::Nothing;
+    }
+
+    pub(super) fn give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        reason: Reason,
+        retry_in: Option<Duration>,
+    ) {
+        if self.series.gave_up {
+            return;
+        }
+        self.series.gave_up = true;
+        self.keep_circuits(cx, false);
+        cx.report(Event::GaveUp {
+            peer: self.id,
+            reason,
+            attempts: self.series.attempts,
+            retry_in,
+        });
+    }
+
+    /// Ends the attempt that stands in the way of an answer.
+    pub(super) fn give_way(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = &self.attempt else { return };
+        if attempt.role == Role::Responder && !attempt.is_fresh(cx.now, cx.timing.linger) {
+            // The initiator has seen its dial fail, and ours will.
+            let reason = attempt.reason(cx.local);
+            self.fail(cx, reason);
+        } else {
+            self.supersede(cx);
+        }
+    }
+
+    /// Ends the attempt for the sake of another, without counting it.
+    pub(super) fn supersede(&mut self, cx: &mut Context<'_>) {
+        self.drop_handshake(cx);
+        if let Some(attempt) = self.attempt.take() {
+            let via = attempt.dialed_via();
+            self.record(cx, attempt, Outcome::Failed(Reason::Superseded), via);
+        }
+    }
+
+    pub(super) fn record(
+        &mut self,
+        cx: &mut Context<'_>,
+        attempt: Attempt,
+        outcome: Outcome,
+        via: Option<(Kind, Family)>,
+    ) {
+        let record = attempt.into_record(self.id, outcome, via, cx.now);
+        cx.actions.push_back(Action::Forget { peer: self.id });
+        self.last_end = Some(cx.now);
+        self.last_record = Some(record.clone());
+        cx.report(Event::Attempt(Box::new(record)));
+    }
+
+    /// `Some` if the budget is spent, with the time from which it no longer is.
+    pub(super) fn budget_frees(&mut self, cx: &Context<'_>) -> Option<Instant> {
+        while self
+            .begun
+            .front()
+            .is_some_and(|at| *at + BUDGET_WINDOW <= cx.now)
+        {
+            self.begun.pop_front();
+        }
+        (self.begun.len() >= BUDGET)
+            .then(|| self.begun.front().map(|at| *at + BUDGET_WINDOW))
+            .flatten()
+    }
+
+    /// The circuit over which this node may begin: one that it listened on; else any whose other end has not refused.
+    pub(super) fn circuit_to_open(&self) -> Option<ConnectionId> {
+        let open = || self.circuits.iter().filter(|circuit| !circuit.refuses);
+        open()
+            .find(|c| c.side == Side::Listener)
+            .or_else(|| open().next())
+            .map(|c| c.connection)
+    }
+
+    pub(super) fn soon_after_last(&self, cx: &Context<'_>) -> Instant {
+        self.last_end
+            .map_or(cx.now, |end| (end + cx.timing.new_candidate).max(cx.now))
+    }
+}

@@ -1,0 +1,66 @@
+//! Connections that are no longer needed.
+
+use std::time::Instant;
+
+use crate::punch::machine::{Action, Context, directs::decides};
+
+use super::{Circuit, Peer};
+
+impl Peer {
+    pub(super) fn surplus_due(&self, cx: &Context<'_>) -> Option<Instant> {
+        let is_relay = cx.relays.peers.contains(&self.id);
+        let concerns =
+            !self.circuits.is_empty() || self.last_record.is_some() || self.directs.is_crossed();
+        if is_relay || !concerns || !cx.enabled {
+            return None;
+        }
+        self.directs
+            .surplus_due(decides(cx.local_id, self.id), cx.timing)
+    }
+
+    pub(super) fn close_surplus(&mut self, cx: &mut Context<'_>) {
+        if self.surplus_due(cx).is_some_and(|due| due <= cx.now) {
+            for connection in self.directs.take_surplus() {
+                cx.actions.push_back(Action::Close {
+                    peer: self.id,
+                    connection,
+                });
+            }
+        }
+    }
+
+    pub(super) fn circuit_due(&self, circuit: &Circuit, cx: &Context<'_>) -> Option<Instant> {
+        if !cx.enabled {
+            return None;
+        }
+        self.directs
+            .since()
+            .map(|direct| direct.max(circuit.since) + cx.timing.grace)
+    }
+
+    pub(super) fn close_circuits(&mut self, cx: &mut Context<'_>) {
+        let (expired, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.circuits)
+            .into_iter()
+            .partition(|circuit| {
+                self.circuit_due(circuit, cx)
+                    .is_some_and(|due| due <= cx.now)
+            });
+        self.circuits = kept;
+        for circuit in expired {
+            cx.actions.push_back(Action::Close {
+                peer: self.id,
+                connection: circuit.connection,
+            });
+        }
+    }
+
+    pub(super) fn keep_circuits(&mut self, cx: &mut Context<'_>, keep: bool) {
+        for circuit in &self.circuits {
+            cx.actions.push_back(Action::KeepAlive {
+                peer: self.id,
+                circuit: circuit.connection,
+                keep,
+            });
+        }
+    }
+}
