@@ -8,7 +8,7 @@ use p2pnode_tests::{
     holder::hold,
     lab::{Host, Lab},
     nat::{NatKind, RANGE},
-    node::{Process, output},
+    node::output,
     pair::{NodeArgs, PATIENCE, Transport, strays},
     relay::Relay,
 };
@@ -44,8 +44,9 @@ impl Faulty {
         Ok(String::from_utf8(id.stdout)?.trim().to_owned())
     }
 
-    /// Dials `peer` through `relay`; returns when it has given up.
-    async fn dial(&self, peer: &str, relay: String, transport: Transport) -> Result<Process> {
+    /// Dials `peer` through `relay`, which must fail with one line that holds all of `words`, and without a packet from
+    /// outside the range.
+    async fn dial(self, peer: &str, relay: String, transport: Transport, words: &[&str]) -> Result<()> {
         let args = NodeArgs {
             relays: vec![relay],
             transports: vec![transport],
@@ -53,20 +54,16 @@ impl Faulty {
         };
         let mut dial = args.dial(&self.bins, "dial", peer).start(&self.host.device, self.lab.artifacts())?;
         let status = dial.exit(PATIENCE).await?;
-        ensure!(status.code() == Some(4), "{status}: {}", dial.log());
+        let log = dial.log();
+        ensure!(status.code() == Some(4), "{status}: {log}");
+        ensure!(!log.contains("panicked"), "{log}");
         let outcome = dial.event("result", PATIENCE).await?;
         ensure!(outcome.text("/outcome") == "unreachable", "{}", outcome.json);
-        ensure!(!outcome.text("/reason").is_empty(), "no reason: {}", outcome.json);
-        Ok(dial)
-    }
-
-    /// Asserts one error line that holds all of `words`, and no packet from outside the range.
-    async fn assert_error(self, dial: &Process, words: &[&str]) -> Result<()> {
-        let log = dial.log();
-        let errors: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-        ensure!(!log.contains("panicked"), "{log}");
-        let named = errors.iter().filter(|line| words.iter().all(|word| line.contains(word))).count();
-        ensure!(named == 1, "not one line names {words:?}, but {named}:\n{log}");
+        let reason = outcome.text("/reason");
+        ensure!(reason.lines().count() == 1, "the reason is not one line: {reason:?}");
+        for word in words {
+            ensure!(reason.contains(word), "the reason does not name {word:?}: {reason}");
+        }
         self.capture.settle().await?;
         let strays = strays(&self.capture, &self.host, &RANGE);
         ensure!(strays.is_empty(), "packets from outside the range: {strays:?}");
@@ -92,8 +89,7 @@ async fn no_relay(name: &str, transport: Transport) -> Result<()> {
     let id = node.event("started", PATIENCE).await?.text("/peer_id").to_owned();
     node.event("listening", PATIENCE).await?;
     let relay = format!("{}/p2p/{id}", listen.replace("0.0.0.0", &faulty.remote.ip(false)?.to_string()));
-    let dial = faulty.dial(&nobody, relay, transport).await?;
-    faulty.assert_error(&dial, &[&id, "relay"]).await
+    faulty.dial(&nobody, relay, transport, &[&id, "not a relay"]).await
 }
 
 #[tokio::test]
@@ -117,8 +113,7 @@ async fn silent(name: &str, transport: Transport) -> Result<()> {
     };
     let relay = format!("/ip4/{}/{suffix}/p2p/{nobody}", faulty.remote.ip(false)?);
     let peer = faulty.nobody("peer").await?;
-    let dial = faulty.dial(&peer, relay, transport).await?;
-    faulty.assert_error(&dial, &[&nobody, "relay"]).await
+    faulty.dial(&peer, relay, transport, &[&nobody, "relay"]).await
 }
 
 #[tokio::test]
@@ -137,6 +132,5 @@ async fn a_peer_without_a_reservation_is_named_with_the_relay() -> Result<()> {
     let relay = Relay::start(&faulty.lab, &faulty.bins, "relay").await?;
     let nobody = faulty.nobody("nobody").await?;
     let address = relay.addresses(&faulty.host, &[Transport::Quic]).remove(0);
-    let dial = faulty.dial(&nobody, address, Transport::Quic).await?;
-    faulty.assert_error(&dial, &[&nobody, "reservation"]).await
+    faulty.dial(&nobody, address, Transport::Quic, &[&nobody, &relay.id, "no reservation"]).await
 }
