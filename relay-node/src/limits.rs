@@ -58,3 +58,52 @@ fn duration(limit: Duration) -> Duration {
         limit.min(LONGEST)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNLIMITED: Limits = Limits {
+        reservations: 0,
+        reservations_per_peer: 0,
+        reservation_duration: Duration::ZERO,
+        circuits: 0,
+        circuits_per_peer: 0,
+        circuit_duration: Duration::ZERO,
+        circuit_bytes: 0,
+        connections: 0,
+        connections_per_peer: 0,
+        pending_connections: 0,
+    };
+
+    #[test]
+    fn zero_is_unlimited_everywhere() {
+        let config = relay(&UNLIMITED);
+        assert_eq!(config.max_reservations, usize::MAX);
+        assert!(config.max_reservations_per_peer > u32::MAX as usize);
+        assert_eq!(config.reservation_duration, LONGEST);
+        assert_eq!(config.max_circuits, usize::MAX);
+        assert!(config.max_circuits_per_peer > u32::MAX as usize);
+        assert_eq!(config.max_circuit_duration, LONGEST);
+        assert_eq!(config.max_circuit_bytes, 0);
+    }
+
+    #[test]
+    fn nothing_is_limited_by_rate() {
+        let config = relay(&UNLIMITED);
+        assert!(config.reservation_rate_limiters.is_empty());
+        assert!(config.circuit_src_rate_limiters.is_empty());
+    }
+
+    #[test]
+    fn durations_beyond_what_the_protocol_carries_are_cut() {
+        let limits = Limits {
+            reservation_duration: Duration::MAX,
+            circuit_duration: LONGEST + Duration::from_secs(1),
+            ..UNLIMITED
+        };
+        let config = relay(&limits);
+        assert_eq!(config.reservation_duration, LONGEST);
+        assert_eq!(config.max_circuit_duration, LONGEST);
+    }
+}

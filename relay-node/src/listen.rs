@@ -20,13 +20,6 @@ pub struct Error {
     problem: Problem,
 }
 
-impl Error {
-    /// The address as it was configured.
-    pub fn address(&self) -> &Multiaddr {
-        &self.address
-    }
-}
-
 /// Why, and the remedy.
 #[derive(Debug)]
 enum Problem {

@@ -267,6 +267,67 @@ async fn probes_and_metrics_tell_what_the_relay_does() {
     relay.stop().await;
 }
 
+#[tokio::test]
+async fn a_peer_has_as_many_circuits_as_its_limit_says_and_no_more() {
+    let mut config = config(free_port());
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    config.admin = Some(admin);
+    config.limits.circuits_per_peer = 1;
+    let relay = start(config).await;
+    let (mut first, one) = reserve(relay.peer, relay.quic()).await;
+    let (_second, two) = reserve(relay.peer, relay.quic()).await;
+
+    let mut dialer = peer::swarm(Keypair::generate_ed25519());
+    dialer.dial(one).expect("a circuit address");
+    let destination = *first.local_peer_id();
+    until_with(&mut dialer, &mut first, |event| match event {
+        SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+            (*peer_id == destination).then_some(())
+        }
+        _ => None,
+    })
+    .await;
+    dialer.dial(two).expect("a circuit address");
+    until_with(&mut dialer, &mut first, |event| match event {
+        SwarmEvent::OutgoingConnectionError { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    let metrics = get(admin, "/metrics").await;
+    assert!(metrics.contains("relay_circuits 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("relay_denied_total{reason=\"circuit_limit\"} 1\n"),
+        "{metrics}"
+    );
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_circuit_to_a_peer_without_reservation_is_denied_and_counted() {
+    let mut config = config(free_port());
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    config.admin = Some(admin);
+    let relay = start(config).await;
+    let mut dialer = peer::swarm(Keypair::generate_ed25519());
+    let nobody = relay
+        .quic()
+        .clone()
+        .with(Protocol::P2pCircuit)
+        .with(Protocol::P2p(PeerId::random()));
+    dialer.dial(nobody).expect("a circuit address");
+    until(&mut dialer, |event| match event {
+        SwarmEvent::OutgoingConnectionError { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    let metrics = get(admin, "/metrics").await;
+    assert!(
+        metrics.contains("relay_denied_total{reason=\"no_reservation\"} 1\n"),
+        "{metrics}"
+    );
+    relay.stop().await;
+}
+
 async fn get(admin: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(admin).await.expect("the admin server");
     let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
