@@ -28,14 +28,27 @@ impl Artifacts {
     pub fn new(name: &str) -> Result<Self> {
         let clean: String = name
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '-' {
+                    c
+                } else {
+                    '_'
+                }
+            })
             .collect();
         let dir = root()?.join(clean);
         if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(|| format!("{}: cannot empty the last run's artifacts", dir.display()))?;
+            fs::remove_dir_all(&dir).with_context(|| {
+                format!("{}: cannot empty the last run's artifacts", dir.display())
+            })?;
         }
-        fs::create_dir_all(&dir).with_context(|| format!("{}: cannot make the directory for artifacts", dir.display()))?;
-        Ok(Self { dir, succeeded: false })
+        fs::create_dir_all(&dir).with_context(|| {
+            format!("{}: cannot make the directory for artifacts", dir.display())
+        })?;
+        Ok(Self {
+            dir,
+            succeeded: false,
+        })
     }
 
     /// Where they are.
@@ -57,7 +70,10 @@ impl Artifacts {
 }
 
 impl Drop for Artifacts {
-    #[allow(clippy::print_stderr, reason = "the person who reads the failed test has to learn the path")]
+    #[allow(
+        clippy::print_stderr,
+        reason = "the person who reads the failed test has to learn the path"
+    )]
     fn drop(&mut self) {
         if env::var_os(KEEP).is_some() {
             return;
@@ -78,6 +94,7 @@ impl Drop for Artifacts {
 /// When it cannot be made.
 pub fn root() -> Result<PathBuf> {
     let root = bins::target_dir()?.join("lab");
-    fs::create_dir_all(&root).with_context(|| format!("{}: cannot make the directory", root.display()))?;
+    fs::create_dir_all(&root)
+        .with_context(|| format!("{}: cannot make the directory", root.display()))?;
     Ok(root)
 }

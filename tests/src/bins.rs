@@ -33,20 +33,37 @@ pub fn bins() -> Result<Bins> {
 
 fn find() -> Result<Bins> {
     if let (Some(p2pnode), Some(relay_node)) = (named("P2PNODE_BIN")?, named("RELAY_NODE_BIN")?) {
-        return Ok(Bins { p2pnode, relay_node });
+        return Ok(Bins {
+            p2pnode,
+            relay_node,
+        });
     }
     let dir = profile_dir()?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--quiet", "--bins", "-p", "p2pnode", "-p", "relay-node", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--bins",
+            "-p",
+            "p2pnode",
+            "-p",
+            "relay-node",
+            "--target-dir",
+        ])
         .arg(target_dir()?)
         .current_dir(workspace())
         .stdin(Stdio::null());
     if dir.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
     }
-    let built = cargo.status().context("cargo: cannot be run to build p2pnode and relay-node")?;
-    ensure!(built.success(), "cargo build of p2pnode and relay-node failed ({built})");
+    let built = cargo
+        .status()
+        .context("cargo: cannot be run to build p2pnode and relay-node")?;
+    ensure!(
+        built.success(),
+        "cargo build of p2pnode and relay-node failed ({built})"
+    );
     Ok(Bins {
         p2pnode: dir.join("p2pnode"),
         relay_node: dir.join("relay-node"),
@@ -57,7 +74,11 @@ fn named(variable: &str) -> Result<Option<PathBuf>> {
     let Some(path) = env::var_os(variable).map(PathBuf::from) else {
         return Ok(None);
     };
-    ensure!(path.is_file(), "{variable}={}: no such file", path.display());
+    ensure!(
+        path.is_file(),
+        "{variable}={}: no such file",
+        path.display()
+    );
     Ok(Some(path))
 }
 
@@ -65,8 +86,15 @@ fn named(variable: &str) -> Result<Option<PathBuf>> {
 fn profile_dir() -> Result<PathBuf> {
     let exe = env::current_exe().context("path of this executable")?;
     let dir = exe.parent().context("this executable has no directory")?;
-    let nested = dir.file_name().is_some_and(|name| name == "deps" || name == "examples");
-    Ok(if nested { dir.parent().unwrap_or(dir) } else { dir }.to_path_buf())
+    let nested = dir
+        .file_name()
+        .is_some_and(|name| name == "deps" || name == "examples");
+    Ok(if nested {
+        dir.parent().unwrap_or(dir)
+    } else {
+        dir
+    }
+    .to_path_buf())
 }
 
 /// Cargo's target directory.

@@ -61,7 +61,20 @@ impl Capture {
         let (sides, loopback) = interfaces(router, wan).await?;
         let mut command = Command::new("tcpdump");
         command
-            .args(["-i", "any", "-y", "LINUX_SLL2", "-n", "-s", SNAPLEN, "-U", "--immediate-mode", "-w", "-", "tcp or udp"])
+            .args([
+                "-i",
+                "any",
+                "-y",
+                "LINUX_SLL2",
+                "-n",
+                "-s",
+                SNAPLEN,
+                "-U",
+                "--immediate-mode",
+                "-w",
+                "-",
+                "tcp or udp",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -74,8 +87,11 @@ impl Capture {
             })
             .context("capture")?;
         let stdout = tcpdump.stdout.take().context("tcpdump has no stdout")?;
-        let mut complaints = BufReader::new(tcpdump.stderr.take().context("tcpdump has no stderr")?).lines();
-        let file = File::create(file).await.with_context(|| format!("{}: cannot be made", file.display()))?;
+        let mut complaints =
+            BufReader::new(tcpdump.stderr.take().context("tcpdump has no stderr")?).lines();
+        let file = File::create(file)
+            .await
+            .with_context(|| format!("{}: cannot be made", file.display()))?;
 
         let ready = async {
             let mut said = Vec::new();
@@ -87,7 +103,9 @@ impl Capture {
             }
             bail!("tcpdump in {}: {}", router.name(), said.join("; "))
         };
-        timeout(PATIENCE, ready).await.context("tcpdump does not start to capture")??;
+        timeout(PATIENCE, ready)
+            .await
+            .context("tcpdump does not start to capture")??;
 
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (grown, count) = watch::channel(0);
@@ -119,18 +137,26 @@ impl Capture {
             .spawn(|_| async { UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await })?
             .await??;
         let from = socket.local_addr()?;
-        socket.send_to(&[], (Ipv4Addr::LOCALHOST, FENCE_PORT)).await?;
+        socket
+            .send_to(&[], (Ipv4Addr::LOCALHOST, FENCE_PORT))
+            .await?;
         let mut count = self.count.clone();
         let fence = |packet: &Packet| packet.interface == self.loopback && packet.source == from;
         let caught = async {
             while !self.lock().iter().any(fence) {
-                count.changed().await.with_context(|| format!("the capture in {} has ended", self.router.name()))?;
+                count
+                    .changed()
+                    .await
+                    .with_context(|| format!("the capture in {} has ended", self.router.name()))?;
             }
             Ok(())
         };
-        timeout(PATIENCE, caught)
-            .await
-            .with_context(|| format!("the capture in {} does not see its own fence", self.router.name()))?
+        timeout(PATIENCE, caught).await.with_context(|| {
+            format!(
+                "the capture in {} does not see its own fence",
+                self.router.name()
+            )
+        })?
     }
 
     /// Everything captured so far that passed on `side`.
@@ -157,7 +183,11 @@ impl Capture {
         let mut sources: Vec<_> = self
             .packets(Side::Outside)
             .into_iter()
-            .filter(|packet| packet.outgoing && packet.protocol.name() == protocol && packet.destination == destination)
+            .filter(|packet| {
+                packet.outgoing
+                    && packet.protocol.name() == protocol
+                    && packet.destination == destination
+            })
             .map(|packet| packet.source)
             .collect();
         sources.sort_unstable();
@@ -170,14 +200,21 @@ impl Capture {
     }
 }
 
-async fn record(stdout: ChildStdout, mut file: File, seen: Arc<Mutex<Vec<Packet>>>, grown: watch::Sender<usize>) -> Result<()> {
+async fn record(
+    stdout: ChildStdout,
+    mut file: File,
+    seen: Arc<Mutex<Vec<Packet>>>,
+    grown: watch::Sender<usize>,
+) -> Result<()> {
     let mut stream = BufReader::new(stdout);
     let header = packet::read_header(&mut stream).await?;
     file.write_all(&header).await?;
     while let Some((bytes, packet)) = packet::read_record(&mut stream).await? {
         file.write_all(&bytes).await?;
         if let Some(packet) = packet {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).push(packet);
+            seen.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(packet);
             grown.send_modify(|count| *count += 1);
         }
     }
@@ -189,7 +226,10 @@ async fn record(stdout: ChildStdout, mut file: File, seen: Arc<Mutex<Vec<Packet>
 /// on its ports, and frames from one of them to another are seen only there.
 async fn interfaces(router: &Router, wan: &str) -> Result<(HashMap<u32, Side>, u32)> {
     let mut command = Command::new("ip");
-    command.args(["-o", "link", "show"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(["-o", "link", "show"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     let runtime = Handle::current();
     let ip = router.run_sync(move || {
         let _entered = runtime.enter();
@@ -204,7 +244,10 @@ async fn interfaces(router: &Router, wan: &str) -> Result<(HashMap<u32, Side>, u
         let (Some(index), Some(name)) = (fields.next(), fields.next()) else {
             continue;
         };
-        let index = index.trim().parse().with_context(|| format!("`ip link`: {line}"))?;
+        let index = index
+            .trim()
+            .parse()
+            .with_context(|| format!("`ip link`: {line}"))?;
         let name = name.split('@').next().unwrap_or(name);
         if name == "lo" {
             loopback = index;

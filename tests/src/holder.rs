@@ -23,7 +23,11 @@ pub struct Held {
 /// When one is taken already.
 pub fn hold(host: &Host, ports: RangeInclusive<u16>) -> Result<Held> {
     host.device.run_sync(move || {
-        let locals = || ports.clone().map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        let locals = || {
+            ports
+                .clone()
+                .map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+        };
         Ok(Held {
             _udp: locals()
                 .map(|local| UdpSocket::bind(local).with_context(|| format!("udp {local}")))

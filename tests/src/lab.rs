@@ -80,7 +80,11 @@ impl Host {
     ///
     /// When it has none.
     pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
-        let found = self.addresses.iter().copied().find(|ip| ip.is_ipv6() == ip6);
+        let found = self
+            .addresses
+            .iter()
+            .copied()
+            .find(|ip| ip.is_ipv6() == ip6);
         let family = if ip6 { "IPv6" } else { "IPv4" };
         found.with_context(|| format!("host {} has no {family} address", self.device.name()))
     }
@@ -93,7 +97,9 @@ impl Host {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();
-        self.device.run_sync(move || std::fs::write(&path, &value).with_context(|| format!("{path}={value}")))
+        self.device.run_sync(move || {
+            std::fs::write(&path, &value).with_context(|| format!("{path}={value}"))
+        })
     }
 }
 
@@ -131,8 +137,17 @@ impl Lab {
     pub async fn new(name: &str) -> Result<Self> {
         sandbox::check()?;
         let artifacts = Artifacts::new(name)?;
-        let net = patchbay::Lab::builder().allow_real_root().build().await.context("lab")?;
-        let datacenter = net.add_router("dc").preset(RouterPreset::Public).build().await.context("router dc")?;
+        let net = patchbay::Lab::builder()
+            .allow_real_root()
+            .build()
+            .await
+            .context("lab")?;
+        let datacenter = net
+            .add_router("dc")
+            .preset(RouterPreset::Public)
+            .build()
+            .await
+            .context("router dc")?;
         Ok(Self {
             net: Net(net),
             artifacts,
@@ -186,22 +201,36 @@ impl Lab {
         let router = match kind {
             NatKind::None => router.preset(RouterPreset::Public),
             NatKind::Firewall => router.preset(RouterPreset::PublicV4),
-            NatKind::Ip6Firewall => router.preset(RouterPreset::Public).ip_support(IpSupport::V6Only),
-            NatKind::DualStack => router.preset(RouterPreset::Public).downstream_cidr(HOME_LAN),
+            NatKind::Ip6Firewall => router
+                .preset(RouterPreset::Public)
+                .ip_support(IpSupport::V6Only),
+            NatKind::DualStack => router
+                .preset(RouterPreset::Public)
+                .downstream_cidr(HOME_LAN),
             NatKind::EimApdf
             | NatKind::EimApdfRewrite
             | NatKind::FullCone
             | NatKind::AddressRestricted
             | NatKind::Cgnat
             | NatKind::RangeFirewall
-            | NatKind::Symmetric => router.nat(Nat::Moderate).ip_support(IpSupport::V4Only).downstream_cidr(HOME_LAN),
+            | NatKind::Symmetric => router
+                .nat(Nat::Moderate)
+                .ip_support(IpSupport::V4Only)
+                .downstream_cidr(HOME_LAN),
         };
         let router = match &carrier {
             Some(carrier) => router.upstream(carrier.id()),
             None => router,
         };
-        let router = router.build().await.with_context(|| format!("router of {name}"))?;
-        let wan = if carrier.is_some() { WAN_BEHIND_CARRIER } else { WAN };
+        let router = router
+            .build()
+            .await
+            .with_context(|| format!("router of {name}"))?;
+        let wan = if carrier.is_some() {
+            WAN_BEHIND_CARRIER
+        } else {
+            WAN
+        };
         if kind == NatKind::DualStack {
             // The public pool is for its IPv6; a home's IPv4 is not routed.
             let lan = HOME_LAN.to_string();
@@ -211,7 +240,11 @@ impl Lab {
             apply(&router, wan, policy).await?;
         }
         let outside = if kind.translates() {
-            carrier.as_ref().unwrap_or(&router).uplink_ip().map(IpAddr::from)
+            carrier
+                .as_ref()
+                .unwrap_or(&router)
+                .uplink_ip()
+                .map(IpAddr::from)
         } else {
             None
         };
@@ -239,8 +272,17 @@ impl Lab {
     ///
     /// When tcpdump does not start.
     pub async fn capture(&self, site: &Site) -> Result<Capture> {
-        let wan = if site.carrier.is_some() { WAN_BEHIND_CARRIER } else { WAN };
-        Capture::start(&site.router, wan, &self.artifacts.file(&format!("{}.pcap", site.name))).await
+        let wan = if site.carrier.is_some() {
+            WAN_BEHIND_CARRIER
+        } else {
+            WAN
+        };
+        Capture::start(
+            &site.router,
+            wan,
+            &self.artifacts.file(&format!("{}.pcap", site.name)),
+        )
+        .await
     }
 
     /// Starts a capture in the router whose outside is the internet: the carrier's, or else the site's.
@@ -266,7 +308,13 @@ impl Lab {
     }
 
     async fn add_host(&self, name: &str, router: &Router) -> Result<Host> {
-        let device = self.net.0.add_device(name).iface("eth0", router.id()).build().await;
+        let device = self
+            .net
+            .0
+            .add_device(name)
+            .iface("eth0", router.id())
+            .build()
+            .await;
         Ok(Host::new(device.with_context(|| format!("host {name}"))?))
     }
 }
@@ -308,7 +356,15 @@ async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
 }
 
 fn run_ip(args: &[&str]) -> Result<()> {
-    let output = std::process::Command::new("ip").args(args).output().context("ip: cannot be started")?;
-    ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    let output = std::process::Command::new("ip")
+        .args(args)
+        .output()
+        .context("ip: cannot be started")?;
+    ensure!(
+        output.status.success(),
+        "ip {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }

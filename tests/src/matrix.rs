@@ -1,13 +1,6 @@
 //! The NAT matrix: every pair of NATs, over QUIC and over TCP, with what is expected of it.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -60,11 +53,13 @@ impl Cell {
     #[must_use]
     pub fn expected(self) -> Expected {
         use NatKind::{AddressRestricted, FullCone, Symmetric};
-        let share_family = (self.a.has_ip4() && self.b.has_ip4()) || (self.a.has_ip6() && self.b.has_ip6());
+        let share_family =
+            (self.a.has_ip4() && self.b.has_ip4()) || (self.a.has_ip6() && self.b.has_ip6());
         match (self.a, self.b) {
             // Nothing translates between the families here; the dual-stack relay joins them.
             _ if !share_family => Expected::Relayed,
-            (Symmetric, FullCone | AddressRestricted) | (FullCone | AddressRestricted, Symmetric) => match self.transport {
+            (Symmetric, FullCone | AddressRestricted)
+            | (FullCone | AddressRestricted, Symmetric) => match self.transport {
                 Transport::Quic => Expected::Direct,
                 Transport::Tcp => Expected::Open,
             },
@@ -89,9 +84,20 @@ pub fn cells() -> Vec<Cell> {
     let mut pairs = Vec::new();
     for (i, a) in PUNCHABLE.into_iter().enumerate() {
         // Who dials alternates, so that each kind is on both sides.
-        pairs.extend(PUNCHABLE.into_iter().skip(i).enumerate().map(|(j, b)| if j % 2 == 0 { (a, b) } else { (b, a) }));
+        pairs.extend(
+            PUNCHABLE
+                .into_iter()
+                .skip(i)
+                .enumerate()
+                .map(|(j, b)| if j % 2 == 0 { (a, b) } else { (b, a) }),
+        );
     }
-    for other in [NatKind::FullCone, NatKind::AddressRestricted, NatKind::EimApdf, NatKind::EimApdfRewrite] {
+    for other in [
+        NatKind::FullCone,
+        NatKind::AddressRestricted,
+        NatKind::EimApdf,
+        NatKind::EimApdfRewrite,
+    ] {
         pairs.extend([(NatKind::Symmetric, other), (other, NatKind::Symmetric)]);
     }
     pairs.push((NatKind::Symmetric, NatKind::Symmetric));
@@ -162,13 +168,17 @@ pub async fn run_cell(cell: Cell) -> Outcome {
         failure: None,
         took_ms: 0,
     };
-    outcome.failure = attempt(cell, &mut outcome).await.err().map(|error| format!("{error:#}"));
+    outcome.failure = attempt(cell, &mut outcome)
+        .await
+        .err()
+        .map(|error| format!("{error:#}"));
     outcome.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     outcome
 }
 
 async fn attempt(cell: Cell, outcome: &mut Outcome) -> Result<()> {
-    let pair = Pair::new(format!("matrix-{}", cell.name()), cell.a, cell.b).transport(cell.transport);
+    let pair =
+        Pair::new(format!("matrix-{}", cell.name()), cell.a, cell.b).transport(cell.transport);
     let mut peers = pair.start().await?;
     let dial = peers.dial().await?;
     if let Ok(result) = dial.result() {
@@ -197,7 +207,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
         };
         let kinds: Vec<_> = NatKind::ALL
             .into_iter()
-            .filter(|kind| outcomes.iter().any(|outcome| outcome.cell.a == *kind || outcome.cell.b == *kind))
+            .filter(|kind| {
+                outcomes
+                    .iter()
+                    .any(|outcome| outcome.cell.a == *kind || outcome.cell.b == *kind)
+            })
             .collect();
         let _infallible = write!(text, "### {}\n\n| |", transport.name().to_uppercase());
         for kind in &kinds {
@@ -236,9 +250,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
 pub fn write(outcomes: &[Outcome]) -> Result<PathBuf> {
     let root = artifacts::root()?;
     let json = root.join("matrix.json");
-    fs::write(&json, serde_json::to_vec_pretty(outcomes)?).with_context(|| format!("{}: cannot be written", json.display()))?;
+    fs::write(&json, serde_json::to_vec_pretty(outcomes)?)
+        .with_context(|| format!("{}: cannot be written", json.display()))?;
     let markdown = root.join("matrix.md");
-    fs::write(&markdown, table(outcomes)).with_context(|| format!("{}: cannot be written", markdown.display()))?;
+    fs::write(&markdown, table(outcomes))
+        .with_context(|| format!("{}: cannot be written", markdown.display()))?;
     Ok(markdown)
 }
 
@@ -247,15 +263,18 @@ pub fn write(outcomes: &[Outcome]) -> Result<PathBuf> {
 pub fn failures(outcomes: &[Outcome]) -> Vec<String> {
     outcomes
         .iter()
-        .filter_map(|outcome| Some(format!("{}: {}", outcome.cell.name(), outcome.failure.as_ref()?)))
+        .filter_map(|outcome| {
+            Some(format!(
+                "{}: {}",
+                outcome.cell.name(),
+                outcome.failure.as_ref()?
+            ))
+        })
         .collect()
 }
 
-/// How many cells to run at once: more would only slow each down.
+/// How many cells to run at once. A cell waits more than it computes.
 #[must_use]
 pub fn parallelism() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    2 * std::thread::available_parallelism().map_or(1, usize::from)
 }
-
-/// A bound on the whole matrix, for a test that must not hang.
-pub const WHOLE: Duration = Duration::from_secs(1200);

@@ -3,7 +3,7 @@
 //! Each router drops what it was not asked for, silently: one that answered an early punch (or accepted it, to itself)
 //! would take the connection-tracking tuple that the punch of its own host needs a moment later.
 
-use std::{fmt, fmt::Write as _, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
 
 use serde::Serialize;
 
@@ -164,10 +164,14 @@ impl Policy {
     pub(crate) const fn of(kind: NatKind) -> Option<Self> {
         let (mapping, filtering) = match kind {
             NatKind::None => return None,
-            NatKind::EimApdf | NatKind::RangeFirewall | NatKind::Cgnat | NatKind::DualStack => {
-                (Some(Mapping::Preserving), Filtering::AddressAndPortDependent)
-            }
-            NatKind::EimApdfRewrite => (Some(Mapping::Rewriting(7)), Filtering::AddressAndPortDependent),
+            NatKind::EimApdf | NatKind::RangeFirewall | NatKind::Cgnat | NatKind::DualStack => (
+                Some(Mapping::Preserving),
+                Filtering::AddressAndPortDependent,
+            ),
+            NatKind::EimApdfRewrite => (
+                Some(Mapping::Rewriting(7)),
+                Filtering::AddressAndPortDependent,
+            ),
             NatKind::FullCone => (Some(Mapping::Preserving), Filtering::EndpointIndependent),
             NatKind::AddressRestricted => (Some(Mapping::Preserving), Filtering::AddressDependent),
             NatKind::Firewall | NatKind::Ip6Firewall => (None, Filtering::AddressAndPortDependent),
@@ -219,8 +223,16 @@ impl Policy {
             String::new()
         };
         // The rule that notes contacts stands before the one that accepts established flows: answers count as contacts.
-        let note = if note.is_empty() { note } else { format!("oifname \"{wan}\" {note}") };
-        let admit = if admit.is_empty() { String::new() } else { format!("iifname \"{wan}\" {admit}") };
+        let note = if note.is_empty() {
+            note
+        } else {
+            format!("oifname \"{wan}\" {note}")
+        };
+        let admit = if admit.is_empty() {
+            String::new()
+        } else {
+            format!("iifname \"{wan}\" {admit}")
+        };
         format!(
             r#"table inet lab {{
     {contacted}
@@ -244,50 +256,50 @@ impl Policy {
 }
 
 fn translation(mapping: Mapping, filtering: Filtering, wan: &str, address: Ipv4Addr) -> String {
-    let open = filtering != Filtering::AddressAndPortDependent;
-    let mut maps = String::new();
-    let mut inbound = String::new();
-    let mut outbound = String::new();
+    let (mut maps, mut inbound, mut outbound) = (Vec::new(), Vec::new(), Vec::new());
     for protocol in ["udp", "tcp"] {
-        if open {
-            let _infallible = write!(
-                maps,
-                "    map {protocol}_mapping {{ type inet_service : ipv4_addr . inet_service; flags dynamic,timeout; size 65536; }}\n",
-            );
-            let _infallible = write!(
-                inbound,
-                "        iifname \"{wan}\" ip daddr {address} meta l4proto {protocol} dnat ip to {protocol} dport map @{protocol}_mapping\n",
-            );
-            let _infallible = write!(
-                outbound,
-                "        oifname \"{wan}\" meta l4proto {protocol} update @{protocol}_mapping {{ {protocol} sport timeout {LIFETIME} : ip saddr . {protocol} sport }}\n",
-            );
+        if filtering != Filtering::AddressAndPortDependent {
+            let map = format!("{protocol}_mapping");
+            maps.push(format!(
+                "map {map} {{ type inet_service : ipv4_addr . inet_service; flags dynamic,timeout; size 65536; }}"
+            ));
+            inbound.push(format!(
+                "iifname \"{wan}\" ip daddr {address} meta l4proto {protocol} dnat ip to {protocol} dport map @{map}"
+            ));
+            outbound.push(format!(
+                "oifname \"{wan}\" meta l4proto {protocol} \
+                 update @{map} {{ {protocol} sport timeout {LIFETIME} : ip saddr . {protocol} sport }}"
+            ));
         }
         if let Mapping::Rewriting(step) = mapping {
-            for port in RANGE {
-                let _infallible = write!(
-                    outbound,
-                    "        oifname \"{wan}\" {protocol} sport {port} snat ip to {address}:{}\n",
-                    rewritten(port, step),
-                );
-            }
+            outbound.extend(RANGE.map(|port| {
+                let mapped = rewritten(port, step);
+                format!("oifname \"{wan}\" {protocol} sport {port} snat ip to {address}:{mapped}")
+            }));
         }
     }
     let rest = match mapping {
         Mapping::Preserving | Mapping::Rewriting(_) => format!("snat ip to {address}"),
         Mapping::Symmetric => "masquerade fully-random".to_owned(),
     };
+    outbound.push(format!("oifname \"{wan}\" {rest}"));
+    let lines = |lines: Vec<String>, indent: &str| lines.join(&format!("\n{indent}"));
     format!(
         r#"table ip lab_nat {{
-{maps}    chain prerouting {{
+    {maps}
+    chain prerouting {{
         type nat hook prerouting priority dstnat; policy accept;
-{inbound}    }}
+        {inbound}
+    }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
-{outbound}        oifname "{wan}" {rest}
+        {outbound}
     }}
 }}
-"#
+"#,
+        maps = lines(maps, "    "),
+        inbound = lines(inbound, "        "),
+        outbound = lines(outbound, "        "),
     )
 }
 
@@ -313,8 +325,14 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_answered_with_all_known_ones() {
-        let error = "cone".parse::<NatKind>().expect_err("no such kind").to_string();
-        assert!(error.starts_with("\"cone\" is no NAT of the lab: use one of none, full-cone,"), "{error}");
+        let error = "cone"
+            .parse::<NatKind>()
+            .expect_err("no such kind")
+            .to_string();
+        assert!(
+            error.starts_with("\"cone\" is no NAT of the lab: use one of none, full-cone,"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -55,7 +55,10 @@ impl Event {
     /// The string at a JSON pointer (RFC 6901); empty where there is none.
     #[must_use]
     pub fn text(&self, pointer: &str) -> &str {
-        self.json.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+        self.json
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// `direct` or `relayed`, for an event with a path.
@@ -124,7 +127,8 @@ impl Launch {
     pub fn start(self, device: &Device, artifacts: &Artifacts) -> Result<Process> {
         let log = artifacts.file(&format!("{}.log", self.name));
         let state = artifacts.file(&format!("{}.state", self.name));
-        std::fs::create_dir_all(&state).with_context(|| format!("{}: cannot be made", state.display()))?;
+        std::fs::create_dir_all(&state)
+            .with_context(|| format!("{}: cannot be made", state.display()))?;
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -136,12 +140,16 @@ impl Launch {
         match self.streams {
             Streams::Inherited => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
             Streams::Read => {
-                let file = File::create(&log).with_context(|| format!("{}: cannot be made", log.display()))?;
+                let file = File::create(&log)
+                    .with_context(|| format!("{}: cannot be made", log.display()))?;
                 command.stdout(Stdio::piped()).stderr(file)
             }
         };
         // A test that is killed leaves no process behind: the thread that starts it ends with the lab.
-        #[allow(unsafe_code, reason = "prctl is the only way to tie a child's life to its parent's, and it is async-signal-safe")]
+        #[allow(
+            unsafe_code,
+            reason = "prctl is the only way to tie a child's life to its parent's, and it is async-signal-safe"
+        )]
         unsafe {
             command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
         }
@@ -149,9 +157,14 @@ impl Launch {
         let program = self.program.clone();
         let mut child = device.run_sync(move || {
             let _entered = runtime.enter();
-            command.spawn().with_context(|| format!("{}: cannot be started", program.display()))
+            command
+                .spawn()
+                .with_context(|| format!("{}: cannot be started", program.display()))
         })?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("the process has no id")?;
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .context("the process has no id")?;
         let lines = Arc::new(Lines::default());
         if let Some(stdout) = child.stdout.take() {
             let copy = artifacts.file(&format!("{}.jsonl", self.name));
@@ -209,7 +222,12 @@ impl Process {
     /// # Errors
     ///
     /// When that does not come `within` that time, or the process ends before; with the end of its log.
-    pub async fn until<T>(&self, what: &str, within: Duration, look: impl Fn(&[Event]) -> Option<T>) -> Result<T> {
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        look: impl Fn(&[Event]) -> Option<T>,
+    ) -> Result<T> {
         let mut grown = self.lines.grown.subscribe();
         let search = async {
             loop {
@@ -225,7 +243,10 @@ impl Process {
         };
         let found = match timeout(within, search).await {
             Ok(found) => found,
-            Err(_) => Err(anyhow::anyhow!("{} did not print {what} within {within:?}", self.name)),
+            Err(_) => Err(anyhow::anyhow!(
+                "{} did not print {what} within {within:?}",
+                self.name
+            )),
         };
         found.with_context(|| self.quote())
     }
@@ -245,7 +266,13 @@ impl Process {
     ///
     /// As for [`Process::until`].
     pub async fn event_after(&self, skip: usize, name: &str, within: Duration) -> Result<Event> {
-        let look = |events: &[Event]| events.iter().skip(skip).find(|event| event.name() == name).cloned();
+        let look = |events: &[Event]| {
+            events
+                .iter()
+                .skip(skip)
+                .find(|event| event.name() == name)
+                .cloned()
+        };
         self.until(&format!("{name:?}"), within, look).await
     }
 
@@ -264,7 +291,11 @@ impl Process {
         };
         match timeout(within, ended).await {
             Ok(status) => status,
-            Err(_) => Err(anyhow::anyhow!("{} did not end within {within:?}", self.name)).with_context(|| self.quote()),
+            Err(_) => Err(anyhow::anyhow!(
+                "{} did not end within {within:?}",
+                self.name
+            ))
+            .with_context(|| self.quote()),
         }
     }
 
@@ -274,7 +305,8 @@ impl Process {
     ///
     /// When it has ended.
     pub fn terminate(&self) -> Result<()> {
-        kill(self.pid, Signal::SIGTERM).with_context(|| format!("{}: cannot be told to end", self.name))
+        kill(self.pid, Signal::SIGTERM)
+            .with_context(|| format!("{}: cannot be told to end", self.name))
     }
 
     /// Ends it at once (SIGKILL) and waits for its end.
@@ -283,7 +315,10 @@ impl Process {
     ///
     /// When the signal cannot be sent.
     pub async fn kill(&mut self) -> Result<()> {
-        self.child.kill().await.with_context(|| format!("{}: cannot be killed", self.name))
+        self.child
+            .kill()
+            .await
+            .with_context(|| format!("{}: cannot be killed", self.name))
     }
 
     /// Whether it still runs.
@@ -306,7 +341,12 @@ impl Process {
 /// # Errors
 ///
 /// When it cannot be started or does not end `within` that time.
-pub async fn output(device: &Device, program: &Path, args: &[&str], within: Duration) -> Result<std::process::Output> {
+pub async fn output(
+    device: &Device,
+    program: &Path,
+    args: &[&str],
+    within: Duration,
+) -> Result<std::process::Output> {
     let mut command = Command::new(program);
     command
         .args(args)
@@ -322,7 +362,13 @@ pub async fn output(device: &Device, program: &Path, args: &[&str], within: Dura
     let child = child.with_context(|| format!("{}: cannot be started", program.display()))?;
     let output = timeout(within, child.wait_with_output())
         .await
-        .with_context(|| format!("{} {} did not end within {within:?}", program.display(), args.join(" ")))??;
+        .with_context(|| {
+            format!(
+                "{} {} did not end within {within:?}",
+                program.display(),
+                args.join(" ")
+            )
+        })??;
     Ok(output)
 }
 
@@ -360,7 +406,11 @@ async fn read_lines(stdout: ChildStdout, copy: PathBuf, lines: Arc<Lines>) -> Re
         while let Some(line) = stdout.next_line().await? {
             copy.write_all(format!("{line}\n").as_bytes()).await?;
             let json = serde_json::from_str(&line).unwrap_or(Value::Null);
-            lines.push(Event { at: Instant::now(), line, json });
+            lines.push(Event {
+                at: Instant::now(),
+                line,
+                json,
+            });
         }
         copy.flush().await?;
         anyhow::Ok(())

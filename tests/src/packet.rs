@@ -70,9 +70,15 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; 2
     let mut header = [0; 24];
     stream.read_exact(&mut header).await?;
     let magic = word(&header, 0);
-    ensure!(magic == MAGIC, "not a little-endian pcap: magic {magic:#010x}");
+    ensure!(
+        magic == MAGIC,
+        "not a little-endian pcap: magic {magic:#010x}"
+    );
     let link = word(&header, 20) & 0xffff;
-    ensure!(link == LINKTYPE_LINUX_SLL2, "capture of link type {link} instead of {LINKTYPE_LINUX_SLL2}");
+    ensure!(
+        link == LINKTYPE_LINUX_SLL2,
+        "capture of link type {link} instead of {LINKTYPE_LINUX_SLL2}"
+    );
     Ok(header)
 }
 
@@ -81,7 +87,9 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; 2
 /// # Errors
 ///
 /// `Ok(None)` at the end of the capture; an error when it breaks off elsewhere.
-pub async fn read_record(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<(Vec<u8>, Option<Packet>)>> {
+pub async fn read_record(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<(Vec<u8>, Option<Packet>)>> {
     let mut header = [0; 16];
     if let Err(error) = stream.read_exact(&mut header).await {
         if error.kind() == io::ErrorKind::UnexpectedEof {
@@ -109,8 +117,14 @@ fn parse(data: &[u8]) -> Option<Packet> {
     let outgoing = *sll.get(10)? == PACKET_OUTGOING;
     let sliced = LaxSlicedPacket::from_ip(ip).ok()?;
     let (source, destination): (IpAddr, IpAddr) = match sliced.net? {
-        LaxNetSlice::Ipv4(v4) => (v4.header().source_addr().into(), v4.header().destination_addr().into()),
-        LaxNetSlice::Ipv6(v6) => (v6.header().source_addr().into(), v6.header().destination_addr().into()),
+        LaxNetSlice::Ipv4(v4) => (
+            v4.header().source_addr().into(),
+            v4.header().destination_addr().into(),
+        ),
+        LaxNetSlice::Ipv6(v6) => (
+            v6.header().source_addr().into(),
+            v6.header().destination_addr().into(),
+        ),
         LaxNetSlice::Arp(_) => return None,
     };
     let (protocol, from, to) = match sliced.transport? {

@@ -203,8 +203,17 @@ impl NodeArgs {
     }
 
     fn list(&self) -> Vec<String> {
-        let transports: Vec<_> = self.transports.iter().map(|transport| transport.name()).collect();
-        let mut args = vec!["--port-range".to_owned(), range(&self.range), "--transports".to_owned(), transports.join(",")];
+        let transports: Vec<_> = self
+            .transports
+            .iter()
+            .map(|transport| transport.name())
+            .collect();
+        let mut args = vec![
+            "--port-range".to_owned(),
+            range(&self.range),
+            "--transports".to_owned(),
+            transports.join(","),
+        ];
         for relay in &self.relays {
             args.extend(["--relay".to_owned(), relay.clone()]);
         }
@@ -276,7 +285,14 @@ pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Ve
         .sent_by(&host.addresses)
         .into_iter()
         .filter(|packet| !range.contains(&packet.source.port()))
-        .map(|packet| format!("{} {} > {}", packet.protocol.name(), packet.source, packet.destination))
+        .map(|packet| {
+            format!(
+                "{} {} > {}",
+                packet.protocol.name(),
+                packet.source,
+                packet.destination
+            )
+        })
         .collect();
     strays.dedup();
     strays
@@ -320,7 +336,12 @@ impl Dial {
     /// When it printed none.
     pub fn result(&self) -> Result<&Event> {
         let result = self.events.iter().find(|event| event.name() == "result");
-        result.with_context(|| format!("the dial ended with code {} and without a result", self.code))
+        result.with_context(|| {
+            format!(
+                "the dial ended with code {} and without a result",
+                self.code
+            )
+        })
     }
 }
 
@@ -334,7 +355,9 @@ impl Peers {
         let mut process = self.start_dial("a", PINGS)?;
         let status = process.exit(PATIENCE * 2).await?;
         Ok(Dial {
-            code: status.code().with_context(|| format!("the dial was ended: {status}"))?,
+            code: status
+                .code()
+                .with_context(|| format!("the dial was ended: {status}"))?,
             events: process.events(),
         })
     }
@@ -351,7 +374,8 @@ impl Peers {
         } else {
             args.dial(&self.bins, name, &self.b_id)
         };
-        dial.args(["--count", &pings.to_string()]).start(&self.a.host.device, self.lab.artifacts())
+        dial.args(["--count", &pings.to_string()])
+            .start(&self.a.host.device, self.lab.artifacts())
     }
 
     /// Asserts what a direct path is: relayed first, then direct, pings on it, and the same on the wire as in the JSON.
@@ -368,17 +392,42 @@ impl Peers {
             dial.code,
             result.json["reason"],
         );
-        let kinds: Vec<_> = dial.events.iter().filter(|event| event.name() == "connected").map(Event::path_kind).collect();
-        ensure!(kinds.first() == Some(&"relayed"), "the first connection is not relayed: {kinds:?}");
-        ensure!(kinds.contains(&"direct"), "no direct connection was announced: {kinds:?}");
-        ensure!(result.path_kind() == "direct", "the result's path is {}", result.json["path"]);
+        let kinds: Vec<_> = dial
+            .events
+            .iter()
+            .filter(|event| event.name() == "connected")
+            .map(Event::path_kind)
+            .collect();
+        ensure!(
+            kinds.first() == Some(&"relayed"),
+            "the first connection is not relayed: {kinds:?}"
+        );
+        ensure!(
+            kinds.contains(&"direct"),
+            "no direct connection was announced: {kinds:?}"
+        );
+        ensure!(
+            result.path_kind() == "direct",
+            "the result's path is {}",
+            result.json["path"]
+        );
         let transport = result.text("/path/hops/0/transport");
         ensure!(
-            self.transports.iter().any(|allowed| allowed.name() == transport),
+            self.transports
+                .iter()
+                .any(|allowed| allowed.name() == transport),
             "the direct path uses {transport:?}"
         );
-        let pings: Vec<_> = dial.events.iter().filter(|event| event.name() == "ping").map(|event| event.text("/kind")).collect();
-        ensure!(pings.len() == PINGS && pings.iter().all(|kind| *kind == "direct"), "pings went over {pings:?}");
+        let pings: Vec<_> = dial
+            .events
+            .iter()
+            .filter(|event| event.name() == "ping")
+            .map(|event| event.text("/kind"))
+            .collect();
+        ensure!(
+            pings.len() == PINGS && pings.iter().all(|kind| *kind == "direct"),
+            "pings went over {pings:?}"
+        );
         self.verify_range().await?;
         self.verify_wire(result).await
     }
@@ -398,7 +447,11 @@ impl Peers {
             result.json["path"],
         );
         ensure!(!result.text("/reason").is_empty(), "no reason is given");
-        ensure!(result.path_kind() == "relayed", "the result's path is {}", result.json["path"]);
+        ensure!(
+            result.path_kind() == "relayed",
+            "the result's path is {}",
+            result.json["path"]
+        );
         self.verify_range().await
     }
 
@@ -411,8 +464,16 @@ impl Peers {
         for (name, peer) in [("a", &self.a), ("b", &self.b)] {
             peer.settle().await?;
             let strays = peer.strays();
-            ensure!(strays.is_empty(), "{name} sent from outside {}: {}", range(&RANGE), strays.join(", "));
-            ensure!(!peer.home.sent_by(&peer.host.addresses).is_empty(), "the capture of {name} holds no packet");
+            ensure!(
+                strays.is_empty(),
+                "{name} sent from outside {}: {}",
+                range(&RANGE),
+                strays.join(", ")
+            );
+            ensure!(
+                !peer.home.sent_by(&peer.host.addresses).is_empty(),
+                "the capture of {name} holds no packet"
+            );
         }
         Ok(())
     }
@@ -421,17 +482,27 @@ impl Peers {
     async fn verify_wire(&self, result: &Event) -> Result<()> {
         let hop = |field: &str| -> Result<SocketAddr> {
             let text = result.text(&format!("/path/hops/0/{field}"));
-            text.parse().with_context(|| format!("{field} socket of the direct path: {text:?}"))
+            text.parse()
+                .with_context(|| format!("{field} socket of the direct path: {text:?}"))
         };
         let (local, remote) = (hop("local")?, hop("remote")?);
-        let protocol = if result.text("/path/hops/0/transport") == "tcp" { "tcp" } else { "udp" };
+        let protocol = if result.text("/path/hops/0/transport") == "tcp" {
+            "tcp"
+        } else {
+            "udp"
+        };
         let sent = self.a.home.sent_by(&self.a.host.addresses);
         ensure!(
-            sent.iter().any(|packet| packet.protocol.name() == protocol && packet.source == local && packet.destination == remote),
+            sent.iter().any(|packet| packet.protocol.name() == protocol
+                && packet.source == local
+                && packet.destination == remote),
             "no {protocol} packet went from {local} to {remote}, as the result says"
         );
         let a_outside = self.a.edge().left_as(protocol, remote);
-        let b_outside: Vec<_> = a_outside.iter().flat_map(|a| self.b.edge().left_as(protocol, *a)).collect();
+        let b_outside: Vec<_> = a_outside
+            .iter()
+            .flat_map(|a| self.b.edge().left_as(protocol, *a))
+            .collect();
         ensure!(
             b_outside.contains(&remote),
             "B's packets to A ({a_outside:?} outside) left as {b_outside:?}, but A says it talks to {remote}"
@@ -441,12 +512,19 @@ impl Peers {
             .events()
             .iter()
             .filter(|event| event.name() == "connected" && event.path_kind() == "direct")
-            .map(|event| (event.text("/path/hops/0/local").to_owned(), event.text("/path/hops/0/remote").to_owned()))
+            .map(|event| {
+                (
+                    event.text("/path/hops/0/local").to_owned(),
+                    event.text("/path/hops/0/remote").to_owned(),
+                )
+            })
             .collect();
         let sent = self.b.home.sent_by(&self.b.host.addresses);
         let seen = |(local, remote): &(String, String)| {
             a_outside.iter().any(|a| a.to_string() == *remote)
-                && sent.iter().any(|packet| packet.source.to_string() == *local && packet.destination.to_string() == *remote)
+                && sent.iter().any(|packet| {
+                    packet.source.to_string() == *local && packet.destination.to_string() == *remote
+                })
         };
         ensure!(
             b_sockets.iter().any(seen),
@@ -469,7 +547,15 @@ impl Peers {
                 .packets(Side::Outside)
                 .into_iter()
                 .filter(|packet| packet.outgoing)
-                .map(|packet| format!("{name} ({}): {} {} > {}", peer.site.kind, packet.protocol.name(), packet.source, packet.destination))
+                .map(|packet| {
+                    format!(
+                        "{name} ({}): {} {} > {}",
+                        peer.site.kind,
+                        packet.protocol.name(),
+                        packet.source,
+                        packet.destination
+                    )
+                })
                 .collect();
             flows.sort();
             flows.dedup();

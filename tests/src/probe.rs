@@ -50,7 +50,12 @@ pub async fn listen(host: &Host, port: u16) -> Result<TcpListener> {
 /// When the port is taken, or nothing answers.
 pub async fn connect(host: &Host, port: u16, remote: SocketAddr) -> Result<TcpStream> {
     let connected = connect_within(host, port, remote, SOON).await?;
-    connected.with_context(|| format!("{}: no TCP connection from port {port} to {remote}", host.device.name()))
+    connected.with_context(|| {
+        format!(
+            "{}: no TCP connection from port {port} to {remote}",
+            host.device.name()
+        )
+    })
 }
 
 /// Whether a connection from that port of the host is possible.
@@ -74,7 +79,12 @@ pub async fn connect_both(
     tokio::try_join!(connect(a, a_port, b_outside), connect(b, b_port, a_outside))
 }
 
-async fn connect_within(host: &Host, port: u16, remote: SocketAddr, within: Duration) -> Result<Option<TcpStream>> {
+async fn connect_within(
+    host: &Host,
+    port: u16,
+    remote: SocketAddr,
+    within: Duration,
+) -> Result<Option<TcpStream>> {
     let local = SocketAddr::new(any(host), port);
     let dial = host.device.spawn(move |_| async move {
         let socket = shared(local)?;
@@ -83,7 +93,8 @@ async fn connect_within(host: &Host, port: u16, remote: SocketAddr, within: Dura
             Ok(Err(_)) | Err(_) => Ok::<_, std::io::Error>(None),
         }
     })?;
-    dial.await?.with_context(|| format!("tcp {local} in {}", host.device.name()))
+    dial.await?
+        .with_context(|| format!("tcp {local} in {}", host.device.name()))
 }
 
 /// The next packet: its first byte and its source.
@@ -118,7 +129,11 @@ async fn receive_within(socket: &UdpSocket, within: Duration) -> Result<Option<(
 }
 
 fn shared(local: SocketAddr) -> std::io::Result<TcpSocket> {
-    let socket = if local.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if local.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
     socket.bind(local)?;

@@ -54,7 +54,11 @@ impl Relay {
         let log = format!("{}-{}", self.name, self.runs);
         self.process = launch(lab, bins, &self.name, &log, &self.host)?;
         let id = ready(&self.process, &self.host).await?;
-        ensure!(id == self.id, "the relay came back as {id} instead of {}", self.id);
+        ensure!(
+            id == self.id,
+            "the relay came back as {id} instead of {}",
+            self.id
+        );
         Ok(())
     }
 
@@ -64,8 +68,16 @@ impl Relay {
         self.host
             .addresses
             .iter()
-            .filter(|ip| host.addresses.iter().any(|own| own.is_ipv6() == ip.is_ipv6()))
-            .flat_map(|ip| transports.iter().map(|transport| format!("{}/p2p/{}", multiaddr(*ip, *transport), self.id)))
+            .filter(|ip| {
+                host.addresses
+                    .iter()
+                    .any(|own| own.is_ipv6() == ip.is_ipv6())
+            })
+            .flat_map(|ip| {
+                transports
+                    .iter()
+                    .map(|transport| format!("{}/p2p/{}", multiaddr(*ip, *transport), self.id))
+            })
             .collect()
     }
 }
@@ -73,9 +85,16 @@ impl Relay {
 fn launch(lab: &Lab, bins: &Bins, name: &str, log: &str, host: &Host) -> Result<Process> {
     let mut args = vec!["run".to_owned()];
     for ip in &host.addresses {
-        let any = if ip.is_ipv4() { "/ip4/0.0.0.0" } else { "/ip6/::" };
+        let any = if ip.is_ipv4() {
+            "/ip4/0.0.0.0"
+        } else {
+            "/ip6/::"
+        };
         for transport in Transport::ALL {
-            args.extend(["--listen".to_owned(), format!("{any}/{}", suffix(transport))]);
+            args.extend([
+                "--listen".to_owned(),
+                format!("{any}/{}", suffix(transport)),
+            ]);
             args.extend(["--external".to_owned(), multiaddr(*ip, transport)]);
         }
     }
@@ -91,11 +110,19 @@ async fn ready(process: &Process, host: &Host) -> Result<String> {
     let addresses: Vec<_> = host
         .addresses
         .iter()
-        .flat_map(|ip| Transport::ALL.map(|transport| format!("{}/p2p/", multiaddr(*ip, transport))))
+        .flat_map(|ip| {
+            Transport::ALL.map(|transport| format!("{}/p2p/", multiaddr(*ip, transport)))
+        })
         .collect();
     let look = |events: &[Event]| {
-        let told = |word: &str, address: &str| events.iter().any(|event| event.line.contains(word) && event.line.contains(address));
-        let all = addresses.iter().all(|address| told("listening", address) && told("external", address));
+        let told = |word: &str, address: &str| {
+            events
+                .iter()
+                .any(|event| event.line.contains(word) && event.line.contains(address))
+        };
+        let all = addresses
+            .iter()
+            .all(|address| told("listening", address) && told("external", address));
         let (_, id) = events.first()?.line.rsplit_once("/p2p/")?;
         all.then(|| id.chars().take_while(char::is_ascii_alphanumeric).collect())
     };

@@ -62,7 +62,9 @@ pub fn check() -> Result<Rights> {
     let rights = match ENTERED.get() {
         Some(Ok(rights)) => *rights,
         Some(Err(error)) => bail!("{error}"),
-        None => bail!("no lab without rights: say `p2pnode_tests::lab_tests!();` in the test file, or call `sandbox::enter()` first in `main`"),
+        None => bail!(
+            "no lab without rights: say `p2pnode_tests::lab_tests!();` in the test file, or call `sandbox::enter()` first in `main`"
+        ),
     };
     let missing = missing_tools();
     if !missing.is_empty() {
@@ -103,12 +105,21 @@ fn acquire() -> Result<Rights> {
 }
 
 fn enter_user_namespace(uid: Uid, gid: Gid) -> Result<()> {
-    let inner = if uid.is_root() { INNER_UID_OF_ROOT } else { uid.as_raw() };
-    let inner_group = if gid.as_raw() == 0 { INNER_UID_OF_ROOT } else { gid.as_raw() };
+    let inner = if uid.is_root() {
+        INNER_UID_OF_ROOT
+    } else {
+        uid.as_raw()
+    };
+    let inner_group = if gid.as_raw() == 0 {
+        INNER_UID_OF_ROOT
+    } else {
+        gid.as_raw()
+    };
     unshare(CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER)")?;
     fs::write("/proc/self/setgroups", "deny").context("/proc/self/setgroups")?;
     fs::write("/proc/self/uid_map", format!("{inner} {uid} 1")).context("/proc/self/uid_map")?;
-    fs::write("/proc/self/gid_map", format!("{inner_group} {gid} 1")).context("/proc/self/gid_map")?;
+    fs::write("/proc/self/gid_map", format!("{inner_group} {gid} 1"))
+        .context("/proc/self/gid_map")?;
     let all = caps::read(None, CapSet::Permitted).context("capabilities of the user namespace")?;
     caps::set(None, CapSet::Inheritable, &all).context("inheritable capabilities")?;
     caps::set(None, CapSet::Ambient, &all).context("ambient capabilities")?;
@@ -116,7 +127,11 @@ fn enter_user_namespace(uid: Uid, gid: Gid) -> Result<()> {
 }
 
 fn holds_network_rights() -> bool {
-    [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]
-        .into_iter()
-        .all(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+    [
+        Capability::CAP_SYS_ADMIN,
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_NET_RAW,
+    ]
+    .into_iter()
+    .all(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
 }

@@ -58,14 +58,34 @@ impl Behind {
         let y = only(lab.public_host("y").await?, ip6);
         let site = lab.site("a", kind).await?;
         let host = only(lab.host("host", &site).await?, ip6);
-        let udp = [probe::udp(&x, FIRST).await?, probe::udp(&x, SECOND).await?, probe::udp(&y, FIRST).await?];
-        let tcp = [probe::listen(&x, FIRST).await?, probe::listen(&x, SECOND).await?, probe::listen(&y, FIRST).await?];
-        Ok(Self { lab, site, host, x, y, udp, tcp })
+        let udp = [
+            probe::udp(&x, FIRST).await?,
+            probe::udp(&x, SECOND).await?,
+            probe::udp(&y, FIRST).await?,
+        ];
+        let tcp = [
+            probe::listen(&x, FIRST).await?,
+            probe::listen(&x, SECOND).await?,
+            probe::listen(&y, FIRST).await?,
+        ];
+        Ok(Self {
+            lab,
+            site,
+            host,
+            x,
+            y,
+            udp,
+            tcp,
+        })
     }
 
     fn endpoints(&self) -> [SocketAddr; 3] {
         let endpoint = |host: &Host, port| SocketAddr::new(host.addresses[0], port);
-        [endpoint(&self.x, FIRST), endpoint(&self.x, SECOND), endpoint(&self.y, FIRST)]
+        [
+            endpoint(&self.x, FIRST),
+            endpoint(&self.x, SECOND),
+            endpoint(&self.y, FIRST),
+        ]
     }
 
     /// Where `host:PORT` is seen from the three endpoints, over UDP.
@@ -76,7 +96,10 @@ impl Behind {
             socket.send_to(&[0], endpoint).await?;
             let (_, from) = probe::receive(observer).await?;
             if endpoint.is_ipv4() {
-                assert_eq!(from.ip(), self.site.outside_ip4().unwrap_or(self.host.addresses[0]));
+                assert_eq!(
+                    from.ip(),
+                    self.site.outside_ip4().unwrap_or(self.host.addresses[0])
+                );
             }
             seen.push(from.port());
         }
@@ -97,7 +120,11 @@ impl Behind {
         let socket = probe::udp(&self.host, PORT + 1).await?;
         let [contacted, same_address, stranger] = &self.udp;
         // Strangers try before and after the mapping exists: what comes early must not spoil what comes later.
-        if let Some(outside) = self.site.outside_ip4().filter(|_| self.endpoints()[0].is_ipv4()) {
+        if let Some(outside) = self
+            .site
+            .outside_ip4()
+            .filter(|_| self.endpoints()[0].is_ipv4())
+        {
             stranger.send_to(b"e", (outside, PORT + 1)).await?;
         }
         socket.send_to(&[0], self.endpoints()[0]).await?;
@@ -108,7 +135,10 @@ impl Behind {
         let mut received = vec![probe::receive(&socket).await?.0];
         received.extend(probe::drain(&socket).await?);
         received.sort_unstable();
-        assert!(received.contains(&b'c'), "the contacted endpoint must get in");
+        assert!(
+            received.contains(&b'c'),
+            "the contacted endpoint must get in"
+        );
         Ok(match received.as_slice() {
             b"acs" => Filtering::EndpointIndependent,
             b"ac" => Filtering::AddressDependent,
@@ -162,49 +192,65 @@ fn classify(seen: &[u16]) -> Mapping {
 #[tokio::test]
 async fn eim_apdf_keeps_the_port_and_lets_in_only_contacted_endpoints() -> Result<()> {
     let behind = Behind::new(NatKind::EimApdf).await?;
-    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn eim_apdf_rewrite_gives_one_other_port_for_all_destinations() -> Result<()> {
     let behind = Behind::new(NatKind::EimApdfRewrite).await?;
-    behind.assert(Mapping::Rewriting, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Rewriting, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn a_full_cone_lets_in_anybody() -> Result<()> {
     let behind = Behind::new(NatKind::FullCone).await?;
-    behind.assert(Mapping::Preserving, Filtering::EndpointIndependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::EndpointIndependent)
+        .await
 }
 
 #[tokio::test]
 async fn address_restricted_lets_in_every_port_of_a_contacted_address() -> Result<()> {
     let behind = Behind::new(NatKind::AddressRestricted).await?;
-    behind.assert(Mapping::Preserving, Filtering::AddressDependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::AddressDependent)
+        .await
 }
 
 #[tokio::test]
 async fn a_firewall_translates_nothing_and_lets_in_only_contacted_endpoints() -> Result<()> {
     let behind = Behind::new(NatKind::Firewall).await?;
-    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn an_ip6_firewall_lets_in_only_contacted_endpoints() -> Result<()> {
     let behind = Behind::new(NatKind::Ip6Firewall).await?;
-    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn a_carriers_nat_over_a_home_nat_rewrites_and_filters() -> Result<()> {
     let behind = Behind::new(NatKind::Cgnat).await?;
-    behind.assert(Mapping::Rewriting, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Rewriting, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn a_range_firewall_maps_like_a_home_router() -> Result<()> {
     let behind = Behind::new(NatKind::RangeFirewall).await?;
-    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
@@ -215,8 +261,14 @@ async fn a_range_firewall_lets_out_no_source_port_beside_the_range() -> Result<(
     for port in [RANGE.start() - 1, RANGE.end() + 1, 443] {
         let socket = probe::udp(&behind.host, port).await?;
         socket.send_to(&[0], observer).await?;
-        assert!(probe::drain(&behind.udp[0]).await?.is_empty(), "UDP from {port}");
-        assert!(!probe::connects(&behind.host, port, observer).await?, "TCP from {port}");
+        assert!(
+            probe::drain(&behind.udp[0]).await?.is_empty(),
+            "UDP from {port}"
+        );
+        assert!(
+            !probe::connects(&behind.host, port, observer).await?,
+            "TCP from {port}"
+        );
     }
     for port in [*RANGE.start(), *RANGE.end()] {
         let socket = probe::udp(&behind.host, port).await?;
@@ -227,8 +279,15 @@ async fn a_range_firewall_lets_out_no_source_port_beside_the_range() -> Result<(
     capture.settle().await?;
     let sent = capture.sent_by(&behind.host.addresses);
     let left = capture.packets(Side::Outside);
-    assert!(sent.iter().any(|packet| packet.source.port() == 443), "the capture inside sees what the firewall stops");
-    assert!(left.iter().filter(|packet| packet.outgoing).all(|packet| RANGE.contains(&packet.source.port())));
+    assert!(
+        sent.iter().any(|packet| packet.source.port() == 443),
+        "the capture inside sees what the firewall stops"
+    );
+    assert!(
+        left.iter()
+            .filter(|packet| packet.outgoing)
+            .all(|packet| RANGE.contains(&packet.source.port()))
+    );
     behind.lab.succeeded();
     Ok(())
 }
@@ -236,25 +295,33 @@ async fn a_range_firewall_lets_out_no_source_port_beside_the_range() -> Result<(
 #[tokio::test]
 async fn a_dual_stack_site_translates_ip4() -> Result<()> {
     let behind = Behind::with_family(NatKind::DualStack, false).await?;
-    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn a_dual_stack_site_firewalls_its_untranslated_ip6() -> Result<()> {
     let behind = Behind::with_family(NatKind::DualStack, true).await?;
-    behind.assert(Mapping::Preserving, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn symmetric_gives_every_destination_another_port() -> Result<()> {
     let behind = Behind::new(NatKind::Symmetric).await?;
-    behind.assert(Mapping::Symmetric, Filtering::AddressAndPortDependent).await
+    behind
+        .assert(Mapping::Symmetric, Filtering::AddressAndPortDependent)
+        .await
 }
 
 #[tokio::test]
 async fn a_public_host_is_reached_by_anybody() -> Result<()> {
     let behind = Behind::new(NatKind::None).await?;
-    behind.assert(Mapping::Preserving, Filtering::EndpointIndependent).await
+    behind
+        .assert(Mapping::Preserving, Filtering::EndpointIndependent)
+        .await
 }
 
 /// Both learn their mapping from a public host over TCP, then dial each other from the same port at once.
@@ -272,7 +339,9 @@ async fn simultaneous_open(kind: NatKind) -> Result<()> {
         held.push((dialed, accepted));
         sides.push((host, mapped));
     }
-    let [(a, a_mapped), (b, b_mapped)] = &sides[..] else { panic!("two sides") };
+    let [(a, a_mapped), (b, b_mapped)] = &sides[..] else {
+        panic!("two sides")
+    };
     let (from_a, from_b) = probe::connect_both((a, PORT, *a_mapped), (b, PORT, *b_mapped)).await?;
     from_a.writable().await?;
     from_a.try_write(b"a")?;

@@ -40,33 +40,60 @@ impl Faulty {
     async fn nobody(&self, name: &str) -> Result<String> {
         let key = self.lab.artifacts().file(&format!("{name}.key"));
         let key = key.to_str().context("path of the artifacts")?;
-        let id = output(&self.host.device, &self.bins.p2pnode, &["id", "--key", key], Duration::from_secs(10)).await?;
+        let id = output(
+            &self.host.device,
+            &self.bins.p2pnode,
+            &["id", "--key", key],
+            Duration::from_secs(10),
+        )
+        .await?;
         Ok(String::from_utf8(id.stdout)?.trim().to_owned())
     }
 
     /// Dials `peer` through `relay`, which must fail with one line that holds all of `words`, and without a packet from
     /// outside the range.
-    async fn dial(self, peer: &str, relay: String, transport: Transport, words: &[&str]) -> Result<()> {
+    async fn dial(
+        self,
+        peer: &str,
+        relay: String,
+        transport: Transport,
+        words: &[&str],
+    ) -> Result<()> {
         let args = NodeArgs {
             relays: vec![relay],
             transports: vec![transport],
             range: RANGE,
         };
-        let mut dial = args.dial(&self.bins, "dial", peer).start(&self.host.device, self.lab.artifacts())?;
+        let mut dial = args
+            .dial(&self.bins, "dial", peer)
+            .start(&self.host.device, self.lab.artifacts())?;
         let status = dial.exit(PATIENCE).await?;
         let log = dial.log();
         ensure!(status.code() == Some(4), "{status}: {log}");
         ensure!(!log.contains("panicked"), "{log}");
         let outcome = dial.event("result", PATIENCE).await?;
-        ensure!(outcome.text("/outcome") == "unreachable", "{}", outcome.json);
+        ensure!(
+            outcome.text("/outcome") == "unreachable",
+            "{}",
+            outcome.json
+        );
         let reason = outcome.text("/reason");
-        ensure!(reason.lines().count() == 1, "the reason is not one line: {reason:?}");
+        ensure!(
+            reason.lines().count() == 1,
+            "the reason is not one line: {reason:?}"
+        );
         for word in words {
-            ensure!(reason.contains(word), "the reason does not name {word:?}: {reason}");
+            ensure!(
+                reason.contains(word),
+                "the reason does not name {word:?}: {reason}"
+            );
         }
         self.capture.settle().await?;
         let strays = strays(&self.capture, &self.host, &RANGE);
-        ensure!(strays.is_empty(), "packets from outside the range: {strays:?}");
+        ensure!(
+            strays.is_empty(),
+            "packets from outside the range: {strays:?}"
+        );
         self.lab.succeeded();
         Ok(())
     }
@@ -84,12 +111,23 @@ async fn no_relay(name: &str, transport: Transport) -> Result<()> {
         transports: vec![transport],
         range: RANGE,
     };
-    let node = args.run(&faulty.lab, &faulty.bins, "no-relay").args(["--listen", listen]);
+    let node = args
+        .run(&faulty.lab, &faulty.bins, "no-relay")
+        .args(["--listen", listen]);
     let node = node.start(&faulty.remote.device, faulty.lab.artifacts())?;
-    let id = node.event("started", PATIENCE).await?.text("/peer_id").to_owned();
+    let id = node
+        .event("started", PATIENCE)
+        .await?
+        .text("/peer_id")
+        .to_owned();
     node.event("listening", PATIENCE).await?;
-    let relay = format!("{}/p2p/{id}", listen.replace("0.0.0.0", &faulty.remote.ip(false)?.to_string()));
-    faulty.dial(&nobody, relay, transport, &[&id, "not a relay"]).await
+    let relay = format!(
+        "{}/p2p/{id}",
+        listen.replace("0.0.0.0", &faulty.remote.ip(false)?.to_string())
+    );
+    faulty
+        .dial(&nobody, relay, transport, &[&id, "not a relay"])
+        .await
 }
 
 #[tokio::test]
@@ -113,7 +151,9 @@ async fn silent(name: &str, transport: Transport) -> Result<()> {
     };
     let relay = format!("/ip4/{}/{suffix}/p2p/{nobody}", faulty.remote.ip(false)?);
     let peer = faulty.nobody("peer").await?;
-    faulty.dial(&peer, relay, transport, &[&nobody, "relay"]).await
+    faulty
+        .dial(&peer, relay, transport, &[&nobody, "relay"])
+        .await
 }
 
 #[tokio::test]
@@ -132,5 +172,12 @@ async fn a_peer_without_a_reservation_is_named_with_the_relay() -> Result<()> {
     let relay = Relay::start(&faulty.lab, &faulty.bins, "relay").await?;
     let nobody = faulty.nobody("nobody").await?;
     let address = relay.addresses(&faulty.host, &[Transport::Quic]).remove(0);
-    faulty.dial(&nobody, address, Transport::Quic, &[&nobody, &relay.id, "no reservation"]).await
+    faulty
+        .dial(
+            &nobody,
+            address,
+            Transport::Quic,
+            &[&nobody, &relay.id, "no reservation"],
+        )
+        .await
 }
