@@ -48,7 +48,8 @@ impl Behaviour {
         punch: punch::Behaviour,
     ) -> Self {
         let access = (!allowed.is_empty()).then(|| {
-            let mut access = allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
+            let mut access =
+                allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
             for peer in allowed {
                 access.allow_peer(*peer);
             }
@@ -68,7 +69,11 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits),
             relay_client,
             identify: identify::Behaviour::new(identify),
-            ping: p2pnode_bin_shared::ping::Behaviour::new(ping::Config::new().with_interval(ping_interval).with_timeout(PING_TIMEOUT)),
+            ping: p2pnode_bin_shared::ping::Behaviour::new(
+                ping::Config::new()
+                    .with_interval(ping_interval)
+                    .with_timeout(PING_TIMEOUT),
+            ),
             punch,
         }
     }

@@ -32,6 +32,10 @@ pub enum Command {
     Run(RunArgs),
     /// Connect to a peer, upgrade to a direct connection, and report
     Dial(DialArgs),
+    /// Print the peers of the running node and their paths
+    Status(StatusArgs),
+    /// Print why the running node reaches a peer over the path that it uses
+    Why(WhyArgs),
     /// Commands that need nothing but the configuration.
     #[command(flatten)]
     Common(Common),
@@ -88,12 +92,35 @@ pub struct DialArgs {
     /// Pings to send over the final path
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub count: u32,
-    /// Be a node of its own, also where one is running
+    /// Be a node of its own, also where one is running. Any flag that describes a node, such as --relay, implies it
     #[arg(long)]
     pub standalone: bool,
     /// Flags that `run` has too.
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Only this peer: its id, or its name under `peers:` in the configuration
+    pub peer: Option<String>,
+    /// Print again every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyArgs {
+    /// The peer: its id, or its name under `peers:` in the configuration
+    pub peer: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// When a dial is content.
@@ -106,6 +133,25 @@ pub enum Until {
 }
 
 impl NodeArgs {
+    /// Whether a flag describes a node: then a running one, which has a configuration of its own, cannot be meant.
+    #[must_use]
+    pub fn describes_node(&self) -> bool {
+        let Self {
+            relay,
+            listen,
+            port_range,
+            key,
+            family,
+            transports,
+            json: _,
+        } = self;
+        let lists = [relay, listen, transports];
+        lists.iter().any(|list| !list.is_empty())
+            || [port_range, key, family]
+                .iter()
+                .any(|value| value.is_some())
+    }
+
     /// Adds the flags that were given to `flags`.
     #[must_use]
     pub fn flags(&self, flags: Flags) -> Flags {

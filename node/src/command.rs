@@ -1,6 +1,6 @@
 //! Each command: its configuration, its identity, its logging, and then its core.
 
-use libp2p::identity::Keypair;
+use libp2p::{PeerId, identity::Keypair};
 use p2pnode_bin_shared::{
     command::{self, Binary},
     config::{self, Loaded, Reader},
@@ -10,13 +10,14 @@ use p2pnode_bin_shared::{
 };
 
 use crate::{
-    cli::{Cli, Command, DialArgs, NodeArgs},
+    cli::{Cli, Command, DialArgs, NodeArgs, Until},
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
+    control::{Client, DialRequest},
     dial,
     dialer::{self, Request},
     event::Reached,
     output::{Format, Printer},
-    run,
+    query, run,
 };
 
 const BINARY: Binary<Config> = Binary {
@@ -41,7 +42,29 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
             run_node(&config, Printer::new(format(&args.node)))
         }
+        Command::Status(args) => {
+            let (config, peer) = ask(&cli, args.peer.as_deref())?;
+            command::block_on(query::status(&config.control, peer, args.watch, args.json))
+        }
+        Command::Why(args) => {
+            let (config, peer) = ask(&cli, Some(&args.peer))?;
+            match peer {
+                Some(peer) => command::block_on(query::why(&config.control, peer, args.json)),
+                // A peer was given, and one that cannot be read is an error.
+                None => Ok(Exit::Usage),
+            }
+        }
         Command::Dial(args) => {
+            if !args.standalone && !args.node.describes_node() {
+                let (config, peer) = ask(&cli, Some(&args.peer))?;
+                let client = Client::new(&config.control);
+                if let (Some(peer), true) = (
+                    peer,
+                    command::block_on(async { Ok(client.is_served().await) })?,
+                ) {
+                    return dial_through(&client, peer, args);
+                }
+            }
             let sources = load(&args.node)?;
             let read = |reader: &mut Reader<'_>| {
                 let config = Config::read(reader, Purpose::Dial);
@@ -60,6 +83,17 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
+/// The configuration, and the peer that a question is about.
+fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)> {
+    let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
+    let config = config::load(&PROGRAM, &sources, |reader| {
+        Config::read(reader, Purpose::Dial)
+    })?
+    .config;
+    let peer = peer.map(|peer| config.peer(peer)).transpose()?;
+    Ok((config, peer))
+}
+
 fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
     let keypair = prepare(&config.key, &config.log)?;
     command::block_on(async {
@@ -67,6 +101,22 @@ fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
         run(&keypair, config, printer, shutdown.requested()).await?;
         Ok(Exit::Success)
     })
+}
+
+/// Lets the running node dial.
+fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Result<Exit> {
+    let request = DialRequest {
+        peer: peer.to_string(),
+        addrs: args.addr.clone(),
+        any_connection: args.until == Until::Connected,
+        timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
+        pings: args.count,
+    };
+    command::block_on(query::dial(
+        client,
+        &request,
+        Printer::new(format(&args.node)),
+    ))
 }
 
 fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result<Exit> {
@@ -85,11 +135,17 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
         let shutdown = Shutdown::on_signals()?;
         dial(&keypair, config, request, printer, shutdown.requested()).await
     })?;
-    Ok(match (reached, until) {
-        (Reached::Direct, _) | (Reached::Relayed, dialer::Until::Connected) => Exit::Success,
-        (Reached::Relayed, dialer::Until::Direct) => Exit::RelayedOnly,
-        (Reached::Unreachable, _) => Exit::Unreachable,
-    })
+    Ok(exit_of(reached, until == dialer::Until::Connected))
+}
+
+/// The exit code of a dial that was content with any connection or not.
+pub(crate) fn exit_of(reached: Reached, any_connection: bool) -> Exit {
+    match reached {
+        Reached::Direct => Exit::Success,
+        Reached::Relayed if any_connection => Exit::Success,
+        Reached::Relayed => Exit::RelayedOnly,
+        Reached::Unreachable => Exit::Unreachable,
+    }
 }
 
 fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {

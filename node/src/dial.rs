@@ -15,15 +15,12 @@ use crate::{
     event::{Event, Reached},
     metrics::Metrics,
     node::{self, Manner},
-    output::Printer,
+    output::{PROGRESS_INTERVAL, Printer},
     readiness,
 };
 
 /// Time between two pings: a dial is watched by a person, and `--count` counts in seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Time between two redraws of the progress line.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Dials `request.peer` with a node of its own and prints the course. Ends with what was reached, or early at `shutdown`.
 ///
@@ -39,11 +36,21 @@ pub async fn dial(
 ) -> anyhow::Result<Reached> {
     let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: it is the other side that is called.
-    let manner = Manner { reservations: 0, ping_interval: PING_INTERVAL };
-    let node = node::start(keypair, config, &manner, Metrics::default(), readiness::new(), async {
-        // An error says that this function is gone, which is the same wish.
-        let _ = stopped.await;
-    })?;
+    let manner = Manner {
+        reservations: 0,
+        ping_interval: PING_INTERVAL,
+    };
+    let node = node::start(
+        keypair,
+        config,
+        &manner,
+        Metrics::default(),
+        readiness::new(),
+        async {
+            // An error says that this function is gone, which is the same wish.
+            let _ = stopped.await;
+        },
+    )?;
     // The dial has its own channel; what the node tells besides is not of interest.
     drop(node.events);
     let started = Instant::now();
@@ -66,6 +73,8 @@ pub async fn dial(
         }
     }
     drop(stop);
-    node.task.await.context("the event loop panicked; please report this with the log")?;
+    node.task
+        .await
+        .context("the event loop panicked; please report this with the log")?;
     reached.context("interrupted before the dial was over")
 }

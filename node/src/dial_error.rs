@@ -2,17 +2,16 @@
 
 use std::{error::Error, io};
 
-use libp2p::{
-    Multiaddr, TransportError,
-    relay::outbound::hop::ConnectError,
-    swarm::DialError,
-};
+use libp2p::{Multiaddr, TransportError, relay::outbound::hop::ConnectError, swarm::DialError};
 
 /// Why a dial failed, in one line.
 pub(crate) fn describe(error: &DialError) -> String {
     match error {
         DialError::Transport(addresses) => {
-            let mut lines: Vec<String> = addresses.iter().map(|(address, error)| describe_address(address, error)).collect();
+            let mut lines: Vec<String> = addresses
+                .iter()
+                .map(|(address, error)| describe_address(address, error))
+                .collect();
             lines.dedup();
             lines.join("; ")
         }
@@ -23,7 +22,9 @@ pub(crate) fn describe(error: &DialError) -> String {
         DialError::NoAddresses => "no address is known: give --addr or --relay".to_owned(),
         DialError::Denied { cause } => format!("refused by this node: {}", innermost(cause)),
         DialError::Aborted => "the dial was aborted".to_owned(),
-        DialError::DialPeerConditionFalse(_) => "a dial to this peer is under way already".to_owned(),
+        DialError::DialPeerConditionFalse(_) => {
+            "a dial to this peer is under way already".to_owned()
+        }
     }
 }
 
@@ -36,7 +37,8 @@ fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> S
             if let Some(exhausted) = p2pnode_transports::find_exhausted(error) {
                 return exhausted.to_string();
             }
-            let reason = find::<ConnectError>(error).map_or_else(|| innermost(error), |refusal| circuit_refusal(refusal));
+            let reason = find::<ConnectError>(error)
+                .map_or_else(|| innermost(error), |refusal| circuit_refusal(refusal));
             format!("{address}: {reason}")
         }
     }
@@ -62,7 +64,10 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 }
 
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
         Some(carried) => Some(carried),
         None => error.source(),
     }
@@ -74,10 +79,18 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 
 /// The text of the innermost cause that has one.
 pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
-    causes(error).map(ToString::to_string).filter(|text| !text.is_empty()).last().unwrap_or_else(|| "unknown".to_owned())
+    causes(error)
+        .map(ToString::to_string)
+        .filter(|text| !text.is_empty())
+        .last()
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// The kind of the operating system's error beneath `error`, if there is one.
 pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
-    causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).filter(|error| error.raw_os_error().is_some()).map(io::Error::kind).last()
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .filter(|error| error.raw_os_error().is_some())
+        .map(io::Error::kind)
+        .last()
 }

@@ -99,14 +99,28 @@ enum Circuit {
 
 impl Dialer {
     /// Begins a dial over `relays`.
-    pub fn new(request: Request, relays: impl IntoIterator<Item = PeerId>, punches: bool, now: Instant) -> Self {
+    pub fn new(
+        request: Request,
+        relays: impl IntoIterator<Item = PeerId>,
+        punches: bool,
+        now: Instant,
+    ) -> Self {
         let mut dialer = Self {
             punches,
             started: now,
             deadline: now + request.timeout,
-            actions: VecDeque::from([Action::Tell(Event::Dialing { t: Duration::ZERO, peer: request.peer })]),
+            actions: VecDeque::from([Action::Tell(Event::Dialing {
+                t: Duration::ZERO,
+                peer: request.peer,
+            })]),
             direct_dials: 0,
-            relays: relays.into_iter().map(|peer| Relay { peer, state: Circuit::Waiting }).collect(),
+            relays: relays
+                .into_iter()
+                .map(|peer| Relay {
+                    peer,
+                    state: Circuit::Waiting,
+                })
+                .collect(),
             errors: Vec::new(),
             path: None,
             awaiting_handshake: None,
@@ -168,8 +182,14 @@ impl Dialer {
             && known.state == Circuit::Waiting
         {
             known.state = Circuit::Failed;
-            self.errors.push(format!("relay {relay} is unreachable: {reason}"));
-            self.actions.push_back(Action::Tell(Event::RelayUnreachable { t, relay, reason: reason.to_owned() }));
+            self.errors
+                .push(format!("relay {relay} is unreachable: {reason}"));
+            self.actions
+                .push_back(Action::Tell(Event::RelayUnreachable {
+                    t,
+                    relay,
+                    reason: reason.to_owned(),
+                }));
         }
     }
 
@@ -208,13 +228,28 @@ impl Dialer {
                 }
             }
         }
-        self.actions.push_back(Action::Tell(Event::Connected { t, peer: self.request.peer, path }));
+        self.actions.push_back(Action::Tell(Event::Connected {
+            t,
+            peer: self.request.peer,
+            path,
+        }));
         self.path = Some(best);
     }
 
     /// A connection to the peer was closed; `best` is the path that is left.
-    pub fn handle_disconnected(&mut self, kind: PathKind, reason: String, best: Option<Path>, now: Instant) {
-        self.actions.push_back(Action::Tell(Event::Disconnected { t: now - self.started, peer: self.request.peer, kind, reason }));
+    pub fn handle_disconnected(
+        &mut self,
+        kind: PathKind,
+        reason: String,
+        best: Option<Path>,
+        now: Instant,
+    ) {
+        self.actions.push_back(Action::Tell(Event::Disconnected {
+            t: now - self.started,
+            peer: self.request.peer,
+            kind,
+            reason,
+        }));
         self.path = best;
         if self.path.is_none() && !self.finished {
             // Nothing is left: begin again with what there is.
@@ -260,7 +295,11 @@ impl Dialer {
             self.pinged += 1;
             self.deadline = now + self.request.timeout;
             if self.pinged <= self.request.pings {
-                self.actions.push_back(Action::Tell(Event::Ping { seq: self.pinged, rtt, kind }));
+                self.actions.push_back(Action::Tell(Event::Ping {
+                    seq: self.pinged,
+                    rtt,
+                    kind,
+                }));
             }
         }
     }
@@ -270,20 +309,26 @@ impl Dialer {
         match (&self.path, self.request.until) {
             (None, _) => false,
             (Some(_), Until::Connected) => true,
-            (Some(path), Until::Direct) => path.kind == PathKind::Direct || self.settled.is_some() || !self.punches,
+            (Some(path), Until::Direct) => {
+                path.kind == PathKind::Direct || self.settled.is_some() || !self.punches
+            }
         }
     }
 
     fn dial_direct(&mut self) {
         if !self.request.addrs.is_empty() {
             self.direct_dials += 1;
-            self.actions.push_back(Action::DialDirect(self.request.addrs.clone()));
+            self.actions
+                .push_back(Action::DialDirect(self.request.addrs.clone()));
         }
     }
 
     /// Draws the consequences of what is known at `now`.
     fn advance(&mut self, now: Instant) {
-        if self.awaiting_handshake.is_some_and(|since| since + HANDSHAKE_WAIT <= now) {
+        if self
+            .awaiting_handshake
+            .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
+        {
             self.awaiting_handshake = None;
             self.settled = Some("remote_unsupported".to_owned());
         }
@@ -292,7 +337,10 @@ impl Dialer {
         }
         let exhausted = self.path.is_none()
             && self.direct_dials == 0
-            && self.relays.iter().all(|relay| matches!(relay.state, Circuit::Failed | Circuit::Made));
+            && self
+                .relays
+                .iter()
+                .all(|relay| matches!(relay.state, Circuit::Failed | Circuit::Made));
         if exhausted || now >= self.deadline {
             self.finish(now);
         }
@@ -327,7 +375,11 @@ impl Dialer {
     }
 
     fn unreachable_reason(&self) -> String {
-        let waiting = self.relays.iter().filter(|relay| matches!(relay.state, Circuit::Waiting | Circuit::Dialing)).count();
+        let waiting = self
+            .relays
+            .iter()
+            .filter(|relay| matches!(relay.state, Circuit::Waiting | Circuit::Dialing))
+            .count();
         let mut reasons = self.errors.clone();
         reasons.dedup();
         if waiting > 0 || self.direct_dials > 0 {
@@ -336,7 +388,13 @@ impl Dialer {
                 (n, 0) => format!("{n} relay(s)"),
                 (n, _) => format!("{n} relay(s) and the peer's addresses"),
             };
-            reasons.push(format!("timeout: no answer from {what} within {} s", self.request.timeout.as_secs_f64()));
+            reasons.push(format!(
+                "timeout: no answer from {what} within {} s",
+                self.request.timeout.as_secs_f64()
+            ));
+        }
+        if reasons.is_empty() {
+            return "no relay and no address of it is known: give --relay or --addr".to_owned();
         }
         reasons.join("; ")
     }
@@ -349,11 +407,22 @@ mod tests {
     use crate::peers::{Hop, How};
 
     fn path(kind: PathKind, relay: Option<PeerId>) -> Path {
-        Path { kind, relay, how: How::Dialed, hops: vec![Hop::default()] }
+        Path {
+            kind,
+            relay,
+            how: How::Dialed,
+            hops: vec![Hop::default()],
+        }
     }
 
     fn request(until: Until, pings: u32) -> Request {
-        Request { peer: PeerId::random(), addrs: Vec::new(), until, timeout: Duration::from_secs(30), pings }
+        Request {
+            peer: PeerId::random(),
+            addrs: Vec::new(),
+            until,
+            timeout: Duration::from_secs(30),
+            pings,
+        }
     }
 
     fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
@@ -371,7 +440,10 @@ mod tests {
     fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
-        assert!(matches!(drain(&mut dialer, now)[..], [Action::Tell(Event::Dialing { .. })]));
+        assert!(matches!(
+            drain(&mut dialer, now)[..],
+            [Action::Tell(Event::Dialing { .. })]
+        ));
         dialer.handle_relay_ready(relay);
         assert_eq!(drain(&mut dialer, now), [Action::DialCircuit(relay)]);
         dialer.handle_relay_ready(relay);
@@ -381,7 +453,10 @@ mod tests {
         dialer.handle_connected(relayed.clone(), relayed.clone(), now);
         dialer.handle_ping(Duration::from_millis(9), relayed, now);
         let told = drain(&mut dialer, now);
-        assert!(matches!(told[..], [Action::Tell(Event::Connected { .. })]), "a ping on the relayed path is not the end: {told:?}");
+        assert!(
+            matches!(told[..], [Action::Tell(Event::Connected { .. })]),
+            "a ping on the relayed path is not the end: {told:?}"
+        );
 
         let later = now + Duration::from_millis(151);
         let direct = path(PathKind::Direct, None);
@@ -390,7 +465,10 @@ mod tests {
         dialer.handle_ping(Duration::from_millis(5), direct, later);
         let told = drain(&mut dialer, later);
         let outcome = result(&told).unwrap();
-        assert_eq!((outcome.outcome, outcome.time_to_direct), (Reached::Direct, Some(Duration::from_millis(151))));
+        assert_eq!(
+            (outcome.outcome, outcome.time_to_direct),
+            (Reached::Direct, Some(Duration::from_millis(151)))
+        );
         assert_eq!(outcome.reason, None);
         assert!(dialer.is_finished());
     }
@@ -403,10 +481,17 @@ mod tests {
         dialer.handle_relay_ready(relay);
         dialer.handle_connected(relayed.clone(), relayed, now);
         dialer.handle_gave_up("symmetric_both".to_owned());
-        dialer.handle_ping(Duration::from_millis(9), path(PathKind::Relayed, Some(relay)), now);
+        dialer.handle_ping(
+            Duration::from_millis(9),
+            path(PathKind::Relayed, Some(relay)),
+            now,
+        );
         let told = drain(&mut dialer, now);
         let outcome = result(&told).unwrap();
-        assert_eq!((outcome.outcome, outcome.reason.as_deref()), (Reached::Relayed, Some("symmetric_both")));
+        assert_eq!(
+            (outcome.outcome, outcome.reason.as_deref()),
+            (Reached::Relayed, Some("symmetric_both"))
+        );
     }
 
     #[test]
@@ -419,9 +504,16 @@ mod tests {
         let at = dialer.next_deadline().unwrap();
         assert_eq!(at - now, HANDSHAKE_WAIT);
         assert!(result(&drain(&mut dialer, at)).is_none());
-        dialer.handle_ping(Duration::from_millis(9), path(PathKind::Relayed, Some(relay)), at);
+        dialer.handle_ping(
+            Duration::from_millis(9),
+            path(PathKind::Relayed, Some(relay)),
+            at,
+        );
         let told = drain(&mut dialer, at);
-        assert_eq!(result(&told).unwrap().reason.as_deref(), Some("remote_unsupported"));
+        assert_eq!(
+            result(&told).unwrap().reason.as_deref(),
+            Some("remote_unsupported")
+        );
     }
 
     #[test]
@@ -433,7 +525,10 @@ mod tests {
         drain(&mut dialer, now);
         dialer.handle_direct_failed("198.51.100.7:443 refused".to_owned());
         dialer.handle_relay_unreachable(a, Duration::ZERO, "no route");
-        assert!(result(&drain(&mut dialer, now)).is_none(), "the other relay may still answer");
+        assert!(
+            result(&drain(&mut dialer, now)).is_none(),
+            "the other relay may still answer"
+        );
         dialer.handle_relay_ready(b);
         drain(&mut dialer, now);
         dialer.handle_circuit_failed(b, "no reservation".to_owned());
@@ -455,7 +550,10 @@ mod tests {
         dialer.handle_ping(Duration::from_millis(9), relayed, now);
         let told = drain(&mut dialer, now);
         let outcome = result(&told).unwrap();
-        assert_eq!((outcome.outcome, &outcome.reason), (Reached::Relayed, &None));
+        assert_eq!(
+            (outcome.outcome, &outcome.reason),
+            (Reached::Relayed, &None)
+        );
     }
 
     #[test]

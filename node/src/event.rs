@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::peers::{Path, PathKind};
 
@@ -146,7 +146,7 @@ pub struct Outcome {
 }
 
 /// What a dial reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reached {
     /// The peer, directly.

@@ -23,7 +23,10 @@ impl Interfaces {
         let watcher = IfWatcher::new()
             .inspect_err(|error| tracing::warn!(%error, "cannot watch the network interfaces; their addresses are not offered for punches"))
             .ok();
-        Self { watcher, addresses: BTreeSet::new() }
+        Self {
+            watcher,
+            addresses: BTreeSet::new(),
+        }
     }
 
     /// Waits until the set of addresses changes.
@@ -32,7 +35,9 @@ impl Interfaces {
     ///
     /// Those of the netlink socket; the watch goes on.
     pub(crate) async fn changed(&mut self) -> io::Result<()> {
-        let Some(watcher) = &mut self.watcher else { return std::future::pending().await };
+        let Some(watcher) = &mut self.watcher else {
+            return std::future::pending().await;
+        };
         loop {
             match watcher.select_next_some().await? {
                 IfEvent::Up(net) if self.addresses.insert(net.addr()) => return Ok(()),
@@ -45,12 +50,16 @@ impl Interfaces {
     /// Each address at the punch port of its family, for each transport.
     pub(crate) fn at(&self, ports: &BTreeMap<(Kind, Family), u16>) -> Vec<Multiaddr> {
         let sockets = self.addresses.iter().flat_map(|ip| {
-            let of_family = ports.iter().filter(|((_, family), _)| *family == Family::from(*ip));
+            let of_family = ports
+                .iter()
+                .filter(|((_, family), _)| *family == Family::from(*ip));
             of_family.map(|((kind, _), port)| (*ip, *kind, *port))
         });
         sockets
             .map(|(ip, kind, port)| match kind {
-                Kind::Quic => Multiaddr::from(ip).with(Protocol::Udp(port)).with(Protocol::QuicV1),
+                Kind::Quic => Multiaddr::from(ip)
+                    .with(Protocol::Udp(port))
+                    .with(Protocol::QuicV1),
                 Kind::Tcp => Multiaddr::from(ip).with(Protocol::Tcp(port)),
             })
             .collect()

@@ -50,13 +50,21 @@ struct Name<T>(Option<T>);
 impl Metrics {
     /// Registers the metrics.
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register("p2pnode_peers", "Connected peers by the path in use: first hop's transport and IP family", self.peers.clone());
+        registry.register(
+            "p2pnode_peers",
+            "Connected peers by the path in use: first hop's transport and IP family",
+            self.peers.clone(),
+        );
         registry.register(
             "p2pnode_reservations",
             "Whether a reservation is held, by the relay's place in the configuration, from 0",
             self.reservations.clone(),
         );
-        registry.register("p2pnode_port_pool", "Ports of the range by state", self.port_pool.clone());
+        registry.register(
+            "p2pnode_port_pool",
+            "Ports of the range by state",
+            self.port_pool.clone(),
+        );
         registry.register(
             "p2pnode_dials_out_of_range",
             "Dials that left from a port outside the range: always 0",
@@ -64,10 +72,17 @@ impl Metrics {
         );
     }
 
-    pub(crate) fn set(&self, peers: &PeerTable, relays: &RelayKeeper, sockets: &p2pnode_transports::Handle) {
+    pub(crate) fn set(
+        &self,
+        peers: &PeerTable,
+        relays: &RelayKeeper,
+        sockets: &p2pnode_transports::Handle,
+    ) {
         let mut counts: HashMap<PathLabels, i64> = HashMap::new();
         for peer in peers.peers() {
-            let Some(path) = peers.best(peer).and_then(|id| peers.path(id)) else { continue };
+            let Some(path) = peers.best(peer).and_then(|id| peers.path(id)) else {
+                continue;
+            };
             let hop = path.hops.first();
             let labels = PathLabels {
                 path: Name(Some(path.kind)),
@@ -81,13 +96,25 @@ impl Metrics {
             self.peers.get_or_create(&labels).set(count);
         }
         for (place, relay) in relays.relays().enumerate() {
-            let labels = RelayLabels { relay: u64::try_from(place).unwrap_or(u64::MAX) };
-            self.reservations.get_or_create(&labels).set(i64::from(relays.holds(&relay)));
+            let labels = RelayLabels {
+                relay: u64::try_from(place).unwrap_or(u64::MAX),
+            };
+            self.reservations
+                .get_or_create(&labels)
+                .set(i64::from(relays.holds(&relay)));
         }
         let pool = sockets.pool_counts();
-        for (state, count) in [("free", pool.free), ("in_use", pool.in_use), ("cooling", pool.cooling)] {
-            let labels = PoolLabels { state: state.to_owned() };
-            self.port_pool.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        for (state, count) in [
+            ("free", pool.free),
+            ("in_use", pool.in_use),
+            ("cooling", pool.cooling),
+        ] {
+            let labels = PoolLabels {
+                state: state.to_owned(),
+            };
+            self.port_pool
+                .get_or_create(&labels)
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

@@ -10,15 +10,8 @@ use p2pnode_bin_shared::admin::Readiness;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    config::Config,
-    event::Event,
-    event_loop::EventLoop,
-    handle::Handle,
-    metrics::Metrics,
-    observers::Observers,
-    peers::PeerTable,
-    relays::RelayKeeper,
-    swarm,
+    config::Config, event::Event, event_loop::EventLoop, handle::Handle, metrics::Metrics,
+    observers::Observers, peers::PeerTable, relays::RelayKeeper, swarm,
 };
 
 /// A node that runs as a task of its own.
@@ -50,13 +43,29 @@ pub(crate) fn start(
 ) -> anyhow::Result<Node> {
     let started = Instant::now();
     let (swarm, sockets) = swarm::build(keypair, config, manner.ping_interval)?;
-    let ports: Vec<String> = sockets.punch_ports().iter().map(|((kind, family), port)| format!("{kind}/{family} {port}")).collect();
+    let ports: Vec<String> = sockets
+        .punch_ports()
+        .iter()
+        .map(|((kind, family), port)| format!("{kind}/{family} {port}"))
+        .collect();
     tracing::info!(peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
-    let (handle, commands) = Handle::channel();
+    let (handle, commands) = Handle::channel(*swarm.local_peer_id());
     let (observers, events) = Observers::new(metrics, readiness, !config.listen.is_empty());
     let peers = PeerTable::new(config.dial.family);
     let relays = RelayKeeper::new(&config.relays, manner.reservations, started);
-    let event_loop = EventLoop::new(swarm, sockets, peers, relays, config.punch.enabled, observers, started);
+    let event_loop = EventLoop::new(
+        swarm,
+        sockets,
+        peers,
+        relays,
+        config.punch.enabled,
+        observers,
+        started,
+    );
     let task = tokio::spawn(event_loop.run(commands, shutdown));
-    Ok(Node { handle, events, task })
+    Ok(Node {
+        handle,
+        events,
+        task,
+    })
 }

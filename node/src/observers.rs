@@ -24,9 +24,23 @@ pub(crate) struct Observers {
 
 impl Observers {
     /// Observers, and the events as they come.
-    pub(crate) fn new(metrics: Metrics, readiness: Readiness, listens: bool) -> (Self, mpsc::Receiver<Event>) {
+    pub(crate) fn new(
+        metrics: Metrics,
+        readiness: Readiness,
+        listens: bool,
+    ) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS);
-        (Self { events, metrics, readiness, listens, changed: true, dropped: 0 }, receiver)
+        (
+            Self {
+                events,
+                metrics,
+                readiness,
+                listens,
+                changed: true,
+                dropped: 0,
+            },
+            receiver,
+        )
     }
 
     /// Tells an event. The event loop never waits: what a slow reader cannot take is dropped and counted.
@@ -34,7 +48,10 @@ impl Observers {
         self.changed = true;
         match self.events.try_send(event) {
             Ok(()) if self.dropped > 0 => {
-                tracing::warn!(dropped = self.dropped, "events were dropped: the reader of stdout was too slow");
+                tracing::warn!(
+                    dropped = self.dropped,
+                    "events were dropped: the reader of stdout was too slow"
+                );
                 self.dropped = 0;
             }
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
@@ -48,7 +65,12 @@ impl Observers {
     }
 
     /// Sets the gauges, if something happened since they were last set.
-    pub(crate) fn gauges(&mut self, peers: &PeerTable, relays: &RelayKeeper, sockets: &p2pnode_transports::Handle) {
+    pub(crate) fn gauges(
+        &mut self,
+        peers: &PeerTable,
+        relays: &RelayKeeper,
+        sockets: &p2pnode_transports::Handle,
+    ) {
         if std::mem::take(&mut self.changed) {
             self.metrics.set(peers, relays, sockets);
             readiness::update(&self.readiness, sockets, relays, self.listens);

@@ -13,7 +13,12 @@ pub(crate) fn new() -> Readiness {
 }
 
 /// Tells `readiness` what is there now. A node that listens publicly is reachable without a reservation.
-pub(crate) fn update(readiness: &Readiness, sockets: &p2pnode_transports::Handle, relays: &RelayKeeper, listens: bool) {
+pub(crate) fn update(
+    readiness: &Readiness,
+    sockets: &p2pnode_transports::Handle,
+    relays: &RelayKeeper,
+    listens: bool,
+) {
     match sockets.exhausted() {
         Some(exhausted) => readiness.missing(SOCKETS, exhausted.to_string()),
         None if sockets.punch_ports().is_empty() => readiness.missing(SOCKETS, "none is bound"),
@@ -23,8 +28,14 @@ pub(crate) fn update(readiness: &Readiness, sockets: &p2pnode_transports::Handle
     if listens || relays.held() > 0 {
         readiness.present(RESERVATION);
     } else if relay_count == 0 {
-        readiness.missing(RESERVATION, "no relay is configured and nothing is listened on: give --relay or --listen");
+        readiness.missing(
+            RESERVATION,
+            "no relay is configured and nothing is listened on: give --relay or --listen",
+        );
     } else {
-        readiness.missing(RESERVATION, format!("held on none of {relay_count} relay(s)"));
+        readiness.missing(
+            RESERVATION,
+            format!("held on none of {relay_count} relay(s)"),
+        );
     }
 }

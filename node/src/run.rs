@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     config::Config,
+    control,
     event::Event,
     metrics::Metrics,
     node::{self, Manner},
@@ -34,18 +35,39 @@ pub async fn run(
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let readiness = readiness::new();
-    let health = Health { readiness: readiness.clone(), metrics: Arc::new(registry) };
+    let health = Health {
+        readiness: readiness.clone(),
+        metrics: Arc::new(registry),
+    };
     let admin = admin::Server::start(config.admin, health).await?;
-    let manner = Manner { reservations: config.reservations, ping_interval: PING_INTERVAL };
+    let manner = Manner {
+        reservations: config.reservations,
+        ping_interval: PING_INTERVAL,
+    };
     let mut node = node::start(keypair, config, &manner, metrics, readiness, shutdown)?;
-    printer.print(&Event::Started { peer_id: keypair.public().to_peer_id(), port_range: config.dial.port_range }).context("cannot write to stdout")?;
+    // A node without its control socket still serves its peers, as where several run on one host with the defaults.
+    let control = control::Server::start(&config.control, node.handle.clone())
+        .await
+        .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
+        .ok();
+    printer
+        .print(&Event::Started {
+            peer_id: keypair.public().to_peer_id(),
+            port_range: config.dial.port_range,
+        })
+        .context("cannot write to stdout")?;
     while let Some(event) = node.events.recv().await {
         // A node serves peers, not its stdout: if that is closed it goes on.
         if printer.print(&event).is_err() {
             break;
         }
     }
-    node.task.await.context("the event loop panicked; please report this with the log")?;
+    node.task
+        .await
+        .context("the event loop panicked; please report this with the log")?;
+    if let Some(control) = control {
+        control.stop().await;
+    }
     admin.stop().await;
     Ok(())
 }

@@ -18,8 +18,16 @@ pub(crate) fn build(
 ) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle)> {
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
-    let mut punch = punch::Behaviour::new(local, punch::Settings::new(&config.punch, &config.dial), parts.sockets.clone());
-    let relays: Vec<Multiaddr> = config.relays.iter().map(|relay| relay.addr.clone().with(Protocol::P2p(relay.peer))).collect();
+    let mut punch = punch::Behaviour::new(
+        local,
+        punch::Settings::new(&config.punch, &config.dial),
+        parts.sockets.clone(),
+    );
+    let relays: Vec<Multiaddr> = config
+        .relays
+        .iter()
+        .map(|relay| relay.addr.clone().with(Protocol::P2p(relay.peer)))
+        .collect();
     punch.set_relays(&relays);
     // Who may connect: the relays are part of the configuration and need no second mention.
     let mut allowed = config.access.clone();
@@ -30,7 +38,9 @@ pub(crate) fn build(
     let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
     let mut swarm = Swarm::new(parts.transport, behaviour, local, settings);
     for address in &config.listen {
-        swarm.listen_on(address.clone()).map_err(|error| listen_error(address, error))?;
+        swarm
+            .listen_on(address.clone())
+            .map_err(|error| listen_error(address, error))?;
     }
     Ok((swarm, parts.sockets))
 }
@@ -39,13 +49,17 @@ pub(crate) fn build(
 fn listen_error(address: &Multiaddr, error: TransportError<io::Error>) -> anyhow::Error {
     match error {
         TransportError::MultiaddrNotSupported(_) => {
-            anyhow::anyhow!("cannot listen on {address}: give /ip4 or /ip6 with /udp/PORT/quic-v1 or /tcp/PORT")
+            anyhow::anyhow!(
+                "cannot listen on {address}: give /ip4 or /ip6 with /udp/PORT/quic-v1 or /tcp/PORT"
+            )
         }
         TransportError::Other(error) => {
             let reason = dial_error::innermost(&error);
             let remedy = match dial_error::io_kind(&error) {
                 Some(io::ErrorKind::AddrInUse) => "stop the other process or choose another port",
-                Some(io::ErrorKind::PermissionDenied) => "ports below 1024 need CAP_NET_BIND_SERVICE: grant it or choose a higher port",
+                Some(io::ErrorKind::PermissionDenied) => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE: grant it or choose a higher port"
+                }
                 Some(io::ErrorKind::AddrNotAvailable) => "this host has no such address",
                 _ => "see the reason",
             };

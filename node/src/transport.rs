@@ -20,9 +20,14 @@ pub(crate) struct Parts {
 
 /// Opens the punch sockets and puts the circuit transport beside them.
 pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Parts> {
-    let settings =
-        p2pnode_transports::Config { range: dial.port_range, quic: dial.quic, tcp: dial.tcp, family: dial.family };
-    let (range, sockets) = p2pnode_transports::build(keypair, settings).context("cannot set up the transports")?;
+    let settings = p2pnode_transports::Config {
+        range: dial.port_range,
+        quic: dial.quic,
+        tcp: dial.tcp,
+        family: dial.family,
+    };
+    let (range, sockets) =
+        p2pnode_transports::build(keypair, settings).context("cannot set up the transports")?;
     let (circuits, relay_client) = relay::client::new(keypair.public().to_peer_id());
     let circuits = circuits
         // Lazy negotiation saves a round trip through the relay.
@@ -33,8 +38,14 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
     let transport = circuits
         .or_transport(range)
         .map(|either, _| match either {
-            futures::future::Either::Left(output) | futures::future::Either::Right(output) => output,
+            futures::future::Either::Left(output) | futures::future::Either::Right(output) => {
+                output
+            }
         })
         .boxed();
-    Ok(Parts { transport, sockets, relay_client })
+    Ok(Parts {
+        transport,
+        sockets,
+        relay_client,
+    })
 }

@@ -47,13 +47,7 @@ impl Target {
             }
         }
         let Some(peer) = id else {
-            let problem = format!(
-                "{} is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints \
-                 it on that host{}",
-                quote(peer),
-                names(config)
-            );
-            reader.argument("PEER", problem);
+            reader.argument("PEER", unknown(config, peer));
             return None;
         };
         endpoints.extend(
@@ -89,6 +83,28 @@ pub fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
         )));
     }
     Ok(())
+}
+
+impl Config {
+    /// The peer that `peer`, a peer id or a name of `peers:`, means.
+    ///
+    /// # Errors
+    /// [`Usage`] if it is neither.
+    pub fn peer(&self, peer: &str) -> Result<PeerId, Usage> {
+        let known = self.peers.get(peer).map(|known| known.id);
+        known
+            .or_else(|| addr::peer_id(peer).ok())
+            .ok_or_else(|| Usage(format!("PEER: {}", unknown(self, peer))))
+    }
+}
+
+fn unknown(config: &Config, peer: &str) -> String {
+    format!(
+        "{} is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints it on \
+         that host{}",
+        quote(peer),
+        names(config)
+    )
 }
 
 fn names(config: &Config) -> String {

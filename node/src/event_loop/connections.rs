@@ -24,15 +24,36 @@ use crate::{
 impl EventLoop {
     pub(super) fn on_connection_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
                 self.on_established(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
-                let reason = cause.map_or_else(|| "closed".to_owned(), |cause| dial_error::innermost(&cause));
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                ..
+            } => {
+                let reason = cause.map_or_else(
+                    || "closed".to_owned(),
+                    |cause| dial_error::innermost(&cause),
+                );
                 self.on_closed(peer_id, connection_id, reason);
             }
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => self.on_dial_error(connection_id, &error),
-            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => self.on_dial_error(connection_id, &error),
+            SwarmEvent::IncomingConnectionError {
+                send_back_addr,
+                error,
+                ..
+            } => {
                 tracing::debug!(from = %send_back_addr, error = %dial_error::innermost(&error), "an inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
@@ -41,8 +62,15 @@ impl EventLoop {
                     self.observers.tell(Event::Listening { address });
                 }
             }
-            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
-                let reason = reason.map_or_else(|error| dial_error::innermost(&error), |()| "the connection to the relay closed".to_owned());
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason,
+                ..
+            } => {
+                let reason = reason.map_or_else(
+                    |error| dial_error::innermost(&error),
+                    |()| "the connection to the relay closed".to_owned(),
+                );
                 self.on_listener_closed(listener_id, &reason);
             }
             SwarmEvent::ListenerError { error, .. } => {
@@ -70,7 +98,9 @@ impl EventLoop {
         if purpose.is_none() && endpoint.is_dialer() && !endpoint.is_relayed() {
             self.peers.punched(id);
         }
-        let Some(path) = self.peers.path(id) else { return };
+        let Some(path) = self.peers.path(id) else {
+            return;
+        };
         tracing::info!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
         if path.kind == PathKind::Direct && path.how != How::Accepted && !self.in_range(&path) {
             tracing::error!(%peer, path = %path, range = %self.sockets.range(), "a dial left from outside the range; please report this");
@@ -82,7 +112,11 @@ impl EventLoop {
                 dialer.handle_connected(path.clone(), best.clone(), now);
             }
         }
-        self.observers.tell(Event::Connected { t: self.t(), peer, path });
+        self.observers.tell(Event::Connected {
+            t: self.t(),
+            peer,
+            path,
+        });
     }
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId, reason: String) {
@@ -92,14 +126,24 @@ impl EventLoop {
         if let Some(relay) = self.relays.handle_closed(id, now, jitter()) {
             tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
         }
-        let Some(connection) = self.peers.closed(id) else { return };
+        let Some(connection) = self.peers.closed(id) else {
+            return;
+        };
         let kind = connection.path.kind;
         tracing::info!(%peer, connection = %id, %kind, %reason, "disconnected");
         let best = self.best_path(&peer);
+        if best.is_none() {
+            self.next_punches.remove(&peer);
+        }
         for dialer in self.dials_of(peer) {
             dialer.handle_disconnected(kind, reason.clone(), best.clone(), now);
         }
-        self.observers.tell(Event::Disconnected { t: self.t(), peer, kind, reason });
+        self.observers.tell(Event::Disconnected {
+            t: self.t(),
+            peer,
+            kind,
+            reason,
+        });
     }
 
     pub(super) fn on_dial_error(&mut self, id: ConnectionId, error: &DialError) {
@@ -108,10 +152,18 @@ impl EventLoop {
         let t = self.t();
         match self.purposes.remove(&id) {
             Some(Purpose::Leg) => {
-                let Some((relay, failures)) = self.relays.handle_dial_failed(id, Instant::now(), jitter()) else { return };
+                let Some((relay, failures)) =
+                    self.relays.handle_dial_failed(id, Instant::now(), jitter())
+                else {
+                    return;
+                };
                 if failures == 1 {
                     tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
-                    self.observers.tell(Event::RelayUnreachable { t, relay: relay.peer, reason: reason.clone() });
+                    self.observers.tell(Event::RelayUnreachable {
+                        t,
+                        relay: relay.peer,
+                        reason: reason.clone(),
+                    });
                 } else {
                     tracing::debug!(relay = %relay.peer, address = %relay.addr, %reason, failures, "cannot reach a relay");
                 }
@@ -137,10 +189,19 @@ impl EventLoop {
     }
 
     fn on_listener_closed(&mut self, listener: ListenerId, reason: &str) {
-        let Some(lost) = self.relays.handle_listener_closed(listener, Instant::now(), jitter()) else { return };
+        let Some(lost) = self
+            .relays
+            .handle_listener_closed(listener, Instant::now(), jitter())
+        else {
+            return;
+        };
         if lost.was_held {
             tracing::warn!(relay = %lost.relay, %reason, "lost the reservation; asking for it again");
-            self.observers.tell(Event::ReservationLost { t: self.t(), relay: lost.relay, reason: reason.to_owned() });
+            self.observers.tell(Event::ReservationLost {
+                t: self.t(),
+                relay: lost.relay,
+                reason: reason.to_owned(),
+            });
         } else {
             tracing::warn!(relay = %lost.relay, %reason, "the relay gave no reservation; asking again later");
         }
@@ -150,22 +211,35 @@ impl EventLoop {
     fn sockets_of(&self, endpoint: &ConnectedPoint) -> Option<Sockets> {
         let sockets = match endpoint {
             ConnectedPoint::Dialer { address, .. } => self.sockets.sockets(address)?,
-            ConnectedPoint::Listener { local_addr, send_back_addr } => {
+            ConnectedPoint::Listener {
+                local_addr,
+                send_back_addr,
+            } => {
                 let (kind, local) = socket_address(local_addr)?;
                 let (_, remote) = socket_address(send_back_addr)?;
-                Sockets { kind, local, remote }
+                Sockets {
+                    kind,
+                    local,
+                    remote,
+                }
             }
         };
         // A socket bound to the wildcard address knows its own address only by the route to the other side.
         if sockets.local.ip().is_unspecified() {
             let ip = self.sockets.source_ip(sockets.remote.ip())?;
-            return Some(Sockets { local: SocketAddr::new(ip, sockets.local.port()), ..sockets });
+            return Some(Sockets {
+                local: SocketAddr::new(ip, sockets.local.port()),
+                ..sockets
+            });
         }
         Some(sockets)
     }
 
     fn in_range(&self, path: &crate::peers::Path) -> bool {
-        path.hops.first().and_then(|hop| hop.local).is_none_or(|local| self.sockets.range().contains(local.port()))
+        path.hops
+            .first()
+            .and_then(|hop| hop.local)
+            .is_none_or(|local| self.sockets.range().contains(local.port()))
     }
 }
 

@@ -13,17 +13,32 @@ use crate::{
 impl EventLoop {
     pub(super) fn on_identify(&mut self, event: Event) {
         match event {
-            Event::Received { connection_id, peer_id, info } => {
+            Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            } => {
                 tracing::debug!(peer = %peer_id, connection = %connection_id, observed = %info.observed_addr, agent = %info.agent_version, "identified");
                 self.relays.handle_identified(connection_id, Instant::now());
-                let Some(connection) = self.peers.connection(connection_id) else { return };
+                let Some(connection) = self.peers.connection(connection_id) else {
+                    return;
+                };
                 // Only a relay is believed, and only about a connection that this node dialed from its punch port: such an
                 // address is the mapping of that port.
-                if !self.trusted.contains(&peer_id) || connection.path.kind != PathKind::Direct || connection.path.how != How::Dialed {
+                if !self.trusted.contains(&peer_id)
+                    || connection.path.kind != PathKind::Direct
+                    || connection.path.how != How::Dialed
+                {
                     return;
                 }
-                let Some(hop) = connection.path.hops.first() else { return };
-                let (Some(kind), Some(family), Some(local)) = (hop.transport, hop.family, hop.local) else { return };
+                let Some(hop) = connection.path.hops.first() else {
+                    return;
+                };
+                let (Some(kind), Some(family), Some(local)) =
+                    (hop.transport, hop.family, hop.local)
+                else {
+                    return;
+                };
                 if self.sockets.punch_ports().get(&(kind, family)) == Some(&local.port()) {
                     self.swarm.behaviour_mut().punch.observed(Observation {
                         addr: info.observed_addr,
@@ -34,7 +49,11 @@ impl EventLoop {
                     });
                 }
             }
-            Event::Error { peer_id, connection_id, error } => {
+            Event::Error {
+                peer_id,
+                connection_id,
+                error,
+            } => {
                 tracing::debug!(peer = %peer_id, connection = %connection_id, %error, "identify failed");
             }
             Event::Sent { .. } | Event::Pushed { .. } => {}

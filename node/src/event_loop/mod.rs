@@ -6,6 +6,7 @@ mod identify;
 mod ping;
 mod punch;
 mod relay_client;
+mod status;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -53,6 +54,8 @@ pub(crate) struct EventLoop {
     /// Pings in a row that failed, by connection.
     missed_pings: HashMap<ConnectionId, u32>,
     punches: bool,
+    /// Peers whose punch was given up for now, and when it is tried again.
+    next_punches: HashMap<PeerId, Option<Instant>>,
     interfaces: Interfaces,
     observers: Observers,
     started: Instant,
@@ -72,10 +75,7 @@ enum Purpose {
     /// The peer of a [`Dialer`], at its own addresses.
     Direct(PeerId),
     /// The peer of a [`Dialer`], through a relay.
-    Circuit {
-        peer: PeerId,
-        relay: PeerId,
-    },
+    Circuit { peer: PeerId, relay: PeerId },
 }
 
 impl EventLoop {
@@ -99,6 +99,7 @@ impl EventLoop {
             trusted,
             missed_pings: HashMap::new(),
             punches,
+            next_punches: HashMap::new(),
             interfaces: Interfaces::watch(),
             observers,
             started,
@@ -106,7 +107,11 @@ impl EventLoop {
     }
 
     /// Runs until `shutdown`, then closes every connection.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, shutdown: impl Future<Output = ()>) {
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let mut shutdown = std::pin::pin!(shutdown.fuse());
         let mut commands_open = true;
         loop {
@@ -132,7 +137,11 @@ impl EventLoop {
         while let Some(action) = self.relays.poll(now) {
             self.on_relay_action(action);
         }
-        let ready: Vec<PeerId> = self.relays.relays().filter(|relay| self.relays.is_ready(relay)).collect();
+        let ready: Vec<PeerId> = self
+            .relays
+            .relays()
+            .filter(|relay| self.relays.is_ready(relay))
+            .collect();
         for index in 0..self.dials.len() {
             for relay in &ready {
                 self.dials[index].dialer.handle_relay_ready(*relay);
@@ -141,12 +150,17 @@ impl EventLoop {
                 self.on_dialer_action(index, action);
             }
         }
-        self.dials.retain(|dial| !dial.dialer.is_finished() && !dial.reports.is_closed());
-        self.observers.gauges(&self.peers, &self.relays, &self.sockets);
+        self.dials
+            .retain(|dial| !dial.dialer.is_finished() && !dial.reports.is_closed());
+        self.observers
+            .gauges(&self.peers, &self.relays, &self.sockets);
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let dials = self.dials.iter().filter_map(|dial| dial.dialer.next_deadline());
+        let dials = self
+            .dials
+            .iter()
+            .filter_map(|dial| dial.dialer.next_deadline());
         dials.chain(self.relays.deadline()).min()
     }
 
@@ -161,6 +175,9 @@ impl EventLoop {
                 }
                 self.dials.push(Dial { dialer, reports });
             }
+            // Whoever asked may be gone: then nobody misses the answer.
+            Command::Status(answer) => drop(answer.send(self.status())),
+            Command::Why { peer, answer } => drop(answer.send(self.why(&peer))),
         }
     }
 
@@ -170,23 +187,33 @@ impl EventLoop {
                 let addresses = self.interfaces.at(&self.sockets.punch_ports());
                 self.swarm.behaviour_mut().punch.set_interfaces(&addresses);
             }
-            Err(error) => tracing::warn!(%error, "the watch of the network interfaces reported an error"),
+            Err(error) => {
+                tracing::warn!(%error, "the watch of the network interfaces reported an error")
+            }
         }
     }
 
     fn on_relay_action(&mut self, action: relays::Action) {
         match action {
             relays::Action::Dial { leg, relay } => {
-                let opts = DialOpts::peer_id(relay.peer).addresses(vec![relay.addr]).condition(PeerCondition::Always).build();
+                let opts = DialOpts::peer_id(relay.peer)
+                    .addresses(vec![relay.addr])
+                    .condition(PeerCondition::Always)
+                    .build();
                 self.relays.dialing(leg, opts.connection_id());
                 self.dial(opts, Purpose::Leg);
             }
             relays::Action::Reserve { relay } => {
-                let circuit = relay.addr.with(Protocol::P2p(relay.peer)).with(Protocol::P2pCircuit);
+                let circuit = relay
+                    .addr
+                    .with(Protocol::P2p(relay.peer))
+                    .with(Protocol::P2pCircuit);
                 match self.swarm.listen_on(circuit) {
                     Ok(listener) => self.relays.requested(&relay.peer, listener),
                     // The address was parsed as a relay's before it came here, so the circuit transport takes it.
-                    Err(error) => tracing::error!(relay = %relay.peer, %error, "cannot ask for a reservation"),
+                    Err(error) => {
+                        tracing::error!(relay = %relay.peer, %error, "cannot ask for a reservation")
+                    }
                 }
             }
         }
@@ -196,13 +223,21 @@ impl EventLoop {
         let peer = self.dials[index].dialer.peer();
         match action {
             dialer::Action::DialDirect(addresses) => {
-                let opts = DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::Always).build();
+                let opts = DialOpts::peer_id(peer)
+                    .addresses(addresses)
+                    .condition(PeerCondition::Always)
+                    .build();
                 self.dial(opts, Purpose::Direct(peer));
             }
             dialer::Action::DialCircuit(relay) => {
-                let Some(address) = self.relays.address(&relay) else { return };
+                let Some(address) = self.relays.address(&relay) else {
+                    return;
+                };
                 let circuit = circuit_address(address.clone(), relay, peer);
-                let opts = DialOpts::peer_id(peer).addresses(vec![circuit]).condition(PeerCondition::Always).build();
+                let opts = DialOpts::peer_id(peer)
+                    .addresses(vec![circuit])
+                    .condition(PeerCondition::Always)
+                    .build();
                 self.dial(opts, Purpose::Circuit { peer, relay });
             }
             dialer::Action::Tell(event) => {
@@ -226,7 +261,9 @@ impl EventLoop {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
-            SwarmEvent::Behaviour(BehaviourEvent::RelayClient(event)) => self.on_relay_client(event),
+            SwarmEvent::Behaviour(BehaviourEvent::RelayClient(event)) => {
+                self.on_relay_client(event)
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Punch(event)) => self.on_punch(event),
             other => self.on_connection_event(other),
         }
@@ -234,7 +271,10 @@ impl EventLoop {
 
     /// The dials of a peer.
     fn dials_of(&mut self, peer: PeerId) -> impl Iterator<Item = &mut Dialer> {
-        self.dials.iter_mut().map(|dial| &mut dial.dialer).filter(move |dialer| dialer.peer() == peer)
+        self.dials
+            .iter_mut()
+            .map(|dial| &mut dial.dialer)
+            .filter(move |dialer| dialer.peer() == peer)
     }
 
     fn best_path(&self, peer: &PeerId) -> Option<crate::peers::Path> {
@@ -265,7 +305,10 @@ impl EventLoop {
 }
 
 fn circuit_address(relay_address: Multiaddr, relay: PeerId, peer: PeerId) -> Multiaddr {
-    relay_address.with(Protocol::P2p(relay)).with(Protocol::P2pCircuit).with(Protocol::P2p(peer))
+    relay_address
+        .with(Protocol::P2p(relay))
+        .with(Protocol::P2pCircuit)
+        .with(Protocol::P2p(peer))
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -11,7 +11,11 @@ const MISSED_PINGS: u32 = 2;
 
 impl EventLoop {
     pub(super) fn on_ping(&mut self, event: Event) {
-        let Event { peer, connection, result } = event;
+        let Event {
+            peer,
+            connection,
+            result,
+        } = event;
         match result {
             Ok(rtt) => {
                 self.missed_pings.remove(&connection);

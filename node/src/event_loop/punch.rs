@@ -12,7 +12,12 @@ impl EventLoop {
     pub(super) fn on_punch(&mut self, event: Event) {
         match event {
             Event::Attempt(record) => self.on_attempt(&record),
-            Event::Direct { peer, connection_id, attempts } => {
+            Event::Direct {
+                peer,
+                connection_id,
+                attempts,
+            } => {
+                self.next_punches.remove(&peer);
                 // A direct connection that took no attempt was dialed or accepted like any other.
                 if attempts == 0 {
                     return;
@@ -25,8 +30,15 @@ impl EventLoop {
                     }
                 }
             }
-            Event::GaveUp { peer, reason, attempts, retry_in } => {
+            Event::GaveUp {
+                peer,
+                reason,
+                attempts,
+                retry_in,
+            } => {
                 tracing::info!(%peer, %reason, attempts, ?retry_in, "staying relayed for now");
+                self.next_punches
+                    .insert(peer, retry_in.map(|wait| Instant::now() + wait));
                 for dialer in self.dials_of(peer) {
                     dialer.handle_gave_up(reason.to_string());
                 }
@@ -56,7 +68,11 @@ impl EventLoop {
             attempt: record.attempt,
             role: record.role.as_str(),
             sent: record.sent.clone(),
-            received: record.received.iter().map(|candidate| candidate.addr.clone()).collect(),
+            received: record
+                .received
+                .iter()
+                .map(|candidate| candidate.addr.clone())
+                .collect(),
             outcome: record.outcome.as_str(),
             reason: reason.clone(),
         };

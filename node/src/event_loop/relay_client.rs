@@ -8,10 +8,17 @@ use crate::event;
 impl EventLoop {
     pub(super) fn on_relay_client(&mut self, event: Event) {
         match event {
-            Event::ReservationReqAccepted { relay_peer_id, renewal, .. } => {
+            Event::ReservationReqAccepted {
+                relay_peer_id,
+                renewal,
+                ..
+            } => {
                 if self.relays.handle_reserved(&relay_peer_id) {
                     tracing::info!(relay = %relay_peer_id, "holding a reservation");
-                    self.observers.tell(event::Event::Reserved { t: self.t(), relay: relay_peer_id });
+                    self.observers.tell(event::Event::Reserved {
+                        t: self.t(),
+                        relay: relay_peer_id,
+                    });
                 } else {
                     tracing::debug!(relay = %relay_peer_id, renewal, "reservation renewed");
                 }

@@ -18,13 +18,22 @@ pub fn short(peer: &PeerId) -> String {
 }
 
 /// One line of the timeline.
-pub(super) fn line(event: &Event) -> String {
+pub(crate) fn line(event: &Event) -> String {
     match event {
-        Event::Started { peer_id, port_range } => format!("{peer_id} is up; packets leave from source ports {port_range}"),
+        Event::Started {
+            peer_id,
+            port_range,
+        } => format!("{peer_id} is up; packets leave from source ports {port_range}"),
         Event::Listening { address } => format!("listening on {address}"),
         Event::Reserved { t, relay } => timed(*t, "reserved", &format!("on relay {relay}")),
-        Event::ReservationLost { t, relay, reason } => timed(*t, "lost", &format!("the reservation on relay {relay}: {reason}")),
-        Event::RelayUnreachable { t, relay, reason } => timed(*t, "no relay", &format!("{relay}: {reason}")),
+        Event::ReservationLost { t, relay, reason } => timed(
+            *t,
+            "lost",
+            &format!("the reservation on relay {relay}: {reason}"),
+        ),
+        Event::RelayUnreachable { t, relay, reason } => {
+            timed(*t, "no relay", &format!("{relay}: {reason}"))
+        }
         Event::Dialing { t, peer } => timed(*t, "dialing", &peer.to_string()),
         Event::Connected { t, peer, path } => {
             let mut text = path.to_string();
@@ -34,24 +43,48 @@ pub(super) fn line(event: &Event) -> String {
             let _ = write!(text, "  ({}, {})", path.how, short(peer));
             timed(*t, &path.kind.to_string(), &text)
         }
-        Event::Disconnected { t, peer, kind, reason } => {
-            timed(*t, "closed", &format!("the {kind} connection to {}: {reason}", short(peer)))
-        }
-        Event::Punch { t, attempt, role, sent, received, outcome, reason, .. } => {
-            let mut text =
-                format!("attempt {attempt} as {role}: sent {}, received {} -> {outcome}", count(sent.len()), count(received.len()));
+        Event::Disconnected {
+            t,
+            peer,
+            kind,
+            reason,
+        } => timed(
+            *t,
+            "closed",
+            &format!("the {kind} connection to {}: {reason}", short(peer)),
+        ),
+        Event::Punch {
+            t,
+            attempt,
+            role,
+            sent,
+            received,
+            outcome,
+            reason,
+            ..
+        } => {
+            let mut text = format!(
+                "attempt {attempt} as {role}: sent {}, received {} -> {outcome}",
+                count(sent.len()),
+                count(received.len())
+            );
             if let Some(reason) = reason {
                 let _ = write!(text, " ({reason})");
             }
             timed(*t, "punch", &text)
         }
-        Event::Ping { seq, rtt, kind } => format!("{:11}  {:9} {seq}: {:.1} ms over the {kind} path", "", "ping", to_millis(*rtt)),
+        Event::Ping { seq, rtt, kind } => format!(
+            "{:11}  {:9} {seq}: {:.1} ms over the {kind} path",
+            "",
+            "ping",
+            to_millis(*rtt)
+        ),
         Event::Result(outcome) => result(outcome),
     }
 }
 
 /// What is waited for after an event.
-pub(super) fn phase(event: &Event) -> Option<&'static str> {
+pub(crate) fn phase(event: &Event) -> Option<&'static str> {
     match event {
         Event::Dialing { .. } => Some("looking for a way to the peer"),
         Event::Connected { path, .. } => Some(match path.kind {
@@ -77,19 +110,32 @@ fn result(outcome: &Outcome) -> String {
     let reason = outcome.reason.as_deref().unwrap_or_default();
     match outcome.outcome {
         Reached::Direct => {
-            let mut text = format!("direct after {} ms: {how}", outcome.time_to_direct.unwrap_or(outcome.t).as_millis());
-            if let Some(rtt) = path.and_then(|path| path.hops.first()).and_then(|hop| hop.rtt) {
+            let mut text = format!(
+                "direct after {} ms: {how}",
+                outcome.time_to_direct.unwrap_or(outcome.t).as_millis()
+            );
+            if let Some(rtt) = path
+                .and_then(|path| path.hops.first())
+                .and_then(|hop| hop.rtt)
+            {
                 let _ = write!(text, ", {:.1} ms", to_millis(rtt));
             }
             if let Some(path) = path {
                 let _ = write!(text, ", {}", path.how);
             }
             if outcome.attempts > 0 {
-                let _ = write!(text, ", {} attempt{}", outcome.attempts, if outcome.attempts == 1 { "" } else { "s" });
+                let _ = write!(
+                    text,
+                    ", {} attempt{}",
+                    outcome.attempts,
+                    if outcome.attempts == 1 { "" } else { "s" }
+                );
             }
             text
         }
-        Reached::Relayed if reason.is_empty() => format!("relayed after {} ms: {how}", outcome.t.as_millis()),
+        Reached::Relayed if reason.is_empty() => {
+            format!("relayed after {} ms: {how}", outcome.t.as_millis())
+        }
         Reached::Relayed => format!(
             "relayed, not direct: {reason}{} ({} attempt{}): {how}",
             explain(reason),
@@ -106,7 +152,9 @@ fn explain(reason: &str) -> &'static str {
         "timeout" => ", no candidate of the other side answered",
         "symmetric_both" => ", both NATs map every destination to another port",
         "no_candidates" => ", a side knows no address that could be reached",
-        "remote_unsupported" => ", the peer did not begin DCUtR: it does not speak it, or it has no candidate",
+        "remote_unsupported" => {
+            ", the peer did not begin DCUtR: it does not speak it, or it has no candidate"
+        }
         "filtered" => ", punch.allow or punch.deny leaves no candidate",
         "refused" => ", every candidate refused the connection",
         "disabled" => ", punch.enabled is false",
@@ -119,7 +167,10 @@ fn timed(t: Duration, what: &str, text: &str) -> String {
 }
 
 fn count(candidates: usize) -> String {
-    format!("{candidates} candidate{}", if candidates == 1 { "" } else { "s" })
+    format!(
+        "{candidates} candidate{}",
+        if candidates == 1 { "" } else { "s" }
+    )
 }
 
 #[cfg(test)]
@@ -132,8 +183,11 @@ mod tests {
 
     #[test]
     fn the_last_line_of_a_dial_says_how_in_one_line() {
-        let sockets =
-            Sockets { kind: Kind::Quic, local: "10.0.1.2:40017".parse().unwrap(), remote: "198.51.100.7:51234".parse().unwrap() };
+        let sockets = Sockets {
+            kind: Kind::Quic,
+            local: "10.0.1.2:40017".parse().unwrap(),
+            remote: "198.51.100.7:51234".parse().unwrap(),
+        };
         let mut hop = Hop::seen(sockets);
         hop.rtt = Some(Duration::from_micros(12_100));
         let outcome = Outcome {
@@ -141,7 +195,12 @@ mod tests {
             t: Duration::from_millis(164),
             time_to_direct: Some(Duration::from_millis(151)),
             attempts: 1,
-            path: Some(Path { kind: PathKind::Direct, relay: None, how: How::Punched, hops: vec![hop] }),
+            path: Some(Path {
+                kind: PathKind::Direct,
+                relay: None,
+                how: How::Punched,
+                hops: vec![hop],
+            }),
             reason: None,
         };
         assert_eq!(
@@ -158,8 +217,13 @@ mod tests {
             time_to_direct: None,
             attempts: 0,
             path: None,
-            reason: Some("port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)".to_owned()),
+            reason: Some(
+                "port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)".to_owned(),
+            ),
         };
-        assert_eq!(line(&Event::Result(outcome)), "unreachable: port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)");
+        assert_eq!(
+            line(&Event::Result(outcome)),
+            "unreachable: port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)"
+        );
     }
 }

@@ -8,5 +8,5 @@ mod table;
 
 pub(crate) use path::to_millis;
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
-pub use score::Score;
+pub use score::{Axis, Score};
 pub use table::{Connection, PeerTable};

@@ -64,7 +64,11 @@ pub struct Hop {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<SocketAddr>,
     /// Round trip time of the leg alone, in milliseconds.
-    #[serde(rename = "rtt_ms", serialize_with = "millis", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "rtt_ms",
+        serialize_with = "millis",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub rtt: Option<Duration>,
     /// Who told of the leg, where this node cannot see it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,7 +162,10 @@ impl<T: fmt::Display> fmt::Display for OrUnknown<T> {
     }
 }
 
-fn display_or_unknown<T: fmt::Display + Copy, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+fn display_or_unknown<T: fmt::Display + Copy, S: Serializer>(
+    value: &Option<T>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
     s.collect_str(&OrUnknown(*value))
 }
 
@@ -188,15 +195,27 @@ mod tests {
     use super::*;
 
     fn sockets() -> Sockets {
-        Sockets { kind: Kind::Quic, local: "10.0.1.2:40017".parse().unwrap(), remote: "203.0.113.10:443".parse().unwrap() }
+        Sockets {
+            kind: Kind::Quic,
+            local: "10.0.1.2:40017".parse().unwrap(),
+            remote: "203.0.113.10:443".parse().unwrap(),
+        }
     }
 
     #[test]
     fn a_relayed_path_with_a_foreign_relay_says_that_the_far_hop_is_unknown() {
         let mut near = Hop::seen(sockets());
         near.rtt = Some(Duration::from_micros(20_149));
-        let path = Path { kind: PathKind::Relayed, relay: None, how: How::Dialed, hops: vec![near, Hop::default()] };
-        assert_eq!(path.to_string(), "quic/ip4 10.0.1.2:40017 > 203.0.113.10:443 | unknown");
+        let path = Path {
+            kind: PathKind::Relayed,
+            relay: None,
+            how: How::Dialed,
+            hops: vec![near, Hop::default()],
+        };
+        assert_eq!(
+            path.to_string(),
+            "quic/ip4 10.0.1.2:40017 > 203.0.113.10:443 | unknown"
+        );
         assert_eq!(
             serde_json::to_string(&path).unwrap(),
             r#"{"kind":"relayed","relay":null,"how":"dialed","hops":[{"transport":"quic","family":"ip4","local":"10.0.1.2:40017","remote":"203.0.113.10:443","rtt_ms":20.1},{"transport":"unknown","family":"unknown"}]}"#

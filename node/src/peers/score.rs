@@ -1,13 +1,13 @@
 //! The order of paths: smaller is better.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use p2pnode_transports::FamilyPolicy;
 
 use super::{Path, PathKind};
-
-/// Two round trip times that differ by less than this count as equal: jitter must not move a path.
-const RTT_STEP: Duration = Duration::from_millis(5);
 
 /// The rank of a path among those of one peer. The fields stand in the order of their importance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,15 +23,63 @@ pub struct Score {
 }
 
 impl Score {
+    /// Two round trip times that differ by less than this count as equal: jitter must not move a path.
+    pub const RTT_STEP: Duration = Duration::from_millis(5);
+
     /// The score of `path`, which is up since `since`.
     pub fn new(path: &Path, rtt: Option<Duration>, since: Instant, policy: FamilyPolicy) -> Self {
-        let family = path.hops.first().and_then(|hop| hop.family).map_or(u8::MAX, |family| policy.rank(family));
+        let family = path
+            .hops
+            .first()
+            .and_then(|hop| hop.family)
+            .map_or(u8::MAX, |family| policy.rank(family));
         Self {
             kind: path.kind,
             family,
-            rtt_steps: rtt.map_or(u128::MAX, |rtt| rtt.as_micros() / RTT_STEP.as_micros()),
+            rtt_steps: rtt.map_or(u128::MAX, |rtt| {
+                rtt.as_micros() / Self::RTT_STEP.as_micros()
+            }),
             since,
         }
+    }
+}
+
+/// One axis of a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// Direct before relayed.
+    Kind,
+    /// The configured family first.
+    Family,
+    /// The smaller round trip time, in steps.
+    Rtt,
+    /// The older first.
+    Age,
+}
+
+impl Score {
+    /// The axis that puts `self` before `other`, or the other way round; `None` if they are equal.
+    pub fn decided_by(&self, other: &Self) -> Option<Axis> {
+        let axes = [
+            (self.kind != other.kind, Axis::Kind),
+            (self.family != other.family, Axis::Family),
+            (self.rtt_steps != other.rtt_steps, Axis::Rtt),
+            (self.since != other.since, Axis::Age),
+        ];
+        axes.into_iter()
+            .find(|(differs, _)| *differs)
+            .map(|(_, axis)| axis)
+    }
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kind => "kind",
+            Self::Family => "family",
+            Self::Rtt => "rtt",
+            Self::Age => "age",
+        })
     }
 }
 
@@ -43,8 +91,17 @@ mod tests {
     use crate::peers::{Hop, How};
 
     fn path(kind: PathKind, family: Family) -> Path {
-        let hop = Hop { transport: Some(Kind::Quic), family: Some(family), ..Hop::default() };
-        Path { kind, relay: None, how: How::Dialed, hops: vec![hop] }
+        let hop = Hop {
+            transport: Some(Kind::Quic),
+            family: Some(family),
+            ..Hop::default()
+        };
+        Path {
+            kind,
+            relay: None,
+            how: How::Dialed,
+            hops: vec![hop],
+        }
     }
 
     #[test]
@@ -52,16 +109,36 @@ mod tests {
         let now = Instant::now();
         let direct = path(PathKind::Direct, Family::Ip4);
         let relayed = path(PathKind::Relayed, Family::Ip4);
-        let slow = Score::new(&direct, Some(Duration::from_millis(300)), now, FamilyPolicy::Auto);
-        let fast = Score::new(&relayed, Some(Duration::from_millis(3)), now, FamilyPolicy::Auto);
+        let slow = Score::new(
+            &direct,
+            Some(Duration::from_millis(300)),
+            now,
+            FamilyPolicy::Auto,
+        );
+        let fast = Score::new(
+            &relayed,
+            Some(Duration::from_millis(3)),
+            now,
+            FamilyPolicy::Auto,
+        );
         assert!(slow < fast);
     }
 
     #[test]
     fn the_configured_family_comes_before_the_round_trip_time() {
         let now = Instant::now();
-        let ip4 = Score::new(&path(PathKind::Direct, Family::Ip4), Some(Duration::from_millis(9)), now, FamilyPolicy::PreferIp6);
-        let ip6 = Score::new(&path(PathKind::Direct, Family::Ip6), Some(Duration::from_millis(90)), now, FamilyPolicy::PreferIp6);
+        let ip4 = Score::new(
+            &path(PathKind::Direct, Family::Ip4),
+            Some(Duration::from_millis(9)),
+            now,
+            FamilyPolicy::PreferIp6,
+        );
+        let ip6 = Score::new(
+            &path(PathKind::Direct, Family::Ip6),
+            Some(Duration::from_millis(90)),
+            now,
+            FamilyPolicy::PreferIp6,
+        );
         assert!(ip6 < ip4);
     }
 
@@ -70,7 +147,12 @@ mod tests {
         let now = Instant::now();
         let p = path(PathKind::Direct, Family::Ip4);
         let older = Score::new(&p, Some(Duration::from_millis(14)), now, FamilyPolicy::Auto);
-        let younger = Score::new(&p, Some(Duration::from_millis(11)), now + Duration::from_secs(1), FamilyPolicy::Auto);
+        let younger = Score::new(
+            &p,
+            Some(Duration::from_millis(11)),
+            now + Duration::from_secs(1),
+            FamilyPolicy::Auto,
+        );
         assert!(older < younger);
     }
 }

@@ -38,7 +38,11 @@ pub struct PeerTable {
 impl PeerTable {
     /// An empty table that ranks families by `policy`.
     pub fn new(policy: FamilyPolicy) -> Self {
-        Self { policy, connections: HashMap::new(), by_peer: HashMap::new() }
+        Self {
+            policy,
+            connections: HashMap::new(),
+            by_peer: HashMap::new(),
+        }
     }
 
     /// A connection was established. `sockets` are its true sockets, where this node knows them.
@@ -50,16 +54,45 @@ impl PeerTable {
         sockets: Option<Sockets>,
         now: Instant,
     ) -> &Connection {
-        let how = if endpoint.is_dialer() { How::Dialed } else { How::Accepted };
-        // An address that names no transport is never called direct.
-        let (path, via) = if endpoint.is_relayed() || Kind::of(endpoint.get_remote_address()).is_none() {
-            self.relayed(endpoint, how)
+        let how = if endpoint.is_dialer() {
+            How::Dialed
         } else {
-            let hop = sockets.map_or_else(|| hop_of_address(endpoint.get_remote_address()), Hop::seen);
-            (Path { kind: PathKind::Direct, relay: None, how, hops: vec![hop] }, None)
+            How::Accepted
         };
+        // An address that names no transport is never called direct.
+        let (path, via) =
+            if endpoint.is_relayed() || Kind::of(endpoint.get_remote_address()).is_none() {
+                self.relayed(endpoint, how)
+            } else {
+                let hop = sockets
+                    .map_or_else(|| hop_of_address(endpoint.get_remote_address()), Hop::seen);
+                // Both sides of a punch dial, and over QUIC both may succeed: the second comes through the hole of the first.
+                let how = if self.is_punched(&peer, &hop) {
+                    How::Punched
+                } else {
+                    how
+                };
+                (
+                    Path {
+                        kind: PathKind::Direct,
+                        relay: None,
+                        how,
+                        hops: vec![hop],
+                    },
+                    None,
+                )
+            };
         self.by_peer.entry(peer).or_default().push(id);
-        self.connections.entry(id).insert_entry(Connection { peer, path, since: now, rtt: None, via }).into_mut()
+        self.connections
+            .entry(id)
+            .insert_entry(Connection {
+                peer,
+                path,
+                since: now,
+                rtt: None,
+                via,
+            })
+            .into_mut()
     }
 
     /// A connection was closed. Returns what it was.
@@ -93,6 +126,22 @@ impl PeerTable {
         }
     }
 
+    /// Whether a punch has opened a connection to `peer` between the sockets of `hop`.
+    fn is_punched(&self, peer: &PeerId, hop: &Hop) -> bool {
+        let known = self
+            .connections_of(peer)
+            .iter()
+            .filter_map(|id| self.connections.get(id));
+        known
+            .filter(|connection| connection.path.how == How::Punched)
+            .filter_map(|connection| connection.path.hops.first())
+            .any(|other| {
+                other.local.is_some()
+                    && (other.transport, other.local, other.remote)
+                        == (hop.transport, hop.local, hop.remote)
+            })
+    }
+
     /// An open connection.
     pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(&id)
@@ -117,24 +166,45 @@ impl PeerTable {
 
     /// The best open connection of a peer.
     pub fn best(&self, peer: &PeerId) -> Option<ConnectionId> {
-        self.connections_of(peer)
-            .iter()
-            .filter_map(|id| {
-                let connection = self.connections.get(id)?;
-                Some((Score::new(&connection.path, connection.rtt, connection.since, self.policy), *id))
-            })
+        self.scored(peer)
             .min_by_key(|(score, _)| *score)
             .map(|(_, id)| id)
     }
 
+    /// The open connections of a peer with their scores, best first.
+    pub fn ranked(&self, peer: &PeerId) -> Vec<(Score, ConnectionId)> {
+        let mut ranked: Vec<_> = self.scored(peer).collect();
+        ranked.sort_by_key(|(score, _)| *score);
+        ranked
+    }
+
+    fn scored(&self, peer: &PeerId) -> impl Iterator<Item = (Score, ConnectionId)> {
+        self.connections_of(peer).iter().filter_map(|id| {
+            let connection = self.connections.get(id)?;
+            Some((
+                Score::new(
+                    &connection.path,
+                    connection.rtt,
+                    connection.since,
+                    self.policy,
+                ),
+                *id,
+            ))
+        })
+    }
+
     /// Whether a peer has a direct connection.
     pub fn is_direct(&self, peer: &PeerId) -> bool {
-        self.connections_of(peer).iter().any(|id| self.kind(*id) == Some(PathKind::Direct))
+        self.connections_of(peer)
+            .iter()
+            .any(|id| self.kind(*id) == Some(PathKind::Direct))
     }
 
     /// The kind of a connection's path.
     pub fn kind(&self, id: ConnectionId) -> Option<PathKind> {
-        self.connections.get(&id).map(|connection| connection.path.kind)
+        self.connections
+            .get(&id)
+            .map(|connection| connection.path.kind)
     }
 
     /// The connected peers.
@@ -156,9 +226,12 @@ impl PeerTable {
         let leg_of = |id: &ConnectionId| self.connections.get(id).and_then(|c| c.path.hops.first());
         let via = match endpoint {
             // The relay client sends circuits over the first connection it has to the relay.
-            ConnectedPoint::Dialer { .. } => {
-                relay.and_then(|relay| self.connections_of(&relay).iter().find(|id| self.kind(**id) == Some(PathKind::Direct)).copied())
-            }
+            ConnectedPoint::Dialer { .. } => relay.and_then(|relay| {
+                self.connections_of(&relay)
+                    .iter()
+                    .find(|id| self.kind(**id) == Some(PathKind::Direct))
+                    .copied()
+            }),
             // A listener is told the relay's address on the connection that the circuit came over, and maybe its id.
             ConnectedPoint::Listener { .. } => {
                 let (address, kind) = (socket_of(circuit), Kind::of(circuit));
@@ -170,30 +243,54 @@ impl PeerTable {
                         leg_of(id).is_some_and(|leg| {
                             leg.transport == kind
                                 && leg.remote.is_some_and(|remote| {
-                                    address.is_none_or(|(ip, port)| ip == remote.ip() && port == remote.port())
+                                    address.is_none_or(|(ip, port)| {
+                                        ip == remote.ip() && port == remote.port()
+                                    })
                                 })
                         })
                     })
                     .copied()
             }
         };
-        let relay = relay.or_else(|| via.and_then(|via| self.connections.get(&via)).map(|leg| leg.peer));
-        let near = via.as_ref().and_then(leg_of).cloned().unwrap_or_else(|| hop_of_address(circuit));
-        (Path { kind: PathKind::Relayed, relay, how, hops: vec![near, Hop::default()] }, via)
+        let relay = relay.or_else(|| {
+            via.and_then(|via| self.connections.get(&via))
+                .map(|leg| leg.peer)
+        });
+        let near = via
+            .as_ref()
+            .and_then(leg_of)
+            .cloned()
+            .unwrap_or_else(|| hop_of_address(circuit));
+        (
+            Path {
+                kind: PathKind::Relayed,
+                relay,
+                how,
+                hops: vec![near, Hop::default()],
+            },
+            via,
+        )
     }
 }
 
 /// What an address alone tells of a hop.
 fn hop_of_address(address: &Multiaddr) -> Hop {
-    Hop { transport: Kind::of(address), family: p2pnode_transports::Family::of(address), ..Hop::default() }
+    Hop {
+        transport: Kind::of(address),
+        family: p2pnode_transports::Family::of(address),
+        ..Hop::default()
+    }
 }
 
 /// The relay that a circuit address names.
 fn relay_of(address: &Multiaddr) -> Option<PeerId> {
-    address.iter().take_while(|p| *p != Protocol::P2pCircuit).find_map(|p| match p {
-        Protocol::P2p(peer) => Some(peer),
-        _ => None,
-    })
+    address
+        .iter()
+        .take_while(|p| *p != Protocol::P2pCircuit)
+        .find_map(|p| match p {
+            Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        })
 }
 
 /// The IP address and port at the start of an address; `None` where it starts with a name.
@@ -220,7 +317,11 @@ mod tests {
     const RELAY_ADDR: &str = "/ip4/203.0.113.10/udp/443/quic-v1";
 
     fn dialer(address: &str) -> ConnectedPoint {
-        ConnectedPoint::Dialer { address: address.parse().unwrap(), role_override: Endpoint::Dialer, port_use: PortUse::Reuse }
+        ConnectedPoint::Dialer {
+            address: address.parse().unwrap(),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::Reuse,
+        }
     }
 
     fn id(n: usize) -> ConnectionId {
@@ -228,14 +329,24 @@ mod tests {
     }
 
     fn relay_sockets() -> Sockets {
-        Sockets { kind: Kind::Quic, local: "10.0.1.2:40017".parse().unwrap(), remote: "203.0.113.10:443".parse().unwrap() }
+        Sockets {
+            kind: Kind::Quic,
+            local: "10.0.1.2:40017".parse().unwrap(),
+            remote: "203.0.113.10:443".parse().unwrap(),
+        }
     }
 
     /// A table with a relay connection as id 1.
     fn with_relay(relay: PeerId) -> (PeerTable, Instant) {
         let now = Instant::now();
         let mut table = PeerTable::new(FamilyPolicy::Auto);
-        table.established(id(1), relay, &dialer(RELAY_ADDR), Some(relay_sockets()), now);
+        table.established(
+            id(1),
+            relay,
+            &dialer(RELAY_ADDR),
+            Some(relay_sockets()),
+            now,
+        );
         (table, now)
     }
 
@@ -244,7 +355,9 @@ mod tests {
         let (relay, peer) = (PeerId::random(), PeerId::random());
         let (mut table, now) = with_relay(relay);
         let endpoint = ConnectedPoint::Listener {
-            local_addr: format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit").parse().unwrap(),
+            local_addr: format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit")
+                .parse()
+                .unwrap(),
             send_back_addr: format!("/p2p/{peer}").parse().unwrap(),
         };
         table.established(id(2), peer, &endpoint, None, now);
@@ -262,10 +375,30 @@ mod tests {
     fn a_dialed_circuit_runs_over_the_oldest_connection_to_its_relay() {
         let (relay, peer) = (PeerId::random(), PeerId::random());
         let (mut table, now) = with_relay(relay);
-        let tcp = Sockets { kind: Kind::Tcp, ..relay_sockets() };
-        table.established(id(3), relay, &dialer("/ip4/203.0.113.10/tcp/443"), Some(tcp), now);
-        table.established(id(2), peer, &dialer(&format!("/ip4/203.0.113.10/tcp/443/p2p/{relay}/p2p-circuit/p2p/{peer}")), None, now);
-        assert_eq!(table.path(id(2)).unwrap().hops[0].transport, Some(Kind::Quic));
+        let tcp = Sockets {
+            kind: Kind::Tcp,
+            ..relay_sockets()
+        };
+        table.established(
+            id(3),
+            relay,
+            &dialer("/ip4/203.0.113.10/tcp/443"),
+            Some(tcp),
+            now,
+        );
+        table.established(
+            id(2),
+            peer,
+            &dialer(&format!(
+                "/ip4/203.0.113.10/tcp/443/p2p/{relay}/p2p-circuit/p2p/{peer}"
+            )),
+            None,
+            now,
+        );
+        assert_eq!(
+            table.path(id(2)).unwrap().hops[0].transport,
+            Some(Kind::Quic)
+        );
         assert_eq!(table.connection(id(2)).unwrap().via, Some(id(1)));
     }
 
@@ -275,7 +408,13 @@ mod tests {
         let (mut table, now) = with_relay(relay);
         let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
         table.established(id(2), peer, &circuit, None, now);
-        table.established(id(3), peer, &dialer("/ip4/198.51.100.7/udp/51234/quic-v1"), None, now + Duration::from_secs(1));
+        table.established(
+            id(3),
+            peer,
+            &dialer("/ip4/198.51.100.7/udp/51234/quic-v1"),
+            None,
+            now + Duration::from_secs(1),
+        );
         assert_eq!(table.best(&peer), Some(id(3)));
         assert_eq!(table.closed(id(3)).unwrap().peer, peer);
         assert_eq!(table.best(&peer), Some(id(2)));

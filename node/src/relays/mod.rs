@@ -68,9 +68,14 @@ struct Leg {
 
 #[derive(Debug, PartialEq, Eq)]
 enum LegState {
-    Down { retry_at: Instant },
+    Down {
+        retry_at: Instant,
+    },
     Dialing(Option<ConnectionId>),
-    Up { connection: ConnectionId, identified: bool },
+    Up {
+        connection: ConnectionId,
+        identified: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -91,11 +96,23 @@ enum Reservation {
 impl RelayKeeper {
     /// A keeper of reservations on `wanted` of `relays`, none of them connected yet.
     pub fn new(relays: &[RelayAddr], wanted: usize, now: Instant) -> Self {
-        let mut keeper = Self { wanted, legs: Vec::new(), relays: Vec::new() };
+        let mut keeper = Self {
+            wanted,
+            legs: Vec::new(),
+            relays: Vec::new(),
+        };
         for relay in relays {
-            keeper.legs.push(Leg { relay: relay.clone(), state: LegState::Down { retry_at: now }, failures: 0 });
+            keeper.legs.push(Leg {
+                relay: relay.clone(),
+                state: LegState::Down { retry_at: now },
+                failures: 0,
+            });
             if !keeper.relays.iter().any(|known| known.peer == relay.peer) {
-                keeper.relays.push(Relay { peer: relay.peer, reservation: Reservation::None { retry_at: now }, failures: 0 });
+                keeper.relays.push(Relay {
+                    peer: relay.peer,
+                    reservation: Reservation::None { retry_at: now },
+                    failures: 0,
+                });
             }
         }
         keeper
@@ -106,20 +123,31 @@ impl RelayKeeper {
         for (number, leg) in self.legs.iter_mut().enumerate() {
             if matches!(leg.state, LegState::Down { retry_at } if retry_at <= now) {
                 leg.state = LegState::Dialing(None);
-                return Some(Action::Dial { leg: number, relay: leg.relay.clone() });
+                return Some(Action::Dial {
+                    leg: number,
+                    relay: leg.relay.clone(),
+                });
             }
         }
-        let taken = self.relays.iter().filter(|r| !matches!(r.reservation, Reservation::None { .. })).count();
+        let taken = self
+            .relays
+            .iter()
+            .filter(|r| !matches!(r.reservation, Reservation::None { .. }))
+            .count();
         if taken >= self.wanted {
             return None;
         }
         let (legs, relays) = (&self.legs, &mut self.relays);
         for relay in relays {
             if matches!(relay.reservation, Reservation::None { retry_at } if retry_at <= now)
-                && let Some(leg) = legs.iter().find(|leg| leg.relay.peer == relay.peer && leg.is_ready())
+                && let Some(leg) = legs
+                    .iter()
+                    .find(|leg| leg.relay.peer == relay.peer && leg.is_ready())
             {
                 relay.reservation = Reservation::Requested(None);
-                return Some(Action::Reserve { relay: leg.relay.clone() });
+                return Some(Action::Reserve {
+                    relay: leg.relay.clone(),
+                });
             }
         }
         None
@@ -134,7 +162,9 @@ impl RelayKeeper {
         let reservations = self
             .relays
             .iter()
-            .filter(|relay| self.is_ready(&relay.peer) && self.held() + self.requested_count() < self.wanted)
+            .filter(|relay| {
+                self.is_ready(&relay.peer) && self.held() + self.requested_count() < self.wanted
+            })
             .filter_map(|relay| match relay.reservation {
                 Reservation::None { retry_at } => Some(retry_at),
                 Reservation::Requested(_) | Reservation::Held(_) => None,
@@ -158,16 +188,28 @@ impl RelayKeeper {
 
     /// A connection was established. Returns the leg's relay if it is one of ours.
     pub fn handle_established(&mut self, connection: ConnectionId) -> Option<PeerId> {
-        let leg = self.legs.iter_mut().find(|leg| leg.state == LegState::Dialing(Some(connection)))?;
-        leg.state = LegState::Up { connection, identified: false };
+        let leg = self
+            .legs
+            .iter_mut()
+            .find(|leg| leg.state == LegState::Dialing(Some(connection)))?;
+        leg.state = LegState::Up {
+            connection,
+            identified: false,
+        };
         leg.failures = 0;
         Some(leg.relay.peer)
     }
 
     /// The relay told who it is on this connection: circuits and reservations may be asked for.
     pub fn handle_identified(&mut self, connection: ConnectionId, now: Instant) -> Option<PeerId> {
-        let leg = self.legs.iter_mut().find(|leg| leg.connection() == Some(connection))?;
-        leg.state = LegState::Up { connection, identified: true };
+        let leg = self
+            .legs
+            .iter_mut()
+            .find(|leg| leg.connection() == Some(connection))?;
+        leg.state = LegState::Up {
+            connection,
+            identified: true,
+        };
         let peer = leg.relay.peer;
         // A fresh connection is a fresh start: the relay may have been restarted or reconfigured.
         if let Some(relay) = self.relays.iter_mut().find(|relay| relay.peer == peer)
@@ -180,22 +222,40 @@ impl RelayKeeper {
     }
 
     /// A dial failed. Returns the leg's address and how often in a row, if the dial was one of ours.
-    pub fn handle_dial_failed(&mut self, connection: ConnectionId, now: Instant, jitter: f64) -> Option<(RelayAddr, u32)> {
-        let leg = self.legs.iter_mut().find(|leg| leg.state == LegState::Dialing(Some(connection)))?;
+    pub fn handle_dial_failed(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<(RelayAddr, u32)> {
+        let leg = self
+            .legs
+            .iter_mut()
+            .find(|leg| leg.state == LegState::Dialing(Some(connection)))?;
         leg.down(now, jitter);
         Some((leg.relay.clone(), leg.failures))
     }
 
     /// A connection was closed. Returns the leg's address if it is one of ours.
-    pub fn handle_closed(&mut self, connection: ConnectionId, now: Instant, jitter: f64) -> Option<RelayAddr> {
-        let leg = self.legs.iter_mut().find(|leg| leg.connection() == Some(connection))?;
+    pub fn handle_closed(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<RelayAddr> {
+        let leg = self
+            .legs
+            .iter_mut()
+            .find(|leg| leg.connection() == Some(connection))?;
         leg.down(now, jitter);
         Some(leg.relay.clone())
     }
 
     /// The relay accepted our reservation, or renewed it. Returns whether it is new.
     pub fn handle_reserved(&mut self, relay: &PeerId) -> bool {
-        let Some(relay) = self.relays.iter_mut().find(|known| known.peer == *relay) else { return false };
+        let Some(relay) = self.relays.iter_mut().find(|known| known.peer == *relay) else {
+            return false;
+        };
         relay.failures = 0;
         if let Reservation::Requested(Some(listener)) = relay.reservation {
             relay.reservation = Reservation::Held(listener);
@@ -205,22 +265,46 @@ impl RelayKeeper {
     }
 
     /// A listener ended: with it goes the reservation or the request for one.
-    pub fn handle_listener_closed(&mut self, listener: ListenerId, now: Instant, jitter: f64) -> Option<Lost> {
-        let relay = self.relays.iter_mut().find(|relay| match relay.reservation {
-            Reservation::Requested(id) => id == Some(listener),
-            Reservation::Held(id) => id == listener,
-            Reservation::None { .. } => false,
-        })?;
+    pub fn handle_listener_closed(
+        &mut self,
+        listener: ListenerId,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<Lost> {
+        let relay = self
+            .relays
+            .iter_mut()
+            .find(|relay| match relay.reservation {
+                Reservation::Requested(id) => id == Some(listener),
+                Reservation::Held(id) => id == listener,
+                Reservation::None { .. } => false,
+            })?;
         let was_held = matches!(relay.reservation, Reservation::Held(_));
-        relay.failures = if was_held { 0 } else { relay.failures.saturating_add(1) };
-        let wait = backoff(RESERVE_BACKOFF_MIN, RESERVE_BACKOFF_MAX, relay.failures, jitter);
-        relay.reservation = Reservation::None { retry_at: now + wait };
-        Some(Lost { relay: relay.peer, was_held })
+        relay.failures = if was_held {
+            0
+        } else {
+            relay.failures.saturating_add(1)
+        };
+        let wait = backoff(
+            RESERVE_BACKOFF_MIN,
+            RESERVE_BACKOFF_MAX,
+            relay.failures,
+            jitter,
+        );
+        relay.reservation = Reservation::None {
+            retry_at: now + wait,
+        };
+        Some(Lost {
+            relay: relay.peer,
+            was_held,
+        })
     }
 
     /// Whether circuits can be asked of this relay.
     pub fn is_ready(&self, relay: &PeerId) -> bool {
-        self.legs.iter().any(|leg| leg.relay.peer == *relay && leg.is_ready())
+        self.legs
+            .iter()
+            .any(|leg| leg.relay.peer == *relay && leg.is_ready())
     }
 
     /// The relays, in the order configured.
@@ -230,28 +314,43 @@ impl RelayKeeper {
 
     /// An address of the relay, a connected one if there is one.
     pub fn address(&self, relay: &PeerId) -> Option<&Multiaddr> {
-        let mut legs = self.legs.iter().filter(|leg| leg.relay.peer == *relay).collect::<Vec<_>>();
+        let mut legs = self
+            .legs
+            .iter()
+            .filter(|leg| leg.relay.peer == *relay)
+            .collect::<Vec<_>>();
         legs.sort_by_key(|leg| !leg.is_ready());
         legs.first().map(|leg| &leg.relay.addr)
     }
 
     /// Whether every leg of this relay has failed at least once and none is up.
     pub fn is_unreachable(&self, relay: &PeerId) -> bool {
-        self.legs.iter().filter(|leg| leg.relay.peer == *relay).all(|leg| leg.failures > 0 && leg.connection().is_none())
+        self.legs
+            .iter()
+            .filter(|leg| leg.relay.peer == *relay)
+            .all(|leg| leg.failures > 0 && leg.connection().is_none())
     }
 
     /// Whether a reservation is held on this relay.
     pub fn holds(&self, relay: &PeerId) -> bool {
-        self.relays.iter().any(|known| known.peer == *relay && matches!(known.reservation, Reservation::Held(_)))
+        self.relays
+            .iter()
+            .any(|known| known.peer == *relay && matches!(known.reservation, Reservation::Held(_)))
     }
 
     /// How many reservations are held.
     pub fn held(&self) -> usize {
-        self.relays.iter().filter(|relay| matches!(relay.reservation, Reservation::Held(_))).count()
+        self.relays
+            .iter()
+            .filter(|relay| matches!(relay.reservation, Reservation::Held(_)))
+            .count()
     }
 
     fn requested_count(&self) -> usize {
-        self.relays.iter().filter(|relay| matches!(relay.reservation, Reservation::Requested(_))).count()
+        self.relays
+            .iter()
+            .filter(|relay| matches!(relay.reservation, Reservation::Requested(_)))
+            .count()
     }
 }
 
@@ -264,18 +363,32 @@ impl Leg {
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.state, LegState::Up { identified: true, .. })
+        matches!(
+            self.state,
+            LegState::Up {
+                identified: true,
+                ..
+            }
+        )
     }
 
     fn down(&mut self, now: Instant, jitter: f64) {
         self.failures = self.failures.saturating_add(1);
-        self.state = LegState::Down { retry_at: now + backoff(LEG_BACKOFF_MIN, LEG_BACKOFF_MAX, self.failures, jitter) };
+        self.state = LegState::Down {
+            retry_at: now + backoff(LEG_BACKOFF_MIN, LEG_BACKOFF_MAX, self.failures, jitter),
+        };
     }
 }
 
 /// The wait after `failures` failures in a row: doubles from `min` up to `max`, of which the jitter takes up to one half.
 fn backoff(min: Duration, max: Duration, failures: u32, jitter: f64) -> Duration {
-    let full = min.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX)).min(max);
+    let full = min
+        .saturating_mul(
+            1_u32
+                .checked_shl(failures.saturating_sub(1))
+                .unwrap_or(u32::MAX),
+        )
+        .min(max);
     full.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }
 
@@ -287,7 +400,10 @@ mod tests {
     use super::*;
 
     fn relay(peer: PeerId) -> RelayAddr {
-        RelayAddr { peer, addr: "/ip4/203.0.113.10/udp/443/quic-v1".parse().unwrap() }
+        RelayAddr {
+            peer,
+            addr: "/ip4/203.0.113.10/udp/443/quic-v1".parse().unwrap(),
+        }
     }
 
     fn id(n: usize) -> ConnectionId {
@@ -295,7 +411,11 @@ mod tests {
     }
 
     /// Drains the keeper and lets every dial succeed and every reservation be asked for under a fresh listener id.
-    fn settle(keeper: &mut RelayKeeper, next: &mut usize, now: Instant) -> Vec<(PeerId, ListenerId)> {
+    fn settle(
+        keeper: &mut RelayKeeper,
+        next: &mut usize,
+        now: Instant,
+    ) -> Vec<(PeerId, ListenerId)> {
         let mut asked = Vec::new();
         while let Some(action) = keeper.poll(now) {
             match action {
@@ -322,7 +442,10 @@ mod tests {
         let mut keeper = RelayKeeper::new(&peers.map(relay), 2, now);
         let mut next = 0;
         let asked = settle(&mut keeper, &mut next, now);
-        assert_eq!(asked.iter().map(|(p, _)| *p).collect::<Vec<_>>(), peers[..2]);
+        assert_eq!(
+            asked.iter().map(|(p, _)| *p).collect::<Vec<_>>(),
+            peers[..2]
+        );
         for (peer, _) in &asked {
             assert!(keeper.handle_reserved(peer));
             assert!(!keeper.handle_reserved(peer), "a renewal is not new");
@@ -330,9 +453,18 @@ mod tests {
         assert_eq!(keeper.held(), 2);
 
         let lost = keeper.handle_listener_closed(asked[0].1, now, 0.0).unwrap();
-        assert_eq!(lost, Lost { relay: peers[0], was_held: true });
+        assert_eq!(
+            lost,
+            Lost {
+                relay: peers[0],
+                was_held: true
+            }
+        );
         let asked = settle(&mut keeper, &mut next, now);
-        assert_eq!(asked.iter().map(|(p, _)| *p).collect::<Vec<_>>(), [peers[2]]);
+        assert_eq!(
+            asked.iter().map(|(p, _)| *p).collect::<Vec<_>>(),
+            [peers[2]]
+        );
     }
 
     #[test]
@@ -340,7 +472,10 @@ mod tests {
         let peer = PeerId::random();
         let now = Instant::now();
         let mut keeper = RelayKeeper::new(&[relay(peer)], 1, now);
-        assert!(matches!(keeper.poll(now), Some(Action::Dial { leg: 0, .. })));
+        assert!(matches!(
+            keeper.poll(now),
+            Some(Action::Dial { leg: 0, .. })
+        ));
         keeper.dialing(0, id(1));
         assert_eq!(keeper.handle_established(id(1)), Some(peer));
         assert_eq!(keeper.poll(now), None);
@@ -355,7 +490,9 @@ mod tests {
         let mut keeper = RelayKeeper::new(&[relay(peer)], 1, now);
         let mut at = now;
         for n in 1..40 {
-            let Some(Action::Dial { leg, .. }) = keeper.poll(at) else { panic!("no dial at try {n}") };
+            let Some(Action::Dial { leg, .. }) = keeper.poll(at) else {
+                panic!("no dial at try {n}")
+            };
             keeper.dialing(leg, id(n));
             keeper.handle_dial_failed(id(n), at, 0.0).unwrap();
             let deadline = keeper.deadline().unwrap();
@@ -385,7 +522,11 @@ mod tests {
         assert_eq!(keeper.deadline().unwrap() - at, RESERVE_BACKOFF_MAX);
         keeper.handle_closed(id(next), at, 0.0).unwrap();
         let at = at + LEG_BACKOFF_MAX;
-        assert_eq!(settle(&mut keeper, &mut next, at).len(), 1, "asked at once over the new connection");
+        assert_eq!(
+            settle(&mut keeper, &mut next, at).len(),
+            1,
+            "asked at once over the new connection"
+        );
     }
 
     proptest! {

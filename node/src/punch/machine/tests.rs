@@ -4,4 +4,5 @@
 
 mod hostile;
 mod pair;
+mod same_nat;
 mod sim;

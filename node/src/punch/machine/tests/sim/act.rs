@@ -1,0 +1,131 @@
+//! What the nodes do.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, swarm::ConnectionId};
+use p2pnode_transports::Kind;
+
+use super::{Happening, World};
+use crate::punch::{
+    address::Candidate,
+    machine::{Action, DialId},
+    record::Role,
+};
+
+const QUIC_PACKETS: [u64; 3] = [0, 1000, 3000];
+const TCP_PACKETS: [u64; 4] = [0, 1000, 3000, 7000];
+
+impl World {
+    pub(super) fn carry_out(&mut self, node: usize) {
+        while let Some(action) = self.nodes[node].machine.poll_action() {
+            let other = 1 - node;
+            let relayed = self.delay(self.network.relayed);
+            match action {
+                Action::Connect { circuit, addrs, .. } => {
+                    let circuit = number(circuit);
+                    self.connects.insert(circuit, self.now);
+                    self.after(
+                        relayed,
+                        Happening::Connect {
+                            to: other,
+                            circuit,
+                            addrs,
+                        },
+                    );
+                }
+                Action::Reply { circuit, addrs, .. } => {
+                    self.after(
+                        relayed,
+                        Happening::Answer {
+                            to: other,
+                            circuit: number(circuit),
+                            addrs,
+                        },
+                    );
+                }
+                Action::Drop { circuit, role, .. } => {
+                    let circuit = number(circuit);
+                    let theirs = match role {
+                        Role::Initiator => Role::Responder,
+                        Role::Responder => Role::Initiator,
+                    };
+                    if role == Role::Responder {
+                        self.nodes[node].answering.remove(&circuit);
+                    } else {
+                        self.connects.remove(&circuit);
+                    }
+                    self.after(
+                        relayed,
+                        Happening::Dropped {
+                            to: other,
+                            circuit,
+                            role: theirs,
+                        },
+                    );
+                }
+                Action::Dial { dial, addrs, .. } => self.dial(node, dial, &addrs),
+                Action::Close { connection, .. } => {
+                    let connection = number(connection);
+                    self.after(Duration::ZERO, Happening::ClosedAt { node, connection });
+                    // The last packet of a QUIC connection may be lost; then the other side's idle timeout tells.
+                    let told = if self.random(100) < self.network.loss {
+                        Duration::from_secs(10)
+                    } else {
+                        Duration::ZERO
+                    };
+                    let delay = self.delay(self.network.direct) + told;
+                    self.after(
+                        delay,
+                        Happening::ClosedAt {
+                            node: other,
+                            connection,
+                        },
+                    );
+                }
+                Action::KeepAlive { .. } | Action::Expect { .. } | Action::Forget { .. } => {}
+                Action::Report(event) => {
+                    self.nodes[node].events.push((self.now - self.start, event))
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, node: usize, dial: DialId, addrs: &[Multiaddr]) {
+        assert!(
+            self.nodes[node].direct.is_empty(),
+            "a direct peer is punched at {:?}",
+            self.elapsed()
+        );
+        let candidates: Vec<_> = addrs.iter().map(|a| Candidate::parse(a).unwrap()).collect();
+        self.nodes[node].dial_count += 1;
+        self.nodes[node]
+            .dialed_kinds
+            .push(candidates.iter().map(|c| c.kind).collect());
+        let mut timeout = Duration::from_secs(5);
+        for candidate in &candidates {
+            let packets = match candidate.kind {
+                Kind::Quic => &QUIC_PACKETS[..],
+                Kind::Tcp => {
+                    timeout = Duration::from_secs(10);
+                    &TCP_PACKETS[..]
+                }
+            };
+            for millis in packets {
+                self.after(
+                    Duration::from_millis(*millis),
+                    Happening::Packet {
+                        from: node,
+                        dial,
+                        to: *candidate,
+                    },
+                );
+            }
+        }
+        self.nodes[node].dials.insert(dial, candidates);
+        self.after(timeout, Happening::DialTimeout { from: node, dial });
+    }
+}
+
+fn number(id: ConnectionId) -> usize {
+    id.to_string().parse().unwrap()
+}
