@@ -218,8 +218,9 @@ impl Local {
             .iter()
             .any(|c| our_ips.contains(&c.socket.ip()));
         admitted.candidates.sort_by_key(|candidate| {
-            let private_elsewhere = candidate.scope() == Scope::Private && !same_nat;
-            (private_elsewhere, policy.rank(candidate))
+            // Behind one NAT the way past it is the short one; elsewhere a private address is the last hope.
+            let is_private = candidate.scope() == Scope::Private;
+            (is_private != same_nat, policy.rank(candidate))
         });
         let over = admitted.candidates.len().min(MAX_CANDIDATES);
         admitted.refused.extend(
