@@ -276,8 +276,8 @@ mod tests {
         assert_eq!(
             lines[3..],
             [
-                "PEER              PATH     HOP                                                                         RTT    SINCE  HOW",
-                "12D3KooWAbAbAb..  direct   quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234                                12 ms  3m12s  punched",
+                "PEER              PATH     HOP                                                                        RTT    SINCE  HOW",
+                "12D3KooWAbAbAb..  direct   quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234                               12 ms  3m12s  punched",
                 "12D3KooWCdCdCd..  relayed  quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234 | unknown (12D3KooWRelayR..)  12 ms  3m12s  dialed; next try in 28s",
             ]
         );
