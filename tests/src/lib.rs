@@ -9,9 +9,11 @@
 //! the process has one thread. So each test binary that uses the lab says `p2pnode_tests::lab_tests!();` once, and a
 //! program calls [`sandbox::enter`] as the first thing in `main`. Where that is refused, the lab names what to do.
 
+pub mod args;
 pub mod artifacts;
 pub mod bins;
 pub mod capture;
+pub mod events;
 pub mod holder;
 pub mod lab;
 pub mod matrix;
@@ -22,6 +24,7 @@ pub mod pair;
 pub mod probe;
 pub mod relay;
 pub mod sandbox;
+mod verify;
 
 /// Enters the sandbox of the lab before the test harness starts its threads.
 ///

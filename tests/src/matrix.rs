@@ -6,11 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use crate::{
-    artifacts,
-    nat::NatKind,
-    pair::{Pair, Transport},
-};
+use crate::{args::Transport, artifacts, nat::NatKind, pair::Pair};
 
 /// The kinds of which every pair gets a direct connection, where they share an IP family.
 pub const PUNCHABLE: [NatKind; 9] = [

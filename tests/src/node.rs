@@ -6,8 +6,8 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -19,54 +19,20 @@ use nix::{
     unistd::Pid,
 };
 use patchbay::Device;
-use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, ChildStdout, Command},
+    process::{Child, Command},
     runtime::Handle,
-    sync::watch,
     time::timeout,
 };
 
-use crate::artifacts::Artifacts;
+use crate::{
+    artifacts::Artifacts,
+    events::{Event, Lines, read_lines},
+};
 
 /// How much of a log an error quotes.
 const QUOTED_LINES: usize = 15;
 const QUOTED_BYTES: u64 = 16 * 1024;
-
-/// One line of a node's stdout.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// When it was read.
-    pub at: Instant,
-    /// The line.
-    pub line: String,
-    /// The object, if it is JSON, else null.
-    pub json: Value,
-}
-
-impl Event {
-    /// Its `event` field.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.json["event"].as_str().unwrap_or_default()
-    }
-
-    /// The string at a JSON pointer (RFC 6901); empty where there is none.
-    #[must_use]
-    pub fn text(&self, pointer: &str) -> &str {
-        self.json
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    }
-
-    /// `direct` or `relayed`, for an event with a path.
-    #[must_use]
-    pub fn path_kind(&self) -> &str {
-        self.text("/path/kind")
-    }
-}
 
 /// What a process does with its standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,54 +336,6 @@ pub async fn output(
             )
         })??;
     Ok(output)
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Growth {
-    events: usize,
-    closed: bool,
-}
-
-#[derive(Debug, Default)]
-struct Lines {
-    events: Mutex<Vec<Event>>,
-    grown: watch::Sender<Growth>,
-}
-
-impl Lines {
-    fn events(&self) -> std::sync::MutexGuard<'_, Vec<Event>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, event: Event) {
-        self.events().push(event);
-        self.grown.send_modify(|state| state.events += 1);
-    }
-
-    fn close(&self) {
-        self.grown.send_modify(|state| state.closed = true);
-    }
-}
-
-async fn read_lines(stdout: ChildStdout, copy: PathBuf, lines: Arc<Lines>) -> Result<()> {
-    let read = async {
-        let mut copy = tokio::fs::File::create(&copy).await?;
-        let mut stdout = BufReader::new(stdout).lines();
-        while let Some(line) = stdout.next_line().await? {
-            copy.write_all(format!("{line}\n").as_bytes()).await?;
-            let json = serde_json::from_str(&line).unwrap_or(Value::Null);
-            lines.push(Event {
-                at: Instant::now(),
-                line,
-                json,
-            });
-        }
-        copy.flush().await?;
-        anyhow::Ok(())
-    };
-    let result = read.await;
-    lines.close();
-    result
 }
 
 fn tail(path: &Path) -> io::Result<String> {

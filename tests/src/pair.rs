@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
-//! use p2pnode_tests::{nat::NatKind, pair::{Pair, Transport}};
+//! use p2pnode_tests::{args::Transport, nat::NatKind, pair::Pair};
 //!
 //! let mut peers = Pair::new("example", NatKind::EimApdf, NatKind::FullCone)
 //!     .transport(Transport::Quic)
@@ -14,71 +14,23 @@
 //! # Ok(()) }
 //! ```
 
-use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::ops::RangeInclusive;
 
-use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
+use anyhow::{Context as _, Result};
 
 use crate::{
+    args::{NodeArgs, PATIENCE, Transport, reserved},
     bins::{Bins, bins},
     capture::{Capture, Side},
+    events::Event,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
-    node::{Event, Launch, Process},
+    node::Process,
     relay::Relay,
 };
 
-/// What a dial may take before it gives up, on its own command line.
-pub const DIAL_TIMEOUT: &str = "20s";
 /// Pings on the final path.
 pub const PINGS: usize = 3;
-/// For what a healthy process does in a fraction of it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The transport that relay and peers are given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// QUIC.
-    Quic,
-    /// TCP.
-    Tcp,
-}
-
-impl Transport {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
-
-    /// As in JSON and on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    /// The protocol that its packets are seen as.
-    #[must_use]
-    pub const fn protocol(self) -> &'static str {
-        match self {
-            Self::Quic => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A range of ports as an argument.
-#[must_use]
-pub fn range(ports: &RangeInclusive<u16>) -> String {
-    format!("{}-{}", ports.start(), ports.end())
-}
 
 /// Builds a lab with two peers and starts everything but the dial.
 #[derive(Clone, Debug)]
@@ -146,92 +98,6 @@ impl Pair {
     }
 }
 
-/// What every node of a lab is started with.
-#[derive(Clone, Debug)]
-pub struct NodeArgs {
-    /// Its relays, with their peer ids.
-    pub relays: Vec<String>,
-    /// What it may use.
-    pub transports: Vec<Transport>,
-    /// Its ports.
-    pub range: RangeInclusive<u16>,
-}
-
-impl NodeArgs {
-    /// For a node in `host`: the relay's addresses of its families, and [`RANGE`].
-    #[must_use]
-    pub fn new(relay: &Relay, host: &Host, transports: &[Transport]) -> Self {
-        Self {
-            relays: relay.addresses(host, transports),
-            transports: transports.to_vec(),
-            range: RANGE,
-        }
-    }
-
-    /// With other ports.
-    #[must_use]
-    pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
-        self.range = range;
-        self
-    }
-
-    /// `p2pnode run --json` with a key named like its logs.
-    #[must_use]
-    pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
-        Launch::new(name, &bins.p2pnode)
-            .args(["run", "--json", "--key"])
-            .arg(lab.artifacts().file(&format!("{name}.key")))
-            .args(self.list())
-    }
-
-    /// `p2pnode dial PEER --json` with a throwaway identity.
-    #[must_use]
-    pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.plain_dial(bins, name, peer).arg("--json")
-    }
-
-    /// The same as a person would do it, on the terminal of this process.
-    #[must_use]
-    pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.plain_dial(bins, name, peer).inherit_stdio()
-    }
-
-    fn plain_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        Launch::new(name, &bins.p2pnode)
-            .args(["dial", peer, "--timeout", DIAL_TIMEOUT])
-            .args(self.list())
-    }
-
-    fn list(&self) -> Vec<String> {
-        let transports: Vec<_> = self
-            .transports
-            .iter()
-            .map(|transport| transport.name())
-            .collect();
-        let mut args = vec![
-            "--port-range".to_owned(),
-            range(&self.range),
-            "--transports".to_owned(),
-            transports.join(","),
-        ];
-        for relay in &self.relays {
-            args.extend(["--relay".to_owned(), relay.clone()]);
-        }
-        args
-    }
-}
-
-/// Waits until a running node holds a reservation, and returns its peer id.
-///
-/// # Errors
-///
-/// When it does not get one.
-pub async fn reserved(node: &Process) -> Result<String> {
-    let started = node.event("started", PATIENCE).await?;
-    node.event("reserved", PATIENCE).await?;
-    Ok(started.text("/peer_id").to_owned())
-}
-
 /// One of the two.
 #[derive(Debug)]
 pub struct Peer {
@@ -266,7 +132,7 @@ impl Peer {
         self.carrier.as_ref().unwrap_or(&self.home)
     }
 
-    async fn settle(&self) -> Result<()> {
+    pub(crate) async fn settle(&self) -> Result<()> {
         self.home.settle().await?;
         self.edge().settle().await
     }
@@ -315,7 +181,7 @@ pub struct Peers {
     pub bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
-    transports: Vec<Transport>,
+    pub(crate) transports: Vec<Transport>,
     watched: bool,
 }
 
@@ -376,161 +242,6 @@ impl Peers {
         };
         dial.args(["--count", &pings.to_string()])
             .start(&self.a.host.device, self.lab.artifacts())
-    }
-
-    /// Asserts what a direct path is: relayed first, then direct, pings on it, and the same on the wire as in the JSON.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
-    pub async fn verify_direct(&self, dial: &Dial) -> Result<()> {
-        let result = dial.result()?;
-        ensure!(
-            result.text("/outcome") == "direct" && dial.code == 0,
-            "outcome {:?}, exit code {}, reason {}",
-            result.text("/outcome"),
-            dial.code,
-            result.json["reason"],
-        );
-        let kinds: Vec<_> = dial
-            .events
-            .iter()
-            .filter(|event| event.name() == "connected")
-            .map(Event::path_kind)
-            .collect();
-        ensure!(
-            kinds.first() == Some(&"relayed"),
-            "the first connection is not relayed: {kinds:?}"
-        );
-        ensure!(
-            kinds.contains(&"direct"),
-            "no direct connection was announced: {kinds:?}"
-        );
-        ensure!(
-            result.path_kind() == "direct",
-            "the result's path is {}",
-            result.json["path"]
-        );
-        let transport = result.text("/path/hops/0/transport");
-        ensure!(
-            self.transports
-                .iter()
-                .any(|allowed| allowed.name() == transport),
-            "the direct path uses {transport:?}"
-        );
-        let pings: Vec<_> = dial
-            .events
-            .iter()
-            .filter(|event| event.name() == "ping")
-            .map(|event| event.text("/kind"))
-            .collect();
-        ensure!(
-            pings.len() == PINGS && pings.iter().all(|kind| *kind == "direct"),
-            "pings went over {pings:?}"
-        );
-        self.verify_range().await?;
-        self.verify_wire(result).await
-    }
-
-    /// Asserts that the peers ended on the relay, and said why.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
-    pub async fn verify_relayed(&self, dial: &Dial) -> Result<()> {
-        let result = dial.result()?;
-        ensure!(
-            result.text("/outcome") == "relayed" && dial.code == 3,
-            "outcome {:?}, exit code {}, path {}",
-            result.text("/outcome"),
-            dial.code,
-            result.json["path"],
-        );
-        ensure!(!result.text("/reason").is_empty(), "no reason is given");
-        ensure!(
-            result.path_kind() == "relayed",
-            "the result's path is {}",
-            result.json["path"]
-        );
-        self.verify_range().await
-    }
-
-    /// Asserts that neither peer sent a packet from outside its range.
-    ///
-    /// # Errors
-    ///
-    /// Lists the packets.
-    pub async fn verify_range(&self) -> Result<()> {
-        for (name, peer) in [("a", &self.a), ("b", &self.b)] {
-            peer.settle().await?;
-            let strays = peer.strays();
-            ensure!(
-                strays.is_empty(),
-                "{name} sent from outside {}: {}",
-                range(&RANGE),
-                strays.join(", ")
-            );
-            ensure!(
-                !peer.home.sent_by(&peer.host.addresses).is_empty(),
-                "the capture of {name} holds no packet"
-            );
-        }
-        Ok(())
-    }
-
-    /// Asserts that the sockets of the reported path are those on the wire, on both sides, after translation too.
-    async fn verify_wire(&self, result: &Event) -> Result<()> {
-        let hop = |field: &str| -> Result<SocketAddr> {
-            let text = result.text(&format!("/path/hops/0/{field}"));
-            text.parse()
-                .with_context(|| format!("{field} socket of the direct path: {text:?}"))
-        };
-        let (local, remote) = (hop("local")?, hop("remote")?);
-        let protocol = if result.text("/path/hops/0/transport") == "tcp" {
-            "tcp"
-        } else {
-            "udp"
-        };
-        let sent = self.a.home.sent_by(&self.a.host.addresses);
-        ensure!(
-            sent.iter().any(|packet| packet.protocol.name() == protocol
-                && packet.source == local
-                && packet.destination == remote),
-            "no {protocol} packet went from {local} to {remote}, as the result says"
-        );
-        let a_outside = self.a.edge().left_as(protocol, remote);
-        let b_outside: Vec<_> = a_outside
-            .iter()
-            .flat_map(|a| self.b.edge().left_as(protocol, *a))
-            .collect();
-        ensure!(
-            b_outside.contains(&remote),
-            "B's packets to A ({a_outside:?} outside) left as {b_outside:?}, but A says it talks to {remote}"
-        );
-        let b_sockets: Vec<_> = self
-            .b_process
-            .events()
-            .iter()
-            .filter(|event| event.name() == "connected" && event.path_kind() == "direct")
-            .map(|event| {
-                (
-                    event.text("/path/hops/0/local").to_owned(),
-                    event.text("/path/hops/0/remote").to_owned(),
-                )
-            })
-            .collect();
-        let sent = self.b.home.sent_by(&self.b.host.addresses);
-        let seen = |(local, remote): &(String, String)| {
-            a_outside.iter().any(|a| a.to_string() == *remote)
-                && sent.iter().any(|packet| {
-                    packet.source.to_string() == *local && packet.destination.to_string() == *remote
-                })
-        };
-        ensure!(
-            b_sockets.iter().any(seen),
-            "B reports the direct connections {b_sockets:?}; on the wire A is {a_outside:?}"
-        );
-        Ok(())
     }
 
     /// What the captures saw of the path between the peers, one line per flow, for a person.

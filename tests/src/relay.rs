@@ -3,10 +3,11 @@
 use anyhow::{Result, ensure};
 
 use crate::{
+    args::{PATIENCE, Transport},
     bins::Bins,
+    events::Event,
     lab::{Host, Lab},
-    node::{Event, Launch, Process},
-    pair::{PATIENCE, Transport},
+    node::{Launch, Process},
 };
 
 /// Where relays listen, for both transports and both families.

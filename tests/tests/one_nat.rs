@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use p2pnode_tests::{
+    args::{NodeArgs, PATIENCE, Transport, reserved},
+    events::Event,
     nat::{NatKind, RANGE},
-    node::{Event, Process},
-    pair::{NodeArgs, PATIENCE, Pair, Transport, reserved, strays},
+    node::Process,
+    pair::{Pair, strays},
 };
 
 p2pnode_tests::lab_tests!();

@@ -4,14 +4,16 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
+    args::{NodeArgs, PATIENCE, Transport, range, reserved},
     bins::{Bins, bins},
     capture::Capture,
+    events::Event,
     holder::hold,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
-    node::{Event, Process},
+    node::Process,
     packet::Protocol,
-    pair::{NodeArgs, PATIENCE, Transport, range, reserved, strays},
+    pair::strays,
     relay::Relay,
 };
 

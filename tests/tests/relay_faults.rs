@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
+    args::{NodeArgs, PATIENCE, Transport},
     bins::{Bins, bins},
     holder::hold,
     lab::{Host, Lab},
     nat::{NatKind, RANGE},
     node::output,
-    pair::{NodeArgs, PATIENCE, Transport, strays},
+    pair::strays,
     relay::Relay,
 };
 

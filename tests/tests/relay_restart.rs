@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
+    args::{PATIENCE, Transport},
     nat::NatKind,
     node::Process,
-    pair::{PATIENCE, Pair, Peers, Transport},
+    pair::{Pair, Peers},
 };
 
 p2pnode_tests::lab_tests!();

@@ -1,0 +1,150 @@
+//! What the nodes of a lab are started with.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    bins::Bins,
+    lab::{Host, Lab},
+    nat::RANGE,
+    node::{Launch, Process},
+    relay::Relay,
+};
+
+/// What a dial may take before it gives up, on its own command line.
+pub const DIAL_TIMEOUT: &str = "20s";
+/// For what a healthy process does in a fraction of it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The transport that relay and peers are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// QUIC.
+    Quic,
+    /// TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
+
+    /// As in JSON and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The protocol that its packets are seen as.
+    #[must_use]
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::Quic => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A range of ports as an argument.
+#[must_use]
+pub fn range(ports: &RangeInclusive<u16>) -> String {
+    format!("{}-{}", ports.start(), ports.end())
+}
+
+/// What every node of a lab is started with.
+#[derive(Clone, Debug)]
+pub struct NodeArgs {
+    /// Its relays, with their peer ids.
+    pub relays: Vec<String>,
+    /// What it may use.
+    pub transports: Vec<Transport>,
+    /// Its ports.
+    pub range: RangeInclusive<u16>,
+}
+
+impl NodeArgs {
+    /// For a node in `host`: the relay's addresses of its families, and [`RANGE`].
+    #[must_use]
+    pub fn new(relay: &Relay, host: &Host, transports: &[Transport]) -> Self {
+        Self {
+            relays: relay.addresses(host, transports),
+            transports: transports.to_vec(),
+            range: RANGE,
+        }
+    }
+
+    /// With other ports.
+    #[must_use]
+    pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
+        self.range = range;
+        self
+    }
+
+    /// `p2pnode run --json` with a key named like its logs.
+    #[must_use]
+    pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
+        Launch::new(name, &bins.p2pnode)
+            .args(["run", "--json", "--key"])
+            .arg(lab.artifacts().file(&format!("{name}.key")))
+            .args(self.list())
+    }
+
+    /// `p2pnode dial PEER --json` with a throwaway identity.
+    #[must_use]
+    pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
+        self.plain_dial(bins, name, peer).arg("--json")
+    }
+
+    /// The same as a person would do it, on the terminal of this process.
+    #[must_use]
+    pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
+        self.plain_dial(bins, name, peer).inherit_stdio()
+    }
+
+    fn plain_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
+        Launch::new(name, &bins.p2pnode)
+            .args(["dial", peer, "--timeout", DIAL_TIMEOUT])
+            .args(self.list())
+    }
+
+    fn list(&self) -> Vec<String> {
+        let transports: Vec<_> = self
+            .transports
+            .iter()
+            .map(|transport| transport.name())
+            .collect();
+        let mut args = vec![
+            "--port-range".to_owned(),
+            range(&self.range),
+            "--transports".to_owned(),
+            transports.join(","),
+        ];
+        for relay in &self.relays {
+            args.extend(["--relay".to_owned(), relay.clone()]);
+        }
+        args
+    }
+}
+
+/// Waits until a running node holds a reservation, and returns its peer id.
+///
+/// # Errors
+///
+/// When it does not get one.
+pub async fn reserved(node: &Process) -> Result<String> {
+    let started = node.event("started", PATIENCE).await?;
+    node.event("reserved", PATIENCE).await?;
+    Ok(started.text("/peer_id").to_owned())
+}
