@@ -16,8 +16,7 @@ use libp2p::{
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
         NetworkBehaviour, Stream, StreamProtocol, SubstreamProtocol, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, dummy,
-        handler::{ConnectionEvent, FullyNegotiatedOutbound},
+        THandlerOutEvent, ToSwarm, dummy, handler::ConnectionEvent,
     },
 };
 use p2pnode_transports::Kind;
@@ -174,14 +173,11 @@ impl ConnectionHandler for Writer {
         &mut self,
         event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
     ) {
-        if let ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-            protocol: stream,
-            ..
-        }) = event
-        {
-            if let Some(bytes) = self.script.pop_front() {
-                self.talks.push(talk(stream, bytes).boxed());
-            }
+        let ConnectionEvent::FullyNegotiatedOutbound(negotiated) = event else {
+            return;
+        };
+        if let Some(bytes) = self.script.pop_front() {
+            self.talks.push(talk(negotiated.protocol, bytes).boxed());
         }
     }
 }
