@@ -1,15 +1,15 @@
 //! Hole punching: [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md) of our own, on the wire the same as
 //! everyone's.
 //!
-//! - [`wire`]: the messages.
-//! - [`address`], [`candidates`]: which addresses are offered, and which received ones are dialed.
-//! - [`machine`]: every decision, pure.
-//! - [`handler`], [`behaviour`]: the swarm's side of it.
-//! - [`record`]: what is told of each attempt.
-//! - [`settings`]: what the configuration says, and what is needed of the transports.
+//! - `wire`: the messages.
+//! - `address`, `candidates`: which addresses are offered, and which received ones are dialed.
+//! - `machine`: every decision, pure.
+//! - `handler`, `behaviour`: the swarm's side of it.
+//! - `record`: what is told of each attempt.
+//! - `settings`: what the configuration says, and what is needed of the transports.
 //!
 //! Candidates are made fresh at each handshake, from raw observations; a circuit is not punched before there is one. See
-//! [`machine`] for the course of a punch and for which connection lives.
+//! `machine` for the course of a punch and for which connection lives.
 
 mod address;
 mod behaviour;
