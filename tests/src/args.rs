@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     bins::Bins,
+    capture::Capture,
     lab::{Host, Lab},
     nat::RANGE,
     node::{Launch, Process},
@@ -147,4 +148,24 @@ pub async fn reserved(node: &Process) -> Result<String> {
     let started = node.event("started", PATIENCE).await?;
     node.event("reserved", PATIENCE).await?;
     Ok(started.text("/peer_id").to_owned())
+}
+
+/// The packets that a host sent from a port outside `range`, as text.
+#[must_use]
+pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
+    let mut strays: Vec<_> = capture
+        .sent_by(&host.addresses)
+        .into_iter()
+        .filter(|packet| !range.contains(&packet.source.port()))
+        .map(|packet| {
+            format!(
+                "{} {} > {}",
+                packet.protocol.name(),
+                packet.source,
+                packet.destination
+            )
+        })
+        .collect();
+    strays.dedup();
+    strays
 }

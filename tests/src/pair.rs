@@ -14,12 +14,10 @@
 //! # Ok(()) }
 //! ```
 
-use std::ops::RangeInclusive;
-
 use anyhow::{Context as _, Result};
 
 use crate::{
-    args::{NodeArgs, PATIENCE, Transport, reserved},
+    args::{NodeArgs, PATIENCE, Transport, reserved, strays},
     bins::{Bins, bins},
     capture::{Capture, Side},
     events::Event,
@@ -142,26 +140,6 @@ impl Peer {
     pub fn strays(&self) -> Vec<String> {
         strays(&self.home, &self.host, &RANGE)
     }
-}
-
-/// The packets that a host sent from a port outside `range`, as text.
-#[must_use]
-pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
-    let mut strays: Vec<_> = capture
-        .sent_by(&host.addresses)
-        .into_iter()
-        .filter(|packet| !range.contains(&packet.source.port()))
-        .map(|packet| {
-            format!(
-                "{} {} > {}",
-                packet.protocol.name(),
-                packet.source,
-                packet.destination
-            )
-        })
-        .collect();
-    strays.dedup();
-    strays
 }
 
 /// A lab with a relay, a peer that holds a reservation, and another one that will dial it.

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved},
+    args::{NodeArgs, PATIENCE, Transport, reserved, strays},
     events::Event,
     nat::{NatKind, RANGE},
     node::Process,
-    pair::{Pair, strays},
+    pair::Pair,
 };
 
 p2pnode_tests::lab_tests!();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, range, reserved},
+    args::{NodeArgs, PATIENCE, Transport, range, reserved, strays},
     bins::{Bins, bins},
     capture::Capture,
     events::Event,
@@ -13,7 +13,6 @@ use p2pnode_tests::{
     nat::{NatKind, RANGE},
     node::Process,
     packet::Protocol,
-    pair::strays,
     relay::Relay,
 };
 

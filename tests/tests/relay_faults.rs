@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport},
+    args::{NodeArgs, PATIENCE, Transport, strays},
     bins::{Bins, bins},
     holder::hold,
     lab::{Host, Lab},
     nat::{NatKind, RANGE},
     node::output,
-    pair::strays,
     relay::Relay,
 };
 
