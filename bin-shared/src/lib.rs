@@ -6,6 +6,7 @@ pub mod admin;
 pub mod command;
 pub mod config;
 pub mod exit;
+pub mod hop;
 pub mod identity;
 pub mod logging;
 pub mod paths;

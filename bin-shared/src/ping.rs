@@ -12,8 +12,9 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     ping,
     swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-        SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, handler::ConnectionEvent,
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+        NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        handler::ConnectionEvent,
     },
 };
 
@@ -46,7 +47,9 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_inbound_connection(connection, peer, local, remote).map(Handler)
+        self.0
+            .handle_established_inbound_connection(connection, peer, local, remote)
+            .map(Handler)
     }
 
     fn handle_established_outbound_connection(
@@ -57,7 +60,9 @@ impl NetworkBehaviour for Behaviour {
         role: Endpoint,
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_outbound_connection(connection, peer, address, role, port_use).map(Handler)
+        self.0
+            .handle_established_outbound_connection(connection, peer, address, role, port_use)
+            .map(Handler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -73,7 +78,10 @@ impl NetworkBehaviour for Behaviour {
         self.0.on_connection_handler_event(peer, connection, event);
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<ping::Event, THandlerInEvent<Self>>> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<ToSwarm<ping::Event, THandlerInEvent<Self>>> {
         self.0.poll(context)
     }
 }
@@ -110,7 +118,9 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
+    ) -> Poll<
+        ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>,
+    > {
         match self.0.poll(context) {
             Poll::Pending => self.0.poll(context),
             ready @ Poll::Ready(_) => ready,

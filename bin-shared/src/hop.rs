@@ -1,0 +1,258 @@
+//! `/p2pnode/hop/1`: what a relay tells a party to a circuit about the other leg of it.
+//!
+//! A peer sees the leg of a circuit that ends at itself, never the other one. The relay sees both. It tells the transport,
+//! the IP family and the round trip time of the other leg to the two peers that the circuit connects, and to nobody else;
+//! it never tells an address.
+//!
+//! A stream carries one [`Request`] and one [`Answer`]. Each is a frame: its length in two bytes, big endian, and that much
+//! JSON, at most [`MAX_MESSAGE`] bytes. Unknown fields are ignored, so that either side may learn to say more.
+
+use std::{io, time::Duration};
+
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use libp2p::{PeerId, StreamProtocol};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+
+/// The protocol's name.
+pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/hop/1");
+
+/// The most bytes of JSON in a frame. An answer has about a hundred; the rest is room to say more.
+pub const MAX_MESSAGE: usize = 1024;
+
+/// A round trip longer than this is not believed: no connection lives with it.
+const MAX_RTT: Duration = Duration::from_secs(60);
+
+/// Asks for the other leg of a circuit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The other party of the circuit.
+    #[serde(serialize_with = "write_peer", deserialize_with = "read_peer")]
+    pub peer: PeerId,
+    /// Whether the asking peer is the one that dialed the circuit. Two peers may have dialed each other.
+    pub dialed: bool,
+}
+
+/// What the relay has to say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The other leg.
+    Leg(Leg),
+    /// Nothing, and why.
+    Refused(Refusal),
+}
+
+/// A connection between the relay and a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Leg {
+    /// Its transport.
+    pub transport: Transport,
+    /// Its IP family.
+    pub family: Family,
+    /// The last round trip that the relay's ping measured, once there is one.
+    #[serde(
+        rename = "rtt_ms",
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_rtt",
+        deserialize_with = "read_rtt"
+    )]
+    pub rtt: Option<Duration>,
+}
+
+/// A transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// QUIC.
+    Quic,
+    /// TCP.
+    Tcp,
+}
+
+/// An IP family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ip4,
+    /// IPv6.
+    Ip6,
+}
+
+/// Why the relay tells nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// No circuit of this kind connects the asking peer with the other one.
+    NotAParty,
+    /// There is such a circuit, and the relay cannot tell over which connection it runs.
+    Unknown,
+    /// The peer asks too often.
+    TooOften,
+}
+
+/// Writes one message.
+///
+/// # Errors
+///
+/// Those of the stream.
+pub async fn write<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u16::try_from(body.len())
+        .ok()
+        .filter(|length| usize::from(*length) <= MAX_MESSAGE)
+        .ok_or_else(|| too_long(body.len()))?;
+    let mut frame = length.to_be_bytes().to_vec();
+    frame.extend(body);
+    stream.write_all(&frame).await?;
+    stream.flush().await
+}
+
+/// Reads one message.
+///
+/// # Errors
+///
+/// Those of the stream, and `InvalidData` for a message that is too long or none. No more than [`MAX_MESSAGE`] bytes are
+/// read or held.
+pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).await?;
+    let length = usize::from(u16::from_be_bytes(length));
+    if length > MAX_MESSAGE {
+        return Err(too_long(length));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    serde_json::from_slice(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn too_long(length: usize) -> io::Error {
+    let text = format!("a hop message of {length} bytes: the most are {MAX_MESSAGE}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+fn write_peer<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(peer)
+}
+
+fn read_peer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+/// Milliseconds with one decimal: finer than that no ping is true.
+fn write_rtt<S: Serializer>(rtt: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    rtt.map(|rtt| (rtt.as_secs_f64() * 10_000.0).round() / 10.0)
+        .serialize(serializer)
+}
+
+/// A figure that cannot be a round trip time counts as none.
+fn read_rtt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let millis = Option::<f64>::deserialize(deserializer)?;
+    Ok(millis
+        .and_then(|millis| Duration::try_from_secs_f64(millis / 1000.0).ok())
+        .filter(|rtt| *rtt <= MAX_RTT))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use futures::{executor::block_on, io::Cursor};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let mut frame = u16::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+        frame.extend(body);
+        frame
+    }
+
+    fn written<T: Serialize>(message: &T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        block_on(write(&mut bytes, message)).unwrap();
+        bytes
+    }
+
+    fn read_from<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+        block_on(read(&mut Cursor::new(bytes)))
+    }
+
+    #[test]
+    fn messages_are_the_json_that_the_protocol_says() {
+        let request = Request {
+            peer: PEER.parse().unwrap(),
+            dialed: true,
+        };
+        let json = format!(r#"{{"peer":"{PEER}","dialed":true}}"#);
+        assert_eq!(written(&request), frame(json.as_bytes()));
+        let leg = Answer::Leg(Leg {
+            transport: Transport::Quic,
+            family: Family::Ip6,
+            rtt: Some(Duration::from_micros(20_149)),
+        });
+        let json = r#"{"leg":{"transport":"quic","family":"ip6","rtt_ms":20.1}}"#;
+        assert_eq!(written(&leg), frame(json.as_bytes()));
+        let refused = Answer::Refused(Refusal::NotAParty);
+        assert_eq!(written(&refused), frame(br#"{"refused":"not_a_party"}"#));
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_ignored_and_a_missing_rtt_is_none() {
+        let json = br#"{"leg":{"transport":"tcp","family":"ip4","jitter_ms":3}}"#;
+        let Answer::Leg(leg) = read_from(&frame(json)).unwrap() else {
+            panic!("no leg")
+        };
+        assert_eq!((leg.transport, leg.rtt), (Transport::Tcp, None));
+    }
+
+    #[test]
+    fn a_figure_that_is_no_round_trip_time_counts_as_none() {
+        for figure in ["-1", "1e300", "null", "60001"] {
+            let json =
+                format!(r#"{{"leg":{{"transport":"tcp","family":"ip4","rtt_ms":{figure}}}}}"#);
+            let answer = read_from::<Answer>(&frame(json.as_bytes())).unwrap();
+            let Answer::Leg(leg) = answer else {
+                panic!("no leg")
+            };
+            assert_eq!(leg.rtt, None, "{figure}");
+        }
+    }
+
+    #[test]
+    fn a_message_longer_than_the_limit_is_refused_unread() {
+        let error = read_from::<Request>(&u16::MAX.to_be_bytes()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+            let _ = read_from::<Request>(&bytes);
+            let _ = read_from::<Answer>(&bytes);
+            if bytes.len() <= MAX_MESSAGE {
+                let _ = read_from::<Answer>(&frame(&bytes));
+            }
+        }
+
+        #[test]
+        fn an_answer_is_read_as_it_was_written(quic in any::<bool>(), ip6 in any::<bool>(), rtt in prop::option::of(0_u64..600_000)) {
+            let answer = Answer::Leg(Leg {
+                transport: if quic { Transport::Quic } else { Transport::Tcp },
+                family: if ip6 { Family::Ip6 } else { Family::Ip4 },
+                rtt: rtt.map(|tenths| Duration::from_micros(tenths * 100)),
+            });
+            let Answer::Leg(read) = read_from(&written(&answer)).unwrap() else { panic!("no leg") };
+            let Answer::Leg(sent) = answer else { panic!("no leg") };
+            prop_assert_eq!((read.transport, read.family), (sent.transport, sent.family));
+            let difference = read.rtt.unwrap_or_default().abs_diff(sent.rtt.unwrap_or_default());
+            prop_assert!(read.rtt.is_some() == sent.rtt.is_some() && difference < Duration::from_micros(1));
+        }
+    }
+}
