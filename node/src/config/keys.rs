@@ -108,9 +108,10 @@ impl Config {
                 "What to log to stderr: a level, or a filter such as info,libp2p_quic=debug.",
                 &LOG_FILTER,
                 match purpose {
-                    Purpose::Run => "info",
+                    // The swarm says at info what the node says itself; yamux warns of every connection that is cut off.
+                    Purpose::Run => "info,libp2p_swarm=warn,yamux=error",
                     // Its output is its timeline; the log is for what goes wrong.
-                    Purpose::Dial => "warn",
+                    Purpose::Dial => "warn,yamux=error",
                 },
             ),
             format: reader.one("log.format", "How log lines look.", &LOG_FORMAT, "text"),

@@ -72,7 +72,8 @@ impl Config {
                 "log.level",
                 "What to log to stderr: a level, or a filter such as info,libp2p_relay=debug.",
                 &LOG_FILTER,
-                "info",
+                // The swarm says at info what the relay says itself; yamux warns of every connection that is cut off.
+                "info,libp2p_swarm=warn,yamux=error",
             ),
             format: reader.one("log.format", "How log lines look.", &LOG_FORMAT, "text"),
         };
