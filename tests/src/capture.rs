@@ -21,7 +21,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::packet::{self, Packet};
+use crate::{
+    node::end_with_lab,
+    packet::{self, Packet},
+    sandbox::tool,
+};
 
 /// Headers with all their options fit; the payload is encrypted anyhow.
 const SNAPLEN: &str = "192";
@@ -59,7 +63,7 @@ impl Capture {
     /// When tcpdump does not start; the text is its own.
     pub(crate) async fn start(router: &Router, wan: &str, file: &Path) -> Result<Self> {
         let (sides, loopback) = interfaces(router, wan).await?;
-        let mut command = Command::new("tcpdump");
+        let mut command = Command::new(tool("tcpdump"));
         command
             .args([
                 "-i",
@@ -79,6 +83,7 @@ impl Capture {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        end_with_lab(&mut command);
         let runtime = Handle::current();
         let mut tcpdump = router
             .run_sync(move || {
@@ -225,7 +230,7 @@ async fn record(
 /// Which interface is on which side, and the index of the loopback. The bridge itself is left out: what passes it is seen
 /// on its ports, and frames from one of them to another are seen only there.
 async fn interfaces(router: &Router, wan: &str) -> Result<(HashMap<u32, Side>, u32)> {
-    let mut command = Command::new("ip");
+    let mut command = Command::new(tool("ip"));
     command
         .args(["-o", "link", "show"])
         .stdin(Stdio::null())

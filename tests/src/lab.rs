@@ -26,8 +26,9 @@ use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle};
 use crate::{
     artifacts::Artifacts,
     capture::Capture,
+    delay::{Impairment, Link},
     nat::{NatKind, Policy},
-    sandbox,
+    sandbox::{self, tool},
 };
 
 /// The LAN of every site that translates.
@@ -43,6 +44,7 @@ const WAN_BEHIND_CARRIER: &str = "wan";
 pub struct Lab {
     // Dropped first: the processes that write artifacts end with it.
     net: Net,
+    impairment: Option<Impairment>,
     artifacts: Artifacts,
     datacenter: Router,
 }
@@ -150,6 +152,7 @@ impl Lab {
             .context("router dc")?;
         Ok(Self {
             net: Net(net),
+            impairment: None,
             artifacts,
             datacenter,
         })
@@ -266,6 +269,18 @@ impl Lab {
         self.add_host(name, &site.router).await
     }
 
+    /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel cannot do it: says what to load.
+    pub fn impair(&mut self, link: Link) -> Result<()> {
+        // First the old one, which may hold what the new one needs.
+        self.impairment = None;
+        self.impairment = Some(Impairment::impose(&self.net.0.ix(), link)?);
+        Ok(())
+    }
+
     /// Starts a capture in the site's router: its inside is the LAN.
     ///
     /// # Errors
@@ -331,7 +346,7 @@ async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
         Ok(())
     })?;
     let rules = policy.rules(wan, router.uplink_ip());
-    let mut command = Command::new("nft");
+    let mut command = Command::new(tool("nft"));
     command
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -356,7 +371,7 @@ async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
 }
 
 fn run_ip(args: &[&str]) -> Result<()> {
-    let output = std::process::Command::new("ip")
+    let output = std::process::Command::new(tool("ip"))
         .args(args)
         .output()
         .context("ip: cannot be started")?;

@@ -111,14 +111,7 @@ impl Launch {
                 command.stdout(Stdio::piped()).stderr(file)
             }
         };
-        // A test that is killed leaves no process behind: the thread that starts it ends with the lab.
-        #[allow(
-            unsafe_code,
-            reason = "prctl is the only way to tie a child's life to its parent's, and it is async-signal-safe"
-        )]
-        unsafe {
-            command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
-        }
+        end_with_lab(&mut command);
         let runtime = Handle::current();
         let program = self.program.clone();
         let mut child = device.run_sync(move || {
@@ -336,6 +329,18 @@ pub async fn output(
             )
         })??;
     Ok(output)
+}
+
+/// Lets a command end with the thread that starts it, which ends with the lab: also a test that is killed leaves no process
+/// behind.
+pub(crate) fn end_with_lab(command: &mut Command) {
+    #[allow(
+        unsafe_code,
+        reason = "prctl is the only way to tie a child's life to its parent's, and it is async-signal-safe"
+    )]
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    }
 }
 
 fn tail(path: &Path) -> io::Result<String> {

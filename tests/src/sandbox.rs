@@ -4,7 +4,7 @@
 //! survive `exec`. A process that looks like root would make `tcpdump` try to become a user that the namespace does not
 //! have, and fail.
 
-use std::{fs, io, process::Command, sync::OnceLock};
+use std::{env, fs, path::PathBuf, sync::OnceLock};
 
 use anyhow::{Context as _, Result, bail};
 use caps::{CapSet, Capability};
@@ -26,8 +26,9 @@ pub enum Rights {
 const INNER_UID_OF_ROOT: u32 = 1000;
 
 /// What the lab runs, with the Debian package that has it.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 5] = [
     ("nft", "nftables"),
+    ("iptables", "iptables"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
@@ -83,13 +84,22 @@ pub fn check() -> Result<Rights> {
 /// The tools of the lab that are not installed, each with its Debian package.
 #[must_use]
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
-    TOOLS
-        .into_iter()
-        .filter(|(tool, _)| {
-            let probe = Command::new(tool).arg("-V").output();
-            matches!(probe, Err(error) if error.kind() == io::ErrorKind::NotFound)
-        })
-        .collect()
+    let mut missing = TOOLS.to_vec();
+    missing.retain(|(tool, _)| find(tool).is_none());
+    missing
+}
+
+/// The program of that name. Administration tools are found where an ordinary user's `PATH` does not lead.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| name.into())
+}
+
+fn find(tool: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(tool))
+        .find(|program| program.is_file())
 }
 
 fn acquire() -> Result<Rights> {
