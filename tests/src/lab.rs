@@ -14,20 +14,17 @@
 //! Every site that translates has the same LAN, 192.168.1.0/24, as homes do: an address of one means another host in the
 //! other.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    process::Stdio,
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use patchbay::{Device, IpSupport, Ipv4Net, Nat, Router, RouterPreset};
-use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle};
 
 use crate::{
     artifacts::Artifacts,
     capture::Capture,
     delay::{Impairment, Link},
     nat::{NatKind, Policy},
+    nft,
     sandbox::{self, tool},
 };
 
@@ -36,7 +33,7 @@ const HOME_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24)
 /// What a carrier gives to its customers (RFC 6598).
 const CARRIER_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
 /// The interface of a router towards the internet, and of one behind a carrier's router: patchbay's names.
-const WAN: &str = "ix";
+pub(crate) const WAN: &str = "ix";
 const WAN_BEHIND_CARRIER: &str = "wan";
 
 /// A lab. Its namespaces vanish when it is dropped; so do the processes in them.
@@ -121,6 +118,10 @@ impl Site {
     #[must_use]
     pub fn outside_ip4(&self) -> Option<IpAddr> {
         self.outside
+    }
+
+    pub(crate) fn set_outside(&mut self, address: IpAddr) {
+        self.outside = Some(address);
     }
 
     /// The router between its hosts and the next network.
@@ -345,29 +346,7 @@ async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
         }
         Ok(())
     })?;
-    let rules = policy.rules(wan, router.uplink_ip());
-    let mut command = Command::new(tool("nft"));
-    command
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let runtime = Handle::current();
-    let mut nft = router.run_sync(move || {
-        let _entered = runtime.enter();
-        command.spawn().context("nft: cannot be started")
-    })?;
-    let mut stdin = nft.stdin.take().context("nft has no stdin")?;
-    stdin.write_all(rules.as_bytes()).await?;
-    drop(stdin);
-    let output = nft.wait_with_output().await?;
-    ensure!(
-        output.status.success(),
-        "nft in {} refuses the rules: {}\n{rules}",
-        router.name(),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    Ok(())
+    nft::load(router, &policy.rules(wan, router.uplink_ip())).await
 }
 
 fn run_ip(args: &[&str]) -> Result<()> {

@@ -1,0 +1,127 @@
+//! Latency and loss on the internet of a lab.
+//!
+//! The delay sits where all sites meet, not on their routers: a NAT that queues is another NAT. A packet passes there once
+//! on its way from site to site and once on its way back, so half of the round trip is added each time, between peers and
+//! relays and between peers alike. Hosts of one site are not slowed, and neither is address resolution: nobody asked for
+//! that, and a first packet would wait for it.
+//!
+//! The kernel does it with netem where it has netem. Where it has not, packets are led through NFQUEUE to a thread of this
+//! process, which lets them go when their time has come. A kernel that has neither cannot have a lab with latency, and that
+//! is an error: a test must not pass because nothing was slow.
+
+mod netem;
+mod nfqueue;
+mod queue;
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use patchbay::Ix;
+
+/// What becomes of packets between sites.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Link {
+    /// What is added to each round trip.
+    pub rtt: Duration,
+    /// How many packets of a hundred are lost, on each way, independently of each other.
+    pub loss_percent: f64,
+}
+
+impl Link {
+    /// A lossless link with this round trip.
+    #[must_use]
+    pub const fn rtt(rtt: Duration) -> Self {
+        Self {
+            rtt,
+            loss_percent: 0.0,
+        }
+    }
+
+    /// With loss, in percent of the packets.
+    #[must_use]
+    pub const fn loss(mut self, percent: f64) -> Self {
+        self.loss_percent = percent;
+        self
+    }
+
+    fn one_way(self) -> Duration {
+        self.rtt / 2
+    }
+}
+
+/// What a kernel that has neither does not get past.
+const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and this kernel has neither: load one as root with \
+     `modprobe sch_netem` or `modprobe -a nfnetlink_queue xt_NFQUEUE br_netfilter`, or use a kernel that has CONFIG_NET_SCH_NETEM \
+     or CONFIG_NETFILTER_NETLINK_QUEUE";
+
+/// A link in force. Where this process does it, nothing passes any more once it is dropped; netem lives as long as the lab.
+#[derive(Debug)]
+pub(crate) struct Impairment {
+    _worker: Option<queue::Worker>,
+}
+
+impl Impairment {
+    /// Puts `link` between all sites that there are.
+    pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Self> {
+        ensure!(
+            (0.0..=100.0).contains(&link.loss_percent),
+            "a loss of {} %: give 0 to 100",
+            link.loss_percent
+        );
+        let netem = match ix.run_sync(move || netem::impose(link))? {
+            Ok(()) => return Ok(Self { _worker: None }),
+            Err(missing) => missing,
+        };
+        match queue::impose(ix, link) {
+            Ok(worker) => Ok(Self {
+                _worker: Some(worker),
+            }),
+            Err(error) => bail!("{}", refusal(&netem, &format!("{error:#}"))),
+        }
+    }
+}
+
+fn refusal(netem: &str, queue: &str) -> String {
+    format!("{REMEDY} (netem: {netem}; NFQUEUE: {queue})")
+}
+
+/// Runs a tool in the network of this thread; its complaint if it fails.
+fn tool(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("{program}: cannot be started"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_with_neither_is_told_what_to_load() {
+        let error = refusal("qdisc kind is unknown", "protocol not supported");
+        for word in [
+            "sch_netem",
+            "nfnetlink_queue",
+            "modprobe",
+            "qdisc kind is unknown",
+            "protocol not supported",
+        ] {
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(!error.contains('\n'), "one line: {error}");
+    }
+
+    #[test]
+    fn half_of_the_round_trip_is_added_each_way() {
+        let link = Link::rtt(Duration::from_millis(50)).loss(1.0);
+        assert_eq!(link.one_way(), Duration::from_millis(25));
+    }
+}

@@ -1,0 +1,227 @@
+//! Latency by a thread of this process, which packets wait for in NFQUEUE.
+
+use std::{
+    collections::VecDeque,
+    io::{PipeReader, PipeWriter, Read as _, pipe},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{
+        prctl,
+        socket::{
+            AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv,
+            send, setsockopt, socket, sockopt::RcvBufForce,
+        },
+        time::TimeSpec,
+    },
+};
+use patchbay::Ix;
+
+use super::{
+    Link,
+    nfqueue::{self, Message, Verdict},
+    tool,
+};
+
+/// Which queue. Queues belong to a network namespace, so every lab may have the same.
+const QUEUE: u16 = 1;
+
+/// How many packets may wait: half a second of a fast transfer. More are dropped.
+const PACKETS: u32 = 60_000;
+
+/// What the kernel may have told that is not read yet: as much as belongs to [`PACKETS`].
+const BUFFER: usize = 32 << 20;
+
+/// How late the system may wake the thread. Its default of 50 µs each way would show.
+const TIMER_SLACK: Duration = Duration::from_nanos(1);
+
+/// The thread. It ends when this is dropped, and lets no packet pass from then on.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// Closed to stop the thread.
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread was printed where it happened.
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// Leads the packets between sites through a new thread.
+pub(super) fn impose(ix: &Ix, link: Link) -> Result<Worker> {
+    // First who takes them, then the rules that send them.
+    let queue = ix.run_sync(Queue::open)?;
+    let (stopped, stop) = pipe().context("pipe")?;
+    let thread = std::thread::Builder::new()
+        .name("lab-delay".to_owned())
+        .spawn(move || {
+            let delay = Delay {
+                queue,
+                link,
+                waiting: VecDeque::new(),
+            };
+            delay.run(stopped);
+        })
+        .context("thread")?;
+    let worker = Worker {
+        stop: Some(stop),
+        thread: Some(thread),
+    };
+    ix.run_sync(send_packets_here)?;
+    Ok(worker)
+}
+
+/// The rules. The internet is a bridge: some of what passes is bridged, some is routed, and both come here once.
+fn send_packets_here() -> Result<()> {
+    let queue = QUEUE.to_string();
+    let to_queue = ["-j", "NFQUEUE", "--queue-num", &queue];
+    for (program, what, bridged) in [
+        ("iptables", [].as_slice(), "iptables"),
+        ("ip6tables", ["!", "-p", "icmpv6"].as_slice(), "ip6tables"),
+    ] {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{bridged}");
+        std::fs::write(&path, "1").with_context(|| path)?;
+        let table = ["-w", "-t", "mangle"];
+        tool(program, &[&table[..], &["-F", "FORWARD"]].concat())?;
+        tool(
+            program,
+            &[&table[..], &["-A", "FORWARD"], what, &to_queue].concat(),
+        )?;
+    }
+    Ok(())
+}
+
+struct Queue(OwnedFd);
+
+impl Queue {
+    /// Takes the queue of the network of this thread.
+    fn open() -> Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )
+        .context("netfilter's netlink socket")?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).context("netfilter's netlink socket")?;
+        // Where it is refused the default holds, and long bursts lose packets.
+        let _best_effort = setsockopt(&socket, RcvBufForce, &BUFFER);
+        let queue = Self(socket);
+        for request in [
+            nfqueue::bind(QUEUE),
+            nfqueue::copy_nothing(QUEUE),
+            nfqueue::capacity(QUEUE, PACKETS),
+        ] {
+            queue.ask(&request)?;
+        }
+        Ok(queue)
+    }
+
+    /// Sends a request and takes its answer. No rule sends packets yet, so nothing else can come.
+    fn ask(&self, request: &[u8]) -> Result<()> {
+        self.send(request).context("nfnetlink_queue")?;
+        let mut bytes = [0; 4096];
+        let length = recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::empty())
+            .context("nfnetlink_queue does not answer")?;
+        let answer = nfqueue::read(&bytes[..length]);
+        ensure!(
+            matches!(answer[..], [Message::Answer(_)]),
+            "nfnetlink_queue answers {answer:?}"
+        );
+        match answer[..] {
+            [Message::Answer(code)] if code != 0 => {
+                Err(nfqueue::error(code)).context("nfnetlink_queue")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&self, message: &[u8]) -> nix::Result<usize> {
+        send(self.0.as_raw_fd(), message, MsgFlags::empty())
+    }
+}
+
+struct Delay {
+    queue: Queue,
+    link: Link,
+    /// All wait equally long, so they leave in the order in which they came.
+    waiting: VecDeque<(Instant, u32)>,
+}
+
+impl Delay {
+    fn run(mut self, mut stopped: PipeReader) {
+        // Only precision is at stake.
+        let _best_effort =
+            prctl::set_timerslack(u64::try_from(TIMER_SLACK.as_nanos()).unwrap_or(1));
+        let mut bytes = vec![0; 1 << 16];
+        loop {
+            self.take(&mut bytes);
+            self.release();
+            let wait = self
+                .waiting
+                .front()
+                .map(|(due, _)| due.saturating_duration_since(Instant::now()));
+            let mut fds = [
+                PollFd::new(self.queue.0.as_fd(), PollFlags::POLLIN),
+                PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
+            ];
+            // Interrupted is as good as woken.
+            let _woken = ppoll(&mut fds, wait.map(TimeSpec::from_duration), None);
+            let ends = fds[1].revents().is_some_and(|events| !events.is_empty());
+            if ends && stopped.read(&mut [0]).is_ok_and(|length| length == 0) {
+                return;
+            }
+        }
+    }
+
+    /// Takes what has come.
+    fn take(&mut self, bytes: &mut [u8]) {
+        loop {
+            match recv(self.queue.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    let due = Instant::now() + self.link.one_way();
+                    for message in nfqueue::read(&bytes[..length]) {
+                        if let Message::Packet(packet) = message {
+                            if fastrand::f64() * 100.0 < self.link.loss_percent {
+                                self.decide(packet, Verdict::Drop);
+                            } else {
+                                self.waiting.push_back((due, packet));
+                            }
+                        }
+                    }
+                }
+                // More came than the buffer holds. The kernel has dropped those packets, as any full queue would.
+                Err(Errno::ENOBUFS | Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Lets go whose time has come.
+    fn release(&mut self) {
+        let now = Instant::now();
+        while let Some((due, packet)) = self.waiting.front().copied()
+            && due <= now
+        {
+            self.waiting.pop_front();
+            self.decide(packet, Verdict::Accept);
+        }
+    }
+
+    fn decide(&self, packet: u32, verdict: Verdict) {
+        // A packet that is gone by now (its interface was removed) needs no verdict.
+        let _gone = self.queue.send(&nfqueue::verdict(QUEUE, packet, verdict));
+    }
+}
