@@ -10,7 +10,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{config::Config, keep_alive, limits, server};
+use crate::{config::Config, hop, keep_alive, limits, server};
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
 const PROTOCOL_VERSION: &str = "/p2pnode/1";
@@ -32,6 +32,7 @@ pub(crate) struct Behaviour {
     pub(crate) connections: connection_limits::Behaviour,
     pub(crate) relay: server::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
+    pub(crate) hop: hop::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: p2pnode_bin_shared::ping::Behaviour,
 }
@@ -52,6 +53,7 @@ impl Behaviour {
             connections: connection_limits::Behaviour::new(limits::connections(&config.limits)),
             relay: server::Behaviour::new(local, limits::relay(&config.limits)),
             keep_alive: keep_alive::Behaviour::default(),
+            hop: hop::Behaviour::default(),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
                     .with_agent_version(AGENT.to_owned())

@@ -10,8 +10,10 @@ pub mod config;
 mod behaviour;
 mod event_loop;
 mod external;
+mod hop;
 mod keep_alive;
 mod ledger;
+mod legs;
 mod limits;
 mod listen;
 mod metrics;
@@ -32,7 +34,7 @@ use tracing::{info, warn};
 
 use crate::{
     behaviour::Behaviour, event_loop::EventLoop, external::ExternalAddresses, ledger::Ledger,
-    listen::Listeners, metrics::Metrics, output::Output,
+    legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
 };
 pub use crate::{config::Config, listen::Error as ListenError, output::Format};
 
@@ -68,6 +70,7 @@ pub async fn run(
         listeners,
         external,
         ledger: Ledger::default(),
+        legs: Legs::default(),
         metrics,
         readiness,
         output,

@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(
             line,
             format!(
-                "{{\"address\":\"/ip4/203.0.113.10/tcp/443/p2p/{RELAY}\",\"event\":\"listening\"}}\n"
+                "{{\"event\":\"listening\",\"address\":\"/ip4/203.0.113.10/tcp/443/p2p/{RELAY}\"}}\n"
             )
         );
     }

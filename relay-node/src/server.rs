@@ -4,9 +4,12 @@
 //! [`relay::Event::ReservationClosed`] for each of them, also for those that never had a reservation; so nobody who
 //! sees only peers can count. This wrapper empties the inner queue after each input, so that what comes out belongs to
 //! the connection that went in.
+//!
+//! Nor does libp2p tell over which connection of the destination a circuit runs. It shows in the commands between the two:
+//! when the destination's connection has answered, the source's is told to go on, or to refuse. See [`Answers`].
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     task::{Context, Poll, Waker},
 };
 
@@ -15,8 +18,8 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     relay,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 
@@ -28,6 +31,8 @@ pub(crate) struct Event {
     /// For a circuit that is accepted it is the source's connection; for one that closes it is the source's connection,
     /// or the destination's if that one was lost.
     pub(crate) connection: Option<ConnectionId>,
+    /// For a circuit that is accepted, the destination's connection, if it is certain.
+    pub(crate) onward: Option<ConnectionId>,
     /// What happened.
     pub(crate) event: relay::Event,
 }
@@ -36,6 +41,7 @@ pub(crate) struct Event {
 pub(crate) struct Behaviour {
     inner: relay::Behaviour,
     queue: VecDeque<ToSwarm<Event, THandlerInEvent<relay::Behaviour>>>,
+    answers: Answers,
 }
 
 impl Behaviour {
@@ -44,18 +50,38 @@ impl Behaviour {
         Self {
             inner: relay::Behaviour::new(local, config),
             queue: VecDeque::new(),
+            answers: Answers::default(),
         }
     }
 
-    /// Moves what the inner behaviour queued because of `connection` into our own queue.
+    /// Moves what the inner behaviour queued because of `input` into our own queue.
     ///
     /// The waker does not matter: the swarm polls a behaviour after each input, and [`Self::poll`] leaves a real waker
     /// with the inner behaviour each time it finds nothing to do.
-    fn drain(&mut self, connection: Option<ConnectionId>) {
+    fn drain(&mut self, input: Option<(PeerId, ConnectionId)>) {
         let mut context = Context::from_waker(Waker::noop());
+        let connection = input.map(|(_, connection)| connection);
         while let Poll::Ready(action) = self.inner.poll(&mut context) {
-            self.queue
-                .push_back(action.map_out(|event| Event { connection, event }));
+            if let Some((peer, connection)) = input
+                && let ToSwarm::NotifyHandler {
+                    peer_id,
+                    handler: NotifyHandler::One(target),
+                    ..
+                } = &action
+                && *target != connection
+                && *peer_id != peer
+            {
+                self.answers.came(*target, peer, connection);
+            }
+            let answers = &mut self.answers;
+            self.queue.push_back(action.map_out(|event| {
+                let onward = connection.and_then(|source| answers.take(source, &event));
+                Event {
+                    connection,
+                    onward,
+                    event,
+                }
+            }));
         }
     }
 }
@@ -88,13 +114,16 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
-        let connection = if let FromSwarm::ConnectionClosed(closed) = &event {
-            Some(closed.connection_id)
+        let closed = if let FromSwarm::ConnectionClosed(closed) = &event {
+            Some((closed.peer_id, closed.connection_id))
         } else {
             None
         };
         self.inner.on_swarm_event(event);
-        self.drain(connection);
+        self.drain(closed);
+        if let Some((_, connection)) = closed {
+            self.answers.forget(connection);
+        }
     }
 
     fn on_connection_handler_event(
@@ -105,7 +134,7 @@ impl NetworkBehaviour for Behaviour {
     ) {
         self.inner
             .on_connection_handler_event(peer, connection, event);
-        self.drain(Some(connection));
+        self.drain(Some((peer, connection)));
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
@@ -115,8 +144,125 @@ impl NetworkBehaviour for Behaviour {
         self.inner.poll(context).map(|action| {
             action.map_out(|event| Event {
                 connection: None,
+                onward: None,
                 event,
             })
         })
+    }
+}
+
+/// Answers of destinations to circuits that are not decided yet.
+///
+/// libp2p asks the destination in a command that still names the source's peer, and passes the answer on in one that names
+/// the source's peer, too: so a command to another connection is an answer if the peer that it names is not the one that
+/// spoke. What follows from it is an event on the source's connection that names the destination.
+#[derive(Debug, Default)]
+struct Answers(HashMap<(ConnectionId, PeerId), Waiting>);
+
+/// Circuits of one connection to one peer.
+#[derive(Debug)]
+struct Waiting {
+    /// How many are answered and not decided.
+    circuits: usize,
+    /// The connection that answered; `None` if there were several, as answers may be decided in any order.
+    by: Option<ConnectionId>,
+}
+
+impl Answers {
+    /// The destination `peer` has answered on `connection` to a circuit over the source's connection `source`.
+    fn came(&mut self, source: ConnectionId, peer: PeerId, connection: ConnectionId) {
+        let waiting = self.0.entry((source, peer)).or_insert(Waiting {
+            circuits: 0,
+            by: Some(connection),
+        });
+        waiting.circuits += 1;
+        waiting.by = waiting.by.filter(|by| *by == connection);
+    }
+
+    /// The connection over which the circuit runs that `event`, an event of the source's connection `source`, tells of.
+    fn take(&mut self, source: ConnectionId, event: &relay::Event) -> Option<ConnectionId> {
+        let key = (source, decided(event)?);
+        let waiting = self.0.get_mut(&key)?;
+        waiting.circuits -= 1;
+        let by = waiting.by;
+        if waiting.circuits == 0 {
+            self.0.remove(&key);
+        }
+        by
+    }
+
+    /// The connection is gone, and with it what it has asked and answered.
+    fn forget(&mut self, connection: ConnectionId) {
+        self.0
+            .retain(|(source, _), waiting| *source != connection && waiting.by != Some(connection));
+    }
+}
+
+/// The destination of the circuit that `event` decides.
+#[expect(
+    deprecated,
+    reason = "events that libp2p is going to drop tell of circuits, too"
+)]
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other events are not about circuits that wait"
+)]
+fn decided(event: &relay::Event) -> Option<PeerId> {
+    match event {
+        relay::Event::CircuitReqAccepted { dst_peer_id, .. }
+        | relay::Event::CircuitReqAcceptFailed { dst_peer_id, .. }
+        | relay::Event::CircuitReqDenied { dst_peer_id, .. }
+        | relay::Event::CircuitReqDenyFailed { dst_peer_id, .. } => Some(*dst_peer_id),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> ConnectionId {
+        ConnectionId::new_unchecked(number)
+    }
+
+    fn accepted(dst_peer_id: PeerId) -> relay::Event {
+        relay::Event::CircuitReqAccepted {
+            src_peer_id: PeerId::random(),
+            dst_peer_id,
+        }
+    }
+
+    #[test]
+    fn a_circuit_runs_over_the_connection_that_answered() {
+        let (mut answers, peer) = (Answers::default(), PeerId::random());
+        answers.came(id(1), peer, id(2));
+        assert_eq!(answers.take(id(1), &accepted(PeerId::random())), None);
+        assert_eq!(answers.take(id(3), &accepted(peer)), None);
+        assert_eq!(answers.take(id(1), &accepted(peer)), Some(id(2)));
+        assert_eq!(answers.take(id(1), &accepted(peer)), None);
+        assert!(answers.0.is_empty());
+    }
+
+    #[test]
+    fn answers_of_two_connections_at_once_make_neither_certain() {
+        let (mut answers, peer) = (Answers::default(), PeerId::random());
+        answers.came(id(1), peer, id(2));
+        answers.came(id(1), peer, id(3));
+        assert_eq!(answers.take(id(1), &accepted(peer)), None);
+        assert_eq!(answers.take(id(1), &accepted(peer)), None);
+        assert!(answers.0.is_empty());
+        answers.came(id(1), peer, id(2));
+        answers.came(id(1), peer, id(2));
+        assert_eq!(answers.take(id(1), &accepted(peer)), Some(id(2)));
+        assert_eq!(answers.take(id(1), &accepted(peer)), Some(id(2)));
+    }
+
+    #[test]
+    fn a_closed_connection_leaves_nothing_behind() {
+        let (mut answers, peer) = (Answers::default(), PeerId::random());
+        answers.came(id(1), peer, id(2));
+        answers.came(id(3), peer, id(2));
+        answers.forget(id(2));
+        assert!(answers.0.is_empty());
     }
 }

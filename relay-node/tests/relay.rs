@@ -6,6 +6,7 @@
     reason = "a test waits for one event among many"
 )]
 
+mod harness;
 mod peer;
 
 use std::{
@@ -13,125 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{
-    Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, ping, relay, swarm::SwarmEvent,
-};
-use p2pnode_bin_shared::config::{self, Flags, Sources};
+use harness::{Relay, config, free_port, reserve, start};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, ping, swarm::SwarmEvent};
 use peer::{BehaviourEvent, until, until_with};
-use relay_node::{
-    Format,
-    cli::RunArgs,
-    config::{Config, PROGRAM},
-};
+use relay_node::{Config, Format};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::oneshot,
-    task::JoinHandle,
 };
 
 /// More than libp2p's default relay lets through (128 KiB).
 const BYTES: usize = 1024 * 1024;
-
-struct Relay {
-    peer: PeerId,
-    quic: Option<Multiaddr>,
-    tcp: Option<Multiaddr>,
-    stop: oneshot::Sender<()>,
-    running: JoinHandle<anyhow::Result<()>>,
-}
-
-/// A port that is free for UDP and TCP.
-fn free_port() -> u16 {
-    loop {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = udp.local_addr().expect("bound").port();
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-fn config(port: u16) -> Config {
-    let args = RunArgs {
-        listen: vec![
-            format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
-            format!("/ip4/127.0.0.1/tcp/{port}"),
-        ],
-        key: Some("unused: a test gives its key".to_owned()),
-        ..RunArgs::default()
-    };
-    let sources = Sources {
-        flags: args.flags(Flags::default()),
-        ..Sources::default()
-    };
-    config::load(&PROGRAM, &sources, Config::read)
-        .expect("a valid configuration")
-        .config
-}
-
-/// The relay is bound when this returns: its first poll binds, and on one thread it is polled before we go on.
-async fn start(config: Config) -> Relay {
-    let key = Keypair::generate_ed25519();
-    let peer = key.public().to_peer_id();
-    let [quic, tcp] = ["quic-v1", "tcp"].map(|transport| {
-        let mut addresses = config.listen.addrs.iter();
-        let address = addresses.find(|address| address.to_string().contains(transport));
-        address.map(|address| address.clone().with(Protocol::P2p(peer)))
-    });
-    let (stop, stopped) = oneshot::channel();
-    let running = tokio::spawn(async move {
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        relay_node::run(&key, &config, Format::Text, stopped).await
-    });
-    tokio::task::yield_now().await;
-    Relay {
-        peer,
-        quic,
-        tcp,
-        stop,
-        running,
-    }
-}
-
-impl Relay {
-    fn quic(&self) -> &Multiaddr {
-        self.quic.as_ref().expect("it listens over QUIC")
-    }
-
-    fn tcp(&self) -> &Multiaddr {
-        self.tcp.as_ref().expect("it listens over TCP")
-    }
-
-    async fn stop(self) {
-        self.stop.send(()).expect("the relay runs");
-        self.running.await.expect("no panic").expect("a clean end");
-    }
-}
-
-async fn reserve(
-    relay: PeerId,
-    address: &Multiaddr,
-) -> (libp2p::Swarm<peer::Behaviour>, Multiaddr) {
-    let mut swarm = peer::swarm(Keypair::generate_ed25519());
-    swarm
-        .listen_on(address.clone().with(Protocol::P2pCircuit))
-        .expect("a circuit address");
-    until(&mut swarm, |event| match event {
-        SwarmEvent::Behaviour(BehaviourEvent::Relay(
-            relay::client::Event::ReservationReqAccepted { relay_peer_id, .. },
-        )) => (*relay_peer_id == relay).then_some(()),
-        _ => None,
-    })
-    .await;
-    let circuit = address
-        .clone()
-        .with(Protocol::P2pCircuit)
-        .with(Protocol::P2p(*swarm.local_peer_id()));
-    (swarm, circuit)
-}
 
 async fn carries(listener_over: fn(&Relay) -> &Multiaddr, dialer_over: fn(&Relay) -> &Multiaddr) {
     let relay = start(config(free_port())).await;

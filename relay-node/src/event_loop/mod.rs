@@ -1,6 +1,7 @@
 //! The only owner of the swarm: merges events and dispatches them, one file per source.
 
 mod connections;
+mod hop;
 mod identify;
 mod listeners;
 mod ping;
@@ -17,6 +18,7 @@ use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     external::ExternalAddresses,
     ledger::Ledger,
+    legs::Legs,
     listen::Listeners,
     metrics::Metrics,
     output::Output,
@@ -33,6 +35,7 @@ pub(crate) struct EventLoop {
     pub(crate) listeners: Listeners,
     pub(crate) external: ExternalAddresses,
     pub(crate) ledger: Ledger,
+    pub(crate) legs: Legs,
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) output: Stdout,
@@ -57,6 +60,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.on_relay(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Hop(question)) => self.on_hop(question),
             SwarmEvent::Behaviour(
                 BehaviourEvent::Access(never)
                 | BehaviourEvent::Connections(never)
@@ -91,6 +95,7 @@ impl EventLoop {
                 endpoint,
                 ..
             } => {
+                self.legs.established(connection_id, &endpoint);
                 debug!(peer = %peer_id, connection = %connection_id, remote = %endpoint.get_remote_address(), "connected");
             }
             SwarmEvent::ConnectionClosed {
@@ -99,6 +104,7 @@ impl EventLoop {
                 cause,
                 ..
             } => {
+                self.legs.closed(connection_id);
                 let cause = cause.map(|cause| cause.to_string());
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
             }

@@ -18,7 +18,10 @@ impl EventLoop {
         }: ping::Event,
     ) {
         match result {
-            Ok(rtt) => trace!(%peer, %connection, ?rtt, "pong"),
+            Ok(rtt) => {
+                trace!(%peer, %connection, ?rtt, "pong");
+                self.legs.measured(connection, rtt);
+            }
             // A peer that does not speak ping is not dead.
             Err(ping::Failure::Unsupported) => debug!(%peer, %connection, "does not speak ping"),
             Err(error @ (ping::Failure::Timeout | ping::Failure::Other { .. })) => {

@@ -13,7 +13,14 @@ impl EventLoop {
         deprecated,
         reason = "an exhaustive match names the events that libp2p is going to drop"
     )]
-    pub(super) fn on_relay(&mut self, server::Event { connection, event }: server::Event) {
+    pub(super) fn on_relay(
+        &mut self,
+        server::Event {
+            connection,
+            onward,
+            event,
+        }: server::Event,
+    ) {
         match event {
             relay::Event::ReservationReqAccepted {
                 src_peer_id,
@@ -39,7 +46,7 @@ impl EventLoop {
                 src_peer_id,
                 dst_peer_id,
             } => {
-                self.circuit_opened(src_peer_id, dst_peer_id, connection);
+                self.circuit_opened(src_peer_id, dst_peer_id, connection, onward);
             }
             relay::Event::CircuitClosed {
                 src_peer_id,
@@ -118,10 +125,11 @@ impl EventLoop {
         source: PeerId,
         destination: PeerId,
         connection: Option<ConnectionId>,
+        onward: Option<ConnectionId>,
     ) {
         let Some(connection) = connection else { return };
         self.ledger
-            .opened(source, destination, connection, Instant::now());
+            .opened(source, destination, connection, onward, Instant::now());
         self.metrics.observe(&self.ledger);
         info!(%source, %destination, circuits = self.ledger.circuits(), "circuit opened");
     }

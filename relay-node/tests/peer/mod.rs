@@ -1,5 +1,7 @@
 //! A plain libp2p peer: relay client, identify, ping, and a protocol that moves bytes over one stream.
 
+mod ask;
+
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -25,12 +27,15 @@ use libp2p::{
     tcp, tls, yamux,
 };
 
+pub use ask::Ask;
+
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/transfer/1");
 
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     pub relay: relay::client::Behaviour,
     pub transfer: Transfer,
+    pub ask: Ask,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
 }
@@ -54,6 +59,7 @@ pub fn swarm_with(key: Keypair, ping: ping::Config) -> Swarm<Behaviour> {
         .with_behaviour(|key, relay| Behaviour {
             relay,
             transfer: Transfer::default(),
+            ask: Ask::default(),
             identify: identify::Behaviour::new(identify::Config::new(
                 "/test/1".to_owned(),
                 key.public(),

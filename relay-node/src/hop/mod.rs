@@ -1,0 +1,108 @@
+//! `/p2pnode/hop/1`, the relay's side: takes questions and gives back answers. What the answer is, others decide: see
+//! [`crate::ledger`] for who is a party and over which connection a circuit runs, and [`crate::legs`] for what is known of
+//! that connection.
+
+mod handler;
+mod limiter;
+
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures::channel::oneshot;
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
+    },
+};
+use p2pnode_bin_shared::hop::{Answer, Refusal, Request};
+
+use handler::Handler;
+use limiter::Limiter;
+
+/// A question, to be answered. If it is dropped, its stream closes without an answer.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// Who asks.
+    pub(crate) peer: PeerId,
+    /// The connection on which it asks.
+    pub(crate) connection: ConnectionId,
+    /// What it asks.
+    pub(crate) request: Request,
+    /// Where the answer goes.
+    pub(crate) reply: oneshot::Sender<Answer>,
+}
+
+/// The relay's side of the protocol.
+#[derive(Default)]
+pub(crate) struct Behaviour {
+    limiter: Limiter,
+    questions: VecDeque<Question>,
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Question;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::default())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::default())
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        if let FromSwarm::ConnectionClosed(closed) = event
+            && closed.remaining_established == 0
+        {
+            self.limiter.forget(&closed.peer_id);
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        (request, reply): THandlerOutEvent<Self>,
+    ) {
+        if self.limiter.admits(peer, Instant::now()) {
+            self.questions.push_back(Question {
+                peer,
+                connection,
+                request,
+                reply,
+            });
+        } else {
+            // An error means that the stream is gone.
+            let _ = reply.send(Answer::Refused(Refusal::TooOften));
+        }
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Question, THandlerInEvent<Self>>> {
+        // The swarm polls after each event of a handler, which is where questions come from.
+        self.questions
+            .pop_front()
+            .map_or(Poll::Pending, |question| {
+                Poll::Ready(ToSwarm::GenerateEvent(question))
+            })
+    }
+}

@@ -1,0 +1,151 @@
+//! Sends bytes over a `/p2pnode/hop/1` stream and collects what comes back.
+
+use std::{
+    collections::VecDeque,
+    future::{Ready, ready},
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+use libp2p::{
+    InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId, Stream, StreamProtocol,
+    core::{Endpoint, UpgradeInfo, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, OneShotHandler,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+};
+use p2pnode_bin_shared::hop;
+
+/// Asks, and reports what the relay sent until it closed the stream; `None` if it reset it.
+#[derive(Default)]
+pub struct Ask {
+    queue: VecDeque<ToSwarm<Option<Vec<u8>>, Question>>,
+}
+
+impl Ask {
+    /// Sends `bytes` on one connection, or on any.
+    pub fn send(&mut self, peer_id: PeerId, connection: Option<ConnectionId>, bytes: Vec<u8>) {
+        self.queue.push_back(ToSwarm::NotifyHandler {
+            peer_id,
+            handler: connection.map_or(NotifyHandler::Any, NotifyHandler::One),
+            event: Question(bytes),
+        });
+    }
+}
+
+impl NetworkBehaviour for Ask {
+    type ConnectionHandler = OneShotHandler<Nothing, Question, Answer>;
+    type ToSwarm = Option<Vec<u8>>;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(OneShotHandler::default())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(OneShotHandler::default())
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm) {}
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        let answer = event.ok().and_then(|Answer(bytes)| bytes);
+        self.queue.push_back(ToSwarm::GenerateEvent(answer));
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Option<Vec<u8>>, THandlerInEvent<Self>>> {
+        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer(Option<Vec<u8>>);
+
+impl From<()> for Answer {
+    fn from((): ()) -> Self {
+        unreachable!("no inbound stream is accepted")
+    }
+}
+
+impl From<Option<Vec<u8>>> for Answer {
+    fn from(bytes: Option<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+/// No inbound protocol.
+#[derive(Debug, Clone, Default)]
+pub struct Nothing;
+
+impl UpgradeInfo for Nothing {
+    type Info = StreamProtocol;
+    type InfoIter = std::iter::Empty<StreamProtocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        std::iter::empty()
+    }
+}
+
+impl InboundUpgrade<Stream> for Nothing {
+    type Output = ();
+    type Error = io::Error;
+    type Future = Ready<io::Result<()>>;
+
+    fn upgrade_inbound(self, _: Stream, _: StreamProtocol) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+/// The bytes of a question.
+#[derive(Debug, Clone)]
+pub struct Question(Vec<u8>);
+
+impl UpgradeInfo for Question {
+    type Info = StreamProtocol;
+    type InfoIter = std::iter::Once<StreamProtocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        std::iter::once(hop::PROTOCOL)
+    }
+}
+
+impl OutboundUpgrade<Stream> for Question {
+    type Output = Option<Vec<u8>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Option<Vec<u8>>>> + std::marker::Send>>;
+
+    fn upgrade_outbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
+        Box::pin(async move {
+            let mut answer = Vec::new();
+            // The relay may have closed the stream before all was sent.
+            if stream.write_all(&self.0).await.is_err() || stream.close().await.is_err() {
+                return Ok(None);
+            }
+            let read = stream.read_to_end(&mut answer).await;
+            Ok(read.ok().map(|_| answer))
+        })
+    }
+}
