@@ -34,6 +34,9 @@ use crate::{
 const QUOTED_LINES: usize = 15;
 const QUOTED_BYTES: u64 = 16 * 1024;
 
+/// The variable that names a node's control socket.
+pub const CONTROL_SOCKET: &str = "P2PNODE_CONTROL_SOCKET";
+
 /// What a process does with its standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Streams {
@@ -49,6 +52,7 @@ pub struct Launch {
     name: String,
     program: PathBuf,
     args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
     streams: Streams,
 }
 
@@ -60,6 +64,7 @@ impl Launch {
             name: name.into(),
             program: program.into(),
             args: Vec::new(),
+            env: Vec::new(),
             streams: Streams::Read,
         }
     }
@@ -78,6 +83,13 @@ impl Launch {
         self
     }
 
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// Shows its output on this process's own stdout and stderr instead of reading it.
     #[must_use]
     pub fn inherit_stdio(mut self) -> Self {
@@ -85,7 +97,8 @@ impl Launch {
         self
     }
 
-    /// Starts it in the network of `device`.
+    /// Starts it in the network of `device`. All namespaces share one file system, so each node has a control socket of its
+    /// own, named like its logs.
     ///
     /// # Errors
     ///
@@ -101,6 +114,8 @@ impl Launch {
             .env("XDG_STATE_HOME", &state)
             .env("XDG_RUNTIME_DIR", &state)
             .env("RUST_BACKTRACE", "1")
+            .env(CONTROL_SOCKET, control_socket(artifacts, &self.name))
+            .envs(self.env)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         match self.streams {
@@ -293,6 +308,12 @@ impl Process {
         let log = tail(&self.log).unwrap_or_default();
         format!("the end of {}:\n{log}", self.log.display())
     }
+}
+
+/// Where the control socket of the process with that name is.
+#[must_use]
+pub fn control_socket(artifacts: &Artifacts, name: &str) -> PathBuf {
+    artifacts.file(&format!("{name}.sock"))
 }
 
 /// Runs a program in the network of `device` to its end and returns what it printed.

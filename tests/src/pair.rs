@@ -108,7 +108,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
+    pub(crate) async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
         let site = lab.site(name, kind).await?;
         Ok(Self {
             host: lab.host(&format!("host-{name}"), &site).await?,

@@ -1,0 +1,116 @@
+//! A running node as its commands see it: `p2pnode status`, `why` and `dial` over its control socket.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tokio::{process::Command, time::timeout};
+
+use crate::{
+    args::{DIAL_TIMEOUT, PATIENCE},
+    node::{CONTROL_SOCKET, Launch},
+};
+
+/// The control socket of a node, and the program that asks over it.
+#[derive(Clone, Debug)]
+pub struct Control {
+    p2pnode: PathBuf,
+    socket: PathBuf,
+}
+
+impl Control {
+    /// That of the node that was started with this socket.
+    #[must_use]
+    pub fn new(p2pnode: &Path, socket: &Path) -> Self {
+        Self {
+            p2pnode: p2pnode.to_owned(),
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// `status --json`.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not answer, or in another form.
+    pub async fn status(&self) -> Result<Value> {
+        self.json(&["status", "--json"]).await
+    }
+
+    /// `why --json` of a peer.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not answer, or the peer is not connected.
+    pub async fn why(&self, peer: &str) -> Result<Value> {
+        self.json(&["why", peer, "--json"]).await
+    }
+
+    /// What a command prints for people.
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub async fn text(&self, args: &[&str]) -> Result<String> {
+        let output = Command::new(&self.p2pnode)
+            .args(args)
+            .env(CONTROL_SOCKET, &self.socket)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let what = args.join(" ");
+        let output = timeout(PATIENCE, output)
+            .await
+            .with_context(|| format!("p2pnode {what} does not end"))?
+            .with_context(|| format!("{}: cannot be started", self.p2pnode.display()))?;
+        ensure!(
+            output.status.success(),
+            "p2pnode {what}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// `dial PEER --json` by the running node.
+    #[must_use]
+    pub fn dial(&self, name: &str, peer: &str) -> Launch {
+        Launch::new(name, &self.p2pnode)
+            .args(["dial", peer, "--json", "--timeout", DIAL_TIMEOUT])
+            .env(CONTROL_SOCKET, &self.socket)
+    }
+
+    /// `status --watch --json`: one line a second.
+    #[must_use]
+    pub fn watch(&self, name: &str) -> Launch {
+        Launch::new(name, &self.p2pnode)
+            .args(["status", "--watch", "--json"])
+            .env(CONTROL_SOCKET, &self.socket)
+    }
+
+    async fn json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.text(args).await?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("p2pnode {} prints {text}", args.join(" ")))
+    }
+}
+
+/// What a status says of a peer; null if it is not connected.
+#[must_use]
+pub fn peer<'a>(status: &'a Value, id: &str) -> &'a Value {
+    let peers = status["peers"].as_array().into_iter().flatten();
+    peers
+        .into_iter()
+        .find(|peer| peer["peer"] == id)
+        .unwrap_or(&Value::Null)
+}
+
+/// The open paths of a peer, of one kind: `direct` or `relayed`.
+#[must_use]
+pub fn paths<'a>(status: &'a Value, id: &str, kind: &str) -> Vec<&'a Value> {
+    let paths = peer(status, id)["paths"].as_array().into_iter().flatten();
+    paths.filter(|path| path["kind"] == kind).collect()
+}
