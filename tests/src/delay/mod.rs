@@ -18,6 +18,8 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use patchbay::Ix;
 
+use crate::sandbox;
+
 /// What becomes of packets between sites.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Link {
@@ -87,7 +89,7 @@ fn refusal(netem: &str, queue: &str) -> String {
 
 /// Runs a tool in the network of this thread; its complaint if it fails.
 fn tool(program: &str, args: &[&str]) -> Result<String> {
-    let output = Command::new(program)
+    let output = Command::new(sandbox::tool(program))
         .args(args)
         .output()
         .with_context(|| format!("{program}: cannot be started"))?;
