@@ -11,6 +11,8 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Size of the binaries, memory of an idle node, time from start to ready.
+    ///
+    /// Of a release build, or of the binaries that P2PNODE_BIN and RELAY_NODE_BIN name.
     Sizes {
         /// How often each is measured; the median counts.
         #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(5..))]

@@ -30,7 +30,7 @@ struct Figure {
 
 /// Measures and prints; a goal that is missed is printed, not an error: machines differ.
 pub(crate) fn run(runs: u16) -> Result<ExitCode> {
-    let bins = cargo::build(Build::Release)?;
+    let bins = cargo::bins(Build::Release)?;
     let (ready, memory) = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
