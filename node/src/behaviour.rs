@@ -11,7 +11,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::punch;
+use crate::{punch, streams};
 
 /// Connections per peer: one relayed and two direct ones meet in a punch; a relay is connected over QUIC and TCP, IPv4 and
 /// IPv6; and some are spare while old ones close.
@@ -36,6 +36,7 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     ping: p2pnode_bin_shared::ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
+    pub(crate) streams: streams::Behaviour,
 }
 
 impl Behaviour {
@@ -75,6 +76,7 @@ impl Behaviour {
                     .with_timeout(PING_TIMEOUT),
             ),
             punch,
+            streams: streams::Behaviour::default(),
         }
     }
 }

@@ -18,6 +18,10 @@ use crate::{
 /// has not within this time does not speak the protocol over this circuit.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a dial that ends relayed waits for the relay to tell the far hop, from the circuit on: that takes two round
+/// trips to the relay, and a ping through the circuit, which the result waits for in any case, hardly less.
+const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
+
 /// When a dial is content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -71,6 +75,8 @@ pub struct Dialer {
     path: Option<Path>,
     /// When the first relayed path appeared, and no handshake was seen since.
     awaiting_handshake: Option<Instant>,
+    /// Until when the far hop is waited for.
+    awaiting_far_hop: Option<Instant>,
     time_to_direct: Option<Duration>,
     attempts: u32,
     /// Why the path is not direct and will not be soon.
@@ -124,6 +130,7 @@ impl Dialer {
             errors: Vec::new(),
             path: None,
             awaiting_handshake: None,
+            awaiting_far_hop: None,
             time_to_direct: None,
             attempts: 0,
             settled: None,
@@ -161,7 +168,8 @@ impl Dialer {
     /// When [`Dialer::poll`] may have something to do, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let handshake = self.awaiting_handshake.map(|since| since + HANDSHAKE_WAIT);
-        (!self.finished).then(|| handshake.map_or(self.deadline, |at| at.min(self.deadline)))
+        let earlier = handshake.into_iter().chain(self.awaiting_far_hop).min();
+        (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
     }
 
     /// Circuits can be asked of this relay.
@@ -269,6 +277,17 @@ impl Dialer {
         self.path = Some(best);
     }
 
+    /// The relay is being asked for the far hop of a circuit to the peer.
+    pub fn await_far_hop(&mut self, now: Instant) {
+        self.awaiting_far_hop = Some(now + FAR_HOP_WAIT);
+    }
+
+    /// The relay has told the far hop, or it will not; `best` is the path with what is known.
+    pub fn handle_far_hop(&mut self, best: Option<Path>) {
+        self.awaiting_far_hop = None;
+        self.path = best;
+    }
+
     /// The two sides are shaking hands for a punch.
     pub fn handle_handshake(&mut self) {
         self.awaiting_handshake = None;
@@ -332,7 +351,15 @@ impl Dialer {
             self.awaiting_handshake = None;
             self.settled = Some("remote_unsupported".to_owned());
         }
-        if self.is_content() && self.pinged >= self.request.pings.max(1) {
+        if self.awaiting_far_hop.is_some_and(|until| until <= now) {
+            self.awaiting_far_hop = None;
+        }
+        let is_told = self.awaiting_far_hop.is_none()
+            || self
+                .path
+                .as_ref()
+                .is_some_and(|path| path.kind == PathKind::Direct);
+        if self.is_content() && self.pinged >= self.request.pings.max(1) && is_told {
             return self.finish(now);
         }
         let exhausted = self.path.is_none()
@@ -553,6 +580,43 @@ mod tests {
         assert_eq!(
             (outcome.outcome, &outcome.reason),
             (Reached::Relayed, &None)
+        );
+    }
+
+    #[test]
+    fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let relayed = path(PathKind::Relayed, Some(relay));
+        let connected = || {
+            let mut dialer = Dialer::new(request(Until::Connected, 0), [relay], true, now);
+            dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+            dialer.await_far_hop(now);
+            dialer.handle_ping(Duration::from_millis(9), relayed.clone(), now);
+            assert!(result(&drain(&mut dialer, now)).is_none());
+            dialer
+        };
+        let mut told = relayed.clone();
+        told.hops.push(Hop {
+            transport: Some(p2pnode_transports::Kind::Quic),
+            ..Hop::default()
+        });
+        let mut dialer = connected();
+        dialer.handle_far_hop(Some(told.clone()));
+        let actions = drain(&mut dialer, now);
+        assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&told));
+
+        let mut dialer = connected();
+        let until = dialer.next_deadline().unwrap();
+        assert_eq!(until - now, FAR_HOP_WAIT);
+        let actions = drain(&mut dialer, until);
+        assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&relayed));
+
+        let mut dialer = connected();
+        let direct = path(PathKind::Direct, None);
+        dialer.handle_connected(direct.clone(), direct, now);
+        assert!(
+            result(&drain(&mut dialer, now)).is_some(),
+            "a direct path has no far hop"
         );
     }
 

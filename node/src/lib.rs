@@ -14,6 +14,7 @@ pub mod dialer;
 pub mod event;
 mod event_loop;
 mod handle;
+mod hop;
 mod interfaces;
 mod metrics;
 mod node;
@@ -26,6 +27,7 @@ mod readiness;
 pub mod relays;
 mod run;
 pub mod status;
+mod streams;
 mod swarm;
 mod transport;
 

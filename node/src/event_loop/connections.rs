@@ -107,6 +107,7 @@ impl EventLoop {
             self.observers.out_of_range();
         }
         self.relays.handle_established(id);
+        self.inquire(id, now);
         if let Some(best) = self.best_path(&peer) {
             for dialer in self.dials_of(peer) {
                 dialer.handle_connected(path.clone(), best.clone(), now);
@@ -122,6 +123,7 @@ impl EventLoop {
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId, reason: String) {
         let now = Instant::now();
         self.missed_pings.remove(&id);
+        self.inquiries.handle_closed(id);
         self.swarm.behaviour_mut().punch.observation_lost(id);
         if let Some(relay) = self.relays.handle_closed(id, now, jitter()) {
             tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");

@@ -2,6 +2,7 @@
 //! machines, and carries out what they ask for. It decides nothing.
 
 mod connections;
+mod hop;
 mod identify;
 mod ping;
 mod punch;
@@ -31,6 +32,7 @@ use crate::{
     dialer::{self, Dialer},
     event::Event,
     handle::Command,
+    hop::{Exchanges, Inquiries},
     interfaces::Interfaces,
     observers::Observers,
     peers::PeerTable,
@@ -57,6 +59,9 @@ pub(crate) struct EventLoop {
     /// Peers whose punch was given up for now, and when it is tried again.
     next_punches: HashMap<PeerId, Option<Instant>>,
     interfaces: Interfaces,
+    /// Circuits whose other leg their relay is asked for.
+    inquiries: Inquiries,
+    exchanges: Exchanges,
     observers: Observers,
     started: Instant,
 }
@@ -101,6 +106,8 @@ impl EventLoop {
             punches,
             next_punches: HashMap::new(),
             interfaces: Interfaces::watch(),
+            inquiries: Inquiries::default(),
+            exchanges: Exchanges::default(),
             observers,
             started,
         }
@@ -123,6 +130,7 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
+                (connection, told) = self.exchanges.next() => self.on_told(connection, &told),
                 changed = self.interfaces.changed() => self.on_interfaces(changed),
                 () = sleep_until(wake) => {}
                 () = &mut shutdown => break,
@@ -150,6 +158,7 @@ impl EventLoop {
                 self.on_dialer_action(index, action);
             }
         }
+        self.ask_relays(now);
         self.dials
             .retain(|dial| !dial.dialer.is_finished() && !dial.reports.is_closed());
         self.observers
@@ -161,7 +170,10 @@ impl EventLoop {
             .dials
             .iter()
             .filter_map(|dial| dial.dialer.next_deadline());
-        dials.chain(self.relays.deadline()).min()
+        dials
+            .chain(self.relays.deadline())
+            .chain(self.inquiries.deadline())
+            .min()
     }
 
     fn on_command(&mut self, command: Command) {
@@ -172,6 +184,11 @@ impl EventLoop {
                 let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
                 if let Some(path) = self.best_path(&peer) {
                     dialer.handle_connected(path.clone(), path, now);
+                }
+                if let Some(best) = self.peers.best(&peer)
+                    && self.inquiries.is_awaited(best)
+                {
+                    dialer.await_far_hop(now);
                 }
                 self.dials.push(Dial { dialer, reports });
             }

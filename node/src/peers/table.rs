@@ -119,6 +119,15 @@ impl PeerTable {
         }
     }
 
+    /// The relay has told the far hop of a relayed connection.
+    pub fn far_hop(&mut self, id: ConnectionId, told: Hop) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && let [_, far] = &mut connection.path.hops[..]
+        {
+            *far = told;
+        }
+    }
+
     /// A connection came out of a hole punch.
     pub fn punched(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -369,6 +378,35 @@ mod tests {
         assert_eq!(path.hops[0].rtt, Some(Duration::from_millis(20)));
         assert_eq!(path.hops[1], Hop::default());
         assert!(!table.is_direct(&peer));
+    }
+
+    #[test]
+    fn the_far_hop_is_what_the_relay_tells_and_the_near_one_stays_what_is_seen() {
+        let (relay, peer) = (PeerId::random(), PeerId::random());
+        let (mut table, now) = with_relay(relay);
+        let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
+        table.established(id(2), peer, &circuit, None, now);
+        let told = Hop {
+            transport: Some(Kind::Tcp),
+            family: Some(p2pnode_transports::Family::Ip6),
+            reported_by: Some(crate::peers::ReportedBy::Relay),
+            ..Hop::default()
+        };
+        table.far_hop(id(2), told.clone());
+        table.measured(id(1), Duration::from_millis(20));
+        let path = table.path(id(2)).unwrap();
+        assert_eq!(path.hops[0].local, Some(relay_sockets().local));
+        assert_eq!(path.hops[1], told);
+        assert_eq!(
+            serde_json::to_string(&path.hops[1]).unwrap(),
+            r#"{"transport":"tcp","family":"ip6","reported_by":"relay"}"#
+        );
+        table.far_hop(id(1), told);
+        assert_eq!(
+            table.path(id(1)).unwrap().hops.len(),
+            1,
+            "a direct path has no far hop"
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub struct Ask {
 }
 
 impl Ask {
+    #[allow(dead_code, reason = "not every test asks")]
     /// Sends `bytes` on one connection, or on any.
     pub fn send(&mut self, peer_id: PeerId, connection: Option<ConnectionId>, bytes: Vec<u8>) {
         self.queue.push_back(ToSwarm::NotifyHandler {
