@@ -145,10 +145,24 @@ impl Capture {
         socket
             .send_to(&[], (Ipv4Addr::LOCALHOST, FENCE_PORT))
             .await?;
-        let mut count = self.count.clone();
         let fence = |packet: &Packet| packet.interface == self.loopback && packet.source == from;
+        self.until("its own fence", PATIENCE, fence).await
+    }
+
+    /// Returns when a packet has been captured that is as `look` wants it, on whatever interface.
+    ///
+    /// # Errors
+    ///
+    /// When none is captured `within` that time, or the capture has ended.
+    pub async fn until(
+        &self,
+        what: &str,
+        within: Duration,
+        look: impl Fn(&Packet) -> bool,
+    ) -> Result<()> {
+        let mut count = self.count.clone();
         let caught = async {
-            while !self.lock().iter().any(fence) {
+            while !self.lock().iter().any(&look) {
                 count
                     .changed()
                     .await
@@ -156,12 +170,9 @@ impl Capture {
             }
             Ok(())
         };
-        timeout(PATIENCE, caught).await.with_context(|| {
-            format!(
-                "the capture in {} does not see its own fence",
-                self.router.name()
-            )
-        })?
+        timeout(within, caught)
+            .await
+            .with_context(|| format!("the capture in {} does not see {what}", self.router.name()))?
     }
 
     /// Everything captured so far that passed on `side`.

@@ -26,7 +26,7 @@ use crate::{
 /// Where the addresses that [`Site::renumber`] hands out begin, in the last octet: far above those that the lab assigns.
 const RENUMBERED: u8 = 200;
 
-/// What a [`Cut`] stops.
+/// What [`Site::cut`] stops.
 #[derive(Clone, Copy, Debug)]
 pub enum Traffic {
     /// Everything to and from this address.
@@ -49,37 +49,27 @@ impl fmt::Display for Traffic {
     }
 }
 
-/// A path that a site's router drops silently, until [`Cut::mend`].
-#[derive(Debug)]
-#[must_use = "it stays cut until it is mended"]
-pub struct Cut<'a> {
-    site: &'a Site,
-}
-
-impl Cut<'_> {
-    /// Lets everything pass again.
-    ///
-    /// # Errors
-    ///
-    /// When the rules cannot be removed.
-    pub async fn mend(self) -> Result<()> {
-        nft::load(self.site.router(), "delete table inet cut\n").await
-    }
-}
-
 impl Site {
-    /// Drops traffic in the site's router, both ways, before it leaves any trace in the NAT.
+    /// Drops traffic in the site's router silently, both ways, before it leaves any trace in the NAT; until [`Site::mend`].
     ///
     /// # Errors
     ///
-    /// When the site is cut already.
-    pub async fn cut(&self, traffic: &[Traffic]) -> Result<Cut<'_>> {
+    /// When something is cut already.
+    pub async fn cut(&self, traffic: &[Traffic]) -> Result<()> {
         let drops: String = traffic.iter().map(ToString::to_string).collect();
         let rules = format!(
             "create table inet cut\ntable inet cut {{\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{drops}    }}\n}}\n"
         );
-        nft::load(self.router(), &rules).await?;
-        Ok(Cut { site: self })
+        nft::load(self.router(), &rules).await
+    }
+
+    /// Lets everything pass again.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is cut.
+    pub async fn mend(&self) -> Result<()> {
+        nft::load(self.router(), "delete table inet cut\n").await
     }
 
     /// Makes the NAT forget all its flows, as one does that restarts: each gets a new mapping with its next packet from inside,

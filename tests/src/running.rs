@@ -91,6 +91,16 @@ impl Node {
         self.until(lab, "a direct path", within, look).await
     }
 
+    /// The last punch with `peer`, as its status tells it; null if there was none.
+    ///
+    /// # Errors
+    ///
+    /// When the node does not answer.
+    pub async fn last_punch(&self, peer: &str) -> Result<Value> {
+        let status = self.control.status().await?;
+        Ok(control::peer(&status, peer)["last_punch"].clone())
+    }
+
     /// The punches with `peer` that it has told of, oldest first.
     #[must_use]
     pub fn punches(&self, peer: &str) -> Vec<Event> {
@@ -301,6 +311,25 @@ impl Both {
             })
             .await?;
         Ok(path)
+    }
+
+    /// Both are direct and nothing else, each after a punch, over sockets that are on the wire.
+    ///
+    /// # Errors
+    ///
+    /// Names what is not so.
+    pub async fn punched(&self) -> Result<()> {
+        self.settled(PATIENCE).await?;
+        self.verify_sockets().await?;
+        for (node, peer) in [(&self.a, &self.b), (&self.b, &self.a)] {
+            let punch = node.last_punch(&peer.id).await?;
+            ensure!(
+                punch["outcome"] == "direct",
+                "{}: the last punch is {punch}",
+                node.process.name()
+            );
+        }
+        Ok(())
     }
 
     /// The direct paths in both statuses are one connection, between sockets that are on the wire: what A calls its remote is
