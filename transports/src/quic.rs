@@ -56,14 +56,15 @@ const TIE: Duration = Duration::from_millis(50);
 /// A set of QUIC sockets. The one place that knows whose: everything else goes through [`Transport`].
 pub(crate) fn endpoint(keypair: &Keypair) -> Boxed<Connection> {
     let mut config = quic::Config::new(keypair);
-    // A peer that was killed and started again answers the first packet of an old connection with a stateless reset, and an
-    // idle connection sends nothing but keep-alives: their interval is how long a restarted relay goes unnoticed. It also
-    // keeps the shortest UDP mappings open (30 s is common; RFC 4787 wants 2 min).
-    config.keep_alive_interval = Duration::from_secs(2);
-    // Several keep-alives in a row lost: the path is gone, not merely lossy.
-    config.max_idle_timeout = 10_000;
-    // Long enough for the second retransmit of the first packet (at 1 s and 3 s), which a punch may need; short enough for
-    // three attempts within somebody's patience.
+    // A peer that was killed and started again says nothing to an old connection, and a path that was cut says nothing at all:
+    // both are known by silence only, after at most one keep-alive and the idle timeout, 4 s together. A reservation is to be
+    // back within 5 s of the relay's return, and a peer within 5 s of its direct path's end. Three keep-alives, each with its
+    // retransmits, are lost before that: a path that is merely lossy does not come to it. The keep-alives also hold the
+    // shortest UDP mappings open (30 s is common; RFC 4787 wants 2 min).
+    config.keep_alive_interval = Duration::from_secs(1);
+    config.max_idle_timeout = 3_000;
+    // A first packet that nobody answers falls under the idle timeout as well, so a dial takes 3 s: the retransmit at 1 s, which
+    // a punch may need, is answered on any path. This bounds a handshake that goes on for longer.
     config.handshake_timeout = Duration::from_secs(5);
     quic::tokio::Transport::new(config)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
