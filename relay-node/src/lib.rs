@@ -7,6 +7,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 
+mod asks;
 mod behaviour;
 mod event_loop;
 mod external;

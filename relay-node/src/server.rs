@@ -7,6 +7,8 @@
 //!
 //! Nor does libp2p tell over which connection of the destination a circuit runs. It shows in the commands between the two:
 //! when the destination's connection has answered, the source's is told to go on, or to refuse. See [`Answers`].
+//!
+//! And it asks a destination of as many circuits at once as are wanted, but takes ten answers at most. See [`Asks`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,6 +25,8 @@ use libp2p::{
     },
 };
 
+use crate::asks::Asks;
+
 /// A [`relay::Event`] and the connection on which it happened.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -37,11 +41,15 @@ pub(crate) struct Event {
     pub(crate) event: relay::Event,
 }
 
+/// What is told to the swarm.
+type Action = ToSwarm<Event, THandlerInEvent<relay::Behaviour>>;
+
 /// [`relay::Behaviour`] with attributed events.
 pub(crate) struct Behaviour {
     inner: relay::Behaviour,
-    queue: VecDeque<ToSwarm<Event, THandlerInEvent<relay::Behaviour>>>,
+    queue: VecDeque<Action>,
     answers: Answers,
+    asks: Asks<Action>,
 }
 
 impl Behaviour {
@@ -51,6 +59,7 @@ impl Behaviour {
             inner: relay::Behaviour::new(local, config),
             queue: VecDeque::new(),
             answers: Answers::default(),
+            asks: Asks::default(),
         }
     }
 
@@ -62,28 +71,59 @@ impl Behaviour {
         let mut context = Context::from_waker(Waker::noop());
         let connection = input.map(|(_, connection)| connection);
         while let Poll::Ready(action) = self.inner.poll(&mut context) {
-            if let Some((peer, connection)) = input
-                && let ToSwarm::NotifyHandler {
-                    peer_id,
-                    handler: NotifyHandler::One(target),
-                    ..
-                } = &action
-                && *target != connection
-                && *peer_id != peer
-            {
-                self.answers.came(*target, peer, connection);
-            }
+            let onward = input.and_then(|(peer, connection)| onward(&action, peer, connection));
             let answers = &mut self.answers;
-            self.queue.push_back(action.map_out(|event| {
+            let action = action.map_out(|event| {
                 let onward = connection.and_then(|source| answers.take(source, &event));
                 Event {
                     connection,
                     onward,
                     event,
                 }
-            }));
+            });
+            match (onward, input) {
+                (Some(Onward::Question { to }), _) => {
+                    self.queue.extend(self.asks.ask(to, action));
+                }
+                (Some(Onward::Answer { to }), Some((peer, connection))) => {
+                    self.answers.came(to, peer, connection);
+                    self.queue.push_back(action);
+                    self.queue.extend(self.asks.answered(connection));
+                }
+                (Some(Onward::Answer { .. }) | None, _) => self.queue.push_back(action),
+            }
         }
     }
+}
+
+/// A command to another connection than the one that spoke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Onward {
+    /// From the source of a circuit to its destination.
+    Question { to: ConnectionId },
+    /// From the destination to the source.
+    Answer { to: ConnectionId },
+}
+
+/// What `action` passes on of what `peer` has said on `connection`.
+///
+/// libp2p asks the destination in a command that still names the source's peer, and passes the answer on in one that names
+/// the source's peer, too: so a command to another connection is an answer if the peer that it names is not the one that
+/// spoke.
+fn onward<E, C>(action: &ToSwarm<E, C>, peer: PeerId, connection: ConnectionId) -> Option<Onward> {
+    let ToSwarm::NotifyHandler {
+        peer_id,
+        handler: NotifyHandler::One(to),
+        ..
+    } = action
+    else {
+        return None;
+    };
+    (*to != connection).then_some(if *peer_id == peer {
+        Onward::Question { to: *to }
+    } else {
+        Onward::Answer { to: *to }
+    })
 }
 
 impl NetworkBehaviour for Behaviour {
@@ -123,6 +163,7 @@ impl NetworkBehaviour for Behaviour {
         self.drain(closed);
         if let Some((_, connection)) = closed {
             self.answers.forget(connection);
+            self.asks.forget(connection);
         }
     }
 
@@ -153,9 +194,7 @@ impl NetworkBehaviour for Behaviour {
 
 /// Answers of destinations to circuits that are not decided yet.
 ///
-/// libp2p asks the destination in a command that still names the source's peer, and passes the answer on in one that names
-/// the source's peer, too: so a command to another connection is an answer if the peer that it names is not the one that
-/// spoke. What follows from it is an event on the source's connection that names the destination.
+/// What follows from an answer is an event on the source's connection that names the destination.
 #[derive(Debug, Default)]
 struct Answers(HashMap<(ConnectionId, PeerId), Waiting>);
 
