@@ -22,6 +22,11 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// trips to the relay, and a ping through the circuit, which the result waits for in any case, hardly less.
 const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a circuit may take before it is asked for once more. A relay of libp2p's make silently drops what goes beyond ten
+/// handshakes at a time with one peer, and its client then waits for a minute; a circuit that comes at all comes within a few
+/// round trips.
+const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
+
 /// When a dial is content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -96,7 +101,12 @@ enum Circuit {
     /// The relay is not connected yet.
     Waiting,
     /// The circuit is being made.
-    Dialing,
+    Dialing {
+        /// How many dials of it are under way.
+        dials: u32,
+        /// When another is begun.
+        again_at: Instant,
+    },
     /// There is or was one.
     Made,
     /// It could not be made.
@@ -168,18 +178,29 @@ impl Dialer {
     /// When [`Dialer::poll`] may have something to do, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let handshake = self.awaiting_handshake.map(|since| since + HANDSHAKE_WAIT);
-        let earlier = handshake.into_iter().chain(self.awaiting_far_hop).min();
+        let circuits = self.relays.iter().filter_map(|relay| match relay.state {
+            Circuit::Dialing { again_at, .. } => Some(again_at),
+            Circuit::Waiting | Circuit::Made | Circuit::Failed => None,
+        });
+        let earlier = handshake
+            .into_iter()
+            .chain(self.awaiting_far_hop)
+            .chain(circuits.filter(|_| self.path.is_none()))
+            .min();
         (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
     }
 
     /// Circuits can be asked of this relay.
-    pub fn handle_relay_ready(&mut self, relay: PeerId) {
+    pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
         let needed = self.path.is_none();
         if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
             && relay.state == Circuit::Waiting
             && needed
         {
-            relay.state = Circuit::Dialing;
+            relay.state = Circuit::Dialing {
+                dials: 1,
+                again_at: now + CIRCUIT_WAIT,
+            };
             self.actions.push_back(Action::DialCircuit(relay.peer));
         }
     }
@@ -210,7 +231,10 @@ impl Dialer {
     /// A dial of [`Action::DialCircuit`] failed.
     pub fn handle_circuit_failed(&mut self, relay: PeerId, reason: String) {
         if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay) {
-            relay.state = Circuit::Failed;
+            match &mut relay.state {
+                Circuit::Dialing { dials, .. } if *dials > 1 => *dials -= 1,
+                state => *state = Circuit::Failed,
+            }
         }
         self.errors.push(reason);
     }
@@ -342,8 +366,25 @@ impl Dialer {
         }
     }
 
+    /// Asks once more for the circuits that take too long.
+    fn redial_circuits(&mut self, now: Instant) {
+        if self.path.is_some() {
+            return;
+        }
+        for relay in &mut self.relays {
+            if let Circuit::Dialing { dials, again_at } = &mut relay.state
+                && *again_at <= now
+            {
+                *dials += 1;
+                *again_at = now + CIRCUIT_WAIT;
+                self.actions.push_back(Action::DialCircuit(relay.peer));
+            }
+        }
+    }
+
     /// Draws the consequences of what is known at `now`.
     fn advance(&mut self, now: Instant) {
+        self.redial_circuits(now);
         if self
             .awaiting_handshake
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
@@ -405,7 +446,7 @@ impl Dialer {
         let waiting = self
             .relays
             .iter()
-            .filter(|relay| matches!(relay.state, Circuit::Waiting | Circuit::Dialing))
+            .filter(|relay| matches!(relay.state, Circuit::Waiting | Circuit::Dialing { .. }))
             .count();
         let mut reasons = self.errors.clone();
         reasons.dedup();
@@ -471,9 +512,9 @@ mod tests {
             drain(&mut dialer, now)[..],
             [Action::Tell(Event::Dialing { .. })]
         ));
-        dialer.handle_relay_ready(relay);
+        dialer.handle_relay_ready(relay, now);
         assert_eq!(drain(&mut dialer, now), [Action::DialCircuit(relay)]);
-        dialer.handle_relay_ready(relay);
+        dialer.handle_relay_ready(relay, now);
         assert_eq!(drain(&mut dialer, now), [], "a circuit is dialed once");
 
         let relayed = path(PathKind::Relayed, Some(relay));
@@ -505,7 +546,7 @@ mod tests {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
         let relayed = path(PathKind::Relayed, Some(relay));
-        dialer.handle_relay_ready(relay);
+        dialer.handle_relay_ready(relay, now);
         dialer.handle_connected(relayed.clone(), relayed, now);
         dialer.handle_gave_up("symmetric_both".to_owned());
         dialer.handle_ping(
@@ -556,7 +597,7 @@ mod tests {
             result(&drain(&mut dialer, now)).is_none(),
             "the other relay may still answer"
         );
-        dialer.handle_relay_ready(b);
+        dialer.handle_relay_ready(b, now);
         drain(&mut dialer, now);
         dialer.handle_circuit_failed(b, "no reservation".to_owned());
         let told = drain(&mut dialer, now);
@@ -633,6 +674,24 @@ mod tests {
     }
 
     #[test]
+    fn a_circuit_that_a_busy_relay_has_dropped_is_asked_for_again() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
+        dialer.handle_relay_ready(relay, now);
+        assert!(drain(&mut dialer, now).contains(&Action::DialCircuit(relay)));
+        let later = dialer.next_deadline().unwrap();
+        assert_eq!(later - now, CIRCUIT_WAIT);
+        assert_eq!(drain(&mut dialer, later), [Action::DialCircuit(relay)]);
+        dialer.handle_circuit_failed(relay, "too late".to_owned());
+        assert!(
+            result(&drain(&mut dialer, later)).is_none(),
+            "the second is still under way"
+        );
+        dialer.handle_circuit_failed(relay, "full".to_owned());
+        assert!(result(&drain(&mut dialer, later)).is_some());
+    }
+
+    #[test]
     fn pings_go_on_over_a_new_circuit_after_the_last_path_was_lost() {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut dialer = Dialer::new(request(Until::Direct, 2), [relay], true, now);
@@ -641,7 +700,7 @@ mod tests {
         dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
         dialer.handle_disconnected(PathKind::Direct, "reset".to_owned(), None, now);
         assert!(result(&drain(&mut dialer, now)).is_none());
-        dialer.handle_relay_ready(relay);
+        dialer.handle_relay_ready(relay, now);
         assert!(drain(&mut dialer, now).contains(&Action::DialCircuit(relay)));
     }
 }
