@@ -152,7 +152,7 @@ impl EventLoop {
             .collect();
         for index in 0..self.dials.len() {
             for relay in &ready {
-                self.dials[index].dialer.handle_relay_ready(*relay);
+                self.dials[index].dialer.handle_relay_ready(*relay, now);
             }
             while let Some(action) = self.dials[index].dialer.poll(now) {
                 self.on_dialer_action(index, action);
