@@ -82,6 +82,18 @@ async fn a_connection_that_comes_before_the_dial_is_kept_for_it() {
 }
 
 #[tokio::test]
+async fn a_remote_that_accepts_and_knows_of_no_punch_is_spoken_to() {
+    // As plain libp2p on a public address: our SYN is there before it dials itself, and its listener takes it.
+    let (mut a, handle_a) = node(config("21160-21169"));
+    let (b, _) = node(config("21170-21179"));
+    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    let (from_b, from_a) = tokio::join!(b.dial(&addr_a, AS_LISTENER), a.accept());
+    let ((peer, mut from_b), mut from_a) = (from_b.unwrap(), from_a);
+    assert_eq!((peer, from_a.peer), (a.peer, b.peer));
+    speak(&mut from_b, &mut from_a.muxer).await;
+}
+
+#[tokio::test]
 async fn a_connection_from_the_ip_but_another_port_completes_the_punch() {
     // As through a symmetric NAT: A knows an address of B where nobody is, and B comes from elsewhere.
     let (a, handle_a) = node(config("21040-21049"));

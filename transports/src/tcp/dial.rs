@@ -38,6 +38,11 @@ const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a punch goes on. Both ends begin within a round trip of each other.
 const PUNCH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a remote may stay silent on a connection that a punch made in the role of the listener. One that dialed as well,
+/// in the role of the dialer, speaks at once: its first words take half a round trip. One that merely accepted waits for ours
+/// and would for ever: its NAT was open before its own dial began, and libp2p's listener knows nothing of punches.
+const SILENCE: Duration = Duration::from_millis(1500);
+
 /// How soon a punch that was refused, and a dial whose numbers are in use, tries again. The kernel tells nobody when numbers
 /// become free or a NAT begins to let packets through.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -180,8 +185,12 @@ impl Dial {
                 connected = connecting => match connected {
                     Ok(stream) => {
                         let sockets = self.sockets(&stream)?;
-                        let upgrade = self.upgrade.apply(tcp::tokio::TcpStream(stream), self.remote, self.role);
-                        upgrades.push(upgrade.map(move |done| (done, sockets, None)).boxed());
+                        let (upgrade, remote, role) = (self.upgrade.clone(), self.remote, self.role);
+                        let upgraded = async move {
+                            let role = role_that_fits(&stream, role).await;
+                            upgrade.apply(tcp::tokio::TcpStream(stream), remote, role).await
+                        };
+                        upgrades.push(upgraded.map(move |done| (done, sockets, None)).boxed());
                     }
                     Err(error) if may_pass(&error) => {
                         last = self.failed(error);
@@ -251,6 +260,20 @@ impl Dial {
 
     fn failed(&self, error: io::Error) -> Error {
         Error::io(format!("tcp connection to {} failed", self.remote), error)
+    }
+}
+
+/// The role to take on a connection that this side made: the one that was asked for, unless both ends would wait.
+async fn role_that_fits(stream: &TcpStream, asked: Endpoint) -> Endpoint {
+    match asked {
+        Endpoint::Dialer => Endpoint::Dialer,
+        Endpoint::Listener => {
+            match tokio::time::timeout(SILENCE, stream.peek(&mut [0])).await {
+                // An error or the end comes out again when the stream is read.
+                Ok(_) => Endpoint::Listener,
+                Err(_) => Endpoint::Dialer,
+            }
+        }
     }
 }
 
