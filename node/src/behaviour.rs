@@ -7,9 +7,11 @@ use libp2p::{
     connection_limits::{self, ConnectionLimits},
     identify,
     identity::Keypair,
-    ping, relay,
+    relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
+
+use p2pnode_bin_shared::ping::{self, Pace};
 
 use crate::{punch, streams};
 
@@ -34,7 +36,7 @@ pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) relay_client: relay::client::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    ping: p2pnode_bin_shared::ping::Behaviour,
+    pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
     pub(crate) streams: streams::Behaviour,
 }
@@ -70,11 +72,10 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits),
             relay_client,
             identify: identify::Behaviour::new(identify),
-            ping: p2pnode_bin_shared::ping::Behaviour::new(
-                ping::Config::new()
-                    .with_interval(ping_interval)
-                    .with_timeout(PING_TIMEOUT),
-            ),
+            ping: ping::Behaviour::new(move |_, _| Pace {
+                interval: ping_interval,
+                timeout: PING_TIMEOUT,
+            }),
             punch,
             streams: streams::Behaviour::default(),
         }

@@ -6,9 +6,10 @@ use libp2p::{
     allow_block_list::{self, AllowedPeers},
     connection_limits, identify,
     identity::Keypair,
-    ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
+
+use p2pnode_bin_shared::ping::{self, Pace};
 
 use crate::{config::Config, hop, keep_alive, limits, server};
 
@@ -18,12 +19,13 @@ const PROTOCOL_VERSION: &str = "/p2pnode/1";
 /// The name and version that identify tells.
 const AGENT: &str = concat!("relay-node/", env!("CARGO_PKG_VERSION"));
 
-/// libp2p pings each connection this often, which also keeps the mappings of NATs on the way: RFC 4787 REQ-5 lets them
-/// drop an idle UDP mapping after two minutes, and many do after 30 s.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-
-/// A connection that answers no ping for this long, twice in a row, is dead: TCP by itself would not notice.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Each connection is pinged this often, which also keeps the mappings of NATs on the way: RFC 4787 REQ-5 lets them drop an
+/// idle UDP mapping after two minutes, and many do after 30 s. One that answers none in this time, twice in a row, is dead:
+/// TCP by itself would not notice.
+const PACE: Pace = Pace {
+    interval: Duration::from_secs(15),
+    timeout: Duration::from_secs(10),
+};
 
 /// All protocols. Those that refuse come first, so that no other sees a connection that is refused.
 #[derive(NetworkBehaviour)]
@@ -34,7 +36,7 @@ pub(crate) struct Behaviour {
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) hop: hop::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    pub(crate) ping: p2pnode_bin_shared::ping::Behaviour,
+    pub(crate) ping: ping::Behaviour,
 }
 
 impl Behaviour {
@@ -62,11 +64,7 @@ impl Behaviour {
                     // The relay dials nobody, so it need not remember where peers are.
                     .with_cache_size(0),
             ),
-            ping: p2pnode_bin_shared::ping::Behaviour::new(
-                ping::Config::new()
-                    .with_interval(PING_INTERVAL)
-                    .with_timeout(PING_TIMEOUT),
-            ),
+            ping: ping::Behaviour::new(|_, _| PACE),
         }
     }
 }

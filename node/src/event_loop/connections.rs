@@ -122,7 +122,6 @@ impl EventLoop {
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId, reason: String) {
         let now = Instant::now();
-        self.missed_pings.remove(&id);
         self.inquiries.handle_closed(id);
         self.swarm.behaviour_mut().punch.observation_lost(id);
         if let Some(relay) = self.relays.handle_closed(id, now, jitter()) {

@@ -53,8 +53,6 @@ pub(crate) struct EventLoop {
     purposes: HashMap<ConnectionId, Purpose>,
     /// The relays: what they observe is believed.
     trusted: HashSet<PeerId>,
-    /// Pings in a row that failed, by connection.
-    missed_pings: HashMap<ConnectionId, u32>,
     punches: bool,
     /// Peers whose punch was given up for now, and when it is tried again.
     next_punches: HashMap<PeerId, Option<Instant>>,
@@ -102,7 +100,6 @@ impl EventLoop {
             dials: Vec::new(),
             purposes: HashMap::new(),
             trusted,
-            missed_pings: HashMap::new(),
             punches,
             next_punches: HashMap::new(),
             interfaces: Interfaces::watch(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use libp2p::ping::{Event, Failure};
+use p2pnode_bin_shared::ping::{Event, Failure};
 
 use super::EventLoop;
 
@@ -15,10 +15,11 @@ impl EventLoop {
             peer,
             connection,
             result,
+            missed,
+            asked: _,
         } = event;
         match result {
             Ok(rtt) => {
-                self.missed_pings.remove(&connection);
                 self.peers.measured(connection, rtt);
                 if self.peers.best(&peer) == Some(connection)
                     && let Some(best) = self.peers.path(connection)
@@ -31,12 +32,10 @@ impl EventLoop {
             }
             // A peer without ping is not a dead one.
             Err(Failure::Unsupported) => {}
-            Err(error @ (Failure::Timeout | Failure::Other { .. })) => {
-                let missed = self.missed_pings.entry(connection).or_default();
-                *missed += 1;
-                tracing::debug!(%peer, %connection, %error, missed = *missed, "a ping was not answered");
-                if *missed >= MISSED_PINGS {
-                    tracing::info!(%peer, %connection, missed = *missed, "closing a connection that does not answer");
+            Err(error @ (Failure::Timeout | Failure::Broken(_))) => {
+                tracing::debug!(%peer, %connection, %error, missed, "a ping was not answered");
+                if missed >= MISSED_PINGS {
+                    tracing::info!(%peer, %connection, missed, "closing a connection that does not answer");
                     self.swarm.close_connection(connection);
                 }
             }
