@@ -96,7 +96,10 @@ fn nothing_given_runs_unprivileged_and_many_on_one_host() {
     assert_eq!(config.dial.port_range.to_string(), "40000-40050");
     assert!(config.dial.quic && config.dial.tcp && config.punch.enabled);
     assert_eq!((config.reservations, config.admin), (2, None));
-    assert_eq!(config.log.level.to_string(), "info,libp2p_swarm=warn,yamux=error");
+    assert_eq!(
+        config.log.level.to_string(),
+        "info,libp2p_swarm=warn,yamux=error"
+    );
 }
 
 #[test]
