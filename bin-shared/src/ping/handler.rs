@@ -72,7 +72,10 @@ struct Ping {
     kept: Option<Exchange>,
     /// Over a stream of its own.
     fresh: Fresh,
-    /// The kept stream was silent for as long as it was given.
+    /// The answer on the kept stream, if it came after that had had its chance. It may be late because the path is slow, or
+    /// because the remote had to be woken by a fresh stream; the fresh one tells which.
+    late: Option<(Stream, Duration)>,
+    /// The kept stream has had its chance.
     silent: bool,
 }
 
@@ -117,6 +120,7 @@ impl Handler {
             deadline: Box::pin(sleep_until(now + self.pace.timeout)),
             kept,
             fresh: Fresh::After(Box::pin(sleep_until(now + wait))),
+            late: None,
             silent: false,
         });
     }
@@ -194,12 +198,13 @@ impl Ping {
         if let Some(kept) = &mut self.kept
             && let Poll::Ready(answered) = kept.poll_unpin(cx)
         {
+            self.kept = None;
             match answered {
+                Ok(answered) if self.silent => self.late = Some(answered),
                 Ok(answered) => return done(Ok(answered), false),
                 // The remote has closed it: another one, at once.
                 Err(error) => {
                     tracing::trace!(%error, "the stream of earlier pings broke");
-                    self.kept = None;
                     if let Fresh::After(wait) = &mut self.fresh {
                         wait.as_mut().reset(Instant::now());
                     }
@@ -217,18 +222,24 @@ impl Ping {
             && let Poll::Ready(answered) = exchange.poll_unpin(cx)
         {
             match answered {
-                Ok(answered) => return done(Ok(answered), self.silent),
+                Ok((stream, rtt)) => {
+                    let slow_path = self.late.as_ref().is_some_and(|(_, late)| *late < rtt * 2);
+                    return done(Ok((stream, rtt)), self.silent && !slow_path);
+                }
                 Err(error) => self.fresh = Fresh::Failed(Failure::Broken(error)),
             }
         }
-        // As long as there is a stream that served before, it may still do.
-        if self.kept.is_none()
-            && let Fresh::Failed(failure) = &mut self.fresh
-        {
-            return done(Err(std::mem::replace(failure, Failure::Timeout)), false);
-        }
-        futures::ready!(self.deadline.poll_unpin(cx));
-        done(Err(Failure::Timeout), false)
+        let failure = match &mut self.fresh {
+            // As long as there is a stream that served before, it may still do.
+            Fresh::Failed(failure) if self.kept.is_none() => {
+                std::mem::replace(failure, Failure::Timeout)
+            }
+            Fresh::After(_) | Fresh::Opening | Fresh::Pinging(_) | Fresh::Failed(_) => {
+                futures::ready!(self.deadline.poll_unpin(cx));
+                Failure::Timeout
+            }
+        };
+        done(self.late.take().ok_or(failure), false)
     }
 }
 

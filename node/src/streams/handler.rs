@@ -23,7 +23,7 @@ use super::OpenError;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Streams that may be waiting to be opened on one connection; those that are open are not counted.
-const MAX_OPENING: usize = 64;
+pub(super) const MAX_OPENING: usize = 64;
 
 /// A stream that somebody wants.
 #[derive(Debug)]
