@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, future::join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noise, ping,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noise,
     swarm::{
         ConnectionId, NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
     tcp, yamux,
 };
+
+use p2pnode_bin_shared::ping::{self, Pace};
 
 use super::{Behaviour, OpenError, handler::MAX_OPENING};
 
@@ -43,7 +45,11 @@ struct Pair {
 
 /// A swarm with two connections to a remote that runs by itself.
 async fn pair() -> Pair {
-    let mut remote = swarm(ping::Behaviour::default());
+    let never = Pace {
+        interval: Duration::from_secs(3600),
+        timeout: Duration::from_secs(60),
+    };
+    let mut remote = swarm(ping::Behaviour::new(move |_, _| never));
     let peer = *remote.local_peer_id();
     remote
         .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
@@ -119,14 +125,14 @@ impl Pair {
 async fn a_stream_runs_over_the_connection_that_was_named_and_lives_and_dies_with_it() {
     let mut pair = pair().await;
     let [first, second] = pair.connections;
-    let mut on_first = pair.open(first, ping::PROTOCOL_NAME).await.unwrap();
-    let mut on_second = pair.open(second, ping::PROTOCOL_NAME).await.unwrap();
+    let mut on_first = pair.open(first, ping::PROTOCOL).await.unwrap();
+    let mut on_second = pair.open(second, ping::PROTOCOL).await.unwrap();
     assert!(pair.echoes(&mut on_first).await);
     assert!(pair.echoes(&mut on_second).await);
     assert!(pair.ours.close_connection(first));
     assert!(!pair.echoes(&mut on_first).await);
     assert!(pair.echoes(&mut on_second).await);
-    let again = pair.open(first, ping::PROTOCOL_NAME).await;
+    let again = pair.open(first, ping::PROTOCOL).await;
     assert_eq!(again.unwrap_err(), OpenError::Closed);
 }
 
@@ -136,7 +142,7 @@ async fn a_protocol_that_the_peer_does_not_speak_is_unsupported() {
     let connection = pair.connections[0];
     let error = pair.open(connection, StreamProtocol::new("/none/1")).await;
     assert_eq!(error.unwrap_err(), OpenError::Unsupported);
-    assert!(pair.open(connection, ping::PROTOCOL_NAME).await.is_ok());
+    assert!(pair.open(connection, ping::PROTOCOL).await.is_ok());
 }
 
 #[tokio::test]
@@ -145,7 +151,7 @@ async fn streams_that_are_being_opened_are_bounded() {
     let (remote, connection) = (pair.remote, pair.connections[0]);
     let behaviour = pair.ours.behaviour_mut();
     let all: Vec<_> = (0..MAX_OPENING * 8)
-        .map(|_| behaviour.open(remote, connection, ping::PROTOCOL_NAME))
+        .map(|_| behaviour.open(remote, connection, ping::PROTOCOL))
         .collect();
     let results = pair.run(join_all(all)).await;
     assert!(
@@ -155,5 +161,5 @@ async fn streams_that_are_being_opened_are_bounded() {
     );
     assert!(results.iter().filter(|result| result.is_ok()).count() >= MAX_OPENING);
     drop(results);
-    assert!(pair.open(connection, ping::PROTOCOL_NAME).await.is_ok());
+    assert!(pair.open(connection, ping::PROTOCOL).await.is_ok());
 }
