@@ -76,9 +76,12 @@ pub enum Failure {
     Broken(#[source] io::Error),
 }
 
+/// The pace of the pings to a peer, over a relayed connection or not.
+type PaceOf = Box<dyn Fn(&PeerId, bool) -> Pace + Send>;
+
 /// Pings every connection and answers pings.
 pub struct Behaviour {
-    pace: Box<dyn Fn(&PeerId, bool) -> Pace + Send>,
+    pace: PaceOf,
     queue: VecDeque<ToSwarm<Event, Now>>,
     waker: Option<Waker>,
 }
