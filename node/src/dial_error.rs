@@ -37,8 +37,8 @@ fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> S
             if let Some(exhausted) = p2pnode_transports::find_exhausted(error) {
                 return exhausted.to_string();
             }
-            let reason = find::<ConnectError>(error)
-                .map_or_else(|| innermost(error), |refusal| circuit_refusal(refusal));
+            let reason =
+                find::<ConnectError>(error).map_or_else(|| innermost(error), circuit_refusal);
             format!("{address}: {reason}")
         }
     }

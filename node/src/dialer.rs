@@ -233,7 +233,9 @@ impl Dialer {
         if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay) {
             match &mut relay.state {
                 Circuit::Dialing { dials, .. } if *dials > 1 => *dials -= 1,
-                state => *state = Circuit::Failed,
+                Circuit::Dialing { .. } | Circuit::Waiting | Circuit::Made | Circuit::Failed => {
+                    relay.state = Circuit::Failed;
+                }
             }
         }
         self.errors.push(reason);

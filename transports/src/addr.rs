@@ -145,7 +145,7 @@ pub(crate) fn to_multiaddr(kind: Kind, socket: SocketAddr) -> Multiaddr {
 }
 
 /// The socket address at the head of an address, whatever follows.
-pub(crate) fn to_socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
+pub fn to_socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = addr.iter();
     let ip = match parts.next()? {
         Protocol::Ip4(ip) => IpAddr::V4(ip),

@@ -40,7 +40,7 @@ use libp2p::{
     identity::Keypair,
 };
 
-pub use addr::Kind;
+pub use addr::{Kind, to_socket_addr};
 pub use error::{Error, find_exhausted};
 pub use family::{Family, FamilyPolicy, FamilyPolicyError};
 pub use handle::Handle;

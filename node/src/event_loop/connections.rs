@@ -1,9 +1,6 @@
 //! Connections and listeners of the swarm.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::{net::SocketAddr, time::Instant};
 
 use libp2p::{
     Multiaddr, PeerId,
@@ -11,7 +8,7 @@ use libp2p::{
     multiaddr::Protocol,
     swarm::{ConnectionId, DialError, SwarmEvent},
 };
-use p2pnode_transports::{Kind, Sockets};
+use p2pnode_transports::{Kind, Sockets, to_socket_addr};
 
 use super::{EventLoop, Purpose, jitter};
 use crate::{
@@ -246,15 +243,5 @@ impl EventLoop {
 
 /// Transport and socket that an address of a direct connection names.
 fn socket_address(address: &Multiaddr) -> Option<(Kind, SocketAddr)> {
-    let kind = Kind::of(address)?;
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match parts.next()? {
-        Protocol::Udp(port) | Protocol::Tcp(port) => Some((kind, SocketAddr::new(ip, port))),
-        _ => None,
-    }
+    Some((Kind::of(address)?, to_socket_addr(address)?))
 }

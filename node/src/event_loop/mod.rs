@@ -272,14 +272,17 @@ impl EventLoop {
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        let SwarmEvent::Behaviour(event) = event else {
+            return self.on_connection_event(event);
+        };
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
-            SwarmEvent::Behaviour(BehaviourEvent::RelayClient(event)) => {
-                self.on_relay_client(event)
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Punch(event)) => self.on_punch(event),
-            other => self.on_connection_event(other),
+            BehaviourEvent::Identify(event) => self.on_identify(event),
+            BehaviourEvent::Ping(event) => self.on_ping(event),
+            BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
+            BehaviourEvent::Punch(event) => self.on_punch(event),
+            BehaviourEvent::Access(never)
+            | BehaviourEvent::Limits(never)
+            | BehaviourEvent::Streams(never) => match never {},
         }
     }
 

@@ -39,13 +39,11 @@ impl Exchanges {
     }
 
     /// The next exchange that ends.
-    pub(crate) fn next(&mut self) -> impl Future<Output = (ConnectionId, Told)> + '_ {
-        async {
-            match self.0.next().await {
-                Some(told) => told,
-                // None is under way. The event loop asks again after it began one.
-                None => std::future::pending().await,
-            }
+    pub(crate) async fn next(&mut self) -> (ConnectionId, Told) {
+        match self.0.next().await {
+            Some(told) => told,
+            // None is under way. The event loop asks again after it began one.
+            None => std::future::pending().await,
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_transports::{FamilyPolicy, Kind, Sockets};
+use p2pnode_transports::{FamilyPolicy, Kind, Sockets, to_socket_addr};
 
 use super::{Hop, How, Path, PathKind, Score};
 
@@ -243,7 +242,7 @@ impl PeerTable {
             }),
             // A listener is told the relay's address on the connection that the circuit came over, and maybe its id.
             ConnectedPoint::Listener { .. } => {
-                let (address, kind) = (socket_of(circuit), Kind::of(circuit));
+                let (address, kind) = (to_socket_addr(circuit), Kind::of(circuit));
                 self.by_peer
                     .iter()
                     .filter(|(peer, _)| relay.is_none_or(|relay| relay == **peer))
@@ -252,9 +251,7 @@ impl PeerTable {
                         leg_of(id).is_some_and(|leg| {
                             leg.transport == kind
                                 && leg.remote.is_some_and(|remote| {
-                                    address.is_none_or(|(ip, port)| {
-                                        ip == remote.ip() && port == remote.port()
-                                    })
+                                    address.is_none_or(|address| address == remote)
                                 })
                         })
                     })
@@ -296,24 +293,13 @@ fn relay_of(address: &Multiaddr) -> Option<PeerId> {
     address
         .iter()
         .take_while(|p| *p != Protocol::P2pCircuit)
-        .find_map(|p| match p {
-            Protocol::P2p(peer) => Some(peer),
-            _ => None,
+        .find_map(|p| {
+            if let Protocol::P2p(peer) = p {
+                Some(peer)
+            } else {
+                None
+            }
         })
-}
-
-/// The IP address and port at the start of an address; `None` where it starts with a name.
-fn socket_of(address: &Multiaddr) -> Option<(IpAddr, u16)> {
-    let mut parts = address.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => IpAddr::V4(ip),
-        Protocol::Ip6(ip) => IpAddr::V6(ip),
-        _ => return None,
-    };
-    match parts.next()? {
-        Protocol::Udp(port) | Protocol::Tcp(port) => Some((ip, port)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
