@@ -6,8 +6,6 @@
 mod ask;
 mod inquiries;
 
-use std::future::Future;
-
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{StreamProtocol, swarm::ConnectionId};
 use p2pnode_transports::{Family, Kind};
