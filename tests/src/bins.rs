@@ -1,4 +1,4 @@
-//! Finds the two binaries under test.
+//! Finds the two binaries under test, and the programs of other make that they are tested with.
 
 use std::{
     env,
@@ -54,7 +54,7 @@ fn find() -> Result<Bins> {
         .arg(target_dir()?)
         .current_dir(workspace())
         .stdin(Stdio::null());
-    if dir.file_name().is_some_and(|name| name == "release") {
+    if is_release()? {
         cargo.arg("--release");
     }
     let built = cargo
@@ -68,6 +68,52 @@ fn find() -> Result<Bins> {
         p2pnode: dir.join("p2pnode"),
         relay_node: dir.join("relay-node"),
     })
+}
+
+/// The plain libp2p peer named by `PLAIN_LIBP2P_BIN`, or else the one of this repository, built once per process.
+///
+/// # Errors
+///
+/// When the named program does not exist, or the build fails.
+pub fn plain_libp2p() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let find = || match named("PLAIN_LIBP2P_BIN")? {
+        Some(program) => Ok(program),
+        None => build_plain_libp2p(is_release()?),
+    };
+    match FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}"))) {
+        Ok(program) => Ok(program.clone()),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+/// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--quiet", "--locked", "--manifest-path"])
+        .arg(workspace().join("tests/peers/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target_dir()?)
+        // As Cargo has it for a build of the workspace: the toolchain file is found from the working directory.
+        .current_dir(workspace())
+        .stdin(Stdio::null());
+    if release {
+        cargo.arg("--release");
+    }
+    let built = cargo
+        .status()
+        .context("cargo: cannot be run to build plain-libp2p")?;
+    ensure!(
+        built.success(),
+        "cargo build of plain-libp2p failed ({built})"
+    );
+    let profile = if release { "release" } else { "debug" };
+    Ok(target_dir()?.join(profile).join("plain-libp2p"))
 }
 
 fn named(variable: &str) -> Result<Option<PathBuf>> {
@@ -95,6 +141,12 @@ fn profile_dir() -> Result<PathBuf> {
         dir
     }
     .to_path_buf())
+}
+
+fn is_release() -> Result<bool> {
+    Ok(profile_dir()?
+        .file_name()
+        .is_some_and(|name| name == "release"))
 }
 
 /// Cargo's target directory.

@@ -1,0 +1,41 @@
+//! The plain libp2p peer (`tests/peers/plain-libp2p`): libp2p's own transports and its own DCUtR, nothing of ours.
+
+use std::path::Path;
+
+use crate::{args::Transport, node::Launch};
+
+/// What it is started with.
+#[derive(Clone, Debug)]
+pub struct PlainArgs<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// Its relay, with its peer id.
+    pub relay: &'a str,
+    /// The transport that it listens on, and is punched over.
+    pub transport: Transport,
+    /// The port that it listens on. libp2p dials from there too.
+    pub port: u16,
+}
+
+impl PlainArgs<'_> {
+    /// Reserves on the relay and waits. Named like its logs.
+    #[must_use]
+    pub fn listen(&self, name: &str) -> Launch {
+        self.launch(name).arg("listen")
+    }
+
+    /// Reaches a peer through the relay and waits for a direct connection.
+    #[must_use]
+    pub fn dial(&self, name: &str, peer: &str, timeout_s: u64) -> Launch {
+        self.launch(name)
+            .args(["dial", peer, "--timeout", &timeout_s.to_string()])
+    }
+
+    fn launch(&self, name: &str) -> Launch {
+        let listen = match self.transport {
+            Transport::Quic => format!("/ip4/0.0.0.0/udp/{}/quic-v1", self.port),
+            Transport::Tcp => format!("/ip4/0.0.0.0/tcp/{}", self.port),
+        };
+        Launch::new(name, self.program).args(["--relay", self.relay, "--listen", &listen])
+    }
+}
