@@ -15,9 +15,9 @@ use p2pnode_bin_shared::ping::{self, Pace};
 
 use crate::{punch, streams};
 
-/// Connections per peer: one relayed and two direct ones meet in a punch; a relay is connected over QUIC and TCP, IPv4 and
-/// IPv6; and some are spare while old ones close.
-const CONNECTIONS_PER_PEER: u32 = 8;
+/// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
+/// and one is relayed.
+const CONNECTIONS_PER_PEER: u32 = 17;
 
 /// Connections that may be in their handshake at once, each way: bounds what strangers can make a node hold.
 const PENDING_CONNECTIONS: u32 = 256;

@@ -4,7 +4,7 @@ mod outcome;
 
 use std::{
     any::Any,
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
     hash::{BuildHasher, RandomState},
     pin::Pin,
@@ -39,18 +39,34 @@ pub struct Behaviour {
     enabled: bool,
     machine: Machine,
     ports: Arc<dyn Ports>,
+    /// What the swarm dials for the machine, one address each.
     dials: HashMap<ConnectionId, Dialing>,
+    /// The dials of the machine's that have not ended.
+    rounds: HashMap<DialId, Round>,
+    /// Dials that the swarm has not been given yet.
+    queue: VecDeque<ToSwarm<Event, Command>>,
     /// Announced punches, each held until its attempt is decided.
     expected: HashMap<PeerId, Box<dyn Any + Send>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
     waker: Option<Waker>,
 }
 
-/// A dial of the machine's that has not ended.
+/// One address of a dial of the machine's.
 struct Dialing {
     peer: PeerId,
     dial: DialId,
-    addrs: Vec<Multiaddr>,
+    addr: Multiaddr,
+}
+
+/// What is left of a dial of the machine's.
+#[derive(Default)]
+struct Round {
+    /// Addresses of which nothing is known yet.
+    open: usize,
+    /// Whether one of them connected.
+    connected: bool,
+    /// What became of the others.
+    outcomes: Vec<(Candidate, CandidateOutcome)>,
 }
 
 impl Behaviour {
@@ -81,6 +97,8 @@ impl Behaviour {
             machine: Machine::new(local_peer_id, enabled, policy, timing, seed),
             ports,
             dials: HashMap::new(),
+            rounds: HashMap::new(),
+            queue: VecDeque::new(),
             expected: HashMap::new(),
             timer: None,
             waker: None,
@@ -166,7 +184,10 @@ impl Behaviour {
                 dial,
                 addrs,
                 role,
-            } => self.dial(peer, dial, addrs, role),
+            } => {
+                self.dial(peer, dial, addrs, role);
+                return None;
+            }
             Action::Close { peer, connection } => ToSwarm::CloseConnection {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),
@@ -183,24 +204,24 @@ impl Behaviour {
         })
     }
 
-    fn dial(
-        &mut self,
-        peer: PeerId,
-        dial: DialId,
-        addrs: Vec<Multiaddr>,
-        role: Role,
-    ) -> ToSwarm<Event, Command> {
-        let opts = DialOpts::peer_id(peer)
-            .condition(PeerCondition::Always)
-            .addresses(addrs.clone());
-        let opts = match role {
-            Role::Initiator => opts.override_role().build(),
-            Role::Responder => opts.build(),
-        };
-        tracing::debug!(%peer, connection = %opts.connection_id(), role = role.as_str(), ?addrs, "punching");
-        self.dials
-            .insert(opts.connection_id(), Dialing { peer, dial, addrs });
-        ToSwarm::Dial { opts }
+    /// Dials each address by itself. In one dial of the swarm's the first address that connects ends the others, each side
+    /// would end what the other has chosen, and neither would be left with a connection; so all that connect stay, and the
+    /// machines agree on which one lives.
+    fn dial(&mut self, peer: PeerId, dial: DialId, addrs: Vec<Multiaddr>, role: Role) {
+        tracing::debug!(%peer, role = role.as_str(), ?addrs, "punching");
+        self.rounds.entry(dial).or_default().open = addrs.len();
+        for addr in addrs {
+            let opts = DialOpts::peer_id(peer)
+                .condition(PeerCondition::Always)
+                .addresses(vec![addr.clone()]);
+            let opts = match role {
+                Role::Initiator => opts.override_role().build(),
+                Role::Responder => opts.build(),
+            };
+            self.dials
+                .insert(opts.connection_id(), Dialing { peer, dial, addr });
+            self.queue.push_back(ToSwarm::Dial { opts });
+        }
     }
 
     /// Fills in the local sockets, which only the transports know.
@@ -242,7 +263,15 @@ impl Behaviour {
                 .handle_relayed(peer_id, connection_id, side, now());
             return;
         }
-        self.dials.remove(&connection_id);
+        if let Some(Dialing { dial, .. }) = self.dials.remove(&connection_id)
+            && let Some(round) = self.rounds.get_mut(&dial)
+        {
+            round.connected = true;
+            round.open -= 1;
+            if round.open == 0 {
+                self.rounds.remove(&dial);
+            }
+        }
         let established = Established {
             connection: connection_id,
             dialed: side == Side::Dialer,
@@ -252,16 +281,25 @@ impl Behaviour {
     }
 
     fn on_dial_failure(&mut self, failure: DialFailure<'_>) {
-        let Some(Dialing {
-            peer, dial, addrs, ..
-        }) = self.dials.remove(&failure.connection_id)
-        else {
+        let Some(Dialing { peer, dial, addr }) = self.dials.remove(&failure.connection_id) else {
             return;
         };
         tracing::debug!(%peer, connection = %failure.connection_id, error = %failure.error, "punch failed");
-        let outcomes = outcome::outcomes(failure.error, &addrs);
-        self.machine
-            .handle_dial_failed(peer, dial, &outcomes, now());
+        let Some(round) = self.rounds.get_mut(&dial) else {
+            return;
+        };
+        let outcomes = outcome::outcomes(failure.error, std::slice::from_ref(&addr));
+        round.outcomes.extend(outcomes);
+        round.open -= 1;
+        if round.open > 0 {
+            return;
+        }
+        if let Some(round) = self.rounds.remove(&dial)
+            && !round.connected
+        {
+            self.machine
+                .handle_dial_failed(peer, dial, &round.outcomes, now());
+        }
     }
 }
 
@@ -334,6 +372,9 @@ impl NetworkBehaviour for Behaviour {
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         loop {
+            if let Some(dial) = self.queue.pop_front() {
+                return Poll::Ready(dial);
+            }
             if let Some(action) = self.machine.poll_action() {
                 match self.carry_out(action) {
                     Some(command) => return Poll::Ready(command),
