@@ -12,3 +12,4 @@ pub mod logging;
 pub mod paths;
 pub mod ping;
 pub mod signals;
+pub mod upgrade;

@@ -165,7 +165,9 @@ async fn a_ping_that_is_asked_for_does_not_wait_for_its_turn() {
 
 /// A remote in a thread of its own, which stands still from the moment that the sender is dropped: its sockets are open, and
 /// nobody serves them. The thread ends when the receiver is dropped as well.
-fn remote_that_can_stand_still() -> (Multiaddr, oneshot::Sender<()>, mpsc::Receiver<()>) {
+fn remote_that_can_stand_still(
+    listen: &'static str,
+) -> (Multiaddr, oneshot::Sender<()>, mpsc::Receiver<()>) {
     let (told, address) = mpsc::channel();
     let (go_on, stopped) = oneshot::channel::<()>();
     let (alive, held) = mpsc::sync_channel::<()>(0);
@@ -176,7 +178,7 @@ fn remote_that_can_stand_still() -> (Multiaddr, oneshot::Sender<()>, mpsc::Recei
             .unwrap();
         let remote = runtime.block_on(async {
             let mut remote = swarm(ours(NEVER, NEVER));
-            remote.listen_on(TCP.parse().unwrap()).unwrap();
+            remote.listen_on(listen.parse().unwrap()).unwrap();
             let serve = async {
                 loop {
                     if let SwarmEvent::NewListenAddr { address, .. } =
@@ -202,7 +204,7 @@ fn remote_that_can_stand_still() -> (Multiaddr, oneshot::Sender<()>, mpsc::Recei
 #[tokio::test]
 async fn a_remote_that_falls_silent_is_missed_after_the_timeout_again_and_again() {
     let timeout = Duration::from_millis(500);
-    let (address, go_on, _held) = remote_that_can_stand_still();
+    let (address, go_on, _held) = remote_that_can_stand_still(TCP);
     let mut local = swarm(ours(Duration::from_millis(10), timeout));
     local.dial(address).unwrap();
     next(&mut local).await.result.unwrap();
@@ -220,6 +222,28 @@ async fn a_remote_that_falls_silent_is_missed_after_the_timeout_again_and_again(
             assert!(matches!(event.result, Err(Failure::Timeout)), "{event:?}");
             assert_eq!(event.missed, missed);
             assert!(silent.elapsed() >= timeout * missed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_did_not_run_misses_nobody() {
+    let timeout = Duration::from_millis(500);
+    for address in [QUIC, TCP] {
+        let (address, _go_on, _held) = remote_that_can_stand_still(address);
+        let mut local = swarm(ours(NEVER, timeout));
+        local.dial(address).unwrap();
+        let first = next(&mut local).await;
+        for yields in 0..8 {
+            local.behaviour_mut().now(first.peer, first.connection);
+            // As far as the ping gets: it is asked for, begun, on its way, or answered.
+            for _ in 0..yields {
+                assert!(futures::poll!(local.next()).is_pending());
+                tokio::task::yield_now().await;
+            }
+            std::thread::sleep(timeout * 2);
+            let event = next(&mut local).await;
+            assert!(event.result.is_ok(), "after {yields} turns: {event:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The protocols that a node speaks. Composition only.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use libp2p::{
     PeerId, allow_block_list,
@@ -11,9 +11,9 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use p2pnode_bin_shared::ping::{self, Pace};
+use p2pnode_bin_shared::ping;
 
-use crate::{punch, streams};
+use crate::{liveness::Link, punch, streams};
 
 /// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
 /// and one is relayed.
@@ -24,9 +24,6 @@ const PENDING_CONNECTIONS: u32 = 256;
 
 /// Connections in all.
 const CONNECTIONS: u32 = 4096;
-
-/// A ping that is not answered within this time has failed.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The protocols that a node speaks.
 #[derive(NetworkBehaviour)]
@@ -42,11 +39,11 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// `allowed` empty admits any peer.
+    /// `allowed` empty admits any peer; `relays` are the configured ones.
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: &BTreeSet<PeerId>,
-        ping_interval: Duration,
+        relays: BTreeSet<PeerId>,
         relay_client: relay::client::Behaviour,
         punch: punch::Behaviour,
     ) -> Self {
@@ -72,9 +69,13 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits),
             relay_client,
             identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::new(move |_, _| Pace {
-                interval: ping_interval,
-                timeout: PING_TIMEOUT,
+            ping: ping::Behaviour::new(move |peer, relayed| {
+                let link = match relayed {
+                    true => Link::Circuit,
+                    false if relays.contains(peer) => Link::Leg,
+                    false => Link::Direct,
+                };
+                link.pace()
             }),
             punch,
             streams: streams::Behaviour::default(),

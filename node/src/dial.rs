@@ -1,9 +1,6 @@
 //! `p2pnode dial`: a node that lives as long as one dial.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Instant};
 
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
@@ -14,13 +11,10 @@ use crate::{
     dialer::Request,
     event::{Event, Reached},
     metrics::Metrics,
-    node::{self, Manner},
+    node,
     output::{PROGRESS_INTERVAL, Printer},
     readiness,
 };
-
-/// Time between two pings: a dial is watched by a person, and `--count` counts in seconds.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Dials `request.peer` with a node of its own and prints the course. Ends with what was reached, or early at `shutdown`.
 ///
@@ -36,14 +30,11 @@ pub async fn dial(
 ) -> anyhow::Result<Reached> {
     let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: it is the other side that is called.
-    let manner = Manner {
-        reservations: 0,
-        ping_interval: PING_INTERVAL,
-    };
+    let reservations = 0;
     let node = node::start(
         keypair,
         config,
-        &manner,
+        reservations,
         Metrics::default(),
         readiness::new(),
         async {

@@ -2,7 +2,10 @@
 
 use std::{error::Error, io};
 
-use libp2p::{Multiaddr, TransportError, relay::outbound::hop::ConnectError, swarm::DialError};
+use libp2p::{
+    Multiaddr, TransportError, core::upgrade::NegotiationError, relay::outbound::hop::ConnectError,
+    swarm::DialError,
+};
 
 /// Why a dial failed, in one line.
 pub(crate) fn describe(error: &DialError) -> String {
@@ -37,8 +40,14 @@ fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> S
             if let Some(exhausted) = p2pnode_transports::find_exhausted(error) {
                 return exhausted.to_string();
             }
-            let reason =
-                find::<ConnectError>(error).map_or_else(|| innermost(error), circuit_refusal);
+            let reason = match find::<ConnectError>(error) {
+                // How a refusal comes out of a stream that was negotiated lazily.
+                Some(_) if find::<NegotiationError>(error).is_some() => {
+                    circuit_refusal(&ConnectError::Unsupported)
+                }
+                Some(refusal) => circuit_refusal(refusal),
+                None => innermost(error),
+            };
             format!("{address}: {reason}")
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll`].
 
+mod pings;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -13,6 +15,10 @@ use crate::{
     event::{Event, Outcome, Reached},
     peers::{Path, PathKind},
 };
+
+use pings::Pings;
+
+pub use pings::PingFailure;
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
 /// has not within this time does not speak the protocol over this circuit.
@@ -59,6 +65,9 @@ pub enum Action {
     DialDirect(Vec<Multiaddr>),
     /// Dial the peer through this relay.
     DialCircuit(PeerId),
+    /// Ping the peer now, over its best path, and tell what came of it with [`Dialer::handle_ping`] or
+    /// [`Dialer::handle_ping_failed`].
+    Ping,
     /// Tell this to whoever asked for the dial. [`Event::Result`] is the last.
     Tell(Event),
 }
@@ -86,7 +95,7 @@ pub struct Dialer {
     attempts: u32,
     /// Why the path is not direct and will not be soon.
     settled: Option<String>,
-    pinged: u32,
+    pings: Pings,
     finished: bool,
 }
 
@@ -144,7 +153,7 @@ impl Dialer {
             time_to_direct: None,
             attempts: 0,
             settled: None,
-            pinged: 0,
+            pings: Pings::new(request.pings),
             finished: false,
             request,
         };
@@ -155,6 +164,11 @@ impl Dialer {
     /// The peer that is dialed.
     pub fn peer(&self) -> PeerId {
         self.request.peer
+    }
+
+    /// The addresses that the dial was given.
+    pub fn addrs(&self) -> &[Multiaddr] {
+        &self.request.addrs
     }
 
     /// Time since the dial began.
@@ -186,6 +200,7 @@ impl Dialer {
             .into_iter()
             .chain(self.awaiting_far_hop)
             .chain(circuits.filter(|_| self.path.is_none()))
+            .chain(self.pings.deadline().filter(|_| self.is_content()))
             .min();
         (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
     }
@@ -332,21 +347,25 @@ impl Dialer {
         self.settled = Some(reason);
     }
 
-    /// A ping was answered on the best path.
+    /// A ping of [`Action::Ping`] was answered, and the path it went over is still the best.
     pub fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
         let kind = best.kind;
         self.path = Some(best);
-        if self.is_content() {
-            self.pinged += 1;
-            self.deadline = now + self.request.timeout;
-            if self.pinged <= self.request.pings {
-                self.actions.push_back(Action::Tell(Event::Ping {
-                    seq: self.pinged,
-                    rtt,
-                    kind,
-                }));
-            }
+        if !self.is_content() {
+            self.pings.failed(PingFailure::Stale);
+            return;
         }
+        self.deadline = now + self.request.timeout;
+        let seq = self.pings.answered();
+        if seq <= self.request.pings {
+            self.actions
+                .push_back(Action::Tell(Event::Ping { seq, rtt, kind }));
+        }
+    }
+
+    /// A ping of [`Action::Ping`] was not answered, or says nothing of the path that is best now.
+    pub fn handle_ping_failed(&mut self, failure: PingFailure) {
+        self.pings.failed(failure);
     }
 
     /// Whether the path is the final one.
@@ -402,8 +421,13 @@ impl Dialer {
                 .path
                 .as_ref()
                 .is_some_and(|path| path.kind == PathKind::Direct);
-        if self.is_content() && self.pinged >= self.request.pings.max(1) && is_told {
-            return self.finish(now);
+        if self.is_content() {
+            if self.pings.are_done() && is_told {
+                return self.finish(now);
+            }
+            if self.pings.send(now) {
+                self.actions.push_back(Action::Ping);
+            }
         }
         let exhausted = self.path.is_none()
             && self.direct_dials == 0
@@ -471,238 +495,4 @@ impl Dialer {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use super::*;
-    use crate::peers::{Hop, How};
-
-    fn path(kind: PathKind, relay: Option<PeerId>) -> Path {
-        Path {
-            kind,
-            relay,
-            how: How::Dialed,
-            hops: vec![Hop::default()],
-        }
-    }
-
-    fn request(until: Until, pings: u32) -> Request {
-        Request {
-            peer: PeerId::random(),
-            addrs: Vec::new(),
-            until,
-            timeout: Duration::from_secs(30),
-            pings,
-        }
-    }
-
-    fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
-        std::iter::from_fn(|| dialer.poll(now)).collect()
-    }
-
-    fn result(actions: &[Action]) -> Option<&Outcome> {
-        actions.iter().find_map(|action| match action {
-            Action::Tell(Event::Result(outcome)) => Some(outcome),
-            Action::Tell(_) | Action::DialDirect(_) | Action::DialCircuit(_) => None,
-        })
-    }
-
-    #[test]
-    fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
-        assert!(matches!(
-            drain(&mut dialer, now)[..],
-            [Action::Tell(Event::Dialing { .. })]
-        ));
-        dialer.handle_relay_ready(relay, now);
-        assert_eq!(drain(&mut dialer, now), [Action::DialCircuit(relay)]);
-        dialer.handle_relay_ready(relay, now);
-        assert_eq!(drain(&mut dialer, now), [], "a circuit is dialed once");
-
-        let relayed = path(PathKind::Relayed, Some(relay));
-        dialer.handle_connected(relayed.clone(), relayed.clone(), now);
-        dialer.handle_ping(Duration::from_millis(9), relayed, now);
-        let told = drain(&mut dialer, now);
-        assert!(
-            matches!(told[..], [Action::Tell(Event::Connected { .. })]),
-            "a ping on the relayed path is not the end: {told:?}"
-        );
-
-        let later = now + Duration::from_millis(151);
-        let direct = path(PathKind::Direct, None);
-        dialer.handle_connected(direct.clone(), direct.clone(), later);
-        assert!(result(&drain(&mut dialer, later)).is_none());
-        dialer.handle_ping(Duration::from_millis(5), direct, later);
-        let told = drain(&mut dialer, later);
-        let outcome = result(&told).unwrap();
-        assert_eq!(
-            (outcome.outcome, outcome.time_to_direct),
-            (Reached::Direct, Some(Duration::from_millis(151)))
-        );
-        assert_eq!(outcome.reason, None);
-        assert!(dialer.is_finished());
-    }
-
-    #[test]
-    fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
-        let relayed = path(PathKind::Relayed, Some(relay));
-        dialer.handle_relay_ready(relay, now);
-        dialer.handle_connected(relayed.clone(), relayed, now);
-        dialer.handle_gave_up("symmetric_both".to_owned());
-        dialer.handle_ping(
-            Duration::from_millis(9),
-            path(PathKind::Relayed, Some(relay)),
-            now,
-        );
-        let told = drain(&mut dialer, now);
-        let outcome = result(&told).unwrap();
-        assert_eq!(
-            (outcome.outcome, outcome.reason.as_deref()),
-            (Reached::Relayed, Some("symmetric_both"))
-        );
-    }
-
-    #[test]
-    fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
-        let relayed = path(PathKind::Relayed, Some(relay));
-        dialer.handle_connected(relayed.clone(), relayed, now);
-        assert!(result(&drain(&mut dialer, now)).is_none());
-        let at = dialer.next_deadline().unwrap();
-        assert_eq!(at - now, HANDSHAKE_WAIT);
-        assert!(result(&drain(&mut dialer, at)).is_none());
-        dialer.handle_ping(
-            Duration::from_millis(9),
-            path(PathKind::Relayed, Some(relay)),
-            at,
-        );
-        let told = drain(&mut dialer, at);
-        assert_eq!(
-            result(&told).unwrap().reason.as_deref(),
-            Some("remote_unsupported")
-        );
-    }
-
-    #[test]
-    fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
-        let (a, b, now) = (PeerId::random(), PeerId::random(), Instant::now());
-        let mut with_addrs = request(Until::Direct, 1);
-        with_addrs.addrs = vec!["/ip4/198.51.100.7/tcp/443".parse().unwrap()];
-        let mut dialer = Dialer::new(with_addrs, [a, b], true, now);
-        drain(&mut dialer, now);
-        dialer.handle_direct_failed("198.51.100.7:443 refused".to_owned());
-        dialer.handle_relay_unreachable(a, Duration::ZERO, "no route");
-        assert!(
-            result(&drain(&mut dialer, now)).is_none(),
-            "the other relay may still answer"
-        );
-        dialer.handle_relay_ready(b, now);
-        drain(&mut dialer, now);
-        dialer.handle_circuit_failed(b, "no reservation".to_owned());
-        let told = drain(&mut dialer, now);
-        let outcome = result(&told).unwrap();
-        assert_eq!(outcome.outcome, Reached::Unreachable);
-        let reason = outcome.reason.as_deref().unwrap();
-        for part in ["198.51.100.7:443 refused", "no route", "no reservation"] {
-            assert!(reason.contains(part), "{reason}");
-        }
-    }
-
-    #[test]
-    fn a_dial_that_is_content_with_any_connection_ends_relayed_without_a_reason() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut dialer = Dialer::new(request(Until::Connected, 0), [relay], true, now);
-        let relayed = path(PathKind::Relayed, Some(relay));
-        dialer.handle_connected(relayed.clone(), relayed.clone(), now);
-        dialer.handle_ping(Duration::from_millis(9), relayed, now);
-        let told = drain(&mut dialer, now);
-        let outcome = result(&told).unwrap();
-        assert_eq!(
-            (outcome.outcome, &outcome.reason),
-            (Reached::Relayed, &None)
-        );
-    }
-
-    #[test]
-    fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let relayed = path(PathKind::Relayed, Some(relay));
-        let connected = || {
-            let mut dialer = Dialer::new(request(Until::Connected, 0), [relay], true, now);
-            dialer.handle_connected(relayed.clone(), relayed.clone(), now);
-            dialer.await_far_hop(now);
-            dialer.handle_ping(Duration::from_millis(9), relayed.clone(), now);
-            assert!(result(&drain(&mut dialer, now)).is_none());
-            dialer
-        };
-        let mut told = relayed.clone();
-        told.hops.push(Hop {
-            transport: Some(p2pnode_transports::Kind::Quic),
-            ..Hop::default()
-        });
-        let mut dialer = connected();
-        dialer.handle_far_hop(Some(told.clone()));
-        let actions = drain(&mut dialer, now);
-        assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&told));
-
-        let mut dialer = connected();
-        let until = dialer.next_deadline().unwrap();
-        assert_eq!(until - now, FAR_HOP_WAIT);
-        let actions = drain(&mut dialer, until);
-        assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&relayed));
-
-        let mut dialer = connected();
-        let direct = path(PathKind::Direct, None);
-        dialer.handle_connected(direct.clone(), direct, now);
-        assert!(
-            result(&drain(&mut dialer, now)).is_some(),
-            "a direct path has no far hop"
-        );
-    }
-
-    #[test]
-    fn a_silent_relay_ends_the_dial_at_its_timeout() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
-        drain(&mut dialer, now);
-        let deadline = dialer.next_deadline().unwrap();
-        let told = drain(&mut dialer, deadline);
-        let outcome = result(&told).unwrap();
-        assert_eq!(outcome.outcome, Reached::Unreachable);
-        assert!(outcome.reason.as_deref().unwrap().contains("within 30 s"));
-    }
-
-    #[test]
-    fn a_circuit_that_a_busy_relay_has_dropped_is_asked_for_again() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
-        dialer.handle_relay_ready(relay, now);
-        assert!(drain(&mut dialer, now).contains(&Action::DialCircuit(relay)));
-        let later = dialer.next_deadline().unwrap();
-        assert_eq!(later - now, CIRCUIT_WAIT);
-        assert_eq!(drain(&mut dialer, later), [Action::DialCircuit(relay)]);
-        dialer.handle_circuit_failed(relay, "too late".to_owned());
-        assert!(
-            result(&drain(&mut dialer, later)).is_none(),
-            "the second is still under way"
-        );
-        dialer.handle_circuit_failed(relay, "full".to_owned());
-        assert!(result(&drain(&mut dialer, later)).is_some());
-    }
-
-    #[test]
-    fn pings_go_on_over_a_new_circuit_after_the_last_path_was_lost() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut dialer = Dialer::new(request(Until::Direct, 2), [relay], true, now);
-        let direct = path(PathKind::Direct, None);
-        dialer.handle_connected(direct.clone(), direct.clone(), now);
-        dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
-        dialer.handle_disconnected(PathKind::Direct, "reset".to_owned(), None, now);
-        assert!(result(&drain(&mut dialer, now)).is_none());
-        dialer.handle_relay_ready(relay, now);
-        assert!(drain(&mut dialer, now).contains(&Action::DialCircuit(relay)));
-    }
-}
+mod tests;

@@ -1,9 +1,10 @@
 //! A libp2p node that reaches other nodes behind NAT directly, from a configured range of source ports.
 //!
 //! [`run`] is a node that stays; [`dial()`] is a node that lives as long as one dial. Both are one event loop around pure
-//! machines: `relays`, `dialer`, `peers` and `punch`. See `ARCHITECTURE.md`.
+//! machines: `relays`, `dialer`, `peers`, `punch`, `hop`, `liveness` and `reconnect`. See `ARCHITECTURE.md`.
 
 mod behaviour;
+mod circuit_rtt;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -16,6 +17,7 @@ mod event_loop;
 mod handle;
 mod hop;
 mod interfaces;
+pub mod liveness;
 mod metrics;
 mod node;
 mod observers;
@@ -24,6 +26,7 @@ pub mod peers;
 pub mod punch;
 mod query;
 mod readiness;
+pub mod reconnect;
 pub mod relays;
 mod run;
 pub mod status;

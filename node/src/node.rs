@@ -1,9 +1,6 @@
 //! Starts a node: sockets, swarm, machines, event loop.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Instant};
 
 use libp2p::identity::Keypair;
 use p2pnode_bin_shared::admin::Readiness;
@@ -24,25 +21,17 @@ pub(crate) struct Node {
     pub(crate) task: JoinHandle<()>,
 }
 
-/// What differs between a node that stays and one that lives for a dial.
-pub(crate) struct Manner {
-    /// How many reservations to hold.
-    pub(crate) reservations: usize,
-    /// Time between two pings of a connection.
-    pub(crate) ping_interval: Duration,
-}
-
-/// Binds the sockets and starts the event loop, which runs until `shutdown`.
+/// Binds the sockets and starts the event loop, which holds that many reservations and runs until `shutdown`.
 pub(crate) fn start(
     keypair: &Keypair,
     config: &Config,
-    manner: &Manner,
+    reservations: usize,
     metrics: Metrics,
     readiness: Readiness,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
     let started = Instant::now();
-    let (swarm, sockets) = swarm::build(keypair, config, manner.ping_interval)?;
+    let (swarm, sockets) = swarm::build(keypair, config)?;
     let ports: Vec<String> = sockets
         .punch_ports()
         .iter()
@@ -52,7 +41,7 @@ pub(crate) fn start(
     let (handle, commands) = Handle::channel(*swarm.local_peer_id());
     let (observers, events) = Observers::new(metrics, readiness, !config.listen.is_empty());
     let peers = PeerTable::new(config.dial.family);
-    let relays = RelayKeeper::new(&config.relays, manner.reservations, started);
+    let relays = RelayKeeper::new(&config.relays, reservations, started);
     let event_loop = EventLoop::new(
         swarm,
         sockets,

@@ -1,6 +1,6 @@
 //! `p2pnode run`: a node that stays.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
@@ -8,17 +8,8 @@ use p2pnode_bin_shared::admin::{self, Health};
 use prometheus_client::registry::Registry;
 
 use crate::{
-    config::Config,
-    control,
-    event::Event,
-    metrics::Metrics,
-    node::{self, Manner},
-    output::Printer,
-    readiness,
+    config::Config, control, event::Event, metrics::Metrics, node, output::Printer, readiness,
 };
-
-/// Time between two pings of a connection.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs a node until `shutdown`.
 ///
@@ -40,11 +31,14 @@ pub async fn run(
         metrics: Arc::new(registry),
     };
     let admin = admin::Server::start(config.admin, health).await?;
-    let manner = Manner {
-        reservations: config.reservations,
-        ping_interval: PING_INTERVAL,
-    };
-    let mut node = node::start(keypair, config, &manner, metrics, readiness, shutdown)?;
+    let mut node = node::start(
+        keypair,
+        config,
+        config.reservations,
+        metrics,
+        readiness,
+        shutdown,
+    )?;
     // A node without its control socket still serves its peers, as where several run on one host with the defaults.
     let control = control::Server::start(&config.control, node.handle.clone())
         .await

@@ -1,8 +1,11 @@
 //! The swarm: its transport, its protocols, its listeners.
 
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
-use libp2p::{Multiaddr, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm};
+use libp2p::{
+    Multiaddr, PeerId, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm,
+};
+use p2pnode_bin_shared::upgrade::LAZY;
 
 use crate::{behaviour::Behaviour, config::Config, dial_error, punch, transport};
 
@@ -14,13 +17,14 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn build(
     keypair: &Keypair,
     config: &Config,
-    ping_interval: Duration,
 ) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle)> {
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
+    let times = parts.circuit_times;
+    let circuit_rtt = Arc::new(move |peer: &PeerId| times.take(peer));
     let mut punch = punch::Behaviour::new(
         local,
-        punch::Settings::new(&config.punch, &config.dial),
+        punch::Settings::new(&config.punch, &config.dial, circuit_rtt),
         parts.sockets.clone(),
     );
     let relays: Vec<Multiaddr> = config
@@ -31,11 +35,14 @@ pub(crate) fn build(
     punch.set_relays(&relays);
     // Who may connect: the relays are part of the configuration and need no second mention.
     let mut allowed = config.access.clone();
+    let relays: BTreeSet<PeerId> = config.relays.iter().map(|relay| relay.peer).collect();
     if !allowed.is_empty() {
-        allowed.extend(config.relays.iter().map(|relay| relay.peer));
+        allowed.extend(&relays);
     }
-    let behaviour = Behaviour::new(keypair, &allowed, ping_interval, parts.relay_client, punch);
-    let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    let behaviour = Behaviour::new(keypair, &allowed, relays, parts.relay_client, punch);
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE)
+        .with_substream_upgrade_protocol_override(LAZY);
     let mut swarm = Swarm::new(parts.transport, behaviour, local, settings);
     for address in &config.listen {
         swarm

@@ -8,7 +8,10 @@ use libp2p::{
     noise, relay, yamux,
 };
 
-use crate::config;
+use crate::{
+    circuit_rtt::{CircuitTimes, Timed},
+    config,
+};
 
 /// What the swarm dials and listens with, what sees the sockets beneath it, and the relay client's behaviour, which is the
 /// other half of the circuit transport.
@@ -16,6 +19,7 @@ pub(crate) struct Parts {
     pub(crate) transport: Boxed<(PeerId, StreamMuxerBox)>,
     pub(crate) sockets: p2pnode_transports::Handle,
     pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) circuit_times: CircuitTimes,
 }
 
 /// Opens the punch sockets and puts the circuit transport beside them.
@@ -28,11 +32,13 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
     };
     let (range, sockets) =
         p2pnode_transports::build(keypair, settings).context("cannot set up the transports")?;
+    let times = CircuitTimes::default();
+    let noise = noise::Config::new(keypair).context("cannot set up Noise")?;
     let (circuits, relay_client) = relay::client::new(keypair.public().to_peer_id());
     let circuits = circuits
         // Lazy negotiation saves a round trip through the relay.
         .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(keypair).context("cannot set up Noise")?)
+        .authenticate(Timed::new(noise, times.clone()))
         .multiplex(yamux::Config::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let transport = circuits
@@ -47,5 +53,6 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
         transport,
         sockets,
         relay_client,
+        circuit_times: times,
     })
 }

@@ -28,6 +28,7 @@ use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_bin_shared::{
     admin::{self, Health},
     signals::{Shutdown, Trigger},
+    upgrade::LAZY,
 };
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
@@ -94,7 +95,11 @@ fn swarm(key: &Keypair, config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
         .with_tokio()
         .with_other_transport(|_| transport)?
         .with_behaviour(|key| Behaviour::new(key, config))?
-        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .with_swarm_config(|swarm| {
+            swarm
+                .with_idle_connection_timeout(IDLE_TIMEOUT)
+                .with_substream_upgrade_protocol_override(LAZY)
+        })
         .build();
     Ok(swarm)
 }

@@ -87,6 +87,19 @@ pub fn plain_libp2p() -> Result<PathBuf> {
     }
 }
 
+/// The stranger named by `STRANGER_BIN`, or else the one of this repository, built with the plain libp2p peer.
+///
+/// # Errors
+///
+/// When the named program does not exist, or the build fails.
+pub fn stranger() -> Result<PathBuf> {
+    match named("STRANGER_BIN")? {
+        Some(program) => Ok(program),
+        // Both are of one workspace, which is built as a whole.
+        None => Ok(plain_libp2p()?.with_file_name("stranger")),
+    }
+}
+
 /// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there.
 ///
 /// # Errors

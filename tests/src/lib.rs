@@ -31,6 +31,7 @@ pub mod probe;
 pub mod relay;
 pub mod running;
 pub mod sandbox;
+pub mod stranger;
 mod verify;
 
 /// Enters the sandbox of the lab before the test harness starts its threads.

@@ -130,7 +130,12 @@ impl Peer {
         self.carrier.as_ref().unwrap_or(&self.home)
     }
 
-    pub(crate) async fn settle(&self) -> Result<()> {
+    /// Returns when all that has passed its routers is captured.
+    ///
+    /// # Errors
+    ///
+    /// When a capture has ended.
+    pub async fn settle(&self) -> Result<()> {
         self.home.settle().await?;
         self.edge().settle().await
     }

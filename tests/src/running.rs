@@ -116,7 +116,6 @@ pub struct Running {
     name: String,
     nats: [NatKind; 2],
     transports: Vec<Transport>,
-    env: [Vec<(String, String)>; 2],
 }
 
 impl Running {
@@ -127,7 +126,6 @@ impl Running {
             name: name.into(),
             nats: [a, b],
             transports: Transport::ALL.to_vec(),
-            env: [Vec::new(), Vec::new()],
         }
     }
 
@@ -135,20 +133,6 @@ impl Running {
     #[must_use]
     pub fn transports(mut self, transports: &[Transport]) -> Self {
         self.transports = transports.to_vec();
-        self
-    }
-
-    /// A variable of A's environment.
-    #[must_use]
-    pub fn a_env(mut self, name: &str, value: &str) -> Self {
-        self.env[0].push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// A variable of B's environment.
-    #[must_use]
-    pub fn b_env(mut self, name: &str, value: &str) -> Self {
-        self.env[1].push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -164,7 +148,8 @@ impl Running {
             relay: Relay::start(&lab, &bins, "relay").await?,
             a: Peer::new(&lab, "a", self.nats[0]).await?,
             b: Peer::new(&lab, "b", self.nats[1]).await?,
-            running: self,
+            transports: self.transports,
+            env: [Vec::new(), Vec::new()],
             bins,
             lab,
         })
@@ -176,11 +161,7 @@ impl Running {
     ///
     /// When the lab cannot be built, or a process does not do its part.
     pub async fn start(self) -> Result<Both> {
-        let both = self.prepare().await?.start().await?;
-        for node in [&both.a, &both.b] {
-            reserved(&node.process).await?;
-        }
-        Ok(both)
+        self.prepare().await?.start().await
     }
 }
 
@@ -197,27 +178,42 @@ pub struct Prepared {
     pub bins: Bins,
     /// The lab.
     pub lab: Lab,
-    running: Running,
+    transports: Vec<Transport>,
+    env: [Vec<(String, String)>; 2],
 }
 
 impl Prepared {
-    /// Starts both nodes; returns when they are up.
+    /// A variable of A's environment.
+    #[must_use]
+    pub fn a_env(mut self, name: &str, value: &str) -> Self {
+        self.env[0].push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A variable of B's environment.
+    #[must_use]
+    pub fn b_env(mut self, name: &str, value: &str) -> Self {
+        self.env[1].push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts both nodes; returns when each holds its reservation.
     ///
     /// # Errors
     ///
-    /// When one does not come up.
+    /// When one does not get one.
     pub async fn start(self) -> Result<Both> {
         let mut nodes = Vec::new();
-        for ((name, peer), env) in [("a", &self.a), ("b", &self.b)]
-            .into_iter()
-            .zip(&self.running.env)
-        {
-            let args = NodeArgs::new(&self.relay, &peer.host, &self.running.transports);
+        for ((name, peer), env) in [("a", &self.a), ("b", &self.b)].into_iter().zip(&self.env) {
+            let args = NodeArgs::new(&self.relay, &peer.host, &self.transports);
             let mut launch = args.run(&self.lab, &self.bins, name);
             for (name, value) in env {
                 launch = launch.env(name, value);
             }
             nodes.push(Node::start(&self.lab, &self.bins, &peer.host, launch).await?);
+        }
+        for node in &nodes {
+            reserved(&node.process).await?;
         }
         let [a, b] = nodes.try_into().map_err(|_| anyhow::anyhow!("two nodes"))?;
         Ok(Both {
@@ -261,6 +257,24 @@ impl Both {
         let dial = self.a.control.dial("a-dial", &self.b.id);
         let mut dial = dial.start(&self.a.host.device, self.lab.artifacts())?;
         self.ends_direct(&mut dial).await
+    }
+
+    /// A's running node dials B, to the end, and it must end relayed; what the result is.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub async fn dial_relayed(&self) -> Result<Event> {
+        let dial = self.a.control.dial("a-dial", &self.b.id);
+        let mut dial = dial.start(&self.a.host.device, self.lab.artifacts())?;
+        let status = dial.exit(PATIENCE * 2).await?;
+        let result = dial.event("result", PATIENCE).await?;
+        ensure!(
+            status.code() == Some(3) && result.text("/outcome") == "relayed",
+            "{status}: {}",
+            result.line
+        );
+        Ok(result)
     }
 
     /// A dial must end direct, with exit code 0; what it printed.

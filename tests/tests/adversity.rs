@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
-    args::{PATIENCE, Transport, reserved},
+    args::{PATIENCE, Transport},
     faults::Traffic,
     nat::NatKind,
     running::{Node, Running},
@@ -18,10 +18,12 @@ const LATE: Duration = Duration::from_secs(3);
 /// UDP to the relay is blocked at first on one side, so that it has no candidate that may be punched until 3 s after the
 /// circuit.
 async fn late(name: &str, late_side: char) -> Result<()> {
-    let running = Running::new(name, NatKind::EimApdf, NatKind::EimApdfRewrite)
+    let running = Running::new(name, NatKind::EimApdf, NatKind::EimApdfRewrite);
+    let prepared = running
+        .prepare()
+        .await?
         .a_env("P2PNODE_PUNCH_DENY", "0.0.0.0/0 tcp")
         .b_env("P2PNODE_PUNCH_DENY", "0.0.0.0/0 tcp");
-    let prepared = running.prepare().await?;
     let site = match late_side {
         'a' => &prepared.a.site,
         _ => &prepared.b.site,
@@ -29,9 +31,6 @@ async fn late(name: &str, late_side: char) -> Result<()> {
     let relay = prepared.relay.host.ip(false)?;
     site.cut(&[Traffic::Udp(relay)]).await?;
     let both = prepared.start().await?;
-    for node in [&both.a, &both.b] {
-        reserved(&node.process).await?;
-    }
     let dial = both.a.control.dial("a-dial", &both.b.id);
     let dial = dial.start(&both.a.host.device, both.lab.artifacts())?;
     let connected = dial.event("connected", PATIENCE).await?;

@@ -93,8 +93,8 @@ impl Handle {
         socket::source_ip(remote).ok()
     }
 
-    /// Announces a punch towards these addresses, of which the TCP ones matter. While the guard lives, a TCP dial of one of
-    /// them stays on the punch port, goes on for some seconds where it is refused, and is completed, in the role of the dial,
+    /// Announces a punch towards these addresses. While the guard lives, a QUIC dial of one of them begins anew when its first
+    /// packet has no answer, rather than wait for the second that quinn takes to repeat it. A TCP dial of one of them stays on the punch port, goes on for some seconds where it is refused, and is completed, in the role of the dial,
     /// by a connection that comes in from the remote instead: from the very address, or else from its IP, since a symmetric
     /// NAT has another port for us. A connection that comes before the dial is kept for it.
     ///
@@ -102,11 +102,17 @@ impl Handle {
     /// connections fail. A dial in the role of the listener implies a guard of its own.
     #[must_use = "the punch is expected only as long as the guard lives"]
     pub fn expect_punch(&self, remotes: &[Multiaddr]) -> PunchGuard {
-        let tcp = remotes
-            .iter()
-            .filter(|addr| Kind::of(addr) == Some(Kind::Tcp));
-        let sockets = tcp.filter_map(to_socket_addr).collect();
-        Punches::expect(&self.shared.punches, sockets)
+        let of_kind = |kind| {
+            let addrs = remotes
+                .iter()
+                .filter(move |addr| Kind::of(addr) == Some(kind));
+            addrs.filter_map(to_socket_addr).collect()
+        };
+        Punches::expect(
+            &self.shared.punches,
+            of_kind(Kind::Tcp),
+            of_kind(Kind::Quic),
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which inbound TCP connections belong to a waiting dial.
+//! Which punches are expected, and which inbound TCP connections belong to a waiting dial.
 //!
 //! A TCP punch is dialed from both ends. Where one SYN arrives before the other is sent, the listener on the punch port takes
 //! it, and the dial finds its four numbers in use; where a NAT gave the remote another port, the dial goes nowhere and the
@@ -63,7 +63,10 @@ struct Table {
 
 struct Expected {
     id: u64,
+    /// The TCP addresses.
     remotes: Vec<SocketAddr>,
+    /// The QUIC addresses. What comes in from there needs no sorting.
+    quic: Vec<SocketAddr>,
     /// Connections are parked for a dial that has yet to begin, not after it.
     dialed: bool,
 }
@@ -75,12 +78,17 @@ struct Waiting {
 }
 
 impl Punches {
-    pub(crate) fn expect(this: &Arc<Self>, remotes: Vec<SocketAddr>) -> PunchGuard {
+    pub(crate) fn expect(
+        this: &Arc<Self>,
+        remotes: Vec<SocketAddr>,
+        quic: Vec<SocketAddr>,
+    ) -> PunchGuard {
         let mut table = this.lock();
         let id = table.next_id();
         table.expected.push(Expected {
             id,
             remotes,
+            quic,
             dialed: false,
         });
         PunchGuard {
@@ -95,6 +103,14 @@ impl Punches {
             .expected
             .iter()
             .any(|e| e.remotes.iter().any(|r| same_socket(*r, remote)))
+    }
+
+    /// Whether a guard lives for this QUIC address.
+    pub(crate) fn is_expected_over_quic(&self, remote: SocketAddr) -> bool {
+        self.lock()
+            .expected
+            .iter()
+            .any(|e| e.quic.iter().any(|r| same_socket(*r, remote)))
     }
 
     /// Registers a dial of `remote` that an inbound connection may complete.

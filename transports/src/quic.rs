@@ -15,9 +15,10 @@ use std::{
 };
 
 use futures::{
-    FutureExt, TryFutureExt,
+    FutureExt, StreamExt, TryFutureExt,
     channel::oneshot,
     future::{self, Either},
+    stream::FuturesUnordered,
 };
 use libp2p::{
     PeerId,
@@ -50,22 +51,24 @@ const WAITING: usize = 64;
 /// How long they wait. The kernel tells its addresses within milliseconds; a host whose loopback is down never does.
 const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// When the dial of a punch that has no answer begins anew, counted from its start. Its first packet may have been a moment
+/// too early for the remote's NAT, and quinn, which knows no round trip time yet, repeats it only after a second. A dial that
+/// begins anew costs a packet; where the first is only slow, it is done before the second, which is then dropped unfinished.
+const ANEW: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(500)];
+
 /// How far apart the two connections of a punch that works both ways are at most: the jitter of the path.
 const TIE: Duration = Duration::from_millis(50);
 
 /// A set of QUIC sockets. The one place that knows whose: everything else goes through [`Transport`].
 pub(crate) fn endpoint(keypair: &Keypair) -> Boxed<Connection> {
     let mut config = quic::Config::new(keypair);
-    // A peer that was killed and started again says nothing to an old connection, and a path that was cut says nothing at all:
-    // both are known by silence only, after at most one keep-alive and the idle timeout, 4 s together. A reservation is to be
-    // back within 5 s of the relay's return, and a peer within 5 s of its direct path's end. Three keep-alives, each with its
-    // retransmits, are lost before that: a path that is merely lossy does not come to it. The keep-alives also hold the
-    // shortest UDP mappings open (30 s is common; RFC 4787 wants 2 min).
-    config.keep_alive_interval = Duration::from_secs(1);
-    config.max_idle_timeout = 3_000;
-    // A first packet that nobody answers falls under the idle timeout as well, so a dial takes 3 s: the retransmit at 1 s, which
-    // a punch may need, is answered on any path. This bounds a handshake that goes on for longer.
-    config.handshake_timeout = Duration::from_secs(5);
+    // Whoever pings judges paths sooner and knows whether it ran itself meanwhile. quinn looks at its timers before it reads, so
+    // that a process that got no CPU for the idle timeout loses every connection; this one is only for peers without ping. The
+    // keep-alives hold the mappings of NATs for them (30 s is a common life of those; RFC 4787 wants 2 min).
+    config.keep_alive_interval = Duration::from_secs(4);
+    config.max_idle_timeout = 10_000;
+    // quinn repeats a first packet that nobody answers after 1 s and 3 s. A dial that is not done by then will not be.
+    config.handshake_timeout = Duration::from_secs(4);
     quic::tokio::Transport::new(config)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed()
@@ -178,7 +181,13 @@ impl Dialer {
             role: Endpoint::Dialer,
             port_use: PortUse::Reuse,
         };
-        let client = self.inner.dial(addr.clone(), client);
+        let punches =
+            role == Endpoint::Listener || self.shared.punches.is_expected_over_quic(remote);
+        let dials = if punches { 1 + ANEW.len() } else { 1 };
+        // None of them begins before it is polled.
+        let client: Result<Vec<_>, _> = (0..dials)
+            .map(|_| self.inner.dial(addr.clone(), client))
+            .collect();
         let puncher = match (role, peer) {
             // Random packets that open our NAT, until a connection from that very address comes in, which becomes this
             // dial. `New` selects it; it sends from the punch socket all the same, the only one of its family.
@@ -196,7 +205,7 @@ impl Dialer {
             (Endpoint::Listener, None) | (Endpoint::Dialer, _) => None,
         };
         async move {
-            let client = async { client.map_err(io_error)?.await };
+            let client = async { begin_anew(client.map_err(io_error)?).await };
             let done = match puncher {
                 Some((peer, puncher)) => punch(client, puncher, peer).await,
                 None => client.await,
@@ -299,6 +308,26 @@ where
     event
         .map_upgrade(|upgrade| upgrade.map_err(move |error| failed(remote, &error)).boxed())
         .map_err(|error| failed(None, &error))
+}
+
+/// The first of these dials that ends, whichever way. The second and the third begin when the first had no answer.
+async fn begin_anew<F>(dials: Vec<F>) -> io::Result<Connection>
+where
+    F: Future<Output = io::Result<Connection>>,
+{
+    let waits = std::iter::once(Duration::ZERO).chain(ANEW);
+    let mut dials: FuturesUnordered<_> = dials
+        .into_iter()
+        .zip(waits)
+        .map(|(dial, wait)| async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            dial.await
+        })
+        .collect();
+    let first = dials.next().await;
+    first.unwrap_or_else(|| Err(io::Error::other("no dial")))
 }
 
 /// Both arms of a punch in the role of the listener, at once.
@@ -417,6 +446,42 @@ mod tests {
             arm.await
         }
         .boxed()
+    }
+
+    /// When each of three dials begins, and what comes of them if the `n`th is answered after that long and no other is.
+    async fn dials_begun(n: usize, after: Duration) -> (Vec<Duration>, Duration) {
+        let peer = PeerId::random();
+        let start = tokio::time::Instant::now();
+        let begun = std::sync::Mutex::new(Vec::new());
+        let dials: Vec<_> = (0..3)
+            .map(|number| {
+                let begun = &begun;
+                async move {
+                    begun.lock().unwrap().push(start.elapsed());
+                    if number != n {
+                        future::pending::<()>().await;
+                    }
+                    tokio::time::sleep(after).await;
+                    reaches(peer).await
+                }
+            })
+            .collect();
+        assert_eq!(begin_anew(dials).await.unwrap().0, peer);
+        (begun.into_inner().unwrap(), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dial_without_an_answer_begins_anew_and_an_answered_one_does_not() {
+        let millis = Duration::from_millis;
+        let soon = dials_begun(0, millis(200)).await;
+        assert_eq!(soon, (vec![millis(0)], millis(200)));
+        let second = dials_begun(1, millis(50)).await;
+        assert_eq!(second, (vec![millis(0), millis(250)], millis(300)));
+        let slow = dials_begun(0, millis(600)).await;
+        assert_eq!(
+            slow,
+            (vec![millis(0), millis(250), millis(500)], millis(600))
+        );
     }
 
     #[tokio::test]

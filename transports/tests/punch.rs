@@ -200,6 +200,46 @@ async fn is_one_connection(from: &mut StreamMuxerBox, to: &mut StreamMuxerBox) -
     }
 }
 
+/// Carries datagrams between `to` and whoever sends first, all but those of the first connection that it begins: they come
+/// before the NAT is open.
+async fn nat_that_opens_late(to: std::net::SocketAddr) -> std::net::SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let local = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 2048];
+        let mut inside = None;
+        let mut early = None;
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            if from == to {
+                let inside = inside.unwrap();
+                let _lost_as_any = socket.send_to(&buffer[..length], inside).await;
+                continue;
+            }
+            inside = Some(from);
+            // RFC 9000, 17.2: a long header has the length of the destination's id in its sixth byte.
+            let id = buffer[6..6 + usize::from(buffer[5])].to_vec();
+            if *early.get_or_insert_with(|| id.clone()) != id {
+                let _lost_as_any = socket.send_to(&buffer[..length], to).await;
+            }
+        }
+    });
+    local
+}
+
+#[tokio::test]
+async fn a_quic_punch_that_is_too_early_for_the_remotes_nat_begins_anew() {
+    let (a, handle_a) = node(config("21180-21189"));
+    let (b, handle_b) = node(config("21190-21199"));
+    let port = handle_b.punch_ports()[&(Kind::Quic, Family::Ip4)];
+    let nat = nat_that_opens_late(([127, 0, 0, 1], port).into()).await;
+    let addr: Multiaddr = format!("/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{}", nat.port(), b.peer)
+        .parse()
+        .unwrap();
+    let _guard = handle_a.expect_punch(std::slice::from_ref(&addr));
+    let (peer, _connection) = a.dial(&addr, ORDINARY).await.unwrap();
+    assert_eq!(peer, b.peer);
+}
+
 #[tokio::test]
 async fn a_punch_towards_nobody_ends_with_the_reason() {
     let (a, _) = node(config("21130-21139"));

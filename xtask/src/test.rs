@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use p2pnode_tests::bins;
 
 use crate::{
     cargo::{self, Build},
@@ -13,11 +14,14 @@ use crate::{
 pub(crate) fn run(harness: &[String]) -> Result<ExitCode> {
     tools::provide()?;
     let bins = cargo::build(Build::Tests)?;
+    println!("building the programs of other make in tests/peers");
+    let plain = bins::build_plain_libp2p(false)?;
     let mut tests = cargo::cargo();
     tests
         .args(["test", "--workspace", "--no-fail-fast"])
         .env("P2PNODE_BIN", &bins.p2pnode)
-        .env("RELAY_NODE_BIN", &bins.relay_node);
+        .env("RELAY_NODE_BIN", &bins.relay_node)
+        .env("PLAIN_LIBP2P_BIN", &plain);
     if !harness.is_empty() {
         tests.arg("--").args(harness);
     }

@@ -19,12 +19,16 @@ use libp2p::{
         },
     },
 };
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Failure, PROTOCOL, Pace};
+use crate::upgrade::{Confirmed, Unsupported};
 
 /// Bytes of a ping.
 const SIZE: usize = 32;
+
+/// A timer that rings this late rings in a process that did not run. What came meanwhile lies unread.
+const LATE: Duration = Duration::from_millis(250);
 
 /// Streams on which pings are answered; the specification has at most two per peer. The oldest gives way.
 const MAX_INBOUND: usize = 2;
@@ -67,7 +71,7 @@ enum Outbound {
 
 /// A ping that is under way.
 struct Ping {
-    deadline: Pin<Box<Sleep>>,
+    deadline: Patience,
     /// Over the stream of an earlier one.
     kept: Option<Exchange>,
     /// Over a stream of its own.
@@ -81,9 +85,15 @@ struct Ping {
 
 type Exchange = BoxFuture<'static, io::Result<(Stream, Duration)>>;
 
+/// A time in which something is to happen.
+struct Patience {
+    length: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
 enum Fresh {
     /// Not before then, to give the kept stream its chance.
-    After(Pin<Box<Sleep>>),
+    After(Patience),
     Opening,
     Pinging(Exchange),
     Failed(Failure),
@@ -104,7 +114,6 @@ impl Handler {
     }
 
     fn begin(&mut self, kept: Option<Stream>) {
-        let now = Instant::now();
         self.number += 1;
         // A stream that is silent is given less than half of the time, so that a fresh one has the rest.
         let patience = self.pace.timeout * 2 / 5;
@@ -117,9 +126,9 @@ impl Handler {
             Duration::ZERO
         };
         self.outbound = Outbound::Pinging(Ping {
-            deadline: Box::pin(sleep_until(now + self.pace.timeout)),
+            deadline: Patience::new(self.pace.timeout),
             kept,
-            fresh: Fresh::After(Box::pin(sleep_until(now + wait))),
+            fresh: Fresh::After(Patience::new(wait)),
             late: None,
             silent: false,
         });
@@ -206,13 +215,13 @@ impl Ping {
                 Err(error) => {
                     tracing::trace!(%error, "the stream of earlier pings broke");
                     if let Fresh::After(wait) = &mut self.fresh {
-                        wait.as_mut().reset(Instant::now());
+                        *wait = Patience::new(Duration::ZERO);
                     }
                 }
             }
         }
         if let Fresh::After(wait) = &mut self.fresh
-            && wait.poll_unpin(cx).is_ready()
+            && wait.poll(cx).is_ready()
         {
             self.silent = self.kept.is_some();
             self.fresh = Fresh::Opening;
@@ -231,15 +240,41 @@ impl Ping {
         }
         let failure = match &mut self.fresh {
             // As long as there is a stream that served before, it may still do.
-            Fresh::Failed(failure) if self.kept.is_none() => {
+            Fresh::Failed(failure @ (Failure::Unsupported | Failure::Broken(_)))
+                if self.kept.is_none() =>
+            {
                 std::mem::replace(failure, Failure::Timeout)
             }
             Fresh::After(_) | Fresh::Opening | Fresh::Pinging(_) | Fresh::Failed(_) => {
-                futures::ready!(self.deadline.poll_unpin(cx));
+                futures::ready!(self.deadline.poll(cx));
                 Failure::Timeout
             }
         };
         done(self.late.take().ok_or(failure), false)
+    }
+}
+
+impl Patience {
+    fn new(length: Duration) -> Self {
+        Self {
+            length,
+            sleep: Box::pin(sleep(length)),
+        }
+    }
+
+    /// Ready when nothing has happened in that time, of which this process was there to see the end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            futures::ready!(self.sleep.poll_unpin(cx));
+            let now = Instant::now();
+            if now < self.sleep.deadline() + LATE {
+                return Poll::Ready(());
+            }
+            tracing::debug!(
+                "this process did not run when a ping's time was up: it has it once more"
+            );
+            self.sleep.as_mut().reset(now + self.length);
+        }
     }
 }
 
@@ -280,7 +315,7 @@ impl ConnectionHandler for Handler {
     type FromBehaviour = Now;
     type ToBehaviour = Outcome;
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = Confirmed;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = u64;
 
@@ -306,8 +341,9 @@ impl ConnectionHandler for Handler {
             });
         self.poll_outbound(cx).map(|step| match step {
             Step::Open => ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), self.number)
-                    .with_timeout(self.pace.timeout),
+                protocol: SubstreamProtocol::new(Confirmed::new(PROTOCOL), self.number)
+                    // The ping's own deadline is the one that counts.
+                    .with_timeout(self.pace.timeout * 2),
             },
             Step::Tell(outcome) => ConnectionHandlerEvent::NotifyBehaviour(outcome),
         })
@@ -346,10 +382,10 @@ impl ConnectionHandler for Handler {
             {
                 if let Outbound::Pinging(ping) = &mut self.outbound {
                     ping.fresh = Fresh::Failed(match error {
-                        StreamUpgradeError::NegotiationFailed => Failure::Unsupported,
+                        StreamUpgradeError::NegotiationFailed
+                        | StreamUpgradeError::Apply(Unsupported) => Failure::Unsupported,
                         StreamUpgradeError::Timeout => Failure::Timeout,
                         StreamUpgradeError::Io(error) => Failure::Broken(error),
-                        StreamUpgradeError::Apply(never) => match never {},
                     });
                 }
             }

@@ -10,11 +10,13 @@ use libp2p::{
 };
 use p2pnode_transports::{Kind, Sockets, to_socket_addr};
 
-use super::{EventLoop, Purpose, jitter};
+use super::{EventLoop, Purpose, jitter, reconnect};
 use crate::{
     behaviour::BehaviourEvent,
     dial_error,
+    dialer::PingFailure,
     event::Event,
+    liveness::{Ended, Link},
     peers::{How, PathKind},
 };
 
@@ -35,11 +37,12 @@ impl EventLoop {
                 cause,
                 ..
             } => {
+                let ended = reconnect::ended(cause.as_ref());
                 let reason = cause.map_or_else(
                     || "closed".to_owned(),
                     |cause| dial_error::innermost(&cause),
                 );
-                self.on_closed(peer_id, connection_id, reason);
+                self.on_closed(peer_id, connection_id, ended, reason);
             }
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
@@ -105,6 +108,9 @@ impl EventLoop {
         }
         self.relays.handle_established(id);
         self.inquire(id, now);
+        self.liveness
+            .established(id, self.link(&peer, path.kind), now);
+        self.reconnector.handle_connected(&peer, path.relay, now);
         if let Some(best) = self.best_path(&peer) {
             for dialer in self.dials_of(peer) {
                 dialer.handle_connected(path.clone(), best.clone(), now);
@@ -117,8 +123,9 @@ impl EventLoop {
         });
     }
 
-    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, reason: String) {
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, ended: Ended, reason: String) {
         let now = Instant::now();
+        let lost = self.liveness.closed(id, ended, now);
         self.inquiries.handle_closed(id);
         self.swarm.behaviour_mut().punch.observation_lost(id);
         if let Some(relay) = self.relays.handle_closed(id, now, jitter()) {
@@ -132,6 +139,16 @@ impl EventLoop {
         let best = self.best_path(&peer);
         if best.is_none() {
             self.next_punches.remove(&peer);
+            if lost {
+                self.reconnector.handle_lost(&peer, now, jitter());
+            } else {
+                self.reconnector.forget(&peer);
+            }
+        }
+        for dial in &mut self.dials {
+            if let Some(dialer) = dial.take_ping(id) {
+                dialer.handle_ping_failed(PingFailure::Stale);
+            }
         }
         for dialer in self.dials_of(peer) {
             dialer.handle_disconnected(kind, reason.clone(), best.clone(), now);
@@ -181,6 +198,13 @@ impl EventLoop {
                     dialer.handle_circuit_failed(relay, reason.clone());
                 }
             }
+            Some(Purpose::Again { peer, relay }) => {
+                tracing::debug!(%peer, %reason, "a lost peer was not reached");
+                if let Some(relay) = relay {
+                    self.reconnector
+                        .handle_failed(&peer, &relay, Instant::now());
+                }
+            }
             // A punch's dial: its behaviour was told by the swarm and reports itself.
             None => tracing::debug!(connection = %id, %reason, "a dial failed"),
         }
@@ -202,6 +226,14 @@ impl EventLoop {
             });
         } else {
             tracing::warn!(relay = %lost.relay, %reason, "the relay gave no reservation; asking again later");
+        }
+    }
+
+    fn link(&self, peer: &PeerId, kind: PathKind) -> Link {
+        match kind {
+            PathKind::Relayed => Link::Circuit,
+            PathKind::Direct if self.trusted.contains(peer) => Link::Leg,
+            PathKind::Direct => Link::Direct,
         }
     }
 

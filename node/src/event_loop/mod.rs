@@ -6,6 +6,7 @@ mod hop;
 mod identify;
 mod ping;
 mod punch;
+mod reconnect;
 mod relay_client;
 mod status;
 
@@ -34,8 +35,10 @@ use crate::{
     handle::Command,
     hop::{Exchanges, Inquiries},
     interfaces::Interfaces,
+    liveness::Liveness,
     observers::Observers,
     peers::PeerTable,
+    reconnect::Reconnector,
     relays::{self, RelayKeeper},
 };
 
@@ -60,6 +63,9 @@ pub(crate) struct EventLoop {
     /// Circuits whose other leg their relay is asked for.
     inquiries: Inquiries,
     exchanges: Exchanges,
+    liveness: Liveness,
+    /// The peers to dial again when they are lost.
+    reconnector: Reconnector,
     observers: Observers,
     started: Instant,
 }
@@ -68,6 +74,16 @@ pub(crate) struct EventLoop {
 struct Dial {
     dialer: Dialer,
     reports: mpsc::Sender<Event>,
+    /// The connection that is being pinged for it.
+    pinging: Option<ConnectionId>,
+}
+
+impl Dial {
+    /// The dialer, if a ping over that connection is under way for it, and from now on none.
+    fn take_ping(&mut self, connection: ConnectionId) -> Option<&mut Dialer> {
+        self.pinging.take_if(|pinging| *pinging == connection)?;
+        Some(&mut self.dialer)
+    }
 }
 
 /// What a dial is for.
@@ -79,6 +95,8 @@ enum Purpose {
     Direct(PeerId),
     /// The peer of a [`Dialer`], through a relay.
     Circuit { peer: PeerId, relay: PeerId },
+    /// A peer that was lost, through a relay or at its own addresses.
+    Again { peer: PeerId, relay: Option<PeerId> },
 }
 
 impl EventLoop {
@@ -105,6 +123,8 @@ impl EventLoop {
             interfaces: Interfaces::watch(),
             inquiries: Inquiries::default(),
             exchanges: Exchanges::default(),
+            liveness: Liveness::default(),
+            reconnector: Reconnector::default(),
             observers,
             started,
         }
@@ -145,7 +165,7 @@ impl EventLoop {
         let ready: Vec<PeerId> = self
             .relays
             .relays()
-            .filter(|relay| self.relays.is_ready(relay))
+            .filter(|relay| self.relays.is_connected(relay))
             .collect();
         for index in 0..self.dials.len() {
             for relay in &ready {
@@ -156,8 +176,8 @@ impl EventLoop {
             }
         }
         self.ask_relays(now);
-        self.dials
-            .retain(|dial| !dial.dialer.is_finished() && !dial.reports.is_closed());
+        self.end_dials();
+        self.dial_lost_peers(now);
         self.observers
             .gauges(&self.peers, &self.relays, &self.sockets);
     }
@@ -170,6 +190,7 @@ impl EventLoop {
         dials
             .chain(self.relays.deadline())
             .chain(self.inquiries.deadline())
+            .chain(self.reconnector.deadline())
             .min()
     }
 
@@ -178,6 +199,8 @@ impl EventLoop {
             Command::Dial { request, reports } => {
                 let now = Instant::now();
                 let peer = request.peer;
+                // The dial takes over.
+                self.reconnector.forget(&peer);
                 let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
                 if let Some(path) = self.best_path(&peer) {
                     dialer.handle_connected(path.clone(), path, now);
@@ -187,7 +210,11 @@ impl EventLoop {
                 {
                     dialer.await_far_hop(now);
                 }
-                self.dials.push(Dial { dialer, reports });
+                self.dials.push(Dial {
+                    dialer,
+                    reports,
+                    pinging: None,
+                });
             }
             // Whoever asked may be gone: then nobody misses the answer.
             Command::Status(answer) => drop(answer.send(self.status())),
@@ -244,16 +271,9 @@ impl EventLoop {
                 self.dial(opts, Purpose::Direct(peer));
             }
             dialer::Action::DialCircuit(relay) => {
-                let Some(address) = self.relays.address(&relay) else {
-                    return;
-                };
-                let circuit = circuit_address(address.clone(), relay, peer);
-                let opts = DialOpts::peer_id(peer)
-                    .addresses(vec![circuit])
-                    .condition(PeerCondition::Always)
-                    .build();
-                self.dial(opts, Purpose::Circuit { peer, relay });
+                self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
             }
+            dialer::Action::Ping => self.ping_for(index),
             dialer::Action::Tell(event) => {
                 // A reader that is a whole channel behind has stopped reading; the loop does not wait for it.
                 if self.dials[index].reports.try_send(event).is_err() {
@@ -261,6 +281,18 @@ impl EventLoop {
                 }
             }
         }
+    }
+
+    fn dial_circuit(&mut self, peer: PeerId, relay: PeerId, purpose: Purpose) {
+        let Some(address) = self.relays.address(&relay) else {
+            return;
+        };
+        let circuit = circuit_address(address.clone(), relay, peer);
+        let opts = DialOpts::peer_id(peer)
+            .addresses(vec![circuit])
+            .condition(PeerCondition::Always)
+            .build();
+        self.dial(opts, purpose);
     }
 
     fn dial(&mut self, opts: DialOpts, purpose: Purpose) {

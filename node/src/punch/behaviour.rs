@@ -31,12 +31,14 @@ use super::{
     handler::{Command, Handler, Report},
     machine::{Action, DialId, Established, Event, Machine, Side},
     record::{CandidateOutcome, Record, Role},
-    settings::{Ports, Settings},
+    settings::{CircuitRtt, Ports, Settings},
+    wire::Addresses,
 };
 
 /// Hole punching as a [`NetworkBehaviour`].
 pub struct Behaviour {
     enabled: bool,
+    circuit_rtt: CircuitRtt,
     machine: Machine,
     ports: Arc<dyn Ports>,
     /// What the swarm dials for the machine, one address each.
@@ -78,6 +80,7 @@ impl Behaviour {
             families,
             permit,
             advertise,
+            circuit_rtt,
             timing,
         } = settings;
         let seed = RandomState::new().hash_one(local_peer_id);
@@ -94,6 +97,7 @@ impl Behaviour {
         };
         Self {
             enabled,
+            circuit_rtt,
             machine: Machine::new(local_peer_id, enabled, policy, timing, seed),
             ports,
             dials: HashMap::new(),
@@ -163,12 +167,28 @@ impl Behaviour {
                 peer,
                 circuit,
                 addrs,
-            } => notify(peer, circuit, Command::Connect(addrs)),
+                rtt,
+            } => notify(
+                peer,
+                circuit,
+                Command::Connect(Addresses {
+                    rtt,
+                    ..addrs.into()
+                }),
+            ),
             Action::Reply {
                 peer,
                 circuit,
                 addrs,
-            } => notify(peer, circuit, Command::Reply(addrs)),
+                rtt,
+            } => notify(
+                peer,
+                circuit,
+                Command::Reply(Addresses {
+                    rtt,
+                    ..addrs.into()
+                }),
+            ),
             Action::Drop {
                 peer,
                 circuit,
@@ -259,8 +279,9 @@ impl Behaviour {
             ConnectedPoint::Listener { send_back_addr, .. } => (Side::Listener, send_back_addr),
         };
         if endpoint.is_relayed() {
+            let rtt = (self.circuit_rtt)(&peer_id);
             self.machine
-                .handle_relayed(peer_id, connection_id, side, now());
+                .handle_relayed(peer_id, connection_id, side, rtt, now());
             return;
         }
         if let Some(Dialing { dial, .. }) = self.dials.remove(&connection_id)

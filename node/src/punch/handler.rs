@@ -14,7 +14,7 @@ use std::{
 
 use futures::{AsyncWriteExt, FutureExt, future::BoxFuture};
 use libp2p::{
-    InboundUpgrade, Multiaddr, OutboundUpgrade, StreamProtocol,
+    InboundUpgrade, OutboundUpgrade, StreamProtocol,
     core::UpgradeInfo,
     swarm::{
         ConnectionHandler, ConnectionHandlerEvent, Stream, StreamUpgradeError, SubstreamProtocol,
@@ -23,6 +23,7 @@ use libp2p::{
         },
     },
 };
+use p2pnode_bin_shared::upgrade::is_refusal;
 use tokio::time::{Sleep, sleep};
 
 use super::{
@@ -46,9 +47,9 @@ const INBOUND_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Command {
     /// Open a stream and send CONNECT with these.
-    Connect(Vec<Multiaddr>),
+    Connect(Addresses),
     /// Answer the CONNECT that was received with these.
-    Reply(Vec<Multiaddr>),
+    Reply(Addresses),
     /// Drop the handshake in which this node has that role.
     Drop(Role),
     /// Whether punching needs the connection.
@@ -92,7 +93,7 @@ pub struct Handler {
 
 enum Outbound {
     Idle,
-    Opening { addrs: Vec<Multiaddr> },
+    Opening { addrs: Addresses },
     Talking(BoxFuture<'static, Result<Report, HandshakeError>>),
 }
 
@@ -198,8 +199,8 @@ impl Handler {
 }
 
 /// Sends CONNECT, takes the answer, sends SYNC.
-async fn initiate(mut stream: Stream, addrs: Vec<Multiaddr>) -> io::Result<Report> {
-    wire::write(&mut stream, &Message::Connect(addrs.into())).await?;
+async fn initiate(mut stream: Stream, addrs: Addresses) -> io::Result<Report> {
+    wire::write(&mut stream, &Message::Connect(addrs)).await?;
     let sent = tokio::time::Instant::now();
     let Message::Connect(addrs) = wire::read(&mut stream).await? else {
         return Err(io::Error::new(
@@ -225,8 +226,8 @@ async fn receive_connect(mut stream: Stream) -> io::Result<(Stream, Addresses)> 
     }
 }
 
-async fn answer(mut stream: Stream, addrs: Vec<Multiaddr>) -> io::Result<()> {
-    wire::write(&mut stream, &Message::Connect(addrs.into())).await?;
+async fn answer(mut stream: Stream, addrs: Addresses) -> io::Result<()> {
+    wire::write(&mut stream, &Message::Connect(addrs)).await?;
     match wire::read(&mut stream).await? {
         Message::Sync => Ok(()),
         Message::Connect(_) => Err(io::Error::new(
@@ -242,6 +243,8 @@ fn within_deadline<T: Send + 'static>(
     async {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, talk).await {
             Ok(Ok(done)) => Ok(done),
+            // In a swarm that negotiates lazily this comes out here.
+            Ok(Err(error)) if is_refusal(&error) => Err(HandshakeError::Unsupported),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "DCUtR handshake broke off");
                 Err(HandshakeError::Broken)

@@ -10,6 +10,10 @@
 //! measures the round trip until the answer, sends SYNC, and dials half a round trip later, in the role of a listener. The
 //! *responder* answers CONNECT and dials on SYNC. So both sides' first packets cross.
 //!
+//! Between our own nodes they cross one message earlier. The initiator has seen how long the circuit takes when its keys were
+//! exchanged, and says so in CONNECT; the responder returns that in its answer, and dials half of it later, when the answer
+//! is there, which is when the initiator dials too. Other implementations know nothing of it ([`wire`](super::wire)).
+//!
 //! A series has up to three attempts; after it the peer rests on a ladder of growing pauses, which new candidates cut
 //! short. Between our own nodes the circuit's dialer may begin a handshake as well, when it alone has a new candidate;
 //! other implementations refuse that, and are not asked again.
@@ -163,16 +167,19 @@ impl Machine {
         };
     }
 
-    /// A circuit is there.
+    /// A circuit is there, whose round trip time is `rtt`, if that was measured.
     pub(super) fn handle_relayed(
         &mut self,
         peer: PeerId,
         circuit: ConnectionId,
         side: Side,
+        rtt: Option<Duration>,
         now: Instant,
     ) {
         self.make_room(peer);
-        self.with(peer, now, |peer, cx| peer.handle_relayed(cx, circuit, side));
+        self.with(peer, now, |peer, cx| {
+            peer.handle_relayed(cx, circuit, side, rtt)
+        });
     }
 
     /// A direct connection is there.

@@ -14,6 +14,8 @@
 mod address;
 mod behaviour;
 mod candidates;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod handler;
 mod machine;
 mod record;

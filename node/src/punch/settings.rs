@@ -1,8 +1,8 @@
 //! How a node punches, from its configuration, and what it needs of its transports.
 
-use std::{any::Any, collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{any::Any, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{Family, FamilyPolicy, Handle, Kind};
 
 use super::{candidates::Permit, machine::Timing};
@@ -13,6 +13,9 @@ pub type PunchPorts = BTreeMap<(Kind, Family), u16>;
 
 /// Gives the addresses of `punch.advertise` at these punch ports.
 pub type Advertise = Arc<dyn Fn(&PunchPorts) -> Vec<Multiaddr> + Send + Sync>;
+
+/// Takes the round trip time of the circuit to a peer that has just been made, if it was measured.
+pub(super) type CircuitRtt = Arc<dyn Fn(&PeerId) -> Option<Duration> + Send + Sync>;
 
 /// How a node punches.
 #[derive(Clone)]
@@ -27,13 +30,15 @@ pub struct Settings {
     pub permit: Permit,
     /// What is offered besides what was observed.
     pub advertise: Advertise,
+    /// What is known of a new circuit.
+    pub circuit_rtt: CircuitRtt,
     /// How long things take.
     pub timing: Timing,
 }
 
 impl Settings {
     /// What the configuration says. `timing` is the default.
-    pub fn new(punch: &config::Punch, dial: &config::Dial) -> Self {
+    pub fn new(punch: &config::Punch, dial: &config::Dial, circuit_rtt: CircuitRtt) -> Self {
         let permits = punch.clone();
         let templates = punch.advertise.clone();
         Self {
@@ -51,6 +56,7 @@ impl Settings {
                 };
                 templates.iter().filter_map(at_port).collect()
             }),
+            circuit_rtt,
             timing: Timing::default(),
         }
     }

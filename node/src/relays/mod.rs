@@ -200,7 +200,7 @@ impl RelayKeeper {
         Some(leg.relay.peer)
     }
 
-    /// The relay told who it is on this connection: circuits and reservations may be asked for.
+    /// The relay told who it is on this connection: reservations may be asked for.
     pub fn handle_identified(&mut self, connection: ConnectionId, now: Instant) -> Option<PeerId> {
         let leg = self
             .legs
@@ -300,7 +300,15 @@ impl RelayKeeper {
         })
     }
 
-    /// Whether circuits can be asked of this relay.
+    /// Whether circuits can be asked of this relay: it need not have told who it is. A dial that waits for that waits a round
+    /// trip, in which the relay tells, by the time that it matters, how it sees this node.
+    pub fn is_connected(&self, relay: &PeerId) -> bool {
+        self.legs
+            .iter()
+            .any(|leg| leg.relay.peer == *relay && leg.connection().is_some())
+    }
+
+    /// Whether this relay is connected and has told who it is.
     pub fn is_ready(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()
@@ -319,7 +327,7 @@ impl RelayKeeper {
             .iter()
             .filter(|leg| leg.relay.peer == *relay)
             .collect::<Vec<_>>();
-        legs.sort_by_key(|leg| !leg.is_ready());
+        legs.sort_by_key(|leg| (!leg.is_ready(), leg.connection().is_none()));
         legs.first().map(|leg| &leg.relay.addr)
     }
 
@@ -480,6 +488,8 @@ mod tests {
         assert_eq!(keeper.handle_established(id(1)), Some(peer));
         assert_eq!(keeper.poll(now), None);
         assert!(!keeper.is_ready(&peer));
+        assert!(keeper.is_connected(&peer), "circuits can be asked for");
+        assert!(keeper.address(&peer).is_some());
         keeper.handle_identified(id(1), now);
         assert!(matches!(keeper.poll(now), Some(Action::Reserve { .. })));
     }

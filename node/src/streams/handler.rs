@@ -10,12 +10,14 @@ use std::{
 use futures::channel::oneshot;
 use libp2p::{
     Stream, StreamProtocol,
-    core::upgrade::{DeniedUpgrade, ReadyUpgrade},
+    core::upgrade::DeniedUpgrade,
     swarm::{
         ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound},
     },
 };
+
+use p2pnode_bin_shared::upgrade::{Confirmed, Unsupported};
 
 use super::OpenError;
 
@@ -46,7 +48,7 @@ impl ConnectionHandler for Handler {
     type FromBehaviour = Wanted;
     type ToBehaviour = Infallible;
     type InboundProtocol = DeniedUpgrade;
-    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = Confirmed;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = Reply;
 
@@ -77,7 +79,7 @@ impl ConnectionHandler for Handler {
             }
             self.negotiating += 1;
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(ReadyUpgrade::new(protocol), result)
+                protocol: SubstreamProtocol::new(Confirmed::new(protocol), result)
                     .with_timeout(TIMEOUT),
             });
         }
@@ -99,10 +101,10 @@ impl ConnectionHandler for Handler {
             }) => (info, Ok(stream)),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 let error = match error {
-                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,
+                    StreamUpgradeError::NegotiationFailed
+                    | StreamUpgradeError::Apply(Unsupported) => OpenError::Unsupported,
                     StreamUpgradeError::Timeout => OpenError::Timeout,
                     StreamUpgradeError::Io(error) => OpenError::Broken(error.to_string()),
-                    StreamUpgradeError::Apply(never) => match never {},
                 };
                 (info, Err(error))
             }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures of this machine, next to the goals.
 
 mod sizes;
+pub(crate) mod time_to_direct;
 
 use std::process::ExitCode;
 
@@ -18,11 +19,16 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(5..))]
         runs: u16,
     },
+    /// Time from the start of a cold dial to its direct connection, next to a plain libp2p peer in the same lab.
+    ///
+    /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
+    TimeToDirect(time_to_direct::Args),
 }
 
 /// Measures.
 pub(crate) fn run(bench: Bench) -> Result<ExitCode> {
     match bench {
         Bench::Sizes { runs } => sizes::run(runs),
+        Bench::TimeToDirect(args) => time_to_direct::run(&args),
     }
 }

@@ -55,6 +55,8 @@ pub(in crate::punch) enum Action {
         circuit: ConnectionId,
         /// What CONNECT lists.
         addrs: Vec<Multiaddr>,
+        /// What is known of the circuit's round trip time.
+        rtt: Option<Duration>,
     },
     /// Answer the CONNECT that was received on the circuit.
     Reply {
@@ -64,6 +66,8 @@ pub(in crate::punch) enum Action {
         circuit: ConnectionId,
         /// What the answer lists.
         addrs: Vec<Multiaddr>,
+        /// The round trip time that this node goes by: it dials half of it after the answer.
+        rtt: Option<Duration>,
     },
     /// Drop the handshake that runs on the circuit.
     Drop {

@@ -39,7 +39,8 @@ pub(super) enum Phase {
     Holding { until: Instant },
     /// Responder: answered, SYNC is awaited.
     Answered { until: Instant },
-    /// Initiator: SYNC is on its way, the dial starts when it arrives.
+    /// Initiator: SYNC is on its way, the dial starts when it arrives. Responder: the same with the answer, where both go by
+    /// the round trip time in CONNECT.
     Synced { dial_at: Instant },
     /// The dial runs.
     Dialing {

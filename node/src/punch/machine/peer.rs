@@ -7,7 +7,7 @@ mod upkeep;
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
     net::IpAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
@@ -49,6 +49,8 @@ struct Circuit {
     connection: ConnectionId,
     side: Side,
     since: Instant,
+    /// How long a message over it and its answer take, as last measured.
+    rtt: Option<Duration>,
     /// The peer, who dialed us or whom we dialed, takes no handshake from this end.
     refuses: bool,
 }
@@ -114,11 +116,13 @@ impl Peer {
         cx: &mut Context<'_>,
         connection: ConnectionId,
         side: Side,
+        rtt: Option<Duration>,
     ) {
         self.circuits.push(Circuit {
             connection,
             side,
             since: cx.now,
+            rtt,
             refuses: false,
         });
         if !cx.enabled {

@@ -42,6 +42,7 @@ pub(super) fn settings(kinds: &[Kind]) -> Settings {
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(|_| Vec::new()),
+        circuit_rtt: Arc::new(|_| None),
         timing: Timing {
             grace: Duration::from_millis(300),
             surplus_quiet: Duration::from_millis(200),

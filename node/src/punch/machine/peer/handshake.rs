@@ -26,6 +26,9 @@ use super::{Peer, Plan, multiaddrs};
 /// The longest that SYNC is waited for to arrive: a peer that answers late must not delay the dial by as much.
 const MAX_SYNC_DELAY: Duration = Duration::from_millis(500);
 
+/// The longest round trip time of a circuit that is gone by: half of it is waited for, as with SYNC.
+const MAX_CIRCUIT_RTT: Duration = Duration::from_secs(1);
+
 /// The most public addresses that are remembered of a peer.
 const MAX_REMOTE_IPS: usize = 8;
 
@@ -65,6 +68,7 @@ impl Peer {
             .local
             .admit(cx.policy, &cx.relays.sockets, self.id, &addrs.known);
         attempt.set_received(admitted, addrs.skipped);
+        attempt.rtt = addrs.rtt.filter(|rtt| *rtt <= MAX_CIRCUIT_RTT);
         self.attempt = Some(attempt);
         self.plan = Plan::Nothing;
         if !cx.local.offer(cx.policy, &self.remote_ips).is_empty() {
@@ -107,8 +111,17 @@ impl Peer {
             return;
         }
         attempt.set_received(admitted, addrs.skipped);
+        // Nobody but us sends it, and not without having been told.
+        let agreed = addrs.rtt.is_some() && addrs.rtt == attempt.rtt;
         attempt.rtt = Some(rtt);
-        let dial_at = synced + (rtt / 2).min(MAX_SYNC_DELAY);
+        if let Some(circuit) = self.circuits.iter_mut().find(|c| c.connection == circuit) {
+            circuit.rtt = Some(rtt).filter(|rtt| *rtt <= MAX_CIRCUIT_RTT);
+        }
+        let dial_at = if agreed {
+            cx.now
+        } else {
+            synced + (rtt / 2).min(MAX_SYNC_DELAY)
+        };
         attempt.phase = Phase::Synced { dial_at };
         if self.same_nat_is_news(cx) {
             self.supersede(cx);
@@ -192,9 +205,15 @@ impl Peer {
             offer.retain(listed);
         }
         attempt.sent = offer;
-        attempt.phase = Phase::Answered {
-            until: cx.now + cx.timing.handshake,
+        attempt.phase = match attempt.rtt {
+            Some(rtt) => Phase::Synced {
+                dial_at: cx.now + rtt / 2,
+            },
+            None => Phase::Answered {
+                until: cx.now + cx.timing.handshake,
+            },
         };
+        let rtt = attempt.rtt;
         let addrs = multiaddrs(&attempt.sent);
         let circuit = attempt.circuit;
         // The initiator's packets may overtake its SYNC.
@@ -209,6 +228,7 @@ impl Peer {
             peer: self.id,
             circuit,
             addrs,
+            rtt,
         });
     }
 

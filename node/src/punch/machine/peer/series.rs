@@ -86,6 +86,13 @@ impl Peer {
         );
         attempt.everything = number == MAX_ATTEMPTS;
         attempt.sent = offer;
+        let on_it = self.circuits.iter().find(|c| c.connection == circuit);
+        // As it goes over the wire, so that the answer can be compared with it.
+        let micros = |rtt: Duration| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        let rtt = on_it
+            .and_then(|circuit| circuit.rtt)
+            .map(|rtt| Duration::from_micros(micros(rtt)));
+        attempt.rtt = rtt;
         let addrs = multiaddrs(&attempt.sent);
         self.attempt = Some(attempt);
         self.plan = Plan::Nothing;
@@ -96,6 +103,7 @@ impl Peer {
             peer: self.id,
             circuit,
             addrs,
+            rtt,
         });
     }
 
@@ -196,7 +204,9 @@ impl Peer {
     /// Ends the attempt that stands in the way of an answer.
     pub(super) fn give_way(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = &self.attempt else { return };
-        if attempt.role == Role::Responder && !attempt.is_fresh(cx.now, cx.timing.linger) {
+        let waits = matches!(attempt.phase, Phase::Synced { .. });
+        if attempt.role == Role::Responder && !waits && !attempt.is_fresh(cx.now, cx.timing.linger)
+        {
             // The initiator has seen its dial fail, and ours will.
             let reason = attempt.reason(cx.local);
             self.fail(cx, reason);

@@ -59,7 +59,7 @@ fn a_peer_that_asks_without_end_gets_eight_rounds_of_eight_addresses_a_minute() 
     for round in 0..600 {
         let now = start + Duration::from_millis(100 * round);
         let circuit = ConnectionId::new_unchecked(100 + round as usize);
-        machine.handle_relayed(peer, circuit, Side::Dialer, now);
+        machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
         machine.handle_connect(peer, circuit, candidates(16), now);
         machine.handle_sync(peer, circuit, now);
         for action in drain(&mut machine) {
@@ -76,6 +76,67 @@ fn a_peer_that_asks_without_end_gets_eight_rounds_of_eight_addresses_a_minute() 
     assert!(dialed > 0);
 }
 
+fn with_rtt(rtt: Duration) -> Addresses {
+    Addresses {
+        rtt: Some(rtt),
+        ..candidates(1)
+    }
+}
+
+fn dials(actions: &[Action]) -> usize {
+    let dial = |action: &&Action| matches!(action, Action::Dial { .. });
+    actions.iter().filter(dial).count()
+}
+
+#[test]
+fn a_round_trip_time_that_is_too_long_to_wait_for_is_not_gone_by() {
+    for (rtt, gone_by) in [
+        (Duration::from_secs(3600), false),
+        (Duration::MAX, false),
+        (Duration::from_secs(1), true),
+    ] {
+        let mut machine = machine();
+        let (peer, now) = (PeerId::random(), Instant::now());
+        machine.handle_observed(&observation(), now);
+        let circuit = ConnectionId::new_unchecked(100);
+        machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
+        machine.handle_connect(peer, circuit, with_rtt(rtt), now);
+        let actions = drain(&mut machine);
+        let returned = actions
+            .iter()
+            .any(|action| matches!(action, Action::Reply { rtt: Some(_), .. }));
+        assert_eq!(returned, gone_by, "{rtt:?}");
+        machine.handle_sync(peer, circuit, now);
+        machine.handle_timeout(now + Duration::from_millis(500));
+        assert_eq!(dials(&drain(&mut machine)), 1, "{rtt:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_returns_another_round_trip_time_than_was_told_is_one_without() {
+    let told = Duration::from_millis(80);
+    for (rtt, returned, at_once) in [
+        (None, told, false),
+        (Some(told), told * 2, false),
+        (Some(told), told, true),
+    ] {
+        let mut machine = machine();
+        let (peer, now) = (PeerId::random(), Instant::now());
+        machine.handle_observed(&observation(), now);
+        let circuit = ConnectionId::new_unchecked(100);
+        machine.handle_relayed(peer, circuit, Side::Listener, rtt, now);
+        machine.handle_answer(peer, circuit, with_rtt(returned), told, now, now);
+        assert_eq!(
+            dials(&drain(&mut machine)),
+            usize::from(at_once),
+            "{rtt:?} {returned:?}"
+        );
+        machine.handle_timeout(now + told / 2);
+        let later = usize::from(!at_once);
+        assert_eq!(dials(&drain(&mut machine)), later, "{rtt:?} {returned:?}");
+    }
+}
+
 #[test]
 fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
     let mut machine = machine();
@@ -85,7 +146,7 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
         .parse()
         .unwrap()]);
     let circuit = ConnectionId::new_unchecked(100);
-    machine.handle_relayed(peer, circuit, Side::Dialer, now);
+    machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
     let listed: Vec<Multiaddr> = [
         "/ip4/127.0.0.1/udp/53/quic-v1",
         "/ip6/::1/tcp/22",
@@ -156,7 +217,7 @@ fn memory_of_peers_that_are_gone_is_bounded() {
     for number in 0..2000 {
         let (peer, circuit) = (PeerId::random(), ConnectionId::new_unchecked(number));
         let now = start + Duration::from_millis(number as u64);
-        machine.handle_relayed(peer, circuit, Side::Dialer, now);
+        machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
         machine.handle_closed(peer, circuit, now);
         drain(&mut machine);
     }
@@ -208,7 +269,7 @@ proptest! {
                 Input::Relayed(c, listener) => {
                     if open.insert(c) {
                         let side = if listener { Side::Listener } else { Side::Dialer };
-                        machine.handle_relayed(peer, id(c), side, now);
+                        machine.handle_relayed(peer, id(c), side, None, now);
                     }
                 }
                 Input::Direct(c, dialed) => {

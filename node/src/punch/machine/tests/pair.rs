@@ -258,14 +258,29 @@ fn a_circuit_that_dies_in_the_handshake_ends_the_attempt_and_the_next_circuit_ge
     assert_eq!(lost.outcome, Outcome::Failed(Reason::CircuitLost));
 }
 
-#[test]
-fn the_initiator_dials_half_a_round_trip_after_sync() {
-    let mut world = World::new(Network::new(Nat::PortRestricted, Nat::PortRestricted));
+/// Runs a punch and tells when each side dialed; the circuit is there after 30 ms, and each message takes as long.
+fn dialed_at(knows_rtt: [bool; 2]) -> [Duration; 2] {
+    let mut world = World::new(Network {
+        knows_rtt,
+        ..Network::new(Nat::PortRestricted, Nat::PortRestricted)
+    });
     world.circuit(0, Duration::ZERO);
     world.run_until(Duration::from_secs(10));
+    assert_one_direct(&world);
     let record = records(&world.nodes[1])[0];
     assert_eq!(record.role, Role::Initiator);
     assert_eq!(record.rtt, Some(Duration::from_millis(60)));
+    world.nodes.each_ref().map(|node| node.dialed_at[0])
+}
+
+#[test]
+fn the_dials_cross_when_the_answer_arrives_between_our_own_and_when_sync_arrives_with_another() {
+    let answer = [Duration::from_millis(90); 2];
+    let sync = [Duration::from_millis(120); 2];
+    assert_eq!(dialed_at([true, true]), answer);
+    assert_eq!(dialed_at([false, true]), sync);
+    assert_eq!(dialed_at([true, false]), sync);
+    assert_eq!(dialed_at([false, false]), sync);
 }
 
 fn network() -> impl Strategy<Value = Network> {
@@ -285,10 +300,11 @@ fn network() -> impl Strategy<Value = Network> {
         (1..200_u64, 1..300_u64, 0..100_u64),
         0..20_u64,
         [0..5000_u64, 0..5000_u64],
+        any::<[bool; 2]>(),
         any::<u64>(),
     )
         .prop_map(
-            |(nats, kinds, (direct, relayed, jitter), loss, late, seed)| Network {
+            |(nats, kinds, (direct, relayed, jitter), loss, late, knows_rtt, seed)| Network {
                 nats,
                 kinds,
                 direct: Duration::from_millis(direct),
@@ -296,6 +312,7 @@ fn network() -> impl Strategy<Value = Network> {
                 jitter: Duration::from_millis(jitter),
                 loss,
                 observed_after: late.map(Duration::from_millis),
+                knows_rtt,
                 seed,
                 ..Network::new(Nat::FullCone, Nat::FullCone)
             },

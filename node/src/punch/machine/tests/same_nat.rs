@@ -51,7 +51,7 @@ fn initiator(kinds: &[Kind], now: Instant) -> (Machine, PeerId, ConnectionId) {
     }
     machine.handle_interfaces(&[tcp("10.0.0.2", 40000), quic("10.0.0.2", 40000)], now);
     let (peer, circuit) = (PeerId::random(), ConnectionId::new_unchecked(100));
-    machine.handle_relayed(peer, circuit, Side::Listener, now);
+    machine.handle_relayed(peer, circuit, Side::Listener, None, now);
     (machine, peer, circuit)
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{Multiaddr, PeerId, identity, swarm::ConnectionId};
+use libp2p::{PeerId, identity, swarm::ConnectionId};
 use p2pnode_transports::{FamilyPolicy, Kind};
 
 use crate::punch::{
@@ -19,6 +19,7 @@ use crate::punch::{
     candidates::{Observation, Policy},
     machine::{DialId, Event, Machine, Side, Timing},
     record::Role,
+    wire::Addresses,
 };
 
 /// What a NAT lets in, and what it shows.
@@ -48,6 +49,8 @@ pub(super) struct Network {
     pub(super) loss: u64,
     /// When each node learns its addresses, after the start.
     pub(super) observed_after: [Duration; 2],
+    /// Whether each node knows how long the circuit takes, as ours do; others do not, and do not return what they are told.
+    pub(super) knows_rtt: [bool; 2],
     pub(super) seed: u64,
 }
 
@@ -62,6 +65,7 @@ impl Network {
             jitter: Duration::ZERO,
             loss: 0,
             observed_after: [Duration::ZERO; 2],
+            knows_rtt: [true; 2],
             seed: 1,
         }
     }
@@ -80,6 +84,7 @@ pub(super) struct Node {
     /// To whom this node's NAT has seen packets go.
     sent_to: BTreeSet<SocketAddr>,
     pub(super) dial_count: usize,
+    pub(super) dialed_at: Vec<Duration>,
     pub(super) dialed_kinds: Vec<BTreeSet<Kind>>,
 }
 
@@ -115,12 +120,12 @@ enum Happening {
     Connect {
         to: usize,
         circuit: usize,
-        addrs: Vec<Multiaddr>,
+        addrs: Addresses,
     },
     Answer {
         to: usize,
         circuit: usize,
-        addrs: Vec<Multiaddr>,
+        addrs: Addresses,
     },
     Sync {
         to: usize,
@@ -187,6 +192,7 @@ impl World {
                 dials: BTreeMap::new(),
                 sent_to: BTreeSet::new(),
                 dial_count: 0,
+                dialed_at: Vec::new(),
                 dialed_kinds: Vec::new(),
             }
         };

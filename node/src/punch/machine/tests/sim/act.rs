@@ -10,6 +10,7 @@ use crate::punch::{
     address::Candidate,
     machine::{Action, DialId},
     record::Role,
+    wire::Addresses,
 };
 
 const QUIC_PACKETS: [u64; 3] = [0, 1000, 3000];
@@ -21,7 +22,12 @@ impl World {
             let other = 1 - node;
             let relayed = self.delay(self.network.relayed);
             match action {
-                Action::Connect { circuit, addrs, .. } => {
+                Action::Connect {
+                    circuit,
+                    addrs,
+                    rtt,
+                    ..
+                } => {
                     let circuit = number(circuit);
                     self.connects.insert(circuit, self.now);
                     self.after(
@@ -29,17 +35,22 @@ impl World {
                         Happening::Connect {
                             to: other,
                             circuit,
-                            addrs,
+                            addrs: self.message(node, addrs, rtt),
                         },
                     );
                 }
-                Action::Reply { circuit, addrs, .. } => {
+                Action::Reply {
+                    circuit,
+                    addrs,
+                    rtt,
+                    ..
+                } => {
                     self.after(
                         relayed,
                         Happening::Answer {
                             to: other,
                             circuit: number(circuit),
-                            addrs,
+                            addrs: self.message(node, addrs, rtt),
                         },
                     );
                 }
@@ -90,6 +101,15 @@ impl World {
         }
     }
 
+    /// A message between two nodes of which one may be another implementation: such a one neither sends nor reads our field.
+    fn message(&self, node: usize, known: Vec<Multiaddr>, rtt: Option<Duration>) -> Addresses {
+        let both = self.network.knows_rtt[node] && self.network.knows_rtt[1 - node];
+        Addresses {
+            rtt: rtt.filter(|_| both),
+            ..known.into()
+        }
+    }
+
     fn dial(&mut self, node: usize, dial: DialId, addrs: &[Multiaddr]) {
         assert!(
             self.nodes[node].direct.is_empty(),
@@ -98,6 +118,8 @@ impl World {
         );
         let candidates: Vec<_> = addrs.iter().map(|a| Candidate::parse(a).unwrap()).collect();
         self.nodes[node].dial_count += 1;
+        let at = self.elapsed();
+        self.nodes[node].dialed_at.push(at);
         self.nodes[node]
             .dialed_kinds
             .push(candidates.iter().map(|c| c.kind).collect());

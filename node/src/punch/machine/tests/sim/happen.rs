@@ -44,6 +44,7 @@ impl World {
                     peer,
                     ConnectionId::new_unchecked(circuit),
                     side,
+                    self.network.knows_rtt[node].then_some(self.network.relayed * 2),
                     now,
                 );
             }
@@ -63,9 +64,7 @@ impl World {
                     return;
                 }
                 let id = ConnectionId::new_unchecked(circuit);
-                self.nodes[to]
-                    .machine
-                    .handle_connect(peer, id, addrs.into(), now);
+                self.nodes[to].machine.handle_connect(peer, id, addrs, now);
             }
             Happening::Answer { to, circuit, addrs } => {
                 let Some(sent) = self.connects.remove(&circuit) else {
@@ -83,7 +82,7 @@ impl World {
                 let id = ConnectionId::new_unchecked(circuit);
                 self.nodes[to]
                     .machine
-                    .handle_answer(peer, id, addrs.into(), now - sent, now, now);
+                    .handle_answer(peer, id, addrs, now - sent, now, now);
             }
             Happening::Sync { to, circuit } => {
                 let peer = self.nodes[1 - to].id;

@@ -1,0 +1,100 @@
+//! The pings of a dial: one at once when the dial is content with its path, and one per second from then on.
+
+use std::time::{Duration, Instant};
+
+/// From one ping to the next: `--count` counts in seconds.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many pings were answered, and when the next is due.
+#[derive(Debug)]
+pub(super) struct Pings {
+    wanted: u32,
+    answered: u32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// As soon as the dial is content.
+    Ready,
+    /// Not before then.
+    After(Instant),
+    /// Sent then; its answer or its failure is awaited.
+    Sent(Instant),
+}
+
+/// What became of a ping that was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PingFailure {
+    /// The path was another one when the answer came, or its connection closed: nothing is known of the path that is best
+    /// now.
+    Stale,
+    /// No answer came.
+    Missed,
+    /// The peer answered that it does not speak ping. More than this will not come back over the path.
+    Unsupported,
+}
+
+impl Pings {
+    /// `wanted` pings; one even if that is 0.
+    pub(super) fn new(wanted: u32) -> Self {
+        Self {
+            wanted: wanted.max(1),
+            answered: 0,
+            state: State::Ready,
+        }
+    }
+
+    /// Whether there is no more to ping.
+    pub(super) fn are_done(&self) -> bool {
+        self.answered >= self.wanted
+    }
+
+    /// Whether a ping is to be sent now; if so it counts as sent.
+    pub(super) fn send(&mut self, now: Instant) -> bool {
+        let due = match self.state {
+            State::Ready => true,
+            State::After(at) => at <= now,
+            State::Sent(_) => false,
+        };
+        let send = due && !self.are_done();
+        if send {
+            self.state = State::Sent(now);
+        }
+        send
+    }
+
+    /// When the next one is due, if none is under way.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::After(at) if !self.are_done() => Some(at),
+            State::Ready | State::After(_) | State::Sent(_) => None,
+        }
+    }
+
+    /// A ping was answered. Returns its number.
+    pub(super) fn answered(&mut self) -> u32 {
+        self.answered += 1;
+        self.wait();
+        self.answered
+    }
+
+    /// A ping was not answered.
+    pub(super) fn failed(&mut self, failure: PingFailure) {
+        match failure {
+            PingFailure::Stale => self.state = State::Ready,
+            PingFailure::Missed => self.wait(),
+            PingFailure::Unsupported => {
+                self.answered = self.wanted;
+                self.state = State::Ready;
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        self.state = match self.state {
+            State::Sent(at) => State::After(at + INTERVAL),
+            other @ (State::Ready | State::After(_)) => other,
+        };
+    }
+}
