@@ -7,6 +7,8 @@ use libp2p::{
     swarm::DialError,
 };
 
+use crate::dialer::CircuitFailure;
+
 /// Why a dial failed, in one line.
 pub(crate) fn describe(error: &DialError) -> String {
     match error {
@@ -29,6 +31,44 @@ pub(crate) fn describe(error: &DialError) -> String {
             "a dial to this peer is under way already".to_owned()
         }
     }
+}
+
+/// What the failed dial of a circuit means for the next one.
+pub(crate) fn circuit_failure(error: &DialError) -> CircuitFailure {
+    match find_refusal(error) {
+        // How a refusal comes out of a stream that was negotiated lazily.
+        Some(refusal) if find::<NegotiationError>(refusal).is_some() => CircuitFailure::Refused,
+        Some(ConnectError::NoReservation) => CircuitFailure::Absent,
+        Some(
+            ConnectError::ResourceLimitExceeded
+            | ConnectError::PermissionDenied
+            | ConnectError::Unsupported,
+        ) => CircuitFailure::Refused,
+        Some(ConnectError::ConnectionFailed | ConnectError::Io(_) | ConnectError::Protocol(_)) => {
+            CircuitFailure::Broken
+        }
+        // The circuit was there, and what followed failed: its keys, or its end.
+        None => match error {
+            DialError::Transport(_) => CircuitFailure::Broken,
+            DialError::WrongPeerId { .. }
+            | DialError::LocalPeerId { .. }
+            | DialError::Denied { .. }
+            | DialError::NoAddresses
+            | DialError::DialPeerConditionFalse(_)
+            | DialError::Aborted => CircuitFailure::Refused,
+        },
+    }
+}
+
+/// The refusal beneath the error of a dial, which keeps those of its addresses out of its causes.
+fn find_refusal(error: &DialError) -> Option<&ConnectError> {
+    let DialError::Transport(errors) = error else {
+        return None;
+    };
+    errors.iter().find_map(|(_, error)| match error {
+        TransportError::Other(error) => find::<ConnectError>(error),
+        TransportError::MultiaddrNotSupported(_) => None,
+    })
 }
 
 fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> String {

@@ -33,6 +33,16 @@ const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
 /// round trips.
 const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
 
+/// How long a peer may be absent from a relay before the dial believes it: a relay that was restarted has its reservations back
+/// within 5 s, and so has a peer that has lost its own.
+const ABSENCE: Duration = Duration::from_secs(5);
+
+/// From a circuit that failed to the next one over the same relay; doubled with each failure.
+const AGAIN_MIN: Duration = Duration::from_millis(250);
+
+/// The longest of these.
+const AGAIN_MAX: Duration = Duration::from_secs(4);
+
 /// When a dial is content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -99,10 +109,25 @@ pub struct Dialer {
     finished: bool,
 }
 
+/// What the failure of a circuit means for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CircuitFailure {
+    /// It will be the same.
+    Refused,
+    /// The peer holds no reservation on the relay: it is not there, or the relay or the peer has just come back.
+    Absent,
+    /// It broke off.
+    Broken,
+}
+
 #[derive(Debug)]
 struct Relay {
     peer: PeerId,
     state: Circuit,
+    /// Circuits over it that have failed in a row.
+    failures: u32,
+    /// Since when the peer has been absent from it.
+    absent_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,10 +141,34 @@ enum Circuit {
         /// When another is begun.
         again_at: Instant,
     },
+    /// It could not be made, and is asked for again then.
+    Again(Instant),
     /// There is or was one.
     Made,
     /// It could not be made.
     Failed,
+}
+
+impl Relay {
+    /// What follows the failure of its circuit.
+    fn next(&mut self, failure: CircuitFailure, now: Instant) -> Circuit {
+        let absent_since = match failure {
+            CircuitFailure::Refused => return Circuit::Failed,
+            CircuitFailure::Absent => Some(*self.absent_since.get_or_insert(now)),
+            CircuitFailure::Broken => {
+                self.absent_since = None;
+                None
+            }
+        };
+        let wait = (AGAIN_MIN * 2u32.saturating_pow(self.failures)).min(AGAIN_MAX);
+        self.failures = self.failures.saturating_add(1);
+        match absent_since.map(|since| since + ABSENCE) {
+            Some(until) if until <= now => Circuit::Failed,
+            // Once more when the time is up.
+            Some(until) => Circuit::Again((now + wait).min(until)),
+            None => Circuit::Again(now + wait),
+        }
+    }
 }
 
 impl Dialer {
@@ -144,6 +193,8 @@ impl Dialer {
                 .map(|peer| Relay {
                     peer,
                     state: Circuit::Waiting,
+                    failures: 0,
+                    absent_since: None,
                 })
                 .collect(),
             errors: Vec::new(),
@@ -193,7 +244,7 @@ impl Dialer {
     pub fn next_deadline(&self) -> Option<Instant> {
         let handshake = self.awaiting_handshake.map(|since| since + HANDSHAKE_WAIT);
         let circuits = self.relays.iter().filter_map(|relay| match relay.state {
-            Circuit::Dialing { again_at, .. } => Some(again_at),
+            Circuit::Dialing { again_at, .. } | Circuit::Again(again_at) => Some(again_at),
             Circuit::Waiting | Circuit::Made | Circuit::Failed => None,
         });
         let earlier = handshake
@@ -209,8 +260,12 @@ impl Dialer {
     pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
         let needed = self.path.is_none();
         if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
-            && relay.state == Circuit::Waiting
             && needed
+            && match relay.state {
+                Circuit::Waiting => true,
+                Circuit::Again(at) => at <= now,
+                Circuit::Dialing { .. } | Circuit::Made | Circuit::Failed => false,
+            }
         {
             relay.state = Circuit::Dialing {
                 dials: 1,
@@ -223,7 +278,7 @@ impl Dialer {
     /// The relay cannot be reached over any of its addresses.
     pub fn handle_relay_unreachable(&mut self, relay: PeerId, t: Duration, reason: &str) {
         if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay)
-            && known.state == Circuit::Waiting
+            && matches!(known.state, Circuit::Waiting | Circuit::Again(_))
         {
             known.state = Circuit::Failed;
             self.errors
@@ -244,16 +299,23 @@ impl Dialer {
     }
 
     /// A dial of [`Action::DialCircuit`] failed.
-    pub fn handle_circuit_failed(&mut self, relay: PeerId, reason: String) {
+    pub fn handle_circuit_failed(
+        &mut self,
+        relay: PeerId,
+        failure: CircuitFailure,
+        reason: String,
+        now: Instant,
+    ) {
         if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay) {
             match &mut relay.state {
                 Circuit::Dialing { dials, .. } if *dials > 1 => *dials -= 1,
-                Circuit::Dialing { .. } | Circuit::Waiting | Circuit::Made | Circuit::Failed => {
-                    relay.state = Circuit::Failed;
-                }
+                Circuit::Dialing { .. } => relay.state = relay.next(failure, now),
+                Circuit::Waiting | Circuit::Again(_) | Circuit::Made | Circuit::Failed => {}
             }
         }
-        self.errors.push(reason);
+        if !self.errors.contains(&reason) {
+            self.errors.push(reason);
+        }
     }
 
     /// A connection to the peer was established; `best` is the path to use from now on.
@@ -262,6 +324,8 @@ impl Dialer {
             && let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
         {
             relay.state = Circuit::Made;
+            relay.failures = 0;
+            relay.absent_since = None;
         }
         let t = now - self.started;
         match path.kind {
@@ -387,18 +451,25 @@ impl Dialer {
         }
     }
 
-    /// Asks once more for the circuits that take too long.
+    /// Asks once more for the circuits that take too long. Those whose wait after a failure is over have their turn as soon as
+    /// their relay is connected.
     fn redial_circuits(&mut self, now: Instant) {
         if self.path.is_some() {
             return;
         }
         for relay in &mut self.relays {
-            if let Circuit::Dialing { dials, again_at } = &mut relay.state
-                && *again_at <= now
-            {
-                *dials += 1;
-                *again_at = now + CIRCUIT_WAIT;
-                self.actions.push_back(Action::DialCircuit(relay.peer));
+            match &mut relay.state {
+                Circuit::Dialing { dials, again_at } if *again_at <= now => {
+                    *dials += 1;
+                    *again_at = now + CIRCUIT_WAIT;
+                    self.actions.push_back(Action::DialCircuit(relay.peer));
+                }
+                Circuit::Again(at) if *at <= now => relay.state = Circuit::Waiting,
+                Circuit::Waiting
+                | Circuit::Dialing { .. }
+                | Circuit::Again(_)
+                | Circuit::Made
+                | Circuit::Failed => {}
             }
         }
     }
@@ -472,7 +543,12 @@ impl Dialer {
         let waiting = self
             .relays
             .iter()
-            .filter(|relay| matches!(relay.state, Circuit::Waiting | Circuit::Dialing { .. }))
+            .filter(|relay| {
+                matches!(
+                    relay.state,
+                    Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
+                )
+            })
             .count();
         let mut reasons = self.errors.clone();
         reasons.dedup();

@@ -6,8 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
-use tokio::{process::Command, time::timeout};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    process::Command,
+    time::timeout,
+};
 
 use crate::{
     args::{DIAL_TIMEOUT, PATIENCE},
@@ -81,6 +86,37 @@ impl Control {
         Launch::new(name, &self.p2pnode)
             .args(["dial", peer, "--json", "--timeout", DIAL_TIMEOUT])
             .env(CONTROL_SOCKET, &self.socket)
+    }
+
+    /// The same without a process: asks the node over its socket, and returns the result.
+    ///
+    /// # Errors
+    ///
+    /// When the node refuses, or ends without a result.
+    pub async fn dial_at_once(&self, peer: &str) -> Result<Value> {
+        let timeout_ms = u64::try_from(PATIENCE.as_millis())?;
+        let body = json!({"peer": peer, "addrs": [], "any_connection": false, "timeout_ms": timeout_ms, "pings": 0});
+        let body = body.to_string();
+        let mut stream = UnixStream::connect(&self.socket)
+            .await
+            .with_context(|| self.socket.display().to_string())?;
+        let request = format!(
+            "POST /v1/dial HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        timeout(PATIENCE * 3, stream.read_to_string(&mut answer))
+            .await
+            .context("a dial does not end")??;
+        // One report a line, between the lengths of the chunks.
+        let mut reports = answer
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let result = reports.find(|report| report["event"]["event"] == "result");
+        result
+            .map(|report| report["event"].clone())
+            .with_context(|| format!("a dial has no result: {answer}"))
     }
 
     /// `status --watch --json`: one line a second.

@@ -3,12 +3,18 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::family::Family;
+
+/// How long sent data may stay without an acknowledgement (`TCP_USER_TIMEOUT`). On a path that is cut, the kernel goes on for a
+/// quarter of an hour by itself, and for minutes after the socket was closed, in which nobody can dial the same remote from the
+/// same port: the next punch has just these four numbers.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The wildcard address of a family, at a port.
 pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
@@ -53,11 +59,17 @@ pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStre
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_nonblocking(true)?;
     socket.bind(&wildcard(family, port).into())?;
     TcpSocket::from_std_stream(socket.into())
         .connect(remote)
         .await
+}
+
+/// Gives a connection that was accepted the options of one that was dialed, if libp2p did not.
+pub(crate) fn accepted(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 /// The source address that the host's routes give packets to `remote`.

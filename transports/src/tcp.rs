@@ -139,6 +139,11 @@ impl Dialer {
                     let Some(Ok(stream)) = upgrade.now_or_never() else {
                         continue;
                     };
+                    if let Err(error) = socket::accepted(&stream.0) {
+                        // The kernel refuses only on a socket that is gone already.
+                        tracing::debug!(%error, "tcp connection");
+                        continue;
+                    }
                     let (Some(local), Some(remote)) =
                         (to_socket_addr(&local_addr), to_socket_addr(&send_back_addr))
                     else {

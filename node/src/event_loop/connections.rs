@@ -194,8 +194,9 @@ impl EventLoop {
                 }
             }
             Some(Purpose::Circuit { peer, relay }) => {
+                let (failure, now) = (dial_error::circuit_failure(error), Instant::now());
                 for dialer in self.dials_of(peer) {
-                    dialer.handle_circuit_failed(relay, reason.clone());
+                    dialer.handle_circuit_failed(relay, failure, reason.clone(), now);
                 }
             }
             Some(Purpose::Again { peer, relay }) => {

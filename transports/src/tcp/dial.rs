@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
-    future::{BoxFuture, Fuse},
+    future::{BoxFuture, Fuse, FusedFuture as _},
     stream::FuturesUnordered,
 };
 use libp2p::{
@@ -175,10 +175,11 @@ impl Dial {
         let mut pause: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         let mut deadline = tokio::time::sleep(PUNCH_TIMEOUT).boxed().fuse();
         let mut upgrades = FuturesUnordered::new();
-        let mut last = Error::Timeout {
+        let timeout = || Error::Timeout {
             what: "the tcp punch",
             seconds: PUNCH_TIMEOUT.as_secs(),
         };
+        let mut last = timeout();
         let mut over = false;
         loop {
             futures::select! {
@@ -222,7 +223,13 @@ impl Dial {
                         last = error;
                     }
                 },
-                () = deadline => over = true,
+                () = deadline => {
+                    over = true;
+                    if !connecting.is_terminated() {
+                        // What the connections before this one met has passed.
+                        last = timeout();
+                    }
+                }
             }
             if over {
                 connecting = Fuse::terminated();
