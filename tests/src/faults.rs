@@ -1,7 +1,6 @@
 //! What happens to a network while nodes run in it: paths are cut, NATs forget their flows, get another address.
 
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr},
     process::Command,
 };
@@ -35,30 +34,31 @@ pub enum Traffic {
     Udp(IpAddr),
 }
 
-impl fmt::Display for Traffic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Traffic {
+    /// The rule that drops what has this address as its `saddr` or `daddr`.
+    fn drop(&self, end: &str) -> String {
         let (ip, protocol) = match self {
             Self::With(ip) => (ip, ""),
             Self::Udp(ip) => (ip, "meta l4proto udp "),
         };
         let family = if ip.is_ipv4() { "ip" } else { "ip6" };
-        for end in ["saddr", "daddr"] {
-            writeln!(f, "        {protocol}{family} {end} {ip} drop")?;
-        }
-        Ok(())
+        format!("        {protocol}{family} {end} {ip} drop\n")
     }
 }
 
 impl Site {
-    /// Drops traffic in the site's router silently, both ways, before it leaves any trace in the NAT; until [`Site::mend`].
+    /// Drops traffic in the site's router silently, both ways, until [`Site::mend`]. As where the path is cut on the internet, the
+    /// NAT does not see what comes from there, and sees what goes there; new flows leave no trace in it.
     ///
     /// # Errors
     ///
     /// When something is cut already.
     pub async fn cut(&self, traffic: &[Traffic]) -> Result<()> {
-        let drops: String = traffic.iter().map(ToString::to_string).collect();
+        let drops = |end| -> String { traffic.iter().map(|traffic| traffic.drop(end)).collect() };
+        let (from, to) = (drops("saddr"), drops("daddr"));
+        // -300 is before conntrack.
         let rules = format!(
-            "create table inet cut\ntable inet cut {{\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{drops}    }}\n}}\n"
+            "create table inet cut\ntable inet cut {{\n    chain prerouting {{\n        type filter hook prerouting priority -300; policy accept;\n{from}    }}\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{to}    }}\n}}\n"
         );
         nft::load(self.router(), &rules).await
     }

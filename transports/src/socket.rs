@@ -11,11 +11,6 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::family::Family;
 
-/// How long sent data may stay without an acknowledgement (`TCP_USER_TIMEOUT`). On a path that is cut, the kernel goes on for a
-/// quarter of an hour by itself, and for minutes after the socket was closed, in which nobody can dial the same remote from the
-/// same port: the next punch has just these four numbers.
-const USER_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The wildcard address of a family, at a port.
 pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
     match family {
@@ -59,7 +54,6 @@ pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStre
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_nonblocking(true)?;
     socket.bind(&wildcard(family, port).into())?;
     TcpSocket::from_std_stream(socket.into())
@@ -67,9 +61,10 @@ pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStre
         .await
 }
 
-/// Gives a connection that was accepted the options of one that was dialed, if libp2p did not.
-pub(crate) fn accepted(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
+/// Makes the close of a connection its end at once: what was not acknowledged is dropped, and the remote and the NATs on the
+/// way are sent a reset.
+pub(crate) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
 /// The source address that the host's routes give packets to `remote`.

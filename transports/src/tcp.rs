@@ -34,6 +34,8 @@ mod stream;
 
 pub(crate) use dial::Dial;
 
+use stream::Stream;
+
 /// The punch ports of TCP: their listeners, and the dials from them.
 pub(crate) struct Dialer {
     listeners: tcp::tokio::Transport,
@@ -139,11 +141,6 @@ impl Dialer {
                     let Some(Ok(stream)) = upgrade.now_or_never() else {
                         continue;
                     };
-                    if let Err(error) = socket::accepted(&stream.0) {
-                        // The kernel refuses only on a socket that is gone already.
-                        tracing::debug!(%error, "tcp connection");
-                        continue;
-                    }
                     let (Some(local), Some(remote)) =
                         (to_socket_addr(&local_addr), to_socket_addr(&send_back_addr))
                     else {
@@ -180,9 +177,11 @@ impl Dialer {
     fn incoming(&self, returned: Returned) -> Event {
         let (origin, upgrade) = match returned {
             Returned::Stream(Inbound { origin, stream }) => {
-                let upgrade = self
-                    .upgrade
-                    .apply(stream, origin.remote, Endpoint::Listener);
+                let upgrade = self.upgrade.apply(
+                    Stream::new(stream.0, None),
+                    origin.remote,
+                    Endpoint::Listener,
+                );
                 (origin, upgrade)
             }
             Returned::Connection(origin, connection) => {

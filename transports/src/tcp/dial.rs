@@ -10,7 +10,6 @@ use futures::{
 use libp2p::{
     PeerId,
     core::{Endpoint, transport::PortUse},
-    tcp,
 };
 use tokio::{net::TcpStream, time::Instant};
 
@@ -141,13 +140,7 @@ impl Dial {
             lease.connected();
         }
         let sockets = self.sockets(&stream)?;
-        Ok((
-            Stream {
-                inner: tcp::tokio::TcpStream(stream),
-                _lease: lease,
-            },
-            sockets,
-        ))
+        Ok((Stream::new(stream, lease), sockets))
     }
 
     fn sockets(&self, stream: &TcpStream) -> Result<Sockets, Error> {
@@ -189,7 +182,7 @@ impl Dial {
                         let (upgrade, remote, role) = (self.upgrade.clone(), self.remote, self.role);
                         let upgraded = async move {
                             let role = role_that_fits(&stream, role).await;
-                            upgrade.apply(tcp::tokio::TcpStream(stream), remote, role).await
+                            upgrade.apply(Stream::new(stream, None), remote, role).await
                         };
                         upgrades.push(upgraded.map(move |done| (done, sockets, None)).boxed());
                     }
@@ -207,7 +200,8 @@ impl Dial {
                     let Inbound { origin, stream } = inbound;
                     tracing::debug!(remote = %origin.remote, "inbound connection completes a tcp punch");
                     let sockets = Sockets { kind: Kind::Tcp, local: origin.local, remote: origin.remote };
-                    let upgrade = self.upgrade.apply(stream, origin.remote, self.role);
+                    let upgrade =
+                        self.upgrade.apply(Stream::new(stream.0, None), origin.remote, self.role);
                     upgrades.push(upgrade.map(move |done| (done, sockets, Some(origin))).boxed());
                 },
                 (done, sockets, origin) = upgrades.select_next_some() => match done {

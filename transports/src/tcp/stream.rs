@@ -1,21 +1,78 @@
-//! A TCP stream and the port it was leased.
+//! A TCP stream, the port it was leased, and its end.
 
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::tcp;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Handle, time::timeout};
 
-use crate::ports::Lease;
+use crate::{ports::Lease, socket};
 
-/// A dialed stream. A port of the range other than the punch port is given back when the stream is closed.
+/// How long the remote may take to answer the end of a connection.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A stream. A port of the range other than the punch port is given back when it is closed.
+///
+/// One that is dropped is closed, and reset if the remote does not answer that: on a path that is cut, the kernel would go on
+/// repeating what was sent for minutes. As long as it does, nobody can dial the same remote from the same port, and the NATs on
+/// the way take the SYN of a new connection for a part of the old one and drop it; and the next punch has just these four
+/// numbers.
 pub(crate) struct Stream {
-    /// Before the lease: the socket is closed when the port is given back.
-    pub(crate) inner: tcp::tokio::TcpStream,
-    pub(crate) _lease: Option<Lease>,
+    /// There until the drop.
+    inner: Option<tcp::tokio::TcpStream>,
+    lease: Option<Lease>,
+}
+
+impl Stream {
+    /// A stream that was connected or accepted on the punch port, or from a leased port.
+    pub(crate) fn new(stream: TcpStream, lease: Option<Lease>) -> Self {
+        Self {
+            inner: Some(tcp::tokio::TcpStream(stream)),
+            lease,
+        }
+    }
+
+    fn inner(&mut self) -> io::Result<Pin<&mut tcp::tokio::TcpStream>> {
+        let inner = self.inner.as_mut().map(Pin::new);
+        inner.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let Some(tcp::tokio::TcpStream(stream)) = self.inner.take() else {
+            return;
+        };
+        let lease = self.lease.take();
+        // Without a runtime there is nobody to wait: the socket is closed, and the rest is the kernel's.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                end(stream).await;
+                // Given back when the socket is closed.
+                drop(lease);
+            });
+        }
+    }
+}
+
+/// Closes a connection.
+async fn end(mut stream: TcpStream) {
+    let answered = async {
+        stream.shutdown().await?;
+        // Its end, or something of its that nobody will read: the kernel answers either.
+        stream.peek(&mut [0]).await
+    };
+    if timeout(FAREWELL, answered).await.is_err() {
+        tracing::debug!("resetting a tcp connection whose remote does not answer its end");
+        if let Err(error) = socket::reset_on_close(&stream) {
+            tracing::debug!(%error, "the kernel closes it in its own time");
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -24,7 +81,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        self.inner()?.poll_read(cx, buf)
     }
 }
 
@@ -34,7 +91,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        self.inner()?.poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -42,14 +99,14 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        self.inner()?.poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        self.inner()?.poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_close(cx)
+        self.inner()?.poll_close(cx)
     }
 }
