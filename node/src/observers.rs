@@ -1,9 +1,22 @@
 //! Those who only look: stdout and the metrics.
 
+use std::{io, time::Instant};
+
+use libp2p::{
+    Multiaddr, PeerId, TransportError,
+    swarm::{ConnectionId, DialError},
+};
 use p2pnode_bin_shared::admin::Readiness;
 use tokio::sync::mpsc;
 
-use crate::{event::Event, metrics::Metrics, peers::PeerTable, readiness, relays::RelayKeeper};
+use crate::{
+    event::Event,
+    metrics::{Cause, Metrics, PathWatch},
+    peers::{Path, PathKind, PeerTable},
+    punch::Record,
+    readiness,
+    relays::RelayKeeper,
+};
 
 /// Events that may wait for stdout's reader.
 const EVENTS: usize = 1024;
@@ -13,9 +26,8 @@ const EVENTS: usize = 1024;
 pub(crate) struct Observers {
     events: mpsc::Sender<Event>,
     metrics: Metrics,
+    paths: PathWatch,
     readiness: Readiness,
-    /// Whether the node listens publicly.
-    listens: bool,
     /// Whether something happened since the gauges were last set.
     changed: bool,
     /// Events that were dropped since the last that was not.
@@ -24,18 +36,14 @@ pub(crate) struct Observers {
 
 impl Observers {
     /// Observers, and the events as they come.
-    pub(crate) fn new(
-        metrics: Metrics,
-        readiness: Readiness,
-        listens: bool,
-    ) -> (Self, mpsc::Receiver<Event>) {
+    pub(crate) fn new(metrics: Metrics, readiness: Readiness) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         (
             Self {
                 events,
                 metrics,
+                paths: PathWatch::default(),
                 readiness,
-                listens,
                 changed: true,
                 dropped: 0,
             },
@@ -59,22 +67,63 @@ impl Observers {
         }
     }
 
-    /// Something changed that no event tells of.
-    pub(crate) fn touch(&mut self) {
-        self.changed = true;
-    }
-
-    /// Sets the gauges, if something happened since they were last set.
+    /// Sets the gauges, if something happened since they were last set. `listens` says whether the node listens publicly.
     pub(crate) fn gauges(
         &mut self,
         peers: &PeerTable,
         relays: &RelayKeeper,
         sockets: &p2pnode_transports::Handle,
+        listens: bool,
     ) {
         if std::mem::take(&mut self.changed) {
-            self.metrics.set(peers, relays, sockets);
-            readiness::update(&self.readiness, sockets, relays, self.listens);
+            self.metrics.set(peers, relays);
+            readiness::update(&self.readiness, sockets, relays, listens);
         }
+    }
+
+    /// The node takes no more work.
+    pub(crate) fn stopping(&self) {
+        readiness::stopping(&self.readiness);
+    }
+
+    /// Somebody asks for a peer.
+    pub(crate) fn wanted(&mut self, peer: PeerId, now: Instant) {
+        self.paths.wanted(peer, now);
+    }
+
+    /// Nobody asks for a peer any more.
+    pub(crate) fn unwanted(&mut self, peer: &PeerId) {
+        self.paths.unwanted(peer);
+    }
+
+    /// What the best path of a peer is after something happened to one of its connections.
+    pub(crate) fn best_path(
+        &mut self,
+        peer: PeerId,
+        best: Option<(ConnectionId, PathKind)>,
+        cause: Cause,
+        now: Instant,
+    ) {
+        if let Some(change) = self.paths.best(peer, best, now) {
+            self.changed = true;
+            self.metrics.path_changed(&change, cause);
+        }
+    }
+
+    /// An attempt at a hole punch has ended.
+    pub(crate) fn punch(&self, record: &Record) {
+        self.metrics.punch(record);
+    }
+
+    /// A dial has made the connection with this path, after other addresses of it had failed.
+    pub(crate) fn dialed(&self, path: &Path, failed: &[(Multiaddr, TransportError<io::Error>)]) {
+        self.metrics.dialed(path, failed);
+    }
+
+    /// A dial has failed.
+    pub(crate) fn dial_failed(&mut self, error: &DialError) {
+        self.changed = true;
+        self.metrics.dial_failed(error);
     }
 
     /// A dial left from outside the range. It never should.

@@ -80,6 +80,12 @@ impl Handle {
         self.shared.ports.exhausted()
     }
 
+    /// That a punch socket could not be had for want of a port, until it can: [`exhausted`](Self::exhausted) without the dials
+    /// that wanted a port besides.
+    pub fn unbound(&self) -> Option<Exhausted> {
+        self.shared.ports.unbound()
+    }
+
     /// The sockets of the last successful dial of this address, with or without its `/p2p/PEER`. Of a name: those of the
     /// address that won. The last 1024 addresses are remembered.
     pub fn sockets(&self, dialed: &Multiaddr) -> Option<Sockets> {

@@ -93,6 +93,15 @@ impl Ports {
             .map(|(_, exhausted)| exhausted.clone())
     }
 
+    /// The exhaustion of a transport and family that has no punch socket for it.
+    pub(crate) fn unbound(&self) -> Option<Exhausted> {
+        let inner = self.lock();
+        let mut exhausted = inner.exhausted.iter();
+        let (_, (_, exhausted)) =
+            exhausted.find(|(socket, _)| !inner.punch.contains_key(socket))?;
+        Some(exhausted.clone())
+    }
+
     /// Opens a punch socket on a port of the range: a number that another punch socket has already, if possible, so that one
     /// pinhole in a firewall serves all; else the first that can be had.
     pub(crate) fn open<T>(
@@ -352,8 +361,19 @@ mod tests {
         let refused = ports.open(Kind::Quic, Family::Ip4, |_| Err::<(), _>(taken()));
         assert!(matches!(refused, Err(Error::Exhausted(_))));
         assert_eq!(ports.exhausted().unwrap().holders.len(), 2);
+        assert_eq!(ports.unbound(), ports.exhausted());
         let _claim = ports.open(Kind::Quic, Family::Ip4, |_| Ok(())).unwrap();
         assert_eq!(ports.exhausted(), None);
+        assert_eq!(ports.unbound(), None);
+    }
+
+    #[test]
+    fn a_dial_without_a_port_is_no_socket_without_one() {
+        let ports = Ports::new("40000".parse().unwrap(), b"a");
+        let _punch = ports.open(Kind::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+        assert!(ports.lease(Family::Ip4).is_err());
+        assert!(ports.exhausted().is_some());
+        assert_eq!(ports.unbound(), None);
     }
 
     #[test]

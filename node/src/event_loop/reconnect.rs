@@ -21,6 +21,9 @@ impl EventLoop {
         for dial in over {
             let peer = dial.dialer.peer();
             let Some(path) = self.best_path(&peer) else {
+                if self.dials_of(peer).next().is_none() {
+                    self.observers.unwanted(&peer);
+                }
                 continue;
             };
             if self.dials_of(peer).next().is_none() {

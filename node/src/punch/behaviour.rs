@@ -1,6 +1,6 @@
 //! Carries out the machine's decisions in the swarm, and tells the machine what the swarm knows.
 
-mod outcome;
+pub(super) mod outcome;
 
 use std::{
     any::Any,

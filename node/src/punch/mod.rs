@@ -23,6 +23,7 @@ mod settings;
 mod wire;
 
 pub use behaviour::Behaviour;
+pub(crate) use behaviour::outcome::outcome as dial_outcome;
 pub use candidates::{Observation, Permit};
 pub use machine::{Event, Timing};
 pub use record::{CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role};

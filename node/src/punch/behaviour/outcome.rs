@@ -31,7 +31,8 @@ pub(super) fn outcomes(
     }
 }
 
-fn outcome(error: &TransportError<io::Error>) -> CandidateOutcome {
+/// What became of one address whose dial failed so.
+pub(crate) fn outcome(error: &TransportError<io::Error>) -> CandidateOutcome {
     let error = match error {
         TransportError::MultiaddrNotSupported(_) => return CandidateOutcome::Unreachable,
         TransportError::Other(error) => error,
