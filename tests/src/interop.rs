@@ -152,7 +152,7 @@ pub async fn run(cell: Cell) -> Result<()> {
     };
     let expected = match cell.expected() {
         Expected::Direct => "direct",
-        Expected::Relayed | Expected::Open => "relayed",
+        Expected::Relayed => "relayed",
     };
     ensure!(outcome == expected, "it ended {outcome}, not {expected}");
     ours.settle().await?;

@@ -9,6 +9,7 @@
 //! the process has one thread. So each test binary that uses the lab says `p2pnode_tests::lab_tests!();` once, and a
 //! program calls [`sandbox::enter`] as the first thing in `main`. Where that is refused, the lab names what to do.
 
+pub mod admin;
 pub mod args;
 pub mod artifacts;
 pub mod bins;
@@ -29,6 +30,7 @@ pub mod pair;
 pub mod plain;
 pub mod probe;
 pub mod relay;
+pub mod remains;
 pub mod running;
 pub mod sandbox;
 pub mod stranger;

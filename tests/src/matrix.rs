@@ -4,9 +4,21 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, sync::Arc, 
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 
-use crate::{args::Transport, artifacts, nat::NatKind, pair::Pair};
+use crate::{
+    args::Transport,
+    artifacts,
+    nat::NatKind,
+    node::Process,
+    pair::{PINGS, Pair, Peers},
+};
+
+/// Pings of a dial that is to be there when the grace period of its circuit, of 5 s, is over: one a second.
+const PINGS_BEYOND_GRACE: usize = 12;
 
 /// The kinds of which every pair gets a direct connection, where they share an IP family.
 pub const PUNCHABLE: [NatKind; 9] = [
@@ -29,8 +41,6 @@ pub enum Expected {
     Direct,
     /// The relay, exit code 3 and a reason.
     Relayed,
-    /// Nothing is promised; what happens is reported.
-    Open,
 }
 
 /// One pair and transport: A dials B.
@@ -54,11 +64,9 @@ impl Cell {
         match (self.a, self.b) {
             // Nothing translates between the families here; the dual-stack relay joins them.
             _ if !share_family => Expected::Relayed,
+            // The symmetric side's dial gets in from whatever port.
             (Symmetric, FullCone | AddressRestricted)
-            | (FullCone | AddressRestricted, Symmetric) => match self.transport {
-                Transport::Quic => Expected::Direct,
-                Transport::Tcp => Expected::Open,
-            },
+            | (FullCone | AddressRestricted, Symmetric) => Expected::Direct,
             // The port that a symmetric NAT will use towards the other peer is known to nobody before it is used, and a
             // filter by port admits no other.
             (Symmetric, _) | (_, Symmetric) => Expected::Relayed,
@@ -125,7 +133,8 @@ pub struct Outcome {
     pub took_ms: u64,
 }
 
-/// Runs the cells, `parallel` at a time, each in a lab of its own, and returns how they ended in the order given.
+/// Runs the cells, each in a lab of its own, and returns how they ended in the order given. `parallel` of them build, dial
+/// and punch at a time; a direct one leaves its place to the next while it waits for the end of the other connections.
 pub async fn run(cells: Vec<Cell>, parallel: usize, report: impl Fn(&Outcome)) -> Vec<Outcome> {
     let slots = Arc::new(Semaphore::new(parallel.max(1)));
     let mut running = JoinSet::new();
@@ -133,8 +142,8 @@ pub async fn run(cells: Vec<Cell>, parallel: usize, report: impl Fn(&Outcome)) -
         let slots = Arc::clone(&slots);
         running.spawn(async move {
             // The semaphore is never closed: without a permit the cell would only run at once.
-            let _slot = slots.acquire_owned().await;
-            (index, run_cell(cell).await)
+            let slot = slots.acquire_owned().await.ok();
+            (index, run_cell(cell, slot).await)
         });
     }
     let mut outcomes = BTreeMap::new();
@@ -152,7 +161,7 @@ pub async fn run(cells: Vec<Cell>, parallel: usize, report: impl Fn(&Outcome)) -
 }
 
 /// Runs one cell in a lab of its own. Its artifacts are kept if it fails.
-pub async fn run_cell(cell: Cell) -> Outcome {
+async fn run_cell(cell: Cell, slot: Option<OwnedSemaphorePermit>) -> Outcome {
     let began = Instant::now();
     let mut outcome = Outcome {
         cell,
@@ -164,7 +173,7 @@ pub async fn run_cell(cell: Cell) -> Outcome {
         failure: None,
         took_ms: 0,
     };
-    outcome.failure = attempt(cell, &mut outcome)
+    outcome.failure = attempt(cell, slot, &mut outcome)
         .await
         .err()
         .map(|error| format!("{error:#}"));
@@ -172,23 +181,50 @@ pub async fn run_cell(cell: Cell) -> Outcome {
     outcome
 }
 
-async fn attempt(cell: Cell, outcome: &mut Outcome) -> Result<()> {
+async fn attempt(
+    cell: Cell,
+    slot: Option<OwnedSemaphorePermit>,
+    outcome: &mut Outcome,
+) -> Result<()> {
     let pair =
         Pair::new(format!("matrix-{}", cell.name()), cell.a, cell.b).transport(cell.transport);
-    let mut peers = pair.start().await?;
-    let dial = peers.dial().await?;
+    let peers = pair.start().await?;
+    let expected = cell.expected();
+    let pings = match expected {
+        Expected::Direct => PINGS_BEYOND_GRACE,
+        Expected::Relayed => PINGS,
+    };
+    let mut process = peers.start_dial("a", pings)?;
+    let one_is_left = match expected {
+        Expected::Direct => one_is_left(&peers, &process, slot).await,
+        Expected::Relayed => Ok(()),
+    };
+    let dial = peers.ended(&mut process, pings).await?;
     if let Ok(result) = dial.result() {
         outcome.outcome = result.text("/outcome").to_owned();
         outcome.time_to_direct_ms = result.json["time_to_direct_ms"].as_u64();
         outcome.attempts = result.json["attempts"].as_u64();
         outcome.reason = result.json["reason"].as_str().map(str::to_owned);
     }
-    match (cell.expected(), outcome.outcome.as_str()) {
-        (Expected::Direct, _) | (Expected::Open, "direct") => peers.verify_direct(&dial).await?,
-        (Expected::Relayed | Expected::Open, _) => peers.verify_relayed(&dial).await?,
+    match expected {
+        Expected::Direct => peers.verify_direct(&dial).await?,
+        Expected::Relayed => peers.verify_relayed(&dial).await?,
     }
+    one_is_left?;
     peers.lab.succeeded();
     Ok(())
+}
+
+/// Asserts that one direct connection is all that is left of those which the punch made and of the circuit; all that costs
+/// more than waiting is done when the slot is given back.
+async fn one_is_left(
+    peers: &Peers,
+    dial: &Process,
+    slot: Option<OwnedSemaphorePermit>,
+) -> Result<()> {
+    let direct = peers.became_direct(dial).await?;
+    drop(slot);
+    peers.verify_one_is_left(dial, direct).await
 }
 
 /// The outcomes as two Markdown tables, one per transport: rows dial columns.

@@ -20,10 +20,11 @@ use crate::{
     args::{NodeArgs, PATIENCE, Transport, reserved, strays},
     bins::{Bins, bins},
     capture::{Capture, Side},
+    control::Control,
     events::Event,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
-    node::Process,
+    node::{Process, control_socket},
     relay::Relay,
 };
 
@@ -83,6 +84,7 @@ impl Pair {
                 .run(&lab, &bins, "b")
                 .start(&b.host.device, lab.artifacts())?,
             b_id: String::new(),
+            b_control: Control::new(&bins.p2pnode, &control_socket(lab.artifacts(), "b")),
             transports: self.transports,
             watched: self.watched,
             bins,
@@ -158,6 +160,8 @@ pub struct Peers {
     pub b_process: Process,
     /// B's peer id.
     pub b_id: String,
+    /// B's control socket.
+    pub b_control: Control,
     /// The relay.
     pub relay: Relay,
     /// The binaries.
@@ -171,6 +175,8 @@ pub struct Peers {
 /// A dial that has ended.
 #[derive(Debug)]
 pub struct Dial {
+    /// How many pings it was to send on the final path.
+    pub pings: usize,
     /// Its exit code.
     pub code: i32,
     /// What it printed. Nothing for a watched one.
@@ -202,8 +208,18 @@ impl Peers {
     /// When it cannot be started or does not end.
     pub async fn dial(&mut self) -> Result<Dial> {
         let mut process = self.start_dial("a", PINGS)?;
+        self.ended(&mut process, PINGS).await
+    }
+
+    /// Waits for the end of a dial that was started with that many pings.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    pub async fn ended(&self, process: &mut Process, pings: usize) -> Result<Dial> {
         let status = process.exit(PATIENCE * 2).await?;
         Ok(Dial {
+            pings,
             code: status
                 .code()
                 .with_context(|| format!("the dial was ended: {status}"))?,

@@ -18,9 +18,6 @@ use crate::{
     relay::Relay,
 };
 
-/// How long after a punch there may be a second direct connection.
-pub const SURPLUS: Duration = Duration::from_secs(3);
-
 /// A running node.
 #[derive(Debug)]
 pub struct Node {

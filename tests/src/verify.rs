@@ -8,7 +8,7 @@ use crate::{
     args::range,
     events::Event,
     nat::RANGE,
-    pair::{Dial, PINGS, Peers},
+    pair::{Dial, Peers},
 };
 
 impl Peers {
@@ -59,7 +59,7 @@ impl Peers {
             .map(|event| event.text("/kind"))
             .collect();
         ensure!(
-            pings.len() == PINGS && pings.iter().all(|kind| *kind == "direct"),
+            pings.len() == dial.pings && pings.iter().all(|kind| *kind == "direct"),
             "pings went over {pings:?}"
         );
         self.verify_range().await?;

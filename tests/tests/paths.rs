@@ -2,48 +2,14 @@
 
 use anyhow::{Result, ensure};
 use p2pnode_tests::{
-    args::{PATIENCE, Transport},
+    args::Transport,
     control,
-    events::Event,
     nat::NatKind,
-    running::{Both, Node, Running, SURPLUS},
+    remains::{SURPLUS, became_direct, relayed_gone},
+    running::{Both, Node, Running},
 };
 
 p2pnode_tests::lab_tests!();
-
-/// When the node says that `peer` became direct first.
-async fn became_direct(node: &Node, peer: &str) -> Result<std::time::Instant> {
-    let look = |events: &[Event]| {
-        let direct = |event: &&Event| {
-            event.name() == "connected"
-                && event.path_kind() == "direct"
-                && event.text("/peer") == peer
-        };
-        events.iter().find(direct).map(|event| event.at)
-    };
-    node.process
-        .until("a direct connection", PATIENCE, look)
-        .await
-}
-
-/// Waits until as many relayed connections to `peer` were closed as were opened.
-async fn relayed_gone(node: &Node, peer: &str) -> Result<()> {
-    let count = |events: &[Event], name: &str, kind: &str| {
-        events
-            .iter()
-            .filter(|event| event.name() == name && event.text("/peer") == peer)
-            .filter(|event| event.text(kind) == "relayed")
-            .count()
-    };
-    let look = |events: &[Event]| {
-        let opened = count(events, "connected", "/path/kind");
-        (opened > 0 && opened == count(events, "disconnected", "/kind")).then_some(())
-    };
-    let gone = node
-        .process
-        .until("the end of the relayed connection", PATIENCE, look);
-    gone.await
-}
 
 async fn count(node: &Node, peer: &str, kind: &str) -> Result<usize> {
     let status = node.control.status().await?;
@@ -57,9 +23,9 @@ async fn one_direct(name: &str, a: NatKind, b: NatKind, transports: &[Transport]
         .await?;
     let Both { a, b, .. } = &both;
     both.dial().await?;
-    let direct = became_direct(a, &b.id)
+    let direct = became_direct(&a.process, &b.id)
         .await?
-        .max(became_direct(b, &a.id).await?);
+        .max(became_direct(&b.process, &a.id).await?);
     tokio::time::sleep_until((direct + SURPLUS).into()).await;
     for (node, peer) in [(a, b), (b, a)] {
         let open = count(node, &peer.id, "direct").await?;
@@ -72,7 +38,7 @@ async fn one_direct(name: &str, a: NatKind, b: NatKind, transports: &[Transport]
     both.verify_sockets().await?;
 
     for (node, peer) in [(a, b), (b, a)] {
-        relayed_gone(node, &peer.id).await?;
+        relayed_gone(&node.process, &peer.id).await?;
     }
     for (node, peer) in [(a, b), (b, a)] {
         let (direct, relayed) = (

@@ -62,6 +62,7 @@ async fn a_report_that_disagrees_with_the_wire_is_refused() -> Result<()> {
             }
         }
         let told = Dial {
+            pings: dial.pings,
             code: dial.code,
             events,
         };
@@ -77,6 +78,7 @@ async fn a_report_that_disagrees_with_the_wire_is_refused() -> Result<()> {
         let mut events = dial.events.clone();
         events.retain(|event| event.name() != "connected" || event.path_kind() != dropped);
         let told = Dial {
+            pings: dial.pings,
             code: dial.code,
             events,
         };
@@ -86,6 +88,7 @@ async fn a_report_that_disagrees_with_the_wire_is_refused() -> Result<()> {
         );
     }
     let told = Dial {
+        pings: dial.pings,
         code: 3,
         events: dial.events,
     };
