@@ -7,13 +7,12 @@ use libp2p::{
     connection_limits::{self, ConnectionLimits},
     identify,
     identity::Keypair,
-    relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use p2pnode_bin_shared::ping;
 
-use crate::{liveness::Link, punch, streams};
+use crate::{circuits::Client, liveness::Link, punch, streams, transport::Clients};
 
 /// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
 /// and one is relayed.
@@ -31,7 +30,8 @@ pub(crate) struct Behaviour {
     // First, so that it refuses before any protocol is set up.
     access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
     limits: connection_limits::Behaviour,
-    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) relay_ip4: Client,
+    pub(crate) relay_ip6: Client,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
@@ -44,7 +44,7 @@ impl Behaviour {
         keypair: &Keypair,
         allowed: &BTreeSet<PeerId>,
         relays: BTreeSet<PeerId>,
-        relay_client: relay::client::Behaviour,
+        clients: Clients,
         punch: punch::Behaviour,
     ) -> Self {
         let access = (!allowed.is_empty()).then(|| {
@@ -67,7 +67,8 @@ impl Behaviour {
         Self {
             access: access.into(),
             limits: connection_limits::Behaviour::new(limits),
-            relay_client,
+            relay_ip4: clients.ip4,
+            relay_ip6: clients.ip6,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(move |peer, relayed| {
                 let link = match relayed {

@@ -5,6 +5,7 @@
 
 mod behaviour;
 mod circuit_rtt;
+mod circuits;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -39,9 +39,10 @@ pub(crate) fn start(
         .collect();
     tracing::info!(peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let (handle, commands) = Handle::channel(*swarm.local_peer_id());
-    let (observers, events) = Observers::new(metrics, readiness, !config.listen.is_empty());
+    metrics.watch(&sockets);
+    let (observers, events) = Observers::new(metrics, readiness);
     let peers = PeerTable::new(config.dial.family);
-    let relays = RelayKeeper::new(&config.relays, reservations, started);
+    let relays = RelayKeeper::new(&config.relays, reservations, config.dial.family, started);
     let event_loop = EventLoop::new(
         swarm,
         sockets,

@@ -36,6 +36,9 @@ pub struct RelayStatus {
     pub connected: bool,
     /// Whether it holds a reservation for this node.
     pub reserved: bool,
+    /// The IP families in which it holds one: callers over it are met in these.
+    #[serde(default)]
+    pub reserved_families: Vec<String>,
     /// Seconds until the reservation ends, where that is known.
     pub expires_s: Option<u64>,
     /// The connections to it.

@@ -39,7 +39,7 @@ pub(crate) fn build(
     if !allowed.is_empty() {
         allowed.extend(&relays);
     }
-    let behaviour = Behaviour::new(keypair, &allowed, relays, parts.relay_client, punch);
+    let behaviour = Behaviour::new(keypair, &allowed, relays, parts.clients, punch);
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
         .with_substream_upgrade_protocol_override(LAZY);

@@ -5,21 +5,31 @@ use libp2p::{
     PeerId, Transport as _,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     identity::Keypair,
-    noise, relay, yamux,
+    noise, yamux,
 };
+use p2pnode_transports::Family;
 
 use crate::{
     circuit_rtt::{CircuitTimes, Timed},
+    circuits::{self, Circuits, Client},
     config,
 };
 
-/// What the swarm dials and listens with, what sees the sockets beneath it, and the relay client's behaviour, which is the
-/// other half of the circuit transport.
+type Connections = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// What the swarm dials and listens with, what sees the sockets beneath it, and the behaviours of the relay clients, which are
+/// the other halves of the circuit transports.
 pub(crate) struct Parts {
-    pub(crate) transport: Boxed<(PeerId, StreamMuxerBox)>,
+    pub(crate) transport: Connections,
     pub(crate) sockets: p2pnode_transports::Handle,
-    pub(crate) relay_client: relay::client::Behaviour,
+    pub(crate) clients: Clients,
     pub(crate) circuit_times: CircuitTimes,
+}
+
+/// The relay clients of the two families.
+pub(crate) struct Clients {
+    pub(crate) ip4: Client,
+    pub(crate) ip6: Client,
 }
 
 /// Opens the punch sockets and puts the circuit transport beside them.
@@ -34,25 +44,36 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
         p2pnode_transports::build(keypair, settings).context("cannot set up the transports")?;
     let times = CircuitTimes::default();
     let noise = noise::Config::new(keypair).context("cannot set up Noise")?;
-    let (circuits, relay_client) = relay::client::new(keypair.public().to_peer_id());
-    let circuits = circuits
-        // Lazy negotiation saves a round trip through the relay.
-        .upgrade(Version::V1Lazy)
-        .authenticate(Timed::new(noise, times.clone()))
-        .multiplex(yamux::Config::default())
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let transport = circuits
-        .or_transport(range)
+    let upgrade = |circuits: Circuits| {
+        circuits
+            // Lazy negotiation saves a round trip through the relay.
+            .upgrade(Version::V1Lazy)
+            .authenticate(Timed::new(noise.clone(), times.clone()))
+            .multiplex(yamux::Config::default())
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed()
+    };
+    let local = keypair.public().to_peer_id();
+    let (circuits_ip4, ip4) = circuits::new(local, Family::Ip4);
+    let (circuits_ip6, ip6) = circuits::new(local, Family::Ip6);
+    let transport = either(upgrade(circuits_ip4), upgrade(circuits_ip6));
+    let transport = either(transport, range);
+    Ok(Parts {
+        transport,
+        sockets,
+        clients: Clients { ip4, ip6 },
+        circuit_times: times,
+    })
+}
+
+/// The first transport that takes an address.
+fn either(first: Connections, second: Connections) -> Connections {
+    first
+        .or_transport(second)
         .map(|either, _| match either {
             futures::future::Either::Left(output) | futures::future::Either::Right(output) => {
                 output
             }
         })
-        .boxed();
-    Ok(Parts {
-        transport,
-        sockets,
-        relay_client,
-        circuit_times: times,
-    })
+        .boxed()
 }

@@ -19,6 +19,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod output;
+mod places;
 mod readiness;
 mod server;
 

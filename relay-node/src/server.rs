@@ -8,6 +8,9 @@
 //! Nor does libp2p tell over which connection of the destination a circuit runs. It shows in the commands between the two:
 //! when the destination's connection has answered, the source's is told to go on, or to refuse. See [`Answers`].
 //!
+//! It takes any connection of the destination that holds a reservation. This takes one of the IP family of the source, if
+//! there is one: a circuit that changes families has the slower of the two on one side at least. See [`Places`].
+//!
 //! And it asks a destination of as many circuits at once as are wanted, but takes ten answers at most. See [`Asks`].
 
 use std::{
@@ -25,7 +28,7 @@ use libp2p::{
     },
 };
 
-use crate::asks::Asks;
+use crate::{asks::Asks, places::Places};
 
 /// A [`relay::Event`] and the connection on which it happened.
 #[derive(Debug)]
@@ -50,6 +53,7 @@ pub(crate) struct Behaviour {
     queue: VecDeque<Action>,
     answers: Answers,
     asks: Asks<Action>,
+    places: Places,
 }
 
 impl Behaviour {
@@ -60,6 +64,7 @@ impl Behaviour {
             queue: VecDeque::new(),
             answers: Answers::default(),
             asks: Asks::default(),
+            places: Places::default(),
         }
     }
 
@@ -70,8 +75,23 @@ impl Behaviour {
     fn drain(&mut self, input: Option<(PeerId, ConnectionId)>) {
         let mut context = Context::from_waker(Waker::noop());
         let connection = input.map(|(_, connection)| connection);
-        while let Poll::Ready(action) = self.inner.poll(&mut context) {
-            let onward = input.and_then(|(peer, connection)| onward(&action, peer, connection));
+        while let Poll::Ready(mut action) = self.inner.poll(&mut context) {
+            if let Some(connection) = connection {
+                self.follow(connection, &action);
+            }
+            let onward = input.and_then(|(peer, connection)| {
+                let onward = onward(&action, peer, connection)?;
+                Some(match onward {
+                    Onward::Question { to } => {
+                        let to = self.places.best(to, connection);
+                        if let ToSwarm::NotifyHandler { handler, .. } = &mut action {
+                            *handler = NotifyHandler::One(to);
+                        }
+                        Onward::Question { to }
+                    }
+                    Onward::Answer { .. } => onward,
+                })
+            });
             let answers = &mut self.answers;
             let action = action.map_out(|event| {
                 let onward = connection.and_then(|source| answers.take(source, &event));
@@ -91,6 +111,28 @@ impl Behaviour {
                     self.queue.extend(self.asks.answered(connection));
                 }
                 (Some(Onward::Answer { .. }) | None, _) => self.queue.push_back(action),
+            }
+        }
+    }
+}
+
+impl Behaviour {
+    /// Learns from what `connection` has led to whether it holds a reservation.
+    fn follow(
+        &mut self,
+        connection: ConnectionId,
+        action: &ToSwarm<relay::Event, THandlerInEvent<Self>>,
+    ) {
+        if let ToSwarm::GenerateEvent(event) = action {
+            match event {
+                relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
+                    self.places.reserved(connection, *src_peer_id);
+                }
+                relay::Event::ReservationTimedOut { .. }
+                | relay::Event::ReservationClosed { .. } => {
+                    self.places.ended(connection);
+                }
+                _ => {}
             }
         }
     }
@@ -137,6 +179,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.places.opened(connection, local);
         self.inner
             .handle_established_inbound_connection(connection, peer, local, remote)
     }
@@ -159,11 +202,19 @@ impl NetworkBehaviour for Behaviour {
         } else {
             None
         };
+        let refused = if let FromSwarm::ListenFailure(failure) = &event {
+            Some(failure.connection_id)
+        } else {
+            None
+        };
         self.inner.on_swarm_event(event);
         self.drain(closed);
         if let Some((_, connection)) = closed {
             self.answers.forget(connection);
             self.asks.forget(connection);
+            self.places.closed(connection);
+        } else if let Some(connection) = refused {
+            self.places.closed(connection);
         }
     }
 

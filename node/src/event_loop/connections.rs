@@ -1,9 +1,9 @@
 //! Connections and listeners of the swarm.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{io, net::SocketAddr, time::Instant};
 
 use libp2p::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, TransportError,
     core::{ConnectedPoint, transport::ListenerId},
     multiaddr::Protocol,
     swarm::{ConnectionId, DialError, SwarmEvent},
@@ -17,7 +17,9 @@ use crate::{
     dialer::PingFailure,
     event::Event,
     liveness::{Ended, Link},
+    metrics::Cause,
     peers::{How, PathKind},
+    relays::Unreachable,
 };
 
 impl EventLoop {
@@ -27,9 +29,11 @@ impl EventLoop {
                 peer_id,
                 connection_id,
                 endpoint,
+                concurrent_dial_errors,
                 ..
             } => {
-                self.on_established(peer_id, connection_id, &endpoint);
+                let failed = concurrent_dial_errors.unwrap_or_default();
+                self.on_established(peer_id, connection_id, &endpoint, &failed);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
@@ -89,7 +93,14 @@ impl EventLoop {
         }
     }
 
-    fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+    /// `failed` are the addresses of the same dial that were tried in vain.
+    fn on_established(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+        failed: &[(Multiaddr, TransportError<io::Error>)],
+    ) {
         let now = Instant::now();
         let purpose = self.purposes.remove(&id);
         let sockets = self.sockets_of(endpoint);
@@ -106,7 +117,17 @@ impl EventLoop {
             tracing::error!(%peer, path = %path, range = %self.sockets.range(), "a dial left from outside the range; please report this");
             self.observers.out_of_range();
         }
+        if endpoint.is_dialer() {
+            self.observers.dialed(&path, failed);
+        }
+        // Whether the first direct connection came out of a punch is told by the punch behaviour, which comes next.
+        if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
+            self.observe_path(peer, Cause::Made(path.how), now);
+        }
         self.relays.handle_established(id);
+        if let Some(Purpose::Matched(peer)) = purpose {
+            self.on_matched(peer);
+        }
         self.inquire(id, now);
         self.liveness
             .established(id, self.link(&peer, path.kind), now);
@@ -136,6 +157,7 @@ impl EventLoop {
         };
         let kind = connection.path.kind;
         tracing::info!(%peer, connection = %id, %kind, %reason, "disconnected");
+        self.observe_path(peer, Cause::of_end(ended, lost), now);
         let best = self.best_path(&peer);
         if best.is_none() {
             self.next_punches.remove(&peer);
@@ -162,17 +184,20 @@ impl EventLoop {
     }
 
     pub(super) fn on_dial_error(&mut self, id: ConnectionId, error: &DialError) {
-        self.observers.touch();
+        self.observers.dial_failed(error);
         let reason = dial_error::describe(error);
         let t = self.t();
         match self.purposes.remove(&id) {
             Some(Purpose::Leg) => {
-                let Some((relay, failures)) =
-                    self.relays.handle_dial_failed(id, Instant::now(), jitter())
+                let Some(Unreachable {
+                    relay,
+                    failures,
+                    is_news,
+                }) = self.relays.handle_dial_failed(id, Instant::now(), jitter())
                 else {
                     return;
                 };
-                if failures == 1 {
+                if is_news {
                     tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
                     self.observers.tell(Event::RelayUnreachable {
                         t,
@@ -206,6 +231,13 @@ impl EventLoop {
                         .handle_failed(&peer, &relay, Instant::now());
                 }
             }
+            Some(Purpose::Matched(peer)) => {
+                tracing::debug!(%peer, %reason, "the circuit stays as it is");
+                let best = self.best_path(&peer);
+                for dialer in self.dials_of(peer) {
+                    dialer.handle_far_hop(best.clone());
+                }
+            }
             // A punch's dial: its behaviour was told by the swarm and reports itself.
             None => tracing::debug!(connection = %id, %reason, "a dial failed"),
         }
@@ -218,7 +250,9 @@ impl EventLoop {
         else {
             return;
         };
-        if lost.was_held {
+        if lost.is_held {
+            tracing::info!(relay = %lost.relay, %reason, "lost the reservation in one family; asking for it again");
+        } else if lost.was_held {
             tracing::warn!(relay = %lost.relay, %reason, "lost the reservation; asking for it again");
             self.observers.tell(Event::ReservationLost {
                 t: self.t(),

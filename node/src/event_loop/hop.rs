@@ -7,6 +7,7 @@ use libp2p::swarm::ConnectionId;
 use super::EventLoop;
 use crate::{
     hop::{self, Circuit, Told},
+    metrics::Cause,
     peers::{How, PathKind},
 };
 
@@ -50,6 +51,11 @@ impl EventLoop {
         tracing::debug!(peer = %circuit.peer, relay = %circuit.relay, %connection, ?told, "asked for the other leg of a circuit");
         if let Told::Leg(leg) = told {
             self.peers.far_hop(connection, hop::hop(*leg));
+            self.observe_path(circuit.peer, Cause::Ranked, Instant::now());
+        }
+        // Where there is a punch, a circuit is made anew after it.
+        if !self.punches && self.match_families(circuit.peer) {
+            return;
         }
         let best = self.best_path(&circuit.peer);
         for dialer in self.dials_of(circuit.peer) {

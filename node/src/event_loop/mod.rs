@@ -1,9 +1,11 @@
 //! The one owner of the swarm. It merges what comes from the network, from commands and from the clock, gives it to the pure
 //! machines, and carries out what they ask for. It decides nothing.
 
+mod circuits;
 mod connections;
 mod hop;
 mod identify;
+mod observe;
 mod ping;
 mod punch;
 mod reconnect;
@@ -95,6 +97,8 @@ enum Purpose {
     Direct(PeerId),
     /// The peer of a [`Dialer`], through a relay.
     Circuit { peer: PeerId, relay: PeerId },
+    /// A peer that is relayed already, over a leg of the family of its far hop.
+    Matched(PeerId),
     /// A peer that was lost, through a relay or at its own addresses.
     Again { peer: PeerId, relay: Option<PeerId> },
 }
@@ -178,8 +182,7 @@ impl EventLoop {
         self.ask_relays(now);
         self.end_dials();
         self.dial_lost_peers(now);
-        self.observers
-            .gauges(&self.peers, &self.relays, &self.sockets);
+        self.show();
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -201,6 +204,7 @@ impl EventLoop {
                 let peer = request.peer;
                 // The dial takes over.
                 self.reconnector.forget(&peer);
+                self.observe_wanted(peer, now);
                 let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
                 if let Some(path) = self.best_path(&peer) {
                     dialer.handle_connected(path.clone(), path, now);
@@ -247,10 +251,11 @@ impl EventLoop {
             relays::Action::Reserve { relay } => {
                 let circuit = relay
                     .addr
+                    .clone()
                     .with(Protocol::P2p(relay.peer))
                     .with(Protocol::P2pCircuit);
                 match self.swarm.listen_on(circuit) {
-                    Ok(listener) => self.relays.requested(&relay.peer, listener),
+                    Ok(listener) => self.relays.requested(&relay, listener),
                     // The address was parsed as a relay's before it came here, so the circuit transport takes it.
                     Err(error) => {
                         tracing::error!(relay = %relay.peer, %error, "cannot ask for a reservation")
@@ -283,21 +288,11 @@ impl EventLoop {
         }
     }
 
-    fn dial_circuit(&mut self, peer: PeerId, relay: PeerId, purpose: Purpose) {
-        let Some(address) = self.relays.address(&relay) else {
-            return;
-        };
-        let circuit = circuit_address(address.clone(), relay, peer);
-        let opts = DialOpts::peer_id(peer)
-            .addresses(vec![circuit])
-            .condition(PeerCondition::Always)
-            .build();
-        self.dial(opts, purpose);
-    }
-
     fn dial(&mut self, opts: DialOpts, purpose: Purpose) {
         let connection = opts.connection_id();
         self.purposes.insert(connection, purpose);
+        // A dial opens the sockets that are missing.
+        self.observers.touch();
         if let Err(error) = self.swarm.dial(opts) {
             self.on_dial_error(connection, &error);
         }
@@ -310,7 +305,7 @@ impl EventLoop {
         match event {
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(event),
-            BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
+            BehaviourEvent::RelayIp4(event) | BehaviourEvent::RelayIp6(event) => self.on_relay_client(event),
             BehaviourEvent::Punch(event) => self.on_punch(event),
             BehaviourEvent::Access(never)
             | BehaviourEvent::Limits(never)
@@ -337,6 +332,7 @@ impl EventLoop {
 
     /// Closes every connection and waits until the other sides were told, or a short bound.
     async fn close(mut self) {
+        self.observers.stopping();
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error says that the peer is no longer connected, which is what is wanted.

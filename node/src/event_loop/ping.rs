@@ -6,7 +6,7 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_bin_shared::ping::{Event, Failure};
 
 use super::EventLoop;
-use crate::dialer::PingFailure;
+use crate::{dialer::PingFailure, metrics::Cause};
 
 impl EventLoop {
     pub(super) fn on_ping(&mut self, event: Event) {
@@ -22,8 +22,16 @@ impl EventLoop {
             Ok(rtt) => self.peers.measured(connection, *rtt),
             Err(error) => {
                 tracing::debug!(%peer, %connection, %error, missed, "a ping was not answered");
+                if missed > 0 {
+                    self.peers.missed(connection);
+                }
             }
         }
+        let cause = match &result {
+            Ok(_) => Cause::Ranked,
+            Err(_) => Cause::Missed,
+        };
+        self.observe_path(peer, cause, now);
         if asked {
             self.answer_dials(peer, connection, &result, now);
         }

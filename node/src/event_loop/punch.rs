@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::EventLoop;
 use crate::{
     event,
+    metrics::Cause,
     punch::{Event, Record},
 };
 
@@ -19,11 +20,17 @@ impl EventLoop {
             } => {
                 self.next_punches.remove(&peer);
                 // A direct connection that took no attempt was dialed or accepted like any other.
+                if attempts > 0 {
+                    self.peers.punched(connection_id);
+                }
+                if let Some(connection) = self.peers.connection(connection_id) {
+                    let cause = Cause::Made(connection.path.how);
+                    self.observe_path(peer, cause, Instant::now());
+                }
                 if attempts == 0 {
                     return;
                 }
                 tracing::info!(%peer, connection = %connection_id, attempts, "punched");
-                self.peers.punched(connection_id);
                 if let Some(best) = self.best_path(&peer) {
                     for dialer in self.dials_of(peer) {
                         dialer.handle_path(best.clone());
@@ -39,8 +46,13 @@ impl EventLoop {
                 tracing::info!(%peer, %reason, attempts, ?retry_in, "staying relayed for now");
                 self.next_punches
                     .insert(peer, retry_in.map(|wait| Instant::now() + wait));
+                let is_awaited = self.match_families(peer);
+                let now = Instant::now();
                 for dialer in self.dials_of(peer) {
                     dialer.handle_gave_up(reason.to_string());
+                    if is_awaited {
+                        dialer.await_far_hop(now);
+                    }
                 }
             }
         }
@@ -49,6 +61,7 @@ impl EventLoop {
     fn on_attempt(&mut self, record: &Record) {
         let now = Instant::now();
         let peer = record.peer;
+        self.observers.punch(record);
         let reason = record.outcome.reason().map(|reason| reason.to_string());
         tracing::info!(
             %peer,

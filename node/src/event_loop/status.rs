@@ -50,6 +50,8 @@ impl EventLoop {
             return None;
         }
         let decided_by = match &ranked[..] {
+            // The path in use stays although another has a better score now, as long as that is not much better.
+            [(first, _), (second, _), ..] if first > second => Some("kept".to_owned()),
             [(first, _), (second, _), ..] => first.decided_by(second).map(|axis| axis.to_string()),
             _ => None,
         };
@@ -88,6 +90,11 @@ impl EventLoop {
             relay: relay.to_string(),
             connected: !paths.is_empty(),
             reserved: self.relays.holds(relay),
+            reserved_families: self
+                .relays
+                .families(relay)
+                .map(|family| family.to_string())
+                .collect(),
             // libp2p's relay client knows the end of a reservation and does not tell it.
             expires_s: None,
             paths,
@@ -132,6 +139,10 @@ fn axes(score: &Score) -> Vec<(String, String)> {
     };
     [
         ("kind", score.kind.to_string()),
+        (
+            "crossed",
+            if score.crossed { "yes" } else { "no" }.to_owned(),
+        ),
         ("family", family),
         ("rtt", rtt),
         ("age", age(score.since.elapsed())),

@@ -26,6 +26,16 @@ pub struct Path {
     pub hops: Vec<Hop>,
 }
 
+impl Path {
+    /// Whether a relay changes the IP family: its two hops are known to be of different ones.
+    pub fn is_crossed(&self) -> bool {
+        let mut families = self.hops.iter().filter_map(|hop| hop.family);
+        families
+            .next()
+            .is_some_and(|near| families.any(|far| far != near))
+    }
+}
+
 /// Whether a path runs through a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

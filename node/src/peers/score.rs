@@ -1,6 +1,7 @@
 //! The order of paths: smaller is better.
 
 use std::{
+    cmp::Ordering,
     fmt,
     time::{Duration, Instant},
 };
@@ -14,6 +15,8 @@ use super::{Path, PathKind};
 pub struct Score {
     /// Direct before relayed.
     pub kind: PathKind,
+    /// The same IP family on both hops before a relay that changes it; what is unknown counts as the same.
+    pub crossed: bool,
     /// The configured family first.
     pub family: u8,
     /// Round trip time in steps of 5 ms; not yet measured sorts last.
@@ -35,11 +38,33 @@ impl Score {
             .map_or(u8::MAX, |family| policy.rank(family));
         Self {
             kind: path.kind,
+            crossed: path.is_crossed(),
             family,
-            rtt_steps: rtt.map_or(u128::MAX, |rtt| {
-                rtt.as_micros() / Self::RTT_STEP.as_micros()
-            }),
+            rtt_steps: Self::rtt_steps(rtt),
             since,
+        }
+    }
+
+    /// A round trip time in steps; one that is not known sorts last.
+    pub fn rtt_steps(rtt: Option<Duration>) -> u128 {
+        rtt.map_or(u128::MAX, |rtt| {
+            rtt.as_micros() / Self::RTT_STEP.as_micros()
+        })
+    }
+}
+
+impl Score {
+    /// Whether a path of this score takes the place of one that is in use, of the other score. A round trip time has to be
+    /// shorter by more than a step, or it would move paths at each crossing of a step, and than one that is known; age alone
+    /// moves none.
+    pub fn promotes_over(&self, used: &Self) -> bool {
+        let axes = |score: &Self| (score.kind, score.crossed, score.family);
+        match axes(self).cmp(&axes(used)) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
+            Ordering::Equal => {
+                used.rtt_steps != u128::MAX && self.rtt_steps.saturating_add(1) < used.rtt_steps
+            }
         }
     }
 }
@@ -49,6 +74,8 @@ impl Score {
 pub enum Axis {
     /// Direct before relayed.
     Kind,
+    /// The same family on both hops before a relay that changes it.
+    Crossed,
     /// The configured family first.
     Family,
     /// The smaller round trip time, in steps.
@@ -62,6 +89,7 @@ impl Score {
     pub fn decided_by(&self, other: &Self) -> Option<Axis> {
         let axes = [
             (self.kind != other.kind, Axis::Kind),
+            (self.crossed != other.crossed, Axis::Crossed),
             (self.family != other.family, Axis::Family),
             (self.rtt_steps != other.rtt_steps, Axis::Rtt),
             (self.since != other.since, Axis::Age),
@@ -76,6 +104,7 @@ impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kind => "kind",
+            Self::Crossed => "crossed",
             Self::Family => "family",
             Self::Rtt => "rtt",
             Self::Age => "age",

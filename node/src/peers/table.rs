@@ -6,7 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_transports::{FamilyPolicy, Kind, Sockets, to_socket_addr};
+use p2pnode_transports::{Family, FamilyPolicy, Kind, Sockets, to_socket_addr};
 
 use super::{Hop, How, Path, PathKind, Score};
 
@@ -23,6 +23,8 @@ pub struct Connection {
     pub rtt: Option<Duration>,
     /// The connection to the relay that carries it, if it is relayed and that connection is known.
     pub via: Option<ConnectionId>,
+    /// Its last ping was not answered.
+    distressed: bool,
 }
 
 /// All open connections, and the best path of each peer.
@@ -32,6 +34,8 @@ pub struct PeerTable {
     connections: HashMap<ConnectionId, Connection>,
     /// Open connections by peer, in the order in which they were established.
     by_peer: HashMap<PeerId, Vec<ConnectionId>>,
+    /// The connection that is used to each peer.
+    chosen: HashMap<PeerId, ConnectionId>,
 }
 
 impl PeerTable {
@@ -41,7 +45,13 @@ impl PeerTable {
             policy,
             connections: HashMap::new(),
             by_peer: HashMap::new(),
+            chosen: HashMap::new(),
         }
+    }
+
+    /// How it ranks families.
+    pub fn policy(&self) -> FamilyPolicy {
+        self.policy
     }
 
     /// A connection was established. `sockets` are its true sockets, where this node knows them.
@@ -52,7 +62,7 @@ impl PeerTable {
         endpoint: &ConnectedPoint,
         sockets: Option<Sockets>,
         now: Instant,
-    ) -> &Connection {
+    ) {
         let how = if endpoint.is_dialer() {
             How::Dialed
         } else {
@@ -82,16 +92,16 @@ impl PeerTable {
                 )
             };
         self.by_peer.entry(peer).or_default().push(id);
-        self.connections
-            .entry(id)
-            .insert_entry(Connection {
-                peer,
-                path,
-                since: now,
-                rtt: None,
-                via,
-            })
-            .into_mut()
+        let connection = Connection {
+            peer,
+            path,
+            since: now,
+            rtt: None,
+            via,
+            distressed: false,
+        };
+        self.connections.insert(id, connection);
+        self.choose(&peer);
     }
 
     /// A connection was closed. Returns what it was.
@@ -103,6 +113,7 @@ impl PeerTable {
                 self.by_peer.remove(&connection.peer);
             }
         }
+        self.choose(&connection.peer);
         Some(connection)
     }
 
@@ -110,11 +121,23 @@ impl PeerTable {
     pub fn measured(&mut self, id: ConnectionId, rtt: Duration) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.rtt = Some(rtt);
+            connection.distressed = false;
             if connection.path.kind == PathKind::Direct
                 && let Some(hop) = connection.path.hops.first_mut()
             {
                 hop.rtt = Some(rtt);
             }
+            let peer = connection.peer;
+            self.choose(&peer);
+        }
+    }
+
+    /// A ping was not answered.
+    pub fn missed(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.distressed = true;
+            let peer = connection.peer;
+            self.choose(&peer);
         }
     }
 
@@ -124,6 +147,8 @@ impl PeerTable {
             && let [_, far] = &mut connection.path.hops[..]
         {
             *far = told;
+            let peer = connection.peer;
+            self.choose(&peer);
         }
     }
 
@@ -172,18 +197,37 @@ impl PeerTable {
         self.by_peer.get(peer).map_or(&[], Vec::as_slice)
     }
 
-    /// The best open connection of a peer.
+    /// The connection that is used to a peer.
     pub fn best(&self, peer: &PeerId) -> Option<ConnectionId> {
-        self.scored(peer)
-            .min_by_key(|(score, _)| *score)
-            .map(|(_, id)| id)
+        self.chosen.get(peer).copied()
     }
 
-    /// The open connections of a peer with their scores, best first.
+    /// The open connections of a peer with their scores: the one that is used, then the others, best first.
     pub fn ranked(&self, peer: &PeerId) -> Vec<(Score, ConnectionId)> {
         let mut ranked: Vec<_> = self.scored(peer).collect();
-        ranked.sort_by_key(|(score, _)| *score);
+        let chosen = self.best(peer);
+        ranked.sort_by_key(|(score, id)| (Some(*id) != chosen, *score));
         ranked
+    }
+
+    /// Chooses the connection to use. The one in use stays until it is closed, misses a ping, or another is better by more than
+    /// jitter: a path does not move to and fro.
+    fn choose(&mut self, peer: &PeerId) {
+        let is_distressed = |id: &ConnectionId| {
+            let connection = self.connections.get(id);
+            connection.is_some_and(|connection| connection.distressed)
+        };
+        let mut ranked: Vec<_> = self.scored(peer).collect();
+        ranked.sort_by_key(|(score, id)| (is_distressed(id), *score));
+        let Some((best, id)) = ranked.first().copied() else {
+            self.chosen.remove(peer);
+            return;
+        };
+        let used = self.best(peer).filter(|used| !is_distressed(used));
+        let used = used.and_then(|used| ranked.iter().find(|(_, id)| *id == used));
+        if used.is_none_or(|(used, _)| best.promotes_over(used)) {
+            self.chosen.insert(*peer, id);
+        }
     }
 
     fn scored(&self, peer: &PeerId) -> impl Iterator<Item = (Score, ConnectionId)> {
@@ -199,6 +243,13 @@ impl PeerTable {
                 *id,
             ))
         })
+    }
+
+    /// How many direct connections a peer has.
+    pub fn directs(&self, peer: &PeerId) -> usize {
+        let ids = self.connections_of(peer).iter();
+        ids.filter(|id| self.kind(**id) == Some(PathKind::Direct))
+            .count()
     }
 
     /// Whether a peer has a direct connection.
@@ -233,11 +284,16 @@ impl PeerTable {
         let relay = relay_of(circuit);
         let leg_of = |id: &ConnectionId| self.connections.get(id).and_then(|c| c.path.hops.first());
         let via = match endpoint {
-            // The relay client sends circuits over the first connection it has to the relay.
+            // The relay client of a family sends circuits over the first connection of that family that it has to the relay.
             ConnectedPoint::Dialer { .. } => relay.and_then(|relay| {
+                let family = Family::of(circuit);
+                let of_family = |id: &ConnectionId| {
+                    let leg = leg_of(id).and_then(|leg| leg.family);
+                    family.is_none() || leg.is_none() || leg == family
+                };
                 self.connections_of(&relay)
                     .iter()
-                    .find(|id| self.kind(**id) == Some(PathKind::Direct))
+                    .find(|id| self.kind(**id) == Some(PathKind::Direct) && of_family(id))
                     .copied()
             }),
             // A listener is told the relay's address on the connection that the circuit came over, and maybe its id.
@@ -303,147 +359,4 @@ fn relay_of(address: &Multiaddr) -> Option<PeerId> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use libp2p::core::{Endpoint, transport::PortUse};
-
-    use super::*;
-
-    const RELAY_ADDR: &str = "/ip4/203.0.113.10/udp/443/quic-v1";
-
-    fn dialer(address: &str) -> ConnectedPoint {
-        ConnectedPoint::Dialer {
-            address: address.parse().unwrap(),
-            role_override: Endpoint::Dialer,
-            port_use: PortUse::Reuse,
-        }
-    }
-
-    fn id(n: usize) -> ConnectionId {
-        ConnectionId::new_unchecked(n)
-    }
-
-    fn relay_sockets() -> Sockets {
-        Sockets {
-            kind: Kind::Quic,
-            local: "10.0.1.2:40017".parse().unwrap(),
-            remote: "203.0.113.10:443".parse().unwrap(),
-        }
-    }
-
-    /// A table with a relay connection as id 1.
-    fn with_relay(relay: PeerId) -> (PeerTable, Instant) {
-        let now = Instant::now();
-        let mut table = PeerTable::new(FamilyPolicy::Auto);
-        table.established(
-            id(1),
-            relay,
-            &dialer(RELAY_ADDR),
-            Some(relay_sockets()),
-            now,
-        );
-        (table, now)
-    }
-
-    #[test]
-    fn an_accepted_circuit_is_relayed_though_its_sender_address_names_no_relay() {
-        let (relay, peer) = (PeerId::random(), PeerId::random());
-        let (mut table, now) = with_relay(relay);
-        let endpoint = ConnectedPoint::Listener {
-            local_addr: format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit")
-                .parse()
-                .unwrap(),
-            send_back_addr: format!("/p2p/{peer}").parse().unwrap(),
-        };
-        table.established(id(2), peer, &endpoint, None, now);
-        table.measured(id(1), Duration::from_millis(20));
-        let path = table.path(id(2)).unwrap();
-        assert_eq!(path.kind, PathKind::Relayed);
-        assert_eq!(path.relay, Some(relay));
-        assert_eq!(path.hops[0].local, Some(relay_sockets().local));
-        assert_eq!(path.hops[0].rtt, Some(Duration::from_millis(20)));
-        assert_eq!(path.hops[1], Hop::default());
-        assert!(!table.is_direct(&peer));
-    }
-
-    #[test]
-    fn the_far_hop_is_what_the_relay_tells_and_the_near_one_stays_what_is_seen() {
-        let (relay, peer) = (PeerId::random(), PeerId::random());
-        let (mut table, now) = with_relay(relay);
-        let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
-        table.established(id(2), peer, &circuit, None, now);
-        let told = Hop {
-            transport: Some(Kind::Tcp),
-            family: Some(p2pnode_transports::Family::Ip6),
-            reported_by: Some(crate::peers::ReportedBy::Relay),
-            ..Hop::default()
-        };
-        table.far_hop(id(2), told.clone());
-        table.measured(id(1), Duration::from_millis(20));
-        let path = table.path(id(2)).unwrap();
-        assert_eq!(path.hops[0].local, Some(relay_sockets().local));
-        assert_eq!(path.hops[1], told);
-        assert_eq!(
-            serde_json::to_string(&path.hops[1]).unwrap(),
-            r#"{"transport":"tcp","family":"ip6","reported_by":"relay"}"#
-        );
-        table.far_hop(id(1), told);
-        assert_eq!(
-            table.path(id(1)).unwrap().hops.len(),
-            1,
-            "a direct path has no far hop"
-        );
-    }
-
-    #[test]
-    fn a_dialed_circuit_runs_over_the_oldest_connection_to_its_relay() {
-        let (relay, peer) = (PeerId::random(), PeerId::random());
-        let (mut table, now) = with_relay(relay);
-        let tcp = Sockets {
-            kind: Kind::Tcp,
-            ..relay_sockets()
-        };
-        table.established(
-            id(3),
-            relay,
-            &dialer("/ip4/203.0.113.10/tcp/443"),
-            Some(tcp),
-            now,
-        );
-        table.established(
-            id(2),
-            peer,
-            &dialer(&format!(
-                "/ip4/203.0.113.10/tcp/443/p2p/{relay}/p2p-circuit/p2p/{peer}"
-            )),
-            None,
-            now,
-        );
-        assert_eq!(
-            table.path(id(2)).unwrap().hops[0].transport,
-            Some(Kind::Quic)
-        );
-        assert_eq!(table.connection(id(2)).unwrap().via, Some(id(1)));
-    }
-
-    #[test]
-    fn the_best_path_is_the_direct_one_until_it_closes() {
-        let (relay, peer) = (PeerId::random(), PeerId::random());
-        let (mut table, now) = with_relay(relay);
-        let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
-        table.established(id(2), peer, &circuit, None, now);
-        table.established(
-            id(3),
-            peer,
-            &dialer("/ip4/198.51.100.7/udp/51234/quic-v1"),
-            None,
-            now + Duration::from_secs(1),
-        );
-        assert_eq!(table.best(&peer), Some(id(3)));
-        assert_eq!(table.closed(id(3)).unwrap().peer, peer);
-        assert_eq!(table.best(&peer), Some(id(2)));
-        table.closed(id(2));
-        assert_eq!(table.best(&peer), None);
-        assert!(table.connections_of(&peer).is_empty());
-    }
-}
+mod tests;

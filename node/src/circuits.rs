@@ -1,0 +1,197 @@
+//! Circuits over the relay legs of one IP family.
+//!
+//! libp2p's relay client takes the first connection that it has to a relay, for reservations and circuits alike. A node that
+//! has a leg to it in either family runs two clients, one for each, and so chooses the leg by the address that it names: each
+//! client takes only addresses of its family, and sees only connections of its family.
+
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use either::Either;
+use libp2p::{
+    Multiaddr, PeerId, TransportError,
+    core::{
+        Endpoint, Transport,
+        transport::{DialOpts, ListenerId, PortUse, TransportEvent},
+    },
+    relay::client,
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm, dummy,
+    },
+};
+use p2pnode_transports::Family;
+
+/// The relay client of one family, in two halves.
+pub(crate) fn new(local: PeerId, family: Family) -> (Circuits, Client) {
+    let (transport, behaviour) = client::new(local);
+    (
+        Circuits {
+            inner: transport,
+            family,
+        },
+        Client {
+            inner: behaviour,
+            family,
+            ours: HashSet::new(),
+        },
+    )
+}
+
+/// Whether a circuit over a relay at `address` is this family's. A name that leaves it open is IPv4's.
+fn is_of(address: &Multiaddr, family: Family) -> bool {
+    Family::of(address).unwrap_or(Family::Ip4) == family
+}
+
+/// The transport half.
+pub(crate) struct Circuits {
+    inner: client::Transport,
+    family: Family,
+}
+
+impl Transport for Circuits {
+    type Output = <client::Transport as Transport>::Output;
+    type Error = <client::Transport as Transport>::Error;
+    type ListenerUpgrade = <client::Transport as Transport>::ListenerUpgrade;
+    type Dial = <client::Transport as Transport>::Dial;
+
+    fn listen_on(
+        &mut self,
+        id: ListenerId,
+        address: Multiaddr,
+    ) -> Result<(), TransportError<Self::Error>> {
+        if is_of(&address, self.family) {
+            self.inner.listen_on(id, address)
+        } else {
+            Err(TransportError::MultiaddrNotSupported(address))
+        }
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        opts: DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+        if is_of(&address, self.family) {
+            self.inner.dial(address, opts)
+        } else {
+            Err(TransportError::MultiaddrNotSupported(address))
+        }
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        Pin::new(&mut self.inner).poll(cx)
+    }
+}
+
+/// What a relay client tells.
+#[derive(Debug)]
+pub(crate) struct Event {
+    /// Whose client.
+    pub(crate) family: Family,
+    /// What.
+    pub(crate) event: client::Event,
+}
+
+/// The behaviour half.
+pub(crate) struct Client {
+    inner: client::Behaviour,
+    family: Family,
+    /// The direct connections that the inner one is told of: those of its family, and what it dials by itself.
+    ours: HashSet<ConnectionId>,
+}
+
+impl Client {
+    /// Whether the inner one is to see this connection, which is not relayed.
+    fn claims(&mut self, connection: ConnectionId, address: &Multiaddr) -> bool {
+        if Family::of(address) == Some(self.family) {
+            self.ours.insert(connection);
+        }
+        self.ours.contains(&connection)
+    }
+}
+
+impl NetworkBehaviour for Client {
+    type ConnectionHandler = THandler<client::Behaviour>;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.claims(connection, local) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner
+            .handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.claims(connection, address) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner
+            .handle_established_outbound_connection(connection, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        let is_told = match &event {
+            FromSwarm::ConnectionEstablished(established) => {
+                self.ours.contains(&established.connection_id)
+            }
+            FromSwarm::ConnectionClosed(closed) => self.ours.remove(&closed.connection_id),
+            FromSwarm::DialFailure(failure) => {
+                self.ours.remove(&failure.connection_id);
+                true
+            }
+            FromSwarm::ListenFailure(failure) => {
+                self.ours.remove(&failure.connection_id);
+                true
+            }
+            // The rest is about listeners and addresses, of which each client knows its own.
+            _ => true,
+        };
+        if is_told {
+            self.inner.on_swarm_event(event);
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner
+            .on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        let family = self.family;
+        let action = futures::ready!(self.inner.poll(cx));
+        if let ToSwarm::Dial { opts } = &action {
+            self.ours.insert(opts.connection_id());
+        }
+        Poll::Ready(action.map_out(|event| Event { family, event }))
+    }
+}
