@@ -26,7 +26,7 @@ use libp2p::{
     noise, tls, yamux,
 };
 
-use crate::error::Error;
+use crate::{abrupt::Abrupt, error::Error};
 
 /// What a connection becomes once it is authenticated: what a swarm wants from a transport.
 pub(crate) type Connection = (PeerId, StreamMuxerBox);
@@ -127,7 +127,7 @@ struct Security {
 
 type Secured<C> = future::Either<
     <tls::Config as InboundConnectionUpgradeOutput<C>>::Stream,
-    <noise::Config as InboundConnectionUpgradeOutput<C>>::Stream,
+    Abrupt<<noise::Config as InboundConnectionUpgradeOutput<C>>::Stream>,
 >;
 
 /// Names the stream that an authentication yields, whose type neither crate exports by itself.
@@ -179,7 +179,7 @@ where
         } else {
             let done = self.noise.upgrade_inbound(stream, protocol);
             done.map(|r| {
-                r.map(|(peer, s)| (peer, future::Either::Right(s)))
+                r.map(|(peer, s)| (peer, future::Either::Right(Abrupt(s))))
                     .map_err(io::Error::other)
             })
             .boxed()
@@ -206,7 +206,7 @@ where
         } else {
             let done = self.noise.upgrade_outbound(stream, protocol);
             done.map(|r| {
-                r.map(|(peer, s)| (peer, future::Either::Right(s)))
+                r.map(|(peer, s)| (peer, future::Either::Right(Abrupt(s))))
                     .map_err(io::Error::other)
             })
             .boxed()

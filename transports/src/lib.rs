@@ -16,6 +16,7 @@
 //! The ways in which libp2p's own transports leave a range, and what is done about each, are told in the modules `quic`,
 //! `tcp` and `punch`.
 
+mod abrupt;
 mod addr;
 mod auth;
 mod error;
