@@ -81,6 +81,11 @@ impl Observers {
         }
     }
 
+    /// Something may have changed that no event tells of.
+    pub(crate) fn touch(&mut self) {
+        self.changed = true;
+    }
+
     /// The node takes no more work.
     pub(crate) fn stopping(&self) {
         readiness::stopping(&self.readiness);

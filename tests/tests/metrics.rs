@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN, Exposition},
-    args::{PATIENCE, Transport},
+    args::{NodeArgs, PATIENCE, Transport},
     events::Event,
     faults::Traffic,
+    holder::hold,
     nat::{NatKind, RANGE},
     running::{Both, Node, Running},
 };
@@ -386,5 +387,46 @@ async fn a_node_is_ready_as_long_as_it_can_be_reached_and_says_what_is_missing()
         "not ready again"
     );
     both.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_without_a_port_for_its_sockets_is_not_ready_before_it_has_one() -> Result<()> {
+    let lab = Running::new("metrics-held", NatKind::EimApdf, NatKind::EimApdf)
+        .transports(&[Transport::Quic])
+        .prepare()
+        .await?;
+    let host = lab.a.host.clone();
+    let held = hold(&host, RANGE)?;
+    let args = NodeArgs::new(&lab.relay, &host, &[Transport::Quic]);
+    let launch = args.run(&lab.lab, &lab.bins, "a").env(ADMIN_LISTEN, ADMIN);
+    let node = Node::start(&lab.lab, &lab.bins, &host, launch).await?;
+    // Its first dial has failed.
+    node.process.event("relay_unreachable", PATIENCE).await?;
+    let missing = admin::readiness(&host, 503).await?;
+    let lines: Vec<_> = missing.lines().collect();
+    ensure!(
+        lines.len() == 3
+            && lines[1].starts_with("punch sockets: port range 40000-40050 exhausted: udp ")
+            && lines[2].starts_with("reservation: "),
+        "{missing:?}"
+    );
+    let read = admin::metrics(&host).await?;
+    let exhausted = [
+        ("transport", "quic"),
+        ("family", "ip4"),
+        ("outcome", "exhausted"),
+    ];
+    ensure!(
+        read.sum("p2pnode_dials_total", &exhausted) >= 1.0,
+        "{read:?}"
+    );
+    drop(held);
+    ensure!(
+        admin::readiness(&host, 200).await? == "ready\n",
+        "not ready"
+    );
+    scrape(&node).await?;
+    lab.lab.succeeded();
     Ok(())
 }
