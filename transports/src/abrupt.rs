@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
@@ -21,14 +21,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = Pin::new(&mut self.0).poll_read(cx, buf);
-        match read {
-            Poll::Ready(Ok(0)) if !buf.is_empty() => Poll::Ready(Err(io::Error::new(
+        let read = ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
+        if read == 0 && !buf.is_empty() {
+            return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the connection ended without a goodbye",
-            ))),
-            read => read,
+            )));
         }
+        Poll::Ready(Ok(read))
     }
 }
 
