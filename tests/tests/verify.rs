@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use p2pnode_tests::{
-    args::{Transport, strays},
+    args::{PATIENCE, Transport, strays},
     lab::Lab,
     nat::{NatKind, RANGE},
     pair::{Dial, Pair},
@@ -95,6 +95,24 @@ async fn a_report_that_disagrees_with_the_wire_is_refused() -> Result<()> {
     ensure!(
         peers.verify_direct(&told).await.is_err(),
         "exit code 3 is believed to be direct"
+    );
+    peers.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_path_that_is_gone_3_s_after_the_punch_is_noticed() -> Result<()> {
+    let peers = Pair::new("gone-too-early", NatKind::EimApdf, NatKind::EimApdf)
+        .transport(Transport::Quic)
+        .start()
+        .await?;
+    // A dial with one ping is over at once.
+    let mut dial = peers.start_dial("a", 1)?;
+    let direct = peers.became_direct(&dial).await?;
+    dial.exit(PATIENCE).await?;
+    ensure!(
+        peers.verify_one_is_left(&dial, direct).await.is_err(),
+        "a dial that has ended is believed to be connected"
     );
     peers.lab.succeeded();
     Ok(())
