@@ -1,14 +1,13 @@
-//! `/metrics` and `/readyz` of real nodes: they say what happened, as the events do, and nothing that was not promised.
+//! `/metrics` of real nodes: it says what happened, as the events do, and nothing that was not promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN, Exposition},
-    args::{NodeArgs, PATIENCE, Transport},
+    args::{PATIENCE, Transport},
     events::Event,
     faults::Traffic,
-    holder::hold,
     nat::{NatKind, RANGE},
     running::{Both, Node, Running},
 };
@@ -348,85 +347,5 @@ async fn a_pair_that_cannot_be_punched_is_counted_and_never_timed() -> Result<()
         );
     }
     both.lab.succeeded();
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_node_is_ready_as_long_as_it_can_be_reached_and_says_what_is_missing() -> Result<()> {
-    let mut both = start("metrics-ready", NatKind::EimApdf, NatKind::EimApdf).await?;
-    let host = both.a.host.clone();
-    ensure!(
-        admin::get(&host, "/livez").await?.status == 200,
-        "not alive"
-    );
-    ensure!(
-        admin::readiness(&host, 200).await? == "ready\n",
-        "not ready"
-    );
-
-    both.relay.process.kill().await?;
-    let missing = admin::readiness(&host, 503).await?;
-    ensure!(
-        missing.starts_with("not ready\nreservation: held on none of 1 relay(s)")
-            && missing.lines().count() == 2,
-        "{missing:?}"
-    );
-    let read = scrape(&both.a).await?;
-    ensure!(
-        read.sum("p2pnode_reservations", &[("relay", "0")]) == 0.0,
-        "{read:?}"
-    );
-    ensure!(
-        admin::get(&host, "/livez").await?.status == 200,
-        "not alive"
-    );
-
-    both.relay.restart(&both.lab, &both.bins).await?;
-    ensure!(
-        admin::readiness(&host, 200).await? == "ready\n",
-        "not ready again"
-    );
-    both.lab.succeeded();
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_node_without_a_port_for_its_sockets_is_not_ready_before_it_has_one() -> Result<()> {
-    let lab = Running::new("metrics-held", NatKind::EimApdf, NatKind::EimApdf)
-        .transports(&[Transport::Quic])
-        .prepare()
-        .await?;
-    let host = lab.a.host.clone();
-    let held = hold(&host, RANGE)?;
-    let args = NodeArgs::new(&lab.relay, &host, &[Transport::Quic]);
-    let launch = args.run(&lab.lab, &lab.bins, "a").env(ADMIN_LISTEN, ADMIN);
-    let node = Node::start(&lab.lab, &lab.bins, &host, launch).await?;
-    // Its first dial has failed.
-    node.process.event("relay_unreachable", PATIENCE).await?;
-    let missing = admin::readiness(&host, 503).await?;
-    let lines: Vec<_> = missing.lines().collect();
-    ensure!(
-        lines.len() == 3
-            && lines[1].starts_with("punch sockets: port range 40000-40050 exhausted: udp ")
-            && lines[2].starts_with("reservation: "),
-        "{missing:?}"
-    );
-    let read = admin::metrics(&host).await?;
-    let exhausted = [
-        ("transport", "quic"),
-        ("family", "ip4"),
-        ("outcome", "exhausted"),
-    ];
-    ensure!(
-        read.sum("p2pnode_dials_total", &exhausted) >= 1.0,
-        "{read:?}"
-    );
-    drop(held);
-    ensure!(
-        admin::readiness(&host, 200).await? == "ready\n",
-        "not ready"
-    );
-    scrape(&node).await?;
-    lab.lab.succeeded();
     Ok(())
 }
