@@ -154,6 +154,10 @@ impl NetworkBehaviour for Client {
             .handle_established_outbound_connection(connection, peer, address, role, port_use)
     }
 
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "the rest is about listeners and addresses, of which each client knows its own"
+    )]
     fn on_swarm_event(&mut self, event: FromSwarm) {
         let is_told = match &event {
             FromSwarm::ConnectionEstablished(established) => {
@@ -168,7 +172,6 @@ impl NetworkBehaviour for Client {
                 self.ours.remove(&failure.connection_id);
                 true
             }
-            // The rest is about listeners and addresses, of which each client knows its own.
             _ => true,
         };
         if is_told {

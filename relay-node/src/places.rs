@@ -65,18 +65,19 @@ impl Places {
     }
 
     /// Where to ask the holder of the reservation on `chosen` for a circuit that comes over `source`: on a connection of the
-    /// same family, if it holds a reservation on one; `chosen` otherwise.
+    /// same family, if it holds a reservation on one, and on the newest of these. A peer that was killed and started again has
+    /// an older one, too, until that is missed.
     pub(crate) fn best(&self, chosen: ConnectionId, source: ConnectionId) -> ConnectionId {
-        let family = |id| self.0.get(&id).and_then(|place| place.family);
-        let (wanted, holder) = (family(source), self.0.get(&chosen).and_then(|p| p.holder));
-        if wanted.is_none() || holder.is_none() || family(chosen) == wanted {
+        let wanted = self.0.get(&source).and_then(|place| place.family);
+        let Some(holder) = self.0.get(&chosen).and_then(|place| place.holder) else {
             return chosen;
-        }
-        let mut matched = self
+        };
+        let held = self
             .0
             .iter()
-            .filter(|(_, place)| place.holder == holder && place.family == wanted);
-        matched.next().map_or(chosen, |(id, _)| *id)
+            .filter(|(_, place)| place.holder == Some(holder));
+        held.max_by_key(|(id, place)| (place.family == wanted, **id))
+            .map_or(chosen, |(id, _)| *id)
     }
 }
 
@@ -114,6 +115,17 @@ mod tests {
         assert_eq!(places.best(id(3), id(2)), id(4));
         assert_eq!(places.best(id(4), id(2)), id(4));
         assert_eq!(places.best(id(4), id(1)), id(3), "and nobody else's");
+    }
+
+    #[test]
+    fn of_two_reservations_in_a_family_the_newer_is_used() {
+        let (mut places, destination) = places();
+        places.opened(id(6), &"/ip4/192.0.2.1/tcp/443".parse().unwrap());
+        places.reserved(id(6), destination);
+        assert_eq!(places.best(id(3), id(1)), id(6));
+        places.reserved(id(4), destination);
+        assert_eq!(places.best(id(4), id(1)), id(6));
+        assert_eq!(places.best(id(6), id(2)), id(4));
     }
 
     #[test]

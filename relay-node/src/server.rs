@@ -118,6 +118,10 @@ impl Behaviour {
 
 impl Behaviour {
     /// Learns from what `connection` has led to whether it holds a reservation.
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other events are not about reservations that begin or end"
+    )]
     fn follow(
         &mut self,
         connection: ConnectionId,

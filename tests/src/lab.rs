@@ -16,7 +16,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use patchbay::{Device, IpSupport, Ipv4Net, Nat, Router, RouterPreset};
 
 use crate::{
@@ -151,6 +151,8 @@ impl Lab {
             .build()
             .await
             .context("router dc")?;
+        net.ix().run_sync(pin_bridges)?;
+        datacenter.run_sync(pin_bridges)?;
         Ok(Self {
             net: Net(net),
             impairment: None,
@@ -195,6 +197,7 @@ impl Lab {
                 .build()
                 .await
                 .with_context(|| format!("carrier of {name}"))?;
+            carrier.run_sync(pin_bridges)?;
             apply(&carrier, WAN, Policy::CARRIER).await?;
             Some(carrier)
         } else {
@@ -230,6 +233,7 @@ impl Lab {
             .build()
             .await
             .with_context(|| format!("router of {name}"))?;
+        router.run_sync(pin_bridges)?;
         let wan = if carrier.is_some() {
             WAN_BEHIND_CARRIER
         } else {
@@ -238,7 +242,8 @@ impl Lab {
         if kind == NatKind::DualStack {
             // The public pool is for its IPv6; a home's IPv4 is not routed.
             let lan = HOME_LAN.to_string();
-            net.ix().run_sync(move || run_ip(&["route", "del", &lan]))?;
+            net.ix()
+                .run_sync(move || run_ip(&["route", "del", &lan]).map(drop))?;
         }
         if let Some(policy) = Policy::of(kind) {
             apply(&router, wan, policy).await?;
@@ -349,7 +354,26 @@ async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
     nft::load(router, &policy.rules(wan, router.uplink_ip())).await
 }
 
-fn run_ip(args: &[&str]) -> Result<()> {
+/// Gives each bridge of this namespace the address that it has. A bridge that was given none takes the lowest of its ports', and so
+/// another one whenever a site or a host is added: those that are there go on sending to the old one, and what they send is
+/// dropped until they ask again.
+fn pin_bridges() -> Result<()> {
+    let links = run_ip(&["-o", "link", "show", "type", "bridge"])?;
+    for link in links.lines() {
+        let words: Vec<_> = link.split_whitespace().collect();
+        let name = words.get(1).map(|name| name.trim_end_matches(':'));
+        let address = words.iter().position(|word| *word == "link/ether");
+        let address = address.and_then(|at| words.get(at + 1));
+        let (Some(name), Some(address)) = (name, address) else {
+            bail!("ip: no name and address in {link:?}");
+        };
+        run_ip(&["link", "set", "dev", name, "address", address])?;
+    }
+    Ok(())
+}
+
+/// Runs `ip` and returns what it prints.
+fn run_ip(args: &[&str]) -> Result<String> {
     let output = std::process::Command::new(tool("ip"))
         .args(args)
         .output()
@@ -360,5 +384,5 @@ fn run_ip(args: &[&str]) -> Result<()> {
         args.join(" "),
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -99,7 +99,6 @@ impl Leg {
 
     /// The leg was lost, or could not be dialed. `is_alone`: no other leg to the relay is up.
     pub(super) fn down(&mut self, is_alone: bool, now: Instant, jitter: f64) {
-        self.failures = self.failures.saturating_add(1);
         let max = if self.is_twin && !is_alone {
             BACKOFF_MAX_TWIN
         } else {

@@ -270,6 +270,8 @@ impl RelayKeeper {
             .legs
             .iter()
             .position(|leg| leg.state == State::Dialing(Some(connection)))?;
+        let leg = self.legs.get_mut(number)?;
+        leg.failures = leg.failures.saturating_add(1);
         self.down(number, now, jitter);
         let leg = self.legs.get(number)?;
         let mut twins = self

@@ -114,6 +114,25 @@ fn a_lost_relay_is_dialed_again_at_most_two_seconds_later_however_long_it_was_aw
 }
 
 #[test]
+fn a_relay_that_was_lost_and_cannot_be_reached_is_news_once() {
+    let (peer, now) = (PeerId::random(), Instant::now());
+    let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
+    let mut next = 0;
+    settle(&mut keeper, &mut next, now);
+    keeper.handle_closed(id(next), now, 0.0).unwrap();
+    assert!(!keeper.is_unreachable(&peer), "it may have been restarted");
+    let mut news = Vec::new();
+    for n in next + 1..next + 4 {
+        let at = keeper.deadline().unwrap();
+        assert!(matches!(keeper.poll(at), Some(Action::Dial { .. })));
+        keeper.dialing(0, id(n));
+        news.push(keeper.handle_dial_failed(id(n), at, 0.0).unwrap().is_news);
+    }
+    assert_eq!(news, [true, false, false]);
+    assert!(keeper.is_unreachable(&peer));
+}
+
+#[test]
 fn a_relay_that_refuses_is_asked_ever_more_seldom_and_at_once_after_it_came_back() {
     let peer = PeerId::random();
     let now = Instant::now();
