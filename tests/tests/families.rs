@@ -54,7 +54,7 @@ async fn to_a_host_without_ip6(name: &str, punch: &str, reason: &str) -> Result<
     for (node, peer) in [(a, b), (b, a)] {
         let look = |status: &Value| {
             let paths = control::paths(status, &peer.id, "relayed");
-            (paths.len() == 1 && families(&paths[0]) == ["ip4", "ip4"]).then_some(())
+            (paths.len() == 1 && families(paths[0]) == ["ip4", "ip4"]).then_some(())
         };
         node.until(lab, "one circuit, of one family", PATIENCE, look)
             .await?;
