@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     args::{NodeArgs, PATIENCE, Transport, reserved},
     bins::{Bins, bins, plain_libp2p},
+    events::Event,
     lab::Lab,
     matrix::Expected,
     nat::NatKind,
@@ -14,6 +15,7 @@ use crate::{
     pair::Peer,
     plain::PlainArgs,
     relay::Relay,
+    remains::became_direct,
 };
 
 /// The port of the plain peer. One of our range: the lab's rewriting NATs rewrite those.
@@ -218,15 +220,21 @@ impl Course<'_> {
             .first()
             .map(|started| started.text("/peer_id").to_owned())
             .context("the plain peer tells no id")?;
-        let direct = listener.events().iter().any(|event| {
-            event.name() == "connected"
-                && event.path_kind() == "direct"
-                && event.text("/peer") == plain
-        });
-        ensure!(
-            direct == (outcome == "direct"),
-            "the plain peer says {outcome}, our node direct: {direct}"
-        );
+        if outcome == "direct" {
+            // Both say so, each in its own time.
+            became_direct(&listener, &plain).await?;
+        } else {
+            let direct = |event: &Event| {
+                event.name() == "connected"
+                    && event.path_kind() == "direct"
+                    && event.text("/peer") == plain
+            };
+            let events = listener.events();
+            ensure!(
+                !events.iter().any(direct),
+                "the plain peer says {outcome}, and our node that it is direct"
+            );
+        }
         Ok(outcome)
     }
 
