@@ -305,8 +305,11 @@ impl EventLoop {
         match event {
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(event),
-            BehaviourEvent::RelayIp4(event) | BehaviourEvent::RelayIp6(event) => self.on_relay_client(event),
+            BehaviourEvent::RelayIp4(event) | BehaviourEvent::RelayIp6(event) => {
+                self.on_relay_client(event)
+            }
             BehaviourEvent::Punch(event) => self.on_punch(event),
+            BehaviourEvent::Draining(event) => self.on_draining(event),
             BehaviourEvent::Access(never)
             | BehaviourEvent::Limits(never)
             | BehaviourEvent::Streams(never) => match never {},
