@@ -10,7 +10,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use p2pnode_bin_shared::ping;
+use p2pnode_bin_shared::{draining, ping};
 
 use crate::{circuits::Client, liveness::Link, punch, streams, transport::Clients};
 
@@ -36,6 +36,7 @@ pub(crate) struct Behaviour {
     pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
     pub(crate) streams: streams::Behaviour,
+    draining: draining::Behaviour,
 }
 
 impl Behaviour {
@@ -80,6 +81,7 @@ impl Behaviour {
             }),
             punch,
             streams: streams::Behaviour::default(),
+            draining: draining::Behaviour::default(),
         }
     }
 }

@@ -100,7 +100,7 @@ fn circuit_refusal(error: &ConnectError) -> String {
             "the peer holds no reservation on this relay: is it running, with this relay in its configuration?".to_owned()
         }
         ConnectError::ConnectionFailed => "the relay lost the peer: it holds a reservation and does not answer".to_owned(),
-        ConnectError::ResourceLimitExceeded => "the relay is full: its circuit limits are reached".to_owned(),
+        ConnectError::ResourceLimitExceeded => "the relay takes no more circuits: its limits are reached, or it is ending".to_owned(),
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),
         ConnectError::Io(_) | ConnectError::Protocol(_) => innermost(error),

@@ -9,9 +9,12 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use p2pnode_bin_shared::ping::{self, Pace};
+use p2pnode_bin_shared::{
+    draining,
+    ping::{self, Pace},
+};
 
-use crate::{config::Config, hop, keep_alive, limits, server};
+use crate::{config::Config, connection_sources, hop, keep_alive, limits, server};
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
 const PROTOCOL_VERSION: &str = "/p2pnode/1";
@@ -32,8 +35,10 @@ const PACE: Pace = Pace {
 pub(crate) struct Behaviour {
     pub(crate) access: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) connections: connection_limits::Behaviour,
+    pub(crate) sources: connection_sources::Behaviour,
     pub(crate) relay: server::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
+    pub(crate) draining: draining::Behaviour,
     pub(crate) hop: hop::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
@@ -53,8 +58,10 @@ impl Behaviour {
         Self {
             access: access.into(),
             connections: connection_limits::Behaviour::new(limits::connections(&config.limits)),
-            relay: server::Behaviour::new(local, limits::relay(&config.limits)),
+            sources: connection_sources::Behaviour::new(config.limits.connections_per_source),
+            relay: server::Behaviour::new(local, &config.limits),
             keep_alive: keep_alive::Behaviour::default(),
+            draining: draining::Behaviour::default(),
             hop: hop::Behaviour::default(),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())

@@ -9,8 +9,11 @@ pub mod config;
 
 mod asks;
 mod behaviour;
+mod connection_sources;
+mod drain;
 mod event_loop;
 mod external;
+mod gate;
 mod hop;
 mod keep_alive;
 mod ledger;
@@ -21,7 +24,9 @@ mod metrics;
 mod output;
 mod places;
 mod readiness;
+mod requests;
 mod server;
+mod source;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -45,7 +50,8 @@ pub use crate::{config::Config, listen::Error as ListenError, output::Format};
 /// addresses and to ask for the circuit.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs the relay until `shutdown` is ready, then closes all connections and returns.
+/// Runs the relay until `shutdown` is ready, drains it for `config.drain_timeout` at most, then closes all connections and
+/// returns.
 ///
 /// # Errors
 /// When an address of `config.listen` cannot be bound ([`ListenError`]), the admin address cannot, or a listener fails
@@ -77,6 +83,8 @@ pub async fn run(
         metrics,
         readiness,
         output,
+        drain_timeout: config.drain_timeout,
+        drain: None,
     };
     if config.external.is_empty() {
         info!(

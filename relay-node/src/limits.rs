@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::{connection_limits::ConnectionLimits, relay};
 
-use crate::config::Limits;
+use crate::{config::Limits, requests::Requests};
 
 /// The longest time that libp2p's relay can put into a reservation or a circuit, 136 years: the protocol carries seconds
 /// in 32 bits, and libp2p panics above.
@@ -16,18 +16,19 @@ const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
 /// and a count of 0 admits nothing.
 ///
 /// libp2p's default limits the *rate* of requests as well, per peer and per IP address. These go: there may be a thousand
-/// peers behind one NAT, and after a restart of the relay all of them come back at once.
-pub(crate) fn relay(limits: &Limits) -> relay::Config {
+/// peers behind one NAT, and after a restart of the relay all of them come back at once. In their place stands `requests`, which
+/// judges each request by itself, and reservations by their number, too.
+pub(crate) fn relay(limits: &Limits, requests: &Requests) -> relay::Config {
     relay::Config {
-        max_reservations: count(limits.reservations),
-        max_reservations_per_peer: per_peer(limits.reservations_per_peer),
+        max_reservations: usize::MAX,
+        max_reservations_per_peer: usize::MAX,
         reservation_duration: duration(limits.reservation_duration),
-        reservation_rate_limiters: Vec::new(),
+        reservation_rate_limiters: vec![requests.reservations()],
         max_circuits: count(limits.circuits),
         max_circuits_per_peer: per_peer(limits.circuits_per_peer),
         max_circuit_duration: duration(limits.circuit_duration),
         max_circuit_bytes: limits.circuit_bytes,
-        circuit_src_rate_limiters: Vec::new(),
+        circuit_src_rate_limiters: vec![requests.circuits()],
     }
 }
 
@@ -59,28 +60,34 @@ fn duration(limit: Duration) -> Duration {
     }
 }
 
+/// No limits at all.
+#[cfg(test)]
+pub(crate) const UNLIMITED: Limits = Limits {
+    reservations: 0,
+    reservations_per_peer: 0,
+    reservations_per_source: crate::config::PerSource { ip4: 0, ip6_net: 0 },
+    reservation_duration: Duration::ZERO,
+    circuits: 0,
+    circuits_per_peer: 0,
+    circuit_duration: Duration::ZERO,
+    circuit_bytes: 0,
+    connections: 0,
+    connections_per_peer: 0,
+    connections_per_source: crate::config::PerSource { ip4: 0, ip6_net: 0 },
+    pending_connections: 0,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const UNLIMITED: Limits = Limits {
-        reservations: 0,
-        reservations_per_peer: 0,
-        reservation_duration: Duration::ZERO,
-        circuits: 0,
-        circuits_per_peer: 0,
-        circuit_duration: Duration::ZERO,
-        circuit_bytes: 0,
-        connections: 0,
-        connections_per_peer: 0,
-        pending_connections: 0,
-    };
+    fn relay(limits: &Limits) -> relay::Config {
+        super::relay(limits, &Requests::new(limits))
+    }
 
     #[test]
     fn zero_is_unlimited_everywhere() {
         let config = relay(&UNLIMITED);
-        assert_eq!(config.max_reservations, usize::MAX);
-        assert!(config.max_reservations_per_peer > u32::MAX as usize);
         assert_eq!(config.reservation_duration, LONGEST);
         assert_eq!(config.max_circuits, usize::MAX);
         assert!(config.max_circuits_per_peer > u32::MAX as usize);
@@ -89,10 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_limited_by_rate() {
-        let config = relay(&UNLIMITED);
-        assert!(config.reservation_rate_limiters.is_empty());
-        assert!(config.circuit_src_rate_limiters.is_empty());
+    fn requests_are_judged_by_us_alone_and_not_by_rate() {
+        let limits = Limits {
+            reservations: 1,
+            reservations_per_peer: 1,
+            ..UNLIMITED
+        };
+        let config = relay(&limits);
+        assert_eq!(config.max_reservations, usize::MAX);
+        assert_eq!(config.max_reservations_per_peer, usize::MAX);
+        assert_eq!(config.reservation_rate_limiters.len(), 1);
+        assert_eq!(config.circuit_src_rate_limiters.len(), 1);
     }
 
     #[test]

@@ -23,32 +23,31 @@ pub(crate) enum Reason {
     Access,
     /// Too many connections, in all or of the peer.
     ConnectionLimit,
+    /// Too many connections from the peer's IPv4 address or IPv6 /64.
+    SourceConnectionLimit,
     /// Too many reservations, in all or of the peer.
     ReservationLimit,
+    /// Too many reservations from the peer's IPv4 address or IPv6 /64.
+    SourceReservationLimit,
     /// Too many circuits, in all or of the peer.
     CircuitLimit,
     /// A circuit to a peer that has no reservation here.
     NoReservation,
     /// A circuit to a peer that has a reservation and did not take the circuit.
     DestinationFailed,
+    /// The relay drains.
+    Draining,
     /// A request that is not one.
     Malformed,
 }
 
 impl Reason {
-    /// Why a reservation was denied.
-    pub(crate) fn of_reservation(status: StatusCode) -> Self {
-        Self::of(status, Self::ReservationLimit)
-    }
-
-    /// Why a circuit was denied.
+    /// Why libp2p denied a circuit.
     pub(crate) fn of_circuit(status: StatusCode) -> Self {
-        Self::of(status, Self::CircuitLimit)
-    }
-
-    fn of(status: StatusCode, limit: Self) -> Self {
         match status {
-            StatusCode::ResourceLimitExceeded | StatusCode::ReservationRefused => limit,
+            StatusCode::ResourceLimitExceeded | StatusCode::ReservationRefused => {
+                Self::CircuitLimit
+            }
             StatusCode::PermissionDenied => Self::Access,
             StatusCode::NoReservation => Self::NoReservation,
             StatusCode::ConnectionFailed => Self::DestinationFailed,
@@ -63,10 +62,13 @@ impl Reason {
         match self {
             Self::Access => "access",
             Self::ConnectionLimit => "connection_limit",
+            Self::SourceConnectionLimit => "source_connection_limit",
             Self::ReservationLimit => "reservation_limit",
+            Self::SourceReservationLimit => "source_reservation_limit",
             Self::CircuitLimit => "circuit_limit",
             Self::NoReservation => "no_reservation",
             Self::DestinationFailed => "destination_failed",
+            Self::Draining => "draining",
             Self::Malformed => "malformed",
         }
     }
@@ -90,6 +92,7 @@ pub(crate) struct Metrics {
     circuits: Gauge,
     circuit_seconds: Histogram,
     denied: Family<DeniedLabels, Counter>,
+    draining: Gauge,
 }
 
 impl Metrics {
@@ -101,6 +104,7 @@ impl Metrics {
             // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             denied: Family::default(),
+            draining: Gauge::default(),
         };
         registry.register(
             "relay_reservations",
@@ -119,6 +123,11 @@ impl Metrics {
             "Connections and requests denied",
             metrics.denied.clone(),
         );
+        registry.register(
+            "relay_draining",
+            "1 once the relay drains, before that 0",
+            metrics.draining.clone(),
+        );
         metrics
     }
 
@@ -133,6 +142,11 @@ impl Metrics {
     /// A circuit closed after `open`.
     pub(crate) fn circuit_closed(&self, open: Duration) {
         self.circuit_seconds.observe(open.as_secs_f64());
+    }
+
+    /// The relay drains.
+    pub(crate) fn draining(&self) {
+        self.draining.set(1);
     }
 
     /// Something was denied.
@@ -152,6 +166,7 @@ mod tests {
         metrics.observe(&Ledger::default());
         metrics.circuit_closed(Duration::from_secs(2));
         metrics.denied(Reason::of_circuit(StatusCode::NoReservation));
+        metrics.denied(Reason::SourceReservationLimit);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -159,8 +174,14 @@ mod tests {
             "relay_circuits 0",
             "relay_circuit_seconds_count 1",
             "relay_denied_total{reason=\"no_reservation\"} 1",
+            "relay_denied_total{reason=\"source_reservation_limit\"} 1",
+            "relay_draining 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        metrics.draining();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        assert!(text.contains("relay_draining 1\n"), "{text}");
     }
 }

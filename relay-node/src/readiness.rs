@@ -8,9 +8,19 @@ use crate::{external::ExternalAddresses, listen::Listeners};
 const LISTENING: &str = "listening";
 const EXTERNAL: &str = "external address";
 
+const DRAIN: &str = "draining";
+
 /// Nothing is there yet.
 pub(crate) fn new() -> Readiness {
     Readiness::new([(LISTENING, "not bound yet"), (EXTERNAL, "none yet")])
+}
+
+/// The relay was asked to end, and will never be ready again.
+pub(crate) fn draining(readiness: &Readiness) {
+    readiness.missing(
+        DRAIN,
+        "takes no reservations and no circuits, because it was asked to end",
+    );
 }
 
 /// Tells `readiness` what is there now.

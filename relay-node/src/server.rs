@@ -12,6 +12,8 @@
 //! there is one: a circuit that changes families has the slower of the two on one side at least. See [`Places`].
 //!
 //! And it asks a destination of as many circuits at once as are wanted, but takes ten answers at most. See [`Asks`].
+//!
+//! Its limits of reservations are lifted, and [`Requests`] judges in their place.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,11 +30,26 @@ use libp2p::{
     },
 };
 
-use crate::{asks::Asks, places::Places};
+use crate::{
+    asks::Asks,
+    config::Limits,
+    limits,
+    places::Places,
+    requests::{Denial, Requests},
+};
+
+/// What the relay server tells.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Something happened that libp2p tells of.
+    Relay(Attributed),
+    /// We have denied a reservation. Told when that is decided, and so also if the peer does not wait for the answer.
+    Denied(Denial),
+}
 
 /// A [`relay::Event`] and the connection on which it happened.
 #[derive(Debug)]
-pub(crate) struct Event {
+pub(crate) struct Attributed {
     /// The connection whose input led to the event; `None` where it has nothing to do with one.
     ///
     /// For a circuit that is accepted it is the source's connection; for one that closes it is the source's connection,
@@ -54,18 +71,26 @@ pub(crate) struct Behaviour {
     answers: Answers,
     asks: Asks<Action>,
     places: Places,
+    requests: Requests,
 }
 
 impl Behaviour {
-    /// A relay that answers as `local` within the limits of `config`.
-    pub(crate) fn new(local: PeerId, config: relay::Config) -> Self {
+    /// A relay that answers as `local` within `limits`.
+    pub(crate) fn new(local: PeerId, limits: &Limits) -> Self {
+        let requests = Requests::new(limits);
         Self {
-            inner: relay::Behaviour::new(local, config),
+            inner: relay::Behaviour::new(local, limits::relay(limits, &requests)),
+            requests,
             queue: VecDeque::new(),
             answers: Answers::default(),
             asks: Asks::default(),
             places: Places::default(),
         }
+    }
+
+    /// From now on every request is denied; circuits that are open stay.
+    pub(crate) fn close(&mut self) {
+        self.requests.close();
     }
 
     /// Moves what the inner behaviour queued because of `input` into our own queue.
@@ -95,11 +120,11 @@ impl Behaviour {
             let answers = &mut self.answers;
             let action = action.map_out(|event| {
                 let onward = connection.and_then(|source| answers.take(source, &event));
-                Event {
+                Event::Relay(Attributed {
                     connection,
                     onward,
                     event,
-                }
+                })
             });
             match (onward, input) {
                 (Some(Onward::Question { to }), _) => {
@@ -118,9 +143,13 @@ impl Behaviour {
 
 impl Behaviour {
     /// Learns from what `connection` has led to whether it holds a reservation.
+    #[expect(
+        deprecated,
+        reason = "an event that libp2p is going to drop tells of a reservation that was granted and not delivered"
+    )]
     #[allow(
         clippy::wildcard_enum_match_arm,
-        reason = "the other events are not about reservations that begin or end"
+        reason = "the other events change no reservation"
     )]
     fn follow(
         &mut self,
@@ -131,10 +160,15 @@ impl Behaviour {
             match event {
                 relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
                     self.places.reserved(connection, *src_peer_id);
+                    self.requests.told(connection);
                 }
                 relay::Event::ReservationTimedOut { .. }
                 | relay::Event::ReservationClosed { .. } => {
                     self.places.ended(connection);
+                    self.requests.released(connection);
+                }
+                relay::Event::ReservationReqAcceptFailed { .. } => {
+                    self.requests.untold(connection);
                 }
                 _ => {}
             }
@@ -228,8 +262,11 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
+        self.requests.come_on(connection);
         self.inner
             .on_connection_handler_event(peer, connection, event);
+        let denied = self.requests.denied().map(Event::Denied);
+        self.queue.extend(denied.map(ToSwarm::GenerateEvent));
         self.drain(Some((peer, connection)));
     }
 
@@ -238,10 +275,12 @@ impl NetworkBehaviour for Behaviour {
             return Poll::Ready(action);
         }
         self.inner.poll(context).map(|action| {
-            action.map_out(|event| Event {
-                connection: None,
-                onward: None,
-                event,
+            action.map_out(|event| {
+                Event::Relay(Attributed {
+                    connection: None,
+                    onward: None,
+                    event,
+                })
             })
         })
     }

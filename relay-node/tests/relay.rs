@@ -14,14 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Relay, config, free_port, reserve, start};
+use harness::{Relay, config, free_port, get, reserve, start};
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol, ping, swarm::SwarmEvent};
 use peer::{BehaviourEvent, until, until_with};
 use relay_node::{Config, Format};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 
 /// More than libp2p's default relay lets through (128 KiB).
 const BYTES: usize = 1024 * 1024;
@@ -219,15 +215,6 @@ async fn a_circuit_to_a_peer_without_reservation_is_denied_and_counted() {
         "{metrics}"
     );
     relay.stop().await;
-}
-
-async fn get(admin: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(admin).await.expect("the admin server");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
-    answer
 }
 
 #[tokio::test]

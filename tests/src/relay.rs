@@ -23,6 +23,7 @@ pub struct Relay {
     /// Its peer id.
     pub id: String,
     name: String,
+    env: Vec<(String, String)>,
     runs: u32,
 }
 
@@ -33,14 +34,33 @@ impl Relay {
     ///
     /// When it does not start.
     pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
+        Self::start_with(lab, bins, name, &[]).await
+    }
+
+    /// The same, with variables of its environment.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn start_with(
+        lab: &Lab,
+        bins: &Bins,
+        name: &str,
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let host = lab.public_host(name).await?;
-        let process = launch(lab, bins, name, name, &host)?;
+        let env: Vec<_> = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let process = launch(lab, bins, name, name, &host, &env)?;
         let id = ready(&process, &host).await?;
         Ok(Self {
             host,
             process,
             id,
             name: name.to_owned(),
+            env,
             runs: 1,
         })
     }
@@ -53,7 +73,7 @@ impl Relay {
     pub async fn restart(&mut self, lab: &Lab, bins: &Bins) -> Result<()> {
         self.runs += 1;
         let log = format!("{}-{}", self.name, self.runs);
-        self.process = launch(lab, bins, &self.name, &log, &self.host)?;
+        self.process = launch(lab, bins, &self.name, &log, &self.host, &self.env)?;
         let id = ready(&self.process, &self.host).await?;
         ensure!(
             id == self.id,
@@ -83,7 +103,14 @@ impl Relay {
     }
 }
 
-fn launch(lab: &Lab, bins: &Bins, name: &str, log: &str, host: &Host) -> Result<Process> {
+fn launch(
+    lab: &Lab,
+    bins: &Bins,
+    name: &str,
+    log: &str,
+    host: &Host,
+    env: &[(String, String)],
+) -> Result<Process> {
     let mut args = vec!["run".to_owned()];
     for ip in &host.addresses {
         let any = if ip.is_ipv4() {
@@ -99,7 +126,11 @@ fn launch(lab: &Lab, bins: &Bins, name: &str, log: &str, host: &Host) -> Result<
             args.extend(["--external".to_owned(), multiaddr(*ip, transport)]);
         }
     }
-    Launch::new(log, &bins.relay_node)
+    let mut launch = Launch::new(log, &bins.relay_node);
+    for (name, value) in env {
+        launch = launch.env(name, value);
+    }
+    launch
         .args(args)
         .arg("--key")
         .arg(lab.artifacts().file(&format!("{name}.key")))

@@ -309,6 +309,7 @@ impl EventLoop {
                 self.on_relay_client(event)
             }
             BehaviourEvent::Punch(event) => self.on_punch(event),
+            BehaviourEvent::Draining(event) => self.on_draining(event),
             BehaviourEvent::Access(never)
             | BehaviourEvent::Limits(never)
             | BehaviourEvent::Streams(never) => match never {},

@@ -1,11 +1,21 @@
 //! What the relay client tells: reservations and circuits.
 
 use libp2p::relay::client;
+use p2pnode_bin_shared::draining::Draining;
 
 use super::EventLoop;
 use crate::{circuits::Event, event};
 
 impl EventLoop {
+    /// A peer says that it is a relay that ends. Only of a relay of ours does it matter.
+    pub(super) fn on_draining(&mut self, Draining { peer, connection }: Draining) {
+        if self.relays.handle_draining(connection) {
+            tracing::info!(relay = %peer, "the relay is ending; the next one is asked for a reservation");
+        } else {
+            tracing::debug!(%peer, %connection, "a peer says that it drains");
+        }
+    }
+
     pub(super) fn on_relay_client(&mut self, event: Event) {
         let family = event.family;
         match event.event {

@@ -7,7 +7,10 @@
 
 mod leg;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, swarm::ConnectionId};
 use p2pnode_transports::{Family, FamilyPolicy};
@@ -84,6 +87,8 @@ pub struct RelayKeeper {
     relays: Vec<PeerId>,
     legs: Vec<Leg>,
     slots: Vec<Slot>,
+    /// Relays that end: what they hold for us is kept while it lasts, and a reservation on another one is asked for at once.
+    draining: HashSet<PeerId>,
 }
 
 /// The reservation on a relay in one family.
@@ -112,6 +117,7 @@ impl RelayKeeper {
             relays: Vec::new(),
             legs: Vec::new(),
             slots: Vec::new(),
+            draining: HashSet::new(),
         };
         for relay in relays {
             let peer = relay.peer;
@@ -164,13 +170,10 @@ impl RelayKeeper {
 
     /// The leg over which this slot's reservation can be asked for, if that is wanted.
     fn leg_for(&self, slot: &Slot) -> Option<&Leg> {
-        let is_wanted = self.is_taken(&slot.peer)
-            || self
-                .relays
-                .iter()
-                .filter(|relay| self.is_taken(relay))
-                .count()
-                < self.wanted;
+        let lasts = |relay: &&PeerId| self.is_taken(relay) && !self.draining.contains(*relay);
+        let is_wanted = !self.draining.contains(&slot.peer)
+            && (self.is_taken(&slot.peer)
+                || self.relays.iter().filter(lasts).count() < self.wanted);
         let mut legs = self.legs.iter().filter(|_| is_wanted);
         legs.find(|leg| (leg.relay.peer, leg.family) == (slot.peer, slot.family) && leg.is_ready())
     }
@@ -235,7 +238,18 @@ impl RelayKeeper {
             identified: false,
         };
         leg.failures = 0;
-        Some(leg.relay.peer)
+        let peer = leg.relay.peer;
+        // It is another run of the relay; one that still drains says so again.
+        self.draining.remove(&peer);
+        Some(peer)
+    }
+
+    /// The peer of this connection says that it ends, and grants nothing any more. Returns whether it is one of our relays, and
+    /// had not said so before.
+    pub fn handle_draining(&mut self, connection: ConnectionId) -> bool {
+        let mut legs = self.legs.iter();
+        let leg = legs.find(|leg| leg.connection() == Some(connection));
+        leg.is_some_and(|leg| self.draining.insert(leg.relay.peer))
     }
 
     /// The relay told who it is on this connection: reservations may be asked for.

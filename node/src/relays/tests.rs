@@ -76,6 +76,42 @@ fn holds_as_many_reservations_as_wanted_and_the_next_relay_takes_the_place_of_a_
 }
 
 #[test]
+fn a_relay_that_drains_keeps_its_reservation_while_another_one_is_asked_and_is_asked_again_once_it_is_back()
+ {
+    let peers = [PeerId::random(), PeerId::random()];
+    let now = Instant::now();
+    let mut keeper = RelayKeeper::new(&peers.map(relay), 1, FamilyPolicy::Auto, now);
+    let mut next = 0;
+    let asked = settle(&mut keeper, &mut next, now);
+    assert_eq!(asked.len(), 1);
+    let (first, listener) = asked[0];
+    assert_eq!(first, peers[0]);
+    assert!(keeper.handle_reserved(&first, Family::Ip4));
+
+    assert!(!keeper.handle_draining(id(99)), "no relay of ours");
+    assert!(keeper.handle_draining(id(1)));
+    assert!(!keeper.handle_draining(id(1)), "said twice");
+    assert!(keeper.holds(&first), "until the relay ends it");
+    let asked = settle(&mut keeper, &mut next, now);
+    assert_eq!(
+        asked.iter().map(|(p, _)| *p).collect::<Vec<_>>(),
+        peers[1..]
+    );
+    assert!(keeper.handle_reserved(&peers[1], Family::Ip4));
+    assert_eq!(keeper.held(), 2);
+
+    let lost = keeper.handle_listener_closed(listener, now, 0.0).unwrap();
+    assert!(lost.was_held && !lost.is_held);
+    keeper.handle_closed(id(1), now, 0.0).unwrap();
+    let later = now + Duration::from_secs(60);
+    assert_eq!(settle(&mut keeper, &mut next, later), [], "one is enough");
+    let second = asked[0].1;
+    keeper.handle_listener_closed(second, later, 0.0).unwrap();
+    let asked = settle(&mut keeper, &mut next, later);
+    assert_eq!(asked[0].0, first, "it has come back, and does not drain");
+}
+
+#[test]
 fn no_reservation_is_asked_of_a_relay_before_it_has_identified_itself() {
     let peer = PeerId::random();
     let now = Instant::now();

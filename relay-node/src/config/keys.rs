@@ -1,5 +1,7 @@
 //! Each key: what it means, its kind, its default.
 
+use std::time::Duration;
+
 use p2pnode_bin_shared::{
     addr::{self, Endpoint},
     config::{
@@ -12,7 +14,7 @@ use p2pnode_bin_shared::{
     },
 };
 
-use super::{Access, Config, Limits, Listen, Log};
+use super::{Access, Config, Limits, Listen, Log, PerSource};
 
 /// Both transports and families on the port that libp2p registered. It is above 1023, so the default runs unprivileged; a
 /// public relay does better on 443, which more firewalls let out to.
@@ -62,6 +64,13 @@ impl Config {
             ),
         };
         let limits = limits(reader);
+        let drain_timeout = reader.one(
+            "drain.timeout",
+            "How long open circuits may go on after SIGTERM or SIGINT; 0: not at all.",
+            &DRAIN_TIMEOUT,
+            // Kubernetes kills what has not ended after 30 s, and connections take up to 2 s to close.
+            "25s",
+        );
         let admin = reader.optional(
             "admin.listen",
             "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default.",
@@ -86,6 +95,7 @@ impl Config {
             external: external.into_iter().map(|endpoint| endpoint.addr).collect(),
             limits,
             access,
+            drain_timeout,
             admin,
             log,
         }
@@ -110,6 +120,21 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             &COUNT,
             "8",
         ),
+        // A thousand peers behind one NAT, or in one cluster, with a reservation each; a quarter of all.
+        reservations_per_source: PerSource {
+            ip4: reader.one(
+                "limits.reservations_per_ip4",
+                "Reservations of all peers behind one IPv4 address; 0: no limit.",
+                &COUNT,
+                "1024",
+            ),
+            ip6_net: reader.one(
+                "limits.reservations_per_ip6_net",
+                "Reservations of all peers in one IPv6 /64; 0: no limit.",
+                &COUNT,
+                "1024",
+            ),
+        },
         reservation_duration: reader.one(
             "limits.reservation_duration",
             "How long a reservation lasts unless it is renewed, which peers do in time; 0: no limit.",
@@ -153,6 +178,21 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             &LIMIT,
             "16",
         ),
+        // The same thousand peers, with QUIC and TCP, twice while they reconnect; a quarter of all.
+        connections_per_source: PerSource {
+            ip4: reader.one(
+                "limits.connections_per_ip4",
+                "Connections from one IPv4 address; 0: no limit.",
+                &COUNT,
+                "4096",
+            ),
+            ip6_net: reader.one(
+                "limits.connections_per_ip6_net",
+                "Connections from one IPv6 /64; 0: no limit.",
+                &COUNT,
+                "4096",
+            ),
+        },
         pending_connections: reader.one(
             "limits.pending_connections",
             "Incoming connections whose handshake is not over; 0: no limit.",
@@ -161,6 +201,11 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         ),
     }
 }
+
+const DRAIN_TIMEOUT: Kind<Duration> = Kind {
+    expects: "a duration such as 30s or 5m, or 0 to end at once",
+    ..DURATION_LIMIT
+};
 
 const EXTERNAL_ADDR: Kind<Endpoint> = Kind {
     expects: "an address such as /ip4/203.0.113.10/udp/4001/quic-v1 or /dns/relay.example.net/tcp/4001",

@@ -10,6 +10,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_bin_shared::{config::Program, logging};
 
+pub use crate::source::PerSource;
+
 /// The names of the program: variables begin with `RELAY_NODE_`.
 pub const PROGRAM: Program = Program {
     name: "relay-node",
@@ -29,6 +31,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may use the relay.
     pub access: Access,
+    /// How long circuits may go on once the relay was asked to end; zero: not at all.
+    pub drain_timeout: Duration,
     /// Address of the admin HTTP server; `None`: no server.
     pub admin: Option<SocketAddr>,
     /// Logging.
@@ -52,6 +56,8 @@ pub struct Limits {
     pub reservations: usize,
     /// Reservations of one peer.
     pub reservations_per_peer: usize,
+    /// Reservations of all peers that come from one place.
+    pub reservations_per_source: PerSource,
     /// How long a reservation lasts unless it is renewed.
     pub reservation_duration: Duration,
     /// Circuits in all.
@@ -66,6 +72,8 @@ pub struct Limits {
     pub connections: u32,
     /// Connections of one peer.
     pub connections_per_peer: u32,
+    /// Connections from one place.
+    pub connections_per_source: PerSource,
     /// Connections whose handshake is not over.
     pub pending_connections: u32,
 }

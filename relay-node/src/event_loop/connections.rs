@@ -9,7 +9,7 @@ use libp2p::{
 use tracing::debug;
 
 use super::EventLoop;
-use crate::metrics::Reason;
+use crate::{connection_sources, metrics::Reason};
 
 impl EventLoop {
     /// An inbound connection did not come about.
@@ -42,6 +42,11 @@ fn reason(cause: &ConnectionDenied) -> Option<Reason> {
         Some(Reason::Access)
     } else if cause.downcast_ref::<Exceeded>().is_some() {
         Some(Reason::ConnectionLimit)
+    } else if cause
+        .downcast_ref::<connection_sources::Exceeded>()
+        .is_some()
+    {
+        Some(Reason::SourceConnectionLimit)
     } else {
         None
     }

@@ -1,21 +1,28 @@
 //! The only owner of the swarm: merges events and dispatches them, one file per source.
 
 mod connections;
+mod draining;
 mod hop;
 mod identify;
 mod listeners;
 mod ping;
 mod relay;
 
-use std::{future::Future, io, pin::pin, time::Duration};
+use std::{
+    future::Future,
+    io,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt as _;
 use libp2p::{Swarm, swarm::SwarmEvent};
-use p2pnode_bin_shared::admin::Readiness;
+use p2pnode_bin_shared::{admin::Readiness, draining::Draining};
 use tracing::{debug, info, warn};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    drain::Drain,
     external::ExternalAddresses,
     ledger::Ledger,
     legs::Legs,
@@ -39,16 +46,20 @@ pub(crate) struct EventLoop {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) output: Stdout,
+    pub(crate) drain_timeout: Duration,
+    /// Once the relay was asked to end.
+    pub(crate) drain: Option<Drain>,
 }
 
 impl EventLoop {
-    /// Serves until `shutdown` is ready, then closes all connections.
+    /// Serves until `shutdown` is ready, drains, then closes all connections.
     pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown);
-        loop {
+        while let Some(wake) = self.wake(Instant::now()) {
             tokio::select! {
-                () = &mut shutdown => break,
+                () = &mut shutdown, if self.drain.is_none() => self.start_drain(Instant::now()),
                 event = self.swarm.select_next_some() => self.on_swarm(event)?,
+                () = wake => {}
             }
         }
         self.close().await;
@@ -61,9 +72,13 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Hop(question)) => self.on_hop(question),
+            SwarmEvent::Behaviour(BehaviourEvent::Draining(Draining { peer, .. })) => {
+                debug!(%peer, "a peer says that it drains");
+            }
             SwarmEvent::Behaviour(
                 BehaviourEvent::Access(never)
                 | BehaviourEvent::Connections(never)
+                | BehaviourEvent::Sources(never)
                 | BehaviourEvent::KeepAlive(never),
             ) => match never {},
             SwarmEvent::NewListenAddr {

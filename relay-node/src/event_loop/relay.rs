@@ -6,20 +6,34 @@ use libp2p::{PeerId, relay, swarm::ConnectionId};
 use tracing::{debug, info};
 
 use super::EventLoop;
-use crate::{metrics::Reason, server};
+use crate::{
+    metrics::Reason,
+    requests::Denial,
+    server::{self, Attributed},
+};
 
 impl EventLoop {
+    pub(super) fn on_relay(&mut self, event: server::Event) {
+        match event {
+            server::Event::Relay(event) => self.on_relayed(event),
+            server::Event::Denied(Denial { peer, reason }) => {
+                self.metrics.denied(reason);
+                info!(%peer, reason = reason.as_str(), "reservation denied");
+            }
+        }
+    }
+
     #[expect(
         deprecated,
         reason = "an exhaustive match names the events that libp2p is going to drop"
     )]
-    pub(super) fn on_relay(
+    fn on_relayed(
         &mut self,
-        server::Event {
+        Attributed {
             connection,
             onward,
             event,
-        }: server::Event,
+        }: Attributed,
     ) {
         match event {
             relay::Event::ReservationReqAccepted {
@@ -34,13 +48,9 @@ impl EventLoop {
             relay::Event::ReservationTimedOut { src_peer_id } => {
                 self.released(src_peer_id, connection, "expired")
             }
-            relay::Event::ReservationReqDenied {
-                src_peer_id,
-                status,
-            } => {
-                let reason = Reason::of_reservation(status);
-                self.metrics.denied(reason);
-                info!(peer = %src_peer_id, reason = reason.as_str(), "reservation denied");
+            // It was told when it was decided.
+            relay::Event::ReservationReqDenied { src_peer_id, .. } => {
+                debug!(peer = %src_peer_id, "the denial of a reservation was delivered");
             }
             relay::Event::CircuitReqAccepted {
                 src_peer_id,
@@ -60,7 +70,11 @@ impl EventLoop {
                 dst_peer_id,
                 status,
             } => {
-                let reason = Reason::of_circuit(status);
+                let mut reason = Reason::of_circuit(status);
+                // The gate refuses as a limit does.
+                if reason == Reason::CircuitLimit && self.drain.is_some() {
+                    reason = Reason::Draining;
+                }
                 self.metrics.denied(reason);
                 info!(source = %src_peer_id, destination = %dst_peer_id, reason = reason.as_str(), "circuit denied");
             }

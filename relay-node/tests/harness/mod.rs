@@ -1,6 +1,9 @@
 //! A relay on loopback, and peers with a reservation on it.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm, identity::Keypair, multiaddr::Protocol, relay, swarm::SwarmEvent,
@@ -11,7 +14,12 @@ use relay_node::{
     cli::RunArgs,
     config::{Config, PROGRAM},
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+};
 
 use crate::peer::{self, BehaviourEvent, until};
 
@@ -47,9 +55,12 @@ pub fn config(port: u16) -> Config {
         flags: args.flags(Flags::default()),
         ..Sources::default()
     };
-    config::load(&PROGRAM, &sources, Config::read)
+    let mut config = config::load(&PROGRAM, &sources, Config::read)
         .expect("a valid configuration")
-        .config
+        .config;
+    // A test that drains says so.
+    config.drain_timeout = Duration::ZERO;
+    config
 }
 
 /// The relay is bound when this returns: its first poll binds, and on one thread it is polled before we go on.
@@ -88,9 +99,28 @@ impl Relay {
     }
 
     pub async fn stop(self) {
-        self.stop.send(()).expect("the relay runs");
-        self.running.await.expect("no panic").expect("a clean end");
+        self.ask_to_end()
+            .await
+            .expect("no panic")
+            .expect("a clean end");
     }
+
+    /// Asks it to end, as a signal does; what is returned is ready when it has.
+    pub fn ask_to_end(self) -> JoinHandle<anyhow::Result<()>> {
+        self.stop.send(()).expect("the relay runs");
+        self.running
+    }
+}
+
+/// What its admin server at `admin` answers to a request for `path`.
+#[allow(dead_code, reason = "not every test file asks")]
+pub async fn get(admin: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).await.expect("the admin server");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
 }
 
 pub async fn reserve(relay: PeerId, address: &Multiaddr) -> (Swarm<peer::Behaviour>, Multiaddr) {

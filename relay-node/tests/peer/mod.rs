@@ -26,6 +26,7 @@ use libp2p::{
     },
     tcp, tls, yamux,
 };
+use p2pnode_bin_shared::draining;
 
 pub use ask::Ask;
 
@@ -36,6 +37,7 @@ pub struct Behaviour {
     pub relay: relay::client::Behaviour,
     pub transfer: Transfer,
     pub ask: Ask,
+    pub draining: draining::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
 }
@@ -60,6 +62,7 @@ pub fn swarm_with(key: Keypair, ping: ping::Config) -> Swarm<Behaviour> {
             relay,
             transfer: Transfer::default(),
             ask: Ask::default(),
+            draining: draining::Behaviour::default(),
             identify: identify::Behaviour::new(identify::Config::new(
                 "/test/1".to_owned(),
                 key.public(),
