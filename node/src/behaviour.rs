@@ -10,9 +10,11 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use p2pnode_bin_shared::ping;
+use p2pnode_bin_shared::{directory, ping};
 
-use crate::{circuits::Client, liveness::Link, punch, streams, transport::Clients};
+use crate::{
+    circuits::Client, config::RelayAddr, liveness::Link, punch, streams, transport::Clients,
+};
 
 /// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
 /// and one is relayed.
@@ -28,7 +30,7 @@ const CONNECTIONS: u32 = 4096;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // First, so that it refuses before any protocol is set up.
-    access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
+    pub(crate) access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
     limits: connection_limits::Behaviour,
     pub(crate) relay_ip4: Client,
     pub(crate) relay_ip6: Client,
@@ -36,6 +38,7 @@ pub(crate) struct Behaviour {
     pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
     pub(crate) streams: streams::Behaviour,
+    pub(crate) directory: directory::Behaviour,
 }
 
 impl Behaviour {
@@ -43,10 +46,13 @@ impl Behaviour {
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: &BTreeSet<PeerId>,
-        relays: BTreeSet<PeerId>,
+        relays: &[RelayAddr],
         clients: Clients,
         punch: punch::Behaviour,
     ) -> Self {
+        let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
+        let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
+        let relays: BTreeSet<PeerId> = relays.iter().map(|relay| relay.peer).collect();
         let access = (!allowed.is_empty()).then(|| {
             let mut access =
                 allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
@@ -80,6 +86,7 @@ impl Behaviour {
             }),
             punch,
             streams: streams::Behaviour::default(),
+            directory,
         }
     }
 }

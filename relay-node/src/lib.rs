@@ -9,6 +9,7 @@ pub mod config;
 
 mod asks;
 mod behaviour;
+mod copies;
 mod event_loop;
 mod external;
 mod hop;
@@ -19,11 +20,15 @@ mod limits;
 mod listen;
 mod metrics;
 mod output;
+mod partners;
 mod places;
 mod readiness;
 mod server;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration,
+    time::Instant,
+};
 
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_bin_shared::{
@@ -36,8 +41,9 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::{
-    behaviour::Behaviour, event_loop::EventLoop, external::ExternalAddresses, ledger::Ledger,
-    legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
+    behaviour::Behaviour, copies::Copies, event_loop::EventLoop, external::ExternalAddresses,
+    ledger::Ledger, legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
+    partners::Partners,
 };
 pub use crate::{config::Config, listen::Error as ListenError, output::Format};
 
@@ -68,12 +74,18 @@ pub async fn run(
     let admin = Admin::start(config.admin, health).await?;
     let output = Output::new(io::stdout(), format, *swarm.local_peer_id());
     let (external, changes) = ExternalAddresses::new(&config.external);
+    let local = *swarm.local_peer_id();
+    let others = config.relays.iter().filter(|relay| relay.0 != local);
+    let partners = Partners::new(others.cloned(), Instant::now());
     let mut event_loop = EventLoop {
         swarm,
         listeners,
         external,
         ledger: Ledger::default(),
         legs: Legs::default(),
+        partners,
+        copies: Copies::default(),
+        early: HashMap::new(),
         metrics,
         readiness,
         output,

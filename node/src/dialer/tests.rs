@@ -22,14 +22,28 @@ fn request(until: Until, pings: u32) -> Request {
     }
 }
 
+/// What a dial does where no relay knows a record.
 fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
-    std::iter::from_fn(|| dialer.poll(now)).collect()
+    let mut actions = Vec::new();
+    while let Some(action) = dialer.poll(now) {
+        if action == Action::LookUp {
+            dialer.handle_looked_up(now);
+        } else {
+            actions.push(action);
+        }
+    }
+    actions
 }
 
 fn result(actions: &[Action]) -> Option<&Outcome> {
     actions.iter().find_map(|action| match action {
         Action::Tell(Event::Result(outcome)) => Some(outcome),
-        Action::Tell(_) | Action::DialDirect(_) | Action::DialCircuit(_) | Action::Ping => None,
+        Action::Tell(_)
+        | Action::DialDirect(_)
+        | Action::DialCircuit(_)
+        | Action::DialFound { .. }
+        | Action::LookUp
+        | Action::Ping => None,
     })
 }
 

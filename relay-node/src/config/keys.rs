@@ -1,5 +1,6 @@
 //! Each key: what it means, its kind, its default.
 
+use libp2p::{Multiaddr, PeerId};
 use p2pnode_bin_shared::{
     addr::{self, Endpoint},
     config::{
@@ -53,6 +54,12 @@ impl Config {
             &EXTERNAL_ADDR,
             &[],
         );
+        let relays = reader.list(
+            "relays",
+            "Other relays, each with its peer id. Peers of either are found through both. Each names the other.",
+            &RELAY,
+            &[],
+        );
         let access = Access {
             allow: reader.list(
                 "access.allow",
@@ -84,6 +91,7 @@ impl Config {
                 given,
             },
             external: external.into_iter().map(|endpoint| endpoint.addr).collect(),
+            relays,
             limits,
             access,
             admin,
@@ -159,8 +167,31 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             &LIMIT,
             "1024",
         ),
+        // A fleet of ten relays that are full.
+        records: reader.one(
+            "limits.records",
+            "Records of peers that are kept for others to find, with those that other relays have told; 0: no limit.",
+            &COUNT,
+            "40960",
+        ),
     }
 }
+
+const RELAY: Kind<(PeerId, Multiaddr)> = Kind {
+    expects: "a relay's address such as /dns/relay.example.net/udp/4001/quic-v1/p2p/12D3KooW...",
+    form: Form::Text,
+    parse: |text| {
+        let endpoint = addr::dialable(text).map_err(|error| error.to_string())?;
+        match endpoint.peer {
+            Some(peer) => Ok((peer, endpoint.addr)),
+            None => Err(format!(
+                "relay {} names no peer id; append /p2p/<id>, as `relay-node id` prints it there",
+                quote(text)
+            )),
+        }
+    },
+    print: |(peer, addr)| format!("{addr}/p2p/{peer}"),
+};
 
 const EXTERNAL_ADDR: Kind<Endpoint> = Kind {
     expects: "an address such as /ip4/203.0.113.10/udp/4001/quic-v1 or /dns/relay.example.net/tcp/4001",

@@ -1,27 +1,39 @@
 //! The only owner of the swarm: merges events and dispatches them, one file per source.
 
 mod connections;
+mod directory;
 mod hop;
 mod identify;
 mod listeners;
 mod ping;
 mod relay;
 
-use std::{future::Future, io, pin::pin, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{self, Future},
+    io,
+    pin::pin,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
-use libp2p::{Swarm, swarm::SwarmEvent};
-use p2pnode_bin_shared::admin::Readiness;
+use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
+use p2pnode_bin_shared::{
+    admin::Readiness,
+    directory::{Offer, QueryId},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    copies::Copies,
     external::ExternalAddresses,
     ledger::Ledger,
     legs::Legs,
     listen::Listeners,
     metrics::Metrics,
     output::Output,
+    partners::Partners,
 };
 
 /// How long the closing of connections may take: it is local work and one packet to each peer.
@@ -36,6 +48,12 @@ pub(crate) struct EventLoop {
     pub(crate) external: ExternalAddresses,
     pub(crate) ledger: Ledger,
     pub(crate) legs: Legs,
+    /// The other relays.
+    pub(crate) partners: Partners,
+    /// The records that they do not have yet.
+    pub(crate) copies: Copies<QueryId>,
+    /// Records of peers whose reservation is not known here yet: the two may come over different connections.
+    pub(crate) early: HashMap<PeerId, Offer>,
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) output: Stdout,
@@ -45,10 +63,18 @@ impl EventLoop {
     /// Serves until `shutdown` is ready, then closes all connections.
     pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown);
+        let mut sweep = tokio::time::interval(directory::SWEEP);
         loop {
+            self.act();
+            let wake = self.partners.deadline();
             tokio::select! {
                 () = &mut shutdown => break,
                 event = self.swarm.select_next_some() => self.on_swarm(event)?,
+                _ = sweep.tick() => self.sweep(),
+                () = async { match wake {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => future::pending().await,
+                } } => {}
             }
         }
         self.close().await;
@@ -61,6 +87,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Hop(question)) => self.on_hop(question),
+            SwarmEvent::Behaviour(BehaviourEvent::Directory(event)) => self.on_directory(event),
             SwarmEvent::Behaviour(
                 BehaviourEvent::Access(never)
                 | BehaviourEvent::Connections(never)
@@ -97,20 +124,30 @@ impl EventLoop {
             } => {
                 self.legs.established(connection_id, &endpoint);
                 debug!(peer = %peer_id, connection = %connection_id, remote = %endpoint.get_remote_address(), "connected");
+                self.on_partner_established(peer_id, connection_id);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
                 connection_id,
                 cause,
+                num_established,
                 ..
             } => {
                 self.legs.closed(connection_id);
+                self.on_partner_closed(peer_id, connection_id);
+                if num_established == 0 {
+                    self.early.remove(&peer_id);
+                }
                 let cause = cause.map(|cause| cause.to_string());
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
             }
-            // The relay dials nobody and takes no peer's word for its own address.
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => self.on_dial_failed(connection_id, &error),
+            // The relay takes no peer's word for its own address.
             SwarmEvent::IncomingConnection { .. }
-            | SwarmEvent::OutgoingConnectionError { .. }
             | SwarmEvent::Dialing { .. }
             | SwarmEvent::NewExternalAddrCandidate { .. }
             | SwarmEvent::ExternalAddrConfirmed { .. }
