@@ -93,7 +93,8 @@ impl Partners {
         }
     }
 
-    /// A connection was established. Whether it is the first with one of the relays.
+    /// A connection was established. Whether it is with one of the relays. Not only its first counts: a relay that was killed
+    /// and is back has a connection left that is not known to be dead.
     pub(crate) fn handle_established(
         &mut self,
         peer: &PeerId,
@@ -108,7 +109,7 @@ impl Partners {
             partner.state = State::Down(now);
         }
         partner.open.insert(connection);
-        partner.open.len() == 1
+        true
     }
 
     /// A connection was closed. Whether it was the last with one of the relays.
@@ -197,7 +198,7 @@ mod tests {
     fn a_relay_that_has_dialed_us_is_not_dialed_and_counts_until_its_last_connection_is_closed() {
         let (mut partners, peer, now) = one();
         assert!(partners.handle_established(&peer, id(1), now));
-        assert!(!partners.handle_established(&peer, id(2), now));
+        assert!(partners.handle_established(&peer, id(2), now));
         assert_eq!(partners.poll(now), None);
         assert!(!partners.handle_closed(&peer, id(1), now, 0.0));
         assert_eq!(partners.connected().collect::<Vec<_>>(), [peer]);

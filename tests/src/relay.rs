@@ -24,6 +24,8 @@ pub struct Relay {
     pub id: String,
     name: String,
     runs: u32,
+    /// The addresses of the relays that it knows.
+    known: Vec<String>,
 }
 
 impl Relay {
@@ -33,8 +35,23 @@ impl Relay {
     ///
     /// When it does not start.
     pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
+        Self::start_knowing(lab, bins, name, &[]).await
+    }
+
+    /// The same with other relays in its configuration.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn start_knowing(
+        lab: &Lab,
+        bins: &Bins,
+        name: &str,
+        others: &[&Self],
+    ) -> Result<Self> {
         let host = lab.public_host(name).await?;
-        let process = launch(lab, bins, name, name, &host)?;
+        let known = known(&host, others);
+        let process = launch(lab, bins, name, name, &host, &known)?;
         let id = ready(&process, &host).await?;
         Ok(Self {
             host,
@@ -42,6 +59,7 @@ impl Relay {
             id,
             name: name.to_owned(),
             runs: 1,
+            known,
         })
     }
 
@@ -53,7 +71,7 @@ impl Relay {
     pub async fn restart(&mut self, lab: &Lab, bins: &Bins) -> Result<()> {
         self.runs += 1;
         let log = format!("{}-{}", self.name, self.runs);
-        self.process = launch(lab, bins, &self.name, &log, &self.host)?;
+        self.process = launch(lab, bins, &self.name, &log, &self.host, &self.known)?;
         let id = ready(&self.process, &self.host).await?;
         ensure!(
             id == self.id,
@@ -61,6 +79,11 @@ impl Relay {
             self.id
         );
         Ok(())
+    }
+
+    /// From its next start on it knows these relays and no others.
+    pub fn knows(&mut self, others: &[&Self]) {
+        self.known = known(&self.host, others);
     }
 
     /// Its addresses that `host` can use, over these transports.
@@ -83,7 +106,21 @@ impl Relay {
     }
 }
 
-fn launch(lab: &Lab, bins: &Bins, name: &str, log: &str, host: &Host) -> Result<Process> {
+fn known(host: &Host, relays: &[&Relay]) -> Vec<String> {
+    let addresses = relays
+        .iter()
+        .flat_map(|relay| relay.addresses(host, &Transport::ALL));
+    addresses.collect()
+}
+
+fn launch(
+    lab: &Lab,
+    bins: &Bins,
+    name: &str,
+    log: &str,
+    host: &Host,
+    known: &[String],
+) -> Result<Process> {
     let mut args = vec!["run".to_owned()];
     for ip in &host.addresses {
         let any = if ip.is_ipv4() {
@@ -103,6 +140,7 @@ fn launch(lab: &Lab, bins: &Bins, name: &str, log: &str, host: &Host) -> Result<
         .args(args)
         .arg("--key")
         .arg(lab.artifacts().file(&format!("{name}.key")))
+        .env("RELAY_NODE_RELAYS", known.join(","))
         .start(&host.device, lab.artifacts())
 }
 
