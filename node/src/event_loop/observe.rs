@@ -15,8 +15,10 @@ impl EventLoop {
             !parts.any(|part| part == Protocol::P2pCircuit)
         };
         let listens = self.swarm.listeners().any(is_public);
+        let (trusted, found) = (&self.trusted, &self.found_relays);
+        let is_relay = |peer: &PeerId| trusted.contains(peer) || found.contains(peer);
         self.observers
-            .gauges(&self.peers, &self.relays, &self.sockets, listens);
+            .gauges(&self.peers, &self.relays, &self.sockets, listens, is_relay);
     }
 
     /// A dial asks for this peer.
