@@ -419,7 +419,14 @@ impl NetworkBehaviour for Behaviour {
                     });
                 }
                 // It has nothing to say about addresses, listeners or connections.
-                _ => {}
+                ToSwarm::ListenOn { .. }
+                | ToSwarm::RemoveListener { .. }
+                | ToSwarm::NewExternalAddrCandidate(_)
+                | ToSwarm::ExternalAddrConfirmed(_)
+                | ToSwarm::ExternalAddrExpired(_)
+                | ToSwarm::CloseConnection { .. }
+                | ToSwarm::NewExternalAddrOfPeer { .. }
+                | _ => {}
             }
         }
     }

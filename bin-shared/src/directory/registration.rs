@@ -199,12 +199,14 @@ fn is_global(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
             let is_shared = a == 100 && (64..128).contains(&b);
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared)
-                && !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast())
+            let is_inner = ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared;
+            let is_host = !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast();
+            is_host && !is_inner
         }
         IpAddr::V6(ip) => {
-            !(ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local())
-                && !(ip.is_unspecified() || ip.is_multicast())
+            let is_inner = ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local();
+            let is_host = !ip.is_unspecified() && !ip.is_multicast();
+            is_host && !is_inner
         }
     }
 }
