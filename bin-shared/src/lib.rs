@@ -5,6 +5,7 @@ pub mod addr;
 pub mod admin;
 pub mod command;
 pub mod config;
+pub mod directory;
 pub mod draining;
 pub mod exit;
 pub mod hop;

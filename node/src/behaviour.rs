@@ -10,9 +10,11 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use p2pnode_bin_shared::{draining, ping};
+use p2pnode_bin_shared::{directory, draining, ping};
 
-use crate::{circuits::Client, liveness::Link, punch, streams, transport::Clients};
+use crate::{
+    circuits::Client, config::RelayAddr, liveness::Link, punch, streams, transport::Clients,
+};
 
 /// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
 /// and one is relayed.
@@ -28,7 +30,7 @@ const CONNECTIONS: u32 = 4096;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // First, so that it refuses before any protocol is set up.
-    access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
+    pub(crate) access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
     limits: connection_limits::Behaviour,
     pub(crate) relay_ip4: Client,
     pub(crate) relay_ip6: Client,
@@ -37,6 +39,7 @@ pub(crate) struct Behaviour {
     pub(crate) punch: punch::Behaviour,
     pub(crate) streams: streams::Behaviour,
     draining: draining::Behaviour,
+    pub(crate) directory: directory::Behaviour,
 }
 
 impl Behaviour {
@@ -44,10 +47,13 @@ impl Behaviour {
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: &BTreeSet<PeerId>,
-        relays: BTreeSet<PeerId>,
+        relays: &[RelayAddr],
         clients: Clients,
         punch: punch::Behaviour,
     ) -> Self {
+        let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
+        let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
+        let relays: BTreeSet<PeerId> = relays.iter().map(|relay| relay.peer).collect();
         let access = (!allowed.is_empty()).then(|| {
             let mut access =
                 allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
@@ -82,6 +88,7 @@ impl Behaviour {
             punch,
             streams: streams::Behaviour::default(),
             draining: draining::Behaviour::default(),
+            directory,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll`].
 
+mod lookup;
 mod pings;
 
 use std::{
@@ -10,12 +11,15 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_bin_shared::directory::Found;
+use p2pnode_transports::to_socket_addr;
 
 use crate::{
-    event::{Event, Outcome, Reached},
-    peers::{Path, PathKind},
+    event::{Event, FoundBy, Outcome, Reached},
+    peers::{How, Path, PathKind},
 };
 
+use lookup::Lookup;
 use pings::Pings;
 
 pub use pings::PingFailure;
@@ -75,6 +79,16 @@ pub enum Action {
     DialDirect(Vec<Multiaddr>),
     /// Dial the peer through this relay.
     DialCircuit(PeerId),
+    /// Ask the relays for the peer's record, and tell the answers with [`Dialer::handle_found`] and their end with
+    /// [`Dialer::handle_looked_up`].
+    LookUp,
+    /// Dial the peer through a relay that its record names, at these addresses of the relay.
+    DialFound {
+        /// The relay.
+        relay: PeerId,
+        /// Where it is.
+        addrs: Vec<Multiaddr>,
+    },
     /// Ping the peer now, over its best path, and tell what came of it with [`Dialer::handle_ping`] or
     /// [`Dialer::handle_ping_failed`].
     Ping,
@@ -94,6 +108,12 @@ pub struct Dialer {
     /// Direct dials under way.
     direct_dials: usize,
     relays: Vec<Relay>,
+    lookup: Lookup,
+    /// The peer's own addresses that its record names.
+    registered: Vec<Multiaddr>,
+    found_by: Option<FoundBy>,
+    /// The relay that led to the peer last.
+    led_by: Option<PeerId>,
     errors: Vec<String>,
     /// The best path now.
     path: Option<Path>,
@@ -123,6 +143,8 @@ pub enum CircuitFailure {
 #[derive(Debug)]
 struct Relay {
     peer: PeerId,
+    /// Where it is, if it is not one of this node's but one that the peer's record names.
+    found: Option<Vec<Multiaddr>>,
     state: Circuit,
     /// Circuits over it that have failed in a row.
     failures: u32,
@@ -150,6 +172,17 @@ enum Circuit {
 }
 
 impl Relay {
+    /// How a circuit over it is made.
+    fn dial(&self) -> Action {
+        match &self.found {
+            None => Action::DialCircuit(self.peer),
+            Some(addrs) => Action::DialFound {
+                relay: self.peer,
+                addrs: addrs.clone(),
+            },
+        }
+    }
+
     /// What follows the failure of its circuit.
     fn next(&mut self, failure: CircuitFailure, now: Instant) -> Circuit {
         let absent_since = match failure {
@@ -192,11 +225,16 @@ impl Dialer {
                 .into_iter()
                 .map(|peer| Relay {
                     peer,
+                    found: None,
                     state: Circuit::Waiting,
                     failures: 0,
                     absent_since: None,
                 })
                 .collect(),
+            lookup: Lookup::default(),
+            registered: Vec::new(),
+            found_by: None,
+            led_by: None,
             errors: Vec::new(),
             path: None,
             awaiting_handshake: None,
@@ -220,6 +258,16 @@ impl Dialer {
     /// The addresses that the dial was given.
     pub fn addrs(&self) -> &[Multiaddr] {
         &self.request.addrs
+    }
+
+    /// The relays that may lead to the peer: this node's, and those that the peer's record names.
+    pub fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.relays.iter().map(|relay| relay.peer)
+    }
+
+    /// The relay that led to the peer last.
+    pub fn led_by(&self) -> Option<PeerId> {
+        self.led_by
     }
 
     /// Time since the dial began.
@@ -251,6 +299,7 @@ impl Dialer {
             .into_iter()
             .chain(self.awaiting_far_hop)
             .chain(circuits.filter(|_| self.path.is_none()))
+            .chain(self.lookup.deadline().filter(|_| self.path.is_none()))
             .chain(self.pings.deadline().filter(|_| self.is_content()))
             .min();
         (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
@@ -259,6 +308,9 @@ impl Dialer {
     /// Circuits can be asked of this relay.
     pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
         let needed = self.path.is_none();
+        if needed && self.lookup.begin(relay) {
+            self.actions.push_back(Action::LookUp);
+        }
         if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
             && needed
             && match relay.state {
@@ -290,6 +342,43 @@ impl Dialer {
                     reason: reason.to_owned(),
                 }));
         }
+    }
+
+    /// The peer's record says that it can be called there.
+    pub fn handle_found(&mut self, found: &Found, now: Instant) {
+        self.lookup.found(!found.is_empty());
+        for via in &found.relays {
+            match self.relays.iter_mut().find(|known| known.peer == via.relay) {
+                // One of this node's is asked in any case.
+                Some(Relay { found: None, .. }) => {}
+                Some(known) => known.found = Some(via.addrs.clone()),
+                None => self.relays.push(Relay {
+                    peer: via.relay,
+                    found: Some(via.addrs.clone()),
+                    state: Circuit::Again(now),
+                    failures: 0,
+                    absent_since: None,
+                }),
+            }
+        }
+        let known =
+            |addr: &Multiaddr| self.registered.contains(addr) || self.request.addrs.contains(addr);
+        let new: Vec<_> = found
+            .direct
+            .iter()
+            .filter(|addr| !known(addr))
+            .cloned()
+            .collect();
+        if !new.is_empty() && self.path.is_none() {
+            self.registered.extend(new.iter().cloned());
+            self.direct_dials += 1;
+            self.actions.push_back(Action::DialDirect(new));
+        }
+    }
+
+    /// The answers to [`Action::LookUp`] have ended.
+    pub fn handle_looked_up(&mut self, now: Instant) {
+        self.lookup.over(now);
     }
 
     /// A dial of [`Action::DialDirect`] failed.
@@ -326,8 +415,11 @@ impl Dialer {
             relay.state = Circuit::Made;
             relay.failures = 0;
             relay.absent_since = None;
+            self.led_by = Some(relay.peer);
         }
         let t = now - self.started;
+        let found_by = self.found_by(&path);
+        self.found_by = self.found_by.or(found_by);
         match path.kind {
             PathKind::Direct => {
                 self.direct_dials = 0;
@@ -345,8 +437,37 @@ impl Dialer {
             t,
             peer: self.request.peer,
             path,
+            found_by: found_by.or(self.found_by),
         }));
         self.path = Some(best);
+    }
+
+    /// The peer is connected already, before anything was dialed.
+    pub fn handle_open(&mut self, path: Path, now: Instant) {
+        self.found_by = Some(FoundBy::Open);
+        self.handle_connected(path.clone(), path, now);
+    }
+
+    /// What led to a connection, if this node has dialed it: what it accepts or punches comes of what was there before.
+    fn found_by(&self, path: &Path) -> Option<FoundBy> {
+        if path.how != How::Dialed || self.found_by == Some(FoundBy::Open) {
+            return None;
+        }
+        if path.kind == PathKind::Relayed {
+            let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();
+            return Some(match self.relays.iter().any(is_found) {
+                true => FoundBy::Registered,
+                false => FoundBy::Relay,
+            });
+        }
+        let remote = path.hops.first().and_then(|hop| hop.remote);
+        let is_registered = |addr: &Multiaddr| to_socket_addr(addr) == remote;
+        Some(
+            match remote.is_some() && self.registered.iter().any(is_registered) {
+                true => FoundBy::Registered,
+                false => FoundBy::Static,
+            },
+        )
     }
 
     /// A connection to the peer was closed; `best` is the path that is left.
@@ -370,9 +491,13 @@ impl Dialer {
             self.settled = None;
             self.attempts = 0;
             self.deadline = now + self.request.timeout;
+            self.relays.retain(|relay| relay.found.is_none());
             for relay in &mut self.relays {
                 relay.state = Circuit::Waiting;
             }
+            self.registered.clear();
+            self.lookup = Lookup::default();
+            self.found_by = None;
             self.dial_direct();
         }
     }
@@ -462,9 +587,19 @@ impl Dialer {
                 Circuit::Dialing { dials, again_at } if *again_at <= now => {
                     *dials += 1;
                     *again_at = now + CIRCUIT_WAIT;
-                    self.actions.push_back(Action::DialCircuit(relay.peer));
+                    self.actions.push_back(relay.dial());
                 }
-                Circuit::Again(at) if *at <= now => relay.state = Circuit::Waiting,
+                Circuit::Again(at) if *at <= now => {
+                    if relay.found.is_some() {
+                        relay.state = Circuit::Dialing {
+                            dials: 1,
+                            again_at: now + CIRCUIT_WAIT,
+                        };
+                        self.actions.push_back(relay.dial());
+                    } else {
+                        relay.state = Circuit::Waiting;
+                    }
+                }
                 Circuit::Waiting
                 | Circuit::Dialing { .. }
                 | Circuit::Again(_)
@@ -477,6 +612,9 @@ impl Dialer {
     /// Draws the consequences of what is known at `now`.
     fn advance(&mut self, now: Instant) {
         self.redial_circuits(now);
+        if self.path.is_none() && self.lookup.again(now) {
+            self.actions.push_back(Action::LookUp);
+        }
         if self
             .awaiting_handshake
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
@@ -502,6 +640,7 @@ impl Dialer {
         }
         let exhausted = self.path.is_none()
             && self.direct_dials == 0
+            && !self.lookup.is_under_way()
             && self
                 .relays
                 .iter()
@@ -526,6 +665,7 @@ impl Dialer {
             attempts: self.attempts,
             path: self.path.clone(),
             reason,
+            found_by: self.found_by.filter(|_| self.path.is_some()),
         })));
     }
 

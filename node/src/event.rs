@@ -76,6 +76,9 @@ pub enum Event {
         peer: PeerId,
         /// The path of the connection.
         path: Path,
+        /// What led to the peer, if a dial did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        found_by: Option<FoundBy>,
     },
     /// A connection to the peer was closed.
     Disconnected {
@@ -143,6 +146,33 @@ pub struct Outcome {
     pub path: Option<Path>,
     /// Why it is not direct.
     pub reason: Option<String>,
+    /// What led to the peer first, if it was reached.
+    pub found_by: Option<FoundBy>,
+}
+
+/// What led to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FoundBy {
+    /// A connection that was open already.
+    Open,
+    /// An address that was given or configured.
+    Static,
+    /// A relay of this node's, on which the peer holds a reservation, too.
+    Relay,
+    /// The record that the peer has registered.
+    Registered,
+}
+
+impl std::fmt::Display for FoundBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open connection",
+            Self::Static => "given address",
+            Self::Relay => "own relay",
+            Self::Registered => "registered address",
+        })
+    }
 }
 
 /// What a dial reached.

@@ -12,7 +12,7 @@ mod pool;
 
 use std::{collections::HashMap, io, sync::atomic::AtomicU64};
 
-use libp2p::{Multiaddr, TransportError, swarm::DialError};
+use libp2p::{Multiaddr, PeerId, TransportError, swarm::DialError};
 use p2pnode_transports::Handle;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -111,12 +111,17 @@ impl Metrics {
     }
 
     /// Sets the gauges.
-    pub(crate) fn set(&self, peers: &PeerTable, relays: &RelayKeeper) {
+    pub(crate) fn set(
+        &self,
+        peers: &PeerTable,
+        relays: &RelayKeeper,
+        is_relay: impl Fn(&PeerId) -> bool,
+    ) {
         // Those without a peer, too: a series that vanishes is not one that is 0.
         let mut counts: HashMap<PathLabels, i64> =
             PathLabels::all().map(|labels| (labels, 0)).collect();
         for peer in peers.peers() {
-            if relays.relays().any(|relay| relay == *peer) {
+            if is_relay(peer) {
                 continue;
             }
             if let Some(path) = peers.best(peer).and_then(|id| peers.path(id)) {

@@ -44,6 +44,7 @@ pub(crate) fn start(
     let peers = PeerTable::new(config.dial.family);
     let relays = RelayKeeper::new(&config.relays, reservations, config.dial.family, started);
     let event_loop = EventLoop::new(
+        keypair.clone(),
         swarm,
         sockets,
         peers,

@@ -67,16 +67,18 @@ impl Observers {
         }
     }
 
-    /// Sets the gauges, if something happened since they were last set. `listens` says whether the node listens publicly.
+    /// Sets the gauges, if something happened since they were last set. `listens` says whether the node listens publicly,
+    /// `is_relay` which peers are relays.
     pub(crate) fn gauges(
         &mut self,
         peers: &PeerTable,
         relays: &RelayKeeper,
         sockets: &p2pnode_transports::Handle,
         listens: bool,
+        is_relay: impl Fn(&PeerId) -> bool,
     ) {
         if std::mem::take(&mut self.changed) {
-            self.metrics.set(peers, relays);
+            self.metrics.set(peers, relays, is_relay);
             readiness::update(&self.readiness, sockets, relays, listens);
         }
     }

@@ -1,6 +1,6 @@
 //! The swarm: its transport, its protocols, its listeners.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm,
@@ -35,11 +35,10 @@ pub(crate) fn build(
     punch.set_relays(&relays);
     // Who may connect: the relays are part of the configuration and need no second mention.
     let mut allowed = config.access.clone();
-    let relays: BTreeSet<PeerId> = config.relays.iter().map(|relay| relay.peer).collect();
     if !allowed.is_empty() {
-        allowed.extend(&relays);
+        allowed.extend(config.relays.iter().map(|relay| relay.peer));
     }
-    let behaviour = Behaviour::new(keypair, &allowed, relays, parts.clients, punch);
+    let behaviour = Behaviour::new(keypair, &allowed, &config.relays, parts.clients, punch);
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
         .with_substream_upgrade_protocol_override(LAZY);

@@ -10,7 +10,7 @@ use libp2p::{
 };
 
 use p2pnode_bin_shared::{
-    draining,
+    directory, draining,
     ping::{self, Pace},
 };
 
@@ -42,6 +42,7 @@ pub(crate) struct Behaviour {
     pub(crate) hop: hop::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
+    pub(crate) directory: directory::Behaviour,
 }
 
 impl Behaviour {
@@ -50,14 +51,19 @@ impl Behaviour {
         let local = key.public().to_peer_id();
         let access = (!config.access.allow.is_empty()).then(|| {
             let mut allowed = allow_block_list::Behaviour::default();
-            for peer in &config.access.allow {
+            // The other relays are part of the configuration and need no second mention.
+            let relays = config.relays.iter().map(|(relay, _)| relay);
+            for peer in config.access.allow.iter().chain(relays) {
                 allowed.allow_peer(*peer);
             }
             allowed
         });
         Self {
             access: access.into(),
-            connections: connection_limits::Behaviour::new(limits::connections(&config.limits)),
+            connections: connection_limits::Behaviour::new(limits::connections(
+                &config.limits,
+                config.relays.len(),
+            )),
             sources: connection_sources::Behaviour::new(config.limits.connections_per_source),
             relay: server::Behaviour::new(local, &config.limits),
             keep_alive: keep_alive::Behaviour::default(),
@@ -68,10 +74,11 @@ impl Behaviour {
                     .with_agent_version(AGENT.to_owned())
                     // Peers are to use the external addresses; the others are this host's own business.
                     .with_hide_listen_addrs(true)
-                    // The relay dials nobody, so it need not remember where peers are.
+                    // The relay dials only other relays, at configured addresses, so it need not remember where peers are.
                     .with_cache_size(0),
             ),
             ping: ping::Behaviour::new(|_, _| PACE),
+            directory: directory::Behaviour::server(local, limits::records(&config.limits)),
         }
     }
 }

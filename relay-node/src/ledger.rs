@@ -40,6 +40,11 @@ impl Ledger {
         self.reservations.values().map(HashSet::len).sum()
     }
 
+    /// Whether a peer holds a reservation.
+    pub(crate) fn holds(&self, peer: &PeerId) -> bool {
+        self.reservations.contains_key(peer)
+    }
+
     /// Circuits open.
     pub(crate) fn circuits(&self) -> usize {
         self.circuits.values().map(VecDeque::len).sum()

@@ -10,6 +10,7 @@ pub mod config;
 mod asks;
 mod behaviour;
 mod connection_sources;
+mod copies;
 mod drain;
 mod event_loop;
 mod external;
@@ -22,13 +23,17 @@ mod limits;
 mod listen;
 mod metrics;
 mod output;
+mod partners;
 mod places;
 mod readiness;
 mod requests;
 mod server;
 mod source;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration,
+    time::Instant,
+};
 
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_bin_shared::{
@@ -41,8 +46,9 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::{
-    behaviour::Behaviour, event_loop::EventLoop, external::ExternalAddresses, ledger::Ledger,
-    legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
+    behaviour::Behaviour, copies::Copies, event_loop::EventLoop, external::ExternalAddresses,
+    ledger::Ledger, legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
+    partners::Partners,
 };
 pub use crate::{config::Config, listen::Error as ListenError, output::Format};
 
@@ -74,12 +80,18 @@ pub async fn run(
     let admin = Admin::start(config.admin, health).await?;
     let output = Output::new(io::stdout(), format, *swarm.local_peer_id());
     let (external, changes) = ExternalAddresses::new(&config.external);
+    let local = *swarm.local_peer_id();
+    let others = config.relays.iter().filter(|relay| relay.0 != local);
+    let partners = Partners::new(others.cloned(), Instant::now());
     let mut event_loop = EventLoop {
         swarm,
         listeners,
         external,
         ledger: Ledger::default(),
         legs: Legs::default(),
+        partners,
+        copies: Copies::default(),
+        early: HashMap::new(),
         metrics,
         readiness,
         output,

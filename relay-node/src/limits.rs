@@ -32,15 +32,20 @@ pub(crate) fn relay(limits: &Limits, requests: &Requests) -> relay::Config {
     }
 }
 
-/// The limits of connections.
-pub(crate) fn connections(limits: &Limits) -> ConnectionLimits {
+/// The most records that the directory keeps.
+pub(crate) fn records(limits: &Limits) -> usize {
+    count(limits.records)
+}
+
+/// The limits of connections, of a relay that knows that many others.
+pub(crate) fn connections(limits: &Limits, relays: usize) -> ConnectionLimits {
     let some = |limit: u32| (limit != 0).then_some(limit);
     ConnectionLimits::default()
         .with_max_pending_incoming(some(limits.pending_connections))
         .with_max_established(some(limits.connections))
         .with_max_established_per_peer(some(limits.connections_per_peer))
-        // The relay dials nobody.
-        .with_max_pending_outgoing(Some(0))
+        // The relay dials the other relays and nobody else.
+        .with_max_pending_outgoing(Some(u32::try_from(relays).unwrap_or(u32::MAX)))
 }
 
 fn count(limit: usize) -> usize {
@@ -75,6 +80,7 @@ pub(crate) const UNLIMITED: Limits = Limits {
     connections_per_peer: 0,
     connections_per_source: crate::config::PerSource { ip4: 0, ip6_net: 0 },
     pending_connections: 0,
+    records: 0,
 };
 
 #[cfg(test)]
@@ -93,6 +99,7 @@ mod tests {
         assert!(config.max_circuits_per_peer > u32::MAX as usize);
         assert_eq!(config.max_circuit_duration, LONGEST);
         assert_eq!(config.max_circuit_bytes, 0);
+        assert_eq!(records(&UNLIMITED), usize::MAX);
     }
 
     #[test]

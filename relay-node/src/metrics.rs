@@ -37,6 +37,10 @@ pub(crate) enum Reason {
     DestinationFailed,
     /// The relay drains.
     Draining,
+    /// A record of the directory that is none, or that is not its peer's to offer.
+    Record,
+    /// Too many records in the directory.
+    RecordLimit,
     /// A request that is not one.
     Malformed,
 }
@@ -69,6 +73,8 @@ impl Reason {
             Self::NoReservation => "no_reservation",
             Self::DestinationFailed => "destination_failed",
             Self::Draining => "draining",
+            Self::Record => "record",
+            Self::RecordLimit => "record_limit",
             Self::Malformed => "malformed",
         }
     }
@@ -90,6 +96,7 @@ struct DeniedLabels {
 pub(crate) struct Metrics {
     reservations: Gauge,
     circuits: Gauge,
+    records: Gauge,
     circuit_seconds: Histogram,
     denied: Family<DeniedLabels, Counter>,
     draining: Gauge,
@@ -101,6 +108,7 @@ impl Metrics {
         let metrics = Self {
             reservations: Gauge::default(),
             circuits: Gauge::default(),
+            records: Gauge::default(),
             // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             denied: Family::default(),
@@ -112,6 +120,11 @@ impl Metrics {
             metrics.reservations.clone(),
         );
         registry.register("relay_circuits", "Circuits open", metrics.circuits.clone());
+        registry.register(
+            "relay_records",
+            "Records in the directory",
+            metrics.records.clone(),
+        );
         registry.register_with_unit(
             "relay_circuit",
             "How long closed circuits were open",
@@ -137,6 +150,11 @@ impl Metrics {
             .set(i64::try_from(ledger.reservations()).unwrap_or(i64::MAX));
         self.circuits
             .set(i64::try_from(ledger.circuits()).unwrap_or(i64::MAX));
+    }
+
+    /// That many records are in the directory.
+    pub(crate) fn records(&self, records: usize) {
+        self.records.set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
     /// A circuit closed after `open`.
@@ -172,6 +190,7 @@ mod tests {
         for line in [
             "relay_reservations 0",
             "relay_circuits 0",
+            "relay_records 0",
             "relay_circuit_seconds_count 1",
             "relay_denied_total{reason=\"no_reservation\"} 1",
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",

@@ -125,7 +125,7 @@ fn config_tells_faults_values_origins_and_its_schema() {
     let home = Home::new();
     home.file(
         "bad.yaml",
-        "listen: []\nlimits: { circuit_bytes: 1 gig, circuits: -1, reservation_duration: 60 }\nexternal: [/ip4/0.0.0.0/tcp/1]\n",
+        "listen: []\nlimits: { circuit_bytes: 1 gig, circuits: -1, reservation_duration: 60 }\nexternal: [/ip4/0.0.0.0/tcp/1]\nrelays: [/ip4/203.0.113.7/tcp/443]\n",
         0o644,
     );
     let told = home.run(&["config", "check", "--config", "bad.yaml"]);
@@ -136,6 +136,7 @@ fn config_tells_faults_values_origins_and_its_schema() {
         "error: bad.yaml:2:43: limits.circuits: \"-1\" is not a whole number",
         "error: bad.yaml:2:69: limits.reservation_duration: \"60\" has no unit",
         "error: bad.yaml:3:12: external: \"/ip4/0.0.0.0/tcp/1\" has the address 0.0.0.0, which cannot be dialed",
+        "error: bad.yaml:4:10: relays: relay \"/ip4/203.0.113.7/tcp/443\" names no peer id; append /p2p/<id>",
     ];
     let lines: Vec<_> = told.stderr.lines().collect();
     assert_eq!(lines.len(), starts.len(), "{}", told.stderr);

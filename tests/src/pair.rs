@@ -110,7 +110,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
+    /// A host behind such a NAT, with captures.
+    ///
+    /// # Errors
+    ///
+    /// When the network or a capture cannot be made.
+    pub async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
         let site = lab.site(name, kind).await?;
         Ok(Self {
             host: lab.host(&format!("host-{name}"), &site).await?,

@@ -25,6 +25,8 @@ pub struct Relay {
     name: String,
     env: Vec<(String, String)>,
     runs: u32,
+    /// The addresses of the relays that it knows.
+    known: Vec<String>,
 }
 
 impl Relay {
@@ -34,7 +36,7 @@ impl Relay {
     ///
     /// When it does not start.
     pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
-        Self::start_with(lab, bins, name, &[]).await
+        Self::start_as(lab, bins, name, &[], &[]).await
     }
 
     /// The same, with variables of its environment.
@@ -48,12 +50,37 @@ impl Relay {
         name: &str,
         env: &[(&str, &str)],
     ) -> Result<Self> {
+        Self::start_as(lab, bins, name, env, &[]).await
+    }
+
+    /// The same with other relays in its configuration.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn start_knowing(
+        lab: &Lab,
+        bins: &Bins,
+        name: &str,
+        others: &[&Self],
+    ) -> Result<Self> {
+        Self::start_as(lab, bins, name, &[], others).await
+    }
+
+    async fn start_as(
+        lab: &Lab,
+        bins: &Bins,
+        name: &str,
+        env: &[(&str, &str)],
+        others: &[&Self],
+    ) -> Result<Self> {
         let host = lab.public_host(name).await?;
         let env: Vec<_> = env
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let process = launch(lab, bins, name, name, &host, &env)?;
+        let known = known(&host, others);
+        let process = launch(lab, bins, name, name, &host, &env, &known)?;
         let id = ready(&process, &host).await?;
         Ok(Self {
             host,
@@ -62,6 +89,7 @@ impl Relay {
             name: name.to_owned(),
             env,
             runs: 1,
+            known,
         })
     }
 
@@ -73,7 +101,15 @@ impl Relay {
     pub async fn restart(&mut self, lab: &Lab, bins: &Bins) -> Result<()> {
         self.runs += 1;
         let log = format!("{}-{}", self.name, self.runs);
-        self.process = launch(lab, bins, &self.name, &log, &self.host, &self.env)?;
+        self.process = launch(
+            lab,
+            bins,
+            &self.name,
+            &log,
+            &self.host,
+            &self.env,
+            &self.known,
+        )?;
         let id = ready(&self.process, &self.host).await?;
         ensure!(
             id == self.id,
@@ -81,6 +117,11 @@ impl Relay {
             self.id
         );
         Ok(())
+    }
+
+    /// From its next start on it knows these relays and no others.
+    pub fn knows(&mut self, others: &[&Self]) {
+        self.known = known(&self.host, others);
     }
 
     /// Its addresses that `host` can use, over these transports.
@@ -103,6 +144,13 @@ impl Relay {
     }
 }
 
+fn known(host: &Host, relays: &[&Relay]) -> Vec<String> {
+    let addresses = relays
+        .iter()
+        .flat_map(|relay| relay.addresses(host, &Transport::ALL));
+    addresses.collect()
+}
+
 fn launch(
     lab: &Lab,
     bins: &Bins,
@@ -110,6 +158,7 @@ fn launch(
     log: &str,
     host: &Host,
     env: &[(String, String)],
+    known: &[String],
 ) -> Result<Process> {
     let mut args = vec!["run".to_owned()];
     for ip in &host.addresses {
@@ -134,6 +183,7 @@ fn launch(
         .args(args)
         .arg("--key")
         .arg(lab.artifacts().file(&format!("{name}.key")))
+        .env("RELAY_NODE_RELAYS", known.join(","))
         .start(&host.device, lab.artifacts())
 }
 

@@ -11,7 +11,7 @@
 //! - The swarm never hears of the punch sockets' listen addresses, so nothing advertises them by accident. Connections that
 //!   come in on them are reported like all others.
 //!
-//! [`server`] makes a transport with the same settings that only listens, for a relay.
+//! [`server`] makes a transport with the same settings and without a range, for a relay.
 //!
 //! The ways in which libp2p's own transports leave a range, and what is done about each, are told in the modules `quic`,
 //! `tcp` and `punch`.
@@ -32,6 +32,7 @@ mod range;
 mod ranged;
 mod record;
 mod resolve;
+mod server;
 mod socket;
 mod tcp;
 
@@ -51,10 +52,7 @@ pub use punch::PunchGuard;
 pub use range::{PortRange, RangeError, RangeErrorKind};
 pub use record::Sockets;
 
-use self::{
-    auth::Upgrade, handle::Shared, listen::Listeners, ports::Ports, ranged::Ranged,
-    resolve::Resolving,
-};
+use self::{handle::Shared, ports::Ports, ranged::Ranged, resolve::Resolving, server::Server};
 
 /// What [`build`] builds.
 #[derive(Debug, Clone, Copy)]
@@ -87,11 +85,12 @@ pub fn build(
     let peer = keypair.public().to_peer_id();
     let shared = Shared::new(Ports::new(config.range, &peer.to_bytes()));
     let ranged = Ranged::new(keypair, config, shared.clone())?;
-    let transport = Resolving::new(ranged, config.family, shared.clone()).boxed();
+    let transport = Resolving::new(ranged, config.family, Some(shared.clone())).boxed();
     Ok((transport, Handle { shared }))
 }
 
-/// A transport that listens on QUIC and TCP, with the settings of [`build`], and never dials.
+/// A transport that listens on QUIC and TCP, with the settings of [`build`], and dials from any port: a relay's, which dials only
+/// the other relays that it is told of.
 ///
 /// Must be used inside a tokio runtime with IO and time enabled.
 ///
@@ -99,5 +98,5 @@ pub fn build(
 ///
 /// [`Error::Certificate`].
 pub fn server(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
-    Ok(Listeners::new(keypair, Upgrade::new(keypair)?, true, true).boxed())
+    Ok(Resolving::new(Server::new(keypair)?, FamilyPolicy::Auto, None).boxed())
 }

@@ -28,9 +28,9 @@ pub(crate) type Event = TransportEvent<Incoming, Error>;
 
 /// QUIC and TCP listeners. As a [`Transport`] it refuses to dial.
 pub(crate) struct Listeners {
-    quic: Option<Boxed<Connection>>,
-    tcp: Option<tcp::tokio::Transport>,
-    upgrade: Upgrade,
+    pub(crate) quic: Option<Boxed<Connection>>,
+    pub(crate) tcp: Option<tcp::tokio::Transport>,
+    pub(crate) upgrade: Upgrade,
 }
 
 impl Listeners {

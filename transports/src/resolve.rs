@@ -41,11 +41,12 @@ pub(crate) struct Resolving<T> {
     /// Shared with dials, which begin once their name is resolved.
     inner: Arc<Mutex<T>>,
     policy: FamilyPolicy,
-    shared: Shared,
+    /// Where the sockets of a dial are remembered, if they are.
+    shared: Option<Shared>,
 }
 
 impl<T> Resolving<T> {
-    pub(crate) fn new(inner: T, policy: FamilyPolicy, shared: Shared) -> Self {
+    pub(crate) fn new(inner: T, policy: FamilyPolicy, shared: Option<Shared>) -> Self {
         Self {
             inner: Arc::new(Mutex::new(inner)),
             policy,
@@ -96,7 +97,9 @@ where
         Ok(async move {
             let ips = resolve(&host, only, policy).await?;
             let (connection, winner) = race(&inner, host, &target, ips, policy, opts).await?;
-            if let Some(sockets) = shared.sockets(&winner) {
+            if let Some(shared) = shared
+                && let Some(sockets) = shared.sockets(&winner)
+            {
                 shared.record(&addr, sockets);
             }
             Ok(connection)

@@ -12,7 +12,9 @@ use crate::peers::{How, PathKind, Score};
 impl EventLoop {
     /// Dials a peer through a relay, over the best leg to it.
     pub(super) fn dial_circuit(&mut self, peer: PeerId, relay: PeerId, purpose: Purpose) {
-        if let Some(address) = self.best_leg(&relay) {
+        if !self.trusted.contains(&relay) {
+            self.dial_known(peer, relay, purpose);
+        } else if let Some(address) = self.best_leg(&relay) {
             self.dial_over(peer, relay, address, purpose);
         }
     }
@@ -33,7 +35,13 @@ impl EventLoop {
         best.map(|leg| leg.addr.clone())
     }
 
-    fn dial_over(&mut self, peer: PeerId, relay: PeerId, address: Multiaddr, purpose: Purpose) {
+    pub(super) fn dial_over(
+        &mut self,
+        peer: PeerId,
+        relay: PeerId,
+        address: Multiaddr,
+        purpose: Purpose,
+    ) {
         let circuit = circuit_address(address, relay, peer);
         let opts = DialOpts::peer_id(peer)
             .addresses(vec![circuit])

@@ -14,7 +14,7 @@ use super::{EventLoop, Purpose, jitter, reconnect};
 use crate::{
     behaviour::BehaviourEvent,
     dial_error,
-    dialer::PingFailure,
+    dialer::{CircuitFailure, PingFailure},
     event::Event,
     liveness::{Ended, Link},
     metrics::Cause,
@@ -61,6 +61,7 @@ impl EventLoop {
                 tracing::debug!(from = %send_back_addr, error = %dial_error::innermost(&error), "an inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
+                self.is_moved = true;
                 if !address.iter().any(|p| p == Protocol::P2pCircuit) {
                     tracing::info!(%address, "listening");
                     self.observers.tell(Event::Listening { address });
@@ -80,9 +81,9 @@ impl EventLoop {
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(error = %dial_error::innermost(&error), "a listener reported an error and goes on");
             }
+            SwarmEvent::ExpiredListenAddr { .. } => self.is_moved = true,
             SwarmEvent::Dialing { .. }
             | SwarmEvent::IncomingConnection { .. }
-            | SwarmEvent::ExpiredListenAddr { .. }
             | SwarmEvent::NewExternalAddrCandidate { .. }
             | SwarmEvent::ExternalAddrConfirmed { .. }
             | SwarmEvent::ExternalAddrExpired { .. }
@@ -128,6 +129,9 @@ impl EventLoop {
         if let Some(Purpose::Matched(peer)) = purpose {
             self.on_matched(peer);
         }
+        if let Some(Purpose::FoundLeg(relay)) = purpose {
+            self.on_found_leg(relay, id);
+        }
         self.inquire(id, now);
         self.liveness
             .established(id, self.link(&peer, path.kind), now);
@@ -141,6 +145,7 @@ impl EventLoop {
             t: self.t(),
             peer,
             path,
+            found_by: None,
         });
     }
 
@@ -218,32 +223,48 @@ impl EventLoop {
                     dialer.handle_direct_failed(reason.clone());
                 }
             }
-            Some(Purpose::Circuit { peer, relay }) => {
-                let (failure, now) = (dial_error::circuit_failure(error), Instant::now());
+            Some(Purpose::FoundLeg(relay)) => self.on_found_leg_failed(relay, id, &reason),
+            Some(
+                purpose @ (Purpose::Circuit { .. } | Purpose::Again { .. } | Purpose::Matched(_)),
+            ) => self.on_circuit_failed(purpose, dial_error::circuit_failure(error), reason),
+            // A punch's dial: its behaviour was told by the swarm and reports itself.
+            None => tracing::debug!(connection = %id, %reason, "a dial failed"),
+        }
+    }
+
+    /// A circuit was not made, or a peer that was lost was not reached.
+    pub(super) fn on_circuit_failed(
+        &mut self,
+        purpose: Purpose,
+        failure: CircuitFailure,
+        reason: String,
+    ) {
+        let now = Instant::now();
+        match purpose {
+            Purpose::Circuit { peer, relay } => {
                 for dialer in self.dials_of(peer) {
                     dialer.handle_circuit_failed(relay, failure, reason.clone(), now);
                 }
             }
-            Some(Purpose::Again { peer, relay }) => {
+            Purpose::Again { peer, relay } => {
                 tracing::debug!(%peer, %reason, "a lost peer was not reached");
                 if let Some(relay) = relay {
-                    self.reconnector
-                        .handle_failed(&peer, &relay, Instant::now());
+                    self.reconnector.handle_failed(&peer, &relay, now);
                 }
             }
-            Some(Purpose::Matched(peer)) => {
+            Purpose::Matched(peer) => {
                 tracing::debug!(%peer, %reason, "the circuit stays as it is");
                 let best = self.best_path(&peer);
                 for dialer in self.dials_of(peer) {
                     dialer.handle_far_hop(best.clone());
                 }
             }
-            // A punch's dial: its behaviour was told by the swarm and reports itself.
-            None => tracing::debug!(connection = %id, %reason, "a dial failed"),
+            Purpose::Leg | Purpose::FoundLeg(_) | Purpose::Direct(_) => {}
         }
     }
 
     fn on_listener_closed(&mut self, listener: ListenerId, reason: &str) {
+        self.is_moved = true;
         let Some(lost) = self
             .relays
             .handle_listener_closed(listener, Instant::now(), jitter())
@@ -267,7 +288,7 @@ impl EventLoop {
     fn link(&self, peer: &PeerId, kind: PathKind) -> Link {
         match kind {
             PathKind::Relayed => Link::Circuit,
-            PathKind::Direct if self.trusted.contains(peer) => Link::Leg,
+            PathKind::Direct if self.is_relay(peer) => Link::Leg,
             PathKind::Direct => Link::Direct,
         }
     }

@@ -3,6 +3,7 @@
 
 mod circuits;
 mod connections;
+mod directory;
 mod hop;
 mod identify;
 mod observe;
@@ -22,18 +23,21 @@ use std::{
 use futures::{FutureExt as _, StreamExt as _};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
+    identity::Keypair,
     multiaddr::Protocol,
     swarm::{
         ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+use p2pnode_bin_shared::directory::QueryId;
 use tokio::sync::mpsc;
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     dialer::{self, Dialer},
     event::Event,
+    found_relays::FoundRelays,
     handle::Command,
     hop::{Exchanges, Inquiries},
     interfaces::Interfaces,
@@ -41,6 +45,7 @@ use crate::{
     observers::Observers,
     peers::PeerTable,
     reconnect::Reconnector,
+    registrar::Registrar,
     relays::{self, RelayKeeper},
 };
 
@@ -49,6 +54,7 @@ const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
 /// The swarm, the machines, and what connects them.
 pub(crate) struct EventLoop {
+    keypair: Keypair,
     swarm: Swarm<Behaviour>,
     sockets: p2pnode_transports::Handle,
     peers: PeerTable,
@@ -68,6 +74,14 @@ pub(crate) struct EventLoop {
     liveness: Liveness,
     /// The peers to dial again when they are lost.
     reconnector: Reconnector,
+    registrar: Registrar,
+    /// Whether addresses or reservations have changed since the registrar was last told.
+    is_moved: bool,
+    /// Registrations under way, and where.
+    registrations: HashMap<QueryId, PeerId>,
+    /// Questions under way, and for whom.
+    lookups: HashMap<QueryId, PeerId>,
+    found_relays: FoundRelays<(PeerId, Purpose)>,
     observers: Observers,
     started: Instant,
 }
@@ -93,6 +107,8 @@ impl Dial {
 enum Purpose {
     /// A leg to a relay.
     Leg,
+    /// A relay that a record names.
+    FoundLeg(PeerId),
     /// The peer of a [`Dialer`], at its own addresses.
     Direct(PeerId),
     /// The peer of a [`Dialer`], through a relay.
@@ -104,7 +120,9 @@ enum Purpose {
 }
 
 impl EventLoop {
+    #[expect(clippy::too_many_arguments, reason = "the one owner of all of them")]
     pub(crate) fn new(
+        keypair: Keypair,
         swarm: Swarm<Behaviour>,
         sockets: p2pnode_transports::Handle,
         peers: PeerTable,
@@ -115,6 +133,7 @@ impl EventLoop {
     ) -> Self {
         let trusted = relays.relays().collect();
         Self {
+            keypair,
             swarm,
             sockets,
             peers,
@@ -129,6 +148,11 @@ impl EventLoop {
             exchanges: Exchanges::default(),
             liveness: Liveness::default(),
             reconnector: Reconnector::default(),
+            registrar: Registrar::default(),
+            is_moved: true,
+            registrations: HashMap::new(),
+            lookups: HashMap::new(),
+            found_relays: FoundRelays::default(),
             observers,
             started,
         }
@@ -182,6 +206,7 @@ impl EventLoop {
         self.ask_relays(now);
         self.end_dials();
         self.dial_lost_peers(now);
+        self.register(now);
         self.show();
     }
 
@@ -194,6 +219,7 @@ impl EventLoop {
             .chain(self.relays.deadline())
             .chain(self.inquiries.deadline())
             .chain(self.reconnector.deadline())
+            .chain(self.registrar.deadline())
             .min()
     }
 
@@ -207,7 +233,7 @@ impl EventLoop {
                 self.observe_wanted(peer, now);
                 let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
                 if let Some(path) = self.best_path(&peer) {
-                    dialer.handle_connected(path.clone(), path, now);
+                    dialer.handle_open(path, now);
                 }
                 if let Some(best) = self.peers.best(&peer)
                     && self.inquiries.is_awaited(best)
@@ -278,6 +304,10 @@ impl EventLoop {
             dialer::Action::DialCircuit(relay) => {
                 self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
             }
+            dialer::Action::LookUp => self.look_up(peer),
+            dialer::Action::DialFound { relay, addrs } => {
+                self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
+            }
             dialer::Action::Ping => self.ping_for(index),
             dialer::Action::Tell(event) => {
                 // A reader that is a whole channel behind has stopped reading; the loop does not wait for it.
@@ -310,6 +340,7 @@ impl EventLoop {
             }
             BehaviourEvent::Punch(event) => self.on_punch(event),
             BehaviourEvent::Draining(event) => self.on_draining(event),
+            BehaviourEvent::Directory(event) => self.on_directory(event),
             BehaviourEvent::Access(never)
             | BehaviourEvent::Limits(never)
             | BehaviourEvent::Streams(never) => match never {},
@@ -336,6 +367,14 @@ impl EventLoop {
     /// Closes every connection and waits until the other sides were told, or a short bound.
     async fn close(mut self) {
         self.observers.stopping();
+        if tokio::time::timeout(CLOSE_WAIT, self.withdraw())
+            .await
+            .is_err()
+        {
+            tracing::debug!(
+                "a relay did not learn in time that this node leaves; its record expires"
+            );
+        }
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error says that the peer is no longer connected, which is what is wanted.

@@ -15,13 +15,15 @@ impl EventLoop {
             !parts.any(|part| part == Protocol::P2pCircuit)
         };
         let listens = self.swarm.listeners().any(is_public);
+        let (trusted, found) = (&self.trusted, &self.found_relays);
+        let is_relay = |peer: &PeerId| trusted.contains(peer) || found.contains(peer);
         self.observers
-            .gauges(&self.peers, &self.relays, &self.sockets, listens);
+            .gauges(&self.peers, &self.relays, &self.sockets, listens, is_relay);
     }
 
     /// A dial asks for this peer.
     pub(super) fn observe_wanted(&mut self, peer: PeerId, now: Instant) {
-        if !self.trusted.contains(&peer) {
+        if !self.is_relay(&peer) {
             self.observers.wanted(peer, now);
         }
     }
@@ -29,7 +31,7 @@ impl EventLoop {
     /// Something that may have moved the best path of a peer has happened to one of its connections. The legs to relays are
     /// no peers' paths.
     pub(super) fn observe_path(&mut self, peer: PeerId, cause: Cause, now: Instant) {
-        if self.trusted.contains(&peer) {
+        if self.is_relay(&peer) {
             return;
         }
         let best = self.peers.best(&peer);

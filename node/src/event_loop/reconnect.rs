@@ -28,8 +28,9 @@ impl EventLoop {
             };
             if self.dials_of(peer).next().is_none() {
                 let addrs = dial.dialer.addrs().to_vec();
+                let last = path.relay.or(dial.dialer.led_by());
                 self.reconnector
-                    .want(peer, addrs, self.relays.relays(), path.relay);
+                    .want(peer, addrs, dial.dialer.relays(), last);
             }
         }
     }
@@ -37,7 +38,8 @@ impl EventLoop {
     /// Dials the lost peers whose turn it is.
     pub(super) fn dial_lost_peers(&mut self, now: Instant) {
         loop {
-            let is_ready = |relay: &PeerId| self.relays.is_ready(relay);
+            let is_ready =
+                |relay: &PeerId| self.relays.is_ready(relay) || self.found_relays.contains(relay);
             let Some(action) = self.reconnector.poll(now, is_ready, jitter()) else {
                 return;
             };

@@ -24,6 +24,7 @@ impl EventLoop {
                 renewal,
                 ..
             } => {
+                self.is_moved = true;
                 if self.relays.handle_reserved(&relay_peer_id, family) {
                     tracing::info!(relay = %relay_peer_id, %family, "holding a reservation");
                     self.observers.tell(event::Event::Reserved {

@@ -20,7 +20,7 @@ impl EventLoop {
         let mut peers: Vec<PeerStatus> = self
             .peers
             .peers()
-            .filter(|peer| !self.trusted.contains(peer))
+            .filter(|peer| !self.is_relay(peer))
             .filter_map(|peer| self.peer_status(peer, now))
             .collect();
         peers.sort_by(|a, b| a.peer.cmp(&b.peer));

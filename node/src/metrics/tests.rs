@@ -54,6 +54,7 @@ fn the_names_are_those_that_are_documented() {
     metrics.set(
         &PeerTable::new(FamilyPolicy::Auto),
         &RelayKeeper::new(&[relay], 1, FamilyPolicy::Auto, Instant::now()),
+        |_| false,
     );
     let text = encoded(&metrics);
     let types: BTreeSet<&str> = text
@@ -163,8 +164,9 @@ fn relays_are_no_peers_and_no_series_vanishes() {
         addr: address,
         peer: relay,
     };
-    let relays = RelayKeeper::new(&[relay], 1, FamilyPolicy::Auto, now);
-    metrics.set(&peers, &relays);
+    let is_relay = |peer: &PeerId| *peer == relay.peer;
+    let relays = RelayKeeper::new(std::slice::from_ref(&relay), 1, FamilyPolicy::Auto, now);
+    metrics.set(&peers, &relays, is_relay);
     let text = encoded(&metrics);
     assert!(
         text.contains(r#"p2pnode_peers{path="direct",transport="quic",family="ip4"} 1"#),
@@ -175,7 +177,7 @@ fn relays_are_no_peers_and_no_series_vanishes() {
         "{text}"
     );
     peers.closed(ConnectionId::new_unchecked(2));
-    metrics.set(&peers, &relays);
+    metrics.set(&peers, &relays, is_relay);
     let text = encoded(&metrics);
     assert!(
         text.contains(r#"p2pnode_peers{path="direct",transport="quic",family="ip4"} 0"#),

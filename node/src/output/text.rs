@@ -35,12 +35,21 @@ pub(crate) fn line(event: &Event) -> String {
             timed(*t, "no relay", &format!("{relay}: {reason}"))
         }
         Event::Dialing { t, peer } => timed(*t, "dialing", &peer.to_string()),
-        Event::Connected { t, peer, path } => {
+        Event::Connected {
+            t,
+            peer,
+            path,
+            found_by,
+        } => {
             let mut text = path.to_string();
             if let Some(relay) = &path.relay {
                 let _ = write!(text, "  via relay {}", short(relay));
             }
-            let _ = write!(text, "  ({}, {})", path.how, short(peer));
+            let _ = write!(text, "  ({}, {}", path.how, short(peer));
+            if let Some(found_by) = found_by {
+                let _ = write!(text, ", by {found_by}");
+            }
+            text.push(')');
             timed(*t, &path.kind.to_string(), &text)
         }
         Event::Disconnected {
@@ -202,6 +211,7 @@ mod tests {
                 hops: vec![hop],
             }),
             reason: None,
+            found_by: None,
         };
         assert_eq!(
             line(&Event::Result(outcome)),
@@ -220,6 +230,7 @@ mod tests {
             reason: Some(
                 "port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)".to_owned(),
             ),
+            found_by: None,
         };
         assert_eq!(
             line(&Event::Result(outcome)),

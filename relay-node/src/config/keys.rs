@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use libp2p::{Multiaddr, PeerId};
 use p2pnode_bin_shared::{
     addr::{self, Endpoint},
     config::{
@@ -55,6 +56,12 @@ impl Config {
             &EXTERNAL_ADDR,
             &[],
         );
+        let relays = reader.list(
+            "relays",
+            "Other relays, each with its peer id. Peers of either are found through both. Each names the other.",
+            &RELAY,
+            &[],
+        );
         let access = Access {
             allow: reader.list(
                 "access.allow",
@@ -93,6 +100,7 @@ impl Config {
                 given,
             },
             external: external.into_iter().map(|endpoint| endpoint.addr).collect(),
+            relays,
             limits,
             access,
             drain_timeout,
@@ -199,12 +207,35 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             &LIMIT,
             "1024",
         ),
+        // A fleet of ten relays that are full.
+        records: reader.one(
+            "limits.records",
+            "Records of peers that are kept for others to find, with those that other relays have told; 0: no limit.",
+            &COUNT,
+            "40960",
+        ),
     }
 }
 
 const DRAIN_TIMEOUT: Kind<Duration> = Kind {
     expects: "a duration such as 30s or 5m, or 0 to end at once",
     ..DURATION_LIMIT
+};
+
+const RELAY: Kind<(PeerId, Multiaddr)> = Kind {
+    expects: "a relay's address such as /dns/relay.example.net/udp/4001/quic-v1/p2p/12D3KooW...",
+    form: Form::Text,
+    parse: |text| {
+        let endpoint = addr::dialable(text).map_err(|error| error.to_string())?;
+        match endpoint.peer {
+            Some(peer) => Ok((peer, endpoint.addr)),
+            None => Err(format!(
+                "relay {} names no peer id; append /p2p/<id>, as `relay-node id` prints it there",
+                quote(text)
+            )),
+        }
+    },
+    print: |(peer, addr)| format!("{addr}/p2p/{peer}"),
 };
 
 const EXTERNAL_ADDR: Kind<Endpoint> = Kind {

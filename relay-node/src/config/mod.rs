@@ -27,6 +27,8 @@ pub struct Config {
     pub listen: Listen,
     /// Addresses at which peers reach the relay, where it cannot know them from its interfaces.
     pub external: Vec<Multiaddr>,
+    /// The other relays, by peer id and address; one may have several addresses.
+    pub relays: Vec<(PeerId, Multiaddr)>,
     /// How much the relay carries.
     pub limits: Limits,
     /// Who may use the relay.
@@ -76,6 +78,8 @@ pub struct Limits {
     pub connections_per_source: PerSource,
     /// Connections whose handshake is not over.
     pub pending_connections: u32,
+    /// Records in the directory, with those that other relays have told.
+    pub records: usize,
 }
 
 /// Who may use the relay.

@@ -1,6 +1,7 @@
 //! The only owner of the swarm: merges events and dispatches them, one file per source.
 
 mod connections;
+mod directory;
 mod draining;
 mod hop;
 mod identify;
@@ -9,6 +10,7 @@ mod ping;
 mod relay;
 
 use std::{
+    collections::HashMap,
     future::Future,
     io,
     pin::pin,
@@ -16,12 +18,17 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use libp2p::{Swarm, swarm::SwarmEvent};
-use p2pnode_bin_shared::{admin::Readiness, draining::Draining};
+use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
+use p2pnode_bin_shared::{
+    admin::Readiness,
+    directory::{Offer, QueryId},
+    draining::Draining,
+};
 use tracing::{debug, info, warn};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    copies::Copies,
     drain::Drain,
     external::ExternalAddresses,
     ledger::Ledger,
@@ -29,6 +36,7 @@ use crate::{
     listen::Listeners,
     metrics::Metrics,
     output::Output,
+    partners::Partners,
 };
 
 /// How long the closing of connections may take: it is local work and one packet to each peer.
@@ -43,6 +51,12 @@ pub(crate) struct EventLoop {
     pub(crate) external: ExternalAddresses,
     pub(crate) ledger: Ledger,
     pub(crate) legs: Legs,
+    /// The other relays.
+    pub(crate) partners: Partners,
+    /// The records that they do not have yet.
+    pub(crate) copies: Copies<QueryId>,
+    /// Records of peers whose reservation is not known here yet: the two may come over different connections.
+    pub(crate) early: HashMap<PeerId, Offer>,
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) output: Stdout,
@@ -55,11 +69,19 @@ impl EventLoop {
     /// Serves until `shutdown` is ready, drains, then closes all connections.
     pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown);
-        while let Some(wake) = self.wake(Instant::now()) {
+        let mut sweep = tokio::time::interval(directory::SWEEP);
+        loop {
+            self.act();
+            let partner = self.partners.deadline();
+            let Some(drained) = self.wake(Instant::now()) else {
+                break;
+            };
             tokio::select! {
                 () = &mut shutdown, if self.drain.is_none() => self.start_drain(Instant::now()),
                 event = self.swarm.select_next_some() => self.on_swarm(event)?,
-                () = wake => {}
+                () = drained => {}
+                _ = sweep.tick() => self.sweep(),
+                () = at(partner) => {}
             }
         }
         self.close().await;
@@ -75,6 +97,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Draining(Draining { peer, .. })) => {
                 debug!(%peer, "a peer says that it drains");
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Directory(event)) => self.on_directory(event),
             SwarmEvent::Behaviour(
                 BehaviourEvent::Access(never)
                 | BehaviourEvent::Connections(never)
@@ -112,20 +135,30 @@ impl EventLoop {
             } => {
                 self.legs.established(connection_id, &endpoint);
                 debug!(peer = %peer_id, connection = %connection_id, remote = %endpoint.get_remote_address(), "connected");
+                self.on_partner_established(peer_id, connection_id);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
                 connection_id,
                 cause,
+                num_established,
                 ..
             } => {
                 self.legs.closed(connection_id);
+                self.on_partner_closed(peer_id, connection_id);
+                if num_established == 0 {
+                    self.early.remove(&peer_id);
+                }
                 let cause = cause.map(|cause| cause.to_string());
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
             }
-            // The relay dials nobody and takes no peer's word for its own address.
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => self.on_dial_failed(connection_id, &error),
+            // The relay takes no peer's word for its own address.
             SwarmEvent::IncomingConnection { .. }
-            | SwarmEvent::OutgoingConnectionError { .. }
             | SwarmEvent::Dialing { .. }
             | SwarmEvent::NewExternalAddrCandidate { .. }
             | SwarmEvent::ExternalAddrConfirmed { .. }
@@ -163,5 +196,13 @@ impl EventLoop {
                 "some connections did not close in time"
             );
         }
+    }
+}
+
+/// Ready then, or never.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -119,6 +119,9 @@ impl EventLoop {
         } else {
             info!(%peer, %connection, reservations = self.ledger.reservations(), "reservation granted");
         }
+        if let Some(offer) = self.early.remove(&peer) {
+            self.on_offer(offer);
+        }
     }
 
     fn released(&mut self, peer: PeerId, connection: Option<ConnectionId>, how: &'static str) {

@@ -65,7 +65,15 @@ pub fn config(port: u16) -> Config {
 
 /// The relay is bound when this returns: its first poll binds, and on one thread it is polled before we go on.
 pub async fn start(config: Config) -> Relay {
-    let key = Keypair::generate_ed25519();
+    start_as(Keypair::generate_ed25519(), config).await
+}
+
+/// The same with that key.
+#[allow(
+    dead_code,
+    reason = "not every test needs to know the relay before it starts"
+)]
+pub async fn start_as(key: Keypair, config: Config) -> Relay {
     let peer = key.public().to_peer_id();
     let [quic, tcp] = ["quic-v1", "tcp"].map(|transport| {
         let mut addresses = config.listen.addrs.iter();

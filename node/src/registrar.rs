@@ -1,0 +1,173 @@
+//! On which relays this node's record is to be renewed, and when.
+//!
+//! Pure: the time is an argument. A record says where the node can be called; it goes to every relay that holds a reservation
+//! for it, again when what it says has changed, and before it expires there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_bin_shared::directory::RENEWAL;
+
+/// From a registration that did not arrive to the next.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The record, and who has it.
+#[derive(Debug, Default)]
+pub(crate) struct Registrar {
+    addrs: BTreeSet<Multiaddr>,
+    relays: BTreeMap<PeerId, State>,
+    /// The last sequence number.
+    seq: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Due(Instant),
+    /// Under way; what it says is still true, or no longer.
+    Told {
+        outdated: bool,
+    },
+}
+
+impl Registrar {
+    /// Where the node can be called from now on.
+    pub(crate) fn set_addrs(&mut self, addrs: BTreeSet<Multiaddr>, now: Instant) {
+        if self.addrs == addrs {
+            return;
+        }
+        self.addrs = addrs;
+        for state in self.relays.values_mut() {
+            *state = match state {
+                State::Due(_) => State::Due(now),
+                State::Told { .. } => State::Told { outdated: true },
+            };
+        }
+    }
+
+    /// The relays that hold a reservation now.
+    pub(crate) fn set_relays(&mut self, relays: &BTreeSet<PeerId>, now: Instant) {
+        self.relays.retain(|relay, _| relays.contains(relay));
+        for relay in relays {
+            self.relays.entry(*relay).or_insert(State::Due(now));
+        }
+    }
+
+    /// The next relay to register at. What becomes of it is told with [`Registrar::handle_told`].
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<PeerId> {
+        if self.addrs.is_empty() {
+            return None;
+        }
+        let is_due = |state: &State| matches!(state, State::Due(at) if *at <= now);
+        let (relay, state) = self.relays.iter_mut().find(|(_, state)| is_due(state))?;
+        *state = State::Told { outdated: false };
+        Some(*relay)
+    }
+
+    /// When [`Registrar::poll`] has something next.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let due = self.relays.values().filter_map(|state| match state {
+            State::Due(at) => Some(*at),
+            State::Told { .. } => None,
+        });
+        due.min().filter(|_| !self.addrs.is_empty())
+    }
+
+    /// A registration is over.
+    pub(crate) fn handle_told(&mut self, relay: &PeerId, arrived: bool, now: Instant) {
+        let Some(state @ State::Told { .. }) = self.relays.get_mut(relay) else {
+            return;
+        };
+        *state = State::Due(match (&state, arrived) {
+            (State::Told { outdated: true }, _) => now,
+            (_, true) => now + RENEWAL,
+            (_, false) => now + AGAIN,
+        });
+    }
+
+    /// The relays that may have the record.
+    pub(crate) fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.relays.keys().copied()
+    }
+
+    /// What the record says.
+    pub(crate) fn addrs(&self) -> Vec<Multiaddr> {
+        self.addrs.iter().cloned().collect()
+    }
+
+    /// The number of the next record, given milliseconds since 1970: never one that was used.
+    pub(crate) fn next_seq(&mut self, millis: u64) -> u64 {
+        self.seq = millis.max(self.seq + 1);
+        self.seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(last: u8) -> BTreeSet<Multiaddr> {
+        let addr = format!("/ip4/203.0.113.{last}/tcp/443");
+        BTreeSet::from([addr.parse().expect("a multiaddr")])
+    }
+
+    #[test]
+    fn a_record_is_told_when_there_is_one_and_renewed_before_it_expires() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_relays(&BTreeSet::from([relay]), now);
+        assert_eq!((registrar.poll(now), registrar.deadline()), (None, None));
+        registrar.set_addrs(addrs(1), now);
+        assert_eq!(registrar.deadline(), Some(now));
+        assert_eq!(registrar.poll(now), Some(relay));
+        assert_eq!((registrar.poll(now), registrar.deadline()), (None, None));
+        registrar.handle_told(&relay, true, now);
+        assert_eq!(registrar.deadline(), Some(now + RENEWAL));
+        assert_eq!(registrar.poll(now + RENEWAL), Some(relay));
+        registrar.handle_told(&relay, false, now);
+        assert_eq!(registrar.deadline(), Some(now + AGAIN));
+    }
+
+    #[test]
+    fn what_has_changed_is_told_at_once_also_if_it_changed_on_the_way() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_addrs(addrs(1), now);
+        registrar.set_relays(&BTreeSet::from([relay]), now);
+        assert_eq!(registrar.poll(now), Some(relay));
+        registrar.set_addrs(addrs(2), now);
+        assert_eq!(registrar.poll(now), None);
+        registrar.handle_told(&relay, true, now);
+        assert_eq!(registrar.poll(now), Some(relay));
+        registrar.handle_told(&relay, true, now);
+        registrar.set_addrs(addrs(2), now);
+        assert_eq!(registrar.poll(now), None, "nothing has changed");
+        registrar.set_addrs(addrs(3), now);
+        assert_eq!(registrar.poll(now), Some(relay));
+    }
+
+    #[test]
+    fn a_relay_that_has_lost_the_reservation_is_told_anew_when_it_holds_one_again() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_addrs(addrs(1), now);
+        registrar.set_relays(&BTreeSet::from([relay]), now);
+        assert_eq!(registrar.poll(now), Some(relay));
+        registrar.handle_told(&relay, true, now);
+        registrar.set_relays(&BTreeSet::new(), now);
+        assert_eq!(registrar.deadline(), None);
+        registrar.set_relays(&BTreeSet::from([relay]), now);
+        assert_eq!(registrar.poll(now), Some(relay));
+    }
+
+    #[test]
+    fn sequence_numbers_grow_even_if_the_clock_does_not() {
+        let mut registrar = Registrar::default();
+        assert_eq!(registrar.next_seq(1000), 1000);
+        assert_eq!(registrar.next_seq(1000), 1001);
+        assert_eq!(registrar.next_seq(10), 1002);
+        assert_eq!(registrar.next_seq(2000), 2000);
+    }
+}

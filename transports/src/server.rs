@@ -1,0 +1,103 @@
+//! A relay's transport: it listens, and dials the other relays that it is told to. What it dials leaves from any port.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::FutureExt as _;
+use libp2p::{
+    Multiaddr,
+    core::{
+        Endpoint,
+        transport::{DialOpts, ListenerId, PortUse, Transport, TransportError},
+    },
+    identity::Keypair,
+};
+
+use crate::{
+    addr::{Kind, to_socket_addr},
+    auth::{Connection, Upgrade},
+    error::Error,
+    listen::{Event, Incoming, Listeners},
+};
+
+/// Listeners, and dials of IP addresses.
+pub(crate) struct Server(Listeners);
+
+impl Server {
+    pub(crate) fn new(keypair: &Keypair) -> Result<Self, Error> {
+        let upgrade = Upgrade::new(keypair)?;
+        Ok(Self(Listeners::new(keypair, upgrade, true, true)))
+    }
+}
+
+impl Transport for Server {
+    type Output = Connection;
+    type Error = Error;
+    type ListenerUpgrade = Incoming;
+    type Dial = Incoming;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<Error>> {
+        self.0.listen_on(id, addr)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.0.remove_listener(id)
+    }
+
+    fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Incoming, TransportError<Error>> {
+        // A port of its own: the listener's four numbers may be in use by a connection that the other side has made.
+        let opts = DialOpts {
+            port_use: PortUse::New,
+            ..opts
+        };
+        self.0.dial_out(addr, opts)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl Listeners {
+    /// Dials from a port of the system's choice.
+    fn dial_out(
+        &mut self,
+        addr: Multiaddr,
+        opts: DialOpts,
+    ) -> Result<Incoming, TransportError<Error>> {
+        let unsupported = || TransportError::MultiaddrNotSupported(addr.clone());
+        let kind = Kind::of(&addr).ok_or_else(unsupported)?;
+        let remote = to_socket_addr(&addr).ok_or_else(unsupported)?;
+        let disabled = TransportError::Other(Error::TransportDisabled { kind });
+        let context = format!("cannot dial {addr}");
+        match kind {
+            Kind::Quic => {
+                let quic = self.quic.as_mut().ok_or(disabled)?;
+                let dial = quic
+                    .dial(addr, opts)
+                    .map_err(|error| error.map(|source| Error::io(context.clone(), source)))?;
+                Ok(async move {
+                    dial.await
+                        .map_err(|source| Error::io(context.clone(), source))
+                }
+                .boxed())
+            }
+            Kind::Tcp => {
+                let tcp = self.tcp.as_mut().ok_or(disabled)?;
+                let dial = tcp
+                    .dial(addr, opts)
+                    .map_err(|error| error.map(|source| Error::io(context.clone(), source)))?;
+                let upgrade = self.upgrade.clone();
+                Ok(async move {
+                    let stream = dial
+                        .await
+                        .map_err(|source| Error::io(context.clone(), source))?;
+                    upgrade.apply(stream, remote, Endpoint::Dialer).await
+                }
+                .boxed())
+            }
+        }
+    }
+}
