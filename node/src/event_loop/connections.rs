@@ -160,6 +160,7 @@ impl EventLoop {
         let Some(connection) = self.peers.closed(id) else {
             return;
         };
+        self.end_access(&peer);
         let kind = connection.path.kind;
         tracing::info!(%peer, connection = %id, %kind, %reason, "disconnected");
         self.observe_path(peer, Cause::of_end(ended, lost), now);

@@ -152,9 +152,11 @@ impl EventLoop {
         match self.found_relays.wait(&relay, (peer, purpose)) {
             Need::Dial(addresses) => {
                 tracing::info!(%peer, %relay, "dialing a relay that the peer's record names");
-                // Who is to be called over it must be let through to it.
-                if let Some(access) = self.swarm.behaviour_mut().access.as_mut() {
-                    access.allow_peer(relay);
+                // Who is to be called over it must be let through to it, for as long as it is connected.
+                if let Some(access) = self.swarm.behaviour_mut().access.as_mut()
+                    && access.allow_peer(relay)
+                {
+                    self.lent.insert(relay);
                 }
                 let opts = DialOpts::peer_id(relay)
                     .addresses(addresses)
@@ -198,6 +200,17 @@ impl EventLoop {
         }
     }
 
+    /// A connection to a peer is gone, or could not be made: if it was let through for being a relay that a record names, that
+    /// ends with its last one.
+    pub(super) fn end_access(&mut self, peer: &PeerId) {
+        if self.peers.connections_of(peer).is_empty()
+            && self.lent.remove(peer)
+            && let Some(access) = self.swarm.behaviour_mut().access.as_mut()
+        {
+            access.disallow_peer(*peer);
+        }
+    }
+
     /// A relay that was found cannot be reached.
     pub(super) fn on_found_leg_failed(
         &mut self,
@@ -206,6 +219,7 @@ impl EventLoop {
         reason: &str,
     ) {
         tracing::debug!(%relay, %reason, "cannot reach a relay that a record names");
+        self.end_access(&relay);
         for (_, purpose) in self.found_relays.dialed(&relay, connection) {
             let reason = format!("relay {relay}: {reason}");
             self.on_circuit_failed(purpose, CircuitFailure::Broken, reason);

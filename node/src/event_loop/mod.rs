@@ -82,6 +82,8 @@ pub(crate) struct EventLoop {
     /// Questions under way, and for whom.
     lookups: HashMap<QueryId, PeerId>,
     found_relays: FoundRelays<(PeerId, Purpose)>,
+    /// Those of them that `access.allow` does not name, and that are let through while they are connected.
+    lent: HashSet<PeerId>,
     observers: Observers,
     started: Instant,
 }
@@ -153,6 +155,7 @@ impl EventLoop {
             registrations: HashMap::new(),
             lookups: HashMap::new(),
             found_relays: FoundRelays::default(),
+            lent: HashSet::new(),
             observers,
             started,
         }
