@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod admin;
+pub mod backoff;
 pub mod command;
 pub mod config;
 pub mod directory;

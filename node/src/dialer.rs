@@ -333,14 +333,13 @@ impl Dialer {
             && matches!(known.state, Circuit::Waiting | Circuit::Again(_))
         {
             known.state = Circuit::Failed;
-            self.errors
-                .push(format!("relay {relay} is unreachable: {reason}"));
             self.actions
                 .push_back(Action::Tell(Event::RelayUnreachable {
                     t,
                     relay,
                     reason: reason.to_owned(),
                 }));
+            self.note(format!("relay {relay} is unreachable: {reason}"));
         }
     }
 
@@ -384,7 +383,7 @@ impl Dialer {
     /// A dial of [`Action::DialDirect`] failed.
     pub fn handle_direct_failed(&mut self, reason: String) {
         self.direct_dials = self.direct_dials.saturating_sub(1);
-        self.errors.push(reason);
+        self.note(reason);
     }
 
     /// A dial of [`Action::DialCircuit`] failed.
@@ -402,6 +401,11 @@ impl Dialer {
                 Circuit::Waiting | Circuit::Again(_) | Circuit::Made | Circuit::Failed => {}
             }
         }
+        self.note(reason);
+    }
+
+    /// Remembers why a way to the peer has failed, once.
+    fn note(&mut self, reason: String) {
         if !self.errors.contains(&reason) {
             self.errors.push(reason);
         }
@@ -691,7 +695,6 @@ impl Dialer {
             })
             .count();
         let mut reasons = self.errors.clone();
-        reasons.dedup();
         if waiting > 0 || self.direct_dials > 0 {
             let what = match (waiting, self.direct_dials) {
                 (0, _) => "the peer's addresses".to_owned(),

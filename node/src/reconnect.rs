@@ -9,6 +9,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_bin_shared::backoff::backoff;
 
 /// The first wait after every way has failed once.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
@@ -261,22 +262,11 @@ impl Search {
 
     fn next_round(&mut self, now: Instant, jitter: f64) {
         self.rounds += 1;
-        self.at = now + backoff(self.rounds, jitter);
+        self.at = now + backoff(BACKOFF_MIN, BACKOFF_MAX, self.rounds, jitter);
         self.asked.clear();
         self.addrs_dialed = false;
         self.stuck = false;
     }
-}
-
-/// The wait after `rounds` rounds: doubles up to the longest, of which the jitter takes up to one half.
-fn backoff(rounds: u32, jitter: f64) -> Duration {
-    let doubled = 1_u32
-        .checked_shl(rounds.saturating_sub(1))
-        .unwrap_or(u32::MAX);
-    BACKOFF_MIN
-        .saturating_mul(doubled)
-        .min(BACKOFF_MAX)
-        .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]
@@ -477,7 +467,7 @@ mod tests {
     proptest! {
         #[test]
         fn waits_are_within_their_bounds(rounds in any::<u32>(), jitter in -1.0..2.0_f64) {
-            let wait = backoff(rounds, jitter);
+            let wait = backoff(BACKOFF_MIN, BACKOFF_MAX, rounds, jitter);
             prop_assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX);
         }
     }

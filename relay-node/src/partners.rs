@@ -9,6 +9,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_bin_shared::backoff::backoff;
 
 /// First wait after a connection was lost or could not be made.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
@@ -127,7 +128,7 @@ impl Partners {
             return false;
         }
         if let State::Down(retry_at) = &mut partner.state {
-            *retry_at = now + backoff(0, jitter);
+            *retry_at = now + backoff(BACKOFF_MIN, BACKOFF_MAX, 0, jitter);
         }
         true
     }
@@ -142,18 +143,11 @@ impl Partners {
         let mut partners = self.0.iter_mut();
         let (peer, partner) =
             partners.find(|(_, partner)| partner.state == State::Dialing(connection))?;
-        partner.state = State::Down(now + backoff(partner.failures, jitter));
+        partner.state =
+            State::Down(now + backoff(BACKOFF_MIN, BACKOFF_MAX, partner.failures, jitter));
         partner.failures = partner.failures.saturating_add(1);
         Some((*peer, partner.failures))
     }
-}
-
-/// Doubles with each failure; the jitter takes up to one half.
-fn backoff(failures: u32, jitter: f64) -> Duration {
-    BACKOFF_MIN
-        .saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX))
-        .min(BACKOFF_MAX)
-        .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]

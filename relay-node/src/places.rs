@@ -2,29 +2,8 @@
 
 use std::collections::HashMap;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
-
-/// An IP family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Ip4,
-    Ip6,
-}
-
-impl Family {
-    /// The family that an address of a connection begins with.
-    #[allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "multiaddr has forty protocols, of which two are families"
-    )]
-    fn of(address: &Multiaddr) -> Option<Self> {
-        match address.iter().next()? {
-            Protocol::Ip4(_) => Some(Self::Ip4),
-            Protocol::Ip6(_) => Some(Self::Ip6),
-            _ => None,
-        }
-    }
-}
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::Family;
 
 /// The connections of a relay.
 #[derive(Debug, Default)]

@@ -4,35 +4,18 @@ use libp2p::{
     Multiaddr, PeerId,
     swarm::dial_opts::{DialOpts, PeerCondition},
 };
-use p2pnode_transports::Family;
 
 use super::{EventLoop, Purpose, circuit_address};
-use crate::peers::{How, PathKind, Score};
 
 impl EventLoop {
     /// Dials a peer through a relay, over the best leg to it.
     pub(super) fn dial_circuit(&mut self, peer: PeerId, relay: PeerId, purpose: Purpose) {
         if !self.trusted.contains(&relay) {
             self.dial_known(peer, relay, purpose);
-        } else if let Some(address) = self.best_leg(&relay) {
+        } else if let Some(leg) = self.peers.best_leg(self.relays.up(&relay)) {
+            let address = leg.addr.clone();
             self.dial_over(peer, relay, address, purpose);
         }
-    }
-
-    /// The address of the relay that a circuit is asked at: one that has answered before others, then the configured family,
-    /// then the shorter round trip.
-    fn best_leg(&self, relay: &PeerId) -> Option<Multiaddr> {
-        let legs = self.relays.up(relay);
-        let best = legs.min_by_key(|leg| {
-            let connection = self.peers.connection(leg.connection);
-            let rtt = connection.and_then(|connection| connection.rtt);
-            (
-                !leg.is_ready,
-                self.peers.policy().rank(leg.family),
-                Score::rtt_steps(rtt),
-            )
-        });
-        best.map(|leg| leg.addr.clone())
     }
 
     pub(super) fn dial_over(
@@ -53,7 +36,7 @@ impl EventLoop {
     /// A peer stays relayed for now. If this node dialed it over a leg of one family and the relay reaches it over the other,
     /// the circuit is made anew over a leg of that other family, if there is one. Whether it is.
     pub(super) fn match_families(&mut self, peer: PeerId) -> bool {
-        let Some((relay, far)) = self.crossed(&peer) else {
+        let Some((relay, far)) = self.peers.crossed(&peer) else {
             return false;
         };
         let leg = self.relays.up(&relay).find(|leg| leg.family == far);
@@ -63,15 +46,6 @@ impl EventLoop {
         tracing::info!(%peer, %relay, family = %far, "making the circuit anew in the family of its far hop");
         self.dial_over(peer, relay, address, Purpose::Matched(peer));
         true
-    }
-
-    /// The relay and the far family of the peer's best path, if that is a circuit of ours that changes families.
-    fn crossed(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
-        let path = self.peers.path(self.peers.best(peer)?)?;
-        let is_ours = path.kind == PathKind::Relayed && path.how == How::Dialed;
-        let far = path.hops.get(1)?.family?;
-        (is_ours && path.is_crossed() && self.peers.policy().allows(far))
-            .then_some((path.relay?, far))
     }
 
     /// A circuit of [`EventLoop::match_families`] is there: the ones that change families are closed.

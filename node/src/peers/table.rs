@@ -9,6 +9,7 @@ use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm
 use p2pnode_transports::{Family, FamilyPolicy, Kind, Sockets, to_socket_addr};
 
 use super::{Hop, How, Path, PathKind, Score};
+use crate::relays::Up;
 
 /// One open connection.
 #[derive(Debug, Clone)]
@@ -47,11 +48,6 @@ impl PeerTable {
             by_peer: HashMap::new(),
             chosen: HashMap::new(),
         }
-    }
-
-    /// How it ranks families.
-    pub fn policy(&self) -> FamilyPolicy {
-        self.policy
     }
 
     /// A connection was established. `sockets` are its true sockets, where this node knows them.
@@ -208,6 +204,28 @@ impl PeerTable {
         let chosen = self.best(peer);
         ranked.sort_by_key(|(score, id)| (Some(*id) != chosen, *score));
         ranked
+    }
+
+    /// The leg over which to ask a relay for a circuit: one on which it has told who it is before others, then the configured
+    /// family, then the shorter round trip.
+    pub fn best_leg<'a>(&self, legs: impl Iterator<Item = Up<'a>>) -> Option<Up<'a>> {
+        legs.min_by_key(|leg| {
+            let rtt = self.connections.get(&leg.connection).and_then(|c| c.rtt);
+            (
+                !leg.is_ready,
+                self.policy.rank(leg.family),
+                Score::rtt_steps(rtt),
+            )
+        })
+    }
+
+    /// The relay and the far family of the path in use, if that is a circuit that this node has dialed, that changes families,
+    /// and the far one may be used here.
+    pub fn crossed(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
+        let path = self.path(self.best(peer)?)?;
+        let far = path.hops.get(1)?.family?;
+        let is_ours = path.kind == PathKind::Relayed && path.how == How::Dialed;
+        (is_ours && path.is_crossed() && self.policy.allows(far)).then_some((path.relay?, far))
     }
 
     /// Chooses the connection to use. The one in use stays until it is closed, misses a ping, or another is better by more than

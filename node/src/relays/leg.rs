@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
+use p2pnode_bin_shared::backoff::backoff;
 use p2pnode_transports::{Family, FamilyPolicy};
 
-use super::backoff;
 use crate::config::RelayAddr;
 
 /// First wait after a leg was lost or could not be dialed.

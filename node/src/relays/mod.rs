@@ -13,6 +13,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, swarm::ConnectionId};
+use p2pnode_bin_shared::backoff::backoff;
 use p2pnode_transports::{Family, FamilyPolicy};
 
 use crate::config::RelayAddr;
@@ -437,18 +438,6 @@ impl RelayKeeper {
     pub fn held(&self) -> usize {
         self.relays.iter().filter(|relay| self.holds(relay)).count()
     }
-}
-
-/// The wait after `failures` failures in a row: doubles from `min` up to `max`, of which the jitter takes up to one half.
-fn backoff(min: Duration, max: Duration, failures: u32, jitter: f64) -> Duration {
-    let full = min
-        .saturating_mul(
-            1_u32
-                .checked_shl(failures.saturating_sub(1))
-                .unwrap_or(u32::MAX),
-        )
-        .min(max);
-    full.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]

@@ -219,3 +219,46 @@ fn a_relay_that_changes_the_family_is_the_last_choice() {
     let ranked = table.ranked(&peer);
     assert_eq!(ranked[0].0.decided_by(&ranked[1].0), Some(Axis::Crossed));
 }
+
+#[test]
+fn a_circuit_is_asked_for_on_a_leg_that_has_answered_then_by_family_then_by_round_trip() {
+    let (mut table, now) = with_relay(PeerId::random());
+    let addr: Multiaddr = RELAY_ADDR.parse().unwrap();
+    for number in 2..4 {
+        table.established(id(number), PeerId::random(), &dialer(RELAY_ADDR), None, now);
+    }
+    let leg = |number, family, is_ready| Up {
+        addr: &addr,
+        family,
+        connection: id(number),
+        is_ready,
+    };
+    let best = |table: &PeerTable, legs: [Up<'_>; 2]| {
+        table.best_leg(legs.into_iter()).map(|leg| leg.connection)
+    };
+    let (ip4, ip6) = (Family::Ip4, Family::Ip6);
+    table.measured(id(2), Duration::from_millis(40));
+    table.measured(id(3), Duration::from_millis(4));
+    let both = [leg(2, ip4, true), leg(3, ip6, true)];
+    assert_eq!(best(&table, both), Some(id(3)), "the shorter round trip");
+    table.policy = FamilyPolicy::PreferIp4;
+    assert_eq!(best(&table, both), Some(id(2)), "the configured family");
+    let unready = [leg(2, ip4, false), leg(3, ip6, true)];
+    assert_eq!(best(&table, unready), Some(id(3)));
+    assert_eq!(table.best_leg(std::iter::empty()), None);
+}
+
+#[test]
+fn a_dialed_circuit_that_changes_families_is_told_if_the_far_one_may_be_used() {
+    let (relay, peer) = (PeerId::random(), PeerId::random());
+    let (mut table, now) = with_relay(relay);
+    let circuit = format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}");
+    table.established(id(2), peer, &dialer(&circuit), None, now);
+    assert_eq!(table.crossed(&peer), None, "the far hop is unknown");
+    table.far_hop(id(2), hop(Family::Ip4));
+    assert_eq!(table.crossed(&peer), None);
+    table.far_hop(id(2), hop(Family::Ip6));
+    assert_eq!(table.crossed(&peer), Some((relay, Family::Ip6)));
+    table.policy = FamilyPolicy::OnlyIp4;
+    assert_eq!(table.crossed(&peer), None);
+}
