@@ -191,6 +191,22 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until `text` is in what it has printed on stderr.
+    ///
+    /// # Errors
+    ///
+    /// When that does not come `within` that time.
+    pub async fn logged(&self, text: &str, within: Duration) -> Result<()> {
+        let search = async {
+            while !self.log().contains(text) {
+                // The log is a file, which tells nobody that it has grown.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let found = timeout(within, search).await;
+        found.map_err(|_| anyhow::anyhow!("{} did not log {text:?} within {within:?}", self.name))
+    }
+
     /// Waits until `look` finds what it looks for in the events so far.
     ///
     /// # Errors

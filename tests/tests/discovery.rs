@@ -30,7 +30,8 @@ impl Clusters {
     async fn start(name: &str, nat: NatKind) -> Result<Self> {
         let bins = bins()?;
         let lab = Lab::new(name).await?;
-        let mut relay_a = Relay::start(&lab, &bins, "relay-a").await?;
+        let debug = [("RELAY_NODE_LOG_LEVEL", "debug")];
+        let mut relay_a = Relay::start_with(&lab, &bins, "relay-a", &debug).await?;
         let relay_b = Relay::start_knowing(&lab, &bins, "relay-b", &[&relay_a]).await?;
         relay_a.process.kill().await?;
         relay_a.knows(&[&relay_b]);
@@ -171,6 +172,8 @@ async fn a_relay_that_comes_back_knows_what_the_other_keeps_and_a_pod_that_left_
 
     clusters.b_process.terminate()?;
     clusters.b_process.exit(PATIENCE).await?;
+    let relay = &clusters.relay_a.process;
+    relay.logged("withdraws=true", PATIENCE).await?;
     let (code, events) = clusters.dial("a-after-end").await?;
     let result = result(&events)?;
     ensure!(

@@ -4,7 +4,7 @@
 //! fails at the others. Nor does a peer that is no partner get a question, whatever it says it speaks.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -90,8 +90,8 @@ pub struct Behaviour {
     inner: kad::Behaviour<MemoryStore>,
     /// Whom it speaks with; `None`: with everybody.
     partners: Option<BTreeSet<PeerId>>,
-    /// The connections over which it does.
-    ours: HashMap<ConnectionId, PeerId>,
+    /// The connections over which it does, oldest first.
+    ours: BTreeMap<ConnectionId, PeerId>,
 }
 
 impl Behaviour {
@@ -146,7 +146,7 @@ impl Behaviour {
         Self {
             inner,
             partners,
-            ours: HashMap::new(),
+            ours: BTreeMap::new(),
         }
     }
 
@@ -401,12 +401,14 @@ impl NetworkBehaviour for Behaviour {
                     handler,
                     event,
                 } => {
-                    // Of the peer's connections not every one speaks it.
+                    // Of the peer's connections not every one speaks it, and an older one may be dead without our knowing it: the
+                    // peer was killed and is back.
                     let handler = match handler {
                         NotifyHandler::One(_) => handler,
                         NotifyHandler::Any => {
-                            let mut ours = self.ours.iter();
-                            let Some((one, _)) = ours.find(|(_, peer)| **peer == peer_id) else {
+                            let mut newest_first = self.ours.iter().rev();
+                            let ours = newest_first.find(|(_, peer)| **peer == peer_id);
+                            let Some((one, _)) = ours else {
                                 continue;
                             };
                             NotifyHandler::One(*one)
