@@ -14,7 +14,11 @@ use p2pnode_bin_shared::{
     ping::{self, Pace},
 };
 
-use crate::{config::Config, connection_sources, hop, keep_alive, limits, server};
+use crate::{
+    circuit::{self, Admission, Carried},
+    config::Config,
+    connection_sources, hop, keep_alive, limits,
+};
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
 const PROTOCOL_VERSION: &str = "/p2pnode/1";
@@ -36,7 +40,7 @@ pub(crate) struct Behaviour {
     pub(crate) access: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) connections: connection_limits::Behaviour,
     pub(crate) sources: connection_sources::Behaviour,
-    pub(crate) relay: server::Behaviour,
+    pub(crate) relay: circuit::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: draining::Behaviour,
     pub(crate) hop: hop::Behaviour,
@@ -47,7 +51,7 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// The behaviours as `config` wants them.
-    pub(crate) fn new(key: &Keypair, config: &Config) -> Self {
+    pub(crate) fn new(key: &Keypair, config: &Config, carried: Carried) -> Self {
         let local = key.public().to_peer_id();
         let access = (!config.access.allow.is_empty()).then(|| {
             let mut allowed = allow_block_list::Behaviour::default();
@@ -58,6 +62,12 @@ impl Behaviour {
             }
             allowed
         });
+        let relays = config.relays.iter().map(|(relay, _)| *relay);
+        let admission = if config.access.allow.is_empty() {
+            Admission::default()
+        } else {
+            Admission::new(config.access.allow.iter().copied().chain(relays))
+        };
         Self {
             access: access.into(),
             connections: connection_limits::Behaviour::new(limits::connections(
@@ -65,7 +75,7 @@ impl Behaviour {
                 config.relays.len(),
             )),
             sources: connection_sources::Behaviour::new(config.limits.connections_per_source),
-            relay: server::Behaviour::new(local, &config.limits),
+            relay: circuit::Behaviour::new(local, &config.limits, admission, carried),
             keep_alive: keep_alive::Behaviour::default(),
             draining: draining::Behaviour::default(),
             hop: hop::Behaviour::default(),

@@ -19,10 +19,7 @@ use libp2p::{
     },
 };
 
-use crate::{
-    gate::decrement,
-    source::{PerSource, Source},
-};
+use crate::source::{PerSource, Source, decrement};
 
 /// The source has as many connections as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,31 +3,26 @@
 //!
 //! [circuit relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
+pub mod circuit;
 pub mod cli;
 pub mod command;
 pub mod config;
 
-mod asks;
 mod behaviour;
 mod connection_sources;
 mod copies;
 mod drain;
 mod event_loop;
 mod external;
-mod gate;
 mod hop;
 mod keep_alive;
-mod ledger;
 mod legs;
 mod limits;
 mod listen;
 mod metrics;
 mod output;
 mod partners;
-mod places;
 mod readiness;
-mod requests;
-mod server;
 mod source;
 
 use std::{
@@ -46,8 +41,8 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::{
-    behaviour::Behaviour, copies::Copies, event_loop::EventLoop, external::ExternalAddresses,
-    ledger::Ledger, legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
+    behaviour::Behaviour, circuit::Carried, copies::Copies, event_loop::EventLoop,
+    external::ExternalAddresses, legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
     partners::Partners,
 };
 pub use crate::{config::Config, listen::Error as ListenError, output::Format};
@@ -71,7 +66,7 @@ pub async fn run(
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = readiness::new();
-    let mut swarm = swarm(key, config)?;
+    let mut swarm = swarm(key, config, metrics.carried())?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     let health = Health {
         readiness: readiness.clone(),
@@ -87,7 +82,6 @@ pub async fn run(
         swarm,
         listeners,
         external,
-        ledger: Ledger::default(),
         legs: Legs::default(),
         partners,
         copies: Copies::default(),
@@ -110,12 +104,12 @@ pub async fn run(
     served
 }
 
-fn swarm(key: &Keypair, config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
+fn swarm(key: &Keypair, config: &Config, carried: Carried) -> anyhow::Result<Swarm<Behaviour>> {
     let transport = p2pnode_transports::server(key)?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
-        .with_behaviour(|key| Behaviour::new(key, config))?
+        .with_behaviour(|key| Behaviour::new(key, config, carried))?
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)

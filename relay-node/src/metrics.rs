@@ -2,7 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use libp2p::relay::StatusCode;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
@@ -14,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::ledger::Ledger;
+use crate::circuit::{Carried, Judge};
 
 /// Why the relay denied something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +30,8 @@ pub(crate) enum Reason {
     SourceReservationLimit,
     /// Too many circuits, in all or of the peer.
     CircuitLimit,
+    /// Too many requests at once on one connection.
+    HandshakeLimit,
     /// A circuit to a peer that has no reservation here.
     NoReservation,
     /// A circuit to a peer that has a reservation and did not take the circuit.
@@ -46,21 +47,6 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// Why libp2p denied a circuit.
-    pub(crate) fn of_circuit(status: StatusCode) -> Self {
-        match status {
-            StatusCode::ResourceLimitExceeded | StatusCode::ReservationRefused => {
-                Self::CircuitLimit
-            }
-            StatusCode::PermissionDenied => Self::Access,
-            StatusCode::NoReservation => Self::NoReservation,
-            StatusCode::ConnectionFailed => Self::DestinationFailed,
-            StatusCode::MalformedMessage | StatusCode::UnexpectedMessage | StatusCode::OK => {
-                Self::Malformed
-            }
-        }
-    }
-
     /// The label.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -70,6 +56,7 @@ impl Reason {
             Self::ReservationLimit => "reservation_limit",
             Self::SourceReservationLimit => "source_reservation_limit",
             Self::CircuitLimit => "circuit_limit",
+            Self::HandshakeLimit => "handshake_limit",
             Self::NoReservation => "no_reservation",
             Self::DestinationFailed => "destination_failed",
             Self::Draining => "draining",
@@ -91,6 +78,11 @@ struct DeniedLabels {
     reason: Reason,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
+}
+
 /// The relay's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -98,6 +90,7 @@ pub(crate) struct Metrics {
     circuits: Gauge,
     records: Gauge,
     circuit_seconds: Histogram,
+    circuit_bytes: Family<DirectionLabels, Counter>,
     denied: Family<DeniedLabels, Counter>,
     draining: Gauge,
 }
@@ -111,6 +104,7 @@ impl Metrics {
             records: Gauge::default(),
             // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
+            circuit_bytes: Family::default(),
             denied: Family::default(),
             draining: Gauge::default(),
         };
@@ -131,6 +125,12 @@ impl Metrics {
             Unit::Seconds,
             metrics.circuit_seconds.clone(),
         );
+        registry.register_with_unit(
+            "relay_circuit",
+            "Bytes that circuits have carried",
+            Unit::Bytes,
+            metrics.circuit_bytes.clone(),
+        );
         registry.register(
             "relay_denied",
             "Connections and requests denied",
@@ -144,12 +144,24 @@ impl Metrics {
         metrics
     }
 
-    /// Takes over the counts of `ledger`.
-    pub(crate) fn observe(&self, ledger: &Ledger) {
+    /// Takes over how many reservations are held and circuits open.
+    pub(crate) fn observe(&self, judge: &Judge) {
         self.reservations
-            .set(i64::try_from(ledger.reservations()).unwrap_or(i64::MAX));
+            .set(i64::try_from(judge.reservations()).unwrap_or(i64::MAX));
         self.circuits
-            .set(i64::try_from(ledger.circuits()).unwrap_or(i64::MAX));
+            .set(i64::try_from(judge.circuits()).unwrap_or(i64::MAX));
+    }
+
+    /// Where the bytes of circuits are counted.
+    pub(crate) fn carried(&self) -> Carried {
+        let counter = |direction| {
+            let labels = DirectionLabels { direction };
+            self.circuit_bytes.get_or_create_owned(&labels)
+        };
+        Carried {
+            to_destination: counter("to_destination"),
+            to_source: counter("to_source"),
+        }
     }
 
     /// That many records are in the directory.
@@ -181,9 +193,9 @@ mod tests {
     fn the_names_are_those_that_are_documented() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        metrics.observe(&Ledger::default());
+        metrics.carried().to_source.inc_by(7);
         metrics.circuit_closed(Duration::from_secs(2));
-        metrics.denied(Reason::of_circuit(StatusCode::NoReservation));
+        metrics.denied(Reason::NoReservation);
         metrics.denied(Reason::SourceReservationLimit);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
@@ -192,6 +204,8 @@ mod tests {
             "relay_circuits 0",
             "relay_records 0",
             "relay_circuit_seconds_count 1",
+            "relay_circuit_bytes_total{direction=\"to_source\"} 7",
+            "relay_circuit_bytes_total{direction=\"to_destination\"} 0",
             "relay_denied_total{reason=\"no_reservation\"} 1",
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",
             "relay_draining 0",

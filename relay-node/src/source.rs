@@ -1,6 +1,10 @@
 //! Where a connection comes from, as limits see it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
@@ -53,6 +57,16 @@ impl PerSource {
             Source::Net6(_) => self.ip6_net,
         };
         limit == 0 || held < limit
+    }
+}
+
+/// Takes one away, and the entry with the last.
+pub(crate) fn decrement<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut entry) = counts.entry(key) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
+        }
     }
 }
 

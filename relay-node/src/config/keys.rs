@@ -174,6 +174,14 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             &BYTES_LIMIT,
             "0",
         ),
+        // It slows and never cuts: what is cut is only dialed again.
+        bytes_per_second_per_peer: reader.one(
+            "limits.bytes_per_second_per_peer",
+            "Bytes in a second that all circuits of one peer carry, both directions together; what comes faster waits; 0: no \
+             limit.",
+            &BYTES_LIMIT,
+            "0",
+        ),
         connections: reader.one(
             "limits.connections",
             "Connections in all; 0: no limit.",

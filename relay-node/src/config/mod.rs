@@ -70,6 +70,8 @@ pub struct Limits {
     pub circuit_duration: Duration,
     /// Bytes that a circuit carries, both directions together.
     pub circuit_bytes: u64,
+    /// Bytes that all circuits of one peer carry in a second, both directions together.
+    pub bytes_per_second_per_peer: u64,
     /// Connections in all.
     pub connections: u32,
     /// Connections of one peer.

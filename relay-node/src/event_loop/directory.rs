@@ -41,11 +41,11 @@ impl EventLoop {
     pub(super) fn on_offer(&mut self, offer: Offer) {
         let (source, peer) = (offer.source, offer.registration.peer);
         let withdraws = offer.registration.is_withdrawal();
+        let holds = self.judge().holds(&peer);
         let directory = &mut self.swarm.behaviour_mut().directory;
         // A peer speaks for itself, and only where it can be called: so there are no more records than reservations. What another
         // relay tells was judged there; its signature was judged here as well.
-        let is_its_own =
-            source == peer && (self.ledger.holds(&peer) || directory.kept(&peer).is_some());
+        let is_its_own = source == peer && (holds || directory.kept(&peer).is_some());
         if source == peer && !is_its_own && self.early.len() < EARLY {
             self.early.insert(peer, offer);
             return;

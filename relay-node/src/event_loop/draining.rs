@@ -18,24 +18,24 @@ impl EventLoop {
         readiness::draining(&self.readiness);
         self.metrics.draining();
         let behaviour = self.swarm.behaviour_mut();
-        behaviour.relay.close();
+        behaviour.relay.drain();
         behaviour.draining.announce();
         info!(
             timeout = ?self.drain_timeout,
-            circuits = self.ledger.circuits(),
-            reservations = self.ledger.reservations(),
+            circuits = self.judge().circuits(),
+            reservations = self.judge().reservations(),
             "draining"
         );
     }
 
     /// What to wait for besides events; `None` once the relay has drained.
     pub(super) fn wake(&mut self, now: Instant) -> Option<impl Future<Output = ()> + use<>> {
+        let remains = Remains {
+            circuits: self.judge().circuits(),
+            reservations: self.judge().reservations(),
+        };
         let Some(drain) = &mut self.drain else {
             return Some(Either::Left(pending()));
-        };
-        let remains = Remains {
-            circuits: self.ledger.circuits(),
-            reservations: self.ledger.reservations(),
         };
         loop {
             match drain.step(remains, now) {

@@ -4,7 +4,7 @@ use p2pnode_bin_shared::hop::{Answer, Refusal};
 use tracing::debug;
 
 use super::EventLoop;
-use crate::{hop::Question, ledger::OtherLeg};
+use crate::{circuit::OtherLeg, hop::Question};
 
 impl EventLoop {
     pub(super) fn on_hop(&mut self, question: Question) {
@@ -15,7 +15,7 @@ impl EventLoop {
             reply,
         } = question;
         let other = self
-            .ledger
+            .judge()
             .other_leg(peer, connection, request.peer, request.dialed);
         let answer = match other {
             OtherLeg::None => Answer::Refused(Refusal::NotAParty),

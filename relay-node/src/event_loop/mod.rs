@@ -31,7 +31,6 @@ use crate::{
     copies::Copies,
     drain::Drain,
     external::ExternalAddresses,
-    ledger::Ledger,
     legs::Legs,
     listen::Listeners,
     metrics::Metrics,
@@ -49,7 +48,6 @@ pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) listeners: Listeners,
     pub(crate) external: ExternalAddresses,
-    pub(crate) ledger: Ledger,
     pub(crate) legs: Legs,
     /// The other relays.
     pub(crate) partners: Partners,
@@ -174,7 +172,7 @@ impl EventLoop {
         let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
         info!(
             peers = peers.len(),
-            circuits = self.ledger.circuits(),
+            circuits = self.judge().circuits(),
             "closing"
         );
         for peer in peers {

@@ -1,5 +1,5 @@
 //! `/p2pnode/hop/1`, the relay's side: takes questions and gives back answers. What the answer is, others decide: see
-//! [`crate::ledger`] for who is a party and over which connection a circuit runs, and [`crate::legs`] for what is known of
+//! [`crate::circuit`] for who is a party and over which connection a circuit runs, and [`crate::legs`] for what is known of
 //! that connection.
 
 mod handler;

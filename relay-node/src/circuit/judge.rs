@@ -1,0 +1,289 @@
+//! Who gets a reservation, and who a circuit over which connection: the one place where that is decided. Pure, with the time
+//! as an argument.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::Family;
+
+use super::{
+    admission::Admission,
+    circuits::{CircuitId, Circuits, End, Ended, OtherLeg},
+    copy::Traffic,
+    message::Status,
+    reservations::Reservations,
+};
+use crate::{
+    config::Limits,
+    limits::{self, count},
+    metrics::Reason,
+    source::Source,
+};
+
+/// A refusal: what the peer is told, and what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: Status,
+    pub(super) reason: Reason,
+}
+
+impl Refusal {
+    const ACCESS: Self = Self {
+        status: Status::PermissionDenied,
+        reason: Reason::Access,
+    };
+
+    /// The specification knows no other word for a reservation for which there is no place.
+    fn reservation(reason: Reason) -> Self {
+        let status = Status::ReservationRefused;
+        Self { status, reason }
+    }
+
+    fn circuit(reason: Reason) -> Self {
+        let status = Status::ResourceLimitExceeded;
+        Self { status, reason }
+    }
+}
+
+/// A reservation that is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Granted {
+    /// Whether the connection held it before.
+    pub(super) renewed: bool,
+    /// For how long.
+    pub(super) lasts: Duration,
+}
+
+/// A circuit that is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) id: CircuitId,
+    /// On which connection the destination is asked.
+    pub(super) to: ConnectionId,
+}
+
+/// What the relay has granted, and by which rules it grants more.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    limits: Limits,
+    admission: Admission,
+    draining: bool,
+    connections: HashMap<ConnectionId, Place>,
+    reservations: Reservations,
+    circuits: Circuits,
+}
+
+/// Where a connection comes from.
+#[derive(Debug)]
+struct Place {
+    peer: PeerId,
+    /// The IP family of its packets.
+    family: Option<Family>,
+    /// `None` if the address of the peer is no IP address.
+    source: Option<Source>,
+}
+
+impl Judge {
+    /// Grants within `limits` to whom `admission` admits.
+    pub(super) fn new(limits: &Limits, admission: Admission) -> Self {
+        Self {
+            limits: *limits,
+            admission,
+            draining: false,
+            connections: HashMap::new(),
+            reservations: Reservations::default(),
+            circuits: Circuits::default(),
+        }
+    }
+
+    /// Reservations that are held, by connection.
+    pub(crate) fn reservations(&self) -> usize {
+        self.reservations.len()
+    }
+
+    /// Whether a peer holds a reservation.
+    pub(crate) fn holds(&self, peer: &PeerId) -> bool {
+        self.reservations.of_peer(peer).len() > 0
+    }
+
+    /// Circuits that are open.
+    pub(crate) fn circuits(&self) -> usize {
+        self.circuits.open()
+    }
+
+    /// The other leg of a circuit: see [`Circuits::other_leg`].
+    pub(crate) fn other_leg(
+        &self,
+        asker: PeerId,
+        asks_on: ConnectionId,
+        other: PeerId,
+        dialed: bool,
+    ) -> OtherLeg {
+        self.circuits.other_leg(asker, asks_on, other, dialed)
+    }
+
+    /// From now on nothing is granted, and nothing renewed.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// A connection of `peer` at our address `local` and its address `remote`.
+    pub(super) fn connected(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) {
+        let place = Place {
+            peer,
+            family: Family::of(local),
+            source: Source::of(remote),
+        };
+        self.connections.insert(connection, place);
+    }
+
+    /// All connections.
+    pub(super) fn connections(&self) -> impl Iterator<Item = (PeerId, ConnectionId)> {
+        self.connections
+            .iter()
+            .map(|(connection, place)| (place.peer, *connection))
+    }
+
+    /// A connection is gone: the open circuits that go over it, and whether it held a reservation.
+    pub(super) fn disconnected(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> (Vec<CircuitId>, bool) {
+        let Some(place) = self.connections.remove(&connection) else {
+            return (Vec::new(), false);
+        };
+        let circuits = self.circuits.disconnected(&place.peer, connection, now);
+        (circuits, self.release(connection).is_some())
+    }
+
+    /// Whether a reservation is granted on `connection`, or renewed. What a connection holds is renewed however full the
+    /// relay is.
+    pub(super) fn reserve(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        now: Instant,
+    ) -> Result<Granted, Refusal> {
+        if !self.admission.admits(&peer) {
+            return Err(Refusal::ACCESS);
+        }
+        if self.draining {
+            return Err(Refusal::reservation(Reason::Draining));
+        }
+        let place = self.connections.get(&connection);
+        let source = place.and_then(|place| place.source);
+        let renewed = self.reservations.contains(connection);
+        if !renewed {
+            if self.reservations.len() >= count(self.limits.reservations)
+                || self.reservations.of_peer(&peer).len()
+                    >= count(self.limits.reservations_per_peer)
+            {
+                return Err(Refusal::reservation(Reason::ReservationLimit));
+            }
+            if let Some(source) = source
+                && !self
+                    .limits
+                    .reservations_per_source
+                    .admits(source, self.reservations.of_source(source))
+            {
+                return Err(Refusal::reservation(Reason::SourceReservationLimit));
+            }
+        }
+        let lasts = limits::duration(self.limits.reservation_duration);
+        self.reservations
+            .hold(connection, peer, source, now + lasts);
+        Ok(Granted { renewed, lasts })
+    }
+
+    /// The reservation on this connection has ended: whose it was.
+    pub(super) fn release(&mut self, connection: ConnectionId) -> Option<PeerId> {
+        self.reservations.release(connection)
+    }
+
+    /// When the next reservation ends.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.reservations.next_end()
+    }
+
+    /// A reservation whose time is up.
+    pub(super) fn ended(&self, now: Instant) -> Option<ConnectionId> {
+        self.reservations.ended(now)
+    }
+
+    /// Whether `source`, who asks on `connection`, gets a circuit to `destination`.
+    pub(super) fn connect(
+        &mut self,
+        connection: ConnectionId,
+        source: PeerId,
+        destination: PeerId,
+    ) -> Result<Route, Refusal> {
+        if !self.admission.admits(&source) {
+            return Err(Refusal::ACCESS);
+        }
+        if self.draining {
+            return Err(Refusal::circuit(Reason::Draining));
+        }
+        let to = self.place_of(&destination, connection).ok_or(Refusal {
+            status: Status::NoReservation,
+            reason: Reason::NoReservation,
+        })?;
+        let of_peer = [source, destination].map(|peer| self.circuits.of_peer(&peer));
+        if self.circuits.len() >= count(self.limits.circuits)
+            || of_peer
+                .iter()
+                .any(|circuits| *circuits >= count(self.limits.circuits_per_peer))
+        {
+            return Err(Refusal::circuit(Reason::CircuitLimit));
+        }
+        let [source, destination] = [(source, connection), (destination, to)]
+            .map(|(peer, connection)| End { peer, connection });
+        let id = self.circuits.begin(source, destination);
+        Ok(Route { id, to })
+    }
+
+    /// Where to ask `destination` for a circuit that comes over `source`: on a connection of the same family, if it holds a
+    /// reservation on one, since a circuit that changes families has the slower of the two on one side at least; and on the newest
+    /// of these. A peer that was killed and started again has an older one, too, until that is missed.
+    fn place_of(&self, destination: &PeerId, source: ConnectionId) -> Option<ConnectionId> {
+        let family = |connection| self.connections.get(&connection)?.family;
+        let wanted = family(source);
+        self.reservations
+            .of_peer(destination)
+            .max_by_key(|connection| (family(*connection) == wanted, *connection))
+    }
+
+    /// A circuit is open: its ends, and where its bytes are counted. `None` if a connection is gone meanwhile.
+    pub(super) fn opened(
+        &mut self,
+        id: CircuitId,
+        now: Instant,
+    ) -> Option<(End, End, Arc<Traffic>)> {
+        let (source, destination, traffic) = self.circuits.opened(id, now)?;
+        let there = |end: End| self.connections.contains_key(&end.connection);
+        if there(source) && there(destination) {
+            return Some((source, destination, traffic));
+        }
+        let _not_open = self.circuits.ended(id, now);
+        None
+    }
+
+    /// A circuit has ended, or was not made.
+    pub(super) fn closed(&mut self, id: CircuitId, now: Instant) -> Option<Ended> {
+        self.circuits.ended(id, now)
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;
