@@ -184,8 +184,9 @@ async fn a_destination_that_does_not_take_a_circuit_is_told_as_such() {
     until_metric(admin, &denied("destination_failed", 5)).await;
     // One that is gone before it has answered.
     let mut asked = source.say(&connect(destination.id)).await;
-    let (_offer, _) = destination.offered().await;
+    let (offer, _) = destination.offered().await;
     destination.vanish();
+    drop(offer);
     assert_eq!(answer(&mut asked).await.status, CONNECTION_FAILED);
     until_metric(admin, &denied("destination_failed", 6)).await;
     until_metric(admin, "relay_reservations 0").await;

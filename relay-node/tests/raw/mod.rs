@@ -2,18 +2,24 @@
 //!
 //! What it says is written out here and does not come from the code under test.
 
+mod streams;
+
 use std::time::Duration;
 
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
-use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identity::Keypair,
-    multiaddr::Protocol, noise, swarm::SwarmEvent, tcp, tls, yamux,
+use futures::{
+    AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _,
+    channel::{
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        oneshot,
+    },
 };
-use libp2p_stream::{Control, IncomingStreams};
+use libp2p::{
+    Multiaddr, PeerId, Stream, Swarm, SwarmBuilder, identity::Keypair, multiaddr::Protocol, noise,
+    swarm::SwarmEvent, tcp, tls, yamux,
+};
 use tokio::task::JoinHandle;
 
-const HOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/hop");
-const STOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/stop");
+use streams::{Behaviour, Opened};
 
 /// `HopMessage { type: RESERVE }` behind its length.
 pub const RESERVE: &[u8] = &[2, 8, 0];
@@ -23,10 +29,9 @@ pub const TAKEN: &[u8] = &[4, 8, 1, 32, 100];
 
 pub struct Raw {
     pub id: PeerId,
-    relay: PeerId,
-    control: Control,
-    /// What the relay asks.
-    pub stops: IncomingStreams,
+    open: UnboundedSender<Opened>,
+    /// Streams on which the relay asks.
+    offered: UnboundedReceiver<Stream>,
     running: JoinHandle<()>,
 }
 
@@ -36,10 +41,10 @@ impl Raw {
         let Some(Protocol::P2p(relay)) = address.iter().last() else {
             panic!("{address} names no relay");
         };
-        let mut swarm = swarm();
+        let (sender, offered) = mpsc::unbounded();
+        let (open, mut wanted) = mpsc::unbounded();
+        let mut swarm = swarm(Behaviour::new(sender));
         let id = *swarm.local_peer_id();
-        let mut control = swarm.behaviour().new_control();
-        let stops = control.accept(STOP).expect("not taken yet");
         swarm.dial(address.clone()).expect("an address");
         let connected = async {
             while !matches!(
@@ -47,19 +52,19 @@ impl Raw {
                 SwarmEvent::ConnectionEstablished { .. }
             ) {}
         };
-        tokio::time::timeout(Duration::from_secs(20), connected)
-            .await
-            .expect("connected within 20 s");
+        in_time(connected).await;
         let running = tokio::spawn(async move {
             loop {
-                swarm.select_next_some().await;
+                tokio::select! {
+                    _ = swarm.select_next_some() => {}
+                    Some(opened) = wanted.next() => swarm.behaviour_mut().open(relay, opened),
+                }
             }
         });
         Self {
             id,
-            relay,
-            control,
-            stops,
+            open,
+            offered,
             running,
         }
     }
@@ -74,10 +79,9 @@ impl Raw {
 
     /// A stream of HOP.
     pub async fn hop(&mut self) -> Stream {
-        self.control
-            .open_stream(self.relay, HOP)
-            .await
-            .expect("the relay serves")
+        let (opened, stream) = oneshot::channel();
+        self.open.unbounded_send(opened).expect("it runs");
+        in_time(stream).await.expect("the relay serves")
     }
 
     /// Says `bytes` on a stream of HOP and keeps it open.
@@ -103,7 +107,7 @@ impl Raw {
 
     /// What the relay asks next, which is to take a circuit, unanswered.
     pub async fn offered(&mut self) -> (Stream, Vec<u8>) {
-        let (_, mut stream) = in_time(self.stops.next()).await.expect("a stream");
+        let mut stream = in_time(self.offered.next()).await.expect("a stream");
         let message = read(&mut stream).await;
         (stream, message)
     }
@@ -122,7 +126,7 @@ impl Raw {
     }
 }
 
-fn swarm() -> Swarm<libp2p_stream::Behaviour> {
+fn swarm(behaviour: Behaviour) -> Swarm<Behaviour> {
     SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
         .with_tokio()
         .with_tcp(
@@ -132,9 +136,8 @@ fn swarm() -> Swarm<libp2p_stream::Behaviour> {
         )
         .expect("TCP")
         .with_quic()
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .with_behaviour(|_| behaviour)
         .expect("infallible")
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
         .build()
 }
 
