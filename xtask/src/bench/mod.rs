@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures of this machine, next to the goals.
 
+mod relay_throughput;
 mod sizes;
 pub(crate) mod time_to_direct;
 
@@ -23,6 +24,10 @@ pub(crate) enum Bench {
     ///
     /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
     TimeToDirect(time_to_direct::Args),
+    /// What a relay carries and what CPU time it takes for that, next to a plain libp2p relay without limits.
+    ///
+    /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
+    RelayThroughput(relay_throughput::Args),
 }
 
 /// Measures.
@@ -30,5 +35,6 @@ pub(crate) fn run(bench: Bench) -> Result<ExitCode> {
     match bench {
         Bench::Sizes { runs } => sizes::run(runs),
         Bench::TimeToDirect(args) => time_to_direct::run(&args),
+        Bench::RelayThroughput(args) => relay_throughput::run(&args),
     }
 }

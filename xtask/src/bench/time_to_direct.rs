@@ -280,17 +280,17 @@ fn finite(value: f64) -> Option<f64> {
 }
 
 /// Quartiles of a sample. What did not become direct took for ever.
-struct Spread {
-    least: f64,
-    q1: f64,
-    median: f64,
-    q3: f64,
-    most: f64,
+pub(super) struct Spread {
+    pub(super) least: f64,
+    pub(super) q1: f64,
+    pub(super) median: f64,
+    pub(super) q3: f64,
+    pub(super) most: f64,
     failed: usize,
 }
 
 impl Spread {
-    fn of(sample: &[Option<f64>]) -> Self {
+    pub(super) fn of(sample: &[Option<f64>]) -> Self {
         let mut sorted: Vec<f64> = sample
             .iter()
             .map(|time| time.unwrap_or(f64::INFINITY))

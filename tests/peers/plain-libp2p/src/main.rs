@@ -1,7 +1,9 @@
 //! A plain libp2p 0.57 peer, as its documentation builds one: its own transports, relay client, identify, ping and DCUtR.
 //!
 //! `plain-libp2p listen` reserves on a relay and waits; `plain-libp2p dial` reaches a peer through it and waits for a
-//! direct connection. Both print one JSON object per line on stdout.
+//! direct connection. Both print one JSON object per line on stdout. The other commands are the load of a benchmark.
+
+mod load;
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,26 @@ struct Cli {
 enum Command {
     /// Reserve on the relay and wait for peers until killed.
     Listen,
+    /// Be a relay without limits until killed.
+    Relay,
+    /// Reserve on the relay and count what comes over circuits, until killed.
+    Receive {
+        /// How many peers to be.
+        #[arg(long, default_value_t = 1)]
+        peers: usize,
+        /// The bytes that each of them gets.
+        #[arg(long)]
+        bytes: u64,
+    },
+    /// Open a circuit to each peer, and once a line comes on stdin send bytes over all of them.
+    Send {
+        /// The bytes that each of them gets.
+        #[arg(long)]
+        bytes: u64,
+        /// The peers.
+        #[arg(required = true)]
+        to: Vec<PeerId>,
+    },
     /// Reach a peer through the relay and wait for a direct connection.
     Dial {
         /// The peer.
@@ -59,6 +81,13 @@ struct Peer {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    let relay = || cli.relay.clone().context("give --relay");
+    match cli.command {
+        Command::Relay => return load::relay(cli.listen).await,
+        Command::Receive { peers, bytes } => return load::receive(relay()?, peers, bytes).await,
+        Command::Send { bytes, to } => return load::send(relay()?, to, bytes).await,
+        Command::Listen | Command::Dial { .. } => {}
+    }
     let started = Instant::now();
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
@@ -82,6 +111,7 @@ async fn main() -> anyhow::Result<()> {
     peer.meet_relay().await?;
     match cli.command {
         Command::Listen => peer.listen().await,
+        Command::Relay | Command::Receive { .. } | Command::Send { .. } => unreachable!("returned above"),
         Command::Dial { peer: target, timeout } => {
             let reached = tokio::time::timeout(Duration::from_secs(timeout), peer.dial(target)).await;
             let direct = matches!(reached, Ok(Ok(())));

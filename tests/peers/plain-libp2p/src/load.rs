@@ -1,0 +1,164 @@
+//! Load on a relay: a plain relay to compare with, peers that take bytes over circuits, and peers that send them.
+//!
+//! Each circuit is between two peers of its own, over connections of their own.
+
+use std::{
+    io::BufRead as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, future::try_join_all};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify, multiaddr::Protocol, noise, relay,
+    swarm::{NetworkBehaviour, SwarmEvent},
+    tcp, tls, yamux,
+};
+use serde_json::json;
+
+use crate::tell;
+
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/load/1");
+
+/// What is written at once.
+const PIECE: usize = 64 * 1024;
+
+#[derive(NetworkBehaviour)]
+struct Server {
+    relay: relay::Behaviour,
+    identify: identify::Behaviour,
+}
+
+/// A relay as libp2p builds one, without limits.
+pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
+    let limits = relay::Config {
+        max_reservations: usize::MAX,
+        max_reservations_per_peer: usize::MAX,
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: usize::MAX,
+        max_circuits_per_peer: usize::MAX,
+        max_circuit_duration: Duration::from_secs(u32::MAX.into()),
+        max_circuit_bytes: 0,
+        circuit_src_rate_limiters: Vec::new(),
+        ..relay::Config::default()
+    };
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)?
+        .with_quic()
+        .with_behaviour(|key| Server {
+            relay: relay::Behaviour::new(key.public().to_peer_id(), limits),
+            identify: identify::Behaviour::new(identify::Config::new("/plain/1".to_owned(), key.public())),
+        })?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
+        .build();
+    for address in listen {
+        swarm.listen_on(address)?;
+    }
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            swarm.add_external_address(address.clone());
+            let address = address.with(Protocol::P2p(*swarm.local_peer_id()));
+            tell(&json!({"event": "listening", "address": address.to_string()}));
+        }
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Client {
+    relay: relay::client::Behaviour,
+    stream: libp2p_stream::Behaviour,
+}
+
+fn client() -> anyhow::Result<Swarm<Client>> {
+    Ok(SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)?
+        .with_quic()
+        .with_relay_client(noise::Config::new, yamux::Config::default)?
+        .with_behaviour(|_, relay| Client { relay, stream: libp2p_stream::Behaviour::new() })?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
+        .build())
+}
+
+/// That many peers reserve on the relay; tells of each, and once all `bytes` have come on each of their streams.
+pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Result<()> {
+    let (received, wanted) = (Arc::new(AtomicU64::new(0)), bytes * peers as u64);
+    for _ in 0..peers {
+        let mut swarm = client()?;
+        let mut streams = swarm.behaviour().stream.new_control().accept(PROTOCOL)?;
+        swarm.listen_on(relay.clone().with(Protocol::P2pCircuit))?;
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(ClientEvent::Relay(relay::client::Event::ReservationReqAccepted { .. })) => break,
+                SwarmEvent::ListenerClosed { reason, .. } => anyhow::bail!("no reservation: {reason:?}"),
+                _ => {}
+            }
+        }
+        tell(&json!({"event": "reserved", "peer_id": swarm.local_peer_id().to_string()}));
+        let received = Arc::clone(&received);
+        tokio::spawn(async move {
+            let (_, mut stream) = streams.next().await?;
+            let mut buffer = vec![0; PIECE];
+            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                let before = received.fetch_add(read as u64, Ordering::Relaxed);
+                if before + read as u64 == wanted {
+                    tell(&json!({"event": "received", "bytes": wanted}));
+                }
+            }
+            Some(())
+        });
+        drive(swarm);
+    }
+    std::future::pending().await
+}
+
+/// A peer of its own for each of `to` opens a circuit and a stream to it; when all are open and a line comes on stdin, each sends
+/// `bytes`.
+pub async fn send(relay: Multiaddr, to: Vec<PeerId>, bytes: u64) -> anyhow::Result<()> {
+    let streams = try_join_all(to.into_iter().map(|peer| open(relay.clone(), peer))).await?;
+    tell(&json!({"event": "open"}));
+    tokio::task::spawn_blocking(|| std::io::stdin().lock().read_line(&mut String::new())).await??;
+    try_join_all(streams.into_iter().map(|stream| tokio::spawn(fill(stream, bytes)))).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
+    // The streams end, and the circuits with this process.
+    std::future::pending().await
+}
+
+async fn open(relay: Multiaddr, peer: PeerId) -> anyhow::Result<Stream> {
+    let mut swarm = client()?;
+    swarm.dial(relay.with(Protocol::P2pCircuit).with(Protocol::P2p(peer)))?;
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == peer => break,
+            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error).context("no circuit"),
+            _ => {}
+        }
+    }
+    let mut control = swarm.behaviour().stream.new_control();
+    drive(swarm);
+    Ok(control.open_stream(peer, PROTOCOL).await?)
+}
+
+async fn fill(mut stream: Stream, bytes: u64) -> anyhow::Result<()> {
+    let piece = vec![7; PIECE];
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(PIECE as u64);
+        stream.write_all(&piece[..usize::try_from(now)?]).await?;
+        left -= now;
+    }
+    stream.close().await?;
+    Ok(())
+}
+
+fn drive(mut swarm: Swarm<Client>) {
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+}
