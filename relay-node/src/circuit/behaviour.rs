@@ -29,7 +29,7 @@ use super::{
     copy::{self, Carried, Cut, Terms, Traffic},
     exchange::{Ask, NotTaken, Onward},
     handler::{Command, Handler, Said, Verdict},
-    judge::{Judge, Refusal, Route},
+    judge::{Judge, Refusal, Route, Volume},
     message::{self, Fault, Limit},
     pace::Paces,
 };
@@ -264,14 +264,21 @@ impl Behaviour {
     }
 
     fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) {
-        let (circuits, held) = self.judge.disconnected(connection, Instant::now());
-        for id in circuits {
+        let Some(gone) = self.judge.disconnected(connection, Instant::now()) else {
+            return;
+        };
+        if let Some(Volume { sent, received }) = gone.carried
+            && sent + received > 0
+        {
+            tracing::debug!(%peer, sent, received, "a peer is gone over whose circuits bytes went");
+        }
+        for id in gone.circuits {
             // Its streams end with the connection; this does not wait for them to notice.
             if let Some(task) = self.aborts.get(&id) {
                 task.abort();
             }
         }
-        if held {
+        if gone.held {
             self.released(peer, connection, "closed");
         }
     }

@@ -143,7 +143,7 @@ impl Circuits {
         connection: ConnectionId,
         now: Instant,
     ) -> Vec<CircuitId> {
-        let over = self.of(peer).filter(|(_, circuit)| {
+        let over = self.with(peer).filter(|(_, circuit)| {
             let from = circuit.source.connection == connection;
             let to = circuit.destination.connection == connection;
             from || to && circuit.since.is_some()
@@ -168,7 +168,7 @@ impl Circuits {
         dialed: bool,
     ) -> OtherLeg {
         let open = self
-            .of(&asker)
+            .with(&asker)
             .filter(|(_, circuit)| circuit.since.is_some());
         let legs = open.filter_map(|(_, circuit)| {
             let (near, far) = if dialed {
@@ -192,7 +192,15 @@ impl Circuits {
         }
     }
 
-    fn of(&self, peer: &PeerId) -> impl Iterator<Item = (CircuitId, &Circuit)> {
+    /// The ends of those of a peer, and what they have carried.
+    pub(super) fn of(&self, peer: &PeerId) -> impl Iterator<Item = (End, End, &Traffic)> {
+        self.with(peer).map(|(_, circuit)| {
+            let (source, destination) = (circuit.source, circuit.destination);
+            (source, destination, &*circuit.traffic)
+        })
+    }
+
+    fn with(&self, peer: &PeerId) -> impl Iterator<Item = (CircuitId, &Circuit)> {
         let ids = self.of_peer.get(peer).into_iter().flatten();
         ids.filter_map(|id| Some((*id, self.all.get(id)?)))
     }

@@ -40,6 +40,14 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    /// As if it had carried these.
+    #[cfg(test)]
+    pub(super) fn add(&self, to_destination: u64, to_source: u64) {
+        self.to_destination
+            .fetch_add(to_destination, Ordering::Relaxed);
+        self.to_source.fetch_add(to_source, Ordering::Relaxed);
+    }
+
     /// Bytes from the peer that dialed the circuit to the other.
     pub(crate) fn to_destination(&self) -> u64 {
         self.to_destination.load(Ordering::Relaxed)

@@ -66,6 +66,33 @@ pub(super) struct Route {
     pub(super) to: ConnectionId,
 }
 
+/// Bytes that circuits have carried for a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// From it.
+    pub(crate) sent: u64,
+    /// To it.
+    pub(crate) received: u64,
+}
+
+impl std::ops::AddAssign for Volume {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+}
+
+/// What went with a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// The open circuits that go over it, which end when they are told.
+    pub(super) circuits: Vec<CircuitId>,
+    /// Whether it held a reservation.
+    pub(super) held: bool,
+    /// If it was the last of its peer, what circuits have carried for that since it came.
+    pub(super) carried: Option<Volume>,
+}
+
 /// What the relay has granted, and by which rules it grants more.
 #[derive(Debug)]
 pub(crate) struct Judge {
@@ -73,8 +100,17 @@ pub(crate) struct Judge {
     admission: Admission,
     draining: bool,
     connections: HashMap<ConnectionId, Place>,
+    peers: HashMap<PeerId, Connected>,
     reservations: Reservations,
     circuits: Circuits,
+}
+
+/// A peer that is connected.
+#[derive(Debug, Default)]
+struct Connected {
+    connections: usize,
+    /// What its circuits have carried that have ended.
+    carried: Volume,
 }
 
 /// Where a connection comes from.
@@ -95,6 +131,7 @@ impl Judge {
             admission,
             draining: false,
             connections: HashMap::new(),
+            peers: HashMap::new(),
             reservations: Reservations::default(),
             circuits: Circuits::default(),
         }
@@ -144,7 +181,9 @@ impl Judge {
             family: Family::of(local),
             source: Source::of(remote),
         };
-        self.connections.insert(connection, place);
+        if self.connections.insert(connection, place).is_none() {
+            self.peers.entry(peer).or_default().connections += 1;
+        }
     }
 
     /// All connections.
@@ -154,17 +193,36 @@ impl Judge {
             .map(|(connection, place)| (place.peer, *connection))
     }
 
-    /// A connection is gone: the open circuits that go over it, and whether it held a reservation.
-    pub(super) fn disconnected(
-        &mut self,
-        connection: ConnectionId,
-        now: Instant,
-    ) -> (Vec<CircuitId>, bool) {
-        let Some(place) = self.connections.remove(&connection) else {
-            return (Vec::new(), false);
-        };
-        let circuits = self.circuits.disconnected(&place.peer, connection, now);
-        (circuits, self.release(connection).is_some())
+    /// A connection is gone, and what went with it. `None` if it was not known.
+    pub(super) fn disconnected(&mut self, connection: ConnectionId, now: Instant) -> Option<Gone> {
+        let Place { peer, .. } = self.connections.remove(&connection)?;
+        let mut carried = None;
+        if let Some(connected) = self.peers.get_mut(&peer) {
+            connected.connections -= 1;
+            if connected.connections == 0 {
+                carried = Some(self.carried(&peer));
+                self.peers.remove(&peer);
+            }
+        }
+        Some(Gone {
+            circuits: self.circuits.disconnected(&peer, connection, now),
+            held: self.release(connection).is_some(),
+            carried,
+        })
+    }
+
+    /// What circuits have carried for a peer since it is connected, those that are open and those that have ended.
+    pub(crate) fn carried(&self, peer: &PeerId) -> Volume {
+        let mut carried = self.peers.get(peer).map(|peer| peer.carried);
+        let carried = carried.get_or_insert_default();
+        for (source, destination, traffic) in self.circuits.of(peer) {
+            for (end, volume) in volumes(source, destination, traffic) {
+                if end.peer == *peer {
+                    *carried += volume;
+                }
+            }
+        }
+        *carried
     }
 
     /// Whether a reservation is granted on `connection`, or renewed. What a connection holds is renewed however full the
@@ -280,8 +338,24 @@ impl Judge {
 
     /// A circuit has ended, or was not made.
     pub(super) fn closed(&mut self, id: CircuitId, now: Instant) -> Option<Ended> {
-        self.circuits.ended(id, now)
+        let ended = self.circuits.ended(id, now)?;
+        for (end, volume) in volumes(ended.source, ended.destination, &ended.traffic) {
+            if let Some(peer) = self.peers.get_mut(&end.peer) {
+                peer.carried += volume;
+            }
+        }
+        Some(ended)
     }
+}
+
+/// What a circuit has carried, as each of its ends sees it.
+fn volumes(source: End, destination: End, traffic: &Traffic) -> [(End, Volume); 2] {
+    let (there, back) = (traffic.to_destination(), traffic.to_source());
+    let volume = |sent, received| Volume { sent, received };
+    [
+        (source, volume(there, back)),
+        (destination, volume(back, there)),
+    ]
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ impl Relay {
             .map_err(|refusal| refusal.reason)
     }
 
+    fn gone(&mut self, connection: usize) -> Option<Gone> {
+        self.judge.disconnected(id(connection), self.now)
+    }
+
     fn circuit(&mut self, on: usize, from: PeerId, to: PeerId) -> Result<Route, Refusal> {
         self.judge.connect(id(on), from, to)
     }
@@ -70,7 +74,7 @@ fn a_full_relay_renews_and_grants_nothing_new() {
     let full = Err(Reason::ReservationLimit);
     assert_eq!(relay.reserve(2, c, 3), full);
     assert_eq!(relay.ask(0, a), Ok(true), "renewed");
-    assert_eq!(relay.judge.disconnected(id(1), relay.now), (vec![], true));
+    assert!(relay.gone(1).is_some_and(|gone| gone.held));
     assert_eq!(relay.ask(2, c), Ok(false));
 }
 
@@ -210,7 +214,11 @@ fn a_circuit_keeps_its_family_where_the_destination_has_a_reservation_in_it() {
     relay.judge.release(id(4));
     assert_eq!(to(&mut relay, 2), id(3), "that reservation has ended");
     assert_eq!(relay.ask(4, destination), Ok(false));
-    assert_eq!(relay.judge.disconnected(id(4), relay.now), (vec![], true));
+    assert!(
+        relay
+            .gone(4)
+            .is_some_and(|gone| gone.held && gone.circuits.is_empty())
+    );
     assert_eq!(to(&mut relay, 2), id(3), "that connection is gone");
 }
 
@@ -221,6 +229,32 @@ fn of_two_reservations_in_a_family_the_newer_is_used() {
     assert_eq!(relay.ask(4, destination), Ok(false));
     assert_eq!(relay.circuit(1, source, destination).unwrap().to, id(5));
     assert_eq!(relay.circuit(2, source, destination).unwrap().to, id(4));
+}
+
+#[test]
+fn the_bytes_of_a_peer_are_kept_while_it_is_connected_whoever_dialed() {
+    let mut relay = Relay::new(UNLIMITED);
+    let [a, b] = peers();
+    assert_eq!(relay.reserve(1, a, 1), Ok(false));
+    assert_eq!(relay.reserve(2, b, 1), Ok(false));
+    let volume = |sent, received| Volume { sent, received };
+    for (on, from, to) in [(1, a, b), (2, b, a)] {
+        let route = relay.circuit(on, from, to).unwrap();
+        let (.., traffic) = relay.judge.opened(route.id, relay.now).unwrap();
+        traffic.add(10, 1);
+        if from == a {
+            assert!(relay.judge.closed(route.id, relay.now).is_some());
+        }
+    }
+    assert_eq!(relay.judge.carried(&a), volume(11, 11));
+    let gone = relay.gone(2).unwrap();
+    assert_eq!(gone.carried, Some(volume(11, 11)));
+    for circuit in gone.circuits {
+        assert!(relay.judge.closed(circuit, relay.now).is_some());
+    }
+    assert_eq!(relay.judge.carried(&b), volume(0, 0), "it is gone");
+    assert_eq!(relay.judge.carried(&a), volume(11, 11), "and it is not");
+    assert!(relay.gone(1).is_some() && relay.judge.peers.is_empty());
 }
 
 proptest! {
@@ -248,7 +282,7 @@ proptest! {
                 }
                 1 => making.extend(relay.circuit(connection, owner, peers[peer]).ok()),
                 2 => {
-                    for circuit in relay.judge.disconnected(id(connection), relay.now).0 {
+                    for circuit in relay.gone(connection).map_or(vec![], |gone| gone.circuits) {
                         let _ended = relay.judge.closed(circuit, relay.now);
                     }
                 }
@@ -268,7 +302,7 @@ proptest! {
         }
         for connection in 0..8 {
             relay.connect(connection, peers[connection % 4], LOCAL4, "/ip4/198.51.100.1/tcp/9");
-            for circuit in relay.judge.disconnected(id(connection), relay.now).0 {
+            for circuit in relay.gone(connection).map_or(vec![], |gone| gone.circuits) {
                 let _ended = relay.judge.closed(circuit, relay.now);
             }
         }
