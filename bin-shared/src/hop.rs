@@ -7,7 +7,7 @@
 //! A stream carries one [`Request`] and one [`Answer`]. Each is a frame: its length in two bytes, big endian, and that much
 //! JSON, at most [`MAX_MESSAGE`] bytes. Unknown fields are ignored, so that either side may learn to say more.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use libp2p::{PeerId, StreamProtocol};
@@ -70,6 +70,15 @@ pub enum Transport {
     Tcp,
 }
 
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
 /// An IP family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,6 +87,15 @@ pub enum Family {
     Ip4,
     /// IPv6.
     Ip6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ip4 => "ip4",
+            Self::Ip6 => "ip6",
+        })
+    }
 }
 
 /// Why the relay tells nothing.

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod backoff;
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod directory;
 pub mod draining;
 pub mod exit;

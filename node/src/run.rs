@@ -40,7 +40,7 @@ pub async fn run(
         shutdown,
     )?;
     // A node without its control socket still serves its peers, as where several run on one host with the defaults.
-    let control = control::Server::start(&config.control, node.handle.clone())
+    let control = control::start(&config.control, node.handle.clone())
         .await
         .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
         .ok();

@@ -25,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the relay until SIGTERM or SIGINT
     Run(RunArgs),
+    /// Print what the running relay holds, carries and denies
+    Status(StatusArgs),
     /// Commands that need nothing but the configuration.
     #[command(flatten)]
     Common(Common),
@@ -44,6 +46,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub key: Option<String>,
     /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Print again every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -15,7 +15,7 @@ use crate::{
     Format,
     cli::{Cli, Command},
     config::{Config, PROGRAM},
-    run,
+    control, run,
 };
 
 const BINARY: Binary<Config> = Binary {
@@ -31,6 +31,12 @@ const BINARY: Binary<Config> = Binary {
 pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
+        Command::Status(args) => {
+            let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
+            let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
+            let socket = config.control.as_deref();
+            command::block_on(control::ask(socket, args.watch, args.json))
+        }
         Command::Run(args) => {
             let sources = cli
                 .global

@@ -40,6 +40,11 @@ impl Ledger {
         self.reservations.values().map(HashSet::len).sum()
     }
 
+    /// The connections on which they are held.
+    pub(crate) fn held(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.reservations.values().flatten().copied()
+    }
+
     /// Whether a peer holds a reservation.
     pub(crate) fn holds(&self, peer: &PeerId) -> bool {
         self.reservations.contains_key(peer)

@@ -10,6 +10,7 @@ pub mod config;
 mod asks;
 mod behaviour;
 mod connection_sources;
+mod control;
 mod copies;
 mod drain;
 mod event_loop;
@@ -21,6 +22,7 @@ mod ledger;
 mod legs;
 mod limits;
 mod listen;
+mod memory;
 mod metrics;
 mod output;
 mod partners;
@@ -29,6 +31,8 @@ mod readiness;
 mod requests;
 mod server;
 mod source;
+mod status;
+mod table;
 
 use std::{
     collections::HashMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration,
@@ -78,6 +82,7 @@ pub async fn run(
         metrics: Arc::new(registry),
     };
     let admin = Admin::start(config.admin, health).await?;
+    let (control, questions) = control::start(config.control.as_deref()).await;
     let output = Output::new(io::stdout(), format, *swarm.local_peer_id());
     let (external, changes) = ExternalAddresses::new(&config.external);
     let local = *swarm.local_peer_id();
@@ -97,6 +102,9 @@ pub async fn run(
         output,
         drain_timeout: config.drain_timeout,
         drain: None,
+        questions,
+        limits: config.limits,
+        started: Instant::now(),
     };
     if config.external.is_empty() {
         info!(
@@ -106,6 +114,9 @@ pub async fn run(
     }
     event_loop.apply(changes);
     let served = event_loop.run(shutdown).await;
+    if let Some(control) = control {
+        control.stop().await;
+    }
     admin.stop().await;
     served
 }

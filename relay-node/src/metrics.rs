@@ -1,6 +1,11 @@
 //! What the relay counts. Labels are bounded: never a peer id or an address.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use libp2p::relay::StatusCode;
 use prometheus_client::{
@@ -100,6 +105,14 @@ pub(crate) struct Metrics {
     circuit_seconds: Histogram,
     denied: Family<DeniedLabels, Counter>,
     draining: Gauge,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// What the status tells and the registry does not give back.
+#[derive(Debug, Default)]
+struct Tally {
+    circuits_closed: u64,
+    denied: BTreeMap<&'static str, u64>,
 }
 
 impl Metrics {
@@ -113,6 +126,7 @@ impl Metrics {
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             denied: Family::default(),
             draining: Gauge::default(),
+            tally: Arc::default(),
         };
         registry.register(
             "relay_reservations",
@@ -160,6 +174,7 @@ impl Metrics {
     /// A circuit closed after `open`.
     pub(crate) fn circuit_closed(&self, open: Duration) {
         self.circuit_seconds.observe(open.as_secs_f64());
+        self.tally(|tally| tally.circuits_closed += 1);
     }
 
     /// The relay drains.
@@ -170,6 +185,31 @@ impl Metrics {
     /// Something was denied.
     pub(crate) fn denied(&self, reason: Reason) {
         self.denied.get_or_create(&DeniedLabels { reason }).inc();
+        self.tally(|tally| *tally.denied.entry(reason.as_str()).or_default() += 1);
+    }
+
+    /// How many circuits have closed.
+    pub(crate) fn circuits_closed(&self) -> u64 {
+        self.tally(|tally| tally.circuits_closed)
+    }
+
+    /// Bytes that circuits have carried, both directions together; `None` where they are not counted.
+    pub(crate) fn circuit_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What was denied how often, by reason.
+    pub(crate) fn denials(&self) -> BTreeMap<String, u64> {
+        self.tally(|tally| {
+            let denied = tally.denied.iter();
+            denied
+                .map(|(reason, count)| ((*reason).to_owned(), *count))
+                .collect()
+        })
+    }
+
+    fn tally<T>(&self, with: impl FnOnce(&mut Tally) -> T) -> T {
+        with(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -198,6 +238,8 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        assert_eq!(metrics.circuits_closed(), 1);
+        assert_eq!(metrics.denials().get("no_reservation"), Some(&1));
         metrics.draining();
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");

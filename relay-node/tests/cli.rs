@@ -176,6 +176,35 @@ fn config_tells_faults_values_origins_and_its_schema() {
 }
 
 #[test]
+fn status_without_a_relay_names_the_socket_and_the_remedy() {
+    let home = Home::new();
+    home.file("no.sock", "a file that is no socket", 0o600);
+    let long = format!("{}/control.sock", "d".repeat(200));
+    for socket in ["missing.sock", "no.sock", "no/such/control.sock", &long] {
+        for args in [
+            &["status"][..],
+            &["status", "--json"],
+            &["status", "--watch"],
+        ] {
+            let mut command = home.command();
+            command.env("RELAY_NODE_CONTROL_SOCKET", socket);
+            let told = told(command.args(args).output().unwrap());
+            assert_eq!(told.code, Some(1), "{}", told.stderr);
+            assert_eq!(told.stdout, "");
+            assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
+            for part in [
+                "error: no relay answers",
+                socket,
+                "`relay-node run`",
+                "control.socket",
+            ] {
+                assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+            }
+        }
+    }
+}
+
+#[test]
 fn completions_and_the_manual_are_printed() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -204,6 +233,9 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     for (args, parts) in [
         (&["bogus"][..], &["'bogus'", "--help"][..]),
         (&["run", "--bogus"], &["'--bogus'", "--help"]),
+        (&["status", "PEER"], &["'PEER'", "--help"]),
+        (&["status", "--watch=1"], &["'1'", "--watch", "--help"]),
+        (&["status", "--config", "missing.yaml"], &["missing.yaml"]),
         (
             &["run", "--listen", "443"],
             &["--listen: ", "is not a multiaddr"],

@@ -1,6 +1,6 @@
 //! Each key: what it means, its kind, its default.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_bin_shared::{
@@ -83,6 +83,7 @@ impl Config {
             "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default.",
             &SOCKET_ADDR,
         );
+        let control = control(reader);
         let log = Log {
             level: reader.one(
                 "log.level",
@@ -105,8 +106,20 @@ impl Config {
             access,
             drain_timeout,
             admin,
+            control,
             log,
         }
+    }
+}
+
+/// A relay without a home, as in a container, is no worse for having no control socket: only a path that is given counts there.
+fn control(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    const KEY: &str = "control.socket";
+    const DOC: &str = "Path of the control socket. Default: $XDG_RUNTIME_DIR/relay-node/control.sock, as root \
+        /run/relay-node/control.sock.";
+    match reader.directories().runtime {
+        Ok(runtime) => reader.computed(KEY, DOC, &PATH, Ok(runtime.join("control.sock"))),
+        Err(_) => reader.optional(KEY, DOC, &PATH),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Address of the admin HTTP server; `None`: no server.
     pub admin: Option<SocketAddr>,
+    /// Path of the control socket; `None` where the host has no place for one and none is given.
+    pub control: Option<PathBuf>,
     /// Logging.
     pub log: Log,
 }

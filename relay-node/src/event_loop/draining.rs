@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::EventLoop;
 use crate::{
-    drain::{Drain, Remains, Step},
+    drain::{Drain, Step},
     readiness,
 };
 
@@ -30,12 +30,9 @@ impl EventLoop {
 
     /// What to wait for besides events; `None` once the relay has drained.
     pub(super) fn wake(&mut self, now: Instant) -> Option<impl Future<Output = ()> + use<>> {
+        let remains = self.remains();
         let Some(drain) = &mut self.drain else {
             return Some(Either::Left(pending()));
-        };
-        let remains = Remains {
-            circuits: self.ledger.circuits(),
-            reservations: self.ledger.reservations(),
         };
         loop {
             match drain.step(remains, now) {

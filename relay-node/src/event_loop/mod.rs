@@ -8,6 +8,7 @@ mod identify;
 mod listeners;
 mod ping;
 mod relay;
+mod status;
 
 use std::{
     collections::HashMap,
@@ -24,10 +25,13 @@ use p2pnode_bin_shared::{
     directory::{Offer, QueryId},
     draining::Draining,
 };
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    config::Limits,
+    control::Question,
     copies::Copies,
     drain::Drain,
     external::ExternalAddresses,
@@ -63,6 +67,11 @@ pub(crate) struct EventLoop {
     pub(crate) drain_timeout: Duration,
     /// Once the relay was asked to end.
     pub(crate) drain: Option<Drain>,
+    /// Who wants to know the relay's state.
+    pub(crate) questions: mpsc::Receiver<Question>,
+    /// Those in force, for them.
+    pub(crate) limits: Limits,
+    pub(crate) started: Instant,
 }
 
 impl EventLoop {
@@ -82,6 +91,8 @@ impl EventLoop {
                 () = drained => {}
                 _ = sweep.tick() => self.sweep(),
                 () = at(partner) => {}
+                // Whoever asked may be gone: then nobody misses the answer.
+                Some(question) = self.questions.recv() => drop(question.send(self.status())),
             }
         }
         self.close().await;
