@@ -49,7 +49,7 @@ async fn a_relay_tells_what_it_holds_carries_and_denies_and_how_far_its_drain_is
     };
     expect("/peer_id", home.peer().to_string().into());
     expect(
-        "/listen/1",
+        "/listen/0",
         format!("/ip4/127.0.0.1/tcp/{}", home.port).into(),
     );
     expect("/connections", 2.into());

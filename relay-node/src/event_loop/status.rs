@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, swarm::ConnectionId};
 
 use super::EventLoop;
 use crate::{
@@ -25,12 +25,8 @@ impl EventLoop {
             peer_id: self.swarm.local_peer_id().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: now.saturating_duration_since(self.started).as_secs(),
-            listen: self.swarm.listeners().map(ToString::to_string).collect(),
-            external: self
-                .swarm
-                .external_addresses()
-                .map(ToString::to_string)
-                .collect(),
+            listen: sorted(self.swarm.listeners()),
+            external: sorted(self.swarm.external_addresses()),
             connections: network.connection_counters().num_established().into(),
             connections_by: self.by_leg(self.legs.connections()),
             peers: count(network.num_peers()),
@@ -64,4 +60,11 @@ impl EventLoop {
         }
         counts
     }
+}
+
+/// The swarm tells them in any order, and the status is to stay as it is from one look to the next.
+fn sorted<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> Vec<String> {
+    let mut texts: Vec<_> = addresses.map(ToString::to_string).collect();
+    texts.sort();
+    texts
 }
