@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use libp2p::{
-    allow_block_list::{self, AllowedPeers},
-    connection_limits, identify,
-    identity::Keypair,
-    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-};
+use libp2p::{connection_limits, identify, identity::Keypair, swarm::NetworkBehaviour};
 
 use p2pnode_bin_shared::{
     directory, draining,
     ping::{self, Pace},
 };
 
-use crate::{config::Config, connection_sources, hop, keep_alive, limits, server};
+use crate::{
+    admission::{self, Admission, Gated},
+    config::Config,
+    connection_sources, hop, keep_alive, limits, memory, server,
+};
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
 const PROTOCOL_VERSION: &str = "/p2pnode/1";
@@ -33,42 +32,35 @@ const PACE: Pace = Pace {
 /// All protocols. Those that refuse come first, so that no other sees a connection that is refused.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    pub(crate) access: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
+    pub(crate) memory: memory::Behaviour,
+    pub(crate) admission: admission::Behaviour,
     pub(crate) connections: connection_limits::Behaviour,
     pub(crate) sources: connection_sources::Behaviour,
     pub(crate) relay: server::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: draining::Behaviour,
-    pub(crate) hop: hop::Behaviour,
+    pub(crate) hop: Gated<hop::Behaviour>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) directory: directory::Behaviour,
+    pub(crate) directory: Gated<directory::Behaviour>,
 }
 
 impl Behaviour {
-    /// The behaviours as `config` wants them.
-    pub(crate) fn new(key: &Keypair, config: &Config) -> Self {
+    /// The behaviours as `config` wants them, for peers that `admission` admits.
+    pub(crate) fn new(key: &Keypair, config: &Config, admission: &Admission) -> Self {
         let local = key.public().to_peer_id();
-        let access = (!config.access.allow.is_empty()).then(|| {
-            let mut allowed = allow_block_list::Behaviour::default();
-            // The other relays are part of the configuration and need no second mention.
-            let relays = config.relays.iter().map(|(relay, _)| relay);
-            for peer in config.access.allow.iter().chain(relays) {
-                allowed.allow_peer(*peer);
-            }
-            allowed
-        });
         Self {
-            access: access.into(),
+            memory: memory::Behaviour::new(config.limits.memory),
+            admission: admission::Behaviour::new(admission.clone()),
             connections: connection_limits::Behaviour::new(limits::connections(
                 &config.limits,
                 config.relays.len(),
             )),
             sources: connection_sources::Behaviour::new(config.limits.connections_per_source),
-            relay: server::Behaviour::new(local, &config.limits),
+            relay: server::Behaviour::new(local, &config.limits, admission.clone()),
             keep_alive: keep_alive::Behaviour::default(),
             draining: draining::Behaviour::default(),
-            hop: hop::Behaviour::default(),
+            hop: Gated::new(hop::Behaviour::default(), admission.clone()),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
                     .with_agent_version(AGENT.to_owned())
@@ -78,7 +70,10 @@ impl Behaviour {
                     .with_cache_size(0),
             ),
             ping: ping::Behaviour::new(|_, _| PACE),
-            directory: directory::Behaviour::server(local, limits::records(&config.limits)),
+            directory: Gated::new(
+                directory::Behaviour::server(local, limits::records(&config.limits)),
+                admission.clone(),
+            ),
         }
     }
 }

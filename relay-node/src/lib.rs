@@ -7,6 +7,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 
+mod admission;
 mod asks;
 mod behaviour;
 mod connection_sources;
@@ -14,6 +15,7 @@ mod control;
 mod copies;
 mod drain;
 mod event_loop;
+mod exchange;
 mod external;
 mod gate;
 mod hop;
@@ -28,11 +30,13 @@ mod output;
 mod partners;
 mod places;
 mod readiness;
+mod reload;
 mod requests;
 mod server;
 mod source;
 mod status;
 mod table;
+mod token;
 
 use std::{
     collections::HashMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration,
@@ -50,11 +54,24 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::{
-    behaviour::Behaviour, copies::Copies, event_loop::EventLoop, external::ExternalAddresses,
-    ledger::Ledger, legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
+    admission::{Admission, Rules},
+    behaviour::Behaviour,
+    copies::Copies,
+    event_loop::EventLoop,
+    external::ExternalAddresses,
+    ledger::Ledger,
+    legs::Legs,
+    listen::Listeners,
+    metrics::Metrics,
+    output::Output,
     partners::Partners,
 };
-pub use crate::{config::Config, listen::Error as ListenError, output::Format};
+pub use crate::{
+    config::Config,
+    listen::Error as ListenError,
+    output::Format,
+    reload::{Load, Reloads},
+};
 
 /// A peer without a reservation and without a circuit is let go after this long: time for a `dial` to learn its own
 /// addresses and to ask for the circuit.
@@ -72,10 +89,27 @@ pub async fn run(
     format: Format,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    run_reloading(key, config, format, Reloads::never(), shutdown).await
+}
+
+/// The same with a configuration that may be read again meanwhile.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_reloading(
+    key: &Keypair,
+    config: &Config,
+    format: Format,
+    reloads: Reloads,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = readiness::new();
-    let mut swarm = swarm(key, config)?;
+    let local = key.public().to_peer_id();
+    let known = config.relays.iter().map(|(relay, _)| *relay);
+    let admission = Admission::new(local, Rules::new(&config.access, known), metrics.clone());
+    let mut swarm = swarm(key, config, &admission)?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     let health = Health {
         readiness: readiness.clone(),
@@ -83,9 +117,8 @@ pub async fn run(
     };
     let admin = Admin::start(config.admin, health).await?;
     let (control, questions) = control::start(config.control.as_deref()).await;
-    let output = Output::new(io::stdout(), format, *swarm.local_peer_id());
+    let output = Output::new(io::stdout(), format, local);
     let (external, changes) = ExternalAddresses::new(&config.external);
-    let local = *swarm.local_peer_id();
     let others = config.relays.iter().filter(|relay| relay.0 != local);
     let partners = Partners::new(others.cloned(), Instant::now());
     let mut event_loop = EventLoop {
@@ -102,6 +135,8 @@ pub async fn run(
         output,
         drain_timeout: config.drain_timeout,
         drain: None,
+        admission,
+        reloads,
         questions,
         limits: config.limits,
         started: Instant::now(),
@@ -121,12 +156,16 @@ pub async fn run(
     served
 }
 
-fn swarm(key: &Keypair, config: &Config) -> anyhow::Result<Swarm<Behaviour>> {
+fn swarm(
+    key: &Keypair,
+    config: &Config,
+    admission: &Admission,
+) -> anyhow::Result<Swarm<Behaviour>> {
     let transport = p2pnode_transports::server(key)?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
-        .with_behaviour(|key| Behaviour::new(key, config))?
+        .with_behaviour(|key| Behaviour::new(key, config, admission))?
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)

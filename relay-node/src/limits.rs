@@ -81,14 +81,16 @@ pub(crate) const UNLIMITED: Limits = Limits {
     connections_per_source: crate::config::PerSource { ip4: 0, ip6_net: 0 },
     pending_connections: 0,
     records: 0,
+    memory: 0,
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Admission;
 
     fn relay(limits: &Limits) -> relay::Config {
-        super::relay(limits, &Requests::new(limits))
+        super::relay(limits, &Requests::new(limits, Admission::open()))
     }
 
     #[test]

@@ -26,6 +26,18 @@ use crate::ledger::Ledger;
 pub(crate) enum Reason {
     /// `access.allow` does not name the peer.
     Access,
+    /// The peer has presented no join token, and needs one.
+    NoToken,
+    /// What a peer has presented is no token, or it has presented too many.
+    TokenMalformed,
+    /// A token of another relay, or for another peer.
+    TokenForeign,
+    /// A token whose time is over.
+    TokenExpired,
+    /// A token that was revoked.
+    TokenRevoked,
+    /// The process takes as much memory as it may.
+    Memory,
     /// Too many connections, in all or of the peer.
     ConnectionLimit,
     /// Too many connections from the peer's IPv4 address or IPv6 /64.
@@ -70,6 +82,12 @@ impl Reason {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
+            Self::NoToken => "no_token",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenForeign => "token_foreign",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::Memory => "memory",
             Self::ConnectionLimit => "connection_limit",
             Self::SourceConnectionLimit => "source_connection_limit",
             Self::ReservationLimit => "reservation_limit",
@@ -96,6 +114,30 @@ struct DeniedLabels {
     reason: Reason,
 }
 
+/// What came of reading the configuration again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reloaded {
+    /// It is in force.
+    Applied,
+    /// It is wrong and changes nothing.
+    Refused,
+}
+
+impl EncodeLabelValue for Reloaded {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadedLabels {
+    outcome: Reloaded,
+}
+
 /// The relay's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -105,6 +147,7 @@ pub(crate) struct Metrics {
     circuit_seconds: Histogram,
     denied: Family<DeniedLabels, Counter>,
     draining: Gauge,
+    reloads: Family<ReloadedLabels, Counter>,
     tally: Arc<Mutex<Tally>>,
 }
 
@@ -126,6 +169,7 @@ impl Metrics {
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             denied: Family::default(),
             draining: Gauge::default(),
+            reloads: Family::default(),
             tally: Arc::default(),
         };
         registry.register(
@@ -155,7 +199,19 @@ impl Metrics {
             "1 once the relay drains, before that 0",
             metrics.draining.clone(),
         );
+        registry.register(
+            "relay_reloads",
+            "How often the configuration was read again",
+            metrics.reloads.clone(),
+        );
         metrics
+    }
+
+    /// The configuration was read again.
+    pub(crate) fn reloaded(&self, outcome: Reloaded) {
+        self.reloads
+            .get_or_create(&ReloadedLabels { outcome })
+            .inc();
     }
 
     /// Takes over the counts of `ledger`.
@@ -225,6 +281,7 @@ mod tests {
         metrics.circuit_closed(Duration::from_secs(2));
         metrics.denied(Reason::of_circuit(StatusCode::NoReservation));
         metrics.denied(Reason::SourceReservationLimit);
+        metrics.reloaded(Reloaded::Refused);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -235,6 +292,7 @@ mod tests {
             "relay_denied_total{reason=\"no_reservation\"} 1",
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",
             "relay_draining 0",
+            "relay_reloads_total{outcome=\"refused\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -6,12 +6,18 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use libp2p::{Multiaddr, PeerId, relay, swarm::ConnectionId};
 
-use crate::{config::Limits, gate::Gate, metrics::Reason, source::Source};
+use crate::{
+    admission::{Admission, Refused},
+    config::Limits,
+    gate::Gate,
+    metrics::Reason,
+    source::Source,
+};
 
 /// A reservation, or a renewal, that we have denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +30,10 @@ pub(crate) struct Denial {
 
 /// The gate, and what it is asked at the moment. Clones are one.
 #[derive(Debug, Clone)]
-pub(crate) struct Requests(Arc<Mutex<State>>);
+pub(crate) struct Requests {
+    state: Arc<Mutex<State>>,
+    admission: Admission,
+}
 
 #[derive(Debug)]
 struct State {
@@ -34,19 +43,26 @@ struct State {
 }
 
 impl Requests {
-    /// Requests are granted within `limits`.
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    /// Requests of peers that `admission` admits are granted within `limits`.
+    pub(crate) fn new(limits: &Limits, admission: Admission) -> Self {
+        let state = State {
             gate: Gate::new(limits),
             connection: None,
             denied: None,
-        })))
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            admission,
+        }
     }
 
     /// The limiter of circuits.
     pub(crate) fn circuits(&self) -> Box<dyn relay::RateLimiter> {
         let requests = self.clone();
-        Box::new(move |_: PeerId, _: &Multiaddr, _: Instant| requests.state().gate.takes_circuits())
+        Box::new(move |peer: PeerId, _: &Multiaddr, _: Instant| {
+            let admitted = requests.admission.admitted(&peer, SystemTime::now());
+            admitted.is_ok() && requests.state().gate.takes_circuits()
+        })
     }
 
     /// The limiter of reservations.
@@ -58,7 +74,10 @@ impl Requests {
             let Some(connection) = state.connection else {
                 return false;
             };
-            let judged = state.gate.reserve(connection, peer, Source::of(address));
+            let admitted = requests.admission.admitted(&peer, SystemTime::now());
+            let judged = admitted
+                .map_err(Refused::reason)
+                .and_then(|()| state.gate.reserve(connection, peer, Source::of(address)));
             state.denied = judged.err().map(|reason| Denial { peer, reason });
             state.denied.is_none()
         })
@@ -95,7 +114,7 @@ impl Requests {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,10 +125,11 @@ mod tests {
 
     #[test]
     fn a_denial_is_told_once_with_its_reason() {
-        let requests = Requests::new(&Limits {
+        let limits = Limits {
             reservations: 1,
             ..UNLIMITED
-        });
+        };
+        let requests = Requests::new(&limits, Admission::open());
         let mut limiter = requests.reservations();
         let (peer, address) = (PeerId::random(), Multiaddr::empty());
         let mut ask = |connection| {
@@ -130,7 +150,7 @@ mod tests {
 
     #[test]
     fn circuits_are_denied_once_the_gate_is_closed() {
-        let requests = Requests::new(&UNLIMITED);
+        let requests = Requests::new(&UNLIMITED, Admission::open());
         let mut limiter = requests.circuits();
         let (peer, address) = (PeerId::random(), Multiaddr::empty());
         assert!(limiter.try_next(peer, &address, Instant::now()));

@@ -31,6 +31,7 @@ use libp2p::{
 };
 
 use crate::{
+    admission::Admission,
     asks::Asks,
     config::Limits,
     limits,
@@ -75,9 +76,9 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// A relay that answers as `local` within `limits`.
-    pub(crate) fn new(local: PeerId, limits: &Limits) -> Self {
-        let requests = Requests::new(limits);
+    /// A relay that answers as `local` whom `admission` admits, within `limits`.
+    pub(crate) fn new(local: PeerId, limits: &Limits, admission: Admission) -> Self {
+        let requests = Requests::new(limits, admission);
         Self {
             inner: relay::Behaviour::new(local, limits::relay(limits, &requests)),
             requests,

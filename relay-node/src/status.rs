@@ -40,6 +40,8 @@ pub(crate) struct Status {
     pub(crate) records: u64,
     /// Resident memory of the process, in bytes.
     pub(crate) memory_bytes: Figure,
+    /// Who may use the relay.
+    pub(crate) access: AccessStatus,
     /// What was denied since the start, by reason, as in `relay_denied_total`.
     pub(crate) denied: BTreeMap<String, u64>,
     /// The limits in force by their keys below `limits`; durations in seconds, sizes in bytes, 0 for no limit.
@@ -48,6 +50,23 @@ pub(crate) struct Status {
     pub(crate) draining: bool,
     /// How far that is; `None` if the relay was not asked to end.
     pub(crate) drain: Option<DrainStatus>,
+}
+
+/// Who may use the relay, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AccessStatus {
+    /// Whether any peer may.
+    pub(crate) open: bool,
+    /// Peers that `access.allow` names.
+    pub(crate) allow: u64,
+    /// Whether join tokens are taken.
+    pub(crate) tokens: bool,
+    /// Tokens that are revoked.
+    pub(crate) revoked: u64,
+    /// Connected peers that a token admits.
+    pub(crate) by_token: u64,
+    /// Connected peers that are not admitted; their connections are closed within seconds.
+    pub(crate) waiting: u64,
 }
 
 /// The end of a relay.
@@ -101,6 +120,7 @@ pub(crate) fn limits(limits: &Limits) -> BTreeMap<String, u64> {
         connections_per_source,
         pending_connections,
         records,
+        memory,
     } = *limits;
     let seconds = |duration: Duration| duration.as_secs();
     [
@@ -125,6 +145,7 @@ pub(crate) fn limits(limits: &Limits) -> BTreeMap<String, u64> {
         ),
         ("pending_connections", pending_connections.into()),
         ("records", count(records)),
+        ("memory", memory),
     ]
     .map(|(key, limit)| (key.to_owned(), limit))
     .into()

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use p2pnode_bin_shared::config::kind::DURATION_LIMIT;
 
-use crate::status::{Figure, Status};
+use crate::status::{AccessStatus, Figure, Status};
 
 const BOLD: &str = "\x1b[1m";
 const YELLOW: &str = "\x1b[33m";
@@ -42,6 +42,7 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     for address in &status.external {
         head("external", address);
     }
+    head("access", &access(&status.access));
     let limit = |key: &str| match status.limits.get(key).copied().unwrap_or_default() {
         0 => "no limit".to_owned(),
         limit => limit.to_string(),
@@ -81,7 +82,10 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
         [
             "memory".to_owned(),
             size(status.memory_bytes),
-            String::new(),
+            match status.limits.get("memory").copied().unwrap_or_default() {
+                0 => "no limit".to_owned(),
+                limit => size(Figure::Is(limit)),
+            },
             String::new(),
         ],
     ];
@@ -98,6 +102,24 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
             .collect();
         text.push('\n');
         table(&mut text, &rows, bold, plain);
+    }
+    text
+}
+
+fn access(access: &AccessStatus) -> String {
+    if access.open {
+        return "any peer".to_owned();
+    }
+    let mut text = counted(access.allow, "peer") + " by id";
+    if access.tokens {
+        let _ = write!(
+            text,
+            ", join tokens ({} connected, {} revoked)",
+            access.by_token, access.revoked
+        );
+    }
+    if access.waiting > 0 {
+        let _ = write!(text, "; {} not admitted", access.waiting);
     }
     text
 }
@@ -185,6 +207,14 @@ mod tests {
             circuit_bytes: None.into(),
             records: 6,
             memory_bytes: Some(35_861_299).into(),
+            access: AccessStatus {
+                open: false,
+                allow: 1,
+                tokens: true,
+                revoked: 2,
+                by_token: 5,
+                waiting: 1,
+            },
             denied: BTreeMap::from([("access".to_owned(), 3)]),
             limits: limits.map(|(key, limit)| (key.to_owned(), limit)).into(),
             draining: false,
@@ -203,6 +233,7 @@ mod tests {
                 "version        0.1.0, up 3m 12s",
                 "state          serving",
                 "listen         /ip4/203.0.113.10/udp/443/quic-v1",
+                "access         1 peer by id, join tokens (5 connected, 2 revoked); 1 not admitted",
                 "",
                 "               NOW      LIMIT",
                 "connections    12       16384    quic/ip4 12",
@@ -210,7 +241,7 @@ mod tests {
                 "circuits       2        no limit 17 closed",
                 "circuit bytes  unknown",
                 "records        6        no limit",
-                "memory         34.2 MiB",
+                "memory         34.2 MiB no limit",
                 "",
                 "DENIED",
                 "access         3",

@@ -9,13 +9,13 @@ use p2pnode_bin_shared::{
         Form, Kind, Reader,
         kind::{
             BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
-            PEER_ID, SOCKET_ADDR,
+            SOCKET_ADDR,
         },
         quote,
     },
 };
 
-use super::{Access, Config, Limits, Listen, Log, PerSource};
+use super::{Config, Limits, Listen, Log, PerSource, access};
 
 /// Both transports and families on the port that libp2p registered. It is above 1023, so the default runs unprivileged; a
 /// public relay does better on 443, which more firewalls let out to.
@@ -62,14 +62,7 @@ impl Config {
             &RELAY,
             &[],
         );
-        let access = Access {
-            allow: reader.list(
-                "access.allow",
-                "Peers that may use the relay; every other one is refused. Empty: any peer may.",
-                &PEER_ID,
-                &[],
-            ),
-        };
+        let access = access::read(reader);
         let limits = limits(reader);
         let drain_timeout = reader.one(
             "drain.timeout",
@@ -226,6 +219,13 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             "Records of peers that are kept for others to find, with those that other relays have told; 0: no limit.",
             &COUNT,
             "40960",
+        ),
+        // How much there is, the host knows and the relay does not; the counts above bound what it takes.
+        memory: reader.one(
+            "limits.memory",
+            "Resident memory of the process above which no new connection is taken; those that are open stay. 0: no limit.",
+            &BYTES_LIMIT,
+            "0",
         ),
     }
 }

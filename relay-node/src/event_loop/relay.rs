@@ -1,6 +1,6 @@
 //! What the relay server reports.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use libp2p::{PeerId, relay, swarm::ConnectionId};
 use tracing::{debug, info};
@@ -71,8 +71,11 @@ impl EventLoop {
                 status,
             } => {
                 let mut reason = Reason::of_circuit(status);
+                let admitted = self.admission.admitted(&src_peer_id, SystemTime::now());
                 // The gate refuses as a limit does.
-                if reason == Reason::CircuitLimit && self.drain.is_some() {
+                if let (Reason::CircuitLimit, Err(refused)) = (reason, admitted) {
+                    reason = refused.reason();
+                } else if reason == Reason::CircuitLimit && self.drain.is_some() {
                     reason = Reason::Draining;
                 }
                 self.metrics.denied(reason);

@@ -1,6 +1,9 @@
 //! The relay's state, for those who ask.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
 
@@ -8,7 +11,7 @@ use super::EventLoop;
 use crate::{
     drain::Remains,
     memory,
-    status::{self, DrainStatus, Status, count},
+    status::{self, AccessStatus, DrainStatus, Status, count},
 };
 
 impl EventLoop {
@@ -37,10 +40,24 @@ impl EventLoop {
             circuit_bytes: self.metrics.circuit_bytes().into(),
             records: count(self.swarm.behaviour_mut().directory.len()),
             memory_bytes: memory::resident().into(),
+            access: self.access(),
             denied: self.metrics.denials(),
             limits: status::limits(&self.limits),
             draining: drain.is_some(),
             drain,
+        }
+    }
+
+    fn access(&self) -> AccessStatus {
+        let (machine, now) = (self.admission.machine(), SystemTime::now());
+        let rules = machine.rules();
+        AccessStatus {
+            open: rules.are_open(),
+            allow: count(rules.allowed()),
+            tokens: rules.take_tokens(),
+            revoked: count(rules.revoked()),
+            by_token: count(machine.by_token(now)),
+            waiting: count(machine.waiting(now)),
         }
     }
 
