@@ -74,7 +74,6 @@ impl Home {
             "identity: {{ key_file: identity.key }}\n\
              listen: [/ip4/127.0.0.1/udp/{port}/quic-v1, /ip4/127.0.0.1/tcp/{port}]\n\
              admin: {{ listen: \"{admin}\" }}\n\
-             control: {{ socket: control.sock }}\n\
              log: {{ level: \"info,libp2p_swarm=warn\" }}\n"
         );
         self.write("relay.yaml", common + more);
@@ -94,12 +93,14 @@ impl Home {
         addr.with(Protocol::P2p(self.peer()))
     }
 
-    /// A command of the program with this configuration.
+    /// A command of the program that finds the relay of this home.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relay-node"));
         command
             .env_clear()
-            .args(["--config", "relay.yaml"])
+            .env("HOME", self.directory.path())
+            // A status needs no more of the configuration than that, which may be broken.
+            .env("RELAY_NODE_CONTROL_SOCKET", "control.sock")
             .args(args)
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
@@ -126,7 +127,7 @@ impl Home {
     /// Starts the relay; returns when it listens.
     pub async fn start(&self) -> Process {
         let mut child = self
-            .command(&["run"])
+            .command(&["run", "--config", "relay.yaml"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
