@@ -83,12 +83,24 @@ impl Global {
     /// If the file cannot be read or is no YAML, or a variable of the program is no text.
     pub fn sources(&self, program: &Program, flags: Flags) -> Result<Sources, Faults> {
         let env = environment(program)?;
+        let path = self.named(program, &env);
+        let file = path.as_deref().map(Document::read).transpose()?;
+        Ok(Sources { file, env, flags })
+    }
+
+    /// The path of the file that [`Global::sources`] reads, if any.
+    ///
+    /// # Errors
+    /// If a variable of the program is no text.
+    pub fn file(&self, program: &Program) -> Result<Option<PathBuf>, Faults> {
+        Ok(self.named(program, &environment(program)?))
+    }
+
+    fn named(&self, program: &Program, env: &BTreeMap<String, String>) -> Option<PathBuf> {
         let named = env
             .get(&format!("{}_CONFIG", program.env))
             .filter(|path| !path.is_empty());
-        let path = self.config.clone().or_else(|| named.map(PathBuf::from));
-        let file = path.as_deref().map(Document::read).transpose()?;
-        Ok(Sources { file, env, flags })
+        self.config.clone().or_else(|| named.map(PathBuf::from))
     }
 }
 

@@ -4,20 +4,17 @@
 //! the IP family and the round trip time of the other leg to the two peers that the circuit connects, and to nobody else;
 //! it never tells an address.
 //!
-//! A stream carries one [`Request`] and one [`Answer`]. Each is a frame: its length in two bytes, big endian, and that much
-//! JSON, at most [`MAX_MESSAGE`] bytes. Unknown fields are ignored, so that either side may learn to say more.
+//! A stream carries one [`Request`] and one [`Answer`], each a [frame](crate::frame).
 
-use std::{io, time::Duration};
+use std::{fmt, time::Duration};
 
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use libp2p::{PeerId, StreamProtocol};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use crate::frame::{MAX_MESSAGE, read, write};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/hop/1");
-
-/// The most bytes of JSON in a frame. An answer has about a hundred; the rest is room to say more.
-pub const MAX_MESSAGE: usize = 1024;
 
 /// A round trip longer than this is not believed: no connection lives with it.
 const MAX_RTT: Duration = Duration::from_secs(60);
@@ -70,6 +67,15 @@ pub enum Transport {
     Tcp,
 }
 
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
 /// An IP family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,6 +84,15 @@ pub enum Family {
     Ip4,
     /// IPv6.
     Ip6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ip4 => "ip4",
+            Self::Ip6 => "ip6",
+        })
+    }
 }
 
 /// Why the relay tells nothing.
@@ -90,49 +105,6 @@ pub enum Refusal {
     Unknown,
     /// The peer asks too often.
     TooOften,
-}
-
-/// Writes one message.
-///
-/// # Errors
-///
-/// Those of the stream.
-pub async fn write<T: Serialize>(
-    stream: &mut (impl AsyncWrite + Unpin),
-    message: &T,
-) -> io::Result<()> {
-    let body = serde_json::to_vec(message)?;
-    let length = u16::try_from(body.len())
-        .ok()
-        .filter(|length| usize::from(*length) <= MAX_MESSAGE)
-        .ok_or_else(|| too_long(body.len()))?;
-    let mut frame = length.to_be_bytes().to_vec();
-    frame.extend(body);
-    stream.write_all(&frame).await?;
-    stream.flush().await
-}
-
-/// Reads one message.
-///
-/// # Errors
-///
-/// Those of the stream, and `InvalidData` for a message that is too long or none. No more than [`MAX_MESSAGE`] bytes are
-/// read or held.
-pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).await?;
-    let length = usize::from(u16::from_be_bytes(length));
-    if length > MAX_MESSAGE {
-        return Err(too_long(length));
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    serde_json::from_slice(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-}
-
-fn too_long(length: usize) -> io::Error {
-    let text = format!("a hop message of {length} bytes: the most are {MAX_MESSAGE}");
-    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn write_peer<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -161,8 +133,11 @@ fn read_rtt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::io;
+
     use futures::{executor::block_on, io::Cursor};
     use proptest::prelude::*;
+    use serde::de::DeserializeOwned;
 
     use super::*;
 

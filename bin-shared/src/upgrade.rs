@@ -27,9 +27,13 @@ pub const LAZY: Version = Version::V1Lazy;
 /// first is not the end, and so makes the dialer wait for the answer to it.
 const NONE: StreamProtocol = StreamProtocol::new("/p2pnode/none");
 
-/// An outbound upgrade that is done when the remote has agreed, whatever the swarm's way of negotiating.
+/// An outbound upgrade that is done when the remote has agreed, whatever the swarm's way of negotiating; or that leaves it to
+/// that way.
 #[derive(Debug, Clone)]
-pub struct Confirmed(StreamProtocol);
+pub struct Confirmed {
+    protocol: StreamProtocol,
+    waits: bool,
+}
 
 /// The remote does not speak the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,16 +44,29 @@ impl Confirmed {
     /// Offers `protocol`.
     #[must_use]
     pub fn new(protocol: StreamProtocol) -> Self {
-        Self(protocol)
+        Self {
+            protocol,
+            waits: true,
+        }
+    }
+
+    /// Offers `protocol` as the swarm does, and so with [`LAZY`] does not wait.
+    #[must_use]
+    pub fn unconfirmed(protocol: StreamProtocol) -> Self {
+        Self {
+            protocol,
+            waits: false,
+        }
     }
 }
 
 impl UpgradeInfo for Confirmed {
     type Info = StreamProtocol;
-    type InfoIter = std::array::IntoIter<StreamProtocol, 2>;
+    type InfoIter =
+        std::iter::Chain<std::iter::Once<StreamProtocol>, std::option::IntoIter<StreamProtocol>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        [self.0.clone(), NONE].into_iter()
+        std::iter::once(self.protocol.clone()).chain(self.waits.then_some(NONE))
     }
 }
 

@@ -4,7 +4,7 @@ use libp2p::{PeerId, identity::Keypair};
 use p2pnode_bin_shared::{
     command::{self, Binary},
     config::{self, Loaded, Reader},
-    exit::Exit,
+    exit::{Exit, Usage},
     identity, logging,
     signals::Shutdown,
 };
@@ -16,6 +16,7 @@ use crate::{
     dial,
     dialer::{self, Request},
     event::Reached,
+    join::TokenFileError,
     output::{Format, Printer},
     query, run,
 };
@@ -98,9 +99,19 @@ fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
     let keypair = prepare(&config.key, &config.log)?;
     command::block_on(async {
         let shutdown = Shutdown::on_signals()?;
-        run(&keypair, config, printer, shutdown.requested()).await?;
+        run(&keypair, config, printer, shutdown.requested())
+            .await
+            .map_err(usage)?;
         Ok(Exit::Success)
     })
+}
+
+/// A file of tokens is the user's to mend, as the configuration is that names it.
+fn usage(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<TokenFileError>() {
+        Ok(wrong) => Usage(wrong.to_string()).into(),
+        Err(other) => other,
+    }
 }
 
 /// Lets the running node dial.
@@ -133,7 +144,9 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
     let printer = Printer::new(format(&args.node));
     let reached = command::block_on(async {
         let shutdown = Shutdown::on_signals()?;
-        dial(&keypair, config, request, printer, shutdown.requested()).await
+        dial(&keypair, config, request, printer, shutdown.requested())
+            .await
+            .map_err(usage)
     })?;
     Ok(exit_of(reached, until == dialer::Until::Connected))
 }

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     dialer::Request,
     event::{Event, Reached},
+    join::Tokens,
     metrics::Metrics,
     node,
     output::{PROGRESS_INTERVAL, Printer},
@@ -20,7 +21,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// If the node cannot start, or stdout is gone.
+/// If the file of join tokens is not as it has to be, the node cannot start, or stdout is gone.
 pub async fn dial(
     keypair: &Keypair,
     config: &Config,
@@ -28,6 +29,9 @@ pub async fn dial(
     mut printer: Printer,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<Reached> {
+    let local = keypair.public().to_peer_id();
+    let tokens = config.join.as_deref();
+    let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
     let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: it is the other side that is called.
     let reservations = 0;
@@ -37,6 +41,7 @@ pub async fn dial(
         reservations,
         Metrics::default(),
         readiness::new(),
+        tokens,
         async {
             // An error says that this function is gone, which is the same wish.
             let _ = stopped.await;

@@ -343,6 +343,23 @@ impl Dialer {
         }
     }
 
+    /// The relay does not admit this node, in these words.
+    pub fn handle_relay_refused(&mut self, relay: PeerId, t: Duration, words: &str) {
+        let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) else {
+            return;
+        };
+        if matches!(known.state, Circuit::Made | Circuit::Failed) {
+            return;
+        }
+        known.state = Circuit::Failed;
+        self.actions.push_back(Action::Tell(Event::RelayRefused {
+            t,
+            relay,
+            reason: words.to_owned(),
+        }));
+        self.note(format!("relay {relay} refused us: {words}"));
+    }
+
     /// The peer's record says that it can be called there.
     pub fn handle_found(&mut self, found: &Found, now: Instant) {
         self.lookup.found(!found.is_empty());

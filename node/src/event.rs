@@ -57,6 +57,17 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A relay does not admit this node.
+    RelayRefused {
+        /// Time since the start.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The relay.
+        #[serde(serialize_with = "display")]
+        relay: PeerId,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A dial begins.
     Dialing {
         /// Time since the dial began.

@@ -19,6 +19,7 @@ mod found_relays;
 mod handle;
 mod hop;
 mod interfaces;
+mod join;
 pub mod liveness;
 mod metrics;
 mod node;

@@ -7,8 +7,8 @@ use p2pnode_bin_shared::admin::Readiness;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    config::Config, event::Event, event_loop::EventLoop, handle::Handle, metrics::Metrics,
-    observers::Observers, peers::PeerTable, relays::RelayKeeper, swarm,
+    config::Config, event::Event, event_loop::EventLoop, handle::Handle, join::Tokens,
+    metrics::Metrics, observers::Observers, peers::PeerTable, relays::RelayKeeper, swarm,
 };
 
 /// A node that runs as a task of its own.
@@ -21,13 +21,15 @@ pub(crate) struct Node {
     pub(crate) task: JoinHandle<()>,
 }
 
-/// Binds the sockets and starts the event loop, which holds that many reservations and runs until `shutdown`.
+/// Binds the sockets and starts the event loop, which holds that many reservations, presents `tokens` and runs until
+/// `shutdown`.
 pub(crate) fn start(
     keypair: &Keypair,
     config: &Config,
     reservations: usize,
     metrics: Metrics,
     readiness: Readiness,
+    tokens: Option<Tokens>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
     let started = Instant::now();
@@ -51,6 +53,7 @@ pub(crate) fn start(
         relays,
         config.punch.enabled,
         observers,
+        tokens,
         started,
     );
     let task = tokio::spawn(event_loop.run(commands, shutdown));

@@ -3,21 +3,18 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::Path,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, bail};
 use libp2p::PeerId;
-use p2pnode_bin_shared::{exit::Exit, signals::Shutdown};
+use p2pnode_bin_shared::{control, exit::Exit, signals::Shutdown};
 
 use crate::{
     command::exit_of,
     control::{Client, DialRequest},
     output::{self, Printer},
 };
-
-/// Time between two looks of `status --watch`.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Prints the status of the node at `socket`, of one peer if it is given; again and again with `watch`.
 pub(crate) async fn status(
@@ -27,14 +24,7 @@ pub(crate) async fn status(
     json: bool,
 ) -> anyhow::Result<Exit> {
     let client = Client::new(socket);
-    let terminal = io::stdout().is_terminal();
-    let shutdown = Shutdown::on_signals()?;
-    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shutdown.requested() => return Ok(Exit::Success),
-        }
+    control::show(watch, json, async |colour| {
         let mut status = client.status().await?;
         if let Some(peer) = peer.map(|peer| peer.to_string()) {
             status.peers.retain(|known| known.peer == peer);
@@ -42,22 +32,13 @@ pub(crate) async fn status(
                 bail!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it");
             }
         }
-        let text = if json {
+        Ok(if json {
             serde_json::to_string(&status)? + "\n"
         } else {
-            output::status(&status, terminal)
-        };
-        // A watched terminal shows the present, a pipe or a file everything that was.
-        let wipe = if watch && terminal && !json {
-            "\x1b[H\x1b[2J"
-        } else {
-            ""
-        };
-        write!(io::stdout(), "{wipe}{text}").context("cannot write to stdout")?;
-        if !watch {
-            return Ok(Exit::Success);
-        }
-    }
+            output::status(&status, colour)
+        })
+    })
+    .await
 }
 
 /// Prints why the node at `socket` reaches `peer` as it does.

@@ -24,6 +24,11 @@ pub(crate) fn update(
     let bound = sockets.punch_ports().len();
     tell(readiness, SOCKETS, no_socket(bound, sockets.unbound()));
     let connected = |relay: &_| relays.is_connected(relay);
+    let refused = relays.relays().filter_map(|relay| {
+        let words = relays.refusal(&relay)?;
+        Some(format!("; relay {relay} refused us: {words}"))
+    });
+    let refused: String = refused.collect();
     let reach = Reach {
         listens,
         relays: relays.relays().count(),
@@ -31,7 +36,8 @@ pub(crate) fn update(
         wanted: relays.wanted(),
         held: relays.held(),
     };
-    tell(readiness, RESERVATION, reach.missing());
+    let missing = reach.missing().map(|missing| missing + &refused);
+    tell(readiness, RESERVATION, missing);
 }
 
 /// The node ends: it answers for a moment yet and takes nothing more.

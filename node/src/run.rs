@@ -1,6 +1,6 @@
 //! `p2pnode run`: a node that stays.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
@@ -8,20 +8,31 @@ use p2pnode_bin_shared::admin::{self, Health};
 use prometheus_client::registry::Registry;
 
 use crate::{
-    config::Config, control, event::Event, metrics::Metrics, node, output::Printer, readiness,
+    config::Config, control, event::Event, join::Tokens, metrics::Metrics, node, output::Printer,
+    readiness,
 };
 
 /// Runs a node until `shutdown`.
 ///
 /// # Errors
 ///
-/// If a socket cannot be bound.
+/// If the file of join tokens is not as it has to be, or a socket cannot be bound.
 pub async fn run(
     keypair: &Keypair,
     config: &Config,
     mut printer: Printer,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    let local = keypair.public().to_peer_id();
+    let tokens = config.join.as_deref();
+    let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
+    if let Some(tokens) = &tokens {
+        tokens.check()?;
+        let relays = config.relays.iter().map(|relay| relay.peer).collect();
+        for warning in tokens.warnings(&relays, SystemTime::now()) {
+            tracing::warn!("{warning}");
+        }
+    }
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -37,10 +48,11 @@ pub async fn run(
         config.reservations,
         metrics,
         readiness,
+        tokens,
         shutdown,
     )?;
     // A node without its control socket still serves its peers, as where several run on one host with the defaults.
-    let control = control::Server::start(&config.control, node.handle.clone())
+    let control = control::start(&config.control, node.handle.clone())
         .await
         .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
         .ok();

@@ -39,6 +39,9 @@ pub struct RelayStatus {
     /// The IP families in which it holds one: callers over it are met in these.
     #[serde(default)]
     pub reserved_families: Vec<String>,
+    /// Why it does not admit this node, and what to do, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Seconds until the reservation ends, where that is known.
     pub expires_s: Option<u64>,
     /// The connections to it.

@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use libp2p::{
-    allow_block_list::{self, AllowedPeers},
-    connection_limits, identify,
-    identity::Keypair,
-    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-};
+use libp2p::{connection_limits, identify, identity::Keypair, swarm::NetworkBehaviour};
 
 use p2pnode_bin_shared::{
     directory, draining,
@@ -15,9 +10,10 @@ use p2pnode_bin_shared::{
 };
 
 use crate::{
-    circuit::{self, Admission, Carried},
+    admission::{self, Admission, Gated},
+    circuit::{self, Carried},
     config::Config,
-    connection_sources, hop, keep_alive, limits,
+    connection_sources, hop, keep_alive, limits, memory,
 };
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
@@ -37,48 +33,40 @@ const PACE: Pace = Pace {
 /// All protocols. Those that refuse come first, so that no other sees a connection that is refused.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    pub(crate) access: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
+    pub(crate) memory: memory::Behaviour,
+    pub(crate) admission: admission::Behaviour,
     pub(crate) connections: connection_limits::Behaviour,
     pub(crate) sources: connection_sources::Behaviour,
     pub(crate) relay: circuit::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: draining::Behaviour,
-    pub(crate) hop: hop::Behaviour,
+    pub(crate) hop: Gated<hop::Behaviour>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) directory: directory::Behaviour,
+    pub(crate) directory: Gated<directory::Behaviour>,
 }
 
 impl Behaviour {
-    /// The behaviours as `config` wants them.
-    pub(crate) fn new(key: &Keypair, config: &Config, carried: Carried) -> Self {
+    /// The behaviours as `config` wants them, for peers that `admission` admits; circuits count bytes in `carried`.
+    pub(crate) fn new(
+        key: &Keypair,
+        config: &Config,
+        admission: &Admission,
+        carried: Carried,
+    ) -> Self {
         let local = key.public().to_peer_id();
-        let access = (!config.access.allow.is_empty()).then(|| {
-            let mut allowed = allow_block_list::Behaviour::default();
-            // The other relays are part of the configuration and need no second mention.
-            let relays = config.relays.iter().map(|(relay, _)| relay);
-            for peer in config.access.allow.iter().chain(relays) {
-                allowed.allow_peer(*peer);
-            }
-            allowed
-        });
-        let relays = config.relays.iter().map(|(relay, _)| *relay);
-        let admission = if config.access.allow.is_empty() {
-            Admission::default()
-        } else {
-            Admission::new(config.access.allow.iter().copied().chain(relays))
-        };
         Self {
-            access: access.into(),
+            memory: memory::Behaviour::new(config.limits.memory),
+            admission: admission::Behaviour::new(admission.clone()),
             connections: connection_limits::Behaviour::new(limits::connections(
                 &config.limits,
                 config.relays.len(),
             )),
             sources: connection_sources::Behaviour::new(config.limits.connections_per_source),
-            relay: circuit::Behaviour::new(local, &config.limits, admission, carried),
+            relay: circuit::Behaviour::new(local, &config.limits, admission.clone(), carried),
             keep_alive: keep_alive::Behaviour::default(),
             draining: draining::Behaviour::default(),
-            hop: hop::Behaviour::default(),
+            hop: Gated::new(hop::Behaviour::default(), admission.clone()),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
                     .with_agent_version(AGENT.to_owned())
@@ -88,7 +76,10 @@ impl Behaviour {
                     .with_cache_size(0),
             ),
             ping: ping::Behaviour::new(|_, _| PACE),
-            directory: directory::Behaviour::server(local, limits::records(&config.limits)),
+            directory: Gated::new(
+                directory::Behaviour::server(local, limits::records(&config.limits)),
+                admission.clone(),
+            ),
         }
     }
 }

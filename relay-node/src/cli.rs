@@ -25,6 +25,11 @@ pub struct Cli {
 pub enum Command {
     /// Run the relay until SIGTERM or SIGINT
     Run(RunArgs),
+    /// Print what the running relay holds, carries and denies
+    Status(StatusArgs),
+    /// Make and explain join tokens, with which peers are admitted where `access.tokens` is on
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Commands that need nothing but the configuration.
     #[command(flatten)]
     Common(Common),
@@ -44,6 +49,56 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub key: Option<String>,
     /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with tokens. Neither needs the relay to run.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Print a token with which a peer may use this relay; makes the key if there is none
+    Create(CreateArgs),
+    /// Print what a token says, and whether this relay would take it
+    Show(ShowArgs),
+}
+
+/// Arguments of `token create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// The peer's id, as `p2pnode id` prints it
+    #[arg(long, value_name = "ID")]
+    pub peer: String,
+    /// How long it is good, as in 12h or 30d
+    #[arg(long, value_name = "DURATION")]
+    pub expires: String,
+    /// Key file of the relay
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `token show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// The token
+    pub token: String,
+    /// Key file of the relay
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Print again every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -1,21 +1,25 @@
 //! Each command: its configuration, its identity, its logging, and then its core.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::{
+    net::{Ipv6Addr, UdpSocket},
+    sync::Arc,
+};
 
+use anyhow::Context as _;
 use libp2p::multiaddr::Protocol;
 use p2pnode_bin_shared::{
     command::{self, Binary},
-    config,
+    config::{self, Reader},
     exit::Exit,
     identity, logging,
     signals::Shutdown,
 };
 
 use crate::{
-    Format,
-    cli::{Cli, Command},
+    Format, Reloads,
+    cli::{Cli, Command, TokenCommand},
     config::{Config, PROGRAM},
-    run,
+    control, run_reloading, token,
 };
 
 const BINARY: Binary<Config> = Binary {
@@ -31,11 +35,18 @@ const BINARY: Binary<Config> = Binary {
 pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
+        Command::Status(args) => {
+            let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
+            let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
+            let socket = config.control.as_deref();
+            command::block_on(control::ask(socket, args.watch, args.json))
+        }
         Command::Run(args) => {
             let sources = cli
                 .global
                 .sources(&PROGRAM, args.flags(cli.global.flags()))?;
-            let mut config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
+            let loaded = config::load(&PROGRAM, &sources, BINARY.read)?;
+            let mut config = loaded.config.clone();
             logging::init(&config.log.level, config.log.format)?;
             let key = identity::load_or_create(&config.key_file)?;
             leave_out_missing_family(&mut config);
@@ -46,11 +57,47 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             };
             command::block_on(async {
                 let shutdown = Shutdown::on_signals()?;
-                run(&key, &config, format, shutdown.requested()).await?;
+                let (global, flags) = (cli.global.clone(), args.flags(cli.global.flags()));
+                let load = move || {
+                    let sources = global.sources(&PROGRAM, flags.clone())?;
+                    config::load(&PROGRAM, &sources, BINARY.read)
+                };
+                let file = cli.global.file(&PROGRAM)?;
+                let reloads = Reloads::watch(file, loaded, Arc::new(load))?;
+                run_reloading(&key, &config, format, reloads, shutdown.requested()).await?;
                 Ok(Exit::Success)
             })
         }
+        Command::Token(TokenCommand::Create(args)) => {
+            let (config, wanted) = with_key(&cli, args.key.as_ref(), |reader| {
+                token::wanted(reader, args)
+            })?;
+            token::create(&config, wanted, args.json)
+        }
+        Command::Token(TokenCommand::Show(args)) => {
+            let (config, token) =
+                with_key(&cli, args.key.as_ref(), |reader| token::given(reader, args))?;
+            token::show(&config, &token, args.json)
+        }
     }
+}
+
+/// The configuration, with a key file that may be given, and what is read of the arguments.
+fn with_key<T>(
+    cli: &Cli,
+    key: Option<&String>,
+    read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
+) -> anyhow::Result<(Config, T)> {
+    let flags = cli.global.flags().one("identity.key_file", "--key", key);
+    let sources = cli.global.sources(&PROGRAM, flags)?;
+    let loaded = config::load(&PROGRAM, &sources, |reader| {
+        (Config::read(reader), read(reader))
+    })?;
+    let (config, read) = loaded.config;
+    Ok((
+        config,
+        read.context("an argument without a fault is there")?,
+    ))
 }
 
 /// Nobody asked for the default addresses one by one, so a host without IPv6 is no reason not to start.

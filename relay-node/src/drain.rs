@@ -47,8 +47,9 @@ impl Drain {
         }
     }
 
-    /// What to do at `now`. Without circuits it is over as soon as the peers with reservations have had their notice.
-    pub(crate) fn step(&mut self, remains: Remains, now: Instant) -> Step {
+    /// How long it still takes at `now` if what `remains` stays. Without circuits it is over as soon as the peers with
+    /// reservations have had their notice.
+    pub(crate) fn left(&self, remains: Remains, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.since);
         let wait = match remains {
             Remains {
@@ -58,7 +59,12 @@ impl Drain {
             Remains { circuits: 0, .. } => NOTICE.min(self.timeout),
             Remains { .. } => self.timeout,
         };
-        let left = wait.saturating_sub(passed);
+        wait.saturating_sub(passed)
+    }
+
+    /// What to do at `now`.
+    pub(crate) fn step(&mut self, remains: Remains, now: Instant) -> Step {
+        let left = self.left(remains, now);
         if left.is_zero() {
             return Step::End;
         }

@@ -30,6 +30,11 @@ impl Legs {
         }
     }
 
+    /// The connections of which something is known.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.0.keys().copied()
+    }
+
     /// What is known of a connection.
     pub(crate) fn leg(&self, connection: ConnectionId) -> Option<Leg> {
         self.0.get(&connection).copied()

@@ -8,22 +8,30 @@ pub mod cli;
 pub mod command;
 pub mod config;
 
+mod admission;
 mod behaviour;
 mod connection_sources;
+mod control;
 mod copies;
 mod drain;
 mod event_loop;
+mod exchange;
 mod external;
 mod hop;
 mod keep_alive;
 mod legs;
 mod limits;
 mod listen;
+mod memory;
 mod metrics;
 mod output;
 mod partners;
 mod readiness;
+mod reload;
 mod source;
+mod status;
+mod table;
+mod token;
 
 use std::{
     collections::HashMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration,
@@ -41,11 +49,24 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::{
-    behaviour::Behaviour, circuit::Carried, copies::Copies, event_loop::EventLoop,
-    external::ExternalAddresses, legs::Legs, listen::Listeners, metrics::Metrics, output::Output,
+    admission::{Admission, Rules},
+    behaviour::Behaviour,
+    circuit::Carried,
+    copies::Copies,
+    event_loop::EventLoop,
+    external::ExternalAddresses,
+    legs::Legs,
+    listen::Listeners,
+    metrics::Metrics,
+    output::Output,
     partners::Partners,
 };
-pub use crate::{config::Config, listen::Error as ListenError, output::Format};
+pub use crate::{
+    config::Config,
+    listen::Error as ListenError,
+    output::Format,
+    reload::{Load, Reloads},
+};
 
 /// A peer without a reservation and without a circuit is let go after this long: time for a `dial` to learn its own
 /// addresses and to ask for the circuit.
@@ -63,19 +84,36 @@ pub async fn run(
     format: Format,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    run_reloading(key, config, format, Reloads::never(), shutdown).await
+}
+
+/// The same with a configuration that may be read again meanwhile.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_reloading(
+    key: &Keypair,
+    config: &Config,
+    format: Format,
+    reloads: Reloads,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = readiness::new();
-    let mut swarm = swarm(key, config, metrics.carried())?;
+    let local = key.public().to_peer_id();
+    let known = config.relays.iter().map(|(relay, _)| *relay);
+    let admission = Admission::new(local, Rules::new(&config.access, known), metrics.clone());
+    let mut swarm = swarm(key, config, &admission, metrics.carried())?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     let health = Health {
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
     let admin = Admin::start(config.admin, health).await?;
-    let output = Output::new(io::stdout(), format, *swarm.local_peer_id());
+    let (control, questions) = control::start(config.control.as_deref()).await;
+    let output = Output::new(io::stdout(), format, local);
     let (external, changes) = ExternalAddresses::new(&config.external);
-    let local = *swarm.local_peer_id();
     let others = config.relays.iter().filter(|relay| relay.0 != local);
     let partners = Partners::new(others.cloned(), Instant::now());
     let mut event_loop = EventLoop {
@@ -91,6 +129,11 @@ pub async fn run(
         output,
         drain_timeout: config.drain_timeout,
         drain: None,
+        admission,
+        reloads,
+        questions,
+        limits: config.limits,
+        started: Instant::now(),
     };
     if config.external.is_empty() {
         info!(
@@ -100,16 +143,24 @@ pub async fn run(
     }
     event_loop.apply(changes);
     let served = event_loop.run(shutdown).await;
+    if let Some(control) = control {
+        control.stop().await;
+    }
     admin.stop().await;
     served
 }
 
-fn swarm(key: &Keypair, config: &Config, carried: Carried) -> anyhow::Result<Swarm<Behaviour>> {
+fn swarm(
+    key: &Keypair,
+    config: &Config,
+    admission: &Admission,
+    carried: Carried,
+) -> anyhow::Result<Swarm<Behaviour>> {
     let transport = p2pnode_transports::server(key)?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
-        .with_behaviour(|key| Behaviour::new(key, config, carried))?
+        .with_behaviour(|key| Behaviour::new(key, config, admission, carried))?
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)

@@ -65,6 +65,7 @@ pub(crate) const UNLIMITED: Limits = Limits {
     connections_per_source: crate::config::PerSource { ip4: 0, ip6_net: 0 },
     pending_connections: 0,
     records: 0,
+    memory: 0,
 };
 
 #[cfg(test)]

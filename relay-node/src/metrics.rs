@@ -1,6 +1,11 @@
 //! What the relay counts. Labels are bounded: never a peer id or an address.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
@@ -20,6 +25,18 @@ use crate::circuit::{Carried, Judge};
 pub(crate) enum Reason {
     /// `access.allow` does not name the peer.
     Access,
+    /// The peer has presented no join token, and needs one.
+    NoToken,
+    /// What a peer has presented is no token, or it has presented too many.
+    TokenMalformed,
+    /// A token of another relay, or for another peer.
+    TokenForeign,
+    /// A token whose time is over.
+    TokenExpired,
+    /// A token that was revoked.
+    TokenRevoked,
+    /// The process takes as much memory as it may.
+    Memory,
     /// Too many connections, in all or of the peer.
     ConnectionLimit,
     /// Too many connections from the peer's IPv4 address or IPv6 /64.
@@ -51,6 +68,12 @@ impl Reason {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
+            Self::NoToken => "no_token",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenForeign => "token_foreign",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::Memory => "memory",
             Self::ConnectionLimit => "connection_limit",
             Self::SourceConnectionLimit => "source_connection_limit",
             Self::ReservationLimit => "reservation_limit",
@@ -83,6 +106,30 @@ struct DirectionLabels {
     direction: &'static str,
 }
 
+/// What came of reading the configuration again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reloaded {
+    /// It is in force.
+    Applied,
+    /// It is wrong and changes nothing.
+    Refused,
+}
+
+impl EncodeLabelValue for Reloaded {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadedLabels {
+    outcome: Reloaded,
+}
+
 /// The relay's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -93,6 +140,15 @@ pub(crate) struct Metrics {
     circuit_bytes: Family<DirectionLabels, Counter>,
     denied: Family<DeniedLabels, Counter>,
     draining: Gauge,
+    reloads: Family<ReloadedLabels, Counter>,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// What the status tells and the registry does not give back.
+#[derive(Debug, Default)]
+struct Tally {
+    circuits_closed: u64,
+    denied: BTreeMap<&'static str, u64>,
 }
 
 impl Metrics {
@@ -107,6 +163,8 @@ impl Metrics {
             circuit_bytes: Family::default(),
             denied: Family::default(),
             draining: Gauge::default(),
+            reloads: Family::default(),
+            tally: Arc::default(),
         };
         registry.register(
             "relay_reservations",
@@ -141,7 +199,19 @@ impl Metrics {
             "1 once the relay drains, before that 0",
             metrics.draining.clone(),
         );
+        registry.register(
+            "relay_reloads",
+            "How often the configuration was read again",
+            metrics.reloads.clone(),
+        );
         metrics
+    }
+
+    /// The configuration was read again.
+    pub(crate) fn reloaded(&self, outcome: Reloaded) {
+        self.reloads
+            .get_or_create(&ReloadedLabels { outcome })
+            .inc();
     }
 
     /// Takes over how many reservations are held and circuits open.
@@ -172,6 +242,7 @@ impl Metrics {
     /// A circuit closed after `open`.
     pub(crate) fn circuit_closed(&self, open: Duration) {
         self.circuit_seconds.observe(open.as_secs_f64());
+        self.tally(|tally| tally.circuits_closed += 1);
     }
 
     /// The relay drains.
@@ -182,6 +253,32 @@ impl Metrics {
     /// Something was denied.
     pub(crate) fn denied(&self, reason: Reason) {
         self.denied.get_or_create(&DeniedLabels { reason }).inc();
+        self.tally(|tally| *tally.denied.entry(reason.as_str()).or_default() += 1);
+    }
+
+    /// How many circuits have closed.
+    pub(crate) fn circuits_closed(&self) -> u64 {
+        self.tally(|tally| tally.circuits_closed)
+    }
+
+    /// Bytes that circuits have carried, both directions together.
+    pub(crate) fn circuit_bytes(&self) -> u64 {
+        let carried = self.carried();
+        carried.to_destination.get() + carried.to_source.get()
+    }
+
+    /// What was denied how often, by reason.
+    pub(crate) fn denials(&self) -> BTreeMap<String, u64> {
+        self.tally(|tally| {
+            let denied = tally.denied.iter();
+            denied
+                .map(|(reason, count)| ((*reason).to_owned(), *count))
+                .collect()
+        })
+    }
+
+    fn tally<T>(&self, with: impl FnOnce(&mut Tally) -> T) -> T {
+        with(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -197,6 +294,7 @@ mod tests {
         metrics.circuit_closed(Duration::from_secs(2));
         metrics.denied(Reason::NoReservation);
         metrics.denied(Reason::SourceReservationLimit);
+        metrics.reloaded(Reloaded::Refused);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -209,9 +307,12 @@ mod tests {
             "relay_denied_total{reason=\"no_reservation\"} 1",
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",
             "relay_draining 0",
+            "relay_reloads_total{outcome=\"refused\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        assert_eq!(metrics.circuits_closed(), 1);
+        assert_eq!(metrics.denials().get("no_reservation"), Some(&1));
         metrics.draining();
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");

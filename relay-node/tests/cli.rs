@@ -176,6 +176,168 @@ fn config_tells_faults_values_origins_and_its_schema() {
 }
 
 #[test]
+fn a_token_is_created_offline_and_explained() {
+    let home = Home::new();
+    let relay = home.run(&["id"]).stdout_of_success();
+    let create = ["token", "create", "--peer", PEER, "--expires", "30d"];
+    let token = home.run(&create).stdout_of_success();
+    assert!(token.starts_with("p2pjoin1_"), "{token}");
+    assert_eq!(token.lines().count(), 1);
+    assert_ne!(
+        home.run(&create).stdout_of_success(),
+        token,
+        "each has an id of its own"
+    );
+    let shown = home
+        .run(&["token", "show", token.trim()])
+        .stdout_of_success();
+    for part in [
+        PEER,
+        relay.trim(),
+        "(this relay)",
+        "in 29days",
+        "revoked  no",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let json = |args: &[&str]| -> Json {
+        serde_json::from_str(&home.run(args).stdout_of_success()).unwrap()
+    };
+    let shown = json(&["token", "show", token.trim(), "--json"]);
+    assert_eq!(shown["peer"], PEER);
+    assert_eq!(shown["this_relay"], true);
+    assert_eq!(shown["expired"], false);
+    let id = shown["id"].as_str().unwrap();
+    home.file("revoked", format!("{id} # lost\n"), 0o644);
+    home.file("relay.yaml", "access: { revoked_file: revoked }\n", 0o644);
+    let shown = json(&[
+        "token",
+        "show",
+        token.trim(),
+        "--json",
+        "--config",
+        "relay.yaml",
+    ]);
+    assert_eq!(shown["revoked"], true);
+    let other = json(&[
+        "token",
+        "create",
+        "--peer",
+        PEER,
+        "--expires",
+        "1s",
+        "--key",
+        "other.key",
+        "--json",
+    ]);
+    let shown = json(&["token", "show", other["token"].as_str().unwrap(), "--json"]);
+    assert_eq!(shown["this_relay"], false);
+    let shown = json(&["token", "show", token.trim(), "--json", "--key", "none.key"]);
+    assert_eq!(shown["this_relay"], Json::Null);
+    assert!(!home.path("none.key").exists());
+}
+
+#[test]
+fn all_faults_of_a_wanted_token_are_told_at_once_and_none_is_made() {
+    let home = Home::new();
+    let told = home.run(&["token", "create", "--peer", "bob", "--expires", "30"]);
+    assert_eq!(told.code, Some(2));
+    assert_eq!(told.stdout, "");
+    let lines: Vec<_> = told.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", told.stderr);
+    assert!(
+        told.stderr.contains("--peer: ") && told.stderr.contains("\"bob\""),
+        "{}",
+        told.stderr
+    );
+    assert!(
+        told.stderr.contains("--expires: \"30\" has no unit"),
+        "{}",
+        told.stderr
+    );
+    assert!(!home.path("state").exists());
+    let zero = ["token", "create", "--peer", PEER, "--expires", "0s"];
+    home.run(&zero).is_usage(&["--expires: ", "no time at all"]);
+    for (args, parts) in [
+        (&["token"][..], &["--help"][..]),
+        (&["token", "create"], &["--peer", "--expires"]),
+        (&["token", "show"], &["<TOKEN>"]),
+        (
+            &["token", "show", "x"],
+            &["TOKEN: ", "\"x\" does not begin with p2pjoin1_"],
+        ),
+        (
+            &["token", "show", "p2pjoin1_abc"],
+            &["TOKEN: ", "is damaged"],
+        ),
+        (&["token", "show", "p2pjoin1_*"], &["TOKEN: ", "is damaged"]),
+    ] {
+        if args.len() > 1 {
+            let told = home.run(args);
+            assert_eq!(told.code, Some(2), "{}", told.stderr);
+            for part in parts {
+                assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+            }
+        }
+    }
+}
+
+#[test]
+fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
+    let home = Home::new();
+    home.file("revoked", "00000000000000ff\nnonsense\n\nmore\n", 0o644);
+    let yaml = "access: { tokens: maybe, revoked: [xyz], revoked_file: revoked }\nlimits: { memory: 1 gig }\ncontrol: { socket: 7 }\njoin: {}\n";
+    home.file("bad.yaml", yaml, 0o644);
+    let told = home.run(&["config", "check", "--config", "bad.yaml"]);
+    assert_eq!(told.code, Some(2));
+    for part in [
+        "access.tokens: ",
+        "access.revoked: \"xyz\" is not the id of a token; give 16 hexadecimal digits",
+        "access.revoked_file: revoked:2: \"nonsense\"",
+        "access.revoked_file: revoked:4: \"more\"",
+        "limits.memory: \"1 gig\" has no unit of size",
+        "control.socket: 7 is a number",
+        "join: is no key",
+    ] {
+        assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+    }
+    home.file("missing.yaml", "access: { revoked_file: nowhere }\n", 0o644);
+    home.run(&["run", "--config", "missing.yaml"]).is_usage(&[
+        "access.revoked_file: cannot read nowhere",
+        "give a file that exists",
+    ]);
+}
+
+#[test]
+fn status_without_a_relay_names_the_socket_and_the_remedy() {
+    let home = Home::new();
+    home.file("no.sock", "a file that is no socket", 0o600);
+    let long = format!("{}/control.sock", "d".repeat(200));
+    for socket in ["missing.sock", "no.sock", "no/such/control.sock", &long] {
+        for args in [
+            &["status"][..],
+            &["status", "--json"],
+            &["status", "--watch"],
+        ] {
+            let mut command = home.command();
+            command.env("RELAY_NODE_CONTROL_SOCKET", socket);
+            let told = told(command.args(args).output().unwrap());
+            assert_eq!(told.code, Some(1), "{}", told.stderr);
+            assert_eq!(told.stdout, "");
+            assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
+            for part in [
+                "error: no relay answers",
+                socket,
+                "`relay-node run`",
+                "control.socket",
+            ] {
+                assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+            }
+        }
+    }
+}
+
+#[test]
 fn completions_and_the_manual_are_printed() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -204,6 +366,9 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     for (args, parts) in [
         (&["bogus"][..], &["'bogus'", "--help"][..]),
         (&["run", "--bogus"], &["'--bogus'", "--help"]),
+        (&["status", "PEER"], &["'PEER'", "--help"]),
+        (&["status", "--watch=1"], &["'1'", "--watch", "--help"]),
+        (&["status", "--config", "missing.yaml"], &["missing.yaml"]),
         (
             &["run", "--listen", "443"],
             &["--listen: ", "is not a multiaddr"],

@@ -37,6 +37,9 @@ const QUOTED_BYTES: u64 = 16 * 1024;
 /// The variable that names a node's control socket.
 pub const CONTROL_SOCKET: &str = "P2PNODE_CONTROL_SOCKET";
 
+/// The variable that names a relay's.
+pub const RELAY_CONTROL_SOCKET: &str = "RELAY_NODE_CONTROL_SOCKET";
+
 /// What a process does with its standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Streams {
@@ -97,7 +100,7 @@ impl Launch {
         self
     }
 
-    /// Starts it in the network of `device`. All namespaces share one file system, so each node has a control socket of its
+    /// Starts it in the network of `device`. All namespaces share one file system, so each process has a control socket of its
     /// own, named like its logs.
     ///
     /// # Errors
@@ -115,6 +118,7 @@ impl Launch {
             .env("XDG_RUNTIME_DIR", &state)
             .env("RUST_BACKTRACE", "1")
             .env(CONTROL_SOCKET, control_socket(artifacts, &self.name))
+            .env(RELAY_CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .envs(self.env)
             .stdin(Stdio::null())
             .kill_on_drop(true);

@@ -42,6 +42,22 @@ pub fn load<C>(
     })
 }
 
+impl<C> Loaded<C> {
+    /// The keys whose values are others in `new`.
+    #[must_use]
+    pub fn changed<D>(&self, new: &Loaded<D>) -> BTreeSet<String> {
+        let values = |taken: &[Taken]| -> BTreeSet<(String, String)> {
+            let values = taken.iter();
+            values
+                .map(|taken| (taken.key.clone(), taken.value.to_string()))
+                .collect()
+        };
+        let (old, new) = (values(&self.values), values(&new.values));
+        let differing = old.symmetric_difference(&new);
+        differing.map(|(key, _)| key.clone()).collect()
+    }
+}
+
 /// Hands out values of keys; a fault is noted, and reading goes on with the default.
 #[derive(Debug)]
 pub struct Reader<'a> {

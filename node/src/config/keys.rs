@@ -91,6 +91,12 @@ impl Config {
             &PEER_ID,
             &[],
         );
+        let join = reader.optional(
+            "join.token_file",
+            "File of join tokens, one a line, for relays that want one, as `relay-node token create` prints them. It is read again \
+             when it changes.",
+            &PATH,
+        );
         let admin = reader.optional(
             "admin.listen",
             "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default. Not used by `dial`.",
@@ -132,6 +138,7 @@ impl Config {
             punch,
             peers,
             access: access.into_iter().collect(),
+            join,
             admin: admin.filter(|_| staying),
             control: control.unwrap_or_default(),
             log,

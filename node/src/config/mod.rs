@@ -49,6 +49,8 @@ pub struct Config {
     pub peers: BTreeMap<String, KnownPeer>,
     /// Who may connect; empty: any peer.
     pub access: BTreeSet<PeerId>,
+    /// File of the join tokens that relays want; `None`: there are none.
+    pub join: Option<PathBuf>,
     /// Address of the admin HTTP server; `None`: no server.
     pub admin: Option<SocketAddr>,
     /// Path of the control socket.

@@ -1,21 +1,26 @@
-//! The control socket: how `status`, `why` and `dial` ask a running node. HTTP over a Unix socket, versioned under `/v1`:
+//! The control socket: how `status`, `why` and `dial` ask a running node; see [`p2pnode_bin_shared::control`].
 //!
 //! | Request | Answer |
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::status::Status) |
 //! | `GET /v1/why/PEER` | a [`Why`](crate::status::Why); 404 if the peer is not connected |
 //! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as they come; the last is the result |
-//!
-//! An error is a status of 400 or above and a text of one line. Who may open the socket may command the node: its mode is
-//! 0600.
 
 mod client;
 mod server;
 
-pub use client::{Client, ClientError, Reports};
-pub use server::{Server, ServerError};
+pub use client::{Client, Reports};
+pub use p2pnode_bin_shared::control::{ClientError, Server, ServerError};
+pub use server::start;
 
+use p2pnode_bin_shared::control::Owner;
 use serde::{Deserialize, Serialize};
+
+/// What texts call the process behind the socket.
+const OWNER: Owner = Owner {
+    noun: "node",
+    run: "p2pnode run",
+};
 
 /// What is to be dialed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

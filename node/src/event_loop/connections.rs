@@ -125,12 +125,18 @@ impl EventLoop {
         if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
             self.observe_path(peer, Cause::Made(path.how), now);
         }
-        self.relays.handle_established(id);
+        let is_leg = self.relays.handle_established(id).is_some();
         if let Some(Purpose::Matched(peer)) = purpose {
             self.on_matched(peer);
         }
         if let Some(Purpose::FoundLeg(relay)) = purpose {
-            self.on_found_leg(relay, id);
+            // Without a token there is nothing to wait for: a relay that wants one is the exception.
+            if !self.has_token(&relay) {
+                self.on_found_leg(relay, id);
+            }
+        }
+        if is_leg || matches!(purpose, Some(Purpose::FoundLeg(_))) {
+            self.join(peer, id);
         }
         self.inquire(id, now);
         self.liveness
@@ -227,7 +233,12 @@ impl EventLoop {
             Some(Purpose::FoundLeg(relay)) => self.on_found_leg_failed(relay, id, &reason),
             Some(
                 purpose @ (Purpose::Circuit { .. } | Purpose::Again { .. } | Purpose::Matched(_)),
-            ) => self.on_circuit_failed(purpose, dial_error::circuit_failure(error), reason),
+            ) => {
+                let failure = dial_error::circuit_failure(error);
+                if failure != CircuitFailure::Refused || !self.holds_back(purpose, &reason) {
+                    self.on_circuit_failed(purpose, failure, reason);
+                }
+            }
             // A punch's dial: its behaviour was told by the swarm and reports itself.
             None => tracing::debug!(connection = %id, %reason, "a dial failed"),
         }

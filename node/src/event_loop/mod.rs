@@ -6,6 +6,7 @@ mod connections;
 mod directory;
 mod hop;
 mod identify;
+mod join;
 mod observe;
 mod ping;
 mod punch;
@@ -33,6 +34,8 @@ use libp2p::{
 use p2pnode_bin_shared::directory::QueryId;
 use tokio::sync::mpsc;
 
+use join::Joins;
+
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     dialer::{self, Dialer},
@@ -41,6 +44,7 @@ use crate::{
     handle::Command,
     hop::{Exchanges, Inquiries},
     interfaces::Interfaces,
+    join::Tokens,
     liveness::Liveness,
     observers::Observers,
     peers::PeerTable,
@@ -84,6 +88,8 @@ pub(crate) struct EventLoop {
     found_relays: FoundRelays<(PeerId, Purpose)>,
     /// Those of them that `access.allow` does not name, and that are let through while they are connected.
     lent: HashSet<PeerId>,
+    /// Whether relays admit this node.
+    joins: Joins,
     observers: Observers,
     started: Instant,
 }
@@ -131,6 +137,7 @@ impl EventLoop {
         relays: RelayKeeper,
         punches: bool,
         observers: Observers,
+        tokens: Option<Tokens>,
         started: Instant,
     ) -> Self {
         let trusted = relays.relays().collect();
@@ -156,6 +163,7 @@ impl EventLoop {
             lookups: HashMap::new(),
             found_relays: FoundRelays::default(),
             lent: HashSet::new(),
+            joins: Joins::new(tokens),
             observers,
             started,
         }
@@ -169,6 +177,7 @@ impl EventLoop {
     ) {
         let mut shutdown = std::pin::pin!(shutdown.fuse());
         let mut commands_open = true;
+        let mut looks = tokio::time::interval(join::LOOK);
         loop {
             self.act();
             let wake = self.deadline();
@@ -179,6 +188,8 @@ impl EventLoop {
                     None => commands_open = false,
                 },
                 (connection, told) = self.exchanges.next() => self.on_told(connection, &told),
+                outcome = self.joins.exchanges.next() => self.on_joined(outcome),
+                _ = looks.tick(), if self.joins.tokens.is_some() => self.look_at_tokens(),
                 changed = self.interfaces.changed() => self.on_interfaces(changed),
                 () = sleep_until(wake) => {}
                 () = &mut shutdown => break,
@@ -234,6 +245,11 @@ impl EventLoop {
                 // The dial takes over.
                 self.reconnector.forget(&peer);
                 self.observe_wanted(peer, now);
+                // Whoever dials may know that the relay would take this node now.
+                let relays: Vec<PeerId> = self.relays.relays().collect();
+                for relay in &relays {
+                    self.relays.retry_refused(relay, now);
+                }
                 let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
                 if let Some(path) = self.best_path(&peer) {
                     dialer.handle_open(path, now);

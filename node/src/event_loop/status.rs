@@ -95,6 +95,7 @@ impl EventLoop {
                 .families(relay)
                 .map(|family| family.to_string())
                 .collect(),
+            refused: self.relays.refusal(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not tell it.
             expires_s: None,
             paths,

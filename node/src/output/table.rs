@@ -90,6 +90,9 @@ pub fn why(why: &Why, colour: bool) -> String {
 }
 
 fn relay_line(relay: &RelayStatus) -> String {
+    if let Some(refused) = &relay.refused {
+        return format!("{} refused     {refused}", short(&relay.relay));
+    }
     let state = match (relay.reserved, relay.connected) {
         (true, _) => "reserved",
         (false, true) => "connected",

@@ -34,6 +34,11 @@ pub(crate) fn line(event: &Event) -> String {
         Event::RelayUnreachable { t, relay, reason } => {
             timed(*t, "no relay", &format!("{relay}: {reason}"))
         }
+        Event::RelayRefused { t, relay, reason } => timed(
+            *t,
+            "refused",
+            &format!("relay {relay} refused us: {reason}"),
+        ),
         Event::Dialing { t, peer } => timed(*t, "dialing", &peer.to_string()),
         Event::Connected {
             t,
@@ -107,6 +112,7 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         | Event::Reserved { .. }
         | Event::ReservationLost { .. }
         | Event::RelayUnreachable { .. }
+        | Event::RelayRefused { .. }
         | Event::Punch { .. }
         | Event::Ping { .. } => None,
     }

@@ -27,6 +27,8 @@ pub(super) struct Leg {
     pub(super) state: State,
     /// Dials in a row that failed.
     pub(super) failures: u32,
+    /// Connections in a row on which the relay did not admit this node.
+    pub(super) refusals: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +40,17 @@ pub(super) enum State {
     Up {
         connection: ConnectionId,
         identified: bool,
+        join: Join,
     },
+}
+
+/// Whether the relay has said that it admits this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Join {
+    /// It has, or it is not asked.
+    Done,
+    /// It has not. Circuits may be asked for all the same if this node has no token for it.
+    Awaited { has_token: bool },
 }
 
 impl Leg {
@@ -76,6 +88,7 @@ impl Leg {
             is_twin,
             state: State::Down { retry_at: now },
             failures: 0,
+            refusals: 0,
         };
         addrs.into_iter().map(leg).collect()
     }
@@ -92,9 +105,18 @@ impl Leg {
             self.state,
             State::Up {
                 identified: true,
+                join: Join::Done,
                 ..
             }
         )
+    }
+
+    /// Whether circuits can be asked for on it.
+    pub(super) fn takes_circuits(&self) -> bool {
+        match self.state {
+            State::Up { join, .. } => join != Join::Awaited { has_token: true },
+            State::Down { .. } | State::Dialing(_) => false,
+        }
     }
 
     /// The leg was lost, or could not be dialed. `is_alone`: no other leg to the relay is up.

@@ -8,7 +8,7 @@
 mod leg;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -18,13 +18,19 @@ use p2pnode_transports::{Family, FamilyPolicy};
 
 use crate::config::RelayAddr;
 
-use leg::{Leg, State};
+use leg::{Join, Leg, State};
 
 /// First wait after a relay refused a reservation.
 const RESERVE_BACKOFF_MIN: Duration = Duration::from_millis(500);
 
 /// Longest wait between two requests for a reservation: a relay that says no is not asked often.
 const RESERVE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// First wait after a relay did not admit this node.
+const REFUSED_BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// The longest one: the relay is spared, and a token that is put right there and not here is noticed within it.
+const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// What the event loop is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +96,8 @@ pub struct RelayKeeper {
     slots: Vec<Slot>,
     /// Relays that end: what they hold for us is kept while it lasts, and a reservation on another one is asked for at once.
     draining: HashSet<PeerId>,
+    /// Relays that do not admit this node, and their words.
+    refused: BTreeMap<PeerId, String>,
 }
 
 /// The reservation on a relay in one family.
@@ -119,6 +127,7 @@ impl RelayKeeper {
             legs: Vec::new(),
             slots: Vec::new(),
             draining: HashSet::new(),
+            refused: BTreeMap::new(),
         };
         for relay in relays {
             let peer = relay.peer;
@@ -237,12 +246,79 @@ impl RelayKeeper {
         leg.state = State::Up {
             connection,
             identified: false,
+            join: Join::Done,
         };
         leg.failures = 0;
         let peer = leg.relay.peer;
         // It is another run of the relay; one that still drains says so again.
         self.draining.remove(&peer);
         Some(peer)
+    }
+
+    /// The relay is asked on this connection whether it admits this node; until it has answered, no reservation is asked of it
+    /// there, and no circuit if this node has a token for it.
+    pub fn await_join(&mut self, connection: ConnectionId, has_token: bool) {
+        if let Some(State::Up { join, .. }) = self.leg_over(connection).map(|leg| &mut leg.state) {
+            *join = Join::Awaited { has_token };
+        }
+    }
+
+    /// The relay admits this node, or asks nobody who he is.
+    pub fn handle_joined(&mut self, connection: ConnectionId, now: Instant) {
+        let Some(leg) = self.leg_over(connection) else {
+            return;
+        };
+        leg.refusals = 0;
+        if let State::Up { join, .. } = &mut leg.state {
+            *join = Join::Done;
+        }
+        let peer = leg.relay.peer;
+        self.refused.remove(&peer);
+        self.retry_refused(&peer, now);
+    }
+
+    /// The relay does not admit this node, in these words. Whether that is news.
+    pub fn handle_refused(
+        &mut self,
+        relay: PeerId,
+        connection: ConnectionId,
+        words: &str,
+        now: Instant,
+        jitter: f64,
+    ) -> bool {
+        if let Some(leg) = self.leg_over(connection) {
+            leg.state = State::Down {
+                retry_at: now
+                    + backoff(
+                        REFUSED_BACKOFF_MIN,
+                        REFUSED_BACKOFF_MAX,
+                        leg.refusals,
+                        jitter,
+                    ),
+            };
+            leg.refusals = leg.refusals.saturating_add(1);
+        }
+        self.refused.insert(relay, words.to_owned()).as_deref() != Some(words)
+    }
+
+    /// Something has changed, so that the relay may admit this node now: legs on which it did not are dialed at once.
+    pub fn retry_refused(&mut self, relay: &PeerId, now: Instant) {
+        let legs = self.legs.iter_mut();
+        for leg in legs.filter(|leg| leg.relay.peer == *relay && leg.refusals > 0) {
+            if let State::Down { retry_at } = &mut leg.state {
+                *retry_at = now;
+            }
+        }
+    }
+
+    /// Why this relay does not admit this node, if it does not.
+    pub fn refusal(&self, relay: &PeerId) -> Option<&str> {
+        self.refused.get(relay).map(String::as_str)
+    }
+
+    fn leg_over(&mut self, connection: ConnectionId) -> Option<&mut Leg> {
+        let mut legs = self.legs.iter_mut();
+        legs.find(|leg| leg.connection() == Some(connection))
     }
 
     /// The peer of this connection says that it ends, and grants nothing any more. Returns whether it is one of our relays, and
@@ -259,10 +335,9 @@ impl RelayKeeper {
             .legs
             .iter_mut()
             .find(|leg| leg.connection() == Some(connection))?;
-        leg.state = State::Up {
-            connection,
-            identified: true,
-        };
+        if let State::Up { identified, .. } = &mut leg.state {
+            *identified = true;
+        }
         let (peer, family) = (leg.relay.peer, leg.family);
         // A fresh connection is a fresh start: the relay may have been restarted or reconfigured.
         if let Some(slot) = self.slot(&peer, family)
@@ -382,7 +457,7 @@ impl RelayKeeper {
     pub fn is_connected(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()
-            .any(|leg| leg.relay.peer == *relay && leg.connection().is_some())
+            .any(|leg| leg.relay.peer == *relay && leg.takes_circuits())
     }
 
     /// Whether this relay is connected and has told who it is.
@@ -399,7 +474,8 @@ impl RelayKeeper {
 
     /// The legs to this relay that are up, in the order of preference.
     pub fn up<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = Up<'a>> {
-        let legs = self.legs.iter().filter(move |leg| leg.relay.peer == *relay);
+        let is_up = move |leg: &&Leg| leg.relay.peer == *relay && leg.takes_circuits();
+        let legs = self.legs.iter().filter(is_up);
         legs.filter_map(|leg| {
             leg.connection().map(|connection| Up {
                 addr: &leg.relay.addr,

@@ -9,7 +9,7 @@ use std::{
 
 use futures::channel::oneshot;
 use libp2p::{
-    Stream, StreamProtocol,
+    Stream,
     core::upgrade::DeniedUpgrade,
     swarm::{
         ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
@@ -30,7 +30,7 @@ pub(super) const MAX_OPENING: usize = 64;
 /// A stream that somebody wants.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    pub(super) protocol: StreamProtocol,
+    pub(super) protocol: Confirmed,
     pub(super) result: Reply,
 }
 
@@ -79,8 +79,7 @@ impl ConnectionHandler for Handler {
             }
             self.negotiating += 1;
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Confirmed::new(protocol), result)
-                    .with_timeout(TIMEOUT),
+                protocol: SubstreamProtocol::new(protocol, result).with_timeout(TIMEOUT),
             });
         }
         Poll::Pending

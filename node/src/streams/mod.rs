@@ -23,6 +23,8 @@ use libp2p::{
     },
 };
 
+use p2pnode_bin_shared::upgrade::Confirmed;
+
 use handler::{Handler, Wanted};
 
 /// Opens streams. It answers none: each protocol's own behaviour does.
@@ -64,6 +66,21 @@ impl Behaviour {
         connection: ConnectionId,
         protocol: StreamProtocol,
     ) -> Opening {
+        self.offer(peer, connection, Confirmed::new(protocol))
+    }
+
+    /// The same without waiting for the peer to agree. That it does not speak the protocol comes out when the stream is read;
+    /// see [`p2pnode_bin_shared::upgrade::is_refusal`].
+    pub(crate) fn open_lazily(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocol: StreamProtocol,
+    ) -> Opening {
+        self.offer(peer, connection, Confirmed::unconfirmed(protocol))
+    }
+
+    fn offer(&mut self, peer: PeerId, connection: ConnectionId, protocol: Confirmed) -> Opening {
         let (result, opening) = oneshot::channel();
         self.wanted
             .push_back((peer, connection, Wanted { protocol, result }));

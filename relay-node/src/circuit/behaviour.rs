@@ -24,7 +24,6 @@ use tokio::{
 };
 
 use super::{
-    admission::Admission,
     circuits::CircuitId,
     copy::{self, Carried, Cut, Terms, Traffic},
     exchange::{Ask, NotTaken, Onward},
@@ -33,7 +32,7 @@ use super::{
     message::{self, Fault, Limit},
     pace::Paces,
 };
-use crate::{config::Limits, limits, metrics::Reason};
+use crate::{admission::Admission, config::Limits, limits, metrics::Reason};
 
 /// What the relay tells.
 #[derive(Debug)]
@@ -90,6 +89,7 @@ pub(crate) struct Closed {
 /// The server of circuit relay v2.
 pub(crate) struct Behaviour {
     local: PeerId,
+    admission: Admission,
     judge: Judge,
     addresses: ExternalAddresses,
     serves: bool,
@@ -115,7 +115,8 @@ impl Behaviour {
     ) -> Self {
         Self {
             local,
-            judge: Judge::new(limits, admission),
+            admission,
+            judge: Judge::new(limits),
             addresses: ExternalAddresses::default(),
             serves: false,
             limit: limits::circuit(limits),
@@ -152,7 +153,11 @@ impl Behaviour {
     }
 
     fn reserve(&mut self, peer: PeerId, connection: ConnectionId) -> Verdict {
-        let granted = match self.judge.reserve(connection, peer, Instant::now()) {
+        let admitted = self.admission.admitted(&peer, SystemTime::now());
+        let granted = match self
+            .judge
+            .reserve(admitted, connection, peer, Instant::now())
+        {
             Ok(granted) => granted,
             Err(refusal) => {
                 let reason = refusal.reason;
@@ -185,7 +190,11 @@ impl Behaviour {
         connection: ConnectionId,
         destination: PeerId,
     ) -> Verdict {
-        let Route { id, to } = match self.judge.connect(connection, source, destination) {
+        let admitted = self.admission.admitted(&source, SystemTime::now());
+        let route = self
+            .judge
+            .connect(admitted, connection, source, destination);
+        let Route { id, to } = match route {
             Ok(route) => route,
             Err(refusal) => {
                 self.denied(source, destination, refusal.reason, None);

@@ -11,13 +11,13 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::Family;
 
 use super::{
-    admission::Admission,
     circuits::{CircuitId, Circuits, End, Ended, OtherLeg},
     copy::Traffic,
     message::Status,
     reservations::Reservations,
 };
 use crate::{
+    admission::Refused,
     config::Limits,
     limits::{self, count},
     metrics::Reason,
@@ -32,10 +32,10 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    const ACCESS: Self = Self {
-        status: Status::PermissionDenied,
-        reason: Reason::Access,
-    };
+    fn access(refused: Refused) -> Self {
+        let (status, reason) = (Status::PermissionDenied, refused.reason());
+        Self { status, reason }
+    }
 
     /// The specification knows no other word for a reservation for which there is no place.
     fn reservation(reason: Reason) -> Self {
@@ -97,7 +97,6 @@ pub(super) struct Gone {
 #[derive(Debug)]
 pub(crate) struct Judge {
     limits: Limits,
-    admission: Admission,
     draining: bool,
     connections: HashMap<ConnectionId, Place>,
     peers: HashMap<PeerId, Connected>,
@@ -124,11 +123,10 @@ struct Place {
 }
 
 impl Judge {
-    /// Grants within `limits` to whom `admission` admits.
-    pub(super) fn new(limits: &Limits, admission: Admission) -> Self {
+    /// Grants within `limits`.
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             limits: *limits,
-            admission,
             draining: false,
             connections: HashMap::new(),
             peers: HashMap::new(),
@@ -140,6 +138,11 @@ impl Judge {
     /// Reservations that are held, by connection.
     pub(crate) fn reservations(&self) -> usize {
         self.reservations.len()
+    }
+
+    /// The connections on which they are held.
+    pub(crate) fn held(&self) -> impl Iterator<Item = ConnectionId> {
+        self.reservations.connections()
     }
 
     /// Whether a peer holds a reservation.
@@ -225,17 +228,16 @@ impl Judge {
         *carried
     }
 
-    /// Whether a reservation is granted on `connection`, or renewed. What a connection holds is renewed however full the
-    /// relay is.
+    /// Whether a reservation is granted on `connection`, or renewed, to a peer that is `admitted` or not. What a connection
+    /// holds is renewed however full the relay is.
     pub(super) fn reserve(
         &mut self,
+        admitted: Result<(), Refused>,
         connection: ConnectionId,
         peer: PeerId,
         now: Instant,
     ) -> Result<Granted, Refusal> {
-        if !self.admission.admits(&peer) {
-            return Err(Refusal::ACCESS);
-        }
+        admitted.map_err(Refusal::access)?;
         if self.draining {
             return Err(Refusal::reservation(Reason::Draining));
         }
@@ -279,16 +281,15 @@ impl Judge {
         self.reservations.ended(now)
     }
 
-    /// Whether `source`, who asks on `connection`, gets a circuit to `destination`.
+    /// Whether `source`, who asks on `connection` and is `admitted` or not, gets a circuit to `destination`.
     pub(super) fn connect(
         &mut self,
+        admitted: Result<(), Refused>,
         connection: ConnectionId,
         source: PeerId,
         destination: PeerId,
     ) -> Result<Route, Refusal> {
-        if !self.admission.admits(&source) {
-            return Err(Refusal::ACCESS);
-        }
+        admitted.map_err(Refusal::access)?;
         if self.draining {
             return Err(Refusal::circuit(Reason::Draining));
         }

@@ -15,13 +15,16 @@ const LOCAL6: &str = "/ip6/2001:db8::1/tcp/443";
 /// A relay, and its clock.
 struct Relay {
     judge: Judge,
+    /// Whether the peers that ask are admitted.
+    admitted: Result<(), Refused>,
     now: Instant,
 }
 
 impl Relay {
     fn new(limits: Limits) -> Self {
         Self {
-            judge: Judge::new(&limits, Admission::default()),
+            judge: Judge::new(&limits),
+            admitted: Ok(()),
             now: Instant::now(),
         }
     }
@@ -43,7 +46,9 @@ impl Relay {
     }
 
     fn ask(&mut self, connection: usize, peer: PeerId) -> Result<bool, Reason> {
-        let granted = self.judge.reserve(id(connection), peer, self.now);
+        let granted = self
+            .judge
+            .reserve(self.admitted, id(connection), peer, self.now);
         granted
             .map(|granted| granted.renewed)
             .map_err(|refusal| refusal.reason)
@@ -54,7 +59,7 @@ impl Relay {
     }
 
     fn circuit(&mut self, on: usize, from: PeerId, to: PeerId) -> Result<Route, Refusal> {
-        self.judge.connect(id(on), from, to)
+        self.judge.connect(self.admitted, id(on), from, to)
     }
 }
 
@@ -124,7 +129,10 @@ fn a_relay_that_drains_grants_nothing_renews_nothing_and_makes_no_circuit() {
     relay.judge.drain();
     assert_eq!(relay.ask(1, a), Err(Reason::Draining));
     assert_eq!(relay.reserve(2, b, 1), Err(Reason::Draining));
-    let refused = relay.judge.reserve(id(2), b, relay.now).unwrap_err();
+    let refused = relay
+        .judge
+        .reserve(Ok(()), id(2), b, relay.now)
+        .unwrap_err();
     assert_eq!(refused.status, Status::ReservationRefused);
     let refused = relay.circuit(2, b, a).unwrap_err();
     assert_eq!(refused.status, Status::ResourceLimitExceeded);
@@ -135,11 +143,14 @@ fn a_relay_that_drains_grants_nothing_renews_nothing_and_makes_no_circuit() {
 fn who_is_not_admitted_gets_neither_and_is_told_so() {
     let [member, stranger] = peers();
     let mut relay = Relay::new(UNLIMITED);
-    relay.judge.admission = Admission::new([member]);
     assert_eq!(relay.reserve(1, member, 1), Ok(false));
-    assert_eq!(relay.reserve(2, stranger, 1), Err(Reason::Access));
-    assert_eq!(relay.circuit(2, stranger, member), Err(Refusal::ACCESS));
-    assert_eq!(Refusal::ACCESS.status, Status::PermissionDenied);
+    relay.admitted = Err(Refused::Expired);
+    assert_eq!(relay.reserve(2, stranger, 1), Err(Reason::TokenExpired));
+    // Nor is what it has renewed.
+    assert_eq!(relay.ask(1, member), Err(Reason::TokenExpired));
+    let refused = relay.circuit(2, stranger, member).unwrap_err();
+    assert_eq!(refused.status, Status::PermissionDenied);
+    assert_eq!(refused.reason, Reason::TokenExpired);
 }
 
 #[test]

@@ -31,6 +31,11 @@ impl Reservations {
         self.held.len()
     }
 
+    /// The connections that hold one.
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.held.keys().copied()
+    }
+
     /// Whether there is one on this connection.
     pub(super) fn contains(&self, connection: ConnectionId) -> bool {
         self.held.contains_key(&connection)

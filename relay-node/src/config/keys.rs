@@ -1,6 +1,6 @@
 //! Each key: what it means, its kind, its default.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_bin_shared::{
@@ -9,13 +9,13 @@ use p2pnode_bin_shared::{
         Form, Kind, Reader,
         kind::{
             BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
-            PEER_ID, SOCKET_ADDR,
+            SOCKET_ADDR,
         },
         quote,
     },
 };
 
-use super::{Access, Config, Limits, Listen, Log, PerSource};
+use super::{Config, Limits, Listen, Log, PerSource, access};
 
 /// Both transports and families on the port that libp2p registered. It is above 1023, so the default runs unprivileged; a
 /// public relay does better on 443, which more firewalls let out to.
@@ -62,14 +62,7 @@ impl Config {
             &RELAY,
             &[],
         );
-        let access = Access {
-            allow: reader.list(
-                "access.allow",
-                "Peers that may use the relay; every other one is refused. Empty: any peer may.",
-                &PEER_ID,
-                &[],
-            ),
-        };
+        let access = access::read(reader);
         let limits = limits(reader);
         let drain_timeout = reader.one(
             "drain.timeout",
@@ -83,6 +76,7 @@ impl Config {
             "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default.",
             &SOCKET_ADDR,
         );
+        let control = control(reader);
         let log = Log {
             level: reader.one(
                 "log.level",
@@ -105,8 +99,20 @@ impl Config {
             access,
             drain_timeout,
             admin,
+            control,
             log,
         }
+    }
+}
+
+/// A relay without a home, as in a container, is no worse for having no control socket: only a path that is given counts there.
+fn control(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    const KEY: &str = "control.socket";
+    const DOC: &str = "Path of the control socket. Default: $XDG_RUNTIME_DIR/relay-node/control.sock, as root \
+        /run/relay-node/control.sock.";
+    match reader.directories().runtime {
+        Ok(runtime) => reader.computed(KEY, DOC, &PATH, Ok(runtime.join("control.sock"))),
+        Err(_) => reader.optional(KEY, DOC, &PATH),
     }
 }
 
@@ -221,6 +227,13 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             "Records of peers that are kept for others to find, with those that other relays have told; 0: no limit.",
             &COUNT,
             "40960",
+        ),
+        // How much there is, the host knows and the relay does not; the counts above bound what it takes.
+        memory: reader.one(
+            "limits.memory",
+            "Resident memory of the process above which no new connection is taken; those that are open stay. 0: no limit.",
+            &BYTES_LIMIT,
+            "0",
         ),
     }
 }

@@ -3,12 +3,13 @@
 //!
 //! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_bin_shared::config`].
 
+mod access;
 mod keys;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_bin_shared::{config::Program, logging};
+use p2pnode_bin_shared::{config::Program, join::TokenId, logging};
 
 pub use crate::source::PerSource;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Address of the admin HTTP server; `None`: no server.
     pub admin: Option<SocketAddr>,
+    /// Path of the control socket; `None` where the host has no place for one and none is given.
+    pub control: Option<PathBuf>,
     /// Logging.
     pub log: Log,
 }
@@ -82,13 +85,21 @@ pub struct Limits {
     pub pending_connections: u32,
     /// Records in the directory, with those that other relays have told.
     pub records: usize,
+    /// Bytes of resident memory above which no new connection is taken.
+    pub memory: u64,
 }
 
 /// Who may use the relay.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// These peers, or any if empty.
+    /// These peers; any if empty, unless there are tokens.
     pub allow: Vec<PeerId>,
+    /// Whether peers are admitted that present a join token of this relay.
+    pub tokens: bool,
+    /// The tokens that are good no more, with those of the file.
+    pub revoked: Vec<TokenId>,
+    /// The file that names more of them, one a line.
+    pub revoked_file: Option<PathBuf>,
 }
 
 /// Logging, to stderr.

@@ -2,14 +2,13 @@
 
 use libp2p::{
     Multiaddr,
-    allow_block_list::NotAllowed,
     connection_limits::Exceeded,
     swarm::{ConnectionDenied, ListenError},
 };
 use tracing::debug;
 
 use super::EventLoop;
-use crate::{connection_sources, metrics::Reason};
+use crate::{admission::NotAdmitted, connection_sources, memory, metrics::Reason};
 
 impl EventLoop {
     /// An inbound connection did not come about.
@@ -38,8 +37,10 @@ impl EventLoop {
 
 /// Which of the behaviours denied it.
 fn reason(cause: &ConnectionDenied) -> Option<Reason> {
-    if cause.downcast_ref::<NotAllowed>().is_some() {
-        Some(Reason::Access)
+    if let Some(NotAdmitted(refused)) = cause.downcast_ref() {
+        Some(refused.reason())
+    } else if cause.downcast_ref::<memory::Exceeded>().is_some() {
+        Some(Reason::Memory)
     } else if cause.downcast_ref::<Exceeded>().is_some() {
         Some(Reason::ConnectionLimit)
     } else if cause

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::EventLoop;
 use crate::{
-    drain::{Drain, Remains, Step},
+    drain::{Drain, Step},
     readiness,
 };
 
@@ -30,10 +30,7 @@ impl EventLoop {
 
     /// What to wait for besides events; `None` once the relay has drained.
     pub(super) fn wake(&mut self, now: Instant) -> Option<impl Future<Output = ()> + use<>> {
-        let remains = Remains {
-            circuits: self.judge().circuits(),
-            reservations: self.judge().reservations(),
-        };
+        let remains = self.remains();
         let Some(drain) = &mut self.drain else {
             return Some(Either::Left(pending()));
         };

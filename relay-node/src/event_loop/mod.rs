@@ -1,5 +1,6 @@
 //! The only owner of the swarm: merges events and dispatches them, one file per source.
 
+mod access;
 mod connections;
 mod directory;
 mod draining;
@@ -8,6 +9,7 @@ mod identify;
 mod listeners;
 mod ping;
 mod relay;
+mod status;
 
 use std::{
     collections::HashMap,
@@ -24,10 +26,14 @@ use p2pnode_bin_shared::{
     directory::{Offer, QueryId},
     draining::Draining,
 };
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::{
+    admission::Admission,
     behaviour::{Behaviour, BehaviourEvent},
+    config::Limits,
+    control::Question,
     copies::Copies,
     drain::Drain,
     external::ExternalAddresses,
@@ -36,6 +42,7 @@ use crate::{
     metrics::Metrics,
     output::Output,
     partners::Partners,
+    reload::Reloads,
 };
 
 /// How long the closing of connections may take: it is local work and one packet to each peer.
@@ -61,12 +68,20 @@ pub(crate) struct EventLoop {
     pub(crate) drain_timeout: Duration,
     /// Once the relay was asked to end.
     pub(crate) drain: Option<Drain>,
+    pub(crate) admission: Admission,
+    pub(crate) reloads: Reloads,
+    /// Who wants to know the relay's state.
+    pub(crate) questions: mpsc::Receiver<Question>,
+    /// Those in force, for them.
+    pub(crate) limits: Limits,
+    pub(crate) started: Instant,
 }
 
 impl EventLoop {
     /// Serves until `shutdown` is ready, drains, then closes all connections.
     pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown);
+        let mut enforce = tokio::time::interval(access::ENFORCE);
         let mut sweep = tokio::time::interval(directory::SWEEP);
         loop {
             self.act();
@@ -78,8 +93,12 @@ impl EventLoop {
                 () = &mut shutdown, if self.drain.is_none() => self.start_drain(Instant::now()),
                 event = self.swarm.select_next_some() => self.on_swarm(event)?,
                 () = drained => {}
+                _ = enforce.tick() => self.enforce(),
+                Some(reload) = self.reloads.next() => self.on_reload(reload),
                 _ = sweep.tick() => self.sweep(),
                 () = at(partner) => {}
+                // Whoever asked may be gone: then nobody misses the answer.
+                Some(question) = self.questions.recv() => drop(question.send(self.status())),
             }
         }
         self.close().await;
@@ -89,6 +108,7 @@ impl EventLoop {
     fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) -> anyhow::Result<()> {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.on_relay(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Admission(joined)) => self.on_joined(joined),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Hop(question)) => self.on_hop(question),
@@ -97,7 +117,7 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Directory(event)) => self.on_directory(event),
             SwarmEvent::Behaviour(
-                BehaviourEvent::Access(never)
+                BehaviourEvent::Memory(never)
                 | BehaviourEvent::Connections(never)
                 | BehaviourEvent::Sources(never)
                 | BehaviourEvent::KeepAlive(never),

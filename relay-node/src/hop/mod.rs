@@ -2,7 +2,6 @@
 //! [`crate::circuit`] for who is a party and over which connection a circuit runs, and [`crate::legs`] for what is known of
 //! that connection.
 
-mod handler;
 mod limiter;
 
 use std::{
@@ -13,17 +12,27 @@ use std::{
 
 use futures::channel::oneshot;
 use libp2p::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, StreamProtocol,
     core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_bin_shared::hop::{Answer, Refusal, Request};
+use p2pnode_bin_shared::hop::{self, Answer, Refusal, Request};
 
-use handler::Handler;
+use crate::exchange::{self, Handler};
 use limiter::Limiter;
+
+/// The protocol. A node has one question going for each circuit that opens, and asks again later where one is dropped.
+pub(crate) struct Hop;
+
+impl exchange::Protocol for Hop {
+    const NAME: StreamProtocol = hop::PROTOCOL;
+    const AT_ONCE: usize = 32;
+    type Request = Request;
+    type Answer = Answer;
+}
 
 /// A question, to be answered. If it is dropped, its stream closes without an answer.
 #[derive(Debug)]
@@ -46,7 +55,7 @@ pub(crate) struct Behaviour {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Handler;
+    type ConnectionHandler = Handler<Hop>;
     type ToSwarm = Question;
 
     fn handle_established_inbound_connection(

@@ -60,6 +60,8 @@ pub fn config(port: u16) -> Config {
         .config;
     // A test that drains says so.
     config.drain_timeout = Duration::ZERO;
+    // So does one that asks over the control socket, of which there is one per host by default.
+    config.control = None;
     config
 }
 

@@ -1,5 +1,5 @@
-//! The exchanges on one connection. What a remote can make it hold is [`MAX_EXCHANGES`] streams, each with one message of
-//! bounded length, for [`TIMEOUT`].
+//! Protocols of one question and one answer, on one connection: the handler that takes questions and gives back answers. What a
+//! remote can make it hold is [`Protocol::AT_ONCE`] streams, each with one message of bounded length, for [`TIMEOUT`].
 
 use std::{
     convert::Infallible,
@@ -20,37 +20,54 @@ use libp2p::{
         handler::{ConnectionEvent, FullyNegotiatedInbound},
     },
 };
-use p2pnode_bin_shared::hop::{self, Answer, Request};
+use p2pnode_bin_shared::frame;
+use serde::{Serialize, de::DeserializeOwned};
 use tracing::debug;
 
-/// Exchanges at once on one connection; further streams are dropped unread. A node has one going for each circuit that
-/// opens, and asks again later where one is dropped.
-const MAX_EXCHANGES: usize = 32;
+/// A protocol of one question and one answer.
+pub(crate) trait Protocol: Send + 'static {
+    /// Its name.
+    const NAME: StreamProtocol;
+    /// Exchanges at once on one connection; further streams are dropped unread.
+    const AT_ONCE: usize;
+    /// The question.
+    type Request: DeserializeOwned + std::fmt::Debug + Send + 'static;
+    /// The answer.
+    type Answer: Serialize + std::fmt::Debug + Send + Sync + 'static;
+}
 
 /// How long a peer may take to ask, and then to take the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-type Asking = BoxFuture<'static, io::Result<(Stream, Request)>>;
+type Asking<R> = BoxFuture<'static, io::Result<(Stream, R)>>;
 type Answering = BoxFuture<'static, io::Result<()>>;
 
 /// The handler of one connection.
-#[derive(Default)]
-pub(crate) struct Handler {
-    asking: FuturesUnordered<Asking>,
+pub(crate) struct Handler<P: Protocol> {
+    asking: FuturesUnordered<Asking<P::Request>>,
     answering: FuturesUnordered<Answering>,
 }
 
-impl Handler {
+impl<P: Protocol> Default for Handler<P> {
+    fn default() -> Self {
+        Self {
+            asking: FuturesUnordered::new(),
+            answering: FuturesUnordered::new(),
+        }
+    }
+}
+
+impl<P: Protocol> Handler<P> {
     fn take(&mut self, mut stream: Stream) {
-        if self.asking.len() + self.answering.len() >= MAX_EXCHANGES {
-            debug!("dropped a hop question: {MAX_EXCHANGES} are open on this connection");
+        if self.asking.len() + self.answering.len() >= P::AT_ONCE {
+            debug!(protocol = %P::NAME, "dropped a question: {} are open on this connection", P::AT_ONCE);
             return;
         }
         // A question is no reason to keep a connection that has no other.
         stream.ignore_for_keep_alive();
         self.asking.push(
             in_time(async move {
-                let request = hop::read(&mut stream).await?;
+                let request = frame::read(&mut stream).await?;
                 Ok((stream, request))
             })
             .boxed(),
@@ -64,24 +81,24 @@ async fn in_time<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result
         .unwrap_or_else(|elapsed| Err(elapsed.into()))
 }
 
-async fn give(mut stream: Stream, answer: oneshot::Receiver<Answer>) -> io::Result<()> {
+async fn give<A: Serialize>(mut stream: Stream, answer: oneshot::Receiver<A>) -> io::Result<()> {
     // An error says that nobody answers: the stream closes.
     if let Ok(answer) = answer.await {
-        hop::write(&mut stream, &answer).await?;
+        frame::write(&mut stream, &answer).await?;
     }
     stream.close().await
 }
 
-impl ConnectionHandler for Handler {
+impl<P: Protocol> ConnectionHandler for Handler<P> {
     type FromBehaviour = Infallible;
-    type ToBehaviour = (Request, oneshot::Sender<Answer>);
+    type ToBehaviour = (P::Request, oneshot::Sender<P::Answer>);
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
     type OutboundProtocol = DeniedUpgrade;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = ();
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(hop::PROTOCOL), ())
+        SubstreamProtocol::new(ReadyUpgrade::new(P::NAME), ())
     }
 
     fn poll(
@@ -95,12 +112,14 @@ impl ConnectionHandler for Handler {
                     self.answering.push(in_time(give(stream, answer)).boxed());
                     return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour((request, reply)));
                 }
-                Err(error) => debug!(%error, "no hop question came over a stream for one"),
+                Err(error) => {
+                    debug!(protocol = %P::NAME, %error, "no question came over a stream for one")
+                }
             }
         }
         while let Poll::Ready(Some(answered)) = self.answering.poll_next_unpin(cx) {
             if let Err(error) = answered {
-                debug!(%error, "a hop answer was not delivered");
+                debug!(protocol = %P::NAME, %error, "an answer was not delivered");
             }
         }
         Poll::Pending

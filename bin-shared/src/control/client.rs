@@ -1,0 +1,201 @@
+//! The command's side of the control socket.
+
+use std::{
+    io,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+};
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use super::Owner;
+
+/// The largest answer that is read at once: ten thousand peers with some paths each.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
+/// A way to ask a running process.
+#[derive(Debug, Clone)]
+pub struct Client {
+    owner: Owner,
+    path: PathBuf,
+}
+
+/// An answer that comes in lines, each the JSON of a `T`.
+#[derive(Debug)]
+pub struct Lines<T> {
+    client: Client,
+    answer: Incoming,
+    /// What has come of the next line.
+    buffer: Vec<u8>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    /// The next one; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Broken`] if the process goes away.
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|error| self.client.broken(&error));
+            }
+            let Some(frame) = self.answer.frame().await else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|error| self.client.broken(&error))?;
+            if let Some(data) = frame.data_ref() {
+                self.buffer.extend_from_slice(data);
+            }
+        }
+    }
+}
+
+/// The process did not answer as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// None listens there.
+    #[error("no {} answers on the control socket {}: {source}: start one with `{}`, or set control.socket to its path", .owner.noun, .path.display(), .owner.run)]
+    NotRunning {
+        /// What was looked for.
+        owner: Owner,
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process refuses, and says why.
+    #[error("{reason}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// Its words.
+        reason: String,
+    },
+    /// The connection broke, or carried something else than was asked for.
+    #[error("the {} on the control socket {} broke off: {reason}", .owner.noun, .path.display())]
+    Broken {
+        /// What was asked.
+        owner: Owner,
+        /// The socket.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+}
+
+impl Client {
+    /// A client of the `owner` at `path`. Does not connect yet.
+    #[must_use]
+    pub fn new(owner: Owner, path: &Path) -> Self {
+        Self {
+            owner,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Whether somebody answers there.
+    pub async fn is_served(&self) -> bool {
+        UnixStream::connect(&self.path).await.is_ok()
+    }
+
+    /// The answer to `GET target`, which is the JSON of a `T`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        let answer = self.send(Method::GET, target, Bytes::new()).await?;
+        let bytes = Limited::new(answer, ANSWER_LIMIT)
+            .collect()
+            .await
+            .map_err(|error| self.broken(&error))?
+            .to_bytes();
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(&error))
+    }
+
+    /// The answer to `POST target` with the JSON of `request`, in lines.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn post<T>(
+        &self,
+        target: &str,
+        request: &impl Serialize,
+    ) -> Result<Lines<T>, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.broken(&error))?;
+        let answer = self.send(Method::POST, target, body.into()).await?;
+        Ok(Lines {
+            client: self.clone(),
+            answer,
+            buffer: Vec::new(),
+            of: PhantomData,
+        })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<Incoming, ClientError> {
+        let stream =
+            UnixStream::connect(&self.path)
+                .await
+                .map_err(|source| ClientError::NotRunning {
+                    owner: self.owner,
+                    path: self.path.clone(),
+                    source,
+                })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(&error))?;
+        // Ends with the answer, or with the caller's interest in it.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(hyper::header::HOST, "localhost")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.broken(&error))?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.broken(&error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer.into_body());
+        }
+        let text = Limited::new(answer.into_body(), ANSWER_LIMIT)
+            .collect()
+            .await
+            .map_err(|error| self.broken(&error))?
+            .to_bytes();
+        Err(ClientError::Refused {
+            status,
+            reason: String::from_utf8_lossy(&text).into_owned(),
+        })
+    }
+
+    fn broken(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Broken {
+            owner: self.owner,
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `/p2pnode/join/1`: how a peer shows a relay that it may use it.
+//!
+//! A relay that asks for [tokens](Token) admits a peer once it has presented one, on any of its connections; until then it
+//! grants it nothing, and soon closes the connection. A stream carries one [`Request`] and one [`Answer`], each a
+//! [frame](crate::frame). Whoever has no token asks as well, and so learns whether it needs one.
+
+mod token;
+
+use std::fmt;
+
+use libp2p::StreamProtocol;
+use serde::{Deserialize, Serialize};
+
+pub use token::{MAX_TOKEN, Malformed, PREFIX, SigningError, Token, TokenId, seconds};
+
+pub use crate::frame::{read, write};
+
+/// The protocol's name.
+pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/join/1");
+
+/// Asks to be admitted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Request {
+    /// A [`Token`], as it is written. None: the relay may know the peer by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// What the relay decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The peer may use the relay.
+    Admitted(Admitted),
+    /// It may not, and why.
+    Refused(Refusal),
+}
+
+/// How a peer is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Seconds since 1970 at which that ends, if it does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+/// Why a peer is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "&'static str")]
+pub enum Refusal {
+    /// The relay asks for a token, and none was presented.
+    NoToken,
+    /// What was presented is no token.
+    Malformed,
+    /// The token is one of another relay.
+    OtherRelay,
+    /// The token is one for another peer.
+    OtherPeer,
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+    /// The relay asks for no tokens, and does not know the peer.
+    NotAllowed,
+    /// The peer has presented too many.
+    TooOften,
+    /// A reason that this version does not know.
+    Other,
+}
+
+impl Refusal {
+    const ALL: [Self; 9] = [
+        Self::NoToken,
+        Self::Malformed,
+        Self::OtherRelay,
+        Self::OtherPeer,
+        Self::Expired,
+        Self::Revoked,
+        Self::NotAllowed,
+        Self::TooOften,
+        Self::Other,
+    ];
+
+    /// Its name in the protocol.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::Malformed => "malformed",
+            Self::OtherRelay => "other_relay",
+            Self::OtherPeer => "other_peer",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::NotAllowed => "not_allowed",
+            Self::TooOften => "too_often",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(name: String) -> Self {
+        let mut known = Self::ALL.into_iter();
+        known
+            .find(|refusal| refusal.as_str() == name)
+            .unwrap_or(Self::Other)
+    }
+}
+
+impl From<Refusal> for &'static str {
+    fn from(refusal: Refusal) -> Self {
+        refusal.as_str()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use futures::{executor::block_on, io::Cursor};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_the_json_that_the_protocol_says() {
+        let json = |message: &Answer| serde_json::to_string(message).unwrap();
+        let admitted = Answer::Admitted(Admitted { until: Some(7) });
+        assert_eq!(json(&admitted), r#"{"admitted":{"until":7}}"#);
+        let known = Answer::Admitted(Admitted { until: None });
+        assert_eq!(json(&known), r#"{"admitted":{}}"#);
+        assert_eq!(
+            json(&Answer::Refused(Refusal::NoToken)),
+            r#"{"refused":"no_token"}"#
+        );
+        assert_eq!(serde_json::to_string(&Request::default()).unwrap(), "{}");
+    }
+
+    #[test]
+    fn each_reason_has_a_name_of_its_own_and_one_of_a_later_version_is_read() {
+        for refusal in Refusal::ALL {
+            assert_eq!(Refusal::from(refusal.to_string()), refusal);
+        }
+        let later = serde_json::from_str::<Answer>(r#"{"refused":"full_moon","by":3}"#);
+        assert!(later.is_err(), "two answers at once are none");
+        let later = serde_json::from_str::<Answer>(r#"{"refused":"full_moon"}"#);
+        assert_eq!(later.unwrap(), Answer::Refused(Refusal::Other));
+        let later = serde_json::from_str::<Request>(r#"{"token":"t","since":3}"#);
+        assert_eq!(later.unwrap().token.as_deref(), Some("t"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+            let _ = block_on(read::<Request>(&mut Cursor::new(&bytes)));
+            let _ = block_on(read::<Answer>(&mut Cursor::new(&bytes)));
+        }
+    }
+}

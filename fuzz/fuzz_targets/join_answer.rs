@@ -1,0 +1,17 @@
+//! What a relay answers over `/p2pnode/join/1`.
+
+#![no_main]
+
+use futures::{executor::block_on, io::Cursor};
+use libfuzzer_sys::fuzz_target;
+use p2pnode_bin_shared::join::{Answer, read, write};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(message) = block_on(read::<Answer>(&mut Cursor::new(bytes))) {
+        // What was understood can be said, and is understood again.
+        let mut out = Cursor::new(Vec::new());
+        block_on(write(&mut out, &message)).expect("a message that was read fits");
+        let again = block_on(read::<Answer>(&mut Cursor::new(out.into_inner())));
+        assert_eq!(again.ok(), Some(message));
+    }
+});
