@@ -86,6 +86,30 @@ impl EncodeLabelValue for Reason {
     }
 }
 
+/// Why a connection that somebody began never came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum HandshakeFailure {
+    /// The other side did not finish it in time.
+    Timeout,
+    /// It broke off, or was none.
+    Broken,
+}
+
+impl EncodeLabelValue for HandshakeFailure {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let text = match self {
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    reason: HandshakeFailure,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeniedLabels {
     reason: Reason,
@@ -99,6 +123,7 @@ pub(crate) struct Metrics {
     records: Gauge,
     circuit_seconds: Histogram,
     denied: Family<DeniedLabels, Counter>,
+    handshake_failures: Family<HandshakeLabels, Counter>,
     draining: Gauge,
 }
 
@@ -112,6 +137,7 @@ impl Metrics {
             // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             denied: Family::default(),
+            handshake_failures: Family::default(),
             draining: Gauge::default(),
         };
         registry.register(
@@ -135,6 +161,11 @@ impl Metrics {
             "relay_denied",
             "Connections and requests denied",
             metrics.denied.clone(),
+        );
+        registry.register(
+            "relay_handshake_failures",
+            "Connections that others began and that were never established",
+            metrics.handshake_failures.clone(),
         );
         registry.register(
             "relay_draining",
@@ -167,6 +198,13 @@ impl Metrics {
         self.draining.set(1);
     }
 
+    /// A connection that somebody began did not come about.
+    pub(crate) fn handshake_failed(&self, reason: HandshakeFailure) {
+        self.handshake_failures
+            .get_or_create(&HandshakeLabels { reason })
+            .inc();
+    }
+
     /// Something was denied.
     pub(crate) fn denied(&self, reason: Reason) {
         self.denied.get_or_create(&DeniedLabels { reason }).inc();
@@ -185,6 +223,8 @@ mod tests {
         metrics.circuit_closed(Duration::from_secs(2));
         metrics.denied(Reason::of_circuit(StatusCode::NoReservation));
         metrics.denied(Reason::SourceReservationLimit);
+        metrics.handshake_failed(HandshakeFailure::Timeout);
+        metrics.handshake_failed(HandshakeFailure::Broken);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -194,6 +234,8 @@ mod tests {
             "relay_circuit_seconds_count 1",
             "relay_denied_total{reason=\"no_reservation\"} 1",
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",
+            "relay_handshake_failures_total{reason=\"timeout\"} 1",
+            "relay_handshake_failures_total{reason=\"broken\"} 1",
             "relay_draining 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

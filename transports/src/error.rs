@@ -194,23 +194,31 @@ impl Error {
 /// itself, and combined transports box more than once. This looks into the [`io::Error`]s on the way. A swarm's
 /// `DialError::Transport` has no source: call this for each of its `TransportError`s.
 pub fn find_exhausted<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Exhausted> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(exhausted) = error.downcast_ref::<Exhausted>() {
-            return Some(exhausted);
-        }
-        if let Some(ours) = error.downcast_ref::<Error>() {
-            return ours.exhausted();
-        }
+    causes(error).find_map(|error| {
+        let own = error.downcast_ref::<Exhausted>();
+        own.or_else(|| error.downcast_ref::<Error>().and_then(Error::exhausted))
+    })
+}
+
+/// Whether an error of a swarm or of a boxed transport is that the other side let the time for it pass, however deep. As
+/// [`find_exhausted`].
+pub fn timed_out(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|error| matches!(error.downcast_ref(), Some(Error::Timeout { .. })))
+}
+
+/// The error and what it stems from, with what is in boxes on the way.
+fn causes<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
         let boxed = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
-        next = match boxed {
+        match boxed {
             Some(boxed) => Some(boxed as &(dyn StdError + 'static)),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
 }
 
 fn one_line(failures: &[(Multiaddr, Error)]) -> String {
@@ -275,6 +283,18 @@ mod tests {
         struct Hidden(io::Error);
         let hidden = io::Error::other(Hidden(io::Error::other(Error::Exhausted(exhausted()))));
         assert_eq!(find_exhausted(&hidden), Some(&exhausted()));
+    }
+
+    #[test]
+    fn a_timeout_is_told_from_other_failures_through_every_box() {
+        let timeout = Error::Timeout {
+            what: "the handshake",
+            seconds: 4,
+        };
+        let boxed = io::Error::other(io::Error::other(timeout));
+        assert!(timed_out(&boxed));
+        assert!(!timed_out(&io::Error::other(Error::Exhausted(exhausted()))));
+        assert!(!timed_out(&io::Error::from(io::ErrorKind::TimedOut)));
     }
 
     #[test]

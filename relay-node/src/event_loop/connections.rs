@@ -6,10 +6,14 @@ use libp2p::{
     connection_limits::Exceeded,
     swarm::{ConnectionDenied, ListenError},
 };
+use p2pnode_transports::timed_out;
 use tracing::debug;
 
 use super::EventLoop;
-use crate::{connection_sources, metrics::Reason};
+use crate::{
+    connection_sources,
+    metrics::{HandshakeFailure, Reason},
+};
 
 impl EventLoop {
     /// An inbound connection did not come about.
@@ -26,10 +30,19 @@ impl EventLoop {
                 debug!(%from, reason = reason.map(Reason::as_str), cause, "connection denied");
             }
             // Scanners, broken clients, lost packets.
-            ListenError::Transport(error) => debug!(%from, %error, "inbound connection failed"),
+            ListenError::Transport(error) => {
+                let reason = if timed_out(&error) {
+                    HandshakeFailure::Timeout
+                } else {
+                    HandshakeFailure::Broken
+                };
+                self.metrics.handshake_failed(reason);
+                debug!(%from, ?reason, %error, "inbound connection failed");
+            }
+            // Our own doing: a relay that ends, and one that dials itself.
             ListenError::Aborted => debug!(%from, "inbound connection aborted"),
             ListenError::WrongPeerId { obtained, .. } => {
-                debug!(%from, %obtained, "unexpected peer id")
+                debug!(%from, %obtained, "unexpected peer id");
             }
             ListenError::LocalPeerId { .. } => debug!(%from, "connection to ourselves"),
         }

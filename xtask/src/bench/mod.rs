@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures of this machine, next to the goals.
 
+mod relay_capacity;
 mod sizes;
 pub(crate) mod time_to_direct;
 
@@ -23,6 +24,11 @@ pub(crate) enum Bench {
     ///
     /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
     TimeToDirect(time_to_direct::Args),
+    /// A relay with many reservations that are held and renewed, and then many circuits at once that move data.
+    ///
+    /// On loopback, with the relay's limits lifted. Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and
+    /// FLEET_BIN name.
+    RelayCapacity(relay_capacity::Args),
 }
 
 /// Measures.
@@ -30,5 +36,6 @@ pub(crate) fn run(bench: Bench) -> Result<ExitCode> {
     match bench {
         Bench::Sizes { runs } => sizes::run(runs),
         Bench::TimeToDirect(args) => time_to_direct::run(&args),
+        Bench::RelayCapacity(args) => relay_capacity::run(&args),
     }
 }
