@@ -373,10 +373,7 @@ fn not_accepted(remote: Option<SocketAddr>, error: &io::Error) -> Error {
         .get_ref()
         .and_then(|error| error.downcast_ref::<quic::Error>());
     if matches!(quic, Some(quic::Error::HandshakeTimedOut)) {
-        return Error::Timeout {
-            what: "the QUIC handshake",
-            seconds: HANDSHAKE_TIMEOUT.as_secs(),
-        };
+        return Error::timeout("the QUIC handshake", HANDSHAKE_TIMEOUT);
     }
     failed(remote, error)
 }

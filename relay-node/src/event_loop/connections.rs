@@ -1,7 +1,7 @@
 //! What the swarm reports about connections.
 
 use libp2p::{
-    Multiaddr,
+    Multiaddr, TransportError,
     allow_block_list::NotAllowed,
     connection_limits::Exceeded,
     swarm::{ConnectionDenied, ListenError},
@@ -37,7 +37,14 @@ impl EventLoop {
                     HandshakeFailure::Broken
                 };
                 self.metrics.handshake_failed(reason);
-                debug!(%from, ?reason, %error, "inbound connection failed");
+                // The error of a transport shows nothing of what is in it.
+                let error = match error {
+                    TransportError::Other(error) => error.to_string(),
+                    unsupported @ TransportError::MultiaddrNotSupported(_) => {
+                        unsupported.to_string()
+                    }
+                };
+                debug!(%from, ?reason, error, "inbound connection failed");
             }
             // Our own doing: a relay that ends, and one that dials itself.
             ListenError::Aborted => debug!(%from, "inbound connection aborted"),
