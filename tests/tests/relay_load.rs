@@ -84,7 +84,9 @@ async fn a_hundred_tcp_reservations_are_held_and_renewed() -> Result<()> {
 
 /// All circuits move data at the same time, both ways, and none is left far behind.
 async fn moves(name: &str, transport: Transport, pairs: usize) -> Result<()> {
-    /// What the circuit with the least has of what the one in the middle has, at least. A circuit that starves has nothing.
+    /// What the circuit with the least has carried of what the one in the middle has, at least. A circuit that starves is cut off,
+    /// or has next to nothing. Which of them are served in the very seconds of the test is not the relay's choice alone: the kernel
+    /// drops what a socket cannot hold while the relay has no CPU, and that is slow to be made up for.
     const SHARE: u64 = 20;
     let mut served = Served::new(name, &[]).await?;
     let before = served.state().await?;
@@ -102,8 +104,15 @@ async fn moves(name: &str, transport: Transport, pairs: usize) -> Result<()> {
         number(&moved, "complete") == pairs as u64 && number(&moved, "failed") == 0,
         "{moved}"
     );
-    let (least, median) = (number(&moved, "least"), number(&moved, "median"));
-    ensure!(least > 0 && least * SHARE >= median, "{moved}");
+    let mut carried: Vec<u64> = fleet
+        .events()
+        .iter()
+        .filter(|event| event.name() == "circuit")
+        .map(|event| number(&event.json, "there").min(number(&event.json, "back")))
+        .collect();
+    carried.sort_unstable();
+    let (least, median) = (carried[0], carried[carried.len() / 2]);
+    ensure!(least > 0 && least * SHARE >= median, "{carried:?}: {moved}");
     fleet.exit(PATIENCE).await?;
     served.recovers(&before).await?;
     served.unharmed().await?;

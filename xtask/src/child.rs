@@ -78,6 +78,12 @@ impl Relay {
     pub(crate) fn pid(&self) -> Result<i32> {
         pid(&self.child).context("relay-node")
     }
+
+    /// Waits for its end, which nobody has asked for.
+    pub(crate) async fn ends(&mut self) -> Result<()> {
+        let status = self.child.wait().await.context("relay-node")?;
+        bail!("relay-node has ended ({status})")
+    }
 }
 
 /// A running `fleet` of `tests/peers`. Killed when dropped.

@@ -155,7 +155,7 @@ struct Circuits {
 async fn measure(args: &Args, bins: &Bins, program: &Path) -> Result<Measured> {
     let directory = tempfile::tempdir().context("no directory for keys")?;
     let lifetime = format!("{}s", args.lifetime);
-    let relay = Relay::start_with(
+    let mut relay = Relay::start_with(
         bins,
         directory.path(),
         &[
@@ -171,9 +171,16 @@ async fn measure(args: &Args, bins: &Bins, program: &Path) -> Result<Measured> {
     .await?;
     let pid = relay.pid()?;
     let address = match args.transport {
-        Wire::Quic => &relay.address,
-        Wire::Tcp => &relay.tcp,
+        Wire::Quic => relay.address.clone(),
+        Wire::Tcp => relay.tcp.clone(),
     };
+    tokio::select! {
+        measured = load(args, pid, program, &address) => measured,
+        ended = relay.ends() => Err(ended.err().context("relay-node has ended")?),
+    }
+}
+
+async fn load(args: &Args, pid: i32, program: &Path, address: &str) -> Result<Measured> {
     tokio::time::sleep(SETTLE).await;
     let idle = Taken::now(pid)?;
 
