@@ -1,9 +1,15 @@
 //! The transport of a node: circuits over relays, and beneath them sockets that leave from the port range.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use libp2p::{
     PeerId, Transport as _,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade::Version,
+    },
     identity::Keypair,
     noise, yamux,
 };
@@ -14,6 +20,10 @@ use crate::{
     circuits::{self, Circuits, Client},
     config,
 };
+
+/// How long whoever opens a circuit to us may take to say who it is. Without a bound, a circuit on which nothing is said would be
+/// kept for ever, here and at the relay. As for TCP in `p2pnode-transports`.
+const CIRCUIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
@@ -45,13 +55,13 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
     let times = CircuitTimes::default();
     let noise = noise::Config::new(keypair).context("cannot set up Noise")?;
     let upgrade = |circuits: Circuits| {
-        circuits
+        let upgraded = circuits
             // Lazy negotiation saves a round trip through the relay.
             .upgrade(Version::V1Lazy)
             .authenticate(Timed::new(noise.clone(), times.clone()))
             .multiplex(yamux::Config::default())
-            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-            .boxed()
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        TransportTimeout::with_ingoing_timeout(upgraded, CIRCUIT_TIMEOUT).boxed()
     };
     let local = keypair.public().to_peer_id();
     let (circuits_ip4, ip4) = circuits::new(local, Family::Ip4);

@@ -68,6 +68,10 @@ pub use crate::{
     reload::{Load, Reloads},
 };
 
+/// What sets up a connection has a bound of its own for each transport, of which it tells when it is over: 4 s for QUIC and 10 s for TCP.
+/// libp2p's, which is the same for all, is not to come first.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// A peer without a reservation and without a circuit is let go after this long: time for a `dial` to learn its own
 /// addresses and to ask for the circuit.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -166,6 +170,7 @@ fn swarm(
                 .with_idle_connection_timeout(IDLE_TIMEOUT)
                 .with_substream_upgrade_protocol_override(LAZY)
         })
+        .with_connection_timeout(CONNECTION_TIMEOUT)
         .build();
     Ok(swarm)
 }

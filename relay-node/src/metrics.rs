@@ -96,6 +96,30 @@ impl EncodeLabelValue for Reason {
     }
 }
 
+/// Why a connection that somebody began never came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum HandshakeFailure {
+    /// The other side did not finish it in time.
+    Timeout,
+    /// It broke off, or was none.
+    Broken,
+}
+
+impl EncodeLabelValue for HandshakeFailure {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let text = match self {
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    reason: HandshakeFailure,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeniedLabels {
     reason: Reason,
@@ -139,6 +163,7 @@ pub(crate) struct Metrics {
     circuit_seconds: Histogram,
     circuit_bytes: Family<DirectionLabels, Counter>,
     denied: Family<DeniedLabels, Counter>,
+    handshake_failures: Family<HandshakeLabels, Counter>,
     draining: Gauge,
     reloads: Family<ReloadedLabels, Counter>,
     tally: Arc<Mutex<Tally>>,
@@ -162,6 +187,7 @@ impl Metrics {
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             circuit_bytes: Family::default(),
             denied: Family::default(),
+            handshake_failures: Family::default(),
             draining: Gauge::default(),
             reloads: Family::default(),
             tally: Arc::default(),
@@ -193,6 +219,11 @@ impl Metrics {
             "relay_denied",
             "Connections and requests denied",
             metrics.denied.clone(),
+        );
+        registry.register(
+            "relay_handshake_failures",
+            "Connections that others began and that were never established",
+            metrics.handshake_failures.clone(),
         );
         registry.register(
             "relay_draining",
@@ -250,6 +281,13 @@ impl Metrics {
         self.draining.set(1);
     }
 
+    /// A connection that somebody began did not come about.
+    pub(crate) fn handshake_failed(&self, reason: HandshakeFailure) {
+        self.handshake_failures
+            .get_or_create(&HandshakeLabels { reason })
+            .inc();
+    }
+
     /// Something was denied.
     pub(crate) fn denied(&self, reason: Reason) {
         self.denied.get_or_create(&DeniedLabels { reason }).inc();
@@ -295,6 +333,8 @@ mod tests {
         metrics.denied(Reason::NoReservation);
         metrics.denied(Reason::SourceReservationLimit);
         metrics.reloaded(Reloaded::Refused);
+        metrics.handshake_failed(HandshakeFailure::Timeout);
+        metrics.handshake_failed(HandshakeFailure::Broken);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -306,6 +346,8 @@ mod tests {
             "relay_circuit_bytes_total{direction=\"to_destination\"} 0",
             "relay_denied_total{reason=\"no_reservation\"} 1",
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",
+            "relay_handshake_failures_total{reason=\"timeout\"} 1",
+            "relay_handshake_failures_total{reason=\"broken\"} 1",
             "relay_draining 0",
             "relay_reloads_total{outcome=\"refused\"} 1",
         ] {

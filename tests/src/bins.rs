@@ -100,7 +100,20 @@ pub fn stranger() -> Result<PathBuf> {
     }
 }
 
-/// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there.
+/// The many peers in one process named by `FLEET_BIN`, or else those of this repository, built with the plain libp2p peer.
+///
+/// # Errors
+///
+/// When the named program does not exist, or the build fails.
+pub fn fleet() -> Result<PathBuf> {
+    match named("FLEET_BIN")? {
+        Some(program) => Ok(program),
+        None => Ok(plain_libp2p()?.with_file_name("fleet")),
+    }
+}
+
+/// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there. The others
+/// of `tests/peers` lie beside it then.
 ///
 /// # Errors
 ///

@@ -18,6 +18,7 @@ pub mod control;
 pub mod delay;
 pub mod events;
 pub mod faults;
+pub mod fleet;
 pub mod holder;
 pub mod interop;
 pub mod lab;
@@ -33,7 +34,9 @@ pub mod relay;
 pub mod remains;
 pub mod running;
 pub mod sandbox;
+pub mod served;
 pub mod stranger;
+pub mod usage;
 mod verify;
 
 /// Enters the sandbox of the lab before the test harness starts its threads.

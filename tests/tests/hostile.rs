@@ -5,9 +5,9 @@
     reason = "the number of packets is worth a look; it shows with --nocapture and on failure"
 )]
 
-use std::{fs, net::SocketAddr};
+use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use p2pnode_tests::{
     args::{PATIENCE, Transport},
     events::Event,
@@ -16,6 +16,7 @@ use p2pnode_tests::{
     probe,
     running::{Both, Running},
     stranger::Stranger,
+    usage::memory,
 };
 
 p2pnode_tests::lab_tests!();
@@ -42,17 +43,6 @@ async fn prepare(name: &str) -> Result<Both> {
         .prepare()
         .await?;
     prepared.b_env(LOG, VERBOSE).start().await
-}
-
-/// Resident memory of a process, in KiB.
-fn memory(pid: i32) -> Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    kib.with_context(|| format!("{path} has no VmRSS"))?
-        .parse()
-        .context("VmRSS")
 }
 
 /// The node under abuse still runs, has a bounded memory, and becomes direct with a peer that behaves.

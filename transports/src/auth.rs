@@ -92,10 +92,7 @@ impl Upgrade {
                     remote,
                     reason: chain(&error),
                 }),
-                Err(_) => Err(Error::Timeout {
-                    what: "the TCP handshake",
-                    seconds: TIMEOUT.as_secs(),
-                }),
+                Err(_) => Err(Error::timeout("the TCP handshake", TIMEOUT)),
             }
         }
         .boxed()

@@ -1,6 +1,6 @@
 //! Why a transport refuses or fails.
 
-use std::{error::Error as StdError, io, net::SocketAddr};
+use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 
 use libp2p::multiaddr::Multiaddr;
 
@@ -86,13 +86,9 @@ pub enum Error {
         what: &'static str,
     },
     /// Nothing came of a dial in time.
-    #[error("{what} timed out after {seconds} s")]
-    Timeout {
-        /// What was waited for.
-        what: &'static str,
-        /// For how long, in seconds.
-        seconds: u64,
-    },
+    // As for `Exhausted`.
+    #[error("{0}")]
+    Timeout(#[source] TimedOut),
     /// A public listener was asked for on a port that the node dials and punches from.
     #[error(
         "cannot listen on {addr}: the node dials from port {port}; listen outside of the port range"
@@ -144,7 +140,24 @@ pub enum Error {
     },
 }
 
+/// The other side let the time for something pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} timed out after {seconds} s")]
+pub struct TimedOut {
+    /// What was waited for.
+    pub what: &'static str,
+    /// For how long, in seconds.
+    pub seconds: u64,
+}
+
 impl Error {
+    pub(crate) fn timeout(what: &'static str, after: Duration) -> Self {
+        Self::Timeout(TimedOut {
+            what,
+            seconds: after.as_secs(),
+        })
+    }
+
     pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
         Self::Io {
             context: context.into(),
@@ -176,7 +189,7 @@ impl Error {
             | Self::Resolve { .. }
             | Self::DnsAddr { .. }
             | Self::Busy { .. }
-            | Self::Timeout { .. }
+            | Self::Timeout(_)
             | Self::PunchPort { .. }
             | Self::ListenOnly { .. }
             | Self::OwnSocket { .. }
@@ -194,23 +207,33 @@ impl Error {
 /// itself, and combined transports box more than once. This looks into the [`io::Error`]s on the way. A swarm's
 /// `DialError::Transport` has no source: call this for each of its `TransportError`s.
 pub fn find_exhausted<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Exhausted> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(exhausted) = error.downcast_ref::<Exhausted>() {
-            return Some(exhausted);
-        }
-        if let Some(ours) = error.downcast_ref::<Error>() {
-            return ours.exhausted();
-        }
+    causes(error).find_map(|error| {
+        let own = error.downcast_ref::<Exhausted>();
+        own.or_else(|| error.downcast_ref::<Error>().and_then(Error::exhausted))
+    })
+}
+
+/// Whether an error of a swarm or of a boxed transport is that the other side let the time for it pass, however deep. As
+/// [`find_exhausted`].
+pub fn timed_out(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|error| {
+        error.is::<TimedOut>() || matches!(error.downcast_ref(), Some(Error::Timeout(_)))
+    })
+}
+
+/// The error and what it stems from, with what is in boxes on the way.
+fn causes<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
         let boxed = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
-        next = match boxed {
+        match boxed {
             Some(boxed) => Some(boxed as &(dyn StdError + 'static)),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
 }
 
 fn one_line(failures: &[(Multiaddr, Error)]) -> String {
@@ -229,6 +252,11 @@ mod tests {
 
     use super::*;
     use crate::holder::{HeldBy, Holder};
+
+    /// A wrapper that forwards `source()` and hides itself, as `Either` does in a combined transport.
+    #[derive(Debug, thiserror::Error)]
+    #[error(transparent)]
+    struct Hidden(io::Error);
 
     fn exhausted() -> Exhausted {
         let by = HeldBy::Process {
@@ -269,12 +297,20 @@ mod tests {
         let named = Error::unreachable("relay.example.net".into(), failures);
         assert_eq!(find_exhausted(&io::Error::other(named)), Some(&exhausted()));
 
-        // A wrapper that forwards `source()` and hides itself, as `Either` does in a combined transport.
-        #[derive(Debug, thiserror::Error)]
-        #[error(transparent)]
-        struct Hidden(io::Error);
         let hidden = io::Error::other(Hidden(io::Error::other(Error::Exhausted(exhausted()))));
         assert_eq!(find_exhausted(&hidden), Some(&exhausted()));
+    }
+
+    #[test]
+    fn a_timeout_is_told_from_other_failures_through_every_box() {
+        let timeout = || Error::timeout("the handshake", Duration::from_secs(4));
+        assert_eq!(timeout().to_string(), "the handshake timed out after 4 s");
+        let boxed = io::Error::other(io::Error::other(timeout()));
+        assert!(timed_out(&boxed));
+        let hidden = io::Error::other(Hidden(io::Error::other(timeout())));
+        assert!(timed_out(&TransportError::Other(hidden)));
+        assert!(!timed_out(&io::Error::other(Error::Exhausted(exhausted()))));
+        assert!(!timed_out(&io::Error::from(io::ErrorKind::TimedOut)));
     }
 
     #[test]

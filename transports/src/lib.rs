@@ -43,7 +43,7 @@ use libp2p::{
 };
 
 pub use addr::{Kind, to_socket_addr};
-pub use error::{Error, find_exhausted};
+pub use error::{Error, TimedOut, find_exhausted, timed_out};
 pub use family::{Family, FamilyPolicy, FamilyPolicyError};
 pub use handle::Handle;
 pub use holder::{HeldBy, Holder};

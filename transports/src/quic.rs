@@ -59,6 +59,10 @@ const ANEW: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(5
 /// How far apart the two connections of a punch that works both ways are at most: the jitter of the path.
 const TIE: Duration = Duration::from_millis(50);
 
+/// How long a handshake may take. quinn repeats a first packet that nobody answers after 1 s and 3 s. A dial that is not done by
+/// then will not be.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// A set of QUIC sockets. The one place that knows whose: everything else goes through [`Transport`].
 pub(crate) fn endpoint(keypair: &Keypair) -> Boxed<Connection> {
     let mut config = quic::Config::new(keypair);
@@ -67,8 +71,7 @@ pub(crate) fn endpoint(keypair: &Keypair) -> Boxed<Connection> {
     // keep-alives hold the mappings of NATs for them (30 s is a common life of those; RFC 4787 wants 2 min).
     config.keep_alive_interval = Duration::from_secs(4);
     config.max_idle_timeout = 10_000;
-    // quinn repeats a first packet that nobody answers after 1 s and 3 s. A dial that is not done by then will not be.
-    config.handshake_timeout = Duration::from_secs(4);
+    config.handshake_timeout = HANDSHAKE_TIMEOUT;
     quic::tokio::Transport::new(config)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed()
@@ -306,7 +309,11 @@ where
         | TransportEvent::ListenerError { .. } => None,
     };
     event
-        .map_upgrade(|upgrade| upgrade.map_err(move |error| failed(remote, &error)).boxed())
+        .map_upgrade(|upgrade| {
+            upgrade
+                .map_err(move |error| not_accepted(remote, &error))
+                .boxed()
+        })
         .map_err(|error| failed(None, &error))
 }
 
@@ -358,6 +365,17 @@ fn failed(remote: Option<SocketAddr>, error: &io::Error) -> Error {
         remote,
         reason: chain(error),
     }
+}
+
+/// Why a connection that a remote has begun did not come about.
+fn not_accepted(remote: Option<SocketAddr>, error: &io::Error) -> Error {
+    let quic = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<quic::Error>());
+    if matches!(quic, Some(quic::Error::HandshakeTimedOut)) {
+        return Error::timeout("the QUIC handshake", HANDSHAKE_TIMEOUT);
+    }
+    failed(remote, error)
 }
 
 fn no_socket(family: Family, reason: &str) -> Error {

@@ -16,16 +16,28 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running relay. Killed when dropped.
 pub(crate) struct Relay {
-    /// An address of it that a node can be given as `--relay`.
+    /// An address of it that a node can be given as `--relay`: over QUIC.
     pub(crate) address: String,
-    _child: Child,
+    /// The same over TCP.
+    pub(crate) tcp: String,
+    child: Child,
 }
 
 impl Relay {
     /// Starts a relay on free ports of loopback with a key in `directory`.
     pub(crate) async fn start(bins: &Bins, directory: &Path) -> Result<Self> {
+        Self::start_with(bins, directory, &[]).await
+    }
+
+    /// The same, with variables of its environment.
+    pub(crate) async fn start_with(
+        bins: &Bins,
+        directory: &Path,
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut command = command(&bins.relay_node, directory);
         command
+            .envs(env.iter().copied())
             .arg("run")
             .arg("--key")
             .arg(directory.join("relay.key"))
@@ -39,18 +51,92 @@ impl Relay {
             .spawn()
             .with_context(|| format!("{}: cannot be started", bins.relay_node.display()))?;
         let mut lines = lines(&mut child)?;
-        let address = until("the address it listens on", &mut lines, |line| {
-            line.strip_prefix("listening ")
-                .filter(|address| address.contains("/quic-v1/"))
-                .map(str::to_owned)
-        });
-        let address = address.await.context("relay-node")?;
+        let mut found = (None, None);
+        while found.0.is_none() || found.1.is_none() {
+            let address = until("the addresses it listens on", &mut lines, |line| {
+                line.strip_prefix("listening ").map(str::to_owned)
+            });
+            let address = address.await.context("relay-node")?;
+            if address.contains("/quic-v1/") {
+                found.0 = Some(address);
+            } else {
+                found.1 = Some(address);
+            }
+        }
+        let (Some(address), Some(tcp)) = found else {
+            bail!("relay-node listens on one transport only");
+        };
         keep_reading(lines);
         Ok(Self {
             address,
+            tcp,
+            child,
+        })
+    }
+
+    /// Its process id, while it runs.
+    pub(crate) fn pid(&self) -> Result<i32> {
+        pid(&self.child).context("relay-node")
+    }
+
+    /// Waits for its end, which nobody has asked for.
+    pub(crate) async fn ends(&mut self) -> Result<()> {
+        let status = self.child.wait().await.context("relay-node")?;
+        bail!("relay-node has ended ({status})")
+    }
+}
+
+/// A running `fleet` of `tests/peers`. Killed when dropped.
+pub(crate) struct Fleet {
+    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Fleet {
+    /// Starts it.
+    pub(crate) fn start(program: &Path, args: &[&str]) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{}: cannot be started", program.display()))?;
+        Ok(Self {
+            lines: lines(&mut child)?,
             _child: child,
         })
     }
+
+    /// Waits for an event of that name that is as `wanted`, from the next on; with the last one if it does not come.
+    pub(crate) async fn event(
+        &mut self,
+        name: &str,
+        within: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let mut last = Value::Null;
+        let search = async {
+            while let Some(line) = self.lines.next_line().await? {
+                if let Some(event) = named(&line, name) {
+                    if wanted(&event) {
+                        return Ok(event);
+                    }
+                    last = event;
+                }
+            }
+            bail!("fleet ended before")
+        };
+        match timeout(within, search).await {
+            Ok(found) => found,
+            Err(_) => bail!("fleet did not get there within {within:?}; its last {name}: {last}"),
+        }
+    }
+}
+
+fn pid(child: &Child) -> Result<i32> {
+    let pid = child.id().context("has ended")?;
+    i32::try_from(pid).context("no process id")
 }
 
 /// A running `p2pnode run`. Killed when dropped.
@@ -99,8 +185,8 @@ impl Node {
     }
 
     /// Its process id, while it runs.
-    pub(crate) fn pid(&self) -> Result<u32> {
-        self.child.id().context("p2pnode run has ended")
+    pub(crate) fn pid(&self) -> Result<i32> {
+        pid(&self.child).context("p2pnode run")
     }
 }
 

@@ -1,14 +1,19 @@
 //! What the swarm reports about connections.
 
 use libp2p::{
-    Multiaddr,
+    Multiaddr, TransportError,
     connection_limits::Exceeded,
     swarm::{ConnectionDenied, ListenError},
 };
+use p2pnode_transports::timed_out;
 use tracing::debug;
 
 use super::EventLoop;
-use crate::{admission::NotAdmitted, connection_sources, memory, metrics::Reason};
+use crate::{
+    admission::NotAdmitted,
+    connection_sources, memory,
+    metrics::{HandshakeFailure, Reason},
+};
 
 impl EventLoop {
     /// An inbound connection did not come about.
@@ -25,10 +30,26 @@ impl EventLoop {
                 debug!(%from, reason = reason.map(Reason::as_str), cause, "connection denied");
             }
             // Scanners, broken clients, lost packets.
-            ListenError::Transport(error) => debug!(%from, %error, "inbound connection failed"),
+            ListenError::Transport(error) => {
+                let reason = if timed_out(&error) {
+                    HandshakeFailure::Timeout
+                } else {
+                    HandshakeFailure::Broken
+                };
+                self.metrics.handshake_failed(reason);
+                // The error of a transport shows nothing of what is in it.
+                let error = match error {
+                    TransportError::Other(error) => error.to_string(),
+                    unsupported @ TransportError::MultiaddrNotSupported(_) => {
+                        unsupported.to_string()
+                    }
+                };
+                debug!(%from, ?reason, error, "inbound connection failed");
+            }
+            // Our own doing: a relay that ends, and one that dials itself.
             ListenError::Aborted => debug!(%from, "inbound connection aborted"),
             ListenError::WrongPeerId { obtained, .. } => {
-                debug!(%from, %obtained, "unexpected peer id")
+                debug!(%from, %obtained, "unexpected peer id");
             }
             ListenError::LocalPeerId { .. } => debug!(%from, "connection to ourselves"),
         }

@@ -63,10 +63,7 @@ impl Dial {
             self.punch().await
         } else {
             let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
-            let timeout = Error::Timeout {
-                what: "connecting over tcp",
-                seconds: CONNECT_TIMEOUT.as_secs(),
-            };
+            let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
             let (stream, sockets) = connect.await.map_err(|_| timeout)??;
             let connection = self.upgrade.apply(stream, self.remote, self.role).await?;
             self.shared.ports.succeeded(Kind::Tcp, self.family());
@@ -168,10 +165,7 @@ impl Dial {
         let mut pause: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         let mut deadline = tokio::time::sleep(PUNCH_TIMEOUT).boxed().fuse();
         let mut upgrades = FuturesUnordered::new();
-        let timeout = || Error::Timeout {
-            what: "the tcp punch",
-            seconds: PUNCH_TIMEOUT.as_secs(),
-        };
+        let timeout = || Error::timeout("the tcp punch", PUNCH_TIMEOUT);
         let mut last = timeout();
         let mut over = false;
         loop {

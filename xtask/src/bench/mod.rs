@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures of this machine, next to the goals.
 
+mod relay_capacity;
 mod relay_throughput;
 mod sizes;
 pub(crate) mod time_to_direct;
@@ -28,6 +29,11 @@ pub(crate) enum Bench {
     ///
     /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
     RelayThroughput(relay_throughput::Args),
+    /// A relay with many reservations that are held and renewed, and then many circuits at once that move data.
+    ///
+    /// On loopback, with the relay's limits lifted. Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and
+    /// FLEET_BIN name.
+    RelayCapacity(relay_capacity::Args),
 }
 
 /// Measures.
@@ -36,5 +42,6 @@ pub(crate) fn run(bench: Bench) -> Result<ExitCode> {
         Bench::Sizes { runs } => sizes::run(runs),
         Bench::TimeToDirect(args) => time_to_direct::run(&args),
         Bench::RelayThroughput(args) => relay_throughput::run(&args),
+        Bench::RelayCapacity(args) => relay_capacity::run(&args),
     }
 }

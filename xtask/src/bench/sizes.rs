@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use p2pnode_tests::bins::Bins;
+use p2pnode_tests::{bins::Bins, usage};
 
 use crate::{
     cargo::{self, Build},
@@ -84,7 +84,7 @@ async fn nodes(bins: &Bins, runs: u16) -> Result<(Vec<f64>, Vec<f64>)> {
         let node = Node::start(bins, directory.path(), &relay).await?;
         ready.push(start.elapsed().as_secs_f64() * 1000.0);
         tokio::time::sleep(SETTLE).await;
-        memory.push(rss(node.pid()?)?);
+        memory.push(usage::memory(node.pid()?)? as f64 * 1024.0 / MB);
     }
     Ok((ready, memory))
 }
@@ -92,22 +92,6 @@ async fn nodes(bins: &Bins, runs: u16) -> Result<(Vec<f64>, Vec<f64>)> {
 fn size(binary: &Path) -> Result<f64> {
     let metadata = fs::metadata(binary).with_context(|| binary.display().to_string())?;
     Ok(metadata.len() as f64 / MB)
-}
-
-fn rss(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .with_context(|| format!("{path} has no VmRSS"))?;
-    let kibibytes: f64 = line
-        .trim()
-        .trim_end_matches("kB")
-        .trim()
-        .parse()
-        .with_context(|| format!("{path}: {line}"))?;
-    Ok(kibibytes * 1024.0 / MB)
 }
 
 impl Figure {

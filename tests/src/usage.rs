@@ -1,0 +1,66 @@
+//! What a process takes of the machine, as the kernel counts it (`/proc`, see proc(5)).
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// Resident memory of a process, in KiB.
+///
+/// # Errors
+///
+/// When there is no such process.
+pub fn memory(pid: i32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.with_context(|| format!("{path} has no VmRSS"))?
+        .parse()
+        .context("VmRSS")
+}
+
+/// Open file descriptors of a process.
+///
+/// # Errors
+///
+/// When there is no such process, or it is somebody else's.
+pub fn descriptors(pid: i32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
+}
+
+/// Processor time that a process has used, its own and the kernel's on its behalf, in seconds.
+///
+/// # Errors
+///
+/// When there is no such process.
+pub fn cpu(pid: i32) -> Result<f64> {
+    /// The kernel tells times in this unit to programs on every architecture (`USER_HZ`).
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+    // The name of the program, in parentheses, may hold anything; what follows it begins with the third field.
+    let (_, fields) = stat.rsplit_once(") ").with_context(|| path.clone())?;
+    let mut times = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    let (user, system) = (times.next(), times.next());
+    let ticks = user.context("utime")?? + system.context("stime")??;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_descriptors_and_uses_the_processor() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        assert!(memory(pid).unwrap() > 100);
+        let before = descriptors(pid).unwrap();
+        let _file = fs::File::open("/proc/self/status").unwrap();
+        assert!(before > 2 && descriptors(pid).unwrap() > 2);
+        let until = cpu(pid).unwrap() + 0.02;
+        while cpu(pid).unwrap() < until {}
+    }
+}

@@ -1,0 +1,342 @@
+//! A relay is misused while good peers have reservations and circuits there: they keep what they have and keep working, memory
+//! and descriptors are bounded and come back, and all of it is counted.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "figures of memory are worth a look; they show with --nocapture and on failure"
+)]
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use p2pnode_tests::{
+    args::{PATIENCE, Transport},
+    fleet::{Fleet, counted, sum},
+    node::Process,
+    served::{Served, State},
+};
+use serde_json::Value;
+
+p2pnode_tests::lab_tests!();
+
+/// What a connection that is admitted may cost the relay, in KiB. Measured: 100 in a release build, and the allocator keeps what
+/// handshakes took.
+const PER_CONNECTION: u64 = 200;
+/// What may be added to that: handshakes that run at the same time, logs, metrics. In KiB.
+const SLACK: u64 = 24 * 1024;
+/// For what hundreds of peers do on a machine that others use, too.
+const LONG: Duration = Duration::from_secs(120);
+
+fn number(counts: &Value, name: &str) -> u64 {
+    counts[name].as_u64().unwrap_or_default()
+}
+
+/// Ends the abuse. The good peers are as before, and nothing of it stays in the relay, whose memory has grown by what that many
+/// connections may cost at most.
+async fn ends(
+    served: &mut Served,
+    before: &State,
+    abuse: Vec<Process>,
+    connections: u64,
+) -> Result<()> {
+    served.unharmed().await?;
+    let during = served.state().await?;
+    let grown = during.memory.saturating_sub(before.memory);
+    for mut process in abuse {
+        ensure!(process.is_alive()?, "{} has ended", process.name());
+        process.kill().await?;
+    }
+    let kept = served.recovers(before).await?;
+    let bound = SLACK + PER_CONNECTION * connections;
+    println!(
+        "memory: {} KiB before, {grown} more during, {kept} more after; the bound is {bound} more",
+        before.memory
+    );
+    ensure!(
+        grown.max(kept) <= bound,
+        "memory has grown by {grown} KiB, {kept} of which stay; {bound} are the bound"
+    );
+    served.unharmed().await
+}
+
+#[tokio::test]
+async fn connections_from_one_address_beyond_its_limit_are_refused_and_cost_nobody_else()
+-> Result<()> {
+    const LIMIT: u64 = 60;
+    const PEERS: u64 = 250;
+    let limit = LIMIT.to_string();
+    let env = [("RELAY_NODE_LIMITS_CONNECTIONS_PER_IP4", limit.as_str())];
+    let mut served = Served::new("abuse-connections", &env).await?;
+    let before = served.state().await?;
+    let host = served.lab.public_host("flood").await?;
+    let fleet = Fleet::new(&served.lab, &host)?;
+    let mut floods = Vec::new();
+    for transport in Transport::ALL {
+        let relay = served.address(&host, transport);
+        let args = ["--ask", "nothing", "--per-second", "200"];
+        let name = format!("flood-{transport}");
+        floods.push(fleet.hold(&name, &relay, PEERS as usize, &args)?);
+    }
+    // Whoever is refused sees it as a connection that is never made, or one that is closed at once.
+    let mut connected = 0;
+    for flood in &floods {
+        let counts = counted(flood, "an answer to each", LONG, |counts| {
+            number(counts, "connected") + sum(counts, "errors") + sum(counts, "disconnected")
+                >= PEERS
+        });
+        connected += number(&counts.await?, "connected");
+    }
+    ensure!(
+        (1..=LIMIT).contains(&connected),
+        "{connected} connections from one address"
+    );
+    let refused = served.denied().await?["source_connection_limit"];
+    ensure!(
+        refused >= (2 * PEERS - LIMIT) as f64,
+        "{refused} refusals were counted"
+    );
+    let good = &served.good[0];
+    served.finds("newcomer", good).await?;
+    ends(&mut served, &before, floods, LIMIT).await?;
+    served.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn floods_of_reservations_are_refused_while_good_peers_renew_at_a_full_relay() -> Result<()> {
+    const PER_ADDRESS: u64 = 20;
+    const PER_PEER: u64 = 4;
+    const PEERS: u64 = 100;
+    // Two good ones, those of one address, and those of one peer at another: then the relay is full.
+    let env = [
+        ("RELAY_NODE_LIMITS_RESERVATIONS", "26"),
+        ("RELAY_NODE_LIMITS_RESERVATIONS_PER_IP4", "20"),
+        ("RELAY_NODE_LIMITS_RESERVATIONS_PER_PEER", "4"),
+        ("RELAY_NODE_LIMITS_CONNECTIONS_PER_PEER", "8"),
+        ("RELAY_NODE_LIMITS_RESERVATION_DURATION", "12s"),
+    ];
+    let mut served = Served::new("abuse-reservations", &env).await?;
+    let before = served.state().await?;
+    let many = served.lab.public_host("many").await?;
+    let one = served.lab.public_host("one").await?;
+    let late = served.lab.public_host("late").await?;
+
+    // Many peers from one address.
+    let relay = served.address(&many, Transport::Quic);
+    let many = Fleet::new(&served.lab, &many)?.hold("many", &relay, PEERS as usize, &[])?;
+    let counts = counted(&many, "an answer to each", LONG, |counts| {
+        number(counts, "held") + sum(counts, "refused") >= PEERS
+    })
+    .await?;
+    ensure!(number(&counts, "held") == PER_ADDRESS, "{counts}");
+    ensure!(
+        number(&counts["refused"], "resource_limit_exceeded") == PEERS - PER_ADDRESS,
+        "{counts}"
+    );
+
+    // One peer with many connections, and one that asks again and again over one.
+    let relay = served.address(&one, Transport::Tcp);
+    let fleet = Fleet::new(&served.lab, &one)?;
+    let same = fleet.hold("same", &relay, 30, &["--one-identity"])?;
+    let counts = counted(&same, "an answer to each", LONG, |counts| {
+        number(counts, "held")
+            + sum(counts, "refused")
+            + sum(counts, "errors")
+            + sum(counts, "disconnected")
+            >= 30
+    })
+    .await?;
+    ensure!(number(&counts, "held") == PER_PEER, "{counts}");
+    let relay = served.address(&late, Transport::Quic);
+    let fleet = Fleet::new(&served.lab, &late)?;
+    let again = fleet.hop("again", &relay, "reserve", &["--times", "200"])?;
+    let counts = counted(&again, "an answer to each", LONG, |counts| {
+        number(counts, "tried") >= 200
+    })
+    .await?;
+    ensure!(
+        number(&counts["outcome"], "resource_limit_exceeded") == 200,
+        "the relay is full, and answers {counts}"
+    );
+    served
+        .until("a full relay", |state| state.reservations == 26.0)
+        .await?;
+
+    // Everybody who has a reservation renews it meanwhile.
+    counted(&many, "two renewals of each", LONG, |counts| {
+        number(counts, "renewed_least") >= 2 && number(counts, "held") == PER_ADDRESS
+    })
+    .await?;
+    let denied = served.denied().await?;
+    ensure!(
+        denied["source_reservation_limit"] >= (PEERS - PER_ADDRESS) as f64
+            && denied["reservation_limit"] >= 200.0,
+        "{denied:?}"
+    );
+    let connections = PEERS + PER_PEER + 1;
+    ends(&mut served, &before, vec![many, same, again], connections).await?;
+    served.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_are_refused_and_counted() -> Result<()> {
+    const PEERS: u64 = 150;
+    let mut served = Served::alone("abuse-strangers", &[]).await?;
+    let before = served.state().await?;
+    let host = served.lab.public_host("strangers").await?;
+    let fleet = Fleet::new(&served.lab, &host)?;
+    let mut strangers = Vec::new();
+    for transport in Transport::ALL {
+        let relay = served.address(&host, transport);
+        let name = format!("strangers-{transport}");
+        let args = ["--per-second", "200"];
+        strangers.push(fleet.hold(&name, &relay, PEERS as usize, &args)?);
+    }
+    for strangers in &strangers {
+        let counts = counted(strangers, "an answer to each", LONG, |counts| {
+            sum(counts, "errors") >= PEERS
+        });
+        let counts = counts.await?;
+        ensure!(number(&counts, "granted") == 0, "{counts}");
+    }
+    let refused = served.denied().await?["access"];
+    ensure!(
+        refused >= (2 * PEERS) as f64,
+        "{refused} refusals were counted"
+    );
+    ends(&mut served, &before, strangers, 0).await?;
+    served.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn handshakes_that_are_never_finished_end_by_themselves_and_are_counted() -> Result<()> {
+    const EACH: u64 = 150;
+    let mut served = Served::new("abuse-handshakes", &[]).await?;
+    let before = served.state().await?;
+    let host = served.lab.public_host("slow").await?;
+    let fleet = Fleet::new(&served.lab, &host)?;
+    let mut slow = Vec::new();
+    for (how, transport) in [
+        ("silent", Transport::Tcp),
+        ("drip", Transport::Tcp),
+        ("initial", Transport::Quic),
+    ] {
+        let relay = served.address(&host, transport);
+        let args = ["--per-second", "200", "--at-once", "1000"];
+        slow.push(fleet.slow(how, &relay, how, EACH as usize, &args)?);
+    }
+    for slow in &slow {
+        slow.event("abused", LONG).await?;
+    }
+    // Somebody who means it gets in meanwhile.
+    served.finds("newcomer", &served.good[1]).await?;
+    for slow in &slow[..2] {
+        counted(slow, "the end of each", LONG, |counts| {
+            number(counts, "opened") == EACH && number(counts, "open") == 0
+        })
+        .await?;
+    }
+    let timeouts = [("reason", "timeout")];
+    served
+        .until("what it had before", |now| {
+            now.descriptors <= before.descriptors + 1
+        })
+        .await?;
+    let counted = served
+        .metrics()
+        .await?
+        .sum("relay_handshake_failures_total", &timeouts);
+    ensure!(
+        counted >= (3 * EACH) as f64,
+        "{counted} handshakes were counted that took too long"
+    );
+    ends(&mut served, &before, slow, 3 * EACH).await?;
+    served.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn circuits_on_which_nothing_is_said_harm_no_others_of_the_same_peer() -> Result<()> {
+    const CIRCUITS: u64 = 40;
+    let mut served = Served::new("abuse-circuits", &[]).await?;
+    let before = served.state().await?;
+    let host = served.lab.public_host("mute").await?;
+    let fleet = Fleet::new(&served.lab, &host)?;
+    let mut mute = Vec::new();
+    for good in &served.good {
+        for transport in Transport::ALL {
+            let relay = served.address(&host, transport);
+            let name = format!("mute-{}-{transport}", good.node.name());
+            let args = ["--times", "10", "--to", &good.id];
+            mute.push(fleet.hop(&name, &relay, "connect", &args)?);
+        }
+    }
+    for mute in &mute {
+        let counts = counted(mute, "an answer to each", LONG, |counts| {
+            number(counts, "tried") == CIRCUITS / 4
+        });
+        let counts = counts.await?;
+        ensure!(number(&counts["outcome"], "ok") == CIRCUITS / 4, "{counts}");
+    }
+    served.unharmed().await?;
+    // Whoever is called waits for a handshake over the circuit, and then no longer.
+    for mute in &mute {
+        counted(mute, "the end of each", LONG, |counts| {
+            number(counts, "held") == 0
+        })
+        .await?;
+    }
+    let after = served
+        .until("the circuits it had before", |now| {
+            now.circuits == before.circuits
+        })
+        .await?;
+    ensure!(after.reservations == before.reservations, "{after:?}");
+    let seconds = served
+        .metrics()
+        .await?
+        .sum("relay_circuit_seconds_count", &[]);
+    ensure!(
+        seconds >= CIRCUITS as f64,
+        "{seconds} circuits were counted that ended"
+    );
+    ends(&mut served, &before, mute, 4 + CIRCUITS).await?;
+    served.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn messages_that_are_none_are_dropped_and_others_are_served() -> Result<()> {
+    const TIMES: &str = "10";
+    const HOW: [&str; 5] = ["oversized", "truncated", "endless", "garbage", "silent"];
+    let mut served = Served::new("abuse-messages", &[]).await?;
+    let before = served.state().await?;
+    let host = served.lab.public_host("abusers").await?;
+    let fleet = Fleet::new(&served.lab, &host)?;
+    let mut abusers = Vec::new();
+    for how in HOW {
+        for transport in Transport::ALL {
+            let relay = served.address(&host, transport);
+            let name = format!("{how}-{transport}");
+            let args = ["--times", TIMES, "--peers", "2"];
+            abusers.push(fleet.hop(&name, &relay, how, &args)?);
+        }
+    }
+    for abusers in &abusers {
+        abusers.event("abused", LONG).await?;
+        let counts = counted(abusers, "its counts", PATIENCE, |counts| {
+            number(counts, "tried") == 20
+        });
+        let counts = counts.await?;
+        ensure!(number(&counts["outcome"], "ok") == 0, "{counts}");
+        // `endless` alone sends 80 MiB.
+        served.unharmed().await?;
+    }
+    served.finds("newcomer", &served.good[0]).await?;
+    let connections = 2 * abusers.len() as u64;
+    ends(&mut served, &before, abusers, connections).await?;
+    served.lab.succeeded();
+    Ok(())
+}
