@@ -13,6 +13,7 @@ pub mod control;
 mod dial;
 mod dial_error;
 pub mod dialer;
+mod discovery;
 pub mod event;
 mod event_loop;
 mod found_relays;

@@ -49,7 +49,7 @@ pub(crate) fn start(
         sockets,
         peers,
         relays,
-        config.punch.enabled,
+        config,
         observers,
         started,
     );

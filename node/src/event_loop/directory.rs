@@ -8,14 +8,13 @@ use std::{
 use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, PeerId,
-    multiaddr::Protocol,
     swarm::{
         ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use p2pnode_bin_shared::directory::{Event, Registration, publishable};
-use p2pnode_transports::Kind;
+use p2pnode_transports::to_multiaddr;
 
 use super::{EventLoop, Purpose};
 use crate::{
@@ -177,13 +176,7 @@ impl EventLoop {
         let path = paths.find(|path| path.kind == PathKind::Direct && path.how != How::Accepted)?;
         let hop = path.hops.first()?;
         let (kind, remote) = (hop.transport?, hop.remote?);
-        let host = Multiaddr::from(remote.ip());
-        Some(match kind {
-            Kind::Quic => host
-                .with(Protocol::Udp(remote.port()))
-                .with(Protocol::QuicV1),
-            Kind::Tcp => host.with(Protocol::Tcp(remote.port())),
-        })
+        Some(to_multiaddr(kind, remote))
     }
 
     /// A relay that was found is connected: the circuits that have waited for it are dialed.

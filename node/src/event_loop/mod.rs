@@ -4,6 +4,7 @@
 mod circuits;
 mod connections;
 mod directory;
+mod discovery;
 mod hop;
 mod identify;
 mod observe;
@@ -14,9 +15,10 @@ mod relay_client;
 mod status;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     io,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -31,11 +33,14 @@ use libp2p::{
     },
 };
 use p2pnode_bin_shared::directory::QueryId;
-use tokio::sync::mpsc;
+use p2pnode_transports::{Family, Kind};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    config::Config,
     dialer::{self, Dialer},
+    discovery::{Discovery, Links, Neighbours, Responder},
     event::Event,
     found_relays::FoundRelays,
     handle::Command,
@@ -84,6 +89,13 @@ pub(crate) struct EventLoop {
     found_relays: FoundRelays<(PeerId, Purpose)>,
     /// Those of them that `access.allow` does not name, and that are let through while they are connected.
     lent: HashSet<PeerId>,
+    discovery: Discovery,
+    /// Who was where a moment ago.
+    neighbours: Neighbours,
+    links: watch::Sender<Links>,
+    responder: Option<Responder>,
+    /// The punch ports that it tells.
+    announced: BTreeMap<(Kind, Family), u16>,
     observers: Observers,
     started: Instant,
 }
@@ -113,6 +125,8 @@ enum Purpose {
     FoundLeg(PeerId),
     /// The peer of a [`Dialer`], at its own addresses.
     Direct(PeerId),
+    /// The peer of a [`Dialer`], where it may be.
+    Local { peer: PeerId, host: SocketAddr },
     /// The peer of a [`Dialer`], through a relay.
     Circuit { peer: PeerId, relay: PeerId },
     /// A peer that is relayed already, over a leg of the family of its far hop.
@@ -129,11 +143,19 @@ impl EventLoop {
         sockets: p2pnode_transports::Handle,
         peers: PeerTable,
         relays: RelayKeeper,
-        punches: bool,
+        config: &Config,
         observers: Observers,
         started: Instant,
     ) -> Self {
         let trusted = relays.relays().collect();
+        let links = watch::Sender::new(Links::default());
+        let discovery = Discovery::new(config, sockets.clone(), links.subscribe());
+        let allowed = [Family::Ip4, Family::Ip6]
+            .into_iter()
+            .filter(|family| config.dial.family.allows(*family));
+        let responder = discovery
+            .answers()
+            .then(|| Responder::start(*swarm.local_peer_id(), allowed));
         Self {
             keypair,
             swarm,
@@ -143,7 +165,7 @@ impl EventLoop {
             dials: Vec::new(),
             purposes: HashMap::new(),
             trusted,
-            punches,
+            punches: config.punch.enabled,
             next_punches: HashMap::new(),
             interfaces: Interfaces::watch(),
             inquiries: Inquiries::default(),
@@ -156,6 +178,11 @@ impl EventLoop {
             lookups: HashMap::new(),
             found_relays: FoundRelays::default(),
             lent: HashSet::new(),
+            discovery,
+            neighbours: Neighbours::default(),
+            links,
+            responder,
+            announced: BTreeMap::new(),
             observers,
             started,
         }
@@ -178,7 +205,8 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
-                (connection, told) = self.exchanges.next() => self.on_told(connection, &told),
+                (connection, told) = self.exchanges.next() => self.on_hop_told(connection, &told),
+                (peer, told) = self.discovery.next() => self.on_told(peer, told),
                 changed = self.interfaces.changed() => self.on_interfaces(changed),
                 () = sleep_until(wake) => {}
                 () = &mut shutdown => break,
@@ -209,6 +237,7 @@ impl EventLoop {
         self.ask_relays(now);
         self.end_dials();
         self.dial_lost_peers(now);
+        self.announce();
         self.register(now);
         self.show();
     }
@@ -235,6 +264,7 @@ impl EventLoop {
                 self.reconnector.forget(&peer);
                 self.observe_wanted(peer, now);
                 let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
+                dialer.search(self.discovery.sources(), now);
                 if let Some(path) = self.best_path(&peer) {
                     dialer.handle_open(path, now);
                 }
@@ -260,6 +290,7 @@ impl EventLoop {
             Ok(()) => {
                 let addresses = self.interfaces.at(&self.sockets.punch_ports());
                 self.swarm.behaviour_mut().punch.set_interfaces(&addresses);
+                self.show_links();
             }
             Err(error) => {
                 tracing::warn!(%error, "the watch of the network interfaces reported an error")
@@ -307,6 +338,8 @@ impl EventLoop {
             dialer::Action::DialCircuit(relay) => {
                 self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
             }
+            dialer::Action::Search => self.discovery.search(peer),
+            dialer::Action::DialLocal(candidate) => self.dial_candidate(peer, candidate),
             dialer::Action::LookUp => self.look_up(peer),
             dialer::Action::DialFound { relay, addrs } => {
                 self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
