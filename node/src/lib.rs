@@ -39,5 +39,7 @@ mod swarm;
 mod transport;
 
 pub use dial::dial;
+#[cfg(fuzzing)]
+pub use discovery::datagram as mdns_datagram;
 pub use handle::{Handle, Stopped};
 pub use run::run;

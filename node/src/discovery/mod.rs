@@ -16,6 +16,9 @@ use tokio::{
     task::JoinHandle,
 };
 
+#[cfg(fuzzing)]
+pub use mdns::datagram;
+
 pub(crate) use links::Links;
 pub(crate) use mdns::{Presence, Responder};
 pub(crate) use neighbours::Neighbours;

@@ -22,6 +22,7 @@ use crate::{
     dialer::CircuitFailure,
     found_relays::Need,
     peers::{How, PathKind},
+    registrar::Step,
 };
 
 impl EventLoop {
@@ -32,6 +33,13 @@ impl EventLoop {
                 query,
                 registration,
             } => {
+                if self.earlier.contains_key(&query) {
+                    tracing::debug!(
+                        seq = registration.seq,
+                        "found this node's own record of an earlier run"
+                    );
+                    self.registrar.handle_kept(registration.seq, now);
+                }
                 let Some(peer) = self.lookups.get(&query).copied() else {
                     return;
                 };
@@ -46,6 +54,9 @@ impl EventLoop {
                 }
             }
             Event::LookedUp { query } => {
+                if let Some(relay) = self.earlier.remove(&query) {
+                    self.registrar.handle_asked(&relay, now);
+                }
                 if let Some(peer) = self.lookups.remove(&query) {
                     for dialer in self.dials_of(peer) {
                         dialer.handle_looked_up(now);
@@ -80,10 +91,17 @@ impl EventLoop {
             self.registrar.set_addrs(addrs, now);
             let held = self.relays.relays();
             let held: BTreeSet<PeerId> = held.filter(|relay| self.relays.holds(relay)).collect();
-            self.registrar.set_relays(&held, now);
+            self.registrar.set_relays(&held);
         }
-        while let Some(relay) = self.registrar.poll(now) {
-            self.tell_record(relay, &self.registrar.addrs());
+        while let Some(step) = self.registrar.poll(now) {
+            match step {
+                Step::Ask(relay) => {
+                    let local = *self.swarm.local_peer_id();
+                    let query = self.swarm.behaviour_mut().directory.look_up(&local);
+                    self.earlier.insert(query, relay);
+                }
+                Step::Tell(relay) => self.tell_record(relay, &self.registrar.addrs()),
+            }
         }
     }
 

@@ -84,6 +84,8 @@ pub(crate) struct EventLoop {
     is_moved: bool,
     /// Registrations under way, and where.
     registrations: HashMap<QueryId, PeerId>,
+    /// Questions for this node's own record under way, and which relay is told when they are answered.
+    earlier: HashMap<QueryId, PeerId>,
     /// Questions under way, and for whom.
     lookups: HashMap<QueryId, PeerId>,
     found_relays: FoundRelays<(PeerId, Purpose)>,
@@ -175,6 +177,7 @@ impl EventLoop {
             registrar: Registrar::default(),
             is_moved: true,
             registrations: HashMap::new(),
+            earlier: HashMap::new(),
             lookups: HashMap::new(),
             found_relays: FoundRelays::default(),
             lent: HashSet::new(),

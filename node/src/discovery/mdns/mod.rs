@@ -56,6 +56,25 @@ fn group(family: Family) -> IpAddr {
     }
 }
 
+/// What the fuzz target calls: reads a datagram as a question and as an answer. A question that is understood has an answer.
+///
+/// # Panics
+///
+/// When that is not so.
+#[cfg(fuzzing)]
+pub fn datagram(bytes: &[u8]) {
+    let peer = PeerId::random();
+    let addrs = ["/ip4/192.0.2.1/tcp/4001".parse().expect("an address")];
+    if let Some(asked) = message::asked(bytes) {
+        for is_legacy in [true, false] {
+            let answer = message::answer(asked, is_legacy, "instance", peer, &addrs);
+            let answer = answer.expect("there is an address");
+            assert_eq!(message::asked(&answer), None);
+        }
+    }
+    assert!(message::told(bytes, &peer).len() <= message::ADDRESSES);
+}
+
 /// The interface that a datagram came in on, where its sender's address tells.
 fn scope(from: SocketAddr) -> u32 {
     match from {
