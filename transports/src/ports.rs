@@ -51,6 +51,9 @@ pub(crate) struct OpenError {
     pub(crate) error: io::Error,
 }
 
+/// A port that could not be had: the transport of the socket, the number, and why.
+type Failed = (Kind, u16, io::Error);
+
 impl Ports {
     pub(crate) fn new(range: PortRange, seed: &[u8]) -> Arc<Self> {
         let inner = Inner {
@@ -169,10 +172,7 @@ impl Ports {
     }
 
     /// The next free port, locked; or what each of them failed with.
-    fn lock_free_port(
-        self: &Arc<Self>,
-        family: Family,
-    ) -> Result<(Claim, UdpSocket), Vec<(Kind, u16, io::Error)>> {
+    fn lock_free_port(self: &Arc<Self>, family: Family) -> Result<(Claim, UdpSocket), Vec<Failed>> {
         let mut failed = Vec::new();
         loop {
             let now = Instant::now();
@@ -211,12 +211,7 @@ impl Ports {
 
     /// Notes and describes that every port failed: those in `failed`, and those that were not tried because the pool has them
     /// in use or cooling.
-    fn exhaust(
-        &self,
-        kind: Kind,
-        family: Family,
-        failed: Vec<(Kind, u16, io::Error)>,
-    ) -> Exhausted {
+    fn exhaust(&self, kind: Kind, family: Family, failed: Vec<Failed>) -> Exhausted {
         let now = Instant::now();
         if let Some((noted, exhausted)) = self.lock().exhausted.get(&(kind, family))
             && now.duration_since(*noted) < LOOKUP_INTERVAL

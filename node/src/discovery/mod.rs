@@ -7,7 +7,7 @@ mod mdns;
 mod neighbours;
 mod services;
 
-use std::{collections::HashMap, future::Future};
+use std::collections::HashMap;
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{FamilyPolicy, Handle, Kind, to_multiaddr};
@@ -30,6 +30,9 @@ use crate::{
 
 /// What may wait for the event loop; a search that is ahead of it waits.
 const TOLD: usize = 64;
+
+/// The most places whose failure is remembered.
+const FAILURES: usize = 64;
 
 /// The transports and families that places are dialed in.
 #[derive(Debug, Clone)]
@@ -174,6 +177,10 @@ impl Discovery {
         let place = reason.split(": ").next().unwrap_or_default().to_owned();
         if self.failures.get(&place).map(String::as_str) != Some(reason) {
             tracing::warn!("{reason}");
+            // Links come and go; what is said twice then is said after many others.
+            if self.failures.len() >= FAILURES {
+                self.failures.clear();
+            }
             self.failures.insert(place, reason.to_owned());
         }
     }
@@ -187,11 +194,9 @@ struct Teller {
 }
 
 impl Teller {
-    fn tell(&self, told: Told) -> impl Future<Output = ()> + Send + '_ {
-        async move {
-            // An error says that the node is gone.
-            let _ = self.sender.send((self.peer, told)).await;
-        }
+    async fn tell(&self, told: Told) {
+        // An error says that the node is gone.
+        let _ = self.sender.send((self.peer, told)).await;
     }
 }
 

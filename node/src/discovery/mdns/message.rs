@@ -118,13 +118,12 @@ pub(super) fn told(datagram: &[u8], peer: &PeerId) -> Vec<Multiaddr> {
         return Vec::new();
     }
     let records = packet.answers.iter().chain(&packet.additional_records);
-    let strings = records.filter_map(|record| match &record.rdata {
-        RData::TXT(text) => Some(text.iter_raw()),
-        #[allow(
-            clippy::wildcard_enum_match_arm,
-            reason = "the DNS has fifty kinds of records"
-        )]
-        _ => None,
+    let strings = records.filter_map(|record| {
+        if let RData::TXT(text) = &record.rdata {
+            Some(text.iter_raw())
+        } else {
+            None
+        }
     });
     let addrs = strings.flatten().filter_map(|(key, value)| {
         let text = value.filter(|_| key.eq_ignore_ascii_case(KEY))?;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_transports::{Datagrams, Family, Handle, Kind, to_socket_addr};
+use p2pnode_transports::{Datagrams, Family, Handle, Kind, Link, to_multiaddr, to_socket_addr};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -75,6 +75,14 @@ pub fn datagram(bytes: &[u8]) {
     assert!(message::told(bytes, &peer).len() <= message::ADDRESSES);
 }
 
+/// A link, for people.
+fn name(link: Link) -> String {
+    match link {
+        Link::Ip4(address) => format!("the link of {address}"),
+        Link::Ip6(index) => format!("interface {index}"),
+    }
+}
+
 /// The interface that a datagram came in on, where its sender's address tells.
 fn scope(from: SocketAddr) -> u32 {
     match from {
@@ -112,9 +120,9 @@ impl Question {
 
     async fn ask_over(&self, family: Family, end: Instant, teller: &Teller) {
         let links = self.links.borrow().clone();
-        let is_of_family = |link: &p2pnode_transports::Link| match link {
-            p2pnode_transports::Link::Ip4(_) => family == Family::Ip4,
-            p2pnode_transports::Link::Ip6(_) => family == Family::Ip6,
+        let is_of_family = |link: &Link| match link {
+            Link::Ip4(_) => family == Family::Ip4,
+            Link::Ip6(_) => family == Family::Ip6,
         };
         let over: Vec<_> = links.all().into_iter().filter(is_of_family).collect();
         if over.is_empty() {
@@ -142,7 +150,8 @@ impl Question {
                     .await
                 {
                     failed = Some(format!(
-                        "cannot ask by multicast DNS over {link:?}: {error}; let UDP from {} to port {PORT} out, or set discovery.mdns to false",
+                        "cannot ask by multicast DNS over {}: {error}; let UDP from {} to port {PORT} out, or set discovery.mdns to false",
+                        name(*link),
                         self.sockets.range()
                     ));
                 }
@@ -199,7 +208,7 @@ impl Question {
             let Some((kind, host)) = Kind::of(&addr).zip(to_socket_addr(&addr)) else {
                 continue;
             };
-            let is_plain = addr == p2pnode_transports::to_multiaddr(kind, host);
+            let is_plain = addr == to_multiaddr(kind, host);
             if !is_plain || !self.means.kinds.contains(&kind) || !links.is_on(host.ip(), 0) {
                 continue;
             }

@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{Family, GroupListener, Link, to_socket_addr};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::{DATAGRAM, Links, PORT, group, message, scope};
+use super::{DATAGRAM, Links, PORT, group, message, name, scope};
 
 /// The most answers per second. Whoever asks more often gets fewer: each is told the same.
 const ANSWERS: u32 = 50;
@@ -137,7 +137,7 @@ impl Listener {
                     self.joined.insert(link);
                 }
                 Err(error) => {
-                    tracing::warn!(?link, %error, "cannot hear multicast DNS on a link: peers there do not find this node by it; see the reason, or set discovery.mdns to false");
+                    tracing::warn!(link = name(link), %error, "cannot hear multicast DNS on a link: peers there do not find this node by it; see the reason, or set discovery.mdns to false");
                 }
             }
         }
