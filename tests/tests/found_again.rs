@@ -74,8 +74,13 @@ async fn a_peer_that_was_killed_is_found_again_and_its_record_is_newer_than_the_
         NatKind::EimApdf,
         NatKind::EimApdfRewrite,
     )
+    .prepare()
+    .await?
+    .b_env("P2PNODE_LOG_LEVEL", "debug")
     .start()
     .await?;
+    // The record comes after the reservation.
+    both.b.process.logged("arrived=true", PATIENCE).await?;
     both.b.process.kill().await?;
     let args = p2pnode_tests::args::NodeArgs::new(&both.relay, &both.b.host, &Transport::ALL);
     // By its name it has the key of the one before.
