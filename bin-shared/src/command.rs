@@ -212,10 +212,13 @@ pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitC
 /// # Errors
 /// Those of `future`, or of the system if it gives no runtime.
 pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?
-        .block_on(future)
+        .build()?;
+    let done = runtime.block_on(future);
+    // The system's resolver, which runs in a thread, may take longer than anybody waits for it.
+    runtime.shutdown_background();
+    done
 }
 
 /// Parses arguments; help and versions go to stdout, and wrong usage to stderr as one line.

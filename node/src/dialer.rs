@@ -2,11 +2,14 @@
 //!
 //! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll`].
 
+mod local;
 mod lookup;
 mod pings;
+mod relay;
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -19,10 +22,14 @@ use crate::{
     peers::{How, Path, PathKind},
 };
 
+use local::Local;
 use lookup::Lookup;
 use pings::Pings;
+use relay::{CIRCUIT_WAIT, Circuit, Relay};
 
+pub use local::{Candidate, LocalFailure, Sources};
 pub use pings::PingFailure;
+pub use relay::CircuitFailure;
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
 /// has not within this time does not speak the protocol over this circuit.
@@ -31,21 +38,6 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// How long a dial that ends relayed waits for the relay to tell the far hop, from the circuit on: that takes two round
 /// trips to the relay, and a ping through the circuit, which the result waits for in any case, hardly less.
 const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
-
-/// How long a circuit may take before it is asked for once more. A relay of libp2p's make silently drops what goes beyond ten
-/// handshakes at a time with one peer, and its client then waits for a minute; a circuit that comes at all comes within a few
-/// round trips.
-const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
-
-/// How long a peer may be absent from a relay before the dial believes it: a relay that was restarted has its reservations back
-/// within 5 s, and so has a peer that has lost its own.
-const ABSENCE: Duration = Duration::from_secs(5);
-
-/// From a circuit that failed to the next one over the same relay; doubled with each failure.
-const AGAIN_MIN: Duration = Duration::from_millis(250);
-
-/// The longest of these.
-const AGAIN_MAX: Duration = Duration::from_secs(4);
 
 /// When a dial is content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +71,11 @@ pub enum Action {
     DialDirect(Vec<Multiaddr>),
     /// Dial the peer through this relay.
     DialCircuit(PeerId),
+    /// Look for the peer in the DNS and on the links of this host, and tell what is found with [`Dialer::handle_candidates`] and
+    /// the end with [`Dialer::handle_searched`].
+    Search,
+    /// Dial the peer where it may be, and tell a failure with [`Dialer::handle_local_failed`].
+    DialLocal(Candidate),
     /// Ask the relays for the peer's record, and tell the answers with [`Dialer::handle_found`] and their end with
     /// [`Dialer::handle_looked_up`].
     LookUp,
@@ -108,6 +105,7 @@ pub struct Dialer {
     /// Direct dials under way.
     direct_dials: usize,
     relays: Vec<Relay>,
+    local: Local,
     lookup: Lookup,
     /// The peer's own addresses that its record names.
     registered: Vec<Multiaddr>,
@@ -129,81 +127,6 @@ pub struct Dialer {
     finished: bool,
 }
 
-/// What the failure of a circuit means for the next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CircuitFailure {
-    /// It will be the same.
-    Refused,
-    /// The peer holds no reservation on the relay: it is not there, or the relay or the peer has just come back.
-    Absent,
-    /// It broke off.
-    Broken,
-}
-
-#[derive(Debug)]
-struct Relay {
-    peer: PeerId,
-    /// Where it is, if it is not one of this node's but one that the peer's record names.
-    found: Option<Vec<Multiaddr>>,
-    state: Circuit,
-    /// Circuits over it that have failed in a row.
-    failures: u32,
-    /// Since when the peer has been absent from it.
-    absent_since: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Circuit {
-    /// The relay is not connected yet.
-    Waiting,
-    /// The circuit is being made.
-    Dialing {
-        /// How many dials of it are under way.
-        dials: u32,
-        /// When another is begun.
-        again_at: Instant,
-    },
-    /// It could not be made, and is asked for again then.
-    Again(Instant),
-    /// There is or was one.
-    Made,
-    /// It could not be made.
-    Failed,
-}
-
-impl Relay {
-    /// How a circuit over it is made.
-    fn dial(&self) -> Action {
-        match &self.found {
-            None => Action::DialCircuit(self.peer),
-            Some(addrs) => Action::DialFound {
-                relay: self.peer,
-                addrs: addrs.clone(),
-            },
-        }
-    }
-
-    /// What follows the failure of its circuit.
-    fn next(&mut self, failure: CircuitFailure, now: Instant) -> Circuit {
-        let absent_since = match failure {
-            CircuitFailure::Refused => return Circuit::Failed,
-            CircuitFailure::Absent => Some(*self.absent_since.get_or_insert(now)),
-            CircuitFailure::Broken => {
-                self.absent_since = None;
-                None
-            }
-        };
-        let wait = (AGAIN_MIN * 2u32.saturating_pow(self.failures)).min(AGAIN_MAX);
-        self.failures = self.failures.saturating_add(1);
-        match absent_since.map(|since| since + ABSENCE) {
-            Some(until) if until <= now => Circuit::Failed,
-            // Once more when the time is up.
-            Some(until) => Circuit::Again((now + wait).min(until)),
-            None => Circuit::Again(now + wait),
-        }
-    }
-}
-
 impl Dialer {
     /// Begins a dial over `relays`.
     pub fn new(
@@ -223,14 +146,9 @@ impl Dialer {
             direct_dials: 0,
             relays: relays
                 .into_iter()
-                .map(|peer| Relay {
-                    peer,
-                    found: None,
-                    state: Circuit::Waiting,
-                    failures: 0,
-                    absent_since: None,
-                })
+                .map(|peer| Relay::new(peer, None, Circuit::Waiting))
                 .collect(),
+            local: Local::default(),
             lookup: Lookup::default(),
             registered: Vec::new(),
             found_by: None,
@@ -250,14 +168,21 @@ impl Dialer {
         dialer
     }
 
+    /// Lets the dial look for the peer in these places, which are tried before any relay.
+    pub fn search(&mut self, sources: Sources, now: Instant) {
+        self.local.search(sources, now);
+    }
+
     /// The peer that is dialed.
     pub fn peer(&self) -> PeerId {
         self.request.peer
     }
 
-    /// The addresses that the dial was given.
-    pub fn addrs(&self) -> &[Multiaddr] {
-        &self.request.addrs
+    /// Where the peer may be dialed again: the addresses that the dial was given, and that at which the peer was found without
+    /// any relay.
+    pub fn addrs(&self) -> Vec<Multiaddr> {
+        let given = self.request.addrs.iter();
+        given.chain(self.local.reached()).cloned().collect()
     }
 
     /// The relays that may lead to the peer: this node's, and those that the peer's record names.
@@ -300,6 +225,7 @@ impl Dialer {
             .chain(self.awaiting_far_hop)
             .chain(circuits.filter(|_| self.path.is_none()))
             .chain(self.lookup.deadline().filter(|_| self.path.is_none()))
+            .chain(self.local.holds_until().filter(|_| self.path.is_none()))
             .chain(self.pings.deadline().filter(|_| self.is_content()))
             .min();
         (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
@@ -307,7 +233,7 @@ impl Dialer {
 
     /// Circuits can be asked of this relay.
     pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
-        let needed = self.path.is_none();
+        let needed = self.path.is_none() && !self.local.holds(now);
         if needed && self.lookup.begin(relay) {
             self.actions.push_back(Action::LookUp);
         }
@@ -368,13 +294,11 @@ impl Dialer {
                 // One of this node's is asked in any case.
                 Some(Relay { found: None, .. }) => {}
                 Some(known) => known.found = Some(via.addrs.clone()),
-                None => self.relays.push(Relay {
-                    peer: via.relay,
-                    found: Some(via.addrs.clone()),
-                    state: Circuit::Again(now),
-                    failures: 0,
-                    absent_since: None,
-                }),
+                None => {
+                    let found = Some(via.addrs.clone());
+                    let relay = Relay::new(via.relay, found, Circuit::Again(now));
+                    self.relays.push(relay);
+                }
             }
         }
         let known =
@@ -390,6 +314,26 @@ impl Dialer {
             self.direct_dials += 1;
             self.actions.push_back(Action::DialDirect(new));
         }
+    }
+
+    /// The peer may be in these places, best first.
+    pub fn handle_candidates(&mut self, candidates: impl IntoIterator<Item = Candidate>) {
+        self.local.found(candidates);
+    }
+
+    /// A name could not be resolved, or nobody could be asked.
+    pub fn handle_search_failed(&mut self, reason: String) {
+        self.note(reason);
+    }
+
+    /// [`Action::Search`] has come to its end.
+    pub fn handle_searched(&mut self) {
+        self.local.searched();
+    }
+
+    /// A dial of [`Action::DialLocal`] failed.
+    pub fn handle_local_failed(&mut self, host: SocketAddr, failure: LocalFailure) {
+        self.local.failed(host, failure);
     }
 
     /// The answers to [`Action::LookUp`] have ended.
@@ -440,6 +384,9 @@ impl Dialer {
         }
         let t = now - self.started;
         let found_by = self.found_by(&path);
+        if let Some(remote) = remote(&path) {
+            self.local.connected(remote);
+        }
         self.found_by = self.found_by.or(found_by);
         match path.kind {
             PathKind::Direct => {
@@ -481,14 +428,23 @@ impl Dialer {
                 false => FoundBy::Relay,
             });
         }
-        let remote = path.hops.first().and_then(|hop| hop.remote);
-        let is_registered = |addr: &Multiaddr| to_socket_addr(addr) == remote;
-        Some(
-            match remote.is_some() && self.registered.iter().any(is_registered) {
-                true => FoundBy::Registered,
-                false => FoundBy::Static,
-            },
-        )
+        let Some(remote) = remote(path) else {
+            return Some(FoundBy::Static);
+        };
+        let has = |addrs: &[Multiaddr]| {
+            addrs
+                .iter()
+                .any(|addr| to_socket_addr(addr) == Some(remote))
+        };
+        Some(if has(&self.request.addrs) {
+            FoundBy::Static
+        } else if let Some(found_by) = self.local.found_by(remote) {
+            found_by
+        } else if has(&self.registered) {
+            FoundBy::Registered
+        } else {
+            FoundBy::Static
+        })
     }
 
     /// A connection to the peer was closed; `best` is the path that is left.
@@ -518,6 +474,7 @@ impl Dialer {
             }
             self.registered.clear();
             self.lookup = Lookup::default();
+            self.local.again(now);
             self.found_by = None;
             self.dial_direct();
         }
@@ -630,8 +587,24 @@ impl Dialer {
         }
     }
 
+    /// Looks for the peer where no relay is needed, as long as it is not direct.
+    fn search_locally(&mut self, now: Instant) {
+        self.local.elapse(now);
+        let is_direct = |path: &Path| path.kind == PathKind::Direct;
+        if self.path.as_ref().is_some_and(is_direct) {
+            return;
+        }
+        if self.local.begin() {
+            self.actions.push_back(Action::Search);
+        }
+        while let Some(candidate) = self.local.next() {
+            self.actions.push_back(Action::DialLocal(candidate));
+        }
+    }
+
     /// Draws the consequences of what is known at `now`.
     fn advance(&mut self, now: Instant) {
+        self.search_locally(now);
         self.redial_circuits(now);
         if self.path.is_none() && self.lookup.again(now) {
             self.actions.push_back(Action::LookUp);
@@ -661,6 +634,7 @@ impl Dialer {
         }
         let exhausted = self.path.is_none()
             && self.direct_dials == 0
+            && !self.local.is_under_way()
             && !self.lookup.is_under_way()
             && self
                 .relays
@@ -712,6 +686,7 @@ impl Dialer {
             })
             .count();
         let mut reasons = self.errors.clone();
+        reasons.extend(self.local.vain());
         if waiting > 0 || self.direct_dials > 0 {
             let what = match (waiting, self.direct_dials) {
                 (0, _) => "the peer's addresses".to_owned(),
@@ -724,10 +699,17 @@ impl Dialer {
             ));
         }
         if reasons.is_empty() {
-            return "no relay and no address of it is known: give --relay or --addr".to_owned();
+            return "no relay and no address of it is known: give --relay or --addr, or set discovery.dns or discovery.mdns"
+                .to_owned();
         }
         reasons.join("; ")
     }
+}
+
+/// The other end of a direct path.
+fn remote(path: &Path) -> Option<SocketAddr> {
+    let hop = path.hops.first().filter(|_| path.kind == PathKind::Direct);
+    hop.and_then(|hop| hop.remote)
 }
 
 #[cfg(test)]

@@ -169,6 +169,10 @@ pub enum FoundBy {
     Open,
     /// An address that was given or configured.
     Static,
+    /// An address of a service in the DNS.
+    Dns,
+    /// An answer to multicast DNS.
+    Mdns,
     /// A relay of this node's, on which the peer holds a reservation, too.
     Relay,
     /// The record that the peer has registered.
@@ -180,6 +184,8 @@ impl std::fmt::Display for FoundBy {
         f.write_str(match self {
             Self::Open => "open connection",
             Self::Static => "given address",
+            Self::Dns => "DNS",
+            Self::Mdns => "multicast DNS",
             Self::Relay => "own relay",
             Self::Registered => "registered address",
         })

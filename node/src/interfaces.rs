@@ -3,19 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use futures::StreamExt as _;
 use if_watch::{IfEvent, tokio::IfWatcher};
-use libp2p::{Multiaddr, multiaddr::Protocol};
-use p2pnode_transports::{Family, Kind};
+use ipnet::IpNet;
+use libp2p::Multiaddr;
+use p2pnode_transports::{Family, Kind, to_multiaddr};
 
 /// Watches the interfaces.
 pub(crate) struct Interfaces {
     /// `None` where the host does not let them be watched: private candidates are then missing, nothing else.
     watcher: Option<IfWatcher>,
-    addresses: BTreeSet<IpAddr>,
+    networks: BTreeSet<IpNet>,
 }
 
 impl Interfaces {
@@ -25,7 +26,7 @@ impl Interfaces {
             .ok();
         Self {
             watcher,
-            addresses: BTreeSet::new(),
+            networks: BTreeSet::new(),
         }
     }
 
@@ -40,28 +41,29 @@ impl Interfaces {
         };
         loop {
             match watcher.select_next_some().await? {
-                IfEvent::Up(net) if self.addresses.insert(net.addr()) => return Ok(()),
-                IfEvent::Down(net) if self.addresses.remove(&net.addr()) => return Ok(()),
+                IfEvent::Up(net) if self.networks.insert(net) => return Ok(()),
+                IfEvent::Down(net) if self.networks.remove(&net) => return Ok(()),
                 IfEvent::Up(_) | IfEvent::Down(_) => {}
             }
         }
     }
 
+    /// The address of each interface, with its network.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.networks.iter().copied()
+    }
+
     /// Each address at the punch port of its family, for each transport.
     pub(crate) fn at(&self, ports: &BTreeMap<(Kind, Family), u16>) -> Vec<Multiaddr> {
-        let sockets = self.addresses.iter().flat_map(|ip| {
+        let addresses: BTreeSet<IpAddr> = self.networks.iter().map(IpNet::addr).collect();
+        let sockets = addresses.into_iter().flat_map(|ip| {
             let of_family = ports
                 .iter()
-                .filter(|((_, family), _)| *family == Family::from(*ip));
-            of_family.map(|((kind, _), port)| (*ip, *kind, *port))
+                .filter(move |((_, family), _)| *family == Family::from(ip));
+            of_family.map(move |((kind, _), port)| (ip, *kind, *port))
         });
         sockets
-            .map(|(ip, kind, port)| match kind {
-                Kind::Quic => Multiaddr::from(ip)
-                    .with(Protocol::Udp(port))
-                    .with(Protocol::QuicV1),
-                Kind::Tcp => Multiaddr::from(ip).with(Protocol::Tcp(port)),
-            })
+            .map(|(ip, kind, port)| to_multiaddr(kind, SocketAddr::new(ip, port)))
             .collect()
     }
 }

@@ -13,6 +13,7 @@ pub mod control;
 mod dial;
 mod dial_error;
 pub mod dialer;
+mod discovery;
 pub mod event;
 mod event_loop;
 mod found_relays;
@@ -39,5 +40,7 @@ mod swarm;
 mod transport;
 
 pub use dial::dial;
+#[cfg(fuzzing)]
+pub use discovery::datagram as mdns_datagram;
 pub use handle::{Handle, Stopped};
 pub use run::run;

@@ -51,7 +51,7 @@ pub(crate) fn start(
         sockets,
         peers,
         relays,
-        config.punch.enabled,
+        config,
         observers,
         tokens,
         started,

@@ -242,6 +242,41 @@ fn config_check_tells_all_faults_of_all_sources_at_once() {
 }
 
 #[test]
+fn each_fault_of_discovery_is_told_with_what_to_write() {
+    let home = Home::new();
+    let file = "discovery:\n  dns: [p2pnode, 'a:0', 'b:1', 'B:1', '10.0.0.1:443']\n  mdns: maybe\n  srv: true\n";
+    home.file("config.yaml", file, 0o644);
+    let run = |arguments: &[&str]| home.run(&[arguments, &["--config", "config.yaml"]].concat());
+    for told in [
+        run(&["config", "check"]),
+        run(&["run"]),
+        run(&["dial", PEER]),
+    ] {
+        assert_eq!(told.code, Some(2), "{}", told.stderr);
+        for part in [
+            "config.yaml:2:9: discovery.dns: \"p2pnode\" has no port; write a name and a port, as in p2pnode.default.svc.cluster.local:443",
+            "discovery.dns: \"a:0\" has port 0, which cannot be dialed",
+            "discovery.dns: \"10.0.0.1:443\" is an address, which belongs under peers.NAME.addrs",
+            "config.yaml:3:9: discovery.mdns: ",
+            "config.yaml:4:3: discovery.srv: is no key",
+        ] {
+            assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+        }
+    }
+    let with_env = |name: &str, value: &str| {
+        let mut command = home.command();
+        command.args(["config", "check"]).env(name, value);
+        told(command.output().unwrap())
+    };
+    with_env("P2PNODE_DISCOVERY_DNS", "b:1,B.:1")
+        .is_usage(&["env P2PNODE_DISCOVERY_DNS: B.:1 is given twice; give it once"]);
+    with_env("P2PNODE_DISCOVERY_MDNS", "yes")
+        .is_usage(&["env P2PNODE_DISCOVERY_MDNS: \"yes\" is neither true nor false"]);
+    let many: Vec<String> = (0..9).map(|n| format!("a{n}:443")).collect();
+    with_env("P2PNODE_DISCOVERY_DNS", &many.join(",")).is_usage(&["has 9 names, more than 8"]);
+}
+
+#[test]
 fn a_config_file_that_cannot_be_read_is_named() {
     let home = Home::new();
     home.file("broken.yaml", "listen: [\n", 0o644);

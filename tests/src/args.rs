@@ -105,18 +105,25 @@ impl NodeArgs {
     /// `p2pnode dial PEER --json` with a throwaway identity.
     #[must_use]
     pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.plain_dial(bins, name, peer).arg("--json")
+        self.dial_within(bins, name, peer, DIAL_TIMEOUT)
+    }
+
+    /// The same with a timeout of its own, such as `10s`.
+    #[must_use]
+    pub fn dial_within(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
+        self.plain_dial(bins, name, peer, timeout).arg("--json")
     }
 
     /// The same as a person would do it, on the terminal of this process.
     #[must_use]
     pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.plain_dial(bins, name, peer).inherit_stdio()
+        self.plain_dial(bins, name, peer, DIAL_TIMEOUT)
+            .inherit_stdio()
     }
 
-    fn plain_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
+    fn plain_dial(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
         Launch::new(name, &bins.p2pnode)
-            .args(["dial", peer, "--timeout", DIAL_TIMEOUT])
+            .args(["dial", peer, "--timeout", timeout])
             .args(self.list())
     }
 

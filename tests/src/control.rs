@@ -83,8 +83,14 @@ impl Control {
     /// `dial PEER --json` by the running node.
     #[must_use]
     pub fn dial(&self, name: &str, peer: &str) -> Launch {
+        self.dial_within(name, peer, DIAL_TIMEOUT)
+    }
+
+    /// The same with a timeout of its own, such as `10s`.
+    #[must_use]
+    pub fn dial_within(&self, name: &str, peer: &str, timeout: &str) -> Launch {
         Launch::new(name, &self.p2pnode)
-            .args(["dial", peer, "--json", "--timeout", DIAL_TIMEOUT])
+            .args(["dial", peer, "--json", "--timeout", timeout])
             .env(CONTROL_SOCKET, &self.socket)
     }
 

@@ -275,6 +275,27 @@ impl Lab {
         self.add_host(name, &site.router).await
     }
 
+    /// Adds a public host that is in the LAN of a site as well, as a relay that serves a cluster from inside. [`Host::addresses`]
+    /// are the public ones; the one inside comes beside it. Its routes lead out by the public side.
+    ///
+    /// # Errors
+    ///
+    /// When the network cannot be made, or the site has no IPv4.
+    pub async fn public_host_in(&self, name: &str, site: &Site) -> Result<(Host, IpAddr)> {
+        let device = self
+            .net
+            .0
+            .add_device(name)
+            .iface("eth0", self.datacenter.id())
+            .iface("eth1", site.router.id())
+            .build()
+            .await
+            .with_context(|| format!("host {name}"))?;
+        let inside = device.iface("eth1").and_then(|iface| iface.ip());
+        let inside = inside.with_context(|| format!("host {name} has no IPv4 address inside"))?;
+        Ok((Host::new(device), inside.into()))
+    }
+
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
     ///
     /// # Errors

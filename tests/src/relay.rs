@@ -1,5 +1,7 @@
 //! A `relay-node` on a public host of the lab.
 
+use std::net::IpAddr;
+
 use anyhow::{Result, ensure};
 
 use crate::{
@@ -75,6 +77,23 @@ impl Relay {
         others: &[&Self],
     ) -> Result<Self> {
         let host = lab.public_host(name).await?;
+        Self::start_on(lab, bins, name, host, env, others).await
+    }
+
+    /// Starts a relay on a host that is there already. It listens on all its addresses and gives out those that
+    /// [`Host::addresses`] names.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub async fn start_on(
+        lab: &Lab,
+        bins: &Bins,
+        name: &str,
+        host: Host,
+        env: &[(&str, &str)],
+        others: &[&Self],
+    ) -> Result<Self> {
         let env: Vec<_> = env
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -124,6 +143,14 @@ impl Relay {
         self.known = known(&self.host, others);
     }
 
+    /// Its addresses at one IP address, over these transports.
+    #[must_use]
+    pub fn addresses_at(&self, ip: IpAddr, transports: &[Transport]) -> Vec<String> {
+        let address =
+            |transport: &Transport| format!("{}/p2p/{}", multiaddr(ip, *transport), self.id);
+        transports.iter().map(address).collect()
+    }
+
     /// Its addresses that `host` can use, over these transports.
     #[must_use]
     pub fn addresses(&self, host: &Host, transports: &[Transport]) -> Vec<String> {
@@ -135,11 +162,7 @@ impl Relay {
                     .iter()
                     .any(|own| own.is_ipv6() == ip.is_ipv6())
             })
-            .flat_map(|ip| {
-                transports
-                    .iter()
-                    .map(|transport| format!("{}/p2p/{}", multiaddr(*ip, *transport), self.id))
-            })
+            .flat_map(|ip| self.addresses_at(*ip, transports))
             .collect()
     }
 }
@@ -211,7 +234,7 @@ async fn ready(process: &Process, host: &Host) -> Result<String> {
     process.until("all its addresses", PATIENCE, look).await
 }
 
-fn multiaddr(ip: std::net::IpAddr, transport: Transport) -> String {
+fn multiaddr(ip: IpAddr, transport: Transport) -> String {
     let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
     format!("/{family}/{ip}/{}", suffix(transport))
 }

@@ -2,9 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved},
+    args::{DIAL_TIMEOUT, NodeArgs, PATIENCE, Transport, reserved},
     bins::{Bins, bins},
     events::Event,
+    faults::Traffic,
     lab::Lab,
     nat::NatKind,
     node::Process,
@@ -55,9 +56,13 @@ impl Clusters {
 
     /// `p2pnode dial` from A to B with nothing but the relay of A, to its end: the exit code, and what it printed.
     async fn dial(&self, name: &str) -> Result<(i32, Vec<Event>)> {
+        self.dial_within(name, DIAL_TIMEOUT).await
+    }
+
+    async fn dial_within(&self, name: &str, timeout: &str) -> Result<(i32, Vec<Event>)> {
         let args = NodeArgs::new(&self.relay_a, &self.a.host, &Transport::ALL);
         let mut dial = args
-            .dial(&self.bins, name, &self.b_id)
+            .dial_within(&self.bins, name, &self.b_id, timeout)
             .start(&self.a.host.device, self.lab.artifacts())?;
         let status = dial.exit(PATIENCE * 2).await?;
         let code = status.code().context("the dial was ended")?;
@@ -187,6 +192,28 @@ async fn a_relay_that_comes_back_knows_what_the_other_keeps_and_a_pod_that_left_
         "{}",
         result.line
     );
+    clusters.verify_range().await?;
+    clusters.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pod_is_found_within_10_s_after_the_relay_of_its_cluster_has_vanished_and_is_back()
+-> Result<()> {
+    let mut clusters = Clusters::start("discovery-vanished", NatKind::EimApdf).await?;
+    // Nobody hears it die: not the pod, and not through the pod's NAT.
+    let relay = clusters.relay_b.host.addresses.clone();
+    let relay: Vec<_> = relay.into_iter().map(Traffic::With).collect();
+    clusters.b.site.cut(&relay).await?;
+    clusters.relay_b.process.kill().await?;
+    clusters.b.site.mend().await?;
+    clusters
+        .relay_b
+        .restart(&clusters.lab, &clusters.bins)
+        .await?;
+    let (code, events) = clusters.dial_within("a", "10s").await?;
+    ensure!(code == 0, "{}", result(&events)?.line);
+    clusters.found(&events)?;
     clusters.verify_range().await?;
     clusters.lab.succeeded();
     Ok(())

@@ -134,7 +134,7 @@ impl Target {
 }
 
 /// The address of a socket.
-pub(crate) fn to_multiaddr(kind: Kind, socket: SocketAddr) -> Multiaddr {
+pub fn to_multiaddr(kind: Kind, socket: SocketAddr) -> Multiaddr {
     let addr = Multiaddr::from(socket.ip());
     match kind {
         Kind::Quic => addr

@@ -11,6 +11,8 @@ use libp2p::multiaddr::Multiaddr;
 
 use crate::{
     addr::{Kind, to_socket_addr},
+    datagrams::Datagrams,
+    error::Error,
     family::Family,
     pool::{Exhausted, PoolCounts},
     ports::Ports,
@@ -97,6 +99,16 @@ impl Handle {
     /// QUIC sockets are bound to the wildcard address, so this is how the local address of a QUIC connection is known.
     pub fn source_ip(&self, remote: IpAddr) -> Option<IpAddr> {
         socket::source_ip(remote).ok()
+    }
+
+    /// A UDP socket on a port of the range that nothing else of this node uses, for as long as it lives. Must be called inside a
+    /// tokio runtime with IO enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exhausted`] where no port is left, [`Error::NoSocket`] where the system refuses.
+    pub fn datagrams(&self, family: Family) -> Result<Datagrams, Error> {
+        Datagrams::new(&self.shared.ports, family)
     }
 
     /// Announces a punch towards these addresses. While the guard lives, a QUIC dial of one of them begins anew when its first

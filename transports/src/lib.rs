@@ -19,6 +19,7 @@
 mod abrupt;
 mod addr;
 mod auth;
+mod datagrams;
 mod error;
 mod family;
 mod handle;
@@ -42,7 +43,8 @@ use libp2p::{
     identity::Keypair,
 };
 
-pub use addr::{Kind, to_socket_addr};
+pub use addr::{Kind, to_multiaddr, to_socket_addr};
+pub use datagrams::{Datagrams, GroupListener, Link};
 pub use error::{Error, TimedOut, find_exhausted, timed_out};
 pub use family::{Family, FamilyPolicy, FamilyPolicyError};
 pub use handle::Handle;

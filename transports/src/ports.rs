@@ -51,6 +51,9 @@ pub(crate) struct OpenError {
     pub(crate) error: io::Error,
 }
 
+/// A port that could not be had: the transport of the socket, the number, and why.
+type Failed = (Kind, u16, io::Error);
+
 impl Ports {
     pub(crate) fn new(range: PortRange, seed: &[u8]) -> Arc<Self> {
         let inner = Inner {
@@ -151,11 +154,30 @@ impl Ports {
     /// A port of the range for one connection: nobody else of this node uses it, and the number is locked as long as the lease
     /// lives.
     pub(crate) fn lease(self: &Arc<Self>, family: Family) -> Result<Lease, Exhausted> {
+        match self.lock_free_port(family) {
+            Ok((claim, lock)) => Ok(Lease { claim, _lock: lock }),
+            Err(failed) => Err(self.exhaust(Kind::Tcp, family, failed)),
+        }
+    }
+
+    /// A UDP socket of its own on a port of the range. That there is none is no state of a transport, and is not noted.
+    pub(crate) fn datagrams(
+        self: &Arc<Self>,
+        family: Family,
+    ) -> Result<(Claim, UdpSocket), Exhausted> {
+        self.lock_free_port(family).map_err(|_| Exhausted {
+            range: self.range,
+            holders: Vec::new(),
+        })
+    }
+
+    /// The next free port, locked; or what each of them failed with.
+    fn lock_free_port(self: &Arc<Self>, family: Family) -> Result<(Claim, UdpSocket), Vec<Failed>> {
         let mut failed = Vec::new();
         loop {
             let now = Instant::now();
             let Ok(port) = self.lock().pool.claim(now) else {
-                break;
+                return Err(failed);
             };
             let mut claim = Claim {
                 ports: Arc::clone(self),
@@ -163,14 +185,13 @@ impl Ports {
                 cool: None,
             };
             match socket::lock(family, port) {
-                Ok(lock) => return Ok(Lease { claim, _lock: lock }),
+                Ok(lock) => return Ok((claim, lock)),
                 Err(error) => {
                     claim.cool = Some(TAKEN);
                     failed.push((Kind::Quic, port, error));
                 }
             }
         }
-        Err(self.exhaust(Kind::Tcp, family, failed))
     }
 
     /// One more claim on a port of the range, whoever has it.
@@ -190,12 +211,7 @@ impl Ports {
 
     /// Notes and describes that every port failed: those in `failed`, and those that were not tried because the pool has them
     /// in use or cooling.
-    fn exhaust(
-        &self,
-        kind: Kind,
-        family: Family,
-        failed: Vec<(Kind, u16, io::Error)>,
-    ) -> Exhausted {
+    fn exhaust(&self, kind: Kind, family: Family, failed: Vec<Failed>) -> Exhausted {
         let now = Instant::now();
         if let Some((noted, exhausted)) = self.lock().exhausted.get(&(kind, family))
             && now.duration_since(*noted) < LOOKUP_INTERVAL
@@ -264,6 +280,12 @@ pub(crate) struct Claim {
     cool: Option<Duration>,
 }
 
+impl Claim {
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let until = self.cool.map(|time| Instant::now() + time);
@@ -280,7 +302,7 @@ pub(crate) struct PunchClaim {
 
 impl PunchClaim {
     pub(crate) const fn port(&self) -> u16 {
-        self.claim.port
+        self.claim.port()
     }
 }
 
@@ -302,7 +324,7 @@ pub(crate) struct Lease {
 
 impl Lease {
     pub(crate) const fn port(&self) -> u16 {
-        self.claim.port
+        self.claim.port()
     }
 
     /// The port was connected: it is not free the moment it is closed.

@@ -3,13 +3,14 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::family::Family;
+use crate::{datagrams::Link, family::Family};
 
 /// The wildcard address of a family, at a port.
 pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
@@ -59,6 +60,44 @@ pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStre
     TcpSocket::from_std_stream(socket.into())
         .connect(remote)
         .await
+}
+
+/// A UDP socket that listens at `port` on all addresses, beside others of this host that do the same.
+///
+/// # Errors
+///
+/// `AddrInUse` where somebody has the port and does not share it.
+pub(crate) fn listen_beside_others(family: Family, port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(wildcard(family, port)),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if family == Family::Ip6 {
+        socket.set_only_v6(true)?;
+    }
+    // Either is asked for by others: the one by most, the other by libp2p's.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&wildcard(family, port).into())?;
+    Ok(socket.into())
+}
+
+/// The link over which the next multicast datagram leaves. Its hop limit is that of multicast DNS, which tells receivers that
+/// it has not passed a router ([RFC 6762](https://www.rfc-editor.org/rfc/rfc6762), section 11).
+pub(crate) fn set_multicast_link(socket: &impl AsFd, link: Link) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match link {
+        Link::Ip4(address) => {
+            socket.set_multicast_ttl_v4(255)?;
+            socket.set_multicast_if_v4(&address)
+        }
+        Link::Ip6(index) => {
+            socket.set_multicast_hops_v6(255)?;
+            socket.set_multicast_if_v6(index)
+        }
+    }
 }
 
 /// Makes the close of a connection its end at once: what was not acknowledged is dropped, and the remote and the NATs on the

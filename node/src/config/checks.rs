@@ -3,7 +3,10 @@
 use p2pnode_bin_shared::{addr::Endpoint, config::Reader};
 use p2pnode_transports::Kind as Transport;
 
-use super::{Config, Dial, keys::parts};
+use super::{Config, Dial, Discovery, Mdns, keys::parts};
+
+/// The most names in `discovery.dns`: each is resolved anew for each dial.
+const SERVICES: usize = 8;
 
 /// A listener in the dial range would take a port that a punch needs, and be taken for a punch port by whoever reads a
 /// capture.
@@ -43,11 +46,36 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
             reader.contradiction("relays", Some(index), problem);
         }
     }
+    discovery(reader, &config.discovery, &config.dial);
     for (index, template) in config.punch.advertise.iter().enumerate() {
         if let Some(why) = unusable(&template.with_port(1), &config.dial) {
             let problem = format!("{template} cannot be punched: {why}");
             reader.contradiction("punch.advertise", Some(index), problem);
         }
+    }
+}
+
+fn discovery(reader: &mut Reader<'_>, discovery: &Discovery, dial: &Dial) {
+    let services = &discovery.dns;
+    for (index, service) in services.iter().enumerate() {
+        if services[..index].iter().any(|other| other.is_same(service)) {
+            let problem = format!("{service} is given twice; give it once");
+            reader.contradiction("discovery.dns", Some(index), problem);
+        }
+    }
+    if services.len() > SERVICES {
+        let problem = format!(
+            "has {} names, more than {SERVICES}, of which each is resolved for each dial; put the peers behind fewer names",
+            services.len()
+        );
+        reader.contradiction("discovery.dns", None, problem);
+    }
+    if discovery.mdns != Mdns::Off && dial.port_range.len() == 1 {
+        let problem = format!(
+            "is true, and its questions leave from a port of their own: dial.port_range {} has but one; widen it, or set false",
+            dial.port_range
+        );
+        reader.contradiction("discovery.mdns", None, problem);
     }
 }
 

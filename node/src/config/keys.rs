@@ -14,7 +14,8 @@ use p2pnode_bin_shared::{
 use p2pnode_transports::{FamilyPolicy, Kind as Transport, PortRange};
 
 use super::{
-    AdvertiseTemplate, Config, Dial, Key, KnownPeer, Log, Punch, PunchFilter, RelayAddr, checks,
+    AdvertiseTemplate, Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, PunchFilter,
+    RelayAddr, Service, checks,
 };
 
 /// What a configuration is read for.
@@ -79,6 +80,7 @@ impl Config {
                 &[],
             ),
         };
+        let discovery = discovery(reader, purpose);
         let peers = reader.entries(
             "peers",
             "Peers by name, for `dial NAME`.",
@@ -136,6 +138,7 @@ impl Config {
             relays,
             reservations,
             punch,
+            discovery,
             peers,
             access: access.into_iter().collect(),
             join,
@@ -199,6 +202,31 @@ fn dial(reader: &mut Reader<'_>) -> Dial {
         family,
         quic: transports.contains(&Transport::Quic),
         tcp: transports.contains(&Transport::Tcp),
+    }
+}
+
+fn discovery(reader: &mut Reader<'_>, purpose: Purpose) -> Discovery {
+    let dns = reader.list(
+        "discovery.dns",
+        "Services, NAME:PORT, such as a headless one of the cluster. Each of their addresses may be the peer that is dialed: \
+         all are tried before any relay.",
+        &SERVICE,
+        &[],
+    );
+    let mdns = reader.one(
+        "discovery.mdns",
+        "Whether to ask for peers by multicast DNS on the links of this host, and to answer those who ask (UDP port 5353); `dial` \
+         asks only.",
+        &BOOL,
+        "false",
+    );
+    Discovery {
+        dns,
+        mdns: match (mdns, purpose) {
+            (false, _) => Mdns::Off,
+            (true, Purpose::Run) => Mdns::AskAndAnswer,
+            (true, Purpose::Dial) => Mdns::Ask,
+        },
     }
 }
 
@@ -266,6 +294,13 @@ const TRANSPORT: Kind<Transport> = Kind {
     form: Form::Choice(&["quic", "tcp"]),
     parse: |text| kind::choose(text, &[("quic", Transport::Quic), ("tcp", Transport::Tcp)]),
     print: Transport::to_string,
+};
+
+const SERVICE: Kind<Service> = Kind {
+    expects: "a name and a port such as p2pnode.default.svc.cluster.local:443",
+    form: Form::Text,
+    parse: kind::from_str,
+    print: Service::to_string,
 };
 
 const RELAY: Kind<RelayAddr> = Kind {

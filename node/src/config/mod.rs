@@ -6,6 +6,7 @@
 mod checks;
 mod keys;
 mod punch;
+mod service;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use p2pnode_transports::{FamilyPolicy, PortRange};
 
 pub use keys::Purpose;
 pub use punch::{AdvertiseTemplate, PunchFilter};
+pub use service::Service;
 pub use target::{Target, check_not_own};
 
 /// The names of the program: variables begin with `P2PNODE_`.
@@ -45,6 +47,8 @@ pub struct Config {
     pub reservations: usize,
     /// Hole punching.
     pub punch: Punch,
+    /// Where peers are looked for before any relay is asked.
+    pub discovery: Discovery,
     /// Peers known by name.
     pub peers: BTreeMap<String, KnownPeer>,
     /// Who may connect; empty: any peer.
@@ -101,6 +105,35 @@ pub struct Punch {
     pub allow: Vec<PunchFilter>,
     /// Candidates that match one of these are neither sent nor dialed.
     pub deny: Vec<PunchFilter>,
+}
+
+/// Where peers are looked for before any relay is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Services of which each address may be the peer's.
+    pub dns: Vec<Service>,
+    /// Multicast DNS on the links of this host.
+    pub mdns: Mdns,
+}
+
+/// What a node does with multicast DNS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mdns {
+    /// Nothing.
+    #[default]
+    Off,
+    /// It asks for the peers that it dials.
+    Ask,
+    /// It answers as well, so that others find it.
+    AskAndAnswer,
+}
+
+impl Discovery {
+    /// Whether peers are looked for nowhere.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.dns.is_empty() && self.mdns == Mdns::Off
+    }
 }
 
 /// A peer known by name.

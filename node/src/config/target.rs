@@ -55,9 +55,14 @@ impl Target {
                 .into_iter()
                 .flat_map(|known| known.addrs.iter().cloned()),
         );
-        if config.relays.is_empty() && endpoints.is_empty() && addrs.is_empty() {
+        if config.relays.is_empty()
+            && endpoints.is_empty()
+            && addrs.is_empty()
+            && config.discovery.is_off()
+        {
             let problem = format!(
-                "{peer} cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR"
+                "{peer} cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR, or \
+                 set discovery.dns or discovery.mdns"
             );
             reader.argument("PEER", problem);
         }

@@ -46,10 +46,11 @@ fn target(file: &str, peer: &str, addrs: &[&str]) -> Result<Target, String> {
 const WHOLE: &str = r#"
 identity: { key_file: /srv/identity.key }
 listen: [/ip4/0.0.0.0/udp/443/quic-v1, /ip4/0.0.0.0/tcp/443]
-dial:   { port_range: 50000, family: prefer-ip6, transports: [quic] }
+dial:   { port_range: 50000-50001, family: prefer-ip6, transports: [quic] }
 relays: [/dns/relay.example.net/udp/443/quic-v1/p2p/$A, /ip4/203.0.113.10/udp/443/quic-v1/p2p/$A]
 reservations: 0
 punch:  { enabled: false, advertise: ["/ip4/198.51.100.7/udp/{port}/quic-v1"], allow: [0.0.0.0/0], deny: [10.0.0.0/8 tcp] }
+discovery: { dns: [p2pnode.ns.svc.cluster.local:443], mdns: true }
 peers:  { db: { id: $B, addrs: [/ip4/192.0.2.7/tcp/4001/p2p/$B] } }
 access: { allow: [$A, $B] }
 admin:  { listen: 127.0.0.1:9464 }
@@ -64,7 +65,7 @@ fn every_key_of_the_file_arrives() {
     assert_eq!(config.listen.len(), 2);
     assert_eq!(
         config.dial.port_range,
-        PortRange::new(50000, 50000).unwrap()
+        PortRange::new(50000, 50001).unwrap()
     );
     assert_eq!(config.dial.family, FamilyPolicy::PreferIp6);
     assert_eq!((config.dial.quic, config.dial.tcp), (true, false));
@@ -76,6 +77,14 @@ fn every_key_of_the_file_arrives() {
     );
     assert_eq!(config.reservations, 0);
     assert!(!config.punch.enabled);
+    let services: Vec<_> = config
+        .discovery
+        .dns
+        .iter()
+        .map(Service::to_string)
+        .collect();
+    assert_eq!(services, ["p2pnode.ns.svc.cluster.local:443"]);
+    assert_eq!(config.discovery.mdns, Mdns::AskAndAnswer);
     let db = &config.peers["db"];
     assert_eq!(
         (db.id.to_string().as_str(), db.addrs.clone()),
@@ -96,6 +105,7 @@ fn nothing_given_runs_unprivileged_and_many_on_one_host() {
     assert_eq!(config.dial.port_range.to_string(), "40000-40050");
     assert!(config.dial.quic && config.dial.tcp && config.punch.enabled);
     assert_eq!((config.reservations, config.admin), (2, None));
+    assert!(config.discovery.is_off(), "nothing is multicast unasked");
     assert_eq!(
         config.log.level.to_string(),
         "info,libp2p_swarm=warn,yamux=error"
@@ -110,6 +120,7 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
     assert_eq!(config.key, Key::File("/srv/identity.key".into()));
     assert!(config.listen.is_empty());
     assert_eq!(config.admin, None);
+    assert_eq!(config.discovery.mdns, Mdns::Ask);
 
     let listen = ["/ip4/127.0.0.1/tcp/4001".to_owned()];
     let sources = sources(WHOLE, Flags::default().many("listen", "--listen", &listen));
@@ -158,6 +169,20 @@ fn each_contradiction_is_told_at_the_value_that_causes_it() {
              the right address",
         ),
         (
+            "discovery: { dns: [a.example:443, b.example:443, A.example.:443] }",
+            "f.yaml:1:50: discovery.dns: A.example.:443 is given twice; give it once",
+        ),
+        (
+            "discovery: { dns: [a:1, b:1, c:1, d:1, e:1, f:1, g:1, h:1, i:1] }",
+            "f.yaml:1:19: discovery.dns: has 9 names, more than 8, of which each is resolved for each dial; put the peers behind \
+             fewer names",
+        ),
+        (
+            "discovery: { mdns: true }\ndial: { port_range: 40000 }",
+            "f.yaml:1:20: discovery.mdns: is true, and its questions leave from a port of their own: dial.port_range 40000-40000 has \
+             but one; widen it, or set false",
+        ),
+        (
             "peers: { my.db: { id: $A } }",
             "f.yaml:1:10: peers: \"my.db\" is no name for a peer; use 1 to 63 letters, digits, hyphens and underscores",
         ),
@@ -203,6 +228,12 @@ fn a_target_is_an_id_or_a_name_with_the_addresses_of_both_places() {
         );
     }
     assert!(target(peers, "$A", &[]).unwrap().addrs.is_empty());
+    for discovery in [
+        "discovery: { dns: [a.example:443] }",
+        "discovery: { mdns: true }",
+    ] {
+        assert!(target(discovery, "$A", &[]).unwrap().addrs.is_empty());
+    }
     assert_eq!(
         target("", "$A", &["/ip4/192.0.2.8/tcp/2"])
             .unwrap()
@@ -226,7 +257,8 @@ fn each_target_that_cannot_be_dialed_is_told_with_what_to_give() {
             peers,
             "db",
             &[],
-            "PEER: $B cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR",
+            "PEER: $B cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR, or set \
+             discovery.dns or discovery.mdns",
         ),
         (
             "",
@@ -313,6 +345,57 @@ fn a_template_takes_the_punch_port_where_it_says_so() {
 }
 
 #[test]
+fn a_service_is_a_name_and_a_port() {
+    for text in [
+        "db:1",
+        "a-b._tcp.example.net:65535",
+        "p2pnode.ns.svc.cluster.local.:443",
+    ] {
+        assert_eq!(text.parse::<Service>().unwrap().to_string(), text);
+    }
+    let long = format!("{}:443", "abcdefgh.".repeat(32));
+    for (text, what) in [
+        ("", "has no port"),
+        ("p2pnode.ns.svc", "has no port"),
+        ("p2pnode.ns.svc:", "has no port from 1 to 65535"),
+        ("p2pnode.ns.svc:0", "has port 0, which cannot be dialed"),
+        ("p2pnode.ns.svc:+1", "has no port from 1 to 65535"),
+        ("p2pnode.ns.svc:65536", "has no port from 1 to 65535"),
+        ("p2pnode.ns.svc:https", "has no port from 1 to 65535"),
+        (":443", "has no name that the DNS could hold"),
+        ("a..b:443", "has no name that the DNS could hold"),
+        ("-a:443", "has no name that the DNS could hold"),
+        ("a b:443", "has no name that the DNS could hold"),
+        ("http://a:443", "has no name that the DNS could hold"),
+        (long.as_str(), "has no name that the DNS could hold"),
+        (
+            "10.0.0.1:443",
+            "is an address, which belongs under peers.NAME.addrs",
+        ),
+        (
+            "10.0.0.1",
+            "is an address, which belongs under peers.NAME.addrs",
+        ),
+        (
+            "[fd00::1]:443",
+            "is an address, which belongs under peers.NAME.addrs",
+        ),
+        (
+            "fd00::1",
+            "is an address, which belongs under peers.NAME.addrs",
+        ),
+        ("/dns/a/tcp/443", "is a multiaddr"),
+    ] {
+        let error = text.parse::<Service>().unwrap_err();
+        assert!(error.contains(what), "{text}: {error}");
+        assert!(
+            error.ends_with("as in p2pnode.default.svc.cluster.local:443"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn filters_match_by_network_and_transport() {
     let matches = |filter: &str, addr: &str| {
         filter
@@ -375,10 +458,13 @@ fn deny_beats_allow_and_no_allow_permits_all() {
 proptest! {
     #[test]
     fn templates_and_filters_print_as_they_parse_and_never_panic(
-        text in "\\PC{0,30}|/(ip4/1\\.2\\.3\\.4|ip6/::2)/(tcp|udp)/(\\{port\\}|[0-9]{1,6})(/quic-v1)?|[0-9a-f.:]{0,20}(/[0-9]{1,3})?( quic| tcp)?"
+        text in "\\PC{0,30}|[a-z.-]{0,9}:[0-9]{0,6}|/(ip4/1\\.2\\.3\\.4|ip6/::2)/(tcp|udp)/(\\{port\\}|[0-9]{1,6})(/quic-v1)?|[0-9a-f.:]{0,20}(/[0-9]{1,3})?( quic| tcp)?"
     ) {
         if let Ok(template) = text.parse::<AdvertiseTemplate>() {
             prop_assert_eq!(template.to_string().parse(), Ok(template));
+        }
+        if let Ok(service) = text.parse::<Service>() {
+            prop_assert_eq!(service.to_string().parse(), Ok(service));
         }
         if let Ok(filter) = text.parse::<PunchFilter>() {
             prop_assert_eq!(filter.to_string().parse(), Ok(filter));

@@ -129,6 +129,9 @@ impl EventLoop {
         if let Some(Purpose::Matched(peer)) = purpose {
             self.on_matched(peer);
         }
+        if let Some(Purpose::Local { peer, host }) = purpose {
+            self.neighbours.answered(host, peer, now);
+        }
         if let Some(Purpose::FoundLeg(relay)) = purpose {
             // Without a token there is nothing to wait for: a relay that wants one is the exception.
             if !self.has_token(&relay) {
@@ -230,6 +233,9 @@ impl EventLoop {
                     dialer.handle_direct_failed(reason.clone());
                 }
             }
+            Some(Purpose::Local { peer, host }) => {
+                self.on_candidate_failed(peer, host, error, reason)
+            }
             Some(Purpose::FoundLeg(relay)) => self.on_found_leg_failed(relay, id, &reason),
             Some(
                 purpose @ (Purpose::Circuit { .. } | Purpose::Again { .. } | Purpose::Matched(_)),
@@ -271,7 +277,7 @@ impl EventLoop {
                     dialer.handle_far_hop(best.clone());
                 }
             }
-            Purpose::Leg | Purpose::FoundLeg(_) | Purpose::Direct(_) => {}
+            Purpose::Leg | Purpose::FoundLeg(_) | Purpose::Direct(_) | Purpose::Local { .. } => {}
         }
     }
 

@@ -8,14 +8,13 @@ use std::{
 use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, PeerId,
-    multiaddr::Protocol,
     swarm::{
         ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use p2pnode_bin_shared::directory::{Event, Registration, publishable};
-use p2pnode_transports::Kind;
+use p2pnode_transports::to_multiaddr;
 
 use super::{EventLoop, Purpose};
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     dialer::CircuitFailure,
     found_relays::Need,
     peers::{How, PathKind},
+    registrar::Step,
 };
 
 impl EventLoop {
@@ -33,6 +33,13 @@ impl EventLoop {
                 query,
                 registration,
             } => {
+                if self.earlier.contains_key(&query) {
+                    tracing::debug!(
+                        seq = registration.seq,
+                        "found this node's own record of an earlier run"
+                    );
+                    self.registrar.handle_kept(registration.seq, now);
+                }
                 let Some(peer) = self.lookups.get(&query).copied() else {
                     return;
                 };
@@ -47,6 +54,9 @@ impl EventLoop {
                 }
             }
             Event::LookedUp { query } => {
+                if let Some(relay) = self.earlier.remove(&query) {
+                    self.registrar.handle_asked(&relay, now);
+                }
                 if let Some(peer) = self.lookups.remove(&query) {
                     for dialer in self.dials_of(peer) {
                         dialer.handle_looked_up(now);
@@ -81,10 +91,17 @@ impl EventLoop {
             self.registrar.set_addrs(addrs, now);
             let held = self.relays.relays();
             let held: BTreeSet<PeerId> = held.filter(|relay| self.relays.holds(relay)).collect();
-            self.registrar.set_relays(&held, now);
+            self.registrar.set_relays(&held);
         }
-        while let Some(relay) = self.registrar.poll(now) {
-            self.tell_record(relay, &self.registrar.addrs());
+        while let Some(step) = self.registrar.poll(now) {
+            match step {
+                Step::Ask(relay) => {
+                    let local = *self.swarm.local_peer_id();
+                    let query = self.swarm.behaviour_mut().directory.look_up(&local);
+                    self.earlier.insert(query, relay);
+                }
+                Step::Tell(relay) => self.tell_record(relay, &self.registrar.addrs()),
+            }
         }
     }
 
@@ -177,13 +194,7 @@ impl EventLoop {
         let path = paths.find(|path| path.kind == PathKind::Direct && path.how != How::Accepted)?;
         let hop = path.hops.first()?;
         let (kind, remote) = (hop.transport?, hop.remote?);
-        let host = Multiaddr::from(remote.ip());
-        Some(match kind {
-            Kind::Quic => host
-                .with(Protocol::Udp(remote.port()))
-                .with(Protocol::QuicV1),
-            Kind::Tcp => host.with(Protocol::Tcp(remote.port())),
-        })
+        Some(to_multiaddr(kind, remote))
     }
 
     /// A relay that was found is connected: the circuits that have waited for it are dialed.

@@ -44,7 +44,7 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn on_told(&mut self, connection: ConnectionId, told: &Told) {
+    pub(super) fn on_hop_told(&mut self, connection: ConnectionId, told: &Told) {
         let Some(circuit) = self.inquiries.handle_told(connection, told, Instant::now()) else {
             return;
         };

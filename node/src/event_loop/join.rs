@@ -164,6 +164,7 @@ impl EventLoop {
             Purpose::Leg
             | Purpose::FoundLeg(_)
             | Purpose::Direct(_)
+            | Purpose::Local { .. }
             | Purpose::Matched(_)
             | Purpose::Again { relay: None, .. } => return false,
         };

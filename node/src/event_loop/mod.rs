@@ -4,6 +4,7 @@
 mod circuits;
 mod connections;
 mod directory;
+mod discovery;
 mod hop;
 mod identify;
 mod join;
@@ -15,9 +16,10 @@ mod relay_client;
 mod status;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     io,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -32,13 +34,16 @@ use libp2p::{
     },
 };
 use p2pnode_bin_shared::directory::QueryId;
-use tokio::sync::mpsc;
+use p2pnode_transports::{Family, Kind};
+use tokio::sync::{mpsc, watch};
 
 use join::Joins;
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
+    config::Config,
     dialer::{self, Dialer},
+    discovery::{Discovery, Links, Neighbours, Responder},
     event::Event,
     found_relays::FoundRelays,
     handle::Command,
@@ -83,6 +88,8 @@ pub(crate) struct EventLoop {
     is_moved: bool,
     /// Registrations under way, and where.
     registrations: HashMap<QueryId, PeerId>,
+    /// Questions for this node's own record under way, and which relay is told when they are answered.
+    earlier: HashMap<QueryId, PeerId>,
     /// Questions under way, and for whom.
     lookups: HashMap<QueryId, PeerId>,
     found_relays: FoundRelays<(PeerId, Purpose)>,
@@ -90,6 +97,13 @@ pub(crate) struct EventLoop {
     lent: HashSet<PeerId>,
     /// Whether relays admit this node.
     joins: Joins,
+    discovery: Discovery,
+    /// Who was where a moment ago.
+    neighbours: Neighbours,
+    links: watch::Sender<Links>,
+    responder: Option<Responder>,
+    /// The punch ports that it tells.
+    announced: BTreeMap<(Kind, Family), u16>,
     observers: Observers,
     started: Instant,
 }
@@ -119,6 +133,8 @@ enum Purpose {
     FoundLeg(PeerId),
     /// The peer of a [`Dialer`], at its own addresses.
     Direct(PeerId),
+    /// The peer of a [`Dialer`], where it may be.
+    Local { peer: PeerId, host: SocketAddr },
     /// The peer of a [`Dialer`], through a relay.
     Circuit { peer: PeerId, relay: PeerId },
     /// A peer that is relayed already, over a leg of the family of its far hop.
@@ -135,12 +151,20 @@ impl EventLoop {
         sockets: p2pnode_transports::Handle,
         peers: PeerTable,
         relays: RelayKeeper,
-        punches: bool,
+        config: &Config,
         observers: Observers,
         tokens: Option<Tokens>,
         started: Instant,
     ) -> Self {
         let trusted = relays.relays().collect();
+        let links = watch::Sender::new(Links::default());
+        let discovery = Discovery::new(config, sockets.clone(), links.subscribe());
+        let allowed = [Family::Ip4, Family::Ip6]
+            .into_iter()
+            .filter(|family| config.dial.family.allows(*family));
+        let responder = discovery
+            .answers()
+            .then(|| Responder::start(*swarm.local_peer_id(), allowed));
         Self {
             keypair,
             swarm,
@@ -150,7 +174,7 @@ impl EventLoop {
             dials: Vec::new(),
             purposes: HashMap::new(),
             trusted,
-            punches,
+            punches: config.punch.enabled,
             next_punches: HashMap::new(),
             interfaces: Interfaces::watch(),
             inquiries: Inquiries::default(),
@@ -160,10 +184,16 @@ impl EventLoop {
             registrar: Registrar::default(),
             is_moved: true,
             registrations: HashMap::new(),
+            earlier: HashMap::new(),
             lookups: HashMap::new(),
             found_relays: FoundRelays::default(),
             lent: HashSet::new(),
             joins: Joins::new(tokens),
+            discovery,
+            neighbours: Neighbours::default(),
+            links,
+            responder,
+            announced: BTreeMap::new(),
             observers,
             started,
         }
@@ -187,9 +217,10 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
-                (connection, told) = self.exchanges.next() => self.on_told(connection, &told),
+                (connection, told) = self.exchanges.next() => self.on_hop_told(connection, &told),
                 outcome = self.joins.exchanges.next() => self.on_joined(outcome),
                 _ = looks.tick(), if self.joins.tokens.is_some() => self.look_at_tokens(),
+                (peer, told) = self.discovery.next() => self.on_told(peer, told),
                 changed = self.interfaces.changed() => self.on_interfaces(changed),
                 () = sleep_until(wake) => {}
                 () = &mut shutdown => break,
@@ -220,6 +251,7 @@ impl EventLoop {
         self.ask_relays(now);
         self.end_dials();
         self.dial_lost_peers(now);
+        self.announce();
         self.register(now);
         self.show();
     }
@@ -251,6 +283,7 @@ impl EventLoop {
                     self.relays.retry_refused(relay, now);
                 }
                 let mut dialer = Dialer::new(request, self.relays.relays(), self.punches, now);
+                dialer.search(self.discovery.sources(), now);
                 if let Some(path) = self.best_path(&peer) {
                     dialer.handle_open(path, now);
                 }
@@ -276,6 +309,7 @@ impl EventLoop {
             Ok(()) => {
                 let addresses = self.interfaces.at(&self.sockets.punch_ports());
                 self.swarm.behaviour_mut().punch.set_interfaces(&addresses);
+                self.show_links();
             }
             Err(error) => {
                 tracing::warn!(%error, "the watch of the network interfaces reported an error")
@@ -323,6 +357,8 @@ impl EventLoop {
             dialer::Action::DialCircuit(relay) => {
                 self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
             }
+            dialer::Action::Search => self.discovery.search(peer),
+            dialer::Action::DialLocal(candidate) => self.dial_candidate(peer, candidate),
             dialer::Action::LookUp => self.look_up(peer),
             dialer::Action::DialFound { relay, addrs } => {
                 self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });

@@ -20,6 +20,9 @@ impl EventLoop {
         let over: Vec<_> = self.dials.extract_if(.., over).collect();
         for dial in over {
             let peer = dial.dialer.peer();
+            if self.dials_of(peer).next().is_none() {
+                self.discovery.forget(&peer);
+            }
             let Some(path) = self.best_path(&peer) else {
                 if self.dials_of(peer).next().is_none() {
                     self.observers.unwanted(&peer);
@@ -27,7 +30,7 @@ impl EventLoop {
                 continue;
             };
             if self.dials_of(peer).next().is_none() {
-                let addrs = dial.dialer.addrs().to_vec();
+                let addrs = dial.dialer.addrs();
                 let last = path.relay.or(dial.dialer.led_by());
                 self.reconnector
                     .want(peer, addrs, dial.dialer.relays(), last);

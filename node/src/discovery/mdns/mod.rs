@@ -1,0 +1,228 @@
+//! Multicast DNS, one question at a time.
+//!
+//! Questions leave from a port of the range, as everything that this node originates; so they are what
+//! [RFC 6762](https://www.rfc-editor.org/rfc/rfc6762), section 5.1 and 6.7, calls one-shot queries, and are answered to the asker alone.
+//! The responder answers everybody so, from port 5353: replies of a listener. Nothing is announced and nothing is cached.
+
+mod message;
+mod responder;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use libp2p::PeerId;
+use p2pnode_transports::{Datagrams, Family, Handle, Kind, Link, to_multiaddr, to_socket_addr};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+pub(crate) use responder::{Presence, Responder};
+
+use super::{Links, Means, Teller, Told};
+use crate::{dialer::Candidate, event::FoundBy};
+
+/// The port of multicast DNS.
+const PORT: u16 = 5353;
+
+/// When a question is put, from the start of the search on: a datagram may be lost, and the RFC wants a second between the first two and
+/// more after that.
+const ASKED: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+/// When no answer is waited for any more: a dial believes then that a peer is absent from a relay, too.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many datagrams one search looks at. A link of a thousand peers answers each question with as many.
+const DATAGRAMS: usize = 4096;
+
+/// How many sockets one search tells. A peer has a few; whoever tells more has others in mind.
+const TOLD: usize = 16;
+
+/// A datagram of multicast DNS has at most so many bytes (RFC 6762, section 17).
+const DATAGRAM: usize = 9000;
+
+/// The group that questions go to.
+fn group(family: Family) -> IpAddr {
+    match family {
+        Family::Ip4 => Ipv4Addr::new(224, 0, 0, 251).into(),
+        Family::Ip6 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb).into(),
+    }
+}
+
+/// What the fuzz target calls: reads a datagram as a question and as an answer. A question that is understood has an answer.
+///
+/// # Panics
+///
+/// When that is not so.
+#[cfg(fuzzing)]
+pub fn datagram(bytes: &[u8]) {
+    let peer = PeerId::random();
+    let addrs = ["/ip4/192.0.2.1/tcp/4001".parse().expect("an address")];
+    if let Some(asked) = message::asked(bytes) {
+        for is_legacy in [true, false] {
+            let answer = message::answer(asked, is_legacy, "instance", peer, &addrs);
+            let answer = answer.expect("there is an address");
+            assert_eq!(message::asked(&answer), None);
+        }
+    }
+    assert!(message::told(bytes, &peer).len() <= message::ADDRESSES);
+}
+
+/// A link, for people.
+fn name(link: Link) -> String {
+    match link {
+        Link::Ip4(address) => format!("the link of {address}"),
+        Link::Ip6(index) => format!("interface {index}"),
+    }
+}
+
+/// The interface that a datagram came in on, where its sender's address tells.
+fn scope(from: SocketAddr) -> u32 {
+    match from {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(from) => from.scope_id(),
+    }
+}
+
+/// A search for a peer.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) peer: PeerId,
+    pub(super) means: Means,
+    pub(super) sockets: Handle,
+    pub(super) links: watch::Receiver<Links>,
+}
+
+impl Question {
+    /// Asks in each family and tells what comes, until nothing more is to be expected.
+    pub(super) async fn ask(mut self, teller: &Teller) {
+        let end = Instant::now() + PATIENCE;
+        // A node that has just begun does not know its links yet.
+        let known = self.links.wait_for(|links| !links.all().is_empty());
+        if !matches!(timeout_at(end, known).await, Ok(Ok(_))) {
+            let reason = "cannot ask by multicast DNS: this host has no link; connect it, or set discovery.mdns to false";
+            return teller.tell(Told::Failed(reason.to_owned())).await;
+        }
+        let families = [Family::Ip4, Family::Ip6];
+        let asked = families
+            .into_iter()
+            .filter(|family| self.means.family.allows(*family))
+            .map(|family| self.ask_over(family, end, teller));
+        futures::future::join_all(asked).await;
+    }
+
+    async fn ask_over(&self, family: Family, end: Instant, teller: &Teller) {
+        let links = self.links.borrow().clone();
+        let is_of_family = |link: &Link| match link {
+            Link::Ip4(_) => family == Family::Ip4,
+            Link::Ip6(_) => family == Family::Ip6,
+        };
+        let over: Vec<_> = links.all().into_iter().filter(is_of_family).collect();
+        if over.is_empty() {
+            return;
+        }
+        let mut socket = match self.sockets.datagrams(family) {
+            Ok(socket) => socket,
+            Err(error) => {
+                let reason = format!(
+                    "cannot ask by multicast DNS over {family}: {error}; widen dial.port_range"
+                );
+                return teller.tell(Told::Failed(reason)).await;
+            }
+        };
+        let start = end - PATIENCE;
+        let mut told = BTreeSet::new();
+        let mut left = DATAGRAMS;
+        let mut failed = None;
+        for (n, after) in ASKED.iter().enumerate() {
+            sleep_until(start + *after).await;
+            for link in &over {
+                let group = SocketAddr::new(group(family), PORT);
+                if let Err(error) = socket
+                    .send_over(*link, group, &message::question(fastrand::u16(..)))
+                    .await
+                {
+                    failed = Some(format!(
+                        "cannot ask by multicast DNS over {}: {error}; let UDP from {} to port {PORT} out, or set discovery.mdns to false",
+                        name(*link),
+                        self.sockets.range()
+                    ));
+                }
+            }
+            let until = ASKED.get(n + 1).map_or(end, |next| start + *next);
+            let hear = self.hear(&socket, &links, &mut told, &mut left, teller);
+            // Its end is the deadline: it goes on for ever.
+            let _ = timeout_at(until, hear).await;
+        }
+        if let (Some(reason), true) = (failed, told.is_empty()) {
+            teller.tell(Told::Failed(reason)).await;
+        }
+    }
+
+    /// Tells what answers tell.
+    async fn hear(
+        &self,
+        socket: &Datagrams,
+        links: &Links,
+        told: &mut BTreeSet<SocketAddr>,
+        left: &mut usize,
+        teller: &Teller,
+    ) {
+        let mut buffer = vec![0; DATAGRAM];
+        while *left > 0 {
+            *left -= 1;
+            let Ok((length, from)) = socket.receive(&mut buffer).await else {
+                // What an earlier question has met, such as a refusal by ICMP; the next answer may be one.
+                continue;
+            };
+            let datagram = buffer.get(..length).unwrap_or_default();
+            let candidates = self.candidates(datagram, from, links, told);
+            if !candidates.is_empty() {
+                tracing::debug!(peer = %self.peer, %from, ?candidates, "multicast DNS told a place");
+                teller.tell(Told::Found(candidates)).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// What an answer tells that is worth a dial: sockets on a link of this host, told from there by a responder.
+    fn candidates(
+        &self,
+        datagram: &[u8],
+        from: SocketAddr,
+        links: &Links,
+        told: &mut BTreeSet<SocketAddr>,
+    ) -> Vec<Candidate> {
+        if from.port() != PORT || !links.is_on(from.ip(), scope(from)) {
+            return Vec::new();
+        }
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for addr in message::told(datagram, &self.peer) {
+            let Some((kind, host)) = Kind::of(&addr).zip(to_socket_addr(&addr)) else {
+                continue;
+            };
+            let is_plain = addr == to_multiaddr(kind, host);
+            if !is_plain || !self.means.kinds.contains(&kind) || !links.is_on(host.ip(), 0) {
+                continue;
+            }
+            match candidates.iter_mut().find(|known| known.host == host) {
+                Some(known) => known.addrs.push(addr),
+                None if told.len() < TOLD && told.insert(host) => candidates.push(Candidate {
+                    host,
+                    addrs: vec![addr],
+                    by: FoundBy::Mdns,
+                    is_known: false,
+                }),
+                None => {}
+            }
+        }
+        candidates
+    }
+}
