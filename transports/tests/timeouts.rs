@@ -44,11 +44,6 @@ async fn is_timeout(said: &[u8]) -> bool {
                 error: ListenError::Transport(error),
                 ..
             } => {
-                let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-                while let Some(e) = next {
-                    eprintln!("{e:?} | {e}");
-                    next = e.source();
-                }
                 return p2pnode_transports::timed_out(&error);
             }
             _ => {}
