@@ -2,6 +2,10 @@
 //! the transport.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a swarm has many events, and the test waits for two"
+)]
 
 use std::time::Duration;
 
