@@ -9,6 +9,7 @@ pub mod config;
 pub mod directory;
 pub mod draining;
 pub mod exit;
+pub mod healthcheck;
 pub mod hop;
 pub mod identity;
 pub mod logging;

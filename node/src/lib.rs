@@ -15,6 +15,7 @@ mod dial_error;
 pub mod dialer;
 pub mod event;
 mod event_loop;
+pub mod firewall;
 mod found_relays;
 mod handle;
 mod hop;

@@ -7,6 +7,7 @@ use p2pnode_bin_shared::{
     command::{self, Binary},
     config,
     exit::Exit,
+    healthcheck::Serves,
     identity, logging,
     signals::Shutdown,
 };
@@ -22,6 +23,10 @@ const BINARY: Binary<Config> = Binary {
     program: PROGRAM,
     read: |reader| Config::read(reader),
     key_file: |config| Some(config.key_file.clone()),
+    serves: |config| Serves {
+        admin: config.admin,
+        control: None,
+    },
 };
 
 /// Runs the command.

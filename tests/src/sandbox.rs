@@ -90,7 +90,8 @@ pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
 }
 
 /// The program of that name. Administration tools are found where an ordinary user's `PATH` does not lead.
-pub(crate) fn tool(name: &str) -> PathBuf {
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
     find(name).unwrap_or_else(|| name.into())
 }
 

@@ -18,7 +18,8 @@ use axum::{
 use futures::stream;
 use libp2p::PeerId;
 use p2pnode_bin_shared::{
-    addr, admin,
+    addr,
+    admin::{self, Health},
     signals::{Shutdown, Trigger},
 };
 use tokio::{
@@ -64,12 +65,12 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Binds the socket at `path` with mode 0600 and serves `handle` on it. A socket that a dead node left is replaced.
+    /// Binds the socket at `path` with mode 0600 and serves `handle` and `health` on it. A socket that a dead node left is replaced.
     ///
     /// # Errors
     ///
     /// [`ServerError`], which names the path and the remedy.
-    pub async fn start(path: &Path, handle: Handle) -> Result<Self, ServerError> {
+    pub async fn start(path: &Path, handle: Handle, health: Health) -> Result<Self, ServerError> {
         let failed = |source| ServerError::Io {
             path: path.to_owned(),
             source,
@@ -91,7 +92,8 @@ impl Server {
             .route("/v1/why/{peer}", get(why))
             .route("/v1/dial", post(dial))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
-            .with_state(handle);
+            .with_state(handle)
+            .merge(admin::router(health));
         let (trigger, shutdown) = Shutdown::pair();
         let task = tokio::spawn(admin::serve(listener, router, shutdown.requested()));
         Ok(Self {
