@@ -20,6 +20,7 @@ pub mod events;
 pub mod faults;
 pub mod holder;
 pub mod interop;
+pub mod k8s;
 pub mod lab;
 pub mod matrix;
 pub mod nat;
