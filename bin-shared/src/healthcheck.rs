@@ -101,10 +101,12 @@ impl HealthArgs {
 
 /// How `addr`, on which a process of this host listens, is reached from here.
 fn from_here(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+    let ip: IpAddr = if !addr.ip().is_unspecified() {
+        addr.ip()
+    } else if addr.is_ipv4() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        Ipv6Addr::LOCALHOST.into()
     };
     SocketAddr::new(ip, addr.port())
 }

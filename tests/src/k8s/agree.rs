@@ -98,6 +98,8 @@ fn simplify(value: &mut Value, hashed: &[(String, String)]) {
                 }
             }
             map.values_mut().for_each(|value| simplify(value, hashed));
+            // Lists of maps are sorted by their text.
+            map.sort_keys();
         }
         Value::Array(items) => {
             items.iter_mut().for_each(|item| simplify(item, hashed));
@@ -137,12 +139,12 @@ data: { f.yaml: '{ x: 1, y: [1, 2] }' }
 ---
 kind: Pod
 metadata: { name: p }
-spec: { volumes: [{ name: a }, { name: b, configMap: { name: c-0123456789 } }], n: 1 }
+spec: { volumes: [{ name: a }, { name: b, configMap: { name: c-0123456789 } }], n: 1, ports: [{ port: 1, to: 2 }, { port: 2 }] }
 ";
     const B: &str = "
 kind: Pod
 metadata: { name: p, annotations: { checksum/config: abc } }
-spec: { volumes: [{ name: b, configMap: { name: c } }, { name: a }], n: 1 }
+spec: { volumes: [{ name: b, configMap: { name: c } }, { name: a }], ports: [{ to: 2, port: 1 }, { port: 2 }], n: 1 }
 ---
 kind: ConfigMap
 metadata: { name: c, labels: { a: b, helm.sh/chart: x } }

@@ -27,11 +27,13 @@ pub fn faults(manifests: &[Value], bins: &Bins) -> Vec<String> {
                 let mut found = shape(&container);
                 match config::load(&container, manifests, bins) {
                     Ok(config) => {
+                        // A dial asks the node that runs beside it, or is a node for a moment.
                         if container.args().first() == Some(&"run") {
                             found.extend(needs(&container, &config));
-                        }
-                        if let Some(range) = range(&config).filter(|_| !pod.has_host_network()) {
-                            ranges.push((pod.name.clone(), range));
+                            let is_own = container.args().contains(&"--port-range");
+                            let range =
+                                range(&config).filter(|_| !is_own && !pod.has_host_network());
+                            ranges.extend(range.map(|range| (pod.name.clone(), range)));
                         }
                     }
                     Err(more) => found.extend(more),
