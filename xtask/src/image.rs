@@ -1,4 +1,4 @@
-//! `cargo xtask image`: static binaries, and one image of each, that are the same wherever they are built.
+//! `cargo xtask image`: static binaries, and one image of each that does not depend on when it is made.
 
 use std::{
     env, fs,
