@@ -14,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::{
     config::{self, Document, Faults, Flags, Loaded, Program, Reader, Sources},
     exit::Exit,
+    healthcheck::{HealthArgs, Serves},
     identity,
 };
 
@@ -41,6 +42,8 @@ pub enum Common {
         #[arg(long, value_name = "FILE")]
         key: Option<String>,
     },
+    /// Ask the process that runs with this configuration whether it is ready; exit code 0 if it is
+    Healthcheck(HealthArgs),
     /// Check or show the configuration, or print its JSON Schema
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -113,6 +116,8 @@ pub struct Binary<C> {
     pub read: fn(&mut Reader<'_>) -> C,
     /// The file of its key.
     pub key_file: fn(&C) -> Option<PathBuf>,
+    /// Where the process that runs with it can be asked.
+    pub serves: fn(&C) -> Serves,
 }
 
 impl Common {
@@ -142,6 +147,11 @@ impl Common {
                     .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
                 let key = identity::load_or_create(&path)?;
                 print(&format!("{}\n", key.public().to_peer_id()))?;
+            }
+            Self::Healthcheck(args) => {
+                let serves = (binary.serves)(&load(global.flags())?.config);
+                let answer = block_on(args.ask(&serves))?;
+                print(&format!("{answer}\n"))?;
             }
             Self::Config(ConfigCommand::Check) => {
                 load(global.flags())?;
@@ -300,7 +310,10 @@ fn environment(program: &Program) -> Result<BTreeMap<String, String>, Faults> {
 }
 
 /// Writes to stdout. A reader that has seen enough, as in `p2pnode man | head`, is no failure.
-fn print(text: &str) -> io::Result<()> {
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())

@@ -141,7 +141,8 @@ pub fn load(path: &Path) -> Result<Keypair, Error> {
         });
     }
     let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let user = rustix::process::geteuid().as_raw();
+    if is_exposed(mode, metadata.uid(), user) {
         return Err(Error::Exposed {
             path: path.to_owned(),
             mode,
@@ -155,6 +156,15 @@ pub fn load(path: &Path) -> Result<Keypair, Error> {
         return Err(corrupt("it is empty".to_owned()));
     }
     Keypair::from_protobuf_encoding(&bytes).map_err(|error| corrupt(one_line(&error)))
+}
+
+/// Whether others than `user` may read a file with this `mode` and `owner`.
+///
+/// A file of root that belongs to a group of the user may be read by that group, as a private key of PostgreSQL may: it is how
+/// a cluster gives a Secret to a pod that is not root (`fsGroup`), which can have no file of its own there.
+fn is_exposed(mode: u32, owner: u32, user: u32) -> bool {
+    let given_by_root = owner == 0 && user != 0;
+    mode & if given_by_root { 0o037 } else { 0o077 } != 0
 }
 
 /// Writes `key` to a new file; `AlreadyExists` if there is one.
@@ -273,6 +283,29 @@ mod tests {
         for mode in [0o600, 0o400] {
             write(&path, &bytes, mode);
             load_or_create(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_key_that_root_gives_to_a_group_is_no_secret_to_that_group() {
+        for (mode, owner, user, exposed) in [
+            (0o600, 65532, 65532, false),
+            (0o440, 0, 65532, false),
+            (0o640, 0, 65532, false),
+            (0o400, 0, 65532, false),
+            // The group may neither change it, nor may others see it.
+            (0o460, 0, 65532, true),
+            (0o444, 0, 65532, true),
+            // The user's own is the user's alone, and so is that of root.
+            (0o440, 65532, 65532, true),
+            (0o440, 0, 0, true),
+            (0o440, 1000, 65532, true),
+        ] {
+            assert_eq!(
+                is_exposed(mode, owner, user),
+                exposed,
+                "{mode:o} {owner} {user}"
+            );
         }
     }
 

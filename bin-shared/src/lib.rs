@@ -11,6 +11,7 @@ pub mod directory;
 pub mod draining;
 pub mod exit;
 pub mod frame;
+pub mod healthcheck;
 pub mod hop;
 pub mod identity;
 pub mod join;

@@ -8,7 +8,7 @@ use p2pnode_bin_shared::{
     config::{Flags, kind},
 };
 
-use crate::dialer;
+use crate::{dialer, firewall};
 
 const EXIT_CODES: &str = "Exit codes: 0 success (dial: direct, or connected with --until connected), 1 failure, \
     2 bad usage or configuration, 3 connected through a relay only, 4 unreachable.";
@@ -36,6 +36,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Print why the running node reaches a peer over the path that it uses
     Why(WhyArgs),
+    /// Print firewall rules that let the configured range of source ports out
+    Firewall(FirewallArgs),
     /// Commands that need nothing but the configuration.
     #[command(flatten)]
     Common(Common),
@@ -121,6 +123,14 @@ pub struct WhyArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `firewall`.
+#[derive(Debug, Clone, Args)]
+pub struct FirewallArgs {
+    /// What the rules are for
+    #[arg(long, value_enum)]
+    pub format: firewall::Format,
 }
 
 /// When a dial is content.

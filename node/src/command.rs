@@ -5,6 +5,7 @@ use p2pnode_bin_shared::{
     command::{self, Binary},
     config::{self, Loaded, Reader},
     exit::{Exit, Usage},
+    healthcheck::Serves,
     identity, logging,
     signals::Shutdown,
 };
@@ -16,6 +17,7 @@ use crate::{
     dial,
     dialer::{self, Request},
     event::Reached,
+    firewall::Rules,
     join::TokenFileError,
     output::{Format, Printer},
     query, run,
@@ -27,6 +29,10 @@ const BINARY: Binary<Config> = Binary {
     key_file: |config| match &config.key {
         Key::File(path) => Some(path.clone()),
         Key::Throwaway => None,
+    },
+    serves: |config| Serves {
+        admin: config.admin,
+        control: Some(config.control.clone()),
     },
 };
 
@@ -54,6 +60,15 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 // A peer was given, and one that cannot be read is an error.
                 None => Ok(Exit::Usage),
             }
+        }
+        Command::Firewall(args) => {
+            let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
+            let config = config::load(&PROGRAM, &sources, |reader| {
+                Config::read(reader, Purpose::Firewall)
+            })?
+            .config;
+            command::print(&Rules::of(&config).render(args.format))?;
+            Ok(Exit::Success)
         }
         Command::Dial(args) => {
             if !args.standalone && !args.node.describes_node() {

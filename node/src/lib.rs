@@ -16,6 +16,7 @@ pub mod dialer;
 mod discovery;
 pub mod event;
 mod event_loop;
+pub mod firewall;
 mod found_relays;
 mod handle;
 mod hop;

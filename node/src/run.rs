@@ -41,7 +41,7 @@ pub async fn run(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = admin::Server::start(config.admin, health).await?;
+    let admin = admin::Server::start(config.admin, health.clone()).await?;
     let mut node = node::start(
         keypair,
         config,
@@ -52,7 +52,7 @@ pub async fn run(
         shutdown,
     )?;
     // A node without its control socket still serves its peers, as where several run on one host with the defaults.
-    let control = control::start(&config.control, node.handle.clone())
+    let control = control::start(&config.control, node.handle.clone(), health)
         .await
         .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
         .ok();

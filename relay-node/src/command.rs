@@ -11,6 +11,7 @@ use p2pnode_bin_shared::{
     command::{self, Binary},
     config::{self, Reader},
     exit::Exit,
+    healthcheck::Serves,
     identity, logging,
     signals::Shutdown,
 };
@@ -26,6 +27,10 @@ const BINARY: Binary<Config> = Binary {
     program: PROGRAM,
     read: |reader| Config::read(reader),
     key_file: |config| Some(config.key_file.clone()),
+    serves: |config| Serves {
+        admin: config.admin,
+        control: config.control.clone(),
+    },
 };
 
 /// Runs the command.

@@ -3,12 +3,14 @@
 //! | Request | Answer |
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`] |
+//! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
 use std::path::Path;
 
 use anyhow::Context as _;
 use axum::{Json, Router, extract::State, routing::get};
 use p2pnode_bin_shared::{
+    admin::{self, Health},
     control::{Client, Owner, Refusal, Server, show},
     exit::{Exit, Usage},
 };
@@ -28,18 +30,22 @@ const WAITING: usize = 16;
 /// Somebody who wants to know the relay's state.
 pub(crate) type Question = oneshot::Sender<Status>;
 
-/// Serves on a control socket at `path`, if there is one; the questions are for the event loop.
+/// Serves `health` and the status on a control socket at `path`, if there is one; the questions are for the event loop.
 ///
 /// A relay without its control socket still serves its peers, as where several run on one host with the defaults: that is
 /// warned of and no error.
-pub(crate) async fn start(path: Option<&Path>) -> (Option<Server>, mpsc::Receiver<Question>) {
+pub(crate) async fn start(
+    path: Option<&Path>,
+    health: Health,
+) -> (Option<Server>, mpsc::Receiver<Question>) {
     let (questions, receiver) = mpsc::channel(WAITING);
     let Some(path) = path else {
         return (None, receiver);
     };
     let router = Router::new()
         .route("/v1/status", get(status))
-        .with_state(questions);
+        .with_state(questions)
+        .merge(admin::router(health));
     let server = Server::start(OWNER, path, router).await;
     let server = server.inspect_err(|error| warn!("{error}; status cannot ask this relay"));
     (server.ok(), receiver)

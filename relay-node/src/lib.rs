@@ -114,8 +114,8 @@ pub async fn run_reloading(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = Admin::start(config.admin, health).await?;
-    let (control, questions) = control::start(config.control.as_deref()).await;
+    let admin = Admin::start(config.admin, health.clone()).await?;
+    let (control, questions) = control::start(config.control.as_deref(), health).await;
     let output = Output::new(io::stdout(), format, local);
     let (external, changes) = ExternalAddresses::new(&config.external);
     let others = config.relays.iter().filter(|relay| relay.0 != local);

@@ -103,6 +103,31 @@ pub async fn metrics(host: &Host) -> Result<Exposition> {
     Exposition::parse(&answer.body).with_context(|| answer.body)
 }
 
+/// Waits until `/metrics` of the node on `host` is as `look` wants it: numbers change without saying so.
+///
+/// # Errors
+///
+/// When that does not come; with the last numbers.
+pub async fn until<T>(
+    host: &Host,
+    what: &str,
+    look: impl Fn(&Exposition) -> Option<T>,
+) -> Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let read = metrics(host).await?;
+        if let Some(found) = look(&read) {
+            return Ok(found);
+        }
+        ensure!(
+            Instant::now() < until,
+            "{what} does not come: {:?}",
+            read.samples
+        );
+        sleep(PAUSE).await;
+    }
+}
+
 /// One number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {

@@ -21,6 +21,7 @@ pub mod faults;
 pub mod fleet;
 pub mod holder;
 pub mod interop;
+pub mod k8s;
 pub mod lab;
 pub mod matrix;
 pub mod nat;

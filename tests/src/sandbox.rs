@@ -89,8 +89,15 @@ pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     missing
 }
 
+/// Whether there is a program of that name.
+#[must_use]
+pub fn has_tool(name: &str) -> bool {
+    find(name).is_some()
+}
+
 /// The program of that name. Administration tools are found where an ordinary user's `PATH` does not lead.
-pub(crate) fn tool(name: &str) -> PathBuf {
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
     find(name).unwrap_or_else(|| name.into())
 }
 

@@ -50,6 +50,20 @@ impl PortRange {
         self.start <= port && port <= self.end
     }
 
+    /// The part with this `index` of consecutive parts of `size` ports each, from the first port on; `None` if it would not lie
+    /// in the range as a whole, or has no ports. Parts with different indices have no port in common.
+    pub fn part(self, index: usize, size: usize) -> Option<Self> {
+        let first = index
+            .checked_mul(size)?
+            .checked_add(usize::from(self.start))?;
+        let last = first.checked_add(size.checked_sub(1)?)?;
+        let part = Self {
+            start: u16::try_from(first).ok()?,
+            end: u16::try_from(last).ok()?,
+        };
+        (part.end <= self.end).then_some(part)
+    }
+
     /// Every port, ascending.
     pub const fn iter(self) -> RangeInclusive<u16> {
         self.start..=self.end
@@ -221,6 +235,23 @@ mod tests {
                 prop_assert!(range.start() >= 1 && range.start() <= range.end());
                 prop_assert!(text.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
             }
+        }
+
+        #[test]
+        fn parts_lie_in_the_range_one_after_the_other(
+            a in 1..=u16::MAX, n in 0..200u16, size in 0..60usize, index in 0..70usize
+        ) {
+            let range = PortRange::new(a, a.saturating_add(n)).unwrap();
+            match range.part(index, size) {
+                Some(part) => {
+                    prop_assert_eq!(part.len(), size);
+                    prop_assert!(range.contains(part.start()) && range.contains(part.end()));
+                    prop_assert_eq!(usize::from(part.start() - range.start()), index * size);
+                }
+                None => prop_assert!(size == 0 || (index + 1) * size > range.len()),
+            }
+            prop_assert_eq!(range.part(usize::MAX, size), None);
+            prop_assert_eq!(range.part(index, usize::MAX), None);
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | bench`.
+//! The project's commands: `cargo xtask demo | test | bench | image`.
 
 #![allow(
     clippy::print_stdout,
@@ -9,6 +9,8 @@ mod bench;
 mod cargo;
 mod child;
 mod demo;
+mod image;
+mod k8s;
 mod test;
 mod tools;
 
@@ -26,6 +28,13 @@ struct Cli {
     command: Command,
 }
 
+/// Tests that `cargo test` does not run.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Suite {
+    /// The manifests in k8s/: rendered, held to Kubernetes' schemas and to the binaries; alerts and dashboard.
+    K8s,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows the main job: a relay, two nodes, a dial that ends direct.
@@ -37,6 +46,8 @@ enum Command {
     },
     /// Runs every test, after installing or naming what the machine lacks.
     Test {
+        /// Only these tests, which need tools and packages of their own.
+        suite: Option<Suite>,
         /// Arguments for the test harness, such as a part of a test's name.
         #[arg(last = true)]
         harness: Vec<String>,
@@ -46,6 +57,8 @@ enum Command {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Builds static binaries and an image of each, with podman or docker.
+    Image(image::ImageArgs),
     /// Tells whether the NAT lab can be built here.
     ///
     /// A process of its own, as it cannot leave the user namespace that it enters.
@@ -73,7 +86,15 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo { nat: None } => demo::on_loopback(),
         Command::Demo { nat: Some(nats) } => demo::between_nats(nats),
-        Command::Test { harness } => test::run(&harness),
+        Command::Test {
+            suite: Some(Suite::K8s),
+            ..
+        } => k8s::run(),
+        Command::Test {
+            suite: None,
+            harness,
+        } => test::run(&harness),
+        Command::Image(args) => image::run(&args),
         Command::Bench { bench } => bench::run(bench),
         Command::DemoInLab { a, b } => {
             // Before anything starts a thread.

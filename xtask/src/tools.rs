@@ -11,7 +11,7 @@ use crate::cargo;
 pub(crate) fn provide() -> Result<()> {
     let missing = sandbox::missing_tools();
     if !missing.is_empty() {
-        install(&missing)?;
+        install("the NAT lab", &missing)?;
     }
     // In a process of its own: whoever enters the sandbox stays in it.
     let this = env::current_exe().context("path of this executable")?;
@@ -29,7 +29,11 @@ pub(crate) fn provide() -> Result<()> {
     Ok(())
 }
 
-fn install(missing: &[(&str, &str)]) -> Result<()> {
+/// Installs the packages of `missing` tools, or names them and the command.
+///
+/// # Errors
+/// If this is no Debian, or not root, or a tool is missing afterwards.
+pub(crate) fn install(purpose: &str, missing: &[(&str, &str)]) -> Result<()> {
     let tools = missing
         .iter()
         .map(|(tool, _)| *tool)
@@ -41,16 +45,13 @@ fn install(missing: &[(&str, &str)]) -> Result<()> {
     let by_hand = format!("apt-get install {}", packages.join(" "));
     ensure!(
         has_apt(),
-        "the NAT lab needs {tools}: install the packages of this system that have them (on Debian: {by_hand})"
+        "{purpose} needs {tools}: install the packages of this system that have them (on Debian: {by_hand})"
     );
     ensure!(
         is_root()?,
-        "the NAT lab needs {tools}: install them as root with `{by_hand}`, or run this as root"
+        "{purpose} needs {tools}: install them as root with `{by_hand}`, or run this as root"
     );
-    println!(
-        "installing {} for the NAT lab ({tools})",
-        packages.join(", ")
-    );
+    println!("installing {} for {purpose} ({tools})", packages.join(", "));
     let mut install = Command::new("apt-get");
     install
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -59,11 +60,11 @@ fn install(missing: &[(&str, &str)]) -> Result<()> {
     // A fresh image has no package lists, or old ones.
     cargo::run(Command::new("apt-get").arg("update"))?;
     cargo::run(&mut install)?;
-    let left = sandbox::missing_tools();
+    let left = missing.iter().find(|(tool, _)| !sandbox::has_tool(tool));
     ensure!(
-        left.is_empty(),
+        left.is_none(),
         "{by_hand} ran and {} is still not in PATH: add /usr/sbin to it",
-        left[0].0
+        left.map_or("a tool", |(tool, _)| *tool)
     );
     Ok(())
 }

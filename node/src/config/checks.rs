@@ -12,10 +12,10 @@ const SERVICES: usize = 8;
 /// capture.
 pub(super) fn listen_beside_range(reader: &mut Reader<'_>, listen: &[Endpoint], dial: &Dial) {
     for (index, endpoint) in listen.iter().enumerate() {
-        if dial.port_range.contains(endpoint.port) {
+        if dial.shared_range.contains(endpoint.port) {
             let problem = format!(
                 "{endpoint} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
-                dial.port_range
+                dial.shared_range
             );
             reader.contradiction("listen", Some(index), problem);
         }
@@ -26,11 +26,11 @@ pub(super) fn listen_beside_range(reader: &mut Reader<'_>, listen: &[Endpoint], 
 pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
     if let Some(admin) = config
         .admin
-        .filter(|admin| config.dial.port_range.contains(admin.port()))
+        .filter(|admin| config.dial.shared_range.contains(admin.port()))
     {
         let problem = format!(
             "{admin} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
-            config.dial.port_range
+            config.dial.shared_range
         );
         reader.contradiction("admin.listen", None, problem);
     }

@@ -15,7 +15,7 @@ use p2pnode_transports::{FamilyPolicy, Kind as Transport, PortRange};
 
 use super::{
     AdvertiseTemplate, Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, PunchFilter,
-    RelayAddr, Service, checks,
+    RelayAddr, Service, checks, share,
 };
 
 /// What a configuration is read for.
@@ -26,6 +26,8 @@ pub enum Purpose {
     /// A `dial` of its own. It may live beside a running node with the same file: it takes a throwaway identity unless it is
     /// given a key, listens only where a flag says so, and has no admin server.
     Dial,
+    /// A firewall, which is the same for all nodes that share the range: it needs neither a key nor an ordinal.
+    Firewall,
 }
 
 impl Config {
@@ -41,7 +43,7 @@ impl Config {
             &LISTEN_ADDR,
             &[],
         );
-        let dial = dial(reader);
+        let dial = dial(reader, purpose);
         let relays = reader.list(
             "relays",
             "Relays, each with its peer id. A relay may have several addresses; give one of each transport and family.",
@@ -119,13 +121,13 @@ impl Config {
                     // The swarm says at info what the node says itself; yamux warns of every connection that is cut off.
                     Purpose::Run => "info,libp2p_swarm=warn,yamux=error",
                     // Its output is its timeline; the log is for what goes wrong.
-                    Purpose::Dial => "warn,yamux=error",
+                    Purpose::Dial | Purpose::Firewall => "warn,yamux=error",
                 },
             ),
             format: reader.one("log.format", "How log lines look.", &LOG_FORMAT, "text"),
         };
 
-        let staying = purpose == Purpose::Run;
+        let staying = purpose != Purpose::Dial;
         let listen = match staying || reader.is_flag("listen") {
             true => listen,
             false => Vec::new(),
@@ -168,19 +170,42 @@ fn key(
                     .unwrap_or_default(),
             )
         }
-        Purpose::Dial => reader
+        Purpose::Dial | Purpose::Firewall => reader
             .optional(NAME, DOC, &PATH)
             .map_or(Key::Throwaway, Key::File),
     }
 }
 
-fn dial(reader: &mut Reader<'_>) -> Dial {
-    let port_range = reader.one(
+fn dial(reader: &mut Reader<'_>, purpose: Purpose) -> Dial {
+    let shared_range = reader.one(
         "dial.port_range",
-        "The source ports that packets may leave from, both ends included.",
+        "The source ports that packets may leave from, both ends included; with dial.ports_per_ordinal, those of all nodes \
+         together.",
         &PORT_RANGE,
         "40000-40050",
     );
+    let ports_per_ordinal = reader.one(
+        share::PORTS_PER_ORDINAL,
+        "How many ports of the range each of the nodes has that share it, as pods behind one NAT do; 0: each has all. The \
+         node with dial.ordinal 0 has the first ones, and so on. A range that is given by flag is taken as it is.",
+        &COUNT,
+        "0",
+    );
+    let ordinal = reader.optional(
+        share::ORDINAL,
+        "This node's number among those that share the range, from 0: in a pod of a StatefulSet, its label \
+         apps.kubernetes.io/pod-index. Needed with dial.ports_per_ordinal.",
+        &COUNT,
+    );
+    let is_shared = purpose != Purpose::Firewall && !reader.is_flag("dial.port_range");
+    let port_range = match share::of(shared_range, ports_per_ordinal, ordinal) {
+        Ok(port_range) if is_shared => port_range,
+        Err(fault) if is_shared => {
+            reader.contradiction(fault.key, None, fault.problem);
+            shared_range
+        }
+        Ok(_) | Err(_) => shared_range,
+    };
     let family = reader.one(
         "dial.family",
         "Which IP families to use, and which to prefer.",
@@ -199,6 +224,7 @@ fn dial(reader: &mut Reader<'_>) -> Dial {
     }
     Dial {
         port_range,
+        shared_range,
         family,
         quic: transports.contains(&Transport::Quic),
         tcp: transports.contains(&Transport::Tcp),

@@ -7,6 +7,7 @@ mod checks;
 mod keys;
 mod punch;
 mod service;
+mod share;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,8 @@ pub enum Key {
 pub struct Dial {
     /// The source ports that packets may leave from.
     pub port_range: PortRange,
+    /// Those of all nodes that share a range: `port_range` is a part of it, or all of it.
+    pub shared_range: PortRange,
     /// Which IP families to use, and which to prefer.
     pub family: FamilyPolicy,
     /// Dial over QUIC.

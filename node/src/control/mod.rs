@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | a [`Status`](crate::status::Status) |
 //! | `GET /v1/why/PEER` | a [`Why`](crate::status::Why); 404 if the peer is not connected |
 //! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as they come; the last is the result |
+//! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
 mod client;
 mod server;

@@ -14,6 +14,7 @@ use futures::stream;
 use libp2p::PeerId;
 use p2pnode_bin_shared::{
     addr,
+    admin::{self, Health},
     control::{Refusal, Server, ServerError},
 };
 
@@ -27,18 +28,19 @@ use crate::{
 /// A request is a peer id and a few addresses.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// Serves `handle` on a control socket at `path`.
+/// Serves `handle` and `health` on a control socket at `path`.
 ///
 /// # Errors
 ///
 /// [`ServerError`], which names the path and the remedy.
-pub async fn start(path: &Path, handle: Handle) -> Result<Server, ServerError> {
+pub async fn start(path: &Path, handle: Handle, health: Health) -> Result<Server, ServerError> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
         .route("/v1/dial", post(dial))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(handle);
+        .with_state(handle)
+        .merge(admin::router(health));
     Server::start(OWNER, path, router).await
 }
 

@@ -1,0 +1,118 @@
+//! The configuration of a container, judged by the program that will run with it.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use serde_json::Value;
+
+use super::{
+    IMAGE_ENV,
+    container::{Container, Volume},
+    find, text,
+};
+use crate::bins::Bins;
+
+/// What is in force in a container, by key.
+pub(super) type Config = BTreeMap<String, Value>;
+
+/// The configuration of `container`, or everything that is wrong with it and its command line.
+pub(super) fn load(
+    container: &Container<'_>,
+    manifests: &[Value],
+    bins: &Bins,
+) -> Result<Config, Vec<String>> {
+    let one = |fault: String| vec![fault];
+    let mut environment = container.environment().map_err(one)?;
+    // Lives as long as the programs that read it.
+    let directory = tempfile::tempdir().map_err(|error| one(error.to_string()))?;
+    let variable = container.program.config_variable();
+    if let Some(path) = environment.get_mut(variable) {
+        let content = content(container, manifests, path).map_err(one)?;
+        let file = directory
+            .path()
+            .join(path.rsplit('/').next().unwrap_or("config.yaml"));
+        fs::write(&file, content).map_err(|error| one(format!("{}: {error}", file.display())))?;
+        *path = file.display().to_string();
+    }
+    let run = |args: &[&str]| {
+        let output = Command::new(container.program.binary(bins))
+            .args(args)
+            .env_clear()
+            .envs(IMAGE_ENV)
+            .envs(&environment)
+            .output()
+            .map_err(|error| {
+                one(format!(
+                    "{}: cannot be run: {error}",
+                    container.program.name()
+                ))
+            })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let told = String::from_utf8_lossy(&output.stderr)
+            .replace(&format!("{}/", directory.path().display()), "");
+        let told = told
+            .lines()
+            .map(|line| line.trim_start_matches("error: ").to_owned());
+        Err(told.collect::<Vec<_>>())
+    };
+    // Arguments are read from left to right: help is printed only if all before it are right.
+    let mut line = container.args();
+    line.push("--help");
+    let mut faults = run(&line).err().unwrap_or_default();
+    for command in commands(container) {
+        let (program, args) = command.split_first().unwrap_or((&"", &[]));
+        if *program != container.program.name() {
+            faults.push(format!(
+                "a probe runs {program:?}, which the image does not have"
+            ));
+            continue;
+        }
+        let mut line = args.to_vec();
+        line.push("--help");
+        faults.extend(run(&line).err().unwrap_or_default());
+    }
+    let shown = match run(&["config", "show", "--json"]) {
+        Ok(shown) if faults.is_empty() => shown,
+        Ok(_) => return Err(faults),
+        Err(more) => {
+            faults.extend(more);
+            return Err(faults);
+        }
+    };
+    let keys = shown.lines().filter_map(|line| {
+        let key: Value = serde_json::from_str(line).ok()?;
+        Some((text(&key, "/key").to_owned(), key["value"].clone()))
+    });
+    Ok(keys.collect())
+}
+
+/// The file at `path` in the container.
+fn content<'a>(
+    container: &Container<'_>,
+    manifests: &'a [Value],
+    path: &str,
+) -> Result<&'a str, String> {
+    let variable = container.program.config_variable();
+    let Some((Volume::ConfigMap(name), file)) = container.mount(path) else {
+        return Err(format!("env {variable}: no ConfigMap is mounted at {path}"));
+    };
+    let map = find(manifests, "ConfigMap", name)
+        .ok_or_else(|| format!("env {variable}: there is no ConfigMap {name}"))?;
+    map["data"][file]
+        .as_str()
+        .ok_or_else(|| format!("env {variable}: ConfigMap {name} has no {file}"))
+}
+
+/// The commands of its probes.
+fn commands<'a>(container: &Container<'a>) -> Vec<Vec<&'a str>> {
+    let probes = ["livenessProbe", "readinessProbe", "startupProbe"];
+    let spec = container.spec;
+    let commands = probes
+        .iter()
+        .map(|probe| super::list(spec, &format!("/{probe}/exec/command")));
+    commands
+        .filter(|command| !command.is_empty())
+        .map(|command| command.iter().filter_map(Value::as_str).collect())
+        .collect()
+}

@@ -1,0 +1,299 @@
+//! `cargo xtask image`: static binaries, and one image of each that does not depend on when it is made.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use p2pnode_tests::{
+    bins,
+    k8s::{IMAGE_ENV, IMAGE_USER},
+};
+
+use crate::cargo::{self, workspace};
+
+/// The images and what they hold.
+const IMAGES: [(&str, &str); 2] = [
+    (
+        "p2pnode",
+        "A libp2p peer that reaches other peers behind NAT directly, from a configured range of source ports",
+    ),
+    ("relay-node", "A circuit relay v2 for p2pnode peers"),
+];
+
+/// The largest that an image may be, in bytes.
+const SIZE_LIMIT: u64 = 20_000_000;
+
+/// Arguments of `image`.
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// Put before the names, as in registry.example.net/team
+    #[arg(long, value_name = "REGISTRY")]
+    registry: Option<String>,
+    /// The images' tag
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+}
+
+/// What makes images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    Podman,
+    Docker,
+}
+
+/// Builds the binaries and the images, each image twice: both have to be the same.
+pub(crate) fn run(args: &ImageArgs) -> Result<ExitCode> {
+    let engine = Engine::find()?;
+    let binaries = build_static()?;
+    let created = source_date()?;
+    for (name, description) in IMAGES {
+        let context = context(name, description, &binaries.join(name), &args.tag)?;
+        let name = match &args.registry {
+            Some(registry) => format!("{registry}/{name}:{}", args.tag),
+            None => format!("{name}:{}", args.tag),
+        };
+        let first = engine.build(&context, &name, created)?;
+        let again = engine.build(&context, &name, created)?;
+        ensure!(
+            first == again,
+            "{name} is {first}, and {again} when it is built again"
+        );
+        let size = engine.size(&name)?;
+        ensure!(
+            size <= SIZE_LIMIT,
+            "{name} has {size} bytes, more than {SIZE_LIMIT}"
+        );
+        println!("{name} {:.1} MB {first}", bytes_to_mb(size));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a size of some megabytes, for a person"
+)]
+fn bytes_to_mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Builds both binaries without any shared library, as an empty image has none; returns their directory.
+fn build_static() -> Result<PathBuf> {
+    let target = host_target()?;
+    let home =
+        env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
+    // Paths of the machine would make each machine's binaries differ.
+    let mut flags = format!(
+        "-C target-feature=+crt-static --remap-path-prefix={}=p2pnode",
+        workspace().display()
+    );
+    if let Ok(home) = home {
+        flags += &format!(" --remap-path-prefix={home}=cargo");
+    }
+    let mut build = cargo::cargo();
+    // The target is named so that the flags are not used for build scripts and macros, which are shared libraries.
+    build
+        .args(["build", "--locked", "--release", "--target", &target])
+        .args(["--package", "p2pnode", "--package", "relay-node"])
+        .env("RUSTFLAGS", flags);
+    println!("running `{}`", cargo::show(&build));
+    cargo::run(&mut build)?;
+    Ok(bins::target_dir()?.join(target).join("release"))
+}
+
+fn host_target() -> Result<String> {
+    let told = output(Command::new("rustc").arg("-vV"))?;
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` names no host")
+}
+
+/// When the source is from, in seconds since 1970: `SOURCE_DATE_EPOCH`, or the time of the last commit.
+fn source_date() -> Result<u64> {
+    let text = match env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text,
+        Err(_) => git(&["log", "-1", "--format=%ct"])
+            .context("SOURCE_DATE_EPOCH is not set, and the time of the last commit is unknown")?,
+    };
+    let text = text.trim();
+    text.parse()
+        .with_context(|| format!("SOURCE_DATE_EPOCH {text:?} is no number of seconds since 1970"))
+}
+
+fn git(args: &[&str]) -> Result<String> {
+    output(Command::new("git").args(args).current_dir(workspace()))
+}
+
+/// A directory with what the image is made of.
+fn context(name: &str, description: &str, binary: &Path, tag: &str) -> Result<PathBuf> {
+    let elf = fs::read(binary).with_context(|| binary.display().to_string())?;
+    ensure!(
+        !asks_for_interpreter(&elf),
+        "{} is not static: it asks for a dynamic linker, which an empty image does not have",
+        binary.display()
+    );
+    let context = bins::target_dir()?.join("image").join(name);
+    fs::create_dir_all(&context).with_context(|| context.display().to_string())?;
+    let copy = context.join(name);
+    fs::copy(binary, &copy).with_context(|| copy.display().to_string())?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    // What was built from uncommitted changes is no revision.
+    let clean = git(&["status", "--porcelain"]).is_ok_and(|changes| changes.is_empty());
+    let revision = git(&["rev-parse", "HEAD"]).ok().filter(|_| clean);
+    let file = containerfile(name, description, tag, revision.as_deref().map(str::trim));
+    fs::write(context.join("Containerfile"), file)?;
+    Ok(context)
+}
+
+fn containerfile(name: &str, description: &str, tag: &str, revision: Option<&str>) -> String {
+    let label =
+        |key: &str, value: &str| format!("LABEL org.opencontainers.image.{key}=\"{value}\"\n");
+    let mut file = format!("FROM scratch\nCOPY {name} /usr/bin/{name}\n");
+    file += &label("title", name);
+    file += &label("description", description);
+    file += &label("version", tag);
+    file += &label("licenses", env!("CARGO_PKG_LICENSE"));
+    file += &label("source", env!("CARGO_PKG_REPOSITORY"));
+    if let Some(revision) = revision {
+        file += &label("revision", revision);
+    }
+    for (variable, value) in IMAGE_ENV {
+        file += &format!("ENV {variable}={value}\n");
+    }
+    file + &format!("USER {IMAGE_USER}:{IMAGE_USER}\nENTRYPOINT [\"/usr/bin/{name}\"]\n")
+}
+
+/// Whether an ELF file of 64 bits, as of all targets that we build for, has a segment with the name of a dynamic linker.
+fn asks_for_interpreter(elf: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let number = |at: usize, length: usize| -> Option<usize> {
+        let bytes = elf.get(at..at + length)?;
+        let folded = bytes
+            .iter()
+            .rev()
+            .fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
+        Some(folded)
+    };
+    let (Some(first), Some(size), Some(count)) = (number(32, 8), number(54, 2), number(56, 2))
+    else {
+        return false;
+    };
+    (0..count).any(|index| {
+        let segment = number(first + index * size, 4);
+        segment.is_some_and(|kind| u32::try_from(kind) == Ok(PT_INTERP))
+    })
+}
+
+impl Engine {
+    fn find() -> Result<Self> {
+        for engine in [Self::Podman, Self::Docker] {
+            // A client without a daemon is no engine.
+            let works = Command::new(engine.program()).arg("info").output();
+            if works.is_ok_and(|output| output.status.success()) {
+                return Ok(engine);
+            }
+        }
+        bail!(
+            "images need podman, or docker with its daemon: install one (on Debian: apt-get install podman)"
+        )
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+        }
+    }
+
+    /// Builds an image and returns its id.
+    fn build(self, context: &Path, name: &str, created: u64) -> Result<String> {
+        let mut build = Command::new(self.program());
+        build
+            .arg("build")
+            .args(["--no-cache", "--tag", name, "--file"]);
+        build.arg(context.join("Containerfile"));
+        match self {
+            Self::Podman => build.args(["--quiet", "--timestamp", &created.to_string()]),
+            Self::Docker => build
+                .args(["--quiet", "--provenance=false", "--build-arg"])
+                .arg(format!("SOURCE_DATE_EPOCH={created}"))
+                .arg("--output=type=docker,rewrite-timestamp=true"),
+        };
+        output(build.arg(context))?;
+        let id = output(
+            Command::new(self.program()).args(["image", "inspect", "--format", "{{.Id}}", name]),
+        )?;
+        Ok(id.trim().trim_start_matches("sha256:").to_owned())
+    }
+
+    /// The bytes of an image.
+    fn size(self, name: &str) -> Result<u64> {
+        let size = output(Command::new(self.program()).args([
+            "image",
+            "inspect",
+            "--format",
+            "{{.Size}}",
+            name,
+        ]))?;
+        size.trim()
+            .parse()
+            .with_context(|| format!("the size of {name}: {size:?}"))
+    }
+}
+
+/// What a command prints, if it ends well.
+fn output(command: &mut Command) -> Result<String> {
+    let shown = cargo::show(command);
+    let output = command
+        .output()
+        .with_context(|| format!("`{shown}` cannot be started"))?;
+    ensure!(
+        output.status.success(),
+        "`{shown}` failed ({}): {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_needs_a_dynamic_linker_is_told_from_one_that_does_not() {
+        // Tests are linked dynamically.
+        let this = fs::read(env::current_exe().unwrap()).unwrap();
+        assert!(asks_for_interpreter(&this));
+        // A header that names no segments, and what is no program at all.
+        assert!(!asks_for_interpreter(&[0; 64]));
+        assert!(!asks_for_interpreter(b"#!/bin/sh"));
+    }
+
+    #[test]
+    fn an_image_holds_one_program_and_has_no_root() {
+        let file = containerfile("p2pnode", "A peer", "1.2.3", Some("abc"));
+        let lines: Vec<_> = file.lines().collect();
+        assert_eq!(
+            lines[..2],
+            ["FROM scratch", "COPY p2pnode /usr/bin/p2pnode"]
+        );
+        assert_eq!(
+            lines[lines.len() - 2..],
+            ["USER 65532:65532", "ENTRYPOINT [\"/usr/bin/p2pnode\"]"]
+        );
+        for line in [
+            "LABEL org.opencontainers.image.version=\"1.2.3\"",
+            "LABEL org.opencontainers.image.revision=\"abc\"",
+            "ENV PATH=/usr/bin",
+        ] {
+            assert!(lines.contains(&line), "{line}: {file}");
+        }
+        assert!(!containerfile("p2pnode", "A peer", "1.2.3", None).contains("revision"));
+    }
+}

@@ -1,0 +1,143 @@
+//! Renders kustomizations and charts.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use p2pnode_tests::k8s::{self, documents};
+use serde_json::Value;
+
+use super::Bench;
+
+/// One set of choices, in both ways.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// Below `k8s/kustomize`.
+    overlay: &'static str,
+    /// Below `k8s`.
+    components: &'static [&'static str],
+    pub(super) chart: &'static str,
+    /// In `k8s/examples`.
+    pub(super) values: &'static str,
+    pub(super) set: &'static [&'static str],
+}
+
+/// What is shipped.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "p2pnode-pod-network",
+        overlay: "p2pnode/overlays/pod-network",
+        components: &[],
+        chart: "p2pnode",
+        values: "p2pnode-values.yaml",
+        set: &[],
+    },
+    Case {
+        name: "p2pnode-host-network",
+        overlay: "p2pnode/overlays/host-network",
+        components: &[],
+        chart: "p2pnode",
+        values: "p2pnode-values.yaml",
+        set: &["network=host"],
+    },
+    Case {
+        name: "p2pnode-all-components",
+        overlay: "p2pnode/overlays/host-network",
+        components: &[
+            "kustomize/p2pnode/components/identity-secret",
+            "kustomize/p2pnode/components/advertise-host-ip",
+            "monitoring/p2pnode",
+        ],
+        chart: "p2pnode",
+        values: "p2pnode-values.yaml",
+        set: &[
+            "network=host",
+            "identity.from=secret",
+            "identity.secretName=p2pnode-identity",
+            "publicIp.from=hostIP",
+            "monitoring.enabled=true",
+        ],
+    },
+    Case {
+        name: "relay-node-load-balancer",
+        overlay: "relay-node/overlays/load-balancer",
+        components: &["monitoring/relay-node"],
+        chart: "relay-node",
+        values: "relay-node-values.yaml",
+        set: &["monitoring.enabled=true"],
+    },
+    Case {
+        name: "relay-node-host-port",
+        overlay: "relay-node/overlays/host-port",
+        components: &[],
+        chart: "relay-node",
+        values: "relay-node-values.yaml",
+        set: &["network=hostPort"],
+    },
+    Case {
+        name: "relay-node-host-network",
+        overlay: "relay-node/overlays/host-network",
+        components: &[],
+        chart: "relay-node",
+        values: "relay-node-values.yaml",
+        set: &["network=hostNetwork"],
+    },
+];
+
+impl Bench {
+    /// What kustomize makes of a case.
+    pub(super) fn kustomize(&self, case: &Case) -> Result<Vec<Value>> {
+        // Kustomize takes nothing from outside a root but other roots, by relative paths; so this one stands beside them.
+        let root = tempfile::Builder::new()
+            .prefix(".test-")
+            .tempdir_in(k8s::folder())?;
+        let mut text = format!("resources: [../kustomize/{}]\ncomponents:\n", case.overlay);
+        for component in case.components {
+            text += &format!("  - ../{component}\n");
+        }
+        if case.components.is_empty() {
+            text += "  []\n";
+        }
+        fs::write(root.path().join("kustomization.yaml"), text)?;
+        rendered(self.tools.kubectl().arg("kustomize").arg(root.path()))?
+            .with_context(|| format!("{}: kustomize", case.name))
+    }
+
+    /// What Helm makes of a chart with these values.
+    pub(super) fn helm(&self, chart: &str, values: &str, set: &[&str]) -> Result<Vec<Value>> {
+        self.try_helm(chart, values, set)?
+            .with_context(|| format!("{chart} {set:?}"))
+    }
+
+    /// The same; the inner error is that of Helm, which refuses the values.
+    pub(super) fn try_helm(
+        &self,
+        chart: &str,
+        values: &str,
+        set: &[&str],
+    ) -> Result<Result<Vec<Value>>> {
+        let folder = k8s::folder();
+        let mut helm = self.tools.helm();
+        // The release is named as the manifests of kustomize are.
+        helm.args(["template", chart])
+            .arg(folder.join("charts").join(chart))
+            .arg("--values")
+            .arg(folder.join("examples").join(values));
+        for value in set {
+            helm.args(["--set", value]);
+        }
+        rendered(&mut helm)
+    }
+}
+
+/// The manifests that a command prints; the inner error is its own.
+fn rendered(command: &mut Command) -> Result<Result<Vec<Value>>> {
+    let output = command
+        .output()
+        .with_context(|| format!("{} cannot be run", command.get_program().display()))?;
+    let read = || {
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}", error.trim());
+        documents(&String::from_utf8_lossy(&output.stdout))
+    };
+    Ok(read())
+}
