@@ -9,9 +9,11 @@
 
 use std::{io, time::Duration};
 
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::{PeerId, StreamProtocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+
+use crate::frame;
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/hop/1");
@@ -26,7 +28,7 @@ const MAX_RTT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The other party of the circuit.
-    #[serde(serialize_with = "write_peer", deserialize_with = "read_peer")]
+    #[serde(with = "frame::peer_id")]
     pub peer: PeerId,
     /// Whether the asking peer is the one that dialed the circuit. Two peers may have dialed each other.
     pub dialed: bool,
@@ -101,15 +103,7 @@ pub async fn write<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
 ) -> io::Result<()> {
-    let body = serde_json::to_vec(message)?;
-    let length = u16::try_from(body.len())
-        .ok()
-        .filter(|length| usize::from(*length) <= MAX_MESSAGE)
-        .ok_or_else(|| too_long(body.len()))?;
-    let mut frame = length.to_be_bytes().to_vec();
-    frame.extend(body);
-    stream.write_all(&frame).await?;
-    stream.flush().await
+    frame::write(stream, message, MAX_MESSAGE, "hop").await
 }
 
 /// Reads one message.
@@ -119,29 +113,7 @@ pub async fn write<T: Serialize>(
 /// Those of the stream, and `InvalidData` for a message that is too long or none. No more than [`MAX_MESSAGE`] bytes are
 /// read or held.
 pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).await?;
-    let length = usize::from(u16::from_be_bytes(length));
-    if length > MAX_MESSAGE {
-        return Err(too_long(length));
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    serde_json::from_slice(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-}
-
-fn too_long(length: usize) -> io::Error {
-    let text = format!("a hop message of {length} bytes: the most are {MAX_MESSAGE}");
-    io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-fn write_peer<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(peer)
-}
-
-fn read_peer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerId, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(serde::de::Error::custom)
+    frame::read(stream, MAX_MESSAGE, "hop").await
 }
 
 /// Milliseconds with one decimal: finer than that no ping is true.
