@@ -177,8 +177,7 @@ mod tests {
             peer: PEER.parse().unwrap(),
             addrs: addrs(&["/ip6/2001:db8::7/udp/40000/quic-v1"]),
         };
-        let json =
-            format!(r#"{{"peer":"{PEER}","addrs":["/ip6/2001:db8::7/udp/40000/quic-v1"]}}"#);
+        let json = format!(r#"{{"peer":"{PEER}","addrs":["/ip6/2001:db8::7/udp/40000/quic-v1"]}}"#);
         assert_eq!(written(&request), frame(json.as_bytes()));
         let lists = r#""addrs":["/ip4/198.51.100.7/udp/40000/quic-v1"],"told":["/ip4/203.0.113.9/tcp/40001"]"#;
         let json = format!(r#"{{"introduced":{{{lists}}}}}"#);

@@ -20,6 +20,7 @@ mod handle;
 mod hop;
 mod interfaces;
 pub mod liveness;
+mod meet;
 mod metrics;
 mod node;
 mod observers;

@@ -105,6 +105,8 @@ pub struct PunchStatus {
     pub attempt: u32,
     /// `initiator` or `responder`.
     pub role: String,
+    /// `dcutr` or `introduction`.
+    pub by: String,
     /// The local sockets that it used.
     pub locals: Vec<String>,
     /// What was offered.
@@ -187,6 +189,7 @@ impl From<&Record> for PunchStatus {
         Self {
             attempt: record.attempt,
             role: record.role.as_str().to_owned(),
+            by: record.by().as_str().to_owned(),
             locals: record.locals.iter().map(ToString::to_string).collect(),
             sent: record.sent.iter().map(ToString::to_string).collect(),
             received: record

@@ -14,7 +14,7 @@ use p2pnode_bin_shared::{
     ping::{self, Pace},
 };
 
-use crate::{config::Config, connection_sources, hop, keep_alive, limits, server};
+use crate::{config::Config, connection_sources, hop, keep_alive, limits, meet, server};
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
 const PROTOCOL_VERSION: &str = "/p2pnode/1";
@@ -40,6 +40,7 @@ pub(crate) struct Behaviour {
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: draining::Behaviour,
     pub(crate) hop: hop::Behaviour,
+    pub(crate) meet: meet::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) directory: directory::Behaviour,
@@ -69,6 +70,7 @@ impl Behaviour {
             keep_alive: keep_alive::Behaviour::default(),
             draining: draining::Behaviour::default(),
             hop: hop::Behaviour::default(),
+            meet: meet::Behaviour::default(),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
                     .with_agent_version(AGENT.to_owned())

@@ -45,6 +45,11 @@ impl Ledger {
         self.reservations.contains_key(peer)
     }
 
+    /// The newest connection on which a peer holds a reservation.
+    pub(crate) fn newest_place(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.reservations.get(peer)?.iter().max().copied()
+    }
+
     /// Circuits open.
     pub(crate) fn circuits(&self) -> usize {
         self.circuits.values().map(VecDeque::len).sum()

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use libp2p::relay::StatusCode;
+use p2pnode_bin_shared::meet::Refusal;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
@@ -31,6 +32,8 @@ pub(crate) enum Reason {
     SourceReservationLimit,
     /// Too many circuits, in all or of the peer.
     CircuitLimit,
+    /// A peer asks to be introduced too often, or is asked for too often.
+    IntroductionLimit,
     /// A circuit to a peer that has no reservation here.
     NoReservation,
     /// A circuit to a peer that has a reservation and did not take the circuit.
@@ -70,6 +73,7 @@ impl Reason {
             Self::ReservationLimit => "reservation_limit",
             Self::SourceReservationLimit => "source_reservation_limit",
             Self::CircuitLimit => "circuit_limit",
+            Self::IntroductionLimit => "introduction_limit",
             Self::NoReservation => "no_reservation",
             Self::DestinationFailed => "destination_failed",
             Self::Draining => "draining",
@@ -86,6 +90,37 @@ impl EncodeLabelValue for Reason {
     }
 }
 
+/// What became of a peer's wish to be introduced to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Introduction {
+    /// Both were told of each other.
+    Made,
+    /// The one that was asked for did not take it after all.
+    NotTaken,
+    /// They were not.
+    Refused(Refusal),
+}
+
+impl EncodeLabelValue for Introduction {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let label = match self {
+            Self::Made => "made",
+            Self::NotTaken => "not_taken",
+            Self::Refused(Refusal::NoReservation) => "no_reservation",
+            Self::Refused(Refusal::Unsupported) => "unsupported",
+            Self::Refused(Refusal::NothingInCommon) => "nothing_in_common",
+            Self::Refused(Refusal::TooOften) => "too_often",
+            Self::Refused(Refusal::Draining) => "draining",
+        };
+        EncodeLabelValue::encode(&label, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IntroductionLabels {
+    outcome: Introduction,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeniedLabels {
     reason: Reason,
@@ -99,6 +134,7 @@ pub(crate) struct Metrics {
     records: Gauge,
     circuit_seconds: Histogram,
     denied: Family<DeniedLabels, Counter>,
+    introductions: Family<IntroductionLabels, Counter>,
     draining: Gauge,
 }
 
@@ -112,6 +148,7 @@ impl Metrics {
             // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             denied: Family::default(),
+            introductions: Family::default(),
             draining: Gauge::default(),
         };
         registry.register(
@@ -135,6 +172,11 @@ impl Metrics {
             "relay_denied",
             "Connections and requests denied",
             metrics.denied.clone(),
+        );
+        registry.register(
+            "relay_introductions",
+            "Wishes of peers to be introduced to others",
+            metrics.introductions.clone(),
         );
         registry.register(
             "relay_draining",
@@ -167,6 +209,12 @@ impl Metrics {
         self.draining.set(1);
     }
 
+    /// A peer wanted to be introduced to another.
+    pub(crate) fn introduction(&self, outcome: Introduction) {
+        let labels = IntroductionLabels { outcome };
+        self.introductions.get_or_create(&labels).inc();
+    }
+
     /// Something was denied.
     pub(crate) fn denied(&self, reason: Reason) {
         self.denied.get_or_create(&DeniedLabels { reason }).inc();
@@ -185,6 +233,9 @@ mod tests {
         metrics.circuit_closed(Duration::from_secs(2));
         metrics.denied(Reason::of_circuit(StatusCode::NoReservation));
         metrics.denied(Reason::SourceReservationLimit);
+        metrics.denied(Reason::IntroductionLimit);
+        metrics.introduction(Introduction::Made);
+        metrics.introduction(Introduction::Refused(Refusal::NothingInCommon));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -194,6 +245,9 @@ mod tests {
             "relay_circuit_seconds_count 1",
             "relay_denied_total{reason=\"no_reservation\"} 1",
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",
+            "relay_denied_total{reason=\"introduction_limit\"} 1",
+            "relay_introductions_total{outcome=\"made\"} 1",
+            "relay_introductions_total{outcome=\"nothing_in_common\"} 1",
             "relay_draining 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

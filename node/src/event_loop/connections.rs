@@ -125,7 +125,9 @@ impl EventLoop {
         if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
             self.observe_path(peer, Cause::Made(path.how), now);
         }
-        self.relays.handle_established(id);
+        if self.relays.handle_established(id).is_some() {
+            self.meet_again(peer);
+        }
         if let Some(Purpose::Matched(peer)) = purpose {
             self.on_matched(peer);
         }
@@ -153,6 +155,7 @@ impl EventLoop {
         let now = Instant::now();
         let lost = self.liveness.closed(id, ended, now);
         self.inquiries.handle_closed(id);
+        self.end_meetings(id);
         self.swarm.behaviour_mut().punch.observation_lost(id);
         if let Some(relay) = self.relays.handle_closed(id, now, jitter()) {
             tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");

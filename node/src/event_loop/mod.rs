@@ -6,6 +6,7 @@ mod connections;
 mod directory;
 mod hop;
 mod identify;
+mod meet;
 mod observe;
 mod ping;
 mod punch;
@@ -42,6 +43,7 @@ use crate::{
     hop::{Exchanges, Inquiries},
     interfaces::Interfaces,
     liveness::Liveness,
+    meet::{Wish, Wishes},
     observers::Observers,
     peers::PeerTable,
     reconnect::Reconnector,
@@ -71,6 +73,8 @@ pub(crate) struct EventLoop {
     /// Circuits whose other leg their relay is asked for.
     inquiries: Inquiries,
     exchanges: Exchanges,
+    /// Relays that are asked for introductions.
+    wishes: Wishes,
     liveness: Liveness,
     /// The peers to dial again when they are lost.
     reconnector: Reconnector,
@@ -148,6 +152,7 @@ impl EventLoop {
             interfaces: Interfaces::watch(),
             inquiries: Inquiries::default(),
             exchanges: Exchanges::default(),
+            wishes: Wishes::default(),
             liveness: Liveness::default(),
             reconnector: Reconnector::default(),
             registrar: Registrar::default(),
@@ -307,6 +312,7 @@ impl EventLoop {
             dialer::Action::DialCircuit(relay) => {
                 self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
             }
+            dialer::Action::Meet(relay) => self.ask_to_meet(Wish { peer, relay }),
             dialer::Action::LookUp => self.look_up(peer),
             dialer::Action::DialFound { relay, addrs } => {
                 self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
@@ -342,6 +348,7 @@ impl EventLoop {
                 self.on_relay_client(event)
             }
             BehaviourEvent::Punch(event) => self.on_punch(event),
+            BehaviourEvent::Meet(event) => self.on_meet(event),
             BehaviourEvent::Draining(event) => self.on_draining(event),
             BehaviourEvent::Directory(event) => self.on_directory(event),
             BehaviourEvent::Access(never)

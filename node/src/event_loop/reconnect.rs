@@ -20,6 +20,9 @@ impl EventLoop {
         let over: Vec<_> = self.dials.extract_if(.., over).collect();
         for dial in over {
             let peer = dial.dialer.peer();
+            if self.dials_of(peer).next().is_none() {
+                self.wishes.forget(&peer);
+            }
             let Some(path) = self.best_path(&peer) else {
                 if self.dials_of(peer).next().is_none() {
                     self.observers.unwanted(&peer);

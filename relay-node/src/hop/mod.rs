@@ -3,12 +3,11 @@
 //! that connection.
 
 mod handler;
-mod limiter;
 
 use std::{
     collections::VecDeque,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::channel::oneshot;
@@ -22,8 +21,16 @@ use libp2p::{
 };
 use p2pnode_bin_shared::hop::{Answer, Refusal, Request};
 
+use crate::limiter::{Limiter, Measure};
+
 use handler::Handler;
-use limiter::Limiter;
+
+/// A node over whose relay many circuits open together asks once for each of them, and then every 30 s: this serves a thousand
+/// circuits of one peer.
+const MEASURE: Measure = Measure {
+    burst: 256,
+    period: Duration::from_millis(30),
+};
 
 /// A question, to be answered. If it is dropped, its stream closes without an answer.
 #[derive(Debug)]
@@ -39,10 +46,18 @@ pub(crate) struct Question {
 }
 
 /// The relay's side of the protocol.
-#[derive(Default)]
 pub(crate) struct Behaviour {
     limiter: Limiter,
     questions: VecDeque<Question>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            limiter: Limiter::new(MEASURE),
+            questions: VecDeque::new(),
+        }
+    }
 }
 
 impl NetworkBehaviour for Behaviour {
