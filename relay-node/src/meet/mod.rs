@@ -135,6 +135,9 @@ impl Behaviour {
         now: Instant,
     ) -> Result<(ConnectionId, Meeting), Refusal> {
         let peer = request.peer;
+        if !self.asked.admits(asker, now) {
+            return Err(Refusal::TooOften);
+        }
         let place = place.ok_or(Refusal::NoReservation)?;
         if !self.seen.takes(&peer, place) {
             return Err(Refusal::Unsupported);
@@ -202,18 +205,11 @@ impl NetworkBehaviour for Behaviour {
     ) {
         let event = match report {
             Report::Told(taken) => Event::Told { peer, taken },
-            Report::Asked(request, reply) => {
-                if !self.asked.admits(peer, Instant::now()) {
-                    // An error means that the stream is gone.
-                    let _ = reply.send(Answer::Refused(Refusal::TooOften));
-                    return;
-                }
-                Event::Asked(Question {
-                    peer,
-                    request,
-                    reply,
-                })
-            }
+            Report::Asked(request, reply) => Event::Asked(Question {
+                peer,
+                request,
+                reply,
+            }),
         };
         self.queue.push_back(ToSwarm::GenerateEvent(event));
     }
