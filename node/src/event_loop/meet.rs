@@ -1,5 +1,7 @@
 //! What relays tell of peers to meet: those that this node has asked for, and those that have asked for it.
 
+use std::time::Instant;
+
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::EventLoop;
@@ -46,13 +48,16 @@ impl EventLoop {
                 let (peer, meeting) = (introduction.peer, introduction.meeting);
                 let is_allowed = self.is_allowed(&peer);
                 tracing::debug!(%peer, %relay, is_allowed, ?meeting, "introduced to a peer that asks for this node");
-                if is_allowed {
-                    self.swarm.behaviour_mut().punch.introduced(&Introduced {
-                        peer,
-                        asked: false,
-                        addrs: meeting.addrs,
-                        told: meeting.told,
-                    });
+                let introduced = Introduced {
+                    peer,
+                    asked: false,
+                    addrs: meeting.addrs,
+                    told: meeting.told,
+                };
+                let behaviour = self.swarm.behaviour_mut();
+                if is_allowed && behaviour.punch.introduced(&introduced) {
+                    // From here on the time to a direct path counts.
+                    self.observe_wanted(peer, Instant::now());
                 }
             }
         }

@@ -98,6 +98,10 @@ impl EventLoop {
                 By::Introduction => dialer.handle_introduced_attempt(told(t)),
             }
         }
+        let is_in_vain = record.by() == By::Introduction && reason.is_some();
+        if is_in_vain && self.dials_of(peer).next().is_none() {
+            self.observers.unwanted(&peer);
+        }
         let t = self.t();
         self.observers.tell(told(t));
     }
