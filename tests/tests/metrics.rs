@@ -307,7 +307,7 @@ async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Resul
             "{}: {read:?}",
             node.process.name()
         );
-        ensure!(changes(&read, &[("to", "relayed")]) >= 2.0, "{read:?}");
+        ensure!(changes(&read, &[("to", "relayed")]) >= 1.0, "{read:?}");
     }
     let read = scrape(a).await?;
     let failed = read.sum(
@@ -325,7 +325,7 @@ async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Resul
             peers(&read, "direct") == 1.0 && peers(&read, "relayed") == 0.0,
             "{read:?}"
         );
-        let punched = [("from", "relayed"), ("to", "direct"), ("reason", "punched")];
+        let punched = [("to", "direct"), ("reason", "punched")];
         ensure!(changes(&read, &punched) == 2.0, "{read:?}");
     }
     both.lab.succeeded();
