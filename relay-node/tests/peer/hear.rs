@@ -26,6 +26,8 @@ use super::ask::Question;
 pub struct Hear {
     /// Does not speak the protocol.
     pub is_deaf: bool,
+    /// All that was heard, also while a test waited for something else.
+    pub heard: Vec<Vec<u8>>,
     queue: VecDeque<ToSwarm<Vec<u8>, Infallible>>,
 }
 
@@ -70,6 +72,7 @@ impl NetworkBehaviour for Hear {
         event: THandlerOutEvent<Self>,
     ) {
         if let Ok(Heard(bytes)) = event {
+            self.heard.push(bytes.clone());
             self.queue.push_back(ToSwarm::GenerateEvent(bytes));
         }
     }
