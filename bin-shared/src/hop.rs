@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::frame::{MAX_MESSAGE, read, write};
 
+use crate::frame;
+
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/hop/1");
 
@@ -23,7 +25,7 @@ const MAX_RTT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The other party of the circuit.
-    #[serde(serialize_with = "write_peer", deserialize_with = "read_peer")]
+    #[serde(with = "frame::peer_id")]
     pub peer: PeerId,
     /// Whether the asking peer is the one that dialed the circuit. Two peers may have dialed each other.
     pub dialed: bool,
@@ -105,15 +107,6 @@ pub enum Refusal {
     Unknown,
     /// The peer asks too often.
     TooOften,
-}
-
-fn write_peer<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(peer)
-}
-
-fn read_peer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerId, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(serde::de::Error::custom)
 }
 
 /// Milliseconds with one decimal: finer than that no ping is true.

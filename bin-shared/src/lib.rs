@@ -16,6 +16,7 @@ pub mod hop;
 pub mod identity;
 pub mod join;
 pub mod logging;
+pub mod meet;
 pub mod paths;
 pub mod ping;
 pub mod signals;

@@ -13,7 +13,7 @@ use libp2p::{
 use p2pnode_bin_shared::{directory, draining, ping};
 
 use crate::{
-    circuits::Client, config::RelayAddr, liveness::Link, punch, streams, transport::Clients,
+    circuits::Client, config::RelayAddr, liveness::Link, meet, punch, streams, transport::Clients,
 };
 
 /// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
@@ -37,6 +37,7 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
+    pub(crate) meet: meet::Behaviour,
     pub(crate) streams: streams::Behaviour,
     draining: draining::Behaviour,
     pub(crate) directory: directory::Behaviour,
@@ -50,6 +51,7 @@ impl Behaviour {
         relays: &[RelayAddr],
         clients: Clients,
         punch: punch::Behaviour,
+        meet: meet::Behaviour,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -86,6 +88,7 @@ impl Behaviour {
                 link.pace()
             }),
             punch,
+            meet,
             streams: streams::Behaviour::default(),
             draining: draining::Behaviour::default(),
             directory,

@@ -76,6 +76,9 @@ pub enum Action {
     Search,
     /// Dial the peer where it may be, and tell a failure with [`Dialer::handle_local_failed`].
     DialLocal(Candidate),
+    /// Ask this relay, along with the circuit, to introduce this node to the peer: then both punch before the circuit is there.
+    /// Where it is asked, say so with [`Dialer::await_meeting`] and tell the end with [`Dialer::handle_met`].
+    Meet(PeerId),
     /// Ask the relays for the peer's record, and tell the answers with [`Dialer::handle_found`] and their end with
     /// [`Dialer::handle_looked_up`].
     LookUp,
@@ -121,6 +124,12 @@ pub struct Dialer {
     awaiting_far_hop: Option<Instant>,
     time_to_direct: Option<Duration>,
     attempts: u32,
+    /// How many of these came of an introduction.
+    introduced: u32,
+    /// Relays that were asked for an introduction and have not answered.
+    wishes: usize,
+    /// Whether a punch runs that came of one.
+    is_meeting: bool,
     /// Why the path is not direct and will not be soon.
     settled: Option<String>,
     pings: Pings,
@@ -159,6 +168,9 @@ impl Dialer {
             awaiting_far_hop: None,
             time_to_direct: None,
             attempts: 0,
+            introduced: 0,
+            wishes: 0,
+            is_meeting: false,
             settled: None,
             pings: Pings::new(request.pings),
             finished: false,
@@ -234,6 +246,7 @@ impl Dialer {
     /// Circuits can be asked of this relay.
     pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
         let needed = self.path.is_none() && !self.local.holds(now);
+        let meets = self.wants_to_meet();
         if needed && self.lookup.begin(relay) {
             self.actions.push_back(Action::LookUp);
         }
@@ -249,8 +262,36 @@ impl Dialer {
                 dials: 1,
                 again_at: now + CIRCUIT_WAIT,
             };
+            if meets {
+                self.actions.push_back(Action::Meet(relay.peer));
+            }
             self.actions.push_back(Action::DialCircuit(relay.peer));
         }
+    }
+
+    /// Whether an introduction would be of use.
+    pub fn wants_to_meet(&self) -> bool {
+        self.path.is_none() && self.punches && self.request.until == Until::Direct
+    }
+
+    /// A relay is being asked for an introduction.
+    pub fn await_meeting(&mut self) {
+        self.wishes += 1;
+    }
+
+    /// The relay has answered, or will not; and whether the peer is punched because of it, of which
+    /// [`Dialer::handle_introduced_attempt`] tells the end.
+    pub fn handle_met(&mut self, is_punched: bool) {
+        self.wishes = self.wishes.saturating_sub(1);
+        self.is_meeting |= is_punched;
+    }
+
+    /// An attempt that came of an introduction is over.
+    pub fn handle_introduced_attempt(&mut self, attempt: Event) {
+        self.is_meeting = false;
+        self.introduced += 1;
+        self.attempts += 1;
+        self.actions.push_back(Action::Tell(attempt));
     }
 
     /// The relay cannot be reached over any of its addresses.
@@ -396,7 +437,7 @@ impl Dialer {
                 self.settled = None;
             }
             PathKind::Relayed => {
-                if self.time_to_direct.is_none() && self.attempts == 0 {
+                if self.time_to_direct.is_none() && self.attempts == self.introduced {
                     self.awaiting_handshake.get_or_insert(now);
                 }
             }
@@ -467,6 +508,7 @@ impl Dialer {
             self.awaiting_handshake = None;
             self.settled = None;
             self.attempts = 0;
+            self.introduced = 0;
             self.deadline = now + self.request.timeout;
             self.relays.retain(|relay| relay.found.is_none());
             for relay in &mut self.relays {
@@ -636,6 +678,8 @@ impl Dialer {
             && self.direct_dials == 0
             && !self.local.is_under_way()
             && !self.lookup.is_under_way()
+            && self.wishes == 0
+            && !self.is_meeting
             && self
                 .relays
                 .iter()

@@ -114,8 +114,11 @@ pub enum Event {
         peer: PeerId,
         /// Number of the attempt, from 1.
         attempt: u32,
-        /// `initiator` opened the handshake, `responder` answered it.
+        /// `initiator` opened the handshake, `responder` answered it. Of two that a relay introduced, the one that was asked for
+        /// is mostly the initiator.
         role: &'static str,
+        /// What made the two dial each other: `dcutr`, the handshake over a circuit, or `introduction`, a relay.
+        by: &'static str,
         /// Candidates sent.
         sent: Vec<Multiaddr>,
         /// Candidates received.

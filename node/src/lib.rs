@@ -23,6 +23,7 @@ mod hop;
 mod interfaces;
 mod join;
 pub mod liveness;
+mod meet;
 mod metrics;
 mod node;
 mod observers;

@@ -78,7 +78,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "p2pnode_time_to_direct",
-            "Time until the first direct connection to a peer, from the request to dial it or, without one, from the first connection of any kind; measured on either side, once per peer until no connection to it is left",
+            "Time until the first direct connection to a peer, from the request to dial it, its introduction by a relay or, without either, the first connection of any kind; measured on either side, once per peer until no connection to it is left",
             Unit::Seconds,
             self.time_to_direct.clone(),
         );

@@ -108,6 +108,8 @@ pub struct PunchStatus {
     pub attempt: u32,
     /// `initiator` or `responder`.
     pub role: String,
+    /// `dcutr` or `introduction`.
+    pub by: String,
     /// The local sockets that it used.
     pub locals: Vec<String>,
     /// What was offered.
@@ -190,6 +192,7 @@ impl From<&Record> for PunchStatus {
         Self {
             attempt: record.attempt,
             role: record.role.as_str().to_owned(),
+            by: record.by().as_str().to_owned(),
             locals: record.locals.iter().map(ToString::to_string).collect(),
             sent: record.sent.iter().map(ToString::to_string).collect(),
             received: record

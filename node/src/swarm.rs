@@ -7,7 +7,7 @@ use libp2p::{
 };
 use p2pnode_bin_shared::upgrade::LAZY;
 
-use crate::{behaviour::Behaviour, config::Config, dial_error, punch, transport};
+use crate::{behaviour::Behaviour, config::Config, dial_error, meet, punch, transport};
 
 /// A connection that carries nothing is kept this long. Legs to relays, and direct connections that were worth a punch, are
 /// to stay; dead ones are found by ping and by QUIC's own timeout, not by this.
@@ -38,7 +38,10 @@ pub(crate) fn build(
     if !allowed.is_empty() {
         allowed.extend(config.relays.iter().map(|relay| relay.peer));
     }
-    let behaviour = Behaviour::new(keypair, &allowed, &config.relays, parts.clients, punch);
+    let known = config.relays.iter().map(|relay| relay.peer).collect();
+    let meet = meet::Behaviour::new(known, &config.punch);
+    let relays = &config.relays;
+    let behaviour = Behaviour::new(keypair, &allowed, relays, parts.clients, punch, meet);
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
         .with_substream_upgrade_protocol_override(LAZY);

@@ -13,7 +13,7 @@ use crate::{
     admission::{self, Admission, Gated},
     circuit::{self, Carried},
     config::Config,
-    connection_sources, hop, keep_alive, limits, memory,
+    connection_sources, hop, keep_alive, limits, meet, memory,
 };
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
@@ -41,6 +41,7 @@ pub(crate) struct Behaviour {
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: draining::Behaviour,
     pub(crate) hop: Gated<hop::Behaviour>,
+    pub(crate) meet: Gated<meet::Behaviour>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) directory: Gated<directory::Behaviour>,
@@ -67,6 +68,7 @@ impl Behaviour {
             keep_alive: keep_alive::Behaviour::default(),
             draining: draining::Behaviour::default(),
             hop: Gated::new(hop::Behaviour::default(), admission.clone()),
+            meet: Gated::new(meet::Behaviour::default(), admission.clone()),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
                     .with_agent_version(AGENT.to_owned())

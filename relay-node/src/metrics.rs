@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use p2pnode_bin_shared::meet::Refusal;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
@@ -49,6 +50,8 @@ pub(crate) enum Reason {
     CircuitLimit,
     /// Too many requests at once on one connection.
     HandshakeLimit,
+    /// A peer asks to be introduced too often, or is asked for too often.
+    IntroductionLimit,
     /// A circuit to a peer that has no reservation here.
     NoReservation,
     /// A circuit to a peer that has a reservation and did not take the circuit.
@@ -80,6 +83,7 @@ impl Reason {
             Self::SourceReservationLimit => "source_reservation_limit",
             Self::CircuitLimit => "circuit_limit",
             Self::HandshakeLimit => "handshake_limit",
+            Self::IntroductionLimit => "introduction_limit",
             Self::NoReservation => "no_reservation",
             Self::DestinationFailed => "destination_failed",
             Self::Draining => "draining",
@@ -115,9 +119,40 @@ impl EncodeLabelValue for HandshakeFailure {
     }
 }
 
+/// What became of a peer's wish to be introduced to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Introduction {
+    /// Both were told of each other.
+    Made,
+    /// The one that was asked for did not take it after all.
+    NotTaken,
+    /// They were not.
+    Refused(Refusal),
+}
+
+impl EncodeLabelValue for Introduction {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let label = match self {
+            Self::Made => "made",
+            Self::NotTaken => "not_taken",
+            Self::Refused(Refusal::NoReservation) => "no_reservation",
+            Self::Refused(Refusal::Unsupported) => "unsupported",
+            Self::Refused(Refusal::NothingInCommon) => "nothing_in_common",
+            Self::Refused(Refusal::TooOften) => "too_often",
+            Self::Refused(Refusal::Draining) => "draining",
+        };
+        EncodeLabelValue::encode(&label, encoder)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HandshakeLabels {
     reason: HandshakeFailure,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IntroductionLabels {
+    outcome: Introduction,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -164,6 +199,7 @@ pub(crate) struct Metrics {
     circuit_bytes: Family<DirectionLabels, Counter>,
     denied: Family<DeniedLabels, Counter>,
     handshake_failures: Family<HandshakeLabels, Counter>,
+    introductions: Family<IntroductionLabels, Counter>,
     draining: Gauge,
     reloads: Family<ReloadedLabels, Counter>,
     tally: Arc<Mutex<Tally>>,
@@ -188,6 +224,7 @@ impl Metrics {
             circuit_bytes: Family::default(),
             denied: Family::default(),
             handshake_failures: Family::default(),
+            introductions: Family::default(),
             draining: Gauge::default(),
             reloads: Family::default(),
             tally: Arc::default(),
@@ -224,6 +261,11 @@ impl Metrics {
             "relay_handshake_failures",
             "Connections that others began and that were never established",
             metrics.handshake_failures.clone(),
+        );
+        registry.register(
+            "relay_introductions",
+            "Wishes of peers to be introduced to others",
+            metrics.introductions.clone(),
         );
         registry.register(
             "relay_draining",
@@ -288,6 +330,12 @@ impl Metrics {
             .inc();
     }
 
+    /// A peer wanted to be introduced to another.
+    pub(crate) fn introduction(&self, outcome: Introduction) {
+        let labels = IntroductionLabels { outcome };
+        self.introductions.get_or_create(&labels).inc();
+    }
+
     /// Something was denied.
     pub(crate) fn denied(&self, reason: Reason) {
         self.denied.get_or_create(&DeniedLabels { reason }).inc();
@@ -335,6 +383,9 @@ mod tests {
         metrics.reloaded(Reloaded::Refused);
         metrics.handshake_failed(HandshakeFailure::Timeout);
         metrics.handshake_failed(HandshakeFailure::Broken);
+        metrics.denied(Reason::IntroductionLimit);
+        metrics.introduction(Introduction::Made);
+        metrics.introduction(Introduction::Refused(Refusal::NothingInCommon));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [
@@ -348,6 +399,9 @@ mod tests {
             "relay_denied_total{reason=\"source_reservation_limit\"} 1",
             "relay_handshake_failures_total{reason=\"timeout\"} 1",
             "relay_handshake_failures_total{reason=\"broken\"} 1",
+            "relay_denied_total{reason=\"introduction_limit\"} 1",
+            "relay_introductions_total{outcome=\"made\"} 1",
+            "relay_introductions_total{outcome=\"nothing_in_common\"} 1",
             "relay_draining 0",
             "relay_reloads_total{outcome=\"refused\"} 1",
         ] {

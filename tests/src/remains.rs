@@ -95,15 +95,18 @@ impl Peers {
         Ok(())
     }
 
-    /// A's peer id, which B learns on the circuit: A's dial has a throwaway identity and B no other circuit.
+    /// A's peer id, which B learns from a connection, direct or not: A's dial has a throwaway identity, and B connects to nobody
+    /// else but the relay.
     async fn a_id(&self) -> Result<String> {
         let look = |events: &[Event]| {
-            let relayed =
-                |event: &&Event| event.name() == "connected" && event.path_kind() == "relayed";
-            let relayed = events.iter().find(relayed)?;
-            Some(relayed.text("/peer").to_owned())
+            let of_a = |event: &&Event| {
+                event.name() == "connected" && event.text("/peer") != self.relay.id
+            };
+            Some(events.iter().find(of_a)?.text("/peer").to_owned())
         };
-        self.b_process.until("a circuit", PATIENCE, look).await
+        self.b_process
+            .until("a connection to A", PATIENCE, look)
+            .await
     }
 
     /// How many direct and how many relayed connections to B are open at A, by its events: a dial has no control socket.

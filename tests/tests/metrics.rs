@@ -212,6 +212,20 @@ async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Resul
     }
 
     both.dial().await?;
+    // The circuit may come after the direct connection, and is counted all the same.
+    for (node, peer) in [(a, b), (b, a)] {
+        let circuit = |events: &[Event]| {
+            let mut events = events.iter();
+            events
+                .any(|event| {
+                    event.name() == "connected"
+                        && event.text("/peer") == peer.id
+                        && event.path_kind() == "relayed"
+                })
+                .then_some(())
+        };
+        node.process.until("the circuit", PATIENCE, circuit).await?;
+    }
     both.settled(PATIENCE).await?;
     for (node, how) in [(a, "dialed"), (b, "accepted")] {
         let read = scrape(node).await?;
@@ -227,10 +241,17 @@ async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Resul
             peers(&read, "direct") == 1.0 && peers(&read, "relayed") == 0.0,
             "{read:?}"
         );
-        let first = [("from", "none"), ("to", "relayed"), ("reason", how)];
-        ensure!(changes(&read, &first) == 1.0, "{how}: {read:?}");
-        let punched = [("from", "relayed"), ("to", "direct"), ("reason", "punched")];
-        ensure!(changes(&read, &punched) == 1.0, "{read:?}");
+        // Over the circuit or past it, as the relay's introduction was faster or not.
+        let relayed = changes(
+            &read,
+            &[("from", "none"), ("to", "relayed"), ("reason", how)],
+        );
+        let before = if relayed == 1.0 { "relayed" } else { "none" };
+        let punched = [("from", before), ("to", "direct"), ("reason", "punched")];
+        ensure!(
+            relayed <= 1.0 && changes(&read, &punched) == 1.0,
+            "{how}: {read:?}"
+        );
         ensure!(
             read.sum("p2pnode_time_to_direct_seconds_count", &[]) == 1.0
                 && read.sum("p2pnode_time_to_direct_seconds_sum", &[]) > 0.0,
@@ -286,7 +307,7 @@ async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Resul
             "{}: {read:?}",
             node.process.name()
         );
-        ensure!(changes(&read, &[("to", "relayed")]) >= 2.0, "{read:?}");
+        ensure!(changes(&read, &[("to", "relayed")]) >= 1.0, "{read:?}");
     }
     let read = scrape(a).await?;
     let failed = read.sum(
@@ -304,7 +325,7 @@ async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Resul
             peers(&read, "direct") == 1.0 && peers(&read, "relayed") == 0.0,
             "{read:?}"
         );
-        let punched = [("from", "relayed"), ("to", "direct"), ("reason", "punched")];
+        let punched = [("to", "direct"), ("reason", "punched")];
         ensure!(changes(&read, &punched) == 2.0, "{read:?}");
     }
     both.lab.succeeded();

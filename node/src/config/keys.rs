@@ -250,7 +250,7 @@ fn discovery(reader: &mut Reader<'_>, purpose: Purpose) -> Discovery {
         dns,
         mdns: match (mdns, purpose) {
             (false, _) => Mdns::Off,
-            (true, Purpose::Run) => Mdns::AskAndAnswer,
+            (true, Purpose::Run | Purpose::Firewall) => Mdns::AskAndAnswer,
             (true, Purpose::Dial) => Mdns::Ask,
         },
     }

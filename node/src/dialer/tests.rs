@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod meet;
+
 use p2pnode_bin_shared::directory::ViaRelay;
 
 use super::*;
@@ -30,7 +32,7 @@ fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
     while let Some(action) = dialer.poll(now) {
         if action == Action::LookUp {
             dialer.handle_looked_up(now);
-        } else {
+        } else if !matches!(action, Action::Meet(_)) {
             actions.push(action);
         }
     }
@@ -46,6 +48,7 @@ fn result(actions: &[Action]) -> Option<&Outcome> {
         | Action::DialFound { .. }
         | Action::Search
         | Action::DialLocal(_)
+        | Action::Meet(_)
         | Action::LookUp
         | Action::Ping => None,
     })

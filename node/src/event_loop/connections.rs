@@ -126,6 +126,9 @@ impl EventLoop {
             self.observe_path(peer, Cause::Made(path.how), now);
         }
         let is_leg = self.relays.handle_established(id).is_some();
+        if is_leg {
+            self.meet_again(peer);
+        }
         if let Some(Purpose::Matched(peer)) = purpose {
             self.on_matched(peer);
         }
@@ -162,6 +165,7 @@ impl EventLoop {
         let now = Instant::now();
         let lost = self.liveness.closed(id, ended, now);
         self.inquiries.handle_closed(id);
+        self.end_meetings(id);
         self.swarm.behaviour_mut().punch.observation_lost(id);
         if let Some(relay) = self.relays.handle_closed(id, now, jitter()) {
             tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");

@@ -8,6 +8,7 @@ mod discovery;
 mod hop;
 mod identify;
 mod join;
+mod meet;
 mod observe;
 mod ping;
 mod punch;
@@ -51,6 +52,7 @@ use crate::{
     interfaces::Interfaces,
     join::Tokens,
     liveness::Liveness,
+    meet::{Wish, Wishes},
     observers::Observers,
     peers::PeerTable,
     reconnect::Reconnector,
@@ -80,6 +82,8 @@ pub(crate) struct EventLoop {
     /// Circuits whose other leg their relay is asked for.
     inquiries: Inquiries,
     exchanges: Exchanges,
+    /// Relays that are asked for introductions.
+    wishes: Wishes,
     liveness: Liveness,
     /// The peers to dial again when they are lost.
     reconnector: Reconnector,
@@ -179,6 +183,7 @@ impl EventLoop {
             interfaces: Interfaces::watch(),
             inquiries: Inquiries::default(),
             exchanges: Exchanges::default(),
+            wishes: Wishes::default(),
             liveness: Liveness::default(),
             reconnector: Reconnector::default(),
             registrar: Registrar::default(),
@@ -359,6 +364,7 @@ impl EventLoop {
             }
             dialer::Action::Search => self.discovery.search(peer),
             dialer::Action::DialLocal(candidate) => self.dial_candidate(peer, candidate),
+            dialer::Action::Meet(relay) => self.ask_to_meet(Wish { peer, relay }),
             dialer::Action::LookUp => self.look_up(peer),
             dialer::Action::DialFound { relay, addrs } => {
                 self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
@@ -394,6 +400,7 @@ impl EventLoop {
                 self.on_relay_client(event)
             }
             BehaviourEvent::Punch(event) => self.on_punch(event),
+            BehaviourEvent::Meet(event) => self.on_meet(event),
             BehaviourEvent::Draining(event) => self.on_draining(event),
             BehaviourEvent::Directory(event) => self.on_directory(event),
             BehaviourEvent::Access(never)

@@ -1,4 +1,4 @@
-//! What DCUtR tells: attempts, successes and giving up.
+//! What punching tells: attempts, successes and giving up.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::EventLoop;
 use crate::{
     event,
     metrics::Cause,
-    punch::{Event, Record},
+    punch::{By, Event, Record},
 };
 
 impl EventLoop {
@@ -67,6 +67,7 @@ impl EventLoop {
             %peer,
             attempt = record.attempt,
             role = record.role.as_str(),
+            by = record.by().as_str(),
             outcome = record.outcome.as_str(),
             reason = reason.as_deref(),
             sent = ?record.sent,
@@ -80,6 +81,7 @@ impl EventLoop {
             peer,
             attempt: record.attempt,
             role: record.role.as_str(),
+            by: record.by().as_str(),
             sent: record.sent.clone(),
             received: record
                 .received
@@ -91,7 +93,14 @@ impl EventLoop {
         };
         for dialer in self.dials_of(peer) {
             let t = dialer.elapsed(now);
-            dialer.handle_attempt(told(t));
+            match record.by() {
+                By::Dcutr => dialer.handle_attempt(told(t)),
+                By::Introduction => dialer.handle_introduced_attempt(told(t)),
+            }
+        }
+        let is_in_vain = record.by() == By::Introduction && reason.is_some();
+        if is_in_vain && self.dials_of(peer).next().is_none() {
+            self.observers.unwanted(&peer);
         }
         let t = self.t();
         self.observers.tell(told(t));

@@ -23,7 +23,7 @@ fn encoded(metrics: &Metrics) -> String {
 fn record(attempt: u32, outcome: Outcome, via: Option<(Kind, Ip)>) -> Record {
     Record {
         peer: PeerId::random(),
-        circuit: ConnectionId::new_unchecked(1),
+        circuit: Some(ConnectionId::new_unchecked(1)),
         role: Role::Initiator,
         attempt,
         locals: Vec::new(),

@@ -71,6 +71,7 @@ pub(crate) fn line(event: &Event) -> String {
             t,
             attempt,
             role,
+            by,
             sent,
             received,
             outcome,
@@ -78,7 +79,7 @@ pub(crate) fn line(event: &Event) -> String {
             ..
         } => {
             let mut text = format!(
-                "attempt {attempt} as {role}: sent {}, received {} -> {outcome}",
+                "attempt {attempt} as {role} by {by}: sent {}, received {} -> {outcome}",
                 count(sent.len()),
                 count(received.len())
             );

@@ -29,7 +29,7 @@ use super::{
     address::{Candidate, is_relayed},
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
-    machine::{Action, DialId, Established, Event, Machine, Side},
+    machine::{Action, DialId, Established, Event, Introduced, Machine, Side},
     record::{CandidateOutcome, Record, Role},
     settings::{CircuitRtt, Ports, Settings},
     wire::Addresses,
@@ -137,6 +137,20 @@ impl Behaviour {
     /// Sets the relays' addresses, with their peer ids: never punched, and connections to them never surplus.
     pub fn set_relays(&mut self, addrs: &[Multiaddr]) {
         self.machine.set_relays(addrs);
+    }
+
+    /// A relay has told where a peer is. Whether it is punched because of that; then [`Event::Attempt`] tells what came of it.
+    ///
+    /// To be called for relays that are configured only, and for peers that may connect.
+    pub fn introduced(&mut self, introduced: &Introduced) -> bool {
+        let is_punched = self.machine.handle_introduced(introduced, now());
+        self.wake();
+        is_punched
+    }
+
+    /// Addresses of this node that a relay does not see on its connections, to go with the wish to be introduced.
+    pub fn unseen(&self) -> Vec<Multiaddr> {
+        self.machine.unseen()
     }
 
     /// Names the direct connection of a peer that survives if there are several.

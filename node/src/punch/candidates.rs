@@ -171,6 +171,28 @@ impl Local {
         offered
     }
 
+    /// What a relay cannot see of this node: what is advertised, what a router has promised, and the global addresses of this
+    /// host, best first. Which peer they are for is no matter, so private addresses are not among them.
+    pub(super) fn unseen(&self, policy: &Policy) -> Vec<Candidate> {
+        let global = self.interfaces.iter().copied();
+        let global = global.filter(|c| c.scope() == Scope::Global);
+        let mut unseen = Vec::new();
+        for mut source in [
+            self.advertised(policy),
+            self.mapped.clone(),
+            global.collect(),
+        ] {
+            source.sort_by_key(|c| policy.rank(c));
+            for candidate in source {
+                if policy.admits(&candidate) && !unseen.contains(&candidate) {
+                    unseen.push(candidate);
+                }
+            }
+        }
+        unseen.truncate(MAX_CANDIDATES);
+        unseen
+    }
+
     /// What of a peer's addresses may be dialed.
     ///
     /// An address that is merely private stays: a private network may have its relay inside, and then nothing else was ever
@@ -182,18 +204,30 @@ impl Local {
         remote: PeerId,
         received: &[Multiaddr],
     ) -> Admitted {
-        let own: HashSet<Candidate> = self
-            .observed
+        self.admit_seen_as(policy, relays, remote, &[], received)
+    }
+
+    /// The same for a node that was told how a relay sees it, which it may not have observed yet.
+    pub(super) fn admit_seen_as(
+        &self,
+        policy: &Policy,
+        relays: &HashSet<SocketAddr>,
+        remote: PeerId,
+        seen_as: &[Candidate],
+        received: &[Multiaddr],
+    ) -> Admitted {
+        let observed = self.observed.iter().map(|(candidate, _, _)| candidate);
+        let seen: Vec<Candidate> = observed.chain(seen_as).copied().collect();
+        let own: HashSet<Candidate> = seen
             .iter()
-            .map(|(candidate, _, _)| *candidate)
+            .copied()
             .chain(self.interfaces.iter().copied())
             .chain(self.mapped.iter().copied())
             .chain(self.advertised(policy))
             .collect();
-        let on_loopback = self
-            .observed
+        let on_loopback = seen
             .iter()
-            .any(|(candidate, _, _)| candidate.scope() == Scope::Host);
+            .any(|candidate| candidate.scope() == Scope::Host);
         let our_ips: HashSet<IpAddr> = self.public_ips().collect();
 
         let mut admitted = Admitted::default();

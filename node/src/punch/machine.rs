@@ -18,6 +18,12 @@
 //! short. Between our own nodes the circuit's dialer may begin a handshake as well, when it alone has a new candidate;
 //! other implementations refuse that, and are not asked again.
 //!
+//! # Introductions
+//!
+//! A relay of ours that sees both sides may tell them in one moment where the other is, before there is a circuit. Then both
+//! dial at once, in one attempt of its own, and the handshake over the circuit is held back until it is decided or a short
+//! time is over ([`peer`]). It is no part of a series, which follows if it fails.
+//!
 //! # Which transport in which attempt
 //!
 //! Both sides derive it from the two address lists, so that no further message is needed ([`round`]): QUIC where both
@@ -52,8 +58,8 @@ use super::{
     record::{CandidateOutcome, Record, Role},
     wire::Addresses,
 };
-pub use action::Event;
 pub(super) use action::{Action, DialId, Established, HandshakeError, Side};
+pub use action::{Event, Introduced};
 pub use timing::Timing;
 
 use peer::Peer;
@@ -61,6 +67,11 @@ use timing::Jitter;
 
 /// The most peers without a connection that are remembered.
 const MAX_ABSENT_PEERS: usize = 512;
+
+/// The most introductions by others that are taken in [`INTRODUCTION_WINDOW`]: peer ids cost nothing, and each makes this node
+/// send packets to addresses that others choose. What is left out is left to DCUtR.
+const INTRODUCTIONS: usize = 64;
+const INTRODUCTION_WINDOW: Duration = Duration::from_secs(10);
 
 /// What holds for every peer, and where decisions go.
 pub(super) struct Context<'a> {
@@ -103,6 +114,8 @@ pub(super) struct Machine {
     local: Local,
     relays: Relays,
     peers: HashMap<PeerId, Peer>,
+    /// When the last introductions by others were taken, oldest first.
+    introductions: VecDeque<Instant>,
     actions: VecDeque<Action>,
     next_dial: u64,
     jitter: Jitter,
@@ -125,6 +138,7 @@ impl Machine {
             local: Local::default(),
             relays: Relays::default(),
             peers: HashMap::new(),
+            introductions: VecDeque::new(),
             actions: VecDeque::new(),
             next_dial: 0,
             jitter: Jitter(seed),
@@ -240,6 +254,39 @@ impl Machine {
         self.with(peer, now, |peer, cx| {
             peer.handle_handshake_failed(cx, circuit, role, error)
         });
+    }
+
+    /// A relay has told where a peer is. Whether it is punched because of that.
+    pub(super) fn handle_introduced(&mut self, introduced: &Introduced, now: Instant) -> bool {
+        let peer = introduced.peer;
+        let is_other = peer != self.local_id && !self.relays.peers.contains(&peer);
+        if !is_other || !(introduced.asked || self.admits_introduction(now)) {
+            return false;
+        }
+        self.make_room(peer);
+        let mut is_punched = false;
+        self.with(peer, now, |peer, cx| {
+            is_punched = peer.handle_introduced(cx, introduced);
+        });
+        is_punched
+    }
+
+    fn admits_introduction(&mut self, now: Instant) -> bool {
+        let is_over = |at: &Instant| *at + INTRODUCTION_WINDOW <= now;
+        while self.introductions.front().is_some_and(is_over) {
+            self.introductions.pop_front();
+        }
+        let admitted = self.introductions.len() < INTRODUCTIONS;
+        if admitted {
+            self.introductions.push_back(now);
+        }
+        admitted
+    }
+
+    /// Addresses of this node that a relay does not see on its connections.
+    pub(super) fn unseen(&self) -> Vec<Multiaddr> {
+        let unseen = self.local.unseen(&self.policy).into_iter();
+        unseen.map(Candidate::to_multiaddr).collect()
     }
 
     /// A dial failed, each address in its way.

@@ -8,7 +8,8 @@
 //! - `record`: what is told of each attempt.
 //! - `settings`: what the configuration says, and what is needed of the transports.
 //!
-//! Candidates are made fresh at each handshake, from raw observations; a circuit is not punched before there is one. See
+//! Candidates are made fresh at each handshake, from raw observations; a circuit is not punched before there is one. What a relay
+//! tells that introduces two nodes is punched without a handshake. See
 //! `machine` for the course of a punch and for which connection lives.
 
 mod address;
@@ -25,6 +26,6 @@ mod wire;
 pub use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;
 pub use candidates::{Observation, Permit};
-pub use machine::{Event, Timing};
-pub use record::{CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role};
+pub use machine::{Event, Introduced, Timing};
+pub use record::{By, CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role};
 pub use settings::{Advertise, Ports, PunchPorts, Settings};

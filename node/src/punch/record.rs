@@ -10,9 +10,9 @@ use p2pnode_transports::{Family, Kind};
 pub struct Record {
     /// The peer.
     pub peer: PeerId,
-    /// The relayed connection over which the handshake ran.
-    pub circuit: ConnectionId,
-    /// Which side of the handshake this node was.
+    /// The relayed connection over which the handshake ran; `None` where a relay introduced the two.
+    pub circuit: Option<ConnectionId>,
+    /// Which side of the handshake this node was, or would have been.
     pub role: Role,
     /// Number of the attempt, from 1, within its series of at most three.
     pub attempt: u32,
@@ -24,7 +24,7 @@ pub struct Record {
     pub received: Vec<CandidateRecord>,
     /// How many of the received addresses were unreadable or too many.
     pub skipped: usize,
-    /// Round trip time over the circuit; only the initiator measures it.
+    /// Round trip time over the circuit, if there is one; only the initiator measures it.
     pub rtt: Option<Duration>,
     /// From the start of the attempt to its end.
     pub took: Duration,
@@ -32,6 +32,35 @@ pub struct Record {
     pub outcome: Outcome,
     /// Transport and family: of the direct connection, or else of what was dialed, if that was of one kind.
     pub via: Option<(Kind, Family)>,
+}
+
+impl Record {
+    /// What made the two sides dial each other.
+    pub fn by(&self) -> By {
+        match self.circuit {
+            Some(_) => By::Dcutr,
+            None => By::Introduction,
+        }
+    }
+}
+
+/// What made the two sides of an attempt dial each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// A handshake over a circuit.
+    Dcutr,
+    /// A relay that told each the other's addresses.
+    Introduction,
+}
+
+impl By {
+    /// The name in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dcutr => "dcutr",
+            Self::Introduction => "introduction",
+        }
+    }
 }
 
 /// One address of the peer in an attempt.
@@ -75,7 +104,7 @@ impl Outcome {
     }
 }
 
-/// The side of a DCUtR handshake.
+/// The side of a DCUtR handshake. Where a relay introduced the two, the one that was asked for has the initiator's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Opened the stream, measured the round trip, dials half of it after SYNC, in the role of a listener.

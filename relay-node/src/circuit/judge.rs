@@ -150,6 +150,11 @@ impl Judge {
         self.reservations.of_peer(peer).len() > 0
     }
 
+    /// The newest connection on which a peer holds a reservation.
+    pub(crate) fn newest_place(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.reservations.of_peer(peer).max()
+    }
+
     /// Circuits that are open.
     pub(crate) fn circuits(&self) -> usize {
         self.circuits.open()

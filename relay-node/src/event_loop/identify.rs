@@ -1,4 +1,4 @@
-//! What identify reports: for the log only.
+//! What identify reports: for the log, and who takes introductions.
 
 use libp2p::identify;
 use tracing::debug;
@@ -6,7 +6,7 @@ use tracing::debug;
 use super::EventLoop;
 
 impl EventLoop {
-    pub(super) fn on_identify(&self, event: identify::Event) {
+    pub(super) fn on_identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received {
                 peer_id,
@@ -14,6 +14,8 @@ impl EventLoop {
                 info,
             } => {
                 debug!(peer = %peer_id, connection = %connection_id, agent = info.agent_version, "identified");
+                let meet = &mut self.swarm.behaviour_mut().meet;
+                meet.identified(&peer_id, connection_id, &info.protocols);
             }
             identify::Event::Error {
                 peer_id,

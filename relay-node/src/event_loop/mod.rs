@@ -7,6 +7,7 @@ mod draining;
 mod hop;
 mod identify;
 mod listeners;
+mod meet;
 mod ping;
 mod relay;
 mod status;
@@ -112,6 +113,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Hop(question)) => self.on_hop(question),
+            SwarmEvent::Behaviour(BehaviourEvent::Meet(event)) => self.on_meet(event),
             SwarmEvent::Behaviour(BehaviourEvent::Draining(Draining { peer, .. })) => {
                 debug!(%peer, "a peer says that it drains");
             }

@@ -2,12 +2,10 @@
 //! [`crate::circuit`] for who is a party and over which connection a circuit runs, and [`crate::legs`] for what is known of
 //! that connection.
 
-mod limiter;
-
 use std::{
     collections::VecDeque,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::channel::oneshot;
@@ -21,8 +19,17 @@ use libp2p::{
 };
 use p2pnode_bin_shared::hop::{self, Answer, Refusal, Request};
 
-use crate::exchange::{self, Handler};
-use limiter::Limiter;
+use crate::{
+    exchange::{self, Handler},
+    limiter::{Limiter, Measure},
+};
+
+/// A node over whose relay many circuits open together asks once for each of them, and then every 30 s: this serves a thousand
+/// circuits of one peer.
+const MEASURE: Measure = Measure {
+    burst: 256,
+    period: Duration::from_millis(30),
+};
 
 /// The protocol. A node has one question going for each circuit that opens, and asks again later where one is dropped.
 pub(crate) struct Hop;
@@ -48,10 +55,18 @@ pub(crate) struct Question {
 }
 
 /// The relay's side of the protocol.
-#[derive(Default)]
 pub(crate) struct Behaviour {
     limiter: Limiter,
     questions: VecDeque<Question>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            limiter: Limiter::new(MEASURE),
+            questions: VecDeque::new(),
+        }
+    }
 }
 
 impl NetworkBehaviour for Behaviour {

@@ -1,4 +1,4 @@
-//! Sends bytes over a `/p2pnode/hop/1` stream and collects what comes back.
+//! Sends bytes over a stream and collects what comes back.
 
 use std::{
     collections::VecDeque,
@@ -26,13 +26,25 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// Sends `bytes` over `/p2pnode/hop/1`, on one connection, or on any.
     #[allow(dead_code, reason = "not every test asks")]
-    /// Sends `bytes` on one connection, or on any.
     pub fn send(&mut self, peer_id: PeerId, connection: Option<ConnectionId>, bytes: Vec<u8>) {
+        self.send_over(hop::PROTOCOL, peer_id, connection, bytes);
+    }
+
+    /// The same over another protocol.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub fn send_over(
+        &mut self,
+        protocol: StreamProtocol,
+        peer_id: PeerId,
+        connection: Option<ConnectionId>,
+        bytes: Vec<u8>,
+    ) {
         self.queue.push_back(ToSwarm::NotifyHandler {
             peer_id,
             handler: connection.map_or(NotifyHandler::Any, NotifyHandler::One),
-            event: Question(bytes),
+            event: Question(protocol, bytes),
         });
     }
 }
@@ -120,16 +132,16 @@ impl InboundUpgrade<Stream> for Nothing {
     }
 }
 
-/// The bytes of a question.
+/// The protocol and the bytes of a question.
 #[derive(Debug, Clone)]
-pub struct Question(Vec<u8>);
+pub struct Question(StreamProtocol, Vec<u8>);
 
 impl UpgradeInfo for Question {
     type Info = StreamProtocol;
     type InfoIter = std::iter::Once<StreamProtocol>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        std::iter::once(hop::PROTOCOL)
+        std::iter::once(self.0.clone())
     }
 }
 
@@ -142,7 +154,7 @@ impl OutboundUpgrade<Stream> for Question {
         Box::pin(async move {
             let mut answer = Vec::new();
             // The relay may have closed the stream before all was sent.
-            if stream.write_all(&self.0).await.is_err() || stream.close().await.is_err() {
+            if stream.write_all(&self.1).await.is_err() || stream.close().await.is_err() {
                 return Ok(None);
             }
             let read = stream.read_to_end(&mut answer).await;

@@ -1,6 +1,7 @@
 //! A plain libp2p peer: relay client, identify, ping, and a protocol that moves bytes over one stream.
 
 mod ask;
+mod hear;
 
 use std::{
     collections::VecDeque,
@@ -29,6 +30,7 @@ use libp2p::{
 use p2pnode_bin_shared::draining;
 
 pub use ask::Ask;
+pub use hear::Hear;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/transfer/1");
 
@@ -37,6 +39,7 @@ pub struct Behaviour {
     pub relay: relay::client::Behaviour,
     pub transfer: Transfer,
     pub ask: Ask,
+    pub hear: Hear,
     pub draining: draining::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
@@ -62,6 +65,7 @@ pub fn swarm_with(key: Keypair, ping: ping::Config) -> Swarm<Behaviour> {
             relay,
             transfer: Transfer::default(),
             ask: Ask::default(),
+            hear: Hear::default(),
             draining: draining::Behaviour::default(),
             identify: identify::Behaviour::new(identify::Config::new(
                 "/test/1".to_owned(),

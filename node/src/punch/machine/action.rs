@@ -33,6 +33,19 @@ pub(in crate::punch) struct Established {
     pub(in crate::punch) remote: Option<Candidate>,
 }
 
+/// Where a peer is, as a relay has told both sides in one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduced {
+    /// The peer.
+    pub peer: PeerId,
+    /// Whether this node has asked for it; otherwise the peer has asked for this node.
+    pub asked: bool,
+    /// The peer's addresses.
+    pub addrs: Vec<Multiaddr>,
+    /// What the peer is told of this node.
+    pub told: Vec<Multiaddr>,
+}
+
 /// Why a handshake over a circuit did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeError {

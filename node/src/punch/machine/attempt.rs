@@ -16,7 +16,8 @@ use super::DialId;
 /// An attempt that runs.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    pub(super) circuit: ConnectionId,
+    /// `None` where a relay introduced the two: there is no handshake then.
+    pub(super) circuit: Option<ConnectionId>,
     pub(super) role: Role,
     pub(super) number: u32,
     pub(super) began: Instant,
@@ -75,7 +76,7 @@ impl Phase {
 
 impl Attempt {
     pub(super) fn new(
-        circuit: ConnectionId,
+        circuit: Option<ConnectionId>,
         role: Role,
         number: u32,
         began: Instant,
@@ -94,6 +95,11 @@ impl Attempt {
             skipped: 0,
             rtt: None,
         }
+    }
+
+    /// Whether it came of an introduction.
+    pub(super) fn is_introduced(&self) -> bool {
+        self.circuit.is_none()
     }
 
     pub(super) fn set_received(&mut self, admitted: Admitted, skipped: usize) {

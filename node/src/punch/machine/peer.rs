@@ -1,6 +1,7 @@
 //! The decisions for one peer.
 
 mod handshake;
+mod introduced;
 mod series;
 mod upkeep;
 
@@ -18,10 +19,13 @@ use crate::punch::{
 };
 
 use super::{
-    Action, Context, Established, Event, Side,
+    Context, Established, Event, Side,
     attempt::{Attempt, Phase},
     directs::Directs,
 };
+
+/// The longest round trip time of a circuit that is gone by.
+const MAX_CIRCUIT_RTT: Duration = Duration::from_secs(1);
 
 /// What is known of one peer.
 #[derive(Debug)]
@@ -130,6 +134,9 @@ impl Peer {
             self.give_up(cx, Reason::Disabled, None);
             return;
         }
+        if self.attempt.as_ref().is_some_and(Attempt::is_introduced) {
+            self.keep_circuits(cx, true);
+        }
         let idle = matches!(self.plan, Plan::Nothing | Plan::Peer { .. });
         if self.directs.is_empty() && self.attempt.is_none() && idle {
             self.begin_series(cx);
@@ -138,14 +145,8 @@ impl Peer {
 
     pub(super) fn handle_direct(&mut self, cx: &mut Context<'_>, established: Established) {
         let first = self.directs.add(established, cx.now);
+        self.drop_handshake(cx);
         if let Some(mut attempt) = self.attempt.take() {
-            if attempt.phase.is_handshake() {
-                cx.actions.push_back(Action::Drop {
-                    peer: self.id,
-                    circuit: attempt.circuit,
-                    role: attempt.role,
-                });
-            }
             if let Some(remote) = established.remote.filter(|_| established.dialed) {
                 attempt.set_outcome(&remote, CandidateOutcome::Connected);
             }
@@ -178,7 +179,7 @@ impl Peer {
         let in_handshake = self
             .attempt
             .as_ref()
-            .is_some_and(|a| a.circuit == connection && a.phase.is_handshake());
+            .is_some_and(|a| a.circuit == Some(connection) && a.phase.is_handshake());
         if in_handshake {
             self.fail(cx, Reason::CircuitLost);
         }
@@ -224,8 +225,9 @@ impl Peer {
 
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         if let Some(attempt) = &self.attempt {
+            let is_due = self.attempt_due(cx).is_some_and(|due| due <= cx.now);
             let reason = match attempt.phase {
-                phase if phase.deadline() > cx.now => None,
+                _ if !is_due => None,
                 Phase::Offering { .. } | Phase::Answered { .. } => Some(Reason::HandshakeTimeout),
                 Phase::Dialing { .. } | Phase::Waiting { .. } => Some(attempt.reason(cx.local)),
                 Phase::Holding { .. } => {
@@ -297,10 +299,7 @@ impl Peer {
             Plan::FirstCandidate { until } | Plan::Peer { until } => Some(until),
             Plan::Nothing | Plan::AnyCandidate => None,
         };
-        let attempt = self
-            .attempt
-            .as_ref()
-            .map(|attempt| attempt.phase.deadline());
+        let attempt = self.attempt_due(cx);
         let circuits = self
             .circuits
             .iter()

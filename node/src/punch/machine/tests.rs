@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
 
 mod hostile;
+mod introduced;
 mod pair;
 mod same_nat;
 mod sim;

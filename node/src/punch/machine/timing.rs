@@ -21,6 +21,9 @@ pub struct Timing {
     pub new_candidate: Duration,
     /// How long the responder waits for the initiator's next attempt.
     pub silence: Duration,
+    /// How long the punch of an introduction holds back the handshake over a circuit, or four round trips of the circuit if
+    /// these are longer: a connection takes one of the direct path over QUIC and three over TCP.
+    pub introduction: Duration,
     /// Pauses between series; the last one repeats.
     pub ladder: Vec<Duration>,
     /// After the last new direct connection, before a surplus is closed.
@@ -44,6 +47,7 @@ impl Default for Timing {
             handshake_retry: Duration::from_secs(2),
             new_candidate: Duration::from_secs(1),
             silence: Duration::from_secs(12),
+            introduction: Duration::from_millis(500),
             ladder: [30, 120, 600].map(Duration::from_secs).to_vec(),
             surplus_quiet: Duration::from_secs(1),
             surplus_limit: Duration::from_secs(3),

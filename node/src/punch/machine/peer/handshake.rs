@@ -21,13 +21,10 @@ use crate::punch::{
     wire::Addresses,
 };
 
-use super::{Peer, Plan, multiaddrs};
+use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs};
 
 /// The longest that SYNC is waited for to arrive: a peer that answers late must not delay the dial by as much.
 const MAX_SYNC_DELAY: Duration = Duration::from_millis(500);
-
-/// The longest round trip time of a circuit that is gone by: half of it is waited for, as with SYNC.
-const MAX_CIRCUIT_RTT: Duration = Duration::from_secs(1);
 
 /// The most public addresses that are remembered of a peer.
 const MAX_REMOTE_IPS: usize = 8;
@@ -55,7 +52,7 @@ impl Peer {
         let until = cx.now + cx.timing.first_candidate;
         let number = self.series.attempts + 1;
         let mut attempt = Attempt::new(
-            circuit,
+            Some(circuit),
             Role::Responder,
             number,
             cx.now,
@@ -82,10 +79,9 @@ impl Peer {
         cx: &mut Context<'_>,
         circuit: ConnectionId,
     ) {
-        let awaited = self
-            .attempt
-            .as_ref()
-            .is_some_and(|a| a.circuit == circuit && matches!(a.phase, Phase::Answered { .. }));
+        let awaited = self.attempt.as_ref().is_some_and(|a| {
+            a.circuit == Some(circuit) && matches!(a.phase, Phase::Answered { .. })
+        });
         if awaited {
             self.dial(cx);
         }
@@ -107,7 +103,7 @@ impl Peer {
         let Some(attempt) = &mut self.attempt else {
             return;
         };
-        if attempt.circuit != circuit || !matches!(attempt.phase, Phase::Offering { .. }) {
+        if attempt.circuit != Some(circuit) || !matches!(attempt.phase, Phase::Offering { .. }) {
             return;
         }
         attempt.set_received(admitted, addrs.skipped);
@@ -140,10 +136,9 @@ impl Peer {
         role: Role,
         error: HandshakeError,
     ) {
-        let concerns = self
-            .attempt
-            .as_ref()
-            .is_some_and(|a| a.circuit == circuit && a.role == role && a.phase.is_handshake());
+        let concerns = self.attempt.as_ref().is_some_and(|a| {
+            a.circuit == Some(circuit) && a.role == role && a.phase.is_handshake()
+        });
         if !concerns {
             return;
         }
@@ -197,6 +192,10 @@ impl Peer {
         let Some(attempt) = &mut self.attempt else {
             return;
         };
+        // An answer is to what came over a circuit.
+        let Some(circuit) = attempt.circuit else {
+            return;
+        };
         let mut offer = cx.local.offer(cx.policy, &self.remote_ips);
         self.offered = offer.iter().copied().collect();
         let received = attempt.received();
@@ -215,7 +214,6 @@ impl Peer {
         };
         let rtt = attempt.rtt;
         let addrs = multiaddrs(&attempt.sent);
-        let circuit = attempt.circuit;
         // The initiator's packets may overtake its SYNC.
         let expected = multiaddrs(&choose(&attempt.sent, &received, attempt.everything));
         cx.actions.push_back(Action::Expect {
@@ -304,10 +302,11 @@ impl Peer {
             .attempt
             .as_ref()
             .filter(|attempt| attempt.phase.is_handshake())
+            && let Some(circuit) = attempt.circuit
         {
             cx.actions.push_back(Action::Drop {
                 peer: self.id,
-                circuit: attempt.circuit,
+                circuit,
                 role: attempt.role,
             });
         }
@@ -320,13 +319,14 @@ impl Peer {
         }
         match &self.attempt {
             None => true,
+            Some(attempt) if attempt.is_introduced() => true,
             // Both began at once: the one with the smaller peer id goes on.
             Some(attempt) if attempt.role == Role::Initiator => !decides(cx.local_id, self.id),
             Some(attempt) => !attempt.phase.is_handshake(),
         }
     }
 
-    fn learn_remote_ips(&mut self, addrs: &[Multiaddr]) {
+    pub(super) fn learn_remote_ips(&mut self, addrs: &[Multiaddr]) {
         let ips: BTreeSet<IpAddr> = addrs
             .iter()
             .filter_map(Candidate::parse)

@@ -78,7 +78,7 @@ impl Peer {
         }
         let until = cx.now + cx.timing.handshake;
         let mut attempt = Attempt::new(
-            circuit,
+            Some(circuit),
             Role::Initiator,
             number,
             cx.now,
@@ -112,9 +112,16 @@ impl Peer {
         let Some(attempt) = self.attempt.take() else {
             return;
         };
-        let role = attempt.role;
+        let (role, is_introduced) = (attempt.role, attempt.is_introduced());
         let via = attempt.dialed_via();
         self.record(cx, attempt, Outcome::Failed(reason), via);
+        if is_introduced {
+            // What the circuit brought meanwhile was held back for it, and has all its attempts.
+            if self.is_relayed_only() {
+                self.begin_series(cx);
+            }
+            return;
+        }
         self.series.attempts += 1;
         self.series.last = Some(reason);
         if self.circuits.is_empty() {
@@ -205,7 +212,11 @@ impl Peer {
     pub(super) fn give_way(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = &self.attempt else { return };
         let waits = matches!(attempt.phase, Phase::Synced { .. });
-        if attempt.role == Role::Responder && !waits && !attempt.is_fresh(cx.now, cx.timing.linger)
+        if attempt.is_introduced() {
+            self.supersede(cx);
+        } else if attempt.role == Role::Responder
+            && !waits
+            && !attempt.is_fresh(cx.now, cx.timing.linger)
         {
             // The initiator has seen its dial fail, and ours will.
             let reason = attempt.reason(cx.local);

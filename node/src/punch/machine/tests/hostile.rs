@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::punch::{
     address::Candidate,
     candidates::{MAX_CANDIDATES, Observation, Policy},
-    machine::{Action, DialId, Established, HandshakeError, Machine, Side, Timing},
+    machine::{Action, DialId, Established, HandshakeError, Introduced, Machine, Side, Timing},
     record::{CandidateOutcome, Role},
     wire::Addresses,
 };
@@ -236,6 +236,7 @@ enum Input {
     Failed(usize, bool),
     DialFailed(u64),
     Wait(u64),
+    Introduced(bool, u8),
     Observed(usize, u8),
 }
 
@@ -250,6 +251,7 @@ fn input() -> impl Strategy<Value = Input> {
         (0..6_usize, any::<bool>()).prop_map(|(c, r)| Input::Failed(c, r)),
         (0..12_u64).prop_map(Input::DialFailed),
         (0..20_000_u64).prop_map(Input::Wait),
+        (any::<bool>(), 0..20_u8).prop_map(|(asked, n)| Input::Introduced(asked, n)),
         (20..24_usize, any::<u8>()).prop_map(|(c, n)| Input::Observed(c, n)),
     ]
 }
@@ -297,6 +299,11 @@ proptest! {
                 Input::Wait(millis) => {
                     now += Duration::from_millis(millis);
                     machine.handle_timeout(now);
+                }
+                Input::Introduced(asked, n) => {
+                    let told = vec![observation().addr];
+                    let addrs = candidates(n).known;
+                    machine.handle_introduced(&Introduced { peer, asked, addrs, told }, now);
                 }
                 Input::Observed(c, n) => {
                     let addr = format!("/ip4/198.51.100.{n}/udp/40000/quic-v1").parse().unwrap();

@@ -3,15 +3,15 @@ use std::{net::Ipv4Addr, time::Duration};
 use p2pnode_transports::Kind;
 use proptest::prelude::*;
 
-use super::sim::{Nat, Network, Node, World};
+use super::sim::{Nat, Network, Node, Word, World};
 use crate::punch::{
     machine::{Event, Timing},
     record::{Outcome, Reason, Record, Role},
 };
 
-const NATS: [Nat; 3] = [Nat::FullCone, Nat::PortRestricted, Nat::Symmetric];
+pub(super) const NATS: [Nat; 3] = [Nat::FullCone, Nat::PortRestricted, Nat::Symmetric];
 
-fn records(node: &Node) -> Vec<&Record> {
+pub(super) fn records(node: &Node) -> Vec<&Record> {
     node.events
         .iter()
         .filter_map(|(_, e)| {
@@ -24,7 +24,7 @@ fn records(node: &Node) -> Vec<&Record> {
         .collect()
 }
 
-fn gave_up(node: &Node) -> Vec<(Duration, Reason, Option<Duration>)> {
+pub(super) fn gave_up(node: &Node) -> Vec<(Duration, Reason, Option<Duration>)> {
     let reason = |(at, event): &(Duration, Event)| match event {
         Event::GaveUp {
             reason, retry_in, ..
@@ -41,14 +41,14 @@ fn run_until_given_up(world: &mut World, times: usize) {
     }
 }
 
-fn became_direct(node: &Node) -> Option<Duration> {
+pub(super) fn became_direct(node: &Node) -> Option<Duration> {
     node.events
         .iter()
         .find(|(_, e)| matches!(e, Event::Direct { .. }))
         .map(|(at, _)| *at)
 }
 
-fn possible(a: Nat, b: Nat) -> bool {
+pub(super) fn possible(a: Nat, b: Nat) -> bool {
     !matches!(
         (a, b),
         (Nat::Symmetric, Nat::Symmetric | Nat::PortRestricted)
@@ -56,7 +56,7 @@ fn possible(a: Nat, b: Nat) -> bool {
     )
 }
 
-fn assert_one_direct(world: &World) {
+pub(super) fn assert_one_direct(world: &World) {
     assert_eq!(
         world.nodes[0].direct, world.nodes[1].direct,
         "the sides disagree"
@@ -319,6 +319,14 @@ fn network() -> impl Strategy<Value = Network> {
         )
 }
 
+/// What becomes of a relay's word to one side.
+fn word() -> impl Strategy<Value = Word> {
+    prop_oneof![
+        Just(Word::Lost),
+        (0..2000_u64).prop_map(|millis| Word::After(Duration::from_millis(millis))),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
@@ -328,6 +336,7 @@ proptest! {
     fn the_sides_agree_on_one_connection_and_never_lose_the_last(
         network in network(),
         crossed in prop::option::of(0..3000_u64),
+        introduced in prop::collection::vec((0..2_usize, 0..3000_u64, [word(), word()]), 0..3),
     ) {
         let [a, b] = network.nats;
         let common = network.kinds[0].iter().any(|kind| network.kinds[1].contains(kind));
@@ -335,6 +344,9 @@ proptest! {
         world.circuit(0, Duration::ZERO);
         if let Some(after) = crossed {
             world.circuit(1, Duration::from_millis(after));
+        }
+        for (asker, after, words) in introduced {
+            world.introduce(asker, Duration::from_millis(after), words);
         }
         world.run_until(Duration::from_secs(300));
         prop_assert_eq!(&world.nodes[0].direct, &world.nodes[1].direct);

@@ -71,6 +71,13 @@ impl Network {
     }
 }
 
+/// What becomes of what a relay tells one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    After(Duration),
+    Lost,
+}
+
 pub(super) struct Node {
     pub(super) id: PeerId,
     pub(super) machine: Machine,
@@ -109,6 +116,10 @@ pub(super) struct World {
 #[derive(Debug, Clone)]
 enum Happening {
     Observe(usize),
+    Introduced {
+        node: usize,
+        asked: bool,
+    },
     Circuit {
         dialer: usize,
     },
@@ -222,6 +233,16 @@ impl World {
     /// A dials B through the relay, or the other way round, after a while.
     pub(super) fn circuit(&mut self, dialer: usize, after: Duration) {
         self.at(after, Happening::Circuit { dialer });
+    }
+
+    /// The relay introduces the asker and the other one, after a while; the asker's word comes first.
+    pub(super) fn introduce(&mut self, asker: usize, after: Duration, words: [Word; 2]) {
+        for (node, word) in [asker, 1 - asker].into_iter().zip(words) {
+            if let Word::After(delay) = word {
+                let asked = node == asker;
+                self.at(after + delay, Happening::Introduced { node, asked });
+            }
+        }
     }
 
     /// Cuts every direct connection; both sides see it in their own time.

@@ -5,7 +5,7 @@ use libp2p::swarm::ConnectionId;
 use super::{Happening, Nat, World};
 use crate::punch::{
     address::Candidate,
-    machine::{DialId, Established, HandshakeError, Side},
+    machine::{DialId, Established, HandshakeError, Introduced, Side},
     record::{CandidateOutcome, Role},
 };
 
@@ -17,6 +17,22 @@ impl World {
                 for kind in self.network.kinds[node].clone() {
                     self.observe(node, kind, Self::public_ip(node));
                 }
+            }
+            Happening::Introduced { node, asked } => {
+                let other = 1 - node;
+                let of = |node: usize| {
+                    let kinds = self.network.kinds[node].iter();
+                    kinds
+                        .map(|kind| Self::mapped(node, *kind).to_multiaddr())
+                        .collect()
+                };
+                let introduced = Introduced {
+                    peer: self.nodes[other].id,
+                    asked,
+                    addrs: of(other),
+                    told: of(node),
+                };
+                self.nodes[node].machine.handle_introduced(&introduced, now);
             }
             Happening::Circuit { dialer } => {
                 self.next_connection += 1;

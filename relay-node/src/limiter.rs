@@ -7,15 +7,21 @@ use std::{
 
 use libp2p::PeerId;
 
-/// What a peer may ask at once: a node over whose relay many circuits open together asks once for each of them.
-const BURST: u32 = 256;
-
-/// One question more in this time. A node asks every 30 s for each circuit, so this serves a thousand circuits of one peer.
-const PERIOD: Duration = Duration::from_millis(30);
+/// How often is not too often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measure {
+    /// What a peer may ask at once.
+    pub(crate) burst: u32,
+    /// One question more in this time, which is not zero.
+    pub(crate) period: Duration,
+}
 
 /// A [token bucket](https://en.wikipedia.org/wiki/Token_bucket) for each peer that asked and is still connected.
-#[derive(Debug, Default)]
-pub(super) struct Limiter(HashMap<PeerId, Bucket>);
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    measure: Measure,
+    buckets: HashMap<PeerId, Bucket>,
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -25,23 +31,32 @@ struct Bucket {
 }
 
 impl Limiter {
+    /// A limiter that lets each peer have that much.
+    pub(crate) fn new(measure: Measure) -> Self {
+        Self {
+            measure,
+            buckets: HashMap::new(),
+        }
+    }
+
     /// Whether one more question of `peer` is within its measure.
-    pub(super) fn admits(&mut self, peer: PeerId, now: Instant) -> bool {
-        let bucket = self.0.entry(peer).or_insert(Bucket {
-            tokens: BURST,
+    pub(crate) fn admits(&mut self, peer: PeerId, now: Instant) -> bool {
+        let Measure { burst, period } = self.measure;
+        let bucket = self.buckets.entry(peer).or_insert(Bucket {
+            tokens: burst,
             filled: now,
         });
-        let periods = now.saturating_duration_since(bucket.filled).as_nanos() / PERIOD.as_nanos();
+        let periods = now.saturating_duration_since(bucket.filled).as_nanos() / period.as_nanos();
         match u32::try_from(periods)
             .ok()
-            .filter(|periods| *periods < BURST)
+            .filter(|periods| *periods < burst)
         {
             Some(periods) => {
-                bucket.tokens = bucket.tokens.saturating_add(periods).min(BURST);
-                bucket.filled += PERIOD * periods;
+                bucket.tokens = bucket.tokens.saturating_add(periods).min(burst);
+                bucket.filled += period * periods;
             }
             None => {
-                bucket.tokens = BURST;
+                bucket.tokens = burst;
                 bucket.filled = now;
             }
         }
@@ -51,8 +66,8 @@ impl Limiter {
     }
 
     /// The peer is no longer connected.
-    pub(super) fn forget(&mut self, peer: &PeerId) {
-        self.0.remove(peer);
+    pub(crate) fn forget(&mut self, peer: &PeerId) {
+        self.buckets.remove(peer);
     }
 }
 
@@ -60,13 +75,23 @@ impl Limiter {
 mod tests {
     use super::*;
 
+    const BURST: u32 = 256;
+    const PERIOD: Duration = Duration::from_millis(30);
+
+    fn limiter() -> Limiter {
+        Limiter::new(Measure {
+            burst: BURST,
+            period: PERIOD,
+        })
+    }
+
     fn admitted(limiter: &mut Limiter, peer: PeerId, now: Instant) -> usize {
         (0..2 * BURST).filter(|_| limiter.admits(peer, now)).count()
     }
 
     #[test]
     fn a_burst_is_admitted_and_then_one_question_per_period() {
-        let (mut limiter, peer, now) = (Limiter::default(), PeerId::random(), Instant::now());
+        let (mut limiter, peer, now) = (limiter(), PeerId::random(), Instant::now());
         assert_eq!(admitted(&mut limiter, peer, now), BURST as usize);
         assert_eq!(admitted(&mut limiter, peer, now + PERIOD * 3), 3);
         let later = now + PERIOD * 3 + PERIOD / 2;
@@ -76,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_long_silence_fills_no_more_than_a_burst() {
-        let (mut limiter, peer, now) = (Limiter::default(), PeerId::random(), Instant::now());
+        let (mut limiter, peer, now) = (limiter(), PeerId::random(), Instant::now());
         admitted(&mut limiter, peer, now);
         let later = now + Duration::from_secs(1_000_000);
         assert_eq!(admitted(&mut limiter, peer, later), BURST as usize);
@@ -84,11 +109,11 @@ mod tests {
 
     #[test]
     fn one_peer_does_not_use_up_the_measure_of_another() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        let (mut limiter, now) = (limiter(), Instant::now());
         let (greedy, modest) = (PeerId::random(), PeerId::random());
         admitted(&mut limiter, greedy, now);
         assert!(limiter.admits(modest, now));
         limiter.forget(&greedy);
-        assert_eq!(limiter.0.len(), 1);
+        assert_eq!(limiter.buckets.len(), 1);
     }
 }

@@ -1,0 +1,111 @@
+//! A dial that asks to be introduced.
+
+use super::*;
+
+/// Everything that a dial does, up to the asking of the relay.
+fn begin(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
+    std::iter::from_fn(|| dialer.poll(now))
+        .filter(|action| !matches!(action, Action::Tell(_) | Action::LookUp))
+        .collect()
+}
+
+fn punch(outcome: &'static str) -> Event {
+    Event::Punch {
+        t: Duration::ZERO,
+        peer: PeerId::random(),
+        attempt: 1,
+        role: "responder",
+        by: "introduction",
+        sent: Vec::new(),
+        received: Vec::new(),
+        outcome,
+        reason: None,
+    }
+}
+
+#[test]
+fn the_introduction_is_asked_for_before_the_circuit_by_a_dial_that_wants_to_be_direct() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    for (until, punches, meets) in [
+        (Until::Direct, true, true),
+        (Until::Direct, false, false),
+        (Until::Connected, true, false),
+    ] {
+        let mut dialer = Dialer::new(request(until, 0), [relay], punches, now);
+        dialer.handle_relay_ready(relay, now);
+        let meeting = meets.then_some(Action::Meet(relay));
+        let expected: Vec<_> = meeting
+            .into_iter()
+            .chain([Action::DialCircuit(relay)])
+            .collect();
+        assert_eq!(begin(&mut dialer, now), expected, "{until:?} {punches}");
+        dialer.handle_relay_ready(relay, now);
+        assert_eq!(begin(&mut dialer, now), [], "once");
+    }
+}
+
+#[test]
+fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let refused = |dialer: &mut Dialer| {
+        let reason = "full".to_owned();
+        dialer.handle_circuit_failed(relay, CircuitFailure::Refused, reason, now);
+        drain(dialer, now)
+    };
+    let asked = || {
+        let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
+        dialer.handle_relay_ready(relay, now);
+        begin(&mut dialer, now);
+        dialer.handle_looked_up(now);
+        dialer.await_meeting();
+        dialer
+    };
+
+    let mut vain = asked();
+    assert!(result(&refused(&mut vain)).is_none());
+    vain.handle_met(false);
+    let told = drain(&mut vain, now);
+    assert_eq!(result(&told).unwrap().outcome, Reached::Unreachable);
+
+    let mut failed = asked();
+    failed.handle_met(true);
+    assert!(result(&refused(&mut failed)).is_none());
+    failed.handle_introduced_attempt(punch("failed"));
+    let told = drain(&mut failed, now);
+    let outcome = result(&told).unwrap();
+    assert_eq!(
+        (outcome.outcome, outcome.attempts),
+        (Reached::Unreachable, 1)
+    );
+
+    let mut direct = asked();
+    refused(&mut direct);
+    direct.handle_met(true);
+    direct.handle_introduced_attempt(punch("direct"));
+    let path = path(PathKind::Direct, None);
+    direct.handle_connected(path.clone(), path.clone(), now);
+    drain(&mut direct, now);
+    direct.handle_ping(Duration::from_millis(5), path, now);
+    let told = drain(&mut direct, now);
+    let outcome = result(&told).unwrap();
+    assert_eq!((outcome.outcome, outcome.attempts), (Reached::Direct, 1));
+}
+
+#[test]
+fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
+    dialer.handle_relay_ready(relay, now);
+    dialer.handle_met(true);
+    dialer.handle_introduced_attempt(punch("failed"));
+    let relayed = path(PathKind::Relayed, Some(relay));
+    dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+    assert!(result(&drain(&mut dialer, now)).is_none());
+    let silent = now + HANDSHAKE_WAIT;
+    drain(&mut dialer, silent);
+    dialer.handle_ping(Duration::from_millis(5), relayed, silent);
+    let told = drain(&mut dialer, silent);
+    let outcome = result(&told).unwrap();
+    assert_eq!(outcome.outcome, Reached::Relayed);
+    assert_eq!(outcome.reason.as_deref(), Some("remote_unsupported"));
+}

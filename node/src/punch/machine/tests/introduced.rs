@@ -1,0 +1,333 @@
+//! A relay introduces the two before there is a circuit between them.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::{FamilyPolicy, Kind};
+
+use super::{
+    pair::{NATS, assert_one_direct, became_direct, gave_up, possible, records},
+    sim::{Nat, Network, Word, World},
+};
+use crate::punch::{
+    candidates::{MAX_CANDIDATES, Policy},
+    machine::{Action, INTRODUCTION_WINDOW, INTRODUCTIONS, Introduced, Machine, Side, Timing},
+    record::{By, Outcome, Reason, Role},
+};
+
+const NOW: Word = Word::After(Duration::from_millis(30));
+
+/// When the circuit is there: later than a punch takes.
+const CIRCUIT: Duration = Duration::from_millis(200);
+
+fn by(world: &World, node: usize) -> Vec<(By, Role, bool)> {
+    let of = |record: &&crate::punch::Record| {
+        let is_direct = matches!(record.outcome, Outcome::Direct { .. });
+        (record.by(), record.role, is_direct)
+    };
+    records(&world.nodes[node]).iter().map(of).collect()
+}
+
+#[test]
+fn every_pair_of_nats_that_can_be_punched_is_direct_before_the_circuit_and_without_a_handshake() {
+    for a in NATS {
+        for b in NATS {
+            let mut world = World::new(Network::new(a, b));
+            world.introduce(0, Duration::ZERO, [NOW, NOW]);
+            world.circuit(0, CIRCUIT);
+            world.run_until(Duration::from_secs(12));
+            if !possible(a, b) {
+                assert!(world.shared().is_empty(), "{a:?} {b:?}");
+                continue;
+            }
+            assert_one_direct(&world);
+            for (node, role) in [(0, Role::Responder), (1, Role::Initiator)] {
+                assert_eq!(
+                    by(&world, node),
+                    [(By::Introduction, role, true)],
+                    "{a:?} {b:?}"
+                );
+                let direct = became_direct(&world.nodes[node]);
+                assert!(direct.is_some_and(|at| at < CIRCUIT), "{a:?} {b:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_circuit_is_not_needed() {
+    let mut world = World::new(Network::new(Nat::PortRestricted, Nat::PortRestricted));
+    world.introduce(0, Duration::ZERO, [NOW, NOW]);
+    world.run_until(Duration::from_secs(9));
+    assert_one_direct(&world);
+}
+
+#[test]
+fn where_one_side_does_not_hear_of_it_the_handshake_follows() {
+    for lost in 0..2 {
+        let mut words = [NOW, NOW];
+        words[lost] = Word::Lost;
+        let mut world = World::new(Network::new(Nat::PortRestricted, Nat::PortRestricted));
+        world.introduce(0, Duration::ZERO, words);
+        world.circuit(0, CIRCUIT);
+        world.run_until(Duration::from_secs(12));
+        assert_one_direct(&world);
+        for node in 0..2 {
+            let last = by(&world, node).pop();
+            assert!(
+                matches!(last, Some((By::Dcutr, _, true))),
+                "{lost}: {last:?}"
+            );
+            // Held back for half a second at most.
+            let direct = became_direct(&world.nodes[node]);
+            assert!(
+                direct.is_some_and(|at| at < Duration::from_secs(1)),
+                "{lost}: {direct:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_comes_late_or_twice_changes_nothing() {
+    for late in [
+        Duration::from_millis(210),
+        Duration::from_millis(260),
+        Duration::from_secs(5),
+    ] {
+        let mut world = World::new(Network::new(Nat::PortRestricted, Nat::PortRestricted));
+        world.circuit(0, Duration::from_millis(100));
+        for _ in 0..3 {
+            world.introduce(0, Duration::ZERO, [Word::After(late); 2]);
+        }
+        world.run_until(Duration::from_secs(12));
+        assert_one_direct(&world);
+        for node in &world.nodes {
+            assert!(records(node).len() <= 2, "{late:?}");
+        }
+    }
+    let mut world = World::new(Network::new(Nat::FullCone, Nat::PortRestricted));
+    for delay in [0, 1, 50, 400] {
+        world.introduce(0, Duration::from_millis(delay), [NOW, NOW]);
+    }
+    world.circuit(0, CIRCUIT);
+    world.run_until(Duration::from_secs(12));
+    assert_one_direct(&world);
+    assert!(world.nodes.iter().all(|node| records(node).len() == 1));
+}
+
+#[test]
+fn two_that_ask_for_each_other_at_once_are_left_with_one_connection() {
+    for kinds in [vec![Kind::Quic], vec![Kind::Tcp]] {
+        let mut network = Network::new(Nat::PortRestricted, Nat::PortRestricted);
+        network.kinds = [kinds.clone(), kinds];
+        let mut world = World::new(network);
+        world.introduce(0, Duration::ZERO, [NOW, NOW]);
+        world.introduce(1, Duration::ZERO, [NOW, NOW]);
+        world.circuit(0, CIRCUIT);
+        world.circuit(1, CIRCUIT);
+        world.run_until(Duration::from_secs(12));
+        assert_one_direct(&world);
+    }
+}
+
+#[test]
+fn what_cannot_be_punched_stays_relayed_for_the_same_reason_as_without() {
+    let ended = |introduced: bool| {
+        let mut world = World::new(Network::new(Nat::Symmetric, Nat::Symmetric));
+        if introduced {
+            world.introduce(0, Duration::ZERO, [NOW, NOW]);
+        }
+        world.circuit(0, CIRCUIT);
+        world.run_until(Duration::from_secs(60));
+        assert!(world.shared().is_empty());
+        let handshakes = |node: usize| {
+            let all = by(&world, node);
+            all.iter().filter(|(by, ..)| *by == By::Dcutr).count()
+        };
+        let reasons: Vec<Option<Reason>> = (0..2)
+            .map(|node| gave_up(&world.nodes[node]).first().map(|end| end.1))
+            .collect();
+        (reasons, [handshakes(0), handshakes(1)])
+    };
+    assert_eq!(ended(true), ended(false));
+}
+
+fn policy() -> Policy {
+    Policy {
+        kinds: vec![Kind::Quic, Kind::Tcp],
+        families: FamilyPolicy::Auto,
+        permit: Arc::new(|_| true),
+        advertise: Arc::new(Vec::new),
+    }
+}
+
+fn machine(enabled: bool) -> Machine {
+    Machine::new(PeerId::random(), enabled, policy(), Timing::default(), 1)
+}
+
+fn introduced(asked: bool, addrs: &[&str]) -> Introduced {
+    let parse = |text: &&str| text.parse::<Multiaddr>().unwrap();
+    Introduced {
+        peer: PeerId::random(),
+        asked,
+        addrs: addrs.iter().map(parse).collect(),
+        told: ["/ip4/198.51.100.7/udp/40000/quic-v1"]
+            .iter()
+            .map(parse)
+            .collect(),
+    }
+}
+
+/// What is dialed, and in which roles.
+fn dialed(machine: &mut Machine) -> Vec<(Vec<String>, Role)> {
+    let mut dials = Vec::new();
+    while let Some(action) = machine.poll_action() {
+        if let Action::Dial { addrs, role, .. } = action {
+            dials.push((addrs.iter().map(Multiaddr::to_string).collect(), role));
+        }
+    }
+    dials
+}
+
+#[test]
+fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
+    let ids = [PeerId::random(), PeerId::random()];
+    let roles: BTreeSet<&str> = [(0, 1), (1, 0)]
+        .map(|(own, other)| {
+            let mut machine = Machine::new(ids[own], true, policy(), Timing::default(), 1);
+            let told = Introduced {
+                peer: ids[other],
+                told: vec!["/ip4/198.51.100.7/tcp/40000".parse().unwrap()],
+                ..introduced(true, &["/ip4/203.0.113.1/tcp/5000"])
+            };
+            assert!(machine.handle_introduced(&told, Instant::now()));
+            dialed(&mut machine)[0].1.as_str()
+        })
+        .into_iter()
+        .collect();
+    assert_eq!(roles.len(), 2);
+}
+
+#[test]
+fn nothing_is_dialed_at_this_host_at_the_relay_and_at_this_node() {
+    let (mut machine, now) = (machine(true), Instant::now());
+    let relay = PeerId::random();
+    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+        .parse()
+        .unwrap()]);
+    let hostile = introduced(
+        false,
+        &[
+            "/ip4/127.0.0.1/udp/53/quic-v1",
+            "/ip6/::1/udp/22/quic-v1",
+            "/ip4/224.0.0.1/udp/5353/quic-v1",
+            "/ip6/fe80::1/udp/22/quic-v1",
+            "/ip4/203.0.113.10/udp/443/quic-v1",
+            "/ip4/198.51.100.7/udp/40000/quic-v1",
+            "/ip4/192.0.2.1/udp/7/quic-v1",
+        ],
+    );
+    assert!(machine.handle_introduced(&hostile, now));
+    let only = vec!["/ip4/192.0.2.1/udp/7/quic-v1".to_owned()];
+    assert_eq!(dialed(&mut machine), [(only, Role::Initiator)]);
+    for itself in [relay, machine.local_id] {
+        let told = Introduced {
+            peer: itself,
+            ..introduced(true, &["/ip4/192.0.2.1/udp/7/quic-v1"])
+        };
+        assert!(!machine.handle_introduced(&told, now));
+    }
+}
+
+#[test]
+fn what_dcutr_does_better_and_what_is_not_wanted_is_not_punched() {
+    let now = Instant::now();
+    for addr in [
+        // Behind the same NAT.
+        "/ip4/198.51.100.7/udp/40001/quic-v1",
+        // Nothing in common.
+        "/ip4/203.0.113.1/tcp/5000",
+        "/ip6/2001:db8::1/udp/5000/quic-v1",
+    ] {
+        let mut machine = machine(true);
+        assert!(
+            !machine.handle_introduced(&introduced(true, &[addr]), now),
+            "{addr}"
+        );
+        assert!(dialed(&mut machine).is_empty(), "{addr}");
+    }
+    let told = introduced(true, &["/ip4/203.0.113.1/udp/5000/quic-v1"]);
+    assert!(machine(true).handle_introduced(&told, now));
+    assert!(
+        !machine(false).handle_introduced(&told, now),
+        "punch is off"
+    );
+}
+
+#[test]
+fn introductions_without_end_make_a_bounded_number_of_dials() {
+    let (mut machine, start) = (machine(true), Instant::now());
+    let many: Vec<String> = (1..=1000)
+        .map(|port| format!("/ip4/203.0.113.1/udp/{port}/quic-v1"))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let mut addresses = 0;
+    for number in 0..1000 {
+        let now = start + INTRODUCTION_WINDOW * number / 1000;
+        machine.handle_introduced(&introduced(false, &many), now);
+        let dials = dialed(&mut machine);
+        assert!(dials.len() <= 1);
+        addresses += dials.iter().map(|(addrs, _)| addrs.len()).sum::<usize>();
+    }
+    assert_eq!(addresses, INTRODUCTIONS * MAX_CANDIDATES);
+
+    // One peer has the measure of its handshakes, in which they count.
+    let told = introduced(true, &many);
+    let mut dials = 0;
+    for second in 0..60 {
+        let now = start + Duration::from_secs(100 + second);
+        machine.handle_timeout(now);
+        machine.handle_introduced(&told, now);
+        dials += dialed(&mut machine).len();
+    }
+    assert!((1..=8).contains(&dials), "{dials}");
+}
+
+#[test]
+fn a_handshake_that_comes_takes_its_place_and_one_to_begin_waits_for_it() {
+    let now = Instant::now();
+    let circuit = ConnectionId::new_unchecked(9);
+    let told = introduced(true, &["/ip4/203.0.113.1/udp/5000/quic-v1"]);
+
+    let mut responder = machine(true);
+    responder.handle_introduced(&told, now);
+    responder.handle_relayed(told.peer, circuit, Side::Dialer, None, now);
+    let addrs = vec!["/ip4/203.0.113.1/udp/5000/quic-v1".parse().unwrap()];
+    responder.handle_connect(told.peer, circuit, addrs.into(), now);
+    let actions: Vec<_> = std::iter::from_fn(|| responder.poll_action()).collect();
+    let dropped = |action: &Action| matches!(action, Action::Drop { .. });
+    assert!(!actions.iter().any(dropped), "the handshake was refused");
+    assert_eq!(
+        responder.last_record(&told.peer).map(|r| r.outcome),
+        Some(Outcome::Failed(Reason::Superseded))
+    );
+
+    let mut initiator = machine(true);
+    initiator.handle_introduced(&told, now);
+    initiator.handle_relayed(told.peer, circuit, Side::Listener, None, now);
+    let due = initiator.poll_timeout();
+    assert_eq!(due, Some(now + Timing::default().introduction));
+    let rtt = Some(Duration::from_millis(400));
+    let other = ConnectionId::new_unchecked(10);
+    initiator.handle_closed(told.peer, circuit, now);
+    initiator.handle_relayed(told.peer, other, Side::Listener, rtt, now);
+    assert_eq!(
+        initiator.poll_timeout(),
+        Some(now + Duration::from_millis(1600))
+    );
+}

@@ -1,0 +1,189 @@
+//! The exchanges on one connection, both ways: the peer asks, and is told. What a remote can make it hold is [`MAX_EXCHANGES`]
+//! streams each way, each with one message of bounded length, for [`TIMEOUT`].
+
+use std::{
+    collections::VecDeque,
+    io,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{
+    AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, StreamExt as _, channel::oneshot,
+    future::BoxFuture, stream::FuturesUnordered,
+};
+use libp2p::{
+    Stream, StreamProtocol,
+    core::upgrade::ReadyUpgrade,
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol,
+        handler::{
+            ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+        },
+    },
+};
+use p2pnode_bin_shared::meet::{self, Answer, Introduction, Request};
+use tracing::debug;
+
+/// Exchanges at once on one connection, each way. Further questions are dropped unread, and further introductions not made.
+const MAX_EXCHANGES: usize = 32;
+
+/// How long a peer may take to ask, to take the answer, or to take an introduction.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is told to the behaviour.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The peer asks.
+    Asked(Request, oneshot::Sender<Answer>),
+    /// The peer has taken an introduction, or has not.
+    Told(bool),
+}
+
+type Asking = BoxFuture<'static, io::Result<(Stream, Request)>>;
+type Answering = BoxFuture<'static, io::Result<()>>;
+
+/// The handler of one connection.
+#[derive(Default)]
+pub(crate) struct Handler {
+    asking: FuturesUnordered<Asking>,
+    answering: FuturesUnordered<Answering>,
+    /// To be told over streams that are not asked for yet.
+    wanted: VecDeque<Introduction>,
+    /// Streams that are being opened.
+    opening: usize,
+    telling: FuturesUnordered<Answering>,
+    /// Introductions that are not made.
+    dropped: usize,
+}
+
+impl Handler {
+    fn take(&mut self, mut stream: Stream) {
+        if self.asking.len() + self.answering.len() >= MAX_EXCHANGES {
+            debug!("dropped a meet question: {MAX_EXCHANGES} are open on this connection");
+            return;
+        }
+        // A question is no reason to keep a connection that has no other.
+        stream.ignore_for_keep_alive();
+        let asking = async move {
+            let request = meet::read(&mut stream).await?;
+            Ok((stream, request))
+        };
+        self.asking.push(in_time(asking).boxed());
+    }
+}
+
+async fn in_time<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .unwrap_or_else(|elapsed| Err(elapsed.into()))
+}
+
+async fn give(mut stream: Stream, answer: oneshot::Receiver<Answer>) -> io::Result<()> {
+    // An error says that nobody answers: the stream closes.
+    if let Ok(answer) = answer.await {
+        meet::write(&mut stream, &answer).await?;
+    }
+    stream.close().await
+}
+
+/// Says it and waits for the end of the stream, without which one that is negotiated lazily may end before it has begun.
+async fn tell(mut stream: Stream, introduction: Introduction) -> io::Result<()> {
+    stream.ignore_for_keep_alive();
+    meet::write(&mut stream, &introduction).await?;
+    stream.close().await?;
+    // A byte would be none of this protocol, and is not waited beyond.
+    let _end = stream.read(&mut [0]).await?;
+    Ok(())
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Introduction;
+    type ToBehaviour = Report;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = Introduction;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(ReadyUpgrade::new(meet::PROTOCOL), ())
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Introduction, Report>> {
+        if let Some(introduction) = self.wanted.pop_front() {
+            self.opening += 1;
+            let protocol = ReadyUpgrade::new(meet::PROTOCOL);
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                protocol: SubstreamProtocol::new(protocol, introduction).with_timeout(TIMEOUT),
+            });
+        }
+        if self.dropped > 0 {
+            self.dropped -= 1;
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Told(false)));
+        }
+        while let Poll::Ready(Some(asked)) = self.asking.poll_next_unpin(cx) {
+            match asked {
+                Ok((stream, request)) => {
+                    let (reply, answer) = oneshot::channel();
+                    self.answering.push(in_time(give(stream, answer)).boxed());
+                    let report = Report::Asked(request, reply);
+                    return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
+                }
+                Err(error) => debug!(%error, "no meet question came over a stream for one"),
+            }
+        }
+        while let Poll::Ready(Some(answered)) = self.answering.poll_next_unpin(cx) {
+            if let Err(error) = answered {
+                debug!(%error, "a meet answer was not delivered");
+            }
+        }
+        if let Poll::Ready(Some(told)) = self.telling.poll_next_unpin(cx) {
+            if let Err(error) = &told {
+                debug!(%error, "an introduction was not delivered");
+            }
+            let report = Report::Told(told.is_ok());
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
+        }
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, introduction: Introduction) {
+        if self.wanted.len() + self.opening + self.telling.len() >= MAX_EXCHANGES {
+            self.dropped += 1;
+        } else {
+            self.wanted.push_back(introduction);
+        }
+    }
+
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "a stream is opened or not; the rest changes nothing here"
+    )]
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Introduction>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: stream,
+                ..
+            }) => self.take(stream),
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info,
+            }) => {
+                self.opening = self.opening.saturating_sub(1);
+                self.telling.push(in_time(tell(stream, info)).boxed());
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
+                debug!(%error, "an introduction was not delivered");
+                self.opening = self.opening.saturating_sub(1);
+                self.dropped += 1;
+            }
+            _ => {}
+        }
+    }
+}
