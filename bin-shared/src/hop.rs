@@ -4,7 +4,7 @@
 //! the IP family and the round trip time of the other leg to the two peers that the circuit connects, and to nobody else;
 //! it never tells an address.
 //!
-//! A stream carries one [`Request`] and one [`Answer`], each a [frame](crate::frame).
+//! A stream carries one [`Request`] and one [`Answer`], each a [`frame`].
 
 use std::{fmt, time::Duration};
 

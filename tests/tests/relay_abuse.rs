@@ -332,6 +332,10 @@ async fn messages_that_are_none_are_dropped_and_others_are_served() -> Result<()
         // `endless` alone sends 80 MiB.
         served.unharmed().await?;
     }
+    let denied = served.denied().await?;
+    // What was silent is counted when its time is up, and all else at once.
+    let said = 20 * (HOW.len() - 1) * Transport::ALL.len();
+    ensure!(denied["malformed"] >= said as f64, "{denied:?}");
     served.finds("newcomer", &served.good[0]).await?;
     let connections = 2 * abusers.len() as u64;
     ends(&mut served, &before, abusers, connections).await?;

@@ -75,7 +75,7 @@ impl EventLoop {
         for relay in changed {
             tracing::info!(%relay, "the token for a relay is a new one");
             self.relays.retry_refused(&relay, Instant::now());
-            let connections: Vec<_> = self.peers.connections_of(&relay).iter().copied().collect();
+            let connections = self.peers.connections_of(&relay).to_vec();
             for connection in connections {
                 self.present(relay, connection, true);
             }

@@ -1,7 +1,7 @@
 //! The server of [circuit relay v2](https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md).
 //!
 //! From below: [`wire`] and [`message`] (bytes), [`exchange`](self) (one handshake), `handler` (those of a connection), `judge` (who
-//! gets what; pure, with `reservations` and `circuits`; who may ask at all is for [`crate::admission`]), `copy` and `pace` (what runs over a circuit, and how
+//! gets what; pure, with `reservations` and `circuits`; who may ask at all is for `crate::admission`), `copy` and `pace` (what runs over a circuit, and how
 //! fast), `behaviour` (the relay in the swarm).
 //!
 //! A request comes over a stream of HOP to the handler, from there to the judge. A reservation is answered at once. For a circuit
