@@ -148,19 +148,27 @@ impl Circuit {
         let mut called = peer::new(Keypair::generate_ed25519())?;
         let called_id = *called.local_peer_id();
         let mut incoming = called.behaviour().stream.new_control().accept(PROTOCOL)?;
-        peer::meet(&mut called, relay).await.context("called peer")?;
+        peer::meet(&mut called, relay)
+            .await
+            .context("called peer")?;
         peer::reserve(&mut called, relay)?;
         reserved(&mut called).await?;
         peers.spawn(drive(called));
 
         let mut caller = peer::new(Keypair::generate_ed25519())?;
         let mut control = caller.behaviour().stream.new_control();
-        peer::meet(&mut caller, relay).await.context("calling peer")?;
+        peer::meet(&mut caller, relay)
+            .await
+            .context("calling peer")?;
         let address = relay
             .clone()
             .with(Protocol::P2pCircuit)
             .with(Protocol::P2p(called_id));
-        caller.dial(DialOpts::peer_id(called_id).addresses(vec![address]).build())?;
+        caller.dial(
+            DialOpts::peer_id(called_id)
+                .addresses(vec![address])
+                .build(),
+        )?;
         connected(&mut caller, called_id).await?;
         peers.spawn(drive(caller));
 
@@ -187,7 +195,8 @@ impl Circuit {
     ) -> Result<Moved> {
         let until = *begun.wait_for(Option::is_some).await?;
         let until = until.context("an end")?;
-        let (there_pattern, back_pattern) = (Pattern::new(2 * number), Pattern::new(2 * number + 1));
+        let (there_pattern, back_pattern) =
+            (Pattern::new(2 * number), Pattern::new(2 * number + 1));
         let (mut here_read, mut here_write) = self.here.split();
         let (mut there_read, mut there_write) = self.there.split();
         let (sent_there, sent_back, there, back) = tokio::try_join!(

@@ -46,7 +46,10 @@ pub(crate) async fn write(
 ) -> Result<u64> {
     let mut sent = 0;
     while Instant::now() < until {
-        let written = stream.write(pattern.at(sent, CHUNK)).await.context("write")?;
+        let written = stream
+            .write(pattern.at(sent, CHUNK))
+            .await
+            .context("write")?;
         ensure!(written > 0, "write: the stream takes nothing");
         sent += written as u64;
     }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder,
-    identify,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, identify,
     identity::Keypair,
     multiaddr::Protocol,
     noise, ping, relay,

@@ -14,7 +14,9 @@ use std::{
 use anyhow::Context as _;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, future::try_join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify, multiaddr::Protocol, noise, relay,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
+    multiaddr::Protocol,
+    noise, relay,
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, tls, yamux,
 };
@@ -48,11 +50,18 @@ pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
     };
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)?
+        .with_tcp(
+            tcp::Config::default(),
+            (tls::Config::new, noise::Config::new),
+            yamux::Config::default,
+        )?
         .with_quic()
         .with_behaviour(|key| Server {
             relay: relay::Behaviour::new(key.public().to_peer_id(), limits),
-            identify: identify::Behaviour::new(identify::Config::new("/plain/1".to_owned(), key.public())),
+            identify: identify::Behaviour::new(identify::Config::new(
+                "/plain/1".to_owned(),
+                key.public(),
+            )),
         })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
         .build();
@@ -77,10 +86,17 @@ struct Client {
 fn client() -> anyhow::Result<Swarm<Client>> {
     Ok(SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)?
+        .with_tcp(
+            tcp::Config::default(),
+            (tls::Config::new, noise::Config::new),
+            yamux::Config::default,
+        )?
         .with_quic()
         .with_relay_client(noise::Config::new, yamux::Config::default)?
-        .with_behaviour(|_, relay| Client { relay, stream: libp2p_stream::Behaviour::new() })?
+        .with_behaviour(|_, relay| Client {
+            relay,
+            stream: libp2p_stream::Behaviour::new(),
+        })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
         .build())
 }
@@ -94,8 +110,12 @@ pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Resu
         swarm.listen_on(relay.clone().with(Protocol::P2pCircuit))?;
         loop {
             match swarm.select_next_some().await {
-                SwarmEvent::Behaviour(ClientEvent::Relay(relay::client::Event::ReservationReqAccepted { .. })) => break,
-                SwarmEvent::ListenerClosed { reason, .. } => anyhow::bail!("no reservation: {reason:?}"),
+                SwarmEvent::Behaviour(ClientEvent::Relay(
+                    relay::client::Event::ReservationReqAccepted { .. },
+                )) => break,
+                SwarmEvent::ListenerClosed { reason, .. } => {
+                    anyhow::bail!("no reservation: {reason:?}")
+                }
                 _ => {}
             }
         }
@@ -123,7 +143,14 @@ pub async fn send(relay: Multiaddr, to: Vec<PeerId>, bytes: u64) -> anyhow::Resu
     let streams = try_join_all(to.into_iter().map(|peer| open(relay.clone(), peer))).await?;
     tell(&json!({"event": "open"}));
     tokio::task::spawn_blocking(|| std::io::stdin().lock().read_line(&mut String::new())).await??;
-    try_join_all(streams.into_iter().map(|stream| tokio::spawn(fill(stream, bytes)))).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
+    try_join_all(
+        streams
+            .into_iter()
+            .map(|stream| tokio::spawn(fill(stream, bytes))),
+    )
+    .await?
+    .into_iter()
+    .collect::<Result<Vec<()>, _>>()?;
     // The streams end, and the circuits with this process.
     std::future::pending().await
 }
@@ -134,7 +161,9 @@ async fn open(relay: Multiaddr, peer: PeerId) -> anyhow::Result<Stream> {
     loop {
         match swarm.select_next_some().await {
             SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == peer => break,
-            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error).context("no circuit"),
+            SwarmEvent::OutgoingConnectionError { error, .. } => {
+                return Err(error).context("no circuit");
+            }
             _ => {}
         }
     }

@@ -11,7 +11,9 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify, multiaddr::Protocol, noise, ping, relay,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify,
+    multiaddr::Protocol,
+    noise, ping, relay,
     swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
     tcp, tls, yamux,
 };
@@ -91,12 +93,19 @@ async fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)?
+        .with_tcp(
+            tcp::Config::default(),
+            (tls::Config::new, noise::Config::new),
+            yamux::Config::default,
+        )?
         .with_quic()
         .with_relay_client(noise::Config::new, yamux::Config::default)?
         .with_behaviour(|key, relay| Behaviour {
             relay,
-            identify: identify::Behaviour::new(identify::Config::new("/plain/1".to_owned(), key.public())),
+            identify: identify::Behaviour::new(identify::Config::new(
+                "/plain/1".to_owned(),
+                key.public(),
+            )),
             ping: ping::Behaviour::new(ping::Config::new()),
             dcutr: dcutr::Behaviour::new(key.public().to_peer_id()),
         })?
@@ -106,17 +115,29 @@ async fn main() -> anyhow::Result<()> {
         swarm.listen_on(address)?;
     }
     let relay = cli.relay.context("give --relay")?;
-    let mut peer = Peer { swarm, relay, started };
+    let mut peer = Peer {
+        swarm,
+        relay,
+        started,
+    };
     tell(&json!({"event": "started", "peer_id": peer.swarm.local_peer_id().to_string()}));
     peer.meet_relay().await?;
     match cli.command {
         Command::Listen => peer.listen().await,
-        Command::Relay | Command::Receive { .. } | Command::Send { .. } => unreachable!("returned above"),
-        Command::Dial { peer: target, timeout } => {
-            let reached = tokio::time::timeout(Duration::from_secs(timeout), peer.dial(target)).await;
+        Command::Relay | Command::Receive { .. } | Command::Send { .. } => {
+            unreachable!("returned above")
+        }
+        Command::Dial {
+            peer: target,
+            timeout,
+        } => {
+            let reached =
+                tokio::time::timeout(Duration::from_secs(timeout), peer.dial(target)).await;
             let direct = matches!(reached, Ok(Ok(())));
             let t = peer.t_ms();
-            tell(&json!({"event": "result", "outcome": if direct { "direct" } else { "relayed" }, "t_ms": t, "time_to_direct_ms": direct.then_some(t)}));
+            tell(
+                &json!({"event": "result", "outcome": if direct { "direct" } else { "relayed" }, "t_ms": t, "time_to_direct_ms": direct.then_some(t)}),
+            );
             reached.unwrap_or(Ok(()))
         }
     }
@@ -129,9 +150,15 @@ impl Peer {
         let (mut told, mut learned) = (false, false);
         while !(told && learned) {
             match self.swarm.select_next_some().await {
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Sent { .. })) => told = true,
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { .. })) => learned = true,
-                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error).context("cannot reach the relay"),
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Sent {
+                    ..
+                })) => told = true,
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                    ..
+                })) => learned = true,
+                SwarmEvent::OutgoingConnectionError { error, .. } => {
+                    return Err(error).context("cannot reach the relay");
+                }
                 _ => {}
             }
         }
@@ -139,7 +166,8 @@ impl Peer {
     }
 
     async fn listen(&mut self) -> anyhow::Result<()> {
-        self.swarm.listen_on(self.relay.clone().with(Protocol::P2pCircuit))?;
+        self.swarm
+            .listen_on(self.relay.clone().with(Protocol::P2pCircuit))?;
         loop {
             let event = self.swarm.select_next_some().await;
             self.report(&event);
@@ -148,18 +176,34 @@ impl Peer {
 
     /// Returns once a direct connection is open and a ping has come back over it.
     async fn dial(&mut self, target: PeerId) -> anyhow::Result<()> {
-        let circuit = self.relay.clone().with(Protocol::P2pCircuit).with(Protocol::P2p(target));
-        self.swarm.dial(DialOpts::peer_id(target).addresses(vec![circuit]).build())?;
+        let circuit = self
+            .relay
+            .clone()
+            .with(Protocol::P2pCircuit)
+            .with(Protocol::P2p(target));
+        self.swarm
+            .dial(DialOpts::peer_id(target).addresses(vec![circuit]).build())?;
         let mut direct = Vec::new();
         loop {
             let event = self.swarm.select_next_some().await;
             self.report(&event);
             match event {
-                SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } if peer_id == target && !endpoint.is_relayed() => {
+                SwarmEvent::ConnectionEstablished {
+                    peer_id,
+                    connection_id,
+                    endpoint,
+                    ..
+                } if peer_id == target && !endpoint.is_relayed() => {
                     direct.push(connection_id);
                 }
-                SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result: Ok(_), .. })) if direct.contains(&connection) => return Ok(()),
-                SwarmEvent::OutgoingConnectionError { peer_id, error, .. } if peer_id == Some(target) && !self.swarm.is_connected(&target) => {
+                SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                    connection,
+                    result: Ok(_),
+                    ..
+                })) if direct.contains(&connection) => return Ok(()),
+                SwarmEvent::OutgoingConnectionError { peer_id, error, .. }
+                    if peer_id == Some(target) && !self.swarm.is_connected(&target) =>
+                {
                     return Err(error).context("cannot reach the peer");
                 }
                 _ => {}
@@ -169,20 +213,45 @@ impl Peer {
 
     fn report(&self, event: &SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Relay(relay::client::Event::ReservationReqAccepted { relay_peer_id, .. })) => {
-                tell(&json!({"event": "reserved", "t_ms": self.t_ms(), "relay": relay_peer_id.to_string()}));
+            SwarmEvent::Behaviour(BehaviourEvent::Relay(
+                relay::client::Event::ReservationReqAccepted { relay_peer_id, .. },
+            )) => {
+                tell(
+                    &json!({"event": "reserved", "t_ms": self.t_ms(), "relay": relay_peer_id.to_string()}),
+                );
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
-                let kind = if endpoint.is_relayed() { "relayed" } else { "direct" };
-                tell(&json!({"event": "connected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "path": {"kind": kind}}));
+            SwarmEvent::ConnectionEstablished {
+                peer_id, endpoint, ..
+            } => {
+                let kind = if endpoint.is_relayed() {
+                    "relayed"
+                } else {
+                    "direct"
+                };
+                tell(
+                    &json!({"event": "connected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "path": {"kind": kind}}),
+                );
             }
-            SwarmEvent::ConnectionClosed { peer_id, endpoint, .. } => {
-                let kind = if endpoint.is_relayed() { "relayed" } else { "direct" };
-                tell(&json!({"event": "disconnected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "kind": kind}));
+            SwarmEvent::ConnectionClosed {
+                peer_id, endpoint, ..
+            } => {
+                let kind = if endpoint.is_relayed() {
+                    "relayed"
+                } else {
+                    "direct"
+                };
+                tell(
+                    &json!({"event": "disconnected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "kind": kind}),
+                );
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result })) => {
+            SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event {
+                remote_peer_id,
+                result,
+            })) => {
                 let outcome = if result.is_ok() { "direct" } else { "failed" };
-                tell(&json!({"event": "punch", "t_ms": self.t_ms(), "peer": remote_peer_id.to_string(), "outcome": outcome}));
+                tell(
+                    &json!({"event": "punch", "t_ms": self.t_ms(), "peer": remote_peer_id.to_string(), "outcome": outcome}),
+                );
             }
             _ => {}
         }

@@ -130,7 +130,8 @@ async fn initial(remote: SocketAddr) -> Result<()> {
     let address = Multiaddr::from(Ipv4Addr::LOCALHOST)
         .with(Protocol::Udp(trap.local_addr()?.port()))
         .with(Protocol::QuicV1);
-    let mut transport = quic::tokio::Transport::new(quic::Config::new(&Keypair::generate_ed25519()));
+    let mut transport =
+        quic::tokio::Transport::new(quic::Config::new(&Keypair::generate_ed25519()));
     let opts = DialOpts {
         role: Endpoint::Dialer,
         port_use: PortUse::New,
