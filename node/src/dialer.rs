@@ -130,6 +130,8 @@ pub struct Dialer {
     wishes: usize,
     /// Whether a punch runs that came of one.
     is_meeting: bool,
+    /// Whether a relay has introduced this node to the peer.
+    was_introduced: bool,
     /// Why the path is not direct and will not be soon.
     settled: Option<String>,
     pings: Pings,
@@ -171,6 +173,7 @@ impl Dialer {
             introduced: 0,
             wishes: 0,
             is_meeting: false,
+            was_introduced: false,
             settled: None,
             pings: Pings::new(request.pings),
             finished: false,
@@ -284,6 +287,7 @@ impl Dialer {
     pub fn handle_met(&mut self, is_punched: bool) {
         self.wishes = self.wishes.saturating_sub(1);
         self.is_meeting |= is_punched;
+        self.was_introduced |= is_punched;
     }
 
     /// An attempt that came of an introduction is over.
@@ -457,10 +461,15 @@ impl Dialer {
         self.handle_connected(path.clone(), path, now);
     }
 
-    /// What led to a connection, if this node has dialed it: what it accepts or punches comes of what was there before.
+    /// What led to a connection, if this node has dialed it: what it accepts or punches comes of what was there before, which
+    /// is the introduction of a relay if nothing else was.
     fn found_by(&self, path: &Path) -> Option<FoundBy> {
-        if path.how != How::Dialed || self.found_by == Some(FoundBy::Open) {
+        if self.found_by == Some(FoundBy::Open) {
             return None;
+        }
+        if path.how != How::Dialed {
+            let by_introduction = self.found_by.is_none() && self.was_introduced;
+            return by_introduction.then_some(FoundBy::Relay);
         }
         if path.kind == PathKind::Relayed {
             let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();
@@ -518,6 +527,7 @@ impl Dialer {
             self.lookup = Lookup::default();
             self.local.again(now);
             self.found_by = None;
+            self.was_introduced = false;
             self.dial_direct();
         }
     }

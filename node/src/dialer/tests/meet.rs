@@ -82,13 +82,17 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
     refused(&mut direct);
     direct.handle_met(true);
     direct.handle_introduced_attempt(punch("direct"));
-    let path = path(PathKind::Direct, None);
+    let path = Path {
+        how: How::Punched,
+        ..path(PathKind::Direct, None)
+    };
     direct.handle_connected(path.clone(), path.clone(), now);
     drain(&mut direct, now);
     direct.handle_ping(Duration::from_millis(5), path, now);
     let told = drain(&mut direct, now);
     let outcome = result(&told).unwrap();
     assert_eq!((outcome.outcome, outcome.attempts), (Reached::Direct, 1));
+    assert_eq!(outcome.found_by, Some(FoundBy::Relay));
 }
 
 #[test]
