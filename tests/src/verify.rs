@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Peers {
-    /// Asserts what a direct path is: one over which pings go, and the same on the wire as in the JSON. The relay may have made
-    /// it come about before there was a circuit.
+    /// Asserts what a direct path is: one over which pings go, and the same on the wire as in the JSON; and relayed before, unless
+    /// the relay has introduced the two to each other.
     ///
     /// # Errors
     ///
@@ -33,6 +33,12 @@ impl Peers {
             .filter(|event| event.name() == "connected")
             .map(Event::path_kind)
             .collect();
+        let mut events = dial.events.iter();
+        let introduced = events.any(|event| event.text("/by") == "introduction");
+        ensure!(
+            introduced || kinds.first() == Some(&"relayed"),
+            "the first connection is not relayed, and there was no introduction: {kinds:?}"
+        );
         ensure!(
             kinds.contains(&"direct"),
             "no direct connection was announced: {kinds:?}"

@@ -1,11 +1,14 @@
 //! Streams of the [circuit relay protocol](https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md) that are not as it
 //! wants them, or more of them than it wants.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use futures::{
+    AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _,
+    future::{Either, select},
+};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, identity::Keypair, swarm::SwarmEvent};
 use libp2p_stream::Control;
 use serde_json::json;
@@ -139,9 +142,19 @@ async fn one(mut control: Control, relay: PeerId, args: &Args, tally: &Tally) ->
             stream.close().await?;
         }
         How::Endless => {
-            for _ in 0..ENDLESS / LONGEST {
-                write(&mut stream, &[0xff; LONGEST]).await?;
-            }
+            let (mut reader, mut writer) = stream.split();
+            let write = async {
+                for _ in 0..ENDLESS / LONGEST {
+                    writer.write_all(&[0xff; LONGEST]).await?;
+                }
+                writer.flush().await
+            };
+            // yamux does not tell who has used up its credit that the stream is gone: only the answer says so.
+            return match select(pin!(write), pin!(status(&mut reader))).await {
+                Either::Left((Ok(()), status)) => status.await,
+                Either::Left((Err(_), _)) => Ok("ended".to_owned()),
+                Either::Right((status, _)) => status,
+            };
         }
         How::Garbage => {
             let bytes: Vec<u8> = (0..1000).map(|_| fastrand::u8(..)).collect();
@@ -175,7 +188,7 @@ fn hold(mut stream: Stream, tally: &Tally) {
 }
 
 /// The status of the relay's answer, by its name in the protocol.
-async fn status(stream: &mut Stream) -> Result<String> {
+async fn status(stream: &mut (impl AsyncRead + Unpin)) -> Result<String> {
     let answer = tokio::time::timeout(ANSWER, answer(stream)).await;
     let Ok(answer) = answer else {
         return Ok("no answer".to_owned());
@@ -197,7 +210,7 @@ async fn status(stream: &mut Stream) -> Result<String> {
 }
 
 /// Field 5 of a `HopMessage`, a varint.
-async fn answer(stream: &mut Stream) -> Result<Option<u64>> {
+async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<u64>> {
     let length = read_varint(stream).await?;
     ensure!(length <= LONGEST as u64, "an answer of {length} bytes");
     let mut body = vec![0; usize::try_from(length)?];
@@ -220,7 +233,7 @@ async fn answer(stream: &mut Stream) -> Result<Option<u64>> {
     Ok(None)
 }
 
-async fn read_varint(stream: &mut Stream) -> Result<u64> {
+async fn read_varint(stream: &mut (impl AsyncRead + Unpin)) -> Result<u64> {
     let mut bytes = Vec::new();
     loop {
         let mut byte = [0];
