@@ -39,7 +39,7 @@ pub(crate) fn build(
         allowed.extend(config.relays.iter().map(|relay| relay.peer));
     }
     let known = config.relays.iter().map(|relay| relay.peer).collect();
-    let meet = meet::Behaviour::new(known, &config.punch);
+    let meet = meet::Behaviour::new(known, config);
     let relays = &config.relays;
     let behaviour = Behaviour::new(keypair, &allowed, relays, parts.clients, punch, meet);
     let settings = swarm::Config::with_tokio_executor()

@@ -209,6 +209,26 @@ async fn behind_a_foreign_relay_dcutr_does_it() -> Result<()> {
     by_dcutr_alone("meet-foreign", true, &[]).await
 }
 
+/// The relay knows nothing of whom B lets in, and must not tell others where it is.
+#[tokio::test]
+async fn a_node_that_names_whom_it_lets_in_leaves_it_to_dcutr() -> Result<()> {
+    let key = std::env::temp_dir().join(format!("p2pnode-meet-{}.key", std::process::id()));
+    let key = key.to_str().context("a path that is no text")?;
+    let program = bins()?.p2pnode;
+    let id = std::process::Command::new(program)
+        .args(["id", "--key", key])
+        .output()?;
+    ensure!(id.status.success(), "{id:?}");
+    let id = String::from_utf8(id.stdout)?;
+    let env = [
+        ("a", "P2PNODE_IDENTITY_KEY_FILE", key),
+        ("b", "P2PNODE_ACCESS_ALLOW", id.trim()),
+    ];
+    let done = by_dcutr_alone("meet-access", false, &env).await;
+    std::fs::remove_file(key)?;
+    done
+}
+
 /// The relay knows nothing of the filters, so a node that has any neither asks for introductions nor takes them.
 #[tokio::test]
 async fn a_node_with_filters_leaves_it_to_dcutr_which_heeds_them() -> Result<()> {

@@ -23,7 +23,7 @@ use libp2p::{
 };
 use p2pnode_bin_shared::meet::{Introduction, Request};
 
-use crate::config;
+use crate::config::Config;
 
 use handler::{Handler, Report};
 
@@ -58,12 +58,17 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// Asks of, and hears, `relays`, as far as `punch` lets it: a relay tells what it sees of a node, whatever `punch.allow` and
-    /// `punch.deny` say, so that a node with any of them leaves it to DCUtR, which heeds them.
-    pub(crate) fn new(relays: BTreeSet<PeerId>, punch: &config::Punch) -> Self {
-        let is_wanted = punch.enabled && punch.allow.is_empty() && punch.deny.is_empty();
+    /// Asks of, and hears, `relays`, as far as `config` lets it: a relay tells what it sees of a node, whatever `punch.allow`,
+    /// `punch.deny` and `access.allow` say, so that a node with any of them leaves it to DCUtR, which heeds them.
+    pub(crate) fn new(relays: BTreeSet<PeerId>, config: &Config) -> Self {
+        let punch = &config.punch;
+        let has_rules =
+            !punch.allow.is_empty() || !punch.deny.is_empty() || !config.access.is_empty();
         Self {
-            relays: if is_wanted { relays } else { BTreeSet::new() },
+            relays: match punch.enabled && !has_rules {
+                true => relays,
+                false => BTreeSet::new(),
+            },
             queue: VecDeque::new(),
         }
     }
