@@ -130,8 +130,6 @@ pub struct Dialer {
     wishes: usize,
     /// Whether a punch runs that came of one.
     is_meeting: bool,
-    /// Whether a relay has introduced this node to the peer.
-    was_introduced: bool,
     /// Why the path is not direct and will not be soon.
     settled: Option<String>,
     pings: Pings,
@@ -173,7 +171,6 @@ impl Dialer {
             introduced: 0,
             wishes: 0,
             is_meeting: false,
-            was_introduced: false,
             settled: None,
             pings: Pings::new(request.pings),
             finished: false,
@@ -287,7 +284,6 @@ impl Dialer {
     pub fn handle_met(&mut self, is_punched: bool) {
         self.wishes = self.wishes.saturating_sub(1);
         self.is_meeting |= is_punched;
-        self.was_introduced |= is_punched;
     }
 
     /// An attempt that came of an introduction is over.
@@ -468,8 +464,8 @@ impl Dialer {
             return None;
         }
         if path.how != How::Dialed {
-            let by_introduction = self.found_by.is_none() && self.was_introduced;
-            return by_introduction.then_some(FoundBy::Relay);
+            let was_introduced = self.is_meeting || self.introduced > 0;
+            return (self.found_by.is_none() && was_introduced).then_some(FoundBy::Relay);
         }
         if path.kind == PathKind::Relayed {
             let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();
@@ -527,7 +523,6 @@ impl Dialer {
             self.lookup = Lookup::default();
             self.local.again(now);
             self.found_by = None;
-            self.was_introduced = false;
             self.dial_direct();
         }
     }
