@@ -25,7 +25,7 @@ pub struct Global {
     /// Configuration file (YAML); no file is read without it
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What to log: a level, or a filter such as info,libp2p_quic=debug
+    /// What to log: a level, or a filter such as info,quinn=debug
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
     /// How log lines look: text or json

@@ -160,7 +160,7 @@ mod tests {
             "info",
             "WARN",
             "off",
-            "info,libp2p_quic=debug",
+            "info,quinn=debug",
             "libp2p=trace, info",
             "p2pnode[dial]=debug",
             "p2pnode[dial{peer=x}]=debug",

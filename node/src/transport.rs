@@ -49,6 +49,7 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
         quic: dial.quic,
         tcp: dial.tcp,
         family: dial.family,
+        congestion: dial.congestion,
     };
     let (range, sockets) =
         p2pnode_transports::build(keypair, settings).context("cannot set up the transports")?;

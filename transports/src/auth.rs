@@ -13,6 +13,7 @@ use futures::{
     AsyncRead, AsyncWrite, FutureExt,
     future::{self, BoxFuture},
 };
+use futures_rustls::TlsStream;
 use libp2p::{
     PeerId,
     core::{
@@ -23,10 +24,10 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Multiaddr,
-    noise, tls, yamux,
+    noise, yamux,
 };
 
-use crate::{abrupt::Abrupt, error::Error};
+use crate::{abrupt::Abrupt, error::Error, tls::Tls};
 
 /// What a connection becomes once it is authenticated: what a swarm wants from a transport.
 pub(crate) type Connection = (PeerId, StreamMuxerBox);
@@ -43,10 +44,9 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    pub(crate) fn new(keypair: &Keypair) -> Result<Self, Error> {
-        let certificate = |error: &(dyn StdError + 'static)| Error::Certificate(chain(error));
-        let tls = tls::Config::new(keypair).map_err(|error| certificate(&error))?;
-        let noise = noise::Config::new(keypair).map_err(|error| certificate(&error))?;
+    pub(crate) fn new(keypair: &Keypair, tls: Tls) -> Result<Self, Error> {
+        let noise =
+            noise::Config::new(keypair).map_err(|error| Error::Certificate(chain(&error)))?;
         Ok(Self {
             security: Security { tls, noise },
             yamux: yamux::Config::default(),
@@ -113,47 +113,27 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
+/// What TLS is called in the negotiation.
+const TLS: &str = "/tls/1.0.0";
+
 /// TLS 1.3 ([spec](https://github.com/libp2p/specs/blob/master/tls/tls.md)) or Noise
 /// ([spec](https://github.com/libp2p/specs/tree/master/noise)). TLS is offered first: its AES-GCM runs on the processor's
 /// AES instructions and moves more bytes per core than Noise's ChaCha20.
 #[derive(Clone)]
 struct Security {
-    tls: tls::Config,
+    tls: Tls,
     noise: noise::Config,
 }
 
-type Secured<C> = future::Either<
-    <tls::Config as InboundConnectionUpgradeOutput<C>>::Stream,
-    Abrupt<<noise::Config as InboundConnectionUpgradeOutput<C>>::Stream>,
->;
-
-/// Names the stream that an authentication yields, whose type neither crate exports by itself.
-trait InboundConnectionUpgradeOutput<C> {
-    type Stream;
-}
-
-impl<U, C, S> InboundConnectionUpgradeOutput<C> for U
-where
-    U: InboundConnectionUpgrade<C, Output = (PeerId, S)>,
-{
-    type Stream = S;
-}
-
-impl Security {
-    fn is_tls(&self, protocol: &str) -> bool {
-        self.tls.protocol_info().any(|name| name == protocol)
-    }
-}
+type Secured<C> = future::Either<TlsStream<C>, Abrupt<noise::Output<C>>>;
 
 impl UpgradeInfo for Security {
     type Info = &'static str;
-    type InfoIter = std::iter::Chain<
-        <tls::Config as UpgradeInfo>::InfoIter,
-        <noise::Config as UpgradeInfo>::InfoIter,
-    >;
+    type InfoIter =
+        std::iter::Chain<std::iter::Once<&'static str>, <noise::Config as UpgradeInfo>::InfoIter>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.tls.protocol_info().chain(self.noise.protocol_info())
+        std::iter::once(TLS).chain(self.noise.protocol_info())
     }
 }
 
@@ -166,21 +146,16 @@ where
     type Future = BoxFuture<'static, io::Result<Self::Output>>;
 
     fn upgrade_inbound(self, stream: C, protocol: Self::Info) -> Self::Future {
-        if self.is_tls(protocol) {
-            let done = self.tls.upgrade_inbound(stream, protocol);
-            done.map(|r| {
-                r.map(|(peer, s)| (peer, future::Either::Left(s)))
-                    .map_err(io::Error::other)
-            })
-            .boxed()
-        } else {
-            let done = self.noise.upgrade_inbound(stream, protocol);
-            done.map(|r| {
-                r.map(|(peer, s)| (peer, future::Either::Right(Abrupt(s))))
-                    .map_err(io::Error::other)
-            })
-            .boxed()
+        async move {
+            if protocol == TLS {
+                let (peer, stream) = self.tls.accept(stream).await?;
+                return Ok((peer, future::Either::Left(stream)));
+            }
+            let done = self.noise.upgrade_inbound(stream, protocol).await;
+            let (peer, stream) = done.map_err(io::Error::other)?;
+            Ok((peer, future::Either::Right(Abrupt(stream))))
         }
+        .boxed()
     }
 }
 
@@ -193,21 +168,16 @@ where
     type Future = BoxFuture<'static, io::Result<Self::Output>>;
 
     fn upgrade_outbound(self, stream: C, protocol: Self::Info) -> Self::Future {
-        if self.is_tls(protocol) {
-            let done = self.tls.upgrade_outbound(stream, protocol);
-            done.map(|r| {
-                r.map(|(peer, s)| (peer, future::Either::Left(s)))
-                    .map_err(io::Error::other)
-            })
-            .boxed()
-        } else {
-            let done = self.noise.upgrade_outbound(stream, protocol);
-            done.map(|r| {
-                r.map(|(peer, s)| (peer, future::Either::Right(Abrupt(s))))
-                    .map_err(io::Error::other)
-            })
-            .boxed()
+        async move {
+            if protocol == TLS {
+                let (peer, stream) = self.tls.connect(stream).await?;
+                return Ok((peer, future::Either::Left(stream)));
+            }
+            let done = self.noise.upgrade_outbound(stream, protocol).await;
+            let (peer, stream) = done.map_err(io::Error::other)?;
+            Ok((peer, future::Either::Right(Abrupt(stream))))
         }
+        .boxed()
     }
 }
 

@@ -79,12 +79,6 @@ pub enum Error {
         /// The name.
         host: String,
     },
-    /// Too many dials wait for the same thing.
-    #[error("too many dials wait for {what}; dial again later")]
-    Busy {
-        /// What they wait for.
-        what: &'static str,
-    },
     /// Nothing came of a dial in time.
     // As for `Exhausted`.
     #[error("{0}")]
@@ -188,7 +182,6 @@ impl Error {
             | Self::NoRoute { .. }
             | Self::Resolve { .. }
             | Self::DnsAddr { .. }
-            | Self::Busy { .. }
             | Self::Timeout(_)
             | Self::PunchPort { .. }
             | Self::ListenOnly { .. }

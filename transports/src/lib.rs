@@ -19,6 +19,7 @@
 mod abrupt;
 mod addr;
 mod auth;
+mod congestion;
 mod datagrams;
 mod error;
 mod family;
@@ -36,6 +37,7 @@ mod resolve;
 mod server;
 mod socket;
 mod tcp;
+mod tls;
 
 use libp2p::{
     PeerId, Transport as _,
@@ -44,6 +46,7 @@ use libp2p::{
 };
 
 pub use addr::{Kind, to_multiaddr, to_socket_addr};
+pub use congestion::{Congestion, CongestionError};
 pub use datagrams::{Datagrams, GroupListener, Link};
 pub use error::{Error, TimedOut, find_exhausted, timed_out};
 pub use family::{Family, FamilyPolicy, FamilyPolicyError};
@@ -67,13 +70,15 @@ pub struct Config {
     pub tcp: bool,
     /// Which IP families are dialed. Public listeners are not subject to it.
     pub family: FamilyPolicy,
+    /// How fast QUIC sends.
+    pub congestion: Congestion,
 }
 
 /// The transport of a node, and the node's handle on it. Opens the punch sockets, where they can be had.
 ///
 /// Must be called inside a tokio runtime with IO and time enabled.
 ///
-/// A dial fails within about 10 s (QUIC: 3 s where nobody answers, else 5 s; a TCP punch: 5 s, and its handshake). Its errors are [`Error`]s, boxed into
+/// A dial fails within about 10 s (QUIC: 4 s; a TCP punch: 5 s, and its handshake). Its errors are [`Error`]s, boxed into
 /// [`std::io::Error`]; for the exhausted range see [`find_exhausted`].
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -9,9 +10,8 @@ use futures::{FutureExt, future::BoxFuture};
 use libp2p::{
     core::{
         Endpoint,
-        transport::{Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+        transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
     },
-    identity::Keypair,
     multiaddr::Multiaddr,
     tcp,
 };
@@ -28,16 +28,16 @@ pub(crate) type Event = TransportEvent<Incoming, Error>;
 
 /// QUIC and TCP listeners. As a [`Transport`] it refuses to dial.
 pub(crate) struct Listeners {
-    pub(crate) quic: Option<Boxed<Connection>>,
+    pub(crate) quic: Option<quic::Listeners>,
     pub(crate) tcp: Option<tcp::tokio::Transport>,
     pub(crate) upgrade: Upgrade,
 }
 
 impl Listeners {
     /// `upgrade` is applied to what comes in over TCP.
-    pub(crate) fn new(keypair: &Keypair, upgrade: Upgrade, quic: bool, tcp: bool) -> Self {
+    pub(crate) fn new(quic: Option<Arc<quic::Settings>>, upgrade: Upgrade, tcp: bool) -> Self {
         Self {
-            quic: quic.then(|| quic::endpoint(keypair)),
+            quic: quic.map(quic::Listeners::new),
             tcp: tcp.then(|| tcp::tokio::Transport::new(tcp::Config::new())),
             upgrade,
         }
@@ -58,12 +58,10 @@ impl Transport for Listeners {
             Kind::Quic => {
                 let quic = self.quic.as_mut().ok_or(disabled)?;
                 let context = format!("cannot listen on {addr}");
-                quic.listen_on(id, addr).map_err(|error| match error {
-                    TransportError::MultiaddrNotSupported(addr) => {
-                        TransportError::MultiaddrNotSupported(addr)
-                    }
-                    other => TransportError::Other(Error::io(context, quic::io_error(other))),
-                })
+                let socket = to_socket_addr(&addr)
+                    .ok_or_else(|| TransportError::MultiaddrNotSupported(addr.clone()))?;
+                quic.listen_on(id, socket)
+                    .map_err(|source| TransportError::Other(Error::io(context, source)))
             }
             Kind::Tcp => {
                 let tcp = self.tcp.as_mut().ok_or(disabled)?;
@@ -88,9 +86,9 @@ impl Transport for Listeners {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
         let this = &mut *self;
         if let Some(quic) = &mut this.quic
-            && let Poll::Ready(event) = Pin::new(quic).poll(cx)
+            && let Poll::Ready(event) = quic.poll(cx)
         {
-            return Poll::Ready(quic::event(event));
+            return Poll::Ready(event);
         }
         if let Some(tcp) = &mut this.tcp
             && let Poll::Ready(event) = Pin::new(tcp).poll(cx)

@@ -26,6 +26,7 @@ use crate::{
     quic,
     record::Sockets,
     socket, tcp,
+    tls::Tls,
 };
 
 /// Dials IP addresses; names are resolved above it.
@@ -43,12 +44,16 @@ pub(crate) struct Ranged {
 
 impl Ranged {
     pub(crate) fn new(keypair: &Keypair, config: Config, shared: Shared) -> Result<Self, Error> {
-        let upgrade = Upgrade::new(keypair)?;
+        let tls = Tls::new(keypair)?;
+        let quic = if config.quic {
+            Some(quic::Settings::new(&tls, config.congestion)?)
+        } else {
+            None
+        };
+        let upgrade = Upgrade::new(keypair, tls)?;
         let mut this = Self {
-            listeners: Listeners::new(keypair, upgrade.clone(), config.quic, config.tcp),
-            quic: config
-                .quic
-                .then(|| quic::Dialer::new(keypair, shared.clone())),
+            listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp),
+            quic: quic.map(|settings| quic::Dialer::new(settings, shared.clone())),
             tcp: config
                 .tcp
                 .then(|| tcp::Dialer::new(upgrade, shared.clone())),
@@ -134,7 +139,7 @@ impl Ranged {
             Kind::Quic => {
                 let quic = self
                     .quic
-                    .as_mut()
+                    .as_ref()
                     .ok_or(Error::TransportDisabled { kind })?;
                 let dial = quic.dial(quic::Dial {
                     remote,

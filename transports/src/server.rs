@@ -18,8 +18,11 @@ use libp2p::{
 use crate::{
     addr::{Kind, to_socket_addr},
     auth::{Connection, Upgrade},
+    congestion::Congestion,
     error::Error,
     listen::{Event, Incoming, Listeners},
+    quic,
+    tls::Tls,
 };
 
 /// Listeners, and dials of IP addresses.
@@ -27,8 +30,10 @@ pub(crate) struct Server(Listeners);
 
 impl Server {
     pub(crate) fn new(keypair: &Keypair) -> Result<Self, Error> {
-        let upgrade = Upgrade::new(keypair)?;
-        Ok(Self(Listeners::new(keypair, upgrade, true, true)))
+        let tls = Tls::new(keypair)?;
+        let quic = quic::Settings::new(&tls, Congestion::default())?;
+        let upgrade = Upgrade::new(keypair, tls)?;
+        Ok(Self(Listeners::new(Some(quic), upgrade, true)))
     }
 }
 
@@ -71,21 +76,14 @@ impl Listeners {
         let kind = Kind::of(&addr).ok_or_else(unsupported)?;
         let remote = to_socket_addr(&addr).ok_or_else(unsupported)?;
         let disabled = TransportError::Other(Error::TransportDisabled { kind });
-        let context = format!("cannot dial {addr}");
         match kind {
             Kind::Quic => {
-                let quic = self.quic.as_mut().ok_or(disabled)?;
-                let dial = quic
-                    .dial(addr, opts)
-                    .map_err(|error| error.map(|source| Error::io(context.clone(), source)))?;
-                Ok(async move {
-                    dial.await
-                        .map_err(|source| Error::io(context.clone(), source))
-                }
-                .boxed())
+                let quic = self.quic.as_ref().ok_or(disabled)?;
+                Ok(quic.dial_from_any(remote))
             }
             Kind::Tcp => {
                 let tcp = self.tcp.as_mut().ok_or(disabled)?;
+                let context = format!("cannot dial {addr}");
                 let dial = tcp
                     .dial(addr, opts)
                     .map_err(|error| error.map(|source| Error::io(context.clone(), source)))?;

@@ -35,6 +35,27 @@ pub(crate) fn lock(family: Family, port: u16) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// How much of what has arrived and what is to be sent the kernel keeps for a UDP socket, in bytes: every connection of a node or
+/// a relay shares one. The kernel gives at most `net.core.rmem_max` and `wmem_max` (212,992 unless set), without an error.
+const UDP_BUFFER: usize = 4 << 20;
+
+/// A UDP socket bound to `addr`, for many connections.
+///
+/// # Errors
+///
+/// `AddrInUse` where somebody has the port, `AddrNotAvailable` where the host has not the address.
+pub(crate) fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_recv_buffer_size(UDP_BUFFER)?;
+    socket.set_send_buffer_size(UDP_BUFFER)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
 /// Connects from `port` on the wildcard address to `remote`.
 ///
 /// # Errors

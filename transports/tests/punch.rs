@@ -200,15 +200,17 @@ async fn is_one_connection(from: &mut StreamMuxerBox, to: &mut StreamMuxerBox) -
     }
 }
 
-/// Carries datagrams between `to` and whoever sends first, all but those of the first connection that it begins: they come
-/// before the NAT is open.
+/// How many datagrams the ClientHello of a handshake with a post-quantum key exchange is sent in.
+const FLIGHT: usize = 2;
+
+/// Carries datagrams between `to` and whoever sends first, all but the first that it sends: they come before the NAT is open.
 async fn nat_that_opens_late(to: std::net::SocketAddr) -> std::net::SocketAddr {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let local = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 2048];
         let mut inside = None;
-        let mut early = None;
+        let mut early = 0;
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             if from == to {
                 let inside = inside.unwrap();
@@ -216,9 +218,8 @@ async fn nat_that_opens_late(to: std::net::SocketAddr) -> std::net::SocketAddr {
                 continue;
             }
             inside = Some(from);
-            // RFC 9000, 17.2: a long header has the length of the destination's id in its sixth byte.
-            let id = buffer[6..6 + usize::from(buffer[5])].to_vec();
-            if *early.get_or_insert_with(|| id.clone()) != id {
+            early += 1;
+            if early > FLIGHT {
                 let _lost_as_any = socket.send_to(&buffer[..length], to).await;
             }
         }
@@ -227,7 +228,7 @@ async fn nat_that_opens_late(to: std::net::SocketAddr) -> std::net::SocketAddr {
 }
 
 #[tokio::test]
-async fn a_quic_punch_that_is_too_early_for_the_remotes_nat_begins_anew() {
+async fn a_quic_punch_that_is_too_early_for_the_remotes_nat_is_repeated() {
     let (a, handle_a) = node(config("21180-21189"));
     let (b, handle_b) = node(config("21190-21199"));
     let port = handle_b.punch_ports()[&(Kind::Quic, Family::Ip4)];

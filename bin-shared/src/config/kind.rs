@@ -168,7 +168,7 @@ pub const DIAL_ADDR: Kind<addr::Endpoint> = Kind {
 
 /// What to log: a level, or a level for each target.
 pub const LOG_FILTER: Kind<logging::Filter> = Kind {
-    expects: "a level (error, warn, info, debug, trace, off) or a filter such as info,libp2p_quic=debug",
+    expects: "a level (error, warn, info, debug, trace, off) or a filter such as info,quinn=debug",
     form: Form::Text,
     parse: |text| {
         text.parse()

@@ -11,7 +11,7 @@ use p2pnode_bin_shared::{
         quote,
     },
 };
-use p2pnode_transports::{FamilyPolicy, Kind as Transport, PortRange};
+use p2pnode_transports::{Congestion, FamilyPolicy, Kind as Transport, PortRange};
 
 use super::{
     AdvertiseTemplate, Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, PunchFilter,
@@ -115,7 +115,7 @@ impl Config {
         let log = Log {
             level: reader.one(
                 "log.level",
-                "What to log to stderr: a level, or a filter such as info,libp2p_quic=debug.",
+                "What to log to stderr: a level, or a filter such as info,quinn=debug.",
                 &LOG_FILTER,
                 match purpose {
                     // The swarm says at info what the node says itself; yamux warns of every connection that is cut off.
@@ -212,6 +212,12 @@ fn dial(reader: &mut Reader<'_>, purpose: Purpose) -> Dial {
         &FAMILY,
         "auto",
     );
+    let congestion = reader.one(
+        "dial.congestion",
+        "The congestion control of QUIC: cubic, or bbr (experimental), for paths that lose packets without being full.",
+        &CONGESTION,
+        "cubic",
+    );
     let transports = reader.list(
         "dial.transports",
         "Transports to dial over.",
@@ -226,6 +232,7 @@ fn dial(reader: &mut Reader<'_>, purpose: Purpose) -> Dial {
         port_range,
         shared_range,
         family,
+        congestion,
         quic: transports.contains(&Transport::Quic),
         tcp: transports.contains(&Transport::Tcp),
     }
@@ -313,6 +320,13 @@ pub(super) const FAMILY: Kind<FamilyPolicy> = Kind {
     form: Form::Choice(&["auto", "prefer-ip4", "prefer-ip6", "only-ip4", "only-ip6"]),
     parse: kind::from_str,
     print: FamilyPolicy::to_string,
+};
+
+const CONGESTION: Kind<Congestion> = Kind {
+    expects: "cubic or bbr",
+    form: Form::Choice(&["cubic", "bbr"]),
+    parse: kind::from_str,
+    print: Congestion::to_string,
 };
 
 const TRANSPORT: Kind<Transport> = Kind {

@@ -20,7 +20,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_bin_shared::{config::Program, logging};
-use p2pnode_transports::{FamilyPolicy, PortRange};
+use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub use keys::Purpose;
 pub use punch::{AdvertiseTemplate, PunchFilter};
@@ -82,6 +82,8 @@ pub struct Dial {
     pub shared_range: PortRange,
     /// Which IP families to use, and which to prefer.
     pub family: FamilyPolicy,
+    /// How fast QUIC sends.
+    pub congestion: Congestion,
     /// Dial over QUIC.
     pub quic: bool,
     /// Dial over TCP.

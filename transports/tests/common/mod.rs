@@ -17,7 +17,7 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
 };
-use p2pnode_transports::{Config, FamilyPolicy, Handle, PortRange, build, server};
+use p2pnode_transports::{Config, Congestion, FamilyPolicy, Handle, PortRange, build, server};
 use tokio::sync::{mpsc, oneshot};
 
 pub type Connection = (PeerId, StreamMuxerBox);
@@ -74,6 +74,7 @@ pub fn config(text: &str) -> Config {
         quic: true,
         tcp: true,
         family: FamilyPolicy::Auto,
+        congestion: Congestion::Cubic,
     }
 }
 

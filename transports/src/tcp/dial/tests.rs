@@ -6,12 +6,13 @@ use libp2p::identity::Keypair;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::*;
-use crate::{ports::Ports, range::PortRange, tcp::Dialer};
+use crate::{ports::Ports, range::PortRange, tcp::Dialer, tls::Tls};
 
 fn dialer(range: &str) -> (Dialer, PortRange) {
     let range = range.parse().unwrap();
     let shared = Shared::new(Ports::new(range, b"seed"));
-    let upgrade = Upgrade::new(&Keypair::generate_ed25519()).unwrap();
+    let keypair = Keypair::generate_ed25519();
+    let upgrade = Upgrade::new(&keypair, Tls::new(&keypair).unwrap()).unwrap();
     let mut dialer = Dialer::new(upgrade, shared);
     dialer.open(Family::Ip4).unwrap();
     (dialer, range)

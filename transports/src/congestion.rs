@@ -1,0 +1,84 @@
+//! How fast QUIC sends.
+
+use std::{fmt, str::FromStr};
+
+/// The congestion control of QUIC connections. TCP's is the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Congestion {
+    /// CUBIC ([RFC 9438](https://www.rfc-editor.org/rfc/rfc9438)): slows down when packets are lost.
+    #[default]
+    Cubic,
+    /// BBR, the first version ([draft](https://datatracker.ietf.org/doc/html/draft-cardwell-iccrg-bbr-congestion-control-00)):
+    /// goes by measured bandwidth and round trips, so that a path which loses packets for other reasons than
+    /// congestion is not slowed down. quinn calls its own experimental.
+    Bbr,
+}
+
+impl Congestion {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Cubic, Self::Bbr];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+}
+
+impl fmt::Display for Congestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Congestion {
+    type Err = CongestionError;
+
+    fn from_str(text: &str) -> Result<Self, CongestionError> {
+        Self::ALL
+            .into_iter()
+            .find(|congestion| congestion.name() == text)
+            .ok_or_else(|| CongestionError {
+                text: text.to_owned(),
+            })
+    }
+}
+
+/// A text that is no [`Congestion`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown congestion control `{text}`; give cubic or bbr",
+    text = .text.escape_debug()
+)]
+pub struct CongestionError {
+    /// The text as it was given.
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_congestion_control_parses_as_it_prints() {
+        for congestion in Congestion::ALL {
+            let text = congestion.to_string();
+            assert_eq!(text.parse::<Congestion>().unwrap(), congestion);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn junk_is_named_in_the_error(text in ".*") {
+            if let Err(error) = text.parse::<Congestion>() {
+                prop_assert_eq!(error.to_string().lines().count(), 1);
+                prop_assert_eq!(error.text, text);
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Public listeners: where anybody may dial in.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::FutureExt;
+use if_watch::{IfEvent, tokio::IfWatcher};
+use libp2p::core::transport::{ListenerId, TransportEvent};
+
+use super::{
+    dialer::incoming,
+    settings::Settings,
+    socket::{Socket, dial_from_any},
+};
+use crate::{
+    addr::{Kind, to_multiaddr},
+    error::Error,
+    family::Family,
+    listen::{Event, Incoming},
+};
+
+/// Public listeners of QUIC, and the dials of a relay, which leave from any port.
+pub(crate) struct Listeners {
+    listening: Vec<Listening>,
+    events: VecDeque<Event>,
+    settings: Arc<Settings>,
+}
+
+struct Listening {
+    id: ListenerId,
+    socket: Socket,
+    /// Which addresses the wildcard stands for; `None` where one was named, or once it has failed.
+    interfaces: Option<IfWatcher>,
+}
+
+impl Listeners {
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        Self {
+            listening: Vec::new(),
+            events: VecDeque::new(),
+            settings,
+        }
+    }
+
+    pub(crate) fn listen_on(&mut self, id: ListenerId, addr: SocketAddr) -> io::Result<()> {
+        let socket = Socket::bind(addr, &self.settings)?;
+        let local = socket.local();
+        let interfaces = if local.ip().is_unspecified() {
+            Some(IfWatcher::new()?)
+        } else {
+            self.events.push_back(TransportEvent::NewAddress {
+                listener_id: id,
+                listen_addr: to_multiaddr(Kind::Quic, local),
+            });
+            None
+        };
+        self.listening.push(Listening {
+            id,
+            socket,
+            interfaces,
+        });
+        Ok(())
+    }
+
+    /// Closes the listener and every connection that came in there; `false` where there is none.
+    pub(crate) fn remove_listener(&mut self, id: ListenerId) -> bool {
+        let Some(index) = self.listening.iter().position(|l| l.id == id) else {
+            return false;
+        };
+        self.listening.swap_remove(index).socket.close();
+        self.events.push_back(TransportEvent::ListenerClosed {
+            listener_id: id,
+            reason: Ok(()),
+        });
+        true
+    }
+
+    /// Dials from a port of the system's choice.
+    pub(crate) fn dial_from_any(&self, remote: SocketAddr) -> Incoming {
+        let settings = Arc::clone(&self.settings);
+        async move {
+            let done = dial_from_any(remote, settings).await;
+            done.map_err(|failure| failure.dialing(remote))
+        }
+        .boxed()
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        let mut ready = self.listening.iter_mut().enumerate();
+        let ready = ready.find_map(|(index, listening)| match listening.poll(cx) {
+            Poll::Ready(event) => Some((index, event)),
+            Poll::Pending => None,
+        });
+        let Some((index, event)) = ready else {
+            return Poll::Pending;
+        };
+        if matches!(event, TransportEvent::ListenerClosed { .. }) {
+            self.listening.remove(index);
+        } else {
+            // The others come first next time.
+            self.listening.rotate_left(index + 1);
+        }
+        Poll::Ready(event)
+    }
+}
+
+impl Listening {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(event) = self.poll_interfaces(cx) {
+            return Poll::Ready(event);
+        }
+        let local = self.socket.local();
+        Poll::Ready(match ready!(self.socket.poll_accept(cx)) {
+            Some(accepted) => incoming(self.id, local, accepted),
+            None => TransportEvent::ListenerClosed {
+                listener_id: self.id,
+                reason: Err(Error::io(
+                    format!("cannot go on listening on udp {local}"),
+                    io::Error::other("its socket failed"),
+                )),
+            },
+        })
+    }
+
+    fn poll_interfaces(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let local = self.socket.local();
+        let listener_id = self.id;
+        let Some(interfaces) = &mut self.interfaces else {
+            return Poll::Pending;
+        };
+        while let Poll::Ready(event) = interfaces.poll_if_event(cx) {
+            let (ip, up) = match event {
+                Ok(IfEvent::Up(net)) => (net.addr(), true),
+                Ok(IfEvent::Down(net)) => (net.addr(), false),
+                Err(error) => {
+                    // It would fail again at every poll.
+                    self.interfaces = None;
+                    return Poll::Ready(TransportEvent::ListenerError {
+                        listener_id,
+                        error: Error::io("cannot watch the addresses of this host", error),
+                    });
+                }
+            };
+            if Family::from(ip) != Family::from(local.ip()) {
+                continue;
+            }
+            let listen_addr = to_multiaddr(Kind::Quic, SocketAddr::new(ip, local.port()));
+            return Poll::Ready(if up {
+                TransportEvent::NewAddress {
+                    listener_id,
+                    listen_addr,
+                }
+            } else {
+                TransportEvent::AddressExpired {
+                    listener_id,
+                    listen_addr,
+                }
+            });
+        }
+        Poll::Pending
+    }
+}

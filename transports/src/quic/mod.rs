@@ -1,0 +1,66 @@
+//! QUIC version 1 ([RFC 9000](https://www.rfc-editor.org/rfc/rfc9000)) as libp2p speaks it
+//! ([spec](https://github.com/libp2p/specs/blob/master/quic/README.md)), on quinn: one bidirectional stream for each of libp2p's,
+//! ALPN `libp2p`, certificates as over TCP.
+//!
+//! libp2p-quic chooses its sockets itself and dials from an ephemeral port whenever it finds none that suits. Here whoever dials
+//! names the socket: a [`Dialer`] has one punch socket for each family, which dials and accepts, and [`Listeners`] have theirs,
+//! which only accept. It also fixes what has to be measured (`docs/benchmarks.md`): the time to the first repetition, buffers,
+//! windows, the number of streams, congestion control.
+//!
+//! From the top: [`dialer`] and [`listeners`] (whose socket), [`punch`] (both arms of a punch), [`socket`] (one UDP socket and
+//! what comes in on it), [`connection`] (the multiplexer), [`settings`] (quinn's, and why).
+
+mod connection;
+mod dialer;
+mod listeners;
+mod punch;
+mod settings;
+mod socket;
+mod streams;
+
+pub(crate) use dialer::{Dial, Dialer};
+pub(crate) use listeners::Listeners;
+pub(crate) use settings::Settings;
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{auth::chain, error::Error};
+
+/// How long a handshake may take. A first packet that nobody answers is repeated after 0.3, 0.9 and 2.1 s (in a punch sooner). A
+/// dial that is not done by then will not be.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("the handshake timed out")]
+    TimedOut,
+    #[error(transparent)]
+    Connect(#[from] quinn::ConnectError),
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    #[error("no certificate of a peer: {0}")]
+    Certificate(rustls::Error),
+    #[error("{0}")]
+    Socket(#[from] std::io::Error),
+}
+
+impl Failure {
+    /// Of a dial.
+    fn dialing(&self, remote: SocketAddr) -> Error {
+        Error::Quic {
+            remote: Some(remote),
+            reason: chain(self),
+        }
+    }
+
+    /// Of a connection that a remote has begun.
+    fn accepting(&self, remote: SocketAddr) -> Error {
+        match self {
+            Self::TimedOut => Error::timeout("the QUIC handshake", HANDSHAKE_TIMEOUT),
+            Self::Connect(_) | Self::Connection(_) | Self::Certificate(_) | Self::Socket(_) => {
+                self.dialing(remote)
+            }
+        }
+    }
+}

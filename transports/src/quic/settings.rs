@@ -1,0 +1,103 @@
+//! quinn's settings, and why they are what they are.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{
+    ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt,
+    congestion::{BbrConfig, ControllerFactory, CubicConfig},
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use super::{HANDSHAKE_TIMEOUT, streams};
+use crate::{auth::chain, congestion::Congestion, error::Error, tls::Tls};
+
+/// What a round trip is taken for as long as none was measured: a first packet that has no answer is repeated after three times
+/// that. RFC 9002 recommends 333 ms, with which one lost packet costs a second; most paths are below this, and on longer ones it costs a
+/// packet or two too many.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// The same in a punch, whose first packet may have been a moment too early for the remote's NAT: it is repeated after 150, 450 and
+/// 1050 ms.
+const PUNCH_RTT: Duration = Duration::from_millis(50);
+
+/// Whoever pings judges paths sooner and knows whether it ran itself meanwhile. quinn looks at its timers before it reads, so
+/// that a process that got no CPU for the idle timeout loses every connection; this one is only for peers without ping.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// These hold the mappings of NATs for peers without ping (30 s is a common life of those; RFC 4787 wants 2 min).
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// What a remote may send, in bytes, before it is read: on a stream, and on all of a connection. More than one stream takes remains for the
+/// others, so that one that nobody reads does not stop them. A window is what one stream carries in a round trip: 16 MiB
+/// are 1.3 Gbit/s at 100 ms.
+const STREAM_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 24 << 20;
+
+/// What is kept of one connection, in bytes, until the remote acknowledges it.
+const SEND_WINDOW: u64 = 16 << 20;
+
+/// What every socket of a node has in common.
+pub(crate) struct Settings {
+    pub(super) client: ClientConfig,
+    pub(super) punching: ClientConfig,
+    pub(super) server: ServerConfig,
+    pub(super) endpoint: EndpointConfig,
+}
+
+impl Settings {
+    /// # Errors
+    ///
+    /// [`Error::Certificate`].
+    pub(crate) fn new(tls: &Tls, congestion: Congestion) -> Result<Arc<Self>, Error> {
+        let unfit =
+            |error: quinn::crypto::rustls::NoInitialCipherSuite| Error::Certificate(chain(&error));
+        let crypto = Arc::new(QuicClientConfig::try_from(tls.client.clone()).map_err(unfit)?);
+        let client = |rtt| {
+            let mut client = ClientConfig::new(crypto.clone());
+            client.transport_config(transport(congestion, rtt));
+            client
+        };
+        let crypto = Arc::new(QuicServerConfig::try_from(tls.server.clone()).map_err(unfit)?);
+        let mut server = ServerConfig::with_crypto(crypto);
+        server.transport_config(transport(congestion, INITIAL_RTT));
+        // A swarm knows a connection by the addresses that it began with.
+        server.migration(false);
+        server.retry_token_lifetime(HANDSHAKE_TIMEOUT);
+        let mut endpoint = EndpointConfig::default();
+        endpoint.supported_versions(vec![VERSION_1]);
+        Ok(Arc::new(Self {
+            client: client(INITIAL_RTT),
+            punching: client(PUNCH_RTT),
+            server,
+            endpoint,
+        }))
+    }
+}
+
+const VERSION_1: u32 = 1;
+
+fn transport(congestion: Congestion, initial_rtt: Duration) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .initial_rtt(initial_rtt)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams::FIRST))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
+        // libp2p has no datagrams.
+        .datagram_receive_buffer_size(None)
+        // It tells whoever is on the path how long a round trip takes.
+        .allow_spin(false)
+        .congestion_controller_factory(controller(congestion));
+    Arc::new(transport)
+}
+
+fn controller(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
+    match congestion {
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+    }
+}

@@ -1,0 +1,174 @@
+//! One UDP socket: connections that begin there, and connections that come in.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use libp2p::core::muxing::StreamMuxerBox;
+use quinn::{Connecting, Endpoint, Incoming, TokioRuntime, VarInt};
+use rustls::pki_types::CertificateDer;
+
+use super::{Failure, HANDSHAKE_TIMEOUT, connection, settings::Settings};
+use crate::{auth::Connection, socket, tls};
+
+/// How many handshakes with remotes whose address may be forged are under way at once. Beyond that a remote is asked to show that it
+/// hears what is sent to its address (a Retry, RFC 9000, 8.1.2), for which nothing is kept.
+const UNPROVEN: usize = 256;
+
+/// A UDP socket with quinn above it.
+pub(super) struct Socket {
+    endpoint: Endpoint,
+    /// The same socket, for packets that are not QUIC's.
+    raw: Arc<UdpSocket>,
+    local: SocketAddr,
+    accept: BoxFuture<'static, Option<Incoming>>,
+    /// Held by each handshake with a remote whose address is not proven.
+    unproven: Arc<()>,
+    settings: Arc<Settings>,
+}
+
+/// A connection that has come in, and whose handshake goes on when it is polled.
+pub(super) struct Accepted {
+    pub(super) remote: SocketAddr,
+    connecting: Connecting,
+    _unproven: Option<Arc<()>>,
+}
+
+impl Accepted {
+    pub(super) async fn handshake(self) -> Result<Connection, Failure> {
+        let Self {
+            connecting,
+            _unproven,
+            ..
+        } = self;
+        handshake(connecting).await
+    }
+}
+
+impl Socket {
+    /// A socket bound to `addr` that dials, and that accepts.
+    pub(super) fn bind(addr: SocketAddr, settings: &Arc<Settings>) -> io::Result<Self> {
+        let socket = socket::udp(addr)?;
+        let raw = Arc::new(socket.try_clone()?);
+        let local = socket.local_addr()?;
+        let endpoint = Endpoint::new(
+            settings.endpoint.clone(),
+            Some(settings.server.clone()),
+            socket,
+            Arc::new(TokioRuntime),
+        )?;
+        Ok(Self {
+            accept: accept(&endpoint),
+            endpoint,
+            raw,
+            local,
+            unproven: Arc::new(()),
+            settings: Arc::clone(settings),
+        })
+    }
+
+    pub(super) const fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(super) fn raw(&self) -> Arc<UdpSocket> {
+        Arc::clone(&self.raw)
+    }
+
+    /// Sends nothing before it is polled.
+    pub(super) fn dial(
+        &self,
+        remote: SocketAddr,
+        punches: bool,
+    ) -> impl Future<Output = Result<Connection, Failure>> + Send + 'static {
+        let client = if punches {
+            self.settings.punching.clone()
+        } else {
+            self.settings.client.clone()
+        };
+        dial(self.endpoint.clone(), client, remote)
+    }
+
+    /// The next connection that comes in; `None` once the socket is closed or has failed.
+    pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
+        loop {
+            let Some(incoming) = ready!(self.accept.poll_unpin(cx)) else {
+                return Poll::Ready(None);
+            };
+            self.accept = accept(&self.endpoint);
+            let remote = incoming.remote_address();
+            let proven = incoming.remote_address_validated();
+            if !proven && Arc::strong_count(&self.unproven) > UNPROVEN && incoming.may_retry() {
+                tracing::trace!(%remote, "asked to prove its address");
+                // It fails where there is nothing to prove any more.
+                if let Err(error) = incoming.retry() {
+                    tracing::debug!(%remote, %error, "no retry");
+                }
+                continue;
+            }
+            match incoming.accept() {
+                Ok(connecting) => {
+                    return Poll::Ready(Some(Accepted {
+                        remote,
+                        connecting,
+                        _unproven: (!proven).then(|| Arc::clone(&self.unproven)),
+                    }));
+                }
+                Err(error) => tracing::debug!(%remote, %error, "quic connection refused"),
+            }
+        }
+    }
+
+    /// Closes every connection of the socket, and the socket with the last of them.
+    pub(super) fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), &[]);
+    }
+}
+
+fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
+    let endpoint = endpoint.clone();
+    async move { endpoint.accept().await }.boxed()
+}
+
+/// Dials from a port of the system's choice.
+pub(super) async fn dial_from_any(
+    remote: SocketAddr,
+    settings: Arc<Settings>,
+) -> Result<Connection, Failure> {
+    let family = remote.ip().into();
+    let endpoint = Endpoint::new(
+        settings.endpoint.clone(),
+        None,
+        socket::udp(socket::wildcard(family, 0))?,
+        Arc::new(TokioRuntime),
+    )?;
+    dial(endpoint, settings.client.clone(), remote).await
+}
+
+async fn dial(
+    endpoint: Endpoint,
+    client: quinn::ClientConfig,
+    remote: SocketAddr,
+) -> Result<Connection, Failure> {
+    // Names mean nothing here, but quinn wants one. libp2p sends this one.
+    handshake(endpoint.connect_with(client, remote, "l")?).await
+}
+
+async fn handshake(connecting: Connecting) -> Result<Connection, Failure> {
+    let connection = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
+        .await
+        .map_err(|_| Failure::TimedOut)??;
+    let identity = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let certificates = identity.as_deref().map(Vec::as_slice);
+    let peer = tls::peer(certificates).map_err(Failure::Certificate)?;
+    Ok((
+        peer,
+        StreamMuxerBox::new(connection::Connection::new(connection)),
+    ))
+}

@@ -1,0 +1,394 @@
+//! TLS 1.3 of libp2p ([spec](https://github.com/libp2p/specs/blob/master/tls/tls.md)), the same for QUIC and TCP.
+//!
+//! The certificates and what is checked in them are libp2p-tls's. The order of ciphers is ours: libp2p-tls puts ChaCha20 first,
+//! which takes several times the CPU of AES-GCM where the processor has instructions for AES (`docs/notes.md`).
+
+use std::{error::Error as StdError, sync::Arc};
+
+use futures::{AsyncRead, AsyncWrite};
+use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use libp2p::{
+    PeerId,
+    identity::Keypair,
+    tls::certificate::{self, P2pCertificate},
+};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{
+            self,
+            cipher_suite::{
+                TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+            },
+        },
+    },
+    pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, UnixTime},
+    server::{
+        NoServerSessionStorage,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::TLS13,
+};
+
+use crate::{auth::chain, error::Error};
+
+/// The protocol that both sides name to each other (ALPN).
+const PROTOCOL: &[u8] = b"libp2p";
+
+/// Both sides of a handshake, with one certificate.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) client: Arc<ClientConfig>,
+    pub(crate) server: Arc<ServerConfig>,
+}
+
+impl Tls {
+    /// # Errors
+    ///
+    /// [`Error::Certificate`].
+    pub(crate) fn new(keypair: &Keypair) -> Result<Self, Error> {
+        let failed = |error: &(dyn StdError + 'static)| Error::Certificate(chain(error));
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: ciphers(has_aes()).to_vec(),
+            ..aws_lc_rs::default_provider()
+        });
+        let (certificate, key) = certificate::generate(keypair).map_err(|e| failed(&e))?;
+        let key = provider
+            .key_provider
+            .load_private_key(key)
+            .map_err(|e| failed(&e))?;
+        let certified = Arc::new(SingleCertAndKey::from(CertifiedKey::new(
+            vec![certificate],
+            key,
+        )));
+
+        let mut client = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|e| failed(&e))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier))
+            .with_client_cert_resolver(certified.clone());
+        client.alpn_protocols = vec![PROTOCOL.to_vec()];
+        // Sessions are kept by server name, and all peers have the same: what is kept of one would be offered to another.
+        client.resumption = Resumption::disabled();
+
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|e| failed(&e))?
+            .with_client_cert_verifier(Arc::new(Verifier))
+            .with_cert_resolver(certified);
+        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        // libp2p's own peers put ChaCha20 first whatever their processor has, so their order says nothing.
+        server.ignore_client_order = has_aes();
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        Ok(Self {
+            client: Arc::new(client),
+            server: Arc::new(server),
+        })
+    }
+
+    /// Who is at the other end of a stream that somebody else opened.
+    ///
+    /// # Errors
+    ///
+    /// What the handshake failed with, boxed into an [`std::io::Error`].
+    pub(crate) async fn accept<S>(&self, stream: S) -> std::io::Result<(PeerId, TlsStream<S>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = TlsAcceptor::from(self.server.clone())
+            .accept(stream)
+            .await?;
+        authenticated(stream.into())
+    }
+
+    /// As [`accept`](Self::accept), of a stream that we opened.
+    pub(crate) async fn connect<S>(&self, stream: S) -> std::io::Result<(PeerId, TlsStream<S>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        // The specification forbids a server name; rustls sends none for an IP address.
+        let unnamed = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
+        let stream = TlsConnector::from(self.client.clone())
+            .connect(unnamed, stream)
+            .await?;
+        authenticated(stream.into())
+    }
+}
+
+fn authenticated<S>(stream: TlsStream<S>) -> std::io::Result<(PeerId, TlsStream<S>)> {
+    let peer = peer(stream.get_ref().1.peer_certificates()).map_err(std::io::Error::other)?;
+    Ok((peer, stream))
+}
+
+/// Whom the certificates of a handshake that is over belong to.
+///
+/// # Errors
+///
+/// Never after a handshake with the configurations above, which accept one certificate that can be parsed.
+pub(crate) fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Result<PeerId, rustls::Error> {
+    match certificates {
+        Some([certificate]) => Ok(parse(certificate)?.peer_id()),
+        Some(_) | None => Err(not_one()),
+    }
+}
+
+/// Best first.
+const fn ciphers(aes: bool) -> [SupportedCipherSuite; 3] {
+    if aes {
+        [
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+        ]
+    } else {
+        [
+            TLS13_CHACHA20_POLY1305_SHA256,
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+        ]
+    }
+}
+
+/// Whether this processor has instructions for AES-GCM.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("aes")
+            && std::arch::is_x86_feature_detected!("pclmulqdq")
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        std::arch::is_aarch64_feature_detected!("aes")
+            && std::arch::is_aarch64_feature_detected!("pmull")
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        false
+    }
+}
+
+/// What the specification wants of a certificate: one, valid now, signed by its own key, with the extension in which the peer's
+/// identity signs that key. Which peer is wanted is asked by whoever dials.
+#[derive(Debug)]
+struct Verifier;
+
+/// The signatures that libp2p-tls can verify, preferred first.
+const SCHEMES: [SignatureScheme; 9] = [
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ED25519,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA256,
+];
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        verify(end_entity, intermediates)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        verify(end_entity, intermediates)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+fn verify(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), rustls::Error> {
+    if !intermediates.is_empty() {
+        return Err(not_one());
+    }
+    parse(end_entity).map(drop)
+}
+
+fn verify_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    parse(certificate)?
+        .verify_signature(signature.scheme, message, signature.signature())
+        .map_err(|error| invalid(CertificateError::Other(OtherError(Arc::new(error)))))?;
+    Ok(HandshakeSignatureValid::assertion())
+}
+
+/// Also checks all that the specification wants of a certificate.
+fn parse<'a>(certificate: &'a CertificateDer<'a>) -> Result<P2pCertificate<'a>, rustls::Error> {
+    certificate::parse(certificate)
+        .map_err(|error| invalid(CertificateError::Other(OtherError(Arc::new(error)))))
+}
+
+fn invalid(error: CertificateError) -> rustls::Error {
+    rustls::Error::InvalidCertificate(error)
+}
+
+fn not_one() -> rustls::Error {
+    rustls::Error::General("libp2p wants exactly one certificate".into())
+}
+
+fn tls12() -> rustls::Error {
+    rustls::Error::General("libp2p has no TLS below 1.3".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use libp2p::{
+        core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
+        tcp::tokio::TcpStream,
+        tls,
+    };
+    use rustls::CipherSuite;
+
+    use super::*;
+
+    #[test]
+    fn both_orders_hold_every_cipher_and_only_aes_instructions_put_aes_first() {
+        let suites = |aes| ciphers(aes).map(|cipher| cipher.suite());
+        assert_eq!(suites(true)[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(
+            suites(false)[0],
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        );
+        let sorted = |aes| {
+            let mut suites = suites(aes).map(u16::from);
+            suites.sort_unstable();
+            suites
+        };
+        assert_eq!(sorted(true), sorted(false));
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_and_one_too_many_are_refused() {
+        let (certificate, _) = certificate::generate(&Keypair::generate_ed25519()).unwrap();
+        assert!(verify(&certificate, &[]).is_ok());
+        assert!(verify(&certificate, std::slice::from_ref(&certificate)).is_err());
+        let mut broken = certificate.to_vec();
+        // The last byte is of the signature.
+        *broken.last_mut().unwrap() ^= 1;
+        assert!(verify(&CertificateDer::from(broken), &[]).is_err());
+        assert!(verify(&CertificateDer::from(vec![0; 100]), &[]).is_err());
+        assert!(peer(None).is_err());
+        assert!(peer(Some(&[])).is_err());
+    }
+
+    /// The two ends of a TCP connection.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (dialed, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(addr), listener.accept());
+        (TcpStream(dialed.unwrap()), TcpStream(accepted.unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn both_sides_learn_who_the_other_is_and_agree_on_our_first_cipher() {
+        let keys = [(); 2].map(|()| Keypair::generate_ed25519());
+        let [client, server] = keys.clone().map(|key| Tls::new(&key).unwrap());
+        let (dialed, accepted) = connection().await;
+        let (from, to) = tokio::join!(client.connect(dialed), server.accept(accepted));
+        let ((found, stream), (accepted, _)) = (from.unwrap(), to.unwrap());
+        assert_eq!(found, keys[1].public().to_peer_id());
+        assert_eq!(accepted, keys[0].public().to_peer_id());
+        let cipher = stream.get_ref().1.negotiated_cipher_suite().unwrap();
+        assert_eq!(cipher.suite(), ciphers(has_aes())[0].suite());
+    }
+
+    #[tokio::test]
+    async fn libp2ps_own_is_understood_whoever_dials() {
+        let (key, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let ours = Tls::new(&key).unwrap();
+        let theirs = tls::Config::new(&other).unwrap();
+
+        let (dialed, accepted) = connection().await;
+        let accepting = theirs.clone().upgrade_inbound(accepted, "/tls/1.0.0");
+        let (from, to) = tokio::join!(ours.connect(dialed), accepting);
+        assert_eq!(from.unwrap().0, other.public().to_peer_id());
+        assert_eq!(to.unwrap().0, key.public().to_peer_id());
+
+        let (dialed, accepted) = connection().await;
+        let dialing = theirs.upgrade_outbound(dialed, "/tls/1.0.0");
+        let (from, to) = tokio::join!(dialing, ours.accept(accepted));
+        assert_eq!(from.unwrap().0, key.public().to_peer_id());
+        assert_eq!(to.unwrap().0, other.public().to_peer_id());
+    }
+}
