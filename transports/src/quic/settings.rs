@@ -2,11 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aws_lc_rs::hmac;
+use libp2p::identity::Keypair;
 use quinn::{
     ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    crypto::{
+        CryptoError, HmacKey,
+        rustls::{QuicClientConfig, QuicServerConfig},
+    },
 };
+use quinn_proto::HashedConnectionIdGenerator;
 
 use super::{HANDSHAKE_TIMEOUT, streams};
 use crate::{auth::chain, congestion::Congestion, error::Error, tls::Tls};
@@ -48,7 +54,11 @@ impl Settings {
     /// # Errors
     ///
     /// [`Error::Certificate`].
-    pub(crate) fn new(tls: &Tls, congestion: Congestion) -> Result<Arc<Self>, Error> {
+    pub(crate) fn new(
+        keypair: &Keypair,
+        tls: &Tls,
+        congestion: Congestion,
+    ) -> Result<Arc<Self>, Error> {
         let unfit =
             |error: quinn::crypto::rustls::NoInitialCipherSuite| Error::Certificate(chain(&error));
         let crypto = Arc::new(QuicClientConfig::try_from(tls.client.clone()).map_err(unfit)?);
@@ -63,7 +73,7 @@ impl Settings {
         // A swarm knows a connection by the addresses that it began with.
         server.migration(false);
         server.retry_token_lifetime(HANDSHAKE_TIMEOUT);
-        let mut endpoint = EndpointConfig::default();
+        let mut endpoint = endpoint(keypair);
         endpoint.supported_versions(vec![VERSION_1]);
         Ok(Arc::new(Self {
             client: client(INITIAL_RTT),
@@ -75,6 +85,42 @@ impl Settings {
 }
 
 const VERSION_1: u32 = 1;
+
+/// A process that was killed and runs again tells those who still write to it that their connections are gone (a stateless
+/// reset, RFC 9000, 10.3), instead of leaving them to find out. For that it must know its connection ids from those of others,
+/// and the secret that only it can give away, by its identity alone.
+fn endpoint(keypair: &Keypair) -> EndpointConfig {
+    let resets = keypair.derive_secret(b"p2pnode quic stateless resets");
+    let ids = keypair.derive_secret(b"p2pnode quic connection ids");
+    // Of a key that cannot derive, such as RSA: a new secret each time.
+    let (Some(resets), Some([a, b, c, d, e, f, g, h, ..])) = (resets, ids) else {
+        return EndpointConfig::default();
+    };
+    let mut endpoint = EndpointConfig::new(Arc::new(ResetKey(hmac::Key::new(
+        hmac::HMAC_SHA256,
+        &resets,
+    ))));
+    let ids = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    endpoint
+}
+
+/// quinn has this for aws-lc or for ring, depending on which features others in the build ask for.
+struct ResetKey(hmac::Key);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature: &mut [u8]) {
+        signature.copy_from_slice(hmac::sign(&self.0, data).as_ref());
+    }
+
+    fn signature_len(&self) -> usize {
+        hmac::HMAC_SHA256.digest_algorithm().output_len()
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        hmac::verify(&self.0, data, signature).map_err(|_| CryptoError)
+    }
+}
 
 fn transport(congestion: Congestion, initial_rtt: Duration) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
