@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use libp2p::multiaddr::Protocol;
 use p2pnode_bin_shared::config::{Document, Flags, Sources, load};
-use p2pnode_transports::{Family, Kind as Transport};
+use p2pnode_transports::{Congestion, Family, Kind as Transport};
 use proptest::prelude::*;
 
 use super::*;
@@ -46,7 +46,7 @@ fn target(file: &str, peer: &str, addrs: &[&str]) -> Result<Target, String> {
 const WHOLE: &str = r#"
 identity: { key_file: /srv/identity.key }
 listen: [/ip4/0.0.0.0/udp/443/quic-v1, /ip4/0.0.0.0/tcp/443]
-dial:   { port_range: 50000-50001, family: prefer-ip6, transports: [quic] }
+dial:   { port_range: 50000-50001, family: prefer-ip6, transports: [quic], congestion: bbr }
 relays: [/dns/relay.example.net/udp/443/quic-v1/p2p/$A, /ip4/203.0.113.10/udp/443/quic-v1/p2p/$A]
 reservations: 0
 punch:  { enabled: false, advertise: ["/ip4/198.51.100.7/udp/{port}/quic-v1"], allow: [0.0.0.0/0], deny: [10.0.0.0/8 tcp] }
@@ -69,6 +69,7 @@ fn every_key_of_the_file_arrives() {
     );
     assert_eq!(config.dial.family, FamilyPolicy::PreferIp6);
     assert_eq!((config.dial.quic, config.dial.tcp), (true, false));
+    assert_eq!(config.dial.congestion, Congestion::Bbr);
     assert_eq!(config.relays.len(), 2);
     assert_eq!(config.relays[0].peer.to_string(), A);
     assert_eq!(
@@ -202,6 +203,10 @@ fn each_contradiction_is_told_at_the_value_that_causes_it() {
         (
             "dial: { family: ip4 }",
             "f.yaml:1:17: dial.family: unknown family policy `ip4`; give auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6",
+        ),
+        (
+            "dial: { congestion: reno }",
+            "f.yaml:1:21: dial.congestion: unknown congestion control `reno`; give cubic or bbr",
         ),
     ] {
         let fault = fault.replace("$A", A).replace("$B", B);
