@@ -1,29 +1,61 @@
 //! `cargo xtask bench`: figures of this machine, next to the goals.
+//!
+//! Each benchmark measures and returns a [`Report`]; what is printed and written of it is the same for all. Those that need the
+//! lab measure in a process of their own ([`in_lab`]), which enters the lab's sandbox and cannot leave it.
 
 mod relay_capacity;
 mod relay_throughput;
+pub(crate) mod report;
 mod sizes;
 pub(crate) mod time_to_direct;
 
-use std::process::ExitCode;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
-use anyhow::Result;
-use clap::Subcommand;
+use anyhow::{Context as _, Result, ensure};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use p2pnode_tests::bins::build_plain_libp2p;
+use report::{Provenance, Report, Saved, directory, write_index};
+use serde::{Deserialize, Serialize};
+
+use crate::tools;
+
+/// What `cargo xtask bench` is called with.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    /// What to measure. Without it: everything, one after the other.
+    #[command(subcommand)]
+    bench: Option<Bench>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all benchmarks understand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+pub(crate) struct Common {
+    /// Runs of each program, in turn; the median counts. Default: as many as the benchmark needs for a stable one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) runs: Option<u16>,
+    /// One JSON object per row of conditions on stdout instead of the tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What to measure.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Subcommand, Serialize, Deserialize)]
 pub(crate) enum Bench {
     /// Size of the binaries, memory of an idle node, time from start to ready.
     ///
     /// Of a release build, or of the binaries that P2PNODE_BIN and RELAY_NODE_BIN name.
-    Sizes {
-        /// How often each is measured; the median counts.
-        #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(5..))]
-        runs: u16,
-    },
+    Sizes(sizes::Args),
     /// Time from the start of a cold dial to its direct connection, next to a plain libp2p peer in the same lab.
     ///
     /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
+    #[serde(skip)]
     TimeToDirect(time_to_direct::Args),
     /// What a relay carries and what CPU time it takes for that, next to a plain libp2p relay without limits.
     ///
@@ -36,12 +68,203 @@ pub(crate) enum Bench {
     RelayCapacity(relay_capacity::Args),
 }
 
-/// Measures.
-pub(crate) fn run(bench: Bench) -> Result<ExitCode> {
-    match bench {
-        Bench::Sizes { runs } => sizes::run(runs),
-        Bench::TimeToDirect(args) => time_to_direct::run(&args),
-        Bench::RelayThroughput(args) => relay_throughput::run(&args),
-        Bench::RelayCapacity(args) => relay_capacity::run(&args),
+/// A benchmark by its name on the command line.
+#[derive(Parser)]
+struct Named {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+/// Measures, prints and writes. A goal that is missed is printed, not an error: machines differ.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    let run = Provenance::now();
+    if let Some(bench) = cli.bench {
+        return match bench {
+            Bench::TimeToDirect(args) => time_to_direct::run(&args),
+            bench => show(&bench, &run).map(|()| ExitCode::SUCCESS),
+        };
+    }
+    let mut failed = Vec::new();
+    for name in names() {
+        eprintln!("measuring {name}");
+        // One that cannot be had here must not cost the others.
+        let shown = all_defaults(&name, cli.common).and_then(|bench| match bench {
+            Bench::TimeToDirect(args) => time_to_direct::run(&args).map(drop),
+            bench => show(&bench, &run),
+        });
+        if let Err(error) = shown {
+            eprintln!("error: {name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    ensure!(
+        failed.is_empty(),
+        "not measured, for the reasons above: {}",
+        failed.join(", ")
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(bench: &Bench, run: &Provenance) -> Result<()> {
+    let saved = Saved {
+        run: run.clone(),
+        report: bench.measure()?,
+    };
+    if bench.common().json {
+        for line in saved.report.lines() {
+            println!("{line}");
+        }
+    } else {
+        println!("\n{}", saved.report.table());
+        for missed in saved.report.missed() {
+            println!("missed: {missed}");
+        }
+    }
+    let directory = directory()?;
+    saved.write(&directory)?;
+    let index = write_index(&directory, &names())?;
+    eprintln!("written: {}", index.display());
+    Ok(())
+}
+
+impl Bench {
+    fn measure(&self) -> Result<Report> {
+        match self {
+            Self::Sizes(args) => sizes::measure(args),
+            Self::TimeToDirect(_) => unreachable!("it prints by itself"),
+            Self::RelayThroughput(args) => relay_throughput::measure(args),
+            Self::RelayCapacity(args) => relay_capacity::measure(args),
+        }
+    }
+
+    /// The part of those that measure in the lab.
+    fn measure_in_lab(&self) -> Result<Report> {
+        match self {
+            Self::Sizes(_)
+            | Self::TimeToDirect(_)
+            | Self::RelayThroughput(_)
+            | Self::RelayCapacity(_) => self.measure(),
+        }
+    }
+
+    fn common(&self) -> Common {
+        match self {
+            Self::Sizes(args) => args.common,
+            Self::TimeToDirect(_) => Common::default(),
+            Self::RelayThroughput(args) => args.common,
+            Self::RelayCapacity(args) => args.common,
+        }
+    }
+}
+
+/// The benchmarks, in the order in which they are measured and told of.
+fn names() -> Vec<String> {
+    let command = Named::command();
+    let names = command.get_subcommands().map(|bench| bench.get_name());
+    names.map(str::to_owned).collect()
+}
+
+/// A benchmark with its defaults, as if it had been typed.
+fn all_defaults(name: &str, common: Common) -> Result<Bench> {
+    let mut words = vec!["bench".to_owned(), name.to_owned()];
+    if let Some(runs) = common.runs {
+        words.extend(["--runs".to_owned(), runs.to_string()]);
+    }
+    if common.json {
+        words.push("--json".to_owned());
+    }
+    Ok(Named::try_parse_from(words)?.bench)
+}
+
+/// Lets `bench` measure in the lab, in a process of its own, with those variables in its environment.
+fn in_lab(bench: &Bench, env: &[(&str, PathBuf)]) -> Result<Report> {
+    tools::provide()?;
+    let directory = tempfile::tempdir().context("no directory for the report")?;
+    let report = directory.path().join("report.json");
+    let this = env::current_exe().context("path of this executable")?;
+    let status = Command::new(this)
+        .arg("bench-in-lab")
+        .arg(serde_json::to_string(bench)?)
+        .arg(&report)
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .status()
+        .context("the lab cannot be started")?;
+    ensure!(status.success(), "the lab has failed ({status})");
+    let text = fs::read_to_string(&report).context("the report from the lab")?;
+    serde_json::from_str(&text).context("the report from the lab")
+}
+
+/// The process that [`in_lab`] starts, after it has entered the sandbox.
+pub(crate) fn run_in_lab(bench: &str, report: &Path) -> Result<ExitCode> {
+    let bench: Bench = serde_json::from_str(bench).context("the benchmark")?;
+    let measured = bench.measure_in_lab()?;
+    fs::write(report, measured.json().to_string()).context("the report")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A program of `tests/peers`: the one that `variable` names, or else the release build.
+fn peer(variable: &str, name: &str) -> Result<PathBuf> {
+    match env::var_os(variable) {
+        Some(program) => Ok(program.into()),
+        None => Ok(build_plain_libp2p(true)?.with_file_name(name)),
+    }
+}
+
+/// A runtime for the side that measures: it has little to do.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn every_benchmark_has_defaults_and_takes_runs_and_json_from_the_whole() {
+        let common = Common {
+            runs: Some(7),
+            json: true,
+        };
+        for name in names() {
+            let bench = all_defaults(&name, common).unwrap();
+            if !matches!(bench, Bench::TimeToDirect(_)) {
+                assert_eq!(bench.common(), common, "{name}");
+            }
+        }
+        assert!(names().contains(&"relay-throughput".to_owned()));
+    }
+
+    #[test]
+    fn the_arguments_reach_the_process_in_the_lab() {
+        let words = [
+            "bench",
+            "relay-throughput",
+            "--runs",
+            "7",
+            "--circuits",
+            "3",
+        ];
+        let bench = Named::try_parse_from(words).unwrap().bench;
+        let text = serde_json::to_string(&bench).unwrap();
+        let read: Bench = serde_json::from_str(&text).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{bench:?}"));
+    }
+
+    #[test]
+    fn json_and_runs_of_the_whole_do_not_stand_before_a_name() {
+        #[derive(Parser)]
+        struct Whole {
+            #[command(flatten)]
+            _cli: Cli,
+        }
+        assert!(Whole::try_parse_from(["bench", "--json", "--runs", "3"]).is_ok());
+        assert!(Whole::try_parse_from(["bench", "sizes", "--json"]).is_ok());
+        assert!(Whole::try_parse_from(["bench", "--json", "sizes"]).is_err());
+        assert!(Whole::try_parse_from(["bench", "--runs", "0"]).is_err());
     }
 }
