@@ -58,7 +58,7 @@ pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     streams: Streams,
-    listens: bool,
+    is_told: bool,
 }
 
 impl Launch {
@@ -71,7 +71,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             streams: Streams::Read,
-            listens: false,
+            is_told: false,
         }
     }
 
@@ -103,10 +103,10 @@ impl Launch {
         self
     }
 
-    /// Gives it a stdin that [`Process::say`] writes to. Without it: an empty one.
+    /// Gives it a stdin for [`Process::tell`], instead of none.
     #[must_use]
-    pub fn listens(mut self) -> Self {
-        self.listens = true;
+    pub fn told(mut self) -> Self {
+        self.is_told = true;
         self
     }
 
@@ -130,7 +130,7 @@ impl Launch {
             .env(CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .env(RELAY_CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .envs(self.env)
-            .stdin(if self.listens {
+            .stdin(if self.is_told {
                 Stdio::piped()
             } else {
                 Stdio::null()
@@ -209,19 +209,16 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Writes a line to its stdin.
+    /// Writes a line to its stdin, which [`Launch::told`] has made.
     ///
     /// # Errors
     ///
-    /// When it was not started to listen, or has ended.
-    pub async fn say(&mut self, line: &str) -> Result<()> {
+    /// When it has no stdin, or has ended.
+    pub async fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.child.stdin.as_mut();
         let stdin = stdin.with_context(|| format!("{} has no stdin", self.name))?;
-        let line = format!("{line}\n");
-        stdin
-            .write_all(line.as_bytes())
-            .await
-            .with_context(|| format!("{} does not listen", self.name))
+        let written = stdin.write_all(format!("{line}\n").as_bytes()).await;
+        written.with_context(|| format!("{} does not read its stdin", self.name))
     }
 
     /// Waits until `text` is in what it has printed on stderr.

@@ -125,7 +125,7 @@ impl Route<'_> {
     ) -> Result<Process> {
         let (bytes, streams) = (bytes.to_string(), streams.to_string());
         let words = [address, "--bytes", &bytes, "--streams", &streams];
-        let launch = self.launch(name, "send")?.args(words).args(args).listens();
+        let launch = self.launch(name, "send")?.args(words).args(args).told();
         let process = launch.start(&self.from.device, self.lab.artifacts())?;
         process.event("open", PATIENCE).await?;
         Ok(process)
@@ -164,7 +164,7 @@ impl Route<'_> {
         // What has ended has its times until somebody waits for it, which nobody does here.
         let cpu = || anyhow::Ok(usage::cpu(receiver.pid())? + usage::cpu(sender.pid())?);
         let before = cpu()?;
-        sender.say("go").await?;
+        sender.tell("go").await?;
         let sent = sender.event("sent", within).await?;
         let cpu = || anyhow::Ok(usage::cpu(receiver.pid())? + usage::cpu(sender.pid())?);
         let cpu_seconds = cpu()? - before;

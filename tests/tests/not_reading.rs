@@ -1,5 +1,10 @@
 //! A receiver that does not read: what is meant for it waits in the program that sends, and neither side's memory grows with it.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "whoever watches the test wants to see how much it was"
+)]
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -50,7 +55,7 @@ async fn memory_stays_bounded(transport: Transport) -> Result<()> {
     for (_, pid) in sides {
         before.push(usage::memory(pid)?);
     }
-    sender.say("go").await?;
+    sender.tell("go").await?;
     let ended = sender
         .until("that it has stalled", WITHIN, |events| {
             let mut events = events.iter();
@@ -78,12 +83,12 @@ async fn memory_stays_bounded(transport: Transport) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_sender_over_quic_to_one_who_does_not_read_stops_and_neither_grows() -> Result<()> {
     memory_stays_bounded(Transport::Quic).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_sender_over_tcp_to_one_who_does_not_read_stops_and_neither_grows() -> Result<()> {
     memory_stays_bounded(Transport::Tcp).await
 }

@@ -3,10 +3,13 @@
 //! Each benchmark measures and returns a [`Report`]; what is printed and written of it is the same for all. Those that need the
 //! lab measure in a process of their own ([`in_lab`]), which enters the lab's sandbox and cannot leave it.
 
+mod memory;
+mod path;
 mod relay_capacity;
 mod relay_throughput;
 pub(crate) mod report;
 mod sizes;
+mod throughput;
 pub(crate) mod time_to_direct;
 
 use std::{
@@ -17,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{CommandFactory as _, Parser, Subcommand};
-use p2pnode_tests::bins::build_plain_libp2p;
+use p2pnode_tests::bins::{build_iroh_peer, build_plain_libp2p};
 use report::{Provenance, Report, Saved, directory, write_index};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +69,24 @@ pub(crate) enum Bench {
     /// On loopback, with the relay's limits lifted. Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and
     /// FLEET_BIN name.
     RelayCapacity(relay_capacity::Args),
+    /// What a direct connection over QUIC carries and what processor time it takes for that, next to plain libp2p, quinn and
+    /// iroh.
+    ///
+    /// Of release builds, or of the programs that TRANSFER_BIN and IROH_PEER_BIN name. Without a choice of cells those that
+    /// tell most are measured; all of them are `--rtt 0,20,50,100`.
+    ThroughputQuic(throughput::Args),
+    /// The same over TCP, next to plain libp2p with Noise.
+    ///
+    /// Of a release build, or of the program that TRANSFER_BIN names.
+    ThroughputTcp(throughput::Args),
+    /// Our transports next to libp2p's own with the same encryption, without anything between them.
+    ///
+    /// Of a release build, or of the program that TRANSFER_BIN names.
+    WrapperOverhead(throughput::wrapper::Args),
+    /// What an idle connection takes of the memory of who accepted it, next to plain libp2p.
+    ///
+    /// Of a release build, or of the program that TRANSFER_BIN names.
+    Memory(memory::Args),
 }
 
 /// A benchmark by its name on the command line.
@@ -134,12 +155,20 @@ impl Bench {
             Self::TimeToDirect(_) => unreachable!("it prints by itself"),
             Self::RelayThroughput(args) => relay_throughput::measure(args),
             Self::RelayCapacity(args) => relay_capacity::measure(args),
+            Self::ThroughputQuic(_) => in_lab(self, &[transfer()?, iroh()?]),
+            Self::ThroughputTcp(_) | Self::WrapperOverhead(_) | Self::Memory(_) => {
+                in_lab(self, &[transfer()?])
+            }
         }
     }
 
     /// The part of those that measure in the lab.
     fn measure_in_lab(&self) -> Result<Report> {
         match self {
+            Self::ThroughputQuic(args) => throughput::measure_in_lab(throughput::QUIC, args),
+            Self::ThroughputTcp(args) => throughput::measure_in_lab(throughput::TCP, args),
+            Self::WrapperOverhead(args) => throughput::wrapper::measure_in_lab(args),
+            Self::Memory(args) => memory::measure_in_lab(args),
             Self::Sizes(_)
             | Self::TimeToDirect(_)
             | Self::RelayThroughput(_)
@@ -153,6 +182,9 @@ impl Bench {
             Self::TimeToDirect(_) => Common::default(),
             Self::RelayThroughput(args) => args.common,
             Self::RelayCapacity(args) => args.common,
+            Self::ThroughputQuic(args) | Self::ThroughputTcp(args) => args.common,
+            Self::WrapperOverhead(args) => args.common,
+            Self::Memory(args) => args.common,
         }
     }
 }
@@ -207,6 +239,21 @@ fn peer(variable: &str, name: &str) -> Result<PathBuf> {
     match env::var_os(variable) {
         Some(program) => Ok(program.into()),
         None => Ok(build_plain_libp2p(true)?.with_file_name(name)),
+    }
+}
+
+/// The program for bulk transfers, for the lab's environment.
+fn transfer() -> Result<(&'static str, PathBuf)> {
+    let name = "TRANSFER_BIN";
+    Ok((name, peer(name, "transfer")?))
+}
+
+/// iroh's, the same.
+fn iroh() -> Result<(&'static str, PathBuf)> {
+    let name = "IROH_PEER_BIN";
+    match env::var_os(name) {
+        Some(program) => Ok((name, program.into())),
+        None => Ok((name, build_iroh_peer(true)?)),
     }
 }
 

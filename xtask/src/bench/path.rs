@@ -161,7 +161,15 @@ impl Path {
             .await?;
         let (time, streams) = (format!("{seconds:.0}"), streams.to_string());
         let args = [
-            "--client", &ip, "--port", &port, "--json", "--time", &time, "--parallel", &streams,
+            "--client",
+            &ip,
+            "--port",
+            &port,
+            "--json",
+            "--time",
+            &time,
+            "--parallel",
+            &streams,
         ];
         let client = tool("iperf3");
         let output = node::output(&self.from.device, &client, &args, PATIENCE).await?;
@@ -210,8 +218,7 @@ fn iperf3_moved(end: &Value) -> Option<Moved> {
     let number = |pointer: &str| end.pointer(pointer)?.as_f64();
     let seconds = number("/sum_received/seconds")?;
     let cpu = "/cpu_utilization_percent";
-    let percent =
-        number(&format!("{cpu}/host_total"))? + number(&format!("{cpu}/remote_total"))?;
+    let percent = number(&format!("{cpu}/host_total"))? + number(&format!("{cpu}/remote_total"))?;
     Some(Moved {
         bytes: number("/sum_received/bytes")? as u64,
         seconds,
@@ -252,10 +259,7 @@ mod tests {
 
     #[test]
     fn conditions_are_told_in_words() {
-        let between = Between {
-            rtt: 50,
-            loss: 0.1,
-        };
+        let between = Between { rtt: 50, loss: 0.1 };
         assert_eq!(label(between, 1), "50 ms, 0.1 % loss, 1 stream");
         assert_eq!(label(between, 8), "50 ms, 0.1 % loss, 8 streams");
     }

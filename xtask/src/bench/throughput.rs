@@ -125,9 +125,10 @@ pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
     }
     let mut report = report(contest, args, &measured);
     report.notes.extend(without_iperf3());
-    report.notes.extend(impaired_by.map(|by| {
-        format!("Round trips and losses by {by}, where the two routers meet.")
-    }));
+    report.notes.extend(
+        impaired_by
+            .map(|by| format!("Round trips and losses by {by}, where the two routers meet.")),
+    );
     report.notes.push(format!(
         "Congestion control of the kernel, for TCP: {}.",
         std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
@@ -146,9 +147,12 @@ fn cells(args: &Args) -> Vec<(Between, u16)> {
     }
     let rtts = chosen(&args.rtt, &RTTS);
     let (losses, streams) = (chosen(&args.loss, &LOSSES), chosen(&args.streams, &STREAMS));
-    let links = rtts
-        .iter()
-        .flat_map(|rtt| losses.iter().map(|loss| Between { rtt: *rtt, loss: *loss }));
+    let links = rtts.iter().flat_map(|rtt| {
+        losses.iter().map(|loss| Between {
+            rtt: *rtt,
+            loss: *loss,
+        })
+    });
     links
         .flat_map(|link| streams.iter().map(move |streams| (link, *streams)))
         .collect()
@@ -167,7 +171,12 @@ async fn measure(
 ) -> Result<Measured> {
     let seconds = f64::from(args.seconds);
     let mut engines = vec![(Engine::Ours, None)];
-    engines.extend(contest.peers.iter().map(|(peer, goal)| (*peer, Some(*goal))));
+    engines.extend(
+        contest
+            .peers
+            .iter()
+            .map(|(peer, goal)| (*peer, Some(*goal))),
+    );
     let mut sized = Vec::new();
     for (engine, goal) in engines {
         let size = path.size(engine, contest.transport, streams, seconds);
@@ -240,17 +249,28 @@ fn cpu_s_gb(moved: &Moved) -> f64 {
 
 /// `wrapper-overhead`: our transports and libp2p's own, with nothing between the routers.
 pub(super) mod wrapper {
-    use super::{Args, Between, Common, Engine, Measured, Path, Report, Result, Transport, figures};
-    use crate::bench::throughput::measure;
+    use serde::{Deserialize, Serialize};
+
+    use super::{
+        Between, Common, Engine, Measured, Path, Report, Result, Transport, figures, measure,
+    };
 
     /// Small differences want many runs.
     const RUNS: u16 = 9;
 
     const GOAL: f64 = 0.99;
 
+    /// How to measure.
+    #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+    pub(crate) struct Args {
+        #[command(flatten)]
+        pub(in crate::bench) common: Common,
+    }
+
     /// Measures, inside the lab's sandbox.
-    pub(in crate::bench) fn measure_in_lab(common: Common) -> Result<Report> {
-        let args = Args {
+    pub(in crate::bench) fn measure_in_lab(args: &Args) -> Result<Report> {
+        let common = args.common;
+        let args = super::Args {
             rtt: Vec::new(),
             loss: Vec::new(),
             streams: vec![1],
@@ -320,10 +340,7 @@ mod tests {
             assert!(all.contains(&(Between { rtt, loss }, streams)));
         }
         let one = cells(&args(&["--rtt", "50", "--loss", "1", "--streams", "8"]));
-        let between = Between {
-            rtt: 50,
-            loss: 1.0,
-        };
+        let between = Between { rtt: 50, loss: 1.0 };
         assert_eq!(one, [(between, 8)]);
         assert_eq!(cells(&args(&["--loss", "0", "--streams", "1"])).len(), 4);
     }
@@ -332,7 +349,10 @@ mod tests {
     fn cells_of_a_link_are_next_to_each_other() {
         for words in [&[][..], &["--rtt", "0,50"]] {
             let cells = cells(&args(words));
-            let mut links: Vec<_> = cells.iter().map(|(link, _)| (link.rtt, link.loss)).collect();
+            let mut links: Vec<_> = cells
+                .iter()
+                .map(|(link, _)| (link.rtt, link.loss))
+                .collect();
             links.dedup();
             let runs = links.len();
             links.sort_by(|a, b| a.partial_cmp(b).unwrap());
@@ -357,7 +377,10 @@ mod tests {
         };
         let report = report(QUIC, &args(&[]), &[cell]).json();
         let plain = |figure: usize| &report["figures"][figure]["cells"][0]["rows"][1];
-        assert_eq!((&plain(0)["median"], &plain(0)["ratio"]), (&1.0.into(), &2.0.into()));
+        assert_eq!(
+            (&plain(0)["median"], &plain(0)["ratio"]),
+            (&1.0.into(), &2.0.into())
+        );
         assert_eq!(plain(0)["met"], true);
         // Two thirds of the time of plain libp2p would do; it is 0.71.
         assert_eq!(plain(1)["met"], false);
