@@ -74,16 +74,20 @@ impl Peer {
                 .with_swarm_config(idle)
                 .build(),
             Transport::Tcp => {
-                let tcp = tcp::Config::default();
-                let yamux = yamux::Config::default;
-                let builder = match path.security {
-                    Security::Noise => builder.with_tcp(tcp, noise::Config::new, yamux)?,
-                    Security::Tls => builder.with_tcp(tcp, tls::Config::new, yamux)?,
-                };
-                builder
-                    .with_behaviour(|_| Behaviour::new())?
-                    .with_swarm_config(idle)
-                    .build()
+                let (tcp, yamux) = (tcp::Config::default(), yamux::Config::default);
+                // Of types of their own.
+                match path.security {
+                    Security::Noise => builder
+                        .with_tcp(tcp, noise::Config::new, yamux)?
+                        .with_behaviour(|_| Behaviour::new())?
+                        .with_swarm_config(idle)
+                        .build(),
+                    Security::Tls => builder
+                        .with_tcp(tcp, tls::Config::new, yamux)?
+                        .with_behaviour(|_| Behaviour::new())?
+                        .with_swarm_config(idle)
+                        .build(),
+                }
             }
         };
         Ok(Self {
