@@ -153,14 +153,15 @@ async fn main() -> Result<()> {
             until_stalled,
         } => {
             path.check()?;
+            let heads = heads(bytes, streams);
             let mut opened = match path.engine {
-                Engine::Quinn => raw::open(&address, streams).await?,
-                Engine::Ours | Engine::Libp2p => swarm::open(path, &address, streams).await?,
+                Engine::Quinn => raw::open(&address, &heads).await?,
+                Engine::Ours | Engine::Libp2p => swarm::open(path, &address, &heads).await?,
             };
             if until_stalled {
                 return send_until_stalled(opened, bytes).await;
             }
-            let took = send(&mut opened, bytes).await?;
+            let took = send(&mut opened).await?;
             tell(&json!({"event": "sent", "bytes": bytes, "seconds": took.as_secs_f64()}));
             Ok(())
         }
@@ -178,16 +179,26 @@ async fn main() -> Result<()> {
     }
 }
 
-/// A connection's streams, and what keeps it open.
+/// A connection's streams, which the receiver knows of, with what is to go over each; and what keeps it open.
 struct Opened {
-    streams: Vec<Wire>,
+    streams: Vec<(Wire, Head)>,
     _connection: Box<dyn std::any::Any + Send>,
 }
 
+/// The streams of one transfer, which share its bytes.
+fn heads(bytes: u64, streams: u32) -> Vec<Head> {
+    let (transfer, count) = (fastrand::u64(..), u64::from(streams));
+    let heads = (0..count).map(|index| Head {
+        transfer,
+        streams,
+        bytes: bytes / count + u64::from(index < bytes % count),
+    });
+    heads.collect()
+}
+
 /// Sends when the word comes; from then until the last confirmation.
-async fn send(opened: &mut Opened, bytes: u64) -> Result<Duration> {
-    let accepted = Arc::new(AtomicU64::new(0));
-    let began = begin(opened, bytes, &accepted).await?;
+async fn send(opened: &mut Opened) -> Result<Duration> {
+    let began = begin(opened, &Arc::default()).await?;
     try_join_all(began.sending.into_iter().map(|task| async { task.await? })).await?;
     Ok(began.at.elapsed())
 }
@@ -195,7 +206,7 @@ async fn send(opened: &mut Opened, bytes: u64) -> Result<Duration> {
 /// Sends to one who does not read.
 async fn send_until_stalled(mut opened: Opened, bytes: u64) -> Result<()> {
     let accepted = Arc::new(AtomicU64::new(0));
-    let mut began = begin(&mut opened, bytes, &accepted).await?;
+    let mut began = begin(&mut opened, &accepted).await?;
     let mut before = 0;
     loop {
         tokio::time::sleep(STALLED).await;
@@ -218,29 +229,16 @@ struct Began {
     sending: Vec<tokio::task::JoinHandle<Result<()>>>,
 }
 
-/// Announces the streams, waits for the word, and begins to fill them.
-async fn begin(opened: &mut Opened, bytes: u64, accepted: &Arc<AtomicU64>) -> Result<Began> {
-    let transfer = fastrand::u64(..);
-    let count = opened.streams.len() as u64;
-    let mut shares = Vec::new();
-    for (stream, index) in opened.streams.iter_mut().zip(0..) {
-        let share = bytes / count + u64::from(index < bytes % count);
-        let head = Head {
-            transfer,
-            streams: count as u32,
-            bytes: share,
-        };
-        data::announce(stream, head).await?;
-        shares.push(share);
-    }
+/// Waits for the word, and begins to fill the streams.
+async fn begin(opened: &mut Opened, accepted: &Arc<AtomicU64>) -> Result<Began> {
     tell(&json!({"event": "open"}));
     let read = || std::io::stdin().read_line(&mut String::new());
     let read = tokio::task::spawn_blocking(read).await??;
     ensure!(read > 0, "stdin has ended before there was a line on it");
     let at = Instant::now();
-    let streams = opened.streams.drain(..).zip(shares);
+    let streams = opened.streams.drain(..);
     let sending = streams
-        .map(|(stream, share)| tokio::spawn(data::fill(stream, share, Arc::clone(accepted))))
+        .map(|(stream, head)| tokio::spawn(data::fill(stream, head.bytes, Arc::clone(accepted))))
         .collect();
     Ok(Began { at, sending })
 }

@@ -24,7 +24,13 @@ use rustls::{
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{Opened, data::serve, from_hex, no_connection, tally::Tally, tell};
+use crate::{
+    Opened, STREAMS,
+    data::{Head, Wire, announce, serve},
+    from_hex, no_connection,
+    tally::Tally,
+    tell,
+};
 
 const NAME: &str = "transfer";
 
@@ -33,8 +39,6 @@ const WINDOW: u32 = 32 << 20;
 
 /// Of a socket, each way; the kernel may allow less.
 const SOCKET_BUFFER: usize = 8 << 20;
-
-const STREAMS: u32 = 1024;
 
 fn transport() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
@@ -67,7 +71,10 @@ pub async fn receive(listen: SocketAddr, tally: Arc<Tally>) -> Result<()> {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(made.key_pair.serialize_der());
     let certificate = made.cert.der().clone();
-    let hex: String = certificate.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = certificate
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let mut server = ServerConfig::with_single_cert(vec![certificate], key.into())?;
     server.transport_config(transport());
     let endpoint = endpoint(listen, Some(server))?;
@@ -97,14 +104,16 @@ async fn accept(incoming: quinn::Incoming, tally: Arc<Tally>) -> Result<()> {
     Ok(())
 }
 
-/// Connects, and opens that many streams.
-pub async fn open(address: &str, streams: u32) -> Result<Opened> {
+/// Connects, and opens those streams.
+pub async fn open(address: &str, heads: &[Head]) -> Result<Opened> {
     let client = Client::new(address)?;
     let connection = client.connect().await?;
     let mut opened = Vec::new();
-    for _ in 0..streams {
+    for head in heads {
         let (send, receive) = connection.open_bi().await?;
-        opened.push(Box::new(Both { send, receive }) as _);
+        let mut stream: Wire = Box::new(Both { send, receive });
+        announce(&mut stream, *head).await?;
+        opened.push((stream, *head));
     }
     Ok(Opened {
         streams: opened,

@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::{
     Engine, Opened, Path, Security, Transport,
-    data::serve,
+    data::{Head, Wire, announce, serve},
     no_connection,
     tally::Tally,
     tell,
@@ -144,8 +144,8 @@ pub async fn receive(path: Path, listen: SocketAddr, tally: Arc<Tally>) -> Resul
     bail!("the swarm has ended")
 }
 
-/// Connects, and opens that many streams.
-pub async fn open(path: Path, address: &str, streams: u32) -> Result<Opened> {
+/// Connects, and opens those streams.
+pub async fn open(path: Path, address: &str, heads: &[Head]) -> Result<Opened> {
     let mut peer = Peer::new(path)?;
     let (to, address) = target(address)?;
     let mut control = peer.control();
@@ -164,9 +164,11 @@ pub async fn open(path: Path, address: &str, streams: u32) -> Result<Opened> {
         streams: Vec::new(),
         _connection: Box::new(connection),
     };
-    for _ in 0..streams {
-        let stream = control.open_stream(to, PROTOCOL).await?;
-        opened.streams.push(Box::new(stream));
+    for head in heads {
+        let mut stream: Wire = Box::new(control.open_stream(to, PROTOCOL).await?);
+        // One after the other: libp2p-stream drops a stream that comes before its acceptor has taken the last one.
+        announce(&mut stream, *head).await?;
+        opened.streams.push((stream, *head));
     }
     Ok(opened)
 }

@@ -45,14 +45,20 @@ impl Tally {
             (transfer.ended == head.streams).then(|| (transfer.bytes, transfer.began.elapsed()))
         });
         if let Some((bytes, took)) = whole {
-            let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut transfers = self
+                .transfers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             transfers.remove(&head.transfer);
             tell(&json!({"event": "received", "bytes": bytes, "seconds": took.as_secs_f64()}));
         }
     }
 
     fn count<T>(&self, head: &Head, count: impl FnOnce(&mut Transfer) -> T) -> T {
-        let mut transfers = self.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         count(transfers.entry(head.transfer).or_insert_with(|| Transfer {
             began: Instant::now(),
             bytes: 0,
