@@ -156,11 +156,19 @@ impl Bench {
             Self::PunchSuccess(args) => in_lab(self, &contest::programs(&args.programs())?),
             Self::RelayThroughput(args) => relay_throughput::measure(args),
             Self::RelayCapacity(args) => relay_capacity::measure(args),
-            Self::ThroughputQuic(_) => in_lab(self, &[transfer()?, iroh()?]),
-            Self::ThroughputTcp(_) | Self::WrapperOverhead(_) | Self::Memory(_) => {
-                in_lab(self, &[transfer()?])
-            }
+            Self::ThroughputQuic(args) => self.throughput(throughput::QUIC, args),
+            Self::ThroughputTcp(args) => self.throughput(throughput::TCP, args),
+            Self::WrapperOverhead(_) | Self::Memory(_) => in_lab(self, &[transfer()?]),
         }
+    }
+
+    fn throughput(&self, contest: throughput::Contest, args: &throughput::Args) -> Result<Report> {
+        contest.check(args)?;
+        let mut programs = vec![transfer()?];
+        if contest.needs_iroh(args) {
+            programs.push(iroh()?);
+        }
+        in_lab(self, &programs)
     }
 
     /// The part of those that measure in the lab.

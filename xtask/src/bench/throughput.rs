@@ -4,7 +4,8 @@
 //! Each program moves as much as it can in about the same time, found beforehand, so that a slow one does not take minutes where a
 //! fast one takes a second. Both processes are new for each transfer.
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
 use p2pnode_tests::{
     args::Transport,
     transfer::{Engine, Moved},
@@ -49,11 +50,50 @@ pub(crate) struct Args {
     /// Only these numbers of streams of one connection.
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1000))]
     streams: Vec<u16>,
+    /// Only these beside ours. Default: all that the transport has, and iperf3 if it is installed.
+    #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
+    peers: Vec<Peer>,
     /// How long each transfer should take, in seconds.
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=60))]
     seconds: u16,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+/// Who is measured beside ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+enum Peer {
+    Libp2p,
+    Quinn,
+    Iroh,
+    /// The ceiling.
+    Iperf3,
+}
+
+impl Peer {
+    fn of(engine: Engine) -> Option<Self> {
+        match engine {
+            Engine::Ours => None,
+            Engine::Libp2p | Engine::Libp2pTls => Some(Self::Libp2p),
+            Engine::Quinn => Some(Self::Quinn),
+            Engine::Iroh => Some(Self::Iroh),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Libp2p => "libp2p",
+            Self::Quinn => "quinn",
+            Self::Iroh => "iroh",
+            Self::Iperf3 => "iperf3",
+        }
+    }
+}
+
+impl Args {
+    fn wants(&self, peer: Peer) -> bool {
+        self.peers.is_empty() || self.peers.contains(&peer)
+    }
 }
 
 fn loss(text: &str) -> Result<f64, String> {
@@ -70,6 +110,35 @@ pub(super) struct Contest {
     pub(super) transport: Transport,
     /// Ours, and the others with what ours is to carry as a part of theirs.
     pub(super) peers: &'static [(Engine, f64)],
+}
+
+impl Contest {
+    /// Whether it has all the peers that were chosen.
+    pub(super) fn check(self, args: &Args) -> Result<()> {
+        let has = |peer: &Peer| {
+            let mut engines = self.peers.iter().map(|(engine, _)| *engine);
+            *peer == Peer::Iperf3 || engines.any(|engine| Peer::of(engine) == Some(*peer))
+        };
+        let wrong = args.peers.iter().find(|peer| !has(peer));
+        ensure!(
+            wrong.is_none(),
+            "--peers {}: not one of those that {} has: leave it out",
+            wrong.map_or("", |peer| peer.name()),
+            self.name
+        );
+        if let Some(missing) = without_iperf3()
+            && args.peers.contains(&Peer::Iperf3)
+        {
+            bail!("--peers iperf3: {missing}");
+        }
+        Ok(())
+    }
+
+    /// Whether iroh's program is needed.
+    pub(super) fn needs_iroh(self, args: &Args) -> bool {
+        let mut peers = self.peers.iter();
+        args.wants(Peer::Iroh) && peers.any(|(engine, _)| *engine == Engine::Iroh)
+    }
 }
 
 /// `throughput-quic`.
@@ -124,7 +193,9 @@ pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
         })?;
     }
     let mut report = report(contest, args, &measured);
-    report.notes.extend(without_iperf3());
+    if args.wants(Peer::Iperf3) {
+        report.notes.extend(without_iperf3());
+    }
     report.notes.extend(
         impaired_by
             .map(|by| format!("Round trips and losses by {by}, where the two routers meet.")),
@@ -171,12 +242,11 @@ async fn measure(
 ) -> Result<Measured> {
     let seconds = f64::from(args.seconds);
     let mut engines = vec![(Engine::Ours, None)];
-    engines.extend(
-        contest
-            .peers
-            .iter()
-            .map(|(peer, goal)| (*peer, Some(*goal))),
-    );
+    for (engine, goal) in contest.peers {
+        if Peer::of(*engine).is_some_and(|peer| args.wants(peer)) {
+            engines.push((*engine, Some(*goal)));
+        }
+    }
     let mut sized = Vec::new();
     for (engine, goal) in engines {
         let size = path.size(engine, contest.transport, streams, seconds);
@@ -188,7 +258,7 @@ async fn measure(
             let once = path.transfer(*engine, contest.transport, streams, *bytes);
             moved.push(once.await?);
         }
-        if without_iperf3().is_none() {
+        if args.wants(Peer::Iperf3) && without_iperf3().is_none() {
             ceiling.push(path.iperf3(streams, seconds).await?);
         }
     }
@@ -252,7 +322,7 @@ pub(super) mod wrapper {
     use serde::{Deserialize, Serialize};
 
     use super::{
-        Between, Common, Engine, Measured, Path, Report, Result, Transport, figures, measure,
+        Between, Common, Engine, Measured, Path, Peer, Report, Result, Transport, figures, measure,
     };
 
     /// Small differences want many runs.
@@ -274,6 +344,7 @@ pub(super) mod wrapper {
             rtt: Vec::new(),
             loss: Vec::new(),
             streams: vec![1],
+            peers: vec![Peer::Libp2p],
             seconds: 2,
             common: Common {
                 runs: common.runs.or(Some(RUNS)),
@@ -359,6 +430,18 @@ mod tests {
             links.dedup();
             assert_eq!(links.len(), runs);
         }
+    }
+
+    #[test]
+    fn a_peer_that_the_transport_does_not_have_is_refused_by_name() {
+        let quinn = args(&["--peers", "libp2p,quinn"]);
+        assert!(QUIC.check(&quinn).is_ok() && !QUIC.needs_iroh(&quinn));
+        let error = TCP.check(&quinn).unwrap_err().to_string();
+        assert!(
+            error.contains("quinn") && error.contains("throughput-tcp"),
+            "{error}"
+        );
+        assert!(QUIC.needs_iroh(&args(&[])) && !TCP.needs_iroh(&args(&[])));
     }
 
     #[test]
