@@ -65,9 +65,6 @@ enum Command {
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
-    /// The part of `bench time-to-direct` that runs in the lab.
-    #[command(hide = true)]
-    TimeToDirectInLab(bench::time_to_direct::Args),
     /// The part of a benchmark that runs in the lab.
     #[command(hide = true)]
     BenchInLab {
@@ -106,10 +103,6 @@ fn run(command: Command) -> Result<ExitCode> {
             // Before anything starts a thread.
             sandbox::enter()?;
             demo::in_lab(a, b)
-        }
-        Command::TimeToDirectInLab(args) => {
-            sandbox::enter()?;
-            bench::time_to_direct::in_lab(&args)
         }
         Command::BenchInLab { bench, report } => {
             sandbox::enter()?;

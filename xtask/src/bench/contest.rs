@@ -9,7 +9,7 @@
 //! came back over it.
 
 use std::{
-    fmt,
+    env, fmt,
     ops::RangeInclusive,
     path::PathBuf,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use p2pnode_tests::{
     args::{NodeArgs, PATIENCE, Transport, reserved},
-    bins::{Bins, bins, iroh_peer, plain_libp2p},
+    bins::{Bins, bins, build_iroh_peer, iroh_peer, plain_libp2p},
     control::Control,
     delay::Link,
     events::Event,
@@ -31,6 +31,9 @@ use p2pnode_tests::{
     relay::Relay,
 };
 use serde::{Deserialize, Serialize};
+
+use super::peer;
+use crate::cargo::{self, Build};
 
 /// How many dials a lab can have: one for each port of the range but that of the peer that waits.
 pub(super) const MOST_DIALS: u16 = 50;
@@ -129,6 +132,28 @@ impl From<Wire> for Transport {
         }
     }
 }
+
+/// Builds the programs that take part, but for those that are named, and says where they are: for the process in the lab.
+pub(super) fn programs(taking_part: &[Program]) -> Result<Vec<(&'static str, PathBuf)>> {
+    let bins = cargo::bins(Build::Release)?;
+    let mut programs = vec![
+        ("P2PNODE_BIN", bins.p2pnode),
+        ("RELAY_NODE_BIN", bins.relay_node),
+        (PLAIN_BIN, peer(PLAIN_BIN, "plain-libp2p")?),
+    ];
+    if taking_part.contains(&Program::Iroh) {
+        let iroh = match env::var_os(IROH_BIN) {
+            Some(program) => program.into(),
+            None => build_iroh_peer(true)?,
+        };
+        programs.push((IROH_BIN, iroh));
+    }
+    Ok(programs)
+}
+
+/// Variables that name a program.
+const PLAIN_BIN: &str = "PLAIN_LIBP2P_BIN";
+const IROH_BIN: &str = "IROH_PEER_BIN";
 
 /// Where they compete.
 #[derive(Clone, Debug)]

@@ -3,11 +3,13 @@
 //! Each benchmark measures and returns a [`Report`]; what is printed and written of it is the same for all. Those that need the
 //! lab measure in a process of their own ([`in_lab`]), which enters the lab's sandbox and cannot leave it.
 
+mod contest;
+mod punch_success;
 mod relay_capacity;
 mod relay_throughput;
 pub(crate) mod report;
 mod sizes;
-pub(crate) mod time_to_direct;
+mod time_to_direct;
 
 use std::{
     env, fs,
@@ -52,11 +54,15 @@ pub(crate) enum Bench {
     ///
     /// Of a release build, or of the binaries that P2PNODE_BIN and RELAY_NODE_BIN name.
     Sizes(sizes::Args),
-    /// Time from the start of a cold dial to its direct connection, next to a plain libp2p peer in the same lab.
+    /// Time to the first byte over a direct path, from nothing and from a running node, next to plain libp2p and iroh in the same
+    /// lab.
     ///
-    /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
-    #[serde(skip)]
+    /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN, PLAIN_LIBP2P_BIN and IROH_PEER_BIN name.
     TimeToDirect(time_to_direct::Args),
+    /// The share of dials that become direct within 10 s, NAT by NAT, next to plain libp2p and iroh in the same labs.
+    ///
+    /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN, PLAIN_LIBP2P_BIN and IROH_PEER_BIN name.
+    PunchSuccess(punch_success::Args),
     /// What a relay carries and what CPU time it takes for that, next to a plain libp2p relay without limits.
     ///
     /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
@@ -79,19 +85,13 @@ struct Named {
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let run = Provenance::now();
     if let Some(bench) = cli.bench {
-        return match bench {
-            Bench::TimeToDirect(args) => time_to_direct::run(&args),
-            bench => show(&bench, &run).map(|()| ExitCode::SUCCESS),
-        };
+        return show(&bench, &run).map(|()| ExitCode::SUCCESS);
     }
     let mut failed = Vec::new();
     for name in names() {
         eprintln!("measuring {name}");
         // One that cannot be had here must not cost the others.
-        let shown = all_defaults(&name, cli.common).and_then(|bench| match bench {
-            Bench::TimeToDirect(args) => time_to_direct::run(&args).map(drop),
-            bench => show(&bench, &run),
-        });
+        let shown = all_defaults(&name, cli.common).and_then(|bench| show(&bench, &run));
         if let Err(error) = shown {
             eprintln!("error: {name}: {error:#}");
             failed.push(name);
@@ -131,7 +131,8 @@ impl Bench {
     fn measure(&self) -> Result<Report> {
         match self {
             Self::Sizes(args) => sizes::measure(args),
-            Self::TimeToDirect(_) => unreachable!("it prints by itself"),
+            Self::TimeToDirect(args) => in_lab(self, &contest::programs(&args.programs())?),
+            Self::PunchSuccess(args) => in_lab(self, &contest::programs(&args.programs())?),
             Self::RelayThroughput(args) => relay_throughput::measure(args),
             Self::RelayCapacity(args) => relay_capacity::measure(args),
         }
@@ -140,17 +141,17 @@ impl Bench {
     /// The part of those that measure in the lab.
     fn measure_in_lab(&self) -> Result<Report> {
         match self {
-            Self::Sizes(_)
-            | Self::TimeToDirect(_)
-            | Self::RelayThroughput(_)
-            | Self::RelayCapacity(_) => self.measure(),
+            Self::TimeToDirect(args) => time_to_direct::measure_in_lab(args),
+            Self::PunchSuccess(args) => punch_success::measure_in_lab(args),
+            Self::Sizes(_) | Self::RelayThroughput(_) | Self::RelayCapacity(_) => self.measure(),
         }
     }
 
     fn common(&self) -> Common {
         match self {
             Self::Sizes(args) => args.common,
-            Self::TimeToDirect(_) => Common::default(),
+            Self::TimeToDirect(args) => args.common,
+            Self::PunchSuccess(args) => args.common,
             Self::RelayThroughput(args) => args.common,
             Self::RelayCapacity(args) => args.common,
         }
@@ -232,9 +233,7 @@ mod tests {
         };
         for name in names() {
             let bench = all_defaults(&name, common).unwrap();
-            if !matches!(bench, Bench::TimeToDirect(_)) {
-                assert_eq!(bench.common(), common, "{name}");
-            }
+            assert_eq!(bench.common(), common, "{name}");
         }
         assert!(names().contains(&"relay-throughput".to_owned()));
     }
