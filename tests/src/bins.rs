@@ -166,10 +166,7 @@ fn build_peer(program: &str, selection: &[&str], release: bool) -> Result<PathBu
     let built = cargo
         .status()
         .with_context(|| format!("cargo: cannot be run to build {program}"))?;
-    ensure!(
-        built.success(),
-        "cargo build of {program} failed ({built})"
-    );
+    ensure!(built.success(), "cargo build of {program} failed ({built})");
     let profile = if release { "release" } else { "debug" };
     Ok(target_dir()?.join(profile).join(program))
 }

@@ -3,12 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use p2pnode_tests::{
-    args::Transport,
-    delay::Link,
-    matrix,
-    nat::NatKind,
-};
+use p2pnode_tests::{args::Transport, delay::Link, matrix, nat::NatKind};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
@@ -188,11 +183,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-async fn measure_all(
-    cells: &[Cell],
-    args: &Args,
-    runs: u16,
-) -> Result<BTreeMap<usize, Measured>> {
+async fn measure_all(cells: &[Cell], args: &Args, runs: u16) -> Result<BTreeMap<usize, Measured>> {
     let programs = args.programs();
     let mut waiting = cells.iter().copied().enumerate();
     let mut running = JoinSet::new();
@@ -226,9 +217,7 @@ async fn measure_cell(cell: Cell, programs: &[Program], runs: u16) -> Result<Mea
     let taking_part = programs
         .iter()
         .filter(|program| program.speaks(cell.transport));
-    let mut measured: Measured = taking_part
-        .map(|program| (*program, Vec::new()))
-        .collect();
+    let mut measured: Measured = taking_part.map(|program| (*program, Vec::new())).collect();
     let present: Vec<_> = measured.iter().map(|(program, _)| *program).collect();
     let terms = Terms {
         name: format!(

@@ -192,9 +192,7 @@ async fn measure_cell(
     let taking_part = programs
         .iter()
         .filter(|program| program.speaks(cell.transport));
-    let mut measured: Vec<_> = taking_part
-        .map(|program| (*program, Vec::new()))
-        .collect();
+    let mut measured: Vec<_> = taking_part.map(|program| (*program, Vec::new())).collect();
     let present: Vec<_> = measured.iter().map(|(program, _)| *program).collect();
     let terms = Terms {
         name: format!(

@@ -103,7 +103,10 @@ impl FromStr for Address {
             })?;
             Ok(TransportAddr::Relay(relay))
         };
-        let places = places.split(',').map(place).collect::<Result<Vec<_>, _>>()?;
+        let places = places
+            .split(',')
+            .map(place)
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self(EndpointAddr::from_parts(id, places)))
     }
 }

@@ -79,7 +79,9 @@ async fn count(connection: Connection) -> anyhow::Result<(u64, f64)> {
     }
     // The sender closes when it has read the end of every stream.
     connection.closed().await;
-    let took = last.zip(first).map_or(Duration::ZERO, |(last, first)| last - first);
+    let took = last
+        .zip(first)
+        .map_or(Duration::ZERO, |(last, first)| last - first);
     Ok((bytes, took.as_secs_f64()))
 }
 
@@ -120,7 +122,10 @@ pub(crate) async fn send(
         open.push((send, receive));
     }
     tell(&json!({"event": "open"}));
-    let line = BufReader::new(tokio::io::stdin()).lines().next_line().await?;
+    let line = BufReader::new(tokio::io::stdin())
+        .lines()
+        .next_line()
+        .await?;
     line.context("stdin ended without a line")?;
     let began = Instant::now();
     let mut running = JoinSet::new();

@@ -62,7 +62,10 @@ pub(crate) async fn dial(
         None => {
             is_there(&endpoint).await;
             tell(&json!({"event": "ready"}));
-            let line = BufReader::new(tokio::io::stdin()).lines().next_line().await?;
+            let line = BufReader::new(tokio::io::stdin())
+                .lines()
+                .next_line()
+                .await?;
             started = Instant::now();
             let line = line.context("no endpoint was named on stdin")?;
             let id = line.trim().parse();
