@@ -112,6 +112,18 @@ pub fn fleet() -> Result<PathBuf> {
     }
 }
 
+/// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
+///
+/// # Errors
+///
+/// When the named program does not exist, or the build fails.
+pub fn transfer() -> Result<PathBuf> {
+    match named("TRANSFER_BIN")? {
+        Some(program) => Ok(program),
+        None => Ok(plain_libp2p()?.with_file_name("transfer")),
+    }
+}
+
 /// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
 /// benchmarks needs them.
 ///

@@ -38,6 +38,7 @@ pub mod running;
 pub mod sandbox;
 pub mod served;
 pub mod stranger;
+pub mod transfer;
 pub mod usage;
 mod verify;
 

@@ -4,11 +4,14 @@
 //! lab measure in a process of their own ([`in_lab`]), which enters the lab's sandbox and cannot leave it.
 
 mod contest;
+mod memory;
+mod path;
 mod punch_success;
 mod relay_capacity;
 mod relay_throughput;
 pub(crate) mod report;
 mod sizes;
+mod throughput;
 mod time_to_direct;
 
 use std::{
@@ -19,7 +22,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{CommandFactory as _, Parser, Subcommand};
-use p2pnode_tests::bins::build_plain_libp2p;
+use p2pnode_tests::bins::{build_iroh_peer, build_plain_libp2p};
 use report::{Provenance, Report, Saved, directory, write_index};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +75,24 @@ pub(crate) enum Bench {
     /// On loopback, with the relay's limits lifted. Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and
     /// FLEET_BIN name.
     RelayCapacity(relay_capacity::Args),
+    /// What a direct connection over QUIC carries and what processor time it takes for that, next to plain libp2p, quinn and
+    /// iroh.
+    ///
+    /// Of release builds, or of the programs that TRANSFER_BIN and IROH_PEER_BIN name. Without a choice of cells those that
+    /// tell most are measured; all of them are `--rtt 0,20,50,100`.
+    ThroughputQuic(throughput::Args),
+    /// The same over TCP, next to plain libp2p with Noise.
+    ///
+    /// Of a release build, or of the program that TRANSFER_BIN names.
+    ThroughputTcp(throughput::Args),
+    /// Our transports next to libp2p's own with the same encryption, without anything between them.
+    ///
+    /// Of a release build, or of the program that TRANSFER_BIN names.
+    WrapperOverhead(throughput::wrapper::Args),
+    /// What an idle connection takes of the memory of who accepted it, next to plain libp2p.
+    ///
+    /// Of a release build, or of the program that TRANSFER_BIN names.
+    Memory(memory::Args),
 }
 
 /// A benchmark by its name on the command line.
@@ -135,6 +156,10 @@ impl Bench {
             Self::PunchSuccess(args) => in_lab(self, &contest::programs(&args.programs())?),
             Self::RelayThroughput(args) => relay_throughput::measure(args),
             Self::RelayCapacity(args) => relay_capacity::measure(args),
+            Self::ThroughputQuic(_) => in_lab(self, &[transfer()?, iroh()?]),
+            Self::ThroughputTcp(_) | Self::WrapperOverhead(_) | Self::Memory(_) => {
+                in_lab(self, &[transfer()?])
+            }
         }
     }
 
@@ -143,6 +168,10 @@ impl Bench {
         match self {
             Self::TimeToDirect(args) => time_to_direct::measure_in_lab(args),
             Self::PunchSuccess(args) => punch_success::measure_in_lab(args),
+            Self::ThroughputQuic(args) => throughput::measure_in_lab(throughput::QUIC, args),
+            Self::ThroughputTcp(args) => throughput::measure_in_lab(throughput::TCP, args),
+            Self::WrapperOverhead(args) => throughput::wrapper::measure_in_lab(args),
+            Self::Memory(args) => memory::measure_in_lab(args),
             Self::Sizes(_) | Self::RelayThroughput(_) | Self::RelayCapacity(_) => self.measure(),
         }
     }
@@ -154,6 +183,9 @@ impl Bench {
             Self::PunchSuccess(args) => args.common,
             Self::RelayThroughput(args) => args.common,
             Self::RelayCapacity(args) => args.common,
+            Self::ThroughputQuic(args) | Self::ThroughputTcp(args) => args.common,
+            Self::WrapperOverhead(args) => args.common,
+            Self::Memory(args) => args.common,
         }
     }
 }
@@ -208,6 +240,21 @@ fn peer(variable: &str, name: &str) -> Result<PathBuf> {
     match env::var_os(variable) {
         Some(program) => Ok(program.into()),
         None => Ok(build_plain_libp2p(true)?.with_file_name(name)),
+    }
+}
+
+/// The program for bulk transfers, for the lab's environment.
+fn transfer() -> Result<(&'static str, PathBuf)> {
+    let name = "TRANSFER_BIN";
+    Ok((name, peer(name, "transfer")?))
+}
+
+/// iroh's, the same.
+fn iroh() -> Result<(&'static str, PathBuf)> {
+    let name = "IROH_PEER_BIN";
+    match env::var_os(name) {
+        Some(program) => Ok((name, program.into())),
+        None => Ok((name, build_iroh_peer(true)?)),
     }
 }
 

@@ -110,7 +110,7 @@ pub(super) fn measure(args: &Args) -> Result<Report> {
 }
 
 /// Lets this process and its children open that many files each.
-fn provide_descriptors(needed: u64) -> Result<()> {
+pub(super) fn provide_descriptors(needed: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files")?;
     ensure!(
         hard >= needed,
