@@ -31,6 +31,14 @@ const GOAL_RTT: u64 = 50;
 const OF_PLAIN_COLD: f64 = 0.4;
 const OF_IROH: f64 = 0.75;
 
+/// What a reader has to know.
+const NOTES: [&str; 3] = [
+    "Warm, ours is asked by a `p2pnode dial` that finds the running node, and its start counts; the others are told on stdin.",
+    "The first byte is a ping's with ours and plain libp2p, for which a stream is negotiated first: two round trips after the path \
+     is open; with iroh it is an echo on a stream that is open already: one.",
+    "A dial that did not get direct counts as the slowest.",
+];
+
 /// How to measure. Flags that choose conditions are multiplied with each other, and leave nothing but what they choose.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Args {
@@ -176,11 +184,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
         ),
     );
     report.figures.extend([first_byte, open]);
-    report.notes.push(
-        "Warm, ours is asked by a `p2pnode dial` that finds the running node, and its start counts; the others are told on \
-         stdin. A dial that did not get direct counts as the slowest."
-            .to_owned(),
-    );
+    report.notes.extend(NOTES.map(str::to_owned));
     Ok(report)
 }
 

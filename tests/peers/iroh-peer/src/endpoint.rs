@@ -14,15 +14,15 @@ use iroh::{
 };
 use iroh_relay::{RelayConfig, RelayQuicConfig};
 
+use crate::Path;
+
 /// The protocol of this program.
 pub(crate) const ALPN: &[u8] = b"iroh-peer/1";
 
-/// What a stream may have on its way: iroh's default of 1.25 MB is 100 Mbit/s at a round trip of 100 ms, which would be a
-/// limit of the configuration and not of the program.
-const STREAM_WINDOW: u32 = 32 * 1024 * 1024;
-
-/// The same for all streams of a connection that sends.
-const SEND_WINDOW: u64 = 64 * 1024 * 1024;
+/// What a stream may have on its way. iroh's default of 1.25 MB is 100 Mbit/s at a round trip of 100 ms, which would be a limit
+/// of the configuration and not of the program. With 32 MB it closes the connection when packets are lost in bursts ("too many
+/// gaps in stream buffer": it bounds them at 1,024).
+pub(crate) const WINDOW: u32 = 16 * 1024 * 1024;
 
 /// An endpoint that uses the relay and this UDP port; 0 is any.
 pub(crate) async fn at_relay(relay: &RelayUrl, port: u16) -> anyhow::Result<Endpoint> {
@@ -35,18 +35,22 @@ pub(crate) async fn at_relay(relay: &RelayUrl, port: u16) -> anyhow::Result<Endp
     endpoint.bind().await.map_err(whole)
 }
 
-/// An endpoint for data: over this relay alone, or over UDP alone.
-pub(crate) async fn for_data(relay: Option<&RelayUrl>) -> anyhow::Result<Endpoint> {
+/// An endpoint for data: over the relay alone, or over UDP alone, there from that socket.
+pub(crate) async fn for_data(path: &Path, listen: Option<SocketAddr>) -> anyhow::Result<Endpoint> {
     let windows = QuicTransportConfig::builder()
-        .stream_receive_window(STREAM_WINDOW.into())
-        .send_window(SEND_WINDOW)
+        .stream_receive_window(path.window.into())
+        .send_window(2 * u64::from(path.window))
         .build();
     let builder = builder().transport_config(windows);
-    let builder = match relay {
-        Some(relay) => builder
+    let builder = match (&path.relay, listen) {
+        (Some(relay), _) => builder
             .relay_mode(RelayMode::Custom(map(relay)))
             .clear_ip_transports(),
-        None => builder.relay_mode(RelayMode::Disabled),
+        (None, None) => builder.relay_mode(RelayMode::Disabled),
+        (None, Some(socket)) => builder
+            .relay_mode(RelayMode::Disabled)
+            .clear_ip_transports()
+            .bind_addr(socket)?,
     };
     builder.bind().await.map_err(whole)
 }

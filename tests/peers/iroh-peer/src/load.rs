@@ -3,11 +3,14 @@
 //! A stream begins with the number of streams of the transfer, which the receiver answers with a byte, so that the sender knows
 //! that all are open; it answers the end of a stream with the end of its own side.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use iroh::{
-    EndpointAddr, RelayUrl,
+    EndpointAddr, TransportAddr,
     endpoint::{Connection, RecvStream, SendStream},
 };
 use serde_json::json;
@@ -17,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    Path,
     endpoint::{ALPN, Address, for_data, whole},
     tell,
 };
@@ -25,14 +29,19 @@ use crate::{
 const CHUNK: usize = 64 * 1024;
 
 /// Counts what comes, transfer by transfer, until killed.
-pub(crate) async fn receive(relay: Option<RelayUrl>) -> anyhow::Result<()> {
-    let endpoint = for_data(relay.as_ref()).await?;
-    let address = match relay {
-        Some(relay) => {
+pub(crate) async fn receive(path: Path, listen: Option<SocketAddr>) -> anyhow::Result<()> {
+    let endpoint = for_data(&path, listen).await?;
+    let address = EndpointAddr::new(endpoint.id());
+    let address = match (path.relay, listen) {
+        (Some(relay), _) => {
             endpoint.online().await;
-            EndpointAddr::new(endpoint.id()).with_relay_url(relay)
+            address.with_relay_url(relay)
         }
-        None => endpoint.addr(),
+        (None, Some(_)) => {
+            let sockets = endpoint.bound_sockets().into_iter();
+            address.with_addrs(sockets.map(TransportAddr::Ip))
+        }
+        (None, None) => endpoint.addr(),
     };
     tell(&json!({"event": "listening", "address": Address(address).to_string()}));
     while let Some(incoming) = endpoint.accept().await {
@@ -87,7 +96,7 @@ async fn drain(mut send: SendStream, mut receive: RecvStream) -> anyhow::Result<
     let (mut bytes, mut first) = (0, None);
     while let Some(chunk) = receive.read_chunk(usize::MAX).await? {
         first.get_or_insert_with(Instant::now);
-        bytes += chunk.bytes.len() as u64;
+        bytes += chunk.len() as u64;
     }
     let last = Instant::now();
     send.finish()?;
@@ -98,12 +107,12 @@ async fn drain(mut send: SendStream, mut receive: RecvStream) -> anyhow::Result<
 
 /// Sends when a line comes on stdin, and tells when all of it has been read.
 pub(crate) async fn send(
-    relay: Option<RelayUrl>,
+    path: Path,
     address: Address,
     bytes: u64,
     streams: u16,
 ) -> anyhow::Result<()> {
-    let endpoint = for_data(relay.as_ref()).await?;
+    let endpoint = for_data(&path, None).await?;
     let connection = endpoint.connect(address.0, ALPN).await.map_err(whole)?;
     let mut open = Vec::new();
     for _ in 0..streams {

@@ -10,7 +10,7 @@ mod load;
 mod meet;
 mod relay;
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, process::ExitCode, time::Instant};
 
 use clap::{Parser, Subcommand};
 use iroh::{EndpointId, RelayUrl};
@@ -18,6 +18,9 @@ use serde_json::Value;
 
 #[derive(Parser)]
 struct Cli {
+    /// Threads: one, as in the peers that it is compared with.
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
     #[command(subcommand)]
     command: Command,
 }
@@ -44,15 +47,16 @@ enum Command {
     },
     /// Count what comes, until killed.
     Receive {
-        /// Only over this relay. Without it: over UDP, without a relay.
-        #[arg(long)]
-        relay: Option<RelayUrl>,
+        #[command(flatten)]
+        path: Path,
+        /// The UDP socket, IP or IP:PORT. Without it: any port of all addresses.
+        #[arg(long, value_name = "IP[:PORT]", value_parser = listen, conflicts_with = "relay")]
+        listen: Option<SocketAddr>,
     },
     /// Open streams, and once a line comes on stdin send bytes over all of them.
     Send {
-        /// Only over this relay, where the receiver must be. Without it: over UDP, without a relay.
-        #[arg(long)]
-        relay: Option<RelayUrl>,
+        #[command(flatten)]
+        path: Path,
         /// The bytes over all streams together.
         #[arg(long)]
         bytes: u64,
@@ -62,6 +66,23 @@ enum Command {
         /// What the receiver said.
         address: endpoint::Address,
     },
+}
+
+/// How data goes.
+#[derive(clap::Args)]
+struct Path {
+    /// Only over this relay, at both ends. Without it: over UDP, without a relay.
+    #[arg(long)]
+    relay: Option<RelayUrl>,
+    /// What a stream may have on its way, in bytes; all streams together may have twice of that.
+    #[arg(long, default_value_t = endpoint::WINDOW)]
+    window: u32,
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let ip = text.parse().map(|ip| SocketAddr::new(ip, 0));
+    ip.or_else(|_| text.parse())
+        .map_err(|_| format!("{text:?} is no place to listen: give IP or IP:PORT"))
 }
 
 /// How an endpoint is at its relay.
@@ -75,10 +96,24 @@ struct AtRelay {
     port: u16,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let started = Instant::now();
-    let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    match run(Cli::parse(), started) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli, started: Instant) -> anyhow::Result<()> {
+    let mut runtime = match cli.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime
+        .worker_threads(usize::from(cli.threads))
         .enable_all()
         .build()?;
     runtime.block_on(async {
@@ -90,13 +125,13 @@ fn main() -> anyhow::Result<()> {
                 timeout,
                 endpoint,
             } => meet::dial(at, endpoint, timeout, started).await,
-            Command::Receive { relay } => load::receive(relay).await,
+            Command::Receive { path, listen } => load::receive(path, listen).await,
             Command::Send {
-                relay,
+                path,
                 bytes,
                 streams,
                 address,
-            } => load::send(relay, address, bytes, streams).await,
+            } => load::send(path, address, bytes, streams).await,
         }
     })
 }
