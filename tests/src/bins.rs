@@ -112,17 +112,61 @@ pub fn fleet() -> Result<PathBuf> {
     }
 }
 
+/// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
+///
+/// # Errors
+///
+/// When the named program does not exist, or the build fails.
+pub fn transfer() -> Result<PathBuf> {
+    match named("TRANSFER_BIN")? {
+        Some(program) => Ok(program),
+        None => Ok(plain_libp2p()?.with_file_name("transfer")),
+    }
+}
+
+/// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
+/// benchmarks needs them.
+///
+/// # Errors
+///
+/// When the named program does not exist, or the build fails.
+pub fn iroh_peer() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let find = || match named("IROH_PEER_BIN")? {
+        Some(program) => Ok(program),
+        None => build_iroh_peer(is_release()?),
+    };
+    match FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}"))) {
+        Ok(program) => Ok(program.clone()),
+        Err(error) => bail!("{error}"),
+    }
+}
+
 /// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there. The others
-/// of `tests/peers` lie beside it then.
+/// of `tests/peers` lie beside it then, but for those that are heavy and seldom needed.
 ///
 /// # Errors
 ///
 /// When the build fails.
 pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
+    build_peer("plain-libp2p", &[], release)
+}
+
+/// The same for the iroh endpoint and relay.
+///
+/// # Errors
+///
+/// When the build fails.
+pub fn build_iroh_peer(release: bool) -> Result<PathBuf> {
+    build_peer("iroh-peer", &["--package", "iroh-peer"], release)
+}
+
+fn build_peer(program: &str, selection: &[&str], release: bool) -> Result<PathBuf> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .args(["build", "--quiet", "--locked", "--manifest-path"])
         .arg(workspace().join("tests/peers/Cargo.toml"))
+        .args(selection)
         .arg("--target-dir")
         .arg(target_dir()?)
         // As Cargo has it for a build of the workspace: the toolchain file is found from the working directory.
@@ -133,13 +177,10 @@ pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
     }
     let built = cargo
         .status()
-        .context("cargo: cannot be run to build plain-libp2p")?;
-    ensure!(
-        built.success(),
-        "cargo build of plain-libp2p failed ({built})"
-    );
+        .with_context(|| format!("cargo: cannot be run to build {program}"))?;
+    ensure!(built.success(), "cargo build of {program} failed ({built})");
     let profile = if release { "release" } else { "debug" };
-    Ok(target_dir()?.join(profile).join("plain-libp2p"))
+    Ok(target_dir()?.join(profile).join(program))
 }
 
 fn named(variable: &str) -> Result<Option<PathBuf>> {

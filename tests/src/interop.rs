@@ -13,7 +13,7 @@ use crate::{
     nat::NatKind,
     node::Process,
     pair::Peer,
-    plain::PlainArgs,
+    plain::{IP4, PlainArgs},
     relay::Relay,
     remains::became_direct,
 };
@@ -257,6 +257,7 @@ impl Course<'_> {
             relay,
             transport: self.cell.transport,
             port: PLAIN_PORT,
+            families: IP4,
         }
     }
 }

@@ -308,6 +308,12 @@ impl Lab {
         Ok(())
     }
 
+    /// What does the link: `netem`, `NFQUEUE`, or nothing where there is none. NFQUEUE bounds how fast a transfer can be.
+    #[must_use]
+    pub fn impaired_by(&self) -> Option<&'static str> {
+        self.impairment.as_ref().map(Impairment::by)
+    }
+
     /// Starts a capture in the site's router: its inside is the LAN.
     ///
     /// # Errors

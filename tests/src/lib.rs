@@ -21,6 +21,7 @@ pub mod faults;
 pub mod fleet;
 pub mod holder;
 pub mod interop;
+pub mod iroh;
 pub mod k8s;
 pub mod lab;
 pub mod matrix;
@@ -37,6 +38,7 @@ pub mod running;
 pub mod sandbox;
 pub mod served;
 pub mod stranger;
+pub mod transfer;
 pub mod usage;
 mod verify;
 

@@ -20,6 +20,7 @@ use nix::{
 };
 use patchbay::Device;
 use tokio::{
+    io::AsyncWriteExt as _,
     process::{Child, Command},
     runtime::Handle,
     time::timeout,
@@ -57,6 +58,7 @@ pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     streams: Streams,
+    is_told: bool,
 }
 
 impl Launch {
@@ -69,6 +71,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             streams: Streams::Read,
+            is_told: false,
         }
     }
 
@@ -100,6 +103,13 @@ impl Launch {
         self
     }
 
+    /// Gives it a stdin for [`Process::tell`], instead of none.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        self.is_told = true;
+        self
+    }
+
     /// Starts it in the network of `device`. All namespaces share one file system, so each process has a control socket of its
     /// own, named like its logs.
     ///
@@ -120,7 +130,11 @@ impl Launch {
             .env(CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .env(RELAY_CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .envs(self.env)
-            .stdin(Stdio::null())
+            .stdin(if self.is_told {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .kill_on_drop(true);
         match self.streams {
             Streams::Inherited => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
@@ -193,6 +207,18 @@ impl Process {
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Writes a line to its stdin, which [`Launch::told`] has made.
+    ///
+    /// # Errors
+    ///
+    /// When it has no stdin, or has ended.
+    pub async fn tell(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut();
+        let stdin = stdin.with_context(|| format!("{} has no stdin", self.name))?;
+        let written = stdin.write_all(format!("{line}\n").as_bytes()).await;
+        written.with_context(|| format!("{} does not read its stdin", self.name))
     }
 
     /// Waits until `text` is in what it has printed on stderr.

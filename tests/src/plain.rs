@@ -15,7 +15,15 @@ pub struct PlainArgs<'a> {
     pub transport: Transport,
     /// The port that it listens on. libp2p dials from there too.
     pub port: u16,
+    /// The families that it listens on: [`IP4`], or [`ANY`].
+    pub families: &'static [&'static str],
 }
+
+/// All addresses of IPv4.
+pub const IP4: &[&str] = &["/ip4/0.0.0.0"];
+
+/// All addresses.
+pub const ANY: &[&str] = &["/ip4/0.0.0.0", "/ip6/::"];
 
 impl PlainArgs<'_> {
     /// Reserves on the relay and waits. Named like its logs.
@@ -31,11 +39,23 @@ impl PlainArgs<'_> {
             .args(["dial", peer, "--timeout", &timeout_s.to_string()])
     }
 
+    /// Gets to the relay and then reaches the peer that it is told, as [`PlainArgs::dial`].
+    #[must_use]
+    pub fn told_dial(&self, name: &str, timeout_s: u64) -> Launch {
+        self.launch(name)
+            .args(["dial", "--timeout", &timeout_s.to_string()])
+            .told()
+    }
+
     fn launch(&self, name: &str) -> Launch {
-        let listen = match self.transport {
-            Transport::Quic => format!("/ip4/0.0.0.0/udp/{}/quic-v1", self.port),
-            Transport::Tcp => format!("/ip4/0.0.0.0/tcp/{}", self.port),
+        let suffix = match self.transport {
+            Transport::Quic => format!("udp/{}/quic-v1", self.port),
+            Transport::Tcp => format!("tcp/{}", self.port),
         };
-        Launch::new(name, self.program).args(["--relay", self.relay, "--listen", &listen])
+        let mut launch = Launch::new(name, self.program).args(["--relay", self.relay]);
+        for any in self.families {
+            launch = launch.args(["--listen", &format!("{any}/{suffix}")]);
+        }
+        launch
     }
 }

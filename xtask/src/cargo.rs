@@ -62,7 +62,7 @@ pub(crate) fn bins(what: Build) -> Result<Bins> {
 pub(crate) fn build(what: Build) -> Result<Bins> {
     let mut command = cargo();
     command.args(what.args());
-    println!("running `{}`", show(&command));
+    eprintln!("running `{}`", show(&command));
     run(&mut command)?;
     let directory = bins::target_dir()?.join(what.directory());
     Ok(Bins {

@@ -2,7 +2,8 @@
 
 #![allow(
     clippy::print_stdout,
-    reason = "these commands talk to a person at a terminal"
+    clippy::print_stderr,
+    reason = "these commands talk to a person at a terminal; what is no result goes to stderr"
 )]
 
 mod bench;
@@ -52,11 +53,8 @@ enum Command {
         #[arg(last = true)]
         harness: Vec<String>,
     },
-    /// Measures.
-    Bench {
-        #[command(subcommand)]
-        bench: bench::Bench,
-    },
+    /// Measures, and writes what came of it to target/bench.
+    Bench(bench::Cli),
     /// Builds static binaries and an image of each, with podman or docker.
     Image(image::ImageArgs),
     /// Tells whether the NAT lab can be built here.
@@ -67,9 +65,14 @@ enum Command {
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
-    /// The part of `bench time-to-direct` that runs in the lab.
+    /// The part of a benchmark that runs in the lab.
     #[command(hide = true)]
-    TimeToDirectInLab(bench::time_to_direct::Args),
+    BenchInLab {
+        /// The benchmark and its arguments, as JSON.
+        bench: String,
+        /// Where the report goes.
+        report: std::path::PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -95,15 +98,15 @@ fn run(command: Command) -> Result<ExitCode> {
             harness,
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
-        Command::Bench { bench } => bench::run(bench),
+        Command::Bench(cli) => bench::run(cli),
         Command::DemoInLab { a, b } => {
             // Before anything starts a thread.
             sandbox::enter()?;
             demo::in_lab(a, b)
         }
-        Command::TimeToDirectInLab(args) => {
+        Command::BenchInLab { bench, report } => {
             sandbox::enter()?;
-            bench::time_to_direct::in_lab(&args)
+            bench::run_in_lab(&bench, &report)
         }
         Command::CheckLab => {
             sandbox::enter()?;

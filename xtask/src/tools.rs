@@ -51,7 +51,7 @@ pub(crate) fn install(purpose: &str, missing: &[(&str, &str)]) -> Result<()> {
         is_root()?,
         "{purpose} needs {tools}: install them as root with `{by_hand}`, or run this as root"
     );
-    println!("installing {} for {purpose} ({tools})", packages.join(", "));
+    eprintln!("installing {} for {purpose} ({tools})", packages.join(", "));
     let mut install = Command::new("apt-get");
     install
         .env("DEBIAN_FRONTEND", "noninteractive")

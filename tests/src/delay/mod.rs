@@ -59,10 +59,18 @@ const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and t
 /// A link in force. Where this process does it, nothing passes any more once it is dropped; netem lives as long as the lab.
 #[derive(Debug)]
 pub(crate) struct Impairment {
-    _worker: Option<queue::Worker>,
+    worker: Option<queue::Worker>,
 }
 
 impl Impairment {
+    /// Who does it.
+    pub(crate) fn by(&self) -> &'static str {
+        match self.worker {
+            None => "netem",
+            Some(_) => "NFQUEUE",
+        }
+    }
+
     /// Puts `link` between all sites that there are.
     pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Self> {
         ensure!(
@@ -71,12 +79,12 @@ impl Impairment {
             link.loss_percent
         );
         let netem = match ix.run_sync(move || netem::impose(link))? {
-            Ok(()) => return Ok(Self { _worker: None }),
+            Ok(()) => return Ok(Self { worker: None }),
             Err(missing) => missing,
         };
         match queue::impose(ix, link) {
             Ok(worker) => Ok(Self {
-                _worker: Some(worker),
+                worker: Some(worker),
             }),
             Err(error) => bail!("{}", refusal(&netem, &format!("{error:#}"))),
         }

@@ -4,22 +4,21 @@
 //! each (`tests/peers/fleet`, unmodified libp2p), and a second one with the circuits, while the first goes on.
 
 use std::{
-    env,
-    path::{Path, PathBuf},
-    process::ExitCode,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use p2pnode_tests::{
-    bins::{Bins, build_plain_libp2p},
-    fleet::sum,
-    usage,
-};
-use serde_json::{Value, json};
+use p2pnode_tests::{bins::Bins, fleet::sum, usage};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::{
+    Common,
+    report::{Better, Figure, Goal, Report, Row},
+};
 use crate::{
     cargo::{self, Build},
     child::{Fleet, Relay},
@@ -39,7 +38,7 @@ const GONE: Duration = Duration::from_secs(40);
 const SPARE: u64 = 256;
 
 /// How to measure.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Args {
     /// Reservations.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -59,12 +58,11 @@ pub(crate) struct Args {
     /// Peers that are started in a second.
     #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     per_second: u64,
-    /// One JSON object on stdout instead of the table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 enum Wire {
     Quic,
     Tcp,
@@ -98,29 +96,21 @@ impl Taken {
     }
 }
 
-/// Builds, measures and prints; a goal that is missed is printed, not an error: machines differ.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+/// Builds and measures.
+pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
-    let fleet: PathBuf = match env::var_os("FLEET_BIN") {
-        Some(program) => program.into(),
-        None => build_plain_libp2p(true)?.with_file_name("fleet"),
-    };
+    let fleet = super::peer("FLEET_BIN", "fleet")?;
     provide_descriptors(args.reservations.max(2 * args.circuits) + SPARE)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    let measured = runtime.block_on(measure(args, &bins, &fleet))?;
-    if args.json {
-        println!("{}", measured.json(args));
-    } else {
-        measured.print(args);
-    }
-    Ok(ExitCode::SUCCESS)
+    let runtime = super::runtime()?;
+    // A run takes minutes, and its figures are sums over thousands of peers.
+    let runs = (0..args.common.runs.unwrap_or(1))
+        .map(|_| runtime.block_on(measure_once(args, &bins, &fleet)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(report(args, &runs))
 }
 
 /// Lets this process and its children open that many files each.
-fn provide_descriptors(needed: u64) -> Result<()> {
+pub(super) fn provide_descriptors(needed: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files")?;
     ensure!(
         hard >= needed,
@@ -152,7 +142,7 @@ struct Circuits {
     counts: Value,
 }
 
-async fn measure(args: &Args, bins: &Bins, program: &Path) -> Result<Measured> {
+async fn measure_once(args: &Args, bins: &Bins, program: &Path) -> Result<Measured> {
     let directory = tempfile::tempdir().context("no directory for keys")?;
     let lifetime = format!("{}s", args.lifetime);
     let mut relay = Relay::start_with(
@@ -285,109 +275,135 @@ impl Measured {
     fn per_reservation(&self, args: &Args) -> f64 {
         (self.periods[1].memory - self.idle.memory) / args.reservations as f64
     }
+}
 
-    fn print(&self, args: &Args) {
-        let row = |name: &str, value: f64, unit: &str| println!("{name:44} {value:12.1}  {unit}");
-        let [first, second] = self.periods;
-        row("reservations held", number(&self.counts, "held"), "");
-        row("  renewals", number(&self.counts, "renewed"), "");
-        row("  lost", number(&self.counts, "lost"), "");
-        row(
-            "  handshakes begun anew",
-            sum(&self.counts, "errors") as f64,
-            "",
-        );
-        row("set-up", self.held.seconds_since(self.idle), "s");
-        row("  CPU", self.held.cpu_since(self.idle), "s");
-        let per_peer = self.held.cpu_since(self.idle) * 1000.0 / args.reservations as f64;
-        row("  CPU per reservation", per_peer, "ms");
-        row("first period", first.seconds_since(self.held), "s");
-        row("  CPU", first.cpu_since(self.held), "s");
-        row("second period", second.seconds_since(first), "s");
-        row("  CPU", second.cpu_since(first), "s");
-        row("RSS, idle", self.idle.memory / 1000.0, "MB");
-        row("RSS, all held", self.held.memory / 1000.0, "MB");
-        row("RSS, after two periods", second.memory / 1000.0, "MB");
-        let (cost, verdict) = (self.per_reservation(args), self.verdict(args));
-        row("RSS per reservation", cost, &format!("kB{verdict}"));
-        row("file descriptors", second.descriptors as f64, "");
-        if let Some(circuits) = &self.circuits {
-            let moved = &circuits.moved;
-            let kilo = |name| number(moved, name) / 1000.0;
-            row("circuits at once", number(moved, "open"), "");
-            row(
-                "  that moved data to the end, unharmed",
-                number(moved, "complete"),
-                "",
-            );
-            row("  all bytes, both ways", number(moved, "bytes") / 1e6, "MB");
-            row(
-                "  least of a circuit, in its slower way",
-                kilo("least"),
-                "kB",
-            );
-            row("  median", kilo("median"), "kB");
-            row("  most", kilo("most"), "kB");
-            row("  least / median", starvation(moved), "");
-            row(
-                "  CPU of the relay",
-                circuits.after.cpu_since(circuits.before),
-                "s",
-            );
-            row("  RSS, all open", circuits.before.memory / 1000.0, "MB");
-            row("  RSS, after", circuits.after.memory / 1000.0, "MB");
-            row("  file descriptors", circuits.before.descriptors as f64, "");
-            let lost = number(&circuits.counts, "lost");
-            row("  reservations lost meanwhile", lost, "");
-        }
-        row("RSS, everybody gone", self.gone.memory / 1000.0, "MB");
-        row("  file descriptors", self.gone.descriptors as f64, "");
-        println!(
-            "\n{} on loopback, limits lifted, reservations of {} s, renewed after three quarters of that; kB are 1000 bytes",
-            args.transport.name(),
-            args.lifetime
-        );
+fn report(args: &Args, runs: &[Measured]) -> Report {
+    let mut report = Report::new(
+        "relay-capacity",
+        format!(
+            "{} reservations over {} on loopback, limits lifted, each of {} s and renewed after three quarters of that, through two \
+             periods; then {} circuits that all move data for {} s. kB are 1000 bytes.",
+            args.reservations,
+            args.transport.name().to_uppercase(),
+            args.lifetime,
+            args.circuits,
+            args.seconds
+        ),
+    );
+    let row = |of: &dyn Fn(&Measured) -> f64| vec![Row::new("ours", runs.iter().map(of))];
+    let mut cost = row(&|run| run.per_reservation(args));
+    if args.transport == Wire::Quic {
+        // The goal is for QUIC.
+        cost = cost
+            .into_iter()
+            .map(|row| row.goal(Goal::AtMost(GOAL)))
+            .collect();
     }
-
-    /// The goal is for QUIC.
-    fn verdict(&self, args: &Args) -> String {
-        match (args.transport, self.per_reservation(args) <= GOAL) {
-            (Wire::Tcp, _) => String::new(),
-            (Wire::Quic, true) => format!("  goal {GOAL}"),
-            (Wire::Quic, false) => format!("  goal {GOAL} missed"),
-        }
-    }
-
-    fn json(&self, args: &Args) -> Value {
-        let [first, second] = self.periods;
-        let period = |now: Taken, before: Taken| json!({"seconds": now.seconds_since(before), "cpu_s": now.cpu_since(before), "rss_kb": now.memory});
-        let circuits = self.circuits.as_ref().map(|circuits| {
-            json!({
-                "moved": circuits.moved,
-                "least_to_median": starvation(&circuits.moved),
-                "cpu_s": circuits.after.cpu_since(circuits.before),
-                "rss_open_kb": circuits.before.memory,
-                "rss_after_kb": circuits.after.memory,
-                "descriptors": circuits.before.descriptors,
-                "lost_meanwhile": circuits.counts["lost"],
+    let per_reservation = |seconds: f64| seconds * 1000.0 / args.reservations as f64;
+    let mut memory = Figure::new("RSS", "MB", Better::Less)
+        .cell("idle", row(&|run| run.idle.memory / 1000.0))
+        .cell("all held", row(&|run| run.held.memory / 1000.0))
+        .cell(
+            "after two periods",
+            row(&|run| run.periods[1].memory / 1000.0),
+        );
+    let mut cpu = Figure::new("CPU time per reservation", "ms", Better::Less)
+        .cell(
+            "set-up",
+            row(&|run| per_reservation(run.held.cpu_since(run.idle))),
+        )
+        .cell(
+            "first period",
+            row(&|run| per_reservation(run.periods[0].cpu_since(run.held))),
+        )
+        .cell(
+            "second period",
+            row(&|run| per_reservation(run.periods[1].cpu_since(run.periods[0]))),
+        );
+    let mut descriptors = Figure::new("file descriptors", "count", Better::Less).cell(
+        "after two periods",
+        row(&|run| run.periods[1].descriptors as f64),
+    );
+    let mut lost = Figure::new("reservations lost", "count", Better::Less).cell(
+        "through two periods",
+        row(&|run| number(&run.counts, "lost")),
+    );
+    report.figures.push(
+        Figure::new("RSS per reservation", "kB", Better::Less).cell("after two periods", cost),
+    );
+    if args.circuits > 0 {
+        let of =
+            |of: fn(&Circuits) -> f64| row(&move |run| run.circuits.as_ref().map_or(f64::NAN, of));
+        memory.push(
+            "all circuits open",
+            of(|circuits| circuits.before.memory / 1000.0),
+        );
+        memory.push(
+            "after they moved data",
+            of(|circuits| circuits.after.memory / 1000.0),
+        );
+        cpu.push(
+            "while circuits move data",
+            row(&|run| {
+                let circuits = run.circuits.as_ref();
+                let used = circuits.map_or(f64::NAN, |c| c.after.cpu_since(c.before));
+                per_reservation(used)
+            }),
+        );
+        descriptors.push(
+            "all circuits open",
+            of(|circuits| circuits.before.descriptors as f64),
+        );
+        lost.push(
+            "while circuits moved data",
+            of(|circuits| number(&circuits.counts, "lost")),
+        );
+        report.figures.push(
+            Figure::new("circuits", "count", Better::More)
+                .cell(
+                    "open at once",
+                    of(|circuits| number(&circuits.moved, "open")),
+                )
+                .cell(
+                    "moved data to the end, unharmed",
+                    of(|circuits| number(&circuits.moved, "complete")),
+                ),
+        );
+        report
+            .figures
+            .push(Figure::new("moved, both ways", "MB", Better::More).cell(
+                "all circuits",
+                of(|circuits| number(&circuits.moved, "bytes") / 1e6),
+            ));
+        let moved = |name: &'static str| {
+            row(&move |run| {
+                let circuits = run.circuits.as_ref();
+                circuits.map_or(f64::NAN, |c| number(&c.moved, name) / 1000.0)
             })
-        });
-        json!({
-            "transport": args.transport.name(),
-            "reservations": args.reservations,
-            "lifetime_s": args.lifetime,
-            "counts": self.counts,
-            "idle_rss_kb": self.idle.memory,
-            "setup": period(self.held, self.idle),
-            "periods": [period(first, self.held), period(second, first)],
-            "rss_per_reservation_kb": self.per_reservation(args),
-            "goal_kb": (args.transport == Wire::Quic).then_some(GOAL),
-            "descriptors": second.descriptors,
-            "circuits": circuits,
-            "gone_rss_kb": self.gone.memory,
-            "gone_descriptors": self.gone.descriptors,
-        })
+        };
+        report.figures.push(
+            Figure::new("moved by a circuit in its slower way", "kB", Better::More)
+                .cell("least", moved("least"))
+                .cell("median", moved("median"))
+                .cell("most", moved("most")),
+        );
+        report.figures.push(
+            Figure::new("fairness", "least / median", Better::More)
+                .cell("all circuits", of(|circuits| starvation(&circuits.moved))),
+        );
     }
+    memory.push("everybody gone", row(&|run| run.gone.memory / 1000.0));
+    descriptors.push("everybody gone", row(&|run| run.gone.descriptors as f64));
+    report.figures.extend([memory, cpu, descriptors, lost]);
+    for run in runs {
+        report.notes.push(format!(
+            "{} renewals; {} handshakes begun anew; set-up {:.0} s",
+            number(&run.counts, "renewed"),
+            sum(&run.counts, "errors"),
+            run.held.seconds_since(run.idle)
+        ));
+    }
+    report
 }
 
 impl Wire {
@@ -410,6 +426,8 @@ fn starvation(moved: &Value) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

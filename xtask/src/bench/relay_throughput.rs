@@ -5,37 +5,39 @@
 //! so the rate tells of all of them; the CPU time is the relay's alone.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{ExitCode, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
-use p2pnode_tests::bins::build_plain_libp2p;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
-use super::time_to_direct::Spread;
+use super::{
+    Common,
+    report::{Better, Figure, Goal, Report, Row},
+};
 use crate::cargo::{self, Build};
 
 /// The goal: what ours carries per CPU as a part of what plain libp2p's does, medians.
 const GOAL: f64 = 1.2;
 
+const RUNS: u16 = 5;
+
 /// How long a step may take, such as a hundred reservations or all bytes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How to measure.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Args {
-    /// Runs of each relay and number of circuits; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50))]
-    runs: u16,
     /// The transport between the peers and the relay.
     #[arg(long, default_value = "quic")]
     transport: Wire,
@@ -45,12 +47,11 @@ pub(crate) struct Args {
     /// How many circuits at once; repeatable. Default: 1 and 100.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     circuits: Vec<u16>,
-    /// One JSON object per number of circuits on stdout instead of the table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
 enum Wire {
     Quic,
     Tcp,
@@ -72,47 +73,24 @@ impl Wire {
     }
 }
 
-/// Measures and prints; a goal that is missed is printed, not an error: machines differ.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let bins = cargo::bins(Build::Release)?;
-    let plain = match env::var_os("PLAIN_LIBP2P_BIN") {
-        Some(program) => program.into(),
-        None => build_plain_libp2p(true)?,
-    };
+/// Builds and measures.
+pub(super) fn measure(args: &Args) -> Result<Report> {
     let programs = Programs {
-        ours: bins.relay_node,
-        plain,
+        ours: cargo::bins(Build::Release)?.relay_node,
+        plain: super::peer("PLAIN_LIBP2P_BIN", "plain-libp2p")?,
         state: tempfile::tempdir().context("no directory for a key")?,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
     let circuits = if args.circuits.is_empty() {
         &[1, 100]
     } else {
         args.circuits.as_slice()
     };
-    if !args.json {
-        println!("{HEADER}");
-    }
-    for circuits in circuits {
-        let measured = runtime.block_on(measure(&programs, *circuits, args))?;
-        if args.json {
-            println!("{}", measured.json());
-        } else {
-            println!("{}", measured.rows());
-        }
-    }
-    if !args.json {
-        println!(
-            "\n{} MB in each run over {} on loopback, {} runs of each in turn",
-            args.megabytes,
-            args.transport.name(),
-            args.runs
-        );
-    }
-    Ok(ExitCode::SUCCESS)
+    let runtime = super::runtime()?;
+    let cells: Vec<_> = circuits
+        .iter()
+        .map(|circuits| runtime.block_on(measure_cell(&programs, *circuits, args)))
+        .collect::<Result<_>>()?;
+    Ok(report(args, &cells))
 }
 
 struct Programs {
@@ -130,15 +108,22 @@ struct Run {
     cpu_s_gb: f64,
 }
 
+impl Run {
+    /// What one CPU that does nothing else would carry, in 10^9 bits a second.
+    fn per_cpu(&self) -> f64 {
+        8.0 / self.cpu_s_gb
+    }
+}
+
 struct Measured {
     circuits: u16,
     ours: Vec<Run>,
     plain: Vec<Run>,
 }
 
-async fn measure(programs: &Programs, circuits: u16, args: &Args) -> Result<Measured> {
+async fn measure_cell(programs: &Programs, circuits: u16, args: &Args) -> Result<Measured> {
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    for _ in 0..args.runs {
+    for _ in 0..args.common.runs.unwrap_or(RUNS) {
         let relay = programs.ours(args.transport)?;
         ours.push(programs.load(relay, circuits, args).await?);
         let relay = programs.plain(args.transport)?;
@@ -149,6 +134,42 @@ async fn measure(programs: &Programs, circuits: u16, args: &Args) -> Result<Meas
         ours,
         plain,
     })
+}
+
+fn report(args: &Args, cells: &[Measured]) -> Report {
+    let what = format!(
+        "{} MB over {} on loopback, from plain libp2p peers to plain libp2p peers, through our relay and through plain libp2p's without \
+         limits, in turn. The rate depends on the peers too, which share the CPUs; the CPU time is the relay's alone.",
+        args.megabytes,
+        args.transport.name()
+    );
+    let mut report = Report::new("relay-throughput", what);
+    let figure = |name, unit, better, of: fn(&Run) -> f64, goal: Option<Goal>| {
+        let mut figure = Figure::new(name, unit, better);
+        for cell in cells {
+            let ours = Row::new("ours", cell.ours.iter().map(of));
+            let mut plain = Row::new("plain libp2p", cell.plain.iter().map(of));
+            plain.goal = goal;
+            let plural = if cell.circuits == 1 { "" } else { "s" };
+            figure.push(
+                format!("{} circuit{plural}", cell.circuits),
+                vec![ours, plain],
+            );
+        }
+        figure
+    };
+    report.figures = vec![
+        figure("carried", "Gbit/s", Better::More, |run| run.gbit_s, None),
+        figure("CPU time", "s/GB", Better::Less, |run| run.cpu_s_gb, None),
+        figure(
+            "carried per CPU",
+            "Gbit/s",
+            Better::More,
+            Run::per_cpu,
+            Some(Goal::AtLeast(GOAL)),
+        ),
+    ];
+    report
 }
 
 impl Programs {
@@ -277,114 +298,33 @@ fn text<'a>(event: &'a Value, key: &str) -> Result<&'a str> {
         .with_context(|| format!("{event} has no {key}"))
 }
 
-const HEADER: &str = concat!(
-    "CIRCUITS            |                OURS                 |                PLAIN                | RATIO  GOAL\n",
-    "                    |  median   least     q1     q3   most |  median   least     q1     q3   most |"
-);
-
-impl Measured {
-    fn rows(&self) -> String {
-        let rate = Pair::of(self, |run| run.gbit_s);
-        let cpu = Pair::of(self, |run| run.cpu_s_gb);
-        let per_cpu = Pair::of(self, Run::per_cpu);
-        let ratio = per_cpu.ratio();
-        let missed = if ratio >= GOAL { "" } else { " missed" };
-        let circuits = self.circuits;
-        format!(
-            "{circuits:8} Gbit/s     | {rate}\n{circuits:8} CPU s/GB   | {cpu}\n{circuits:8} Gbit/s/CPU | {per_cpu}  {GOAL}{missed}"
-        )
-    }
-
-    fn json(&self) -> Value {
-        let values = |of: fn(&Run) -> f64| {
-            let pair = Pair::of(self, of);
-            json!({
-                "ours": self.ours.iter().map(of).collect::<Vec<_>>(),
-                "plain": self.plain.iter().map(of).collect::<Vec<_>>(),
-                "ours_median": pair.ours.median,
-                "plain_median": pair.plain.median,
-                "ratio": pair.ratio(),
-            })
-        };
-        json!({
-            "circuits": self.circuits,
-            "gbit_s": values(|run| run.gbit_s),
-            "cpu_s_gb": values(|run| run.cpu_s_gb),
-            "gbit_s_cpu": values(Run::per_cpu),
-            "goal": GOAL,
-        })
-    }
-}
-
-impl Run {
-    /// What one CPU that does nothing else would carry, in 10^9 bits a second.
-    fn per_cpu(&self) -> f64 {
-        8.0 / self.cpu_s_gb
-    }
-}
-
-/// A figure of both relays.
-struct Pair {
-    ours: Spread,
-    plain: Spread,
-}
-
-impl Pair {
-    fn of(measured: &Measured, of: fn(&Run) -> f64) -> Self {
-        let spread = |runs: &[Run]| {
-            let values: Vec<_> = runs.iter().map(|run| Some(of(run))).collect();
-            Spread::of(&values)
-        };
-        Self {
-            ours: spread(&measured.ours),
-            plain: spread(&measured.plain),
-        }
-    }
-
-    fn ratio(&self) -> f64 {
-        self.ours.median / self.plain.median
-    }
-}
-
-impl std::fmt::Display for Pair {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for spread in [&self.ours, &self.plain] {
-            let Spread {
-                least,
-                q1,
-                median,
-                q3,
-                most,
-                ..
-            } = spread;
-            write!(
-                f,
-                "{median:7.2} {least:7.2} {q1:6.2} {q3:6.2} {most:6.2} | "
-            )?;
-        }
-        write!(f, "{:5.2}", self.ratio())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    fn run(gbit_s: f64, cpu_s_gb: f64) -> Run {
-        Run { gbit_s, cpu_s_gb }
-    }
+    use super::*;
 
     #[test]
     fn half_the_cpu_time_is_twice_as_much_per_cpu() {
+        let run = |gbit_s, cpu_s_gb| Run { gbit_s, cpu_s_gb };
+        let args = Args {
+            transport: Wire::Quic,
+            megabytes: 1,
+            circuits: vec![1],
+            common: Common::default(),
+        };
         let measured = Measured {
             circuits: 1,
             ours: vec![run(2.0, 1.0), run(4.0, 1.0), run(3.0, 1.0)],
             plain: vec![run(2.0, 2.0)],
         };
-        assert!((Pair::of(&measured, Run::per_cpu).ratio() - 2.0).abs() < f64::EPSILON);
-        let json = measured.json();
-        assert_eq!(json["gbit_s"]["ours_median"], 3.0);
-        assert_eq!(json["gbit_s"]["ratio"], 1.5);
-        assert!(measured.rows().ends_with("2.00  1.2"));
+        let json = report(&args, &[measured]).json();
+        let plain = |figure: usize| &json["figures"][figure]["cells"][0]["rows"][1];
+        assert_eq!(plain(0)["ratio"], 1.5);
+        assert_eq!(plain(1)["ratio"], 0.5);
+        assert_eq!(
+            (&plain(2)["ratio"], &plain(2)["met"]),
+            (&2.0.into(), &true.into())
+        );
     }
 }

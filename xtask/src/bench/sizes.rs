@@ -3,13 +3,17 @@
 use std::{
     fs,
     path::Path,
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{bins::Bins, usage};
+use serde::{Deserialize, Serialize};
 
+use super::{
+    Common,
+    report::{Better, Figure, Goal, Report, Row},
+};
 use crate::{
     cargo::{self, Build},
     child::{Node, Relay},
@@ -17,61 +21,40 @@ use crate::{
 
 const MB: f64 = 1_000_000.0;
 
+const RUNS: u16 = 9;
+
 /// How long a node is left alone before its memory counts: the handshakes and identify are over by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// A figure and what it should be at most.
-struct Figure {
-    name: &'static str,
-    unit: &'static str,
-    values: Vec<f64>,
-    goal: f64,
+/// How to measure.
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(super) common: Common,
 }
 
-/// Measures and prints; a goal that is missed is printed, not an error: machines differ.
-pub(crate) fn run(runs: u16) -> Result<ExitCode> {
+/// Builds and measures.
+pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
-    let (ready, memory) = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(nodes(&bins, runs))?;
-    let figures = [
-        Figure {
-            name: "p2pnode, stripped",
-            unit: "MB",
-            values: vec![size(&bins.p2pnode)?],
-            goal: 15.0,
-        },
-        Figure {
-            name: "relay-node, stripped",
-            unit: "MB",
-            values: vec![size(&bins.relay_node)?],
-            goal: 15.0,
-        },
-        Figure {
-            name: "p2pnode run, start to ready",
-            unit: "ms",
-            values: ready,
-            goal: 150.0,
-        },
-        Figure {
-            name: "p2pnode run, idle, RSS",
-            unit: "MB",
-            values: memory,
-            goal: 15.0,
-        },
+    let runs = args.common.runs.unwrap_or(RUNS);
+    let (ready, memory) = super::runtime()?.block_on(nodes(&bins, runs))?;
+    let ours = |values: Vec<f64>, goal| vec![Row::new("ours", values).goal(Goal::AtMost(goal))];
+    let mut report = Report::new(
+        "sizes",
+        format!(
+            "The stripped binaries, and a node that runs on loopback: from the start of the process until it holds a reservation, \
+             and its memory {} s later; {runs} runs.",
+            SETTLE.as_secs()
+        ),
+    );
+    report.figures = vec![
+        Figure::new("binary", "MB", Better::Less)
+            .cell("p2pnode", ours(vec![size(&bins.p2pnode)?], 15.0))
+            .cell("relay-node", ours(vec![size(&bins.relay_node)?], 15.0)),
+        Figure::new("start to ready", "ms", Better::Less).cell("p2pnode run", ours(ready, 150.0)),
+        Figure::new("RSS", "MB", Better::Less).cell("p2pnode run, idle", ours(memory, 15.0)),
     ];
-    println!(
-        "\n{:30} {:>8} {:>8} {:>8} {:>8}  {:4}",
-        "", "median", "least", "most", "goal", "unit"
-    );
-    for figure in figures {
-        figure.print();
-    }
-    println!(
-        "\nready: from the start of the process until it holds a reservation on a relay on loopback; {runs} runs"
-    );
-    Ok(ExitCode::SUCCESS)
+    Ok(report)
 }
 
 /// Starts a node `runs` times; milliseconds to its reservation and megabytes of its memory.
@@ -92,22 +75,4 @@ async fn nodes(bins: &Bins, runs: u16) -> Result<(Vec<f64>, Vec<f64>)> {
 fn size(binary: &Path) -> Result<f64> {
     let metadata = fs::metadata(binary).with_context(|| binary.display().to_string())?;
     Ok(metadata.len() as f64 / MB)
-}
-
-impl Figure {
-    fn print(mut self) {
-        self.values.sort_by(f64::total_cmp);
-        let middle = self.values.len() / 2;
-        let median = if self.values.len() % 2 == 1 {
-            self.values[middle]
-        } else {
-            f64::midpoint(self.values[middle - 1], self.values[middle])
-        };
-        let (least, most) = (self.values[0], self.values[self.values.len() - 1]);
-        let verdict = if median <= self.goal { "" } else { "  missed" };
-        println!(
-            "{:30} {median:8.1} {least:8.1} {most:8.1} {:8.1}  {:4}{verdict}",
-            self.name, self.goal, self.unit
-        );
-    }
 }

@@ -5,7 +5,10 @@
 
 mod load;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::BufRead as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -57,8 +60,8 @@ enum Command {
     },
     /// Reach a peer through the relay and wait for a direct connection.
     Dial {
-        /// The peer.
-        peer: PeerId,
+        /// The peer. Without it: get to the relay first, say so, and read the peer from stdin.
+        peer: Option<PeerId>,
         /// How long to wait for it, in seconds.
         #[arg(long, default_value_t = 30)]
         timeout: u64,
@@ -131,6 +134,10 @@ async fn main() -> anyhow::Result<()> {
             peer: target,
             timeout,
         } => {
+            let target = match target {
+                Some(target) => target,
+                None => peer.be_told().await?,
+            };
             let reached =
                 tokio::time::timeout(Duration::from_secs(timeout), peer.dial(target)).await;
             let direct = matches!(reached, Ok(Ok(())));
@@ -163,6 +170,25 @@ impl Peer {
             }
         }
         Ok(())
+    }
+
+    /// Waits for the name of a peer on stdin; the time counts from there.
+    async fn be_told(&mut self) -> anyhow::Result<PeerId> {
+        tell(&json!({"event": "ready"}));
+        let mut read = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line).map(|_| line)
+        });
+        let line = loop {
+            tokio::select! {
+                line = &mut read => break line??,
+                _ = self.swarm.select_next_some() => {}
+            }
+        };
+        self.started = Instant::now();
+        let peer = line.trim();
+        peer.parse()
+            .with_context(|| format!("{peer:?} on stdin is no peer id"))
     }
 
     async fn listen(&mut self) -> anyhow::Result<()> {

@@ -1,0 +1,196 @@
+//! Bulk transfers between two hosts of the lab: `tests/peers/transfer`, and iroh's program, which understands the same.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    args::{PATIENCE, Transport, range},
+    bins,
+    lab::{Host, Lab},
+    nat::RANGE,
+    node::{Launch, Process},
+    usage,
+};
+
+/// What moves the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Our transports, which dial from [`RANGE`].
+    Ours,
+    /// libp2p's own, TCP with Noise.
+    Libp2p,
+    /// The same, TCP with TLS.
+    Libp2pTls,
+    /// QUIC without libp2p.
+    Quinn,
+    /// iroh, without its relay.
+    Iroh,
+}
+
+impl Engine {
+    /// As a table has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Libp2p => "plain libp2p",
+            Self::Libp2pTls => "plain libp2p, TLS",
+            Self::Quinn => "quinn",
+            Self::Iroh => "iroh",
+        }
+    }
+
+    /// The arguments that select it; iroh's program is its own.
+    fn words(self, transport: Transport) -> Vec<String> {
+        let engine = match self {
+            Self::Ours => "ours",
+            Self::Libp2p | Self::Libp2pTls => "libp2p",
+            Self::Quinn => "quinn",
+            Self::Iroh => return Vec::new(),
+        };
+        let words = ["--engine", engine, "--transport", transport.name()];
+        let mut words: Vec<_> = words.map(str::to_owned).into();
+        if self == Self::Libp2pTls {
+            words.extend(["--security", "tls"].map(str::to_owned));
+        }
+        if self == Self::Ours {
+            words.extend(["--range".to_owned(), range(&RANGE)]);
+        }
+        words
+    }
+}
+
+/// One way from a host to another, and what moves bytes on it.
+#[derive(Clone, Debug)]
+pub struct Route<'a> {
+    /// Where both are.
+    pub lab: &'a Lab,
+    /// The sender's.
+    pub from: &'a Host,
+    /// The receiver's.
+    pub to: &'a Host,
+    /// What moves the bytes.
+    pub engine: Engine,
+    /// What they go over.
+    pub transport: Transport,
+}
+
+/// What a transfer took.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    /// What was moved.
+    pub bytes: u64,
+    /// Seconds from the word to send until the last byte was confirmed.
+    pub seconds: f64,
+    /// Processor time of both processes meanwhile, in seconds.
+    pub cpu_seconds: f64,
+}
+
+impl Route<'_> {
+    /// Starts a receiver and returns it with the address that it gives.
+    ///
+    /// # Errors
+    ///
+    /// When it does not listen.
+    pub async fn receive(&self, name: &str, args: &[&str]) -> Result<(Process, String)> {
+        let mut launch = self.launch(name, "receive")?.args(args);
+        if self.engine != Engine::Iroh {
+            let listen = self.to.ip(false)?.to_string();
+            launch = launch.args(["--listen", &listen]);
+        }
+        let process = launch.start(&self.to.device, self.lab.artifacts())?;
+        let listening = process.event("listening", PATIENCE).await?;
+        let address = listening.text("/address").to_owned();
+        ensure!(
+            !address.is_empty(),
+            "{name}: {} has no address",
+            listening.line
+        );
+        Ok((process, address))
+    }
+
+    /// Starts a sender to that address and returns it once its streams are open.
+    ///
+    /// # Errors
+    ///
+    /// When it does not open them.
+    pub async fn open(
+        &self,
+        name: &str,
+        address: &str,
+        bytes: u64,
+        streams: u16,
+        args: &[&str],
+    ) -> Result<Process> {
+        let (bytes, streams) = (bytes.to_string(), streams.to_string());
+        let words = [address, "--bytes", &bytes, "--streams", &streams];
+        let launch = self.launch(name, "send")?.args(words).args(args).told();
+        let process = launch.start(&self.from.device, self.lab.artifacts())?;
+        process.event("open", PATIENCE).await?;
+        Ok(process)
+    }
+
+    /// Starts a process that opens idle connections to that address, and returns it once they are all there.
+    ///
+    /// # Errors
+    ///
+    /// When one fails, or they are not there `within` that time.
+    pub async fn hold(
+        &self,
+        name: &str,
+        address: &str,
+        connections: usize,
+        within: Duration,
+    ) -> Result<Process> {
+        let connections = connections.to_string();
+        let words = [address, "--connections", &connections];
+        let launch = self.launch(name, "hold")?.args(words);
+        let process = launch.start(&self.from.device, self.lab.artifacts())?;
+        process.event("held", within).await?;
+        Ok(process)
+    }
+
+    /// Moves that many bytes between two new processes, over that many streams of one connection.
+    ///
+    /// # Errors
+    ///
+    /// When they do not arrive `within` that time.
+    pub async fn transfer(&self, bytes: u64, streams: u16, within: Duration) -> Result<Moved> {
+        let name = |side| format!("{}-{side}", self.engine.name().replace([' ', ','], "-"));
+        let (receiver, address) = self.receive(&name("receive"), &[]).await?;
+        let send = name("send");
+        let mut sender = self.open(&send, &address, bytes, streams, &[]).await?;
+        // What has ended has its times until somebody waits for it, which nobody does here.
+        let cpu = || anyhow::Ok(usage::cpu(receiver.pid())? + usage::cpu(sender.pid())?);
+        let before = cpu()?;
+        sender.tell("go").await?;
+        let sent = sender.event("sent", within).await?;
+        let cpu = || anyhow::Ok(usage::cpu(receiver.pid())? + usage::cpu(sender.pid())?);
+        let cpu_seconds = cpu()? - before;
+        let number = |name: &str| {
+            let value = sent.json[name].as_f64();
+            value.with_context(|| format!("{send}: {} has no {name}", sent.line))
+        };
+        ensure!(
+            number("bytes")? as u64 == bytes,
+            "{send}: {} for {bytes} bytes",
+            sent.line
+        );
+        Ok(Moved {
+            bytes,
+            seconds: number("seconds")?,
+            cpu_seconds,
+        })
+    }
+
+    fn launch(&self, name: &str, command: &str) -> Result<Launch> {
+        let program: PathBuf = match self.engine {
+            Engine::Iroh => bins::iroh_peer()?,
+            Engine::Ours | Engine::Libp2p | Engine::Libp2pTls | Engine::Quinn => bins::transfer()?,
+        };
+        Ok(Launch::new(name, program)
+            .arg(command)
+            .args(self.engine.words(self.transport)))
+    }
+}

@@ -1,0 +1,385 @@
+//! Ours, plain libp2p and iroh, doing the same in turn in one lab: a peer waits behind a NAT, another one behind a NAT reaches it.
+//!
+//! Each program has two NATs and two hosts of its own, and each dial a port of its own, all of the range that the lab's NATs are
+//! made for: no NAT remembers another dial, and none treats one program as it does not treat another. Ours and plain libp2p meet
+//! at our relay, iroh at its own, which is as far away.
+//!
+//! Everything is measured from outside, by the lines that a program prints: from the start of its process or, for a warm dial,
+//! from the moment it is asked, to the line that tells of a direct path, and to the one that tells of the first byte that
+//! came back over it.
+
+mod program;
+
+use std::{
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use p2pnode_tests::{
+    args::{NodeArgs, PATIENCE, Transport, reserved},
+    bins::{Bins, bins, iroh_peer, plain_libp2p},
+    control::Control,
+    delay::Link,
+    events::Event,
+    iroh::IrohRelay,
+    lab::{Host, Lab, Site},
+    nat::{NatKind, RANGE},
+    node::{Process, control_socket},
+    plain::{ANY, IP4, PlainArgs},
+    relay::Relay,
+};
+use serde::Serialize;
+
+pub(super) use program::{Program, Start, Wire, programs};
+
+/// How many dials a lab can have: one for each port of the range but that of the peer that waits.
+pub(super) const MOST_DIALS: u16 = 50;
+
+/// Where they compete.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// Names the artifacts.
+    pub(super) name: String,
+    /// Before the peer that dials, and before the one that waits.
+    pub(super) nats: (NatKind, NatKind),
+    /// To the relay and between the peers.
+    pub(super) transport: Transport,
+    /// What is between the sites.
+    pub(super) link: Link,
+    /// What a dial may take, in whole seconds.
+    pub(super) timeout_s: u64,
+}
+
+/// How a dial went: milliseconds from its start; `None` did not come in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Dialed {
+    /// Until a direct path was open.
+    #[serde(rename = "open_ms")]
+    pub(super) open: Option<f64>,
+    /// Until the first byte came back over it.
+    #[serde(rename = "first_byte_ms")]
+    pub(super) first_byte: Option<f64>,
+}
+
+/// A lab with all of them in it.
+pub(super) struct Contest {
+    terms: Terms,
+    bins: Bins,
+    plain: PathBuf,
+    relay: Relay,
+    iroh: Option<IrohRelay>,
+    contenders: Vec<Contender>,
+    // Last, so that it outlives what runs in it.
+    lab: Lab,
+}
+
+/// One of them, and the peer that waits for its dials.
+struct Contender {
+    program: Program,
+    a: Host,
+    peer: String,
+    dials: u16,
+    _waiting: Process,
+    _sites: [Site; 2],
+}
+
+impl Contest {
+    /// Builds the lab and starts the relays and every peer that waits; returns when all of them are at their relays.
+    pub(super) async fn new(terms: Terms, programs: &[Program]) -> Result<Self> {
+        let bins = bins()?;
+        let plain = plain_libp2p()?;
+        let mut lab = Lab::new(&terms.name).await?;
+        let relay = Relay::start(&lab, &bins, "relay").await?;
+        let iroh = if programs.contains(&Program::Iroh) {
+            Some(IrohRelay::start(&lab, &iroh_peer()?, "iroh-relay").await?)
+        } else {
+            None
+        };
+        let mut places = Vec::new();
+        for program in programs {
+            let sites = [
+                lab.site(&format!("a-{program}"), terms.nats.0).await?,
+                lab.site(&format!("b-{program}"), terms.nats.1).await?,
+            ];
+            let a = lab.host(&format!("host-a-{program}"), &sites[0]).await?;
+            let b = lab.host(&format!("host-b-{program}"), &sites[1]).await?;
+            places.push((*program, a, b, sites));
+        }
+        if terms.link != Link::default() {
+            lab.impair(terms.link)?;
+        }
+        let mut contest = Self {
+            terms,
+            bins,
+            plain,
+            relay,
+            iroh,
+            contenders: Vec::new(),
+            lab,
+        };
+        for (program, a, b, sites) in places {
+            let (waiting, peer) = contest.wait(program, &b).await?;
+            contest.contenders.push(Contender {
+                program,
+                a,
+                peer,
+                dials: 0,
+                _waiting: waiting,
+                _sites: sites,
+            });
+        }
+        Ok(contest)
+    }
+
+    /// Starts the peer that waits.
+    async fn wait(&self, program: Program, host: &Host) -> Result<(Process, String)> {
+        let name = format!("{program}-b");
+        let port = *RANGE.start();
+        let launch = match program {
+            Program::Ours => self.ours(host, RANGE).run(&self.lab, &self.bins, &name),
+            Program::Plain => self.plain(host, port, &self.relay_of(host)?).listen(&name),
+            Program::Iroh => self.iroh()?.listen(&name, host, port)?,
+        };
+        let process = launch.start(&host.device, self.lab.artifacts())?;
+        let id = match program {
+            Program::Ours | Program::Plain => reserved(&process).await?,
+            Program::Iroh => {
+                let listening = process.event("listening", PATIENCE).await?;
+                listening.text("/id").to_owned()
+            }
+        };
+        Ok((process, id))
+    }
+
+    /// One dial of one of them.
+    pub(super) async fn dial(&mut self, program: Program, start: Start) -> Result<Dialed> {
+        let contender = self
+            .contenders
+            .iter_mut()
+            .find(|contender| contender.program == program)
+            .with_context(|| format!("{program} does not take part"))?;
+        ensure!(
+            contender.dials < MOST_DIALS,
+            "more than {MOST_DIALS} dials in one lab"
+        );
+        contender.dials += 1;
+        let (number, host, peer) = (contender.dials, contender.a.clone(), contender.peer.clone());
+        let dial = Dial {
+            name: format!("{program}-{number}"),
+            port: RANGE.start() + number,
+            host,
+            peer,
+        };
+        match start {
+            Start::Cold => self.dial_cold(program, dial).await,
+            Start::Warm => self.dial_warm(program, dial).await,
+        }
+    }
+
+    /// Every dial was made: the artifacts need not be kept.
+    pub(super) fn over(self) {
+        drop(self.contenders);
+        self.lab.succeeded();
+    }
+
+    async fn dial_cold(&self, program: Program, dial: Dial) -> Result<Dialed> {
+        let Dial {
+            name,
+            port,
+            host,
+            peer,
+        } = &dial;
+        let timeout_s = self.terms.timeout_s;
+        let launch = match program {
+            Program::Ours => self
+                .ours(host, *port..=*port)
+                .dial_within(&self.bins, name, peer, &format!("{timeout_s}s"))
+                .args(["--count", "1"]),
+            Program::Plain => self
+                .plain(host, *port, &self.relay_of(host)?)
+                .dial(name, peer, timeout_s),
+            Program::Iroh => self
+                .iroh()?
+                .dial(name, host, *port, Some(peer), timeout_s)?,
+        };
+        let began = Instant::now();
+        let mut process = launch.start(&host.device, self.lab.artifacts())?;
+        self.ended(program, peer, &mut process, began).await
+    }
+
+    async fn dial_warm(&self, program: Program, dial: Dial) -> Result<Dialed> {
+        let Dial {
+            name,
+            port,
+            host,
+            peer,
+        } = &dial;
+        let timeout_s = self.terms.timeout_s;
+        let artifacts = self.lab.artifacts();
+        let told = match program {
+            Program::Ours => {
+                let node = format!("{name}-node");
+                let mut running = self
+                    .ours(host, *port..=*port)
+                    .run(&self.lab, &self.bins, &node)
+                    .start(&host.device, artifacts)?;
+                reserved(&running).await?;
+                let socket = control_socket(artifacts, &node);
+                let launch = Control::new(&self.bins.p2pnode, &socket)
+                    .dial_within(name, peer, &format!("{timeout_s}s"))
+                    .args(["--count", "1"]);
+                let began = Instant::now();
+                let mut asking = launch.start(&host.device, artifacts)?;
+                let dialed = self.ended(program, peer, &mut asking, began).await?;
+                running.terminate()?;
+                running.exit(PATIENCE).await?;
+                return Ok(dialed);
+            }
+            Program::Plain => self
+                .plain(host, *port, &self.relay_of(host)?)
+                .told_dial(name, timeout_s),
+            Program::Iroh => self.iroh()?.dial(name, host, *port, None, timeout_s)?,
+        };
+        let mut process = told.start(&host.device, artifacts)?;
+        process.event("ready", PATIENCE).await?;
+        let began = Instant::now();
+        process.tell(peer).await?;
+        self.ended(program, peer, &mut process, began).await
+    }
+
+    /// Waits for the end of a dial and reads what it printed.
+    async fn ended(
+        &self,
+        program: Program,
+        peer: &str,
+        process: &mut Process,
+        began: Instant,
+    ) -> Result<Dialed> {
+        // Beyond its own timeout it has only to close.
+        process
+            .exit(PATIENCE + Duration::from_secs(self.terms.timeout_s))
+            .await?;
+        let events = process.events();
+        ensure!(
+            events.iter().any(|event| event.name() == "result"),
+            "{} ended without a result: {}",
+            process.name(),
+            process.log()
+        );
+        Ok(read(program, peer, &events, began))
+    }
+
+    fn ours(&self, host: &Host, ports: RangeInclusive<u16>) -> NodeArgs {
+        NodeArgs::new(&self.relay, host, &[self.terms.transport]).range(ports)
+    }
+
+    fn plain<'a>(&'a self, host: &Host, port: u16, relay: &'a str) -> PlainArgs<'a> {
+        PlainArgs {
+            program: &self.plain,
+            relay,
+            transport: self.terms.transport,
+            port,
+            families: if host.ip(true).is_ok() { ANY } else { IP4 },
+        }
+    }
+
+    /// The one address of our relay that a plain peer is given.
+    fn relay_of(&self, host: &Host) -> Result<String> {
+        let addresses = self.relay.addresses(host, &[self.terms.transport]);
+        addresses
+            .into_iter()
+            .next()
+            .context("the relay has no address for this host")
+    }
+
+    fn iroh(&self) -> Result<&IrohRelay> {
+        self.iroh.as_ref().context("iroh does not take part")
+    }
+}
+
+/// One dial to make.
+struct Dial {
+    name: String,
+    port: u16,
+    host: Host,
+    peer: String,
+}
+
+/// What its lines say of the direct path to `peer`, and when.
+fn read(program: Program, peer: &str, events: &[Event], began: Instant) -> Dialed {
+    let when = |wanted: &dyn Fn(&Event) -> bool| {
+        let found = events.iter().find(|event| wanted(event));
+        found.map(|event| (event.at - began).as_secs_f64() * 1000.0)
+    };
+    // Ours and plain libp2p tell of their relay, too. iroh has one connection, and names nobody.
+    let is_peer = |event: &Event| program == Program::Iroh || event.text("/peer") == peer;
+    let open = |event: &Event| {
+        event.name() == "connected" && event.path_kind() == "direct" && is_peer(event)
+    };
+    let first_byte = |event: &Event| match program {
+        Program::Ours => event.name() == "ping" && event.text("/kind") == "direct",
+        // It says so when a ping has come back.
+        Program::Plain => event.name() == "result" && event.text("/outcome") == "direct",
+        Program::Iroh => event.name() == "direct",
+    };
+    Dialed {
+        open: when(&open),
+        first_byte: when(&first_byte),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(began: Instant, ms: u64, json: serde_json::Value) -> Event {
+        Event {
+            at: began + Duration::from_millis(ms),
+            line: json.to_string(),
+            json,
+        }
+    }
+
+    #[test]
+    fn a_connection_with_the_relay_is_no_direct_path_to_the_peer() {
+        let began = Instant::now();
+        let connected = |ms, peer, kind| {
+            at(
+                began,
+                ms,
+                json!({"event": "connected", "peer": peer, "path": {"kind": kind}}),
+            )
+        };
+        let mut events = vec![
+            connected(10, "relay", "direct"),
+            connected(20, "b", "relayed"),
+        ];
+        assert_eq!(read(Program::Plain, "b", &events, began), Dialed::default());
+        events.push(connected(30, "b", "direct"));
+        events.push(at(
+            began,
+            40,
+            json!({"event": "result", "outcome": "direct"}),
+        ));
+        let dialed = Dialed {
+            open: Some(30.0),
+            first_byte: Some(40.0),
+        };
+        assert_eq!(read(Program::Plain, "b", &events, began), dialed);
+    }
+
+    #[test]
+    fn a_ping_over_the_relay_is_no_first_byte() {
+        let began = Instant::now();
+        let ping = |ms, kind| at(began, ms, json!({"event": "ping", "kind": kind}));
+        let mut events = vec![ping(10, "relayed")];
+        let read = |events: &[Event]| read(Program::Ours, "b", events, began).first_byte;
+        assert_eq!(read(&events), None);
+        events.push(ping(20, "direct"));
+        assert_eq!(read(&events), Some(20.0));
+    }
+}

@@ -1,0 +1,266 @@
+//! A path of two routers that neither translate nor filter, with a link of some length and loss between them, and transfers on
+//! it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use p2pnode_tests::{
+    args::{Transport, strays},
+    delay::Link,
+    lab::{Host, Lab, Site},
+    nat::{NatKind, RANGE},
+    node,
+    sandbox::{has_tool, tool},
+    transfer::{Engine, Moved, Route},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// With what the size of a transfer is sought: it takes a moment at any rate of interest.
+const FIRST: u64 = 4_000_000;
+
+/// More is not moved at once, nor less.
+const MOST: u64 = 20_000_000_000;
+const LEAST: u64 = 1_000_000;
+
+/// How much longer than sought a transfer may take on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What the captured transfer moves: some ten thousand packets, which tcpdump keeps up with.
+const CAPTURED: u64 = 16_000_000;
+
+/// The port of iperf3.
+const IPERF_PORT: u16 = 5201;
+
+/// The link between the routers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Between {
+    /// What is added to the round trip, in milliseconds.
+    pub(super) rtt: u64,
+    /// Packets of a hundred that are lost, each way.
+    pub(super) loss: f64,
+}
+
+/// The path.
+pub(super) struct Path {
+    lab: Lab,
+    from: Host,
+    to: Host,
+    site: Site,
+    // Its router is part of the path.
+    _other: Site,
+}
+
+impl Path {
+    /// Builds it.
+    pub(super) async fn new(name: &str, between: Between) -> Result<Self> {
+        let name = format!("{name}-{}-{}", between.rtt, between.loss);
+        let mut lab = Lab::new(&name).await?;
+        let site = lab.site("a", NatKind::None).await?;
+        let other = lab.site("b", NatKind::None).await?;
+        let from = lab.host("host-a", &site).await?;
+        let to = lab.host("host-b", &other).await?;
+        if between.rtt > 0 || between.loss > 0.0 {
+            let link = Link::rtt(Duration::from_millis(between.rtt));
+            lab.impair(link.loss(between.loss))?;
+        }
+        Ok(Self {
+            lab,
+            from,
+            to,
+            site,
+            _other: other,
+        })
+    }
+
+    /// What delays and loses, if anything does.
+    pub(super) fn impaired_by(&self) -> Option<&'static str> {
+        self.lab.impaired_by()
+    }
+
+    /// What is left of the lab need not be kept.
+    pub(super) fn succeeded(self) {
+        self.lab.succeeded();
+    }
+
+    /// The path as an engine goes it.
+    pub(super) fn route(&self, engine: Engine, transport: Transport) -> Route<'_> {
+        Route {
+            lab: &self.lab,
+            from: &self.from,
+            to: &self.to,
+            engine,
+            transport,
+        }
+    }
+
+    /// How much `engine` moves in about `seconds`.
+    pub(super) async fn size(
+        &self,
+        engine: Engine,
+        transport: Transport,
+        streams: u16,
+        seconds: f64,
+    ) -> Result<u64> {
+        let mut bytes = FIRST;
+        loop {
+            let moved = self.transfer(engine, transport, streams, bytes).await?;
+            match sized(bytes, moved.seconds, seconds) {
+                Size::Is(bytes) => return Ok(bytes),
+                Size::Try(more) => bytes = more,
+            }
+        }
+    }
+
+    /// One transfer between two new processes.
+    pub(super) async fn transfer(
+        &self,
+        engine: Engine,
+        transport: Transport,
+        streams: u16,
+        bytes: u64,
+    ) -> Result<Moved> {
+        let route = self.route(engine, transport);
+        let moved = route.transfer(bytes, streams, PATIENCE).await;
+        moved.with_context(|| format!("{} over {}", engine.name(), transport.name()))
+    }
+
+    /// Captures a transfer of ours in the sender's router, and fails if a packet left from outside the range.
+    pub(super) async fn hold_range(&self, transport: Transport) -> Result<()> {
+        let capture = self.lab.capture(&self.site).await?;
+        self.transfer(Engine::Ours, transport, 1, CAPTURED).await?;
+        capture.settle().await?;
+        ensure!(
+            !capture.sent_by(&self.from.addresses).is_empty(),
+            "the capture of a transfer over {} holds no packet of the sender",
+            transport.name()
+        );
+        let strays = strays(&capture, &self.from, &RANGE);
+        ensure!(
+            strays.is_empty(),
+            "packets from outside {RANGE:?}: {strays:?}"
+        );
+        Ok(())
+    }
+
+    /// One transfer of iperf3 over TCP, for about that long.
+    pub(super) async fn iperf3(&self, streams: u16, seconds: f64) -> Result<Moved> {
+        let (ip, port) = (self.to.ip(false)?.to_string(), IPERF_PORT.to_string());
+        let serve = ["--server", "--one-off", "--forceflush", "--bind", &ip];
+        let server = node::Launch::new("iperf3-server", tool("iperf3"))
+            .args(serve)
+            .args(["--port", &port])
+            .start(&self.to.device, self.lab.artifacts())?;
+        server
+            .until("that it listens", Duration::from_secs(20), |lines| {
+                let mut lines = lines.iter();
+                lines
+                    .any(|line| line.line.contains("listening"))
+                    .then_some(())
+            })
+            .await?;
+        let (time, streams) = (format!("{seconds:.0}"), streams.to_string());
+        let args = [
+            "--client",
+            &ip,
+            "--port",
+            &port,
+            "--json",
+            "--time",
+            &time,
+            "--parallel",
+            &streams,
+        ];
+        let client = tool("iperf3");
+        let output = node::output(&self.from.device, &client, &args, PATIENCE).await?;
+        let json: Value = serde_json::from_slice(&output.stdout).context("iperf3 --json")?;
+        iperf3_moved(&json["end"]).with_context(|| format!("iperf3: {}", json["error"]))
+    }
+}
+
+/// Why there is no ceiling, if there is none.
+pub(super) fn without_iperf3() -> Option<String> {
+    (!has_tool("iperf3")).then(|| {
+        "no row of iperf3, the ceiling: iperf3 is not installed; on Debian `apt-get install iperf3`"
+            .to_owned()
+    })
+}
+
+/// The conditions in words.
+pub(super) fn label(between: Between, streams: u16) -> String {
+    let plural = if streams == 1 { "" } else { "s" };
+    format!(
+        "{} ms, {} % loss, {streams} stream{plural}",
+        between.rtt, between.loss
+    )
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Size {
+    Is(u64),
+    Try(u64),
+}
+
+/// What follows from `bytes` having taken `seconds` where `sought` are wanted. A transfer that was far too short tells little of
+/// the rate: connections begin slowly.
+fn sized(bytes: u64, seconds: f64, sought: f64) -> Size {
+    let factor = sought / seconds.max(1e-3);
+    let scaled = |factor: f64| ((bytes as f64 * factor) as u64).clamp(LEAST, MOST);
+    if factor <= 2.0 || bytes >= MOST {
+        Size::Is(scaled(factor))
+    } else {
+        Size::Try(scaled(factor.min(8.0)))
+    }
+}
+
+/// From the `end` of iperf3's JSON.
+fn iperf3_moved(end: &Value) -> Option<Moved> {
+    let number = |pointer: &str| end.pointer(pointer)?.as_f64();
+    let seconds = number("/sum_received/seconds")?;
+    let cpu = "/cpu_utilization_percent";
+    let percent = number(&format!("{cpu}/host_total"))? + number(&format!("{cpu}/remote_total"))?;
+    Some(Moved {
+        bytes: number("/sum_received/bytes")? as u64,
+        seconds,
+        cpu_seconds: percent / 100.0 * seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_size_is_sought_in_steps_and_scaled_once_it_is_near() {
+        // A hundred times too short: eight times as much.
+        assert_eq!(sized(4_000_000, 0.02, 2.0), Size::Try(32_000_000));
+        assert_eq!(sized(32_000_000, 0.5, 2.0), Size::Try(128_000_000));
+        assert_eq!(sized(128_000_000, 1.6, 2.0), Size::Is(160_000_000));
+        // Far too long, as over a link that loses much.
+        assert_eq!(sized(4_000_000, 20.0, 2.0), Size::Is(LEAST));
+        assert_eq!(sized(4_000_000, 4.0, 2.0), Size::Is(2_000_000));
+        assert_eq!(sized(MOST, 0.1, 2.0), Size::Is(MOST));
+    }
+
+    #[test]
+    fn iperf3_tells_of_both_sides() {
+        let end = json!({
+            "sum_received": {"bytes": 500_000_000, "seconds": 2.0},
+            "cpu_utilization_percent": {"host_total": 20.0, "remote_total": 30.0}
+        });
+        let moved = iperf3_moved(&end);
+        assert!(moved.is_some_and(|moved| {
+            moved.bytes == 500_000_000 && (moved.cpu_seconds - 1.0).abs() < 1e-9
+        }));
+        assert!(iperf3_moved(&json!({})).is_none());
+    }
+
+    #[test]
+    fn conditions_are_told_in_words() {
+        let between = Between { rtt: 50, loss: 0.1 };
+        assert_eq!(label(between, 1), "50 ms, 0.1 % loss, 1 stream");
+        assert_eq!(label(between, 8), "50 ms, 0.1 % loss, 8 streams");
+    }
+}
