@@ -27,6 +27,8 @@ pub mod why {
     /// podman knows no `subPathExpr`.
     pub const SUB_PATH: &str =
         "the player mounts the one file of the Secret, as podman knows no subPathExpr";
+    /// podman refuses values of more than 63 characters, which Kubernetes limits in labels alone.
+    pub const ANNOTATION: &str = "an annotation is for others, and podman takes no long ones";
     /// podman gives all pods with an emptyDir of one name the same one.
     pub const EMPTY_DIR: &str =
         "an emptyDir is the pod's own, and podman's of one name is everybody's";
@@ -135,6 +137,7 @@ impl Played {
             probe(container.spec, "livenessProbe")?,
             probe(container.spec, "readinessProbe")?,
         );
+        editor.drop_annotations(source)?;
         editor.drop_probes(container.spec)?;
         editor.drop_information(container.spec)?;
         let secrets = editor.secrets(source, container, secrets)?;
@@ -234,6 +237,17 @@ impl Editor {
     fn set(&mut self, at: String, is: Value, why: &'static str) -> Result<()> {
         let was = put(&mut self.pod, &at, is.clone())?;
         self.edits.push(Edit { at, was, is, why });
+        Ok(())
+    }
+
+    fn drop_annotations(&mut self, source: &Pod<'_>) -> Result<()> {
+        let annotations = source.metadata["annotations"].as_object();
+        for (name, value) in annotations.into_iter().flatten() {
+            if value.as_str().is_some_and(|value| value.len() > 63) {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                self.set(format!("/metadata/annotations/{name}"), Value::Null, why::ANNOTATION)?;
+            }
+        }
         Ok(())
     }
 
@@ -370,9 +384,10 @@ fn put(root: &mut Value, at: &str, value: Value) -> Result<Value> {
         .with_context(|| format!("{at}: there is no {parent}"))?;
     match parent {
         Value::Object(map) => {
+            let key = &key.replace("~1", "/").replace("~0", "~");
             let was = match value {
                 Value::Null => map.remove(key),
-                value => map.insert(key.to_owned(), value),
+                value => map.insert(key.clone(), value),
             };
             Ok(was.unwrap_or_default())
         }
