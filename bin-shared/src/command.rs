@@ -15,6 +15,7 @@ use crate::{
     config::{self, Document, Faults, Flags, Loaded, Program, Reader, Sources},
     exit::Exit,
     healthcheck::{HealthArgs, Serves},
+    id::IdArgs,
     identity,
 };
 
@@ -37,11 +38,7 @@ pub struct Global {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Common {
     /// Print this host's peer id; makes the key if there is none
-    Id {
-        /// Key file
-        #[arg(long, value_name = "FILE")]
-        key: Option<String>,
-    },
+    Id(IdArgs),
     /// Ask the process that runs with this configuration whether it is ready; exit code 0 if it is
     Healthcheck(HealthArgs),
     /// Check or show the configuration, or print its JSON Schema
@@ -138,15 +135,16 @@ impl Common {
             )
         };
         match self {
-            Self::Id { key } => {
+            Self::Id(args) => {
                 let flags = global
                     .flags()
-                    .one("identity.key_file", "--key", key.as_ref());
-                let config = load(flags)?.config;
-                let path = (binary.key_file)(&config)
-                    .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
-                let key = identity::load_or_create(&path)?;
-                print(&format!("{}\n", key.public().to_peer_id()))?;
+                    .one("identity.key_file", "--key", args.key.as_ref());
+                print(&args.answer(|| {
+                    let config = load(flags)?.config;
+                    let path = (binary.key_file)(&config)
+                        .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
+                    Ok(identity::load_or_create(&path)?)
+                })?)?;
             }
             Self::Healthcheck(args) => {
                 let serves = (binary.serves)(&load(global.flags())?.config);

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod frame;
 pub mod healthcheck;
 pub mod hop;
+pub mod id;
 pub mod identity;
 pub mod join;
 pub mod logging;

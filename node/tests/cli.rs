@@ -121,6 +121,36 @@ fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
 }
 
 #[test]
+fn id_prints_a_secret_for_a_cluster() {
+    let home = Home::new();
+    let id = home.run(&["id", "--key", "a.key"]).stdout_of_success();
+    // An existing key, as that of a pod.
+    let args = ["id", "--key", "a.key", "--secret", "p2pnode-identity", "--pod", "p2pnode-0"];
+    let secret = home.run(&args).stdout_of_success();
+    let told = format!("\"p2pnode-0.key.p2pnode/peer-id\": {id}");
+    assert!(secret.contains(&told), "{secret}");
+    // New ones, which leave no file behind.
+    let args = ["id", "--secret", "s", "--pod", "p2pnode-0", "--pod", "p2pnode-1"];
+    let secret = home.run(&args).stdout_of_success();
+    assert!(secret.contains("  \"p2pnode-1.key\": CAES"), "{secret}");
+    assert!(!home.path("state").exists());
+    for (args, told) in [
+        (&["id", "--secret", "A"][..], "lower-case"),
+        (&["id", "--pod", "p2pnode-0"], "--secret"),
+        (
+            &["id", "--secret", "s", "--key", "a.key", "--pod", "a", "--pod", "b"],
+            "give each its own",
+        ),
+    ] {
+        let refused = home.run(args);
+        assert_eq!(refused.code, Some(2), "{args:?}");
+        assert_eq!(refused.stdout, "");
+        assert!(refused.stderr.contains(told), "{}", refused.stderr);
+        assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn concurrent_first_starts_print_one_id() {
     let home = Home::new();
     let starts: Vec<_> = (0..8)

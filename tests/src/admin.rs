@@ -42,8 +42,16 @@ pub struct Answer {
 ///
 /// When nothing answers, or not in HTTP.
 pub async fn get(host: &Host, path: &str) -> Result<Answer> {
-    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {ADMIN}\r\nconnection: close\r\n\r\n");
+    get_at(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), path).await
+}
+
+/// Asks who listens on `admin`, from `host`.
+///
+/// # Errors
+///
+/// When nothing answers, or not in HTTP.
+pub async fn get_at(host: &Host, admin: SocketAddr, path: &str) -> Result<Answer> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
     let exchange = host.device.spawn(move |_| async move {
         let mut stream = TcpStream::connect(admin).await?;
         stream.write_all(request.as_bytes()).await?;

@@ -49,6 +49,26 @@ pub fn enter() -> Result<Rights> {
     }
 }
 
+/// Has the rights of root without a user namespace, for what needs more than one user: podman gives a pod another than its own.
+///
+/// # Errors
+///
+/// When this process is not root, or something else was entered before.
+pub fn stay_root() -> Result<Rights> {
+    let root = || {
+        if Uid::current().is_root() && holds_network_rights() {
+            Ok(Rights::Root)
+        } else {
+            Err("playing pods needs root: podman gives each pod a user of its own; run it with sudo".to_owned())
+        }
+    };
+    match ENTERED.get_or_init(root) {
+        Ok(Rights::Root) => Ok(Rights::Root),
+        Ok(Rights::UserNamespace) => bail!("this process is in a user namespace, which has one user"),
+        Err(error) => bail!("{error}"),
+    }
+}
+
 /// [`enter`] in the form that the loader calls. A refusal is kept for [`check`].
 pub extern "C" fn enter_before_main() {
     let _kept = enter();

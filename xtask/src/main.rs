@@ -32,7 +32,8 @@ struct Cli {
 /// Tests that `cargo test` does not run.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Suite {
-    /// The manifests in k8s/: rendered, held to Kubernetes' schemas and to the binaries; alerts and dashboard.
+    /// The manifests in k8s/: rendered, held to Kubernetes' schemas and to the binaries; alerts and dashboard; the pods, played by
+    /// podman behind the NATs of the lab, which needs root.
     K8s,
 }
 
@@ -49,6 +50,12 @@ enum Command {
     Test {
         /// Only these tests, which need tools and packages of their own.
         suite: Option<Suite>,
+        /// k8s: play no pods
+        #[arg(long, requires = "suite")]
+        without_pods: bool,
+        /// k8s: Cargo's profile of the binaries in the pods, such as dev; release if it is not given
+        #[arg(long, requires = "suite", conflicts_with = "without_pods")]
+        profile: Option<String>,
         /// Arguments for the test harness, such as a part of a test's name.
         #[arg(last = true)]
         harness: Vec<String>,
@@ -62,6 +69,9 @@ enum Command {
     /// A process of its own, as it cannot leave the user namespace that it enters.
     #[command(hide = true)]
     CheckLab,
+    /// The part of `test k8s` that runs in the lab.
+    #[command(hide = true)]
+    PodsInLab,
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
@@ -91,14 +101,22 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { nat: Some(nats) } => demo::between_nats(nats),
         Command::Test {
             suite: Some(Suite::K8s),
+            without_pods,
+            profile,
             ..
-        } => k8s::run(),
+        } => k8s::run(if without_pods {
+            k8s::Pods::No
+        } else {
+            k8s::Pods::Of(profile.as_deref())
+        }),
         Command::Test {
             suite: None,
             harness,
+            ..
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
         Command::Bench(cli) => bench::run(cli),
+        Command::PodsInLab => k8s::in_lab(),
         Command::DemoInLab { a, b } => {
             // Before anything starts a thread.
             sandbox::enter()?;

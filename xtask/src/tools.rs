@@ -75,7 +75,8 @@ fn has_apt() -> bool {
         .any(|path| Path::new(path).exists())
 }
 
-fn is_root() -> Result<bool> {
+/// Whether this process is root.
+pub(crate) fn is_root() -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let uids = status
         .lines()

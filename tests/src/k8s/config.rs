@@ -24,14 +24,20 @@ pub(super) fn load(
     let mut environment = container.environment().map_err(one)?;
     // Lives as long as the programs that read it.
     let directory = tempfile::tempdir().map_err(|error| one(error.to_string()))?;
-    let variable = container.program.config_variable();
-    if let Some(path) = environment.get_mut(variable) {
-        let content = content(container, manifests, path).map_err(one)?;
-        let file = directory
-            .path()
-            .join(path.rsplit('/').next().unwrap_or("config.yaml"));
-        fs::write(&file, content).map_err(|error| one(format!("{}: {error}", file.display())))?;
-        *path = file.display().to_string();
+    // Files that variables name, the configuration among them, are read where they lie here.
+    let mut moved = BTreeMap::new();
+    for (variable, value) in &mut environment {
+        let is_config = variable == container.program.config_variable();
+        let is_mounted = matches!(container.mount(value), Some((Volume::ConfigMap(_), _)));
+        if is_config || is_mounted {
+            let content = content(container, manifests, variable, value).map_err(one)?;
+            let file = directory
+                .path()
+                .join(value.rsplit('/').next().unwrap_or("file"));
+            fs::write(&file, content).map_err(|error| one(format!("{}: {error}", file.display())))?;
+            let here = file.display().to_string();
+            moved.insert(here.clone(), std::mem::replace(value, here));
+        }
     }
     let run = |args: &[&str]| {
         let output = Command::new(container.program.binary(bins))
@@ -82,18 +88,20 @@ pub(super) fn load(
     };
     let keys = shown.lines().filter_map(|line| {
         let key: Value = serde_json::from_str(line).ok()?;
-        Some((text(&key, "/key").to_owned(), key["value"].clone()))
+        let there = moved.get(text(&key, "/value")).map(|path| path.as_str().into());
+        let value = there.unwrap_or_else(|| key["value"].clone());
+        Some((text(&key, "/key").to_owned(), value))
     });
     Ok(keys.collect())
 }
 
-/// The file at `path` in the container.
+/// The file at `path` in the container, which a variable names.
 fn content<'a>(
     container: &Container<'_>,
     manifests: &'a [Value],
+    variable: &str,
     path: &str,
 ) -> Result<&'a str, String> {
-    let variable = container.program.config_variable();
     let Some((Volume::ConfigMap(name), file)) = container.mount(path) else {
         return Err(format!("env {variable}: no ConfigMap is mounted at {path}"));
     };

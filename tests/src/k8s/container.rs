@@ -59,7 +59,7 @@ pub(super) struct Pod<'a> {
     pub(super) metadata: &'a Value,
     pub(super) spec: &'a Value,
     /// Volumes that each pod of a StatefulSet has for itself.
-    claims: &'a [Value],
+    pub(super) claims: &'a [Value],
 }
 
 /// The pods of a manifest: one, or those of a StatefulSet.
@@ -209,7 +209,7 @@ impl<'a> Container<'a> {
 }
 
 /// `value` with `$(NAME)` replaced, as Kubernetes does it; or the name that is not known.
-fn expand(value: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
+pub(super) fn expand(value: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
     let mut expanded = String::new();
     let mut rest = value;
     while let Some((before, after)) = rest.split_once("$(") {

@@ -177,6 +177,15 @@ fn needs(container: &Container<'_>, config: &Config) -> Vec<String> {
             "identity.key_file {key_file} is on no volume: the identity would be lost, and the root file system is read-only"
         ));
     }
+    for key in ["join.token_file", "access.revoked_file"] {
+        let file = value(key);
+        // A directory of a volume changes with what it is made from, and the file is read again then; a single file does not.
+        if !file.is_empty() && container.mount(file).is_none_or(|(_, rest)| rest.is_empty()) {
+            faults.push(format!(
+                "{key} {file} is in no directory of a volume: it would not be there, or not change"
+            ));
+        }
+    }
     let socket = value("control.socket");
     if !socket.is_empty() && !matches!(container.mount(socket), Some((Volume::Writable, _))) {
         faults.push(format!(

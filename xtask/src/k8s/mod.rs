@@ -1,6 +1,7 @@
 //! `cargo xtask test k8s`: what `k8s/` renders to, against Kubernetes' schemas, the binaries that it runs, and itself.
 
 mod mutations;
+mod pods;
 mod prometheus;
 mod render;
 mod tools;
@@ -29,15 +30,24 @@ struct Bench {
     directory: PathBuf,
 }
 
+pub(crate) use pods::in_lab;
+
+/// Whether pods are played, and which binaries are in their images.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pods<'a> {
+    /// None.
+    No,
+    /// Those of this profile of Cargo's, or those that are shipped.
+    Of(Option<&'a str>),
+}
+
 /// Provides the tools and the binaries, and runs every check; all faults are told.
-pub(crate) fn run() -> Result<ExitCode> {
-    let directory = bins::target_dir()?.join("k8s");
-    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-    let bench = Bench {
-        tools: Tools::provide(&directory.join("tools"))?,
-        bins: cargo::bins(Build::Dev)?,
-        directory,
-    };
+pub(crate) fn run(pods: Pods<'_>) -> Result<ExitCode> {
+    if let Pods::Of(_) = pods {
+        // Before anything that takes long.
+        pods::provide()?;
+    }
+    let bench = Bench::provide()?;
     let mut told = Vec::new();
     for case in CASES {
         println!("{}", case.name);
@@ -58,11 +68,24 @@ pub(crate) fn run() -> Result<ExitCode> {
         println!("fault: {fault}");
     }
     ensure!(told.is_empty(), "{} faults in k8s/", told.len());
+    if let Pods::Of(profile) = pods {
+        pods::run(&bench, profile)?;
+    }
     println!("k8s/ is as it should be; that its metrics exist is shown by `cargo test --test k8s`");
     Ok(ExitCode::SUCCESS)
 }
 
 impl Bench {
+    fn provide() -> Result<Self> {
+        let directory = bins::target_dir()?.join("k8s");
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        Ok(Self {
+            tools: Tools::provide(&directory.join("tools"))?,
+            bins: cargo::bins(Build::Dev)?,
+            directory,
+        })
+    }
+
     /// Both renderings of a case: each by itself, and against the other.
     fn case(&self, case: &Case) -> Result<Vec<String>> {
         let kustomize = self.kustomize(case)?;

@@ -61,6 +61,13 @@ const MUTATIONS: &[Mutation] = &[
     node("publicIp.from=value", "/publicIp/value"),
     relay("externalHost=", "/externalHost"),
     relay("relays[0]=/dns/relay2.example.net/tcp/443", "/relays/0"),
+    // Tokens.
+    node("join.secret=p2pnode-join", "/join"),
+    node("join.secretName=P2pnode_join", "/join/secretName"),
+    relay("tokens.enabled=yes", "/tokens/enabled"),
+    relay("tokens.revoked={p2pjoin1_abc}", "/tokens/revoked/0"),
+    relay("tokens.revoked={1234567890123456}", "/tokens/revoked/0"),
+    relay("config.access.tokens=maybe", "access.tokens"),
     // Unknown keys and impossible values.
     node("network=bridge", "/network"),
     node("port.range=40000-40010", "port"),

@@ -45,6 +45,7 @@ pub(super) const CASES: &[Case] = &[
         components: &[
             "kustomize/p2pnode/components/identity-secret",
             "kustomize/p2pnode/components/advertise-host-ip",
+            "kustomize/p2pnode/components/join-token",
             "monitoring/p2pnode",
         ],
         chart: "p2pnode",
@@ -54,6 +55,7 @@ pub(super) const CASES: &[Case] = &[
             "identity.from=secret",
             "identity.secretName=p2pnode-identity",
             "publicIp.from=hostIP",
+            "join.secretName=p2pnode-join",
             "monitoring.enabled=true",
         ],
     },
@@ -68,10 +70,10 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "relay-node-host-port",
         overlay: "relay-node/overlays/host-port",
-        components: &[],
+        components: &["kustomize/relay-node/components/join-tokens"],
         chart: "relay-node",
         values: "relay-node-values.yaml",
-        set: &["network=hostPort"],
+        set: &["network=hostPort", "tokens.enabled=true"],
     },
     Case {
         name: "relay-node-host-network",
@@ -130,7 +132,7 @@ impl Bench {
 }
 
 /// The manifests that a command prints; the inner error is its own.
-fn rendered(command: &mut Command) -> Result<Result<Vec<Value>>> {
+pub(super) fn rendered(command: &mut Command) -> Result<Result<Vec<Value>>> {
     let output = command
         .output()
         .with_context(|| format!("{} cannot be run", command.get_program().display()))?;
