@@ -344,14 +344,24 @@ impl Both {
     }
 
     /// The direct paths in both statuses are one connection, between sockets that are on the wire: what A calls its remote is
-    /// what B's packets left its NAT as, and the other way round.
+    /// what B's packets left its NAT as, and the other way round. Of two connections that a punch has made one is closed first.
     ///
     /// # Errors
     ///
     /// Names what is not so.
     pub async fn verify_sockets(&self) -> Result<()> {
-        let a_path = only_direct(&self.a.control.status().await?, &self.b.id)?;
-        let b_path = only_direct(&self.b.control.status().await?, &self.a.id)?;
+        let one_direct = |status: &Value, peer: &str| only_direct(status, peer).ok();
+        let a = self
+            .a
+            .until(&self.lab, "one direct path", PATIENCE, |status| {
+                one_direct(status, &self.b.id)
+            });
+        let b = self
+            .b
+            .until(&self.lab, "one direct path", PATIENCE, |status| {
+                one_direct(status, &self.a.id)
+            });
+        let (a_path, b_path) = (a.await?, b.await?);
         let transport = |path: &Value| path["hops"][0]["transport"].as_str().map(str::to_owned);
         ensure!(
             transport(&a_path) == transport(&b_path),
