@@ -4,6 +4,8 @@
 //! Each program moves as much as it can in about the same time, found beforehand, so that a slow one does not take minutes where a
 //! fast one takes a second. Both processes are new for each transfer.
 
+pub(super) mod wrapper;
+
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use p2pnode_tests::{
@@ -315,73 +317,6 @@ fn gbit_s(moved: &Moved) -> f64 {
 
 fn cpu_s_gb(moved: &Moved) -> f64 {
     moved.cpu_seconds / (moved.bytes as f64 / 1e9)
-}
-
-/// `wrapper-overhead`: our transports and libp2p's own, with nothing between the routers.
-pub(super) mod wrapper {
-    use serde::{Deserialize, Serialize};
-
-    use super::{
-        Between, Common, Engine, Measured, Path, Peer, Report, Result, Transport, figures, measure,
-    };
-
-    /// Small differences want many runs.
-    const RUNS: u16 = 9;
-
-    const GOAL: f64 = 0.99;
-
-    /// How to measure.
-    #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
-    pub(crate) struct Args {
-        #[command(flatten)]
-        pub(in crate::bench) common: Common,
-    }
-
-    /// Measures, inside the lab's sandbox.
-    pub(in crate::bench) fn measure_in_lab(args: &Args) -> Result<Report> {
-        let common = args.common;
-        let args = super::Args {
-            rtt: Vec::new(),
-            loss: Vec::new(),
-            streams: vec![1],
-            peers: vec![Peer::Libp2p],
-            seconds: 2,
-            common: Common {
-                runs: common.runs.or(Some(RUNS)),
-                ..common
-            },
-        };
-        let cells = super::super::runtime()?.block_on(async {
-            let between = Between { rtt: 0, loss: 0.0 };
-            let path = Path::new("wrapper-overhead", between).await?;
-            let mut cells = Vec::new();
-            for (transport, peers) in [
-                (Transport::Quic, &[(Engine::Libp2p, GOAL)]),
-                (Transport::Tcp, &[(Engine::Libp2pTls, GOAL)]),
-            ] {
-                let contest = super::Contest {
-                    name: "wrapper-overhead",
-                    transport,
-                    peers,
-                };
-                path.hold_range(transport).await?;
-                let label = transport.name().to_uppercase();
-                cells.push(measure(contest, &args, &path, label, 1).await?);
-            }
-            path.succeeded();
-            anyhow::Ok::<Vec<Measured>>(cells)
-        })?;
-        let mut report = Report::new(
-            "wrapper-overhead",
-            format!(
-                "Our transports with their range of ports and libp2p's own, with the same encryption (TCP: TLS), in one stream over a path of two \
-                 routers without delay or loss: as many bytes as each moves in about {} s; the processor time is that of both processes.",
-                args.seconds
-            ),
-        );
-        report.figures = figures(&cells);
-        Ok(report)
-    }
 }
 
 #[cfg(test)]
