@@ -94,11 +94,9 @@ impl Route<'_> {
     ///
     /// When it does not listen.
     pub async fn receive(&self, name: &str, args: &[&str]) -> Result<(Process, String)> {
-        let mut launch = self.launch(name, "receive")?.args(args);
-        if self.engine != Engine::Iroh {
-            let listen = self.to.ip(false)?.to_string();
-            launch = launch.args(["--listen", &listen]);
-        }
+        let listen = self.to.ip(false)?.to_string();
+        let launch = self.launch(name, "receive")?.args(args);
+        let launch = launch.args(["--listen", &listen]);
         let process = launch.start(&self.to.device, self.lab.artifacts())?;
         let listening = process.event("listening", PATIENCE).await?;
         let address = listening.text("/address").to_owned();
