@@ -5,14 +5,14 @@
 //! so the rate tells of all of them; the CPU time is the relay's alone.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use p2pnode_tests::usage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{
@@ -318,26 +318,10 @@ impl Running {
         Ok(())
     }
 
-    /// CPU time of all its threads: the first number of each `schedstat`, in nanoseconds.
+    /// CPU time of all its threads.
     fn cpu(&self) -> Result<Duration> {
-        let pid = self
-            .child
-            .id()
-            .with_context(|| format!("{} has ended", self.name))?;
-        let tasks = format!("/proc/{pid}/task");
-        let mut nanos = 0;
-        for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-            let path = task?.path().join("schedstat");
-            // A thread may end meanwhile.
-            let Ok(times) = fs::read_to_string(&path) else {
-                continue;
-            };
-            let first = times.split_whitespace().next();
-            let time: Option<u64> = first.and_then(|time| time.parse().ok());
-            nanos += time.with_context(|| format!("{}: {times}", path.display()))?;
-        }
-        ensure!(nanos > 0, "{tasks}: the kernel keeps no CPU times");
-        Ok(Duration::from_nanos(nanos))
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        usage::cpu_of_threads(pid.with_context(|| format!("{} has ended", self.name))?)
     }
 }
 
