@@ -94,11 +94,9 @@ impl Route<'_> {
     ///
     /// When it does not listen.
     pub async fn receive(&self, name: &str, args: &[&str]) -> Result<(Process, String)> {
-        let mut launch = self.launch(name, "receive")?.args(args);
-        if self.engine != Engine::Iroh {
-            let listen = self.to.ip(false)?.to_string();
-            launch = launch.args(["--listen", &listen]);
-        }
+        let listen = self.to.ip(false)?.to_string();
+        let launch = self.launch(name, "receive")?.args(args);
+        let launch = launch.args(["--listen", &listen]);
         let process = launch.start(&self.to.device, self.lab.artifacts())?;
         let listening = process.event("listening", PATIENCE).await?;
         let address = listening.text("/address").to_owned();
@@ -161,13 +159,17 @@ impl Route<'_> {
         let (receiver, address) = self.receive(&name("receive"), &[]).await?;
         let send = name("send");
         let mut sender = self.open(&send, &address, bytes, streams, &[]).await?;
-        // What has ended has its times until somebody waits for it, which nobody does here.
-        let cpu = || anyhow::Ok(usage::cpu(receiver.pid())? + usage::cpu(sender.pid())?);
-        let before = cpu()?;
+        // Each has one thread that does all of it, and keeps its times when it ends until somebody waits for it, which nobody does
+        // here.
+        let cpu = |sender: &Process| {
+            let both = [receiver.pid(), sender.pid()].map(usage::cpu_of_threads);
+            let [receiver, sender] = both;
+            anyhow::Ok((receiver? + sender?).as_secs_f64())
+        };
+        let before = cpu(&sender)?;
         sender.tell("go").await?;
         let sent = sender.event("sent", within).await?;
-        let cpu = || anyhow::Ok(usage::cpu(receiver.pid())? + usage::cpu(sender.pid())?);
-        let cpu_seconds = cpu()? - before;
+        let cpu_seconds = cpu(&sender)? - before;
         let number = |name: &str| {
             let value = sent.json[name].as_f64();
             value.with_context(|| format!("{send}: {} has no {name}", sent.line))

@@ -1,8 +1,8 @@
 //! What a process takes of the machine, as the kernel counts it (`/proc`, see proc(5)).
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// Resident memory of a process, in KiB.
 ///
@@ -47,6 +47,29 @@ pub fn cpu(pid: i32) -> Result<f64> {
     Ok(ticks as f64 / TICKS_PER_SECOND)
 }
 
+/// The same to the nanosecond, of those threads that it has: what others have used that have ended is not in it. A process that has
+/// ended and that nobody has waited for still has its first one.
+///
+/// # Errors
+///
+/// When there is no such process, or the kernel keeps no such times (`schedstat`).
+pub fn cpu_of_threads(pid: i32) -> Result<Duration> {
+    let tasks = format!("/proc/{pid}/task");
+    let mut nanos = 0;
+    for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+        let path = task?.path().join("schedstat");
+        // A thread may end meanwhile.
+        let Ok(times) = fs::read_to_string(&path) else {
+            continue;
+        };
+        let first = times.split_whitespace().next();
+        let time: Option<u64> = first.and_then(|time| time.parse().ok());
+        nanos += time.with_context(|| format!("{}: {times}", path.display()))?;
+    }
+    ensure!(nanos > 0, "{tasks}: the kernel keeps no CPU times");
+    Ok(Duration::from_nanos(nanos))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -62,5 +85,6 @@ mod tests {
         assert!(before > 2 && descriptors(pid).unwrap() > 2);
         let until = cpu(pid).unwrap() + 0.02;
         while cpu(pid).unwrap() < until {}
+        assert!(cpu_of_threads(pid).unwrap() >= Duration::from_millis(20));
     }
 }

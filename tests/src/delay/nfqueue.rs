@@ -9,6 +9,7 @@ const SUBSYSTEM: u16 = 3;
 const PACKET: u16 = SUBSYSTEM << 8;
 const VERDICT: u16 = SUBSYSTEM << 8 | 1;
 const CONFIG: u16 = SUBSYSTEM << 8 | 2;
+const VERDICT_BATCH: u16 = SUBSYSTEM << 8 | 3;
 const NLMSG_ERROR: u16 = 2;
 
 const NLM_F_REQUEST: u16 = 1;
@@ -24,6 +25,10 @@ const ATTRIBUTE_TYPE: u16 = 0x3fff;
 const CFG_CMD: u16 = 1;
 const CFG_PARAMS: u16 = 2;
 const CFG_QUEUE_MAXLEN: u16 = 3;
+const CFG_MASK: u16 = 4;
+const CFG_FLAGS: u16 = 5;
+/// `NFQA_CFG_F_GSO`
+const WHOLE: u32 = 1 << 2;
 const BIND: u8 = 1;
 /// Tell of a packet that it is there, and nothing of what is in it.
 const COPY_META: u8 = 1;
@@ -33,13 +38,6 @@ const ATTR_VERDICT_HDR: u16 = 2;
 
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
-
-/// What is to become of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Accept,
-    Drop,
-}
 
 /// What the kernel says.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,15 +75,33 @@ pub(super) fn capacity(queue: u16, packets: u32) -> Vec<u8> {
     )
 }
 
-/// Decides about a packet.
-pub(super) fn verdict(queue: u16, packet: u32, verdict: Verdict) -> Vec<u8> {
-    let verdict = match verdict {
-        Verdict::Accept => NF_ACCEPT,
-        Verdict::Drop => NF_DROP,
-    };
-    let mut value = verdict.to_be_bytes().to_vec();
-    value.extend(packet.to_be_bytes());
-    request(VERDICT, 0, queue, ATTR_VERDICT_HDR, &value)
+/// Asks for what was sent as one piece for segmentation offload as one packet, instead of cut into those of the wire.
+pub(super) fn whole(queue: u16) -> Vec<u8> {
+    let value = WHOLE.to_be_bytes();
+    let mut bytes = request(CONFIG, NLM_F_ACK, queue, CFG_FLAGS, &value);
+    append(&mut bytes, CFG_MASK, &value);
+    bytes
+}
+
+/// Lets go of all packets up to this one that have no verdict yet.
+pub(super) fn accept_up_to(queue: u16, packet: u32) -> Vec<u8> {
+    let value = verdict(NF_ACCEPT, packet);
+    request(VERDICT_BATCH, 0, queue, ATTR_VERDICT_HDR, &value)
+}
+
+/// Loses a packet.
+pub(super) fn drop(queue: u16, packet: u32) -> Vec<u8> {
+    request(
+        VERDICT,
+        0,
+        queue,
+        ATTR_VERDICT_HDR,
+        &verdict(NF_DROP, packet),
+    )
+}
+
+fn verdict(verdict: u32, packet: u32) -> [u8; 8] {
+    (u64::from(verdict) << 32 | u64::from(packet)).to_be_bytes()
 }
 
 /// The messages of one datagram. What is malformed or of no interest is left out.
@@ -137,6 +153,12 @@ fn request(kind: u16, flags: u16, queue: u16, attribute: u16, value: &[u8]) -> V
     bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
     bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
     bytes[18..20].copy_from_slice(&queue.to_be_bytes());
+    append(&mut bytes, attribute, value);
+    bytes
+}
+
+/// Adds an attribute to a message, which becomes longer.
+fn append(bytes: &mut Vec<u8>, attribute: u16, value: &[u8]) {
     // No value here is longer than eight bytes.
     let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
     bytes.extend(length.to_ne_bytes());
@@ -145,7 +167,6 @@ fn request(kind: u16, flags: u16, queue: u16, attribute: u16, value: &[u8]) -> V
     bytes.resize(aligned(bytes.len()), 0);
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
-    bytes
 }
 
 fn aligned(length: usize) -> usize {
@@ -201,5 +222,39 @@ mod tests {
             let numbers = read(&datagram[..cut]);
             assert!(numbers.len() <= usize::from(cut >= datagram.len() / 2));
         }
+    }
+
+    #[test]
+    fn a_flag_comes_with_its_mask_and_the_length_covers_both() {
+        let bytes = whole(1);
+        assert_eq!(u32_at(&bytes, 0), Some(36));
+        assert_eq!(bytes.len(), 36);
+        assert_eq!(
+            (u16_at(&bytes, 20), u16_at(&bytes, 22)),
+            (Some(8), Some(CFG_FLAGS))
+        );
+        assert_eq!(
+            (u16_at(&bytes, 28), u16_at(&bytes, 30)),
+            (Some(8), Some(CFG_MASK))
+        );
+        assert_eq!(
+            (&bytes[24..28], &bytes[32..]),
+            (&[0, 0, 0, 4][..], &[0, 0, 0, 4][..])
+        );
+    }
+
+    #[test]
+    fn a_verdict_is_what_becomes_of_the_packet_and_then_its_number() {
+        let lost = drop(1, 7);
+        assert_eq!(
+            (u16_at(&lost, 4), &lost[24..]),
+            (Some(VERDICT), &[0, 0, 0, 0, 0, 0, 0, 7][..])
+        );
+        let let_go = accept_up_to(1, 7);
+        let (kind, value) = (u16_at(&let_go, 4), &let_go[24..]);
+        assert_eq!(
+            (kind, value),
+            (Some(VERDICT_BATCH), &[0, 0, 0, 1, 0, 0, 0, 7][..])
+        );
     }
 }

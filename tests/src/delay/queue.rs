@@ -25,7 +25,7 @@ use patchbay::Ix;
 
 use super::{
     Link,
-    nfqueue::{self, Message, Verdict},
+    nfqueue::{self, Message},
     tool,
 };
 
@@ -62,7 +62,7 @@ impl Drop for Worker {
 /// Leads the packets between sites through a new thread.
 pub(super) fn impose(ix: &Ix, link: Link) -> Result<Worker> {
     // First who takes them, then the rules that send them.
-    let queue = ix.run_sync(Queue::open)?;
+    let queue = ix.run_sync(move || Queue::open(link))?;
     let (stopped, stop) = pipe().context("pipe")?;
     let thread = std::thread::Builder::new()
         .name("lab-delay".to_owned())
@@ -107,7 +107,7 @@ struct Queue(OwnedFd);
 
 impl Queue {
     /// Takes the queue of the network of this thread.
-    fn open() -> Result<Self> {
+    fn open(link: Link) -> Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -125,6 +125,10 @@ impl Queue {
             nfqueue::capacity(QUEUE, PACKETS),
         ] {
             queue.ask(&request)?;
+        }
+        if link.loss_percent == 0.0 {
+            // Many times as fast; where packets are lost each has a fate of its own. A kernel that cannot do it cuts them.
+            let _best_effort = queue.ask(&nfqueue::whole(QUEUE));
         }
         Ok(queue)
     }
@@ -195,7 +199,7 @@ impl Delay {
                     for message in nfqueue::read(&bytes[..length]) {
                         if let Message::Packet(packet) = message {
                             if fastrand::f64() * 100.0 < self.link.loss_percent {
-                                self.decide(packet, Verdict::Drop);
+                                self.drop(packet);
                             } else {
                                 self.waiting.push_back((due, packet));
                             }
@@ -209,19 +213,24 @@ impl Delay {
         }
     }
 
-    /// Lets go whose time has come.
+    /// Lets go whose time has come. Their numbers rise, and those that were lost have their verdicts already, so the last one
+    /// stands for all of them.
     fn release(&mut self) {
         let now = Instant::now();
+        let mut last = None;
         while let Some((due, packet)) = self.waiting.front().copied()
             && due <= now
         {
             self.waiting.pop_front();
-            self.decide(packet, Verdict::Accept);
+            last = Some(packet);
+        }
+        if let Some(last) = last {
+            // Packets that are gone by now (their interface was removed) need no verdict.
+            let _gone = self.queue.send(&nfqueue::accept_up_to(QUEUE, last));
         }
     }
 
-    fn decide(&self, packet: u32, verdict: Verdict) {
-        // A packet that is gone by now (its interface was removed) needs no verdict.
-        let _gone = self.queue.send(&nfqueue::verdict(QUEUE, packet, verdict));
+    fn drop(&self, packet: u32) {
+        let _gone = self.queue.send(&nfqueue::drop(QUEUE, packet));
     }
 }

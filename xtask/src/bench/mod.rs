@@ -66,7 +66,7 @@ pub(crate) enum Bench {
     ///
     /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN, PLAIN_LIBP2P_BIN and IROH_PEER_BIN name.
     PunchSuccess(punch_success::Args),
-    /// What a relay carries and what CPU time it takes for that, next to a plain libp2p relay without limits.
+    /// What a relay carries and what CPU time it takes for that, next to a plain libp2p relay without limits and to iroh's.
     ///
     /// Of release builds, or of the binaries that P2PNODE_BIN, RELAY_NODE_BIN and PLAIN_LIBP2P_BIN name.
     RelayThroughput(relay_throughput::Args),

@@ -1,18 +1,18 @@
-//! What a relay carries: ours and plain libp2p's without limits, in turn, on loopback.
+//! What a relay carries: ours, plain libp2p's without limits, and iroh's, in turn, on loopback.
 //!
-//! The peers are plain libp2p programs. A fixed number of bytes goes over one circuit, and over a hundred at once; measured
+//! The peers are plain libp2p programs, and iroh's own at iroh's relay, one pair. A fixed number of bytes goes over one circuit, and over a hundred at once; measured
 //! are the time until the last of them has come, and the CPU time of the relay meanwhile. Relay and peers share the CPUs of this host,
 //! so the rate tells of all of them; the CPU time is the relay's alone.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use p2pnode_tests::usage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{
@@ -27,8 +27,9 @@ use super::{
 };
 use crate::cargo::{self, Build};
 
-/// The goal: what ours carries per CPU as a part of what plain libp2p's does, medians.
+/// The goals: what ours carries per CPU as a part of what plain libp2p's does, medians, and as one of what iroh's does.
 const GOAL: f64 = 1.2;
+const GOAL_OF_IROH: f64 = 1.0;
 
 const RUNS: u16 = 5;
 
@@ -75,15 +76,20 @@ impl Wire {
 
 /// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
-    let programs = Programs {
-        ours: cargo::bins(Build::Release)?.relay_node,
-        plain: super::peer("PLAIN_LIBP2P_BIN", "plain-libp2p")?,
-        state: tempfile::tempdir().context("no directory for a key")?,
-    };
     let circuits = if args.circuits.is_empty() {
         &[1, 100]
     } else {
         args.circuits.as_slice()
+    };
+    let programs = Programs {
+        ours: cargo::bins(Build::Release)?.relay_node,
+        plain: super::peer("PLAIN_LIBP2P_BIN", "plain-libp2p")?,
+        // iroh's program is one endpoint.
+        iroh: circuits
+            .contains(&1)
+            .then(|| super::iroh().map(|(_, program)| program))
+            .transpose()?,
+        state: tempfile::tempdir().context("no directory for a key")?,
     };
     let runtime = super::runtime()?;
     let cells: Vec<_> = circuits
@@ -96,6 +102,7 @@ pub(super) fn measure(args: &Args) -> Result<Report> {
 struct Programs {
     ours: PathBuf,
     plain: PathBuf,
+    iroh: Option<PathBuf>,
     state: tempfile::TempDir,
 }
 
@@ -119,54 +126,60 @@ struct Measured {
     circuits: u16,
     ours: Vec<Run>,
     plain: Vec<Run>,
+    iroh: Vec<Run>,
 }
 
 async fn measure_cell(programs: &Programs, circuits: u16, args: &Args) -> Result<Measured> {
-    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    let (mut ours, mut plain, mut iroh) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.common.runs.unwrap_or(RUNS) {
         let relay = programs.ours(args.transport)?;
         ours.push(programs.load(relay, circuits, args).await?);
         let relay = programs.plain(args.transport)?;
         plain.push(programs.load(relay, circuits, args).await?);
+        if let (1, Some(program)) = (circuits, &programs.iroh) {
+            iroh.push(load_iroh(program, args).await?);
+        }
     }
     Ok(Measured {
         circuits,
         ours,
         plain,
+        iroh,
     })
 }
 
 fn report(args: &Args, cells: &[Measured]) -> Report {
     let what = format!(
         "{} MB over {} on loopback, from plain libp2p peers to plain libp2p peers, through our relay and through plain libp2p's without \
-         limits, in turn. The rate depends on the peers too, which share the CPUs; the CPU time is the relay's alone.",
+         limits, in turn; and from iroh to iroh through iroh's relay, over TCP. The rate depends on the peers too, which share the CPUs; the CPU time is the relay's alone.",
         args.megabytes,
         args.transport.name()
     );
     let mut report = Report::new("relay-throughput", what);
-    let figure = |name, unit, better, of: fn(&Run) -> f64, goal: Option<Goal>| {
+    let figure = |name, unit, better, of: fn(&Run) -> f64, goals: [Option<Goal>; 2]| {
         let mut figure = Figure::new(name, unit, better);
         for cell in cells {
             let ours = Row::new("ours", cell.ours.iter().map(of));
             let mut plain = Row::new("plain libp2p", cell.plain.iter().map(of));
-            plain.goal = goal;
+            let mut iroh = Row::new("iroh", cell.iroh.iter().map(of));
+            [plain.goal, iroh.goal] = goals;
+            let mut rows = vec![ours, plain];
+            rows.extend((!cell.iroh.is_empty()).then_some(iroh));
             let plural = if cell.circuits == 1 { "" } else { "s" };
-            figure.push(
-                format!("{} circuit{plural}", cell.circuits),
-                vec![ours, plain],
-            );
+            figure.push(format!("{} circuit{plural}", cell.circuits), rows);
         }
         figure
     };
+    let none = [None, None];
     report.figures = vec![
-        figure("carried", "Gbit/s", Better::More, |run| run.gbit_s, None),
-        figure("CPU time", "s/GB", Better::Less, |run| run.cpu_s_gb, None),
+        figure("carried", "Gbit/s", Better::More, |run| run.gbit_s, none),
+        figure("CPU time", "s/GB", Better::Less, |run| run.cpu_s_gb, none),
         figure(
             "carried per CPU",
             "Gbit/s",
             Better::More,
             Run::per_cpu,
-            Some(Goal::AtLeast(GOAL)),
+            [GOAL, GOAL_OF_IROH].map(|bound| Some(Goal::AtLeast(bound))),
         ),
     ];
     report
@@ -222,6 +235,42 @@ impl Programs {
     }
 }
 
+/// Loads a new relay of iroh's with one pair of iroh's endpoints.
+async fn load_iroh(program: &Path, args: &Args) -> Result<Run> {
+    let command = |words: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(words);
+        command
+    };
+    let mut relay = Running::start(command(&["relay", "--listen", "127.0.0.1:0"]))?;
+    let listening = relay.event("listening").await?;
+    let url = format!("http://{}", text(&listening, "http")?);
+    let mut receive = Running::start(command(&["receive", "--relay", &url]))?;
+    let listening = receive.event("listening").await?;
+    let address = text(&listening, "address")?;
+    let bytes = args.megabytes * 1_000_000;
+    let words = [
+        "send",
+        "--relay",
+        &url,
+        "--bytes",
+        &bytes.to_string(),
+        address,
+    ];
+    let mut send = Running::start(command(&words))?;
+    send.event("open").await?;
+    let before = relay.cpu()?;
+    send.go().await?;
+    let sent = send.event("sent").await?;
+    let cpu = relay.cpu()?.saturating_sub(before).as_secs_f64();
+    let seconds = sent["seconds"].as_f64().context("iroh tells no seconds")?;
+    let gigabytes = bytes as f64 / 1e9;
+    Ok(Run {
+        gbit_s: gigabytes * 8.0 / seconds,
+        cpu_s_gb: cpu / gigabytes,
+    })
+}
+
 /// A process that tells of events on stdout. Killed when dropped.
 struct Running {
     name: String,
@@ -269,26 +318,10 @@ impl Running {
         Ok(())
     }
 
-    /// CPU time of all its threads: the first number of each `schedstat`, in nanoseconds.
+    /// CPU time of all its threads.
     fn cpu(&self) -> Result<Duration> {
-        let pid = self
-            .child
-            .id()
-            .with_context(|| format!("{} has ended", self.name))?;
-        let tasks = format!("/proc/{pid}/task");
-        let mut nanos = 0;
-        for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-            let path = task?.path().join("schedstat");
-            // A thread may end meanwhile.
-            let Ok(times) = fs::read_to_string(&path) else {
-                continue;
-            };
-            let first = times.split_whitespace().next();
-            let time: Option<u64> = first.and_then(|time| time.parse().ok());
-            nanos += time.with_context(|| format!("{}: {times}", path.display()))?;
-        }
-        ensure!(nanos > 0, "{tasks}: the kernel keeps no CPU times");
-        Ok(Duration::from_nanos(nanos))
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        usage::cpu_of_threads(pid.with_context(|| format!("{} has ended", self.name))?)
     }
 }
 
@@ -317,6 +350,7 @@ mod tests {
             circuits: 1,
             ours: vec![run(2.0, 1.0), run(4.0, 1.0), run(3.0, 1.0)],
             plain: vec![run(2.0, 2.0)],
+            iroh: vec![run(2.0, 0.5)],
         };
         let json = report(&args, &[measured]).json();
         let plain = |figure: usize| &json["figures"][figure]["cells"][0]["rows"][1];
@@ -326,5 +360,7 @@ mod tests {
             (&plain(2)["ratio"], &plain(2)["met"]),
             (&2.0.into(), &true.into())
         );
+        let iroh = &json["figures"][2]["cells"][0]["rows"][2];
+        assert_eq!((&iroh["ratio"], &iroh["met"]), (&0.5.into(), &false.into()));
     }
 }

@@ -4,6 +4,7 @@
 //! for each program that was measured in it, in turn with the others: first the subject, which is ours, then its peers. Of
 //! a row's samples the median counts; the peers' rows tell the subject's median as a part of theirs.
 
+mod number;
 mod saved;
 mod spread;
 mod svg;
@@ -12,6 +13,7 @@ mod table;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use number::{number, short};
 pub(crate) use saved::{Provenance, Saved, directory, write_index};
 use spread::Spread;
 
@@ -292,32 +294,6 @@ fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// With three digits that count, and no more decimals than these ask for.
-fn number(value: f64) -> String {
-    match value.abs() {
-        _ if value.is_nan() => "-".to_owned(),
-        size if size.is_infinite() => "never".to_owned(),
-        0.0 => "0".to_owned(),
-        size if size >= 99.95 => format!("{value:.0}"),
-        size if size >= 9.995 => format!("{value:.1}"),
-        size if size >= 0.9995 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
-}
-
-/// The same, without the zeros at its end: for numbers that somebody has chosen.
-fn short(value: f64) -> String {
-    let number = number(value);
-    if number.contains('.') {
-        number
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned()
-    } else {
-        number
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -420,20 +396,6 @@ mod tests {
             [
                 "example, goodput, 50 ms, 1 % loss: 0.800 of quinn, 2.50 Gbit/s, and the goal is at least 0.95"
             ]
-        );
-    }
-
-    #[test]
-    fn numbers_have_three_digits_that_count() {
-        let shown = [1234.4, 99.96, 12.34, 9.999, 1.0, 0.5, 0.0, -3.0].map(number);
-        assert_eq!(
-            shown,
-            ["1234", "100", "12.3", "10.0", "1.00", "0.500", "0", "-3.00"]
-        );
-        assert_eq!([number(f64::INFINITY), number(f64::NAN)], ["never", "-"]);
-        assert_eq!(
-            [100.0, 1.5, 0.95, 40.0].map(short),
-            ["100", "1.5", "0.95", "40"]
         );
     }
 }

@@ -4,12 +4,16 @@
 //! Each program moves as much as it can in about the same time, found beforehand, so that a slow one does not take minutes where a
 //! fast one takes a second. Both processes are new for each transfer.
 
+mod run;
+pub(super) mod wrapper;
+
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use p2pnode_tests::{
     args::Transport,
     transfer::{Engine, Moved},
 };
+use run::{Measured, measure};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -159,12 +163,6 @@ pub(super) const TCP: Contest = Contest {
     peers: &[(Engine::Libp2p, 1.2)],
 };
 
-/// What was measured in one cell: for each program its transfers.
-struct Measured {
-    label: String,
-    programs: Vec<(String, Option<f64>, Vec<Moved>)>,
-}
-
 /// Measures, inside the lab's sandbox.
 pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
     let cells = cells(args);
@@ -233,45 +231,6 @@ fn chosen<'a, T>(some: &'a [T], all: &'a [T]) -> &'a [T] {
     if some.is_empty() { all } else { some }
 }
 
-async fn measure(
-    contest: Contest,
-    args: &Args,
-    path: &Path,
-    label: String,
-    streams: u16,
-) -> Result<Measured> {
-    let seconds = f64::from(args.seconds);
-    let mut engines = vec![(Engine::Ours, None)];
-    for (engine, goal) in contest.peers {
-        if Peer::of(*engine).is_some_and(|peer| args.wants(peer)) {
-            engines.push((*engine, Some(*goal)));
-        }
-    }
-    let mut sized = Vec::new();
-    for (engine, goal) in engines {
-        let size = path.size(engine, contest.transport, streams, seconds);
-        sized.push((engine, goal, size.await?, Vec::new()));
-    }
-    let mut ceiling = Vec::new();
-    for _ in 0..args.common.runs.unwrap_or(RUNS) {
-        for (engine, _, bytes, moved) in &mut sized {
-            let once = path.transfer(*engine, contest.transport, streams, *bytes);
-            moved.push(once.await?);
-        }
-        if args.wants(Peer::Iperf3) && without_iperf3().is_none() {
-            ceiling.push(path.iperf3(streams, seconds).await?);
-        }
-    }
-    let named = sized
-        .into_iter()
-        .map(|(engine, goal, _, moved)| (engine.name().to_owned(), goal, moved));
-    let mut programs: Vec<_> = named.collect();
-    if !ceiling.is_empty() {
-        programs.push(("iperf3, TCP".to_owned(), None, ceiling));
-    }
-    Ok(Measured { label, programs })
-}
-
 fn report(contest: Contest, args: &Args, cells: &[Measured]) -> Report {
     let what = format!(
         "Bytes from one process to another over one connection ({}) and a path of two routers that neither translate nor filter: as many \
@@ -282,6 +241,8 @@ fn report(contest: Contest, args: &Args, cells: &[Measured]) -> Report {
     );
     let mut report = Report::new(contest.name, what);
     report.figures = figures(cells);
+    let failures = cells.iter().flat_map(|cell| &cell.failures);
+    report.notes.extend(failures.cloned());
     report
 }
 
@@ -290,7 +251,8 @@ fn figures(cells: &[Measured]) -> Vec<Figure> {
         let mut figure = Figure::new(name, unit, better);
         for cell in cells {
             let rows = cell.programs.iter().map(|(program, bound, moved)| {
-                let row = Row::new(program, moved.iter().map(of));
+                let values = moved.iter().map(|moved| moved.as_ref().map(of));
+                let row = Row::of(program, values);
                 match bound {
                     Some(bound) => row.goal(goal(*bound)),
                     None => row,
@@ -315,73 +277,6 @@ fn gbit_s(moved: &Moved) -> f64 {
 
 fn cpu_s_gb(moved: &Moved) -> f64 {
     moved.cpu_seconds / (moved.bytes as f64 / 1e9)
-}
-
-/// `wrapper-overhead`: our transports and libp2p's own, with nothing between the routers.
-pub(super) mod wrapper {
-    use serde::{Deserialize, Serialize};
-
-    use super::{
-        Between, Common, Engine, Measured, Path, Peer, Report, Result, Transport, figures, measure,
-    };
-
-    /// Small differences want many runs.
-    const RUNS: u16 = 9;
-
-    const GOAL: f64 = 0.99;
-
-    /// How to measure.
-    #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
-    pub(crate) struct Args {
-        #[command(flatten)]
-        pub(in crate::bench) common: Common,
-    }
-
-    /// Measures, inside the lab's sandbox.
-    pub(in crate::bench) fn measure_in_lab(args: &Args) -> Result<Report> {
-        let common = args.common;
-        let args = super::Args {
-            rtt: Vec::new(),
-            loss: Vec::new(),
-            streams: vec![1],
-            peers: vec![Peer::Libp2p],
-            seconds: 2,
-            common: Common {
-                runs: common.runs.or(Some(RUNS)),
-                ..common
-            },
-        };
-        let cells = super::super::runtime()?.block_on(async {
-            let between = Between { rtt: 0, loss: 0.0 };
-            let path = Path::new("wrapper-overhead", between).await?;
-            let mut cells = Vec::new();
-            for (transport, peers) in [
-                (Transport::Quic, &[(Engine::Libp2p, GOAL)]),
-                (Transport::Tcp, &[(Engine::Libp2pTls, GOAL)]),
-            ] {
-                let contest = super::Contest {
-                    name: "wrapper-overhead",
-                    transport,
-                    peers,
-                };
-                path.hold_range(transport).await?;
-                let label = transport.name().to_uppercase();
-                cells.push(measure(contest, &args, &path, label, 1).await?);
-            }
-            path.succeeded();
-            anyhow::Ok::<Vec<Measured>>(cells)
-        })?;
-        let mut report = Report::new(
-            "wrapper-overhead",
-            format!(
-                "Our transports with their range of ports and libp2p's own, with the same encryption (TCP: TLS), in one stream over a path of two \
-                 routers without delay or loss: as many bytes as each moves in about {} s; the processor time is that of both processes.",
-                args.seconds
-            ),
-        );
-        report.figures = figures(&cells);
-        Ok(report)
-    }
 }
 
 #[cfg(test)]
@@ -454,9 +349,14 @@ mod tests {
         let cell = Measured {
             label: "0 ms".to_owned(),
             programs: vec![
-                ("ours".to_owned(), None, vec![moved(4.0, 1.0)]),
-                ("plain libp2p".to_owned(), Some(1.5), vec![moved(8.0, 1.4)]),
+                ("ours".to_owned(), None, vec![Some(moved(4.0, 1.0))]),
+                (
+                    "plain libp2p".to_owned(),
+                    Some(1.5),
+                    vec![Some(moved(8.0, 1.4))],
+                ),
             ],
+            failures: Vec::new(),
         };
         let report = report(QUIC, &args(&[]), &[cell]).json();
         let plain = |figure: usize| &report["figures"][figure]["cells"][0]["rows"][1];

@@ -12,6 +12,7 @@ mod tally;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -131,8 +132,18 @@ impl Path {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
         Command::Receive {
             path,
             listen,
@@ -253,12 +264,12 @@ fn tell(event: &Value) {
     println!("{event}");
 }
 
-/// The socket of a multiaddress or of `IP:PORT`, for errors.
+/// For errors.
 fn no_connection(address: &str) -> String {
     format!("{address}: no connection")
 }
 
-/// A certificate, as text and back.
+/// A certificate from its text.
 fn from_hex(text: &str) -> Result<Vec<u8>> {
     ensure!(text.len() % 2 == 0, "an odd number of hexadecimal digits");
     let bytes = (0..text.len()).step_by(2).map(|at| {

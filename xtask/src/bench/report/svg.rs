@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Better, Figure, Report, number, short};
+use super::{
+    Better, Figure, Report,
+    number::{number, short},
+};
 
 const WIDTH: f64 = 960.0;
 /// Where the bars begin: left of it are the conditions.

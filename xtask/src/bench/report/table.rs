@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Better, Figure, Judged, Report, number};
+use super::{Better, Figure, Judged, Report, number::number};
 
 const HEADINGS: [&str; 9] = [
     "CONDITIONS",
