@@ -17,7 +17,7 @@ pub struct IdArgs {
     /// Key file
     #[arg(long, value_name = "FILE")]
     pub key: Option<String>,
-    /// Print a Kubernetes Secret of this name with the key instead, for `kubectl apply -f -`; its annotations tell the peer id. The
+    /// Print a Kubernetes Secret of this name with the key instead, for `kubectl create -f -`; its annotations tell the peer id. The
     /// output is as secret as the key
     #[arg(long, value_name = "NAME", value_parser = object_name)]
     pub secret: Option<String>,
@@ -32,10 +32,7 @@ impl IdArgs {
     ///
     /// # Errors
     /// If one key is asked for as that of several pods; those of `load`, or a key that cannot be encoded.
-    pub fn answer(
-        &self,
-        load: impl FnOnce() -> anyhow::Result<Keypair>,
-    ) -> anyhow::Result<String> {
+    pub fn answer(&self, load: impl FnOnce() -> anyhow::Result<Keypair>) -> anyhow::Result<String> {
         let Some(secret) = &self.secret else {
             return Ok(format!("{}\n", load()?.public().to_peer_id()));
         };
@@ -165,7 +162,9 @@ mod tests {
             (["a-0", "a-0"], None, "--pod a-0 is given twice"),
         ] {
             let asked = args(Some("s"), &pods, key);
-            let error = asked.answer(|| Ok(Keypair::generate_ed25519())).unwrap_err();
+            let error = asked
+                .answer(|| Ok(Keypair::generate_ed25519()))
+                .unwrap_err();
             assert!(error.is::<Usage>());
             assert!(error.to_string().contains(told), "{error}");
         }
@@ -176,7 +175,18 @@ mod tests {
         for name in ["a", "p2pnode-identity", "a.b-c.9", &"a".repeat(200)] {
             assert!(object_name(name).is_ok(), "{name}");
         }
-        for name in ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a\n", "ä", &"a".repeat(201)] {
+        for name in [
+            "",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            "a..b",
+            ".a",
+            "a\n",
+            "ä",
+            &"a".repeat(201),
+        ] {
             assert!(object_name(name).is_err(), "{name:?}");
         }
     }

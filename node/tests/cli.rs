@@ -125,12 +125,28 @@ fn id_prints_a_secret_for_a_cluster() {
     let home = Home::new();
     let id = home.run(&["id", "--key", "a.key"]).stdout_of_success();
     // An existing key, as that of a pod.
-    let args = ["id", "--key", "a.key", "--secret", "p2pnode-identity", "--pod", "p2pnode-0"];
+    let args = [
+        "id",
+        "--key",
+        "a.key",
+        "--secret",
+        "p2pnode-identity",
+        "--pod",
+        "p2pnode-0",
+    ];
     let secret = home.run(&args).stdout_of_success();
     let told = format!("\"p2pnode-0.key.p2pnode/peer-id\": {id}");
     assert!(secret.contains(&told), "{secret}");
     // New ones, which leave no file behind.
-    let args = ["id", "--secret", "s", "--pod", "p2pnode-0", "--pod", "p2pnode-1"];
+    let args = [
+        "id",
+        "--secret",
+        "s",
+        "--pod",
+        "p2pnode-0",
+        "--pod",
+        "p2pnode-1",
+    ];
     let secret = home.run(&args).stdout_of_success();
     assert!(secret.contains("  \"p2pnode-1.key\": CAES"), "{secret}");
     assert!(!home.path("state").exists());
@@ -138,7 +154,9 @@ fn id_prints_a_secret_for_a_cluster() {
         (&["id", "--secret", "A"][..], "lower-case"),
         (&["id", "--pod", "p2pnode-0"], "--secret"),
         (
-            &["id", "--secret", "s", "--key", "a.key", "--pod", "a", "--pod", "b"],
+            &[
+                "id", "--secret", "s", "--key", "a.key", "--pod", "a", "--pod", "b",
+            ],
             "give each its own",
         ),
     ] {

@@ -64,7 +64,9 @@ pub fn stay_root() -> Result<Rights> {
     };
     match ENTERED.get_or_init(root) {
         Ok(Rights::Root) => Ok(Rights::Root),
-        Ok(Rights::UserNamespace) => bail!("this process is in a user namespace, which has one user"),
+        Ok(Rights::UserNamespace) => {
+            bail!("this process is in a user namespace, which has one user")
+        }
         Err(error) => bail!("{error}"),
     }
 }

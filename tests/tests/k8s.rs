@@ -292,7 +292,10 @@ fn what_podman_is_given_is_the_pod_of_the_manifest_but_for_what_it_cannot_do() -
             json!("0".repeat(64));
         manifests
     };
-    for (manifests, name, edits) in [(checksum(p2pnode()?), "p2pnode-1", 7), (relay_node()?, "relay-node", 7)] {
+    for (manifests, name, edits) in [
+        (checksum(p2pnode()?), "p2pnode-1", 7),
+        (relay_node()?, "relay-node", 7),
+    ] {
         let ordinal = usize::from(name == "p2pnode-1");
         let played = Played::of(&manifests, ordinal, "/secrets")?;
         ensure!(played.name == name && played.pod["metadata"]["name"] == name);
@@ -321,7 +324,10 @@ fn what_podman_is_given_is_the_pod_of_the_manifest_but_for_what_it_cannot_do() -
     ensure!(played.own_volumes == ["p2pnode-1-run"]);
     let played = Played::of(&relay_node()?, 0, "/secrets")?;
     let secret = &played.secrets[0];
-    ensure!(secret.directory == "/secrets/relay-node-identity", "{secret:?}");
+    ensure!(
+        secret.directory == "/secrets/relay-node-identity",
+        "{secret:?}"
+    );
     ensure!((secret.mode, secret.group) == (0o440, 65532), "{secret:?}");
     ensure!(played.grace == 40 && !played.host_network);
     Ok(())

@@ -34,7 +34,8 @@ pub(super) fn load(
             let file = directory
                 .path()
                 .join(value.rsplit('/').next().unwrap_or("file"));
-            fs::write(&file, content).map_err(|error| one(format!("{}: {error}", file.display())))?;
+            fs::write(&file, content)
+                .map_err(|error| one(format!("{}: {error}", file.display())))?;
             let here = file.display().to_string();
             moved.insert(here.clone(), std::mem::replace(value, here));
         }
@@ -88,7 +89,9 @@ pub(super) fn load(
     };
     let keys = shown.lines().filter_map(|line| {
         let key: Value = serde_json::from_str(line).ok()?;
-        let there = moved.get(text(&key, "/value")).map(|path| path.as_str().into());
+        let there = moved
+            .get(text(&key, "/value"))
+            .map(|path| path.as_str().into());
         let value = there.unwrap_or_else(|| key["value"].clone());
         Some((text(&key, "/key").to_owned(), value))
     });

@@ -2,11 +2,12 @@
 //! asked.
 //!
 //! [`faults`] looks at manifests as they are applied, however they were rendered; [`differences`] compares two renderings;
-//! [`metrics`] knows which metrics dashboards and alerts name; [`play`] makes of a manifest what podman plays, and [`podman`] plays it.
+//! [`metrics`] knows which metrics dashboards and alerts name; [`play`] makes of a manifest what podman plays, and [`kubelet`] plays it with [`podman`].
 
 mod agree;
 mod config;
 mod container;
+pub mod kubelet;
 pub mod metrics;
 pub mod play;
 pub mod podman;
@@ -86,7 +87,7 @@ pub fn secret_files(manifest: &Value) -> Result<Vec<(&str, Vec<u8>)>> {
 fn base64(text: &str) -> Option<Vec<u8>> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = text.trim_end_matches('=');
-    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;
     }
     let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);

@@ -180,7 +180,11 @@ fn needs(container: &Container<'_>, config: &Config) -> Vec<String> {
     for key in ["join.token_file", "access.revoked_file"] {
         let file = value(key);
         // A directory of a volume changes with what it is made from, and the file is read again then; a single file does not.
-        if !file.is_empty() && container.mount(file).is_none_or(|(_, rest)| rest.is_empty()) {
+        if !file.is_empty()
+            && container
+                .mount(file)
+                .is_none_or(|(_, rest)| rest.is_empty())
+        {
             faults.push(format!(
                 "{key} {file} is in no directory of a volume: it would not be there, or not change"
             ));

@@ -111,6 +111,8 @@ impl Bench {
         let job = documents(&job)?;
         let mut told = self.invalid("app-job", &job)?;
         told.extend(faults(&job, &self.bins));
+        let identities = self.identities(&["p2pnode-0", "p2pnode-1"])?;
+        told.extend(self.invalid("identity-secret", &[identities.secret])?);
         let dial = self.helm(
             "p2pnode",
             "p2pnode-values.yaml",

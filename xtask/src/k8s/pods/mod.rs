@@ -60,7 +60,10 @@ pub(super) fn run(bench: &Bench, profile: Option<&str>) -> Result<()> {
         .env("P2PNODE_BIN", &bench.bins.p2pnode)
         .env("RELAY_NODE_BIN", &bench.bins.relay_node);
     let status = lab.status().context("unshare")?;
-    ensure!(status.success(), "the pods are not as they should be ({status})");
+    ensure!(
+        status.success(),
+        "the pods are not as they should be ({status})"
+    );
     Ok(())
 }
 

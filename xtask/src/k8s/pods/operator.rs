@@ -28,11 +28,11 @@ pub(super) struct RelayKey {
 }
 
 /// Identities of a StatefulSet's pods, as a Secret.
-pub(super) struct Identities {
+pub(in crate::k8s) struct Identities {
     /// Peer ids, by ordinal.
     pub(super) ids: Vec<String>,
     /// The Secret.
-    pub(super) secret: Value,
+    pub(in crate::k8s) secret: Value,
 }
 
 impl Bench {
@@ -45,7 +45,9 @@ impl Bench {
             command
         };
         let id = printed(&mut relay_node())?;
-        let secret = one(&printed(relay_node().args(["--secret", "relay-node-identity"]))?)?;
+        let secret = one(&printed(
+            relay_node().args(["--secret", "relay-node-identity"]),
+        )?)?;
         Ok(RelayKey {
             ip,
             id,
@@ -55,7 +57,7 @@ impl Bench {
     }
 
     /// `p2pnode id --secret`.
-    pub(super) fn identities(&self, pods: &[&str]) -> Result<Identities> {
+    pub(in crate::k8s) fn identities(&self, pods: &[&str]) -> Result<Identities> {
         let mut command = Command::new(&self.bins.p2pnode);
         command.args(["id", "--secret", "p2pnode-identity"]);
         for pod in pods {
@@ -84,7 +86,15 @@ impl Bench {
         let mut tokens = String::new();
         for peer in peers {
             let mut create = Command::new(&self.bins.relay_node);
-            create.args(["token", "create", "--expires", "1h", "--peer", peer, "--key"]);
+            create.args([
+                "token",
+                "create",
+                "--expires",
+                "1h",
+                "--peer",
+                peer,
+                "--key",
+            ]);
             tokens += &format!("# {peer}\n{}\n", printed(create.arg(&relay.key))?);
         }
         fs::write(&file, tokens)?;
@@ -117,10 +127,17 @@ impl Bench {
         file: &str,
     ) -> Result<Vec<Value>> {
         let root = tempfile::tempdir().context("no directory for a kustomization")?;
-        copy(&k8s::folder().join("kustomize"), &root.path().join("kustomize"))?;
+        copy(
+            &k8s::folder().join("kustomize"),
+            &root.path().join("kustomize"),
+        )?;
         let file = root.path().join("kustomize").join(file);
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        ensure!(text.contains(EXAMPLE_HOST), "{}: no {EXAMPLE_HOST}", file.display());
+        ensure!(
+            text.contains(EXAMPLE_HOST),
+            "{}: no {EXAMPLE_HOST}",
+            file.display()
+        );
         let text = text
             .replace(EXAMPLE_HOST, &format!("/ip4/{}/", relay.ip))
             .replace(EXAMPLE_ID, &relay.id);
@@ -141,7 +158,7 @@ impl Bench {
 
 impl RelayKey {
     /// As `relay-node run` prints them under `external`.
-    fn addresses(&self) -> [String; 2] {
+    pub(super) fn addresses(&self) -> [String; 2] {
         let Self { ip, id, .. } = self;
         [
             format!("/ip4/{ip}/udp/443/quic-v1/p2p/{id}"),

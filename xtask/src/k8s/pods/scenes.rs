@@ -1,14 +1,9 @@
 //! What played pods have to show.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use p2pnode_tests::{
-    args::PATIENCE,
-    lab::Lab,
-    nat::NatKind,
-    pair::Peer,
-};
+use p2pnode_tests::{args::PATIENCE, lab::Lab, nat::NatKind, pair::Peer};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -46,6 +41,15 @@ async fn direct(bench: &Bench) -> Result<()> {
     let relay = Stage::set(bench, &lab, &host, &chart, &[&key.secret]).await?;
     relay.ready().await?;
     relay.confined(NET_BIND_SERVICE).await?;
+    let external = key.addresses().map(|address| format!("external {address}"));
+    let log = relay.node.log(&relay.pod).await?;
+    for line in &external {
+        ensure!(
+            log.lines().any(|told| told == line),
+            "no line {line:?}: {log}"
+        );
+    }
+    refused_without_token(bench, &lab, &key).await?;
 
     let a = Peer::new(&lab, "a", NatKind::RangeFirewall).await?;
     let b = Peer::new(&lab, "b", NatKind::EimApdfRewrite).await?;
@@ -73,15 +77,27 @@ async fn direct(bench: &Bench) -> Result<()> {
         "p2pnode/base/p2pnode.yaml",
     )?;
     let a_pod = Stage::set(bench, &lab, &a.host, &chart, &[&a_identity.secret, &join]).await?;
-    let b_pod = Stage::set(bench, &lab, &b.host, &kustomized, &[&b_identity.secret, &join]).await?;
+    let b_pod = Stage::set(
+        bench,
+        &lab,
+        &b.host,
+        &kustomized,
+        &[&b_identity.secret, &join],
+    )
+    .await?;
     for pod in [&a_pod, &b_pod] {
         pod.ready().await?;
         pod.confined(0).await?;
     }
     // What a person sees, and then the same for the test.
-    let (code, told) = a_pod.exec(&["p2pnode", "dial", &ids[1], "--count", "3"]).await?;
+    let (code, told) = a_pod
+        .exec(&["p2pnode", "dial", &ids[1], "--count", "3"])
+        .await?;
     println!("{}", told.trim_end());
-    ensure!(code == Some(0) && told.contains("punched"), "{code:?}: {told}");
+    ensure!(
+        code == Some(0) && told.contains("\ndirect after "),
+        "{code:?}: {told}"
+    );
     let result = a_pod.dial(&ids[1]).await?;
     // B knows the dialer by the identity of A's pod: the dial was the pod's own node's.
     let seen = b_pod.status().await?;
@@ -91,9 +107,16 @@ async fn direct(bench: &Bench) -> Result<()> {
         ids[0]
     );
     for (name, peer) in [("a", &a), ("b", &b)] {
-        let result = if name == "a" { &result } else { &mirrored(&seen, &ids[0])? };
+        let result = if name == "a" {
+            &result
+        } else {
+            &mirrored(&seen, &ids[0])?
+        };
         let sent = only_from(peer, &PART, result).await?;
-        println!("  {name} ({}): {sent} packets, all from {PART:?}", peer.site.kind);
+        println!(
+            "  {name} ({}): {sent} packets, all from {PART:?}",
+            peer.site.kind
+        );
     }
     println!("  direct: {}", result["path"]["hops"][0]);
     for stage in [&a_pod, &b_pod, &relay] {
@@ -102,6 +125,20 @@ async fn direct(bench: &Bench) -> Result<()> {
     }
     lab.succeeded();
     Ok(())
+}
+
+/// A pod that has no token is told so by its readiness probe: the relay of the manifest asks for one.
+async fn refused_without_token(bench: &Bench, lab: &Lab, key: &RelayKey) -> Result<()> {
+    let host = lab.public_host("stranger").await?;
+    let chart = bench.node_chart(key, &["network=host"])?;
+    let pod = Stage::set(bench, lab, &host, &chart, &[]).await?;
+    pod.node.start(&pod.pod).await?;
+    pod.until(&pod.pod.readiness, "that a token is missing", |answer| {
+        !answer.yes && answer.told.contains("no token")
+    })
+    .await?;
+    pod.stops().await?;
+    pod.node.delete(&pod.pod).await
 }
 
 /// Pods with networks of their own: the node translates, and then the NAT in front of it does. The relay's 443 is a port of its node.
@@ -134,7 +171,10 @@ async fn pod_network(bench: &Bench) -> Result<()> {
     let seen = mirrored(&b_pod.status().await?, &a_pod.id().await?)?;
     for (name, peer, result) in [("a", &a, &result), ("b", &b, &seen)] {
         let sent = only_from(peer, &PART, result).await?;
-        println!("  {name} ({}): {sent} packets, all from {PART:?}", peer.site.kind);
+        println!(
+            "  {name} ({}): {sent} packets, all from {PART:?}",
+            peer.site.kind
+        );
     }
     println!("  direct: {}", result["path"]["hops"][0]);
     for stage in [&a_pod, &b_pod, &relay] {
@@ -163,7 +203,8 @@ async fn life(bench: &Bench) -> Result<()> {
     let mut pod = Stage::set(bench, &lab, &a.host, &chart, &[]).await?;
 
     pod.node.start(&pod.pod).await?;
-    pod.until_alive().await?;
+    pod.until(&pod.pod.liveness, "a sign of life", |answer| answer.yes)
+        .await?;
     let vigil = Vigil::over(&pod);
     let answer = pod.until_ready(false).await?;
     println!("  without a relay: {}", answer.told.trim());
@@ -172,7 +213,11 @@ async fn life(bench: &Bench) -> Result<()> {
     pod.until_ready(true).await?;
     let drain = Instant::now();
     relay.stops().await?;
-    println!("  the relay has drained in {:.1?} of {} s", drain.elapsed(), relay.pod.grace);
+    println!(
+        "  the relay has drained in {:.1?} of {} s",
+        drain.elapsed(),
+        relay.pod.grace
+    );
     let answer = pod.until_ready(false).await?;
     println!("  without the relay: {}", answer.told.trim());
     ensure!(answer.told.contains("reservation"), "{answer:?}");
@@ -183,14 +228,37 @@ async fn life(bench: &Bench) -> Result<()> {
     let before = (pod.id().await?, pod.punch_ports().await?);
     let end = Instant::now();
     pod.stops().await?;
-    println!("  the node has ended in {:.1?} of {} s", end.elapsed(), pod.pod.grace);
+    println!(
+        "  the node has ended in {:.1?} of {} s",
+        end.elapsed(),
+        pod.pod.grace
+    );
     // Another pod of the same name, with the volume of its claim.
     pod.node.delete(&pod.pod).await?;
     pod.node.create(&pod.pod).await?;
     pod.ready().await?;
     let after = (pod.id().await?, pod.punch_ports().await?);
-    ensure!(before == after, "{before:?} before the restart, {after:?} after it");
-    println!("  after a restart: {} and {}", after.0, after.1);
+    ensure!(
+        before == after,
+        "{before:?} before the restart, {after:?} after it"
+    );
+    // On the wire too: every datagram left from that port.
+    a.settle().await?;
+    let datagrams = a.home().sent_by(&a.host.addresses);
+    let ports: BTreeSet<_> = datagrams
+        .iter()
+        .filter(|packet| packet.protocol.name() == "udp")
+        .map(|packet| u64::from(packet.source.port()))
+        .collect();
+    let port = after.1["quic/ip4"].as_u64().context("no punch port")?;
+    ensure!(
+        ports == BTreeSet::from([port]),
+        "datagrams left from {ports:?}, not from {port}"
+    );
+    println!(
+        "  after a restart: {}, datagrams before and after from {port}",
+        after.0
+    );
     pod.stops().await?;
 
     starts(&mut pod).await?;
@@ -222,7 +290,10 @@ async fn starts(pod: &mut Stage) -> Result<()> {
         ("from the start of the container", ran),
     ] {
         times.sort_unstable();
-        let ms: Vec<_> = times.iter().map(|time| time.as_millis().to_string()).collect();
+        let ms: Vec<_> = times
+            .iter()
+            .map(|time| time.as_millis().to_string())
+            .collect();
         println!(
             "  ready {what}: median {} ms of {} (goal {} ms)",
             ms[ms.len() / 2],
@@ -280,19 +351,6 @@ impl Stage {
 
     async fn punch_ports(&self) -> Result<Value> {
         Ok(self.status().await?["punch_ports"].clone())
-    }
-
-    /// Waits until its liveness probe is answered: it was just started.
-    async fn until_alive(&self) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.node.ask(&self.pod, &self.pod.liveness).await?;
-            if answer.yes {
-                return Ok(());
-            }
-            ensure!(Instant::now() < until, "not alive: {answer:?}");
-            sleep(Duration::from_millis(20)).await;
-        }
     }
 }
 

@@ -15,8 +15,9 @@ use p2pnode_tests::{
     args::{PATIENCE, strays},
     k8s::{
         IMAGE_USER,
+        kubelet::{Answer, Node},
         play::{Played, Probe},
-        podman::{Answer, Node, Podman},
+        podman::Podman,
     },
     lab::{Host, Lab},
     pair::Peer,
@@ -73,15 +74,34 @@ impl Stage {
 
     /// Waits until the readiness probe is answered so.
     pub(super) async fn until_ready(&self, yes: bool) -> Result<Answer> {
+        let what = if yes {
+            "to be ready"
+        } else {
+            "not to be ready"
+        };
+        self.until(&self.pod.readiness, what, |answer| answer.yes == yes)
+            .await
+    }
+
+    /// Waits until a probe is answered as `look` wants it; with the pod's log if it is not.
+    pub(super) async fn until(
+        &self,
+        probe: &Probe,
+        what: &str,
+        look: impl Fn(&Answer) -> bool,
+    ) -> Result<Answer> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let answer = self.node.ask(&self.pod, &self.pod.readiness).await?;
-            if answer.yes == yes {
+            let answer = self.node.ask(&self.pod, probe).await?;
+            if look(&answer) {
                 return Ok(answer);
             }
             if Instant::now() > until {
                 let log = self.node.log(&self.pod).await?;
-                bail!("{}: readiness stays {answer:?}; its log: {log}", self.pod.name);
+                bail!(
+                    "{}: waited for {what}, and is {answer:?}; its log: {log}",
+                    self.pod.name
+                );
             }
             sleep(PAUSE).await;
         }
@@ -144,7 +164,11 @@ impl Stage {
         ] {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
             let told = line.map(|rest| rest.trim_start_matches(':').trim());
-            ensure!(told == Some(value), "{}: {key} is {told:?}, not {value}", self.pod.name);
+            ensure!(
+                told == Some(value),
+                "{}: {key} is {told:?}, not {value}",
+                self.pod.name
+            );
         }
         let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
         // The place is the fifth word, and the options of the mount are the sixth.
@@ -185,8 +209,8 @@ pub(super) async fn only_from(
     let (local, remote) = (socket("local")?, socket("remote")?);
     let sent = peer.home().sent_by(&peer.host.addresses);
     ensure!(
-        sent.iter().any(|packet| packet.source.port() == local.port()
-            && packet.destination == remote),
+        sent.iter()
+            .any(|packet| packet.source.port() == local.port() && packet.destination == remote),
         "no packet went from port {} to {remote}, as the dial says",
         local.port()
     );

@@ -1,16 +1,14 @@
-//! A pod of the manifests as `podman kube play` takes it: what a cluster's controllers make of the template, and the few places
-//! in which podman (4.3) cannot do what the kubelet does.
-//!
-//! Each change is an [`Edit`] with its reason; [`Played::template`] takes them back, so a test can show that there are no others.
-//! What podman is relieved of is done by whoever plays the pod, from the same manifests: [`Probe`]s are asked, Secrets are written
-//! with their modes, and the grace period is given when it is stopped.
+//! The changes that a pod needs for podman, each with its reason.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    container::{Container, Pod, expand, pods},
-    find, list, text,
+    super::{
+        container::{Container, Pod, expand},
+        list, text,
+    },
+    SecretFiles,
 };
 
 /// Why podman is given another text than a cluster.
@@ -47,187 +45,10 @@ pub struct Edit {
     pub why: &'static str,
 }
 
-/// What a probe asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// An HTTP request to the pod's address; the status 200 to 399 is a yes.
-    Http {
-        /// The port's number.
-        port: u16,
-        /// The path.
-        path: String,
-    },
-    /// A command in the container; the exit code 0 is a yes.
-    Exec(Vec<String>),
-}
-
-/// Files of a Secret that the pod expects on the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretFiles {
-    /// The Secret's name.
-    pub name: String,
-    /// Permission bits of each file, which belong to root and to the group `fsGroup`.
-    pub mode: u32,
-    /// `fsGroup`.
-    pub group: u32,
-    /// The directory on the node.
-    pub directory: String,
-}
-
-/// A pod for podman.
-#[derive(Clone, Debug)]
-pub struct Played {
-    /// The pod's name.
-    pub name: String,
-    /// Its only container.
-    pub container: String,
-    /// The pod itself.
-    pub pod: Value,
-    /// The ConfigMaps that it mounts, as they are.
-    pub config_maps: Vec<Value>,
-    /// The claims of its volumes, which outlive it.
-    pub claims: Vec<Value>,
-    /// The volumes that end with it, by podman's names.
-    pub own_volumes: Vec<String>,
-    /// The Secrets that it mounts.
-    pub secrets: Vec<SecretFiles>,
-    /// What differs from the template.
-    pub edits: Vec<Edit>,
-    /// Whether it has its node's network.
-    pub host_network: bool,
-    /// How long it may take to end, in seconds.
-    pub grace: u64,
-    /// Whether it is to be restarted.
-    pub liveness: Probe,
-    /// Whether it is to be used.
-    pub readiness: Probe,
-}
-
-impl Played {
-    /// The pod with that ordinal of the one StatefulSet or Deployment in `manifests`. Secrets are looked for in `secrets/NAME` on
-    /// the node.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such pod, or it has what is not foreseen here.
-    pub fn of(manifests: &[Value], ordinal: usize, secrets: &str) -> Result<Self> {
-        let mut owners = manifests.iter().filter(|manifest| {
-            ["StatefulSet", "Deployment"].contains(&text(manifest, "/kind"))
-        });
-        let owner = owners.next().context("no StatefulSet and no Deployment")?;
-        ensure!(owners.next().is_none(), "more than one owner of pods");
-        let all = pods(owner);
-        let source = all
-            .get(ordinal)
-            .with_context(|| format!("{} has no pod {ordinal}", super::title(owner)))?;
-        let containers: Vec<_> = source.containers().collect();
-        let [container] = containers.as_slice() else {
-            bail!("{}: {} containers instead of one", source.name, containers.len());
-        };
-        let mut editor = Editor {
-            pod: json!({
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": metadata(source),
-                "spec": source.spec,
-            }),
-            edits: Vec::new(),
-        };
-        let (liveness, readiness) = (
-            probe(container.spec, "livenessProbe")?,
-            probe(container.spec, "readinessProbe")?,
-        );
-        editor.drop_annotations(source)?;
-        editor.drop_probes(container.spec)?;
-        editor.drop_information(container.spec)?;
-        let secrets = editor.secrets(source, container, secrets)?;
-        let own_volumes = editor.empty_dirs(&source.name)?;
-        let claims = editor.claims(source)?;
-        let mut config_maps = Vec::new();
-        for volume in list(source.spec, "/volumes") {
-            let name = text(volume, "/configMap/name");
-            if !name.is_empty() {
-                let found = find(manifests, "ConfigMap", name);
-                config_maps.push(found.with_context(|| format!("no ConfigMap {name}"))?.clone());
-            }
-        }
-        Ok(Self {
-            name: source.name.clone(),
-            container: text(container.spec, "/name").to_owned(),
-            host_network: source.has_host_network(),
-            grace: source.spec["terminationGracePeriodSeconds"]
-                .as_u64()
-                .unwrap_or(30),
-            pod: editor.pod,
-            edits: editor.edits,
-            config_maps,
-            claims,
-            own_volumes,
-            secrets,
-            liveness,
-            readiness,
-        })
-    }
-
-    /// What podman is given: everything that the pod needs, and the pod.
-    #[must_use]
-    pub fn documents(&self) -> String {
-        let all = self.config_maps.iter().chain([&self.pod]);
-        // JSON is YAML, and documents of YAML are separated so.
-        all.map(Value::to_string).collect::<Vec<_>>().join("\n---\n")
-    }
-
-    /// The pod's specification with every edit taken back: that of the template.
-    ///
-    /// # Errors
-    ///
-    /// When an edit was not what it says.
-    pub fn template(&self) -> Result<Value> {
-        let mut pod = self.pod.clone();
-        for edit in self.edits.iter().rev() {
-            let replaced = put(&mut pod, &edit.at, edit.was.clone())?;
-            ensure!(
-                replaced == edit.is,
-                "{}: {replaced} instead of {}",
-                edit.at,
-                edit.is
-            );
-        }
-        Ok(pod["spec"].take())
-    }
-}
-
-/// The template's metadata with what a controller adds.
-fn metadata(source: &Pod<'_>) -> Value {
-    let mut metadata = source.metadata.clone();
-    metadata["name"] = json!(source.name);
-    if let Some(ordinal) = source.ordinal {
-        metadata["labels"]["apps.kubernetes.io/pod-index"] = json!(ordinal.to_string());
-        metadata["labels"]["statefulset.kubernetes.io/pod-name"] = json!(source.name);
-    }
-    metadata
-}
-
-fn probe(container: &Value, kind: &str) -> Result<Probe> {
-    let probe = &container[kind];
-    let command = list(probe, "/exec/command");
-    if !command.is_empty() {
-        let words = command.iter().filter_map(Value::as_str);
-        return Ok(Probe::Exec(words.map(str::to_owned).collect()));
-    }
-    let name = text(probe, "/httpGet/port");
-    let port = super::named(list(container, "/ports"), name)
-        .and_then(|port| port["containerPort"].as_u64())
-        .and_then(|port| u16::try_from(port).ok());
-    Ok(Probe::Http {
-        port: port.with_context(|| format!("{kind} asks port {name:?}, which has no number"))?,
-        path: text(probe, "/httpGet/path").to_owned(),
-    })
-}
-
-struct Editor {
-    pod: Value,
-    edits: Vec<Edit>,
+/// Changes a pod, and notes each change.
+pub(super) struct Editor {
+    pub(super) pod: Value,
+    pub(super) edits: Vec<Edit>,
 }
 
 /// The one container of the pod.
@@ -240,18 +61,22 @@ impl Editor {
         Ok(())
     }
 
-    fn drop_annotations(&mut self, source: &Pod<'_>) -> Result<()> {
+    pub(super) fn drop_annotations(&mut self, source: &Pod<'_>) -> Result<()> {
         let annotations = source.metadata["annotations"].as_object();
         for (name, value) in annotations.into_iter().flatten() {
             if value.as_str().is_some_and(|value| value.len() > 63) {
                 let name = name.replace('~', "~0").replace('/', "~1");
-                self.set(format!("/metadata/annotations/{name}"), Value::Null, why::ANNOTATION)?;
+                self.set(
+                    format!("/metadata/annotations/{name}"),
+                    Value::Null,
+                    why::ANNOTATION,
+                )?;
             }
         }
         Ok(())
     }
 
-    fn drop_probes(&mut self, container: &Value) -> Result<()> {
+    pub(super) fn drop_probes(&mut self, container: &Value) -> Result<()> {
         for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
             if container.get(probe).is_some() {
                 self.set(format!("{CONTAINER}/{probe}"), Value::Null, why::PROBE)?;
@@ -260,19 +85,23 @@ impl Editor {
         Ok(())
     }
 
-    fn drop_information(&mut self, container: &Value) -> Result<()> {
+    pub(super) fn drop_information(&mut self, container: &Value) -> Result<()> {
         let ports = list(container, "/ports");
         let published = ports.iter().filter(|port| port.get("hostPort").is_some());
         let published: Vec<_> = published.cloned().collect();
         if published.len() < ports.len() {
-            let is = if published.is_empty() { Value::Null } else { json!(published) };
+            let is = if published.is_empty() {
+                Value::Null
+            } else {
+                json!(published)
+            };
             self.set(format!("{CONTAINER}/ports"), is, why::PORT)?;
         }
         Ok(())
     }
 
     /// Turns Secrets into directories on the node.
-    fn secrets(
+    pub(super) fn secrets(
         &mut self,
         source: &Pod<'_>,
         container: &Container<'_>,
@@ -299,7 +128,11 @@ impl Editor {
                 Some(file) => (format!("{directory}/{file}"), "File"),
                 None => (directory, "Directory"),
             };
-            let why = if file.is_some() { why::SUB_PATH } else { why::SECRET };
+            let why = if file.is_some() {
+                why::SUB_PATH
+            } else {
+                why::SECRET
+            };
             self.set(format!("/spec/volumes/{index}/secret"), Value::Null, why)?;
             let place = format!("/spec/volumes/{index}/hostPath");
             self.set(place, json!({ "path": path, "type": kind }), why)?;
@@ -329,7 +162,7 @@ impl Editor {
     }
 
     /// Gives each emptyDir the pod's name; returns their names.
-    fn empty_dirs(&mut self, pod: &str) -> Result<Vec<String>> {
+    pub(super) fn empty_dirs(&mut self, pod: &str) -> Result<Vec<String>> {
         let mut own = Vec::new();
         let volumes = list(&self.pod, "/spec/volumes").to_vec();
         let mounts = list(&self.pod, &format!("{CONTAINER}/volumeMounts")).to_vec();
@@ -338,7 +171,11 @@ impl Editor {
                 continue;
             }
             let name = format!("{pod}-{}", text(volume, "/name"));
-            self.set(format!("/spec/volumes/{index}/name"), json!(name), why::EMPTY_DIR)?;
+            self.set(
+                format!("/spec/volumes/{index}/name"),
+                json!(name),
+                why::EMPTY_DIR,
+            )?;
             for (mount, _) in mounts
                 .iter()
                 .enumerate()
@@ -353,7 +190,7 @@ impl Editor {
     }
 
     /// Adds a volume for each claim; returns the claims.
-    fn claims(&mut self, source: &Pod<'_>) -> Result<Vec<Value>> {
+    pub(super) fn claims(&mut self, source: &Pod<'_>) -> Result<Vec<Value>> {
         let mut claims = Vec::new();
         for claim in source.claims {
             let volume = text(claim, "/metadata/name");
@@ -377,7 +214,7 @@ impl Editor {
 
 /// Puts `value` at a JSON pointer, and returns what was there. Null is nothing: it takes away, and lists grow and shrink at their end
 /// alone.
-fn put(root: &mut Value, at: &str, value: Value) -> Result<Value> {
+pub(super) fn put(root: &mut Value, at: &str, value: Value) -> Result<Value> {
     let (parent, key) = at.rsplit_once('/').context("no JSON pointer")?;
     let parent = root
         .pointer_mut(parent)
@@ -385,9 +222,10 @@ fn put(root: &mut Value, at: &str, value: Value) -> Result<Value> {
     match parent {
         Value::Object(map) => {
             let key = &key.replace("~1", "/").replace("~0", "~");
-            let was = match value {
-                Value::Null => map.remove(key),
-                value => map.insert(key.clone(), value),
+            let was = if value.is_null() {
+                map.remove(key)
+            } else {
+                map.insert(key.clone(), value)
             };
             Ok(was.unwrap_or_default())
         }
@@ -406,6 +244,40 @@ fn put(root: &mut Value, at: &str, value: Value) -> Result<Value> {
                 }
             }
         }
-        _ => bail!("{at}: {parent} holds nothing"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            bail!("{at}: {parent} holds nothing")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_put_at_a_place_is_there_and_what_was_there_is_told() {
+        let mut root = json!({ "a": { "b/c": 1 }, "l": [1, 2] });
+        for (at, is, was) in [
+            ("/a/b~1c", Value::Null, json!(1)),
+            ("/a/b~1c", json!(2), Value::Null),
+            ("/a/b~1c", json!(3), json!(2)),
+            ("/l/0", json!(9), json!(1)),
+            ("/l/2", json!(3), Value::Null),
+            ("/l/2", Value::Null, json!(3)),
+        ] {
+            assert_eq!(put(&mut root, at, is).unwrap(), was, "{at}");
+        }
+        assert_eq!(root, json!({ "a": { "b/c": 3 }, "l": [9, 2] }));
+        for (at, is) in [
+            ("/x/y", json!(1)),
+            ("/l/0", Value::Null),
+            ("/l/4", json!(1)),
+            ("/l/z", json!(1)),
+            ("/l/0/x", json!(1)),
+        ] {
+            assert!(put(&mut root, at, is).is_err(), "{at}");
+        }
     }
 }
