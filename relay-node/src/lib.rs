@@ -17,6 +17,7 @@ mod drain;
 mod event_loop;
 mod exchange;
 mod external;
+mod handshakes;
 mod hop;
 mod keep_alive;
 mod legs;

@@ -256,6 +256,55 @@ async fn handshakes_that_are_never_finished_end_by_themselves_and_are_counted() 
 }
 
 #[tokio::test]
+async fn handshakes_from_one_address_leave_room_for_others() -> Result<()> {
+    const PENDING: u64 = 40;
+    // Far more than there is room for, and for as long as the rest takes.
+    const EACH: usize = 20_000;
+    let pending = PENDING.to_string();
+    let env = [("RELAY_NODE_LIMITS_PENDING_CONNECTIONS", pending.as_str())];
+    let mut served = Served::new("abuse-pending", &env).await?;
+    let before = served.state().await?;
+    let host = served.lab.public_host("slow").await?;
+    let fleet = Fleet::new(&served.lab, &host)?;
+    let mut slow = Vec::new();
+    for (how, transport) in [("silent", Transport::Tcp), ("initial", Transport::Quic)] {
+        let relay = served.address(&host, transport);
+        let args = ["--per-second", "50", "--at-once", "1000"];
+        slow.push(fleet.slow(how, &relay, how, EACH, &args)?);
+    }
+    // Those that are refused are closed at once.
+    let counts = counted(&slow[0], "refusals", LONG, |counts| {
+        sum(counts, "ended") >= 2 * PENDING
+    })
+    .await?;
+    ensure!(
+        (1..=PENDING * 3 / 4).contains(&number(&counts, "open")),
+        "{counts}"
+    );
+    let refused = |denied: &std::collections::BTreeMap<String, f64>| {
+        denied
+            .get("source_connection_limit")
+            .copied()
+            .unwrap_or_default()
+    };
+    let earlier = refused(&served.denied().await?);
+    ensure!(earlier >= PENDING as f64, "{earlier} refusals were counted");
+    for good in &served.good {
+        served
+            .finds(&format!("newcomer-{}", good.node.name()), good)
+            .await?;
+    }
+    let denied = served.denied().await?;
+    ensure!(
+        refused(&denied) > earlier,
+        "the flood was over before the others came: {denied:?}"
+    );
+    ends(&mut served, &before, slow, PENDING).await?;
+    served.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
 async fn circuits_on_which_nothing_is_said_harm_no_others_of_the_same_peer() -> Result<()> {
     const CIRCUITS: u64 = 40;
     let mut served = Served::new("abuse-circuits", &[]).await?;
