@@ -13,6 +13,7 @@ mod behaviour;
 mod connection_sources;
 mod control;
 mod copies;
+mod descriptors;
 mod drain;
 mod event_loop;
 mod exchange;
