@@ -115,6 +115,8 @@ pub struct Binary<C> {
     pub key_file: fn(&C) -> Option<PathBuf>,
     /// Where the process that runs with it can be asked.
     pub serves: fn(&C) -> Serves,
+    /// Looks at the files that a valid configuration names, for `config check`: what is worth a warning, a line each.
+    pub check: fn(&C) -> anyhow::Result<Vec<String>>,
 }
 
 impl Common {
@@ -152,7 +154,11 @@ impl Common {
                 print(&format!("{answer}\n"))?;
             }
             Self::Config(ConfigCommand::Check) => {
-                load(global.flags())?;
+                let config = load(global.flags())?.config;
+                for warning in (binary.check)(&config)? {
+                    // There is nobody to tell that stderr is closed.
+                    let _ = writeln!(io::stderr(), "warning: {warning}");
+                }
                 print("configuration is valid\n")?;
             }
             Self::Config(ConfigCommand::Show { json: false }) => {

@@ -31,8 +31,12 @@ pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) ->
     read_up_to(MAX_MESSAGE, stream).await
 }
 
-/// [`write`], of at most `most` bytes.
-pub(crate) async fn write_up_to<T: Serialize>(
+/// [`write`], of at most `most` bytes, and never more than a frame has, 65535.
+///
+/// # Errors
+///
+/// Those of the stream, or if the message is longer.
+pub async fn write_up_to<T: Serialize>(
     most: usize,
     stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
@@ -49,7 +53,11 @@ pub(crate) async fn write_up_to<T: Serialize>(
 }
 
 /// [`read`], of at most `most` bytes.
-pub(crate) async fn read_up_to<T: DeserializeOwned>(
+///
+/// # Errors
+///
+/// Those of the stream, or if what comes is no such message.
+pub async fn read_up_to<T: DeserializeOwned>(
     most: usize,
     stream: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<T> {

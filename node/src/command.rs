@@ -1,5 +1,7 @@
 //! Each command: its configuration, its identity, its logging, and then its core.
 
+use std::time::SystemTime;
+
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_bin_shared::{
     command::{self, Binary},
@@ -18,7 +20,7 @@ use crate::{
     dialer::{self, Request},
     event::Reached,
     firewall::Rules,
-    join::TokenFileError,
+    join::{self, TokenFileError},
     output::{Format, Printer},
     query, run,
 };
@@ -34,6 +36,7 @@ const BINARY: Binary<Config> = Binary {
         admin: config.admin,
         control: Some(config.control.clone()),
     },
+    check: check_tokens,
 };
 
 /// Runs the command.
@@ -119,6 +122,20 @@ fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
             .map_err(usage)?;
         Ok(Exit::Success)
     })
+}
+
+/// The file of tokens as `run` would find it, but that no key is made: without one nobody knows which tokens are this node's.
+fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
+    let Some(path) = &config.join else {
+        return Ok(Vec::new());
+    };
+    let local = match &config.key {
+        Key::File(path) => identity::load(path).ok(),
+        Key::Throwaway => None,
+    };
+    let local = local.map(|key| key.public().to_peer_id());
+    let relays = config.relays.iter().map(|relay| relay.peer).collect();
+    join::check_file(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
 }
 
 /// A file of tokens is the user's to mend, as the configuration is that names it.

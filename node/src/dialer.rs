@@ -4,8 +4,11 @@
 
 mod local;
 mod lookup;
+mod meet;
+mod outcome;
 mod pings;
 mod relay;
+mod request;
 
 use std::{
     collections::VecDeque,
@@ -15,21 +18,23 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_bin_shared::directory::Found;
-use p2pnode_transports::to_socket_addr;
 
 use crate::{
-    event::{Event, FoundBy, Outcome, Reached},
-    peers::{How, Path, PathKind},
+    event::{Event, FoundBy},
+    peers::{Path, PathKind},
 };
 
 use local::Local;
 use lookup::Lookup;
+use meet::Meeting;
+use outcome::remote;
 use pings::Pings;
-use relay::{CIRCUIT_WAIT, Circuit, Relay};
+use relay::{Circuit, Relay};
 
 pub use local::{Candidate, LocalFailure, Sources};
 pub use pings::PingFailure;
 pub use relay::CircuitFailure;
+pub use request::{Action, Request, Until};
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
 /// has not within this time does not speak the protocol over this circuit.
@@ -38,63 +43,6 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// How long a dial that ends relayed waits for the relay to tell the far hop, from the circuit on: that takes two round
 /// trips to the relay, and a ping through the circuit, which the result waits for in any case, hardly less.
 const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
-
-/// When a dial is content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// With a direct connection.
-    Direct,
-    /// With any connection.
-    Connected,
-}
-
-/// What to dial, and when to be content.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The peer to reach.
-    pub peer: PeerId,
-    /// Addresses of the peer to try besides circuits.
-    pub addrs: Vec<Multiaddr>,
-    /// When to be content.
-    pub until: Until,
-    /// How long to try.
-    pub timeout: Duration,
-    /// Pings to report over the final path before the result. The result waits for one in any case: a path is only called
-    /// what it is once something came back over it.
-    pub pings: u32,
-}
-
-/// What the event loop is to do.
-#[derive(Debug, PartialEq)]
-pub enum Action {
-    /// Dial the peer at these addresses.
-    DialDirect(Vec<Multiaddr>),
-    /// Dial the peer through this relay.
-    DialCircuit(PeerId),
-    /// Look for the peer in the DNS and on the links of this host, and tell what is found with [`Dialer::handle_candidates`] and
-    /// the end with [`Dialer::handle_searched`].
-    Search,
-    /// Dial the peer where it may be, and tell a failure with [`Dialer::handle_local_failed`].
-    DialLocal(Candidate),
-    /// Ask this relay, along with the circuit, to introduce this node to the peer: then both punch before the circuit is there.
-    /// Where it is asked, say so with [`Dialer::await_meeting`] and tell the end with [`Dialer::handle_met`].
-    Meet(PeerId),
-    /// Ask the relays for the peer's record, and tell the answers with [`Dialer::handle_found`] and their end with
-    /// [`Dialer::handle_looked_up`].
-    LookUp,
-    /// Dial the peer through a relay that its record names, at these addresses of the relay.
-    DialFound {
-        /// The relay.
-        relay: PeerId,
-        /// Where it is.
-        addrs: Vec<Multiaddr>,
-    },
-    /// Ping the peer now, over its best path, and tell what came of it with [`Dialer::handle_ping`] or
-    /// [`Dialer::handle_ping_failed`].
-    Ping,
-    /// Tell this to whoever asked for the dial. [`Event::Result`] is the last.
-    Tell(Event),
-}
 
 /// One dial.
 #[derive(Debug)]
@@ -124,12 +72,7 @@ pub struct Dialer {
     awaiting_far_hop: Option<Instant>,
     time_to_direct: Option<Duration>,
     attempts: u32,
-    /// How many of these came of an introduction.
-    introduced: u32,
-    /// Relays that were asked for an introduction and have not answered.
-    wishes: usize,
-    /// Whether a punch runs that came of one.
-    is_meeting: bool,
+    meeting: Meeting,
     /// Why the path is not direct and will not be soon.
     settled: Option<String>,
     pings: Pings,
@@ -168,9 +111,7 @@ impl Dialer {
             awaiting_far_hop: None,
             time_to_direct: None,
             attempts: 0,
-            introduced: 0,
-            wishes: 0,
-            is_meeting: false,
+            meeting: Meeting::default(),
             settled: None,
             pings: Pings::new(request.pings),
             finished: false,
@@ -243,90 +184,6 @@ impl Dialer {
         (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
     }
 
-    /// Circuits can be asked of this relay.
-    pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
-        let needed = self.path.is_none() && !self.local.holds(now);
-        let meets = self.wants_to_meet();
-        if needed && self.lookup.begin(relay) {
-            self.actions.push_back(Action::LookUp);
-        }
-        if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
-            && needed
-            && match relay.state {
-                Circuit::Waiting => true,
-                Circuit::Again(at) => at <= now,
-                Circuit::Dialing { .. } | Circuit::Made | Circuit::Failed => false,
-            }
-        {
-            relay.state = Circuit::Dialing {
-                dials: 1,
-                again_at: now + CIRCUIT_WAIT,
-            };
-            if meets {
-                self.actions.push_back(Action::Meet(relay.peer));
-            }
-            self.actions.push_back(Action::DialCircuit(relay.peer));
-        }
-    }
-
-    /// Whether an introduction would be of use.
-    pub fn wants_to_meet(&self) -> bool {
-        self.path.is_none() && self.punches && self.request.until == Until::Direct
-    }
-
-    /// A relay is being asked for an introduction.
-    pub fn await_meeting(&mut self) {
-        self.wishes += 1;
-    }
-
-    /// The relay has answered, or will not; and whether the peer is punched because of it, of which
-    /// [`Dialer::handle_introduced_attempt`] tells the end.
-    pub fn handle_met(&mut self, is_punched: bool) {
-        self.wishes = self.wishes.saturating_sub(1);
-        self.is_meeting |= is_punched;
-    }
-
-    /// An attempt that came of an introduction is over.
-    pub fn handle_introduced_attempt(&mut self, attempt: Event) {
-        self.is_meeting = false;
-        self.introduced += 1;
-        self.attempts += 1;
-        self.actions.push_back(Action::Tell(attempt));
-    }
-
-    /// The relay cannot be reached over any of its addresses.
-    pub fn handle_relay_unreachable(&mut self, relay: PeerId, t: Duration, reason: &str) {
-        if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay)
-            && matches!(known.state, Circuit::Waiting | Circuit::Again(_))
-        {
-            known.state = Circuit::Failed;
-            self.actions
-                .push_back(Action::Tell(Event::RelayUnreachable {
-                    t,
-                    relay,
-                    reason: reason.to_owned(),
-                }));
-            self.note(format!("relay {relay} is unreachable: {reason}"));
-        }
-    }
-
-    /// The relay does not admit this node, in these words.
-    pub fn handle_relay_refused(&mut self, relay: PeerId, t: Duration, words: &str) {
-        let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) else {
-            return;
-        };
-        if matches!(known.state, Circuit::Made | Circuit::Failed) {
-            return;
-        }
-        known.state = Circuit::Failed;
-        self.actions.push_back(Action::Tell(Event::RelayRefused {
-            t,
-            relay,
-            reason: words.to_owned(),
-        }));
-        self.note(format!("relay {relay} refused us: {words}"));
-    }
-
     /// The peer's record says that it can be called there.
     pub fn handle_found(&mut self, found: &Found, now: Instant) {
         self.lookup.found(!found.is_empty());
@@ -388,24 +245,6 @@ impl Dialer {
         self.note(reason);
     }
 
-    /// A dial of [`Action::DialCircuit`] failed.
-    pub fn handle_circuit_failed(
-        &mut self,
-        relay: PeerId,
-        failure: CircuitFailure,
-        reason: String,
-        now: Instant,
-    ) {
-        if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay) {
-            match &mut relay.state {
-                Circuit::Dialing { dials, .. } if *dials > 1 => *dials -= 1,
-                Circuit::Dialing { .. } => relay.state = relay.next(failure, now),
-                Circuit::Waiting | Circuit::Again(_) | Circuit::Made | Circuit::Failed => {}
-            }
-        }
-        self.note(reason);
-    }
-
     /// Remembers why a way to the peer has failed, once.
     fn note(&mut self, reason: String) {
         if !self.errors.contains(&reason) {
@@ -437,7 +276,7 @@ impl Dialer {
                 self.settled = None;
             }
             PathKind::Relayed => {
-                if self.time_to_direct.is_none() && self.attempts == self.introduced {
+                if self.time_to_direct.is_none() && self.attempts == self.meeting.attempts() {
                     self.awaiting_handshake.get_or_insert(now);
                 }
             }
@@ -455,42 +294,6 @@ impl Dialer {
     pub fn handle_open(&mut self, path: Path, now: Instant) {
         self.found_by = Some(FoundBy::Open);
         self.handle_connected(path.clone(), path, now);
-    }
-
-    /// What led to a connection, if this node has dialed it: what it accepts or punches comes of what was there before, which
-    /// is the introduction of a relay if nothing else was.
-    fn found_by(&self, path: &Path) -> Option<FoundBy> {
-        if self.found_by == Some(FoundBy::Open) {
-            return None;
-        }
-        if path.how != How::Dialed {
-            let was_introduced = self.is_meeting || self.introduced > 0;
-            return (self.found_by.is_none() && was_introduced).then_some(FoundBy::Relay);
-        }
-        if path.kind == PathKind::Relayed {
-            let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();
-            return Some(match self.relays.iter().any(is_found) {
-                true => FoundBy::Registered,
-                false => FoundBy::Relay,
-            });
-        }
-        let Some(remote) = remote(path) else {
-            return Some(FoundBy::Static);
-        };
-        let has = |addrs: &[Multiaddr]| {
-            addrs
-                .iter()
-                .any(|addr| to_socket_addr(addr) == Some(remote))
-        };
-        Some(if has(&self.request.addrs) {
-            FoundBy::Static
-        } else if let Some(found_by) = self.local.found_by(remote) {
-            found_by
-        } else if has(&self.registered) {
-            FoundBy::Registered
-        } else {
-            FoundBy::Static
-        })
     }
 
     /// A connection to the peer was closed; `best` is the path that is left.
@@ -513,7 +316,7 @@ impl Dialer {
             self.awaiting_handshake = None;
             self.settled = None;
             self.attempts = 0;
-            self.introduced = 0;
+            self.meeting.again();
             self.deadline = now + self.request.timeout;
             self.relays.retain(|relay| relay.found.is_none());
             for relay in &mut self.relays {
@@ -601,39 +404,6 @@ impl Dialer {
         }
     }
 
-    /// Asks once more for the circuits that take too long. Those whose wait after a failure is over have their turn as soon as
-    /// their relay is connected.
-    fn redial_circuits(&mut self, now: Instant) {
-        if self.path.is_some() {
-            return;
-        }
-        for relay in &mut self.relays {
-            match &mut relay.state {
-                Circuit::Dialing { dials, again_at } if *again_at <= now => {
-                    *dials += 1;
-                    *again_at = now + CIRCUIT_WAIT;
-                    self.actions.push_back(relay.dial());
-                }
-                Circuit::Again(at) if *at <= now => {
-                    if relay.found.is_some() {
-                        relay.state = Circuit::Dialing {
-                            dials: 1,
-                            again_at: now + CIRCUIT_WAIT,
-                        };
-                        self.actions.push_back(relay.dial());
-                    } else {
-                        relay.state = Circuit::Waiting;
-                    }
-                }
-                Circuit::Waiting
-                | Circuit::Dialing { .. }
-                | Circuit::Again(_)
-                | Circuit::Made
-                | Circuit::Failed => {}
-            }
-        }
-    }
-
     /// Looks for the peer where no relay is needed, as long as it is not direct.
     fn search_locally(&mut self, now: Instant) {
         self.local.elapse(now);
@@ -683,8 +453,7 @@ impl Dialer {
             && self.direct_dials == 0
             && !self.local.is_under_way()
             && !self.lookup.is_under_way()
-            && self.wishes == 0
-            && !self.is_meeting
+            && !self.meeting.is_under_way()
             && self
                 .relays
                 .iter()
@@ -693,73 +462,6 @@ impl Dialer {
             self.finish(now);
         }
     }
-
-    fn finish(&mut self, now: Instant) {
-        self.finished = true;
-        let kind = self.path.as_ref().map(|path| path.kind);
-        let (outcome, reason) = match kind {
-            Some(PathKind::Direct) => (Reached::Direct, None),
-            Some(PathKind::Relayed) => (Reached::Relayed, self.relayed_reason()),
-            None => (Reached::Unreachable, Some(self.unreachable_reason())),
-        };
-        self.actions.push_back(Action::Tell(Event::Result(Outcome {
-            outcome,
-            t: now - self.started,
-            time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
-            attempts: self.attempts,
-            path: self.path.clone(),
-            reason,
-            found_by: self.found_by.filter(|_| self.path.is_some()),
-        })));
-    }
-
-    fn relayed_reason(&self) -> Option<String> {
-        if !self.punches {
-            return Some("disabled".to_owned());
-        }
-        if self.request.until == Until::Connected && self.settled.is_none() {
-            return None;
-        }
-        Some(self.settled.clone().unwrap_or_else(|| "timeout".to_owned()))
-    }
-
-    fn unreachable_reason(&self) -> String {
-        let waiting = self
-            .relays
-            .iter()
-            .filter(|relay| {
-                matches!(
-                    relay.state,
-                    Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
-                )
-            })
-            .count();
-        let mut reasons = self.errors.clone();
-        reasons.extend(self.local.vain());
-        if waiting > 0 || self.direct_dials > 0 {
-            let what = match (waiting, self.direct_dials) {
-                (0, _) => "the peer's addresses".to_owned(),
-                (n, 0) => format!("{n} relay(s)"),
-                (n, _) => format!("{n} relay(s) and the peer's addresses"),
-            };
-            reasons.push(format!(
-                "timeout: no answer from {what} within {} s",
-                self.request.timeout.as_secs_f64()
-            ));
-        }
-        if reasons.is_empty() {
-            return "no relay and no address of it is known: give --relay or --addr, or set discovery.dns or discovery.mdns"
-                .to_owned();
-        }
-        reasons.join("; ")
-    }
 }
-
-/// The other end of a direct path.
-fn remote(path: &Path) -> Option<SocketAddr> {
-    let hop = path.hops.first().filter(|_| path.kind == PathKind::Direct);
-    hop.and_then(|hop| hop.remote)
-}
-
 #[cfg(test)]
 mod tests;

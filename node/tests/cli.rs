@@ -1,92 +1,23 @@
 //! `p2pnode`'s command line from outside: what it prints where, and its exit codes.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    reason = "what test files share, not each of them uses"
+)]
+
+mod home;
 
 use std::{
     ffi::OsStr,
     fs,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::Stdio,
 };
 
+use home::{Home, OTHER, PEER, told};
 use serde_json::Value as Json;
-use tempfile::TempDir;
-
-const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
-const OTHER: &str = "12D3KooWGrWn9wdGcHi6Ut1ZQTvw9YwMRGZNhpLBgyCxHbNrpjKi";
-
-/// A home of its own, so that no test touches the user's files or another test's.
-struct Home(TempDir);
-
-struct Told {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        path
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_p2pnode"));
-        command
-            .env_clear()
-            .env("HOME", self.0.path())
-            // The default of root is outside of the home.
-            .env("P2PNODE_IDENTITY_KEY_FILE", self.path("state/identity.key"))
-            .current_dir(self.0.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Told {
-        let args = args
-            .iter()
-            .map(|arg| arg.replace("$PEER", PEER).replace("$OTHER", OTHER));
-        told(self.command().args(args).output().unwrap())
-    }
-}
-
-fn told(output: Output) -> Told {
-    Told {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-impl Told {
-    /// One line on stderr that holds all of `parts`, nothing on stdout, and exit code 2.
-    #[track_caller]
-    fn is_usage(&self, parts: &[&str]) {
-        assert_eq!(self.code, Some(2), "{}", self.stderr);
-        assert_eq!(self.stdout, "");
-        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
-        for part in parts {
-            assert!(self.stderr.contains(part), "{part}: {}", self.stderr);
-        }
-    }
-
-    #[track_caller]
-    fn stdout_of_success(self) -> String {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
-        assert_eq!(self.stderr, "");
-        self.stdout
-    }
-}
 
 #[test]
 fn id_makes_the_key_once_and_prints_the_peer_id_alone() {

@@ -13,7 +13,7 @@ use crate::{
     admission::{self, Admission, Gated},
     circuit::{self, Carried},
     config::Config,
-    connection_sources, hop, keep_alive, limits, meet, memory,
+    connection_sources, handshakes, hop, keep_alive, limits, meet, memory,
 };
 
 /// Tells peers which software they talk to; libp2p compares it with nothing.
@@ -36,6 +36,7 @@ pub(crate) struct Behaviour {
     pub(crate) memory: memory::Behaviour,
     pub(crate) admission: admission::Behaviour,
     pub(crate) connections: connection_limits::Behaviour,
+    pub(crate) handshakes: handshakes::Behaviour,
     pub(crate) sources: connection_sources::Behaviour,
     pub(crate) relay: circuit::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
@@ -63,6 +64,7 @@ impl Behaviour {
                 &config.limits,
                 config.relays.len(),
             )),
+            handshakes: handshakes::Behaviour::new(config.limits.pending_connections),
             sources: connection_sources::Behaviour::new(config.limits.connections_per_source),
             relay: circuit::Behaviour::new(local, &config.limits, admission.clone(), carried),
             keep_alive: keep_alive::Behaviour::default(),

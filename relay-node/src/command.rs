@@ -10,6 +10,7 @@ use libp2p::multiaddr::Protocol;
 use p2pnode_bin_shared::{
     command::{self, Binary},
     config::{self, Reader},
+    descriptors,
     exit::Exit,
     healthcheck::Serves,
     identity, logging,
@@ -31,6 +32,8 @@ const BINARY: Binary<Config> = Binary {
         admin: config.admin,
         control: config.control.clone(),
     },
+    // The file of revoked tokens is read with the rest.
+    check: |_| Ok(Vec::new()),
 };
 
 /// Runs the command.
@@ -55,6 +58,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             logging::init(&config.log.level, config.log.format)?;
             let key = identity::load_or_create(&config.key_file)?;
             leave_out_missing_family(&mut config);
+            if let Some(warning) = crate::descriptors::warning(&config.limits, descriptors::raise())
+            {
+                tracing::warn!("{warning}");
+            }
             let format = if args.json {
                 Format::Json
             } else {

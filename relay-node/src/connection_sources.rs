@@ -1,7 +1,7 @@
 //! How many connections a source may have.
 //!
 //! Only connections whose handshake is over are counted: until then the address may be forged, and whoever forges it could
-//! use up the share of another. `limits.pending_connections` bounds those.
+//! use up the share of another. Those that are not over share `limits.pending_connections` ([`crate::handshakes`]).
 
 use std::{
     collections::HashMap,
@@ -27,16 +27,11 @@ pub(crate) struct Exceeded(Source);
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Source::Ip4(ip) => write!(
-                f,
-                "{ip} has as many connections as limits.connections_per_ip4 admits"
-            ),
-            Source::Net6([a, b, c, d]) => write!(
-                f,
-                "{a:x}:{b:x}:{c:x}:{d:x}::/64 has as many connections as limits.connections_per_ip6_net admits"
-            ),
-        }
+        let key = match self.0 {
+            Source::Ip4(_) => "limits.connections_per_ip4",
+            Source::Net6(_) => "limits.connections_per_ip6_net",
+        };
+        write!(f, "{} has as many connections as {key} admits", self.0)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Protocols of one question and one answer, on one connection: the handler that takes questions and gives back answers. What a
-//! remote can make it hold is [`Protocol::AT_ONCE`] streams, each with one message of bounded length, for [`TIMEOUT`].
+//! Protocols of one question and one answer, on one connection: [`Questions`] takes questions and gives back answers, and
+//! [`Handler`] is all that a protocol needs in which only the peer asks. What a remote can make them hold is [`Protocol::AT_ONCE`] streams, each with one message of bounded length, for [`TIMEOUT`].
 
 use std::{
     convert::Infallible,
@@ -30,6 +30,8 @@ pub(crate) trait Protocol: Send + 'static {
     const NAME: StreamProtocol;
     /// Exchanges at once on one connection; further streams are dropped unread.
     const AT_ONCE: usize;
+    /// The most bytes of a question and of an answer.
+    const LONGEST: usize = frame::MAX_MESSAGE;
     /// The question.
     type Request: DeserializeOwned + std::fmt::Debug + Send + 'static;
     /// The answer.
@@ -37,18 +39,18 @@ pub(crate) trait Protocol: Send + 'static {
 }
 
 /// How long a peer may take to ask, and then to take the answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 type Asking<R> = BoxFuture<'static, io::Result<(Stream, R)>>;
 type Answering = BoxFuture<'static, io::Result<()>>;
 
-/// The handler of one connection.
-pub(crate) struct Handler<P: Protocol> {
+/// The questions on one connection, and their answers.
+pub(crate) struct Questions<P: Protocol> {
     asking: FuturesUnordered<Asking<P::Request>>,
     answering: FuturesUnordered<Answering>,
 }
 
-impl<P: Protocol> Default for Handler<P> {
+impl<P: Protocol> Default for Questions<P> {
     fn default() -> Self {
         Self {
             asking: FuturesUnordered::new(),
@@ -57,8 +59,9 @@ impl<P: Protocol> Default for Handler<P> {
     }
 }
 
-impl<P: Protocol> Handler<P> {
-    fn take(&mut self, mut stream: Stream) {
+impl<P: Protocol> Questions<P> {
+    /// The peer has opened a stream.
+    pub(crate) fn take(&mut self, mut stream: Stream) {
         if self.asking.len() + self.answering.len() >= P::AT_ONCE {
             debug!(protocol = %P::NAME, "dropped a question: {} are open on this connection", P::AT_ONCE);
             return;
@@ -67,26 +70,65 @@ impl<P: Protocol> Handler<P> {
         stream.ignore_for_keep_alive();
         self.asking.push(
             in_time(async move {
-                let request = frame::read(&mut stream).await?;
+                let request = frame::read_up_to(P::LONGEST, &mut stream).await?;
                 Ok((stream, request))
             })
             .boxed(),
         );
     }
+
+    /// The next question, and where its answer goes. If that is dropped, the stream closes without one.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(P::Request, oneshot::Sender<P::Answer>)> {
+        while let Poll::Ready(Some(asked)) = self.asking.poll_next_unpin(cx) {
+            match asked {
+                Ok((stream, request)) => {
+                    let (reply, answer) = oneshot::channel();
+                    self.answering
+                        .push(in_time(give::<P>(stream, answer)).boxed());
+                    return Poll::Ready((request, reply));
+                }
+                Err(error) => {
+                    debug!(protocol = %P::NAME, %error, "no question came over a stream for one")
+                }
+            }
+        }
+        while let Poll::Ready(Some(answered)) = self.answering.poll_next_unpin(cx) {
+            if let Err(error) = answered {
+                debug!(protocol = %P::NAME, %error, "an answer was not delivered");
+            }
+        }
+        Poll::Pending
+    }
 }
 
-async fn in_time<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+/// No exchange takes longer.
+pub(crate) async fn in_time<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(TIMEOUT, exchange)
         .await
         .unwrap_or_else(|elapsed| Err(elapsed.into()))
 }
 
-async fn give<A: Serialize>(mut stream: Stream, answer: oneshot::Receiver<A>) -> io::Result<()> {
+async fn give<P: Protocol>(
+    mut stream: Stream,
+    answer: oneshot::Receiver<P::Answer>,
+) -> io::Result<()> {
     // An error says that nobody answers: the stream closes.
     if let Ok(answer) = answer.await {
-        frame::write(&mut stream, &answer).await?;
+        frame::write_up_to(P::LONGEST, &mut stream, &answer).await?;
     }
     stream.close().await
+}
+
+/// The handler of one connection over which only the peer asks.
+pub(crate) struct Handler<P: Protocol>(Questions<P>);
+
+impl<P: Protocol> Default for Handler<P> {
+    fn default() -> Self {
+        Self(Questions::default())
+    }
 }
 
 impl<P: Protocol> ConnectionHandler for Handler<P> {
@@ -105,24 +147,7 @@ impl<P: Protocol> ConnectionHandler for Handler<P> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Self::ToBehaviour>> {
-        while let Poll::Ready(Some(asked)) = self.asking.poll_next_unpin(cx) {
-            match asked {
-                Ok((stream, request)) => {
-                    let (reply, answer) = oneshot::channel();
-                    self.answering.push(in_time(give(stream, answer)).boxed());
-                    return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour((request, reply)));
-                }
-                Err(error) => {
-                    debug!(protocol = %P::NAME, %error, "no question came over a stream for one")
-                }
-            }
-        }
-        while let Poll::Ready(Some(answered)) = self.answering.poll_next_unpin(cx) {
-            if let Err(error) = answered {
-                debug!(protocol = %P::NAME, %error, "an answer was not delivered");
-            }
-        }
-        Poll::Pending
+        self.0.poll(cx).map(ConnectionHandlerEvent::NotifyBehaviour)
     }
 
     fn on_behaviour_event(&mut self, never: Infallible) {
@@ -138,7 +163,7 @@ impl<P: Protocol> ConnectionHandler for Handler<P> {
             ..
         }) = event
         {
-            self.take(stream);
+            self.0.take(stream);
         }
     }
 }

@@ -38,9 +38,9 @@ pub(crate) enum Reason {
     TokenRevoked,
     /// The process takes as much memory as it may.
     Memory,
-    /// Too many connections, in all or of the peer.
+    /// Too many connections, in all or of the peer, or too many handshakes at once, in all or over one transport.
     ConnectionLimit,
-    /// Too many connections from the peer's IPv4 address or IPv6 /64.
+    /// Too many connections or handshakes at once from the peer's IPv4 address or IPv6 /64.
     SourceConnectionLimit,
     /// Too many reservations, in all or of the peer.
     ReservationLimit,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fmt,
     hash::Hash,
     net::{IpAddr, Ipv4Addr},
 };
@@ -37,6 +38,15 @@ impl Source {
                 Self::Net6([a, b, c, d])
             }
         })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip4(ip) => write!(f, "{ip}"),
+            Self::Net6([a, b, c, d]) => write!(f, "{a:x}:{b:x}:{c:x}:{d:x}::/64"),
+        }
     }
 }
 

@@ -6,177 +6,20 @@
     reason = "a test waits for one event among many"
 )]
 
+#[macro_use]
+mod handlers;
 mod harness;
 mod peer;
+mod process;
+mod registrant;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::StreamExt as _;
-use harness::{Relay, config, free_port, start, start_as};
-use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, identify,
-    identity::Keypair,
-    kad::{self, GetRecordOk, QueryResult, Quorum, Record, RecordKey, store::MemoryStore},
-    multiaddr::Protocol,
-    noise, relay,
-    swarm::{NetworkBehaviour, SwarmEvent},
-    tcp, yamux,
-};
-use p2pnode_bin_shared::directory::{MAX_BYTES, PROTOCOL, Registration};
-
-/// What would never happen on a machine that works.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    relay: relay::client::Behaviour,
-    identify: identify::Behaviour,
-    kad: kad::Behaviour<MemoryStore>,
-}
-
-/// A peer that says what it wants to.
-struct Peer {
-    swarm: Swarm<Behaviour>,
-    key: Keypair,
-    id: PeerId,
-    relay: PeerId,
-}
-
-impl Peer {
-    /// Connected to the relay, and nothing else.
-    async fn new(relay: &Relay) -> Self {
-        let key = Keypair::generate_ed25519();
-        let id = key.public().to_peer_id();
-        let swarm = SwarmBuilder::with_existing_identity(key.clone())
-            .with_tokio()
-            .with_tcp(
-                tcp::Config::default(),
-                noise::Config::new,
-                yamux::Config::default,
-            )
-            .expect("TCP")
-            .with_quic()
-            .with_relay_client(noise::Config::new, yamux::Config::default)
-            .expect("circuits")
-            .with_behaviour(|key, relay| {
-                let identify = identify::Config::new("/test/1".to_owned(), key.public());
-                let store = MemoryStore::new(id);
-                let mut kad = kad::Behaviour::with_config(id, store, kad::Config::new(PROTOCOL));
-                kad.set_mode(Some(kad::Mode::Client));
-                Behaviour {
-                    relay,
-                    identify: identify::Behaviour::new(identify),
-                    kad,
-                }
-            })
-            .expect("infallible")
-            .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(PATIENCE))
-            .build();
-        let mut peer = Self {
-            swarm,
-            key,
-            id,
-            relay: relay.peer,
-        };
-        let address = relay.quic().clone();
-        let kad = &mut peer.swarm.behaviour_mut().kad;
-        kad.add_address(&relay.peer, address.clone());
-        peer.swarm.dial(address).expect("an address");
-        peer.until(|event| match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
-                ..
-            })) => Some(()),
-            _ => None,
-        })
-        .await;
-        peer
-    }
-
-    /// With a reservation.
-    async fn reserved(relay: &Relay) -> Self {
-        let mut peer = Self::new(relay).await;
-        let circuit = relay.quic().clone().with(Protocol::P2pCircuit);
-        peer.swarm.listen_on(circuit).expect("a circuit address");
-        peer.until(|event| match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Relay(
-                relay::client::Event::ReservationReqAccepted { .. },
-            )) => Some(()),
-            _ => None,
-        })
-        .await;
-        peer
-    }
-
-    async fn until<T>(
-        &mut self,
-        mut wanted: impl FnMut(SwarmEvent<BehaviourEvent>) -> Option<T>,
-    ) -> T {
-        let found = async {
-            loop {
-                if let Some(found) = wanted(self.swarm.select_next_some().await) {
-                    return found;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, found)
-            .await
-            .expect("the event")
-    }
-
-    /// Offers a record under a peer's id and returns when the relay has judged it.
-    async fn put(&mut self, of: PeerId, value: Vec<u8>, lives: Option<Duration>) {
-        let mut record = Record::new(RecordKey::from(of.to_bytes()), value);
-        record.expires = lives.map(|lives| Instant::now() + lives);
-        let to = std::iter::once(self.relay);
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        let query = kad.put_record_to(record, to, Quorum::One);
-        self.until(|event| match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
-                id,
-                result: QueryResult::PutRecord(_),
-                ..
-            })) => (id == query).then_some(()),
-            _ => None,
-        })
-        .await;
-    }
-
-    /// What the relay says under a peer's id.
-    async fn get(&mut self, of: PeerId) -> Option<Vec<u8>> {
-        let key = RecordKey::from(of.to_bytes());
-        let query = self.swarm.behaviour_mut().kad.get_record(key);
-        let mut found = None;
-        self.until(|event| match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
-                id,
-                result: QueryResult::GetRecord(answer),
-                step,
-                ..
-            })) if id == query => {
-                if let Ok(GetRecordOk::FoundRecord(answer)) = answer {
-                    found = Some(answer.record.value);
-                }
-                step.last.then_some(())
-            }
-            _ => None,
-        })
-        .await;
-        found
-    }
-
-    /// Asks until the relay says that, which it will.
-    async fn until_get(&mut self, of: PeerId, wanted: Option<&[u8]>) {
-        let asked = Instant::now();
-        while self.get(of).await.as_deref() != wanted {
-            assert!(asked.elapsed() < PATIENCE, "the relay never says so");
-        }
-    }
-
-    fn record(&self, seq: u64) -> Vec<u8> {
-        let addr: Multiaddr = "/ip4/203.0.113.7/tcp/443".parse().expect("an address");
-        Registration::sign(&self.key, seq, &[addr]).expect("a key that signs")
-    }
-}
+use harness::{config, free_port, get, start, start_as};
+use libp2p::{PeerId, identity::Keypair, multiaddr::Protocol};
+use p2pnode_bin_shared::directory::{MAX_BYTES, Registration};
+use process::Home;
+use registrant::Peer;
 
 #[tokio::test]
 async fn a_peer_with_a_reservation_is_found_by_one_without_and_its_later_records_replace_it() {
@@ -279,4 +122,62 @@ async fn relays_that_know_one_another_copy_what_is_new_and_what_was_there_before
     for relay in [a, b, stranger] {
         relay.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_record_of_a_peer_that_is_no_longer_admitted_vanishes_there_and_at_other_relays() {
+    let home = Home::new();
+    let other_key = Keypair::generate_ed25519();
+    let mut other = config(free_port());
+    let here = format!("/ip4/127.0.0.1/tcp/{}", home.port);
+    other.relays = vec![(home.peer(), here.parse().expect("an address"))];
+    let [allowed, revoked, both] = [(); 3].map(|()| Keypair::generate_ed25519());
+    let configure = |keys: &[&Keypair]| {
+        let ids: Vec<String> = keys
+            .iter()
+            .map(|key| key.public().to_peer_id().to_string())
+            .collect();
+        let there = other.listen.addrs[0].clone();
+        let there = there.with(Protocol::P2p(other_key.public().to_peer_id()));
+        let ids = ids.join(", ");
+        home.configure(&format!(
+            "relays: [{there}]\naccess: {{ allow: [{ids}] }}\n"
+        ));
+    };
+    configure(&[&allowed, &revoked, &both]);
+    let mut process = home.start().await;
+    let there = start_as(other_key.clone(), other.clone()).await;
+
+    let (here, at) = (home.peer(), home.addr("quic"));
+    let mut asking = Peer::reserved_as(allowed.clone(), here, &at).await;
+    let mut asking_there = Peer::new(&there).await;
+    let mut revoked = Peer::reserved_as(revoked, here, &at).await;
+    let mut both = Peer::reserved_as(both, here, &at).await;
+    // One has a circuit here alone, and the other one elsewhere as well.
+    let only = revoked.circuits(1, &[&at]);
+    revoked.put(revoked.id, only.clone(), None).await;
+    let two = both.circuits(1, &[&at, there.quic()]);
+    both.put(both.id, two.clone(), None).await;
+    for (id, record) in [(revoked.id, &only), (both.id, &two)] {
+        asking.until_get(id, Some(record)).await;
+        asking_there.until_get(id, Some(record)).await;
+    }
+
+    configure(&[&allowed]);
+    process.signal("-HUP").await;
+    process.logs(&["rules of access", "disconnected=2"]).await;
+    for id in [revoked.id, both.id] {
+        assert_eq!(asking.get(id).await, None);
+    }
+    // Elsewhere what leads through this relay alone is gone in moments; the other still can be called there, or says so itself.
+    asking_there.until_get(revoked.id, None).await;
+    assert_eq!(asking_there.get(both.id).await, Some(two));
+    assert_eq!(asking.get(revoked.id).await, None, "it does not come back");
+    assert!(
+        get(home.admin, "/metrics")
+            .await
+            .contains("relay_records 0\n")
+    );
+    process.stop().await;
+    there.stop().await;
 }

@@ -14,6 +14,7 @@ pub mod args;
 pub mod artifacts;
 pub mod bins;
 pub mod capture;
+pub mod clock;
 pub mod control;
 pub mod delay;
 pub mod events;

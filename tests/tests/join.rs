@@ -7,8 +7,9 @@ use p2pnode_tests::{
     admin::{self, ADMIN},
     args::{NodeArgs, PATIENCE, Transport, reserved},
     bins::{Bins, bins},
+    control::Control,
     lab::{Host, Lab},
-    node::Process,
+    node::{Process, control_socket},
     relay::Relay,
 };
 use tokio::process::Command;
@@ -86,6 +87,18 @@ impl Bench {
         launch.start(&self.host.device, self.lab.artifacts())
     }
 
+    /// What `p2pnode status` of that node says of the relay: as JSON, and to people.
+    async fn told(&self, node: &Process) -> Result<(serde_json::Value, String)> {
+        let control = Control::new(
+            &self.bins.p2pnode,
+            &control_socket(self.lab.artifacts(), node.name()),
+        );
+        let status = control.status().await?;
+        let relay = status["relays"][0].clone();
+        ensure!(relay["relay"] == self.relay.id, "{status}");
+        Ok((relay, control.text(&["status"]).await?))
+    }
+
     fn revoke(&self, text: &str) -> Result<()> {
         let aside = self.revoked.with_extension("new");
         fs::write(&aside, text)?;
@@ -156,6 +169,83 @@ async fn a_token_admits_its_peer_until_a_file_revokes_it_and_nobody_else() -> Re
         let denied = metrics.sum("relay_denied_total", &[("reason", reason)]);
         ensure!(denied >= 1.0, "{reason}: {denied}");
     }
+    bench.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_that_expires_while_its_node_is_connected_ends_what_it_gave_and_both_say_so()
+-> Result<()> {
+    let bench = Bench::new("join-expires").await?;
+    // Time enough to connect, on a machine that is busy with other tests.
+    let token = bench.token("friend", "20s").await?;
+    let friend = bench.node("friend", Some(&token))?;
+    let id = reserved(&friend).await?;
+    let (relay, text) = bench.told(&friend).await?;
+    ensure!(
+        relay["reserved"] == true && relay["refused"].is_null(),
+        "{relay}"
+    );
+    ensure!(text.contains(" reserved "), "{text}");
+
+    friend.event("reservation_lost", PATIENCE).await?;
+    let process = &bench.relay.process;
+    process
+        .logged("a peer is no longer admitted", PATIENCE)
+        .await?;
+    process.logged("token_expired", PATIENCE).await?;
+    // It comes again, and is told why not.
+    let refused = friend.event("relay_refused", PATIENCE).await?;
+    let reason = refused.text("/reason").to_owned();
+    let create = format!("relay-node token create --peer {id}");
+    for part in ["the token expired on ", &create, "friend.tokens"] {
+        ensure!(reason.contains(part), "{part}: {reason}");
+    }
+    let (relay, text) = bench.told(&friend).await?;
+    ensure!(
+        relay["reserved"] == false && relay["refused"] == reason,
+        "{relay}"
+    );
+    ensure!(text.contains(&format!(" refused     {reason}")), "{text}");
+    let metrics = admin::metrics(&bench.relay.host).await?;
+    let expired = metrics.sum("relay_denied_total", &[("reason", "token_expired")]);
+    ensure!(expired >= 1.0, "{expired}");
+    for gone in ["relay_reservations", "relay_records"] {
+        ensure!(metrics.sum(gone, &[]) == 0.0, "{gone}");
+    }
+
+    // Once, however often it comes.
+    let said = friend.events();
+    let refusals = said.iter().filter(|event| event.name() == "relay_refused");
+    ensure!(refusals.count() == 1);
+    let renewed = bench.token("friend", "1h").await?;
+    let seen = friend.events().len();
+    fs::write(bench.lab.artifacts().file("friend.tokens"), renewed)?;
+    friend.event_after(seen, "reserved", PATIENCE).await?;
+    let (relay, _) = bench.told(&friend).await?;
+    ensure!(relay["refused"].is_null(), "{relay}");
+    bench.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_that_was_over_before_its_node_began_is_warned_of_and_refused() -> Result<()> {
+    let bench = Bench::new("join-expired").await?;
+    let token = bench.token("late", "1s").await?;
+    // The relay's clock and the node's are the same.
+    let key = bench.lab.artifacts().file("relay.key");
+    let key = key.to_string_lossy();
+    loop {
+        let args = ["token", "show", &token, "--key", &key, "--json"];
+        let shown = bench.output(&bench.bins.relay_node, &args).await?;
+        if serde_json::from_str::<serde_json::Value>(&shown)?["expired"] == true {
+            break;
+        }
+    }
+    let late = bench.node("late", Some(&token))?;
+    late.logged("expired on", PATIENCE).await?;
+    let refused = late.event("relay_refused", PATIENCE).await?;
+    ensure!(refused.text("/reason").contains("the token expired on "));
     bench.lab.succeeded();
     Ok(())
 }

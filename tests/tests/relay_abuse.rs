@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use p2pnode_tests::{
     args::{PATIENCE, Transport},
     fleet::{Fleet, counted, sum},
@@ -26,6 +27,8 @@ const PER_CONNECTION: u64 = 200;
 const SLACK: u64 = 24 * 1024;
 /// For what hundreds of peers do on a machine that others use, too.
 const LONG: Duration = Duration::from_secs(120);
+/// For each of thousands, on the same machine.
+const PER_PEER: Duration = Duration::from_millis(100);
 
 fn number(counts: &Value, name: &str) -> u64 {
     counts[name].as_u64().unwrap_or_default()
@@ -49,8 +52,8 @@ async fn ends(
     let kept = served.recovers(before).await?;
     let bound = SLACK + PER_CONNECTION * connections;
     println!(
-        "memory: {} KiB before, {grown} more during, {kept} more after; the bound is {bound} more",
-        before.memory
+        "memory: {} KiB before, {grown} more during, {kept} more after; the bound is {bound} more; {} descriptors during",
+        before.memory, during.descriptors
     );
     ensure!(
         grown.max(kept) <= bound,
@@ -62,42 +65,76 @@ async fn ends(
 #[tokio::test]
 async fn connections_from_one_address_beyond_its_limit_are_refused_and_cost_nobody_else()
 -> Result<()> {
-    const LIMIT: u64 = 60;
-    const PEERS: u64 = 250;
-    let limit = LIMIT.to_string();
-    let env = [("RELAY_NODE_LIMITS_CONNECTIONS_PER_IP4", limit.as_str())];
-    let mut served = Served::new("abuse-connections", &env).await?;
+    connections_from_one_address("abuse-connections", 60, 250, "nothing").await
+}
+
+/// The whole size, with the limit that is the default: minutes, and 3 GB for the abuser.
+#[tokio::test]
+#[ignore = "10,000 connections: `cargo xtask test -- --ignored --nocapture ten_thousand`"]
+async fn ten_thousand_connections_from_one_address_cost_nobody_else() -> Result<()> {
+    provide_descriptors(10_500)?;
+    // They take more than a minute to come, after which the relay lets go of those that want nothing.
+    connections_from_one_address("abuse-ten-thousand", 4096, 5000, "reservation").await
+}
+
+/// Lets this process and its children open that many files each.
+fn provide_descriptors(needed: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    ensure!(
+        hard >= needed,
+        "{needed} open files are needed and {hard} allowed: raise the limit (`ulimit -Hn {needed}` as root)"
+    );
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.max(needed), hard)?)
+}
+
+/// That many peers over each transport, who ask for that, where one address may have `limit` connections and as many reservations.
+async fn connections_from_one_address(name: &str, limit: u64, peers: u64, ask: &str) -> Result<()> {
+    let text = limit.to_string();
+    let env = [
+        ("RELAY_NODE_LIMITS_CONNECTIONS_PER_IP4", text.as_str()),
+        ("RELAY_NODE_LIMITS_RESERVATIONS_PER_IP4", "0"),
+        ("RELAY_NODE_LIMITS_RESERVATIONS", "0"),
+    ];
+    let mut served = Served::new(name, &env).await?;
     let before = served.state().await?;
     let host = served.lab.public_host("flood").await?;
     let fleet = Fleet::new(&served.lab, &host)?;
     let mut floods = Vec::new();
     for transport in Transport::ALL {
         let relay = served.address(&host, transport);
-        let args = ["--ask", "nothing", "--per-second", "200"];
+        let args = ["--ask", ask, "--per-second", "200"];
         let name = format!("flood-{transport}");
-        floods.push(fleet.hold(&name, &relay, PEERS as usize, &args)?);
+        floods.push(fleet.hold(&name, &relay, usize::try_from(peers)?, &args)?);
     }
     // Whoever is refused sees it as a connection that is never made, or one that is closed at once.
     let mut connected = 0;
     for flood in &floods {
-        let counts = counted(flood, "an answer to each", LONG, |counts| {
-            number(counts, "connected") + sum(counts, "errors") + sum(counts, "disconnected")
-                >= PEERS
-        });
-        connected += number(&counts.await?, "connected");
+        let counts = counted(
+            flood,
+            "an answer to each",
+            LONG.max(PER_PEER * peers as u32),
+            |counts| {
+                number(counts, "connected") + sum(counts, "errors") + sum(counts, "disconnected")
+                    >= peers
+            },
+        );
+        let counts = counts.await?;
+        println!("{}: {counts}", flood.name());
+        connected += number(&counts, "connected");
     }
     ensure!(
-        (1..=LIMIT).contains(&connected),
+        (1..=limit).contains(&connected),
         "{connected} connections from one address"
     );
     let refused = served.denied().await?["source_connection_limit"];
+    println!("{connected} connections are open, {refused} were refused");
     ensure!(
-        refused >= (2 * PEERS - LIMIT) as f64,
+        refused >= (2 * peers - limit) as f64,
         "{refused} refusals were counted"
     );
     let good = &served.good[0];
     served.finds("newcomer", good).await?;
-    ends(&mut served, &before, floods, LIMIT).await?;
+    ends(&mut served, &before, floods, limit).await?;
     served.lab.succeeded();
     Ok(())
 }
@@ -251,6 +288,55 @@ async fn handshakes_that_are_never_finished_end_by_themselves_and_are_counted() 
         "{counted} handshakes were counted that took too long"
     );
     ends(&mut served, &before, slow, 3 * EACH).await?;
+    served.lab.succeeded();
+    Ok(())
+}
+
+#[tokio::test]
+async fn handshakes_from_one_address_leave_room_for_others() -> Result<()> {
+    const PENDING: u64 = 40;
+    // Far more than there is room for, and for as long as the rest takes.
+    const EACH: usize = 20_000;
+    let pending = PENDING.to_string();
+    let env = [("RELAY_NODE_LIMITS_PENDING_CONNECTIONS", pending.as_str())];
+    let mut served = Served::new("abuse-pending", &env).await?;
+    let before = served.state().await?;
+    let host = served.lab.public_host("slow").await?;
+    let fleet = Fleet::new(&served.lab, &host)?;
+    let mut slow = Vec::new();
+    for (how, transport) in [("silent", Transport::Tcp), ("initial", Transport::Quic)] {
+        let relay = served.address(&host, transport);
+        let args = ["--per-second", "50", "--at-once", "1000"];
+        slow.push(fleet.slow(how, &relay, how, EACH, &args)?);
+    }
+    // Those that are refused are closed at once.
+    let counts = counted(&slow[0], "refusals", LONG, |counts| {
+        sum(counts, "ended") >= 2 * PENDING
+    })
+    .await?;
+    ensure!(
+        (1..=PENDING * 3 / 4).contains(&number(&counts, "open")),
+        "{counts}"
+    );
+    let refused = |denied: &std::collections::BTreeMap<String, f64>| {
+        denied
+            .get("source_connection_limit")
+            .copied()
+            .unwrap_or_default()
+    };
+    let earlier = refused(&served.denied().await?);
+    ensure!(earlier >= PENDING as f64, "{earlier} refusals were counted");
+    for good in &served.good {
+        served
+            .finds(&format!("newcomer-{}", good.node.name()), good)
+            .await?;
+    }
+    let denied = served.denied().await?;
+    ensure!(
+        refused(&denied) > earlier,
+        "the flood was over before the others came: {denied:?}"
+    );
+    ends(&mut served, &before, slow, PENDING).await?;
     served.lab.succeeded();
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! fails at the others. Nor does a peer that is no partner get a question, whatever it says it speaks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -24,12 +24,18 @@ use libp2p::{
     },
 };
 
-use super::{MAX_BYTES, PROTOCOL, Refused, Registration, TTL};
+use super::{
+    MAX_BYTES, PROTOCOL, Refused, Registration, TAKEN_BACK, TTL,
+    verdict::{Judged, Verdict, judge},
+};
 
 pub use libp2p::kad::QueryId;
 
 /// How long an answer may take: a relay that is there answers in a round trip.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a record that was taken back is kept for relays that are to be told: they are told at once, so many at a time.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// What comes of the directory.
 #[derive(Debug)]
@@ -74,6 +80,15 @@ pub struct Offer {
     record: Record,
 }
 
+/// What has become of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    New,
+    /// The relay through which alone it leads takes it back: what is kept of it ends within [`TAKEN_BACK`].
+    TakenBack,
+}
+
 /// Why a record was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotKept {
@@ -92,6 +107,8 @@ pub struct Behaviour {
     partners: Option<BTreeSet<PeerId>>,
     /// The connections over which it does, oldest first.
     ours: BTreeMap<ConnectionId, PeerId>,
+    /// Records that were taken back here, for other relays to be told, and since when.
+    taken_back: HashMap<PeerId, (Record, Instant)>,
 }
 
 impl Behaviour {
@@ -147,6 +164,7 @@ impl Behaviour {
             inner,
             partners,
             ours: BTreeMap::new(),
+            taken_back: HashMap::new(),
         }
     }
 
@@ -163,26 +181,58 @@ impl Behaviour {
 
     /// Keeps a record until it expires or a newer one comes. Whether it is a peer's to offer is for the caller to judge.
     ///
-    /// The peer itself may replace its record by one of any number: its clock may have been set back.
+    /// The peer itself may replace its record by one of any number: its clock may have been set back. A relay may take back what
+    /// leads through it alone.
     ///
     /// # Errors
     ///
     /// If a newer one is kept, or there is no room.
-    pub fn keep(&mut self, offer: Offer) -> Result<(), NotKept> {
-        if offer.source != offer.registration.peer
-            && self
-                .kept(&offer.registration.peer)
-                .is_some_and(|kept| kept.seq >= offer.registration.seq)
-        {
-            return Err(NotKept::Old);
+    pub fn keep(&mut self, offer: Offer) -> Result<Kept, NotKept> {
+        let Offer {
+            source,
+            registration,
+            record,
+        } = offer;
+        let (now, peer) = (Instant::now(), registration.peer);
+        let known = self.record(&peer);
+        let known = known.and_then(|record| {
+            let registration = Registration::read(record.key.as_ref(), &record.value).ok()?;
+            Some((registration, ends_soon(&record, now)))
+        });
+        let kept = known.as_ref().map(|(registration, ends_soon)| Judged {
+            registration,
+            ends_soon: *ends_soon,
+        });
+        let offered = Judged {
+            registration: &registration,
+            ends_soon: ends_soon(&record, now),
+        };
+        let outcome = match judge(&source, offered, kept) {
+            Verdict::Old => return Err(NotKept::Old),
+            Verdict::Shorten => Kept::TakenBack,
+            Verdict::Keep => Kept::New,
+        };
+        self.taken_back.remove(&peer);
+        if self.inner.store_mut().put(record.clone()).is_ok() {
+            return Ok(outcome);
         }
+        self.expire(now);
         let store = self.inner.store_mut();
-        if store.put(offer.record.clone()).is_ok() {
-            return Ok(());
-        }
-        self.expire(Instant::now());
-        let store = self.inner.store_mut();
-        store.put(offer.record).map_err(|_| NotKept::Full)
+        store
+            .put(record)
+            .map(|()| outcome)
+            .map_err(|_| NotKept::Full)
+    }
+
+    /// Drops the record of a peer that may not be called here any more. Whether it was kept; then [`Behaviour::copy`] takes it back
+    /// from another relay.
+    pub fn take_back(&mut self, peer: &PeerId) -> bool {
+        let Some(record) = self.record(peer) else {
+            return false;
+        };
+        self.inner.store_mut().remove(&record.key);
+        self.taken_back.insert(*peer, (record, Instant::now()));
+        true
     }
 
     /// The record of a peer, if it is kept.
@@ -213,13 +263,25 @@ impl Behaviour {
     pub fn expire(&mut self, now: Instant) {
         let store = self.inner.store_mut();
         store.retain(|_, record| !record.is_expired(now));
+        self.taken_back
+            .retain(|_, (record, since)| !record.is_expired(now) && now < *since + TOLD);
     }
 
-    /// Copies the record of `peer` to another relay; `None` if it is not kept, or for less than a second more: the protocol
-    /// carries whole seconds, and none means for ever.
+    /// Copies the record of `peer` to another relay, or tells it that the record was taken back; `None` if it is not kept, or for
+    /// less than a second more: the protocol carries whole seconds, and none means for ever.
     pub fn copy(&mut self, peer: &PeerId, relay: PeerId) -> Option<QueryId> {
-        let record = self.record(peer)?;
-        let soon = Instant::now() + Duration::from_secs(2);
+        let now = Instant::now();
+        let record = match (self.record(peer), self.taken_back.get(peer)) {
+            (Some(record), _) => record,
+            (None, Some((record, _))) => {
+                let mut record = record.clone();
+                let ends = now + TAKEN_BACK;
+                record.expires = Some(record.expires.map_or(ends, |at| at.min(ends)));
+                record
+            }
+            (None, None) => return None,
+        };
+        let soon = now + Duration::from_secs(2);
         (!record.is_expired(soon)).then(|| self.tell(relay, record))
     }
 
@@ -245,6 +307,10 @@ impl Behaviour {
         }
         claims
     }
+}
+
+fn ends_soon(record: &Record, now: Instant) -> bool {
+    record.is_expired(now + TAKEN_BACK)
 }
 
 /// What an event of Kademlia's is here, if anything.

@@ -6,12 +6,13 @@
 
 mod behaviour;
 mod registration;
+mod verdict;
 
 use std::time::Duration;
 
 use libp2p::StreamProtocol;
 
-pub use behaviour::{Behaviour, Event, NotKept, Offer, QueryId};
+pub use behaviour::{Behaviour, Event, Kept, NotKept, Offer, QueryId};
 pub use registration::{Found, Refused, Registration, ViaRelay, publishable};
 
 /// The protocol's name. It is private: no other Kademlia network is to be met.
@@ -22,6 +23,10 @@ pub const TTL: Duration = Duration::from_secs(30 * 60);
 
 /// How often a peer renews its record: two renewals may be lost.
 pub const RENEWAL: Duration = Duration::from_secs(10 * 60);
+
+/// How long other relays may still keep a record that a relay takes back. The protocol carries whole seconds and has no word for
+/// none; this is time enough to tell all of them.
+pub const TAKEN_BACK: Duration = Duration::from_secs(10);
 
 /// The most bytes of a record: its addresses, a key and a signature.
 pub const MAX_BYTES: usize = 4 * 1024;

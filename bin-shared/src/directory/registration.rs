@@ -130,6 +130,12 @@ impl Registration {
         self.addrs.is_empty()
     }
 
+    /// Whether each of its addresses is a circuit over this relay, and there is one.
+    pub(super) fn leads_only_through(&self, relay: &PeerId) -> bool {
+        let over = |addr: &Multiaddr| matches!(split(addr, &self.peer), Some(Split::Via(via, _)) if via == *relay);
+        !self.is_withdrawal() && self.addrs.iter().all(over)
+    }
+
     /// What of it can be dialed.
     pub fn found(&self) -> Found {
         let mut found = Found::default();

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::Action;
+use super::{Action, Dialer};
+use crate::event::Event;
 
 /// How long a circuit may take before it is asked for once more. A relay of libp2p's make silently drops what goes beyond ten
 /// handshakes at a time with one peer, and its client then waits for a minute; a circuit that comes at all comes within a few
@@ -105,6 +106,118 @@ impl Relay {
             // Once more when the time is up.
             Some(until) => Circuit::Again((now + wait).min(until)),
             None => Circuit::Again(now + wait),
+        }
+    }
+}
+
+impl Dialer {
+    /// Circuits can be asked of this relay.
+    pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
+        let needed = self.path.is_none() && !self.local.holds(now);
+        let meets = self.wants_to_meet();
+        if needed && self.lookup.begin(relay) {
+            self.actions.push_back(Action::LookUp);
+        }
+        if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
+            && needed
+            && match relay.state {
+                Circuit::Waiting => true,
+                Circuit::Again(at) => at <= now,
+                Circuit::Dialing { .. } | Circuit::Made | Circuit::Failed => false,
+            }
+        {
+            relay.state = Circuit::Dialing {
+                dials: 1,
+                again_at: now + CIRCUIT_WAIT,
+            };
+            if meets {
+                self.actions.push_back(Action::Meet(relay.peer));
+            }
+            self.actions.push_back(Action::DialCircuit(relay.peer));
+        }
+    }
+
+    /// The relay cannot be reached over any of its addresses.
+    pub fn handle_relay_unreachable(&mut self, relay: PeerId, t: Duration, reason: &str) {
+        if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay)
+            && matches!(known.state, Circuit::Waiting | Circuit::Again(_))
+        {
+            known.state = Circuit::Failed;
+            self.actions
+                .push_back(Action::Tell(Event::RelayUnreachable {
+                    t,
+                    relay,
+                    reason: reason.to_owned(),
+                }));
+            self.note(format!("relay {relay} is unreachable: {reason}"));
+        }
+    }
+
+    /// The relay does not admit this node, in these words.
+    pub fn handle_relay_refused(&mut self, relay: PeerId, t: Duration, words: &str) {
+        let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) else {
+            return;
+        };
+        if matches!(known.state, Circuit::Made | Circuit::Failed) {
+            return;
+        }
+        known.state = Circuit::Failed;
+        self.actions.push_back(Action::Tell(Event::RelayRefused {
+            t,
+            relay,
+            reason: words.to_owned(),
+        }));
+        self.note(format!("relay {relay} refused us: {words}"));
+    }
+
+    /// A dial of [`Action::DialCircuit`] failed.
+    pub fn handle_circuit_failed(
+        &mut self,
+        relay: PeerId,
+        failure: CircuitFailure,
+        reason: String,
+        now: Instant,
+    ) {
+        if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay) {
+            match &mut relay.state {
+                Circuit::Dialing { dials, .. } if *dials > 1 => *dials -= 1,
+                Circuit::Dialing { .. } => relay.state = relay.next(failure, now),
+                Circuit::Waiting | Circuit::Again(_) | Circuit::Made | Circuit::Failed => {}
+            }
+        }
+        self.note(reason);
+    }
+
+    /// Asks once more for the circuits that take too long. Those whose wait after a failure is over have their turn as soon as
+    /// their relay is connected.
+    pub(super) fn redial_circuits(&mut self, now: Instant) {
+        if self.path.is_some() {
+            return;
+        }
+        for relay in &mut self.relays {
+            match &mut relay.state {
+                Circuit::Dialing { dials, again_at } if *again_at <= now => {
+                    *dials += 1;
+                    *again_at = now + CIRCUIT_WAIT;
+                    self.actions.push_back(relay.dial());
+                }
+                Circuit::Again(at) if *at <= now => {
+                    if relay.found.is_some() {
+                        relay.state = Circuit::Dialing {
+                            dials: 1,
+                            again_at: now + CIRCUIT_WAIT,
+                        };
+                        self.actions.push_back(relay.dial());
+                    } else {
+                        relay.state = Circuit::Waiting;
+                    }
+                }
+                Circuit::Waiting
+                | Circuit::Dialing { .. }
+                | Circuit::Again(_)
+                | Circuit::Made
+                | Circuit::Failed => {}
+            }
         }
     }
 }

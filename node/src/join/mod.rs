@@ -20,8 +20,7 @@ use p2pnode_bin_shared::{
 use crate::streams::Opening;
 
 pub(crate) use join::PROTOCOL;
-pub(crate) use tokens::TokenFileError;
-pub(crate) use tokens::Tokens;
+pub(crate) use tokens::{TokenFileError, Tokens, check as check_file};
 pub(crate) use words::refused;
 
 /// How long the relay may take to answer, the opening of the stream included. One that does not is asked for what is wanted all

@@ -3,13 +3,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use libp2p::PeerId;
-use p2pnode_bin_shared::{join::Token, stamp::Stamp};
+use p2pnode_bin_shared::{
+    join::Token,
+    stamp::Stamp,
+    text_file::{self, Unreadable},
+};
 
 /// The most bytes of the file: of more than four thousand tokens.
 const LONGEST: u64 = 1024 * 1024;
@@ -30,12 +33,22 @@ pub(crate) struct Tokens {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenFileError {
     /// It cannot be read.
-    #[error("join.token_file: cannot read {}: {source}; give a file with the tokens that the relays have created", .path.display())]
+    #[error("join.token_file: {unreadable}; {}", remedy(.unreadable))]
     Unreadable {
+        /// Why.
+        unreadable: Unreadable,
+    },
+    /// There is none in it.
+    #[error(
+        "join.token_file: {} has no token; create one with `relay-node token create --peer {} --expires 30d`",
+        .path.display(),
+        .local.map_or_else(|| "ID".to_owned(), |local| local.to_string())
+    )]
+    Empty {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// This node, if it is known.
+        local: Option<PeerId>,
     },
     /// It is no list of tokens.
     #[error("{}", .0.join("\n"))]
@@ -55,6 +68,66 @@ pub(crate) enum TokenFileError {
     },
 }
 
+fn remedy(unreadable: &Unreadable) -> &'static str {
+    match unreadable {
+        Unreadable::TooLong { .. } => "drop tokens that have expired",
+        Unreadable::System { .. } | Unreadable::NotAFile { .. } | Unreadable::NotText { .. } => {
+            "give a file with the tokens that the relays have created, one a line"
+        }
+    }
+}
+
+/// What is worth a warning about the file at `path`, for the node `local`, if its id is known, with these relays.
+///
+/// # Errors
+/// As [`Tokens::load`] and [`Tokens::check`].
+pub(crate) fn check(
+    path: &Path,
+    local: Option<PeerId>,
+    relays: &BTreeSet<PeerId>,
+    now: SystemTime,
+) -> Result<Vec<String>, TokenFileError> {
+    match local {
+        Some(local) => {
+            let tokens = Tokens::load(path, local)?;
+            tokens.check()?;
+            Ok(tokens.warnings(relays, now))
+        }
+        None if read(path)?.is_empty() => Err(TokenFileError::Empty {
+            path: path.to_owned(),
+            local,
+        }),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The tokens in the file at `path`, and how each is written.
+fn read(path: &Path) -> Result<Vec<(Token, String)>, TokenFileError> {
+    let text = text_file::read(path, LONGEST)
+        .map_err(|unreadable| TokenFileError::Unreadable { unreadable })?;
+    let (mut tokens, mut problems) = (Vec::new(), Vec::new());
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match Token::read(line) {
+            Ok(token) => tokens.push((token, line.to_owned())),
+            // The token is not repeated: whoever reads the log need not have it.
+            Err(malformed) => problems.push(format!(
+                "join.token_file: {}:{}: what stands there {malformed}",
+                path.display(),
+                number + 1
+            )),
+        }
+    }
+    if problems.is_empty() {
+        Ok(tokens)
+    } else {
+        Err(TokenFileError::Malformed(problems))
+    }
+}
+
 impl Tokens {
     /// Reads the tokens for the node `local` from the file at `path`.
     ///
@@ -62,44 +135,18 @@ impl Tokens {
     /// Everything that is wrong with the file. That none is for this node is for [`Tokens::check`] to tell.
     pub(crate) fn load(path: &Path, local: PeerId) -> Result<Self, TokenFileError> {
         let stamp = Stamp::of(path);
-        let unreadable = |source| TokenFileError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
-        let named = path.display();
-        let size = fs::metadata(path).map_err(unreadable)?.len();
-        if size > LONGEST {
-            let problem = format!(
-                "join.token_file: {named} has {size} bytes, more than the {LONGEST} that are read; drop tokens that have expired"
-            );
-            return Err(TokenFileError::Malformed(vec![problem]));
-        }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
-        let (mut own, mut others, mut problems) = (BTreeMap::new(), 0, Vec::new());
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+        let (mut own, mut others) = (BTreeMap::new(), 0);
+        for (token, line) in read(path)? {
+            if token.peer != local {
+                others += 1;
                 continue;
             }
-            match Token::read(line) {
-                Ok(token) if token.peer == local => {
-                    // Of two for one relay the one that lasts longer.
-                    let known = own.get(&token.relay);
-                    let known = known.map(|(known, _): &(Token, String)| known.expires);
-                    if known.is_none_or(|known| known < token.expires) {
-                        own.insert(token.relay, (token, line.to_owned()));
-                    }
-                }
-                Ok(_) => others += 1,
-                // The token is not repeated: whoever reads the log need not have it.
-                Err(malformed) => problems.push(format!(
-                    "join.token_file: {named}:{}: what stands there {malformed}",
-                    number + 1
-                )),
+            // Of two for one relay the one that lasts longer.
+            let known = own.get(&token.relay);
+            let known = known.map(|(known, _): &(Token, String)| known.expires);
+            if known.is_none_or(|known| known < token.expires) {
+                own.insert(token.relay, (token, line));
             }
-        }
-        if !problems.is_empty() {
-            return Err(TokenFileError::Malformed(problems));
         }
         Ok(Self {
             path: path.to_owned(),
@@ -113,16 +160,21 @@ impl Tokens {
     /// Whether any is for this node.
     ///
     /// # Errors
-    /// [`TokenFileError::NotOurs`] if there are others only.
+    /// [`TokenFileError::NotOurs`] if there are others only, and [`TokenFileError::Empty`] if there is none.
     pub(crate) fn check(&self) -> Result<(), TokenFileError> {
-        if self.own.is_empty() {
-            return Err(TokenFileError::NotOurs {
-                path: self.path.clone(),
-                local: self.local,
-                others: self.others,
-            });
+        let (path, local) = (self.path.clone(), self.local);
+        match (self.own.is_empty(), self.others) {
+            (false, _) => Ok(()),
+            (true, 0) => Err(TokenFileError::Empty {
+                path,
+                local: Some(local),
+            }),
+            (true, others) => Err(TokenFileError::NotOurs {
+                path,
+                local,
+                others,
+            }),
         }
-        Ok(())
     }
 
     /// What is worth a warning at `now`, for a node with these relays.
@@ -178,7 +230,10 @@ impl Tokens {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::{
+        fs,
+        time::{Duration, UNIX_EPOCH},
+    };
 
     use libp2p::identity::Keypair;
     use p2pnode_bin_shared::join::TokenId;

@@ -1,9 +1,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::time::Duration;
+
+use libp2p::core::transport::ListenerId;
+use p2pnode_bin_shared::backoff::backoff;
 use proptest::prelude::*;
 
 use super::{
     leg::{BACKOFF_MAX, BACKOFF_MIN},
+    reservations::{RESERVE_BACKOFF_MAX, RESERVE_BACKOFF_MIN},
     *,
 };
 

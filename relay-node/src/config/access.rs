@@ -1,6 +1,6 @@
 //! The keys of `access`, and the file of revoked tokens.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
 use p2pnode_bin_shared::{
     config::{
@@ -8,6 +8,7 @@ use p2pnode_bin_shared::{
         kind::{BOOL, PATH, PEER_ID, from_str},
     },
     join::TokenId,
+    text_file::{self, Unreadable},
 };
 
 use super::Access;
@@ -70,20 +71,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Access {
 
 /// The ids in the file at `path`, or all that is wrong with it.
 fn ids(path: &Path) -> Result<Vec<TokenId>, Vec<String>> {
-    let unreadable = |error: io::Error| {
-        let path = path.display();
-        vec![format!(
-            "cannot read {path}: {error}; give a file that exists, if only an empty one"
-        )]
-    };
-    let size = fs::metadata(path).map_err(unreadable)?.len();
-    if size > LONGEST {
-        return Err(vec![format!(
-            "{} has {size} bytes, more than the {LONGEST} that are read; drop the ids of tokens that have expired",
-            path.display()
-        )]);
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let text = text_file::read(path, LONGEST).map_err(|unreadable| {
+        let remedy = match unreadable {
+            Unreadable::TooLong { .. } => "drop the ids of tokens that have expired",
+            Unreadable::System { .. }
+            | Unreadable::NotAFile { .. }
+            | Unreadable::NotText { .. } => "give a file of ids that exists, if only an empty one",
+        };
+        vec![format!("{unreadable}; {remedy}")]
+    })?;
     let (mut ids, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -109,6 +105,8 @@ fn ids(path: &Path) -> Result<Vec<TokenId>, Vec<String>> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -126,7 +124,7 @@ mod tests {
         );
         assert!(problems[1].contains("revoked:3: "), "{problems:?}");
         fs::remove_file(&path).unwrap();
-        assert!(ids(&path).unwrap_err()[0].contains("give a file that exists"));
+        assert!(ids(&path).unwrap_err()[0].contains("give a file of ids that exists"));
         assert!(ids(home.path()).is_err(), "a directory");
         fs::File::create(&path)
             .unwrap()

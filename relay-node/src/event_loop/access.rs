@@ -47,6 +47,7 @@ impl EventLoop {
     fn end_admission(&mut self, peer: PeerId, refused: Refused) {
         self.metrics.denied(refused.reason());
         info!(%peer, reason = refused.reason().as_str(), "a peer is no longer admitted; closing its connections");
+        self.take_back(peer);
         // An error means that it has gone in the meantime.
         let _ = self.swarm.disconnect_peer_id(peer);
     }

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::EventLoop;
 use crate::{
     admission::NotAdmitted,
-    connection_sources, memory,
+    connection_sources, handshakes, memory,
     metrics::{HandshakeFailure, Reason},
 };
 
@@ -64,6 +64,11 @@ fn reason(cause: &ConnectionDenied) -> Option<Reason> {
         Some(Reason::Memory)
     } else if cause.downcast_ref::<Exceeded>().is_some() {
         Some(Reason::ConnectionLimit)
+    } else if let Some(exceeded) = cause.downcast_ref() {
+        Some(match exceeded {
+            handshakes::Exceeded::Transport(_) => Reason::ConnectionLimit,
+            handshakes::Exceeded::Source(..) => Reason::SourceConnectionLimit,
+        })
     } else if cause
         .downcast_ref::<connection_sources::Exceeded>()
         .is_some()

@@ -1,6 +1,6 @@
 //! The directory: which records the relay keeps, and the other relays that keep copies.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::{
     PeerId,
@@ -9,7 +9,7 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use p2pnode_bin_shared::directory::{Event, NotKept, Offer};
+use p2pnode_bin_shared::directory::{Event, Kept, NotKept, Offer};
 use tracing::{debug, info, warn};
 
 use super::EventLoop;
@@ -41,6 +41,12 @@ impl EventLoop {
     pub(super) fn on_offer(&mut self, offer: Offer) {
         let (source, peer) = (offer.source, offer.registration.peer);
         let withdraws = offer.registration.is_withdrawal();
+        // The stream over which it came may be older than the end of the peer's admission.
+        if self.admission.admitted(&source, SystemTime::now()).is_err() {
+            self.metrics.denied(Reason::Record);
+            debug!(%source, %peer, "a record was refused: who tells it is not admitted");
+            return;
+        }
         let holds = self.judge().holds(&peer);
         let directory = &mut self.swarm.behaviour_mut().directory;
         // A peer speaks for itself, and only where it can be called: so there are no more records than reservations. What another
@@ -56,7 +62,10 @@ impl EventLoop {
             return;
         }
         match directory.keep(offer) {
-            Ok(()) => {
+            Ok(Kept::TakenBack) => {
+                debug!(%source, %peer, "a relay takes back a record that leads through it alone");
+            }
+            Ok(Kept::New) => {
                 debug!(%source, %peer, withdraws, "a record is kept");
                 for relay in self.partners.connected().filter(|relay| *relay != source) {
                     self.copies.add(relay, [peer]);
@@ -70,6 +79,24 @@ impl EventLoop {
                 self.metrics.denied(Reason::RecordLimit);
                 warn!(%source, %peer, %error, "a record is not kept; raise limits.records");
             }
+        }
+    }
+
+    /// The peer is not admitted any more, and still holds what it was granted. Nobody can call it here from now on, so nobody is to
+    /// find it by what it has told here; the other relays keep what leads elsewhere as well, which is theirs to judge.
+    pub(super) fn take_back(&mut self, peer: PeerId) {
+        self.early.remove(&peer);
+        if !self.judge().holds(&peer) {
+            return;
+        }
+        let directory = &mut self.swarm.behaviour_mut().directory;
+        if directory.take_back(&peer) {
+            for relay in self.partners.connected() {
+                self.copies.add(relay, [peer]);
+            }
+            let records = directory.len();
+            self.metrics.records(records);
+            debug!(%peer, "the record of a peer that is no longer admitted was taken back");
         }
     }
 

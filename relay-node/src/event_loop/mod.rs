@@ -121,6 +121,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(
                 BehaviourEvent::Memory(never)
                 | BehaviourEvent::Connections(never)
+                | BehaviourEvent::Handshakes(never)
                 | BehaviourEvent::Sources(never)
                 | BehaviourEvent::KeepAlive(never),
             ) => match never {},

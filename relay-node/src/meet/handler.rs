@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     io,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures::{
@@ -25,11 +24,21 @@ use libp2p::{
 use p2pnode_bin_shared::meet::{self, Answer, Introduction, Request};
 use tracing::debug;
 
+use crate::exchange::{self, Questions, TIMEOUT, in_time};
+
 /// Exchanges at once on one connection, each way. Further questions are dropped unread, and further introductions not made.
 const MAX_EXCHANGES: usize = 32;
 
-/// How long a peer may take to ask, to take the answer, or to take an introduction.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// What the peer asks, and how many questions at once.
+struct Meet;
+
+impl exchange::Protocol for Meet {
+    const NAME: StreamProtocol = meet::PROTOCOL;
+    const AT_ONCE: usize = MAX_EXCHANGES;
+    const LONGEST: usize = meet::MAX_MESSAGE;
+    type Request = Request;
+    type Answer = Answer;
+}
 
 /// What is told to the behaviour.
 #[derive(Debug)]
@@ -40,51 +49,17 @@ pub(crate) enum Report {
     Told(bool),
 }
 
-type Asking = BoxFuture<'static, io::Result<(Stream, Request)>>;
-type Answering = BoxFuture<'static, io::Result<()>>;
-
 /// The handler of one connection.
 #[derive(Default)]
 pub(crate) struct Handler {
-    asking: FuturesUnordered<Asking>,
-    answering: FuturesUnordered<Answering>,
+    questions: Questions<Meet>,
     /// To be told over streams that are not asked for yet.
     wanted: VecDeque<Introduction>,
     /// Streams that are being opened.
     opening: usize,
-    telling: FuturesUnordered<Answering>,
+    telling: FuturesUnordered<BoxFuture<'static, io::Result<()>>>,
     /// Introductions that are not made.
     dropped: usize,
-}
-
-impl Handler {
-    fn take(&mut self, mut stream: Stream) {
-        if self.asking.len() + self.answering.len() >= MAX_EXCHANGES {
-            debug!("dropped a meet question: {MAX_EXCHANGES} are open on this connection");
-            return;
-        }
-        // A question is no reason to keep a connection that has no other.
-        stream.ignore_for_keep_alive();
-        let asking = async move {
-            let request = meet::read(&mut stream).await?;
-            Ok((stream, request))
-        };
-        self.asking.push(in_time(asking).boxed());
-    }
-}
-
-async fn in_time<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(TIMEOUT, exchange)
-        .await
-        .unwrap_or_else(|elapsed| Err(elapsed.into()))
-}
-
-async fn give(mut stream: Stream, answer: oneshot::Receiver<Answer>) -> io::Result<()> {
-    // An error says that nobody answers: the stream closes.
-    if let Ok(answer) = answer.await {
-        meet::write(&mut stream, &answer).await?;
-    }
-    stream.close().await
 }
 
 /// Says it and waits for the end of the stream, without which one that is negotiated lazily may end before it has begun.
@@ -124,21 +99,9 @@ impl ConnectionHandler for Handler {
             self.dropped -= 1;
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Told(false)));
         }
-        while let Poll::Ready(Some(asked)) = self.asking.poll_next_unpin(cx) {
-            match asked {
-                Ok((stream, request)) => {
-                    let (reply, answer) = oneshot::channel();
-                    self.answering.push(in_time(give(stream, answer)).boxed());
-                    let report = Report::Asked(request, reply);
-                    return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
-                }
-                Err(error) => debug!(%error, "no meet question came over a stream for one"),
-            }
-        }
-        while let Poll::Ready(Some(answered)) = self.answering.poll_next_unpin(cx) {
-            if let Err(error) = answered {
-                debug!(%error, "a meet answer was not delivered");
-            }
+        if let Poll::Ready((request, reply)) = self.questions.poll(cx) {
+            let report = Report::Asked(request, reply);
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
         }
         if let Poll::Ready(Some(told)) = self.telling.poll_next_unpin(cx) {
             if let Err(error) = &told {
@@ -170,7 +133,7 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: stream,
                 ..
-            }) => self.take(stream),
+            }) => self.questions.take(stream),
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
                 info,

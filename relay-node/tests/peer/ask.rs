@@ -10,11 +10,11 @@ use std::{
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::{
-    InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, UpgradeInfo, transport::PortUse},
+    InboundUpgrade, OutboundUpgrade, PeerId, Stream, StreamProtocol,
+    core::UpgradeInfo,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, OneShotHandler,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
 };
 use p2pnode_bin_shared::hop;
@@ -53,28 +53,7 @@ impl NetworkBehaviour for Ask {
     type ConnectionHandler = OneShotHandler<Nothing, Question, Answer>;
     type ToSwarm = Option<Vec<u8>>;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(OneShotHandler::default())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(OneShotHandler::default())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm) {}
+    every_connection!(self => OneShotHandler::default());
 
     fn on_connection_handler_event(
         &mut self,

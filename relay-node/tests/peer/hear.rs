@@ -10,11 +10,11 @@ use std::{
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::{
-    InboundUpgrade, Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, UpgradeInfo, transport::PortUse},
+    InboundUpgrade, PeerId, Stream, StreamProtocol,
+    core::UpgradeInfo,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, OneShotHandler,
-        SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionId, NetworkBehaviour, OneShotHandler, SubstreamProtocol, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
 };
 use p2pnode_bin_shared::meet;
@@ -42,28 +42,7 @@ impl NetworkBehaviour for Hear {
     type ConnectionHandler = OneShotHandler<Listen, Question, Heard>;
     type ToSwarm = Vec<u8>;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm) {}
+    every_connection!(self => self.handler());
 
     fn on_connection_handler_event(
         &mut self,

@@ -15,15 +15,14 @@ use std::{
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{
-    InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId, Stream, StreamProtocol, Swarm,
-    SwarmBuilder,
-    core::{Endpoint, UpgradeInfo, transport::PortUse},
+    InboundUpgrade, OutboundUpgrade, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    core::UpgradeInfo,
     identify,
     identity::Keypair,
     noise, ping, relay,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, OneShotHandler,
-        SwarmEvent, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, SwarmEvent, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
     tcp, tls, yamux,
 };
@@ -134,28 +133,7 @@ impl NetworkBehaviour for Transfer {
     /// Bytes received on one stream, to its end.
     type ToSwarm = usize;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(OneShotHandler::default())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(OneShotHandler::default())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm) {}
+    every_connection!(self => OneShotHandler::default());
 
     fn on_connection_handler_event(
         &mut self,

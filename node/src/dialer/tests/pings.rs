@@ -1,0 +1,100 @@
+//! When pings are sent, and what their answers are worth.
+
+use super::*;
+
+#[test]
+fn pings_go_on_over_a_new_circuit_after_the_last_path_was_lost() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 2), [relay], true, now);
+    let direct = path(PathKind::Direct, None);
+    dialer.handle_connected(direct.clone(), direct.clone(), now);
+    dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
+    dialer.handle_disconnected(PathKind::Direct, "reset".to_owned(), None, now);
+    assert!(result(&drain(&mut dialer, now)).is_none());
+    dialer.handle_relay_ready(relay, now);
+    assert!(drain(&mut dialer, now).contains(&Action::DialCircuit(relay)));
+}
+
+/// A dial with a direct path, content, and its first ping sent.
+fn pinging(pings: u32) -> (Dialer, Path, Instant) {
+    let now = Instant::now();
+    let mut dialer = Dialer::new(request(Until::Direct, pings), [], true, now);
+    let direct = path(PathKind::Direct, None);
+    dialer.handle_connected(direct.clone(), direct.clone(), now);
+    assert!(drain(&mut dialer, now).ends_with(&[Action::Ping]));
+    (dialer, direct, now)
+}
+
+#[test]
+fn a_dial_of_a_peer_that_is_direct_already_pings_at_once_and_ends_with_the_answer() {
+    let (mut dialer, direct, now) = pinging(1);
+    assert_eq!(drain(&mut dialer, now), [], "one ping at a time");
+    let later = now + Duration::from_millis(5);
+    dialer.handle_ping(Duration::from_millis(5), direct, later);
+    let told = drain(&mut dialer, later);
+    assert!(matches!(
+        told[..],
+        [
+            Action::Tell(Event::Ping { seq: 1, .. }),
+            Action::Tell(Event::Result(_))
+        ]
+    ));
+}
+
+#[test]
+fn a_relayed_path_is_not_pinged_before_it_is_final() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
+    let relayed = path(PathKind::Relayed, Some(relay));
+    dialer.handle_connected(relayed.clone(), relayed, now);
+    assert!(!drain(&mut dialer, now).contains(&Action::Ping));
+    dialer.handle_gave_up("symmetric_both".to_owned());
+    assert_eq!(drain(&mut dialer, now), [Action::Ping]);
+}
+
+#[test]
+fn several_pings_go_one_per_second() {
+    let (mut dialer, direct, mut now) = pinging(3);
+    let start = now;
+    for seq in 1..3 {
+        let answered = now + Duration::from_millis(30);
+        dialer.handle_ping(Duration::from_millis(30), direct.clone(), answered);
+        let told = drain(&mut dialer, answered);
+        assert!(
+            matches!(told[..], [Action::Tell(Event::Ping { seq: told, .. })] if told == seq),
+            "{told:?}"
+        );
+        now = dialer.next_deadline().unwrap();
+        assert_eq!(now - start, Duration::from_secs(seq.into()));
+        assert_eq!(drain(&mut dialer, now), [Action::Ping]);
+    }
+    dialer.handle_ping(Duration::from_millis(30), direct, now);
+    assert!(result(&drain(&mut dialer, now)).is_some());
+}
+
+#[test]
+fn a_ping_that_says_nothing_of_the_path_in_use_is_sent_again_at_once() {
+    let (mut dialer, _, now) = pinging(1);
+    dialer.handle_ping_failed(PingFailure::Stale);
+    assert_eq!(drain(&mut dialer, now), [Action::Ping]);
+}
+
+#[test]
+fn a_ping_that_was_missed_is_not_counted_and_followed_by_another() {
+    let (mut dialer, direct, now) = pinging(1);
+    dialer.handle_ping_failed(PingFailure::Missed);
+    assert_eq!(drain(&mut dialer, now), []);
+    let later = dialer.next_deadline().unwrap();
+    assert_eq!(later - now, Duration::from_secs(1));
+    assert_eq!(drain(&mut dialer, later), [Action::Ping]);
+    dialer.handle_ping(Duration::from_millis(5), direct, later);
+    assert!(result(&drain(&mut dialer, later)).is_some());
+}
+
+#[test]
+fn a_peer_without_ping_is_reached_all_the_same() {
+    let (mut dialer, _, now) = pinging(3);
+    dialer.handle_ping_failed(PingFailure::Unsupported);
+    let told = drain(&mut dialer, now);
+    assert_eq!(result(&told).unwrap().outcome, Reached::Direct);
+}

@@ -1,0 +1,88 @@
+//! `p2pnode` from outside, in a home of its own.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+pub const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+pub const OTHER: &str = "12D3KooWGrWn9wdGcHi6Ut1ZQTvw9YwMRGZNhpLBgyCxHbNrpjKi";
+
+/// A home of its own, so that no test touches the user's files or another test's.
+pub struct Home(TempDir);
+
+/// What a command has told, and its exit code.
+pub struct Told {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_p2pnode"));
+        command
+            .env_clear()
+            .env("HOME", self.0.path())
+            // The default of root is outside of the home.
+            .env("P2PNODE_IDENTITY_KEY_FILE", self.path("state/identity.key"))
+            .current_dir(self.0.path());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Told {
+        let args = args
+            .iter()
+            .map(|arg| arg.replace("$PEER", PEER).replace("$OTHER", OTHER));
+        told(self.command().args(args).output().unwrap())
+    }
+}
+
+/// What a command has told.
+pub fn told(output: Output) -> Told {
+    Told {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Told {
+    /// One line on stderr that holds all of `parts`, nothing on stdout, and exit code 2.
+    #[track_caller]
+    pub fn is_usage(&self, parts: &[&str]) {
+        assert_eq!(self.code, Some(2), "{}", self.stderr);
+        assert_eq!(self.stdout, "");
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part}: {}", self.stderr);
+        }
+    }
+
+    #[track_caller]
+    pub fn stdout_of_success(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        assert_eq!(self.stderr, "");
+        self.stdout
+    }
+}
