@@ -22,7 +22,7 @@ use libp2p::{
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Failure, PROTOCOL, Pace};
-use crate::upgrade::{Confirmed, Unsupported};
+use crate::upgrade::{Confirmed, Unsupported, is_refusal};
 
 /// Bytes of a ping.
 const SIZE: usize = 32;
@@ -235,6 +235,9 @@ impl Ping {
                     let slow_path = self.late.as_ref().is_some_and(|(_, late)| *late < rtt * 2);
                     return done(Ok((stream, rtt)), self.silent && !slow_path);
                 }
+                Err(error) if is_refusal(&error) => {
+                    self.fresh = Fresh::Failed(Failure::Unsupported);
+                }
                 Err(error) => self.fresh = Fresh::Failed(Failure::Broken(error)),
             }
         }
@@ -341,7 +344,8 @@ impl ConnectionHandler for Handler {
             });
         self.poll_outbound(cx).map(|step| match step {
             Step::Open => ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Confirmed::new(PROTOCOL), self.number)
+                // The ping goes out with the proposal: the first on a connection takes one round trip, as the others do.
+                protocol: SubstreamProtocol::new(Confirmed::unconfirmed(PROTOCOL), self.number)
                     // The ping's own deadline is the one that counts.
                     .with_timeout(self.pace.timeout * 2),
             },

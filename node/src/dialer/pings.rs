@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// From one ping to the next: `--count` counts in seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// From a ping whose stream broke to the next.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// How many pings were answered, and when the next is due.
 #[derive(Debug)]
 pub(super) struct Pings {
@@ -31,6 +34,8 @@ pub enum PingFailure {
     Stale,
     /// No answer came.
     Missed,
+    /// Its stream broke. Most often the connection is ending, and another one is best in a moment.
+    Broken,
     /// The peer answered that it does not speak ping. More than this will not come back over the path.
     Unsupported,
 }
@@ -75,7 +80,7 @@ impl Pings {
     /// A ping was answered. Returns its number.
     pub(super) fn answered(&mut self) -> u32 {
         self.answered += 1;
-        self.wait();
+        self.wait(INTERVAL);
         self.answered
     }
 
@@ -83,7 +88,8 @@ impl Pings {
     pub(super) fn failed(&mut self, failure: PingFailure) {
         match failure {
             PingFailure::Stale => self.state = State::Ready,
-            PingFailure::Missed => self.wait(),
+            PingFailure::Missed => self.wait(INTERVAL),
+            PingFailure::Broken => self.wait(AGAIN),
             PingFailure::Unsupported => {
                 self.answered = self.wanted;
                 self.state = State::Ready;
@@ -91,9 +97,10 @@ impl Pings {
         }
     }
 
-    fn wait(&mut self) {
+    /// Until then, counted from the last ping.
+    fn wait(&mut self, time: Duration) {
         self.state = match self.state {
-            State::Sent(at) => State::After(at + INTERVAL),
+            State::Sent(at) => State::After(at + time),
             other @ (State::Ready | State::After(_)) => other,
         };
     }

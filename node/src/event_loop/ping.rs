@@ -78,8 +78,9 @@ impl EventLoop {
                 (Some(_), Err(Failure::Unsupported)) => {
                     dialer.handle_ping_failed(PingFailure::Unsupported);
                 }
-                (Some(_), Err(Failure::Timeout | Failure::Broken(_))) => {
-                    dialer.handle_ping_failed(PingFailure::Missed);
+                (Some(_), Err(Failure::Timeout)) => dialer.handle_ping_failed(PingFailure::Missed),
+                (Some(_), Err(Failure::Broken(_))) => {
+                    dialer.handle_ping_failed(PingFailure::Broken)
                 }
                 (None, _) => dialer.handle_ping_failed(PingFailure::Stale),
             }

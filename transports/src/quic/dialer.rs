@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll},
 };
 
@@ -108,12 +108,16 @@ impl Dialer {
             (Endpoint::Listener, Some(peer)) => self
                 .expected
                 .wait(remote)
-                .map(|incoming| (peer, open_and_wait(socket.raw(), remote, incoming))),
+                .map(|incoming| (peer, socket.raw(), incoming)),
             (Endpoint::Listener, None) | (Endpoint::Dialer, _) => None,
         };
         Ok(async move {
             let done = match puncher {
-                Some((peer, puncher)) => both(client, puncher, peer).await,
+                Some((peer, socket, incoming)) => {
+                    let begun = AtomicBool::new(false);
+                    let puncher = open_and_wait(socket, remote, incoming, &begun);
+                    both(client, puncher, peer, &begun).await
+                }
                 None => client.await,
             };
             done.map_err(|failure| failure.dialing(remote))

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io,
     net::{SocketAddr, UdpSocket},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,11 +16,12 @@ use futures::{
     future::{self, Either},
 };
 use libp2p::PeerId;
+use tokio::time::Instant;
 
 use super::{Failure, HANDSHAKE_TIMEOUT, socket::Accepted};
 use crate::auth::Connection;
 
-/// How far apart the two connections of a punch that works both ways are at most: the jitter of the path.
+/// How far apart the beginnings of the two connections of a punch that works both ways are at most: the jitter of the path.
 const TIE: Duration = Duration::from_millis(50);
 
 /// How long a packet that opens a NAT is, in bytes, and how far apart two are, in milliseconds: as libp2p's.
@@ -55,16 +59,21 @@ impl Expected {
     }
 }
 
-/// Opens our NAT for `remote`, until a connection comes in from there. Sends nothing before it is polled.
+/// Opens our NAT for `remote`, until a connection comes in from there, and says so when that begins. Sends nothing before it
+/// is polled.
 pub(super) async fn open_and_wait(
     socket: Arc<UdpSocket>,
     remote: SocketAddr,
     incoming: oneshot::Receiver<Accepted>,
+    begun: &AtomicBool,
 ) -> Result<Connection, Failure> {
     let opening = tokio::time::timeout(HANDSHAKE_TIMEOUT, open(&socket, remote));
     futures::pin_mut!(opening);
     match future::select(incoming, opening).await {
-        Either::Left((Ok(accepted), _)) => accepted.handshake().await,
+        Either::Left((Ok(accepted), _)) => {
+            begun.store(true, Ordering::Relaxed);
+            accepted.handshake().await
+        }
         Either::Left((Err(oneshot::Canceled), _)) => Err(Failure::Socket(io::Error::new(
             io::ErrorKind::NotConnected,
             "the socket was closed",
@@ -94,21 +103,31 @@ async fn open(socket: &UdpSocket, remote: SocketAddr) -> io::Error {
 ///
 /// `puncher` opens our NAT and takes the connection that the remote makes. `client` is for a remote whose NAT is symmetric
 /// while ours lets anybody in or out: nothing of theirs comes from the address that we know, but what we send may get
-/// through. Where both work they are done within a moment of each other. Then `puncher` has to win: the remote's dial, which
-/// is the other end of it, was done half a round trip earlier, and would be closed under its hands.
+/// through. Where both work they begin within a moment of each other. Then `puncher` has to win: the remote's dial, which
+/// is the other end of it, is done half a round trip earlier, and would be closed under its hands. So one that has `begun` is
+/// given as long as `client` has taken, which is a round trip or more.
 pub(super) async fn both<E>(
     client: impl Future<Output = Result<Connection, E>>,
     puncher: impl Future<Output = Result<Connection, E>>,
     peer: PeerId,
+    begun: &AtomicBool,
 ) -> Result<Connection, E> {
     futures::pin_mut!(client, puncher);
+    let start = Instant::now();
     match future::select(puncher, client).await {
         Either::Left((Ok(punched), _)) => Ok(punched),
         Either::Left((Err(_), client)) => client.await,
-        Either::Right((Ok(dialed), puncher)) => match tokio::time::timeout(TIE, puncher).await {
-            Ok(Ok(punched)) if punched.0 == peer => Ok(punched),
-            Ok(_) | Err(_) => Ok(dialed),
-        },
+        Either::Right((Ok(dialed), puncher)) => {
+            let grace = if begun.load(Ordering::Relaxed) {
+                TIE + start.elapsed()
+            } else {
+                TIE
+            };
+            match tokio::time::timeout(grace, puncher).await {
+                Ok(Ok(punched)) if punched.0 == peer => Ok(punched),
+                Ok(_) | Err(_) => Ok(dialed),
+            }
+        }
         Either::Right((Err(error), puncher)) => puncher.await.map_err(|_| error),
     }
 }
@@ -189,9 +208,36 @@ mod tests {
             // Somebody else came in from the remote's address.
             (reaches(peer), later(reaches(other)), peer),
         ] {
-            assert_eq!(both(client, puncher, peer).await.unwrap().0, expected);
+            let done = both(client, puncher, peer, &AtomicBool::new(false)).await;
+            assert_eq!(done.unwrap().0, expected);
         }
-        let neither = both(fails("refused"), later(fails("timeout")), peer).await;
-        assert_eq!(neither.err().unwrap().to_string(), "refused");
+        let neither = both(
+            fails("refused"),
+            later(fails("timeout")),
+            peer,
+            &AtomicBool::new(false),
+        );
+        assert_eq!(neither.await.err().unwrap().to_string(), "refused");
+    }
+
+    /// `arm`, that long after it was polled first.
+    fn after(millis: u64, arm: Arm) -> Arm {
+        async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            arm.await
+        }
+        .boxed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_the_remote_that_has_begun_is_waited_for_as_long_as_ours_took() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        // On a path of 200 ms ours is done after a round trip, theirs after one and a half.
+        for (begun, took, expected) in [(true, 300, peer), (false, 300, other), (true, 500, other)]
+        {
+            let (client, puncher) = (after(200, reaches(other)), after(took, reaches(peer)));
+            let done = both(client, puncher, peer, &AtomicBool::new(begun)).await;
+            assert_eq!(done.unwrap().0, expected, "{begun} {took}");
+        }
     }
 }

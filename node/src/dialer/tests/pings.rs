@@ -92,6 +92,16 @@ fn a_ping_that_was_missed_is_not_counted_and_followed_by_another() {
 }
 
 #[test]
+fn a_ping_whose_stream_broke_is_followed_by_another_soon() {
+    let (mut dialer, _, now) = pinging(1);
+    dialer.handle_ping_failed(PingFailure::Broken);
+    assert_eq!(drain(&mut dialer, now), []);
+    let later = dialer.next_deadline().unwrap();
+    assert_eq!(later - now, Duration::from_millis(50));
+    assert_eq!(drain(&mut dialer, later), [Action::Ping]);
+}
+
+#[test]
 fn a_peer_without_ping_is_reached_all_the_same() {
     let (mut dialer, _, now) = pinging(3);
     dialer.handle_ping_failed(PingFailure::Unsupported);
