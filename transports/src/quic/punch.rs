@@ -211,12 +211,8 @@ mod tests {
             let done = both(client, puncher, peer, &AtomicBool::new(false)).await;
             assert_eq!(done.unwrap().0, expected);
         }
-        let neither = both(
-            fails("refused"),
-            later(fails("timeout")),
-            peer,
-            &AtomicBool::new(false),
-        );
+        let begun = AtomicBool::new(false);
+        let neither = both(fails("refused"), later(fails("timeout")), peer, &begun);
         assert_eq!(neither.await.err().unwrap().to_string(), "refused");
     }
 
