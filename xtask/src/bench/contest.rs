@@ -285,12 +285,19 @@ impl Contest {
         }
     }
 
-    /// The one address of our relay that a plain peer is given.
+    /// The one address of our relay that a plain peer is given: in the family that both peers have, since it is punched in no
+    /// other.
     fn relay_of(&self, host: &Host) -> Result<String> {
         let addresses = self.relay.addresses(host, &[self.terms.transport]);
-        addresses
-            .into_iter()
-            .next()
+        let (a, b) = self.terms.nats;
+        let family = match a.has_ip4() && b.has_ip4() {
+            true => "/ip4/",
+            false => "/ip6/",
+        };
+        let common = addresses.iter().find(|address| address.starts_with(family));
+        common
+            .or(addresses.first())
+            .cloned()
             .context("the relay has no address for this host")
     }
 
