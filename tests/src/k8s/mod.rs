@@ -2,7 +2,8 @@
 //! asked.
 //!
 //! [`faults`] looks at manifests as they are applied, however they were rendered; [`differences`] compares two renderings;
-//! [`metrics`] knows which metrics dashboards and alerts name; [`play`] makes of a manifest what podman plays, and [`kubelet`] plays it with [`podman`].
+//! [`metrics`] knows which metrics dashboards and alerts name; [`play`] makes of a manifest what podman plays, and [`kubelet`]
+//! plays it with [`podman`].
 
 mod agree;
 mod config;
