@@ -31,7 +31,7 @@ pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) ->
     read_up_to(MAX_MESSAGE, stream).await
 }
 
-/// [`write`], of at most `most` bytes, and never more than a frame has, 65535.
+/// [`write()`], of at most `most` bytes, and never more than a frame has, 65535.
 ///
 /// # Errors
 ///
