@@ -172,3 +172,47 @@ async fn handshake(connecting: Connecting) -> Result<Connection, Failure> {
         StreamMuxerBox::new(connection::Connection::new(connection)),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use std::future::poll_fn;
+
+    use libp2p::identity::Keypair;
+
+    use super::*;
+    use crate::{congestion::Congestion, tls::Tls};
+
+    fn bind() -> Socket {
+        let keypair = Keypair::generate_ed25519();
+        let tls = Tls::new(&keypair).unwrap();
+        let settings = Settings::new(&keypair, &tls, Congestion::default()).unwrap();
+        Socket::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap()
+    }
+
+    async fn accept(socket: &mut Socket) -> Accepted {
+        poll_fn(|cx| socket.poll_accept(cx)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn beyond_many_handshakes_a_remote_has_to_prove_its_address() {
+        let (mut server, client) = (bind(), bind());
+        let mut held = Vec::new();
+        for _ in 0..UNPROVEN {
+            tokio::spawn(client.dial(server.local(), false));
+            held.push(accept(&mut server).await);
+        }
+        assert!(held.iter().all(|accepted| accepted._unproven.is_some()));
+
+        let dial = tokio::spawn(client.dial(server.local(), false));
+        let asked = accept(&mut server).await;
+        assert!(asked._unproven.is_none());
+        let (dialed, accepted) = tokio::join!(dial, asked.handshake());
+        assert!(dialed.unwrap().is_ok() && accepted.is_ok());
+
+        held.clear();
+        tokio::spawn(client.dial(server.local(), false));
+        assert!(accept(&mut server).await._unproven.is_some());
+    }
+}
