@@ -83,8 +83,9 @@ mod tests {
         let before = descriptors(pid).unwrap();
         let _file = fs::File::open("/proc/self/status").unwrap();
         assert!(before > 2 && descriptors(pid).unwrap() > 2);
-        let until = cpu(pid).unwrap() + 0.02;
-        while cpu(pid).unwrap() < until {}
-        assert!(cpu_of_threads(pid).unwrap() >= Duration::from_millis(20));
+        // Threads of other tests may end meanwhile, and only the whole process keeps their time.
+        let until = cpu_of_threads(pid).unwrap() + Duration::from_millis(100);
+        while cpu_of_threads(pid).unwrap() < until {}
+        assert!(cpu(pid).unwrap() >= 0.05);
     }
 }
