@@ -304,7 +304,7 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
     home.file("missing.yaml", "access: { revoked_file: nowhere }\n", 0o644);
     home.run(&["run", "--config", "missing.yaml"]).is_usage(&[
         "access.revoked_file: cannot read nowhere",
-        "give a file that exists",
+        "give a file of ids that exists",
     ]);
 }
 

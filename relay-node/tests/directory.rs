@@ -173,11 +173,8 @@ async fn the_record_of_a_peer_that_is_no_longer_admitted_vanishes_there_and_at_o
     asking_there.until_get(revoked.id, None).await;
     assert_eq!(asking_there.get(both.id).await, Some(two));
     assert_eq!(asking.get(revoked.id).await, None, "it does not come back");
-    assert!(
-        get(home.admin, "/metrics")
-            .await
-            .contains("relay_records 0\n")
-    );
+    let metrics = get(home.admin, "/metrics").await;
+    assert!(metrics.contains("relay_records 0\n"), "{metrics}");
     process.stop().await;
     there.stop().await;
 }

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use aws_lc_rs::hmac;
 use libp2p::identity::Keypair;
 use quinn::{
-    ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, EndpointConfig, NoneTokenStore, ServerConfig, TransportConfig,
+    ValidationTokenConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
     crypto::{
         CryptoError, HmacKey,
@@ -65,6 +66,7 @@ impl Settings {
         let client = |rtt| {
             let mut client = ClientConfig::new(crypto.clone());
             client.transport_config(transport(congestion, rtt));
+            client.token_store(Arc::new(NoneTokenStore));
             client
         };
         let crypto = Arc::new(QuicServerConfig::try_from(tls.server.clone()).map_err(unfit)?);
@@ -73,6 +75,8 @@ impl Settings {
         // A swarm knows a connection by the addresses that it began with.
         server.migration(false);
         server.retry_token_lifetime(HANDSHAKE_TIMEOUT);
+        // Tokens for the next connection are kept by server name, as sessions are (`tls`).
+        server.validation_token_config(ValidationTokenConfig::default().sent(0).clone());
         let mut endpoint = endpoint(keypair);
         endpoint.supported_versions(vec![VERSION_1]);
         Ok(Arc::new(Self {
