@@ -182,7 +182,7 @@ impl Behaviour {
     /// Keeps a record until it expires or a newer one comes. Whether it is a peer's to offer is for the caller to judge.
     ///
     /// The peer itself may replace its record by one of any number: its clock may have been set back. A relay may take back what
-    /// leads through it alone.
+    /// leads through it alone. What was taken back here comes again from the peer only, or with a newer record.
     ///
     /// # Errors
     ///
@@ -194,6 +194,14 @@ impl Behaviour {
             record,
         } = offer;
         let (now, peer) = (Instant::now(), registration.peer);
+        // Another relay that has just connected copies all that it has, also what it has not yet been told is taken back.
+        let taken_back = self
+            .taken_back
+            .get(&peer)
+            .and_then(|(record, _)| Registration::read(record.key.as_ref(), &record.value).ok());
+        if source != peer && taken_back.is_some_and(|taken| registration.seq <= taken.seq) {
+            return Err(NotKept::Old);
+        }
         let known = self.record(&peer);
         let known = known.and_then(|record| {
             let registration = Registration::read(record.key.as_ref(), &record.value).ok()?;
