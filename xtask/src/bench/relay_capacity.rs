@@ -212,7 +212,8 @@ async fn load(args: &Args, pid: i32, program: &Path, address: &str) -> Result<Me
     let circuits = if args.circuits == 0 {
         None
     } else {
-        Some(circuits(args, pid, program, address, &mut fleet).await?)
+        let renewed = counts["renewed"].as_u64().unwrap_or_default();
+        Some(circuits(args, pid, program, address, &mut fleet, renewed).await?)
     };
     drop(fleet);
     tokio::time::sleep(GONE).await;
@@ -232,6 +233,7 @@ async fn circuits(
     program: &Path,
     address: &str,
     holding: &mut Fleet,
+    renewed: u64,
 ) -> Result<Circuits> {
     let (pairs, seconds) = (args.circuits.to_string(), args.seconds.to_string());
     let mut fleet = Fleet::start(
@@ -258,7 +260,9 @@ async fn circuits(
     let within = Duration::from_secs(2 * args.lifetime);
     let counts = holding
         .event("counts", within, |counts| {
-            counts["renewed_least"].as_u64() >= Some(3)
+            // Who was lost has begun anew, and is counted as lost.
+            counts["held"].as_u64() >= Some(args.reservations)
+                && counts["renewed"].as_u64() >= Some(renewed + 2 * args.reservations)
         })
         .await?;
     Ok(Circuits {
