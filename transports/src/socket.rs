@@ -23,15 +23,20 @@ pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
 /// Binds a UDP socket to `port` and holds it. Two sockets may share a TCP port without an error when both set
 /// `SO_REUSEPORT`; a UDP bind without it fails when the port is taken, so it is the lock on a number.
 pub(crate) fn lock(family: Family, port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(wildcard(family, port)),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if family == Family::Ip6 {
+    bind_udp(wildcard(family, port), |_| Ok(()))
+}
+
+/// A UDP socket of one family, bound to `addr` once it is prepared.
+fn bind_udp(
+    addr: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.bind(&wildcard(family, port).into())?;
+    prepare(&socket)?;
+    socket.bind(&addr.into())?;
     Ok(socket.into())
 }
 
@@ -45,15 +50,11 @@ const UDP_BUFFER: usize = 4 << 20;
 ///
 /// `AddrInUse` where somebody has the port, `AddrNotAvailable` where the host has not the address.
 pub(crate) fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_recv_buffer_size(UDP_BUFFER)?;
-    socket.set_send_buffer_size(UDP_BUFFER)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    Ok(socket.into())
+    bind_udp(addr, |socket| {
+        socket.set_recv_buffer_size(UDP_BUFFER)?;
+        socket.set_send_buffer_size(UDP_BUFFER)?;
+        socket.set_nonblocking(true)
+    })
 }
 
 /// Connects from `port` on the wildcard address to `remote`.
@@ -89,20 +90,12 @@ pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStre
 ///
 /// `AddrInUse` where somebody has the port and does not share it.
 pub(crate) fn listen_beside_others(family: Family, port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(wildcard(family, port)),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if family == Family::Ip6 {
-        socket.set_only_v6(true)?;
-    }
-    // Either is asked for by others: the one by most, the other by libp2p's.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&wildcard(family, port).into())?;
-    Ok(socket.into())
+    bind_udp(wildcard(family, port), |socket| {
+        // Either is asked for by others: the one by most, the other by libp2p's.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)
+    })
 }
 
 /// The link over which the next multicast datagram leaves. Its hop limit is that of multicast DNS, which tells receivers that

@@ -194,19 +194,11 @@ impl Behaviour {
             record,
         } = offer;
         let (now, peer) = (Instant::now(), registration.peer);
-        // Another relay that has just connected copies all that it has, also what it has not yet been told is taken back.
-        let taken_back = self
-            .taken_back
-            .get(&peer)
-            .and_then(|(record, _)| Registration::read(record.key.as_ref(), &record.value).ok());
-        if source != peer && taken_back.is_some_and(|taken| registration.seq <= taken.seq) {
-            return Err(NotKept::Old);
-        }
+        let read = |record: &Record| Registration::read(record.key.as_ref(), &record.value).ok();
+        let taken_back = self.taken_back.get(&peer);
+        let taken_back = taken_back.and_then(|(record, _)| read(record));
         let known = self.record(&peer);
-        let known = known.and_then(|record| {
-            let registration = Registration::read(record.key.as_ref(), &record.value).ok()?;
-            Some((registration, ends_soon(&record, now)))
-        });
+        let known = known.and_then(|record| Some((read(&record)?, ends_soon(&record, now))));
         let kept = known.as_ref().map(|(registration, ends_soon)| Judged {
             registration,
             ends_soon: *ends_soon,
@@ -215,7 +207,7 @@ impl Behaviour {
             registration: &registration,
             ends_soon: ends_soon(&record, now),
         };
-        let outcome = match judge(&source, offered, kept) {
+        let outcome = match judge(&source, offered, kept, taken_back.as_ref()) {
             Verdict::Old => return Err(NotKept::Old),
             Verdict::Shorten => Kept::TakenBack,
             Verdict::Keep => Kept::New,

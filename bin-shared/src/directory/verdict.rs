@@ -24,15 +24,26 @@ pub(super) enum Verdict {
 
 /// Judges what `source` offers.
 ///
-/// The peer itself may replace its record by one of any number: its clock may have been set back. A relay may take back what it has
+/// The peer itself may replace its record by one of any number: its clock may have been set back. What was `taken_back` here comes from
+/// nobody else, unless it is newer: a relay that has just connected copies all that it has. A relay may take back what it has
 /// told, by the same record with little time left, if that leads through this relay alone: whoever it does not let in cannot be
 /// called there, and it gains no power over peers that others serve.
-pub(super) fn judge(source: &PeerId, offered: Judged<'_>, kept: Option<Judged<'_>>) -> Verdict {
-    let (new, Some(kept)) = (offered.registration, kept) else {
+pub(super) fn judge(
+    source: &PeerId,
+    offered: Judged<'_>,
+    kept: Option<Judged<'_>>,
+    taken_back: Option<&Registration>,
+) -> Verdict {
+    let new = offered.registration;
+    let own = *source == new.peer;
+    if !own && taken_back.is_some_and(|taken| new.seq <= taken.seq) {
+        return Verdict::Old;
+    }
+    let Some(kept) = kept else {
         return Verdict::Keep;
     };
     let old = kept.registration;
-    if *source == new.peer || new.seq > old.seq {
+    if own || new.seq > old.seq {
         Verdict::Keep
     } else if new == old && offered.ends_soon && !kept.ends_soon && new.leads_only_through(source) {
         Verdict::Shorten
@@ -107,13 +118,14 @@ mod tests {
             (relay, &now, Verdict::Old),
             (relay, &later, Verdict::Keep),
         ] {
-            assert_eq!(judge(&source, lasting(offered), kept), verdict);
-            assert_eq!(judge(&source, lasting(offered), None), Verdict::Keep);
+            assert_eq!(judge(&source, lasting(offered), kept, None), verdict);
+            assert_eq!(judge(&source, lasting(offered), None, None), Verdict::Keep);
+            assert_eq!(judge(&source, lasting(offered), None, Some(&now)), verdict);
         }
     }
 
     fn shorten(source: &PeerId, offered: &Registration, kept: Judged<'_>) -> Verdict {
-        judge(source, ending(offered), Some(kept))
+        judge(source, ending(offered), Some(kept), None)
     }
 
     #[test]

@@ -80,7 +80,9 @@ impl EventLoop {
                 }
                 (Some(_), Err(Failure::Timeout)) => dialer.handle_ping_failed(PingFailure::Missed),
                 (Some(_), Err(Failure::Broken(_))) => {
-                    dialer.handle_ping_failed(PingFailure::Broken)
+                    dialer.handle_ping_failed(PingFailure::Broken);
+                    // If the connection ends, the dial does not wait.
+                    dial.pinging = Some(connection);
                 }
                 (None, _) => dialer.handle_ping_failed(PingFailure::Stale),
             }
