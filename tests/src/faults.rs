@@ -32,33 +32,52 @@ pub enum Traffic {
     With(IpAddr),
     /// UDP to and from this address.
     Udp(IpAddr),
+    /// The first SYNs of TCP connections to this address, before the NAT sees them; all else passes.
+    SynTo(IpAddr),
 }
 
 impl Traffic {
-    /// The rule that drops what has this address as its `saddr` or `daddr`.
-    fn drop(&self, end: &str) -> String {
-        let (ip, protocol) = match self {
-            Self::With(ip) => (ip, ""),
-            Self::Udp(ip) => (ip, "meta l4proto udp "),
-        };
-        let family = if ip.is_ipv4() { "ip" } else { "ip6" };
-        format!("        {protocol}{family} {end} {ip} drop\n")
+    /// The rule of the chain that comes before conntrack.
+    fn drop_unseen(&self) -> String {
+        match self {
+            Self::With(ip) => drop_rule("", "saddr", *ip),
+            Self::Udp(ip) => drop_rule(UDP, "saddr", *ip),
+            Self::SynTo(ip) => drop_rule(SYN, "daddr", *ip),
+        }
+    }
+
+    /// The rule of the chain that comes after it.
+    fn drop_seen(&self) -> String {
+        match self {
+            Self::With(ip) => drop_rule("", "daddr", *ip),
+            Self::Udp(ip) => drop_rule(UDP, "daddr", *ip),
+            Self::SynTo(_) => String::new(),
+        }
     }
 }
 
+const UDP: &str = "meta l4proto udp ";
+const SYN: &str = "tcp flags & (syn | ack) == syn ";
+
+/// Drops what has this address as its `saddr` or `daddr`.
+fn drop_rule(protocol: &str, end: &str, ip: IpAddr) -> String {
+    let family = if ip.is_ipv4() { "ip" } else { "ip6" };
+    format!("        {protocol}{family} {end} {ip} drop\n")
+}
+
 impl Site {
-    /// Drops traffic in the site's router silently, both ways, until [`Site::mend`]. As where the path is cut on the internet, the
+    /// Drops traffic in the site's router silently, both ways unless [`Traffic`] says otherwise, until [`Site::mend`]. As where the path is cut on the internet, the
     /// NAT does not see what comes from there, and sees what goes there; new flows leave no trace in it.
     ///
     /// # Errors
     ///
     /// When something is cut already.
     pub async fn cut(&self, traffic: &[Traffic]) -> Result<()> {
-        let drops = |end| -> String { traffic.iter().map(|traffic| traffic.drop(end)).collect() };
-        let (from, to) = (drops("saddr"), drops("daddr"));
+        let unseen: String = traffic.iter().map(Traffic::drop_unseen).collect();
+        let seen: String = traffic.iter().map(Traffic::drop_seen).collect();
         // -300 is before conntrack.
         let rules = format!(
-            "create table inet cut\ntable inet cut {{\n    chain prerouting {{\n        type filter hook prerouting priority -300; policy accept;\n{from}    }}\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{to}    }}\n}}\n"
+            "create table inet cut\ntable inet cut {{\n    chain prerouting {{\n        type filter hook prerouting priority -300; policy accept;\n{unseen}    }}\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{seen}    }}\n}}\n"
         );
         nft::load(self.router(), &rules).await
     }

@@ -149,6 +149,48 @@ async fn a_direct_tcp_path_that_is_cut_is_relayed_within_5_s_and_punched_when_it
     cut("cut-tcp", Transport::Tcp).await
 }
 
+/// The SYN that the first punch left in B's NAT lets A's next SYN in, and B's own does not come before it: the answer must be one
+/// that the NAT takes for a part of the same connection.
+#[tokio::test]
+async fn after_a_failed_tcp_punch_the_syn_of_the_other_side_may_come_first() -> Result<()> {
+    let both = Running::new("syn-first", NatKind::EimApdf, NatKind::EimApdfRewrite)
+        .transports(&[Transport::Tcp])
+        .start()
+        .await?;
+    let Both { a, b, lab, .. } = &both;
+    let a_outside = both.a_side.site.outside_ip4().context("A's address")?;
+    let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
+    both.a_side.site.cut(&[Traffic::With(b_outside)]).await?;
+    let dial = a.control.dial("a-dial", &b.id);
+    let dial = dial.start(&a.host.device, lab.artifacts())?;
+    dial.event("connected", PATIENCE).await?;
+    let failed = async |by: &str| {
+        b.process
+            .until("a failed punch", AGAIN, |events| {
+                events
+                    .iter()
+                    .find(|event| {
+                        event.name() == "punch"
+                            && event.text("/by") == by
+                            && event.text("/outcome") == "failed"
+                    })
+                    .cloned()
+            })
+            .await
+    };
+    // Its SYN has left, and is the last that B's NAT sees.
+    failed("introduction").await?;
+    both.b_side.site.cut(&[Traffic::SynTo(a_outside)]).await?;
+    failed("dcutr").await?;
+    both.a_side.site.mend().await?;
+    for (node, peer) in [(a, b), (b, a)] {
+        node.direct(lab, &peer.id, AGAIN).await?;
+    }
+    both.punched().await?;
+    both.lab.succeeded();
+    Ok(())
+}
+
 /// The relay dies as soon as there is a circuit, wherever the handshake stands, and comes back.
 #[tokio::test]
 async fn a_relay_that_dies_in_the_handshake_is_used_again_when_it_is_back() -> Result<()> {

@@ -20,6 +20,7 @@ use crate::{
     range::PortRange,
     record::{Records, Sockets},
     socket,
+    tcp::Unanswered,
 };
 
 /// What the parts of one transport share.
@@ -27,6 +28,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) ports: Arc<Ports>,
     pub(crate) punches: Arc<Punches>,
+    pub(crate) unanswered: Arc<Unanswered>,
     records: Arc<Mutex<Records>>,
 }
 
@@ -35,6 +37,7 @@ impl Shared {
         Self {
             ports,
             punches: Arc::default(),
+            unanswered: Arc::default(),
             records: Arc::default(),
         }
     }

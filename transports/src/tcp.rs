@@ -31,8 +31,10 @@ use crate::{
 
 mod dial;
 mod stream;
+mod unanswered;
 
 pub(crate) use dial::Dial;
+pub(crate) use unanswered::Unanswered;
 
 use stream::Stream;
 

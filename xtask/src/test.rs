@@ -21,7 +21,9 @@ pub(crate) fn run(harness: &[String]) -> Result<ExitCode> {
         .args(["test", "--workspace", "--no-fail-fast"])
         .env("P2PNODE_BIN", &bins.p2pnode)
         .env("RELAY_NODE_BIN", &bins.relay_node)
-        .env("PLAIN_LIBP2P_BIN", &plain);
+        .env("PLAIN_LIBP2P_BIN", &plain)
+        // An error says what failed; its backtrace says how tokio polls.
+        .env("RUST_LIB_BACKTRACE", "0");
     if !harness.is_empty() {
         tests.arg("--").args(harness);
     }

@@ -1,6 +1,6 @@
 //! One TCP dial, ordinary or punch.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, mem, net::SocketAddr, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
@@ -13,7 +13,10 @@ use libp2p::{
 };
 use tokio::{net::TcpStream, time::Instant};
 
-use super::stream::Stream;
+use super::{
+    stream::Stream,
+    unanswered::{Connecting, Unanswered},
+};
 use crate::{
     addr::Kind,
     auth::{Connection, Upgrade},
@@ -150,18 +153,19 @@ impl Dial {
     }
 
     /// Connects from the punch port, again and again, and takes what comes in from the remote as well: whichever is
-    /// authenticated first.
+    /// authenticated first. A SYN that has no answer at the end is left to the next punch.
     async fn punch(&self) -> Result<(Connection, Sockets), Error> {
         let port = self
             .shared
             .ports
             .punch_port(Kind::Tcp, self.family())
             .ok_or_else(|| self.no_socket())?;
-        let connect = || -> BoxFuture<'static, io::Result<TcpStream>> {
-            socket::connect(port, self.remote).boxed()
+        let connect = || -> Connecting {
+            let kept = self.shared.unanswered.take(port, self.remote);
+            kept.unwrap_or_else(|| socket::connect(port, self.remote).boxed().fuse())
         };
         let mut wait = Punches::wait(&self.shared.punches, self.remote);
-        let mut connecting = connect().fuse();
+        let mut connecting = connect();
         let mut pause: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         let mut deadline = tokio::time::sleep(PUNCH_TIMEOUT).boxed().fuse();
         let mut upgrades = FuturesUnordered::new();
@@ -181,7 +185,9 @@ impl Dial {
                         upgrades.push(upgraded.map(move |done| (done, sockets, None)).boxed());
                     }
                     Err(error) if may_pass(&error) => {
-                        last = self.failed(error);
+                        if !is_in_use(&error) {
+                            last = self.failed(error);
+                        }
                         pause = tokio::time::sleep(AGAIN).boxed().fuse();
                     }
                     Err(error) => {
@@ -189,7 +195,7 @@ impl Dial {
                         over = true;
                     }
                 },
-                () = pause => connecting = connect().fuse(),
+                () = pause => connecting = connect(),
                 inbound = wait.inbound.select_next_some() => {
                     let Inbound { origin, stream } = inbound;
                     tracing::debug!(remote = %origin.remote, "inbound connection completes a tcp punch");
@@ -216,6 +222,8 @@ impl Dial {
                     if !connecting.is_terminated() {
                         // What the connections before this one met has passed.
                         last = timeout();
+                        let unanswered = mem::replace(&mut connecting, Fuse::terminated());
+                        Unanswered::keep(&self.shared.unanswered, port, self.remote, unanswered);
                     }
                 }
             }
@@ -280,8 +288,8 @@ fn is_in_use(error: &io::Error) -> bool {
     )
 }
 
-/// What a punch meets before it is through: the remote's connection was faster than ours, or its NAT or firewall answers
-/// packets that it does not expect yet.
+/// What a punch meets before it is through: the remote's connection was faster than ours or the punch before this one is not over,
+/// or the remote's NAT or firewall answers packets that it does not expect yet.
 fn may_pass(error: &io::Error) -> bool {
     is_in_use(error)
         || matches!(
@@ -291,6 +299,8 @@ fn may_pass(error: &io::Error) -> bool {
                 | io::ErrorKind::HostUnreachable
                 | io::ErrorKind::NetworkUnreachable
                 | io::ErrorKind::PermissionDenied
+                // The kernel has given up on a SYN that an earlier punch sent.
+                | io::ErrorKind::TimedOut
         )
 }
 
