@@ -18,6 +18,8 @@ use crate::{
 pub enum Engine {
     /// Our transports, which dial from [`RANGE`].
     Ours,
+    /// The same, QUIC with BBR instead of CUBIC.
+    OursBbr,
     /// libp2p's own, TCP with Noise.
     Libp2p,
     /// The same, TCP with TLS.
@@ -34,6 +36,7 @@ impl Engine {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::OursBbr => "ours, bbr",
             Self::Libp2p => "plain libp2p",
             Self::Libp2pTls => "plain libp2p, TLS",
             Self::Quinn => "quinn",
@@ -44,7 +47,7 @@ impl Engine {
     /// The arguments that select it; iroh's program is its own.
     fn words(self, transport: Transport) -> Vec<String> {
         let engine = match self {
-            Self::Ours => "ours",
+            Self::Ours | Self::OursBbr => "ours",
             Self::Libp2p | Self::Libp2pTls => "libp2p",
             Self::Quinn => "quinn",
             Self::Iroh => return Vec::new(),
@@ -54,8 +57,11 @@ impl Engine {
         if self == Self::Libp2pTls {
             words.extend(["--security", "tls"].map(str::to_owned));
         }
-        if self == Self::Ours {
+        if engine == "ours" {
             words.extend(["--range".to_owned(), range(&RANGE)]);
+        }
+        if self == Self::OursBbr {
+            words.extend(["--congestion", "bbr"].map(str::to_owned));
         }
         words
     }
@@ -189,7 +195,9 @@ impl Route<'_> {
     fn launch(&self, name: &str, command: &str) -> Result<Launch> {
         let program: PathBuf = match self.engine {
             Engine::Iroh => bins::iroh_peer()?,
-            Engine::Ours | Engine::Libp2p | Engine::Libp2pTls | Engine::Quinn => bins::transfer()?,
+            Engine::Ours | Engine::OursBbr | Engine::Libp2p | Engine::Libp2pTls | Engine::Quinn => {
+                bins::transfer()?
+            }
         };
         Ok(Launch::new(name, program)
             .arg(command)

@@ -67,6 +67,8 @@ pub(crate) struct Args {
 /// Who is measured beside ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 enum Peer {
+    /// Ours with `dial.congestion: bbr`.
+    Bbr,
     Libp2p,
     Quinn,
     Iroh,
@@ -78,6 +80,7 @@ impl Peer {
     fn of(engine: Engine) -> Option<Self> {
         match engine {
             Engine::Ours => None,
+            Engine::OursBbr => Some(Self::Bbr),
             Engine::Libp2p | Engine::Libp2pTls => Some(Self::Libp2p),
             Engine::Quinn => Some(Self::Quinn),
             Engine::Iroh => Some(Self::Iroh),
@@ -86,6 +89,7 @@ impl Peer {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Bbr => "bbr",
             Self::Libp2p => "libp2p",
             Self::Quinn => "quinn",
             Self::Iroh => "iroh",
@@ -112,8 +116,8 @@ pub(super) struct Contest {
     pub(super) name: &'static str,
     /// What the bytes go over.
     pub(super) transport: Transport,
-    /// Ours, and the others with what ours is to carry as a part of theirs.
-    pub(super) peers: &'static [(Engine, f64)],
+    /// Who is measured beside ours, with what ours is to carry as a part of theirs.
+    pub(super) peers: &'static [(Engine, Option<f64>)],
 }
 
 impl Contest {
@@ -150,9 +154,10 @@ pub(super) const QUIC: Contest = Contest {
     name: "throughput-quic",
     transport: Transport::Quic,
     peers: &[
-        (Engine::Libp2p, 1.5),
-        (Engine::Quinn, 0.95),
-        (Engine::Iroh, 1.0),
+        (Engine::OursBbr, None),
+        (Engine::Libp2p, Some(1.5)),
+        (Engine::Quinn, Some(0.95)),
+        (Engine::Iroh, Some(1.0)),
     ],
 };
 
@@ -160,7 +165,7 @@ pub(super) const QUIC: Contest = Contest {
 pub(super) const TCP: Contest = Contest {
     name: "throughput-tcp",
     transport: Transport::Tcp,
-    peers: &[(Engine::Libp2p, 1.2)],
+    peers: &[(Engine::Libp2p, Some(1.2))],
 };
 
 /// Measures, inside the lab's sandbox.

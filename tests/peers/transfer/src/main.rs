@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use futures::future::try_join_all;
-use p2pnode_transports::PortRange;
+use p2pnode_transports::{Congestion, PortRange};
 use serde_json::{Value, json};
 
 use data::{Head, Wire};
@@ -97,6 +97,9 @@ struct Path {
     /// The source ports of our transports.
     #[arg(long, default_value = "40000-40050")]
     range: PortRange,
+    /// The congestion control of our QUIC: cubic or bbr.
+    #[arg(long, default_value_t)]
+    congestion: Congestion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

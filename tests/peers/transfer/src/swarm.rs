@@ -17,7 +17,7 @@ use libp2p::{
     tcp, tls, yamux,
 };
 use libp2p_stream::{Behaviour, Control};
-use p2pnode_transports::{Config, Congestion, FamilyPolicy, Handle};
+use p2pnode_transports::{Config, FamilyPolicy, Handle};
 use serde_json::json;
 
 use crate::{
@@ -49,7 +49,7 @@ fn ours(path: Path, keypair: &Keypair) -> Result<(Boxed<(PeerId, StreamMuxerBox)
         quic: path.transport == Transport::Quic,
         tcp: path.transport == Transport::Tcp,
         family: FamilyPolicy::Auto,
-        congestion: Congestion::default(),
+        congestion: path.congestion,
     };
     Ok(p2pnode_transports::build(keypair, config)?)
 }

@@ -26,7 +26,7 @@ pub(super) async fn measure(
     let mut engines = vec![(Engine::Ours, None)];
     for (engine, goal) in contest.peers {
         if Peer::of(*engine).is_some_and(|peer| args.wants(peer)) {
-            engines.push((*engine, Some(*goal)));
+            engines.push((*engine, *goal));
         }
     }
     let transport = contest.transport;

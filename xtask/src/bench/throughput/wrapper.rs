@@ -44,8 +44,8 @@ pub(in crate::bench) fn measure_in_lab(args: &Args) -> Result<Report> {
         let path = Path::new("wrapper-overhead", between).await?;
         let mut cells = Vec::new();
         for (transport, peers) in [
-            (Transport::Quic, &[(Engine::Libp2p, GOAL)]),
-            (Transport::Tcp, &[(Engine::Libp2pTls, GOAL)]),
+            (Transport::Quic, &[(Engine::Libp2p, Some(GOAL))]),
+            (Transport::Tcp, &[(Engine::Libp2pTls, Some(GOAL))]),
         ] {
             let contest = Contest {
                 name: "wrapper-overhead",
