@@ -1,6 +1,6 @@
 //! One TCP dial, ordinary or punch.
 
-use std::{io, mem, net::SocketAddr, time::Duration};
+use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
@@ -9,7 +9,11 @@ use futures::{
 };
 use libp2p::{
     PeerId,
-    core::{Endpoint, transport::PortUse},
+    core::{
+        Endpoint,
+        transport::{ListenerId, PortUse},
+    },
+    tcp,
 };
 use tokio::{net::TcpStream, time::Instant};
 
@@ -18,7 +22,7 @@ use super::{
     unanswered::{Connecting, Unanswered},
 };
 use crate::{
-    addr::Kind,
+    addr::{Kind, to_multiaddr},
     auth::{Connection, Upgrade},
     error::Error,
     family::Family,
@@ -223,7 +227,7 @@ impl Dial {
                         // What the connections before this one met has passed.
                         last = timeout();
                         let unanswered = mem::replace(&mut connecting, Fuse::terminated());
-                        Unanswered::keep(&self.shared.unanswered, port, self.remote, unanswered);
+                        self.keep(port, unanswered);
                     }
                 }
             }
@@ -235,6 +239,30 @@ impl Dial {
                 }
             }
         }
+    }
+
+    /// Leaves a SYN without an answer to the next punch. If the remote dials meanwhile, its connection is this one.
+    fn keep(&self, port: u16, unanswered: Connecting) {
+        let (punches, remote) = (Arc::clone(&self.shared.punches), self.remote);
+        let inbound = move |stream: TcpStream| {
+            let Ok(local) = stream.local_addr() else {
+                return;
+            };
+            let origin = Origin {
+                // No listener's; the swarm does not ask.
+                listener: ListenerId::next(),
+                local,
+                local_addr: to_multiaddr(Kind::Tcp, local),
+                remote,
+                remote_addr: to_multiaddr(Kind::Tcp, remote),
+            };
+            let stream = tcp::tokio::TcpStream(stream);
+            if let Some(inbound) = punches.offer(Inbound { origin, stream }) {
+                punches.give_back(Returned::Stream(inbound));
+            }
+        };
+        let kept = &self.shared.unanswered;
+        Unanswered::keep(kept, port, self.remote, unanswered, inbound);
     }
 
     /// A connection from the remote's IP was another peer's. In the role of the listener nothing is lost: it is what it would

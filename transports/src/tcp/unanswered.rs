@@ -4,20 +4,24 @@
 //! If the remote's SYN comes next, the answer has to have that number, or it belongs to no connection that the NAT knows: Linux
 //! lets it pass untranslated. A new attempt has a new number, unless its own SYN leaves before the remote's arrives; between
 //! hosts that are near each other that is chance. So the socket of an attempt that ends without an answer is kept for the next.
+//!
+//! It is still repeating its SYN, and what the remote sends from the same numbers comes to it and not to the listener. If that is
+//! the remote's own kept socket, both wait for their next attempt. If the remote speaks, it has dialed: the connection is an inbound
+//! one.
 
 use std::{
-    collections::VecDeque,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use futures::{
     FutureExt as _,
-    future::{BoxFuture, Fuse},
+    future::{self, BoxFuture, Fuse},
 };
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{io::ReadBuf, net::TcpStream, time::Instant};
 
 /// How long a socket is kept: what Linux's conntrack remembers a SYN for (`nf_conntrack_tcp_timeout_syn_sent`). The kernel stops
 /// to repeat it a little later.
@@ -31,75 +35,133 @@ pub(crate) type Connecting = Fuse<BoxFuture<'static, io::Result<TcpStream>>>;
 
 #[derive(Default)]
 pub(crate) struct Unanswered {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    last_id: u64,
     /// The oldest first.
-    kept: Mutex<VecDeque<Kept>>,
+    kept: Vec<Kept>,
 }
 
 struct Kept {
+    id: u64,
     port: u16,
     remote: SocketAddr,
-    since: Instant,
-    connecting: Connecting,
+    state: State,
+}
+
+enum State {
+    Connecting(Connecting),
+    /// Answered, while nobody was waiting.
+    Connected(TcpStream),
+}
+
+/// What becomes of a kept socket that is not taken.
+enum End {
+    /// Taken, or of no use any more.
+    Gone,
+    /// The remote has spoken.
+    Spoken(TcpStream),
 }
 
 impl Unanswered {
-    /// Keeps a connection that was begun from `port` to `remote`.
-    pub(crate) fn keep(this: &Arc<Self>, port: u16, remote: SocketAddr, connecting: Connecting) {
-        let since = Instant::now();
-        let kept = Kept {
+    /// Keeps a connection that was begun from `port` to `remote`, and gives it to `inbound` if the remote speaks before it is taken.
+    pub(crate) fn keep(
+        this: &Arc<Self>,
+        port: u16,
+        remote: SocketAddr,
+        connecting: Connecting,
+        inbound: impl FnOnce(TcpStream) + Send + 'static,
+    ) {
+        let until = Instant::now() + KEPT_FOR;
+        let mut table = this.lock();
+        table.last_id += 1;
+        let id = table.last_id;
+        let oldest = (table.kept.len() >= KEPT).then(|| table.kept.remove(0));
+        table.kept.push(Kept {
+            id,
             port,
             remote,
-            since,
-            connecting,
-        };
-        let dropped = {
-            let mut all = this.lock();
-            all.push_back(kept);
-            if all.len() > KEPT {
-                all.pop_front()
-            } else {
-                None
-            }
-        };
-        drop(dropped);
+            state: State::Connecting(connecting),
+        });
+        drop(table);
+        drop(oldest);
         let this = Arc::downgrade(this);
         tokio::spawn(async move {
-            tokio::time::sleep_until(since + KEPT_FOR).await;
-            if let Some(this) = this.upgrade() {
-                this.lock().retain(|kept| kept.since > since);
+            let end = future::poll_fn(|cx| {
+                this.upgrade()
+                    .map_or(Poll::Ready(End::Gone), |this| this.lock().poll(id, cx))
+            });
+            match tokio::time::timeout_at(until, end).await {
+                Ok(End::Spoken(stream)) => {
+                    tracing::debug!(%remote, "a kept tcp connection is an inbound one");
+                    inbound(stream);
+                }
+                Ok(End::Gone) => {}
+                Err(_) => {
+                    if let Some(this) = this.upgrade() {
+                        this.lock().remove(id);
+                    }
+                }
             }
         });
     }
 
-    /// What was kept for the next connection from `port` to `remote`, unless it has failed or ended meanwhile.
+    /// What was kept for the next connection from `port` to `remote`.
     pub(crate) fn take(&self, port: u16, remote: SocketAddr) -> Option<Connecting> {
-        let mut kept = {
-            let mut all = self.lock();
-            let place = all
-                .iter()
-                .position(|kept| kept.port == port && kept.remote == remote)?;
-            all.remove(place)?.connecting
-        };
-        match (&mut kept).now_or_never() {
-            None => Some(kept),
-            Some(Ok(stream)) if is_open(&stream) => {
-                Some(futures::future::ready(Ok(stream)).boxed().fuse())
-            }
-            Some(_) => None,
-        }
+        let mut table = self.lock();
+        let mut kept = table.kept.iter();
+        let place = kept.position(|kept| kept.port == port && kept.remote == remote)?;
+        Some(match table.kept.remove(place).state {
+            State::Connecting(connecting) => connecting,
+            State::Connected(stream) => future::ready(Ok(stream)).boxed().fuse(),
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         // Nothing panics while it holds the lock, and no state is half written if it did.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether the remote has neither closed nor reset the connection.
-fn is_open(stream: &TcpStream) -> bool {
-    match stream.peek(&mut [0]).now_or_never() {
-        None => true,
-        Some(read) => read.is_ok_and(|read| read > 0),
+impl Table {
+    fn remove(&mut self, id: u64) -> Option<Kept> {
+        let place = self.kept.iter().position(|kept| kept.id == id)?;
+        Some(self.kept.remove(place))
+    }
+
+    fn poll(&mut self, id: u64, cx: &mut Context<'_>) -> Poll<End> {
+        let Some(kept) = self.kept.iter_mut().find(|kept| kept.id == id) else {
+            return Poll::Ready(End::Gone);
+        };
+        if let State::Connecting(connecting) = &mut kept.state {
+            match futures::ready!(connecting.poll_unpin(cx)) {
+                Ok(stream) => kept.state = State::Connected(stream),
+                Err(error) => {
+                    tracing::debug!(remote = %kept.remote, %error, "a kept tcp connection failed");
+                    self.remove(id);
+                    return Poll::Ready(End::Gone);
+                }
+            }
+        }
+        if let State::Connected(stream) = &kept.state {
+            let (mut byte, remote) = ([0], kept.remote);
+            match futures::ready!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
+                Ok(1..) => {}
+                // It has closed or reset it.
+                Ok(0) | Err(_) => {
+                    tracing::debug!(%remote, "a kept tcp connection ended");
+                    self.remove(id);
+                    return Poll::Ready(End::Gone);
+                }
+            }
+        }
+        Poll::Ready(match self.remove(id).map(|kept| kept.state) {
+            Some(State::Connected(stream)) => End::Spoken(stream),
+            Some(State::Connecting(_)) | None => End::Gone,
+        })
     }
 }
 
@@ -107,10 +169,17 @@ fn is_open(stream: &TcpStream) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-    use futures::future;
-    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+    use futures::channel::oneshot;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
 
     use super::*;
+
+    fn keep(unanswered: &Arc<Unanswered>, remote: SocketAddr, connecting: Connecting) {
+        Unanswered::keep(unanswered, 40_000, remote, connecting, |_| {});
+    }
 
     fn pending() -> Connecting {
         future::pending().boxed().fuse()
@@ -120,7 +189,8 @@ mod tests {
         SocketAddr::from(([198, 51, 100, 1], port))
     }
 
-    async fn connected() -> (Connecting, TcpStream, SocketAddr) {
+    /// A connection that is answered, its other end, and its remote address.
+    async fn answered() -> (Connecting, TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let remote = listener.local_addr().unwrap();
         let connecting = TcpStream::connect(remote).boxed().fuse();
@@ -132,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_there_once_and_for_the_same_numbers_alone() {
         let unanswered = Arc::new(Unanswered::default());
-        Unanswered::keep(&unanswered, 40_000, remote(1), pending());
+        keep(&unanswered, remote(1), pending());
         assert!(unanswered.take(40_001, remote(1)).is_none());
         assert!(unanswered.take(40_000, remote(2)).is_none());
         assert!(unanswered.take(40_000, remote(1)).is_some());
@@ -142,9 +212,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_kept_as_long_as_nats_remember_it() {
         let unanswered = Arc::new(Unanswered::default());
-        Unanswered::keep(&unanswered, 40_000, remote(1), pending());
+        keep(&unanswered, remote(1), pending());
         tokio::time::sleep(KEPT_FOR / 2).await;
-        Unanswered::keep(&unanswered, 40_000, remote(2), pending());
+        keep(&unanswered, remote(2), pending());
         tokio::time::sleep(KEPT_FOR / 2 + Duration::from_millis(1)).await;
         assert!(unanswered.take(40_000, remote(1)).is_none());
         assert!(unanswered.take(40_000, remote(2)).is_some());
@@ -154,8 +224,7 @@ mod tests {
     async fn of_too_many_the_oldest_goes() {
         let unanswered = Arc::new(Unanswered::default());
         for port in 0..=KEPT {
-            let remote = remote(u16::try_from(port).unwrap());
-            Unanswered::keep(&unanswered, 40_000, remote, pending());
+            keep(&unanswered, remote(u16::try_from(port).unwrap()), pending());
         }
         assert!(unanswered.take(40_000, remote(0)).is_none());
         assert!(unanswered.take(40_000, remote(1)).is_some());
@@ -164,26 +233,52 @@ mod tests {
     #[tokio::test]
     async fn one_that_was_answered_meanwhile_is_used() {
         let unanswered = Arc::new(Unanswered::default());
-        let (connecting, _accepted, remote) = connected().await;
-        Unanswered::keep(&unanswered, 40_000, remote, connecting);
-        let stream = unanswered.take(40_000, remote).unwrap().await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), remote);
+        let (connecting, mut other, remote) = answered().await;
+        keep(&unanswered, remote, connecting);
+        tokio::task::yield_now().await;
+        let mut stream = unanswered.take(40_000, remote).unwrap().await.unwrap();
+        other.write_all(b"a").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'a');
     }
 
     #[tokio::test]
-    async fn one_that_failed_or_ended_is_not() {
+    async fn one_whose_remote_speaks_is_an_inbound_connection() {
+        let unanswered = Arc::new(Unanswered::default());
+        let (connecting, mut other, remote) = answered().await;
+        let (sender, inbound) = oneshot::channel();
+        Unanswered::keep(&unanswered, 40_000, remote, connecting, |stream| {
+            sender.send(stream).unwrap();
+        });
+        other.write_all(b"a").await.unwrap();
+        let mut stream = inbound.await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'a');
+        assert!(unanswered.take(40_000, remote).is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_or_ends_is_dropped() {
         let unanswered = Arc::new(Unanswered::default());
         let failed = future::ready(Err(io::ErrorKind::TimedOut.into()));
-        Unanswered::keep(&unanswered, 40_000, remote(1), failed.boxed().fuse());
+        let (sender, dropped) = oneshot::channel::<()>();
+        Unanswered::keep(
+            &unanswered,
+            40_000,
+            remote(1),
+            failed.boxed().fuse(),
+            |_| {
+                drop(sender);
+            },
+        );
+        dropped.await.unwrap_err();
         assert!(unanswered.take(40_000, remote(1)).is_none());
 
-        let (connecting, accepted, remote) = connected().await;
-        let mut stream = connecting.await.unwrap();
-        drop(accepted);
-        // The end is there.
-        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
-        let connecting = future::ready(Ok(stream)).boxed().fuse();
-        Unanswered::keep(&unanswered, 40_000, remote, connecting);
+        let (connecting, other, remote) = answered().await;
+        let (sender, dropped) = oneshot::channel::<()>();
+        Unanswered::keep(&unanswered, 40_000, remote, connecting, |_| {
+            sender.send(()).unwrap();
+        });
+        drop(other);
+        dropped.await.unwrap_err();
         assert!(unanswered.take(40_000, remote).is_none());
     }
 }
