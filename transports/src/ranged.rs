@@ -46,7 +46,12 @@ impl Ranged {
     pub(crate) fn new(keypair: &Keypair, config: Config, shared: Shared) -> Result<Self, Error> {
         let tls = Tls::new(keypair)?;
         let quic = if config.quic {
-            Some(quic::Settings::new(keypair, &tls, config.congestion)?)
+            Some(quic::Settings::new(
+                keypair,
+                &tls,
+                config.congestion,
+                quic::Sharing::Few,
+            )?)
         } else {
             None
         };

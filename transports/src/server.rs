@@ -21,7 +21,7 @@ use crate::{
     congestion::Congestion,
     error::Error,
     listen::{Event, Incoming, Listeners},
-    quic,
+    quic::{self, Sharing},
     tls::Tls,
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Server(Listeners);
 impl Server {
     pub(crate) fn new(keypair: &Keypair) -> Result<Self, Error> {
         let tls = Tls::new(keypair)?;
-        let quic = quic::Settings::new(keypair, &tls, Congestion::default())?;
+        let quic = quic::Settings::new(keypair, &tls, Congestion::default(), Sharing::Many)?;
         let upgrade = Upgrade::new(keypair, tls)?;
         Ok(Self(Listeners::new(Some(quic), upgrade, true)))
     }

@@ -8,19 +8,24 @@
 //! windows, the number of streams, congestion control.
 //!
 //! From the top: [`dialer`] and [`listeners`] (whose socket), [`punch`] (both arms of a punch), [`socket`] (one UDP socket and
-//! what comes in on it), [`connection`] (the multiplexer), [`settings`] (quinn's, and why).
+//! what comes in on it), [`reader`], [`backlog`] and
+//! [`drivers`] (who reads it, how much, and which connection is next, where many share it), [`connection`] (the multiplexer), [`settings`] (quinn's, and why).
 
+mod backlog;
 mod connection;
 mod dialer;
+mod drivers;
 mod listeners;
 mod punch;
+mod reader;
 mod settings;
 mod socket;
 mod streams;
+mod turns;
 
 pub(crate) use dialer::{Dial, Dialer};
 pub(crate) use listeners::Listeners;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Settings, Sharing};
 
 use std::{net::SocketAddr, time::Duration};
 

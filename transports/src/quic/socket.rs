@@ -9,10 +9,14 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use libp2p::core::muxing::StreamMuxerBox;
-use quinn::{Connecting, Endpoint, Incoming, TokioRuntime, VarInt};
+use quinn::{Connecting, Endpoint, Incoming, Runtime, TokioRuntime, VarInt};
 use rustls::pki_types::CertificateDer;
 
-use super::{Failure, HANDSHAKE_TIMEOUT, connection, settings::Settings};
+use super::{
+    Failure, HANDSHAKE_TIMEOUT, connection,
+    reader::Apart,
+    settings::{Settings, Sharing},
+};
 use crate::{auth::Connection, socket, tls};
 
 /// How many handshakes with remotes whose address may be forged are under way at once. Beyond that a remote is asked to show that it
@@ -55,11 +59,15 @@ impl Socket {
         let socket = socket::udp(addr)?;
         let raw = Arc::new(socket.try_clone()?);
         let local = socket.local_addr()?;
+        let runtime: Arc<dyn Runtime> = match settings.sharing {
+            Sharing::Few => Arc::new(TokioRuntime),
+            Sharing::Many => Apart::start()?,
+        };
         let endpoint = Endpoint::new(
             settings.endpoint.clone(),
             Some(settings.server.clone()),
             socket,
-            Arc::new(TokioRuntime),
+            runtime,
         )?;
         Ok(Self {
             accept: accept(&endpoint),
@@ -184,10 +192,10 @@ mod tests {
     use super::*;
     use crate::{congestion::Congestion, tls::Tls};
 
-    fn bind() -> Socket {
+    fn bind(sharing: Sharing) -> Socket {
         let keypair = Keypair::generate_ed25519();
         let tls = Tls::new(&keypair).unwrap();
-        let settings = Settings::new(&keypair, &tls, Congestion::default()).unwrap();
+        let settings = Settings::new(&keypair, &tls, Congestion::default(), sharing).unwrap();
         Socket::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap()
     }
 
@@ -197,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_many_handshakes_a_remote_has_to_prove_its_address() {
-        let (mut server, client) = (bind(), bind());
+        let (mut server, client) = (bind(Sharing::Many), bind(Sharing::Few));
         let mut held = Vec::new();
         for _ in 0..UNPROVEN {
             tokio::spawn(client.dial(server.local(), false));

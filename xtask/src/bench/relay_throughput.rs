@@ -4,22 +4,19 @@
 //! are the time until the last of them has come, and the CPU time of the relay meanwhile. Relay and peers share the CPUs of this host,
 //! so the rate tells of all of them; the CPU time is the relay's alone.
 
+mod running;
+
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use p2pnode_tests::usage;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-    time::timeout,
-};
+use tokio::process::Command;
+
+use running::{NEVER, Running, text};
 
 use super::{
     Common,
@@ -32,9 +29,6 @@ const GOAL: f64 = 1.2;
 const GOAL_OF_IROH: f64 = 1.0;
 
 const RUNS: u16 = 5;
-
-/// How long a step may take, such as a hundred reservations or all bytes.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How to measure.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
@@ -122,22 +116,45 @@ impl Run {
     }
 }
 
+/// Runs of one relay; `None` for one in which not everything came, and why.
+#[derive(Debug, Default)]
+struct Runs {
+    all: Vec<Option<Run>>,
+    failures: Vec<String>,
+}
+
+impl Runs {
+    fn push(&mut self, run: Result<Run, Broken>) {
+        self.all.push(run.as_ref().ok().copied());
+        self.failures.extend(run.err().map(|Broken(why)| why));
+    }
+
+    fn row(&self, program: &str, of: fn(&Run) -> f64) -> Row {
+        Row::of(program, self.all.iter().map(|run| run.as_ref().map(of)))
+    }
+}
+
+/// The peers were connected over circuits, and then bytes were lost: why.
+#[derive(Debug)]
+struct Broken(String);
+
+#[derive(Debug)]
 struct Measured {
     circuits: u16,
-    ours: Vec<Run>,
-    plain: Vec<Run>,
-    iroh: Vec<Run>,
+    ours: Runs,
+    plain: Runs,
+    iroh: Runs,
 }
 
 async fn measure_cell(programs: &Programs, circuits: u16, args: &Args) -> Result<Measured> {
-    let (mut ours, mut plain, mut iroh) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut plain, mut iroh) = (Runs::default(), Runs::default(), Runs::default());
     for _ in 0..args.common.runs.unwrap_or(RUNS) {
         let relay = programs.ours(args.transport)?;
         ours.push(programs.load(relay, circuits, args).await?);
         let relay = programs.plain(args.transport)?;
         plain.push(programs.load(relay, circuits, args).await?);
         if let (1, Some(program)) = (circuits, &programs.iroh) {
-            iroh.push(load_iroh(program, args).await?);
+            iroh.push(Ok(load_iroh(program, args).await?));
         }
     }
     Ok(Measured {
@@ -159,14 +176,13 @@ fn report(args: &Args, cells: &[Measured]) -> Report {
     let figure = |name, unit, better, of: fn(&Run) -> f64, goals: [Option<Goal>; 2]| {
         let mut figure = Figure::new(name, unit, better);
         for cell in cells {
-            let ours = Row::new("ours", cell.ours.iter().map(of));
-            let mut plain = Row::new("plain libp2p", cell.plain.iter().map(of));
-            let mut iroh = Row::new("iroh", cell.iroh.iter().map(of));
+            let ours = cell.ours.row("ours", of);
+            let mut plain = cell.plain.row("plain libp2p", of);
+            let mut iroh = cell.iroh.row("iroh", of);
             [plain.goal, iroh.goal] = goals;
             let mut rows = vec![ours, plain];
-            rows.extend((!cell.iroh.is_empty()).then_some(iroh));
-            let plural = if cell.circuits == 1 { "" } else { "s" };
-            figure.push(format!("{} circuit{plural}", cell.circuits), rows);
+            rows.extend((!cell.iroh.all.is_empty()).then_some(iroh));
+            figure.push(cell.label(), rows);
         }
         figure
     };
@@ -182,7 +198,22 @@ fn report(args: &Args, cells: &[Measured]) -> Report {
             [GOAL, GOAL_OF_IROH].map(|bound| Some(Goal::AtLeast(bound))),
         ),
     ];
+    for cell in cells {
+        for (program, runs) in [("ours", &cell.ours), ("plain libp2p", &cell.plain)] {
+            let failures = runs.failures.iter();
+            report.notes.extend(
+                failures.map(|why| format!("{}, {program}, a run failed: {why}", cell.label())),
+            );
+        }
+    }
     report
+}
+
+impl Measured {
+    fn label(&self) -> String {
+        let plural = if self.circuits == 1 { "" } else { "s" };
+        format!("{} circuit{plural}", self.circuits)
+    }
 }
 
 impl Programs {
@@ -193,17 +224,22 @@ impl Programs {
             .arg(self.state.path().join("relay.key"))
             .args(["--listen", transport.listen()])
             .env("XDG_STATE_HOME", self.state.path());
-        Running::start(command)
+        Running::start("our relay", command)
     }
 
     fn plain(&self, transport: Wire) -> Result<Running> {
         let mut command = Command::new(&self.plain);
         command.args(["relay", "--listen", transport.listen()]);
-        Running::start(command)
+        Running::start("plain libp2p's relay", command)
     }
 
-    /// Loads a relay that was started.
-    async fn load(&self, mut relay: Running, circuits: u16, args: &Args) -> Result<Run> {
+    /// Loads a relay that was started. Peers that cannot even connect are an error; bytes that do not come make a failed run.
+    async fn load(
+        &self,
+        mut relay: Running,
+        circuits: u16,
+        args: &Args,
+    ) -> Result<Result<Run, Broken>> {
         let listening = relay.event("listening").await?;
         let address = text(&listening, "address")?;
         let each = args.megabytes * 1_000_000 / u64::from(circuits);
@@ -213,25 +249,33 @@ impl Programs {
         receive.args([
             "receive", "--relay", address, "--peers", &peers, "--bytes", &bytes,
         ]);
-        let mut receive = Running::start(receive)?;
+        let mut receive = Running::start("the receiver", receive)?;
         let mut send = Command::new(&self.plain);
         send.args(["send", "--relay", address, "--bytes", &bytes]);
         for _ in 0..circuits {
             let reserved = receive.event("reserved").await?;
             send.arg(text(&reserved, "peer_id")?);
         }
-        let mut send = Running::start(send)?;
+        let mut send = Running::start("the sender", send)?;
         send.event("open").await?;
         let (cpu, start) = (relay.cpu()?, Instant::now());
         send.go().await?;
-        receive.event("received").await?;
+        // Whatever of the three ends or fails is the end of the run, and says which it was.
+        let moved = tokio::select! {
+            moved = receive.event("received") => moved,
+            broken = send.event(NEVER) => broken,
+            broken = relay.event(NEVER) => broken,
+        };
+        if let Err(error) = moved {
+            return Ok(Err(Broken(format!("{error:#}"))));
+        }
         let took = start.elapsed().as_secs_f64();
         let cpu = relay.cpu()?.saturating_sub(cpu).as_secs_f64();
         let gigabytes = (each * u64::from(circuits)) as f64 / 1e9;
-        Ok(Run {
+        Ok(Ok(Run {
             gbit_s: gigabytes * 8.0 / took,
             cpu_s_gb: cpu / gigabytes,
-        })
+        }))
     }
 }
 
@@ -242,10 +286,13 @@ async fn load_iroh(program: &Path, args: &Args) -> Result<Run> {
         command.args(words);
         command
     };
-    let mut relay = Running::start(command(&["relay", "--listen", "127.0.0.1:0"]))?;
+    let mut relay = Running::start(
+        "iroh's relay",
+        command(&["relay", "--listen", "127.0.0.1:0"]),
+    )?;
     let listening = relay.event("listening").await?;
     let url = format!("http://{}", text(&listening, "http")?);
-    let mut receive = Running::start(command(&["receive", "--relay", &url]))?;
+    let mut receive = Running::start("the receiver", command(&["receive", "--relay", &url]))?;
     let listening = receive.event("listening").await?;
     let address = text(&listening, "address")?;
     let bytes = args.megabytes * 1_000_000;
@@ -257,7 +304,7 @@ async fn load_iroh(program: &Path, args: &Args) -> Result<Run> {
         &bytes.to_string(),
         address,
     ];
-    let mut send = Running::start(command(&words))?;
+    let mut send = Running::start("the sender", command(&words))?;
     send.event("open").await?;
     let before = relay.cpu()?;
     send.go().await?;
@@ -271,88 +318,37 @@ async fn load_iroh(program: &Path, args: &Args) -> Result<Run> {
     })
 }
 
-/// A process that tells of events on stdout. Killed when dropped.
-struct Running {
-    name: String,
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Running {
-    fn start(mut command: Command) -> Result<Self> {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true);
-        let name = Path::new(command.as_std().get_program())
-            .display()
-            .to_string();
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("{name}: cannot be started"))?;
-        let stdout = child.stdout.take().context("stdout is piped")?;
-        let lines = BufReader::new(stdout).lines();
-        Ok(Self { name, child, lines })
-    }
-
-    /// Waits for an event.
-    async fn event(&mut self, wanted: &str) -> Result<Value> {
-        let found = async {
-            while let Some(line) = self.lines.next_line().await? {
-                let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                if event["event"] == wanted {
-                    return Ok(event);
-                }
-            }
-            anyhow::bail!("{} ended before it was {wanted}", self.name)
-        };
-        timeout(PATIENCE, found).await.with_context(|| {
-            format!("{} was not {wanted} in {} s", self.name, PATIENCE.as_secs())
-        })?
-    }
-
-    /// Gives it the line for which it waits.
-    async fn go(&mut self) -> Result<()> {
-        let stdin = self.child.stdin.as_mut().context("stdin is piped")?;
-        stdin.write_all(b"\n").await?;
-        Ok(())
-    }
-
-    /// CPU time of all its threads.
-    fn cpu(&self) -> Result<Duration> {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        usage::cpu_of_threads(pid.with_context(|| format!("{} has ended", self.name))?)
-    }
-}
-
-fn text<'a>(event: &'a Value, key: &str) -> Result<&'a str> {
-    event[key]
-        .as_str()
-        .with_context(|| format!("{event} has no {key}"))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
 
-    #[test]
-    fn half_the_cpu_time_is_twice_as_much_per_cpu() {
-        let run = |gbit_s, cpu_s_gb| Run { gbit_s, cpu_s_gb };
-        let args = Args {
+    fn args() -> Args {
+        Args {
             transport: Wire::Quic,
             megabytes: 1,
             circuits: vec![1],
             common: Common::default(),
-        };
+        }
+    }
+
+    fn runs<const N: usize>(runs: [Run; N]) -> Runs {
+        let mut all = Runs::default();
+        runs.into_iter().for_each(|run| all.push(Ok(run)));
+        all
+    }
+
+    #[test]
+    fn half_the_cpu_time_is_twice_as_much_per_cpu() {
+        let run = |gbit_s, cpu_s_gb| Run { gbit_s, cpu_s_gb };
         let measured = Measured {
             circuits: 1,
-            ours: vec![run(2.0, 1.0), run(4.0, 1.0), run(3.0, 1.0)],
-            plain: vec![run(2.0, 2.0)],
-            iroh: vec![run(2.0, 0.5)],
+            ours: runs([run(2.0, 1.0), run(4.0, 1.0), run(3.0, 1.0)]),
+            plain: runs([run(2.0, 2.0)]),
+            iroh: runs([run(2.0, 0.5)]),
         };
-        let json = report(&args, &[measured]).json();
+        let json = report(&args(), &[measured]).json();
         let plain = |figure: usize| &json["figures"][figure]["cells"][0]["rows"][1];
         assert_eq!(plain(0)["ratio"], 1.5);
         assert_eq!(plain(1)["ratio"], 0.5);
@@ -362,5 +358,31 @@ mod tests {
         );
         let iroh = &json["figures"][2]["cells"][0]["rows"][2];
         assert_eq!((&iroh["ratio"], &iroh["met"]), (&0.5.into(), &false.into()));
+    }
+
+    #[test]
+    fn a_run_in_which_bytes_were_lost_is_one_of_that_relay_that_failed_and_says_why() {
+        let one = Run {
+            gbit_s: 1.0,
+            cpu_s_gb: 1.0,
+        };
+        let mut plain = runs([one]);
+        plain.push(Err(Broken("the sender: lost".to_owned())));
+        let measured = Measured {
+            circuits: 100,
+            ours: runs([one]),
+            plain,
+            iroh: Runs::default(),
+        };
+        let report = report(&args(), &[measured]);
+        assert_eq!(
+            report.notes,
+            ["100 circuits, plain libp2p, a run failed: the sender: lost"]
+        );
+        let rows = &report.json()["figures"][0]["cells"][0]["rows"];
+        assert_eq!(
+            (&rows[0]["failed"], &rows[1]["failed"]),
+            (&0.into(), &1.into())
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, future::try_join_all};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
@@ -101,7 +101,7 @@ fn client() -> anyhow::Result<Swarm<Client>> {
         .build())
 }
 
-/// That many peers reserve on the relay; tells of each, and once all `bytes` have come on each of their streams.
+/// That many peers reserve on the relay; tells of each, and once all `bytes` have come on each of their streams; of one on which they do not, why.
 pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Result<()> {
     let (received, wanted) = (Arc::new(AtomicU64::new(0)), bytes * peers as u64);
     for _ in 0..peers {
@@ -122,13 +122,15 @@ pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Resu
         tell(&json!({"event": "reserved", "peer_id": swarm.local_peer_id().to_string()}));
         let received = Arc::clone(&received);
         tokio::spawn(async move {
-            let (_, mut stream) = streams.next().await?;
-            let mut buffer = vec![0; PIECE];
-            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                let before = received.fetch_add(read as u64, Ordering::Relaxed);
-                if before + read as u64 == wanted {
+            let (_, stream) = streams.next().await?;
+            let come = |bytes| {
+                let before = received.fetch_add(bytes, Ordering::Relaxed);
+                if before + bytes == wanted {
                     tell(&json!({"event": "received", "bytes": wanted}));
                 }
+            };
+            if let Err(error) = take(stream, bytes, come).await {
+                failed(&error);
             }
             Some(())
         });
@@ -137,20 +139,33 @@ pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Resu
     std::future::pending().await
 }
 
+/// Reads `bytes`, and says of each piece how many came.
+async fn take(mut stream: Stream, bytes: u64, come: impl Fn(u64)) -> anyhow::Result<()> {
+    let mut buffer = vec![0; PIECE];
+    let mut left = bytes;
+    while left > 0 {
+        let read = stream.read(&mut buffer).await;
+        let read = read.with_context(|| format!("{left} of {bytes} bytes have not come"))? as u64;
+        ensure!(read > 0, "the stream ended {left} bytes before its end");
+        come(read);
+        left = left.saturating_sub(read);
+    }
+    Ok(())
+}
+
 /// A peer of its own for each of `to` opens a circuit and a stream to it; when all are open and a line comes on stdin, each sends
-/// `bytes`.
+/// `bytes`, or tells why it cannot.
 pub async fn send(relay: Multiaddr, to: Vec<PeerId>, bytes: u64) -> anyhow::Result<()> {
     let streams = try_join_all(to.into_iter().map(|peer| open(relay.clone(), peer))).await?;
     tell(&json!({"event": "open"}));
     tokio::task::spawn_blocking(|| std::io::stdin().lock().read_line(&mut String::new())).await??;
-    try_join_all(
-        streams
-            .into_iter()
-            .map(|stream| tokio::spawn(fill(stream, bytes))),
-    )
-    .await?
-    .into_iter()
-    .collect::<Result<Vec<()>, _>>()?;
+    for stream in streams {
+        tokio::spawn(async move {
+            if let Err(error) = fill(stream, bytes).await {
+                failed(&error);
+            }
+        });
+    }
     // The streams end, and the circuits with this process.
     std::future::pending().await
 }
@@ -177,7 +192,8 @@ async fn fill(mut stream: Stream, bytes: u64) -> anyhow::Result<()> {
     let mut left = bytes;
     while left > 0 {
         let now = left.min(PIECE as u64);
-        stream.write_all(&piece[..usize::try_from(now)?]).await?;
+        let written = stream.write_all(&piece[..usize::try_from(now)?]).await;
+        written.with_context(|| format!("{left} of {bytes} bytes were not sent"))?;
         left -= now;
     }
     stream.close().await?;
@@ -187,7 +203,39 @@ async fn fill(mut stream: Stream, bytes: u64) -> anyhow::Result<()> {
 fn drive(mut swarm: Swarm<Client>) {
     tokio::spawn(async move {
         loop {
-            swarm.select_next_some().await;
+            if let SwarmEvent::ConnectionClosed {
+                peer_id,
+                cause: Some(cause),
+                endpoint,
+                ..
+            } = swarm.select_next_some().await
+            {
+                let to = if endpoint.is_relayed() {
+                    "its peer"
+                } else {
+                    "the relay"
+                };
+                let cause = chain(&cause);
+                tell(
+                    &json!({"event": "lost", "to": to, "peer_id": peer_id.to_string(), "cause": cause}),
+                );
+            }
         }
     });
+}
+
+/// What was to be moved was not.
+fn failed(error: &anyhow::Error) {
+    tell(&json!({"event": "failed", "reason": format!("{error:#}")}));
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
