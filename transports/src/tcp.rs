@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::{SocketAddr, UdpSocket},
     pin::Pin,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
@@ -19,7 +20,7 @@ use libp2p::{
 
 use crate::{
     addr::{Kind, to_multiaddr, to_socket_addr},
-    auth::Upgrade,
+    auth::{Offer, Upgrade},
     error::Error,
     family::Family,
     handle::Shared,
@@ -30,10 +31,12 @@ use crate::{
 };
 
 mod dial;
+mod hopes;
 mod stream;
 
 pub(crate) use dial::Dial;
 
+use hopes::Hopes;
 use stream::Stream;
 
 /// The punch ports of TCP: their listeners, and the dials from them.
@@ -41,6 +44,7 @@ pub(crate) struct Dialer {
     listeners: tcp::tokio::Transport,
     sockets: BTreeMap<Family, PunchSocket>,
     upgrade: Upgrade,
+    hopes: Arc<Mutex<Hopes>>,
     shared: Shared,
 }
 
@@ -58,6 +62,7 @@ impl Dialer {
             listeners,
             sockets: BTreeMap::new(),
             upgrade,
+            hopes: Arc::default(),
             shared,
         }
     }
@@ -120,6 +125,7 @@ impl Dialer {
             role,
             port_use,
             upgrade: self.upgrade.clone(),
+            hopes: Arc::clone(&self.hopes),
             shared: self.shared.clone(),
         }
     }
@@ -181,6 +187,7 @@ impl Dialer {
                     Stream::new(stream.0, None),
                     origin.remote,
                     Endpoint::Listener,
+                    Offer::Both,
                 );
                 (origin, upgrade)
             }
