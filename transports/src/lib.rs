@@ -25,6 +25,7 @@ mod error;
 mod family;
 mod gather;
 mod handle;
+mod heap;
 mod holder;
 mod listen;
 mod pool;
@@ -91,6 +92,7 @@ pub fn build(
     keypair: &Keypair,
     config: Config,
 ) -> Result<(Boxed<(PeerId, StreamMuxerBox)>, Handle), Error> {
+    heap::keep();
     let peer = keypair.public().to_peer_id();
     let shared = Shared::new(Ports::new(config.range, &peer.to_bytes()));
     let ranged = Ranged::new(keypair, config, shared.clone())?;
@@ -107,5 +109,6 @@ pub fn build(
 ///
 /// [`Error::Certificate`].
 pub fn server(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
+    heap::keep();
     Ok(Resolving::new(Server::new(keypair)?, FamilyPolicy::Auto, None).boxed())
 }
