@@ -139,9 +139,10 @@ async fn hears(stream: &mut TcpStream, expected: &[u8]) {
 #[tokio::test]
 async fn tls_begins_before_the_remote_has_said_a_word_but_not_where_that_has_failed() {
     let (ours, _) = node(config("24060-24069"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let addr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    let addr = "/ip4/127.0.0.1/tcp/24079".parse().unwrap();
+    // That nobody is there says nothing about who will be.
+    ours.dial(&addr, ORDINARY).await.map(drop).unwrap_err();
+    let listener = TcpListener::bind("127.0.0.1:24079").await.unwrap();
     let remote = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         hears(&mut stream, &[HEADER, TLS].concat()).await;

@@ -78,15 +78,12 @@ impl Dial {
     /// otherwise, and is connected to once more, for Noise alone: that takes the round trip which the second offer would have
     /// taken.
     async fn ordinary(&self) -> Result<(Connection, Sockets), Error> {
-        let now = || Instant::now().into_std();
-        if !self.hopes().is_hopeful(self.remote, now()) {
+        let now = Instant::now().into_std();
+        if !self.hopes().is_hopeful(self.remote, now) {
             return self.authenticated(Offer::Both).await;
         }
         let refusal = Refusal::default();
         let hoped = self.authenticated(Offer::Tls(refusal.clone())).await;
-        if hoped.is_err() {
-            self.hopes().failed(self.remote, now());
-        }
         if refusal.is_given() {
             tracing::debug!(remote = %self.remote, "no tls there; connecting again, for noise");
             return self.authenticated(Offer::Noise).await;
@@ -98,11 +95,19 @@ impl Dial {
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
         let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
         let (mut stream, sockets) = connect.await.map_err(|_| timeout)??;
-        if let Offer::Tls(refusal) = &offer {
+        let is_hope = if let Offer::Tls(refusal) = &offer {
             stream = stream.reset_if(refusal.clone());
-        }
+            true
+        } else {
+            false
+        };
         let upgrade = self.upgrade.apply(stream, self.remote, self.role, offer);
-        Ok((upgrade.await?, sockets))
+        let authenticated = upgrade.await;
+        if is_hope && authenticated.is_err() {
+            let now = Instant::now().into_std();
+            self.hopes().failed(self.remote, now);
+        }
+        Ok((authenticated?, sockets))
     }
 
     fn hopes(&self) -> MutexGuard<'_, Hopes> {
