@@ -12,7 +12,8 @@ use futures::{AsyncRead, AsyncWrite};
 /// What is read at once, in bytes: four records of TLS.
 const CAPACITY: usize = 64 << 10;
 
-/// A read that brings less than this, in bytes, gives the buffer back: a connection that is idle has none.
+/// What is read ahead of one who asks for less than this, in bytes: the words of a handshake. A read that brings less gives the
+/// buffer back: a connection that is idle has none.
 const FEW: usize = 4 << 10;
 
 /// A stream that is read ahead while it has more than is asked for.
@@ -21,12 +22,11 @@ const FEW: usize = 4 << 10;
 /// sends little is read as it is asked for, and costs no buffer.
 pub(crate) struct ReadAhead<S> {
     inner: S,
-    /// Empty, or of the whole capacity.
     buffer: Vec<u8>,
     /// What of it was read ahead and not asked for yet.
     unread: Range<usize>,
-    /// Whether the last read brought so much that there may be more.
-    has_more: bool,
+    /// How much to read at least, after what the last read has brought; 0 is what is asked for.
+    ahead: usize,
 }
 
 impl<S> ReadAhead<S> {
@@ -35,7 +35,7 @@ impl<S> ReadAhead<S> {
             inner,
             buffer: Vec::new(),
             unread: 0..0,
-            has_more: false,
+            ahead: 0,
         }
     }
 
@@ -45,7 +45,7 @@ impl<S> ReadAhead<S> {
         let (from, to) = (self.unread.start, self.unread.start + taken);
         buf[..taken].copy_from_slice(&self.buffer[from..to]);
         self.unread.start = to;
-        if self.unread.is_empty() && !self.has_more {
+        if self.unread.is_empty() && self.ahead == 0 {
             self.buffer = Vec::new();
         }
         taken
@@ -62,17 +62,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
         if !this.unread.is_empty() {
             return Poll::Ready(Ok(this.take(buf)));
         }
-        if !this.has_more || buf.len() >= CAPACITY {
+        if buf.len() >= this.ahead {
             let read = ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-            this.has_more = read > 0 && read == buf.len();
+            this.ahead = match read {
+                FEW.. if read == buf.len() => CAPACITY,
+                1.. if read == buf.len() => FEW,
+                _ => 0,
+            };
             return Poll::Ready(Ok(read));
         }
-        if this.buffer.is_empty() {
-            this.buffer.resize(CAPACITY, 0);
+        if this.buffer.len() != this.ahead {
+            this.buffer = vec![0; this.ahead];
         }
         let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.buffer))?;
         this.unread = 0..read;
-        this.has_more = read >= FEW;
+        this.ahead = if read >= FEW { CAPACITY } else { 0 };
         Poll::Ready(Ok(this.take(buf)))
     }
 }
