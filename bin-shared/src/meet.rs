@@ -8,6 +8,9 @@
 //! A node asks on a stream of its own: one [`Request`] and one [`Answer`]. A node is told on a stream that its relay opens: one
 //! [`Introduction`], and the end. Frames are as in [`hop`](crate::hop), with at most [`MAX_MESSAGE`] bytes of JSON. Unknown fields
 //! are ignored, as are addresses that cannot be read and those beyond [`MAX_ADDRS`].
+//!
+//! Who speaks the protocol takes `/tls/1.0.0` over TCP: the side that dials in the role of the client sends its first words of TLS
+//! along with the proposal, without waiting for consent.
 
 use std::io;
 

@@ -5,6 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,14 +24,17 @@ use libp2p::{
         Endpoint,
         muxing::StreamMuxerBox,
         transport::{DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent},
-        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version},
+        upgrade::{
+            InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, UpgradeInfo,
+            Version,
+        },
     },
     identity::Keypair,
     multiaddr::Multiaddr,
-    noise, yamux,
+    noise,
 };
 
-use crate::{abrupt::Abrupt, error::Error, tls::Tls};
+use crate::{abrupt::Abrupt, error::Error, gather::Gathered, read_ahead::ReadAhead, tls::Tls};
 
 /// What a connection becomes once it is authenticated: what a swarm wants from a transport.
 pub(crate) type Connection = (PeerId, StreamMuxerBox);
@@ -39,8 +46,40 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The upgrade of TCP streams, the same for every one of a node.
 #[derive(Clone)]
 pub(crate) struct Upgrade {
-    security: Security,
-    yamux: yamux::Config,
+    tls: Tls,
+    noise: noise::Config,
+    yamux: Gathered,
+}
+
+/// What a remote that accepts is offered.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Offer {
+    /// TLS, and Noise once that was refused. To hear of it costs a round trip.
+    #[default]
+    Both,
+    /// TLS alone, and its first words along with the offer. Who refuses takes those for another offer and cannot make sense of
+    /// it, so a refusal is the end of the connection.
+    Tls(Refusal),
+    /// Noise alone, likewise.
+    Noise,
+}
+
+/// That a remote has refused all that it was offered. Known before the stream is dropped.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusal(Arc<AtomicBool>);
+
+impl Refusal {
+    pub(crate) fn is_given(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether it is this what a handshake failed with.
+    fn see(&self, error: &io::Error) {
+        let carried = error.get_ref().and_then(|error| error.downcast_ref());
+        if matches!(carried, Some(NegotiationError::Failed)) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Upgrade {
@@ -48,27 +87,37 @@ impl Upgrade {
         let noise =
             noise::Config::new(keypair).map_err(|error| Error::Certificate(chain(&error)))?;
         Ok(Self {
-            security: Security { tls, noise },
-            yamux: yamux::Config::default(),
+            tls,
+            noise,
+            yamux: Gathered::default(),
         })
     }
 
     /// Authenticates and multiplexes `stream`, as the side that `role` says, whoever opened the stream: after a punch both
-    /// sides have.
+    /// sides have. The dialer offers, the listener takes either.
     pub(crate) fn apply<S>(
         &self,
         stream: S,
         remote: SocketAddr,
         role: Endpoint,
+        offer: Offer,
     ) -> BoxFuture<'static, Result<Connection, Error>>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        // The lazy variant saves a round trip where one protocol is offered (yamux). It changes when the dialing role
-        // flushes, not who speaks first, so roles that were overridden for a punch do not matter to it.
-        let mut upgrade = Established(Some(stream))
+        let security = Security {
+            offer: match role {
+                Endpoint::Dialer => offer,
+                Endpoint::Listener => Offer::Both,
+            },
+            tls: self.tls.clone(),
+            noise: self.noise.clone(),
+        };
+        // The lazy variant saves a round trip where one protocol is offered: yamux, and what `offer` says. It changes when
+        // the dialing role flushes, not who speaks first, so roles that were overridden for a punch do not matter to it.
+        let mut upgrade = Established(Some(ReadAhead::new(stream)))
             .upgrade(Version::V1Lazy)
-            .authenticate(self.security.clone())
+            .authenticate(security)
             .multiplex(self.yamux.clone())
             .boxed();
         let opts = DialOpts {
@@ -121,6 +170,7 @@ const TLS: &str = "/tls/1.0.0";
 /// AES instructions and moves more bytes per core than Noise's ChaCha20.
 #[derive(Clone)]
 struct Security {
+    offer: Offer,
     tls: Tls,
     noise: noise::Config,
 }
@@ -129,11 +179,17 @@ type Secured<C> = future::Either<TlsStream<C>, Abrupt<noise::Output<C>>>;
 
 impl UpgradeInfo for Security {
     type Info = &'static str;
-    type InfoIter =
-        std::iter::Chain<std::iter::Once<&'static str>, <noise::Config as UpgradeInfo>::InfoIter>;
+    type InfoIter = std::vec::IntoIter<&'static str>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        std::iter::once(TLS).chain(self.noise.protocol_info())
+        let (tls, noise) = match &self.offer {
+            Offer::Both => (true, true),
+            Offer::Tls(_) => (true, false),
+            Offer::Noise => (false, true),
+        };
+        let tls = tls.then_some(TLS).into_iter();
+        let noise = noise.then(|| self.noise.protocol_info()).into_iter();
+        tls.chain(noise.flatten()).collect::<Vec<_>>().into_iter()
     }
 }
 
@@ -170,7 +226,12 @@ where
     fn upgrade_outbound(self, stream: C, protocol: Self::Info) -> Self::Future {
         async move {
             if protocol == TLS {
-                let (peer, stream) = self.tls.connect(stream).await?;
+                let failed = |error: &io::Error| {
+                    if let Offer::Tls(refusal) = &self.offer {
+                        refusal.see(error);
+                    }
+                };
+                let (peer, stream) = self.tls.connect(stream, failed).await?;
                 return Ok((peer, future::Either::Left(stream)));
             }
             let done = self.noise.upgrade_outbound(stream, protocol).await;

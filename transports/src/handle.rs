@@ -16,7 +16,7 @@ use crate::{
     family::Family,
     pool::{Exhausted, PoolCounts},
     ports::Ports,
-    punch::{PunchGuard, Punches},
+    punch::{PunchGuard, Punches, Remote},
     range::PortRange,
     record::{Records, Sockets},
     socket,
@@ -119,10 +119,13 @@ impl Handle {
     /// by a connection that comes in from the remote instead: from the very address, or else from its IP, since a symmetric
     /// NAT has another port for us. A connection that comes before the dial is kept for it.
     ///
+    /// Where `remote` is known to take TLS, a TCP dial does not wait for its consent, which saves a round trip. There is no way
+    /// back from that in a punch: the connection could not be made a second time.
+    ///
     /// Drop the guard when the punch is decided: until then other peers at that IP may be taken for the remote, and their
     /// connections fail. A dial in the role of the listener implies a guard of its own.
     #[must_use = "the punch is expected only as long as the guard lives"]
-    pub fn expect_punch(&self, remotes: &[Multiaddr]) -> PunchGuard {
+    pub fn expect_punch(&self, remotes: &[Multiaddr], remote: Remote) -> PunchGuard {
         let of_kind = |kind| {
             let addrs = remotes
                 .iter()
@@ -133,6 +136,7 @@ impl Handle {
             &self.shared.punches,
             of_kind(Kind::Tcp),
             of_kind(Kind::Quic),
+            remote,
         )
     }
 }

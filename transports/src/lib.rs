@@ -23,7 +23,9 @@ mod congestion;
 mod datagrams;
 mod error;
 mod family;
+mod gather;
 mod handle;
+mod heap;
 mod holder;
 mod listen;
 mod pool;
@@ -32,6 +34,7 @@ mod punch;
 mod quic;
 mod range;
 mod ranged;
+mod read_ahead;
 mod record;
 mod resolve;
 mod server;
@@ -53,7 +56,7 @@ pub use family::{Family, FamilyPolicy, FamilyPolicyError};
 pub use handle::Handle;
 pub use holder::{HeldBy, Holder};
 pub use pool::{Exhausted, PoolCounts, PortPool};
-pub use punch::PunchGuard;
+pub use punch::{PunchGuard, Remote};
 pub use range::{PortRange, RangeError, RangeErrorKind};
 pub use record::Sockets;
 
@@ -89,6 +92,7 @@ pub fn build(
     keypair: &Keypair,
     config: Config,
 ) -> Result<(Boxed<(PeerId, StreamMuxerBox)>, Handle), Error> {
+    heap::keep();
     let peer = keypair.public().to_peer_id();
     let shared = Shared::new(Ports::new(config.range, &peer.to_bytes()));
     let ranged = Ranged::new(keypair, config, shared.clone())?;
@@ -105,5 +109,6 @@ pub fn build(
 ///
 /// [`Error::Certificate`].
 pub fn server(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
+    heap::keep();
     Ok(Resolving::new(Server::new(keypair)?, FamilyPolicy::Auto, None).boxed())
 }

@@ -18,7 +18,7 @@ use libp2p::{
 
 use crate::{
     addr::{Kind, to_socket_addr},
-    auth::{Connection, Upgrade},
+    auth::{Connection, Offer, Upgrade},
     error::Error,
     quic,
 };
@@ -121,7 +121,8 @@ fn tcp_event(
                     Some(remote) => remote,
                     None => stream.0.peer_addr().map_err(failed)?,
                 };
-                upgrade.apply(stream, remote, Endpoint::Listener).await
+                let role = Endpoint::Listener;
+                upgrade.apply(stream, remote, role, Offer::Both).await
             }
             .boxed()
         })

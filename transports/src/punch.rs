@@ -61,8 +61,18 @@ struct Table {
     returned: VecDeque<Returned>,
 }
 
+/// What is known of the remote of a TCP punch before it has said a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remote {
+    /// It takes TLS: it speaks a protocol of ours, which asks that of whoever speaks it.
+    TakesTls,
+    /// Nothing. What it takes is asked of it, which costs a round trip.
+    Unknown,
+}
+
 struct Expected {
     id: u64,
+    remote: Remote,
     /// The TCP addresses.
     remotes: Vec<SocketAddr>,
     /// The QUIC addresses. What comes in from there needs no sorting.
@@ -82,11 +92,13 @@ impl Punches {
         this: &Arc<Self>,
         remotes: Vec<SocketAddr>,
         quic: Vec<SocketAddr>,
+        remote: Remote,
     ) -> PunchGuard {
         let mut table = this.lock();
         let id = table.next_id();
         table.expected.push(Expected {
             id,
+            remote,
             remotes,
             quic,
             dialed: false,
@@ -103,6 +115,16 @@ impl Punches {
             .expected
             .iter()
             .any(|e| e.remotes.iter().any(|r| same_socket(*r, remote)))
+    }
+
+    /// Whether a guard lives for this address that knows that the remote takes TLS.
+    pub(crate) fn takes_tls(&self, remote: SocketAddr) -> bool {
+        let table = self.lock();
+        let mut known = table
+            .expected
+            .iter()
+            .filter(|e| e.remote == Remote::TakesTls);
+        known.any(|e| e.remotes.iter().any(|r| same_socket(*r, remote)))
     }
 
     /// Whether a guard lives for this QUIC address.

@@ -17,7 +17,7 @@ use libp2p::{
 
 use crate::{
     addr::{Kind, to_socket_addr},
-    auth::{Connection, Upgrade},
+    auth::{Connection, Offer, Upgrade},
     congestion::Congestion,
     error::Error,
     listen::{Event, Incoming, Listeners},
@@ -92,7 +92,8 @@ impl Listeners {
                     let stream = dial
                         .await
                         .map_err(|source| Error::io(context.clone(), source))?;
-                    upgrade.apply(stream, remote, Endpoint::Dialer).await
+                    let role = Endpoint::Dialer;
+                    upgrade.apply(stream, remote, role, Offer::Both).await
                 }
                 .boxed())
             }

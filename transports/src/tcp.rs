@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::{SocketAddr, UdpSocket},
     pin::Pin,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
@@ -19,7 +20,7 @@ use libp2p::{
 
 use crate::{
     addr::{Kind, to_multiaddr, to_socket_addr},
-    auth::Upgrade,
+    auth::{Offer, Upgrade},
     error::Error,
     family::Family,
     handle::Shared,
@@ -30,12 +31,14 @@ use crate::{
 };
 
 mod dial;
+mod hopes;
 mod stream;
 mod unanswered;
 
 pub(crate) use dial::Dial;
 pub(crate) use unanswered::Unanswered;
 
+use hopes::Hopes;
 use stream::Stream;
 
 /// The punch ports of TCP: their listeners, and the dials from them.
@@ -43,6 +46,7 @@ pub(crate) struct Dialer {
     listeners: tcp::tokio::Transport,
     sockets: BTreeMap<Family, PunchSocket>,
     upgrade: Upgrade,
+    hopes: Arc<Mutex<Hopes>>,
     shared: Shared,
 }
 
@@ -60,6 +64,7 @@ impl Dialer {
             listeners,
             sockets: BTreeMap::new(),
             upgrade,
+            hopes: Arc::default(),
             shared,
         }
     }
@@ -122,6 +127,7 @@ impl Dialer {
             role,
             port_use,
             upgrade: self.upgrade.clone(),
+            hopes: Arc::clone(&self.hopes),
             shared: self.shared.clone(),
         }
     }
@@ -183,6 +189,7 @@ impl Dialer {
                     Stream::new(stream.0, None),
                     origin.remote,
                     Endpoint::Listener,
+                    Offer::Both,
                 );
                 (origin, upgrade)
             }

@@ -111,8 +111,13 @@ impl Tls {
         authenticated(stream.into())
     }
 
-    /// As [`accept`](Self::accept), of a stream that we opened.
-    pub(crate) async fn connect<S>(&self, stream: S) -> std::io::Result<(PeerId, TlsStream<S>)>
+    /// As [`accept`](Self::accept), of a stream that we opened. `failed` hears of an error of the handshake while the stream is
+    /// still there.
+    pub(crate) async fn connect<S>(
+        &self,
+        stream: S,
+        failed: impl FnOnce(&std::io::Error),
+    ) -> std::io::Result<(PeerId, TlsStream<S>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -120,7 +125,13 @@ impl Tls {
         let unnamed = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
         let stream = TlsConnector::from(self.client.clone())
             .connect(unnamed, stream)
-            .await?;
+            .into_fallible()
+            .await
+            .map_err(|(error, stream)| {
+                failed(&error);
+                drop(stream);
+                error
+            })?;
         authenticated(stream.into())
     }
 }
@@ -365,7 +376,7 @@ mod tests {
         let keys = [(); 2].map(|()| Keypair::generate_ed25519());
         let [client, server] = keys.clone().map(|key| Tls::new(&key).unwrap());
         let (dialed, accepted) = connection().await;
-        let (from, to) = tokio::join!(client.connect(dialed), server.accept(accepted));
+        let (from, to) = tokio::join!(client.connect(dialed, |_| ()), server.accept(accepted));
         let ((found, stream), (accepted, _)) = (from.unwrap(), to.unwrap());
         assert_eq!(found, keys[1].public().to_peer_id());
         assert_eq!(accepted, keys[0].public().to_peer_id());
@@ -381,7 +392,7 @@ mod tests {
 
         let (dialed, accepted) = connection().await;
         let accepting = theirs.clone().upgrade_inbound(accepted, "/tls/1.0.0");
-        let (from, to) = tokio::join!(ours.connect(dialed), accepting);
+        let (from, to) = tokio::join!(ours.connect(dialed, |_| ()), accepting);
         assert_eq!(from.unwrap().0, other.public().to_peer_id());
         assert_eq!(to.unwrap().0, key.public().to_peer_id());
 

@@ -11,7 +11,7 @@ use libp2p::{
     core::muxing::{StreamMuxerBox, StreamMuxerExt},
     multiaddr::Protocol,
 };
-use p2pnode_transports::{Family, Handle, Kind, find_exhausted};
+use p2pnode_transports::{Family, Handle, Kind, Remote, find_exhausted};
 
 fn punch_addr(node: &Node, handle: &Handle, kind: Kind) -> Multiaddr {
     let port = handle.punch_ports()[&(kind, Family::Ip4)];
@@ -33,9 +33,14 @@ async fn a_tcp_punch_from_both_ends_is_one_connection_with_both_roles() {
         punch_addr(&b, &handle_b, Kind::Tcp),
     );
     for round in 0..20 {
+        // Who does not wait for the other's consent has to come to the same.
+        let remote = match round % 4 {
+            0 | 1 => Remote::Unknown,
+            _ => Remote::TakesTls,
+        };
         let _guards = (
-            handle_a.expect_punch(std::slice::from_ref(&addr_b)),
-            handle_b.expect_punch(std::slice::from_ref(&addr_a)),
+            handle_a.expect_punch(std::slice::from_ref(&addr_b), remote),
+            handle_b.expect_punch(std::slice::from_ref(&addr_a), remote),
         );
         // Who is first differs, and so does whose listener has the connection.
         let (from_a, from_b) = if round % 2 == 0 {
@@ -68,7 +73,7 @@ async fn a_connection_that_comes_before_the_dial_is_kept_for_it() {
         punch_addr(&a, &handle_a, Kind::Tcp),
         punch_addr(&b, &handle_b, Kind::Tcp),
     );
-    let guard = handle_a.expect_punch(std::slice::from_ref(&addr_b));
+    let guard = handle_a.expect_punch(std::slice::from_ref(&addr_b), Remote::Unknown);
     let dialing = b.dial(&addr_a, AS_LISTENER);
     tokio::pin!(dialing);
     // B is connected, and waits for A to speak: A is to be the dialer.
@@ -101,7 +106,7 @@ async fn a_connection_from_the_ip_but_another_port_completes_the_punch() {
     let nobody: Multiaddr = "/ip4/127.0.0.1/tcp/21999".parse().unwrap();
     let nobody = nobody.with(Protocol::P2p(b.peer));
     let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
-    let _guard = handle_a.expect_punch(std::slice::from_ref(&nobody));
+    let _guard = handle_a.expect_punch(std::slice::from_ref(&nobody), Remote::Unknown);
     let (from_a, from_b) = tokio::join!(a.dial(&nobody, ORDINARY), b.dial(&addr_a, AS_LISTENER));
     let ((peer, mut from_a), (_, mut from_b)) = (from_a.unwrap(), from_b.unwrap());
     assert_eq!(peer, b.peer);
@@ -114,7 +119,7 @@ async fn an_unexpected_connection_from_the_same_ip_is_nobodys_dial() {
     let (b, handle_b) = node(config("21070-21079"));
     let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
     // A punch towards the IP is announced and given up before it is dialed: what came is an ordinary connection.
-    let guard = handle_a.expect_punch(&[punch_addr(&b, &handle_b, Kind::Tcp)]);
+    let guard = handle_a.expect_punch(&[punch_addr(&b, &handle_b, Kind::Tcp)], Remote::Unknown);
     let dial = b.dial(&addr_a, ORDINARY);
     tokio::pin!(dial);
     let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut dial).await;
@@ -236,7 +241,7 @@ async fn a_quic_punch_that_is_too_early_for_the_remotes_nat_is_repeated() {
     let addr: Multiaddr = format!("/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{}", nat.port(), b.peer)
         .parse()
         .unwrap();
-    let _guard = handle_a.expect_punch(std::slice::from_ref(&addr));
+    let _guard = handle_a.expect_punch(std::slice::from_ref(&addr), Remote::Unknown);
     let (peer, _connection) = a.dial(&addr, ORDINARY).await.unwrap();
     assert_eq!(peer, b.peer);
 }

@@ -227,8 +227,13 @@ impl Behaviour {
                 connection: CloseConnection::One(connection),
             },
             Action::Report(event) => ToSwarm::GenerateEvent(self.with_locals(event)),
-            Action::Expect { peer, addrs } => {
-                self.expected.insert(peer, self.ports.expect_punch(&addrs));
+            Action::Expect {
+                peer,
+                addrs,
+                remote,
+            } => {
+                let guard = self.ports.expect_punch(&addrs, remote);
+                self.expected.insert(peer, guard);
                 return None;
             }
             Action::Forget { peer } => {

@@ -3,7 +3,7 @@
 use std::{any::Any, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_transports::{Family, FamilyPolicy, Handle, Kind};
+use p2pnode_transports::{Family, FamilyPolicy, Handle, Kind, Remote};
 
 use super::{candidates::Permit, machine::Timing};
 use crate::config;
@@ -69,7 +69,7 @@ pub trait Ports: Send + Sync + 'static {
 
     /// Announces a punch to these addresses. While what is returned lives, a connection that one of them makes to us
     /// completes the dial that waits for it, in that dial's role.
-    fn expect_punch(&self, addrs: &[Multiaddr]) -> Box<dyn Any + Send>;
+    fn expect_punch(&self, addrs: &[Multiaddr], remote: Remote) -> Box<dyn Any + Send>;
 
     /// The local socket of the latest dial to this address that succeeded, if it is known.
     fn local_socket(&self, addr: &Multiaddr) -> Option<SocketAddr>;
@@ -80,8 +80,8 @@ impl Ports for Handle {
         Handle::punch_ports(self)
     }
 
-    fn expect_punch(&self, addrs: &[Multiaddr]) -> Box<dyn Any + Send> {
-        Box::new(Handle::expect_punch(self, addrs))
+    fn expect_punch(&self, addrs: &[Multiaddr], remote: Remote) -> Box<dyn Any + Send> {
+        Box::new(Handle::expect_punch(self, addrs, remote))
     }
 
     fn local_socket(&self, addr: &Multiaddr) -> Option<SocketAddr> {

@@ -1,6 +1,11 @@
 //! One TCP dial, ordinary or punch.
 
-use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io, mem,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{
     FutureExt, StreamExt,
@@ -18,12 +23,13 @@ use libp2p::{
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
+    hopes::Hopes,
     stream::Stream,
     unanswered::{Connecting, Unanswered},
 };
 use crate::{
     addr::{Kind, to_multiaddr},
-    auth::{Connection, Upgrade},
+    auth::{Connection, Offer, Refusal, Upgrade},
     error::Error,
     family::Family,
     handle::Shared,
@@ -60,6 +66,7 @@ pub(crate) struct Dial {
     pub(crate) role: Endpoint,
     pub(crate) port_use: PortUse,
     pub(crate) upgrade: Upgrade,
+    pub(crate) hopes: Arc<Mutex<Hopes>>,
     pub(crate) shared: Shared,
 }
 
@@ -69,13 +76,51 @@ impl Dial {
         if self.role == Endpoint::Listener || self.shared.punches.is_expected(self.remote) {
             self.punch().await
         } else {
-            let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
-            let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
-            let (stream, sockets) = connect.await.map_err(|_| timeout)??;
-            let connection = self.upgrade.apply(stream, self.remote, self.role).await?;
+            let connected = self.ordinary().await?;
             self.shared.ports.succeeded(Kind::Tcp, self.family());
-            Ok((connection, sockets))
+            Ok(connected)
         }
+    }
+
+    /// Offers TLS without waiting for consent, which saves a round trip. A remote without TLS answers as soon as it would have
+    /// otherwise, and is connected to once more, for Noise alone: that takes the round trip which the second offer would have
+    /// taken.
+    async fn ordinary(&self) -> Result<(Connection, Sockets), Error> {
+        let now = Instant::now().into_std();
+        if !self.hopes().is_hopeful(self.remote, now) {
+            return self.authenticated(Offer::Both).await;
+        }
+        let refusal = Refusal::default();
+        let hoped = self.authenticated(Offer::Tls(refusal.clone())).await;
+        if refusal.is_given() {
+            tracing::debug!(remote = %self.remote, "no tls there; connecting again, for noise");
+            return self.authenticated(Offer::Noise).await;
+        }
+        hoped
+    }
+
+    async fn authenticated(&self, offer: Offer) -> Result<(Connection, Sockets), Error> {
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
+        let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
+        let (mut stream, sockets) = connect.await.map_err(|_| timeout)??;
+        let is_hope = if let Offer::Tls(refusal) = &offer {
+            stream = stream.reset_if(refusal.clone());
+            true
+        } else {
+            false
+        };
+        let upgrade = self.upgrade.apply(stream, self.remote, self.role, offer);
+        let authenticated = upgrade.await;
+        if is_hope && authenticated.is_err() {
+            let now = Instant::now().into_std();
+            self.hopes().failed(self.remote, now);
+        }
+        Ok((authenticated?, sockets))
+    }
+
+    fn hopes(&self) -> MutexGuard<'_, Hopes> {
+        // Nothing panics while it holds the lock, and no state is half written if it did.
+        self.hopes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects from the punch port, or from another port of the range where the punch port has this very connection already.
@@ -168,6 +213,11 @@ impl Dial {
             let kept = self.shared.unanswered.take(port, self.remote);
             kept.unwrap_or_else(|| socket::connect(port, self.remote).boxed().fuse())
         };
+        // A punch cannot be made again without TLS, so it is not hoped for but known, or asked.
+        let offer = match self.shared.punches.takes_tls(self.remote) {
+            true => Offer::Tls(Refusal::default()),
+            false => Offer::Both,
+        };
         let mut wait = Punches::wait(&self.shared.punches, self.remote);
         let mut connecting = connect();
         let mut pause: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
@@ -182,9 +232,10 @@ impl Dial {
                     Ok(stream) => {
                         let sockets = self.sockets(&stream)?;
                         let (upgrade, remote, role) = (self.upgrade.clone(), self.remote, self.role);
+                        let offer = offer.clone();
                         let upgraded = async move {
                             let role = role_that_fits(&stream, role).await;
-                            upgrade.apply(Stream::new(stream, None), remote, role).await
+                            upgrade.apply(Stream::new(stream, None), remote, role, offer).await
                         };
                         upgrades.push(upgraded.map(move |done| (done, sockets, None)).boxed());
                     }
@@ -204,8 +255,8 @@ impl Dial {
                     let Inbound { origin, stream } = inbound;
                     tracing::debug!(remote = %origin.remote, "inbound connection completes a tcp punch");
                     let sockets = Sockets { kind: Kind::Tcp, local: origin.local, remote: origin.remote };
-                    let upgrade =
-                        self.upgrade.apply(Stream::new(stream.0, None), origin.remote, self.role);
+                    let stream = Stream::new(stream.0, None);
+                    let upgrade = self.upgrade.apply(stream, origin.remote, self.role, offer.clone());
                     upgrades.push(upgrade.map(move |done| (done, sockets, Some(origin))).boxed());
                 },
                 (done, sockets, origin) = upgrades.select_next_some() => match done {

@@ -11,7 +11,7 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::tcp;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Handle, time::timeout};
 
-use crate::{ports::Lease, socket};
+use crate::{auth::Refusal, ports::Lease, socket};
 
 /// How long the remote may take to answer the end of a connection.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(crate) struct Stream {
     /// There until the drop.
     inner: Option<tcp::tokio::TcpStream>,
     lease: Option<Lease>,
+    refusal: Refusal,
 }
 
 impl Stream {
@@ -34,7 +35,14 @@ impl Stream {
         Self {
             inner: Some(tcp::tokio::TcpStream(stream)),
             lease,
+            refusal: Refusal::default(),
         }
+    }
+
+    /// Is reset at once when it is dropped, if the remote has refused what it was offered: its four numbers are wanted again.
+    pub(crate) fn reset_if(mut self, refusal: Refusal) -> Self {
+        self.refusal = refusal;
+        self
     }
 
     fn inner(&mut self) -> io::Result<Pin<&mut tcp::tokio::TcpStream>> {
@@ -49,6 +57,14 @@ impl Drop for Stream {
             return;
         };
         let lease = self.lease.take();
+        if self.refusal.is_given() {
+            if let Err(error) = socket::reset_on_close(&stream) {
+                tracing::debug!(%error, "the kernel closes it in its own time");
+            }
+            drop(stream);
+            drop(lease);
+            return;
+        }
         // Without a runtime there is nobody to wait: the socket is closed, and the rest is the kernel's.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {

@@ -67,7 +67,7 @@ pub(super) struct Dialed {
 pub(super) struct Contest {
     terms: Terms,
     bins: Bins,
-    plain: PathBuf,
+    plain: Option<PathBuf>,
     relay: Relay,
     iroh: Option<IrohRelay>,
     contenders: Vec<Contender>,
@@ -89,7 +89,10 @@ impl Contest {
     /// Builds the lab and starts the relays and every peer that waits; returns when all of them are at their relays.
     pub(super) async fn new(terms: Terms, programs: &[Program]) -> Result<Self> {
         let bins = bins()?;
-        let plain = plain_libp2p()?;
+        let plain = match programs.contains(&Program::Plain) {
+            true => Some(plain_libp2p()?),
+            false => None,
+        };
         let mut lab = Lab::new(&terms.name).await?;
         let relay = Relay::start(&lab, &bins, "relay").await?;
         let iroh = if programs.contains(&Program::Iroh) {
@@ -139,7 +142,7 @@ impl Contest {
         let port = *RANGE.start();
         let launch = match program {
             Program::Ours => self.ours(host, RANGE).run(&self.lab, &self.bins, &name),
-            Program::Plain => self.plain(host, port, &self.relay_of(host)?).listen(&name),
+            Program::Plain => self.plain(host, port, &self.relay_of(host)?)?.listen(&name),
             Program::Iroh => self.iroh()?.listen(&name, host, port)?,
         };
         let process = launch.start(&host.device, self.lab.artifacts())?;
@@ -198,7 +201,7 @@ impl Contest {
                 .dial_within(&self.bins, name, peer, &format!("{timeout_s}s"))
                 .args(["--count", "1"]),
             Program::Plain => self
-                .plain(host, *port, &self.relay_of(host)?)
+                .plain(host, *port, &self.relay_of(host)?)?
                 .dial(name, peer, timeout_s),
             Program::Iroh => self
                 .iroh()?
@@ -238,7 +241,7 @@ impl Contest {
                 return Ok(dialed);
             }
             Program::Plain => self
-                .plain(host, *port, &self.relay_of(host)?)
+                .plain(host, *port, &self.relay_of(host)?)?
                 .told_dial(name, timeout_s),
             Program::Iroh => self.iroh()?.dial(name, host, *port, None, timeout_s)?,
         };
@@ -275,14 +278,15 @@ impl Contest {
         NodeArgs::new(&self.relay, host, &[self.terms.transport]).range(ports)
     }
 
-    fn plain<'a>(&'a self, host: &Host, port: u16, relay: &'a str) -> PlainArgs<'a> {
-        PlainArgs {
-            program: &self.plain,
+    fn plain<'a>(&'a self, host: &Host, port: u16, relay: &'a str) -> Result<PlainArgs<'a>> {
+        let program = self.plain.as_deref();
+        Ok(PlainArgs {
+            program: program.context("plain libp2p does not take part")?,
             relay,
             transport: self.terms.transport,
             port,
             families: if host.ip(true).is_ok() { ANY } else { IP4 },
-        }
+        })
     }
 
     /// The one address of our relay that a plain peer is given: in the family that both peers have, since it is punched in no

@@ -247,7 +247,12 @@ pub(crate) fn run_in_lab(bench: &str, report: &Path) -> Result<ExitCode> {
 fn peer(variable: &str, name: &str) -> Result<PathBuf> {
     match env::var_os(variable) {
         Some(program) => Ok(program.into()),
-        None => Ok(build_plain_libp2p(true)?.with_file_name(name)),
+        None => {
+            eprintln!(
+                "building {name} and its neighbours in tests/peers, release ({variable} would name one)"
+            );
+            Ok(build_plain_libp2p(true)?.with_file_name(name))
+        }
     }
 }
 
@@ -262,7 +267,10 @@ fn iroh() -> Result<(&'static str, PathBuf)> {
     let name = "IROH_PEER_BIN";
     match env::var_os(name) {
         Some(program) => Ok((name, program.into())),
-        None => Ok((name, build_iroh_peer(true)?)),
+        None => {
+            eprintln!("building iroh-peer, release ({name} would name one)");
+            Ok((name, build_iroh_peer(true)?))
+        }
     }
 }
 

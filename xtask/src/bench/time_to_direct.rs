@@ -34,8 +34,8 @@ const OF_IROH: f64 = 0.75;
 /// What a reader has to know.
 const NOTES: [&str; 3] = [
     "Warm, ours is asked by a `p2pnode dial` that finds the running node, and its start counts; the others are told on stdin.",
-    "The first byte is a ping's with ours and plain libp2p, for which a stream is negotiated first: two round trips after the path \
-     is open; with iroh it is an echo on a stream that is open already: one.",
+    "The first byte is a ping's with plain libp2p, which negotiates a stream first: two round trips after the path is open. Ours \
+     negotiates along with the ping, and iroh echoes on a stream that is open already: one.",
     "A dial that did not get direct counts as the slowest.",
 ];
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::Remote;
 
 use crate::punch::{
     address::Candidate,
@@ -108,6 +109,8 @@ pub(in crate::punch) enum Action {
         peer: PeerId,
         /// The addresses.
         addrs: Vec<Multiaddr>,
+        /// What is known of the peer.
+        remote: Remote,
     },
     /// Nothing is expected of this peer any more.
     Forget {

@@ -1,20 +1,19 @@
 //! Who takes part, and how they are named.
 
-use std::{env, fmt, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
-use p2pnode_tests::{args::Transport, bins::build_iroh_peer};
+use p2pnode_tests::args::Transport;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bench::peer,
+    bench::{iroh, peer},
     cargo::{self, Build},
 };
 
-/// Variables that name a program.
+/// The variable that names a program.
 const PLAIN_BIN: &str = "PLAIN_LIBP2P_BIN";
-const IROH_BIN: &str = "IROH_PEER_BIN";
 
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -117,14 +116,13 @@ pub(in crate::bench) fn programs(taking_part: &[Program]) -> Result<Vec<(&'stati
     let mut programs = vec![
         ("P2PNODE_BIN", bins.p2pnode),
         ("RELAY_NODE_BIN", bins.relay_node),
-        (PLAIN_BIN, peer(PLAIN_BIN, "plain-libp2p")?),
     ];
+    // Who does not take part need not be there: to build all of `tests/peers` takes minutes.
+    if taking_part.contains(&Program::Plain) {
+        programs.push((PLAIN_BIN, peer(PLAIN_BIN, "plain-libp2p")?));
+    }
     if taking_part.contains(&Program::Iroh) {
-        let iroh = match env::var_os(IROH_BIN) {
-            Some(program) => program.into(),
-            None => build_iroh_peer(true)?,
-        };
-        programs.push((IROH_BIN, iroh));
+        programs.push(iroh()?);
     }
     Ok(programs)
 }

@@ -13,7 +13,7 @@ use libp2p::{
     },
     tcp, yamux,
 };
-use p2pnode_transports::{FamilyPolicy, Kind};
+use p2pnode_transports::{FamilyPolicy, Kind, Remote};
 
 use crate::punch::{
     Behaviour, Event, Observation, Ports, PunchPorts, Record, Settings, Timing, address::Candidate,
@@ -26,7 +26,7 @@ impl Ports for NoPorts {
         PunchPorts::new()
     }
 
-    fn expect_punch(&self, _: &[Multiaddr]) -> Box<dyn Any + Send> {
+    fn expect_punch(&self, _: &[Multiaddr], _: Remote) -> Box<dyn Any + Send> {
         Box::new(())
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
-use p2pnode_transports::Kind;
+use p2pnode_transports::{Kind, Remote};
 
 use crate::punch::{
     address::{Candidate, Scope},
@@ -219,6 +219,7 @@ impl Peer {
         cx.actions.push_back(Action::Expect {
             peer: self.id,
             addrs: expected,
+            remote: Remote::Unknown,
         });
         self.series.gave_up = false;
         self.keep_circuits(cx, true);
@@ -287,6 +288,7 @@ impl Peer {
         cx.actions.push_back(Action::Expect {
             peer: self.id,
             addrs: addrs.clone(),
+            remote: Remote::Unknown,
         });
         cx.actions.push_back(Action::Dial {
             peer: self.id,

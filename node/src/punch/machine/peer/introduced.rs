@@ -10,7 +10,7 @@
 
 use std::{collections::HashSet, net::IpAddr, time::Instant};
 
-use p2pnode_transports::Kind;
+use p2pnode_transports::{Kind, Remote};
 
 use crate::punch::{
     address::Candidate,
@@ -87,6 +87,8 @@ impl Peer {
         cx.actions.push_back(Action::Expect {
             peer: self.id,
             addrs: addrs.clone(),
+            // Relays introduce only those who speak the protocol, and who speaks it takes TLS.
+            remote: Remote::TakesTls,
         });
         cx.actions.push_back(Action::Dial {
             peer: self.id,

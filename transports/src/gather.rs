@@ -1,0 +1,178 @@
+//! Fewer and larger writes of a stream that carries yamux.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::{
+    core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
+    yamux,
+};
+
+/// What is gathered, in bytes: four records of TLS, and what rustls takes at once.
+const CAPACITY: usize = 64 << 10;
+
+/// A flush of less than this, in bytes, gives the buffer back: a connection that is idle has none.
+const FEW: usize = 4 << 10;
+
+/// A stream whose frames are written together.
+///
+/// yamux writes header and body of each frame (16 KiB at most) one after the other, and flushes before it looks whether there is
+/// another frame. Over TLS that makes two records and two packets of each frame, one of them with 12 bytes in it. yamux has
+/// nothing more to say when it begins to read; so a flush waits for that. One that is asked for twice without a write between
+/// is not put off again, so nothing stays here because somebody reads elsewhere.
+pub(crate) struct Gather<S> {
+    inner: S,
+    gathered: Vec<u8>,
+    /// How much of that is written already.
+    written: usize,
+    flush: Flush,
+}
+
+/// Whether a flush is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    /// Nothing was written since the last one.
+    Done,
+    /// Something was written, and nobody has asked for a flush.
+    Unasked,
+    /// It was asked for and put off.
+    Owed,
+}
+
+impl<S> Gather<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self {
+            inner,
+            gathered: Vec::new(),
+            written: 0,
+            flush: Flush::Done,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gather<S> {
+    /// Writes what was gathered.
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.gathered.len() {
+            let rest = &self.gathered[self.written..];
+            match ready!(Pin::new(&mut self.inner).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.written += written,
+            }
+        }
+        if self.gathered.len() < FEW {
+            self.gathered = Vec::new();
+        }
+        self.gathered.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush_now(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_empty(cx))?;
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.flush = Flush::Done;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.flush == Flush::Owed {
+            // Where it blocks, it wakes this task, and what is read meanwhile may be what unblocks the remote.
+            if let Poll::Ready(Err(error)) = self.poll_flush_now(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.gathered.len() == CAPACITY {
+            ready!(this.poll_empty(cx))?;
+        }
+        this.flush = Flush::Unasked;
+        if this.gathered.is_empty() && buf.len() >= CAPACITY {
+            return Pin::new(&mut this.inner).poll_write(cx, buf);
+        }
+        let taken = buf.len().min(CAPACITY - this.gathered.len());
+        if this.gathered.len() + taken >= FEW && this.gathered.capacity() < CAPACITY {
+            // At once, instead of by doubling.
+            this.gathered.reserve_exact(CAPACITY - this.gathered.len());
+        }
+        this.gathered.extend_from_slice(&buf[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.flush {
+            Flush::Unasked if self.gathered.len() < CAPACITY => {
+                self.flush = Flush::Owed;
+                Poll::Ready(Ok(()))
+            }
+            Flush::Unasked | Flush::Owed | Flush::Done => self.poll_flush_now(cx),
+        }
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush_now(cx))?;
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+/// yamux whose frames are [gathered](Gather).
+#[derive(Clone, Default)]
+pub(crate) struct Gathered(yamux::Config);
+
+impl UpgradeInfo for Gathered {
+    type Info = <yamux::Config as UpgradeInfo>::Info;
+    type InfoIter = <yamux::Config as UpgradeInfo>::InfoIter;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.protocol_info()
+    }
+}
+
+impl<C> InboundConnectionUpgrade<C> for Gathered
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    type Output = yamux::Muxer<Gather<C>>;
+    type Error = io::Error;
+    type Future = <yamux::Config as InboundConnectionUpgrade<Gather<C>>>::Future;
+
+    fn upgrade_inbound(self, stream: C, protocol: Self::Info) -> Self::Future {
+        self.0.upgrade_inbound(Gather::new(stream), protocol)
+    }
+}
+
+impl<C> OutboundConnectionUpgrade<C> for Gathered
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    type Output = yamux::Muxer<Gather<C>>;
+    type Error = io::Error;
+    type Future = <yamux::Config as OutboundConnectionUpgrade<Gather<C>>>::Future;
+
+    fn upgrade_outbound(self, stream: C, protocol: Self::Info) -> Self::Future {
+        self.0.upgrade_outbound(Gather::new(stream), protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Fewer and larger reads of a stream that moves much.
+
+use std::{
+    io,
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+
+/// What is read at once, in bytes: four records of TLS.
+const CAPACITY: usize = 64 << 10;
+
+/// What is read ahead of one who asks for less than this, in bytes: the words of a handshake. A read that brings less gives the
+/// buffer back: a connection that is idle has none.
+const FEW: usize = 4 << 10;
+
+/// A stream that is read ahead while it has more than is asked for.
+///
+/// rustls asks for 4 KiB at a time, and the negotiation of protocols for single bytes; each would be a system call. A remote that
+/// sends little is read as it is asked for, and costs no buffer.
+pub(crate) struct ReadAhead<S> {
+    inner: S,
+    buffer: Vec<u8>,
+    /// What of it was read ahead and not asked for yet.
+    unread: Range<usize>,
+    /// How much to read at least, after what the last read has brought; 0 is what is asked for.
+    ahead: usize,
+}
+
+impl<S> ReadAhead<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self {
+            inner,
+            buffer: Vec::new(),
+            unread: 0..0,
+            ahead: 0,
+        }
+    }
+
+    /// Gives what was read ahead, as far as it goes.
+    fn take(&mut self, buf: &mut [u8]) -> usize {
+        let taken = self.unread.len().min(buf.len());
+        let (from, to) = (self.unread.start, self.unread.start + taken);
+        buf[..taken].copy_from_slice(&self.buffer[from..to]);
+        self.unread.start = to;
+        if self.unread.is_empty() && self.ahead == 0 {
+            self.buffer = Vec::new();
+        }
+        taken
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if !this.unread.is_empty() {
+            return Poll::Ready(Ok(this.take(buf)));
+        }
+        if buf.len() >= this.ahead {
+            let read = ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+            this.ahead = match read {
+                FEW.. if read == buf.len() => CAPACITY,
+                1.. if read == buf.len() => FEW,
+                _ => 0,
+            };
+            return Poll::Ready(Ok(read));
+        }
+        if this.buffer.len() != this.ahead {
+            this.buffer = vec![0; this.ahead];
+        }
+        let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.buffer))?;
+        this.unread = 0..read;
+        this.ahead = if read >= FEW { CAPACITY } else { 0 };
+        Poll::Ready(Ok(this.take(buf)))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use futures::{AsyncReadExt as _, FutureExt as _, io::Cursor};
+
+    use super::*;
+
+    /// Counts how often it is read.
+    struct Counted {
+        bytes: Cursor<Vec<u8>>,
+        reads: usize,
+    }
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.reads += 1;
+            Pin::new(&mut self.bytes).poll_read(cx, buf)
+        }
+    }
+
+    fn stream(length: usize) -> (ReadAhead<Counted>, Vec<u8>) {
+        let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+        let counted = Counted {
+            bytes: Cursor::new(bytes.clone()),
+            reads: 0,
+        };
+        (ReadAhead::new(counted), bytes)
+    }
+
+    fn read(stream: &mut ReadAhead<Counted>, most: usize) -> Vec<u8> {
+        let mut buf = vec![0; most];
+        let read = stream.read(&mut buf).now_or_never().unwrap().unwrap();
+        buf.truncate(read);
+        buf
+    }
+
+    #[test]
+    fn much_is_read_in_large_pieces_and_comes_out_in_order() {
+        let (mut stream, bytes) = stream(1 << 20);
+        let mut got = Vec::new();
+        loop {
+            let piece = read(&mut stream, 4 << 10);
+            if piece.is_empty() {
+                break;
+            }
+            got.extend(piece);
+        }
+        assert!(got == bytes, "other bytes came out");
+        // The first as it was asked for, then 16 and a rest, and the end.
+        assert_eq!(stream.inner.reads, 1 + 16 + 1);
+    }
+
+    #[test]
+    fn little_is_read_as_it_is_asked_for_and_leaves_no_buffer() {
+        let (mut stream, bytes) = stream(10);
+        assert_eq!(read(&mut stream, 100), bytes);
+        assert_eq!((stream.inner.reads, stream.buffer.capacity()), (1, 0));
+    }
+
+    #[test]
+    fn single_bytes_cost_two_reads_and_the_buffer_is_given_back_with_the_last() {
+        let (mut stream, bytes) = stream(100);
+        for (index, byte) in bytes.iter().enumerate() {
+            assert_eq!(read(&mut stream, 1), [*byte]);
+            assert_eq!(stream.inner.reads, if index == 0 { 1 } else { 2 });
+        }
+        assert_eq!(stream.buffer.capacity(), 0);
+        assert_eq!(read(&mut stream, 1), []);
+    }
+
+    #[test]
+    fn who_asks_for_more_than_the_buffer_holds_is_read_into_directly() {
+        let (mut stream, bytes) = stream(4 * CAPACITY);
+        assert_eq!(read(&mut stream, CAPACITY), bytes[..CAPACITY]);
+        assert_eq!(
+            read(&mut stream, 2 * CAPACITY),
+            bytes[CAPACITY..3 * CAPACITY]
+        );
+        assert_eq!((stream.inner.reads, stream.buffer.capacity()), (2, 0));
+    }
+}
