@@ -21,7 +21,7 @@ use p2pnode_bin_shared::directory::Found;
 
 use crate::{
     event::{Event, FoundBy},
-    peers::{Path, PathKind},
+    peers::{How, Path, PathKind},
 };
 
 use local::Local;
@@ -72,11 +72,21 @@ pub struct Dialer {
     awaiting_far_hop: Option<Instant>,
     time_to_direct: Option<Duration>,
     attempts: u32,
+    /// What led to a direct path that was lost, until something else is there: a punch can make two connections, and the one that
+    /// lives may come when the other has ended.
+    lost: Option<Lost>,
     meeting: Meeting,
     /// Why the path is not direct and will not be soon.
     settled: Option<String>,
     pings: Pings,
     finished: bool,
+}
+
+/// What led to a direct path that was lost.
+#[derive(Debug)]
+struct Lost {
+    attempts: u32,
+    found_by: Option<FoundBy>,
 }
 
 impl Dialer {
@@ -111,6 +121,7 @@ impl Dialer {
             awaiting_far_hop: None,
             time_to_direct: None,
             attempts: 0,
+            lost: None,
             meeting: Meeting::default(),
             settled: None,
             pings: Pings::new(request.pings),
@@ -263,6 +274,14 @@ impl Dialer {
             self.led_by = Some(relay.peer);
         }
         let t = now - self.started;
+        let lost = self.lost.take();
+        if path.kind == PathKind::Direct
+            && path.how != How::Dialed
+            && let Some(Lost { attempts, found_by }) = lost
+        {
+            self.attempts = attempts;
+            self.found_by = found_by;
+        }
         let found_by = self.found_by(&path);
         if let Some(remote) = remote(&path) {
             self.local.connected(remote);
@@ -315,6 +334,10 @@ impl Dialer {
             // Nothing is left: begin again with what there is.
             self.awaiting_handshake = None;
             self.settled = None;
+            self.lost = (kind == PathKind::Direct && self.attempts > 0).then(|| Lost {
+                attempts: self.attempts,
+                found_by: self.found_by,
+            });
             self.attempts = 0;
             self.meeting.again();
             self.deadline = now + self.request.timeout;
@@ -354,6 +377,7 @@ impl Dialer {
     /// An attempt at a punch is over.
     pub fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
+        self.lost = None;
         self.attempts += 1;
         self.actions.push_back(Action::Tell(attempt));
     }

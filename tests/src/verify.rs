@@ -33,7 +33,9 @@ impl Peers {
             .filter(|event| event.name() == "connected")
             .map(Event::path_kind)
             .collect();
-        let mut events = dial.events.iter();
+        // The peer may be there before the relay's word is here: where a NAT lets anybody in.
+        let peers_events = self.b_process.events();
+        let mut events = dial.events.iter().chain(&peers_events);
         let introduced = events.any(|event| event.text("/by") == "introduction");
         ensure!(
             introduced || kinds.first() == Some(&"relayed"),

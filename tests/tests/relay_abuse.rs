@@ -77,6 +77,14 @@ async fn ten_thousand_connections_from_one_address_cost_nobody_else() -> Result<
     connections_from_one_address("abuse-ten-thousand", 500, 5000, "reservation").await
 }
 
+/// As many as the relay admits unless it is told otherwise.
+#[tokio::test]
+#[ignore = "10,000 connections: `cargo xtask test -- --ignored --nocapture ten_thousand`"]
+async fn ten_thousand_connections_at_the_default_limit_cost_nobody_else() -> Result<()> {
+    provide_descriptors(10_500)?;
+    connections_from_one_address("abuse-ten-thousand-default", 4096, 5000, "reservation").await
+}
+
 /// Lets this process and its children open that many files each.
 fn provide_descriptors(needed: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

@@ -96,6 +96,31 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
 }
 
 #[test]
+fn of_the_two_connections_of_a_punch_the_second_came_of_what_led_to_the_first() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
+    dialer.handle_relay_ready(relay, now);
+    dialer.await_meeting();
+    dialer.handle_met(true);
+    let connected = |how| Path {
+        how,
+        ..path(PathKind::Direct, None)
+    };
+    let (first, second) = (connected(How::Accepted), connected(How::Punched));
+    dialer.handle_connected(first.clone(), first, now);
+    dialer.handle_introduced_attempt(punch("direct"));
+    drain(&mut dialer, now);
+    dialer.handle_disconnected(PathKind::Direct, "closed by peer: 0".into(), None, now);
+    dialer.handle_connected(second.clone(), second.clone(), now);
+    drain(&mut dialer, now);
+    dialer.handle_ping(Duration::from_millis(5), second, now);
+    let told = drain(&mut dialer, now);
+    let outcome = result(&told).unwrap();
+    assert_eq!((outcome.outcome, outcome.attempts), (Reached::Direct, 1));
+    assert_eq!(outcome.found_by, Some(FoundBy::Relay));
+}
+
+#[test]
 fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
