@@ -334,7 +334,7 @@ impl Dialer {
             // Nothing is left: begin again with what there is.
             self.awaiting_handshake = None;
             self.settled = None;
-            self.lost = (kind == PathKind::Direct && self.attempts > 0).then(|| Lost {
+            self.lost = (kind == PathKind::Direct && self.attempts > 0).then_some(Lost {
                 attempts: self.attempts,
                 found_by: self.found_by,
             });
