@@ -33,10 +33,12 @@ impl Peers {
             .filter(|event| event.name() == "connected")
             .map(Event::path_kind)
             .collect();
-        // The peer may be there before the relay's word is here: where a NAT lets anybody in.
-        let peers_events = self.b_process.events();
-        let mut events = dial.events.iter().chain(&peers_events);
-        let introduced = events.any(|event| event.text("/by") == "introduction");
+        let is_introduction = |event: &Event| event.text("/by") == "introduction";
+        // Where a NAT lets anybody in, the peer may be there before the relay's word is here.
+        let first = dial.events.iter().find(|event| event.name() == "connected");
+        let was_let_in = first.is_some_and(|event| event.text("/path/how") == "accepted");
+        let introduced = dial.events.iter().any(is_introduction)
+            || was_let_in && self.b_process.events().iter().any(is_introduction);
         ensure!(
             introduced || kinds.first() == Some(&"relayed"),
             "the first connection is not relayed, and there was no introduction: {kinds:?}"
