@@ -154,7 +154,7 @@ async fn measure_cell(programs: &Programs, circuits: u16, args: &Args) -> Result
         let relay = programs.plain(args.transport)?;
         plain.push(programs.load(relay, circuits, args).await?);
         if let (1, Some(program)) = (circuits, &programs.iroh) {
-            iroh.push(Ok(load_iroh(program, args).await?));
+            iroh.push(load_iroh(program, args).await?);
         }
     }
     Ok(Measured {
@@ -199,7 +199,12 @@ fn report(args: &Args, cells: &[Measured]) -> Report {
         ),
     ];
     for cell in cells {
-        for (program, runs) in [("ours", &cell.ours), ("plain libp2p", &cell.plain)] {
+        let programs = [
+            ("ours", &cell.ours),
+            ("plain libp2p", &cell.plain),
+            ("iroh", &cell.iroh),
+        ];
+        for (program, runs) in programs {
             let failures = runs.failures.iter();
             report.notes.extend(
                 failures.map(|why| format!("{}, {program}, a run failed: {why}", cell.label())),
@@ -279,8 +284,8 @@ impl Programs {
     }
 }
 
-/// Loads a new relay of iroh's with one pair of iroh's endpoints.
-async fn load_iroh(program: &Path, args: &Args) -> Result<Run> {
+/// Loads a new relay of iroh's with one pair of iroh's endpoints, as [`Programs::load`].
+async fn load_iroh(program: &Path, args: &Args) -> Result<Result<Run, Broken>> {
     let command = |words: &[&str]| {
         let mut command = Command::new(program);
         command.args(words);
@@ -308,14 +313,17 @@ async fn load_iroh(program: &Path, args: &Args) -> Result<Run> {
     send.event("open").await?;
     let before = relay.cpu()?;
     send.go().await?;
-    let sent = send.event("sent").await?;
+    let sent = match send.event("sent").await {
+        Ok(sent) => sent,
+        Err(error) => return Ok(Err(Broken(format!("{error:#}")))),
+    };
     let cpu = relay.cpu()?.saturating_sub(before).as_secs_f64();
     let seconds = sent["seconds"].as_f64().context("iroh tells no seconds")?;
     let gigabytes = bytes as f64 / 1e9;
-    Ok(Run {
+    Ok(Ok(Run {
         gbit_s: gigabytes * 8.0 / seconds,
         cpu_s_gb: cpu / gigabytes,
-    })
+    }))
 }
 
 #[cfg(test)]
