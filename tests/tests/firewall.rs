@@ -121,13 +121,18 @@ async fn hosts_that_drop_all_else_register_punch_and_are_direct_over_both_transp
     Ok(())
 }
 
-/// The firewall is one: what gets to the relay from a port of the range gets nowhere from the port beside it.
+/// The firewall is one: what gets to the relay from the range gets nowhere from the port beside it.
 async fn dropped(both: &Both, host: &Host, transport: Transport, firewall: &str) -> Result<()> {
-    for (port, code) in [(*RANGE.end(), 0), (*RANGE.end() + 1, 4)] {
-        let text = port.to_string();
-        let mut launch = Launch::new(format!("{firewall}-{port}"), &both.bins.p2pnode)
+    let (first, last) = (RANGE.start(), RANGE.end());
+    let beside = last + 1;
+    // The whole range: the host's node holds some of its ports.
+    for (ports, code) in [
+        (format!("{first}-{last}"), 0),
+        (format!("{beside}-{beside}"), 4),
+    ] {
+        let mut launch = Launch::new(format!("{firewall}-{ports}"), &both.bins.p2pnode)
             .args(["dial", &both.relay.id, "--json", "--until", "connected"])
-            .args(["--timeout", "3s", "--port-range", &text]);
+            .args(["--timeout", "3s", "--port-range", &ports]);
         for addr in both.relay.addresses(host, &[transport]) {
             launch = launch.args(["--addr", &addr]);
         }
@@ -135,7 +140,7 @@ async fn dropped(both: &Both, host: &Host, transport: Transport, firewall: &str)
         let status = dial.exit(PATIENCE).await?;
         ensure!(
             status.code() == Some(code),
-            "{firewall}: source port {port}: {status}: {:?}",
+            "{firewall}: source ports {ports}: {status}: {:?}",
             dial.events()
         );
     }
