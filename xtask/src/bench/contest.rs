@@ -7,6 +7,8 @@
 //! Everything is measured from outside, by the lines that a program prints: from the start of its process or, for a warm dial,
 //! from the moment it is asked, to the line that tells of a direct path, and to the one that tells of the first byte that
 //! came back over it.
+//!
+//! Every packet of ours is captured in its two routers, and the benchmark fails if one left from outside the range.
 
 mod program;
 
@@ -18,8 +20,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved},
+    args::{NodeArgs, PATIENCE, Transport, reserved, strays},
     bins::{Bins, bins, iroh_peer, plain_libp2p},
+    capture::Capture,
     control::Control,
     delay::Link,
     events::Event,
@@ -81,6 +84,8 @@ struct Contender {
     a: Host,
     peer: String,
     dials: u16,
+    /// Of ours: what left each of the two hosts.
+    captures: Vec<(Host, Capture)>,
     _waiting: Process,
     _sites: [Site; 2],
 }
@@ -123,12 +128,19 @@ impl Contest {
             lab,
         };
         for (program, a, b, sites) in places {
+            let mut captures = Vec::new();
+            if program == Program::Ours {
+                for (site, host) in sites.iter().zip([&a, &b]) {
+                    captures.push((host.clone(), contest.lab.capture(site).await?));
+                }
+            }
             let (waiting, peer) = contest.wait(program, &b).await?;
             contest.contenders.push(Contender {
                 program,
                 a,
                 peer,
                 dials: 0,
+                captures,
                 _waiting: waiting,
                 _sites: sites,
             });
@@ -181,10 +193,25 @@ impl Contest {
         }
     }
 
-    /// Every dial was made: the artifacts need not be kept.
-    pub(super) fn over(self) {
+    /// Every dial was made: if all packets of ours left from the range, the artifacts need not be kept.
+    pub(super) async fn over(self) -> Result<()> {
+        for (host, capture) in self.contenders.iter().flat_map(|one| &one.captures) {
+            capture.settle().await?;
+            ensure!(
+                !capture.sent_by(&host.addresses).is_empty(),
+                "a capture of {} holds no packet of ours",
+                self.terms.name
+            );
+            let strays = strays(capture, host, &RANGE);
+            ensure!(
+                strays.is_empty(),
+                "{}: packets from outside {RANGE:?}: {strays:?}",
+                self.terms.name
+            );
+        }
         drop(self.contenders);
         self.lab.succeeded();
+        Ok(())
     }
 
     async fn dial_cold(&self, program: Program, dial: Dial) -> Result<Dialed> {

@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use p2pnode_tests::bins::{build_iroh_peer, build_plain_libp2p};
-use report::{Provenance, Report, Saved, directory, write_index};
+use report::{Agreement, Provenance, Report, Saved, directory, write_index};
 use serde::{Deserialize, Serialize};
 
 use crate::tools;
@@ -37,6 +37,10 @@ pub(crate) struct Cli {
     bench: Option<Bench>,
     #[command(flatten)]
     common: Common,
+    /// Measures nothing: tells which figures under target/bench agree within their spreads with those of an earlier run, a copy
+    /// of that directory.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["runs", "json"])]
+    compare: Option<PathBuf>,
 }
 
 /// What all benchmarks understand.
@@ -104,6 +108,9 @@ struct Named {
 
 /// Measures, prints and writes. A goal that is missed is printed, not an error: machines differ.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    if let Some(before) = cli.compare {
+        return compare(&before).map(|()| ExitCode::SUCCESS);
+    }
     let run = Provenance::now();
     if let Some(bench) = cli.bench {
         return show(&bench, &run).map(|()| ExitCode::SUCCESS);
@@ -124,6 +131,28 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         failed.join(", ")
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells how the reports in `before` and those of the last run agree.
+fn compare(before: &Path) -> Result<()> {
+    let directory = directory()?;
+    let mut agreement = Agreement::default();
+    let mut compared = 0;
+    for name in names() {
+        let runs = (Saved::read(before, &name)?, Saved::read(&directory, &name)?);
+        if let (Some(before), Some(after)) = runs {
+            agreement.add(&before.report, &after.report);
+            compared += 1;
+        }
+    }
+    ensure!(
+        compared > 0,
+        "--compare {}: has no report of a benchmark that {} has too: name a copy of that directory, as an earlier run left it",
+        before.display(),
+        directory.display()
+    );
+    print!("{agreement}");
+    Ok(())
 }
 
 fn show(bench: &Bench, run: &Provenance) -> Result<()> {
@@ -328,5 +357,7 @@ mod tests {
         assert!(Whole::try_parse_from(["bench", "sizes", "--json"]).is_ok());
         assert!(Whole::try_parse_from(["bench", "--json", "sizes"]).is_err());
         assert!(Whole::try_parse_from(["bench", "--runs", "0"]).is_err());
+        assert!(Whole::try_parse_from(["bench", "--compare", "before"]).is_ok());
+        assert!(Whole::try_parse_from(["bench", "--compare", "before", "--json"]).is_err());
     }
 }

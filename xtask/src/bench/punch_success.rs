@@ -235,7 +235,7 @@ async fn measure_cell(cell: Cell, programs: &[Program], runs: u16) -> Result<Mea
             dials.push(contest.dial(*program, Start::Cold).await?);
         }
     }
-    contest.over();
+    contest.over().await?;
     Ok(measured)
 }
 

@@ -4,6 +4,7 @@
 //! for each program that was measured in it, in turn with the others: first the subject, which is ours, then its peers. Of
 //! a row's samples the median counts; the peers' rows tell the subject's median as a part of theirs.
 
+mod agreement;
 mod number;
 mod saved;
 mod spread;
@@ -13,6 +14,7 @@ mod table;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub(crate) use agreement::Agreement;
 use number::{number, short};
 pub(crate) use saved::{Provenance, Saved, directory, write_index};
 use spread::Spread;

@@ -214,7 +214,7 @@ async fn measure_cell(
             dials.push(contest.dial(*program, cell.start).await?);
         }
     }
-    contest.over();
+    contest.over().await?;
     Ok(measured)
 }
 

@@ -89,7 +89,12 @@ impl Saved {
         put(&file("svg"), &self.report.svg())
     }
 
-    fn read(directory: &Path, name: &str) -> Result<Option<Self>> {
+    /// What `directory` has of the benchmark `name`; `None` if it has nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there is a file that is no report.
+    pub(crate) fn read(directory: &Path, name: &str) -> Result<Option<Self>> {
         let file = directory.join(format!("{name}.json"));
         if !file.exists() {
             return Ok(None);
