@@ -21,7 +21,7 @@ use p2pnode_bin_shared::directory::Found;
 
 use crate::{
     event::{Event, FoundBy},
-    peers::{How, Path, PathKind},
+    peers::{Path, PathKind},
 };
 
 use local::Local;
@@ -72,21 +72,11 @@ pub struct Dialer {
     awaiting_far_hop: Option<Instant>,
     time_to_direct: Option<Duration>,
     attempts: u32,
-    /// What led to a direct path that was lost, until something else is there: a punch can make two connections, and the one that
-    /// lives may come when the other has ended.
-    lost: Option<Lost>,
     meeting: Meeting,
     /// Why the path is not direct and will not be soon.
     settled: Option<String>,
     pings: Pings,
     finished: bool,
-}
-
-/// What led to a direct path that was lost.
-#[derive(Debug)]
-struct Lost {
-    attempts: u32,
-    found_by: Option<FoundBy>,
 }
 
 impl Dialer {
@@ -121,7 +111,6 @@ impl Dialer {
             awaiting_far_hop: None,
             time_to_direct: None,
             attempts: 0,
-            lost: None,
             meeting: Meeting::default(),
             settled: None,
             pings: Pings::new(request.pings),
@@ -265,6 +254,16 @@ impl Dialer {
 
     /// A connection to the peer was established; `best` is the path to use from now on.
     pub fn handle_connected(&mut self, path: Path, best: Path, now: Instant) {
+        let found_by = self.found_by(&path);
+        self.connected(path, best, found_by, now);
+    }
+
+    /// The peer is connected already, before anything was dialed.
+    pub fn handle_open(&mut self, path: Path, now: Instant) {
+        self.connected(path.clone(), path, Some(FoundBy::Open), now);
+    }
+
+    fn connected(&mut self, path: Path, best: Path, found_by: Option<FoundBy>, now: Instant) {
         if let Some(relay) = path.relay
             && let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
         {
@@ -274,19 +273,15 @@ impl Dialer {
             self.led_by = Some(relay.peer);
         }
         let t = now - self.started;
-        let lost = self.lost.take();
-        if path.kind == PathKind::Direct
-            && path.how != How::Dialed
-            && let Some(Lost { attempts, found_by }) = lost
-        {
-            self.attempts = attempts;
-            self.found_by = found_by;
-        }
-        let found_by = self.found_by(&path);
         if let Some(remote) = remote(&path) {
             self.local.connected(remote);
         }
-        self.found_by = self.found_by.or(found_by);
+        // What led to the peer first, and anew once every path was lost. A connection that nothing has led to comes of what was there
+        // before: a punch can make two, and the one that lives may come when the other has ended.
+        self.found_by = match self.path {
+            Some(_) => self.found_by.or(found_by),
+            None => found_by.or(self.found_by),
+        };
         match path.kind {
             PathKind::Direct => {
                 self.direct_dials = 0;
@@ -309,12 +304,6 @@ impl Dialer {
         self.path = Some(best);
     }
 
-    /// The peer is connected already, before anything was dialed.
-    pub fn handle_open(&mut self, path: Path, now: Instant) {
-        self.found_by = Some(FoundBy::Open);
-        self.handle_connected(path.clone(), path, now);
-    }
-
     /// A connection to the peer was closed; `best` is the path that is left.
     pub fn handle_disconnected(
         &mut self,
@@ -334,12 +323,11 @@ impl Dialer {
             // Nothing is left: begin again with what there is.
             self.awaiting_handshake = None;
             self.settled = None;
-            self.lost = (kind == PathKind::Direct && self.attempts > 0).then_some(Lost {
-                attempts: self.attempts,
-                found_by: self.found_by,
-            });
-            self.attempts = 0;
-            self.meeting.again();
+            if kind == PathKind::Relayed {
+                // What was tried over the circuit says nothing of the next one.
+                self.attempts = 0;
+                self.meeting.again();
+            }
             self.deadline = now + self.request.timeout;
             self.relays.retain(|relay| relay.found.is_none());
             for relay in &mut self.relays {
@@ -348,7 +336,6 @@ impl Dialer {
             self.registered.clear();
             self.lookup = Lookup::default();
             self.local.again(now);
-            self.found_by = None;
             self.dial_direct();
         }
     }
@@ -377,7 +364,6 @@ impl Dialer {
     /// An attempt at a punch is over.
     pub fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
-        self.lost = None;
         self.attempts += 1;
         self.actions.push_back(Action::Tell(attempt));
     }

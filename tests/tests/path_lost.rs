@@ -8,7 +8,7 @@ use p2pnode_tests::{
     events::Event,
     faults::Traffic,
     nat::NatKind,
-    running::{Both, Running, only_direct, sockets},
+    running::{Both, Node, Running, only_direct, sockets},
 };
 use serde_json::Value;
 
@@ -84,6 +84,32 @@ async fn a_nat_that_forgets_its_flows_and_maps_them_anew_is_punched_again() -> R
     Ok(())
 }
 
+/// The first punch that `node` tells of after as many events as it had told, that failed and is such a one.
+async fn failed_punch(node: &Node, told: usize, is_it: impl Fn(&Event) -> bool) -> Result<Event> {
+    let failed = |events: &[Event]| {
+        let mut punches = events
+            .iter()
+            .skip(told)
+            .filter(|event| event.name() == "punch");
+        punches
+            .find(|punch| punch.text("/outcome") == "failed" && is_it(punch))
+            .cloned()
+    };
+    node.process.until("a failed punch", AGAIN, failed).await
+}
+
+/// A's site passes everything again, and the two are direct again.
+async fn mended(both: Both) -> Result<()> {
+    let Both { a, b, lab, .. } = &both;
+    both.a_side.site.mend().await?;
+    for (node, peer) in [(a, b), (b, a)] {
+        node.direct(lab, &peer.id, AGAIN).await?;
+    }
+    both.punched().await?;
+    both.lab.succeeded();
+    Ok(())
+}
+
 async fn cut(name: &str, transport: Transport) -> Result<()> {
     let both = Running::new(name, NatKind::EimApdf, NatKind::EimApdfRewrite)
         .transports(&[transport])
@@ -91,7 +117,7 @@ async fn cut(name: &str, transport: Transport) -> Result<()> {
         .await?;
     both.dial().await?;
     both.settled(PATIENCE).await?;
-    let Both { a, b, lab, .. } = &both;
+    let Both { a, b, .. } = &both;
     let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
     let seen = [a, b].map(|node| node.process.events().len());
     both.a_side.site.cut(&[Traffic::With(b_outside)]).await?;
@@ -119,22 +145,9 @@ async fn cut(name: &str, transport: Transport) -> Result<()> {
         );
     }
     // It is punched at once, in vain; then the path is back.
-    let failed = a.process.until("a failed punch", AGAIN, |events| {
-        events
-            .iter()
-            .skip(seen[0])
-            .find(|event| event.name() == "punch" && event.text("/outcome") == "failed")
-            .cloned()
-    });
-    let failed = failed.await?;
+    let failed = failed_punch(a, seen[0], |_| true).await?;
     ensure!(failed.text("/reason") == "timeout", "{}", failed.line);
-    both.a_side.site.mend().await?;
-    for (node, peer) in [(a, b), (b, a)] {
-        node.direct(lab, &peer.id, AGAIN).await?;
-    }
-    both.punched().await?;
-    both.lab.succeeded();
-    Ok(())
+    mended(both).await
 }
 
 #[tokio::test]
@@ -164,31 +177,11 @@ async fn after_a_failed_tcp_punch_the_syn_of_the_other_side_may_come_first() -> 
     let dial = a.control.dial("a-dial", &b.id);
     let dial = dial.start(&a.host.device, lab.artifacts())?;
     dial.event("connected", PATIENCE).await?;
-    let failed = async |by: &str| {
-        b.process
-            .until("a failed punch", AGAIN, |events| {
-                events
-                    .iter()
-                    .find(|event| {
-                        event.name() == "punch"
-                            && event.text("/by") == by
-                            && event.text("/outcome") == "failed"
-                    })
-                    .cloned()
-            })
-            .await
-    };
     // Its SYN has left, and is the last that B's NAT sees.
-    failed("introduction").await?;
+    failed_punch(b, 0, |event| event.text("/by") == "introduction").await?;
     both.b_side.site.cut(&[Traffic::SynTo(a_outside)]).await?;
-    failed("dcutr").await?;
-    both.a_side.site.mend().await?;
-    for (node, peer) in [(a, b), (b, a)] {
-        node.direct(lab, &peer.id, AGAIN).await?;
-    }
-    both.punched().await?;
-    both.lab.succeeded();
-    Ok(())
+    failed_punch(b, 0, |event| event.text("/by") == "dcutr").await?;
+    mended(both).await
 }
 
 /// The relay dies as soon as there is a circuit, wherever the handshake stands, and comes back.

@@ -52,10 +52,9 @@ pub(crate) struct Upgrade {
 }
 
 /// What a remote that accepts is offered.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) enum Offer {
     /// TLS, and Noise once that was refused. To hear of it costs a round trip.
-    #[default]
     Both,
     /// TLS alone, and its first words along with the offer. Who refuses takes those for another offer and cannot make sense of
     /// it, so a refusal is the end of the connection.

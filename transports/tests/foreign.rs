@@ -11,9 +11,11 @@ use libp2p::{
     Transport as _,
     core::{
         muxing::{StreamMuxerBox, StreamMuxerExt as _},
+        transport::DialOpts,
         upgrade::Version,
     },
     identity::Keypair,
+    multiaddr::Multiaddr,
     noise, tcp, tls, yamux,
 };
 use p2pnode_transports::{Family, Kind, Remote};
@@ -49,6 +51,26 @@ async fn accept_after_refusal(foreign: &mut Node) -> Accepted {
     foreign.accept().await
 }
 
+/// One dial, accepted at the first try, and something said over it.
+async fn connect(
+    from: &Node,
+    to: &mut Node,
+    addr: &Multiaddr,
+    opts: DialOpts,
+) -> [StreamMuxerBox; 2] {
+    let (peer, mut dialed) = from.dial(addr, opts).await.unwrap();
+    assert_eq!(peer, to.peer);
+    let mut accepted = to.accept().await.muxer;
+    speak(&mut dialed, &mut accepted).await;
+    [dialed, accepted]
+}
+
+/// Likewise, to where `to` listens from now on.
+async fn connect_anew(from: &Node, to: &mut Node, opts: DialOpts) -> [StreamMuxerBox; 2] {
+    let addr = to.listen("/ip4/127.0.0.1/tcp/0").await;
+    connect(from, to, &addr, opts).await
+}
+
 #[tokio::test]
 async fn a_peer_without_tls_is_dialed_and_accepted_with_noise() {
     // With one port: the connection that was refused must not keep it, nor another be taken.
@@ -63,11 +85,7 @@ async fn a_peer_without_tls_is_dialed_and_accepted_with_noise() {
     assert_eq!(handle.sockets(&addr).unwrap().local.port(), punch_port);
     speak(&mut dialed, &mut accepted.muxer).await;
 
-    let addr = ours.listen("/ip4/127.0.0.1/tcp/0").await;
-    let (peer, mut dialed) = foreign.dial(&addr, ORDINARY).await.unwrap();
-    assert_eq!(peer, ours.peer);
-    let mut accepted = ours.accept().await;
-    speak(&mut dialed, &mut accepted.muxer).await;
+    connect_anew(&foreign, &mut ours, ORDINARY).await;
 }
 
 #[tokio::test]
@@ -77,29 +95,18 @@ async fn a_peer_that_refused_tls_once_is_asked_the_next_time() {
     let addr = foreign.listen("/ip4/127.0.0.1/tcp/0").await;
     let (_, _first) = ours.dial(&addr, ORDINARY).await.unwrap();
     accept_after_refusal(&mut foreign).await;
-    let (peer, mut dialed) = ours.dial(&addr, NEW).await.unwrap();
-    assert_eq!(peer, foreign.peer);
     // Without a refusal before it.
-    let mut accepted = foreign.accept().await;
-    speak(&mut dialed, &mut accepted.muxer).await;
+    connect(&ours, &mut foreign, &addr, NEW).await;
 }
 
 #[tokio::test]
 async fn libp2ps_own_tls_is_dialed_with_one_connection_and_accepted() {
     let (mut ours, _) = node(config("24020-24029"));
     let mut foreign = tls_only();
-    let addr = foreign.listen("/ip4/127.0.0.1/tcp/0").await;
-    let (peer, mut dialed) = ours.dial(&addr, ORDINARY).await.unwrap();
-    assert_eq!(peer, foreign.peer);
-    let mut accepted = foreign.accept().await;
-    speak(&mut dialed, &mut accepted.muxer).await;
-    speak(&mut accepted.muxer, &mut dialed).await;
+    let [mut dialed, mut accepted] = connect_anew(&ours, &mut foreign, ORDINARY).await;
+    speak(&mut accepted, &mut dialed).await;
 
-    let addr = ours.listen("/ip4/127.0.0.1/tcp/0").await;
-    let (peer, mut dialed) = foreign.dial(&addr, ORDINARY).await.unwrap();
-    assert_eq!(peer, ours.peer);
-    let mut accepted = ours.accept().await;
-    speak(&mut dialed, &mut accepted.muxer).await;
+    connect_anew(&foreign, &mut ours, ORDINARY).await;
 }
 
 #[tokio::test]
@@ -108,18 +115,11 @@ async fn a_punch_of_a_remote_of_which_nothing_is_known_is_one_connection_whateve
         let (ours, handle) = node(config(range));
         let addr = foreign.listen("/ip4/127.0.0.1/tcp/0").await;
         let guard = handle.expect_punch(std::slice::from_ref(&addr), Remote::Unknown);
-        let (peer, mut dialed) = ours.dial(&addr, ORDINARY).await.unwrap();
-        assert_eq!(peer, foreign.peer);
-        let mut accepted = foreign.accept().await;
-        speak(&mut dialed, &mut accepted.muxer).await;
+        connect(&ours, &mut foreign, &addr, ORDINARY).await;
         drop(guard);
 
         // Nor is there a second one where a silent remote has it take the role of the dialer.
-        let addr = foreign.listen("/ip4/127.0.0.1/tcp/0").await;
-        let (peer, mut dialed) = ours.dial(&addr, AS_LISTENER).await.unwrap();
-        assert_eq!(peer, foreign.peer);
-        let mut accepted = foreign.accept().await;
-        speak(&mut dialed, &mut accepted.muxer).await;
+        connect_anew(&ours, &mut foreign, AS_LISTENER).await;
     }
 }
 

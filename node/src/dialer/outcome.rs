@@ -15,12 +15,9 @@ impl Dialer {
     /// What led to a connection, if this node has dialed it: what it accepts or punches comes of what was there before, which
     /// is the introduction of a relay if nothing else was.
     pub(super) fn found_by(&self, path: &Path) -> Option<FoundBy> {
-        if self.found_by == Some(FoundBy::Open) {
-            return None;
-        }
         if path.how != How::Dialed {
-            let was_introduced = self.meeting.was_punched();
-            return (self.found_by.is_none() && was_introduced).then_some(FoundBy::Relay);
+            let is_first = self.found_by.is_none() || self.path.is_none();
+            return (is_first && self.meeting.was_punched()).then_some(FoundBy::Relay);
         }
         if path.kind == PathKind::Relayed {
             let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();

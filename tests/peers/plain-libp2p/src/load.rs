@@ -215,7 +215,7 @@ fn drive(mut swarm: Swarm<Client>) {
                 } else {
                     "the relay"
                 };
-                let cause = chain(&cause);
+                let cause = format!("{:#}", anyhow::Error::new(cause));
                 tell(
                     &json!({"event": "lost", "to": to, "peer_id": peer_id.to_string(), "cause": cause}),
                 );
@@ -227,15 +227,4 @@ fn drive(mut swarm: Swarm<Client>) {
 /// What was to be moved was not.
 fn failed(error: &anyhow::Error) {
     tell(&json!({"event": "failed", "reason": format!("{error:#}")}));
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
