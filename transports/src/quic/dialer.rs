@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, channel::mpsc};
 use libp2p::{
     PeerId,
     core::{
@@ -17,12 +17,14 @@ use libp2p::{
 };
 
 use super::{
-    punch::{Expected, both, open_and_wait},
+    Failure,
+    punch::{Arms, Expected, HEAD_START, open_nat},
     settings::Settings,
     socket::{Accepted, Socket},
 };
 use crate::{
     addr::{Kind, to_multiaddr},
+    auth::Connection,
     error::Error,
     family::Family,
     handle::Shared,
@@ -35,6 +37,8 @@ use crate::{
 pub(crate) struct Dialer {
     sockets: BTreeMap<Family, PunchSocket>,
     expected: Expected,
+    /// Connections of the remotes of punches whose dials were done without them.
+    beside: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     settings: Arc<Settings>,
     shared: Shared,
 }
@@ -58,6 +62,7 @@ impl Dialer {
         Self {
             sockets: BTreeMap::new(),
             expected: Expected::default(),
+            beside: mpsc::unbounded(),
             settings,
             shared,
         }
@@ -93,7 +98,7 @@ impl Dialer {
     pub(crate) fn dial(&self, dial: Dial) -> Result<Incoming, Error> {
         let Dial { remote, peer, role } = dial;
         let family = Family::from(remote.ip());
-        let Some(PunchSocket { socket, .. }) = self.sockets.get(&family) else {
+        let Some(PunchSocket { id, socket, .. }) = self.sockets.get(&family) else {
             return Err(Error::NoSocket {
                 kind: Kind::Quic,
                 family,
@@ -103,23 +108,34 @@ impl Dialer {
         let punches =
             role == Endpoint::Listener || self.shared.punches.is_expected_over_quic(remote);
         let client = socket.dial(remote, punches);
-        let puncher = match (role, peer) {
+        let incoming = match (role, peer) {
             // Not while another dial punches to the same address: that one will do.
-            (Endpoint::Listener, Some(peer)) => self
-                .expected
-                .wait(remote)
-                .map(|incoming| (peer, socket.raw(), incoming)),
+            (Endpoint::Listener, Some(peer)) => {
+                self.expected.wait(remote).map(|incoming| (peer, incoming))
+            }
             (Endpoint::Listener, None) | (Endpoint::Dialer, _) => None,
         };
+        let Some((peer, incoming)) = incoming else {
+            return Ok(client
+                .map(move |done| done.map_err(|failure| failure.dialing(remote)))
+                .boxed());
+        };
+        let arms = Arms {
+            client: async move {
+                tokio::time::sleep(HEAD_START).await;
+                client.await
+            },
+            opening: open_nat(socket.raw(), remote),
+            incoming,
+        };
+        let (id, local, beside) = (*id, socket.local(), self.beside.0.clone());
         Ok(async move {
-            let done = match puncher {
-                Some((peer, socket, incoming)) => {
-                    let begun = AtomicBool::new(false);
-                    let puncher = open_and_wait(socket, remote, incoming, &begun);
-                    both(client, puncher, peer, &begun).await
-                }
-                None => client.await,
+            let goes_on = |rest| {
+                // If nobody takes it, the transport is gone, and its sockets with it.
+                let _ = beside.unbounded_send(came_in(id, local, remote, rest));
             };
+            let handshake = |accepted: Accepted| accepted.handshake().boxed();
+            let done = arms.first(peer, handshake, goes_on).await;
             done.map_err(|failure| failure.dialing(remote))
         }
         .boxed())
@@ -127,6 +143,10 @@ impl Dialer {
 
     /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        // There is a sender here, so it never ends.
+        if let Poll::Ready(Some(event)) = self.beside.1.poll_next_unpin(cx) {
+            return Poll::Ready(event);
+        }
         for family in Family::ALL {
             while let Some(punch) = self.sockets.get_mut(&family) {
                 match punch.socket.poll_accept(cx) {
@@ -152,10 +172,17 @@ impl Dialer {
 /// The event of a connection that has come in.
 pub(super) fn incoming(listener_id: ListenerId, local: SocketAddr, accepted: Accepted) -> Event {
     let remote = accepted.remote;
-    let upgrade = async move {
-        let done = accepted.handshake().await;
-        done.map_err(|failure| failure.accepting(remote))
-    };
+    came_in(listener_id, local, remote, accepted.handshake())
+}
+
+/// The same, of one whose handshake may have begun.
+fn came_in(
+    listener_id: ListenerId,
+    local: SocketAddr,
+    remote: SocketAddr,
+    handshake: impl Future<Output = Result<Connection, Failure>> + Send + 'static,
+) -> Event {
+    let upgrade = handshake.map(move |done| done.map_err(|failure| failure.accepting(remote)));
     TransportEvent::Incoming {
         listener_id,
         upgrade: upgrade.boxed(),

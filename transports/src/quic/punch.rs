@@ -4,25 +4,24 @@ use std::{
     collections::HashMap,
     io,
     net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::{
+    FutureExt,
     channel::oneshot,
-    future::{self, Either},
+    future::{self, BoxFuture, Either},
 };
 use libp2p::PeerId;
-use tokio::time::Instant;
 
-use super::{Failure, HANDSHAKE_TIMEOUT, socket::Accepted};
+use super::{HANDSHAKE_TIMEOUT, socket::Accepted};
 use crate::auth::Connection;
 
-/// How far apart the beginnings of the two connections of a punch that works both ways are at most: the jitter of the path.
-const TIE: Duration = Duration::from_millis(50);
+/// How much later than the packets that open our NAT our own dial begins, in the role of the listener. The remote, which hears of the
+/// punch in the same moment, may open its NAT a little later, and a dial that comes before is repeated only after 30 ms. Where
+/// the remote's dial is done by then, as between near hosts, there is one connection and not two.
+pub(super) const HEAD_START: Duration = Duration::from_millis(5);
 
 /// How long a packet that opens a NAT is, in bytes, and how far apart two are, in milliseconds: as libp2p's.
 const LENGTH: usize = 64;
@@ -59,27 +58,11 @@ impl Expected {
     }
 }
 
-/// Opens our NAT for `remote`, until a connection comes in from there, and says so when that begins. Sends nothing before it
-/// is polled.
-pub(super) async fn open_and_wait(
-    socket: Arc<UdpSocket>,
-    remote: SocketAddr,
-    incoming: oneshot::Receiver<Accepted>,
-    begun: &AtomicBool,
-) -> Result<Connection, Failure> {
+/// Opens our NAT for `remote` for as long as a connection may take to come in from there. Sends nothing before it is polled.
+pub(super) async fn open_nat(socket: Arc<UdpSocket>, remote: SocketAddr) {
     let opening = tokio::time::timeout(HANDSHAKE_TIMEOUT, open(&socket, remote));
-    futures::pin_mut!(opening);
-    match future::select(incoming, opening).await {
-        Either::Left((Ok(accepted), _)) => {
-            begun.store(true, Ordering::Relaxed);
-            accepted.handshake().await
-        }
-        Either::Left((Err(oneshot::Canceled), _)) => Err(Failure::Socket(io::Error::new(
-            io::ErrorKind::NotConnected,
-            "the socket was closed",
-        ))),
-        Either::Right((Ok(error), _)) => Err(Failure::Socket(error)),
-        Either::Right((Err(_), _)) => Err(Failure::TimedOut),
+    if let Ok(error) = opening.await {
+        tracing::debug!(%remote, %error, "cannot open the nat");
     }
 }
 
@@ -99,37 +82,99 @@ async fn open(socket: &UdpSocket, remote: SocketAddr) -> io::Error {
     }
 }
 
-/// Both arms of a punch in the role of the listener, at once.
-///
-/// `puncher` opens our NAT and takes the connection that the remote makes. `client` is for a remote whose NAT is symmetric
-/// while ours lets anybody in or out: nothing of theirs comes from the address that we know, but what we send may get
-/// through. Where both work they begin within a moment of each other. Then `puncher` has to win: the remote's dial, which
-/// is the other end of it, is done half a round trip earlier, and would be closed under its hands. So one that has `begun` is
-/// given as long as `client` has taken, which is a round trip or more.
-pub(super) async fn both<E>(
-    client: impl Future<Output = Result<Connection, E>>,
-    puncher: impl Future<Output = Result<Connection, E>>,
-    peer: PeerId,
-    begun: &AtomicBool,
-) -> Result<Connection, E> {
-    futures::pin_mut!(client, puncher);
-    let start = Instant::now();
-    match future::select(puncher, client).await {
-        Either::Left((Ok(punched), _)) => Ok(punched),
-        Either::Left((Err(_), client)) => client.await,
-        Either::Right((Ok(dialed), puncher)) => {
-            let grace = if begun.load(Ordering::Relaxed) {
-                TIE + start.elapsed()
-            } else {
-                TIE
-            };
-            match tokio::time::timeout(grace, puncher).await {
-                Ok(Ok(punched)) if punched.0 == peer => Ok(punched),
-                Ok(_) | Err(_) => Ok(dialed),
+/// The rest of a connection that has begun.
+pub(super) type Handshake<E> = BoxFuture<'static, Result<Connection, E>>;
+
+/// The arms of a punch in the role of the listener.
+pub(super) struct Arms<Client, Opening, Begun> {
+    /// Our own dial, for a remote whose NAT is symmetric while ours lets anybody in or out: nothing of theirs comes from the
+    /// address that we know, but what we send may get through.
+    pub(super) client: Client,
+    /// Opens our NAT, until that makes no sense any more.
+    pub(super) opening: Opening,
+    /// What the remote begins through it.
+    pub(super) incoming: oneshot::Receiver<Begun>,
+}
+
+/// What comes first of the arms.
+enum First<E> {
+    /// The remote has begun a connection, or it will not.
+    Remote(Option<Handshake<E>>),
+    /// Our dial is done.
+    Ours(Connection),
+    /// Our dial has failed. What has come of the other arm after that.
+    Failed(E, Option<Handshake<E>>),
+}
+
+impl<E, Client, Opening, Begun> Arms<Client, Opening, Begun>
+where
+    E: Send + 'static,
+    Client: Future<Output = Result<Connection, E>>,
+    Opening: Future<Output = ()>,
+{
+    /// The first connection with `peer` that comes of either arm.
+    ///
+    /// It waits for nothing else. Where both work they begin within a moment of each other, and the remote's dial, which is done
+    /// half a round trip before its other end is here, must not be closed under its hands: what the remote has begun goes on
+    /// `beside`, as a connection that came in, and so does one of another peer at that address.
+    pub(super) async fn first(
+        self,
+        peer: PeerId,
+        handshake: impl Fn(Begun) -> Handshake<E>,
+        beside: impl Fn(Handshake<E>),
+    ) -> Result<Connection, E> {
+        let (client, opening, mut incoming) = (self.client, self.opening, self.incoming);
+        futures::pin_mut!(client, opening);
+        let first = {
+            let begun = future::select(&mut incoming, opening).map(|first| match first {
+                Either::Left((begun, _)) => begun.ok().map(&handshake),
+                Either::Right(((), _)) => None,
+            });
+            match future::select(begun, client.as_mut()).await {
+                Either::Left((begun, _)) => First::Remote(begun),
+                Either::Right((Ok(dialed), _)) => First::Ours(dialed),
+                Either::Right((Err(error), begun)) => First::Failed(error, begun.await),
             }
+        };
+        // Nobody looks there any more. It may have come in this very moment.
+        incoming.close();
+        if let Ok(Some(begun)) = incoming.try_recv() {
+            beside(handshake(begun));
         }
-        Either::Right((Err(error), puncher)) => puncher.await.map_err(|_| error),
+        match first {
+            First::Ours(dialed) => Ok(dialed),
+            First::Failed(error, None) => Err(error),
+            First::Failed(error, Some(begun)) => wanted(begun.await, peer, &beside).ok_or(error),
+            First::Remote(None) => client.await,
+            First::Remote(Some(begun)) => match future::select(begun, client).await {
+                Either::Left((done, client)) => match wanted(done, peer, &beside) {
+                    Some(punched) => Ok(punched),
+                    None => client.await,
+                },
+                Either::Right((Ok(dialed), begun)) => {
+                    beside(begun);
+                    Ok(dialed)
+                }
+                Either::Right((Err(error), begun)) => {
+                    wanted(begun.await, peer, &beside).ok_or(error)
+                }
+            },
+        }
     }
+}
+
+/// A connection of the remote's, if it is with `peer`; another peer's goes on `beside`.
+fn wanted<E: Send + 'static>(
+    done: Result<Connection, E>,
+    peer: PeerId,
+    beside: &impl Fn(Handshake<E>),
+) -> Option<Connection> {
+    let connection = done.ok()?;
+    if connection.0 == peer {
+        return Some(connection);
+    }
+    beside(future::ready(Ok(connection)).boxed());
+    None
 }
 
 #[cfg(test)]
@@ -137,11 +182,11 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
     use std::{
+        cell::RefCell,
         pin::Pin,
         task::{Context, Poll},
     };
 
-    use futures::{FutureExt, future::BoxFuture};
     use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
 
     use super::*;
@@ -195,45 +240,74 @@ mod tests {
         .boxed()
     }
 
+    /// The arms with these outcomes, the remote's beginning at once or not at all; returns what comes of them, and how many
+    /// connections go on beside it.
+    async fn first(client: Arm, remote: Option<Arm>, peer: PeerId) -> (io::Result<PeerId>, usize) {
+        let (sender, incoming) = oneshot::channel();
+        let opening = match remote {
+            Some(remote) => {
+                sender.send(remote).ok().unwrap();
+                future::pending().boxed()
+            }
+            None => future::ready(()).boxed(),
+        };
+        let arms = Arms {
+            client,
+            opening,
+            incoming,
+        };
+        let beside = RefCell::new(0);
+        let done = arms
+            .first(peer, |begun: Arm| begun, |_| *beside.borrow_mut() += 1)
+            .await;
+        (done.map(|(peer, _)| peer), beside.into_inner())
+    }
+
     #[tokio::test]
-    async fn the_punched_connection_wins_a_tie_and_only_a_tie() {
-        let (peer, other) = (PeerId::random(), PeerId::random());
+    async fn the_first_arm_is_taken_and_the_remotes_connection_goes_on() {
         // The arms are told apart by the peer that they reach.
-        for (client, puncher, expected) in [
-            (reaches(other), reaches(peer), peer),
-            (reaches(other), later(reaches(peer)), peer),
-            (reaches(other), future::pending().boxed(), other),
-            (fails("refused"), later(reaches(peer)), peer),
-            (later(reaches(other)), fails("timeout"), other),
-            // Somebody else came in from the remote's address.
-            (reaches(peer), later(reaches(other)), peer),
-        ] {
-            let done = both(client, puncher, peer, &AtomicBool::new(false)).await;
-            assert_eq!(done.unwrap().0, expected);
-        }
-        let begun = AtomicBool::new(false);
-        let neither = both(fails("refused"), later(fails("timeout")), peer, &begun);
-        assert_eq!(neither.await.err().unwrap().to_string(), "refused");
-    }
-
-    /// `arm`, that long after it was polled first.
-    fn after(millis: u64, arm: Arm) -> Arm {
-        async move {
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            arm.await
-        }
-        .boxed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_of_the_remote_that_has_begun_is_waited_for_as_long_as_ours_took() {
         let (peer, other) = (PeerId::random(), PeerId::random());
-        // On a path of 200 ms ours is done after a round trip, theirs after one and a half.
-        for (begun, took, expected) in [(true, 300, peer), (false, 300, other), (true, 500, other)]
-        {
-            let (client, puncher) = (after(200, reaches(other)), after(took, reaches(peer)));
-            let done = both(client, puncher, peer, &AtomicBool::new(begun)).await;
-            assert_eq!(done.unwrap().0, expected, "{begun} {took}");
+        for (client, remote, expected, beside) in [
+            (reaches(other), Some(reaches(peer)), peer, 0),
+            (reaches(other), Some(later(reaches(peer))), other, 1),
+            (reaches(other), Some(future::pending().boxed()), other, 1),
+            (reaches(other), None, other, 0),
+            (fails("refused"), Some(later(reaches(peer))), peer, 0),
+            (later(reaches(other)), Some(fails("timeout")), other, 0),
+            // Somebody else came in from the remote's address.
+            (later(reaches(peer)), Some(reaches(other)), peer, 1),
+        ] {
+            let (done, kept) = first(client, remote, peer).await;
+            assert_eq!((done.unwrap(), kept), (expected, beside));
         }
+        for (remote, beside) in [
+            (None, 0),
+            (Some(later(fails("timeout"))), 0),
+            (Some(later(reaches(other))), 1),
+        ] {
+            let (done, kept) = first(fails("refused"), remote, peer).await;
+            assert_eq!(
+                (done.unwrap_err().to_string(), kept),
+                ("refused".to_owned(), beside)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_comes_in_the_moment_in_which_ours_is_done_is_kept() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let (sender, incoming) = oneshot::channel();
+        let arms = Arms {
+            client: async move {
+                sender.send(reaches(peer)).ok().unwrap();
+                io::Result::Ok((other, StreamMuxerBox::new(Nothing)))
+            },
+            opening: future::pending(),
+            incoming,
+        };
+        let beside = RefCell::new(0);
+        let done = arms.first(peer, |begun: Arm| begun, |_| *beside.borrow_mut() += 1);
+        assert_eq!(done.await.unwrap().0, other);
+        assert_eq!(beside.into_inner(), 1);
     }
 }

@@ -23,9 +23,9 @@ use crate::{auth::chain, congestion::Congestion, error::Error, tls::Tls};
 /// packet or two too many.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
-/// The same in a punch, whose first packet may have been a moment too early for the remote's NAT: it is repeated after 150, 450 and
-/// 1050 ms.
-const PUNCH_RTT: Duration = Duration::from_millis(50);
+/// The same in a punch, whose first packet may have been a moment too early for the remote's NAT: it is repeated after 30, 90, 210 and
+/// 450 ms. On a long path that is some packets too many, once for each punch.
+const PUNCH_RTT: Duration = Duration::from_millis(10);
 
 /// Whoever pings judges paths sooner and knows whether it ran itself meanwhile. quinn looks at its timers before it reads, so
 /// that a process that got no CPU for the idle timeout loses every connection; this one is only for peers without ping.
