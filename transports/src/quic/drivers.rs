@@ -22,6 +22,7 @@ use tokio::{sync::mpsc, task::coop::unconstrained};
 
 use super::{
     backlog::Backlog,
+    portion::Portion,
     turns::{Turns, Virtual},
 };
 
@@ -84,6 +85,7 @@ struct Driven {
     driver: Driver,
     /// What wakes it.
     waker: Waker,
+    portion: Portion,
 }
 
 /// Those that were woken.
@@ -170,6 +172,7 @@ impl Running {
         let driven = Driven {
             driver,
             waker: Waker::from(job),
+            portion: Portion::default(),
         };
         self.drivers.insert(self.next, driven);
         self.next += 1;
@@ -177,14 +180,20 @@ impl Running {
 
     /// Gives a turn that starts at `start` and now; the time at which it ends.
     fn run(&mut self, job: &Arc<Job>, start: Virtual, now: Instant) -> Instant {
-        let Some(driven) = self.drivers.get_mut(&job.id) else {
+        let Some(Driven {
+            driver,
+            waker,
+            portion,
+        }) = self.drivers.get_mut(&job.id)
+        else {
             // It was woken after it was done.
             return now;
         };
         job.state.store(RUNS, Ordering::Release);
-        let mut cx = Context::from_waker(&driven.waker);
+        let mut cx = Context::from_waker(waker);
         // What is wrong with one connection must not end the others.
-        let polled = catch_unwind(AssertUnwindSafe(|| driven.driver.as_mut().poll(&mut cx)));
+        let turn = || catch_unwind(AssertUnwindSafe(|| driver.as_mut().poll(&mut cx)));
+        let polled = portion.during(turn);
         let ended = Instant::now();
         *job.end() = start.after((ended - now).min(LONG));
         match polled {
