@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 
 mod admission;
+mod at_work;
 mod behaviour;
 mod boxed;
 mod connection_sources;
