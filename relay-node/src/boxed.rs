@@ -2,7 +2,7 @@
 //!
 //! libp2p-swarm moves a connection's handler by value through an async function, whose future has room for it as an argument, as a
 //! variable and at each place where it may be taken apart, all at once and for as long as the connection lives. The same goes for what
-//! the handler tells. With the handlers of a relay that was more than half of what a reservation took (`docs/notes.md`).
+//! the handler tells. With the handlers of a relay that was a fifth of what a reservation took (`docs/notes.md`).
 
 use std::task::{Context, Poll};
 

@@ -249,7 +249,7 @@ mod tests {
 
     use tokio::sync::oneshot;
 
-    use super::*;
+    use super::{super::portion, *};
 
     #[tokio::test]
     async fn all_are_driven_to_their_end_and_the_task_ends_with_the_last() {
@@ -316,6 +316,28 @@ mod tests {
         ended.await.unwrap();
         waking.join().unwrap();
         assert_eq!(count.load(Ordering::Relaxed), 100_000);
+    }
+
+    #[tokio::test]
+    async fn one_that_sends_much_has_more_at_a_time_from_its_next_turn_on_and_the_others_have_not()
+    {
+        let drivers = Drivers::start(Arc::default());
+        let portions = [10, 1].map(|datagrams| {
+            let (end, ended) = oneshot::channel();
+            drivers.spawn(Box::pin(async move {
+                let mut had = Vec::new();
+                for _ in 0..3 {
+                    had.push(portion::segments(64));
+                    (0..datagrams).for_each(|_| portion::sent());
+                    tokio::task::yield_now().await;
+                }
+                end.send(had).unwrap();
+            }));
+            ended
+        });
+        let [much, little] = portions;
+        assert_eq!(much.await.unwrap(), [1, 64, 64]);
+        assert_eq!(little.await.unwrap(), [1, 1, 1]);
     }
 
     #[tokio::test]
