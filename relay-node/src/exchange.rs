@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{
-    AsyncWriteExt as _, FutureExt as _, StreamExt as _, channel::oneshot, future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures::{AsyncWriteExt as _, FutureExt as _, channel::oneshot};
 use libp2p::{
     Stream, StreamProtocol,
     core::upgrade::{DeniedUpgrade, ReadyUpgrade},
@@ -23,6 +20,8 @@ use libp2p::{
 use p2pnode_bin_shared::frame;
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::debug;
+
+use crate::at_work::AtWork;
 
 /// A protocol of one question and one answer.
 pub(crate) trait Protocol: Send + 'static {
@@ -41,20 +40,17 @@ pub(crate) trait Protocol: Send + 'static {
 /// How long a peer may take to ask, and then to take the answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
-type Asking<R> = BoxFuture<'static, io::Result<(Stream, R)>>;
-type Answering = BoxFuture<'static, io::Result<()>>;
-
 /// The questions on one connection, and their answers.
 pub(crate) struct Questions<P: Protocol> {
-    asking: FuturesUnordered<Asking<P::Request>>,
-    answering: FuturesUnordered<Answering>,
+    asking: AtWork<io::Result<(Stream, P::Request)>>,
+    answering: AtWork<io::Result<()>>,
 }
 
 impl<P: Protocol> Default for Questions<P> {
     fn default() -> Self {
         Self {
-            asking: FuturesUnordered::new(),
-            answering: FuturesUnordered::new(),
+            asking: AtWork::default(),
+            answering: AtWork::default(),
         }
     }
 }
@@ -82,7 +78,7 @@ impl<P: Protocol> Questions<P> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<(P::Request, oneshot::Sender<P::Answer>)> {
-        while let Poll::Ready(Some(asked)) = self.asking.poll_next_unpin(cx) {
+        while let Poll::Ready(asked) = self.asking.poll(cx) {
             match asked {
                 Ok((stream, request)) => {
                     let (reply, answer) = oneshot::channel();
@@ -95,7 +91,7 @@ impl<P: Protocol> Questions<P> {
                 }
             }
         }
-        while let Poll::Ready(Some(answered)) = self.answering.poll_next_unpin(cx) {
+        while let Poll::Ready(answered) = self.answering.poll(cx) {
             if let Err(error) = answered {
                 debug!(protocol = %P::NAME, %error, "an answer was not delivered");
             }

@@ -9,7 +9,9 @@ pub mod command;
 pub mod config;
 
 mod admission;
+mod at_work;
 mod behaviour;
+mod boxed;
 mod connection_sources;
 mod control;
 mod copies;
@@ -55,6 +57,7 @@ use tracing::{info, warn};
 use crate::{
     admission::{Admission, Rules},
     behaviour::Behaviour,
+    boxed::Boxed,
     circuit::Carried,
     copies::Copies,
     event_loop::EventLoop,
@@ -163,12 +166,12 @@ fn swarm(
     config: &Config,
     admission: &Admission,
     carried: Carried,
-) -> anyhow::Result<Swarm<Behaviour>> {
+) -> anyhow::Result<Swarm<Boxed<Behaviour>>> {
     let transport = p2pnode_transports::server(key)?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
-        .with_behaviour(|key| Behaviour::new(key, config, admission, carried))?
+        .with_behaviour(|key| Boxed(Behaviour::new(key, config, admission, carried)))?
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)

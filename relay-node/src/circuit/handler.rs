@@ -8,9 +8,7 @@ use std::{
 };
 
 use either::Either;
-use futures::{
-    FutureExt as _, StreamExt as _, channel::oneshot, future::BoxFuture, stream::FuturesUnordered,
-};
+use futures::{FutureExt as _, channel::oneshot};
 use libp2p::{
     PeerId, Stream, StreamProtocol,
     core::upgrade::{DeniedUpgrade, ReadyUpgrade},
@@ -27,6 +25,7 @@ use super::{
     exchange::{self, Ask, Heard, Joined, NotTaken, Onward},
     message::{Fault, HOP, Request, STOP, Status, refused},
 };
+use crate::at_work::AtWork;
 
 /// Requests at once on one connection. One that calls every peer of a large fleet stays below; what goes beyond is refused.
 const MAX_HANDSHAKES: usize = 128;
@@ -100,12 +99,12 @@ enum Step {
 /// The handler of one connection.
 pub(crate) struct Handler {
     serves: bool,
-    handshakes: FuturesUnordered<BoxFuture<'static, Step>>,
+    handshakes: AtWork<Step>,
     /// What is to be asked and waits for its turn.
     waiting: VecDeque<Ask>,
     /// What waits for its stream.
     opening: VecDeque<Ask>,
-    asking: FuturesUnordered<BoxFuture<'static, ()>>,
+    asking: AtWork<()>,
     said: VecDeque<Said>,
 }
 
@@ -114,10 +113,10 @@ impl Handler {
     pub(super) fn new(serves: bool) -> Self {
         Self {
             serves,
-            handshakes: FuturesUnordered::new(),
+            handshakes: AtWork::default(),
             waiting: VecDeque::new(),
             opening: VecDeque::new(),
-            asking: FuturesUnordered::new(),
+            asking: AtWork::default(),
             said: VecDeque::new(),
         }
     }
@@ -222,6 +221,10 @@ impl ConnectionHandler for Handler {
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Said>> {
         loop {
             if let Some(said) = self.said.pop_front() {
+                if self.said.is_empty() {
+                    // Room for four is more than a kilobyte, for a connection that says something once in an hour.
+                    self.said = VecDeque::new();
+                }
                 return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(said));
             }
             if self.opening.len() + self.asking.len() < MAX_QUESTIONS
@@ -234,9 +237,9 @@ impl ConnectionHandler for Handler {
                 let protocol = SubstreamProtocol::new(ReadyUpgrade::new(STOP), ());
                 return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
             }
-            if let Poll::Ready(Some(step)) = self.handshakes.poll_next_unpin(cx) {
+            if let Poll::Ready(step) = self.handshakes.poll(cx) {
                 self.step(step);
-            } else if let Poll::Ready(Some(())) = self.asking.poll_next_unpin(cx) {
+            } else if let Poll::Ready(()) = self.asking.poll(cx) {
                 // The next one has its turn.
             } else {
                 return Poll::Pending;

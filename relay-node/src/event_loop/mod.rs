@@ -33,6 +33,7 @@ use tracing::{debug, info, warn};
 use crate::{
     admission::Admission,
     behaviour::{Behaviour, BehaviourEvent},
+    boxed::Boxed,
     config::Limits,
     control::Question,
     copies::Copies,
@@ -53,7 +54,7 @@ type Stdout = Output<io::Stdout>;
 
 /// The relay while it runs.
 pub(crate) struct EventLoop {
-    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) swarm: Swarm<Boxed<Behaviour>>,
     pub(crate) listeners: Listeners,
     pub(crate) external: ExternalAddresses,
     pub(crate) legs: Legs,

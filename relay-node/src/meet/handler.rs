@@ -7,10 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{
-    AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, StreamExt as _, channel::oneshot,
-    future::BoxFuture, stream::FuturesUnordered,
-};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, channel::oneshot};
 use libp2p::{
     Stream, StreamProtocol,
     core::upgrade::ReadyUpgrade,
@@ -24,7 +21,10 @@ use libp2p::{
 use p2pnode_bin_shared::meet::{self, Answer, Introduction, Request};
 use tracing::debug;
 
-use crate::exchange::{self, Questions, TIMEOUT, in_time};
+use crate::{
+    at_work::AtWork,
+    exchange::{self, Questions, TIMEOUT, in_time},
+};
 
 /// Exchanges at once on one connection, each way. Further questions are dropped unread, and further introductions not made.
 const MAX_EXCHANGES: usize = 32;
@@ -57,7 +57,7 @@ pub(crate) struct Handler {
     wanted: VecDeque<Introduction>,
     /// Streams that are being opened.
     opening: usize,
-    telling: FuturesUnordered<BoxFuture<'static, io::Result<()>>>,
+    telling: AtWork<io::Result<()>>,
     /// Introductions that are not made.
     dropped: usize,
 }
@@ -103,7 +103,7 @@ impl ConnectionHandler for Handler {
             let report = Report::Asked(request, reply);
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
         }
-        if let Poll::Ready(Some(told)) = self.telling.poll_next_unpin(cx) {
+        if let Poll::Ready(told) = self.telling.poll(cx) {
             if let Err(error) = &told {
                 debug!(%error, "an introduction was not delivered");
             }

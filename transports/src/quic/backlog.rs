@@ -23,6 +23,8 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
+use super::portion;
+
 /// With so many bytes that are not handled senders are told of congestion. A relay's processor handles them in a fraction of a
 /// second.
 const MUCH: usize = 8 << 20;
@@ -85,7 +87,7 @@ impl Unhandled {
     }
 }
 
-/// A socket of which no more is read than connections handle.
+/// A socket of which no more is read than connections handle, and to which none hands over more at once than its [`portion`].
 pub(super) struct Bounded {
     socket: Arc<dyn AsyncUdpSocket>,
     /// One task reads.
@@ -154,7 +156,9 @@ impl AsyncUdpSocket for Bounded {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.socket.try_send(transmit)
+        self.socket.try_send(transmit)?;
+        portion::sent();
+        Ok(())
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -162,7 +166,7 @@ impl AsyncUdpSocket for Bounded {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
+        portion::segments(self.socket.max_transmit_segments())
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -3,8 +3,9 @@
 //! quinn keeps an entry in two tables for each stream that the remote is allowed, opened or not (`docs/notes.md`), so a
 //! connection begins with few and is allowed more as it uses them.
 
-/// What a remote may open before it has shown that it needs more.
-pub(super) const FIRST: u32 = 32;
+/// What a remote may open before it has shown that it needs more. A node that has just connected opens eight at once at a relay, and a
+/// relay as many and ten questions.
+pub(super) const FIRST: u32 = 16;
 
 /// What it may have at most: four times what libp2p allows by default.
 pub(super) const MOST: u32 = 1024;
@@ -58,7 +59,14 @@ mod tests {
             .collect();
         assert_eq!(
             raised,
-            [(17, 64), (33, 128), (65, 256), (129, 512), (257, 1024)]
+            [
+                (9, 32),
+                (17, 64),
+                (33, 128),
+                (65, 256),
+                (129, 512),
+                (257, 1024)
+            ]
         );
     }
 }
