@@ -23,8 +23,6 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
-use super::portion;
-
 /// With so many bytes that are not handled senders are told of congestion. A relay's processor handles them in a fraction of a
 /// second.
 const MUCH: usize = 8 << 20;
@@ -87,7 +85,7 @@ impl Unhandled {
     }
 }
 
-/// A socket of which no more is read than connections handle, and to which none hands over more at once than its [`portion`].
+/// A socket of which no more is read than connections handle.
 pub(super) struct Bounded {
     socket: Arc<dyn AsyncUdpSocket>,
     /// One task reads.
@@ -156,9 +154,7 @@ impl AsyncUdpSocket for Bounded {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.socket.try_send(transmit)?;
-        portion::sent();
-        Ok(())
+        self.socket.try_send(transmit)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -166,7 +162,7 @@ impl AsyncUdpSocket for Bounded {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        portion::segments(self.socket.max_transmit_segments())
+        self.socket.max_transmit_segments()
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -22,7 +22,6 @@ use tokio::{sync::mpsc, task::coop::unconstrained};
 
 use super::{
     backlog::Backlog,
-    portion::Portion,
     turns::{Turns, Virtual},
 };
 
@@ -85,7 +84,6 @@ struct Driven {
     driver: Driver,
     /// What wakes it.
     waker: Waker,
-    portion: Portion,
 }
 
 /// Those that were woken.
@@ -172,7 +170,6 @@ impl Running {
         let driven = Driven {
             driver,
             waker: Waker::from(job),
-            portion: Portion::default(),
         };
         self.drivers.insert(self.next, driven);
         self.next += 1;
@@ -180,20 +177,14 @@ impl Running {
 
     /// Gives a turn that starts at `start` and now; the time at which it ends.
     fn run(&mut self, job: &Arc<Job>, start: Virtual, now: Instant) -> Instant {
-        let Some(Driven {
-            driver,
-            waker,
-            portion,
-        }) = self.drivers.get_mut(&job.id)
-        else {
+        let Some(driven) = self.drivers.get_mut(&job.id) else {
             // It was woken after it was done.
             return now;
         };
         job.state.store(RUNS, Ordering::Release);
-        let mut cx = Context::from_waker(waker);
+        let mut cx = Context::from_waker(&driven.waker);
         // What is wrong with one connection must not end the others.
-        let turn = || catch_unwind(AssertUnwindSafe(|| driver.as_mut().poll(&mut cx)));
-        let polled = portion.during(turn);
+        let polled = catch_unwind(AssertUnwindSafe(|| driven.driver.as_mut().poll(&mut cx)));
         let ended = Instant::now();
         *job.end() = start.after((ended - now).min(LONG));
         match polled {
@@ -249,7 +240,7 @@ mod tests {
 
     use tokio::sync::oneshot;
 
-    use super::{super::portion, *};
+    use super::*;
 
     #[tokio::test]
     async fn all_are_driven_to_their_end_and_the_task_ends_with_the_last() {
@@ -316,28 +307,6 @@ mod tests {
         ended.await.unwrap();
         waking.join().unwrap();
         assert_eq!(count.load(Ordering::Relaxed), 100_000);
-    }
-
-    #[tokio::test]
-    async fn one_that_sends_much_has_more_at_a_time_from_its_next_turn_on_and_the_others_have_not()
-    {
-        let drivers = Drivers::start(Arc::default());
-        let portions = [10, 1].map(|datagrams| {
-            let (end, ended) = oneshot::channel();
-            drivers.spawn(Box::pin(async move {
-                let mut had = Vec::new();
-                for _ in 0..3 {
-                    had.push(portion::segments(64));
-                    (0..datagrams).for_each(|_| portion::sent());
-                    tokio::task::yield_now().await;
-                }
-                end.send(had).unwrap();
-            }));
-            ended
-        });
-        let [much, little] = portions;
-        assert_eq!(much.await.unwrap(), [1, 64, 64]);
-        assert_eq!(little.await.unwrap(), [1, 1, 1]);
     }
 
     #[tokio::test]

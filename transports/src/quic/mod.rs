@@ -9,14 +9,13 @@
 //!
 //! From the top: [`dialer`] and [`listeners`] (whose socket), [`punch`] (both arms of a punch), [`socket`] (one UDP socket and
 //! what comes in on it), [`reader`], [`backlog`] and
-//! [`drivers`] (who reads it, how much, and which connection is next, where many share it), [`portion`] (how much a connection sends at once there), [`connection`] (the multiplexer), [`settings`] (quinn's, and why).
+//! [`drivers`] (who reads it, how much, and which connection is next, where many share it), [`connection`] (the multiplexer), [`settings`] (quinn's, and why).
 
 mod backlog;
 mod connection;
 mod dialer;
 mod drivers;
 mod listeners;
-mod portion;
 mod punch;
 mod reader;
 mod settings;
