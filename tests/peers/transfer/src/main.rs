@@ -274,7 +274,10 @@ fn no_connection(address: &str) -> String {
 
 /// A certificate from its text.
 fn from_hex(text: &str) -> Result<Vec<u8>> {
-    ensure!(text.len().is_multiple_of(2), "an odd number of hexadecimal digits");
+    ensure!(
+        text.len().is_multiple_of(2),
+        "an odd number of hexadecimal digits"
+    );
     let bytes = (0..text.len()).step_by(2).map(|at| {
         let digits = text.get(at..at + 2).context("hexadecimal digits")?;
         u8::from_str_radix(digits, 16).with_context(|| format!("{digits:?} is no hexadecimal"))
