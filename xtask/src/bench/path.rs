@@ -23,6 +23,9 @@ const FIRST: u64 = 4_000_000;
 const MOST: u64 = 20_000_000_000;
 const LEAST: u64 = 1_000_000;
 
+/// What is wanted, as a multiple of a transfer that was long enough to tell the rate.
+const ENOUGH: f64 = 1.25;
+
 /// How much longer than sought a transfer may take on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -201,15 +204,15 @@ enum Size {
     Try(u64),
 }
 
-/// What follows from `bytes` having taken `seconds` where `sought` are wanted. A transfer that was far too short tells little of
-/// the rate: connections begin slowly.
+/// What follows from `bytes` having taken `seconds` where `sought` are wanted. A transfer that was too short tells little of the rate:
+/// connections begin slowly, and on a long path that is seconds in which each round trip carries twice what the one before did.
 fn sized(bytes: u64, seconds: f64, sought: f64) -> Size {
     let factor = sought / seconds.max(1e-3);
     let scaled = |factor: f64| ((bytes as f64 * factor) as u64).clamp(LEAST, MOST);
-    if factor <= 2.0 || bytes >= MOST {
+    if factor <= ENOUGH || bytes >= MOST {
         Size::Is(scaled(factor))
     } else {
-        Size::Try(scaled(factor.min(8.0)))
+        Size::Try(scaled(factor.clamp(2.0, 8.0)))
     }
 }
 
@@ -236,6 +239,8 @@ mod tests {
     fn a_size_is_sought_in_steps_and_scaled_once_it_is_near() {
         // A hundred times too short: eight times as much.
         assert_eq!(sized(4_000_000, 0.02, 2.0), Size::Try(32_000_000));
+        // Nearly long enough, but perhaps nothing but its beginning.
+        assert_eq!(sized(4_000_000, 1.2, 2.0), Size::Try(8_000_000));
         assert_eq!(sized(32_000_000, 0.5, 2.0), Size::Try(128_000_000));
         assert_eq!(sized(128_000_000, 1.6, 2.0), Size::Is(160_000_000));
         // Far too long, as over a link that loses much.
