@@ -4,10 +4,7 @@
 
 use futures::{executor::block_on, io::Cursor};
 use libfuzzer_sys::fuzz_target;
-use relay_node::circuit::{
-    message::{Request, decode_answer},
-    wire::{MAX_MESSAGE, read},
-};
+use relay_node::swarm::circuit::{message::{decode_answer, Request}, wire::{MAX_MESSAGE, read}};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = block_on(read(&mut Cursor::new(bytes))) {

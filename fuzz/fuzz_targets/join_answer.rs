@@ -4,7 +4,7 @@
 
 use futures::{executor::block_on, io::Cursor};
 use libfuzzer_sys::fuzz_target;
-use p2pnode_bin_shared::join::{Answer, read, write};
+use p2pnode_protocol::join::{Answer, read, write};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = block_on(read::<Answer>(&mut Cursor::new(bytes))) {

@@ -4,7 +4,7 @@
 
 use futures::{executor::block_on, io::Cursor};
 use libfuzzer_sys::fuzz_target;
-use p2pnode_bin_shared::join::{Request, Token, read, write};
+use p2pnode_protocol::join::{read, Request, Token, write};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(message) = block_on(read::<Request>(&mut Cursor::new(bytes))) {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use p2pnode_bin_shared::join::{PREFIX, Token};
+use p2pnode_protocol::join::{PREFIX, Token};
 
 fuzz_target!(|text: &str| {
     if let Ok(token) = Token::read(text) {

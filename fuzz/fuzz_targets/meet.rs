@@ -4,7 +4,7 @@
 
 use futures::{executor::block_on, io::Cursor};
 use libfuzzer_sys::fuzz_target;
-use p2pnode_bin_shared::meet::{Answer, Introduction, MAX_ADDRS, Meeting, Request, read, write};
+use p2pnode_protocol::introduction::{Answer, Introduction, MAX_ADDRS, Meeting, read, Request, write};
 
 /// The message in these bytes, if they hold one. What was understood can be said, and is understood again.
 macro_rules! understood {

@@ -18,7 +18,7 @@ use std::{
 
 use home::{Home, PEER, told};
 use libp2p::{PeerId, identity::Keypair};
-use p2pnode_bin_shared::join::{Token, TokenId};
+use p2pnode_protocol::join::{Token, TokenId};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -3,41 +3,12 @@
 //!
 //! [circuit relay v2]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
-pub mod circuit;
-pub mod cli;
+pub mod core;
+pub mod observe;
+pub mod swarm;
+
 pub mod command;
 pub mod config;
-
-mod admission;
-mod at_work;
-mod behaviour;
-mod boxed;
-mod connection_sources;
-mod control;
-mod copies;
-mod descriptors;
-mod drain;
-mod event_loop;
-mod exchange;
-mod external;
-mod handshakes;
-mod hop;
-mod keep_alive;
-mod legs;
-mod limiter;
-mod limits;
-mod listen;
-mod meet;
-mod memory;
-mod metrics;
-mod output;
-mod partners;
-mod readiness;
-mod reload;
-mod source;
-mod status;
-mod table;
-mod token;
 
 use std::{
     collections::HashMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration,
@@ -45,34 +16,35 @@ use std::{
 };
 
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
-use p2pnode_bin_shared::{
+use p2pnode_daemon::{
     admin::{self, Health},
     signals::{Shutdown, Trigger},
-    upgrade::LAZY,
 };
+use p2pnode_protocol::upgrade::LAZY;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::{
-    admission::{Admission, Rules},
-    behaviour::Behaviour,
-    boxed::Boxed,
-    circuit::Carried,
-    copies::Copies,
-    event_loop::EventLoop,
-    external::ExternalAddresses,
-    legs::Legs,
-    listen::Listeners,
-    metrics::Metrics,
-    output::Output,
-    partners::Partners,
-};
 pub use crate::{
-    config::Config,
-    listen::Error as ListenError,
-    output::Format,
-    reload::{Load, Reloads},
+    config::{
+        Config,
+        reload::{Load, Reloads},
+    },
+    observe::output::Format,
+    swarm::listen::Error as ListenError,
+};
+use crate::{
+    core::{
+        admission::{Admission, Rules},
+        connections::Legs,
+        peer_relays::Partners,
+        replication::Copies,
+    },
+    observe::{metrics::Metrics, output::Output},
+    swarm::{
+        behaviour::Behaviour, boxed_handler::Boxed, circuit::Carried, event_loop::EventLoop,
+        external::ExternalAddresses, listen::Listeners,
+    },
 };
 
 /// What sets up a connection has a bound of its own for each transport, of which it tells when it is over: 4 s for QUIC and 10 s for TCP.
@@ -111,7 +83,7 @@ pub async fn run_reloading(
 ) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let readiness = readiness::new();
+    let readiness = observe::readiness::new();
     let local = key.public().to_peer_id();
     let known = config.relays.iter().map(|(relay, _)| *relay);
     let admission = Admission::new(local, Rules::new(&config.access, known), metrics.clone());
@@ -122,7 +94,7 @@ pub async fn run_reloading(
         metrics: Arc::new(registry),
     };
     let admin = Admin::start(config.admin, health.clone()).await?;
-    let (control, questions) = control::start(config.control.as_deref(), health).await;
+    let (control, questions) = observe::control::start(config.control.as_deref(), health).await;
     let output = Output::new(io::stdout(), format, local);
     let (external, changes) = ExternalAddresses::new(&config.external);
     let others = config.relays.iter().filter(|relay| relay.0 != local);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use harness::{config, free_port, get, start, start_as};
 use libp2p::{PeerId, identity::Keypair, multiaddr::Protocol};
-use p2pnode_bin_shared::directory::{MAX_BYTES, Registration};
+use p2pnode_protocol::directory::{MAX_BYTES, Registration};
 use process::Home;
 use registrant::Peer;
 

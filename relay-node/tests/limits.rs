@@ -18,7 +18,7 @@ use std::{
 
 use harness::{config, free_port, get, reserve, start};
 use libp2p::{Multiaddr, Swarm, identity::Keypair, multiaddr::Protocol, relay, swarm::SwarmEvent};
-use p2pnode_bin_shared::draining::Draining;
+use p2pnode_protocol::draining::Draining;
 use peer::{Behaviour, BehaviourEvent, until, until_with};
 use relay_node::Config;
 

@@ -23,7 +23,9 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use p2pnode_bin_shared::meet::{self, Answer, Introduction, MAX_ADDRS, Refusal, Request};
+use p2pnode_protocol::introduction::{
+    self as meet, Answer, Introduction, MAX_ADDRS, Refusal, Request,
+};
 use peer::{Behaviour, BehaviourEvent, until, until_with};
 
 async fn connect(swarm: &mut Swarm<Behaviour>, relay: &Relay, address: &Multiaddr) {

@@ -10,11 +10,13 @@ use std::{
 use tokio::net::UdpSocket;
 
 use crate::{
-    addr::Kind,
     error::Error,
-    family::Family,
-    ports::{Claim, Ports},
-    socket,
+    net::{
+        addr::Kind,
+        family::Family,
+        ports::{Claim, Ports},
+        socket,
+    },
 };
 
 /// A link of this host, as each family names it.

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 
 use libp2p::multiaddr::Multiaddr;
 
-use crate::{
+use crate::net::{
     addr::Kind,
     family::{Family, FamilyPolicy},
     pool::Exhausted,
@@ -244,7 +244,7 @@ mod tests {
     use libp2p::core::transport::TransportError;
 
     use super::*;
-    use crate::holder::{HeldBy, Holder};
+    use crate::net::holder::{HeldBy, Holder};
 
     /// A wrapper that forwards `source()` and hides itself, as `Either` does in a combined transport.
     #[derive(Debug, thiserror::Error)]

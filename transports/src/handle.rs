@@ -10,17 +10,21 @@ use std::{
 use libp2p::multiaddr::Multiaddr;
 
 use crate::{
-    addr::{Kind, to_socket_addr},
     datagrams::Datagrams,
     error::Error,
-    family::Family,
-    pool::{Exhausted, PoolCounts},
-    ports::Ports,
-    punch::{PunchGuard, Punches, Remote},
-    range::PortRange,
+    net::{
+        addr::{Kind, to_socket_addr},
+        family::Family,
+        pool::{Exhausted, PoolCounts},
+        ports::Ports,
+        range::PortRange,
+        socket,
+    },
     record::{Records, Sockets},
-    socket,
-    tcp::Unanswered,
+    tcp::{
+        Unanswered,
+        punch::{PunchGuard, Punches, Remote},
+    },
 };
 
 /// What the parts of one transport share.

@@ -16,29 +16,18 @@
 //! The ways in which libp2p's own transports leave a range, and what is done about each, are told in the modules `quic`,
 //! `tcp` and `punch`.
 
-mod abrupt;
-mod addr;
-mod auth;
-mod congestion;
+pub mod net;
+
 mod datagrams;
 mod error;
-mod family;
-mod gather;
 mod handle;
 mod heap;
-mod holder;
 mod listen;
-mod pool;
-mod ports;
-mod punch;
 mod quic;
-mod range;
 mod ranged;
-mod read_ahead;
 mod record;
 mod resolve;
 mod server;
-mod socket;
 mod tcp;
 mod tls;
 
@@ -48,19 +37,20 @@ use libp2p::{
     identity::Keypair,
 };
 
-pub use addr::{Kind, to_multiaddr, to_socket_addr};
-pub use congestion::{Congestion, CongestionError};
+pub use crate::net::addr::{Kind, to_multiaddr, to_socket_addr};
+pub use crate::net::family::{Family, FamilyPolicy, FamilyPolicyError};
+pub use crate::net::holder::{HeldBy, Holder};
+pub use crate::net::pool::{Exhausted, PoolCounts, PortPool};
+pub use crate::net::range::{PortRange, RangeError, RangeErrorKind};
+pub use crate::quic::congestion::{Congestion, CongestionError};
+pub use crate::tcp::punch::{PunchGuard, Remote};
 pub use datagrams::{Datagrams, GroupListener, Link};
 pub use error::{Error, TimedOut, find_exhausted, timed_out};
-pub use family::{Family, FamilyPolicy, FamilyPolicyError};
 pub use handle::Handle;
-pub use holder::{HeldBy, Holder};
-pub use pool::{Exhausted, PoolCounts, PortPool};
-pub use punch::{PunchGuard, Remote};
-pub use range::{PortRange, RangeError, RangeErrorKind};
 pub use record::Sockets;
 
-use self::{handle::Shared, ports::Ports, ranged::Ranged, resolve::Resolving, server::Server};
+use self::{handle::Shared, ranged::Ranged, resolve::Resolving, server::Server};
+use crate::net::ports::Ports;
 
 /// What [`build`] builds.
 #[derive(Debug, Clone, Copy)]

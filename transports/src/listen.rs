@@ -17,10 +17,10 @@ use libp2p::{
 };
 
 use crate::{
-    addr::{Kind, to_socket_addr},
-    auth::{Connection, Offer, Upgrade},
     error::Error,
+    net::addr::{Kind, to_socket_addr},
     quic,
+    tcp::auth::{Connection, Offer, Upgrade},
 };
 
 pub(crate) type Incoming = BoxFuture<'static, Result<Connection, Error>>;

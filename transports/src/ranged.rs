@@ -16,16 +16,21 @@ use libp2p::{
 
 use crate::{
     Config,
-    addr::{Host, Kind, Target, to_multiaddr, to_socket_addr},
-    auth::{Connection, Upgrade},
     error::Error,
-    family::Family,
     handle::Shared,
     listen::{Event, Incoming, Listeners},
-    ports::Claim,
+    net::{
+        addr::{Host, Kind, Target, to_multiaddr, to_socket_addr},
+        family::Family,
+        ports::Claim,
+        socket,
+    },
     quic,
     record::Sockets,
-    socket, tcp,
+    tcp::{
+        self,
+        auth::{Connection, Upgrade},
+    },
     tls::Tls,
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use libp2p::multiaddr::Multiaddr;
 
-use crate::addr::{Kind, without_peer};
+use crate::net::addr::{Kind, without_peer};
 
 /// Both ends of a connection as this host sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,12 +16,14 @@ use libp2p::{
 };
 
 use crate::{
-    addr::{Host, Target},
-    auth::Connection,
     error::Error,
-    family::{Family, FamilyPolicy},
     handle::Shared,
     listen::{Event, Incoming},
+    net::{
+        addr::{Host, Target},
+        family::{Family, FamilyPolicy},
+    },
+    tcp::auth::Connection,
 };
 
 /// How long the system's resolver may take. It tries each of its servers for 5 s; whoever dials does not wait for all.

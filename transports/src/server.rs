@@ -16,12 +16,11 @@ use libp2p::{
 };
 
 use crate::{
-    addr::{Kind, to_socket_addr},
-    auth::{Connection, Offer, Upgrade},
-    congestion::Congestion,
     error::Error,
     listen::{Event, Incoming, Listeners},
-    quic::{self, Sharing},
+    net::addr::{Kind, to_socket_addr},
+    quic::{self, Sharing, congestion::Congestion},
+    tcp::auth::{Connection, Offer, Upgrade},
     tls::Tls,
 };
 

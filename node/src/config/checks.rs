@@ -1,6 +1,7 @@
 //! Values that are right by themselves and cannot be together.
 
-use p2pnode_bin_shared::{addr::Endpoint, config::Reader};
+use p2pnode_daemon::config::Reader;
+use p2pnode_protocol::addr::Endpoint;
 use p2pnode_transports::Kind as Transport;
 
 use super::{Config, Dial, Discovery, Mdns, keys::parts};

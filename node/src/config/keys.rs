@@ -1,16 +1,15 @@
 //! Each key: what it means, its kind, its default.
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_bin_shared::{
-    addr::{self, Endpoint},
-    config::{
-        Form, Kind, Reader, kind,
-        kind::{
-            BOOL, COUNT, DIAL_ADDR, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH, PEER_ID, SOCKET_ADDR,
-        },
-        quote,
+use p2pnode_daemon::config::{
+    Form, Kind, Reader,
+    kind::{
+        self, BOOL, COUNT, DIAL_ADDR, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH, PEER_ID,
+        SOCKET_ADDR,
     },
 };
+use p2pnode_protocol::addr::{self, Endpoint};
+use p2pnode_protocol::quote;
 use p2pnode_transports::{Congestion, FamilyPolicy, Kind as Transport, PortRange};
 
 use super::{

@@ -1,7 +1,7 @@
 //! The resolved configuration: what is in force after flags, environment, file and defaults were merged and checked.
 //! It opens no socket and reads no clock.
 //!
-//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_bin_shared::config`].
+//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_daemon::config`].
 
 mod checks;
 mod keys;
@@ -19,7 +19,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_bin_shared::{config::Program, logging};
+use p2pnode_daemon::{config::Program, logging};
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub use keys::Purpose;

@@ -4,10 +4,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use p2pnode_bin_shared::{
-    addr::{self, Host},
-    config::quote,
-};
+use p2pnode_protocol::addr::{self, Host};
+use p2pnode_protocol::quote;
 use p2pnode_transports::{Family, Kind as Transport};
 
 /// An address to advertise for punching whose port may be that of the punch socket.

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use p2pnode_bin_shared::config::quote;
+use p2pnode_protocol::quote;
 
 /// The most bytes that a name has ([RFC 1035](https://www.rfc-editor.org/rfc/rfc1035), section 2.3.4), without a dot at the end.
 const NAME: usize = 253;

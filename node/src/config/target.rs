@@ -1,11 +1,9 @@
 //! Whom to dial: `PEER` and `--addr` made sense of.
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_bin_shared::{
-    addr,
-    config::{Reader, quote},
-    exit::Usage,
-};
+use p2pnode_daemon::{config::Reader, exit::Usage};
+use p2pnode_protocol::addr;
+use p2pnode_protocol::quote;
 
 use super::{Config, keys::other_peer};
 

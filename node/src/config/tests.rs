@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::Path};
 
 use libp2p::multiaddr::Protocol;
-use p2pnode_bin_shared::config::{Document, Flags, Sources, load};
+use p2pnode_daemon::config::{Document, Flags, Sources, load};
 use p2pnode_transports::{Congestion, Family, Kind as Transport};
 use proptest::prelude::*;
 

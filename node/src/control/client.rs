@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use libp2p::PeerId;
-use p2pnode_bin_shared::control::{self, ClientError, Lines};
+use p2pnode_daemon::control::{self, ClientError, Lines};
 
 use super::{DialRequest, OWNER, Report};
-use crate::status::{Status, Why};
+use crate::observe::status::{Status, Why};
 
 /// A way to ask a running node.
 #[derive(Debug, Clone)]

@@ -1,9 +1,9 @@
-//! The control socket: how `status`, `why` and `dial` ask a running node; see [`p2pnode_bin_shared::control`].
+//! The control socket: how `status`, `why` and `dial` ask a running node; see [`p2pnode_daemon::control`].
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | `GET /v1/status` | a [`Status`](crate::status::Status) |
-//! | `GET /v1/why/PEER` | a [`Why`](crate::status::Why); 404 if the peer is not connected |
+//! | `GET /v1/status` | a [`Status`](crate::observe::status::Status) |
+//! | `GET /v1/why/PEER` | a [`Why`](crate::observe::status::Why); 404 if the peer is not connected |
 //! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as they come; the last is the result |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
@@ -11,10 +11,10 @@ mod client;
 mod server;
 
 pub use client::{Client, Reports};
-pub use p2pnode_bin_shared::control::{ClientError, Server, ServerError};
+pub use p2pnode_daemon::control::{ClientError, Server, ServerError};
 pub use server::start;
 
-use p2pnode_bin_shared::control::Owner;
+use p2pnode_daemon::control::Owner;
 use serde::{Deserialize, Serialize};
 
 /// What texts call the process behind the socket.

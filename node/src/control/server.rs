@@ -12,17 +12,17 @@ use axum::{
 };
 use futures::stream;
 use libp2p::PeerId;
-use p2pnode_bin_shared::{
-    addr,
+use p2pnode_daemon::{
     admin::{self, Health},
     control::{Refusal, Server, ServerError},
 };
+use p2pnode_protocol::addr;
 
 use super::{DialRequest, OWNER, Report};
 use crate::{
     Handle, config,
-    dialer::{Request, Until},
-    output,
+    core::dialer::{Request, Until},
+    observe::output,
 };
 
 /// A request is a peer id and a few addresses.

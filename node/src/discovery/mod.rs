@@ -25,7 +25,7 @@ pub(crate) use neighbours::Neighbours;
 
 use crate::{
     config::{Config, Mdns, Service},
-    dialer::{Candidate, Sources},
+    core::dialer::{Candidate, Sources},
 };
 
 /// What may wait for the event loop; a search that is ahead of it waits.

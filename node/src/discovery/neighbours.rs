@@ -10,7 +10,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use crate::dialer::Candidate;
+use crate::core::dialer::Candidate;
 
 /// How long an answer is believed. A pod that was replaced has its address again within this time only by chance, and a dial
 /// that believes so finds the peer by its relays.
@@ -61,7 +61,7 @@ impl Neighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::FoundBy;
+    use crate::core::event::FoundBy;
 
     fn host(last: u16) -> SocketAddr {
         let [high, low] = last.to_be_bytes();

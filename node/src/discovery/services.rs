@@ -9,7 +9,10 @@ use std::{
 use p2pnode_transports::{Family, FamilyPolicy};
 
 use super::{Means, Told};
-use crate::{config::Service, dialer::Candidate, event::FoundBy};
+use crate::{
+    config::Service,
+    core::{dialer::Candidate, event::FoundBy},
+};
 
 /// How long the system's resolver may take: as long as for the name of a relay.
 const TIMEOUT: Duration = Duration::from_secs(5);

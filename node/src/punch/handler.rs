@@ -23,7 +23,7 @@ use libp2p::{
         },
     },
 };
-use p2pnode_bin_shared::upgrade::is_refusal;
+use p2pnode_protocol::upgrade::is_refusal;
 use tokio::time::{Sleep, sleep};
 
 use super::{

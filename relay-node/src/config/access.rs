@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use p2pnode_bin_shared::{
+use p2pnode_daemon::{
     config::{
         Form, Kind, Reader,
         kind::{BOOL, PATH, PEER_ID, from_str},
     },
-    join::TokenId,
     text_file::{self, Unreadable},
 };
+use p2pnode_protocol::join::TokenId;
 
 use super::Access;
 

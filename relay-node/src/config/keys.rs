@@ -3,17 +3,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_bin_shared::{
-    addr::{self, Endpoint},
-    config::{
-        Form, Kind, Reader,
-        kind::{
-            BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
-            SOCKET_ADDR,
-        },
-        quote,
+use p2pnode_daemon::config::{
+    Form, Kind, Reader,
+    kind::{
+        BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+        SOCKET_ADDR,
     },
 };
+use p2pnode_protocol::addr::{self, Endpoint};
+use p2pnode_protocol::quote;
 
 use super::{Config, Limits, Listen, Log, PerSource, access};
 

@@ -1,7 +1,9 @@
 //! The resolved configuration: what is in force after flags, environment, file and defaults were merged and checked.
 //! It opens no socket and reads no clock.
 //!
-//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_bin_shared::config`].
+//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_daemon::config`].
+
+pub(crate) mod reload;
 
 mod access;
 mod keys;
@@ -9,9 +11,10 @@ mod keys;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_bin_shared::{config::Program, join::TokenId, logging};
+use p2pnode_daemon::{config::Program, logging};
+use p2pnode_protocol::join::TokenId;
 
-pub use crate::source::PerSource;
+pub use crate::core::source::PerSource;
 
 /// The names of the program: variables begin with `RELAY_NODE_`.
 pub const PROGRAM: Program = Program {

@@ -8,10 +8,10 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId, Swarm, identity::Keypair, multiaddr::Protocol, relay, swarm::SwarmEvent,
 };
-use p2pnode_bin_shared::config::{self, Flags, Sources};
+use p2pnode_daemon::config::{self, Flags, Sources};
 use relay_node::{
     Format,
-    cli::RunArgs,
+    command::cli::RunArgs,
     config::{Config, PROGRAM},
 };
 use tokio::{

@@ -17,7 +17,7 @@ use libp2p::{
         THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_bin_shared::hop;
+use p2pnode_protocol::hop;
 
 /// Asks, and reports what the relay sent until it closed the stream; `None` if it reset it.
 #[derive(Default)]

@@ -17,7 +17,7 @@ use libp2p::{
         THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_bin_shared::meet;
+use p2pnode_protocol::introduction as meet;
 
 use super::ask::Question;
 

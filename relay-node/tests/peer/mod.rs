@@ -26,7 +26,7 @@ use libp2p::{
     },
     tcp, tls, yamux,
 };
-use p2pnode_bin_shared::draining;
+use p2pnode_protocol::draining;
 
 pub use ask::Ask;
 pub use hear::Hear;

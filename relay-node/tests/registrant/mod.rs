@@ -12,7 +12,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
-use p2pnode_bin_shared::directory::{PROTOCOL, Registration};
+use p2pnode_protocol::directory::{PROTOCOL, Registration};
 
 use crate::harness::Relay;
 

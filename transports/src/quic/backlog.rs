@@ -180,7 +180,8 @@ mod tests {
 
     use std::future::poll_fn;
 
-    use super::{super::drivers::Drivers, *};
+    use super::*;
+    use crate::quic::drivers::Drivers;
 
     /// Datagrams of a MiB each without end, whose senders understand congestion marks or do not, in turn.
     #[derive(Debug)]

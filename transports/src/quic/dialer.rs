@@ -23,14 +23,16 @@ use super::{
     socket::{Accepted, Socket},
 };
 use crate::{
-    addr::{Kind, to_multiaddr},
-    auth::Connection,
     error::Error,
-    family::Family,
     handle::Shared,
     listen::{Event, Incoming},
-    ports::{OpenError, PunchClaim},
-    socket,
+    net::{
+        addr::{Kind, to_multiaddr},
+        family::Family,
+        ports::{OpenError, PunchClaim},
+        socket,
+    },
+    tcp::auth::Connection,
 };
 
 /// The punch sockets of QUIC.

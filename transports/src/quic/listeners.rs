@@ -18,10 +18,12 @@ use super::{
     socket::{Socket, dial_from_any},
 };
 use crate::{
-    addr::{Kind, to_multiaddr},
     error::Error,
-    family::Family,
     listen::{Event, Incoming},
+    net::{
+        addr::{Kind, to_multiaddr},
+        family::Family,
+    },
 };
 
 /// Public listeners of QUIC, and the dials of a relay, which leave from any port.

@@ -11,6 +11,8 @@
 //! what comes in on it), [`reader`], [`backlog`] and
 //! [`drivers`] (who reads it, how much, and which connection is next, where many share it), [`connection`] (the multiplexer), [`settings`] (quinn's, and why).
 
+pub(crate) mod congestion;
+
 mod backlog;
 mod connection;
 mod dialer;
@@ -29,7 +31,7 @@ pub(crate) use settings::{Settings, Sharing};
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{auth::chain, error::Error};
+use crate::{error::Error, tcp::auth::chain};
 
 /// How long a handshake may take. A first packet that nobody answers is repeated after 0.3, 0.9 and 2.1 s (in a punch sooner). A
 /// dial that is not done by then will not be.

@@ -16,7 +16,7 @@ use futures::{
 use libp2p::PeerId;
 
 use super::{HANDSHAKE_TIMEOUT, socket::Accepted};
-use crate::auth::Connection;
+use crate::tcp::auth::Connection;
 
 /// How much later than the packets that open our NAT our own dial begins, in the role of the listener. The remote, which hears of the
 /// punch in the same moment, may open its NAT a little later, and a dial that comes before is repeated only after 30 ms. Where

@@ -17,7 +17,7 @@ use super::{
     reader::Apart,
     settings::{Settings, Sharing},
 };
-use crate::{auth::Connection, socket, tls};
+use crate::{net::socket, tcp::auth::Connection, tls};
 
 /// How many handshakes with remotes whose address may be forged are under way at once. Beyond that a remote is asked to show that it
 /// hears what is sent to its address (a Retry, RFC 9000, 8.1.2), for which nothing is kept.
@@ -190,7 +190,7 @@ mod tests {
     use libp2p::identity::Keypair;
 
     use super::*;
-    use crate::{congestion::Congestion, tls::Tls};
+    use crate::{quic::congestion::Congestion, tls::Tls};
 
     fn bind(sharing: Sharing) -> Socket {
         let keypair = Keypair::generate_ed25519();

@@ -22,22 +22,26 @@ use libp2p::{
 };
 use tokio::{net::TcpStream, time::Instant};
 
-use super::{
-    hopes::Hopes,
-    stream::Stream,
-    unanswered::{Connecting, Unanswered},
+use super::stream::Stream;
+use crate::tcp::{
+    pending_syn::{Connecting, Unanswered},
+    tls_support::Hopes,
 };
 use crate::{
-    addr::{Kind, to_multiaddr},
-    auth::{Connection, Offer, Refusal, Upgrade},
     error::Error,
-    family::Family,
     handle::Shared,
-    pool::Exhausted,
-    ports::Lease,
-    punch::{Inbound, Origin, Punches, Returned},
+    net::{
+        addr::{Kind, to_multiaddr},
+        family::Family,
+        pool::Exhausted,
+        ports::Lease,
+        socket,
+    },
     record::Sockets,
-    socket,
+    tcp::{
+        auth::{Connection, Offer, Refusal, Upgrade},
+        punch::{Inbound, Origin, Punches, Returned},
+    },
 };
 
 /// How long a remote may take to answer: three retransmits of the SYN (after 1, 3 and 7 s).

@@ -11,7 +11,10 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::tcp;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Handle, time::timeout};
 
-use crate::{auth::Refusal, ports::Lease, socket};
+use crate::{
+    net::{ports::Lease, socket},
+    tcp::auth::Refusal,
+};
 
 /// How long the remote may take to answer the end of a connection.
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use tokio::{
 pub(crate) use responder::{Presence, Responder};
 
 use super::{Links, Means, Teller, Told};
-use crate::{dialer::Candidate, event::FoundBy};
+use crate::core::{dialer::Candidate, event::FoundBy};
 
 /// The port of multicast DNS.
 const PORT: u16 = 5353;

@@ -6,7 +6,11 @@ use libp2p::identity::Keypair;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::*;
-use crate::{ports::Ports, range::PortRange, tcp::Dialer, tls::Tls};
+use crate::{
+    net::{ports::Ports, range::PortRange},
+    tcp::Dialer,
+    tls::Tls,
+};
 
 fn dialer(range: &str) -> (Dialer, PortRange) {
     let range = range.parse().unwrap();

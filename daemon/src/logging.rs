@@ -1,0 +1,211 @@
+//! Logs go to stderr; stdout belongs to results.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    str::FromStr,
+};
+
+use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
+
+use p2pnode_protocol::quote;
+
+/// What to log. Holds a filter that parses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter(String);
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people; in colour on a terminal.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why there is no logging.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter is none.
+    #[error("{} is no log filter: {problem}", quote(.filter))]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// The format is none.
+    #[error("{} is no log format; give text or json", quote(.0))]
+    Format(String),
+    /// Another part of the process set up logging before.
+    #[error("logging is set up already: {0}")]
+    Taken(#[source] tracing_subscriber::util::TryInitError),
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl FromStr for Filter {
+    type Err = Error;
+
+    /// Parses directives as of [`EnvFilter`], separated by commas; each is a level or `TARGET=LEVEL`.
+    ///
+    /// A bare target is refused: it would log all of that target, and is in practice a level misspelt, with which
+    /// nothing would be logged.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = |problem: String| Error::Filter {
+            filter: text.to_owned(),
+            problem,
+        };
+        for directive in text.split(',').map(str::trim) {
+            if directive.is_empty() {
+                return Err(wrong(
+                    "it has an empty directive; give a level such as info".to_owned(),
+                ));
+            }
+            // `TARGET[span{field=value}]=LEVEL` is left to the filter's own parser.
+            let is_level = LEVELS
+                .iter()
+                .any(|level| level.eq_ignore_ascii_case(directive));
+            if !is_level && !directive.contains(['=', '[']) {
+                return Err(wrong(format!(
+                    "{} is no level; give {} or TARGET=LEVEL",
+                    quote(directive),
+                    LEVELS.join(", ")
+                )));
+            }
+            if let Some((_, level)) = directive.rsplit_once('=')
+                && !directive.ends_with([']', '}'])
+                && !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level))
+            {
+                return Err(wrong(format!(
+                    "{} is no level; give {}",
+                    quote(level),
+                    LEVELS.join(", ")
+                )));
+            }
+        }
+        EnvFilter::try_new(text).map_err(|error| {
+            let error = error.to_string().replace('\n', " ");
+            wrong(format!("{error}; give a level or TARGET=LEVEL"))
+        })?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Format {
+    /// The names that [`Format::from_str`] knows.
+    pub const NAMES: &[&str] = &["text", "json"];
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(Error::Format(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// Sets up logging for the process.
+///
+/// # Errors
+/// [`Error::Taken`] if that was done before.
+pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&filter.0).map_err(|error| Error::Filter {
+        filter: filter.0.clone(),
+        problem: error.to_string(),
+    })?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let taken = match format {
+        Format::Text => logs
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .try_init(),
+        Format::Json => logs.json().finish().try_init(),
+    };
+    taken.map_err(Error::Taken)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn levels_and_targets_are_filters() {
+        for text in [
+            "info",
+            "WARN",
+            "off",
+            "info,quinn=debug",
+            "libp2p=trace, info",
+            "p2pnode[dial]=debug",
+            "p2pnode[dial{peer=x}]=debug",
+        ] {
+            let filter: Filter = text
+                .parse()
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(filter.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn slips_are_told_instead_of_logging_nothing() {
+        for (text, what) in [
+            ("inof", "\"inof\" is no level"),
+            ("info,", "an empty directive"),
+            ("", "an empty directive"),
+            ("libp2p=verbose", "\"verbose\" is no level"),
+            ("info;debug", "\"info;debug\" is no level"),
+            ("a[b=info", "no log filter"),
+        ] {
+            let error = text.parse::<Filter>().unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+            assert!(
+                error.contains("TARGET=LEVEL") || error.contains("info"),
+                "{error}"
+            );
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_that_parses_can_be_used(text in "[a-z_:=,\\[\\]{}]{0,30}|\\PC{0,30}") {
+            if let Ok(filter) = text.parse::<Filter>() {
+                prop_assert!(EnvFilter::try_new(&filter.0).is_ok());
+            }
+        }
+
+        #[test]
+        fn formats_print_as_they_parse(text in "text|json|[a-z]{0,5}") {
+            match text.parse::<Format>() {
+                Ok(format) => prop_assert_eq!(format.to_string(), text),
+                Err(error) => prop_assert!(error.to_string().contains("text or json")),
+            }
+        }
+    }
+}

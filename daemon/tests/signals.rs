@@ -1,0 +1,88 @@
+//! Signals end a process, so the process under test is a child: this very binary, running the ignored test `child`.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the child tells its parent how far it is"
+)]
+
+use std::{
+    io::{BufRead, BufReader, Lines},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use p2pnode_daemon::signals::Shutdown;
+
+#[test]
+#[ignore = "is the child of the other tests"]
+fn child() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let shutdown = Shutdown::on_signals().unwrap();
+        println!("\nready");
+        shutdown.requested().await;
+        println!("\nasked");
+        if std::env::var_os("STUCK").is_some() {
+            std::future::pending::<()>().await;
+        }
+    });
+}
+
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start(stuck: bool) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "child", "--ignored", "--nocapture"])
+            .stdout(Stdio::piped());
+        if stuck {
+            command.env("STUCK", "1");
+        }
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut running = Self { child, lines };
+        running.until("ready");
+        running
+    }
+
+    fn until(&mut self, line: &str) {
+        assert!(self.lines.any(|told| told.unwrap() == line), "{line}");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    fn code(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn the_first_signal_asks_for_the_end() {
+    for name in ["TERM", "INT"] {
+        let mut running = Running::start(false);
+        running.signal(name);
+        running.until("asked");
+        assert_eq!(running.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_second_signal_exits_at_once_with_its_number() {
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let mut running = Running::start(true);
+        running.signal("TERM");
+        running.until("asked");
+        running.signal(name);
+        assert_eq!(running.code(), Some(code));
+    }
+}

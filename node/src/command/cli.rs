@@ -1,0 +1,189 @@
+//! The command line: arguments as they were given. Does no IO and judges no value that a configuration key judges.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use p2pnode_daemon::{
+    command::{Common, Global},
+    config::{Flags, kind},
+};
+
+use crate::{command::firewall, core::dialer};
+
+const EXIT_CODES: &str = "Exit codes: 0 success (dial: direct, or connected with --until connected), 1 failure, \
+    2 bad usage or configuration, 3 connected through a relay only, 4 unreachable.";
+
+/// A libp2p peer that reaches other peers behind NAT directly, from a configured range of source ports
+#[derive(Debug, Clone, Parser)]
+#[command(name = "p2pnode", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run the node until SIGTERM or SIGINT
+    Run(RunArgs),
+    /// Connect to a peer, upgrade to a direct connection, and report
+    Dial(DialArgs),
+    /// Print the peers of the running node and their paths
+    Status(StatusArgs),
+    /// Print why the running node reaches a peer over the path that it uses
+    Why(WhyArgs),
+    /// Print firewall rules that let the configured range of source ports out
+    Firewall(FirewallArgs),
+    /// Commands that need nothing but the configuration.
+    #[command(flatten)]
+    Common(Common),
+}
+
+/// Flags of `run` and `dial` that set keys of the configuration.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NodeArgs {
+    /// Relay with its peer id, as in /dns/relay.example.net/udp/4001/quic-v1/p2p/12D3KooW...; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    pub relay: Vec<String>,
+    /// Public address to listen on, as in /ip4/0.0.0.0/udp/443/quic-v1; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    pub listen: Vec<String>,
+    /// Source ports that packets may leave from [default: 40000-40050]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub port_range: Option<String>,
+    /// Key file, made if there is none
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// IP families: auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6 [default: auto]
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Option<String>,
+    /// Transports to dial over [default: quic,tcp]
+    #[arg(long, value_name = "TRANSPORTS", value_delimiter = ',')]
+    pub transports: Vec<String>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Flags that `dial` has too.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `dial`.
+#[derive(Debug, Clone, Args)]
+pub struct DialArgs {
+    /// The peer: its id, or its name under `peers:` in the configuration
+    pub peer: String,
+    /// Address of the peer to try besides relays; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    pub addr: Vec<String>,
+    /// How long to try
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// When to be content
+    #[arg(long, value_enum, default_value_t = Until::Direct)]
+    pub until: Until,
+    /// Pings to send over the final path
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub count: u32,
+    /// Be a node of its own, also where one is running. Any flag that describes a node, such as --relay, implies it
+    #[arg(long)]
+    pub standalone: bool,
+    /// Flags that `run` has too.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Only this peer: its id, or its name under `peers:` in the configuration
+    pub peer: Option<String>,
+    /// Print again every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyArgs {
+    /// The peer: its id, or its name under `peers:` in the configuration
+    pub peer: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `firewall`.
+#[derive(Debug, Clone, Args)]
+pub struct FirewallArgs {
+    /// What the rules are for
+    #[arg(long, value_enum)]
+    pub format: firewall::Format,
+}
+
+/// When a dial is content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Until {
+    /// With a direct connection
+    Direct,
+    /// With any connection
+    Connected,
+}
+
+impl NodeArgs {
+    /// Whether a flag describes a node: then a running one, which has a configuration of its own, cannot be meant.
+    #[must_use]
+    pub fn describes_node(&self) -> bool {
+        let Self {
+            relay,
+            listen,
+            port_range,
+            key,
+            family,
+            transports,
+            json: _,
+        } = self;
+        let lists = [relay, listen, transports];
+        lists.iter().any(|list| !list.is_empty())
+            || [port_range, key, family]
+                .iter()
+                .any(|value| value.is_some())
+    }
+
+    /// Adds the flags that were given to `flags`.
+    #[must_use]
+    pub fn flags(&self, flags: Flags) -> Flags {
+        flags
+            .many("relays", "--relay", &self.relay)
+            .many("listen", "--listen", &self.listen)
+            .one("dial.port_range", "--port-range", self.port_range.as_ref())
+            .one("identity.key_file", "--key", self.key.as_ref())
+            .one("dial.family", "--family", self.family.as_ref())
+            .many("dial.transports", "--transports", &self.transports)
+    }
+}
+
+impl From<Until> for dialer::Until {
+    fn from(until: Until) -> Self {
+        match until {
+            Until::Direct => Self::Direct,
+            Until::Connected => Self::Connected,
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    (kind::DURATION.parse)(text)
+}

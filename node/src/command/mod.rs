@@ -1,0 +1,218 @@
+//! Each command: its configuration, its identity, its logging, and then its core.
+
+pub mod cli;
+pub(crate) mod dial;
+pub mod firewall;
+pub(crate) mod query;
+pub(crate) mod run;
+
+use std::time::SystemTime;
+
+use libp2p::{PeerId, identity::Keypair};
+use p2pnode_daemon::{
+    command::{self, Binary},
+    config::{self, Loaded, Reader},
+    exit::{Exit, Usage},
+    healthcheck::Serves,
+    identity, logging,
+    signals::Shutdown,
+};
+
+use crate::{
+    command::{
+        cli::{Cli, Command, DialArgs, NodeArgs, Until},
+        firewall::Rules,
+    },
+    config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
+    control::{Client, DialRequest},
+    core::{
+        dialer::{self, Request},
+        event::Reached,
+    },
+    observe::output::{Format, Printer},
+    swarm::join::{self, TokenFileError},
+};
+
+const BINARY: Binary<Config> = Binary {
+    program: PROGRAM,
+    read: |reader| Config::read(reader, Purpose::Run),
+    key_file: |config| match &config.key {
+        Key::File(path) => Some(path.clone()),
+        Key::Throwaway => None,
+    },
+    serves: |config| Serves {
+        admin: config.admin,
+        control: Some(config.control.clone()),
+    },
+    check: check_tokens,
+};
+
+/// Runs the command.
+///
+/// # Errors
+/// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] tells its exit code.
+pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
+    let load = |args: &NodeArgs| cli.global.sources(&PROGRAM, args.flags(cli.global.flags()));
+    match &cli.command {
+        Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
+        Command::Run(args) => {
+            let sources = load(&args.node)?;
+            let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
+            run_node(&config, Printer::new(format(&args.node)))
+        }
+        Command::Status(args) => {
+            let (config, peer) = ask(&cli, args.peer.as_deref())?;
+            command::block_on(query::status(&config.control, peer, args.watch, args.json))
+        }
+        Command::Why(args) => {
+            let (config, peer) = ask(&cli, Some(&args.peer))?;
+            match peer {
+                Some(peer) => command::block_on(query::why(&config.control, peer, args.json)),
+                // A peer was given, and one that cannot be read is an error.
+                None => Ok(Exit::Usage),
+            }
+        }
+        Command::Firewall(args) => {
+            let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
+            let config = config::load(&PROGRAM, &sources, |reader| {
+                Config::read(reader, Purpose::Firewall)
+            })?
+            .config;
+            command::print(&Rules::of(&config).render(args.format))?;
+            Ok(Exit::Success)
+        }
+        Command::Dial(args) => {
+            if !args.standalone && !args.node.describes_node() {
+                let (config, peer) = ask(&cli, Some(&args.peer))?;
+                let client = Client::new(&config.control);
+                if let (Some(peer), true) = (
+                    peer,
+                    command::block_on(async { Ok(client.is_served().await) })?,
+                ) {
+                    return dial_through(&client, peer, args);
+                }
+            }
+            let sources = load(&args.node)?;
+            let read = |reader: &mut Reader<'_>| {
+                let config = Config::read(reader, Purpose::Dial);
+                let target = Target::read(reader, &config, &args.peer, &args.addr);
+                Some((config, target?))
+            };
+            match config::load(&PROGRAM, &sources, read)? {
+                Loaded {
+                    config: Some((config, target)),
+                    ..
+                } => dial_peer(&config, target, args),
+                // A target without a fault is there.
+                Loaded { config: None, .. } => Ok(Exit::Usage),
+            }
+        }
+    }
+}
+
+/// The configuration, and the peer that a question is about.
+fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)> {
+    let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
+    let config = config::load(&PROGRAM, &sources, |reader| {
+        Config::read(reader, Purpose::Dial)
+    })?
+    .config;
+    let peer = peer.map(|peer| config.peer(peer)).transpose()?;
+    Ok((config, peer))
+}
+
+fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
+    let keypair = prepare(&config.key, &config.log)?;
+    command::block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        run::run(&keypair, config, printer, shutdown.requested())
+            .await
+            .map_err(usage)?;
+        Ok(Exit::Success)
+    })
+}
+
+/// The file of tokens as `run` would find it, but that no key is made: without one nobody knows which tokens are this node's.
+fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
+    let Some(path) = &config.join else {
+        return Ok(Vec::new());
+    };
+    let local = match &config.key {
+        Key::File(path) => identity::load(path).ok(),
+        Key::Throwaway => None,
+    };
+    let local = local.map(|key| key.public().to_peer_id());
+    let relays = config.relays.iter().map(|relay| relay.peer).collect();
+    join::check_file(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
+}
+
+/// A file of tokens is the user's to mend, as the configuration is that names it.
+fn usage(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<TokenFileError>() {
+        Ok(wrong) => Usage(wrong.to_string()).into(),
+        Err(other) => other,
+    }
+}
+
+/// Lets the running node dial.
+fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Result<Exit> {
+    let request = DialRequest {
+        peer: peer.to_string(),
+        addrs: args.addr.clone(),
+        any_connection: args.until == Until::Connected,
+        timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
+        pings: args.count,
+    };
+    command::block_on(query::dial(
+        client,
+        &request,
+        Printer::new(format(&args.node)),
+    ))
+}
+
+fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result<Exit> {
+    let keypair = prepare(&config.key, &config.log)?;
+    check_not_own(target.peer, keypair.public().to_peer_id())?;
+    let request = Request {
+        peer: target.peer,
+        addrs: target.addrs,
+        until: args.until.into(),
+        timeout: args.timeout,
+        pings: args.count,
+    };
+    let until = request.until;
+    let printer = Printer::new(format(&args.node));
+    let reached = command::block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        dial::dial(&keypair, config, request, printer, shutdown.requested())
+            .await
+            .map_err(usage)
+    })?;
+    Ok(exit_of(reached, until == dialer::Until::Connected))
+}
+
+/// The exit code of a dial that was content with any connection or not.
+pub(crate) fn exit_of(reached: Reached, any_connection: bool) -> Exit {
+    match reached {
+        Reached::Direct => Exit::Success,
+        Reached::Relayed if any_connection => Exit::Success,
+        Reached::Relayed => Exit::RelayedOnly,
+        Reached::Unreachable => Exit::Unreachable,
+    }
+}
+
+fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {
+    logging::init(&log.level, log.format)?;
+    Ok(match key {
+        Key::File(path) => identity::load_or_create(path)?,
+        Key::Throwaway => Keypair::generate_ed25519(),
+    })
+}
+
+fn format(args: &NodeArgs) -> Format {
+    if args.json {
+        Format::Json
+    } else {
+        Format::Text
+    }
+}

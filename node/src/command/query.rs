@@ -1,0 +1,80 @@
+//! The commands that ask a running node: `status`, `why`, and `dial` where one is running.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+use libp2p::PeerId;
+use p2pnode_daemon::{control, exit::Exit, signals::Shutdown};
+
+use crate::{
+    command::exit_of,
+    control::{Client, DialRequest},
+    observe::output::{self, Printer},
+};
+
+/// Prints the status of the node at `socket`, of one peer if it is given; again and again with `watch`.
+pub(crate) async fn status(
+    socket: &Path,
+    peer: Option<PeerId>,
+    watch: bool,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let client = Client::new(socket);
+    control::show(watch, json, async |colour| {
+        let mut status = client.status().await?;
+        if let Some(peer) = peer.map(|peer| peer.to_string()) {
+            status.peers.retain(|known| known.peer == peer);
+            if status.peers.is_empty() && !watch {
+                bail!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it");
+            }
+        }
+        Ok(if json {
+            serde_json::to_string(&status)? + "\n"
+        } else {
+            output::status(&status, colour)
+        })
+    })
+    .await
+}
+
+/// Prints why the node at `socket` reaches `peer` as it does.
+pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Result<Exit> {
+    let why = Client::new(socket).why(peer).await?;
+    let text = if json {
+        serde_json::to_string(&why)? + "\n"
+    } else {
+        output::why(&why, io::stdout().is_terminal())
+    };
+    write!(io::stdout(), "{text}").context("cannot write to stdout")?;
+    Ok(Exit::Success)
+}
+
+/// Lets the running node dial and prints the course.
+pub(crate) async fn dial(
+    client: &Client,
+    request: &DialRequest,
+    mut printer: Printer,
+) -> anyhow::Result<Exit> {
+    let shutdown = Shutdown::on_signals()?;
+    let started = Instant::now();
+    let mut redraw = tokio::time::interval(output::PROGRESS_INTERVAL);
+    let mut reports = client.dial(request).await?;
+    loop {
+        tokio::select! {
+            report = reports.next() => {
+                let report = report?.context("the node ended the dial without a result: it is stopping")?;
+                printer.print_report(&report).context("cannot write to stdout")?;
+                if report.event["event"] == "result" {
+                    let reached = serde_json::from_value(report.event["outcome"].clone()).context("the node tells an outcome that this version does not know")?;
+                    return Ok(exit_of(reached, request.any_connection));
+                }
+            }
+            _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
+            () = shutdown.requested() => bail!("interrupted before the dial was over"),
+        }
+    }
+}

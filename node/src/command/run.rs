@@ -1,0 +1,82 @@
+//! `p2pnode run`: a node that stays.
+
+use std::{future::Future, sync::Arc, time::SystemTime};
+
+use anyhow::Context as _;
+use libp2p::identity::Keypair;
+use p2pnode_daemon::admin::{self, Health};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    config::Config,
+    control,
+    core::event::Event,
+    observe::{metrics::Metrics, output::Printer, readiness},
+    swarm::{join::Tokens, node},
+};
+
+/// Runs a node until `shutdown`.
+///
+/// # Errors
+///
+/// If the file of join tokens is not as it has to be, or a socket cannot be bound.
+pub async fn run(
+    keypair: &Keypair,
+    config: &Config,
+    mut printer: Printer,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let local = keypair.public().to_peer_id();
+    let tokens = config.join.as_deref();
+    let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
+    if let Some(tokens) = &tokens {
+        tokens.check()?;
+        let relays = config.relays.iter().map(|relay| relay.peer).collect();
+        for warning in tokens.warnings(&relays, SystemTime::now()) {
+            tracing::warn!("{warning}");
+        }
+    }
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let readiness = readiness::new();
+    let health = Health {
+        readiness: readiness.clone(),
+        metrics: Arc::new(registry),
+    };
+    let admin = admin::Server::start(config.admin, health.clone()).await?;
+    let mut node = node::start(
+        keypair,
+        config,
+        config.reservations,
+        metrics,
+        readiness,
+        tokens,
+        shutdown,
+    )?;
+    // A node without its control socket still serves its peers, as where several run on one host with the defaults.
+    let control = control::start(&config.control, node.handle.clone(), health)
+        .await
+        .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
+        .ok();
+    printer
+        .print(&Event::Started {
+            peer_id: keypair.public().to_peer_id(),
+            port_range: config.dial.port_range,
+        })
+        .context("cannot write to stdout")?;
+    while let Some(event) = node.events.recv().await {
+        // A node serves peers, not its stdout: if that is closed it goes on.
+        if printer.print(&event).is_err() {
+            break;
+        }
+    }
+    node.task
+        .await
+        .context("the event loop panicked; please report this with the log")?;
+    if let Some(control) = control {
+        control.stop().await;
+    }
+    admin.stop().await;
+    Ok(())
+}

@@ -1,0 +1,477 @@
+//! The course of one `dial`: which addresses and circuits to try, when to wait for a punch, when it is over and how it ended.
+//!
+//! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll`].
+
+mod local;
+mod lookup;
+mod meet;
+mod outcome;
+mod pings;
+mod relay;
+mod request;
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::directory::Found;
+
+use crate::core::{
+    event::{Event, FoundBy},
+    peers::{Path, PathKind},
+};
+
+use local::Local;
+use lookup::Lookup;
+use meet::Meeting;
+use outcome::remote;
+use pings::Pings;
+use relay::{Circuit, Relay};
+
+pub use local::{Candidate, LocalFailure, Sources};
+pub use pings::PingFailure;
+pub use relay::CircuitFailure;
+pub use request::{Action, Request, Until};
+
+/// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
+/// has not within this time does not speak the protocol over this circuit.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a dial that ends relayed waits for the relay to tell the far hop, from the circuit on: that takes two round
+/// trips to the relay, and a ping through the circuit, which the result waits for in any case, hardly less.
+const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
+
+/// One dial.
+#[derive(Debug)]
+pub struct Dialer {
+    request: Request,
+    /// Whether this node punches at all.
+    punches: bool,
+    started: Instant,
+    deadline: Instant,
+    actions: VecDeque<Action>,
+    /// Direct dials under way.
+    direct_dials: usize,
+    relays: Vec<Relay>,
+    local: Local,
+    lookup: Lookup,
+    /// The peer's own addresses that its record names.
+    registered: Vec<Multiaddr>,
+    found_by: Option<FoundBy>,
+    /// The relay that led to the peer last.
+    led_by: Option<PeerId>,
+    errors: Vec<String>,
+    /// The best path now.
+    path: Option<Path>,
+    /// When the first relayed path appeared, and no handshake was seen since.
+    awaiting_handshake: Option<Instant>,
+    /// Until when the far hop is waited for.
+    awaiting_far_hop: Option<Instant>,
+    time_to_direct: Option<Duration>,
+    attempts: u32,
+    meeting: Meeting,
+    /// Why the path is not direct and will not be soon.
+    settled: Option<String>,
+    pings: Pings,
+    finished: bool,
+}
+
+impl Dialer {
+    /// Begins a dial over `relays`.
+    pub fn new(
+        request: Request,
+        relays: impl IntoIterator<Item = PeerId>,
+        punches: bool,
+        now: Instant,
+    ) -> Self {
+        let mut dialer = Self {
+            punches,
+            started: now,
+            deadline: now + request.timeout,
+            actions: VecDeque::from([Action::Tell(Event::Dialing {
+                t: Duration::ZERO,
+                peer: request.peer,
+            })]),
+            direct_dials: 0,
+            relays: relays
+                .into_iter()
+                .map(|peer| Relay::new(peer, None, Circuit::Waiting))
+                .collect(),
+            local: Local::default(),
+            lookup: Lookup::default(),
+            registered: Vec::new(),
+            found_by: None,
+            led_by: None,
+            errors: Vec::new(),
+            path: None,
+            awaiting_handshake: None,
+            awaiting_far_hop: None,
+            time_to_direct: None,
+            attempts: 0,
+            meeting: Meeting::default(),
+            settled: None,
+            pings: Pings::new(request.pings),
+            finished: false,
+            request,
+        };
+        dialer.dial_direct();
+        dialer
+    }
+
+    /// Lets the dial look for the peer in these places, which are tried before any relay.
+    pub fn search(&mut self, sources: Sources, now: Instant) {
+        self.local.search(sources, now);
+    }
+
+    /// The peer that is dialed.
+    pub fn peer(&self) -> PeerId {
+        self.request.peer
+    }
+
+    /// Where the peer may be dialed again: the addresses that the dial was given, and that at which the peer was found without
+    /// any relay.
+    pub fn addrs(&self) -> Vec<Multiaddr> {
+        let given = self.request.addrs.iter();
+        given.chain(self.local.reached()).cloned().collect()
+    }
+
+    /// The relays that may lead to the peer: this node's, and those that the peer's record names.
+    pub fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.relays.iter().map(|relay| relay.peer)
+    }
+
+    /// The relay that led to the peer last.
+    pub fn led_by(&self) -> Option<PeerId> {
+        self.led_by
+    }
+
+    /// Time since the dial began.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        now - self.started
+    }
+
+    /// Whether the result was told.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        if !self.finished && self.actions.is_empty() {
+            self.advance(now);
+        }
+        self.actions.pop_front()
+    }
+
+    /// When [`Dialer::poll`] may have something to do, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let handshake = self.awaiting_handshake.map(|since| since + HANDSHAKE_WAIT);
+        let circuits = self.relays.iter().filter_map(|relay| match relay.state {
+            Circuit::Dialing { again_at, .. } | Circuit::Again(again_at) => Some(again_at),
+            Circuit::Waiting | Circuit::Made | Circuit::Failed => None,
+        });
+        let earlier = handshake
+            .into_iter()
+            .chain(self.awaiting_far_hop)
+            .chain(circuits.filter(|_| self.path.is_none()))
+            .chain(self.lookup.deadline().filter(|_| self.path.is_none()))
+            .chain(self.local.holds_until().filter(|_| self.path.is_none()))
+            .chain(self.pings.deadline().filter(|_| self.is_content()))
+            .min();
+        (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
+    }
+
+    /// The peer's record says that it can be called there.
+    pub fn handle_found(&mut self, found: &Found, now: Instant) {
+        self.lookup.found(!found.is_empty());
+        for via in &found.relays {
+            match self.relays.iter_mut().find(|known| known.peer == via.relay) {
+                // One of this node's is asked in any case.
+                Some(Relay { found: None, .. }) => {}
+                Some(known) => known.found = Some(via.addrs.clone()),
+                None => {
+                    let found = Some(via.addrs.clone());
+                    let relay = Relay::new(via.relay, found, Circuit::Again(now));
+                    self.relays.push(relay);
+                }
+            }
+        }
+        let known =
+            |addr: &Multiaddr| self.registered.contains(addr) || self.request.addrs.contains(addr);
+        let new: Vec<_> = found
+            .direct
+            .iter()
+            .filter(|addr| !known(addr))
+            .cloned()
+            .collect();
+        if !new.is_empty() && self.path.is_none() {
+            self.registered.extend(new.iter().cloned());
+            self.direct_dials += 1;
+            self.actions.push_back(Action::DialDirect(new));
+        }
+    }
+
+    /// The peer may be in these places, best first.
+    pub fn handle_candidates(&mut self, candidates: impl IntoIterator<Item = Candidate>) {
+        self.local.found(candidates);
+    }
+
+    /// A name could not be resolved, or nobody could be asked.
+    pub fn handle_search_failed(&mut self, reason: String) {
+        self.note(reason);
+    }
+
+    /// [`Action::Search`] has come to its end.
+    pub fn handle_searched(&mut self) {
+        self.local.searched();
+    }
+
+    /// A dial of [`Action::DialLocal`] failed.
+    pub fn handle_local_failed(&mut self, host: SocketAddr, failure: LocalFailure) {
+        self.local.failed(host, failure);
+    }
+
+    /// The answers to [`Action::LookUp`] have ended.
+    pub fn handle_looked_up(&mut self, now: Instant) {
+        self.lookup.over(now);
+    }
+
+    /// A dial of [`Action::DialDirect`] failed.
+    pub fn handle_direct_failed(&mut self, reason: String) {
+        self.direct_dials = self.direct_dials.saturating_sub(1);
+        self.note(reason);
+    }
+
+    /// Remembers why a way to the peer has failed, once.
+    fn note(&mut self, reason: String) {
+        if !self.errors.contains(&reason) {
+            self.errors.push(reason);
+        }
+    }
+
+    /// A connection to the peer was established; `best` is the path to use from now on.
+    pub fn handle_connected(&mut self, path: Path, best: Path, now: Instant) {
+        let found_by = self.found_by(&path);
+        self.connected(path, best, found_by, now);
+    }
+
+    /// The peer is connected already, before anything was dialed.
+    pub fn handle_open(&mut self, path: Path, now: Instant) {
+        self.connected(path.clone(), path, Some(FoundBy::Open), now);
+    }
+
+    fn connected(&mut self, path: Path, best: Path, found_by: Option<FoundBy>, now: Instant) {
+        if let Some(relay) = path.relay
+            && let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
+        {
+            relay.state = Circuit::Made;
+            relay.failures = 0;
+            relay.absent_since = None;
+            self.led_by = Some(relay.peer);
+        }
+        let t = now - self.started;
+        if let Some(remote) = remote(&path) {
+            self.local.connected(remote);
+        }
+        // What led to the peer first, and anew once every path was lost. A connection that nothing has led to comes of what was there
+        // before: a punch can make two, and the one that lives may come when the other has ended.
+        self.found_by = match self.path {
+            Some(_) => self.found_by.or(found_by),
+            None => found_by.or(self.found_by),
+        };
+        match path.kind {
+            PathKind::Direct => {
+                self.direct_dials = 0;
+                self.time_to_direct.get_or_insert(t);
+                self.awaiting_handshake = None;
+                self.settled = None;
+            }
+            PathKind::Relayed => {
+                if self.time_to_direct.is_none() && self.attempts == self.meeting.attempts() {
+                    self.awaiting_handshake.get_or_insert(now);
+                }
+            }
+        }
+        self.actions.push_back(Action::Tell(Event::Connected {
+            t,
+            peer: self.request.peer,
+            path,
+            found_by: found_by.or(self.found_by),
+        }));
+        self.path = Some(best);
+    }
+
+    /// A connection to the peer was closed; `best` is the path that is left.
+    pub fn handle_disconnected(
+        &mut self,
+        kind: PathKind,
+        reason: String,
+        best: Option<Path>,
+        now: Instant,
+    ) {
+        self.actions.push_back(Action::Tell(Event::Disconnected {
+            t: now - self.started,
+            peer: self.request.peer,
+            kind,
+            reason,
+        }));
+        self.path = best;
+        if self.path.is_none() && !self.finished {
+            // Nothing is left: begin again with what there is.
+            self.awaiting_handshake = None;
+            self.settled = None;
+            if kind == PathKind::Relayed {
+                // What was tried over the circuit says nothing of the next one.
+                self.attempts = 0;
+                self.meeting.again();
+            }
+            self.deadline = now + self.request.timeout;
+            self.relays.retain(|relay| relay.found.is_none());
+            for relay in &mut self.relays {
+                relay.state = Circuit::Waiting;
+            }
+            self.registered.clear();
+            self.lookup = Lookup::default();
+            self.local.again(now);
+            self.dial_direct();
+        }
+    }
+
+    /// The chosen path changed without a connection coming or going, or its figures did.
+    pub fn handle_path(&mut self, best: Path) {
+        self.path = Some(best);
+    }
+
+    /// The relay is being asked for the far hop of a circuit to the peer.
+    pub fn await_far_hop(&mut self, now: Instant) {
+        self.awaiting_far_hop = Some(now + FAR_HOP_WAIT);
+    }
+
+    /// The relay has told the far hop, or it will not; `best` is the path with what is known.
+    pub fn handle_far_hop(&mut self, best: Option<Path>) {
+        self.awaiting_far_hop = None;
+        self.path = best;
+    }
+
+    /// The two sides are shaking hands for a punch.
+    pub fn handle_handshake(&mut self) {
+        self.awaiting_handshake = None;
+    }
+
+    /// An attempt at a punch is over.
+    pub fn handle_attempt(&mut self, attempt: Event) {
+        self.awaiting_handshake = None;
+        self.attempts += 1;
+        self.actions.push_back(Action::Tell(attempt));
+    }
+
+    /// The punch was given up for now.
+    pub fn handle_gave_up(&mut self, reason: String) {
+        self.awaiting_handshake = None;
+        self.settled = Some(reason);
+    }
+
+    /// A ping of [`Action::Ping`] was answered, and the path it went over is still the best.
+    pub fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
+        let kind = best.kind;
+        self.path = Some(best);
+        if !self.is_content() {
+            self.pings.failed(PingFailure::Stale);
+            return;
+        }
+        self.deadline = now + self.request.timeout;
+        let seq = self.pings.answered();
+        if seq <= self.request.pings {
+            self.actions
+                .push_back(Action::Tell(Event::Ping { seq, rtt, kind }));
+        }
+    }
+
+    /// A ping of [`Action::Ping`] was not answered, or says nothing of the path that is best now.
+    pub fn handle_ping_failed(&mut self, failure: PingFailure) {
+        self.pings.failed(failure);
+    }
+
+    /// Whether the path is the final one.
+    fn is_content(&self) -> bool {
+        match (&self.path, self.request.until) {
+            (None, _) => false,
+            (Some(_), Until::Connected) => true,
+            (Some(path), Until::Direct) => {
+                path.kind == PathKind::Direct || self.settled.is_some() || !self.punches
+            }
+        }
+    }
+
+    fn dial_direct(&mut self) {
+        if !self.request.addrs.is_empty() {
+            self.direct_dials += 1;
+            self.actions
+                .push_back(Action::DialDirect(self.request.addrs.clone()));
+        }
+    }
+
+    /// Looks for the peer where no relay is needed, as long as it is not direct.
+    fn search_locally(&mut self, now: Instant) {
+        self.local.elapse(now);
+        let is_direct = |path: &Path| path.kind == PathKind::Direct;
+        if self.path.as_ref().is_some_and(is_direct) {
+            return;
+        }
+        if self.local.begin() {
+            self.actions.push_back(Action::Search);
+        }
+        while let Some(candidate) = self.local.next() {
+            self.actions.push_back(Action::DialLocal(candidate));
+        }
+    }
+
+    /// Draws the consequences of what is known at `now`.
+    fn advance(&mut self, now: Instant) {
+        self.search_locally(now);
+        self.redial_circuits(now);
+        if self.path.is_none() && self.lookup.again(now) {
+            self.actions.push_back(Action::LookUp);
+        }
+        if self
+            .awaiting_handshake
+            .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
+        {
+            self.awaiting_handshake = None;
+            self.settled = Some("remote_unsupported".to_owned());
+        }
+        if self.awaiting_far_hop.is_some_and(|until| until <= now) {
+            self.awaiting_far_hop = None;
+        }
+        let is_told = self.awaiting_far_hop.is_none()
+            || self
+                .path
+                .as_ref()
+                .is_some_and(|path| path.kind == PathKind::Direct);
+        if self.is_content() {
+            if self.pings.are_done() && is_told {
+                return self.finish(now);
+            }
+            if self.pings.send(now) {
+                self.actions.push_back(Action::Ping);
+            }
+        }
+        let exhausted = self.path.is_none()
+            && self.direct_dials == 0
+            && !self.local.is_under_way()
+            && !self.lookup.is_under_way()
+            && !self.meeting.is_under_way()
+            && self
+                .relays
+                .iter()
+                .all(|relay| matches!(relay.state, Circuit::Failed | Circuit::Made));
+        if exhausted || now >= self.deadline {
+            self.finish(now);
+        }
+    }
+}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! How a dial has ended, why so, and what led to the peer.
+
+use std::{net::SocketAddr, time::Instant};
+
+use libp2p::Multiaddr;
+use p2pnode_transports::to_socket_addr;
+
+use super::{Action, Circuit, Dialer, Relay, Until};
+use crate::core::{
+    event::{Event, FoundBy, Outcome, Reached},
+    peers::{How, Path, PathKind},
+};
+
+impl Dialer {
+    /// What led to a connection, if this node has dialed it: what it accepts or punches comes of what was there before, which
+    /// is the introduction of a relay if nothing else was.
+    pub(super) fn found_by(&self, path: &Path) -> Option<FoundBy> {
+        if path.how != How::Dialed {
+            let is_first = self.found_by.is_none() || self.path.is_none();
+            return (is_first && self.meeting.was_punched()).then_some(FoundBy::Relay);
+        }
+        if path.kind == PathKind::Relayed {
+            let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();
+            return Some(match self.relays.iter().any(is_found) {
+                true => FoundBy::Registered,
+                false => FoundBy::Relay,
+            });
+        }
+        let Some(remote) = remote(path) else {
+            return Some(FoundBy::Static);
+        };
+        let has = |addrs: &[Multiaddr]| {
+            addrs
+                .iter()
+                .any(|addr| to_socket_addr(addr) == Some(remote))
+        };
+        Some(if has(&self.request.addrs) {
+            FoundBy::Static
+        } else if let Some(found_by) = self.local.found_by(remote) {
+            found_by
+        } else if has(&self.registered) {
+            FoundBy::Registered
+        } else {
+            FoundBy::Static
+        })
+    }
+
+    /// Tells the result, which is the last that the dial tells.
+    pub(super) fn finish(&mut self, now: Instant) {
+        self.finished = true;
+        let kind = self.path.as_ref().map(|path| path.kind);
+        let (outcome, reason) = match kind {
+            Some(PathKind::Direct) => (Reached::Direct, None),
+            Some(PathKind::Relayed) => (Reached::Relayed, self.relayed_reason()),
+            None => (Reached::Unreachable, Some(self.unreachable_reason())),
+        };
+        self.actions.push_back(Action::Tell(Event::Result(Outcome {
+            outcome,
+            t: now - self.started,
+            time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
+            attempts: self.attempts,
+            path: self.path.clone(),
+            reason,
+            found_by: self.found_by.filter(|_| self.path.is_some()),
+        })));
+    }
+
+    fn relayed_reason(&self) -> Option<String> {
+        if !self.punches {
+            return Some("disabled".to_owned());
+        }
+        if self.request.until == Until::Connected && self.settled.is_none() {
+            return None;
+        }
+        Some(self.settled.clone().unwrap_or_else(|| "timeout".to_owned()))
+    }
+
+    fn unreachable_reason(&self) -> String {
+        let waiting = self
+            .relays
+            .iter()
+            .filter(|relay| {
+                matches!(
+                    relay.state,
+                    Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
+                )
+            })
+            .count();
+        let mut reasons = self.errors.clone();
+        reasons.extend(self.local.vain());
+        if waiting > 0 || self.direct_dials > 0 {
+            let what = match (waiting, self.direct_dials) {
+                (0, _) => "the peer's addresses".to_owned(),
+                (n, 0) => format!("{n} relay(s)"),
+                (n, _) => format!("{n} relay(s) and the peer's addresses"),
+            };
+            reasons.push(format!(
+                "timeout: no answer from {what} within {} s",
+                self.request.timeout.as_secs_f64()
+            ));
+        }
+        if reasons.is_empty() {
+            return "no relay and no address of it is known: give --relay or --addr, or set discovery.dns or discovery.mdns"
+                .to_owned();
+        }
+        reasons.join("; ")
+    }
+}
+
+/// The other end of a direct path.
+pub(super) fn remote(path: &Path) -> Option<SocketAddr> {
+    let hop = path.hops.first().filter(|_| path.kind == PathKind::Direct);
+    hop.and_then(|hop| hop.remote)
+}

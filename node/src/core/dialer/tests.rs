@@ -1,0 +1,234 @@
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod circuits;
+mod local;
+mod meet;
+mod pings;
+mod records;
+
+use super::*;
+use crate::core::{
+    event::{Outcome, Reached},
+    peers::{Hop, How},
+};
+
+fn path(kind: PathKind, relay: Option<PeerId>) -> Path {
+    Path {
+        kind,
+        relay,
+        how: How::Dialed,
+        hops: vec![Hop::default()],
+    }
+}
+
+fn request(until: Until, pings: u32) -> Request {
+    Request {
+        peer: PeerId::random(),
+        addrs: Vec::new(),
+        until,
+        timeout: Duration::from_secs(30),
+        pings,
+    }
+}
+
+/// What a dial does where no relay knows a record.
+fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
+    let mut actions = Vec::new();
+    while let Some(action) = dialer.poll(now) {
+        if action == Action::LookUp {
+            dialer.handle_looked_up(now);
+        } else if !matches!(action, Action::Meet(_)) {
+            actions.push(action);
+        }
+    }
+    actions
+}
+
+fn result(actions: &[Action]) -> Option<&Outcome> {
+    actions.iter().find_map(|action| match action {
+        Action::Tell(Event::Result(outcome)) => Some(outcome),
+        Action::Tell(_)
+        | Action::DialDirect(_)
+        | Action::DialCircuit(_)
+        | Action::DialFound { .. }
+        | Action::Search
+        | Action::DialLocal(_)
+        | Action::Meet(_)
+        | Action::LookUp
+        | Action::Ping => None,
+    })
+}
+
+#[test]
+fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
+    assert!(matches!(
+        drain(&mut dialer, now)[..],
+        [Action::Tell(Event::Dialing { .. })]
+    ));
+    dialer.handle_relay_ready(relay, now);
+    assert_eq!(drain(&mut dialer, now), [Action::DialCircuit(relay)]);
+    dialer.handle_relay_ready(relay, now);
+    assert_eq!(drain(&mut dialer, now), [], "a circuit is dialed once");
+
+    let relayed = path(PathKind::Relayed, Some(relay));
+    dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+    dialer.handle_ping(Duration::from_millis(9), relayed, now);
+    let told = drain(&mut dialer, now);
+    assert!(
+        matches!(told[..], [Action::Tell(Event::Connected { .. })]),
+        "a ping on the relayed path is not the end: {told:?}"
+    );
+
+    let later = now + Duration::from_millis(151);
+    let direct = path(PathKind::Direct, None);
+    dialer.handle_connected(direct.clone(), direct.clone(), later);
+    assert!(result(&drain(&mut dialer, later)).is_none());
+    dialer.handle_ping(Duration::from_millis(5), direct, later);
+    let told = drain(&mut dialer, later);
+    let outcome = result(&told).unwrap();
+    assert_eq!(
+        (outcome.outcome, outcome.time_to_direct),
+        (Reached::Direct, Some(Duration::from_millis(151)))
+    );
+    assert_eq!(outcome.reason, None);
+    assert!(dialer.is_finished());
+}
+
+#[test]
+fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
+    let relayed = path(PathKind::Relayed, Some(relay));
+    dialer.handle_relay_ready(relay, now);
+    dialer.handle_connected(relayed.clone(), relayed, now);
+    dialer.handle_gave_up("symmetric_both".to_owned());
+    dialer.handle_ping(
+        Duration::from_millis(9),
+        path(PathKind::Relayed, Some(relay)),
+        now,
+    );
+    let told = drain(&mut dialer, now);
+    let outcome = result(&told).unwrap();
+    assert_eq!(
+        (outcome.outcome, outcome.reason.as_deref()),
+        (Reached::Relayed, Some("symmetric_both"))
+    );
+}
+
+#[test]
+fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
+    let relayed = path(PathKind::Relayed, Some(relay));
+    dialer.handle_connected(relayed.clone(), relayed, now);
+    assert!(result(&drain(&mut dialer, now)).is_none());
+    let at = dialer.next_deadline().unwrap();
+    assert_eq!(at - now, HANDSHAKE_WAIT);
+    assert!(result(&drain(&mut dialer, at)).is_none());
+    dialer.handle_ping(
+        Duration::from_millis(9),
+        path(PathKind::Relayed, Some(relay)),
+        at,
+    );
+    let told = drain(&mut dialer, at);
+    assert_eq!(
+        result(&told).unwrap().reason.as_deref(),
+        Some("remote_unsupported")
+    );
+}
+
+#[test]
+fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
+    let (a, b, now) = (PeerId::random(), PeerId::random(), Instant::now());
+    let mut with_addrs = request(Until::Direct, 1);
+    with_addrs.addrs = vec!["/ip4/198.51.100.7/tcp/443".parse().unwrap()];
+    let mut dialer = Dialer::new(with_addrs, [a, b], true, now);
+    drain(&mut dialer, now);
+    dialer.handle_direct_failed("198.51.100.7:443 refused".to_owned());
+    dialer.handle_relay_unreachable(a, Duration::ZERO, "no route");
+    assert!(
+        result(&drain(&mut dialer, now)).is_none(),
+        "the other relay may still answer"
+    );
+    dialer.handle_relay_ready(b, now);
+    drain(&mut dialer, now);
+    dialer.handle_circuit_failed(
+        b,
+        CircuitFailure::Refused,
+        "the relay is full".to_owned(),
+        now,
+    );
+    let told = drain(&mut dialer, now);
+    let outcome = result(&told).unwrap();
+    assert_eq!(outcome.outcome, Reached::Unreachable);
+    let reason = outcome.reason.as_deref().unwrap();
+    for part in ["198.51.100.7:443 refused", "no route", "the relay is full"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+}
+
+#[test]
+fn a_dial_that_is_content_with_any_connection_ends_relayed_without_a_reason() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Connected, 0), [relay], true, now);
+    let relayed = path(PathKind::Relayed, Some(relay));
+    dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+    dialer.handle_ping(Duration::from_millis(9), relayed, now);
+    let told = drain(&mut dialer, now);
+    let outcome = result(&told).unwrap();
+    assert_eq!(
+        (outcome.outcome, &outcome.reason),
+        (Reached::Relayed, &None)
+    );
+}
+
+#[test]
+fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let relayed = path(PathKind::Relayed, Some(relay));
+    let connected = || {
+        let mut dialer = Dialer::new(request(Until::Connected, 0), [relay], true, now);
+        dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+        dialer.await_far_hop(now);
+        dialer.handle_ping(Duration::from_millis(9), relayed.clone(), now);
+        assert!(result(&drain(&mut dialer, now)).is_none());
+        dialer
+    };
+    let mut told = relayed.clone();
+    told.hops.push(Hop {
+        transport: Some(p2pnode_transports::Kind::Quic),
+        ..Hop::default()
+    });
+    let mut dialer = connected();
+    dialer.handle_far_hop(Some(told.clone()));
+    let actions = drain(&mut dialer, now);
+    assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&told));
+
+    let mut dialer = connected();
+    let until = dialer.next_deadline().unwrap();
+    assert_eq!(until - now, FAR_HOP_WAIT);
+    let actions = drain(&mut dialer, until);
+    assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&relayed));
+
+    let mut dialer = connected();
+    let direct = path(PathKind::Direct, None);
+    dialer.handle_connected(direct.clone(), direct, now);
+    assert!(
+        result(&drain(&mut dialer, now)).is_some(),
+        "a direct path has no far hop"
+    );
+}
+
+#[test]
+fn a_silent_relay_ends_the_dial_at_its_timeout() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
+    drain(&mut dialer, now);
+    let deadline = dialer.next_deadline().unwrap();
+    let told = drain(&mut dialer, deadline);
+    let outcome = result(&told).unwrap();
+    assert_eq!(outcome.outcome, Reached::Unreachable);
+    assert!(outcome.reason.as_deref().unwrap().contains("within 30 s"));
+}

@@ -1,0 +1,227 @@
+//! What a node tells about itself: the events that observers (output, metrics) see. Serialized as they are, one JSON object
+//! per event, these are the lines that `--json` prints.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::core::peers::{Path, PathKind};
+
+/// An event and, where it has one, the time since the command began.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The node is up. `run` only.
+    Started {
+        /// The node's own id.
+        #[serde(serialize_with = "display")]
+        peer_id: PeerId,
+        /// The range that its packets leave from.
+        #[serde(serialize_with = "display")]
+        port_range: p2pnode_transports::PortRange,
+    },
+    /// A public listener is bound. `run` only.
+    Listening {
+        /// Where it listens.
+        address: Multiaddr,
+    },
+    /// A relay holds a reservation for this node. `run` only.
+    Reserved {
+        /// Time since the start.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The relay.
+        #[serde(serialize_with = "display")]
+        relay: PeerId,
+    },
+    /// A reservation is gone. `run` only.
+    ReservationLost {
+        /// Time since the start.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The relay.
+        #[serde(serialize_with = "display")]
+        relay: PeerId,
+        /// Why, as far as it is known.
+        reason: String,
+    },
+    /// A relay could not be reached or was lost.
+    RelayUnreachable {
+        /// Time since the start.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The relay.
+        #[serde(serialize_with = "display")]
+        relay: PeerId,
+        /// Why.
+        reason: String,
+    },
+    /// A relay does not admit this node.
+    RelayRefused {
+        /// Time since the start.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The relay.
+        #[serde(serialize_with = "display")]
+        relay: PeerId,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A dial begins.
+    Dialing {
+        /// Time since the dial began.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The peer to reach.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+    },
+    /// A connection to the peer is open.
+    Connected {
+        /// Time since the dial or the node began.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The peer.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// The path of the connection.
+        path: Path,
+        /// What led to the peer, if a dial did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        found_by: Option<FoundBy>,
+    },
+    /// A connection to the peer was closed.
+    Disconnected {
+        /// Time since the dial or the node began.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The peer.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// What kind of path it was.
+        kind: PathKind,
+        /// Why, as far as it is known.
+        reason: String,
+    },
+    /// One attempt at a hole punch is over.
+    Punch {
+        /// Time since the dial or the node began.
+        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        t: Duration,
+        /// The peer.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+        /// `initiator` opened the handshake, `responder` answered it. Of two that a relay introduced, the one that was asked for
+        /// is mostly the initiator.
+        role: &'static str,
+        /// What made the two dial each other: `dcutr`, the handshake over a circuit, or `introduction`, a relay.
+        by: &'static str,
+        /// Candidates sent.
+        sent: Vec<Multiaddr>,
+        /// Candidates received.
+        received: Vec<Multiaddr>,
+        /// `direct`, or what became of it.
+        outcome: &'static str,
+        /// Why it did not end direct.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// A ping on the chosen path was answered.
+    Ping {
+        /// Number of the ping, from 1.
+        seq: u32,
+        /// Round trip time.
+        #[serde(rename = "rtt_ms", serialize_with = "fine_millis")]
+        rtt: Duration,
+        /// The kind of path it went over.
+        kind: PathKind,
+    },
+    /// A dial is over.
+    Result(Outcome),
+}
+
+/// How a dial ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// What was reached.
+    pub outcome: Reached,
+    /// Time since the dial began.
+    #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+    pub t: Duration,
+    /// Time until the first direct connection was open.
+    #[serde(rename = "time_to_direct_ms", serialize_with = "maybe_millis")]
+    pub time_to_direct: Option<Duration>,
+    /// Attempts at a hole punch.
+    pub attempts: u32,
+    /// The path in use at the end.
+    pub path: Option<Path>,
+    /// Why it is not direct.
+    pub reason: Option<String>,
+    /// What led to the peer first, if it was reached.
+    pub found_by: Option<FoundBy>,
+}
+
+/// What led to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FoundBy {
+    /// A connection that was open already.
+    Open,
+    /// An address that was given or configured.
+    Static,
+    /// An address of a service in the DNS.
+    Dns,
+    /// An answer to multicast DNS.
+    Mdns,
+    /// A relay of this node's, on which the peer holds a reservation, too.
+    Relay,
+    /// The record that the peer has registered.
+    Registered,
+}
+
+impl std::fmt::Display for FoundBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open connection",
+            Self::Static => "given address",
+            Self::Dns => "DNS",
+            Self::Mdns => "multicast DNS",
+            Self::Relay => "own relay",
+            Self::Registered => "registered address",
+        })
+    }
+}
+
+/// What a dial reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reached {
+    /// The peer, directly.
+    Direct,
+    /// The peer, through a relay.
+    Relayed,
+    /// Nothing.
+    Unreachable,
+}
+
+fn display<T: std::fmt::Display, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(value)
+}
+
+fn whole_millis<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn fine_millis<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_f64(crate::core::peers::to_millis(*value))
+}
+
+fn maybe_millis<S: Serializer>(value: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => whole_millis(value, s),
+        None => s.serialize_none(),
+    }
+}

@@ -1,0 +1,246 @@
+//! About which circuits to ask the relay, and when.
+//!
+//! Pure: the time is an argument.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::{PeerId, swarm::ConnectionId};
+use p2pnode_protocol::hop::{Refusal, Request};
+
+use crate::swarm::hop::Told;
+
+/// How old an answer may get while the circuit lives: round trip times change, the rest does not.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// The wait before a question is asked again that was not fully answered, the first times. The relay may not have measured a
+/// round trip yet, or not yet know of the circuit.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a question is asked again that soon.
+const EARLY: u32 = 3;
+
+/// A circuit whose other leg is to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Circuit {
+    /// Its connection.
+    pub(crate) connection: ConnectionId,
+    /// The peer at its far end.
+    pub(crate) peer: PeerId,
+    /// Whether this node dialed it.
+    pub(crate) dialed: bool,
+    /// The relay.
+    pub(crate) relay: PeerId,
+    /// The connection to the relay that carries it.
+    pub(crate) via: ConnectionId,
+}
+
+impl Circuit {
+    /// The question about it.
+    pub(crate) fn request(&self) -> Request {
+        Request {
+            peer: self.peer,
+            dialed: self.dialed,
+        }
+    }
+}
+
+/// The open circuits.
+#[derive(Debug, Default)]
+pub(crate) struct Inquiries(HashMap<ConnectionId, Inquiry>);
+
+#[derive(Debug)]
+struct Inquiry {
+    circuit: Circuit,
+    state: State,
+    /// Questions that were not fully answered.
+    vain: u32,
+    /// Whether any was answered in any way.
+    answered: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Due(Instant),
+    Asking,
+    /// The relay does not speak the protocol, and it would take another connection to another relay to change that.
+    Mute,
+}
+
+impl Inquiries {
+    /// A circuit is open.
+    pub(crate) fn handle_opened(&mut self, circuit: Circuit, now: Instant) {
+        self.0.insert(
+            circuit.connection,
+            Inquiry {
+                circuit,
+                state: State::Due(now),
+                vain: 0,
+                answered: false,
+            },
+        );
+    }
+
+    /// A connection was closed.
+    pub(crate) fn handle_closed(&mut self, connection: ConnectionId) {
+        self.0.remove(&connection);
+    }
+
+    /// A question about a circuit has ended. Returns the circuit if it is still open.
+    pub(crate) fn handle_told(
+        &mut self,
+        connection: ConnectionId,
+        told: &Told,
+        now: Instant,
+    ) -> Option<Circuit> {
+        let inquiry = self.0.get_mut(&connection)?;
+        inquiry.answered = true;
+        let full = match told {
+            Told::Leg(leg) => leg.rtt.is_some(),
+            // Asking soon again would be the wrong answer to that.
+            Told::Refused(Refusal::TooOften) => true,
+            Told::Refused(Refusal::NotAParty | Refusal::Unknown) | Told::Nothing => false,
+            Told::Unsupported => {
+                inquiry.state = State::Mute;
+                return Some(inquiry.circuit);
+            }
+        };
+        let wait = if full || inquiry.vain >= EARLY {
+            REFRESH
+        } else {
+            inquiry.vain += 1;
+            AGAIN
+        };
+        inquiry.state = State::Due(now + wait);
+        Some(inquiry.circuit)
+    }
+
+    /// The next circuit to ask about, until there is none.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Circuit> {
+        let inquiry = self
+            .0
+            .values_mut()
+            .find(|inquiry| matches!(inquiry.state, State::Due(at) if at <= now))?;
+        inquiry.state = State::Asking;
+        Some(inquiry.circuit)
+    }
+
+    /// When [`Inquiries::poll`] may have something to ask, if nothing else happens before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let due = self.0.values().filter_map(|inquiry| match inquiry.state {
+            State::Due(at) => Some(at),
+            State::Asking | State::Mute => None,
+        });
+        due.min()
+    }
+
+    /// Whether the first answer about a circuit is still awaited.
+    pub(crate) fn is_awaited(&self, connection: ConnectionId) -> bool {
+        self.0
+            .get(&connection)
+            .is_some_and(|inquiry| !inquiry.answered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2pnode_protocol::hop::{Family, Leg, Transport};
+
+    use super::*;
+
+    fn circuit(number: usize) -> Circuit {
+        Circuit {
+            connection: ConnectionId::new_unchecked(number),
+            peer: PeerId::random(),
+            dialed: true,
+            relay: PeerId::random(),
+            via: ConnectionId::new_unchecked(number + 100),
+        }
+    }
+
+    fn leg(rtt: Option<u64>) -> Told {
+        Told::Leg(Leg {
+            transport: Transport::Quic,
+            family: Family::Ip4,
+            rtt: rtt.map(Duration::from_millis),
+        })
+    }
+
+    fn next_after(inquiries: &mut Inquiries, of: Circuit, told: &Told, now: Instant) -> Duration {
+        assert_eq!(inquiries.poll(now), Some(of));
+        assert_eq!(inquiries.poll(now), None, "one question at a time");
+        assert_eq!(inquiries.deadline(), None);
+        assert_eq!(inquiries.handle_told(of.connection, told, now), Some(of));
+        inquiries.deadline().map_or(Duration::MAX, |at| at - now)
+    }
+
+    #[test]
+    fn a_circuit_is_asked_about_at_once_and_then_every_30_s_until_it_closes() {
+        let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
+        inquiries.handle_opened(of, now);
+        assert!(inquiries.is_awaited(of.connection));
+        assert_eq!(next_after(&mut inquiries, of, &leg(Some(7)), now), REFRESH);
+        assert!(!inquiries.is_awaited(of.connection));
+        let later = now + REFRESH;
+        assert_eq!(inquiries.poll(later - AGAIN), None);
+        assert_eq!(
+            next_after(&mut inquiries, of, &leg(Some(8)), later),
+            REFRESH
+        );
+        inquiries.handle_closed(of.connection);
+        assert_eq!(inquiries.poll(later + REFRESH), None);
+        assert_eq!(inquiries.deadline(), None);
+    }
+
+    #[test]
+    fn what_was_not_fully_answered_is_asked_again_soon_and_not_for_ever() {
+        for told in [
+            leg(None),
+            Told::Nothing,
+            Told::Refused(Refusal::NotAParty),
+            Told::Refused(Refusal::Unknown),
+        ] {
+            let (mut inquiries, of, mut now) = (Inquiries::default(), circuit(1), Instant::now());
+            inquiries.handle_opened(of, now);
+            for _ in 0..EARLY {
+                assert_eq!(next_after(&mut inquiries, of, &told, now), AGAIN);
+                now += AGAIN;
+            }
+            assert_eq!(next_after(&mut inquiries, of, &told, now), REFRESH);
+        }
+    }
+
+    #[test]
+    fn a_relay_that_asks_for_less_is_heard() {
+        let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
+        inquiries.handle_opened(of, now);
+        let told = Told::Refused(Refusal::TooOften);
+        assert_eq!(next_after(&mut inquiries, of, &told, now), REFRESH);
+    }
+
+    #[test]
+    fn a_foreign_relay_is_asked_once_per_circuit() {
+        let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
+        inquiries.handle_opened(of, now);
+        assert_eq!(
+            next_after(&mut inquiries, of, &Told::Unsupported, now),
+            Duration::MAX
+        );
+        assert!(!inquiries.is_awaited(of.connection));
+        assert_eq!(inquiries.poll(now + REFRESH * 10), None);
+    }
+
+    #[test]
+    fn an_answer_about_a_circuit_that_has_closed_is_nobodys() {
+        let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
+        inquiries.handle_opened(of, now);
+        inquiries.poll(now);
+        inquiries.handle_closed(of.connection);
+        assert_eq!(
+            inquiries.handle_told(of.connection, &leg(Some(7)), now),
+            None
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! How often each connection is pinged, when one is dead, and whether one that ended was lost.
+//!
+//! Pure: the time is an argument.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::swarm::ConnectionId;
+use p2pnode_protocol::ping::{Failure, Pace};
+
+/// Circuits. What they run over is watched on its own.
+const CALM: Pace = Pace {
+    interval: Duration::from_secs(5),
+    timeout: Duration::from_secs(5),
+};
+
+/// Direct connections and legs to relays. A lost direct one is to be replaced by a relayed one within 5 s, and a reservation is
+/// to be back within 5 s of its relay's return: at worst the path is lost right after an answer, so the next ping leaves 1 s
+/// later and is given up 2.5 s after that, which leaves 1.5 s for what follows. QUIC and TCP send a lost ping again four or
+/// five times in 2.5 s, so this one ping says enough. It costs two packets per second each way, which also keep the mappings
+/// of NATs on the way: many drop an idle one after 30 s.
+const WATCHFUL: Pace = Pace {
+    interval: Duration::from_secs(1),
+    timeout: Duration::from_millis(2500),
+};
+
+/// Pings in a row that break off at once, on streams that the peer refuses or resets: it is alive, but what use is it.
+const BROKEN_PINGS: u32 = 3;
+
+/// An answer on a direct connection is at most this old while the path is good: the interval, and a long round trip.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// What a connection leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// A relay.
+    Leg,
+    /// A peer, over a relay.
+    Circuit,
+    /// A peer.
+    Direct,
+}
+
+/// How a connection ended, as its transport tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// This node has closed it.
+    Ours,
+    /// The peer has closed it.
+    Theirs,
+    /// It broke.
+    Broken,
+}
+
+/// What is known of the life of each open connection.
+#[derive(Debug, Default)]
+pub struct Liveness(HashMap<ConnectionId, Life>);
+
+#[derive(Debug)]
+struct Life {
+    link: Link,
+    /// When it was established, or last answered a ping.
+    answered: Instant,
+    dead: bool,
+}
+
+impl Link {
+    /// How it is pinged.
+    pub const fn pace(self) -> Pace {
+        match self {
+            Self::Circuit => CALM,
+            Self::Leg | Self::Direct => WATCHFUL,
+        }
+    }
+
+    /// Pings in a row that have to be missed before it counts as dead.
+    const fn patience(self) -> u32 {
+        match self {
+            Self::Circuit => 2,
+            Self::Leg | Self::Direct => 1,
+        }
+    }
+}
+
+impl Liveness {
+    /// A connection is open.
+    pub fn established(&mut self, id: ConnectionId, link: Link, now: Instant) {
+        self.0.insert(
+            id,
+            Life {
+                link,
+                answered: now,
+                dead: false,
+            },
+        );
+    }
+
+    /// A ping has ended, the `missed`th in a row without an answer. Whether the connection is dead, told once.
+    pub fn handle_ping(
+        &mut self,
+        id: ConnectionId,
+        result: Result<(), &Failure>,
+        missed: u32,
+        now: Instant,
+    ) -> bool {
+        let Some(life) = self.0.get_mut(&id) else {
+            return false;
+        };
+        let limit = match result {
+            // A peer without ping is not a dead one; it may still be told from a lost one by what the transport says.
+            Ok(()) | Err(Failure::Unsupported) => {
+                life.answered = now;
+                return false;
+            }
+            Err(Failure::Timeout) => life.link.patience(),
+            Err(Failure::Broken(_)) => BROKEN_PINGS,
+        };
+        let died = missed >= limit && !life.dead;
+        life.dead |= died;
+        died
+    }
+
+    /// A connection has ended. Whether it was lost: neither side wanted its end.
+    pub fn closed(&mut self, id: ConnectionId, ended: Ended, now: Instant) -> bool {
+        let Some(life) = self.0.remove(&id) else {
+            return false;
+        };
+        match ended {
+            _ if life.dead => true,
+            Ended::Ours => false,
+            Ended::Broken => true,
+            Ended::Theirs => match life.link {
+                // The peer says goodbye on a path that it believes to be dead, and on which it may reach us all the same.
+                Link::Direct => now.saturating_duration_since(life.answered) > FRESH,
+                // The end of the relay, or of the leg beyond it, looks like that, too.
+                Link::Circuit => true,
+                Link::Leg => true,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn established(link: Link) -> (Liveness, ConnectionId, Instant) {
+        let (mut liveness, id, now) = (
+            Liveness::default(),
+            ConnectionId::new_unchecked(1),
+            Instant::now(),
+        );
+        liveness.established(id, link, now);
+        (liveness, id, now)
+    }
+
+    #[test]
+    fn a_lost_direct_path_leaves_time_for_a_circuit_within_5_s() {
+        let pace = Link::Direct.pace();
+        let worst = pace.interval + pace.timeout * Link::Direct.patience();
+        assert!(worst <= Duration::from_millis(3500));
+    }
+
+    #[test]
+    fn a_circuit_is_dead_with_its_second_missed_ping_and_what_has_no_connection_beneath_with_its_first()
+     {
+        for (link, patience) in [(Link::Direct, 1), (Link::Circuit, 2), (Link::Leg, 1)] {
+            let (mut liveness, id, now) = established(link);
+            for missed in 1..=4 {
+                let died = liveness.handle_ping(id, Err(&Failure::Timeout), missed, now);
+                assert_eq!(died, missed == patience, "{link:?}, {missed} missed");
+            }
+            assert!(liveness.closed(id, Ended::Ours, now), "closed as dead");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_resets_the_streams_of_pings_is_given_more_time() {
+        let (mut liveness, id, now) = established(Link::Direct);
+        let broken = Failure::Broken(io::ErrorKind::UnexpectedEof.into());
+        for missed in 1..BROKEN_PINGS {
+            assert!(!liveness.handle_ping(id, Err(&broken), missed, now));
+        }
+        assert!(liveness.handle_ping(id, Err(&broken), BROKEN_PINGS, now));
+    }
+
+    #[test]
+    fn a_peer_without_ping_is_not_dead() {
+        let (mut liveness, id, now) = established(Link::Direct);
+        assert!(!liveness.handle_ping(id, Err(&Failure::Unsupported), 0, now));
+        assert!(!liveness.closed(id, Ended::Theirs, now));
+    }
+
+    #[test]
+    fn a_goodbye_on_a_path_that_answers_is_one_and_on_a_silent_path_it_is_a_loss() {
+        let (mut liveness, id, now) = established(Link::Direct);
+        let later = now + Duration::from_secs(9);
+        liveness.handle_ping(id, Ok(()), 0, later);
+        assert!(!liveness.closed(id, Ended::Theirs, later + WATCHFUL.interval));
+
+        let (mut liveness, id, now) = established(Link::Direct);
+        assert!(liveness.closed(id, Ended::Theirs, now + WATCHFUL.timeout));
+    }
+
+    #[test]
+    fn what_this_node_closes_is_not_lost_and_what_breaks_is() {
+        for link in [Link::Direct, Link::Circuit, Link::Leg] {
+            let (mut liveness, id, now) = established(link);
+            assert!(!liveness.closed(id, Ended::Ours, now));
+            assert!(!liveness.closed(id, Ended::Broken, now), "it is gone");
+            let (mut liveness, id, now) = established(link);
+            assert!(liveness.closed(id, Ended::Broken, now));
+        }
+    }
+}

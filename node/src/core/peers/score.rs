@@ -1,0 +1,187 @@
+//! The order of paths: smaller is better.
+
+use std::{
+    cmp::Ordering,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use p2pnode_transports::FamilyPolicy;
+
+use super::{Path, PathKind};
+
+/// The rank of a path among those of one peer. The fields stand in the order of their importance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Score {
+    /// Direct before relayed.
+    pub kind: PathKind,
+    /// The same IP family on both hops before a relay that changes it; what is unknown counts as the same.
+    pub crossed: bool,
+    /// The configured family first.
+    pub family: u8,
+    /// Round trip time in steps of 5 ms; not yet measured sorts last.
+    pub rtt_steps: u128,
+    /// The older connection first: it has proven itself.
+    pub since: Instant,
+}
+
+impl Score {
+    /// Two round trip times that differ by less than this count as equal: jitter must not move a path.
+    pub const RTT_STEP: Duration = Duration::from_millis(5);
+
+    /// The score of `path`, which is up since `since`.
+    pub fn new(path: &Path, rtt: Option<Duration>, since: Instant, policy: FamilyPolicy) -> Self {
+        let family = path
+            .hops
+            .first()
+            .and_then(|hop| hop.family)
+            .map_or(u8::MAX, |family| policy.rank(family));
+        Self {
+            kind: path.kind,
+            crossed: path.is_crossed(),
+            family,
+            rtt_steps: Self::rtt_steps(rtt),
+            since,
+        }
+    }
+
+    /// A round trip time in steps; one that is not known sorts last.
+    pub fn rtt_steps(rtt: Option<Duration>) -> u128 {
+        rtt.map_or(u128::MAX, |rtt| {
+            rtt.as_micros() / Self::RTT_STEP.as_micros()
+        })
+    }
+}
+
+impl Score {
+    /// Whether a path of this score takes the place of one that is in use, of the other score. A round trip time has to be
+    /// shorter by more than a step, or it would move paths at each crossing of a step, and than one that is known; age alone
+    /// moves none.
+    pub fn promotes_over(&self, used: &Self) -> bool {
+        let axes = |score: &Self| (score.kind, score.crossed, score.family);
+        match axes(self).cmp(&axes(used)) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
+            Ordering::Equal => {
+                used.rtt_steps != u128::MAX && self.rtt_steps.saturating_add(1) < used.rtt_steps
+            }
+        }
+    }
+}
+
+/// One axis of a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// Direct before relayed.
+    Kind,
+    /// The same family on both hops before a relay that changes it.
+    Crossed,
+    /// The configured family first.
+    Family,
+    /// The smaller round trip time, in steps.
+    Rtt,
+    /// The older first.
+    Age,
+}
+
+impl Score {
+    /// The axis that puts `self` before `other`, or the other way round; `None` if they are equal.
+    pub fn decided_by(&self, other: &Self) -> Option<Axis> {
+        let axes = [
+            (self.kind != other.kind, Axis::Kind),
+            (self.crossed != other.crossed, Axis::Crossed),
+            (self.family != other.family, Axis::Family),
+            (self.rtt_steps != other.rtt_steps, Axis::Rtt),
+            (self.since != other.since, Axis::Age),
+        ];
+        axes.into_iter()
+            .find(|(differs, _)| *differs)
+            .map(|(_, axis)| axis)
+    }
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kind => "kind",
+            Self::Crossed => "crossed",
+            Self::Family => "family",
+            Self::Rtt => "rtt",
+            Self::Age => "age",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2pnode_transports::{Family, Kind};
+
+    use super::*;
+    use crate::core::peers::{Hop, How};
+
+    fn path(kind: PathKind, family: Family) -> Path {
+        let hop = Hop {
+            transport: Some(Kind::Quic),
+            family: Some(family),
+            ..Hop::default()
+        };
+        Path {
+            kind,
+            relay: None,
+            how: How::Dialed,
+            hops: vec![hop],
+        }
+    }
+
+    #[test]
+    fn a_slow_direct_path_comes_before_a_fast_relayed_one() {
+        let now = Instant::now();
+        let direct = path(PathKind::Direct, Family::Ip4);
+        let relayed = path(PathKind::Relayed, Family::Ip4);
+        let slow = Score::new(
+            &direct,
+            Some(Duration::from_millis(300)),
+            now,
+            FamilyPolicy::Auto,
+        );
+        let fast = Score::new(
+            &relayed,
+            Some(Duration::from_millis(3)),
+            now,
+            FamilyPolicy::Auto,
+        );
+        assert!(slow < fast);
+    }
+
+    #[test]
+    fn the_configured_family_comes_before_the_round_trip_time() {
+        let now = Instant::now();
+        let ip4 = Score::new(
+            &path(PathKind::Direct, Family::Ip4),
+            Some(Duration::from_millis(9)),
+            now,
+            FamilyPolicy::PreferIp6,
+        );
+        let ip6 = Score::new(
+            &path(PathKind::Direct, Family::Ip6),
+            Some(Duration::from_millis(90)),
+            now,
+            FamilyPolicy::PreferIp6,
+        );
+        assert!(ip6 < ip4);
+    }
+
+    #[test]
+    fn jitter_within_a_step_does_not_move_a_path() {
+        let now = Instant::now();
+        let p = path(PathKind::Direct, Family::Ip4);
+        let older = Score::new(&p, Some(Duration::from_millis(14)), now, FamilyPolicy::Auto);
+        let younger = Score::new(
+            &p,
+            Some(Duration::from_millis(11)),
+            now + Duration::from_secs(1),
+            FamilyPolicy::Auto,
+        );
+        assert!(older < younger);
+    }
+}

@@ -1,0 +1,380 @@
+//! The connections that are open, by peer.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
+use p2pnode_transports::{Family, FamilyPolicy, Kind, Sockets, to_socket_addr};
+
+use super::{Hop, How, Path, PathKind, Score};
+use crate::core::relays::Up;
+
+/// One open connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The peer at its far end.
+    pub peer: PeerId,
+    /// Its path. For a relayed one the near hop is a copy of the relay leg at the time of asking.
+    pub path: Path,
+    /// When it was established.
+    pub since: Instant,
+    /// The last round trip time that ping measured from end to end.
+    pub rtt: Option<Duration>,
+    /// The connection to the relay that carries it, if it is relayed and that connection is known.
+    pub via: Option<ConnectionId>,
+    /// Its last ping was not answered.
+    distressed: bool,
+}
+
+/// All open connections, and the best path of each peer.
+#[derive(Debug)]
+pub struct PeerTable {
+    policy: FamilyPolicy,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Open connections by peer, in the order in which they were established.
+    by_peer: HashMap<PeerId, Vec<ConnectionId>>,
+    /// The connection that is used to each peer.
+    chosen: HashMap<PeerId, ConnectionId>,
+}
+
+impl PeerTable {
+    /// An empty table that ranks families by `policy`.
+    pub fn new(policy: FamilyPolicy) -> Self {
+        Self {
+            policy,
+            connections: HashMap::new(),
+            by_peer: HashMap::new(),
+            chosen: HashMap::new(),
+        }
+    }
+
+    /// A connection was established. `sockets` are its true sockets, where this node knows them.
+    pub fn established(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        endpoint: &ConnectedPoint,
+        sockets: Option<Sockets>,
+        now: Instant,
+    ) {
+        let how = if endpoint.is_dialer() {
+            How::Dialed
+        } else {
+            How::Accepted
+        };
+        // An address that names no transport is never called direct.
+        let (path, via) =
+            if endpoint.is_relayed() || Kind::of(endpoint.get_remote_address()).is_none() {
+                self.relayed(endpoint, how)
+            } else {
+                let hop = sockets
+                    .map_or_else(|| hop_of_address(endpoint.get_remote_address()), Hop::seen);
+                // Both sides of a punch dial, and over QUIC both may succeed: the second comes through the hole of the first.
+                let how = if self.is_punched(&peer, &hop) {
+                    How::Punched
+                } else {
+                    how
+                };
+                (
+                    Path {
+                        kind: PathKind::Direct,
+                        relay: None,
+                        how,
+                        hops: vec![hop],
+                    },
+                    None,
+                )
+            };
+        self.by_peer.entry(peer).or_default().push(id);
+        let connection = Connection {
+            peer,
+            path,
+            since: now,
+            rtt: None,
+            via,
+            distressed: false,
+        };
+        self.connections.insert(id, connection);
+        self.choose(&peer);
+    }
+
+    /// A connection was closed. Returns what it was.
+    pub fn closed(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.connections.remove(&id)?;
+        if let Some(ids) = self.by_peer.get_mut(&connection.peer) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_peer.remove(&connection.peer);
+            }
+        }
+        self.choose(&connection.peer);
+        Some(connection)
+    }
+
+    /// Ping measured a round trip.
+    pub fn measured(&mut self, id: ConnectionId, rtt: Duration) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.rtt = Some(rtt);
+            connection.distressed = false;
+            if connection.path.kind == PathKind::Direct
+                && let Some(hop) = connection.path.hops.first_mut()
+            {
+                hop.rtt = Some(rtt);
+            }
+            let peer = connection.peer;
+            self.choose(&peer);
+        }
+    }
+
+    /// A ping was not answered.
+    pub fn missed(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.distressed = true;
+            let peer = connection.peer;
+            self.choose(&peer);
+        }
+    }
+
+    /// The relay has told the far hop of a relayed connection.
+    pub fn far_hop(&mut self, id: ConnectionId, told: Hop) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && let [_, far] = &mut connection.path.hops[..]
+        {
+            *far = told;
+            let peer = connection.peer;
+            self.choose(&peer);
+        }
+    }
+
+    /// A connection came out of a hole punch.
+    pub fn punched(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.path.how = How::Punched;
+        }
+    }
+
+    /// Whether a punch has opened a connection to `peer` between the sockets of `hop`.
+    fn is_punched(&self, peer: &PeerId, hop: &Hop) -> bool {
+        let known = self
+            .connections_of(peer)
+            .iter()
+            .filter_map(|id| self.connections.get(id));
+        known
+            .filter(|connection| connection.path.how == How::Punched)
+            .filter_map(|connection| connection.path.hops.first())
+            .any(|other| {
+                other.local.is_some()
+                    && (other.transport, other.local, other.remote)
+                        == (hop.transport, hop.local, hop.remote)
+            })
+    }
+
+    /// An open connection.
+    pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(&id)
+    }
+
+    /// The path of a connection as it is now: the near hop of a relayed one carries the relay leg's last round trip time.
+    pub fn path(&self, id: ConnectionId) -> Option<Path> {
+        let connection = self.connections.get(&id)?;
+        let mut path = connection.path.clone();
+        if let Some(relay_leg) = connection.via.and_then(|via| self.connections.get(&via))
+            && let (Some(hop), Some(leg)) = (path.hops.first_mut(), relay_leg.path.hops.first())
+        {
+            *hop = leg.clone();
+        }
+        Some(path)
+    }
+
+    /// Ids of the open connections of a peer, oldest first.
+    pub fn connections_of(&self, peer: &PeerId) -> &[ConnectionId] {
+        self.by_peer.get(peer).map_or(&[], Vec::as_slice)
+    }
+
+    /// The connection that is used to a peer.
+    pub fn best(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.chosen.get(peer).copied()
+    }
+
+    /// The open connections of a peer with their scores: the one that is used, then the others, best first.
+    pub fn ranked(&self, peer: &PeerId) -> Vec<(Score, ConnectionId)> {
+        let mut ranked: Vec<_> = self.scored(peer).collect();
+        let chosen = self.best(peer);
+        ranked.sort_by_key(|(score, id)| (Some(*id) != chosen, *score));
+        ranked
+    }
+
+    /// The leg over which to ask a relay for a circuit: one on which it has told who it is before others, then the configured
+    /// family, then the shorter round trip.
+    pub fn best_leg<'a>(&self, legs: impl Iterator<Item = Up<'a>>) -> Option<Up<'a>> {
+        legs.min_by_key(|leg| {
+            let rtt = self.connections.get(&leg.connection).and_then(|c| c.rtt);
+            (
+                !leg.is_ready,
+                self.policy.rank(leg.family),
+                Score::rtt_steps(rtt),
+            )
+        })
+    }
+
+    /// The relay and the far family of the path in use, if that is a circuit that this node has dialed, that changes families,
+    /// and the far one may be used here.
+    pub fn crossed(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
+        let path = self.path(self.best(peer)?)?;
+        let far = path.hops.get(1)?.family?;
+        let is_ours = path.kind == PathKind::Relayed && path.how == How::Dialed;
+        (is_ours && path.is_crossed() && self.policy.allows(far)).then_some((path.relay?, far))
+    }
+
+    /// Chooses the connection to use. The one in use stays until it is closed, misses a ping, or another is better by more than
+    /// jitter: a path does not move to and fro.
+    fn choose(&mut self, peer: &PeerId) {
+        let is_distressed = |id: &ConnectionId| {
+            let connection = self.connections.get(id);
+            connection.is_some_and(|connection| connection.distressed)
+        };
+        let mut ranked: Vec<_> = self.scored(peer).collect();
+        ranked.sort_by_key(|(score, id)| (is_distressed(id), *score));
+        let Some((best, id)) = ranked.first().copied() else {
+            self.chosen.remove(peer);
+            return;
+        };
+        let used = self.best(peer).filter(|used| !is_distressed(used));
+        let used = used.and_then(|used| ranked.iter().find(|(_, id)| *id == used));
+        if used.is_none_or(|(used, _)| best.promotes_over(used)) {
+            self.chosen.insert(*peer, id);
+        }
+    }
+
+    fn scored(&self, peer: &PeerId) -> impl Iterator<Item = (Score, ConnectionId)> {
+        self.connections_of(peer).iter().filter_map(|id| {
+            let connection = self.connections.get(id)?;
+            Some((
+                Score::new(
+                    &connection.path,
+                    connection.rtt,
+                    connection.since,
+                    self.policy,
+                ),
+                *id,
+            ))
+        })
+    }
+
+    /// How many direct connections a peer has.
+    pub fn directs(&self, peer: &PeerId) -> usize {
+        let ids = self.connections_of(peer).iter();
+        ids.filter(|id| self.kind(**id) == Some(PathKind::Direct))
+            .count()
+    }
+
+    /// Whether a peer has a direct connection.
+    pub fn is_direct(&self, peer: &PeerId) -> bool {
+        self.connections_of(peer)
+            .iter()
+            .any(|id| self.kind(*id) == Some(PathKind::Direct))
+    }
+
+    /// The kind of a connection's path.
+    pub fn kind(&self, id: ConnectionId) -> Option<PathKind> {
+        self.connections
+            .get(&id)
+            .map(|connection| connection.path.kind)
+    }
+
+    /// The connected peers.
+    pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.by_peer.keys()
+    }
+
+    /// The relayed path that `endpoint` speaks of, and the relay connection it runs over.
+    ///
+    /// The far hop is the relay's to tell; until it does, it is unknown.
+    fn relayed(&self, endpoint: &ConnectedPoint, how: How) -> (Path, Option<ConnectionId>) {
+        // The dialer's address holds the relay as does the listener's local one; what a listener calls the sender's
+        // address is `/p2p/<peer>` alone.
+        let circuit = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => address,
+            ConnectedPoint::Listener { local_addr, .. } => local_addr,
+        };
+        let relay = relay_of(circuit);
+        let leg_of = |id: &ConnectionId| self.connections.get(id).and_then(|c| c.path.hops.first());
+        let via = match endpoint {
+            // The relay client of a family sends circuits over the first connection of that family that it has to the relay.
+            ConnectedPoint::Dialer { .. } => relay.and_then(|relay| {
+                let family = Family::of(circuit);
+                let of_family = |id: &ConnectionId| {
+                    let leg = leg_of(id).and_then(|leg| leg.family);
+                    family.is_none() || leg.is_none() || leg == family
+                };
+                self.connections_of(&relay)
+                    .iter()
+                    .find(|id| self.kind(**id) == Some(PathKind::Direct) && of_family(id))
+                    .copied()
+            }),
+            // A listener is told the relay's address on the connection that the circuit came over, and maybe its id.
+            ConnectedPoint::Listener { .. } => {
+                let (address, kind) = (to_socket_addr(circuit), Kind::of(circuit));
+                self.by_peer
+                    .iter()
+                    .filter(|(peer, _)| relay.is_none_or(|relay| relay == **peer))
+                    .flat_map(|(_, ids)| ids)
+                    .find(|id| {
+                        leg_of(id).is_some_and(|leg| {
+                            leg.transport == kind
+                                && leg.remote.is_some_and(|remote| {
+                                    address.is_none_or(|address| address == remote)
+                                })
+                        })
+                    })
+                    .copied()
+            }
+        };
+        let relay = relay.or_else(|| {
+            via.and_then(|via| self.connections.get(&via))
+                .map(|leg| leg.peer)
+        });
+        let near = via
+            .as_ref()
+            .and_then(leg_of)
+            .cloned()
+            .unwrap_or_else(|| hop_of_address(circuit));
+        (
+            Path {
+                kind: PathKind::Relayed,
+                relay,
+                how,
+                hops: vec![near, Hop::default()],
+            },
+            via,
+        )
+    }
+}
+
+/// What an address alone tells of a hop.
+fn hop_of_address(address: &Multiaddr) -> Hop {
+    Hop {
+        transport: Kind::of(address),
+        family: p2pnode_transports::Family::of(address),
+        ..Hop::default()
+    }
+}
+
+/// The relay that a circuit address names.
+fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    address
+        .iter()
+        .take_while(|p| *p != Protocol::P2pCircuit)
+        .find_map(|p| {
+            if let Protocol::P2p(peer) = p {
+                Some(peer)
+            } else {
+                None
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! On which relays this node's record is to be renewed, and when.
+//!
+//! Pure: the time is an argument. A record says where the node can be called; it goes to every relay that holds a reservation
+//! for it, again when what it says has changed, and before it expires there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::directory::RENEWAL;
+
+/// From a registration that did not arrive to the next.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a relay may take to say what it keeps of an earlier run; then it is told anyway.
+const ASK: Duration = Duration::from_secs(2);
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Ask the relays for this node's own record before this one is told; what comes is told with [`Registrar::handle_kept`], and the
+    /// end with [`Registrar::handle_asked`].
+    Ask(PeerId),
+    /// Tell this relay the record. What becomes of it is told with [`Registrar::handle_told`].
+    Tell(PeerId),
+}
+
+/// The record, and who has it.
+#[derive(Debug, Default)]
+pub(crate) struct Registrar {
+    addrs: BTreeSet<Multiaddr>,
+    relays: BTreeMap<PeerId, State>,
+    /// The last sequence number.
+    seq: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It holds a reservation since a moment ago.
+    New,
+    /// It is being asked, no longer than until then.
+    Asked(Instant),
+    Due(Instant),
+    /// Under way; what it says is still true, or no longer.
+    Told {
+        outdated: bool,
+    },
+}
+
+impl Registrar {
+    /// Where the node can be called from now on.
+    pub(crate) fn set_addrs(&mut self, addrs: BTreeSet<Multiaddr>, now: Instant) {
+        if self.addrs == addrs {
+            return;
+        }
+        self.addrs = addrs;
+        self.outdate(now);
+    }
+
+    /// What was told is no longer what is to be told.
+    fn outdate(&mut self, now: Instant) {
+        for state in self.relays.values_mut() {
+            *state = match *state {
+                State::Due(_) => State::Due(now),
+                State::Told { .. } => State::Told { outdated: true },
+                asked @ (State::New | State::Asked(_)) => asked,
+            };
+        }
+    }
+
+    /// The relays that hold a reservation now.
+    pub(crate) fn set_relays(&mut self, relays: &BTreeSet<PeerId>) {
+        self.relays.retain(|relay, _| relays.contains(relay));
+        for relay in relays {
+            self.relays.entry(*relay).or_insert(State::New);
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Step> {
+        if self.addrs.is_empty() {
+            return None;
+        }
+        self.relays
+            .iter_mut()
+            .find_map(|(relay, state)| match *state {
+                State::New => {
+                    *state = State::Asked(now + ASK);
+                    Some(Step::Ask(*relay))
+                }
+                State::Asked(at) | State::Due(at) if at <= now => {
+                    *state = State::Told { outdated: false };
+                    Some(Step::Tell(*relay))
+                }
+                State::Asked(_) | State::Due(_) | State::Told { .. } => None,
+            })
+    }
+
+    /// A record of this node of an earlier run, with this number, is kept somewhere. The clock may have been set back since:
+    /// relays that have it from others than this node would take the next one for the older.
+    pub(crate) fn handle_kept(&mut self, seq: u64, now: Instant) {
+        if seq > self.seq {
+            self.seq = seq;
+            self.outdate(now);
+        }
+    }
+
+    /// A relay has told what it keeps, or it will not.
+    pub(crate) fn handle_asked(&mut self, relay: &PeerId, now: Instant) {
+        if let Some(state @ State::Asked(_)) = self.relays.get_mut(relay) {
+            *state = State::Due(now);
+        }
+    }
+
+    /// When [`Registrar::poll`] has something next.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let due = self.relays.values().filter_map(|state| match state {
+            State::Asked(at) | State::Due(at) => Some(*at),
+            State::New | State::Told { .. } => None,
+        });
+        due.min().filter(|_| !self.addrs.is_empty())
+    }
+
+    /// A registration is over.
+    pub(crate) fn handle_told(&mut self, relay: &PeerId, arrived: bool, now: Instant) {
+        let Some(state @ State::Told { .. }) = self.relays.get_mut(relay) else {
+            return;
+        };
+        *state = State::Due(match (&state, arrived) {
+            (State::Told { outdated: true }, _) => now,
+            (_, true) => now + RENEWAL,
+            (_, false) => now + AGAIN,
+        });
+    }
+
+    /// The relays that may have the record.
+    pub(crate) fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.relays.keys().copied()
+    }
+
+    /// What the record says.
+    pub(crate) fn addrs(&self) -> Vec<Multiaddr> {
+        self.addrs.iter().cloned().collect()
+    }
+
+    /// The number of the next record, given milliseconds since 1970: never one that was used, as far as that is known.
+    pub(crate) fn next_seq(&mut self, millis: u64) -> u64 {
+        self.seq = millis.max(self.seq.saturating_add(1));
+        self.seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(last: u8) -> BTreeSet<Multiaddr> {
+        let addr = format!("/ip4/203.0.113.{last}/tcp/443");
+        BTreeSet::from([addr.parse().expect("a multiaddr")])
+    }
+
+    /// The relay has nothing of an earlier run.
+    fn ask(registrar: &mut Registrar, relay: PeerId, now: Instant) {
+        assert_eq!(registrar.poll(now), Some(Step::Ask(relay)));
+        assert_eq!(registrar.poll(now), None);
+        registrar.handle_asked(&relay, now);
+    }
+
+    #[test]
+    fn a_record_is_told_when_there_is_one_and_renewed_before_it_expires() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_relays(&BTreeSet::from([relay]));
+        assert_eq!((registrar.poll(now), registrar.deadline()), (None, None));
+        registrar.set_addrs(addrs(1), now);
+        ask(&mut registrar, relay, now);
+        assert_eq!(registrar.deadline(), Some(now));
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        assert_eq!((registrar.poll(now), registrar.deadline()), (None, None));
+        registrar.handle_told(&relay, true, now);
+        assert_eq!(registrar.deadline(), Some(now + RENEWAL));
+        assert_eq!(registrar.poll(now + RENEWAL), Some(Step::Tell(relay)));
+        registrar.handle_told(&relay, false, now);
+        assert_eq!(registrar.deadline(), Some(now + AGAIN));
+    }
+
+    #[test]
+    fn what_has_changed_is_told_at_once_also_if_it_changed_on_the_way() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_addrs(addrs(1), now);
+        registrar.set_relays(&BTreeSet::from([relay]));
+        ask(&mut registrar, relay, now);
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        registrar.set_addrs(addrs(2), now);
+        assert_eq!(registrar.poll(now), None);
+        registrar.handle_told(&relay, true, now);
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        registrar.handle_told(&relay, true, now);
+        registrar.set_addrs(addrs(2), now);
+        assert_eq!(registrar.poll(now), None, "nothing has changed");
+        registrar.set_addrs(addrs(3), now);
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+    }
+
+    #[test]
+    fn a_relay_that_has_lost_the_reservation_is_told_anew_when_it_holds_one_again() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_addrs(addrs(1), now);
+        registrar.set_relays(&BTreeSet::from([relay]));
+        ask(&mut registrar, relay, now);
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        registrar.handle_told(&relay, true, now);
+        registrar.set_relays(&BTreeSet::new());
+        assert_eq!(registrar.deadline(), None);
+        registrar.set_relays(&BTreeSet::from([relay]));
+        ask(&mut registrar, relay, now);
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+    }
+
+    #[test]
+    fn sequence_numbers_grow_even_if_the_clock_does_not() {
+        let mut registrar = Registrar::default();
+        assert_eq!(registrar.next_seq(1000), 1000);
+        assert_eq!(registrar.next_seq(1000), 1001);
+        assert_eq!(registrar.next_seq(10), 1002);
+        assert_eq!(registrar.next_seq(2000), 2000);
+    }
+
+    #[test]
+    fn after_the_clock_was_set_back_the_next_record_is_newer_than_that_of_the_run_before() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_addrs(addrs(1), now);
+        registrar.set_relays(&BTreeSet::from([relay]));
+        assert_eq!(registrar.poll(now), Some(Step::Ask(relay)));
+        registrar.handle_kept(9000, now);
+        registrar.handle_asked(&relay, now);
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        assert_eq!(registrar.next_seq(1000), 9001);
+        // One that comes late is answered with a newer one.
+        registrar.handle_kept(8000, now);
+        registrar.handle_kept(9500, now);
+        registrar.handle_told(&relay, true, now);
+        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        assert_eq!(registrar.next_seq(1001), 9501);
+        registrar.handle_kept(u64::MAX, now);
+        assert_eq!(registrar.next_seq(1002), u64::MAX);
+    }
+
+    #[test]
+    fn a_relay_that_does_not_say_what_it_keeps_is_told_all_the_same() {
+        let (relay, now) = (PeerId::random(), Instant::now());
+        let mut registrar = Registrar::default();
+        registrar.set_addrs(addrs(1), now);
+        registrar.set_relays(&BTreeSet::from([relay]));
+        assert_eq!(registrar.poll(now), Some(Step::Ask(relay)));
+        assert_eq!(registrar.deadline(), Some(now + ASK));
+        assert_eq!(registrar.poll(now + ASK), Some(Step::Tell(relay)));
+        registrar.handle_asked(&relay, now);
+        assert_eq!(registrar.poll(now + ASK), None);
+    }
+}

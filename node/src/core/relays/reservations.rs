@@ -1,0 +1,171 @@
+//! The reservations: on which relays one is wanted, asked for, held.
+
+use std::time::{Duration, Instant};
+
+use libp2p::{PeerId, core::transport::ListenerId, swarm::ConnectionId};
+use p2pnode_daemon::backoff::backoff;
+use p2pnode_transports::Family;
+
+use super::{RelayKeeper, leg::Leg};
+use crate::config::RelayAddr;
+
+/// First wait after a relay refused a reservation.
+pub(super) const RESERVE_BACKOFF_MIN: Duration = Duration::from_millis(500);
+
+/// Longest wait between two requests for a reservation: a relay that says no is not asked often.
+pub(super) const RESERVE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// A reservation that ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The relay that it was on or was asked of.
+    pub relay: PeerId,
+    /// Whether it was held; else the request for it failed.
+    pub was_held: bool,
+    /// Whether the relay holds one still, in the other family.
+    pub is_held: bool,
+}
+
+/// The reservation on a relay in one family.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) peer: PeerId,
+    pub(super) family: Family,
+    pub(super) reservation: Reservation,
+    /// Requests in a row that failed.
+    pub(super) failures: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reservation {
+    None { retry_at: Instant },
+    Requested(Option<ListenerId>),
+    Held(ListenerId),
+}
+
+impl Slot {
+    /// None is held yet.
+    pub(super) const fn new(peer: PeerId, family: Family, now: Instant) -> Self {
+        Self {
+            peer,
+            family,
+            reservation: Reservation::None { retry_at: now },
+            failures: 0,
+        }
+    }
+}
+
+impl RelayKeeper {
+    /// The leg over which this slot's reservation can be asked for, if that is wanted.
+    pub(super) fn leg_for(&self, slot: &Slot) -> Option<&Leg> {
+        let lasts = |relay: &&PeerId| self.is_taken(relay) && !self.draining.contains(*relay);
+        let is_wanted = !self.draining.contains(&slot.peer)
+            && (self.is_taken(&slot.peer)
+                || self.relays.iter().filter(lasts).count() < self.wanted);
+        let mut legs = self.legs.iter().filter(|_| is_wanted);
+        legs.find(|leg| (leg.relay.peer, leg.family) == (slot.peer, slot.family) && leg.is_ready())
+    }
+
+    /// Whether a reservation is held on this relay or asked of it.
+    pub(super) fn is_taken(&self, relay: &PeerId) -> bool {
+        self.slots_of(relay)
+            .any(|slot| !matches!(slot.reservation, Reservation::None { .. }))
+    }
+
+    pub(super) fn slots_of<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = &'a Slot> {
+        self.slots.iter().filter(move |slot| slot.peer == *relay)
+    }
+
+    /// The request for a reservation runs under this listener id.
+    pub fn requested(&mut self, relay: &RelayAddr, listener: ListenerId) {
+        let family = self.legs.iter().find(|leg| leg.relay == *relay);
+        if let Some(family) = family.map(|leg| leg.family)
+            && let Some(slot) = self.slot(&relay.peer, family)
+        {
+            slot.reservation = Reservation::Requested(Some(listener));
+        }
+    }
+
+    pub(super) fn slot(&mut self, relay: &PeerId, family: Family) -> Option<&mut Slot> {
+        let mut slots = self.slots.iter_mut();
+        slots.find(|slot| (slot.peer, slot.family) == (*relay, family))
+    }
+
+    /// The peer of this connection says that it ends, and grants nothing any more. Returns whether it is one of our relays, and
+    /// had not said so before.
+    pub fn handle_draining(&mut self, connection: ConnectionId) -> bool {
+        let mut legs = self.legs.iter();
+        let leg = legs.find(|leg| leg.connection() == Some(connection));
+        leg.is_some_and(|leg| self.draining.insert(leg.relay.peer))
+    }
+
+    /// The relay accepted our reservation in this family, or renewed it. Returns whether it is the first on this relay.
+    pub fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> bool {
+        let was_held = self.holds(relay);
+        let Some(slot) = self.slot(relay, family) else {
+            return false;
+        };
+        slot.failures = 0;
+        if let Reservation::Requested(Some(listener)) = slot.reservation {
+            slot.reservation = Reservation::Held(listener);
+            return !was_held;
+        }
+        false
+    }
+
+    /// A listener ended: with it goes the reservation or the request for one.
+    pub fn handle_listener_closed(
+        &mut self,
+        listener: ListenerId,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<Lost> {
+        let slot = self.slots.iter_mut().find(|slot| match slot.reservation {
+            Reservation::Requested(id) => id == Some(listener),
+            Reservation::Held(id) => id == listener,
+            Reservation::None { .. } => false,
+        })?;
+        let was_held = matches!(slot.reservation, Reservation::Held(_));
+        slot.failures = if was_held {
+            0
+        } else {
+            slot.failures.saturating_add(1)
+        };
+        let wait = backoff(
+            RESERVE_BACKOFF_MIN,
+            RESERVE_BACKOFF_MAX,
+            slot.failures,
+            jitter,
+        );
+        slot.reservation = Reservation::None {
+            retry_at: now + wait,
+        };
+        let relay = slot.peer;
+        Some(Lost {
+            relay,
+            was_held,
+            is_held: self.holds(&relay),
+        })
+    }
+
+    /// Whether a reservation is held on this relay.
+    pub fn holds(&self, relay: &PeerId) -> bool {
+        self.families(relay).next().is_some()
+    }
+
+    /// The families in which a reservation is held on this relay.
+    pub fn families<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = Family> {
+        let held = |slot: &&Slot| matches!(slot.reservation, Reservation::Held(_));
+        self.slots_of(relay).filter(held).map(|slot| slot.family)
+    }
+
+    /// How many reservations are to be held.
+    pub const fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// On how many relays a reservation is held.
+    pub fn held(&self) -> usize {
+        self.relays.iter().filter(|relay| self.holds(relay)).count()
+    }
+}

@@ -1,0 +1,198 @@
+//! What became of each address that was dialed.
+
+use std::io;
+
+use libp2p::{Multiaddr, TransportError, multiaddr::Protocol, swarm::DialError};
+use p2pnode_transports::{Family, Kind};
+
+use super::labels::DialLabels;
+use crate::{
+    core::{
+        dialer::CircuitFailure,
+        peers::{Path, PathKind},
+    },
+    punch,
+    swarm::dial_error,
+};
+
+/// An address whose dial made the connection with this path.
+pub(super) fn connected(path: &Path) -> DialLabels {
+    const OUTCOME: &str = "connected";
+    match path.kind {
+        PathKind::Relayed => DialLabels::circuit(OUTCOME),
+        PathKind::Direct => {
+            let hop = path.hops.first();
+            DialLabels::socket(
+                hop.and_then(|hop| hop.transport),
+                hop.and_then(|hop| hop.family),
+                OUTCOME,
+            )
+        }
+    }
+}
+
+/// The addresses of a dial that failed. One that never began has none.
+pub(super) fn failed(error: &DialError) -> Vec<DialLabels> {
+    match error {
+        DialError::Transport(errors) => errors
+            .iter()
+            .map(|(address, reason)| {
+                let outcome = if is_circuit(address) {
+                    circuit_outcome(error, reason)
+                } else {
+                    outcome(reason)
+                };
+                at(address, outcome)
+            })
+            .collect(),
+        DialError::WrongPeerId { address, .. } => vec![at(address, "wrong_peer")],
+        // The swarm does not say which address these were about.
+        DialError::Denied { .. } => vec![DialLabels::socket(None, None, "denied")],
+        DialError::Aborted => vec![DialLabels::socket(None, None, "aborted")],
+        DialError::LocalPeerId { .. }
+        | DialError::NoAddresses
+        | DialError::DialPeerConditionFalse(_) => Vec::new(),
+    }
+}
+
+/// An address that failed in a dial of which another one connected.
+pub(super) fn failed_beside(address: &Multiaddr, reason: &TransportError<io::Error>) -> DialLabels {
+    at(address, outcome(reason))
+}
+
+fn at(address: &Multiaddr, outcome: &'static str) -> DialLabels {
+    if is_circuit(address) {
+        DialLabels::circuit(outcome)
+    } else {
+        DialLabels::socket(Kind::of(address), Family::of(address), outcome)
+    }
+}
+
+fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+fn outcome(reason: &TransportError<io::Error>) -> &'static str {
+    match reason {
+        TransportError::MultiaddrNotSupported(_) => "unsupported",
+        TransportError::Other(error) if p2pnode_transports::find_exhausted(error).is_some() => {
+            "exhausted"
+        }
+        TransportError::Other(_) => punch::dial_outcome(reason).as_str(),
+    }
+}
+
+fn circuit_outcome(error: &DialError, reason: &TransportError<io::Error>) -> &'static str {
+    match dial_error::circuit_failure(error) {
+        CircuitFailure::Absent => "no_reservation",
+        CircuitFailure::Refused => "refused",
+        CircuitFailure::Broken => outcome(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use libp2p::{PeerId, relay::outbound::hop::ConnectError};
+
+    use super::*;
+    use crate::core::peers::{Hop, How};
+
+    const QUIC: &str = "/ip4/192.0.2.1/udp/443/quic-v1";
+    const TCP: &str = "/ip6/2001:db8::1/tcp/443";
+    const NAME: &str = "/dns/relay.example.net/tcp/443";
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    fn circuit() -> Multiaddr {
+        address(QUIC)
+            .with(Protocol::P2p(PeerId::random()))
+            .with(Protocol::P2pCircuit)
+            .with(Protocol::P2p(PeerId::random()))
+    }
+
+    fn other(error: io::Error) -> TransportError<io::Error> {
+        TransportError::Other(error)
+    }
+
+    #[test]
+    fn each_address_of_a_dial_is_counted_by_its_own_end() {
+        let error = DialError::Transport(vec![
+            (address(QUIC), other(io::ErrorKind::TimedOut.into())),
+            (address(TCP), other(io::ErrorKind::ConnectionRefused.into())),
+            (address(NAME), other(io::ErrorKind::HostUnreachable.into())),
+            (
+                address("/memory/1"),
+                TransportError::MultiaddrNotSupported(address("/memory/1")),
+            ),
+        ]);
+        let labels = |transport, family, outcome| DialLabels {
+            transport,
+            family,
+            outcome,
+        };
+        assert_eq!(
+            failed(&error),
+            [
+                labels("quic", "ip4", "timeout"),
+                labels("tcp", "ip6", "refused"),
+                labels("tcp", "unknown", "unreachable"),
+                labels("unknown", "unknown", "unsupported"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_circuit_is_no_socket_whatever_its_address_names() {
+        let refused = |error| {
+            let error = other(io::Error::other(error));
+            failed(&DialError::Transport(vec![(circuit(), error)]))
+        };
+        assert_eq!(
+            refused(ConnectError::NoReservation),
+            [DialLabels::circuit("no_reservation")]
+        );
+        assert_eq!(
+            refused(ConnectError::PermissionDenied),
+            [DialLabels::circuit("refused")]
+        );
+        let timeout = other(io::ErrorKind::TimedOut.into());
+        assert_eq!(
+            failed(&DialError::Transport(vec![(circuit(), timeout)])),
+            [DialLabels::circuit("timeout")]
+        );
+        let path = Path {
+            kind: PathKind::Relayed,
+            relay: None,
+            how: How::Dialed,
+            hops: vec![
+                Hop {
+                    transport: Some(Kind::Quic),
+                    family: Some(Family::Ip4),
+                    ..Hop::default()
+                },
+                Hop::default(),
+            ],
+        };
+        assert_eq!(connected(&path), DialLabels::circuit("connected"));
+    }
+
+    #[test]
+    fn a_dial_that_never_began_is_not_counted() {
+        assert_eq!(failed(&DialError::NoAddresses), []);
+        assert_eq!(
+            failed(&DialError::WrongPeerId {
+                obtained: PeerId::random(),
+                address: address(TCP),
+            }),
+            [DialLabels::socket(
+                Some(Kind::Tcp),
+                Some(Family::Ip6),
+                "wrong_peer"
+            )]
+        );
+    }
+}

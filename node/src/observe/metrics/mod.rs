@@ -1,0 +1,183 @@
+//! Metrics, in OpenMetrics terms. Labels are bounded: never a peer id or an address.
+//!
+//! - `labels`: the label sets and their values.
+//! - `paths`: when the path of a peer changes, and how long it took to become direct.
+//! - `dials`: what became of each address that was dialed.
+//! - `pool`: the ports of the range.
+
+mod dials;
+mod labels;
+mod paths;
+mod pool;
+
+use std::{collections::HashMap, io, sync::atomic::AtomicU64};
+
+use libp2p::{Multiaddr, PeerId, TransportError, swarm::DialError};
+use p2pnode_transports::Handle;
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    core::{
+        peers::{Path, PeerTable},
+        relays::RelayKeeper,
+    },
+    punch::Record,
+};
+use labels::{ChangeLabels, DialLabels, PathLabels, PunchLabels, RelayLabels};
+use pool::Pool;
+
+pub(crate) use paths::{Cause, Change, PathWatch};
+
+/// Upper bounds of the time to direct, in seconds: fine where a first attempt takes a few round trips, coarser for the
+/// attempts after it, and above that what the pauses of 30 s, 2 min and 10 min before further series come to.
+const TIME_TO_DIRECT: [f64; 14] = [
+    0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 240.0, 1200.0,
+];
+
+/// The node's metrics. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    peers: Family<PathLabels, Gauge>,
+    punch: Family<PunchLabels, Counter>,
+    time_to_direct: Histogram,
+    dials: Family<DialLabels, Counter>,
+    out_of_range: Counter<u64, AtomicU64>,
+    path_changes: Family<ChangeLabels, Counter>,
+    reservations: Family<RelayLabels, Gauge>,
+    pool: Pool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            peers: Family::default(),
+            punch: Family::default(),
+            time_to_direct: Histogram::new(TIME_TO_DIRECT),
+            dials: Family::default(),
+            out_of_range: Counter::default(),
+            path_changes: Family::default(),
+            reservations: Family::default(),
+            pool: Pool::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "p2pnode_peers",
+            "Connected peers by the best path: its kind, and transport and IP family of its first hop; relays not counted",
+            self.peers.clone(),
+        );
+        registry.register(
+            "p2pnode_punch",
+            "Attempts at a hole punch that have ended, on the side that counts; attempt is the place in a series of three",
+            self.punch.clone(),
+        );
+        registry.register_with_unit(
+            "p2pnode_time_to_direct",
+            "Time until the first direct connection to a peer, from the request to dial it, its introduction by a relay or, without either, the first connection of any kind; measured on either side, once per peer until no connection to it is left",
+            Unit::Seconds,
+            self.time_to_direct.clone(),
+        );
+        registry.register(
+            "p2pnode_dials",
+            "Addresses dialed, by what became of them, punches and relays included; an address whose dial is dropped because another one of the same dial has connected is not counted",
+            self.dials.clone(),
+        );
+        registry.register(
+            "p2pnode_dials_out_of_range",
+            "Dials that left from a port outside the range: always 0",
+            self.out_of_range.clone(),
+        );
+        registry.register(
+            "p2pnode_path_changes",
+            "Changes of the best path of a peer, from one connection to another or to none, by their kinds and the cause; relays not counted",
+            self.path_changes.clone(),
+        );
+        registry.register(
+            "p2pnode_reservations",
+            "Whether a reservation is held, by the relay's place in the configuration, from 0",
+            self.reservations.clone(),
+        );
+        self.pool.register(registry);
+    }
+
+    /// Shows the ports of this transport from now on.
+    pub(crate) fn watch(&self, sockets: &Handle) {
+        self.pool.watch(sockets);
+    }
+
+    /// Sets the gauges.
+    pub(crate) fn set(
+        &self,
+        peers: &PeerTable,
+        relays: &RelayKeeper,
+        is_relay: impl Fn(&PeerId) -> bool,
+    ) {
+        // Those without a peer, too: a series that vanishes is not one that is 0.
+        let mut counts: HashMap<PathLabels, i64> =
+            PathLabels::all().map(|labels| (labels, 0)).collect();
+        for peer in peers.peers() {
+            if is_relay(peer) {
+                continue;
+            }
+            if let Some(path) = peers.best(peer).and_then(|id| peers.path(id)) {
+                *counts.entry(PathLabels::of(&path)).or_default() += 1;
+            }
+        }
+        for (labels, count) in counts {
+            self.peers.get_or_create(&labels).set(count);
+        }
+        for (place, relay) in relays.relays().enumerate() {
+            let labels = RelayLabels {
+                relay: u64::try_from(place).unwrap_or(u64::MAX),
+            };
+            self.reservations
+                .get_or_create(&labels)
+                .set(i64::from(relays.holds(&relay)));
+        }
+    }
+
+    /// An attempt at a hole punch has ended.
+    pub(crate) fn punch(&self, record: &Record) {
+        self.punch.get_or_create(&PunchLabels::new(record)).inc();
+    }
+
+    /// A dial has made the connection with this path. `beside` are the addresses of the same dial that failed before.
+    pub(crate) fn dialed(&self, path: &Path, beside: &[(Multiaddr, TransportError<io::Error>)]) {
+        self.dials.get_or_create(&dials::connected(path)).inc();
+        for (address, reason) in beside {
+            let labels = dials::failed_beside(address, reason);
+            self.dials.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A dial has failed.
+    pub(crate) fn dial_failed(&self, error: &DialError) {
+        for labels in dials::failed(error) {
+            self.dials.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A dial left from outside the range. It never should.
+    pub(crate) fn out_of_range(&self) {
+        self.out_of_range.inc();
+    }
+
+    /// The best path of a peer has changed.
+    pub(crate) fn path_changed(&self, change: &Change, cause: Cause) {
+        let labels = ChangeLabels::new(change.from, change.to, cause.as_str());
+        self.path_changes.get_or_create(&labels).inc();
+        if let Some(time) = change.time_to_direct {
+            self.time_to_direct.observe(time.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! What a node shows of itself: output, metrics, readiness and status. It only looks.
+
+pub(crate) mod metrics;
+pub(crate) mod observers;
+pub mod output;
+pub(crate) mod readiness;
+pub mod status;

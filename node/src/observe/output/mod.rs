@@ -1,0 +1,108 @@
+//! What a person or a program reads on stdout. Observes only.
+
+mod table;
+mod text;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use crate::{control::Report, core::event::Event};
+
+pub use table::{status, why};
+pub use text::short;
+pub(crate) use text::{line, phase};
+
+/// Time between two redraws of the progress line.
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A timeline for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Writes events to stdout.
+#[derive(Debug)]
+pub struct Printer {
+    format: Format,
+    /// Whether a progress line may be drawn and wiped again.
+    live: bool,
+    /// What the node is waiting for.
+    phase: String,
+}
+
+impl Printer {
+    /// A printer on stdout.
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            live: format == Format::Text && io::stdout().is_terminal(),
+            phase: String::new(),
+        }
+    }
+
+    /// Writes one event.
+    ///
+    /// # Errors
+    ///
+    /// Those of stdout, as when its reader is gone.
+    pub fn print(&mut self, event: &Event) -> io::Result<()> {
+        match self.format {
+            Format::Json => self.write(&serde_json::to_string(event)?)?,
+            Format::Text => self.write(&text::line(event))?,
+        }
+        if let Some(phase) = text::phase(event) {
+            phase.clone_into(&mut self.phase);
+        }
+        Ok(())
+    }
+
+    /// Writes an event that another process has made.
+    ///
+    /// # Errors
+    ///
+    /// Those of stdout.
+    pub fn print_report(&mut self, report: &Report) -> io::Result<()> {
+        match self.format {
+            Format::Json => self.write(&report.event.to_string())?,
+            Format::Text => self.write(&report.text)?,
+        }
+        if let Some(phase) = &report.phase {
+            self.phase.clone_from(phase);
+        }
+        Ok(())
+    }
+
+    fn write(&self, line: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.live {
+            out.write_all(b"\r\x1b[K")?;
+        }
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+
+    /// Draws the progress line, if stdout is a terminal.
+    ///
+    /// # Errors
+    ///
+    /// Those of stdout.
+    pub fn progress(&self, elapsed: Duration) -> io::Result<()> {
+        if !self.live || self.phase.is_empty() {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        write!(
+            out,
+            "\r\x1b[K{:>8.1} s  {}",
+            elapsed.as_secs_f64(),
+            self.phase
+        )?;
+        out.flush()
+    }
+}

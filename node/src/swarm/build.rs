@@ -1,0 +1,82 @@
+//! The swarm: its transport, its protocols, its listeners.
+
+use std::{io, sync::Arc, time::Duration};
+
+use libp2p::{
+    Multiaddr, PeerId, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm,
+};
+use p2pnode_protocol::upgrade::LAZY;
+
+use crate::{
+    config::Config,
+    punch,
+    swarm::{behaviour::Behaviour, dial_error, introduction as meet, transport},
+};
+
+/// A connection that carries nothing is kept this long. Legs to relays, and direct connections that were worth a punch, are
+/// to stay; dead ones are found by ping and by QUIC's own timeout, not by this.
+const IDLE: Duration = Duration::from_secs(24 * 3600);
+
+/// Opens the punch sockets, builds the swarm and binds the public listeners.
+pub(crate) fn build(
+    keypair: &Keypair,
+    config: &Config,
+) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle)> {
+    let parts = transport::build(keypair, &config.dial)?;
+    let local = keypair.public().to_peer_id();
+    let times = parts.circuit_times;
+    let circuit_rtt = Arc::new(move |peer: &PeerId| times.take(peer));
+    let mut punch = punch::Behaviour::new(
+        local,
+        punch::Settings::new(&config.punch, &config.dial, circuit_rtt),
+        parts.sockets.clone(),
+    );
+    let relays: Vec<Multiaddr> = config
+        .relays
+        .iter()
+        .map(|relay| relay.addr.clone().with(Protocol::P2p(relay.peer)))
+        .collect();
+    punch.set_relays(&relays);
+    // Who may connect: the relays are part of the configuration and need no second mention.
+    let mut allowed = config.access.clone();
+    if !allowed.is_empty() {
+        allowed.extend(config.relays.iter().map(|relay| relay.peer));
+    }
+    let known = config.relays.iter().map(|relay| relay.peer).collect();
+    let meet = meet::Behaviour::new(known, config);
+    let relays = &config.relays;
+    let behaviour = Behaviour::new(keypair, &allowed, relays, parts.clients, punch, meet);
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE)
+        .with_substream_upgrade_protocol_override(LAZY);
+    let mut swarm = Swarm::new(parts.transport, behaviour, local, settings);
+    for address in &config.listen {
+        swarm
+            .listen_on(address.clone())
+            .map_err(|error| listen_error(address, error))?;
+    }
+    Ok((swarm, parts.sockets))
+}
+
+/// Names the address, what is wrong and what to do.
+fn listen_error(address: &Multiaddr, error: TransportError<io::Error>) -> anyhow::Error {
+    match error {
+        TransportError::MultiaddrNotSupported(_) => {
+            anyhow::anyhow!(
+                "cannot listen on {address}: give /ip4 or /ip6 with /udp/PORT/quic-v1 or /tcp/PORT"
+            )
+        }
+        TransportError::Other(error) => {
+            let reason = dial_error::innermost(&error);
+            let remedy = match dial_error::io_kind(&error) {
+                Some(io::ErrorKind::AddrInUse) => "stop the other process or choose another port",
+                Some(io::ErrorKind::PermissionDenied) => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE: grant it or choose a higher port"
+                }
+                Some(io::ErrorKind::AddrNotAvailable) => "this host has no such address",
+                _ => "see the reason",
+            };
+            anyhow::anyhow!("cannot listen on {address}: {reason}: {remedy}")
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One line from a failed dial: which address, and the innermost reason that a person can act on.
+
+use std::{error::Error, io};
+
+use libp2p::{
+    Multiaddr, TransportError, core::upgrade::NegotiationError, relay::outbound::hop::ConnectError,
+    swarm::DialError,
+};
+
+use crate::core::dialer::CircuitFailure;
+
+/// Why a dial failed, in one line.
+pub(crate) fn describe(error: &DialError) -> String {
+    match error {
+        DialError::Transport(addresses) => {
+            let mut lines: Vec<String> = addresses
+                .iter()
+                .map(|(address, error)| describe_address(address, error))
+                .collect();
+            lines.dedup();
+            lines.join("; ")
+        }
+        DialError::WrongPeerId { obtained, address } => {
+            format!("{address} is {obtained}, another peer: correct the id, or the address")
+        }
+        DialError::LocalPeerId { address } => format!("{address} is this node itself"),
+        DialError::NoAddresses => "no address is known: give --addr or --relay".to_owned(),
+        DialError::Denied { cause } => format!("refused by this node: {}", innermost(cause)),
+        DialError::Aborted => "the dial was aborted".to_owned(),
+        DialError::DialPeerConditionFalse(_) => {
+            "a dial to this peer is under way already".to_owned()
+        }
+    }
+}
+
+/// What the failed dial of a circuit means for the next one.
+pub(crate) fn circuit_failure(error: &DialError) -> CircuitFailure {
+    match find_refusal(error) {
+        // How a refusal comes out of a stream that was negotiated lazily.
+        Some(refusal) if find::<NegotiationError>(refusal).is_some() => CircuitFailure::Refused,
+        Some(ConnectError::NoReservation) => CircuitFailure::Absent,
+        Some(
+            ConnectError::ResourceLimitExceeded
+            | ConnectError::PermissionDenied
+            | ConnectError::Unsupported,
+        ) => CircuitFailure::Refused,
+        Some(ConnectError::ConnectionFailed | ConnectError::Io(_) | ConnectError::Protocol(_)) => {
+            CircuitFailure::Broken
+        }
+        // The circuit was there, and what followed failed: its keys, or its end.
+        None => match error {
+            DialError::Transport(_) => CircuitFailure::Broken,
+            DialError::WrongPeerId { .. }
+            | DialError::LocalPeerId { .. }
+            | DialError::Denied { .. }
+            | DialError::NoAddresses
+            | DialError::DialPeerConditionFalse(_)
+            | DialError::Aborted => CircuitFailure::Refused,
+        },
+    }
+}
+
+/// The refusal beneath the error of a dial, which keeps those of its addresses out of its causes.
+fn find_refusal(error: &DialError) -> Option<&ConnectError> {
+    let DialError::Transport(errors) = error else {
+        return None;
+    };
+    errors.iter().find_map(|(_, error)| match error {
+        TransportError::Other(error) => find::<ConnectError>(error),
+        TransportError::MultiaddrNotSupported(_) => None,
+    })
+}
+
+fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> String {
+    match error {
+        TransportError::MultiaddrNotSupported(_) => {
+            format!("{address}: no transport of this node dials such an address")
+        }
+        TransportError::Other(error) => {
+            if let Some(exhausted) = p2pnode_transports::find_exhausted(error) {
+                return exhausted.to_string();
+            }
+            let reason = match find::<ConnectError>(error) {
+                // How a refusal comes out of a stream that was negotiated lazily.
+                Some(_) if find::<NegotiationError>(error).is_some() => {
+                    circuit_refusal(&ConnectError::Unsupported)
+                }
+                Some(refusal) => circuit_refusal(refusal),
+                None => innermost(error),
+            };
+            format!("{address}: {reason}")
+        }
+    }
+}
+
+/// What a relay's refusal of a circuit means for the one who asked.
+fn circuit_refusal(error: &ConnectError) -> String {
+    match error {
+        ConnectError::NoReservation => {
+            "the peer holds no reservation on this relay: is it running, with this relay in its configuration?".to_owned()
+        }
+        ConnectError::ConnectionFailed => "the relay lost the peer: it holds a reservation and does not answer".to_owned(),
+        ConnectError::ResourceLimitExceeded => "the relay takes no more circuits: its limits are reached, or it is ending".to_owned(),
+        ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
+        ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),
+        ConnectError::Io(_) | ConnectError::Protocol(_) => innermost(error),
+    }
+}
+
+/// The causes of an error, outermost first. An `io::Error` hides the error it carries from `source`; this does not.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| cause(*error))
+}
+
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        Some(carried) => Some(carried),
+        None => error.source(),
+    }
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// The text of the innermost cause that has one.
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+    causes(error)
+        .map(ToString::to_string)
+        .filter(|text| !text.is_empty())
+        .last()
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The kind of the operating system's error beneath `error`, if there is one.
+pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .filter(|error| error.raw_os_error().is_some())
+        .map(io::Error::kind)
+        .last()
+}

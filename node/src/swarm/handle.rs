@@ -1,0 +1,93 @@
+//! How other tasks speak to the event loop.
+
+use libp2p::PeerId;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    core::{dialer::Request, event::Event},
+    observe::status::{Status, Why},
+};
+
+/// Commands that may wait for the event loop. It takes them at once; the bound only matters if it is stuck.
+const COMMANDS: usize = 64;
+
+/// Events that may wait for the one who asked for a dial.
+const DIAL_EVENTS: usize = 256;
+
+/// What the event loop can be asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Dial a peer and report to this channel; the last report is [`Event::Result`].
+    Dial {
+        request: Request,
+        reports: mpsc::Sender<Event>,
+    },
+    /// Tell of the whole node.
+    Status(oneshot::Sender<Status>),
+    /// Tell why the path of a peer is what it is; `None` if it is not connected.
+    Why {
+        peer: PeerId,
+        answer: oneshot::Sender<Option<Why>>,
+    },
+}
+
+/// A handle to a running node.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    peer_id: PeerId,
+    commands: mpsc::Sender<Command>,
+}
+
+/// The node is gone.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Stopped;
+
+impl Handle {
+    pub(crate) fn channel(peer_id: PeerId) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        (Self { peer_id, commands }, receiver)
+    }
+
+    /// The node's own id.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// Dials a peer. The reports end with [`Event::Result`].
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub async fn dial(&self, request: Request) -> Result<mpsc::Receiver<Event>, Stopped> {
+        let (reports, receiver) = mpsc::channel(DIAL_EVENTS);
+        self.send(Command::Dial { request, reports }).await?;
+        Ok(receiver)
+    }
+
+    /// The state of the whole node.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Status(answer)).await?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Why the path of `peer` is what it is; `None` if it is not connected.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub async fn why(&self, peer: PeerId) -> Result<Option<Why>, Stopped> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Why { peer, answer }).await?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).await.map_err(|_| Stopped)
+    }
+}

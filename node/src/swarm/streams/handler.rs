@@ -1,0 +1,116 @@
+//! The streams that are being opened on one connection.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::channel::oneshot;
+use libp2p::{
+    Stream,
+    core::upgrade::DeniedUpgrade,
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound},
+    },
+};
+
+use p2pnode_protocol::upgrade::{Confirmed, Unsupported};
+
+use super::OpenError;
+
+/// How long a peer may take to agree to a protocol.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Streams that may be waiting to be opened on one connection; those that are open are not counted.
+pub(super) const MAX_OPENING: usize = 64;
+
+/// A stream that somebody wants.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(super) protocol: Confirmed,
+    pub(super) result: Reply,
+}
+
+type Reply = oneshot::Sender<Result<Stream, OpenError>>;
+
+/// The handler of one connection.
+#[derive(Default)]
+pub(crate) struct Handler {
+    wanted: VecDeque<Wanted>,
+    /// Streams that are being negotiated.
+    negotiating: usize,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Wanted;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = DeniedUpgrade;
+    type OutboundProtocol = Confirmed;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = Reply;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
+        SubstreamProtocol::new(DeniedUpgrade, ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    fn on_behaviour_event(&mut self, wanted: Wanted) {
+        if self.wanted.len() + self.negotiating < MAX_OPENING {
+            self.wanted.push_back(wanted);
+        } else {
+            // An error says that nobody waits any more.
+            let _ = wanted.result.send(Err(OpenError::Busy));
+        }
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Reply, Infallible>> {
+        while let Some(Wanted { protocol, result }) = self.wanted.pop_front() {
+            if result.is_canceled() {
+                continue;
+            }
+            self.negotiating += 1;
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                protocol: SubstreamProtocol::new(protocol, result).with_timeout(TIMEOUT),
+            });
+        }
+        Poll::Pending
+    }
+
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "only what becomes of our own requests matters"
+    )]
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, DeniedUpgrade, Self::OutboundProtocol, (), Reply>,
+    ) {
+        let (reply, result) = match event {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info,
+            }) => (info, Ok(stream)),
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
+                let error = match error {
+                    StreamUpgradeError::NegotiationFailed
+                    | StreamUpgradeError::Apply(Unsupported) => OpenError::Unsupported,
+                    StreamUpgradeError::Timeout => OpenError::Timeout,
+                    StreamUpgradeError::Io(error) => OpenError::Broken(error.to_string()),
+                };
+                (info, Err(error))
+            }
+            _ => return,
+        };
+        self.negotiating -= 1;
+        // An error says that nobody waits any more: the stream is dropped.
+        let _ = reply.send(result);
+    }
+}

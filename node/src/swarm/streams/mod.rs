@@ -1,0 +1,158 @@
+//! Streams on one given connection of a peer.
+//!
+//! A peer may have several connections, and which one a stream runs over is not left to chance: whoever opens one names the
+//! connection, the best of the peer at that time. When another becomes the best, later streams go over that one; those that
+//! are open stay where they are.
+
+mod handler;
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use futures::{FutureExt as _, channel::oneshot};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+};
+
+use p2pnode_protocol::upgrade::Confirmed;
+
+use handler::{Handler, Wanted};
+
+/// Opens streams. It answers none: each protocol's own behaviour does.
+#[derive(Default)]
+pub(crate) struct Behaviour {
+    wanted: VecDeque<(PeerId, ConnectionId, Wanted)>,
+    waker: Option<Waker>,
+}
+
+/// Why a stream could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The peer does not speak the protocol.
+    #[error("the peer does not speak the protocol")]
+    Unsupported,
+    /// The peer did not answer in time.
+    #[error("the peer did not answer in time")]
+    Timeout,
+    /// The connection is gone, or was never there.
+    #[error("the connection is closed")]
+    Closed,
+    /// Too many streams are being opened on this connection.
+    #[error("too many streams are being opened on this connection")]
+    Busy,
+    /// The negotiation broke off.
+    #[error("the negotiation broke off: {0}")]
+    Broken(String),
+}
+
+/// A stream that is being opened.
+#[derive(Debug)]
+pub(crate) struct Opening(oneshot::Receiver<Result<Stream, OpenError>>);
+
+impl Behaviour {
+    /// Opens a stream of `protocol` on `connection` to `peer`. Nothing is left of it if the [`Opening`] is dropped before.
+    pub(crate) fn open(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocol: StreamProtocol,
+    ) -> Opening {
+        self.offer(peer, connection, Confirmed::new(protocol))
+    }
+
+    /// The same without waiting for the peer to agree. That it does not speak the protocol comes out when the stream is read;
+    /// see [`p2pnode_protocol::upgrade::is_refusal`].
+    pub(crate) fn open_lazily(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocol: StreamProtocol,
+    ) -> Opening {
+        self.offer(peer, connection, Confirmed::unconfirmed(protocol))
+    }
+
+    fn offer(&mut self, peer: PeerId, connection: ConnectionId, protocol: Confirmed) -> Opening {
+        let (result, opening) = oneshot::channel();
+        self.wanted
+            .push_back((peer, connection, Wanted { protocol, result }));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        Opening(opening)
+    }
+}
+
+impl Future for Opening {
+    type Output = Result<Stream, OpenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Whoever had to answer is gone with its connection.
+        self.0
+            .poll_unpin(cx)
+            .map(|result| result.unwrap_or(Err(OpenError::Closed)))
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = std::convert::Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::default())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::default())
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some((peer_id, connection, event)) = self.wanted.pop_front() {
+            return Poll::Ready(ToSwarm::NotifyHandler {
+                peer_id,
+                handler: NotifyHandler::One(connection),
+                event,
+            });
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Two swarms on loopback, with two connections between them. The remote echoes: it speaks ping.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test waits for one event among many"
+)]
+
+use std::time::Duration;
+
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, future::join_all};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noise,
+    swarm::{
+        ConnectionId, NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+    tcp, yamux,
+};
+
+use p2pnode_protocol::ping::{self, Pace};
+
+use super::{Behaviour, OpenError, handler::MAX_OPENING};
+
+fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
+    SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|_| behaviour)
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
+        .build()
+}
+
+struct Pair {
+    ours: Swarm<Behaviour>,
+    remote: PeerId,
+    connections: [ConnectionId; 2],
+}
+
+/// A swarm with two connections to a remote that runs by itself.
+async fn pair() -> Pair {
+    let never = Pace {
+        interval: Duration::from_secs(3600),
+        timeout: Duration::from_secs(60),
+    };
+    let mut remote = swarm(ping::Behaviour::new(move |_, _| never));
+    let peer = *remote.local_peer_id();
+    remote
+        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+        .unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = remote.select_next_some().await {
+            break address;
+        }
+    };
+    tokio::spawn(remote.for_each(|_| std::future::ready(())));
+    let mut ours = swarm(Behaviour::default());
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        connections.push(connect(&mut ours, peer, &address).await);
+    }
+    Pair {
+        ours,
+        remote: peer,
+        connections: connections.try_into().unwrap(),
+    }
+}
+
+async fn connect(ours: &mut Swarm<Behaviour>, peer: PeerId, address: &Multiaddr) -> ConnectionId {
+    let opts = DialOpts::peer_id(peer)
+        .addresses(vec![address.clone()])
+        .condition(PeerCondition::Always)
+        .build();
+    ours.dial(opts).unwrap();
+    loop {
+        if let SwarmEvent::ConnectionEstablished { connection_id, .. } =
+            ours.select_next_some().await
+        {
+            return connection_id;
+        }
+    }
+}
+
+impl Pair {
+    /// Lets the swarm run until `wanted` is there.
+    async fn run<T>(&mut self, wanted: impl Future<Output = T>) -> T {
+        let mut wanted = std::pin::pin!(wanted);
+        loop {
+            tokio::select! {
+                done = &mut wanted => return done,
+                _ = self.ours.select_next_some() => {}
+            }
+        }
+    }
+
+    async fn open(
+        &mut self,
+        connection: ConnectionId,
+        protocol: StreamProtocol,
+    ) -> Result<Stream, OpenError> {
+        let behaviour = self.ours.behaviour_mut();
+        let opening = behaviour.open(self.remote, connection, protocol);
+        self.run(opening).await
+    }
+
+    async fn echoes(&mut self, stream: &mut Stream) -> bool {
+        let echoed = async {
+            stream.write_all(&[7; 32]).await?;
+            stream.flush().await?;
+            let mut echo = [0; 32];
+            stream.read_exact(&mut echo).await?;
+            std::io::Result::Ok(echo == [7; 32])
+        };
+        self.run(echoed).await.unwrap_or(false)
+    }
+}
+
+#[tokio::test]
+async fn a_stream_runs_over_the_connection_that_was_named_and_lives_and_dies_with_it() {
+    let mut pair = pair().await;
+    let [first, second] = pair.connections;
+    let mut on_first = pair.open(first, ping::PROTOCOL).await.unwrap();
+    let mut on_second = pair.open(second, ping::PROTOCOL).await.unwrap();
+    assert!(pair.echoes(&mut on_first).await);
+    assert!(pair.echoes(&mut on_second).await);
+    assert!(pair.ours.close_connection(first));
+    assert!(!pair.echoes(&mut on_first).await);
+    assert!(pair.echoes(&mut on_second).await);
+    let again = pair.open(first, ping::PROTOCOL).await;
+    assert_eq!(again.unwrap_err(), OpenError::Closed);
+}
+
+#[tokio::test]
+async fn a_protocol_that_the_peer_does_not_speak_is_unsupported() {
+    let mut pair = pair().await;
+    let connection = pair.connections[0];
+    let error = pair.open(connection, StreamProtocol::new("/none/1")).await;
+    assert_eq!(error.unwrap_err(), OpenError::Unsupported);
+    assert!(pair.open(connection, ping::PROTOCOL).await.is_ok());
+}
+
+#[tokio::test]
+async fn streams_that_are_being_opened_are_bounded() {
+    let mut pair = pair().await;
+    let (remote, connection) = (pair.remote, pair.connections[0]);
+    let behaviour = pair.ours.behaviour_mut();
+    let all: Vec<_> = (0..MAX_OPENING * 8)
+        .map(|_| behaviour.open(remote, connection, ping::PROTOCOL))
+        .collect();
+    let results = pair.run(join_all(all)).await;
+    assert!(
+        results
+            .iter()
+            .any(|result| matches!(result, Err(OpenError::Busy)))
+    );
+    assert!(results.iter().filter(|result| result.is_ok()).count() >= MAX_OPENING);
+    drop(results);
+    assert!(pair.open(connection, ping::PROTOCOL).await.is_ok());
+}

@@ -1,0 +1,232 @@
+//! Reading the configuration again while the relay runs: on SIGHUP, and when its file changes or one that it names.
+//!
+//! Files are looked at every second and not watched with inotify: a ConfigMap changes by a symbolic link two directories up, which
+//! a watch of the file does not see, network file systems tell nothing at all, and a look costs a microsecond.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use p2pnode_daemon::{
+    config::{Fault, Faults, Loaded, Place},
+    fingerprint::Stamp,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::MissedTickBehavior,
+};
+
+use crate::config::{Access, Config};
+
+/// Between two looks at the files. A change is read one look after it was seen, so that a file that is just being written is
+/// not read half.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Keys of this section come into force at once, all others with the next start.
+const AT_ONCE: &str = "access.";
+
+/// How the configuration is read again.
+pub type Load = Arc<dyn Fn() -> Result<Loaded<Config>, Faults> + Send + Sync>;
+
+/// Configurations that were read again, as they come.
+#[derive(Debug)]
+pub struct Reloads(mpsc::Receiver<Reload>);
+
+/// What came of reading it.
+#[derive(Debug)]
+pub(crate) enum Reload {
+    /// It is right.
+    Read {
+        /// Who may use the relay from now on.
+        access: Access,
+        /// The keys that have changed since the start and need another one.
+        restart: BTreeSet<String>,
+    },
+    /// It is not, and changes nothing.
+    Refused(Faults),
+}
+
+impl Reloads {
+    /// None ever.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(mpsc::channel(1).1)
+    }
+
+    /// Those of the configuration that was `loaded` at the start, from the file at `path` among others, and that `load` reads
+    /// again.
+    ///
+    /// # Errors
+    /// If the system refuses a handler of SIGHUP.
+    pub fn watch(path: Option<PathBuf>, loaded: Loaded<Config>, load: Load) -> io::Result<Self> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (sender, receiver) = mpsc::channel(1);
+        let mut files = Files::new(path, &loaded.config.access);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let why = tokio::select! {
+                    _ = hangup.recv() => {
+                        files.read();
+                        "SIGHUP"
+                    }
+                    _ = ticks.tick() => match files.look() {
+                        true => "a file has changed",
+                        false => continue,
+                    },
+                };
+                tracing::info!(why, "reading the configuration again");
+                let reload = match files.load(&load) {
+                    Ok(new) => {
+                        files.follow(&new.config.access);
+                        let changed = loaded.changed(&new).into_iter();
+                        Reload::Read {
+                            restart: changed.filter(|key| !key.starts_with(AT_ONCE)).collect(),
+                            access: new.config.access,
+                        }
+                    }
+                    Err(faults) => Reload::Refused(faults),
+                };
+                if sender.send(reload).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self(receiver))
+    }
+
+    /// The next one; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Option<Reload> {
+        self.0.recv().await
+    }
+}
+
+/// The files that the configuration is made of.
+#[derive(Debug)]
+struct Files {
+    config: Option<PathBuf>,
+    revoked: Option<PathBuf>,
+    /// As they were read.
+    read: Vec<Stamp>,
+    /// As they were seen last.
+    seen: Vec<Stamp>,
+}
+
+impl Files {
+    fn new(config: Option<PathBuf>, access: &Access) -> Self {
+        let mut files = Self {
+            config,
+            revoked: access.revoked_file.clone(),
+            read: Vec::new(),
+            seen: Vec::new(),
+        };
+        files.read();
+        files
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        let paths = self.config.iter().chain(&self.revoked);
+        paths.map(|path| Stamp::of(path)).collect()
+    }
+
+    /// They are read now.
+    fn read(&mut self) {
+        self.read = self.stamps();
+        self.seen.clone_from(&self.read);
+    }
+
+    /// Whether they are to be read: they are others than were read, and have been since the last look.
+    fn look(&mut self) -> bool {
+        let now = self.stamps();
+        let settled = now == self.seen && now != self.read;
+        if settled {
+            self.read.clone_from(&now);
+        }
+        self.seen = now;
+        settled
+    }
+
+    /// From now on the file of `access` counts.
+    fn follow(&mut self, access: &Access) {
+        if self.revoked != access.revoked_file {
+            self.revoked.clone_from(&access.revoked_file);
+            self.read();
+        }
+    }
+
+    fn load(&self, load: &Load) -> Result<Loaded<Config>, Faults> {
+        match &self.config {
+            Some(path) if is_empty(path) => Err(Faults::from(Fault {
+                place: Place::File {
+                    path: path.clone(),
+                    at: None,
+                },
+                key: None,
+                problem:
+                    "is empty, which would admit anybody; write access.allow: [] if that is meant"
+                        .to_owned(),
+            })),
+            _ => load(),
+        }
+    }
+}
+
+/// Whether there is nothing in a file: it was truncated, to be written next or because the disk is full.
+fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.len() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_once_it_has_stayed_as_it_is_for_a_look() {
+        let home = tempfile::tempdir().unwrap();
+        let (config, revoked) = (home.path().join("relay.yaml"), home.path().join("revoked"));
+        fs::write(&config, "a").unwrap();
+        let access = Access {
+            revoked_file: Some(revoked.clone()),
+            ..Access::default()
+        };
+        let mut files = Files::new(Some(config.clone()), &access);
+        assert!(!files.look());
+        fs::write(&config, "ab").unwrap();
+        assert!(!files.look(), "it may still be written");
+        fs::write(&config, "abc").unwrap();
+        assert!(!files.look(), "it was");
+        assert!(files.look());
+        assert!(!files.look(), "once");
+        fs::write(&revoked, "x").unwrap();
+        assert_eq!(
+            [files.look(), files.look(), files.look()],
+            [false, true, false]
+        );
+        // What a signal had read is not read again.
+        fs::write(&config, "abcd").unwrap();
+        files.read();
+        assert_eq!([files.look(), files.look()], [false, false]);
+        files.follow(&Access::default());
+        fs::write(&revoked, "xy").unwrap();
+        assert_eq!([files.look(), files.look()], [false, false]);
+    }
+
+    #[test]
+    fn an_empty_file_is_refused_and_not_taken_for_the_defaults() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("relay.yaml");
+        fs::write(&path, "").unwrap();
+        let files = Files::new(Some(path), &Access::default());
+        let load: Load = Arc::new(|| unreachable!("it is not read"));
+        let faults = files.load(&load).unwrap_err().to_string();
+        assert!(faults.contains("relay.yaml: is empty"), "{faults}");
+    }
+}

@@ -1,0 +1,372 @@
+//! Who gets a reservation, and who a circuit over which connection: the one place where that is decided. Pure, with the time
+//! as an argument.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::Family;
+
+use crate::{
+    config::Limits,
+    core::{
+        admission::Refused,
+        limits::{self, count},
+        source::Source,
+    },
+    observe::metrics::Reason,
+};
+use crate::{
+    core::{
+        circuits::{CircuitId, Circuits, End, Ended, OtherLeg},
+        reservations::Reservations,
+    },
+    swarm::circuit::{copy::Traffic, message::Status},
+};
+
+/// A refusal: what the peer is told, and what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: Status,
+    pub(crate) reason: Reason,
+}
+
+impl Refusal {
+    fn access(refused: Refused) -> Self {
+        let (status, reason) = (Status::PermissionDenied, refused.reason());
+        Self { status, reason }
+    }
+
+    /// The specification knows no other word for a reservation for which there is no place.
+    fn reservation(reason: Reason) -> Self {
+        let status = Status::ReservationRefused;
+        Self { status, reason }
+    }
+
+    fn circuit(reason: Reason) -> Self {
+        let status = Status::ResourceLimitExceeded;
+        Self { status, reason }
+    }
+}
+
+/// A reservation that is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Granted {
+    /// Whether the connection held it before.
+    pub(crate) renewed: bool,
+    /// For how long.
+    pub(crate) lasts: Duration,
+}
+
+/// A circuit that is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) id: CircuitId,
+    /// On which connection the destination is asked.
+    pub(crate) to: ConnectionId,
+}
+
+/// Bytes that circuits have carried for a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// From it.
+    pub(crate) sent: u64,
+    /// To it.
+    pub(crate) received: u64,
+}
+
+impl std::ops::AddAssign for Volume {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+}
+
+/// What went with a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// The open circuits that go over it, which end when they are told.
+    pub(crate) circuits: Vec<CircuitId>,
+    /// Whether it held a reservation.
+    pub(crate) held: bool,
+    /// If it was the last of its peer, what circuits have carried for that since it came.
+    pub(crate) carried: Option<Volume>,
+}
+
+/// What the relay has granted, and by which rules it grants more.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    limits: Limits,
+    draining: bool,
+    connections: HashMap<ConnectionId, Place>,
+    peers: HashMap<PeerId, Connected>,
+    reservations: Reservations,
+    circuits: Circuits,
+}
+
+/// A peer that is connected.
+#[derive(Debug, Default)]
+struct Connected {
+    connections: usize,
+    /// What its circuits have carried that have ended.
+    carried: Volume,
+}
+
+/// Where a connection comes from.
+#[derive(Debug)]
+struct Place {
+    peer: PeerId,
+    /// The IP family of its packets.
+    family: Option<Family>,
+    /// `None` if the address of the peer is no IP address.
+    source: Option<Source>,
+}
+
+impl Judge {
+    /// Grants within `limits`.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            limits: *limits,
+            draining: false,
+            connections: HashMap::new(),
+            peers: HashMap::new(),
+            reservations: Reservations::default(),
+            circuits: Circuits::default(),
+        }
+    }
+
+    /// Reservations that are held, by connection.
+    pub(crate) fn reservations(&self) -> usize {
+        self.reservations.len()
+    }
+
+    /// The connections on which they are held.
+    pub(crate) fn held(&self) -> impl Iterator<Item = ConnectionId> {
+        self.reservations.connections()
+    }
+
+    /// Whether a peer holds a reservation.
+    pub(crate) fn holds(&self, peer: &PeerId) -> bool {
+        self.reservations.of_peer(peer).len() > 0
+    }
+
+    /// The newest connection on which a peer holds a reservation.
+    pub(crate) fn newest_place(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.reservations.of_peer(peer).max()
+    }
+
+    /// Circuits that are open.
+    pub(crate) fn circuits(&self) -> usize {
+        self.circuits.open()
+    }
+
+    /// The other leg of a circuit: see [`Circuits::other_leg`].
+    pub(crate) fn other_leg(
+        &self,
+        asker: PeerId,
+        asks_on: ConnectionId,
+        other: PeerId,
+        dialed: bool,
+    ) -> OtherLeg {
+        self.circuits.other_leg(asker, asks_on, other, dialed)
+    }
+
+    /// From now on nothing is granted, and nothing renewed.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// A connection of `peer` at our address `local` and its address `remote`.
+    pub(crate) fn connected(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) {
+        let place = Place {
+            peer,
+            family: Family::of(local),
+            source: Source::of(remote),
+        };
+        if self.connections.insert(connection, place).is_none() {
+            self.peers.entry(peer).or_default().connections += 1;
+        }
+    }
+
+    /// All connections.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = (PeerId, ConnectionId)> {
+        self.connections
+            .iter()
+            .map(|(connection, place)| (place.peer, *connection))
+    }
+
+    /// A connection is gone, and what went with it. `None` if it was not known.
+    pub(crate) fn disconnected(&mut self, connection: ConnectionId, now: Instant) -> Option<Gone> {
+        let Place { peer, .. } = self.connections.remove(&connection)?;
+        let mut carried = None;
+        if let Some(connected) = self.peers.get_mut(&peer) {
+            connected.connections -= 1;
+            if connected.connections == 0 {
+                carried = Some(self.carried(&peer));
+                self.peers.remove(&peer);
+            }
+        }
+        Some(Gone {
+            circuits: self.circuits.disconnected(&peer, connection, now),
+            held: self.release(connection).is_some(),
+            carried,
+        })
+    }
+
+    /// What circuits have carried for a peer since it is connected, those that are open and those that have ended.
+    pub(crate) fn carried(&self, peer: &PeerId) -> Volume {
+        let mut carried = self.peers.get(peer).map(|peer| peer.carried);
+        let carried = carried.get_or_insert_default();
+        for (source, destination, traffic) in self.circuits.of(peer) {
+            for (end, volume) in volumes(source, destination, traffic) {
+                if end.peer == *peer {
+                    *carried += volume;
+                }
+            }
+        }
+        *carried
+    }
+
+    /// Whether a reservation is granted on `connection`, or renewed, to a peer that is `admitted` or not. What a connection
+    /// holds is renewed however full the relay is.
+    pub(crate) fn reserve(
+        &mut self,
+        admitted: Result<(), Refused>,
+        connection: ConnectionId,
+        peer: PeerId,
+        now: Instant,
+    ) -> Result<Granted, Refusal> {
+        admitted.map_err(Refusal::access)?;
+        if self.draining {
+            return Err(Refusal::reservation(Reason::Draining));
+        }
+        let place = self.connections.get(&connection);
+        let source = place.and_then(|place| place.source);
+        let renewed = self.reservations.contains(connection);
+        if !renewed {
+            if self.reservations.len() >= count(self.limits.reservations)
+                || self.reservations.of_peer(&peer).len()
+                    >= count(self.limits.reservations_per_peer)
+            {
+                return Err(Refusal::reservation(Reason::ReservationLimit));
+            }
+            if let Some(source) = source
+                && !self
+                    .limits
+                    .reservations_per_source
+                    .admits(source, self.reservations.of_source(source))
+            {
+                return Err(Refusal::reservation(Reason::SourceReservationLimit));
+            }
+        }
+        let lasts = limits::duration(self.limits.reservation_duration);
+        self.reservations
+            .hold(connection, peer, source, now + lasts);
+        Ok(Granted { renewed, lasts })
+    }
+
+    /// The reservation on this connection has ended: whose it was.
+    pub(crate) fn release(&mut self, connection: ConnectionId) -> Option<PeerId> {
+        self.reservations.release(connection)
+    }
+
+    /// When the next reservation ends.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
+        self.reservations.next_end()
+    }
+
+    /// A reservation whose time is up.
+    pub(crate) fn ended(&self, now: Instant) -> Option<ConnectionId> {
+        self.reservations.ended(now)
+    }
+
+    /// Whether `source`, who asks on `connection` and is `admitted` or not, gets a circuit to `destination`.
+    pub(crate) fn connect(
+        &mut self,
+        admitted: Result<(), Refused>,
+        connection: ConnectionId,
+        source: PeerId,
+        destination: PeerId,
+    ) -> Result<Route, Refusal> {
+        admitted.map_err(Refusal::access)?;
+        if self.draining {
+            return Err(Refusal::circuit(Reason::Draining));
+        }
+        let to = self.place_of(&destination, connection).ok_or(Refusal {
+            status: Status::NoReservation,
+            reason: Reason::NoReservation,
+        })?;
+        let of_peer = [source, destination].map(|peer| self.circuits.of_peer(&peer));
+        if self.circuits.len() >= count(self.limits.circuits)
+            || of_peer
+                .iter()
+                .any(|circuits| *circuits >= count(self.limits.circuits_per_peer))
+        {
+            return Err(Refusal::circuit(Reason::CircuitLimit));
+        }
+        let [source, destination] = [(source, connection), (destination, to)]
+            .map(|(peer, connection)| End { peer, connection });
+        let id = self.circuits.begin(source, destination);
+        Ok(Route { id, to })
+    }
+
+    /// Where to ask `destination` for a circuit that comes over `source`: on a connection of the same family, if it holds a
+    /// reservation on one, since a circuit that changes families has the slower of the two on one side at least; and on the newest
+    /// of these. A peer that was killed and started again has an older one, too, until that is missed.
+    fn place_of(&self, destination: &PeerId, source: ConnectionId) -> Option<ConnectionId> {
+        let family = |connection| self.connections.get(&connection)?.family;
+        let wanted = family(source);
+        self.reservations
+            .of_peer(destination)
+            .max_by_key(|connection| (family(*connection) == wanted, *connection))
+    }
+
+    /// A circuit is open: its ends, and where its bytes are counted. `None` if a connection is gone meanwhile.
+    pub(crate) fn opened(
+        &mut self,
+        id: CircuitId,
+        now: Instant,
+    ) -> Option<(End, End, Arc<Traffic>)> {
+        let (source, destination, traffic) = self.circuits.opened(id, now)?;
+        let there = |end: End| self.connections.contains_key(&end.connection);
+        if there(source) && there(destination) {
+            return Some((source, destination, traffic));
+        }
+        let _not_open = self.circuits.ended(id, now);
+        None
+    }
+
+    /// A circuit has ended, or was not made.
+    pub(crate) fn closed(&mut self, id: CircuitId, now: Instant) -> Option<Ended> {
+        let ended = self.circuits.ended(id, now)?;
+        for (end, volume) in volumes(ended.source, ended.destination, &ended.traffic) {
+            if let Some(peer) = self.peers.get_mut(&end.peer) {
+                peer.carried += volume;
+            }
+        }
+        Some(ended)
+    }
+}
+
+/// What a circuit has carried, as each of its ends sees it.
+fn volumes(source: End, destination: End, traffic: &Traffic) -> [(End, Volume); 2] {
+    let (there, back) = (traffic.to_destination(), traffic.to_source());
+    let volume = |sent, received| Volume { sent, received };
+    [
+        (source, volume(there, back)),
+        (destination, volume(back, there)),
+    ]
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -1,0 +1,417 @@
+//! What the relay counts. Labels are bounded: never a peer id or an address.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use p2pnode_protocol::introduction::Refusal;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::swarm::circuit::{Carried, Judge};
+
+/// Why the relay denied something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    /// `access.allow` does not name the peer.
+    Access,
+    /// The peer has presented no join token, and needs one.
+    NoToken,
+    /// What a peer has presented is no token, or it has presented too many.
+    TokenMalformed,
+    /// A token of another relay, or for another peer.
+    TokenForeign,
+    /// A token whose time is over.
+    TokenExpired,
+    /// A token that was revoked.
+    TokenRevoked,
+    /// The process takes as much memory as it may.
+    Memory,
+    /// Too many connections, in all or of the peer, or too many handshakes at once, in all or over one transport.
+    ConnectionLimit,
+    /// Too many connections or handshakes at once from the peer's IPv4 address or IPv6 /64.
+    SourceConnectionLimit,
+    /// Too many reservations, in all or of the peer.
+    ReservationLimit,
+    /// Too many reservations from the peer's IPv4 address or IPv6 /64.
+    SourceReservationLimit,
+    /// Too many circuits, in all or of the peer.
+    CircuitLimit,
+    /// Too many requests at once on one connection.
+    HandshakeLimit,
+    /// A peer asks to be introduced too often, or is asked for too often.
+    IntroductionLimit,
+    /// A circuit to a peer that has no reservation here.
+    NoReservation,
+    /// A circuit to a peer that has a reservation and did not take the circuit.
+    DestinationFailed,
+    /// The relay drains.
+    Draining,
+    /// A record of the directory that is none, or that is not its peer's to offer.
+    Record,
+    /// Too many records in the directory.
+    RecordLimit,
+    /// A request that is not one.
+    Malformed,
+}
+
+impl Reason {
+    /// The label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::NoToken => "no_token",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenForeign => "token_foreign",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::Memory => "memory",
+            Self::ConnectionLimit => "connection_limit",
+            Self::SourceConnectionLimit => "source_connection_limit",
+            Self::ReservationLimit => "reservation_limit",
+            Self::SourceReservationLimit => "source_reservation_limit",
+            Self::CircuitLimit => "circuit_limit",
+            Self::HandshakeLimit => "handshake_limit",
+            Self::IntroductionLimit => "introduction_limit",
+            Self::NoReservation => "no_reservation",
+            Self::DestinationFailed => "destination_failed",
+            Self::Draining => "draining",
+            Self::Record => "record",
+            Self::RecordLimit => "record_limit",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+/// Why a connection that somebody began never came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum HandshakeFailure {
+    /// The other side did not finish it in time.
+    Timeout,
+    /// It broke off, or was none.
+    Broken,
+}
+
+impl EncodeLabelValue for HandshakeFailure {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let text = match self {
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+/// What became of a peer's wish to be introduced to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Introduction {
+    /// Both were told of each other.
+    Made,
+    /// The one that was asked for did not take it after all.
+    NotTaken,
+    /// They were not.
+    Refused(Refusal),
+}
+
+impl EncodeLabelValue for Introduction {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let label = match self {
+            Self::Made => "made",
+            Self::NotTaken => "not_taken",
+            Self::Refused(Refusal::NoReservation) => "no_reservation",
+            Self::Refused(Refusal::Unsupported) => "unsupported",
+            Self::Refused(Refusal::NothingInCommon) => "nothing_in_common",
+            Self::Refused(Refusal::TooOften) => "too_often",
+            Self::Refused(Refusal::Draining) => "draining",
+        };
+        EncodeLabelValue::encode(&label, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    reason: HandshakeFailure,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IntroductionLabels {
+    outcome: Introduction,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeniedLabels {
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
+}
+
+/// What came of reading the configuration again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reloaded {
+    /// It is in force.
+    Applied,
+    /// It is wrong and changes nothing.
+    Refused,
+}
+
+impl EncodeLabelValue for Reloaded {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadedLabels {
+    outcome: Reloaded,
+}
+
+/// The relay's metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    reservations: Gauge,
+    circuits: Gauge,
+    records: Gauge,
+    circuit_seconds: Histogram,
+    circuit_bytes: Family<DirectionLabels, Counter>,
+    denied: Family<DeniedLabels, Counter>,
+    handshake_failures: Family<HandshakeLabels, Counter>,
+    introductions: Family<IntroductionLabels, Counter>,
+    draining: Gauge,
+    reloads: Family<ReloadedLabels, Counter>,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// What the status tells and the registry does not give back.
+#[derive(Debug, Default)]
+struct Tally {
+    circuits_closed: u64,
+    denied: BTreeMap<&'static str, u64>,
+}
+
+impl Metrics {
+    /// Makes the metrics known to `registry`.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reservations: Gauge::default(),
+            circuits: Gauge::default(),
+            records: Gauge::default(),
+            // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
+            circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
+            circuit_bytes: Family::default(),
+            denied: Family::default(),
+            handshake_failures: Family::default(),
+            introductions: Family::default(),
+            draining: Gauge::default(),
+            reloads: Family::default(),
+            tally: Arc::default(),
+        };
+        registry.register(
+            "relay_reservations",
+            "Reservations held",
+            metrics.reservations.clone(),
+        );
+        registry.register("relay_circuits", "Circuits open", metrics.circuits.clone());
+        registry.register(
+            "relay_records",
+            "Records in the directory",
+            metrics.records.clone(),
+        );
+        registry.register_with_unit(
+            "relay_circuit",
+            "How long closed circuits were open",
+            Unit::Seconds,
+            metrics.circuit_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "relay_circuit",
+            "Bytes that circuits have carried",
+            Unit::Bytes,
+            metrics.circuit_bytes.clone(),
+        );
+        registry.register(
+            "relay_denied",
+            "Connections and requests denied",
+            metrics.denied.clone(),
+        );
+        registry.register(
+            "relay_handshake_failures",
+            "Connections that others began and that were never established",
+            metrics.handshake_failures.clone(),
+        );
+        registry.register(
+            "relay_introductions",
+            "Wishes of peers to be introduced to others",
+            metrics.introductions.clone(),
+        );
+        registry.register(
+            "relay_draining",
+            "1 once the relay drains, before that 0",
+            metrics.draining.clone(),
+        );
+        registry.register(
+            "relay_reloads",
+            "How often the configuration was read again",
+            metrics.reloads.clone(),
+        );
+        metrics
+    }
+
+    /// The configuration was read again.
+    pub(crate) fn reloaded(&self, outcome: Reloaded) {
+        self.reloads
+            .get_or_create(&ReloadedLabels { outcome })
+            .inc();
+    }
+
+    /// Takes over how many reservations are held and circuits open.
+    pub(crate) fn observe(&self, judge: &Judge) {
+        self.reservations
+            .set(i64::try_from(judge.reservations()).unwrap_or(i64::MAX));
+        self.circuits
+            .set(i64::try_from(judge.circuits()).unwrap_or(i64::MAX));
+    }
+
+    /// Where the bytes of circuits are counted.
+    pub(crate) fn carried(&self) -> Carried {
+        let counter = |direction| {
+            let labels = DirectionLabels { direction };
+            self.circuit_bytes.get_or_create_owned(&labels)
+        };
+        Carried {
+            to_destination: counter("to_destination"),
+            to_source: counter("to_source"),
+        }
+    }
+
+    /// That many records are in the directory.
+    pub(crate) fn records(&self, records: usize) {
+        self.records.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// A circuit closed after `open`.
+    pub(crate) fn circuit_closed(&self, open: Duration) {
+        self.circuit_seconds.observe(open.as_secs_f64());
+        self.tally(|tally| tally.circuits_closed += 1);
+    }
+
+    /// The relay drains.
+    pub(crate) fn draining(&self) {
+        self.draining.set(1);
+    }
+
+    /// A connection that somebody began did not come about.
+    pub(crate) fn handshake_failed(&self, reason: HandshakeFailure) {
+        self.handshake_failures
+            .get_or_create(&HandshakeLabels { reason })
+            .inc();
+    }
+
+    /// A peer wanted to be introduced to another.
+    pub(crate) fn introduction(&self, outcome: Introduction) {
+        let labels = IntroductionLabels { outcome };
+        self.introductions.get_or_create(&labels).inc();
+    }
+
+    /// Something was denied.
+    pub(crate) fn denied(&self, reason: Reason) {
+        self.denied.get_or_create(&DeniedLabels { reason }).inc();
+        self.tally(|tally| *tally.denied.entry(reason.as_str()).or_default() += 1);
+    }
+
+    /// How many circuits have closed.
+    pub(crate) fn circuits_closed(&self) -> u64 {
+        self.tally(|tally| tally.circuits_closed)
+    }
+
+    /// Bytes that circuits have carried, both directions together.
+    pub(crate) fn circuit_bytes(&self) -> u64 {
+        let carried = self.carried();
+        carried.to_destination.get() + carried.to_source.get()
+    }
+
+    /// What was denied how often, by reason.
+    pub(crate) fn denials(&self) -> BTreeMap<String, u64> {
+        self.tally(|tally| {
+            let denied = tally.denied.iter();
+            denied
+                .map(|(reason, count)| ((*reason).to_owned(), *count))
+                .collect()
+        })
+    }
+
+    fn tally<T>(&self, with: impl FnOnce(&mut Tally) -> T) -> T {
+        with(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_that_are_documented() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.carried().to_source.inc_by(7);
+        metrics.circuit_closed(Duration::from_secs(2));
+        metrics.denied(Reason::NoReservation);
+        metrics.denied(Reason::SourceReservationLimit);
+        metrics.reloaded(Reloaded::Refused);
+        metrics.handshake_failed(HandshakeFailure::Timeout);
+        metrics.handshake_failed(HandshakeFailure::Broken);
+        metrics.denied(Reason::IntroductionLimit);
+        metrics.introduction(Introduction::Made);
+        metrics.introduction(Introduction::Refused(Refusal::NothingInCommon));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        for line in [
+            "relay_reservations 0",
+            "relay_circuits 0",
+            "relay_records 0",
+            "relay_circuit_seconds_count 1",
+            "relay_circuit_bytes_total{direction=\"to_source\"} 7",
+            "relay_circuit_bytes_total{direction=\"to_destination\"} 0",
+            "relay_denied_total{reason=\"no_reservation\"} 1",
+            "relay_denied_total{reason=\"source_reservation_limit\"} 1",
+            "relay_handshake_failures_total{reason=\"timeout\"} 1",
+            "relay_handshake_failures_total{reason=\"broken\"} 1",
+            "relay_denied_total{reason=\"introduction_limit\"} 1",
+            "relay_introductions_total{outcome=\"made\"} 1",
+            "relay_introductions_total{outcome=\"nothing_in_common\"} 1",
+            "relay_draining 0",
+            "relay_reloads_total{outcome=\"refused\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert_eq!(metrics.circuits_closed(), 1);
+        assert_eq!(metrics.denials().get("no_reservation"), Some(&1));
+        metrics.draining();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        assert!(text.contains("relay_draining 1\n"), "{text}");
+    }
+}

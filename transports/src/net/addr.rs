@@ -1,0 +1,259 @@
+//! What an address asks of a transport: which one, where to, and whom.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "multiaddr has forty protocols, of which a transport knows a few"
+)]
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use libp2p::{
+    PeerId,
+    multiaddr::{Multiaddr, Protocol},
+};
+
+use crate::net::family::Family;
+
+/// A transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// QUIC version 1 over UDP ([RFC 9000](https://www.rfc-editor.org/rfc/rfc9000)).
+    Quic,
+    /// TCP with TLS 1.3 or Noise and yamux above.
+    Tcp,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
+
+    /// The transport that an address names; of a circuit that is the transport to its relay. `None` where it names none of
+    /// the two (`/p2p/X` alone, for instance): such an address says nothing about how its packets travel.
+    pub fn of(addr: &Multiaddr) -> Option<Self> {
+        addr.iter().find_map(|part| match part {
+            Protocol::QuicV1 => Some(Self::Quic),
+            Protocol::Tcp(_) => Some(Self::Tcp),
+            _ => None,
+        })
+    }
+
+    /// What carries it: `udp` or `tcp`.
+    pub(crate) const fn carrier(self) -> &'static str {
+        match self {
+            Self::Quic => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// Where a target is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    Ip(IpAddr),
+    /// A name, and the family that the address restricts it to.
+    Name(String, Option<Family>),
+    /// A name whose TXT records hold whole addresses.
+    DnsAddr(String),
+}
+
+/// A dialable address, taken apart: `/HOST/tcp/PORT[/p2p/PEER]` or `/HOST/udp/PORT/quic-v1[/p2p/PEER]`, or
+/// `/dnsaddr/NAME`, which has no port. Anything before, between or behind (`/ws`, `/p2p-circuit`) is another transport's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+    pub(crate) kind: Kind,
+    pub(crate) peer: Option<PeerId>,
+}
+
+impl Target {
+    /// `None` where the address is not of the form above, or names port 0 or an unspecified IP, which cannot be dialed.
+    pub(crate) fn parse(addr: &Multiaddr) -> Option<Self> {
+        let mut parts = addr.iter();
+        let host = match parts.next()? {
+            Protocol::Ip4(ip) => Host::Ip(ip.into()),
+            Protocol::Ip6(ip) => Host::Ip(ip.into()),
+            Protocol::Dns(name) => Host::Name(name.into_owned(), None),
+            Protocol::Dns4(name) => Host::Name(name.into_owned(), Some(Family::Ip4)),
+            Protocol::Dns6(name) => Host::Name(name.into_owned(), Some(Family::Ip6)),
+            Protocol::Dnsaddr(name) => {
+                let host = Host::DnsAddr(name.into_owned());
+                return Some(Self {
+                    host,
+                    port: 0,
+                    kind: Kind::Quic,
+                    peer: None,
+                });
+            }
+            _ => return None,
+        };
+        if matches!(&host, Host::Ip(ip) if ip.is_unspecified()) {
+            return None;
+        }
+        let (kind, port) = match parts.next()? {
+            Protocol::Tcp(port) => (Kind::Tcp, port),
+            Protocol::Udp(port) => match parts.next()? {
+                Protocol::QuicV1 => (Kind::Quic, port),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let peer = match parts.next() {
+            None => None,
+            Some(Protocol::P2p(peer)) => Some(peer),
+            Some(_) => return None,
+        };
+        (port != 0 && parts.next().is_none()).then_some(Self {
+            host,
+            port,
+            kind,
+            peer,
+        })
+    }
+
+    /// The same target at an IP address that its name stands for.
+    pub(crate) fn at(&self, ip: IpAddr) -> Multiaddr {
+        let addr = to_multiaddr(self.kind, SocketAddr::new(ip, self.port));
+        match self.peer {
+            Some(peer) => addr.with(Protocol::P2p(peer)),
+            None => addr,
+        }
+    }
+}
+
+/// The address of a socket.
+pub fn to_multiaddr(kind: Kind, socket: SocketAddr) -> Multiaddr {
+    let addr = Multiaddr::from(socket.ip());
+    match kind {
+        Kind::Quic => addr
+            .with(Protocol::Udp(socket.port()))
+            .with(Protocol::QuicV1),
+        Kind::Tcp => addr.with(Protocol::Tcp(socket.port())),
+    }
+}
+
+/// The socket address at the head of an address, whatever follows.
+pub fn to_socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = addr.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) | Protocol::Udp(port) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+/// The address without its trailing `/p2p/PEER`.
+pub(crate) fn without_peer(addr: &Multiaddr) -> Multiaddr {
+    let mut addr = addr.clone();
+    if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+        addr.pop();
+    }
+    addr
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+    fn parse(text: &str) -> Option<Target> {
+        Target::parse(&text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_target_is_a_host_a_port_a_transport_and_perhaps_a_peer() {
+        let target = parse(&format!(
+            "/dns4/relay.example.net/udp/443/quic-v1/p2p/{PEER}"
+        ))
+        .unwrap();
+        assert_eq!(
+            target.host,
+            Host::Name("relay.example.net".into(), Some(Family::Ip4))
+        );
+        assert_eq!((target.port, target.kind), (443, Kind::Quic));
+        assert_eq!(
+            target.at("192.0.2.1".parse().unwrap()).to_string(),
+            format!("/ip4/192.0.2.1/udp/443/quic-v1/p2p/{PEER}")
+        );
+        let target = parse("/ip6/2001:db8::1/tcp/443").unwrap();
+        assert_eq!((target.kind, target.peer), (Kind::Tcp, None));
+    }
+
+    #[test]
+    fn what_another_transport_serves_is_no_target() {
+        for text in [
+            "/ip4/192.0.2.1",
+            "/ip4/192.0.2.1/udp/1",
+            "/ip4/192.0.2.1/udp/1/quic",
+            "/ip4/192.0.2.1/tcp/1/ws",
+            "/ip4/192.0.2.1/tcp/0",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip6/::/udp/1/quic-v1",
+            "/p2p-circuit",
+            "/memory/1",
+            &format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER}/p2p-circuit"),
+            &format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}"),
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(Target::parse(&Multiaddr::empty()), None);
+    }
+
+    #[test]
+    fn an_address_without_transport_has_no_kind() {
+        assert_eq!(Kind::of(&format!("/p2p/{PEER}").parse().unwrap()), None);
+        assert_eq!(
+            Kind::of(&"/ip4/192.0.2.1/udp/1/quic-v1".parse().unwrap()),
+            Some(Kind::Quic)
+        );
+        assert_eq!(
+            Kind::of(&"/ip4/192.0.2.1/tcp/1".parse().unwrap()),
+            Some(Kind::Tcp)
+        );
+    }
+
+    #[test]
+    fn only_a_trailing_peer_is_cut_off() {
+        let bare: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        assert_eq!(without_peer(&bare), bare);
+        assert_eq!(
+            without_peer(&format!("{bare}/p2p/{PEER}").parse().unwrap()),
+            bare
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_socket_survives_the_way_through_an_address(ip: IpAddr, port in 1..=u16::MAX, quic: bool) {
+            prop_assume!(!ip.is_unspecified());
+            let kind = if quic { Kind::Quic } else { Kind::Tcp };
+            let addr = to_multiaddr(kind, SocketAddr::new(ip, port));
+            prop_assert_eq!(to_socket_addr(&addr), Some(SocketAddr::new(ip, port)));
+            prop_assert_eq!(Kind::of(&addr), Some(kind));
+            prop_assert_eq!(Family::of(&addr), Some(Family::from(ip)));
+            let target = Target::parse(&addr).unwrap();
+            prop_assert_eq!((target.host, target.port, target.kind), (Host::Ip(ip), port, kind));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Who holds a port: what the kernel tells about it, as far as this process may read it. Best effort and for people: nothing
+//! decides by it.
+
+use std::{collections::HashSet, fmt, fs, path::Path};
+
+use crate::net::{addr::Kind, family::Family};
+
+/// A port that could not be had, and what is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The transport that wanted the port.
+    pub kind: Kind,
+    /// The port.
+    pub port: u16,
+    /// What is in the way.
+    pub by: HeldBy,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.kind.carrier(), self.port, self.by)
+    }
+}
+
+/// What is in the way of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeldBy {
+    /// A process whose sockets we may see.
+    Process {
+        /// Its id.
+        pid: u32,
+        /// Its name as in `/proc/PID/comm`.
+        comm: String,
+    },
+    /// A process whose sockets we may not see, or none that can be found.
+    Unseen,
+    /// This node: a punch port, or the port of an open connection.
+    ThisNode,
+    /// A connection that ended and whose port the kernel keeps for up to a minute.
+    TimeWait,
+    /// A port that was in use a short while ago, or could not be bound then.
+    Cooling,
+    /// The kernel does not let us bind it, for another reason than that it is taken.
+    Refused(String),
+}
+
+impl fmt::Display for HeldBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid, comm } => write!(f, "held by pid {pid} ({comm})"),
+            Self::Unseen => f.write_str("held by another process"),
+            Self::ThisNode => f.write_str("in use by this node"),
+            Self::TimeWait => f.write_str("in TIME_WAIT"),
+            Self::Cooling => f.write_str("cooling down after use"),
+            Self::Refused(reason) => write!(f, "not to be had: {reason}"),
+        }
+    }
+}
+
+/// Finds out who has bound `port`. Reads `/proc`, which takes milliseconds where there are many processes.
+pub(crate) fn find(kind: Kind, family: Family, port: u16) -> HeldBy {
+    // An IPv6 wildcard socket without IPV6_V6ONLY holds the IPv4 port too, so IPv4 looks at both tables.
+    let tables: &[&str] = match (kind, family) {
+        (Kind::Quic, Family::Ip4) => &["udp", "udp6"],
+        (Kind::Quic, Family::Ip6) => &["udp6"],
+        (Kind::Tcp, Family::Ip4) => &["tcp", "tcp6"],
+        (Kind::Tcp, Family::Ip6) => &["tcp6"],
+    };
+    let mut holders = Sockets::default();
+    for table in tables {
+        if let Ok(text) = fs::read_to_string(Path::new("/proc/net").join(table)) {
+            holders.add(&text, kind, port);
+        }
+    }
+    match owner(&holders.inodes) {
+        Some((pid, _)) if pid == std::process::id() => HeldBy::ThisNode,
+        Some((pid, comm)) => HeldBy::Process { pid, comm },
+        None if holders.inodes.is_empty() && holders.time_wait => HeldBy::TimeWait,
+        None => HeldBy::Unseen,
+    }
+}
+
+/// The sockets on a port in tables of `/proc/net`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sockets {
+    inodes: HashSet<u64>,
+    time_wait: bool,
+}
+
+impl Sockets {
+    /// Lines are `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`, see
+    /// [proc_pid_net(5)](https://man7.org/linux/man-pages/man5/proc_pid_net.5.html).
+    fn add(&mut self, table: &str, kind: Kind, port: u16) {
+        const TCP_TIME_WAIT: &str = "06";
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (Some(local), Some(state), Some(inode)) =
+                (fields.get(1), fields.get(3), fields.get(9))
+            else {
+                continue;
+            };
+            let on = local
+                .rsplit_once(':')
+                .and_then(|(_, hex)| u16::from_str_radix(hex, 16).ok());
+            if on != Some(port) {
+                continue;
+            }
+            if kind == Kind::Tcp && *state == TCP_TIME_WAIT {
+                self.time_wait = true;
+            } else if let Ok(inode @ 1..) = inode.parse() {
+                self.inodes.insert(inode);
+            }
+        }
+    }
+}
+
+/// The first process that has one of these sockets open.
+fn owner(inodes: &HashSet<u64>) -> Option<(u32, String)> {
+    if inodes.is_empty() {
+        return None;
+    }
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    processes
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse::<u32>().ok()?,
+                entry.path(),
+            ))
+        })
+        .find(|(_, path)| has_socket(path, inodes))
+        .map(|(pid, path)| {
+            // A name may hold any byte; it goes into a one-line message.
+            let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
+            (pid, comm.trim_end().escape_debug().to_string())
+        })
+}
+
+fn has_socket(process: &Path, inodes: &HashSet<u64>) -> bool {
+    let Ok(fds) = fs::read_dir(process.join("fd")) else {
+        return false;
+    };
+    fds.flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .any(|link| {
+            let inode = link.to_str().and_then(|link| {
+                link.strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .parse()
+                    .ok()
+            });
+            inode.is_some_and(|inode: u64| inodes.contains(&inode))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use std::net::{TcpListener, UdpSocket};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sockets_are_found_by_port_and_time_wait_is_told_apart() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 00000000:9C40 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0        0 4711 1 0000 100\n\
+            1: 0100007F:9C40 0100007F:01BB 06 00000000:00000000 00:00000000 00000000  0        0 0 1 0000 100\n\
+            2: 0100007F:01BB 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  0        0 4712 1 0000 100\n";
+        let mut sockets = Sockets::default();
+        sockets.add(table, Kind::Tcp, 40000);
+        assert_eq!(
+            sockets,
+            Sockets {
+                inodes: HashSet::from([4711]),
+                time_wait: true
+            }
+        );
+    }
+
+    #[test]
+    fn our_own_sockets_are_found_in_the_kernels_tables() {
+        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = udp.local_addr().unwrap().port();
+        assert_eq!(find(Kind::Quic, Family::Ip4, port), HeldBy::ThisNode);
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        assert_eq!(find(Kind::Tcp, Family::Ip4, port), HeldBy::ThisNode);
+    }
+
+    proptest! {
+        #[test]
+        fn junk_in_a_table_never_panics(table in "(.*\n){0,5}", port: u16) {
+            Sockets::default().add(&table, Kind::Tcp, port);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The ports of a running node: the pool, the punch ports, and the claims that sockets hold on them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::UdpSocket,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::Error,
+    net::{
+        addr::Kind,
+        family::Family,
+        holder::{self, HeldBy, Holder},
+        pool::{Exhausted, PoolCounts, PortPool},
+        range::PortRange,
+        socket,
+    },
+};
+
+/// How long a port is left alone after somebody else was found on it: long enough that a large range is not bound anew for
+/// each dial, short enough that a freed port is used again soon.
+const TAKEN: Duration = Duration::from_secs(5);
+
+/// How long the kernel keeps the four numbers of a connection that we closed (TIME_WAIT, fixed on Linux).
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
+/// How long closing takes where the numbers can be used again in TIME_WAIT: the exchange of the last segments.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// How many holders an [`Exhausted`] names. More would not fit in a line that somebody reads.
+const NAMED: usize = 3;
+
+/// How often at most the holders are looked up: that reads all of `/proc`, and a node without ports dials often.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) struct Ports {
+    range: PortRange,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    pool: PortPool,
+    punch: BTreeMap<(Kind, Family), u16>,
+    exhausted: BTreeMap<(Kind, Family), (Instant, Exhausted)>,
+}
+
+/// What opening a socket failed with, and of which transport the socket was: TCP takes a UDP socket as lock.
+pub(crate) struct OpenError {
+    pub(crate) socket: Kind,
+    pub(crate) error: io::Error,
+}
+
+/// A port that could not be had: the transport of the socket, the number, and why.
+type Failed = (Kind, u16, io::Error);
+
+impl Ports {
+    pub(crate) fn new(range: PortRange, seed: &[u8]) -> Arc<Self> {
+        let inner = Inner {
+            pool: PortPool::new(range, seed),
+            punch: BTreeMap::new(),
+            exhausted: BTreeMap::new(),
+        };
+        Arc::new(Self {
+            range,
+            inner: Mutex::new(inner),
+        })
+    }
+
+    pub(crate) const fn range(&self) -> PortRange {
+        self.range
+    }
+
+    pub(crate) fn punch_ports(&self) -> BTreeMap<(Kind, Family), u16> {
+        self.lock().punch.clone()
+    }
+
+    pub(crate) fn punch_port(&self, kind: Kind, family: Family) -> Option<u16> {
+        self.lock().punch.get(&(kind, family)).copied()
+    }
+
+    pub(crate) fn counts(&self) -> PoolCounts {
+        self.lock().pool.counts(Instant::now())
+    }
+
+    /// How long until a cooling port is free.
+    pub(crate) fn next_free_in(&self) -> Option<Duration> {
+        self.lock().pool.next_free_in(Instant::now())
+    }
+
+    pub(crate) fn exhausted(&self) -> Option<Exhausted> {
+        self.lock()
+            .exhausted
+            .values()
+            .next()
+            .map(|(_, exhausted)| exhausted.clone())
+    }
+
+    /// The exhaustion of a transport and family that has no punch socket for it.
+    pub(crate) fn unbound(&self) -> Option<Exhausted> {
+        let inner = self.lock();
+        let mut exhausted = inner.exhausted.iter();
+        let (_, (_, exhausted)) =
+            exhausted.find(|(socket, _)| !inner.punch.contains_key(socket))?;
+        Some(exhausted.clone())
+    }
+
+    /// Opens a punch socket on a port of the range: a number that another punch socket has already, if possible, so that one
+    /// pinhole in a firewall serves all; else the first that can be had.
+    pub(crate) fn open<T>(
+        self: &Arc<Self>,
+        kind: Kind,
+        family: Family,
+        mut open: impl FnMut(u16) -> Result<T, OpenError>,
+    ) -> Result<(PunchClaim, T), Error> {
+        let candidates = {
+            let inner = self.lock();
+            let shared: BTreeSet<u16> = inner.punch.values().copied().collect();
+            // Also those that cool: to bind is the proof.
+            shared
+                .into_iter()
+                .chain(inner.pool.candidates(Instant::now()))
+                .collect::<Vec<_>>()
+        };
+        let mut failed = Vec::new();
+        for port in candidates {
+            match open(port) {
+                Ok(opened) => {
+                    let claim = self.claim_port(port);
+                    self.lock().punch.insert((kind, family), port);
+                    self.succeeded(kind, family);
+                    let claim = PunchClaim {
+                        claim,
+                        kind,
+                        family,
+                    };
+                    return Ok((claim, opened));
+                }
+                Err(OpenError { socket, error }) if is_about_the_port(&error) => {
+                    failed.push((socket, port, error))
+                }
+                Err(OpenError { error, .. }) => {
+                    return Err(Error::NoSocket {
+                        kind,
+                        family,
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+        Err(Error::Exhausted(self.exhaust(kind, family, failed)))
+    }
+
+    /// A port of the range for one connection: nobody else of this node uses it, and the number is locked as long as the lease
+    /// lives.
+    pub(crate) fn lease(self: &Arc<Self>, family: Family) -> Result<Lease, Exhausted> {
+        match self.lock_free_port(family) {
+            Ok((claim, lock)) => Ok(Lease { claim, _lock: lock }),
+            Err(failed) => Err(self.exhaust(Kind::Tcp, family, failed)),
+        }
+    }
+
+    /// A UDP socket of its own on a port of the range. That there is none is no state of a transport, and is not noted.
+    pub(crate) fn datagrams(
+        self: &Arc<Self>,
+        family: Family,
+    ) -> Result<(Claim, UdpSocket), Exhausted> {
+        self.lock_free_port(family).map_err(|_| Exhausted {
+            range: self.range,
+            holders: Vec::new(),
+        })
+    }
+
+    /// The next free port, locked; or what each of them failed with.
+    fn lock_free_port(self: &Arc<Self>, family: Family) -> Result<(Claim, UdpSocket), Vec<Failed>> {
+        let mut failed = Vec::new();
+        loop {
+            let now = Instant::now();
+            let Ok(port) = self.lock().pool.claim(now) else {
+                return Err(failed);
+            };
+            let mut claim = Claim {
+                ports: Arc::clone(self),
+                port,
+                cool: None,
+            };
+            match socket::lock(family, port) {
+                Ok(lock) => return Ok((claim, lock)),
+                Err(error) => {
+                    claim.cool = Some(TAKEN);
+                    failed.push((Kind::Quic, port, error));
+                }
+            }
+        }
+    }
+
+    /// One more claim on a port of the range, whoever has it.
+    pub(crate) fn claim_port(self: &Arc<Self>, port: u16) -> Claim {
+        self.lock().pool.claim_port(port);
+        Claim {
+            ports: Arc::clone(self),
+            port,
+            cool: None,
+        }
+    }
+
+    /// Something could be opened or dialed: an exhaustion is over.
+    pub(crate) fn succeeded(&self, kind: Kind, family: Family) {
+        self.lock().exhausted.remove(&(kind, family));
+    }
+
+    /// Notes and describes that every port failed: those in `failed`, and those that were not tried because the pool has them
+    /// in use or cooling.
+    fn exhaust(&self, kind: Kind, family: Family, failed: Vec<Failed>) -> Exhausted {
+        let now = Instant::now();
+        if let Some((noted, exhausted)) = self.lock().exhausted.get(&(kind, family))
+            && now.duration_since(*noted) < LOOKUP_INTERVAL
+        {
+            return exhausted.clone();
+        }
+        // Without the lock: reading /proc takes a while.
+        let mut holders: Vec<Holder> = failed
+            .iter()
+            .take(NAMED)
+            .map(|(socket, port, error)| {
+                let by = if error.kind() == io::ErrorKind::AddrInUse {
+                    holder::find(*socket, family, *port)
+                } else {
+                    HeldBy::Refused(error.to_string())
+                };
+                Holder {
+                    kind: *socket,
+                    port: *port,
+                    by,
+                }
+            })
+            .collect();
+        let mut inner = self.lock();
+        let tried: BTreeSet<u16> = failed.iter().map(|(_, port, _)| *port).collect();
+        let cooling: BTreeSet<u16> = inner.pool.candidates(now).into_iter().collect();
+        for port in self.range.iter().filter(|port| !tried.contains(port)) {
+            if holders.len() >= NAMED {
+                break;
+            }
+            let by = if cooling.contains(&port) {
+                HeldBy::Cooling
+            } else {
+                HeldBy::ThisNode
+            };
+            holders.push(Holder { kind, port, by });
+        }
+        let exhausted = Exhausted {
+            range: self.range,
+            holders,
+        };
+        inner
+            .exhausted
+            .insert((kind, family), (now, exhausted.clone()));
+        exhausted
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while it holds the lock, and no state is half written if it did.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether another port may do. Permission is about the port too: below 1024 it may be lacking, above it is not.
+fn is_about_the_port(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// A claim on a port of the pool, given back when it is dropped.
+pub(crate) struct Claim {
+    ports: Arc<Ports>,
+    port: u16,
+    cool: Option<Duration>,
+}
+
+impl Claim {
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let until = self.cool.map(|time| Instant::now() + time);
+        self.ports.lock().pool.release(self.port, until);
+    }
+}
+
+/// The claim of a punch socket. As long as it lives its port is the punch port of its transport and family.
+pub(crate) struct PunchClaim {
+    claim: Claim,
+    kind: Kind,
+    family: Family,
+}
+
+impl PunchClaim {
+    pub(crate) const fn port(&self) -> u16 {
+        self.claim.port()
+    }
+}
+
+impl Drop for PunchClaim {
+    fn drop(&mut self) {
+        self.claim
+            .ports
+            .lock()
+            .punch
+            .remove(&(self.kind, self.family));
+    }
+}
+
+/// A port of the range that one connection has for itself.
+pub(crate) struct Lease {
+    claim: Claim,
+    _lock: UdpSocket,
+}
+
+impl Lease {
+    pub(crate) const fn port(&self) -> u16 {
+        self.claim.port()
+    }
+
+    /// The port was connected: it is not free the moment it is closed.
+    pub(crate) fn connected(&mut self) {
+        self.claim.cool = Some(if timestamps() { CLOSING } else { TIME_WAIT });
+    }
+}
+
+/// Whether the kernel uses TCP timestamps, with which a port in TIME_WAIT can connect to the same remote again
+/// ([RFC 6191](https://www.rfc-editor.org/rfc/rfc6191)). Governs IPv6 too. If it cannot be read: no.
+fn timestamps() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_timestamps")
+        .is_ok_and(|value| value.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    fn taken() -> OpenError {
+        OpenError {
+            socket: Kind::Quic,
+            error: io::ErrorKind::AddrInUse.into(),
+        }
+    }
+
+    #[test]
+    fn every_punch_socket_takes_the_same_number_if_it_can() {
+        let ports = Ports::new("40000-40050".parse().unwrap(), b"a");
+        let (quic, ()) = ports.open(Kind::Quic, Family::Ip6, |_| Ok(())).unwrap();
+        let (tcp, ()) = ports.open(Kind::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+        assert_eq!(tcp.port(), quic.port());
+        let shared = quic.port();
+        let refuse_shared = |port| if port == shared { Err(taken()) } else { Ok(()) };
+        let (other, ()) = ports.open(Kind::Tcp, Family::Ip6, refuse_shared).unwrap();
+        assert_ne!(other.port(), shared);
+        assert_eq!(
+            ports.counts(),
+            PoolCounts {
+                free: 49,
+                in_use: 2,
+                cooling: 0
+            }
+        );
+        assert_eq!(ports.punch_ports().len(), 3);
+        drop((quic, tcp, other));
+        assert_eq!(ports.counts().free, 51);
+        assert!(ports.punch_ports().is_empty());
+    }
+
+    #[test]
+    fn an_exhaustion_lasts_until_something_can_be_opened() {
+        let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
+        let refused = ports.open(Kind::Quic, Family::Ip4, |_| Err::<(), _>(taken()));
+        assert!(matches!(refused, Err(Error::Exhausted(_))));
+        assert_eq!(ports.exhausted().unwrap().holders.len(), 2);
+        assert_eq!(ports.unbound(), ports.exhausted());
+        let _claim = ports.open(Kind::Quic, Family::Ip4, |_| Ok(())).unwrap();
+        assert_eq!(ports.exhausted(), None);
+        assert_eq!(ports.unbound(), None);
+    }
+
+    #[test]
+    fn a_dial_without_a_port_is_no_socket_without_one() {
+        let ports = Ports::new("40000".parse().unwrap(), b"a");
+        let _punch = ports.open(Kind::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+        assert!(ports.lease(Family::Ip4).is_err());
+        assert!(ports.exhausted().is_some());
+        assert_eq!(ports.unbound(), None);
+    }
+
+    #[test]
+    fn a_host_without_the_family_is_not_an_exhausted_range() {
+        let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
+        let unsupported = |_| {
+            Err::<(), _>(OpenError {
+                socket: Kind::Quic,
+                error: io::ErrorKind::Unsupported.into(),
+            })
+        };
+        let refused = ports.open(Kind::Quic, Family::Ip6, unsupported);
+        assert!(matches!(
+            refused,
+            Err(Error::NoSocket {
+                family: Family::Ip6,
+                ..
+            })
+        ));
+        assert_eq!(ports.exhausted(), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! Sockets with options that libp2p does not set: the only code that speaks to socket2.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::{datagrams::Link, net::family::Family};
+
+/// The wildcard address of a family, at a port.
+pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::Ip4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        Family::Ip6 => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+    }
+}
+
+/// Binds a UDP socket to `port` and holds it. Two sockets may share a TCP port without an error when both set
+/// `SO_REUSEPORT`; a UDP bind without it fails when the port is taken, so it is the lock on a number.
+pub(crate) fn lock(family: Family, port: u16) -> io::Result<UdpSocket> {
+    bind_udp(wildcard(family, port), |_| Ok(()))
+}
+
+/// A UDP socket of one family, bound to `addr` once it is prepared.
+fn bind_udp(
+    addr: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    prepare(&socket)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// How much of what has arrived and what is to be sent the kernel keeps for a UDP socket, in bytes: every connection of a node or
+/// a relay shares one. The kernel gives at most `net.core.rmem_max` and `wmem_max` (212,992 unless set), without an error.
+const UDP_BUFFER: usize = 4 << 20;
+
+/// A UDP socket bound to `addr`, for many connections.
+///
+/// # Errors
+///
+/// `AddrInUse` where somebody has the port, `AddrNotAvailable` where the host has not the address.
+pub(crate) fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    bind_udp(addr, |socket| {
+        socket.set_recv_buffer_size(UDP_BUFFER)?;
+        socket.set_send_buffer_size(UDP_BUFFER)?;
+        socket.set_nonblocking(true)
+    })
+}
+
+/// Connects from `port` on the wildcard address to `remote`.
+///
+/// # Errors
+///
+/// Apart from what a remote answers: `AddrInUse` where the port is bound by somebody who does not share it, `AddrNotAvailable`
+/// where a connection with the same four numbers exists (also one in TIME_WAIT, if TCP timestamps are off).
+pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStream> {
+    let family = Family::from(remote.ip());
+    let socket = Socket::new(
+        Domain::for_address(remote),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if family == Family::Ip6 {
+        socket.set_only_v6(true)?;
+    }
+    // Both: the port is that of our listener, and of connections that closed a moment ago.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&wildcard(family, port).into())?;
+    TcpSocket::from_std_stream(socket.into())
+        .connect(remote)
+        .await
+}
+
+/// A UDP socket that listens at `port` on all addresses, beside others of this host that do the same.
+///
+/// # Errors
+///
+/// `AddrInUse` where somebody has the port and does not share it.
+pub(crate) fn listen_beside_others(family: Family, port: u16) -> io::Result<UdpSocket> {
+    bind_udp(wildcard(family, port), |socket| {
+        // Either is asked for by others: the one by most, the other by libp2p's.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)
+    })
+}
+
+/// The link over which the next multicast datagram leaves. Its hop limit is that of multicast DNS, which tells receivers that
+/// it has not passed a router ([RFC 6762](https://www.rfc-editor.org/rfc/rfc6762), section 11).
+pub(crate) fn set_multicast_link(socket: &impl AsFd, link: Link) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match link {
+        Link::Ip4(address) => {
+            socket.set_multicast_ttl_v4(255)?;
+            socket.set_multicast_if_v4(&address)
+        }
+        Link::Ip6(index) => {
+            socket.set_multicast_hops_v6(255)?;
+            socket.set_multicast_if_v6(index)
+        }
+    }
+}
+
+/// Makes the close of a connection its end at once: what was not acknowledged is dropped, and the remote and the NATs on the
+/// way are sent a reset.
+pub(crate) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// The source address that the host's routes give packets to `remote`.
+///
+/// Connecting a UDP socket looks the route up and sends nothing, so that the socket is bound outside of the range is not seen
+/// by anybody.
+///
+/// # Errors
+///
+/// What the kernel says where there is no route, as `NetworkUnreachable`.
+pub(crate) fn source_ip(remote: IpAddr) -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind(wildcard(Family::from(remote), 0))?;
+    // Any port but 0 does.
+    socket.connect(SocketAddr::new(remote, 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_locked_port_is_locked_against_everybody() {
+        let held = lock(Family::Ip4, 0).unwrap();
+        let port = held.local_addr().unwrap().port();
+        assert_eq!(
+            lock(Family::Ip4, port).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        drop(held);
+        lock(Family::Ip4, port).unwrap();
+    }
+
+    #[test]
+    fn the_source_of_loopback_is_loopback() {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert_eq!(source_ip(loopback).unwrap(), loopback);
+    }
+
+    #[tokio::test]
+    async fn a_connection_leaves_from_the_port_it_was_given() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = lock(Family::Ip4, 0).unwrap().local_addr().unwrap().port();
+        let (stream, accepted) = tokio::join!(
+            connect(free, listener.local_addr().unwrap()),
+            listener.accept()
+        );
+        assert_eq!(stream.unwrap().local_addr().unwrap().port(), free);
+        assert_eq!(accepted.unwrap().1.port(), free);
+    }
+}
