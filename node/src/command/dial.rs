@@ -17,7 +17,7 @@ use crate::{
         output::{PROGRESS_INTERVAL, Printer},
         readiness,
     },
-    swarm::{join::Tokens, node},
+    swarm::{node, token_file::TokenFile},
 };
 
 /// Dials `request.peer` with a node of its own and prints the course. Ends with what was reached, or early at `shutdown`.
@@ -34,7 +34,9 @@ pub async fn dial(
 ) -> anyhow::Result<Reached> {
     let local = keypair.public().to_peer_id();
     let tokens = config.join.as_deref();
-    let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
+    let tokens = tokens
+        .map(|path| TokenFile::open(path, local))
+        .transpose()?;
     let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: it is the other side that is called.
     let reservations = 0;

@@ -28,9 +28,10 @@ use crate::{
     core::{
         dialer::{self, Request},
         event::Reached,
+        tokens::TokenFileError,
     },
     observe::output::{Format, Printer},
-    swarm::join::{self, TokenFileError},
+    swarm::token_file,
 };
 
 const BINARY: Binary<Config> = Binary {
@@ -143,7 +144,7 @@ fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
     };
     let local = local.map(|key| key.public().to_peer_id());
     let relays = config.relays.iter().map(|relay| relay.peer).collect();
-    join::check_file(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
+    token_file::check(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
 }
 
 /// A file of tokens is the user's to mend, as the configuration is that names it.

@@ -12,7 +12,7 @@ use crate::{
     control,
     core::event::Event,
     observe::{metrics::Metrics, output::Printer, readiness},
-    swarm::{join::Tokens, node},
+    swarm::{node, token_file::TokenFile},
 };
 
 /// Runs a node until `shutdown`.
@@ -28,8 +28,10 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let local = keypair.public().to_peer_id();
     let tokens = config.join.as_deref();
-    let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
-    if let Some(tokens) = &tokens {
+    let tokens = tokens
+        .map(|path| TokenFile::open(path, local))
+        .transpose()?;
+    if let Some((_, tokens)) = &tokens {
         tokens.check()?;
         let relays = config.relays.iter().map(|relay| relay.peer).collect();
         for warning in tokens.warnings(&relays, SystemTime::now()) {

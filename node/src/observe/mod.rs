@@ -4,4 +4,5 @@ pub(crate) mod metrics;
 pub(crate) mod observers;
 pub mod output;
 pub(crate) mod readiness;
+pub(crate) mod snapshot;
 pub mod status;

@@ -3,14 +3,54 @@
 use std::{error::Error, io};
 
 use libp2p::{
-    Multiaddr, TransportError, core::upgrade::NegotiationError, relay::outbound::hop::ConnectError,
-    swarm::DialError,
+    Multiaddr, TransportError,
+    core::upgrade::NegotiationError,
+    relay::outbound::hop::ConnectError,
+    swarm::{ConnectionError, DialError},
 };
 
-use crate::core::dialer::CircuitFailure;
+use crate::core::{
+    dialer::CircuitFailure,
+    liveness::Ended,
+    state::{AnsweredBy, DialFailure},
+};
+
+/// What the state needs of a failed dial.
+pub(crate) fn failure(error: &DialError) -> DialFailure {
+    let answered_by = match error {
+        DialError::WrongPeerId { obtained, .. } => Some(AnsweredBy::Other(*obtained)),
+        DialError::LocalPeerId { .. } => Some(AnsweredBy::Local),
+        DialError::Transport(_)
+        | DialError::Denied { .. }
+        | DialError::NoAddresses
+        | DialError::DialPeerConditionFalse(_)
+        | DialError::Aborted => None,
+    };
+    DialFailure {
+        reason: describe(error),
+        answered_by,
+        circuit: circuit_failure(error),
+    }
+}
+
+/// Which side ended a connection, as far as its transport says.
+pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
+    match cause {
+        None | Some(ConnectionError::KeepAliveTimeout) => Ended::Ours,
+        Some(ConnectionError::IO(error)) => {
+            // Neither quinn's nor yamux's error can be had by its type: libp2p wraps both in private ones.
+            let text = innermost(error);
+            if text.starts_with("closed by peer") || text == "connection is closed" {
+                Ended::Theirs
+            } else {
+                Ended::Broken
+            }
+        }
+    }
+}
 
 /// Why a dial failed, in one line.
-pub(crate) fn describe(error: &DialError) -> String {
+fn describe(error: &DialError) -> String {
     match error {
         DialError::Transport(addresses) => {
             let mut lines: Vec<String> = addresses

@@ -17,7 +17,7 @@ impl Dialer {
     pub(super) fn found_by(&self, path: &Path) -> Option<FoundBy> {
         if path.how != How::Dialed {
             let is_first = self.found_by.is_none() || self.path.is_none();
-            return (is_first && self.meeting.was_punched()).then_some(FoundBy::Relay);
+            return (is_first && self.introductions.was_punched()).then_some(FoundBy::Relay);
         }
         if path.kind == PathKind::Relayed {
             let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();
@@ -54,15 +54,16 @@ impl Dialer {
             Some(PathKind::Relayed) => (Reached::Relayed, self.relayed_reason()),
             None => (Reached::Unreachable, Some(self.unreachable_reason())),
         };
-        self.actions.push_back(Action::Tell(Event::Result(Outcome {
-            outcome,
-            t: now - self.started,
-            time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
-            attempts: self.attempts,
-            path: self.path.clone(),
-            reason,
-            found_by: self.found_by.filter(|_| self.path.is_some()),
-        })));
+        self.actions
+            .push_back(Action::Report(Event::Result(Outcome {
+                outcome,
+                t: now - self.started,
+                time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
+                attempts: self.attempts,
+                path: self.path.clone(),
+                reason,
+                found_by: self.found_by.filter(|_| self.path.is_some()),
+            })));
     }
 
     fn relayed_reason(&self) -> Option<String> {

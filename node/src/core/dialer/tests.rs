@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod circuits;
+mod introductions;
 mod local;
-mod meet;
 mod pings;
 mod records;
 
@@ -31,13 +31,21 @@ fn request(until: Until, pings: u32) -> Request {
     }
 }
 
+/// The next thing that a dial does at `now`.
+fn poll(dialer: &mut Dialer, now: Instant) -> Option<Action> {
+    dialer.poll_action().or_else(|| {
+        dialer.handle_timeout(now);
+        dialer.poll_action()
+    })
+}
+
 /// What a dial does where no relay knows a record.
 fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
     let mut actions = Vec::new();
-    while let Some(action) = dialer.poll(now) {
+    while let Some(action) = poll(dialer, now) {
         if action == Action::LookUp {
             dialer.handle_looked_up(now);
-        } else if !matches!(action, Action::Meet(_)) {
+        } else if !matches!(action, Action::Introduce(_)) {
             actions.push(action);
         }
     }
@@ -46,14 +54,14 @@ fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
 
 fn result(actions: &[Action]) -> Option<&Outcome> {
     actions.iter().find_map(|action| match action {
-        Action::Tell(Event::Result(outcome)) => Some(outcome),
-        Action::Tell(_)
+        Action::Report(Event::Result(outcome)) => Some(outcome),
+        Action::Report(_)
         | Action::DialDirect(_)
         | Action::DialCircuit(_)
         | Action::DialFound { .. }
         | Action::Search
         | Action::DialLocal(_)
-        | Action::Meet(_)
+        | Action::Introduce(_)
         | Action::LookUp
         | Action::Ping => None,
     })
@@ -65,7 +73,7 @@ fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() 
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     assert!(matches!(
         drain(&mut dialer, now)[..],
-        [Action::Tell(Event::Dialing { .. })]
+        [Action::Report(Event::Dialing { .. })]
     ));
     dialer.handle_relay_ready(relay, now);
     assert_eq!(drain(&mut dialer, now), [Action::DialCircuit(relay)]);
@@ -77,7 +85,7 @@ fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() 
     dialer.handle_ping(Duration::from_millis(9), relayed, now);
     let told = drain(&mut dialer, now);
     assert!(
-        matches!(told[..], [Action::Tell(Event::Connected { .. })]),
+        matches!(told[..], [Action::Report(Event::Connected { .. })]),
         "a ping on the relayed path is not the end: {told:?}"
     );
 
@@ -124,7 +132,7 @@ fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed, now);
     assert!(result(&drain(&mut dialer, now)).is_none());
-    let at = dialer.next_deadline().unwrap();
+    let at = dialer.poll_timeout().unwrap();
     assert_eq!(at - now, HANDSHAKE_WAIT);
     assert!(result(&drain(&mut dialer, at)).is_none());
     dialer.handle_ping(
@@ -207,7 +215,7 @@ fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
     assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&told));
 
     let mut dialer = connected();
-    let until = dialer.next_deadline().unwrap();
+    let until = dialer.poll_timeout().unwrap();
     assert_eq!(until - now, FAR_HOP_WAIT);
     let actions = drain(&mut dialer, until);
     assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&relayed));
@@ -226,7 +234,7 @@ fn a_silent_relay_ends_the_dial_at_its_timeout() {
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     drain(&mut dialer, now);
-    let deadline = dialer.next_deadline().unwrap();
+    let deadline = dialer.poll_timeout().unwrap();
     let told = drain(&mut dialer, deadline);
     let outcome = result(&told).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);

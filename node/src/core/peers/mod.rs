@@ -2,11 +2,13 @@
 //!
 //! Pure: no IO, no clock, no Swarm. Time comes in as an argument.
 
+mod cause;
 mod path;
 mod score;
 mod table;
 
+pub(crate) use cause::PathCause;
 pub(crate) use path::to_millis;
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
-pub use score::{Axis, Score};
+pub use score::{Axis, Decision, Score};
 pub use table::{Connection, PeerTable};

@@ -7,6 +7,7 @@ use std::{
 };
 
 use libp2p::PeerId;
+use p2pnode_protocol::hop;
 use p2pnode_transports::{Family, Kind, Sockets};
 use serde::{Serialize, Serializer};
 
@@ -28,7 +29,7 @@ pub struct Path {
 
 impl Path {
     /// Whether a relay changes the IP family: its two hops are known to be of different ones.
-    pub fn is_crossed(&self) -> bool {
+    pub fn bridges_families(&self) -> bool {
         let mut families = self.hops.iter().filter_map(|hop| hop.family);
         families
             .next()
@@ -80,12 +81,12 @@ pub struct Hop {
         skip_serializing_if = "Option::is_none"
     )]
     pub rtt: Option<Duration>,
-    /// Who told of the leg, where this node cannot see it itself.
+    /// Who reported the leg, where this node cannot see it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reported_by: Option<ReportedBy>,
 }
 
-/// Who told of a hop.
+/// Who reported a hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportedBy {
@@ -103,6 +104,24 @@ impl Hop {
             remote: Some(sockets.remote),
             rtt: None,
             reported_by: None,
+        }
+    }
+
+    /// The far hop of a path, as its relay reports it.
+    pub(crate) fn reported(leg: hop::Leg) -> Self {
+        Self {
+            transport: Some(match leg.transport {
+                hop::Transport::Quic => Kind::Quic,
+                hop::Transport::Tcp => Kind::Tcp,
+            }),
+            family: Some(match leg.family {
+                hop::Family::Ip4 => Family::Ip4,
+                hop::Family::Ip6 => Family::Ip6,
+            }),
+            local: None,
+            remote: None,
+            rtt: leg.rtt,
+            reported_by: Some(ReportedBy::Relay),
         }
     }
 

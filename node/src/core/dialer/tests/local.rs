@@ -36,13 +36,13 @@ fn relays_are_asked_after_the_head_start_of_a_local_search_and_at_once_when_it_e
         dialer
     };
     let mut dialer = searching();
-    let until = dialer.next_deadline().unwrap();
+    let until = dialer.poll_timeout().unwrap();
     assert!(until > now && until - now <= Duration::from_millis(100));
     dialer.handle_relay_ready(relay, until);
     let asked = drain(&mut dialer, until);
     assert_eq!(asked, [Action::DialCircuit(relay)]);
     assert!(
-        dialer.next_deadline().unwrap() > until,
+        dialer.poll_timeout().unwrap() > until,
         "what has passed wakes nobody"
     );
 

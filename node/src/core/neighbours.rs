@@ -3,7 +3,7 @@
 //! Pure: the time is an argument.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -21,11 +21,11 @@ const ADDRESSES: usize = 1024;
 
 /// The peers by their addresses.
 #[derive(Debug, Default)]
-pub(crate) struct Neighbours(HashMap<SocketAddr, (PeerId, Instant)>);
+pub(crate) struct Neighbours(BTreeMap<SocketAddr, (PeerId, Instant)>);
 
 impl Neighbours {
     /// This peer has answered there.
-    pub(crate) fn answered(&mut self, host: SocketAddr, peer: PeerId, now: Instant) {
+    pub(crate) fn handle_answer(&mut self, host: SocketAddr, peer: PeerId, now: Instant) {
         if self.0.len() >= ADDRESSES && !self.0.contains_key(&host) {
             self.0.retain(|_, (_, since)| now < *since + BELIEVED);
         }
@@ -35,7 +35,7 @@ impl Neighbours {
     }
 
     /// Nobody has.
-    pub(crate) fn silent(&mut self, host: &SocketAddr) {
+    pub(crate) fn handle_silence(&mut self, host: &SocketAddr) {
         self.0.remove(host);
     }
 
@@ -82,8 +82,8 @@ mod tests {
     fn where_others_are_is_not_dialed_for_a_while_and_where_the_peer_is_is_known() {
         let (peer, other, now) = (PeerId::random(), PeerId::random(), Instant::now());
         let mut neighbours = Neighbours::default();
-        neighbours.answered(host(1), other, now);
-        neighbours.answered(host(3), peer, now);
+        neighbours.handle_answer(host(1), other, now);
+        neighbours.handle_answer(host(3), peer, now);
         let mut selected = candidates();
         assert_eq!(neighbours.select(&mut selected, peer, now), 1);
         let hosts: Vec<_> = selected
@@ -91,7 +91,7 @@ mod tests {
             .map(|one| (one.host, one.is_known))
             .collect();
         assert_eq!(hosts, [(host(2), false), (host(3), true)]);
-        neighbours.silent(&host(3));
+        neighbours.handle_silence(&host(3));
         let mut selected = candidates();
         neighbours.select(&mut selected, peer, now);
         assert!(selected.iter().all(|candidate| !candidate.is_known));
@@ -104,10 +104,10 @@ mod tests {
         let now = Instant::now();
         let mut neighbours = Neighbours::default();
         for last in 0..2 * u16::try_from(ADDRESSES).unwrap_or(u16::MAX) {
-            neighbours.answered(host(last), PeerId::random(), now);
+            neighbours.handle_answer(host(last), PeerId::random(), now);
         }
         assert_eq!(neighbours.0.len(), ADDRESSES);
-        neighbours.answered(host(9999), PeerId::random(), now + BELIEVED);
+        neighbours.handle_answer(host(9999), PeerId::random(), now + BELIEVED);
         assert_eq!(neighbours.0.len(), 1);
     }
 }

@@ -4,8 +4,8 @@ use super::*;
 
 /// Everything that a dial does, up to the asking of the relay.
 fn begin(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
-    std::iter::from_fn(|| dialer.poll(now))
-        .filter(|action| !matches!(action, Action::Tell(_) | Action::LookUp))
+    std::iter::from_fn(|| poll(dialer, now))
+        .filter(|action| !matches!(action, Action::Report(_) | Action::LookUp))
         .collect()
 }
 
@@ -33,7 +33,7 @@ fn the_introduction_is_asked_for_before_the_circuit_by_a_dial_that_wants_to_be_d
     ] {
         let mut dialer = Dialer::new(request(until, 0), [relay], punches, now);
         dialer.handle_relay_ready(relay, now);
-        let meeting = meets.then_some(Action::Meet(relay));
+        let meeting = meets.then_some(Action::Introduce(relay));
         let expected: Vec<_> = meeting
             .into_iter()
             .chain([Action::DialCircuit(relay)])
@@ -57,18 +57,18 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
         dialer.handle_relay_ready(relay, now);
         begin(&mut dialer, now);
         dialer.handle_looked_up(now);
-        dialer.await_meeting();
+        dialer.await_introduction();
         dialer
     };
 
     let mut vain = asked();
     assert!(result(&refused(&mut vain)).is_none());
-    vain.handle_met(false);
+    vain.handle_introduction_reply(PunchStart::Declined);
     let told = drain(&mut vain, now);
     assert_eq!(result(&told).unwrap().outcome, Reached::Unreachable);
 
     let mut failed = asked();
-    failed.handle_met(true);
+    failed.handle_introduction_reply(PunchStart::Begun);
     assert!(result(&refused(&mut failed)).is_none());
     failed.handle_introduced_attempt(punch("failed"));
     let told = drain(&mut failed, now);
@@ -80,7 +80,7 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
 
     let mut direct = asked();
     refused(&mut direct);
-    direct.handle_met(true);
+    direct.handle_introduction_reply(PunchStart::Begun);
     direct.handle_introduced_attempt(punch("direct"));
     let path = Path {
         how: How::Punched,
@@ -100,8 +100,8 @@ fn of_the_two_connections_of_a_punch_the_second_came_of_what_led_to_the_first() 
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     dialer.handle_relay_ready(relay, now);
-    dialer.await_meeting();
-    dialer.handle_met(true);
+    dialer.await_introduction();
+    dialer.handle_introduction_reply(PunchStart::Begun);
     let connected = |how| Path {
         how,
         ..path(PathKind::Direct, None)
@@ -125,7 +125,7 @@ fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
     dialer.handle_relay_ready(relay, now);
-    dialer.handle_met(true);
+    dialer.handle_introduction_reply(PunchStart::Begun);
     dialer.handle_introduced_attempt(punch("failed"));
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);

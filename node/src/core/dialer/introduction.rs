@@ -1,23 +1,23 @@
 //! Introductions: relays that are asked for one along with the circuit, and the punches that come of them.
 
 use super::{Action, Dialer, Until};
-use crate::core::event::Event;
+use crate::core::{event::Event, state::PunchStart};
 
 /// Those of one dial.
 #[derive(Debug, Default)]
-pub(super) struct Meeting {
+pub(super) struct Introductions {
     /// Relays that were asked and have not answered.
-    wishes: usize,
+    requests: usize,
     /// Whether a punch runs that came of one.
     is_punched: bool,
     /// The attempts at a punch that did.
     attempts: u32,
 }
 
-impl Meeting {
-    fn answered(&mut self, is_punched: bool) {
-        self.wishes = self.wishes.saturating_sub(1);
-        self.is_punched |= is_punched;
+impl Introductions {
+    fn answered(&mut self, start: PunchStart) {
+        self.requests = self.requests.saturating_sub(1);
+        self.is_punched |= start == PunchStart::Begun;
     }
 
     fn attempted(&mut self) {
@@ -32,7 +32,7 @@ impl Meeting {
 
     /// Whether something may still come of one.
     pub(super) const fn is_under_way(&self) -> bool {
-        self.wishes > 0 || self.is_punched
+        self.requests > 0 || self.is_punched
     }
 
     /// Whether a punch has come of one.
@@ -48,25 +48,24 @@ impl Meeting {
 
 impl Dialer {
     /// Whether an introduction would be of use.
-    pub fn wants_to_meet(&self) -> bool {
+    pub fn wants_introduction(&self) -> bool {
         self.path.is_none() && self.punches && self.request.until == Until::Direct
     }
 
     /// A relay is being asked for an introduction.
-    pub fn await_meeting(&mut self) {
-        self.meeting.wishes += 1;
+    pub fn await_introduction(&mut self) {
+        self.introductions.requests += 1;
     }
 
-    /// The relay has answered, or will not; and whether the peer is punched because of it, of which
-    /// [`Dialer::handle_introduced_attempt`] tells the end.
-    pub fn handle_met(&mut self, is_punched: bool) {
-        self.meeting.answered(is_punched);
+    /// The relay has answered, or will not. [`Dialer::handle_introduced_attempt`] reports the end of a punch that has begun.
+    pub fn handle_introduction_reply(&mut self, start: PunchStart) {
+        self.introductions.answered(start);
     }
 
     /// An attempt that came of an introduction is over.
     pub fn handle_introduced_attempt(&mut self, attempt: Event) {
-        self.meeting.attempted();
+        self.introductions.attempted();
         self.attempts += 1;
-        self.actions.push_back(Action::Tell(attempt));
+        self.actions.push_back(Action::Report(attempt));
     }
 }

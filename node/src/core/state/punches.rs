@@ -1,19 +1,19 @@
-//! What punching tells: attempts, successes and giving up.
+//! What the punch machine reports: attempts, successes and giving up.
 
 use std::time::Instant;
 
-use super::EventLoop;
+use super::{Event, NodeState, circuits::FamilyMatch};
 use crate::{
-    core::event,
-    observe::metrics::Cause,
-    punch::{By, Event, Record},
+    core::{event, peers::PathCause},
+    punch::{self, By, Record},
 };
 
-impl EventLoop {
-    pub(super) fn on_punch(&mut self, event: Event) {
+impl NodeState {
+    /// The punch machine reports this.
+    pub(crate) fn handle_punch(&mut self, event: punch::Event, now: Instant) {
         match event {
-            Event::Attempt(record) => self.on_attempt(&record),
-            Event::Direct {
+            punch::Event::Attempt(record) => self.on_attempt(record, now),
+            punch::Event::Direct {
                 peer,
                 connection_id,
                 attempts,
@@ -21,47 +21,44 @@ impl EventLoop {
                 self.next_punches.remove(&peer);
                 // A direct connection that took no attempt was dialed or accepted like any other.
                 if attempts > 0 {
-                    self.peers.punched(connection_id);
+                    self.peers.handle_punched(connection_id);
                 }
                 if let Some(connection) = self.peers.connection(connection_id) {
-                    let cause = Cause::Made(connection.path.how);
-                    self.observe_path(peer, cause, Instant::now());
+                    let cause = PathCause::Made(connection.path.how);
+                    self.report_path(peer, cause);
                 }
-                if attempts == 0 {
-                    return;
-                }
-                tracing::info!(%peer, connection = %connection_id, attempts, "punched");
-                if let Some(best) = self.best_path(&peer) {
-                    for dialer in self.dials_of(peer) {
-                        dialer.handle_path(best.clone());
+                if attempts > 0 {
+                    tracing::info!(%peer, connection = %connection_id, attempts, "punched");
+                    if let Some(best) = self.best_path(&peer) {
+                        for dialer in self.dials_of(peer) {
+                            dialer.handle_path(best.clone());
+                        }
                     }
                 }
             }
-            Event::GaveUp {
+            punch::Event::GaveUp {
                 peer,
                 reason,
                 attempts,
                 retry_in,
             } => {
                 tracing::info!(%peer, %reason, attempts, ?retry_in, "staying relayed for now");
-                self.next_punches
-                    .insert(peer, retry_in.map(|wait| Instant::now() + wait));
-                let is_awaited = self.match_families(peer);
-                let now = Instant::now();
+                let next = retry_in.map(|wait| now + wait);
+                self.next_punches.insert(peer, next);
+                let family_match = self.match_families(peer);
                 for dialer in self.dials_of(peer) {
                     dialer.handle_gave_up(reason.to_string());
-                    if is_awaited {
+                    if family_match == FamilyMatch::Dialed {
                         dialer.await_far_hop(now);
                     }
                 }
             }
         }
+        self.advance(now);
     }
 
-    fn on_attempt(&mut self, record: &Record) {
-        let now = Instant::now();
+    fn on_attempt(&mut self, record: Box<Record>, now: Instant) {
         let peer = record.peer;
-        self.observers.punch(record);
         let reason = record.outcome.reason().map(|reason| reason.to_string());
         tracing::info!(
             %peer,
@@ -76,7 +73,7 @@ impl EventLoop {
             took = ?record.took,
             "punch attempt"
         );
-        let told = |t| event::Event::Punch {
+        let attempt = |t| event::Event::Punch {
             t,
             peer,
             attempt: record.attempt,
@@ -94,15 +91,15 @@ impl EventLoop {
         for dialer in self.dials_of(peer) {
             let t = dialer.elapsed(now);
             match record.by() {
-                By::Dcutr => dialer.handle_attempt(told(t)),
-                By::Introduction => dialer.handle_introduced_attempt(told(t)),
+                By::Dcutr => dialer.handle_attempt(attempt(t)),
+                By::Introduction => dialer.handle_introduced_attempt(attempt(t)),
             }
         }
-        let is_in_vain = record.by() == By::Introduction && reason.is_some();
-        if is_in_vain && self.dials_of(peer).next().is_none() {
-            self.observers.unwanted(&peer);
+        let has_failed = record.by() == By::Introduction && reason.is_some();
+        if has_failed && !self.is_dialed(peer) {
+            self.events.push_back(Event::Unwanted(peer));
         }
-        let t = self.t();
-        self.observers.tell(told(t));
+        self.report(attempt(self.t(now)));
+        self.events.push_back(Event::Punch(record));
     }
 }
