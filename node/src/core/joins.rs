@@ -79,9 +79,9 @@ mod tests {
         assert_eq!(joins.handle_circuit_refused(relay, 2), None);
         assert_eq!(joins.handle_circuit_refused(other, 3), Some(3));
         joins.handle_reply(relay, connection);
-        assert_eq!(joins.take_withheld(other), []);
+        assert_eq!(joins.take_withheld(other), [0; 0]);
         assert_eq!(joins.take_withheld(relay), [2]);
-        assert_eq!(joins.take_withheld(relay), []);
+        assert_eq!(joins.take_withheld(relay), [0; 0]);
         assert_eq!(joins.handle_circuit_refused(relay, 4), Some(4));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use libp2p::PeerId;
 use p2pnode_protocol::hop;
-use p2pnode_transports::{Family, Kind, Sockets};
+use p2pnode_transports::{Family, Sockets, Transport};
 use serde::{Serialize, Serializer};
 
 /// How this node reaches a peer over one connection, hop by hop.
@@ -64,7 +64,7 @@ pub enum How {
 pub struct Hop {
     /// Transport of the leg.
     #[serde(serialize_with = "display_or_unknown")]
-    pub transport: Option<Kind>,
+    pub transport: Option<Transport>,
     /// IP family of the leg.
     #[serde(serialize_with = "display_or_unknown")]
     pub family: Option<Family>,
@@ -98,7 +98,7 @@ impl Hop {
     /// A leg that this node sees itself.
     pub fn seen(sockets: Sockets) -> Self {
         Self {
-            transport: Some(sockets.kind),
+            transport: Some(sockets.transport),
             family: Some(Family::from(sockets.remote.ip())),
             local: Some(sockets.local),
             remote: Some(sockets.remote),
@@ -110,14 +110,8 @@ impl Hop {
     /// The far hop of a path, as its relay reports it.
     pub(crate) fn reported(leg: hop::Leg) -> Self {
         Self {
-            transport: Some(match leg.transport {
-                hop::Transport::Quic => Kind::Quic,
-                hop::Transport::Tcp => Kind::Tcp,
-            }),
-            family: Some(match leg.family {
-                hop::Family::Ip4 => Family::Ip4,
-                hop::Family::Ip6 => Family::Ip6,
-            }),
+            transport: Some(leg.transport),
+            family: Some(leg.family),
             local: None,
             remote: None,
             rtt: leg.rtt,
@@ -137,9 +131,9 @@ impl Hop {
 impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.transport, self.family) {
-            (Some(kind), Some(family)) => write!(f, "{kind}/{family}")?,
+            (Some(transport), Some(family)) => write!(f, "{transport}/{family}")?,
             (None, None) => return f.write_str("unknown"),
-            (kind, family) => write!(f, "{}/{}", OrUnknown(kind), OrUnknown(family))?,
+            (transport, family) => write!(f, "{}/{}", OrUnknown(transport), OrUnknown(family))?,
         }
         if let (Some(local), Some(remote)) = (self.local, self.remote) {
             write!(f, " {local} > {remote}")?;
@@ -225,7 +219,7 @@ mod tests {
 
     fn sockets() -> Sockets {
         Sockets {
-            kind: Kind::Quic,
+            transport: Transport::Quic,
             local: "10.0.1.2:40017".parse().unwrap(),
             remote: "203.0.113.10:443".parse().unwrap(),
         }

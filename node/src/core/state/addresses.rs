@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, core::transport::ListenerId, multiaddr::Protocol};
-use p2pnode_transports::{Family, Kind, to_multiaddr};
+use p2pnode_transports::{Family, Transport, to_multiaddr};
 
 use super::{Action, NodeState};
 use crate::core::event;
@@ -17,7 +17,7 @@ use crate::core::event;
 pub(super) struct Addresses {
     /// Public listeners, and reservations at their circuit addresses.
     listeners: Vec<(ListenerId, Multiaddr)>,
-    punch_ports: BTreeMap<(Kind, Family), u16>,
+    punch_ports: BTreeMap<(Transport, Family), u16>,
     interfaces: BTreeSet<IpAddr>,
     /// Grows with each change, also of the reservations.
     version: u64,
@@ -61,7 +61,7 @@ impl Addresses {
     }
 
     /// The punch port of each transport and family.
-    pub(super) const fn punch_ports(&self) -> &BTreeMap<(Kind, Family), u16> {
+    pub(super) const fn punch_ports(&self) -> &BTreeMap<(Transport, Family), u16> {
         &self.punch_ports
     }
 
@@ -124,7 +124,7 @@ impl NodeState {
     /// The punch ports are these.
     pub(crate) fn handle_punch_ports(
         &mut self,
-        ports: BTreeMap<(Kind, Family), u16>,
+        ports: BTreeMap<(Transport, Family), u16>,
         now: Instant,
     ) {
         if self.addresses.punch_ports != ports {

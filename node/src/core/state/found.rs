@@ -70,8 +70,8 @@ impl NodeState {
         // A connection that the relay has made is no place to ask for circuits: its address there is a stranger's port.
         let path = paths.find(|path| path.kind == PathKind::Direct && path.how != How::Accepted)?;
         let hop = path.hops.first()?;
-        let (kind, remote) = (hop.transport?, hop.remote?);
-        Some(to_multiaddr(kind, remote))
+        let (transport, remote) = (hop.transport?, hop.remote?);
+        Some(to_multiaddr(transport, remote))
     }
 
     /// Whether this is a relay, configured or found.

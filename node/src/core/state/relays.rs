@@ -118,13 +118,13 @@ impl NodeState {
             return None;
         }
         let hop = path.hops.first()?;
-        let (kind, family, local) = (hop.transport?, hop.family?, hop.local?);
-        let port = self.addresses.punch_ports().get(&(kind, family))?;
+        let (transport, family, local) = (hop.transport?, hop.family?, hop.local?);
+        let port = self.addresses.punch_ports().get(&(transport, family))?;
         (*port == local.port()).then_some(Observation {
             addr,
             by,
             connection,
-            kind,
+            transport,
             family,
         })
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_transports::{Family, Kind, PortRange};
+use p2pnode_transports::{Family, PortRange, Transport};
 
 use super::NodeState;
 use crate::core::{peers::PeerTable, relays::RelayKeeper};
@@ -35,7 +35,7 @@ impl NodeState {
     }
 
     /// The punch port of each transport and family.
-    pub(crate) const fn punch_ports(&self) -> &BTreeMap<(Kind, Family), u16> {
+    pub(crate) const fn punch_ports(&self) -> &BTreeMap<(Transport, Family), u16> {
         self.addresses.punch_ports()
     }
 

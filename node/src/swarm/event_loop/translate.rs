@@ -14,7 +14,7 @@ use libp2p::{
     swarm::{ConnectionId, DialError, SwarmEvent},
 };
 use p2pnode_protocol::{directory, draining::Draining};
-use p2pnode_transports::{Kind, Sockets, to_socket_addr};
+use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
 use crate::{
@@ -267,7 +267,7 @@ impl EventLoop {
                 local_addr,
                 send_back_addr,
             } => Sockets {
-                kind: Kind::of(local_addr)?,
+                transport: Transport::of(local_addr)?,
                 local: to_socket_addr(local_addr)?,
                 remote: to_socket_addr(send_back_addr)?,
             },
