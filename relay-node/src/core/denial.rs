@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use p2pnode_transports::Kind;
+use p2pnode_protocol::Transport;
 
 use crate::core::{admission::Refused, source::Source};
 
@@ -95,9 +95,9 @@ pub enum Denied {
     /// All handshakes that `limits.pending_connections` admits are under way.
     Handshakes,
     /// The transport has its part of the handshakes.
-    TransportHandshakes(Kind),
+    TransportHandshakes(Transport),
     /// Half of the handshakes are taken, and the source has its part over that transport.
-    SourceHandshakes(Kind, Source),
+    SourceHandshakes(Transport, Source),
     /// All connections that `limits.connections` admits are open.
     Connections,
     /// The peer has all connections that `limits.connections_per_peer` admits.
@@ -137,15 +137,15 @@ impl fmt::Display for Denied {
             Self::Handshakes => f.write_str(
                 "as many handshakes are under way as limits.pending_connections admits",
             ),
-            Self::TransportHandshakes(kind) => write!(
+            Self::TransportHandshakes(transport) => write!(
                 f,
                 "{} has three quarters of the handshakes that limits.pending_connections admits",
-                name(*kind)
+                name(*transport)
             ),
-            Self::SourceHandshakes(kind, source) => write!(
+            Self::SourceHandshakes(transport, source) => write!(
                 f,
                 "half of the handshakes that limits.pending_connections admits are taken, and {source} has a quarter over {}",
-                name(*kind)
+                name(*transport)
             ),
             Self::Connections => {
                 f.write_str("as many connections are open as limits.connections admits")
@@ -166,9 +166,9 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Quic => "QUIC",
-        Kind::Tcp => "TCP",
+fn name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Quic => "QUIC",
+        Transport::Tcp => "TCP",
     }
 }

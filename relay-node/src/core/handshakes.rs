@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
-use p2pnode_transports::Kind;
+use p2pnode_protocol::Transport;
 
 use crate::core::{
     denial::Denied,
@@ -23,9 +23,9 @@ use crate::core::{
 pub(crate) struct Handshakes {
     /// 0 is none.
     limit: usize,
-    open: HashMap<ConnectionId, (Kind, Source)>,
-    of_transports: HashMap<Kind, usize>,
-    of_sources: HashMap<(Kind, Source), usize>,
+    open: HashMap<ConnectionId, (Transport, Source)>,
+    of_transports: HashMap<Transport, usize>,
+    of_sources: HashMap<(Transport, Source), usize>,
 }
 
 impl Handshakes {
@@ -45,7 +45,7 @@ impl Handshakes {
         connection: ConnectionId,
         remote: &Multiaddr,
     ) -> Result<(), Denied> {
-        let (Some(kind), Some(source)) = (Kind::of(remote), Source::of(remote)) else {
+        let (Some(transport), Some(source)) = (Transport::of(remote), Source::of(remote)) else {
             return Ok(());
         };
         // Without a limit there are no parts of it, and nothing to count.
@@ -56,25 +56,29 @@ impl Handshakes {
             return Err(Denied::Handshakes);
         }
         let quarter = self.limit.div_ceil(4);
-        let of_transport = self.of_transports.get(&kind).copied().unwrap_or_default();
+        let of_transport = self
+            .of_transports
+            .get(&transport)
+            .copied()
+            .unwrap_or_default();
         if of_transport >= (self.limit - self.limit / 4) {
-            return Err(Denied::TransportHandshakes(kind));
+            return Err(Denied::TransportHandshakes(transport));
         }
-        let of_source = self.of_sources.get(&(kind, source)).copied();
+        let of_source = self.of_sources.get(&(transport, source)).copied();
         if self.open.len() >= self.limit / 2 && of_source.unwrap_or_default() >= quarter {
-            return Err(Denied::SourceHandshakes(kind, source));
+            return Err(Denied::SourceHandshakes(transport, source));
         }
-        self.open.insert(connection, (kind, source));
-        *self.of_transports.entry(kind).or_default() += 1;
-        *self.of_sources.entry((kind, source)).or_default() += 1;
+        self.open.insert(connection, (transport, source));
+        *self.of_transports.entry(transport).or_default() += 1;
+        *self.of_sources.entry((transport, source)).or_default() += 1;
         Ok(())
     }
 
     /// One is over, one way or the other.
     pub(crate) fn end(&mut self, connection: ConnectionId) {
-        if let Some((kind, source)) = self.open.remove(&connection) {
-            decrement(&mut self.of_transports, kind);
-            decrement(&mut self.of_sources, (kind, source));
+        if let Some((transport, source)) = self.open.remove(&connection) {
+            decrement(&mut self.of_transports, transport);
+            decrement(&mut self.of_sources, (transport, source));
         }
     }
 }
@@ -200,12 +204,12 @@ mod tests {
     #[test]
     fn a_refusal_names_the_source_and_the_key() {
         let source = Source::of(&tcp(7).parse().expect("a multiaddr")).expect("a source");
-        let text = Denied::SourceHandshakes(Kind::Tcp, source).to_string();
+        let text = Denied::SourceHandshakes(Transport::Tcp, source).to_string();
         assert!(
             text.contains("198.51.100.7") && text.contains("TCP"),
             "{text}"
         );
-        let text = Denied::TransportHandshakes(Kind::Quic).to_string();
+        let text = Denied::TransportHandshakes(Transport::Quic).to_string();
         assert!(
             text.contains("limits.pending_connections") && text.contains("QUIC"),
             "{text}"

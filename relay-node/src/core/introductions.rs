@@ -6,8 +6,11 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_protocol::introduction::{self, MAX_ADDRS, Meeting, Refusal, Request};
-use p2pnode_transports::{Family, Kind, to_socket_addr};
+use p2pnode_protocol::{
+    Family, Transport,
+    introduction::{self, MAX_ADDRS, Meeting, Refusal, Request},
+};
+use p2pnode_transports::to_socket_addr;
 
 use crate::core::limiter::{Limiter, Measure};
 
@@ -139,10 +142,10 @@ impl Seen {
     /// destination makes one for each connection; [`MAX_ADDRS`] at most.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let connections = self.0.get(peer).into_iter().flatten();
-        let mut kinds = HashSet::new();
+        let mut paths = HashSet::new();
         let (mut first, mut others) = (Vec::new(), Vec::new());
         for remote in connections.rev().filter_map(|(_, of)| of.remote.as_ref()) {
-            let list = match kinds.insert(kind(remote)) {
+            let list = match paths.insert(path(remote)) {
                 true => &mut first,
                 false => &mut others,
             };
@@ -159,11 +162,11 @@ fn with_its_own(seen: Vec<Multiaddr>, words: &[Multiaddr]) -> Vec<Multiaddr> {
 
 /// Whether there is a transport and family in both lists.
 fn have_in_common(ours: &[Multiaddr], theirs: &[Multiaddr]) -> bool {
-    let kinds: HashSet<_> = ours.iter().filter_map(kind).collect();
+    let paths: HashSet<_> = ours.iter().filter_map(path).collect();
     theirs
         .iter()
-        .filter_map(kind)
-        .any(|kind| kinds.contains(&kind))
+        .filter_map(path)
+        .any(|path| paths.contains(&path))
 }
 
 fn distinct(addrs: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
@@ -176,8 +179,8 @@ fn distinct(addrs: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
     known
 }
 
-fn kind(addr: &Multiaddr) -> Option<(Kind, Family)> {
-    Some((Kind::of(addr)?, to_socket_addr(addr)?.ip().into()))
+fn path(addr: &Multiaddr) -> Option<(Transport, Family)> {
+    Some((Transport::of(addr)?, to_socket_addr(addr)?.ip().into()))
 }
 
 /// The address of one socket and transport, an IPv4 peer at a socket for both families as the IPv4 peer that it is.
@@ -185,11 +188,11 @@ fn punchable(addr: &Multiaddr) -> Option<Multiaddr> {
     if addr.iter().any(|part| part == Protocol::P2pCircuit) {
         return None;
     }
-    let (kind, socket) = (Kind::of(addr)?, to_socket_addr(addr)?);
+    let (transport, socket) = (Transport::of(addr)?, to_socket_addr(addr)?);
     let ip = Multiaddr::from(socket.ip().to_canonical());
-    Some(match kind {
-        Kind::Quic => ip.with(Protocol::Udp(socket.port())).with(Protocol::QuicV1),
-        Kind::Tcp => ip.with(Protocol::Tcp(socket.port())),
+    Some(match transport {
+        Transport::Quic => ip.with(Protocol::Udp(socket.port())).with(Protocol::QuicV1),
+        Transport::Tcp => ip.with(Protocol::Tcp(socket.port())),
     })
 }
 

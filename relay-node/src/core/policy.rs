@@ -8,7 +8,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::Family;
+use p2pnode_protocol::Family;
 
 use crate::{
     config::Limits,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::swarm::ConnectionId;
-use p2pnode_protocol::hop::{Family, Transport};
+use p2pnode_protocol::{Family, Transport};
 
 use super::RelayState;
 
