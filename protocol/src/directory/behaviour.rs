@@ -87,9 +87,9 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// A relay's: answers everybody, and keeps up to `records` records.
-    pub fn server(local: PeerId, records: usize) -> Self {
-        Self::new(local, records, Mode::Server, None)
+    /// A relay's: answers everybody. How many records there are is for the caller to bound.
+    pub fn server(local: PeerId) -> Self {
+        Self::new(local, usize::MAX, Mode::Server, None)
     }
 
     /// A node's: asks these relays, and answers nobody.

@@ -37,4 +37,4 @@ pub use self::{
         RelayState, Reservation, ReservationEnd, Settings, Stored, Totals,
     },
 };
-pub(crate) use self::limits::LONGEST;
+pub(crate) use self::{external::is_link_local, limits::LONGEST};

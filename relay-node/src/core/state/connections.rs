@@ -103,8 +103,10 @@ impl RelayState {
 
     /// A connection has not answered so many pings in a row. One that is dead is closed, so that its reservation does not wait for
     /// circuits that cannot arrive.
-    pub fn handle_missed_pings(&mut self, connection: ConnectionId, missed: u32) {
+    pub fn handle_missed_pings(&mut self, peer: PeerId, connection: ConnectionId, missed: u32) {
         if missed >= MISSED_PINGS {
+            self.events
+                .push_back(Event::Unresponsive { peer, connection });
             self.actions.push_back(Action::Close(connection));
         }
     }

@@ -15,7 +15,8 @@ impl RelayState {
         }
         self.policy.drain();
         self.actions.push_back(Action::AnnounceDrain);
-        self.events.push_back(Event::Draining);
+        let timeout = self.drain_timeout;
+        self.events.push_back(Event::Draining { timeout });
         let drain = Drain::new(self.drain_timeout, self.remains(), now.instant);
         self.drain = Some(drain);
         self.settle_drain(now);

@@ -47,6 +47,13 @@ pub enum Event {
         /// Peers whose admission ended by this.
         disconnected: usize,
     },
+    /// A connection is being closed that answers no ping.
+    Unresponsive {
+        /// The peer.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// A reservation was granted, or renewed.
     ReservationGranted {
         /// The peer.
@@ -170,7 +177,10 @@ pub enum Event {
     /// The relay does not advertise it any more.
     ExternalAddressGone(Multiaddr),
     /// The drain has begun.
-    Draining,
+    Draining {
+        /// How long it may take.
+        timeout: Duration,
+    },
     /// The drain goes on.
     DrainProgress {
         /// What is left of its time.
@@ -208,6 +218,17 @@ pub enum Delivery {
     Delivered,
     /// It did not.
     Failed,
+}
+
+impl Delivery {
+    /// Of a message that arrived, or did not.
+    #[must_use]
+    pub fn of(arrived: bool) -> Self {
+        match arrived {
+            true => Self::Delivered,
+            false => Self::Failed,
+        }
+    }
 }
 
 /// What became of a record that was offered.
