@@ -1,4 +1,4 @@
-//! Which addresses the relay gives out as its own: pure.
+//! Which addresses the relay advertises as its own.
 //!
 //! A relay speaks the [HOP protocol] only once it has an external address, and names its external addresses in every
 //! reservation. The operator gives them; where none is given, the addresses on which the relay listens stand in, so that
@@ -18,7 +18,7 @@ pub(crate) struct ExternalAddresses {
     active: BTreeSet<Multiaddr>,
 }
 
-/// What to tell the swarm.
+/// What becomes different.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// The address became an external one.
@@ -47,7 +47,12 @@ impl ExternalAddresses {
         self.configured
     }
 
-    /// True if nobody can be told where the relay is.
+    /// Those that are in force.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.active.iter()
+    }
+
+    /// True if there is no address to name in a reservation.
     pub(crate) fn is_empty(&self) -> bool {
         self.active.is_empty()
     }
