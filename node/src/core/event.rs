@@ -6,7 +6,10 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::core::peers::{Path, PathKind};
+use crate::{
+    core::peers::{Path, PathKind},
+    punch::{AttemptEnd, By, Reason, Role},
+};
 
 /// An event and, where it has one, the time since the command began.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -116,18 +119,18 @@ pub enum Event {
         attempt: u32,
         /// `initiator` opened the handshake, `responder` answered it. Of two that a relay introduced, the one that was asked for
         /// is mostly the initiator.
-        role: &'static str,
+        role: Role,
         /// What made the two dial each other: `dcutr`, the handshake over a circuit, or `introduction`, a relay.
-        by: &'static str,
+        by: By,
         /// Candidates sent.
         sent: Vec<Multiaddr>,
         /// Candidates received.
         received: Vec<Multiaddr>,
-        /// `direct`, or what became of it.
-        outcome: &'static str,
+        /// How it ended.
+        outcome: AttemptEnd,
         /// Why it did not end direct.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Reason>,
     },
     /// A ping on the chosen path was answered.
     Ping {
@@ -159,9 +162,19 @@ pub struct Outcome {
     /// The path in use at the end.
     pub path: Option<Path>,
     /// Why it is not direct.
-    pub reason: Option<String>,
+    pub reason: Option<NotDirect>,
     /// What led to the peer first, if it was reached.
     pub found_by: Option<FoundBy>,
+}
+
+/// Why a dial did not end with a direct path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum NotDirect {
+    /// The peer stays relayed: how the punch failed.
+    Punch(Reason),
+    /// The peer is unreachable: how each way to it failed.
+    Unreachable(String),
 }
 
 /// What led to a peer.
@@ -205,6 +218,15 @@ pub enum Reached {
     Relayed,
     /// Nothing.
     Unreachable,
+}
+
+impl std::fmt::Display for NotDirect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Punch(reason) => reason.fmt(f),
+            Self::Unreachable(reason) => f.pad(reason),
+        }
+    }
 }
 
 fn display<T: std::fmt::Display, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {

@@ -191,8 +191,8 @@ impl From<&Record> for PunchStatus {
         };
         Self {
             attempt: record.attempt,
-            role: record.role.as_str().to_owned(),
-            by: record.by().as_str().to_owned(),
+            role: record.role.to_string(),
+            by: record.by().to_string(),
             locals: record.locals.iter().map(ToString::to_string).collect(),
             sent: record.sent.iter().map(ToString::to_string).collect(),
             received: record
@@ -200,11 +200,11 @@ impl From<&Record> for PunchStatus {
                 .iter()
                 .map(|candidate| CandidateStatus {
                     addr: candidate.addr.to_string(),
-                    outcome: candidate.outcome.as_str().to_owned(),
+                    outcome: candidate.outcome.to_string(),
                 })
                 .collect(),
             rtt_ms: record.rtt.map(to_millis),
-            outcome: record.outcome.as_str().to_owned(),
+            outcome: record.outcome.ended().to_string(),
             reason,
         }
     }

@@ -247,7 +247,7 @@ impl Behaviour {
     /// would end what the other has chosen, and neither would be left with a connection; so all that connect stay, and the
     /// machines agree on which one lives.
     fn dial(&mut self, peer: PeerId, dial: DialId, addrs: Vec<Multiaddr>, role: Role) {
-        tracing::debug!(%peer, role = role.as_str(), ?addrs, "punching");
+        tracing::debug!(%peer, %role, ?addrs, "punching");
         self.rounds.entry(dial).or_default().open = addrs.len();
         for addr in addrs {
             let opts = DialOpts::peer_id(peer)

@@ -27,5 +27,7 @@ pub use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;
 pub use candidates::{Observation, Permit};
 pub use machine::{Event, Introduced, Timing};
-pub use record::{By, CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role};
+pub use record::{
+    AttemptEnd, By, CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role,
+};
 pub use settings::{Advertise, Ports, PunchPorts, Settings};

@@ -47,7 +47,7 @@ pub enum PathKind {
 }
 
 /// How a connection was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// This node dialed it.

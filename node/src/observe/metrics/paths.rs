@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,7 @@ use crate::core::{
 };
 
 /// Why the best path of a peer changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Cause {
     /// A connection was made, in this way.
     Made(How),
@@ -74,19 +75,18 @@ impl Cause {
             Ended::Broken => Self::Lost,
         }
     }
+}
 
-    /// The label.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Made(How::Dialed) => "dialed",
-            Self::Made(How::Accepted) => "accepted",
-            Self::Made(How::Punched) => "punched",
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Made(how) => return how.fmt(f),
             Self::Lost => "lost",
             Self::Closed => "closed",
             Self::ClosedByPeer => "closed_by_peer",
             Self::Missed => "missed",
             Self::Ranked => "ranked",
-        }
+        })
     }
 }
 

@@ -49,7 +49,7 @@ impl EventLoop {
                 let is_awaited = self.match_families(peer);
                 let now = Instant::now();
                 for dialer in self.dials_of(peer) {
-                    dialer.handle_gave_up(reason.to_string());
+                    dialer.handle_gave_up(reason);
                     if is_awaited {
                         dialer.await_far_hop(now);
                     }
@@ -62,14 +62,14 @@ impl EventLoop {
         let now = Instant::now();
         let peer = record.peer;
         self.observers.punch(record);
-        let reason = record.outcome.reason().map(|reason| reason.to_string());
+        let reason = record.outcome.reason();
         tracing::info!(
             %peer,
             attempt = record.attempt,
-            role = record.role.as_str(),
-            by = record.by().as_str(),
-            outcome = record.outcome.as_str(),
-            reason = reason.as_deref(),
+            role = %record.role,
+            by = %record.by(),
+            outcome = %record.outcome.ended(),
+            reason = reason.map(tracing::field::display),
             sent = ?record.sent,
             received = ?record.received,
             rtt = ?record.rtt,
@@ -80,16 +80,16 @@ impl EventLoop {
             t,
             peer,
             attempt: record.attempt,
-            role: record.role.as_str(),
-            by: record.by().as_str(),
+            role: record.role,
+            by: record.by(),
             sent: record.sent.clone(),
             received: record
                 .received
                 .iter()
                 .map(|candidate| candidate.addr.clone())
                 .collect(),
-            outcome: record.outcome.as_str(),
-            reason: reason.clone(),
+            outcome: record.outcome.ended(),
+            reason,
         };
         for dialer in self.dials_of(peer) {
             let t = dialer.elapsed(now);

@@ -197,7 +197,7 @@ fn dialed(machine: &mut Machine) -> Vec<(Vec<String>, Role)> {
 #[test]
 fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
     let ids = [PeerId::random(), PeerId::random()];
-    let roles: BTreeSet<&str> = [(0, 1), (1, 0)]
+    let roles: BTreeSet<String> = [(0, 1), (1, 0)]
         .map(|(own, other)| {
             let mut machine = Machine::new(ids[own], true, policy(), Timing::default(), 1);
             let told = Introduced {
@@ -206,7 +206,7 @@ fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
                 ..introduced(true, &["/ip4/203.0.113.1/tcp/5000"])
             };
             assert!(machine.handle_introduced(&told, Instant::now()));
-            dialed(&mut machine)[0].1.as_str()
+            dialed(&mut machine)[0].1.to_string()
         })
         .into_iter()
         .collect();
