@@ -17,6 +17,8 @@ pub use server::start;
 use p2pnode_daemon::control::Owner;
 use serde::{Deserialize, Serialize};
 
+use crate::core::event::Event;
+
 /// What texts call the process behind the socket.
 const OWNER: Owner = Owner {
     noun: "node",
@@ -42,10 +44,6 @@ pub struct DialRequest {
 /// One line of the answer to a [`DialRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The event for programs: what `--json` prints.
-    pub event: serde_json::Value,
-    /// The event for people: what `dial` prints.
-    pub text: String,
-    /// What is waited for now; `None`: as before.
-    pub phase: Option<String>,
+    /// What happened.
+    pub event: Event,
 }

@@ -5,6 +5,7 @@ pub mod event;
 pub(crate) mod found_relays;
 pub(crate) mod inquiries;
 pub(crate) mod introductions;
+pub(crate) mod json;
 pub mod liveness;
 pub mod peers;
 pub mod reconnect;

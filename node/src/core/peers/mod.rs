@@ -6,7 +6,6 @@ mod path;
 mod score;
 mod table;
 
-pub(crate) use path::to_millis;
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
 pub use score::{Axis, Score};
 pub use table::{Connection, PeerTable};

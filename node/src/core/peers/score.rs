@@ -7,6 +7,7 @@ use std::{
 };
 
 use p2pnode_transports::FamilyPolicy;
+use serde::{Deserialize, Serialize};
 
 use super::{Path, PathKind};
 
@@ -70,12 +71,14 @@ impl Score {
 }
 
 /// One axis of a score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Axis {
     /// Direct before relayed.
     Kind,
     /// The same family on both hops before a relay that changes it.
-    Crossed,
+    #[serde(rename = "crossed")]
+    BridgesFamilies,
     /// The configured family first.
     Family,
     /// The smaller round trip time, in steps.
@@ -89,7 +92,7 @@ impl Score {
     pub fn decided_by(&self, other: &Self) -> Option<Axis> {
         let axes = [
             (self.kind != other.kind, Axis::Kind),
-            (self.crossed != other.crossed, Axis::Crossed),
+            (self.crossed != other.crossed, Axis::BridgesFamilies),
             (self.family != other.family, Axis::Family),
             (self.rtt_steps != other.rtt_steps, Axis::Rtt),
             (self.since != other.since, Axis::Age),
@@ -102,13 +105,7 @@ impl Score {
 
 impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kind => "kind",
-            Self::Crossed => "crossed",
-            Self::Family => "family",
-            Self::Rtt => "rtt",
-            Self::Age => "age",
-        })
+        self.serialize(f)
     }
 }
 

@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{control::Report, core::event::Event};
+use crate::core::event::Event;
 
 pub use table::{status, why};
 pub use text::short;
-pub(crate) use text::{line, phase};
 
 /// Time between two redraws of the progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,7 +32,7 @@ pub struct Printer {
     /// Whether a progress line may be drawn and wiped again.
     live: bool,
     /// What the node is waiting for.
-    phase: String,
+    phase: &'static str,
 }
 
 impl Printer {
@@ -42,7 +41,7 @@ impl Printer {
         Self {
             format,
             live: format == Format::Text && io::stdout().is_terminal(),
-            phase: String::new(),
+            phase: "",
         }
     }
 
@@ -57,23 +56,7 @@ impl Printer {
             Format::Text => self.write(&text::line(event))?,
         }
         if let Some(phase) = text::phase(event) {
-            phase.clone_into(&mut self.phase);
-        }
-        Ok(())
-    }
-
-    /// Writes an event that another process has made.
-    ///
-    /// # Errors
-    ///
-    /// Those of stdout.
-    pub fn print_report(&mut self, report: &Report) -> io::Result<()> {
-        match self.format {
-            Format::Json => self.write(&report.event.to_string())?,
-            Format::Text => self.write(&report.text)?,
-        }
-        if let Some(phase) = &report.phase {
-            self.phase.clone_from(phase);
+            self.phase = phase;
         }
         Ok(())
     }

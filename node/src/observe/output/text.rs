@@ -7,7 +7,8 @@ use libp2p::PeerId;
 use crate::{
     core::{
         event::{Event, NotDirect, Outcome, Reached},
-        peers::{PathKind, to_millis},
+        json::to_millis,
+        peers::PathKind,
     },
     punch::Reason,
 };

@@ -6,8 +6,10 @@ use libp2p::{PeerId, multiaddr::Protocol, swarm::ConnectionId};
 
 use super::EventLoop;
 use crate::{
-    core::peers::Score,
-    observe::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why},
+    core::peers::{Axis, Score},
+    observe::status::{
+        DecidedBy, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why,
+    },
 };
 
 impl EventLoop {
@@ -23,17 +25,12 @@ impl EventLoop {
             .filter(|peer| !self.is_relay(peer))
             .filter_map(|peer| self.peer_status(peer, now))
             .collect();
-        peers.sort_by(|a, b| a.peer.cmp(&b.peer));
+        peers.sort_by_cached_key(|peer| peer.peer.to_string());
         Status {
-            peer_id: self.swarm.local_peer_id().to_string(),
-            listen: listen.map(ToString::to_string).collect(),
-            port_range: self.sockets.range().to_string(),
-            punch_ports: self
-                .sockets
-                .punch_ports()
-                .iter()
-                .map(|((kind, family), port)| (format!("{kind}/{family}"), *port))
-                .collect(),
+            peer_id: *self.swarm.local_peer_id(),
+            listen: listen.cloned().collect(),
+            port_range: self.sockets.range(),
+            punch_ports: self.sockets.punch_ports(),
             relays: self
                 .relays
                 .relays()
@@ -51,8 +48,8 @@ impl EventLoop {
         }
         let decided_by = match &ranked[..] {
             // The path in use stays although another has a better score now, as long as that is not much better.
-            [(first, _), (second, _), ..] if first > second => Some("kept".to_owned()),
-            [(first, _), (second, _), ..] => first.decided_by(second).map(|axis| axis.to_string()),
+            [(first, _), (second, _), ..] if first > second => Some(DecidedBy::Kept),
+            [(first, _), (second, _), ..] => first.decided_by(second).map(DecidedBy::Axis),
             _ => None,
         };
         let candidates = ranked
@@ -65,7 +62,7 @@ impl EventLoop {
             })
             .collect();
         Some(Why {
-            peer: peer.to_string(),
+            peer: *peer,
             candidates,
             decided_by,
             last_punch: self.last_punch(peer),
@@ -76,28 +73,24 @@ impl EventLoop {
         let paths = self.paths(peer, now);
         let next_punch = self.next_punches.get(peer).copied().flatten();
         Some(PeerStatus {
-            peer: peer.to_string(),
+            peer: *peer,
             path: paths.first()?.clone(),
             paths,
             last_punch: self.last_punch(peer),
-            next_punch_s: next_punch.map(|at| at.saturating_duration_since(now).as_secs()),
+            next_punch: next_punch.map(|at| at.saturating_duration_since(now)),
         })
     }
 
     fn relay_status(&self, relay: &PeerId, now: Instant) -> RelayStatus {
         let paths = self.paths(relay, now);
         RelayStatus {
-            relay: relay.to_string(),
+            relay: *relay,
             connected: !paths.is_empty(),
             reserved: self.relays.holds(relay),
-            reserved_families: self
-                .relays
-                .families(relay)
-                .map(|family| family.to_string())
-                .collect(),
+            reserved_families: self.relays.families(relay).collect(),
             refused: self.relays.refusal(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not tell it.
-            expires_s: None,
+            expires: None,
             paths,
         }
     }
@@ -112,11 +105,11 @@ impl EventLoop {
 
     fn path_status(&self, id: ConnectionId, now: Instant) -> Option<PathStatus> {
         let connection = self.peers.connection(id)?;
-        Some(PathStatus::new(
-            &self.peers.path(id)?,
-            connection.rtt,
-            now.saturating_duration_since(connection.since),
-        ))
+        Some(PathStatus {
+            path: self.peers.path(id)?,
+            rtt: connection.rtt,
+            since: now.saturating_duration_since(connection.since),
+        })
     }
 
     fn last_punch(&self, peer: &PeerId) -> Option<PunchStatus> {
@@ -129,7 +122,7 @@ impl EventLoop {
 }
 
 /// The axes of a score by name.
-fn axes(score: &Score) -> Vec<(String, String)> {
+fn axes(score: &Score) -> Vec<(Axis, String)> {
     let rtt = match u32::try_from(score.rtt_steps) {
         Ok(steps) => format!("{} ms", (Score::RTT_STEP * steps).as_millis()),
         Err(_) => "unknown".to_owned(),
@@ -139,16 +132,15 @@ fn axes(score: &Score) -> Vec<(String, String)> {
         rank => format!("rank {rank}"),
     };
     [
-        ("kind", score.kind.to_string()),
+        (Axis::Kind, score.kind.to_string()),
         (
-            "crossed",
+            Axis::BridgesFamilies,
             if score.crossed { "yes" } else { "no" }.to_owned(),
         ),
-        ("family", family),
-        ("rtt", rtt),
-        ("age", age(score.since.elapsed())),
+        (Axis::Family, family),
+        (Axis::Rtt, rtt),
+        (Axis::Age, age(score.since.elapsed())),
     ]
-    .map(|(name, value)| (name.to_owned(), value))
     .to_vec()
 }
 

@@ -217,7 +217,10 @@ fn a_relay_that_changes_the_family_is_the_last_choice() {
     table.far_hop(id(3), hop(Family::Ip4));
     assert_eq!(table.best(&peer), Some(id(3)));
     let ranked = table.ranked(&peer);
-    assert_eq!(ranked[0].0.decided_by(&ranked[1].0), Some(Axis::Crossed));
+    assert_eq!(
+        ranked[0].0.decided_by(&ranked[1].0),
+        Some(Axis::BridgesFamilies)
+    );
 }
 
 #[test]
