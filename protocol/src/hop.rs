@@ -6,14 +6,14 @@
 //!
 //! A stream carries one [`Request`] and one [`Answer`], each a [`frame`].
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use libp2p::{PeerId, StreamProtocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::frame::{MAX_MESSAGE, read, write};
 
-use crate::frame;
+use crate::{Family, Transport, frame};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/hop/1");
@@ -57,44 +57,6 @@ pub struct Leg {
         deserialize_with = "read_rtt"
     )]
     pub rtt: Option<Duration>,
-}
-
-/// A transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// QUIC.
-    Quic,
-    /// TCP.
-    Tcp,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        })
-    }
-}
-
-/// An IP family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// IPv4.
-    Ip4,
-    /// IPv6.
-    Ip6,
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ip4 => "ip4",
-            Self::Ip6 => "ip6",
-        })
-    }
 }
 
 /// Why the relay tells nothing.

@@ -3,12 +3,9 @@
 use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 
 use libp2p::multiaddr::Multiaddr;
+use p2pnode_protocol::{Family, Transport};
 
-use crate::net::{
-    addr::Kind,
-    family::{Family, FamilyPolicy},
-    pool::Exhausted,
-};
+use crate::net::{family::FamilyPolicy, pool::Exhausted};
 
 /// What a transport of this crate fails with. Each is one line that names the thing and, where there is one, the remedy.
 ///
@@ -21,10 +18,10 @@ pub enum Error {
     #[error("{0}")]
     Exhausted(#[source] Exhausted),
     /// The node has no punch socket of this family, and cannot have one: the host lacks the family, or forbids the socket.
-    #[error("no {kind} socket for {family}: {reason}")]
+    #[error("no {transport} socket for {family}: {reason}")]
     NoSocket {
         /// The transport.
-        kind: Kind,
+        transport: Transport,
         /// The family.
         family: Family,
         /// What opening the socket failed with.
@@ -40,11 +37,11 @@ pub enum Error {
     },
     /// The address is of a transport that the configuration excludes.
     #[error(
-        "transport {kind} is disabled; add it to the transports to dial or listen on its addresses"
+        "transport {transport} is disabled; add it to the transports to dial or listen on its addresses"
     )]
     TransportDisabled {
         /// The transport of the address.
-        kind: Kind,
+        transport: Transport,
     },
     /// The host has no route to the address.
     #[error("no route to {remote}: {reason}")]
@@ -259,7 +256,7 @@ mod tests {
         Exhausted {
             range: "40000".parse().unwrap(),
             holders: vec![Holder {
-                kind: Kind::Quic,
+                transport: Transport::Quic,
                 port: 40000,
                 by,
             }],
@@ -309,7 +306,9 @@ mod tests {
     #[test]
     fn other_errors_hold_no_exhaustion() {
         assert_eq!(find_exhausted(&io::Error::other("refused")), None);
-        let error = Error::TransportDisabled { kind: Kind::Tcp };
+        let error = Error::TransportDisabled {
+            transport: Transport::Tcp,
+        };
         assert_eq!(
             find_exhausted(&TransportError::Other(io::Error::other(error))),
             None

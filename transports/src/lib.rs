@@ -37,8 +37,8 @@ use libp2p::{
     identity::Keypair,
 };
 
-pub use crate::net::addr::{Kind, to_multiaddr, to_socket_addr};
-pub use crate::net::family::{Family, FamilyPolicy, FamilyPolicyError};
+pub use crate::net::addr::{to_multiaddr, to_socket_addr};
+pub use crate::net::family::{FamilyPolicy, FamilyPolicyError};
 pub use crate::net::holder::{HeldBy, Holder};
 pub use crate::net::pool::{Exhausted, PoolCounts, PortPool};
 pub use crate::net::range::{PortRange, RangeError, RangeErrorKind};
@@ -47,6 +47,7 @@ pub use crate::tcp::punch::{PunchGuard, Remote};
 pub use datagrams::{Datagrams, GroupListener, Link};
 pub use error::{Error, TimedOut, find_exhausted, timed_out};
 pub use handle::Handle;
+pub use p2pnode_protocol::{Family, Transport};
 pub use record::Sockets;
 
 use self::{handle::Shared, ranged::Ranged, resolve::Resolving, server::Server};

@@ -14,7 +14,7 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
 };
-use p2pnode_transports::{Family, Kind, build};
+use p2pnode_transports::{Family, Transport, build};
 use tokio::runtime::Runtime;
 
 /// The one port of the node that is killed.
@@ -28,7 +28,7 @@ fn start(keypair: &Keypair) -> (Runtime, Node) {
         assert!(
             handle
                 .punch_ports()
-                .contains_key(&(Kind::Quic, Family::Ip4))
+                .contains_key(&(Transport::Quic, Family::Ip4))
         );
         Node::run(keypair, transport)
     });

@@ -8,35 +8,16 @@ use std::{
     time::{Duration, TryFromFloatSecsError},
 };
 
-use p2pnode_transports::{Family, Kind};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, IntoDeserializer as _},
+};
 
 /// What stands for a value that is not known.
 const UNKNOWN: &str = "unknown";
 
 fn parse<T: FromStr<Err: Display>, E: serde::de::Error>(text: &str) -> Result<T, E> {
     text.parse().map_err(E::custom)
-}
-
-/// A type of a few values, each of which has a name.
-pub(crate) trait Named: Copy + Display + 'static {
-    /// Every value.
-    const ALL: &'static [Self];
-}
-
-impl Named for Kind {
-    const ALL: &'static [Self] = &Self::ALL;
-}
-
-impl Named for Family {
-    const ALL: &'static [Self] = &Self::ALL;
-}
-
-fn find<T: Named, E: serde::de::Error>(name: &str) -> Result<T, E> {
-    let found = T::ALL.iter().find(|value| value.to_string() == name);
-    found
-        .copied()
-        .ok_or_else(|| E::custom(format_args!("unknown value {name:?}")))
 }
 
 /// The text of a value.
@@ -77,44 +58,27 @@ pub(crate) mod text_or_null {
     }
 }
 
-/// The name of a value, or `unknown`.
-pub(crate) mod name_or_unknown {
+/// A value, or `unknown`.
+pub(crate) mod or_unknown {
     use super::*;
 
-    pub(crate) fn serialize<T: Named, S: Serializer>(
+    pub(crate) fn serialize<T: Serialize, S: Serializer>(
         value: &Option<T>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
         match value {
-            Some(value) => s.collect_str(value),
+            Some(value) => value.serialize(s),
             None => s.serialize_str(UNKNOWN),
         }
     }
 
-    pub(crate) fn deserialize<'de, T: Named, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
         d: D,
     ) -> Result<Option<T>, D::Error> {
-        let name = String::deserialize(d)?;
-        (name != UNKNOWN).then(|| find(&name)).transpose()
-    }
-}
-
-/// A list of names.
-pub(crate) mod names {
-    use super::*;
-
-    pub(crate) fn serialize<T: Named, S: Serializer>(
-        values: &[T],
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        s.collect_seq(values.iter().map(ToString::to_string))
-    }
-
-    pub(crate) fn deserialize<'de, T: Named, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Vec<T>, D::Error> {
-        let names = Vec::<String>::deserialize(d)?;
-        names.iter().map(|name| find(name)).collect()
+        let text = String::deserialize(d)?;
+        (text != UNKNOWN)
+            .then(|| T::deserialize(text.into_deserializer()))
+            .transpose()
     }
 }
 
@@ -122,28 +86,31 @@ pub(crate) mod names {
 pub(crate) mod by_socket_kind {
     use std::collections::BTreeMap;
 
+    use p2pnode_transports::{Family, Transport};
+
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(
-        ports: &BTreeMap<(Kind, Family), u16>,
+        ports: &BTreeMap<(Transport, Family), u16>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
-        s.collect_map(
-            ports
-                .iter()
-                .map(|((kind, family), port)| (format!("{kind}/{family}"), port)),
-        )
+        let name = |(transport, family): &(Transport, Family)| format!("{transport}/{family}");
+        s.collect_map(ports.iter().map(|(key, port)| (name(key), port)))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         d: D,
-    ) -> Result<BTreeMap<(Kind, Family), u16>, D::Error> {
+    ) -> Result<BTreeMap<(Transport, Family), u16>, D::Error> {
         let ports = BTreeMap::<String, u16>::deserialize(d)?;
         let port = |(key, port): (String, u16)| {
-            let (kind, family) = key
+            let (transport, family) = key
                 .split_once('/')
                 .ok_or_else(|| D::Error::custom("a key without a slash"))?;
-            Ok(((find(kind)?, find(family)?), port))
+            let transport = Transport::deserialize(transport.into_deserializer())?;
+            Ok((
+                (transport, Family::deserialize(family.into_deserializer())?),
+                port,
+            ))
         };
         ports.into_iter().map(port).collect()
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_transports::{Family, Kind, PortRange};
+use p2pnode_transports::{Family, PortRange, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -28,7 +28,7 @@ pub struct Status {
     pub port_range: PortRange,
     /// The punch port of each transport and family.
     #[serde(with = "json::by_socket_kind")]
-    pub punch_ports: BTreeMap<(Kind, Family), u16>,
+    pub punch_ports: BTreeMap<(Transport, Family), u16>,
     /// The configured relays, in their order.
     pub relays: Vec<RelayStatus>,
     /// The connected peers, without the relays.
@@ -46,7 +46,7 @@ pub struct RelayStatus {
     /// Whether it holds a reservation for this node.
     pub reserved: bool,
     /// The IP families in which it holds one: callers reach this node over it in these.
-    #[serde(default, with = "json::names")]
+    #[serde(default)]
     pub reserved_families: Vec<Family>,
     /// Why it does not admit this node, and what to do, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn an_event_is_read_as_it_was_written() {
         for event in [
-            r#"{"event":"started","peer_id":"$","port_range":"40000"}"#.to_owned(),
+            r#"{"event":"started","peer_id":"$","port_range":"40000-40000"}"#.to_owned(),
             r#"{"event":"dialing","t_ms":0,"peer":"$"}"#.to_owned(),
             format!(r#"{{"event":"connected","t_ms":61,"peer":"$","path":{{{RELAYED}}}}}"#),
             format!(r#"{{"event":"connected","t_ms":61,"peer":"$","path":{{{DIRECT}}},"found_by":"mdns"}}"#),

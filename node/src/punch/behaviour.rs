@@ -1,4 +1,4 @@
-//! Carries out the machine's decisions in the swarm, and tells the machine what the swarm knows.
+//! The machine in the swarm: passes swarm events to the machine, and carries out its actions.
 
 pub(super) mod outcome;
 
@@ -29,7 +29,9 @@ use super::{
     address::{Candidate, is_relayed},
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
-    machine::{Action, DialId, Established, Event, Introduced, Machine, Side},
+    machine::{
+        Action, DialId, Established, Event, Introduced, IntroductionResponse, Machine, Side,
+    },
     record::{CandidateOutcome, Record, Role},
     settings::{CircuitRtt, Ports, Settings},
     wire::Addresses,
@@ -76,7 +78,7 @@ impl Behaviour {
     pub fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
         let Settings {
             enabled,
-            kinds,
+            transports,
             families,
             permit,
             advertise,
@@ -90,7 +92,7 @@ impl Behaviour {
             Arc::new(move || advertise(&ports.punch_ports()))
         };
         let policy = Policy {
-            kinds,
+            transports,
             families,
             permit,
             advertise,
@@ -109,7 +111,7 @@ impl Behaviour {
         }
     }
 
-    /// A remote has told, over a connection that was dialed from the punch port, how it sees this node.
+    /// A remote observed this node at an address, on a connection that was dialed from a punch port.
     pub fn observed(&mut self, observation: Observation) {
         self.machine.handle_observed(&observation, now());
         self.wake();
@@ -128,34 +130,23 @@ impl Behaviour {
         self.wake();
     }
 
-    /// Sets the mappings that a router has promised (UPnP, PCP).
-    pub fn set_mapped(&mut self, addrs: &[Multiaddr]) {
-        self.machine.handle_mapped(addrs, now());
-        self.wake();
-    }
-
     /// Sets the relays' addresses, with their peer ids: never punched, and connections to them never surplus.
     pub fn set_relays(&mut self, addrs: &[Multiaddr]) {
-        self.machine.set_relays(addrs);
+        self.machine.handle_relays(addrs);
     }
 
-    /// A relay has told where a peer is. Whether it is punched because of that; then [`Event::Attempt`] tells what came of it.
+    /// A relay introduced a peer to this node.
     ///
-    /// To be called for relays that are configured only, and for peers that may connect.
-    pub fn introduced(&mut self, introduced: &Introduced) -> bool {
-        let is_punched = self.machine.handle_introduced(introduced, now());
+    /// To be called for configured relays only, and for peers that may connect.
+    pub fn introduced(&mut self, introduced: &Introduced) -> IntroductionResponse {
+        let response = self.machine.handle_introduced(introduced, now());
         self.wake();
-        is_punched
+        response
     }
 
-    /// Addresses of this node that a relay does not see on its connections, to go with the wish to be introduced.
+    /// Addresses of this node that a relay does not see on its connections, for the request of an introduction.
     pub fn unseen(&self) -> Vec<Multiaddr> {
         self.machine.unseen()
-    }
-
-    /// Names the direct connection of a peer that survives if there are several.
-    pub fn prefer(&mut self, peer: PeerId, connection: Option<ConnectionId>) {
-        self.machine.prefer(peer, connection);
     }
 
     /// The last attempt with a peer.
@@ -226,7 +217,6 @@ impl Behaviour {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),
             },
-            Action::Report(event) => ToSwarm::GenerateEvent(self.with_locals(event)),
             Action::Expect {
                 peer,
                 addrs,
@@ -420,6 +410,9 @@ impl NetworkBehaviour for Behaviour {
                     Some(command) => return Poll::Ready(command),
                     None => continue,
                 }
+            }
+            if let Some(event) = self.machine.poll_event() {
+                return Poll::Ready(ToSwarm::GenerateEvent(self.with_locals(event)));
             }
             let Some(due) = self.machine.poll_timeout() else {
                 break;

@@ -12,13 +12,13 @@
 //! tells that introduces two nodes is punched without a handshake. See
 //! `machine` for the course of a punch and for which connection lives.
 
-mod address;
+pub(crate) mod address;
 mod behaviour;
-mod candidates;
+pub(crate) mod candidates;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod handler;
-mod machine;
+pub(crate) mod machine;
 mod record;
 mod settings;
 mod wire;
@@ -26,7 +26,7 @@ mod wire;
 pub use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;
 pub use candidates::{Observation, Permit};
-pub use machine::{Event, Introduced, Timing};
+pub use machine::{Event, Introduced, IntroductionResponse, Timing};
 pub use record::{
     AttemptEnd, By, CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role,
 };

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 use super::Cause;
@@ -86,7 +86,7 @@ impl fmt::Display for DialOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PathLabels {
     path: Label<PathKind>,
-    transport: Label<Kind>,
+    transport: Label<Transport>,
     family: Label<Family>,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct RelayLabels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PunchLabels {
     role: Label<Role>,
-    transport: Label<Kind>,
+    transport: Label<Transport>,
     family: Label<Family>,
     attempt: &'static str,
     outcome: Label<AttemptEnd>,
@@ -118,14 +118,14 @@ pub(super) struct DialLabels {
 /// What carries a dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Carrier {
-    Socket(Kind),
+    Socket(Transport),
     Circuit,
 }
 
 impl fmt::Display for Carrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Socket(kind) => kind.fmt(f),
+            Self::Socket(transport) => transport.fmt(f),
             Self::Circuit => f.write_str("circuit"),
         }
     }
@@ -143,7 +143,7 @@ impl PathLabels {
     /// Every label set that there is.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let kinds = [PathKind::Direct, PathKind::Relayed];
-        let transports = [Some(Kind::Quic), Some(Kind::Tcp), None];
+        let transports = [Some(Transport::Quic), Some(Transport::Tcp), None];
         let families = [Some(Family::Ip4), Some(Family::Ip6), None];
         kinds.into_iter().flat_map(move |path| {
             transports.into_iter().flat_map(move |of| {
@@ -171,7 +171,7 @@ impl PunchLabels {
     pub(super) fn new(record: &Record) -> Self {
         Self {
             role: Label::Is(record.role),
-            transport: Label::known(record.via.map(|(kind, _)| kind)),
+            transport: Label::known(record.via.map(|(transport, _)| transport)),
             family: Label::known(record.via.map(|(_, family)| family)),
             attempt: match record.attempt {
                 0 | 1 => "1",
@@ -196,9 +196,13 @@ impl DialLabels {
     }
 
     /// A dial from a socket of its own.
-    pub(super) fn socket(kind: Option<Kind>, family: Option<Family>, outcome: DialOutcome) -> Self {
+    pub(super) fn socket(
+        transport: Option<Transport>,
+        family: Option<Family>,
+        outcome: DialOutcome,
+    ) -> Self {
         Self {
-            transport: Label::known(kind.map(Carrier::Socket)),
+            transport: Label::known(transport.map(Carrier::Socket)),
             family: Label::known(family),
             outcome: Label::Is(outcome),
         }

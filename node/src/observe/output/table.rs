@@ -22,7 +22,7 @@ pub fn status(status: &Status, colour: bool) -> String {
     let ports: Vec<String> = status
         .punch_ports
         .iter()
-        .map(|((kind, family), port)| format!("{kind}/{family} {port}"))
+        .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     let _ = writeln!(text, "node    {}", status.peer_id);
     let ports = match &ports[..] {
@@ -207,7 +207,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use libp2p::PeerId;
-    use p2pnode_transports::{Family, Kind, Sockets};
+    use p2pnode_transports::{Family, Sockets, Transport};
 
     use super::*;
     use crate::core::peers::{Hop, Path};
@@ -221,7 +221,7 @@ mod tests {
 
     fn direct() -> PathStatus {
         let hop = Hop::seen(Sockets {
-            kind: Kind::Quic,
+            transport: Transport::Quic,
             local: "10.0.1.2:40017".parse().unwrap(),
             remote: "198.51.100.7:51234".parse().unwrap(),
         });
@@ -242,7 +242,7 @@ mod tests {
             peer_id: id(A),
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
-            punch_ports: BTreeMap::from([((Kind::Quic, Family::Ip4), 40017)]),
+            punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),
             relays: Vec::new(),
             peers,
         }

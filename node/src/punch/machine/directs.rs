@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_transports::Kind;
+use p2pnode_transports::Transport;
 
 use super::{Established, Timing};
 
@@ -16,14 +16,13 @@ pub(super) struct Directs {
     /// When it last got a second connection.
     surplus_since: Option<Instant>,
     newest: Option<Instant>,
-    preferred: Option<ConnectionId>,
 }
 
 #[derive(Debug)]
 struct Direct {
     connection: ConnectionId,
     dialed: bool,
-    kind: Option<Kind>,
+    transport: Option<Transport>,
 }
 
 impl Directs {
@@ -35,16 +34,12 @@ impl Directs {
         self.since
     }
 
-    pub(super) fn prefer(&mut self, connection: Option<ConnectionId>) {
-        self.preferred = connection;
-    }
-
     /// Adds a connection; `true` if it is the first.
     pub(super) fn add(&mut self, established: Established, now: Instant) -> bool {
         self.live.push(Direct {
             connection: established.connection,
             dialed: established.dialed,
-            kind: established.remote.map(|candidate| candidate.kind),
+            transport: established.remote.map(|candidate| candidate.transport),
         });
         self.newest = Some(now);
         if self.live.len() == 2 {
@@ -85,15 +80,12 @@ impl Directs {
 
     /// Takes out all but the best.
     ///
-    /// The best is the preferred one; else QUIC before TCP, the one that says no address last; of equals the oldest.
+    /// The best is QUIC before TCP before one whose address names no transport; of equals the oldest.
     pub(super) fn take_surplus(&mut self) -> Vec<ConnectionId> {
-        let rank = |direct: &Direct| {
-            let kind = match direct.kind {
-                Some(Kind::Quic) => 0,
-                Some(Kind::Tcp) => 1,
-                None => 2,
-            };
-            (Some(direct.connection) != self.preferred, kind)
+        let rank = |direct: &Direct| match direct.transport {
+            Some(Transport::Quic) => 0,
+            Some(Transport::Tcp) => 1,
+            None => 2,
         };
         let Some(best) = self
             .live

@@ -156,7 +156,7 @@ impl Peer {
             };
             let via = established
                 .remote
-                .map(|remote| (remote.kind, remote.family()));
+                .map(|remote| (remote.transport, remote.family()));
             self.series.attempts = attempt.number;
             self.record(cx, attempt, outcome, via);
         }
@@ -263,10 +263,6 @@ impl Peer {
         }
         self.close_surplus(cx);
         self.close_circuits(cx);
-    }
-
-    pub(super) fn prefer(&mut self, connection: Option<ConnectionId>) {
-        self.directs.prefer(connection);
     }
 
     /// Whether the peer is reached over relays alone.

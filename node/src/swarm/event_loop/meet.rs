@@ -6,7 +6,7 @@ use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::EventLoop;
 use crate::{
-    punch::Introduced,
+    punch::{Introduced, IntroductionResponse},
     swarm::introduction::{Event, Told, Wish},
 };
 
@@ -55,7 +55,9 @@ impl EventLoop {
                     told: meeting.told,
                 };
                 let behaviour = self.swarm.behaviour_mut();
-                if is_allowed && behaviour.punch.introduced(&introduced) {
+                if is_allowed
+                    && behaviour.punch.introduced(&introduced) == IntroductionResponse::Punches
+                {
                     // From here on the time to a direct path counts.
                     self.observe_wanted(peer, Instant::now());
                 }
@@ -67,12 +69,14 @@ impl EventLoop {
         let is_wanted = self.dials_of(peer).next().is_some();
         let is_punched = match told {
             Told::Meeting(meeting) if is_wanted => {
-                self.swarm.behaviour_mut().punch.introduced(&Introduced {
+                let introduced = Introduced {
                     peer,
                     asked: true,
                     addrs: meeting.addrs,
                     told: meeting.told,
-                })
+                };
+                let behaviour = self.swarm.behaviour_mut();
+                behaviour.punch.introduced(&introduced) == IntroductionResponse::Punches
             }
             Told::Meeting(_) | Told::Refused(_) | Told::Unsupported | Told::Nothing => false,
         };

@@ -7,7 +7,6 @@ mod ask;
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{StreamProtocol, swarm::ConnectionId};
-use p2pnode_transports::{Family, Kind};
 
 use crate::{
     core::peers::{Hop, ReportedBy},
@@ -47,16 +46,9 @@ impl Exchanges {
 
 /// The far hop of a path, as its relay tells it.
 pub(crate) fn hop(leg: p2pnode_protocol::hop::Leg) -> Hop {
-    use p2pnode_protocol::hop;
     Hop {
-        transport: Some(match leg.transport {
-            hop::Transport::Quic => Kind::Quic,
-            hop::Transport::Tcp => Kind::Tcp,
-        }),
-        family: Some(match leg.family {
-            hop::Family::Ip4 => Family::Ip4,
-            hop::Family::Ip6 => Family::Ip6,
-        }),
+        transport: Some(leg.transport),
+        family: Some(leg.family),
         local: None,
         remote: None,
         rtt: leg.rtt,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family, FamilyPolicy, Kind};
+use p2pnode_transports::{Family, FamilyPolicy, Transport};
 use proptest::prelude::*;
 
 use crate::punch::{
@@ -19,7 +19,7 @@ use crate::punch::{
 
 fn machine() -> Machine {
     let policy = Policy {
-        kinds: vec![Kind::Quic, Kind::Tcp],
+        transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(Vec::new),
@@ -32,7 +32,7 @@ fn observation() -> Observation {
         addr: "/ip4/198.51.100.7/udp/40000/quic-v1".parse().unwrap(),
         by: PeerId::random(),
         connection: ConnectionId::new_unchecked(1),
-        kind: Kind::Quic,
+        transport: Transport::Quic,
         family: Family::Ip4,
     }
 }
@@ -142,7 +142,7 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
     let mut machine = machine();
     let (peer, relay, now) = (PeerId::random(), PeerId::random(), Instant::now());
     machine.handle_observed(&observation(), now);
-    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+    machine.handle_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
         .parse()
         .unwrap()]);
     let circuit = ConnectionId::new_unchecked(100);
@@ -187,7 +187,7 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
 fn connections_to_a_relay_are_never_surplus() {
     let mut machine = machine();
     let (relay, now) = (PeerId::random(), Instant::now());
-    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+    machine.handle_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
         .parse()
         .unwrap()]);
     for number in 1..5 {
@@ -293,7 +293,7 @@ proptest! {
                     machine.handle_handshake_failed(peer, id(c), role, HandshakeError::Broken, now);
                 }
                 Input::DialFailed(n) => {
-                    let candidate = Candidate { kind: Kind::Quic, socket: ([203, 0, 113, 1], 5000).into() };
+                    let candidate = Candidate { transport: Transport::Quic, socket: ([203, 0, 113, 1], 5000).into() };
                     machine.handle_dial_failed(peer, DialId(n), &[(candidate, CandidateOutcome::Refused)], now);
                 }
                 Input::Wait(millis) => {
@@ -335,8 +335,7 @@ proptest! {
                     Action::Drop { .. }
                     | Action::KeepAlive { .. }
                     | Action::Expect { .. }
-                    | Action::Forget { .. }
-                    | Action::Report(_) => {}
+                    | Action::Forget { .. } => {}
                 }
             }
             prop_assert!(actions <= 30, "{actions} actions for one input");
