@@ -33,7 +33,7 @@ pub async fn dial(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<Reached> {
     let local = keypair.public().to_peer_id();
-    let tokens = config.join.as_deref();
+    let tokens = config.token_file.as_deref();
     let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
     let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: it is the other side that is called.

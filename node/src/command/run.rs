@@ -27,7 +27,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let local = keypair.public().to_peer_id();
-    let tokens = config.join.as_deref();
+    let tokens = config.token_file.as_deref();
     let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
     if let Some(tokens) = &tokens {
         tokens.check()?;
@@ -44,7 +44,7 @@ pub async fn run(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = admin::Server::start(config.admin, health.clone()).await?;
+    let admin = admin::Server::start(config.admin_listen, health.clone()).await?;
     let mut node = node::start(
         keypair,
         config,
@@ -55,7 +55,7 @@ pub async fn run(
         shutdown,
     )?;
     // A node without its control socket still serves its peers, as where several run on one host with the defaults.
-    let control = control::start(&config.control, node.handle.clone(), health)
+    let control = control::start(&config.control_socket, node.handle.clone(), health)
         .await
         .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
         .ok();

@@ -1,10 +1,11 @@
-//! The resolved configuration: what is in force after flags, environment, file and defaults were merged and checked.
-//! It opens no socket and reads no clock.
+//! The resolved configuration: the values in force after flags, environment, file and defaults are merged and checked.
 //!
-//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_daemon::config`].
+//! [`Config::read`] describes each key once: its meaning, its kind and its default. [`p2pnode_daemon::config`] merges the
+//! sources and collects the faults. Nothing here opens a socket or reads a clock.
 
 mod checks;
 mod keys;
+mod kinds;
 mod punch;
 mod service;
 mod share;
@@ -48,18 +49,18 @@ pub struct Config {
     pub reservations: usize,
     /// Hole punching.
     pub punch: Punch,
-    /// Where peers are looked for before any relay is asked.
+    /// Where dials look for peers before they ask a relay.
     pub discovery: Discovery,
     /// Peers known by name.
     pub peers: BTreeMap<String, KnownPeer>,
     /// Who may connect; empty: any peer.
-    pub access: BTreeSet<PeerId>,
-    /// File of the join tokens that relays want; `None`: there are none.
-    pub join: Option<PathBuf>,
+    pub allowed_peers: BTreeSet<PeerId>,
+    /// File of the join tokens that relays require; `None`: there are none.
+    pub token_file: Option<PathBuf>,
     /// Address of the admin HTTP server; `None`: no server.
-    pub admin: Option<SocketAddr>,
+    pub admin_listen: Option<SocketAddr>,
     /// Path of the control socket.
-    pub control: PathBuf,
+    pub control_socket: PathBuf,
     /// Logging.
     pub log: Log,
 }
@@ -78,7 +79,7 @@ pub enum Key {
 pub struct Dial {
     /// The source ports that packets may leave from.
     pub port_range: PortRange,
-    /// Those of all nodes that share a range: `port_range` is a part of it, or all of it.
+    /// The range that several nodes share: `port_range` is a part of it, or all of it.
     pub shared_range: PortRange,
     /// Which IP families to use, and which to prefer.
     pub family: FamilyPolicy,
@@ -104,7 +105,7 @@ pub struct RelayAddr {
 pub struct Punch {
     /// Whether to punch at all.
     pub enabled: bool,
-    /// Addresses to advertise besides observed ones; `{port}` stands for the punch port.
+    /// Addresses to advertise in addition to the observed ones; `{port}` stands for the punch port.
     pub advertise: Vec<AdvertiseTemplate>,
     /// If not empty, only candidates that match one of these are sent and dialed.
     pub allow: Vec<PunchFilter>,
@@ -112,7 +113,7 @@ pub struct Punch {
     pub deny: Vec<PunchFilter>,
 }
 
-/// Where peers are looked for before any relay is asked.
+/// Where dials look for peers before they ask a relay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Discovery {
     /// Services of which each address may be the peer's.
@@ -134,7 +135,7 @@ pub enum Mdns {
 }
 
 impl Discovery {
-    /// Whether peers are looked for nowhere.
+    /// Whether dials look nowhere.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.dns.is_empty() && self.mdns == Mdns::Off

@@ -1,4 +1,4 @@
-//! What may be punched, and what is advertised for it.
+//! Addresses to advertise for punching, and filters of candidates.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -54,23 +54,28 @@ impl FromStr for AdvertiseTemplate {
         let marked = match text.matches(MARK).count() {
             0 => false,
             1 => true,
-            _ => return Err(format!("{} holds {MARK} twice; {EXAMPLE}", quote(text))),
+            _ => {
+                return Err(format!(
+                    "{} has {MARK} more than once; {EXAMPLE}",
+                    quote(text)
+                ));
+            }
         };
         let endpoint =
             addr::dialable(&text.replace(MARK, "1")).map_err(|error| match text.contains('{') {
-                // The error quotes what was parsed, not what was written; and braces are meant to hold the mark.
-                true => format!("{} is no address to advertise; {EXAMPLE}", quote(text)),
+                // The error quotes the text with the mark replaced, so it would confuse.
+                true => format!("{} is not an address to advertise; {EXAMPLE}", quote(text)),
                 false => error.to_string(),
             })?;
         let Host::Ip(ip) = endpoint.host else {
             return Err(format!(
-                "{} names a host, and punches go to IP addresses; {EXAMPLE}",
+                "{} names a host, and a punch needs an IP address; {EXAMPLE}",
                 quote(text)
             ));
         };
         if endpoint.peer.is_some() {
             return Err(format!(
-                "{} names a peer, which is always this node; drop /p2p/<id>",
+                "{} names a peer, and the peer is always this node; drop /p2p/<id>",
                 quote(text)
             ));
         }
@@ -78,7 +83,7 @@ impl FromStr for AdvertiseTemplate {
         let at_port = |pair: &[&str]| matches!(pair, ["udp" | "tcp", MARK]);
         if marked && !parts.windows(2).any(at_port) {
             return Err(format!(
-                "{} holds {MARK} where no port stands; {EXAMPLE}",
+                "{} has {MARK} where no port belongs; {EXAMPLE}",
                 quote(text)
             ));
         }
@@ -107,7 +112,7 @@ impl fmt::Display for AdvertiseTemplate {
     }
 }
 
-/// A network, and perhaps a transport, that candidates are in or not.
+/// A filter of candidates: a network, and perhaps a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PunchFilter {
     net: IpNet,
@@ -141,7 +146,7 @@ impl FromStr for PunchFilter {
         let mut words = text.split_whitespace();
         let (Some(network), transport, None) = (words.next(), words.next(), words.next()) else {
             return Err(format!(
-                "{} is no network and transport; {EXAMPLE}",
+                "{} is not a network and transport; {EXAMPLE}",
                 quote(text)
             ));
         };
@@ -160,7 +165,7 @@ impl FromStr for PunchFilter {
         let net = match (network.parse::<IpNet>(), network.parse::<IpAddr>()) {
             (Ok(net), _) => net,
             (_, Ok(ip)) => ip.into(),
-            _ => return Err(format!("{} is no network; {EXAMPLE}", quote(network))),
+            _ => return Err(format!("{} is not a network; {EXAMPLE}", quote(network))),
         };
         if net != net.trunc() {
             return Err(format!(

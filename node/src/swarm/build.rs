@@ -38,7 +38,7 @@ pub(crate) fn build(
         .collect();
     punch.set_relays(&relays);
     // Who may connect: the relays are part of the configuration and need no second mention.
-    let mut allowed = config.access.clone();
+    let mut allowed = config.allowed_peers.clone();
     if !allowed.is_empty() {
         allowed.extend(config.relays.iter().map(|relay| relay.peer));
     }

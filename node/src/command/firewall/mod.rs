@@ -74,7 +74,7 @@ impl Rules {
                 .collect(),
             listen,
             admin: config
-                .admin
+                .admin_listen
                 .filter(|admin| !admin.ip().is_loopback())
                 .as_ref()
                 .map(SocketAddr::port),
