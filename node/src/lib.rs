@@ -3,18 +3,25 @@
 //! [`run`] is a node that stays; [`dial()`] is a node that lives as long as one dial. Both are one event loop around pure
 //! machines: `relays`, `dialer`, `peers`, `punch`, `hop`, `liveness` and `reconnect`. See `ARCHITECTURE.md`.
 
-pub mod core;
-pub mod observe;
-pub mod swarm;
+#[allow(
+    unreachable_pub,
+    reason = "within `core`, `pub` means for the other folders of this crate"
+)]
+mod core;
+mod observe;
+mod swarm;
 
-pub mod command;
-pub mod config;
-pub mod control;
+mod command;
+mod config;
+mod control;
 mod discovery;
+#[cfg(not(fuzzing))]
+mod punch;
+#[cfg(fuzzing)]
 pub mod punch;
 
-pub use crate::command::dial::dial;
-pub use crate::command::run::run;
+#[doc(hidden)]
+pub use crate::command::execute;
 pub use crate::swarm::handle::{Handle, Stopped};
 #[cfg(fuzzing)]
 pub use discovery::datagram as mdns_datagram;
