@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 ///
 /// If the file of join tokens is not as it has to be, the node cannot start, or stdout is gone.
-pub async fn dial(
+pub(crate) async fn dial(
     keypair: &Keypair,
     config: &Config,
     request: Request,
@@ -33,7 +33,7 @@ pub async fn dial(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<Reached> {
     let local = keypair.public().to_peer_id();
-    let tokens = config.join.as_deref();
+    let tokens = config.token_file.as_deref();
     let tokens = tokens
         .map(|path| TokenFile::open(path, local))
         .transpose()?;

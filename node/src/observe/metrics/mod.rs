@@ -171,7 +171,7 @@ impl Metrics {
 
     /// The best path of a peer has changed.
     pub(crate) fn path_changed(&self, change: &Change, cause: PathCause) {
-        let labels = ChangeLabels::new(change.from, change.to, paths::label(cause));
+        let labels = ChangeLabels::new(change.from, change.to, cause);
         self.path_changes.get_or_create(&labels).inc();
         if let Some(time) = change.time_to_direct {
             self.time_to_direct.observe(time.as_secs_f64());

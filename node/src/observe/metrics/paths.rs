@@ -9,7 +9,7 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use crate::core::peers::{How, PathCause, PathKind};
+use crate::core::peers::PathKind;
 
 /// The best path of each peer that is connected or is being dialed.
 #[derive(Debug, Default)]
@@ -41,20 +41,6 @@ impl Watched {
             best: None,
             was_direct: false,
         }
-    }
-}
-
-/// The label of a cause.
-pub(super) const fn label(cause: PathCause) -> &'static str {
-    match cause {
-        PathCause::Made(How::Dialed) => "dialed",
-        PathCause::Made(How::Accepted) => "accepted",
-        PathCause::Made(How::Punched) => "punched",
-        PathCause::Lost => "lost",
-        PathCause::Closed => "closed",
-        PathCause::ClosedByPeer => "closed_by_peer",
-        PathCause::Missed => "missed",
-        PathCause::Ranked => "ranked",
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
         state::{Action, DialId, Event, JoinRequest, PunchStart, Purpose, QueryId},
     },
     discovery::Presence,
+    punch::IntroductionResponse,
     swarm::{hop, join},
 };
 
@@ -107,8 +108,8 @@ impl EventLoop {
             }
             Action::Punch(introduced) => {
                 let start = match behaviour.punch.introduced(&introduced) {
-                    true => PunchStart::Begun,
-                    false => PunchStart::Declined,
+                    IntroductionResponse::Punches => PunchStart::Begun,
+                    IntroductionResponse::Ignored => PunchStart::Declined,
                 };
                 self.state
                     .handle_introduced(introduced.peer, introduced.asked, start, now);
