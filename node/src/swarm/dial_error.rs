@@ -8,6 +8,7 @@ use libp2p::{
     relay::outbound::hop::ConnectError,
     swarm::{ConnectionError, DialError},
 };
+use p2pnode_transports::{Closed, causes};
 
 use crate::core::{
     dialer::CircuitFailure,
@@ -37,15 +38,11 @@ pub(crate) fn failure(error: &DialError) -> DialFailure {
 pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
     match cause {
         None | Some(ConnectionError::KeepAliveTimeout) => Ended::Ours,
-        Some(ConnectionError::IO(error)) => {
-            // Neither quinn's nor yamux's error can be had by its type: libp2p wraps both in private ones.
-            let text = innermost(error);
-            if text.starts_with("closed by peer") || text == "connection is closed" {
-                Ended::Theirs
-            } else {
-                Ended::Broken
-            }
-        }
+        Some(ConnectionError::IO(error)) => match p2pnode_transports::closed(error) {
+            Some(Closed::Local) => Ended::Ours,
+            Some(Closed::ByPeer) => Ended::Theirs,
+            Some(Closed::Reset | Closed::TimedOut) | None => Ended::Broken,
+        },
     }
 }
 
@@ -144,21 +141,6 @@ fn circuit_refusal(error: &ConnectError) -> String {
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),
         ConnectError::Io(_) | ConnectError::Protocol(_) => innermost(error),
-    }
-}
-
-/// The causes of an error, outermost first. An `io::Error` hides the error it carries from `source`; this does not.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| cause(*error))
-}
-
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        Some(carried) => Some(carried),
-        None => error.source(),
     }
 }
 
