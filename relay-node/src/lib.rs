@@ -5,6 +5,7 @@
 
 pub mod core;
 pub mod observe;
+mod quic_scheduler;
 pub mod swarm;
 
 pub mod command;
@@ -41,6 +42,7 @@ use crate::{
         replication::Copies,
     },
     observe::{metrics::Metrics, output::Output},
+    quic_scheduler::FairRuntime,
     swarm::{
         behaviour::Behaviour, boxed_handler::Boxed, circuit::Carried, event_loop::EventLoop,
         external::ExternalAddresses, listen::Listeners,
@@ -139,7 +141,8 @@ fn swarm(
     admission: &Admission,
     carried: Carried,
 ) -> anyhow::Result<Swarm<Boxed<Behaviour>>> {
-    let transport = p2pnode_transports::server(key)?;
+    let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
+    let transport = p2pnode_transports::server(key, Arc::new(runtime))?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
