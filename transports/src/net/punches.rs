@@ -16,7 +16,7 @@ use std::{
 use futures::{channel::mpsc, task::AtomicWaker};
 use libp2p::{core::transport::ListenerId, multiaddr::Multiaddr, tcp};
 
-use crate::tcp::auth::Connection;
+use crate::net::connection::Connection;
 
 /// How many connections may wait for their dial to begin, and how many one dial may have to choose from: a punch makes one or
 /// two; more come from somebody else.

@@ -1,10 +1,10 @@
-//! The tasks that drive connections, in turn by the processor time that each has had.
+//! The task that drives all connections of a socket, in turns by the processor time that each has had.
 //!
-//! tokio runs tasks in the order in which they were woken. Where thousands of connections have something to do that is one round of all
-//! of them for each step of whatever anybody does, and a reservation, which takes five steps, takes as many rounds; a
-//! connection with many packets has as many turns as one with few. Here all connections of a socket are one task of tokio's, which
-//! gives turns to those that have had the least ([`Turns`]), for a moment at a time. So a keep-alive or a request is not kept waiting by
-//! traffic, the tasks behind the connections are few at a time, and what arrives for a busy connection meanwhile is handled in one go.
+//! tokio runs tasks in the order in which they were woken. With thousands of busy connections each step of anybody costs one
+//! round of all of them: a reservation takes five steps and so five rounds. A connection with many packets has as many turns as
+//! one with few. Here all connections of a socket are one task of tokio's, the scheduler. It gives the next turn to the
+//! connection that has had the least time ([`FairQueue`]). So a keep-alive or a request does not wait for traffic, few of the
+//! tasks behind the connections run at a time, and what arrives for a busy connection in the meantime is handled in one go.
 
 use std::{
     collections::HashMap,
@@ -21,35 +21,35 @@ use std::{
 use tokio::{sync::mpsc, task::coop::unconstrained};
 
 use super::{
-    backlog::Backlog,
-    turns::{Turns, Virtual},
+    backpressure::Backlog,
+    fair_queue::{FairQueue, VirtualTime},
 };
 
-/// What drives a connection.
+/// The task of quinn that drives one connection.
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// For how long connections have turns before other tasks, which they may have woken, have theirs. Ten or twenty of a
+/// How long connections have turns before other tasks run, which the connections may have woken. Ten or twenty turns of a
 /// connection that sends.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// What a turn counts for at most, a few times what is usual. The clock runs on while the process gets no CPU, and whoever has its
-/// turn then would pay for it with as much of everybody else's time; so would who has sent much at once.
+/// The most that one turn counts for, a few times the usual length. The clock runs on while the process gets no CPU. Without
+/// this bound a connection whose turn is interrupted, or which sends much at once, would wait for as long afterwards.
 const LONG: Duration = Duration::from_micros(100);
 
-/// Where drivers are given to the task that runs them.
+/// The scheduler's handle: takes the drivers of new connections.
 #[derive(Debug, Clone)]
-pub(super) struct Drivers(mpsc::UnboundedSender<Driver>);
+pub(super) struct Scheduler(mpsc::UnboundedSender<Driver>);
 
-impl Drivers {
+impl Scheduler {
     /// Starts the task.
     pub(super) fn start(backlog: Arc<Backlog>) -> Self {
-        let (drivers, running) = Self::new(backlog);
-        // It has a measure of its own for how long it may run.
+        let (scheduler, running) = Self::new(backlog);
+        // It bounds by itself how long it runs.
         tokio::spawn(unconstrained(running));
-        drivers
+        scheduler
     }
 
-    /// The task ends once the first is dropped and every driver is done.
+    /// The task ends once the handle is dropped and every driver is done.
     fn new(backlog: Arc<Backlog>) -> (Self, Running) {
         let (give, given) = mpsc::unbounded_channel();
         let running = Running {
@@ -57,7 +57,7 @@ impl Drivers {
             drivers: HashMap::new(),
             next: 0,
             ready: Arc::new(Ready {
-                turns: Mutex::new(Turns::new()),
+                turns: Mutex::new(FairQueue::new()),
                 backlog,
             }),
         };
@@ -72,7 +72,7 @@ impl Drivers {
 
 /// The task.
 struct Running {
-    /// `None` once nothing more can come.
+    /// `None` once the handle is dropped.
     given: Option<mpsc::UnboundedReceiver<Driver>>,
     drivers: HashMap<u64, Driven>,
     next: u64,
@@ -86,39 +86,39 @@ struct Driven {
     waker: Waker,
 }
 
-/// Those that were woken.
+/// The drivers that were woken.
 struct Ready {
-    turns: Mutex<Turns<Arc<Job>>>,
+    turns: Mutex<FairQueue<Arc<Job>>>,
     backlog: Arc<Backlog>,
 }
 
 impl Ready {
-    fn turns(&self) -> MutexGuard<'_, Turns<Arc<Job>>> {
+    fn turns(&self) -> MutexGuard<'_, FairQueue<Arc<Job>>> {
         // Nothing panics while it holds the lock.
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is known of a driver by whoever wakes it.
+/// A driver as its waker knows it.
 struct Job {
     id: u64,
     state: AtomicU8,
     /// When its last turn ended.
-    end: Mutex<Virtual>,
+    end: Mutex<VirtualTime>,
     ready: Arc<Ready>,
 }
 
-/// Nothing is to be done.
+/// The driver has nothing to do.
 const IDLE: u8 = 0;
-/// It waits for its turn.
-const WAITS: u8 = 1;
-/// It has its turn.
-const RUNS: u8 = 2;
-/// It was woken in its turn, and waits for the next.
-const AGAIN: u8 = 3;
+/// The driver waits for its turn.
+const WAITING: u8 = 1;
+/// The driver has its turn.
+const RUNNING: u8 = 2;
+/// The driver was woken in its turn, and waits for the next.
+const WOKEN: u8 = 3;
 
 impl Job {
-    fn end(&self) -> MutexGuard<'_, Virtual> {
+    fn end(&self) -> MutexGuard<'_, VirtualTime> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,8 +137,8 @@ impl Wake for Job {
         let was =
             self.state
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| match state {
-                    IDLE => Some(WAITS),
-                    RUNS => Some(AGAIN),
+                    IDLE => Some(WAITING),
+                    RUNNING => Some(WOKEN),
                     _ => None,
                 });
         if was == Ok(IDLE) {
@@ -162,7 +162,7 @@ impl Running {
     fn add(&mut self, driver: Driver) {
         let job = Arc::new(Job {
             id: self.next,
-            state: AtomicU8::new(WAITS),
+            state: AtomicU8::new(WAITING),
             end: Mutex::default(),
             ready: Arc::clone(&self.ready),
         });
@@ -175,15 +175,15 @@ impl Running {
         self.next += 1;
     }
 
-    /// Gives a turn that starts at `start` and now; the time at which it ends.
-    fn run(&mut self, job: &Arc<Job>, start: Virtual, now: Instant) -> Instant {
+    /// Gives a turn that starts now, at `start` in virtual time. Returns when the turn ends.
+    fn run(&mut self, job: &Arc<Job>, start: VirtualTime, now: Instant) -> Instant {
         let Some(driven) = self.drivers.get_mut(&job.id) else {
-            // It was woken after it was done.
+            // The driver was woken after it was done.
             return now;
         };
-        job.state.store(RUNS, Ordering::Release);
+        job.state.store(RUNNING, Ordering::Release);
         let mut cx = Context::from_waker(&driven.waker);
-        // What is wrong with one connection must not end the others.
+        // A panic of one connection must not end the others.
         let polled = catch_unwind(AssertUnwindSafe(|| driven.driver.as_mut().poll(&mut cx)));
         let ended = Instant::now();
         *job.end() = start.after((ended - now).min(LONG));
@@ -191,13 +191,13 @@ impl Running {
             Ok(Poll::Pending) => {
                 let idle =
                     job.state
-                        .compare_exchange(RUNS, IDLE, Ordering::AcqRel, Ordering::Acquire);
+                        .compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
                 if idle.is_err() {
-                    job.state.store(WAITS, Ordering::Release);
+                    job.state.store(WAITING, Ordering::Release);
                     job.wait();
                 }
             }
-            // The panic has told of itself.
+            // The panic was reported by its hook.
             Ok(Poll::Ready(())) | Err(_) => {
                 self.drivers.remove(&job.id);
             }
@@ -244,14 +244,14 @@ mod tests {
 
     #[tokio::test]
     async fn all_are_driven_to_their_end_and_the_task_ends_with_the_last() {
-        let (drivers, running) = Drivers::new(Arc::default());
+        let (scheduler, running) = Scheduler::new(Arc::default());
         let running = tokio::spawn(running);
         let (last, waits) = oneshot::channel::<()>();
-        drivers.spawn(Box::pin(async { waits.await.unwrap() }));
+        scheduler.spawn(Box::pin(async { waits.await.unwrap() }));
         let ends: Vec<_> = (0..100)
             .map(|n| {
                 let (end, ended) = oneshot::channel();
-                drivers.spawn(Box::pin(async move {
+                scheduler.spawn(Box::pin(async move {
                     for _ in 0..n {
                         tokio::task::yield_now().await;
                     }
@@ -260,7 +260,7 @@ mod tests {
                 ended
             })
             .collect();
-        drop(drivers);
+        drop(scheduler);
         for (n, end) in ends.into_iter().enumerate() {
             assert_eq!(end.await.unwrap(), n);
         }
@@ -271,14 +271,14 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_never_waits_keeps_nobody_from_a_turn() {
-        let drivers = Drivers::start(Arc::default());
-        drivers.spawn(Box::pin(poll_fn(|cx| {
+        let scheduler = Scheduler::start(Arc::default());
+        scheduler.spawn(Box::pin(poll_fn(|cx| {
             cx.waker().wake_by_ref();
             Poll::Pending
         })));
         for _ in 0..100 {
             let (end, ended) = oneshot::channel();
-            drivers.spawn(Box::pin(async {
+            scheduler.spawn(Box::pin(async {
                 tokio::task::yield_now().await;
                 end.send(()).unwrap();
             }));
@@ -288,12 +288,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_wake_from_another_thread_in_a_turn_or_between_is_not_lost() {
-        let drivers = Drivers::start(Arc::default());
+        let scheduler = Scheduler::start(Arc::default());
         let (wake, mut woken) = mpsc::unbounded_channel();
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
         let (end, ended) = oneshot::channel();
-        drivers.spawn(Box::pin(async move {
+        scheduler.spawn(Box::pin(async move {
             while woken.recv().await.is_some() {
                 counted.fetch_add(1, Ordering::Relaxed);
             }
@@ -311,10 +311,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_driver_that_panics_ends_alone() {
-        let drivers = Drivers::start(Arc::default());
+        let scheduler = Scheduler::start(Arc::default());
         let (end, ended) = oneshot::channel();
-        drivers.spawn(Box::pin(async { panic!("as a test of what follows") }));
-        drivers.spawn(Box::pin(async {
+        scheduler.spawn(Box::pin(async { panic!("as a test of what follows") }));
+        scheduler.spawn(Box::pin(async {
             end.send(()).unwrap();
         }));
         ended.await.unwrap();
@@ -327,7 +327,7 @@ mod tests {
             .unwrap();
         let (held, mut dropped) = oneshot::channel::<()>();
         runtime.block_on(async {
-            Drivers::start(Arc::default()).spawn(Box::pin(async {
+            Scheduler::start(Arc::default()).spawn(Box::pin(async {
                 let _held = held;
                 std::future::pending::<()>().await;
             }));

@@ -1,9 +1,10 @@
-//! How much is read of a socket before connections have handled it.
+//! A socket of which no more is read than the connections handle.
 //!
-//! The thread that reads ([`super::reader`]) never waits for the connections, whose queues have no bound of their own. What is not handled yet is
-//! counted here by rounds of the connections' turns: after two of them everything that was read before is. With much of it, senders
-//! are told to slow down, as a router would ([RFC 3168](https://www.rfc-editor.org/rfc/rfc3168)), which loses nothing;
-//! with more, nothing is read, and the kernel drops what does not fit in its buffer.
+//! The thread that reads ([`super::reader`]) never waits for the connections, whose queues have no bound of their own. This
+//! socket counts what may not be handled yet, in rounds of the scheduler: everything that was read before the last two rounds is
+//! handled. Above [`ECN_MARK_THRESHOLD`] it marks packets as a congested router would
+//! ([RFC 3168](https://www.rfc-editor.org/rfc/rfc3168)): senders slow down and nothing is lost. Above
+//! [`READ_PAUSE_THRESHOLD`] it reads nothing, and the kernel drops what does not fit into its buffer.
 
 use std::{
     fmt,
@@ -23,53 +24,52 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
-/// With so many bytes that are not handled senders are told of congestion. A relay's processor handles them in a fraction of a
-/// second.
-const MUCH: usize = 8 << 20;
+/// Above so many unhandled bytes packets are marked. A relay's processor handles them in a fraction of a second.
+const ECN_MARK_THRESHOLD: usize = 8 << 20;
 
-/// With so many bytes nothing more is read.
-const TOO_MUCH: usize = 64 << 20;
+/// Above so many unhandled bytes nothing more is read.
+const READ_PAUSE_THRESHOLD: usize = 64 << 20;
 
-/// What the task of the connections and the thread that reads know of each other.
+/// What the scheduler and the thread that reads share.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// How many rounds of the connections' turns are over.
+    /// How many rounds of the scheduler are over.
     rounds: AtomicU64,
-    /// Woken when one more is.
+    /// Woken when another round is over.
     reader: AtomicWaker,
-    /// The task of the connections.
+    /// The task of the scheduler.
     connections: AtomicWaker,
 }
 
 impl Backlog {
-    /// So many rounds are over.
+    /// Reports that so many rounds are over.
     pub(super) fn handled(&self, rounds: u64) {
         if self.rounds.swap(rounds, Ordering::AcqRel) != rounds {
             self.reader.wake();
         }
     }
 
-    /// The task of the connections, which wants to be woken.
+    /// Registers the task of the scheduler.
     pub(super) fn register(&self, connections: &Waker) {
         self.connections.register(connections);
     }
 
-    /// There is something to do for connections, or a round is waited for.
+    /// Wakes the scheduler: a connection has something to do, or the reader waits for a round.
     pub(super) fn wake_connections(&self) {
         self.connections.wake();
     }
 }
 
-/// What was read and may not be handled. Pure.
+/// What was read and may not be handled yet. Pure.
 #[derive(Debug, Default)]
 struct Unhandled {
-    /// How many rounds were over when it was nothing.
+    /// How many rounds were over when everything was handled.
     since: u64,
     bytes: usize,
 }
 
 impl Unhandled {
-    /// How many bytes that may be, now that so many rounds are over.
+    /// The number of bytes, once so many rounds are over.
     fn after(&mut self, rounds: u64) -> usize {
         if rounds >= self.since.saturating_add(2) {
             *self = Self {
@@ -85,15 +85,15 @@ impl Unhandled {
     }
 }
 
-/// A socket of which no more is read than connections handle.
-pub(super) struct Bounded {
+/// See the module.
+pub(super) struct BackpressureSocket {
     socket: Arc<dyn AsyncUdpSocket>,
-    /// One task reads.
+    /// One task reads, so nobody waits for this lock.
     unhandled: Mutex<Unhandled>,
     backlog: Arc<Backlog>,
 }
 
-impl Bounded {
+impl BackpressureSocket {
     pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, backlog: Arc<Backlog>) -> Self {
         Self {
             socket,
@@ -115,24 +115,24 @@ impl Bounded {
     }
 }
 
-impl fmt::Debug for Bounded {
+impl fmt::Debug for BackpressureSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.socket.fmt(f)
     }
 }
 
-impl AsyncUdpSocket for Bounded {
+impl AsyncUdpSocket for BackpressureSocket {
     fn poll_recv(
         &self,
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if self.unhandled() > TOO_MUCH {
+        if self.unhandled() > READ_PAUSE_THRESHOLD {
             self.backlog.reader.register(cx.waker());
             // A round may have ended before that.
-            if self.unhandled() > TOO_MUCH {
-                // If nothing of it was for a connection none will have a turn.
+            if self.unhandled() > READ_PAUSE_THRESHOLD {
+                // If none of it was for a connection, no connection has a turn.
                 self.backlog.wake_connections();
                 return Poll::Pending;
             }
@@ -141,8 +141,8 @@ impl AsyncUdpSocket for Bounded {
         let unhandled = self.unhandled();
         for meta in meta.iter_mut().take(received) {
             self.lock().read(meta.len);
-            if unhandled > MUCH {
-                // Who does not say that it understands is not told.
+            if unhandled > ECN_MARK_THRESHOLD {
+                // Only packets of senders that support ECN can be marked.
                 meta.ecn = meta.ecn.map(|_| EcnCodepoint::Ce);
             }
         }
@@ -175,17 +175,12 @@ impl AsyncUdpSocket for Bounded {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use std::future::poll_fn;
-
+pub(super) mod tests {
     use super::*;
-    use crate::quic::drivers::Drivers;
 
     /// Datagrams of a MiB each without end, whose senders understand congestion marks or do not, in turn.
     #[derive(Debug)]
-    struct Flood;
+    pub(in super::super) struct Flood;
 
     impl AsyncUdpSocket for Flood {
         fn poll_recv(
@@ -229,7 +224,7 @@ mod tests {
     #[test]
     fn a_flood_is_marked_and_then_not_read_until_it_is_handled() {
         let backlog = Arc::new(Backlog::default());
-        let socket = Bounded::new(Arc::new(Flood), Arc::clone(&backlog));
+        let socket = BackpressureSocket::new(Arc::new(Flood), Arc::clone(&backlog));
         let (wakes, waker) = counting_waker();
         let mut cx = Context::from_waker(&waker);
         let mut meta = [RecvMeta::default(); 2];
@@ -253,25 +248,6 @@ mod tests {
         assert_eq!(wakes(), before + 1);
         assert!(read(&mut meta).is_ready());
         assert_eq!(meta[0].ecn, Some(EcnCodepoint::Ect0));
-    }
-
-    #[tokio::test]
-    async fn a_flood_that_is_for_no_connection_does_not_stop_the_reader() {
-        let backlog = Arc::new(Backlog::default());
-        let socket = Bounded::new(Arc::new(Flood), Arc::clone(&backlog));
-        let _drivers = Drivers::start(backlog);
-        let mut meta = [RecvMeta::default(); 2];
-        let mut waited = 0;
-        for _ in 0..1000 {
-            poll_fn(|cx| {
-                let read = socket.poll_recv(cx, &mut [], &mut meta);
-                waited += usize::from(read.is_pending());
-                read
-            })
-            .await
-            .unwrap();
-        }
-        assert!(waited > 10, "{waited}");
     }
 
     /// A waker, and how often it was called.

@@ -2,12 +2,14 @@
 
 use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 
-use libp2p::multiaddr::Multiaddr;
+use libp2p::{core::transport::timeout::TransportTimeoutError, multiaddr::Multiaddr};
 use p2pnode_protocol::{Family, Transport};
 
-use crate::{
-    closed::{self, Closed, causes},
-    net::{family::FamilyPolicy, pool::Exhausted},
+use crate::net::{
+    closed::{Closed, causes, of_one},
+    family::FamilyPolicy,
+    pool::Exhausted,
+    ports::NoPort,
 };
 
 /// What a transport of this crate fails with. Each is one line that names the thing and, where there is one, the remedy.
@@ -154,7 +156,7 @@ impl Error {
     }
 
     /// How the connection ended on which the handshake failed.
-    pub(crate) fn closed(&self) -> Option<Closed> {
+    fn closed(&self) -> Option<Closed> {
         if let Self::Quic { closed, .. } | Self::Handshake { closed, .. } = self {
             *closed
         } else {
@@ -163,11 +165,11 @@ impl Error {
     }
 
     /// Whether time ran out, for this attempt or for one of those that it collects.
-    pub(crate) fn timed_out(&self) -> bool {
+    fn timed_out(&self) -> bool {
         if let Self::Unreachable { failures, .. } = self {
-            return failures.iter().any(|(_, error)| closed::timed_out(error));
+            return failures.iter().any(|(_, error)| error.timed_out());
         }
-        matches!(self, Self::Timeout { .. })
+        matches!(self, Self::Timeout { .. }) || self.closed() == Some(Closed::TimedOut)
     }
 
     /// The exhaustion in this error or in one of those that it collects.
@@ -195,11 +197,55 @@ impl Error {
     }
 }
 
+impl From<NoPort> for Error {
+    fn from(error: NoPort) -> Self {
+        match error {
+            NoPort::Exhausted(exhausted) => Self::Exhausted(exhausted),
+            NoPort::NoSocket {
+                transport,
+                family,
+                reason,
+            } => Self::NoSocket {
+                transport,
+                family,
+                reason,
+            },
+        }
+    }
+}
+
 /// An [`Error`] as a swarm gets it: libp2p's wrappers hide an error and show its [`source`](StdError::source), so this one is
 /// there to be hidden.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Reported(#[source] pub(crate) Error);
+
+/// How the connection ended that failed with `error`. `None` if the error does not say: a violation of a protocol, for
+/// instance.
+///
+/// `error` may be the `cause` of a swarm's `ConnectionClosed`, an error of a stream, or any error around these. Connections
+/// that are made of streams, as circuits are, are covered if [`Yamux`](crate::Yamux) multiplexes them.
+pub fn closed(error: &(dyn StdError + 'static)) -> Option<Closed> {
+    // The innermost knows best: a boxed error of quinn is `ConnectionAborted` outside and `ApplicationClosed` inside.
+    let says = |error: &(dyn StdError + 'static)| match error.downcast_ref::<Error>() {
+        Some(ours) => ours.closed(),
+        None => of_one(error),
+    };
+    causes(error).filter_map(says).last()
+}
+
+/// Whether an attempt to connect failed because time ran out, with `error` as a swarm or a boxed transport reports it. Looks
+/// through every box, as [`find_exhausted`](crate::find_exhausted).
+pub fn timed_out(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|error| {
+        of_one(error) == Some(Closed::TimedOut)
+            || error.downcast_ref().is_some_and(Error::timed_out)
+            || matches!(
+                error.downcast_ref(),
+                Some(TransportTimeoutError::<io::Error>::Timeout)
+            )
+    })
+}
 
 /// The exhaustion of the port range in an error of a swarm or of a boxed transport, through every box.
 ///
@@ -231,75 +277,4 @@ fn one_line(failures: &[(Multiaddr, Error)]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use libp2p::core::transport::TransportError;
-
-    use super::*;
-    use crate::net::holder::{HeldBy, Holder};
-
-    /// A wrapper that forwards `source()` and hides itself, as `Either` does in a combined transport.
-    #[derive(Debug, thiserror::Error)]
-    #[error(transparent)]
-    struct Hidden(io::Error);
-
-    fn exhausted() -> Exhausted {
-        let by = HeldBy::Process {
-            pid: 123,
-            comm: "nc".into(),
-        };
-        Exhausted {
-            range: "40000".parse().unwrap(),
-            holders: vec![Holder {
-                transport: Transport::Quic,
-                port: 40000,
-                by,
-            }],
-        }
-    }
-
-    #[test]
-    fn an_exhausted_range_says_what_holds_it() {
-        assert_eq!(
-            Error::Exhausted(exhausted()).to_string(),
-            "port range 40000-40000 exhausted: udp 40000 held by pid 123 (nc)"
-        );
-    }
-
-    #[test]
-    fn exhaustion_is_found_through_every_box() {
-        let error = || io::Error::other(Reported(Error::Exhausted(exhausted())));
-        assert_eq!(
-            find_exhausted(&TransportError::Other(error())),
-            Some(&exhausted())
-        );
-        assert_eq!(
-            find_exhausted(&io::Error::other(error())),
-            Some(&exhausted())
-        );
-        assert_eq!(
-            find_exhausted(&io::Error::other(Hidden(error()))),
-            Some(&exhausted())
-        );
-
-        let addr: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
-        let named = Error::Unreachable {
-            host: "relay.example.net".into(),
-            failures: vec![(addr, Error::Exhausted(exhausted()))],
-        };
-        assert_eq!(find_exhausted(&io::Error::other(named)), Some(&exhausted()));
-    }
-
-    #[test]
-    fn other_errors_hold_no_exhaustion() {
-        assert_eq!(find_exhausted(&io::Error::other("refused")), None);
-        let error = Error::TransportDisabled {
-            transport: Transport::Tcp,
-        };
-        assert_eq!(
-            find_exhausted(&TransportError::Other(io::Error::other(error))),
-            None
-        );
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Which sockets a dial used. A swarm tells the remote address of a dialed connection only, and of a dialed name not even that.
+//! Which sockets a dial used. A swarm reports only the remote address of a dialed connection, and for a name not even that.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,9 +15,9 @@ use crate::net::addr::without_peer;
 pub struct Sockets {
     /// The transport.
     pub transport: Transport,
-    /// Our end. Its IP is unspecified where QUIC was dialed and the host's routes did not tell the source address.
+    /// The local end. Its IP is unspecified if QUIC was dialed and the host's routes do not give the source address.
     pub local: SocketAddr,
-    /// The other end.
+    /// The remote end.
     pub remote: SocketAddr,
 }
 

@@ -1,9 +1,9 @@
-//! quinn's runtime for a socket that thousands of connections share: what arrives is read by a thread of its own.
+//! quinn's runtime for a socket that thousands of connections share: a thread of its own reads it.
 //!
-//! quinn reads a socket in a task among those of all its connections, for 50 µs at a time. With a thousand busy ones that task has its turn
-//! too seldom: the kernel's queue overflows, keep-alives and acknowledgements are lost with the rest, and connections
-//! end that nothing is wrong with (`docs/notes.md`). A thread has its turn from the kernel whatever the tasks do; reading costs little beside what
-//! the packets of a connection cost, and what waits for a connection is handled in one go.
+//! quinn reads a socket in a task among those of all its connections, for 50 µs at a time. With a thousand busy connections that
+//! task has its turn too seldom. The kernel's queue overflows, keep-alives and acknowledgements are lost with the rest, and sound
+//! connections end (`docs/notes.md`). A thread has its turn from the kernel whatever the tasks do. Reading costs little compared
+//! with handling the packets, and what waits for a connection is handled in one go.
 
 use std::{
     fmt, io,
@@ -22,37 +22,37 @@ use tokio::{
 };
 
 use super::{
-    backlog::{Backlog, Bounded},
-    drivers::{Driver, Drivers},
+    backpressure::{Backlog, BackpressureSocket},
+    scheduler::{Driver, Scheduler},
 };
 
-/// The runtime of one endpoint. The first task that an endpoint spawns is the one that reads its socket, and goes to the thread;
-/// all others drive connections, in turn ([`Drivers`]).
-pub(super) struct Apart {
+/// The runtime of one endpoint. The first task that an endpoint spawns reads its socket, and goes to the thread. All others drive
+/// connections, and go to the [`Scheduler`].
+pub(crate) struct FairRuntime {
     thread: Handle,
     reads: Mutex<Option<oneshot::Sender<Driver>>>,
-    connections: Drivers,
+    connections: Scheduler,
     backlog: Arc<Backlog>,
 }
 
-impl fmt::Debug for Apart {
+impl fmt::Debug for FairRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Apart").finish_non_exhaustive()
+        f.debug_struct("FairRuntime").finish_non_exhaustive()
     }
 }
 
-impl Apart {
+impl FairRuntime {
     /// Starts the thread. It ends with the endpoint, or with the runtime in which it is started.
     ///
     /// # Errors
     ///
     /// When the system gives no thread or no reactor.
-    pub(super) fn start() -> io::Result<Arc<Self>> {
+    pub(crate) fn start() -> io::Result<Arc<Self>> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let thread = runtime.handle().clone();
         let (reads, read) = oneshot::channel::<Driver>();
         let (mut serves, over) = oneshot::channel::<()>();
-        // Dropped with the runtime, where nobody is left for whom to read.
+        // Dropped with the runtime: nobody is left who needs what is read.
         tokio::spawn(async move { serves.closed().await });
         thread::Builder::new()
             .name("quic-reader".to_owned())
@@ -68,13 +68,13 @@ impl Apart {
         Ok(Arc::new(Self {
             thread,
             reads: Mutex::new(Some(reads)),
-            connections: Drivers::start(Arc::clone(&backlog)),
+            connections: Scheduler::start(Arc::clone(&backlog)),
             backlog,
         }))
     }
 }
 
-impl Runtime for Apart {
+impl Runtime for FairRuntime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
         TokioRuntime.new_timer(at)
     }
@@ -93,11 +93,11 @@ impl Runtime for Apart {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        // Its readiness is told to the thread, not to workers that are busy with connections.
+        // The reactor of the thread reports when it is readable, not that of the workers, which are busy with connections.
         let _thread = self.thread.enter();
         let socket = TokioRuntime.wrap_udp_socket(socket)?;
         let backlog = Arc::clone(&self.backlog);
-        Ok(Arc::new(Bounded::new(socket, backlog)))
+        Ok(Arc::new(BackpressureSocket::new(socket, backlog)))
     }
 
     fn now(&self) -> Instant {
@@ -112,17 +112,17 @@ mod tests {
     use super::*;
 
     /// The name of the thread that runs a task.
-    async fn thread_of(runtime: &Apart) -> Option<String> {
-        let (tell, told) = oneshot::channel();
+    async fn thread_of(runtime: &FairRuntime) -> Option<String> {
+        let (name, named) = oneshot::channel();
         runtime.spawn(Box::pin(async {
-            drop(tell.send(thread::current().name().map(str::to_owned)));
+            drop(name.send(thread::current().name().map(str::to_owned)));
         }));
-        told.await.unwrap()
+        named.await.unwrap()
     }
 
     #[tokio::test]
     async fn the_first_task_has_a_thread_of_its_own_and_the_others_have_not() {
-        let runtime = Apart::start().unwrap();
+        let runtime = FairRuntime::start().unwrap();
         let here = thread::current().name().map(str::to_owned);
         assert_eq!(thread_of(&runtime).await.as_deref(), Some("quic-reader"));
         assert_eq!(thread_of(&runtime).await, here);

@@ -1,34 +1,34 @@
-//! Whose turn it is: of all who wait, the one whose turns have taken least. Pure.
+//! Whose turn is next: of all that wait, the one whose turns have taken the least time. Pure.
 //!
-//! This is [start-time fair queueing](https://dl.acm.org/doi/10.1145/248157.248171). Each turn starts at a virtual time and ends later by what it
-//! has taken, and whoever starts earliest is next. Who comes back at once starts where its last turn ended; who was away starts now, before
-//! all who have had a turn meanwhile, and has saved nothing by being away.
+//! This is [start-time fair queueing](https://dl.acm.org/doi/10.1145/248157.248171). Each turn starts at a virtual time and ends
+//! later by the time that it took. The earliest start is next. Who comes back at once starts where its last turn ended. Who was
+//! away starts now, before all who had a turn in the meantime, and has saved nothing by being away.
 
 use std::{cmp::Ordering, collections::BinaryHeap, time::Duration};
 
-/// When a turn starts or ends, in the time that somebody's turns have taken who wants one all the time.
+/// When a turn starts or ends: the time that the turns have taken of one who always waits for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Virtual(Duration);
+pub(super) struct VirtualTime(Duration);
 
-impl Virtual {
+impl VirtualTime {
     /// The end of a turn that started here.
     pub(super) fn after(self, taken: Duration) -> Self {
         Self(self.0.saturating_add(taken))
     }
 }
 
-/// Those that wait for a turn.
+/// All that wait for a turn.
 #[derive(Debug)]
-pub(super) struct Turns<T> {
+pub(super) struct FairQueue<T> {
     waiting: BinaryHeap<Waiting<T>>,
     /// When the last turn started.
-    now: Virtual,
-    /// How many have come, for those that start at the same time.
+    now: VirtualTime,
+    /// How many have come: the order of those that start at the same time.
     come: u64,
     round: Round,
 }
 
-/// In a round all that waited when it began have a turn.
+/// A round: all that waited when it began have had a turn when it is over.
 #[derive(Debug)]
 struct Round {
     /// How many were before it.
@@ -41,18 +41,18 @@ struct Round {
 
 #[derive(Debug)]
 struct Waiting<T> {
-    start: Virtual,
-    /// Whether it could have had a turn before, and did not want one.
+    start: VirtualTime,
+    /// Whether it did not wait all the time since its last turn.
     away: bool,
     came: u64,
     who: T,
 }
 
-impl<T> Turns<T> {
+impl<T> FairQueue<T> {
     pub(super) const fn new() -> Self {
         Self {
             waiting: BinaryHeap::new(),
-            now: Virtual(Duration::ZERO),
+            now: VirtualTime(Duration::ZERO),
             come: 0,
             round: Round {
                 number: 0,
@@ -63,7 +63,7 @@ impl<T> Turns<T> {
     }
 
     /// `who` waits from now on; its last turn ended at `end`.
-    pub(super) fn wait(&mut self, who: T, end: Virtual) {
+    pub(super) fn wait(&mut self, who: T, end: VirtualTime) {
         self.waiting.push(Waiting {
             start: self.now.max(end),
             away: end < self.now,
@@ -73,8 +73,8 @@ impl<T> Turns<T> {
         self.come += 1;
     }
 
-    /// Who is next, and when its turn starts; `None`: nobody waits, and the round is over as well.
-    pub(super) fn next(&mut self) -> Option<(Virtual, T)> {
+    /// Who is next, and when its turn starts. `None` if nobody waits; the round is over as well then.
+    pub(super) fn next(&mut self) -> Option<(VirtualTime, T)> {
         let Some(first) = self.waiting.pop() else {
             self.round.number += 1;
             return None;
@@ -95,14 +95,14 @@ impl<T> Turns<T> {
         Some((start, who))
     }
 
-    /// How many rounds are over. Of two that have ended since a moment the second began after it: all that waited at that moment have had
-    /// a turn, but for the last, whose turn has begun.
+    /// How many rounds are over. If two rounds have ended since a moment, the second began after it: all that waited at that
+    /// moment have had a turn, except the last, whose turn has begun.
     pub(super) const fn rounds(&self) -> u64 {
         self.round.number
     }
 }
 
-/// The greatest of a heap comes first: who starts earliest, then who was away, and then who came first.
+/// A heap yields its greatest: who starts earliest, then who was away, then who came first.
 impl<T> Ord for Waiting<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.start, !other.away, other.came).cmp(&(self.start, !self.away, self.came))
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     /// Lets everybody who has a turn come back at once, for so many turns; what each has taken, in microseconds.
-    fn run(turns: &mut Turns<usize>, count: usize, costs: &[u64]) -> Vec<u64> {
+    fn run(turns: &mut FairQueue<usize>, count: usize, costs: &[u64]) -> Vec<u64> {
         let mut taken = vec![0; costs.len()];
         for _ in 0..count {
             let (start, who) = turns.next().unwrap();
@@ -144,9 +144,9 @@ mod tests {
 
     #[test]
     fn equals_take_turns_in_the_order_in_which_they_came() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for who in 0..3 {
-            turns.wait(who, Virtual::default());
+            turns.wait(who, VirtualTime::default());
         }
         for who in [0, 1, 2, 0, 1, 2] {
             let (start, next) = turns.next().unwrap();
@@ -157,15 +157,15 @@ mod tests {
 
     #[test]
     fn who_was_away_has_several_short_turns_before_those_who_are_busy_have_another() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for who in 0..1000 {
-            turns.wait(who, Virtual::default());
+            turns.wait(who, VirtualTime::default());
         }
         let _taken = run(&mut turns, 10_000, &[50; 1000]);
         // The first of a round has had its turn.
         let (start, first) = turns.next().unwrap();
         turns.wait(first, start.after(Duration::from_micros(50)));
-        let mut end = Virtual::default();
+        let mut end = VirtualTime::default();
         let mut ahead = Vec::new();
         for _ in 0..4 {
             turns.wait(1000, end);
@@ -185,24 +185,24 @@ mod tests {
 
     #[test]
     fn who_was_away_has_saved_nothing() {
-        let mut turns = Turns::new();
-        turns.wait(0, Virtual::default());
+        let mut turns = FairQueue::new();
+        turns.wait(0, VirtualTime::default());
         let _taken = run(&mut turns, 1000, &[10, 10]);
-        turns.wait(1, Virtual::default());
+        turns.wait(1, VirtualTime::default());
         assert_eq!(run(&mut turns, 100, &[10, 10]), [500, 500]);
     }
 
     #[test]
     fn a_round_is_over_when_all_that_waited_have_had_a_turn_whoever_came_meanwhile() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for who in 0..3 {
-            turns.wait(who, Virtual::default());
+            turns.wait(who, VirtualTime::default());
         }
         // Nobody waited when the first began.
         let (start, first) = turns.next().unwrap();
         assert_eq!((turns.rounds(), first), (1, 0));
         turns.wait(0, start.after(Duration::from_micros(5)));
-        turns.wait(3, Virtual::default());
+        turns.wait(3, VirtualTime::default());
         assert_eq!((turns.next().unwrap().1, turns.rounds()), (1, 1));
         assert_eq!((turns.next().unwrap().1, turns.rounds()), (2, 2));
         assert_eq!((turns.next().unwrap().1, turns.rounds()), (3, 2));
@@ -215,9 +215,9 @@ mod tests {
         /// Whatever their turns cost: nobody who always wants one has less than another by more than two of the longest turns.
         #[test]
         fn all_who_are_busy_get_the_same_time(costs in proptest::collection::vec(1..1000_u64, 1..20)) {
-            let mut turns = Turns::new();
+            let mut turns = FairQueue::new();
             for who in 0..costs.len() {
-                turns.wait(who, Virtual::default());
+                turns.wait(who, VirtualTime::default());
             }
             let taken = run(&mut turns, 2000, &costs);
             let (least, most) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
