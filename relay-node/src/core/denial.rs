@@ -134,9 +134,9 @@ impl fmt::Display for Denied {
                 f,
                 "{resident} bytes are resident, and limits.memory is {limit}"
             ),
-            Self::Handshakes => f.write_str(
-                "as many handshakes are under way as limits.pending_connections admits",
-            ),
+            Self::Handshakes => {
+                f.write_str("as many handshakes are under way as limits.pending_connections admits")
+            }
             Self::TransportHandshakes(transport) => write!(
                 f,
                 "{} has three quarters of the handshakes that limits.pending_connections admits",

@@ -112,13 +112,7 @@ impl RelayState {
     }
 
     /// A connection with `peer` was closed. `jitter` is between 0 and 1 and spreads the dials of other relays.
-    pub fn handle_closed(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        now: Now,
-        jitter: f64,
-    ) {
+    pub fn handle_closed(&mut self, peer: PeerId, connection: ConnectionId, now: Now, jitter: f64) {
         self.admission.closed(&peer, connection);
         self.introductions.seen.closed(&peer, connection);
         if self.connections.closed(connection) == Some(Remaining::None) {

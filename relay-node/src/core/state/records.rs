@@ -69,7 +69,11 @@ impl RelayState {
                 match kept {
                     Kept::TakenBack => RecordOutcome::TakenBack,
                     Kept::New => {
-                        for relay in self.peer_relays.connected().filter(|relay| *relay != source) {
+                        for relay in self
+                            .peer_relays
+                            .connected()
+                            .filter(|relay| *relay != source)
+                        {
                             self.replication.add(relay, [peer]);
                         }
                         RecordOutcome::Kept { withdraws }
