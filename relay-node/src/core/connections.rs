@@ -11,7 +11,7 @@ use p2pnode_protocol::{Transport, hop::Leg};
 use crate::{
     config::Limits,
     core::{
-        denial::Denied,
+        denied::Denied,
         limits::count32,
         source::{self, Source, decrement},
     },

@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, swarm::ConnectionId};
 use p2pnode_protocol::Transport;
 
 use crate::core::{
-    denial::Denied,
+    denied::Denied,
     source::{Source, decrement},
 };
 

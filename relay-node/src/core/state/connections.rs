@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
 
 use super::{Action, Event, RelayState, ReservationEnd};
-use crate::core::{clock::Now, connections::Remaining, denial::Denied, peer_relays::Side};
+use crate::core::{clock::Now, connections::Remaining, denied::Denied, peer_relays::Side};
 
 /// A connection that misses this many pings in a row is dead.
 const MISSED_PINGS: u32 = 2;

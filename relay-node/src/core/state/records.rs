@@ -8,7 +8,8 @@ use p2pnode_protocol::directory::Offer;
 use super::{Action, Delivery, Event, RecordOutcome, RelayState, Stored};
 use crate::core::{
     clock::Now,
-    records::{Kept, NotKept, Record},
+    records::{Kept, NotKept},
+    verdict::Record,
 };
 
 /// How often expired records are dropped. They are given to nobody meanwhile.

@@ -3,7 +3,7 @@
 use p2pnode_protocol::join::{self, Token, TokenId};
 
 use super::*;
-use crate::core::{admission::Refused, denial::Denied};
+use crate::core::{admission::Refused, denied::Denied};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,7 +1,7 @@
 //! Which connections are refused, and in which order the reasons come.
 
 use super::*;
-use crate::{config::PerSource, core::denial::Denied};
+use crate::{config::PerSource, core::denied::Denied};
 
 fn begin(relay: &mut Relay, connection: usize, from: &Multiaddr) -> Result<(), Denied> {
     relay
