@@ -11,7 +11,7 @@ use p2pnode_protocol::{Transport, hop::Leg};
 use crate::{
     config::Limits,
     core::{
-        denial::Denied,
+        denied::Denied,
         limits::count32,
         source::{self, Source, decrement},
     },
@@ -176,7 +176,9 @@ mod tests {
         let endpoint = from(remote);
         let mut connections = Connections::new(&Limits::UNLIMITED);
         connections.established(id(1), PeerId::random(), &endpoint);
-        connections.leg(id(1)).map(|leg| (leg.transport, leg.family))
+        connections
+            .leg(id(1))
+            .map(|leg| (leg.transport, leg.family))
     }
 
     #[test]
@@ -257,7 +259,10 @@ mod tests {
             port_use: libp2p::core::transport::PortUse::Reuse,
         };
         connections.established(id(1), peer, &dialed);
-        assert_eq!(connections.check_source(dialed.get_remote_address()), Ok(()));
+        assert_eq!(
+            connections.check_source(dialed.get_remote_address()),
+            Ok(())
+        );
         assert_eq!(connections.check_peer(&peer), Ok(()));
         connections.established(id(2), peer, &dialed);
         assert_eq!(connections.check_peer(&peer), Err(Denied::PeerConnections));

@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, swarm::ConnectionId};
 use p2pnode_protocol::Transport;
 
 use crate::core::{
-    denial::Denied,
+    denied::Denied,
     source::{Source, decrement},
 };
 
@@ -160,7 +160,10 @@ mod tests {
             let begun: usize = (1..=LIMIT).map(|host| many.flood(&flood(host as u8))).sum();
             assert_eq!(begun, LIMIT * 3 / 4);
             let refused = many.begin(&flood(99)).expect_err("the transport is full");
-            assert!(matches!(refused, Denied::TransportHandshakes(_)), "{refused}");
+            assert!(
+                matches!(refused, Denied::TransportHandshakes(_)),
+                "{refused}"
+            );
             assert_eq!(many.flood(&other(1)), LIMIT / 4);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::denial::Denied;
+use crate::core::denied::Denied;
 
 /// How old a measurement may be: a flood of connections costs one in this time, and no memory worth the name is taken in it.
 const FRESH: Duration = Duration::from_millis(100);

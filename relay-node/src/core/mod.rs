@@ -9,6 +9,7 @@ mod circuits;
 mod clock;
 mod connections;
 mod denial;
+mod denied;
 mod drain;
 mod external;
 mod handshakes;
@@ -29,7 +30,8 @@ pub use self::{
     admission::{Difference, Refused},
     circuits::{CircuitId, Cut, End, Traffic},
     clock::Now,
-    denial::{DenialReason, Denied},
+    denial::DenialReason,
+    denied::Denied,
     policy::{Refusal, Route, Volume},
     source::Source,
     state::{

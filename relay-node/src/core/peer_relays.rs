@@ -96,7 +96,10 @@ impl PeerRelays {
 
     /// Those that are connected.
     pub(crate) fn connected(&self) -> impl Iterator<Item = PeerId> + '_ {
-        let open = self.relays.iter().filter(|(_, relay)| !relay.open.is_empty());
+        let open = self
+            .relays
+            .iter()
+            .filter(|(_, relay)| !relay.open.is_empty());
         open.map(|(peer, _)| *peer)
     }
 
@@ -231,7 +234,10 @@ mod tests {
         assert!(dial(&mut relays, now).is_some());
         relays.handle_established(peer, id(2), Side::Dialed, now);
         assert_eq!(relays.poll_event(), Some(PeerRelayEvent::Connected(peer)));
-        assert_eq!((dial(&mut relays, now), relays.poll_timeout()), (None, None));
+        assert_eq!(
+            (dial(&mut relays, now), relays.poll_timeout()),
+            (None, None)
+        );
         relays.handle_closed(peer, id(2), now, 0.0);
         assert_eq!(relays.poll_event(), Some(PeerRelayEvent::Lost(peer)));
         assert_eq!(relays.poll_timeout(), Some(now + BACKOFF_MIN));

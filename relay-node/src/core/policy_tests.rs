@@ -138,9 +138,15 @@ fn who_is_not_admitted_gets_neither_and_is_told_so() {
     let mut relay = Relay::new(UNLIMITED);
     assert_eq!(relay.reserve(1, member, 1), Ok(false));
     relay.admitted = Err(Refused::Expired);
-    assert_eq!(relay.reserve(2, stranger, 1), Err(Refusal::NotAdmitted(Refused::Expired)));
+    assert_eq!(
+        relay.reserve(2, stranger, 1),
+        Err(Refusal::NotAdmitted(Refused::Expired))
+    );
     // Nor is what it has renewed.
-    assert_eq!(relay.ask(1, member), Err(Refusal::NotAdmitted(Refused::Expired)));
+    assert_eq!(
+        relay.ask(1, member),
+        Err(Refusal::NotAdmitted(Refused::Expired))
+    );
     assert_eq!(
         relay.circuit(2, stranger, member),
         Err(Refusal::NotAdmitted(Refused::Expired))
@@ -154,7 +160,10 @@ fn who_asks_on_a_connection_that_is_gone_gets_nothing_and_leaves_nothing() {
     assert_eq!(relay.reserve(1, a, 1), Ok(false));
     assert_eq!(relay.ask(2, b), Err(Refusal::Gone));
     assert_eq!(relay.circuit(2, b, a), Err(Refusal::Gone));
-    assert_eq!((relay.policy.reservations(), relay.policy.circuits.len()), (1, 0));
+    assert_eq!(
+        (relay.policy.reservations(), relay.policy.circuits.len()),
+        (1, 0)
+    );
 }
 
 #[test]

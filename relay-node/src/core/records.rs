@@ -8,31 +8,13 @@ use std::{
 use libp2p::PeerId;
 use p2pnode_protocol::directory::{Offer, TAKEN_BACK};
 
-use crate::core::verdict::{Verdict, judge};
+use crate::core::verdict::{Record, Verdict, judge};
 
 /// How long a record that was taken back is kept for relays that are to drop it: they hear of it at once, so many at a time.
 const TAKEN_BACK_FOR: Duration = Duration::from_secs(60);
 
 /// A copy is made of what lasts longer than this: the protocol carries whole seconds, and none means for ever.
 const COPIED_ABOVE: Duration = Duration::from_secs(2);
-
-/// A record that is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) seq: u64,
-    pub(crate) value: Vec<u8>,
-    pub(crate) expires: Instant,
-}
-
-impl From<Offer> for Record {
-    fn from(offer: Offer) -> Self {
-        Self {
-            seq: offer.registration.seq,
-            value: offer.value,
-            expires: offer.expires,
-        }
-    }
-}
 
 /// What has become of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

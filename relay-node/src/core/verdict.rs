@@ -5,9 +5,25 @@ use std::time::Instant;
 use libp2p::PeerId;
 use p2pnode_protocol::directory::{Offer, TAKEN_BACK};
 
-use crate::core::records::Record;
+/// A record that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) seq: u64,
+    pub(crate) value: Vec<u8>,
+    pub(crate) expires: Instant,
+}
 
-/// What becomes of it.
+impl From<Offer> for Record {
+    fn from(offer: Offer) -> Self {
+        Self {
+            seq: offer.registration.seq,
+            value: offer.value,
+            expires: offer.expires,
+        }
+    }
+}
+
+/// What becomes of a record that is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It replaces what is kept.

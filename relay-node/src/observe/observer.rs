@@ -10,9 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::reload::Reload,
-    core::{
-        Delivery, DenialReason, Denied, Event, Hop, RecordOutcome, Totals, is_link_local,
-    },
+    core::{Delivery, DenialReason, Denied, Event, Hop, RecordOutcome, Totals, is_link_local},
     observe::{
         metrics::{HandshakeFailure, Introduction, Metrics, Reloaded},
         output::Output,
@@ -55,9 +53,15 @@ impl<W: Write> Observer<W> {
             ..
         } = totals;
         match event {
-            Event::Joined { peer, outcome: Ok(()) } => debug!(%peer, "admitted"),
+            Event::Joined {
+                peer,
+                outcome: Ok(()),
+            } => debug!(%peer, "admitted"),
             // Anybody can cause these: counted, and not logged by default.
-            Event::Joined { peer, outcome: Err(refused) } => {
+            Event::Joined {
+                peer,
+                outcome: Err(refused),
+            } => {
                 self.metrics.denied(refused.reason());
                 debug!(%peer, ?refused, "not admitted");
             }

@@ -67,10 +67,12 @@ impl RelayState {
             return;
         }
         self.next_enforcement = now.instant + ENFORCEMENT;
-        for peer in self.admission.expire(now.wall) {
-            self.end_admission(peer, Refused::Expired, now);
+        let expired = self.admission.expire(now.wall);
+        for peer in &expired {
+            self.end_admission(*peer, Refused::Expired, now);
         }
-        for (peer, connection) in self.admission.overdue(now.wall, now.instant) {
+        let overdue = self.admission.overdue(now.wall, now.instant).into_iter();
+        for (peer, connection) in overdue.filter(|(peer, _)| !expired.contains(peer)) {
             self.actions.push_back(Action::Close(connection));
             let overdue = Event::AdmissionOverdue { peer, connection };
             self.events.push_back(overdue);

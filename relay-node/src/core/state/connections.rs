@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
 
 use super::{Action, Event, RelayState, ReservationEnd};
-use crate::core::{clock::Now, connections::Remaining, denial::Denied, peer_relays::Side};
+use crate::core::{clock::Now, connections::Remaining, denied::Denied, peer_relays::Side};
 
 /// A connection that misses this many pings in a row is dead.
 const MISSED_PINGS: u32 = 2;
@@ -112,13 +112,7 @@ impl RelayState {
     }
 
     /// A connection with `peer` was closed. `jitter` is between 0 and 1 and spreads the dials of other relays.
-    pub fn handle_closed(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        now: Now,
-        jitter: f64,
-    ) {
+    pub fn handle_closed(&mut self, peer: PeerId, connection: ConnectionId, now: Now, jitter: f64) {
         self.admission.closed(&peer, connection);
         self.introductions.seen.closed(&peer, connection);
         if self.connections.closed(connection) == Some(Remaining::None) {

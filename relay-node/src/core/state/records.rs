@@ -8,7 +8,8 @@ use p2pnode_protocol::directory::Offer;
 use super::{Action, Delivery, Event, RecordOutcome, RelayState, Stored};
 use crate::core::{
     clock::Now,
-    records::{Kept, NotKept, Record},
+    records::{Kept, NotKept},
+    verdict::Record,
 };
 
 /// How often expired records are dropped. They are given to nobody meanwhile.
@@ -69,7 +70,11 @@ impl RelayState {
                 match kept {
                     Kept::TakenBack => RecordOutcome::TakenBack,
                     Kept::New => {
-                        for relay in self.peer_relays.connected().filter(|relay| *relay != source) {
+                        for relay in self
+                            .peer_relays
+                            .connected()
+                            .filter(|relay| *relay != source)
+                        {
                             self.replication.add(relay, [peer]);
                         }
                         RecordOutcome::Kept { withdraws }

@@ -111,10 +111,10 @@ impl EventLoop {
                 request,
                 reply,
             }) => {
-                let answer = self
-                    .state
-                    .lock()
-                    .handle_hop_request(peer, connection, &request, now());
+                let answer =
+                    self.state
+                        .lock()
+                        .handle_hop_request(peer, connection, &request, now());
                 debug!(%peer, %connection, other = %request.peer, ?answer, "asked for the other leg of a circuit");
                 let _ = reply.send(answer);
             }
