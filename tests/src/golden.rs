@@ -1,10 +1,10 @@
 //! Golden files: what the programs show to the outside, as facts that no time, port, address or id is part of.
 //!
-//! A fact is one line, such as `connected {event, t_ms, peer, path}` or `connected.path direct.how = "punched"`. A file holds the
-//! facts that every run shows. A line that begins with `? ` is a fact that depends on timing: it may be missing.
+//! A fact is one line, such as `connected {event, t_ms, peer, path}` or `path direct.how = "punched"`. Every run shows all facts of
+//! a file, except those that begin with `? `: they depend on timing. A fact that is not in its file is an error.
 //!
-//! `P2PNODE_GOLDEN=write` makes the files from one run. `P2PNODE_GOLDEN=add` adds another run: facts that one of the two does not
-//! show become optional.
+//! `P2PNODE_GOLDEN=write` accepts the differences of one run, and leaves the lines with `? ` as they are. `P2PNODE_GOLDEN=add`
+//! puts a `? ` before each difference: it is for what differs from run to run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,11 +102,10 @@ impl Golden {
         let mut differences = String::new();
         for (name, seen) in &self.0 {
             let path = dir.join(name).with_extension("txt");
-            let old = match mode.as_str() {
-                "write" => Ok(String::new()),
-                _ => fs::read_to_string(&path),
+            let old = match fs::read_to_string(&path) {
+                Err(_) if mode == "write" => String::new(),
+                old => old.with_context(|| path.display().to_string())?,
             };
-            let old = old.with_context(|| path.display().to_string())?;
             let lines = lines(&mode, &old, seen);
             if !mode.is_empty() {
                 fs::write(&path, lines).with_context(|| path.display().to_string())?;
@@ -117,7 +116,7 @@ impl Golden {
         ensure!(
             differences.is_empty(),
             "the programs show something else than the golden files (- missing, + new):\n{differences}\
-             If that is intended, run this test with {MODE}=write, then some times with {MODE}=add, and review the diff"
+             If that is intended, run this test with {MODE}=write and review the diff. If it depends on timing, run it with {MODE}=add"
         );
         Ok(())
     }
@@ -136,8 +135,8 @@ fn lines(mode: &str, old: &str, seen: &BTreeSet<String>) -> String {
         let start = match (mode, old.get(fact), seen.contains(fact)) {
             ("", Some(false), false) => "- ",
             ("", None, true) => "+ ",
-            ("", ..) => return None,
-            ("write", ..) | (_, Some(false), true) => "",
+            ("", ..) | ("write", Some(false), false) => return None,
+            ("write", None, true) | (_, Some(false), true) => "",
             _ => "? ",
         };
         Some(format!("{start}{fact}\n"))
@@ -190,7 +189,8 @@ mod tests {
         assert_eq!(file, "a\nb\n");
         let file = lines("add", &file, &seen(["b", "c"]));
         assert_eq!(file, "? a\nb\n? c\n");
-        assert_eq!(lines("", &file, &seen(["b", "c"])), "");
+        assert_eq!(lines("", &file, &seen(["a", "b"])), "");
         assert_eq!(lines("", &file, &seen(["c", "d"])), "- b\n+ d\n");
+        assert_eq!(lines("write", &file, &seen(["c", "d"])), "? a\n? c\nd\n");
     }
 }
