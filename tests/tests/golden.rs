@@ -214,26 +214,6 @@ impl Stage {
         self.lab.host(&format!("host-{name}"), &site).await
     }
 
-    /// A node that runs and holds a reservation. Which of two transports is first depends on timing, so most have one.
-    async fn node(
-        &self,
-        name: &str,
-        kind: NatKind,
-        transports: &[Transport],
-        punch: bool,
-        more: &[&str],
-    ) -> Result<Node> {
-        let host = self.host(name, kind).await?;
-        let launch = NodeArgs::new(&self.relay, &host, transports)
-            .run(&self.lab, &self.bins, name)
-            .args(more.iter().copied())
-            .env("P2PNODE_PUNCH_ENABLED", punch.to_string())
-            .env(ADMIN_LISTEN, ADMIN);
-        let node = Node::start(&self.lab, &self.bins, &host, launch).await?;
-        reserved(&node.process).await?;
-        Ok(node)
-    }
-
     /// Runs a command to its end and adds its lines.
     async fn show(&mut self, file: &str, host: &Host, command: Launch) -> Result<()> {
         let mut process = command.start(&host.device, self.lab.artifacts())?;
@@ -292,28 +272,36 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
     let dead = dead[0].replace(&stage.relay.id, STRANGER);
     let relays = ["--relay", strict.text("/address"), "--relay", &dead];
     let listen = ["--listen", "/ip4/0.0.0.0/tcp/443"];
-    let (quic, tcp) = ([Transport::Quic], [Transport::Tcp]);
-    let a = stage
-        .node("a", NatKind::EimApdf, &quic, true, &relays)
-        .await?;
-    let b = stage
-        .node("b", NatKind::EimApdfRewrite, &quic, true, &[])
-        .await?;
-    let c = stage.node("c", NatKind::EimApdf, &tcp, false, &[]).await?;
-    let d = stage
-        .node("d", NatKind::Symmetric, &quic, true, &[])
-        .await?;
-    let open = stage
-        .node("open", NatKind::None, &tcp, true, &listen)
-        .await?;
+    let mut nodes = Vec::new();
+    // Which of two transports is first depends on timing, so each node has one.
+    for (name, kind, transport, punch, more) in [
+        ("a", NatKind::EimApdf, Transport::Quic, "true", &relays[..]),
+        ("b", NatKind::EimApdfRewrite, Transport::Quic, "true", &[]),
+        ("c", NatKind::EimApdf, Transport::Tcp, "false", &[]),
+        ("d", NatKind::Symmetric, Transport::Quic, "true", &[]),
+        ("open", NatKind::None, Transport::Tcp, "true", &listen),
+    ] {
+        let host = stage.host(name, kind).await?;
+        let launch = NodeArgs::new(&stage.relay, &host, &[transport])
+            .run(&stage.lab, &stage.bins, name)
+            .args(more.iter().copied())
+            .env("P2PNODE_PUNCH_ENABLED", punch)
+            .env(ADMIN_LISTEN, ADMIN);
+        let node = Node::start(&stage.lab, &stage.bins, &host, launch).await?;
+        reserved(&node.process).await?;
+        nodes.push(node);
+    }
+    let [a, b, c, d, open] = &nodes[..] else {
+        anyhow::bail!("not five nodes");
+    };
     for event in ["relay_refused", "relay_unreachable"] {
         a.process.event(event, PATIENCE).await?;
     }
     stage.ask("status", "a", &["status"]).await?;
 
     let away = stage.host("away", NatKind::EimApdf).await?;
-    let args = NodeArgs::new(&stage.relay, &away, &quic);
-    let by_tcp = NodeArgs::new(&stage.relay, &away, &tcp);
+    let args = NodeArgs::new(&stage.relay, &away, &[Transport::Quic]);
+    let by_tcp = NodeArgs::new(&stage.relay, &away, &[Transport::Tcp]);
     let mut lonely = args.clone();
     lonely.relays = vec![dead];
     let addr = format!("/ip4/{}/tcp/443", open.host.ip(false)?);
@@ -331,18 +319,18 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
     }
     b.process.event("disconnected", PATIENCE).await?;
     for (name, node, peer) in [
-        ("direct-by-a", &a, b.id.as_str()),
-        ("again-by-a", &a, &b.id),
-        ("relayed-by-a", &a, &c.id),
-        ("unknown-by-a", &a, STRANGER),
-        ("symmetric-by-d", &d, &b.id),
+        ("direct-by-a", a, b.id.as_str()),
+        ("again-by-a", a, &b.id),
+        ("relayed-by-a", a, &c.id),
+        ("unknown-by-a", a, STRANGER),
+        ("symmetric-by-d", d, &b.id),
     ] {
         let dial = node.control.dial(name, peer).args(["--count", "2"]);
         stage.show("dial-running", &node.host, dial).await?;
     }
 
     // Once all is there that is measured: a round trip of each leg, the far one as the relay sees it.
-    for (node, peer) in [(&a, &b), (&b, &a), (&a, &c), (&c, &a), (&d, &b)] {
+    for (node, peer) in [(a, b), (b, a), (a, c), (c, a), (d, b)] {
         let is_measured = |status: &Value| {
             let paths = control::peer(status, &peer.id)["paths"].as_array()?;
             let hops = paths.first()?["hops"].as_array()?;
@@ -356,7 +344,7 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
         stage.ask("status", name, &["status"]).await?;
         stage.ask("why", name, &["why", &peer.id]).await?;
     }
-    for node in [&a, &b, &c, &d, &open] {
+    for node in &nodes {
         stage.admin("node", &node.host, 200).await?;
     }
     let relay = stage.relay.host.clone();
@@ -380,11 +368,11 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
     stage.ask("relay-status", "relay", &["status"]).await?;
     let code = stage.relay.process.exit(PATIENCE).await?.code();
     let mut ended = vec![("relay-run", code)];
-    for node in [&a, &b, &c, &d] {
+    for node in [a, b, c, d] {
         node.process.event("reservation_lost", PATIENCE).await?;
     }
     stage.admin("node", &a.host, 503).await?;
-    for mut node in [a, b, c, d, open] {
+    for mut node in nodes {
         node.process.terminate()?;
         ended.push(("node-run", node.process.exit(PATIENCE).await?.code()));
         stage.events("node-run", &node.process.events());
