@@ -37,19 +37,11 @@ pub struct Answer {
 }
 
 /// Asks the node that runs on `host` and listens on [`ADMIN`].
-///
-/// # Errors
-///
-/// When nothing answers, or not in HTTP.
 pub async fn get(host: &Host, path: &str) -> Result<Answer> {
     get_at(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), path).await
 }
 
 /// Asks who listens on `admin`, from `host`.
-///
-/// # Errors
-///
-/// When nothing answers, or not in HTTP.
 pub async fn get_at(host: &Host, admin: SocketAddr, path: &str) -> Result<Answer> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
     let exchange = host.device.spawn(move |_| async move {
@@ -72,10 +64,6 @@ pub async fn get_at(host: &Host, admin: SocketAddr, path: &str) -> Result<Answer
 }
 
 /// Waits until `/readyz` answers with that status, and returns its body.
-///
-/// # Errors
-///
-/// When it keeps another one.
 pub async fn readiness(host: &Host, status: u16) -> Result<String> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -94,10 +82,6 @@ pub async fn readiness(host: &Host, status: u16) -> Result<String> {
 }
 
 /// What `/metrics` of the node on `host` says.
-///
-/// # Errors
-///
-/// When it is no OpenMetrics.
 pub async fn metrics(host: &Host) -> Result<Exposition> {
     let answer = get(host, "/metrics").await?;
     ensure!(answer.status == 200, "{answer:?}");
@@ -112,10 +96,6 @@ pub async fn metrics(host: &Host) -> Result<Exposition> {
 }
 
 /// Waits until `/metrics` of the node on `host` is as `look` wants it: numbers change without saying so.
-///
-/// # Errors
-///
-/// When that does not come; with the last numbers.
 pub async fn until<T>(
     host: &Host,
     what: &str,
@@ -170,10 +150,6 @@ pub struct Exposition {
 impl Exposition {
     /// Reads a text and holds it to the rules for what the nodes use: counters, gauges and histograms, without timestamps and
     /// exemplars.
-    ///
-    /// # Errors
-    ///
-    /// Names the first rule that is broken.
     pub fn parse(text: &str) -> Result<Self> {
         let body = text
             .strip_suffix("# EOF\n")
@@ -296,7 +272,6 @@ impl Exposition {
     }
 
     /// The samples of that name that have these labels, among others.
-    #[must_use]
     pub fn all(&self, name: &str, labels: &[(&str, &str)]) -> Vec<&Sample> {
         let has = |sample: &&Sample| {
             sample.name == name
@@ -308,7 +283,6 @@ impl Exposition {
     }
 
     /// The sum of these samples; 0 if there is none.
-    #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         // An empty sum of floats is -0.
         self.all(name, labels)

@@ -34,7 +34,6 @@ impl Transport {
     pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
 
     /// As in JSON and on the command line.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Quic => "quic",
@@ -43,7 +42,6 @@ impl Transport {
     }
 
     /// The protocol that its packets are seen as.
-    #[must_use]
     pub const fn protocol(self) -> &'static str {
         match self {
             Self::Quic => "udp",
@@ -59,7 +57,6 @@ impl fmt::Display for Transport {
 }
 
 /// A range of ports as an argument.
-#[must_use]
 pub fn range(ports: &RangeInclusive<u16>) -> String {
     format!("{}-{}", ports.start(), ports.end())
 }
@@ -77,7 +74,6 @@ pub struct NodeArgs {
 
 impl NodeArgs {
     /// For a node in `host`: the relay's addresses of its families, and [`RANGE`].
-    #[must_use]
     pub fn new(relay: &Relay, host: &Host, transports: &[Transport]) -> Self {
         Self {
             relays: relay.addresses(host, transports),
@@ -87,14 +83,12 @@ impl NodeArgs {
     }
 
     /// With other ports.
-    #[must_use]
     pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
         self.range = range;
         self
     }
 
     /// `p2pnode run --json` with a key named like its logs.
-    #[must_use]
     pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
         Launch::new(name, &bins.p2pnode)
             .args(["run", "--json", "--key"])
@@ -103,19 +97,16 @@ impl NodeArgs {
     }
 
     /// `p2pnode dial PEER --json` with a throwaway identity.
-    #[must_use]
     pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
         self.dial_within(bins, name, peer, DIAL_TIMEOUT)
     }
 
     /// The same with a timeout of its own, such as `10s`.
-    #[must_use]
     pub fn dial_within(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
         self.plain_dial(bins, name, peer, timeout).arg("--json")
     }
 
     /// The same as a person would do it, on the terminal of this process.
-    #[must_use]
     pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
         self.plain_dial(bins, name, peer, DIAL_TIMEOUT)
             .inherit_stdio()
@@ -147,10 +138,6 @@ impl NodeArgs {
 }
 
 /// Waits until a running node holds a reservation, and returns its peer id.
-///
-/// # Errors
-///
-/// When it does not get one.
 pub async fn reserved(node: &Process) -> Result<String> {
     let started = node.event("started", PATIENCE).await?;
     node.event("reserved", PATIENCE).await?;
@@ -158,7 +145,6 @@ pub async fn reserved(node: &Process) -> Result<String> {
 }
 
 /// The packets that a host sent from a port outside `range`, as text.
-#[must_use]
 pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
     let mut strays: Vec<_> = capture
         .sent_by(&host.addresses)

@@ -21,10 +21,6 @@ pub struct Artifacts {
 
 impl Artifacts {
     /// Makes the directory anew. `name` becomes its last component.
-    ///
-    /// # Errors
-    ///
-    /// When the directory cannot be emptied or made.
     pub fn new(name: &str) -> Result<Self> {
         let clean: String = name
             .chars()
@@ -52,13 +48,11 @@ impl Artifacts {
     }
 
     /// Where they are.
-    #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// The path of one file among them.
-    #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -88,10 +82,6 @@ impl Drop for Artifacts {
 }
 
 /// `target/lab`, made if it is not there.
-///
-/// # Errors
-///
-/// When it cannot be made.
 pub fn root() -> Result<PathBuf> {
     let root = bins::target_dir()?.join("lab");
     fs::create_dir_all(&root)

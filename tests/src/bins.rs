@@ -19,10 +19,6 @@ pub struct Bins {
 }
 
 /// The binaries named by `P2PNODE_BIN` and `RELAY_NODE_BIN`, or else those of this workspace, built once per process.
-///
-/// # Errors
-///
-/// When a named binary does not exist, or the build fails.
 pub fn bins() -> Result<Bins> {
     static FOUND: OnceLock<Result<Bins, String>> = OnceLock::new();
     match FOUND.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
@@ -71,10 +67,6 @@ fn find() -> Result<Bins> {
 }
 
 /// The plain libp2p peer named by `PLAIN_LIBP2P_BIN`, or else the one of this repository, built once per process.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
 pub fn plain_libp2p() -> Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let find = || match named("PLAIN_LIBP2P_BIN")? {
@@ -88,10 +80,6 @@ pub fn plain_libp2p() -> Result<PathBuf> {
 }
 
 /// The stranger named by `STRANGER_BIN`, or else the one of this repository, built with the plain libp2p peer.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
 pub fn stranger() -> Result<PathBuf> {
     match named("STRANGER_BIN")? {
         Some(program) => Ok(program),
@@ -101,10 +89,6 @@ pub fn stranger() -> Result<PathBuf> {
 }
 
 /// The many peers in one process named by `FLEET_BIN`, or else those of this repository, built with the plain libp2p peer.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
 pub fn fleet() -> Result<PathBuf> {
     match named("FLEET_BIN")? {
         Some(program) => Ok(program),
@@ -113,10 +97,6 @@ pub fn fleet() -> Result<PathBuf> {
 }
 
 /// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
 pub fn transfer() -> Result<PathBuf> {
     match named("TRANSFER_BIN")? {
         Some(program) => Ok(program),
@@ -126,10 +106,6 @@ pub fn transfer() -> Result<PathBuf> {
 
 /// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
 /// benchmarks needs them.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
 pub fn iroh_peer() -> Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let find = || match named("IROH_PEER_BIN")? {
@@ -144,19 +120,11 @@ pub fn iroh_peer() -> Result<PathBuf> {
 
 /// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there. The others
 /// of `tests/peers` lie beside it then, but for those that are heavy and seldom needed.
-///
-/// # Errors
-///
-/// When the build fails.
 pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
     build_peer("plain-libp2p", &[], release)
 }
 
 /// The same for the iroh endpoint and relay.
-///
-/// # Errors
-///
-/// When the build fails.
 pub fn build_iroh_peer(release: bool) -> Result<PathBuf> {
     build_peer("iroh-peer", &["--package", "iroh-peer"], release)
 }
@@ -217,10 +185,6 @@ fn is_release() -> Result<bool> {
 }
 
 /// Cargo's target directory.
-///
-/// # Errors
-///
-/// When the path of this executable is unknown.
 pub fn target_dir() -> Result<PathBuf> {
     let profile = profile_dir()?;
     Ok(profile.parent().unwrap_or(&profile).to_path_buf())

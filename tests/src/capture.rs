@@ -57,10 +57,6 @@ pub struct Capture {
 
 impl Capture {
     /// Starts tcpdump in the router; returns when it captures. `wan` is the router's outside interface.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start; the text is its own.
     pub(crate) async fn start(router: &Router, wan: &str, file: &Path) -> Result<Self> {
         let (sides, loopback) = interfaces(router, wan).await?;
         let mut command = Command::new(tool("tcpdump"));
@@ -126,16 +122,11 @@ impl Capture {
     }
 
     /// The name of the router.
-    #[must_use]
     pub fn router(&self) -> &str {
         self.router.name()
     }
 
     /// Returns when everything that passed the router before this call has been captured.
-    ///
-    /// # Errors
-    ///
-    /// When the capture has ended.
     pub async fn settle(&self) -> Result<()> {
         let socket = self
             .router
@@ -150,10 +141,6 @@ impl Capture {
     }
 
     /// Returns when a packet has been captured that is as `look` wants it, on whatever interface.
-    ///
-    /// # Errors
-    ///
-    /// When none is captured `within` that time, or the capture has ended.
     pub async fn until(
         &self,
         what: &str,
@@ -176,7 +163,6 @@ impl Capture {
     }
 
     /// Everything captured so far that passed on `side`.
-    #[must_use]
     pub fn packets(&self, side: Side) -> Vec<Packet> {
         self.lock()
             .iter()
@@ -186,7 +172,6 @@ impl Capture {
     }
 
     /// What the host with these addresses sent, before translation.
-    #[must_use]
     pub fn sent_by(&self, host: &[IpAddr]) -> Vec<Packet> {
         let mut packets = self.packets(Side::Inside);
         packets.retain(|packet| !packet.outgoing && host.contains(&packet.source.ip()));
@@ -194,7 +179,6 @@ impl Capture {
     }
 
     /// The sources after translation that packets with this destination and protocol left with.
-    #[must_use]
     pub fn left_as(&self, protocol: &str, destination: SocketAddr) -> Vec<SocketAddr> {
         let mut sources: Vec<_> = self
             .packets(Side::Outside)

@@ -27,13 +27,11 @@ pub struct Event {
 
 impl Event {
     /// Its `event` field.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.json["event"].as_str().unwrap_or_default()
     }
 
     /// The string at a JSON pointer (RFC 6901); empty where there is none.
-    #[must_use]
     pub fn text(&self, pointer: &str) -> &str {
         self.json
             .pointer(pointer)
@@ -42,7 +40,6 @@ impl Event {
     }
 
     /// `direct` or `relayed`, for an event with a path.
-    #[must_use]
     pub fn path_kind(&self) -> &str {
         self.text("/path/kind")
     }

@@ -68,10 +68,6 @@ fn drop_rule(protocol: &str, end: &str, ip: IpAddr) -> String {
 impl Site {
     /// Drops traffic in the site's router silently, both ways unless [`Traffic`] says otherwise, until [`Site::mend`]. As where the path is cut on the internet, the
     /// NAT does not see what comes from there, and sees what goes there; new flows leave no trace in it.
-    ///
-    /// # Errors
-    ///
-    /// When something is cut already.
     pub async fn cut(&self, traffic: &[Traffic]) -> Result<()> {
         let unseen: String = traffic.iter().map(Traffic::drop_unseen).collect();
         let seen: String = traffic.iter().map(Traffic::drop_seen).collect();
@@ -83,29 +79,17 @@ impl Site {
     }
 
     /// Lets everything pass again.
-    ///
-    /// # Errors
-    ///
-    /// When nothing is cut.
     pub async fn mend(&self) -> Result<()> {
         nft::load(self.router(), "delete table inet cut\n").await
     }
 
     /// Makes the NAT forget all its flows, as one does that restarts: each gets a new mapping with its next packet from inside,
     /// and nothing comes in before.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
     pub fn forget_flows(&self) -> Result<()> {
         self.router().run_sync(delete_conntrack)
     }
 
     /// Gives the NAT another public address, as a provider does over night. Flows from the old one are gone.
-    ///
-    /// # Errors
-    ///
-    /// When the site has no public IPv4 address of its own, or the router refuses.
     pub async fn renumber(&mut self) -> Result<IpAddr> {
         let (Some(IpAddr::V4(old)), Some(policy)) = (self.outside_ip4(), Policy::of(self.kind))
         else {

@@ -22,10 +22,6 @@ pub struct Fleet<'a> {
 
 impl<'a> Fleet<'a> {
     /// On any host.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be built.
     pub fn new(lab: &'a Lab, host: &'a Host) -> Result<Self> {
         Ok(Self {
             program: bins::fleet()?,
@@ -35,20 +31,12 @@ impl<'a> Fleet<'a> {
     }
 
     /// That many peers that each reserve on the relay and renew, until killed.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn hold(&self, name: &str, relay: &str, peers: usize, args: &[&str]) -> Result<Process> {
         let peers = peers.to_string();
         self.start(name, relay, &[&["hold", "--peers", &peers], args].concat())
     }
 
     /// That many circuits over which data moves at the same time, for that many seconds; then it ends.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn circuits(
         &self,
         name: &str,
@@ -63,19 +51,11 @@ impl<'a> Fleet<'a> {
     }
 
     /// Peers that misuse the circuit relay protocol, until killed.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn hop(&self, name: &str, relay: &str, how: &str, args: &[&str]) -> Result<Process> {
         self.start(name, relay, &[&["hop", "--how", how], args].concat())
     }
 
     /// Connections that are begun and never finished, until killed.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn slow(
         &self,
         name: &str,
@@ -99,10 +79,6 @@ impl<'a> Fleet<'a> {
 }
 
 /// Waits until the counts of a fleet are as `wanted`, and returns them.
-///
-/// # Errors
-///
-/// When that does not come `within` that time; with the last counts.
 pub async fn counted(
     fleet: &Process,
     what: &str,
@@ -118,14 +94,12 @@ pub async fn counted(
 }
 
 /// The last counts.
-#[must_use]
 pub fn counts(events: &[Event]) -> Option<&Value> {
     let counts = events.iter().rev().find(|event| event.name() == "counts");
     counts.map(|event| &event.json)
 }
 
 /// How many things there were for any reason, such as `refused`.
-#[must_use]
 pub fn sum(counts: &Value, name: &str) -> u64 {
     let reasons = counts[name].as_object();
     reasons.map_or(0, |reasons| {

@@ -54,7 +54,6 @@ impl Cell {
     /// rewrites ports its address is wrong, and what we send there reaches nobody. Its own dial to our address still gets in
     /// where our NAT lets in whoever comes from an IP that we have sent to. Nothing on our side can do more: the right port
     /// is known only to the relay, and to the plain peer, which does not tell.
-    #[must_use]
     pub fn expected(self) -> Expected {
         let ours_known = self.ours != NatKind::Symmetric;
         let plain_known = !matches!(self.plain, NatKind::Symmetric | NatKind::EimApdfRewrite);
@@ -77,7 +76,6 @@ const fn is_open(kind: NatKind) -> bool {
 }
 
 /// The pairs that matter, over each transport, whichever side dials.
-#[must_use]
 pub fn cells() -> Vec<Cell> {
     use NatKind::{
         AddressRestricted, EimApdf, EimApdfRewrite, FullCone, None as Public, Symmetric,
@@ -128,10 +126,6 @@ impl fmt::Display for Cell {
 
 /// Runs a cell in a lab of its own and asserts that it ends as it must, that both sides say so, and that our node keeps to
 /// its range.
-///
-/// # Errors
-///
-/// Names what is not so.
 pub async fn run(cell: Cell) -> Result<()> {
     let bins = bins()?;
     let program = plain_libp2p()?;

@@ -74,10 +74,6 @@ impl Host {
     }
 
     /// Its address of one family.
-    ///
-    /// # Errors
-    ///
-    /// When it has none.
     pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
         let found = self
             .addresses
@@ -89,10 +85,6 @@ impl Host {
     }
 
     /// Writes a sysctl of its network, such as `net/ipv4/tcp_timestamps`.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel has no such setting or refuses the value.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();
@@ -115,7 +107,6 @@ pub struct Site {
 
 impl Site {
     /// The address that its IPv4 is translated to; `None` where it is not translated.
-    #[must_use]
     pub fn outside_ip4(&self) -> Option<IpAddr> {
         self.outside
     }
@@ -125,7 +116,6 @@ impl Site {
     }
 
     /// The router between its hosts and the next network.
-    #[must_use]
     pub fn router(&self) -> &Router {
         &self.router
     }
@@ -133,10 +123,6 @@ impl Site {
 
 impl Lab {
     /// Builds the internet. `name` names the artifacts.
-    ///
-    /// # Errors
-    ///
-    /// Without the rights or the tools: says what to do.
     pub async fn new(name: &str) -> Result<Self> {
         sandbox::check()?;
         let artifacts = Artifacts::new(name)?;
@@ -162,7 +148,6 @@ impl Lab {
     }
 
     /// Logs and captures of this lab.
-    #[must_use]
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
     }
@@ -173,19 +158,11 @@ impl Lab {
     }
 
     /// Adds a public host, IPv4 and IPv6, that everybody can reach.
-    ///
-    /// # Errors
-    ///
-    /// When the network cannot be made.
     pub async fn public_host(&self, name: &str) -> Result<Host> {
         self.add_host(name, &self.datacenter).await
     }
 
     /// Adds a router of that kind, without hosts.
-    ///
-    /// # Errors
-    ///
-    /// When the network or the rules cannot be made.
     pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
         let net = &self.net.0;
         let carrier = if kind == NatKind::Cgnat {
@@ -267,20 +244,12 @@ impl Lab {
     }
 
     /// Adds a host to a site.
-    ///
-    /// # Errors
-    ///
-    /// When the network cannot be made.
     pub async fn host(&self, name: &str, site: &Site) -> Result<Host> {
         self.add_host(name, &site.router).await
     }
 
     /// Adds a public host that is in the LAN of a site as well, as a relay that serves a cluster from inside. [`Host::addresses`]
     /// are the public ones; the one inside comes beside it. Its routes lead out by the public side.
-    ///
-    /// # Errors
-    ///
-    /// When the network cannot be made, or the site has no IPv4.
     pub async fn public_host_in(&self, name: &str, site: &Site) -> Result<(Host, IpAddr)> {
         let device = self
             .net
@@ -297,10 +266,6 @@ impl Lab {
     }
 
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
-    ///
-    /// # Errors
-    ///
-    /// When this kernel cannot do it: says what to load.
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.
         self.impairment = None;
@@ -309,16 +274,11 @@ impl Lab {
     }
 
     /// What does the link: `netem`, `NFQUEUE`, or nothing where there is none. NFQUEUE bounds how fast a transfer can be.
-    #[must_use]
     pub fn impaired_by(&self) -> Option<&'static str> {
         self.impairment.as_ref().map(Impairment::by)
     }
 
     /// Starts a capture in the site's router: its inside is the LAN.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start.
     pub async fn capture(&self, site: &Site) -> Result<Capture> {
         let wan = if site.carrier.is_some() {
             WAN_BEHIND_CARRIER
@@ -334,10 +294,6 @@ impl Lab {
     }
 
     /// Starts a capture in the router whose outside is the internet: the carrier's, or else the site's.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start.
     pub async fn capture_carrier(&self, site: &Site) -> Result<Option<Capture>> {
         let Some(carrier) = &site.carrier else {
             return Ok(None);
@@ -347,10 +303,6 @@ impl Lab {
     }
 
     /// Starts a capture in the router of the public hosts.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start.
     pub async fn capture_public(&self) -> Result<Capture> {
         Capture::start(&self.datacenter, WAN, &self.artifacts.file("public.pcap")).await
     }

@@ -56,7 +56,6 @@ pub struct Cell {
 
 impl Cell {
     /// What it must end as, and why it is no other.
-    #[must_use]
     pub fn expected(self) -> Expected {
         use NatKind::{AddressRestricted, FullCone, Symmetric};
         let share_family =
@@ -75,7 +74,6 @@ impl Cell {
     }
 
     /// Names its test and its artifacts.
-    #[must_use]
     pub fn name(self) -> String {
         format!("{}--{}--{}", self.a, self.b, self.transport)
     }
@@ -83,7 +81,6 @@ impl Cell {
 
 /// The cells of issue and README: all unordered pairs of [`PUNCHABLE`], and the symmetric NAT with the kinds that matter,
 /// whichever side dials, each over QUIC and TCP.
-#[must_use]
 pub fn cells() -> Vec<Cell> {
     let mut pairs = Vec::new();
     for (i, a) in PUNCHABLE.into_iter().enumerate() {
@@ -228,7 +225,6 @@ async fn one_is_left(
 }
 
 /// The outcomes as two Markdown tables, one per transport: rows dial columns.
-#[must_use]
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     for transport in Transport::ALL {
@@ -275,10 +271,6 @@ pub fn table(outcomes: &[Outcome]) -> String {
 }
 
 /// Writes the outcomes to `target/lab/matrix.json` and `matrix.md`; returns the path of the latter.
-///
-/// # Errors
-///
-/// When a file cannot be written.
 pub fn write(outcomes: &[Outcome]) -> Result<PathBuf> {
     let root = artifacts::root()?;
     let json = root.join("matrix.json");
@@ -291,7 +283,6 @@ pub fn write(outcomes: &[Outcome]) -> Result<PathBuf> {
 }
 
 /// The failures, one line each, with where their artifacts are.
-#[must_use]
 pub fn failures(outcomes: &[Outcome]) -> Vec<String> {
     outcomes
         .iter()
@@ -306,7 +297,6 @@ pub fn failures(outcomes: &[Outcome]) -> Vec<String> {
 }
 
 /// How many cells to run at once. A cell waits more than it computes.
-#[must_use]
 pub fn parallelism() -> usize {
     2 * std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -58,7 +58,6 @@ impl NatKind {
     ];
 
     /// The stable name, as used on the command line.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -76,19 +75,16 @@ impl NatKind {
     }
 
     /// Whether a host behind it has IPv4.
-    #[must_use]
     pub const fn has_ip4(self) -> bool {
         !matches!(self, Self::Ip6Firewall)
     }
 
     /// Whether a host behind it has IPv6.
-    #[must_use]
     pub const fn has_ip6(self) -> bool {
         matches!(self, Self::None | Self::Ip6Firewall | Self::DualStack)
     }
 
     /// Whether the IPv4 address of a host behind it is translated.
-    #[must_use]
     pub const fn translates(self) -> bool {
         !matches!(self, Self::None | Self::Firewall | Self::Ip6Firewall)
     }

@@ -9,10 +9,6 @@ use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle};
 use crate::sandbox::tool;
 
 /// Loads nftables rules into a router.
-///
-/// # Errors
-///
-/// When nft refuses them; the text is its own, and the rules.
 pub(crate) async fn load(router: &Router, rules: &str) -> Result<()> {
     let mut command = Command::new(tool("nft"));
     command

@@ -63,7 +63,6 @@ pub struct Launch {
 
 impl Launch {
     /// `name` names its logs among the artifacts.
-    #[must_use]
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -76,35 +75,30 @@ impl Launch {
     }
 
     /// Adds an argument.
-    #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
     /// Adds arguments.
-    #[must_use]
     pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
     /// Sets a variable of its environment.
-    #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
     /// Shows its output on this process's own stdout and stderr instead of reading it.
-    #[must_use]
     pub fn inherit_stdio(mut self) -> Self {
         self.streams = Streams::Inherited;
         self
     }
 
     /// Gives it a stdin for [`Process::tell`], instead of none.
-    #[must_use]
     pub fn told(mut self) -> Self {
         self.is_told = true;
         self
@@ -112,10 +106,6 @@ impl Launch {
 
     /// Starts it in the network of `device`. All namespaces share one file system, so each process has a control socket of its
     /// own, named like its logs.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be started or its logs cannot be made.
     pub fn start(self, device: &Device, artifacts: &Artifacts) -> Result<Process> {
         let log = artifacts.file(&format!("{}.log", self.name));
         let state = artifacts.file(&format!("{}.state", self.name));
@@ -186,34 +176,26 @@ pub struct Process {
 
 impl Process {
     /// The name of its logs.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process id.
-    #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
     /// The events it has printed so far.
-    #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.lines.events().clone()
     }
 
     /// What it has printed on stderr so far.
-    #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Writes a line to its stdin, which [`Launch::told`] has made.
-    ///
-    /// # Errors
-    ///
-    /// When it has no stdin, or has ended.
     pub async fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.child.stdin.as_mut();
         let stdin = stdin.with_context(|| format!("{} has no stdin", self.name))?;
@@ -222,10 +204,6 @@ impl Process {
     }
 
     /// Waits until `text` is in what it has printed on stderr.
-    ///
-    /// # Errors
-    ///
-    /// When that does not come `within` that time.
     pub async fn logged(&self, text: &str, within: Duration) -> Result<()> {
         let search = async {
             while !self.log().contains(text) {
@@ -238,10 +216,6 @@ impl Process {
     }
 
     /// Waits until `look` finds what it looks for in the events so far.
-    ///
-    /// # Errors
-    ///
-    /// When that does not come `within` that time, or the process ends before; with the end of its log.
     pub async fn until<T>(
         &self,
         what: &str,
@@ -272,19 +246,11 @@ impl Process {
     }
 
     /// Waits for the first event of that name.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Process::until`].
     pub async fn event(&self, name: &str, within: Duration) -> Result<Event> {
         self.event_after(0, name, within).await
     }
 
     /// Waits for the first event of that name after the first `skip` events.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Process::until`].
     pub async fn event_after(&self, skip: usize, name: &str, within: Duration) -> Result<Event> {
         let look = |events: &[Event]| {
             events
@@ -297,10 +263,6 @@ impl Process {
     }
 
     /// Waits for its end and everything it printed.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end `within` that time.
     pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
         let mut grown = self.lines.grown.subscribe();
         let ended = async {
@@ -320,20 +282,12 @@ impl Process {
     }
 
     /// Asks it to end (SIGTERM).
-    ///
-    /// # Errors
-    ///
-    /// When it has ended.
     pub fn terminate(&self) -> Result<()> {
         kill(self.pid, Signal::SIGTERM)
             .with_context(|| format!("{}: cannot be told to end", self.name))
     }
 
     /// Ends it at once (SIGKILL) and waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// When the signal cannot be sent.
     pub async fn kill(&mut self) -> Result<()> {
         self.child
             .kill()
@@ -342,10 +296,6 @@ impl Process {
     }
 
     /// Whether it still runs.
-    ///
-    /// # Errors
-    ///
-    /// When the system cannot tell.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
@@ -357,16 +307,11 @@ impl Process {
 }
 
 /// Where the control socket of the process with that name is.
-#[must_use]
 pub fn control_socket(artifacts: &Artifacts, name: &str) -> PathBuf {
     artifacts.file(&format!("{name}.sock"))
 }
 
 /// Runs a program in the network of `device` to its end and returns what it printed.
-///
-/// # Errors
-///
-/// When it cannot be started or does not end `within` that time.
 pub async fn output(
     device: &Device,
     program: &Path,

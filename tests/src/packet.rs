@@ -37,7 +37,6 @@ pub enum Protocol {
 
 impl Protocol {
     /// `tcp` or `udp`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "tcp",
@@ -62,10 +61,6 @@ pub struct Packet {
 }
 
 /// Reads the file header.
-///
-/// # Errors
-///
-/// When it is none of tcpdump's, or for another link type than asked for.
 pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; 24]> {
     let mut header = [0; 24];
     stream.read_exact(&mut header).await?;
@@ -83,10 +78,6 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; 2
 }
 
 /// Reads one record: its bytes as in the file, and its packet if that is whole enough to be TCP or UDP.
-///
-/// # Errors
-///
-/// `Ok(None)` at the end of the capture; an error when it breaks off elsewhere.
 pub async fn read_record(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<(Vec<u8>, Option<Packet>)>> {

@@ -43,7 +43,6 @@ pub struct Pair {
 
 impl Pair {
     /// `name` names the artifacts; A dials B.
-    #[must_use]
     pub fn new(name: impl Into<String>, nat_a: NatKind, nat_b: NatKind) -> Self {
         Self {
             name: name.into(),
@@ -55,24 +54,18 @@ impl Pair {
     }
 
     /// Only this transport, for the relay and between the peers. Without it: both.
-    #[must_use]
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transports = vec![transport];
         self
     }
 
     /// The dial writes to the terminal of this process, for a person to watch, instead of JSON for a test.
-    #[must_use]
     pub fn watched(mut self) -> Self {
         self.watched = true;
         self
     }
 
     /// Builds the networks, starts captures, relay and B, and returns when B holds its reservation.
-    ///
-    /// # Errors
-    ///
-    /// When the lab cannot be built, or a process does not do its part.
     pub async fn start(self) -> Result<Peers> {
         let bins = bins()?;
         let lab = Lab::new(&self.name).await?;
@@ -111,10 +104,6 @@ pub struct Peer {
 
 impl Peer {
     /// A host behind such a NAT, with captures.
-    ///
-    /// # Errors
-    ///
-    /// When the network or a capture cannot be made.
     pub async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
         let site = lab.site(name, kind).await?;
         Ok(Self {
@@ -126,29 +115,22 @@ impl Peer {
     }
 
     /// The capture whose inside is the LAN.
-    #[must_use]
     pub fn home(&self) -> &Capture {
         &self.home
     }
 
     /// The capture whose outside is the internet.
-    #[must_use]
     pub fn edge(&self) -> &Capture {
         self.carrier.as_ref().unwrap_or(&self.home)
     }
 
     /// Returns when all that has passed its routers is captured.
-    ///
-    /// # Errors
-    ///
-    /// When a capture has ended.
     pub async fn settle(&self) -> Result<()> {
         self.home.settle().await?;
         self.edge().settle().await
     }
 
     /// The packets it sent from a port outside its range, as text. Empty is the promise.
-    #[must_use]
     pub fn strays(&self) -> Vec<String> {
         strays(&self.home, &self.host, &RANGE)
     }
@@ -190,10 +172,6 @@ pub struct Dial {
 
 impl Dial {
     /// The `result` line.
-    ///
-    /// # Errors
-    ///
-    /// When it printed none.
     pub fn result(&self) -> Result<&Event> {
         let result = self.events.iter().find(|event| event.name() == "result");
         result.with_context(|| {
@@ -207,20 +185,12 @@ impl Dial {
 
 impl Peers {
     /// `p2pnode dial` from A to B, to its end.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started or does not end.
     pub async fn dial(&mut self) -> Result<Dial> {
         let mut process = self.start_dial("a", PINGS)?;
         self.ended(&mut process, PINGS).await
     }
 
     /// Waits for the end of a dial that was started with that many pings.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end.
     pub async fn ended(&self, process: &mut Process, pings: usize) -> Result<Dial> {
         let status = process.exit(PATIENCE * 2).await?;
         Ok(Dial {
@@ -233,10 +203,6 @@ impl Peers {
     }
 
     /// Starts `p2pnode dial` from A to B with that many pings on the final path.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn start_dial(&self, name: &str, pings: usize) -> Result<Process> {
         let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
         let dial = if self.watched {
@@ -249,10 +215,6 @@ impl Peers {
     }
 
     /// What the captures saw of the path between the peers, one line per flow, for a person.
-    ///
-    /// # Errors
-    ///
-    /// When a capture has ended.
     pub async fn flows(&self) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         for (name, peer) in [("a", &self.a), ("b", &self.b)] {

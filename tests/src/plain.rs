@@ -27,20 +27,17 @@ pub const ANY: &[&str] = &["/ip4/0.0.0.0", "/ip6/::"];
 
 impl PlainArgs<'_> {
     /// Reserves on the relay and waits. Named like its logs.
-    #[must_use]
     pub fn listen(&self, name: &str) -> Launch {
         self.launch(name).arg("listen")
     }
 
     /// Reaches a peer through the relay and waits for a direct connection.
-    #[must_use]
     pub fn dial(&self, name: &str, peer: &str, timeout_s: u64) -> Launch {
         self.launch(name)
             .args(["dial", peer, "--timeout", &timeout_s.to_string()])
     }
 
     /// Gets to the relay and then reaches the peer that it is told, as [`PlainArgs::dial`].
-    #[must_use]
     pub fn told_dial(&self, name: &str, timeout_s: u64) -> Launch {
         self.launch(name)
             .args(["dial", "--timeout", &timeout_s.to_string()])

@@ -33,19 +33,11 @@ pub struct Relay {
 
 impl Relay {
     /// Adds a public host and starts a relay on it; returns when it listens and knows its addresses.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
         Self::start_as(lab, bins, name, &[], &[]).await
     }
 
     /// The same, with variables of its environment.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start_with(
         lab: &Lab,
         bins: &Bins,
@@ -56,10 +48,6 @@ impl Relay {
     }
 
     /// The same with other relays in its configuration.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start_knowing(
         lab: &Lab,
         bins: &Bins,
@@ -82,10 +70,6 @@ impl Relay {
 
     /// Starts a relay on a host that is there already. It listens on all its addresses and gives out those that
     /// [`Host::addresses`] names.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start_on(
         lab: &Lab,
         bins: &Bins,
@@ -113,10 +97,6 @@ impl Relay {
     }
 
     /// Starts it anew after its end, with the same key on the same addresses.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn restart(&mut self, lab: &Lab, bins: &Bins) -> Result<()> {
         self.runs += 1;
         let log = format!("{}-{}", self.name, self.runs);
@@ -144,7 +124,6 @@ impl Relay {
     }
 
     /// Its addresses at one IP address, over these transports.
-    #[must_use]
     pub fn addresses_at(&self, ip: IpAddr, transports: &[Transport]) -> Vec<String> {
         let address =
             |transport: &Transport| format!("{}/p2p/{}", multiaddr(ip, *transport), self.id);
@@ -152,7 +131,6 @@ impl Relay {
     }
 
     /// Its addresses that `host` can use, over these transports.
-    #[must_use]
     pub fn addresses(&self, host: &Host, transports: &[Transport]) -> Vec<String> {
         self.host
             .addresses

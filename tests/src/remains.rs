@@ -10,10 +10,6 @@ use crate::{args::PATIENCE, control, events::Event, node::Process, pair::Peers};
 pub const SURPLUS: Duration = Duration::from_secs(3);
 
 /// When the node says that `peer` became direct first.
-///
-/// # Errors
-///
-/// When it does not become direct.
 pub async fn became_direct(node: &Process, peer: &str) -> Result<Instant> {
     let look = |events: &[Event]| {
         let direct = |event: &&Event| {
@@ -27,10 +23,6 @@ pub async fn became_direct(node: &Process, peer: &str) -> Result<Instant> {
 }
 
 /// Waits until as many relayed connections to `peer` were closed as were opened.
-///
-/// # Errors
-///
-/// When one stays.
 pub async fn relayed_gone(node: &Process, peer: &str) -> Result<()> {
     let look = |events: &[Event]| {
         let (opened, closed) = counts(events, peer, "relayed");
@@ -56,10 +48,6 @@ fn counts(events: &[Event], peer: &str, kind: &str) -> (usize, usize) {
 
 impl Peers {
     /// When the later of the two says that they became direct; `dial` is A's, still under way.
-    ///
-    /// # Errors
-    ///
-    /// When they do not become direct.
     pub async fn became_direct(&self, dial: &Process) -> Result<Instant> {
         let at_a = became_direct(dial, &self.b_id).await?;
         let at_b = became_direct(&self.b_process, &self.a_id().await?).await?;
@@ -68,10 +56,6 @@ impl Peers {
 
     /// Asserts that 3 s after `direct` there is one direct connection, and that it is all that is left after the grace period
     /// of the relayed one. `dial` is A's, and goes on for longer than that.
-    ///
-    /// # Errors
-    ///
-    /// Says which connections are open.
     pub async fn verify_one_is_left(&self, dial: &Process, direct: Instant) -> Result<()> {
         tokio::time::sleep_until((direct + SURPLUS).into()).await;
         let (at_a, at_b) = (self.open_at_a(dial), self.open_at_b().await?);

@@ -33,10 +33,6 @@ pub struct Node {
 
 impl Node {
     /// Starts a node of `p2pnode run --json` and waits until it is up.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come up.
     pub async fn start(lab: &Lab, bins: &Bins, host: &Host, launch: Launch) -> Result<Self> {
         let process = launch.start(&host.device, lab.artifacts())?;
         let started = process.event("started", PATIENCE).await?;
@@ -50,10 +46,6 @@ impl Node {
     }
 
     /// Waits until a status of it is as `look` wants it.
-    ///
-    /// # Errors
-    ///
-    /// When that does not come `within` that time; with the last status.
     pub async fn until<T>(
         &self,
         lab: &Lab,
@@ -76,10 +68,6 @@ impl Node {
     }
 
     /// Waits until its best path to `peer` is direct, and returns that path.
-    ///
-    /// # Errors
-    ///
-    /// When it does not become direct `within` that time.
     pub async fn direct(&self, lab: &Lab, peer: &str, within: Duration) -> Result<Value> {
         let look = |status: &Value| {
             let path = &control::peer(status, peer)["path"];
@@ -89,17 +77,12 @@ impl Node {
     }
 
     /// The last punch with `peer`, as its status tells it; null if there was none.
-    ///
-    /// # Errors
-    ///
-    /// When the node does not answer.
     pub async fn last_punch(&self, peer: &str) -> Result<Value> {
         let status = self.control.status().await?;
         Ok(control::peer(&status, peer)["last_punch"].clone())
     }
 
     /// The punches with `peer` that it has told of, oldest first.
-    #[must_use]
     pub fn punches(&self, peer: &str) -> Vec<Event> {
         let mut events = self.process.events();
         events.retain(|event| event.name() == "punch" && event.text("/peer") == peer);
@@ -117,7 +100,6 @@ pub struct Running {
 
 impl Running {
     /// `name` names the artifacts.
-    #[must_use]
     pub fn new(name: impl Into<String>, a: NatKind, b: NatKind) -> Self {
         Self {
             name: name.into(),
@@ -127,17 +109,12 @@ impl Running {
     }
 
     /// Only these transports, to the relay and between the nodes. Without it: both.
-    #[must_use]
     pub fn transports(mut self, transports: &[Transport]) -> Self {
         self.transports = transports.to_vec();
         self
     }
 
     /// Builds the networks, starts captures and the relay.
-    ///
-    /// # Errors
-    ///
-    /// When the lab cannot be built, or the relay does not start.
     pub async fn prepare(self) -> Result<Prepared> {
         let bins = bins()?;
         let lab = Lab::new(&self.name).await?;
@@ -153,10 +130,6 @@ impl Running {
     }
 
     /// The same, and starts both nodes; returns when each holds its reservation.
-    ///
-    /// # Errors
-    ///
-    /// When the lab cannot be built, or a process does not do its part.
     pub async fn start(self) -> Result<Both> {
         self.prepare().await?.start().await
     }
@@ -181,24 +154,18 @@ pub struct Prepared {
 
 impl Prepared {
     /// A variable of A's environment.
-    #[must_use]
     pub fn a_env(mut self, name: &str, value: &str) -> Self {
         self.env[0].push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// A variable of B's environment.
-    #[must_use]
     pub fn b_env(mut self, name: &str, value: &str) -> Self {
         self.env[1].push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Starts both nodes; returns when each holds its reservation.
-    ///
-    /// # Errors
-    ///
-    /// When one does not get one.
     pub async fn start(self) -> Result<Both> {
         let mut nodes = Vec::new();
         for ((name, peer), env) in [("a", &self.a), ("b", &self.b)].into_iter().zip(&self.env) {
@@ -246,10 +213,6 @@ pub struct Both {
 
 impl Both {
     /// A's running node dials B, to the end, and it must end direct.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub async fn dial(&self) -> Result<Vec<Event>> {
         let dial = self.a.control.dial("a-dial", &self.b.id);
         let mut dial = dial.start(&self.a.host.device, self.lab.artifacts())?;
@@ -257,10 +220,6 @@ impl Both {
     }
 
     /// A's running node dials B, to the end, and it must end relayed; what the result is.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub async fn dial_relayed(&self) -> Result<Event> {
         let dial = self.a.control.dial("a-dial", &self.b.id);
         let mut dial = dial.start(&self.a.host.device, self.lab.artifacts())?;
@@ -275,10 +234,6 @@ impl Both {
     }
 
     /// A dial must end direct, with exit code 0; what it printed.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub async fn ends_direct(&self, dial: &mut Process) -> Result<Vec<Event>> {
         let status = dial.exit(PATIENCE * 2).await?;
         let events = dial.events();
@@ -295,10 +250,6 @@ impl Both {
     }
 
     /// Both have exactly one direct path to each other, and none over a relay; returns A's.
-    ///
-    /// # Errors
-    ///
-    /// When that is not so `within` that time.
     pub async fn settled(&self, within: Duration) -> Result<Value> {
         let one_direct = |status: &Value, peer: &str| {
             let direct = control::paths(status, peer, "direct");
@@ -325,10 +276,6 @@ impl Both {
     }
 
     /// Both are direct and nothing else, each after a punch, over sockets that are on the wire.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
     pub async fn punched(&self) -> Result<()> {
         self.settled(PATIENCE).await?;
         self.verify_sockets().await?;
@@ -345,10 +292,6 @@ impl Both {
 
     /// The direct paths in both statuses are one connection, between sockets that are on the wire: what A calls its remote is
     /// what B's packets left its NAT as, and the other way round. Of two connections that a punch has made one is closed first.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
     pub async fn verify_sockets(&self) -> Result<()> {
         let one_direct = |status: &Value, peer: &str| only_direct(status, peer).ok();
         let a = self
@@ -404,10 +347,6 @@ impl Both {
 }
 
 /// The one direct path of a peer.
-///
-/// # Errors
-///
-/// When there is none, or more.
 pub fn only_direct(status: &Value, peer: &str) -> Result<Value> {
     let direct = control::paths(status, peer, "direct");
     ensure!(direct.len() == 1, "{} direct paths: {status}", direct.len());
@@ -415,10 +354,6 @@ pub fn only_direct(status: &Value, peer: &str) -> Result<Value> {
 }
 
 /// The sockets of a path's first hop: local, remote.
-///
-/// # Errors
-///
-/// When they are not told.
 pub fn sockets(path: &Value) -> Result<(SocketAddr, SocketAddr)> {
     let socket = |end: &str| {
         let text = path["hops"][0][end].as_str().unwrap_or("unknown");

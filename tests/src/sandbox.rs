@@ -37,11 +37,6 @@ const TOOLS: [(&str, &str); 5] = [
 static ENTERED: OnceLock<Result<Rights, String>> = OnceLock::new();
 
 /// Enters the user namespace, once per process.
-///
-/// # Errors
-///
-/// When the process has more than one thread, or the system allows neither user namespaces nor is this root. The text
-/// says what to do.
 pub fn enter() -> Result<Rights> {
     match ENTERED.get_or_init(|| acquire().map_err(|error| format!("{error:#}"))) {
         Ok(rights) => Ok(*rights),
@@ -50,10 +45,6 @@ pub fn enter() -> Result<Rights> {
 }
 
 /// Has the rights of root without a user namespace, for what needs more than one user: podman gives a pod another than its own.
-///
-/// # Errors
-///
-/// When this process is not root, or something else was entered before.
 pub fn stay_root() -> Result<Rights> {
     let root = || {
         if Uid::current().is_root() && holds_network_rights() {
@@ -77,10 +68,6 @@ pub extern "C" fn enter_before_main() {
 }
 
 /// Whether a lab can be built here: rights and tools.
-///
-/// # Errors
-///
-/// Names everything that is missing and how to get it.
 pub fn check() -> Result<Rights> {
     let rights = match ENTERED.get() {
         Some(Ok(rights)) => *rights,
@@ -104,7 +91,6 @@ pub fn check() -> Result<Rights> {
 }
 
 /// The tools of the lab that are not installed, each with its Debian package.
-#[must_use]
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     let mut missing = TOOLS.to_vec();
     missing.retain(|(tool, _)| find(tool).is_none());
@@ -112,13 +98,11 @@ pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
 }
 
 /// Whether there is a program of that name.
-#[must_use]
 pub fn has_tool(name: &str) -> bool {
     find(name).is_some()
 }
 
 /// The program of that name. Administration tools are found where an ordinary user's `PATH` does not lead.
-#[must_use]
 pub fn tool(name: &str) -> PathBuf {
     find(name).unwrap_or_else(|| name.into())
 }

@@ -69,19 +69,11 @@ pub struct Served {
 
 impl Served {
     /// Starts a relay with these variables in its environment, and its peers; returns when pings go over both circuits.
-    ///
-    /// # Errors
-    ///
-    /// When a process does not do its part.
     pub async fn new(name: &str, env: &[(&str, &str)]) -> Result<Self> {
         Self::among(name, env, false).await
     }
 
     /// The same; nobody else may use the relay.
-    ///
-    /// # Errors
-    ///
-    /// When a process does not do its part.
     pub async fn alone(name: &str, env: &[(&str, &str)]) -> Result<Self> {
         Self::among(name, env, true).await
     }
@@ -153,17 +145,12 @@ impl Served {
     }
 
     /// The relay's address for `host` over that transport, IPv4.
-    #[must_use]
     pub fn address(&self, host: &Host, transport: Transport) -> String {
         self.relay.addresses(host, &[transport]).remove(0)
     }
 
     /// The good peers have what they had all the time: no reservation was lost, no circuit closed, and a ping that is sent now is
     /// answered.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
     pub async fn unharmed(&mut self) -> Result<()> {
         ensure!(self.relay.process.is_alive()?, "the relay has ended");
         let log = self.relay.process.log();
@@ -192,10 +179,6 @@ impl Served {
     }
 
     /// What the relay takes and has at the moment.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer.
     pub async fn state(&self) -> Result<State> {
         let metrics = self.metrics().await?;
         let pid = self.relay.process.pid();
@@ -209,10 +192,6 @@ impl Served {
     }
 
     /// Waits until the relay is in a state as `wanted`, and returns that.
-    ///
-    /// # Errors
-    ///
-    /// When it does not get there; with the last state.
     pub async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) -> Result<State> {
         let until = Instant::now() + PATIENCE * 2;
         loop {
@@ -230,10 +209,6 @@ impl Served {
 
     /// Waits until nothing is left of what came after `before`: descriptors, reservations, circuits and records are back. Returns
     /// by how many KiB the memory has grown.
-    ///
-    /// # Errors
-    ///
-    /// When something stays.
     pub async fn recovers(&self, before: &State) -> Result<u64> {
         let state = self
             .until("what it had before", |now| {
@@ -248,19 +223,11 @@ impl Served {
     }
 
     /// The relay's metrics.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer.
     pub async fn metrics(&self) -> Result<Exposition> {
         admin::metrics(&self.relay.host).await
     }
 
     /// What the relay has denied so far, by reason.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer.
     pub async fn denied(&self) -> Result<BTreeMap<String, f64>> {
         let metrics = self.metrics().await?;
         let denied = metrics.all("relay_denied_total", &[]);
@@ -271,10 +238,6 @@ impl Served {
     }
 
     /// A new peer finds a good one by its id, through the relay, within 10 s, and pings it.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub async fn finds(&self, name: &str, good: &Good) -> Result<()> {
         // Ports that no dial before had.
         let ports = RANGE.start() + 30..=RANGE.start() + 39;

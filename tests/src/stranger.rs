@@ -22,10 +22,6 @@ pub struct Stranger<'a> {
 
 impl<'a> Stranger<'a> {
     /// On a public host.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be built.
     pub fn new(lab: &'a Lab, host: &'a Host) -> Result<Self> {
         Ok(Self {
             program: bins::stranger()?,
@@ -35,10 +31,6 @@ impl<'a> Stranger<'a> {
     }
 
     /// Reserves on the relay and waits for peers; returns it with its peer id.
-    ///
-    /// # Errors
-    ///
-    /// When it gets no reservation.
     pub async fn wait(&self, name: &str, relay: &str, args: &[&str]) -> Result<(Process, String)> {
         let launch = self.launch(name).args(["--relay", relay]).args(args);
         let process = self.start(launch.arg("wait"))?;
@@ -48,20 +40,12 @@ impl<'a> Stranger<'a> {
     }
 
     /// Makes a circuit to a peer.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
     pub fn dial(&self, name: &str, relay: &str, peer: &str, args: &[&str]) -> Result<Process> {
         let launch = self.launch(name).args(["--relay", relay]).args(args);
         self.start(launch.args(["dial", peer]))
     }
 
     /// A relay without our protocols; returns it with its address for this transport, over IPv4.
-    ///
-    /// # Errors
-    ///
-    /// When it does not listen.
     pub async fn relay(&self, name: &str, transport: Transport) -> Result<(Process, String)> {
         let ip = self.host.ip(false)?;
         let address = match transport {

@@ -32,7 +32,6 @@ pub enum Engine {
 
 impl Engine {
     /// As a table has it.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
@@ -95,10 +94,6 @@ pub struct Moved {
 
 impl Route<'_> {
     /// Starts a receiver and returns it with the address that it gives.
-    ///
-    /// # Errors
-    ///
-    /// When it does not listen.
     pub async fn receive(&self, name: &str, args: &[&str]) -> Result<(Process, String)> {
         let listen = self.to.ip(false)?.to_string();
         let launch = self.launch(name, "receive")?.args(args);
@@ -115,10 +110,6 @@ impl Route<'_> {
     }
 
     /// Starts a sender to that address and returns it once its streams are open.
-    ///
-    /// # Errors
-    ///
-    /// When it does not open them.
     pub async fn open(
         &self,
         name: &str,
@@ -136,10 +127,6 @@ impl Route<'_> {
     }
 
     /// Starts a process that opens idle connections to that address, and returns it once they are all there.
-    ///
-    /// # Errors
-    ///
-    /// When one fails, or they are not there `within` that time.
     pub async fn hold(
         &self,
         name: &str,
@@ -156,10 +143,6 @@ impl Route<'_> {
     }
 
     /// Moves that many bytes between two new processes, over that many streams of one connection.
-    ///
-    /// # Errors
-    ///
-    /// When they do not arrive `within` that time.
     pub async fn transfer(&self, bytes: u64, streams: u16, within: Duration) -> Result<Moved> {
         let name = |side| format!("{}-{side}", self.engine.name().replace([' ', ','], "-"));
         let (receiver, address) = self.receive(&name("receive"), &[]).await?;

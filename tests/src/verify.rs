@@ -14,10 +14,6 @@ use crate::{
 impl Peers {
     /// Asserts what a direct path is: one over which pings go, and the same on the wire as in the JSON; and relayed before, unless
     /// the relay has introduced the two to each other.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
     pub async fn verify_direct(&self, dial: &Dial) -> Result<()> {
         let result = dial.result()?;
         ensure!(
@@ -74,10 +70,6 @@ impl Peers {
     }
 
     /// Asserts that the peers ended on the relay, and said why.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
     pub async fn verify_relayed(&self, dial: &Dial) -> Result<()> {
         let result = dial.result()?;
         ensure!(
@@ -97,10 +89,6 @@ impl Peers {
     }
 
     /// Asserts that neither peer sent a packet from outside its range.
-    ///
-    /// # Errors
-    ///
-    /// Lists the packets.
     pub async fn verify_range(&self) -> Result<()> {
         for (name, peer) in [("a", &self.a), ("b", &self.b)] {
             peer.settle().await?;

@@ -31,7 +31,6 @@ pub struct Link {
 
 impl Link {
     /// A lossless link with this round trip.
-    #[must_use]
     pub const fn rtt(rtt: Duration) -> Self {
         Self {
             rtt,
@@ -40,7 +39,6 @@ impl Link {
     }
 
     /// With loss, in percent of the packets.
-    #[must_use]
     pub const fn loss(mut self, percent: f64) -> Self {
         self.loss_percent = percent;
         self
