@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    bins::Bins,
+    artifacts::Artifacts,
+    bins::{Bins, bins},
     capture::Capture,
     lab::{Host, Lab},
     nat::RANGE,
@@ -50,6 +51,18 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// The address of a port, which may stand in braces, on an IP address.
+    pub fn addr(self, ip: impl fmt::Display, port: impl fmt::Display) -> String {
+        let ip = ip.to_string();
+        let family = if ip.contains(':') { "ip6" } else { "ip4" };
+        match self {
+            Self::Quic => format!("/{family}/{ip}/udp/{port}/quic-v1"),
+            Self::Tcp => format!("/{family}/{ip}/tcp/{port}"),
+        }
+    }
+}
+
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -82,6 +95,15 @@ impl NodeArgs {
         }
     }
 
+    /// For a node without relays, or with these alone.
+    pub fn with_relays(relays: Vec<String>, transports: &[Transport]) -> Self {
+        Self {
+            relays,
+            transports: transports.to_vec(),
+            range: RANGE,
+        }
+    }
+
     /// With other ports.
     pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
         self.range = range;
@@ -90,9 +112,18 @@ impl NodeArgs {
 
     /// `p2pnode run --json` with a key named like its logs.
     pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
+        self.run_with(lab.artifacts(), bins, name)
+    }
+
+    /// The same for a host of a test.
+    pub fn run_on(&self, host: &Host, name: &str) -> Result<Launch> {
+        Ok(self.run_with(&host.artifacts, &bins()?, name))
+    }
+
+    fn run_with(&self, artifacts: &Artifacts, bins: &Bins, name: &str) -> Launch {
         Launch::new(name, &bins.p2pnode)
             .args(["run", "--json", "--key"])
-            .arg(lab.artifacts().file(&format!("{name}.key")))
+            .arg(artifacts.file(&format!("{name}.key")))
             .args(self.list())
     }
 
@@ -146,19 +177,5 @@ pub async fn reserved(node: &Process) -> Result<String> {
 
 /// The packets that a host sent from a port outside `range`, as text.
 pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
-    let mut strays: Vec<_> = capture
-        .sent_by(&host.addresses)
-        .into_iter()
-        .filter(|packet| !range.contains(&packet.source.port()))
-        .map(|packet| {
-            format!(
-                "{} {} > {}",
-                packet.protocol.name(),
-                packet.source,
-                packet.destination
-            )
-        })
-        .collect();
-    strays.dedup();
-    strays
+    capture.strays(host, range)
 }

@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 /// Paths of the binaries.
 #[derive(Clone, Debug)]
@@ -20,11 +20,8 @@ pub struct Bins {
 
 /// The binaries named by `P2PNODE_BIN` and `RELAY_NODE_BIN`, or else those of this workspace, built once per process.
 pub fn bins() -> Result<Bins> {
-    static FOUND: OnceLock<Result<Bins, String>> = OnceLock::new();
-    match FOUND.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
-        Ok(bins) => Ok(bins.clone()),
-        Err(error) => bail!("{error}"),
-    }
+    static FOUND: Once<Bins> = OnceLock::new();
+    once(&FOUND, find)
 }
 
 fn find() -> Result<Bins> {
@@ -35,87 +32,79 @@ fn find() -> Result<Bins> {
         });
     }
     let dir = profile_dir()?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args([
-            "build",
-            "--quiet",
-            "--bins",
-            "-p",
-            "p2pnode",
-            "-p",
-            "relay-node",
-            "--target-dir",
-        ])
-        .arg(target_dir()?)
-        .current_dir(workspace())
-        .stdin(Stdio::null());
-    if is_release()? {
-        cargo.arg("--release");
-    }
-    let built = cargo
-        .status()
-        .context("cargo: cannot be run to build p2pnode and relay-node")?;
-    ensure!(
-        built.success(),
-        "cargo build of p2pnode and relay-node failed ({built})"
-    );
+    let packages = ["--bins", "-p", "p2pnode", "-p", "relay-node"];
+    build(&packages, is_release()?)?;
     Ok(Bins {
         p2pnode: dir.join("p2pnode"),
         relay_node: dir.join("relay-node"),
     })
 }
 
+fn build(args: &[&str], release: bool) -> Result<()> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--quiet", "--locked", "--target-dir"])
+        .arg(target_dir()?)
+        .args(args)
+        // The toolchain file is found from the working directory.
+        .current_dir(workspace())
+        .stdin(Stdio::null());
+    if release {
+        cargo.arg("--release");
+    }
+    let built = cargo.status().context("cargo: cannot be run")?;
+    ensure!(built.success(), "cargo build {args:?} failed ({built})");
+    Ok(())
+}
+
 /// The plain libp2p peer named by `PLAIN_LIBP2P_BIN`, or else the one of this repository, built once per process.
 pub fn plain_libp2p() -> Result<PathBuf> {
-    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let find = || match named("PLAIN_LIBP2P_BIN")? {
+    static FOUND: Once = OnceLock::new();
+    once(&FOUND, || match named("PLAIN_LIBP2P_BIN")? {
         Some(program) => Ok(program),
         None => build_plain_libp2p(is_release()?),
-    };
-    match FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}"))) {
-        Ok(program) => Ok(program.clone()),
-        Err(error) => bail!("{error}"),
-    }
+    })
 }
 
 /// The stranger named by `STRANGER_BIN`, or else the one of this repository, built with the plain libp2p peer.
 pub fn stranger() -> Result<PathBuf> {
-    match named("STRANGER_BIN")? {
-        Some(program) => Ok(program),
-        // Both are of one workspace, which is built as a whole.
-        None => Ok(plain_libp2p()?.with_file_name("stranger")),
-    }
+    beside_plain_libp2p("STRANGER_BIN", "stranger")
 }
 
 /// The many peers in one process named by `FLEET_BIN`, or else those of this repository, built with the plain libp2p peer.
 pub fn fleet() -> Result<PathBuf> {
-    match named("FLEET_BIN")? {
-        Some(program) => Ok(program),
-        None => Ok(plain_libp2p()?.with_file_name("fleet")),
-    }
+    beside_plain_libp2p("FLEET_BIN", "fleet")
 }
 
 /// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
 pub fn transfer() -> Result<PathBuf> {
-    match named("TRANSFER_BIN")? {
-        Some(program) => Ok(program),
-        None => Ok(plain_libp2p()?.with_file_name("transfer")),
-    }
+    beside_plain_libp2p("TRANSFER_BIN", "transfer")
 }
 
 /// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
 /// benchmarks needs them.
 pub fn iroh_peer() -> Result<PathBuf> {
-    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let find = || match named("IROH_PEER_BIN")? {
+    static FOUND: Once = OnceLock::new();
+    once(&FOUND, || match named("IROH_PEER_BIN")? {
         Some(program) => Ok(program),
         None => build_iroh_peer(is_release()?),
-    };
-    match FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}"))) {
-        Ok(program) => Ok(program.clone()),
-        Err(error) => bail!("{error}"),
+    })
+}
+
+/// All but iroh's are of one workspace, which is built as a whole.
+fn beside_plain_libp2p(variable: &str, program: &str) -> Result<PathBuf> {
+    match named(variable)? {
+        Some(program) => Ok(program),
+        None => Ok(plain_libp2p()?.with_file_name(program)),
     }
+}
+
+/// What was found, or why not.
+type Once<T = PathBuf> = OnceLock<Result<T, String>>;
+
+fn once<T: Clone>(found: &Once<T>, find: impl Fn() -> Result<T>) -> Result<T> {
+    let found = found.get_or_init(|| find().map_err(|error| format!("{error:#}")));
+    found.clone().map_err(anyhow::Error::msg)
 }
 
 /// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there. The others
@@ -130,23 +119,8 @@ pub fn build_iroh_peer(release: bool) -> Result<PathBuf> {
 }
 
 fn build_peer(program: &str, selection: &[&str], release: bool) -> Result<PathBuf> {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args(["build", "--quiet", "--locked", "--manifest-path"])
-        .arg(workspace().join("tests/peers/Cargo.toml"))
-        .args(selection)
-        .arg("--target-dir")
-        .arg(target_dir()?)
-        // As Cargo has it for a build of the workspace: the toolchain file is found from the working directory.
-        .current_dir(workspace())
-        .stdin(Stdio::null());
-    if release {
-        cargo.arg("--release");
-    }
-    let built = cargo
-        .status()
-        .with_context(|| format!("cargo: cannot be run to build {program}"))?;
-    ensure!(built.success(), "cargo build of {program} failed ({built})");
+    let manifest = ["--manifest-path", "tests/peers/Cargo.toml"];
+    build(&[&manifest[..], selection].concat(), release)?;
     let profile = if release { "release" } else { "debug" };
     Ok(target_dir()?.join(profile).join(program))
 }

@@ -14,18 +14,21 @@
 //! Every site that translates has the same LAN, 192.168.1.0/24, as homes do: an address of one means another host in the
 //! other.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use patchbay::{Device, IpSupport, Ipv4Net, Nat, Router, RouterPreset};
 
 use crate::{
     artifacts::Artifacts,
     capture::Capture,
+    command::{load_rules, run},
     delay::{Impairment, Link},
     nat::{NatKind, Policy},
-    nft,
-    sandbox::{self, tool},
+    sandbox,
 };
 
 /// The LAN of every site that translates.
@@ -42,7 +45,7 @@ pub struct Lab {
     // Dropped first: the processes that write artifacts end with it.
     net: Net,
     impairment: Option<Impairment>,
-    artifacts: Artifacts,
+    artifacts: Arc<Artifacts>,
     datacenter: Router,
 }
 
@@ -61,15 +64,17 @@ pub struct Host {
     pub device: Device,
     /// Its own addresses, untranslated, IPv4 first.
     pub addresses: Vec<IpAddr>,
+    pub(crate) artifacts: Arc<Artifacts>,
 }
 
 impl Host {
-    fn new(device: Device) -> Self {
+    fn new(device: Device, artifacts: &Arc<Artifacts>) -> Self {
         let ip4 = device.ip().map(IpAddr::from);
         let ip6 = device.ip6().map(IpAddr::from);
         Self {
             addresses: ip4.into_iter().chain(ip6).collect(),
             device,
+            artifacts: Arc::clone(artifacts),
         }
     }
 
@@ -124,8 +129,16 @@ impl Site {
 impl Lab {
     /// Builds the internet. `name` names the artifacts.
     pub async fn new(name: &str) -> Result<Self> {
+        Self::build(Artifacts::new(name)?).await
+    }
+
+    /// Builds the internet of the running test.
+    pub async fn of_test() -> Result<Self> {
+        Self::build(Artifacts::of_test()?).await
+    }
+
+    async fn build(artifacts: Artifacts) -> Result<Self> {
         sandbox::check()?;
-        let artifacts = Artifacts::new(name)?;
         let net = patchbay::Lab::builder()
             .allow_real_root()
             .build()
@@ -142,7 +155,7 @@ impl Lab {
         Ok(Self {
             net: Net(net),
             impairment: None,
-            artifacts,
+            artifacts: Arc::new(artifacts),
             datacenter,
         })
     }
@@ -153,7 +166,7 @@ impl Lab {
     }
 
     /// The test has succeeded: its artifacts need not be kept.
-    pub fn succeeded(mut self) {
+    pub fn succeeded(self) {
         self.artifacts.succeeded();
     }
 
@@ -175,7 +188,7 @@ impl Lab {
                 .await
                 .with_context(|| format!("carrier of {name}"))?;
             carrier.run_sync(pin_bridges)?;
-            apply(&carrier, WAN, Policy::CARRIER).await?;
+            apply(&carrier, WAN, Policy::CARRIER)?;
             Some(carrier)
         } else {
             None
@@ -220,10 +233,10 @@ impl Lab {
             // The public pool is for its IPv6; a home's IPv4 is not routed.
             let lan = HOME_LAN.to_string();
             net.ix()
-                .run_sync(move || run_ip(&["route", "del", &lan]).map(drop))?;
+                .run_sync(move || run("ip", &["route", "del", &lan]).map(drop))?;
         }
         if let Some(policy) = Policy::of(kind) {
-            apply(&router, wan, policy).await?;
+            apply(&router, wan, policy)?;
         }
         let outside = if kind.translates() {
             carrier
@@ -241,6 +254,13 @@ impl Lab {
             carrier,
             outside,
         })
+    }
+
+    /// Adds a router of that kind and a host behind it.
+    pub async fn home(&self, name: &str, kind: NatKind) -> Result<(Site, Host)> {
+        let site = self.site(name, kind).await?;
+        let host = self.host(&format!("host-{name}"), &site).await?;
+        Ok((site, host))
     }
 
     /// Adds a host to a site.
@@ -262,7 +282,7 @@ impl Lab {
             .with_context(|| format!("host {name}"))?;
         let inside = device.iface("eth1").and_then(|iface| iface.ip());
         let inside = inside.with_context(|| format!("host {name} has no IPv4 address inside"))?;
-        Ok((Host::new(device), inside.into()))
+        Ok((Host::new(device, &self.artifacts), inside.into()))
     }
 
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
@@ -315,11 +335,12 @@ impl Lab {
             .iface("eth0", router.id())
             .build()
             .await;
-        Ok(Host::new(device.with_context(|| format!("host {name}"))?))
+        let device = device.with_context(|| format!("host {name}"))?;
+        Ok(Host::new(device, &self.artifacts))
     }
 }
 
-async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
+fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
     // Frames between two hosts of one LAN are none of the NAT's business.
     router.run_sync(|| {
         for table in ["iptables", "ip6tables"] {
@@ -330,14 +351,14 @@ async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
         }
         Ok(())
     })?;
-    nft::load(router, &policy.rules(wan, router.uplink_ip())).await
+    load_rules(router, policy.rules(wan, router.uplink_ip()))
 }
 
 /// Gives each bridge of this namespace the address that it has. A bridge that was given none takes the lowest of its ports', and so
 /// another one whenever a site or a host is added: those that are there go on sending to the old one, and what they send is
 /// dropped until they ask again.
 fn pin_bridges() -> Result<()> {
-    let links = run_ip(&["-o", "link", "show", "type", "bridge"])?;
+    let links = run("ip", &["-o", "link", "show", "type", "bridge"])?;
     for link in links.lines() {
         let words: Vec<_> = link.split_whitespace().collect();
         let name = words.get(1).map(|name| name.trim_end_matches(':'));
@@ -346,22 +367,7 @@ fn pin_bridges() -> Result<()> {
         let (Some(name), Some(address)) = (name, address) else {
             bail!("ip: no name and address in {link:?}");
         };
-        run_ip(&["link", "set", "dev", name, "address", address])?;
+        run("ip", &["link", "set", "dev", name, "address", address])?;
     }
     Ok(())
-}
-
-/// Runs `ip` and returns what it prints.
-fn run_ip(args: &[&str]) -> Result<String> {
-    let output = std::process::Command::new(tool("ip"))
-        .args(args)
-        .output()
-        .context("ip: cannot be started")?;
-    ensure!(
-        output.status.success(),
-        "ip {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

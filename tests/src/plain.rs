@@ -20,10 +20,10 @@ pub struct PlainArgs<'a> {
 }
 
 /// All addresses of IPv4.
-pub const IP4: &[&str] = &["/ip4/0.0.0.0"];
+pub const IP4: &[&str] = &["0.0.0.0"];
 
 /// All addresses.
-pub const ANY: &[&str] = &["/ip4/0.0.0.0", "/ip6/::"];
+pub const ANY: &[&str] = &["0.0.0.0", "::"];
 
 impl PlainArgs<'_> {
     /// Reserves on the relay and waits. Named like its logs.
@@ -45,13 +45,9 @@ impl PlainArgs<'_> {
     }
 
     fn launch(&self, name: &str) -> Launch {
-        let suffix = match self.transport {
-            Transport::Quic => format!("udp/{}/quic-v1", self.port),
-            Transport::Tcp => format!("tcp/{}", self.port),
-        };
         let mut launch = Launch::new(name, self.program).args(["--relay", self.relay]);
         for any in self.families {
-            launch = launch.args(["--listen", &format!("{any}/{suffix}")]);
+            launch = launch.args(["--listen", &self.transport.addr(any, self.port)]);
         }
         launch
     }

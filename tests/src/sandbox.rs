@@ -26,13 +26,17 @@ pub enum Rights {
 const INNER_UID_OF_ROOT: u32 = 1000;
 
 /// What the lab runs, with the Debian package that has it.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 6] = [
+    ("conntrack", "conntrack"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
 ];
+
+/// What the test harness reads.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 static ENTERED: OnceLock<Result<Rights, String>> = OnceLock::new();
 
@@ -62,9 +66,17 @@ pub fn stay_root() -> Result<Rights> {
     }
 }
 
-/// [`enter`] in the form that the loader calls. A refusal is kept for [`check`].
-pub extern "C" fn enter_before_main() {
+/// [`enter`] in the form that the loader calls. A refusal is kept for [`check`]. `THREADS` for each processor run tests, unless
+/// somebody has said otherwise; 0 is the default of the harness.
+pub extern "C" fn enter_before_main<const THREADS: usize>() {
     let _kept = enter();
+    if THREADS > 0 && env::var_os(TEST_THREADS).is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        #[allow(unsafe_code, reason = "the process has one thread before main")]
+        unsafe {
+            env::set_var(TEST_THREADS, (THREADS * processors).to_string());
+        }
+    }
 }
 
 /// Whether a lab can be built here: rights and tools.
