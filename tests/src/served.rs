@@ -9,6 +9,7 @@ use crate::{
     admin::{self, ADMIN, Exposition},
     args::{NodeArgs, PATIENCE, Transport},
     bins::{Bins, bins},
+    fleet,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
     node::{Launch, Process, printed},
@@ -137,6 +138,17 @@ impl Served {
             dial,
             transport,
         })
+    }
+
+    /// Starts a fleet on a host, against this relay.
+    pub fn fleet(
+        &self,
+        host: &Host,
+        name: &str,
+        transport: Transport,
+        command: &str,
+    ) -> Result<Process> {
+        fleet::start(host, name, &self.relay.address(host, transport)?, command)
     }
 
     /// The good peers have what they had all the time: no reservation was lost, no circuit closed, and a ping that is sent now is

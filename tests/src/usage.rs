@@ -53,23 +53,3 @@ pub fn cpu_of_threads(pid: i32) -> Result<Duration> {
     ensure!(nanos > 0, "{tasks}: the kernel keeps no CPU times");
     Ok(Duration::from_nanos(nanos))
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use super::*;
-
-    #[test]
-    fn this_process_has_memory_and_descriptors_and_uses_the_processor() {
-        let pid = i32::try_from(std::process::id()).unwrap();
-        assert!(memory(pid).unwrap() > 100);
-        let before = descriptors(pid).unwrap();
-        let _file = fs::File::open("/proc/self/status").unwrap();
-        assert!(before > 2 && descriptors(pid).unwrap() > 2);
-        // Threads of other tests may end meanwhile, and only the whole process keeps their time.
-        let until = cpu_of_threads(pid).unwrap() + Duration::from_millis(100);
-        while cpu_of_threads(pid).unwrap() < until {}
-        assert!(cpu(pid).unwrap() >= 0.05);
-    }
-}

@@ -3,7 +3,6 @@
 use p2pnode_tests::{args::DIAL_TIMEOUT, faults::Traffic, prelude::*};
 
 lab_tests! {
-    a_pod_finds_one_of_another_cluster_by_its_id_and_ends_direct_from_its_range: direct();
     a_pod_of_another_cluster_that_cannot_be_punched_stays_relayed_over_its_relay: relayed();
     a_relay_that_comes_back_knows_what_the_other_keeps_and_a_pod_that_left_is_not_found: comes_back();
     a_pod_is_found_within_10_s_after_the_relay_of_its_cluster_has_vanished_and_is_back: vanished();
@@ -67,22 +66,6 @@ impl Clusters {
         );
         Ok(())
     }
-}
-
-async fn direct() -> Result<()> {
-    let clusters = Clusters::start(NatKind::RangeFirewall).await?;
-    let dial = clusters.dial("a", DIAL_TIMEOUT).await?;
-    dial.is("direct")?.has(&json!({"found_by": "registered"}))?;
-    clusters.found(&dial)?;
-    // B knows nothing of A's relay and sends it nothing.
-    let relay_a = &clusters.relay_a.host.addresses;
-    let sent = clusters.b.home().sent_by(&clusters.b.host.addresses);
-    let mut to = sent.iter().map(|packet| packet.destination.ip());
-    ensure!(
-        !to.any(|ip| relay_a.contains(&ip)),
-        "B has sent to the relay of A"
-    );
-    Ok(())
 }
 
 async fn relayed() -> Result<()> {

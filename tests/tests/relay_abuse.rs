@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use p2pnode_tests::{
-    fleet::{self, counted, number, sum},
+    fleet::{counted, number, sum},
     prelude::*,
     served::{Served, State},
 };
@@ -33,19 +33,6 @@ async fn start(env: &[(&str, &str)]) -> Result<(Served, State, Host)> {
     let before = served.state().await?;
     let host = served.lab.public_host("abuser").await?;
     Ok((served, before, host))
-}
-
-impl Abuse<'_> {
-    fn start(&self, name: &str, transport: Transport, command: &str) -> Result<Process> {
-        let relay = self.served.relay.address(self.host, transport)?;
-        fleet::start(self.host, name, &relay, command)
-    }
-}
-
-/// Where abuse comes from.
-struct Abuse<'a> {
-    served: &'a Served,
-    host: &'a Host,
 }
 
 /// Ends the abuse. The good peers are as before, and nothing of it stays in the relay, whose memory has grown by what that many
@@ -81,14 +68,10 @@ async fn connections() -> Result<()> {
         ("RELAY_NODE_LIMITS_RESERVATIONS", "0"),
     ];
     let (served, before, host) = start(&env).await?;
-    let abuse = Abuse {
-        served: &served,
-        host: &host,
-    };
     let command = format!("hold --peers {PEERS} --ask nothing --per-second 200");
     let floods = [
-        abuse.start("flood-quic", Transport::Quic, &command)?,
-        abuse.start("flood-tcp", Transport::Tcp, &command)?,
+        served.fleet(&host, "flood-quic", Transport::Quic, &command)?,
+        served.fleet(&host, "flood-tcp", Transport::Tcp, &command)?,
     ];
     // A refused peer sees it as a connection that is never made, or one that is closed at once.
     let mut connected = 0;
@@ -134,11 +117,12 @@ async fn reservations() -> Result<()> {
     let late = served.lab.public_host("late").await?;
 
     // Many peers from one address.
-    let abuse = Abuse {
-        served: &served,
-        host: &many,
-    };
-    let many = abuse.start("many", Transport::Quic, &format!("hold --peers {PEERS}"))?;
+    let many = served.fleet(
+        &many,
+        "many",
+        Transport::Quic,
+        &format!("hold --peers {PEERS}"),
+    )?;
     let counts = counted(&many, "an answer to each", LONG, |counts| {
         number(counts, "held") + sum(counts, "refused") >= PEERS
     });
@@ -147,22 +131,24 @@ async fn reservations() -> Result<()> {
     ensure!(answers == (PER_ADDRESS, PEERS - PER_ADDRESS), "{counts}");
 
     // One peer with many connections, and one that asks again and again over one.
-    let abuse = Abuse {
-        served: &served,
-        host: &one,
-    };
-    let same = abuse.start("same", Transport::Tcp, "hold --peers 30 --one-identity")?;
+    let same = served.fleet(
+        &one,
+        "same",
+        Transport::Tcp,
+        "hold --peers 30 --one-identity",
+    )?;
     let counts = counted(&same, "an answer to each", LONG, |counts| {
         let refused = ["refused", "errors", "disconnected"].map(|name| sum(counts, name));
         number(counts, "held") + refused.iter().sum::<u64>() >= 30
     });
     let counts = counts.await?;
     ensure!(number(&counts, "held") == PER_PEER, "{counts}");
-    let abuse = Abuse {
-        served: &served,
-        host: &late,
-    };
-    let again = abuse.start("again", Transport::Quic, "hop --how reserve --times 200")?;
+    let again = served.fleet(
+        &late,
+        "again",
+        Transport::Quic,
+        "hop --how reserve --times 200",
+    )?;
     let tried = |counts: &Value| number(counts, "tried") >= 200;
     let counts = counted(&again, "an answer to each", LONG, tried).await?;
     let refused = number(&counts["outcome"], "resource_limit_exceeded")
@@ -192,14 +178,10 @@ async fn strangers() -> Result<()> {
     let served = Served::alone(&[]).await?;
     let before = served.state().await?;
     let host = served.lab.public_host("strangers").await?;
-    let abuse = Abuse {
-        served: &served,
-        host: &host,
-    };
     let command = format!("hold --peers {PEERS} --per-second 200");
     let strangers = [
-        abuse.start("strangers-quic", Transport::Quic, &command)?,
-        abuse.start("strangers-tcp", Transport::Tcp, &command)?,
+        served.fleet(&host, "strangers-quic", Transport::Quic, &command)?,
+        served.fleet(&host, "strangers-tcp", Transport::Tcp, &command)?,
     ];
     for strangers in &strangers {
         let refused = |counts: &Value| sum(counts, "errors") >= PEERS;
@@ -217,10 +199,6 @@ async fn strangers() -> Result<()> {
 async fn handshakes() -> Result<()> {
     const EACH: u64 = 150;
     let (served, before, host) = start(&[]).await?;
-    let abuse = Abuse {
-        served: &served,
-        host: &host,
-    };
     let mut slow = Vec::new();
     for (how, transport, pace) in [
         ("silent", Transport::Tcp, "200"),
@@ -229,7 +207,7 @@ async fn handshakes() -> Result<()> {
     ] {
         let command =
             format!("slow --how {how} --connections {EACH} --per-second {pace} --at-once 1000");
-        slow.push(abuse.start(how, transport, &command)?);
+        slow.push(served.fleet(&host, how, transport, &command)?);
     }
     for slow in &slow {
         slow.event("abused", LONG).await?;
@@ -258,16 +236,12 @@ async fn pending() -> Result<()> {
     const PENDING: u64 = 40;
     let env = [("RELAY_NODE_LIMITS_PENDING_CONNECTIONS", "40")];
     let (served, before, host) = start(&env).await?;
-    let abuse = Abuse {
-        served: &served,
-        host: &host,
-    };
     let mut slow = Vec::new();
     for (how, transport) in [("silent", Transport::Tcp), ("initial", Transport::Quic)] {
         // Far more than there is room for, and for as long as the rest takes.
         let command =
             format!("slow --how {how} --connections 20000 --per-second 50 --at-once 1000");
-        slow.push(abuse.start(how, transport, &command)?);
+        slow.push(served.fleet(&host, how, transport, &command)?);
     }
     // Those that are refused are closed at once.
     let refused = |counts: &Value| sum(counts, "ended") >= 2 * PENDING;
@@ -291,16 +265,12 @@ async fn pending() -> Result<()> {
 async fn circuits() -> Result<()> {
     const EACH: u64 = 10;
     let (mut served, before, host) = start(&[]).await?;
-    let abuse = Abuse {
-        served: &served,
-        host: &host,
-    };
     let mut mute = Vec::new();
     for good in &served.good {
         for transport in Transport::ALL {
             let name = format!("mute-{}-{transport}", good.node.process.name());
             let command = format!("hop --how connect --times {EACH} --to {}", good.node.id);
-            mute.push(abuse.start(&name, transport, &command)?);
+            mute.push(served.fleet(&host, &name, transport, &command)?);
         }
     }
     let all = EACH * mute.len() as u64;
@@ -332,15 +302,16 @@ async fn circuits() -> Result<()> {
 async fn messages() -> Result<()> {
     const HOW: [&str; 5] = ["oversized", "truncated", "endless", "garbage", "silent"];
     let (mut served, before, host) = start(&[]).await?;
-    let abuse = Abuse {
-        served: &served,
-        host: &host,
-    };
     let mut abusers = Vec::new();
     for how in HOW {
         for transport in Transport::ALL {
             let command = format!("hop --how {how} --times 10 --peers 2");
-            abusers.push(abuse.start(&format!("{how}-{transport}"), transport, &command)?);
+            abusers.push(served.fleet(
+                &host,
+                &format!("{how}-{transport}"),
+                transport,
+                &command,
+            )?);
         }
     }
     for abuser in &abusers {

@@ -64,9 +64,8 @@ async fn moves(transport: Transport, pairs: u32) -> Result<()> {
     let mut served = Served::new(&[]).await?;
     let before = served.state().await?;
     let host = served.lab.public_host("peers").await?;
-    let address = served.relay.address(&host, transport)?;
     let command = format!("circuits --pairs {pairs} --seconds 6 --at-once 8");
-    let mut fleet = fleet::start(&host, "peers", &address, &command)?;
+    let mut fleet = served.fleet(&host, "peers", transport, &command)?;
     fleet.event("opened", LONG).await?;
     let all = before.circuits + f64::from(pairs);
     served
@@ -92,9 +91,8 @@ async fn returns(drains: bool) -> Result<()> {
     let mut served = Served::new(&[("RELAY_NODE_DRAIN_TIMEOUT", "0")]).await?;
     let before = served.state().await?;
     let host = served.lab.public_host("peers").await?;
-    let address = served.relay.address(&host, Transport::Quic)?;
     let command = format!("hold --peers {PEERS} --again --at-once 16");
-    let mut fleet = fleet::start(&host, "peers", &address, &command)?;
+    let mut fleet = served.fleet(&host, "peers", Transport::Quic, &command)?;
     let all = |counts: &Value| number(counts, "held") == PEERS;
     counted(&fleet, "all reservations", LONG, all).await?;
     let with_fleet = before.reservations + PEERS as f64;
@@ -134,9 +132,8 @@ async fn cut_off() -> Result<()> {
     let (site, host) = served.lab.home("fleet", NatKind::EimApdf).await?;
     let mut fleets = Vec::new();
     for transport in Transport::ALL {
-        let address = served.relay.address(&host, transport)?;
         let command = format!("hold --peers {PEERS} --at-once 16");
-        let fleet = fleet::start(&host, &format!("fleet-{transport}"), &address, &command)?;
+        let fleet = served.fleet(&host, &format!("fleet-{transport}"), transport, &command)?;
         let all = |counts: &Value| number(counts, "held") == PEERS;
         counted(&fleet, "all reservations", LONG, all).await?;
         fleets.push(fleet);

@@ -90,6 +90,9 @@ async fn seed(transports: &[Transport]) -> Result<()> {
         ensure!(to(cluster.inside), "a pod has sent nothing to its relay");
         let public = cluster.relay.host.ip(false)?;
         ensure!(!to(public), "a pod knows its relay by its public address");
+        // B knows nothing of A's relay and sends it nothing.
+        let far = first.relay.host.ip(false)?;
+        ensure!(!to(far), "a pod has sent to the relay of the other cluster");
     }
     Ok(())
 }

@@ -9,7 +9,6 @@ mod circuits;
 mod data;
 mod hold;
 mod pace;
-mod peer;
 mod tally;
 
 use anyhow::Result;
