@@ -57,13 +57,13 @@ impl Event {
     }
 }
 
-/// Asserts that all of `wanted` is in `json`, where objects and arrays may have more.
+/// Asserts that all of `wanted` is in `json`, where objects and arrays may have more; null is also what is not there.
 pub fn has(json: &Value, wanted: &Value) -> Result<()> {
     fn includes(json: &Value, wanted: &Value) -> bool {
         match (json, wanted) {
-            (Value::Object(json), Value::Object(wanted)) => wanted
-                .iter()
-                .all(|(key, wanted)| json.get(key).is_some_and(|json| includes(json, wanted))),
+            (Value::Object(_), Value::Object(wanted)) => {
+                wanted.iter().all(|(key, wanted)| includes(&json[key], wanted))
+            }
             (Value::Array(json), Value::Array(wanted)) => {
                 json.len() >= wanted.len()
                     && json
@@ -84,16 +84,11 @@ pub fn result(events: &[Event]) -> Result<&Event> {
     result.context("there is no result")
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Growth {
-    pub(crate) events: usize,
-    pub(crate) closed: bool,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     events: Mutex<Vec<Event>>,
-    pub(crate) grown: watch::Sender<Growth>,
+    /// Changes with every line; true after the last.
+    closed: watch::Sender<bool>,
 }
 
 impl Lines {
@@ -102,15 +97,15 @@ impl Lines {
     }
 
     pub(crate) fn close(&self) {
-        self.grown.send_modify(|state| state.closed = true);
+        self.closed.send_replace(true);
     }
 
     /// Waits until `look` finds something; `None` if it does not before the end.
     pub(crate) async fn until<T>(&self, look: impl Fn(&[Event]) -> Option<T>) -> Option<T> {
-        let mut grown = self.grown.subscribe();
+        let mut grown = self.closed.subscribe();
         loop {
             // The state is read before the events: nothing is appended once it says closed.
-            let closed = grown.borrow_and_update().closed;
+            let closed = *grown.borrow_and_update();
             if let Some(found) = look(&self.events()) {
                 return Some(found);
             }
@@ -122,8 +117,8 @@ impl Lines {
 
     pub(crate) async fn closed(&self) {
         // An error means that nobody is left to read.
-        let mut grown = self.grown.subscribe();
-        let _read = grown.wait_for(|state| state.closed).await;
+        let mut closed = self.closed.subscribe();
+        let _read = closed.wait_for(|closed| *closed).await;
     }
 }
 
@@ -141,7 +136,7 @@ pub(crate) async fn read_lines(
             let json = serde_json::from_str(&line).unwrap_or(Value::Null);
             let at = Instant::now();
             lines.events().push(Event { at, line, json });
-            lines.grown.send_modify(|state| state.events += 1);
+            lines.closed.send_modify(|_| ());
         }
         copy.flush().await?;
         anyhow::Ok(())

@@ -39,9 +39,8 @@ impl PlainArgs<'_> {
 
     /// Gets to the relay and then reaches the peer that it is told, as [`PlainArgs::dial`].
     pub fn told_dial(&self, name: &str, timeout_s: u64) -> Launch {
-        self.launch(name)
-            .args(["dial", "--timeout", &timeout_s.to_string()])
-            .told()
+        let dial = ["dial", "--timeout", &timeout_s.to_string()];
+        self.launch(name).args(dial).told()
     }
 
     fn launch(&self, name: &str) -> Launch {

@@ -51,14 +51,6 @@ pub async fn connects(host: &Host, port: u16, remote: SocketAddr) -> Result<bool
     Ok(connect_within(host, port, remote, NEVER).await?.is_some())
 }
 
-/// Connects from one port of each of two hosts to the other's translated endpoint, both at once.
-pub async fn connect_both(
-    (a, a_port, a_outside): (&Host, u16, SocketAddr),
-    (b, b_port, b_outside): (&Host, u16, SocketAddr),
-) -> Result<(TcpStream, TcpStream)> {
-    tokio::try_join!(connect(a, a_port, b_outside), connect(b, b_port, a_outside))
-}
-
 async fn connect_within(
     host: &Host,
     port: u16,

@@ -253,7 +253,10 @@ async fn simultaneous_open(kind: NatKind) -> Result<()> {
     let [(a, a_mapped), (b, b_mapped)] = &sides[..] else {
         panic!("two sides")
     };
-    let (from_a, from_b) = probe::connect_both((a, PORT, *a_mapped), (b, PORT, *b_mapped)).await?;
+    let (from_a, from_b) = tokio::try_join!(
+        probe::connect(a, PORT, *b_mapped),
+        probe::connect(b, PORT, *a_mapped)
+    )?;
     from_a.writable().await?;
     from_a.try_write(b"a")?;
     from_b.readable().await?;

@@ -31,8 +31,9 @@ impl Cluster {
             outside: site
                 .outside_ip4()
                 .context("the cluster has no public address")?,
-            capture: lab.capture(&site).await?,
             pod: lab.host(&format!("pod-{name}"), &site).await?,
+            // A capture knows the hosts that are there.
+            capture: lab.capture(&site).await?,
             relay: Relay::start_on(&bins()?, &relay_name, host, &[], known).await?,
             inside,
             _site: site,
