@@ -50,7 +50,9 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Capture {
     router: Router,
-    sides: HashMap<u32, Side>,
+    wan: String,
+    /// As of the last [`Capture::settle`]: hosts may come later than the capture.
+    sides: Mutex<HashMap<u32, Side>>,
     loopback: u32,
     seen: Arc<Mutex<Vec<Packet>>>,
     count: watch::Receiver<usize>,
@@ -102,7 +104,8 @@ impl Capture {
         tokio::spawn(record(stdout, file, Arc::clone(&seen), grown));
         Ok(Self {
             router: router.clone(),
-            sides,
+            wan: wan.to_owned(),
+            sides: Mutex::new(sides),
             loopback,
             seen,
             count,
@@ -117,6 +120,8 @@ impl Capture {
 
     /// Returns when everything that passed the router before this call has been captured.
     pub async fn settle(&self) -> Result<()> {
+        let (sides, _) = interfaces(&self.router, &self.wan)?;
+        *self.sides.lock().unwrap_or_else(PoisonError::into_inner) = sides;
         let socket = self
             .router
             .spawn(|_| async { UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await })?
@@ -153,9 +158,10 @@ impl Capture {
 
     /// Everything captured so far that passed on `side`.
     pub fn packets(&self, side: Side) -> Vec<Packet> {
+        let sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
         self.lock()
             .iter()
-            .filter(|packet| self.sides.get(&packet.interface) == Some(&side))
+            .filter(|packet| sides.get(&packet.interface) == Some(&side))
             .copied()
             .collect()
     }

@@ -61,9 +61,9 @@ impl Event {
 pub fn has(json: &Value, wanted: &Value) -> Result<()> {
     fn includes(json: &Value, wanted: &Value) -> bool {
         match (json, wanted) {
-            (Value::Object(_), Value::Object(wanted)) => {
-                wanted.iter().all(|(key, wanted)| includes(&json[key], wanted))
-            }
+            (Value::Object(_), Value::Object(wanted)) => wanted
+                .iter()
+                .all(|(key, wanted)| includes(&json[key], wanted)),
             (Value::Array(json), Value::Array(wanted)) => {
                 json.len() >= wanted.len()
                     && json

@@ -1,4 +1,4 @@
-//! Many peers of other make in one process: `tests/peers/fleet`.
+//! Many peers of other make in one process: `fleet` of `tests/peers`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The plain libp2p peer (`tests/peers/plain-libp2p`): libp2p's own transports and its own DCUtR, nothing of ours.
+//! The plain libp2p peer (`plain-libp2p` of `tests/peers`): libp2p's own transports and its own DCUtR, nothing of ours.
 
 use std::path::Path;
 

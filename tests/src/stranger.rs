@@ -1,4 +1,4 @@
-//! The peer of other make that does as it is told: `tests/peers/stranger`.
+//! The peer of other make that does as it is told: `stranger` of `tests/peers`.
 
 use anyhow::Result;
 
