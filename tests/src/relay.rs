@@ -34,7 +34,7 @@ pub struct Relay {
 impl Relay {
     /// Adds a public host and starts a relay on it; returns when it listens and knows its addresses.
     pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
-        Self::start_as(lab, bins, name, &[], &[]).await
+        Self::start_on(bins, name, lab.public_host(name).await?, &[], &[]).await
     }
 
     /// The same, with variables of its environment.
@@ -44,7 +44,7 @@ impl Relay {
         name: &str,
         env: &[(&str, &str)],
     ) -> Result<Self> {
-        Self::start_as(lab, bins, name, env, &[]).await
+        Self::start_on(bins, name, lab.public_host(name).await?, env, &[]).await
     }
 
     /// The same with other relays in its configuration.
@@ -54,17 +54,7 @@ impl Relay {
         name: &str,
         others: &[&Self],
     ) -> Result<Self> {
-        Self::start_as(lab, bins, name, &[], others).await
-    }
-
-    async fn start_as(
-        lab: &Lab,
-        bins: &Bins,
-        name: &str,
-        env: &[(&str, &str)],
-        others: &[&Self],
-    ) -> Result<Self> {
-        Self::start_on(bins, name, lab.public_host(name).await?, env, others).await
+        Self::start_on(bins, name, lab.public_host(name).await?, &[], others).await
     }
 
     /// Starts a relay on a host that is there already. It listens on all its addresses and gives out those that
