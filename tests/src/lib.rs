@@ -61,10 +61,10 @@ pub mod prelude {
     };
 }
 
-/// The tests of a file, each a name and a future, in a sandbox that is entered before the test harness starts its threads.
+/// Declares the tests of a file, each as a name and a future, and enters the sandbox before the test harness starts threads.
 ///
-/// Every file says this once without `use` of another sandbox, also without a test; `threads: N;` before them lets N tests for each
-/// processor run at a time.
+/// With `threads: N;` before the tests, N tests for each processor run at a time instead of one. A file without tests of its own
+/// invokes the macro without arguments.
 #[macro_export]
 macro_rules! lab_tests {
     (threads: $threads:literal; $($tests:tt)*) => {
