@@ -14,26 +14,16 @@ use std::{
 use anyhow::{Context as _, ensure};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, future::try_join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
-    multiaddr::Protocol,
-    noise, relay,
-    swarm::{NetworkBehaviour, SwarmEvent},
-    tcp, tls, yamux,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identity::Keypair, multiaddr::Protocol,
+    relay, swarm::SwarmEvent,
 };
+use libp2p_peers::{Behaviour, Role, circuit, connected, peer, reserve, reserved, tell};
 use serde_json::json;
-
-use crate::tell;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/load/1");
 
 /// What is written at once.
 const PIECE: usize = 64 * 1024;
-
-#[derive(NetworkBehaviour)]
-struct Server {
-    relay: relay::Behaviour,
-    identify: identify::Behaviour,
-}
 
 /// A relay as libp2p builds one, without limits.
 pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
@@ -48,23 +38,7 @@ pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
         circuit_src_rate_limiters: Vec::new(),
         ..relay::Config::default()
     };
-    let mut swarm = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            (tls::Config::new, noise::Config::new),
-            yamux::Config::default,
-        )?
-        .with_quic()
-        .with_behaviour(|key| Server {
-            relay: relay::Behaviour::new(key.public().to_peer_id(), limits),
-            identify: identify::Behaviour::new(identify::Config::new(
-                "/plain/1".to_owned(),
-                key.public(),
-            )),
-        })?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
-        .build();
+    let mut swarm = peer(Keypair::generate_ed25519(), Role::Relay(limits))?;
     for address in listen {
         swarm.listen_on(address)?;
     }
@@ -77,28 +51,8 @@ pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
     }
 }
 
-#[derive(NetworkBehaviour)]
-struct Client {
-    relay: relay::client::Behaviour,
-    stream: libp2p_stream::Behaviour,
-}
-
-fn client() -> anyhow::Result<Swarm<Client>> {
-    Ok(SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            (tls::Config::new, noise::Config::new),
-            yamux::Config::default,
-        )?
-        .with_quic()
-        .with_relay_client(noise::Config::new, yamux::Config::default)?
-        .with_behaviour(|_, relay| Client {
-            relay,
-            stream: libp2p_stream::Behaviour::new(),
-        })?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
-        .build())
+fn client() -> anyhow::Result<Swarm<Behaviour>> {
+    peer(Keypair::generate_ed25519(), Role::Client)
 }
 
 /// That many peers reserve on the relay; tells of each, and once all `bytes` have come on each of their streams; of one on which they do not, why.
@@ -107,18 +61,8 @@ pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Resu
     for _ in 0..peers {
         let mut swarm = client()?;
         let mut streams = swarm.behaviour().stream.new_control().accept(PROTOCOL)?;
-        swarm.listen_on(relay.clone().with(Protocol::P2pCircuit))?;
-        loop {
-            match swarm.select_next_some().await {
-                SwarmEvent::Behaviour(ClientEvent::Relay(
-                    relay::client::Event::ReservationReqAccepted { .. },
-                )) => break,
-                SwarmEvent::ListenerClosed { reason, .. } => {
-                    anyhow::bail!("no reservation: {reason:?}")
-                }
-                _ => {}
-            }
-        }
+        reserve(&mut swarm, &relay)?;
+        reserved(&mut swarm).await?;
         tell(&json!({"event": "reserved", "peer_id": swarm.local_peer_id().to_string()}));
         let received = Arc::clone(&received);
         tokio::spawn(async move {
@@ -172,16 +116,8 @@ pub async fn send(relay: Multiaddr, to: Vec<PeerId>, bytes: u64) -> anyhow::Resu
 
 async fn open(relay: Multiaddr, peer: PeerId) -> anyhow::Result<Stream> {
     let mut swarm = client()?;
-    swarm.dial(relay.with(Protocol::P2pCircuit).with(Protocol::P2p(peer)))?;
-    loop {
-        match swarm.select_next_some().await {
-            SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == peer => break,
-            SwarmEvent::OutgoingConnectionError { error, .. } => {
-                return Err(error).context("no circuit");
-            }
-            _ => {}
-        }
-    }
+    swarm.dial(circuit(&relay, peer))?;
+    connected(&mut swarm, peer).await?;
     let mut control = swarm.behaviour().stream.new_control();
     drive(swarm);
     Ok(control.open_stream(peer, PROTOCOL).await?)
@@ -200,7 +136,7 @@ async fn fill(mut stream: Stream, bytes: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn drive(mut swarm: Swarm<Client>) {
+fn drive(mut swarm: Swarm<Behaviour>) {
     tokio::spawn(async move {
         loop {
             if let SwarmEvent::ConnectionClosed {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libp2p_peers::t_ms;
 use serde_json::{Map, Value, json};
 
 /// The least time between two lines.
@@ -92,7 +93,7 @@ impl Tally {
         }
         let mut line = Map::new();
         line.insert("event".into(), "counts".into());
-        line.insert("t_ms".into(), millis(counts.started).into());
+        line.insert("t_ms".into(), t_ms(counts.started).into());
         for (name, number) in &counts.numbers {
             line.insert((*name).into(), (*number).into());
         }
@@ -104,27 +105,4 @@ impl Tally {
         line.insert("renewed_least".into(), json!(least));
         println!("{}", Value::Object(line));
     }
-}
-
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Prints an event.
-pub(crate) fn tell(event: &Value) {
-    println!("{event}");
-}
-
-/// An error and its causes in one line, each once.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !cause_text.is_empty() && !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

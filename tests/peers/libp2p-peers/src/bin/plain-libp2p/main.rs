@@ -14,13 +14,15 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify,
-    multiaddr::Protocol,
-    noise, ping, relay,
-    swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
-    tcp, tls, yamux,
+    Multiaddr, PeerId, Swarm,
+    identity::Keypair,
+    ping,
+    swarm::{SwarmEvent, dial_opts::DialOpts},
 };
-use serde_json::{Value, json};
+use libp2p_peers::{
+    Behaviour, BehaviourEvent, Role, circuit, meet, peer, report, reserve, t_ms, tell,
+};
+use serde_json::json;
 
 #[derive(Parser)]
 struct Cli {
@@ -68,14 +70,6 @@ enum Command {
     },
 }
 
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    relay: relay::client::Behaviour,
-    identify: identify::Behaviour,
-    ping: ping::Behaviour,
-    dcutr: dcutr::Behaviour,
-}
-
 /// The peer and what it has seen of its relay.
 struct Peer {
     swarm: Swarm<Behaviour>,
@@ -94,26 +88,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Listen | Command::Dial { .. } => {}
     }
     let started = Instant::now();
-    let mut swarm = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            (tls::Config::new, noise::Config::new),
-            yamux::Config::default,
-        )?
-        .with_quic()
-        .with_relay_client(noise::Config::new, yamux::Config::default)?
-        .with_behaviour(|key, relay| Behaviour {
-            relay,
-            identify: identify::Behaviour::new(identify::Config::new(
-                "/plain/1".to_owned(),
-                key.public(),
-            )),
-            ping: ping::Behaviour::new(ping::Config::new()),
-            dcutr: dcutr::Behaviour::new(key.public().to_peer_id()),
-        })?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
-        .build();
+    let mut swarm = peer(Keypair::generate_ed25519(), Role::Punches)?;
     for address in cli.listen {
         swarm.listen_on(address)?;
     }
@@ -124,7 +99,9 @@ async fn main() -> anyhow::Result<()> {
         started,
     };
     tell(&json!({"event": "started", "peer_id": peer.swarm.local_peer_id().to_string()}));
-    peer.meet_relay().await?;
+    meet(&mut peer.swarm, &peer.relay, |_| ())
+        .await
+        .context("cannot reach the relay")?;
     match cli.command {
         Command::Listen => peer.listen().await,
         Command::Relay | Command::Receive { .. } | Command::Send { .. } => {
@@ -141,7 +118,7 @@ async fn main() -> anyhow::Result<()> {
             let reached =
                 tokio::time::timeout(Duration::from_secs(timeout), peer.dial(target)).await;
             let direct = matches!(reached, Ok(Ok(())));
-            let t = peer.t_ms();
+            let t = t_ms(peer.started);
             tell(
                 &json!({"event": "result", "outcome": if direct { "direct" } else { "relayed" }, "t_ms": t, "time_to_direct_ms": direct.then_some(t)}),
             );
@@ -151,27 +128,6 @@ async fn main() -> anyhow::Result<()> {
 }
 
 impl Peer {
-    /// Connects to the relay and waits until each side knows what the other observed, as DCUtR's example does.
-    async fn meet_relay(&mut self) -> anyhow::Result<()> {
-        self.swarm.dial(self.relay.clone())?;
-        let (mut told, mut learned) = (false, false);
-        while !(told && learned) {
-            match self.swarm.select_next_some().await {
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Sent {
-                    ..
-                })) => told = true,
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
-                    ..
-                })) => learned = true,
-                SwarmEvent::OutgoingConnectionError { error, .. } => {
-                    return Err(error).context("cannot reach the relay");
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Waits for the name of a peer on stdin; the time counts from there.
     async fn be_told(&mut self) -> anyhow::Result<PeerId> {
         tell(&json!({"event": "ready"}));
@@ -192,27 +148,22 @@ impl Peer {
     }
 
     async fn listen(&mut self) -> anyhow::Result<()> {
-        self.swarm
-            .listen_on(self.relay.clone().with(Protocol::P2pCircuit))?;
+        reserve(&mut self.swarm, &self.relay)?;
         loop {
             let event = self.swarm.select_next_some().await;
-            self.report(&event);
+            report(&event, self.started);
         }
     }
 
     /// Returns once a direct connection is open and a ping has come back over it.
     async fn dial(&mut self, target: PeerId) -> anyhow::Result<()> {
-        let circuit = self
-            .relay
-            .clone()
-            .with(Protocol::P2pCircuit)
-            .with(Protocol::P2p(target));
-        self.swarm
-            .dial(DialOpts::peer_id(target).addresses(vec![circuit]).build())?;
+        let circuit = circuit(&self.relay, target);
+        let dial = DialOpts::peer_id(target).addresses(vec![circuit]);
+        self.swarm.dial(dial.build())?;
         let mut direct = Vec::new();
         loop {
             let event = self.swarm.select_next_some().await;
-            self.report(&event);
+            report(&event, self.started);
             match event {
                 SwarmEvent::ConnectionEstablished {
                     peer_id,
@@ -236,58 +187,4 @@ impl Peer {
             }
         }
     }
-
-    fn report(&self, event: &SwarmEvent<BehaviourEvent>) {
-        match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Relay(
-                relay::client::Event::ReservationReqAccepted { relay_peer_id, .. },
-            )) => {
-                tell(
-                    &json!({"event": "reserved", "t_ms": self.t_ms(), "relay": relay_peer_id.to_string()}),
-                );
-            }
-            SwarmEvent::ConnectionEstablished {
-                peer_id, endpoint, ..
-            } => {
-                let kind = if endpoint.is_relayed() {
-                    "relayed"
-                } else {
-                    "direct"
-                };
-                tell(
-                    &json!({"event": "connected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "path": {"kind": kind}}),
-                );
-            }
-            SwarmEvent::ConnectionClosed {
-                peer_id, endpoint, ..
-            } => {
-                let kind = if endpoint.is_relayed() {
-                    "relayed"
-                } else {
-                    "direct"
-                };
-                tell(
-                    &json!({"event": "disconnected", "t_ms": self.t_ms(), "peer": peer_id.to_string(), "kind": kind}),
-                );
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event {
-                remote_peer_id,
-                result,
-            })) => {
-                let outcome = if result.is_ok() { "direct" } else { "failed" };
-                tell(
-                    &json!({"event": "punch", "t_ms": self.t_ms(), "peer": remote_peer_id.to_string(), "outcome": outcome}),
-                );
-            }
-            _ => {}
-        }
-    }
-
-    fn t_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-fn tell(event: &Value) {
-    println!("{event}");
 }

@@ -4,13 +4,10 @@ use anyhow::Result;
 use clap::ValueEnum;
 use futures::StreamExt as _;
 use libp2p::{Multiaddr, identity::Keypair, relay, swarm::SwarmEvent};
+use libp2p_peers::{BehaviourEvent, Role, id, meet, peer, refusal, reserve};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{
-    pace::Pace,
-    peer::{self, BehaviourEvent},
-    tally::Tally,
-};
+use crate::{pace::Pace, tally::Tally};
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
@@ -46,16 +43,16 @@ const NAMES: [&str; 6] = ["peers", "connected", "held", "granted", "renewed", "l
 
 /// Runs until it is killed.
 pub(crate) async fn run(args: Args) -> Result<()> {
-    peer::id(&args.relay)?;
+    id(&args.relay)?;
     let tally = Tally::start(&NAMES, args.peers);
     let mut starter = args.pace.start();
     let key = args.one_identity.then(Keypair::generate_ed25519);
     let (vacant, mut vacancies) = tokio::sync::mpsc::channel(args.peers.max(1));
-    for peer in 0..args.peers {
-        vacant.send(peer).await?;
+    for number in 0..args.peers {
+        vacant.send(number).await?;
     }
     tally.add("peers", i64::try_from(args.peers)?);
-    while let (Some(peer), Some(place)) = (vacancies.recv().await, starter.next().await) {
+    while let (Some(number), Some(place)) = (vacancies.recv().await, starter.next().await) {
         let (key, tally, args, vacant) = (
             key.clone().unwrap_or_else(Keypair::generate_ed25519),
             tally.clone(),
@@ -63,12 +60,12 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             vacant.clone(),
         );
         tokio::spawn(async move {
-            if let Err(error) = hold(peer, key, &args, &tally, place).await {
+            if let Err(error) = hold(number, key, &args, &tally, place).await {
                 tally.because("errors", &format!("{error:#}"));
             }
             if args.again {
                 // It fails only when the process ends.
-                let _ended = vacant.send(peer).await;
+                let _ended = vacant.send(number).await;
             }
         });
     }
@@ -83,12 +80,12 @@ async fn hold(
     tally: &Tally,
     place: OwnedSemaphorePermit,
 ) -> Result<()> {
-    let relay = peer::id(&args.relay)?;
-    let mut swarm = peer::new(key)?;
-    peer::meet(&mut swarm, &args.relay).await?;
+    let relay = id(&args.relay)?;
+    let mut swarm = peer(key, Role::Client)?;
+    meet(&mut swarm, &args.relay, |_| ()).await?;
     tally.add("connected", 1);
     if args.ask == Ask::Reservation {
-        peer::reserve(&mut swarm, &args.relay)?;
+        reserve(&mut swarm, &args.relay)?;
     }
     let mut place = (args.ask == Ask::Reservation).then_some(place);
     let mut renewals = None;
@@ -111,7 +108,7 @@ async fn hold(
             SwarmEvent::ListenerClosed { reason, .. } => {
                 let reason = reason
                     .err()
-                    .map_or_else(|| "closed".to_owned(), |error| peer::refusal(&error));
+                    .map_or_else(|| "closed".to_owned(), |error| refusal(&error));
                 if renewals.is_some() {
                     tally.add("held", -1);
                     tally.add("lost", 1);

@@ -5,12 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm,
-    identity::Keypair,
-    multiaddr::Protocol,
-    relay,
-    swarm::{SwarmEvent, dial_opts::DialOpts},
+    Multiaddr, Stream, StreamProtocol, Swarm, identity::Keypair, swarm::dial_opts::DialOpts,
 };
+use libp2p_peers::{Behaviour, Role, circuit, connected, id, meet, peer, reserve, reserved, tell};
 use serde_json::json;
 use tokio::{
     sync::{oneshot, watch},
@@ -21,8 +18,7 @@ use tokio::{
 use crate::{
     data::{self, Pattern, Received},
     pace::Pace,
-    peer::{self, Behaviour, BehaviourEvent},
-    tally::{Tally, tell},
+    tally::Tally,
 };
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/fleet/data/1");
@@ -52,7 +48,7 @@ struct Moved {
 
 /// Ends once all data has arrived; an error is one of arguments only.
 pub(crate) async fn run(args: Args) -> Result<()> {
-    peer::id(&args.relay)?;
+    id(&args.relay)?;
     let tally = Tally::start(&["pairs", "open"], 0);
     tally.add("pairs", i64::try_from(args.pairs)?);
     // When data stops moving; `None` until all are open.
@@ -145,30 +141,23 @@ struct Circuit {
 impl Circuit {
     async fn open(relay: &Multiaddr) -> Result<Self> {
         let mut peers = JoinSet::new();
-        let mut called = peer::new(Keypair::generate_ed25519())?;
+        let mut called = peer(Keypair::generate_ed25519(), Role::Client)?;
         let called_id = *called.local_peer_id();
         let mut incoming = called.behaviour().stream.new_control().accept(PROTOCOL)?;
-        peer::meet(&mut called, relay)
+        meet(&mut called, relay, |_| ())
             .await
             .context("called peer")?;
-        peer::reserve(&mut called, relay)?;
+        reserve(&mut called, relay)?;
         reserved(&mut called).await?;
         peers.spawn(drive(called));
 
-        let mut caller = peer::new(Keypair::generate_ed25519())?;
+        let mut caller = peer(Keypair::generate_ed25519(), Role::Client)?;
         let mut control = caller.behaviour().stream.new_control();
-        peer::meet(&mut caller, relay)
+        meet(&mut caller, relay, |_| ())
             .await
             .context("calling peer")?;
-        let address = relay
-            .clone()
-            .with(Protocol::P2pCircuit)
-            .with(Protocol::P2p(called_id));
-        caller.dial(
-            DialOpts::peer_id(called_id)
-                .addresses(vec![address])
-                .build(),
-        )?;
+        let dial = DialOpts::peer_id(called_id).addresses(vec![circuit(relay, called_id)]);
+        caller.dial(dial.build())?;
         connected(&mut caller, called_id).await?;
         peers.spawn(drive(caller));
 
@@ -212,33 +201,6 @@ impl Circuit {
             back.all
         );
         Ok(Moved { there, back })
-    }
-}
-
-async fn reserved(swarm: &mut Swarm<Behaviour>) -> Result<()> {
-    loop {
-        match swarm.select_next_some().await {
-            SwarmEvent::Behaviour(BehaviourEvent::Client(
-                relay::client::Event::ReservationReqAccepted { .. },
-            )) => return Ok(()),
-            SwarmEvent::ListenerClosed { reason, .. } => {
-                let reason = reason.err().map(|error| peer::refusal(&error));
-                anyhow::bail!("no reservation: {}", reason.unwrap_or_default());
-            }
-            _ => {}
-        }
-    }
-}
-
-async fn connected(swarm: &mut Swarm<Behaviour>, peer: PeerId) -> Result<()> {
-    loop {
-        match swarm.select_next_some().await {
-            SwarmEvent::ConnectionEstablished { peer_id, .. } if peer_id == peer => return Ok(()),
-            SwarmEvent::OutgoingConnectionError { error, .. } => {
-                anyhow::bail!("no circuit: {}", crate::tally::chain(&error));
-            }
-            _ => {}
-        }
     }
 }
 

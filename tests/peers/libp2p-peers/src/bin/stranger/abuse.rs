@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{Multiaddr, PeerId, Stream};
+use libp2p_peers::{read_message, tell, varint, write};
 use libp2p_stream::{Control, IncomingStreams};
 use serde_json::json;
 
-use crate::{DCUTR, tell};
+use crate::DCUTR;
 
 /// `HolePunch.Type.CONNECT` and `SYNC`.
 const CONNECT: u8 = 100;
@@ -93,20 +94,20 @@ async fn open(mut stream: Stream, abuse: Abuse, candidates: &[Multiaddr]) -> Res
     }
     stream.write_all(&connect(candidates)).await?;
     stream.flush().await?;
-    skip_message(&mut stream).await?;
+    read_message(&mut stream).await?;
     stream.write_all(&SYNC).await?;
     stream.close().await?;
     Ok(())
 }
 
 async fn reply(mut stream: Stream, abuse: Abuse, candidates: &[Multiaddr]) -> Result<()> {
-    skip_message(&mut stream).await?;
+    read_message(&mut stream).await?;
     if abuse != Abuse::Handshake {
         return misbehave(stream, abuse).await;
     }
     stream.write_all(&connect(candidates)).await?;
     stream.flush().await?;
-    skip_message(&mut stream).await
+    read_message(&mut stream).await.map(drop)
 }
 
 async fn misbehave(mut stream: Stream, abuse: Abuse) -> Result<()> {
@@ -150,12 +151,6 @@ async fn misbehave(mut stream: Stream, abuse: Abuse) -> Result<()> {
     Ok(())
 }
 
-async fn write(stream: &mut Stream, bytes: &[u8]) -> Result<()> {
-    stream.write_all(bytes).await?;
-    stream.flush().await?;
-    Ok(())
-}
-
 async fn hold(stream: Stream) {
     tokio::time::sleep(SILENCE).await;
     drop(stream);
@@ -184,36 +179,4 @@ fn connect(candidates: &[Multiaddr]) -> Vec<u8> {
     let mut message = varint(body.len());
     message.extend(body);
     message
-}
-
-/// Reads one message and forgets it.
-async fn skip_message(stream: &mut Stream) -> Result<()> {
-    let mut length = 0_usize;
-    for shift in [0, 7, 14] {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).await.context("no message")?;
-        length |= usize::from(byte[0] & 0x7f) << shift;
-        if byte[0] & 0x80 == 0 {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream
-        .read_exact(&mut body)
-        .await
-        .context("half a message")?;
-    Ok(())
-}
-
-fn varint(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let byte = u8::try_from(value & 0x7f).unwrap_or_default();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(byte);
-            return bytes;
-        }
-        bytes.push(byte | 0x80);
-    }
 }

@@ -96,18 +96,3 @@ pub(crate) struct Received {
     /// While all circuits were moving data.
     pub(crate) in_time: u64,
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_goes_on_where_it_stopped_and_differs_from_the_next() {
-        let (one, next) = (Pattern::new(3), Pattern::new(4));
-        let whole: Vec<u8> = [one.at(0, 1000), one.at(1000, 500)].concat();
-        assert_eq!(whole, one.at(0, 1500));
-        assert_ne!(one.at(0, 10), next.at(0, 10));
-        assert_ne!(one.at(0, 10), one.at(1, 10));
-        assert_eq!(one.at(u64::MAX, CHUNK).len(), CHUNK);
-    }
-}

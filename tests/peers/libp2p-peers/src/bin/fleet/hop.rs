@@ -3,22 +3,19 @@
 
 use std::{pin::pin, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use futures::{
     AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _,
     future::{Either, select},
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, identity::Keypair, swarm::SwarmEvent};
+use libp2p_peers::{Role, id, meet, peer, read_message, take_varint, tell, varint, write};
 use libp2p_stream::Control;
 use serde_json::json;
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
 
-use crate::{
-    pace::Pace,
-    peer,
-    tally::{Tally, tell},
-};
+use crate::{pace::Pace, tally::Tally};
 
 const HOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/hop");
 /// `HopMessage { type: RESERVE }`, with its length before it.
@@ -71,7 +68,7 @@ enum How {
 
 /// Runs until it is killed: what is held open stays so.
 pub(crate) async fn run(args: Args) -> Result<()> {
-    peer::id(&args.relay)?;
+    id(&args.relay)?;
     let tally = Tally::start(&["peers", "connected", "tried", "held"], 0);
     tally.add("peers", i64::try_from(args.peers)?);
     let mut starter = args.pace.start();
@@ -97,9 +94,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 
 /// Returns once everything was tried; what is held open is so for good.
 async fn misbehave(args: &Args, tally: &Tally, place: OwnedSemaphorePermit) -> Result<()> {
-    let relay = peer::id(&args.relay)?;
-    let mut swarm = peer::new(Keypair::generate_ed25519())?;
-    peer::meet(&mut swarm, &args.relay).await?;
+    let relay = id(&args.relay)?;
+    let mut swarm = peer(Keypair::generate_ed25519(), Role::Client)?;
+    meet(&mut swarm, &args.relay, |_| ()).await?;
     drop(place);
     tally.add("connected", 1);
     let control = swarm.behaviour().stream.new_control();
@@ -211,10 +208,7 @@ async fn status(stream: &mut (impl AsyncRead + Unpin)) -> Result<String> {
 
 /// Field 5 of a `HopMessage`, a varint.
 async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<u64>> {
-    let length = read_varint(stream).await?;
-    ensure!(length <= LONGEST as u64, "an answer of {length} bytes");
-    let mut body = vec![0; usize::try_from(length)?];
-    stream.read_exact(&mut body).await?;
+    let body = read_message(stream).await?;
     let mut rest = body.as_slice();
     while !rest.is_empty() {
         let tag = take_varint(&mut rest)?;
@@ -223,46 +217,13 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<u64>> {
             (5, 0) => return Ok(Some(value)),
             (_, 0) => {}
             (_, 2) => {
-                rest = rest
-                    .get(usize::try_from(value)?..)
-                    .context("a field is cut off")?;
+                let after = rest.get(usize::try_from(value)?..);
+                rest = after.context("a field is cut off")?;
             }
             other => anyhow::bail!("field and type {other:?}"),
         }
     }
     Ok(None)
-}
-
-async fn read_varint(stream: &mut (impl AsyncRead + Unpin)) -> Result<u64> {
-    let mut bytes = Vec::new();
-    loop {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).await?;
-        bytes.push(byte[0]);
-        if byte[0] & 0x80 == 0 {
-            return take_varint(&mut bytes.as_slice());
-        }
-        ensure!(bytes.len() < 10, "a length that does not end");
-    }
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().context("half a number")?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    anyhow::bail!("a number of more than 64 bits")
-}
-
-async fn write(stream: &mut Stream, bytes: &[u8]) -> Result<()> {
-    stream.write_all(bytes).await?;
-    stream.flush().await?;
-    Ok(())
 }
 
 /// `HopMessage { type: CONNECT, peer: Peer { id } }`.
@@ -271,17 +232,4 @@ fn connect(to: PeerId) -> Vec<u8> {
     let peer = [vec![0x0a], varint(id.len()), id].concat();
     let body = [vec![0x08, 1, 0x12], varint(peer.len()), peer].concat();
     [varint(body.len()), body].concat()
-}
-
-fn varint(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let byte = u8::try_from(value & 0x7f).unwrap_or_default();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(byte);
-            return bytes;
-        }
-        bytes.push(byte | 0x80);
-    }
 }

@@ -17,6 +17,7 @@ use libp2p::{
     multiaddr::Protocol,
     quic,
 };
+use libp2p_peers::tell;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -24,10 +25,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use crate::{
-    pace::Pace,
-    tally::{Tally, tell},
-};
+use crate::{pace::Pace, tally::Tally};
 
 /// The first line of multistream-select, of which `drip` sends a byte at a time.
 const GREETING: &[u8] = b"\x13/multistream/1.0.0\n";

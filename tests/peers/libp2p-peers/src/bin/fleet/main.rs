@@ -4,12 +4,12 @@
 //! once. `fleet hop` and `fleet slow` do what a peer should not. Each prints one JSON object a line: `counts` whenever
 //! something has changed, and what it is waited for by name. They run until they are killed, but for `circuits`.
 
-mod abuse;
 mod circuits;
 mod data;
 mod hold;
+mod hop;
 mod pace;
-mod peer;
+mod slow;
 mod tally;
 
 use anyhow::Result;
@@ -28,9 +28,9 @@ enum Command {
     /// Move data over circuits through the relay, all at once, and end.
     Circuits(circuits::Args),
     /// Open streams of the circuit relay protocol and misbehave on them.
-    Hop(abuse::hop::Args),
+    Hop(hop::Args),
     /// Begin connections and never finish them.
-    Slow(abuse::slow::Args),
+    Slow(slow::Args),
 }
 
 #[tokio::main]
@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Hold(args) => hold::run(args).await,
         Command::Circuits(args) => circuits::run(args).await,
-        Command::Hop(args) => abuse::hop::run(args).await,
-        Command::Slow(args) => abuse::slow::run(args).await,
+        Command::Hop(args) => hop::run(args).await,
+        Command::Slow(args) => slow::run(args).await,
     }
 }
