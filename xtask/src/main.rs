@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | bench | image`.
+//! The project's commands: `cargo xtask demo | test | bench | image | layers`.
 
 #![allow(
     clippy::print_stdout,
@@ -12,6 +12,7 @@ mod child;
 mod demo;
 mod image;
 mod k8s;
+mod layers;
 mod test;
 mod tools;
 
@@ -64,6 +65,8 @@ enum Command {
     Bench(bench::Cli),
     /// Builds static binaries and an image of each, with podman or docker.
     Image(image::ImageArgs),
+    /// Prints the module graph of each crate and checks it for circles and against the layers.
+    Layers,
     /// Tells whether the NAT lab can be built here.
     ///
     /// A process of its own, as it cannot leave the user namespace that it enters.
@@ -115,6 +118,7 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
+        Command::Layers => layers::run(),
         Command::Bench(cli) => bench::run(cli),
         Command::PodsInLab => k8s::in_lab(),
         Command::DemoInLab { a, b } => {
