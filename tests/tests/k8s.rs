@@ -9,7 +9,7 @@ use p2pnode_tests::{
     bins::bins,
     k8s::{
         self, documents, faults,
-        play::{Edit, Played, Probe, why},
+        pod::{PodRun, Probe},
     },
     lab::Lab,
     nat::NatKind,
@@ -257,79 +257,26 @@ fn what_is_wrong_with_a_manifest_is_told() -> Result<()> {
     Ok(())
 }
 
-/// The places in which a pod for podman may differ from the template.
-fn may_differ(edit: &Edit) -> bool {
-    let words: Vec<_> = edit.at.split('/').skip(1).collect();
-    match (words.as_slice(), edit.why) {
-        (["metadata", "annotations", _], why::ANNOTATION) => edit.is.is_null(),
-        (["spec", "containers", _, probe], why::PROBE) => {
-            probe.ends_with("Probe") && edit.is.is_null()
-        }
-        (["spec", "containers", _, "ports"], why::PORT) => edit
-            .is
-            .as_array()
-            .into_iter()
-            .flatten()
-            .all(|port| port.get("hostPort").is_some()),
-        (["spec", "volumes", _, "secret" | "hostPath"], why::SECRET | why::SUB_PATH) => true,
-        (["spec", "containers", _, "volumeMounts", _, "subPathExpr"], why::SUB_PATH) => {
-            edit.is.is_null()
-        }
-        (["spec", "volumes", _, "name"], why::EMPTY_DIR)
-        | (["spec", "containers", _, "volumeMounts", _, "name"], why::EMPTY_DIR) => true,
-        (["spec", "volumes", _], why::CLAIM) => {
-            edit.was.is_null() && edit.is.get("persistentVolumeClaim").is_some()
-        }
-        _ => false,
-    }
-}
-
 #[test]
-fn what_podman_is_given_is_the_pod_of_the_manifest_but_for_what_it_cannot_do() -> Result<()> {
-    // As Helm writes the checksum of a configuration.
-    let checksum = |mut manifests: Vec<Value>| {
-        manifests[1]["spec"]["template"]["metadata"]["annotations"]["checksum/config"] =
-            json!("0".repeat(64));
-        manifests
-    };
-    for (manifests, name, edits) in [
-        (checksum(p2pnode()?), "p2pnode-1", 7),
-        (relay_node()?, "relay-node", 7),
+fn podman_is_given_the_confinement_the_files_and_the_probes_of_the_manifest() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let pod = PodRun::of(&p2pnode()?, &[], directory.path())?;
+    let line = pod.args.join(" ");
+    let config = directory.path().join("p2pnode");
+    for part in [
+        "--user=65532:65532 --read-only --read-only-tmpfs=false --security-opt=no-new-privileges --cap-drop=ALL",
+        "--env P2PNODE_DIAL_ORDINAL=0",
+        "--volume p2pnode-0-state:/var/lib/p2pnode:U",
+        &format!("--volume {}:/etc/p2pnode:ro", config.display()),
     ] {
-        let ordinal = usize::from(name == "p2pnode-1");
-        let played = Played::of(&manifests, ordinal, "/secrets")?;
-        ensure!(played.name == name && played.pod["metadata"]["name"] == name);
-        let template = manifests[1]["spec"]["template"]["spec"].clone();
-        ensure!(
-            played.template()? == template,
-            "{name}: taken back, the edits leave {}",
-            played.template()?
-        );
-        ensure!(played.edits.len() == edits, "{name}: {:#?}", played.edits);
-        for edit in &played.edits {
-            ensure!(may_differ(edit), "{name}: {edit:?}");
-        }
-        // What is left out is done by the player, from the same manifest.
-        let http = |path: &str| Probe::Http {
-            port: 9464,
-            path: path.to_owned(),
-        };
-        ensure!(played.liveness == http("/livez") && played.readiness == http("/readyz"));
-        ensure!(played.config_maps == manifests[..1]);
+        ensure!(line.contains(part), "{part}: {line}");
     }
-    let played = Played::of(&p2pnode()?, 1, "/secrets")?;
-    let labels = &played.pod["metadata"]["labels"];
-    ensure!(labels["apps.kubernetes.io/pod-index"] == "1", "{labels}");
-    ensure!(played.claims[0]["metadata"]["name"] == "state-p2pnode-1");
-    ensure!(played.own_volumes == ["p2pnode-1-run"]);
-    let played = Played::of(&relay_node()?, 0, "/secrets")?;
-    let secret = &played.secrets[0];
-    ensure!(
-        secret.directory == "/secrets/relay-node-identity",
-        "{secret:?}"
-    );
-    ensure!((secret.mode, secret.group) == (0o440, 65532), "{secret:?}");
-    ensure!(played.grace == 40 && !played.host_network);
+    let shipped = read("kustomize/p2pnode/base/p2pnode.yaml")?;
+    ensure!(fs::read_to_string(config.join("p2pnode.yaml"))? == shipped);
+    let http = |path: &str| Probe::Http(9464, path.to_owned());
+    ensure!(pod.liveness == http("/livez") && pod.readiness == http("/readyz"));
+    let without_secret = PodRun::of(&relay_node()?, &[], directory.path());
+    ensure!(without_secret.is_err_and(|error| error.to_string().contains("relay-node-identity")));
     Ok(())
 }
 

@@ -2,15 +2,13 @@
 //! asked.
 //!
 //! [`faults`] looks at manifests as they are applied, however they were rendered; [`differences`] compares two renderings;
-//! [`metrics`] knows which metrics dashboards and alerts name; [`play`] makes of a manifest what podman plays, and [`kubelet`]
-//! plays it with [`podman`].
+//! [`metrics`] knows which metrics dashboards and alerts name; [`pod`] makes of a manifest what [`podman`] runs.
 
 mod agree;
 mod config;
 mod container;
-pub mod kubelet;
 pub mod metrics;
-pub mod play;
+pub mod pod;
 pub mod podman;
 mod rules;
 

@@ -1,34 +1,19 @@
 //! `cargo xtask test k8s`: what `k8s/` renders to, against Kubernetes' schemas, the binaries that it runs, and itself.
 
+mod bench;
 mod mutations;
+mod operator;
 mod pods;
 mod prometheus;
-mod render;
 mod tools;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, process::ExitCode};
 
-use anyhow::{Context as _, Result, ensure};
-use p2pnode_tests::{
-    bins::{self, Bins},
-    k8s::{self, differences, documents, faults, title},
-};
+use anyhow::{Result, ensure};
+use p2pnode_tests::k8s::{self, differences, documents, faults};
 use serde_json::Value;
 
-use crate::cargo::{self, Build};
-use render::{CASES, Case};
-use tools::Tools;
-
-/// What our own schemas are: Kubernetes has none of them, they come with the Prometheus Operator.
-const OPERATOR: &str = "monitoring.coreos.com/v1";
-
-/// What the checks work with.
-struct Bench {
-    tools: Tools,
-    bins: Bins,
-    /// For what is rendered.
-    directory: PathBuf,
-}
+use bench::{Bench, CASES, Case};
 
 pub(crate) use pods::in_lab;
 
@@ -75,17 +60,19 @@ pub(crate) fn run(pods: Pods<'_>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Bench {
-    fn provide() -> Result<Self> {
-        let directory = bins::target_dir()?.join("k8s");
-        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        Ok(Self {
-            tools: Tools::provide(&directory.join("tools"))?,
-            bins: cargo::bins(Build::Dev)?,
-            directory,
-        })
-    }
+/// Values beside those of the cases, which the binaries have to take.
+const OTHER_VALUES: [(&str, &str); 8] = [
+    ("p2pnode", "probes=exec"),
+    ("p2pnode", "publicIp.from=value,publicIp.value=198.51.100.7"),
+    ("p2pnode", "publicIp.from=value,publicIp.value=2001:db8::7"),
+    ("relay-node", "probes=exec"),
+    ("relay-node", "externalHost=2001:db8::7"),
+    ("relay-node", "externalHost=198.51.100.7"),
+    ("relay-node", "families={ip4,ip6}"),
+    ("relay-node", "drainSeconds=0"),
+];
 
+impl Bench {
     /// Both renderings of a case: each by itself, and against the other.
     fn case(&self, case: &Case) -> Result<Vec<String>> {
         let kustomize = self.kustomize(case)?;
@@ -125,71 +112,16 @@ impl Bench {
         );
         told.extend(self.invalid("helm-test", &dial)?);
         told.extend(faults(&dial, &self.bins));
-        for set in [
-            "probes=exec",
-            "publicIp.from=value,publicIp.value=198.51.100.7",
-            "publicIp.from=value,publicIp.value=2001:db8::7",
-        ] {
-            told.extend(faults(
-                &self.helm("p2pnode", "p2pnode-values.yaml", &[set])?,
-                &self.bins,
-            ));
-        }
-        for set in [
-            "probes=exec",
-            "externalHost=2001:db8::7",
-            "externalHost=198.51.100.7",
-            "families={ip4,ip6}",
-            "drainSeconds=0",
-        ] {
+        for (chart, set) in OTHER_VALUES {
             let found = faults(
-                &self.helm("relay-node", "relay-node-values.yaml", &[set])?,
+                &self.helm(chart, &format!("{chart}-values.yaml"), &[set])?,
                 &self.bins,
             );
             told.extend(
                 found
                     .into_iter()
-                    .map(|fault| format!("relay-node {set}: {fault}")),
+                    .map(|fault| format!("{chart} {set}: {fault}")),
             );
-        }
-        Ok(told)
-    }
-
-    /// What Kubernetes' own schemas say against `manifests`. Those of the Prometheus Operator are not among them: its rules are
-    /// checked by promtool, and its monitors by what they select.
-    fn invalid(&self, name: &str, manifests: &[Value]) -> Result<Vec<String>> {
-        let file = self.directory.join(format!("{name}.json"));
-        let known: Vec<_> = manifests
-            .iter()
-            .filter(|manifest| manifest["apiVersion"] != OPERATOR)
-            .collect();
-        let texts: Vec<_> = known.iter().map(|manifest| manifest.to_string()).collect();
-        // JSON is YAML, and documents of YAML are separated so.
-        fs::write(&file, texts.join("\n---\n"))?;
-        let output = self
-            .tools
-            .kubernetes_validate()
-            .arg(&file)
-            .output()
-            .context("kubernetes-validate")?;
-        let said = [output.stdout, output.stderr]
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .concat();
-        let passed = said
-            .lines()
-            .filter(|line| line.contains(" passed for resource "))
-            .count();
-        if output.status.success() && passed == known.len() {
-            return Ok(Vec::new());
-        }
-        let mut told: Vec<_> = said
-            .lines()
-            .filter(|line| !line.contains(" passed for resource "))
-            .map(str::to_owned)
-            .collect();
-        if told.is_empty() {
-            let titles: Vec<_> = known.iter().map(|manifest| title(manifest)).collect();
-            told.push(format!("kubernetes-validate passed {passed} of {titles:?}"));
         }
         Ok(told)
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use p2pnode_tests::k8s::faults;
 
-use super::Bench;
+use super::bench::Bench;
 
 struct Mutation {
     chart: &'static str,

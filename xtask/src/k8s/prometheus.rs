@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::k8s::{self, documents};
 use serde_json::Value;
 
-use super::Bench;
+use super::bench::Bench;
 
 /// What is wrong with the rules, their tests and the dashboard.
 pub(super) fn faults(bench: &Bench) -> Result<Vec<String>> {

@@ -1,12 +1,27 @@
-//! Renders kustomizations and charts.
+//! What the checks work with: renders kustomizations and charts, and holds manifests to Kubernetes' schemas.
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use p2pnode_tests::k8s::{self, documents};
+use p2pnode_tests::{
+    bins::{self, Bins},
+    k8s::{self, documents, title},
+};
 use serde_json::Value;
 
-use super::Bench;
+use super::tools::Tools;
+use crate::cargo::{self, Build};
+
+/// What our own schemas are: Kubernetes has none of them, they come with the Prometheus Operator.
+const OPERATOR: &str = "monitoring.coreos.com/v1";
+
+/// What the checks work with.
+pub(super) struct Bench {
+    pub(super) tools: Tools,
+    pub(super) bins: Bins,
+    /// For what is rendered.
+    pub(super) directory: PathBuf,
+}
 
 /// One set of choices, in both ways.
 pub(super) struct Case {
@@ -86,19 +101,29 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 impl Bench {
+    pub(super) fn provide() -> Result<Self> {
+        let directory = bins::target_dir()?.join("k8s");
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        Ok(Self {
+            tools: Tools::provide(&directory.join("tools"))?,
+            bins: cargo::bins(Build::Dev)?,
+            directory,
+        })
+    }
+
     /// What kustomize makes of a case.
     pub(super) fn kustomize(&self, case: &Case) -> Result<Vec<Value>> {
         // Kustomize takes nothing from outside a root but other roots, by relative paths; so this one stands beside them.
         let root = tempfile::Builder::new()
             .prefix(".test-")
             .tempdir_in(k8s::folder())?;
-        let mut text = format!("resources: [../kustomize/{}]\ncomponents:\n", case.overlay);
-        for component in case.components {
-            text += &format!("  - ../{component}\n");
-        }
-        if case.components.is_empty() {
-            text += "  []\n";
-        }
+        let components: Vec<_> = case
+            .components
+            .iter()
+            .map(|one| format!("../{one}"))
+            .collect();
+        let (overlay, components) = (case.overlay, components.join(", "));
+        let text = format!("resources: [../kustomize/{overlay}]\ncomponents: [{components}]\n");
         fs::write(root.path().join("kustomization.yaml"), text)?;
         rendered(self.tools.kubectl().arg("kustomize").arg(root.path()))?
             .with_context(|| format!("{}: kustomize", case.name))
@@ -128,6 +153,45 @@ impl Bench {
             helm.args(["--set", value]);
         }
         rendered(&mut helm)
+    }
+
+    /// What Kubernetes' own schemas say against `manifests`. Those of the Prometheus Operator are not among them: its rules are
+    /// checked by promtool, and its monitors by what they select.
+    pub(super) fn invalid(&self, name: &str, manifests: &[Value]) -> Result<Vec<String>> {
+        let file = self.directory.join(format!("{name}.json"));
+        let known: Vec<_> = manifests
+            .iter()
+            .filter(|manifest| manifest["apiVersion"] != OPERATOR)
+            .collect();
+        let texts: Vec<_> = known.iter().map(|manifest| manifest.to_string()).collect();
+        // JSON is YAML, and documents of YAML are separated so.
+        fs::write(&file, texts.join("\n---\n"))?;
+        let output = self
+            .tools
+            .kubernetes_validate()
+            .arg(&file)
+            .output()
+            .context("kubernetes-validate")?;
+        let said = [output.stdout, output.stderr]
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .concat();
+        let passed = said
+            .lines()
+            .filter(|line| line.contains(" passed for resource "))
+            .count();
+        if output.status.success() && passed == known.len() {
+            return Ok(Vec::new());
+        }
+        let mut told: Vec<_> = said
+            .lines()
+            .filter(|line| !line.contains(" passed for resource "))
+            .map(str::to_owned)
+            .collect();
+        if told.is_empty() {
+            let titles: Vec<_> = known.iter().map(|manifest| title(manifest)).collect();
+            told.push(format!("kubernetes-validate passed {passed} of {titles:?}"));
+        }
+        Ok(told)
     }
 }
 
