@@ -62,10 +62,6 @@ pub struct Podman {
 
 impl Podman {
     /// In `directory`, which is emptied. Images are also taken from that of another podman.
-    ///
-    /// # Errors
-    ///
-    /// When the directory cannot be made.
     pub fn new(directory: PathBuf, images: Option<&Path>) -> Result<Self> {
         if directory.exists() {
             fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
@@ -220,10 +216,6 @@ impl Node {
     }
 
     /// Starts the pod.
-    ///
-    /// # Errors
-    ///
-    /// With what podman says.
     pub async fn start(&self) -> Result<()> {
         self.done(&["start", &self.pod.name]).await.map(drop)
     }
@@ -247,30 +239,18 @@ impl Node {
     }
 
     /// Puts another pod of the same name in its place, with the volumes of its claims.
-    ///
-    /// # Errors
-    ///
-    /// With what podman says.
     pub async fn renew(&self) -> Result<()> {
         self.done(&["rm", &self.pod.name]).await?;
         self.create().await
     }
 
     /// What `podman inspect` says of it.
-    ///
-    /// # Errors
-    ///
-    /// With what podman says.
     pub async fn inspect(&self, format: &str) -> Result<String> {
         self.done(&["container", "inspect", "--format", format, &self.pod.name])
             .await
     }
 
     /// Runs a command in it, as `kubectl exec POD -- COMMAND` does; its exit code and what it printed.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end.
     pub async fn exec(&self, command: &[&str]) -> Result<(Option<i32>, String)> {
         let output = self
             .podman(&[&["exec", &self.pod.name], command].concat())
@@ -279,19 +259,11 @@ impl Node {
     }
 
     /// What it has written to stdout and stderr.
-    ///
-    /// # Errors
-    ///
-    /// When podman cannot be run.
     pub async fn log(&self) -> Result<String> {
         Ok(printed(&self.podman(&["logs", &self.pod.name]).await?))
     }
 
     /// Asks as the kubelet does: over HTTP from the node, or with a command in the container. No answer is a no.
-    ///
-    /// # Errors
-    ///
-    /// When podman cannot be run.
     pub async fn ask(&self, probe: &Probe) -> Result<Answer> {
         Ok(match probe {
             Probe::Exec(command) => {

@@ -1,12 +1,13 @@
 //! What the checks work with: renders kustomizations and charts, and holds manifests to Kubernetes' schemas.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fmt::Debug, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
     bins::{self, Bins},
     k8s::{self, documents, title},
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::tools::Tools;
@@ -24,81 +25,22 @@ pub(super) struct Bench {
 }
 
 /// One set of choices, in both ways.
+#[derive(Debug, Deserialize)]
 pub(super) struct Case {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// Below `k8s/kustomize`.
-    overlay: &'static str,
+    overlay: String,
     /// Below `k8s`.
-    components: &'static [&'static str],
-    pub(super) chart: &'static str,
-    /// In `k8s/examples`.
-    pub(super) values: &'static str,
-    pub(super) set: &'static [&'static str],
+    components: Vec<String>,
+    chart: String,
+    set: Vec<String>,
 }
 
 /// What is shipped.
-pub(super) const CASES: &[Case] = &[
-    Case {
-        name: "p2pnode-pod-network",
-        overlay: "p2pnode/overlays/pod-network",
-        components: &[],
-        chart: "p2pnode",
-        values: "p2pnode-values.yaml",
-        set: &[],
-    },
-    Case {
-        name: "p2pnode-host-network",
-        overlay: "p2pnode/overlays/host-network",
-        components: &[],
-        chart: "p2pnode",
-        values: "p2pnode-values.yaml",
-        set: &["network=host"],
-    },
-    Case {
-        name: "p2pnode-all-components",
-        overlay: "p2pnode/overlays/host-network",
-        components: &[
-            "kustomize/p2pnode/components/identity-secret",
-            "kustomize/p2pnode/components/advertise-host-ip",
-            "kustomize/p2pnode/components/join-token",
-            "monitoring/p2pnode",
-        ],
-        chart: "p2pnode",
-        values: "p2pnode-values.yaml",
-        set: &[
-            "network=host",
-            "identity.from=secret",
-            "identity.secretName=p2pnode-identity",
-            "publicIp.from=hostIP",
-            "join.secretName=p2pnode-join",
-            "monitoring.enabled=true",
-        ],
-    },
-    Case {
-        name: "relay-node-load-balancer",
-        overlay: "relay-node/overlays/load-balancer",
-        components: &["monitoring/relay-node"],
-        chart: "relay-node",
-        values: "relay-node-values.yaml",
-        set: &["monitoring.enabled=true"],
-    },
-    Case {
-        name: "relay-node-host-port",
-        overlay: "relay-node/overlays/host-port",
-        components: &["kustomize/relay-node/components/join-tokens"],
-        chart: "relay-node",
-        values: "relay-node-values.yaml",
-        set: &["network=hostPort", "tokens.enabled=true"],
-    },
-    Case {
-        name: "relay-node-host-network",
-        overlay: "relay-node/overlays/host-network",
-        components: &[],
-        chart: "relay-node",
-        values: "relay-node-values.yaml",
-        set: &["network=hostNetwork"],
-    },
-];
+pub(super) fn cases() -> Result<Vec<Case>> {
+    let mut cases = documents(include_str!("cases.yaml"))?;
+    Ok(serde_json::from_value(cases[0].take())?)
+}
 
 impl Bench {
     pub(super) fn provide() -> Result<Self> {
@@ -111,8 +53,13 @@ impl Bench {
         })
     }
 
+    /// What kustomize and Helm make of a case.
+    pub(super) fn rendered(&self, case: &Case) -> Result<[Vec<Value>; 2]> {
+        Ok([self.kustomize(case)?, self.helm(&case.chart, &case.set)?])
+    }
+
     /// What kustomize makes of a case.
-    pub(super) fn kustomize(&self, case: &Case) -> Result<Vec<Value>> {
+    fn kustomize(&self, case: &Case) -> Result<Vec<Value>> {
         // Kustomize takes nothing from outside a root but other roots, by relative paths; so this one stands beside them.
         let root = tempfile::Builder::new()
             .prefix(".test-")
@@ -122,25 +69,24 @@ impl Bench {
             .iter()
             .map(|one| format!("../{one}"))
             .collect();
-        let (overlay, components) = (case.overlay, components.join(", "));
+        let (overlay, components) = (&case.overlay, components.join(", "));
         let text = format!("resources: [../kustomize/{overlay}]\ncomponents: [{components}]\n");
         fs::write(root.path().join("kustomization.yaml"), text)?;
         rendered(self.tools.kubectl().arg("kustomize").arg(root.path()))?
             .with_context(|| format!("{}: kustomize", case.name))
     }
 
-    /// What Helm makes of a chart with these values.
-    pub(super) fn helm(&self, chart: &str, values: &str, set: &[&str]) -> Result<Vec<Value>> {
-        self.try_helm(chart, values, set)?
+    /// What Helm makes of a chart with the values of its example and these.
+    pub(super) fn helm<S: AsRef<str> + Debug>(&self, chart: &str, set: &[S]) -> Result<Vec<Value>> {
+        self.try_helm(chart, set)?
             .with_context(|| format!("{chart} {set:?}"))
     }
 
     /// The same; the inner error is that of Helm, which refuses the values.
-    pub(super) fn try_helm(
+    pub(super) fn try_helm<S: AsRef<str>>(
         &self,
         chart: &str,
-        values: &str,
-        set: &[&str],
+        set: &[S],
     ) -> Result<Result<Vec<Value>>> {
         let folder = k8s::folder();
         let mut helm = self.tools.helm();
@@ -148,9 +94,9 @@ impl Bench {
         helm.args(["template", chart])
             .arg(folder.join("charts").join(chart))
             .arg("--values")
-            .arg(folder.join("examples").join(values));
+            .arg(folder.join(format!("examples/{chart}-values.yaml")));
         for value in set {
-            helm.args(["--set", value]);
+            helm.args(["--set", value.as_ref()]);
         }
         rendered(&mut helm)
     }

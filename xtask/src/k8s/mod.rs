@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use p2pnode_tests::k8s::{self, differences, documents, faults};
 use serde_json::Value;
 
-use bench::{Bench, CASES, Case};
+use bench::{Bench, Case};
 
 pub(crate) use pods::in_lab;
 
@@ -34,20 +34,15 @@ pub(crate) fn run(pods: Pods<'_>) -> Result<ExitCode> {
     }
     let bench = Bench::provide()?;
     let mut told = Vec::new();
-    for case in CASES {
+    for case in bench::cases()? {
         println!("{}", case.name);
-        told.extend(
-            bench
-                .case(case)?
-                .into_iter()
-                .map(|fault| format!("{}: {fault}", case.name)),
-        );
+        told.extend(both_ways(&bench, &case)?);
     }
     println!("examples");
-    told.extend(bench.examples()?);
+    told.extend(examples(&bench)?);
     println!("broken values");
     told.extend(mutations::uncaught(&bench)?);
-    println!("alerts and dashboard");
+    println!("alerts");
     told.extend(prometheus::faults(&bench)?);
     for fault in &told {
         println!("fault: {fault}");
@@ -72,57 +67,41 @@ const OTHER_VALUES: [(&str, &str); 8] = [
     ("relay-node", "drainSeconds=0"),
 ];
 
-impl Bench {
-    /// Both renderings of a case: each by itself, and against the other.
-    fn case(&self, case: &Case) -> Result<Vec<String>> {
-        let kustomize = self.kustomize(case)?;
-        let chart = self.helm(case.chart, case.values, case.set)?;
-        let mut told = Vec::new();
-        for (way, manifests) in [("kustomize", &kustomize), ("helm", &chart)] {
-            ensure!(
-                !manifests.is_empty(),
-                "{}: {way} renders nothing",
-                case.name
-            );
-            let mut found = self.invalid(&format!("{}-{way}", case.name), manifests)?;
-            found.extend(faults(manifests, &self.bins));
-            told.extend(found.into_iter().map(|fault| format!("{way}: {fault}")));
-        }
-        let differ = differences(&kustomize, &chart).into_iter();
-        told.extend(differ.map(|found| format!("kustomize and helm differ: {found}")));
-        Ok(told)
-    }
+/// Both renderings of a case: each by itself, and against the other.
+fn both_ways(bench: &Bench, case: &Case) -> Result<Vec<String>> {
+    let (name, [kustomize, helm]) = (&case.name, bench.rendered(case)?);
+    let mut told = wrong(bench, &format!("{name}-kustomize"), &kustomize)?;
+    told.extend(wrong(bench, &format!("{name}-helm"), &helm)?);
+    let differ = differences(&kustomize, &helm).into_iter();
+    told.extend(differ.map(|found| format!("{name}: kustomize and helm differ: {found}")));
+    Ok(told)
+}
 
-    fn examples(&self) -> Result<Vec<String>> {
-        let job = fs::read_to_string(k8s::folder().join("examples/app-job.yaml"))?;
-        let job = documents(&job)?;
-        let mut told = self.invalid("app-job", &job)?;
-        told.extend(faults(&job, &self.bins));
-        let identities = self.identities(&["p2pnode-0", "p2pnode-1"])?;
-        told.extend(self.invalid("identity-secret", &[identities.secret])?);
-        let dial = self.helm(
-            "p2pnode",
-            "p2pnode-values.yaml",
-            &["test.peer=12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8"],
-        )?;
-        let is_test = |manifest: &&Value| manifest["kind"] == "Pod";
-        ensure!(
-            dial.iter().filter(is_test).count() == 1,
-            "`helm test` has no pod"
-        );
-        told.extend(self.invalid("helm-test", &dial)?);
-        told.extend(faults(&dial, &self.bins));
-        for (chart, set) in OTHER_VALUES {
-            let found = faults(
-                &self.helm(chart, &format!("{chart}-values.yaml"), &[set])?,
-                &self.bins,
-            );
-            told.extend(
-                found
-                    .into_iter()
-                    .map(|fault| format!("{chart} {set}: {fault}")),
-            );
-        }
-        Ok(told)
+fn examples(bench: &Bench) -> Result<Vec<String>> {
+    let job = fs::read_to_string(k8s::folder().join("examples/app-job.yaml"))?;
+    let mut told = wrong(bench, "app-job", &documents(&job)?)?;
+    let identities = bench.identities(&["p2pnode-0", "p2pnode-1"])?;
+    told.extend(wrong(bench, "identity-secret", &[identities.secret])?);
+    let peer = "test.peer=12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8";
+    let dial = bench.helm("p2pnode", &[peer])?;
+    let tests = dial.iter().filter(|manifest| manifest["kind"] == "Pod");
+    ensure!(tests.count() == 1, "`helm test` has no pod");
+    told.extend(wrong(bench, "helm-test", &dial)?);
+    for (index, (chart, set)) in OTHER_VALUES.iter().enumerate() {
+        let manifests = bench.helm(chart, &[set])?;
+        let found = wrong(bench, &format!("other-{index}"), &manifests)?.into_iter();
+        told.extend(found.map(|fault| format!("{chart} {set}: {fault}")));
     }
+    Ok(told)
+}
+
+/// What Kubernetes' schemas and the binaries say against manifests.
+fn wrong(bench: &Bench, name: &str, manifests: &[Value]) -> Result<Vec<String>> {
+    ensure!(!manifests.is_empty(), "{name}: nothing is rendered");
+    let mut found = bench.invalid(name, manifests)?;
+    found.extend(faults(manifests, &bench.bins));
+    Ok(found
+        .into_iter()
+        .map(|fault| format!("{name}: {fault}"))
+        .collect())
 }

@@ -108,14 +108,14 @@ impl Bench {
     pub(super) fn relay_chart(&self, relay: &RelayKey, set: &[&str]) -> Result<Vec<Value>> {
         let host = format!("externalHost={}", relay.ip);
         let set = [&[host.as_str()], set].concat();
-        self.helm("relay-node", "relay-node-values.yaml", &set)
+        self.helm("relay-node", &set)
     }
 
     /// The nodes' chart with the relay's addresses and these values.
     pub(super) fn node_chart(&self, relay: &RelayKey, set: &[&str]) -> Result<Vec<Value>> {
         let relays = format!("relays={{{}}}", relay.addresses().join(","));
         let set = [&[relays.as_str()], set].concat();
-        self.helm("p2pnode", "p2pnode-values.yaml", &set)
+        self.helm("p2pnode", &set)
     }
 
     /// A kustomization with the relay's address in `file`, where the shipped one has an example.
