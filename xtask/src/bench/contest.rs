@@ -227,16 +227,12 @@ impl Contest {
             "more than {MOST_DIALS} dials in one lab"
         );
         contender.dials += 1;
-        let (number, host, peer) = (contender.dials, contender.a.clone(), contender.peer.clone());
-        let dial = Dial {
-            name: format!("{program}-{number}"),
-            port: RANGE.start() + number,
-            host,
-            peer,
-        };
+        let port = RANGE.start() + contender.dials;
+        let (host, peer) = (contender.a.clone(), contender.peer.clone());
+        let name = format!("{program}-{}", contender.dials);
         match start {
-            Start::Cold => self.dial_cold(program, dial).await,
-            Start::Warm => self.dial_warm(program, dial).await,
+            Start::Cold => self.dial_cold(program, &name, port, &host, &peer).await,
+            Start::Warm => self.dial_warm(program, &name, port, &host, &peer).await,
         }
     }
 
@@ -261,45 +257,45 @@ impl Contest {
         Ok(())
     }
 
-    async fn dial_cold(&self, program: Program, dial: Dial) -> Result<Dialed> {
-        let Dial {
-            name,
-            port,
-            host,
-            peer,
-        } = &dial;
+    async fn dial_cold(
+        &self,
+        program: Program,
+        name: &str,
+        port: u16,
+        host: &Host,
+        peer: &str,
+    ) -> Result<Dialed> {
         let timeout_s = self.terms.timeout_s;
         let launch = match program {
             Program::Ours => self
-                .ours(host, *port..=*port)
+                .ours(host, port..=port)
                 .dial_within(&self.bins, name, peer, &format!("{timeout_s}s"))
                 .args(["--count", "1"]),
             Program::Plain => self
-                .plain(host, *port, &self.relay_of(host)?)?
+                .plain(host, port, &self.relay_of(host)?)?
                 .dial(name, peer, timeout_s),
-            Program::Iroh => self
-                .iroh()?
-                .dial(name, host, *port, Some(peer), timeout_s)?,
+            Program::Iroh => self.iroh()?.dial(name, host, port, Some(peer), timeout_s)?,
         };
         let began = Instant::now();
         let mut process = launch.start(&host.device, self.lab.artifacts())?;
         self.ended(program, peer, &mut process, began).await
     }
 
-    async fn dial_warm(&self, program: Program, dial: Dial) -> Result<Dialed> {
-        let Dial {
-            name,
-            port,
-            host,
-            peer,
-        } = &dial;
+    async fn dial_warm(
+        &self,
+        program: Program,
+        name: &str,
+        port: u16,
+        host: &Host,
+        peer: &str,
+    ) -> Result<Dialed> {
         let timeout_s = self.terms.timeout_s;
         let artifacts = self.lab.artifacts();
         let told = match program {
             Program::Ours => {
                 let node = format!("{name}-node");
                 let mut running = self
-                    .ours(host, *port..=*port)
+                    .ours(host, port..=port)
                     .run(&self.lab, &self.bins, &node)
                     .start(&host.device, artifacts)?;
                 reserved(&running).await?;
@@ -315,9 +311,9 @@ impl Contest {
                 return Ok(dialed);
             }
             Program::Plain => self
-                .plain(host, *port, &self.relay_of(host)?)?
+                .plain(host, port, &self.relay_of(host)?)?
                 .told_dial(name, timeout_s),
-            Program::Iroh => self.iroh()?.dial(name, host, *port, None, timeout_s)?,
+            Program::Iroh => self.iroh()?.dial(name, host, port, None, timeout_s)?,
         };
         let mut process = told.start(&host.device, artifacts)?;
         process.event("ready", PATIENCE).await?;
@@ -382,14 +378,6 @@ impl Contest {
     fn iroh(&self) -> Result<&IrohRelay> {
         self.iroh.as_ref().context("iroh does not take part")
     }
-}
-
-/// One dial to make.
-struct Dial {
-    name: String,
-    port: u16,
-    host: Host,
-    peer: String,
 }
 
 /// What its lines say of the direct path to `peer`, and when.

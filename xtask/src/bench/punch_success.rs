@@ -204,32 +204,20 @@ fn percent(dials: &[Dialed]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[derive(clap::Parser)]
-    struct Whole {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn args(words: &str) -> Args {
-        let words = std::iter::once("x").chain(words.split_whitespace());
-        Whole::try_parse_from(words).unwrap().args
-    }
+    use super::{super::programs::typed, *};
 
     #[test]
     fn all_is_the_matrix_with_each_pair_once() {
-        assert_eq!(args("--all").cells().len() * 2, matrix::cells().len());
-        assert_eq!(args("").cells().len(), PAIRS.len());
+        assert_eq!(
+            typed::<Args>("--all").cells().len() * 2,
+            matrix::cells().len()
+        );
+        assert_eq!(typed::<Args>("").cells().len(), PAIRS.len());
     }
 
     #[test]
     fn chosen_pairs_are_multiplied_with_the_transports() {
-        let args = args("--pair eim-apdf,symmetric --transport quic --transport tcp");
+        let args = typed::<Args>("--pair eim-apdf,symmetric --transport quic --transport tcp");
         let labels: Vec<_> = args.cells().into_iter().map(Cell::label).collect();
         assert_eq!(
             labels,

@@ -248,108 +248,46 @@ fn fleet(program: &Path, relay: &str, words: &[&str]) -> Result<Child> {
 /// A cell of a figure: its label and what a run has there, NaN for nothing.
 type Cell = (&'static str, fn(&Measured) -> f64);
 
+#[rustfmt::skip]
 const FIGURES: &[(&str, &str, Better, &[Cell])] = &[
-    (
-        COST,
-        "kB",
-        Better::Less,
-        &[("after two periods", |run| {
-            (run.periods[1].memory - run.idle.memory) / run.reservations
-        })],
-    ),
-    (
-        "circuits",
-        "count",
-        Better::More,
-        &[
-            ("open at once", |run| run.moved("open")),
-            ("moved data to the end, unharmed", |run| {
-                run.moved("complete")
-            }),
-        ],
-    ),
-    (
-        "moved, both ways",
-        "MB",
-        Better::More,
-        &[("all circuits", |run| run.moved("bytes") / 1e6)],
-    ),
-    (
-        "moved by a circuit in its slower way",
-        "kB",
-        Better::More,
-        &[
-            ("least", |run| run.moved("least") / 1000.0),
-            ("median", |run| run.moved("median") / 1000.0),
-            ("most", |run| run.moved("most") / 1000.0),
-        ],
-    ),
+    (COST, "kB", Better::Less, &[
+        ("after two periods", |run| (run.periods[1].memory - run.idle.memory) / run.reservations),
+    ]),
+    ("circuits", "count", Better::More, &[
+        ("open at once", |run| run.moved("open")),
+        ("moved data to the end, unharmed", |run| run.moved("complete")),
+    ]),
+    ("moved, both ways", "MB", Better::More, &[("all circuits", |run| run.moved("bytes") / 1e6)]),
+    ("moved by a circuit in its slower way", "kB", Better::More, &[
+        ("least", |run| run.moved("least") / 1000.0),
+        ("median", |run| run.moved("median") / 1000.0),
+        ("most", |run| run.moved("most") / 1000.0),
+    ]),
     // 0 is a circuit that starved.
-    (
-        "fairness",
-        "least / median",
-        Better::More,
-        &[("all circuits", |run| {
-            run.moved("least") / run.moved("median")
-        })],
-    ),
-    (
-        "RSS",
-        "MB",
-        Better::Less,
-        &[
-            ("idle", |run| run.idle.megabytes()),
-            ("all held", |run| run.held.megabytes()),
-            ("after two periods", |run| run.periods[1].megabytes()),
-            ("all circuits open", |run| {
-                run.of_circuits(|c| c.before.megabytes())
-            }),
-            ("after they moved data", |run| {
-                run.of_circuits(|c| c.after.megabytes())
-            }),
-            ("everybody gone", |run| run.gone.megabytes()),
-        ],
-    ),
-    (
-        "CPU time per reservation",
-        "ms",
-        Better::Less,
-        &[
-            ("set-up", |run| run.cpu(run.idle, run.held)),
-            ("first period", |run| run.cpu(run.held, run.periods[0])),
-            ("second period", |run| {
-                run.cpu(run.periods[0], run.periods[1])
-            }),
-            ("while circuits move data", |run| {
-                run.circuits
-                    .as_ref()
-                    .map_or(f64::NAN, |c| run.cpu(c.before, c.after))
-            }),
-        ],
-    ),
-    (
-        "file descriptors",
-        "count",
-        Better::Less,
-        &[
-            ("after two periods", |run| run.periods[1].descriptors as f64),
-            ("all circuits open", |run| {
-                run.of_circuits(|c| c.before.descriptors as f64)
-            }),
-            ("everybody gone", |run| run.gone.descriptors as f64),
-        ],
-    ),
-    (
-        "reservations lost",
-        "count",
-        Better::Less,
-        &[
-            ("through two periods", |run| number(&run.counts, "lost")),
-            ("while circuits moved data", |run| {
-                run.of_circuits(|c| number(&c.counts, "lost"))
-            }),
-        ],
-    ),
+    ("fairness", "least / median", Better::More, &[("all circuits", |run| run.moved("least") / run.moved("median"))]),
+    ("RSS", "MB", Better::Less, &[
+        ("idle", |run| run.idle.megabytes()),
+        ("all held", |run| run.held.megabytes()),
+        ("after two periods", |run| run.periods[1].megabytes()),
+        ("all circuits open", |run| run.of_circuits(|c| c.before.megabytes())),
+        ("after they moved data", |run| run.of_circuits(|c| c.after.megabytes())),
+        ("everybody gone", |run| run.gone.megabytes()),
+    ]),
+    ("CPU time per reservation", "ms", Better::Less, &[
+        ("set-up", |run| run.cpu(run.idle, run.held)),
+        ("first period", |run| run.cpu(run.held, run.periods[0])),
+        ("second period", |run| run.cpu(run.periods[0], run.periods[1])),
+        ("while circuits move data", |run| run.circuits.as_ref().map_or(f64::NAN, |c| run.cpu(c.before, c.after))),
+    ]),
+    ("file descriptors", "count", Better::Less, &[
+        ("after two periods", |run| run.periods[1].descriptors as f64),
+        ("all circuits open", |run| run.of_circuits(|c| c.before.descriptors as f64)),
+        ("everybody gone", |run| run.gone.descriptors as f64),
+    ]),
+    ("reservations lost", "count", Better::Less, &[
+        ("through two periods", |run| number(&run.counts, "lost")),
+        ("while circuits moved data", |run| run.of_circuits(|c| number(&c.counts, "lost"))),
+    ]),
 ];
 
 /// The figure with the goal.
@@ -415,7 +353,7 @@ fn report(args: &Args, runs: &[Measured]) -> Report {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::programs::typed, *};
 
     #[test]
     fn a_circuit_that_got_nothing_has_starved_and_what_was_not_measured_has_no_row() {
@@ -425,17 +363,8 @@ mod tests {
             cpu: 0.0,
             descriptors: 0,
         };
-        let args = Args {
-            reservations: 1,
-            circuits: 1,
-            transport: Wire::Quic,
-            lifetime: 10,
-            seconds: 1,
-            per_second: 1,
-            common: Common::default(),
-        };
         let fairness = |run: Measured| {
-            let cells = report(&args, &[run]).cells();
+            let cells = report(&typed("--reservations 1"), &[run]).cells();
             let found = cells.into_iter().find(|cell| cell["figure"] == "fairness");
             found.map(|cell| cell["rows"][0]["median"].clone())
         };

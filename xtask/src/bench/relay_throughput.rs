@@ -264,16 +264,10 @@ fn cpu(relay: &Child) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::programs::typed, *};
 
     fn cells(runs: [Vec<Outcome>; 3]) -> Report {
-        let args = Args {
-            transport: Wire::Quic,
-            megabytes: 1000,
-            circuits: vec![1],
-            common: Common::default(),
-        };
-        report(&args, &[Measured { circuits: 1, runs }])
+        report(&typed(""), &[Measured { circuits: 1, runs }])
     }
 
     fn run(seconds: f64, cpu: f64) -> Outcome {

@@ -362,38 +362,26 @@ fn cpu_s_gb(moved: &Moved) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use clap::Parser as _;
-
-    use super::*;
-
-    fn args(words: &[&str]) -> Args {
-        #[derive(clap::Parser)]
-        struct Whole {
-            #[command(flatten)]
-            args: Args,
-        }
-        let words = ["x"].iter().chain(words);
-        Whole::try_parse_from(words).unwrap().args
-    }
+    use super::{super::programs::typed, *};
 
     #[test]
     fn cells_are_the_usual_ones_or_all_of_what_was_chosen() {
-        assert_eq!(args(&[]).cells().len(), USUAL.len());
-        let all = args(&["--rtt", "0,20,50,100"]).cells();
+        assert_eq!(typed::<Args>("").cells().len(), USUAL.len());
+        let all = typed::<Args>("--rtt 0,20,50,100").cells();
         assert_eq!(all.len(), RTTS.len() * LOSSES.len() * STREAMS.len());
         for (rtt, loss, streams) in USUAL {
             assert!(all.contains(&(Between { rtt, loss }, streams)));
         }
-        let one = args(&["--rtt", "50", "--loss", "1", "--streams", "8"]).cells();
+        let one = typed::<Args>("--rtt 50 --loss 1 --streams 8").cells();
         let between = Between { rtt: 50, loss: 1.0 };
         assert_eq!(one, [(between, 8)]);
-        assert_eq!(args(&["--loss", "0", "--streams", "1"]).cells().len(), 4);
+        assert_eq!(typed::<Args>("--loss 0 --streams 1").cells().len(), 4);
     }
 
     #[test]
     fn cells_of_a_link_are_next_to_each_other() {
-        for words in [&[][..], &["--rtt", "0,50"]] {
-            let cells = args(words).cells();
+        for words in ["", "--rtt 0,50"] {
+            let cells = typed::<Args>(words).cells();
             let mut links: Vec<_> = cells
                 .iter()
                 .map(|(link, _)| (link.rtt, link.loss))
@@ -408,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_the_transport_does_not_have_is_refused_by_name() {
-        let quinn = args(&["--peers", "libp2p,quinn"]);
+        let quinn = typed::<Args>("--peers libp2p,quinn");
         assert!(QUIC.check(&quinn).is_ok());
         let error = TCP.check(&quinn).unwrap_err().to_string();
         assert!(
@@ -416,7 +404,7 @@ mod tests {
             "{error}"
         );
         let iroh = |args: Args| QUIC.chosen(&args).any(|(engine, _)| engine == Engine::Iroh);
-        assert!(iroh(args(&[])) && !iroh(quinn));
+        assert!(iroh(typed::<Args>("")) && !iroh(quinn));
     }
 
     #[test]
@@ -438,7 +426,7 @@ mod tests {
             ],
             failures: Vec::new(),
         };
-        let cells = report(QUIC, &args(&[]), &[cell]).cells();
+        let cells = report(QUIC, &typed::<Args>(""), &[cell]).cells();
         let plain = |figure: usize| &cells[figure]["rows"][1];
         assert_eq!(
             (&plain(0)["median"], &plain(0)["ratio"]),

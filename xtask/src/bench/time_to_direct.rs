@@ -184,26 +184,11 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[derive(clap::Parser)]
-    struct Whole {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn args(words: &str) -> Args {
-        let words = std::iter::once("x").chain(words.split_whitespace());
-        Whole::try_parse_from(words).unwrap().args
-    }
+    use super::{super::programs::typed, *};
 
     #[test]
     fn by_default_loss_and_tcp_are_measured_at_one_round_trip() {
-        let cells = args("").cells();
+        let cells = typed::<Args>("").cells();
         assert_eq!(cells.len(), 12);
         let odd: Vec<_> = cells
             .iter()
@@ -215,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_is_chosen_is_multiplied_and_nothing_is_added() {
-        let cells = args("--rtt 0 --rtt 100 --loss 0 --loss 1 --start warm").cells();
+        let cells = typed::<Args>("--rtt 0 --rtt 100 --loss 0 --loss 1 --start warm").cells();
         let labels: Vec<_> = cells.iter().map(|cell| cell.label()).collect();
         assert_eq!(
             labels,

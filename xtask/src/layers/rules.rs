@@ -13,37 +13,23 @@ const CRATES: &[&[&str]] = &[
 
 /// For each crate its folders, from the top down. A folder may name those of its own row and of lower ones; that no circle
 /// comes of it, the search for circles sees to. Only programs name the crate's root.
+#[rustfmt::skip]
 const FOLDERS: &[(&str, &[&[&str]])] = &[
-    (
-        "p2pnode-transports",
-        &[
-            &["handle", "listen", "ranged", "resolve", "server"],
-            &["quic", "tcp", "tls"],
-            &["error", "record"],
-            &["net"],
-        ],
-    ),
-    (
-        "p2pnode",
-        &[
-            &["command"],
-            &["control"],
-            &["swarm"],
-            &["observe"],
-            &["core", "discovery", "punch"],
-            &["config"],
-        ],
-    ),
-    (
-        "relay-node",
-        &[
-            &["command"],
-            &["swarm"],
-            &["observe"],
-            &["core", "quic_scheduler"],
-            &["config"],
-        ],
-    ),
+    ("p2pnode-transports", &[
+        &["handle", "listen", "ranged", "resolve", "server"],
+        &["quic", "tcp", "tls"],
+        &["error", "record"],
+        &["net"],
+    ]),
+    ("p2pnode", &[
+        &["command"],
+        &["control"],
+        &["swarm"],
+        &["observe"],
+        &["core", "discovery", "punch"],
+        &["config"],
+    ]),
+    ("relay-node", &[&["command"], &["swarm"], &["observe"], &["core", "quic_scheduler"], &["config"]]),
 ];
 
 /// Whoever reads the clock or rolls dice cannot be simulated.

@@ -27,7 +27,7 @@ pub(crate) struct Root {
 }
 
 /// A module. Inline modules have their own names and the file of their parent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Module {
     /// The package's name.
     pub(crate) crate_name: String,
@@ -134,25 +134,40 @@ impl Tree {
         format!("{}:{line}", self.modules[module].file.display())
     }
 
+    /// Adds a module; an inline one has the file of its parent.
     fn add(
         &mut self,
         crate_name: &str,
         path: Vec<String>,
         file: &Path,
-        inline_in: Option<usize>,
+        parent: Option<usize>,
     ) -> usize {
         let index = self.modules.len();
+        let of_parent = parent.map(|parent| self.modules[parent].of_file);
+        let inline_in = of_parent.filter(|of_file| self.modules[*of_file].file == file);
+        if let (Some(parent), Some(name)) = (parent, path.last()) {
+            self.modules[parent].children.insert(name.clone(), index);
+        }
         self.modules.push(Module {
             crate_name: crate_name.to_owned(),
             path,
             file: file.to_owned(),
-            of_file: inline_in.map_or(index, |parent| self.modules[parent].of_file),
-            parent: None,
-            children: BTreeMap::new(),
-            names: BTreeMap::new(),
-            mentions: Vec::new(),
+            of_file: inline_in.unwrap_or(index),
+            parent,
+            ..Module::default()
         });
         index
+    }
+
+    fn add_child(&mut self, parent: usize, name: &str, file: &Path) -> usize {
+        let Module {
+            crate_name, path, ..
+        } = &self.modules[parent];
+        let (crate_name, path) = (
+            crate_name.clone(),
+            [path.as_slice(), &[name.to_owned()]].concat(),
+        );
+        self.add(&crate_name, path, file, Some(parent))
     }
 
     /// `directory` is where the files of the module's children are.
@@ -178,26 +193,10 @@ impl Tree {
                 Some(_) => flat,
                 None => directory.join(&name).join("mod.rs"),
             };
-            let child = self.add_child(parent, &name, &file, None);
+            let child = self.add_child(parent, &name, &file);
             self.read_file(child, &directory.join(&name), text)?;
         }
         Ok(())
-    }
-
-    fn add_child(
-        &mut self,
-        parent: usize,
-        name: &str,
-        file: &Path,
-        inline_in: Option<usize>,
-    ) -> usize {
-        let mut path = self.modules[parent].path.clone();
-        path.push(name.to_owned());
-        let crate_name = self.modules[parent].crate_name.clone();
-        let child = self.add(&crate_name, path, file, inline_in);
-        self.modules[child].parent = Some(parent);
-        self.modules[parent].children.insert(name.to_owned(), child);
-        child
     }
 
     fn resolve_all(&mut self) {
@@ -440,7 +439,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         let parent = self.module;
         let file = self.tree.modules[parent].file.clone();
         self.directory = directory.join(&name);
-        self.module = self.tree.add_child(parent, &name, &file, Some(parent));
+        self.module = self.tree.add_child(parent, &name, &file);
         for item in items {
             self.visit_item(item);
         }
