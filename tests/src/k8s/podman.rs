@@ -33,7 +33,8 @@ const TOOLS: [(&str, &str); 4] = [
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
 ];
-const RUNTIMES: [&str; 2] = ["crun", "runc"];
+/// runc first: crun refuses hosts with both versions of cgroups.
+const RUNTIMES: [&str; 2] = ["runc", "crun"];
 
 /// The tools for playing pods that are not installed, each with its Debian package.
 #[must_use]

@@ -72,8 +72,13 @@ impl Bench {
         let (overlay, components) = (&case.overlay, components.join(", "));
         let text = format!("resources: [../kustomize/{overlay}]\ncomponents: [{components}]\n");
         fs::write(root.path().join("kustomization.yaml"), text)?;
-        rendered(self.tools.kubectl().arg("kustomize").arg(root.path()))?
-            .with_context(|| format!("{}: kustomize", case.name))
+        rendered(
+            self.tools
+                .command("kubectl")
+                .arg("kustomize")
+                .arg(root.path()),
+        )?
+        .with_context(|| format!("{}: kustomize", case.name))
     }
 
     /// What Helm makes of a chart with the values of its example and these.
@@ -89,7 +94,7 @@ impl Bench {
         set: &[S],
     ) -> Result<Result<Vec<Value>>> {
         let folder = k8s::folder();
-        let mut helm = self.tools.helm();
+        let mut helm = self.tools.command("helm");
         // The release is named as the manifests of kustomize are.
         helm.args(["template", chart])
             .arg(folder.join("charts").join(chart))

@@ -98,7 +98,7 @@ impl Bench {
             tokens += &format!("# {peer}\n{}\n", printed(create.arg(&relay.key))?);
         }
         fs::write(&file, tokens)?;
-        let mut create = self.tools.kubectl();
+        let mut create = self.tools.command("kubectl");
         create.args(["create", "secret", "generic", "p2pnode-join"]);
         create.args(["--dry-run=client", "--output=json", "--from-file"]);
         one(&printed(create.arg(&file))?)
@@ -153,7 +153,7 @@ impl Bench {
         let components = components.join(", ");
         let text = format!("resources: [../kustomize/{overlay}]\ncomponents: [{components}]\n");
         fs::write(top.join("kustomization.yaml"), text)?;
-        rendered(self.tools.kubectl().arg("kustomize").arg(&top))?.context("kustomize")
+        rendered(self.tools.command("kubectl").arg("kustomize").arg(&top))?.context("kustomize")
     }
 }
 

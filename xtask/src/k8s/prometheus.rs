@@ -32,7 +32,7 @@ pub(super) fn faults(bench: &Bench) -> Result<Vec<String>> {
         ] {
             let output = bench
                 .tools
-                .promtool()
+                .command("promtool")
                 .args(args)
                 .current_dir(&directory)
                 .output()
