@@ -379,22 +379,6 @@ mod tests {
     }
 
     #[test]
-    fn cells_of_a_link_are_next_to_each_other() {
-        for words in ["", "--rtt 0,50"] {
-            let cells = typed::<Args>(words).cells();
-            let mut links: Vec<_> = cells
-                .iter()
-                .map(|(link, _)| (link.rtt, link.loss))
-                .collect();
-            links.dedup();
-            let runs = links.len();
-            links.sort_by(|a, b| a.partial_cmp(b).unwrap());
-            links.dedup();
-            assert_eq!(links.len(), runs);
-        }
-    }
-
-    #[test]
     fn a_peer_that_the_transport_does_not_have_is_refused_by_name() {
         let quinn = typed::<Args>("--peers libp2p,quinn");
         assert!(QUIC.check(&quinn).is_ok());
