@@ -24,19 +24,26 @@ use source::{Root, Tree};
 
 /// Prints the graphs and what is wrong with them.
 pub(crate) fn run() -> Result<ExitCode> {
-    let tree = project()?;
-    print!("{}", graph::show(&tree));
-    let faults = faults(&tree);
-    println!();
+    print!("{}", graph::show(&project()?));
+    check()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what is wrong with the graphs.
+///
+/// # Errors
+/// If anything is.
+pub(crate) fn check() -> Result<()> {
+    let faults = faults(&project()?);
     for fault in &faults {
-        println!("{fault}\n");
+        println!("\n{fault}");
     }
-    println!("layers: {} faults", faults.len());
-    Ok(if faults.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    ensure!(
+        faults.is_empty(),
+        "{} faults in the layers of the crates",
+        faults.len()
+    );
+    Ok(())
 }
 
 /// Every circle, and every use that the table forbids.
