@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::k8s::{self, documents};
 use serde_json::Value;
 
-use crate::k8s::{Bench, render::rendered};
+use super::bench::{Bench, rendered};
 
 /// What stands in the shipped files for the address and the id of a relay.
 const EXAMPLE_HOST: &str = "/dns/relay.example.net/";
@@ -28,11 +28,11 @@ pub(super) struct RelayKey {
 }
 
 /// Identities of a StatefulSet's pods, as a Secret.
-pub(in crate::k8s) struct Identities {
+pub(super) struct Identities {
     /// Peer ids, by ordinal.
     pub(super) ids: Vec<String>,
     /// The Secret.
-    pub(in crate::k8s) secret: Value,
+    pub(super) secret: Value,
 }
 
 impl Bench {
@@ -57,7 +57,7 @@ impl Bench {
     }
 
     /// `p2pnode id --secret`.
-    pub(in crate::k8s) fn identities(&self, pods: &[&str]) -> Result<Identities> {
+    pub(super) fn identities(&self, pods: &[&str]) -> Result<Identities> {
         let mut command = Command::new(&self.bins.p2pnode);
         command.args(["id", "--secret", "p2pnode-identity"]);
         for pod in pods {
@@ -98,7 +98,7 @@ impl Bench {
             tokens += &format!("# {peer}\n{}\n", printed(create.arg(&relay.key))?);
         }
         fs::write(&file, tokens)?;
-        let mut create = self.tools.kubectl();
+        let mut create = self.tools.command("kubectl");
         create.args(["create", "secret", "generic", "p2pnode-join"]);
         create.args(["--dry-run=client", "--output=json", "--from-file"]);
         one(&printed(create.arg(&file))?)
@@ -108,14 +108,14 @@ impl Bench {
     pub(super) fn relay_chart(&self, relay: &RelayKey, set: &[&str]) -> Result<Vec<Value>> {
         let host = format!("externalHost={}", relay.ip);
         let set = [&[host.as_str()], set].concat();
-        self.helm("relay-node", "relay-node-values.yaml", &set)
+        self.helm("relay-node", &set)
     }
 
     /// The nodes' chart with the relay's addresses and these values.
     pub(super) fn node_chart(&self, relay: &RelayKey, set: &[&str]) -> Result<Vec<Value>> {
         let relays = format!("relays={{{}}}", relay.addresses().join(","));
         let set = [&[relays.as_str()], set].concat();
-        self.helm("p2pnode", "p2pnode-values.yaml", &set)
+        self.helm("p2pnode", &set)
     }
 
     /// A kustomization with the relay's address in `file`, where the shipped one has an example.
@@ -127,9 +127,11 @@ impl Bench {
         file: &str,
     ) -> Result<Vec<Value>> {
         let root = tempfile::tempdir().context("no directory for a kustomization")?;
-        copy(
-            &k8s::folder().join("kustomize"),
-            &root.path().join("kustomize"),
+        let mut copy = Command::new("cp");
+        printed(
+            copy.arg("-r")
+                .arg(k8s::folder().join("kustomize"))
+                .arg(root.path()),
         )?;
         let file = root.path().join("kustomize").join(file);
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -144,15 +146,14 @@ impl Bench {
         fs::write(&file, text)?;
         let top = root.path().join("top");
         fs::create_dir(&top)?;
-        let mut text = format!("resources: [../kustomize/{overlay}]\ncomponents:\n  []\n");
-        if !components.is_empty() {
-            text = text.replace("  []\n", "");
-        }
-        for component in components {
-            text += &format!("  - ../kustomize/{component}\n");
-        }
+        let components: Vec<_> = components
+            .iter()
+            .map(|one| format!("../kustomize/{one}"))
+            .collect();
+        let components = components.join(", ");
+        let text = format!("resources: [../kustomize/{overlay}]\ncomponents: [{components}]\n");
         fs::write(top.join("kustomization.yaml"), text)?;
-        rendered(self.tools.kubectl().arg("kustomize").arg(&top))?.context("kustomize")
+        rendered(self.tools.command("kubectl").arg("kustomize").arg(&top))?.context("kustomize")
     }
 }
 
@@ -186,18 +187,4 @@ fn one(text: &str) -> Result<Value> {
     let [manifest] = <[Value; 1]>::try_from(documents(text)?)
         .map_err(|all| anyhow::anyhow!("{} manifests instead of one", all.len()))?;
     Ok(manifest)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir(to).with_context(|| to.display().to_string())?;
-    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &to)?;
-        } else {
-            fs::copy(entry.path(), &to).with_context(|| to.display().to_string())?;
-        }
-    }
-    Ok(())
 }
