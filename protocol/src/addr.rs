@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::quote;
+use crate::{Transport, quote};
 
 /// Host, transport and port, and the expected peer if the address names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,29 +31,6 @@ pub enum Host {
     Ip(IpAddr),
     /// A name to resolve.
     Name(String),
-}
-
-/// A transport that both programs speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Transport {
-    /// QUIC version 1 over UDP.
-    Quic,
-    /// TCP.
-    Tcp,
-}
-
-impl Transport {
-    /// Names as in the configuration.
-    pub const NAMED: &[(&str, Self)] = &[("quic", Self::Quic), ("tcp", Self::Tcp)];
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        })
-    }
 }
 
 impl fmt::Display for Endpoint {

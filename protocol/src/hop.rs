@@ -6,7 +6,7 @@
 //!
 //! A stream carries one [`Request`] and one [`Answer`], each in a [`json`](frame::json) frame.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use libp2p::{PeerId, StreamProtocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use crate::frame::{MAX_MESSAGE, read, write};
 
 use crate::{
+    Family, Transport,
     exchange::{self, Reply},
     frame,
 };
@@ -94,44 +95,6 @@ pub struct Leg {
         deserialize_with = "read_rtt"
     )]
     pub rtt: Option<Duration>,
-}
-
-/// A transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// QUIC.
-    Quic,
-    /// TCP.
-    Tcp,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        })
-    }
-}
-
-/// An IP family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// IPv4.
-    Ip4,
-    /// IPv6.
-    Ip6,
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ip4 => "ip4",
-            Self::Ip6 => "ip6",
-        })
-    }
 }
 
 /// Why the relay does not describe a leg.

@@ -6,6 +6,7 @@ pub mod dcutr;
 pub mod directory;
 pub mod draining;
 pub mod exchange;
+mod family;
 pub mod frame;
 pub mod hop;
 pub mod introduction;
@@ -13,6 +14,9 @@ pub mod join;
 pub mod pending_futures;
 pub mod ping;
 mod quote;
+mod transport;
 pub mod upgrade;
 
+pub use family::Family;
 pub use quote::quote;
+pub use transport::Transport;

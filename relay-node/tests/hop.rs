@@ -21,7 +21,10 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use p2pnode_protocol::hop::{self, Answer, Family, Leg, Refusal, Request, Transport};
+use p2pnode_protocol::{
+    Family, Transport,
+    hop::{self, Answer, Leg, Refusal, Request},
+};
 use peer::{Behaviour, BehaviourEvent, until, until_with};
 
 /// A relay, a peer with a reservation over `listener_over`, and one with a circuit to it over `dialer_over`.

@@ -7,13 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use p2pnode_protocol::{Family, Transport};
 use tokio::net::UdpSocket;
 
 use crate::{
     error::Error,
     net::{
-        addr::Kind,
-        family::Family,
         ports::{Claim, Ports},
         socket,
     },
@@ -43,7 +42,7 @@ impl Datagrams {
         match opened {
             Ok(socket) => Ok(Self { socket, claim }),
             Err(error) => Err(Error::NoSocket {
-                kind: Kind::Quic,
+                transport: Transport::Quic,
                 family,
                 reason: error.to_string(),
             }),

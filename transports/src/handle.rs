@@ -8,13 +8,13 @@ use std::{
 };
 
 use libp2p::multiaddr::Multiaddr;
+use p2pnode_protocol::{Family, Transport};
 
 use crate::{
     datagrams::Datagrams,
     error::Error,
     net::{
-        addr::{Kind, to_socket_addr},
-        family::Family,
+        addr::to_socket_addr,
         pool::{Exhausted, PoolCounts},
         ports::Ports,
         range::PortRange,
@@ -75,7 +75,7 @@ impl Handle {
 
     /// The active punch port of each transport and family: it dials and it accepts. A pair is missing where the
     /// configuration or the host excludes it, and as long as the range is exhausted.
-    pub fn punch_ports(&self) -> BTreeMap<(Kind, Family), u16> {
+    pub fn punch_ports(&self) -> BTreeMap<(Transport, Family), u16> {
         self.shared.ports.punch_ports()
     }
 
@@ -130,16 +130,16 @@ impl Handle {
     /// connections fail. A dial in the role of the listener implies a guard of its own.
     #[must_use = "the punch is expected only as long as the guard lives"]
     pub fn expect_punch(&self, remotes: &[Multiaddr], remote: Remote) -> PunchGuard {
-        let of_kind = |kind| {
+        let of_transport = |transport| {
             let addrs = remotes
                 .iter()
-                .filter(move |addr| Kind::of(addr) == Some(kind));
+                .filter(move |addr| Transport::of(addr) == Some(transport));
             addrs.filter_map(to_socket_addr).collect()
         };
         Punches::expect(
             &self.shared.punches,
-            of_kind(Kind::Tcp),
-            of_kind(Kind::Quic),
+            of_transport(Transport::Tcp),
+            of_transport(Transport::Quic),
             remote,
         )
     }

@@ -10,15 +10,16 @@ use futures::{FutureExt, future::BoxFuture};
 use libp2p::{
     core::{
         Endpoint,
-        transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+        transport::{DialOpts, ListenerId, TransportError, TransportEvent},
     },
     multiaddr::Multiaddr,
     tcp,
 };
+use p2pnode_protocol::Transport;
 
 use crate::{
     error::Error,
-    net::addr::{Kind, to_socket_addr},
+    net::addr::to_socket_addr,
     quic,
     tcp::auth::{Connection, Offer, Upgrade},
 };
@@ -44,18 +45,18 @@ impl Listeners {
     }
 }
 
-impl Transport for Listeners {
+impl libp2p::Transport for Listeners {
     type Output = Connection;
     type Error = Error;
     type ListenerUpgrade = Incoming;
     type Dial = Incoming;
 
     fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<Error>> {
-        let kind =
-            Kind::of(&addr).ok_or_else(|| TransportError::MultiaddrNotSupported(addr.clone()))?;
-        let disabled = TransportError::Other(Error::TransportDisabled { kind });
-        match kind {
-            Kind::Quic => {
+        let transport = Transport::of(&addr)
+            .ok_or_else(|| TransportError::MultiaddrNotSupported(addr.clone()))?;
+        let disabled = TransportError::Other(Error::TransportDisabled { transport });
+        match transport {
+            Transport::Quic => {
                 let quic = self.quic.as_mut().ok_or(disabled)?;
                 let context = format!("cannot listen on {addr}");
                 let socket = to_socket_addr(&addr)
@@ -63,7 +64,7 @@ impl Transport for Listeners {
                 quic.listen_on(id, socket)
                     .map_err(|source| TransportError::Other(Error::io(context, source)))
             }
-            Kind::Tcp => {
+            Transport::Tcp => {
                 let tcp = self.tcp.as_mut().ok_or(disabled)?;
                 let context = format!("cannot listen on {addr}");
                 tcp.listen_on(id, addr)
@@ -101,7 +102,10 @@ impl Transport for Listeners {
 
 /// An event of a TCP transport, with the upgrade of the stream that comes in.
 fn tcp_event(
-    event: TransportEvent<<tcp::tokio::Transport as Transport>::ListenerUpgrade, std::io::Error>,
+    event: TransportEvent<
+        <tcp::tokio::Transport as libp2p::Transport>::ListenerUpgrade,
+        std::io::Error,
+    >,
     upgrade: &Upgrade,
 ) -> Event {
     let remote = match &event {

@@ -9,10 +9,11 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture, task::AtomicWaker};
 use libp2p::{
-    core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+    core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
     identity::Keypair,
     multiaddr::Multiaddr,
 };
+use p2pnode_protocol::{Family, Transport};
 
 use crate::{
     Config,
@@ -20,8 +21,7 @@ use crate::{
     handle::Shared,
     listen::{Event, Incoming, Listeners},
     net::{
-        addr::{Host, Kind, Target, to_multiaddr, to_socket_addr},
-        family::Family,
+        addr::{Host, Target, to_multiaddr, to_socket_addr},
         ports::Claim,
         socket,
     },
@@ -41,7 +41,7 @@ pub(crate) struct Ranged {
     quic: Option<quic::Dialer>,
     tcp: Option<tcp::Dialer>,
     /// The ports of the range that public listeners have: no dial may take them.
-    listening: BTreeMap<Kind, Vec<(ListenerId, Claim)>>,
+    listening: BTreeMap<Transport, Vec<(ListenerId, Claim)>>,
     shared: Shared,
     /// Opening a socket in a dial adds what has to be polled.
     waker: AtomicWaker,
@@ -72,15 +72,15 @@ impl Ranged {
             shared,
             waker: AtomicWaker::new(),
         };
-        for ((kind, family), error) in this.open_missing() {
+        for ((transport, family), error) in this.open_missing() {
             // Not fatal: the host may lack a family, and ports may become free. A dial that needs the socket says so again.
-            tracing::info!(%kind, %family, %error, "no punch socket");
+            tracing::info!(%transport, %family, %error, "no punch socket");
         }
         Ok(this)
     }
 
     /// Opens the punch sockets that are not open. QUIC before TCP: its socket is the lock on the number that TCP wants too.
-    fn open_missing(&mut self) -> BTreeMap<(Kind, Family), Error> {
+    fn open_missing(&mut self) -> BTreeMap<(Transport, Family), Error> {
         let mut errors = BTreeMap::new();
         let families = Family::ALL
             .into_iter()
@@ -90,23 +90,23 @@ impl Ranged {
                 && !quic.is_open(family)
                 && let Err(error) = quic.open(family)
             {
-                errors.insert((Kind::Quic, family), error);
+                errors.insert((Transport::Quic, family), error);
             }
             if let Some(tcp) = &mut self.tcp
                 && !tcp.is_open(family)
                 && let Err(error) = tcp.open(family)
             {
-                errors.insert((Kind::Tcp, family), error);
+                errors.insert((Transport::Tcp, family), error);
             }
         }
         self.waker.wake();
         errors
     }
 
-    fn is_open(&self, kind: Kind, family: Family) -> bool {
-        match kind {
-            Kind::Quic => self.quic.as_ref().is_some_and(|quic| quic.is_open(family)),
-            Kind::Tcp => self.tcp.as_ref().is_some_and(|tcp| tcp.is_open(family)),
+    fn is_open(&self, transport: Transport, family: Family) -> bool {
+        match transport {
+            Transport::Quic => self.quic.as_ref().is_some_and(|quic| quic.is_open(family)),
+            Transport::Tcp => self.tcp.as_ref().is_some_and(|tcp| tcp.is_open(family)),
         }
     }
 
@@ -117,13 +117,13 @@ impl Ranged {
         remote: SocketAddr,
         opts: DialOpts,
     ) -> Result<Incoming, Error> {
-        let (kind, family) = (target.kind, Family::from(remote.ip()));
-        let enabled = match kind {
-            Kind::Quic => self.quic.is_some(),
-            Kind::Tcp => self.tcp.is_some(),
+        let (transport, family) = (target.transport, Family::from(remote.ip()));
+        let enabled = match transport {
+            Transport::Quic => self.quic.is_some(),
+            Transport::Tcp => self.tcp.is_some(),
         };
         if !enabled {
-            return Err(Error::TransportDisabled { kind });
+            return Err(Error::TransportDisabled { transport });
         }
         if !self.config.family.allows(family) {
             return Err(Error::FamilyDisabled {
@@ -134,23 +134,23 @@ impl Ranged {
         // Before the socket, and not from its error: without a route TCP fails as if its numbers were in use.
         let source =
             socket::source_ip(remote.ip()).map_err(|reason| Error::NoRoute { remote, reason })?;
-        if !self.is_open(kind, family)
-            && let Some(error) = self.open_missing().remove(&(kind, family))
+        if !self.is_open(transport, family)
+            && let Some(error) = self.open_missing().remove(&(transport, family))
         {
             return Err(error);
         }
-        let port = self.shared.ports.punch_port(kind, family);
+        let port = self.shared.ports.punch_port(transport, family);
         if source == remote.ip() && port == Some(remote.port()) {
             return Err(Error::OwnSocket { remote });
         }
         let shared = self.shared.clone();
         let addr = addr.clone();
-        match kind {
-            Kind::Quic => {
+        match transport {
+            Transport::Quic => {
                 let quic = self
                     .quic
                     .as_ref()
-                    .ok_or(Error::TransportDisabled { kind })?;
+                    .ok_or(Error::TransportDisabled { transport })?;
                 let dial = quic.dial(quic::Dial {
                     remote,
                     peer: target.peer,
@@ -162,7 +162,7 @@ impl Ranged {
                     shared.record(
                         &addr,
                         Sockets {
-                            kind,
+                            transport,
                             local,
                             remote,
                         },
@@ -171,8 +171,11 @@ impl Ranged {
                 }
                 .boxed())
             }
-            Kind::Tcp => {
-                let tcp = self.tcp.as_ref().ok_or(Error::TransportDisabled { kind })?;
+            Transport::Tcp => {
+                let tcp = self
+                    .tcp
+                    .as_ref()
+                    .ok_or(Error::TransportDisabled { transport })?;
                 let dial = tcp.dial(remote, target.peer, opts.role, opts.port_use);
                 Ok(async move {
                     let (connection, sockets) = dial.run().await?;
@@ -186,7 +189,7 @@ impl Ranged {
 
     /// Keeps the books on a public listener within the range, which a punch port must not be.
     fn claim_listener(&mut self, id: ListenerId, addr: &Multiaddr) -> Result<(), Error> {
-        let (Some(kind), Some(socket)) = (Kind::of(addr), to_socket_addr(addr)) else {
+        let (Some(transport), Some(socket)) = (Transport::of(addr), to_socket_addr(addr)) else {
             return Ok(());
         };
         if !self.shared.ports.range().contains(socket.port()) {
@@ -196,7 +199,7 @@ impl Ranged {
         if self
             .shared
             .ports
-            .punch_port(kind, Family::from(socket.ip()))
+            .punch_port(transport, Family::from(socket.ip()))
             == Some(socket.port())
         {
             return Err(Error::PunchPort {
@@ -205,7 +208,10 @@ impl Ranged {
             });
         }
         let claim = self.shared.ports.claim_port(socket.port());
-        self.listening.entry(kind).or_default().push((id, claim));
+        self.listening
+            .entry(transport)
+            .or_default()
+            .push((id, claim));
         Ok(())
     }
 
@@ -216,7 +222,7 @@ impl Ranged {
     }
 }
 
-impl Transport for Ranged {
+impl libp2p::Transport for Ranged {
     type Output = Connection;
     type Error = Error;
     type ListenerUpgrade = Incoming;
@@ -249,7 +255,7 @@ impl Transport for Ranged {
         };
         let remote = SocketAddr::new(ip, target.port);
         debug_assert_eq!(
-            to_socket_addr(&to_multiaddr(target.kind, remote)),
+            to_socket_addr(&to_multiaddr(target.transport, remote)),
             Some(remote)
         );
         self.dial_target(&addr, &target, remote, opts)

@@ -6,14 +6,15 @@ use std::{
 };
 
 use libp2p::multiaddr::Multiaddr;
+use p2pnode_protocol::Transport;
 
-use crate::net::addr::{Kind, without_peer};
+use crate::net::addr::without_peer;
 
 /// Both ends of a connection as this host sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sockets {
     /// The transport.
-    pub kind: Kind,
+    pub transport: Transport,
     /// Our end. Its IP is unspecified where QUIC was dialed and the host's routes did not tell the source address.
     pub local: SocketAddr,
     /// The other end.
@@ -57,7 +58,7 @@ mod tests {
 
     fn sockets(port: u16) -> Sockets {
         Sockets {
-            kind: Kind::Tcp,
+            transport: Transport::Tcp,
             local: ([127, 0, 0, 1], port).into(),
             remote: ([192, 0, 2, 1], 443).into(),
         }

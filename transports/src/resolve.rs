@@ -14,6 +14,7 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, Transport, TransportError},
     multiaddr::Multiaddr,
 };
+use p2pnode_protocol::Family;
 
 use crate::{
     error::Error,
@@ -21,7 +22,7 @@ use crate::{
     listen::{Event, Incoming},
     net::{
         addr::{Host, Target},
-        family::{Family, FamilyPolicy},
+        family::FamilyPolicy,
     },
     tcp::auth::Connection,
 };
@@ -201,7 +202,7 @@ where
             Err(error) => failures.push((addr, error)),
         }
     }
-    Err(Error::unreachable(host, failures))
+    Err(Error::Unreachable { host, failures })
 }
 
 #[cfg(test)]

@@ -10,15 +10,16 @@ use libp2p::{
     Multiaddr,
     core::{
         Endpoint,
-        transport::{DialOpts, ListenerId, PortUse, Transport, TransportError},
+        transport::{DialOpts, ListenerId, PortUse, Transport as _, TransportError},
     },
     identity::Keypair,
 };
+use p2pnode_protocol::Transport;
 
 use crate::{
     error::Error,
     listen::{Event, Incoming, Listeners},
-    net::addr::{Kind, to_socket_addr},
+    net::addr::to_socket_addr,
     quic::{self, Sharing, congestion::Congestion},
     tcp::auth::{Connection, Offer, Upgrade},
     tls::Tls,
@@ -36,7 +37,7 @@ impl Server {
     }
 }
 
-impl Transport for Server {
+impl libp2p::Transport for Server {
     type Output = Connection;
     type Error = Error;
     type ListenerUpgrade = Incoming;
@@ -72,15 +73,15 @@ impl Listeners {
         opts: DialOpts,
     ) -> Result<Incoming, TransportError<Error>> {
         let unsupported = || TransportError::MultiaddrNotSupported(addr.clone());
-        let kind = Kind::of(&addr).ok_or_else(unsupported)?;
+        let transport = Transport::of(&addr).ok_or_else(unsupported)?;
         let remote = to_socket_addr(&addr).ok_or_else(unsupported)?;
-        let disabled = TransportError::Other(Error::TransportDisabled { kind });
-        match kind {
-            Kind::Quic => {
+        let disabled = TransportError::Other(Error::TransportDisabled { transport });
+        match transport {
+            Transport::Quic => {
                 let quic = self.quic.as_ref().ok_or(disabled)?;
                 Ok(quic.dial_from_any(remote))
             }
-            Kind::Tcp => {
+            Transport::Tcp => {
                 let tcp = self.tcp.as_mut().ok_or(disabled)?;
                 let context = format!("cannot dial {addr}");
                 let dial = tcp

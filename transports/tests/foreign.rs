@@ -18,7 +18,7 @@ use libp2p::{
     multiaddr::Multiaddr,
     noise, tcp, tls, yamux,
 };
-use p2pnode_transports::{Family, Kind, Remote};
+use p2pnode_transports::{Family, Remote, Transport};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -81,7 +81,7 @@ async fn a_peer_without_tls_is_dialed_and_accepted_with_noise() {
     assert_eq!(peer, foreign.peer);
     let mut accepted = accept_after_refusal(&mut foreign).await;
     assert_eq!(accepted.from.port(), 24000);
-    let punch_port = handle.punch_ports()[&(Kind::Tcp, Family::Ip4)];
+    let punch_port = handle.punch_ports()[&(Transport::Tcp, Family::Ip4)];
     assert_eq!(handle.sockets(&addr).unwrap().local.port(), punch_port);
     speak(&mut dialed, &mut accepted.muxer).await;
 

@@ -7,13 +7,13 @@ mod common;
 use common::{AS_LISTENER, Node, ORDINARY, config, node, speak};
 use futures::{AsyncWriteExt, future::poll_fn};
 use libp2p::{Multiaddr, core::muxing::StreamMuxerExt, multiaddr::Protocol};
-use p2pnode_transports::{Family, Handle, Kind, Remote, find_exhausted};
+use p2pnode_transports::{Family, Handle, Remote, Transport, find_exhausted};
 
-fn punch_addr(node: &Node, handle: &Handle, kind: Kind) -> Multiaddr {
-    let port = handle.punch_ports()[&(kind, Family::Ip4)];
-    let addr = match kind {
-        Kind::Quic => format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
-        Kind::Tcp => format!("/ip4/127.0.0.1/tcp/{port}"),
+fn punch_addr(node: &Node, handle: &Handle, transport: Transport) -> Multiaddr {
+    let port = handle.punch_ports()[&(transport, Family::Ip4)];
+    let addr = match transport {
+        Transport::Quic => format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+        Transport::Tcp => format!("/ip4/127.0.0.1/tcp/{port}"),
     };
     addr.parse::<Multiaddr>()
         .unwrap()
@@ -25,8 +25,8 @@ async fn a_tcp_punch_from_both_ends_is_one_connection_with_both_roles() {
     let (a, handle_a) = node(config("21000-21009"));
     let (b, handle_b) = node(config("21010-21019"));
     let (addr_a, addr_b) = (
-        punch_addr(&a, &handle_a, Kind::Tcp),
-        punch_addr(&b, &handle_b, Kind::Tcp),
+        punch_addr(&a, &handle_a, Transport::Tcp),
+        punch_addr(&b, &handle_b, Transport::Tcp),
     );
     for round in 0..20 {
         // Who does not wait for the other's consent has to come to the same.
@@ -66,8 +66,8 @@ async fn a_connection_that_comes_before_the_dial_is_kept_for_it() {
     let (mut a, handle_a) = node(config("21020-21029"));
     let (b, handle_b) = node(config("21030-21039"));
     let (addr_a, addr_b) = (
-        punch_addr(&a, &handle_a, Kind::Tcp),
-        punch_addr(&b, &handle_b, Kind::Tcp),
+        punch_addr(&a, &handle_a, Transport::Tcp),
+        punch_addr(&b, &handle_b, Transport::Tcp),
     );
     let guard = handle_a.expect_punch(std::slice::from_ref(&addr_b), Remote::Unknown);
     let dialing = b.dial(&addr_a, AS_LISTENER);
@@ -87,7 +87,7 @@ async fn a_remote_that_accepts_and_knows_of_no_punch_is_spoken_to() {
     // As plain libp2p on a public address: our SYN is there before it dials itself, and its listener takes it.
     let (mut a, handle_a) = node(config("21160-21169"));
     let (b, _) = node(config("21170-21179"));
-    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    let addr_a = punch_addr(&a, &handle_a, Transport::Tcp);
     let (from_b, from_a) = tokio::join!(b.dial(&addr_a, AS_LISTENER), a.accept());
     let ((peer, mut from_b), mut from_a) = (from_b.unwrap(), from_a);
     assert_eq!((peer, from_a.peer), (a.peer, b.peer));
@@ -101,7 +101,7 @@ async fn a_connection_from_the_ip_but_another_port_completes_the_punch() {
     let (b, _handle_b) = node(config("21050-21059"));
     let nobody: Multiaddr = "/ip4/127.0.0.1/tcp/21999".parse().unwrap();
     let nobody = nobody.with(Protocol::P2p(b.peer));
-    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    let addr_a = punch_addr(&a, &handle_a, Transport::Tcp);
     let _guard = handle_a.expect_punch(std::slice::from_ref(&nobody), Remote::Unknown);
     let (from_a, from_b) = tokio::join!(a.dial(&nobody, ORDINARY), b.dial(&addr_a, AS_LISTENER));
     let ((peer, mut from_a), (_, mut from_b)) = (from_a.unwrap(), from_b.unwrap());
@@ -113,9 +113,12 @@ async fn a_connection_from_the_ip_but_another_port_completes_the_punch() {
 async fn an_unexpected_connection_from_the_same_ip_is_nobodys_dial() {
     let (mut a, handle_a) = node(config("21060-21069"));
     let (b, handle_b) = node(config("21070-21079"));
-    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    let addr_a = punch_addr(&a, &handle_a, Transport::Tcp);
     // A punch towards the IP is announced and given up before it is dialed: what came is an ordinary connection.
-    let guard = handle_a.expect_punch(&[punch_addr(&b, &handle_b, Kind::Tcp)], Remote::Unknown);
+    let guard = handle_a.expect_punch(
+        &[punch_addr(&b, &handle_b, Transport::Tcp)],
+        Remote::Unknown,
+    );
     let dial = b.dial(&addr_a, ORDINARY);
     tokio::pin!(dial);
     let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut dial).await;
@@ -131,7 +134,7 @@ async fn another_peer_at_the_ip_is_passed_on_and_the_punch_goes_on() {
     let (mut a, handle_a) = node(config("21080-21089"));
     let (b, _) = node(config("21090-21099"));
     let (stranger, _) = node(config("21100-21109"));
-    let addr_a = punch_addr(&a, &handle_a, Kind::Tcp);
+    let addr_a = punch_addr(&a, &handle_a, Transport::Tcp);
     let nobody: Multiaddr = "/ip4/127.0.0.1/tcp/21999".parse().unwrap();
     let nobody = nobody.with(Protocol::P2p(b.peer));
     let punch = a.dial(&nobody, AS_LISTENER);
@@ -152,15 +155,15 @@ async fn a_quic_punch_from_both_ends_connects_both_dials() {
     let (a, handle_a) = node(config("21110-21119"));
     let (b, handle_b) = node(config("21120-21129"));
     let (addr_a, addr_b) = (
-        punch_addr(&a, &handle_a, Kind::Quic),
-        punch_addr(&b, &handle_b, Kind::Quic),
+        punch_addr(&a, &handle_a, Transport::Quic),
+        punch_addr(&b, &handle_b, Transport::Quic),
     );
     let (from_a, from_b) = tokio::join!(a.dial(&addr_b, ORDINARY), b.dial(&addr_a, AS_LISTENER));
     assert_eq!(from_a.unwrap().0, b.peer);
     assert_eq!(from_b.unwrap().0, a.peer);
     assert_eq!(
         handle_b.sockets(&addr_a).unwrap().local.port(),
-        handle_b.punch_ports()[&(Kind::Quic, Family::Ip4)]
+        handle_b.punch_ports()[&(Transport::Quic, Family::Ip4)]
     );
 }
 
@@ -169,8 +172,8 @@ async fn the_remotes_dial_outlives_a_quic_punch() {
     let (a, handle_a) = node(config("21140-21149"));
     let (mut b, handle_b) = node(config("21150-21159"));
     let (addr_a, addr_b) = (
-        punch_addr(&a, &handle_a, Kind::Quic),
-        punch_addr(&b, &handle_b, Kind::Quic),
+        punch_addr(&a, &handle_a, Transport::Quic),
+        punch_addr(&b, &handle_b, Transport::Quic),
     );
     for round in 0..30 {
         let (from_b, from_a) =
@@ -226,7 +229,7 @@ async fn nat_that_opens_late(to: std::net::SocketAddr) -> std::net::SocketAddr {
 async fn a_quic_punch_that_is_too_early_for_the_remotes_nat_is_repeated() {
     let (a, handle_a) = node(config("21180-21189"));
     let (b, handle_b) = node(config("21190-21199"));
-    let port = handle_b.punch_ports()[&(Kind::Quic, Family::Ip4)];
+    let port = handle_b.punch_ports()[&(Transport::Quic, Family::Ip4)];
     let nat = nat_that_opens_late(([127, 0, 0, 1], port).into()).await;
     let addr: Multiaddr = format!("/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{}", nat.port(), b.peer)
         .parse()

@@ -12,7 +12,7 @@ use std::{
 use common::{AS_LISTENER, NEW, ORDINARY, config, listener, node, range, socket, speak};
 use futures::future::join_all;
 use libp2p::Multiaddr;
-use p2pnode_transports::{Config, Family, FamilyPolicy, HeldBy, Kind, find_exhausted};
+use p2pnode_transports::{Config, Family, FamilyPolicy, HeldBy, Transport, find_exhausted};
 
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -22,9 +22,9 @@ async fn dials_leave_from_the_punch_port_and_never_from_a_public_listener() {
     let (mut node, handle) = node(config("20000-20009"));
     let public_quic = node.listen(QUIC).await;
     let public_tcp = node.listen(TCP).await;
-    for (kind, family, addr) in [
-        (Kind::Quic, Family::Ip4, QUIC),
-        (Kind::Tcp, Family::Ip4, TCP),
+    for (transport, family, addr) in [
+        (Transport::Quic, Family::Ip4, QUIC),
+        (Transport::Tcp, Family::Ip4, TCP),
     ] {
         // Several remotes: with a listener and a punch socket in one instance, libp2p-quic would
         // choose between them by a hash of the remote's address.
@@ -35,12 +35,16 @@ async fn dials_leave_from_the_punch_port_and_never_from_a_public_listener() {
             let mut accepted = remote.accept().await;
             assert_eq!(accepted.peer, node.peer);
             let from = accepted.from;
-            assert_eq!(from.port(), handle.punch_ports()[&(kind, family)], "{addr}");
+            assert_eq!(
+                from.port(),
+                handle.punch_ports()[&(transport, family)],
+                "{addr}"
+            );
             assert!(range("20000-20009").contains(from.port()));
             assert_ne!(from.port(), socket(&public_quic).port());
             assert_ne!(from.port(), socket(&public_tcp).port());
             let sockets = handle.sockets(&addr).unwrap();
-            assert_eq!((sockets.kind, sockets.local), (kind, from));
+            assert_eq!((sockets.transport, sockets.local), (transport, from));
             assert_eq!(sockets.remote, socket(&addr));
             speak(&mut ours, &mut accepted.muxer).await;
             speak(&mut accepted.muxer, &mut ours).await;
@@ -56,9 +60,9 @@ async fn dials_leave_from_the_punch_port_and_never_from_a_public_listener() {
 async fn ipv6_is_dialed_from_the_same_port_or_refused_by_a_host_without_it() {
     let (node, handle) = node(config("20100-20109"));
     let host_has_it = UdpSocket::bind("[::1]:0").is_ok();
-    for (kind, addr) in [
-        (Kind::Quic, "/ip6/::1/udp/9/quic-v1"),
-        (Kind::Tcp, "/ip6/::1/tcp/9"),
+    for (transport, addr) in [
+        (Transport::Quic, "/ip6/::1/udp/9/quic-v1"),
+        (Transport::Tcp, "/ip6/::1/tcp/9"),
     ] {
         if !host_has_it {
             let error = node
@@ -73,8 +77,8 @@ async fn ipv6_is_dialed_from_the_same_port_or_refused_by_a_host_without_it() {
         let (mut remote, addr) = listener(&addr.replace("/9", "/0")).await;
         let _connection = node.dial(&addr, ORDINARY).await.unwrap();
         let from = remote.accept().await.from;
-        assert_eq!(from.port(), handle.punch_ports()[&(kind, Family::Ip6)]);
-        assert_eq!(from.port(), handle.punch_ports()[&(kind, Family::Ip4)]);
+        assert_eq!(from.port(), handle.punch_ports()[&(transport, Family::Ip6)]);
+        assert_eq!(from.port(), handle.punch_ports()[&(transport, Family::Ip4)]);
         assert_eq!(handle.sockets(&addr).unwrap().local, from);
     }
 }
@@ -83,8 +87,11 @@ async fn ipv6_is_dialed_from_the_same_port_or_refused_by_a_host_without_it() {
 async fn a_punch_port_accepts() {
     let (mut a, handle_a) = node(config("20010-20019"));
     let (b, handle_b) = node(config("20020-20029"));
-    for (kind, text) in [(Kind::Quic, "udp/PORT/quic-v1"), (Kind::Tcp, "tcp/PORT")] {
-        let port = handle_a.punch_ports()[&(kind, Family::Ip4)];
+    for (transport, text) in [
+        (Transport::Quic, "udp/PORT/quic-v1"),
+        (Transport::Tcp, "tcp/PORT"),
+    ] {
+        let port = handle_a.punch_ports()[&(transport, Family::Ip4)];
         let addr: Multiaddr = format!("/ip4/127.0.0.1/{}", text.replace("PORT", &port.to_string()))
             .parse()
             .unwrap();
@@ -93,7 +100,7 @@ async fn a_punch_port_accepts() {
         let accepted = a.accept().await;
         assert_eq!(
             accepted.from.port(),
-            handle_b.punch_ports()[&(kind, Family::Ip4)]
+            handle_b.punch_ports()[&(transport, Family::Ip4)]
         );
     }
 }
@@ -110,7 +117,7 @@ async fn a_new_port_is_another_port_of_the_range() {
         assert_eq!(handle.sockets(&addr).unwrap().local, from);
         ports.insert(from.port());
     }
-    let punch = handle.punch_ports()[&(Kind::Tcp, Family::Ip4)];
+    let punch = handle.punch_ports()[&(Transport::Tcp, Family::Ip4)];
     let others: BTreeSet<u16> = range("20030-20033")
         .iter()
         .filter(|port| *port != punch)
@@ -136,7 +143,7 @@ async fn a_new_port_is_another_port_of_the_range() {
     let _connection = node.dial(&addr, NEW).await.unwrap();
     assert_eq!(
         remote.accept().await.from.port(),
-        handle.punch_ports()[&(Kind::Quic, Family::Ip4)]
+        handle.punch_ports()[&(Transport::Quic, Family::Ip4)]
     );
 }
 
@@ -226,7 +233,7 @@ async fn ports_that_others_have_are_passed_over() {
             "{port}"
         );
     }
-    assert_eq!(handle.punch_ports()[&(Kind::Tcp, Family::Ip4)], 20062);
+    assert_eq!(handle.punch_ports()[&(Transport::Tcp, Family::Ip4)], 20062);
 }
 
 #[tokio::test]
@@ -250,7 +257,7 @@ async fn tcp_alone_keeps_its_number_from_others() {
         ..config("20080")
     };
     let (_node, handle) = node(config);
-    assert_eq!(handle.punch_ports()[&(Kind::Tcp, Family::Ip4)], 20080);
+    assert_eq!(handle.punch_ports()[&(Transport::Tcp, Family::Ip4)], 20080);
     assert!(UdpSocket::bind("0.0.0.0:20080").is_err());
 }
 

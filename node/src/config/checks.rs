@@ -2,7 +2,7 @@
 
 use p2pnode_daemon::config::Reader;
 use p2pnode_protocol::addr::Endpoint;
-use p2pnode_transports::Kind as Transport;
+use p2pnode_transports::Transport;
 
 use super::{Config, Dial, Discovery, Mdns, keys::parts};
 

@@ -10,7 +10,7 @@ use p2pnode_daemon::config::{
 };
 use p2pnode_protocol::addr::{self, Endpoint};
 use p2pnode_protocol::quote;
-use p2pnode_transports::{Congestion, FamilyPolicy, Kind as Transport, PortRange};
+use p2pnode_transports::{Congestion, FamilyPolicy, PortRange, Transport};
 
 use super::{
     AdvertiseTemplate, Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, PunchFilter,

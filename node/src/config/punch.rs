@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use p2pnode_protocol::addr::{self, Host};
 use p2pnode_protocol::quote;
-use p2pnode_transports::{Family, Kind as Transport};
+use p2pnode_transports::{Family, Transport};
 
 /// An address to advertise for punching whose port may be that of the punch socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl AdvertiseTemplate {
 
     /// Its transport.
     #[must_use]
-    pub fn kind(&self) -> Transport {
+    pub fn transport(&self) -> Transport {
         self.transport
     }
 
@@ -74,10 +74,6 @@ impl FromStr for AdvertiseTemplate {
                 quote(text)
             ));
         }
-        let transport = match endpoint.transport {
-            addr::Transport::Quic => Transport::Quic,
-            addr::Transport::Tcp => Transport::Tcp,
-        };
         let parts: Vec<&str> = text.split('/').collect();
         let at_port = |pair: &[&str]| matches!(pair, ["udp" | "tcp", MARK]);
         if marked && !parts.windows(2).any(at_port) {
@@ -88,7 +84,7 @@ impl FromStr for AdvertiseTemplate {
         }
         Ok(Self {
             ip,
-            transport,
+            transport: endpoint.transport,
             port: (!marked).then_some(endpoint.port),
         })
     }

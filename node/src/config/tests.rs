@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use libp2p::multiaddr::Protocol;
 use p2pnode_daemon::config::{Document, Flags, Sources, load};
-use p2pnode_transports::{Congestion, Family, Kind as Transport};
+use p2pnode_transports::{Congestion, Family, Transport};
 use proptest::prelude::*;
 
 use super::*;
@@ -299,7 +299,7 @@ fn each_target_that_cannot_be_dialed_is_told_with_what_to_give() {
 
 #[test]
 fn a_template_takes_the_punch_port_where_it_says_so() {
-    for (text, at_40017, kind, family) in [
+    for (text, at_40017, transport, family) in [
         (
             "/ip4/198.51.100.7/udp/{port}/quic-v1",
             "/ip4/198.51.100.7/udp/40017/quic-v1",
@@ -322,7 +322,10 @@ fn a_template_takes_the_punch_port_where_it_says_so() {
         let template: AdvertiseTemplate = text.parse().unwrap();
         assert_eq!(template.to_string(), text);
         assert_eq!(template.with_port(40017).to_string(), at_40017);
-        assert_eq!((template.kind(), template.family()), (kind, family));
+        assert_eq!(
+            (template.transport(), template.family()),
+            (transport, family)
+        );
     }
     for (text, what) in [
         ("/ip4/198.51.100.{port}/tcp/1", "where no port stands"),

@@ -144,7 +144,7 @@ impl Inquiries {
 
 #[cfg(test)]
 mod tests {
-    use p2pnode_protocol::hop::{Family, Leg, Transport};
+    use p2pnode_protocol::{Family, Transport, hop::Leg};
 
     use super::*;
 

@@ -10,7 +10,7 @@ mod services;
 use std::collections::HashMap;
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_transports::{FamilyPolicy, Handle, Kind, to_multiaddr};
+use p2pnode_transports::{FamilyPolicy, Handle, Transport, to_multiaddr};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -37,7 +37,7 @@ const FAILURES: usize = 64;
 /// The transports and families that places are dialed in.
 #[derive(Debug, Clone)]
 pub(crate) struct Means {
-    kinds: Vec<Kind>,
+    transports: Vec<Transport>,
     family: FamilyPolicy,
 }
 
@@ -81,15 +81,15 @@ impl Discovery {
     /// `links` are those of this host, as they come and go.
     pub(crate) fn new(config: &Config, sockets: Handle, links: watch::Receiver<Links>) -> Self {
         let (sender, told) = mpsc::channel(TOLD);
-        let dials = |kind: &Kind| match kind {
-            Kind::Quic => config.dial.quic,
-            Kind::Tcp => config.dial.tcp,
+        let dials = |transport: &Transport| match transport {
+            Transport::Quic => config.dial.quic,
+            Transport::Tcp => config.dial.tcp,
         };
         Self {
             services: config.discovery.dns.clone(),
             mdns: config.discovery.mdns,
             means: Means {
-                kinds: Kind::ALL.into_iter().filter(dials).collect(),
+                transports: Transport::ALL.into_iter().filter(dials).collect(),
                 family: config.dial.family,
             },
             sockets,
@@ -203,7 +203,7 @@ impl Teller {
 impl Means {
     /// The addresses of a socket, in each transport.
     fn addrs(&self, host: std::net::SocketAddr) -> Vec<Multiaddr> {
-        let addr = |kind: &Kind| to_multiaddr(*kind, host);
-        self.kinds.iter().map(addr).collect()
+        let addr = |transport: &Transport| to_multiaddr(*transport, host);
+        self.transports.iter().map(addr).collect()
     }
 }

@@ -65,7 +65,7 @@ fn select(found: impl Iterator<Item = SocketAddr>, policy: FamilyPolicy) -> Vec<
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use p2pnode_transports::Kind;
+    use p2pnode_transports::Transport;
 
     use super::*;
 
@@ -96,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_does_not_exist_is_told_with_what_to_do() {
         let means = Means {
-            kinds: vec![Kind::Quic],
+            transports: vec![Transport::Quic],
             family: FamilyPolicy::Auto,
         };
         let service: Service = "no-such-host.invalid:443".parse().unwrap();

@@ -173,7 +173,7 @@ impl From<&Hop> for HopStatus {
     fn from(hop: &Hop) -> Self {
         let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
         Self {
-            transport: or_unknown(hop.transport.map(|kind| kind.to_string())),
+            transport: or_unknown(hop.transport.map(|transport| transport.to_string())),
             family: or_unknown(hop.family.map(|family| family.to_string())),
             local: hop.local.map(|local| local.to_string()),
             remote: hop.remote.map(|remote| remote.to_string()),

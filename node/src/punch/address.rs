@@ -11,14 +11,14 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 
 /// An address that a punch can go to: a socket and what is spoken there. Names, relays and wrapped transports cannot be
 /// said with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     /// The transport.
-    pub(super) kind: Kind,
+    pub(super) transport: Transport,
     /// The socket.
     pub(super) socket: SocketAddr,
 }
@@ -34,19 +34,19 @@ impl Candidate {
             Protocol::Ip6(ip) if ip.to_ipv4_mapped().is_none() => IpAddr::V6(ip),
             _ => return None,
         };
-        let (kind, port) = match parts.next()? {
+        let (transport, port) = match parts.next()? {
             Protocol::Udp(port) => {
                 let Protocol::QuicV1 = parts.next()? else {
                     return None;
                 };
-                (Kind::Quic, port)
+                (Transport::Quic, port)
             }
-            Protocol::Tcp(port) => (Kind::Tcp, port),
+            Protocol::Tcp(port) => (Transport::Tcp, port),
             _ => return None,
         };
         match (parts.next(), parts.next()) {
             (None | Some(Protocol::P2p(_)), None) if port != 0 => Some(Self {
-                kind,
+                transport,
                 socket: SocketAddr::new(ip, port),
             }),
             _ => None,
@@ -66,11 +66,11 @@ impl Candidate {
     /// The multiaddr, without a peer id.
     pub(super) fn to_multiaddr(self) -> Multiaddr {
         let address = Multiaddr::from(self.socket.ip());
-        match self.kind {
-            Kind::Quic => address
+        match self.transport {
+            Transport::Quic => address
                 .with(Protocol::Udp(self.socket.port()))
                 .with(Protocol::QuicV1),
-            Kind::Tcp => address.with(Protocol::Tcp(self.socket.port())),
+            Transport::Tcp => address.with(Protocol::Tcp(self.socket.port())),
         }
     }
 }

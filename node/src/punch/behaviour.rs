@@ -76,7 +76,7 @@ impl Behaviour {
     pub fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
         let Settings {
             enabled,
-            kinds,
+            transports,
             families,
             permit,
             advertise,
@@ -90,7 +90,7 @@ impl Behaviour {
             Arc::new(move || advertise(&ports.punch_ports()))
         };
         let policy = Policy {
-            kinds,
+            transports,
             families,
             permit,
             advertise,

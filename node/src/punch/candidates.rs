@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family, FamilyPolicy, Kind};
+use p2pnode_transports::{Family, FamilyPolicy, Transport};
 
 use super::address::{Candidate, Scope, peer_of};
 
@@ -31,7 +31,7 @@ pub struct Observation {
     /// The connection on which it was seen.
     pub connection: ConnectionId,
     /// The transport of that connection.
-    pub kind: Kind,
+    pub transport: Transport,
     /// The IP family of that connection.
     pub family: Family,
 }
@@ -43,7 +43,7 @@ pub type Permit = Arc<dyn Fn(&Multiaddr) -> bool + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Policy {
     /// The transports in use, best first.
-    pub(super) kinds: Vec<Kind>,
+    pub(super) transports: Vec<Transport>,
     /// The IP families in use.
     pub(super) families: FamilyPolicy,
     /// `punch.allow` and `punch.deny`.
@@ -54,15 +54,18 @@ pub(super) struct Policy {
 
 impl Policy {
     fn admits(&self, candidate: &Candidate) -> bool {
-        self.kinds.contains(&candidate.kind)
+        self.transports.contains(&candidate.transport)
             && self.families.allows(candidate.family())
             && (self.permit)(&candidate.to_multiaddr())
     }
 
     fn rank(&self, candidate: &Candidate) -> (usize, u8) {
-        let kind = self.kinds.iter().position(|k| *k == candidate.kind);
+        let transport = self
+            .transports
+            .iter()
+            .position(|k| *k == candidate.transport);
         (
-            kind.unwrap_or(usize::MAX),
+            transport.unwrap_or(usize::MAX),
             self.families.rank(candidate.family()),
         )
     }
@@ -105,7 +108,8 @@ impl Local {
         let Some(candidate) = Candidate::parse(&observation.addr) else {
             return false;
         };
-        let fits = candidate.kind == observation.kind && candidate.family() == observation.family;
+        let fits = candidate.transport == observation.transport
+            && candidate.family() == observation.family;
         if !fits || matches!(candidate.scope(), Scope::Never | Scope::Link) {
             return false;
         }
@@ -267,14 +271,14 @@ impl Local {
     }
 
     /// What the observers of one transport and family say about the NAT's mapping.
-    pub(super) fn mapping(&self, kind: Kind, family: Family) -> Mapping {
-        let of_kind = || {
+    pub(super) fn mapping(&self, transport: Transport, family: Family) -> Mapping {
+        let of_transport = || {
             self.observed
                 .iter()
-                .filter(|(c, _, _)| c.kind == kind && c.family() == family)
+                .filter(|(c, _, _)| c.transport == transport && c.family() == family)
         };
-        let observers: HashSet<PeerId> = of_kind().map(|(_, by, _)| *by).collect();
-        if has_many_ports(of_kind().map(|(candidate, _, _)| candidate)) {
+        let observers: HashSet<PeerId> = of_transport().map(|(_, by, _)| *by).collect();
+        if has_many_ports(of_transport().map(|(candidate, _, _)| candidate)) {
             Mapping::Dependent
         } else if observers.len() > 1 {
             Mapping::Independent
@@ -303,8 +307,9 @@ impl Local {
         best.sort_by_key(|(count, _)| usize::MAX - count);
         let mut taken: Vec<Candidate> = Vec::new();
         for (_, candidate) in best {
-            let alike =
-                |c: &&Candidate| c.kind == candidate.kind && c.family() == candidate.family();
+            let alike = |c: &&Candidate| {
+                c.transport == candidate.transport && c.family() == candidate.family()
+            };
             if taken.iter().filter(alike).count() < MAX_OBSERVED_PER_KIND {
                 taken.push(candidate);
             }
@@ -327,7 +332,7 @@ pub(super) fn has_many_ports<'a>(candidates: impl Iterator<Item = &'a Candidate>
     let mut port_of = HashMap::new();
     candidates.into_iter().any(|c| {
         *port_of
-            .entry((c.kind, c.socket.ip()))
+            .entry((c.transport, c.socket.ip()))
             .or_insert(c.socket.port())
             != c.socket.port()
     })

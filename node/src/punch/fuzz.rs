@@ -8,7 +8,7 @@ use std::{
 use futures::{executor::block_on, io::Cursor};
 use libp2p::PeerId;
 use p2pnode_protocol::dcutr::{MAX_ADDRESSES, MAX_MESSAGE, Message, read, write};
-use p2pnode_transports::{FamilyPolicy, Kind};
+use p2pnode_transports::{FamilyPolicy, Transport};
 
 use super::candidates::{Local, MAX_CANDIDATES, Policy};
 
@@ -53,7 +53,7 @@ pub fn candidates(bytes: &[u8]) {
         return;
     };
     let policy = Policy {
-        kinds: vec![Kind::Quic, Kind::Tcp],
+        transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(Vec::new),

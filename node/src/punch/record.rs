@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 
 /// One attempt to get direct with a peer, from the first message to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,7 @@ pub struct Record {
     /// How it ended.
     pub outcome: Outcome,
     /// Transport and family: of the direct connection, or else of what was dialed, if that was of one kind.
-    pub via: Option<(Kind, Family)>,
+    pub via: Option<(Transport, Family)>,
 }
 
 impl Record {

@@ -3,13 +3,13 @@
 use std::{any::Any, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_transports::{Family, FamilyPolicy, Handle, Kind, Remote};
+use p2pnode_transports::{Family, FamilyPolicy, Handle, Remote, Transport};
 
 use super::{candidates::Permit, machine::Timing};
 use crate::config;
 
 /// The active punch port of each transport and family.
-pub type PunchPorts = BTreeMap<(Kind, Family), u16>;
+pub type PunchPorts = BTreeMap<(Transport, Family), u16>;
 
 /// Gives the addresses of `punch.advertise` at these punch ports.
 pub type Advertise = Arc<dyn Fn(&PunchPorts) -> Vec<Multiaddr> + Send + Sync>;
@@ -23,7 +23,7 @@ pub struct Settings {
     /// Whether it does at all.
     pub enabled: bool,
     /// The transports in use, best first.
-    pub kinds: Vec<Kind>,
+    pub transports: Vec<Transport>,
     /// The IP families in use.
     pub families: FamilyPolicy,
     /// What may be sent and dialed.
@@ -43,7 +43,7 @@ impl Settings {
         let templates = punch.advertise.clone();
         Self {
             enabled: punch.enabled,
-            kinds: [(Kind::Quic, dial.quic), (Kind::Tcp, dial.tcp)]
+            transports: [(Transport::Quic, dial.quic), (Transport::Tcp, dial.tcp)]
                 .iter()
                 .filter(|k| k.1)
                 .map(|k| k.0)
@@ -52,7 +52,7 @@ impl Settings {
             permit: Arc::new(move |addr| permits.permits(addr)),
             advertise: Arc::new(move |ports| {
                 let at_port = |t: &config::AdvertiseTemplate| {
-                    Some(t.with_port(*ports.get(&(t.kind(), t.family()))?))
+                    Some(t.with_port(*ports.get(&(t.transport(), t.family()))?))
                 };
                 templates.iter().filter_map(at_port).collect()
             }),

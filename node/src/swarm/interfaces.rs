@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use if_watch::{IfEvent, tokio::IfWatcher};
 use ipnet::IpNet;
 use libp2p::Multiaddr;
-use p2pnode_transports::{Family, Kind, to_multiaddr};
+use p2pnode_transports::{Family, Transport, to_multiaddr};
 
 /// Watches the interfaces.
 pub(crate) struct Interfaces {
@@ -54,16 +54,16 @@ impl Interfaces {
     }
 
     /// Each address at the punch port of its family, for each transport.
-    pub(crate) fn at(&self, ports: &BTreeMap<(Kind, Family), u16>) -> Vec<Multiaddr> {
+    pub(crate) fn at(&self, ports: &BTreeMap<(Transport, Family), u16>) -> Vec<Multiaddr> {
         let addresses: BTreeSet<IpAddr> = self.networks.iter().map(IpNet::addr).collect();
         let sockets = addresses.into_iter().flat_map(|ip| {
             let of_family = ports
                 .iter()
                 .filter(move |((_, family), _)| *family == Family::from(ip));
-            of_family.map(move |((kind, _), port)| (ip, *kind, *port))
+            of_family.map(move |((transport, _), port)| (ip, *transport, *port))
         });
         sockets
-            .map(|(ip, kind, port)| to_multiaddr(kind, SocketAddr::new(ip, port)))
+            .map(|(ip, transport, port)| to_multiaddr(transport, SocketAddr::new(ip, port)))
             .collect()
     }
 }

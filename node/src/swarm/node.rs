@@ -39,7 +39,7 @@ pub(crate) fn start(
     let ports: Vec<String> = sockets
         .punch_ports()
         .iter()
-        .map(|((kind, family), port)| format!("{kind}/{family} {port}"))
+        .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     tracing::info!(peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let (handle, commands) = Handle::channel(*swarm.local_peer_id());

@@ -3,8 +3,7 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use libp2p::{core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_protocol::hop::{Family, Leg, Transport};
-use p2pnode_transports::Kind;
+use p2pnode_protocol::{Transport, hop::Leg};
 
 /// The open connections.
 #[derive(Debug, Default)]
@@ -53,20 +52,16 @@ fn leg(endpoint: &ConnectedPoint) -> Option<Leg> {
         return None;
     };
     Some(Leg {
-        transport: match Kind::of(address)? {
-            Kind::Quic => Transport::Quic,
-            Kind::Tcp => Transport::Tcp,
-        },
-        family: match ip {
-            IpAddr::V4(_) => Family::Ip4,
-            IpAddr::V6(_) => Family::Ip6,
-        },
+        transport: Transport::of(address)?,
+        family: ip.into(),
         rtt: None,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use p2pnode_protocol::Family;
+
     use super::*;
 
     fn known(remote: &str) -> Option<(Transport, Family)> {

@@ -23,7 +23,7 @@ use libp2p::{
         THandlerOutEvent, ToSwarm, dummy,
     },
 };
-use p2pnode_transports::Kind;
+use p2pnode_transports::Transport;
 
 use crate::core::source::{Source, decrement};
 
@@ -31,23 +31,23 @@ use crate::core::source::{Source, decrement};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exceeded {
     /// The transport has its part of them.
-    Transport(Kind),
+    Transport(Transport),
     /// Half are taken, and the source has its part over that transport.
-    Source(Kind, Source),
+    Source(Transport, Source),
 }
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transport(kind) => write!(
+            Self::Transport(transport) => write!(
                 f,
                 "{} has three quarters of the handshakes that limits.pending_connections admits",
-                name(*kind)
+                name(*transport)
             ),
-            Self::Source(kind, source) => write!(
+            Self::Source(transport, source) => write!(
                 f,
                 "half of the handshakes that limits.pending_connections admits are taken, and {source} has a quarter over {}",
-                name(*kind)
+                name(*transport)
             ),
         }
     }
@@ -55,10 +55,10 @@ impl fmt::Display for Exceeded {
 
 impl std::error::Error for Exceeded {}
 
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Quic => "QUIC",
-        Kind::Tcp => "TCP",
+fn name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Quic => "QUIC",
+        Transport::Tcp => "TCP",
     }
 }
 
@@ -67,9 +67,9 @@ fn name(kind: Kind) -> &'static str {
 struct Handshakes {
     /// 0 is none.
     limit: usize,
-    open: HashMap<ConnectionId, (Kind, Source)>,
-    of_transports: HashMap<Kind, usize>,
-    of_sources: HashMap<(Kind, Source), usize>,
+    open: HashMap<ConnectionId, (Transport, Source)>,
+    of_transports: HashMap<Transport, usize>,
+    of_sources: HashMap<(Transport, Source), usize>,
 }
 
 impl Handshakes {
@@ -84,7 +84,7 @@ impl Handshakes {
 
     /// One begins, if it may. What is no IP address is nobody's.
     fn begin(&mut self, connection: ConnectionId, remote: &Multiaddr) -> Result<(), Exceeded> {
-        let (Some(kind), Some(source)) = (Kind::of(remote), Source::of(remote)) else {
+        let (Some(transport), Some(source)) = (Transport::of(remote), Source::of(remote)) else {
             return Ok(());
         };
         // Without a limit there are no parts of it, and nothing to count.
@@ -92,25 +92,29 @@ impl Handshakes {
             return Ok(());
         }
         let quarter = self.limit.div_ceil(4);
-        let of_transport = self.of_transports.get(&kind).copied().unwrap_or_default();
+        let of_transport = self
+            .of_transports
+            .get(&transport)
+            .copied()
+            .unwrap_or_default();
         if of_transport >= (self.limit - self.limit / 4) {
-            return Err(Exceeded::Transport(kind));
+            return Err(Exceeded::Transport(transport));
         }
-        let of_source = self.of_sources.get(&(kind, source)).copied();
+        let of_source = self.of_sources.get(&(transport, source)).copied();
         if self.open.len() >= self.limit / 2 && of_source.unwrap_or_default() >= quarter {
-            return Err(Exceeded::Source(kind, source));
+            return Err(Exceeded::Source(transport, source));
         }
-        self.open.insert(connection, (kind, source));
-        *self.of_transports.entry(kind).or_default() += 1;
-        *self.of_sources.entry((kind, source)).or_default() += 1;
+        self.open.insert(connection, (transport, source));
+        *self.of_transports.entry(transport).or_default() += 1;
+        *self.of_sources.entry((transport, source)).or_default() += 1;
         Ok(())
     }
 
     /// One is over, one way or the other.
     fn end(&mut self, connection: ConnectionId) {
-        if let Some((kind, source)) = self.open.remove(&connection) {
-            decrement(&mut self.of_transports, kind);
-            decrement(&mut self.of_sources, (kind, source));
+        if let Some((transport, source)) = self.open.remove(&connection) {
+            decrement(&mut self.of_transports, transport);
+            decrement(&mut self.of_sources, (transport, source));
         }
     }
 }
@@ -307,12 +311,12 @@ mod tests {
     #[test]
     fn a_refusal_names_the_source_and_the_key() {
         let source = Source::of(&tcp(7).parse().expect("a multiaddr")).expect("a source");
-        let text = Exceeded::Source(Kind::Tcp, source).to_string();
+        let text = Exceeded::Source(Transport::Tcp, source).to_string();
         assert!(
             text.contains("198.51.100.7") && text.contains("TCP"),
             "{text}"
         );
-        let text = Exceeded::Transport(Kind::Quic).to_string();
+        let text = Exceeded::Transport(Transport::Quic).to_string();
         assert!(
             text.contains("limits.pending_connections") && text.contains("QUIC"),
             "{text}"

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_protocol::introduction::{self as meet, MAX_ADDRS};
-use p2pnode_transports::{Family, Kind, to_socket_addr};
+use p2pnode_transports::{Family, Transport, to_socket_addr};
 
 /// The connections that peers have made, by peer.
 #[derive(Debug, Default)]
@@ -66,10 +66,10 @@ impl Seen {
     /// destination makes one for each connection; [`MAX_ADDRS`] at most.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let connections = self.0.get(peer).into_iter().flatten();
-        let mut kinds = HashSet::new();
+        let mut paths = HashSet::new();
         let (mut first, mut others) = (Vec::new(), Vec::new());
         for remote in connections.rev().filter_map(|(_, of)| of.remote.as_ref()) {
-            let list = match kinds.insert(kind(remote)) {
+            let list = match paths.insert(path(remote)) {
                 true => &mut first,
                 false => &mut others,
             };
@@ -86,11 +86,11 @@ pub(crate) fn with_its_own(seen: Vec<Multiaddr>, words: &[Multiaddr]) -> Vec<Mul
 
 /// Whether there is a transport and family in both lists.
 pub(crate) fn have_in_common(ours: &[Multiaddr], theirs: &[Multiaddr]) -> bool {
-    let kinds: HashSet<_> = ours.iter().filter_map(kind).collect();
+    let paths: HashSet<_> = ours.iter().filter_map(path).collect();
     theirs
         .iter()
-        .filter_map(kind)
-        .any(|kind| kinds.contains(&kind))
+        .filter_map(path)
+        .any(|path| paths.contains(&path))
 }
 
 fn distinct(addrs: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
@@ -103,8 +103,8 @@ fn distinct(addrs: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
     known
 }
 
-fn kind(addr: &Multiaddr) -> Option<(Kind, Family)> {
-    Some((Kind::of(addr)?, to_socket_addr(addr)?.ip().into()))
+fn path(addr: &Multiaddr) -> Option<(Transport, Family)> {
+    Some((Transport::of(addr)?, to_socket_addr(addr)?.ip().into()))
 }
 
 /// The address of one socket and transport, an IPv4 peer at a socket for both families as the IPv4 peer that it is.
@@ -112,11 +112,11 @@ fn punchable(addr: &Multiaddr) -> Option<Multiaddr> {
     if addr.iter().any(|part| part == Protocol::P2pCircuit) {
         return None;
     }
-    let (kind, socket) = (Kind::of(addr)?, to_socket_addr(addr)?);
+    let (transport, socket) = (Transport::of(addr)?, to_socket_addr(addr)?);
     let ip = Multiaddr::from(socket.ip().to_canonical());
-    Some(match kind {
-        Kind::Quic => ip.with(Protocol::Udp(socket.port())).with(Protocol::QuicV1),
-        Kind::Tcp => ip.with(Protocol::Tcp(socket.port())),
+    Some(match transport {
+        Transport::Quic => ip.with(Protocol::Udp(socket.port())).with(Protocol::QuicV1),
+        Transport::Tcp => ip.with(Protocol::Tcp(socket.port())),
     })
 }
 

@@ -5,58 +5,14 @@
     reason = "multiaddr has forty protocols, of which a transport knows a few"
 )]
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::{
     PeerId,
     multiaddr::{Multiaddr, Protocol},
 };
 
-use crate::net::family::Family;
-
-/// A transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// QUIC version 1 over UDP ([RFC 9000](https://www.rfc-editor.org/rfc/rfc9000)).
-    Quic,
-    /// TCP with TLS 1.3 or Noise and yamux above.
-    Tcp,
-}
-
-impl Kind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
-
-    /// The transport that an address names; of a circuit that is the transport to its relay. `None` where it names none of
-    /// the two (`/p2p/X` alone, for instance): such an address says nothing about how its packets travel.
-    pub fn of(addr: &Multiaddr) -> Option<Self> {
-        addr.iter().find_map(|part| match part {
-            Protocol::QuicV1 => Some(Self::Quic),
-            Protocol::Tcp(_) => Some(Self::Tcp),
-            _ => None,
-        })
-    }
-
-    /// What carries it: `udp` or `tcp`.
-    pub(crate) const fn carrier(self) -> &'static str {
-        match self {
-            Self::Quic => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        })
-    }
-}
+use p2pnode_protocol::{Family, Transport};
 
 /// Where a target is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +30,7 @@ pub(crate) enum Host {
 pub(crate) struct Target {
     pub(crate) host: Host,
     pub(crate) port: u16,
-    pub(crate) kind: Kind,
+    pub(crate) transport: Transport,
     pub(crate) peer: Option<PeerId>,
 }
 
@@ -93,7 +49,7 @@ impl Target {
                 return Some(Self {
                     host,
                     port: 0,
-                    kind: Kind::Quic,
+                    transport: Transport::Quic,
                     peer: None,
                 });
             }
@@ -102,10 +58,10 @@ impl Target {
         if matches!(&host, Host::Ip(ip) if ip.is_unspecified()) {
             return None;
         }
-        let (kind, port) = match parts.next()? {
-            Protocol::Tcp(port) => (Kind::Tcp, port),
+        let (transport, port) = match parts.next()? {
+            Protocol::Tcp(port) => (Transport::Tcp, port),
             Protocol::Udp(port) => match parts.next()? {
-                Protocol::QuicV1 => (Kind::Quic, port),
+                Protocol::QuicV1 => (Transport::Quic, port),
                 _ => return None,
             },
             _ => return None,
@@ -118,14 +74,14 @@ impl Target {
         (port != 0 && parts.next().is_none()).then_some(Self {
             host,
             port,
-            kind,
+            transport,
             peer,
         })
     }
 
     /// The same target at an IP address that its name stands for.
     pub(crate) fn at(&self, ip: IpAddr) -> Multiaddr {
-        let addr = to_multiaddr(self.kind, SocketAddr::new(ip, self.port));
+        let addr = to_multiaddr(self.transport, SocketAddr::new(ip, self.port));
         match self.peer {
             Some(peer) => addr.with(Protocol::P2p(peer)),
             None => addr,
@@ -134,13 +90,13 @@ impl Target {
 }
 
 /// The address of a socket.
-pub fn to_multiaddr(kind: Kind, socket: SocketAddr) -> Multiaddr {
+pub fn to_multiaddr(transport: Transport, socket: SocketAddr) -> Multiaddr {
     let addr = Multiaddr::from(socket.ip());
-    match kind {
-        Kind::Quic => addr
+    match transport {
+        Transport::Quic => addr
             .with(Protocol::Udp(socket.port()))
             .with(Protocol::QuicV1),
-        Kind::Tcp => addr.with(Protocol::Tcp(socket.port())),
+        Transport::Tcp => addr.with(Protocol::Tcp(socket.port())),
     }
 }
 
@@ -191,13 +147,13 @@ mod tests {
             target.host,
             Host::Name("relay.example.net".into(), Some(Family::Ip4))
         );
-        assert_eq!((target.port, target.kind), (443, Kind::Quic));
+        assert_eq!((target.port, target.transport), (443, Transport::Quic));
         assert_eq!(
             target.at("192.0.2.1".parse().unwrap()).to_string(),
             format!("/ip4/192.0.2.1/udp/443/quic-v1/p2p/{PEER}")
         );
         let target = parse("/ip6/2001:db8::1/tcp/443").unwrap();
-        assert_eq!((target.kind, target.peer), (Kind::Tcp, None));
+        assert_eq!((target.transport, target.peer), (Transport::Tcp, None));
     }
 
     #[test]
@@ -221,19 +177,6 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_transport_has_no_kind() {
-        assert_eq!(Kind::of(&format!("/p2p/{PEER}").parse().unwrap()), None);
-        assert_eq!(
-            Kind::of(&"/ip4/192.0.2.1/udp/1/quic-v1".parse().unwrap()),
-            Some(Kind::Quic)
-        );
-        assert_eq!(
-            Kind::of(&"/ip4/192.0.2.1/tcp/1".parse().unwrap()),
-            Some(Kind::Tcp)
-        );
-    }
-
-    #[test]
     fn only_a_trailing_peer_is_cut_off() {
         let bare: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         assert_eq!(without_peer(&bare), bare);
@@ -247,13 +190,13 @@ mod tests {
         #[test]
         fn a_socket_survives_the_way_through_an_address(ip: IpAddr, port in 1..=u16::MAX, quic: bool) {
             prop_assume!(!ip.is_unspecified());
-            let kind = if quic { Kind::Quic } else { Kind::Tcp };
-            let addr = to_multiaddr(kind, SocketAddr::new(ip, port));
+            let transport = if quic { Transport::Quic } else { Transport::Tcp };
+            let addr = to_multiaddr(transport, SocketAddr::new(ip, port));
             prop_assert_eq!(to_socket_addr(&addr), Some(SocketAddr::new(ip, port)));
-            prop_assert_eq!(Kind::of(&addr), Some(kind));
+            prop_assert_eq!(Transport::of(&addr), Some(transport));
             prop_assert_eq!(Family::of(&addr), Some(Family::from(ip)));
             let target = Target::parse(&addr).unwrap();
-            prop_assert_eq!((target.host, target.port, target.kind), (Host::Ip(ip), port, kind));
+            prop_assert_eq!((target.host, target.port, target.transport), (Host::Ip(ip), port, transport));
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use std::{collections::HashSet, fmt, fs, path::Path};
 
-use crate::net::{addr::Kind, family::Family};
+use p2pnode_protocol::{Family, Transport};
 
 /// A port that could not be had, and what is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The transport that wanted the port.
-    pub kind: Kind,
+    pub transport: Transport,
     /// The port.
     pub port: u16,
     /// What is in the way.
@@ -18,7 +18,11 @@ pub struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.kind.carrier(), self.port, self.by)
+        let carrier = match self.transport {
+            Transport::Quic => "udp",
+            Transport::Tcp => "tcp",
+        };
+        write!(f, "{carrier} {} {}", self.port, self.by)
     }
 }
 
@@ -58,18 +62,18 @@ impl fmt::Display for HeldBy {
 }
 
 /// Finds out who has bound `port`. Reads `/proc`, which takes milliseconds where there are many processes.
-pub(crate) fn find(kind: Kind, family: Family, port: u16) -> HeldBy {
+pub(crate) fn find(transport: Transport, family: Family, port: u16) -> HeldBy {
     // An IPv6 wildcard socket without IPV6_V6ONLY holds the IPv4 port too, so IPv4 looks at both tables.
-    let tables: &[&str] = match (kind, family) {
-        (Kind::Quic, Family::Ip4) => &["udp", "udp6"],
-        (Kind::Quic, Family::Ip6) => &["udp6"],
-        (Kind::Tcp, Family::Ip4) => &["tcp", "tcp6"],
-        (Kind::Tcp, Family::Ip6) => &["tcp6"],
+    let tables: &[&str] = match (transport, family) {
+        (Transport::Quic, Family::Ip4) => &["udp", "udp6"],
+        (Transport::Quic, Family::Ip6) => &["udp6"],
+        (Transport::Tcp, Family::Ip4) => &["tcp", "tcp6"],
+        (Transport::Tcp, Family::Ip6) => &["tcp6"],
     };
     let mut holders = Sockets::default();
     for table in tables {
         if let Ok(text) = fs::read_to_string(Path::new("/proc/net").join(table)) {
-            holders.add(&text, kind, port);
+            holders.add(&text, transport, port);
         }
     }
     match owner(&holders.inodes) {
@@ -90,7 +94,7 @@ struct Sockets {
 impl Sockets {
     /// Lines are `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`, see
     /// [proc_pid_net(5)](https://man7.org/linux/man-pages/man5/proc_pid_net.5.html).
-    fn add(&mut self, table: &str, kind: Kind, port: u16) {
+    fn add(&mut self, table: &str, transport: Transport, port: u16) {
         const TCP_TIME_WAIT: &str = "06";
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -105,7 +109,7 @@ impl Sockets {
             if on != Some(port) {
                 continue;
             }
-            if kind == Kind::Tcp && *state == TCP_TIME_WAIT {
+            if transport == Transport::Tcp && *state == TCP_TIME_WAIT {
                 self.time_wait = true;
             } else if let Ok(inode @ 1..) = inode.parse() {
                 self.inodes.insert(inode);
@@ -169,7 +173,7 @@ mod tests {
             1: 0100007F:9C40 0100007F:01BB 06 00000000:00000000 00:00000000 00000000  0        0 0 1 0000 100\n\
             2: 0100007F:01BB 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  0        0 4712 1 0000 100\n";
         let mut sockets = Sockets::default();
-        sockets.add(table, Kind::Tcp, 40000);
+        sockets.add(table, Transport::Tcp, 40000);
         assert_eq!(
             sockets,
             Sockets {
@@ -183,16 +187,16 @@ mod tests {
     fn our_own_sockets_are_found_in_the_kernels_tables() {
         let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
         let port = udp.local_addr().unwrap().port();
-        assert_eq!(find(Kind::Quic, Family::Ip4, port), HeldBy::ThisNode);
+        assert_eq!(find(Transport::Quic, Family::Ip4, port), HeldBy::ThisNode);
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = tcp.local_addr().unwrap().port();
-        assert_eq!(find(Kind::Tcp, Family::Ip4, port), HeldBy::ThisNode);
+        assert_eq!(find(Transport::Tcp, Family::Ip4, port), HeldBy::ThisNode);
     }
 
     proptest! {
         #[test]
         fn junk_in_a_table_never_panics(table in "(.*\n){0,5}", port: u16) {
-            Sockets::default().add(&table, Kind::Tcp, port);
+            Sockets::default().add(&table, Transport::Tcp, port);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The ports of a running node: the pool, the punch ports, and the claims that sockets hold on them.
 
+use p2pnode_protocol::{Family, Transport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -11,8 +12,6 @@ use std::{
 use crate::{
     error::Error,
     net::{
-        addr::Kind,
-        family::Family,
         holder::{self, HeldBy, Holder},
         pool::{Exhausted, PoolCounts, PortPool},
         range::PortRange,
@@ -43,18 +42,18 @@ pub(crate) struct Ports {
 
 struct Inner {
     pool: PortPool,
-    punch: BTreeMap<(Kind, Family), u16>,
-    exhausted: BTreeMap<(Kind, Family), (Instant, Exhausted)>,
+    punch: BTreeMap<(Transport, Family), u16>,
+    exhausted: BTreeMap<(Transport, Family), (Instant, Exhausted)>,
 }
 
 /// What opening a socket failed with, and of which transport the socket was: TCP takes a UDP socket as lock.
 pub(crate) struct OpenError {
-    pub(crate) socket: Kind,
+    pub(crate) socket: Transport,
     pub(crate) error: io::Error,
 }
 
 /// A port that could not be had: the transport of the socket, the number, and why.
-type Failed = (Kind, u16, io::Error);
+type Failed = (Transport, u16, io::Error);
 
 impl Ports {
     pub(crate) fn new(range: PortRange, seed: &[u8]) -> Arc<Self> {
@@ -73,12 +72,12 @@ impl Ports {
         self.range
     }
 
-    pub(crate) fn punch_ports(&self) -> BTreeMap<(Kind, Family), u16> {
+    pub(crate) fn punch_ports(&self) -> BTreeMap<(Transport, Family), u16> {
         self.lock().punch.clone()
     }
 
-    pub(crate) fn punch_port(&self, kind: Kind, family: Family) -> Option<u16> {
-        self.lock().punch.get(&(kind, family)).copied()
+    pub(crate) fn punch_port(&self, transport: Transport, family: Family) -> Option<u16> {
+        self.lock().punch.get(&(transport, family)).copied()
     }
 
     pub(crate) fn counts(&self) -> PoolCounts {
@@ -111,7 +110,7 @@ impl Ports {
     /// pinhole in a firewall serves all; else the first that can be had.
     pub(crate) fn open<T>(
         self: &Arc<Self>,
-        kind: Kind,
+        transport: Transport,
         family: Family,
         mut open: impl FnMut(u16) -> Result<T, OpenError>,
     ) -> Result<(PunchClaim, T), Error> {
@@ -129,11 +128,11 @@ impl Ports {
             match open(port) {
                 Ok(opened) => {
                     let claim = self.claim_port(port);
-                    self.lock().punch.insert((kind, family), port);
-                    self.succeeded(kind, family);
+                    self.lock().punch.insert((transport, family), port);
+                    self.succeeded(transport, family);
                     let claim = PunchClaim {
                         claim,
-                        kind,
+                        transport,
                         family,
                     };
                     return Ok((claim, opened));
@@ -143,14 +142,14 @@ impl Ports {
                 }
                 Err(OpenError { error, .. }) => {
                     return Err(Error::NoSocket {
-                        kind,
+                        transport,
                         family,
                         reason: error.to_string(),
                     });
                 }
             }
         }
-        Err(Error::Exhausted(self.exhaust(kind, family, failed)))
+        Err(Error::Exhausted(self.exhaust(transport, family, failed)))
     }
 
     /// A port of the range for one connection: nobody else of this node uses it, and the number is locked as long as the lease
@@ -158,7 +157,7 @@ impl Ports {
     pub(crate) fn lease(self: &Arc<Self>, family: Family) -> Result<Lease, Exhausted> {
         match self.lock_free_port(family) {
             Ok((claim, lock)) => Ok(Lease { claim, _lock: lock }),
-            Err(failed) => Err(self.exhaust(Kind::Tcp, family, failed)),
+            Err(failed) => Err(self.exhaust(Transport::Tcp, family, failed)),
         }
     }
 
@@ -190,7 +189,7 @@ impl Ports {
                 Ok(lock) => return Ok((claim, lock)),
                 Err(error) => {
                     claim.cool = Some(TAKEN);
-                    failed.push((Kind::Quic, port, error));
+                    failed.push((Transport::Quic, port, error));
                 }
             }
         }
@@ -207,15 +206,15 @@ impl Ports {
     }
 
     /// Something could be opened or dialed: an exhaustion is over.
-    pub(crate) fn succeeded(&self, kind: Kind, family: Family) {
-        self.lock().exhausted.remove(&(kind, family));
+    pub(crate) fn succeeded(&self, transport: Transport, family: Family) {
+        self.lock().exhausted.remove(&(transport, family));
     }
 
     /// Notes and describes that every port failed: those in `failed`, and those that were not tried because the pool has them
     /// in use or cooling.
-    fn exhaust(&self, kind: Kind, family: Family, failed: Vec<Failed>) -> Exhausted {
+    fn exhaust(&self, transport: Transport, family: Family, failed: Vec<Failed>) -> Exhausted {
         let now = Instant::now();
-        if let Some((noted, exhausted)) = self.lock().exhausted.get(&(kind, family))
+        if let Some((noted, exhausted)) = self.lock().exhausted.get(&(transport, family))
             && now.duration_since(*noted) < LOOKUP_INTERVAL
         {
             return exhausted.clone();
@@ -231,7 +230,7 @@ impl Ports {
                     HeldBy::Refused(error.to_string())
                 };
                 Holder {
-                    kind: *socket,
+                    transport: *socket,
                     port: *port,
                     by,
                 }
@@ -249,7 +248,11 @@ impl Ports {
             } else {
                 HeldBy::ThisNode
             };
-            holders.push(Holder { kind, port, by });
+            holders.push(Holder {
+                transport,
+                port,
+                by,
+            });
         }
         let exhausted = Exhausted {
             range: self.range,
@@ -257,7 +260,7 @@ impl Ports {
         };
         inner
             .exhausted
-            .insert((kind, family), (now, exhausted.clone()));
+            .insert((transport, family), (now, exhausted.clone()));
         exhausted
     }
 
@@ -298,7 +301,7 @@ impl Drop for Claim {
 /// The claim of a punch socket. As long as it lives its port is the punch port of its transport and family.
 pub(crate) struct PunchClaim {
     claim: Claim,
-    kind: Kind,
+    transport: Transport,
     family: Family,
 }
 
@@ -314,7 +317,7 @@ impl Drop for PunchClaim {
             .ports
             .lock()
             .punch
-            .remove(&(self.kind, self.family));
+            .remove(&(self.transport, self.family));
     }
 }
 
@@ -350,7 +353,7 @@ mod tests {
 
     fn taken() -> OpenError {
         OpenError {
-            socket: Kind::Quic,
+            socket: Transport::Quic,
             error: io::ErrorKind::AddrInUse.into(),
         }
     }
@@ -358,12 +361,16 @@ mod tests {
     #[test]
     fn every_punch_socket_takes_the_same_number_if_it_can() {
         let ports = Ports::new("40000-40050".parse().unwrap(), b"a");
-        let (quic, ()) = ports.open(Kind::Quic, Family::Ip6, |_| Ok(())).unwrap();
-        let (tcp, ()) = ports.open(Kind::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+        let (quic, ()) = ports
+            .open(Transport::Quic, Family::Ip6, |_| Ok(()))
+            .unwrap();
+        let (tcp, ()) = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
         assert_eq!(tcp.port(), quic.port());
         let shared = quic.port();
         let refuse_shared = |port| if port == shared { Err(taken()) } else { Ok(()) };
-        let (other, ()) = ports.open(Kind::Tcp, Family::Ip6, refuse_shared).unwrap();
+        let (other, ()) = ports
+            .open(Transport::Tcp, Family::Ip6, refuse_shared)
+            .unwrap();
         assert_ne!(other.port(), shared);
         assert_eq!(
             ports.counts(),
@@ -382,11 +389,13 @@ mod tests {
     #[test]
     fn an_exhaustion_lasts_until_something_can_be_opened() {
         let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
-        let refused = ports.open(Kind::Quic, Family::Ip4, |_| Err::<(), _>(taken()));
+        let refused = ports.open(Transport::Quic, Family::Ip4, |_| Err::<(), _>(taken()));
         assert!(matches!(refused, Err(Error::Exhausted(_))));
         assert_eq!(ports.exhausted().unwrap().holders.len(), 2);
         assert_eq!(ports.unbound(), ports.exhausted());
-        let _claim = ports.open(Kind::Quic, Family::Ip4, |_| Ok(())).unwrap();
+        let _claim = ports
+            .open(Transport::Quic, Family::Ip4, |_| Ok(()))
+            .unwrap();
         assert_eq!(ports.exhausted(), None);
         assert_eq!(ports.unbound(), None);
     }
@@ -394,7 +403,7 @@ mod tests {
     #[test]
     fn a_dial_without_a_port_is_no_socket_without_one() {
         let ports = Ports::new("40000".parse().unwrap(), b"a");
-        let _punch = ports.open(Kind::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+        let _punch = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
         assert!(ports.lease(Family::Ip4).is_err());
         assert!(ports.exhausted().is_some());
         assert_eq!(ports.unbound(), None);
@@ -405,11 +414,11 @@ mod tests {
         let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
         let unsupported = |_| {
             Err::<(), _>(OpenError {
-                socket: Kind::Quic,
+                socket: Transport::Quic,
                 error: io::ErrorKind::Unsupported.into(),
             })
         };
-        let refused = ports.open(Kind::Quic, Family::Ip6, unsupported);
+        let refused = ports.open(Transport::Quic, Family::Ip6, unsupported);
         assert!(matches!(
             refused,
             Err(Error::NoSocket {

@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use p2pnode_protocol::Family;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{datagrams::Link, net::family::Family};
+use crate::datagrams::Link;
 
 /// The wildcard address of a family, at a port.
 pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {

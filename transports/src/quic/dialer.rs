@@ -15,6 +15,7 @@ use libp2p::{
         transport::{ListenerId, TransportEvent},
     },
 };
+use p2pnode_protocol::{Family, Transport};
 
 use super::{
     Failure,
@@ -27,8 +28,7 @@ use crate::{
     handle::Shared,
     listen::{Event, Incoming},
     net::{
-        addr::{Kind, to_multiaddr},
-        family::Family,
+        addr::to_multiaddr,
         ports::{OpenError, PunchClaim},
         socket,
     },
@@ -77,10 +77,10 @@ impl Dialer {
     /// Opens the punch socket of `family` on a port of the range.
     pub(crate) fn open(&mut self, family: Family) -> Result<(), Error> {
         let settings = &self.settings;
-        let (claim, socket) = self.shared.ports.open(Kind::Quic, family, |port| {
+        let (claim, socket) = self.shared.ports.open(Transport::Quic, family, |port| {
             let opened = Socket::bind(socket::wildcard(family, port), settings);
             opened.map_err(|error| OpenError {
-                socket: Kind::Quic,
+                socket: Transport::Quic,
                 error,
             })
         })?;
@@ -102,7 +102,7 @@ impl Dialer {
         let family = Family::from(remote.ip());
         let Some(PunchSocket { id, socket, .. }) = self.sockets.get(&family) else {
             return Err(Error::NoSocket {
-                kind: Kind::Quic,
+                transport: Transport::Quic,
                 family,
                 reason: "it was closed".to_owned(),
             });
@@ -188,7 +188,7 @@ fn came_in(
     TransportEvent::Incoming {
         listener_id,
         upgrade: upgrade.boxed(),
-        local_addr: to_multiaddr(Kind::Quic, local),
-        send_back_addr: to_multiaddr(Kind::Quic, remote),
+        local_addr: to_multiaddr(Transport::Quic, local),
+        send_back_addr: to_multiaddr(Transport::Quic, remote),
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use futures::FutureExt;
 use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p::core::transport::{ListenerId, TransportEvent};
+use p2pnode_protocol::{Family, Transport};
 
 use super::{
     dialer::incoming,
@@ -20,10 +21,7 @@ use super::{
 use crate::{
     error::Error,
     listen::{Event, Incoming},
-    net::{
-        addr::{Kind, to_multiaddr},
-        family::Family,
-    },
+    net::addr::to_multiaddr,
 };
 
 /// Public listeners of QUIC, and the dials of a relay, which leave from any port.
@@ -57,7 +55,7 @@ impl Listeners {
         } else {
             self.events.push_back(TransportEvent::NewAddress {
                 listener_id: id,
-                listen_addr: to_multiaddr(Kind::Quic, local),
+                listen_addr: to_multiaddr(Transport::Quic, local),
             });
             None
         };
@@ -154,7 +152,7 @@ impl Listening {
             if Family::from(ip) != Family::from(local.ip()) {
                 continue;
             }
-            let listen_addr = to_multiaddr(Kind::Quic, SocketAddr::new(ip, local.port()));
+            let listen_addr = to_multiaddr(Transport::Quic, SocketAddr::new(ip, local.port()));
             return Poll::Ready(if up {
                 TransportEvent::NewAddress {
                     listener_id,

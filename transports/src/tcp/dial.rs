@@ -20,6 +20,7 @@ use libp2p::{
     },
     tcp,
 };
+use p2pnode_protocol::{Family, Transport};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::stream::Stream;
@@ -30,13 +31,7 @@ use crate::tcp::{
 use crate::{
     error::Error,
     handle::Shared,
-    net::{
-        addr::{Kind, to_multiaddr},
-        family::Family,
-        pool::Exhausted,
-        ports::Lease,
-        socket,
-    },
+    net::{addr::to_multiaddr, pool::Exhausted, ports::Lease, socket},
     record::Sockets,
     tcp::{
         auth::{Connection, Offer, Refusal, Upgrade},
@@ -81,7 +76,7 @@ impl Dial {
             self.punch().await
         } else {
             let connected = self.ordinary().await?;
-            self.shared.ports.succeeded(Kind::Tcp, self.family());
+            self.shared.ports.succeeded(Transport::Tcp, self.family());
             Ok(connected)
         }
     }
@@ -135,7 +130,7 @@ impl Dial {
             let mut refused = Vec::new();
             let mut in_use = false;
             if self.port_use == PortUse::Reuse {
-                let port = self.shared.ports.punch_port(Kind::Tcp, self.family());
+                let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
                 match socket::connect(port.ok_or_else(|| self.no_socket())?, self.remote).await {
                     Ok(stream) => return self.connected(stream, None),
                     Err(error) if is_in_use(&error) => in_use = true,
@@ -199,7 +194,7 @@ impl Dial {
     fn sockets(&self, stream: &TcpStream) -> Result<Sockets, Error> {
         let local = stream.local_addr().map_err(|error| self.failed(error))?;
         Ok(Sockets {
-            kind: Kind::Tcp,
+            transport: Transport::Tcp,
             local,
             remote: self.remote,
         })
@@ -211,7 +206,7 @@ impl Dial {
         let port = self
             .shared
             .ports
-            .punch_port(Kind::Tcp, self.family())
+            .punch_port(Transport::Tcp, self.family())
             .ok_or_else(|| self.no_socket())?;
         let connect = || -> Connecting {
             let kept = self.shared.unanswered.take(port, self.remote);
@@ -258,7 +253,7 @@ impl Dial {
                 inbound = wait.inbound.select_next_some() => {
                     let Inbound { origin, stream } = inbound;
                     tracing::debug!(remote = %origin.remote, "inbound connection completes a tcp punch");
-                    let sockets = Sockets { kind: Kind::Tcp, local: origin.local, remote: origin.remote };
+                    let sockets = Sockets { transport: Transport::Tcp, local: origin.local, remote: origin.remote };
                     let stream = Stream::new(stream.0, None);
                     let upgrade = self.upgrade.apply(stream, origin.remote, self.role, offer.clone());
                     upgrades.push(upgrade.map(move |done| (done, sockets, Some(origin))).boxed());
@@ -307,9 +302,9 @@ impl Dial {
                 // No listener's; the swarm does not ask.
                 listener: ListenerId::next(),
                 local,
-                local_addr: to_multiaddr(Kind::Tcp, local),
+                local_addr: to_multiaddr(Transport::Tcp, local),
                 remote,
-                remote_addr: to_multiaddr(Kind::Tcp, remote),
+                remote_addr: to_multiaddr(Transport::Tcp, remote),
             };
             let stream = tcp::tokio::TcpStream(stream);
             if let Some(inbound) = punches.offer(Inbound { origin, stream }) {
@@ -338,7 +333,7 @@ impl Dial {
     fn no_socket(&self) -> Error {
         let reason = "it was closed".to_owned();
         Error::NoSocket {
-            kind: Kind::Tcp,
+            transport: Transport::Tcp,
             family: self.family(),
             reason,
         }

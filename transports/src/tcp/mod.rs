@@ -6,6 +6,7 @@ pub(crate) mod eof_is_error;
 pub(crate) mod punch;
 pub(crate) mod read_buffer;
 pub(crate) mod write_coalescer;
+pub(crate) mod yamux;
 
 use std::{
     collections::BTreeMap,
@@ -19,18 +20,18 @@ use futures::FutureExt;
 use libp2p::{
     core::{
         Endpoint,
-        transport::{ListenerId, PortUse, Transport, TransportError, TransportEvent},
+        transport::{ListenerId, PortUse, Transport as _, TransportError, TransportEvent},
     },
     tcp,
 };
+use p2pnode_protocol::{Family, Transport};
 
 use crate::{
     error::Error,
     handle::Shared,
     listen::Event,
     net::{
-        addr::{Kind, to_multiaddr, to_socket_addr},
-        family::Family,
+        addr::{to_multiaddr, to_socket_addr},
         ports::{OpenError, PunchClaim},
         socket,
     },
@@ -86,27 +87,27 @@ impl Dialer {
     /// Listens on a port of the range. The UDP port of the same number is ours then too.
     pub(crate) fn open(&mut self, family: Family) -> Result<(), Error> {
         let listeners = &mut self.listeners;
-        let ours = self.shared.ports.punch_port(Kind::Quic, family);
-        let (claim, (id, lock)) = self.shared.ports.open(Kind::Tcp, family, |port| {
+        let ours = self.shared.ports.punch_port(Transport::Quic, family);
+        let (claim, (id, lock)) = self.shared.ports.open(Transport::Tcp, family, |port| {
             let lock = if ours == Some(port) {
                 None
             } else {
                 let lock = socket::lock(family, port);
                 Some(lock.map_err(|error| OpenError {
-                    socket: Kind::Quic,
+                    socket: Transport::Quic,
                     error,
                 })?)
             };
             let id = ListenerId::next();
-            let addr = to_multiaddr(Kind::Tcp, socket::wildcard(family, port));
+            let addr = to_multiaddr(Transport::Tcp, socket::wildcard(family, port));
             match listeners.listen_on(id, addr) {
                 Ok(()) => Ok((id, lock)),
                 Err(TransportError::Other(error)) => Err(OpenError {
-                    socket: Kind::Tcp,
+                    socket: Transport::Tcp,
                     error,
                 }),
                 Err(error @ TransportError::MultiaddrNotSupported(_)) => Err(OpenError {
-                    socket: Kind::Tcp,
+                    socket: Transport::Tcp,
                     error: std::io::Error::other(error),
                 }),
             }

@@ -198,7 +198,7 @@ fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
     };
     let mut told = relayed.clone();
     told.hops.push(Hop {
-        transport: Some(p2pnode_transports::Kind::Quic),
+        transport: Some(p2pnode_transports::Transport::Quic),
         ..Hop::default()
     });
     let mut dialer = connected();

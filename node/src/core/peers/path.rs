@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_transports::{Family, Kind, Sockets};
+use p2pnode_transports::{Family, Sockets, Transport};
 use serde::{Serialize, Serializer};
 
 /// How this node reaches a peer over one connection, hop by hop.
@@ -63,7 +63,7 @@ pub enum How {
 pub struct Hop {
     /// Transport of the leg.
     #[serde(serialize_with = "display_or_unknown")]
-    pub transport: Option<Kind>,
+    pub transport: Option<Transport>,
     /// IP family of the leg.
     #[serde(serialize_with = "display_or_unknown")]
     pub family: Option<Family>,
@@ -97,7 +97,7 @@ impl Hop {
     /// A leg that this node sees itself.
     pub fn seen(sockets: Sockets) -> Self {
         Self {
-            transport: Some(sockets.kind),
+            transport: Some(sockets.transport),
             family: Some(Family::from(sockets.remote.ip())),
             local: Some(sockets.local),
             remote: Some(sockets.remote),
@@ -118,9 +118,9 @@ impl Hop {
 impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.transport, self.family) {
-            (Some(kind), Some(family)) => write!(f, "{kind}/{family}")?,
+            (Some(transport), Some(family)) => write!(f, "{transport}/{family}")?,
             (None, None) => return f.write_str("unknown"),
-            (kind, family) => write!(f, "{}/{}", OrUnknown(kind), OrUnknown(family))?,
+            (transport, family) => write!(f, "{}/{}", OrUnknown(transport), OrUnknown(family))?,
         }
         if let (Some(local), Some(remote)) = (self.local, self.remote) {
             write!(f, " {local} > {remote}")?;
@@ -206,7 +206,7 @@ mod tests {
 
     fn sockets() -> Sockets {
         Sockets {
-            kind: Kind::Quic,
+            transport: Transport::Quic,
             local: "10.0.1.2:40017".parse().unwrap(),
             remote: "203.0.113.10:443".parse().unwrap(),
         }

@@ -114,14 +114,14 @@ impl fmt::Display for Axis {
 
 #[cfg(test)]
 mod tests {
-    use p2pnode_transports::{Family, Kind};
+    use p2pnode_transports::{Family, Transport};
 
     use super::*;
     use crate::core::peers::{Hop, How};
 
     fn path(kind: PathKind, family: Family) -> Path {
         let hop = Hop {
-            transport: Some(Kind::Quic),
+            transport: Some(Transport::Quic),
             family: Some(family),
             ..Hop::default()
         };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_transports::{Family, FamilyPolicy, Kind, Sockets, to_socket_addr};
+use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
 use super::{Hop, How, Path, PathKind, Score};
 use crate::core::relays::Up;
@@ -66,7 +66,7 @@ impl PeerTable {
         };
         // An address that names no transport is never called direct.
         let (path, via) =
-            if endpoint.is_relayed() || Kind::of(endpoint.get_remote_address()).is_none() {
+            if endpoint.is_relayed() || Transport::of(endpoint.get_remote_address()).is_none() {
                 self.relayed(endpoint, how)
             } else {
                 let hop = sockets
@@ -316,14 +316,14 @@ impl PeerTable {
             }),
             // A listener is told the relay's address on the connection that the circuit came over, and maybe its id.
             ConnectedPoint::Listener { .. } => {
-                let (address, kind) = (to_socket_addr(circuit), Kind::of(circuit));
+                let (address, transport) = (to_socket_addr(circuit), Transport::of(circuit));
                 self.by_peer
                     .iter()
                     .filter(|(peer, _)| relay.is_none_or(|relay| relay == **peer))
                     .flat_map(|(_, ids)| ids)
                     .find(|id| {
                         leg_of(id).is_some_and(|leg| {
-                            leg.transport == kind
+                            leg.transport == transport
                                 && leg.remote.is_some_and(|remote| {
                                     address.is_none_or(|address| address == remote)
                                 })
@@ -356,7 +356,7 @@ impl PeerTable {
 /// What an address alone tells of a hop.
 fn hop_of_address(address: &Multiaddr) -> Hop {
     Hop {
-        transport: Kind::of(address),
+        transport: Transport::of(address),
         family: p2pnode_transports::Family::of(address),
         ..Hop::default()
     }

@@ -14,7 +14,9 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_transports::{Datagrams, Family, Handle, Kind, Link, to_multiaddr, to_socket_addr};
+use p2pnode_transports::{
+    Datagrams, Family, Handle, Link, Transport, to_multiaddr, to_socket_addr,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -205,11 +207,14 @@ impl Question {
         }
         let mut candidates: Vec<Candidate> = Vec::new();
         for addr in message::told(datagram, &self.peer) {
-            let Some((kind, host)) = Kind::of(&addr).zip(to_socket_addr(&addr)) else {
+            let Some((transport, host)) = Transport::of(&addr).zip(to_socket_addr(&addr)) else {
                 continue;
             };
-            let is_plain = addr == to_multiaddr(kind, host);
-            if !is_plain || !self.means.kinds.contains(&kind) || !links.is_on(host.ip(), 0) {
+            let is_plain = addr == to_multiaddr(transport, host);
+            if !is_plain
+                || !self.means.transports.contains(&transport)
+                || !links.is_on(host.ip(), 0)
+            {
                 continue;
             }
             match candidates.iter_mut().find(|known| known.host == host) {

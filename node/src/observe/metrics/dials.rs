@@ -3,7 +3,7 @@
 use std::io;
 
 use libp2p::{Multiaddr, TransportError, multiaddr::Protocol, swarm::DialError};
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 
 use super::labels::DialLabels;
 use crate::{
@@ -64,7 +64,7 @@ fn at(address: &Multiaddr, outcome: &'static str) -> DialLabels {
     if is_circuit(address) {
         DialLabels::circuit(outcome)
     } else {
-        DialLabels::socket(Kind::of(address), Family::of(address), outcome)
+        DialLabels::socket(Transport::of(address), Family::of(address), outcome)
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
             how: How::Dialed,
             hops: vec![
                 Hop {
-                    transport: Some(Kind::Quic),
+                    transport: Some(Transport::Quic),
                     family: Some(Family::Ip4),
                     ..Hop::default()
                 },
@@ -189,7 +189,7 @@ mod tests {
                 address: address(TCP),
             }),
             [DialLabels::socket(
-                Some(Kind::Tcp),
+                Some(Transport::Tcp),
                 Some(Family::Ip6),
                 "wrong_peer"
             )]

@@ -1,7 +1,7 @@
 //! The label sets. Every value but the number of a relay is a text of the program, so that no label can hold what a remote or a
 //! user has sent.
 
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 use prometheus_client::encoding::EncodeLabelSet;
 
 use crate::{
@@ -60,7 +60,7 @@ impl PathLabels {
     /// Every label set that there is.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let kinds = [PathKind::Direct, PathKind::Relayed];
-        let transports = [Some(Kind::Quic), Some(Kind::Tcp), None];
+        let transports = [Some(Transport::Quic), Some(Transport::Tcp), None];
         let families = [Some(Family::Ip4), Some(Family::Ip6), None];
         kinds.into_iter().flat_map(move |path| {
             transports.into_iter().flat_map(move |of| {
@@ -88,7 +88,7 @@ impl PunchLabels {
     pub(super) fn new(record: &Record) -> Self {
         Self {
             role: record.role.as_str(),
-            transport: transport(record.via.map(|(kind, _)| kind)),
+            transport: transport(record.via.map(|(over, _)| over)),
             family: family(record.via.map(|(_, family)| family)),
             attempt: match record.attempt {
                 0 | 1 => "1",
@@ -116,9 +116,13 @@ impl DialLabels {
     }
 
     /// A dial from a socket of its own.
-    pub(super) fn socket(kind: Option<Kind>, of: Option<Family>, outcome: &'static str) -> Self {
+    pub(super) fn socket(
+        over: Option<Transport>,
+        of: Option<Family>,
+        outcome: &'static str,
+    ) -> Self {
         Self {
-            transport: transport(kind),
+            transport: transport(over),
             family: family(of),
             outcome,
         }
@@ -135,10 +139,10 @@ impl ChangeLabels {
     }
 }
 
-const fn transport(kind: Option<Kind>) -> &'static str {
-    match kind {
-        Some(Kind::Quic) => "quic",
-        Some(Kind::Tcp) => "tcp",
+const fn transport(transport: Option<Transport>) -> &'static str {
+    match transport {
+        Some(Transport::Quic) => "quic",
+        Some(Transport::Tcp) => "tcp",
         None => UNKNOWN,
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family as Ip, FamilyPolicy, Kind};
+use p2pnode_transports::{Family as Ip, FamilyPolicy, Transport};
 use prometheus_client::encoding::text;
 
 use super::*;
@@ -20,7 +20,7 @@ fn encoded(metrics: &Metrics) -> String {
     text
 }
 
-fn record(attempt: u32, outcome: Outcome, via: Option<(Kind, Ip)>) -> Record {
+fn record(attempt: u32, outcome: Outcome, via: Option<(Transport, Ip)>) -> Record {
     Record {
         peer: PeerId::random(),
         circuit: Some(ConnectionId::new_unchecked(1)),
@@ -90,7 +90,7 @@ fn an_attempt_is_counted_by_how_it_went() {
         connection: ConnectionId::new_unchecked(2),
         dialed: true,
     };
-    metrics.punch(&record(1, direct, Some((Kind::Quic, Ip::Ip4))));
+    metrics.punch(&record(1, direct, Some((Transport::Quic, Ip::Ip4))));
     metrics.punch(&record(2, Outcome::Failed(Reason::SymmetricBoth), None));
     let text = encoded(&metrics);
     for line in [

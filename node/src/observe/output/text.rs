@@ -192,7 +192,7 @@ fn count(candidates: usize) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use p2pnode_transports::{Kind, Sockets};
+    use p2pnode_transports::{Sockets, Transport};
 
     use super::*;
     use crate::core::peers::{Hop, How, Path};
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn the_last_line_of_a_dial_says_how_in_one_line() {
         let sockets = Sockets {
-            kind: Kind::Quic,
+            transport: Transport::Quic,
             local: "10.0.1.2:40017".parse().unwrap(),
             remote: "198.51.100.7:51234".parse().unwrap(),
         };

@@ -6,7 +6,7 @@ use super::*;
 
 fn policy() -> Policy {
     Policy {
-        kinds: vec![Kind::Quic, Kind::Tcp],
+        transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(Vec::new),
@@ -19,13 +19,13 @@ fn addr(text: &str) -> Multiaddr {
 
 fn observed(text: &str, by: PeerId, connection: usize) -> Observation {
     let addr = addr(text);
-    let kind = Kind::of(&addr).unwrap();
+    let transport = Transport::of(&addr).unwrap();
     let family = Family::of(&addr).unwrap();
     Observation {
         addr,
         by,
         connection: ConnectionId::new_unchecked(connection),
-        kind,
+        transport,
         family,
     }
 }
@@ -123,7 +123,7 @@ fn what_a_filter_forbids_is_neither_offered_nor_dialed() {
         2,
     ));
     let no_quic = Policy {
-        permit: Arc::new(|addr| Kind::of(addr) == Some(Kind::Tcp)),
+        permit: Arc::new(|addr| Transport::of(addr) == Some(Transport::Tcp)),
         ..policy()
     };
     assert_eq!(
@@ -159,7 +159,7 @@ fn families_and_transports_that_are_off_are_neither_offered_nor_dialed() {
         ["/ip6/2001:db8::1/udp/51234/quic-v1"]
     );
     let only_tcp = Policy {
-        kinds: vec![Kind::Tcp],
+        transports: vec![Transport::Tcp],
         ..policy()
     };
     assert_eq!(
@@ -224,7 +224,7 @@ fn an_observation_counts_only_for_the_transport_and_family_of_its_connection() {
     let mut local = Local::default();
     let observation = observed("/ip4/198.51.100.1/tcp/40000", PeerId::random(), 1);
     assert!(!local.observe(&Observation {
-        kind: Kind::Quic,
+        transport: Transport::Quic,
         ..observation.clone()
     }));
     assert!(local.observe(&observation));
@@ -250,12 +250,21 @@ fn two_observers_tell_how_the_nat_maps() {
     let mut local = Local::default();
     let (one, two) = (PeerId::random(), PeerId::random());
     local.observe(&observed("/ip4/198.51.100.1/tcp/40000", one, 1));
-    assert_eq!(local.mapping(Kind::Tcp, Family::Ip4), Mapping::Unknown);
+    assert_eq!(local.mapping(Transport::Tcp, Family::Ip4), Mapping::Unknown);
     local.observe(&observed("/ip4/198.51.100.1/tcp/40000", two, 2));
-    assert_eq!(local.mapping(Kind::Tcp, Family::Ip4), Mapping::Independent);
+    assert_eq!(
+        local.mapping(Transport::Tcp, Family::Ip4),
+        Mapping::Independent
+    );
     local.observe(&observed("/ip4/198.51.100.1/tcp/40001", two, 2));
-    assert_eq!(local.mapping(Kind::Tcp, Family::Ip4), Mapping::Dependent);
-    assert_eq!(local.mapping(Kind::Quic, Family::Ip4), Mapping::Unknown);
+    assert_eq!(
+        local.mapping(Transport::Tcp, Family::Ip4),
+        Mapping::Dependent
+    );
+    assert_eq!(
+        local.mapping(Transport::Quic, Family::Ip4),
+        Mapping::Unknown
+    );
 }
 
 #[test]

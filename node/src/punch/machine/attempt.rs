@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 
 use crate::punch::{
     address::Candidate,
@@ -145,7 +145,7 @@ impl Attempt {
         }
         let ours_depends = dialed
             .iter()
-            .all(|(c, _)| local.mapping(c.kind, c.family()) == Mapping::Dependent);
+            .all(|(c, _)| local.mapping(c.transport, c.family()) == Mapping::Dependent);
         if ours_depends && has_many_ports(dialed.iter().map(|(c, _)| c)) {
             Reason::SymmetricBoth
         } else if any(CandidateOutcome::Timeout) || any(CandidateOutcome::Pending) {
@@ -165,12 +165,12 @@ impl Attempt {
     }
 
     /// Transport and family of what is dialed, if that is of one kind.
-    pub(super) fn dialed_via(&self) -> Option<(Kind, Family)> {
+    pub(super) fn dialed_via(&self) -> Option<(Transport, Family)> {
         let mut via = self
             .received
             .iter()
             .filter(|(_, outcome)| *outcome != CandidateOutcome::NotDialed)
-            .map(|(candidate, _)| (candidate.kind, candidate.family()));
+            .map(|(candidate, _)| (candidate.transport, candidate.family()));
         let first = via.next()?;
         via.all(|other| other == first).then_some(first)
     }
@@ -179,7 +179,7 @@ impl Attempt {
         self,
         peer: PeerId,
         outcome: Outcome,
-        via: Option<(Kind, Family)>,
+        via: Option<(Transport, Family)>,
         now: Instant,
     ) -> Record {
         let filtered = self

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_transports::Kind;
+use p2pnode_transports::Transport;
 
 use super::{Established, Timing};
 
@@ -23,7 +23,7 @@ pub(super) struct Directs {
 struct Direct {
     connection: ConnectionId,
     dialed: bool,
-    kind: Option<Kind>,
+    transport: Option<Transport>,
 }
 
 impl Directs {
@@ -44,7 +44,7 @@ impl Directs {
         self.live.push(Direct {
             connection: established.connection,
             dialed: established.dialed,
-            kind: established.remote.map(|candidate| candidate.kind),
+            transport: established.remote.map(|candidate| candidate.transport),
         });
         self.newest = Some(now);
         if self.live.len() == 2 {
@@ -88,12 +88,12 @@ impl Directs {
     /// The best is the preferred one; else QUIC before TCP, the one that says no address last; of equals the oldest.
     pub(super) fn take_surplus(&mut self) -> Vec<ConnectionId> {
         let rank = |direct: &Direct| {
-            let kind = match direct.kind {
-                Some(Kind::Quic) => 0,
-                Some(Kind::Tcp) => 1,
+            let transport = match direct.transport {
+                Some(Transport::Quic) => 0,
+                Some(Transport::Tcp) => 1,
                 None => 2,
             };
-            (Some(direct.connection) != self.preferred, kind)
+            (Some(direct.connection) != self.preferred, transport)
         };
         let Some(best) = self
             .live

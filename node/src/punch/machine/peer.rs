@@ -156,7 +156,7 @@ impl Peer {
             };
             let via = established
                 .remote
-                .map(|remote| (remote.kind, remote.family()));
+                .map(|remote| (remote.transport, remote.family()));
             self.series.attempts = attempt.number;
             self.record(cx, attempt, outcome, via);
         }

@@ -1,11 +1,11 @@
 //! Which addresses are dialed in a round, derived alike on both sides.
 
-use p2pnode_transports::Kind;
+use p2pnode_transports::Transport;
 
 use crate::punch::address::Candidate;
 
 /// The order in which transports are tried, whatever a node's own preference: both sides must agree.
-const ORDER: [Kind; 2] = [Kind::Quic, Kind::Tcp];
+const ORDER: [Transport; 2] = [Transport::Quic, Transport::Tcp];
 
 /// What this side dials, given what each side listed.
 ///
@@ -18,9 +18,9 @@ pub(super) fn choose(
     everything: bool,
 ) -> Vec<Candidate> {
     match common(sent, received).next() {
-        Some(kind) if !everything => received
+        Some(transport) if !everything => received
             .iter()
-            .filter(|c| c.kind == kind)
+            .filter(|c| c.transport == transport)
             .copied()
             .collect(),
         _ => received.to_vec(),
@@ -28,13 +28,16 @@ pub(super) fn choose(
 }
 
 /// The transports that both sides listed in one family, best first.
-pub(super) fn common(sent: &[Candidate], received: &[Candidate]) -> impl Iterator<Item = Kind> {
-    ORDER.into_iter().filter(move |kind| {
-        let of_kind = |c: &&Candidate| c.kind == *kind;
-        sent.iter().filter(of_kind).any(|s| {
+pub(super) fn common(
+    sent: &[Candidate],
+    received: &[Candidate],
+) -> impl Iterator<Item = Transport> {
+    ORDER.into_iter().filter(move |transport| {
+        let over = |c: &&Candidate| c.transport == *transport;
+        sent.iter().filter(over).any(|s| {
             received
                 .iter()
-                .filter(of_kind)
+                .filter(over)
                 .any(|r| r.family() == s.family())
         })
     })
@@ -42,7 +45,9 @@ pub(super) fn common(sent: &[Candidate], received: &[Candidate]) -> impl Iterato
 
 /// Whether a list has more than one transport.
 pub(super) fn is_mixed(candidates: &[Candidate]) -> bool {
-    candidates.iter().any(|c| c.kind != candidates[0].kind)
+    candidates
+        .iter()
+        .any(|c| c.transport != candidates[0].transport)
 }
 
 #[cfg(test)]
@@ -54,7 +59,11 @@ mod tests {
     fn list() -> impl Strategy<Value = Vec<Candidate>> {
         let one =
             (any::<bool>(), any::<bool>(), 1..u16::MAX).prop_map(|(quic, v6, port)| Candidate {
-                kind: if quic { Kind::Quic } else { Kind::Tcp },
+                transport: if quic {
+                    Transport::Quic
+                } else {
+                    Transport::Tcp
+                },
                 socket: if v6 {
                     ([0x2001, 0, 0, 0, 0, 0, 0, 1], port).into()
                 } else {
@@ -67,14 +76,14 @@ mod tests {
     proptest! {
         #[test]
         fn both_sides_choose_the_same_transport(ours in list(), theirs in list(), everything in any::<bool>()) {
-            let kinds = |chosen: &[Candidate]| {
-                let mut kinds: Vec<Kind> = chosen.iter().map(|c| c.kind).collect();
-                kinds.sort();
-                kinds.dedup();
-                kinds
+            let transports = |chosen: &[Candidate]| {
+                let mut transports: Vec<Transport> = chosen.iter().map(|c| c.transport).collect();
+                transports.sort();
+                transports.dedup();
+                transports
             };
             if common(&ours, &theirs).next().is_some() && !everything {
-                prop_assert_eq!(kinds(&choose(&ours, &theirs, false)), kinds(&choose(&theirs, &ours, false)));
+                prop_assert_eq!(transports(&choose(&ours, &theirs, false)), transports(&choose(&theirs, &ours, false)));
             } else {
                 prop_assert_eq!(choose(&ours, &theirs, everything), theirs);
             }

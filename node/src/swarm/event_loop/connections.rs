@@ -8,7 +8,7 @@ use libp2p::{
     multiaddr::Protocol,
     swarm::{ConnectionId, DialError, SwarmEvent},
 };
-use p2pnode_transports::{Kind, Sockets, to_socket_addr};
+use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::{EventLoop, Purpose, jitter, reconnect};
 use crate::{
@@ -324,10 +324,10 @@ impl EventLoop {
                 local_addr,
                 send_back_addr,
             } => {
-                let (kind, local) = socket_address(local_addr)?;
+                let (transport, local) = socket_address(local_addr)?;
                 let (_, remote) = socket_address(send_back_addr)?;
                 Sockets {
-                    kind,
+                    transport,
                     local,
                     remote,
                 }
@@ -353,6 +353,6 @@ impl EventLoop {
 }
 
 /// Transport and socket that an address of a direct connection names.
-fn socket_address(address: &Multiaddr) -> Option<(Kind, SocketAddr)> {
-    Some((Kind::of(address)?, to_socket_addr(address)?))
+fn socket_address(address: &Multiaddr) -> Option<(Transport, SocketAddr)> {
+    Some((Transport::of(address)?, to_socket_addr(address)?))
 }

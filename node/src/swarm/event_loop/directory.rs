@@ -195,8 +195,8 @@ impl EventLoop {
         // A connection that the relay has made is no place to ask for circuits: its address there is a stranger's port.
         let path = paths.find(|path| path.kind == PathKind::Direct && path.how != How::Accepted)?;
         let hop = path.hops.first()?;
-        let (kind, remote) = (hop.transport?, hop.remote?);
-        Some(to_multiaddr(kind, remote))
+        let (transport, remote) = (hop.transport?, hop.remote?);
+        Some(to_multiaddr(transport, remote))
     }
 
     /// A relay that was found is connected: the circuits that have waited for it are dialed.

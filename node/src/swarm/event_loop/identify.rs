@@ -34,17 +34,17 @@ impl EventLoop {
                 let Some(hop) = connection.path.hops.first() else {
                     return;
                 };
-                let (Some(kind), Some(family), Some(local)) =
+                let (Some(transport), Some(family), Some(local)) =
                     (hop.transport, hop.family, hop.local)
                 else {
                     return;
                 };
-                if self.sockets.punch_ports().get(&(kind, family)) == Some(&local.port()) {
+                if self.sockets.punch_ports().get(&(transport, family)) == Some(&local.port()) {
                     self.swarm.behaviour_mut().punch.observed(Observation {
                         addr: info.observed_addr,
                         by: peer_id,
                         connection: connection_id,
-                        kind,
+                        transport,
                         family,
                     });
                 }

@@ -35,7 +35,7 @@ use libp2p::{
     },
 };
 use p2pnode_protocol::directory::QueryId;
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 use tokio::sync::{mpsc, watch};
 
 use join::Joins;
@@ -111,7 +111,7 @@ pub(crate) struct EventLoop {
     links: watch::Sender<Links>,
     responder: Option<Responder>,
     /// The punch ports that it tells.
-    announced: BTreeMap<(Kind, Family), u16>,
+    announced: BTreeMap<(Transport, Family), u16>,
     observers: Observers,
     started: Instant,
 }

@@ -32,7 +32,7 @@ impl EventLoop {
                 .sockets
                 .punch_ports()
                 .iter()
-                .map(|((kind, family), port)| (format!("{kind}/{family}"), *port))
+                .map(|((transport, family), port)| (format!("{transport}/{family}"), *port))
                 .collect(),
             relays: self
                 .relays

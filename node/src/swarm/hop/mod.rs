@@ -7,7 +7,6 @@ use p2pnode_protocol::{
     exchange::Asking,
     hop::{self, Hop as Protocol, Leg},
 };
-use p2pnode_transports::{Family, Kind};
 
 use crate::core::peers::{Hop, ReportedBy};
 
@@ -20,14 +19,8 @@ pub(crate) type Exchanges = Asking<ConnectionId, Protocol>;
 /// The far hop of a path, as its relay reports it.
 pub(crate) fn hop(leg: Leg) -> Hop {
     Hop {
-        transport: Some(match leg.transport {
-            hop::Transport::Quic => Kind::Quic,
-            hop::Transport::Tcp => Kind::Tcp,
-        }),
-        family: Some(match leg.family {
-            hop::Family::Ip4 => Family::Ip4,
-            hop::Family::Ip6 => Family::Ip6,
-        }),
+        transport: Some(leg.transport),
+        family: Some(leg.family),
         local: None,
         remote: None,
         rtt: leg.rtt,

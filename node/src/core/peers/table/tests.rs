@@ -20,7 +20,7 @@ fn id(n: usize) -> ConnectionId {
 
 fn relay_sockets() -> Sockets {
     Sockets {
-        kind: Kind::Quic,
+        transport: Transport::Quic,
         local: "10.0.1.2:40017".parse().unwrap(),
         remote: "203.0.113.10:443".parse().unwrap(),
     }
@@ -68,7 +68,7 @@ fn the_far_hop_is_what_the_relay_tells_and_the_near_one_stays_what_is_seen() {
     let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
     table.established(id(2), peer, &circuit, None, now);
     let told = Hop {
-        transport: Some(Kind::Tcp),
+        transport: Some(Transport::Tcp),
         family: Some(p2pnode_transports::Family::Ip6),
         reported_by: Some(crate::core::peers::ReportedBy::Relay),
         ..Hop::default()
@@ -95,7 +95,7 @@ fn a_dialed_circuit_runs_over_the_oldest_connection_to_its_relay() {
     let (relay, peer) = (PeerId::random(), PeerId::random());
     let (mut table, now) = with_relay(relay);
     let tcp = Sockets {
-        kind: Kind::Tcp,
+        transport: Transport::Tcp,
         ..relay_sockets()
     };
     table.established(
@@ -116,7 +116,7 @@ fn a_dialed_circuit_runs_over_the_oldest_connection_to_its_relay() {
     );
     assert_eq!(
         table.path(id(2)).unwrap().hops[0].transport,
-        Some(Kind::Quic)
+        Some(Transport::Quic)
     );
     assert_eq!(table.connection(id(2)).unwrap().via, Some(id(1)));
 }

@@ -20,7 +20,7 @@ use libp2p::{
     },
 };
 use p2pnode_protocol::dcutr::{self, MAX_MESSAGE, Message, PROTOCOL};
-use p2pnode_transports::Kind;
+use p2pnode_transports::Transport;
 
 use super::swarm::{Punch, Seen, meet};
 use crate::punch::{Behaviour, address::is_relayed};
@@ -54,7 +54,7 @@ fn script() -> VecDeque<Vec<u8>> {
 pub(super) struct Hostile(VecDeque<Vec<u8>>);
 
 impl Punch for Hostile {
-    fn make(_: PeerId, _: &[Kind]) -> Self {
+    fn make(_: PeerId, _: &[Transport]) -> Self {
         Self(VecDeque::new())
     }
 
@@ -186,7 +186,7 @@ impl ConnectionHandler for Writer {
 #[tokio::test]
 async fn nonsense_gets_no_answer_and_a_good_message_after_it_gets_one() {
     let done = |_: &Seen, hostile: &Seen| hostile.hostile.len() == script().len();
-    let (victim, hostile) = meet::<Behaviour, Hostile>(&[Kind::Quic], done).await;
+    let (victim, hostile) = meet::<Behaviour, Hostile>(&[Transport::Quic], done).await;
     let (last, nonsense) = hostile.hostile.split_last().unwrap();
     assert!(nonsense.iter().all(Vec::is_empty), "{nonsense:?}");
     assert!(!last.is_empty(), "the good CONNECT is not answered");

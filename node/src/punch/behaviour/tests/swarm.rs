@@ -13,7 +13,7 @@ use libp2p::{
     },
     tcp, yamux,
 };
-use p2pnode_transports::{FamilyPolicy, Kind, Remote};
+use p2pnode_transports::{FamilyPolicy, Remote, Transport};
 
 use crate::punch::{
     Behaviour, Event, Observation, Ports, PunchPorts, Record, Settings, Timing, address::Candidate,
@@ -35,10 +35,10 @@ impl Ports for NoPorts {
     }
 }
 
-pub(super) fn settings(kinds: &[Kind]) -> Settings {
+pub(super) fn settings(transports: &[Transport]) -> Settings {
     Settings {
         enabled: true,
-        kinds: kinds.to_vec(),
+        transports: transports.to_vec(),
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(|_| Vec::new()),
@@ -69,15 +69,15 @@ pub(super) struct PeerBehaviour<P: NetworkBehaviour> {
 
 /// What a test sees of a peer's punching, whoever made it.
 pub(super) trait Punch: NetworkBehaviour + Sized {
-    fn make(peer: PeerId, kinds: &[Kind]) -> Self;
+    fn make(peer: PeerId, transports: &[Transport]) -> Self;
     fn on_identified(_: &mut Swarm<PeerBehaviour<Self>>, _: ConnectionId, _: PeerId, _: Multiaddr) {
     }
     fn note(_: &Self::ToSwarm, _: &mut Seen) {}
 }
 
 impl Punch for Behaviour {
-    fn make(peer: PeerId, kinds: &[Kind]) -> Self {
-        Self::new(peer, settings(kinds), NoPorts)
+    fn make(peer: PeerId, transports: &[Transport]) -> Self {
+        Self::new(peer, settings(transports), NoPorts)
     }
 
     fn on_identified(
@@ -89,12 +89,12 @@ impl Punch for Behaviour {
         let Some(candidate) = Candidate::parse(&addr) else {
             return;
         };
-        let (kind, family) = (candidate.kind, candidate.family());
+        let (transport, family) = (candidate.transport, candidate.family());
         swarm.behaviour_mut().punch.observed(Observation {
             addr,
             by,
             connection,
-            kind,
+            transport,
             family,
         });
     }
@@ -105,7 +105,7 @@ impl Punch for Behaviour {
 }
 
 impl Punch for dcutr::Behaviour {
-    fn make(peer: PeerId, _: &[Kind]) -> Self {
+    fn make(peer: PeerId, _: &[Transport]) -> Self {
         Self::new(peer)
     }
 }
@@ -155,7 +155,7 @@ impl<P: Punch> Peer<P>
 where
     P::ToSwarm: Send + std::fmt::Debug,
 {
-    pub(super) async fn start(kinds: &[Kind], relay: &Relay) -> Self {
+    pub(super) async fn start(transports: &[Transport], relay: &Relay) -> Self {
         let mut swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(
@@ -174,31 +174,31 @@ where
                     key.public(),
                 )),
                 ping: ping::Behaviour::default(),
-                punch: P::make(key.public().to_peer_id(), kinds),
+                punch: P::make(key.public().to_peer_id(), transports),
             })
             .unwrap()
             .with_swarm_config(|config| {
                 config.with_idle_connection_timeout(Duration::from_secs(60))
             })
             .build();
-        for kind in kinds {
-            let addr = match kind {
-                Kind::Quic => "/ip4/127.0.0.1/udp/0/quic-v1",
-                Kind::Tcp => "/ip4/127.0.0.1/tcp/0",
+        for transport in transports {
+            let addr = match transport {
+                Transport::Quic => "/ip4/127.0.0.1/udp/0/quic-v1",
+                Transport::Tcp => "/ip4/127.0.0.1/tcp/0",
             };
             swarm.listen_on(addr.parse().unwrap()).unwrap();
         }
-        for _ in kinds {
+        for _ in transports {
             while !matches!(
                 swarm.select_next_some().await,
                 SwarmEvent::NewListenAddr { .. }
             ) {}
         }
-        for kind in kinds {
+        for transport in transports {
             // Each transport's mapping is seen on a connection of its own.
             let opts = DialOpts::peer_id(relay.peer)
                 .condition(PeerCondition::Always)
-                .addresses(vec![relay.at(*kind)])
+                .addresses(vec![relay.at(*transport)])
                 .build();
             swarm.dial(opts).unwrap();
         }
@@ -207,7 +207,7 @@ where
             relay: relay.peer,
             seen: Seen::default(),
         };
-        peer.until(|seen| seen.relays_identified >= kinds.len())
+        peer.until(|seen| seen.relays_identified >= transports.len())
             .await;
         peer
     }
@@ -275,7 +275,7 @@ where
 
 pub(super) struct Relay {
     pub(super) peer: PeerId,
-    pub(super) addrs: Vec<(Kind, Multiaddr)>,
+    pub(super) addrs: Vec<(Transport, Multiaddr)>,
     _task: tokio::task::JoinHandle<()>,
 }
 
@@ -304,9 +304,9 @@ impl Relay {
             .build();
         let peer = *swarm.local_peer_id();
         let mut addrs = Vec::new();
-        for (kind, addr) in [
-            (Kind::Quic, "/ip4/127.0.0.1/udp/0/quic-v1"),
-            (Kind::Tcp, "/ip4/127.0.0.1/tcp/0"),
+        for (transport, addr) in [
+            (Transport::Quic, "/ip4/127.0.0.1/udp/0/quic-v1"),
+            (Transport::Tcp, "/ip4/127.0.0.1/tcp/0"),
         ] {
             swarm.listen_on(addr.parse().unwrap()).unwrap();
             let address = loop {
@@ -315,7 +315,7 @@ impl Relay {
                 }
             };
             swarm.add_external_address(address.clone());
-            addrs.push((kind, address));
+            addrs.push((transport, address));
         }
         let task = tokio::spawn(async move { while swarm.next().await.is_some() {} });
         Self {
@@ -325,10 +325,10 @@ impl Relay {
         }
     }
 
-    pub(super) fn at(&self, kind: Kind) -> Multiaddr {
+    pub(super) fn at(&self, transport: Transport) -> Multiaddr {
         self.addrs
             .iter()
-            .find(|(k, _)| *k == kind)
+            .find(|(k, _)| *k == transport)
             .unwrap()
             .1
             .clone()
@@ -337,7 +337,7 @@ impl Relay {
 
 /// The dialer of the circuit and its listener, driven together until both are content.
 pub(super) async fn meet<D: Punch, L: Punch>(
-    kinds: &[Kind],
+    transports: &[Transport],
     done: impl Fn(&Seen, &Seen) -> bool,
 ) -> (Seen, Seen)
 where
@@ -345,9 +345,9 @@ where
     L::ToSwarm: Send + std::fmt::Debug,
 {
     let relay = Relay::start().await;
-    let mut listener = Peer::<L>::start(kinds, &relay).await;
+    let mut listener = Peer::<L>::start(transports, &relay).await;
     listener.reserve(&relay).await;
-    let mut dialer = Peer::<D>::start(kinds, &relay).await;
+    let mut dialer = Peer::<D>::start(transports, &relay).await;
     dialer.dial_through(&relay, *listener.swarm.local_peer_id());
     let both = async {
         while !done(&dialer.seen, &listener.seen) {
@@ -373,7 +373,7 @@ where
 pub(super) type Mute = libp2p::swarm::dummy::Behaviour;
 
 impl Punch for Mute {
-    fn make(_: PeerId, _: &[Kind]) -> Self {
+    fn make(_: PeerId, _: &[Transport]) -> Self {
         Self
     }
 }

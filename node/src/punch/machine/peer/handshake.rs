@@ -8,7 +8,7 @@ use std::{
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
-use p2pnode_transports::{Kind, Remote};
+use p2pnode_transports::{Remote, Transport};
 
 use crate::punch::{
     address::{Candidate, Scope},
@@ -199,7 +199,8 @@ impl Peer {
         let mut offer = cx.local.offer(cx.policy, &self.remote_ips);
         self.offered = offer.iter().copied().collect();
         let received = attempt.received();
-        let listed = |candidate: &Candidate| received.iter().any(|r| r.kind == candidate.kind);
+        let listed =
+            |candidate: &Candidate| received.iter().any(|r| r.transport == candidate.transport);
         if offer.iter().any(listed) {
             offer.retain(listed);
         }
@@ -240,15 +241,20 @@ impl Peer {
             return false;
         };
         if self.series.knows_nat
-            || common(&attempt.sent, &attempt.received()).next() == Some(Kind::Quic)
+            || common(&attempt.sent, &attempt.received()).next() == Some(Transport::Quic)
         {
             return false;
         }
         let offer = cx.local.offer(cx.policy, &self.remote_ips);
-        let listed = |kind| attempt.sent.iter().any(|candidate| candidate.kind == kind);
+        let listed = |transport| {
+            attempt
+                .sent
+                .iter()
+                .any(|candidate| candidate.transport == transport)
+        };
         offer
             .iter()
-            .any(|candidate| listed(candidate.kind) && !attempt.sent.contains(candidate))
+            .any(|candidate| listed(candidate.transport) && !attempt.sent.contains(candidate))
     }
 
     pub(super) fn dial(&mut self, cx: &mut Context<'_>) {
@@ -258,8 +264,10 @@ impl Peer {
         let received = attempt.received();
         let chosen = choose(&attempt.sent, &received, attempt.everything);
         if attempt.role == Role::Initiator {
-            let tcp_too = common(&attempt.sent, &received).any(|kind| kind == Kind::Tcp);
-            self.series.tcp_left_out = tcp_too && chosen.iter().all(|c| c.kind == Kind::Quic);
+            let tcp_too =
+                common(&attempt.sent, &received).any(|transport| transport == Transport::Tcp);
+            self.series.tcp_left_out =
+                tcp_too && chosen.iter().all(|c| c.transport == Transport::Quic);
         }
         if chosen.is_empty() {
             attempt.phase = Phase::Waiting {

@@ -10,7 +10,7 @@
 
 use std::{collections::HashSet, net::IpAddr, time::Instant};
 
-use p2pnode_transports::{Kind, Remote};
+use p2pnode_transports::{Remote, Transport};
 
 use crate::punch::{
     address::Candidate,
@@ -53,19 +53,19 @@ impl Peer {
             .candidates
             .iter()
             .any(|candidate| ours.contains(&candidate.socket.ip()));
-        let Some(kind) = common(&sent, &admitted.candidates).next() else {
+        let Some(transport) = common(&sent, &admitted.candidates).next() else {
             return false;
         };
         if same_nat {
             return false;
         }
         self.learn_remote_ips(&introduced.addrs);
-        let role = match (kind, introduced.asked) {
-            (Kind::Quic, true) => Role::Responder,
-            (Kind::Quic, false) => Role::Initiator,
+        let role = match (transport, introduced.asked) {
+            (Transport::Quic, true) => Role::Responder,
+            (Transport::Quic, false) => Role::Initiator,
             // Two that ask for each other at once must not have the same role in the one connection that their dials make.
-            (Kind::Tcp, _) if decides(cx.local_id, self.id) => Role::Initiator,
-            (Kind::Tcp, _) => Role::Responder,
+            (Transport::Tcp, _) if decides(cx.local_id, self.id) => Role::Initiator,
+            (Transport::Tcp, _) => Role::Responder,
         };
         let dial = cx.dial_id();
         let phase = Phase::Dialing {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::swarm::ConnectionId;
-use p2pnode_transports::{Family, Kind};
+use p2pnode_transports::{Family, Transport};
 
 use crate::punch::{
     machine::{
@@ -74,7 +74,7 @@ impl Peer {
         self.offered = offer.iter().copied().collect();
         let number = self.series.attempts + 1;
         if number == 2 && self.series.tcp_left_out {
-            offer.retain(|candidate| candidate.kind == Kind::Tcp);
+            offer.retain(|candidate| candidate.transport == Transport::Tcp);
         }
         let until = cx.now + cx.timing.handshake;
         let mut attempt = Attempt::new(
@@ -240,7 +240,7 @@ impl Peer {
         cx: &mut Context<'_>,
         attempt: Attempt,
         outcome: Outcome,
-        via: Option<(Kind, Family)>,
+        via: Option<(Transport, Family)>,
     ) {
         let record = attempt.into_record(self.id, outcome, via, cx.now);
         cx.actions.push_back(Action::Forget { peer: self.id });

@@ -7,7 +7,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
-use p2pnode_transports::{Family, FamilyPolicy, Kind};
+use p2pnode_transports::{Family, FamilyPolicy, Transport};
 use proptest::prelude::*;
 
 use crate::punch::{
@@ -19,7 +19,7 @@ use crate::punch::{
 
 fn machine() -> Machine {
     let policy = Policy {
-        kinds: vec![Kind::Quic, Kind::Tcp],
+        transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(Vec::new),
@@ -32,7 +32,7 @@ fn observation() -> Observation {
         addr: "/ip4/198.51.100.7/udp/40000/quic-v1".parse().unwrap(),
         by: PeerId::random(),
         connection: ConnectionId::new_unchecked(1),
-        kind: Kind::Quic,
+        transport: Transport::Quic,
         family: Family::Ip4,
     }
 }
@@ -293,7 +293,7 @@ proptest! {
                     machine.handle_handshake_failed(peer, id(c), role, HandshakeError::Broken, now);
                 }
                 Input::DialFailed(n) => {
-                    let candidate = Candidate { kind: Kind::Quic, socket: ([203, 0, 113, 1], 5000).into() };
+                    let candidate = Candidate { transport: Transport::Quic, socket: ([203, 0, 113, 1], 5000).into() };
                     machine.handle_dial_failed(peer, DialId(n), &[(candidate, CandidateOutcome::Refused)], now);
                 }
                 Input::Wait(millis) => {

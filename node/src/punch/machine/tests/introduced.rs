@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{FamilyPolicy, Kind};
+use p2pnode_transports::{FamilyPolicy, Transport};
 
 use super::{
     pair::{NATS, assert_one_direct, became_direct, gave_up, possible, records},
@@ -122,9 +122,9 @@ fn what_comes_late_or_twice_changes_nothing() {
 
 #[test]
 fn two_that_ask_for_each_other_at_once_are_left_with_one_connection() {
-    for kinds in [vec![Kind::Quic], vec![Kind::Tcp]] {
+    for transports in [vec![Transport::Quic], vec![Transport::Tcp]] {
         let mut network = Network::new(Nat::PortRestricted, Nat::PortRestricted);
-        network.kinds = [kinds.clone(), kinds];
+        network.transports = [transports.clone(), transports];
         let mut world = World::new(network);
         world.introduce(0, Duration::ZERO, [NOW, NOW]);
         world.introduce(1, Duration::ZERO, [NOW, NOW]);
@@ -159,7 +159,7 @@ fn what_cannot_be_punched_stays_relayed_for_the_same_reason_as_without() {
 
 fn policy() -> Policy {
     Policy {
-        kinds: vec![Kind::Quic, Kind::Tcp],
+        transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(Vec::new),

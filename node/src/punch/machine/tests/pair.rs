@@ -1,6 +1,6 @@
 use std::{net::Ipv4Addr, time::Duration};
 
-use p2pnode_transports::Kind;
+use p2pnode_transports::Transport;
 use proptest::prelude::*;
 
 use super::sim::{Nat, Network, Node, Word, World};
@@ -124,17 +124,17 @@ fn a_series_goes_from_quic_to_tcp_to_everything_on_both_sides() {
     world.circuit(0, Duration::ZERO);
     world.run_until(Duration::from_secs(35));
     for node in &world.nodes {
-        let kinds: Vec<Vec<Kind>> = node
+        let transports: Vec<Vec<Transport>> = node
             .dialed_kinds
             .iter()
             .map(|k| k.iter().copied().collect())
             .collect();
         assert_eq!(
-            kinds[..3],
+            transports[..3],
             [
-                vec![Kind::Quic],
-                vec![Kind::Tcp],
-                vec![Kind::Quic, Kind::Tcp]
+                vec![Transport::Quic],
+                vec![Transport::Tcp],
+                vec![Transport::Quic, Transport::Tcp]
             ]
         );
     }
@@ -143,7 +143,7 @@ fn a_series_goes_from_quic_to_tcp_to_everything_on_both_sides() {
 #[test]
 fn where_quic_is_blocked_the_second_attempt_is_direct_over_tcp() {
     let mut world = World::new(Network {
-        blocked: vec![Kind::Quic],
+        blocked: vec![Transport::Quic],
         ..Network::new(Nat::PortRestricted, Nat::PortRestricted)
     });
     world.circuit(0, Duration::ZERO);
@@ -154,9 +154,9 @@ fn where_quic_is_blocked_the_second_attempt_is_direct_over_tcp() {
 
 #[test]
 fn a_side_without_quic_is_punched_over_tcp_at_once() {
-    let kinds = [vec![Kind::Quic, Kind::Tcp], vec![Kind::Tcp]];
+    let transports = [vec![Transport::Quic, Transport::Tcp], vec![Transport::Tcp]];
     let mut world = World::new(Network {
-        kinds,
+        transports,
         ..Network::new(Nat::PortRestricted, Nat::PortRestricted)
     });
     world.circuit(0, Duration::ZERO);
@@ -284,11 +284,11 @@ fn the_dials_cross_when_the_answer_arrives_between_our_own_and_when_sync_arrives
 }
 
 fn network() -> impl Strategy<Value = Network> {
-    let kinds = || {
+    let transports = || {
         prop::sample::select(vec![
-            vec![Kind::Quic],
-            vec![Kind::Tcp],
-            vec![Kind::Quic, Kind::Tcp],
+            vec![Transport::Quic],
+            vec![Transport::Tcp],
+            vec![Transport::Quic, Transport::Tcp],
         ])
     };
     (
@@ -296,7 +296,7 @@ fn network() -> impl Strategy<Value = Network> {
             prop::sample::select(NATS.to_vec()),
             prop::sample::select(NATS.to_vec()),
         ],
-        [kinds(), kinds()],
+        [transports(), transports()],
         (1..200_u64, 1..300_u64, 0..100_u64),
         0..20_u64,
         [0..5000_u64, 0..5000_u64],
@@ -304,9 +304,9 @@ fn network() -> impl Strategy<Value = Network> {
         any::<u64>(),
     )
         .prop_map(
-            |(nats, kinds, (direct, relayed, jitter), loss, late, knows_rtt, seed)| Network {
+            |(nats, transports, (direct, relayed, jitter), loss, late, knows_rtt, seed)| Network {
                 nats,
-                kinds,
+                transports,
                 direct: Duration::from_millis(direct),
                 relayed: Duration::from_millis(relayed),
                 jitter: Duration::from_millis(jitter),
@@ -339,7 +339,7 @@ proptest! {
         introduced in prop::collection::vec((0..2_usize, 0..3000_u64, [word(), word()]), 0..3),
     ) {
         let [a, b] = network.nats;
-        let common = network.kinds[0].iter().any(|kind| network.kinds[1].contains(kind));
+        let common = network.transports[0].iter().any(|transport| network.transports[1].contains(transport));
         let mut world = World::new(network);
         world.circuit(0, Duration::ZERO);
         if let Some(after) = crossed {

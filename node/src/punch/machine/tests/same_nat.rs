@@ -6,7 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family, FamilyPolicy, Kind};
+use p2pnode_transports::{Family, FamilyPolicy, Transport};
 
 use crate::punch::{
     candidates::{Observation, Policy},
@@ -25,16 +25,16 @@ fn quic(ip: &str, port: u16) -> Multiaddr {
 }
 
 /// A node at 10.0.0.2 behind the NAT, over a circuit that it listened on.
-fn initiator(kinds: &[Kind], now: Instant) -> (Machine, PeerId, ConnectionId) {
+fn initiator(transports: &[Transport], now: Instant) -> (Machine, PeerId, ConnectionId) {
     let policy = Policy {
-        kinds: kinds.to_vec(),
+        transports: transports.to_vec(),
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
         advertise: Arc::new(Vec::new),
     };
     let mut machine = Machine::new(PeerId::random(), true, policy, Timing::default(), 1);
-    for (number, kind) in kinds.iter().enumerate() {
-        let addr = if *kind == Kind::Quic {
+    for (number, transport) in transports.iter().enumerate() {
+        let addr = if *transport == Transport::Quic {
             quic(PUBLIC, 50000)
         } else {
             tcp(PUBLIC, 50000)
@@ -44,7 +44,7 @@ fn initiator(kinds: &[Kind], now: Instant) -> (Machine, PeerId, ConnectionId) {
             addr,
             by: PeerId::random(),
             connection,
-            kind: *kind,
+            transport: *transport,
             family: Family::Ip4,
         };
         machine.handle_observed(&observation, now);
@@ -89,7 +89,7 @@ fn dials(actions: &[Action]) -> Vec<Vec<Multiaddr>> {
 fn over_tcp_the_handshake_begins_anew_once_with_the_private_addresses() {
     let now = Instant::now();
     let rtt = Duration::from_millis(20);
-    let (mut machine, peer, circuit) = initiator(&[Kind::Tcp], now);
+    let (mut machine, peer, circuit) = initiator(&[Transport::Tcp], now);
     assert_eq!(connects(&drain(&mut machine)), [vec![tcp(PUBLIC, 50000)]]);
 
     let answer = vec![tcp(PUBLIC, 50001), tcp("10.0.0.3", 40001)];
@@ -118,7 +118,7 @@ fn over_tcp_the_handshake_begins_anew_once_with_the_private_addresses() {
 fn over_quic_the_private_address_of_the_peer_is_dialed_at_once() {
     let now = Instant::now();
     let rtt = Duration::from_millis(20);
-    let (mut machine, peer, circuit) = initiator(&[Kind::Quic, Kind::Tcp], now);
+    let (mut machine, peer, circuit) = initiator(&[Transport::Quic, Transport::Tcp], now);
     drain(&mut machine);
     let answer = vec![
         quic(PUBLIC, 50001),

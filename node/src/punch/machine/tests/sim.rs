@@ -13,7 +13,7 @@ use std::{
 
 use libp2p::{PeerId, identity, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
-use p2pnode_transports::{FamilyPolicy, Kind};
+use p2pnode_transports::{FamilyPolicy, Transport};
 
 use crate::punch::{
     address::Candidate,
@@ -37,9 +37,9 @@ pub(super) enum Nat {
 #[derive(Debug, Clone)]
 pub(super) struct Network {
     pub(super) nats: [Nat; 2],
-    pub(super) kinds: [Vec<Kind>; 2],
+    pub(super) transports: [Vec<Transport>; 2],
     /// Transports that a firewall between the two drops.
-    pub(super) blocked: Vec<Kind>,
+    pub(super) blocked: Vec<Transport>,
     /// One way, between the two and over the relay.
     pub(super) direct: Duration,
     pub(super) relayed: Duration,
@@ -58,7 +58,10 @@ impl Network {
     pub(super) fn new(a: Nat, b: Nat) -> Self {
         Self {
             nats: [a, b],
-            kinds: [vec![Kind::Quic, Kind::Tcp], vec![Kind::Quic, Kind::Tcp]],
+            transports: [
+                vec![Transport::Quic, Transport::Tcp],
+                vec![Transport::Quic, Transport::Tcp],
+            ],
             blocked: Vec::new(),
             direct: Duration::from_millis(20),
             relayed: Duration::from_millis(30),
@@ -92,7 +95,7 @@ pub(super) struct Node {
     sent_to: BTreeSet<SocketAddr>,
     pub(super) dial_count: usize,
     pub(super) dialed_at: Vec<Duration>,
-    pub(super) dialed_kinds: Vec<BTreeSet<Kind>>,
+    pub(super) dialed_kinds: Vec<BTreeSet<Transport>>,
 }
 
 pub(super) struct World {
@@ -188,7 +191,7 @@ impl World {
                 .public()
                 .to_peer_id();
             let policy = Policy {
-                kinds: network.kinds[index].clone(),
+                transports: network.transports[index].clone(),
                 families: FamilyPolicy::Auto,
                 permit: Arc::new(|_| true),
                 advertise: Arc::new(Vec::new),
@@ -273,8 +276,8 @@ impl World {
 
     /// The NAT of a node gets another address, and the node learns of it.
     pub(super) fn change_address(&mut self, node: usize, address: Ipv4Addr) {
-        for kind in self.network.kinds[node].clone() {
-            self.observe(node, kind, address);
+        for transport in self.network.transports[node].clone() {
+            self.observe(node, transport, address);
         }
         self.carry_out(node);
     }
@@ -376,31 +379,39 @@ impl World {
     }
 
     /// What the relay sees of a node.
-    fn mapped(node: usize, kind: Kind) -> Candidate {
-        let port = if kind == Kind::Quic { 40000 } else { 41000 };
+    fn mapped(node: usize, transport: Transport) -> Candidate {
+        let port = if transport == Transport::Quic {
+            40000
+        } else {
+            41000
+        };
         Candidate {
-            kind,
+            transport,
             socket: (Self::public_ip(node), port).into(),
         }
     }
 
     /// From where a node's packets come at the other node.
-    fn source(&self, node: usize, kind: Kind) -> SocketAddr {
-        let mut socket = Self::mapped(node, kind).socket;
+    fn source(&self, node: usize, transport: Transport) -> SocketAddr {
+        let mut socket = Self::mapped(node, transport).socket;
         if self.network.nats[node] == Nat::Symmetric {
             socket.set_port(socket.port() + 7);
         }
         socket
     }
 
-    fn observe(&mut self, node: usize, kind: Kind, ip: Ipv4Addr) {
-        let mut candidate = Self::mapped(node, kind);
+    fn observe(&mut self, node: usize, transport: Transport, ip: Ipv4Addr) {
+        let mut candidate = Self::mapped(node, transport);
         candidate.socket.set_ip(IpAddr::V4(ip));
         let observation = Observation {
             addr: candidate.to_multiaddr(),
             by: self.nodes[1 - node].id,
-            connection: ConnectionId::new_unchecked(if kind == Kind::Quic { 1 } else { 2 }),
-            kind,
+            connection: ConnectionId::new_unchecked(if transport == Transport::Quic {
+                1
+            } else {
+                2
+            }),
+            transport,
             family: candidate.family(),
         };
         self.nodes[node]

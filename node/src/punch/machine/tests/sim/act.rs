@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
-use p2pnode_transports::Kind;
+use p2pnode_transports::Transport;
 
 use super::{Happening, World};
 use crate::punch::{
@@ -122,12 +122,12 @@ impl World {
         self.nodes[node].dialed_at.push(at);
         self.nodes[node]
             .dialed_kinds
-            .push(candidates.iter().map(|c| c.kind).collect());
+            .push(candidates.iter().map(|c| c.transport).collect());
         let mut timeout = Duration::from_secs(5);
         for candidate in &candidates {
-            let packets = match candidate.kind {
-                Kind::Quic => &QUIC_PACKETS[..],
-                Kind::Tcp => {
+            let packets = match candidate.transport {
+                Transport::Quic => &QUIC_PACKETS[..],
+                Transport::Tcp => {
                     timeout = Duration::from_secs(10);
                     &TCP_PACKETS[..]
                 }

@@ -14,16 +14,16 @@ impl World {
         let now = self.now;
         match happening {
             Happening::Observe(node) => {
-                for kind in self.network.kinds[node].clone() {
-                    self.observe(node, kind, Self::public_ip(node));
+                for transport in self.network.transports[node].clone() {
+                    self.observe(node, transport, Self::public_ip(node));
                 }
             }
             Happening::Introduced { node, asked } => {
                 let other = 1 - node;
                 let of = |node: usize| {
-                    let kinds = self.network.kinds[node].iter();
-                    kinds
-                        .map(|kind| Self::mapped(node, *kind).to_multiaddr())
+                    let transports = self.network.transports[node].iter();
+                    transports
+                        .map(|transport| Self::mapped(node, *transport).to_multiaddr())
                         .collect()
                 };
                 let introduced = Introduced {
@@ -167,13 +167,13 @@ impl World {
             return;
         }
         self.nodes[from].sent_to.insert(to.socket);
-        if self.random(100) < self.network.loss || self.network.blocked.contains(&to.kind) {
+        if self.random(100) < self.network.loss || self.network.blocked.contains(&to.transport) {
             return;
         }
         let delay = self.delay(self.network.direct);
         let source = Candidate {
-            kind: to.kind,
-            socket: self.source(from, to.kind),
+            transport: to.transport,
+            socket: self.source(from, to.transport),
         };
         self.after(
             delay,
@@ -188,7 +188,8 @@ impl World {
 
     /// A packet arrives at a NAT.
     fn accept(&mut self, at: usize, dial: DialId, from: Candidate, to: Candidate) {
-        let listens = self.network.kinds[at].contains(&to.kind) && to == Self::mapped(at, to.kind);
+        let listens = self.network.transports[at].contains(&to.transport)
+            && to == Self::mapped(at, to.transport);
         let admitted = match self.network.nats[at] {
             Nat::FullCone => true,
             Nat::PortRestricted => self.nodes[at].sent_to.contains(&from.socket),
