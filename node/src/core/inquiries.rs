@@ -8,20 +8,7 @@ use std::{
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::hop::{Leg, Refusal, Request};
-
-/// What came of a question about a circuit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum HopReply {
-    /// The other leg.
-    Leg(Leg),
-    /// The relay does not answer the question, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol: another implementation.
-    Unsupported,
-    /// No answer.
-    NoAnswer,
-}
+use p2pnode_protocol::hop::{HopReply, Refusal, Request};
 
 /// How old an answer may get while the circuit lives: round trip times change, the rest does not.
 const REFRESH: Duration = Duration::from_secs(30);

@@ -5,20 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::introduction::{Meeting, Refusal};
-
-/// What came of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum IntroductionReply {
-    /// Both were introduced in this moment.
-    Introduced(Meeting),
-    /// They were not, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol: another implementation.
-    Unsupported,
-    /// No answer.
-    NoAnswer,
-}
+use p2pnode_protocol::introduction::{IntroductionReply, Refusal};
 
 /// To be introduced to a peer by a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

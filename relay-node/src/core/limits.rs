@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use libp2p::connection_limits::ConnectionLimits;
+use p2pnode_protocol::circuit::Limit;
 
-use crate::{config::Limits, swarm::circuit::message::Limit};
+use crate::config::Limits;
 
 /// The longest that a reservation or a circuit lasts, 136 years: the protocol carries seconds in 32 bits.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);

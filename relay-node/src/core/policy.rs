@@ -8,6 +8,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::circuit::Status;
 use p2pnode_transports::Family;
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         circuits::{CircuitId, Circuits, End, Ended, OtherLeg},
         reservations::Reservations,
     },
-    swarm::circuit::{copy::Traffic, message::Status},
+    swarm::circuit::copy::Traffic,
 };
 
 /// A refusal: what the peer is told, and what is counted.

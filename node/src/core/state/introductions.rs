@@ -3,13 +3,10 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::introduction::Introduction;
+use p2pnode_protocol::introduction::{IntroductionReply, Notice};
 
 use super::{Action, NodeState, PunchStart};
-use crate::{
-    core::introductions::{IntroductionReply, IntroductionRequest},
-    punch::Introduced,
-};
+use crate::{core::introductions::IntroductionRequest, punch::Introduced};
 
 impl NodeState {
     /// Asks a relay to introduce this node to a peer, if it may know how.
@@ -43,12 +40,12 @@ impl NodeState {
         let request = self.introductions.handle_reply(request, connection, &reply);
         if let Some(IntroductionRequest { peer, .. }) = request {
             match reply {
-                IntroductionReply::Introduced(meeting) if self.is_dialed(peer) => {
+                IntroductionReply::Introduced(introduction) if self.is_dialed(peer) => {
                     self.actions.push_back(Action::Punch(Introduced {
                         peer,
                         asked: true,
-                        addrs: meeting.addrs,
-                        told: meeting.told,
+                        addrs: introduction.addrs,
+                        told: introduction.own_addrs,
                     }));
                 }
                 IntroductionReply::Introduced(_)
@@ -63,21 +60,16 @@ impl NodeState {
     }
 
     /// A relay says that a peer has asked for this node, and where it is.
-    pub(crate) fn handle_introduction(
-        &mut self,
-        relay: PeerId,
-        introduction: Introduction,
-        now: Instant,
-    ) {
-        let (peer, meeting) = (introduction.peer, introduction.meeting);
+    pub(crate) fn handle_introduction(&mut self, relay: PeerId, notice: Notice, now: Instant) {
+        let (peer, introduction) = (notice.peer, notice.introduction);
         let is_allowed = self.is_allowed(&peer);
-        tracing::debug!(%peer, %relay, is_allowed, ?meeting, "introduced to a peer that asks for this node");
+        tracing::debug!(%peer, %relay, is_allowed, ?introduction, "introduced to a peer that asks for this node");
         if is_allowed {
             self.actions.push_back(Action::Punch(Introduced {
                 peer,
                 asked: false,
-                addrs: meeting.addrs,
-                told: meeting.told,
+                addrs: introduction.addrs,
+                told: introduction.own_addrs,
             }));
         }
         self.advance(now);

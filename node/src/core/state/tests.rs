@@ -18,7 +18,7 @@ use libp2p::{
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     multiaddr::Protocol,
 };
-use p2pnode_protocol::ping;
+use p2pnode_protocol::{join::JoinReply, ping};
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
 use super::*;
@@ -26,7 +26,6 @@ use crate::{
     config::RelayAddr,
     core::{
         dialer::{CircuitFailure, Request, Until},
-        joins::JoinReply,
         liveness::Ended,
     },
 };

@@ -1,7 +1,11 @@
 //! What the state asks for, as calls of the swarm, and what it reports, as calls of observers.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    io,
+    time::{Instant, SystemTime},
+};
 
+use futures::TryFutureExt as _;
 use libp2p::{
     Multiaddr, PeerId,
     multiaddr::Protocol,
@@ -15,7 +19,7 @@ use crate::{
     config::RelayAddr,
     core::{
         event,
-        state::{Action, DialId, Event, JoinRequest, PunchStart, Purpose, QueryId},
+        state::{Action, DialId, Event, PunchStart, Purpose, QueryId},
     },
     discovery::Presence,
     swarm::{hop, join},
@@ -64,17 +68,14 @@ impl EventLoop {
             Action::AskHop(circuit) => {
                 let streams = &mut behaviour.streams;
                 let stream = streams.open(circuit.relay, circuit.via, hop::PROTOCOL);
-                self.hops.ask(&circuit, stream);
+                let stream = stream.map_err(io::Error::from);
+                self.hops.ask(circuit.connection, stream, circuit.request());
             }
-            Action::Join(JoinRequest {
-                relay,
-                connection,
-                token,
-                again,
-            }) => {
+            Action::Join(request) => {
                 let streams = &mut behaviour.streams;
+                let (relay, connection) = (request.relay, request.connection);
                 let stream = streams.open_lazily(relay, connection, join::PROTOCOL);
-                self.joins.present(relay, connection, token, again, stream);
+                self.joins.present(request, stream.map_err(io::Error::from));
             }
             Action::AskIntroduction {
                 request,

@@ -20,7 +20,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{ConnectionId, SwarmEvent},
 };
-use p2pnode_protocol::directory;
+use p2pnode_protocol::{directory, hop::HopReply};
 use p2pnode_transports::Family;
 use tokio::sync::{mpsc, watch};
 
@@ -28,7 +28,6 @@ use crate::{
     config::Config,
     core::{
         event,
-        inquiries::HopReply,
         state::{DialId, NodeState, QueryId},
     },
     discovery::{Discovery, Links, Responder},
@@ -126,7 +125,7 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
-                (circuit, reply) = self.hops.next() => self.on_hop_reply(circuit, &reply),
+                (circuit, reply) = self.hops.next() => self.on_hop_reply(circuit, &reply.into()),
                 outcome = self.joins.next() => self.on_join_outcome(outcome),
                 _ = checks.tick(), if self.token_file.is_some() => self.read_tokens(),
                 (peer, event) = self.discovery.next() => self.on_search_event(peer, event),

@@ -111,18 +111,17 @@ impl EventLoop {
                 self.on_relay_client(&event, now);
             }
             BehaviourEvent::Punch(event) => self.state.handle_punch(event, now),
-            BehaviourEvent::Meet(introduction::Event::Told {
-                wish,
+            BehaviourEvent::Meet(introduction::Event::Replied {
+                request,
                 connection,
-                told,
+                reply,
             }) => {
                 self.state
-                    .handle_introduction_reply(wish, connection, told, now);
+                    .handle_introduction_reply(request, connection, reply, now);
             }
-            BehaviourEvent::Meet(introduction::Event::Heard {
-                relay,
-                introduction,
-            }) => self.state.handle_introduction(relay, introduction, now),
+            BehaviourEvent::Meet(introduction::Event::Notified { relay, notice }) => {
+                self.state.handle_introduction(relay, notice, now);
+            }
             BehaviourEvent::Draining(Draining { peer, connection }) => {
                 self.state.handle_draining(peer, connection, now);
             }
@@ -238,11 +237,11 @@ impl EventLoop {
         let join::Outcome {
             relay,
             connection,
-            told,
+            reply,
             again,
         } = outcome;
         self.state
-            .handle_join_reply(relay, connection, again, told, now, wall);
+            .handle_join_reply(relay, connection, again, reply, now, wall);
     }
 
     pub(super) fn on_search_event(&mut self, peer: PeerId, event: Told) {

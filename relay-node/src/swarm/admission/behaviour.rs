@@ -8,27 +8,22 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol,
+    Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::join::{self, Admitted, Answer, Request};
+use p2pnode_protocol::{
+    exchange::{Handler, Report},
+    join::{self, Admitted, Answer, Join},
+};
 
 use crate::core::admission::{Admission, Refused};
-use crate::swarm::exchange::{self, Handler};
 
-/// The protocol. A node presents one token on each connection, and perhaps the next one when its file changes.
-pub(crate) struct Join;
-
-impl exchange::Protocol for Join {
-    const NAME: StreamProtocol = join::PROTOCOL;
-    const AT_ONCE: usize = 2;
-    type Request = Request;
-    type Answer = Answer;
-}
+/// Requests at once on one connection. A node presents one token on each, and another one when its file changes.
+const MAX_CONCURRENT: usize = 2;
 
 /// A connection is denied at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +63,7 @@ impl Behaviour {
 
     fn check(&self, peer: &PeerId) -> Result<THandler<Self>, ConnectionDenied> {
         match self.admission.machine().may_connect(peer) {
-            Ok(()) => Ok(Handler::default()),
+            Ok(()) => Ok(Handler::new(MAX_CONCURRENT)),
             Err(refused) => Err(ConnectionDenied::new(NotAdmitted(refused))),
         }
     }
@@ -117,8 +112,12 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         peer: PeerId,
         _: ConnectionId,
-        (request, reply): THandlerOutEvent<Self>,
+        report: THandlerOutEvent<Self>,
     ) {
+        let (request, reply) = match report {
+            Report::Asked(request, reply) => (request, reply),
+            Report::Replied(never, _) => match never {},
+        };
         let token = request.token.as_deref();
         let presented = (self.admission.machine()).present(peer, token, SystemTime::now());
         let answer = match presented {

@@ -18,6 +18,7 @@ use libp2p::{
         NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use p2pnode_protocol::circuit::{self, Fault, Limit};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Sleep, sleep_until},
@@ -27,7 +28,6 @@ use super::{
     copy::{self, Carried, Cut, Terms, Traffic},
     exchange::{Ask, NotTaken, Onward},
     handler::{Command, Handler, Said, Verdict},
-    message::{self, Fault, Limit},
     pace::Paces,
 };
 use crate::core::{
@@ -185,7 +185,7 @@ impl Behaviour {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         Verdict::Answer {
-            message: message::reserved(expires.as_secs(), &addresses, self.limit),
+            message: circuit::reserved(expires.as_secs(), &addresses, self.limit),
             grants: !granted.renewed,
         }
     }
@@ -218,7 +218,7 @@ impl Behaviour {
         Verdict::Wait(Onward {
             id,
             taken,
-            granted: message::connected(limit),
+            granted: circuit::connected(limit),
         })
     }
 
@@ -346,7 +346,7 @@ impl Behaviour {
 
 fn refuse(refusal: Refusal) -> Verdict {
     Verdict::Answer {
-        message: message::refused(refusal.status),
+        message: circuit::refused(refusal.status),
         grants: false,
     }
 }

@@ -1,4 +1,4 @@
-//! One handshake at a time: what is said on a stream before it is a circuit. Each step has [`TIMEOUT`].
+//! The handshakes that turn a stream into a circuit. Each step has [`TIMEOUT`].
 
 use std::{io, time::Duration};
 
@@ -8,102 +8,102 @@ use futures::{
     future::{Either, select},
 };
 use libp2p::{PeerId, Stream};
+use p2pnode_protocol::{
+    circuit::{self, Fault, Limit, Request, Status},
+    frame::varint::ReadError,
+};
 use tokio::time::timeout;
 
-use super::{
-    message::{self, Fault, Limit, Request, Status},
-    wire::{self, Unread},
-};
 use crate::core::circuits::CircuitId;
 
-/// How long a peer may take to ask, a destination to take a circuit, a peer to take an answer.
+/// How long a peer may take to send its request, a destination to accept a circuit, and a peer to read an answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What has become of a request.
+/// What came over a stream for a request.
 pub(super) enum Heard {
-    /// It came.
+    /// A request.
     Request(Stream, Request),
-    /// It did not come, or was none; to be answered on the stream.
+    /// No valid request. The stream still expects an answer.
     Fault(Stream, Fault),
-    /// The stream is gone.
+    /// Nothing: the stream broke.
     Lost(io::Error),
 }
 
 /// Reads a request.
 pub(super) async fn hear(mut stream: Stream) -> Heard {
-    let message = timeout(TIMEOUT, wire::read(&mut stream)).await;
+    let message = timeout(TIMEOUT, circuit::read(&mut stream)).await;
     let fault = match message {
         Ok(Ok(message)) => match Request::decode(&message) {
             Ok(request) => return Heard::Request(stream, request),
             Err(fault) => fault,
         },
-        Ok(Err(Unread::Lost(error))) => return Heard::Lost(error),
-        Ok(Err(Unread::Length)) => Fault::Malformed("a length that is none"),
-        Ok(Err(Unread::TooLong(_))) => Fault::Malformed("too long"),
-        Ok(Err(Unread::Truncated)) => Fault::Malformed("cut off"),
-        Err(_) => Fault::Malformed("none in time"),
+        Ok(Err(ReadError::Stream(error))) => return Heard::Lost(error),
+        Ok(Err(ReadError::Length)) => Fault::Malformed("an invalid length"),
+        Ok(Err(ReadError::TooLong { .. })) => Fault::Malformed("too long"),
+        Ok(Err(ReadError::Truncated)) => Fault::Malformed("cut off"),
+        Err(_) => Fault::Malformed("none within the timeout"),
     };
     Heard::Fault(stream, fault)
 }
 
-/// Answers, and ends the stream.
+/// Writes the answer and closes the stream.
 pub(super) async fn answer(mut stream: Stream, message: Vec<u8>) -> io::Result<()> {
     in_time(async {
-        wire::write(&mut stream, &message).await?;
+        circuit::write(&mut stream, &message).await?;
         stream.close().await
     })
     .await
 }
 
-/// The destination's side of a circuit, or why there is none.
+/// The stream to the destination of a circuit, or why there is none.
 pub(super) type Taken = Result<Stream, NotTaken>;
 
-/// Why a destination did not take a circuit.
+/// Why a destination did not accept a circuit.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
-    /// It said no.
+    /// The destination refused.
     #[error("it answered {0}")]
     Refused(Status),
-    /// It said something else.
-    #[error("it answered with no status that is known")]
+    /// The status is not in the specification.
+    #[error("it answered with an unknown status")]
     Unknown,
-    /// It said nothing that can be read.
+    /// The answer is not valid.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// Nor that.
+    /// There is no answer to decode.
     #[error(transparent)]
-    Unread(#[from] Unread),
-    /// The stream is gone, or could not be opened.
+    Unread(#[from] ReadError),
+    /// The stream broke, or could not be opened.
     #[error(transparent)]
     Stream(#[from] io::Error),
-    /// Its connection is gone.
+    /// The connection to the destination is gone.
     #[error("its connection is gone")]
     Gone,
-    /// It did not answer.
+    /// No answer came in time.
     #[error("it did not answer in {} s", TIMEOUT.as_secs())]
     Late,
 }
 
-/// A destination is to be asked.
+/// A circuit to offer to a destination.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    /// Who dials it.
+    /// The peer that dials.
     pub(super) source: PeerId,
     /// What the circuit may carry.
     pub(super) limit: Limit,
-    /// Where its stream goes. Whoever asks stops waiting in time.
+    /// Where the stream goes. The source stops waiting after [`TIMEOUT`].
     pub(super) reply: oneshot::Sender<Taken>,
 }
 
-/// Asks a destination. Ends early when nobody waits for it any more.
+/// Offers a circuit to a destination. Ends early when the source no longer waits.
 pub(super) async fn ask(mut stream: Stream, ask: Ask) {
     let mut reply = ask.reply;
     let taken = {
         let exchange = std::pin::pin!(async {
-            let offer = message::offer(&ask.source, ask.limit);
-            wire::write(&mut stream, &offer).await?;
-            let answer = wire::read(&mut stream).await?;
-            match message::decode_answer(&answer)? {
+            let offer = circuit::offer(&ask.source, ask.limit);
+            circuit::write(&mut stream, &offer).await?;
+            let answer = circuit::read(&mut stream).await?;
+            match circuit::decode_answer(&answer)? {
                 Some(Status::Ok) => Ok(()),
                 Some(status) => Err(NotTaken::Refused(status)),
                 None => Err(NotTaken::Unknown),
@@ -118,27 +118,27 @@ pub(super) async fn ask(mut stream: Stream, ask: Ask) {
     let _ = reply.send(taken.map(|()| stream));
 }
 
-/// A circuit of which the source waits.
+/// A circuit whose source waits.
 #[derive(Debug)]
 pub(crate) struct Onward {
     pub(super) id: CircuitId,
-    /// The destination's side.
+    /// The stream to the destination.
     pub(super) taken: oneshot::Receiver<Taken>,
-    /// What the source is told if there is one.
+    /// The answer to the source if the destination accepts.
     pub(super) granted: Vec<u8>,
 }
 
-/// Both sides of a circuit, or why there are not both.
+/// Both streams of a circuit, or why there are not both.
 pub(super) enum Joined {
-    /// The source, which was told, and the destination.
+    /// The source, which has its answer, and the destination.
     Both(Stream, Stream),
-    /// The destination did not take it; to be answered on the source's stream.
+    /// The destination did not accept. The stream of the source still expects an answer.
     NotTaken(Stream, NotTaken),
-    /// The source is gone.
+    /// The stream of the source broke.
     Lost(io::Error),
 }
 
-/// Waits for the destination and tells the source.
+/// Waits for the destination and answers the source.
 pub(super) async fn join(mut source: Stream, onward: Onward) -> Joined {
     let taken = match timeout(TIMEOUT, onward.taken).await {
         Ok(Ok(taken)) => taken,
@@ -146,7 +146,7 @@ pub(super) async fn join(mut source: Stream, onward: Onward) -> Joined {
         Err(_) => Err(NotTaken::Late),
     };
     match taken {
-        Ok(destination) => match in_time(wire::write(&mut source, &onward.granted)).await {
+        Ok(destination) => match in_time(circuit::write(&mut source, &onward.granted)).await {
             Ok(()) => Joined::Both(source, destination),
             Err(error) => Joined::Lost(error),
         },

@@ -16,9 +16,9 @@ impl EventLoop {
     pub(super) fn on_meet(&mut self, event: Event) {
         match event {
             Event::Asked(question) => self.on_wish_to_meet(question),
-            Event::Told { peer, taken } => {
-                debug!(%peer, taken, "an introduction was told");
-                if !taken {
+            Event::Notified { peer, received } => {
+                debug!(%peer, received, "sent an introduction to the peer that was asked for");
+                if !received {
                     self.metrics.introduction(Introduction::NotTaken);
                 }
             }

@@ -1,6 +1,7 @@
-//! `/p2pnode/hop/1`, the relay's side: takes questions and gives back answers. What the answer is, others decide: see
-//! [`crate::swarm::circuit`] for who is a party and over which connection a circuit runs, and [`crate::core::connections`] for what is known of
-//! that connection.
+//! `/p2pnode/hop/1`, the relay's side: receives requests and returns answers.
+//!
+//! The event loop decides the answer. [`crate::swarm::circuit`] knows who is a party to a circuit and over which connection it
+//! runs, [`crate::core::connections`] what the relay knows of that connection.
 
 use std::{
     collections::VecDeque,
@@ -10,45 +11,37 @@ use std::{
 
 use futures::channel::oneshot;
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol,
+    Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::hop::{self, Answer, Refusal, Request};
-
-use crate::{
-    core::limiter::{Limiter, Measure},
-    swarm::exchange::{self, Handler},
+use p2pnode_protocol::{
+    exchange::{Handler, Report},
+    hop::{Answer, Hop, Refusal, Request},
 };
 
-/// A node over whose relay many circuits open together asks once for each of them, and then every 30 s: this serves a thousand
-/// circuits of one peer.
+use crate::core::limiter::{Limiter, Measure};
+
+/// A node asks once for each circuit that opens, and then every 30 s: this serves a thousand circuits of one peer.
 const MEASURE: Measure = Measure {
     burst: 256,
     period: Duration::from_millis(30),
 };
 
-/// The protocol. A node has one question going for each circuit that opens, and asks again later where one is dropped.
-pub(crate) struct Hop;
+/// Requests at once on one connection. A node sends one for each circuit that opens, and asks again later if one is dropped.
+const MAX_CONCURRENT: usize = 32;
 
-impl exchange::Protocol for Hop {
-    const NAME: StreamProtocol = hop::PROTOCOL;
-    const AT_ONCE: usize = 32;
-    type Request = Request;
-    type Answer = Answer;
-}
-
-/// A question, to be answered. If it is dropped, its stream closes without an answer.
+/// A request that awaits its answer. If it is dropped, its stream closes without one.
 #[derive(Debug)]
 pub(crate) struct Question {
-    /// Who asks.
+    /// The peer that asks.
     pub(crate) peer: PeerId,
-    /// The connection on which it asks.
+    /// The connection on which the peer asks.
     pub(crate) connection: ConnectionId,
-    /// What it asks.
+    /// The request.
     pub(crate) request: Request,
     /// Where the answer goes.
     pub(crate) reply: oneshot::Sender<Answer>,
@@ -80,7 +73,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(MAX_CONCURRENT))
     }
 
     fn handle_established_outbound_connection(
@@ -91,7 +84,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(MAX_CONCURRENT))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
@@ -106,8 +99,12 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         peer: PeerId,
         connection: ConnectionId,
-        (request, reply): THandlerOutEvent<Self>,
+        report: THandlerOutEvent<Self>,
     ) {
+        let (request, reply) = match report {
+            Report::Asked(request, reply) => (request, reply),
+            Report::Replied(never, _) => match never {},
+        };
         if self.limiter.admits(peer, Instant::now()) {
             self.questions.push_back(Question {
                 peer,
@@ -122,7 +119,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Question, THandlerInEvent<Self>>> {
-        // The swarm polls after each event of a handler, which is where questions come from.
+        // Questions come from events of handlers, after which the swarm polls.
         self.questions
             .pop_front()
             .map_or(Poll::Pending, |question| {

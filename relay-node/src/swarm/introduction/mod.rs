@@ -1,11 +1,7 @@
-//! `/p2pnode/meet/1`, the relay's side: tells two peers in one moment where the relay sees the other.
+//! `/p2pnode/meet/1`, the relay's side: sends two peers in one moment where the relay sees the other.
 //!
-//! - [`seen`]: from where peers have connected; pure.
-//! - [`handler`]: the streams.
-//!
-//! Who holds a reservation and on which connection, others know: see [`crate::swarm::event_loop`].
-
-mod handler;
+//! [`crate::core::introductions`] records from where peers have connected. The event loop knows which peer holds a reservation,
+//! and on which connection.
 
 use std::{
     collections::VecDeque,
@@ -22,45 +18,51 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::introduction::{Answer, Introduction, Meeting, Refusal, Request};
+use p2pnode_protocol::{
+    exchange::{Handler, Reply, Report},
+    introduction::{Answer, Introduce, Introduction, Notice, Notify, Refusal, Request},
+};
 
-use crate::core::limiter::{Limiter, Measure};
+use crate::core::{
+    introductions::{Seen, have_in_common, with_its_own},
+    limiter::{Limiter, Measure},
+};
 
-use crate::core::introductions::{Seen, have_in_common, with_its_own};
-use handler::{Handler, Report};
+/// Exchanges at once on one connection, each way. The relay drops further requests unread, and does not send further notices.
+const MAX_CONCURRENT: usize = 32;
 
-/// What a peer may ask: it does once for each dial, and again as often as the circuit is asked for.
+/// How often a peer may ask: once for each dial, and again whenever it asks for the circuit again.
 const ASKED: Measure = Measure {
     burst: 64,
     period: Duration::from_millis(100),
 };
 
-/// How often a peer is told of others: each time it sends packets to addresses that it has from here.
-const TOLD: Measure = Measure {
+/// How often a peer receives a notice: each one makes it send packets to addresses that the relay names.
+const NOTIFIED: Measure = Measure {
     burst: 128,
     period: Duration::from_millis(100),
 };
 
-/// What is told to the event loop.
+/// What the event loop learns.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A peer wants to be introduced.
     Asked(Question),
-    /// The peer that was asked for has taken its introduction, or has not.
-    Told {
-        /// The peer.
+    /// A notice has been delivered, or not.
+    Notified {
+        /// The peer that was asked for.
         peer: PeerId,
-        /// Whether it has.
-        taken: bool,
+        /// Whether the peer has read the notice.
+        received: bool,
     },
 }
 
-/// A question, to be answered. If it is dropped, its stream closes without an answer.
+/// A request that awaits its answer. If it is dropped, its stream closes without one.
 #[derive(Debug)]
 pub(crate) struct Question {
-    /// Who asks.
+    /// The peer that asks.
     pub(crate) peer: PeerId,
-    /// What it asks.
+    /// The request.
     pub(crate) request: Request,
     /// Where the answer goes.
     pub(crate) reply: oneshot::Sender<Answer>,
@@ -71,8 +73,8 @@ pub(crate) struct Question {
 pub(crate) struct Behaviour {
     seen: Seen,
     asked: Limiter,
-    told: Limiter,
-    queue: VecDeque<ToSwarm<Event, Introduction>>,
+    notified: Limiter,
+    queue: VecDeque<ToSwarm<Event, Notice>>,
 }
 
 impl Default for Behaviour {
@@ -80,14 +82,14 @@ impl Default for Behaviour {
         Self {
             seen: Seen::default(),
             asked: Limiter::new(ASKED),
-            told: Limiter::new(TOLD),
+            notified: Limiter::new(NOTIFIED),
             queue: VecDeque::new(),
         }
     }
 }
 
 impl Behaviour {
-    /// A peer has told which protocols it speaks on a connection.
+    /// A peer has advertised its protocols on a connection.
     pub(crate) fn identified(
         &mut self,
         peer: &PeerId,
@@ -97,9 +99,10 @@ impl Behaviour {
         self.seen.identified(peer, connection, protocols);
     }
 
-    /// Introduces `asker` and the peer that it asks for to each other. `place` is where that one holds its reservation.
+    /// Introduces `asker` and the peer that `request` names to each other. `place` is the connection on which the latter holds its
+    /// reservation.
     ///
-    /// To be called while the swarm is being polled: the peer is told at the next poll.
+    /// Call this while the swarm is being polled: the notice goes out at the next poll.
     pub(crate) fn introduce(
         &mut self,
         asker: PeerId,
@@ -107,32 +110,32 @@ impl Behaviour {
         place: Option<ConnectionId>,
         now: Instant,
     ) -> Answer {
-        match self.meeting(asker, request, place, now) {
+        match self.introduction(asker, request, place, now) {
             Err(refusal) => Answer::Refused(refusal),
-            Ok((place, meeting)) => {
+            Ok((place, introduction)) => {
                 self.queue.push_back(ToSwarm::NotifyHandler {
                     peer_id: request.peer,
                     handler: NotifyHandler::One(place),
-                    event: Introduction {
+                    event: Notice {
                         peer: asker,
-                        meeting: Meeting {
-                            addrs: meeting.told.clone(),
-                            told: meeting.addrs.clone(),
+                        introduction: Introduction {
+                            addrs: introduction.own_addrs.clone(),
+                            own_addrs: introduction.addrs.clone(),
                         },
                     },
                 });
-                Answer::Introduced(meeting)
+                Answer::Introduced(introduction)
             }
         }
     }
 
-    fn meeting(
+    fn introduction(
         &mut self,
         asker: PeerId,
         request: &Request,
         place: Option<ConnectionId>,
         now: Instant,
-    ) -> Result<(ConnectionId, Meeting), Refusal> {
+    ) -> Result<(ConnectionId, Introduction), Refusal> {
         let peer = request.peer;
         if !self.asked.admits(asker, now) {
             return Err(Refusal::TooOften);
@@ -141,22 +144,22 @@ impl Behaviour {
         if !self.seen.takes(&peer, place) {
             return Err(Refusal::Unsupported);
         }
-        let meeting = Meeting {
+        let introduction = Introduction {
             addrs: self.seen.addresses(&peer),
-            told: with_its_own(self.seen.addresses(&asker), &request.addrs),
+            own_addrs: with_its_own(self.seen.addresses(&asker), &request.addrs),
         };
-        if asker == peer || !have_in_common(&meeting.addrs, &meeting.told) {
+        if asker == peer || !have_in_common(&introduction.addrs, &introduction.own_addrs) {
             return Err(Refusal::NothingInCommon);
         }
-        if !self.told.admits(peer, now) {
+        if !self.notified.admits(peer, now) {
             return Err(Refusal::TooOften);
         }
-        Ok((place, meeting))
+        Ok((place, introduction))
     }
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Handler;
+    type ConnectionHandler = Handler<Introduce, Notify>;
     type ToSwarm = Event;
 
     fn handle_established_inbound_connection(
@@ -166,7 +169,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(MAX_CONCURRENT))
     }
 
     fn handle_established_outbound_connection(
@@ -177,12 +180,12 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(MAX_CONCURRENT))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         if let FromSwarm::ConnectionEstablished(established) = event {
-            // What this relay dials are other relays, at addresses of theirs that say nothing about a NAT.
+            // This relay dials only other relays, at configured addresses, which reveal no NAT.
             if let ConnectedPoint::Listener { send_back_addr, .. } = established.endpoint {
                 let (peer, connection) = (established.peer_id, established.connection_id);
                 self.seen.connected(peer, connection, send_back_addr);
@@ -191,7 +194,7 @@ impl NetworkBehaviour for Behaviour {
             self.seen.closed(&closed.peer_id, closed.connection_id);
             if closed.remaining_established == 0 {
                 self.asked.forget(&closed.peer_id);
-                self.told.forget(&closed.peer_id);
+                self.notified.forget(&closed.peer_id);
             }
         }
     }
@@ -203,7 +206,10 @@ impl NetworkBehaviour for Behaviour {
         report: THandlerOutEvent<Self>,
     ) {
         let event = match report {
-            Report::Told(taken) => Event::Told { peer, taken },
+            Report::Replied(_, reply) => Event::Notified {
+                peer,
+                received: matches!(reply, Reply::Answer(_)),
+            },
             Report::Asked(request, reply) => Event::Asked(Question {
                 peer,
                 request,

@@ -31,7 +31,7 @@ fn end_lookups(node: &mut Node) {
 /// No relay introduces.
 fn end_introductions(node: &mut Node, relay: PeerId, peer: PeerId, leg: ConnectionId) {
     let request = crate::core::introductions::IntroductionRequest { peer, relay };
-    let reply = crate::core::introductions::IntroductionReply::NoAnswer;
+    let reply = p2pnode_protocol::introduction::IntroductionReply::NoAnswer;
     node.state
         .handle_introduction_reply(request, leg, reply, node.now);
 }

@@ -1,12 +1,9 @@
 //! Circuits that bridge two IP families.
 
-use p2pnode_protocol::hop::Leg;
+use p2pnode_protocol::hop::{HopReply, Leg};
 
 use super::*;
-use crate::{
-    core::inquiries::HopReply,
-    punch::{self, Reason},
-};
+use crate::punch::{self, Reason};
 
 /// A relay with a leg in either family.
 fn dual() -> [RelayAddr; 2] {

@@ -1,17 +1,14 @@
 //! Introductions, on both sides.
 
-use p2pnode_protocol::introduction::{Introduction, Meeting, Refusal};
+use p2pnode_protocol::introduction::{Introduction, IntroductionReply, Notice, Refusal};
 
 use super::*;
-use crate::{
-    core::introductions::{IntroductionReply, IntroductionRequest},
-    punch::Introduced,
-};
+use crate::{core::introductions::IntroductionRequest, punch::Introduced};
 
-fn meeting() -> Meeting {
-    Meeting {
+fn introduction() -> Introduction {
+    Introduction {
         addrs: vec!["/ip4/192.0.2.9/udp/7/quic-v1".parse().unwrap()],
-        told: Vec::new(),
+        own_addrs: Vec::new(),
     }
 }
 
@@ -43,15 +40,15 @@ fn introduced(peer: PeerId, asked: bool) -> Action {
     Action::Punch(Introduced {
         peer,
         asked,
-        addrs: meeting().addrs,
-        told: meeting().told,
+        addrs: introduction().addrs,
+        told: introduction().own_addrs,
     })
 }
 
 #[test]
 fn a_peer_that_a_relay_introduces_is_punched_while_it_is_dialed() {
     let (mut node, request, leg) = asking();
-    let reply = IntroductionReply::Introduced(meeting());
+    let reply = IntroductionReply::Introduced(introduction());
     node.state
         .handle_introduction_reply(request, leg, reply.clone(), node.now);
     assert!(node.actions().contains(&introduced(request.peer, true)));
@@ -66,7 +63,7 @@ fn a_peer_that_is_dialed_no_longer_is_not_punched() {
     let (mut node, request, leg) = asking();
     node.pass(Duration::from_secs(31));
     node.actions();
-    let reply = IntroductionReply::Introduced(meeting());
+    let reply = IntroductionReply::Introduced(introduction());
     node.state
         .handle_introduction_reply(request, leg, reply, node.now);
     assert_eq!(node.actions(), []);
@@ -120,16 +117,16 @@ fn a_peer_that_asks_for_this_node_is_punched_if_it_may_connect() {
         allowed: Some(BTreeSet::from([known.peer, friend])),
         ..settings(std::slice::from_ref(&known))
     });
-    let introduction = |peer| Introduction {
+    let notice = |peer| Notice {
         peer,
-        meeting: meeting(),
+        introduction: introduction(),
     };
-    let stranger = introduction(PeerId::random());
+    let stranger = notice(PeerId::random());
     node.state
         .handle_introduction(known.peer, stranger, node.now);
     assert_eq!(node.actions(), []);
     node.state
-        .handle_introduction(known.peer, introduction(friend), node.now);
+        .handle_introduction(known.peer, notice(friend), node.now);
     assert_eq!(node.actions(), [introduced(friend, false)]);
     node.state
         .handle_introduced(friend, false, PunchStart::Declined, node.now);
