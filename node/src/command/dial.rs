@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 ///
 /// If the file of join tokens is not as it has to be, the node cannot start, or stdout is gone.
-pub async fn dial(
+pub(crate) async fn dial(
     keypair: &Keypair,
     config: &Config,
     request: Request,

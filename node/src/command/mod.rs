@@ -1,8 +1,8 @@
 //! Each command: its configuration, its identity, its logging, and then its core.
 
-pub mod cli;
+pub(crate) mod cli;
 pub(crate) mod dial;
-pub mod firewall;
+pub(crate) mod firewall;
 pub(crate) mod query;
 pub(crate) mod run;
 

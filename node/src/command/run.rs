@@ -20,7 +20,7 @@ use crate::{
 /// # Errors
 ///
 /// If the file of join tokens is not as it has to be, or a socket cannot be bound.
-pub async fn run(
+pub(crate) async fn run(
     keypair: &Keypair,
     config: &Config,
     mut printer: Printer,

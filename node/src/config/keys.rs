@@ -21,7 +21,7 @@ use super::{
 
 /// What a configuration is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// `run`.
     Run,
     /// `dial` with a node of its own. It may run alongside a node with the same file. So it takes a throwaway identity unless
@@ -33,7 +33,7 @@ pub enum Purpose {
 
 impl Config {
     /// Reads and checks every key.
-    pub fn read(reader: &mut Reader<'_>, purpose: Purpose) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>, purpose: Purpose) -> Self {
         let directories = reader.directories();
 
         let key = key(reader, purpose, directories.state);

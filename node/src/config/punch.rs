@@ -10,7 +10,7 @@ use p2pnode_transports::{Family, Transport};
 
 /// An address to advertise for punching whose port may be that of the punch socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AdvertiseTemplate {
+pub(crate) struct AdvertiseTemplate {
     ip: IpAddr,
     transport: Transport,
     /// `None`: `{port}`, the punch port.
@@ -20,7 +20,7 @@ pub struct AdvertiseTemplate {
 impl AdvertiseTemplate {
     /// The address, where the punch port is `port`.
     #[must_use]
-    pub fn with_port(&self, port: u16) -> Multiaddr {
+    pub(crate) fn with_port(&self, port: u16) -> Multiaddr {
         let port = self.port.unwrap_or(port);
         let addr = Multiaddr::from(self.ip);
         match self.transport {
@@ -31,13 +31,13 @@ impl AdvertiseTemplate {
 
     /// Its transport.
     #[must_use]
-    pub fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         self.transport
     }
 
     /// Its IP family.
     #[must_use]
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.ip.into()
     }
 }
@@ -114,7 +114,7 @@ impl fmt::Display for AdvertiseTemplate {
 
 /// A filter of candidates: a network, and perhaps a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PunchFilter {
+pub(crate) struct PunchFilter {
     net: IpNet,
     transport: Option<Transport>,
 }
@@ -123,7 +123,7 @@ impl PunchFilter {
     /// Whether `addr` is in the network and of the transport, if one is given. An address without an IP address is in no
     /// network; an IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
     #[must_use]
-    pub fn matches(&self, addr: &Multiaddr) -> bool {
+    pub(crate) fn matches(&self, addr: &Multiaddr) -> bool {
         let ip = match addr.iter().next() {
             Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
             Some(Protocol::Ip6(ip)) => IpAddr::V6(ip).to_canonical(),

@@ -12,7 +12,7 @@ const LABEL: usize = 63;
 
 /// A name, each of whose A and AAAA records may be the host of the peer that is dialed, and the port to dial there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub(crate) struct Service {
     /// The name, for the system's resolver.
     pub name: String,
     /// The port of QUIC and TCP, never 0.
@@ -22,7 +22,7 @@ pub struct Service {
 impl Service {
     /// Whether both are the same service: neither case nor a dot at the end makes a difference.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         let name = |service: &Self| {
             let name = service.name.trim_end_matches('.');
             name.to_ascii_lowercase()

@@ -9,7 +9,7 @@ use super::{Config, keys::other_peer};
 
 /// The peer of a `dial`, and addresses to try alongside circuits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its id.
     pub peer: PeerId,
     /// Its addresses, without `/p2p`: those of `--addr`, then those of `peers:`.
@@ -18,7 +18,7 @@ pub struct Target {
 
 impl Target {
     /// Resolves `peer`, a peer id or a name of `config.peers`, and parses `addrs`. `None` if a fault was noted.
-    pub fn read(
+    pub(crate) fn read(
         reader: &mut Reader<'_>,
         config: &Config,
         peer: &str,
@@ -80,7 +80,7 @@ impl Target {
 ///
 /// # Errors
 /// If `peer` is `own`.
-pub fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
+pub(crate) fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
     if peer == own {
         return Err(Usage(format!(
             "PEER: {peer} is this node's own id; give the id of another peer"
@@ -94,7 +94,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Usage`] if it is neither.
-    pub fn peer(&self, peer: &str) -> Result<PeerId, Usage> {
+    pub(crate) fn peer(&self, peer: &str) -> Result<PeerId, Usage> {
         let known = self.peers.get(peer).map(|known| known.id);
         known
             .or_else(|| addr::peer_id(peer).ok())

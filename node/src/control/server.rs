@@ -32,7 +32,11 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// # Errors
 ///
 /// [`ServerError`], which names the path and the remedy.
-pub async fn start(path: &Path, handle: Handle, health: Health) -> Result<Server, ServerError> {
+pub(crate) async fn start(
+    path: &Path,
+    handle: Handle,
+    health: Health,
+) -> Result<Server, ServerError> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))

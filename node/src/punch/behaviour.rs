@@ -38,7 +38,7 @@ use super::{
 };
 
 /// Hole punching as a [`NetworkBehaviour`].
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     enabled: bool,
     circuit_rtt: CircuitRtt,
     machine: Machine,
@@ -75,7 +75,7 @@ struct Round {
 
 impl Behaviour {
     /// A behaviour without peers and candidates.
-    pub fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
+    pub(crate) fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
         let Settings {
             enabled,
             transports,
@@ -112,45 +112,45 @@ impl Behaviour {
     }
 
     /// A remote observed this node at an address, on a connection that was dialed from a punch port.
-    pub fn observed(&mut self, observation: Observation) {
+    pub(crate) fn observed(&mut self, observation: Observation) {
         self.machine.handle_observed(&observation, now());
         self.wake();
     }
 
     /// The connection on which an address was observed is gone, and with it what is known of the mapping.
-    pub fn observation_lost(&mut self, connection: ConnectionId) {
+    pub(crate) fn observation_lost(&mut self, connection: ConnectionId) {
         self.machine.handle_observation_lost(connection, now());
         self.wake();
     }
 
     /// Sets the sockets of this host at its punch ports: global ones are offered to all, private ones to peers behind the
     /// same NAT.
-    pub fn set_interfaces(&mut self, addrs: &[Multiaddr]) {
+    pub(crate) fn set_interfaces(&mut self, addrs: &[Multiaddr]) {
         self.machine.handle_interfaces(addrs, now());
         self.wake();
     }
 
     /// Sets the relays' addresses, with their peer ids: never punched, and connections to them never surplus.
-    pub fn set_relays(&mut self, addrs: &[Multiaddr]) {
+    pub(crate) fn set_relays(&mut self, addrs: &[Multiaddr]) {
         self.machine.handle_relays(addrs);
     }
 
     /// A relay introduced a peer to this node.
     ///
     /// To be called for configured relays only, and for peers that may connect.
-    pub fn introduced(&mut self, introduced: &Introduced) -> IntroductionResponse {
+    pub(crate) fn introduced(&mut self, introduced: &Introduced) -> IntroductionResponse {
         let response = self.machine.handle_introduced(introduced, now());
         self.wake();
         response
     }
 
     /// Addresses of this node that a relay does not see on its connections, for the request of an introduction.
-    pub fn unseen(&self) -> Vec<Multiaddr> {
+    pub(crate) fn unseen(&self) -> Vec<Multiaddr> {
         self.machine.unseen()
     }
 
     /// The last attempt with a peer.
-    pub fn last_record(&self, peer: &PeerId) -> Option<&Record> {
+    pub(crate) fn last_record(&self, peer: &PeerId) -> Option<&Record> {
         self.machine.last_record(peer)
     }
 

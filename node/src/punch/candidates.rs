@@ -23,7 +23,7 @@ const MAX_OBSERVED_PER_KIND: usize = 2;
 
 /// An address of ours as a remote saw it on a connection that was dialed from the punch port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// The address, raw: never with a listen port put in.
     pub addr: Multiaddr,
     /// Who saw it.
@@ -37,7 +37,7 @@ pub struct Observation {
 }
 
 /// Decides by address what may be sent and dialed.
-pub type Permit = Arc<dyn Fn(&Multiaddr) -> bool + Send + Sync>;
+pub(crate) type Permit = Arc<dyn Fn(&Multiaddr) -> bool + Send + Sync>;
 
 /// What holds for both what is offered and what is dialed.
 #[derive(Clone)]

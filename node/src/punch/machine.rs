@@ -60,8 +60,8 @@ use super::{
     wire::Addresses,
 };
 pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
-pub use action::{Event, Introduced, IntroductionResponse};
-pub use timing::Timing;
+pub(crate) use action::{Event, Introduced, IntroductionResponse};
+pub(crate) use timing::Timing;
 
 use peer::Peer;
 use timing::Jitter;

@@ -359,11 +359,6 @@ impl Dialer {
         self.path = best;
     }
 
-    /// The two sides are shaking hands for a punch.
-    pub fn handle_handshake(&mut self) {
-        self.awaiting_handshake = None;
-    }
-
     /// An attempt at a punch is over.
     pub fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;

@@ -8,4 +8,4 @@ mod table;
 
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
 pub use score::{Axis, Score};
-pub use table::{Connection, PeerTable};
+pub use table::PeerTable;

@@ -270,13 +270,6 @@ impl PeerTable {
             .count()
     }
 
-    /// Whether a peer has a direct connection.
-    pub fn is_direct(&self, peer: &PeerId) -> bool {
-        self.connections_of(peer)
-            .iter()
-            .any(|id| self.kind(*id) == Some(PathKind::Direct))
-    }
-
     /// The kind of a connection's path.
     pub fn kind(&self, id: ConnectionId) -> Option<PathKind> {
         self.connections

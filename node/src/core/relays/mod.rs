@@ -22,8 +22,6 @@ use crate::config::RelayAddr;
 use leg::{Join, Leg, State};
 use reservations::{Reservation, Slot};
 
-pub use reservations::Lost;
-
 /// What the event loop is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {

@@ -10,15 +10,15 @@ use std::{
 
 use crate::core::event::Event;
 
-pub use table::{status, why};
-pub use text::short;
+pub(crate) use table::{status, why};
+pub(crate) use text::short;
 
 /// Time between two redraws of the progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// A timeline for people.
     Text,
     /// One JSON object per line.
@@ -27,7 +27,7 @@ pub enum Format {
 
 /// Writes events to stdout.
 #[derive(Debug)]
-pub struct Printer {
+pub(crate) struct Printer {
     format: Format,
     /// Whether a progress line may be drawn and wiped again.
     live: bool,
@@ -37,7 +37,7 @@ pub struct Printer {
 
 impl Printer {
     /// A printer on stdout.
-    pub fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Self {
             format,
             live: format == Format::Text && io::stdout().is_terminal(),
@@ -50,7 +50,7 @@ impl Printer {
     /// # Errors
     ///
     /// Those of stdout, as when its reader is gone.
-    pub fn print(&mut self, event: &Event) -> io::Result<()> {
+    pub(crate) fn print(&mut self, event: &Event) -> io::Result<()> {
         match self.format {
             Format::Json => self.write(&serde_json::to_string(event)?)?,
             Format::Text => self.write(&text::line(event))?,
@@ -75,7 +75,7 @@ impl Printer {
     /// # Errors
     ///
     /// Those of stdout.
-    pub fn progress(&self, elapsed: Duration) -> io::Result<()> {
+    pub(crate) fn progress(&self, elapsed: Duration) -> io::Result<()> {
         if !self.live || self.phase.is_empty() {
             return Ok(());
         }

@@ -17,7 +17,7 @@ const YELLOW: &str = "\x1b[33m";
 const PLAIN: &str = "\x1b[0m";
 
 /// The whole node; in colour for a terminal.
-pub fn status(status: &Status, colour: bool) -> String {
+pub(crate) fn status(status: &Status, colour: bool) -> String {
     let mut text = String::new();
     let ports: Vec<String> = status
         .punch_ports
@@ -44,7 +44,7 @@ pub fn status(status: &Status, colour: bool) -> String {
 }
 
 /// Why a peer's path is what it is.
-pub fn why(why: &Why, colour: bool) -> String {
+pub(crate) fn why(why: &Why, colour: bool) -> String {
     let mut text = String::new();
     let (bold, plain) = if colour { (BOLD, PLAIN) } else { ("", "") };
     let _ = writeln!(text, "{bold}{}{plain}", why.peer);

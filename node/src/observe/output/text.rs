@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The first characters of a peer id: enough to tell the peers of one fleet apart.
-pub fn short(peer: &PeerId) -> String {
+pub(crate) fn short(peer: &PeerId) -> String {
     let mut id = peer.to_string();
     id.truncate(14);
     id.push_str("..");

@@ -36,7 +36,7 @@ pub(crate) struct Established {
 
 /// An introduction: a relay sent this node the addresses of a peer, and the peer those of this node, at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Introduced {
+pub(crate) struct Introduced {
     /// The peer.
     pub peer: PeerId,
     /// Whether this node asked for the introduction; otherwise the peer asked for it.
@@ -49,7 +49,7 @@ pub struct Introduced {
 
 /// What follows from an introduction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IntroductionResponse {
+pub(crate) enum IntroductionResponse {
     /// The peer is punched; [`Event::Attempt`] follows.
     Punches,
     /// Nothing: the peer is left to DCUtR.
@@ -58,7 +58,7 @@ pub enum IntroductionResponse {
 
 /// Why a handshake over a circuit did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The peer does not take the protocol.
     Unsupported,
     /// Time is up.
@@ -146,7 +146,7 @@ pub(crate) enum Action {
 
 /// What the machine reports.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// An attempt has ended.
     Attempt(Box<Record>),
     /// A peer has become direct.
