@@ -5,7 +5,10 @@ use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 use libp2p::multiaddr::Multiaddr;
 use p2pnode_protocol::{Family, Transport};
 
-use crate::net::{family::FamilyPolicy, pool::Exhausted};
+use crate::{
+    closed::{self, Closed, causes},
+    net::{family::FamilyPolicy, pool::Exhausted},
+};
 
 /// What a transport of this crate fails with. Each is one line that names the thing and, where there is one, the remedy.
 ///
@@ -14,9 +17,8 @@ use crate::net::{family::FamilyPolicy, pool::Exhausted};
 #[non_exhaustive]
 pub enum Error {
     /// No port of the range is left. It may be later: each dial tries again.
-    // Not `transparent`: a wrapper that shows only `source()` would lose the very value that callers look for.
-    #[error("{0}")]
-    Exhausted(#[source] Exhausted),
+    #[error(transparent)]
+    Exhausted(Exhausted),
     /// The node has no punch socket of this family, and cannot have one: the host lacks the family, or forbids the socket.
     #[error("no {transport} socket for {family}: {reason}")]
     NoSocket {
@@ -66,9 +68,6 @@ pub enum Error {
         host: String,
         /// Each address and what dialing it failed with.
         failures: Vec<(Multiaddr, Error)>,
-        /// The exhaustion among the failures, so that it is found behind a wrapper that shows only `source()`.
-        #[source]
-        exhausted: Option<Exhausted>,
     },
     /// A `/dnsaddr` was to be dialed.
     #[error("/dnsaddr/{host} is not supported; give the address that its TXT record holds")]
@@ -76,10 +75,14 @@ pub enum Error {
         /// The name.
         host: String,
     },
-    /// Nothing came of a dial in time.
-    // As for `Exhausted`.
-    #[error("{0}")]
-    Timeout(#[source] TimedOut),
+    /// The remote took too long over a step of the connection.
+    #[error("{step} timed out after {seconds} s")]
+    Timeout {
+        /// The step, such as `the TCP handshake`.
+        step: &'static str,
+        /// How long it may take, in seconds.
+        seconds: u64,
+    },
     /// A public listener was asked for on a port that the node dials and punches from.
     #[error(
         "cannot listen on {addr}: the node dials from port {port}; listen outside of the port range"
@@ -112,6 +115,8 @@ pub enum Error {
         remote: Option<SocketAddr>,
         /// What failed.
         reason: String,
+        /// How the connection ended, if that is why it failed.
+        closed: Option<Closed>,
     },
     /// Agreeing on encryption and multiplexing over TCP failed.
     #[error("handshake with {remote} failed: {reason}")]
@@ -120,6 +125,8 @@ pub enum Error {
         remote: SocketAddr,
         /// What failed.
         reason: String,
+        /// How the connection ended, if that is why it failed.
+        closed: Option<Closed>,
     },
     /// A socket failed.
     #[error("{context}: {source}")]
@@ -131,22 +138,12 @@ pub enum Error {
     },
 }
 
-/// The other side let the time for something pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} timed out after {seconds} s")]
-pub struct TimedOut {
-    /// What was waited for.
-    pub what: &'static str,
-    /// For how long, in seconds.
-    pub seconds: u64,
-}
-
 impl Error {
-    pub(crate) fn timeout(what: &'static str, after: Duration) -> Self {
-        Self::Timeout(TimedOut {
-            what,
+    pub(crate) fn timeout(step: &'static str, after: Duration) -> Self {
+        Self::Timeout {
+            step,
             seconds: after.as_secs(),
-        })
+        }
     }
 
     pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
@@ -156,30 +153,37 @@ impl Error {
         }
     }
 
-    pub(crate) fn unreachable(host: String, failures: Vec<(Multiaddr, Self)>) -> Self {
-        let exhausted = failures
-            .iter()
-            .find_map(|(_, error)| error.exhausted())
-            .cloned();
-        Self::Unreachable {
-            host,
-            failures,
-            exhausted,
+    /// How the connection ended on which the handshake failed.
+    pub(crate) fn closed(&self) -> Option<Closed> {
+        if let Self::Quic { closed, .. } | Self::Handshake { closed, .. } = self {
+            *closed
+        } else {
+            None
         }
+    }
+
+    /// Whether time ran out, for this attempt or for one of those that it collects.
+    pub(crate) fn timed_out(&self) -> bool {
+        if let Self::Unreachable { failures, .. } = self {
+            return failures.iter().any(|(_, error)| closed::timed_out(error));
+        }
+        matches!(self, Self::Timeout { .. })
     }
 
     /// The exhaustion in this error or in one of those that it collects.
     pub fn exhausted(&self) -> Option<&Exhausted> {
         match self {
             Self::Exhausted(exhausted) => Some(exhausted),
-            Self::Unreachable { exhausted, .. } => exhausted.as_ref(),
+            Self::Unreachable { failures, .. } => {
+                failures.iter().find_map(|(_, error)| error.exhausted())
+            }
             Self::NoSocket { .. }
             | Self::FamilyDisabled { .. }
             | Self::TransportDisabled { .. }
             | Self::NoRoute { .. }
             | Self::Resolve { .. }
             | Self::DnsAddr { .. }
-            | Self::Timeout(_)
+            | Self::Timeout { .. }
             | Self::PunchPort { .. }
             | Self::ListenOnly { .. }
             | Self::OwnSocket { .. }
@@ -191,39 +195,31 @@ impl Error {
     }
 }
 
-/// The exhaustion of the port range in an error of a swarm or of a boxed transport, however deep.
+/// An [`Error`] as a swarm gets it: libp2p's wrappers hide an error and show its [`source`](StdError::source), so this one is
+/// there to be hidden.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Reported(#[source] pub(crate) Error);
+
+/// The exhaustion of the port range in an error of a swarm or of a boxed transport, through every box.
 ///
-/// A boxed transport turns an [`Error`] into an [`io::Error`] whose `source()` is that of the [`Error`], not the [`Error`]
-/// itself, and combined transports box more than once. This looks into the [`io::Error`]s on the way. A swarm's
-/// `DialError::Transport` has no source: call this for each of its `TransportError`s.
+/// The `DialError::Transport` of a swarm has no source: call this for each of its `TransportError`s.
 pub fn find_exhausted<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Exhausted> {
-    causes(error).find_map(|error| {
-        let own = error.downcast_ref::<Exhausted>();
-        own.or_else(|| error.downcast_ref::<Error>().and_then(Error::exhausted))
-    })
+    causes(error).find_map(|error| error.downcast_ref::<Error>().and_then(Error::exhausted))
 }
 
-/// Whether an error of a swarm or of a boxed transport is that the other side let the time for it pass, however deep. As
-/// [`find_exhausted`].
-pub fn timed_out(error: &(dyn StdError + 'static)) -> bool {
-    causes(error).any(|error| {
-        error.is::<TimedOut>() || matches!(error.downcast_ref(), Some(Error::Timeout(_)))
-    })
-}
-
-/// The error and what it stems from, with what is in boxes on the way.
-fn causes<'e>(
-    error: &'e (dyn StdError + 'static),
-) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        let boxed = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        match boxed {
-            Some(boxed) => Some(boxed as &(dyn StdError + 'static)),
-            None => error.source(),
+/// An error and its causes in one line, each cause once.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !next.is_empty() && !text.ends_with(&next) {
+            text = format!("{text}: {next}");
         }
-    })
+        cause = error.source();
+    }
+    text
 }
 
 fn one_line(failures: &[(Multiaddr, Error)]) -> String {
@@ -273,34 +269,26 @@ mod tests {
 
     #[test]
     fn exhaustion_is_found_through_every_box() {
-        let once = io::Error::other(Error::Exhausted(exhausted()));
+        let error = || io::Error::other(Reported(Error::Exhausted(exhausted())));
         assert_eq!(
-            find_exhausted(&TransportError::Other(once)),
+            find_exhausted(&TransportError::Other(error())),
+            Some(&exhausted())
+        );
+        assert_eq!(
+            find_exhausted(&io::Error::other(error())),
+            Some(&exhausted())
+        );
+        assert_eq!(
+            find_exhausted(&io::Error::other(Hidden(error()))),
             Some(&exhausted())
         );
 
-        let twice = io::Error::other(io::Error::other(Error::Exhausted(exhausted())));
-        assert_eq!(find_exhausted(&twice), Some(&exhausted()));
-
         let addr: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
-        let failures = vec![(addr, Error::Exhausted(exhausted()))];
-        let named = Error::unreachable("relay.example.net".into(), failures);
+        let named = Error::Unreachable {
+            host: "relay.example.net".into(),
+            failures: vec![(addr, Error::Exhausted(exhausted()))],
+        };
         assert_eq!(find_exhausted(&io::Error::other(named)), Some(&exhausted()));
-
-        let hidden = io::Error::other(Hidden(io::Error::other(Error::Exhausted(exhausted()))));
-        assert_eq!(find_exhausted(&hidden), Some(&exhausted()));
-    }
-
-    #[test]
-    fn a_timeout_is_told_from_other_failures_through_every_box() {
-        let timeout = || Error::timeout("the handshake", Duration::from_secs(4));
-        assert_eq!(timeout().to_string(), "the handshake timed out after 4 s");
-        let boxed = io::Error::other(io::Error::other(timeout()));
-        assert!(timed_out(&boxed));
-        let hidden = io::Error::other(Hidden(io::Error::other(timeout())));
-        assert!(timed_out(&TransportError::Other(hidden)));
-        assert!(!timed_out(&io::Error::other(Error::Exhausted(exhausted()))));
-        assert!(!timed_out(&io::Error::from(io::ErrorKind::TimedOut)));
     }
 
     #[test]

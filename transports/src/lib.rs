@@ -18,6 +18,7 @@
 
 pub mod net;
 
+mod closed;
 mod datagrams;
 mod error;
 mod handle;
@@ -44,13 +45,15 @@ pub use crate::net::pool::{Exhausted, PoolCounts, PortPool};
 pub use crate::net::range::{PortRange, RangeError, RangeErrorKind};
 pub use crate::quic::congestion::{Congestion, CongestionError};
 pub use crate::tcp::punch::{PunchGuard, Remote};
+pub use crate::tcp::yamux::{Yamux, YamuxConnection};
+pub use closed::{Closed, causes, closed, timed_out};
 pub use datagrams::{Datagrams, GroupListener, Link};
-pub use error::{Error, TimedOut, find_exhausted, timed_out};
+pub use error::{Error, find_exhausted};
 pub use handle::Handle;
 pub use p2pnode_protocol::{Family, Transport};
 pub use record::Sockets;
 
-use self::{handle::Shared, ranged::Ranged, resolve::Resolving, server::Server};
+use self::{error::Reported, handle::Shared, ranged::Ranged, resolve::Resolving, server::Server};
 use crate::net::ports::Ports;
 
 /// What [`build`] builds.
@@ -87,8 +90,8 @@ pub fn build(
     let peer = keypair.public().to_peer_id();
     let shared = Shared::new(Ports::new(config.range, &peer.to_bytes()));
     let ranged = Ranged::new(keypair, config, shared.clone())?;
-    let transport = Resolving::new(ranged, config.family, Some(shared.clone())).boxed();
-    Ok((transport, Handle { shared }))
+    let transport = Resolving::new(ranged, config.family, Some(shared.clone()));
+    Ok((reported(transport), Handle { shared }))
 }
 
 /// A transport that listens on QUIC and TCP, with the settings of [`build`], and dials from any port: a relay's, which dials only
@@ -101,5 +104,19 @@ pub fn build(
 /// [`Error::Certificate`].
 pub fn server(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
     heap::keep();
-    Ok(Resolving::new(Server::new(keypair)?, FamilyPolicy::Auto, None).boxed())
+    Ok(reported(Resolving::new(
+        Server::new(keypair)?,
+        FamilyPolicy::Auto,
+        None,
+    )))
+}
+
+/// Boxes a transport so that its errors are found behind whatever a swarm wraps around them.
+fn reported<T>(transport: T) -> Boxed<(PeerId, StreamMuxerBox)>
+where
+    T: libp2p::Transport<Output = (PeerId, StreamMuxerBox), Error = Error> + Send + Unpin + 'static,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+{
+    transport.map_err(Reported).boxed()
 }

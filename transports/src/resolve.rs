@@ -202,7 +202,7 @@ where
             Err(error) => failures.push((addr, error)),
         }
     }
-    Err(Error::unreachable(host, failures))
+    Err(Error::Unreachable { host, failures })
 }
 
 #[cfg(test)]

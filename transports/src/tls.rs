@@ -37,7 +37,7 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::{error::Error, tcp::auth::chain};
+use crate::error::{Error, chain};
 
 /// The protocol that both sides name to each other (ALPN).
 const PROTOCOL: &[u8] = b"libp2p";

@@ -1,4 +1,4 @@
-//! A process that is killed and runs again under the same identity and port: those who were connected learn it from their next packet.
+//! A process that is killed and runs again under the same identity and port: its peers learn it from their next packet.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -14,17 +14,14 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
 };
-use p2pnode_transports::{Family, Transport, build};
+use p2pnode_transports::{Closed, Family, Transport, build, closed};
 use tokio::runtime::Runtime;
 
-/// The one port of the node that is killed.
-const PORT: &str = "21210";
-
 /// Starts a node on a runtime of its own, with which it can be killed without a word.
-fn start(keypair: &Keypair) -> (Runtime, Node) {
+fn start(keypair: &Keypair, port: &str) -> (Runtime, Node) {
     let runtime = Runtime::new().unwrap();
     let node = runtime.block_on(async {
-        let (transport, handle) = build(keypair, config(PORT)).unwrap();
+        let (transport, handle) = build(keypair, config(port)).unwrap();
         assert!(
             handle
                 .punch_ports()
@@ -36,7 +33,7 @@ fn start(keypair: &Keypair) -> (Runtime, Node) {
 }
 
 /// What the connection ends with once something is sent on it.
-fn end(runtime: &Runtime, muxer: &mut StreamMuxerBox) -> String {
+fn end(runtime: &Runtime, muxer: &mut StreamMuxerBox) -> Option<Closed> {
     runtime.block_on(async {
         let ended = async {
             let mut stream = poll_fn(|cx| muxer.poll_outbound_unpin(cx)).await.unwrap();
@@ -44,31 +41,42 @@ fn end(runtime: &Runtime, muxer: &mut StreamMuxerBox) -> String {
             let _sent = stream.write_all(b"anybody there").await;
             let _flushed = stream.flush().await;
             match poll_fn(|cx| std::pin::Pin::new(&mut *muxer).poll_inbound(cx)).await {
-                Ok(_) => "a stream".to_owned(),
-                Err(error) => error.to_string(),
+                Ok(_) => panic!("a stream of a killed process"),
+                Err(error) => closed(&error),
             }
         };
         tokio::time::timeout(common::LONG, ended).await.unwrap()
     })
 }
 
-#[test]
-fn a_killed_node_that_is_back_says_that_it_knows_nothing() {
+/// A connection from the ports of `range` to a node at `port`, which is killed then.
+fn killed(keypair: &Keypair, port: &str, range: &str) -> (Runtime, StreamMuxerBox, Node) {
     let runtime = Runtime::new().unwrap();
-    let keypair = Keypair::generate_ed25519();
-    let (life, killed) = start(&keypair);
-    let addr: Multiaddr = format!("/ip4/127.0.0.1/udp/{PORT}/quic-v1")
+    let (life, killed) = start(keypair, port);
+    let addr: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1")
         .parse()
         .unwrap();
     let addr = addr.with(Protocol::P2p(killed.peer));
-    let (mut muxer, _other) = runtime.block_on(async {
-        let (other, _) = node(config("21220-21229"));
+    let (muxer, other) = runtime.block_on(async {
+        let (other, _) = node(config(range));
         let (_, muxer) = other.dial(&addr, ORDINARY).await.unwrap();
         (muxer, other)
     });
     life.shutdown_timeout(Duration::from_secs(10));
-    drop(killed);
-    let (_life, _back) = start(&keypair);
-    // Otherwise it would be the idle timeout's `timed out`.
-    assert_eq!(end(&runtime, &mut muxer), "reset by peer");
+    (runtime, muxer, other)
+}
+
+#[test]
+fn a_killed_node_that_is_back_resets_its_connections() {
+    let keypair = Keypair::generate_ed25519();
+    let (runtime, mut muxer, _other) = killed(&keypair, "21210", "21220-21229");
+    let (_life, _back) = start(&keypair, "21210");
+    assert_eq!(end(&runtime, &mut muxer), Some(Closed::Reset));
+}
+
+#[test]
+fn the_connection_to_a_killed_node_that_stays_away_times_out() {
+    let keypair = Keypair::generate_ed25519();
+    let (runtime, mut muxer, _other) = killed(&keypair, "21211", "21212-21219");
+    assert_eq!(end(&runtime, &mut muxer), Some(Closed::TimedOut));
 }

@@ -11,9 +11,9 @@ use libp2p::{
         upgrade::Version,
     },
     identity::Keypair,
-    noise, yamux,
+    noise,
 };
-use p2pnode_transports::Family;
+use p2pnode_transports::{Family, Yamux};
 
 use crate::{
     config,
@@ -62,7 +62,7 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
             // Lazy negotiation saves a round trip through the relay.
             .upgrade(Version::V1Lazy)
             .authenticate(Timed::new(noise.clone(), times.clone()))
-            .multiplex(yamux::Config::default())
+            .multiplex(Yamux::default())
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
         TransportTimeout::with_ingoing_timeout(upgraded, CIRCUIT_TIMEOUT).boxed()
     };

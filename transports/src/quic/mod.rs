@@ -31,7 +31,10 @@ pub(crate) use settings::{Settings, Sharing};
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{error::Error, tcp::auth::chain};
+use crate::{
+    closed::{Closed, closed},
+    error::{Error, chain},
+};
 
 /// How long a handshake may take. A first packet that nobody answers is repeated after 0.3, 0.9 and 2.1 s (in a punch sooner). A
 /// dial that is not done by then will not be.
@@ -58,6 +61,12 @@ impl Failure {
         Error::Quic {
             remote: Some(remote),
             reason: chain(self),
+            closed: match self {
+                Self::TimedOut => Some(Closed::TimedOut),
+                Self::Connection(error) => closed(error),
+                Self::Socket(error) => closed(error),
+                Self::Connect(_) | Self::Certificate(_) => None,
+            },
         }
     }
 

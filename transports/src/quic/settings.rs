@@ -16,7 +16,11 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 
 use super::{HANDSHAKE_TIMEOUT, streams};
-use crate::{error::Error, quic::congestion::Congestion, tcp::auth::chain, tls::Tls};
+use crate::{
+    error::{Error, chain},
+    quic::congestion::Congestion,
+    tls::Tls,
+};
 
 /// What a round trip is taken for as long as none was measured: a first packet that has no answer is repeated after three times
 /// that. RFC 9002 recommends 333 ms, with which one lost packet costs a second; most paths are below this, and on longer ones it costs a

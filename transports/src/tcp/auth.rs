@@ -1,7 +1,6 @@
 //! From a TCP stream to an authenticated, multiplexed connection: multistream-select, TLS 1.3 or Noise, yamux.
 
 use std::{
-    error::Error as StdError,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -35,7 +34,8 @@ use libp2p::{
 };
 
 use crate::{
-    error::Error,
+    closed::closed,
+    error::{Error, chain},
     tcp::{eof_is_error::Abrupt, read_buffer::ReadAhead, write_coalescer::Gathered},
     tls::Tls,
 };
@@ -143,26 +143,13 @@ impl Upgrade {
                 Ok(Err(error)) => Err(Error::Handshake {
                     remote,
                     reason: chain(&error),
+                    closed: closed(&error),
                 }),
                 Err(_) => Err(Error::timeout("the TCP handshake", TIMEOUT)),
             }
         }
         .boxed()
     }
-}
-
-/// An error and its causes in one line, each cause once.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !next.is_empty() && !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// What TLS is called in the negotiation.

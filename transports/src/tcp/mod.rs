@@ -6,6 +6,7 @@ pub(crate) mod eof_is_error;
 pub(crate) mod punch;
 pub(crate) mod read_buffer;
 pub(crate) mod write_coalescer;
+pub(crate) mod yamux;
 
 use std::{
     collections::BTreeMap,

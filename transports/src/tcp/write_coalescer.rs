@@ -7,10 +7,9 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use libp2p::{
-    core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
-    yamux,
-};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+
+use super::yamux::{Yamux, YamuxConnection};
 
 /// What is gathered, in bytes: four records of TLS, and what rustls takes at once.
 const CAPACITY: usize = 64 << 10;
@@ -137,11 +136,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
 
 /// yamux whose frames are [gathered](Gather).
 #[derive(Clone, Default)]
-pub(crate) struct Gathered(yamux::Config);
+pub(crate) struct Gathered(Yamux);
 
 impl UpgradeInfo for Gathered {
-    type Info = <yamux::Config as UpgradeInfo>::Info;
-    type InfoIter = <yamux::Config as UpgradeInfo>::InfoIter;
+    type Info = <Yamux as UpgradeInfo>::Info;
+    type InfoIter = <Yamux as UpgradeInfo>::InfoIter;
 
     fn protocol_info(&self) -> Self::InfoIter {
         self.0.protocol_info()
@@ -152,9 +151,9 @@ impl<C> InboundConnectionUpgrade<C> for Gathered
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = yamux::Muxer<Gather<C>>;
+    type Output = YamuxConnection<Gather<C>>;
     type Error = io::Error;
-    type Future = <yamux::Config as InboundConnectionUpgrade<Gather<C>>>::Future;
+    type Future = <Yamux as InboundConnectionUpgrade<Gather<C>>>::Future;
 
     fn upgrade_inbound(self, stream: C, protocol: Self::Info) -> Self::Future {
         self.0.upgrade_inbound(Gather::new(stream), protocol)
@@ -165,9 +164,9 @@ impl<C> OutboundConnectionUpgrade<C> for Gathered
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = yamux::Muxer<Gather<C>>;
+    type Output = YamuxConnection<Gather<C>>;
     type Error = io::Error;
-    type Future = <yamux::Config as OutboundConnectionUpgrade<Gather<C>>>::Future;
+    type Future = <Yamux as OutboundConnectionUpgrade<Gather<C>>>::Future;
 
     fn upgrade_outbound(self, stream: C, protocol: Self::Info) -> Self::Future {
         self.0.upgrade_outbound(Gather::new(stream), protocol)

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{
     leg::{BACKOFF_MAX, BACKOFF_MIN},
-    reservations::{RESERVE_BACKOFF_MAX, RESERVE_BACKOFF_MIN},
+    reservations::{Lost, RESERVE_BACKOFF_MAX, RESERVE_BACKOFF_MIN},
     *,
 };
 

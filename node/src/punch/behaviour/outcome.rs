@@ -1,6 +1,6 @@
 //! What a failed dial says about each address.
 
-use std::{error::Error, io};
+use std::io;
 
 use libp2p::{Multiaddr, TransportError, swarm::DialError};
 
@@ -37,27 +37,14 @@ pub(crate) fn outcome(error: &TransportError<io::Error>) -> CandidateOutcome {
         TransportError::MultiaddrNotSupported(_) => return CandidateOutcome::Unreachable,
         TransportError::Other(error) => error,
     };
-    let mut said_timeout = false;
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        // Transports wrap their errors several times; the operating system's is the innermost.
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            if let Some(outcome) = outcome_of(io.kind()) {
-                return outcome;
-            }
-            if let Some(inner) = io.get_ref() {
-                next = Some(inner);
-                continue;
-            }
-        }
-        let text = error.to_string();
-        said_timeout |= text.contains("timed out") || text.contains("Timeout");
-        next = error.source();
-    }
-    if said_timeout {
-        CandidateOutcome::Timeout
-    } else {
-        CandidateOutcome::Failed
+    // Transports wrap their errors several times; what the operating system says is worth most.
+    let of_system = p2pnode_transports::causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .find_map(|error| outcome_of(error.kind()));
+    match of_system {
+        Some(outcome) => outcome,
+        None if p2pnode_transports::timed_out(error) => CandidateOutcome::Timeout,
+        None => CandidateOutcome::Failed,
     }
 }
 

@@ -173,7 +173,7 @@ async fn driven<T>(ends: [&mut (impl StreamMuxer + Unpin); 2], work: impl Future
 async fn yamux_of_both_ends_says_all_it_has_to_say() {
     let (a, b) = tokio::io::duplex(10_000);
     let compat = |stream| Gather::new(Compat(stream));
-    let config = yamux::Config::default;
+    let config = Yamux::default;
     let mut a = config().upgrade_outbound(compat(a), "").await.unwrap();
     let mut b = config().upgrade_inbound(compat(b), "").await.unwrap();
     let mut from = poll_fn(|cx| a.poll_outbound_unpin(cx)).await.unwrap();

@@ -1,0 +1,155 @@
+//! How a connection ended, as both transports report it: read from the type of the error, whatever its words.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::{future::poll_fn, io, time::Duration};
+
+use common::{LONG, Node, ORDINARY, config, listener, node};
+use libp2p::{
+    Transport as _,
+    core::{
+        muxing::{StreamMuxerBox, StreamMuxerExt as _},
+        upgrade::Version,
+    },
+    identity::Keypair,
+    multiaddr::{Multiaddr, Protocol},
+    noise, tcp, yamux,
+};
+use p2pnode_transports::{Closed, closed};
+use tokio::net::{TcpListener, TcpStream};
+
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+
+/// The error that a connection fails with. Polls it as a swarm does.
+async fn end(muxer: &mut StreamMuxerBox) -> io::Error {
+    let ended = poll_fn(|cx| {
+        if let std::task::Poll::Ready(Err(error)) = muxer.poll_unpin(cx) {
+            return std::task::Poll::Ready(error);
+        }
+        muxer
+            .poll_inbound_unpin(cx)
+            .map(|stream| stream.err().unwrap())
+    });
+    tokio::time::timeout(LONG, ended).await.unwrap()
+}
+
+async fn close(muxer: &mut StreamMuxerBox) {
+    let closing = poll_fn(|cx| muxer.poll_close_unpin(cx));
+    tokio::time::timeout(LONG, closing).await.unwrap().unwrap();
+}
+
+/// Both ends of a new connection, which have exchanged a word.
+async fn connected(dialer: &Node, listener: &mut Node, addr: &Multiaddr) -> [StreamMuxerBox; 2] {
+    let (_, mut dialed) = dialer.dial(addr, ORDINARY).await.unwrap();
+    let mut accepted = listener.accept().await.muxer;
+    common::speak(&mut dialed, &mut accepted).await;
+    [dialed, accepted]
+}
+
+#[tokio::test]
+async fn a_graceful_close_is_the_peers_there_and_ours_here() {
+    for (addr, range) in [(QUIC, "21240-21249"), (TCP, "21250-21259")] {
+        let (mut server, addr) = listener(addr).await;
+        let (client, _) = node(config(range));
+        let [mut dialed, mut accepted] = connected(&client, &mut server, &addr).await;
+        let (there, ()) = tokio::join!(end(&mut dialed), close(&mut accepted));
+        assert_eq!(closed(&there), Some(Closed::ByPeer), "{addr}: {there:?}");
+        let here = end(&mut accepted).await;
+        assert_eq!(closed(&here), Some(Closed::Local), "{addr}: {here:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tcp_stream_that_ends_without_close_notify_is_no_graceful_close() {
+    let (mut server, addr) = listener(TCP).await;
+    let (client, _) = node(config("21260-21269"));
+    let [mut dialed, accepted] = connected(&client, &mut server, &addr).await;
+    drop(accepted);
+    let error = end(&mut dialed).await;
+    assert_eq!(closed(&error), Some(Closed::Reset), "{error:?}");
+}
+
+/// A peer with libp2p's own TCP, Noise and yamux.
+fn noise_only() -> Node {
+    let keypair = Keypair::generate_ed25519();
+    let transport = tcp::tokio::Transport::new(tcp::Config::new())
+        .upgrade(Version::V1)
+        .authenticate(noise::Config::new(&keypair).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
+    Node::run(&keypair, transport)
+}
+
+#[tokio::test]
+async fn noise_has_no_close_notify_so_the_goaway_of_yamux_decides() {
+    let (mut ours, addr) = listener(TCP).await;
+    let foreign = noise_only();
+    let [mut dialed, mut accepted] = connected(&foreign, &mut ours, &addr).await;
+    let (error, ()) = tokio::join!(end(&mut accepted), close(&mut dialed));
+    assert_eq!(closed(&error), Some(Closed::ByPeer), "{error:?}");
+
+    let [dialed, mut accepted] = connected(&foreign, &mut ours, &addr).await;
+    drop(dialed);
+    let error = end(&mut accepted).await;
+    assert_eq!(closed(&error), Some(Closed::Reset), "{error:?}");
+}
+
+/// A middlebox: forwards one connection to `port` until it is dropped, and then resets both of its halves.
+async fn middlebox(port: u16) -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().port();
+    let forwarding = tokio::spawn(async move {
+        let (mut from, _) = listener.accept().await.unwrap();
+        let mut to = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        for half in [&from, &to] {
+            socket2::SockRef::from(half)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        }
+        let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+    });
+    (at, forwarding)
+}
+
+#[tokio::test]
+async fn a_reset_of_tcp_is_one() {
+    let (mut server, addr) = listener(TCP).await;
+    let (client, _) = node(config("21270-21279"));
+    let (at, forwarding) = middlebox(common::socket(&addr).port()).await;
+    let through = Multiaddr::from(std::net::Ipv4Addr::LOCALHOST)
+        .with(Protocol::Tcp(at))
+        .with(Protocol::P2p(server.peer));
+    let [mut dialed, mut accepted] = connected(&client, &mut server, &through).await;
+    forwarding.abort();
+    for muxer in [&mut dialed, &mut accepted] {
+        let error = end(muxer).await;
+        assert_eq!(closed(&error), Some(Closed::Reset), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_dial_is_neither_closed_nor_timed_out() {
+    let (client, _) = node(config("21280-21289"));
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = unused.local_addr().unwrap().port();
+    drop(unused);
+    let addr: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    let error = client.dial(&addr, ORDINARY).await.err().unwrap();
+    assert_eq!(closed(&error), None, "{error:?}");
+    assert!(!p2pnode_transports::timed_out(&error), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_quic_dial_that_nobody_answers_has_timed_out() {
+    let (client, _) = node(config("21290-21299"));
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let addr: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1")
+        .parse()
+        .unwrap();
+    let error = client.dial(&addr, ORDINARY).await.err().unwrap();
+    assert!(p2pnode_transports::timed_out(&error), "{error:?}");
+}
