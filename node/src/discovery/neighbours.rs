@@ -1,4 +1,4 @@
-//! Who was at which address a moment ago, so that a service of fifty peers is not dialed fifty times for each dial.
+//! Which peer answered at which address, so that a dial into a service of fifty peers does not dial fifty addresses.
 //!
 //! Pure: the time is an argument.
 
@@ -12,8 +12,8 @@ use libp2p::PeerId;
 
 use crate::core::dialer::Candidate;
 
-/// How long an answer is believed. A pod that was replaced has its address again within this time only by chance, and a dial
-/// that believes so finds the peer by its relays.
+/// How long an answer is believed. Another pod rarely gets a freed address within this time. If one does, the dial reaches its
+/// peer through a relay.
 const BELIEVED: Duration = Duration::from_secs(30);
 
 /// The most addresses that are remembered.
@@ -34,12 +34,12 @@ impl Neighbours {
         }
     }
 
-    /// Nobody has.
+    /// No peer answered there.
     pub(crate) fn silent(&mut self, host: &SocketAddr) {
         self.0.remove(host);
     }
 
-    /// The candidates for `peer`: without those where others are, and with a word where it is itself. How many were left out.
+    /// Removes the candidates where other peers are, and marks those where `peer` is. Returns how many it removed.
     pub(crate) fn select(
         &self,
         candidates: &mut Vec<Candidate>,

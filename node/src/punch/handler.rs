@@ -43,7 +43,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_INBOUND: u32 = 12;
 const INBOUND_WINDOW: Duration = Duration::from_secs(60);
 
-/// What the behaviour tells the handler.
+/// A command of the behaviour to the handler.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Open a stream and send CONNECT with these.
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     KeepAlive(bool),
 }
 
-/// What the handler tells the behaviour.
+/// A report of the handler to the behaviour.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// CONNECT came. [`Command::Reply`] or [`Command::Drop`] is awaited.
@@ -84,7 +84,7 @@ pub(crate) struct Handler {
     /// The next stream to ask for.
     request: Option<u64>,
     outbound: Outbound,
-    /// Numbers the outbound handshakes, so that a stream that comes late is told from the one that is awaited.
+    /// Numbers the outbound handshakes, so that a late stream is not taken for the awaited one.
     current: u64,
     inbound: Inbound,
     window: Option<(Instant, u32)>,

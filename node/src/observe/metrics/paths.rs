@@ -1,4 +1,4 @@
-//! Which path each peer is on, kept only to tell when it changes and how long a peer took to become direct.
+//! The path of each peer, to count its changes and to time how long the peer took to become direct.
 //!
 //! Pure: the time is an argument.
 
@@ -181,7 +181,7 @@ mod tests {
             best(over(5, PathKind::Direct), at(9)),
             (RELAYED, DIRECT, None)
         );
-        // Who was away begins anew.
+        // A peer that returns starts from zero.
         assert_eq!(best(None, at(10)), (DIRECT, None, None));
         assert_eq!(
             best(over(6, PathKind::Direct), at(20)),
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(Cause::of_end(Ended::Ours, false), Cause::Closed);
         assert_eq!(Cause::of_end(Ended::Theirs, false), Cause::ClosedByPeer);
         assert_eq!(Cause::of_end(Ended::Broken, true), Cause::Lost);
-        // This node closes what no longer answers, and a goodbye on a dead path is none.
+        // This node closes a connection that no longer answers. A close by the peer on a dead path is a loss too.
         assert_eq!(Cause::of_end(Ended::Ours, true), Cause::Lost);
         assert_eq!(Cause::of_end(Ended::Theirs, true), Cause::Lost);
     }

@@ -65,7 +65,7 @@ impl EventLoop {
                 self.is_moved = true;
                 if !address.iter().any(|p| p == Protocol::P2pCircuit) {
                     tracing::info!(%address, "listening");
-                    self.observers.tell(Event::Listening { address });
+                    self.observers.emit(Event::Listening { address });
                 }
             }
             SwarmEvent::ListenerClosed {
@@ -154,7 +154,7 @@ impl EventLoop {
                 dialer.handle_connected(path.clone(), best.clone(), now);
             }
         }
-        self.observers.tell(Event::Connected {
+        self.observers.emit(Event::Connected {
             t: self.t(),
             peer,
             path,
@@ -195,7 +195,7 @@ impl EventLoop {
         for dialer in self.dials_of(peer) {
             dialer.handle_disconnected(kind, reason.clone(), best.clone(), now);
         }
-        self.observers.tell(Event::Disconnected {
+        self.observers.emit(Event::Disconnected {
             t: self.t(),
             peer,
             kind,
@@ -219,7 +219,7 @@ impl EventLoop {
                 };
                 if is_news {
                     tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
-                    self.observers.tell(Event::RelayUnreachable {
+                    self.observers.emit(Event::RelayUnreachable {
                         t,
                         relay: relay.peer,
                         reason: reason.clone(),
@@ -298,7 +298,7 @@ impl EventLoop {
             tracing::info!(relay = %lost.relay, %reason, "lost the reservation in one family; asking for it again");
         } else if lost.was_held {
             tracing::warn!(relay = %lost.relay, %reason, "lost the reservation; asking for it again");
-            self.observers.tell(Event::ReservationLost {
+            self.observers.emit(Event::ReservationLost {
                 t: self.t(),
                 relay: lost.relay,
                 reason: reason.to_owned(),

@@ -15,14 +15,14 @@ use p2pnode_transports::to_socket_addr;
 use super::{EventLoop, Purpose};
 use crate::{
     core::dialer::{Candidate, LocalFailure},
-    discovery::{Links, Presence, Told},
+    discovery::{Links, Presence, SearchEvent},
 };
 
 impl EventLoop {
-    pub(super) fn on_told(&mut self, peer: PeerId, told: Told) {
+    pub(super) fn on_search_event(&mut self, peer: PeerId, event: SearchEvent) {
         let now = Instant::now();
-        match told {
-            Told::Found(mut candidates) => {
+        match event {
+            SearchEvent::Found(mut candidates) => {
                 candidates.retain(|candidate| !self.is_own(candidate.host));
                 let others = self.neighbours.select(&mut candidates, peer, now);
                 tracing::debug!(%peer, others, ?candidates, "places where a peer may be");
@@ -30,12 +30,12 @@ impl EventLoop {
                     dialer.handle_candidates(candidates.clone());
                 }
             }
-            Told::Failed(reason) => {
+            SearchEvent::Failed(reason) => {
                 for dialer in self.dials_of(peer) {
                     dialer.handle_search_failed(reason.clone());
                 }
             }
-            Told::Over => {
+            SearchEvent::Over => {
                 for dialer in self.dials_of(peer) {
                     dialer.handle_searched();
                 }

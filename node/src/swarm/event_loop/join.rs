@@ -131,7 +131,7 @@ impl EventLoop {
             .handle_refused(relay, connection, &words, now, jitter())
         {
             tracing::warn!("{reason}");
-            self.observers.tell(Event::RelayRefused {
+            self.observers.emit(Event::RelayRefused {
                 t,
                 relay,
                 reason: words.clone(),

@@ -52,7 +52,7 @@ impl EventLoop {
                     peer,
                     asked: false,
                     addrs: meeting.addrs,
-                    told: meeting.told,
+                    own_addrs: meeting.told,
                 };
                 let behaviour = self.swarm.behaviour_mut();
                 if is_allowed
@@ -73,7 +73,7 @@ impl EventLoop {
                     peer,
                     asked: true,
                     addrs: meeting.addrs,
-                    told: meeting.told,
+                    own_addrs: meeting.told,
                 };
                 let behaviour = self.swarm.behaviour_mut();
                 behaviour.punch.introduced(&introduced) == IntroductionResponse::Punches

@@ -229,7 +229,7 @@ impl EventLoop {
                 (connection, told) = self.exchanges.next() => self.on_hop_told(connection, &told),
                 outcome = self.joins.exchanges.next() => self.on_joined(outcome),
                 _ = looks.tick(), if self.joins.tokens.is_some() => self.look_at_tokens(),
-                (peer, told) = self.discovery.next() => self.on_told(peer, told),
+                (peer, event) = self.discovery.next() => self.on_search_event(peer, event),
                 changed = self.interfaces.changed() => self.on_interfaces(changed),
                 () = sleep_until(wake) => {}
                 () = &mut shutdown => break,

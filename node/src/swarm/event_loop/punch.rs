@@ -76,7 +76,7 @@ impl EventLoop {
             took = ?record.took,
             "punch attempt"
         );
-        let told = |t| event::Event::Punch {
+        let event = |t| event::Event::Punch {
             t,
             peer,
             attempt: record.attempt,
@@ -94,8 +94,8 @@ impl EventLoop {
         for dialer in self.dials_of(peer) {
             let t = dialer.elapsed(now);
             match record.by() {
-                By::Dcutr => dialer.handle_attempt(told(t)),
-                By::Introduction => dialer.handle_introduced_attempt(told(t)),
+                By::Dcutr => dialer.handle_attempt(event(t)),
+                By::Introduction => dialer.handle_introduced_attempt(event(t)),
             }
         }
         let is_in_vain = record.by() == By::Introduction && reason.is_some();
@@ -103,6 +103,6 @@ impl EventLoop {
             self.observers.unwanted(&peer);
         }
         let t = self.t();
-        self.observers.tell(told(t));
+        self.observers.emit(event(t));
     }
 }

@@ -27,7 +27,7 @@ impl EventLoop {
                 self.is_moved = true;
                 if self.relays.handle_reserved(&relay_peer_id, family) {
                     tracing::info!(relay = %relay_peer_id, %family, "holding a reservation");
-                    self.observers.tell(event::Event::Reserved {
+                    self.observers.emit(event::Event::Reserved {
                         t: self.t(),
                         relay: relay_peer_id,
                     });

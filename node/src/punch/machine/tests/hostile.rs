@@ -303,7 +303,7 @@ proptest! {
                 Input::Introduced(asked, n) => {
                     let told = vec![observation().addr];
                     let addrs = candidates(n).known;
-                    machine.handle_introduced(&Introduced { peer, asked, addrs, told }, now);
+                    machine.handle_introduced(&Introduced { peer, asked, addrs, own_addrs: told }, now);
                 }
                 Input::Observed(c, n) => {
                     let addr = format!("/ip4/198.51.100.{n}/udp/40000/quic-v1").parse().unwrap();
