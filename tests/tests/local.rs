@@ -304,7 +304,7 @@ async fn a_node_whose_mdns_port_is_taken_says_so_and_runs_on() -> Result<()> {
     let run = lan.run("b", &Transport::ALL).env(MDNS_KEY, "true");
     let b = lan.start(1, run).await?;
     let warning =
-        "this node answers no multicast DNS over ip4; end the program that has the port for itself";
+        "this node answers no multicast DNS over ip4; stop the program that holds the port";
     b.process.logged(warning, PATIENCE).await?;
     let mut dial = Lan::args(&Transport::ALL)
         .dial(&lan.bins, "a", &b.id)
@@ -364,7 +364,7 @@ async fn a_name_that_does_not_resolve_is_told_once_and_the_dial_goes_on_over_the
         .count();
     ensure!(told == 1, "told {told} times: {log}");
     ensure!(
-        log.contains("correct the name, or see that the service has endpoints"),
+        log.contains("correct the name, or check that the service has endpoints"),
         "{log}"
     );
     peers.verify_range().await?;

@@ -1,4 +1,4 @@
-//! `p2pnode run`: a node that stays.
+//! `p2pnode run`: a node that runs until a signal.
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
@@ -19,15 +19,15 @@ use crate::{
 ///
 /// # Errors
 ///
-/// If the file of join tokens is not as it has to be, or a socket cannot be bound.
-pub async fn run(
+/// If the file of join tokens is invalid, or a socket cannot be bound.
+pub(crate) async fn run(
     keypair: &Keypair,
     config: &Config,
     mut printer: Printer,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let local = keypair.public().to_peer_id();
-    let tokens = config.join.as_deref();
+    let tokens = config.token_file.as_deref();
     let tokens = tokens
         .map(|path| TokenFile::open(path, local))
         .transpose()?;
@@ -46,7 +46,7 @@ pub async fn run(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = admin::Server::start(config.admin, health.clone()).await?;
+    let admin = admin::Server::start(config.admin_listen, health.clone()).await?;
     let mut node = node::start(
         keypair,
         config,
@@ -56,8 +56,8 @@ pub async fn run(
         tokens,
         shutdown,
     )?;
-    // A node without its control socket still serves its peers, as where several run on one host with the defaults.
-    let control = control::start(&config.control, node.handle.clone(), health)
+    // Without a control socket the node still serves its peers: several nodes may run on one host with the defaults.
+    let control = control::start(&config.control_socket, node.handle.clone(), health)
         .await
         .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
         .ok();
@@ -68,7 +68,7 @@ pub async fn run(
         })
         .context("cannot write to stdout")?;
     while let Some(event) = node.events.recv().await {
-        // A node serves peers, not its stdout: if that is closed it goes on.
+        // If stdout is closed, the node goes on: it serves its peers.
         if printer.print(&event).is_err() {
             break;
         }

@@ -4,34 +4,35 @@
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::observe::status::Status) |
 //! | `GET /v1/why/PEER` | a [`Why`](crate::observe::status::Why); 404 if the peer is not connected |
-//! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as they come; the last is the result |
+//! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as events happen; the last is the result |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
 mod client;
 mod server;
 
-pub use client::{Client, Reports};
-pub use p2pnode_daemon::control::{ClientError, Server, ServerError};
-pub use server::start;
+pub(crate) use client::Client;
+pub(crate) use server::start;
 
 use p2pnode_daemon::control::Owner;
 use serde::{Deserialize, Serialize};
 
-/// What texts call the process behind the socket.
+use crate::core::event::Event;
+
+/// The name of the process behind the socket, for texts.
 const OWNER: Owner = Owner {
     noun: "node",
     run: "p2pnode run",
 };
 
-/// What is to be dialed.
+/// A dial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DialRequest {
+pub(crate) struct DialRequest {
     /// The peer's id.
     pub peer: String,
-    /// Addresses of the peer besides circuits.
+    /// Addresses of the peer to try alongside circuits.
     pub addrs: Vec<String>,
-    /// Whether any connection will do.
+    /// Whether a relayed connection is enough.
     pub any_connection: bool,
     /// How long to try, in milliseconds.
     pub timeout_ms: u64,
@@ -41,11 +42,7 @@ pub struct DialRequest {
 
 /// One line of the answer to a [`DialRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// The event for programs: what `--json` prints.
-    pub event: serde_json::Value,
-    /// The event for people: what `dial` prints.
-    pub text: String,
-    /// What is waited for now; `None`: as before.
-    pub phase: Option<String>,
+pub(crate) struct Report {
+    /// What happened.
+    pub event: Event,
 }

@@ -56,9 +56,11 @@ impl Introductions {
         }
         self.asking.remove(&request);
         match reply {
-            IntroductionReply::Unsupported => drop(self.mute.insert(connection)),
+            IntroductionReply::Unsupported => {
+                self.mute.insert(connection);
+            }
             IntroductionReply::Refused(Refusal::NothingInCommon) => {
-                drop(self.waiting.insert(request))
+                self.waiting.insert(request);
             }
             IntroductionReply::Introduced(_)
             | IntroductionReply::Refused(_)

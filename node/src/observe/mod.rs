@@ -1,8 +1,8 @@
-//! What a node shows of itself: output, metrics, readiness and status. It only looks.
+//! The views of a node: output, metrics, readiness and status. They change nothing.
 
 pub(crate) mod metrics;
 pub(crate) mod observers;
-pub mod output;
+pub(crate) mod output;
 pub(crate) mod readiness;
 pub(crate) mod snapshot;
-pub mod status;
+pub(crate) mod status;

@@ -6,7 +6,10 @@ use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
 use crate::{
-    core::{peers::Score, state::NodeState},
+    core::{
+        peers::{Axis, Score},
+        state::NodeState,
+    },
     punch,
 };
 
@@ -30,15 +33,12 @@ impl Snapshot<'_> {
             .filter(|peer| !state.is_relay(peer))
             .filter_map(|peer| self.peer_status(peer))
             .collect();
-        peers.sort_by(|a, b| a.peer.cmp(&b.peer));
-        let punch_ports = state.punch_ports().iter();
+        peers.sort_by_cached_key(|peer| peer.peer.to_string());
         Status {
-            peer_id: state.local().to_string(),
-            listen: state.listeners().map(ToString::to_string).collect(),
-            port_range: state.port_range().to_string(),
-            punch_ports: punch_ports
-                .map(|((kind, family), port)| (format!("{kind}/{family}"), *port))
-                .collect(),
+            peer_id: state.local(),
+            listen: state.listeners().cloned().collect(),
+            port_range: state.port_range(),
+            punch_ports: state.punch_ports().clone(),
             relays: relays
                 .relays()
                 .map(|relay| self.relay_status(&relay))
@@ -64,9 +64,9 @@ impl Snapshot<'_> {
             })
             .collect();
         Some(Why {
-            peer: peer.to_string(),
+            peer: *peer,
             candidates,
-            decided_by: peers.decided_by(peer).map(|decision| decision.to_string()),
+            decided_by: peers.decided_by(peer),
             last_punch: self.last_punch(peer),
         })
     }
@@ -75,27 +75,24 @@ impl Snapshot<'_> {
         let paths = self.paths(peer);
         let next_punch = self.state.next_punch(peer);
         Some(PeerStatus {
-            peer: peer.to_string(),
+            peer: *peer,
             path: paths.first()?.clone(),
             paths,
             last_punch: self.last_punch(peer),
-            next_punch_s: next_punch.map(|at| at.saturating_duration_since(self.now).as_secs()),
+            next_punch: next_punch.map(|at| at.saturating_duration_since(self.now)),
         })
     }
 
     fn relay_status(&self, relay: &PeerId) -> RelayStatus {
         let (relays, paths) = (self.state.relays(), self.paths(relay));
         RelayStatus {
-            relay: relay.to_string(),
+            relay: *relay,
             connected: !paths.is_empty(),
             reserved: relays.holds(relay),
-            reserved_families: relays
-                .families(relay)
-                .map(|family| family.to_string())
-                .collect(),
+            reserved_families: relays.families(relay).collect(),
             refused: relays.refusal(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not say it.
-            expires_s: None,
+            expires: None,
             paths,
         }
     }
@@ -112,7 +109,11 @@ impl Snapshot<'_> {
         let peers = self.state.peers();
         let connection = peers.connection(id)?;
         let age = self.now.saturating_duration_since(connection.since);
-        Some(PathStatus::new(&peers.path(id)?, connection.rtt, age))
+        Some(PathStatus {
+            path: peers.path(id)?,
+            rtt: connection.rtt,
+            since: age,
+        })
     }
 
     fn last_punch(&self, peer: &PeerId) -> Option<PunchStatus> {
@@ -120,7 +121,7 @@ impl Snapshot<'_> {
     }
 
     /// The axes of a score by name.
-    fn axes(&self, score: &Score) -> Vec<(String, String)> {
+    fn axes(&self, score: &Score) -> Vec<(Axis, String)> {
         let rtt = match u32::try_from(score.rtt_steps) {
             Ok(steps) => format!("{} ms", (Score::RTT_STEP * steps).as_millis()),
             Err(_) => "unknown".to_owned(),
@@ -132,13 +133,12 @@ impl Snapshot<'_> {
         let bridges = if score.bridges_families { "yes" } else { "no" };
         let age = self.now.saturating_duration_since(score.since);
         [
-            ("kind", score.kind.to_string()),
-            ("crossed", bridges.to_owned()),
-            ("family", family),
-            ("rtt", rtt),
-            ("age", seconds(age)),
+            (Axis::Kind, score.kind.to_string()),
+            (Axis::BridgesFamilies, bridges.to_owned()),
+            (Axis::Family, family),
+            (Axis::Rtt, rtt),
+            (Axis::Age, seconds(age)),
         ]
-        .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
     }
 }

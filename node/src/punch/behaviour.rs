@@ -1,5 +1,6 @@
-//! Carries out the machine's decisions in the swarm, and tells the machine what the swarm knows.
+//! The machine in the swarm: passes swarm events to the machine, and carries out its actions.
 
+mod dials;
 pub(super) mod outcome;
 
 use std::{
@@ -20,31 +21,28 @@ use libp2p::{
         CloseConnection, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
         NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::{ConnectionClosed, ConnectionEstablished},
-        dial_opts::{DialOpts, PeerCondition},
     },
 };
 use p2pnode_protocol::dcutr::Addresses;
 use tokio::time::{Sleep, sleep_until};
 
+use self::dials::Dials;
 use super::{
     address::{Candidate, is_relayed},
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
-    machine::{Action, DialId, Established, Event, Introduced, Machine, Side},
-    record::{CandidateOutcome, Record, Role},
+    machine::{Action, Established, Event, Introduced, IntroductionResponse, Machine, Side},
+    record::{CandidateOutcome, Record},
     settings::{CircuitRtt, Ports, Settings},
 };
 
 /// Hole punching as a [`NetworkBehaviour`].
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     enabled: bool,
     circuit_rtt: CircuitRtt,
     machine: Machine,
     ports: Arc<dyn Ports>,
-    /// What the swarm dials for the machine, one address each.
-    dials: HashMap<ConnectionId, Dialing>,
-    /// The dials of the machine's that have not ended.
-    rounds: HashMap<DialId, Round>,
+    dials: Dials,
     /// Dials that the swarm has not been given yet.
     queue: VecDeque<ToSwarm<Event, Command>>,
     /// Announced punches, each held until its attempt is decided.
@@ -53,27 +51,9 @@ pub struct Behaviour {
     waker: Option<Waker>,
 }
 
-/// One address of a dial of the machine's.
-struct Dialing {
-    peer: PeerId,
-    dial: DialId,
-    addr: Multiaddr,
-}
-
-/// What is left of a dial of the machine's.
-#[derive(Default)]
-struct Round {
-    /// Addresses of which nothing is known yet.
-    open: usize,
-    /// Whether one of them connected.
-    connected: bool,
-    /// What became of the others.
-    outcomes: Vec<(Candidate, CandidateOutcome)>,
-}
-
 impl Behaviour {
     /// A behaviour without peers and candidates.
-    pub fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
+    pub(crate) fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
         let Settings {
             enabled,
             transports,
@@ -100,8 +80,7 @@ impl Behaviour {
             circuit_rtt,
             machine: Machine::new(local_peer_id, enabled, policy, timing, seed),
             ports,
-            dials: HashMap::new(),
-            rounds: HashMap::new(),
+            dials: Dials::default(),
             queue: VecDeque::new(),
             expected: HashMap::new(),
             timer: None,
@@ -109,57 +88,46 @@ impl Behaviour {
         }
     }
 
-    /// A remote has told, over a connection that was dialed from the punch port, how it sees this node.
-    pub fn observed(&mut self, observation: Observation) {
+    /// A remote observed this node at an address, on a connection that was dialed from a punch port.
+    pub(crate) fn observed(&mut self, observation: Observation) {
         self.machine.handle_observed(&observation, now());
         self.wake();
     }
 
     /// The connection on which an address was observed is gone, and with it what is known of the mapping.
-    pub fn observation_lost(&mut self, connection: ConnectionId) {
+    pub(crate) fn observation_lost(&mut self, connection: ConnectionId) {
         self.machine.handle_observation_lost(connection, now());
         self.wake();
     }
 
     /// Sets the sockets of this host at its punch ports: global ones are offered to all, private ones to peers behind the
     /// same NAT.
-    pub fn set_interfaces(&mut self, addrs: &[Multiaddr]) {
+    pub(crate) fn set_interfaces(&mut self, addrs: &[Multiaddr]) {
         self.machine.handle_interfaces(addrs, now());
         self.wake();
     }
 
-    /// Sets the mappings that a router has promised (UPnP, PCP).
-    pub fn set_mapped(&mut self, addrs: &[Multiaddr]) {
-        self.machine.handle_mapped(addrs, now());
-        self.wake();
-    }
-
     /// Sets the relays' addresses, with their peer ids: never punched, and connections to them never surplus.
-    pub fn set_relays(&mut self, addrs: &[Multiaddr]) {
-        self.machine.set_relays(addrs);
+    pub(crate) fn set_relays(&mut self, addrs: &[Multiaddr]) {
+        self.machine.handle_relays(addrs);
     }
 
-    /// A relay has told where a peer is. Whether it is punched because of that; then [`Event::Attempt`] tells what came of it.
+    /// A relay introduced a peer to this node.
     ///
-    /// To be called for relays that are configured only, and for peers that may connect.
-    pub fn introduced(&mut self, introduced: &Introduced) -> bool {
-        let is_punched = self.machine.handle_introduced(introduced, now());
+    /// To be called for configured relays only, and for peers that may connect.
+    pub(crate) fn introduced(&mut self, introduced: &Introduced) -> IntroductionResponse {
+        let response = self.machine.handle_introduced(introduced, now());
         self.wake();
-        is_punched
+        response
     }
 
-    /// Addresses of this node that a relay does not see on its connections, to go with the wish to be introduced.
-    pub fn unseen(&self) -> Vec<Multiaddr> {
+    /// Addresses of this node that a relay does not see on its connections, for the request of an introduction.
+    pub(crate) fn unseen(&self) -> Vec<Multiaddr> {
         self.machine.unseen()
     }
 
-    /// Names the direct connection of a peer that survives if there are several.
-    pub fn prefer(&mut self, peer: PeerId, connection: Option<ConnectionId>) {
-        self.machine.prefer(peer, connection);
-    }
-
     /// The last attempt with a peer.
-    pub fn last_record(&self, peer: &PeerId) -> Option<&Record> {
+    pub(crate) fn last_record(&self, peer: &PeerId) -> Option<&Record> {
         self.machine.last_record(peer)
     }
 
@@ -219,14 +187,16 @@ impl Behaviour {
                 addrs,
                 role,
             } => {
-                self.dial(peer, dial, addrs, role);
+                tracing::debug!(%peer, %role, ?addrs, "punching");
+                let dials = self.dials.begin(peer, dial, addrs, role);
+                self.queue
+                    .extend(dials.into_iter().map(|opts| ToSwarm::Dial { opts }));
                 return None;
             }
             Action::Close { peer, connection } => ToSwarm::CloseConnection {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),
             },
-            Action::Report(event) => ToSwarm::GenerateEvent(self.with_locals(event)),
             Action::Expect {
                 peer,
                 addrs,
@@ -241,26 +211,6 @@ impl Behaviour {
                 return None;
             }
         })
-    }
-
-    /// Dials each address by itself. In one dial of the swarm's the first address that connects ends the others, each side
-    /// would end what the other has chosen, and neither would be left with a connection; so all that connect stay, and the
-    /// machines agree on which one lives.
-    fn dial(&mut self, peer: PeerId, dial: DialId, addrs: Vec<Multiaddr>, role: Role) {
-        tracing::debug!(%peer, role = role.as_str(), ?addrs, "punching");
-        self.rounds.entry(dial).or_default().open = addrs.len();
-        for addr in addrs {
-            let opts = DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(vec![addr.clone()]);
-            let opts = match role {
-                Role::Initiator => opts.override_role().build(),
-                Role::Responder => opts.build(),
-            };
-            self.dials
-                .insert(opts.connection_id(), Dialing { peer, dial, addr });
-            self.queue.push_back(ToSwarm::Dial { opts });
-        }
     }
 
     /// Fills in the local sockets, which only the transports know.
@@ -303,15 +253,7 @@ impl Behaviour {
                 .handle_relayed(peer_id, connection_id, side, rtt, now());
             return;
         }
-        if let Some(Dialing { dial, .. }) = self.dials.remove(&connection_id)
-            && let Some(round) = self.rounds.get_mut(&dial)
-        {
-            round.connected = true;
-            round.open -= 1;
-            if round.open == 0 {
-                self.rounds.remove(&dial);
-            }
-        }
+        self.dials.handle_connected(connection_id);
         let established = Established {
             connection: connection_id,
             dialed: side == Side::Dialer,
@@ -321,24 +263,9 @@ impl Behaviour {
     }
 
     fn on_dial_failure(&mut self, failure: DialFailure<'_>) {
-        let Some(Dialing { peer, dial, addr }) = self.dials.remove(&failure.connection_id) else {
-            return;
-        };
-        tracing::debug!(%peer, connection = %failure.connection_id, error = %failure.error, "punch failed");
-        let Some(round) = self.rounds.get_mut(&dial) else {
-            return;
-        };
-        let outcomes = outcome::outcomes(failure.error, std::slice::from_ref(&addr));
-        round.outcomes.extend(outcomes);
-        round.open -= 1;
-        if round.open > 0 {
-            return;
-        }
-        if let Some(round) = self.rounds.remove(&dial)
-            && !round.connected
-        {
+        if let Some(failed) = self.dials.handle_failed(failure) {
             self.machine
-                .handle_dial_failed(peer, dial, &round.outcomes, now());
+                .handle_dial_failed(failed.peer, failed.dial, &failed.outcomes, now());
         }
     }
 }
@@ -420,6 +347,9 @@ impl NetworkBehaviour for Behaviour {
                     Some(command) => return Poll::Ready(command),
                     None => continue,
                 }
+            }
+            if let Some(event) = self.machine.poll_event() {
+                return Poll::Ready(ToSwarm::GenerateEvent(self.with_locals(event)));
             }
             let Some(due) = self.machine.poll_timeout() else {
                 break;

@@ -39,9 +39,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_INBOUND: u32 = 12;
 const INBOUND_WINDOW: Duration = Duration::from_secs(60);
 
-/// What the behaviour tells the handler.
+/// A command of the behaviour to the handler.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Open a stream and send CONNECT with these.
     Connect(Addresses),
     /// Answer the CONNECT that was received with these.
@@ -52,9 +52,9 @@ pub enum Command {
     KeepAlive(bool),
 }
 
-/// What the handler tells the behaviour.
+/// A report of the handler to the behaviour.
 #[derive(Debug)]
-pub enum Report {
+pub(crate) enum Report {
     /// CONNECT came. [`Command::Reply`] or [`Command::Drop`] is awaited.
     Connect(Addresses),
     /// SYNC came.
@@ -73,14 +73,14 @@ pub enum Report {
 }
 
 /// The handler of one connection.
-pub struct Handler {
+pub(crate) struct Handler {
     /// Whether the protocol is spoken here.
     active: bool,
     keep_alive: bool,
     /// The next stream to ask for.
     request: Option<u64>,
     outbound: Outbound,
-    /// Numbers the outbound handshakes, so that a stream that comes late is told from the one that is awaited.
+    /// Numbers the outbound handshakes, so that a late stream is not taken for the awaited one.
     current: u64,
     inbound: Inbound,
     window: Option<(Instant, u32)>,
@@ -354,7 +354,7 @@ impl ConnectionHandler for Handler {
 
 /// The upgrade: the protocol, or none at all.
 #[derive(Debug, Clone)]
-pub struct Offer(Option<StreamProtocol>);
+pub(crate) struct Offer(Option<StreamProtocol>);
 
 impl UpgradeInfo for Offer {
     type Info = StreamProtocol;

@@ -65,7 +65,7 @@ pub(crate) fn build(
 /// mention.
 pub(crate) fn allowed(config: &Config) -> Option<BTreeSet<PeerId>> {
     let relays = config.relays.iter().map(|relay| relay.peer);
-    let named = Some(&config.access).filter(|named| !named.is_empty());
+    let named = Some(&config.allowed_peers).filter(|named| !named.is_empty());
     named.map(|named| named.iter().copied().chain(relays).collect())
 }
 

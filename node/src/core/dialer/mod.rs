@@ -19,9 +19,12 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::directory::Found;
 
-use crate::core::{
-    event::{Event, FoundBy},
-    peers::{Path, PathKind},
+use crate::{
+    core::{
+        event::{Event, FoundBy},
+        peers::{Path, PathKind},
+    },
+    punch::Reason,
 };
 
 use introduction::Introductions;
@@ -74,7 +77,7 @@ pub struct Dialer {
     attempts: u32,
     introductions: Introductions,
     /// Why the path is not direct and will not be soon.
-    settled: Option<String>,
+    settled: Option<Reason>,
     pings: Pings,
     finished: bool,
 }
@@ -368,7 +371,7 @@ impl Dialer {
     }
 
     /// The punch was given up for now.
-    pub fn handle_gave_up(&mut self, reason: String) {
+    pub fn handle_gave_up(&mut self, reason: Reason) {
         self.awaiting_handshake = None;
         self.settled = Some(reason);
     }
@@ -440,7 +443,7 @@ impl Dialer {
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
         {
             self.awaiting_handshake = None;
-            self.settled = Some("remote_unsupported".to_owned());
+            self.settled = Some(Reason::RemoteUnsupported);
         }
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {
             self.awaiting_far_hop = None;

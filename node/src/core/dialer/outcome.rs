@@ -6,9 +6,12 @@ use libp2p::Multiaddr;
 use p2pnode_transports::to_socket_addr;
 
 use super::{Action, Circuit, Dialer, Relay, Until};
-use crate::core::{
-    event::{Event, FoundBy, Outcome, Reached},
-    peers::{How, Path, PathKind},
+use crate::{
+    core::{
+        event::{Event, FoundBy, NotDirect, Outcome, Reached},
+        peers::{How, Path, PathKind},
+    },
+    punch::Reason,
 };
 
 impl Dialer {
@@ -51,8 +54,14 @@ impl Dialer {
         let kind = self.path.as_ref().map(|path| path.kind);
         let (outcome, reason) = match kind {
             Some(PathKind::Direct) => (Reached::Direct, None),
-            Some(PathKind::Relayed) => (Reached::Relayed, self.relayed_reason()),
-            None => (Reached::Unreachable, Some(self.unreachable_reason())),
+            Some(PathKind::Relayed) => {
+                let reason = self.relayed_reason().map(NotDirect::Punch);
+                (Reached::Relayed, reason)
+            }
+            None => {
+                let reason = NotDirect::Unreachable(self.unreachable_reason());
+                (Reached::Unreachable, Some(reason))
+            }
         };
         self.actions
             .push_back(Action::Report(Event::Result(Outcome {
@@ -66,14 +75,14 @@ impl Dialer {
             })));
     }
 
-    fn relayed_reason(&self) -> Option<String> {
+    fn relayed_reason(&self) -> Option<Reason> {
         if !self.punches {
-            return Some("disabled".to_owned());
+            return Some(Reason::Disabled);
         }
         if self.request.until == Until::Connected && self.settled.is_none() {
             return None;
         }
-        Some(self.settled.clone().unwrap_or_else(|| "timeout".to_owned()))
+        Some(self.settled.unwrap_or(Reason::Timeout))
     }
 
     fn unreachable_reason(&self) -> String {

@@ -8,9 +8,8 @@ mod records;
 
 use super::*;
 use crate::core::{
-    event::{Outcome, Reached},
+    event::{NotDirect, Outcome, Reached},
     peers::{Hop, How},
-    state::PunchStart,
 };
 
 fn path(kind: PathKind, relay: Option<PeerId>) -> Path {
@@ -112,7 +111,7 @@ fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_relay_ready(relay, now);
     dialer.handle_connected(relayed.clone(), relayed, now);
-    dialer.handle_gave_up("symmetric_both".to_owned());
+    dialer.handle_gave_up(Reason::SymmetricBoth);
     dialer.handle_ping(
         Duration::from_millis(9),
         path(PathKind::Relayed, Some(relay)),
@@ -121,8 +120,11 @@ fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
     let told = drain(&mut dialer, now);
     let outcome = result(&told).unwrap();
     assert_eq!(
-        (outcome.outcome, outcome.reason.as_deref()),
-        (Reached::Relayed, Some("symmetric_both"))
+        (outcome.outcome, &outcome.reason),
+        (
+            Reached::Relayed,
+            &Some(NotDirect::Punch(Reason::SymmetricBoth))
+        )
     );
 }
 
@@ -143,8 +145,8 @@ fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
     );
     let told = drain(&mut dialer, at);
     assert_eq!(
-        result(&told).unwrap().reason.as_deref(),
-        Some("remote_unsupported")
+        result(&told).unwrap().reason,
+        Some(NotDirect::Punch(Reason::RemoteUnsupported))
     );
 }
 
@@ -172,7 +174,7 @@ fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
     let told = drain(&mut dialer, now);
     let outcome = result(&told).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);
-    let reason = outcome.reason.as_deref().unwrap();
+    let reason = outcome.reason.as_ref().unwrap().to_string();
     for part in ["198.51.100.7:443 refused", "no route", "the relay is full"] {
         assert!(reason.contains(part), "{reason}");
     }
@@ -239,5 +241,6 @@ fn a_silent_relay_ends_the_dial_at_its_timeout() {
     let told = drain(&mut dialer, deadline);
     let outcome = result(&told).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);
-    assert!(outcome.reason.as_deref().unwrap().contains("within 30 s"));
+    let reason = outcome.reason.as_ref().unwrap().to_string();
+    assert!(reason.contains("within 30 s"), "{reason}");
 }

@@ -1,10 +1,12 @@
 //! Why the best path of a peer changes.
 
+use std::fmt;
+
 use super::How;
 use crate::core::liveness::{Ended, Farewell};
 
 /// Why the best path of a peer changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum PathCause {
     /// A connection was made, in this way.
     Made(How),
@@ -28,6 +30,19 @@ impl PathCause {
             (Farewell::Wanted, Ended::Ours) => Self::Closed,
             (Farewell::Wanted, Ended::Theirs) => Self::ClosedByPeer,
         }
+    }
+}
+
+impl fmt::Display for PathCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Made(how) => return how.fmt(f),
+            Self::Lost => "lost",
+            Self::Closed => "closed",
+            Self::ClosedByPeer => "closed_by_peer",
+            Self::Missed => "missed",
+            Self::Ranked => "ranked",
+        })
     }
 }
 

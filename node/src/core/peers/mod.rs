@@ -8,7 +8,6 @@ mod score;
 mod table;
 
 pub(crate) use cause::PathCause;
-pub(crate) use path::to_millis;
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
-pub use score::{Axis, Decision, Score};
-pub use table::{Connection, PeerTable};
+pub use score::{Axis, DecidedBy, Score};
+pub use table::PeerTable;

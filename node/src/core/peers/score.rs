@@ -7,6 +7,7 @@ use std::{
 };
 
 use p2pnode_transports::FamilyPolicy;
+use serde::{Deserialize, Serialize};
 
 use super::{Path, PathKind};
 
@@ -70,11 +71,13 @@ impl Score {
 }
 
 /// One axis of a score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Axis {
     /// Direct before relayed.
     Kind,
     /// The same family on both hops before a relay that changes it.
+    #[serde(rename = "crossed")]
     BridgesFamilies,
     /// The configured family first.
     Family,
@@ -84,19 +87,21 @@ pub enum Axis {
     Age,
 }
 
-/// What puts a path before another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It is in use and stays so, although the other has a better score, as long as that is not much better.
+/// What puts one path before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecidedBy {
+    /// The path is in use, and the other one is not better by enough.
     Kept,
     /// An axis of the score.
+    #[serde(untagged)]
     Axis(Axis),
 }
 
-impl fmt::Display for Decision {
+impl fmt::Display for DecidedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kept => f.write_str("kept"),
+            Self::Kept => f.pad("kept"),
             Self::Axis(axis) => axis.fmt(f),
         }
     }
@@ -123,13 +128,7 @@ impl Score {
 
 impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kind => "kind",
-            Self::BridgesFamilies => "crossed",
-            Self::Family => "family",
-            Self::Rtt => "rtt",
-            Self::Age => "age",
-        })
+        self.serialize(f)
     }
 }
 

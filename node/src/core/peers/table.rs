@@ -8,7 +8,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
-use super::{Decision, Hop, How, Path, PathKind, Score};
+use super::{DecidedBy, Hop, How, Path, PathKind, Score};
 use crate::core::relays::Up;
 
 /// One open connection.
@@ -207,14 +207,14 @@ impl PeerTable {
     }
 
     /// What puts the connection in use before the next one of a peer; `None` if there is no other, or nothing does.
-    pub fn decided_by(&self, peer: &PeerId) -> Option<Decision> {
+    pub fn decided_by(&self, peer: &PeerId) -> Option<DecidedBy> {
         let ranked = self.ranked(peer);
         let [(used, _), (next, _), ..] = ranked[..] else {
             return None;
         };
         match used > next {
-            true => Some(Decision::Kept),
-            false => used.decided_by(&next).map(Decision::Axis),
+            true => Some(DecidedBy::Kept),
+            false => used.decided_by(&next).map(DecidedBy::Axis),
         }
     }
 
@@ -281,13 +281,6 @@ impl PeerTable {
         let ids = self.connections_of(peer).iter();
         ids.filter(|id| self.kind(**id) == Some(PathKind::Direct))
             .count()
-    }
-
-    /// Whether a peer has a direct connection.
-    pub fn is_direct(&self, peer: &PeerId) -> bool {
-        self.connections_of(peer)
-            .iter()
-            .any(|id| self.kind(*id) == Some(PathKind::Direct))
     }
 
     /// The kind of a connection's path.

@@ -262,12 +262,3 @@ pub(crate) struct JoinRequest {
     /// Whether the relay was asked on this connection before.
     pub(crate) again: bool,
 }
-
-/// What the punch machine makes of an introduction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PunchStart {
-    /// The peer is being punched; the end of the attempt is reported.
-    Begun,
-    /// It is not: it is direct already, or nothing can be dialed.
-    Declined,
-}

@@ -5,8 +5,11 @@ use std::time::Instant;
 use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_protocol::introduction::{IntroductionReply, Notice};
 
-use super::{Action, NodeState, PunchStart};
-use crate::{core::introductions::IntroductionRequest, punch::Introduced};
+use super::{Action, NodeState};
+use crate::{
+    core::introductions::IntroductionRequest,
+    punch::{Introduced, IntroductionResponse},
+};
 
 impl NodeState {
     /// Asks a relay to introduce this node to a peer, if it may know how.
@@ -45,14 +48,14 @@ impl NodeState {
                         peer,
                         asked: true,
                         addrs: introduction.addrs,
-                        told: introduction.own_addrs,
+                        own_addrs: introduction.own_addrs,
                     }));
                 }
                 IntroductionReply::Introduced(_)
                 | IntroductionReply::Refused(_)
                 | IntroductionReply::Unsupported
                 | IntroductionReply::NoAnswer => {
-                    self.on_introduction_ended(peer, PunchStart::Declined);
+                    self.on_introduction_ended(peer, IntroductionResponse::Ignored);
                 }
             }
         }
@@ -69,7 +72,7 @@ impl NodeState {
                 peer,
                 asked: false,
                 addrs: introduction.addrs,
-                told: introduction.own_addrs,
+                own_addrs: introduction.own_addrs,
             }));
         }
         self.advance(now);
@@ -80,19 +83,19 @@ impl NodeState {
         &mut self,
         peer: PeerId,
         asked: bool,
-        start: PunchStart,
+        start: IntroductionResponse,
         now: Instant,
     ) {
         if asked {
             self.on_introduction_ended(peer, start);
-        } else if start == PunchStart::Begun {
+        } else if start == IntroductionResponse::Punches {
             // From here on the time to a direct path counts.
             self.report_wanted(peer);
         }
         self.advance(now);
     }
 
-    fn on_introduction_ended(&mut self, peer: PeerId, start: PunchStart) {
+    fn on_introduction_ended(&mut self, peer: PeerId, start: IntroductionResponse) {
         for dialer in self.dials_of(peer) {
             dialer.handle_introduction_reply(start);
         }
@@ -113,7 +116,7 @@ impl NodeState {
     /// A connection is gone, and with it the answers that were to come over it.
     pub(super) fn end_introductions(&mut self, connection: ConnectionId) {
         for request in self.introductions.handle_closed(connection) {
-            self.on_introduction_ended(request.peer, PunchStart::Declined);
+            self.on_introduction_ended(request.peer, IntroductionResponse::Ignored);
         }
     }
 }

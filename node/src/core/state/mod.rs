@@ -58,8 +58,8 @@ use dials::Dial;
 use directory::Lookup;
 
 pub(crate) use interface::{
-    Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, PunchStart,
-    Purpose, QueryId, Settings,
+    Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, Purpose,
+    QueryId, Settings,
 };
 
 /// What a node knows and is about to do.

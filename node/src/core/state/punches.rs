@@ -47,7 +47,7 @@ impl NodeState {
                 self.next_punches.insert(peer, next);
                 let family_match = self.match_families(peer);
                 for dialer in self.dials_of(peer) {
-                    dialer.handle_gave_up(reason.to_string());
+                    dialer.handle_gave_up(reason);
                     if family_match == FamilyMatch::Dialed {
                         dialer.await_far_hop(now);
                     }
@@ -59,14 +59,14 @@ impl NodeState {
 
     fn on_attempt(&mut self, record: Box<Record>, now: Instant) {
         let peer = record.peer;
-        let reason = record.outcome.reason().map(|reason| reason.to_string());
+        let reason = record.outcome.reason();
         tracing::info!(
             %peer,
             attempt = record.attempt,
-            role = record.role.as_str(),
-            by = record.by().as_str(),
-            outcome = record.outcome.as_str(),
-            reason = reason.as_deref(),
+            role = %record.role,
+            by = %record.by(),
+            outcome = %record.outcome.ended(),
+            reason = reason.map(tracing::field::display),
             sent = ?record.sent,
             received = ?record.received,
             rtt = ?record.rtt,
@@ -77,16 +77,16 @@ impl NodeState {
             t,
             peer,
             attempt: record.attempt,
-            role: record.role.as_str(),
-            by: record.by().as_str(),
+            role: record.role,
+            by: record.by(),
             sent: record.sent.clone(),
             received: record
                 .received
                 .iter()
                 .map(|candidate| candidate.addr.clone())
                 .collect(),
-            outcome: record.outcome.as_str(),
-            reason: reason.clone(),
+            outcome: record.outcome.ended(),
+            reason,
         };
         for dialer in self.dials_of(peer) {
             let t = dialer.elapsed(now);

@@ -1,4 +1,4 @@
-//! Which path each peer is on, kept only to tell when it changes and how long a peer took to become direct.
+//! The path of each peer, to count its changes and to time how long the peer took to become direct.
 //!
 //! Pure: the time is an argument.
 
@@ -9,7 +9,7 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use crate::core::peers::{How, PathCause, PathKind};
+use crate::core::peers::PathKind;
 
 /// The best path of each peer that is connected or is being dialed.
 #[derive(Debug, Default)]
@@ -41,20 +41,6 @@ impl Watched {
             best: None,
             was_direct: false,
         }
-    }
-}
-
-/// The label of a cause.
-pub(super) const fn label(cause: PathCause) -> &'static str {
-    match cause {
-        PathCause::Made(How::Dialed) => "dialed",
-        PathCause::Made(How::Accepted) => "accepted",
-        PathCause::Made(How::Punched) => "punched",
-        PathCause::Lost => "lost",
-        PathCause::Closed => "closed",
-        PathCause::ClosedByPeer => "closed_by_peer",
-        PathCause::Missed => "missed",
-        PathCause::Ranked => "ranked",
     }
 }
 
@@ -149,7 +135,7 @@ mod tests {
             best(over(5, PathKind::Direct), at(9)),
             (RELAYED, DIRECT, None)
         );
-        // Who was away begins anew.
+        // A peer that returns starts from zero.
         assert_eq!(best(None, at(10)), (DIRECT, None, None));
         assert_eq!(
             best(over(6, PathKind::Direct), at(20)),

@@ -9,7 +9,7 @@ use prometheus_client::encoding::text;
 use super::*;
 use crate::{
     core::peers::{How, PathKind},
-    punch::{Outcome, Reason, Role},
+    punch::{Reason, Role, record::Outcome},
 };
 
 fn encoded(metrics: &Metrics) -> String {

@@ -19,7 +19,7 @@ use crate::{
     config::RelayAddr,
     core::{
         event,
-        state::{Action, DialId, Event, PunchStart, Purpose, QueryId},
+        state::{Action, DialId, Event, Purpose, QueryId},
     },
     discovery::Presence,
     swarm::{hop, join},
@@ -107,12 +107,9 @@ impl EventLoop {
                 }
             }
             Action::Punch(introduced) => {
-                let start = match behaviour.punch.introduced(&introduced) {
-                    true => PunchStart::Begun,
-                    false => PunchStart::Declined,
-                };
+                let response = behaviour.punch.introduced(&introduced);
                 self.state
-                    .handle_introduced(introduced.peer, introduced.asked, start, now);
+                    .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
@@ -174,7 +171,7 @@ impl EventLoop {
 
     fn report(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Node(event) => self.observers.tell(event),
+            Event::Node(event) => self.observers.emit(event),
             Event::Dial { dial, event } => self.report_dial(dial, event),
             Event::Wanted(peer) => self.observers.wanted(peer, now),
             Event::Unwanted(peer) => self.observers.unwanted(&peer),

@@ -19,7 +19,7 @@ use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 use super::EventLoop;
 use crate::{
     core::state::{Closed, Established},
-    discovery::Told,
+    discovery::SearchEvent,
     swarm::{behaviour::BehaviourEvent, circuits, dial_error, introduction, join},
 };
 
@@ -244,17 +244,17 @@ impl EventLoop {
             .handle_join_reply(relay, connection, again, reply, now, wall);
     }
 
-    pub(super) fn on_search_event(&mut self, peer: PeerId, event: Told) {
+    pub(super) fn on_search_event(&mut self, peer: PeerId, event: SearchEvent) {
         let now = Instant::now();
         match event {
-            Told::Found(candidates) => {
+            SearchEvent::Found(candidates) => {
                 let ips = candidates.iter().map(|candidate| candidate.host.ip());
                 let own = ips.filter(|ip| self.sockets.source_ip(*ip) == Some(*ip));
                 let own = own.collect();
                 self.state.handle_candidates(peer, candidates, &own, now);
             }
-            Told::Failed(reason) => self.state.handle_search_failed(peer, &reason, now),
-            Told::Over => self.state.handle_search_ended(peer, now),
+            SearchEvent::Failed(reason) => self.state.handle_search_failed(peer, &reason, now),
+            SearchEvent::Over => self.state.handle_search_ended(peer, now),
         }
     }
 

@@ -60,7 +60,7 @@ impl Behaviour {
     pub(crate) fn new(relays: BTreeSet<PeerId>, config: &Config) -> Self {
         let punch = &config.punch;
         let has_rules =
-            !punch.allow.is_empty() || !punch.deny.is_empty() || !config.access.is_empty();
+            !punch.allow.is_empty() || !punch.deny.is_empty() || !config.allowed_peers.is_empty();
         Self {
             relays: match punch.enabled && !has_rules {
                 true => relays,

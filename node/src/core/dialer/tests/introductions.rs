@@ -1,6 +1,8 @@
 //! A dial that asks to be introduced.
 
 use super::*;
+use crate::punch::IntroductionResponse;
+use crate::punch::{AttemptEnd, By, Role};
 
 /// Everything that a dial does, up to the asking of the relay.
 fn begin(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
@@ -9,13 +11,13 @@ fn begin(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
         .collect()
 }
 
-fn punch(outcome: &'static str) -> Event {
+fn punch(outcome: AttemptEnd) -> Event {
     Event::Punch {
         t: Duration::ZERO,
         peer: PeerId::random(),
         attempt: 1,
-        role: "responder",
-        by: "introduction",
+        role: Role::Responder,
+        by: By::Introduction,
         sent: Vec::new(),
         received: Vec::new(),
         outcome,
@@ -63,14 +65,14 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
 
     let mut vain = asked();
     assert!(result(&refused(&mut vain)).is_none());
-    vain.handle_introduction_reply(PunchStart::Declined);
+    vain.handle_introduction_reply(IntroductionResponse::Ignored);
     let told = drain(&mut vain, now);
     assert_eq!(result(&told).unwrap().outcome, Reached::Unreachable);
 
     let mut failed = asked();
-    failed.handle_introduction_reply(PunchStart::Begun);
+    failed.handle_introduction_reply(IntroductionResponse::Punches);
     assert!(result(&refused(&mut failed)).is_none());
-    failed.handle_introduced_attempt(punch("failed"));
+    failed.handle_introduced_attempt(punch(AttemptEnd::Failed));
     let told = drain(&mut failed, now);
     let outcome = result(&told).unwrap();
     assert_eq!(
@@ -80,8 +82,8 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
 
     let mut direct = asked();
     refused(&mut direct);
-    direct.handle_introduction_reply(PunchStart::Begun);
-    direct.handle_introduced_attempt(punch("direct"));
+    direct.handle_introduction_reply(IntroductionResponse::Punches);
+    direct.handle_introduced_attempt(punch(AttemptEnd::Direct));
     let path = Path {
         how: How::Punched,
         ..path(PathKind::Direct, None)
@@ -101,14 +103,14 @@ fn of_the_two_connections_of_a_punch_the_second_came_of_what_led_to_the_first() 
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     dialer.handle_relay_ready(relay, now);
     dialer.await_introduction();
-    dialer.handle_introduction_reply(PunchStart::Begun);
+    dialer.handle_introduction_reply(IntroductionResponse::Punches);
     let connected = |how| Path {
         how,
         ..path(PathKind::Direct, None)
     };
     let (first, second) = (connected(How::Accepted), connected(How::Punched));
     dialer.handle_connected(first.clone(), first, now);
-    dialer.handle_introduced_attempt(punch("direct"));
+    dialer.handle_introduced_attempt(punch(AttemptEnd::Direct));
     drain(&mut dialer, now);
     dialer.handle_disconnected(PathKind::Direct, "closed by peer: 0".into(), None, now);
     dialer.handle_connected(second.clone(), second.clone(), now);
@@ -125,8 +127,8 @@ fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
     dialer.handle_relay_ready(relay, now);
-    dialer.handle_introduction_reply(PunchStart::Begun);
-    dialer.handle_introduced_attempt(punch("failed"));
+    dialer.handle_introduction_reply(IntroductionResponse::Punches);
+    dialer.handle_introduced_attempt(punch(AttemptEnd::Failed));
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);
     assert!(result(&drain(&mut dialer, now)).is_none());
@@ -136,5 +138,8 @@ fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
     let told = drain(&mut dialer, silent);
     let outcome = result(&told).unwrap();
     assert_eq!(outcome.outcome, Reached::Relayed);
-    assert_eq!(outcome.reason.as_deref(), Some("remote_unsupported"));
+    assert_eq!(
+        outcome.reason,
+        Some(NotDirect::Punch(Reason::RemoteUnsupported))
+    );
 }

@@ -113,11 +113,9 @@ fn a_local_search_in_vain_is_told_with_its_reasons() {
     let told = drain(&mut dialer, now);
     let outcome = result(&told).unwrap();
     assert_eq!(
-        outcome.reason.as_deref(),
-        Some(
-            "cannot resolve db of discovery.dns: no such name; of 2 place(s) that discovery.dns told, 1 are other peers and 1 \
-             failed: 10.0.0.2:443 refused"
-        )
+        outcome.reason.as_ref().unwrap().to_string(),
+        "cannot resolve db of discovery.dns: no such name; of 2 place(s) that discovery.dns told, 1 are other peers and 1 \
+         failed: 10.0.0.2:443 refused"
     );
 }
 

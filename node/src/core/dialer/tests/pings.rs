@@ -48,7 +48,7 @@ fn a_relayed_path_is_not_pinged_before_it_is_final() {
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed, now);
     assert!(!drain(&mut dialer, now).contains(&Action::Ping));
-    dialer.handle_gave_up("symmetric_both".to_owned());
+    dialer.handle_gave_up(Reason::SymmetricBoth);
     assert_eq!(drain(&mut dialer, now), [Action::Ping]);
 }
 

@@ -58,7 +58,7 @@ fn an_accepted_circuit_is_relayed_though_its_sender_address_names_no_relay() {
     assert_eq!(path.hops[0].local, Some(relay_sockets().local));
     assert_eq!(path.hops[0].rtt, Some(Duration::from_millis(20)));
     assert_eq!(path.hops[1], Hop::default());
-    assert!(!table.is_direct(&peer));
+    assert_eq!(table.directs(&peer), 0);
 }
 
 #[test]

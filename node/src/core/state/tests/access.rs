@@ -86,7 +86,7 @@ fn a_circuit_whose_relay_cannot_be_reached_fails_with_the_relay_named() {
     let silent = failure(CircuitFailure::Broken, "no answer");
     node.state.handle_dial_failed(*id, silent, node.now);
     node.pass(Duration::from_secs(31));
-    let reason = node.results()[0].reason.clone().unwrap();
+    let reason = node.results()[0].reason.clone().unwrap().to_string();
     let expected = format!("relay {}: no answer", other.peer);
     assert!(reason.contains(&expected), "{reason}");
 }

@@ -41,7 +41,7 @@ fn a_circuit_that_is_refused_before_its_relay_refuses_the_node_fails_for_that_re
     let (mut node, (leg, relay), peer) = refused_early();
     end_introductions(&mut node, relay, peer, leg);
     node.join_reply((leg, relay), JoinReply::Refused(Refusal::NoToken));
-    let reason = node.results()[0].reason.clone().unwrap();
+    let reason = node.results()[0].reason.clone().unwrap().to_string();
     assert!(reason.contains("refused us: no token"), "{reason}");
     assert!(node.actions().contains(&Action::Close(leg)));
 }
@@ -51,7 +51,7 @@ fn a_circuit_that_is_refused_before_its_relay_admits_the_node_fails_for_its_own_
     let (mut node, (leg, relay), peer) = refused_early();
     end_introductions(&mut node, relay, peer, leg);
     node.join_reply((leg, relay), JoinReply::Admitted);
-    let reason = node.results()[0].reason.clone().unwrap();
+    let reason = node.results()[0].reason.clone().unwrap().to_string();
     assert_eq!(reason, "no permission");
 }
 

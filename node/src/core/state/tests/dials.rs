@@ -87,7 +87,7 @@ fn a_search_that_fails_says_why_in_the_result() {
     node.state
         .handle_search_failed(peer, "no resolver", node.now);
     node.state.handle_search_ended(peer, node.now);
-    let reason = node.results()[0].reason.clone().unwrap();
+    let reason = node.results()[0].reason.clone().unwrap().to_string();
     assert!(reason.contains("no resolver"), "{reason}");
     assert!(node.actions().contains(&Action::EndSearch(peer)));
 }

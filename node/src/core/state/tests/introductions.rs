@@ -3,7 +3,10 @@
 use p2pnode_protocol::introduction::{Introduction, IntroductionReply, Notice, Refusal};
 
 use super::*;
-use crate::{core::introductions::IntroductionRequest, punch::Introduced};
+use crate::{
+    core::introductions::IntroductionRequest,
+    punch::{Introduced, IntroductionResponse},
+};
 
 fn introduction() -> Introduction {
     Introduction {
@@ -41,7 +44,7 @@ fn introduced(peer: PeerId, asked: bool) -> Action {
         peer,
         asked,
         addrs: introduction().addrs,
-        told: introduction().own_addrs,
+        own_addrs: introduction().own_addrs,
     })
 }
 
@@ -89,7 +92,8 @@ fn a_dial_ends_when_its_introduction_does_and_there_is_nothing_else() {
     node.state.handle_dial_failed(id, refused, node.now);
     assert_eq!(node.results(), [], "a punch may come of the introduction");
     node.closed(leg, relay, Ended::Broken);
-    assert_eq!(node.results()[0].reason.as_deref(), Some("full"));
+    let reason = node.results()[0].reason.clone().unwrap();
+    assert_eq!(reason.to_string(), "full");
 }
 
 #[test]
@@ -129,10 +133,10 @@ fn a_peer_that_asks_for_this_node_is_punched_if_it_may_connect() {
         .handle_introduction(known.peer, notice(friend), node.now);
     assert_eq!(node.actions(), [introduced(friend, false)]);
     node.state
-        .handle_introduced(friend, false, PunchStart::Declined, node.now);
+        .handle_introduced(friend, false, IntroductionResponse::Ignored, node.now);
     assert_eq!(node.events(), []);
     node.state
-        .handle_introduced(friend, false, PunchStart::Begun, node.now);
+        .handle_introduced(friend, false, IntroductionResponse::Punches, node.now);
     assert_eq!(node.events(), [Event::Wanted(friend)]);
 }
 
