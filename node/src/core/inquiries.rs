@@ -58,7 +58,7 @@ struct Inquiry {
     circuit: Circuit,
     state: State,
     /// Questions that were not fully answered.
-    vain: u32,
+    incomplete: u32,
     /// Whether any was answered in any way.
     answered: bool,
 }
@@ -79,7 +79,7 @@ impl Inquiries {
             Inquiry {
                 circuit,
                 state: State::Due(now),
-                vain: 0,
+                incomplete: 0,
                 answered: false,
             },
         );
@@ -109,10 +109,10 @@ impl Inquiries {
                 return Some(inquiry.circuit);
             }
         };
-        let wait = if full || inquiry.vain >= EARLY {
+        let wait = if full || inquiry.incomplete >= EARLY {
             REFRESH
         } else {
-            inquiry.vain += 1;
+            inquiry.incomplete += 1;
             AGAIN
         };
         inquiry.state = State::Due(now + wait);

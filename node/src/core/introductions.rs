@@ -83,7 +83,7 @@ impl Introductions {
         asked.map(|(request, _)| request).collect()
     }
 
-    /// Nobody dials the peer any more.
+    /// The last dial of the peer is over.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.waiting.retain(|request| request.peer != *peer);
     }

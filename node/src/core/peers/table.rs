@@ -297,7 +297,7 @@ impl PeerTable {
 
     /// The relayed path that `endpoint` speaks of, and the relay connection it runs over.
     ///
-    /// The far hop is the relay's to tell; until it does, it is unknown.
+    /// Only the relay knows the far hop; until it reports the hop, it is unknown.
     fn relayed(&self, endpoint: &ConnectedPoint, how: How) -> (Path, Option<ConnectionId>) {
         // The dialer's address holds the relay as does the listener's local one; what a listener calls the sender's
         // address is `/p2p/<peer>` alone.
@@ -320,7 +320,7 @@ impl PeerTable {
                     .find(|id| self.kind(**id) == Some(PathKind::Direct) && of_family(id))
                     .copied()
             }),
-            // A listener is told the relay's address on the connection that the circuit came over, and maybe its id.
+            // A listener sees the relay's address on the connection that the circuit came over, and maybe its id.
             ConnectedPoint::Listener { .. } => {
                 let (address, transport) = (to_socket_addr(circuit), Transport::of(circuit));
                 self.by_peer
@@ -359,7 +359,7 @@ impl PeerTable {
     }
 }
 
-/// What an address alone tells of a hop.
+/// What an address alone says of a hop.
 fn hop_of_address(address: &Multiaddr) -> Hop {
     Hop {
         transport: Transport::of(address),

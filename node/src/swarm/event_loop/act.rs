@@ -29,6 +29,8 @@ impl EventLoop {
     /// Does what the state asks for, until it asks for nothing.
     pub(super) fn act(&mut self) {
         let now = Instant::now();
+        self.state
+            .handle_punch_ports(self.sockets.punch_ports(), now);
         let is_gone = |(_, reports): &mut (DialId, mpsc::Sender<_>)| reports.is_closed();
         let gone: Vec<_> = self.reports.extract_if(.., is_gone).collect();
         for (dial, _) in gone {
@@ -82,7 +84,7 @@ impl EventLoop {
                 connection,
             } => {
                 let addrs = behaviour.punch.unseen();
-                behaviour.meet.ask(request, connection, addrs);
+                behaviour.introduction.ask(request, connection, addrs);
             }
             Action::LookUp { query, peer } => {
                 let id = behaviour.directory.look_up(&peer);

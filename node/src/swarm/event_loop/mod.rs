@@ -138,7 +138,7 @@ impl EventLoop {
     }
 
     fn on_command(&mut self, command: Command) {
-        // Whoever asked for a status may be gone: then nobody misses the answer.
+        // An error says that the reader of the answer is gone.
         match command {
             Command::Dial { request, reports } => {
                 let dial = self.state.handle_dial(request, Instant::now());
@@ -189,7 +189,7 @@ impl EventLoop {
         }
     }
 
-    /// Closes every connection and waits until the other sides were told, or a short bound.
+    /// Closes every connection and waits until the other sides know, or a short bound.
     async fn close(mut self) {
         self.observers.stopping();
         if tokio::time::timeout(CLOSE_WAIT, self.withdraw())

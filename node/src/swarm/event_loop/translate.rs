@@ -98,7 +98,7 @@ impl EventLoop {
             | SwarmEvent::ExternalAddrConfirmed { .. }
             | SwarmEvent::ExternalAddrExpired { .. }
             | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
-            // The enum is open: what a later libp2p adds is nobody's business here until it is looked at.
+            // The enum is open: events that a later libp2p adds are ignored.
             other => tracing::trace!(?other, "an event that this version does not know"),
         }
     }
@@ -111,7 +111,7 @@ impl EventLoop {
                 self.on_relay_client(&event, now);
             }
             BehaviourEvent::Punch(event) => self.state.handle_punch(event, now),
-            BehaviourEvent::Meet(introduction::Event::Replied {
+            BehaviourEvent::Introduction(introduction::Event::Replied {
                 request,
                 connection,
                 reply,
@@ -119,7 +119,7 @@ impl EventLoop {
                 self.state
                     .handle_introduction_reply(request, connection, reply, now);
             }
-            BehaviourEvent::Meet(introduction::Event::Notified { relay, notice }) => {
+            BehaviourEvent::Introduction(introduction::Event::Notified { relay, notice }) => {
                 self.state.handle_introduction(relay, notice, now);
             }
             BehaviourEvent::Draining(Draining { peer, connection }) => {
