@@ -107,7 +107,7 @@ fn what_is_wrong_with_a_manifest_is_told() -> Result<()> {
             manifests: p2pnode,
             at: config,
             to: || json!("dail: { port_range: 40000 }"),
-            told: "dail: is no key",
+            told: "dail: is not a key",
         },
         Wrong {
             manifests: p2pnode,

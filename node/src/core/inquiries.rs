@@ -8,9 +8,7 @@ use std::{
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::hop::{Refusal, Request};
-
-use crate::swarm::hop::Told;
+use p2pnode_protocol::hop::{HopReply, Refusal, Request};
 
 /// How old an answer may get while the circuit lives: round trip times change, the rest does not.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -92,17 +90,17 @@ impl Inquiries {
     pub(crate) fn handle_told(
         &mut self,
         connection: ConnectionId,
-        told: &Told,
+        reply: &HopReply,
         now: Instant,
     ) -> Option<Circuit> {
         let inquiry = self.0.get_mut(&connection)?;
         inquiry.answered = true;
-        let full = match told {
-            Told::Leg(leg) => leg.rtt.is_some(),
+        let full = match reply {
+            HopReply::Leg(leg) => leg.rtt.is_some(),
             // Asking soon again would be the wrong answer to that.
-            Told::Refused(Refusal::TooOften) => true,
-            Told::Refused(Refusal::NotAParty | Refusal::Unknown) | Told::Nothing => false,
-            Told::Unsupported => {
+            HopReply::Refused(Refusal::TooOften) => true,
+            HopReply::Refused(Refusal::NotAParty | Refusal::Unknown) | HopReply::NoAnswer => false,
+            HopReply::Unsupported => {
                 inquiry.state = State::Mute;
                 return Some(inquiry.circuit);
             }
@@ -160,19 +158,24 @@ mod tests {
         }
     }
 
-    fn leg(rtt: Option<u64>) -> Told {
-        Told::Leg(Leg {
+    fn leg(rtt: Option<u64>) -> HopReply {
+        HopReply::Leg(Leg {
             transport: Transport::Quic,
             family: Family::Ip4,
             rtt: rtt.map(Duration::from_millis),
         })
     }
 
-    fn next_after(inquiries: &mut Inquiries, of: Circuit, told: &Told, now: Instant) -> Duration {
+    fn next_after(
+        inquiries: &mut Inquiries,
+        of: Circuit,
+        reply: &HopReply,
+        now: Instant,
+    ) -> Duration {
         assert_eq!(inquiries.poll(now), Some(of));
         assert_eq!(inquiries.poll(now), None, "one question at a time");
         assert_eq!(inquiries.deadline(), None);
-        assert_eq!(inquiries.handle_told(of.connection, told, now), Some(of));
+        assert_eq!(inquiries.handle_told(of.connection, reply, now), Some(of));
         inquiries.deadline().map_or(Duration::MAX, |at| at - now)
     }
 
@@ -196,19 +199,19 @@ mod tests {
 
     #[test]
     fn what_was_not_fully_answered_is_asked_again_soon_and_not_for_ever() {
-        for told in [
+        for reply in [
             leg(None),
-            Told::Nothing,
-            Told::Refused(Refusal::NotAParty),
-            Told::Refused(Refusal::Unknown),
+            HopReply::NoAnswer,
+            HopReply::Refused(Refusal::NotAParty),
+            HopReply::Refused(Refusal::Unknown),
         ] {
             let (mut inquiries, of, mut now) = (Inquiries::default(), circuit(1), Instant::now());
             inquiries.handle_opened(of, now);
             for _ in 0..EARLY {
-                assert_eq!(next_after(&mut inquiries, of, &told, now), AGAIN);
+                assert_eq!(next_after(&mut inquiries, of, &reply, now), AGAIN);
                 now += AGAIN;
             }
-            assert_eq!(next_after(&mut inquiries, of, &told, now), REFRESH);
+            assert_eq!(next_after(&mut inquiries, of, &reply, now), REFRESH);
         }
     }
 
@@ -216,8 +219,8 @@ mod tests {
     fn a_relay_that_asks_for_less_is_heard() {
         let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
         inquiries.handle_opened(of, now);
-        let told = Told::Refused(Refusal::TooOften);
-        assert_eq!(next_after(&mut inquiries, of, &told, now), REFRESH);
+        let reply = HopReply::Refused(Refusal::TooOften);
+        assert_eq!(next_after(&mut inquiries, of, &reply, now), REFRESH);
     }
 
     #[test]
@@ -225,7 +228,7 @@ mod tests {
         let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
         inquiries.handle_opened(of, now);
         assert_eq!(
-            next_after(&mut inquiries, of, &Told::Unsupported, now),
+            next_after(&mut inquiries, of, &HopReply::Unsupported, now),
             Duration::MAX
         );
         assert!(!inquiries.is_awaited(of.connection));

@@ -9,7 +9,7 @@ use std::{
 
 use libp2p::PeerId;
 use p2pnode_daemon::{
-    fingerprint::Stamp,
+    fingerprint::FileFingerprint,
     text_file::{self, Unreadable},
 };
 use p2pnode_protocol::join::Token;
@@ -22,7 +22,7 @@ const LONGEST: u64 = 1024 * 1024;
 pub(crate) struct Tokens {
     path: PathBuf,
     local: PeerId,
-    stamp: Stamp,
+    stamp: FileFingerprint,
     /// By relay, as written.
     own: BTreeMap<PeerId, (Token, String)>,
     /// Tokens for other peers.
@@ -134,7 +134,7 @@ impl Tokens {
     /// # Errors
     /// Everything that is wrong with the file. That none is for this node is for [`Tokens::check`] to tell.
     pub(crate) fn load(path: &Path, local: PeerId) -> Result<Self, TokenFileError> {
-        let stamp = Stamp::of(path);
+        let stamp = FileFingerprint::of(path);
         let (mut own, mut others) = (BTreeMap::new(), 0);
         for (token, line) in read(path)? {
             if token.peer != local {
@@ -199,7 +199,7 @@ impl Tokens {
 
     /// Reads the file again if it has changed. The relays whose token is another one now; an error leaves all as it is.
     pub(crate) fn refresh(&mut self) -> Result<Vec<PeerId>, TokenFileError> {
-        let stamp = Stamp::of(&self.path);
+        let stamp = FileFingerprint::of(&self.path);
         if stamp == self.stamp {
             return Ok(Vec::new());
         }

@@ -23,6 +23,7 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+use p2pnode_protocol::dcutr::Addresses;
 use tokio::time::{Sleep, sleep_until};
 
 use super::{
@@ -32,7 +33,6 @@ use super::{
     machine::{Action, DialId, Established, Event, Introduced, Machine, Side},
     record::{CandidateOutcome, Record, Role},
     settings::{CircuitRtt, Ports, Settings},
-    wire::Addresses,
 };
 
 /// Hole punching as a [`NetworkBehaviour`].

@@ -1,7 +1,7 @@
 //! Hole punching: [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md) of our own, on the wire the same as
 //! everyone's.
 //!
-//! - `wire`: the messages.
+//! - [`p2pnode_protocol::dcutr`]: the messages.
 //! - `address`, `candidates`: which addresses are offered, and which received ones are dialed.
 //! - `machine`: every decision, pure.
 //! - `handler`, `behaviour`: the swarm's side of it.
@@ -21,7 +21,6 @@ mod handler;
 mod machine;
 mod record;
 mod settings;
-mod wire;
 
 pub use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;

@@ -16,7 +16,7 @@ use p2pnode_daemon::{
     config::{self, Reader},
     exit::Exit,
     healthcheck::Serves,
-    identity, logging, rlimit as descriptors,
+    identity, logging,
     signals::Shutdown,
 };
 
@@ -61,8 +61,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             logging::init(&config.log.level, config.log.format)?;
             let key = identity::load_or_create(&config.key_file)?;
             leave_out_missing_family(&mut config);
-            if let Some(warning) =
-                crate::command::rlimit::warning(&config.limits, descriptors::raise())
+            if let Some(warning) = rlimit::warning(&config.limits, p2pnode_daemon::rlimit::raise())
             {
                 tracing::warn!("{warning}");
             }

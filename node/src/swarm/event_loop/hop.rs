@@ -1,14 +1,15 @@
 //! What relays tell of the other legs of circuits.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
+use futures::TryFutureExt as _;
 use libp2p::swarm::ConnectionId;
 
 use super::EventLoop;
 use crate::{
     core::peers::{How, PathKind},
     observe::metrics::Cause,
-    swarm::hop::{self, Circuit, Told},
+    swarm::hop::{self, Circuit, HopReply},
 };
 
 impl EventLoop {
@@ -40,16 +41,21 @@ impl EventLoop {
         while let Some(circuit) = self.inquiries.poll(now) {
             let streams = &mut self.swarm.behaviour_mut().streams;
             let stream = streams.open(circuit.relay, circuit.via, hop::PROTOCOL);
-            self.exchanges.ask(&circuit, stream);
+            let stream = stream.map_err(io::Error::from);
+            self.exchanges
+                .ask(circuit.connection, stream, circuit.request());
         }
     }
 
-    pub(super) fn on_hop_told(&mut self, connection: ConnectionId, told: &Told) {
-        let Some(circuit) = self.inquiries.handle_told(connection, told, Instant::now()) else {
+    pub(super) fn on_hop_reply(&mut self, connection: ConnectionId, reply: &HopReply) {
+        let Some(circuit) = self
+            .inquiries
+            .handle_told(connection, reply, Instant::now())
+        else {
             return;
         };
-        tracing::debug!(peer = %circuit.peer, relay = %circuit.relay, %connection, ?told, "asked for the other leg of a circuit");
-        if let Told::Leg(leg) = told {
+        tracing::debug!(peer = %circuit.peer, relay = %circuit.relay, %connection, ?reply, "asked for the other leg of a circuit");
+        if let HopReply::Leg(leg) = reply {
             self.peers.far_hop(connection, hop::hop(*leg));
             self.observe_path(circuit.peer, Cause::Ranked, Instant::now());
         }

@@ -1,13 +1,17 @@
 //! Relays admit this node, or do not.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    io,
+    time::{Duration, Instant, SystemTime},
+};
 
+use futures::TryFutureExt as _;
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{EventLoop, Purpose, jitter};
 use crate::{
     core::{dialer::CircuitFailure, event::Event},
-    swarm::join::{self, Exchanges, Outcome, Tokens, Told},
+    swarm::join::{self, Exchanges, JoinReply, Outcome, Tokens},
 };
 
 /// How often it is looked whether the file of tokens has changed. A Secret takes a minute to arrive, and a token is replaced
@@ -54,9 +58,13 @@ impl EventLoop {
         let token = token.map(|(_, text)| text.clone());
         let streams = &mut self.swarm.behaviour_mut().streams;
         let stream = streams.open_lazily(relay, connection, join::PROTOCOL);
-        self.joins
-            .exchanges
-            .present(relay, connection, token, again, stream);
+        self.joins.exchanges.present(
+            relay,
+            connection,
+            token,
+            again,
+            stream.map_err(io::Error::from),
+        );
     }
 
     /// Reads the file of tokens if it has changed, and presents what is new in it.
@@ -85,12 +93,12 @@ impl EventLoop {
         let Outcome {
             relay,
             connection,
-            told,
+            reply,
             again,
         } = outcome;
-        tracing::debug!(%relay, %connection, ?told, "asked a relay to admit this node");
-        match told {
-            Told::Refused(refusal) => {
+        tracing::debug!(%relay, %connection, ?reply, "asked a relay to admit this node");
+        match reply {
+            JoinReply::Refused(refusal) => {
                 let token = self
                     .joins
                     .tokens
@@ -110,7 +118,7 @@ impl EventLoop {
                     self.on_refused(relay, connection, words);
                 }
             }
-            Told::Admitted | Told::Unsupported | Told::Nothing => {
+            JoinReply::Admitted | JoinReply::Unsupported | JoinReply::NoAnswer => {
                 self.relays.handle_joined(connection, Instant::now());
                 self.observers.touch();
                 if self.is_found_leg(&relay) {

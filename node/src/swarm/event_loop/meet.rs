@@ -7,23 +7,23 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use super::EventLoop;
 use crate::{
     punch::Introduced,
-    swarm::introduction::{Event, Told, Wish},
+    swarm::introduction::{Event, IntroductionReply, IntroductionRequest},
 };
 
 impl EventLoop {
     /// Asks a relay to introduce this node to a peer, if it may know how.
-    pub(super) fn ask_to_meet(&mut self, wish: Wish) {
+    pub(super) fn ask_to_meet(&mut self, request: IntroductionRequest) {
         let behaviour = self.swarm.behaviour_mut();
-        if !behaviour.meet.knows(&wish.relay) {
+        if !behaviour.meet.knows(&request.relay) {
             return;
         }
-        let best = self.peers.best_leg(self.relays.up(&wish.relay));
-        let legs = best.into_iter().chain(self.relays.up(&wish.relay));
+        let best = self.peers.best_leg(self.relays.up(&request.relay));
+        let legs = best.into_iter().chain(self.relays.up(&request.relay));
         let legs = legs.map(|leg| leg.connection);
-        if let Some(connection) = self.wishes.begin(wish, legs) {
+        if let Some(connection) = self.introductions.begin(request, legs) {
             let addrs = behaviour.punch.unseen();
-            behaviour.meet.ask(wish, connection, addrs);
-            for dialer in self.dials_of(wish.peer) {
+            behaviour.meet.ask(request, connection, addrs);
+            for dialer in self.dials_of(request.peer) {
                 dialer.await_meeting();
             }
         }
@@ -31,28 +31,25 @@ impl EventLoop {
 
     pub(super) fn on_meet(&mut self, event: Event) {
         match event {
-            Event::Told {
-                wish,
+            Event::Replied {
+                request,
                 connection,
-                told,
+                reply,
             } => {
-                tracing::debug!(peer = %wish.peer, relay = %wish.relay, %connection, ?told, "asked to be introduced");
-                if self.wishes.handle_told(wish, connection, &told) {
-                    self.on_told_to_meet(wish.peer, told);
+                tracing::debug!(peer = %request.peer, relay = %request.relay, %connection, ?reply, "asked to be introduced");
+                if self.introductions.handle_told(request, connection, &reply) {
+                    self.on_introduction_reply(request.peer, reply);
                 }
             }
-            Event::Heard {
-                relay,
-                introduction,
-            } => {
-                let (peer, meeting) = (introduction.peer, introduction.meeting);
+            Event::Notified { relay, notice } => {
+                let (peer, introduction) = (notice.peer, notice.introduction);
                 let is_allowed = self.is_allowed(&peer);
-                tracing::debug!(%peer, %relay, is_allowed, ?meeting, "introduced to a peer that asks for this node");
+                tracing::debug!(%peer, %relay, is_allowed, ?introduction, "introduced to a peer that asks for this node");
                 let introduced = Introduced {
                     peer,
                     asked: false,
-                    addrs: meeting.addrs,
-                    told: meeting.told,
+                    addrs: introduction.addrs,
+                    told: introduction.own_addrs,
                 };
                 let behaviour = self.swarm.behaviour_mut();
                 if is_allowed && behaviour.punch.introduced(&introduced) {
@@ -63,18 +60,21 @@ impl EventLoop {
         }
     }
 
-    fn on_told_to_meet(&mut self, peer: PeerId, told: Told) {
+    fn on_introduction_reply(&mut self, peer: PeerId, reply: IntroductionReply) {
         let is_wanted = self.dials_of(peer).next().is_some();
-        let is_punched = match told {
-            Told::Meeting(meeting) if is_wanted => {
+        let is_punched = match reply {
+            IntroductionReply::Introduced(introduction) if is_wanted => {
                 self.swarm.behaviour_mut().punch.introduced(&Introduced {
                     peer,
                     asked: true,
-                    addrs: meeting.addrs,
-                    told: meeting.told,
+                    addrs: introduction.addrs,
+                    told: introduction.own_addrs,
                 })
             }
-            Told::Meeting(_) | Told::Refused(_) | Told::Unsupported | Told::Nothing => false,
+            IntroductionReply::Introduced(_)
+            | IntroductionReply::Refused(_)
+            | IntroductionReply::Unsupported
+            | IntroductionReply::NoAnswer => false,
         };
         for dialer in self.dials_of(peer) {
             dialer.handle_met(is_punched);
@@ -83,18 +83,18 @@ impl EventLoop {
 
     /// There is one more connection to a relay, which by it sees more of this node.
     pub(super) fn meet_again(&mut self, relay: PeerId) {
-        for wish in self.wishes.handle_leg(relay) {
-            let is_wanted = self.dials_of(wish.peer).any(|of| of.wants_to_meet());
+        for request in self.introductions.handle_leg(relay) {
+            let is_wanted = self.dials_of(request.peer).any(|of| of.wants_to_meet());
             if is_wanted {
-                self.ask_to_meet(wish);
+                self.ask_to_meet(request);
             }
         }
     }
 
     /// A connection is gone, and with it the answers that were to come over it.
     pub(super) fn end_meetings(&mut self, connection: ConnectionId) {
-        for wish in self.wishes.handle_closed(connection) {
-            self.on_told_to_meet(wish.peer, Told::Nothing);
+        for request in self.introductions.handle_closed(connection) {
+            self.on_introduction_reply(request.peer, IntroductionReply::NoAnswer);
         }
     }
 

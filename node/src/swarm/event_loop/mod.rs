@@ -59,7 +59,7 @@ use crate::{
         handle::Command,
         hop::{Exchanges, Inquiries},
         interfaces::Interfaces,
-        introduction::{Wish, Wishes},
+        introduction::{IntroductionRequest, Introductions},
         join::Tokens,
     },
 };
@@ -87,7 +87,7 @@ pub(crate) struct EventLoop {
     inquiries: Inquiries,
     exchanges: Exchanges,
     /// Relays that are asked for introductions.
-    wishes: Wishes,
+    introductions: Introductions,
     liveness: Liveness,
     /// The peers to dial again when they are lost.
     reconnector: Reconnector,
@@ -187,7 +187,7 @@ impl EventLoop {
             interfaces: Interfaces::watch(),
             inquiries: Inquiries::default(),
             exchanges: Exchanges::default(),
-            wishes: Wishes::default(),
+            introductions: Introductions::default(),
             liveness: Liveness::default(),
             reconnector: Reconnector::default(),
             registrar: Registrar::default(),
@@ -226,7 +226,7 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
-                (connection, told) = self.exchanges.next() => self.on_hop_told(connection, &told),
+                (connection, reply) = self.exchanges.next() => self.on_hop_reply(connection, &reply.into()),
                 outcome = self.joins.exchanges.next() => self.on_joined(outcome),
                 _ = looks.tick(), if self.joins.tokens.is_some() => self.look_at_tokens(),
                 (peer, told) = self.discovery.next() => self.on_told(peer, told),
@@ -368,7 +368,7 @@ impl EventLoop {
             }
             dialer::Action::Search => self.discovery.search(peer),
             dialer::Action::DialLocal(candidate) => self.dial_candidate(peer, candidate),
-            dialer::Action::Meet(relay) => self.ask_to_meet(Wish { peer, relay }),
+            dialer::Action::Meet(relay) => self.ask_to_meet(IntroductionRequest { peer, relay }),
             dialer::Action::LookUp => self.look_up(peer),
             dialer::Action::DialFound { relay, addrs } => {
                 self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });

@@ -25,7 +25,7 @@ impl EventLoop {
             let peer = dial.dialer.peer();
             if self.dials_of(peer).next().is_none() {
                 self.discovery.forget(&peer);
-                self.wishes.forget(&peer);
+                self.introductions.forget(&peer);
             }
             let Some(path) = self.best_path(&peer) else {
                 if self.dials_of(peer).next().is_none() {

@@ -16,13 +16,13 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use p2pnode_protocol::circuit::{self, Fault, Limit, Status};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{
     copy::{self, Terms},
     exchange::{Ask, NotTaken, Onward},
     handler::{Command, Handler, Said, Verdict},
-    message::{self, Fault, Limit, Status},
     pace::Paces,
 };
 use crate::{
@@ -131,7 +131,7 @@ impl Behaviour {
                 expires,
                 addrs,
             }) => Verdict::Answer {
-                message: message::reserved(expires, &addrs, self.limit),
+                message: circuit::reserved(expires, &addrs, self.limit),
                 grants: !renewed,
             },
             // The specification knows no other word for a reservation for which there is no place.
@@ -162,7 +162,7 @@ impl Behaviour {
                 Verdict::Wait(Onward {
                     id,
                     taken,
-                    granted: message::connected(limit),
+                    granted: circuit::connected(limit),
                 })
             }
             Err(refusal) => refuse(refusal, Status::ResourceLimitExceeded),
@@ -241,7 +241,7 @@ fn refuse(refusal: Refusal, no_room: Status) -> Verdict {
         | Refusal::Gone => no_room,
     };
     Verdict::Answer {
-        message: message::refused(status),
+        message: circuit::refused(status),
         grants: false,
     }
 }

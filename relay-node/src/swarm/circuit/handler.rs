@@ -20,12 +20,13 @@ use libp2p::{
     },
 };
 
-use super::{
-    exchange::{self, Ask, Heard, Joined, NotTaken, Onward},
-    message::{Fault, HOP, Request, STOP, Status, refused},
+use p2pnode_protocol::{
+    circuit::{Fault, HOP, Request, STOP, Status, refused},
+    pending_futures::PendingFutures,
 };
+
+use super::exchange::{self, Ask, Heard, Joined, NotTaken, Onward};
 use crate::core::CircuitId;
-use crate::swarm::pending_futures::AtWork;
 
 /// Requests at once on one connection. One that calls every peer of a large fleet stays below; what goes beyond is refused.
 const MAX_HANDSHAKES: usize = 128;
@@ -99,12 +100,12 @@ enum Step {
 /// The handler of one connection.
 pub(crate) struct Handler {
     serves: bool,
-    handshakes: AtWork<Step>,
+    handshakes: PendingFutures<Step>,
     /// What is to be asked and waits for its turn.
     waiting: VecDeque<Ask>,
     /// What waits for its stream.
     opening: VecDeque<Ask>,
-    asking: AtWork<()>,
+    asking: PendingFutures<()>,
     said: VecDeque<Said>,
 }
 
@@ -113,10 +114,10 @@ impl Handler {
     pub(super) fn new(serves: bool) -> Self {
         Self {
             serves,
-            handshakes: AtWork::default(),
+            handshakes: PendingFutures::default(),
             waiting: VecDeque::new(),
             opening: VecDeque::new(),
-            asking: AtWork::default(),
+            asking: PendingFutures::default(),
             said: VecDeque::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! From the swarm to the state.
 
 use libp2p::{PeerId, identify, swarm::SwarmEvent};
-use p2pnode_protocol::{directory, draining::Draining, ping};
+use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, ping};
 use tracing::{debug, trace, warn};
 
 use super::EventLoop;
@@ -9,7 +9,9 @@ use crate::{
     config::reload::Reload,
     core::Delivery,
     swarm::{
-        admission::behaviour as join, behaviour::BehaviourEvent, circuit, hop, introduction,
+        behaviour::BehaviourEvent,
+        circuit,
+        exchange::Event::{Asked, Replied},
         shared_state::now,
     },
 };
@@ -95,46 +97,37 @@ impl EventLoop {
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Relay(event) => self.on_relay(event),
-            BehaviourEvent::Join(join::Question {
-                peer,
-                request,
-                reply,
-            }) => {
-                let token = request.token.as_deref();
-                let answer = self.state.lock().handle_join(peer, token, now());
+            BehaviourEvent::Join(Asked(question)) => {
+                let token = question.request.token.as_deref();
+                let answer = self.state.lock().handle_join(question.peer, token, now());
                 // An error means that the stream is gone, here and below.
-                let _ = reply.send(answer);
+                let _ = question.reply.send(answer);
             }
-            BehaviourEvent::Hop(hop::Question {
-                peer,
-                connection,
-                request,
-                reply,
-            }) => {
+            BehaviourEvent::Hop(Asked(question)) => {
+                let (peer, connection, request) =
+                    (question.peer, question.connection, question.request);
                 let answer =
                     self.state
                         .lock()
                         .handle_hop_request(peer, connection, &request, now());
                 debug!(%peer, %connection, other = %request.peer, ?answer, "asked for the other leg of a circuit");
-                let _ = reply.send(answer);
+                let _ = question.reply.send(answer);
             }
-            BehaviourEvent::Introduction(introduction::Event::Asked(question)) => {
-                let introduction::Question {
-                    peer,
-                    request,
-                    reply,
-                } = question;
+            BehaviourEvent::Introduction(Asked(question)) => {
+                let (peer, request) = (question.peer, question.request);
                 let answer = self
                     .state
                     .lock()
                     .handle_introduction_request(peer, &request, now());
                 debug!(%peer, other = %request.peer, ?answer, "wants to be introduced");
-                let _ = reply.send(answer);
+                let _ = question.reply.send(answer);
             }
-            BehaviourEvent::Introduction(introduction::Event::Told { peer, taken }) => {
-                let delivery = Delivery::of(taken);
+            BehaviourEvent::Introduction(Replied { peer, reply, .. }) => {
+                let delivery = Delivery::of(matches!(reply, Reply::Answer(_)));
                 self.state.lock().handle_introduction_sent(peer, delivery);
             }
+            BehaviourEvent::Join(Replied { request: never, .. })
+            | BehaviourEvent::Hop(Replied { request: never, .. }) => match never {},
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::Draining(Draining { peer, .. }) => {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 use p2pnode_transports::{Remote, Transport};
 
 use crate::punch::{
@@ -18,7 +19,6 @@ use crate::punch::{
         round::{choose, common, is_mixed},
     },
     record::{CandidateOutcome, Reason, Role},
-    wire::Addresses,
 };
 
 use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs};

@@ -6,6 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 use p2pnode_transports::{Family, FamilyPolicy, Transport};
 use proptest::prelude::*;
 
@@ -14,7 +15,6 @@ use crate::punch::{
     candidates::{MAX_CANDIDATES, Observation, Policy},
     machine::{Action, DialId, Established, HandshakeError, Introduced, Machine, Side, Timing},
     record::{CandidateOutcome, Role},
-    wire::Addresses,
 };
 
 fn machine() -> Machine {
