@@ -1,4 +1,4 @@
-//! What a running relay tells of itself when asked: the object that `status --json` prints. Counts only, never a peer id but
+//! What a running relay reports of itself when asked: the object that `status --json` prints. Counts only, never a peer id but
 //! its own, nor a peer's address.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -28,7 +28,7 @@ pub(crate) struct Status {
     pub(crate) external: Vec<String>,
     /// Connections that are open.
     pub(crate) connections: u64,
-    /// These by `transport/family`; those that cannot be told apart are in none.
+    /// These by `transport/family`; a connection that is neither counts in none.
     pub(crate) connections_by: BTreeMap<String, u64>,
     /// Peers with at least one connection.
     pub(crate) peers: u64,

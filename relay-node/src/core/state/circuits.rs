@@ -153,7 +153,7 @@ impl RelayState {
         }
     }
 
-    /// The destination of a circuit took it, and the source could not be told: the destination, if the circuit was still being made.
+    /// The destination of a circuit took it, and the answer could not be delivered to the source. Returns the destination, if the circuit was still being made.
     pub fn handle_circuit_undelivered(&mut self, id: CircuitId, now: Now) -> Option<PeerId> {
         let ended = self.policy.closed(id, now.instant)?;
         Some(ended.destination.peer)

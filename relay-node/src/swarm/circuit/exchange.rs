@@ -124,13 +124,13 @@ pub(crate) struct Onward {
     pub(super) id: CircuitId,
     /// The destination's side.
     pub(super) taken: oneshot::Receiver<Taken>,
-    /// What the source is told if there is one.
+    /// What the source is answered if there is one.
     pub(super) granted: Vec<u8>,
 }
 
 /// Both sides of a circuit, or why there are not both.
 pub(super) enum Joined {
-    /// The source, which was told, and the destination.
+    /// The source, which has its answer, and the destination.
     Both(Stream, Stream),
     /// The destination did not take it; to be answered on the source's stream.
     NotTaken(Stream, NotTaken),
@@ -138,7 +138,7 @@ pub(super) enum Joined {
     Lost(io::Error),
 }
 
-/// Waits for the destination and tells the source.
+/// Waits for the destination and answers the source.
 pub(super) async fn join(mut source: Stream, onward: Onward) -> Joined {
     let taken = match timeout(TIMEOUT, onward.taken).await {
         Ok(Ok(taken)) => taken,

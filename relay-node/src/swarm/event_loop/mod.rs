@@ -28,7 +28,7 @@ use crate::{
     },
     swarm::{
         behaviour::Behaviour,
-        boxed_handler::Boxed,
+        boxed_handler::BoxedHandlers,
         listen::Listeners,
         memory,
         shared_state::{SharedState, now},
@@ -40,7 +40,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The relay while it runs.
 pub(crate) struct EventLoop {
-    pub(crate) swarm: Swarm<Boxed<Behaviour>>,
+    pub(crate) swarm: Swarm<BoxedHandlers<Behaviour>>,
     pub(crate) state: SharedState,
     pub(crate) observer: Observer<io::Stdout>,
     pub(crate) listeners: Listeners,
