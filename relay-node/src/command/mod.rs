@@ -21,11 +21,10 @@ use p2pnode_daemon::{
 };
 
 use crate::{
-    Format, Reloads,
     command::cli::{Cli, Command, TokenCommand},
-    config::{Config, PROGRAM},
-    observe::control,
-    run_reloading,
+    config::{Config, PROGRAM, reload::Reloads},
+    observe::{control, output::Format},
+    swarm::run_reloading,
 };
 
 const BINARY: Binary<Config> = Binary {
@@ -43,7 +42,7 @@ const BINARY: Binary<Config> = Binary {
 /// Runs the command.
 ///
 /// # Errors
-/// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] tells its exit code.
+/// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] has its exit code.
 pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),

@@ -1,4 +1,4 @@
-//! The handshakes that turn a stream into a circuit. Each step has [`TIMEOUT`].
+//! One handshake at a time: what is said on a stream before it is a circuit. Each step has [`TIMEOUT`].
 
 use std::{io, time::Duration};
 
@@ -14,18 +14,18 @@ use p2pnode_protocol::{
 };
 use tokio::time::timeout;
 
-use crate::core::circuits::CircuitId;
+use crate::core::CircuitId;
 
-/// How long a peer may take to send its request, a destination to accept a circuit, and a peer to read an answer.
+/// How long a peer may take to ask, a destination to take a circuit, a peer to take an answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What came over a stream for a request.
+/// What has become of a request.
 pub(super) enum Heard {
-    /// A request.
+    /// It came.
     Request(Stream, Request),
-    /// No valid request. The stream still expects an answer.
+    /// It did not come, or was none; to be answered on the stream.
     Fault(Stream, Fault),
-    /// Nothing: the stream broke.
+    /// The stream is gone.
     Lost(io::Error),
 }
 
@@ -38,15 +38,15 @@ pub(super) async fn hear(mut stream: Stream) -> Heard {
             Err(fault) => fault,
         },
         Ok(Err(ReadError::Stream(error))) => return Heard::Lost(error),
-        Ok(Err(ReadError::Length)) => Fault::Malformed("an invalid length"),
+        Ok(Err(ReadError::Length)) => Fault::Malformed("a length that is none"),
         Ok(Err(ReadError::TooLong { .. })) => Fault::Malformed("too long"),
         Ok(Err(ReadError::Truncated)) => Fault::Malformed("cut off"),
-        Err(_) => Fault::Malformed("none within the timeout"),
+        Err(_) => Fault::Malformed("none in time"),
     };
     Heard::Fault(stream, fault)
 }
 
-/// Writes the answer and closes the stream.
+/// Answers, and ends the stream.
 pub(super) async fn answer(mut stream: Stream, message: Vec<u8>) -> io::Result<()> {
     in_time(async {
         circuit::write(&mut stream, &message).await?;
@@ -55,47 +55,47 @@ pub(super) async fn answer(mut stream: Stream, message: Vec<u8>) -> io::Result<(
     .await
 }
 
-/// The stream to the destination of a circuit, or why there is none.
+/// The destination's side of a circuit, or why there is none.
 pub(super) type Taken = Result<Stream, NotTaken>;
 
-/// Why a destination did not accept a circuit.
+/// Why a destination did not take a circuit.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
-    /// The destination refused.
+    /// It said no.
     #[error("it answered {0}")]
     Refused(Status),
-    /// The status is not in the specification.
-    #[error("it answered with an unknown status")]
+    /// It said something else.
+    #[error("it answered with no status that is known")]
     Unknown,
-    /// The answer is not valid.
+    /// It said nothing that can be read.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// There is no answer to decode.
+    /// Nor that.
     #[error(transparent)]
     Unread(#[from] ReadError),
-    /// The stream broke, or could not be opened.
+    /// The stream is gone, or could not be opened.
     #[error(transparent)]
     Stream(#[from] io::Error),
-    /// The connection to the destination is gone.
+    /// Its connection is gone.
     #[error("its connection is gone")]
     Gone,
-    /// No answer came in time.
+    /// It did not answer.
     #[error("it did not answer in {} s", TIMEOUT.as_secs())]
     Late,
 }
 
-/// A circuit to offer to a destination.
+/// A destination is to be asked.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    /// The peer that dials.
+    /// Who dials it.
     pub(super) source: PeerId,
     /// What the circuit may carry.
     pub(super) limit: Limit,
-    /// Where the stream goes. The source stops waiting after [`TIMEOUT`].
+    /// Where its stream goes. Whoever asks stops waiting in time.
     pub(super) reply: oneshot::Sender<Taken>,
 }
 
-/// Offers a circuit to a destination. Ends early when the source no longer waits.
+/// Asks a destination. Ends early when nobody waits for it any more.
 pub(super) async fn ask(mut stream: Stream, ask: Ask) {
     let mut reply = ask.reply;
     let taken = {
@@ -118,23 +118,23 @@ pub(super) async fn ask(mut stream: Stream, ask: Ask) {
     let _ = reply.send(taken.map(|()| stream));
 }
 
-/// A circuit whose source waits.
+/// A circuit of which the source waits.
 #[derive(Debug)]
 pub(crate) struct Onward {
     pub(super) id: CircuitId,
-    /// The stream to the destination.
+    /// The destination's side.
     pub(super) taken: oneshot::Receiver<Taken>,
-    /// The answer to the source if the destination accepts.
+    /// What the source is answered if there is one.
     pub(super) granted: Vec<u8>,
 }
 
-/// Both streams of a circuit, or why there are not both.
+/// Both sides of a circuit, or why there are not both.
 pub(super) enum Joined {
     /// The source, which has its answer, and the destination.
     Both(Stream, Stream),
-    /// The destination did not accept. The stream of the source still expects an answer.
+    /// The destination did not take it; to be answered on the source's stream.
     NotTaken(Stream, NotTaken),
-    /// The stream of the source broke.
+    /// The source is gone.
     Lost(io::Error),
 }
 

@@ -1,0 +1,126 @@
+//! A protocol of one request and one answer in the swarm: takes the requests of peers, returns the answers that the event loop has
+//! from [`RelayState`](crate::core::RelayState), and sends requests of the relay.
+
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll},
+};
+
+use futures::channel::oneshot;
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+};
+use p2pnode_protocol::exchange::{Handler, Never, Protocol, Reply, Report};
+
+/// What the event loop learns.
+#[derive(Debug)]
+pub(crate) enum Event<S: Protocol, C: Protocol> {
+    /// A peer asks.
+    Asked(Question<S>),
+    /// A request of the relay has ended.
+    Replied {
+        peer: PeerId,
+        request: C::Request,
+        reply: Reply<C::Answer>,
+    },
+}
+
+/// A request that awaits its answer. If it is dropped, its stream closes without one.
+#[derive(Debug)]
+pub(crate) struct Question<S: Protocol> {
+    /// The peer that asks.
+    pub(crate) peer: PeerId,
+    /// The connection on which it asks.
+    pub(crate) connection: ConnectionId,
+    /// The request.
+    pub(crate) request: S::Request,
+    /// Where the answer goes.
+    pub(crate) reply: oneshot::Sender<S::Answer>,
+}
+
+/// Serves `S`, and asks `C`.
+pub(crate) struct Behaviour<S: Protocol, C: Protocol = Never> {
+    max_concurrent: usize,
+    queue: VecDeque<ToSwarm<Event<S, C>, C::Request>>,
+}
+
+impl<S: Protocol, C: Protocol> Behaviour<S, C> {
+    /// With up to `max_concurrent` exchanges at once on one connection, each way. What goes beyond is dropped unread.
+    pub(crate) fn new(max_concurrent: usize) -> Self {
+        Self {
+            max_concurrent,
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Asks `peer` on a connection.
+    ///
+    /// To be called while the swarm is being polled: the request goes out at the next poll.
+    pub(crate) fn ask(&mut self, peer: PeerId, connection: ConnectionId, request: C::Request) {
+        self.queue.push_back(ToSwarm::NotifyHandler {
+            peer_id: peer,
+            handler: NotifyHandler::One(connection),
+            event: request,
+        });
+    }
+}
+
+impl<S: Protocol, C: Protocol> NetworkBehaviour for Behaviour<S, C> {
+    type ConnectionHandler = Handler<S, C>;
+    type ToSwarm = Event<S, C>;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.max_concurrent))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.max_concurrent))
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm) {}
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        report: THandlerOutEvent<Self>,
+    ) {
+        let event = match report {
+            Report::Asked(request, reply) => Event::Asked(Question {
+                peer,
+                connection,
+                request,
+                reply,
+            }),
+            Report::Replied(request, reply) => Event::Replied {
+                peer,
+                request,
+                reply,
+            },
+        };
+        self.queue.push_back(ToSwarm::GenerateEvent(event));
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event<S, C>, THandlerInEvent<Self>>> {
+        // Events come from handlers and requests from the event loop; the swarm polls after either.
+        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
