@@ -9,6 +9,7 @@ pub mod control;
 pub mod exit;
 pub mod fingerprint;
 pub mod healthcheck;
+pub mod heap;
 mod id;
 pub mod identity;
 pub mod logging;

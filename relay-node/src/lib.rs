@@ -16,6 +16,7 @@ pub mod config;
 pub mod core;
 
 mod observe;
+mod quic_scheduler;
 mod swarm;
 
 pub use crate::{

@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    bins::Bins,
+    artifacts::Artifacts,
+    bins::{Bins, bins},
     capture::Capture,
     lab::{Host, Lab},
     nat::RANGE,
@@ -34,7 +35,6 @@ impl Transport {
     pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
 
     /// As in JSON and on the command line.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Quic => "quic",
@@ -43,11 +43,22 @@ impl Transport {
     }
 
     /// The protocol that its packets are seen as.
-    #[must_use]
     pub const fn protocol(self) -> &'static str {
         match self {
             Self::Quic => "udp",
             Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl Transport {
+    /// The address of a port, which may stand in braces, on an IP address.
+    pub fn addr(self, ip: impl fmt::Display, port: impl fmt::Display) -> String {
+        let ip = ip.to_string();
+        let family = if ip.contains(':') { "ip6" } else { "ip4" };
+        match self {
+            Self::Quic => format!("/{family}/{ip}/udp/{port}/quic-v1"),
+            Self::Tcp => format!("/{family}/{ip}/tcp/{port}"),
         }
     }
 }
@@ -59,7 +70,6 @@ impl fmt::Display for Transport {
 }
 
 /// A range of ports as an argument.
-#[must_use]
 pub fn range(ports: &RangeInclusive<u16>) -> String {
     format!("{}-{}", ports.start(), ports.end())
 }
@@ -77,7 +87,6 @@ pub struct NodeArgs {
 
 impl NodeArgs {
     /// For a node in `host`: the relay's addresses of its families, and [`RANGE`].
-    #[must_use]
     pub fn new(relay: &Relay, host: &Host, transports: &[Transport]) -> Self {
         Self {
             relays: relay.addresses(host, transports),
@@ -86,36 +95,49 @@ impl NodeArgs {
         }
     }
 
+    /// For a node without relays, or with these alone.
+    pub fn with_relays(relays: Vec<String>, transports: &[Transport]) -> Self {
+        Self {
+            relays,
+            transports: transports.to_vec(),
+            range: RANGE,
+        }
+    }
+
     /// With other ports.
-    #[must_use]
     pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
         self.range = range;
         self
     }
 
     /// `p2pnode run --json` with a key named like its logs.
-    #[must_use]
     pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
+        self.run_with(lab.artifacts(), bins, name)
+    }
+
+    /// The same for a host of a test.
+    pub fn run_on(&self, host: &Host, name: &str) -> Result<Launch> {
+        Ok(self.run_with(&host.artifacts, &bins()?, name))
+    }
+
+    fn run_with(&self, artifacts: &Artifacts, bins: &Bins, name: &str) -> Launch {
         Launch::new(name, &bins.p2pnode)
             .args(["run", "--json", "--key"])
-            .arg(lab.artifacts().file(&format!("{name}.key")))
+            .arg(artifacts.file(&format!("{name}.key")))
             .args(self.list())
     }
 
     /// `p2pnode dial PEER --json` with a throwaway identity.
-    #[must_use]
     pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
         self.dial_within(bins, name, peer, DIAL_TIMEOUT)
     }
 
     /// The same with a timeout of its own, such as `10s`.
-    #[must_use]
     pub fn dial_within(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
         self.plain_dial(bins, name, peer, timeout).arg("--json")
     }
 
     /// The same as a person would do it, on the terminal of this process.
-    #[must_use]
     pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
         self.plain_dial(bins, name, peer, DIAL_TIMEOUT)
             .inherit_stdio()
@@ -147,10 +169,6 @@ impl NodeArgs {
 }
 
 /// Waits until a running node holds a reservation, and returns its peer id.
-///
-/// # Errors
-///
-/// When it does not get one.
 pub async fn reserved(node: &Process) -> Result<String> {
     let started = node.event("started", PATIENCE).await?;
     node.event("reserved", PATIENCE).await?;
@@ -158,21 +176,6 @@ pub async fn reserved(node: &Process) -> Result<String> {
 }
 
 /// The packets that a host sent from a port outside `range`, as text.
-#[must_use]
 pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
-    let mut strays: Vec<_> = capture
-        .sent_by(&host.addresses)
-        .into_iter()
-        .filter(|packet| !range.contains(&packet.source.port()))
-        .map(|packet| {
-            format!(
-                "{} {} > {}",
-                packet.protocol.name(),
-                packet.source,
-                packet.destination
-            )
-        })
-        .collect();
-    strays.dedup();
-    strays
+    capture.strays(host, range)
 }

@@ -3,73 +3,95 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context as _, Result};
+use tempfile::TempDir;
 
 use crate::bins;
 
 /// Set to anything, it keeps the artifacts of successful runs too.
 const KEEP: &str = "P2PNODE_LAB_KEEP";
 
-/// `target/lab/<name>`. Removed by [`Artifacts::succeeded`]; otherwise kept, and its path is printed when it is dropped.
+tokio::task_local! {
+    /// The test that runs.
+    static TEST: &'static str;
+}
+
+/// `target/lab/<name>`, and a directory for sockets, whose paths must be short.
 #[derive(Debug)]
 pub struct Artifacts {
     dir: PathBuf,
-    succeeded: bool,
+    sockets: TempDir,
+    /// Not those of a test, which ends later than its lab.
+    ends: Option<Ends>,
 }
 
 impl Artifacts {
-    /// Makes the directory anew. `name` becomes its last component.
-    ///
-    /// # Errors
-    ///
-    /// When the directory cannot be emptied or made.
+    /// Makes an empty directory. `name` becomes its last component.
     pub fn new(name: &str) -> Result<Self> {
-        let clean: String = name
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || c == '-' {
-                    c
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        let dir = root()?.join(clean);
+        let dir = dir_of(name)?;
+        let ends = Some(Ends::new(dir.clone()));
+        Self::make(dir, ends)
+    }
+
+    /// Those of the running test.
+    pub(crate) fn of_test() -> Result<Self> {
+        let name = TEST.try_with(|name| *name);
+        let name = name.context("no test of `lab_tests!` is running")?;
+        Self::make(dir_of(name)?, None)
+    }
+
+    fn make(dir: PathBuf, ends: Option<Ends>) -> Result<Self> {
         if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(|| {
-                format!("{}: cannot empty the last run's artifacts", dir.display())
-            })?;
+            fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
         }
-        fs::create_dir_all(&dir).with_context(|| {
-            format!("{}: cannot make the directory for artifacts", dir.display())
-        })?;
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Ok(Self {
             dir,
-            succeeded: false,
+            sockets: TempDir::new().context("a directory for sockets")?,
+            ends,
         })
     }
 
     /// Where they are.
-    #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// The path of one file among them.
-    #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
+    pub(crate) fn sockets(&self) -> &Path {
+        self.sockets.path()
+    }
+
     /// The run did what it should: nothing needs to be kept.
-    pub fn succeeded(&mut self) {
-        self.succeeded = true;
+    pub fn succeeded(&self) {
+        if let Some(ends) = &self.ends {
+            ends.well.store(true, Ordering::Relaxed);
+        }
     }
 }
 
-impl Drop for Artifacts {
+/// Removes the directory of a run that ended well, and prints that of another one.
+#[derive(Debug)]
+struct Ends {
+    dir: PathBuf,
+    well: AtomicBool,
+}
+
+impl Ends {
+    fn new(dir: PathBuf) -> Self {
+        let well = AtomicBool::new(false);
+        Self { dir, well }
+    }
+}
+
+impl Drop for Ends {
     #[allow(
         clippy::print_stderr,
         reason = "the person who reads the failed test has to learn the path"
@@ -78,7 +100,7 @@ impl Drop for Artifacts {
         if env::var_os(KEEP).is_some() {
             return;
         }
-        if self.succeeded {
+        if self.well.load(Ordering::Relaxed) {
             // What cannot be removed only takes space; the next run of the same name empties it or fails.
             let _left_over = fs::remove_dir_all(&self.dir);
         } else {
@@ -87,14 +109,22 @@ impl Drop for Artifacts {
     }
 }
 
+/// Runs a test, whose labs are named after it.
+pub async fn test(name: &'static str, body: impl Future<Output = Result<()>>) -> Result<()> {
+    let ends = Ends::new(dir_of(name)?);
+    TEST.scope(name, body).await?;
+    ends.well.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn dir_of(name: &str) -> Result<PathBuf> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    Ok(root()?.join(name.replace(|c| !is_plain(c), "_")))
+}
+
 /// `target/lab`, made if it is not there.
-///
-/// # Errors
-///
-/// When it cannot be made.
 pub fn root() -> Result<PathBuf> {
     let root = bins::target_dir()?.join("lab");
-    fs::create_dir_all(&root)
-        .with_context(|| format!("{}: cannot make the directory", root.display()))?;
+    fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
     Ok(root)
 }

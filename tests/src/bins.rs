@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 /// Paths of the binaries.
 #[derive(Clone, Debug)]
@@ -19,16 +19,9 @@ pub struct Bins {
 }
 
 /// The binaries named by `P2PNODE_BIN` and `RELAY_NODE_BIN`, or else those of this workspace, built once per process.
-///
-/// # Errors
-///
-/// When a named binary does not exist, or the build fails.
 pub fn bins() -> Result<Bins> {
-    static FOUND: OnceLock<Result<Bins, String>> = OnceLock::new();
-    match FOUND.get_or_init(|| find().map_err(|error| format!("{error:#}"))) {
-        Ok(bins) => Ok(bins.clone()),
-        Err(error) => bail!("{error}"),
-    }
+    static FOUND: Once<Bins> = OnceLock::new();
+    once(&FOUND, find)
 }
 
 fn find() -> Result<Bins> {
@@ -39,146 +32,95 @@ fn find() -> Result<Bins> {
         });
     }
     let dir = profile_dir()?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args([
-            "build",
-            "--quiet",
-            "--bins",
-            "-p",
-            "p2pnode",
-            "-p",
-            "relay-node",
-            "--target-dir",
-        ])
-        .arg(target_dir()?)
-        .current_dir(workspace())
-        .stdin(Stdio::null());
-    if is_release()? {
-        cargo.arg("--release");
-    }
-    let built = cargo
-        .status()
-        .context("cargo: cannot be run to build p2pnode and relay-node")?;
-    ensure!(
-        built.success(),
-        "cargo build of p2pnode and relay-node failed ({built})"
-    );
+    let packages = ["--bins", "-p", "p2pnode", "-p", "relay-node"];
+    build(&packages, is_release()?)?;
     Ok(Bins {
         p2pnode: dir.join("p2pnode"),
         relay_node: dir.join("relay-node"),
     })
 }
 
-/// The plain libp2p peer named by `PLAIN_LIBP2P_BIN`, or else the one of this repository, built once per process.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
-pub fn plain_libp2p() -> Result<PathBuf> {
-    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let find = || match named("PLAIN_LIBP2P_BIN")? {
-        Some(program) => Ok(program),
-        None => build_plain_libp2p(is_release()?),
-    };
-    match FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}"))) {
-        Ok(program) => Ok(program.clone()),
-        Err(error) => bail!("{error}"),
-    }
-}
-
-/// The stranger named by `STRANGER_BIN`, or else the one of this repository, built with the plain libp2p peer.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
-pub fn stranger() -> Result<PathBuf> {
-    match named("STRANGER_BIN")? {
-        Some(program) => Ok(program),
-        // Both are of one workspace, which is built as a whole.
-        None => Ok(plain_libp2p()?.with_file_name("stranger")),
-    }
-}
-
-/// The many peers in one process named by `FLEET_BIN`, or else those of this repository, built with the plain libp2p peer.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
-pub fn fleet() -> Result<PathBuf> {
-    match named("FLEET_BIN")? {
-        Some(program) => Ok(program),
-        None => Ok(plain_libp2p()?.with_file_name("fleet")),
-    }
-}
-
-/// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
-pub fn transfer() -> Result<PathBuf> {
-    match named("TRANSFER_BIN")? {
-        Some(program) => Ok(program),
-        None => Ok(plain_libp2p()?.with_file_name("transfer")),
-    }
-}
-
-/// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
-/// benchmarks needs them.
-///
-/// # Errors
-///
-/// When the named program does not exist, or the build fails.
-pub fn iroh_peer() -> Result<PathBuf> {
-    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let find = || match named("IROH_PEER_BIN")? {
-        Some(program) => Ok(program),
-        None => build_iroh_peer(is_release()?),
-    };
-    match FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}"))) {
-        Ok(program) => Ok(program.clone()),
-        Err(error) => bail!("{error}"),
-    }
-}
-
-/// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there. The others
-/// of `tests/peers` lie beside it then, but for those that are heavy and seldom needed.
-///
-/// # Errors
-///
-/// When the build fails.
-pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
-    build_peer("plain-libp2p", &[], release)
-}
-
-/// The same for the iroh endpoint and relay.
-///
-/// # Errors
-///
-/// When the build fails.
-pub fn build_iroh_peer(release: bool) -> Result<PathBuf> {
-    build_peer("iroh-peer", &["--package", "iroh-peer"], release)
-}
-
-fn build_peer(program: &str, selection: &[&str], release: bool) -> Result<PathBuf> {
+fn build(args: &[&str], release: bool) -> Result<()> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--quiet", "--locked", "--manifest-path"])
-        .arg(workspace().join("tests/peers/Cargo.toml"))
-        .args(selection)
-        .arg("--target-dir")
+        .args(["build", "--quiet", "--locked", "--target-dir"])
         .arg(target_dir()?)
-        // As Cargo has it for a build of the workspace: the toolchain file is found from the working directory.
+        .args(args)
+        // The toolchain file is found from the working directory.
         .current_dir(workspace())
         .stdin(Stdio::null());
     if release {
         cargo.arg("--release");
     }
-    let built = cargo
-        .status()
-        .with_context(|| format!("cargo: cannot be run to build {program}"))?;
-    ensure!(built.success(), "cargo build of {program} failed ({built})");
+    let built = cargo.status().context("cargo: cannot be run")?;
+    ensure!(built.success(), "cargo build {args:?} failed ({built})");
+    Ok(())
+}
+
+/// The plain libp2p peer named by `PLAIN_LIBP2P_BIN`, or else the one of this repository, built once per process.
+pub fn plain_libp2p() -> Result<PathBuf> {
+    static FOUND: Once = OnceLock::new();
+    once(&FOUND, || match named("PLAIN_LIBP2P_BIN")? {
+        Some(program) => Ok(program),
+        None => build_plain_libp2p(is_release()?),
+    })
+}
+
+/// The stranger named by `STRANGER_BIN`, or else the one of this repository, built with the plain libp2p peer.
+pub fn stranger() -> Result<PathBuf> {
+    beside_plain_libp2p("STRANGER_BIN", "stranger")
+}
+
+/// The many peers in one process named by `FLEET_BIN`, or else those of this repository, built with the plain libp2p peer.
+pub fn fleet() -> Result<PathBuf> {
+    beside_plain_libp2p("FLEET_BIN", "fleet")
+}
+
+/// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
+pub fn transfer() -> Result<PathBuf> {
+    beside_plain_libp2p("TRANSFER_BIN", "transfer")
+}
+
+/// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
+/// benchmarks needs them.
+pub fn iroh_peer() -> Result<PathBuf> {
+    static FOUND: Once = OnceLock::new();
+    once(&FOUND, || match named("IROH_PEER_BIN")? {
+        Some(program) => Ok(program),
+        None => build_iroh_peer(is_release()?),
+    })
+}
+
+/// All but iroh's are of one workspace, which is built as a whole.
+fn beside_plain_libp2p(variable: &str, program: &str) -> Result<PathBuf> {
+    match named(variable)? {
+        Some(program) => Ok(program),
+        None => Ok(plain_libp2p()?.with_file_name(program)),
+    }
+}
+
+/// What was found, or why not.
+type Once<T = PathBuf> = OnceLock<Result<T, String>>;
+
+fn once<T: Clone>(found: &Once<T>, find: impl Fn() -> Result<T>) -> Result<T> {
+    let found = found.get_or_init(|| find().map_err(|error| format!("{error:#}")));
+    found.clone().map_err(anyhow::Error::msg)
+}
+
+/// Builds the plain libp2p peer in the target directory of this executable, which shares what has been compiled there. The others
+/// of `tests/peers` lie beside it then, but for those that are heavy and seldom needed.
+pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
+    build_peer("plain-libp2p", &[], release)
+}
+
+/// The same for the iroh endpoint and relay.
+pub fn build_iroh_peer(release: bool) -> Result<PathBuf> {
+    build_peer("iroh-peer", &["--package", "iroh-peer"], release)
+}
+
+fn build_peer(program: &str, selection: &[&str], release: bool) -> Result<PathBuf> {
+    let manifest = ["--manifest-path", "tests/peers/Cargo.toml"];
+    build(&[&manifest[..], selection].concat(), release)?;
     let profile = if release { "release" } else { "debug" };
     Ok(target_dir()?.join(profile).join(program))
 }
@@ -217,10 +159,6 @@ fn is_release() -> Result<bool> {
 }
 
 /// Cargo's target directory.
-///
-/// # Errors
-///
-/// When the path of this executable is unknown.
 pub fn target_dir() -> Result<PathBuf> {
     let profile = profile_dir()?;
     Ok(profile.parent().unwrap_or(&profile).to_path_buf())

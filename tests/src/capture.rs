@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use patchbay::Router;
 use tokio::{
     fs::File,
@@ -22,6 +23,8 @@ use tokio::{
 };
 
 use crate::{
+    command::run,
+    lab::Host,
     node::end_with_lab,
     packet::{self, Packet},
     sandbox::tool,
@@ -47,7 +50,9 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Capture {
     router: Router,
-    sides: HashMap<u32, Side>,
+    wan: String,
+    /// As of the last [`Capture::settle`]: hosts may come later than the capture.
+    sides: Mutex<HashMap<u32, Side>>,
     loopback: u32,
     seen: Arc<Mutex<Vec<Packet>>>,
     count: watch::Receiver<usize>,
@@ -57,40 +62,22 @@ pub struct Capture {
 
 impl Capture {
     /// Starts tcpdump in the router; returns when it captures. `wan` is the router's outside interface.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start; the text is its own.
     pub(crate) async fn start(router: &Router, wan: &str, file: &Path) -> Result<Self> {
-        let (sides, loopback) = interfaces(router, wan).await?;
+        let (sides, loopback) = interfaces(router, wan)?;
         let mut command = Command::new(tool("tcpdump"));
         command
-            .args([
-                "-i",
-                "any",
-                "-y",
-                "LINUX_SLL2",
-                "-n",
-                "-s",
-                SNAPLEN,
-                "-U",
-                "--immediate-mode",
-                "-w",
-                "-",
-                "tcp or udp",
-            ])
+            .args("-i any -y LINUX_SLL2 -n -U --immediate-mode -w -".split(' '))
+            .args(["-s", SNAPLEN, "tcp or udp"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         end_with_lab(&mut command);
         let runtime = Handle::current();
-        let mut tcpdump = router
-            .run_sync(move || {
-                let _entered = runtime.enter();
-                command.spawn().context("tcpdump: cannot be started")
-            })
-            .context("capture")?;
+        let mut tcpdump = router.run_sync(move || {
+            let _entered = runtime.enter();
+            command.spawn().context("tcpdump: cannot be started")
+        })?;
         let stdout = tcpdump.stdout.take().context("tcpdump has no stdout")?;
         let mut complaints =
             BufReader::new(tcpdump.stderr.take().context("tcpdump has no stderr")?).lines();
@@ -117,7 +104,8 @@ impl Capture {
         tokio::spawn(record(stdout, file, Arc::clone(&seen), grown));
         Ok(Self {
             router: router.clone(),
-            sides,
+            wan: wan.to_owned(),
+            sides: Mutex::new(sides),
             loopback,
             seen,
             count,
@@ -126,17 +114,14 @@ impl Capture {
     }
 
     /// The name of the router.
-    #[must_use]
     pub fn router(&self) -> &str {
         self.router.name()
     }
 
     /// Returns when everything that passed the router before this call has been captured.
-    ///
-    /// # Errors
-    ///
-    /// When the capture has ended.
     pub async fn settle(&self) -> Result<()> {
+        let (sides, _) = interfaces(&self.router, &self.wan)?;
+        *self.sides.lock().unwrap_or_else(PoisonError::into_inner) = sides;
         let socket = self
             .router
             .spawn(|_| async { UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await })?
@@ -150,10 +135,6 @@ impl Capture {
     }
 
     /// Returns when a packet has been captured that is as `look` wants it, on whatever interface.
-    ///
-    /// # Errors
-    ///
-    /// When none is captured `within` that time, or the capture has ended.
     pub async fn until(
         &self,
         what: &str,
@@ -176,25 +157,65 @@ impl Capture {
     }
 
     /// Everything captured so far that passed on `side`.
-    #[must_use]
     pub fn packets(&self, side: Side) -> Vec<Packet> {
+        let sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
         self.lock()
             .iter()
-            .filter(|packet| self.sides.get(&packet.interface) == Some(&side))
+            .filter(|packet| sides.get(&packet.interface) == Some(&side))
             .copied()
             .collect()
     }
 
     /// What the host with these addresses sent, before translation.
-    #[must_use]
     pub fn sent_by(&self, host: &[IpAddr]) -> Vec<Packet> {
         let mut packets = self.packets(Side::Inside);
         packets.retain(|packet| !packet.outgoing && host.contains(&packet.source.ip()));
         packets
     }
 
+    /// The packets that a host sent from a port outside `range`, as text. None is the promise.
+    pub fn strays(&self, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
+        let mut sent = self.sent_by(&host.addresses);
+        sent.retain(|packet| !range.contains(&packet.source.port()));
+        let mut strays: Vec<_> = sent.iter().map(ToString::to_string).collect();
+        strays.dedup();
+        strays
+    }
+
+    /// Asserts that a host has sent packets, and all of them from `range`.
+    pub async fn keeps(&self, host: &Host, range: &RangeInclusive<u16>) -> Result<()> {
+        self.settle().await?;
+        let (name, strays) = (host.device.name(), self.strays(host, range));
+        ensure!(
+            strays.is_empty(),
+            "{name} sent from outside {range:?}: {strays:?}"
+        );
+        let sent = self.sent_by(&host.addresses);
+        ensure!(!sent.is_empty(), "the capture of {name} holds no packet");
+        Ok(())
+    }
+
+    /// Asserts that a host sent packets of that protocol from one socket to another, before translation.
+    pub async fn has_flow(
+        &self,
+        host: &Host,
+        protocol: &str,
+        (local, remote): (SocketAddr, SocketAddr),
+    ) -> Result<()> {
+        self.settle().await?;
+        let sent = self.sent_by(&host.addresses);
+        let is_it = |packet: &Packet| {
+            packet.protocol.name() == protocol
+                && (packet.source, packet.destination) == (local, remote)
+        };
+        ensure!(
+            sent.iter().any(is_it),
+            "no {protocol} packet went from {local} to {remote}, as is reported"
+        );
+        Ok(())
+    }
+
     /// The sources after translation that packets with this destination and protocol left with.
-    #[must_use]
     pub fn left_as(&self, protocol: &str, destination: SocketAddr) -> Vec<SocketAddr> {
         let mut sources: Vec<_> = self
             .packets(Side::Outside)
@@ -240,30 +261,17 @@ async fn record(
 
 /// Which interface is on which side, and the index of the loopback. The bridge itself is left out: what passes it is seen
 /// on its ports, and frames from one of them to another are seen only there.
-async fn interfaces(router: &Router, wan: &str) -> Result<(HashMap<u32, Side>, u32)> {
-    let mut command = Command::new(tool("ip"));
-    command
-        .args(["-o", "link", "show"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let runtime = Handle::current();
-    let ip = router.run_sync(move || {
-        let _entered = runtime.enter();
-        command.spawn().context("ip: cannot be started")
-    })?;
-    let output = ip.wait_with_output().await?;
+fn interfaces(router: &Router, wan: &str) -> Result<(HashMap<u32, Side>, u32)> {
+    let links = router.run_sync(|| run("ip", &["-o", "link", "show"]))?;
     let mut sides = HashMap::new();
     let mut loopback = 0;
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
+    for line in links.lines() {
         // `7: ix@if6: <BROADCAST,MULTICAST,UP> mtu 1500 ...`
         let mut fields = line.splitn(3, ": ");
         let (Some(index), Some(name)) = (fields.next(), fields.next()) else {
             continue;
         };
-        let index = index
-            .trim()
-            .parse()
-            .with_context(|| format!("`ip link`: {line}"))?;
+        let index = index.trim().parse().with_context(|| line.to_owned())?;
         let name = name.split('@').next().unwrap_or(name);
         if name == "lo" {
             loopback = index;

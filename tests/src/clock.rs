@@ -23,10 +23,6 @@ pub struct Clock {
 
 impl Clock {
     /// One that is right yet.
-    ///
-    /// # Errors
-    ///
-    /// When there is no C compiler, `cc` or what `CC` names.
     pub async fn new(artifacts: &Artifacts) -> Result<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("clock/shift.c");
         let library = artifacts.file("shift.so");
@@ -50,10 +46,6 @@ impl Clock {
     }
 
     /// The variables of a process that is to have it.
-    ///
-    /// # Errors
-    ///
-    /// When a path is not UTF-8.
     pub fn env(&self) -> Result<[(&'static str, &str); 2]> {
         Ok([
             ("LD_PRELOAD", self.library.to_str().context("a path")?),
@@ -62,10 +54,6 @@ impl Clock {
     }
 
     /// Sets it that many seconds before or after the right time.
-    ///
-    /// # Errors
-    ///
-    /// When its file cannot be written.
     pub fn set(&self, seconds: i64) -> Result<()> {
         // In place: the process has the file mapped.
         let file = File::options().write(true).open(&self.offset)?;

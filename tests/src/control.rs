@@ -28,7 +28,6 @@ pub struct Control {
 
 impl Control {
     /// That of the node that was started with this socket.
-    #[must_use]
     pub fn new(p2pnode: &Path, socket: &Path) -> Self {
         Self {
             p2pnode: p2pnode.to_owned(),
@@ -37,28 +36,16 @@ impl Control {
     }
 
     /// `status --json`.
-    ///
-    /// # Errors
-    ///
-    /// When the node does not answer, or in another form.
     pub async fn status(&self) -> Result<Value> {
         self.json(&["status", "--json"]).await
     }
 
     /// `why --json` of a peer.
-    ///
-    /// # Errors
-    ///
-    /// When the node does not answer, or the peer is not connected.
     pub async fn why(&self, peer: &str) -> Result<Value> {
         self.json(&["why", peer, "--json"]).await
     }
 
     /// What a command prints for people.
-    ///
-    /// # Errors
-    ///
-    /// When it fails.
     pub async fn text(&self, args: &[&str]) -> Result<String> {
         let output = Command::new(&self.p2pnode)
             .args(args)
@@ -81,13 +68,11 @@ impl Control {
     }
 
     /// `dial PEER --json` by the running node.
-    #[must_use]
     pub fn dial(&self, name: &str, peer: &str) -> Launch {
         self.dial_within(name, peer, DIAL_TIMEOUT)
     }
 
     /// The same with a timeout of its own, such as `10s`.
-    #[must_use]
     pub fn dial_within(&self, name: &str, peer: &str, timeout: &str) -> Launch {
         Launch::new(name, &self.p2pnode)
             .args(["dial", peer, "--json", "--timeout", timeout])
@@ -95,10 +80,6 @@ impl Control {
     }
 
     /// The same without a process: asks the node over its socket, and returns the result.
-    ///
-    /// # Errors
-    ///
-    /// When the node refuses, or ends without a result.
     pub async fn dial_at_once(&self, peer: &str) -> Result<Value> {
         let timeout_ms = u64::try_from(PATIENCE.as_millis())?;
         let body = json!({"peer": peer, "addrs": [], "any_connection": false, "timeout_ms": timeout_ms, "pings": 0});
@@ -126,7 +107,6 @@ impl Control {
     }
 
     /// `status --watch --json`: one line a second.
-    #[must_use]
     pub fn watch(&self, name: &str) -> Launch {
         Launch::new(name, &self.p2pnode)
             .args(["status", "--watch", "--json"])
@@ -141,7 +121,6 @@ impl Control {
 }
 
 /// What a status says of a peer; null if it is not connected.
-#[must_use]
 pub fn peer<'a>(status: &'a Value, id: &str) -> &'a Value {
     let peers = status["peers"].as_array().into_iter().flatten();
     peers
@@ -151,7 +130,6 @@ pub fn peer<'a>(status: &'a Value, id: &str) -> &'a Value {
 }
 
 /// The open paths of a peer, of one kind: `direct` or `relayed`.
-#[must_use]
 pub fn paths<'a>(status: &'a Value, id: &str, kind: &str) -> Vec<&'a Value> {
     let paths = peer(status, id)["paths"].as_array().into_iter().flatten();
     paths.filter(|path| path["kind"] == kind).collect()

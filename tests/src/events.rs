@@ -1,4 +1,4 @@
-//! The lines that a node prints, as they come.
+//! The lines that a process prints, as they come.
 
 use std::{
     path::PathBuf,
@@ -6,11 +6,10 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::ChildStdout,
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader},
     sync::watch,
 };
 
@@ -27,37 +26,69 @@ pub struct Event {
 
 impl Event {
     /// Its `event` field.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.json["event"].as_str().unwrap_or_default()
     }
 
     /// The string at a JSON pointer (RFC 6901); empty where there is none.
-    #[must_use]
     pub fn text(&self, pointer: &str) -> &str {
-        self.json
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        let value = self.json.pointer(pointer).and_then(Value::as_str);
+        value.unwrap_or_default()
     }
 
     /// `direct` or `relayed`, for an event with a path.
-    #[must_use]
     pub fn path_kind(&self) -> &str {
         self.text("/path/kind")
     }
+
+    /// Whether it says that a path of that kind to `peer` is open.
+    pub fn connects(&self, peer: &str, kind: &str) -> bool {
+        self.name() == "connected" && self.text("/peer") == peer && self.path_kind() == kind
+    }
+
+    /// Whether it says that a path of that kind to `peer` is closed.
+    pub fn disconnects(&self, peer: &str, kind: &str) -> bool {
+        self.name() == "disconnected" && self.text("/peer") == peer && self.text("/kind") == kind
+    }
+
+    /// Asserts that all of `wanted` is in it.
+    pub fn has(&self, wanted: &Value) -> Result<()> {
+        has(&self.json, wanted)
+    }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Growth {
-    pub(crate) events: usize,
-    pub(crate) closed: bool,
+/// Asserts that all of `wanted` is in `json`, where objects and arrays may have more; null is also what is not there.
+pub fn has(json: &Value, wanted: &Value) -> Result<()> {
+    fn includes(json: &Value, wanted: &Value) -> bool {
+        match (json, wanted) {
+            (Value::Object(_), Value::Object(wanted)) => wanted
+                .iter()
+                .all(|(key, wanted)| includes(&json[key], wanted)),
+            (Value::Array(json), Value::Array(wanted)) => {
+                json.len() >= wanted.len()
+                    && json
+                        .iter()
+                        .zip(wanted)
+                        .all(|(json, wanted)| includes(json, wanted))
+            }
+            _ => json == wanted,
+        }
+    }
+    ensure!(includes(json, wanted), "not {wanted}: {json}");
+    Ok(())
+}
+
+/// The `result` of a dial.
+pub fn result(events: &[Event]) -> Result<&Event> {
+    let result = events.iter().find(|event| event.name() == "result");
+    result.context("there is no result")
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     events: Mutex<Vec<Event>>,
-    pub(crate) grown: watch::Sender<Growth>,
+    /// Changes with every line; true after the last.
+    closed: watch::Sender<bool>,
 }
 
 impl Lines {
@@ -65,32 +96,47 @@ impl Lines {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, event: Event) {
-        self.events().push(event);
-        self.grown.send_modify(|state| state.events += 1);
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
     }
 
-    pub(crate) fn close(&self) {
-        self.grown.send_modify(|state| state.closed = true);
+    /// Waits until `look` finds something; `None` if it does not before the end.
+    pub(crate) async fn until<T>(&self, look: impl Fn(&[Event]) -> Option<T>) -> Option<T> {
+        let mut grown = self.closed.subscribe();
+        loop {
+            // The state is read before the events: nothing is appended once it says closed.
+            let closed = *grown.borrow_and_update();
+            if let Some(found) = look(&self.events()) {
+                return Some(found);
+            }
+            if closed || grown.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    pub(crate) async fn closed(&self) {
+        // An error means that nobody is left to read.
+        let mut closed = self.closed.subscribe();
+        let _read = closed.wait_for(|closed| *closed).await;
     }
 }
 
+/// Reads a stream to its end, with a copy.
 pub(crate) async fn read_lines(
-    stdout: ChildStdout,
+    stream: impl AsyncRead + Unpin,
     copy: PathBuf,
     lines: Arc<Lines>,
 ) -> Result<()> {
     let read = async {
         let mut copy = tokio::fs::File::create(&copy).await?;
-        let mut stdout = BufReader::new(stdout).lines();
-        while let Some(line) = stdout.next_line().await? {
+        let mut stream = BufReader::new(stream).lines();
+        while let Some(line) = stream.next_line().await? {
             copy.write_all(format!("{line}\n").as_bytes()).await?;
             let json = serde_json::from_str(&line).unwrap_or(Value::Null);
-            lines.push(Event {
-                at: Instant::now(),
-                line,
-                json,
-            });
+            let at = Instant::now();
+            lines.events().push(Event { at, line, json });
+            lines.closed.send_modify(|_| ());
         }
         copy.flush().await?;
         anyhow::Ok(())

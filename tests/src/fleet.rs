@@ -1,6 +1,6 @@
-//! Many peers of other make in one process: `tests/peers/fleet`.
+//! Many peers of other make in one process: `fleet` of `tests/peers`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -8,101 +8,19 @@ use serde_json::Value;
 use crate::{
     bins,
     events::Event,
-    lab::{Host, Lab},
+    lab::Host,
     node::{Launch, Process},
 };
 
-/// Starts fleets on a host.
-#[derive(Clone, Debug)]
-pub struct Fleet<'a> {
-    program: PathBuf,
-    host: &'a Host,
-    lab: &'a Lab,
+/// Starts `fleet COMMAND --relay RELAY ARGS`, such as `hold --peers 10`.
+pub fn start(host: &Host, name: &str, relay: &str, command: &str) -> Result<Process> {
+    Launch::new(name, bins::fleet()?)
+        .args(command.split(' '))
+        .args(["--relay", relay])
+        .on(host)
 }
 
-impl<'a> Fleet<'a> {
-    /// On any host.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be built.
-    pub fn new(lab: &'a Lab, host: &'a Host) -> Result<Self> {
-        Ok(Self {
-            program: bins::fleet()?,
-            host,
-            lab,
-        })
-    }
-
-    /// That many peers that each reserve on the relay and renew, until killed.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
-    pub fn hold(&self, name: &str, relay: &str, peers: usize, args: &[&str]) -> Result<Process> {
-        let peers = peers.to_string();
-        self.start(name, relay, &[&["hold", "--peers", &peers], args].concat())
-    }
-
-    /// That many circuits over which data moves at the same time, for that many seconds; then it ends.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
-    pub fn circuits(
-        &self,
-        name: &str,
-        relay: &str,
-        pairs: usize,
-        seconds: u64,
-        args: &[&str],
-    ) -> Result<Process> {
-        let (pairs, seconds) = (pairs.to_string(), seconds.to_string());
-        let all = ["circuits", "--pairs", &pairs, "--seconds", &seconds];
-        self.start(name, relay, &[&all, args].concat())
-    }
-
-    /// Peers that misuse the circuit relay protocol, until killed.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
-    pub fn hop(&self, name: &str, relay: &str, how: &str, args: &[&str]) -> Result<Process> {
-        self.start(name, relay, &[&["hop", "--how", how], args].concat())
-    }
-
-    /// Connections that are begun and never finished, until killed.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
-    pub fn slow(
-        &self,
-        name: &str,
-        relay: &str,
-        how: &str,
-        connections: usize,
-        args: &[&str],
-    ) -> Result<Process> {
-        let connections = connections.to_string();
-        let all = ["slow", "--how", how, "--connections", &connections];
-        self.start(name, relay, &[&all, args].concat())
-    }
-
-    fn start(&self, name: &str, relay: &str, args: &[&str]) -> Result<Process> {
-        Launch::new(name, &self.program)
-            .args(args)
-            .args(["--relay", relay])
-            .start(&self.host.device, self.lab.artifacts())
-            .context("a fleet")
-    }
-}
-
-/// Waits until the counts of a fleet are as `wanted`, and returns them.
-///
-/// # Errors
-///
-/// When that does not come `within` that time; with the last counts.
+/// Waits until the counts of a fleet are as `wanted`, and returns them; an error has the last counts.
 pub async fn counted(
     fleet: &Process,
     what: &str,
@@ -118,14 +36,17 @@ pub async fn counted(
 }
 
 /// The last counts.
-#[must_use]
 pub fn counts(events: &[Event]) -> Option<&Value> {
     let counts = events.iter().rev().find(|event| event.name() == "counts");
     counts.map(|event| &event.json)
 }
 
+/// One count.
+pub fn number(counts: &Value, name: &str) -> u64 {
+    counts[name].as_u64().unwrap_or_default()
+}
+
 /// How many things there were for any reason, such as `refused`.
-#[must_use]
 pub fn sum(counts: &Value, name: &str) -> u64 {
     let reasons = counts[name].as_object();
     reasons.map_or(0, |reasons| {

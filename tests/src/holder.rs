@@ -17,10 +17,6 @@ pub struct Held {
 }
 
 /// Takes these ports of the host.
-///
-/// # Errors
-///
-/// When one is taken already.
 pub fn hold(host: &Host, ports: RangeInclusive<u16>) -> Result<Held> {
     host.device.run_sync(move || {
         let locals = || {

@@ -28,10 +28,6 @@ pub struct IrohRelay {
 
 impl IrohRelay {
     /// Adds a public host and starts a relay on it; returns when it listens.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start(lab: &Lab, program: &Path, name: &str) -> Result<Self> {
         let host = lab.public_host(name).await?;
         let listen = SocketAddr::new(IpAddr::from([0_u16; 8]), RELAY_PORT);
@@ -47,10 +43,6 @@ impl IrohRelay {
     }
 
     /// Its URL in the family that `host` has, IPv4 first.
-    ///
-    /// # Errors
-    ///
-    /// When they share no family.
     pub fn url(&self, host: &Host) -> Result<String> {
         let ip6 = host.ip(false).is_err();
         let address = SocketAddr::new(self.host.ip(ip6)?, RELAY_PORT);
@@ -58,19 +50,11 @@ impl IrohRelay {
     }
 
     /// An endpoint of `host` that waits at the relay and echoes what it gets.
-    ///
-    /// # Errors
-    ///
-    /// As for [`IrohRelay::url`].
     pub fn listen(&self, name: &str, host: &Host, port: u16) -> Result<Launch> {
         self.endpoint(name, "listen", host, port)
     }
 
     /// An endpoint of `host` that reaches another one: the one given, or the one that it will be told once it is at the relay.
-    ///
-    /// # Errors
-    ///
-    /// As for [`IrohRelay::url`].
     pub fn dial(
         &self,
         name: &str,

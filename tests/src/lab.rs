@@ -14,18 +14,21 @@
 //! Every site that translates has the same LAN, 192.168.1.0/24, as homes do: an address of one means another host in the
 //! other.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use patchbay::{Device, IpSupport, Ipv4Net, Nat, Router, RouterPreset};
 
 use crate::{
     artifacts::Artifacts,
     capture::Capture,
+    command::{load_rules, run},
     delay::{Impairment, Link},
     nat::{NatKind, Policy},
-    nft,
-    sandbox::{self, tool},
+    sandbox,
 };
 
 /// The LAN of every site that translates.
@@ -42,7 +45,7 @@ pub struct Lab {
     // Dropped first: the processes that write artifacts end with it.
     net: Net,
     impairment: Option<Impairment>,
-    artifacts: Artifacts,
+    artifacts: Arc<Artifacts>,
     datacenter: Router,
 }
 
@@ -61,23 +64,21 @@ pub struct Host {
     pub device: Device,
     /// Its own addresses, untranslated, IPv4 first.
     pub addresses: Vec<IpAddr>,
+    pub(crate) artifacts: Arc<Artifacts>,
 }
 
 impl Host {
-    fn new(device: Device) -> Self {
+    fn new(device: Device, artifacts: &Arc<Artifacts>) -> Self {
         let ip4 = device.ip().map(IpAddr::from);
         let ip6 = device.ip6().map(IpAddr::from);
         Self {
             addresses: ip4.into_iter().chain(ip6).collect(),
             device,
+            artifacts: Arc::clone(artifacts),
         }
     }
 
     /// Its address of one family.
-    ///
-    /// # Errors
-    ///
-    /// When it has none.
     pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
         let found = self
             .addresses
@@ -89,10 +90,6 @@ impl Host {
     }
 
     /// Writes a sysctl of its network, such as `net/ipv4/tcp_timestamps`.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel has no such setting or refuses the value.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();
@@ -115,7 +112,6 @@ pub struct Site {
 
 impl Site {
     /// The address that its IPv4 is translated to; `None` where it is not translated.
-    #[must_use]
     pub fn outside_ip4(&self) -> Option<IpAddr> {
         self.outside
     }
@@ -125,7 +121,6 @@ impl Site {
     }
 
     /// The router between its hosts and the next network.
-    #[must_use]
     pub fn router(&self) -> &Router {
         &self.router
     }
@@ -133,13 +128,17 @@ impl Site {
 
 impl Lab {
     /// Builds the internet. `name` names the artifacts.
-    ///
-    /// # Errors
-    ///
-    /// Without the rights or the tools: says what to do.
     pub async fn new(name: &str) -> Result<Self> {
+        Self::build(Artifacts::new(name)?).await
+    }
+
+    /// Builds the internet of the running test.
+    pub async fn of_test() -> Result<Self> {
+        Self::build(Artifacts::of_test()?).await
+    }
+
+    async fn build(artifacts: Artifacts) -> Result<Self> {
         sandbox::check()?;
-        let artifacts = Artifacts::new(name)?;
         let net = patchbay::Lab::builder()
             .allow_real_root()
             .build()
@@ -156,36 +155,27 @@ impl Lab {
         Ok(Self {
             net: Net(net),
             impairment: None,
-            artifacts,
+            artifacts: Arc::new(artifacts),
             datacenter,
         })
     }
 
     /// Logs and captures of this lab.
-    #[must_use]
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
     }
 
     /// The test has succeeded: its artifacts need not be kept.
-    pub fn succeeded(mut self) {
+    pub fn succeeded(self) {
         self.artifacts.succeeded();
     }
 
     /// Adds a public host, IPv4 and IPv6, that everybody can reach.
-    ///
-    /// # Errors
-    ///
-    /// When the network cannot be made.
     pub async fn public_host(&self, name: &str) -> Result<Host> {
         self.add_host(name, &self.datacenter).await
     }
 
     /// Adds a router of that kind, without hosts.
-    ///
-    /// # Errors
-    ///
-    /// When the network or the rules cannot be made.
     pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
         let net = &self.net.0;
         let carrier = if kind == NatKind::Cgnat {
@@ -198,7 +188,7 @@ impl Lab {
                 .await
                 .with_context(|| format!("carrier of {name}"))?;
             carrier.run_sync(pin_bridges)?;
-            apply(&carrier, WAN, Policy::CARRIER).await?;
+            apply(&carrier, WAN, Policy::CARRIER)?;
             Some(carrier)
         } else {
             None
@@ -243,10 +233,10 @@ impl Lab {
             // The public pool is for its IPv6; a home's IPv4 is not routed.
             let lan = HOME_LAN.to_string();
             net.ix()
-                .run_sync(move || run_ip(&["route", "del", &lan]).map(drop))?;
+                .run_sync(move || run("ip", &["route", "del", &lan]).map(drop))?;
         }
         if let Some(policy) = Policy::of(kind) {
-            apply(&router, wan, policy).await?;
+            apply(&router, wan, policy)?;
         }
         let outside = if kind.translates() {
             carrier
@@ -266,21 +256,20 @@ impl Lab {
         })
     }
 
+    /// Adds a router of that kind and a host behind it.
+    pub async fn home(&self, name: &str, kind: NatKind) -> Result<(Site, Host)> {
+        let site = self.site(name, kind).await?;
+        let host = self.host(&format!("host-{name}"), &site).await?;
+        Ok((site, host))
+    }
+
     /// Adds a host to a site.
-    ///
-    /// # Errors
-    ///
-    /// When the network cannot be made.
     pub async fn host(&self, name: &str, site: &Site) -> Result<Host> {
         self.add_host(name, &site.router).await
     }
 
     /// Adds a public host that is in the LAN of a site as well, as a relay that serves a cluster from inside. [`Host::addresses`]
     /// are the public ones; the one inside comes beside it. Its routes lead out by the public side.
-    ///
-    /// # Errors
-    ///
-    /// When the network cannot be made, or the site has no IPv4.
     pub async fn public_host_in(&self, name: &str, site: &Site) -> Result<(Host, IpAddr)> {
         let device = self
             .net
@@ -293,14 +282,10 @@ impl Lab {
             .with_context(|| format!("host {name}"))?;
         let inside = device.iface("eth1").and_then(|iface| iface.ip());
         let inside = inside.with_context(|| format!("host {name} has no IPv4 address inside"))?;
-        Ok((Host::new(device), inside.into()))
+        Ok((Host::new(device, &self.artifacts), inside.into()))
     }
 
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
-    ///
-    /// # Errors
-    ///
-    /// When this kernel cannot do it: says what to load.
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.
         self.impairment = None;
@@ -309,16 +294,11 @@ impl Lab {
     }
 
     /// What does the link: `netem`, `NFQUEUE`, or nothing where there is none. NFQUEUE bounds how fast a transfer can be.
-    #[must_use]
     pub fn impaired_by(&self) -> Option<&'static str> {
         self.impairment.as_ref().map(Impairment::by)
     }
 
     /// Starts a capture in the site's router: its inside is the LAN.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start.
     pub async fn capture(&self, site: &Site) -> Result<Capture> {
         let wan = if site.carrier.is_some() {
             WAN_BEHIND_CARRIER
@@ -334,10 +314,6 @@ impl Lab {
     }
 
     /// Starts a capture in the router whose outside is the internet: the carrier's, or else the site's.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start.
     pub async fn capture_carrier(&self, site: &Site) -> Result<Option<Capture>> {
         let Some(carrier) = &site.carrier else {
             return Ok(None);
@@ -347,10 +323,6 @@ impl Lab {
     }
 
     /// Starts a capture in the router of the public hosts.
-    ///
-    /// # Errors
-    ///
-    /// When tcpdump does not start.
     pub async fn capture_public(&self) -> Result<Capture> {
         Capture::start(&self.datacenter, WAN, &self.artifacts.file("public.pcap")).await
     }
@@ -363,11 +335,12 @@ impl Lab {
             .iface("eth0", router.id())
             .build()
             .await;
-        Ok(Host::new(device.with_context(|| format!("host {name}"))?))
+        let device = device.with_context(|| format!("host {name}"))?;
+        Ok(Host::new(device, &self.artifacts))
     }
 }
 
-async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
+fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
     // Frames between two hosts of one LAN are none of the NAT's business.
     router.run_sync(|| {
         for table in ["iptables", "ip6tables"] {
@@ -378,14 +351,14 @@ async fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
         }
         Ok(())
     })?;
-    nft::load(router, &policy.rules(wan, router.uplink_ip())).await
+    load_rules(router, policy.rules(wan, router.uplink_ip()))
 }
 
 /// Gives each bridge of this namespace the address that it has. A bridge that was given none takes the lowest of its ports', and so
 /// another one whenever a site or a host is added: those that are there go on sending to the old one, and what they send is
 /// dropped until they ask again.
 fn pin_bridges() -> Result<()> {
-    let links = run_ip(&["-o", "link", "show", "type", "bridge"])?;
+    let links = run("ip", &["-o", "link", "show", "type", "bridge"])?;
     for link in links.lines() {
         let words: Vec<_> = link.split_whitespace().collect();
         let name = words.get(1).map(|name| name.trim_end_matches(':'));
@@ -394,22 +367,7 @@ fn pin_bridges() -> Result<()> {
         let (Some(name), Some(address)) = (name, address) else {
             bail!("ip: no name and address in {link:?}");
         };
-        run_ip(&["link", "set", "dev", name, "address", address])?;
+        run("ip", &["link", "set", "dev", name, "address", address])?;
     }
     Ok(())
-}
-
-/// Runs `ip` and returns what it prints.
-fn run_ip(args: &[&str]) -> Result<String> {
-    let output = std::process::Command::new(tool("ip"))
-        .args(args)
-        .output()
-        .context("ip: cannot be started")?;
-    ensure!(
-        output.status.success(),
-        "ip {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -6,8 +6,7 @@
 //! [`matrix`] runs it over every pair of NATs.
 //!
 //! Namespaces need rights that an ordinary process gains in a user namespace of its own, which can only be entered while
-//! the process has one thread. So each test binary that uses the lab says `p2pnode_tests::lab_tests!();` once, and a
-//! program calls [`sandbox::enter`] as the first thing in `main`. Where that is refused, the lab names what to do.
+//! the process has one thread. So each test file names its tests in [`lab_tests!`], and a program calls [`sandbox::enter`] as the first thing in `main`. Where that is refused, the lab names what to do.
 
 pub mod admin;
 pub mod args;
@@ -15,11 +14,13 @@ pub mod artifacts;
 pub mod bins;
 pub mod capture;
 pub mod clock;
+mod command;
 pub mod control;
 pub mod delay;
 pub mod events;
 pub mod faults;
 pub mod fleet;
+pub mod golden;
 pub mod holder;
 pub mod interop;
 pub mod iroh;
@@ -27,34 +28,71 @@ pub mod k8s;
 pub mod lab;
 pub mod matrix;
 pub mod nat;
-mod nft;
 pub mod node;
 pub mod packet;
 pub mod pair;
 pub mod plain;
 pub mod probe;
 pub mod relay;
-pub mod remains;
 pub mod running;
 pub mod sandbox;
 pub mod served;
 pub mod stranger;
 pub mod transfer;
 pub mod usage;
-mod verify;
+pub mod verify;
 
-/// Enters the sandbox of the lab before the test harness starts its threads.
+/// What most tests of the lab need.
+pub mod prelude {
+    pub use anyhow::{Context as _, Result, ensure};
+    pub use serde_json::{Value, json};
+
+    pub use crate::{
+        args::{NodeArgs, PATIENCE, Transport, reserved},
+        bins::bins,
+        control,
+        events::{self, Event},
+        lab::{Host, Lab, Site},
+        lab_tests,
+        nat::{NatKind, RANGE},
+        node::{self, Dial, Launch, Process},
+        pair::{Pair, Peer, Peers},
+        relay::Relay,
+        running::{Both, Node, Prepared, Running},
+    };
+}
+
+/// Declares the tests of a file, each as a name and a future, and enters the sandbox before the test harness starts threads.
 ///
-/// To be said once, at the top of every test file that builds a [`lab::Lab`].
+/// With `threads: N;` before the tests, N tests for each processor run at a time instead of one. A file without tests of its own
+/// invokes the macro without arguments.
 #[macro_export]
 macro_rules! lab_tests {
-    () => {
-        #[used]
-        #[allow(
-            unsafe_code,
-            reason = "a user namespace can only be entered before the harness starts threads"
-        )]
-        #[unsafe(link_section = ".init_array")]
-        static ENTER_SANDBOX: extern "C" fn() = $crate::sandbox::enter_before_main;
+    (threads: $threads:literal; $($tests:tt)*) => {
+        $crate::lab_tests! { @sandbox $threads }
+        $crate::lab_tests! { @tests $($tests)* }
+    };
+    (@sandbox $threads:literal) => {
+        const _: () = {
+            #[used]
+            #[allow(
+                unsafe_code,
+                reason = "a user namespace can only be entered before the harness starts threads"
+            )]
+            #[unsafe(link_section = ".init_array")]
+            static ENTER_SANDBOX: extern "C" fn() =
+                $crate::sandbox::enter_before_main::<$threads>;
+        };
+    };
+    (@tests $($name:ident: $body:expr;)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() -> anyhow::Result<()> {
+                $crate::artifacts::test(concat!(module_path!(), "::", stringify!($name)), $body).await
+            }
+        )*
+    };
+    ($($tests:tt)*) => {
+        $crate::lab_tests! { threads: 0; $($tests)* }
     };
 }

@@ -2,15 +2,14 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::{
         prctl,
@@ -27,13 +26,14 @@ use tokio::{
 };
 
 use crate::{
+    args::PATIENCE,
     artifacts::Artifacts,
-    events::{Event, Lines, read_lines},
+    events::{self, Event, Lines, read_lines},
+    lab::Host,
 };
 
 /// How much of a log an error quotes.
 const QUOTED_LINES: usize = 15;
-const QUOTED_BYTES: u64 = 16 * 1024;
 
 /// The variable that names a node's control socket.
 pub const CONTROL_SOCKET: &str = "P2PNODE_CONTROL_SOCKET";
@@ -63,7 +63,6 @@ pub struct Launch {
 
 impl Launch {
     /// `name` names its logs among the artifacts.
-    #[must_use]
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -76,51 +75,50 @@ impl Launch {
     }
 
     /// Adds an argument.
-    #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
     /// Adds arguments.
-    #[must_use]
     pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
     /// Sets a variable of its environment.
-    #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
     /// Shows its output on this process's own stdout and stderr instead of reading it.
-    #[must_use]
     pub fn inherit_stdio(mut self) -> Self {
         self.streams = Streams::Inherited;
         self
     }
 
     /// Gives it a stdin for [`Process::tell`], instead of none.
-    #[must_use]
     pub fn told(mut self) -> Self {
         self.is_told = true;
         self
     }
 
+    /// Starts it on a host.
+    pub fn on(self, host: &Host) -> Result<Process> {
+        self.start(&host.device, &host.artifacts)
+    }
+
     /// Starts it in the network of `device`. All namespaces share one file system, so each process has a control socket of its
     /// own, named like its logs.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be started or its logs cannot be made.
     pub fn start(self, device: &Device, artifacts: &Artifacts) -> Result<Process> {
-        let log = artifacts.file(&format!("{}.log", self.name));
         let state = artifacts.file(&format!("{}.state", self.name));
-        std::fs::create_dir_all(&state)
-            .with_context(|| format!("{}: cannot be made", state.display()))?;
+        std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
+        let stdin = if self.is_told {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -130,48 +128,43 @@ impl Launch {
             .env(CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .env(RELAY_CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .envs(self.env)
-            .stdin(if self.is_told {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
+            .stdin(stdin)
             .kill_on_drop(true);
-        match self.streams {
-            Streams::Inherited => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
-            Streams::Read => {
-                let file = File::create(&log)
-                    .with_context(|| format!("{}: cannot be made", log.display()))?;
-                command.stdout(Stdio::piped()).stderr(file)
-            }
-        };
+        if self.streams == Streams::Read {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
         end_with_lab(&mut command);
-        let runtime = Handle::current();
-        let program = self.program.clone();
-        let mut child = device.run_sync(move || {
-            let _entered = runtime.enter();
-            command
-                .spawn()
-                .with_context(|| format!("{}: cannot be started", program.display()))
-        })?;
-        let pid = child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .context("the process has no id")?;
-        let lines = Arc::new(Lines::default());
-        if let Some(stdout) = child.stdout.take() {
-            let copy = artifacts.file(&format!("{}.jsonl", self.name));
-            tokio::spawn(read_lines(stdout, copy, Arc::clone(&lines)));
-        } else {
-            lines.close();
+        let mut child = spawn(device, command)?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let (lines, log) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
+        let file = artifacts.file(&format!("{}.log", self.name));
+        match (child.stdout.take(), child.stderr.take()) {
+            (Some(stdout), Some(stderr)) => {
+                let copy = artifacts.file(&format!("{}.jsonl", self.name));
+                tokio::spawn(read_lines(stdout, copy, Arc::clone(&lines)));
+                tokio::spawn(read_lines(stderr, file.clone(), Arc::clone(&log)));
+            }
+            _ => [&lines, &log].into_iter().for_each(|lines| lines.close()),
         }
         Ok(Process {
             name: self.name,
-            pid: Pid::from_raw(pid),
+            pid: Pid::from_raw(pid.context("the process has no id")?),
             child,
             lines,
             log,
+            file,
         })
     }
+}
+
+/// Starts a command in the network of `device`.
+fn spawn(device: &Device, mut command: Command) -> Result<Child> {
+    let runtime = Handle::current();
+    device.run_sync(move || {
+        let _entered = runtime.enter();
+        let child = command.spawn();
+        child.with_context(|| format!("{:?}: cannot be started", command.as_std().get_program()))
+    })
 }
 
 /// A running process. Killed when dropped.
@@ -181,39 +174,36 @@ pub struct Process {
     pid: Pid,
     child: Child,
     lines: Arc<Lines>,
-    log: PathBuf,
+    log: Arc<Lines>,
+    file: PathBuf,
 }
 
 impl Process {
     /// The name of its logs.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process id.
-    #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
     /// The events it has printed so far.
-    #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.lines.events().clone()
     }
 
     /// What it has printed on stderr so far.
-    #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        let lines = self.log.events();
+        lines
+            .iter()
+            .map(|line| format!("{}\n", line.line))
+            .collect()
     }
 
     /// Writes a line to its stdin, which [`Launch::told`] has made.
-    ///
-    /// # Errors
-    ///
-    /// When it has no stdin, or has ended.
     pub async fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.child.stdin.as_mut();
         let stdin = stdin.with_context(|| format!("{} has no stdin", self.name))?;
@@ -221,92 +211,69 @@ impl Process {
         written.with_context(|| format!("{} does not read its stdin", self.name))
     }
 
-    /// Waits until `text` is in what it has printed on stderr.
-    ///
-    /// # Errors
-    ///
-    /// When that does not come `within` that time.
+    /// Waits until `text` is in a line that it has printed on stderr.
     pub async fn logged(&self, text: &str, within: Duration) -> Result<()> {
-        let search = async {
-            while !self.log().contains(text) {
-                // The log is a file, which tells nobody that it has grown.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        let look = |lines: &[Event]| {
+            lines
+                .iter()
+                .any(|line| line.line.contains(text))
+                .then_some(())
         };
-        let found = timeout(within, search).await;
-        found.map_err(|_| anyhow::anyhow!("{} did not log {text:?} within {within:?}", self.name))
+        let found = timeout(within, self.log.until(look)).await;
+        let found = found.ok().flatten();
+        found.with_context(|| format!("{} did not log {text:?} within {within:?}", self.name))
     }
 
-    /// Waits until `look` finds what it looks for in the events so far.
-    ///
-    /// # Errors
-    ///
-    /// When that does not come `within` that time, or the process ends before; with the end of its log.
+    /// Waits until `look` finds what it looks for in the events so far; an error has the end of the log.
     pub async fn until<T>(
         &self,
         what: &str,
         within: Duration,
         look: impl Fn(&[Event]) -> Option<T>,
     ) -> Result<T> {
-        let mut grown = self.lines.grown.subscribe();
-        let search = async {
-            loop {
-                // The state is read before the events: nothing is appended once it says closed.
-                let closed = grown.borrow_and_update().closed;
-                if let Some(found) = look(&self.lines.events()) {
-                    return Ok(found);
-                }
-                if closed || grown.changed().await.is_err() {
-                    bail!("{} ended before it printed {what}", self.name);
-                }
-            }
-        };
-        let found = match timeout(within, search).await {
-            Ok(found) => found,
+        match timeout(within, self.lines.until(look)).await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => Err(anyhow::anyhow!(
+                "{} ended before it printed {what}",
+                self.name
+            )),
             Err(_) => Err(anyhow::anyhow!(
                 "{} did not print {what} within {within:?}",
                 self.name
             )),
-        };
-        found.with_context(|| self.quote())
+        }
+        .with_context(|| self.quote())
+    }
+
+    /// Waits for the first event that `is_it` after the first `skip`, for twice as long as healthy processes take.
+    pub async fn first(
+        &self,
+        what: &str,
+        skip: usize,
+        is_it: impl Fn(&Event) -> bool,
+    ) -> Result<Event> {
+        let look = |events: &[Event]| events.iter().skip(skip).find(|event| is_it(event)).cloned();
+        self.until(what, PATIENCE * 2, look).await
     }
 
     /// Waits for the first event of that name.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Process::until`].
     pub async fn event(&self, name: &str, within: Duration) -> Result<Event> {
         self.event_after(0, name, within).await
     }
 
     /// Waits for the first event of that name after the first `skip` events.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Process::until`].
     pub async fn event_after(&self, skip: usize, name: &str, within: Duration) -> Result<Event> {
-        let look = |events: &[Event]| {
-            events
-                .iter()
-                .skip(skip)
-                .find(|event| event.name() == name)
-                .cloned()
-        };
+        let named = |event: &&Event| event.name() == name;
+        let look = |events: &[Event]| events.iter().skip(skip).find(named).cloned();
         self.until(&format!("{name:?}"), within, look).await
     }
 
     /// Waits for its end and everything it printed.
-    ///
-    /// # Errors
-    ///
-    /// When it does not end `within` that time.
     pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
-        let mut grown = self.lines.grown.subscribe();
         let ended = async {
             let status = self.child.wait().await?;
-            // Not before all its output is read; an error means that nobody is left to read it.
-            let _read = grown.wait_for(|state| state.closed).await;
+            self.lines.closed().await;
+            self.log.closed().await;
             anyhow::Ok(status)
         };
         match timeout(within, ended).await {
@@ -319,21 +286,24 @@ impl Process {
         }
     }
 
+    /// Waits for the end of a dial.
+    pub async fn ended(&mut self) -> Result<Dial> {
+        let status = self.exit(PATIENCE * 2).await?;
+        let code = status.code();
+        Ok(Dial {
+            code: code.with_context(|| format!("{} was ended: {status}", self.name))?,
+            events: self.events(),
+            log: self.log(),
+        })
+    }
+
     /// Asks it to end (SIGTERM).
-    ///
-    /// # Errors
-    ///
-    /// When it has ended.
     pub fn terminate(&self) -> Result<()> {
         kill(self.pid, Signal::SIGTERM)
             .with_context(|| format!("{}: cannot be told to end", self.name))
     }
 
     /// Ends it at once (SIGKILL) and waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// When the signal cannot be sent.
     pub async fn kill(&mut self) -> Result<()> {
         self.child
             .kill()
@@ -342,31 +312,66 @@ impl Process {
     }
 
     /// Whether it still runs.
-    ///
-    /// # Errors
-    ///
-    /// When the system cannot tell.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
     fn quote(&self) -> String {
-        let log = tail(&self.log).unwrap_or_default();
-        format!("the end of {}:\n{log}", self.log.display())
+        let lines = self.log.events();
+        let last = lines.iter().skip(lines.len().saturating_sub(QUOTED_LINES));
+        let last: Vec<_> = last.map(|line| line.line.as_str()).collect();
+        format!("the end of {}:\n{}", self.file.display(), last.join("\n"))
+    }
+}
+
+/// A dial that has ended.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed. Nothing for a watched one.
+    pub events: Vec<Event>,
+    /// What it logged.
+    pub log: String,
+}
+
+impl Dial {
+    /// The `result` line.
+    pub fn result(&self) -> Result<&Event> {
+        let result = events::result(&self.events);
+        result.with_context(|| format!("exit code {}: {}", self.code, self.log))
+    }
+
+    /// Asserts how it ended: `direct`, `relayed` or `unreachable`, with the exit code of that. Returns the `result`.
+    pub fn is(&self, outcome: &str) -> Result<&Event> {
+        let result = self.result()?;
+        let code = match outcome {
+            "direct" => 0,
+            "relayed" => 3,
+            _ => 4,
+        };
+        ensure!(
+            result.text("/outcome") == outcome && self.code == code,
+            "not {outcome}: exit code {}, {}; {}",
+            self.code,
+            result.line,
+            self.log
+        );
+        Ok(result)
+    }
+
+    /// The events of that name.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Event> {
+        self.events.iter().filter(move |event| event.name() == name)
     }
 }
 
 /// Where the control socket of the process with that name is.
-#[must_use]
 pub fn control_socket(artifacts: &Artifacts, name: &str) -> PathBuf {
-    artifacts.file(&format!("{name}.sock"))
+    artifacts.sockets().join(format!("{name}.sock"))
 }
 
 /// Runs a program in the network of `device` to its end and returns what it printed.
-///
-/// # Errors
-///
-/// When it cannot be started or does not end `within` that time.
 pub async fn output(
     device: &Device,
     program: &Path,
@@ -380,22 +385,26 @@ pub async fn output(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let runtime = Handle::current();
-    let child = device.run_sync(move || {
-        let _entered = runtime.enter();
-        Ok(command.spawn()?)
-    });
-    let child = child.with_context(|| format!("{}: cannot be started", program.display()))?;
-    let output = timeout(within, child.wait_with_output())
-        .await
-        .with_context(|| {
-            format!(
-                "{} {} did not end within {within:?}",
-                program.display(),
-                args.join(" ")
-            )
-        })??;
-    Ok(output)
+    let ended = timeout(within, spawn(device, command)?.wait_with_output()).await;
+    let what = || {
+        format!(
+            "{} {args:?} did not end within {within:?}",
+            program.display()
+        )
+    };
+    Ok(ended.with_context(what)??)
+}
+
+/// Runs a program as [`output`] does, which must succeed, and returns what it printed, without the space around it.
+pub async fn printed(host: &Host, program: &Path, args: &[&str]) -> Result<String> {
+    let output = output(&host.device, program, args, PATIENCE).await?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{} {args:?}: {error}",
+        program.display()
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// Lets a command end with the thread that starts it, which ends with the lab: also a test that is killed leaves no process
@@ -408,15 +417,4 @@ pub(crate) fn end_with_lab(command: &mut Command) {
     unsafe {
         command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
     }
-}
-
-fn tail(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(QUOTED_BYTES)))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().collect();
-    Ok(lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n"))
 }

@@ -4,7 +4,7 @@
 //! [LINKTYPE_LINUX_SLL2](https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html).
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
 };
 
@@ -37,7 +37,6 @@ pub enum Protocol {
 
 impl Protocol {
     /// `tcp` or `udp`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "tcp",
@@ -61,11 +60,14 @@ pub struct Packet {
     pub destination: SocketAddr,
 }
 
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = self.protocol.name();
+        write!(f, "{protocol} {} > {}", self.source, self.destination)
+    }
+}
+
 /// Reads the file header.
-///
-/// # Errors
-///
-/// When it is none of tcpdump's, or for another link type than asked for.
 pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; 24]> {
     let mut header = [0; 24];
     stream.read_exact(&mut header).await?;
@@ -83,10 +85,6 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; 2
 }
 
 /// Reads one record: its bytes as in the file, and its packet if that is whole enough to be TCP or UDP.
-///
-/// # Errors
-///
-/// `Ok(None)` at the end of the capture; an error when it breaks off elsewhere.
 pub async fn read_record(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<(Vec<u8>, Option<Packet>)>> {
@@ -117,14 +115,20 @@ fn parse(data: &[u8]) -> Option<Packet> {
     let outgoing = *sll.get(10)? == PACKET_OUTGOING;
     let sliced = LaxSlicedPacket::from_ip(ip).ok()?;
     let (source, destination): (IpAddr, IpAddr) = match sliced.net? {
-        LaxNetSlice::Ipv4(v4) => (
-            v4.header().source_addr().into(),
-            v4.header().destination_addr().into(),
-        ),
-        LaxNetSlice::Ipv6(v6) => (
-            v6.header().source_addr().into(),
-            v6.header().destination_addr().into(),
-        ),
+        LaxNetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            )
+        }
+        LaxNetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            )
+        }
         LaxNetSlice::Arp(_) => return None,
     };
     let (protocol, from, to) = match sliced.transport? {

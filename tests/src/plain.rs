@@ -1,4 +1,4 @@
-//! The plain libp2p peer (`tests/peers/plain-libp2p`): libp2p's own transports and its own DCUtR, nothing of ours.
+//! The plain libp2p peer (`plain-libp2p` of `tests/peers`): libp2p's own transports and its own DCUtR, nothing of ours.
 
 use std::path::Path;
 
@@ -20,41 +20,33 @@ pub struct PlainArgs<'a> {
 }
 
 /// All addresses of IPv4.
-pub const IP4: &[&str] = &["/ip4/0.0.0.0"];
+pub const IP4: &[&str] = &["0.0.0.0"];
 
 /// All addresses.
-pub const ANY: &[&str] = &["/ip4/0.0.0.0", "/ip6/::"];
+pub const ANY: &[&str] = &["0.0.0.0", "::"];
 
 impl PlainArgs<'_> {
     /// Reserves on the relay and waits. Named like its logs.
-    #[must_use]
     pub fn listen(&self, name: &str) -> Launch {
         self.launch(name).arg("listen")
     }
 
     /// Reaches a peer through the relay and waits for a direct connection.
-    #[must_use]
     pub fn dial(&self, name: &str, peer: &str, timeout_s: u64) -> Launch {
         self.launch(name)
             .args(["dial", peer, "--timeout", &timeout_s.to_string()])
     }
 
     /// Gets to the relay and then reaches the peer that it is told, as [`PlainArgs::dial`].
-    #[must_use]
     pub fn told_dial(&self, name: &str, timeout_s: u64) -> Launch {
-        self.launch(name)
-            .args(["dial", "--timeout", &timeout_s.to_string()])
-            .told()
+        let dial = ["dial", "--timeout", &timeout_s.to_string()];
+        self.launch(name).args(dial).told()
     }
 
     fn launch(&self, name: &str) -> Launch {
-        let suffix = match self.transport {
-            Transport::Quic => format!("udp/{}/quic-v1", self.port),
-            Transport::Tcp => format!("tcp/{}", self.port),
-        };
         let mut launch = Launch::new(name, self.program).args(["--relay", self.relay]);
         for any in self.families {
-            launch = launch.args(["--listen", &format!("{any}/{suffix}")]);
+            launch = launch.args(["--listen", &self.transport.addr(any, self.port)]);
         }
         launch
     }

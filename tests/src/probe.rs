@@ -19,10 +19,6 @@ const NEVER: Duration = Duration::from_millis(800);
 const SOON: Duration = Duration::from_secs(15);
 
 /// A UDP socket of the host on that port, of the family of its first address.
-///
-/// # Errors
-///
-/// When the port is taken.
 pub async fn udp(host: &Host, port: u16) -> Result<UdpSocket> {
     let local = SocketAddr::new(any(host), port);
     let bound = host.device.spawn(move |_| UdpSocket::bind(local))?.await?;
@@ -30,10 +26,6 @@ pub async fn udp(host: &Host, port: u16) -> Result<UdpSocket> {
 }
 
 /// A TCP listener of the host on that port, which it shares with dials from the same port.
-///
-/// # Errors
-///
-/// When the port is taken.
 pub async fn listen(host: &Host, port: u16) -> Result<TcpListener> {
     let local = SocketAddr::new(any(host), port);
     let bound = host
@@ -44,10 +36,6 @@ pub async fn listen(host: &Host, port: u16) -> Result<TcpListener> {
 }
 
 /// Connects from that port of the host.
-///
-/// # Errors
-///
-/// When the port is taken, or nothing answers.
 pub async fn connect(host: &Host, port: u16, remote: SocketAddr) -> Result<TcpStream> {
     let connected = connect_within(host, port, remote, SOON).await?;
     connected.with_context(|| {
@@ -59,24 +47,8 @@ pub async fn connect(host: &Host, port: u16, remote: SocketAddr) -> Result<TcpSt
 }
 
 /// Whether a connection from that port of the host is possible.
-///
-/// # Errors
-///
-/// When the port is taken.
 pub async fn connects(host: &Host, port: u16, remote: SocketAddr) -> Result<bool> {
     Ok(connect_within(host, port, remote, NEVER).await?.is_some())
-}
-
-/// Connects from one port of each of two hosts to the other's translated endpoint, both at once.
-///
-/// # Errors
-///
-/// When either port is taken, or they do not meet.
-pub async fn connect_both(
-    (a, a_port, a_outside): (&Host, u16, SocketAddr),
-    (b, b_port, b_outside): (&Host, u16, SocketAddr),
-) -> Result<(TcpStream, TcpStream)> {
-    tokio::try_join!(connect(a, a_port, b_outside), connect(b, b_port, a_outside))
 }
 
 async fn connect_within(
@@ -98,20 +70,12 @@ async fn connect_within(
 }
 
 /// The next packet: its first byte and its source.
-///
-/// # Errors
-///
-/// When none comes.
 pub async fn receive(socket: &UdpSocket) -> Result<(u8, SocketAddr)> {
     let received = receive_within(socket, SOON).await?;
     received.with_context(|| format!("no packet for {:?}", socket.local_addr()))
 }
 
 /// The first bytes of all packets that still come.
-///
-/// # Errors
-///
-/// When the socket fails.
 pub async fn drain(socket: &UdpSocket) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some((byte, _)) = receive_within(socket, NEVER).await? {

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    args::{PATIENCE, Transport},
-    bins::Bins,
+    args::{NodeArgs, PATIENCE, Transport},
+    bins::{Bins, bins},
     events::Event,
     lab::{Host, Lab},
     node::{Launch, Process},
@@ -33,78 +33,47 @@ pub struct Relay {
 
 impl Relay {
     /// Adds a public host and starts a relay on it; returns when it listens and knows its addresses.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
-        Self::start_as(lab, bins, name, &[], &[]).await
+        Self::start_on(bins, name, lab.public_host(name).await?, &[], &[]).await
     }
 
     /// The same, with variables of its environment.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start_with(
         lab: &Lab,
         bins: &Bins,
         name: &str,
         env: &[(&str, &str)],
     ) -> Result<Self> {
-        Self::start_as(lab, bins, name, env, &[]).await
+        Self::start_on(bins, name, lab.public_host(name).await?, env, &[]).await
     }
 
     /// The same with other relays in its configuration.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start_knowing(
         lab: &Lab,
         bins: &Bins,
         name: &str,
         others: &[&Self],
     ) -> Result<Self> {
-        Self::start_as(lab, bins, name, &[], others).await
-    }
-
-    async fn start_as(
-        lab: &Lab,
-        bins: &Bins,
-        name: &str,
-        env: &[(&str, &str)],
-        others: &[&Self],
-    ) -> Result<Self> {
-        let host = lab.public_host(name).await?;
-        Self::start_on(lab, bins, name, host, env, others).await
+        Self::start_on(bins, name, lab.public_host(name).await?, &[], others).await
     }
 
     /// Starts a relay on a host that is there already. It listens on all its addresses and gives out those that
     /// [`Host::addresses`] names.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
     pub async fn start_on(
-        lab: &Lab,
         bins: &Bins,
         name: &str,
         host: Host,
         env: &[(&str, &str)],
         others: &[&Self],
     ) -> Result<Self> {
-        let env: Vec<_> = env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let env: Vec<_> = env.iter().map(own).collect();
         let known = known(&host, others);
-        let process = launch(lab, bins, name, name, &host, &env, &known)?;
-        let id = ready(&process, &host).await?;
+        let process = launch(bins, name, name, &host, &env, &known)?;
         Ok(Self {
+            id: ready(&process, &host).await?,
             host,
             process,
-            id,
             name: name.to_owned(),
             env,
             runs: 1,
@@ -112,30 +81,37 @@ impl Relay {
         })
     }
 
-    /// Starts it anew after its end, with the same key on the same addresses.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
-    pub async fn restart(&mut self, lab: &Lab, bins: &Bins) -> Result<()> {
+    /// Starts it again after its end, with the same key on the same addresses.
+    pub async fn restart(&mut self) -> Result<()> {
         self.runs += 1;
         let log = format!("{}-{}", self.name, self.runs);
-        self.process = launch(
-            lab,
-            bins,
-            &self.name,
-            &log,
-            &self.host,
-            &self.env,
-            &self.known,
-        )?;
+        let (name, host) = (&self.name, &self.host);
+        self.process = launch(&bins()?, name, &log, host, &self.env, &self.known)?;
         let id = ready(&self.process, &self.host).await?;
-        ensure!(
-            id == self.id,
-            "the relay came back as {id} instead of {}",
-            self.id
-        );
+        ensure!(id == self.id, "{} came back as {id}", self.id);
         Ok(())
+    }
+
+    /// A node of a host that uses it: `p2pnode run`.
+    pub fn run(&self, name: &str, host: &Host, transports: &[Transport]) -> Result<Launch> {
+        NodeArgs::new(self, host, transports).run_on(host, name)
+    }
+
+    /// `p2pnode dial` from a host that uses it.
+    pub fn dial(
+        &self,
+        name: &str,
+        host: &Host,
+        transports: &[Transport],
+        peer: &str,
+    ) -> Result<Launch> {
+        Ok(NodeArgs::new(self, host, transports).dial(&bins()?, name, peer))
+    }
+
+    /// Its address for `host` over one transport, IPv4 first.
+    pub fn address(&self, host: &Host, transport: Transport) -> Result<String> {
+        let mut addresses = self.addresses(host, &[transport]).into_iter();
+        addresses.next().context("no common family with the relay")
     }
 
     /// From its next start on it knows these relays and no others.
@@ -144,25 +120,17 @@ impl Relay {
     }
 
     /// Its addresses at one IP address, over these transports.
-    #[must_use]
     pub fn addresses_at(&self, ip: IpAddr, transports: &[Transport]) -> Vec<String> {
         let address =
-            |transport: &Transport| format!("{}/p2p/{}", multiaddr(ip, *transport), self.id);
+            |transport: &Transport| format!("{}/p2p/{}", transport.addr(ip, RELAY_PORT), self.id);
         transports.iter().map(address).collect()
     }
 
     /// Its addresses that `host` can use, over these transports.
-    #[must_use]
     pub fn addresses(&self, host: &Host, transports: &[Transport]) -> Vec<String> {
-        self.host
-            .addresses
-            .iter()
-            .filter(|ip| {
-                host.addresses
-                    .iter()
-                    .any(|own| own.is_ipv6() == ip.is_ipv6())
-            })
-            .flat_map(|ip| self.addresses_at(*ip, transports))
+        let shared = |ip: &&IpAddr| host.ip(ip.is_ipv6()).is_ok();
+        let ips = self.host.addresses.iter().filter(shared);
+        ips.flat_map(|ip| self.addresses_at(*ip, transports))
             .collect()
     }
 }
@@ -175,7 +143,6 @@ fn known(host: &Host, relays: &[&Relay]) -> Vec<String> {
 }
 
 fn launch(
-    lab: &Lab,
     bins: &Bins,
     name: &str,
     log: &str,
@@ -183,47 +150,33 @@ fn launch(
     env: &[(String, String)],
     known: &[String],
 ) -> Result<Process> {
-    let mut args = vec!["run".to_owned()];
+    let mut launch = Launch::new(log, &bins.relay_node)
+        .arg("run")
+        .arg("--key")
+        .arg(host.artifacts.file(&format!("{name}.key")))
+        .env("RELAY_NODE_RELAYS", known.join(","));
     for ip in &host.addresses {
-        let any = if ip.is_ipv4() {
-            "/ip4/0.0.0.0"
-        } else {
-            "/ip6/::"
-        };
+        let any = if ip.is_ipv4() { "0.0.0.0" } else { "::" };
         for transport in Transport::ALL {
-            args.extend([
-                "--listen".to_owned(),
-                format!("{any}/{}", suffix(transport)),
-            ]);
-            args.extend(["--external".to_owned(), multiaddr(*ip, transport)]);
+            launch = launch
+                .args(["--listen", &transport.addr(any, RELAY_PORT)])
+                .args(["--external", &transport.addr(ip, RELAY_PORT)]);
         }
     }
-    let mut launch = Launch::new(log, &bins.relay_node);
-    for (name, value) in env {
-        launch = launch.env(name, value);
-    }
-    launch
-        .args(args)
-        .arg("--key")
-        .arg(lab.artifacts().file(&format!("{name}.key")))
-        .env("RELAY_NODE_RELAYS", known.join(","))
-        .start(&host.device, lab.artifacts())
+    let set = |launch: Launch, (name, value): &(String, String)| launch.env(name, value);
+    env.iter().fold(launch, set).on(host)
 }
 
 /// Waits until it listens on every address and gives it out; returns its peer id.
 async fn ready(process: &Process, host: &Host) -> Result<String> {
-    let addresses: Vec<_> = host
-        .addresses
-        .iter()
-        .flat_map(|ip| {
-            Transport::ALL.map(|transport| format!("{}/p2p/", multiaddr(*ip, transport)))
-        })
-        .collect();
+    let address = |ip: &IpAddr| {
+        Transport::ALL.map(|transport| format!("{}/p2p/", transport.addr(ip, RELAY_PORT)))
+    };
+    let addresses: Vec<_> = host.addresses.iter().flat_map(address).collect();
     let look = |events: &[Event]| {
         let told = |word: &str, address: &str| {
-            events
-                .iter()
-                .any(|event| event.line.contains(word) && event.line.contains(address))
+            let mut lines = events.iter().map(|event| &event.line);
+            lines.any(|line| line.contains(word) && line.contains(address))
         };
         let all = addresses
             .iter()
@@ -232,16 +185,4 @@ async fn ready(process: &Process, host: &Host) -> Result<String> {
         all.then(|| id.chars().take_while(char::is_ascii_alphanumeric).collect())
     };
     process.until("all its addresses", PATIENCE, look).await
-}
-
-fn multiaddr(ip: IpAddr, transport: Transport) -> String {
-    let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
-    format!("/{family}/{ip}/{}", suffix(transport))
-}
-
-fn suffix(transport: Transport) -> String {
-    match transport {
-        Transport::Quic => format!("udp/{RELAY_PORT}/quic-v1"),
-        Transport::Tcp => format!("tcp/{RELAY_PORT}"),
-    }
 }

@@ -1,21 +1,22 @@
 //! Two nodes that run, each behind a NAT, with a relay on the internet: the lab of everything that happens after a dial.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
-    args::{NodeArgs, PATIENCE, Transport, reserved},
-    bins::{Bins, bins},
+    args::{PATIENCE, Transport, reserved},
+    bins::bins,
     control::{self, Control},
     events::Event,
     lab::{Host, Lab},
     nat::NatKind,
-    node::{Launch, Process, control_socket},
+    node::{Dial, Launch, Process, control_socket},
     pair::Peer,
     relay::Relay,
+    verify::same_connection,
 };
 
 /// A running node.
@@ -31,41 +32,48 @@ pub struct Node {
     pub host: Host,
 }
 
-impl Node {
-    /// Starts a node of `p2pnode run --json` and waits until it is up.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come up.
-    pub async fn start(lab: &Lab, bins: &Bins, host: &Host, launch: Launch) -> Result<Self> {
-        let process = launch.start(&host.device, lab.artifacts())?;
+impl Launch {
+    /// Starts `p2pnode run --json` on a host and waits until it is up.
+    pub async fn runs(self, host: &Host) -> Result<Node> {
+        let process = self.on(host)?;
         let started = process.event("started", PATIENCE).await?;
-        let socket = control_socket(lab.artifacts(), process.name());
-        Ok(Self {
+        let socket = control_socket(&host.artifacts, process.name());
+        Ok(Node {
             id: started.text("/peer_id").to_owned(),
-            control: Control::new(&bins.p2pnode, &socket),
+            control: Control::new(&bins()?.p2pnode, &socket),
             host: host.clone(),
             process,
         })
     }
 
-    /// Waits until a status of it is as `look` wants it.
-    ///
-    /// # Errors
-    ///
-    /// When that does not come `within` that time; with the last status.
+    /// The same, and waits until it holds a reservation.
+    pub async fn reserves(self, host: &Host) -> Result<Node> {
+        let node = self.runs(host).await?;
+        reserved(&node.process).await?;
+        Ok(node)
+    }
+}
+
+impl Node {
+    /// Lets it dial a peer.
+    pub fn start_dial(&self, name: &str, peer: &str) -> Result<Process> {
+        self.control.dial(name, peer).on(&self.host)
+    }
+
+    /// Lets it dial a peer, to the end.
+    pub async fn dial(&self, name: &str, peer: &str) -> Result<Dial> {
+        self.start_dial(name, peer)?.ended().await
+    }
+
+    /// Waits until a status of it is as `look` wants it; an error has the last status.
     pub async fn until<T>(
         &self,
-        lab: &Lab,
         what: &str,
         within: Duration,
         look: impl Fn(&Value) -> Option<T>,
     ) -> Result<T> {
         let name = format!("{}-watch", self.process.name());
-        let watch = self
-            .control
-            .watch(&name)
-            .start(&self.host.device, lab.artifacts())?;
+        let watch = self.control.watch(&name).on(&self.host)?;
         let last = |events: &[Event]| look(&events.last()?.json);
         let found = watch.until(what, within, last).await;
         found.with_context(|| {
@@ -76,89 +84,84 @@ impl Node {
     }
 
     /// Waits until its best path to `peer` is direct, and returns that path.
-    ///
-    /// # Errors
-    ///
-    /// When it does not become direct `within` that time.
-    pub async fn direct(&self, lab: &Lab, peer: &str, within: Duration) -> Result<Value> {
+    pub async fn direct(&self, peer: &str, within: Duration) -> Result<Value> {
         let look = |status: &Value| {
             let path = &control::peer(status, peer)["path"];
             (path["kind"] == "direct").then(|| path.clone())
         };
-        self.until(lab, "a direct path", within, look).await
+        self.until("a direct path", within, look).await
     }
 
-    /// The last punch with `peer`, as its status tells it; null if there was none.
-    ///
-    /// # Errors
-    ///
-    /// When the node does not answer.
+    /// The last punch with `peer`, as its status reports it; null if there was none.
     pub async fn last_punch(&self, peer: &str) -> Result<Value> {
         let status = self.control.status().await?;
         Ok(control::peer(&status, peer)["last_punch"].clone())
     }
 
-    /// The punches with `peer` that it has told of, oldest first.
-    #[must_use]
+    /// The punches with `peer` that it has reported, oldest first.
     pub fn punches(&self, peer: &str) -> Vec<Event> {
         let mut events = self.process.events();
         events.retain(|event| event.name() == "punch" && event.text("/peer") == peer);
         events
+    }
+
+    /// How many events it has printed.
+    pub fn seen(&self) -> usize {
+        self.process.events().len()
     }
 }
 
 /// Builds a lab with two running nodes.
 #[derive(Clone, Debug)]
 pub struct Running {
-    name: String,
     nats: [NatKind; 2],
     transports: Vec<Transport>,
 }
 
 impl Running {
-    /// `name` names the artifacts.
-    #[must_use]
-    pub fn new(name: impl Into<String>, a: NatKind, b: NatKind) -> Self {
+    /// That of the running test.
+    pub fn new(a: NatKind, b: NatKind) -> Self {
         Self {
-            name: name.into(),
             nats: [a, b],
             transports: Transport::ALL.to_vec(),
         }
     }
 
+    /// The usual pair: a NAT that keeps ports, and one that does not.
+    pub fn homes() -> Self {
+        Self::new(NatKind::EimApdf, NatKind::EimApdfRewrite)
+    }
+
     /// Only these transports, to the relay and between the nodes. Without it: both.
-    #[must_use]
-    pub fn transports(mut self, transports: &[Transport]) -> Self {
+    pub fn over(mut self, transports: &[Transport]) -> Self {
         self.transports = transports.to_vec();
         self
     }
 
     /// Builds the networks, starts captures and the relay.
-    ///
-    /// # Errors
-    ///
-    /// When the lab cannot be built, or the relay does not start.
     pub async fn prepare(self) -> Result<Prepared> {
-        let bins = bins()?;
-        let lab = Lab::new(&self.name).await?;
+        let lab = Lab::of_test().await?;
         Ok(Prepared {
-            relay: Relay::start(&lab, &bins, "relay").await?,
+            relay: Relay::start(&lab, &bins()?, "relay").await?,
             a: Peer::new(&lab, "a", self.nats[0]).await?,
             b: Peer::new(&lab, "b", self.nats[1]).await?,
             transports: self.transports,
             env: [Vec::new(), Vec::new()],
-            bins,
             lab,
         })
     }
 
     /// The same, and starts both nodes; returns when each holds its reservation.
-    ///
-    /// # Errors
-    ///
-    /// When the lab cannot be built, or a process does not do its part.
     pub async fn start(self) -> Result<Both> {
         self.prepare().await?.start().await
+    }
+
+    /// The same, and returns when one direct connection between them is all there is.
+    pub async fn direct(self) -> Result<Both> {
+        let both = self.start().await?;
+        both.dial().await?;
+        both.settled(PATIENCE).await?;
+        Ok(both)
     }
 }
 
@@ -171,8 +174,6 @@ pub struct Prepared {
     pub b: Peer,
     /// The relay.
     pub relay: Relay,
-    /// The binaries.
-    pub bins: Bins,
     /// The lab.
     pub lab: Lab,
     transports: Vec<Transport>,
@@ -181,33 +182,24 @@ pub struct Prepared {
 
 impl Prepared {
     /// A variable of A's environment.
-    #[must_use]
     pub fn a_env(mut self, name: &str, value: &str) -> Self {
         self.env[0].push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// A variable of B's environment.
-    #[must_use]
     pub fn b_env(mut self, name: &str, value: &str) -> Self {
         self.env[1].push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Starts both nodes; returns when each holds its reservation.
-    ///
-    /// # Errors
-    ///
-    /// When one does not get one.
     pub async fn start(self) -> Result<Both> {
         let mut nodes = Vec::new();
         for ((name, peer), env) in [("a", &self.a), ("b", &self.b)].into_iter().zip(&self.env) {
-            let args = NodeArgs::new(&self.relay, &peer.host, &self.transports);
-            let mut launch = args.run(&self.lab, &self.bins, name);
-            for (name, value) in env {
-                launch = launch.env(name, value);
-            }
-            nodes.push(Node::start(&self.lab, &self.bins, &peer.host, launch).await?);
+            let launch = self.relay.run(name, &peer.host, &self.transports)?;
+            let set = |launch: Launch, (name, value): &(String, String)| launch.env(name, value);
+            nodes.push(env.iter().fold(launch, set).runs(&peer.host).await?);
         }
         for node in &nodes {
             reserved(&node.process).await?;
@@ -219,7 +211,6 @@ impl Prepared {
             a_side: self.a,
             b_side: self.b,
             relay: self.relay,
-            bins: self.bins,
             lab: self.lab,
         })
     }
@@ -238,192 +229,90 @@ pub struct Both {
     pub b_side: Peer,
     /// The relay.
     pub relay: Relay,
-    /// The binaries.
-    pub bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
 }
 
 impl Both {
+    /// Each node with the other.
+    pub fn ways(&self) -> [(&Node, &Node); 2] {
+        [(&self.a, &self.b), (&self.b, &self.a)]
+    }
+
+    /// Each network.
+    pub fn sides(&self) -> [&Peer; 2] {
+        [&self.a_side, &self.b_side]
+    }
+
+    /// Lets A's node dial B.
+    pub fn start_dial(&self) -> Result<Process> {
+        self.a.start_dial("a-dial", &self.b.id)
+    }
+
     /// A's running node dials B, to the end, and it must end direct.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
-    pub async fn dial(&self) -> Result<Vec<Event>> {
-        let dial = self.a.control.dial("a-dial", &self.b.id);
-        let mut dial = dial.start(&self.a.host.device, self.lab.artifacts())?;
-        self.ends_direct(&mut dial).await
+    pub async fn dial(&self) -> Result<Dial> {
+        let dial = self.start_dial()?.ended().await?;
+        dial.is("direct")?;
+        Ok(dial)
     }
 
     /// A's running node dials B, to the end, and it must end relayed; what the result is.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub async fn dial_relayed(&self) -> Result<Event> {
-        let dial = self.a.control.dial("a-dial", &self.b.id);
-        let mut dial = dial.start(&self.a.host.device, self.lab.artifacts())?;
-        let status = dial.exit(PATIENCE * 2).await?;
-        let result = dial.event("result", PATIENCE).await?;
-        ensure!(
-            status.code() == Some(3) && result.text("/outcome") == "relayed",
-            "{status}: {}",
-            result.line
-        );
-        Ok(result)
-    }
-
-    /// A dial must end direct, with exit code 0; what it printed.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
-    pub async fn ends_direct(&self, dial: &mut Process) -> Result<Vec<Event>> {
-        let status = dial.exit(PATIENCE * 2).await?;
-        let events = dial.events();
-        let result = events.iter().find(|event| event.name() == "result");
-        ensure!(
-            status.code() == Some(0)
-                && result.is_some_and(|result| result.text("/outcome") == "direct"),
-            "{}: {status}; {:?}; {}",
-            dial.name(),
-            events.iter().map(|event| &event.line).collect::<Vec<_>>(),
-            dial.log()
-        );
-        Ok(events)
+        let dial = self.start_dial()?.ended().await?;
+        Ok(dial.is("relayed")?.clone())
     }
 
     /// Both have exactly one direct path to each other, and none over a relay; returns A's.
-    ///
-    /// # Errors
-    ///
-    /// When that is not so `within` that time.
     pub async fn settled(&self, within: Duration) -> Result<Value> {
         let one_direct = |status: &Value, peer: &str| {
-            let direct = control::paths(status, peer, "direct");
             let relayed = control::paths(status, peer, "relayed");
-            (direct.len() == 1 && relayed.is_empty()).then(|| direct[0].clone())
+            let direct = only_direct(status, peer).ok();
+            direct.filter(|_| relayed.is_empty())
         };
-        let until = Instant::now() + within;
-        let path = self
-            .a
-            .until(
-                &self.lab,
-                "one direct path and no other",
-                within,
-                |status| one_direct(status, &self.b.id),
-            )
-            .await?;
+        let (what, until) = ("one direct path and no other", Instant::now() + within);
+        let [(a, b), _] = self.ways();
+        let path = a.until(what, within, |status| one_direct(status, &b.id));
+        let path = path.await?;
         let left = until.saturating_duration_since(Instant::now());
-        self.b
-            .until(&self.lab, "one direct path and no other", left, |status| {
-                one_direct(status, &self.a.id)
-            })
+        b.until(what, left, |status| one_direct(status, &a.id))
             .await?;
         Ok(path)
     }
 
     /// Both are direct and nothing else, each after a punch, over sockets that are on the wire.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
     pub async fn punched(&self) -> Result<()> {
         self.settled(PATIENCE).await?;
         self.verify_sockets().await?;
-        for (node, peer) in [(&self.a, &self.b), (&self.b, &self.a)] {
+        for (node, peer) in self.ways() {
             let punch = node.last_punch(&peer.id).await?;
+            let name = node.process.name();
             ensure!(
                 punch["outcome"] == "direct",
-                "{}: the last punch is {punch}",
-                node.process.name()
+                "{name}: the last punch is {punch}"
             );
         }
         Ok(())
     }
 
-    /// The direct paths in both statuses are one connection, between sockets that are on the wire: what A calls its remote is
-    /// what B's packets left its NAT as, and the other way round. Of two connections that a punch has made one is closed first.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
+    /// The direct paths in both statuses are one connection, between sockets that are on the wire, and both kept to their ranges.
     pub async fn verify_sockets(&self) -> Result<()> {
-        let one_direct = |status: &Value, peer: &str| only_direct(status, peer).ok();
-        let a = self
-            .a
-            .until(&self.lab, "one direct path", PATIENCE, |status| {
-                one_direct(status, &self.b.id)
-            });
-        let b = self
-            .b
-            .until(&self.lab, "one direct path", PATIENCE, |status| {
-                one_direct(status, &self.a.id)
-            });
-        let (a_path, b_path) = (a.await?, b.await?);
-        let transport = |path: &Value| path["hops"][0]["transport"].as_str().map(str::to_owned);
-        ensure!(
-            transport(&a_path) == transport(&b_path),
-            "A: {a_path}, B: {b_path}"
-        );
-        let protocol = if transport(&a_path).as_deref() == Some("tcp") {
-            "tcp"
-        } else {
-            "udp"
-        };
-        let (a_local, a_remote) = sockets(&a_path)?;
-        let (b_local, b_remote) = sockets(&b_path)?;
-        for (name, side, local, remote, mapped) in [
-            ("A", &self.a_side, a_local, a_remote, b_remote),
-            ("B", &self.b_side, b_local, b_remote, a_remote),
-        ] {
-            side.settle().await?;
-            ensure!(
-                side.home()
-                    .sent_by(&side.host.addresses)
-                    .iter()
-                    .any(|packet| packet.protocol.name() == protocol
-                        && packet.source == local
-                        && packet.destination == remote),
-                "{name}: no {protocol} packet went from {local} to {remote}, as its status says"
-            );
-            let outside = side.edge().left_as(protocol, remote);
-            ensure!(
-                outside.contains(&mapped),
-                "{name} left its NAT as {outside:?} towards {remote}; the other side says it talks to {mapped}"
-            );
-            let strays = side.strays();
-            ensure!(
-                strays.is_empty(),
-                "{name}: from outside the range: {strays:?}"
-            );
+        let mut paths = Vec::new();
+        for (node, peer) in self.ways() {
+            // Of two connections that a punch has made one is closed first.
+            let one_direct = |status: &Value| only_direct(status, &peer.id).ok();
+            paths.push(node.until("one direct path", PATIENCE, one_direct).await?);
+        }
+        same_connection((&self.a_side, &paths[0]), (&self.b_side, &paths[1])).await?;
+        for side in self.sides() {
+            side.keeps_range().await?;
         }
         Ok(())
     }
 }
 
 /// The one direct path of a peer.
-///
-/// # Errors
-///
-/// When there is none, or more.
 pub fn only_direct(status: &Value, peer: &str) -> Result<Value> {
     let direct = control::paths(status, peer, "direct");
     ensure!(direct.len() == 1, "{} direct paths: {status}", direct.len());
     Ok(direct[0].clone())
-}
-
-/// The sockets of a path's first hop: local, remote.
-///
-/// # Errors
-///
-/// When they are not told.
-pub fn sockets(path: &Value) -> Result<(SocketAddr, SocketAddr)> {
-    let socket = |end: &str| {
-        let text = path["hops"][0][end].as_str().unwrap_or("unknown");
-        text.parse::<SocketAddr>()
-            .with_context(|| format!("the {end} socket of {path}"))
-    };
-    Ok((socket("local")?, socket("remote")?))
 }

@@ -26,7 +26,8 @@ pub enum Rights {
 const INNER_UID_OF_ROOT: u32 = 1000;
 
 /// What the lab runs, with the Debian package that has it.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 6] = [
+    ("conntrack", "conntrack"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ip", "iproute2"),
@@ -34,14 +35,12 @@ const TOOLS: [(&str, &str); 5] = [
     ("tcpdump", "tcpdump"),
 ];
 
+/// What the test harness reads.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+
 static ENTERED: OnceLock<Result<Rights, String>> = OnceLock::new();
 
 /// Enters the user namespace, once per process.
-///
-/// # Errors
-///
-/// When the process has more than one thread, or the system allows neither user namespaces nor is this root. The text
-/// says what to do.
 pub fn enter() -> Result<Rights> {
     match ENTERED.get_or_init(|| acquire().map_err(|error| format!("{error:#}"))) {
         Ok(rights) => Ok(*rights),
@@ -50,10 +49,6 @@ pub fn enter() -> Result<Rights> {
 }
 
 /// Has the rights of root without a user namespace, for what needs more than one user: podman gives a pod another than its own.
-///
-/// # Errors
-///
-/// When this process is not root, or something else was entered before.
 pub fn stay_root() -> Result<Rights> {
     let root = || {
         if Uid::current().is_root() && holds_network_rights() {
@@ -71,16 +66,20 @@ pub fn stay_root() -> Result<Rights> {
     }
 }
 
-/// [`enter`] in the form that the loader calls. A refusal is kept for [`check`].
-pub extern "C" fn enter_before_main() {
+/// [`enter`] in the form that the loader calls. A refusal is kept for [`check`]. `THREADS` for each processor run tests, unless
+/// somebody has said otherwise; 0 is the default of the harness.
+pub extern "C" fn enter_before_main<const THREADS: usize>() {
     let _kept = enter();
+    if THREADS > 0 && env::var_os(TEST_THREADS).is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        #[allow(unsafe_code, reason = "the process has one thread before main")]
+        unsafe {
+            env::set_var(TEST_THREADS, (THREADS * processors).to_string());
+        }
+    }
 }
 
 /// Whether a lab can be built here: rights and tools.
-///
-/// # Errors
-///
-/// Names everything that is missing and how to get it.
 pub fn check() -> Result<Rights> {
     let rights = match ENTERED.get() {
         Some(Ok(rights)) => *rights,
@@ -104,7 +103,6 @@ pub fn check() -> Result<Rights> {
 }
 
 /// The tools of the lab that are not installed, each with its Debian package.
-#[must_use]
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     let mut missing = TOOLS.to_vec();
     missing.retain(|(tool, _)| find(tool).is_none());
@@ -112,13 +110,11 @@ pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
 }
 
 /// Whether there is a program of that name.
-#[must_use]
 pub fn has_tool(name: &str) -> bool {
     find(name).is_some()
 }
 
 /// The program of that name. Administration tools are found where an ordinary user's `PATH` does not lead.
-#[must_use]
 pub fn tool(name: &str) -> PathBuf {
     find(name).unwrap_or_else(|| name.into())
 }

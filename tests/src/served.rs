@@ -7,27 +7,27 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     admin::{self, ADMIN, Exposition},
-    args::{NodeArgs, PATIENCE, Transport, range, reserved},
+    args::{NodeArgs, PATIENCE, Transport},
     bins::{Bins, bins},
+    fleet,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
-    node::{Launch, Process},
+    node::{Launch, Process, printed},
     relay::Relay,
+    running::Node,
     usage,
 };
 
 /// More pings than any test lasts.
 const PINGS: &str = "100000";
-/// Between two looks at what changes without saying so.
+/// Between two scrapes: metrics change without an event.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer with a reservation, and a dial that has a circuit to it that stays.
 #[derive(Debug)]
 pub struct Good {
     /// `p2pnode run`.
-    pub node: Process,
-    /// Its peer id.
-    pub id: String,
+    pub node: Node,
     /// Its network.
     pub site: Site,
     /// `p2pnode dial`, which pings it until killed.
@@ -61,48 +61,36 @@ pub struct Served {
     pub host: Host,
     /// The relay.
     pub relay: Relay,
-    /// The binaries.
-    pub bins: Bins,
+    bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
 }
 
 impl Served {
     /// Starts a relay with these variables in its environment, and its peers; returns when pings go over both circuits.
-    ///
-    /// # Errors
-    ///
-    /// When a process does not do its part.
-    pub async fn new(name: &str, env: &[(&str, &str)]) -> Result<Self> {
-        Self::among(name, env, false).await
+    pub async fn new(env: &[(&str, &str)]) -> Result<Self> {
+        Self::among(env, false).await
     }
 
     /// The same; nobody else may use the relay.
-    ///
-    /// # Errors
-    ///
-    /// When a process does not do its part.
-    pub async fn alone(name: &str, env: &[(&str, &str)]) -> Result<Self> {
-        Self::among(name, env, true).await
+    pub async fn alone(env: &[(&str, &str)]) -> Result<Self> {
+        Self::among(env, true).await
     }
 
-    async fn among(name: &str, env: &[(&str, &str)], alone: bool) -> Result<Self> {
-        let (bins, lab) = (bins()?, Lab::new(name).await?);
-        let site = lab.site("dials", NatKind::EimApdf).await?;
-        let host = lab.host("host-dials", &site).await?;
+    async fn among(env: &[(&str, &str)], alone: bool) -> Result<Self> {
+        let (bins, lab) = (bins()?, Lab::of_test().await?);
+        let (site, host) = lab.home("dials", NatKind::EimApdf).await?;
         let mut allowed = Vec::new();
-        if alone {
-            for transport in Transport::ALL {
-                for role in ["node", "dial"] {
-                    let key = lab.artifacts().file(&format!("{transport}-{role}.key"));
-                    let key = key.to_str().context("path of the artifacts")?;
-                    let args = ["id", "--key", key];
-                    let id = crate::node::output(&host.device, &bins.p2pnode, &args, PATIENCE);
-                    allowed.push(String::from_utf8(id.await?.stdout)?.trim().to_owned());
-                }
-            }
+        for name in ["quic-node", "quic-dial", "tcp-node", "tcp-dial"] {
+            let key = lab.artifacts().file(&format!("{name}.key"));
+            let key = key.to_str().context("path of the artifacts")?;
+            allowed.push(printed(&host, &bins.p2pnode, &["id", "--key", key]).await?);
         }
-        let allowed = allowed.join(",");
+        let allowed = if alone {
+            allowed.join(",")
+        } else {
+            String::new()
+        };
         let mut env = env.to_vec();
         env.push(("RELAY_NODE_ADMIN_LISTEN", ADMIN));
         env.push(("RELAY_NODE_ACCESS_ALLOW", &allowed));
@@ -124,46 +112,47 @@ impl Served {
     }
 
     async fn good(&self, transport: Transport) -> Result<Good> {
-        let site = self.lab.site(transport.name(), NatKind::EimApdf).await?;
-        let host = self.lab.host(&format!("host-{transport}"), &site).await?;
-        let node = NodeArgs::new(&self.relay, &host, &[transport])
-            .run(&self.lab, &self.bins, &format!("{transport}-node"))
-            // The circuit is to stay.
+        let (site, host) = self.lab.home(transport.name(), NatKind::EimApdf).await?;
+        let node = self
+            .relay
+            .run(&format!("{transport}-node"), &host, &[transport])?;
+        // The circuit is to stay.
+        let node = node
             .env("P2PNODE_PUNCH_ENABLED", "false")
-            .start(&host.device, self.lab.artifacts())?;
-        let id = reserved(&node).await?;
+            .reserves(&host)
+            .await?;
         let key = self.lab.artifacts().file(&format!("{transport}-dial.key"));
         // Each dial has ports of its own.
         let first = RANGE.start() + 10 * u16::from(transport == Transport::Tcp);
         let dial = NodeArgs::new(&self.relay, &self.host, &[transport])
             .range(first..=first + 9)
-            .dial(&self.bins, &format!("{transport}-dial"), &id)
+            .dial(&self.bins, &format!("{transport}-dial"), &node.id)
             .args(["--until", "connected", "--count", PINGS, "--key"])
             .arg(key)
             .env("P2PNODE_PUNCH_ENABLED", "false")
-            .start(&self.host.device, self.lab.artifacts())?;
+            .on(&self.host)?;
         dial.event("ping", PATIENCE).await?;
         Ok(Good {
             node,
-            id,
             site,
             dial,
             transport,
         })
     }
 
-    /// The relay's address for `host` over that transport, IPv4.
-    #[must_use]
-    pub fn address(&self, host: &Host, transport: Transport) -> String {
-        self.relay.addresses(host, &[transport]).remove(0)
+    /// Starts a fleet on a host, against this relay.
+    pub fn fleet(
+        &self,
+        host: &Host,
+        name: &str,
+        transport: Transport,
+        command: &str,
+    ) -> Result<Process> {
+        fleet::start(host, name, &self.relay.address(host, transport)?, command)
     }
 
     /// The good peers have what they had all the time: no reservation was lost, no circuit closed, and a ping that is sent now is
     /// answered.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
     pub async fn unharmed(&mut self) -> Result<()> {
         ensure!(self.relay.process.is_alive()?, "the relay has ended");
         let log = self.relay.process.log();
@@ -173,29 +162,34 @@ impl Served {
             let ping = good.dial.event_after(seen, "ping", PATIENCE).await?;
             ensure!(ping.text("/kind") == "relayed", "{}", ping.line);
             for (process, harm) in [
-                (&good.node, "reservation_lost"),
+                (&good.node.process, "reservation_lost"),
                 (&good.dial, "disconnected"),
             ] {
-                let harmed = process
-                    .events()
-                    .into_iter()
-                    .find(|event| event.name() == harm);
-                ensure!(
-                    harmed.is_none(),
-                    "{}: {}",
-                    process.name(),
-                    harmed.map(|event| event.line).unwrap_or_default()
-                );
+                let events = process.events();
+                let harmed = events.iter().find(|event| event.name() == harm);
+                ensure!(harmed.is_none(), "{}: {harmed:?}", process.name());
             }
         }
         Ok(())
     }
 
+    /// How many events each good node has printed.
+    pub fn seen(&self) -> Vec<usize> {
+        self.good.iter().map(|good| good.node.seen()).collect()
+    }
+
+    /// Waits until each good node has printed an event of that name after so many.
+    pub async fn each_after(&self, seen: &[usize], event: &str) -> Result<()> {
+        for (good, seen) in self.good.iter().zip(seen) {
+            good.node
+                .process
+                .event_after(*seen, event, PATIENCE)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// What the relay takes and has at the moment.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer.
     pub async fn state(&self) -> Result<State> {
         let metrics = self.metrics().await?;
         let pid = self.relay.process.pid();
@@ -208,11 +202,7 @@ impl Served {
         })
     }
 
-    /// Waits until the relay is in a state as `wanted`, and returns that.
-    ///
-    /// # Errors
-    ///
-    /// When it does not get there; with the last state.
+    /// Waits until the relay is in a state as `wanted`, and returns that; an error has the last state.
     pub async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) -> Result<State> {
         let until = Instant::now() + PATIENCE * 2;
         loop {
@@ -220,80 +210,66 @@ impl Served {
             if wanted(&state) {
                 return Ok(state);
             }
-            ensure!(
-                Instant::now() < until,
-                "the relay does not get to {what}: {state:?}"
-            );
+            ensure!(Instant::now() < until, "not {what}: {state:?}");
             sleep(PAUSE).await;
         }
     }
 
     /// Waits until nothing is left of what came after `before`: descriptors, reservations, circuits and records are back. Returns
     /// by how many KiB the memory has grown.
-    ///
-    /// # Errors
-    ///
-    /// When something stays.
     pub async fn recovers(&self, before: &State) -> Result<u64> {
-        let state = self
-            .until("what it had before", |now| {
-                // A connection to the admin server, of somebody who asked, may be there or not.
-                now.descriptors <= before.descriptors + 1
-                    && now.reservations == before.reservations
-                    && now.circuits == before.circuits
-                    && now.records == before.records
-            })
-            .await?;
+        let back = |now: &State| {
+            // A connection to the admin server, of somebody who asked, may be there or not.
+            now.descriptors <= before.descriptors + 1
+                && now.reservations == before.reservations
+                && now.circuits == before.circuits
+                && now.records == before.records
+        };
+        let state = self.until("what it had before", back).await?;
         Ok(state.memory.saturating_sub(before.memory))
     }
 
     /// The relay's metrics.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer.
     pub async fn metrics(&self) -> Result<Exposition> {
         admin::metrics(&self.relay.host).await
     }
 
     /// What the relay has denied so far, by reason.
-    ///
-    /// # Errors
-    ///
-    /// When it does not answer.
     pub async fn denied(&self) -> Result<BTreeMap<String, f64>> {
         let metrics = self.metrics().await?;
         let denied = metrics.all("relay_denied_total", &[]);
-        Ok(denied
-            .into_iter()
-            .map(|sample| (sample.labels["reason"].clone(), sample.value))
-            .collect())
+        let by_reason = denied.map(|sample| (sample.labels["reason"].clone(), sample.value));
+        Ok(by_reason.collect())
     }
 
     /// A new peer finds a good one by its id, through the relay, within 10 s, and pings it.
-    ///
-    /// # Errors
-    ///
-    /// When it does not.
     pub async fn finds(&self, name: &str, good: &Good) -> Result<()> {
-        // Ports that no dial before had.
-        let ports = RANGE.start() + 30..=RANGE.start() + 39;
-        let transport = good.transport.name();
-        let relay = self.address(&self.host, good.transport);
+        let relay = self.relay.address(&self.host, good.transport)?;
         let mut dial = Launch::new(name, &self.bins.p2pnode)
-            .args(["dial", &good.id, "--json", "--timeout", "10s"])
+            .args(["dial", &good.node.id, "--json", "--timeout", "10s"])
             .args(["--until", "connected", "--count", "1"])
-            .args(["--port-range", &range(&ports), "--transports", transport])
-            .args(["--relay", &relay])
+            // Ports that no dial before had.
+            .args(["--port-range", "40030-40039"])
+            .args(["--transports", good.transport.name(), "--relay", &relay])
             .env("P2PNODE_PUNCH_ENABLED", "false")
-            .start(&self.host.device, self.lab.artifacts())?;
-        let status = dial.exit(PATIENCE).await?;
-        let result = dial.event("result", PATIENCE).await?;
+            .on(&self.host)?;
+        let dial = dial.ended().await?;
+        let result = dial.result()?;
         ensure!(
-            status.code() == Some(0) && result.path_kind() == "relayed",
-            "{status}: {}",
+            dial.code == 0 && result.path_kind() == "relayed",
+            "{}: {}",
+            dial.code,
             result.line
         );
+        Ok(())
+    }
+
+    /// A new peer finds each of the good ones.
+    pub async fn finds_all(&self) -> Result<()> {
+        for good in &self.good {
+            self.finds(&format!("newcomer-{}", good.transport), good)
+                .await?;
+        }
         Ok(())
     }
 }

@@ -1,92 +1,52 @@
-//! The peer of other make that does as it is told: `tests/peers/stranger`.
+//! The peer of other make that does as it is told: `stranger` of `tests/peers`.
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     args::{PATIENCE, Transport},
     bins,
-    lab::{Host, Lab},
+    lab::Host,
     node::{Launch, Process},
     relay::RELAY_PORT,
 };
 
-/// Starts strangers on a host.
-#[derive(Clone, Debug)]
-pub struct Stranger<'a> {
-    program: PathBuf,
-    host: &'a Host,
-    lab: &'a Lab,
+/// Reserves on the relay and waits for peers; returns it with its peer id.
+pub async fn wait(
+    host: &Host,
+    name: &str,
+    relay: &str,
+    args: &[&str],
+) -> Result<(Process, String)> {
+    let process = launch(name)?.args(["--relay", relay]).args(args);
+    let process = process.arg("wait").on(host)?;
+    let id = id(&process).await?;
+    process.event("reserved", PATIENCE).await?;
+    Ok((process, id))
 }
 
-impl<'a> Stranger<'a> {
-    /// On a public host.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be built.
-    pub fn new(lab: &'a Lab, host: &'a Host) -> Result<Self> {
-        Ok(Self {
-            program: bins::stranger()?,
-            host,
-            lab,
-        })
-    }
-
-    /// Reserves on the relay and waits for peers; returns it with its peer id.
-    ///
-    /// # Errors
-    ///
-    /// When it gets no reservation.
-    pub async fn wait(&self, name: &str, relay: &str, args: &[&str]) -> Result<(Process, String)> {
-        let launch = self.launch(name).args(["--relay", relay]).args(args);
-        let process = self.start(launch.arg("wait"))?;
-        let id = id(&process).await?;
-        process.event("reserved", PATIENCE).await?;
-        Ok((process, id))
-    }
-
-    /// Makes a circuit to a peer.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
-    pub fn dial(&self, name: &str, relay: &str, peer: &str, args: &[&str]) -> Result<Process> {
-        let launch = self.launch(name).args(["--relay", relay]).args(args);
-        self.start(launch.args(["dial", peer]))
-    }
-
-    /// A relay without our protocols; returns it with its address for this transport, over IPv4.
-    ///
-    /// # Errors
-    ///
-    /// When it does not listen.
-    pub async fn relay(&self, name: &str, transport: Transport) -> Result<(Process, String)> {
-        let ip = self.host.ip(false)?;
-        let address = match transport {
-            Transport::Quic => format!("/ip4/{ip}/udp/{RELAY_PORT}/quic-v1"),
-            Transport::Tcp => format!("/ip4/{ip}/tcp/{RELAY_PORT}"),
-        };
-        let launch = self.launch(name).args(["--listen", &address]);
-        let process = self.start(launch.arg("relay"))?;
-        let id = id(&process).await?;
-        process.event("listening", PATIENCE).await?;
-        Ok((process, format!("{address}/p2p/{id}")))
-    }
-
-    fn launch(&self, name: &str) -> Launch {
-        Launch::new(name, &self.program)
-    }
-
-    fn start(&self, launch: Launch) -> Result<Process> {
-        launch
-            .start(&self.host.device, self.lab.artifacts())
-            .context("a stranger")
-    }
+/// Makes a circuit to a peer.
+pub fn dial(host: &Host, name: &str, relay: &str, peer: &str, args: &[&str]) -> Result<Process> {
+    let launch = launch(name)?.args(["--relay", relay]).args(args);
+    launch.args(["dial", peer]).on(host)
 }
 
-async fn id(process: &Process) -> Result<String> {
+/// A relay without our protocols; returns it with its address for this transport, over IPv4.
+pub async fn relay(host: &Host, name: &str, transport: Transport) -> Result<(Process, String)> {
+    let address = transport.addr(host.ip(false)?, RELAY_PORT);
+    let process = launch(name)?
+        .args(["--listen", &address, "relay"])
+        .on(host)?;
+    let id = id(&process).await?;
+    process.event("listening", PATIENCE).await?;
+    Ok((process, format!("{address}/p2p/{id}")))
+}
+
+fn launch(name: &str) -> Result<Launch> {
+    Ok(Launch::new(name, bins::stranger()?))
+}
+
+/// The peer id of a process that has started.
+pub async fn id(process: &Process) -> Result<String> {
     let started = process.event("started", PATIENCE).await?;
     Ok(started.text("/peer_id").to_owned())
 }

@@ -1,6 +1,6 @@
 //! Bulk transfers between two hosts of the lab: `tests/peers/transfer`, and iroh's program, which understands the same.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -32,7 +32,6 @@ pub enum Engine {
 
 impl Engine {
     /// As a table has it.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
@@ -46,24 +45,17 @@ impl Engine {
 
     /// The arguments that select it; iroh's program is its own.
     fn words(self, transport: Transport) -> Vec<String> {
-        let engine = match self {
-            Self::Ours | Self::OursBbr => "ours",
-            Self::Libp2p | Self::Libp2pTls => "libp2p",
-            Self::Quinn => "quinn",
+        let ours = format!("--engine ours --range {}", range(&RANGE));
+        let words = match self {
+            Self::Ours => ours,
+            Self::OursBbr => ours + " --congestion bbr",
+            Self::Libp2p => "--engine libp2p".to_owned(),
+            Self::Libp2pTls => "--engine libp2p --security tls".to_owned(),
+            Self::Quinn => "--engine quinn".to_owned(),
             Self::Iroh => return Vec::new(),
         };
-        let words = ["--engine", engine, "--transport", transport.name()];
-        let mut words: Vec<_> = words.map(str::to_owned).into();
-        if self == Self::Libp2pTls {
-            words.extend(["--security", "tls"].map(str::to_owned));
-        }
-        if engine == "ours" {
-            words.extend(["--range".to_owned(), range(&RANGE)]);
-        }
-        if self == Self::OursBbr {
-            words.extend(["--congestion", "bbr"].map(str::to_owned));
-        }
-        words
+        let words = format!("{words} --transport {transport}");
+        words.split(' ').map(str::to_owned).collect()
     }
 }
 
@@ -95,30 +87,18 @@ pub struct Moved {
 
 impl Route<'_> {
     /// Starts a receiver and returns it with the address that it gives.
-    ///
-    /// # Errors
-    ///
-    /// When it does not listen.
     pub async fn receive(&self, name: &str, args: &[&str]) -> Result<(Process, String)> {
         let listen = self.to.ip(false)?.to_string();
         let launch = self.launch(name, "receive")?.args(args);
         let launch = launch.args(["--listen", &listen]);
-        let process = launch.start(&self.to.device, self.lab.artifacts())?;
+        let process = launch.on(self.to)?;
         let listening = process.event("listening", PATIENCE).await?;
         let address = listening.text("/address").to_owned();
-        ensure!(
-            !address.is_empty(),
-            "{name}: {} has no address",
-            listening.line
-        );
+        ensure!(!address.is_empty(), "{name}: {}", listening.line);
         Ok((process, address))
     }
 
     /// Starts a sender to that address and returns it once its streams are open.
-    ///
-    /// # Errors
-    ///
-    /// When it does not open them.
     pub async fn open(
         &self,
         name: &str,
@@ -130,16 +110,12 @@ impl Route<'_> {
         let (bytes, streams) = (bytes.to_string(), streams.to_string());
         let words = [address, "--bytes", &bytes, "--streams", &streams];
         let launch = self.launch(name, "send")?.args(words).args(args).told();
-        let process = launch.start(&self.from.device, self.lab.artifacts())?;
+        let process = launch.on(self.from)?;
         process.event("open", PATIENCE).await?;
         Ok(process)
     }
 
     /// Starts a process that opens idle connections to that address, and returns it once they are all there.
-    ///
-    /// # Errors
-    ///
-    /// When one fails, or they are not there `within` that time.
     pub async fn hold(
         &self,
         name: &str,
@@ -150,16 +126,12 @@ impl Route<'_> {
         let connections = connections.to_string();
         let words = [address, "--connections", &connections];
         let launch = self.launch(name, "hold")?.args(words);
-        let process = launch.start(&self.from.device, self.lab.artifacts())?;
+        let process = launch.on(self.from)?;
         process.event("held", within).await?;
         Ok(process)
     }
 
     /// Moves that many bytes between two new processes, over that many streams of one connection.
-    ///
-    /// # Errors
-    ///
-    /// When they do not arrive `within` that time.
     pub async fn transfer(&self, bytes: u64, streams: u16, within: Duration) -> Result<Moved> {
         let name = |side| format!("{}-{side}", self.engine.name().replace([' ', ','], "-"));
         let (receiver, address) = self.receive(&name("receive"), &[]).await?;
@@ -180,11 +152,8 @@ impl Route<'_> {
             let value = sent.json[name].as_f64();
             value.with_context(|| format!("{send}: {} has no {name}", sent.line))
         };
-        ensure!(
-            number("bytes")? as u64 == bytes,
-            "{send}: {} for {bytes} bytes",
-            sent.line
-        );
+        let all = number("bytes")? as u64 == bytes;
+        ensure!(all, "{send}: {} for {bytes} bytes", sent.line);
         Ok(Moved {
             bytes,
             seconds: number("seconds")?,
@@ -193,14 +162,12 @@ impl Route<'_> {
     }
 
     fn launch(&self, name: &str, command: &str) -> Result<Launch> {
-        let program: PathBuf = match self.engine {
-            Engine::Iroh => bins::iroh_peer()?,
-            Engine::Ours | Engine::OursBbr | Engine::Libp2p | Engine::Libp2pTls | Engine::Quinn => {
-                bins::transfer()?
-            }
+        let program = if self.engine == Engine::Iroh {
+            bins::iroh_peer()?
+        } else {
+            bins::transfer()?
         };
-        Ok(Launch::new(name, program)
-            .arg(command)
-            .args(self.engine.words(self.transport)))
+        let launch = Launch::new(name, program).arg(command);
+        Ok(launch.args(self.engine.words(self.transport)))
     }
 }

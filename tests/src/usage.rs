@@ -5,10 +5,6 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 /// Resident memory of a process, in KiB.
-///
-/// # Errors
-///
-/// When there is no such process.
 pub fn memory(pid: i32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -20,20 +16,12 @@ pub fn memory(pid: i32) -> Result<u64> {
 }
 
 /// Open file descriptors of a process.
-///
-/// # Errors
-///
-/// When there is no such process, or it is somebody else's.
 pub fn descriptors(pid: i32) -> Result<usize> {
     let path = format!("/proc/{pid}/fd");
     Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
 }
 
 /// Processor time that a process has used, its own and the kernel's on its behalf, in seconds.
-///
-/// # Errors
-///
-/// When there is no such process.
 pub fn cpu(pid: i32) -> Result<f64> {
     /// The kernel tells times in this unit to programs on every architecture (`USER_HZ`).
     const TICKS_PER_SECOND: f64 = 100.0;
@@ -49,10 +37,6 @@ pub fn cpu(pid: i32) -> Result<f64> {
 
 /// The same to the nanosecond, of those threads that it has: what others have used that have ended is not in it. A process that has
 /// ended and that nobody has waited for still has its first one.
-///
-/// # Errors
-///
-/// When there is no such process, or the kernel keeps no such times (`schedstat`).
 pub fn cpu_of_threads(pid: i32) -> Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     let mut nanos = 0;
@@ -68,24 +52,4 @@ pub fn cpu_of_threads(pid: i32) -> Result<Duration> {
     }
     ensure!(nanos > 0, "{tasks}: the kernel keeps no CPU times");
     Ok(Duration::from_nanos(nanos))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use super::*;
-
-    #[test]
-    fn this_process_has_memory_and_descriptors_and_uses_the_processor() {
-        let pid = i32::try_from(std::process::id()).unwrap();
-        assert!(memory(pid).unwrap() > 100);
-        let before = descriptors(pid).unwrap();
-        let _file = fs::File::open("/proc/self/status").unwrap();
-        assert!(before > 2 && descriptors(pid).unwrap() > 2);
-        // Threads of other tests may end meanwhile, and only the whole process keeps their time.
-        let until = cpu_of_threads(pid).unwrap() + Duration::from_millis(100);
-        while cpu_of_threads(pid).unwrap() < until {}
-        assert!(cpu(pid).unwrap() >= 0.05);
-    }
 }

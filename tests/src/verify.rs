@@ -1,176 +1,196 @@
 //! What a dial must have shown: in its JSON, in its exit code and on the wire.
 
-use std::net::SocketAddr;
-
-use anyhow::{Context as _, Result, ensure};
-
-use crate::{
-    args::range,
-    events::Event,
-    nat::RANGE,
-    pair::{Dial, Peers},
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
 };
 
-impl Peers {
-    /// Asserts what a direct path is: one over which pings go, and the same on the wire as in the JSON; and relayed before, unless
-    /// the relay has introduced the two to each other.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
-    pub async fn verify_direct(&self, dial: &Dial) -> Result<()> {
-        let result = dial.result()?;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    args::PATIENCE,
+    control,
+    events::Event,
+    node::{Dial, Process},
+    pair::{Peer, Peers},
+};
+
+/// How long after a punch there may be a second direct connection.
+const SURPLUS: Duration = Duration::from_secs(3);
+
+/// The sockets of a path's first hop: local, remote.
+pub fn sockets(path: &Value) -> Result<(SocketAddr, SocketAddr)> {
+    let socket = |end: &str| {
+        let text = path["hops"][0][end].as_str().unwrap_or("unknown");
+        let socket = text.parse::<SocketAddr>();
+        socket.with_context(|| format!("the {end} socket of {path}"))
+    };
+    Ok((socket("local")?, socket("remote")?))
+}
+
+/// `tcp` or `udp`, as the packets of a path's first hop are.
+pub fn protocol(path: &Value) -> &'static str {
+    if path["hops"][0]["transport"] == "tcp" {
+        "tcp"
+    } else {
+        "udp"
+    }
+}
+
+/// Asserts that two direct paths are one connection, between sockets that are on the wire: what each side calls its remote is what
+/// the other's packets left its NAT as.
+pub async fn same_connection(
+    (a, a_path): (&Peer, &Value),
+    (b, b_path): (&Peer, &Value),
+) -> Result<()> {
+    let protocol_of = protocol(a_path);
+    ensure!(protocol(b_path) == protocol_of, "A: {a_path}, B: {b_path}");
+    let ((a_local, a_remote), (b_local, b_remote)) = (sockets(a_path)?, sockets(b_path)?);
+    for (side, local, remote, mapped) in [
+        (a, a_local, a_remote, b_remote),
+        (b, b_local, b_remote, a_remote),
+    ] {
+        let flow = (local, remote);
+        side.home().has_flow(&side.host, protocol_of, flow).await?;
+        side.settle().await?;
+        let outside = side.edge().left_as(protocol_of, remote);
         ensure!(
-            result.text("/outcome") == "direct" && dial.code == 0,
-            "outcome {:?}, exit code {}, reason {}",
-            result.text("/outcome"),
-            dial.code,
-            result.json["reason"],
+            outside.contains(&mapped),
+            "{local} left its NAT as {outside:?} towards {remote}; the other side says it talks to {mapped}"
         );
-        let kinds: Vec<_> = dial
-            .events
-            .iter()
-            .filter(|event| event.name() == "connected")
-            .map(Event::path_kind)
-            .collect();
+    }
+    Ok(())
+}
+
+/// When the node says that `peer` became direct first.
+pub async fn became_direct(node: &Process, peer: &str) -> Result<Instant> {
+    let direct = |event: &Event| event.connects(peer, "direct");
+    Ok(node.first("a direct connection", 0, direct).await?.at)
+}
+
+/// How many connections of a kind to `peer` are open by these events, and how many were opened.
+fn open(events: &[Event], peer: &str, kind: &str) -> (usize, usize) {
+    let opened = events.iter().filter(|event| event.connects(peer, kind));
+    let closed = events.iter().filter(|event| event.disconnects(peer, kind));
+    let (opened, closed) = (opened.count(), closed.count());
+    (opened.saturating_sub(closed), opened)
+}
+
+impl Peers {
+    /// Asserts what a direct path is: one over which all pings went, and the same on the wire as in the JSON; and relayed before,
+    /// unless the relay has introduced the two to each other.
+    pub async fn verify_direct(&self, dial: &Dial, pings: usize) -> Result<()> {
+        let result = dial.is("direct")?;
+        let connected: Vec<_> = dial.all("connected").collect();
         let is_introduction = |event: &Event| event.text("/by") == "introduction";
         // Where a NAT lets anybody in, the peer may be there before the relay's word is here.
-        let first = dial.events.iter().find(|event| event.name() == "connected");
-        let was_let_in = first.is_some_and(|event| event.text("/path/how") == "accepted");
+        let first = connected.first().context("nothing was connected")?;
+        let was_let_in = first.text("/path/how") == "accepted";
         let introduced = dial.events.iter().any(is_introduction)
-            || was_let_in && self.b_process.events().iter().any(is_introduction);
+            || was_let_in && self.b_node.process.events().iter().any(is_introduction);
         ensure!(
-            introduced || kinds.first() == Some(&"relayed"),
-            "the first connection is not relayed, and there was no introduction: {kinds:?}"
+            introduced || first.path_kind() == "relayed",
+            "the first connection is not relayed, and there was no introduction: {}",
+            first.line
         );
         ensure!(
-            kinds.contains(&"direct"),
-            "no direct connection was announced: {kinds:?}"
+            connected.iter().any(|event| event.path_kind() == "direct"),
+            "no direct connection was announced"
         );
-        ensure!(
-            result.path_kind() == "direct",
-            "the result's path is {}",
-            result.json["path"]
-        );
+        let path = &result.json["path"];
+        ensure!(path["kind"] == "direct", "the result's path is {path}");
         let transport = result.text("/path/hops/0/transport");
+        let mut allowed = self.transports.iter().map(|allowed| allowed.name());
+        ensure!(allowed.any(|name| name == transport), "over {transport:?}");
+        let kinds: Vec<_> = dial.all("ping").map(|ping| ping.text("/kind")).collect();
         ensure!(
-            self.transports
-                .iter()
-                .any(|allowed| allowed.name() == transport),
-            "the direct path uses {transport:?}"
-        );
-        let pings: Vec<_> = dial
-            .events
-            .iter()
-            .filter(|event| event.name() == "ping")
-            .map(|event| event.text("/kind"))
-            .collect();
-        ensure!(
-            pings.len() == dial.pings && pings.iter().all(|kind| *kind == "direct"),
-            "pings went over {pings:?}"
+            kinds.len() == pings && kinds.iter().all(|kind| *kind == "direct"),
+            "pings went over {kinds:?}"
         );
         self.verify_range().await?;
-        self.verify_wire(result).await
+        // B's path is not open any more: one of those that it has reported.
+        let events = self.b_node.process.events();
+        let mut last = Err(anyhow::anyhow!("B has reported no direct connection"));
+        for event in events.iter().filter(|event| event.path_kind() == "direct") {
+            last = same_connection((&self.a, path), (&self.b, &event.json["path"])).await;
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
     }
 
-    /// Asserts that the peers ended on the relay, and said why.
-    ///
-    /// # Errors
-    ///
-    /// Names what is not so.
-    pub async fn verify_relayed(&self, dial: &Dial) -> Result<()> {
-        let result = dial.result()?;
+    /// Asserts that the peers ended on the relay, for that reason.
+    pub async fn verify_relayed(&self, dial: &Dial, reason: &str) -> Result<()> {
+        let result = dial.is("relayed")?;
+        let reported = result.text("/reason");
         ensure!(
-            result.text("/outcome") == "relayed" && dial.code == 3,
-            "outcome {:?}, exit code {}, path {}",
-            result.text("/outcome"),
-            dial.code,
-            result.json["path"],
+            reported == reason,
+            "relayed because of {reported:?}, not of {reason:?}"
         );
-        ensure!(!result.text("/reason").is_empty(), "no reason is given");
-        ensure!(
-            result.path_kind() == "relayed",
-            "the result's path is {}",
-            result.json["path"]
-        );
+        ensure!(result.path_kind() == "relayed", "{}", result.line);
         self.verify_range().await
     }
 
     /// Asserts that neither peer sent a packet from outside its range.
-    ///
-    /// # Errors
-    ///
-    /// Lists the packets.
     pub async fn verify_range(&self) -> Result<()> {
-        for (name, peer) in [("a", &self.a), ("b", &self.b)] {
-            peer.settle().await?;
-            let strays = peer.strays();
+        self.a.keeps_range().await?;
+        self.b.keeps_range().await
+    }
+
+    /// When the later of the two says that they became direct; `dial` is A's, still under way.
+    pub async fn became_direct(&self, dial: &Process) -> Result<Instant> {
+        let at_a = became_direct(dial, &self.b_id).await?;
+        let at_b = became_direct(&self.b_node.process, &self.a_id().await?).await?;
+        Ok(at_a.max(at_b))
+    }
+
+    /// Asserts that within 3 s after `direct` there is one direct connection, and that it is all that is left after the grace
+    /// period of the relayed one. `dial` is A's, and goes on for longer than that.
+    pub async fn verify_one_is_left(&self, dial: &Process, direct: Instant) -> Result<()> {
+        let a_id = self.a_id().await?;
+        let sides = [(dial, &self.b_id), (&self.b_node.process, &a_id)];
+        for (side, peer) in sides {
+            let gone = |events: &[Event]| {
+                let (open, opened) = open(events, peer, "relayed");
+                (opened > 0 && open == 0).then_some(())
+            };
+            side.until("the end of the relayed connection", PATIENCE, gone)
+                .await?;
+        }
+        for (side, peer) in sides {
+            let events = side.events();
+            let late = |until: &usize| events[*until].at > direct + SURPLUS;
+            let open_at = |until: usize| open(&events[..=until], peer, "direct").0;
+            let mut others = (0..events.len()).filter(late).map(open_at);
             ensure!(
-                strays.is_empty(),
-                "{name} sent from outside {}: {}",
-                range(&RANGE),
-                strays.join(", ")
+                others.all(|open| open == 1),
+                "3 s after a punch: {events:?}"
             );
+            let left = ["direct", "relayed"].map(|kind| open(&events, peer, kind).0);
             ensure!(
-                !peer.home().sent_by(&peer.host.addresses).is_empty(),
-                "the capture of {name} holds no packet"
+                left == [1, 0],
+                "{}: {left:?} connections are left",
+                side.name()
             );
         }
+        let status = self.b_node.control.status().await?;
+        let left = ["direct", "relayed"].map(|kind| control::paths(&status, &a_id, kind).len());
+        ensure!(left == [1, 0], "{status}");
         Ok(())
     }
 
-    /// Asserts that the sockets of the reported path are those on the wire, on both sides, after translation too.
-    async fn verify_wire(&self, result: &Event) -> Result<()> {
-        let hop = |field: &str| -> Result<SocketAddr> {
-            let text = result.text(&format!("/path/hops/0/{field}"));
-            text.parse()
-                .with_context(|| format!("{field} socket of the direct path: {text:?}"))
-        };
-        let (local, remote) = (hop("local")?, hop("remote")?);
-        let protocol = if result.text("/path/hops/0/transport") == "tcp" {
-            "tcp"
-        } else {
-            "udp"
-        };
-        let sent = self.a.home().sent_by(&self.a.host.addresses);
-        ensure!(
-            sent.iter().any(|packet| packet.protocol.name() == protocol
-                && packet.source == local
-                && packet.destination == remote),
-            "no {protocol} packet went from {local} to {remote}, as the result says"
-        );
-        let a_outside = self.a.edge().left_as(protocol, remote);
-        let b_outside: Vec<_> = a_outside
-            .iter()
-            .flat_map(|a| self.b.edge().left_as(protocol, *a))
-            .collect();
-        ensure!(
-            b_outside.contains(&remote),
-            "B's packets to A ({a_outside:?} outside) left as {b_outside:?}, but A says it talks to {remote}"
-        );
-        let b_sockets: Vec<_> = self
-            .b_process
-            .events()
-            .iter()
-            .filter(|event| event.name() == "connected" && event.path_kind() == "direct")
-            .map(|event| {
-                (
-                    event.text("/path/hops/0/local").to_owned(),
-                    event.text("/path/hops/0/remote").to_owned(),
-                )
-            })
-            .collect();
-        let sent = self.b.home().sent_by(&self.b.host.addresses);
-        let seen = |(local, remote): &(String, String)| {
-            a_outside.iter().any(|a| a.to_string() == *remote)
-                && sent.iter().any(|packet| {
-                    packet.source.to_string() == *local && packet.destination.to_string() == *remote
-                })
-        };
-        ensure!(
-            b_sockets.iter().any(seen),
-            "B reports the direct connections {b_sockets:?}; on the wire A is {a_outside:?}"
-        );
-        Ok(())
+    /// A's peer id, which B learns from a connection, direct or not: A's dial has a throwaway identity, and B connects to nobody
+    /// else but the relay.
+    async fn a_id(&self) -> Result<String> {
+        let of_a =
+            |event: &Event| event.name() == "connected" && event.text("/peer") != self.relay.id;
+        let connected = self
+            .b_node
+            .process
+            .first("a connection to A", 0, of_a)
+            .await?;
+        Ok(connected.text("/peer").to_owned())
     }
 }

@@ -1,53 +1,35 @@
 //! Many peers at once.
 
-use anyhow::{Context as _, Result, ensure};
-use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved},
-    bins::{Bins, bins},
-    control,
-    lab::{Host, Lab},
-    nat::NatKind,
-    relay::Relay,
-    running::Node,
-};
-use serde_json::Value;
+use p2pnode_tests::prelude::*;
 use tokio::task::JoinSet;
 
-p2pnode_tests::lab_tests!();
+lab_tests! {
+    fifty_peers_that_dial_one_node_at_once_all_end_direct: crowd();
+}
 
 const PEERS: u16 = 50;
 const SITES: u16 = 5;
 
-async fn start(lab: &Lab, bins: &Bins, relay: &Relay, host: &Host, i: u16) -> Result<Node> {
-    let first = 41000 + 10 * i;
-    let args = NodeArgs::new(relay, host, &[Transport::Quic]).range(first..=first + 9);
-    let launch = args.run(lab, bins, &format!("peer-{i}"));
-    let node = Node::start(lab, bins, host, launch).await?;
-    reserved(&node.process).await?;
-    Ok(node)
-}
-
 /// Fifty nodes, ten each behind five NATs, all dial one behind another at the same moment. They run before: what is tested is
 /// the node that is called and the relay, not how many processes two processors can start in a second.
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_peers_that_dial_one_node_at_once_all_end_direct() -> Result<()> {
-    let bins = bins()?;
-    let lab = Lab::new("crowd").await?;
-    let relay = Relay::start(&lab, &bins, "relay").await?;
-    let site = lab.site("b", NatKind::EimApdfRewrite).await?;
-    let host = lab.host("host-b", &site).await?;
-    let launch = NodeArgs::new(&relay, &host, &[Transport::Quic]).run(&lab, &bins, "b");
-    let node = Node::start(&lab, &bins, &host, launch).await?;
-    reserved(&node.process).await?;
+async fn crowd() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let (_site, host) = lab.home("b", NatKind::EimApdfRewrite).await?;
+    let node = relay
+        .run("b", &host, &[Transport::Quic])?
+        .reserves(&host)
+        .await?;
 
     let mut sites = Vec::new();
     let mut crowd = Vec::new();
     for i in 0..SITES {
-        let site = lab.site(&format!("a{i}"), NatKind::EimApdf).await?;
-        let host = lab.host(&format!("host-a{i}"), &site).await?;
-        for j in 0..PEERS / SITES {
-            let number = i * (PEERS / SITES) + j;
-            crowd.push(start(&lab, &bins, &relay, &host, number).await?);
+        let (site, host) = lab.home(&format!("a{i}"), NatKind::EimApdf).await?;
+        for number in i * (PEERS / SITES)..(i + 1) * (PEERS / SITES) {
+            let first = 41000 + 10 * number;
+            let args = NodeArgs::new(&relay, &host, &[Transport::Quic]).range(first..=first + 9);
+            let peer = args.run_on(&host, &format!("peer-{number}"))?;
+            crowd.push(peer.reserves(&host).await?);
         }
         sites.push(site);
     }
@@ -71,8 +53,6 @@ async fn fifty_peers_that_dial_one_node_at_once_all_end_direct() -> Result<()> {
         };
         (peers.len() == usize::from(PEERS) && peers.iter().all(direct)).then_some(())
     };
-    node.until(&lab, "fifty punched peers", PATIENCE, all_direct)
-        .await?;
-    lab.succeeded();
-    Ok(())
+    node.until("fifty punched peers", PATIENCE, all_direct)
+        .await
 }

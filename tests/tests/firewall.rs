@@ -1,19 +1,13 @@
 //! `p2pnode firewall`: hosts that drop everything but what its rules let through still register, punch and end direct.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use anyhow::{Result, ensure};
-use p2pnode_tests::{
-    args::{PATIENCE, Transport},
-    bins::Bins,
-    lab::{Host, Lab},
-    nat::{NatKind, RANGE},
-    node::{Launch, output},
-    running::{Both, Running},
-    sandbox::tool,
-};
+use p2pnode_tests::{node::printed, prelude::*, sandbox::tool};
 
-p2pnode_tests::lab_tests!();
+lab_tests! {
+    hosts_that_drop_all_else_register_punch_and_are_direct_over_quic: all_else_drops(Transport::Quic);
+    hosts_that_drop_all_else_register_punch_and_are_direct_over_tcp: all_else_drops(Transport::Tcp);
+}
 
 /// What stands on the host already: nothing leaves, nothing comes in, but loopback, and the neighbours without which IPv6 has no
 /// packets at all. The chains jump to the printed ones, as their comments say.
@@ -34,115 +28,66 @@ const IPTABLES: &str = "*filter
 COMMIT
 ";
 
-struct Rules<'a> {
-    lab: &'a Lab,
-    bins: &'a Bins,
+/// Loads what `p2pnode firewall` prints, then a firewall that drops, then the printed rules again: they replace what was loaded.
+async fn load(lab: &Lab, host: &Host, format: &str) -> Result<()> {
+    let printed_rules = lab.artifacts().file(format);
+    let rules = printed(host, &bins()?.p2pnode, &["firewall", "--format", format]).await?;
+    fs::write(&printed_rules, rules + "\n")?;
+    let drop = lab.artifacts().file(&format!("drop.{format}"));
+    let (rules, check, programs): (_, &[&str], &[&str]) = match format {
+        "nft" => (NFT, &["-c", "-f"], &["nft"]),
+        _ => (
+            IPTABLES,
+            &["--test", "--noflush"],
+            &["iptables-restore", "ip6tables-restore"],
+        ),
+    };
+    fs::write(&drop, rules)?;
+    for program in programs {
+        for (step, file) in [&printed_rules, &printed_rules, &drop, &printed_rules]
+            .into_iter()
+            .enumerate()
+        {
+            // The first time they are only checked.
+            let args = if step == 0 { check } else { &check[1..] };
+            let file = file.to_str().context("a path")?;
+            printed(host, &tool(program), &[args, &[file]].concat()).await?;
+        }
+    }
+    Ok(())
 }
 
-impl Rules<'_> {
-    /// What `p2pnode firewall` prints, in a file.
-    async fn printed(&self, host: &Host, format: &str) -> Result<String> {
-        let args = ["firewall", "--format", format];
-        let printed = output(&host.device, &self.bins.p2pnode, &args, PATIENCE).await?;
-        let error = String::from_utf8_lossy(&printed.stderr);
-        ensure!(printed.status.success(), "{args:?}: {error}");
-        self.file(format, &printed.stdout)
+async fn all_else_drops(transport: Transport) -> Result<()> {
+    let running = Running::new(NatKind::DualStack, NatKind::EimApdfRewrite);
+    let prepared = running.over(&[transport]).prepare().await?;
+    load(&prepared.lab, &prepared.a.host, "nft").await?;
+    load(&prepared.lab, &prepared.b.host, "iptables").await?;
+    let both = prepared.start().await?;
+    for side in both.sides() {
+        drops(&both, &side.host, transport).await?;
     }
-
-    fn file(&self, name: &str, rules: &[u8]) -> Result<String> {
-        let path = self.lab.artifacts().file(name);
-        fs::write(&path, rules)?;
-        Ok(path.display().to_string())
-    }
-
-    async fn run(&self, host: &Host, program: &str, args: &[&str]) -> Result<()> {
-        let program = tool(program);
-        let ran = output(&host.device, Path::new(&program), args, PATIENCE).await?;
-        let error = String::from_utf8_lossy(&ran.stderr);
-        ensure!(
-            ran.status.success(),
-            "{} {args:?}: {error}",
-            program.display()
-        );
-        Ok(())
-    }
-
-    async fn nft(&self, host: &Host) -> Result<()> {
-        let printed = self.printed(host, "nft").await?;
-        let drop = self.file("drop.nft", NFT.as_bytes())?;
-        self.run(host, "nft", &["-c", "-f", &printed]).await?;
-        // Twice: what is loaded again replaces what was loaded.
-        for rules in [&printed, &drop, &printed] {
-            self.run(host, "nft", &["-f", rules]).await?;
-        }
-        Ok(())
-    }
-
-    async fn iptables(&self, host: &Host) -> Result<()> {
-        let printed = self.printed(host, "iptables").await?;
-        let drop = self.file("drop.iptables", IPTABLES.as_bytes())?;
-        for restore in ["iptables-restore", "ip6tables-restore"] {
-            self.run(host, restore, &["--test", "--noflush", &printed])
-                .await?;
-            for rules in [&printed, &drop, &printed] {
-                self.run(host, restore, &["--noflush", rules]).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn hosts_that_drop_all_else_register_punch_and_are_direct_over_both_transports() -> Result<()>
-{
-    for transport in Transport::ALL {
-        let name = format!("firewall-{transport}");
-        let running = Running::new(name, NatKind::DualStack, NatKind::EimApdfRewrite);
-        let prepared = running.transports(&[transport]).prepare().await?;
-        let rules = Rules {
-            lab: &prepared.lab,
-            bins: &prepared.bins,
-        };
-        rules.nft(&prepared.a.host).await?;
-        rules.iptables(&prepared.b.host).await?;
-        let both = prepared.start().await?;
-        for (side, firewall) in [(&both.a_side, "nft"), (&both.b_side, "iptables")] {
-            dropped(&both, &side.host, transport, firewall).await?;
-        }
-        both.dial().await?;
-        both.settled(PATIENCE).await?;
-        for side in [&both.a_side, &both.b_side] {
-            side.settle().await?;
-            let strays = side.strays();
-            ensure!(strays.is_empty(), "{strays:?}");
-        }
-        both.lab.succeeded();
+    both.dial().await?;
+    both.settled(PATIENCE).await?;
+    for side in both.sides() {
+        // The dials from another port were stopped on the host itself.
+        side.keeps_range().await?;
     }
     Ok(())
 }
 
 /// The firewall is one: what gets to the relay from the range gets nowhere from the port beside it.
-async fn dropped(both: &Both, host: &Host, transport: Transport, firewall: &str) -> Result<()> {
-    let (first, last) = (RANGE.start(), RANGE.end());
-    let beside = last + 1;
+async fn drops(both: &Both, host: &Host, transport: Transport) -> Result<()> {
     // The whole range: the host's node holds some of its ports.
-    for (ports, code) in [
-        (format!("{first}-{last}"), 0),
-        (format!("{beside}-{beside}"), 4),
-    ] {
-        let mut launch = Launch::new(format!("{firewall}-{ports}"), &both.bins.p2pnode)
+    for (ports, code) in [("40000-40050", 0), ("40051-40051", 4)] {
+        let name = format!("{}-{ports}", host.device.name());
+        let mut dial = Launch::new(name, &bins()?.p2pnode)
             .args(["dial", &both.relay.id, "--json", "--until", "connected"])
-            .args(["--timeout", "3s", "--port-range", &ports]);
+            .args(["--timeout", "3s", "--port-range", ports]);
         for addr in both.relay.addresses(host, &[transport]) {
-            launch = launch.args(["--addr", &addr]);
+            dial = dial.args(["--addr", &addr]);
         }
-        let mut dial = launch.start(&host.device, both.lab.artifacts())?;
-        let status = dial.exit(PATIENCE).await?;
-        ensure!(
-            status.code() == Some(code),
-            "{firewall}: source ports {ports}: {status}: {:?}",
-            dial.events()
-        );
+        let dial = dial.on(host)?.ended().await?;
+        ensure!(dial.code == code, "source ports {ports}: {dial:?}");
     }
     Ok(())
 }

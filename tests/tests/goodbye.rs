@@ -1,75 +1,35 @@
-//! How a peer goes: one that says goodbye is left alone, one that is lost is looked for until it is back.
+//! How a peer goes: one that closes its path gracefully is left alone, one that is lost is dialed until it is back.
 
-use std::{fs, time::Duration};
+use p2pnode_tests::prelude::*;
 
-use anyhow::{Context as _, Result, ensure};
-use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved},
-    control,
-    events::Event,
-    nat::NatKind,
-    running::{Both, Node, Running},
-};
-
-p2pnode_tests::lab_tests!();
+lab_tests! {
+    a_dialed_peer_that_ends_closes_its_quic_path_and_is_not_dialed_again: ends(Transport::Quic, false);
+    a_dialed_peer_that_ends_closes_its_tcp_path_and_is_not_dialed_again: ends(Transport::Tcp, false);
+    a_dialing_peer_that_ends_closes_its_quic_path_and_is_not_dialed: ends(Transport::Quic, true);
+    a_dialing_peer_that_ends_closes_its_tcp_path_and_is_not_dialed: ends(Transport::Tcp, true);
+    a_peer_that_was_killed_is_dialed_until_it_is_back_and_direct_over_quic: killed(Transport::Quic);
+    a_peer_that_was_killed_is_dialed_until_it_is_back_and_direct_over_tcp: killed(Transport::Tcp);
+}
 
 /// What a node logs when it dials a peer that it has lost.
 const REDIAL: &str = "dialing a lost peer";
 
-/// For a peer that is back to be found: the longest pause between two rounds of dials, and a punch that needs its second
-/// attempt.
-const FOUND: Duration = Duration::from_secs(60);
-
-/// Which of the two goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaver {
-    Dialer,
-    Dialed,
-}
-
-/// Two nodes with one direct connection and nothing else.
-async fn direct(name: &str, transport: Transport) -> Result<Both> {
-    let both = Running::new(name, NatKind::EimApdf, NatKind::EimApdfRewrite)
-        .transports(&[transport])
-        .start()
-        .await?;
-    both.dial().await?;
-    both.settled(PATIENCE).await?;
-    Ok(both)
-}
-
 /// The end of the direct path to `peer` after the first `seen` events.
 async fn path_ended(node: &Node, seen: usize, peer: &str) -> Result<Event> {
-    let ended = |events: &[Event]| {
-        let mut events = events.iter().skip(seen);
-        events
-            .find(|event| event.name() == "disconnected" && event.text("/peer") == peer)
-            .cloned()
-    };
-    let ended = node.process.until("the end of the path", PATIENCE, ended);
-    let ended = ended.await?;
-    ensure!(ended.text("/kind") == "direct", "{}", ended.line);
-    Ok(ended)
+    let ended = |event: &Event| event.disconnects(peer, "direct");
+    node.process.first("the end of the path", seen, ended).await
 }
 
-/// Whether the node has dialed a peer again, now that it has ended its work on everything that it told before: it dials in
-/// the turn of its loop in which the peer is lost, and answers a status in a later one.
-async fn has_redialed(node: &Node) -> Result<bool> {
-    node.control.status().await?;
-    Ok(node.process.log().contains(REDIAL))
-}
-
-async fn goodbye(name: &str, transport: Transport, leaver: Leaver) -> Result<()> {
-    let mut both = direct(name, transport).await?;
-    let Both { a, b, .. } = &mut both;
-    let (gone, left) = match leaver {
-        Leaver::Dialer => (a, b),
-        Leaver::Dialed => (b, a),
+async fn ends(transport: Transport, dialer_goes: bool) -> Result<()> {
+    let mut both = Running::homes().over(&[transport]).direct().await?;
+    let (gone, left) = match dialer_goes {
+        true => (&mut both.a, &mut both.b),
+        false => (&mut both.b, &mut both.a),
     };
-    let seen = left.process.events().len();
+    let seen = left.seen();
     gone.process.terminate()?;
     let status = gone.process.exit(PATIENCE).await?;
-    ensure!(status.success(), "{}: {status}", gone.process.name());
+    ensure!(status.success(), "{status}");
 
     let ended = path_ended(left, seen, &gone.id).await?;
     // In the words of quinn and of yamux.
@@ -77,87 +37,35 @@ async fn goodbye(name: &str, transport: Transport, leaver: Leaver) -> Result<()>
         Transport::Quic => "closed by peer",
         Transport::Tcp => "connection is closed",
     };
-    ensure!(
-        ended.text("/reason").starts_with(said),
-        "not a goodbye: {}",
-        ended.line
-    );
-    ensure!(
-        !has_redialed(left).await?,
-        "a peer that said goodbye is dialed again: {}",
-        ended.line
-    );
+    ensure!(ended.text("/reason").starts_with(said), "{}", ended.line);
     let status = left.control.status().await?;
     ensure!(control::peer(&status, &gone.id).is_null(), "{status}");
-    both.lab.succeeded();
+    // A node dials in the turn of its loop in which the peer is lost, and answers a status in a later one; what it has logged by then
+    // is read when it has ended.
+    left.process.terminate()?;
+    left.process.exit(PATIENCE).await?;
+    ensure!(
+        !left.process.log().contains(REDIAL),
+        "it is dialed again: {}",
+        ended.line
+    );
     Ok(())
-}
-
-#[tokio::test]
-async fn a_dialed_peer_that_ends_closes_its_quic_path_and_is_not_dialed_again() -> Result<()> {
-    goodbye("goodbye-dialed-quic", Transport::Quic, Leaver::Dialed).await
-}
-
-#[tokio::test]
-async fn a_dialed_peer_that_ends_closes_its_tcp_path_and_is_not_dialed_again() -> Result<()> {
-    goodbye("goodbye-dialed-tcp", Transport::Tcp, Leaver::Dialed).await
-}
-
-#[tokio::test]
-async fn a_dialing_peer_that_ends_closes_its_quic_path_and_is_not_dialed() -> Result<()> {
-    goodbye("goodbye-dialer-quic", Transport::Quic, Leaver::Dialer).await
-}
-
-#[tokio::test]
-async fn a_dialing_peer_that_ends_closes_its_tcp_path_and_is_not_dialed() -> Result<()> {
-    goodbye("goodbye-dialer-tcp", Transport::Tcp, Leaver::Dialer).await
 }
 
 /// B's node is killed, and started again with its key once A looks for it.
-async fn killed(name: &str, transport: Transport) -> Result<()> {
-    let mut both = direct(name, transport).await?;
-    let seen = both.a.process.events().len();
+async fn killed(transport: Transport) -> Result<()> {
+    let mut both = Running::homes().over(&[transport]).direct().await?;
+    let seen = both.a.seen();
     both.b.process.kill().await?;
+    path_ended(&both.a, seen, &both.b.id).await?;
+    both.a.process.logged(REDIAL, PATIENCE).await?;
 
-    let lost = path_ended(&both.a, seen, &both.b.id).await?;
-    ensure!(
-        has_redialed(&both.a).await?,
-        "a peer that was killed is not dialed again: {}",
-        lost.line
-    );
-
-    let artifacts = both.lab.artifacts();
-    fs::copy(artifacts.file("b.key"), artifacts.file("b-again.key")).context("B's key")?;
-    let launch = NodeArgs::new(&both.relay, &both.b.host, &[transport])
-        .run(&both.lab, &both.bins, "b-again");
-    let again = Node::start(&both.lab, &both.bins, &both.b.host, launch).await?;
-    ensure!(again.id == both.b.id, "B came back as {}", again.id);
-    both.b = again;
-    reserved(&both.b.process).await?;
-
-    // Over the relay, then direct.
-    let back = |events: &[Event]| {
-        let mut events = events.iter().skip(seen);
-        events
-            .find(|event| event.name() == "connected" && event.text("/peer") == both.b.id)
-            .cloned()
-    };
-    let back = both.a.process.until("the way back", FOUND, back).await?;
+    let again = both.relay.run("b", &both.b.host, &[transport])?;
+    both.b = again.reserves(&both.b.host).await?;
+    // Over the relay, then direct: the longest pause between two rounds of dials, and a punch that needs its second attempt.
+    let back = |event: &Event| event.name() == "connected" && event.text("/peer") == both.b.id;
+    let back = both.a.process.first("the way back", seen, back).await?;
     ensure!(back.path_kind() == "relayed", "{}", back.line);
-    both.a.direct(&both.lab, &both.b.id, FOUND).await?;
-    both.punched().await?;
-    both.lab.succeeded();
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_peer_that_was_killed_is_dialed_over_the_relay_until_it_is_back_and_direct_over_quic()
--> Result<()> {
-    killed("killed-quic", Transport::Quic).await
-}
-
-#[tokio::test]
-async fn a_peer_that_was_killed_is_dialed_over_the_relay_until_it_is_back_and_direct_over_tcp()
--> Result<()> {
-    killed("killed-tcp", Transport::Tcp).await
+    both.a.direct(&both.b.id, PATIENCE * 2).await?;
+    both.punched().await
 }

@@ -1,28 +1,19 @@
 //! Peers that abuse DCUtR: bounded work, bounded packets to others, a reason in the log, and everybody else is served.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "the number of packets is worth a look; it shows with --nocapture and on failure"
-)]
-
-use std::net::SocketAddr;
-
-use anyhow::{Result, ensure};
-use p2pnode_tests::{
-    args::{PATIENCE, Transport},
-    events::Event,
-    nat::NatKind,
-    packet::Packet,
-    probe,
-    running::{Both, Running},
-    stranger::Stranger,
-    usage::memory,
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
-p2pnode_tests::lab_tests!();
+use p2pnode_tests::{prelude::*, probe, stranger, usage::memory};
 
-const LOG: &str = "P2PNODE_LOG_LEVEL";
-const VERBOSE: &str = "info,p2pnode::punch=debug";
+lab_tests! {
+    malformed_handshakes_are_dropped_with_a_reason_and_others_are_served: malformed();
+    a_peer_that_dials_cannot_make_a_node_flood_a_third_party_over_quic: third_party(Transport::Quic, true);
+    a_peer_that_dials_cannot_make_a_node_flood_a_third_party_over_tcp: third_party(Transport::Tcp, true);
+    a_peer_that_is_dialed_cannot_make_a_node_flood_a_third_party: third_party(Transport::Quic, false);
+}
 
 /// What all abuse together may add to the memory of a node, in KiB: far more than it should, far less than it sends.
 const MEMORY: u64 = 48 * 1024;
@@ -38,15 +29,16 @@ const PACKETS: usize = 80;
 /// Handshakes that are waited for: one of each transport, if both are listed.
 const ENOUGH: usize = 2;
 
-async fn prepare(name: &str) -> Result<Both> {
-    let prepared = Running::new(name, NatKind::EimApdf, NatKind::EimApdfRewrite)
-        .prepare()
-        .await?;
-    prepared.b_env(LOG, VERBOSE).start().await
+async fn start() -> Result<(Both, u64)> {
+    let prepared = Running::homes().prepare().await?;
+    let prepared = prepared.b_env("P2PNODE_LOG_LEVEL", "info,p2pnode::punch=debug");
+    let both = prepared.start().await?;
+    let before = memory(both.b.process.pid())?;
+    Ok((both, before))
 }
 
 /// The node under abuse still runs, has a bounded memory, and becomes direct with a peer that behaves.
-async fn serves(both: &mut Both, before: u64) -> Result<()> {
+async fn serves(mut both: Both, before: u64) -> Result<()> {
     let pid = both.b.process.pid();
     ensure!(both.b.process.is_alive()?, "{}", both.b.process.log());
     let grown = memory(pid)?.saturating_sub(before);
@@ -58,9 +50,8 @@ async fn serves(both: &mut Both, before: u64) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn malformed_handshakes_are_dropped_with_a_reason_and_others_are_served() -> Result<()> {
-    // What the log says of each; `None`: nothing, as nothing was said.
+async fn malformed() -> Result<()> {
+    /// How, how often, and what the log says of it.
     const ABUSE: [(&str, &str, &str); 7] = [
         (
             "silent",
@@ -74,156 +65,105 @@ async fn malformed_handshakes_are_dropped_with_a_reason_and_others_are_served() 
         ("crowded", "20", "dropped a DCUtR stream: more than"),
         ("disordered", "20", "SYNC where CONNECT was due"),
     ];
-    let mut both = prepare("malformed").await?;
-    let before = memory(both.b.process.pid())?;
+    let (both, before) = start().await?;
     let host = both.lab.public_host("strangers").await?;
-    let stranger = Stranger::new(&both.lab, &host)?;
-    let relay = both.relay.addresses(&host, &[Transport::Quic]).remove(0);
+    let relay = both.relay.address(&host, Transport::Quic)?;
     let mut strangers = Vec::new();
     for (abuse, times, _) in ABUSE {
         let args = ["--abuse", abuse, "--times", times];
-        strangers.push(stranger.dial(abuse, &relay, &both.b.id, &args)?);
+        strangers.push(stranger::dial(&host, abuse, &relay, &both.b.id, &args)?);
     }
     for process in &strangers {
         process.event("abused", PATIENCE * 4).await?;
     }
-    let log = both.b.process.log();
-    for (abuse, _, reason) in ABUSE {
-        ensure!(
-            log.contains(reason),
-            "{abuse}: the log does not say {reason:?}"
-        );
+    for (_, _, reason) in ABUSE {
+        both.b.process.logged(reason, PATIENCE).await?;
     }
-    serves(&mut both, before).await?;
-    both.lab.succeeded();
-    Ok(())
+    serves(both, before).await
 }
 
 /// A stranger lists a third party, the relay, and the node's own loopback as its candidates, again and again.
-async fn third_party(name: &str, transport: Transport, dials: bool) -> Result<()> {
-    let mut both = prepare(name).await?;
-    let before = memory(both.b.process.pid())?;
+async fn third_party(transport: Transport, dials: bool) -> Result<()> {
+    let (both, before) = start().await?;
     let victim = both.lab.public_host("victim").await?;
     let host = both.lab.public_host("stranger").await?;
-    let stranger = Stranger::new(&both.lab, &host)?;
-    let relay = both.relay.addresses(&host, &[Transport::Quic]).remove(0);
+    let relay = both.relay.address(&host, Transport::Quic)?;
     let loopback = probe::listen(&both.b.host, 9999).await?;
 
-    let address = |ip: std::net::IpAddr, port: u16| match transport {
-        Transport::Quic => format!("/ip4/{ip}/udp/{port}/quic-v1"),
-        Transport::Tcp => format!("/ip4/{ip}/tcp/{port}"),
-    };
-    let relay_ip = both.relay.host.ip(false)?;
     let victim_ip = victim.ip(false)?;
+    let nowhere = [IpAddr::from([169, 254, 1, 1]), IpAddr::from([224, 0, 0, 1])];
     let mut candidates = vec![
-        address([127, 0, 0, 1].into(), 9999),
-        address([0, 0, 0, 0].into(), 9999),
-        address([169, 254, 1, 1].into(), 9999),
-        address([224, 0, 0, 1].into(), 9999),
-        address(relay_ip, 443),
+        transport.addr("127.0.0.1", 9999),
+        transport.addr("0.0.0.0", 9999),
+        transport.addr(nowhere[0], 9999),
+        transport.addr(nowhere[1], 9999),
+        transport.addr(both.relay.host.ip(false)?, 443),
     ];
-    candidates.extend((0..200).map(|port| address(victim_ip, 5000 + port)));
+    let filtered = candidates.len();
+    candidates.extend((0..200).map(|port| transport.addr(victim_ip, 5000 + port)));
     let mut args = vec!["--abuse", "handshake", "--times", "30"];
     for candidate in &candidates {
         args.extend(["--candidate", candidate]);
     }
     let (_process, id) = if dials {
-        let process = stranger.dial("stranger", &relay, &both.b.id, &args)?;
-        let id = process.event("started", PATIENCE).await?;
-        let id = id.text("/peer_id").to_owned();
+        let process = stranger::dial(&host, "stranger", &relay, &both.b.id, &args)?;
+        let id = stranger::id(&process).await?;
         (process, id)
     } else {
-        let (process, id) = stranger.wait("stranger", &relay, &args).await?;
+        let (process, id) = stranger::wait(&host, "stranger", &relay, &args).await?;
         let dial = both
             .b
             .control
             .dial("b-dial", &id)
             .args(["--until", "connected"]);
-        let mut dial = dial.start(&both.b.host.device, both.lab.artifacts())?;
-        let ended = dial.exit(PATIENCE).await?;
-        ensure!(ended.code() == Some(0), "{ended}: {}", dial.log());
+        let dial = dial.on(&both.b.host)?.ended().await?;
+        ensure!(dial.code == 0, "{dial:?}");
         (process, id)
     };
-    let look = |events: &[Event]| {
-        let of_peer = |event: &&Event| event.name() == "punch" && event.text("/peer") == id;
-        (events.iter().filter(of_peer).count() >= ENOUGH).then_some(())
-    };
-    let punched = both.b.process.until("punches", PATIENCE * 2, look);
-    punched.await?;
+    let of_peer = |event: &&Event| event.name() == "punch" && event.text("/peer") == id;
+    let look = |events: &[Event]| (events.iter().filter(of_peer).count() >= ENOUGH).then_some(());
+    both.b.process.until("punches", PATIENCE * 2, look).await?;
 
     both.b_side.settle().await?;
     let sent = both.b_side.home().sent_by(&both.b.host.addresses);
-    let to_victim: Vec<&Packet> = sent
+    let mut to_victim = BTreeMap::<SocketAddr, usize>::new();
+    for packet in sent
         .iter()
         .filter(|packet| packet.destination.ip() == victim_ip)
-        .collect();
-    let mut per_candidate = std::collections::BTreeMap::<SocketAddr, usize>::new();
-    for packet in &to_victim {
-        *per_candidate.entry(packet.destination).or_default() += 1;
+    {
+        *to_victim.entry(packet.destination).or_default() += 1;
     }
     let punches = both.b.punches(&id);
-    println!(
-        "{name}: {} packets to {} candidates in {} punches, at most {:?} to one",
-        to_victim.len(),
-        per_candidate.len(),
-        punches.len(),
-        per_candidate.values().max()
-    );
+    // One more may have begun since.
+    let most = (punches.len() + 1) * PACKETS;
     ensure!(
-        per_candidate.len() <= CANDIDATES,
-        "{} addresses of a third party were dialed",
-        per_candidate.len()
+        to_victim.len() <= CANDIDATES && to_victim.values().all(|packets| *packets <= most),
+        "packets to a third party in {} handshakes: {to_victim:?}",
+        punches.len()
     );
-    for (candidate, packets) in &per_candidate {
-        ensure!(
-            // One more may have begun since.
-            *packets <= (punches.len() + 1) * PACKETS,
-            "{packets} packets to {candidate} in {} handshakes",
-            punches.len()
-        );
-    }
-    let minute = std::time::Duration::from_secs(60);
+    let minute = Duration::from_secs(60);
     for first in &punches {
         let within = |event: &&Event| event.at >= first.at && event.at < first.at + minute;
         let count = punches.iter().filter(within).count();
         ensure!(count <= HANDSHAKES, "{count} handshakes in a minute");
     }
-    // Neither this host nor the relay, nor what nobody has, is dialed: said, and so done.
+    // Neither this host nor the relay, nor what nobody has, is dialed: reported so, and so done.
+    let mut sent_to = sent.iter().map(|packet| packet.destination.ip());
     ensure!(
-        sent.iter().all(|packet| {
-            let ip = packet.destination.ip();
-            ip != std::net::IpAddr::from([169, 254, 1, 1]) && !ip.is_multicast()
-        }),
+        !sent_to.any(|ip| nowhere.contains(&ip)),
         "an address that nobody has was dialed"
     );
-    let nobody = tokio::time::timeout(std::time::Duration::ZERO, loopback.accept()).await;
+    let nobody = tokio::time::timeout(Duration::ZERO, loopback.accept()).await;
     ensure!(nobody.is_err(), "the node dialed itself");
     let last = both.b.last_punch(&id).await?;
-    let filtered = |address: &str| {
-        let received = last["received"].as_array().into_iter().flatten();
-        received
-            .filter(|candidate| candidate["addr"] == address)
-            .all(|candidate| candidate["outcome"] == "filtered")
-    };
-    for candidate in &candidates[..5] {
-        ensure!(filtered(candidate), "{candidate}: {last}");
+    for received in last["received"].as_array().into_iter().flatten() {
+        let is_filtered = candidates[..filtered]
+            .iter()
+            .any(|bad| received["addr"] == *bad);
+        ensure!(
+            !is_filtered || received["outcome"] == "filtered",
+            "{received}: {last}"
+        );
     }
-    serves(&mut both, before).await?;
-    both.lab.succeeded();
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_peer_that_dials_cannot_make_a_node_flood_a_third_party_over_quic() -> Result<()> {
-    third_party("third-party-quic", Transport::Quic, true).await
-}
-
-#[tokio::test]
-async fn a_peer_that_dials_cannot_make_a_node_flood_a_third_party_over_tcp() -> Result<()> {
-    third_party("third-party-tcp", Transport::Tcp, true).await
-}
-
-#[tokio::test]
-async fn a_peer_that_is_dialed_cannot_make_a_node_flood_a_third_party() -> Result<()> {
-    third_party("third-party-dialed", Transport::Quic, false).await
+    serves(both, before).await
 }

@@ -9,7 +9,7 @@ use p2pnode_tests::{
     bins::bins,
     k8s::{
         self, documents, faults,
-        play::{Edit, Played, Probe, why},
+        pod::{PodRun, Probe},
     },
     lab::Lab,
     nat::NatKind,
@@ -79,257 +79,51 @@ fn the_binaries_take_every_command_line_and_configuration_that_is_shipped() -> R
     Ok(())
 }
 
-/// A wrong manifest: which, what is put where, and what has to be told.
-struct Wrong {
-    manifests: fn() -> Result<Vec<Value>>,
-    at: &'static str,
-    to: fn() -> Value,
-    told: &'static str,
-}
-
-/// The place of the pods in [`p2pnode`] and [`relay_node`]: the second manifest.
-const POD: &str = "/1/spec/template/spec";
-
 #[test]
 fn what_is_wrong_with_a_manifest_is_told() -> Result<()> {
-    let config = "/0/data/p2pnode.yaml";
-    let relay_config = "/0/data/relay-node.yaml";
-    let container = format!("{POD}/containers/0");
-    let place = |rest: &str| -> &'static str { format!("{container}{rest}").leak() };
-    let wrongs = [
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dial: { port_range: 40050-40000 }"),
-            told: "the last port is below the first",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dail: { port_range: 40000 }"),
-            told: "dail: is not a key",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("relays: [/dns/r.example.net/udp/443/quic-v1]"),
-            told: "names no peer id",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dial: { port_range: 40000-40009, ports_per_ordinal: 10 }"),
-            told: "1 has no ports",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dial: { port_range: 40000-40049 }"),
-            told: "p2pnode-0 and p2pnode-1: both have the source ports 40000-40049",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dial: { port_range: 40000-40059, ports_per_ordinal: 10 }"),
-            told: "net.ipv4.ip_local_reserved_ports is \"40000-40049\" and dial.port_range 40000-40059",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dial: { ports_per_ordinal: 10 }\nadmin: { listen: 0.0.0.0:9000 }"),
-            told: "admin.listen has port 9000",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dial: { ports_per_ordinal: 10 }\nidentity: { key_file: /key }"),
-            told: "identity.key_file /key is on no volume",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: "/1/spec/volumeClaimTemplates",
-            to: || json!([]),
-            told: "mounts state, and the pod has no such volume",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: place("/args"),
-            to: || json!(["run", "--ports", "40000"]),
-            told: "unexpected argument '--ports'",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: place("/env"),
-            to: || json!([{ "name": "P2PNODE_CONFIG", "value": "/etc/p2pnode/node.yaml" }]),
-            told: "has no node.yaml",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: place("/env"),
-            to: || json!([{ "name": "P2PNODE_PUNCH_ADVERTISE", "value": "/ip4/$(HOST_IP)/udp/{port}/quic-v1" }]),
-            told: "needs HOST_IP",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: config,
-            to: || json!("dial: { ports_per_ordinal: 10 }\njoin: { token_file: /etc/tokens }"),
-            told: "join.token_file /etc/tokens is in no directory of a volume",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: place("/livenessProbe"),
-            to: || json!({ "exec": { "command": ["p2pnode", "healthcheck", "--alive"] } }),
-            told: "unexpected argument '--alive'",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: place("/livenessProbe"),
-            to: || json!({ "exec": { "command": ["sh", "-c", "true"] } }),
-            told: "a probe runs \"sh\"",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: place("/readinessProbe/httpGet/port"),
-            to: || json!("http"),
-            told: "readinessProbe asks port \"http\"",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: place("/securityContext/readOnlyRootFilesystem"),
-            to: || json!(false),
-            told: "readOnlyRootFilesystem is false",
-        },
-        Wrong {
-            manifests: p2pnode,
-            at: "/1/spec/template/metadata/labels",
-            to: || json!({}),
-            told: "its selector selects no pod",
-        },
-        Wrong {
-            manifests: relay_node,
-            at: "/1/spec/template/spec/terminationGracePeriodSeconds",
-            to: || json!(25),
-            told: "the relay drains for 25s",
-        },
-        Wrong {
-            manifests: relay_node,
-            at: relay_config,
-            to: || json!("listen: [/ip4/0.0.0.0/udp/4003/quic-v1]"),
-            told: "declares no UDP port 4003",
-        },
-        Wrong {
-            manifests: relay_node,
-            at: relay_config,
-            to: || json!("listen: [/ip4/0.0.0.0/udp/4001/quic-v1]"),
-            told: "external is empty",
-        },
-        Wrong {
-            manifests: relay_node,
-            at: relay_config,
-            to: || json!("limits: { reservations: many }"),
-            told: "limits.reservations",
-        },
-        Wrong {
-            manifests: relay_node,
-            at: place("/securityContext/capabilities/add"),
-            to: || json!(["NET_ADMIN"]),
-            told: "capabilities.add is [\"NET_ADMIN\"]",
-        },
-    ];
     let bins = bins()?;
-    for wrong in wrongs {
-        let mut manifests = Value::Array((wrong.manifests)()?);
-        let (parent, key) = wrong.at.rsplit_once('/').context("a place")?;
-        let parent = manifests
-            .pointer_mut(parent)
-            .with_context(|| wrong.at.to_owned())?;
-        parent[key] = (wrong.to)();
-        let manifests = manifests.as_array().cloned().unwrap_or_default();
-        let faults = faults(&manifests, &bins);
-        ensure!(
-            faults.iter().any(|fault| fault.contains(wrong.told)),
-            "{} = {}: {:?} is not told: {faults:#?}",
-            wrong.at,
-            (wrong.to)(),
-            wrong.told
-        );
+    let wrongs = documents(include_str!("../src/k8s/wrong.yaml"))?;
+    for wrong in wrongs[0].as_array().context("a list")? {
+        let [part, at, told] = [0, 1, 3].map(|index| wrong[index].as_str().unwrap_or_default());
+        let manifests = if part == "p2pnode" {
+            p2pnode()?
+        } else {
+            relay_node()?
+        };
+        let at = match at.strip_prefix("container") {
+            Some(rest) => format!("/1/spec/template/spec/containers/0{rest}"),
+            None => at.replace("config", &format!("/0/data/{part}.yaml")),
+        };
+        let mut manifests = Value::Array(manifests);
+        let (parent, key) = at.rsplit_once('/').context("a place")?;
+        manifests.pointer_mut(parent).with_context(|| at.clone())?[key] = wrong[2].clone();
+        let faults = faults(manifests.as_array().context("a list")?, &bins);
+        let is_told = faults.iter().any(|fault| fault.contains(told));
+        ensure!(is_told, "{wrong}: not told, but {faults:#?}");
     }
     Ok(())
 }
 
-/// The places in which a pod for podman may differ from the template.
-fn may_differ(edit: &Edit) -> bool {
-    let words: Vec<_> = edit.at.split('/').skip(1).collect();
-    match (words.as_slice(), edit.why) {
-        (["metadata", "annotations", _], why::ANNOTATION) => edit.is.is_null(),
-        (["spec", "containers", _, probe], why::PROBE) => {
-            probe.ends_with("Probe") && edit.is.is_null()
-        }
-        (["spec", "containers", _, "ports"], why::PORT) => edit
-            .is
-            .as_array()
-            .into_iter()
-            .flatten()
-            .all(|port| port.get("hostPort").is_some()),
-        (["spec", "volumes", _, "secret" | "hostPath"], why::SECRET | why::SUB_PATH) => true,
-        (["spec", "containers", _, "volumeMounts", _, "subPathExpr"], why::SUB_PATH) => {
-            edit.is.is_null()
-        }
-        (["spec", "volumes", _, "name"], why::EMPTY_DIR)
-        | (["spec", "containers", _, "volumeMounts", _, "name"], why::EMPTY_DIR) => true,
-        (["spec", "volumes", _], why::CLAIM) => {
-            edit.was.is_null() && edit.is.get("persistentVolumeClaim").is_some()
-        }
-        _ => false,
-    }
-}
-
 #[test]
-fn what_podman_is_given_is_the_pod_of_the_manifest_but_for_what_it_cannot_do() -> Result<()> {
-    // As Helm writes the checksum of a configuration.
-    let checksum = |mut manifests: Vec<Value>| {
-        manifests[1]["spec"]["template"]["metadata"]["annotations"]["checksum/config"] =
-            json!("0".repeat(64));
-        manifests
-    };
-    for (manifests, name, edits) in [
-        (checksum(p2pnode()?), "p2pnode-1", 7),
-        (relay_node()?, "relay-node", 7),
+fn podman_is_given_the_confinement_the_files_and_the_probes_of_the_manifest() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let pod = PodRun::of(&p2pnode()?, &[], directory.path())?;
+    let line = pod.args.join(" ");
+    let config = directory.path().join("p2pnode");
+    for part in [
+        "--user=65532:65532 --read-only --read-only-tmpfs=false --security-opt=no-new-privileges --cap-drop=ALL",
+        "--env P2PNODE_DIAL_ORDINAL=0",
+        "--volume p2pnode-0-state:/var/lib/p2pnode:U",
+        &format!("--volume {}:/etc/p2pnode:ro", config.display()),
     ] {
-        let ordinal = usize::from(name == "p2pnode-1");
-        let played = Played::of(&manifests, ordinal, "/secrets")?;
-        ensure!(played.name == name && played.pod["metadata"]["name"] == name);
-        let template = manifests[1]["spec"]["template"]["spec"].clone();
-        ensure!(
-            played.template()? == template,
-            "{name}: taken back, the edits leave {}",
-            played.template()?
-        );
-        ensure!(played.edits.len() == edits, "{name}: {:#?}", played.edits);
-        for edit in &played.edits {
-            ensure!(may_differ(edit), "{name}: {edit:?}");
-        }
-        // What is left out is done by the player, from the same manifest.
-        let http = |path: &str| Probe::Http {
-            port: 9464,
-            path: path.to_owned(),
-        };
-        ensure!(played.liveness == http("/livez") && played.readiness == http("/readyz"));
-        ensure!(played.config_maps == manifests[..1]);
+        ensure!(line.contains(part), "{part}: {line}");
     }
-    let played = Played::of(&p2pnode()?, 1, "/secrets")?;
-    let labels = &played.pod["metadata"]["labels"];
-    ensure!(labels["apps.kubernetes.io/pod-index"] == "1", "{labels}");
-    ensure!(played.claims[0]["metadata"]["name"] == "state-p2pnode-1");
-    ensure!(played.own_volumes == ["p2pnode-1-run"]);
-    let played = Played::of(&relay_node()?, 0, "/secrets")?;
-    let secret = &played.secrets[0];
-    ensure!(
-        secret.directory == "/secrets/relay-node-identity",
-        "{secret:?}"
-    );
-    ensure!((secret.mode, secret.group) == (0o440, 65532), "{secret:?}");
-    ensure!(played.grace == 40 && !played.host_network);
+    let shipped = read("kustomize/p2pnode/base/p2pnode.yaml")?;
+    ensure!(fs::read_to_string(config.join("p2pnode.yaml"))? == shipped);
+    let http = |path: &str| Probe::Http(9464, path.to_owned());
+    ensure!(pod.liveness == http("/livez") && pod.readiness == http("/readyz"));
+    let without_secret = PodRun::of(&relay_node()?, &[], directory.path());
+    ensure!(without_secret.is_err_and(|error| error.to_string().contains("relay-node-identity")));
     Ok(())
 }
 

@@ -1,156 +1,46 @@
-//! `/metrics` of real nodes: it says what happened, as the events do, and nothing that was not promised.
+//! `/metrics` of real nodes: it counts what happened, as the events do, and nothing that was not promised.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN, Exposition},
-    args::{PATIENCE, Transport},
-    events::Event,
     faults::Traffic,
-    nat::{NatKind, RANGE},
-    running::{Both, Node, Running},
+    prelude::*,
 };
 
-p2pnode_tests::lab_tests!();
-
-const README: &str = include_str!("../../README.md");
-
-/// What the README says of a metric.
-struct Documented {
-    kind: String,
-    labels: BTreeMap<String, BTreeSet<String>>,
+lab_tests! {
+    a_punch_and_a_path_that_is_cut_are_counted_as_they_were_reported: cut();
+    a_pair_that_cannot_be_punched_is_counted_and_never_timed: never_punched();
 }
 
-/// The table of the README, by the name of the family.
-fn documented() -> Result<BTreeMap<String, Documented>> {
-    let mut metrics = BTreeMap::new();
-    for row in README
-        .lines()
-        .filter(|line| line.starts_with("| `p2pnode_"))
-    {
-        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [name, kind, _, labels, _] = cells[..] else {
-            anyhow::bail!("the README has a row of {} cells: {row}", cells.len());
-        };
-        let plain = |text: &str| text.trim_matches('`').to_owned();
-        let name = plain(name);
-        let labels = labels.split("; ").filter(|labels| *labels != "none");
-        let labels = labels.map(|label| {
-            let (label, values) = label.split_once(": ").context(row)?;
-            Ok((plain(label), values.split(", ").map(plain).collect()))
-        });
-        metrics.insert(
-            name.strip_suffix("_total").unwrap_or(&name).to_owned(),
-            Documented {
-                kind: kind.to_owned(),
-                labels: labels.collect::<Result<_>>()?,
-            },
-        );
-    }
-    ensure!(
-        metrics.len() == 8,
-        "the README documents {} metrics",
-        metrics.len()
-    );
-    Ok(metrics)
-}
-
-/// All metrics are documented, with their types, their labels and every value of these: so none can be a peer id or an address.
-fn ensure_documented(read: &Exposition) -> Result<()> {
-    let documented = documented()?;
-    for (name, metadata) in &read.families {
-        let promised = documented
-            .get(name)
-            .with_context(|| format!("{name} is not in the README"))?;
-        ensure!(
-            metadata.kind == promised.kind,
-            "{name} is a {} and not a {}",
-            metadata.kind,
-            promised.kind
-        );
-        ensure!(!metadata.help.is_empty(), "{name} has no help");
-        let suffixes = ["", "_total", "_bucket", "_sum", "_count"];
-        for sample in read.samples.iter().filter(|sample| {
-            suffixes
-                .iter()
-                .any(|suffix| sample.name == format!("{name}{suffix}"))
-        }) {
-            let labels: BTreeSet<_> = sample
-                .labels
-                .keys()
-                .filter(|label| *label != "le")
-                .collect();
-            ensure!(
-                labels == promised.labels.keys().collect(),
-                "the labels of {sample:?}"
-            );
-            for (label, values) in &promised.labels {
-                let value = &sample.labels[label];
-                let is_number = values.contains("a number") && value.parse::<u8>().is_ok();
-                ensure!(
-                    is_number || values.contains(value),
-                    "the README has no {label} {value:?} for {name}"
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What a node says, after it was held to the README and to what holds always.
+/// The metrics of a node, after it was compared with what holds always.
 async fn scrape(node: &Node) -> Result<Exposition> {
     let read = admin::metrics(&node.host).await?;
-    let checked = || {
-        ensure_documented(&read)?;
-        ensure!(
-            read.sum("p2pnode_dials_out_of_range_total", &[]) == 0.0,
-            "out of range"
-        );
-        let ports = u32::from(RANGE.end() - RANGE.start()) + 1;
-        ensure!(
-            read.sum("p2pnode_port_pool", &[]) == f64::from(ports)
-                && read.sum("p2pnode_port_pool", &[("state", "in_use")]) >= 1.0,
-            "the ports do not add up to {ports}"
-        );
-        for label in read
-            .samples
-            .iter()
-            .flat_map(|sample| sample.labels.values())
-        {
-            ensure!(
-                !label.contains(&node.id)
-                    && !label.contains("12D3")
-                    && !label.contains(['.', ':', '/'])
-                    || label.parse::<f64>().is_ok(),
-                "the label {label:?}"
-            );
-        }
-        Ok(())
-    };
-    checked().with_context(|| format!("{}: {:#?}", node.process.name(), read.samples))?;
+    for (label, value) in read.samples.iter().flat_map(|sample| &sample.labels) {
+        // Neither a peer id nor an address: labels are bounded.
+        let is_bounded = !value.contains("12D3") && !value.contains(['.', ':', '/']);
+        ensure!(is_bounded || label == "le", "the label {label} {value:?}");
+    }
+    read.is("p2pnode_dials_out_of_range_total", &[], 0.0)?;
+    read.is("p2pnode_port_pool", &[], RANGE.count() as f64)?;
+    let in_use = read.sum("p2pnode_port_pool", &[("state", "in_use")]);
+    ensure!(in_use >= 1.0, "no port is in use");
     Ok(read)
 }
 
 /// The attempts by what they have in common with the events of them.
 type Attempts = BTreeMap<[String; 4], u32>;
 
-/// The attempts that were counted are those that were told. The metrics are counted first, so the events may be later ones.
-async fn ensure_told(node: &Node, read: &Exposition) -> Result<()> {
+/// The attempts that were counted are those that were reported. The metrics are counted first, so the events may be later ones.
+async fn ensure_reported(node: &Node, read: &Exposition) -> Result<()> {
     let mut counted = Attempts::new();
     for sample in read.all("p2pnode_punch_total", &[]) {
-        let key =
-            ["role", "attempt", "outcome", "reason"].map(|label| sample.labels[label].clone());
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a count of a few attempts"
-        )]
-        let value = sample.value as u32;
-        *counted.entry(key).or_default() += value;
+        let labels = ["role", "attempt", "outcome", "reason"];
+        let key = labels.map(|label| sample.labels[label].clone());
+        *counted.entry(key).or_default() += sample.value as u32;
     }
-    let told = |events: &[Event]| {
-        let mut told = Attempts::new();
+    let reported = |events: &[Event]| {
+        let mut reported = Attempts::new();
         for event in events.iter().filter(|event| event.name() == "punch") {
             let reason = event.json["reason"].as_str().unwrap_or("none");
             let attempt = event.json["attempt"].to_string();
@@ -160,101 +50,78 @@ async fn ensure_told(node: &Node, read: &Exposition) -> Result<()> {
                 event.text("/outcome"),
                 reason,
             ];
-            *told.entry(key.map(str::to_owned)).or_default() += 1;
+            *reported.entry(key.map(str::to_owned)).or_default() += 1;
         }
-        (told == counted).then_some(())
+        (reported == counted).then_some(())
     };
     let what = format!("the attempts {counted:?} and no others");
-    node.process.until(&what, PATIENCE, told).await
+    node.process.until(&what, PATIENCE, reported).await
 }
 
-/// The peers on such a path.
-fn peers(read: &Exposition, path: &str) -> f64 {
-    read.sum("p2pnode_peers", &[("path", path)])
+/// Asserts how many peers are on a direct path, and how many on a relayed one.
+fn peers(read: &Exposition, direct: f64, relayed: f64) -> Result<()> {
+    read.is("p2pnode_peers", &[("path", "direct")], direct)?;
+    read.is("p2pnode_peers", &[("path", "relayed")], relayed)
 }
 
-fn changes(read: &Exposition, labels: &[(&str, &str)]) -> f64 {
-    read.sum("p2pnode_path_changes_total", labels)
-}
+const CHANGES: &str = "p2pnode_path_changes_total";
+const DIALS: &str = "p2pnode_dials_total";
+const PUNCHES: &str = "p2pnode_punch_total";
+const TIMED: &str = "p2pnode_time_to_direct_seconds_count";
 
-async fn start(name: &str, a: NatKind, b: NatKind) -> Result<Both> {
-    Running::new(name, a, b)
-        .transports(&[Transport::Quic])
+async fn start(a: NatKind, b: NatKind) -> Result<Both> {
+    let prepared = Running::new(a, b)
+        .over(&[Transport::Quic])
         .prepare()
-        .await?
+        .await?;
+    let prepared = prepared
         .a_env(ADMIN_LISTEN, ADMIN)
-        .b_env(ADMIN_LISTEN, ADMIN)
-        .start()
-        .await
+        .b_env(ADMIN_LISTEN, ADMIN);
+    prepared.start().await
 }
 
-#[tokio::test]
-async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Result<()> {
-    let both = start("metrics-cut", NatKind::EimApdf, NatKind::EimApdfRewrite).await?;
-    let Both { a, b, .. } = &both;
-    for node in [a, b] {
+async fn cut() -> Result<()> {
+    let both = start(NatKind::EimApdf, NatKind::EimApdfRewrite).await?;
+    for (node, _) in both.ways() {
         let read = scrape(node).await?;
-        ensure!(
-            read.sum("p2pnode_reservations", &[("relay", "0")]) == 1.0,
-            "{read:?}"
-        );
-        ensure!(
-            peers(&read, "direct") + peers(&read, "relayed") == 0.0,
-            "{read:?}"
-        );
+        read.is("p2pnode_reservations", &[("relay", "0")], 1.0)?;
+        peers(&read, 0.0, 0.0)?;
         let relay = [
             ("transport", "quic"),
             ("family", "ip4"),
             ("outcome", "connected"),
         ];
-        ensure!(read.sum("p2pnode_dials_total", &relay) == 1.0, "{read:?}");
-        ensure!(changes(&read, &[]) == 0.0, "a relay is no peer: {read:?}");
+        read.is(DIALS, &relay, 1.0)?;
+        // A relay is no peer.
+        read.is(CHANGES, &[], 0.0)?;
     }
 
     both.dial().await?;
     // The circuit may come after the direct connection, and is counted all the same.
-    for (node, peer) in [(a, b), (b, a)] {
-        let circuit = |events: &[Event]| {
-            let mut events = events.iter();
-            events
-                .any(|event| {
-                    event.name() == "connected"
-                        && event.text("/peer") == peer.id
-                        && event.path_kind() == "relayed"
-                })
-                .then_some(())
-        };
-        node.process.until("the circuit", PATIENCE, circuit).await?;
+    for (node, peer) in both.ways() {
+        let circuit = |event: &Event| event.connects(&peer.id, "relayed");
+        node.process.first("the circuit", 0, circuit).await?;
     }
     both.settled(PATIENCE).await?;
-    for (node, how) in [(a, "dialed"), (b, "accepted")] {
+    for ((node, _), how) in both.ways().into_iter().zip(["dialed", "accepted"]) {
         let read = scrape(node).await?;
-        ensure_told(node, &read).await?;
-        let direct = [
-            ("outcome", "direct"),
-            ("reason", "none"),
-            ("transport", "quic"),
-            ("family", "ip4"),
-        ];
-        ensure!(read.sum("p2pnode_punch_total", &direct) == 1.0, "{read:?}");
-        ensure!(
-            peers(&read, "direct") == 1.0 && peers(&read, "relayed") == 0.0,
-            "{read:?}"
-        );
+        ensure_reported(node, &read).await?;
+        let reason = [("outcome", "direct"), ("reason", "none")];
+        let direct = [&reason[..], &[("transport", "quic"), ("family", "ip4")]].concat();
+        read.is(PUNCHES, &direct, 1.0)?;
+        peers(&read, 1.0, 0.0)?;
         // Over the circuit or past it, as the relay's introduction was faster or not.
-        let relayed = changes(
-            &read,
+        let relayed = read.sum(
+            CHANGES,
             &[("from", "none"), ("to", "relayed"), ("reason", how)],
         );
         let before = if relayed == 1.0 { "relayed" } else { "none" };
         let punched = [("from", before), ("to", "direct"), ("reason", "punched")];
+        ensure!(relayed <= 1.0, "{how}: {read:?}");
+        read.is(CHANGES, &punched, 1.0)?;
+        read.is(TIMED, &[], 1.0)?;
         ensure!(
-            relayed <= 1.0 && changes(&read, &punched) == 1.0,
-            "{how}: {read:?}"
-        );
-        ensure!(
-            read.sum("p2pnode_time_to_direct_seconds_count", &[]) == 1.0
-                && read.sum("p2pnode_time_to_direct_seconds_sum", &[]) > 0.0,
+            read.sum("p2pnode_time_to_direct_seconds_sum", &[]) > 0.0,
             "{read:?}"
         );
         let circuits = [
@@ -262,111 +129,63 @@ async fn a_punch_and_a_path_that_is_cut_are_counted_as_they_were_told() -> Resul
             ("family", "none"),
             ("outcome", "connected"),
         ];
-        let dialed = f64::from(u8::from(how == "dialed"));
-        ensure!(
-            read.sum("p2pnode_dials_total", &circuits) == dialed,
-            "{read:?}"
-        );
+        read.is(DIALS, &circuits, f64::from(u8::from(how == "dialed")))?;
     }
 
-    let seen = [a, b].map(|node| node.process.events().len());
+    let seen = both.ways().map(|(node, _)| node.seen());
     let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
-    both.a_side.site.cut(&[Traffic::With(b_outside)]).await?;
-    for ((node, peer), seen) in [(a, b), (b, a)].into_iter().zip(seen) {
-        let back = |events: &[Event]| {
-            let mut events = events.iter().skip(seen);
-            events
-                .any(|event| {
-                    event.name() == "connected"
-                        && event.text("/peer") == peer.id
-                        && event.path_kind() == "relayed"
-                })
-                .then_some(())
-        };
-        node.process.until("the way back", PATIENCE, back).await?;
+    both.a_side.site.cut(&[Traffic::With(b_outside)])?;
+    for ((node, peer), seen) in both.ways().into_iter().zip(seen) {
+        let back = |event: &Event| event.connects(&peer.id, "relayed");
+        node.process.first("the way back", seen, back).await?;
         node.process
             .event_after(seen, "disconnected", PATIENCE)
             .await?;
     }
-    // In vain, as long as the path is cut.
-    let failed = |events: &[Event]| {
-        let mut events = events.iter().skip(seen[0]);
-        events
-            .any(|event| event.name() == "punch" && event.text("/outcome") == "failed")
-            .then_some(())
-    };
-    a.process.until("a failed punch", PATIENCE, failed).await?;
-    for node in [a, b] {
+    // It cannot succeed as long as the path is cut.
+    let failed = |event: &Event| event.name() == "punch" && event.text("/outcome") == "failed";
+    both.a
+        .process
+        .first("a failed punch", seen[0], failed)
+        .await?;
+    for (node, _) in both.ways() {
         let read = scrape(node).await?;
-        ensure!(
-            peers(&read, "relayed") == 1.0 && peers(&read, "direct") == 0.0,
-            "{read:?}"
-        );
-        ensure!(
-            changes(&read, &[("from", "direct"), ("reason", "lost")]) == 1.0,
-            "{}: {read:?}",
-            node.process.name()
-        );
-        ensure!(changes(&read, &[("to", "relayed")]) >= 1.0, "{read:?}");
+        peers(&read, 0.0, 1.0)?;
+        read.is(CHANGES, &[("from", "direct"), ("reason", "lost")], 1.0)?;
+        ensure!(read.sum(CHANGES, &[("to", "relayed")]) >= 1.0, "{read:?}");
     }
-    let read = scrape(a).await?;
-    let failed = read.sum(
-        "p2pnode_punch_total",
-        &[("outcome", "failed"), ("reason", "timeout")],
-    );
+    let read = scrape(&both.a).await?;
+    let failed = read.sum(PUNCHES, &[("outcome", "failed"), ("reason", "timeout")]);
     ensure!(failed >= 1.0, "{read:?}");
 
-    both.a_side.site.mend().await?;
+    both.a_side.site.mend()?;
     both.settled(PATIENCE * 2).await?;
-    for node in [a, b] {
+    for (node, _) in both.ways() {
         let read = scrape(node).await?;
-        ensure_told(node, &read).await?;
-        ensure!(
-            peers(&read, "direct") == 1.0 && peers(&read, "relayed") == 0.0,
-            "{read:?}"
-        );
-        let punched = [("to", "direct"), ("reason", "punched")];
-        ensure!(changes(&read, &punched) == 2.0, "{read:?}");
+        ensure_reported(node, &read).await?;
+        peers(&read, 1.0, 0.0)?;
+        read.is(CHANGES, &[("to", "direct"), ("reason", "punched")], 2.0)?;
     }
-    both.lab.succeeded();
     Ok(())
 }
 
-#[tokio::test]
-async fn a_pair_that_cannot_be_punched_is_counted_and_never_timed() -> Result<()> {
-    let both = start("metrics-symmetric", NatKind::Symmetric, NatKind::Symmetric).await?;
+async fn never_punched() -> Result<()> {
+    let both = start(NatKind::Symmetric, NatKind::Symmetric).await?;
     both.dial_relayed().await?;
-    for node in [&both.a, &both.b] {
+    for (node, _) in both.ways() {
         // The third attempt ends on both sides, on each in its own time.
-        let third = |events: &[Event]| {
-            let mut events = events.iter();
-            events
-                .any(|event| event.name() == "punch" && event.json["attempt"] == 3)
-                .then_some(())
-        };
-        node.process
-            .until("the third attempt", PATIENCE, third)
-            .await?;
+        let third = |event: &Event| event.name() == "punch" && event.json["attempt"] == 3;
+        node.process.first("the third attempt", 0, third).await?;
         let read = scrape(node).await?;
-        ensure_told(node, &read).await?;
+        ensure_reported(node, &read).await?;
         ensure!(
-            read.sum("p2pnode_punch_total", &[("outcome", "failed")]) >= 3.0,
+            read.sum(PUNCHES, &[("outcome", "failed")]) >= 3.0,
             "{read:?}"
         );
-        ensure!(
-            read.sum("p2pnode_punch_total", &[("outcome", "direct")]) == 0.0,
-            "{read:?}"
-        );
-        ensure!(
-            peers(&read, "relayed") == 1.0 && peers(&read, "direct") == 0.0,
-            "{read:?}"
-        );
-        ensure!(changes(&read, &[("to", "direct")]) == 0.0, "{read:?}");
-        ensure!(
-            read.sum("p2pnode_time_to_direct_seconds_count", &[]) == 0.0,
-            "{read:?}"
-        );
+        read.is(PUNCHES, &[("outcome", "direct")], 0.0)?;
+        peers(&read, 0.0, 1.0)?;
+        read.is(CHANGES, &[("to", "direct")], 0.0)?;
+        read.is(TIMED, &[], 0.0)?;
     }
-    both.lab.succeeded();
     Ok(())
 }

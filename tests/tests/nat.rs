@@ -4,16 +4,27 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
-use p2pnode_tests::{
-    capture::Side,
-    lab::{Host, Lab, Site},
-    nat::{NatKind, RANGE},
-    probe,
-};
+use p2pnode_tests::{capture::Side, prelude::*, probe};
 use tokio::net::{TcpListener, UdpSocket};
 
-p2pnode_tests::lab_tests!();
+lab_tests! {
+    eim_apdf_keeps_the_port_and_lets_in_only_contacted_endpoints: is(NatKind::EimApdf, Preserving, ByAddressAndPort);
+    eim_apdf_rewrite_gives_one_other_port_for_all_destinations: is(NatKind::EimApdfRewrite, Rewriting, ByAddressAndPort);
+    a_full_cone_lets_in_anybody: is(NatKind::FullCone, Preserving, Open);
+    address_restricted_lets_in_every_port_of_a_contacted_address: is(NatKind::AddressRestricted, Preserving, ByAddress);
+    a_firewall_translates_nothing_and_lets_in_only_contacted_endpoints: is(NatKind::Firewall, Preserving, ByAddressAndPort);
+    an_ip6_firewall_lets_in_only_contacted_endpoints: is(NatKind::Ip6Firewall, Preserving, ByAddressAndPort);
+    a_carriers_nat_over_a_home_nat_rewrites_and_filters: is(NatKind::Cgnat, Rewriting, ByAddressAndPort);
+    a_range_firewall_maps_like_a_home_router: is(NatKind::RangeFirewall, Preserving, ByAddressAndPort);
+    a_range_firewall_lets_out_no_source_port_beside_the_range: only_the_range();
+    a_dual_stack_site_translates_ip4: is(NatKind::DualStack, Preserving, ByAddressAndPort);
+    a_dual_stack_site_firewalls_its_untranslated_ip6: is_over(true, NatKind::DualStack, Preserving, ByAddressAndPort);
+    symmetric_gives_every_destination_another_port: is(NatKind::Symmetric, Symmetric, ByAddressAndPort);
+    a_public_host_is_reached_by_anybody: is(NatKind::None, Preserving, Open);
+    tcp_opens_simultaneously_through_two_nats_that_keep_ports: simultaneous_open(NatKind::EimApdf);
+    tcp_opens_simultaneously_through_two_nats_that_rewrite_ports: simultaneous_open(NatKind::EimApdfRewrite);
+    tcp_opens_simultaneously_through_two_carriers: simultaneous_open(NatKind::Cgnat);
+}
 
 const PORT: u16 = 40007;
 const FIRST: u16 = 7001;
@@ -28,10 +39,13 @@ enum Mapping {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Filtering {
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
+    Open,
+    ByAddress,
+    ByAddressAndPort,
 }
+
+use Filtering::*;
+use Mapping::*;
 
 /// A host behind a NAT, and three endpoints on the public internet: two ports of `x`, one of `y`.
 ///
@@ -48,16 +62,12 @@ struct Behind {
 }
 
 impl Behind {
-    async fn new(kind: NatKind) -> Result<Self> {
-        Self::with_family(kind, !kind.has_ip4()).await
-    }
-
-    async fn with_family(kind: NatKind, ip6: bool) -> Result<Self> {
-        let lab = Lab::new(&test_name()).await?;
+    async fn new(kind: NatKind, ip6: bool) -> Result<Self> {
+        let lab = Lab::of_test().await?;
         let x = only(lab.public_host("x").await?, ip6);
         let y = only(lab.public_host("y").await?, ip6);
-        let site = lab.site("a", kind).await?;
-        let host = only(lab.host("host", &site).await?, ip6);
+        let (site, host) = lab.home("a", kind).await?;
+        let host = only(host, ip6);
         let udp = [
             probe::udp(&x, FIRST).await?,
             probe::udp(&x, SECOND).await?,
@@ -140,9 +150,9 @@ impl Behind {
             "the contacted endpoint must get in"
         );
         Ok(match received.as_slice() {
-            b"acs" => Filtering::EndpointIndependent,
-            b"ac" => Filtering::AddressDependent,
-            b"c" => Filtering::AddressAndPortDependent,
+            b"acs" => Open,
+            b"ac" => ByAddress,
+            b"c" => ByAddressAndPort,
             other => panic!("no filtering of RFC 4787 admits {other:?}"),
         })
     }
@@ -155,25 +165,12 @@ impl Behind {
         let stranger = probe::connects(&self.y, FIRST, mapped).await?;
         let same_address = probe::connects(&self.x, SECOND, mapped).await?;
         Ok(match (same_address, stranger) {
-            (true, true) => Filtering::EndpointIndependent,
-            (true, false) => Filtering::AddressDependent,
-            (false, false) => Filtering::AddressAndPortDependent,
+            (true, true) => Open,
+            (true, false) => ByAddress,
+            (false, false) => ByAddressAndPort,
             (false, true) => panic!("a stranger gets in where the contacted address does not"),
         })
     }
-
-    async fn assert(self, mapping: Mapping, filtering: Filtering) -> Result<()> {
-        assert_eq!(self.mapping().await?, mapping, "UDP mapping");
-        assert_eq!(self.filtering().await?, filtering, "UDP filtering");
-        assert_eq!(self.tcp_mapping().await?, mapping, "TCP mapping");
-        assert_eq!(self.tcp_filtering().await?, filtering, "TCP filtering");
-        self.lab.succeeded();
-        Ok(())
-    }
-}
-
-fn test_name() -> String {
-    std::thread::current().name().unwrap_or("nat").to_owned()
 }
 
 fn only(mut host: Host, ip6: bool) -> Host {
@@ -183,79 +180,27 @@ fn only(mut host: Host, ip6: bool) -> Host {
 
 fn classify(seen: &[u16]) -> Mapping {
     match seen {
-        [a, b, c] if a == b && b == c && *a == PORT => Mapping::Preserving,
-        [a, b, c] if a == b && b == c => Mapping::Rewriting,
-        _ => Mapping::Symmetric,
+        [a, b, c] if a == b && b == c && *a == PORT => Preserving,
+        [a, b, c] if a == b && b == c => Rewriting,
+        _ => Symmetric,
     }
 }
 
-#[tokio::test]
-async fn eim_apdf_keeps_the_port_and_lets_in_only_contacted_endpoints() -> Result<()> {
-    let behind = Behind::new(NatKind::EimApdf).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
-        .await
+async fn is(kind: NatKind, mapping: Mapping, filtering: Filtering) -> Result<()> {
+    is_over(!kind.has_ip4(), kind, mapping, filtering).await
 }
 
-#[tokio::test]
-async fn eim_apdf_rewrite_gives_one_other_port_for_all_destinations() -> Result<()> {
-    let behind = Behind::new(NatKind::EimApdfRewrite).await?;
-    behind
-        .assert(Mapping::Rewriting, Filtering::AddressAndPortDependent)
-        .await
+async fn is_over(ip6: bool, kind: NatKind, mapping: Mapping, filtering: Filtering) -> Result<()> {
+    let behind = Behind::new(kind, ip6).await?;
+    assert_eq!(behind.mapping().await?, mapping, "UDP mapping");
+    assert_eq!(behind.filtering().await?, filtering, "UDP filtering");
+    assert_eq!(behind.tcp_mapping().await?, mapping, "TCP mapping");
+    assert_eq!(behind.tcp_filtering().await?, filtering, "TCP filtering");
+    Ok(())
 }
 
-#[tokio::test]
-async fn a_full_cone_lets_in_anybody() -> Result<()> {
-    let behind = Behind::new(NatKind::FullCone).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::EndpointIndependent)
-        .await
-}
-
-#[tokio::test]
-async fn address_restricted_lets_in_every_port_of_a_contacted_address() -> Result<()> {
-    let behind = Behind::new(NatKind::AddressRestricted).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::AddressDependent)
-        .await
-}
-
-#[tokio::test]
-async fn a_firewall_translates_nothing_and_lets_in_only_contacted_endpoints() -> Result<()> {
-    let behind = Behind::new(NatKind::Firewall).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
-        .await
-}
-
-#[tokio::test]
-async fn an_ip6_firewall_lets_in_only_contacted_endpoints() -> Result<()> {
-    let behind = Behind::new(NatKind::Ip6Firewall).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
-        .await
-}
-
-#[tokio::test]
-async fn a_carriers_nat_over_a_home_nat_rewrites_and_filters() -> Result<()> {
-    let behind = Behind::new(NatKind::Cgnat).await?;
-    behind
-        .assert(Mapping::Rewriting, Filtering::AddressAndPortDependent)
-        .await
-}
-
-#[tokio::test]
-async fn a_range_firewall_maps_like_a_home_router() -> Result<()> {
-    let behind = Behind::new(NatKind::RangeFirewall).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
-        .await
-}
-
-#[tokio::test]
-async fn a_range_firewall_lets_out_no_source_port_beside_the_range() -> Result<()> {
-    let behind = Behind::new(NatKind::RangeFirewall).await?;
+async fn only_the_range() -> Result<()> {
+    let behind = Behind::new(NatKind::RangeFirewall, false).await?;
     let capture = behind.lab.capture(&behind.site).await?;
     let observer = behind.endpoints()[0];
     for port in [RANGE.start() - 1, RANGE.end() + 1, 443] {
@@ -288,52 +233,18 @@ async fn a_range_firewall_lets_out_no_source_port_beside_the_range() -> Result<(
             .filter(|packet| packet.outgoing)
             .all(|packet| RANGE.contains(&packet.source.port()))
     );
-    behind.lab.succeeded();
     Ok(())
-}
-
-#[tokio::test]
-async fn a_dual_stack_site_translates_ip4() -> Result<()> {
-    let behind = Behind::with_family(NatKind::DualStack, false).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
-        .await
-}
-
-#[tokio::test]
-async fn a_dual_stack_site_firewalls_its_untranslated_ip6() -> Result<()> {
-    let behind = Behind::with_family(NatKind::DualStack, true).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::AddressAndPortDependent)
-        .await
-}
-
-#[tokio::test]
-async fn symmetric_gives_every_destination_another_port() -> Result<()> {
-    let behind = Behind::new(NatKind::Symmetric).await?;
-    behind
-        .assert(Mapping::Symmetric, Filtering::AddressAndPortDependent)
-        .await
-}
-
-#[tokio::test]
-async fn a_public_host_is_reached_by_anybody() -> Result<()> {
-    let behind = Behind::new(NatKind::None).await?;
-    behind
-        .assert(Mapping::Preserving, Filtering::EndpointIndependent)
-        .await
 }
 
 /// Both learn their mapping from a public host over TCP, then dial each other from the same port at once.
 async fn simultaneous_open(kind: NatKind) -> Result<()> {
-    let lab = Lab::new(&test_name()).await?;
+    let lab = Lab::of_test().await?;
     let x = lab.public_host("x").await?;
     let observer = probe::listen(&x, FIRST).await?;
     let mut held = Vec::new();
     let mut sides = Vec::new();
     for name in ["a", "b"] {
-        let site = lab.site(name, kind).await?;
-        let host = lab.host(&format!("host-{name}"), &site).await?;
+        let (_site, host) = lab.home(name, kind).await?;
         let dialed = probe::connect(&host, PORT, SocketAddr::new(x.ip(false)?, FIRST)).await?;
         let (accepted, mapped) = observer.accept().await?;
         held.push((dialed, accepted));
@@ -342,7 +253,10 @@ async fn simultaneous_open(kind: NatKind) -> Result<()> {
     let [(a, a_mapped), (b, b_mapped)] = &sides[..] else {
         panic!("two sides")
     };
-    let (from_a, from_b) = probe::connect_both((a, PORT, *a_mapped), (b, PORT, *b_mapped)).await?;
+    let (from_a, from_b) = tokio::try_join!(
+        probe::connect(a, PORT, *b_mapped),
+        probe::connect(b, PORT, *a_mapped)
+    )?;
     from_a.writable().await?;
     from_a.try_write(b"a")?;
     from_b.readable().await?;
@@ -350,21 +264,5 @@ async fn simultaneous_open(kind: NatKind) -> Result<()> {
     from_b.try_read(&mut byte)?;
     assert_eq!(&byte, b"a");
     assert_eq!(from_a.peer_addr()?, *b_mapped);
-    lab.succeeded();
     Ok(())
-}
-
-#[tokio::test]
-async fn tcp_opens_simultaneously_through_two_nats_that_keep_ports() -> Result<()> {
-    simultaneous_open(NatKind::EimApdf).await
-}
-
-#[tokio::test]
-async fn tcp_opens_simultaneously_through_two_nats_that_rewrite_ports() -> Result<()> {
-    simultaneous_open(NatKind::EimApdfRewrite).await
-}
-
-#[tokio::test]
-async fn tcp_opens_simultaneously_through_two_carriers() -> Result<()> {
-    simultaneous_open(NatKind::Cgnat).await
 }

@@ -2,112 +2,59 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
-use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved, strays},
-    events::Event,
-    lab::Host,
-    nat::{NatKind, RANGE},
-    node::Process,
-    pair::{Pair, Peers},
-};
+use p2pnode_tests::prelude::*;
 
-p2pnode_tests::lab_tests!();
-
-/// The local port of the first connection of that kind, once there is one.
-async fn local_port(node: &Process, kind: &str) -> Result<u16> {
-    let look = |events: &[Event]| {
-        let connected = events
-            .iter()
-            .find(|event| event.name() == "connected" && event.path_kind() == kind)?;
-        Some(connected.text("/path/hops/0/local").to_owned())
-    };
-    let local = node
-        .until(&format!("a {kind} connection"), PATIENCE, look)
-        .await?;
-    Ok(local.parse::<SocketAddr>()?.port())
+lab_tests! {
+    two_peers_behind_one_nat_start_on_different_ports_and_reach_a_third_and_each_other_over_quic:
+        two_behind_one(Transport::Quic);
+    two_peers_behind_one_nat_start_on_different_ports_and_reach_a_third_and_each_other_over_tcp:
+        two_behind_one(Transport::Tcp);
 }
 
-/// A node that holds a reservation.
-struct Running {
-    process: Process,
-    id: String,
-    /// From which it talks to the relay.
-    port: u16,
+/// The local port of the first direct connection, once there is one.
+async fn direct_from(process: &Process) -> Result<u16> {
+    let direct = |event: &Event| event.name() == "connected" && event.path_kind() == "direct";
+    let connected = process.first("a direct connection", 0, direct).await?;
+    let local: SocketAddr = connected.text("/path/hops/0/local").parse()?;
+    Ok(local.port())
 }
 
-async fn start(peers: &Peers, args: &NodeArgs, name: &str, host: &Host) -> Result<Running> {
-    let process = args.run(&peers.lab, &peers.bins, name);
-    let process = process.start(&host.device, peers.lab.artifacts())?;
-    Ok(Running {
-        id: reserved(&process).await?,
-        port: local_port(&process, "direct").await?,
-        process,
-    })
-}
-
-async fn two_behind_one(name: &str, transport: Transport) -> Result<()> {
-    let peers = Pair::new(name, NatKind::EimApdf, NatKind::EimApdfRewrite)
-        .transport(transport)
-        .start()
-        .await?;
-    let (lab, bins) = (&peers.lab, &peers.bins);
+async fn two_behind_one(transport: Transport) -> Result<()> {
+    let pair = Pair::of_test(NatKind::EimApdf, NatKind::EimApdfRewrite);
+    let peers = pair.over(&[transport]).start().await?;
     let (first, third) = (&peers.a.host, &peers.b.host);
-    let second = lab.host("host-a2", &peers.a.site).await?;
+    let second = peers.lab.host("host-a2", &peers.a.site).await?;
     let args = NodeArgs::new(&peers.relay, first, &[transport]);
-
-    let mut first_run = start(&peers, &args, "a1", first).await?;
-    let mut second_run = start(&peers, &args, "a2", &second).await?;
-    if first_run.port == second_run.port {
+    // Direct to the relay is from where it starts.
+    let mut first_node = args.run_on(first, "a1")?.reserves(first).await?;
+    let first_port = direct_from(&first_node.process).await?;
+    let mut second_node = args.run_on(&second, "a2")?.reserves(&second).await?;
+    if first_port == direct_from(&second_node.process).await? {
         // The port follows from the identity: of all pairs of identities one in as many as the range has ports starts on
         // the same one. Two such pairs in a row is none.
-        second_run = start(&peers, &args, "a2-again", &second).await?;
+        second_node = args.run_on(&second, "a2-again")?.reserves(&second).await?;
     }
+    let second_port = direct_from(&second_node.process).await?;
     ensure!(
-        first_run.port != second_run.port,
-        "both peers start on port {}",
-        first_run.port
+        first_port != second_port,
+        "both peers start on port {first_port}"
     );
 
-    let dial = |name: &str, peer: &str| args.dial(bins, name, peer).args(["--count", "1000"]);
-    let to_first = dial("b-to-a1", &first_run.id).start(&third.device, lab.artifacts())?;
-    let to_second = dial("b-to-a2", &second_run.id).start(&third.device, lab.artifacts())?;
-    local_port(&to_first, "direct").await?;
-    local_port(&to_second, "direct").await?;
-
-    first_run.process.terminate()?;
-    first_run.process.exit(PATIENCE).await?;
-    let key = lab.artifacts().file("a1.key");
-    let from_first = |name: &str, peer: &str| {
-        dial(name, peer)
-            .arg("--key")
-            .arg(&key)
-            .start(&first.device, lab.artifacts())
+    let dial = |name: &str, peer: &str| {
+        anyhow::Ok(args.dial(&bins()?, name, peer).args(["--count", "1000"]))
     };
-    let between = from_first("a1-to-a2", &second_run.id)?;
-    local_port(&between, "direct").await?;
-    drop(between);
-    let to_third = from_first("a1-to-b", &peers.b_id)?;
-    local_port(&to_third, "direct").await?;
+    let to_first = dial("b-to-a1", &first_node.id)?.on(third)?;
+    let to_second = dial("b-to-a2", &second_node.id)?.on(third)?;
+    direct_from(&to_first).await?;
+    direct_from(&to_second).await?;
 
+    first_node.process.terminate()?;
+    first_node.process.exit(PATIENCE).await?;
+    let key = peers.lab.artifacts().file("a1.key");
+    for (name, peer) in [("a1-to-a2", &second_node.id), ("a1-to-b", &peers.b_id)] {
+        let dial = dial(name, peer)?.arg("--key").arg(&key).on(first)?;
+        direct_from(&dial).await?;
+    }
     peers.verify_range().await?;
-    let strays = strays(peers.a.home(), &second, &RANGE);
-    ensure!(
-        strays.is_empty(),
-        "the second peer sent from outside its range: {strays:?}"
-    );
-    peers.lab.succeeded();
-    Ok(())
-}
-
-#[tokio::test]
-async fn two_peers_behind_one_nat_start_on_different_ports_and_reach_a_third_and_each_other_over_quic()
--> Result<()> {
-    two_behind_one("one-nat-quic", Transport::Quic).await
-}
-
-#[tokio::test]
-async fn two_peers_behind_one_nat_start_on_different_ports_and_reach_a_third_and_each_other_over_tcp()
--> Result<()> {
-    two_behind_one("one-nat-tcp", Transport::Tcp).await
+    peers.a.home().keeps(&second, &RANGE).await
 }

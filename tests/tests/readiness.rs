@@ -1,70 +1,60 @@
 //! `/readyz` of real nodes: it tells the truth, and its body says what is missing.
 
-use anyhow::{Result, ensure};
 use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN},
-    args::{NodeArgs, PATIENCE, Transport},
     holder::hold,
-    nat::{NatKind, RANGE},
-    running::{Node, Running},
+    prelude::*,
 };
 
-p2pnode_tests::lab_tests!();
+lab_tests! {
+    a_node_is_ready_as_long_as_it_can_be_reached_and_says_what_is_missing: reachable();
+    a_node_without_a_port_for_its_sockets_is_not_ready_before_it_has_one: without_a_port();
+}
 
-#[tokio::test]
-async fn a_node_is_ready_as_long_as_it_can_be_reached_and_says_what_is_missing() -> Result<()> {
-    let lab = Running::new("ready", NatKind::EimApdf, NatKind::EimApdf)
-        .transports(&[Transport::Quic])
-        .prepare()
-        .await?;
-    let mut both = lab.a_env(ADMIN_LISTEN, ADMIN).start().await?;
-    let host = both.a.host.clone();
-    ensure!(
-        admin::get(&host, "/livez").await?.status == 200,
-        "not alive"
-    );
-    ensure!(
-        admin::readiness(&host, 200).await? == "ready\n",
-        "not ready"
-    );
+async fn start() -> Result<(Lab, Relay, Site, Host)> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let (site, host) = lab.home("a", NatKind::EimApdf).await?;
+    Ok((lab, relay, site, host))
+}
 
-    both.relay.process.kill().await?;
-    let missing = admin::readiness(&host, 503).await?;
-    ensure!(
-        missing.starts_with("not ready\nreservation: held on none of 1 relay(s)")
-            && missing.lines().count() == 2,
-        "{missing:?}"
-    );
-    let read = admin::metrics(&host).await?;
-    ensure!(
-        read.sum("p2pnode_reservations", &[("relay", "0")]) == 0.0,
-        "{read:?}"
-    );
-    ensure!(
-        admin::get(&host, "/livez").await?.status == 200,
-        "not alive"
-    );
-
-    both.relay.restart(&both.lab, &both.bins).await?;
-    ensure!(
-        admin::readiness(&host, 200).await? == "ready\n",
-        "not ready again"
-    );
-    both.lab.succeeded();
+async fn is_ready(host: &Host) -> Result<()> {
+    let body = admin::readiness(host, 200).await?;
+    ensure!(body == "ready\n", "{body:?}");
     Ok(())
 }
 
-#[tokio::test]
-async fn a_node_without_a_port_for_its_sockets_is_not_ready_before_it_has_one() -> Result<()> {
-    let lab = Running::new("ready-held", NatKind::EimApdf, NatKind::EimApdf)
-        .transports(&[Transport::Quic])
-        .prepare()
-        .await?;
-    let host = lab.a.host.clone();
+async fn reachable() -> Result<()> {
+    let (_lab, mut relay, _site, host) = start().await?;
+    let node = relay
+        .run("a", &host, &[Transport::Quic])?
+        .env(ADMIN_LISTEN, ADMIN);
+    let _node = node.reserves(&host).await?;
+    is_ready(&host).await?;
+
+    relay.process.kill().await?;
+    let missing = admin::readiness(&host, 503).await?;
+    let reservation = "not ready\nreservation: held on none of 1 relay(s)";
+    ensure!(
+        missing.starts_with(reservation) && missing.lines().count() == 2,
+        "{missing:?}"
+    );
+    let read = admin::metrics(&host).await?;
+    read.is("p2pnode_reservations", &[("relay", "0")], 0.0)?;
+    let live = admin::get(&host, "/livez").await?;
+    ensure!(live.status == 200, "{live:?}");
+
+    relay.restart().await?;
+    is_ready(&host).await
+}
+
+async fn without_a_port() -> Result<()> {
+    let (_lab, relay, _site, host) = start().await?;
     let held = hold(&host, RANGE)?;
-    let args = NodeArgs::new(&lab.relay, &host, &[Transport::Quic]);
-    let launch = args.run(&lab.lab, &lab.bins, "a").env(ADMIN_LISTEN, ADMIN);
-    let node = Node::start(&lab.lab, &lab.bins, &host, launch).await?;
+    let node = relay
+        .run("a", &host, &[Transport::Quic])?
+        .env(ADMIN_LISTEN, ADMIN);
+    let node = node.runs(&host).await?;
     // Its first dial has failed.
     node.process.event("relay_unreachable", PATIENCE).await?;
     let missing = admin::readiness(&host, 503).await?;
@@ -86,10 +76,5 @@ async fn a_node_without_a_port_for_its_sockets_is_not_ready_before_it_has_one() 
         "{read:?}"
     );
     drop(held);
-    ensure!(
-        admin::readiness(&host, 200).await? == "ready\n",
-        "not ready"
-    );
-    lab.lab.succeeded();
-    Ok(())
+    is_ready(&host).await
 }

@@ -1,21 +1,17 @@
 //! A relay is asked to end: what runs over it has its time, and peers with another relay move there before it is gone.
 
-use anyhow::{Result, ensure};
 use p2pnode_tests::{
     admin::{self, ADMIN},
-    args::{NodeArgs, PATIENCE, Transport, reserved},
-    bins::{Bins, bins},
-    events::Event,
-    lab::{Host, Lab},
-    nat::{NatKind, RANGE},
-    node::Process,
-    relay::Relay,
+    prelude::*,
 };
 
-p2pnode_tests::lab_tests!();
+lab_tests! {
+    a_quic_relay_that_drains_keeps_its_circuits_and_its_peers_move_on_before_it_ends: drains(Transport::Quic);
+    a_tcp_relay_that_drains_keeps_its_circuits_and_its_peers_move_on_before_it_ends: drains(Transport::Tcp);
+    a_second_signal_ends_a_relay_that_drains_at_once: second_signal();
+}
 
-/// More pings than any of these tests lasts.
-const PINGS: &str = "1000";
+const PUNCH: &str = "P2PNODE_PUNCH_ENABLED";
 
 /// B holds a reservation on one of two relays, the first, and A has a circuit to it that stays.
 struct Circuit {
@@ -23,65 +19,50 @@ struct Circuit {
     second: Relay,
     a_host: Host,
     dial: Process,
-    b: Process,
-    b_id: String,
-    bins: Bins,
-    lab: Lab,
+    b: Node,
+    _sites: [Site; 2],
+    _lab: Lab,
 }
 
 impl Circuit {
-    async fn new(name: &str, transport: Transport, drain_timeout: &str) -> Result<Self> {
-        let (bins, lab) = (bins()?, Lab::new(name).await?);
+    async fn new(transport: Transport, drain_timeout: &str) -> Result<Self> {
+        let (bins, lab) = (bins()?, Lab::of_test().await?);
         let env = [
             ("RELAY_NODE_DRAIN_TIMEOUT", drain_timeout),
             ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
         ];
         let mut first = Relay::start_with(&lab, &bins, "first", &env).await?;
         let mut second = Relay::start_with(&lab, &bins, "second", &env).await?;
-        let mut hosts = Vec::new();
-        for name in ["a", "b"] {
-            let site = lab.site(name, NatKind::EimApdf).await?;
-            hosts.push(lab.host(&format!("host-{name}"), &site).await?);
-        }
-        let [a_host, b_host] = <[Host; 2]>::try_from(hosts).map_err(|_| anyhow::anyhow!("two"))?;
-        let mut relays = first.addresses(&b_host, &[transport]);
-        relays.extend(second.addresses(&b_host, &[transport]));
-        let args = NodeArgs {
-            relays,
-            transports: vec![transport],
-            range: RANGE,
-        };
-        let b = args
-            .run(&lab, &bins, "b")
-            .env("P2PNODE_RESERVATIONS", "1")
-            // The circuit is to stay.
-            .env("P2PNODE_PUNCH_ENABLED", "false")
-            .start(&b_host.device, lab.artifacts())?;
-        let b_id = reserved(&b).await?;
-        // Whichever was there first has it.
-        if b.event("reserved", PATIENCE).await?.text("/relay") == second.id {
+        let (a_site, a_host) = lab.home("a", NatKind::EimApdf).await?;
+        let (b_site, b_host) = lab.home("b", NatKind::EimApdf).await?;
+        let addresses = |relay: &Relay| relay.addresses(&b_host, &[transport]);
+        let relays = [addresses(&first), addresses(&second)].concat();
+        let b = NodeArgs::with_relays(relays, &[transport]).run_on(&b_host, "b")?;
+        // The circuit is to stay.
+        let b = b.env("P2PNODE_RESERVATIONS", "1").env(PUNCH, "false");
+        let b = b.reserves(&b_host).await?;
+        // The one that was there first has it.
+        if b.process.event("reserved", PATIENCE).await?.text("/relay") == second.id {
             std::mem::swap(&mut first, &mut second);
         }
-        let dial = start_dial(&first, &a_host, transport, &bins, &lab, "a", &b_id)?;
         let circuit = Self {
+            dial: start_dial("a", &first, &a_host, transport, &b.id)?,
             first,
             second,
             a_host,
-            dial,
             b,
-            b_id,
-            bins,
-            lab,
+            _sites: [a_site, b_site],
+            _lab: lab,
         };
-        circuit.pinged_after(0).await?;
+        circuit.pings().await?;
         Ok(circuit)
     }
 
-    /// Waits for a ping over the circuit that is not among the first `seen` events of the dial.
-    async fn pinged_after(&self, seen: usize) -> Result<()> {
+    /// Waits for the next ping over the circuit.
+    async fn pings(&self) -> Result<()> {
+        let seen = self.dial.events().len();
         let ping = self.dial.event_after(seen, "ping", PATIENCE).await?;
-        ensure!(ping.text("/kind") == "relayed", "{}", ping.line);
-        Ok(())
+        ping.has(&json!({"kind": "relayed"}))
     }
 
     /// Asks the first relay to end and waits until probes see it.
@@ -93,104 +74,77 @@ impl Circuit {
     }
 }
 
+/// A dial that pings for longer than any of these tests lasts.
 fn start_dial(
+    name: &str,
     relay: &Relay,
     host: &Host,
     transport: Transport,
-    bins: &Bins,
-    lab: &Lab,
-    name: &str,
     peer: &str,
 ) -> Result<Process> {
-    NodeArgs::new(relay, host, &[transport])
-        .dial(bins, name, peer)
-        .args(["--until", "connected", "--count", PINGS])
-        .env("P2PNODE_PUNCH_ENABLED", "false")
-        .start(&host.device, lab.artifacts())
+    let dial = relay.dial(name, host, &[transport], peer)?;
+    let dial = dial.args(["--until", "connected", "--count", "1000"]);
+    dial.env(PUNCH, "false").on(host)
 }
 
-/// The place of the first event with that name and that relay.
-fn place(events: &[Event], name: &str, relay: &str) -> Option<usize> {
-    events
-        .iter()
-        .position(|event| event.name() == name && event.text("/relay") == relay)
+/// The place of the first event with that name and that relay, once it is there.
+async fn place(node: &Node, name: &str, relay: &str) -> Result<usize> {
+    let is_it = |event: &Event| event.name() == name && event.text("/relay") == relay;
+    let look = |events: &[Event]| events.iter().position(is_it);
+    node.process.until(name, PATIENCE, look).await
 }
 
-async fn drains(name: &str, transport: Transport) -> Result<()> {
-    let mut circuit = Circuit::new(name, transport, "10s").await?;
+async fn drains(transport: Transport) -> Result<()> {
+    let mut circuit = Circuit::new(transport, "10s").await?;
     circuit.drains().await?;
+    // B receives the notice, and has the next reservation while it still has the first.
+    let moved = place(&circuit.b, "reserved", &circuit.second.id).await?;
 
-    // B is told, and has the next reservation while it still has the first.
-    let second = circuit.second.id.clone();
-    let moved = |events: &[Event]| place(events, "reserved", &second);
-    let moved = circuit.b.until("the other relay", PATIENCE, moved).await?;
-
-    // The circuit goes on, and no other one is taken: who asks for one finds B where it is now.
-    circuit.pinged_after(circuit.dial.events().len()).await?;
-    let mut around = start_dial(
+    // The circuit goes on, and no other one is taken: a new dialer finds B where it is now.
+    circuit.pings().await?;
+    let around = start_dial(
+        "around",
         &circuit.first,
         &circuit.a_host,
         transport,
-        &circuit.bins,
-        &circuit.lab,
-        "around",
-        &circuit.b_id,
+        &circuit.b.id,
     )?;
     let connected = around.event("connected", PATIENCE).await?;
-    ensure!(
-        connected.text("/path/relay") == circuit.second.id
-            && connected.text("/found_by") == "registered",
-        "{}",
-        connected.line
-    );
-    around.kill().await?;
+    let path = json!({"relay": circuit.second.id});
+    connected.has(&json!({"path": path, "found_by": "registered"}))?;
+    drop(around);
     let metrics = admin::metrics(&circuit.first.host).await?;
-    ensure!(metrics.sum("relay_draining", &[]) == 1.0, "{metrics:?}");
-    ensure!(
-        metrics.sum("relay_denied_total", &[("reason", "draining")]) >= 1.0,
-        "{metrics:?}"
-    );
+    metrics.is("relay_draining", &[], 1.0)?;
+    let denied = metrics.sum("relay_denied_total", &[("reason", "draining")]);
+    ensure!(denied >= 1.0, "{metrics:?}");
 
     // It is there until the end, which is a clean one.
     let status = circuit.first.process.exit(PATIENCE).await?;
     let log = circuit.first.process.log();
     ensure!(status.code() == Some(0), "{status}: {log}");
-    for told in ["waiting for circuits to end", "closing"] {
-        let line = log.lines().find(|line| line.contains(told));
+    for logged in ["waiting for circuits to end", "closing"] {
+        let line = log.lines().find(|line| line.contains(logged));
+        let with_one = line.is_some_and(|line| line.contains("circuits=1"));
         ensure!(
-            line.is_some_and(|line| line.contains("circuits=1")),
-            "{told:?} with one circuit is not in the log: {log}"
+            with_one,
+            "{logged:?} with one circuit is not in the log: {log}"
         );
     }
-    let first = circuit.first.id.clone();
-    let lost = |events: &[Event]| place(events, "reservation_lost", &first);
-    let lost = circuit.b.until("the loss", PATIENCE, lost).await?;
+    let lost = place(&circuit.b, "reservation_lost", &circuit.first.id).await?;
     ensure!(moved < lost, "B held no reservation for a while");
-    circuit.lab.succeeded();
     Ok(())
 }
 
-#[tokio::test]
-async fn a_quic_relay_that_drains_keeps_its_circuits_and_its_peers_move_on_before_it_ends()
--> Result<()> {
-    drains("relay-drains-quic", Transport::Quic).await
-}
-
-#[tokio::test]
-async fn a_tcp_relay_that_drains_keeps_its_circuits_and_its_peers_move_on_before_it_ends()
--> Result<()> {
-    drains("relay-drains-tcp", Transport::Tcp).await
-}
-
-#[tokio::test]
-async fn a_second_signal_ends_a_relay_that_drains_at_once() -> Result<()> {
-    let mut circuit = Circuit::new("relay-ends", Transport::Quic, "1h").await?;
+async fn second_signal() -> Result<()> {
+    let mut circuit = Circuit::new(Transport::Quic, "1h").await?;
     circuit.drains().await?;
-    ensure!(circuit.first.process.is_alive()?);
+    ensure!(
+        circuit.first.process.is_alive()?,
+        "one signal ends it at once"
+    );
     circuit.first.process.terminate()?;
     let status = circuit.first.process.exit(PATIENCE).await?;
     // By the shell's convention: 128 + SIGTERM.
     ensure!(status.code() == Some(143), "{status}");
-    circuit.lab.succeeded();
     Ok(())
 }

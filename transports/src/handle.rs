@@ -1,67 +1,25 @@
-//! What a node reads of its transport and tells it, while the swarm owns the transport itself.
+//! The node's side of its transport, while the swarm owns the transport itself.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use libp2p::multiaddr::Multiaddr;
 use p2pnode_protocol::{Family, Transport};
+use tokio::net::UdpSocket;
 
-use crate::{
-    datagrams::Datagrams,
+use crate::net::{
+    addr::to_socket_addr,
     error::Error,
-    net::{
-        addr::to_socket_addr,
-        pool::{Exhausted, PoolCounts},
-        ports::Ports,
-        range::PortRange,
-        socket,
-    },
-    record::{Records, Sockets},
-    tcp::{
-        Unanswered,
-        punch::{PunchGuard, Punches, Remote},
-    },
+    pool::{Exhausted, PoolCounts},
+    ports::Claim,
+    punches::{PunchGuard, Punches, Remote},
+    range::PortRange,
+    record::Sockets,
+    shared::Shared,
+    socket,
 };
 
-/// What the parts of one transport share.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    pub(crate) ports: Arc<Ports>,
-    pub(crate) punches: Arc<Punches>,
-    pub(crate) unanswered: Arc<Unanswered>,
-    records: Arc<Mutex<Records>>,
-}
-
-impl Shared {
-    pub(crate) fn new(ports: Arc<Ports>) -> Self {
-        Self {
-            ports,
-            punches: Arc::default(),
-            unanswered: Arc::default(),
-            records: Arc::default(),
-        }
-    }
-
-    /// Remembers which sockets a dial used.
-    pub(crate) fn record(&self, dialed: &Multiaddr, sockets: Sockets) {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.insert(dialed, sockets);
-    }
-
-    pub(crate) fn sockets(&self, dialed: &Multiaddr) -> Option<Sockets> {
-        self.records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lookup(dialed)
-    }
-}
-
-/// The node's side of the transport that [`build`](crate::build) made. Cheap to clone; works from any thread, without the
-/// swarm.
+/// What a node reads of the transport that [`build`](crate::build) made, and the punches that it announces. Cheap to clone. Works
+/// from any thread and without the swarm.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Shared,
@@ -73,7 +31,7 @@ impl Handle {
         self.shared.ports.range()
     }
 
-    /// The active punch port of each transport and family: it dials and it accepts. A pair is missing where the
+    /// The active punch port of each transport and family: the port that dials and accepts. A pair is missing if the
     /// configuration or the host excludes it, and as long as the range is exhausted.
     pub fn punch_ports(&self) -> BTreeMap<(Transport, Family), u16> {
         self.shared.ports.punch_ports()
@@ -84,49 +42,64 @@ impl Handle {
         self.shared.ports.counts()
     }
 
-    /// That no port could be had and what held them, until one can be had again.
+    /// The exhaustion of the range and what holds its ports, until a port can be had again.
     pub fn exhausted(&self) -> Option<Exhausted> {
         self.shared.ports.exhausted()
     }
 
-    /// That a punch socket could not be had for want of a port, until it can: [`exhausted`](Self::exhausted) without the dials
-    /// that wanted a port besides.
+    /// The exhaustion of the range while a punch socket is missing because of it. Unlike [`exhausted`](Self::exhausted), dials
+    /// that only wanted another port do not count.
     pub fn unbound(&self) -> Option<Exhausted> {
         self.shared.ports.unbound()
     }
 
-    /// The sockets of the last successful dial of this address, with or without its `/p2p/PEER`. Of a name: those of the
-    /// address that won. The last 1024 addresses are remembered.
+    /// The sockets of the last successful dial of this address, with or without its `/p2p/PEER`. For a name, these are the
+    /// sockets of the address that won. The last 1024 addresses are remembered.
     pub fn sockets(&self, dialed: &Multiaddr) -> Option<Sockets> {
         self.shared.sockets(dialed)
     }
 
-    /// The address that this host's routes give packets to `remote` as their source; `None` without a route. Sends nothing.
+    /// The source address that this host's routes give packets to `remote`. `None` without a route. Sends nothing.
     ///
     /// QUIC sockets are bound to the wildcard address, so this is how the local address of a QUIC connection is known.
     pub fn source_ip(&self, remote: IpAddr) -> Option<IpAddr> {
         socket::source_ip(remote).ok()
     }
 
-    /// A UDP socket on a port of the range that nothing else of this node uses, for as long as it lives. Must be called inside a
-    /// tokio runtime with IO enabled.
+    /// A UDP socket on a port of the range that nothing else of this node uses, for as long as the socket lives: for protocols
+    /// beside the transports that have to leave from the range as well. Must be called inside a tokio runtime with IO enabled.
     ///
     /// # Errors
     ///
-    /// [`Error::Exhausted`] where no port is left, [`Error::NoSocket`] where the system refuses.
-    pub fn datagrams(&self, family: Family) -> Result<Datagrams, Error> {
-        Datagrams::new(&self.shared.ports, family)
+    /// [`Error::Exhausted`] if no port is left, [`Error::NoSocket`] if the system refuses the socket.
+    pub fn claim_udp(&self, family: Family) -> Result<ClaimedUdp, Error> {
+        let claimed = self.shared.ports.claim_udp(family);
+        let (claim, socket) = claimed.map_err(Error::Exhausted)?;
+        let opened = socket
+            .set_nonblocking(true)
+            .and_then(|()| UdpSocket::from_std(socket));
+        match opened {
+            Ok(socket) => Ok(ClaimedUdp { socket, claim }),
+            Err(error) => Err(Error::NoSocket {
+                transport: Transport::Quic,
+                family,
+                reason: error.to_string(),
+            }),
+        }
     }
 
-    /// Announces a punch towards these addresses. While the guard lives, a QUIC dial of one of them begins anew when its first
-    /// packet has no answer, rather than wait for the second that quinn takes to repeat it. A TCP dial of one of them stays on the punch port, goes on for some seconds where it is refused, and is completed, in the role of the dial,
-    /// by a connection that comes in from the remote instead: from the very address, or else from its IP, since a symmetric
-    /// NAT has another port for us. A connection that comes before the dial is kept for it.
+    /// Announces a punch towards these addresses. As long as the guard lives:
     ///
-    /// Where `remote` is known to take TLS, a TCP dial does not wait for its consent, which saves a round trip. There is no way
-    /// back from that in a punch: the connection could not be made a second time.
+    /// - A QUIC dial of one of them repeats its first packet after some 30 ms, not after quinn's 300 ms.
+    /// - A TCP dial of one of them stays on the punch port and goes on for 5 s where it is refused.
+    /// - An inbound TCP connection from the remote completes that dial, in the role of the dial. It may come from the very
+    ///   address, or else from its IP: a symmetric NAT of the remote maps another port for this node. A connection that arrives
+    ///   before the dial is kept for it.
     ///
-    /// Drop the guard when the punch is decided: until then other peers at that IP may be taken for the remote, and their
+    /// If `remote` is known to support TLS, a TCP dial does not wait for its consent, which saves a round trip. A punch cannot
+    /// fall back from that: the connection could not be made a second time.
+    ///
+    /// Drop the guard when the punch is decided. Until then other peers at that IP may be taken for the remote, and their
     /// connections fail. A dial in the role of the listener implies a guard of its own.
     #[must_use = "the punch is expected only as long as the guard lives"]
     pub fn expect_punch(&self, remotes: &[Multiaddr], remote: Remote) -> PunchGuard {
@@ -150,6 +123,34 @@ impl fmt::Debug for Handle {
         f.debug_struct("Handle")
             .field("range", &self.range())
             .field("punch_ports", &self.punch_ports())
+            .finish()
+    }
+}
+
+/// A UDP socket on a port of the range. See [`Handle::claim_udp`].
+pub struct ClaimedUdp {
+    socket: UdpSocket,
+    claim: Claim,
+}
+
+impl ClaimedUdp {
+    /// The port that datagrams leave from.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.claim.port()
+    }
+
+    /// The socket. It is bound to the wildcard address.
+    #[must_use]
+    pub const fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+}
+
+impl fmt::Debug for ClaimedUdp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimedUdp")
+            .field("port", &self.port())
             .finish()
     }
 }

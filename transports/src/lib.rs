@@ -1,32 +1,65 @@
 //! libp2p transports that dial from a configured range of source ports.
 //!
-//! [`build`] makes one transport, QUIC and TCP, for a swarm, and a [`Handle`] for whoever owns the swarm. It keeps these
-//! promises:
+//! libp2p dials QUIC from an ephemeral port or from a listener, and TCP likewise. Some networks need more: a firewall that lets a
+//! few ports out, a NAT whose mapping was made by hand, a hole punch whose port must be known before the dial. With this crate
+//! every packet that a node originates leaves from its [`PortRange`].
 //!
-//! - No socket connects or sends before it is bound to a port of the [`PortRange`]. Where no port is left the dial fails with
-//!   [`Exhausted`], which says what holds the ports. The only other packets are replies of a public listener to who dialed it.
-//! - One *punch port* is active for each transport and IP family. It dials and it accepts, so what a NAT maps for the one is
-//!   good for the other. All of them have the same number, if that can be had.
-//! - Public listeners are sockets of their own, and a dial never takes theirs.
-//! - The swarm never hears of the punch sockets' listen addresses, so nothing advertises them by accident. Connections that
-//!   come in on them are reported like all others.
+//! # How it works
+//!
+//! [`build`] makes one transport, QUIC and TCP, for a swarm, and a [`Handle`] for the owner of the swarm.
+//!
+//! 1. The node opens one *punch port* for each transport and IP family, all with the same number if possible. A punch port dials
+//!    and accepts, so a mapping that a NAT makes for the one serves the other.
+//! 2. QUIC dials leave from the punch port. TCP dials leave from it too, unless it has a connection to that very remote already:
+//!    then they lease another port of the range.
+//! 3. [`Handle::expect_punch`] announces a hole punch: dials repeat their first packets sooner, and a TCP connection that comes in
+//!    from the remote completes the dial that waits for it.
+//! 4. Public listeners are sockets of their own, on any port. A dial never takes theirs.
+//!
+//! # Promises
+//!
+//! - No socket connects or sends before it is bound to a port of the range. If no port is left, the dial fails with
+//!   [`Error::Exhausted`], which names what holds the ports. The only other packets are replies of a public listener to a remote
+//!   that dialed it.
+//! - The swarm never sees the listen addresses of punch ports, so nothing advertises them by accident. It does see the
+//!   connections that come in on them.
+//! - Errors are types behind every box that libp2p puts around them: [`find_exhausted`], [`timed_out`] and [`closed`] look
+//!   through these boxes.
 //!
 //! [`server`] makes a transport with the same settings and without a range, for a relay.
 //!
-//! The ways in which libp2p's own transports leave a range, and what is done about each, are told in the modules `quic`,
-//! `tcp` and `punch`.
+//! # Example
+//!
+//! The transport and its handle; `examples/swarm.rs` is a whole program, two swarms of which one dials the other from the range.
+//!
+//! ```
+//! # use libp2p::identity::Keypair;
+//! use p2pnode_transports::{Config, Congestion, FamilyPolicy, build};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config {
+//!     range: "47110-47119".parse()?,
+//!     quic: true,
+//!     tcp: true,
+//!     family: FamilyPolicy::Auto,
+//!     congestion: Congestion::Cubic,
+//! };
+//! let (transport, handle) = build(&Keypair::generate_ed25519(), config)?;
+//! for ((transport, family), port) in handle.punch_ports() {
+//!     println!("{transport} over {family} dials from port {port}");
+//! }
+//! # drop(transport);
+//! # Ok(())
+//! # }
+//! ```
 
-pub mod net;
-
-mod closed;
-mod datagrams;
-mod error;
+mod config;
 mod handle;
-mod heap;
 mod listen;
+mod net;
 mod quic;
 mod ranged;
-mod record;
 mod resolve;
 mod server;
 mod tcp;
@@ -38,55 +71,51 @@ use libp2p::{
     identity::Keypair,
 };
 
-pub use crate::net::addr::{to_multiaddr, to_socket_addr};
-pub use crate::net::family::{FamilyPolicy, FamilyPolicyError};
-pub use crate::net::holder::{HeldBy, Holder};
-pub use crate::net::pool::{Exhausted, PoolCounts, PortPool};
-pub use crate::net::range::{PortRange, RangeError, RangeErrorKind};
-pub use crate::quic::congestion::{Congestion, CongestionError};
-pub use crate::tcp::punch::{PunchGuard, Remote};
-pub use crate::tcp::yamux::{Yamux, YamuxConnection};
-pub use closed::{Closed, causes, closed, timed_out};
-pub use datagrams::{Datagrams, GroupListener, Link};
-pub use error::{Error, find_exhausted};
-pub use handle::Handle;
+pub use crate::{
+    config::Config,
+    handle::{ClaimedUdp, Handle},
+    net::{
+        addr::{to_multiaddr, to_socket_addr},
+        closed::{Closed, causes},
+        error::{Error, closed, find_exhausted, timed_out},
+        family::{FamilyPolicy, FamilyPolicyError},
+        holder::{HeldBy, Holder},
+        pool::{Exhausted, PoolCounts},
+        punches::{PunchGuard, Remote},
+        range::{PortRange, RangeError, RangeErrorKind},
+        record::Sockets,
+    },
+    quic::{
+        QuicRuntime,
+        congestion::{Congestion, CongestionError},
+        tokio_runtime,
+    },
+    tcp::yamux::{Yamux, YamuxConnection},
+};
 pub use p2pnode_protocol::{Family, Transport};
-pub use record::Sockets;
 
-use self::{error::Reported, handle::Shared, ranged::Ranged, resolve::Resolving, server::Server};
-use crate::net::ports::Ports;
+use crate::{
+    net::{error::Reported, ports::Ports, shared::Shared},
+    ranged::Ranged,
+    resolve::Resolving,
+    server::Server,
+};
 
-/// What [`build`] builds.
-#[derive(Debug, Clone, Copy)]
-pub struct Config {
-    /// The source ports of everything that is dialed.
-    pub range: PortRange,
-    /// Whether QUIC is dialed and listened on.
-    pub quic: bool,
-    /// Whether TCP is dialed and listened on.
-    pub tcp: bool,
-    /// Which IP families are dialed. Public listeners are not subject to it.
-    pub family: FamilyPolicy,
-    /// How fast QUIC sends.
-    pub congestion: Congestion,
-}
-
-/// The transport of a node, and the node's handle on it. Opens the punch sockets, where they can be had.
+/// The transport of a node, and the node's handle on it. Opens the punch ports that can be had.
 ///
 /// Must be called inside a tokio runtime with IO and time enabled.
 ///
 /// A dial fails within about 10 s (QUIC: 4 s; a TCP punch: 5 s, and its handshake). Its errors are [`Error`]s, boxed into
-/// [`std::io::Error`]; for the exhausted range see [`find_exhausted`].
+/// [`std::io::Error`].
 ///
 /// # Errors
 ///
-/// [`Error::Certificate`]. A range of which no port can be had is not an error: every dial tries again, and fails with
-/// [`Error::Exhausted`] as long as that lasts.
+/// [`Error::Certificate`] if no certificate can be made of `keypair`. A range of which no port can be had is not an error: every
+/// dial tries again, and fails with [`Error::Exhausted`] as long as that lasts.
 pub fn build(
     keypair: &Keypair,
     config: Config,
 ) -> Result<(Boxed<(PeerId, StreamMuxerBox)>, Handle), Error> {
-    heap::keep();
     let peer = keypair.public().to_peer_id();
     let shared = Shared::new(Ports::new(config.range, &peer.to_bytes()));
     let ranged = Ranged::new(keypair, config, shared.clone())?;
@@ -94,21 +123,23 @@ pub fn build(
     Ok((reported(transport), Handle { shared }))
 }
 
-/// A transport that listens on QUIC and TCP, with the settings of [`build`], and dials from any port: a relay's, which dials only
-/// the other relays that it is told of.
+/// A transport that listens on QUIC and TCP with the settings of [`build`], and dials from any port: a relay's, which dials only
+/// the other relays of its configuration.
+///
+/// `quic_runtime` makes the runtime of each UDP socket that listens: [`tokio_runtime`], or one that shares a socket out between
+/// thousands of connections.
 ///
 /// Must be used inside a tokio runtime with IO and time enabled.
 ///
 /// # Errors
 ///
-/// [`Error::Certificate`].
-pub fn server(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
-    heap::keep();
-    Ok(reported(Resolving::new(
-        Server::new(keypair)?,
-        FamilyPolicy::Auto,
-        None,
-    )))
+/// [`Error::Certificate`] if no certificate can be made of `keypair`.
+pub fn server(
+    keypair: &Keypair,
+    quic_runtime: QuicRuntime,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
+    let server = Server::new(keypair, quic_runtime)?;
+    Ok(reported(Resolving::new(server, FamilyPolicy::Auto, None)))
 }
 
 /// Boxes a transport so that its errors are found behind whatever a swarm wraps around them.

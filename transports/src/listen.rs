@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use libp2p::{
     core::{
         Endpoint,
@@ -18,14 +18,14 @@ use libp2p::{
 use p2pnode_protocol::Transport;
 
 use crate::{
-    error::Error,
-    net::addr::to_socket_addr,
+    net::{
+        addr::to_socket_addr,
+        connection::{Connection, Event, Incoming},
+        error::Error,
+    },
     quic,
-    tcp::auth::{Connection, Offer, Upgrade},
+    tcp::auth::{Offer, Upgrade},
 };
-
-pub(crate) type Incoming = BoxFuture<'static, Result<Connection, Error>>;
-pub(crate) type Event = TransportEvent<Incoming, Error>;
 
 /// QUIC and TCP listeners. As a [`Transport`] it refuses to dial.
 pub(crate) struct Listeners {

@@ -16,21 +16,19 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 
 use crate::{
-    Config,
-    error::Error,
-    handle::Shared,
-    listen::{Event, Incoming, Listeners},
+    config::Config,
+    listen::Listeners,
     net::{
         addr::{Host, Target, to_multiaddr, to_socket_addr},
+        connection::{Connection, Event, Incoming},
+        error::Error,
         ports::Claim,
+        record::Sockets,
+        shared::Shared,
         socket,
     },
     quic,
-    record::Sockets,
-    tcp::{
-        self,
-        auth::{Connection, Upgrade},
-    },
+    tcp::{self, auth::Upgrade},
     tls::Tls,
 };
 
@@ -55,7 +53,8 @@ impl Ranged {
                 keypair,
                 &tls,
                 config.congestion,
-                quic::Sharing::Few,
+                quic::Role::Node,
+                quic::tokio_runtime(),
             )?)
         } else {
             None

@@ -16,15 +16,12 @@ use libp2p::{
 };
 use p2pnode_protocol::Family;
 
-use crate::{
+use crate::net::{
+    addr::{Host, Target},
+    connection::{Connection, Event, Incoming},
     error::Error,
-    handle::Shared,
-    listen::{Event, Incoming},
-    net::{
-        addr::{Host, Target},
-        family::FamilyPolicy,
-    },
-    tcp::auth::Connection,
+    family::FamilyPolicy,
+    shared::Shared,
 };
 
 /// How long the system's resolver may take. It tries each of its servers for 5 s; whoever dials does not wait for all.

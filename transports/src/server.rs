@@ -17,11 +17,14 @@ use libp2p::{
 use p2pnode_protocol::Transport;
 
 use crate::{
-    error::Error,
-    listen::{Event, Incoming, Listeners},
-    net::addr::to_socket_addr,
-    quic::{self, Sharing, congestion::Congestion},
-    tcp::auth::{Connection, Offer, Upgrade},
+    listen::Listeners,
+    net::{
+        addr::to_socket_addr,
+        connection::{Connection, Event, Incoming},
+        error::Error,
+    },
+    quic::{self, QuicRuntime, Role, congestion::Congestion},
+    tcp::auth::{Offer, Upgrade},
     tls::Tls,
 };
 
@@ -29,9 +32,10 @@ use crate::{
 pub(crate) struct Server(Listeners);
 
 impl Server {
-    pub(crate) fn new(keypair: &Keypair) -> Result<Self, Error> {
+    pub(crate) fn new(keypair: &Keypair, runtime: QuicRuntime) -> Result<Self, Error> {
         let tls = Tls::new(keypair)?;
-        let quic = quic::Settings::new(keypair, &tls, Congestion::default(), Sharing::Many)?;
+        let congestion = Congestion::default();
+        let quic = quic::Settings::new(keypair, &tls, congestion, Role::Relay, runtime)?;
         let upgrade = Upgrade::new(keypair, tls)?;
         Ok(Self(Listeners::new(Some(quic), upgrade, true)))
     }
@@ -52,7 +56,7 @@ impl libp2p::Transport for Server {
     }
 
     fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Incoming, TransportError<Error>> {
-        // A port of its own: the listener's four numbers may be in use by a connection that the other side has made.
+        // A port of its own: the listener's 4-tuple may be in use by a connection that the other side has made.
         let opts = DialOpts {
             port_use: PortUse::New,
             ..opts

@@ -21,7 +21,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 /// Whether a TCP connection on which `said` is all that is said fails because time is up.
 async fn is_timeout(said: &[u8]) -> bool {
     let key = Keypair::generate_ed25519();
-    let transport = p2pnode_transports::server(&key).unwrap();
+    let transport = p2pnode_transports::server(&key, p2pnode_transports::tokio_runtime()).unwrap();
     let mut swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_other_transport(|_| transport)

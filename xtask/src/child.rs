@@ -1,4 +1,4 @@
-//! A relay and nodes as child processes on this host.
+//! Programs as child processes on this host, which print an event in JSON on each line.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -6,145 +6,183 @@ use anyhow::{Context as _, Result, bail};
 use p2pnode_tests::bins::Bins;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child as Process, ChildStdout, Command},
     time::timeout,
 };
 
-/// How long a process may take to say what is waited for. On loopback it takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long what takes milliseconds on loopback may take.
+const SOON: Duration = Duration::from_secs(20);
 
-/// A running relay. Killed when dropped.
-pub(crate) struct Relay {
-    /// An address of it that a node can be given as `--relay`: over QUIC.
-    pub(crate) address: String,
-    /// The same over TCP.
-    pub(crate) tcp: String,
-    child: Child,
+/// No event has this name: whoever waits for it waits for the end of the program, or for its failure.
+const NEVER: &str = "done";
+
+/// A process that prints events. Killed when dropped.
+pub(crate) struct Child {
+    /// What it is here.
+    name: &'static str,
+    process: Process,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// The connections that it has reported as lost.
+    lost: Vec<String>,
 }
 
-impl Relay {
-    /// Starts a relay on free ports of loopback with a key in `directory`.
-    pub(crate) async fn start(bins: &Bins, directory: &Path) -> Result<Self> {
-        Self::start_with(bins, directory, &[]).await
+impl Child {
+    pub(crate) fn start(name: &'static str, mut command: Command) -> Result<Self> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let program = Path::new(command.as_std().get_program())
+            .display()
+            .to_string();
+        let mut process = command
+            .spawn()
+            .with_context(|| format!("{name}, {program}: cannot be started"))?;
+        let stdout = process.stdout.take().context("stdout is piped")?;
+        Ok(Self {
+            name,
+            process,
+            lines: BufReader::new(stdout).lines(),
+            lost: Vec::new(),
+        })
     }
 
-    /// The same, with variables of its environment.
-    pub(crate) async fn start_with(
-        bins: &Bins,
-        directory: &Path,
-        env: &[(&str, &str)],
-    ) -> Result<Self> {
-        let mut command = command(&bins.relay_node, directory);
-        command
-            .envs(env.iter().copied())
-            .arg("run")
-            .arg("--key")
-            .arg(directory.join("relay.key"))
-            .args([
-                "--listen",
-                "/ip4/127.0.0.1/udp/0/quic-v1",
-                "--listen",
-                "/ip4/127.0.0.1/tcp/0",
-            ]);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("{}: cannot be started", bins.relay_node.display()))?;
-        let mut lines = lines(&mut child)?;
-        let mut found = (None, None);
-        while found.0.is_none() || found.1.is_none() {
-            let address = until("the addresses it listens on", &mut lines, |line| {
-                line.strip_prefix("listening ").map(str::to_owned)
-            });
-            let address = address.await.context("relay-node")?;
-            if address.contains("/quic-v1/") {
-                found.0 = Some(address);
-            } else {
-                found.1 = Some(address);
+    /// Waits for an event; an error as soon as it cannot come any more.
+    pub(crate) async fn event(&mut self, wanted: &str, within: Duration) -> Result<Value> {
+        self.event_with(wanted, within, |_| true).await
+    }
+
+    /// Waits for an event of that name that is as `looks`; with the last one if it does not come.
+    pub(crate) async fn event_with(
+        &mut self,
+        wanted: &str,
+        within: Duration,
+        looks: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let name = self.name;
+        let mut last = Value::Null;
+        let search = self.search(wanted, looks, &mut last);
+        match timeout(within, search).await {
+            Ok(found) => found,
+            Err(_) => bail!(
+                "{name} was not {wanted} in {} s; its last: {last}",
+                within.as_secs()
+            ),
+        }
+    }
+
+    async fn search(
+        &mut self,
+        wanted: &str,
+        looks: impl Fn(&Value) -> bool,
+        last: &mut Value,
+    ) -> Result<Value> {
+        while let Some(line) = self.lines.next_line().await? {
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            match event["event"].as_str() {
+                Some(name) if name == wanted => {
+                    if looks(&event) {
+                        return Ok(event);
+                    }
+                    *last = event;
+                }
+                Some("lost") if event.get("cause").is_some() => self.lost.push(format!(
+                    "its connection to {}: {}",
+                    text(&event, "to")?,
+                    text(&event, "cause")?
+                )),
+                Some("failed") => {
+                    bail!("{}: {}{}", self.name, text(&event, "reason")?, self.lost())
+                }
+                _ => {}
             }
         }
-        let (Some(address), Some(tcp)) = found else {
-            bail!("relay-node listens on one transport only");
-        };
-        keep_reading(lines);
-        Ok(Self {
-            address,
-            tcp,
-            child,
-        })
+        let status = self.process.wait().await?;
+        let (name, lost) = (self.name, self.lost());
+        bail!("{name} ended before it was {wanted} ({status}){lost}")
+    }
+
+    /// What went before, for an error.
+    fn lost(&self) -> String {
+        match self.lost.last() {
+            Some(last) => format!("; it lost {} connections, at last {last}", self.lost.len()),
+            None => String::new(),
+        }
+    }
+
+    /// Waits for its end, which nobody has asked for; until then it never waits for a reader.
+    pub(crate) async fn ends(&mut self) -> anyhow::Error {
+        match self.event(NEVER, Duration::MAX).await {
+            Ok(event) => anyhow::anyhow!("{}: {event}", self.name),
+            Err(error) => error,
+        }
+    }
+
+    /// Gives it the line for which it waits.
+    pub(crate) async fn go(&mut self) -> Result<()> {
+        let stdin = self.process.stdin.as_mut().context("stdin is piped")?;
+        stdin.write_all(b"\n").await?;
+        Ok(())
     }
 
     /// Its process id, while it runs.
     pub(crate) fn pid(&self) -> Result<i32> {
-        pid(&self.child).context("relay-node")
-    }
-
-    /// Waits for its end, which nobody has asked for.
-    pub(crate) async fn ends(&mut self) -> Result<()> {
-        let status = self.child.wait().await.context("relay-node")?;
-        bail!("relay-node has ended ({status})")
+        let pid = self
+            .process
+            .id()
+            .with_context(|| format!("{} has ended", self.name))?;
+        i32::try_from(pid).context("no process id")
     }
 }
 
-/// A running `fleet` of `tests/peers`. Killed when dropped.
-pub(crate) struct Fleet {
-    _child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+/// A text in an event.
+pub(crate) fn text<'a>(event: &'a Value, key: &str) -> Result<&'a str> {
+    event[key]
+        .as_str()
+        .with_context(|| format!("{event} has no {key}"))
 }
 
-impl Fleet {
-    /// Starts it.
-    pub(crate) fn start(program: &Path, args: &[&str]) -> Result<Self> {
-        let mut child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{}: cannot be started", program.display()))?;
-        Ok(Self {
-            lines: lines(&mut child)?,
-            _child: child,
-        })
-    }
+/// A running relay.
+pub(crate) struct Relay {
+    /// An address of it that a node can be given as `--relay`: over QUIC.
+    pub(crate) quic: String,
+    /// The same over TCP.
+    pub(crate) tcp: String,
+    pub(crate) child: Child,
+}
 
-    /// Waits for an event of that name that is as `wanted`, from the next on; with the last one if it does not come.
-    pub(crate) async fn event(
-        &mut self,
-        name: &str,
-        within: Duration,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> Result<Value> {
-        let mut last = Value::Null;
-        let search = async {
-            while let Some(line) = self.lines.next_line().await? {
-                if let Some(event) = named(&line, name) {
-                    if wanted(&event) {
-                        return Ok(event);
-                    }
-                    last = event;
-                }
-            }
-            bail!("fleet ended before")
-        };
-        match timeout(within, search).await {
-            Ok(found) => found,
-            Err(_) => bail!("fleet did not get there within {within:?}; its last {name}: {last}"),
+impl Relay {
+    /// Starts a relay on free ports of loopback with a key in `directory` and variables of its environment.
+    pub(crate) async fn start(bins: &Bins, directory: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        let mut command = command(&bins.relay_node, directory);
+        command
+            .envs(env.iter().copied())
+            .args(["run", "--json", "--key"])
+            .arg(directory.join("relay.key"))
+            .args(["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"])
+            .args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
+        let mut child = Child::start("relay-node", command)?;
+        let (mut quic, mut tcp) = (String::new(), String::new());
+        while quic.is_empty() || tcp.is_empty() {
+            let listening = child.event("listening", SOON).await?;
+            let address = text(&listening, "address")?;
+            let of = if address.contains("/quic-v1/") {
+                &mut quic
+            } else {
+                &mut tcp
+            };
+            address.clone_into(of);
         }
+        Ok(Self { quic, tcp, child })
     }
 }
 
-fn pid(child: &Child) -> Result<i32> {
-    let pid = child.id().context("has ended")?;
-    i32::try_from(pid).context("no process id")
-}
-
-/// A running `p2pnode run`. Killed when dropped.
+/// A running `p2pnode run`.
 pub(crate) struct Node {
     /// Its peer id.
     pub(crate) peer: String,
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    pub(crate) child: Child,
 }
 
 impl Node {
@@ -152,88 +190,61 @@ impl Node {
     pub(crate) async fn start(bins: &Bins, directory: &Path, relay: &Relay) -> Result<Self> {
         let mut command = command(&bins.p2pnode, directory);
         command
-            .arg("run")
-            .arg("--json")
-            .arg("--key")
-            .arg(directory.join("node.key"))
-            .args(["--relay", &relay.address]);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("{}: cannot be started", bins.p2pnode.display()))?;
-        let mut lines = lines(&mut child)?;
-        let peer = until("its peer id", &mut lines, |line| {
-            let event = named(line, "started")?;
-            event["peer_id"].as_str().map(str::to_owned)
-        });
-        let peer = peer.await.context("p2pnode run")?;
-        until("a reservation", &mut lines, |line| named(line, "reserved"))
-            .await
-            .context("p2pnode run")?;
-        Ok(Self { peer, child, lines })
+            .args(["run", "--json", "--relay", &relay.quic, "--key"])
+            .arg(directory.join("node.key"));
+        let mut child = Child::start("p2pnode run", command)?;
+        let started = child.event("started", SOON).await?;
+        child.event("reserved", SOON).await?;
+        let peer = text(&started, "peer_id")?.to_owned();
+        Ok(Self { peer, child })
     }
 
     /// Waits for the direct path to its peer and returns the two sockets, its own first.
     pub(crate) async fn direct_path(&mut self) -> Result<(String, String)> {
-        let sockets = until("a direct path", &mut self.lines, |line| {
-            let event = named(line, "connected")?;
-            let path = &event["path"];
-            let hop = &path["hops"][0];
-            let socket = |end: &str| hop[end].as_str().map(str::to_owned);
-            (path["kind"] == "direct").then(|| Some((socket("local")?, socket("remote")?)))?
-        });
-        sockets.await.context("p2pnode run")
-    }
-
-    /// Its process id, while it runs.
-    pub(crate) fn pid(&self) -> Result<i32> {
-        pid(&self.child).context("p2pnode run")
+        let is_direct = |event: &Value| event["path"]["kind"] == "direct";
+        let connected = self.child.event_with("connected", SOON, is_direct).await?;
+        let hop = &connected["path"]["hops"][0];
+        Ok((
+            text(hop, "local")?.to_owned(),
+            text(hop, "remote")?.to_owned(),
+        ))
     }
 }
 
-/// `program` with its state in `directory` instead of the user's, killed when dropped, its stdout read.
+/// `program` with its state in `directory` instead of the user's.
 fn command(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command
         // The terminal belongs to the dial.
         .args(["--log", "warn"])
         .env("XDG_STATE_HOME", directory)
-        .env("XDG_RUNTIME_DIR", directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
+        .env("XDG_RUNTIME_DIR", directory);
     command
 }
 
-fn lines(child: &mut Child) -> Result<Lines<BufReader<ChildStdout>>> {
-    Ok(BufReader::new(child.stdout.take().context("stdout is not piped")?).lines())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The JSON object on `line`, if it is an event of that name.
-fn named(line: &str, name: &str) -> Option<Value> {
-    serde_json::from_str::<Value>(line)
-        .ok()
-        .filter(|event| event["event"] == name)
-}
+    async fn failure(script: &str) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let mut child = Child::start("the sender", command).expect("a shell");
+        format!("{:#}", child.ends().await)
+    }
 
-async fn until<T>(
-    what: &str,
-    lines: &mut Lines<BufReader<ChildStdout>>,
-    wanted: impl Fn(&str) -> Option<T>,
-) -> Result<T> {
-    let search = async {
-        while let Some(line) = lines.next_line().await? {
-            if let Some(found) = wanted(&line) {
-                return Ok(found);
-            }
-        }
-        bail!("ended before it told {what}")
-    };
-    timeout(PATIENCE, search)
-        .await
-        .with_context(|| format!("did not tell {what} within {PATIENCE:?}"))?
-}
-
-/// Takes what else comes, so that the writer never waits for a full pipe.
-fn keep_reading(mut lines: Lines<BufReader<ChildStdout>>) {
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    #[tokio::test]
+    async fn a_program_that_fails_or_ends_is_named_at_once() {
+        let lost = r#"echo '{"event":"lost","to":"the relay","cause":"timed out"}'"#;
+        let failed = r#"echo '{"event":"failed","reason":"9 of 10 bytes were not sent"}'"#;
+        assert_eq!(
+            failure(&format!("{lost}; {failed}; read line")).await,
+            "the sender: 9 of 10 bytes were not sent; it lost 1 connections, at last its connection to the relay: timed out"
+        );
+        let ended = failure("exit 3").await;
+        assert!(
+            ended.starts_with("the sender ended before it was done"),
+            "{ended}"
+        );
+    }
 }

@@ -23,13 +23,13 @@ use crate::{
 /// The listening node has no public listener, only its punch sockets, so the way leads over the relay first.
 pub(crate) fn on_loopback() -> Result<ExitCode> {
     let bins = cargo::build(Build::Dev)?;
-    runtime()?.block_on(async {
+    tools::runtime()?.block_on(async {
         let directory = tempfile::tempdir().context("no directory for keys")?;
-        let relay = Relay::start(&bins, directory.path()).await?;
-        println!("relay     {}", relay.address);
+        let relay = Relay::start(&bins, directory.path(), &[]).await?;
+        println!("relay     {}", relay.quic);
         let mut node = Node::start(&bins, directory.path(), &relay).await?;
         println!("listener  {}, reachable over the relay only", node.peer);
-        let dial = ["dial", &node.peer, "--relay", &relay.address, "--count", "3"];
+        let dial = ["dial", &node.peer, "--relay", &relay.quic, "--count", "3"];
         println!("dialer    p2pnode {}\n", dial.join(" "));
         let status = Command::new(&bins.p2pnode)
             .args(dial)
@@ -67,7 +67,7 @@ pub(crate) fn between_nats((a, b): (NatKind, NatKind)) -> Result<ExitCode> {
 
 /// The part of [`between_nats`] inside the sandbox.
 pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
-    runtime()?.block_on(async {
+    tools::runtime()?.block_on(async {
         println!("building the networks");
         let mut peers = Pair::new(format!("demo-{a}-{b}"), a, b)
             .watched()
@@ -100,9 +100,26 @@ fn code(status: ExitStatus) -> ExitCode {
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")
+/// Two kinds of NAT on the command line.
+pub(crate) fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
+    let (a, b) = text
+        .split_once(',')
+        .ok_or_else(|| format!("{text:?} names one NAT: give two, as in `eim-apdf,full-cone`"))?;
+    let parse = |kind: &str| kind.parse::<NatKind>().map_err(|error| error.to_string());
+    Ok((parse(a)?, parse(b)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_nats_are_two_names_of_the_lab() {
+        assert_eq!(
+            nats("symmetric,full-cone"),
+            Ok((NatKind::Symmetric, NatKind::FullCone))
+        );
+        assert!(nats("symmetric").is_err_and(|error| error.contains("give two")));
+        assert!(nats("symmetric,moon").is_err_and(|error| error.contains("moon")));
+    }
 }

@@ -1,9 +1,7 @@
 //! `cargo xtask image`: static binaries, and one image of each that does not depend on when it is made.
 
 use std::{
-    env,
-    ffi::OsString,
-    fs,
+    env, fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -61,17 +59,10 @@ impl ImageArgs {
     }
 }
 
-/// A program that makes images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Podman,
-    Docker,
-}
-
-/// What makes images, and where it keeps them.
+/// What makes images, podman or docker, and where it keeps them.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
-    kind: Kind,
+    program: &'static str,
     env: Vec<(&'static str, PathBuf)>,
 }
 
@@ -102,17 +93,9 @@ pub(crate) fn make(engine: &Engine, args: &ImageArgs) -> Result<()> {
             size <= SIZE_LIMIT || args.profile != RELEASE,
             "{name} has {size} bytes, more than {SIZE_LIMIT}"
         );
-        println!("{name} {:.1} MB {first}", bytes_to_mb(size));
+        println!("{name} {:.1} MB {first}", size as f64 / 1e6);
     }
     Ok(())
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a size of some megabytes, for a person"
-)]
-fn bytes_to_mb(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }
 
 /// Builds both binaries without any shared library, as an empty image has none; returns their directory.
@@ -230,78 +213,54 @@ fn asks_for_interpreter(elf: &[u8]) -> bool {
     })
 }
 
-impl Kind {
-    /// Podman is preferred, as it needs no daemon.
-    fn choose(works: impl Fn(Self) -> bool) -> Option<Self> {
-        [Self::Podman, Self::Docker]
-            .into_iter()
-            .find(|kind| works(*kind))
-    }
-
-    const fn program(self) -> &'static str {
-        match self {
-            Self::Podman => "podman",
-            Self::Docker => "docker",
-        }
-    }
-
-    /// The arguments that build `context` as an image whose files and layers are of the time `created`.
-    fn build_args(self, context: &Path, name: &str, created: u64) -> Vec<OsString> {
-        let created = match self {
-            Self::Podman => vec!["--timestamp".to_owned(), created.to_string()],
-            Self::Docker => vec![
-                "--provenance=false".to_owned(),
-                "--build-arg".to_owned(),
-                format!("SOURCE_DATE_EPOCH={created}"),
-                "--output=type=docker,rewrite-timestamp=true".to_owned(),
-            ],
-        };
-        let mut args: Vec<OsString> = ["build", "--no-cache", "--quiet", "--tag", name, "--file"]
-            .map(OsString::from)
-            .into();
-        args.push(context.join("Containerfile").into());
-        args.extend(created.into_iter().map(OsString::from));
-        args.push(context.into());
-        args
-    }
-}
-
 impl Engine {
+    /// Podman is preferred, as it needs no daemon.
     fn find() -> Result<Self> {
         // A client without a daemon is no engine.
-        let works = |kind: Kind| {
-            let asked = Command::new(kind.program()).arg("info").output();
+        let works = |program: &&str| {
+            let asked = Command::new(program).arg("info").output();
             asked.is_ok_and(|output| output.status.success())
         };
-        let kind = Kind::choose(works).context(
+        let program = ["podman", "docker"].into_iter().find(works).context(
             "images need podman, or docker with its daemon: install one (on Debian: apt-get install podman)",
         )?;
-        Ok(Self {
-            kind,
-            env: Vec::new(),
-        })
+        let env = Vec::new();
+        Ok(Self { program, env })
     }
 
     /// A podman that these variables describe.
     pub(crate) fn podman(env: &[(&'static str, PathBuf)]) -> Self {
         Self {
-            kind: Kind::Podman,
+            program: "podman",
             env: env.to_vec(),
         }
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(self.kind.program());
+        let mut command = Command::new(self.program);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
+    /// The arguments that build `context` as an image whose files and layers are of the time `created`.
+    fn build_args(&self, context: &Path, name: &str, created: u64) -> Vec<String> {
+        let time: &[String] = match self.program {
+            "podman" => &[format!("--timestamp={created}")],
+            _ => &[
+                "--provenance=false".to_owned(),
+                format!("--build-arg=SOURCE_DATE_EPOCH={created}"),
+                "--output=type=docker,rewrite-timestamp=true".to_owned(),
+            ],
+        };
+        let context = context.display().to_string();
+        let file = format!("--file={context}/Containerfile");
+        let args = ["build", "--no-cache", "--quiet", "--tag", name, &file].map(str::to_owned);
+        [&args, time, &[context]].concat()
+    }
+
     /// Builds an image and returns its id.
     fn build(&self, context: &Path, name: &str, created: u64) -> Result<String> {
-        output(
-            self.command()
-                .args(self.kind.build_args(context, name, created)),
-        )?;
+        output(self.command().args(self.build_args(context, name, created)))?;
         let id = self.inspect(name, "{{.Id}}")?;
         Ok(id.trim_start_matches("sha256:").to_owned())
     }
@@ -351,29 +310,23 @@ mod tests {
     }
 
     #[test]
-    fn podman_is_chosen_before_docker_and_either_builds_without_a_clock() {
-        assert_eq!(Kind::choose(|_| true), Some(Kind::Podman));
-        assert_eq!(
-            Kind::choose(|kind| kind == Kind::Docker),
-            Some(Kind::Docker)
-        );
-        assert_eq!(Kind::choose(|_| false), None);
-        for (kind, time) in [
-            (Kind::Podman, &["--timestamp", "17"][..]),
+    fn either_builds_without_a_clock() {
+        for (program, time) in [
+            ("podman", "--timestamp=17"),
             (
-                Kind::Docker,
-                &[
-                    "--provenance=false",
-                    "--build-arg",
-                    "SOURCE_DATE_EPOCH=17",
-                    "--output=type=docker,rewrite-timestamp=true",
-                ],
+                "docker",
+                "--provenance=false --build-arg=SOURCE_DATE_EPOCH=17 --output=type=docker,rewrite-timestamp=true",
             ),
         ] {
-            let args = kind.build_args(Path::new("/x"), "p2pnode:1", 17);
-            let around = ["build", "--no-cache", "--quiet", "--tag", "p2pnode:1"];
-            let file = ["--file", "/x/Containerfile"];
-            assert_eq!(args, [&around[..], &file, time, &["/x"]].concat());
+            let engine = Engine {
+                program,
+                env: Vec::new(),
+            };
+            let args = engine
+                .build_args(Path::new("/x"), "p2pnode:1", 17)
+                .join(" ");
+            let around = "build --no-cache --quiet --tag p2pnode:1 --file=/x/Containerfile";
+            assert_eq!(args, format!("{around} {time} /x"));
         }
     }
 

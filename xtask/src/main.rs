@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | bench | image`.
+//! The project's commands: `cargo xtask demo | test | bench | image | layers`.
 
 #![allow(
     clippy::print_stdout,
@@ -12,6 +12,7 @@ mod child;
 mod demo;
 mod image;
 mod k8s;
+mod layers;
 mod test;
 mod tools;
 
@@ -43,7 +44,7 @@ enum Command {
     Demo {
         /// Puts each of the two nodes behind a NAT of the lab, such as `eim-apdf,eim-apdf-rewrite`. Without it all runs
         /// on loopback.
-        #[arg(long, value_name = "KIND,KIND", value_parser = nats)]
+        #[arg(long, value_name = "KIND,KIND", value_parser = demo::nats)]
         nat: Option<(NatKind, NatKind)>,
     },
     /// Runs every test, after installing or naming what the machine lacks.
@@ -64,6 +65,8 @@ enum Command {
     Bench(bench::Cli),
     /// Builds static binaries and an image of each, with podman or docker.
     Image(image::ImageArgs),
+    /// Prints the module graph of each crate and checks it for circles and against the layers.
+    Layers,
     /// Tells whether the NAT lab can be built here.
     ///
     /// A process of its own, as it cannot leave the user namespace that it enters.
@@ -78,10 +81,11 @@ enum Command {
     /// The part of a benchmark that runs in the lab.
     #[command(hide = true)]
     BenchInLab {
-        /// The benchmark and its arguments, as JSON.
-        bench: String,
         /// Where the report goes.
         report: std::path::PathBuf,
+        /// The benchmark and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
 }
 
@@ -115,6 +119,7 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
+        Command::Layers => layers::run(),
         Command::Bench(cli) => bench::run(cli),
         Command::PodsInLab => k8s::in_lab(),
         Command::DemoInLab { a, b } => {
@@ -122,9 +127,9 @@ fn run(command: Command) -> Result<ExitCode> {
             sandbox::enter()?;
             demo::in_lab(a, b)
         }
-        Command::BenchInLab { bench, report } => {
+        Command::BenchInLab { report, words } => {
             sandbox::enter()?;
-            bench::run_in_lab(&bench, &report)
+            bench::run_in_lab(&words, &report)
         }
         Command::CheckLab => {
             sandbox::enter()?;
@@ -132,14 +137,6 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
-    let (a, b) = text
-        .split_once(',')
-        .ok_or_else(|| format!("{text:?} names one NAT: give two, as in `eim-apdf,full-cone`"))?;
-    let parse = |kind: &str| kind.parse::<NatKind>().map_err(|error| error.to_string());
-    Ok((parse(a)?, parse(b)?))
 }
 
 #[cfg(test)]
@@ -151,15 +148,5 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn two_nats_are_two_names_of_the_lab() {
-        assert_eq!(
-            nats("symmetric,full-cone"),
-            Ok((NatKind::Symmetric, NatKind::FullCone))
-        );
-        assert!(nats("symmetric").is_err_and(|error| error.contains("give two")));
-        assert!(nats("symmetric,moon").is_err_and(|error| error.contains("moon")));
     }
 }

@@ -7,11 +7,13 @@ use p2pnode_tests::bins;
 
 use crate::{
     cargo::{self, Build},
-    tools,
+    layers, tools,
 };
 
-/// Provides the tools, builds the binaries and runs unit, property, CLI and lab tests.
+/// Checks the layers, provides the tools, builds the binaries and runs unit, property, CLI and lab tests.
 pub(crate) fn run(harness: &[String]) -> Result<ExitCode> {
+    // Before anything that takes long.
+    layers::check()?;
     tools::provide()?;
     let bins = cargo::build(Build::Tests)?;
     println!("building the programs of other make in tests/peers");

@@ -85,3 +85,11 @@ pub(crate) fn is_root() -> Result<bool> {
     // Real, effective, saved, file system.
     Ok(uids.split_whitespace().nth(1) == Some("0"))
 }
+
+/// A runtime for what only watches other programs.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")
+}

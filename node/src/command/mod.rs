@@ -14,7 +14,7 @@ use p2pnode_daemon::{
     config::{self, Loaded, Reader},
     exit::{Exit, Usage},
     healthcheck::Serves,
-    identity, logging,
+    heap, identity, logging,
     signals::Shutdown,
 };
 
@@ -54,6 +54,7 @@ const BINARY: Binary<Config> = Binary {
 /// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] gives its exit code.
 pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     let load = |args: &NodeArgs| cli.global.sources(&PROGRAM, args.flags(cli.global.flags()));
+    heap::keep();
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
         Command::Run(args) => {

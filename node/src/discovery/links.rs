@@ -2,11 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use p2pnode_transports::Link;
+
+/// A link of this host, as each family names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Link {
+    /// By an address that this host has there.
+    Ip4(Ipv4Addr),
+    /// By the index of its interface.
+    Ip6(u32),
+}
 
 /// Linux lists here which IPv6 address is on which interface.
 const INTERFACES: &str = "/proc/net/if_inet6";
@@ -104,8 +112,6 @@ fn parse(interfaces: &str) -> BTreeSet<(Ipv6Net, u32)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     const TWO_INTERFACES: &str = "\

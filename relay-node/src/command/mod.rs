@@ -16,7 +16,7 @@ use p2pnode_daemon::{
     config::{self, Reader},
     exit::Exit,
     healthcheck::Serves,
-    identity, logging,
+    heap, identity, logging,
     signals::Shutdown,
 };
 
@@ -44,6 +44,7 @@ const BINARY: Binary<Config> = Binary {
 /// # Errors
 /// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] has its exit code.
 pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
+    heap::keep();
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
         Command::Status(args) => {

@@ -26,6 +26,7 @@ use crate::{
         output::{Format, Output},
         readiness,
     },
+    quic_scheduler::FairRuntime,
 };
 
 /// What sets up a connection has a bound of its own for each transport, and reports when it is over: 4 s for QUIC and 10 s for TCP.
@@ -114,7 +115,8 @@ fn swarm(
     state: &SharedState,
     carried: Carried,
 ) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
-    let transport = p2pnode_transports::server(key)?;
+    let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
+    let transport = p2pnode_transports::server(key, Arc::new(runtime))?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?

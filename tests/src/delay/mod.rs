@@ -13,12 +13,10 @@ mod netem;
 mod nfqueue;
 mod queue;
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use patchbay::Ix;
-
-use crate::sandbox;
 
 /// What becomes of packets between sites.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,7 +29,6 @@ pub struct Link {
 
 impl Link {
     /// A lossless link with this round trip.
-    #[must_use]
     pub const fn rtt(rtt: Duration) -> Self {
         Self {
             rtt,
@@ -40,7 +37,6 @@ impl Link {
     }
 
     /// With loss, in percent of the packets.
-    #[must_use]
     pub const fn loss(mut self, percent: f64) -> Self {
         self.loss_percent = percent;
         self
@@ -86,52 +82,7 @@ impl Impairment {
             Ok(worker) => Ok(Self {
                 worker: Some(worker),
             }),
-            Err(error) => bail!("{}", refusal(&netem, &format!("{error:#}"))),
+            Err(error) => bail!("{REMEDY} (netem: {netem}; NFQUEUE: {error:#})"),
         }
-    }
-}
-
-fn refusal(netem: &str, queue: &str) -> String {
-    format!("{REMEDY} (netem: {netem}; NFQUEUE: {queue})")
-}
-
-/// Runs a tool in the network of this thread; its complaint if it fails.
-fn tool(program: &str, args: &[&str]) -> Result<String> {
-    let output = Command::new(sandbox::tool(program))
-        .args(args)
-        .output()
-        .with_context(|| format!("{program}: cannot be started"))?;
-    ensure!(
-        output.status.success(),
-        "{program} {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kernel_with_neither_is_told_what_to_load() {
-        let error = refusal("qdisc kind is unknown", "protocol not supported");
-        for word in [
-            "sch_netem",
-            "nfnetlink_queue",
-            "modprobe",
-            "qdisc kind is unknown",
-            "protocol not supported",
-        ] {
-            assert!(error.contains(word), "{error}");
-        }
-        assert!(!error.contains('\n'), "one line: {error}");
-    }
-
-    #[test]
-    fn half_of_the_round_trip_is_added_each_way() {
-        let link = Link::rtt(Duration::from_millis(50)).loss(1.0);
-        assert_eq!(link.one_way(), Duration::from_millis(25));
     }
 }

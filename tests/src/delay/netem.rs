@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Link, tool};
+use super::Link;
+use crate::command::run;
 
 /// netem drops what exceeds its queue; its default is a few milliseconds of a fast transfer.
 const PACKETS: &str = "100000";
@@ -14,12 +15,12 @@ const RATE: &str = "100gbit";
 pub(super) fn impose(link: Link) -> Result<Result<(), String>> {
     for port in ports()? {
         // What an earlier link left; at first there is nothing, and tc complains.
-        let _nothing_to_delete = tool("tc", &["qdisc", "del", "dev", &port, "root"]);
+        let _nothing_to_delete = run("tc", &["qdisc", "del", "dev", &port, "root"]);
         for command in commands(&port, link) {
             let words: Vec<&str> = command.split_whitespace().collect();
-            if let Err(error) = tool("tc", &words) {
+            if let Err(error) = run("tc", &words) {
                 let error = error.to_string();
-                let _nothing_to_delete = tool("tc", &["qdisc", "del", "dev", &port, "root"]);
+                let _nothing_to_delete = run("tc", &["qdisc", "del", "dev", &port, "root"]);
                 // Both wordings are in use: tc's own table, and the kernel's answer.
                 return if error.contains("kind is unknown") || error.contains("No such file") {
                     Ok(Err(error))
@@ -55,7 +56,7 @@ fn commands(port: &str, link: Link) -> [String; 7] {
 
 /// The ports of the bridge in the network of this thread.
 fn ports() -> Result<Vec<String>> {
-    let listed = tool("ip", &["-o", "link", "show", "type", "bridge_slave"])?;
+    let listed = run("ip", &["-o", "link", "show", "type", "bridge_slave"])?;
     // `7: v12@if2: <BROADCAST,...`
     let name = |line: &str| {
         let (_, rest) = line.split_once(": ")?;
@@ -63,25 +64,4 @@ fn ports() -> Result<Vec<String>> {
         Some(name.split('@').next()?.to_owned())
     };
     Ok(listed.lines().filter_map(name).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn ip_is_delayed_and_lost_and_address_resolution_is_not() {
-        let commands = commands("v1", Link::rtt(Duration::from_millis(25)).loss(0.5));
-        assert!(commands.iter().any(|c| {
-            c.ends_with("parent 1:2 handle 2: netem limit 100000 delay 12500us loss 0.5%")
-        }));
-        assert!(commands[0].ends_with("default 1"), "ARP is in class 1");
-        assert!(
-            commands
-                .iter()
-                .any(|c| c.contains("protocol 58") && c.ends_with("1:1"))
-        );
-    }
 }

@@ -26,8 +26,8 @@ use patchbay::Ix;
 use super::{
     Link,
     nfqueue::{self, Message},
-    tool,
 };
+use crate::command::run;
 
 /// Which queue. Queues belong to a network namespace, so every lab may have the same.
 const QUEUE: u16 = 1;
@@ -94,8 +94,8 @@ fn send_packets_here() -> Result<()> {
         let path = format!("/proc/sys/net/bridge/bridge-nf-call-{bridged}");
         std::fs::write(&path, "1").with_context(|| path)?;
         let table = ["-w", "-t", "mangle"];
-        tool(program, &[&table[..], &["-F", "FORWARD"]].concat())?;
-        tool(
+        run(program, &[&table[..], &["-F", "FORWARD"]].concat())?;
+        run(
             program,
             &[&table[..], &["-A", "FORWARD"], what, &to_queue].concat(),
         )?;

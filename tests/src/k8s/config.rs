@@ -27,32 +27,26 @@ pub(super) fn load(
     // Files that variables name, the configuration among them, are read where they lie here.
     let mut moved = BTreeMap::new();
     for (variable, value) in &mut environment {
-        let is_config = variable == container.program.config_variable();
+        let is_config = *variable == container.program.config_variable();
         let is_mounted = matches!(container.mount(value), Some((Volume::ConfigMap(_), _)));
         if is_config || is_mounted {
             let content = content(container, manifests, variable, value).map_err(one)?;
-            let file = directory
-                .path()
-                .join(value.rsplit('/').next().unwrap_or("file"));
-            fs::write(&file, content)
-                .map_err(|error| one(format!("{}: {error}", file.display())))?;
-            let here = file.display().to_string();
+            let name = value.rsplit('/').next().unwrap_or("file");
+            let here = directory.path().join(name).display().to_string();
+            fs::write(&here, content).map_err(|error| one(format!("{here}: {error}")))?;
             moved.insert(here.clone(), std::mem::replace(value, here));
         }
     }
     let run = |args: &[&str]| {
-        let output = Command::new(container.program.binary(bins))
+        let mut program = Command::new(container.program.binary(bins));
+        program
             .args(args)
             .env_clear()
             .envs(IMAGE_ENV)
-            .envs(&environment)
-            .output()
-            .map_err(|error| {
-                one(format!(
-                    "{}: cannot be run: {error}",
-                    container.program.name()
-                ))
-            })?;
+            .envs(&environment);
+        let output = program.output();
+        let failed = |error| one(format!("{}: {error}", container.program.name()));
+        let output = output.map_err(failed)?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }

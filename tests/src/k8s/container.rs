@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{list, named, text};
 use crate::bins::Bins;
 
-/// Which program.
+/// Which program: the name of its image without registry and tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     P2pnode,
@@ -15,14 +15,11 @@ pub(super) enum Program {
 }
 
 impl Program {
-    /// The program of an image, by its name without registry and tag.
     fn of_image(image: &str) -> Option<Self> {
         let name = image.rsplit('/').next()?.split([':', '@']).next()?;
-        match name {
-            "p2pnode" => Some(Self::P2pnode),
-            "relay-node" => Some(Self::RelayNode),
-            _ => None,
-        }
+        [Self::P2pnode, Self::RelayNode]
+            .into_iter()
+            .find(|program| program.name() == name)
     }
 
     pub(super) fn binary(self, bins: &Bins) -> &Path {
@@ -40,11 +37,8 @@ impl Program {
     }
 
     /// The variable that names the configuration file.
-    pub(super) const fn config_variable(self) -> &'static str {
-        match self {
-            Self::P2pnode => "P2PNODE_CONFIG",
-            Self::RelayNode => "RELAY_NODE_CONFIG",
-        }
+    pub(super) fn config_variable(self) -> String {
+        format!("{}_CONFIG", self.name().to_uppercase().replace('-', "_"))
     }
 }
 

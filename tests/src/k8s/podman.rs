@@ -1,4 +1,4 @@
-//! A podman of a test's own, which plays the pods of one node.
+//! The node of a cluster: a host of the lab with a podman of its own, which does what a kubelet does.
 //!
 //! podman runs as root and keeps everything below one directory, so that nothing of it meets the podman of whoever runs the test. The
 //! network of the node is the one in which podman is started: a pod with `hostNetwork` has it, and for any other podman makes a bridge
@@ -6,14 +6,24 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs::{self, File},
+    net::IpAddr,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit};
+use serde_json::Value;
+use tokio::{process::Command, time::timeout};
 
-use crate::sandbox;
+use super::pod::{PodRun, Probe};
+use crate::{admin, lab::Host, sandbox};
+
+/// For what podman does in a second; it bounds a broken one.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What podman needs beside itself, with the Debian package that has it. Of the runtimes one suffices.
 const TOOLS: [(&str, &str); 4] = [
@@ -23,7 +33,8 @@ const TOOLS: [(&str, &str); 4] = [
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
 ];
-const RUNTIMES: [&str; 2] = ["crun", "runc"];
+/// runc first: crun refuses hosts with both versions of cgroups.
+const RUNTIMES: [&str; 2] = ["runc", "crun"];
 
 /// The tools for playing pods that are not installed, each with its Debian package.
 #[must_use]
@@ -52,10 +63,6 @@ pub struct Podman {
 
 impl Podman {
     /// In `directory`, which is emptied. Images are also taken from that of another podman.
-    ///
-    /// # Errors
-    ///
-    /// When the directory cannot be made.
     pub fn new(directory: PathBuf, images: Option<&Path>) -> Result<Self> {
         if directory.exists() {
             fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
@@ -101,11 +108,6 @@ impl Podman {
         Ok(Self { directory, env })
     }
 
-    /// Where it keeps everything.
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// The variables with which `podman` is this one.
     #[must_use]
     pub fn env(&self) -> &[(&'static str, PathBuf)] {
@@ -126,4 +128,182 @@ fn limits() -> Result<String> {
         told.push(format!("\"{name}={hard}:{hard}\""));
     }
     Ok(told.join(", "))
+}
+
+/// A node of a cluster with one pod.
+#[derive(Debug)]
+pub struct Node {
+    host: Host,
+    podman: Podman,
+    // Its network, for as long as this is open.
+    network: File,
+    /// Its pod.
+    pub pod: PodRun,
+}
+
+/// An answer to a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether it is a yes.
+    pub yes: bool,
+    /// What was said.
+    pub text: String,
+}
+
+impl Node {
+    /// The first pod of `manifests` on `host`, made with its Secrets but not started.
+    ///
+    /// # Errors
+    ///
+    /// When the manifests have no such pod, or with what podman says.
+    pub async fn new(
+        host: Host,
+        podman: Podman,
+        manifests: &[Value],
+        secrets: &[&Value],
+    ) -> Result<Self> {
+        let open = || File::open("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net");
+        let network = host.device.run_sync(open)?;
+        let pod = PodRun::of(manifests, secrets, &podman.directory.join("files"))?;
+        let node = Self {
+            host,
+            podman,
+            network,
+            pod,
+        };
+        node.create().await?;
+        Ok(node)
+    }
+
+    /// Runs podman on the node to its end.
+    async fn podman(&self, args: &[&str]) -> Result<Output> {
+        let network = format!(
+            "--net=/proc/{}/fd/{}",
+            std::process::id(),
+            self.network.as_raw_fd()
+        );
+        let mut command = Command::new(sandbox::tool("nsenter"));
+        command
+            .args([&network, "--", "podman"])
+            .args(args)
+            .envs(self.podman.env().iter().map(|(name, file)| (name, file)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let shown = format!("podman {}", args.join(" "));
+        timeout(PATIENCE, command.output())
+            .await
+            .with_context(|| format!("`{shown}` did not end within {PATIENCE:?}"))?
+            .with_context(|| format!("`{shown}` cannot be started"))
+    }
+
+    /// The same, to a good end; what it printed.
+    async fn done(&self, args: &[&str]) -> Result<String> {
+        let output = self.podman(args).await?;
+        ensure!(
+            output.status.success(),
+            "`podman {}` failed ({}): {}",
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    async fn create(&self) -> Result<()> {
+        let args: Vec<_> = self.pod.args.iter().map(String::as_str).collect();
+        self.done(&[&["create"], args.as_slice()].concat())
+            .await
+            .map(drop)
+    }
+
+    /// Starts the pod.
+    pub async fn start(&self) -> Result<()> {
+        self.done(&["start", &self.pod.name]).await.map(drop)
+    }
+
+    /// Asks it to end; it has to end by itself within its grace period, with exit code 0.
+    ///
+    /// # Errors
+    ///
+    /// With its log if it does not.
+    pub async fn stop(&self) -> Result<()> {
+        let name = &self.pod.name;
+        self.done(&["stop", "--time", &self.pod.grace.to_string(), name])
+            .await?;
+        let code = self.inspect("{{.State.ExitCode}}").await?;
+        ensure!(
+            code == "0",
+            "{name} ended with {code}; its log: {}",
+            self.log().await?
+        );
+        Ok(())
+    }
+
+    /// Puts another pod of the same name in its place, with the volumes of its claims.
+    pub async fn renew(&self) -> Result<()> {
+        self.done(&["rm", &self.pod.name]).await?;
+        self.create().await
+    }
+
+    /// What `podman inspect` says of it.
+    pub async fn inspect(&self, format: &str) -> Result<String> {
+        self.done(&["container", "inspect", "--format", format, &self.pod.name])
+            .await
+    }
+
+    /// Runs a command in it, as `kubectl exec POD -- COMMAND` does; its exit code and what it printed.
+    pub async fn exec(&self, command: &[&str]) -> Result<(Option<i32>, String)> {
+        let output = self
+            .podman(&[&["exec", &self.pod.name], command].concat())
+            .await?;
+        Ok((output.status.code(), printed(&output)))
+    }
+
+    /// What it has written to stdout and stderr.
+    pub async fn log(&self) -> Result<String> {
+        Ok(printed(&self.podman(&["logs", &self.pod.name]).await?))
+    }
+
+    /// Asks as the kubelet does: over HTTP from the node, or with a command in the container. No answer is a no.
+    pub async fn ask(&self, probe: &Probe) -> Result<Answer> {
+        Ok(match probe {
+            Probe::Exec(command) => {
+                let words: Vec<_> = command.iter().map(String::as_str).collect();
+                let (code, text) = self.exec(&words).await?;
+                let yes = code == Some(0);
+                Answer { yes, text }
+            }
+            Probe::Http(port, path) => {
+                let at = (self.address().await?, *port);
+                match admin::get_at(&self.host, at.into(), path).await {
+                    Ok(answer) => Answer {
+                        yes: (200..400).contains(&answer.status),
+                        text: answer.body,
+                    },
+                    Err(error) => Answer {
+                        yes: false,
+                        text: format!("{error:#}"),
+                    },
+                }
+            }
+        })
+    }
+
+    async fn address(&self) -> Result<IpAddr> {
+        if self.pod.host_network {
+            return self.host.ip(false);
+        }
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let address = self.inspect(format).await?;
+        address
+            .parse()
+            .with_context(|| format!("{} has the address {address:?}", self.pod.name))
+    }
+}
+
+fn printed(output: &Output) -> String {
+    let texts = [&output.stdout, &output.stderr];
+    texts
+        .map(|text| String::from_utf8_lossy(text).into_owned())
+        .concat()
 }

@@ -38,20 +38,12 @@ pub fn faults(manifests: &[Value], bins: &Bins) -> Vec<String> {
                     }
                     Err(more) => found.extend(more),
                 }
-                let name = text(container.spec, "/name");
-                faults.extend(
-                    found
-                        .into_iter()
-                        .map(|fault| format!("{}, container {name}: {fault}", pod.name)),
-                );
+                let place = format!("{}, container {}", pod.name, text(container.spec, "/name"));
+                faults.extend(found.iter().map(|fault| format!("{place}: {fault}")));
             }
             if pod.containers().next().is_some() {
-                let found = confined(pod);
-                faults.extend(
-                    found
-                        .into_iter()
-                        .map(|fault| format!("{}: {fault}", pod.title)),
-                );
+                let found = confined(pod).into_iter();
+                faults.extend(found.map(|fault| format!("{}: {fault}", pod.title)));
             }
         }
         faults.extend(overlaps(&ranges));
@@ -110,20 +102,13 @@ fn shape(container: &Container<'_>) -> Vec<String> {
         }
     }
     let context = &spec["securityContext"];
-    for (key, value) in [
-        ("allowPrivilegeEscalation", json!(false)),
-        ("readOnlyRootFilesystem", json!(true)),
-    ] {
-        if context[key] != value {
-            faults.push(format!(
-                "securityContext.{key} is {}, and is to be {value}",
-                context[key]
-            ));
-        }
-    }
-    if context["capabilities"]["drop"] != json!(["ALL"]) {
-        faults.push("securityContext.capabilities.drop is to be [ALL]".to_owned());
-    }
+    faults.extend(settings(
+        context,
+        "/allowPrivilegeEscalation",
+        &json!(false),
+    ));
+    faults.extend(settings(context, "/readOnlyRootFilesystem", &json!(true)));
+    faults.extend(settings(context, "/capabilities/drop", &json!(["ALL"])));
     let added = list(context, "/capabilities/add");
     if added
         .iter()
@@ -137,23 +122,26 @@ fn shape(container: &Container<'_>) -> Vec<String> {
     faults
 }
 
+/// A setting of a security context that is to have this value.
+fn settings(context: &Value, at: &str, value: &Value) -> Option<String> {
+    let is = context.pointer(at).unwrap_or(&Value::Null);
+    let key = at[1..].replace('/', ".");
+    (is != value).then(|| format!("securityContext.{key} is {is}, and is to be {value}"))
+}
+
 /// What holds for a pod.
 fn confined(pod: &Pod<'_>) -> Vec<String> {
-    let mut faults = Vec::new();
     let context = &pod.spec["securityContext"];
-    for (key, value) in [
-        ("runAsNonRoot", json!(true)),
-        ("runAsUser", json!(super::IMAGE_USER)),
-        ("fsGroup", json!(super::IMAGE_USER)),
-        ("seccompProfile", json!({ "type": "RuntimeDefault" })),
-    ] {
-        if context[key] != value {
-            faults.push(format!(
-                "securityContext.{key} is {}, and is to be {value}",
-                context[key]
-            ));
-        }
-    }
+    let wanted = [
+        ("/runAsNonRoot", json!(true)),
+        ("/runAsUser", json!(super::IMAGE_USER)),
+        ("/fsGroup", json!(super::IMAGE_USER)),
+        ("/seccompProfile", json!({ "type": "RuntimeDefault" })),
+    ];
+    let wrong = wanted
+        .iter()
+        .filter_map(|(at, value)| settings(context, at, value));
+    let mut faults: Vec<_> = wrong.collect();
     if pod.spec["automountServiceAccountToken"] != false {
         faults.push("automountServiceAccountToken is to be false".to_owned());
     }

@@ -1,9 +1,16 @@
-//! Sockets and source ports: the range, the pool of its ports, and who holds them.
+//! Ports, sockets and what both transports share: the range, the pool, the claims on ports, the punches that are expected, and
+//! the errors.
 
 pub(crate) mod addr;
+pub(crate) mod closed;
+pub(crate) mod connection;
+pub(crate) mod error;
 pub(crate) mod family;
 pub(crate) mod holder;
 pub(crate) mod pool;
 pub(crate) mod ports;
+pub(crate) mod punches;
 pub(crate) mod range;
+pub(crate) mod record;
+pub(crate) mod shared;
 pub(crate) mod socket;

@@ -10,7 +10,7 @@ use crate::net::{holder::Holder, range::PortRange};
 /// Ports are handed out first-fit from an offset that is hashed from a seed (the peer id): the same node takes the same port
 /// after a restart, so mappings and pinholes live on, and nodes behind one NAT start at different ones.
 #[derive(Debug, Clone)]
-pub struct PortPool {
+pub(crate) struct PortPool {
     range: PortRange,
     offset: usize,
     /// By distance from the start of the range.
@@ -28,7 +28,7 @@ enum State {
 
 impl PortPool {
     /// All ports free. `seed` decides which is first.
-    pub fn new(range: PortRange, seed: &[u8]) -> Self {
+    pub(crate) fn new(range: PortRange, seed: &[u8]) -> Self {
         let offset = (fnv1a(seed) % range.len() as u64) as usize;
         Self {
             range,
@@ -37,17 +37,12 @@ impl PortPool {
         }
     }
 
-    /// The range.
-    pub const fn range(&self) -> PortRange {
-        self.range
-    }
-
     /// Claims the next free port.
     ///
     /// # Errors
     ///
     /// [`Exhausted`], with no holders, where every port is in use or still cooling at `now`.
-    pub fn claim(&mut self, now: Instant) -> Result<u16, Exhausted> {
+    pub(crate) fn claim(&mut self, now: Instant) -> Result<u16, Exhausted> {
         let free = self.order().find(|&port| self.is_free(port, now));
         let port = free.ok_or(Exhausted {
             range: self.range,
@@ -59,7 +54,7 @@ impl PortPool {
 
     /// Claims this very port: once more where it is in use, early where it cools. For a second socket on a number that is
     /// ours already, and for a socket whose bind is the proof that the port is free. `false` outside the range.
-    pub fn claim_port(&mut self, port: u16) -> bool {
+    pub(crate) fn claim_port(&mut self, port: u16) -> bool {
         let Some(state) = self.state(port) else {
             return false;
         };
@@ -73,7 +68,7 @@ impl PortPool {
 
     /// Gives back one claim. The last one frees the port, at once or, with `cool_until`, from then on. Without effect on a
     /// port that is not in use.
-    pub fn release(&mut self, port: u16, cool_until: Option<Instant>) {
+    pub(crate) fn release(&mut self, port: u16, cool_until: Option<Instant>) {
         let next = match self.state(port) {
             Some(State::InUse(users)) if users > 1 => State::InUse(users - 1),
             Some(State::InUse(_)) => cool_until.map_or(State::Free, State::Cooling),
@@ -84,7 +79,7 @@ impl PortPool {
 
     /// The ports that are not in use, in the order in which they should be tried: the free ones as [`claim`](Self::claim)
     /// would hand them out, then the cooling ones.
-    pub fn candidates(&self, now: Instant) -> Vec<u16> {
+    pub(crate) fn candidates(&self, now: Instant) -> Vec<u16> {
         let unused = || {
             self.order()
                 .filter(|&port| !matches!(self.state(port), Some(State::InUse(_))))
@@ -96,7 +91,7 @@ impl PortPool {
     }
 
     /// How long until the first cooling port is free again; `None` where none cools at `now`.
-    pub fn next_free_in(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn next_free_in(&self, now: Instant) -> Option<Duration> {
         let waits = self.states.iter().filter_map(|state| match state {
             State::Cooling(until) if *until > now => Some(*until - now),
             State::Cooling(_) | State::Free | State::InUse(_) => None,
@@ -105,7 +100,7 @@ impl PortPool {
     }
 
     /// How many ports are in which state at `now`.
-    pub fn counts(&self, now: Instant) -> PoolCounts {
+    pub(crate) fn counts(&self, now: Instant) -> PoolCounts {
         let mut counts = PoolCounts::default();
         for state in &self.states {
             match state {

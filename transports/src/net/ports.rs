@@ -1,6 +1,5 @@
 //! The ports of a running node: the pool, the punch ports, and the claims that sockets hold on them.
 
-use p2pnode_protocol::{Family, Transport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -9,14 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    error::Error,
-    net::{
-        holder::{self, HeldBy, Holder},
-        pool::{Exhausted, PoolCounts, PortPool},
-        range::PortRange,
-        socket,
-    },
+use p2pnode_protocol::{Family, Transport};
+
+use crate::net::{
+    holder::{self, HeldBy, Holder},
+    pool::{Exhausted, PoolCounts, PortPool},
+    range::PortRange,
+    socket,
 };
 
 /// How long a port is left alone after somebody else was found on it: long enough that a large range is not bound anew for
@@ -50,6 +48,19 @@ struct Inner {
 pub(crate) struct OpenError {
     pub(crate) socket: Transport,
     pub(crate) error: io::Error,
+}
+
+/// Why there is no punch socket.
+#[derive(Debug)]
+pub(crate) enum NoPort {
+    /// No port of the range could be bound.
+    Exhausted(Exhausted),
+    /// The host lacks the family, or forbids the socket.
+    NoSocket {
+        transport: Transport,
+        family: Family,
+        reason: String,
+    },
 }
 
 /// A port that could not be had: the transport of the socket, the number, and why.
@@ -113,7 +124,7 @@ impl Ports {
         transport: Transport,
         family: Family,
         mut open: impl FnMut(u16) -> Result<T, OpenError>,
-    ) -> Result<(PunchClaim, T), Error> {
+    ) -> Result<(PunchClaim, T), NoPort> {
         let candidates = {
             let inner = self.lock();
             let shared: BTreeSet<u16> = inner.punch.values().copied().collect();
@@ -141,7 +152,7 @@ impl Ports {
                     failed.push((socket, port, error))
                 }
                 Err(OpenError { error, .. }) => {
-                    return Err(Error::NoSocket {
+                    return Err(NoPort::NoSocket {
                         transport,
                         family,
                         reason: error.to_string(),
@@ -149,7 +160,7 @@ impl Ports {
                 }
             }
         }
-        Err(Error::Exhausted(self.exhaust(transport, family, failed)))
+        Err(NoPort::Exhausted(self.exhaust(transport, family, failed)))
     }
 
     /// A port of the range for one connection: nobody else of this node uses it, and the number is locked as long as the lease
@@ -161,8 +172,9 @@ impl Ports {
         }
     }
 
-    /// A UDP socket of its own on a port of the range. That there is none is no state of a transport, and is not noted.
-    pub(crate) fn datagrams(
+    /// A UDP socket on a port of the range, for a protocol beside the transports. That there is none is no state of a transport,
+    /// and is not noted.
+    pub(crate) fn claim_udp(
         self: &Arc<Self>,
         family: Family,
     ) -> Result<(Claim, UdpSocket), Exhausted> {
@@ -346,86 +358,4 @@ fn timestamps() -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use super::*;
-
-    fn taken() -> OpenError {
-        OpenError {
-            socket: Transport::Quic,
-            error: io::ErrorKind::AddrInUse.into(),
-        }
-    }
-
-    #[test]
-    fn every_punch_socket_takes_the_same_number_if_it_can() {
-        let ports = Ports::new("40000-40050".parse().unwrap(), b"a");
-        let (quic, ()) = ports
-            .open(Transport::Quic, Family::Ip6, |_| Ok(()))
-            .unwrap();
-        let (tcp, ()) = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
-        assert_eq!(tcp.port(), quic.port());
-        let shared = quic.port();
-        let refuse_shared = |port| if port == shared { Err(taken()) } else { Ok(()) };
-        let (other, ()) = ports
-            .open(Transport::Tcp, Family::Ip6, refuse_shared)
-            .unwrap();
-        assert_ne!(other.port(), shared);
-        assert_eq!(
-            ports.counts(),
-            PoolCounts {
-                free: 49,
-                in_use: 2,
-                cooling: 0
-            }
-        );
-        assert_eq!(ports.punch_ports().len(), 3);
-        drop((quic, tcp, other));
-        assert_eq!(ports.counts().free, 51);
-        assert!(ports.punch_ports().is_empty());
-    }
-
-    #[test]
-    fn an_exhaustion_lasts_until_something_can_be_opened() {
-        let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
-        let refused = ports.open(Transport::Quic, Family::Ip4, |_| Err::<(), _>(taken()));
-        assert!(matches!(refused, Err(Error::Exhausted(_))));
-        assert_eq!(ports.exhausted().unwrap().holders.len(), 2);
-        assert_eq!(ports.unbound(), ports.exhausted());
-        let _claim = ports
-            .open(Transport::Quic, Family::Ip4, |_| Ok(()))
-            .unwrap();
-        assert_eq!(ports.exhausted(), None);
-        assert_eq!(ports.unbound(), None);
-    }
-
-    #[test]
-    fn a_dial_without_a_port_is_no_socket_without_one() {
-        let ports = Ports::new("40000".parse().unwrap(), b"a");
-        let _punch = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
-        assert!(ports.lease(Family::Ip4).is_err());
-        assert!(ports.exhausted().is_some());
-        assert_eq!(ports.unbound(), None);
-    }
-
-    #[test]
-    fn a_host_without_the_family_is_not_an_exhausted_range() {
-        let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
-        let unsupported = |_| {
-            Err::<(), _>(OpenError {
-                socket: Transport::Quic,
-                error: io::ErrorKind::Unsupported.into(),
-            })
-        };
-        let refused = ports.open(Transport::Quic, Family::Ip6, unsupported);
-        assert!(matches!(
-            refused,
-            Err(Error::NoSocket {
-                family: Family::Ip6,
-                ..
-            })
-        ));
-        assert_eq!(ports.exhausted(), None);
-    }
-}
+mod tests;

@@ -1,17 +1,14 @@
-//! Sockets with options that libp2p does not set: the only code that speaks to socket2.
+//! Sockets with options that libp2p does not set: the only code here that uses socket2.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::AsFd,
     time::Duration,
 };
 
 use p2pnode_protocol::Family;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
-
-use crate::datagrams::Link;
 
 /// The wildcard address of a family, at a port.
 pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
@@ -63,7 +60,7 @@ pub(crate) fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
 /// # Errors
 ///
 /// Apart from what a remote answers: `AddrInUse` where the port is bound by somebody who does not share it, `AddrNotAvailable`
-/// where a connection with the same four numbers exists (also one in TIME_WAIT, if TCP timestamps are off).
+/// where a connection with the same 4-tuple exists (also in TIME_WAIT, if TCP timestamps are off).
 pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStream> {
     let family = Family::from(remote.ip());
     let socket = Socket::new(
@@ -83,36 +80,6 @@ pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStre
     TcpSocket::from_std_stream(socket.into())
         .connect(remote)
         .await
-}
-
-/// A UDP socket that listens at `port` on all addresses, beside others of this host that do the same.
-///
-/// # Errors
-///
-/// `AddrInUse` where somebody has the port and does not share it.
-pub(crate) fn listen_beside_others(family: Family, port: u16) -> io::Result<UdpSocket> {
-    bind_udp(wildcard(family, port), |socket| {
-        // Either is asked for by others: the one by most, the other by libp2p's.
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)
-    })
-}
-
-/// The link over which the next multicast datagram leaves. Its hop limit is that of multicast DNS, which tells receivers that
-/// it has not passed a router ([RFC 6762](https://www.rfc-editor.org/rfc/rfc6762), section 11).
-pub(crate) fn set_multicast_link(socket: &impl AsFd, link: Link) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    match link {
-        Link::Ip4(address) => {
-            socket.set_multicast_ttl_v4(255)?;
-            socket.set_multicast_if_v4(&address)
-        }
-        Link::Ip6(index) => {
-            socket.set_multicast_hops_v6(255)?;
-            socket.set_multicast_if_v6(index)
-        }
-    }
 }
 
 /// Makes the close of a connection its end at once: what was not acknowledged is dropped, and the remote and the NATs on the

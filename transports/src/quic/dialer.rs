@@ -18,21 +18,18 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 
 use super::{
-    Failure,
+    failure::Failure,
     punch::{Arms, Expected, HEAD_START, open_nat},
     settings::Settings,
     socket::{Accepted, Socket},
 };
-use crate::{
+use crate::net::{
+    addr::to_multiaddr,
+    connection::{Connection, Event, Incoming},
     error::Error,
-    handle::Shared,
-    listen::{Event, Incoming},
-    net::{
-        addr::to_multiaddr,
-        ports::{OpenError, PunchClaim},
-        socket,
-    },
-    tcp::auth::Connection,
+    ports::{OpenError, PunchClaim},
+    shared::Shared,
+    socket,
 };
 
 /// The punch sockets of QUIC.

@@ -18,10 +18,10 @@ use super::{
     settings::Settings,
     socket::{Socket, dial_from_any},
 };
-use crate::{
+use crate::net::{
+    addr::to_multiaddr,
+    connection::{Event, Incoming},
     error::Error,
-    listen::{Event, Incoming},
-    net::addr::to_multiaddr,
 };
 
 /// Public listeners of QUIC, and the dials of a relay, which leave from any port.

@@ -15,8 +15,8 @@ use futures::{
 };
 use libp2p::PeerId;
 
-use super::{HANDSHAKE_TIMEOUT, socket::Accepted};
-use crate::tcp::auth::Connection;
+use super::{failure::HANDSHAKE_TIMEOUT, socket::Accepted};
+use crate::net::connection::Connection;
 
 /// How much later than the packets that open our NAT our own dial begins, in the role of the listener. The remote, which hears of the
 /// punch in the same moment, may open its NAT a little later, and a dial that comes before is repeated only after 30 ms. Where

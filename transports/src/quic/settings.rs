@@ -1,12 +1,12 @@
 //! quinn's settings, and why they are what they are.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use libp2p::identity::Keypair;
 use quinn::{
-    ClientConfig, EndpointConfig, NoneTokenStore, ServerConfig, TransportConfig,
-    ValidationTokenConfig, VarInt,
+    ClientConfig, EndpointConfig, NoneTokenStore, Runtime, ServerConfig, TokioRuntime,
+    TransportConfig, ValidationTokenConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
     crypto::{
         CryptoError, HmacKey,
@@ -15,10 +15,9 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 
-use super::{HANDSHAKE_TIMEOUT, streams};
+use super::{congestion::Congestion, failure::HANDSHAKE_TIMEOUT, streams};
 use crate::{
-    error::{Error, chain},
-    quic::congestion::Congestion,
+    net::error::{Error, chain},
     tls::Tls,
 };
 
@@ -58,16 +57,25 @@ pub(crate) struct Settings {
     pub(super) punching: ClientConfig,
     pub(super) server: ServerConfig,
     pub(super) endpoint: EndpointConfig,
-    pub(super) sharing: Sharing,
+    pub(super) runtime: QuicRuntime,
 }
 
-/// How many connections share a socket.
+/// Makes the [`quinn::Runtime`] of each UDP socket that listens. See [`server`](crate::server).
+pub type QuicRuntime = Arc<dyn Fn() -> io::Result<Arc<dyn Runtime>> + Send + Sync>;
+
+/// quinn's own runtime for tokio: the best for a socket with few connections, and right for any.
+#[must_use]
+pub fn tokio_runtime() -> QuicRuntime {
+    Arc::new(|| Ok(Arc::new(TokioRuntime)))
+}
+
+/// Whose sockets these are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sharing {
-    /// Those of a node: what is read goes to the next task, on the same thread.
-    Few,
-    /// Those of a relay, which are not to wait for each other.
-    Many,
+pub(crate) enum Role {
+    /// A node's: few connections, each with large windows.
+    Node,
+    /// A relay's: many connections, whose windows bound what a circuit holds there.
+    Relay,
 }
 
 impl Settings {
@@ -78,20 +86,21 @@ impl Settings {
         keypair: &Keypair,
         tls: &Tls,
         congestion: Congestion,
-        sharing: Sharing,
+        role: Role,
+        runtime: QuicRuntime,
     ) -> Result<Arc<Self>, Error> {
         let unfit =
             |error: quinn::crypto::rustls::NoInitialCipherSuite| Error::Certificate(chain(&error));
         let crypto = Arc::new(QuicClientConfig::try_from(tls.client.clone()).map_err(unfit)?);
         let client = |rtt| {
             let mut client = ClientConfig::new(crypto.clone());
-            client.transport_config(transport(congestion, rtt, sharing));
+            client.transport_config(transport(congestion, rtt, role));
             client.token_store(Arc::new(NoneTokenStore));
             client
         };
         let crypto = Arc::new(QuicServerConfig::try_from(tls.server.clone()).map_err(unfit)?);
         let mut server = ServerConfig::with_crypto(crypto);
-        server.transport_config(transport(congestion, INITIAL_RTT, sharing));
+        server.transport_config(transport(congestion, INITIAL_RTT, role));
         // A swarm knows a connection by the addresses that it began with.
         server.migration(false);
         server.retry_token_lifetime(HANDSHAKE_TIMEOUT);
@@ -104,7 +113,7 @@ impl Settings {
             punching: client(PUNCH_RTT),
             server,
             endpoint,
-            sharing,
+            runtime,
         }))
     }
 }
@@ -147,14 +156,10 @@ impl HmacKey for ResetKey {
     }
 }
 
-fn transport(
-    congestion: Congestion,
-    initial_rtt: Duration,
-    sharing: Sharing,
-) -> Arc<TransportConfig> {
-    let (stream_window, send_window) = match sharing {
-        Sharing::Few => (STREAM_WINDOW, SEND_WINDOW),
-        Sharing::Many => (RELAY_STREAM_WINDOW, RELAY_SEND_WINDOW),
+fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<TransportConfig> {
+    let (stream_window, send_window) = match role {
+        Role::Node => (STREAM_WINDOW, SEND_WINDOW),
+        Role::Relay => (RELAY_STREAM_WINDOW, RELAY_SEND_WINDOW),
     };
     let mut transport = TransportConfig::default();
     transport

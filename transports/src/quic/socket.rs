@@ -9,15 +9,18 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use libp2p::core::muxing::StreamMuxerBox;
-use quinn::{Connecting, Endpoint, Incoming, Runtime, TokioRuntime, VarInt};
+use quinn::{Connecting, Endpoint, Incoming, TokioRuntime, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Failure, HANDSHAKE_TIMEOUT, connection,
-    reader::Apart,
-    settings::{Settings, Sharing},
+    connection,
+    failure::{Failure, HANDSHAKE_TIMEOUT},
+    settings::Settings,
 };
-use crate::{net::socket, tcp::auth::Connection, tls};
+use crate::{
+    net::{connection::Connection, socket},
+    tls,
+};
 
 /// How many handshakes with remotes whose address may be forged are under way at once. Beyond that a remote is asked to show that it
 /// hears what is sent to its address (a Retry, RFC 9000, 8.1.2), for which nothing is kept.
@@ -59,15 +62,11 @@ impl Socket {
         let socket = socket::udp(addr)?;
         let raw = Arc::new(socket.try_clone()?);
         let local = socket.local_addr()?;
-        let runtime: Arc<dyn Runtime> = match settings.sharing {
-            Sharing::Few => Arc::new(TokioRuntime),
-            Sharing::Many => Apart::start()?,
-        };
         let endpoint = Endpoint::new(
             settings.endpoint.clone(),
             Some(settings.server.clone()),
             socket,
-            runtime,
+            (settings.runtime)()?,
         )?;
         Ok(Self {
             accept: accept(&endpoint),
@@ -190,12 +189,19 @@ mod tests {
     use libp2p::identity::Keypair;
 
     use super::*;
-    use crate::{quic::congestion::Congestion, tls::Tls};
+    use crate::{
+        quic::{
+            congestion::Congestion,
+            settings::{Role, tokio_runtime},
+        },
+        tls::Tls,
+    };
 
-    fn bind(sharing: Sharing) -> Socket {
+    fn bind(role: Role) -> Socket {
         let keypair = Keypair::generate_ed25519();
         let tls = Tls::new(&keypair).unwrap();
-        let settings = Settings::new(&keypair, &tls, Congestion::default(), sharing).unwrap();
+        let (congestion, runtime) = (Congestion::default(), tokio_runtime());
+        let settings = Settings::new(&keypair, &tls, congestion, role, runtime).unwrap();
         Socket::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap()
     }
 
@@ -205,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_many_handshakes_a_remote_has_to_prove_its_address() {
-        let (mut server, client) = (bind(Sharing::Many), bind(Sharing::Few));
+        let (mut server, client) = (bind(Role::Relay), bind(Role::Node));
         let mut held = Vec::new();
         for _ in 0..UNPROVEN {
             tokio::spawn(client.dial(server.local(), false));

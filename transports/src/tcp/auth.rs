@@ -21,7 +21,6 @@ use libp2p::{
     PeerId,
     core::{
         Endpoint,
-        muxing::StreamMuxerBox,
         transport::{DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent},
         upgrade::{
             InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, UpgradeInfo,
@@ -33,15 +32,14 @@ use libp2p::{
     noise,
 };
 
+use super::{eof_is_error::EofIsError, read_buffer::ReadBuffer, write_coalescer::CoalescedYamux};
 use crate::{
-    closed::closed,
-    error::{Error, chain},
-    tcp::{eof_is_error::Abrupt, read_buffer::ReadAhead, write_coalescer::Gathered},
+    net::{
+        connection::Connection,
+        error::{Error, chain, closed},
+    },
     tls::Tls,
 };
-
-/// What a connection becomes once it is authenticated: what a swarm wants from a transport.
-pub(crate) type Connection = (PeerId, StreamMuxerBox);
 
 /// How long both ends may take to agree on encryption and multiplexing: libp2p's own bound for setting up a connection.
 /// Without one, a remote that connects and says nothing holds a socket for ever.
@@ -52,7 +50,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Upgrade {
     tls: Tls,
     noise: noise::Config,
-    yamux: Gathered,
+    yamux: CoalescedYamux,
 }
 
 /// What a remote that accepts is offered.
@@ -92,7 +90,7 @@ impl Upgrade {
         Ok(Self {
             tls,
             noise,
-            yamux: Gathered::default(),
+            yamux: CoalescedYamux::default(),
         })
     }
 
@@ -118,7 +116,7 @@ impl Upgrade {
         };
         // The lazy variant saves a round trip where one protocol is offered: yamux, and what `offer` says. It changes when
         // the dialing role flushes, not who speaks first, so roles that were overridden for a punch do not matter to it.
-        let mut upgrade = Established(Some(ReadAhead::new(stream)))
+        let mut upgrade = Established(Some(ReadBuffer::new(stream)))
             .upgrade(Version::V1Lazy)
             .authenticate(security)
             .multiplex(self.yamux.clone())
@@ -165,7 +163,7 @@ struct Security {
     noise: noise::Config,
 }
 
-type Secured<C> = future::Either<TlsStream<C>, Abrupt<noise::Output<C>>>;
+type Secured<C> = future::Either<TlsStream<C>, EofIsError<noise::Output<C>>>;
 
 impl UpgradeInfo for Security {
     type Info = &'static str;
@@ -199,7 +197,7 @@ where
             }
             let done = self.noise.upgrade_inbound(stream, protocol).await;
             let (peer, stream) = done.map_err(io::Error::other)?;
-            Ok((peer, future::Either::Right(Abrupt(stream))))
+            Ok((peer, future::Either::Right(EofIsError(stream))))
         }
         .boxed()
     }
@@ -226,7 +224,7 @@ where
             }
             let done = self.noise.upgrade_outbound(stream, protocol).await;
             let (peer, stream) = done.map_err(io::Error::other)?;
-            Ok((peer, future::Either::Right(Abrupt(stream))))
+            Ok((peer, future::Either::Right(EofIsError(stream))))
         }
         .boxed()
     }

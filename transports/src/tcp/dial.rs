@@ -23,20 +23,22 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 use tokio::{net::TcpStream, time::Instant};
 
-use super::stream::Stream;
-use crate::tcp::{
-    pending_syn::{Connecting, Unanswered},
-    tls_support::Hopes,
+use super::{
+    auth::{Offer, Refusal, Upgrade},
+    pending_syn::{Connecting, PendingSyn},
+    stream::Stream,
+    tls_support::TlsSupport,
 };
-use crate::{
+use crate::net::{
+    addr::to_multiaddr,
+    connection::Connection,
     error::Error,
-    handle::Shared,
-    net::{addr::to_multiaddr, pool::Exhausted, ports::Lease, socket},
+    pool::Exhausted,
+    ports::Lease,
+    punches::{Inbound, Origin, Punches, Returned},
     record::Sockets,
-    tcp::{
-        auth::{Connection, Offer, Refusal, Upgrade},
-        punch::{Inbound, Origin, Punches, Returned},
-    },
+    shared::Shared,
+    socket,
 };
 
 /// How long a remote may take to answer: three retransmits of the SYN (after 1, 3 and 7 s).
@@ -65,7 +67,8 @@ pub(crate) struct Dial {
     pub(crate) role: Endpoint,
     pub(crate) port_use: PortUse,
     pub(crate) upgrade: Upgrade,
-    pub(crate) hopes: Arc<Mutex<Hopes>>,
+    pub(crate) tls_support: Arc<Mutex<TlsSupport>>,
+    pub(crate) pending_syn: Arc<PendingSyn>,
     pub(crate) shared: Shared,
 }
 
@@ -86,23 +89,23 @@ impl Dial {
     /// taken.
     async fn ordinary(&self) -> Result<(Connection, Sockets), Error> {
         let now = Instant::now().into_std();
-        if !self.hopes().is_hopeful(self.remote, now) {
+        if !self.tls_support().is_expected(self.remote, now) {
             return self.authenticated(Offer::Both).await;
         }
         let refusal = Refusal::default();
-        let hoped = self.authenticated(Offer::Tls(refusal.clone())).await;
+        let direct = self.authenticated(Offer::Tls(refusal.clone())).await;
         if refusal.is_given() {
             tracing::debug!(remote = %self.remote, "no tls there; connecting again, for noise");
             return self.authenticated(Offer::Noise).await;
         }
-        hoped
+        direct
     }
 
     async fn authenticated(&self, offer: Offer) -> Result<(Connection, Sockets), Error> {
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
         let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
         let (mut stream, sockets) = connect.await.map_err(|_| timeout)??;
-        let is_hope = if let Offer::Tls(refusal) = &offer {
+        let is_tls_alone = if let Offer::Tls(refusal) = &offer {
             stream = stream.reset_if(refusal.clone());
             true
         } else {
@@ -110,16 +113,18 @@ impl Dial {
         };
         let upgrade = self.upgrade.apply(stream, self.remote, self.role, offer);
         let authenticated = upgrade.await;
-        if is_hope && authenticated.is_err() {
+        if is_tls_alone && authenticated.is_err() {
             let now = Instant::now().into_std();
-            self.hopes().failed(self.remote, now);
+            self.tls_support().failed(self.remote, now);
         }
         Ok((authenticated?, sockets))
     }
 
-    fn hopes(&self) -> MutexGuard<'_, Hopes> {
+    fn tls_support(&self) -> MutexGuard<'_, TlsSupport> {
         // Nothing panics while it holds the lock, and no state is half written if it did.
-        self.hopes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tls_support
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects from the punch port, or from another port of the range where the punch port has this very connection already.
@@ -209,10 +214,10 @@ impl Dial {
             .punch_port(Transport::Tcp, self.family())
             .ok_or_else(|| self.no_socket())?;
         let connect = || -> Connecting {
-            let kept = self.shared.unanswered.take(port, self.remote);
+            let kept = self.pending_syn.take(port, self.remote);
             kept.unwrap_or_else(|| socket::connect(port, self.remote).boxed().fuse())
         };
-        // A punch cannot be made again without TLS, so it is not hoped for but known, or asked.
+        // A punch cannot be made again without TLS, so TLS alone is offered only if the remote is known to support it.
         let offer = match self.shared.punches.takes_tls(self.remote) {
             true => Offer::Tls(Refusal::default()),
             false => Offer::Both,
@@ -311,8 +316,8 @@ impl Dial {
                 punches.give_back(Returned::Stream(inbound));
             }
         };
-        let kept = &self.shared.unanswered;
-        Unanswered::keep(kept, port, self.remote, unanswered, inbound);
+        let kept = &self.pending_syn;
+        PendingSyn::keep(kept, port, self.remote, unanswered, inbound);
     }
 
     /// A connection from the remote's IP was another peer's. In the role of the listener nothing is lost: it is what it would

@@ -13,9 +13,9 @@ use futures::{AsyncRead, AsyncWrite};
 /// TLS tells the end of a connection (close_notify) from that of a process; Noise does not, and yamux takes both for the same.
 /// It reads no further than the remote's GoAway, so one that reads the end has got none: the remote was killed, or a box on the
 /// way has closed the connection.
-pub(crate) struct Abrupt<S>(pub(crate) S);
+pub(crate) struct EofIsError<S>(pub(crate) S);
 
-impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for EofIsError<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -32,7 +32,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Abrupt<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for EofIsError<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,218 +1,23 @@
-//! Dialing TCP: with sockets of our own, because libp2p-tcp leaves the range for `PortUse::New`, before its listener has
-//! seen an address, and where the four numbers of a connection are in use. Listening on the punch port is libp2p-tcp's.
+//! TCP with TLS 1.3 or Noise and yamux, dialed from the range.
+//!
+//! Dials have sockets of their own. libp2p-tcp leaves the range for `PortUse::New`, before its listener has an address, and where
+//! the 4-tuple of a connection is in use. Listening on the punch port is libp2p-tcp's.
+//!
+//! From the top: `dialer` (the punch ports), `dial` (one dial, ordinary or punch), `pending_syn` (what a punch leaves to the next),
+//! `tls_support` (which remotes are offered TLS alone), `auth` (TLS or Noise, then yamux), `stream` (a socket, its lease and its
+//! end). Around a connection, from the socket up: `read_buffer` (fewer and larger reads), TLS or Noise, `eof_is_error`,
+//! `write_coalescer` (fewer and larger writes), `yamux`.
 
 pub(crate) mod auth;
-pub(crate) mod eof_is_error;
-pub(crate) mod punch;
-pub(crate) mod read_buffer;
-pub(crate) mod write_coalescer;
 pub(crate) mod yamux;
 
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, UdpSocket},
-    pin::Pin,
-    sync::{Arc, Mutex},
-    task::{Context, Poll},
-};
-
-use futures::FutureExt;
-use libp2p::{
-    core::{
-        Endpoint,
-        transport::{ListenerId, PortUse, Transport as _, TransportError, TransportEvent},
-    },
-    tcp,
-};
-use p2pnode_protocol::{Family, Transport};
-
-use crate::{
-    error::Error,
-    handle::Shared,
-    listen::Event,
-    net::{
-        addr::{to_multiaddr, to_socket_addr},
-        ports::{OpenError, PunchClaim},
-        socket,
-    },
-    tcp::{
-        auth::{Offer, Upgrade},
-        punch::{Inbound, Origin, Returned},
-    },
-};
-
 mod dial;
+mod dialer;
+mod eof_is_error;
 mod pending_syn;
+mod read_buffer;
 mod stream;
 mod tls_support;
+mod write_coalescer;
 
-pub(crate) use crate::tcp::pending_syn::Unanswered;
-pub(crate) use dial::Dial;
-
-use crate::tcp::tls_support::Hopes;
-use stream::Stream;
-
-/// The punch ports of TCP: their listeners, and the dials from them.
-pub(crate) struct Dialer {
-    listeners: tcp::tokio::Transport,
-    sockets: BTreeMap<Family, PunchSocket>,
-    upgrade: Upgrade,
-    hopes: Arc<Mutex<Hopes>>,
-    shared: Shared,
-}
-
-struct PunchSocket {
-    id: ListenerId,
-    _claim: PunchClaim,
-    /// Held where no QUIC socket has the number.
-    _lock: Option<UdpSocket>,
-}
-
-impl Dialer {
-    pub(crate) fn new(upgrade: Upgrade, shared: Shared) -> Self {
-        let listeners = tcp::tokio::Transport::new(tcp::Config::new());
-        Self {
-            listeners,
-            sockets: BTreeMap::new(),
-            upgrade,
-            hopes: Arc::default(),
-            shared,
-        }
-    }
-
-    pub(crate) fn is_open(&self, family: Family) -> bool {
-        self.sockets.contains_key(&family)
-    }
-
-    /// Listens on a port of the range. The UDP port of the same number is ours then too.
-    pub(crate) fn open(&mut self, family: Family) -> Result<(), Error> {
-        let listeners = &mut self.listeners;
-        let ours = self.shared.ports.punch_port(Transport::Quic, family);
-        let (claim, (id, lock)) = self.shared.ports.open(Transport::Tcp, family, |port| {
-            let lock = if ours == Some(port) {
-                None
-            } else {
-                let lock = socket::lock(family, port);
-                Some(lock.map_err(|error| OpenError {
-                    socket: Transport::Quic,
-                    error,
-                })?)
-            };
-            let id = ListenerId::next();
-            let addr = to_multiaddr(Transport::Tcp, socket::wildcard(family, port));
-            match listeners.listen_on(id, addr) {
-                Ok(()) => Ok((id, lock)),
-                Err(TransportError::Other(error)) => Err(OpenError {
-                    socket: Transport::Tcp,
-                    error,
-                }),
-                Err(error @ TransportError::MultiaddrNotSupported(_)) => Err(OpenError {
-                    socket: Transport::Tcp,
-                    error: std::io::Error::other(error),
-                }),
-            }
-        })?;
-        tracing::debug!(port = claim.port(), %family, "tcp punch socket opened");
-        self.sockets.insert(
-            family,
-            PunchSocket {
-                id,
-                _claim: claim,
-                _lock: lock,
-            },
-        );
-        Ok(())
-    }
-
-    /// What a dial needs; it does not need the transport any more.
-    pub(crate) fn dial(
-        &self,
-        remote: SocketAddr,
-        peer: Option<libp2p::PeerId>,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Dial {
-        Dial {
-            remote,
-            peer,
-            role,
-            port_use,
-            upgrade: self.upgrade.clone(),
-            hopes: Arc::clone(&self.hopes),
-            shared: self.shared.clone(),
-        }
-    }
-
-    /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(returned) = self.shared.punches.poll_returned(cx) {
-            return Poll::Ready(self.incoming(returned));
-        }
-        while let Poll::Ready(event) = Pin::new(&mut self.listeners).poll(cx) {
-            match event {
-                TransportEvent::Incoming {
-                    listener_id,
-                    upgrade,
-                    local_addr,
-                    send_back_addr,
-                } => {
-                    // Ready: libp2p-tcp accepts the stream before it tells of it.
-                    let Some(Ok(stream)) = upgrade.now_or_never() else {
-                        continue;
-                    };
-                    let (Some(local), Some(remote)) =
-                        (to_socket_addr(&local_addr), to_socket_addr(&send_back_addr))
-                    else {
-                        continue;
-                    };
-                    let (remote_addr, listener) = (send_back_addr, listener_id);
-                    let origin = Origin {
-                        listener,
-                        local,
-                        local_addr,
-                        remote,
-                        remote_addr,
-                    };
-                    if let Some(inbound) = self.shared.punches.offer(Inbound { origin, stream }) {
-                        return Poll::Ready(self.incoming(Returned::Stream(inbound)));
-                    }
-                }
-                TransportEvent::ListenerClosed {
-                    listener_id,
-                    reason,
-                } => {
-                    tracing::warn!(?reason, "tcp punch socket closed");
-                    self.sockets.retain(|_, socket| socket.id != listener_id);
-                }
-                TransportEvent::ListenerError { error, .. } => {
-                    tracing::debug!(%error, "tcp punch socket")
-                }
-                TransportEvent::NewAddress { .. } | TransportEvent::AddressExpired { .. } => {}
-            }
-        }
-        Poll::Pending
-    }
-
-    fn incoming(&self, returned: Returned) -> Event {
-        let (origin, upgrade) = match returned {
-            Returned::Stream(Inbound { origin, stream }) => {
-                let upgrade = self.upgrade.apply(
-                    Stream::new(stream.0, None),
-                    origin.remote,
-                    Endpoint::Listener,
-                    Offer::Both,
-                );
-                (origin, upgrade)
-            }
-            Returned::Connection(origin, connection) => {
-                (origin, futures::future::ready(Ok(connection)).boxed())
-            }
-        };
-        TransportEvent::Incoming {
-            listener_id: origin.listener,
-            upgrade,
-            local_addr: origin.local_addr,
-            send_back_addr: origin.remote_addr,
-        }
-    }
-}
+pub(crate) use dialer::Dialer;

@@ -34,7 +34,7 @@ const KEPT: usize = 64;
 pub(crate) type Connecting = Fuse<BoxFuture<'static, io::Result<TcpStream>>>;
 
 #[derive(Default)]
-pub(crate) struct Unanswered {
+pub(crate) struct PendingSyn {
     table: Mutex<Table>,
 }
 
@@ -66,7 +66,7 @@ enum End {
     Spoken(TcpStream),
 }
 
-impl Unanswered {
+impl PendingSyn {
     /// Keeps a connection that was begun from `port` to `remote`, and gives it to `inbound` if the remote speaks before it is taken.
     pub(crate) fn keep(
         this: &Arc<Self>,
@@ -177,11 +177,11 @@ mod tests {
 
     use super::*;
 
-    fn keep(unanswered: &Arc<Unanswered>, remote: SocketAddr, connecting: Connecting) {
-        Unanswered::keep(unanswered, 40_000, remote, connecting, |_| {});
+    fn keep(pending: &Arc<PendingSyn>, remote: SocketAddr, connecting: Connecting) {
+        PendingSyn::keep(pending, 40_000, remote, connecting, |_| {});
     }
 
-    fn pending() -> Connecting {
+    fn unanswered() -> Connecting {
         future::pending().boxed().fuse()
     }
 
@@ -201,84 +201,78 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_there_once_and_for_the_same_numbers_alone() {
-        let unanswered = Arc::new(Unanswered::default());
-        keep(&unanswered, remote(1), pending());
-        assert!(unanswered.take(40_001, remote(1)).is_none());
-        assert!(unanswered.take(40_000, remote(2)).is_none());
-        assert!(unanswered.take(40_000, remote(1)).is_some());
-        assert!(unanswered.take(40_000, remote(1)).is_none());
+        let pending = Arc::new(PendingSyn::default());
+        keep(&pending, remote(1), unanswered());
+        assert!(pending.take(40_001, remote(1)).is_none());
+        assert!(pending.take(40_000, remote(2)).is_none());
+        assert!(pending.take(40_000, remote(1)).is_some());
+        assert!(pending.take(40_000, remote(1)).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_kept_as_long_as_nats_remember_it() {
-        let unanswered = Arc::new(Unanswered::default());
-        keep(&unanswered, remote(1), pending());
+        let pending = Arc::new(PendingSyn::default());
+        keep(&pending, remote(1), unanswered());
         tokio::time::sleep(KEPT_FOR / 2).await;
-        keep(&unanswered, remote(2), pending());
+        keep(&pending, remote(2), unanswered());
         tokio::time::sleep(KEPT_FOR / 2 + Duration::from_millis(1)).await;
-        assert!(unanswered.take(40_000, remote(1)).is_none());
-        assert!(unanswered.take(40_000, remote(2)).is_some());
+        assert!(pending.take(40_000, remote(1)).is_none());
+        assert!(pending.take(40_000, remote(2)).is_some());
     }
 
     #[tokio::test]
     async fn of_too_many_the_oldest_goes() {
-        let unanswered = Arc::new(Unanswered::default());
+        let pending = Arc::new(PendingSyn::default());
         for port in 0..=KEPT {
-            keep(&unanswered, remote(u16::try_from(port).unwrap()), pending());
+            keep(&pending, remote(u16::try_from(port).unwrap()), unanswered());
         }
-        assert!(unanswered.take(40_000, remote(0)).is_none());
-        assert!(unanswered.take(40_000, remote(1)).is_some());
+        assert!(pending.take(40_000, remote(0)).is_none());
+        assert!(pending.take(40_000, remote(1)).is_some());
     }
 
     #[tokio::test]
     async fn one_that_was_answered_meanwhile_is_used() {
-        let unanswered = Arc::new(Unanswered::default());
+        let pending = Arc::new(PendingSyn::default());
         let (connecting, mut other, remote) = answered().await;
-        keep(&unanswered, remote, connecting);
+        keep(&pending, remote, connecting);
         tokio::task::yield_now().await;
-        let mut stream = unanswered.take(40_000, remote).unwrap().await.unwrap();
+        let mut stream = pending.take(40_000, remote).unwrap().await.unwrap();
         other.write_all(b"a").await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'a');
     }
 
     #[tokio::test]
     async fn one_whose_remote_speaks_is_an_inbound_connection() {
-        let unanswered = Arc::new(Unanswered::default());
+        let pending = Arc::new(PendingSyn::default());
         let (connecting, mut other, remote) = answered().await;
         let (sender, inbound) = oneshot::channel();
-        Unanswered::keep(&unanswered, 40_000, remote, connecting, |stream| {
+        PendingSyn::keep(&pending, 40_000, remote, connecting, |stream| {
             sender.send(stream).unwrap();
         });
         other.write_all(b"a").await.unwrap();
         let mut stream = inbound.await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'a');
-        assert!(unanswered.take(40_000, remote).is_none());
+        assert!(pending.take(40_000, remote).is_none());
     }
 
     #[tokio::test]
     async fn one_that_fails_or_ends_is_dropped() {
-        let unanswered = Arc::new(Unanswered::default());
+        let pending = Arc::new(PendingSyn::default());
         let failed = future::ready(Err(io::ErrorKind::TimedOut.into()));
         let (sender, dropped) = oneshot::channel::<()>();
-        Unanswered::keep(
-            &unanswered,
-            40_000,
-            remote(1),
-            failed.boxed().fuse(),
-            |_| {
-                drop(sender);
-            },
-        );
+        PendingSyn::keep(&pending, 40_000, remote(1), failed.boxed().fuse(), |_| {
+            drop(sender);
+        });
         dropped.await.unwrap_err();
-        assert!(unanswered.take(40_000, remote(1)).is_none());
+        assert!(pending.take(40_000, remote(1)).is_none());
 
         let (connecting, other, remote) = answered().await;
         let (sender, dropped) = oneshot::channel::<()>();
-        Unanswered::keep(&unanswered, 40_000, remote, connecting, |_| {
+        PendingSyn::keep(&pending, 40_000, remote, connecting, |_| {
             sender.send(()).unwrap();
         });
         drop(other);
         dropped.await.unwrap_err();
-        assert!(unanswered.take(40_000, remote).is_none());
+        assert!(pending.take(40_000, remote).is_none());
     }
 }

@@ -20,7 +20,7 @@ const FEW: usize = 4 << 10;
 ///
 /// rustls asks for 4 KiB at a time, and the negotiation of protocols for single bytes; each would be a system call. A remote that
 /// sends little is read as it is asked for, and costs no buffer.
-pub(crate) struct ReadAhead<S> {
+pub(crate) struct ReadBuffer<S> {
     inner: S,
     buffer: Vec<u8>,
     /// What of it was read ahead and not asked for yet.
@@ -29,7 +29,7 @@ pub(crate) struct ReadAhead<S> {
     ahead: usize,
 }
 
-impl<S> ReadAhead<S> {
+impl<S> ReadBuffer<S> {
     pub(crate) fn new(inner: S) -> Self {
         Self {
             inner,
@@ -52,7 +52,7 @@ impl<S> ReadAhead<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReadBuffer<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -81,7 +81,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReadBuffer<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -132,16 +132,16 @@ mod tests {
         }
     }
 
-    fn stream(length: usize) -> (ReadAhead<Counted>, Vec<u8>) {
+    fn stream(length: usize) -> (ReadBuffer<Counted>, Vec<u8>) {
         let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
         let counted = Counted {
             bytes: Cursor::new(bytes.clone()),
             reads: 0,
         };
-        (ReadAhead::new(counted), bytes)
+        (ReadBuffer::new(counted), bytes)
     }
 
-    fn read(stream: &mut ReadAhead<Counted>, most: usize) -> Vec<u8> {
+    fn read(stream: &mut ReadBuffer<Counted>, most: usize) -> Vec<u8> {
         let mut buf = vec![0; most];
         let read = stream.read(&mut buf).now_or_never().unwrap().unwrap();
         buf.truncate(read);

@@ -11,13 +11,11 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::tcp;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Handle, time::timeout};
 
-use crate::{
-    net::{ports::Lease, socket},
-    tcp::auth::Refusal,
-};
+use super::auth::Refusal;
+use crate::net::{ports::Lease, socket};
 
 /// How long the remote may take to answer the end of a connection.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A stream. A port of the range other than the punch port is given back when it is closed.
 ///
@@ -86,7 +84,7 @@ async fn end(mut stream: TcpStream) {
         // Its end, or something of its that nobody will read: the kernel answers either.
         stream.peek(&mut [0]).await
     };
-    if timeout(FAREWELL, answered).await.is_err() {
+    if timeout(CLOSE_TIMEOUT, answered).await.is_err() {
         tracing::debug!("resetting a tcp connection whose remote does not answer its end");
         if let Err(error) = socket::reset_on_close(&stream) {
             tracing::debug!(%error, "the kernel closes it in its own time");

@@ -14,14 +14,14 @@ const MEMORY: Duration = Duration::from_secs(3600);
 
 /// Every remote is hoped to take TLS, until that has failed once.
 #[derive(Debug, Default)]
-pub(crate) struct Hopes {
+pub(crate) struct TlsSupport {
     /// In the order of time.
     failed: VecDeque<(SocketAddr, Instant)>,
 }
 
-impl Hopes {
+impl TlsSupport {
     /// Whether to offer TLS alone.
-    pub(super) fn is_hopeful(&self, remote: SocketAddr, now: Instant) -> bool {
+    pub(super) fn is_expected(&self, remote: SocketAddr, now: Instant) -> bool {
         let mut failed = self.failed.iter();
         !failed.any(|(addr, since)| *addr == remote && now.duration_since(*since) < MEMORY)
     }
@@ -46,26 +46,26 @@ mod tests {
 
     #[test]
     fn a_hope_that_failed_is_given_up_for_an_hour_and_for_that_remote_alone() {
-        let (mut hopes, now) = (Hopes::default(), Instant::now());
-        assert!(hopes.is_hopeful(addr(1), now));
-        hopes.failed(addr(1), now);
-        assert!(!hopes.is_hopeful(addr(1), now));
-        assert!(hopes.is_hopeful(addr(2), now));
-        assert!(!hopes.is_hopeful(addr(1), now + MEMORY - Duration::from_secs(1)));
-        assert!(hopes.is_hopeful(addr(1), now + MEMORY));
+        let (mut support, now) = (TlsSupport::default(), Instant::now());
+        assert!(support.is_expected(addr(1), now));
+        support.failed(addr(1), now);
+        assert!(!support.is_expected(addr(1), now));
+        assert!(support.is_expected(addr(2), now));
+        assert!(!support.is_expected(addr(1), now + MEMORY - Duration::from_secs(1)));
+        assert!(support.is_expected(addr(1), now + MEMORY));
     }
 
     #[test]
     fn what_fails_again_is_remembered_anew_and_the_oldest_makes_room() {
-        let (mut hopes, now) = (Hopes::default(), Instant::now());
+        let (mut support, now) = (TlsSupport::default(), Instant::now());
         for port in 1..=256 {
-            hopes.failed(addr(port), now);
+            support.failed(addr(port), now);
         }
-        hopes.failed(addr(1), now);
-        hopes.failed(addr(257), now);
-        assert!(!hopes.is_hopeful(addr(1), now));
-        assert!(hopes.is_hopeful(addr(2), now));
-        assert!(!hopes.is_hopeful(addr(257), now));
-        assert_eq!(hopes.failed.len(), CAPACITY);
+        support.failed(addr(1), now);
+        support.failed(addr(257), now);
+        assert!(!support.is_expected(addr(1), now));
+        assert!(support.is_expected(addr(2), now));
+        assert!(!support.is_expected(addr(257), now));
+        assert_eq!(support.failed.len(), CAPACITY);
     }
 }

@@ -23,7 +23,7 @@ const FEW: usize = 4 << 10;
 /// another frame. Over TLS that makes two records and two packets of each frame, one of them with 12 bytes in it. yamux has
 /// nothing more to say when it begins to read; so a flush waits for that. One that is asked for twice without a write between
 /// is not put off again, so nothing stays here because somebody reads elsewhere.
-pub(crate) struct Gather<S> {
+pub(crate) struct WriteCoalescer<S> {
     inner: S,
     gathered: Vec<u8>,
     /// How much of that is written already.
@@ -42,7 +42,7 @@ enum Flush {
     Owed,
 }
 
-impl<S> Gather<S> {
+impl<S> WriteCoalescer<S> {
     pub(crate) fn new(inner: S) -> Self {
         Self {
             inner,
@@ -53,7 +53,7 @@ impl<S> Gather<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gather<S> {
+impl<S: AsyncWrite + Unpin> WriteCoalescer<S> {
     /// Writes what was gathered.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.gathered.len() {
@@ -79,7 +79,7 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WriteCoalescer<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -134,11 +134,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     }
 }
 
-/// yamux whose frames are [gathered](Gather).
+/// yamux whose frames are [gathered](WriteCoalescer).
 #[derive(Clone, Default)]
-pub(crate) struct Gathered(Yamux);
+pub(crate) struct CoalescedYamux(Yamux);
 
-impl UpgradeInfo for Gathered {
+impl UpgradeInfo for CoalescedYamux {
     type Info = <Yamux as UpgradeInfo>::Info;
     type InfoIter = <Yamux as UpgradeInfo>::InfoIter;
 
@@ -147,29 +147,31 @@ impl UpgradeInfo for Gathered {
     }
 }
 
-impl<C> InboundConnectionUpgrade<C> for Gathered
+impl<C> InboundConnectionUpgrade<C> for CoalescedYamux
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = YamuxConnection<Gather<C>>;
+    type Output = YamuxConnection<WriteCoalescer<C>>;
     type Error = io::Error;
-    type Future = <Yamux as InboundConnectionUpgrade<Gather<C>>>::Future;
+    type Future = <Yamux as InboundConnectionUpgrade<WriteCoalescer<C>>>::Future;
 
     fn upgrade_inbound(self, stream: C, protocol: Self::Info) -> Self::Future {
-        self.0.upgrade_inbound(Gather::new(stream), protocol)
+        self.0
+            .upgrade_inbound(WriteCoalescer::new(stream), protocol)
     }
 }
 
-impl<C> OutboundConnectionUpgrade<C> for Gathered
+impl<C> OutboundConnectionUpgrade<C> for CoalescedYamux
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = YamuxConnection<Gather<C>>;
+    type Output = YamuxConnection<WriteCoalescer<C>>;
     type Error = io::Error;
-    type Future = <Yamux as OutboundConnectionUpgrade<Gather<C>>>::Future;
+    type Future = <Yamux as OutboundConnectionUpgrade<WriteCoalescer<C>>>::Future;
 
     fn upgrade_outbound(self, stream: C, protocol: Self::Info) -> Self::Future {
-        self.0.upgrade_outbound(Gather::new(stream), protocol)
+        self.0
+            .upgrade_outbound(WriteCoalescer::new(stream), protocol)
     }
 }
 

@@ -15,7 +15,7 @@ use libp2p::{
     yamux::{Config, Error, Muxer, Stream},
 };
 
-use crate::closed::ClosedHere;
+use crate::net::closed::ClosedHere;
 
 /// The upgrade of a stream to [yamux](https://github.com/libp2p/specs/blob/master/yamux/README.md), as libp2p configures it by
 /// default.

@@ -17,7 +17,9 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
 };
-use p2pnode_transports::{Config, Congestion, FamilyPolicy, Handle, PortRange, build, server};
+use p2pnode_transports::{
+    Config, Congestion, FamilyPolicy, Handle, PortRange, build, server, tokio_runtime,
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub type Connection = (PeerId, StreamMuxerBox);
@@ -88,7 +90,7 @@ pub fn node(config: Config) -> (Node, Handle) {
 /// A node that only listens, on a port that the kernel chose.
 pub async fn listener(addr: &str) -> (Node, Multiaddr) {
     let keypair = Keypair::generate_ed25519();
-    let mut node = Node::run(&keypair, server(&keypair).unwrap());
+    let mut node = Node::run(&keypair, server(&keypair, tokio_runtime()).unwrap());
     let addr = node.listen(addr).await;
     (node, addr)
 }

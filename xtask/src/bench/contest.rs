@@ -10,8 +10,6 @@
 //!
 //! Every packet of ours is captured in its two routers, and the benchmark fails if one left from outside the range.
 
-mod program;
-
 use std::{
     ops::RangeInclusive,
     path::PathBuf,
@@ -19,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
 use p2pnode_tests::{
     args::{NodeArgs, PATIENCE, Transport, reserved, strays},
     bins::{Bins, bins, iroh_peer, plain_libp2p},
@@ -33,9 +32,9 @@ use p2pnode_tests::{
     plain::{ANY, IP4, PlainArgs},
     relay::Relay,
 };
-use serde::Serialize;
 
-pub(super) use program::{Program, Start, Wire, programs};
+use super::programs::{Named, Program, iroh, plain};
+use crate::cargo::{self, Build};
 
 /// How many dials a lab can have: one for each port of the range but that of the peer that waits.
 pub(super) const MOST_DIALS: u16 = 50;
@@ -56,18 +55,66 @@ pub(super) struct Terms {
 }
 
 /// How a dial went: milliseconds from its start; `None` did not come in time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Dialed {
     /// Until a direct path was open.
-    #[serde(rename = "open_ms")]
     pub(super) open: Option<f64>,
     /// Until the first byte came back over it.
-    #[serde(rename = "first_byte_ms")]
     pub(super) first_byte: Option<f64>,
 }
 
+/// From where a dial starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Start {
+    /// From nothing: a fresh process.
+    Cold,
+    /// From a peer that is at its relay. Ours is asked as a user would, by a `p2pnode dial` that finds the running node's socket;
+    /// the time of that process counts. The others are told on stdin.
+    Warm,
+}
+
+/// The dials of each program.
+pub(super) type Measured = Vec<(Program, Vec<Dialed>)>;
+
+/// Builds the programs that take part, but for those that are named, and says where they are: for the process in the lab.
+pub(super) fn programs(taking_part: &[Program]) -> Result<Vec<Named>> {
+    let bins = cargo::bins(Build::Release)?;
+    let mut programs = vec![
+        ("P2PNODE_BIN", bins.p2pnode),
+        ("RELAY_NODE_BIN", bins.relay_node),
+    ];
+    // Who does not take part need not be there: to build all of `tests/peers` takes minutes.
+    if taking_part.contains(&Program::Plain) {
+        programs.push(plain()?);
+    }
+    if taking_part.contains(&Program::Iroh) {
+        programs.push(iroh()?);
+    }
+    Ok(programs)
+}
+
+/// Lets those of `programs` that speak the transport dial in turn, `runs` times each.
+pub(super) async fn compete(
+    terms: Terms,
+    programs: &[Program],
+    start: Start,
+    runs: u16,
+) -> Result<Measured> {
+    let mut present = programs.to_vec();
+    present.retain(|program| program.speaks(terms.transport));
+    let mut contest = Contest::new(terms, &present).await?;
+    let mut measured: Measured = present.into_iter().map(|one| (one, Vec::new())).collect();
+    for _ in 0..runs {
+        for (program, dials) in &mut measured {
+            dials.push(contest.dial(*program, start).await?);
+        }
+    }
+    contest.over().await?;
+    Ok(measured)
+}
+
 /// A lab with all of them in it.
-pub(super) struct Contest {
+struct Contest {
     terms: Terms,
     bins: Bins,
     plain: Option<PathBuf>,
@@ -92,7 +139,7 @@ struct Contender {
 
 impl Contest {
     /// Builds the lab and starts the relays and every peer that waits; returns when all of them are at their relays.
-    pub(super) async fn new(terms: Terms, programs: &[Program]) -> Result<Self> {
+    async fn new(terms: Terms, programs: &[Program]) -> Result<Self> {
         let bins = bins()?;
         let plain = match programs.contains(&Program::Plain) {
             true => Some(plain_libp2p()?),
@@ -169,7 +216,7 @@ impl Contest {
     }
 
     /// One dial of one of them.
-    pub(super) async fn dial(&mut self, program: Program, start: Start) -> Result<Dialed> {
+    async fn dial(&mut self, program: Program, start: Start) -> Result<Dialed> {
         let contender = self
             .contenders
             .iter_mut()
@@ -180,21 +227,17 @@ impl Contest {
             "more than {MOST_DIALS} dials in one lab"
         );
         contender.dials += 1;
-        let (number, host, peer) = (contender.dials, contender.a.clone(), contender.peer.clone());
-        let dial = Dial {
-            name: format!("{program}-{number}"),
-            port: RANGE.start() + number,
-            host,
-            peer,
-        };
+        let port = RANGE.start() + contender.dials;
+        let (host, peer) = (contender.a.clone(), contender.peer.clone());
+        let name = format!("{program}-{}", contender.dials);
         match start {
-            Start::Cold => self.dial_cold(program, dial).await,
-            Start::Warm => self.dial_warm(program, dial).await,
+            Start::Cold => self.dial_cold(program, &name, port, &host, &peer).await,
+            Start::Warm => self.dial_warm(program, &name, port, &host, &peer).await,
         }
     }
 
     /// Every dial was made: if all packets of ours left from the range, the artifacts need not be kept.
-    pub(super) async fn over(self) -> Result<()> {
+    async fn over(self) -> Result<()> {
         for (host, capture) in self.contenders.iter().flat_map(|one| &one.captures) {
             capture.settle().await?;
             ensure!(
@@ -214,45 +257,45 @@ impl Contest {
         Ok(())
     }
 
-    async fn dial_cold(&self, program: Program, dial: Dial) -> Result<Dialed> {
-        let Dial {
-            name,
-            port,
-            host,
-            peer,
-        } = &dial;
+    async fn dial_cold(
+        &self,
+        program: Program,
+        name: &str,
+        port: u16,
+        host: &Host,
+        peer: &str,
+    ) -> Result<Dialed> {
         let timeout_s = self.terms.timeout_s;
         let launch = match program {
             Program::Ours => self
-                .ours(host, *port..=*port)
+                .ours(host, port..=port)
                 .dial_within(&self.bins, name, peer, &format!("{timeout_s}s"))
                 .args(["--count", "1"]),
             Program::Plain => self
-                .plain(host, *port, &self.relay_of(host)?)?
+                .plain(host, port, &self.relay_of(host)?)?
                 .dial(name, peer, timeout_s),
-            Program::Iroh => self
-                .iroh()?
-                .dial(name, host, *port, Some(peer), timeout_s)?,
+            Program::Iroh => self.iroh()?.dial(name, host, port, Some(peer), timeout_s)?,
         };
         let began = Instant::now();
         let mut process = launch.start(&host.device, self.lab.artifacts())?;
         self.ended(program, peer, &mut process, began).await
     }
 
-    async fn dial_warm(&self, program: Program, dial: Dial) -> Result<Dialed> {
-        let Dial {
-            name,
-            port,
-            host,
-            peer,
-        } = &dial;
+    async fn dial_warm(
+        &self,
+        program: Program,
+        name: &str,
+        port: u16,
+        host: &Host,
+        peer: &str,
+    ) -> Result<Dialed> {
         let timeout_s = self.terms.timeout_s;
         let artifacts = self.lab.artifacts();
         let told = match program {
             Program::Ours => {
                 let node = format!("{name}-node");
                 let mut running = self
-                    .ours(host, *port..=*port)
+                    .ours(host, port..=port)
                     .run(&self.lab, &self.bins, &node)
                     .start(&host.device, artifacts)?;
                 reserved(&running).await?;
@@ -268,9 +311,9 @@ impl Contest {
                 return Ok(dialed);
             }
             Program::Plain => self
-                .plain(host, *port, &self.relay_of(host)?)?
+                .plain(host, port, &self.relay_of(host)?)?
                 .told_dial(name, timeout_s),
-            Program::Iroh => self.iroh()?.dial(name, host, *port, None, timeout_s)?,
+            Program::Iroh => self.iroh()?.dial(name, host, port, None, timeout_s)?,
         };
         let mut process = told.start(&host.device, artifacts)?;
         process.event("ready", PATIENCE).await?;
@@ -335,14 +378,6 @@ impl Contest {
     fn iroh(&self) -> Result<&IrohRelay> {
         self.iroh.as_ref().context("iroh does not take part")
     }
-}
-
-/// One dial to make.
-struct Dial {
-    name: String,
-    port: u16,
-    host: Host,
-    peer: String,
 }
 
 /// What its lines say of the direct path to `peer`, and when.

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use p2pnode_tests::{args::Transport, transfer::Engine, usage};
-use serde::{Deserialize, Serialize};
 
 use super::{
-    Common,
     path::{Between, Path},
-    relay_capacity::provide_descriptors,
+    programs::{Common, provide_descriptors},
     report::{Better, Figure, Goal, Report, Row},
 };
+use crate::tools;
 
 const RUNS: u16 = 5;
 
@@ -25,7 +24,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const SPARE: u64 = 256;
 
 /// How to measure.
-#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Connections.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=20_000))]
@@ -39,7 +38,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     provide_descriptors(u64::from(args.connections) + SPARE)?;
     let runs = args.common.runs.unwrap_or(RUNS);
     let mut figure = Figure::new("RSS per connection", "kB", Better::Less);
-    super::runtime()?.block_on(async {
+    tools::runtime()?.block_on(async {
         let path = Path::new("memory", Between { rtt: 0, loss: 0.0 }).await?;
         for transport in Transport::ALL {
             let (mut ours, mut plain) = (Vec::new(), Vec::new());

@@ -13,7 +13,6 @@ use p2pnode_tests::{
     sandbox::{has_tool, tool},
     transfer::{Engine, Moved, Route},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// With what the size of a transfer is sought: it takes a moment at any rate of interest.
@@ -36,7 +35,7 @@ const CAPTURED: u64 = 16_000_000;
 const IPERF_PORT: u16 = 5201;
 
 /// The link between the routers.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Between {
     /// What is added to the round trip, in milliseconds.
     pub(super) rtt: u64,
@@ -189,15 +188,6 @@ pub(super) fn without_iperf3() -> Option<String> {
     })
 }
 
-/// The conditions in words.
-pub(super) fn label(between: Between, streams: u16) -> String {
-    let plural = if streams == 1 { "" } else { "s" };
-    format!(
-        "{} ms, {} % loss, {streams} stream{plural}",
-        between.rtt, between.loss
-    )
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum Size {
     Is(u64),
@@ -260,12 +250,5 @@ mod tests {
             moved.bytes == 500_000_000 && (moved.cpu_seconds - 1.0).abs() < 1e-9
         }));
         assert!(iperf3_moved(&json!({})).is_none());
-    }
-
-    #[test]
-    fn conditions_are_told_in_words() {
-        let between = Between { rtt: 50, loss: 0.1 };
-        assert_eq!(label(between, 1), "50 ms, 0.1 % loss, 1 stream");
-        assert_eq!(label(between, 8), "50 ms, 0.1 % loss, 8 streams");
     }
 }

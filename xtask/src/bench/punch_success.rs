@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{args::Transport, delay::Link, matrix, nat::NatKind};
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::{
-    Common,
-    contest::{Contest, Dialed, MOST_DIALS, Program, Start, Terms, Wire},
+    contest::{Dialed, MOST_DIALS, Measured, Start, Terms, compete},
+    programs::{Common, Program, Wire, or},
     report::{Better, Figure, Goal, Report, Row},
-    runtime,
 };
+use crate::{demo::nats, tools};
 
 /// Dials of each program in each cell, unless told otherwise.
 const RUNS: u16 = 20;
@@ -44,12 +43,11 @@ const PAIRS: [(NatKind, NatKind); 12] = {
 };
 
 /// How to measure.
-#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The NAT of the peer that dials and of the one that waits, such as `eim-apdf,symmetric`; repeatable. Default: a dozen
     /// pairs.
-    #[arg(long, value_name = "KIND,KIND", value_parser = crate::nats, conflicts_with = "all")]
-    #[serde(with = "names")]
+    #[arg(long, value_name = "KIND,KIND", value_parser = nats, conflicts_with = "all")]
     pair: Vec<(NatKind, NatKind)>,
     /// Every pair of the NAT matrix: hours.
     #[arg(long)]
@@ -67,29 +65,6 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// Pairs of NATs by their names.
-mod names {
-    use p2pnode_tests::nat::NatKind;
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
-
-    #[allow(clippy::ptr_arg, reason = "serde hands over a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(
-        pairs: &Vec<(NatKind, NatKind)>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let names = pairs.iter().map(|(a, b)| format!("{a},{b}"));
-        names.collect::<Vec<_>>().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<(NatKind, NatKind)>, D::Error> {
-        let names = Vec::<String>::deserialize(deserializer)?;
-        let pairs = names.iter().map(|pair| crate::nats(pair));
-        pairs.collect::<Result<_, _>>().map_err(D::Error::custom)
-    }
-}
-
 impl Args {
     /// Who takes part.
     pub(super) fn programs(&self) -> Vec<Program> {
@@ -97,31 +72,27 @@ impl Args {
     }
 
     fn cells(&self) -> Vec<Cell> {
-        let transports: Vec<Transport> = if self.transport.is_empty() {
-            vec![Transport::Quic]
-        } else {
-            self.transport.iter().copied().map(Wire::into).collect()
-        };
-        let mut pairs = match (self.all, self.pair.is_empty()) {
-            (true, _) => matrix::cells()
+        let all = || {
+            matrix::cells()
                 .into_iter()
                 .map(|cell| (cell.a, cell.b))
-                .collect(),
-            (false, true) => PAIRS.to_vec(),
-            (false, false) => self.pair.clone(),
+                .collect()
+        };
+        let mut pairs: Vec<_> = if self.all {
+            all()
+        } else {
+            or(&self.pair, &PAIRS)
         };
         // The matrix has each pair once for each transport.
         pairs.dedup();
-        let cells = pairs.into_iter().flat_map(|nats| {
-            transports
-                .iter()
-                .map(move |transport| Cell {
-                    nats,
-                    transport: *transport,
-                })
-                .collect::<Vec<_>>()
-        });
-        cells.collect()
+        let transports = Wire::chosen(&self.transport);
+        let of_pair = |nats| {
+            transports.iter().map(move |transport| Cell {
+                nats,
+                transport: *transport,
+            })
+        };
+        pairs.into_iter().flat_map(of_pair).collect()
     }
 }
 
@@ -137,15 +108,24 @@ impl Cell {
         let transport = self.transport.name().to_uppercase();
         format!("{} dials {}, {transport}", self.nats.0, self.nats.1)
     }
-}
 
-type Measured = Vec<(Program, Vec<Dialed>)>;
+    fn terms(self) -> Terms {
+        let (a, b) = self.nats;
+        Terms {
+            name: format!("punch-success-{a}-{b}-{}", self.transport),
+            nats: self.nats,
+            transport: self.transport,
+            link: Link::default(),
+            timeout_s: WITHIN_S,
+        }
+    }
+}
 
 /// Measures; to be called in the lab's sandbox.
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let runs = args.common.runs.unwrap_or(RUNS).min(MOST_DIALS);
     let cells = args.cells();
-    let mut measured = runtime()?.block_on(measure_all(&cells, args, runs))?;
+    let mut measured = tools::runtime()?.block_on(measure_all(&cells, args, runs))?;
     let mut share = Figure::new(
         &format!("direct within {WITHIN_S} s"),
         "% of the dials",
@@ -157,10 +137,8 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
         let (mut shares, mut times) = (Vec::new(), Vec::new());
         for (program, dials) in measured {
             let row = Row::new(program.title(), [percent(&dials)]);
-            shares.push(match program {
-                Program::Ours => row,
-                Program::Plain | Program::Iroh => row.goal(Goal::AtLeast(1.0)),
-            });
+            let goal = (program != Program::Ours).then_some(Goal::AtLeast(1.0));
+            shares.push(row.goal(goal));
             let first_bytes = dials.iter().map(in_time);
             times.push(Row::of(program.title(), first_bytes));
         }
@@ -194,7 +172,7 @@ async fn measure_all(cells: &[Cell], args: &Args, runs: u16) -> Result<BTreeMap<
         {
             let programs = programs.clone();
             running.spawn(async move {
-                let measured = measure_cell(cell, &programs, runs).await;
+                let measured = compete(cell.terms(), &programs, Start::Cold, runs).await;
                 measured
                     .with_context(|| cell.label())
                     .map(|measured| (index, cell, measured))
@@ -213,32 +191,6 @@ async fn measure_all(cells: &[Cell], args: &Args, runs: u16) -> Result<BTreeMap<
     }
 }
 
-async fn measure_cell(cell: Cell, programs: &[Program], runs: u16) -> Result<Measured> {
-    let taking_part = programs
-        .iter()
-        .filter(|program| program.speaks(cell.transport));
-    let mut measured: Measured = taking_part.map(|program| (*program, Vec::new())).collect();
-    let present: Vec<_> = measured.iter().map(|(program, _)| *program).collect();
-    let terms = Terms {
-        name: format!(
-            "punch-success-{}-{}-{}",
-            cell.nats.0, cell.nats.1, cell.transport
-        ),
-        nats: cell.nats,
-        transport: cell.transport,
-        link: Link::default(),
-        timeout_s: WITHIN_S,
-    };
-    let mut contest = Contest::new(terms, &present).await?;
-    for _ in 0..runs {
-        for (program, dials) in &mut measured {
-            dials.push(contest.dial(*program, Start::Cold).await?);
-        }
-    }
-    contest.over().await?;
-    Ok(measured)
-}
-
 /// The first byte, if it came within the time that counts: a program may try a little longer.
 fn in_time(dialed: &Dialed) -> Option<f64> {
     let limit = WITHIN_S as f64 * 1000.0;
@@ -252,35 +204,21 @@ fn percent(dials: &[Dialed]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[derive(clap::Parser)]
-    struct Whole {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn args(words: &str) -> Args {
-        let words = std::iter::once("x").chain(words.split_whitespace());
-        Whole::try_parse_from(words).unwrap().args
-    }
+    use super::{super::programs::typed, *};
 
     #[test]
     fn all_is_the_matrix_with_each_pair_once() {
-        assert_eq!(args("--all").cells().len() * 2, matrix::cells().len());
-        assert_eq!(args("").cells().len(), PAIRS.len());
+        assert_eq!(
+            typed::<Args>("--all").cells().len() * 2,
+            matrix::cells().len()
+        );
+        assert_eq!(typed::<Args>("").cells().len(), PAIRS.len());
     }
 
     #[test]
-    fn chosen_pairs_are_kept_on_the_way_to_the_lab() {
-        let args = args("--pair eim-apdf,symmetric --transport quic --transport tcp");
-        let text = serde_json::to_string(&args).unwrap();
-        let read: Args = serde_json::from_str(&text).unwrap();
-        let labels: Vec<_> = read.cells().into_iter().map(Cell::label).collect();
+    fn chosen_pairs_are_multiplied_with_the_transports() {
+        let args = typed::<Args>("--pair eim-apdf,symmetric --transport quic --transport tcp");
+        let labels: Vec<_> = args.cells().into_iter().map(Cell::label).collect();
         assert_eq!(
             labels,
             [

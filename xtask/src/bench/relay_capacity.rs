@@ -3,24 +3,24 @@
 //! All of it runs on loopback, in three processes: the relay with its limits lifted, a fleet of peers that hold a reservation
 //! each (`tests/peers/fleet`, unmodified libp2p), and a second one with the circuits, while the first goes on.
 
-mod figures;
-
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use clap::ValueEnum;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use p2pnode_tests::{bins::Bins, usage};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context as _, Result};
+use p2pnode_tests::{bins::Bins, fleet::sum, usage};
 use serde_json::Value;
+use tokio::process::Command;
 
-use super::{Common, report::Report};
+use super::{
+    programs::{Common, Wire, peer, provide_descriptors},
+    report::{Better, Figure, Goal, Report, Row},
+};
 use crate::{
     cargo::{self, Build},
-    child::{Fleet, Relay},
+    child::{Child, Relay},
+    tools,
 };
 
 /// What a reservation may cost, over QUIC, in kB of 1000 bytes.
@@ -37,7 +37,7 @@ const GONE: Duration = Duration::from_secs(40);
 const SPARE: u64 = 256;
 
 /// How to measure.
-#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Reservations.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -61,16 +61,11 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-enum Wire {
-    Quic,
-    Tcp,
-}
-
 /// What the relay has taken up to a moment.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     at: Instant,
+    /// kB of 1000 bytes.
     memory: f64,
     cpu: f64,
     descriptors: usize,
@@ -86,44 +81,28 @@ impl Taken {
         })
     }
 
-    fn cpu_since(self, before: Self) -> f64 {
-        self.cpu - before.cpu
-    }
-
-    fn seconds_since(self, before: Self) -> f64 {
-        (self.at - before.at).as_secs_f64()
+    /// MB.
+    fn megabytes(self) -> f64 {
+        self.memory / 1000.0
     }
 }
 
 /// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
-    let fleet = super::peer("FLEET_BIN", "fleet")?;
+    let (_, fleet) = peer("FLEET_BIN", "fleet")?;
     provide_descriptors(args.reservations.max(2 * args.circuits) + SPARE)?;
-    let runtime = super::runtime()?;
+    let runtime = tools::runtime()?;
     // A run takes minutes, and its figures are sums over thousands of peers.
     let runs = (0..args.common.runs.unwrap_or(1))
         .map(|_| runtime.block_on(measure_once(args, &bins, &fleet)))
         .collect::<Result<Vec<_>>>()?;
-    Ok(figures::report(args, &runs))
-}
-
-/// Lets this process and its children open that many files each.
-pub(super) fn provide_descriptors(needed: u64) -> Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files")?;
-    ensure!(
-        hard >= needed,
-        "{needed} open files are needed and {hard} allowed: raise the limit (`ulimit -Hn {needed}` as root, or LimitNOFILE of the \
-         service), or measure less with --reservations and --circuits"
-    );
-    if soft < needed {
-        setrlimit(Resource::RLIMIT_NOFILE, needed, hard).context("limit of open files")?;
-    }
-    Ok(())
+    Ok(report(args, &runs))
 }
 
 /// Everything that was measured.
 struct Measured {
+    reservations: f64,
     idle: Taken,
     held: Taken,
     periods: [Taken; 2],
@@ -144,7 +123,7 @@ struct Circuits {
 async fn measure_once(args: &Args, bins: &Bins, program: &Path) -> Result<Measured> {
     let directory = tempfile::tempdir().context("no directory for keys")?;
     let lifetime = format!("{}s", args.lifetime);
-    let mut relay = Relay::start_with(
+    let mut relay = Relay::start(
         bins,
         directory.path(),
         &[
@@ -158,14 +137,14 @@ async fn measure_once(args: &Args, bins: &Bins, program: &Path) -> Result<Measur
         ],
     )
     .await?;
-    let pid = relay.pid()?;
+    let pid = relay.child.pid()?;
     let address = match args.transport {
-        Wire::Quic => relay.address.clone(),
-        Wire::Tcp => relay.tcp.clone(),
+        Wire::Quic => &relay.quic,
+        Wire::Tcp => &relay.tcp,
     };
     tokio::select! {
-        measured = load(args, pid, program, &address) => measured,
-        ended = relay.ends() => Err(ended.err().context("relay-node has ended")?),
+        measured = load(args, pid, program, address) => measured,
+        ended = relay.child.ends() => Err(ended),
     }
 }
 
@@ -174,27 +153,16 @@ async fn load(args: &Args, pid: i32, program: &Path, address: &str) -> Result<Me
     let idle = Taken::now(pid)?;
 
     let (peers, pace) = (args.reservations.to_string(), args.per_second.to_string());
-    let mut fleet = Fleet::start(
-        program,
-        // Whoever finds the machine too busy for a handshake comes again; whoever loses a reservation is counted.
-        &[
-            "hold",
-            "--relay",
-            address,
-            "--peers",
-            &peers,
-            "--per-second",
-            &pace,
-            "--again",
-        ],
-    )?;
+    // Whoever finds the machine too busy for a handshake comes again; whoever loses a reservation is counted.
+    let hold = ["hold", "--peers", &peers, "--per-second", &pace, "--again"];
+    let mut fleet = fleet(program, address, &hold)?;
     let all = args.reservations;
     let setup = Duration::from_secs(120 + 10 * all / args.per_second);
     let has = |counts: &Value, name: &str, least: u64| {
         counts[name].as_u64().is_some_and(|number| number >= least)
     };
     fleet
-        .event("counts", setup, |counts| has(counts, "held", all))
+        .event_with("counts", setup, |counts| has(counts, "held", all))
         .await?;
     let held = Taken::now(pid)?;
     let mut periods = [held; 2];
@@ -202,7 +170,7 @@ async fn load(args: &Args, pid: i32, program: &Path, address: &str) -> Result<Me
     for (period, renewals) in periods.iter_mut().zip(1..) {
         let within = Duration::from_secs(2 * args.lifetime);
         counts = fleet
-            .event("counts", within, |counts| {
+            .event_with("counts", within, |counts| {
                 has(counts, "held", all) && has(counts, "renewed_least", renewals)
             })
             .await?;
@@ -218,6 +186,7 @@ async fn load(args: &Args, pid: i32, program: &Path, address: &str) -> Result<Me
     drop(fleet);
     tokio::time::sleep(GONE).await;
     Ok(Measured {
+        reservations: args.reservations as f64,
         idle,
         held,
         periods,
@@ -232,34 +201,30 @@ async fn circuits(
     pid: i32,
     program: &Path,
     address: &str,
-    holding: &mut Fleet,
+    holding: &mut Child,
     renewed: u64,
 ) -> Result<Circuits> {
     let (pairs, seconds) = (args.circuits.to_string(), args.seconds.to_string());
-    let mut fleet = Fleet::start(
-        program,
-        &[
-            "circuits",
-            "--relay",
-            address,
-            "--pairs",
-            &pairs,
-            "--seconds",
-            &seconds,
-            "--at-once",
-            "16",
-        ],
-    )?;
+    let open = [
+        "circuits",
+        "--pairs",
+        &pairs,
+        "--seconds",
+        &seconds,
+        "--at-once",
+        "16",
+    ];
+    let mut fleet = fleet(program, address, &open)?;
     let opening = Duration::from_secs(120 + args.circuits);
-    fleet.event("opened", opening, |_| true).await?;
+    fleet.event("opened", opening).await?;
     let before = Taken::now(pid)?;
     let moving = Duration::from_secs(args.seconds + 180);
-    let moved = fleet.event("moved", moving, |_| true).await?;
+    let moved = fleet.event("moved", moving).await?;
     let after = Taken::now(pid)?;
     // The next renewals tell whether anybody was lost meanwhile.
     let within = Duration::from_secs(2 * args.lifetime);
     let counts = holding
-        .event("counts", within, |counts| {
+        .event_with("counts", within, |counts| {
             // Who was lost has begun anew, and is counted as lost.
             counts["held"].as_u64() >= Some(args.reservations)
                 && counts["renewed"].as_u64() >= Some(renewed + 2 * args.reservations)
@@ -273,33 +238,153 @@ async fn circuits(
     })
 }
 
+/// A `fleet` of `tests/peers`.
+fn fleet(program: &Path, relay: &str, words: &[&str]) -> Result<Child> {
+    let mut command = Command::new(program);
+    command.args(words).args(["--relay", relay]);
+    Child::start("the fleet", command)
+}
+
+/// A cell of a figure: its label and what a run has there, NaN for nothing.
+type Cell = (&'static str, fn(&Measured) -> f64);
+
+#[rustfmt::skip]
+const FIGURES: &[(&str, &str, Better, &[Cell])] = &[
+    (COST, "kB", Better::Less, &[
+        ("after two periods", |run| (run.periods[1].memory - run.idle.memory) / run.reservations),
+    ]),
+    ("circuits", "count", Better::More, &[
+        ("open at once", |run| run.moved("open")),
+        ("moved data to the end, unharmed", |run| run.moved("complete")),
+    ]),
+    ("moved, both ways", "MB", Better::More, &[("all circuits", |run| run.moved("bytes") / 1e6)]),
+    ("moved by a circuit in its slower way", "kB", Better::More, &[
+        ("least", |run| run.moved("least") / 1000.0),
+        ("median", |run| run.moved("median") / 1000.0),
+        ("most", |run| run.moved("most") / 1000.0),
+    ]),
+    // 0 is a circuit that starved.
+    ("fairness", "least / median", Better::More, &[("all circuits", |run| run.moved("least") / run.moved("median"))]),
+    ("RSS", "MB", Better::Less, &[
+        ("idle", |run| run.idle.megabytes()),
+        ("all held", |run| run.held.megabytes()),
+        ("after two periods", |run| run.periods[1].megabytes()),
+        ("all circuits open", |run| run.of_circuits(|c| c.before.megabytes())),
+        ("after they moved data", |run| run.of_circuits(|c| c.after.megabytes())),
+        ("everybody gone", |run| run.gone.megabytes()),
+    ]),
+    ("CPU time per reservation", "ms", Better::Less, &[
+        ("set-up", |run| run.cpu(run.idle, run.held)),
+        ("first period", |run| run.cpu(run.held, run.periods[0])),
+        ("second period", |run| run.cpu(run.periods[0], run.periods[1])),
+        ("while circuits move data", |run| run.circuits.as_ref().map_or(f64::NAN, |c| run.cpu(c.before, c.after))),
+    ]),
+    ("file descriptors", "count", Better::Less, &[
+        ("after two periods", |run| run.periods[1].descriptors as f64),
+        ("all circuits open", |run| run.of_circuits(|c| c.before.descriptors as f64)),
+        ("everybody gone", |run| run.gone.descriptors as f64),
+    ]),
+    ("reservations lost", "count", Better::Less, &[
+        ("through two periods", |run| number(&run.counts, "lost")),
+        ("while circuits moved data", |run| run.of_circuits(|c| number(&c.counts, "lost"))),
+    ]),
+];
+
+/// The figure with the goal.
+const COST: &str = "RSS per reservation";
+
 impl Measured {
-    /// kB of 1000 bytes.
-    fn per_reservation(&self, args: &Args) -> f64 {
-        (self.periods[1].memory - self.idle.memory) / args.reservations as f64
+    fn of_circuits(&self, of: fn(&Circuits) -> f64) -> f64 {
+        self.circuits.as_ref().map_or(f64::NAN, of)
+    }
+
+    fn moved(&self, name: &str) -> f64 {
+        let circuits = self.circuits.as_ref();
+        circuits.map_or(f64::NAN, |circuits| number(&circuits.moved, name))
+    }
+
+    /// Milliseconds of the relay's time, for each reservation.
+    fn cpu(&self, from: Taken, to: Taken) -> f64 {
+        (to.cpu - from.cpu) * 1000.0 / self.reservations
     }
 }
 
-impl Wire {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
+fn number(value: &Value, name: &str) -> f64 {
+    value[name].as_f64().unwrap_or(f64::NAN)
+}
+
+fn report(args: &Args, runs: &[Measured]) -> Report {
+    let what = format!(
+        "{} reservations over {} on loopback, limits lifted, each of {} s and renewed after three quarters of that, through two \
+         periods; then {} circuits that all move data for {} s. kB are 1000 bytes.",
+        args.reservations,
+        args.transport.title(),
+        args.lifetime,
+        args.circuits,
+        args.seconds
+    );
+    let mut report = Report::new("relay-capacity", what);
+    for (name, unit, better, cells) in FIGURES {
+        let mut figure = Figure::new(name, unit, *better);
+        for (label, of) in *cells {
+            let samples: Vec<_> = runs.iter().map(of).collect();
+            // The goal is for QUIC.
+            let has_goal = *name == COST && args.transport == Wire::Quic;
+            let row =
+                Row::new("ours", samples.clone()).goal(has_goal.then_some(Goal::AtMost(GOAL)));
+            if !samples.iter().all(|sample| sample.is_nan()) {
+                figure.push(*label, vec![row]);
+            }
         }
+        report.figures.push(figure);
     }
+    for run in runs {
+        report.notes.push(format!(
+            "{} renewals; {} handshakes begun anew; set-up {:.0} s",
+            number(&run.counts, "renewed"),
+            sum(&run.counts, "errors"),
+            (run.held.at - run.idle.at).as_secs_f64()
+        ));
+    }
+    report
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
+
+    use super::{super::programs::typed, *};
 
     #[test]
-    fn a_limit_of_open_files_that_cannot_be_had_is_an_error_with_its_remedy() {
-        let error = provide_descriptors(u64::MAX).expect_err("nobody may open that many");
-        let text = format!("{error:#}");
-        assert!(
-            text.contains("ulimit") && text.contains("--reservations"),
-            "{text}"
-        );
+    fn a_circuit_that_got_nothing_has_starved_and_what_was_not_measured_has_no_row() {
+        let taken = Taken {
+            at: Instant::now(),
+            memory: 0.0,
+            cpu: 0.0,
+            descriptors: 0,
+        };
+        let fairness = |run: Measured| {
+            let cells = report(&typed("--reservations 1"), &[run]).cells();
+            let found = cells.into_iter().find(|cell| cell["figure"] == "fairness");
+            found.map(|cell| cell["rows"][0]["median"].clone())
+        };
+        let circuits = |least: u32| Circuits {
+            before: taken,
+            after: taken,
+            moved: json!({"least": least, "median": 1000}),
+            counts: json!({"lost": 0}),
+        };
+        let without = |circuits| Measured {
+            reservations: 1.0,
+            idle: taken,
+            held: taken,
+            periods: [taken; 2],
+            counts: json!({"lost": 0}),
+            circuits,
+            gone: taken,
+        };
+        assert_eq!(fairness(without(Some(circuits(800)))), Some(json!(0.8)));
+        assert_eq!(fairness(without(Some(circuits(0)))), Some(json!(0.0)));
+        assert_eq!(fairness(without(None)), None);
     }
 }

@@ -1,37 +1,40 @@
 //! What a relay carries: ours, plain libp2p's without limits, and iroh's, in turn, on loopback.
 //!
-//! The peers are plain libp2p programs, and iroh's own at iroh's relay, one pair. A fixed number of bytes goes over one circuit, and over a hundred at once; measured
-//! are the time until the last of them has come, and the CPU time of the relay meanwhile. Relay and peers share the CPUs of this host,
-//! so the rate tells of all of them; the CPU time is the relay's alone.
-
-mod running;
+//! The peers are plain libp2p programs, and iroh's own at iroh's relay, one pair. A fixed number of bytes goes over one circuit, and over
+//! a hundred at once; measured are the time until the last of them has come, and the CPU time of the relay meanwhile. Relay and peers
+//! share the CPUs of this host, so the rate tells of all of them; the CPU time is the relay's alone.
 
 use std::{
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use p2pnode_tests::{bins::Bins, usage};
 use tokio::process::Command;
 
-use running::{NEVER, Running, text};
-
 use super::{
-    Common,
+    programs::{Common, Wire, iroh, or, plain},
     report::{Better, Figure, Goal, Report, Row},
 };
-use crate::cargo::{self, Build};
+use crate::{
+    cargo::{self, Build},
+    child::{Child, Relay, text},
+    tools,
+};
 
 /// The goals: what ours carries per CPU as a part of what plain libp2p's does, medians, and as one of what iroh's does.
-const GOAL: f64 = 1.2;
-const GOAL_OF_IROH: f64 = 1.0;
+const GOALS: [Option<Goal>; 3] = [None, Some(Goal::AtLeast(1.2)), Some(Goal::AtLeast(1.0))];
+
+const PROGRAMS: [&str; 3] = ["ours", "plain libp2p", "iroh"];
 
 const RUNS: u16 = 5;
 
+/// How long a step may take, such as a hundred reservations or all bytes.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// How to measure.
-#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The transport between the peers and the relay.
     #[arg(long, default_value = "quic")]
@@ -46,169 +49,100 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
-enum Wire {
-    Quic,
-    Tcp,
+/// What one run came to.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    gigabytes: f64,
+    seconds: f64,
+    /// Of the relay's CPU time.
+    cpu: f64,
 }
 
-impl Wire {
-    fn listen(self) -> &'static str {
-        match self {
-            Self::Quic => "/ip4/127.0.0.1/udp/0/quic-v1",
-            Self::Tcp => "/ip4/127.0.0.1/tcp/0",
-        }
+impl Run {
+    fn gbit_s(&self) -> f64 {
+        self.gigabytes * 8.0 / self.seconds
     }
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Quic => "QUIC",
-            Self::Tcp => "TCP",
-        }
+    fn cpu_s_gb(&self) -> f64 {
+        self.cpu / self.gigabytes
     }
+
+    /// What one CPU that does nothing else would carry, in 10^9 bits a second.
+    fn per_cpu(&self) -> f64 {
+        self.gigabytes * 8.0 / self.cpu
+    }
+}
+
+/// A run, or why it failed: the peers were connected over circuits, and then bytes were lost.
+type Outcome = Result<Run, String>;
+
+/// The runs of each of [`PROGRAMS`].
+#[derive(Debug)]
+struct Measured {
+    circuits: u16,
+    runs: [Vec<Outcome>; 3],
 }
 
 /// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
-    let circuits = if args.circuits.is_empty() {
-        &[1, 100]
-    } else {
-        args.circuits.as_slice()
-    };
-    let programs = Programs {
-        ours: cargo::bins(Build::Release)?.relay_node,
-        plain: super::peer("PLAIN_LIBP2P_BIN", "plain-libp2p")?,
+    let circuits = or(&args.circuits, &[1, 100]);
+    let load = Load {
+        bins: cargo::bins(Build::Release)?,
+        plain: plain()?.1,
         // iroh's program is one endpoint.
         iroh: circuits
             .contains(&1)
-            .then(|| super::iroh().map(|(_, program)| program))
-            .transpose()?,
-        state: tempfile::tempdir().context("no directory for a key")?,
+            .then(iroh)
+            .transpose()?
+            .map(|(_, program)| program),
+        transport: args.transport,
+        bytes: args.megabytes * 1_000_000,
     };
-    let runtime = super::runtime()?;
-    let cells: Vec<_> = circuits
-        .iter()
-        .map(|circuits| runtime.block_on(measure_cell(&programs, *circuits, args)))
-        .collect::<Result<_>>()?;
-    Ok(report(args, &cells))
-}
-
-struct Programs {
-    ours: PathBuf,
-    plain: PathBuf,
-    iroh: Option<PathBuf>,
-    state: tempfile::TempDir,
-}
-
-/// What one run came to.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    /// 10^9 bits in a second.
-    gbit_s: f64,
-    /// Seconds of CPU time of the relay for 10^9 bytes.
-    cpu_s_gb: f64,
-}
-
-impl Run {
-    /// What one CPU that does nothing else would carry, in 10^9 bits a second.
-    fn per_cpu(&self) -> f64 {
-        8.0 / self.cpu_s_gb
-    }
-}
-
-/// Runs of one relay; `None` for one in which not everything came, and why.
-#[derive(Debug, Default)]
-struct Runs {
-    all: Vec<Option<Run>>,
-    failures: Vec<String>,
-}
-
-impl Runs {
-    fn push(&mut self, run: Result<Run, Broken>) {
-        self.all.push(run.as_ref().ok().copied());
-        self.failures.extend(run.err().map(|Broken(why)| why));
-    }
-
-    fn row(&self, program: &str, of: fn(&Run) -> f64) -> Row {
-        Row::of(program, self.all.iter().map(|run| run.as_ref().map(of)))
-    }
-}
-
-/// The peers were connected over circuits, and then bytes were lost: why.
-#[derive(Debug)]
-struct Broken(String);
-
-#[derive(Debug)]
-struct Measured {
-    circuits: u16,
-    ours: Runs,
-    plain: Runs,
-    iroh: Runs,
-}
-
-async fn measure_cell(programs: &Programs, circuits: u16, args: &Args) -> Result<Measured> {
-    let (mut ours, mut plain, mut iroh) = (Runs::default(), Runs::default(), Runs::default());
-    for _ in 0..args.common.runs.unwrap_or(RUNS) {
-        let relay = programs.ours(args.transport)?;
-        ours.push(programs.load(relay, circuits, args).await?);
-        let relay = programs.plain(args.transport)?;
-        plain.push(programs.load(relay, circuits, args).await?);
-        if let (1, Some(program)) = (circuits, &programs.iroh) {
-            iroh.push(load_iroh(program, args).await?);
-        }
-    }
-    Ok(Measured {
-        circuits,
-        ours,
-        plain,
-        iroh,
-    })
+    let runs = args.common.runs.unwrap_or(RUNS);
+    let runtime = tools::runtime()?;
+    let cells = circuits
+        .into_iter()
+        .map(|circuits| runtime.block_on(load.cell(circuits, runs)));
+    Ok(report(args, &cells.collect::<Result<Vec<_>>>()?))
 }
 
 fn report(args: &Args, cells: &[Measured]) -> Report {
     let what = format!(
         "{} MB over {} on loopback, from plain libp2p peers to plain libp2p peers, through our relay and through plain libp2p's without \
-         limits, in turn; and from iroh to iroh through iroh's relay, over TCP. The rate depends on the peers too, which share the CPUs; the CPU time is the relay's alone.",
+         limits, in turn; and from iroh to iroh through iroh's relay, over TCP. The rate depends on the peers too, which share the CPUs; \
+         the CPU time is the relay's alone.",
         args.megabytes,
-        args.transport.name()
+        args.transport.title()
     );
     let mut report = Report::new("relay-throughput", what);
-    let figure = |name, unit, better, of: fn(&Run) -> f64, goals: [Option<Goal>; 2]| {
+    let figure = |name, unit, better, of: fn(&Run) -> f64, goals: [Option<Goal>; 3]| {
         let mut figure = Figure::new(name, unit, better);
         for cell in cells {
-            let ours = cell.ours.row("ours", of);
-            let mut plain = cell.plain.row("plain libp2p", of);
-            let mut iroh = cell.iroh.row("iroh", of);
-            [plain.goal, iroh.goal] = goals;
-            let mut rows = vec![ours, plain];
-            rows.extend((!cell.iroh.all.is_empty()).then_some(iroh));
-            figure.push(cell.label(), rows);
+            let programs = PROGRAMS.iter().zip(&cell.runs).zip(goals);
+            let measured = programs.filter(|((_, runs), _)| !runs.is_empty());
+            let row = |((program, runs), goal): ((&&str, &Vec<Outcome>), _)| {
+                Row::of(*program, runs.iter().map(|run| run.as_ref().ok().map(of))).goal(goal)
+            };
+            figure.push(cell.label(), measured.map(row).collect());
         }
         figure
     };
-    let none = [None, None];
     report.figures = vec![
-        figure("carried", "Gbit/s", Better::More, |run| run.gbit_s, none),
-        figure("CPU time", "s/GB", Better::Less, |run| run.cpu_s_gb, none),
+        figure("carried", "Gbit/s", Better::More, Run::gbit_s, [None; 3]),
+        figure("CPU time", "s/GB", Better::Less, Run::cpu_s_gb, [None; 3]),
         figure(
             "carried per CPU",
             "Gbit/s",
             Better::More,
             Run::per_cpu,
-            [GOAL, GOAL_OF_IROH].map(|bound| Some(Goal::AtLeast(bound))),
+            GOALS,
         ),
     ];
     for cell in cells {
-        let programs = [
-            ("ours", &cell.ours),
-            ("plain libp2p", &cell.plain),
-            ("iroh", &cell.iroh),
-        ];
-        for (program, runs) in programs {
-            let failures = runs.failures.iter();
-            report.notes.extend(
-                failures.map(|why| format!("{}, {program}, a run failed: {why}", cell.label())),
-            );
+        for (program, runs) in PROGRAMS.iter().zip(&cell.runs) {
+            let failures = runs.iter().filter_map(|run| run.as_ref().err());
+            let note = |why| format!("{}, {program}, a run failed: {why}", cell.label());
+            report.notes.extend(failures.map(note));
         }
     }
     report
@@ -221,173 +155,156 @@ impl Measured {
     }
 }
 
-impl Programs {
-    fn ours(&self, transport: Wire) -> Result<Running> {
-        let mut command = Command::new(&self.ours);
-        command
-            .args(["--log", "warn", "run", "--json", "--key"])
-            .arg(self.state.path().join("relay.key"))
-            .args(["--listen", transport.listen()])
-            .env("XDG_STATE_HOME", self.state.path());
-        Running::start("our relay", command)
+/// What a relay is loaded with, and by whom.
+struct Load {
+    bins: Bins,
+    plain: PathBuf,
+    iroh: Option<PathBuf>,
+    transport: Wire,
+    bytes: u64,
+}
+
+impl Load {
+    async fn cell(&self, circuits: u16, runs: u16) -> Result<Measured> {
+        let mut cell = Measured {
+            circuits,
+            runs: Default::default(),
+        };
+        for _ in 0..runs {
+            let state = tempfile::tempdir().context("no directory for a key")?;
+            let Relay { quic, tcp, child } = Relay::start(&self.bins, state.path(), &[]).await?;
+            let (address, listen) = match self.transport {
+                Wire::Quic => (quic, "/ip4/127.0.0.1/udp/0/quic-v1"),
+                Wire::Tcp => (tcp, "/ip4/127.0.0.1/tcp/0"),
+            };
+            cell.runs[0].push(self.carry(child, &address, circuits).await?);
+            let relay = program(&self.plain, &["relay", "--listen", listen]);
+            let mut relay = Child::start("plain libp2p's relay", relay)?;
+            let listening = relay.event("listening", PATIENCE).await?;
+            let address = text(&listening, "address")?;
+            cell.runs[1].push(self.carry(relay, address, circuits).await?);
+            if let (1, Some(iroh)) = (circuits, &self.iroh) {
+                cell.runs[2].push(self.carry_iroh(iroh).await?);
+            }
+        }
+        Ok(cell)
     }
 
-    fn plain(&self, transport: Wire) -> Result<Running> {
-        let mut command = Command::new(&self.plain);
-        command.args(["relay", "--listen", transport.listen()]);
-        Running::start("plain libp2p's relay", command)
-    }
-
-    /// Loads a relay that was started. Peers that cannot even connect are an error; bytes that do not come make a failed run.
-    async fn load(
-        &self,
-        mut relay: Running,
-        circuits: u16,
-        args: &Args,
-    ) -> Result<Result<Run, Broken>> {
-        let listening = relay.event("listening").await?;
-        let address = text(&listening, "address")?;
-        let each = args.megabytes * 1_000_000 / u64::from(circuits);
-        let bytes = each.to_string();
-        let mut receive = Command::new(&self.plain);
-        let peers = circuits.to_string();
-        receive.args([
-            "receive", "--relay", address, "--peers", &peers, "--bytes", &bytes,
-        ]);
-        let mut receive = Running::start("the receiver", receive)?;
-        let mut send = Command::new(&self.plain);
-        send.args(["send", "--relay", address, "--bytes", &bytes]);
+    /// Loads a relay. Peers that cannot even connect are an error; bytes that do not come make a failed run.
+    async fn carry(&self, mut relay: Child, address: &str, circuits: u16) -> Result<Outcome> {
+        let each = (self.bytes / u64::from(circuits)).to_string();
+        let (peers, to) = (circuits.to_string(), ["--relay", address, "--bytes", &each]);
+        let mut receive = program(&self.plain, &["receive", "--peers", &peers]);
+        receive.args(to);
+        let mut receive = Child::start("the receiver", receive)?;
+        let mut send = program(&self.plain, &["send"]);
+        send.args(to);
         for _ in 0..circuits {
-            let reserved = receive.event("reserved").await?;
+            let reserved = receive.event("reserved", PATIENCE).await?;
             send.arg(text(&reserved, "peer_id")?);
         }
-        let mut send = Running::start("the sender", send)?;
-        send.event("open").await?;
-        let (cpu, start) = (relay.cpu()?, Instant::now());
+        let mut send = Child::start("the sender", send)?;
+        send.event("open", PATIENCE).await?;
+        let (before, start) = (cpu(&relay)?, Instant::now());
         send.go().await?;
         // Whatever of the three ends or fails is the end of the run, and says which it was.
         let moved = tokio::select! {
-            moved = receive.event("received") => moved,
-            broken = send.event(NEVER) => broken,
-            broken = relay.event(NEVER) => broken,
+            moved = receive.event("received", PATIENCE) => moved.map(drop),
+            broken = send.ends() => Err(broken),
+            broken = relay.ends() => Err(broken),
         };
         if let Err(error) = moved {
-            return Ok(Err(Broken(format!("{error:#}"))));
+            return Ok(Err(format!("{error:#}")));
         }
-        let took = start.elapsed().as_secs_f64();
-        let cpu = relay.cpu()?.saturating_sub(cpu).as_secs_f64();
-        let gigabytes = (each * u64::from(circuits)) as f64 / 1e9;
         Ok(Ok(Run {
-            gbit_s: gigabytes * 8.0 / took,
-            cpu_s_gb: cpu / gigabytes,
+            gigabytes: (self.bytes / u64::from(circuits) * u64::from(circuits)) as f64 / 1e9,
+            seconds: start.elapsed().as_secs_f64(),
+            cpu: cpu(&relay)? - before,
+        }))
+    }
+
+    /// Loads a new relay of iroh's with one pair of iroh's endpoints, as [`Self::carry`].
+    async fn carry_iroh(&self, iroh: &Path) -> Result<Outcome> {
+        let start = |name, words: &[&str]| Child::start(name, program(iroh, words));
+        let mut relay = start("iroh's relay", &["relay", "--listen", "127.0.0.1:0"])?;
+        let listening = relay.event("listening", PATIENCE).await?;
+        let url = format!("http://{}", text(&listening, "http")?);
+        let mut receive = start("the receiver", &["receive", "--relay", &url])?;
+        let listening = receive.event("listening", PATIENCE).await?;
+        let (to, bytes) = (text(&listening, "address")?, self.bytes.to_string());
+        let mut send = start(
+            "the sender",
+            &["send", "--relay", &url, "--bytes", &bytes, to],
+        )?;
+        send.event("open", PATIENCE).await?;
+        let before = cpu(&relay)?;
+        send.go().await?;
+        let sent = match send.event("sent", PATIENCE).await {
+            Ok(sent) => sent,
+            Err(error) => return Ok(Err(format!("{error:#}"))),
+        };
+        Ok(Ok(Run {
+            gigabytes: self.bytes as f64 / 1e9,
+            seconds: sent["seconds"].as_f64().context("iroh tells no seconds")?,
+            cpu: cpu(&relay)? - before,
         }))
     }
 }
 
-/// Loads a new relay of iroh's with one pair of iroh's endpoints, as [`Programs::load`].
-async fn load_iroh(program: &Path, args: &Args) -> Result<Result<Run, Broken>> {
-    let command = |words: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(words);
-        command
-    };
-    let mut relay = Running::start(
-        "iroh's relay",
-        command(&["relay", "--listen", "127.0.0.1:0"]),
-    )?;
-    let listening = relay.event("listening").await?;
-    let url = format!("http://{}", text(&listening, "http")?);
-    let mut receive = Running::start("the receiver", command(&["receive", "--relay", &url]))?;
-    let listening = receive.event("listening").await?;
-    let address = text(&listening, "address")?;
-    let bytes = args.megabytes * 1_000_000;
-    let words = [
-        "send",
-        "--relay",
-        &url,
-        "--bytes",
-        &bytes.to_string(),
-        address,
-    ];
-    let mut send = Running::start("the sender", command(&words))?;
-    send.event("open").await?;
-    let before = relay.cpu()?;
-    send.go().await?;
-    let sent = match send.event("sent").await {
-        Ok(sent) => sent,
-        Err(error) => return Ok(Err(Broken(format!("{error:#}")))),
-    };
-    let cpu = relay.cpu()?.saturating_sub(before).as_secs_f64();
-    let seconds = sent["seconds"].as_f64().context("iroh tells no seconds")?;
-    let gigabytes = bytes as f64 / 1e9;
-    Ok(Ok(Run {
-        gbit_s: gigabytes * 8.0 / seconds,
-        cpu_s_gb: cpu / gigabytes,
-    }))
+fn program(program: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(words);
+    command
+}
+
+/// Seconds of all its threads.
+fn cpu(relay: &Child) -> Result<f64> {
+    Ok(usage::cpu_of_threads(relay.pid()?)?.as_secs_f64())
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::{super::programs::typed, *};
 
-    use super::*;
-
-    fn args() -> Args {
-        Args {
-            transport: Wire::Quic,
-            megabytes: 1,
-            circuits: vec![1],
-            common: Common::default(),
-        }
+    fn cells(runs: [Vec<Outcome>; 3]) -> Report {
+        report(&typed(""), &[Measured { circuits: 1, runs }])
     }
 
-    fn runs<const N: usize>(runs: [Run; N]) -> Runs {
-        let mut all = Runs::default();
-        runs.into_iter().for_each(|run| all.push(Ok(run)));
-        all
+    fn run(seconds: f64, cpu: f64) -> Outcome {
+        Ok(Run {
+            gigabytes: 1.0,
+            seconds,
+            cpu,
+        })
     }
 
     #[test]
     fn half_the_cpu_time_is_twice_as_much_per_cpu() {
-        let run = |gbit_s, cpu_s_gb| Run { gbit_s, cpu_s_gb };
-        let measured = Measured {
-            circuits: 1,
-            ours: runs([run(2.0, 1.0), run(4.0, 1.0), run(3.0, 1.0)]),
-            plain: runs([run(2.0, 2.0)]),
-            iroh: runs([run(2.0, 0.5)]),
-        };
-        let json = report(&args(), &[measured]).json();
-        let plain = |figure: usize| &json["figures"][figure]["cells"][0]["rows"][1];
-        assert_eq!(plain(0)["ratio"], 1.5);
-        assert_eq!(plain(1)["ratio"], 0.5);
+        let ours = vec![run(4.0, 1.0), run(2.0, 1.0), run(2.5, 1.0)];
+        let cells = cells([ours, vec![run(5.0, 2.0)], vec![run(5.0, 0.5)]]).cells();
+        let row = |figure: usize, row: usize| cells[figure]["rows"][row].clone();
+        assert_eq!(row(0, 1)["ratio"], 2.0);
+        assert_eq!(row(1, 1)["ratio"], 0.5);
         assert_eq!(
-            (&plain(2)["ratio"], &plain(2)["met"]),
+            (&row(2, 1)["ratio"], &row(2, 1)["met"]),
             (&2.0.into(), &true.into())
         );
-        let iroh = &json["figures"][2]["cells"][0]["rows"][2];
-        assert_eq!((&iroh["ratio"], &iroh["met"]), (&0.5.into(), &false.into()));
+        assert_eq!(
+            (&row(2, 2)["ratio"], &row(2, 2)["met"]),
+            (&0.5.into(), &false.into())
+        );
     }
 
     #[test]
     fn a_run_in_which_bytes_were_lost_is_one_of_that_relay_that_failed_and_says_why() {
-        let one = Run {
-            gbit_s: 1.0,
-            cpu_s_gb: 1.0,
-        };
-        let mut plain = runs([one]);
-        plain.push(Err(Broken("the sender: lost".to_owned())));
-        let measured = Measured {
-            circuits: 100,
-            ours: runs([one]),
-            plain,
-            iroh: Runs::default(),
-        };
-        let report = report(&args(), &[measured]);
+        let plain = vec![run(1.0, 1.0), Err("the sender: lost".to_owned())];
+        let report = cells([vec![run(1.0, 1.0)], plain, Vec::new()]);
         assert_eq!(
             report.notes,
-            ["100 circuits, plain libp2p, a run failed: the sender: lost"]
+            ["1 circuit, plain libp2p, a run failed: the sender: lost"]
         );
-        let rows = &report.json()["figures"][0]["cells"][0]["rows"];
+        let rows = &report.cells()[0]["rows"];
+        assert_eq!(rows.as_array().map(Vec::len), Some(2));
         assert_eq!(
             (&rows[0]["failed"], &rows[1]["failed"]),
             (&0.into(), &1.into())

@@ -4,20 +4,28 @@
 //! for each program that was measured in it, in turn with the others: first the subject, which is ours, then its peers. Of
 //! a row's samples the median counts; the peers' rows tell the subject's median as a part of theirs.
 
-mod agreement;
-mod number;
-mod saved;
-mod spread;
-mod svg;
-mod table;
+use std::{env, fmt::Write as _, fs, path::PathBuf, process::Command, time::SystemTime};
 
+use anyhow::{Context as _, Result};
+use p2pnode_tests::bins;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub(crate) use agreement::Agreement;
-use number::{number, short};
-pub(crate) use saved::{Provenance, Saved, directory, write_index};
-use spread::Spread;
+use crate::cargo;
+
+/// Variables that name a program to measure instead of the one of this repository.
+const NAMED: [&str; 6] = [
+    "P2PNODE_BIN",
+    "RELAY_NODE_BIN",
+    "PLAIN_LIBP2P_BIN",
+    "FLEET_BIN",
+    "TRANSFER_BIN",
+    "IROH_PEER_BIN",
+];
+
+const TABLE: &str = "| conditions | program | median | least | q1 | q3 | most | ratio | goal |
+|---|---|---:|---:|---:|---:|---:|---:|---|
+";
 
 /// What a benchmark came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,53 +34,45 @@ pub(crate) struct Report {
     pub(crate) name: String,
     /// What was measured and how, in a sentence or two.
     pub(crate) what: String,
-    /// The figures.
     pub(crate) figures: Vec<Figure>,
     /// What a reader has to know, such as a peer that is missing.
     pub(crate) notes: Vec<String>,
 }
 
-/// Figures of one unit, which share a scale.
+/// Figures of one unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// What it is, such as `goodput`.
-    pub(crate) name: String,
-    /// Its unit, such as `Gbit/s`.
-    pub(crate) unit: String,
-    /// Which way is better.
-    pub(crate) better: Better,
-    /// Under which conditions it was measured.
-    pub(crate) cells: Vec<Cell>,
+    name: String,
+    unit: String,
+    better: Better,
+    cells: Vec<Cell>,
 }
 
 /// Which way a figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Better {
-    /// Such as a time. What did not get there took for ever.
+    /// Such as a time. A run that failed took for ever.
     Less,
-    /// Such as a rate. What did not get there had none.
+    /// Such as a rate. A run that failed had none.
     More,
 }
 
-/// One set of conditions.
+/// One set of conditions: its label, and the programs, the subject first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Cell {
-    /// The conditions, such as `50 ms, 1 % loss, 8 streams`.
-    pub(crate) label: String,
-    /// The programs, the subject first.
-    pub(crate) rows: Vec<Row>,
+struct Cell {
+    label: String,
+    rows: Vec<Row>,
 }
 
 /// One program in one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// The program, such as `ours` or `plain libp2p`.
-    pub(crate) program: String,
-    /// One value of each run; `None` for a run that did not get there.
-    pub(crate) samples: Vec<Option<f64>>,
+    program: String,
+    /// One value of each run; `None` for a run that failed.
+    samples: Vec<Option<f64>>,
     /// For the subject a bound of its median, for a peer one of the ratio: the subject's median divided by this one's.
-    pub(crate) goal: Option<Goal>,
+    goal: Option<Goal>,
 }
 
 /// A bound. It belongs to it.
@@ -94,64 +94,98 @@ impl Report {
         }
     }
 
-    /// The report as JSON, with what follows from the samples beside them. [`Report`] reads it.
-    pub(crate) fn json(&self) -> Value {
-        let figures: Vec<_> = self
-            .figures
-            .iter()
-            .map(|figure| {
-                let cells: Vec<_> = figure.cells.iter().map(|cell| cell.json(figure)).collect();
-                json!({"name": figure.name, "unit": figure.unit, "better": figure.better, "cells": cells})
-            })
-            .collect();
-        json!({"name": self.name, "what": self.what, "figures": figures, "notes": self.notes})
-    }
-
-    /// One JSON object per figure and cell, for whoever reads lines.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let figures = self.figures.iter();
-        let cells = figures.flat_map(|figure| figure.cells.iter().map(move |cell| (figure, cell)));
-        cells
-            .map(|(figure, cell)| {
-                let rows = &cell.json(figure)["rows"];
+    /// An object for each figure and cell, with what follows from the samples.
+    pub(crate) fn cells(&self) -> Vec<Value> {
+        let cell = |figure: &Figure, cell: &Cell| {
+            let rows = cell.judge(figure.better).into_iter().map(|judged| {
+                let [least, q1, median, q3, most] = judged.quartiles.map(finite);
                 json!({
-                    "benchmark": self.name,
-                    "figure": figure.name,
-                    "unit": figure.unit,
-                    "better": figure.better,
-                    "cell": cell.label,
-                    "rows": rows,
+                    "program": judged.row.program, "samples": judged.row.samples,
+                    "median": median, "least": least, "q1": q1, "q3": q3, "most": most,
+                    "failed": judged.failed(), "ratio": judged.ratio.and_then(finite),
+                    "goal": judged.row.goal, "met": judged.met,
                 })
-                .to_string()
+            });
+            json!({
+                "benchmark": self.name, "figure": figure.name, "unit": figure.unit, "better": figure.better,
+                "cell": cell.label, "rows": rows.collect::<Vec<_>>(),
             })
-            .collect()
+        };
+        let of_figure = |figure| Figure::cells(figure).map(move |one| cell(figure, one));
+        self.figures.iter().flat_map(of_figure).collect()
     }
 
     /// The goals that were missed, a line each.
     pub(crate) fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
-        for figure in &self.figures {
-            for cell in &figure.cells {
-                for judged in cell.judge(figure.better) {
-                    if let (Some(goal), Some(false)) = (judged.row.goal, judged.met) {
-                        let is = match judged.ratio {
-                            Some(ratio) => format!(
-                                "{} of {}, {}",
-                                number(ratio),
-                                judged.row.program,
-                                number(judged.spread.median)
-                            ),
-                            None => number(judged.spread.median),
-                        };
-                        missed.push(format!(
-                            "{}, {}, {}: {is} {}, and the goal is {goal}",
-                            self.name, figure.name, cell.label, figure.unit
-                        ));
-                    }
-                }
+        for (figure, cell) in self
+            .figures
+            .iter()
+            .flat_map(|f| f.cells().map(move |c| (f, c)))
+        {
+            for judged in cell.judge(figure.better) {
+                let (Some(goal), Some(false)) = (judged.row.goal, judged.met) else {
+                    continue;
+                };
+                let median = number(judged.median());
+                let is = judged.ratio.map_or_else(String::new, |ratio| {
+                    format!("{} of {}, ", number(ratio), judged.row.program)
+                });
+                missed.push(format!(
+                    "{}, {}, {}: {is}{median} {}, and the goal is {goal}",
+                    self.name, figure.name, cell.label, figure.unit
+                ));
             }
         }
         missed
+    }
+
+    /// The report in Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!("## {}\n\n{}\n", self.name, self.what);
+        for figure in self
+            .figures
+            .iter()
+            .filter(|figure| !figure.cells.is_empty())
+        {
+            let better = match figure.better {
+                Better::Less => "less",
+                Better::More => "more",
+            };
+            let (name, unit) = (&figure.name, &figure.unit);
+            let _infallible = write!(text, "\n**{name}, {unit} ({better} is better)**\n\n{TABLE}");
+            for cell in &figure.cells {
+                // Said once for all of its rows.
+                let mut label = cell.label.as_str();
+                for judged in cell.judge(figure.better) {
+                    let _infallible =
+                        writeln!(text, "| {label} | {} |", judged.columns().join(" | "));
+                    label = "";
+                }
+            }
+        }
+        let notes: Vec<_> = self
+            .notes
+            .iter()
+            .map(|note| format!("\n- {note}"))
+            .collect();
+        text + &notes.concat() + "\n"
+    }
+
+    /// Writes `target/bench/NAME.json` and `NAME.md`; returns the path of the latter.
+    pub(crate) fn write(&self) -> Result<PathBuf> {
+        let run = Run::now();
+        let directory = bins::target_dir()?.join("bench");
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        let put = |ending: &str, text: &str| {
+            let file = directory.join(format!("{}.{ending}", self.name));
+            fs::write(&file, text).with_context(|| file.display().to_string())?;
+            anyhow::Ok(file)
+        };
+        let (what, notes, cells) = (&self.what, &self.notes, self.cells());
+        let json = json!({"run": run, "what": what, "notes": notes, "cells": cells});
+        put("json", &serde_json::to_string_pretty(&json)?)?;
+        put("md", &format!("{}\n{}\n", self.markdown(), run.sentence()))
     }
 }
 
@@ -174,10 +208,12 @@ impl Figure {
 
     /// The same, in place.
     pub(crate) fn push(&mut self, label: impl Into<String>, rows: Vec<Row>) {
-        self.cells.push(Cell {
-            label: label.into(),
-            rows,
-        });
+        let label = label.into();
+        self.cells.push(Cell { label, rows });
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter()
     }
 }
 
@@ -199,9 +235,9 @@ impl Row {
         }
     }
 
-    /// With a goal.
-    pub(crate) fn goal(mut self, goal: Goal) -> Self {
-        self.goal = Some(goal);
+    /// With a goal, if there is one.
+    pub(crate) fn goal(mut self, goal: impl Into<Option<Goal>>) -> Self {
+        self.goal = goal.into();
         self
     }
 }
@@ -209,7 +245,8 @@ impl Row {
 /// A row and what follows from it and from the subject's.
 struct Judged<'a> {
     row: &'a Row,
-    spread: Spread,
+    /// Least, q1, median, q3, most.
+    quartiles: [f64; 5],
     /// The subject's median divided by this one's; none for the subject.
     ratio: Option<f64>,
     /// Whether the goal is met, if there is one.
@@ -220,51 +257,56 @@ impl Cell {
     fn judge(&self, better: Better) -> Vec<Judged<'_>> {
         let mut subject = None;
         let rows = self.rows.iter().map(|row| {
-            let spread = Spread::of(&row.samples, better);
-            let ratio = subject.map(|subject| ratio(subject, spread.median));
-            subject.get_or_insert(spread.median);
-            let met = row
-                .goal
-                .map(|goal| goal.is_met(ratio.unwrap_or(spread.median)));
+            let quartiles = quartiles(&row.samples, better);
+            let median = quartiles[2];
+            let ratio = subject.map(|subject| ratio(subject, median));
+            subject.get_or_insert(median);
+            let met = row.goal.map(|goal| goal.is_met(ratio.unwrap_or(median)));
             Judged {
                 row,
-                spread,
+                quartiles,
                 ratio,
                 met,
             }
         });
         rows.collect()
     }
+}
 
-    fn json(&self, figure: &Figure) -> Value {
-        let rows: Vec<_> = self
-            .judge(figure.better)
-            .into_iter()
-            .map(|judged| {
-                let Spread {
-                    least,
-                    q1,
-                    median,
-                    q3,
-                    most,
-                    failed,
-                } = judged.spread;
-                json!({
-                    "program": judged.row.program,
-                    "samples": judged.row.samples,
-                    "median": finite(median),
-                    "least": finite(least),
-                    "q1": finite(q1),
-                    "q3": finite(q3),
-                    "most": finite(most),
-                    "failed": failed,
-                    "ratio": judged.ratio.and_then(finite),
-                    "goal": judged.row.goal,
-                    "met": judged.met,
-                })
-            })
-            .collect();
-        json!({"label": self.label, "rows": rows})
+impl Judged<'_> {
+    fn median(&self) -> f64 {
+        self.quartiles[2]
+    }
+
+    fn failed(&self) -> usize {
+        self.row
+            .samples
+            .iter()
+            .filter(|sample| sample.is_none())
+            .count()
+    }
+
+    fn columns(&self) -> [String; 8] {
+        let program = match self.failed() {
+            0 => self.row.program.clone(),
+            failed => {
+                let all = self.row.samples.len();
+                format!("{} ({failed} of {all} failed)", self.row.program)
+            }
+        };
+        let goal = self.row.goal.map_or_else(String::new, |goal| {
+            let met = if self.met == Some(true) {
+                "met"
+            } else {
+                "MISSED"
+            };
+            format!("{goal}: {met}")
+        });
+        let ratio = self
+            .ratio
+            .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let [least, q1, median, q3, most] = self.quartiles.map(number);
+        [program, median, least, q1, q3, most, ratio, goal]
     }
 }
 
@@ -280,10 +322,34 @@ impl Goal {
 impl std::fmt::Display for Goal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::AtLeast(bound) => write!(f, "at least {}", short(*bound)),
-            Self::AtMost(bound) => write!(f, "at most {}", short(*bound)),
+            Self::AtLeast(bound) => write!(f, "at least {bound}"),
+            Self::AtMost(bound) => write!(f, "at most {bound}"),
         }
     }
+}
+
+/// What failed is as bad as can be. Of no sample all are NaN.
+fn quartiles(samples: &[Option<f64>], better: Better) -> [f64; 5] {
+    let worst = match better {
+        Better::Less => f64::INFINITY,
+        Better::More => 0.0,
+    };
+    let mut sorted: Vec<f64> = samples
+        .iter()
+        .map(|sample| sample.unwrap_or(worst))
+        .collect();
+    sorted.sort_by(f64::total_cmp);
+    [0.0, 0.25, 0.5, 0.75, 1.0].map(|part| {
+        // Between the two neighbours of the position, which for the median is their middle.
+        let position = part * (sorted.len().saturating_sub(1)) as f64;
+        let value = |index: f64| sorted.get(index as usize).copied().unwrap_or(f64::NAN);
+        let (low, high) = (value(position.floor()), value(position.ceil()));
+        if low == high {
+            low
+        } else {
+            low + (high - low) * position.fract()
+        }
+    })
 }
 
 /// Two that both have nothing, or both took for ever, are equals.
@@ -296,6 +362,92 @@ fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
+/// With three digits that count, and no more decimals than these ask for.
+fn number(value: f64) -> String {
+    match value.abs() {
+        _ if value.is_nan() => "-".to_owned(),
+        size if size.is_infinite() => "never".to_owned(),
+        0.0 => "0".to_owned(),
+        size if size >= 99.95 => format!("{value:.0}"),
+        size if size >= 9.995 => format!("{value:.1}"),
+        size if size >= 0.9995 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// What a report comes from.
+#[derive(Debug, Serialize)]
+struct Run {
+    /// When it was made, in UTC.
+    date: String,
+    /// The commit, with `+` if the working tree had changes.
+    commit: String,
+    /// What was typed.
+    command: String,
+    /// CPU, cores, kernel.
+    machine: String,
+    /// Variables that named programs: those are not necessarily of the commit.
+    named: Vec<&'static str>,
+}
+
+impl Run {
+    fn now() -> Self {
+        let words = env::args().skip(1).collect::<Vec<_>>().join(" ");
+        let named = NAMED.into_iter().filter(|name| env::var_os(name).is_some());
+        Self {
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            commit: commit(),
+            command: format!("cargo xtask {words}"),
+            machine: machine(),
+            named: named.collect(),
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Self {
+            date,
+            commit,
+            command,
+            machine,
+            named,
+        } = self;
+        let named = match named.is_empty() {
+            true => String::new(),
+            false => format!(" Programs that were named by {}.", named.join(", ")),
+        };
+        format!("`{command}`, {date}, commit {commit}, {machine}.{named}")
+    }
+}
+
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        let output = git.args(args).current_dir(cargo::workspace()).output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    match git(&["status", "--porcelain", "--untracked-files=no"]).as_deref() {
+        Some("") => commit,
+        _ => format!("{commit}+"),
+    }
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // Not every architecture has the model.
+    let model = cpu.lines().find(|line| line.starts_with("model name"));
+    let model = model
+        .and_then(|line| line.split_once(':'))
+        .map(|(_, model)| model.trim());
+    let (model, kernel) = (model.unwrap_or(env::consts::ARCH), kernel.trim());
+    format!("{model}, {cores} cores, Linux {kernel}")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -303,101 +455,75 @@ mod tests {
     use super::*;
 
     /// A rate with two peers, and a time of which a run failed.
-    pub(super) fn example() -> Report {
-        let mut report = Report::new("example", "Two programs <in turn>.");
-        report
-            .figures
-            .push(Figure::new("goodput", "Gbit/s", Better::More).cell(
-                "50 ms, 1 % loss",
-                vec![
-                    Row::new("ours", [3.0, 1.0, 2.0]),
-                    Row::new("plain", [1.0]).goal(Goal::AtLeast(1.5)),
-                    Row::new("quinn", [2.5]).goal(Goal::AtLeast(0.95)),
-                ],
-            ));
-        report
-            .figures
-            .push(Figure::new("time", "ms", Better::Less).cell(
-                "cold",
-                vec![
-                    Row::of("ours", [Some(100.0), None, Some(110.0)]).goal(Goal::AtMost(150.0)),
-                    Row::of("plain", [None, None, Some(400.0)]).goal(Goal::AtMost(0.4)),
-                ],
-            ));
+    fn example() -> Report {
+        let mut report = Report::new("example", "Two programs in turn.");
+        let goodput = Figure::new("goodput", "Gbit/s", Better::More).cell(
+            "50 ms, 1 % loss",
+            vec![
+                Row::new("ours", [3.0, 1.0, 2.0]),
+                Row::new("plain", [1.0]).goal(Goal::AtLeast(1.5)),
+                Row::new("quinn", [2.5]).goal(Goal::AtLeast(0.95)),
+            ],
+        );
+        let time = Figure::new("time", "ms", Better::Less).cell(
+            "cold",
+            vec![
+                Row::of("ours", [Some(100.0), None, Some(110.0)]).goal(Goal::AtMost(150.0)),
+                Row::of("plain", [None, None, Some(400.0)]).goal(Goal::AtMost(0.4)),
+            ],
+        );
+        report.figures.extend([goodput, time]);
         report.notes.push("iperf3 is not installed".to_owned());
         report
     }
 
     #[test]
-    fn ratios_are_of_the_subject_and_goals_are_judged_by_them() {
-        let json = example().json();
-        let rows = &json["figures"][0]["cells"][0]["rows"];
-        assert_eq!(rows[0]["median"], 2.0);
-        assert_eq!(
-            (&rows[0]["least"], &rows[0]["most"]),
-            (&1.0.into(), &3.0.into())
-        );
-        assert_eq!(
-            (&rows[0]["ratio"], &rows[0]["met"]),
-            (&Value::Null, &Value::Null)
-        );
-        assert_eq!(
-            (&rows[1]["ratio"], &rows[1]["met"]),
-            (&2.0.into(), &true.into())
-        );
-        assert_eq!(
-            (&rows[2]["ratio"], &rows[2]["met"]),
-            (&0.8.into(), &false.into())
-        );
-    }
-
-    #[test]
-    fn what_did_not_get_there_took_for_ever() {
-        let json = example().json();
-        let rows = &json["figures"][1]["cells"][0]["rows"];
-        assert_eq!(
-            (&rows[0]["median"], &rows[0]["failed"]),
-            (&110.0.into(), &1.into())
-        );
-        assert_eq!(
-            (&rows[0]["most"], &rows[0]["met"]),
-            (&Value::Null, &true.into())
+    fn ratios_are_of_the_subject_goals_are_judged_by_them_and_failures_took_for_ever() {
+        let text = example().markdown();
+        let row = |row: &str| assert!(text.contains(&format!("\n{row}\n")), "{row}: {text}");
+        row("**goodput, Gbit/s (more is better)**");
+        row("| 50 ms, 1 % loss | ours | 2.00 | 1.00 | 1.50 | 2.50 | 3.00 |  |  |");
+        row("|  | plain | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 | 2.00 | at least 1.5: met |");
+        row("|  | quinn | 2.50 | 2.50 | 2.50 | 2.50 | 2.50 | 0.80 | at least 0.95: MISSED |");
+        row(
+            "| cold | ours (1 of 3 failed) | 110 | 100 | 105 | never | never |  | at most 150: met |",
         );
         // Most of the peer's failed: its median is without end, and ours a vanishing part of that.
-        assert_eq!(
-            (&rows[1]["median"], &rows[1]["met"]),
-            (&Value::Null, &true.into())
+        row(
+            "|  | plain (2 of 3 failed) | never | 400 | never | never | never | 0.00 | at most 0.4: met |",
         );
-        assert_eq!(rows[1]["ratio"], 0.0);
+        row("- iperf3 is not installed");
+        let missed = "example, goodput, 50 ms, 1 % loss: 0.800 of quinn, 2.50 Gbit/s, and the goal is at least 0.95";
+        assert_eq!(example().missed(), [missed]);
     }
 
     #[test]
-    fn equals_have_a_ratio_of_one_also_where_both_failed() {
+    fn json_has_no_infinity_and_a_report_from_the_lab_is_read_back() {
+        let cells = example().cells();
+        let ours = &cells[1]["rows"][0];
+        assert_eq!(
+            (&ours["median"], &ours["failed"]),
+            (&110.0.into(), &1.into())
+        );
+        assert_eq!((&ours["most"], &ours["met"]), (&Value::Null, &true.into()));
+        let text = serde_json::to_string(&example()).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), example());
+    }
+
+    #[test]
+    fn quartiles_lie_between_their_neighbours_and_numbers_have_three_digits_that_count() {
+        let of = |samples: &[f64]| {
+            let samples: Vec<_> = samples.iter().copied().map(Some).collect();
+            quartiles(&samples, Better::Less)
+        };
+        assert_eq!(of(&[0.0, 10.0, 20.0, 30.0]), [0.0, 7.5, 15.0, 22.5, 30.0]);
+        assert!(of(&[])[2].is_nan());
         let same = |value: f64| ratio(value, value);
         assert_eq!([same(0.0), same(f64::INFINITY), same(3.0)], [1.0; 3]);
-    }
-
-    #[test]
-    fn a_report_is_read_back_from_its_json() {
-        let read: Report = serde_json::from_value(example().json()).unwrap();
-        assert_eq!(read, example());
-    }
-
-    #[test]
-    fn there_is_a_line_for_each_cell_and_one_for_each_goal_that_was_missed() {
-        let lines = example().lines();
-        let first: Value = serde_json::from_str(&lines[0]).unwrap();
-        assert_eq!(lines.len(), 2);
+        let shown = [1234.4, 99.96, 12.34, 9.999, 1.0, 0.5, 0.0, f64::NAN].map(number);
         assert_eq!(
-            (&first["cell"], &first["unit"]),
-            (&"50 ms, 1 % loss".into(), &"Gbit/s".into())
-        );
-        assert_eq!(first["rows"].as_array().map(Vec::len), Some(3));
-        assert_eq!(
-            example().missed(),
-            [
-                "example, goodput, 50 ms, 1 % loss: 0.800 of quinn, 2.50 Gbit/s, and the goal is at least 0.95"
-            ]
+            shown,
+            ["1234", "100", "12.3", "10.0", "1.00", "0.500", "0", "-"]
         );
     }
 }

@@ -8,15 +8,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{bins::Bins, usage};
-use serde::{Deserialize, Serialize};
 
 use super::{
-    Common,
+    programs::Common,
     report::{Better, Figure, Goal, Report, Row},
 };
 use crate::{
     cargo::{self, Build},
     child::{Node, Relay},
+    tools,
 };
 
 const MB: f64 = 1_000_000.0;
@@ -27,7 +27,7 @@ const RUNS: u16 = 9;
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// How to measure.
-#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(super) common: Common,
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
     let runs = args.common.runs.unwrap_or(RUNS);
-    let (ready, memory) = super::runtime()?.block_on(nodes(&bins, runs))?;
+    let (ready, memory) = tools::runtime()?.block_on(nodes(&bins, runs))?;
     let ours = |values: Vec<f64>, goal| vec![Row::new("ours", values).goal(Goal::AtMost(goal))];
     let mut report = Report::new(
         "sizes",
@@ -60,14 +60,14 @@ pub(super) fn measure(args: &Args) -> Result<Report> {
 /// Starts a node `runs` times; milliseconds to its reservation and megabytes of its memory.
 async fn nodes(bins: &Bins, runs: u16) -> Result<(Vec<f64>, Vec<f64>)> {
     let directory = tempfile::tempdir().context("no directory for keys")?;
-    let relay = Relay::start(bins, directory.path()).await?;
+    let relay = Relay::start(bins, directory.path(), &[]).await?;
     let (mut ready, mut memory) = (Vec::new(), Vec::new());
     for _ in 0..runs {
         let start = Instant::now();
         let node = Node::start(bins, directory.path(), &relay).await?;
         ready.push(start.elapsed().as_secs_f64() * 1000.0);
         tokio::time::sleep(SETTLE).await;
-        memory.push(usage::memory(node.pid()?)? as f64 * 1024.0 / MB);
+        memory.push(usage::memory(node.child.pid()?)? as f64 * 1024.0 / MB);
     }
     Ok((ready, memory))
 }

@@ -4,23 +4,19 @@
 //! Each program moves as much as it can in about the same time, found beforehand, so that a slow one does not take minutes where a
 //! fast one takes a second. Both processes are new for each transfer.
 
-mod run;
-pub(super) mod wrapper;
-
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use p2pnode_tests::{
     args::Transport,
     transfer::{Engine, Moved},
 };
-use run::{Measured, measure};
-use serde::{Deserialize, Serialize};
 
 use super::{
-    Common,
-    path::{Between, Path, label, without_iperf3},
+    path::{Between, Path, without_iperf3},
+    programs::{Common, Named, iroh, or, percent, transfer},
     report::{Better, Figure, Goal, Report, Row},
 };
+use crate::tools;
 
 const RUNS: u16 = 5;
 
@@ -43,13 +39,13 @@ const USUAL: [(u64, f64, u16); 9] = [
 ];
 
 /// How to measure. Without a choice of cells those that tell most are measured; all are `--rtt 0,20,50,100`.
-#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only these round trips, in milliseconds, with every loss and number of streams unless chosen too.
     #[arg(long, value_name = "MS", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(0..=2000))]
     rtt: Vec<u64>,
     /// Only these losses, in percent of the packets of each way.
-    #[arg(long, value_name = "PERCENT", value_delimiter = ',', value_parser = loss)]
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', value_parser = percent)]
     loss: Vec<f64>,
     /// Only these numbers of streams of one connection.
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -65,7 +61,7 @@ pub(crate) struct Args {
 }
 
 /// Who is measured beside ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Peer {
     /// Ours with `dial.congestion: bbr`.
     Bbr,
@@ -76,37 +72,27 @@ enum Peer {
     Iperf3,
 }
 
-impl Peer {
-    fn of(engine: Engine) -> Option<Self> {
-        match engine {
-            Engine::Ours => None,
-            Engine::OursBbr => Some(Self::Bbr),
-            Engine::Libp2p | Engine::Libp2pTls => Some(Self::Libp2p),
-            Engine::Quinn => Some(Self::Quinn),
-            Engine::Iroh => Some(Self::Iroh),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Bbr => "bbr",
-            Self::Libp2p => "libp2p",
-            Self::Quinn => "quinn",
-            Self::Iroh => "iroh",
-            Self::Iperf3 => "iperf3",
-        }
-    }
-}
-
 impl Args {
     fn wants(&self, peer: Peer) -> bool {
         self.peers.is_empty() || self.peers.contains(&peer)
     }
-}
 
-fn loss(text: &str) -> Result<f64, String> {
-    let loss = text.parse().ok().filter(|loss| (0.0..=50.0).contains(loss));
-    loss.ok_or_else(|| format!("{text:?} is no percentage from 0 to 50"))
+    /// All that is measured, those of one link next to each other.
+    fn cells(&self) -> Vec<(Between, u16)> {
+        if self.rtt.is_empty() && self.loss.is_empty() && self.streams.is_empty() {
+            return USUAL
+                .map(|(rtt, loss, streams)| (Between { rtt, loss }, streams))
+                .into();
+        }
+        let mut cells = Vec::new();
+        for rtt in or(&self.rtt, &RTTS) {
+            for loss in or(&self.loss, &LOSSES) {
+                let streams = or(&self.streams, &STREAMS).into_iter();
+                cells.extend(streams.map(|streams| (Between { rtt, loss }, streams)));
+            }
+        }
+        cells
+    }
 }
 
 /// One of the two benchmarks.
@@ -116,24 +102,55 @@ pub(super) struct Contest {
     pub(super) name: &'static str,
     /// What the bytes go over.
     pub(super) transport: Transport,
-    /// Who is measured beside ours, with what ours is to carry as a part of theirs.
-    pub(super) peers: &'static [(Engine, Option<f64>)],
+    /// What is measured beside ours, and what ours is to carry as a part of theirs.
+    peers: &'static [(Peer, Engine, Option<f64>)],
 }
 
+/// `throughput-quic`.
+pub(super) const QUIC: Contest = Contest {
+    name: "throughput-quic",
+    transport: Transport::Quic,
+    peers: &[
+        (Peer::Bbr, Engine::OursBbr, None),
+        (Peer::Libp2p, Engine::Libp2p, Some(1.5)),
+        (Peer::Quinn, Engine::Quinn, Some(0.95)),
+        (Peer::Iroh, Engine::Iroh, Some(1.0)),
+    ],
+};
+
+/// `throughput-tcp`.
+pub(super) const TCP: Contest = Contest {
+    name: "throughput-tcp",
+    transport: Transport::Tcp,
+    peers: &[
+        (Peer::Libp2p, Engine::Libp2p, Some(1.2)),
+        // The same encryption as ours: what is left is what our transport costs.
+        (Peer::Libp2p, Engine::Libp2pTls, None),
+    ],
+};
+
 impl Contest {
-    /// Whether it has all the peers that were chosen.
-    pub(super) fn check(self, args: &Args) -> Result<()> {
-        let has = |peer: &Peer| {
-            let mut engines = self.peers.iter().map(|(engine, _)| *engine);
-            *peer == Peer::Iperf3 || engines.any(|engine| Peer::of(engine) == Some(*peer))
-        };
-        let wrong = args.peers.iter().find(|peer| !has(peer));
-        ensure!(
-            wrong.is_none(),
-            "--peers {}: not one of those that {} has: leave it out",
-            wrong.map_or("", |peer| peer.name()),
-            self.name
-        );
+    /// The programs that it needs, if it has all the peers that were chosen.
+    pub(super) fn programs(self, args: &Args) -> Result<Vec<Named>> {
+        self.check(args)?;
+        let mut programs = vec![transfer()?];
+        if self.chosen(args).any(|(engine, _)| engine == Engine::Iroh) {
+            programs.push(iroh()?);
+        }
+        Ok(programs)
+    }
+
+    fn check(self, args: &Args) -> Result<()> {
+        for peer in &args.peers {
+            let has = *peer == Peer::Iperf3 || self.peers.iter().any(|(its, _, _)| its == peer);
+            let value = peer.to_possible_value();
+            let name = value.as_ref().map_or("", |value| value.get_name());
+            ensure!(
+                has,
+                "--peers {name}: not one of those that {} has: leave it out",
+                self.name
+            );
+        }
         if let Some(missing) = without_iperf3()
             && args.peers.contains(&Peer::Iperf3)
         {
@@ -142,36 +159,17 @@ impl Contest {
         Ok(())
     }
 
-    /// Whether iroh's program is needed.
-    pub(super) fn needs_iroh(self, args: &Args) -> bool {
-        let mut peers = self.peers.iter();
-        args.wants(Peer::Iroh) && peers.any(|(engine, _)| *engine == Engine::Iroh)
+    /// The engines of the peers that were chosen.
+    fn chosen(self, args: &Args) -> impl Iterator<Item = (Engine, Option<f64>)> {
+        let peers = self.peers.iter().filter(|(peer, _, _)| args.wants(*peer));
+        peers.map(|(_, engine, goal)| (*engine, *goal))
     }
 }
 
-/// `throughput-quic`.
-pub(super) const QUIC: Contest = Contest {
-    name: "throughput-quic",
-    transport: Transport::Quic,
-    peers: &[
-        (Engine::OursBbr, None),
-        (Engine::Libp2p, Some(1.5)),
-        (Engine::Quinn, Some(0.95)),
-        (Engine::Iroh, Some(1.0)),
-    ],
-};
-
-/// `throughput-tcp`.
-pub(super) const TCP: Contest = Contest {
-    name: "throughput-tcp",
-    transport: Transport::Tcp,
-    peers: &[(Engine::Libp2p, Some(1.2))],
-};
-
 /// Measures, inside the lab's sandbox.
 pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
-    let cells = cells(args);
-    let runtime = super::runtime()?;
+    let cells = args.cells();
+    let runtime = tools::runtime()?;
     let (mut measured, mut impaired_by) = (Vec::new(), None);
     let mut rest = cells.as_slice();
     let mut first = true;
@@ -212,28 +210,101 @@ pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-/// All that is measured, those of one link next to each other.
-fn cells(args: &Args) -> Vec<(Between, u16)> {
-    if args.rtt.is_empty() && args.loss.is_empty() && args.streams.is_empty() {
-        return USUAL
-            .map(|(rtt, loss, streams)| (Between { rtt, loss }, streams))
-            .into();
-    }
-    let rtts = chosen(&args.rtt, &RTTS);
-    let (losses, streams) = (chosen(&args.loss, &LOSSES), chosen(&args.streams, &STREAMS));
-    let links = rtts.iter().flat_map(|rtt| {
-        losses.iter().map(|loss| Between {
-            rtt: *rtt,
-            loss: *loss,
-        })
-    });
-    links
-        .flat_map(|link| streams.iter().map(move |streams| (link, *streams)))
-        .collect()
+/// What was measured in one cell: for each program its transfers.
+struct Measured {
+    label: String,
+    programs: Vec<(String, Option<f64>, Vec<Option<Moved>>)>,
+    /// Why a peer failed, if one did.
+    failures: Vec<String>,
 }
 
-fn chosen<'a, T>(some: &'a [T], all: &'a [T]) -> &'a [T] {
-    if some.is_empty() { all } else { some }
+/// Measures one cell.
+async fn measure(
+    contest: Contest,
+    args: &Args,
+    path: &Path,
+    label: String,
+    streams: u16,
+) -> Result<Measured> {
+    let seconds = f64::from(args.seconds);
+    let transport = contest.transport;
+    let mut runners = Vec::new();
+    for (engine, goal) in std::iter::once((Engine::Ours, None)).chain(contest.chosen(args)) {
+        let mut runner = Runner::new(engine, goal);
+        let size = path.size(engine, transport, streams, seconds).await;
+        runner.bytes = runner.unless_failed(size)?;
+        runners.push(runner);
+    }
+    let mut ceiling = Vec::new();
+    for _ in 0..args.common.runs.unwrap_or(RUNS) {
+        for runner in &mut runners {
+            let mut moved = None;
+            if let Some(bytes) = runner.bytes {
+                let transfer = path.transfer(runner.engine, transport, streams, bytes);
+                moved = runner.unless_failed(transfer.await)?;
+            }
+            runner.moved.push(moved);
+        }
+        if args.wants(Peer::Iperf3) && without_iperf3().is_none() {
+            ceiling.push(Some(path.iperf3(streams, seconds).await?));
+        }
+    }
+    let (mut programs, mut failures) = (Vec::new(), Vec::new());
+    for runner in runners {
+        // They are all of a kind.
+        if let Some(first) = runner.failures.first() {
+            failures.push(format!("{label}: {first}"));
+        }
+        programs.push((runner.engine.name().to_owned(), runner.goal, runner.moved));
+    }
+    if !ceiling.is_empty() {
+        programs.push(("iperf3, TCP".to_owned(), None, ceiling));
+    }
+    Ok(Measured {
+        label,
+        programs,
+        failures,
+    })
+}
+
+/// A program in a cell.
+struct Runner {
+    engine: Engine,
+    goal: Option<f64>,
+    /// What it moves in one run; none if it could not be found.
+    bytes: Option<u64>,
+    moved: Vec<Option<Moved>>,
+    failures: Vec<String>,
+}
+
+impl Runner {
+    fn new(engine: Engine, goal: Option<f64>) -> Self {
+        Self {
+            engine,
+            goal,
+            bytes: None,
+            moved: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// A peer that fails has a failed run, and the others go on. Ours must not fail.
+    fn unless_failed<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if self.engine == Engine::Ours => Err(error),
+            Err(error) => {
+                let text = format!("{error:#}");
+                // Where its log is does not belong into a report; what the log ends with does.
+                let lines: Vec<_> = text.lines().collect();
+                self.failures.push(match lines[..] {
+                    [_, .., last] => format!("{}: {last}", self.engine.name()),
+                    _ => text,
+                });
+                Ok(None)
+            }
+        }
+    }
 }
 
 fn report(contest: Contest, args: &Args, cells: &[Measured]) -> Report {
@@ -257,11 +328,7 @@ fn figures(cells: &[Measured]) -> Vec<Figure> {
         for cell in cells {
             let rows = cell.programs.iter().map(|(program, bound, moved)| {
                 let values = moved.iter().map(|moved| moved.as_ref().map(of));
-                let row = Row::of(program, values);
-                match bound {
-                    Some(bound) => row.goal(goal(*bound)),
-                    None => row,
-                }
+                Row::of(program, values).goal(bound.map(goal))
             });
             figure.push(&cell.label, rows.collect());
         }
@@ -276,6 +343,13 @@ fn figures(cells: &[Measured]) -> Vec<Figure> {
     ]
 }
 
+/// The conditions in words.
+fn label(between: Between, streams: u16) -> String {
+    let plural = if streams == 1 { "" } else { "s" };
+    let Between { rtt, loss } = between;
+    format!("{rtt} ms, {loss} % loss, {streams} stream{plural}")
+}
+
 fn gbit_s(moved: &Moved) -> f64 {
     moved.bytes as f64 * 8.0 / 1e9 / moved.seconds
 }
@@ -288,60 +362,33 @@ fn cpu_s_gb(moved: &Moved) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use clap::Parser as _;
-
-    use super::*;
-
-    fn args(words: &[&str]) -> Args {
-        #[derive(clap::Parser)]
-        struct Whole {
-            #[command(flatten)]
-            args: Args,
-        }
-        let words = ["x"].iter().chain(words);
-        Whole::try_parse_from(words).unwrap().args
-    }
+    use super::{super::programs::typed, *};
 
     #[test]
     fn cells_are_the_usual_ones_or_all_of_what_was_chosen() {
-        assert_eq!(cells(&args(&[])).len(), USUAL.len());
-        let all = cells(&args(&["--rtt", "0,20,50,100"]));
+        assert_eq!(typed::<Args>("").cells().len(), USUAL.len());
+        let all = typed::<Args>("--rtt 0,20,50,100").cells();
         assert_eq!(all.len(), RTTS.len() * LOSSES.len() * STREAMS.len());
         for (rtt, loss, streams) in USUAL {
             assert!(all.contains(&(Between { rtt, loss }, streams)));
         }
-        let one = cells(&args(&["--rtt", "50", "--loss", "1", "--streams", "8"]));
+        let one = typed::<Args>("--rtt 50 --loss 1 --streams 8").cells();
         let between = Between { rtt: 50, loss: 1.0 };
         assert_eq!(one, [(between, 8)]);
-        assert_eq!(cells(&args(&["--loss", "0", "--streams", "1"])).len(), 4);
-    }
-
-    #[test]
-    fn cells_of_a_link_are_next_to_each_other() {
-        for words in [&[][..], &["--rtt", "0,50"]] {
-            let cells = cells(&args(words));
-            let mut links: Vec<_> = cells
-                .iter()
-                .map(|(link, _)| (link.rtt, link.loss))
-                .collect();
-            links.dedup();
-            let runs = links.len();
-            links.sort_by(|a, b| a.partial_cmp(b).unwrap());
-            links.dedup();
-            assert_eq!(links.len(), runs);
-        }
+        assert_eq!(typed::<Args>("--loss 0 --streams 1").cells().len(), 4);
     }
 
     #[test]
     fn a_peer_that_the_transport_does_not_have_is_refused_by_name() {
-        let quinn = args(&["--peers", "libp2p,quinn"]);
-        assert!(QUIC.check(&quinn).is_ok() && !QUIC.needs_iroh(&quinn));
+        let quinn = typed::<Args>("--peers libp2p,quinn");
+        assert!(QUIC.check(&quinn).is_ok());
         let error = TCP.check(&quinn).unwrap_err().to_string();
         assert!(
             error.contains("quinn") && error.contains("throughput-tcp"),
             "{error}"
         );
-        assert!(QUIC.needs_iroh(&args(&[])) && !TCP.needs_iroh(&args(&[])));
+        let iroh = |args: Args| QUIC.chosen(&args).any(|(engine, _)| engine == Engine::Iroh);
+        assert!(iroh(typed::<Args>("")) && !iroh(quinn));
     }
 
     #[test]
@@ -363,8 +410,8 @@ mod tests {
             ],
             failures: Vec::new(),
         };
-        let report = report(QUIC, &args(&[]), &[cell]).json();
-        let plain = |figure: usize| &report["figures"][figure]["cells"][0]["rows"][1];
+        let cells = report(QUIC, &typed::<Args>(""), &[cell]).cells();
+        let plain = |figure: usize| &cells[figure]["rows"][1];
         assert_eq!(
             (&plain(0)["median"], &plain(0)["ratio"]),
             (&1.0.into(), &2.0.into())
@@ -372,5 +419,15 @@ mod tests {
         assert_eq!(plain(0)["met"], true);
         // Two thirds of the time of plain libp2p would do; it is 0.71.
         assert_eq!(plain(1)["met"], false);
+    }
+
+    #[test]
+    fn a_peer_may_fail_and_ours_may_not() {
+        let failed = || Err::<u64, _>(anyhow::anyhow!("the end of its log:\nfirst\ntoo many gaps"));
+        let mut runner = Runner::new(Engine::Iroh, None);
+        assert_eq!(runner.unless_failed(failed()).unwrap(), None);
+        assert_eq!(runner.failures, ["iroh: too many gaps"]);
+        let mut ours = Runner::new(Engine::Ours, None);
+        assert!(ours.unless_failed(failed()).is_err());
     }
 }

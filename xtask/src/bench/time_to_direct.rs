@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use p2pnode_tests::{args::Transport, delay::Link, nat::NatKind};
-use serde::{Deserialize, Serialize};
 
 use super::{
-    Common,
-    contest::{Contest, Dialed, MOST_DIALS, Program, Start, Terms, Wire},
+    contest::{Dialed, MOST_DIALS, Start, Terms, compete},
+    programs::{Common, Program, Wire, or, percent},
     report::{Better, Figure, Goal, Report, Row},
-    runtime,
 };
+use crate::tools;
 
 /// Dials of each program in each cell, unless told otherwise.
 const RUNS: u16 = 9;
@@ -40,7 +39,7 @@ const NOTES: [&str; 3] = [
 ];
 
 /// How to measure. Flags that choose conditions are multiplied with each other, and leave nothing but what they choose.
-#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Round trip between any two sites, in milliseconds; repeatable. Default: 0, 20, 50 and 100.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=1000))]
@@ -61,13 +60,6 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-fn percent(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(percent) if (0.0..=50.0).contains(&percent) => Ok(percent),
-        _ => Err(format!("{text:?} is no loss: give 0 to 50, such as 0.5")),
-    }
-}
-
 impl Args {
     /// Who takes part.
     pub(super) fn programs(&self) -> Vec<Program> {
@@ -79,44 +71,23 @@ impl Args {
             && self.loss.is_empty()
             && self.start.is_empty()
             && self.transport.is_empty();
-        let or = |chosen: &[u64], all: &[u64]| -> Vec<u64> {
-            if chosen.is_empty() { all } else { chosen }.to_vec()
-        };
-        let starts = if self.start.is_empty() {
-            vec![Start::Cold, Start::Warm]
-        } else {
-            self.start.clone()
-        };
-        let transports: Vec<Transport> = if self.transport.is_empty() {
-            vec![Transport::Quic]
-        } else {
-            self.transport.iter().copied().map(Wire::into).collect()
-        };
-        let losses = if self.loss.is_empty() {
-            vec![0.0]
-        } else {
-            self.loss.clone()
-        };
         let mut cells = Vec::new();
-        for start in starts {
-            for transport in &transports {
+        for start in or(&self.start, &[Start::Cold, Start::Warm]) {
+            let cell = |transport, rtt, loss| Cell {
+                start,
+                transport,
+                rtt,
+                loss,
+            };
+            for transport in Wire::chosen(&self.transport) {
                 for rtt in or(&self.rtt, &RTTS) {
-                    cells.extend(losses.iter().map(|loss| Cell {
-                        start,
-                        transport: *transport,
-                        rtt,
-                        loss: *loss,
-                    }));
+                    let losses = or(&self.loss, &[0.0]).into_iter();
+                    cells.extend(losses.map(|loss| cell(transport, rtt, loss)));
                 }
             }
             if is_default {
-                let cell = |transport, loss| Cell {
-                    start,
-                    transport,
-                    rtt: GOAL_RTT,
-                    loss,
-                };
-                cells.extend([cell(Transport::Quic, 1.0), cell(Transport::Tcp, 0.0)]);
+                cells.push(cell(Transport::Quic, GOAL_RTT, 1.0));
+                cells.push(cell(Transport::Tcp, GOAL_RTT, 0.0));
             }
         }
         cells
@@ -136,12 +107,16 @@ struct Cell {
 
 impl Cell {
     fn label(self) -> String {
+        let start = match self.start {
+            Start::Cold => "cold",
+            Start::Warm => "warm",
+        };
         let transport = self.transport.name().to_uppercase();
-        let mut label = format!("{}, {transport}, {} ms", self.start, self.rtt);
-        if self.loss > 0.0 {
-            label.push_str(&format!(", {} % loss", self.loss));
-        }
-        label
+        let loss = match self.loss {
+            loss if loss > 0.0 => format!(", {loss} % loss"),
+            _ => String::new(),
+        };
+        format!("{start}, {transport}, {} ms{loss}", self.rtt)
     }
 
     fn goal(self, program: Program) -> Option<Goal> {
@@ -149,9 +124,22 @@ impl Cell {
             return None;
         }
         match (program, self.start) {
-            (Program::Ours, _) | (Program::Plain, Start::Warm) => None,
             (Program::Plain, Start::Cold) => Some(Goal::AtMost(OF_PLAIN_COLD)),
             (Program::Iroh, _) => Some(Goal::AtMost(OF_IROH)),
+            (Program::Ours, _) | (Program::Plain, Start::Warm) => None,
+        }
+    }
+
+    fn terms(self) -> Terms {
+        Terms {
+            name: format!(
+                "time-to-direct-{}",
+                self.label().replace([' ', ',', '%'], "-")
+            ),
+            nats: (NatKind::EimApdf, NatKind::EimApdf),
+            transport: self.transport,
+            link: Link::rtt(Duration::from_millis(self.rtt)).loss(self.loss),
+            timeout_s: TIMEOUT_S,
         }
     }
 }
@@ -159,20 +147,26 @@ impl Cell {
 /// Measures; to be called in the lab's sandbox.
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let runs = args.common.runs.unwrap_or(RUNS).min(MOST_DIALS);
+    let programs = args.programs();
+    let runtime = tools::runtime()?;
     let mut first_byte = Figure::new("first byte over the direct path", "ms", Better::Less);
     let mut open = Figure::new("direct path open", "ms", Better::Less);
     for cell in args.cells() {
         eprintln!("time-to-direct: {}", cell.label());
-        let measured = runtime()?.block_on(measure_cell(cell, &args.programs(), runs))?;
-        let rows = |of: fn(&Dialed) -> Option<f64>, has_goals: bool| {
-            let row = |(program, dials): &(Program, Vec<Dialed>)| Row {
-                goal: cell.goal(*program).filter(|_| has_goals),
-                ..Row::of(program.title(), dials.iter().map(of))
+        let measured = runtime.block_on(compete(cell.terms(), &programs, cell.start, runs))?;
+        let rows = |of: fn(&Dialed) -> Option<f64>| -> Vec<_> {
+            let row = |(program, dials): &(Program, Vec<Dialed>)| {
+                Row::of(program.title(), dials.iter().map(of))
             };
             measured.iter().map(row).collect()
         };
-        first_byte.push(cell.label(), rows(|dialed| dialed.first_byte, true));
-        open.push(cell.label(), rows(|dialed| dialed.open, false));
+        let goals = measured.iter().map(|(program, _)| cell.goal(*program));
+        let judged = rows(|dialed| dialed.first_byte).into_iter().zip(goals);
+        first_byte.push(
+            cell.label(),
+            judged.map(|(row, goal)| row.goal(goal)).collect(),
+        );
+        open.push(cell.label(), rows(|dialed| dialed.open));
     }
     let mut report = Report::new(
         "time-to-direct",
@@ -188,58 +182,13 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-async fn measure_cell(
-    cell: Cell,
-    programs: &[Program],
-    runs: u16,
-) -> Result<Vec<(Program, Vec<Dialed>)>> {
-    let taking_part = programs
-        .iter()
-        .filter(|program| program.speaks(cell.transport));
-    let mut measured: Vec<_> = taking_part.map(|program| (*program, Vec::new())).collect();
-    let present: Vec<_> = measured.iter().map(|(program, _)| *program).collect();
-    let terms = Terms {
-        name: format!(
-            "time-to-direct-{}-{}-{}-{}",
-            cell.start, cell.transport, cell.rtt, cell.loss
-        ),
-        nats: (NatKind::EimApdf, NatKind::EimApdf),
-        transport: cell.transport,
-        link: Link::rtt(Duration::from_millis(cell.rtt)).loss(cell.loss),
-        timeout_s: TIMEOUT_S,
-    };
-    let mut contest = Contest::new(terms, &present).await?;
-    for _ in 0..runs {
-        for (program, dials) in &mut measured {
-            dials.push(contest.dial(*program, cell.start).await?);
-        }
-    }
-    contest.over().await?;
-    Ok(measured)
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[derive(clap::Parser)]
-    struct Whole {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn args(words: &str) -> Args {
-        let words = std::iter::once("x").chain(words.split_whitespace());
-        Whole::try_parse_from(words).unwrap().args
-    }
+    use super::{super::programs::typed, *};
 
     #[test]
     fn by_default_loss_and_tcp_are_measured_at_one_round_trip() {
-        let cells = args("").cells();
+        let cells = typed::<Args>("").cells();
         assert_eq!(cells.len(), 12);
         let odd: Vec<_> = cells
             .iter()
@@ -251,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_is_chosen_is_multiplied_and_nothing_is_added() {
-        let cells = args("--rtt 0 --rtt 100 --loss 0 --loss 1 --start warm").cells();
+        let cells = typed::<Args>("--rtt 0 --rtt 100 --loss 0 --loss 1 --start warm").cells();
         let labels: Vec<_> = cells.iter().map(|cell| cell.label()).collect();
         assert_eq!(
             labels,
@@ -284,11 +233,5 @@ mod tests {
         );
         assert_eq!(cell(Start::Cold, 20, 0.0).goal(Program::Plain), None);
         assert_eq!(cell(Start::Cold, GOAL_RTT, 1.0).goal(Program::Plain), None);
-    }
-
-    #[test]
-    fn a_loss_beyond_half_is_refused_with_what_would_be_right() {
-        let refused = Whole::try_parse_from(["x", "--loss", "51"]);
-        assert!(refused.is_err_and(|error| error.to_string().contains("0 to 50")));
     }
 }

@@ -1,34 +1,19 @@
 //! `cargo xtask test k8s`: what `k8s/` renders to, against Kubernetes' schemas, the binaries that it runs, and itself.
 
+mod bench;
 mod mutations;
+mod operator;
 mod pods;
 mod prometheus;
-mod render;
 mod tools;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, process::ExitCode};
 
-use anyhow::{Context as _, Result, ensure};
-use p2pnode_tests::{
-    bins::{self, Bins},
-    k8s::{self, differences, documents, faults, title},
-};
+use anyhow::{Result, ensure};
+use p2pnode_tests::k8s::{self, differences, documents, faults};
 use serde_json::Value;
 
-use crate::cargo::{self, Build};
-use render::{CASES, Case};
-use tools::Tools;
-
-/// What our own schemas are: Kubernetes has none of them, they come with the Prometheus Operator.
-const OPERATOR: &str = "monitoring.coreos.com/v1";
-
-/// What the checks work with.
-struct Bench {
-    tools: Tools,
-    bins: Bins,
-    /// For what is rendered.
-    directory: PathBuf,
-}
+use bench::{Bench, Case};
 
 pub(crate) use pods::in_lab;
 
@@ -49,20 +34,15 @@ pub(crate) fn run(pods: Pods<'_>) -> Result<ExitCode> {
     }
     let bench = Bench::provide()?;
     let mut told = Vec::new();
-    for case in CASES {
+    for case in bench::cases()? {
         println!("{}", case.name);
-        told.extend(
-            bench
-                .case(case)?
-                .into_iter()
-                .map(|fault| format!("{}: {fault}", case.name)),
-        );
+        told.extend(both_ways(&bench, &case)?);
     }
     println!("examples");
-    told.extend(bench.examples()?);
+    told.extend(examples(&bench)?);
     println!("broken values");
     told.extend(mutations::uncaught(&bench)?);
-    println!("alerts and dashboard");
+    println!("alerts");
     told.extend(prometheus::faults(&bench)?);
     for fault in &told {
         println!("fault: {fault}");
@@ -75,122 +55,53 @@ pub(crate) fn run(pods: Pods<'_>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Bench {
-    fn provide() -> Result<Self> {
-        let directory = bins::target_dir()?.join("k8s");
-        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        Ok(Self {
-            tools: Tools::provide(&directory.join("tools"))?,
-            bins: cargo::bins(Build::Dev)?,
-            directory,
-        })
-    }
+/// Values beside those of the cases, which the binaries have to take.
+const OTHER_VALUES: [(&str, &str); 8] = [
+    ("p2pnode", "probes=exec"),
+    ("p2pnode", "publicIp.from=value,publicIp.value=198.51.100.7"),
+    ("p2pnode", "publicIp.from=value,publicIp.value=2001:db8::7"),
+    ("relay-node", "probes=exec"),
+    ("relay-node", "externalHost=2001:db8::7"),
+    ("relay-node", "externalHost=198.51.100.7"),
+    ("relay-node", "families={ip4,ip6}"),
+    ("relay-node", "drainSeconds=0"),
+];
 
-    /// Both renderings of a case: each by itself, and against the other.
-    fn case(&self, case: &Case) -> Result<Vec<String>> {
-        let kustomize = self.kustomize(case)?;
-        let chart = self.helm(case.chart, case.values, case.set)?;
-        let mut told = Vec::new();
-        for (way, manifests) in [("kustomize", &kustomize), ("helm", &chart)] {
-            ensure!(
-                !manifests.is_empty(),
-                "{}: {way} renders nothing",
-                case.name
-            );
-            let mut found = self.invalid(&format!("{}-{way}", case.name), manifests)?;
-            found.extend(faults(manifests, &self.bins));
-            told.extend(found.into_iter().map(|fault| format!("{way}: {fault}")));
-        }
-        let differ = differences(&kustomize, &chart).into_iter();
-        told.extend(differ.map(|found| format!("kustomize and helm differ: {found}")));
-        Ok(told)
-    }
+/// Both renderings of a case: each by itself, and against the other.
+fn both_ways(bench: &Bench, case: &Case) -> Result<Vec<String>> {
+    let (name, [kustomize, helm]) = (&case.name, bench.rendered(case)?);
+    let mut told = wrong(bench, &format!("{name}-kustomize"), &kustomize)?;
+    told.extend(wrong(bench, &format!("{name}-helm"), &helm)?);
+    let differ = differences(&kustomize, &helm).into_iter();
+    told.extend(differ.map(|found| format!("{name}: kustomize and helm differ: {found}")));
+    Ok(told)
+}
 
-    fn examples(&self) -> Result<Vec<String>> {
-        let job = fs::read_to_string(k8s::folder().join("examples/app-job.yaml"))?;
-        let job = documents(&job)?;
-        let mut told = self.invalid("app-job", &job)?;
-        told.extend(faults(&job, &self.bins));
-        let identities = self.identities(&["p2pnode-0", "p2pnode-1"])?;
-        told.extend(self.invalid("identity-secret", &[identities.secret])?);
-        let dial = self.helm(
-            "p2pnode",
-            "p2pnode-values.yaml",
-            &["test.peer=12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8"],
-        )?;
-        let is_test = |manifest: &&Value| manifest["kind"] == "Pod";
-        ensure!(
-            dial.iter().filter(is_test).count() == 1,
-            "`helm test` has no pod"
-        );
-        told.extend(self.invalid("helm-test", &dial)?);
-        told.extend(faults(&dial, &self.bins));
-        for set in [
-            "probes=exec",
-            "publicIp.from=value,publicIp.value=198.51.100.7",
-            "publicIp.from=value,publicIp.value=2001:db8::7",
-        ] {
-            told.extend(faults(
-                &self.helm("p2pnode", "p2pnode-values.yaml", &[set])?,
-                &self.bins,
-            ));
-        }
-        for set in [
-            "probes=exec",
-            "externalHost=2001:db8::7",
-            "externalHost=198.51.100.7",
-            "families={ip4,ip6}",
-            "drainSeconds=0",
-        ] {
-            let found = faults(
-                &self.helm("relay-node", "relay-node-values.yaml", &[set])?,
-                &self.bins,
-            );
-            told.extend(
-                found
-                    .into_iter()
-                    .map(|fault| format!("relay-node {set}: {fault}")),
-            );
-        }
-        Ok(told)
+fn examples(bench: &Bench) -> Result<Vec<String>> {
+    let job = fs::read_to_string(k8s::folder().join("examples/app-job.yaml"))?;
+    let mut told = wrong(bench, "app-job", &documents(&job)?)?;
+    let identities = bench.identities(&["p2pnode-0", "p2pnode-1"])?;
+    told.extend(wrong(bench, "identity-secret", &[identities.secret])?);
+    let peer = "test.peer=12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8";
+    let dial = bench.helm("p2pnode", &[peer])?;
+    let tests = dial.iter().filter(|manifest| manifest["kind"] == "Pod");
+    ensure!(tests.count() == 1, "`helm test` has no pod");
+    told.extend(wrong(bench, "helm-test", &dial)?);
+    for (index, (chart, set)) in OTHER_VALUES.iter().enumerate() {
+        let manifests = bench.helm(chart, &[set])?;
+        let found = wrong(bench, &format!("other-{index}"), &manifests)?.into_iter();
+        told.extend(found.map(|fault| format!("{chart} {set}: {fault}")));
     }
+    Ok(told)
+}
 
-    /// What Kubernetes' own schemas say against `manifests`. Those of the Prometheus Operator are not among them: its rules are
-    /// checked by promtool, and its monitors by what they select.
-    fn invalid(&self, name: &str, manifests: &[Value]) -> Result<Vec<String>> {
-        let file = self.directory.join(format!("{name}.json"));
-        let known: Vec<_> = manifests
-            .iter()
-            .filter(|manifest| manifest["apiVersion"] != OPERATOR)
-            .collect();
-        let texts: Vec<_> = known.iter().map(|manifest| manifest.to_string()).collect();
-        // JSON is YAML, and documents of YAML are separated so.
-        fs::write(&file, texts.join("\n---\n"))?;
-        let output = self
-            .tools
-            .kubernetes_validate()
-            .arg(&file)
-            .output()
-            .context("kubernetes-validate")?;
-        let said = [output.stdout, output.stderr]
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .concat();
-        let passed = said
-            .lines()
-            .filter(|line| line.contains(" passed for resource "))
-            .count();
-        if output.status.success() && passed == known.len() {
-            return Ok(Vec::new());
-        }
-        let mut told: Vec<_> = said
-            .lines()
-            .filter(|line| !line.contains(" passed for resource "))
-            .map(str::to_owned)
-            .collect();
-        if told.is_empty() {
-            let titles: Vec<_> = known.iter().map(|manifest| title(manifest)).collect();
-            told.push(format!("kubernetes-validate passed {passed} of {titles:?}"));
-        }
-        Ok(told)
-    }
+/// What Kubernetes' schemas and the binaries say against manifests.
+fn wrong(bench: &Bench, name: &str, manifests: &[Value]) -> Result<Vec<String>> {
+    ensure!(!manifests.is_empty(), "{name}: nothing is rendered");
+    let mut found = bench.invalid(name, manifests)?;
+    found.extend(faults(manifests, &bench.bins));
+    Ok(found
+        .into_iter()
+        .map(|fault| format!("{name}: {fault}"))
+        .collect())
 }

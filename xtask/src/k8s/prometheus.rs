@@ -1,4 +1,4 @@
-//! The alerts by promtool, the dashboard as what Grafana loads.
+//! The alerts, by promtool.
 
 use std::{collections::BTreeSet, fs};
 
@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::k8s::{self, documents};
 use serde_json::Value;
 
-use super::Bench;
+use super::bench::Bench;
 
-/// What is wrong with the rules, their tests and the dashboard.
+/// What is wrong with the rules and their tests.
 pub(super) fn faults(bench: &Bench) -> Result<Vec<String>> {
     let mut told = Vec::new();
     for part in ["p2pnode", "relay-node"] {
@@ -32,7 +32,7 @@ pub(super) fn faults(bench: &Bench) -> Result<Vec<String>> {
         ] {
             let output = bench
                 .tools
-                .promtool()
+                .command("promtool")
                 .args(args)
                 .current_dir(&directory)
                 .output()
@@ -50,7 +50,6 @@ pub(super) fn faults(bench: &Bench) -> Result<Vec<String>> {
             untested(&rules[0], &tests).map(|alert| format!("{part}: no test makes {alert} fire")),
         );
     }
-    told.extend(dashboard()?);
     Ok(told)
 }
 
@@ -75,38 +74,6 @@ fn untested<'a>(rules: &'a Value, tests: &str) -> impl Iterator<Item = &'a str> 
         .flat_map(|group| items(group, "/rules"))
         .filter_map(|rule| rule["alert"].as_str())
         .filter(move |alert| !fired.contains(*alert))
-}
-
-/// What Grafana would stumble over.
-fn dashboard() -> Result<Vec<String>> {
-    let path = k8s::folder().join("monitoring/p2pnode/dashboard.json");
-    let dashboard: Value = serde_json::from_str(&fs::read_to_string(&path)?)
-        .with_context(|| path.display().to_string())?;
-    let mut told = Vec::new();
-    for key in ["title", "uid", "schemaVersion", "panels", "templating"] {
-        if dashboard.get(key).is_none() {
-            told.push(format!("dashboard: no {key}"));
-        }
-    }
-    let mut ids = BTreeSet::new();
-    for panel in items(&dashboard, "/panels") {
-        let title = panel["title"].as_str().unwrap_or_default();
-        if !ids.insert(panel["id"].to_string()) {
-            told.push(format!("dashboard: panel {title:?} has the id of another"));
-        }
-        let is_row = panel["type"] == "row";
-        if !is_row && items(panel, "/targets").is_empty() {
-            told.push(format!("dashboard: panel {title:?} shows nothing"));
-        }
-        if panel
-            .pointer("/gridPos/w")
-            .and_then(Value::as_u64)
-            .is_none_or(|width| width > 24)
-        {
-            told.push(format!("dashboard: panel {title:?} has no place"));
-        }
-    }
-    Ok(told)
 }
 
 fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {

@@ -264,7 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn relays_wait_for_the_head_start_and_no_longer_than_for_the_end_of_a_search_that_finds_nothing() {
+    fn relays_wait_for_the_head_start_and_no_longer_than_for_the_end_of_a_search_that_finds_nothing()
+     {
         let now = Instant::now();
         let mut local = Local::default();
         local.search(DNS, now);

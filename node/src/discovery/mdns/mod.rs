@@ -4,6 +4,7 @@
 //! ([RFC 6762](https://www.rfc-editor.org/rfc/rfc6762), sections 5.1 and 6.7), and the answers are unicast. The responder also
 //! answers by unicast, from port 5353, as a listener does. Nothing is announced, and nothing is cached.
 
+mod datagrams;
 mod message;
 mod responder;
 
@@ -14,9 +15,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_transports::{
-    Datagrams, Family, Handle, Link, Transport, to_multiaddr, to_socket_addr,
-};
+use p2pnode_transports::{Family, Handle, Transport, to_multiaddr, to_socket_addr};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -24,7 +23,12 @@ use tokio::{
 
 pub(crate) use responder::{Presence, Responder};
 
-use super::{EventSender, Links, Means, SearchEvent};
+use datagrams::Datagrams;
+
+use super::{
+    EventSender, Means, SearchEvent,
+    links::{Link, Links},
+};
 use crate::core::{dialer::Candidate, event::FoundBy};
 
 /// The port of multicast DNS.
@@ -130,7 +134,7 @@ impl Question {
         if over.is_empty() {
             return;
         }
-        let mut socket = match self.sockets.datagrams(family) {
+        let mut socket = match Datagrams::claim(&self.sockets, family) {
             Ok(socket) => socket,
             Err(error) => {
                 let reason = format!(

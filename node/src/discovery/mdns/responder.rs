@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_transports::{Family, GroupListener, Link, to_socket_addr};
+use p2pnode_transports::{Family, to_socket_addr};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::{DATAGRAM, Links, PORT, group, message, name, scope};
+use super::{DATAGRAM, PORT, datagrams::GroupListener, group, message, name, scope};
+use crate::discovery::links::{Link, Links};
 
 /// The most answers per second. All answers are the same, so a lost one does no harm.
 const ANSWERS: u32 = 50;

@@ -3,10 +3,7 @@
 //! A stream begins with the number of streams of the transfer, which the receiver answers with a byte, so that the sender knows
 //! that all are open; it answers the end of a stream with the end of its own side.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use iroh::{
@@ -28,7 +25,7 @@ use crate::{
 /// What is written at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Counts what comes, transfer by transfer, until killed.
+/// Takes what comes, transfer by transfer, until killed.
 pub(crate) async fn receive(path: Path, listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let endpoint = for_data(&path, listen).await?;
     let address = EndpointAddr::new(endpoint.id());
@@ -46,63 +43,42 @@ pub(crate) async fn receive(path: Path, listen: Option<SocketAddr>) -> anyhow::R
     tell(&json!({"event": "listening", "address": Address(address).to_string()}));
     while let Some(incoming) = endpoint.accept().await {
         tokio::spawn(async move {
-            let received = async { count(incoming.await.map_err(whole)?).await };
-            match received.await {
-                Ok((bytes, seconds)) => {
-                    tell(&json!({"event": "received", "bytes": bytes, "seconds": seconds}));
-                }
-                Err(error) => eprintln!("a transfer failed: {error:#}"),
+            let taken = async { take(incoming.await.map_err(whole)?).await };
+            if let Err(error) = taken.await {
+                eprintln!("a transfer failed: {error:#}");
             }
         });
     }
     Ok(())
 }
 
-/// The bytes of one transfer, and the seconds from its first byte to its last.
-async fn count(connection: Connection) -> anyhow::Result<(u64, f64)> {
-    let (send, mut receive) = connection.accept_bi().await?;
-    let mut streams = [0; 2];
-    receive.read_exact(&mut streams).await?;
+/// Reads the streams of one transfer to their ends.
+async fn take(connection: Connection) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
-    running.spawn(drain(send, receive));
-    for _ in 1..u16::from_be_bytes(streams) {
+    let (mut taken, mut streams) = (0, 1);
+    while taken < streams {
         let (send, mut receive) = connection.accept_bi().await?;
-        receive.read_exact(&mut streams).await?;
+        let mut head = [0; 2];
+        receive.read_exact(&mut head).await?;
+        streams = u16::from_be_bytes(head);
+        taken += 1;
         running.spawn(drain(send, receive));
     }
-    let (mut bytes, mut first, mut last) = (0, None, None);
     while let Some(drained) = running.join_next().await {
-        let drained = drained??;
-        bytes += drained.bytes;
-        first = first.into_iter().chain(drained.first).min();
-        last = last.max(Some(drained.last));
+        drained??;
     }
     // The sender closes when it has read the end of every stream.
     connection.closed().await;
-    let took = last
-        .zip(first)
-        .map_or(Duration::ZERO, |(last, first)| last - first);
-    Ok((bytes, took.as_secs_f64()))
+    Ok(())
 }
 
-struct Drained {
-    bytes: u64,
-    first: Option<Instant>,
-    last: Instant,
-}
-
-async fn drain(mut send: SendStream, mut receive: RecvStream) -> anyhow::Result<Drained> {
+async fn drain(mut send: SendStream, mut receive: RecvStream) -> anyhow::Result<()> {
     send.write_all(&[1]).await?;
-    let (mut bytes, mut first) = (0, None);
-    while let Some(chunk) = receive.read_chunk(usize::MAX).await? {
-        first.get_or_insert_with(Instant::now);
-        bytes += chunk.len() as u64;
-    }
-    let last = Instant::now();
+    while receive.read_chunk(usize::MAX).await?.is_some() {}
     send.finish()?;
     // Until the sender has it: a stream that is dropped is reset.
     send.stopped().await?;
-    Ok(Drained { bytes, first, last })
+    Ok(())
 }
 
 /// Sends when a line comes on stdin, and tells when all of it has been read.

@@ -45,7 +45,7 @@ enum Command {
         /// The endpoint. Without it: get to the relay first, say so, and read the endpoint from stdin.
         endpoint: Option<EndpointId>,
     },
-    /// Count what comes, until killed.
+    /// Take what comes, until killed.
     Receive {
         #[command(flatten)]
         path: Path,

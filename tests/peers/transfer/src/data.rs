@@ -1,4 +1,4 @@
-//! What goes over a stream: a head, its confirmation, the bytes, and a last confirmation.
+//! What goes over a stream: the number of its bytes, its confirmation, the bytes, and a last confirmation.
 
 use std::sync::{
     Arc,
@@ -7,8 +7,6 @@ use std::sync::{
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-
-use crate::{STREAMS, tally::Tally};
 
 /// What is written and read at once.
 const PIECE: usize = 64 * 1024;
@@ -24,24 +22,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// A stream of whatever make.
 pub type Wire = Box<dyn Duplex>;
 
-/// What a stream belongs to.
-#[derive(Debug, Clone, Copy)]
-pub struct Head {
-    /// The number of the transfer.
-    pub transfer: u64,
-    /// How many streams it has.
-    pub streams: u32,
-    /// What comes over this one.
-    pub bytes: u64,
-}
-
-/// Tells the receiver of the stream, and returns when it knows.
-pub async fn announce(stream: &mut Wire, head: Head) -> Result<()> {
-    let mut bytes = [0; 20];
-    bytes[..8].copy_from_slice(&head.transfer.to_be_bytes());
-    bytes[8..12].copy_from_slice(&head.streams.to_be_bytes());
-    bytes[12..].copy_from_slice(&head.bytes.to_be_bytes());
-    stream.write_all(&bytes).await?;
+/// Tells the receiver how many bytes come over a stream, and returns when it knows.
+pub async fn announce(stream: &mut Wire, bytes: u64) -> Result<()> {
+    stream.write_all(&bytes.to_be_bytes()).await?;
     stream.flush().await?;
     confirmed(stream).await.context("the head of a stream")
 }
@@ -62,37 +45,22 @@ pub async fn fill(mut stream: Wire, bytes: u64, accepted: Arc<AtomicU64>) -> Res
     stream.close().await.context("the end of a stream")
 }
 
-/// The other side of [`announce`] and [`fill`].
-pub async fn serve(mut stream: Wire, tally: Arc<Tally>) -> Result<()> {
-    let mut bytes = [0; 20];
-    stream.read_exact(&mut bytes).await?;
-    let head = Head {
-        transfer: u64::from_be_bytes(bytes[..8].try_into()?),
-        streams: u32::from_be_bytes(bytes[8..12].try_into()?),
-        bytes: u64::from_be_bytes(bytes[12..].try_into()?),
-    };
-    ensure!(
-        (1..=STREAMS).contains(&head.streams),
-        "a transfer of {} streams",
-        head.streams
-    );
+/// The other side of [`announce`] and [`fill`]. What is `unread` waits in the stream, which stays open.
+pub async fn serve(mut stream: Wire, unread: bool) -> Result<()> {
+    let mut head = [0; 8];
+    stream.read_exact(&mut head).await?;
     confirm(&mut stream).await?;
-    if tally.unread {
-        // The stream stays open, and what comes waits.
+    if unread {
         return std::future::pending().await;
     }
     let mut buffer = vec![0; PIECE];
-    let mut left = head.bytes;
+    let mut left = u64::from_be_bytes(head);
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
         let read = stream.read(&mut buffer[..most]).await?;
         ensure!(read > 0, "the stream has ended with {left} bytes left");
-        if left == head.bytes {
-            tally.began(&head);
-        }
         left -= read as u64;
     }
-    tally.ended(&head);
     confirm(&mut stream).await?;
     // The sender ends it: an end of ours must not overtake the confirmation.
     let _ended = stream.read(&mut buffer[..1]).await;

@@ -1,6 +1,6 @@
 //! Moves bytes between two processes, over our transports, plain libp2p's, or raw quinn: the load of benchmarks.
 //!
-//! `transfer receive` prints where it listens, and each transfer that has come whole. `transfer send` opens a connection and
+//! `transfer receive` prints where it listens. `transfer send` opens a connection and
 //! its streams, says `open`, and once a line comes on stdin sends; it ends when the receiver has confirmed the last byte of
 //! every stream. `transfer hold` opens connections and leaves them idle. All print one JSON object a line. One thread does
 //! everything, as in p2pnode.
@@ -8,7 +8,6 @@
 mod data;
 mod raw;
 mod swarm;
-mod tally;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -26,8 +25,7 @@ use futures::future::try_join_all;
 use p2pnode_transports::{Congestion, PortRange};
 use serde_json::{Value, json};
 
-use data::{Head, Wire};
-use tally::Tally;
+use data::Wire;
 
 /// Without progress for that long, a sender has stalled.
 const STALLED: Duration = Duration::from_secs(3);
@@ -136,6 +134,8 @@ impl Path {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    // As the programs do when they start (`daemon/src/heap.rs`): glibc then keeps what one flush frees for the next.
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(2 << 20)));
     match run(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -153,10 +153,9 @@ async fn run(command: Command) -> Result<()> {
             unread,
         } => {
             path.check()?;
-            let tally = Arc::new(Tally::new(unread));
             match path.engine {
-                Engine::Quinn => raw::receive(listen, tally).await,
-                Engine::Ours | Engine::Libp2p => swarm::receive(path, listen, tally).await,
+                Engine::Quinn => raw::receive(listen, unread).await,
+                Engine::Ours | Engine::Libp2p => swarm::receive(path, listen, unread).await,
             }
         }
         Command::Send {
@@ -167,10 +166,10 @@ async fn run(command: Command) -> Result<()> {
             until_stalled,
         } => {
             path.check()?;
-            let heads = heads(bytes, streams);
+            let parts = parts(bytes, streams);
             let mut opened = match path.engine {
-                Engine::Quinn => raw::open(&address, &heads).await?,
-                Engine::Ours | Engine::Libp2p => swarm::open(path, &address, &heads).await?,
+                Engine::Quinn => raw::open(&address, &parts).await?,
+                Engine::Ours | Engine::Libp2p => swarm::open(path, &address, &parts).await?,
             };
             if until_stalled {
                 return send_until_stalled(opened, bytes).await;
@@ -195,19 +194,15 @@ async fn run(command: Command) -> Result<()> {
 
 /// A connection's streams, which the receiver knows of, with what is to go over each; and what keeps it open.
 struct Opened {
-    streams: Vec<(Wire, Head)>,
+    streams: Vec<(Wire, u64)>,
     _connection: Box<dyn std::any::Any + Send>,
 }
 
-/// The streams of one transfer, which share its bytes.
-fn heads(bytes: u64, streams: u32) -> Vec<Head> {
-    let (transfer, count) = (fastrand::u64(..), u64::from(streams));
-    let heads = (0..count).map(|index| Head {
-        transfer,
-        streams,
-        bytes: bytes / count + u64::from(index < bytes % count),
-    });
-    heads.collect()
+/// The bytes of each of the streams that share a transfer.
+fn parts(bytes: u64, streams: u32) -> Vec<u64> {
+    let count = u64::from(streams);
+    let part = |index| bytes / count + u64::from(index < bytes % count);
+    (0..count).map(part).collect()
 }
 
 /// Sends when the word comes; from then until the last confirmation.
@@ -252,7 +247,7 @@ async fn begin(opened: &mut Opened, accepted: &Arc<AtomicU64>) -> Result<Began> 
     let at = Instant::now();
     let streams = opened.streams.drain(..);
     let sending = streams
-        .map(|(stream, head)| tokio::spawn(data::fill(stream, head.bytes, Arc::clone(accepted))))
+        .map(|(stream, bytes)| tokio::spawn(data::fill(stream, bytes, Arc::clone(accepted))))
         .collect();
     Ok(Began { at, sending })
 }

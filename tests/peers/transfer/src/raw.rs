@@ -26,10 +26,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     Opened, STREAMS,
-    data::{Head, Wire, announce, serve},
-    from_hex, no_connection,
-    tally::Tally,
-    tell,
+    data::{Wire, announce, serve},
+    from_hex, no_connection, tell,
 };
 
 const NAME: &str = "transfer";
@@ -67,7 +65,7 @@ fn endpoint(at: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint> {
 }
 
 /// Takes transfers, until killed.
-pub async fn receive(listen: SocketAddr, tally: Arc<Tally>) -> Result<()> {
+pub async fn receive(listen: SocketAddr, unread: bool) -> Result<()> {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(made.key_pair.serialize_der());
     let certificate = made.cert.der().clone();
@@ -81,9 +79,8 @@ pub async fn receive(listen: SocketAddr, tally: Arc<Tally>) -> Result<()> {
     let address = format!("{}/{hex}", endpoint.local_addr()?);
     tell(&json!({"event": "listening", "address": address}));
     while let Some(incoming) = endpoint.accept().await {
-        let tally = Arc::clone(&tally);
         tokio::spawn(async move {
-            if let Err(error) = accept(incoming, tally).await {
+            if let Err(error) = accept(incoming, unread).await {
                 eprintln!("a connection: {error:#}");
             }
         });
@@ -91,12 +88,11 @@ pub async fn receive(listen: SocketAddr, tally: Arc<Tally>) -> Result<()> {
     bail!("the endpoint has ended")
 }
 
-async fn accept(incoming: quinn::Incoming, tally: Arc<Tally>) -> Result<()> {
+async fn accept(incoming: quinn::Incoming, unread: bool) -> Result<()> {
     let connection = incoming.await?;
     while let Ok((send, receive)) = connection.accept_bi().await {
-        let tally = Arc::clone(&tally);
         tokio::spawn(async move {
-            if let Err(error) = serve(Box::new(Both { send, receive }), tally).await {
+            if let Err(error) = serve(Box::new(Both { send, receive }), unread).await {
                 eprintln!("a stream: {error:#}");
             }
         });
@@ -105,15 +101,15 @@ async fn accept(incoming: quinn::Incoming, tally: Arc<Tally>) -> Result<()> {
 }
 
 /// Connects, and opens those streams.
-pub async fn open(address: &str, heads: &[Head]) -> Result<Opened> {
+pub async fn open(address: &str, parts: &[u64]) -> Result<Opened> {
     let client = Client::new(address)?;
     let connection = client.connect().await?;
     let mut opened = Vec::new();
-    for head in heads {
+    for bytes in parts {
         let (send, receive) = connection.open_bi().await?;
         let mut stream: Wire = Box::new(Both { send, receive });
-        announce(&mut stream, *head).await?;
-        opened.push((stream, *head));
+        announce(&mut stream, *bytes).await?;
+        opened.push((stream, *bytes));
     }
     Ok(Opened {
         streams: opened,

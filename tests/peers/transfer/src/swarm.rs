@@ -1,6 +1,6 @@
 //! Swarms of libp2p, which differ in nothing but their transports.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use futures::StreamExt as _;
@@ -22,10 +22,8 @@ use serde_json::json;
 
 use crate::{
     Engine, Opened, Path, Security, Transport,
-    data::{Head, Wire, announce, serve},
-    no_connection,
-    tally::Tally,
-    tell,
+    data::{Wire, announce, serve},
+    no_connection, tell,
 };
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/transfer/1");
@@ -112,7 +110,7 @@ impl Peer {
 }
 
 /// Takes transfers, until killed.
-pub async fn receive(path: Path, listen: SocketAddr, tally: Arc<Tally>) -> Result<()> {
+pub async fn receive(path: Path, listen: SocketAddr, unread: bool) -> Result<()> {
     let mut peer = Peer::new(path)?;
     let mut incoming = peer.control().accept(PROTOCOL)?;
     let address = Multiaddr::from(listen.ip());
@@ -135,9 +133,8 @@ pub async fn receive(path: Path, listen: SocketAddr, tally: Arc<Tally>) -> Resul
     }
     let _lives_on = peer.drive();
     while let Some((_, stream)) = incoming.next().await {
-        let tally = Arc::clone(&tally);
         tokio::spawn(async move {
-            if let Err(error) = serve(Box::new(stream), tally).await {
+            if let Err(error) = serve(Box::new(stream), unread).await {
                 eprintln!("a stream: {error:#}");
             }
         });
@@ -146,7 +143,7 @@ pub async fn receive(path: Path, listen: SocketAddr, tally: Arc<Tally>) -> Resul
 }
 
 /// Connects, and opens those streams.
-pub async fn open(path: Path, address: &str, heads: &[Head]) -> Result<Opened> {
+pub async fn open(path: Path, address: &str, parts: &[u64]) -> Result<Opened> {
     let mut peer = Peer::new(path)?;
     let (to, address) = target(address)?;
     let mut control = peer.control();
@@ -165,11 +162,11 @@ pub async fn open(path: Path, address: &str, heads: &[Head]) -> Result<Opened> {
         streams: Vec::new(),
         _connection: Box::new(connection),
     };
-    for head in heads {
+    for bytes in parts {
         let mut stream: Wire = Box::new(control.open_stream(to, PROTOCOL).await?);
         // One after the other: libp2p-stream drops a stream that comes before its acceptor has taken the last one.
-        announce(&mut stream, *head).await?;
-        opened.streams.push((stream, *head));
+        announce(&mut stream, *bytes).await?;
+        opened.streams.push((stream, *bytes));
     }
     Ok(opened)
 }

@@ -60,20 +60,20 @@ fn cx() -> Context<'static> {
     Context::from_waker(noop_waker_ref())
 }
 
-fn frame(stream: &mut Gather<Log>, length: usize) {
+fn frame(stream: &mut WriteCoalescer<Log>, length: usize) {
     stream.write_all(&[0; 12]).now_or_never().unwrap().unwrap();
     let body = vec![1; length];
     stream.write_all(&body).now_or_never().unwrap().unwrap();
     stream.flush().now_or_never().unwrap().unwrap();
 }
 
-fn read(stream: &mut Gather<Log>) -> Poll<io::Result<usize>> {
+fn read(stream: &mut WriteCoalescer<Log>) -> Poll<io::Result<usize>> {
     Pin::new(stream).poll_read(&mut cx(), &mut [0; 12])
 }
 
 #[test]
 fn frames_go_out_together_once_the_writer_reads() {
-    let mut stream = Gather::new(Log::default());
+    let mut stream = WriteCoalescer::new(Log::default());
     for _ in 0..3 {
         frame(&mut stream, 100);
     }
@@ -89,7 +89,7 @@ fn frames_go_out_together_once_the_writer_reads() {
 
 #[test]
 fn what_is_full_is_written_in_whole_records() {
-    let mut stream = Gather::new(Log::default());
+    let mut stream = WriteCoalescer::new(Log::default());
     for _ in 0..9 {
         frame(&mut stream, 16 << 10);
     }
@@ -105,7 +105,7 @@ fn what_is_full_is_written_in_whole_records() {
 
 #[test]
 fn a_second_flush_is_not_put_off() {
-    let mut stream = Gather::new(Log::default());
+    let mut stream = WriteCoalescer::new(Log::default());
     frame(&mut stream, 100);
     stream.flush().now_or_never().unwrap().unwrap();
     assert_eq!(
@@ -116,7 +116,7 @@ fn a_second_flush_is_not_put_off() {
 
 #[test]
 fn who_writes_but_does_not_flush_is_not_flushed_by_reading() {
-    let mut stream = Gather::new(Log::default());
+    let mut stream = WriteCoalescer::new(Log::default());
     stream.write_all(&[0; 12]).now_or_never().unwrap().unwrap();
     assert!(read(&mut stream).is_pending());
     assert_eq!(stream.inner.writes, [0; 0]);
@@ -124,7 +124,7 @@ fn who_writes_but_does_not_flush_is_not_flushed_by_reading() {
 
 #[test]
 fn a_stream_that_takes_nothing_holds_no_more_than_a_buffer_and_is_still_read() {
-    let mut stream = Gather::new(Log {
+    let mut stream = WriteCoalescer::new(Log {
         takes: Some(1000),
         ..Log::default()
     });
@@ -145,7 +145,7 @@ fn a_stream_that_takes_nothing_holds_no_more_than_a_buffer_and_is_still_read() {
 
 #[test]
 fn what_was_put_off_goes_out_before_the_end() {
-    let mut stream = Gather::new(Log::default());
+    let mut stream = WriteCoalescer::new(Log::default());
     frame(&mut stream, 100);
     stream.close().now_or_never().unwrap().unwrap();
     assert_eq!(
@@ -172,7 +172,7 @@ async fn driven<T>(ends: [&mut (impl StreamMuxer + Unpin); 2], work: impl Future
 #[tokio::test]
 async fn yamux_of_both_ends_says_all_it_has_to_say() {
     let (a, b) = tokio::io::duplex(10_000);
-    let compat = |stream| Gather::new(Compat(stream));
+    let compat = |stream| WriteCoalescer::new(Compat(stream));
     let config = Yamux::default;
     let mut a = config().upgrade_outbound(compat(a), "").await.unwrap();
     let mut b = config().upgrade_inbound(compat(b), "").await.unwrap();

@@ -1,0 +1,43 @@
+//! System tools, run in the network of the calling thread.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use patchbay::Router;
+
+use crate::sandbox::tool;
+
+/// Runs a tool and returns what it prints; its complaint if it fails.
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
+    feed(program, args, "")
+}
+
+/// Loads nftables rules into a router.
+pub(crate) fn load_rules(router: &Router, rules: String) -> Result<()> {
+    let loaded = router.run_sync(move || {
+        feed("nft", &["-f", "-"], &rules).with_context(|| format!("the rules:\n{rules}"))
+    });
+    loaded.map(drop).with_context(|| router.name().to_owned())
+}
+
+fn feed(program: &str, args: &[&str], input: &str) -> Result<String> {
+    let what = format!("{program} {}", args.join(" "));
+    let mut child = Command::new(tool(program))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{program}: cannot be started"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A tool that does not read says why on its stderr.
+        let _written = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().with_context(|| what.clone())?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{what}: {}", error.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

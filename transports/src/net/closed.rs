@@ -1,0 +1,80 @@
+//! How an established connection ended, as a type: quinn, yamux and the kernel each report it with an error of their own.
+
+use std::{error::Error as StdError, io};
+
+/// How a connection of this crate ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Closed {
+    /// The remote closed the connection gracefully: over QUIC with a `CONNECTION_CLOSE` of its application
+    /// ([RFC 9000, section 10.2](https://www.rfc-editor.org/rfc/rfc9000#section-10.2)), over TCP with a GoAway of yamux or a
+    /// `close_notify` of TLS.
+    ByPeer,
+    /// The connection ended without a graceful close: a reset of TCP, a stateless reset of QUIC, an abort by the remote's QUIC
+    /// stack, or the end of a TCP stream without `close_notify`. The remote was killed or restarted, or a middlebox cut the
+    /// connection.
+    Reset,
+    /// Nothing arrived from the remote for the idle timeout of the transport.
+    TimedOut,
+    /// This side closed it.
+    Local,
+}
+
+/// What one error of a chain says, without its causes.
+pub(crate) fn of_one(error: &(dyn StdError + 'static)) -> Option<Closed> {
+    if let Some(error) = error.downcast_ref::<quinn::ConnectionError>() {
+        return match error {
+            quinn::ConnectionError::ApplicationClosed(_) => Some(Closed::ByPeer),
+            quinn::ConnectionError::Reset | quinn::ConnectionError::ConnectionClosed(_) => {
+                Some(Closed::Reset)
+            }
+            quinn::ConnectionError::TimedOut => Some(Closed::TimedOut),
+            quinn::ConnectionError::LocallyClosed => Some(Closed::Local),
+            quinn::ConnectionError::VersionMismatch
+            | quinn::ConnectionError::TransportError(_)
+            | quinn::ConnectionError::CidsExhausted => None,
+        };
+    }
+    if let Some(yamux::ConnectionError::Closed) = error.downcast_ref() {
+        return Some(Closed::ByPeer);
+    }
+    if let Some(ClosedHere) = error.downcast_ref() {
+        return Some(Closed::Local);
+    }
+    of_kind(error.downcast_ref::<io::Error>()?.kind())
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of errors are many and not all stable"
+)]
+fn of_kind(kind: io::ErrorKind) -> Option<Closed> {
+    match kind {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => Some(Closed::Reset),
+        io::ErrorKind::TimedOut => Some(Closed::TimedOut),
+        _ => None,
+    }
+}
+
+/// What a multiplexer returns after its own close. quinn has its own error for that, yamux has none.
+#[derive(Debug, thiserror::Error)]
+#[error("connection is closed")]
+pub(crate) struct ClosedHere;
+
+/// An error and what caused it, outermost first. An [`io::Error`] hides the error in it from
+/// [`source`](StdError::source); this function does not.
+pub fn causes<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let boxed = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        match boxed {
+            Some(boxed) => Some(boxed as &(dyn StdError + 'static)),
+            None => error.source(),
+        }
+    })
+}

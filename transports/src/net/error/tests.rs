@@ -1,0 +1,131 @@
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use libp2p::core::transport::TransportError;
+
+use super::*;
+use crate::net::{
+    closed::ClosedHere,
+    holder::{HeldBy, Holder},
+};
+
+/// A wrapper that forwards `source()` and hides itself, as `Either` does in a combined transport.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Hidden(io::Error);
+
+fn exhausted() -> Exhausted {
+    let by = HeldBy::Process {
+        pid: 123,
+        comm: "nc".into(),
+    };
+    Exhausted {
+        range: "40000".parse().unwrap(),
+        holders: vec![Holder {
+            transport: Transport::Quic,
+            port: 40000,
+            by,
+        }],
+    }
+}
+
+#[test]
+fn an_exhausted_range_says_what_holds_it() {
+    assert_eq!(
+        Error::Exhausted(exhausted()).to_string(),
+        "port range 40000-40000 exhausted: udp 40000 held by pid 123 (nc)"
+    );
+}
+
+#[test]
+fn exhaustion_is_found_through_every_box() {
+    let error = || io::Error::other(Reported(Error::Exhausted(exhausted())));
+    assert_eq!(
+        find_exhausted(&TransportError::Other(error())),
+        Some(&exhausted())
+    );
+    assert_eq!(
+        find_exhausted(&io::Error::other(error())),
+        Some(&exhausted())
+    );
+    assert_eq!(
+        find_exhausted(&io::Error::other(Hidden(error()))),
+        Some(&exhausted())
+    );
+
+    let addr: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+    let named = Error::Unreachable {
+        host: "relay.example.net".into(),
+        failures: vec![(addr, Error::Exhausted(exhausted()))],
+    };
+    assert_eq!(find_exhausted(&io::Error::other(named)), Some(&exhausted()));
+}
+
+#[test]
+fn other_errors_hold_no_exhaustion() {
+    assert_eq!(find_exhausted(&io::Error::other("refused")), None);
+    let error = Error::TransportDisabled {
+        transport: Transport::Tcp,
+    };
+    assert_eq!(
+        find_exhausted(&TransportError::Other(io::Error::other(error))),
+        None
+    );
+}
+
+#[test]
+fn the_innermost_error_decides() {
+    let aborted = io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        quinn::ConnectionError::ApplicationClosed(quinn::ApplicationClose {
+            error_code: 0_u8.into(),
+            reason: Vec::new().into(),
+        }),
+    );
+    assert_eq!(closed(&io::Error::other(aborted)), Some(Closed::ByPeer));
+    for (error, how) in [
+        (quinn::ConnectionError::Reset, Some(Closed::Reset)),
+        (quinn::ConnectionError::TimedOut, Some(Closed::TimedOut)),
+        (quinn::ConnectionError::LocallyClosed, Some(Closed::Local)),
+        (quinn::ConnectionError::CidsExhausted, None),
+    ] {
+        assert_eq!(closed(&io::Error::other(io::Error::from(error))), how);
+    }
+}
+
+#[test]
+fn the_kernel_and_yamux_say_it_too() {
+    for (error, how) in [
+        (io::ErrorKind::ConnectionReset.into(), Some(Closed::Reset)),
+        (io::ErrorKind::UnexpectedEof.into(), Some(Closed::Reset)),
+        (io::ErrorKind::TimedOut.into(), Some(Closed::TimedOut)),
+        (io::Error::other(ClosedHere), Some(Closed::Local)),
+        (
+            io::Error::other(yamux::ConnectionError::Closed),
+            Some(Closed::ByPeer),
+        ),
+        (
+            io::Error::other(yamux::ConnectionError::NoMoreStreamIds),
+            None,
+        ),
+        (io::Error::other("words such as timed out"), None),
+    ] {
+        assert_eq!(closed(&io::Error::other(error)), how);
+    }
+    let within = yamux::ConnectionError::Io(io::ErrorKind::ConnectionReset.into());
+    assert_eq!(closed(&within), Some(Closed::Reset));
+}
+
+#[test]
+fn every_timeout_is_one_and_nothing_else_is() {
+    let ours = || Error::timeout("the handshake", Duration::from_secs(4));
+    assert!(timed_out(&io::Error::other(io::Error::other(ours()))));
+    let named = Error::Unreachable {
+        host: "relay.example.net".into(),
+        failures: vec![("/ip4/192.0.2.1/tcp/1".parse().expect("an address"), ours())],
+    };
+    assert!(timed_out(&io::Error::other(named)));
+    assert!(timed_out(&TransportTimeoutError::<io::Error>::Timeout));
+    assert!(timed_out(&io::Error::from(io::ErrorKind::TimedOut)));
+    assert!(!timed_out(&io::Error::other("timed out")));
+    assert!(!timed_out(&io::Error::from(io::ErrorKind::ConnectionReset)));
+}

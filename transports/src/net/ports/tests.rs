@@ -1,0 +1,81 @@
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use super::*;
+
+fn taken() -> OpenError {
+    OpenError {
+        socket: Transport::Quic,
+        error: io::ErrorKind::AddrInUse.into(),
+    }
+}
+
+#[test]
+fn every_punch_socket_takes_the_same_number_if_it_can() {
+    let ports = Ports::new("40000-40050".parse().unwrap(), b"a");
+    let (quic, ()) = ports
+        .open(Transport::Quic, Family::Ip6, |_| Ok(()))
+        .unwrap();
+    let (tcp, ()) = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+    assert_eq!(tcp.port(), quic.port());
+    let shared = quic.port();
+    let refuse_shared = |port| if port == shared { Err(taken()) } else { Ok(()) };
+    let (other, ()) = ports
+        .open(Transport::Tcp, Family::Ip6, refuse_shared)
+        .unwrap();
+    assert_ne!(other.port(), shared);
+    assert_eq!(
+        ports.counts(),
+        PoolCounts {
+            free: 49,
+            in_use: 2,
+            cooling: 0
+        }
+    );
+    assert_eq!(ports.punch_ports().len(), 3);
+    drop((quic, tcp, other));
+    assert_eq!(ports.counts().free, 51);
+    assert!(ports.punch_ports().is_empty());
+}
+
+#[test]
+fn an_exhaustion_lasts_until_something_can_be_opened() {
+    let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
+    let refused = ports.open(Transport::Quic, Family::Ip4, |_| Err::<(), _>(taken()));
+    assert!(matches!(refused, Err(NoPort::Exhausted(_))));
+    assert_eq!(ports.exhausted().unwrap().holders.len(), 2);
+    assert_eq!(ports.unbound(), ports.exhausted());
+    let _claim = ports
+        .open(Transport::Quic, Family::Ip4, |_| Ok(()))
+        .unwrap();
+    assert_eq!(ports.exhausted(), None);
+    assert_eq!(ports.unbound(), None);
+}
+
+#[test]
+fn a_dial_without_a_port_is_no_socket_without_one() {
+    let ports = Ports::new("40000".parse().unwrap(), b"a");
+    let _punch = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+    assert!(ports.lease(Family::Ip4).is_err());
+    assert!(ports.exhausted().is_some());
+    assert_eq!(ports.unbound(), None);
+}
+
+#[test]
+fn a_host_without_the_family_is_not_an_exhausted_range() {
+    let ports = Ports::new("40000-40001".parse().unwrap(), b"a");
+    let unsupported = |_| {
+        Err::<(), _>(OpenError {
+            socket: Transport::Quic,
+            error: io::ErrorKind::Unsupported.into(),
+        })
+    };
+    let refused = ports.open(Transport::Quic, Family::Ip6, unsupported);
+    assert!(matches!(
+        refused,
+        Err(NoPort::NoSocket {
+            family: Family::Ip6,
+            ..
+        })
+    ));
+    assert_eq!(ports.exhausted(), None);
+}

@@ -1,0 +1,42 @@
+//! What the parts of one node's transport share, and its handle sees.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libp2p::multiaddr::Multiaddr;
+
+use crate::net::{
+    ports::Ports,
+    punches::Punches,
+    record::{Records, Sockets},
+};
+
+/// What the parts of one transport share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) punches: Arc<Punches>,
+    records: Arc<Mutex<Records>>,
+}
+
+impl Shared {
+    pub(crate) fn new(ports: Arc<Ports>) -> Self {
+        Self {
+            ports,
+            punches: Arc::default(),
+            records: Arc::default(),
+        }
+    }
+
+    /// Remembers which sockets a dial used.
+    pub(crate) fn record(&self, dialed: &Multiaddr, sockets: Sockets) {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.insert(dialed, sockets);
+    }
+
+    pub(crate) fn sockets(&self, dialed: &Multiaddr) -> Option<Sockets> {
+        self.records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lookup(dialed)
+    }
+}
