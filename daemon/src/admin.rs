@@ -1,6 +1,6 @@
 //! The admin HTTP server: `/livez`, `/readyz` and `/metrics`.
 //!
-//! It is plain HTTP without authentication, for probes and scrapers: bind it to an address that only those reach.
+//! The server speaks plain HTTP without authentication. Bind it to an address that only probes and scrapers reach.
 
 use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,26 +17,26 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::signals::{Shutdown, Trigger};
 
-/// What is still missing before work can be given to this process. Cheap to clone; all clones are one.
+/// What this process still lacks before it is ready. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Readiness(Arc<watch::Sender<BTreeMap<&'static str, String>>>);
 
 impl Readiness {
-    /// Ready only once each of `missing`, a name and what is to be said about it, was reported as [`present`](Self::present).
+    /// Not ready until each of `missing`, a name and a reason, was reported as [`present`](Self::present).
     #[must_use]
     pub fn new<const N: usize>(missing: [(&'static str, &str); N]) -> Self {
         let missing = missing.map(|(name, why)| (name, why.to_owned()));
         Self(Arc::new(watch::Sender::new(BTreeMap::from(missing))))
     }
 
-    /// `name` is missing, and `why`.
+    /// Reports that `name` is missing, and why.
     pub fn missing(&self, name: &'static str, why: impl Into<String>) {
         let why = why.into();
         self.0
             .send_if_modified(|missing| missing.insert(name, why.clone()).as_ref() != Some(&why));
     }
 
-    /// `name` is there.
+    /// Reports that `name` is present.
     pub fn present(&self, name: &'static str) {
         self.0
             .send_if_modified(|missing| missing.remove(name).is_some());
@@ -55,7 +55,7 @@ impl Readiness {
     }
 }
 
-/// Says what is missing, one line each.
+/// One line for each thing that is missing.
 impl fmt::Display for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let missing = self.0.borrow();
@@ -70,7 +70,7 @@ impl fmt::Display for Readiness {
     }
 }
 
-/// What the admin server tells.
+/// What the admin server serves.
 #[derive(Debug, Clone)]
 pub struct Health {
     /// For `/readyz`.
@@ -89,18 +89,20 @@ pub struct BindError {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the system may have any reason; these have a remedy of their own"
+    reason = "of all kinds of errors, these have a remedy of their own"
 )]
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "end what listens there, or set admin.listen to a free port",
+        io::ErrorKind::AddrInUse => {
+            "stop the process that listens there, or set admin.listen to a free port"
+        }
         io::ErrorKind::PermissionDenied => "set admin.listen to a port above 1023",
         io::ErrorKind::AddrNotAvailable => "set admin.listen to an address of this host",
         _ => "set admin.listen to another address",
     }
 }
 
-/// The routes, to be served on any listener and to be merged with others.
+/// The routes. They can be served on any listener, and merged with others.
 pub fn router(health: Health) -> Router {
     Router::new()
         .route("/livez", get(async || "alive\n"))
@@ -109,7 +111,7 @@ pub fn router(health: Health) -> Router {
         .with_state(health)
 }
 
-/// Binds `addr`. A listener of its own step, so that a taken address is known before anything else starts.
+/// Binds `addr`. Separate from [`serve`], so that an address in use is an error before anything else starts.
 ///
 /// # Errors
 /// [`BindError`], which names the address and the remedy.
@@ -119,10 +121,10 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
         .map_err(|source| BindError { addr, source })
 }
 
-/// Serves until `shutdown` completes, and then what is under way for at most a second.
+/// Serves until `shutdown` completes, and then finishes open requests for at most a second.
 ///
 /// # Errors
-/// If accepting fails for good.
+/// If the listener fails permanently.
 pub async fn serve<L>(
     listener: L,
     router: Router,
@@ -132,14 +134,14 @@ where
     L: Listener,
     L::Addr: fmt::Debug,
 {
-    // Answers take microseconds; a client that stays longer is not waiting for one.
+    // An answer takes microseconds; a client that stays longer is not waiting for one.
     const GRACE: Duration = Duration::from_secs(1);
 
     let (ended, mut end) = watch::channel(false);
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;
         ended.send_replace(true);
-        // Dropping the sender here would be heard as well.
+        // Dropping the sender here would end the wait below as well.
     });
     tokio::select! {
         served = serving.into_future() => served,
@@ -150,7 +152,7 @@ where
     }
 }
 
-/// An admin server that runs as a task of its own, or none.
+/// An admin server that runs as its own task, if one is configured.
 #[derive(Debug)]
 pub struct Server(Option<(Trigger, JoinHandle<io::Result<()>>)>);
 
@@ -169,7 +171,7 @@ impl Server {
         Ok(Self(Some((trigger, server))))
     }
 
-    /// Ends the server once what is under way is answered.
+    /// Ends the server once open requests are answered.
     pub async fn stop(self) {
         let Some((trigger, server)) = self.0 else {
             return;
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn probes_and_metrics_are_served_until_the_end_is_asked_for() {
+    async fn probes_and_metrics_are_served_until_shutdown() {
         let mut registry = Registry::default();
         let counter = Counter::<u64>::default();
         registry.register("dials", "Dials", counter.clone());
@@ -255,14 +257,14 @@ mod tests {
         assert!(answer.ends_with("dials_total 1\n# EOF\n"), "{answer}");
         assert!(get(addr, "/nothing").await.starts_with("HTTP/1.1 404"));
 
-        // A client that says nothing does not hold up the end.
+        // A client that sends nothing does not delay the end.
         let _idle = tokio::net::TcpStream::connect(addr).await.unwrap();
         trigger.trigger();
         server.await.unwrap().unwrap();
     }
 
     #[tokio::test]
-    async fn a_taken_address_is_named_with_the_remedy() {
+    async fn an_address_in_use_is_named_with_the_remedy() {
         let taken = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = taken.local_addr().unwrap();
         let error = bind(addr).await.unwrap_err().to_string();

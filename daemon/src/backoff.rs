@@ -1,9 +1,9 @@
-//! How long to wait before the next try.
+//! How long to wait before the next attempt.
 
 use std::time::Duration;
 
-/// The wait after `failures` failures in a row: doubles from `min` up to `max`, of which the jitter, between 0 and 1, takes up to
-/// one half.
+/// The wait after `failures` failures in a row. It doubles from `min` up to `max`; a `jitter` between 0 and 1 shortens it by up
+/// to one half.
 #[must_use]
 pub fn backoff(min: Duration, max: Duration, failures: u32, jitter: f64) -> Duration {
     let doubled = 1_u32

@@ -1,4 +1,4 @@
-//! The commands that are the same in both programs, and the way from `main` to an exit code.
+//! The commands that both programs have, and the way from `main` to an exit code.
 
 use std::{
     collections::BTreeMap,
@@ -37,9 +37,9 @@ pub struct Global {
 /// Commands that need nothing but the configuration.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Common {
-    /// Print this host's peer id; makes the key if there is none
+    /// Print this host's peer id; creates the key if there is none
     Id(IdArgs),
-    /// Ask the process that runs with this configuration whether it is ready; exit code 0 if it is
+    /// Ask the process that runs with this configuration whether it is ready; exit code 0 if so
     Healthcheck(HealthArgs),
     /// Check or show the configuration, or print its JSON Schema
     #[command(subcommand)]
@@ -56,9 +56,9 @@ pub enum Common {
 /// What to do with the configuration.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
-    /// Tell everything that is wrong with it
+    /// Report every fault of the configuration
     Check,
-    /// Print what is in force, and where each value came from
+    /// Print the values in force, and where each came from
     Show {
         /// One JSON object per key
         #[arg(long)]
@@ -77,10 +77,11 @@ impl Global {
             .one("log.format", "--log-format", self.log_format.as_ref())
     }
 
-    /// Reads the environment and the file: that of `--config`, else that of the variable `PREFIX_CONFIG`, else none.
+    /// Reads the environment and the file. `--config` names the file, else the variable `PREFIX_CONFIG`; without either there is
+    /// none.
     ///
     /// # Errors
-    /// If the file cannot be read or is no YAML, or a variable of the program is no text.
+    /// If the file cannot be read or is not YAML, or a variable of the program is not UTF-8.
     pub fn sources(&self, program: &Program, flags: Flags) -> Result<Sources, Faults> {
         let env = environment(program)?;
         let path = self.named(program, &env);
@@ -91,7 +92,7 @@ impl Global {
     /// The path of the file that [`Global::sources`] reads, if any.
     ///
     /// # Errors
-    /// If a variable of the program is no text.
+    /// If a variable of the program is not UTF-8.
     pub fn file(&self, program: &Program) -> Result<Option<PathBuf>, Faults> {
         Ok(self.named(program, &environment(program)?))
     }
@@ -104,18 +105,18 @@ impl Global {
     }
 }
 
-/// How the commands get at a program's configuration.
+/// What the commands need to know about a program.
 #[derive(Debug)]
 pub struct Binary<C> {
-    /// Its names.
+    /// The names of the program.
     pub program: Program,
-    /// Reads its configuration.
+    /// Reads the configuration.
     pub read: fn(&mut Reader<'_>) -> C,
-    /// The file of its key.
+    /// The key file.
     pub key_file: fn(&C) -> Option<PathBuf>,
-    /// Where the process that runs with it can be asked.
+    /// Where the process that runs with the configuration answers.
     pub serves: fn(&C) -> Serves,
-    /// Looks at the files that a valid configuration names, for `config check`: what is worth a warning, a line each.
+    /// Checks the files that a valid configuration names, for `config check`. Returns warnings of one line each.
     pub check: fn(&C) -> anyhow::Result<Vec<String>>,
 }
 
@@ -123,7 +124,7 @@ impl Common {
     /// Runs the command of the program whose command line is `P`.
     ///
     /// # Errors
-    /// Faults of the configuration, those of the key file, or if stdout cannot be written.
+    /// Faults of the configuration, errors of the key file, or if stdout cannot be written.
     pub fn execute<P: CommandFactory, C>(
         &self,
         global: &Global,
@@ -156,7 +157,7 @@ impl Common {
             Self::Config(ConfigCommand::Check) => {
                 let config = load(global.flags())?.config;
                 for warning in (binary.check)(&config)? {
-                    // There is nobody to tell that stderr is closed.
+                    // If stderr is closed, there is nowhere to report it.
                     let _ = writeln!(io::stderr(), "warning: {warning}");
                 }
                 print("configuration is valid\n")?;
@@ -203,7 +204,7 @@ impl Common {
     }
 }
 
-/// Parses the command line, runs `execute`, and tells a failure on stderr, one line for each thing that is wrong.
+/// Parses the command line and runs `execute`. Prints a failure to stderr, one line for each fault.
 pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitCode {
     let outcome = match parse(env::args_os()) {
         Ok(cli) => execute(cli),
@@ -212,8 +213,8 @@ pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitC
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
-            for line in told(&error).lines() {
-                // There is nobody to tell that stderr is closed.
+            for line in with_causes(&error).lines() {
+                // If stderr is closed, there is nowhere to report it.
                 let _ = writeln!(io::stderr(), "error: {line}");
             }
             Exit::of(&error).into()
@@ -221,21 +222,21 @@ pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitC
     }
 }
 
-/// Runs `future` on a runtime of its own.
+/// Runs `future` on a new runtime.
 ///
 /// # Errors
-/// Those of `future`, or of the system if it gives no runtime.
+/// Those of `future`, or if the system cannot provide a runtime.
 pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let done = runtime.block_on(future);
-    // The system's resolver, which runs in a thread, may take longer than anybody waits for it.
+    // The system's resolver runs in a thread, and may take longer than the program should.
     runtime.shutdown_background();
     done
 }
 
-/// Parses arguments; help and versions go to stdout, and wrong usage to stderr as one line.
+/// Parses arguments. Help and versions go to stdout, wrong usage goes to stderr as one line.
 fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitCode> {
     P::try_parse_from(args).map_err(|error| {
         if error.use_stderr()
@@ -249,7 +250,7 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
     })
 }
 
-/// The manual pages of `command` and of its subcommands, one after the other, which `man` takes as one.
+/// The manual pages of `command` and of its subcommands, one after the other; `man` shows them as one page.
 fn manual(command: &clap::Command, source: &str, pages: &mut Vec<u8>) -> io::Result<()> {
     clap_mangen::Man::new(command.clone())
         .source(source)
@@ -262,31 +263,31 @@ fn manual(command: &clap::Command, source: &str, pages: &mut Vec<u8>) -> io::Res
 
 /// The parser's message up to its usage section, as one line that ends with the remedy.
 fn usage_line(message: &str) -> String {
-    let mut told = String::new();
+    let mut text = String::new();
     for line in message.lines().map(str::trim) {
         if line.starts_with("Usage:") || line.starts_with("For more information") {
             break;
         }
         match line {
             "" => continue,
-            tip if tip.starts_with("tip:") => told += "; ",
-            _ if told.is_empty() => {}
-            _ => told.push(' '),
+            tip if tip.starts_with("tip:") => text += "; ",
+            _ if text.is_empty() => {}
+            _ => text.push(' '),
         }
-        told += line;
+        text += line;
     }
-    told + "; see --help"
+    text + "; see --help"
 }
 
-/// The error and its causes, without those that it tells itself.
-fn told(error: &anyhow::Error) -> String {
-    let mut told = error.to_string();
+/// The error and its causes, without those that the text contains already.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !told.contains(&cause) {
-            told += &format!(": {cause}");
+        if !text.contains(&cause) {
+            text += &format!(": {cause}");
         }
     }
-    told
+    text
 }
 
 /// The variables of the program, and those that name directories.
@@ -313,7 +314,7 @@ fn environment(program: &Program) -> Result<BTreeMap<String, String>, Faults> {
     Ok(variables)
 }
 
-/// Writes to stdout. A reader that has seen enough, as in `p2pnode man | head`, is no failure.
+/// Writes to stdout. A reader that closes the pipe early, as in `p2pnode man | head`, is no failure.
 ///
 /// # Errors
 /// If stdout cannot be written.

@@ -1,4 +1,4 @@
-//! What the exit code of a command says.
+//! The exit codes of commands.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,11 @@ use crate::{config::Faults, identity, logging};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// The command did what it was asked for.
+    /// The command succeeded.
     Success = 0,
-    /// Something failed that has no code of its own.
+    /// A failure without a code of its own.
     Failure = 1,
-    /// Bad usage or configuration: nothing was tried. The argument parser exits with 2 as well.
+    /// Wrong usage or configuration; nothing was attempted. The argument parser exits with 2 as well.
     Usage = 2,
     /// The peer is connected, but only through a relay.
     RelayedOnly = 3,
@@ -26,8 +26,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A failure that is the user's to mend: wrong arguments or a configuration that cannot work. One line that names the
-/// remedy.
+/// A failure that the user has to fix: wrong arguments or a configuration that cannot work. One line with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);

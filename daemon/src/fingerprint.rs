@@ -1,23 +1,23 @@
-//! Whether a file is another than it was.
+//! Whether a file has changed.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-/// What the system says of a file at one time. Two are alike if nobody has written the file, replaced it, or led a symbolic
-/// link on its path elsewhere meanwhile, which is how clusters bring a new version of a ConfigMap or Secret.
+/// The metadata of a file at one time. It differs after the file was written or replaced, and after a symbolic link on its path
+/// was redirected: clusters update a ConfigMap or Secret that way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(Option<Seen>);
+pub struct FileFingerprint(Option<Seen>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     device: u64,
     inode: u64,
     bytes: u64,
-    /// Of its content, in seconds and nanoseconds. That of its metadata is not seen: who reads it may change that.
+    /// When the content changed, in seconds and nanoseconds. When the metadata changed does not count: reading may do that.
     modified: (i64, i64),
 }
 
-impl Stamp {
-    /// That of the file at `path` now. A file that is not there, or may not be looked at, has one as well.
+impl FileFingerprint {
+    /// The fingerprint of the file at `path` now. A file that does not exist or cannot be inspected has one as well.
     #[must_use]
     pub fn of(path: &Path) -> Self {
         Self(fs::metadata(path).ok().map(|found| Seen {
@@ -38,27 +38,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_written_replaced_or_removed_is_another() {
+    fn a_file_that_is_written_replaced_or_removed_has_changed() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("file");
-        let missing = Stamp::of(&path);
+        let missing = FileFingerprint::of(&path);
         fs::write(&path, "a").unwrap();
-        let first = Stamp::of(&path);
+        let first = FileFingerprint::of(&path);
         assert_ne!(first, missing);
         fs::read(&path).unwrap();
-        assert_eq!(Stamp::of(&path), first);
+        assert_eq!(FileFingerprint::of(&path), first);
         fs::write(&path, "ab").unwrap();
-        let second = Stamp::of(&path);
+        let second = FileFingerprint::of(&path);
         assert_ne!(second, first);
         fs::write(home.path().join("new"), "ab").unwrap();
         fs::rename(home.path().join("new"), &path).unwrap();
-        assert_ne!(Stamp::of(&path), second);
+        assert_ne!(FileFingerprint::of(&path), second);
         fs::remove_file(&path).unwrap();
-        assert_eq!(Stamp::of(&path), missing);
+        assert_eq!(FileFingerprint::of(&path), missing);
     }
 
     #[test]
-    fn a_link_on_the_way_that_leads_elsewhere_is_seen() {
+    fn a_redirected_link_on_the_path_is_a_change() {
         let home = tempfile::tempdir().unwrap();
         let at = |name: &str| home.path().join(name);
         for version in ["1", "2"] {
@@ -67,9 +67,9 @@ mod tests {
         }
         symlink("1", at("..data")).unwrap();
         symlink("..data/relay.yaml", at("relay.yaml")).unwrap();
-        let before = Stamp::of(&at("relay.yaml"));
+        let before = FileFingerprint::of(&at("relay.yaml"));
         symlink("2", at("..data.new")).unwrap();
         fs::rename(at("..data.new"), at("..data")).unwrap();
-        assert_ne!(Stamp::of(&at("relay.yaml")), before);
+        assert_ne!(FileFingerprint::of(&at("relay.yaml")), before);
     }
 }

@@ -1,5 +1,6 @@
-//! `healthcheck`: asks the process that runs with the same configuration whether it lives and is ready, as probes do over HTTP.
-//! For probes that execute a command, in an image without a shell.
+//! `healthcheck`: asks the process that runs with the same configuration whether it is alive and ready.
+//!
+//! Probes that execute a command use it, in an image without a shell or an HTTP client.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -19,10 +20,10 @@ use tokio::{
 
 use crate::exit::Usage;
 
-/// An answer takes milliseconds. A process that has none after this time serves nobody.
+/// An answer takes milliseconds. A process that has not answered in this time serves nobody.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The largest answer that is read: some lines of what is missing.
+/// The most bytes of an answer that are read: a few lines of what is missing.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// Arguments of `healthcheck`.
@@ -31,17 +32,17 @@ pub struct HealthArgs {
     /// Whether the process answers at all
     #[arg(long, conflicts_with = "ready")]
     pub live: bool,
-    /// Whether work can be given to it; the default
+    /// Whether the process is ready for work; the default
     #[arg(long)]
     pub ready: bool,
 }
 
-/// Where the process that runs with this configuration can be asked.
+/// Where the process that runs with this configuration answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Serves {
-    /// Address of its admin HTTP server.
+    /// The address of the admin HTTP server.
     pub admin: Option<SocketAddr>,
-    /// Path of its control socket.
+    /// The path of the control socket.
     pub control: Option<PathBuf>,
 }
 
@@ -52,11 +53,11 @@ impl HealthArgs {
 
     /// Asks, and returns the answer in one line.
     ///
-    /// The admin server is asked if there is one, else the control socket: the address is in the configuration of one process
-    /// alone, and several may have the same default socket.
+    /// Asks the admin server if one is configured, else the control socket: several processes may share the default socket, and
+    /// only one the address.
     ///
     /// # Errors
-    /// What is missing, in one line, if the answer is no; why nothing answers; [`Usage`] if there is nothing to be asked.
+    /// What is missing, in one line, if the answer is no; why nothing answers; [`Usage`] if neither is configured.
     pub async fn ask(self, serves: &Serves) -> anyhow::Result<String> {
         let asked = async {
             match (serves.admin, &serves.control) {
@@ -99,7 +100,7 @@ impl HealthArgs {
     }
 }
 
-/// How `addr`, on which a process of this host listens, is reached from here.
+/// The address at which a listener of this host on `addr` is reached from this host.
 fn from_here(addr: SocketAddr) -> SocketAddr {
     let ip: IpAddr = if !addr.ip().is_unspecified() {
         addr.ip()
@@ -111,7 +112,7 @@ fn from_here(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
-/// `not ready`, and what is missing below it, on one line.
+/// `not ready`, and the lines of what is missing, on one line.
 fn one_line(body: &str) -> String {
     let mut lines = body.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default().to_owned();
@@ -128,7 +129,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the answer, or with this process.
+    // The connection ends with the answer, or with this process.
     tokio::spawn(connection);
     let request = Request::get(path)
         .header(hyper::header::HOST, "localhost")
@@ -176,12 +177,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_alive_all_the_while_and_ready_when_nothing_is_missing() {
+    async fn a_process_is_alive_from_the_start_and_ready_when_nothing_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
         let readiness = Readiness::new([("reservation", "none held"), ("sockets", "none bound")]);
         let tcp = admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        // As a pod has it: bound to every address.
+        // Bound to every address, as in a pod.
         let admin = SocketAddr::from(([0, 0, 0, 0], tcp.local_addr().unwrap().port()));
         let (_trigger, shutdown) = Shutdown::pair();
         let over_tcp = admin::serve(tcp, admin::router(health(&readiness)), shutdown.requested());
@@ -198,7 +199,7 @@ mod tests {
         let ways = [
             Serves {
                 admin: Some(admin),
-                // Not asked: it may be another process's.
+                // Not asked: the socket may be another process's.
                 control: Some(directory.path().join("nobody.sock")),
             },
             Serves {
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_answer_is_named() {
+    async fn a_process_that_does_not_answer_is_named() {
         let listener = admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let admin = listener.local_addr().unwrap();
         drop(listener);
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_is_asked_on_loopback() {
+    fn an_unspecified_address_is_asked_on_loopback() {
         for (listens, asked) in [
             ("0.0.0.0:9464", "127.0.0.1:9464"),
             ("[::]:9464", "[::1]:9464"),

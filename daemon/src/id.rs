@@ -8,7 +8,7 @@ use multibase::Base;
 
 use crate::exit::Usage;
 
-/// The entry of a Secret that is not for certain pods: the name of the key file.
+/// The entry of a Secret without pods: the name of the key file.
 const ENTRY: &str = "identity.key";
 
 /// Arguments of `id`.
@@ -17,21 +17,21 @@ pub struct IdArgs {
     /// Key file
     #[arg(long, value_name = "FILE")]
     pub key: Option<String>,
-    /// Print a Kubernetes Secret of this name with the key instead, for `kubectl create -f -`; its annotations tell the peer id. The
+    /// Print a Kubernetes Secret of this name with the key instead, for `kubectl create -f -`; its annotations hold the peer id. The
     /// output is as secret as the key
     #[arg(long, value_name = "NAME", value_parser = object_name)]
     pub secret: Option<String>,
-    /// Pod of a StatefulSet whose key it is, under POD.key; repeatable. Without --key each gets a new one, which is kept nowhere but in
+    /// Pod of a StatefulSet that gets the key, under POD.key; repeatable. Without --key each pod gets a new key, which exists only in
     /// the output. Without --pod the key is under identity.key
     #[arg(long, value_name = "POD", value_parser = object_name, requires = "secret")]
     pub pod: Vec<String>,
 }
 
 impl IdArgs {
-    /// What is printed. `load` gives the key of the key file, which it makes if there is none.
+    /// The output. `load` returns the key of the key file, and creates it if there is none.
     ///
     /// # Errors
-    /// If one key is asked for as that of several pods; those of `load`, or a key that cannot be encoded.
+    /// If the arguments give one key to several pods, if `load` fails, or if a key cannot be encoded.
     pub fn answer(&self, load: impl FnOnce() -> anyhow::Result<Keypair>) -> anyhow::Result<String> {
         let Some(secret) = &self.secret else {
             return Ok(format!("{}\n", load()?.public().to_peer_id()));
@@ -62,7 +62,7 @@ impl IdArgs {
     }
 }
 
-/// The Secret as YAML. Its names need no quotes: see [`object_name`].
+/// The Secret as YAML. [`object_name`] ensures that its names need no escapes.
 fn manifest(name: &str, keys: &[(String, Keypair)]) -> anyhow::Result<String> {
     let ids: Vec<(&str, PeerId)> = keys
         .iter()
@@ -71,7 +71,7 @@ fn manifest(name: &str, keys: &[(String, Keypair)]) -> anyhow::Result<String> {
     let mut yaml =
         format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{name}\"\n  annotations:\n");
     for (entry, id) in ids {
-        // At most 63 characters may follow the slash, and an entry may have more.
+        // At most 63 characters may follow the slash, and an entry may be longer.
         writeln!(yaml, "    \"{entry}.p2pnode/peer-id\": {id}")?;
     }
     yaml += "type: Opaque\ndata:\n";
@@ -82,7 +82,7 @@ fn manifest(name: &str, keys: &[(String, Keypair)]) -> anyhow::Result<String> {
     Ok(yaml)
 }
 
-/// Names of pods and Secrets are those of hosts (RFC 1123). Entries and annotations are made of them, which leaves 200 characters.
+/// Pods and Secrets have names of hosts (RFC 1123). Entries and annotations contain them, which leaves 200 characters.
 fn object_name(text: &str) -> Result<String, String> {
     let label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_holds_the_key_and_tells_its_id() {
+    fn a_secret_holds_the_key_and_its_id() {
         let key = Keypair::generate_ed25519();
         let id = key.public().to_peer_id().to_string();
         for (pods, given, entry) in [
@@ -138,8 +138,8 @@ mod tests {
             assert_eq!(secret["kind"], "Secret");
             assert_eq!(secret["metadata"]["name"], "p2pnode-identity");
             assert_eq!(key_of(&secret, entry).public(), key.public());
-            let told = &secret["metadata"]["annotations"][format!("{entry}.p2pnode/peer-id")];
-            assert_eq!(*told, id.as_str(), "{yaml}");
+            let annotated = &secret["metadata"]["annotations"][format!("{entry}.p2pnode/peer-id")];
+            assert_eq!(*annotated, id.as_str(), "{yaml}");
             assert_eq!(secret["data"].as_object().unwrap().len(), 1);
         }
         let plain = args(None, &[], None).answer(|| Ok(key)).unwrap();
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn one_key_for_several_pods_and_a_pod_twice_are_refused() {
-        for (pods, key, told) in [
+        for (pods, key, part) in [
             (["a-0", "a-1"], Some("f"), "--key f is one key"),
             (["a-0", "a-0"], None, "--pod a-0 is given twice"),
         ] {
@@ -166,12 +166,12 @@ mod tests {
                 .answer(|| Ok(Keypair::generate_ed25519()))
                 .unwrap_err();
             assert!(error.is::<Usage>());
-            assert!(error.to_string().contains(told), "{error}");
+            assert!(error.to_string().contains(part), "{error}");
         }
     }
 
     #[test]
-    fn names_are_those_that_kubernetes_takes() {
+    fn names_are_those_that_kubernetes_accepts() {
         for name in ["a", "p2pnode-identity", "a.b-c.9", &"a".repeat(200)] {
             assert!(object_name(name).is_ok(), "{name}");
         }

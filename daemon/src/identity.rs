@@ -1,8 +1,8 @@
-//! The key that a peer id is made of, in a file.
+//! The file of the key behind a peer id.
 //!
 //! The file holds an ed25519 private key in libp2p's protobuf encoding
-//! (<https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md#keys>). It is made on first start and never
-//! overwritten, whatever is in it: a peer id that is lost cannot be made again.
+//! (<https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md#keys>). The first start creates the file.
+//! No start overwrites it, even if it is corrupt: a lost peer id cannot be restored.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -16,12 +16,12 @@ use libp2p::identity::Keypair;
 /// Why there is no key. Each names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The path is not that of a regular file.
+    /// The path does not name a regular file.
     #[error("key file {} is {what}; give the path of a file", .path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is.
+        /// What is there.
         what: &'static str,
     },
     /// Others may read the key.
@@ -64,7 +64,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the user has to mend the configuration, rather than the system failed.
+    /// Whether the user has to fix the configuration, rather than the system.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
@@ -80,13 +80,13 @@ impl Error {
     }
 }
 
-/// The key of `path`, which is made if there is none.
+/// The key of `path`. Creates the file if there is none.
 ///
-/// Whoever starts at the same time gets the same key: it is written aside and moved to `path` only if there is still
-/// nothing. The file has mode 0600, directories that are made have mode 0700.
+/// Processes that start at the same time get the same key: each writes its own to a temporary file, and moves that to `path` only
+/// if there is still no file. The file has mode 0600, new directories have mode 0700.
 ///
 /// # Errors
-/// [`Error`]; a file that exists is left as it is.
+/// [`Error`]. An existing file stays unchanged.
 pub fn load_or_create(path: &Path) -> Result<Keypair, Error> {
     match load(path) {
         Err(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -109,7 +109,7 @@ pub fn load_or_create(path: &Path) -> Result<Keypair, Error> {
 /// # Errors
 /// [`Error`]; [`Error::Unreadable`] if there is no such file.
 pub fn load(path: &Path) -> Result<Keypair, Error> {
-    // A key is 68 bytes; what is longer than this is none, and is not read into memory.
+    // A key has 68 bytes. A longer file than this is no key, and is not read into memory.
     const LONGEST: u64 = 16 * 1024;
 
     let unreadable = |source| Error::Unreadable {
@@ -127,13 +127,13 @@ pub fn load(path: &Path) -> Result<Keypair, Error> {
         .custom_flags(nonblocking)
         .open(path)
         .map_err(unreadable)?;
-    // Of the open file, so that nobody can change it in between.
+    // The metadata of the open file, which cannot be replaced in between.
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         let what = if metadata.is_dir() {
             "a directory"
         } else {
-            "no regular file"
+            "not a regular file"
         };
         return Err(Error::NotAFile {
             path: path.to_owned(),
@@ -158,10 +158,10 @@ pub fn load(path: &Path) -> Result<Keypair, Error> {
     Keypair::from_protobuf_encoding(&bytes).map_err(|error| corrupt(one_line(&error)))
 }
 
-/// Whether others than `user` may read a file with this `mode` and `owner`.
+/// Whether users other than `user` may read a file with this `mode` and `owner`.
 ///
-/// A file of root that belongs to a group of the user may be read by that group, as a private key of PostgreSQL may: it is how
-/// a cluster gives a Secret to a pod that is not root (`fsGroup`), which can have no file of its own there.
+/// The group of a file of root may read it, as with a private key of PostgreSQL: a cluster gives a Secret to a pod without root
+/// that way (`fsGroup`), and the pod cannot own the file.
 fn is_exposed(mode: u32, owner: u32, user: u32) -> bool {
     let given_by_root = owner == 0 && user != 0;
     mode & if given_by_root { 0o037 } else { 0o077 } != 0
@@ -182,7 +182,7 @@ fn store(path: &Path, key: &Keypair) -> io::Result<()> {
     aside.write_all(&bytes)?;
     aside.as_file().sync_all()?;
     aside.persist_noclobber(path).map_err(|error| error.error)?;
-    // The name must live through a crash as well as the bytes.
+    // The name must survive a crash as well as the bytes.
     File::open(directory)?.sync_all()
 }
 
@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_start_makes_a_key_that_the_second_finds() {
+    fn the_first_start_creates_a_key_that_the_second_finds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/identity.key");
         let made = load_or_create(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         assert_eq!(load_or_create(&path).unwrap().public(), made.public());
-        // Nothing is left beside it.
+        // No temporary file is left.
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_and_left_as_it_is() {
+    fn a_file_that_is_no_key_is_an_error_and_stays_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
         for content in [&b""[..], b"not a key", &[0; 70], &[0xff; 20_000]] {
@@ -287,16 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_root_gives_to_a_group_is_no_secret_to_that_group() {
+    fn the_group_of_a_file_of_root_may_read_it() {
         for (mode, owner, user, exposed) in [
             (0o600, 65532, 65532, false),
             (0o440, 0, 65532, false),
             (0o640, 0, 65532, false),
             (0o400, 0, 65532, false),
-            // The group may neither change it, nor may others see it.
+            // The group may not write the file, and others may not read it.
             (0o460, 0, 65532, true),
             (0o444, 0, 65532, true),
-            // The user's own is the user's alone, and so is that of root.
+            // A file of the user or for root has no group.
             (0o440, 65532, 65532, true),
             (0o440, 0, 0, true),
             (0o440, 1000, 65532, true),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_fifos_and_files_in_the_way_are_told() {
+    fn directories_fifos_and_files_in_the_way_are_errors() {
         let directory = tempfile::tempdir().unwrap();
         let error = load_or_create(directory.path()).unwrap_err();
         assert!(error.to_string().contains("is a directory"), "{error}");
@@ -329,11 +329,11 @@ mod tests {
             .unwrap();
         assert!(made.success());
         let error = load_or_create(&fifo).unwrap_err().to_string();
-        assert!(error.contains("no regular file"), "{error}");
+        assert!(error.contains("not a regular file"), "{error}");
     }
 
     #[test]
-    fn a_key_that_this_user_may_not_read_is_told_and_root_may() {
+    fn a_key_that_this_user_may_not_read_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
         load_or_create(&path).unwrap();

@@ -1,5 +1,5 @@
-//! What both binaries need: identity files, logging, signals, admin HTTP, loading of configuration, and the commands that
-//! are the same in both.
+//! What makes a program a good service: configuration, logging, signals, admin HTTP, control socket, identity files, and the
+//! commands that both programs have.
 
 pub mod admin;
 pub mod backoff;
@@ -10,10 +10,10 @@ pub mod exit;
 pub mod fingerprint;
 pub mod healthcheck;
 pub mod heap;
-pub mod id;
+mod id;
 pub mod identity;
 pub mod logging;
-pub mod paths;
+mod paths;
 pub mod rlimit;
 pub mod signals;
 pub mod text_file;

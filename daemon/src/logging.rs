@@ -10,11 +10,11 @@ use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
 
 use p2pnode_protocol::quote;
 
-/// What to log. Holds a filter that parses.
+/// What to log: a filter that parses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(String);
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people; in colour on a terminal.
@@ -23,22 +23,22 @@ pub enum Format {
     Json,
 }
 
-/// Why there is no logging.
+/// Why logging was not set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter is none.
-    #[error("{} is no log filter: {problem}", quote(.filter))]
+    /// The text is not a filter.
+    #[error("{} is not a log filter: {problem}", quote(.filter))]
     Filter {
         /// The filter.
         filter: String,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong, and the remedy.
         problem: String,
     },
-    /// The format is none.
-    #[error("{} is no log format; give text or json", quote(.0))]
+    /// The text is not a format.
+    #[error("{} is not a log format; give text or json", quote(.0))]
     Format(String),
-    /// Another part of the process set up logging before.
-    #[error("logging is set up already: {0}")]
+    /// Another part of the process has set up logging.
+    #[error("logging is already set up: {0}")]
     Taken(#[source] tracing_subscriber::util::TryInitError),
 }
 
@@ -49,8 +49,7 @@ impl FromStr for Filter {
 
     /// Parses directives as of [`EnvFilter`], separated by commas; each is a level or `TARGET=LEVEL`.
     ///
-    /// A bare target is refused: it would log all of that target, and is in practice a level misspelt, with which
-    /// nothing would be logged.
+    /// A bare target is an error: in practice it is a misspelled level, with which nothing would be logged.
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = |problem: String| Error::Filter {
             filter: text.to_owned(),
@@ -62,13 +61,13 @@ impl FromStr for Filter {
                     "it has an empty directive; give a level such as info".to_owned(),
                 ));
             }
-            // `TARGET[span{field=value}]=LEVEL` is left to the filter's own parser.
+            // The filter's own parser checks `TARGET[span{field=value}]=LEVEL`.
             let is_level = LEVELS
                 .iter()
                 .any(|level| level.eq_ignore_ascii_case(directive));
             if !is_level && !directive.contains(['=', '[']) {
                 return Err(wrong(format!(
-                    "{} is no level; give {} or TARGET=LEVEL",
+                    "{} is not a level; give {} or TARGET=LEVEL",
                     quote(directive),
                     LEVELS.join(", ")
                 )));
@@ -78,7 +77,7 @@ impl FromStr for Filter {
                 && !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level))
             {
                 return Err(wrong(format!(
-                    "{} is no level; give {}",
+                    "{} is not a level; give {}",
                     quote(level),
                     LEVELS.join(", ")
                 )));
@@ -127,7 +126,7 @@ impl fmt::Display for Format {
 /// Sets up logging for the process.
 ///
 /// # Errors
-/// [`Error::Taken`] if that was done before.
+/// [`Error::Taken`] if logging is already set up.
 pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&filter.0).map_err(|error| Error::Filter {
         filter: filter.0.clone(),
@@ -173,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn slips_are_told_instead_of_logging_nothing() {
+    fn misspelled_filters_are_errors_instead_of_logging_nothing() {
         for (text, what) in [
-            ("inof", "\"inof\" is no level"),
+            ("inof", "\"inof\" is not a level"),
             ("info,", "an empty directive"),
             ("", "an empty directive"),
-            ("libp2p=verbose", "\"verbose\" is no level"),
-            ("info;debug", "\"info;debug\" is no level"),
-            ("a[b=info", "no log filter"),
+            ("libp2p=verbose", "\"verbose\" is not a level"),
+            ("info;debug", "\"info;debug\" is not a level"),
+            ("a[b=info", "not a log filter"),
         ] {
             let error = text.parse::<Filter>().unwrap_err().to_string();
             assert!(error.contains(what), "{error}");

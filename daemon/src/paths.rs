@@ -1,4 +1,4 @@
-//! Where a program keeps its files if it is not told
+//! Where a program keeps its files by default
 //! ([XDG base directories](https://specifications.freedesktop.org/basedir-spec/latest/)).
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -6,27 +6,27 @@ use std::{collections::BTreeMap, path::PathBuf};
 /// The directories of one program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
-    /// What must live through restarts, such as the key; or why there is no such place.
+    /// For files that must survive restarts, such as the key; or why there is no such directory.
     pub state: Result<PathBuf, String>,
-    /// What lives as long as the process, such as sockets.
+    /// For files that live as long as the process, such as sockets.
     pub runtime: Result<PathBuf, String>,
 }
 
 impl Directories {
     /// The directories of `program`, given the environment and whether the user is root.
     ///
-    /// Root's are `/var/lib/PROGRAM` and `/run/PROGRAM`, whatever the environment says: `sudo` may pass on that of a user.
-    /// Other users' are `$XDG_STATE_HOME/PROGRAM`, or `~/.local/state/PROGRAM`; and `$XDG_RUNTIME_DIR/PROGRAM`, or the state
+    /// For root: `/var/lib/PROGRAM` and `/run/PROGRAM`, regardless of the environment, since `sudo` may pass on that of a user.
+    /// For other users: `$XDG_STATE_HOME/PROGRAM`, or `~/.local/state/PROGRAM`; and `$XDG_RUNTIME_DIR/PROGRAM`, or the state
     /// directory where a session has none.
     #[must_use]
-    pub fn new(program: &str, env: &BTreeMap<String, String>, root: bool) -> Self {
+    pub(crate) fn new(program: &str, env: &BTreeMap<String, String>, root: bool) -> Self {
         if root {
             return Self {
                 state: Ok(PathBuf::from("/var/lib").join(program)),
                 runtime: Ok(PathBuf::from("/run").join(program)),
             };
         }
-        // The specification: relative paths are invalid and to be ignored.
+        // The specification asks to ignore relative paths.
         let absolute = |name: &str| {
             let path = PathBuf::from(env.get(name)?);
             path.is_absolute().then_some(path)
@@ -45,9 +45,9 @@ impl Directories {
         Self { state, runtime }
     }
 
-    /// Those of the running process, whose environment is `env`.
+    /// The directories of the running process, whose environment is `env`.
     #[must_use]
-    pub fn of_process(program: &str, env: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn of_process(program: &str, env: &BTreeMap<String, String>) -> Self {
         Self::new(program, env, rustix::process::geteuid().is_root())
     }
 }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_the_xdg_directories_or_what_stands_in_for_them() {
+    fn a_user_has_the_xdg_directories_or_their_fallbacks() {
         let found = directories(
             &[
                 ("XDG_STATE_HOME", "/s"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_home_the_reason_is_told() {
+    fn without_any_home_the_error_names_the_variables() {
         let found = directories(&[("XDG_STATE_HOME", ""), ("HOME", "")], false);
         assert!(found.state.unwrap_err().contains("HOME"));
         assert!(found.runtime.is_err());

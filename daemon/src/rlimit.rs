@@ -1,10 +1,10 @@
-//! How many files, and so sockets, this process may have open.
+//! The limit of files, and so of sockets, that this process may have open.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Takes as many as the system lets this process have, and returns how many that are; `None`: no limit.
+/// Raises the limit as far as the system allows, and returns it; `None`: no limit.
 ///
-/// What a process begins with is often 1024, which is meant for programs that wait with select(2), and these do not.
+/// A process often starts with 1024, for programs that use select(2). These programs do not.
 #[must_use]
 pub fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -14,7 +14,7 @@ pub fn raise() -> Option<u64> {
     };
     match setrlimit(Resource::Nofile, wanted) {
         Ok(()) => maximum,
-        // Then it stays as it was.
+        // The limit stays as it was.
         Err(_) => current,
     }
 }
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_admits_is_in_force() {
+    fn the_limit_is_as_high_as_the_system_allows() {
         let raised = raise();
         assert_eq!(getrlimit(Resource::Nofile).current, raised);
         assert_eq!(raise(), raised);

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks for a graceful end, a second ends the process at once.
+//! SIGTERM and SIGINT: the first requests a graceful shutdown, a second ends the process at once.
 
 use std::{future::Future, io};
 
@@ -7,23 +7,23 @@ use tokio::{
     sync::watch,
 };
 
-/// Whether the process was asked to end. Cheap to clone.
+/// Whether shutdown was requested. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
-/// Asks for the end; [`Shutdown`] hears it. Dropping it is no request.
+/// Requests the shutdown that a [`Shutdown`] awaits. Dropping a trigger is no request.
 #[derive(Debug)]
 pub struct Trigger(watch::Sender<bool>);
 
 impl Trigger {
-    /// Asks for the end, once and for all.
+    /// Requests shutdown. That cannot be undone.
     pub fn trigger(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Shutdown {
-    /// A shutdown that is asked for by its trigger, for programs that run a node inside themselves.
+    /// A shutdown that its trigger requests, for programs that embed a node.
     #[must_use]
     pub fn pair() -> (Trigger, Self) {
         let (sender, receiver) = watch::channel(false);
@@ -32,8 +32,8 @@ impl Shutdown {
 
     /// Listens for SIGTERM and SIGINT on the current runtime.
     ///
-    /// The first of either asks for the end. The second ends the process at once, by the shell's convention with exit code
-    /// 128 + its number: 130 for SIGINT, 143 for SIGTERM.
+    /// The first of either requests shutdown. The second ends the process at once. Its exit code is 128 plus the number of the
+    /// signal, as in a shell: 130 for SIGINT, 143 for SIGTERM.
     ///
     /// # Errors
     /// If the system refuses the handlers.
@@ -54,21 +54,15 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Completes once the end is asked for; at once if it was before.
+    /// Completes once shutdown is requested; at once if it already was.
     pub fn requested(&self) -> impl Future<Output = ()> + Send + Unpin + 'static {
         let mut receiver = self.0.clone();
         Box::pin(async move {
             if receiver.wait_for(|requested| *requested).await.is_err() {
-                // Nobody is left who could ask.
+                // No trigger is left that could request it.
                 std::future::pending().await
             }
         })
-    }
-
-    /// Whether the end was asked for.
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        *self.0.borrow()
     }
 }
 
@@ -88,13 +82,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_request_is_heard_by_all_also_afterwards() {
+    async fn a_request_reaches_those_who_wait_and_those_who_wait_later() {
         let (trigger, shutdown) = Shutdown::pair();
         let mut early = shutdown.requested();
         assert!((&mut early).now_or_never().is_none());
         trigger.trigger();
         early.await;
-        assert!(shutdown.is_requested());
         shutdown.clone().requested().await;
     }
 
@@ -104,6 +97,5 @@ mod tests {
         drop(trigger);
         let mut requested = pin!(shutdown.requested());
         assert!(requested.as_mut().now_or_never().is_none());
-        assert!(!shutdown.is_requested());
     }
 }

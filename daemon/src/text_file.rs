@@ -1,4 +1,4 @@
-//! Small files of text that a configuration names: read whole, and never more of them than is wanted.
+//! Small text files that a configuration names, read whole and up to a limit.
 
 use std::{
     fs::File,
@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why a file is not read. Each names the file; what it is to hold, and so the remedy, the caller knows.
+/// Why a file was not read. Each error names the file. The caller adds the remedy, since it knows what the file should hold.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// The system does not let it be read.
+    /// The system refuses to read the file.
     #[error("cannot read {}: {source}", .path.display())]
     System {
         /// The file.
@@ -18,23 +18,23 @@ pub enum Unreadable {
         /// The system's reason.
         source: io::Error,
     },
-    /// It is a directory, a pipe or a device.
+    /// The path is that of a directory, a pipe or a device.
     #[error("{} is {what}", .path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is.
+        /// What is there.
         what: &'static str,
     },
-    /// It has more bytes than are read.
-    #[error("{} has more than the {longest} bytes that are read", .path.display())]
+    /// The file exceeds the limit.
+    #[error("{} has more than {longest} bytes", .path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
         /// The most bytes.
         longest: u64,
     },
-    /// It is no text.
+    /// The file is not text.
     #[error("{} is not UTF-8 (byte {at})", .path.display())]
     NotText {
         /// The file.
@@ -62,13 +62,13 @@ pub fn read(path: &Path, longest: u64) -> Result<String, Unreadable> {
         .custom_flags(nonblocking)
         .open(path())
         .map_err(system)?;
-    // Of the open file, so that nobody can change it in between.
+    // The metadata of the open file, which cannot be replaced in between.
     let metadata = file.metadata().map_err(system)?;
     if !metadata.is_file() {
         let what = if metadata.is_dir() {
             "a directory"
         } else {
-            "no regular file"
+            "not a regular file"
         };
         return Err(Unreadable::NotAFile { path: path(), what });
     }
@@ -100,23 +100,23 @@ mod tests {
     fn a_file_is_read_whole_or_not_at_all() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("file");
-        for (content, longest, told) in [
+        for (content, longest, expected) in [
             (&b"text"[..], 4, Ok("text")),
             (b"", 0, Ok("")),
-            (b"text", 3, Err("more than the 3 bytes")),
+            (b"text", 3, Err("more than 3 bytes")),
             (b"te\xff", 9, Err("not UTF-8 (byte 2)")),
         ] {
             fs::write(&path, content).unwrap();
-            match (read(&path, longest), told) {
+            match (read(&path, longest), expected) {
                 (Ok(text), Ok(wanted)) => assert_eq!(text, wanted),
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
-                (read, told) => panic!("{read:?} and not {told:?}"),
+                (read, expected) => panic!("{read:?} and not {expected:?}"),
             }
         }
     }
 
     #[test]
-    fn what_is_no_file_is_named_and_nobody_waits_for_it() {
+    fn a_path_that_is_no_file_is_named_without_waiting_for_it() {
         let home = tempfile::tempdir().unwrap();
         let pipe = home.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -124,8 +124,8 @@ mod tests {
         for (path, part) in [
             (home.path().join("missing"), "No such file"),
             (home.path().to_owned(), "is a directory"),
-            (pipe, "is no regular file"),
-            ("/dev/zero".into(), "is no regular file"),
+            (pipe, "is not a regular file"),
+            ("/dev/zero".into(), "is not a regular file"),
         ] {
             let error = read(&path, 9).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

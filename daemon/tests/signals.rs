@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(
     clippy::print_stdout,
-    reason = "the child tells its parent how far it is"
+    reason = "the child reports its progress to its parent"
 )]
 
 use std::{
@@ -23,7 +23,7 @@ fn child() {
         let shutdown = Shutdown::on_signals().unwrap();
         println!("\nready");
         shutdown.requested().await;
-        println!("\nasked");
+        println!("\nrequested");
         if std::env::var_os("STUCK").is_some() {
             std::future::pending::<()>().await;
         }
@@ -52,7 +52,7 @@ impl Running {
     }
 
     fn until(&mut self, line: &str) {
-        assert!(self.lines.any(|told| told.unwrap() == line), "{line}");
+        assert!(self.lines.any(|read| read.unwrap() == line), "{line}");
     }
 
     fn signal(&self, name: &str) {
@@ -67,11 +67,11 @@ impl Running {
 }
 
 #[test]
-fn the_first_signal_asks_for_the_end() {
+fn the_first_signal_requests_shutdown() {
     for name in ["TERM", "INT"] {
         let mut running = Running::start(false);
         running.signal(name);
-        running.until("asked");
+        running.until("requested");
         assert_eq!(running.code(), Some(0));
     }
 }
@@ -81,7 +81,7 @@ fn a_second_signal_exits_at_once_with_its_number() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let mut running = Running::start(true);
         running.signal("TERM");
-        running.until("asked");
+        running.until("requested");
         running.signal(name);
         assert_eq!(running.code(), Some(code));
     }

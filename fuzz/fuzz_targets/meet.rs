@@ -4,7 +4,7 @@
 
 use futures::{executor::block_on, io::Cursor};
 use libfuzzer_sys::fuzz_target;
-use p2pnode_protocol::introduction::{Answer, Introduction, MAX_ADDRS, Meeting, read, Request, write};
+use p2pnode_protocol::introduction::{Answer, Introduction, MAX_ADDRS, Notice, read, Request, write};
 
 /// The message in these bytes, if they hold one. What was understood can be said, and is understood again.
 macro_rules! understood {
@@ -20,18 +20,18 @@ macro_rules! understood {
     }};
 }
 
-fn assert_bounded(meeting: &Meeting) {
-    assert!(meeting.addrs.len() <= MAX_ADDRS && meeting.told.len() <= MAX_ADDRS);
+fn assert_bounded(introduction: &Introduction) {
+    assert!(introduction.addrs.len() <= MAX_ADDRS && introduction.own_addrs.len() <= MAX_ADDRS);
 }
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(request) = understood!(Request, bytes) {
         assert!(request.addrs.len() <= MAX_ADDRS);
     }
-    if let Some(Answer::Introduced(meeting)) = understood!(Answer, bytes) {
-        assert_bounded(&meeting);
+    if let Some(Answer::Introduced(introduction)) = understood!(Answer, bytes) {
+        assert_bounded(&introduction);
     }
-    if let Some(introduction) = understood!(Introduction, bytes) {
-        assert_bounded(&introduction.meeting);
+    if let Some(notice) = understood!(Notice, bytes) {
+        assert_bounded(&notice.introduction);
     }
 });

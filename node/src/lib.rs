@@ -55,7 +55,7 @@ pub use config::Config;
 pub use core::{
     dialer::{Request, Until},
     event::{Event, FoundBy, NotDirect, Outcome, Reached},
-    peers::{Axis, Hop, How, Path, PathKind, ReportedBy},
+    peers::{Axis, DecidedBy, Hop, How, Path, PathKind, ReportedBy},
 };
 #[cfg(fuzzing)]
 pub use discovery::datagram as mdns_datagram;

@@ -82,10 +82,10 @@ fn a_token_file_that_cannot_be_read_is_named_with_the_reason_and_the_remedy() {
     // Nobody waits for what has no end, or never begins.
     let made = Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());
-    all(&["is no regular file", remedy]);
+    all(&["is not a regular file", remedy]);
     fs::remove_file(&path).unwrap();
     symlink("/dev/zero", &path).unwrap();
-    all(&["is no regular file", remedy]);
+    all(&["is not a regular file", remedy]);
     fs::remove_file(&path).unwrap();
     home.file("tokens", b"p2pjoin1_\xff\n", 0o600);
     all(&["is not UTF-8 (byte 9)", remedy]);

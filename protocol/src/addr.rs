@@ -1,7 +1,7 @@
-//! Transport addresses as users write them: a host, a transport and a port, and perhaps a peer id at the end.
+//! Transport addresses as users write them: a host, a transport and a port, with an optional peer id at the end.
 //!
-//! Multiaddrs can say a great deal more (<https://github.com/multiformats/multiaddr>). What these programs can neither
-//! dial nor listen on is refused here, with what to write instead.
+//! Other [multiaddrs](https://github.com/multiformats/multiaddr), which these programs can neither dial nor listen on, are
+//! errors with the remedy.
 
 use std::{fmt, net::IpAddr};
 
@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use crate::{Transport, quote};
 
-/// Host, transport and port, and the peer that is expected there, if the address names one.
+/// Host, transport and port, and the expected peer if the address names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// The address without `/p2p`.
@@ -29,7 +29,7 @@ pub struct Endpoint {
 pub enum Host {
     /// An address.
     Ip(IpAddr),
-    /// A name to be resolved.
+    /// A name to resolve.
     Name(String),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why a text is not the address or the peer id that is needed. Names the text and the remedy.
+/// Why a text is not a valid address or peer id. Prints the text and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} {problem}; {remedy}", quote(.text))]
 pub struct AddrError {
@@ -65,7 +65,7 @@ impl AddrError {
 /// Parses a peer id: base58 (`12D3KooW...`) or a CID of version 1 (`bafz...`).
 ///
 /// # Errors
-/// When `text` is neither.
+/// If `text` is neither.
 pub fn peer_id(text: &str) -> Result<PeerId, AddrError> {
     if let Ok(peer) = text.parse() {
         return Ok(peer);
@@ -79,13 +79,13 @@ pub fn peer_id(text: &str) -> Result<PeerId, AddrError> {
     })
 }
 
-/// Parses any address that these programs can use, with or without `/p2p/<id>` at the end.
+/// Parses an address that these programs can use, with or without `/p2p/<id>` at the end.
 ///
 /// # Errors
-/// When `text` is no multiaddr, or one that is neither QUIC v1 nor TCP.
+/// If `text` is not a multiaddr, or is neither QUIC v1 nor TCP.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "of the protocols that multiaddr knows, and will know, a handful is spoken here"
+    reason = "multiaddr has forty protocols, of which these programs support a few"
 )]
 pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
     let wrong = |problem: &str, remedy: &str| Err(AddrError::new(text, problem, remedy));
@@ -124,14 +124,14 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
         }
         [Protocol::Udp(_), Protocol::Quic] => {
             return wrong(
-                "is QUIC draft 29, which is spoken no more",
+                "is QUIC draft 29, which is obsolete",
                 "write /quic-v1 for /quic",
             );
         }
         [] => return wrong("names neither transport nor port", EXAMPLE),
         _ => {
             return wrong(
-                "is not a transport that is spoken here",
+                "is not a supported transport",
                 "use /udp/PORT/quic-v1 or /tcp/PORT after the host",
             );
         }
@@ -142,7 +142,7 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
             if !is_host_name(name) {
                 return wrong(
-                    "holds no valid host name",
+                    "has no valid host name",
                     "give a name such as relay.example.net",
                 );
             }
@@ -150,7 +150,7 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
         }
         Protocol::Dnsaddr(_) => {
             return wrong(
-                "needs a TXT record to be looked up, which is not done here",
+                "needs a TXT lookup, which is not supported",
                 "give the addresses themselves, or /dns/NAME",
             );
         }
@@ -165,16 +165,16 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
     })
 }
 
-/// Parses an address to listen on: an IP address of this host, no name and no peer id.
+/// Parses an address to listen on: an IP address of this host, without a name or a peer id.
 ///
 /// # Errors
-/// As [`endpoint`], and where the address is one to dial.
+/// As [`endpoint`], and if the address has a name or a peer id.
 pub fn listen(text: &str) -> Result<Endpoint, AddrError> {
     let endpoint = endpoint(text)?;
     if let Host::Name(name) = &endpoint.host {
         return Err(AddrError::new(
             text,
-            format!("names {name}, and sockets are bound to addresses"),
+            format!("names {name}, and a socket binds to an IP address"),
             "listen on an IP address, such as 0.0.0.0 or ::",
         ));
     }
@@ -188,17 +188,17 @@ pub fn listen(text: &str) -> Result<Endpoint, AddrError> {
     Ok(endpoint)
 }
 
-/// Parses an address that can be dialed: a certain host and a certain port.
+/// Parses an address to dial: one host and one port.
 ///
 /// # Errors
-/// As [`endpoint`], and where the address is one that only a listener can use.
+/// As [`endpoint`], and if only a listener can use the address.
 pub fn dialable(text: &str) -> Result<Endpoint, AddrError> {
     let endpoint = endpoint(text)?;
     if endpoint.port == 0 {
         return Err(AddrError::new(
             text,
             "has port 0, which cannot be dialed",
-            "give the port that is listened on",
+            "give the port of the listener",
         ));
     }
     match endpoint.host {
@@ -219,7 +219,7 @@ pub fn dialable(text: &str) -> Result<Endpoint, AddrError> {
 const EXAMPLE: &str = "write /ip4/203.0.113.10/udp/4001/quic-v1 or /dns/relay.example.net/tcp/4001";
 
 /// Whether `name` can be a host's name: labels of 1 to 63 letters, digits, hyphens and underscores, 253 in all
-/// ([RFC 1123](https://www.rfc-editor.org/rfc/rfc1123#page-13); the underscore is not in it but occurs inside clusters).
+/// ([RFC 1123](https://www.rfc-editor.org/rfc/rfc1123#page-13); the underscore is not part of it, but occurs inside clusters).
 fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.len() <= 253
@@ -242,183 +242,4 @@ fn peer_id_of_cid(text: &str) -> Option<PeerId> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
-
-    #[test]
-    fn peer_ids_are_base58_or_a_cid() {
-        let peer = peer_id(PEER).unwrap();
-        let mut cid = vec![1, 0x72];
-        cid.extend(peer.to_bytes());
-        let cid = multibase::encode(multibase::Base::Base32Lower, cid);
-        assert!(cid.starts_with("bafz"), "{cid}");
-        assert_eq!(peer_id(&cid).unwrap(), peer);
-        for wrong in [
-            "",
-            "12D3KooW",
-            "QmX",
-            "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi",
-            "db",
-            " ",
-            PEER.trim_end_matches('t'),
-        ] {
-            let error = peer_id(wrong).unwrap_err().to_string();
-            assert!(
-                error.contains("is not a peer id; give one such as 12D3KooW"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn quic_and_tcp_over_addresses_and_names_are_endpoints() {
-        for (text, transport, port) in [
-            ("/ip4/203.0.113.10/udp/443/quic-v1", Transport::Quic, 443),
-            ("/ip6/2001:db8::1/tcp/4001", Transport::Tcp, 4001),
-            ("/dns/relay.example.net/tcp/1", Transport::Tcp, 1),
-            ("/dns4/a.b./udp/1/quic-v1", Transport::Quic, 1),
-            ("/dns6/my_host/tcp/65535", Transport::Tcp, 65535),
-        ] {
-            let parsed = dialable(text).unwrap();
-            assert_eq!(
-                (parsed.transport, parsed.port, parsed.peer),
-                (transport, port, None)
-            );
-            assert_eq!(parsed.to_string(), text);
-            let with_peer = dialable(&format!("{text}/p2p/{PEER}")).unwrap();
-            assert_eq!(with_peer.addr, parsed.addr);
-            assert_eq!(with_peer.peer.unwrap().to_string(), PEER);
-        }
-        assert_eq!(listen("/ip4/127.0.0.1/tcp/0").unwrap().port, 0);
-    }
-
-    #[test]
-    fn each_address_that_cannot_be_used_is_named_with_the_remedy() {
-        for (text, what, remedy) in [
-            ("", "is not a multiaddr", "write /ip4/"),
-            ("relay.example.net:443", "is not a multiaddr", "write /ip4/"),
-            ("/ip4/1.2.3/tcp/1", "is not a multiaddr", "write /ip4/"),
-            (
-                "/ip4/1.2.3.4/tcp/65536",
-                "is not a multiaddr",
-                "write /ip4/",
-            ),
-            ("/ip4/1.2.3.4/tcp", "is not a multiaddr", "write /ip4/"),
-            (
-                "/ip4/1.2.3.4",
-                "names neither transport nor port",
-                "write /ip4/",
-            ),
-            (
-                "/ip4/1.2.3.4/udp/1",
-                "names no transport over UDP",
-                "append /quic-v1: /ip4/1.2.3.4/udp/1/quic-v1",
-            ),
-            (
-                "/ip4/1.2.3.4/udp/1/quic",
-                "is QUIC draft 29",
-                "write /quic-v1",
-            ),
-            (
-                "/ip4/1.2.3.4/tcp/1/ws",
-                "is not a transport that is spoken here",
-                "/tcp/PORT",
-            ),
-            (
-                "/ip4/1.2.3.4/udp/1/quic-v1/webtransport",
-                "is not a transport that is spoken here",
-                "quic-v1",
-            ),
-            (
-                "/ip4/1.2.3.4/tcp/1/p2p-circuit",
-                "is a circuit through a relay",
-                "without /p2p-circuit",
-            ),
-            ("/ip4/1.2.3.4/tcp/0", "has port 0", "give the port"),
-            (
-                "/ip4/0.0.0.0/tcp/1",
-                "has the address 0.0.0.0",
-                "give the address of the host",
-            ),
-            (
-                "/ip6/::/tcp/1",
-                "has the address ::",
-                "give the address of the host",
-            ),
-            ("/ip4/224.0.0.1/tcp/1", "multicast", "one host"),
-            (
-                "/dnsaddr/example.net/tcp/1",
-                "needs a TXT record",
-                "/dns/NAME",
-            ),
-            (
-                "/dns/-a/tcp/1",
-                "holds no valid host name",
-                "relay.example.net",
-            ),
-            (
-                "/dns/a..b/tcp/1",
-                "holds no valid host name",
-                "relay.example.net",
-            ),
-            ("/tcp/1/tcp/1", "names no host", "begin with /ip4"),
-            ("/unix/x", "names neither transport nor port", "write /ip4/"),
-        ] {
-            let error = dialable(text).unwrap_err().to_string();
-            assert!(
-                error.contains(what) && error.contains(remedy),
-                "{text}: {error}"
-            );
-            assert!(error.starts_with(&quote(text)), "{error}");
-        }
-        let with_peer = format!("/ip4/0.0.0.0/tcp/1/p2p/{PEER}");
-        assert!(
-            listen(&with_peer)
-                .unwrap_err()
-                .to_string()
-                .contains("drop /p2p/<id>")
-        );
-        assert!(
-            listen("/dns/a/tcp/1")
-                .unwrap_err()
-                .to_string()
-                .contains("sockets are bound to addresses")
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics_and_errors_are_one_line_that_names_it(
-            text in "\\PC{0,40}|(/(ip4|ip6|dns|udp|tcp|quic-v1|p2p|p2p-circuit|1\\.2\\.3\\.4|::1|a|[0-9]{1,6})){0,7}"
-        ) {
-            for result in [endpoint(&text), listen(&text), dialable(&text)] {
-                match result {
-                    Ok(endpoint) => prop_assert_eq!(self::endpoint(&endpoint.to_string()), Ok(endpoint)),
-                    Err(error) => {
-                        let error = error.to_string();
-                        prop_assert!(error.starts_with(&quote(&text)), "{}", error);
-                        prop_assert!(!error.contains('\n'), "{}", error);
-                    }
-                }
-            }
-            let _ = peer_id(&text);
-        }
-
-        #[test]
-        fn what_is_built_is_parsed(ip in any::<std::net::IpAddr>(), port in any::<u16>(), quic in any::<bool>()) {
-            let addr = Multiaddr::from(ip);
-            let addr = match quic {
-                true => addr.with(Protocol::Udp(port)).with(Protocol::QuicV1),
-                false => addr.with(Protocol::Tcp(port)),
-            };
-            let parsed = listen(&addr.to_string()).unwrap();
-            prop_assert_eq!((parsed.addr, parsed.host, parsed.port), (addr, Host::Ip(ip), port));
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,12 @@
-//! How a relay says that it drains: it takes no reservations, no renewals and no circuits any more, and will end soon.
+//! `/p2pnode/draining/1`: a relay announces that it drains. It grants no further reservation, renewal or circuit, and shuts down
+//! soon.
 //!
-//! The circuit relay protocol has no word for that; peers would learn of it when they renew, or when the connection ends. So a
-//! relay that drains opens a stream of `/p2pnode/draining/1` to every peer that speaks it. That is all: nothing is said on it. Peers
-//! that do not speak it are refused when they ask.
+//! The circuit relay protocol has no message for that: peers would learn it when they renew, or when the connection closes. So a
+//! draining relay opens a stream of this protocol to every peer that supports it. The stream itself is the message and carries
+//! no data. Other peers are refused when they ask.
 //!
-//! To take back a protocol and let identify push the news would tell as much, but such a push is lost over QUIC where streams are
-//! negotiated lazily: its sender does not wait for the other side, which then cannot answer the negotiation (`docs/notes.md`).
+//! Withdrawing the HOP protocol through an identify push does not work: over QUIC with lazy negotiation the push is lost, because
+//! its sender does not wait for the remote, which then cannot answer the negotiation (`docs/notes.md`).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,16 +26,16 @@ use libp2p::{
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/draining/1");
 
-/// A peer has said that it drains.
+/// A peer has announced that it drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draining {
     /// The peer.
     pub peer: PeerId,
-    /// The connection on which it has said so.
+    /// The connection on which it did.
     pub connection: ConnectionId,
 }
 
-/// Says to all peers that this one drains, once it does, and tells who else does.
+/// Announces that this relay drains, and reports which other peers do.
 #[derive(Debug, Default)]
 pub struct Behaviour {
     connections: HashMap<ConnectionId, PeerId>,
@@ -43,16 +44,16 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// Tells the peers of all connections, and those that still come.
+    /// Announces it on every connection, open and future.
     pub fn announce(&mut self) {
         self.draining = true;
         for (connection, peer) in &self.connections {
-            self.queue.push_back(told(*peer, *connection));
+            self.queue.push_back(notify(*peer, *connection));
         }
     }
 }
 
-fn told(peer_id: PeerId, connection: ConnectionId) -> ToSwarm<Draining, Notice> {
+fn notify(peer_id: PeerId, connection: ConnectionId) -> ToSwarm<Draining, Notice> {
     ToSwarm::NotifyHandler {
         peer_id,
         handler: NotifyHandler::One(connection),
@@ -90,7 +91,7 @@ impl NetworkBehaviour for Behaviour {
             let (peer, connection) = (established.peer_id, established.connection_id);
             self.connections.insert(connection, peer);
             if self.draining {
-                self.queue.push_back(told(peer, connection));
+                self.queue.push_back(notify(peer, connection));
             }
         } else if let FromSwarm::ConnectionClosed(closed) = event {
             self.connections.remove(&closed.connection_id);
@@ -103,7 +104,7 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        // An error means that the peer does not speak the protocol, or is gone.
+        // An error means that the peer does not support the protocol, or is gone.
         if let Ok(Delivery::Received) = event {
             let draining = Draining { peer, connection };
             self.queue.push_back(ToSwarm::GenerateEvent(draining));
@@ -115,16 +116,16 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// The stream that says it.
+/// The stream that announces it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Notice;
 
-/// What has become of a notice.
+/// What happened to a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// The peer has given it.
+    /// The peer sent the notice.
     Received,
-    /// The peer has taken it.
+    /// The peer accepted the notice.
     Sent,
 }
 
@@ -140,7 +141,7 @@ impl From<Delivered<false>> for Delivery {
     }
 }
 
-/// A stream has done its work: of a notice that was received, or else sent.
+/// The end of a stream: of a received notice, or of a sent one.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivered<const RECEIVED: bool>;
 
@@ -171,11 +172,11 @@ impl OutboundUpgrade<Stream> for Notice {
     type Error = io::Error;
     type Future = BoxFuture<'static, io::Result<Delivered<false>>>;
 
-    /// Waits for the other side, without which the stream of a lazy negotiation would end before it has begun.
+    /// Waits for the remote. Otherwise a stream with lazy negotiation could end before the remote has agreed.
     fn upgrade_outbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
         Box::pin(async move {
             stream.close().await?;
-            // The other side says nothing and closes; a byte would be none of this protocol, and is not waited beyond.
+            // The remote closes the stream. A byte is not part of the protocol; nothing behind it is awaited.
             let _end = stream.read(&mut [0]).await?;
             Ok(Delivered)
         })
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_peers_of_all_connections_are_told_once() {
+    fn every_connection_gets_one_notice() {
         let mut behaviour = Behaviour::default();
         for number in 0..3 {
             let connection = ConnectionId::new_unchecked(number);
@@ -200,15 +201,15 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_peer_says_is_told() {
+    fn only_a_notice_of_the_peer_is_reported() {
         let (mut behaviour, peer) = (Behaviour::default(), PeerId::random());
         let connection = ConnectionId::new_unchecked(1);
         behaviour.on_connection_handler_event(peer, connection, Ok(Delivery::Sent));
         assert!(behaviour.queue.is_empty());
         behaviour.on_connection_handler_event(peer, connection, Ok(Delivery::Received));
-        let told = behaviour.queue.pop_front();
+        let event = behaviour.queue.pop_front();
         assert!(
-            matches!(told, Some(ToSwarm::GenerateEvent(told)) if told == Draining { peer, connection })
+            matches!(event, Some(ToSwarm::GenerateEvent(event)) if event == Draining { peer, connection })
         );
     }
 }

@@ -1,10 +1,10 @@
-//! `/p2pnode/hop/1`: what a relay tells a party to a circuit about the other leg of it.
+//! `/p2pnode/hop/1`: a relay describes one leg of a circuit to the peer at the other end.
 //!
-//! A peer sees the leg of a circuit that ends at itself, never the other one. The relay sees both. It tells the transport,
-//! the IP family and the round trip time of the other leg to the two peers that the circuit connects, and to nobody else;
-//! it never tells an address.
+//! A peer sees only the leg of a circuit that ends at itself. The relay sees both. It reports the transport, the IP family and
+//! the round trip time of the other leg to the two peers that the circuit connects, and to no other peer. It never reports an
+//! address.
 //!
-//! A stream carries one [`Request`] and one [`Answer`], each a [`frame`].
+//! A stream carries one [`Request`] and one [`Answer`], each in a [`json`](frame::json) frame.
 
 use std::time::Duration;
 
@@ -13,31 +13,69 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::frame::{MAX_MESSAGE, read, write};
 
-use crate::{Family, Transport, frame};
+use crate::{
+    Family, Transport,
+    exchange::{self, Reply},
+    frame,
+};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/hop/1");
 
-/// A round trip longer than this is not believed: no connection lives with it.
+/// A longer round trip time is discarded: no connection survives it.
 const MAX_RTT: Duration = Duration::from_secs(60);
+
+/// The protocol, for [`exchange`].
+#[derive(Debug)]
+pub enum Hop {}
+
+impl exchange::Protocol for Hop {
+    const NAME: StreamProtocol = PROTOCOL;
+    type Request = Request;
+    type Answer = Answer;
+}
+
+/// How a request ended for the peer that asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum HopReply {
+    /// The other leg.
+    Leg(Leg),
+    /// The relay does not describe the leg.
+    Refused(Refusal),
+    /// The relay does not support the protocol: another implementation.
+    Unsupported,
+    /// No answer came in time.
+    NoAnswer,
+}
+
+impl From<Reply<Answer>> for HopReply {
+    fn from(reply: Reply<Answer>) -> Self {
+        match reply {
+            Reply::Answer(Answer::Leg(leg)) => Self::Leg(leg),
+            Reply::Answer(Answer::Refused(refusal)) => Self::Refused(refusal),
+            Reply::Unsupported => Self::Unsupported,
+            Reply::NoAnswer => Self::NoAnswer,
+        }
+    }
+}
 
 /// Asks for the other leg of a circuit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The other party of the circuit.
-    #[serde(with = "frame::peer_id")]
+    /// The peer at the other end of the circuit.
+    #[serde(with = "frame::json::peer_id")]
     pub peer: PeerId,
-    /// Whether the asking peer is the one that dialed the circuit. Two peers may have dialed each other.
+    /// Whether the asking peer dialed the circuit. Two peers may have dialed each other.
     pub dialed: bool,
 }
 
-/// What the relay has to say.
+/// What the relay answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The other leg.
     Leg(Leg),
-    /// Nothing, and why.
+    /// The relay does not describe the leg.
     Refused(Refusal),
 }
 
@@ -48,7 +86,7 @@ pub struct Leg {
     pub transport: Transport,
     /// Its IP family.
     pub family: Family,
-    /// The last round trip that the relay's ping measured, once there is one.
+    /// The round trip time that the relay's last ping measured; `None` before the first answer.
     #[serde(
         rename = "rtt_ms",
         default,
@@ -59,25 +97,25 @@ pub struct Leg {
     pub rtt: Option<Duration>,
 }
 
-/// Why the relay tells nothing.
+/// Why the relay does not describe a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// No circuit of this kind connects the asking peer with the other one.
     NotAParty,
-    /// There is such a circuit, and the relay cannot tell over which connection it runs.
+    /// The relay does not know over which connection the circuit runs.
     Unknown,
     /// The peer asks too often.
     TooOften,
 }
 
-/// Milliseconds with one decimal: finer than that no ping is true.
+/// Milliseconds with one decimal: no ping is more precise.
 fn write_rtt<S: Serializer>(rtt: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     rtt.map(|rtt| (rtt.as_secs_f64() * 10_000.0).round() / 10.0)
         .serialize(serializer)
 }
 
-/// A figure that cannot be a round trip time counts as none.
+/// A number that cannot be a round trip time becomes `None`.
 fn read_rtt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let millis = Option::<f64>::deserialize(deserializer)?;
     Ok(millis
@@ -90,28 +128,20 @@ fn read_rtt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 mod tests {
     use std::io;
 
-    use futures::{executor::block_on, io::Cursor};
     use proptest::prelude::*;
     use serde::de::DeserializeOwned;
 
     use super::*;
+    use crate::frame::json::memory::{self, frame};
 
     const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 
-    fn frame(body: &[u8]) -> Vec<u8> {
-        let mut frame = u16::try_from(body.len()).unwrap().to_be_bytes().to_vec();
-        frame.extend(body);
-        frame
-    }
-
     fn written<T: Serialize>(message: &T) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        block_on(write(&mut bytes, message)).unwrap();
-        bytes
+        memory::written(MAX_MESSAGE, message)
     }
 
     fn read_from<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-        block_on(read(&mut Cursor::new(bytes)))
+        memory::read(MAX_MESSAGE, bytes)
     }
 
     #[test]
@@ -143,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_that_is_no_round_trip_time_counts_as_none() {
+    fn a_number_that_is_no_round_trip_time_becomes_none() {
         for figure in ["-1", "1e300", "null", "60001"] {
             let json =
                 format!(r#"{{"leg":{{"transport":"tcp","family":"ip4","rtt_ms":{figure}}}}}"#);

@@ -1,42 +1,108 @@
-//! `/p2pnode/meet/1`: a relay introduces two peers to each other, so that both punch while the circuit between them is still
-//! being made.
+//! `/p2pnode/meet/1`: a relay introduces two peers to each other, so that both punch while their circuit is still being
+//! opened.
 //!
-//! DCUtR tells each side the other's addresses over the circuit, which takes several round trips to make. The relay sees the
-//! mappings of both. Asked by the one that dials, it tells each side in the same moment what it observes of the other, and
-//! what it told the other of it; both dial as soon as they hear.
+//! DCUtR carries each side's addresses over the circuit, which takes several round trips to open. The relay already sees the
+//! mappings of both. When the dialing peer asks, the relay sends to each side, in the same moment, what it observes of the
+//! other, and what it sent to the other. Both dial as soon as the message arrives.
 //!
-//! A node asks on a stream of its own: one [`Request`] and one [`Answer`]. A node is told on a stream that its relay opens: one
-//! [`Introduction`], and the end. Frames are as in [`hop`](crate::hop), with at most [`MAX_MESSAGE`] bytes of JSON. Unknown fields
-//! are ignored, as are addresses that cannot be read and those beyond [`MAX_ADDRS`].
+//! The dialing peer asks on a stream of its own: one [`Request`] and one [`Answer`]. The relay opens a stream to the other peer
+//! and sends one [`Notice`]; the peer closes the stream. All are [`json`](frame::json) frames of at most [`MAX_MESSAGE`] bytes.
+//! Readers ignore unknown fields, addresses that cannot be decoded and those beyond [`MAX_ADDRS`].
 //!
-//! Who speaks the protocol takes `/tls/1.0.0` over TCP: the side that dials in the role of the client sends its first words of TLS
+//! A peer that supports the protocol accepts `/tls/1.0.0` over TCP: the side that dials as the TLS client sends its first flight
 //! along with the proposal, without waiting for consent.
 
 use std::io;
 
-use futures::{AsyncRead, AsyncWrite};
-use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, future::BoxFuture};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
-use crate::frame;
+use crate::{
+    exchange::{self, Reply},
+    frame,
+};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/meet/1");
 
-/// The most addresses in a list: what is dialed because of an introduction is bounded by it.
+/// The most addresses in a list: it bounds what a peer dials because of an introduction.
 pub const MAX_ADDRS: usize = 8;
 
 /// The most bytes of an address as text. The longest that can be punched has 65.
 const MAX_ADDR: usize = 128;
 
-/// The most bytes of JSON in a frame: two full lists of the longest addresses, and room to say more.
+/// The most bytes of JSON in a frame: two full lists of the longest addresses, and room for fields of later versions.
 pub const MAX_MESSAGE: usize = 4096;
+
+/// What a peer asks of a relay, for [`exchange`].
+#[derive(Debug)]
+pub enum Introduce {}
+
+impl exchange::Protocol for Introduce {
+    const NAME: StreamProtocol = PROTOCOL;
+    const MAX_MESSAGE: usize = MAX_MESSAGE;
+    type Request = Request;
+    type Answer = Answer;
+}
+
+/// How a request ended for the peer that asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IntroductionReply {
+    /// The relay introduced both peers in this moment.
+    Introduced(Introduction),
+    /// The relay did not introduce them.
+    Refused(Refusal),
+    /// The relay does not support the protocol: another implementation.
+    Unsupported,
+    /// No answer came in time.
+    NoAnswer,
+}
+
+impl From<Reply<Answer>> for IntroductionReply {
+    fn from(reply: Reply<Answer>) -> Self {
+        match reply {
+            Reply::Answer(Answer::Introduced(introduction)) => Self::Introduced(introduction),
+            Reply::Answer(Answer::Refused(refusal)) => Self::Refused(refusal),
+            Reply::Unsupported => Self::Unsupported,
+            Reply::NoAnswer => Self::NoAnswer,
+        }
+    }
+}
+
+/// What a relay sends to the peer that was asked for, for [`exchange`]. The answer is the end of the stream.
+#[derive(Debug)]
+pub enum Notify {}
+
+impl exchange::Protocol for Notify {
+    const NAME: StreamProtocol = PROTOCOL;
+    const MAX_MESSAGE: usize = MAX_MESSAGE;
+    type Request = Notice;
+    type Answer = Received;
+
+    /// Waits for the end. Without that, a stream that is negotiated lazily may end before the remote has agreed.
+    fn read_answer(stream: &mut Stream) -> BoxFuture<'_, io::Result<Received>> {
+        Box::pin(async {
+            // A byte is not part of the protocol; nothing behind it is awaited.
+            let _end = stream.read(&mut [0]).await?;
+            Ok(Received)
+        })
+    }
+
+    fn write_answer(_: &mut Stream, _: Received) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A peer has read a [`Notice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received;
 
 /// Asks to be introduced to a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The peer.
-    #[serde(with = "frame::peer_id")]
+    /// The peer to be introduced to.
+    #[serde(with = "frame::json::peer_id")]
     pub peer: PeerId,
     /// Addresses of the asking peer that the relay cannot see.
     #[serde(default, with = "addresses")]
@@ -47,32 +113,32 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// The peer was told of the one that asked, in this moment.
-    Introduced(Meeting),
-    /// It was not, and why.
+    /// The relay sends a [`Notice`] to the other peer in this moment.
+    Introduced(Introduction),
+    /// The relay does not introduce the two.
     Refused(Refusal),
 }
 
-/// Where two peers are: what the one that hears it is to dial, and what the other one is told to.
+/// Where two peers are, for one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meeting {
-    /// The other side's addresses.
+pub struct Introduction {
+    /// The other peer's addresses, which the receiver dials.
     #[serde(default, with = "addresses")]
     pub addrs: Vec<Multiaddr>,
-    /// What the other side is told of the one that hears this.
-    #[serde(default, with = "addresses")]
-    pub told: Vec<Multiaddr>,
+    /// The receiver's own addresses, as the relay sends them to the other peer.
+    #[serde(rename = "told", default, with = "addresses")]
+    pub own_addrs: Vec<Multiaddr>,
 }
 
-/// Tells a peer of another one that asked for it.
+/// Introduces a peer that asked to the one that it asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Introduction {
-    /// The one that asked.
-    #[serde(with = "frame::peer_id")]
+pub struct Notice {
+    /// The peer that asked.
+    #[serde(with = "frame::json::peer_id")]
     pub peer: PeerId,
     /// Where the two are.
     #[serde(flatten)]
-    pub meeting: Meeting,
+    pub introduction: Introduction,
 }
 
 /// Why the relay does not introduce.
@@ -81,13 +147,13 @@ pub struct Introduction {
 pub enum Refusal {
     /// The peer holds no reservation here.
     NoReservation,
-    /// The peer takes no introductions: another implementation, or it does not punch.
+    /// The peer does not accept introductions: another implementation, or it does not punch.
     Unsupported,
-    /// The two have no transport and IP family in common, as far as the relay sees by now.
+    /// The relay has seen no transport and IP family that the two have in common.
     NothingInCommon,
-    /// The peer asks too often, or is asked for too often.
+    /// The asking peer asks too often, or too many ask for the other one.
     TooOften,
-    /// The relay ends.
+    /// The relay shuts down.
     Draining,
 }
 
@@ -95,7 +161,7 @@ pub enum Refusal {
 ///
 /// # Errors
 ///
-/// Those of the stream.
+/// Those of the stream, and `InvalidData` if the message is longer than [`MAX_MESSAGE`].
 pub async fn write<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
@@ -107,13 +173,12 @@ pub async fn write<T: Serialize>(
 ///
 /// # Errors
 ///
-/// Those of the stream, and `InvalidData` for a message that is too long or none. No more than [`MAX_MESSAGE`] bytes are
-/// read or held.
+/// Those of the stream, and `InvalidData` if the message is longer than [`MAX_MESSAGE`] or is not a `T`.
 pub async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
     frame::read_up_to(MAX_MESSAGE, stream).await
 }
 
-/// A list of addresses as text, cut to [`MAX_ADDRS`] both when it is written and when it is read.
+/// A list of addresses as text, cut to [`MAX_ADDRS`] by the writer and by the reader.
 mod addresses {
     use super::{Deserialize as _, Deserializer, MAX_ADDR, MAX_ADDRS, Multiaddr, Serializer};
 
@@ -140,37 +205,29 @@ mod addresses {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use futures::{executor::block_on, io::Cursor};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::frame::json::memory::{self, frame};
 
     const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 
-    fn frame(body: &[u8]) -> Vec<u8> {
-        let mut frame = u16::try_from(body.len()).unwrap().to_be_bytes().to_vec();
-        frame.extend(body);
-        frame
-    }
-
     fn written<T: Serialize>(message: &T) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        block_on(write(&mut bytes, message)).unwrap();
-        bytes
+        memory::written(MAX_MESSAGE, message)
     }
 
     fn read_from<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-        block_on(read(&mut Cursor::new(bytes)))
+        memory::read(MAX_MESSAGE, bytes)
     }
 
     fn addrs(texts: &[&str]) -> Vec<Multiaddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn meeting() -> Meeting {
-        Meeting {
+    fn introduction() -> Introduction {
+        Introduction {
             addrs: addrs(&["/ip4/198.51.100.7/udp/40000/quic-v1"]),
-            told: addrs(&["/ip4/203.0.113.9/tcp/40001"]),
+            own_addrs: addrs(&["/ip4/203.0.113.9/tcp/40001"]),
         }
     }
 
@@ -184,22 +241,22 @@ mod tests {
         assert_eq!(written(&request), frame(json.as_bytes()));
         let lists = r#""addrs":["/ip4/198.51.100.7/udp/40000/quic-v1"],"told":["/ip4/203.0.113.9/tcp/40001"]"#;
         let json = format!(r#"{{"introduced":{{{lists}}}}}"#);
-        let introduced = Answer::Introduced(meeting());
+        let introduced = Answer::Introduced(introduction());
         assert_eq!(written(&introduced), frame(json.as_bytes()));
         let refused = Answer::Refused(Refusal::NothingInCommon);
         assert_eq!(
             written(&refused),
             frame(br#"{"refused":"nothing_in_common"}"#)
         );
-        let introduction = Introduction {
+        let notice = Notice {
             peer: PEER.parse().unwrap(),
-            meeting: meeting(),
+            introduction: introduction(),
         };
         let json = format!(r#"{{"peer":"{PEER}",{lists}}}"#);
-        assert_eq!(written(&introduction), frame(json.as_bytes()));
+        assert_eq!(written(&notice), frame(json.as_bytes()));
         assert_eq!(
-            read_from::<Introduction>(&frame(json.as_bytes())).unwrap(),
-            introduction
+            read_from::<Notice>(&frame(json.as_bytes())).unwrap(),
+            notice
         );
     }
 
@@ -210,15 +267,15 @@ mod tests {
         assert!(request.addrs.is_empty());
         let json = br#"{"introduced":{"addrs":["/ip4/1.2.3.4/tcp/5","/new/7","nonsense"]}}"#;
         let answer = read_from::<Answer>(&frame(json)).unwrap();
-        let Answer::Introduced(meeting) = answer else {
+        let Answer::Introduced(introduction) = answer else {
             panic!("refused")
         };
-        assert_eq!(meeting.addrs, addrs(&["/ip4/1.2.3.4/tcp/5"]));
-        assert!(meeting.told.is_empty());
+        assert_eq!(introduction.addrs, addrs(&["/ip4/1.2.3.4/tcp/5"]));
+        assert!(introduction.own_addrs.is_empty());
     }
 
     #[test]
-    fn lists_are_cut_whoever_writes_them() {
+    fn lists_are_cut_by_the_writer_and_by_the_reader() {
         let many: Vec<String> = (1..=100)
             .map(|port| format!("/ip4/1.2.3.4/tcp/{port}"))
             .collect();
@@ -237,15 +294,15 @@ mod tests {
     fn two_full_lists_of_the_longest_addresses_fit() {
         let longest = "/ip6/2001:db8:1111:2222:3333:4444:5555:6666/udp/40000/quic-v1";
         let full = addrs(&[longest; MAX_ADDRS]);
-        let introduction = Introduction {
+        let notice = Notice {
             peer: PEER.parse().unwrap(),
-            meeting: Meeting {
+            introduction: Introduction {
                 addrs: full.clone(),
-                told: full,
+                own_addrs: full,
             },
         };
-        let read = read_from::<Introduction>(&written(&introduction)).unwrap();
-        assert_eq!(read, introduction);
+        let read = read_from::<Notice>(&written(&notice)).unwrap();
+        assert_eq!(read, notice);
     }
 
     #[test]
@@ -259,7 +316,7 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
             let _ = read_from::<Request>(&bytes);
             let _ = read_from::<Answer>(&frame(&bytes));
-            let _ = read_from::<Introduction>(&frame(&bytes));
+            let _ = read_from::<Notice>(&frame(&bytes));
         }
     }
 }

@@ -1,13 +1,17 @@
-//! What goes over the wire between p2pnode peers and relays: addresses, messages and their codecs.
+//! What p2pnode peers and relays send each other: addresses, messages and their codecs.
 
 pub mod addr;
+pub mod circuit;
+pub mod dcutr;
 pub mod directory;
 pub mod draining;
+pub mod exchange;
 mod family;
 pub mod frame;
 pub mod hop;
 pub mod introduction;
 pub mod join;
+pub mod pending_futures;
 pub mod ping;
 mod quote;
 mod transport;

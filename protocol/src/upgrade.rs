@@ -1,11 +1,11 @@
-//! Negotiating protocols in a swarm that negotiates lazily.
+//! Protocol negotiation in a swarm that negotiates lazily.
 //!
-//! [`multistream-select`](https://github.com/multiformats/multistream-select) costs a round trip before a stream says its
-//! first word. With [`LAZY`] the first words go out with the proposal, since a proposal of one protocol has only one good
-//! answer. On a path through a relay that saves the most of what there is to save.
+//! [`multistream-select`](https://github.com/multiformats/multistream-select) takes a round trip before a stream carries data.
+//! With [`LAZY`] the data goes out with the proposal, since a proposal of a single protocol has only one useful answer. That
+//! saves most on a path through a relay.
 //!
-//! The price: a stream is open before the remote has agreed. That it does not speak the protocol comes out when the stream
-//! is read, as an error that [`is_refusal`] knows. Who has to know before offers [`Confirmed`].
+//! The price: a stream opens before the remote has agreed. If the remote does not support the protocol, reading fails with an
+//! error that [`is_refusal`] recognizes. [`Confirmed`] waits for the agreement.
 
 use std::{
     future::{Ready, ready},
@@ -20,28 +20,28 @@ use libp2p::{
     },
 };
 
-/// What a swarm negotiates its streams with: `Config::with_substream_upgrade_protocol_override`.
+/// How a swarm negotiates its streams: `Config::with_substream_upgrade_protocol_override`.
 pub const LAZY: Version = Version::V1Lazy;
 
-/// Offered behind the protocol that is wanted. Nobody speaks it, and it is never sent: it only says that a refusal of the
-/// first is not the end, and so makes the dialer wait for the answer to it.
+/// Proposed after the wanted protocol. No peer supports it, and it is never sent. With a second proposal the negotiation has to
+/// wait for the answer to the first.
 const NONE: StreamProtocol = StreamProtocol::new("/p2pnode/none");
 
-/// An outbound upgrade that is done when the remote has agreed, whatever the swarm's way of negotiating; or that leaves it to
-/// that way.
+/// An outbound upgrade that completes when the remote has agreed, even in a swarm that negotiates lazily; or that negotiates as
+/// the swarm does.
 #[derive(Debug, Clone)]
 pub struct Confirmed {
     protocol: StreamProtocol,
     waits: bool,
 }
 
-/// The remote does not speak the protocol.
+/// The remote does not support the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the remote does not speak the protocol")]
+#[error("the remote does not support the protocol")]
 pub struct Unsupported;
 
 impl Confirmed {
-    /// Offers `protocol`.
+    /// Proposes `protocol` and waits for the agreement.
     #[must_use]
     pub fn new(protocol: StreamProtocol) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Confirmed {
         }
     }
 
-    /// Offers `protocol` as the swarm does, and so with [`LAZY`] does not wait.
+    /// Proposes `protocol` as the swarm does. With [`LAZY`] that does not wait.
     #[must_use]
     pub fn unconfirmed(protocol: StreamProtocol) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl<C> OutboundUpgrade<C> for Confirmed {
     }
 }
 
-/// Whether an error of a stream says that the remote does not speak its protocol.
+/// Whether an error of a stream means that the remote does not support its protocol.
 #[must_use]
 pub fn is_refusal(error: &io::Error) -> bool {
     let carried = error.get_ref().and_then(|error| error.downcast_ref());

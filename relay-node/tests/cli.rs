@@ -297,7 +297,7 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
         "access.revoked_file: revoked:4: \"more\"",
         "limits.memory: \"1 gig\" has no unit of size",
         "control.socket: 7 is a number",
-        "join: is no key",
+        "join: is not a key",
     ] {
         assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
     }
@@ -311,7 +311,7 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
 #[test]
 fn status_without_a_relay_names_the_socket_and_the_remedy() {
     let home = Home::new();
-    home.file("no.sock", "a file that is no socket", 0o600);
+    home.file("no.sock", "a file that is not a socket", 0o600);
     let long = format!("{}/control.sock", "d".repeat(200));
     for socket in ["missing.sock", "no.sock", "no/such/control.sock", &long] {
         for args in [
@@ -391,7 +391,7 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         ),
         (
             &["run", "--log", "loud"],
-            &["--log: ", "\"loud\" is no level"],
+            &["--log: ", "\"loud\" is not a level"],
         ),
         (
             &["run", "--log-format", "xml"],

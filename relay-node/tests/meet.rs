@@ -24,7 +24,7 @@ use libp2p::{
     },
 };
 use p2pnode_protocol::introduction::{
-    self as meet, Answer, Introduction, MAX_ADDRS, Refusal, Request,
+    self as meet, Answer, Introduction, MAX_ADDRS, Notice, Refusal, Request,
 };
 use peer::{Behaviour, BehaviourEvent, until, until_with};
 
@@ -106,9 +106,9 @@ async fn heard(swarm: &mut Swarm<Behaviour>, from: PeerId, addrs: usize) -> Intr
     loop {
         for bytes in &swarm.behaviour().hear.heard {
             let mut bytes = futures::io::Cursor::new(bytes);
-            let introduction: Introduction = meet::read(&mut bytes).await.expect("an introduction");
-            if introduction.peer == from && introduction.meeting.addrs.len() == addrs {
-                return introduction;
+            let notice: Notice = meet::read(&mut bytes).await.expect("an introduction");
+            if notice.peer == from && notice.introduction.addrs.len() == addrs {
+                return notice.introduction;
             }
         }
         until(swarm, |event| match event {
@@ -135,22 +135,22 @@ async fn both_are_told_the_same_of_each_other() {
     let (asking, wanted) = (*asker.local_peer_id(), *destination.local_peer_id());
     let unseen = ["/ip4/192.0.2.7/udp/4000/quic-v1"];
     let answer = ask(&relay, &mut asker, &mut destination, wanted, &unseen).await;
-    let Answer::Introduced(meeting) = answer else {
+    let Answer::Introduced(introduction) = answer else {
         panic!("refused: {answer:?}")
     };
     assert!(
-        meeting.addrs.len() == 1 && is_loopback_quic(&meeting.addrs[0]),
-        "{meeting:?}"
+        introduction.addrs.len() == 1 && is_loopback_quic(&introduction.addrs[0]),
+        "{introduction:?}"
     );
     assert!(
-        meeting.told.len() == 2
-            && is_loopback_quic(&meeting.told[0])
-            && meeting.told[1].to_string() == unseen[0],
-        "{meeting:?}"
+        introduction.own_addrs.len() == 2
+            && is_loopback_quic(&introduction.own_addrs[0])
+            && introduction.own_addrs[1].to_string() == unseen[0],
+        "{introduction:?}"
     );
-    let introduction = heard(&mut destination, asking, 2).await;
-    assert_eq!(introduction.meeting.addrs, meeting.told);
-    assert_eq!(introduction.meeting.told, meeting.addrs);
+    let heard = heard(&mut destination, asking, 2).await;
+    assert_eq!(heard.addrs, introduction.own_addrs);
+    assert_eq!(heard.own_addrs, introduction.addrs);
     relay.stop().await;
 }
 
@@ -214,12 +214,12 @@ async fn thousands_of_addresses_and_odd_ones_are_cut() {
         "/memory/7",
     ];
     let answer = ask(&relay, &mut asker, &mut destination, wanted, &odd).await;
-    let Answer::Introduced(meeting) = answer else {
+    let Answer::Introduced(introduction) = answer else {
         panic!("refused: {answer:?}")
     };
     assert!(
-        meeting
-            .told
+        introduction
+            .own_addrs
             .iter()
             .all(|addr| !addr.to_string().contains("example"))
     );
@@ -230,10 +230,10 @@ async fn thousands_of_addresses_and_odd_ones_are_cut() {
     let bytes = [&length.to_be_bytes()[..], json.as_bytes()].concat();
     let answer = send(&relay, &mut asker, &mut destination, bytes).await;
     let mut answer = futures::io::Cursor::new(answer.expect("an answer"));
-    let Ok(Answer::Introduced(meeting)) = meet::read(&mut answer).await else {
+    let Ok(Answer::Introduced(introduction)) = meet::read(&mut answer).await else {
         panic!("refused")
     };
-    assert_eq!(meeting.told.len(), MAX_ADDRS);
+    assert_eq!(introduction.own_addrs.len(), MAX_ADDRS);
     relay.stop().await;
 }
 

@@ -223,7 +223,7 @@ async fn mdns_port_taken() -> Result<()> {
     let _taken = taken.run_sync(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, MDNS))?))?;
     let b = lan.answers(1).await?;
     let warning =
-        "this node answers no multicast DNS over ip4; end the program that has the port for itself";
+        "this node answers no multicast DNS over ip4; stop the program that holds the port";
     b.process.logged(warning, PATIENCE).await?;
     let reason = json!({"reason": "multicast DNS told no place where it may be"});
     lan.asks(&b.id).await?.is("unreachable")?.has(&reason)?;
@@ -248,7 +248,7 @@ async fn no_such_name() -> Result<()> {
     dial.is("direct")?.has(&json!({"found_by": "relay"}))?;
     let log = a.process.log();
     ensure!(log.matches(warning).count() == 1, "{log}");
-    let remedy = "correct the name, or see that the service has endpoints";
+    let remedy = "correct the name, or check that the service has endpoints";
     ensure!(log.contains(remedy), "{log}");
     peers.verify_range().await
 }

@@ -1,8 +1,8 @@
-//! A YAML file as a tree whose nodes know where they stand.
+//! A YAML file as a tree whose nodes have positions.
 //!
-//! The parser gives positions only to its errors. So every node gets a number in the order of reading, and the position of
-//! node *n* is the position of the error of a second reading that stops there. Positions are needed for faults and for
-//! `config show` only, and such files are small.
+//! The parser reports positions only with errors. So each node gets a number in the order of reading, and the position of node *n*
+//! is that of the error of a second reading that stops there. Only faults and `config show` need positions, and such files are
+//! small.
 
 use std::{
     cell::Cell,
@@ -17,7 +17,7 @@ use serde::de::{
 
 use super::fault::{Fault, Place};
 
-/// A configuration file that was read and is well-formed YAML.
+/// A configuration file that is well-formed YAML.
 #[derive(Debug, Clone)]
 pub struct Document {
     path: PathBuf,
@@ -47,7 +47,7 @@ impl Document {
     /// Reads `path`.
     ///
     /// # Errors
-    /// When the file cannot be read or is no YAML, with the line where it stops being YAML.
+    /// If the file cannot be read or is not YAML; then the error names the line.
     pub fn read(path: &Path) -> Result<Self, Fault> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let remedy = if path.is_dir() {
@@ -63,7 +63,7 @@ impl Document {
     /// Parses `text`; `path` only names it in messages.
     ///
     /// # Errors
-    /// When `text` is no YAML.
+    /// If `text` is not YAML.
     pub fn parse(path: &Path, text: String) -> Result<Self, Fault> {
         let reading = Reading {
             next: &Cell::new(0),
@@ -80,7 +80,7 @@ impl Document {
                     Some(at) => Place::line(path, at.line(), at.column()),
                     None => Place::file(path),
                 };
-                // The position is told by the place; the parser repeats it at the end of some messages.
+                // The parser repeats the position at the end of some messages.
                 let message = error.to_string();
                 let message = match message.rfind(" at line ") {
                     Some(end) if place != Place::file(path) => &message[..end],
@@ -91,7 +91,7 @@ impl Document {
         }
     }
 
-    /// Where node `id` stands.
+    /// The position of node `id`.
     pub(super) fn place(&self, id: usize) -> Place {
         let reading = Reading {
             next: &Cell::new(0),
@@ -109,7 +109,7 @@ impl Document {
 }
 
 impl Value {
-    /// The value as a reader of a message knows it, on one line and of bounded length.
+    /// The value for an error message, on one line and of bounded length.
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
@@ -123,7 +123,7 @@ impl Value {
     }
 }
 
-/// One reading of a document: numbers the nodes, and stops with an error at one of them if asked to.
+/// One reading of a document. It numbers the nodes, and stops with an error at node `stop_at`.
 #[derive(Clone, Copy)]
 struct Reading<'a> {
     next: &'a Cell<usize>,
@@ -192,7 +192,7 @@ impl<'de> Visitor<'de> for NodeVisitor<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        // With its point, so that no fraction is taken for a whole number.
+        // With its decimal point, so that no fraction passes for a whole number.
         self.stop_here()
             .map(|()| Value::Number(format!("{value:?}")))
     }
@@ -253,14 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_and_one_of_comments_hold_nothing() {
+    fn an_empty_file_and_one_of_comments_are_null() {
         for text in ["", "\n", "# nothing\n", "---\n"] {
             assert_eq!(parse(text).unwrap().root.value, Value::Null, "{text:?}");
         }
     }
 
     #[test]
-    fn keys_values_and_items_know_their_line_and_column() {
+    fn keys_values_and_items_have_their_line_and_column() {
         let document = parse("a: 1\nb:\n  c: [x, {d: yes}]\n  e: >\n    long\n").unwrap();
         let (b, inner) = entry(&document.root, "b");
         assert_eq!(document.place(b.id).to_string(), "f.yaml:2:1");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_seen() {
+    fn a_tag_is_kept() {
         let document = parse("a: !secret x\n").unwrap();
         assert_eq!(
             entry(&document.root, "a").1.value,

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! The faults of a configuration, and where they are.
 
 use std::{
     fmt,
@@ -8,13 +8,13 @@ use std::{
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// Built in.
+    /// The program.
     Default,
     /// The configuration file. Lines and columns count from 1.
     File {
-        /// The file as it was named.
+        /// The path as the user gave it.
         path: PathBuf,
-        /// Line and column, where known.
+        /// Line and column, if known.
         at: Option<(usize, usize)>,
     },
     /// An environment variable.
@@ -54,15 +54,15 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing that is wrong, told on one line.
+/// One fault. Prints as one line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{}{problem}", self.prefix())]
 pub struct Fault {
-    /// Where it stands.
+    /// Where the value came from.
     pub place: Place,
     /// The key's path, such as `dial.port_range`.
     pub key: Option<String>,
-    /// The value, why it is wrong and what would be right.
+    /// The value, why it is wrong, and the remedy.
     pub problem: String,
 }
 
@@ -75,7 +75,7 @@ impl Fault {
         }
     }
 
-    /// The place, and the key where the place does not name it: flags and variables do.
+    /// The place, and the key unless the place names it, as flags and variables do.
     fn prefix(&self) -> String {
         match (&self.place, &self.key) {
             (Place::Default, Some(key)) => format!("{key}: "),
@@ -85,19 +85,19 @@ impl Fault {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of the sources and of the file.
+/// All faults of a configuration, in the order of the sources and of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
     faults: Vec<Fault>,
-    /// How many there are besides.
+    /// The number of further faults.
     unlisted: usize,
 }
 
 impl Faults {
-    /// With this many faults a file is no configuration, and each costs a reading of the file to find its line.
+    /// A file with this many faults is not a configuration, and each fault costs a reading of the file to find its line.
     const MOST: usize = 64;
 
-    /// Notes a fault; of many, only that there are more.
+    /// Records a fault, or beyond [`Self::MOST`] only counts it.
     pub(super) fn note(
         &mut self,
         place: impl FnOnce() -> Place,

@@ -1,4 +1,4 @@
-//! Kinds of values: how a text becomes a value, and what to say where it does not.
+//! Kinds of values: how a text becomes a value, and the error if it does not.
 
 use std::{
     fmt,
@@ -15,18 +15,18 @@ use crate::logging;
 use p2pnode_protocol::addr;
 use p2pnode_protocol::quote;
 
-/// How values of one type are written.
+/// How values of one type are parsed and printed.
 ///
-/// The error of `parse` is one line that names the value, what is wrong with it and what would be right.
+/// The error of `parse` is one line with the value, what is wrong, and the remedy.
 #[derive(Debug)]
 pub struct Kind<T: 'static> {
-    /// A right value in words, such as "a duration such as 30s, 5m or 2h".
+    /// A valid value in words, such as "a duration such as 30s, 5m or 2h".
     pub expects: &'static str,
-    /// Its form in the file and the schema.
+    /// The form in the file and in the schema.
     pub form: Form,
-    /// Reads a value.
+    /// Parses a value.
     pub parse: fn(&str) -> Result<T, String>,
-    /// Writes a value so that `parse` reads it again.
+    /// Prints a value so that `parse` accepts it.
     pub print: fn(&T) -> String,
 }
 
@@ -37,7 +37,7 @@ pub enum Form {
     Bool,
     /// A whole number.
     Integer {
-        /// The greatest that is allowed.
+        /// The greatest allowed number.
         max: u64,
     },
     /// A text.
@@ -79,15 +79,12 @@ pub const LIMIT: Kind<u32> = Kind {
     print: u32::to_string,
 };
 
-/// A duration with its unit, longer than nothing.
+/// A duration with its unit, greater than zero.
 pub const DURATION: Kind<Duration> = Kind {
     expects: "a duration such as 500ms, 30s, 5m or 2h",
     form: Form::Text,
     parse: |text| match duration(text)? {
-        Duration::ZERO => Err(format!(
-            "{} is no time at all; {DURATION_HINT}",
-            quote(text)
-        )),
+        Duration::ZERO => Err(format!("{} is zero; {DURATION_HINT}", quote(text))),
         duration => Ok(duration),
     },
     print: |duration| humantime::format_duration(*duration).to_string(),
@@ -159,7 +156,7 @@ pub const LISTEN_ADDR: Kind<addr::Endpoint> = Kind {
     print: addr::Endpoint::to_string,
 };
 
-/// An address at which something can be dialed, with or without `/p2p/<id>`.
+/// An address to dial, with or without `/p2p/<id>`.
 pub const DIAL_ADDR: Kind<addr::Endpoint> = Kind {
     expects: "an address such as /ip4/203.0.113.10/udp/4001/quic-v1 or /dns/peer.example.net/tcp/4001",
     form: Form::Text,
@@ -167,7 +164,7 @@ pub const DIAL_ADDR: Kind<addr::Endpoint> = Kind {
     print: addr::Endpoint::to_string,
 };
 
-/// What to log: a level, or a level for each target.
+/// A log filter: a level, or a level for each target.
 pub const LOG_FILTER: Kind<logging::Filter> = Kind {
     expects: "a level (error, warn, info, debug, trace, off) or a filter such as info,quinn=debug",
     form: Form::Text,
@@ -178,7 +175,7 @@ pub const LOG_FILTER: Kind<logging::Filter> = Kind {
     print: logging::Filter::to_string,
 };
 
-/// How log lines look.
+/// The format of log lines.
 pub const LOG_FORMAT: Kind<logging::Format> = Kind {
     expects: "text or json",
     form: Form::Choice(logging::Format::NAMES),
@@ -189,7 +186,7 @@ pub const LOG_FORMAT: Kind<logging::Format> = Kind {
     print: logging::Format::to_string,
 };
 
-/// Parses with `T`'s own `FromStr`, whose error is to name the value and the remedy.
+/// Parses with the `FromStr` of `T`, whose error should contain the value and the remedy.
 ///
 /// # Errors
 /// The text of the error of `T`.
@@ -204,7 +201,7 @@ where
 /// The choice named `text` of `choices`.
 ///
 /// # Errors
-/// Where there is none, with all that there are.
+/// If there is none; the error lists all choices.
 pub fn choose<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     choices
         .iter()
@@ -220,7 +217,7 @@ const DURATION_HINT: &str = "write a number and a unit: 500ms, 30s, 5m or 2h";
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|error: ParseIntError| {
         if *error.kind() == IntErrorKind::PosOverflow {
-            format!("{} is too great; give at most {}", quote(text), u32::MAX)
+            format!("{} is too large; give at most {}", quote(text), u32::MAX)
         } else {
             format!("{} is not a whole number; give one from 0", quote(text))
         }
@@ -230,7 +227,7 @@ fn count(text: &str) -> Result<u32, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     // The relay protocol counts seconds in 32 bits, and no timer here needs more.
     const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
-    // The parser takes "0" for a duration without a unit.
+    // The parser accepts "0" without a unit.
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("{} has no unit; {DURATION_HINT}", quote(text)));
     }
@@ -285,7 +282,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| wrong("is too great"))
+        .ok_or_else(|| wrong("is too large"))
 }
 
 fn print_bytes(bytes: u64) -> String {

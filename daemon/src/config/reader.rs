@@ -1,4 +1,4 @@
-//! Reads keys from their sources, and keeps what is told about each.
+//! Reads keys from their sources, and records how the program describes each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,60 +7,15 @@ use serde_json::Value as Json;
 use p2pnode_protocol::quote;
 
 use super::{
-    document::{Document, Node, Value},
+    document::{Node, Value},
     fault::{Faults, Place},
+    key::{Key, join, json, json_list},
     kind::{Form, Kind},
-    shape,
     source::{Given, Origin, Program, Sources, find},
 };
 use crate::paths::Directories;
 
-/// A configuration without faults, and where each of its values came from.
-#[derive(Debug, Clone)]
-pub struct Loaded<C> {
-    /// The configuration.
-    pub config: C,
-    pub(super) values: Vec<Taken>,
-    pub(super) file: Option<Document>,
-}
-
-/// Reads a configuration.
-///
-/// # Errors
-/// Everything that is wrong with it, in every source.
-pub fn load<C>(
-    program: &Program,
-    sources: &Sources,
-    read: impl FnOnce(&mut Reader<'_>) -> C,
-) -> Result<Loaded<C>, Faults> {
-    let mut reader = Reader::new(program, sources);
-    let config = read(&mut reader);
-    shape::check(&mut reader);
-    reader.faults.check()?;
-    Ok(Loaded {
-        config,
-        values: reader.values,
-        file: sources.file.clone(),
-    })
-}
-
-impl<C> Loaded<C> {
-    /// The keys whose values are others in `new`.
-    #[must_use]
-    pub fn changed<D>(&self, new: &Loaded<D>) -> BTreeSet<String> {
-        let values = |taken: &[Taken]| -> BTreeSet<(String, String)> {
-            let values = taken.iter();
-            values
-                .map(|taken| (taken.key.clone(), taken.value.to_string()))
-                .collect()
-        };
-        let (old, new) = (values(&self.values), values(&new.values));
-        let differing = old.symmetric_difference(&new);
-        differing.map(|(key, _)| key.clone()).collect()
-    }
-}
-
-/// Hands out values of keys; a fault is noted, and reading goes on with the default.
+/// Returns the values of keys. A fault is recorded, and reading continues with the default.
 #[derive(Debug)]
 pub struct Reader<'a> {
     pub(super) program: &'a Program,
@@ -71,20 +26,7 @@ pub struct Reader<'a> {
     pub(super) faults: Faults,
 }
 
-/// What is known about a key without any source.
-#[derive(Debug, Clone)]
-pub(super) struct Key {
-    /// The path; `*` stands for a name given by the user.
-    pub(super) path: String,
-    pub(super) doc: &'static str,
-    pub(super) form: Form,
-    pub(super) expects: &'static str,
-    pub(super) list: bool,
-    pub(super) required: bool,
-    pub(super) default: Option<Json>,
-}
-
-/// A value that is in force.
+/// The value of a key that is in force.
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
     pub(super) key: String,
@@ -150,7 +92,7 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// One value whose default depends on the host; where that cannot be told, its absence is a fault.
+    /// One value whose default depends on the host. If `default` is an error, a missing value is a fault.
     pub fn computed<T>(
         &mut self,
         key: &str,
@@ -168,7 +110,7 @@ impl<'a> Reader<'a> {
                 Some(value)
             }
             Err(problem) => {
-                // A value that is there and wrong has its fault already.
+                // A wrong value has its fault already.
                 if self.given(key).is_empty() {
                     self.note(|| Place::Default, key, problem);
                 }
@@ -220,9 +162,9 @@ impl<'a> Reader<'a> {
         values
     }
 
-    /// A mapping from names, which the user gives, to what `read` makes of each entry.
+    /// A mapping from names, which the user chooses, to what `read` returns for each entry.
     ///
-    /// `name` refuses names with one line that names the remedy.
+    /// `name` checks a name; its error is one line with the remedy.
     pub fn entries<T>(
         &mut self,
         key: &str,
@@ -248,7 +190,7 @@ impl<'a> Reader<'a> {
             root: false,
         };
 
-        // Once without any source: the keys are known, also where there is no entry.
+        // Once without any source, so that the keys are known without any entry.
         let (values, faults) = (self.values.clone(), self.faults.clone());
         self.scope = enter(pattern.clone(), None);
         read(self);
@@ -278,31 +220,31 @@ impl<'a> Reader<'a> {
         entries
     }
 
-    /// Where the program keeps its files, by the environment that is read.
+    /// The directories of the program, by the environment that is read.
     #[must_use]
     pub fn directories(&self) -> Directories {
         Directories::of_process(self.program.name, &self.sources.env)
     }
 
-    /// Whether a flag set `key`, which was read before.
+    /// Whether a flag set `key`. Read the key first.
     #[must_use]
     pub fn is_flag(&self, key: &str) -> bool {
         matches!(self.origin(key), Origin::Flag(_))
     }
 
-    /// Whether any source set `key`, which was read before.
+    /// Whether any source set `key`. Read the key first.
     #[must_use]
     pub fn is_given(&self, key: &str) -> bool {
         !matches!(self.origin(key), Origin::Default)
     }
 
-    /// Notes that the value of `key` contradicts another; `item` is the index of the culprit in a list.
+    /// Records that the value of `key` contradicts another one. `item` is the index in a list.
     pub fn contradiction(&mut self, key: &str, item: Option<usize>, problem: String) {
         let (origin, file) = (self.origin(key), self.sources.file.as_ref());
         self.note(|| origin.place(item, file), key, problem);
     }
 
-    /// Notes a fault of a command-line argument that is no key.
+    /// Records a fault of a command-line argument that sets no key.
     pub fn argument(&mut self, argument: &str, problem: String) {
         let place = || Place::Flag(argument.to_owned());
         self.faults.note(place, None, problem);
@@ -334,7 +276,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Takes the value of `key`, which is described by the last of `keys`.
+    /// Takes the value of `key`, which the last of `keys` describes.
     fn take_one<T>(&mut self, key: &str, kind: &Kind<T>) -> Option<T> {
         let (origin, mut values) = self.take(key, kind)?;
         let value = values.pop()?;
@@ -358,7 +300,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The values of one source, or `None` after noting each fault.
+    /// The values of one source, or `None` after each fault was recorded.
     fn parse<T>(
         &mut self,
         key: &str,
@@ -390,38 +332,4 @@ impl<'a> Reader<'a> {
         }
         right.then_some((origin, values))
     }
-}
-
-impl Key {
-    fn new<T>(path: String, doc: &'static str, kind: &Kind<T>) -> Self {
-        Self {
-            path,
-            doc,
-            form: kind.form,
-            expects: kind.expects,
-            list: false,
-            required: false,
-            default: None,
-        }
-    }
-}
-
-pub(super) fn join(path: &str, key: &str) -> String {
-    match path {
-        "" => key.to_owned(),
-        _ => format!("{path}.{key}"),
-    }
-}
-
-fn json<T>(kind: &Kind<T>, value: &T) -> Json {
-    let text = (kind.print)(value);
-    match kind.form {
-        Form::Bool => Json::Bool(text == "true"),
-        Form::Integer { .. } => text.parse::<u64>().map_or(Json::String(text), Json::from),
-        Form::Text | Form::TextOrInteger | Form::Choice(_) => Json::String(text),
-    }
-}
-
-fn json_list<T>(kind: &Kind<T>, values: &[T]) -> Json {
-    values.iter().map(|value| json(kind, value)).collect()
 }

@@ -1,11 +1,12 @@
-//! The JSON Schema of a configuration, from the same descriptions that it is read by.
+//! The JSON Schema of a configuration, from the same descriptions as its loading.
 
 use schemars::{Schema, generate::SchemaSettings};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
+    key::Key,
     kind::Form,
-    reader::{Key, Reader},
+    reader::Reader,
     source::{Program, Sources},
 };
 
@@ -29,7 +30,7 @@ pub fn schema<C>(program: &Program, read: impl FnOnce(&mut Reader<'_>) -> C) -> 
     Schema::from(root)
 }
 
-/// An object that admits only the keys inserted into it.
+/// An object that allows only the keys inserted into it.
 fn section(doc: &str) -> Map<String, Json> {
     let mut section = Map::new();
     if !doc.is_empty() {
@@ -86,10 +87,10 @@ fn properties(section: &mut Map<String, Json>) -> &mut Map<String, Json> {
         .entry("properties")
         .or_insert_with(|| json!({}))
         .as_object_mut()
-        .expect("`properties` is made an object, here and in `section`")
+        .expect("`properties` is an object, here and in `section`")
 }
 
-/// The schema of one key. A key without a value counts as not set, so each may be null.
+/// The schema of one key. A key without a value counts as not set, so every optional key may be null.
 fn leaf(key: &Key) -> Json {
     let or_null = !key.required;
     let mut schema = if key.list {

@@ -1,15 +1,16 @@
-//! Whether a document has the shape that its keys give it: no unknown keys, no duplicates, mappings where keys are.
+//! Whether a document has the shape of the known keys: no unknown ones, no duplicates, mappings where keys belong.
 
 use std::collections::BTreeSet;
 
 use super::{
     document::{Document, Node, Value},
     fault::{Faults, Place},
-    reader::{Key, Reader, join},
+    key::{Key, join},
+    reader::Reader,
     source::variable,
 };
 
-/// Notes every fault of shape of the file, and variables that look like a slip of the pen.
+/// Records every fault of shape of the file, and every variable that looks misspelled.
 pub(super) fn check(reader: &mut Reader<'_>) {
     if let Some(document) = &reader.sources.file {
         let shape = Shape {
@@ -19,7 +20,7 @@ pub(super) fn check(reader: &mut Reader<'_>) {
         };
         shape.check();
     }
-    misspelt_variables(reader);
+    misspelled_variables(reader);
 }
 
 struct Shape<'a> {
@@ -52,7 +53,7 @@ impl Shape<'_> {
                     self.note(
                         key,
                         &path,
-                        format!("{}; keys are texts", key.value.describe()),
+                        format!("{}; a key must be text", key.value.describe()),
                     );
                     continue;
                 };
@@ -107,7 +108,7 @@ enum Known {
     No,
 }
 
-/// The names that may stand in the section `pattern`.
+/// The names that may appear in the section `pattern`.
 fn children(keys: &[Key], pattern: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for key in keys {
@@ -131,24 +132,24 @@ fn children(keys: &[Key], pattern: &str) -> Vec<String> {
 fn unknown(keys: &[Key], pattern: &str, path: &str, name: &str) -> String {
     let siblings = children(keys, pattern);
     if let Some(near) = nearest(name, siblings.iter().map(String::as_str)) {
-        return format!("is no key; did you mean {}?", join(path, near));
+        return format!("is not a key; did you mean {}?", join(path, near));
     }
     let elsewhere = keys
         .iter()
         .find(|key| !key.path.contains('*') && key.path.rsplit('.').next() == Some(name));
     if let Some(key) = elsewhere {
-        return format!("is no key; did you mean {}?", key.path);
+        return format!("is not a key; did you mean {}?", key.path);
     }
-    format!("is no key; the keys here are {}", siblings.join(", "))
+    format!("is not a key; the keys here are {}", siblings.join(", "))
 }
 
-fn misspelt_variables(reader: &mut Reader<'_>) {
+fn misspelled_variables(reader: &mut Reader<'_>) {
     let known: Vec<String> = reader
         .keys
         .iter()
         .filter(|key| !key.path.contains('*'))
         .map(|key| variable(reader.program, &key.path))
-        // Names the file, before there is anything to read keys from.
+        // The variable that names the file is not a key.
         .chain([variable(reader.program, "config")])
         .collect();
     let prefix = format!("{}_", reader.program.env);
@@ -165,13 +166,13 @@ fn misspelt_variables(reader: &mut Reader<'_>) {
     }
 }
 
-/// The name that `wrong` was most likely meant to be.
+/// The name that was most likely meant by `wrong`.
 fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Two slips in a long name, one in a short one.
-    let bearable = if wrong.len() > 4 { 2 } else { 1 };
+    // Two typing errors in a long name, one in a short one.
+    let most = if wrong.len() > 4 { 2 } else { 1 };
     names
         .map(|name| (strsim::osa_distance(wrong, name), name))
-        .filter(|(distance, _)| *distance <= bearable)
+        .filter(|(distance, _)| *distance <= most)
         .min()
         .map(|(_, name)| name)
 }

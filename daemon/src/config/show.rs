@@ -1,18 +1,18 @@
-//! What is in force, and where each value came from.
+//! The values in force, and where each came from.
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::reader::Loaded;
+use super::load::Loaded;
 
-/// One key in force.
+/// The value in force for one key.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shown {
-    /// The key's path, such as `dial.port_range`.
+    /// The path of the key, such as `dial.port_range`.
     pub key: String,
-    /// Its value as it could stand in the file.
+    /// The value as it could stand in the file.
     pub value: Json,
-    /// Where it came from: `default`, `FILE:LINE:COLUMN`, `env NAME` or a flag.
+    /// Where the value came from: `default`, `FILE:LINE:COLUMN`, `env NAME` or a flag.
     pub from: String,
 }
 
@@ -30,7 +30,7 @@ impl<C> Loaded<C> {
             .collect()
     }
 
-    /// The same as a file that could be loaded, with the origins as comments.
+    /// The same as a YAML file that can be loaded, with the origins as comments.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         let mut yaml = String::new();
@@ -43,7 +43,7 @@ impl<C> Loaded<C> {
             for (depth, section) in path.iter().enumerate().skip(common) {
                 yaml += &format!("{}{section}:\n", "  ".repeat(depth));
             }
-            // JSON is YAML; null means not set, and is written as YAML's empty value.
+            // JSON is YAML. Null means not set, which in YAML is an empty value.
             let value = if value.is_null() {
                 String::new()
             } else {

@@ -1,20 +1,20 @@
-//! What each source holds for a key.
+//! The values that each source has for a key.
 
 use std::collections::BTreeMap;
 
 use super::{
     document::{Document, Node, Value},
     fault::Place,
+    key::Key,
     kind::Form,
-    reader::Key,
 };
 
-/// What a program's variables and its schema are called after.
+/// The names of a program, for its variables and its schema.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// The binary's name.
+    /// The name of the binary.
     pub name: &'static str,
-    /// The prefix of its variables, without the underscore.
+    /// The prefix of the variables, without the underscore.
     pub env: &'static str,
 }
 
@@ -23,7 +23,7 @@ pub struct Program {
 pub struct Sources {
     /// The configuration file.
     pub file: Option<Document>,
-    /// Environment variables; those of other prefixes are ignored.
+    /// Environment variables. Those with other prefixes are ignored.
     pub env: BTreeMap<String, String>,
     /// Command-line flags.
     pub flags: Flags,
@@ -34,7 +34,7 @@ pub struct Sources {
 pub struct Flags(pub(super) BTreeMap<&'static str, (&'static str, Vec<String>)>);
 
 impl Flags {
-    /// `flag` sets `key`, if `value` was given.
+    /// `flag` sets `key` if the user gave a `value`.
     #[must_use]
     pub fn one(self, key: &'static str, flag: &'static str, value: Option<&String>) -> Self {
         self.many(
@@ -44,7 +44,7 @@ impl Flags {
         )
     }
 
-    /// `flag` sets the list `key`, if it was given at all.
+    /// `flag` sets the list `key` if the user gave any `values`.
     #[must_use]
     pub fn many(mut self, key: &'static str, flag: &'static str, values: &[String]) -> Self {
         if !values.is_empty() {
@@ -54,11 +54,11 @@ impl Flags {
     }
 }
 
-/// Where a value stands; positions in the file are looked up when they are needed.
+/// Where a value came from. Positions in the file are computed only when needed.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     Default,
-    /// The value's node, and those of its items if it is a list.
+    /// The node of the value, and those of its items if it is a list.
     Node {
         whole: usize,
         items: Vec<usize>,

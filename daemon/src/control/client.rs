@@ -1,4 +1,4 @@
-//! The command's side of the control socket.
+//! The control socket, from the side of a command.
 
 use std::{
     io,
@@ -18,28 +18,28 @@ use tokio::net::UnixStream;
 
 use super::Owner;
 
-/// The largest answer that is read at once: ten thousand peers with some paths each.
+/// The most bytes of an answer that is read whole: ten thousand peers with some paths each.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
-/// A way to ask a running process.
+/// Asks a running process.
 #[derive(Debug, Clone)]
 pub struct Client {
     owner: Owner,
     path: PathBuf,
 }
 
-/// An answer that comes in lines, each the JSON of a `T`.
+/// An answer in lines, each the JSON of a `T`.
 #[derive(Debug)]
 pub struct Lines<T> {
     client: Client,
     answer: Incoming,
-    /// What has come of the next line.
+    /// The part of the next line that has arrived.
     buffer: Vec<u8>,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Lines<T> {
-    /// The next one; `None` after the last.
+    /// The next line; `None` after the last.
     ///
     /// # Errors
     ///
@@ -63,35 +63,35 @@ impl<T: DeserializeOwned> Lines<T> {
     }
 }
 
-/// The process did not answer as it should.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// None listens there.
+    /// No process listens there.
     #[error("no {} answers on the control socket {}: {source}: start one with `{}`, or set control.socket to its path", .owner.noun, .path.display(), .owner.run)]
     NotRunning {
-        /// What was looked for.
+        /// What should run there.
         owner: Owner,
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: io::Error,
     },
-    /// The process refuses, and says why.
+    /// The process refuses.
     #[error("{reason}")]
     Refused {
         /// The HTTP status.
         status: StatusCode,
-        /// Its words.
+        /// Why, in one line.
         reason: String,
     },
-    /// The connection broke, or carried something else than was asked for.
+    /// The connection broke, or the answer cannot be decoded.
     #[error("the {} on the control socket {} broke off: {reason}", .owner.noun, .path.display())]
     Broken {
-        /// What was asked.
+        /// The process that was asked.
         owner: Owner,
         /// The socket.
         path: PathBuf,
-        /// How.
+        /// What went wrong.
         reason: String,
     },
 }
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    /// Whether somebody answers there.
+    /// Whether a process listens there.
     pub async fn is_served(&self) -> bool {
         UnixStream::connect(&self.path).await.is_ok()
     }
@@ -163,7 +163,7 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;
-        // Ends with the answer, or with the caller's interest in it.
+        // The connection ends with the answer, or when the caller drops it.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)

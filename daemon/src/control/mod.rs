@@ -1,7 +1,7 @@
-//! The control socket: how the commands of a program ask a process of it that runs. HTTP over a Unix socket, versioned under
-//! `/v1`; which requests there are, each program says. An error is a status of 400 or above and a text of one line.
+//! The control socket, over which the commands of a program ask its running process.
 //!
-//! Who may open the socket may command the process: its mode is 0600.
+//! The protocol is HTTP over a Unix socket, versioned under `/v1`. Each program defines its requests. An error is a status of 400
+//! or above, and a text of one line. The mode of the socket is 0600: a user who can open it controls the process.
 
 mod client;
 mod server;
@@ -11,10 +11,10 @@ pub use client::{Client, ClientError, Lines};
 pub use server::{Refusal, Server, ServerError};
 pub use show::show;
 
-/// What texts call the process behind a control socket.
+/// How messages name the process behind a control socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// What it is: `node`.
+    /// What the process is: `node`.
     pub noun: &'static str,
     /// The command that starts one: `p2pnode run`.
     pub run: &'static str,

@@ -1,4 +1,4 @@
-//! The running process's side of the control socket.
+//! The control socket, from the side of the running process.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use crate::{
     signals::{Shutdown, Trigger},
 };
 
-/// The control socket of a running process; removed from the file system at the end.
+/// The control socket of a running process. [`Server::stop`] removes it from the file system.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
@@ -30,32 +30,32 @@ pub struct Server {
     task: JoinHandle<io::Result<()>>,
 }
 
-/// The control socket cannot be made.
+/// Why the control socket was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Another process answers on it.
+    /// Another process listens on the path.
     #[error("control socket {}: another {} answers there: set control.socket to another path", .path.display(), .owner.noun)]
     Taken {
-        /// What this one is.
+        /// What this process is.
         owner: Owner,
         /// The socket's path.
         path: PathBuf,
     },
-    /// What stands there is not a socket, and is left alone.
-    #[error("control socket {}: a file that is no socket stands there: move it away, or set control.socket to another path", .0.display())]
+    /// The path holds another file, which stays unchanged.
+    #[error("control socket {}: a file that is not a socket is there: move it away, or set control.socket to another path", .0.display())]
     NotASocket(PathBuf),
     /// The system refuses.
     #[error("control socket {}: {source}: set control.socket to a path that this user may write", .path.display())]
     Io {
         /// The socket's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: io::Error,
     },
 }
 
 impl Server {
-    /// Binds the socket at `path` with mode 0600 and serves `router` on it. A socket that a dead process left is replaced.
+    /// Binds the socket at `path` with mode 0600 and serves `router` on it. Replaces a socket that no process listens on.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl Server {
 
     /// Ends the server and removes the socket.
     pub async fn stop(self) {
-        // First the name, so that nobody finds a socket that no longer answers.
+        // The name goes first, so that no client finds a socket that no longer answers.
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
         }
@@ -102,8 +102,8 @@ impl Server {
     }
 }
 
-/// Binds `path` so that it never has a wider mode than 0600, not even between bind and chmod: it is bound in a private
-/// directory beside it and then moved.
+/// Binds `path` with mode 0600. To have no wider mode even for a moment, the socket is bound in a private directory and then
+/// moved.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let directory = path
         .parent()
@@ -124,12 +124,12 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A request that is not answered, and why, in one line.
+/// Why a request is refused, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal(pub StatusCode, pub String);
 
 impl Refusal {
-    /// The process ends, and nobody is left who could answer.
+    /// The process is stopping.
     #[must_use]
     pub fn stopping(owner: Owner) -> Self {
         let text = format!("the {} is stopping", owner.noun);

@@ -1,4 +1,4 @@
-//! `status`, once or again and again.
+//! `status`, once or repeated.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -9,12 +9,13 @@ use anyhow::Context as _;
 
 use crate::{exit::Exit, signals::Shutdown};
 
-/// Time between two looks of `--watch`.
+/// The time between two updates of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints what `look` returns, with `watch` again every second until a signal. `look` is told whether colours can be seen.
+/// Prints what `look` returns; with `watch` again every second until a signal. The argument of `look` is whether stdout is a
+/// terminal.
 ///
-/// With `json`, what it returns is one line, and nothing is ever wiped.
+/// With `json`, `look` returns one line, and the screen is never cleared.
 ///
 /// # Errors
 ///
@@ -33,7 +34,7 @@ pub async fn show(
             () = shutdown.requested() => return Ok(Exit::Success),
         }
         let text = look(terminal).await?;
-        // A watched terminal shows the present, a pipe or a file everything that was.
+        // A terminal shows the present; a pipe or a file keeps every update.
         let wipe = if watch && terminal && !json {
             "\x1b[H\x1b[2J"
         } else {

@@ -44,7 +44,7 @@ async fn a_socket_is_private_answers_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn nobody_on_a_socket_and_what_is_none_are_told_with_the_path_and_the_remedy() {
+async fn a_dead_socket_and_another_file_are_errors_with_the_path_and_the_remedy() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("control.sock");
     let client = Client::new(OWNER, &path);

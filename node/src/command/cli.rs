@@ -1,4 +1,4 @@
-//! The command line: arguments as they were given. Does no IO and judges no value that a configuration key judges.
+//! The command line: arguments as they were given. It does no IO. The configuration checks the values of its keys.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub struct NodeArgs {
     /// Source ports that packets may leave from [default: 40000-40050]
     #[arg(long, value_name = "FIRST-LAST")]
     pub port_range: Option<String>,
-    /// Key file, made if there is none
+    /// Key file; created if it does not exist
     #[arg(long, value_name = "FILE")]
     pub key: Option<String>,
     /// IP families: auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6 [default: auto]
@@ -72,7 +72,7 @@ pub struct NodeArgs {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Flags that `dial` has too.
+    /// Flags that `dial` also has.
     #[command(flatten)]
     pub node: NodeArgs,
 }
@@ -82,22 +82,22 @@ pub struct RunArgs {
 pub struct DialArgs {
     /// The peer: its id, or its name under `peers:` in the configuration
     pub peer: String,
-    /// Address of the peer to try besides relays; repeatable
+    /// Address of the peer to try alongside relays; repeatable
     #[arg(long, value_name = "MULTIADDR")]
     pub addr: Vec<String>,
     /// How long to try
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
-    /// When to be content
+    /// Which connection ends the dial
     #[arg(long, value_enum, default_value_t = Until::Direct)]
     pub until: Until,
     /// Pings to send over the final path
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub count: u32,
-    /// Be a node of its own, also where one is running. Any flag that describes a node, such as --relay, implies it
+    /// Dial with a node of its own even if a node is running. Any flag that describes a node, such as --relay, implies it
     #[arg(long)]
     pub standalone: bool,
-    /// Flags that `run` has too.
+    /// Flags that `run` also has.
     #[command(flatten)]
     pub node: NodeArgs,
 }
@@ -128,22 +128,22 @@ pub struct WhyArgs {
 /// Arguments of `firewall`.
 #[derive(Debug, Clone, Args)]
 pub struct FirewallArgs {
-    /// What the rules are for
+    /// Format of the rules
     #[arg(long, value_enum)]
     pub format: firewall::Format,
 }
 
-/// When a dial is content.
+/// Which connection ends a dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Until {
-    /// With a direct connection
+    /// A direct connection
     Direct,
-    /// With any connection
+    /// Any connection
     Connected,
 }
 
 impl NodeArgs {
-    /// Whether a flag describes a node: then a running one, which has a configuration of its own, cannot be meant.
+    /// Whether a flag describes a node. Then the dial cannot go through a running node, which has its own configuration.
     #[must_use]
     pub fn describes_node(&self) -> bool {
         let Self {

@@ -20,11 +20,11 @@ use crate::{
     swarm::{node, token_file::TokenFile},
 };
 
-/// Dials `request.peer` with a node of its own and prints the course. Ends with what was reached, or early at `shutdown`.
+/// Dials `request.peer` with a node of its own and prints the events. Returns what was reached, or fails at `shutdown`.
 ///
 /// # Errors
 ///
-/// If the file of join tokens is not as it has to be, the node cannot start, or stdout is gone.
+/// If the file of join tokens is invalid, the node cannot start, or stdout is closed.
 pub(crate) async fn dial(
     keypair: &Keypair,
     config: &Config,
@@ -38,7 +38,7 @@ pub(crate) async fn dial(
         .map(|path| TokenFile::open(path, local))
         .transpose()?;
     let (stop, stopped) = oneshot::channel::<()>();
-    // The dialer needs no reservation: it is the other side that is called.
+    // The dialer needs no reservation: only a peer that is dialed does.
     let reservations = 0;
     let node = node::start(
         keypair,
@@ -48,11 +48,11 @@ pub(crate) async fn dial(
         readiness::new(),
         tokens,
         async {
-            // An error says that this function is gone, which is the same wish.
+            // An error means that this function has returned, which also stops the node.
             let _ = stopped.await;
         },
     )?;
-    // The dial has its own channel; what the node tells besides is not of interest.
+    // The dial has its own channel of events.
     drop(node.events);
     let started = Instant::now();
     let mut reports = node.handle.dial(request).await?;

@@ -1,4 +1,4 @@
-//! Each command: its configuration, its identity, its logging, and then its core.
+//! The commands: each reads its configuration, loads its identity, sets up logging, and runs.
 
 pub(crate) mod cli;
 pub(crate) mod dial;
@@ -51,7 +51,7 @@ const BINARY: Binary<Config> = Binary {
 /// Runs the command.
 ///
 /// # Errors
-/// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] tells its exit code.
+/// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] gives its exit code.
 pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     let load = |args: &NodeArgs| cli.global.sources(&PROGRAM, args.flags(cli.global.flags()));
     heap::keep();
@@ -77,7 +77,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 Some(peer) => {
                     command::block_on(query::why(&config.control_socket, peer, args.json))
                 }
-                // A peer was given, and one that cannot be read is an error.
+                // Unreachable: a peer is given, and an invalid one is an error.
                 None => Ok(Exit::Usage),
             }
         }
@@ -112,7 +112,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                     config: Some((config, target)),
                     ..
                 } => dial_peer(&config, target, args),
-                // A target without a fault is there.
+                // Unreachable: without a fault there is a target.
                 Loaded { config: None, .. } => Ok(Exit::Usage),
             }
         }
@@ -141,7 +141,7 @@ fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
     })
 }
 
-/// The file of tokens as `run` would find it, but that no key is made: without one nobody knows which tokens are this node's.
+/// Checks the file of tokens as `run` does. It creates no key; without a key it is unknown which tokens are this node's.
 fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
     let Some(path) = &config.token_file else {
         return Ok(Vec::new());
@@ -155,7 +155,7 @@ fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
     token_file::check(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
 }
 
-/// A file of tokens is the user's to mend, as the configuration is that names it.
+/// An invalid file of tokens is a fault of usage, as an invalid configuration is.
 fn usage(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<TokenFileError>() {
         Ok(wrong) => Usage(wrong.to_string()).into(),
@@ -163,7 +163,7 @@ fn usage(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Lets the running node dial.
+/// Dials through the running node.
 fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Result<Exit> {
     let request = DialRequest {
         peer: peer.to_string(),
@@ -200,7 +200,7 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
     Ok(exit_of(reached, until == dialer::Until::Connected))
 }
 
-/// The exit code of a dial that was content with any connection or not.
+/// The exit code of a dial. `any_connection`: whether a relayed connection was enough.
 pub(crate) fn exit_of(reached: Reached, any_connection: bool) -> Exit {
     match reached {
         Reached::Direct => Exit::Success,

@@ -1,4 +1,4 @@
-//! The commands that ask a running node: `status`, `why`, and `dial` where one is running.
+//! The commands that ask a running node: `status`, `why`, and `dial` if a node is running.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -17,7 +17,7 @@ use crate::{
     observe::output::{self, Printer},
 };
 
-/// Prints the status of the node at `socket`, of one peer if it is given; again and again with `watch`.
+/// Prints the status of the node at `socket`, or of one of its peers; with `watch`, repeatedly.
 pub(crate) async fn status(
     socket: &Path,
     peer: Option<PeerId>,
@@ -42,7 +42,7 @@ pub(crate) async fn status(
     .await
 }
 
-/// Prints why the node at `socket` reaches `peer` as it does.
+/// Prints why the node at `socket` uses its path to `peer`.
 pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Result<Exit> {
     let why = Client::new(socket).why(peer).await?;
     let text = if json {
@@ -54,7 +54,7 @@ pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Resu
     Ok(Exit::Success)
 }
 
-/// Lets the running node dial and prints the course.
+/// Dials through the running node and prints the events.
 pub(crate) async fn dial(
     client: &Client,
     request: &DialRequest,

@@ -1,4 +1,4 @@
-//! `p2pnode run`: a node that stays.
+//! `p2pnode run`: a node that runs until a signal.
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// If the file of join tokens is not as it has to be, or a socket cannot be bound.
+/// If the file of join tokens is invalid, or a socket cannot be bound.
 pub(crate) async fn run(
     keypair: &Keypair,
     config: &Config,
@@ -56,7 +56,7 @@ pub(crate) async fn run(
         tokens,
         shutdown,
     )?;
-    // A node without its control socket still serves its peers, as where several run on one host with the defaults.
+    // Without a control socket the node still serves its peers: several nodes may run on one host with the defaults.
     let control = control::start(&config.control_socket, node.handle.clone(), health)
         .await
         .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
@@ -68,7 +68,7 @@ pub(crate) async fn run(
         })
         .context("cannot write to stdout")?;
     while let Some(event) = node.events.recv().await {
-        // A node serves peers, not its stdout: if that is closed it goes on.
+        // If stdout is closed, the node goes on: it serves its peers.
         if printer.print(&event).is_err() {
             break;
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::observe::status::Status) |
 //! | `GET /v1/why/PEER` | a [`Why`](crate::observe::status::Why); 404 if the peer is not connected |
-//! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as they come; the last is the result |
+//! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as events happen; the last is the result |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
 mod client;
@@ -18,21 +18,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::event::Event;
 
-/// What texts call the process behind the socket.
+/// The name of the process behind the socket, for texts.
 const OWNER: Owner = Owner {
     noun: "node",
     run: "p2pnode run",
 };
 
-/// What is to be dialed.
+/// A dial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DialRequest {
     /// The peer's id.
     pub peer: String,
-    /// Addresses of the peer besides circuits.
+    /// Addresses of the peer to try alongside circuits.
     pub addrs: Vec<String>,
-    /// Whether any connection will do.
+    /// Whether a relayed connection is enough.
     pub any_connection: bool,
     /// How long to try, in milliseconds.
     pub timeout_ms: u64,

@@ -1,5 +1,4 @@
-//! What a node tells about itself: the events that observers (output, metrics) see. Serialized as they are, one JSON object
-//! per event, these are the lines that `--json` prints.
+//! The events of a node, for observers. Serialized, one JSON object per event, they are the lines that `--json` prints.
 
 use std::time::Duration;
 
@@ -120,10 +119,10 @@ pub enum Event {
         peer: PeerId,
         /// Number of the attempt, from 1.
         attempt: u32,
-        /// `initiator` opened the handshake, `responder` answered it. Of two that a relay introduced, the one that was asked for
-        /// is mostly the initiator.
+        /// `initiator` opened the handshake, `responder` answered it. After an introduction, the peer that was asked for is mostly
+        /// the initiator.
         role: Role,
-        /// What made the two dial each other: `dcutr`, the handshake over a circuit, or `introduction`, a relay.
+        /// What made the two dial each other.
         by: By,
         /// Candidates sent.
         sent: Vec<Multiaddr>,

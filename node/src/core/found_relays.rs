@@ -1,6 +1,6 @@
 //! Relays that are not configured: those on which a peer that is dialed says that it can be called.
 //!
-//! Pure. Each is dialed for the circuits that wait for it, and left alone when they are made: it closes what nobody uses.
+//! Pure. Each relay is dialed for the circuits that wait for it. When they are made, the relay itself closes unused connections.
 
 use std::collections::{BTreeMap, VecDeque};
 

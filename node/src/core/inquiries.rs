@@ -8,20 +8,7 @@ use std::{
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::hop::{Leg, Refusal, Request};
-
-/// What came of a question about a circuit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum HopReply {
-    /// The other leg.
-    Leg(Leg),
-    /// The relay does not answer the question, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol: another implementation.
-    Unsupported,
-    /// No answer.
-    NoAnswer,
-}
+use p2pnode_protocol::hop::{HopReply, Refusal, Request};
 
 /// How old an answer may get while the circuit lives: round trip times change, the rest does not.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -71,7 +58,7 @@ struct Inquiry {
     circuit: Circuit,
     state: State,
     /// Questions that were not fully answered.
-    vain: u32,
+    incomplete: u32,
     /// Whether any was answered in any way.
     answered: bool,
 }
@@ -92,7 +79,7 @@ impl Inquiries {
             Inquiry {
                 circuit,
                 state: State::Due(now),
-                vain: 0,
+                incomplete: 0,
                 answered: false,
             },
         );
@@ -122,10 +109,10 @@ impl Inquiries {
                 return Some(inquiry.circuit);
             }
         };
-        let wait = if full || inquiry.vain >= EARLY {
+        let wait = if full || inquiry.incomplete >= EARLY {
             REFRESH
         } else {
-            inquiry.vain += 1;
+            inquiry.incomplete += 1;
             AGAIN
         };
         inquiry.state = State::Due(now + wait);

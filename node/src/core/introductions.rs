@@ -5,20 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::introduction::{Meeting, Refusal};
-
-/// What came of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum IntroductionReply {
-    /// Both were introduced in this moment.
-    Introduced(Meeting),
-    /// They were not, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol: another implementation.
-    Unsupported,
-    /// No answer.
-    NoAnswer,
-}
+use p2pnode_protocol::introduction::{IntroductionReply, Refusal};
 
 /// To be introduced to a peer by a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,9 +56,11 @@ impl Introductions {
         }
         self.asking.remove(&request);
         match reply {
-            IntroductionReply::Unsupported => drop(self.mute.insert(connection)),
+            IntroductionReply::Unsupported => {
+                self.mute.insert(connection);
+            }
             IntroductionReply::Refused(Refusal::NothingInCommon) => {
-                drop(self.waiting.insert(request))
+                self.waiting.insert(request);
             }
             IntroductionReply::Introduced(_)
             | IntroductionReply::Refused(_)
@@ -94,7 +83,7 @@ impl Introductions {
         asked.map(|(request, _)| request).collect()
     }
 
-    /// Nobody dials the peer any more.
+    /// The last dial of the peer is over.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.waiting.retain(|request| request.peer != *peer);
     }

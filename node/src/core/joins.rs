@@ -5,20 +5,6 @@
 use std::collections::BTreeSet;
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::join::Refusal;
-
-/// What a relay has made of a request to admit this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum JoinReply {
-    /// This node may use it.
-    Admitted,
-    /// It may not, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol, and so asks for no token.
-    Unsupported,
-    /// No answer. What is wanted is asked of the relay all the same.
-    NoAnswer,
-}
 
 /// The requests that are under way. `W` is what is known of a circuit that a relay has refused.
 #[derive(Debug)]

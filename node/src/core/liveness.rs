@@ -43,7 +43,7 @@ pub enum Link {
     Direct,
 }
 
-/// How a connection ended, as its transport tells.
+/// How a connection ended, as its transport says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// This node has closed it.
@@ -127,7 +127,7 @@ impl Liveness {
             return Verdict::Alive;
         };
         let limit = match result {
-            // A peer without ping is not a dead one; it may still be told from a lost one by what the transport says.
+            // A peer without ping is not a dead one; what the transport says may still distinguish it from a lost one.
             Ok(()) | Err(Failure::Unsupported) => {
                 life.answered = now;
                 return Verdict::Alive;

@@ -24,7 +24,7 @@ const ADDRESSES: usize = 1024;
 pub(crate) struct Neighbours(BTreeMap<SocketAddr, (PeerId, Instant)>);
 
 impl Neighbours {
-    /// This peer has answered there.
+    /// This peer answered there.
     pub(crate) fn handle_answer(&mut self, host: SocketAddr, peer: PeerId, now: Instant) {
         if self.0.len() >= ADDRESSES && !self.0.contains_key(&host) {
             self.0.retain(|_, (_, since)| now < *since + BELIEVED);
@@ -34,7 +34,7 @@ impl Neighbours {
         }
     }
 
-    /// Nobody has.
+    /// No peer answered there.
     pub(crate) fn handle_silence(&mut self, host: &SocketAddr) {
         self.0.remove(host);
     }

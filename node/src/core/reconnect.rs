@@ -24,7 +24,7 @@ const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
 /// connections and drops them is dialed ever less often, and in the end no more.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// How long a lost peer is dialed. One that is away for longer is gone, and whoever wants it dials it.
+/// How long a lost peer is dialed. A peer that is away for longer counts as gone until a new dial.
 const GIVE_UP: Duration = Duration::from_secs(300);
 
 /// The most peers that are remembered; those that are dialed beyond are not dialed again by themselves.
@@ -132,7 +132,7 @@ impl Reconnector {
         }
     }
 
-    /// The last connection to the peer was lost: nobody had closed it.
+    /// The last connection to the peer was lost: neither side had closed it.
     pub fn handle_lost(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
         let Some(peer) = self.peers.get_mut(peer) else {
             return;

@@ -85,7 +85,7 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Vec<(Token, String)>, Tok
         }
         match Token::read(line) {
             Ok(token) => tokens.push((token, line.to_owned())),
-            // The token is not repeated: whoever reads the log need not have it.
+            // The token is not repeated: a reader of the log need not have it.
             Err(malformed) => problems.push(format!(
                 "join.token_file: {}:{}: what stands there {malformed}",
                 path.display(),

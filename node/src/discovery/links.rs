@@ -1,4 +1,4 @@
-//! The links of this host: what is on them is reached without any router.
+//! The links of this host: hosts on them are reached without a router.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ pub(crate) enum Link {
     Ip6(u32),
 }
 
-/// Where Linux lists which IPv6 address is on which interface.
+/// Linux lists here which IPv6 address is on which interface.
 const INTERFACES: &str = "/proc/net/if_inet6";
 
 /// The addresses of this host, each with its network, without loopback.
@@ -87,7 +87,7 @@ impl Links {
     }
 }
 
-/// Whether an address means something only together with an interface, which an address to dial does not name.
+/// Whether an address is valid only together with an interface, which a multiaddr does not name.
 fn needs_scope(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(_) => false,
@@ -161,7 +161,7 @@ this is no interface
     }
 
     #[test]
-    fn a_neighbour_is_told_the_addresses_on_its_link_only() {
+    fn a_neighbour_gets_the_addresses_on_its_link_only() {
         let own = |host, scope| links().own(ip(host), scope);
         assert_eq!(own("192.168.1.9", 0), [ip("192.168.1.7")].into());
         assert_eq!(own("fe80::9", 2), [ip("fd00::7")].into());

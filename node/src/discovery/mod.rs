@@ -1,6 +1,6 @@
-//! Where a peer may be, as told without any relay: the addresses of services in the DNS, and the answers to multicast DNS.
+//! The search for a peer without any relay: at the addresses of DNS services, and by multicast DNS.
 //!
-//! What is told here is believed only as far as that it is worth a dial: who answers there is known by the handshake.
+//! DNS and mDNS answers are hints: they may cause a dial, nothing more. The handshake of the dial proves who is there.
 
 mod links;
 mod mdns;
@@ -26,27 +26,27 @@ use crate::{
     core::dialer::{Candidate, Sources},
 };
 
-/// What may wait for the event loop; a search that is ahead of it waits.
-const TOLD: usize = 64;
+/// Events that may wait for the event loop. A search that is ahead of the loop waits.
+const EVENTS: usize = 64;
 
-/// The most places whose failure is remembered.
+/// The most places whose last failure is remembered.
 const FAILURES: usize = 64;
 
-/// The transports and families that places are dialed in.
+/// The transports and families in which places are dialed.
 #[derive(Debug, Clone)]
 pub(crate) struct Means {
     transports: Vec<Transport>,
     family: FamilyPolicy,
 }
 
-/// What a search tells.
+/// An event of a search.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum SearchEvent {
     /// The peer may be there.
     Found(Vec<Candidate>),
-    /// A place could not be asked, and what to do about it.
+    /// A place could not be asked: why, and what to do.
     Failed(String),
-    /// There is no more.
+    /// The search has ended.
     Over,
 }
 
@@ -59,13 +59,13 @@ pub(crate) struct Discovery {
     sockets: Handle,
     links: watch::Receiver<Links>,
     searches: HashMap<PeerId, Search>,
-    sender: mpsc::Sender<(PeerId, Told)>,
-    told: mpsc::Receiver<(PeerId, Told)>,
-    /// The last failure of each place that fails, so that the log says it once.
+    sender: mpsc::Sender<(PeerId, SearchEvent)>,
+    events: mpsc::Receiver<(PeerId, SearchEvent)>,
+    /// The last failure of each place that fails, so that each is logged once.
     failures: HashMap<String, String>,
 }
 
-/// A search that ends when nobody waits for it any more.
+/// A search. It ends when this value is dropped.
 #[derive(Debug)]
 struct Search(JoinHandle<()>);
 
@@ -78,7 +78,7 @@ impl Drop for Search {
 impl Discovery {
     /// `links` are those of this host, as they come and go.
     pub(crate) fn new(config: &Config, sockets: Handle, links: watch::Receiver<Links>) -> Self {
-        let (sender, told) = mpsc::channel(TOLD);
+        let (sender, events) = mpsc::channel(EVENTS);
         let dials = |transport: &Transport| match transport {
             Transport::Quic => config.dial.quic,
             Transport::Tcp => config.dial.tcp,
@@ -94,7 +94,7 @@ impl Discovery {
             links,
             searches: HashMap::new(),
             sender,
-            told,
+            events,
             failures: HashMap::new(),
         }
     }
@@ -107,12 +107,12 @@ impl Discovery {
         }
     }
 
-    /// Whether this node answers to others.
+    /// Whether this node answers questions of others.
     pub(crate) fn answers(&self) -> bool {
         self.mdns == Mdns::AskAndAnswer
     }
 
-    /// Looks for a peer, from the beginning if it was being looked for.
+    /// Starts a search for a peer, and ends the earlier one if there is one.
     pub(crate) fn search(&mut self, peer: PeerId) {
         let (services, means) = (self.services.clone(), self.means.clone());
         let ask = (self.mdns != Mdns::Off).then(|| mdns::Question {
@@ -121,61 +121,61 @@ impl Discovery {
             sockets: self.sockets.clone(),
             links: self.links.clone(),
         });
-        let teller = Teller {
+        let events = EventSender {
             peer,
             sender: self.sender.clone(),
         };
         let task = tokio::spawn(async move {
             let resolve = services.into_iter().map(|service| {
-                let (means, teller) = (&means, &teller);
-                async move { teller.tell(services::resolve(&service, means).await).await }
+                let (means, events) = (&means, &events);
+                async move { events.send(services::resolve(&service, means).await).await }
             });
             let resolve = futures::future::join_all(resolve);
             match ask {
                 Some(question) => {
-                    futures::future::join(resolve, question.ask(&teller)).await;
+                    futures::future::join(resolve, question.ask(&events)).await;
                 }
                 None => {
                     resolve.await;
                 }
             }
-            teller.tell(Told::Over).await;
+            events.send(SearchEvent::Over).await;
         });
         self.searches.insert(peer, Search(task));
     }
 
-    /// Nobody looks for this peer any more.
+    /// Ends the search for this peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.searches.remove(peer);
     }
 
-    /// What a search has told next.
-    pub(crate) async fn next(&mut self) -> (PeerId, Told) {
+    /// The next event of any search.
+    pub(crate) async fn next(&mut self) -> (PeerId, SearchEvent) {
         loop {
-            let Some((peer, told)) = self.told.recv().await else {
-                // Never: a sender is held here.
+            let Some((peer, event)) = self.events.recv().await else {
+                // Unreachable: this value holds a sender.
                 return std::future::pending().await;
             };
-            // What was told before it was forgotten.
+            // The search was ended after this event was sent.
             if !self.searches.contains_key(&peer) {
                 continue;
             }
-            match &told {
-                Told::Over => self.forget(&peer),
-                Told::Failed(reason) => self.log(reason),
-                Told::Found(_) => {}
+            match &event {
+                SearchEvent::Over => self.forget(&peer),
+                SearchEvent::Failed(reason) => self.log(reason),
+                SearchEvent::Found(_) => {}
             }
-            return (peer, told);
+            return (peer, event);
         }
     }
 
-    /// Says a failure once, and again when another has come in between.
+    /// Logs a failure, unless it is the same as the last one of its place.
     fn log(&mut self, reason: &str) {
-        // The place is what stands before the reason of the system.
+        // The place stands before the system's reason.
         let place = reason.split(": ").next().unwrap_or_default().to_owned();
         if self.failures.get(&place).map(String::as_str) != Some(reason) {
             tracing::warn!("{reason}");
-            // Links come and go; what is said twice then is said after many others.
+            // Links come and go. A repeated line then follows many others.
             if self.failures.len() >= FAILURES {
                 self.failures.clear();
             }
@@ -184,17 +184,17 @@ impl Discovery {
     }
 }
 
-/// The way from a search to the event loop.
+/// Sends the events of one search.
 #[derive(Debug)]
-struct Teller {
+struct EventSender {
     peer: PeerId,
-    sender: mpsc::Sender<(PeerId, Told)>,
+    sender: mpsc::Sender<(PeerId, SearchEvent)>,
 }
 
-impl Teller {
-    async fn tell(&self, told: Told) {
-        // An error says that the node is gone.
-        let _ = self.sender.send((self.peer, told)).await;
+impl EventSender {
+    async fn send(&self, event: SearchEvent) {
+        // An error means that the node is gone.
+        let _ = self.sender.send((self.peer, event)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use p2pnode_transports::{Family, FamilyPolicy};
 
-use super::{Means, Told};
+use super::{Means, SearchEvent};
 use crate::{
     config::Service,
     core::{dialer::Candidate, event::FoundBy},
@@ -18,11 +18,11 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the system's resolver for all addresses of `service`.
-pub(super) async fn resolve(service: &Service, means: &Means) -> Told {
+pub(super) async fn resolve(service: &Service, means: &Means) -> SearchEvent {
     let (name, port) = (service.name.as_str(), service.port);
     let failed = |reason: &str| {
-        Told::Failed(format!(
-            "cannot resolve {name} of discovery.dns: {reason}; correct the name, or see that the service has endpoints"
+        SearchEvent::Failed(format!(
+            "cannot resolve {name} of discovery.dns: {reason}; correct the name, or check that the service has endpoints"
         ))
     };
     let lookup = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((name, port)));
@@ -43,10 +43,10 @@ pub(super) async fn resolve(service: &Service, means: &Means) -> Told {
         by: FoundBy::Dns,
         is_known: false,
     };
-    Told::Found(found.into_iter().map(candidate).collect())
+    SearchEvent::Found(found.into_iter().map(candidate).collect())
 }
 
-/// Those that can be dialed, the preferred family first, in the resolver's order within one, which spreads the load.
+/// The addresses that can be dialed, the preferred family first. Within a family the resolver's order stays, which spreads the load.
 fn select(found: impl Iterator<Item = SocketAddr>, policy: FamilyPolicy) -> Vec<SocketAddr> {
     let is_unicast = |ip: IpAddr| {
         let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
@@ -94,22 +94,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_does_not_exist_is_told_with_what_to_do() {
+    async fn a_name_that_does_not_exist_is_reported_with_what_to_do() {
         let means = Means {
             transports: vec![Transport::Quic],
             family: FamilyPolicy::Auto,
         };
         let service: Service = "no-such-host.invalid:443".parse().unwrap();
-        let Told::Failed(reason) = resolve(&service, &means).await else {
+        let SearchEvent::Failed(reason) = resolve(&service, &means).await else {
             panic!("it was resolved");
         };
         assert!(
             reason.starts_with("cannot resolve no-such-host.invalid of discovery.dns: ")
-                && reason.ends_with("correct the name, or see that the service has endpoints"),
+                && reason.ends_with("correct the name, or check that the service has endpoints"),
             "{reason}"
         );
         let service: Service = "localhost:443".parse().unwrap();
-        let Told::Found(found) = resolve(&service, &means).await else {
+        let SearchEvent::Found(found) = resolve(&service, &means).await else {
             panic!("localhost was not resolved");
         };
         assert!(

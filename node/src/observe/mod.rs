@@ -1,4 +1,4 @@
-//! What a node shows of itself: output, metrics, readiness and status. It only looks.
+//! The views of a node: output, metrics, readiness and status. They change nothing.
 
 pub(crate) mod metrics;
 pub(crate) mod observers;

@@ -1,4 +1,4 @@
-//! Those who only look: stdout and the metrics.
+//! The observers of the event loop: stdout, metrics and readiness.
 
 use std::{io, time::Instant};
 
@@ -55,8 +55,8 @@ impl Observers {
         )
     }
 
-    /// Tells an event. The event loop never waits: what a slow reader cannot take is dropped and counted.
-    pub(crate) fn tell(&mut self, event: Event) {
+    /// Emits an event. The event loop never waits: events that a slow reader cannot take are dropped and counted.
+    pub(crate) fn emit(&mut self, event: Event) {
         self.changed = true;
         match self.events.try_send(event) {
             Ok(()) if self.dropped > 0 => {
@@ -87,7 +87,7 @@ impl Observers {
         }
     }
 
-    /// Something may have changed that no event tells of.
+    /// A gauge may have changed without an event.
     pub(crate) fn touch(&mut self) {
         self.changed = true;
     }
@@ -97,12 +97,12 @@ impl Observers {
         readiness::stopping(&self.readiness);
     }
 
-    /// Somebody asks for a peer.
+    /// A dial asks for a peer.
     pub(crate) fn wanted(&mut self, peer: PeerId, now: Instant) {
         self.paths.wanted(peer, now);
     }
 
-    /// Nobody asks for a peer any more.
+    /// No dial asks for a peer any more.
     pub(crate) fn unwanted(&mut self, peer: &PeerId) {
         self.paths.unwanted(peer);
     }

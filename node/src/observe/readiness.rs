@@ -1,4 +1,4 @@
-//! When work can be given to the node: its punch sockets are bound, and others can reach it.
+//! When the node is ready: its punch sockets are bound, and peers can reach it.
 
 use p2pnode_daemon::admin::Readiness;
 use p2pnode_transports::Exhausted;
@@ -14,7 +14,7 @@ pub(crate) fn new() -> Readiness {
     Readiness::new([(SOCKETS, "not bound yet"), (RESERVATION, "none held yet")])
 }
 
-/// Tells `readiness` what is there now. `listens` says whether the node listens publicly.
+/// Updates `readiness`. `listens`: whether the node listens publicly.
 pub(crate) fn update(
     readiness: &Readiness,
     sockets: &p2pnode_transports::Handle,
@@ -22,11 +22,11 @@ pub(crate) fn update(
     listens: bool,
 ) {
     let bound = sockets.punch_ports().len();
-    tell(readiness, SOCKETS, no_socket(bound, sockets.unbound()));
+    set(readiness, SOCKETS, no_socket(bound, sockets.unbound()));
     let connected = |relay: &_| relays.is_connected(relay);
     let refused = relays.relays().filter_map(|relay| {
-        let words = relays.refusal(&relay)?;
-        Some(format!("; relay {relay} refused us: {words}"))
+        let reason = relays.refusal(&relay)?;
+        Some(format!("; relay {relay} refused us: {reason}"))
     });
     let refused: String = refused.collect();
     let reach = Reach {
@@ -37,27 +37,27 @@ pub(crate) fn update(
         held: relays.held(),
     };
     let missing = reach.missing().map(|missing| missing + &refused);
-    tell(readiness, RESERVATION, missing);
+    set(readiness, RESERVATION, missing);
 }
 
-/// The node ends: it answers for a moment yet and takes nothing more.
+/// The node stops: it takes no more work.
 pub(crate) fn stopping(readiness: &Readiness) {
     readiness.missing(NODE, "shutting down");
 }
 
-fn tell(readiness: &Readiness, name: &'static str, missing: Option<String>) {
+fn set(readiness: &Readiness, name: &'static str, missing: Option<String>) {
     match missing {
         Some(why) => readiness.missing(name, why),
         None => readiness.present(name),
     }
 }
 
-/// What is wrong with the punch sockets, of which so many are bound. One that the host cannot have, as of an IP family that it
-/// lacks, is not missed; one for which no port was left is.
+/// The problem with the punch sockets, of which `bound` are bound. A socket for which no port was left is missing. A socket that
+/// the host cannot have, such as one of an IP family that it lacks, is not.
 fn no_socket(bound: usize, unbound: Option<Exhausted>) -> Option<String> {
     match unbound {
         Some(exhausted) => Some(format!(
-            "{exhausted}: end what holds the ports, or set dial.port_range to another range"
+            "{exhausted}: stop the programs that hold the ports, or set dial.port_range to another range"
         )),
         None if bound == 0 => Some("none is bound".to_owned()),
         None => None,
@@ -79,7 +79,7 @@ struct Reach {
 }
 
 impl Reach {
-    /// Why nobody can. A node that listens publicly is reachable without a reservation.
+    /// Why peers cannot reach the node. A node that listens publicly needs no reservation.
     fn missing(self) -> Option<String> {
         let Self {
             listens,
@@ -92,12 +92,12 @@ impl Reach {
             None
         } else if relays == 0 {
             Some(
-                "no relay is configured and nothing is listened on: give --relay or --listen"
+                "no relay is configured and the node does not listen: give --relay or --listen"
                     .to_owned(),
             )
         } else if wanted == 0 {
             Some(
-                "reservations is 0 and nothing is listened on: raise it, or give --listen"
+                "reservations is 0 and the node does not listen: raise it, or give --listen"
                     .to_owned(),
             )
         } else {
@@ -123,7 +123,7 @@ mod tests {
     };
 
     #[test]
-    fn a_node_that_nobody_can_reach_says_what_is_missing() {
+    fn a_node_that_no_peer_can_reach_reports_what_is_missing() {
         assert_eq!(
             HIDDEN.missing().unwrap(),
             "held on none of 2 relay(s), of which 1 are connected"

@@ -108,10 +108,11 @@ impl Snapshot<'_> {
     fn path_status(&self, id: ConnectionId) -> Option<PathStatus> {
         let peers = self.state.peers();
         let connection = peers.connection(id)?;
+        let age = self.now.saturating_duration_since(connection.since);
         Some(PathStatus {
             path: peers.path(id)?,
             rtt: connection.rtt,
-            since: self.now.saturating_duration_since(connection.since),
+            since: age,
         })
     }
 

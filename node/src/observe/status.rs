@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     core::{
         json,
-        peers::{Axis, Decision, Path},
+        peers::{Axis, DecidedBy, Path},
     },
     punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
 };
@@ -122,7 +122,7 @@ pub struct Why {
     /// Each open path with its score, best first.
     pub candidates: Vec<Scored>,
     /// What puts the first before the second; `None` if there is only one.
-    pub decided_by: Option<Decision>,
+    pub decided_by: Option<DecidedBy>,
     /// The last attempt at a punch.
     pub last_punch: Option<PunchStatus>,
 }

@@ -1,5 +1,6 @@
 //! The machine in the swarm: passes swarm events to the machine, and carries out its actions.
 
+mod dials;
 pub(super) mod outcome;
 
 use std::{
@@ -20,21 +21,19 @@ use libp2p::{
         CloseConnection, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
         NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::{ConnectionClosed, ConnectionEstablished},
-        dial_opts::{DialOpts, PeerCondition},
     },
 };
+use p2pnode_protocol::dcutr::Addresses;
 use tokio::time::{Sleep, sleep_until};
 
+use self::dials::Dials;
 use super::{
     address::{Candidate, is_relayed},
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
-    machine::{
-        Action, DialId, Established, Event, Introduced, IntroductionResponse, Machine, Side,
-    },
-    record::{CandidateOutcome, Record, Role},
+    machine::{Action, Established, Event, Introduced, IntroductionResponse, Machine, Side},
+    record::{CandidateOutcome, Record},
     settings::{CircuitRtt, Ports, Settings},
-    wire::Addresses,
 };
 
 /// Hole punching as a [`NetworkBehaviour`].
@@ -43,34 +42,13 @@ pub(crate) struct Behaviour {
     circuit_rtt: CircuitRtt,
     machine: Machine,
     ports: Arc<dyn Ports>,
-    /// What the swarm dials for the machine, one address each.
-    dials: HashMap<ConnectionId, Dialing>,
-    /// The dials of the machine's that have not ended.
-    rounds: HashMap<DialId, Round>,
+    dials: Dials,
     /// Dials that the swarm has not been given yet.
     queue: VecDeque<ToSwarm<Event, Command>>,
     /// Announced punches, each held until its attempt is decided.
     expected: HashMap<PeerId, Box<dyn Any + Send>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
     waker: Option<Waker>,
-}
-
-/// One address of a dial of the machine's.
-struct Dialing {
-    peer: PeerId,
-    dial: DialId,
-    addr: Multiaddr,
-}
-
-/// What is left of a dial of the machine's.
-#[derive(Default)]
-struct Round {
-    /// Addresses of which nothing is known yet.
-    open: usize,
-    /// Whether one of them connected.
-    connected: bool,
-    /// What became of the others.
-    outcomes: Vec<(Candidate, CandidateOutcome)>,
 }
 
 impl Behaviour {
@@ -102,8 +80,7 @@ impl Behaviour {
             circuit_rtt,
             machine: Machine::new(local_peer_id, enabled, policy, timing, seed),
             ports,
-            dials: HashMap::new(),
-            rounds: HashMap::new(),
+            dials: Dials::default(),
             queue: VecDeque::new(),
             expected: HashMap::new(),
             timer: None,
@@ -210,7 +187,10 @@ impl Behaviour {
                 addrs,
                 role,
             } => {
-                self.dial(peer, dial, addrs, role);
+                tracing::debug!(%peer, %role, ?addrs, "punching");
+                let dials = self.dials.begin(peer, dial, addrs, role);
+                self.queue
+                    .extend(dials.into_iter().map(|opts| ToSwarm::Dial { opts }));
                 return None;
             }
             Action::Close { peer, connection } => ToSwarm::CloseConnection {
@@ -231,26 +211,6 @@ impl Behaviour {
                 return None;
             }
         })
-    }
-
-    /// Dials each address by itself. In one dial of the swarm's the first address that connects ends the others, each side
-    /// would end what the other has chosen, and neither would be left with a connection; so all that connect stay, and the
-    /// machines agree on which one lives.
-    fn dial(&mut self, peer: PeerId, dial: DialId, addrs: Vec<Multiaddr>, role: Role) {
-        tracing::debug!(%peer, %role, ?addrs, "punching");
-        self.rounds.entry(dial).or_default().open = addrs.len();
-        for addr in addrs {
-            let opts = DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(vec![addr.clone()]);
-            let opts = match role {
-                Role::Initiator => opts.override_role().build(),
-                Role::Responder => opts.build(),
-            };
-            self.dials
-                .insert(opts.connection_id(), Dialing { peer, dial, addr });
-            self.queue.push_back(ToSwarm::Dial { opts });
-        }
     }
 
     /// Fills in the local sockets, which only the transports know.
@@ -293,15 +253,7 @@ impl Behaviour {
                 .handle_relayed(peer_id, connection_id, side, rtt, now());
             return;
         }
-        if let Some(Dialing { dial, .. }) = self.dials.remove(&connection_id)
-            && let Some(round) = self.rounds.get_mut(&dial)
-        {
-            round.connected = true;
-            round.open -= 1;
-            if round.open == 0 {
-                self.rounds.remove(&dial);
-            }
-        }
+        self.dials.handle_connected(connection_id);
         let established = Established {
             connection: connection_id,
             dialed: side == Side::Dialer,
@@ -311,24 +263,9 @@ impl Behaviour {
     }
 
     fn on_dial_failure(&mut self, failure: DialFailure<'_>) {
-        let Some(Dialing { peer, dial, addr }) = self.dials.remove(&failure.connection_id) else {
-            return;
-        };
-        tracing::debug!(%peer, connection = %failure.connection_id, error = %failure.error, "punch failed");
-        let Some(round) = self.rounds.get_mut(&dial) else {
-            return;
-        };
-        let outcomes = outcome::outcomes(failure.error, std::slice::from_ref(&addr));
-        round.outcomes.extend(outcomes);
-        round.open -= 1;
-        if round.open > 0 {
-            return;
-        }
-        if let Some(round) = self.rounds.remove(&dial)
-            && !round.connected
-        {
+        if let Some(failed) = self.dials.handle_failed(failure) {
             self.machine
-                .handle_dial_failed(peer, dial, &round.outcomes, now());
+                .handle_dial_failed(failed.peer, failed.dial, &failed.outcomes, now());
         }
     }
 }

@@ -83,7 +83,7 @@ pub(crate) struct Local {
 /// How a NAT assigns the external port ([RFC 4787, 4.1](https://www.rfc-editor.org/rfc/rfc4787#section-4.1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mapping {
-    /// Too few observers to tell.
+    /// There are too few observers.
     Unknown,
     /// The same towards everyone who was asked.
     Independent,
@@ -190,8 +190,8 @@ impl Local {
 
     /// What of a peer's addresses may be dialed.
     ///
-    /// An address that is merely private stays: a private network may have its relay inside, and then nothing else was ever
-    /// observed. What protects third parties is the bound on what is sent.
+    /// A private address is admitted: a private network may have its relay inside, and then no other address was observed. The
+    /// bound on what is sent protects third parties.
     pub(crate) fn admit(
         &self,
         policy: &Policy,
@@ -202,7 +202,7 @@ impl Local {
         self.admit_seen_as(policy, relays, remote, &[], received)
     }
 
-    /// The same for a node that was told how a relay sees it, which it may not have observed yet.
+    /// The same for a node that knows from an introduction how a relay sees it, and may not have observed that yet.
     pub(crate) fn admit_seen_as(
         &self,
         policy: &Policy,

@@ -7,12 +7,10 @@ use std::{
 
 use futures::{executor::block_on, io::Cursor};
 use libp2p::PeerId;
+use p2pnode_protocol::dcutr::{MAX_ADDRESSES, MAX_MESSAGE, Message, read, write};
 use p2pnode_transports::{FamilyPolicy, Transport};
 
-use super::{
-    candidates::{Local, MAX_CANDIDATES, Policy},
-    wire::{MAX_ADDRESSES, MAX_MESSAGE, Message, read},
-};
+use super::candidates::{Local, MAX_CANDIDATES, Policy};
 
 /// Reads the body of a message. What is read is bounded, and is read again from what is written of it.
 ///
@@ -27,7 +25,8 @@ pub fn message(bytes: &[u8]) {
         assert!(addresses.known.len() <= MAX_ADDRESSES);
         assert!(addresses.known.len() + addresses.skipped <= bytes.len());
     }
-    let written = message.encode();
+    let mut written = Vec::new();
+    block_on(write(&mut written, &message)).expect("memory has no errors");
     assert!(written.len() <= MAX_MESSAGE + 2);
     let again = block_on(read(&mut Cursor::new(&written))).expect("what is written is a message");
     match (message, again) {

@@ -23,17 +23,13 @@ use libp2p::{
         },
     },
 };
-use p2pnode_protocol::upgrade::is_refusal;
+use p2pnode_protocol::{
+    dcutr::{self, Addresses, Message, PROTOCOL},
+    upgrade::is_refusal,
+};
 use tokio::time::{Sleep, sleep};
 
-use super::{
-    machine::HandshakeError,
-    record::Role,
-    wire::{self, Addresses, Message},
-};
-
-/// The protocol of [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md).
-pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
+use super::{machine::HandshakeError, record::Role};
 
 /// How long a handshake may take on each side, the time to open its stream included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +39,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_INBOUND: u32 = 12;
 const INBOUND_WINDOW: Duration = Duration::from_secs(60);
 
-/// What the behaviour tells the handler.
+/// A command of the behaviour to the handler.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Open a stream and send CONNECT with these.
@@ -56,7 +52,7 @@ pub(crate) enum Command {
     KeepAlive(bool),
 }
 
-/// What the handler tells the behaviour.
+/// A report of the handler to the behaviour.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// CONNECT came. [`Command::Reply`] or [`Command::Drop`] is awaited.
@@ -84,7 +80,7 @@ pub(crate) struct Handler {
     /// The next stream to ask for.
     request: Option<u64>,
     outbound: Outbound,
-    /// Numbers the outbound handshakes, so that a stream that comes late is told from the one that is awaited.
+    /// Numbers the outbound handshakes, so that a late stream is not taken for the awaited one.
     current: u64,
     inbound: Inbound,
     window: Option<(Instant, u32)>,
@@ -200,16 +196,16 @@ impl Handler {
 
 /// Sends CONNECT, takes the answer, sends SYNC.
 async fn initiate(mut stream: Stream, addrs: Addresses) -> io::Result<Report> {
-    wire::write(&mut stream, &Message::Connect(addrs)).await?;
+    dcutr::write(&mut stream, &Message::Connect(addrs)).await?;
     let sent = tokio::time::Instant::now();
-    let Message::Connect(addrs) = wire::read(&mut stream).await? else {
+    let Message::Connect(addrs) = dcutr::read(&mut stream).await? else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "SYNC where CONNECT was due",
         ));
     };
     let rtt = sent.elapsed();
-    wire::write(&mut stream, &Message::Sync).await?;
+    dcutr::write(&mut stream, &Message::Sync).await?;
     let synced = tokio::time::Instant::now().into_std();
     // SYNC has been flushed: how the stream ends no longer matters.
     let _ = stream.close().await;
@@ -217,7 +213,7 @@ async fn initiate(mut stream: Stream, addrs: Addresses) -> io::Result<Report> {
 }
 
 async fn receive_connect(mut stream: Stream) -> io::Result<(Stream, Addresses)> {
-    match wire::read(&mut stream).await? {
+    match dcutr::read(&mut stream).await? {
         Message::Connect(addrs) => Ok((stream, addrs)),
         Message::Sync => Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -227,8 +223,8 @@ async fn receive_connect(mut stream: Stream) -> io::Result<(Stream, Addresses)> 
 }
 
 async fn answer(mut stream: Stream, addrs: Addresses) -> io::Result<()> {
-    wire::write(&mut stream, &Message::Connect(addrs)).await?;
-    match wire::read(&mut stream).await? {
+    dcutr::write(&mut stream, &Message::Connect(addrs)).await?;
+    match dcutr::read(&mut stream).await? {
         Message::Sync => Ok(()),
         Message::Connect(_) => Err(io::Error::new(
             io::ErrorKind::InvalidData,

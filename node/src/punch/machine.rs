@@ -52,12 +52,12 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 
 use super::{
     address::{Candidate, peer_of},
     candidates::{Local, Observation, Policy},
     record::{CandidateOutcome, Record, Role},
-    wire::Addresses,
 };
 pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
 pub(crate) use action::{Event, Introduced, IntroductionResponse};

@@ -1,7 +1,7 @@
 //! Hole punching: our own [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md), with the wire format of the
 //! specification.
 //!
-//! - `wire`: the messages.
+//! - [`p2pnode_protocol::dcutr`]: the messages.
 //! - `address`, `candidates`: which addresses are offered, and which received ones are dialed.
 //! - `machine`: every decision, pure.
 //! - `handler`, `behaviour`: the swarm's side of it.
@@ -21,7 +21,6 @@ mod handler;
 pub(crate) mod machine;
 pub(crate) mod record;
 mod settings;
-mod wire;
 
 pub(crate) use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;

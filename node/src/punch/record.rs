@@ -1,4 +1,4 @@
-//! What is told of each attempt.
+//! The record of each attempt.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -51,7 +51,7 @@ impl Record {
 pub enum By {
     /// A handshake over a circuit.
     Dcutr,
-    /// A relay that told each the other's addresses.
+    /// A relay that introduced them.
     Introduction,
 }
 
@@ -134,7 +134,7 @@ pub enum CandidateOutcome {
     Timeout,
     /// This host has no route, or no socket left, for it.
     Unreachable,
-    /// Someone answered who is not the peer, or in no protocol we know.
+    /// Another peer answered, or one that speaks an unknown protocol.
     Failed,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     config::RelayAddr,
     core::liveness::Link,
     punch,
-    swarm::{circuits::Client, introduction as meet, streams, transport::Clients},
+    swarm::{circuits::Client, introduction, streams, transport::Clients},
 };
 
 /// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
@@ -40,7 +40,7 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
-    pub(crate) meet: meet::Behaviour,
+    pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
     draining: draining::Behaviour,
     pub(crate) directory: directory::Behaviour,
@@ -54,7 +54,7 @@ impl Behaviour {
         relays: &[RelayAddr],
         clients: Clients,
         punch: punch::Behaviour,
-        meet: meet::Behaviour,
+        introduction: introduction::Behaviour,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -91,7 +91,7 @@ impl Behaviour {
                 link.pace()
             }),
             punch,
-            meet,
+            introduction,
             streams: streams::Behaviour::default(),
             draining: draining::Behaviour::default(),
             directory,

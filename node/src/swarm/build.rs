@@ -10,7 +10,7 @@ use p2pnode_protocol::upgrade::LAZY;
 use crate::{
     config::Config,
     punch,
-    swarm::{behaviour::Behaviour, dial_error, introduction as meet, transport},
+    swarm::{behaviour::Behaviour, dial_error, introduction, transport},
 };
 
 /// A connection that carries nothing is kept this long. Legs to relays, and direct connections that were worth a punch, are
@@ -39,7 +39,7 @@ pub(crate) fn build(
     punch.set_relays(&relays);
     let allowed = allowed(config);
     let known = config.relays.iter().map(|relay| relay.peer).collect();
-    let meet = meet::Behaviour::new(known, config);
+    let introduction = introduction::Behaviour::new(known, config);
     let relays = &config.relays;
     let behaviour = Behaviour::new(
         keypair,
@@ -47,7 +47,7 @@ pub(crate) fn build(
         relays,
         parts.clients,
         punch,
-        meet,
+        introduction,
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)

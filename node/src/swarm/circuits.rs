@@ -94,7 +94,7 @@ impl Transport for Circuits {
     }
 }
 
-/// What a relay client tells.
+/// What a relay client reports.
 #[derive(Debug)]
 pub(crate) struct Event {
     /// Whose client.
@@ -107,7 +107,7 @@ pub(crate) struct Event {
 pub(crate) struct Client {
     inner: client::Behaviour,
     family: Family,
-    /// The direct connections that the inner one is told of: those of its family, and what it dials by itself.
+    /// The direct connections that the inner one sees: those of its family, and what it dials by itself.
     ours: HashSet<ConnectionId>,
 }
 

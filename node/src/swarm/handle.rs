@@ -22,9 +22,9 @@ pub(crate) enum Command {
         request: Request,
         reports: mpsc::Sender<Event>,
     },
-    /// Tell of the whole node.
+    /// Report the status of the whole node.
     Status(oneshot::Sender<Status>),
-    /// Tell why the path of a peer is what it is; `None` if it is not connected.
+    /// Report why the path of a peer is what it is; `None` if it is not connected.
     Why {
         peer: PeerId,
         answer: oneshot::Sender<Option<Why>>,

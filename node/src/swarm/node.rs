@@ -60,7 +60,7 @@ pub(crate) fn start(
     let discovery = Discovery::new(config, sockets.clone(), links.subscribe());
     let (token_file, tokens) = tokens.unzip();
     let configured = config.relays.iter().map(|relay| relay.peer);
-    let introductions = &swarm.behaviour().meet;
+    let introductions = &swarm.behaviour().introduction;
     let settings = Settings {
         local: *swarm.local_peer_id(),
         relays: config.relays.clone(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_daemon::{fingerprint::Stamp, text_file};
+use p2pnode_daemon::{fingerprint::FileFingerprint, text_file};
 
 use crate::core::tokens::{self, TokenFileError, Tokens};
 
@@ -19,7 +19,7 @@ const LONGEST: u64 = 1024 * 1024;
 pub(crate) struct TokenFile {
     path: PathBuf,
     local: PeerId,
-    stamp: Stamp,
+    fingerprint: FileFingerprint,
 }
 
 impl TokenFile {
@@ -28,19 +28,26 @@ impl TokenFile {
     /// # Errors
     /// Everything that is wrong with the file. That none is for this node is for [`Tokens::check`] to say.
     pub(crate) fn open(path: &Path, local: PeerId) -> Result<(Self, Tokens), TokenFileError> {
-        let stamp = Stamp::of(path);
+        let fingerprint = FileFingerprint::of(path);
         let tokens = Tokens::new(&read(path)?, path, local)?;
         let path = path.to_owned();
-        Ok((Self { path, local, stamp }, tokens))
+        Ok((
+            Self {
+                path,
+                local,
+                fingerprint,
+            },
+            tokens,
+        ))
     }
 
     /// Reads the file again if it has changed. What is wrong with it is returned once, and not at each look.
     pub(crate) fn read_changed(&mut self) -> Result<Option<Tokens>, TokenFileError> {
-        let stamp = Stamp::of(&self.path);
-        if stamp == self.stamp {
+        let fingerprint = FileFingerprint::of(&self.path);
+        if fingerprint == self.fingerprint {
             return Ok(None);
         }
-        self.stamp = stamp;
+        self.fingerprint = fingerprint;
         Tokens::new(&read(&self.path)?, &self.path, self.local).map(Some)
     }
 }

@@ -14,6 +14,7 @@ use libp2p::{
     identity::{Keypair, SigningError},
     multiaddr::Protocol,
 };
+use prost::Message as _;
 
 use super::{MAX_ADDRS, MAX_BYTES};
 use crate::addr::{self, Endpoint, Host};
@@ -218,33 +219,34 @@ fn is_global(ip: IpAddr) -> bool {
     }
 }
 
-/// The protobuf of RFC 0003. libp2p's own makes a sequence number of whole seconds, in which two records would be alike.
+/// A `PeerRecord` of RFC 0003. libp2p's own has a sequence number in whole seconds, with which two records could be equal.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Payload {
+    #[prost(bytes = "vec", required, tag = "1")]
+    peer_id: Vec<u8>,
+    #[prost(uint64, required, tag = "2")]
+    seq: u64,
+    #[prost(message, repeated, tag = "3")]
+    addresses: Vec<AddressInfo>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AddressInfo {
+    #[prost(bytes = "vec", required, tag = "1")]
+    multiaddr: Vec<u8>,
+}
+
 fn encode<'a>(peer: &PeerId, seq: u64, addrs: impl Iterator<Item = &'a Multiaddr>) -> Vec<u8> {
-    let mut payload = Vec::new();
-    field(&mut payload, 1, &peer.to_bytes());
-    payload.push(2 << 3);
-    varint(&mut payload, seq);
-    for addr in addrs {
-        let mut info = Vec::new();
-        field(&mut info, 1, addr.as_ref());
-        field(&mut payload, 3, &info);
-    }
-    payload
-}
-
-/// A field of bytes.
-fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(number << 3 | 2);
-    varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+    let payload = Payload {
+        peer_id: peer.to_bytes(),
+        seq,
+        addresses: addrs
+            .map(|addr| AddressInfo {
+                multiaddr: addr.to_vec(),
+            })
+            .collect(),
+    };
+    payload.encode_to_vec()
 }
 
 #[cfg(test)]
@@ -295,6 +297,19 @@ mod tests {
                 addrs: addrs(&[public.to_owned(), inner.to_owned()])
             }]
         );
+    }
+
+    #[test]
+    fn a_payload_is_the_bytes_that_rfc_0003_gives() {
+        let peer = PeerId::random();
+        let id = peer.to_bytes();
+        let addr: Multiaddr = "/ip4/192.0.2.1/tcp/9".parse().unwrap();
+        let length = u8::try_from(id.len()).unwrap();
+        let head = [&[10, length][..], &id].concat();
+        let none = [&head[..], &[16, 0]].concat();
+        assert_eq!(encode(&peer, 0, std::iter::empty()), none);
+        let one = [&head[..], &[16, 0xac, 2, 26, 10, 10, 8], addr.as_ref()].concat();
+        assert_eq!(encode(&peer, 300, std::iter::once(&addr)), one);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! `/p2pnode/join/1`: how a peer shows a relay that it may use it.
+//! `/p2pnode/join/1`: a peer shows a relay that it may use it.
 //!
-//! A relay that asks for [tokens](Token) admits a peer once it has presented one, on any of its connections; until then it
-//! grants it nothing, and soon closes the connection. A stream carries one [`Request`] and one [`Answer`], each a
-//! [frame](crate::frame). Whoever has no token asks as well, and so learns whether it needs one.
+//! A relay that requires [tokens](Token) admits a peer once the peer has presented one, on any of its connections. Until then the
+//! relay grants that peer nothing, and soon closes the connection. A peer without a token asks as well, and so learns
+//! whether it needs one.
+//!
+//! A stream carries one [`Request`] and one [`Answer`], each in a [`json`](crate::frame::json) frame.
 
 mod token;
 
@@ -15,13 +17,49 @@ pub use token::{MAX_TOKEN, Malformed, PREFIX, SigningError, Token, TokenId, seco
 
 pub use crate::frame::{read, write};
 
+use crate::exchange::{self, Reply};
+
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/join/1");
+
+/// The protocol, for [`exchange`].
+#[derive(Debug)]
+pub enum Join {}
+
+impl exchange::Protocol for Join {
+    const NAME: StreamProtocol = PROTOCOL;
+    type Request = Request;
+    type Answer = Answer;
+}
+
+/// How a request ended for the peer that asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinReply {
+    /// The peer may use the relay.
+    Admitted,
+    /// The peer may not use the relay.
+    Refused(Refusal),
+    /// The relay does not support the protocol, and so requires no token.
+    Unsupported,
+    /// No answer came in time.
+    NoAnswer,
+}
+
+impl From<Reply<Answer>> for JoinReply {
+    fn from(reply: Reply<Answer>) -> Self {
+        match reply {
+            Reply::Answer(Answer::Admitted(_)) => Self::Admitted,
+            Reply::Answer(Answer::Refused(refusal)) => Self::Refused(refusal),
+            Reply::Unsupported => Self::Unsupported,
+            Reply::NoAnswer => Self::NoAnswer,
+        }
+    }
+}
 
 /// Asks to be admitted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Request {
-    /// A [`Token`], as it is written. None: the relay may know the peer by its id.
+    /// A [`Token`] as text. `None`: the relay may admit the peer by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
@@ -32,14 +70,14 @@ pub struct Request {
 pub enum Answer {
     /// The peer may use the relay.
     Admitted(Admitted),
-    /// It may not, and why.
+    /// The peer may not use the relay.
     Refused(Refusal),
 }
 
 /// How a peer is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admitted {
-    /// Seconds since 1970 at which that ends, if it does by itself.
+    /// When the admission ends, in seconds since 1970. `None`: it does not end by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
 }
@@ -48,21 +86,21 @@ pub struct Admitted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "&'static str")]
 pub enum Refusal {
-    /// The relay asks for a token, and none was presented.
+    /// The relay requires a token, and the peer presented none.
     NoToken,
-    /// What was presented is no token.
+    /// The text is not a token.
     Malformed,
-    /// The token is one of another relay.
+    /// Another relay signed the token.
     OtherRelay,
-    /// The token is one for another peer.
+    /// The token names another peer.
     OtherPeer,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
-    /// It was revoked.
+    /// The relay has revoked the token.
     Revoked,
-    /// The relay asks for no tokens, and does not know the peer.
+    /// The relay does not accept tokens, and its access rules do not allow the peer.
     NotAllowed,
-    /// The peer has presented too many.
+    /// The peer has presented too many invalid tokens.
     TooOften,
     /// A reason that this version does not know.
     Other,
@@ -81,7 +119,7 @@ impl Refusal {
         Self::Other,
     ];
 
-    /// Its name in the protocol.
+    /// The name in the protocol.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

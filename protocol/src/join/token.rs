@@ -1,11 +1,11 @@
-//! Join tokens: what a relay has signed so that one peer may use it until some time.
+//! Join tokens: a relay signs that one peer may use it until some time.
 //!
-//! Written, a token is [`PREFIX`] and the base64url (without padding) of a libp2p
-//! [signed envelope](https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md) of the relay's key. Its payload is
-//! the token's id (8 bytes), its end in seconds since 1970 (8 bytes, big endian) and the peer's id (the rest). Everything that is
-//! needed to judge it is in it, except the time and what was revoked.
+//! As text, a token is [`PREFIX`] and the base64url (without padding) of a libp2p
+//! [signed envelope](https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md) of the relay's key. The payload is
+//! the id of the token (8 bytes), its expiry in seconds since 1970 (8 bytes, big endian) and the peer id (the rest). A relay can
+//! judge a token by its content, the time and the revoked ids.
 //!
-//! It names the peer, whose key the connection proves: who finds a token can do nothing with it.
+//! A token names the peer, whose key the connection proves. Another peer cannot use it.
 
 use std::{
     fmt,
@@ -18,48 +18,48 @@ use multibase::Base;
 
 pub use libp2p::identity::SigningError;
 
-/// What every token begins with, so that people and scanners of secrets know one.
+/// The start of every token, by which people and secret scanners recognize one.
 pub const PREFIX: &str = "p2pjoin1_";
 
-/// The most bytes of a written token; one of a usual key has 240.
+/// The most bytes of a token as text. With a usual key it has 240.
 pub const MAX_TOKEN: usize = 512;
 
-/// Nothing else that the relay's key signs can be taken for a token, nor a token for anything else.
+/// Separates tokens from everything else that the key of a relay signs.
 const DOMAIN: &str = "p2pnode-join-token";
 const PAYLOAD_TYPE: &[u8] = b"/p2pnode/join-token/1";
 
-/// The last second that has a date of four digits of a year.
+/// The last second of the year 9999, for dates with four digits of a year.
 const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
-/// A token whose signature is right. Whether it is good still depends on the time, on who presents it to whom, and on what was
-/// revoked.
+/// A token with a valid signature. Whether a relay accepts it depends on the time, on the peer, on the relay, and on the revoked
+/// ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
-    /// By which it can be revoked.
+    /// The id, by which the relay can revoke the token.
     pub id: TokenId,
-    /// The relay whose key has signed it.
+    /// The relay whose key signed the token.
     pub relay: PeerId,
-    /// Who may present it.
+    /// The peer that may present the token.
     pub peer: PeerId,
-    /// From when on it is worth nothing; whole seconds.
+    /// When the token expires, in whole seconds.
     pub expires: SystemTime,
 }
 
-/// What is presented is no token.
+/// Why a text is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It does not begin like one.
+    /// The text does not begin with [`PREFIX`].
     #[error("does not begin with {PREFIX}; give a token as `relay-node token create` prints it")]
     Prefix,
-    /// It is longer than any.
+    /// The text is longer than [`MAX_TOKEN`].
     #[error(
         "is longer than {MAX_TOKEN} bytes; give one token as `relay-node token create` prints it"
     )]
     TooLong,
-    /// It was cut or changed.
+    /// The text cannot be decoded.
     #[error("is damaged; copy the whole of what `relay-node token create` has printed")]
     Damaged,
-    /// It was changed, or made up.
+    /// The signature is invalid.
     #[error(
         "has a signature that does not match; copy it again, or create another with `relay-node token create`"
     )]
@@ -67,7 +67,7 @@ pub enum Malformed {
 }
 
 impl Token {
-    /// A token of the relay with this key, written. `expires` counts in whole seconds.
+    /// The text of a new token of the relay with this key. `expires` counts in whole seconds.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl Token {
         Ok(PREFIX.to_owned() + &Base::Base64Url.encode(bytes))
     }
 
-    /// Reads a written token and verifies its signature.
+    /// Decodes a token and verifies its signature.
     ///
     /// # Errors
     ///
@@ -117,32 +117,32 @@ impl Token {
         })
     }
 
-    /// Whether its time is over at `now`.
+    /// Whether the token has expired at `now`.
     #[must_use]
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.expires <= now
     }
 
-    /// When it ends, as [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339) writes it.
+    /// When the token expires, in the format of [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339).
     #[must_use]
     pub fn date(&self) -> String {
         humantime::format_rfc3339_seconds(self.expires).to_string()
     }
 }
 
-/// Seconds from 1970 to `time`, within those that a token can hold.
+/// Seconds from 1970 to `time`, limited to what a token can hold.
 #[must_use]
 pub fn seconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.min(LATEST).as_secs()
 }
 
-/// What tells tokens apart: 8 bytes, written as 16 hexadecimal digits.
+/// The id of a token: 8 bytes, printed as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 8]);
 
 impl TokenId {
-    /// That of 64 random bits.
+    /// The id of 64 random bits.
     #[must_use]
     pub fn new(bits: u64) -> Self {
         Self(bits.to_be_bytes())
@@ -195,7 +195,7 @@ mod tests {
         (token, text)
     }
 
-    /// An envelope that says these things in place of what it should.
+    /// An envelope with another content than that of a token.
     fn enveloped(domain: &str, payload_type: &[u8], payload: &[u8]) -> String {
         let key = Keypair::generate_ed25519();
         let envelope =
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_what_was_signed() {
+    fn a_token_holds_what_was_signed() {
         let (token, text) = signed();
         assert_eq!(Token::read(&text), Ok(token));
         assert!(text.len() < MAX_TOKEN, "{}", text.len());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_changed_or_signed_for_something_else_is_refused() {
+    fn a_token_that_is_cut_changed_or_signed_for_another_purpose_is_refused() {
         let (_, text) = signed();
         assert_eq!(Token::read(""), Err(Malformed::Prefix));
         assert_eq!(Token::read(&text[1..]), Err(Malformed::Prefix));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_too_early_or_too_late_to_be_written() {
+    fn any_time_can_be_written() {
         let key = Keypair::generate_ed25519();
         let peer = PeerId::random();
         let before = UNIX_EPOCH - Duration::from_secs(1);

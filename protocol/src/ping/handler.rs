@@ -1,4 +1,4 @@
-//! The pings of one connection. What a remote can make it hold is [`MAX_INBOUND`] streams of 32 bytes each.
+//! The pings of one connection. A remote can make the handler hold [`MAX_INBOUND`] streams of 32 bytes each.
 
 use std::{
     collections::VecDeque,
@@ -27,17 +27,17 @@ use crate::upgrade::{Confirmed, Unsupported, is_refusal};
 /// Bytes of a ping.
 const SIZE: usize = 32;
 
-/// A timer that rings this late rings in a process that did not run. What came meanwhile lies unread.
+/// A timer this late means that the process did not run. What arrived in the meantime is still unread.
 const LATE: Duration = Duration::from_millis(250);
 
-/// Streams on which pings are answered; the specification has at most two per peer. The oldest gives way.
+/// Streams on which pings are answered; the specification allows two per peer. A further one replaces the oldest.
 const MAX_INBOUND: usize = 2;
 
 /// Ping now.
 #[derive(Debug)]
 pub struct Now;
 
-/// What came of a ping.
+/// The outcome of a ping.
 #[derive(Debug)]
 pub struct Outcome {
     pub(super) result: Result<Duration, Failure>,
@@ -52,12 +52,12 @@ pub struct Handler {
     outbound: Outbound,
     /// When the next ping is due.
     due: Pin<Box<Sleep>>,
-    /// Somebody waits for a ping.
+    /// A ping was requested.
     asked: bool,
     missed: u32,
     /// Whether the remote answers more than once on a stream.
     reuse: bool,
-    /// Numbers the pings, so that a stream that comes late is told from the one that is awaited.
+    /// The number of the current ping: a stream for an earlier one opened too late.
     number: u64,
 }
 
@@ -65,34 +65,34 @@ enum Outbound {
     /// Between two pings, with the stream of the last one.
     Idle(Option<Stream>),
     Pinging(Ping),
-    /// The remote does not speak the protocol.
-    Mute,
+    /// The remote does not support the protocol.
+    Unsupported,
 }
 
 /// A ping that is under way.
 struct Ping {
     deadline: Patience,
-    /// Over the stream of an earlier one.
+    /// Over the stream of an earlier ping.
     kept: Option<Exchange>,
-    /// Over a stream of its own.
+    /// Over a new stream.
     fresh: Fresh,
-    /// The answer on the kept stream, if it came after that had had its chance. It may be late because the path is slow, or
-    /// because the remote had to be woken by a fresh stream; the fresh one tells which.
+    /// The answer on the kept stream, if it arrived after the new stream was requested. Either the path is slow, or only the new
+    /// stream woke the remote; the answer on the new stream shows which.
     late: Option<(Stream, Duration)>,
-    /// The kept stream has had its chance.
+    /// The kept stream has not answered in its time.
     silent: bool,
 }
 
 type Exchange = BoxFuture<'static, io::Result<(Stream, Duration)>>;
 
-/// A time in which something is to happen.
+/// A deadline.
 struct Patience {
     length: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
 enum Fresh {
-    /// Not before then, to give the kept stream its chance.
+    /// Not before this deadline, which is for the kept stream.
     After(Patience),
     Opening,
     Pinging(Exchange),
@@ -115,7 +115,7 @@ impl Handler {
 
     fn begin(&mut self, kept: Option<Stream>) {
         self.number += 1;
-        // A stream that is silent is given less than half of the time, so that a fresh one has the rest.
+        // The kept stream gets less than half of the time, so that a new one has the rest.
         let patience = self.pace.timeout * 2 / 5;
         let kept = kept
             .filter(|_| self.reuse)
@@ -137,7 +137,7 @@ impl Handler {
     fn end(&mut self, result: Result<(Stream, Duration), Failure>) -> Outcome {
         let (stream, result, wait) = match result {
             Ok((stream, rtt)) => (Some(stream), Ok(rtt), self.pace.interval),
-            // The wait has been long enough.
+            // The timeout was the wait.
             Err(Failure::Timeout) => (None, Err(Failure::Timeout), Duration::ZERO),
             Err(failure) => (None, Err(failure), self.pace.interval),
         };
@@ -146,7 +146,7 @@ impl Handler {
             Err(Failure::Timeout | Failure::Broken(_)) => self.missed.saturating_add(1),
         };
         self.outbound = match &result {
-            Err(Failure::Unsupported) => Outbound::Mute,
+            Err(Failure::Unsupported) => Outbound::Unsupported,
             Ok(_) | Err(_) => Outbound::Idle(stream),
         };
         self.due.as_mut().reset(Instant::now() + wait);
@@ -173,30 +173,30 @@ impl Handler {
                         PingStep::Open => Step::Open,
                         PingStep::Done { result, fresh_only } => {
                             self.reuse &= !fresh_only;
-                            Step::Tell(self.end(result))
+                            Step::Report(self.end(result))
                         }
                     });
                 }
-                Outbound::Mute if self.asked => {
-                    return Poll::Ready(Step::Tell(self.end(Err(Failure::Unsupported))));
+                Outbound::Unsupported if self.asked => {
+                    return Poll::Ready(Step::Report(self.end(Err(Failure::Unsupported))));
                 }
-                Outbound::Mute => return Poll::Pending,
+                Outbound::Unsupported => return Poll::Pending,
             }
         }
     }
 }
 
-/// What is to be done.
+/// What the handler does next.
 enum Step {
     Open,
-    Tell(Outcome),
+    Report(Outcome),
 }
 
 enum PingStep {
     Open,
     Done {
         result: Result<(Stream, Duration), Failure>,
-        /// A fresh stream was answered where an earlier one was not.
+        /// The new stream was answered, and the kept one was not.
         fresh_only: bool,
     },
 }
@@ -211,7 +211,7 @@ impl Ping {
             match answered {
                 Ok(answered) if self.silent => self.late = Some(answered),
                 Ok(answered) => return done(Ok(answered), false),
-                // The remote has closed it: another one, at once.
+                // The remote has closed the stream: open another one at once.
                 Err(error) => {
                     tracing::trace!(%error, "the stream of earlier pings broke");
                     if let Fresh::After(wait) = &mut self.fresh {
@@ -242,7 +242,7 @@ impl Ping {
             }
         }
         let failure = match &mut self.fresh {
-            // As long as there is a stream that served before, it may still do.
+            // A kept stream may still be answered.
             Fresh::Failed(failure @ (Failure::Unsupported | Failure::Broken(_)))
                 if self.kept.is_none() =>
             {
@@ -265,7 +265,7 @@ impl Patience {
         }
     }
 
-    /// Ready when nothing has happened in that time, of which this process was there to see the end.
+    /// Ready once the time has passed while this process ran. Otherwise the time starts again.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             futures::ready!(self.sleep.poll_unpin(cx));
@@ -274,7 +274,7 @@ impl Patience {
                 return Poll::Ready(());
             }
             tracing::debug!(
-                "this process did not run when a ping's time was up: it has it once more"
+                "this process did not run when a ping timed out: the time starts again"
             );
             self.sleep.as_mut().reset(now + self.length);
         }
@@ -309,7 +309,7 @@ async fn answer(mut stream: Stream) -> io::Error {
         if let Err(error) = answered.await {
             return error;
         }
-        // A remote that pings without a pause is not to keep the connection's task to itself.
+        // A remote that pings without a pause must not occupy the task of the connection.
         tokio::task::yield_now().await;
     }
 }
@@ -344,18 +344,18 @@ impl ConnectionHandler for Handler {
             });
         self.poll_outbound(cx).map(|step| match step {
             Step::Open => ConnectionHandlerEvent::OutboundSubstreamRequest {
-                // The ping goes out with the proposal: the first on a connection takes one round trip, as the others do.
+                // The ping goes out with the proposal, so the first one takes one round trip as well.
                 protocol: SubstreamProtocol::new(Confirmed::unconfirmed(PROTOCOL), self.number)
-                    // The ping's own deadline is the one that counts.
+                    // The deadline of the ping comes first.
                     .with_timeout(self.pace.timeout * 2),
             },
-            Step::Tell(outcome) => ConnectionHandlerEvent::NotifyBehaviour(outcome),
+            Step::Report(outcome) => ConnectionHandlerEvent::NotifyBehaviour(outcome),
         })
     }
 
     #[allow(
         clippy::wildcard_enum_match_arm,
-        reason = "the remote's protocols and addresses are not needed"
+        reason = "the remote's protocols and addresses do not matter"
     )]
     fn on_connection_event(
         &mut self,

@@ -16,7 +16,7 @@ use p2pnode_daemon::{
     config::{self, Reader},
     exit::Exit,
     healthcheck::Serves,
-    heap, identity, logging, rlimit as descriptors,
+    heap, identity, logging,
     signals::Shutdown,
 };
 
@@ -42,7 +42,7 @@ const BINARY: Binary<Config> = Binary {
 /// Runs the command.
 ///
 /// # Errors
-/// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] tells its exit code.
+/// What stopped it, in lines that name the thing, the value, the reason and the remedy; [`Exit::of`] has its exit code.
 pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     heap::keep();
     match &cli.command {
@@ -62,8 +62,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             logging::init(&config.log.level, config.log.format)?;
             let key = identity::load_or_create(&config.key_file)?;
             leave_out_missing_family(&mut config);
-            if let Some(warning) =
-                crate::command::rlimit::warning(&config.limits, descriptors::raise())
+            if let Some(warning) = rlimit::warning(&config.limits, p2pnode_daemon::rlimit::raise())
             {
                 tracing::warn!("{warning}");
             }

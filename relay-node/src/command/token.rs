@@ -56,7 +56,7 @@ fn noted<T>(reader: &mut Reader<'_>, argument: &str, parsed: Result<T, String>) 
 
 /// What is said of a token.
 #[derive(Debug, Serialize)]
-struct Told {
+struct TokenReport {
     id: String,
     relay: String,
     peer: String,
@@ -77,7 +77,7 @@ struct Judged {
     revoked: bool,
 }
 
-impl Told {
+impl TokenReport {
     fn new(token: &Token) -> Self {
         Self {
             id: token.id.to_string(),
@@ -96,9 +96,9 @@ pub(crate) fn create(config: &Config, wanted: Wanted, json: bool) -> anyhow::Res
     let expires = SystemTime::now() + wanted.lives;
     let text = signed(&key, wanted.peer, expires)?;
     if json {
-        let mut told = Told::new(&Token::read(&text)?);
-        told.token = Some(text);
-        return print(&(serde_json::to_string(&told)? + "\n"));
+        let mut report = TokenReport::new(&Token::read(&text)?);
+        report.token = Some(text);
+        return print(&(serde_json::to_string(&report)? + "\n"));
     }
     print(&(text + "\n"))
 }
@@ -125,10 +125,10 @@ pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result
         expired: token.is_expired(now),
         revoked: config.access.revoked.contains(&token.id),
     };
-    let mut told = Told::new(token);
+    let mut report = TokenReport::new(token);
     if json {
-        told.judged = Some(judged);
-        return print(&(serde_json::to_string(&told)? + "\n"));
+        report.judged = Some(judged);
+        return print(&(serde_json::to_string(&report)? + "\n"));
     }
     let relay = match judged.this_relay {
         Some(true) => "this relay",
@@ -142,7 +142,7 @@ pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result
     let revoked = if judged.revoked { "yes" } else { "no" };
     print(&format!(
         "token    {}\npeer     {}\nrelay    {} ({relay})\nexpires  {} ({expires})\nrevoked  {revoked}\n",
-        told.id, told.peer, told.relay, told.expires
+        report.id, report.peer, report.relay, report.expires
     ))
 }
 

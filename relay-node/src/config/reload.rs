@@ -13,7 +13,7 @@ use std::{
 
 use p2pnode_daemon::{
     config::{Fault, Faults, Loaded, Place},
-    fingerprint::Stamp,
+    fingerprint::FileFingerprint,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -113,9 +113,9 @@ struct Files {
     config: Option<PathBuf>,
     revoked: Option<PathBuf>,
     /// As they were read.
-    read: Vec<Stamp>,
+    read: Vec<FileFingerprint>,
     /// As they were seen last.
-    seen: Vec<Stamp>,
+    seen: Vec<FileFingerprint>,
 }
 
 impl Files {
@@ -130,20 +130,20 @@ impl Files {
         files
     }
 
-    fn stamps(&self) -> Vec<Stamp> {
+    fn fingerprints(&self) -> Vec<FileFingerprint> {
         let paths = self.config.iter().chain(&self.revoked);
-        paths.map(|path| Stamp::of(path)).collect()
+        paths.map(|path| FileFingerprint::of(path)).collect()
     }
 
     /// They are read now.
     fn read(&mut self) {
-        self.read = self.stamps();
+        self.read = self.fingerprints();
         self.seen.clone_from(&self.read);
     }
 
     /// Whether they are to be read: they are others than were read, and have been since the last look.
     fn look(&mut self) -> bool {
-        let now = self.stamps();
+        let now = self.fingerprints();
         let settled = now == self.seen && now != self.read;
         if settled {
             self.read.clone_from(&now);

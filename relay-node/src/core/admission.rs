@@ -14,8 +14,8 @@ use crate::{config::Access, core::denial::DenialReason};
 /// How long a connection may stay whose peer is not admitted: time to present a token, on a slow link as well.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tokens that a peer may present in vain while it is connected: those that it has in its file, and then some. What comes
-/// after is not looked at, and its connections are closed.
+/// Invalid tokens that a peer may present while it is connected: those that it has in its file, and then some. The relay does not
+/// look at what comes after, and closes the connections of the peer.
 const MAX_TRIES: u32 = 8;
 
 /// Who is admitted.
@@ -167,7 +167,7 @@ struct Known {
     /// Its connections, and since when each may wait to be admitted.
     connections: HashMap<ConnectionId, Instant>,
     claim: Option<Claim>,
-    /// Tokens that it has presented in vain.
+    /// Invalid tokens that it has presented.
     tries: u32,
 }
 
@@ -203,7 +203,7 @@ impl Admission {
         }
     }
 
-    /// Whether `peer` may reserve, call, ask and tell at `now`.
+    /// Whether `peer` may reserve, call, ask and register at `now`.
     pub(crate) fn admitted(&self, peer: &PeerId, now: SystemTime) -> Result<(), Refused> {
         if self.rules.admit_by_id(peer) {
             return Ok(());
@@ -280,7 +280,7 @@ impl Admission {
         before.into_iter().filter_map(ended).collect()
     }
 
-    /// The peers whose token has ended by `now`. Each is told once: what it had presented is forgotten, also if the clock is set
+    /// The peers whose token has ended by `now`. Each is returned once: what it had presented is forgotten, also if the clock is set
     /// back later.
     pub(crate) fn expire(&mut self, now: SystemTime) -> Vec<PeerId> {
         let mut expired = Vec::new();

@@ -74,7 +74,7 @@ pub struct End {
 pub(crate) enum OtherLeg {
     /// There is no such circuit.
     None,
-    /// There are several, and which of them is meant cannot be told.
+    /// There are several, and which of them is meant is unknown.
     Unknown,
     /// This one.
     Is(ConnectionId),

@@ -1,6 +1,6 @@
 //! The connections that are open: whose they are, how they travel, and how many of them a peer or a source has.
 //!
-//! Of incoming connections only those count whose handshake is over: until then the address may be forged, and whoever forges it
+//! Of incoming connections only those count whose handshake is over: until then the address may be forged, and its forger
 //! could use up the share of another. Those that are not over share `limits.pending_connections` ([`super::handshakes`]).
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};

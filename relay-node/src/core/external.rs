@@ -6,7 +6,10 @@
 //!
 //! [HOP protocol]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
@@ -16,7 +19,12 @@ pub(crate) struct ExternalAddresses {
     configured: bool,
     listening: BTreeSet<Multiaddr>,
     active: BTreeSet<Multiaddr>,
+    /// Those that are named in a reservation, the newest first.
+    named: VecDeque<Multiaddr>,
 }
+
+/// The most addresses that are named in a reservation: its message has a bounded length.
+const MAX_NAMED: usize = 20;
 
 /// What becomes different.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,15 +39,15 @@ impl ExternalAddresses {
     /// Starts from what the operator gave, and from nothing if that is nothing.
     pub(crate) fn new(configured: &[Multiaddr]) -> (Self, Vec<Change>) {
         let active: BTreeSet<_> = configured.iter().cloned().collect();
-        let changes = active.iter().cloned().map(Change::Added).collect();
-        (
-            Self {
-                configured: !configured.is_empty(),
-                listening: BTreeSet::new(),
-                active,
-            },
-            changes,
-        )
+        let changes: Vec<_> = active.iter().cloned().map(Change::Added).collect();
+        let mut this = Self {
+            configured: !configured.is_empty(),
+            listening: BTreeSet::new(),
+            active,
+            named: VecDeque::new(),
+        };
+        this.name(&changes);
+        (this, changes)
     }
 
     /// True if the operator gave the addresses.
@@ -47,9 +55,19 @@ impl ExternalAddresses {
         self.configured
     }
 
-    /// Those that are in force.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Multiaddr> {
-        self.active.iter()
+    /// Those that are named in a reservation.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.named.iter()
+    }
+
+    fn name(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Added(address) => self.named.push_front(address.clone()),
+                Change::Removed(address) => self.named.retain(|named| named != address),
+            }
+        }
+        self.named.truncate(MAX_NAMED);
     }
 
     /// True if there is no address to name in a reservation.
@@ -81,8 +99,9 @@ impl ExternalAddresses {
             .map(Change::Removed);
         let added = wanted.difference(&self.active).cloned().map(Change::Added);
         // What is added comes first: without any external address libp2p would stop to speak HOP in between.
-        let changes = added.chain(removed).collect();
+        let changes: Vec<_> = added.chain(removed).collect();
         self.active = wanted;
+        self.name(&changes);
         changes
     }
 }
@@ -184,6 +203,20 @@ mod tests {
                 Change::Removed(address(PRIVATE))
             ]
         );
+    }
+
+    #[test]
+    fn the_newest_addresses_are_named_first_and_not_more_than_a_message_holds() {
+        let port = |port: usize| address(&format!("/ip4/192.0.2.1/tcp/{port}"));
+        let (mut external, _) = ExternalAddresses::new(&[]);
+        for number in 1..=MAX_NAMED + 1 {
+            external.listening(&port(number));
+        }
+        let named: Vec<_> = external.named().cloned().collect();
+        let newest: Vec<_> = (2..=MAX_NAMED + 1).rev().map(port).collect();
+        assert_eq!(named, newest);
+        external.expired(&port(3));
+        assert_eq!(external.named().count(), MAX_NAMED - 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_protocol::{
     Family, Transport,
-    introduction::{self, MAX_ADDRS, Meeting, Refusal, Request},
+    introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
 };
 use p2pnode_transports::to_socket_addr;
 
@@ -59,7 +59,7 @@ impl Introductions {
         request: &Request,
         place: Option<ConnectionId>,
         now: Instant,
-    ) -> Result<(ConnectionId, Meeting), Refusal> {
+    ) -> Result<(ConnectionId, Introduction), Refusal> {
         let peer = request.peer;
         if !self.asks.admits(asker, now) {
             return Err(Refusal::TooOften);
@@ -68,17 +68,17 @@ impl Introductions {
         if !self.seen.takes(&peer, place) {
             return Err(Refusal::Unsupported);
         }
-        let meeting = Meeting {
+        let introduction = Introduction {
             addrs: self.seen.addresses(&peer),
-            told: with_its_own(self.seen.addresses(&asker), &request.addrs),
+            own_addrs: with_its_own(self.seen.addresses(&asker), &request.addrs),
         };
-        if asker == peer || !have_in_common(&meeting.addrs, &meeting.told) {
+        if asker == peer || !have_in_common(&introduction.addrs, &introduction.own_addrs) {
             return Err(Refusal::NothingInCommon);
         }
         if !self.is_asked_for.admits(peer, now) {
             return Err(Refusal::TooOften);
         }
-        Ok((place, meeting))
+        Ok((place, introduction))
     }
 }
 

@@ -56,7 +56,7 @@ impl EncodeLabelValue for HandshakeFailure {
 /// What became of a peer's wish to be introduced to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Introduction {
-    /// Both were told of each other.
+    /// Both learned of each other.
     Made,
     /// The one that was asked for did not take it after all.
     NotTaken,
@@ -139,7 +139,7 @@ pub(crate) struct Metrics {
     tally: Arc<Mutex<Tally>>,
 }
 
-/// What the status tells and the registry does not give back.
+/// What the status reports and the registry does not give back.
 #[derive(Debug, Default)]
 struct Tally {
     circuits_closed: u64,

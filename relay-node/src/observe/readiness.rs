@@ -1,4 +1,4 @@
-//! When work can be given to the relay: it listens wherever it was told to, and can say where it is.
+//! When work can be given to the relay: it listens at every configured address, and knows an external one.
 
 use libp2p::Multiaddr;
 use p2pnode_daemon::admin::Readiness;

@@ -1,11 +1,17 @@
-//! What a running relay tells of itself when asked: the object that `status --json` prints. Counts only, never a peer id but
+//! What a running relay reports of itself when asked: the object that `status --json` prints. Counts only, never a peer id but
 //! its own, nor a peer's address.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::{Family, Transport};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Limits, core::AccessTotals};
+use crate::{
+    config::Limits,
+    core::{AccessTotals, Now, RelayState},
+    observe::metrics::Metrics,
+};
 
 /// The whole relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +28,7 @@ pub(crate) struct Status {
     pub(crate) external: Vec<String>,
     /// Connections that are open.
     pub(crate) connections: u64,
-    /// These by `transport/family`; those that cannot be told apart are in none.
+    /// These by `transport/family`; a connection that is neither counts in none.
     pub(crate) connections_by: BTreeMap<String, u64>,
     /// Peers with at least one connection.
     pub(crate) peers: u64,
@@ -50,6 +56,72 @@ pub(crate) struct Status {
     pub(crate) draining: bool,
     /// How far that is; `None` if the relay was not asked to end.
     pub(crate) drain: Option<DrainStatus>,
+}
+
+/// What the swarm and the process know of themselves.
+pub(crate) struct Host<'a> {
+    pub(crate) peer: PeerId,
+    pub(crate) uptime: Duration,
+    pub(crate) listen: Vec<&'a Multiaddr>,
+    pub(crate) external: Vec<&'a Multiaddr>,
+    pub(crate) connections: u32,
+    pub(crate) peers: usize,
+    pub(crate) resident: Option<u64>,
+}
+
+impl Status {
+    /// Of a relay in this state.
+    pub(crate) fn new(
+        host: Host<'_>,
+        state: &RelayState,
+        metrics: &Metrics,
+        limits: &Limits,
+        now: Now,
+    ) -> Self {
+        let totals = state.totals();
+        let drain = state.drain_left(now.instant).map(|left| DrainStatus {
+            circuits_left: count(totals.circuits),
+            reservations_left: count(totals.reservations),
+            seconds_left: left.as_secs(),
+        });
+        Self {
+            peer_id: host.peer.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: host.uptime.as_secs(),
+            listen: sorted(&host.listen),
+            external: sorted(&host.external),
+            connections: host.connections.into(),
+            connections_by: by_leg(state.connection_legs()),
+            peers: count(host.peers),
+            reservations: count(totals.reservations),
+            reservations_by: by_leg(state.reservation_legs()),
+            circuits: count(totals.circuits),
+            circuits_closed: metrics.circuits_closed(),
+            circuit_bytes: metrics.circuit_bytes(),
+            records: count(totals.records),
+            memory_bytes: host.resident.into(),
+            access: AccessStatus::from(state.access_totals(now.wall)),
+            denied: metrics.denials(),
+            limits: self::limits(limits),
+            draining: drain.is_some(),
+            drain,
+        }
+    }
+}
+
+fn by_leg(legs: impl Iterator<Item = (Transport, Family)>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (transport, family) in legs {
+        *counts.entry(format!("{transport}/{family}")).or_default() += 1;
+    }
+    counts
+}
+
+/// The swarm has them in any order, and the status is to stay as it is from one look to the next.
+fn sorted(addresses: &[&Multiaddr]) -> Vec<String> {
+    let mut texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    texts.sort();
+    texts
 }
 
 /// Who may use the relay, in numbers.

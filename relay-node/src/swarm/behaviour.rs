@@ -6,17 +6,16 @@ use libp2p::{identify, identity::Keypair, swarm::NetworkBehaviour};
 
 use p2pnode_protocol::{
     directory, draining,
+    hop::Hop,
+    introduction::{Introduce, Notify},
+    join::Join,
     ping::{self, Pace},
 };
 
 use crate::{
     config::Limits,
     observe::metrics::Carried,
-    swarm::{
-        admission::{behaviour as join, gated::Gated},
-        circuit, gate, hop, introduction, keep_alive,
-        shared_state::SharedState,
-    },
+    swarm::{circuit, exchange, gate, gated::Gated, keep_alive, shared_state::SharedState},
 };
 
 /// Which software peers talk to; libp2p compares it with nothing.
@@ -33,16 +32,26 @@ const PACE: Pace = Pace {
     timeout: Duration::from_secs(10),
 };
 
+/// Requests for the other leg of a circuit at once on one connection. A node has one for each circuit that opens, and asks again
+/// later if one is dropped.
+const HOP_REQUESTS: usize = 32;
+
+/// Requests for introductions at once on one connection, and introductions that are sent.
+const INTRODUCTIONS: usize = 32;
+
+/// Tokens at once on one connection. A node presents one on each, and another one when its file changes.
+const TOKENS: usize = 2;
+
 /// All protocols. What refuses comes first, so that no other sees a connection that is refused.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) gate: gate::Behaviour,
-    pub(crate) join: join::Behaviour,
+    pub(crate) join: exchange::Behaviour<Join>,
     pub(crate) relay: circuit::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: draining::Behaviour,
-    pub(crate) hop: Gated<hop::Behaviour>,
-    pub(crate) introduction: Gated<introduction::Behaviour>,
+    pub(crate) hop: Gated<exchange::Behaviour<Hop>>,
+    pub(crate) introduction: Gated<exchange::Behaviour<Introduce, Notify>>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) directory: Gated<directory::Behaviour>,
@@ -59,12 +68,12 @@ impl Behaviour {
         let local = key.public().to_peer_id();
         Self {
             gate: gate::Behaviour::new(state.clone()),
-            join: join::Behaviour::default(),
+            join: exchange::Behaviour::new(TOKENS),
             relay: circuit::Behaviour::new(limits, carried),
             keep_alive: keep_alive::Behaviour::default(),
             draining: draining::Behaviour::default(),
-            hop: Gated::new(hop::Behaviour::default(), state.clone()),
-            introduction: Gated::new(introduction::Behaviour::default(), state.clone()),
+            hop: Gated::new(exchange::Behaviour::new(HOP_REQUESTS), state.clone()),
+            introduction: Gated::new(exchange::Behaviour::new(INTRODUCTIONS), state.clone()),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
                     .with_agent_version(AGENT.to_owned())

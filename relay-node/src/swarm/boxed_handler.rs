@@ -2,7 +2,7 @@
 //!
 //! libp2p-swarm moves a connection's handler by value through an async function, whose future has room for it as an argument, as a
 //! variable and at each place where it may be taken apart, all at once and for as long as the connection lives. The same goes for what
-//! the handler tells. With the handlers of a relay that was a fifth of what a reservation took (`docs/notes.md`).
+//! the handler reports. With the handlers of a relay that was a fifth of what a reservation took (`docs/notes.md`).
 
 use std::task::{Context, Poll};
 
@@ -17,9 +17,9 @@ use libp2p::{
 };
 
 /// A behaviour whose handlers, and what passes between them and it, are boxed.
-pub(crate) struct Boxed<B>(pub(crate) B);
+pub(crate) struct BoxedHandlers<B>(pub(crate) B);
 
-impl<B> std::ops::Deref for Boxed<B> {
+impl<B> std::ops::Deref for BoxedHandlers<B> {
     type Target = B;
 
     fn deref(&self) -> &B {
@@ -27,13 +27,13 @@ impl<B> std::ops::Deref for Boxed<B> {
     }
 }
 
-impl<B> std::ops::DerefMut for Boxed<B> {
+impl<B> std::ops::DerefMut for BoxedHandlers<B> {
     fn deref_mut(&mut self) -> &mut B {
         &mut self.0
     }
 }
 
-impl<B: NetworkBehaviour> NetworkBehaviour for Boxed<B> {
+impl<B: NetworkBehaviour> NetworkBehaviour for BoxedHandlers<B> {
     type ConnectionHandler = Handler<THandler<B>>;
     type ToSwarm = B::ToSwarm;
 

@@ -34,18 +34,18 @@ impl Behaviour {
     /// To be called while the swarm is being polled: the handlers learn of it at the next poll.
     pub(crate) fn hold(&mut self, peer: PeerId) {
         if self.held.insert(peer) {
-            self.tell(peer, true);
+            self.notify(peer, true);
         }
     }
 
     /// Leaves the connections of `peer` to the idle timeout again.
     pub(crate) fn release(&mut self, peer: PeerId) {
         if self.held.remove(&peer) {
-            self.tell(peer, false);
+            self.notify(peer, false);
         }
     }
 
-    fn tell(&mut self, peer_id: PeerId, keep: bool) {
+    fn notify(&mut self, peer_id: PeerId, keep: bool) {
         for connection in self.connections.get(&peer_id).into_iter().flatten() {
             self.queue.push_back(ToSwarm::NotifyHandler {
                 peer_id,
@@ -154,7 +154,7 @@ impl ConnectionHandler for Handler {
 mod tests {
     use super::*;
 
-    fn told(behaviour: &mut Behaviour) -> usize {
+    fn notified(behaviour: &mut Behaviour) -> usize {
         let count = behaviour.queue.len();
         behaviour.queue.clear();
         count
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn handlers_are_told_once_per_change() {
+    fn handlers_are_notified_once_per_change() {
         let peer = PeerId::random();
         let mut behaviour = Behaviour::default();
         behaviour
@@ -186,12 +186,12 @@ mod tests {
             .or_default()
             .extend([1, 2].map(ConnectionId::new_unchecked));
         behaviour.hold(peer);
-        assert_eq!(told(&mut behaviour), 2);
+        assert_eq!(notified(&mut behaviour), 2);
         behaviour.hold(peer);
-        assert_eq!(told(&mut behaviour), 0);
+        assert_eq!(notified(&mut behaviour), 0);
         behaviour.release(peer);
-        assert_eq!(told(&mut behaviour), 2);
+        assert_eq!(notified(&mut behaviour), 2);
         behaviour.release(peer);
-        assert_eq!(told(&mut behaviour), 0);
+        assert_eq!(notified(&mut behaviour), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Bytes that are resident; `None` where the system does not tell.
+/// Bytes that are resident; `None` where the system does not count them.
 pub(crate) fn resident() -> Option<u64> {
     of(&fs::read_to_string("/proc/self/status").ok()?)
 }

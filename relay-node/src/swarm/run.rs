@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     behaviour::Behaviour,
-    boxed_handler::Boxed,
+    boxed_handler::BoxedHandlers,
     event_loop::EventLoop,
     listen::Listeners,
     memory,
@@ -114,13 +114,13 @@ fn swarm(
     config: &Config,
     state: &SharedState,
     carried: Carried,
-) -> anyhow::Result<Swarm<Boxed<Behaviour>>> {
+) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
     let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
     let transport = p2pnode_transports::server(key, Arc::new(runtime))?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
-        .with_behaviour(|key| Boxed(Behaviour::new(key, &config.limits, state, carried)))?
+        .with_behaviour(|key| BoxedHandlers(Behaviour::new(key, &config.limits, state, carried)))?
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)

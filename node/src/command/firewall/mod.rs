@@ -1,11 +1,11 @@
 //! `p2pnode firewall`: the rules that let a node through a firewall that drops everything else, from the node's configuration.
 //!
-//! What leaves is UDP and TCP from the range, to any address and port: where relays and peers are is not known beforehand. What
-//! comes back belongs to a connection that the firewall has seen leave, so nothing is opened; a punch needs no more. Public
-//! listeners are let in. DNS queries leave from the system's ports and are not covered.
+//! The rules let UDP and TCP out from the range, to any address and port, because the addresses of relays and peers are not known
+//! in advance. Packets that come in belong to a connection that the firewall saw leave, so no port is opened, and a punch needs no
+//! more. Public listeners are let in. DNS queries leave from the system's ports; the rules do not cover them.
 //!
-//! Only host firewalls and routers know source ports. The clouds' firewalls and Kubernetes' NetworkPolicy know destinations:
-//! what is rendered for them lets out what they can tell, and says so.
+//! Only host firewalls and routers know source ports. Cloud firewalls and Kubernetes' NetworkPolicy know destinations only. The
+//! rules for them let out more than the range, and a comment in them says so.
 
 mod cloud;
 mod kubernetes;
@@ -18,7 +18,7 @@ use p2pnode_transports::{Family, PortRange};
 
 use crate::config::Config;
 
-/// What the rules are written for.
+/// The format of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// nftables, for `nft -f`
@@ -33,7 +33,7 @@ pub enum Format {
     Networkpolicy,
 }
 
-/// What a firewall has to let through.
+/// What a firewall lets through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {
     /// The source ports, of all nodes that share them.

@@ -1,7 +1,7 @@
 //! Introductions: relays that are asked for one along with the circuit, and the punches that come of them.
 
 use super::{Action, Dialer, Until};
-use crate::core::{event::Event, state::PunchStart};
+use crate::{core::event::Event, punch::IntroductionResponse};
 
 /// Those of one dial.
 #[derive(Debug, Default)]
@@ -15,9 +15,9 @@ pub(super) struct Introductions {
 }
 
 impl Introductions {
-    fn answered(&mut self, start: PunchStart) {
+    fn answered(&mut self, start: IntroductionResponse) {
         self.requests = self.requests.saturating_sub(1);
-        self.is_punched |= start == PunchStart::Begun;
+        self.is_punched |= start == IntroductionResponse::Punches;
     }
 
     fn attempted(&mut self) {
@@ -58,7 +58,7 @@ impl Dialer {
     }
 
     /// The relay has answered, or will not. [`Dialer::handle_introduced_attempt`] reports the end of a punch that has begun.
-    pub fn handle_introduction_reply(&mut self, start: PunchStart) {
+    pub fn handle_introduction_reply(&mut self, start: IntroductionResponse) {
         self.introductions.answered(start);
     }
 

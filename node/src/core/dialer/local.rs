@@ -36,7 +36,7 @@ pub struct Candidate {
     pub host: SocketAddr,
     /// It, in each transport that is to be dialed.
     pub addrs: Vec<Multiaddr>,
-    /// What told it: [`FoundBy::Dns`] or [`FoundBy::Mdns`].
+    /// Its source: [`FoundBy::Dns`] or [`FoundBy::Mdns`].
     pub by: FoundBy,
     /// Whether the peer was there a moment ago; then nowhere else is dialed as long as this is.
     pub is_known: bool,
@@ -47,7 +47,7 @@ pub struct Candidate {
 pub enum LocalFailure {
     /// Another peer answered.
     OtherPeer,
-    /// Nobody did, for this reason.
+    /// No peer answered, for this reason.
     NoAnswer(String),
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Local {
     holds_until: Option<Instant>,
     waiting: VecDeque<Candidate>,
     under_way: Vec<Candidate>,
-    /// All that were told, so that none is dialed twice.
+    /// All that were found, so that none is dialed twice.
     seen: BTreeSet<SocketAddr>,
     /// Where the peer was.
     reached: Option<Candidate>,
@@ -91,7 +91,7 @@ impl Local {
         }
     }
 
-    /// Begins anew.
+    /// Begins again.
     pub(super) fn again(&mut self, now: Instant) {
         let reached = self.reached.take();
         self.search(self.sources, now);
@@ -161,7 +161,7 @@ impl Local {
         self.waiting.clear();
     }
 
-    /// What told this place, if the peer was dialed there.
+    /// The source of this place, if the peer was dialed there.
     pub(super) fn found_by(&self, remote: SocketAddr) -> Option<FoundBy> {
         let mut dialed = self.under_way.iter().chain(&self.reached);
         dialed
@@ -197,7 +197,7 @@ impl Local {
     }
 
     /// Why the peer was not found.
-    pub(super) fn vain(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         let mut places = Vec::new();
         if self.sources.dns {
             places.push("discovery.dns");
@@ -260,11 +260,12 @@ mod tests {
         let mut local = Local::default();
         local.search(Sources::default(), now);
         assert!(!local.begin() && !local.holds(now) && !local.is_under_way());
-        assert_eq!((local.holds_until(), local.vain()), (None, None));
+        assert_eq!((local.holds_until(), local.failure()), (None, None));
     }
 
     #[test]
-    fn relays_wait_for_the_head_start_and_no_longer_than_for_the_end_of_a_vain_search() {
+    fn relays_wait_for_the_head_start_and_no_longer_than_for_the_end_of_a_search_that_finds_nothing()
+     {
         let now = Instant::now();
         let mut local = Local::default();
         local.search(DNS, now);
@@ -277,7 +278,7 @@ mod tests {
         local.failed(candidate(1).host, LocalFailure::OtherPeer);
         assert!(!local.holds(now) && !local.is_under_way());
         assert_eq!(
-            local.vain().as_deref(),
+            local.failure().as_deref(),
             Some("of 1 place(s) that discovery.dns told, 1 are other peers")
         );
     }

@@ -19,7 +19,7 @@ pub(super) struct Lookup {
     /// The relays that were connected when one was asked, and so were asked.
     asked: BTreeSet<PeerId>,
     under_way: usize,
-    vain: u32,
+    fruitless: u32,
     /// When to ask again.
     again_at: Option<Instant>,
     found: bool,
@@ -49,9 +49,9 @@ impl Lookup {
         // What was found is tried for a while before anybody is asked whether the peer has moved.
         let wait = match std::mem::take(&mut self.found) {
             true => AGAIN_MAX,
-            false => (AGAIN_MIN * 2_u32.saturating_pow(self.vain)).min(AGAIN_MAX),
+            false => (AGAIN_MIN * 2_u32.saturating_pow(self.fruitless)).min(AGAIN_MAX),
         };
-        self.vain = self.vain.saturating_add(1);
+        self.fruitless = self.fruitless.saturating_add(1);
         self.again_at = Some(now + wait);
     }
 

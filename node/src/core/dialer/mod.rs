@@ -43,7 +43,7 @@ pub use request::{Action, Request, Until};
 /// has not within this time does not speak the protocol over this circuit.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a dial that ends relayed waits for the relay to tell the far hop, from the circuit on: that takes two round
+/// How long a dial that ends relayed waits for the relay to report the far hop, from the circuit on: that takes two round
 /// trips to the relay, and a ping through the circuit, which the result waits for in any case, hardly less.
 const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -156,7 +156,7 @@ impl Dialer {
         now - self.started
     }
 
-    /// Whether the result was told.
+    /// Whether the result was reported.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
@@ -226,7 +226,7 @@ impl Dialer {
         self.local.found(candidates);
     }
 
-    /// A name could not be resolved, or nobody could be asked.
+    /// A name could not be resolved, or no link could be asked.
     pub fn handle_search_failed(&mut self, reason: String) {
         self.note(reason);
     }
@@ -283,7 +283,7 @@ impl Dialer {
         if let Some(remote) = remote(&path) {
             self.local.connected(remote);
         }
-        // What led to the peer first, and anew once every path was lost. A connection that nothing has led to comes of what was there
+        // What led to the peer first, and again once every path was lost. A connection that nothing has led to comes of what was there
         // before: a punch can make two, and the one that lives may come when the other has ended.
         self.found_by = match self.path {
             Some(_) => self.found_by.or(found_by),
@@ -357,7 +357,7 @@ impl Dialer {
         self.awaiting_far_hop = Some(now + FAR_HOP_WAIT);
     }
 
-    /// The relay has told the far hop, or it will not; `best` is the path with what is known.
+    /// The relay has reported the far hop, or it will not; `best` is the path with what is known.
     pub fn handle_far_hop(&mut self, best: Option<Path>) {
         self.awaiting_far_hop = None;
         self.path = best;

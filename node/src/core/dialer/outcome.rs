@@ -48,7 +48,7 @@ impl Dialer {
         })
     }
 
-    /// Tells the result, which is the last that the dial tells.
+    /// Reports the result, which is the last event of the dial.
     pub(super) fn finish(&mut self, now: Instant) {
         self.finished = true;
         let kind = self.path.as_ref().map(|path| path.kind);
@@ -97,7 +97,7 @@ impl Dialer {
             })
             .count();
         let mut reasons = self.errors.clone();
-        reasons.extend(self.local.vain());
+        reasons.extend(self.local.failure());
         if waiting > 0 || self.direct_dials > 0 {
             let what = match (waiting, self.direct_dials) {
                 (0, _) => "the peer's addresses".to_owned(),

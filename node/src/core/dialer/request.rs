@@ -60,6 +60,6 @@ pub enum Action {
     },
     /// Ping the peer now, over its best path. [`Dialer::handle_ping`] or [`Dialer::handle_ping_failed`] takes the end.
     Ping,
-    /// Report this to whoever asked for the dial. [`Event::Result`] is the last.
+    /// Report this to the reader of the dial. [`Event::Result`] is the last.
     Report(Event),
 }

@@ -10,7 +10,6 @@ use super::*;
 use crate::core::{
     event::{NotDirect, Outcome, Reached},
     peers::{Hop, How},
-    state::PunchStart,
 };
 
 fn path(kind: PathKind, relay: Option<PeerId>) -> Path {

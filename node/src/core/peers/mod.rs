@@ -9,5 +9,5 @@ mod table;
 
 pub(crate) use cause::PathCause;
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
-pub use score::{Axis, Decision, Score};
+pub use score::{Axis, DecidedBy, Score};
 pub use table::PeerTable;

@@ -87,18 +87,18 @@ pub enum Axis {
     Age,
 }
 
-/// What puts a path before another one.
+/// What puts one path before another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Decision {
-    /// It is in use and stays so, although the other has a better score, as long as that is not much better.
+pub enum DecidedBy {
+    /// The path is in use, and the other one is not better by enough.
     Kept,
     /// An axis of the score.
     #[serde(untagged)]
     Axis(Axis),
 }
 
-impl fmt::Display for Decision {
+impl fmt::Display for DecidedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kept => f.pad("kept"),

@@ -8,7 +8,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
-use super::{Decision, Hop, How, Path, PathKind, Score};
+use super::{DecidedBy, Hop, How, Path, PathKind, Score};
 use crate::core::relays::Up;
 
 /// One open connection.
@@ -207,14 +207,14 @@ impl PeerTable {
     }
 
     /// What puts the connection in use before the next one of a peer; `None` if there is no other, or nothing does.
-    pub fn decided_by(&self, peer: &PeerId) -> Option<Decision> {
+    pub fn decided_by(&self, peer: &PeerId) -> Option<DecidedBy> {
         let ranked = self.ranked(peer);
         let [(used, _), (next, _), ..] = ranked[..] else {
             return None;
         };
         match used > next {
-            true => Some(Decision::Kept),
-            false => used.decided_by(&next).map(Decision::Axis),
+            true => Some(DecidedBy::Kept),
+            false => used.decided_by(&next).map(DecidedBy::Axis),
         }
     }
 
@@ -297,7 +297,7 @@ impl PeerTable {
 
     /// The relayed path that `endpoint` speaks of, and the relay connection it runs over.
     ///
-    /// The far hop is the relay's to tell; until it does, it is unknown.
+    /// Only the relay knows the far hop; until it reports the hop, it is unknown.
     fn relayed(&self, endpoint: &ConnectedPoint, how: How) -> (Path, Option<ConnectionId>) {
         // The dialer's address holds the relay as does the listener's local one; what a listener calls the sender's
         // address is `/p2p/<peer>` alone.
@@ -320,7 +320,7 @@ impl PeerTable {
                     .find(|id| self.kind(**id) == Some(PathKind::Direct) && of_family(id))
                     .copied()
             }),
-            // A listener is told the relay's address on the connection that the circuit came over, and maybe its id.
+            // A listener sees the relay's address on the connection that the circuit came over, and maybe its id.
             ConnectedPoint::Listener { .. } => {
                 let (address, transport) = (to_socket_addr(circuit), Transport::of(circuit));
                 self.by_peer
@@ -359,7 +359,7 @@ impl PeerTable {
     }
 }
 
-/// What an address alone tells of a hop.
+/// What an address alone says of a hop.
 fn hop_of_address(address: &Multiaddr) -> Hop {
     Hop {
         transport: Transport::of(address),

@@ -25,7 +25,7 @@ impl RelayKeeper {
         }
     }
 
-    /// The relay admits this node, or asks nobody who he is.
+    /// The relay admits this node, or admits every node.
     pub fn handle_joined(&mut self, connection: ConnectionId, now: Instant) {
         let Some(leg) = self.leg_over(connection) else {
             return;

@@ -3,7 +3,7 @@
 //! Pure: no IO, no clock, no randomness; the time and a jitter between 0 and 1 are arguments. One *leg* is one address of
 //! one relay, in one IP family. All legs are kept connected: a mapping that a relay observes is good for the transport and
 //! family of that connection only, so every transport and family that is to be punched needs a leg of its own. A relay that
-//! holds a reservation holds one in each family, so that whoever calls over it meets us in the family in which it came.
+//! holds a reservation holds one in each family, so that a caller over the relay reaches this node in the caller's own family.
 
 mod admission;
 mod leg;

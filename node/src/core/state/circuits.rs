@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
+use p2pnode_protocol::hop::HopReply;
 
 use super::{Action, NodeState, Purpose};
 use crate::core::{
     dialer::CircuitFailure,
-    inquiries::{Circuit, HopReply},
+    inquiries::Circuit,
     peers::{Hop, How, PathCause, PathKind},
 };
 

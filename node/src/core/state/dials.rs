@@ -1,4 +1,4 @@
-//! The dials that somebody waits for: what they ask for, their pings, and the places where their peers may be.
+//! The dials that were requested: what they ask for, their pings, and the places where their peers may be.
 
 use std::{
     collections::BTreeSet,
@@ -18,14 +18,14 @@ use crate::core::{
     peers::PathCause,
 };
 
-/// A dial that somebody waits for.
+/// A dial that was requested.
 #[derive(Debug)]
 pub(super) struct Dial {
     id: DialId,
     dialer: Dialer,
     /// The connection that is being pinged for it.
     pinging: Option<ConnectionId>,
-    /// Whether whoever asked for it is gone.
+    /// Whether its reader is gone.
     is_abandoned: bool,
 }
 
@@ -58,7 +58,7 @@ impl NodeState {
         // The dial takes over.
         self.reconnector.forget(&peer);
         self.report_wanted(peer);
-        // Whoever dials may know that the relay would take this node now.
+        // The caller may know that the relay would admit this node now.
         let relays: Vec<PeerId> = self.relays.relays().collect();
         for relay in &relays {
             self.relays.retry_refused(relay, now);
@@ -84,7 +84,7 @@ impl NodeState {
         id
     }
 
-    /// Nobody waits for a dial any more.
+    /// The reader of a dial is gone.
     pub(crate) fn handle_dial_abandoned(&mut self, dial: DialId, now: Instant) {
         for known in self.dials.iter_mut().filter(|known| known.id == dial) {
             known.is_abandoned = true;

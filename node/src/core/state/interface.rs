@@ -152,7 +152,7 @@ pub(crate) enum Action {
     /// [`handle_search_failed`](super::NodeState::handle_search_failed) any number of times, then
     /// [`handle_search_ended`](super::NodeState::handle_search_ended).
     Search(PeerId),
-    /// Nobody looks for this peer any more: its search reports nothing from now on.
+    /// The last dial of this peer is over: its search reports nothing from now on.
     EndSearch(PeerId),
     /// Let a peer connect that `access.allow` does not name.
     Allow(PeerId),
@@ -176,7 +176,7 @@ pub(crate) enum Action {
 pub(crate) enum Event {
     /// For stdout of `run`.
     Node(event::Event),
-    /// For whoever asked for a dial. [`event::Event::Result`] is the last of a dial.
+    /// For the reader of a dial. [`event::Event::Result`] is the last of a dial.
     Dial {
         /// Which.
         dial: DialId,
@@ -261,13 +261,4 @@ pub(crate) struct JoinRequest {
     pub(crate) token: Option<String>,
     /// Whether the relay was asked on this connection before.
     pub(crate) again: bool,
-}
-
-/// What the punch machine makes of an introduction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PunchStart {
-    /// The peer is being punched; the end of the attempt is reported.
-    Begun,
-    /// It is not: it is direct already, or nothing can be dialed.
-    Declined,
 }

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::introduction::Introduction;
+use p2pnode_protocol::introduction::{IntroductionReply, Notice};
 
-use super::{Action, NodeState, PunchStart};
+use super::{Action, NodeState};
 use crate::{
-    core::introductions::{IntroductionReply, IntroductionRequest},
-    punch::Introduced,
+    core::introductions::IntroductionRequest,
+    punch::{Introduced, IntroductionResponse},
 };
 
 impl NodeState {
@@ -43,19 +43,19 @@ impl NodeState {
         let request = self.introductions.handle_reply(request, connection, &reply);
         if let Some(IntroductionRequest { peer, .. }) = request {
             match reply {
-                IntroductionReply::Introduced(meeting) if self.is_dialed(peer) => {
+                IntroductionReply::Introduced(introduction) if self.is_dialed(peer) => {
                     self.actions.push_back(Action::Punch(Introduced {
                         peer,
                         asked: true,
-                        addrs: meeting.addrs,
-                        told: meeting.told,
+                        addrs: introduction.addrs,
+                        own_addrs: introduction.own_addrs,
                     }));
                 }
                 IntroductionReply::Introduced(_)
                 | IntroductionReply::Refused(_)
                 | IntroductionReply::Unsupported
                 | IntroductionReply::NoAnswer => {
-                    self.on_introduction_ended(peer, PunchStart::Declined);
+                    self.on_introduction_ended(peer, IntroductionResponse::Ignored);
                 }
             }
         }
@@ -63,21 +63,16 @@ impl NodeState {
     }
 
     /// A relay says that a peer has asked for this node, and where it is.
-    pub(crate) fn handle_introduction(
-        &mut self,
-        relay: PeerId,
-        introduction: Introduction,
-        now: Instant,
-    ) {
-        let (peer, meeting) = (introduction.peer, introduction.meeting);
+    pub(crate) fn handle_introduction(&mut self, relay: PeerId, notice: Notice, now: Instant) {
+        let (peer, introduction) = (notice.peer, notice.introduction);
         let is_allowed = self.is_allowed(&peer);
-        tracing::debug!(%peer, %relay, is_allowed, ?meeting, "introduced to a peer that asks for this node");
+        tracing::debug!(%peer, %relay, is_allowed, ?introduction, "introduced to a peer that asks for this node");
         if is_allowed {
             self.actions.push_back(Action::Punch(Introduced {
                 peer,
                 asked: false,
-                addrs: meeting.addrs,
-                told: meeting.told,
+                addrs: introduction.addrs,
+                own_addrs: introduction.own_addrs,
             }));
         }
         self.advance(now);
@@ -88,19 +83,19 @@ impl NodeState {
         &mut self,
         peer: PeerId,
         asked: bool,
-        start: PunchStart,
+        start: IntroductionResponse,
         now: Instant,
     ) {
         if asked {
             self.on_introduction_ended(peer, start);
-        } else if start == PunchStart::Begun {
+        } else if start == IntroductionResponse::Punches {
             // From here on the time to a direct path counts.
             self.report_wanted(peer);
         }
         self.advance(now);
     }
 
-    fn on_introduction_ended(&mut self, peer: PeerId, start: PunchStart) {
+    fn on_introduction_ended(&mut self, peer: PeerId, start: IntroductionResponse) {
         for dialer in self.dials_of(peer) {
             dialer.handle_introduction_reply(start);
         }
@@ -121,7 +116,7 @@ impl NodeState {
     /// A connection is gone, and with it the answers that were to come over it.
     pub(super) fn end_introductions(&mut self, connection: ConnectionId) {
         for request in self.introductions.handle_closed(connection) {
-            self.on_introduction_ended(request.peer, PunchStart::Declined);
+            self.on_introduction_ended(request.peer, IntroductionResponse::Ignored);
         }
     }
 }

@@ -3,11 +3,10 @@
 use std::time::{Instant, SystemTime};
 
 use libp2p::{PeerId, swarm::ConnectionId};
+use p2pnode_protocol::join::JoinReply;
 
 use super::{Action, Event, JoinRequest, NodeState};
-use crate::core::{
-    dialer::CircuitFailure, event, joins::JoinReply, refusal::refused, tokens::Tokens,
-};
+use crate::core::{dialer::CircuitFailure, event, refusal::refused, tokens::Tokens};
 
 impl NodeState {
     /// A leg to a relay is up: asks to be admitted. Nothing is asked of the relay before it has answered, but circuits of a node

@@ -7,7 +7,7 @@
 //!
 //! - `interface`: what goes in and comes out.
 //! - `connections`: connections that open, fail to and close.
-//! - `dials`: the dials that somebody waits for, and their pings and searches.
+//! - `dials`: the dials that were requested, and their pings and searches.
 //! - `circuits`: over which leg a circuit goes, and what its relay says of the other leg.
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays say of themselves and of this node.
@@ -58,8 +58,8 @@ use dials::Dial;
 use directory::Lookup;
 
 pub(crate) use interface::{
-    Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, PunchStart,
-    Purpose, QueryId, Settings,
+    Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, Purpose,
+    QueryId, Settings,
 };
 
 /// What a node knows and is about to do.
@@ -108,7 +108,7 @@ pub(crate) struct NodeState {
 }
 
 impl NodeState {
-    /// A node that is connected to nobody.
+    /// A node without connections.
     pub(crate) fn new(settings: Settings, now: Instant) -> Self {
         let Settings {
             local,

@@ -1,7 +1,7 @@
 //! The messages of [libp2p's discovery by multicast DNS](https://github.com/libp2p/specs/blob/master/discovery/mdns.md).
 //!
-//! Pure. Who looks for peers asks for the PTR records of `_p2p._udp.local`; each peer answers with one, which points to a name by
-//! chance, and TXT records of that name, each with one address: `dnsaddr=/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...`.
+//! Pure. A question asks for the PTR records of `_p2p._udp.local`. Each peer answers with one, which points to a random name, and
+//! with TXT records of that name. Each of these holds one address: `dnsaddr=/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...`.
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use simple_dns::{
@@ -65,8 +65,8 @@ pub(super) fn asked(datagram: &[u8]) -> Option<Asked> {
     })
 }
 
-/// The answer of `peer` at `addrs`, of which the first are told; `instance` is its name by chance. `None` where it has none.
-/// An asker who knows nothing of multicast DNS, `is_legacy`, wants its question back.
+/// The answer of `peer`, with the first [`ADDRESSES`] of `addrs`; `instance` is its random name. `None` if there is no address.
+/// For a one-shot query (`is_legacy`) the answer repeats the question.
 pub(super) fn answer(
     asked: Asked,
     is_legacy: bool,
@@ -109,8 +109,8 @@ pub(super) fn answer(
     Some(bytes(&packet))
 }
 
-/// The addresses of `peer` that a datagram tells, without its id.
-pub(super) fn told(datagram: &[u8], peer: &PeerId) -> Vec<Multiaddr> {
+/// The addresses of `peer` in a datagram, without its id.
+pub(super) fn addrs_of(datagram: &[u8], peer: &PeerId) -> Vec<Multiaddr> {
     let Ok(packet) = Packet::parse(datagram) else {
         return Vec::new();
     };
@@ -157,7 +157,7 @@ fn echo(subject: Subject, unicast: bool) -> Question<'static> {
 }
 
 fn bytes(packet: &Packet<'_>) -> Vec<u8> {
-    // Of names, strings and counts that are made here, all within their bounds.
+    // The names, strings and counts are made here, within their bounds.
     packet.build_bytes_vec_compressed().unwrap_or_default()
 }
 
@@ -190,14 +190,17 @@ mod tests {
         assert_eq!(asked(&question(7)), Some(peers(7)));
         for is_legacy in [true, false] {
             let answer = answer(peers(7), is_legacy, INSTANCE, peer, &addrs(3)).unwrap();
-            assert_eq!(told(&answer, &peer), addrs(3));
-            assert_eq!(told(&answer, &PeerId::random()), Vec::<Multiaddr>::new());
+            assert_eq!(addrs_of(&answer, &peer), addrs(3));
+            assert_eq!(
+                addrs_of(&answer, &PeerId::random()),
+                Vec::<Multiaddr>::new()
+            );
             assert_eq!(asked(&answer), None, "an answer is no question");
             let packet = Packet::parse(&answer).unwrap();
             let expected = if is_legacy { (7, 1) } else { (0, 0) };
             assert_eq!((packet.id(), packet.questions.len()), expected);
         }
-        assert_eq!(told(&question(7), &peer), Vec::<Multiaddr>::new());
+        assert_eq!(addrs_of(&question(7), &peer), Vec::<Multiaddr>::new());
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
             .to_peer_id();
         let answer_at = |addrs: &[Multiaddr]| answer(peers(0), true, INSTANCE, peer, addrs);
         let datagram = answer_at(&addrs(100)).unwrap();
-        assert_eq!(told(&datagram, &peer).len(), ADDRESSES);
+        assert_eq!(addrs_of(&datagram, &peer).len(), ADDRESSES);
         assert!(datagram.len() <= 1232, "{} bytes", datagram.len());
         assert_eq!(answer_at(&[]), None);
     }
@@ -246,13 +249,13 @@ mod tests {
         fn no_datagram_panics(noise in proptest::collection::vec(any::<u8>(), 0..200), at in 0..200_usize, byte in any::<u8>()) {
             let peer = PeerId::random();
             asked(&noise);
-            told(&noise, &peer);
+            addrs_of(&noise, &peer);
             let mut datagram = answer(peers(7), true, INSTANCE, peer, &addrs(2)).unwrap();
             if let Some(slot) = datagram.get_mut(at) {
                 *slot = byte;
             }
             asked(&datagram);
-            told(&datagram, &peer);
+            addrs_of(&datagram, &peer);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Multicast DNS, one question at a time.
 //!
-//! Questions leave from a port of the range, as everything that this node originates; so they are what
-//! [RFC 6762](https://www.rfc-editor.org/rfc/rfc6762), section 5.1 and 6.7, calls one-shot queries, and are answered to the asker alone.
-//! The responder answers everybody so, from port 5353: replies of a listener. Nothing is announced and nothing is cached.
+//! Questions leave from a port of the range, like every packet that this node originates. So they are one-shot queries
+//! ([RFC 6762](https://www.rfc-editor.org/rfc/rfc6762), sections 5.1 and 6.7), and the answers are unicast. The responder also
+//! answers by unicast, from port 5353, as a listener does. Nothing is announced, and nothing is cached.
 
 mod datagrams;
 mod message;
@@ -26,7 +26,7 @@ pub(crate) use responder::{Presence, Responder};
 use datagrams::Datagrams;
 
 use super::{
-    Means, Teller, Told,
+    EventSender, Means, SearchEvent,
     links::{Link, Links},
 };
 use crate::core::{dialer::Candidate, event::FoundBy};
@@ -34,22 +34,22 @@ use crate::core::{dialer::Candidate, event::FoundBy};
 /// The port of multicast DNS.
 const PORT: u16 = 5353;
 
-/// When a question is put, from the start of the search on: a datagram may be lost, and the RFC wants a second between the first two and
-/// more after that.
+/// When a question is sent, after the start of the search. A datagram may be lost. The RFC wants a second between the first two
+/// questions, and more after that.
 const ASKED: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_secs(1),
     Duration::from_secs(3),
 ];
 
-/// When no answer is waited for any more: a dial believes then that a peer is absent from a relay, too.
+/// How long a search waits for answers: as long as a dial waits for a peer that is absent from a relay.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many datagrams one search looks at. A link of a thousand peers answers each question with as many.
+/// The most datagrams that one search reads. On a link with a thousand peers each question has a thousand answers.
 const DATAGRAMS: usize = 4096;
 
-/// How many sockets one search tells. A peer has a few; whoever tells more has others in mind.
-const TOLD: usize = 16;
+/// The most sockets that one search reports. A peer has a few; more of them are probably those of others.
+const SOCKETS: usize = 16;
 
 /// A datagram of multicast DNS has at most so many bytes (RFC 6762, section 17).
 const DATAGRAM: usize = 9000;
@@ -62,11 +62,11 @@ fn group(family: Family) -> IpAddr {
     }
 }
 
-/// What the fuzz target calls: reads a datagram as a question and as an answer. A question that is understood has an answer.
+/// For the fuzz target: reads a datagram as a question and as an answer.
 ///
 /// # Panics
 ///
-/// When that is not so.
+/// If a question that was read has no answer.
 #[cfg(fuzzing)]
 pub fn datagram(bytes: &[u8]) {
     let peer = PeerId::random();
@@ -78,7 +78,7 @@ pub fn datagram(bytes: &[u8]) {
             assert_eq!(message::asked(&answer), None);
         }
     }
-    assert!(message::told(bytes, &peer).len() <= message::ADDRESSES);
+    assert!(message::addrs_of(bytes, &peer).len() <= message::ADDRESSES);
 }
 
 /// A link, for people.
@@ -89,7 +89,7 @@ fn name(link: Link) -> String {
     }
 }
 
-/// The interface that a datagram came in on, where its sender's address tells.
+/// The interface that a datagram came in on, if its source address has a scope.
 fn scope(from: SocketAddr) -> u32 {
     match from {
         SocketAddr::V4(_) => 0,
@@ -107,24 +107,24 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Asks in each family and tells what comes, until nothing more is to be expected.
-    pub(super) async fn ask(mut self, teller: &Teller) {
+    /// Asks in each family and sends the answers as events, until no more answers are expected.
+    pub(super) async fn ask(mut self, events: &EventSender) {
         let end = Instant::now() + PATIENCE;
-        // A node that has just begun does not know its links yet.
+        // A node that has just started does not know its links yet.
         let known = self.links.wait_for(|links| !links.all().is_empty());
         if !matches!(timeout_at(end, known).await, Ok(Ok(_))) {
             let reason = "cannot ask by multicast DNS: this host has no link; connect it, or set discovery.mdns to false";
-            return teller.tell(Told::Failed(reason.to_owned())).await;
+            return events.send(SearchEvent::Failed(reason.to_owned())).await;
         }
         let families = [Family::Ip4, Family::Ip6];
         let asked = families
             .into_iter()
             .filter(|family| self.means.family.allows(*family))
-            .map(|family| self.ask_over(family, end, teller));
+            .map(|family| self.ask_over(family, end, events));
         futures::future::join_all(asked).await;
     }
 
-    async fn ask_over(&self, family: Family, end: Instant, teller: &Teller) {
+    async fn ask_over(&self, family: Family, end: Instant, events: &EventSender) {
         let links = self.links.borrow().clone();
         let is_of_family = |link: &Link| match link {
             Link::Ip4(_) => family == Family::Ip4,
@@ -140,11 +140,11 @@ impl Question {
                 let reason = format!(
                     "cannot ask by multicast DNS over {family}: {error}; widen dial.port_range"
                 );
-                return teller.tell(Told::Failed(reason)).await;
+                return events.send(SearchEvent::Failed(reason)).await;
             }
         };
         let start = end - PATIENCE;
-        let mut told = BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut left = DATAGRAMS;
         let mut failed = None;
         for (n, after) in ASKED.iter().enumerate() {
@@ -163,54 +163,54 @@ impl Question {
                 }
             }
             let until = ASKED.get(n + 1).map_or(end, |next| start + *next);
-            let hear = self.hear(&socket, &links, &mut told, &mut left, teller);
-            // Its end is the deadline: it goes on for ever.
+            let hear = self.hear(&socket, &links, &mut seen, &mut left, events);
+            // It ends only by the deadline.
             let _ = timeout_at(until, hear).await;
         }
-        if let (Some(reason), true) = (failed, told.is_empty()) {
-            teller.tell(Told::Failed(reason)).await;
+        if let (Some(reason), true) = (failed, seen.is_empty()) {
+            events.send(SearchEvent::Failed(reason)).await;
         }
     }
 
-    /// Tells what answers tell.
+    /// Sends the candidates of each answer as events.
     async fn hear(
         &self,
         socket: &Datagrams,
         links: &Links,
-        told: &mut BTreeSet<SocketAddr>,
+        seen: &mut BTreeSet<SocketAddr>,
         left: &mut usize,
-        teller: &Teller,
+        events: &EventSender,
     ) {
         let mut buffer = vec![0; DATAGRAM];
         while *left > 0 {
             *left -= 1;
             let Ok((length, from)) = socket.receive(&mut buffer).await else {
-                // What an earlier question has met, such as a refusal by ICMP; the next answer may be one.
+                // An error of an earlier question, such as an ICMP refusal; the next datagram may be an answer.
                 continue;
             };
             let datagram = buffer.get(..length).unwrap_or_default();
-            let candidates = self.candidates(datagram, from, links, told);
+            let candidates = self.candidates(datagram, from, links, seen);
             if !candidates.is_empty() {
-                tracing::debug!(peer = %self.peer, %from, ?candidates, "multicast DNS told a place");
-                teller.tell(Told::Found(candidates)).await;
+                tracing::debug!(peer = %self.peer, %from, ?candidates, "multicast DNS named a place");
+                events.send(SearchEvent::Found(candidates)).await;
             }
         }
         std::future::pending().await
     }
 
-    /// What an answer tells that is worth a dial: sockets on a link of this host, told from there by a responder.
+    /// The candidates of an answer: sockets on a link of this host, in an answer that a responder on the link sent.
     fn candidates(
         &self,
         datagram: &[u8],
         from: SocketAddr,
         links: &Links,
-        told: &mut BTreeSet<SocketAddr>,
+        seen: &mut BTreeSet<SocketAddr>,
     ) -> Vec<Candidate> {
         if from.port() != PORT || !links.is_on(from.ip(), scope(from)) {
             return Vec::new();
         }
         let mut candidates: Vec<Candidate> = Vec::new();
-        for addr in message::told(datagram, &self.peer) {
+        for addr in message::addrs_of(datagram, &self.peer) {
             let Some((transport, host)) = Transport::of(&addr).zip(to_socket_addr(&addr)) else {
                 continue;
             };
@@ -223,7 +223,7 @@ impl Question {
             }
             match candidates.iter_mut().find(|known| known.host == host) {
                 Some(known) => known.addrs.push(addr),
-                None if told.len() < TOLD && told.insert(host) => candidates.push(Candidate {
+                None if seen.len() < SOCKETS && seen.insert(host) => candidates.push(Candidate {
                     host,
                     addrs: vec![addr],
                     by: FoundBy::Mdns,

@@ -1,4 +1,4 @@
-//! Answers those who ask by multicast DNS.
+//! The responder: answers questions by multicast DNS.
 
 use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use super::{DATAGRAM, PORT, datagrams::GroupListener, group, message, name, scope};
 use crate::discovery::links::{Link, Links};
 
-/// The most answers per second. Whoever asks more often gets fewer: each is told the same.
+/// The most answers per second. All answers are the same, so a lost one does no harm.
 const ANSWERS: u32 = 50;
 
 /// From an error of the socket to its next use. The system's errors here are those of the last answer, and pass.
@@ -35,8 +35,8 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Listens on port 5353 in each of these families. Where it cannot, that is logged: a node without a responder still dials, and
-    /// is reached by its relays.
+    /// Listens on port 5353 in each of these families. A failure is logged: a node without a responder still dials, and peers reach
+    /// it through its relays.
     pub(crate) fn start(peer: PeerId, families: impl IntoIterator<Item = Family>) -> Self {
         let presence = watch::Sender::new(Presence::default());
         let mut tasks = Vec::new();
@@ -56,17 +56,17 @@ impl Responder {
                     }
                     .run(),
                 )),
-                // A host without the family has nobody to answer to in it.
+                // The host lacks the family, so no question comes in it.
                 Err(error) if error.raw_os_error() == Some(AFNOSUPPORT) => {}
                 Err(error) => {
-                    tracing::warn!(%family, %error, "cannot listen on UDP port {PORT}: this node answers no multicast DNS over {family}; end the program that has the port for itself (`ss -ulpn 'sport = :{PORT}'`), or set discovery.mdns to false");
+                    tracing::warn!(%family, %error, "cannot listen on UDP port {PORT}: this node answers no multicast DNS over {family}; stop the program that holds the port (`ss -ulpn 'sport = :{PORT}'`), or set discovery.mdns to false");
                 }
             }
         }
         Self { presence, tasks }
     }
 
-    /// From now on it answers so.
+    /// Sets what the responder answers from now on.
     pub(crate) fn announce(&self, presence: Presence) {
         self.presence.send_if_modified(|known| {
             let is_new = *known != presence;
@@ -138,7 +138,7 @@ impl Listener {
                     self.joined.insert(link);
                 }
                 Err(error) => {
-                    tracing::warn!(link = name(link), %error, "cannot hear multicast DNS on a link: peers there do not find this node by it; see the reason, or set discovery.mdns to false");
+                    tracing::warn!(link = name(link), %error, "cannot receive multicast DNS on a link, so peers there do not find this node by it; correct the cause, or set discovery.mdns to false");
                 }
             }
         }
@@ -150,7 +150,7 @@ impl Listener {
         };
         let addrs = near(&self.presence.borrow(), from);
         let is_legacy = from.port() != PORT;
-        // Nobody beyond a router is told anything.
+        // A host beyond a router gets no answer.
         if addrs.is_empty() || !self.allowance.take(Instant::now()) {
             return Ok(());
         }
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_neighbour_is_told_what_is_on_its_link_and_others_nothing() {
+    fn a_neighbour_gets_the_addresses_on_its_link_and_other_hosts_none() {
         let addrs = [
             "/ip4/192.168.1.7/udp/40000/quic-v1",
             "/ip4/10.0.0.7/tcp/40000",

@@ -56,7 +56,10 @@ pub(super) fn failed(error: &DialError) -> Vec<DialLabels> {
 }
 
 /// An address that failed in a dial of which another one connected.
-pub(super) fn failed_beside(address: &Multiaddr, reason: &TransportError<io::Error>) -> DialLabels {
+pub(super) fn failed_address(
+    address: &Multiaddr,
+    reason: &TransportError<io::Error>,
+) -> DialLabels {
     at(address, outcome(reason))
 }
 

@@ -148,11 +148,11 @@ impl Metrics {
         self.punch.get_or_create(&PunchLabels::new(record)).inc();
     }
 
-    /// A dial has made the connection with this path. `beside` are the addresses of the same dial that failed before.
-    pub(crate) fn dialed(&self, path: &Path, beside: &[(Multiaddr, TransportError<io::Error>)]) {
+    /// A dial has made the connection with this path. `failed` are the addresses of the same dial that failed before.
+    pub(crate) fn dialed(&self, path: &Path, failed: &[(Multiaddr, TransportError<io::Error>)]) {
         self.dials.get_or_create(&dials::connected(path)).inc();
-        for (address, reason) in beside {
-            let labels = dials::failed_beside(address, reason);
+        for (address, reason) in failed {
+            let labels = dials::failed_address(address, reason);
             self.dials.get_or_create(&labels).inc();
         }
     }

@@ -1,4 +1,4 @@
-//! Which path each peer is on, kept only to tell when it changes and how long a peer took to become direct.
+//! The path of each peer, to count its changes and to time how long the peer took to become direct.
 //!
 //! Pure: the time is an argument.
 
@@ -135,7 +135,7 @@ mod tests {
             best(over(5, PathKind::Direct), at(9)),
             (RELAYED, DIRECT, None)
         );
-        // Who was away begins anew.
+        // A peer that returns starts from zero.
         assert_eq!(best(None, at(10)), (DIRECT, None, None));
         assert_eq!(
             best(over(6, PathKind::Direct), at(20)),

@@ -1,4 +1,4 @@
-//! The ports of the range, looked at when they are asked for: a port that cools is free one day without any event.
+//! The ports of the range by state, counted at each scrape: a port leaves the cooling state without an event.
 
 use std::{
     fmt,
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_is_told_also_where_no_port_is_in_it() -> fmt::Result {
+    fn each_state_has_a_series_also_if_no_port_is_in_it() -> fmt::Result {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Counts));
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What a person or a program reads on stdout. Observes only.
+//! The output on stdout, for people and for programs.
 
 mod table;
 mod text;

@@ -13,7 +13,7 @@ use crate::{
     punch::Reason,
 };
 
-/// The first characters of a peer id: enough to tell the peers of one fleet apart.
+/// The first characters of a peer id: enough to distinguish the peers of one fleet.
 pub(crate) fn short(peer: &PeerId) -> String {
     let mut id = peer.to_string();
     id.truncate(14);
@@ -102,15 +102,15 @@ pub(crate) fn line(event: &Event) -> String {
     }
 }
 
-/// What is waited for after an event.
+/// What the node waits for after an event.
 pub(crate) fn phase(event: &Event) -> Option<&'static str> {
     match event {
-        Event::Dialing { .. } => Some("looking for a way to the peer"),
+        Event::Dialing { .. } => Some("searching for a path to the peer"),
         Event::Connected { path, .. } => Some(match path.kind {
             PathKind::Relayed => "punching",
             PathKind::Direct => "pinging",
         }),
-        Event::Disconnected { .. } => Some("looking for another way to the peer"),
+        Event::Disconnected { .. } => Some("searching for another path to the peer"),
         Event::Result(_) => Some(""),
         Event::Started { .. }
         | Event::Listening { .. }
@@ -123,7 +123,7 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
     }
 }
 
-/// The one line that says how, or why not.
+/// The last line: how the peer was reached, or why it was not.
 fn result(outcome: &Outcome) -> String {
     let path = outcome.path.as_ref();
     let how = path.map(|path| path.to_string()).unwrap_or_default();
@@ -170,14 +170,14 @@ fn result(outcome: &Outcome) -> String {
     }
 }
 
-/// What a reason's name means.
+/// The meaning of a reason.
 fn explain(reason: Reason) -> &'static str {
     match reason {
-        Reason::Timeout => ", no candidate of the other side answered",
+        Reason::Timeout => ", no candidate of the peer answered",
         Reason::SymmetricBoth => ", both NATs map every destination to another port",
-        Reason::NoCandidates => ", a side knows no address that could be reached",
+        Reason::NoCandidates => ", one side has no address that the other can reach",
         Reason::RemoteUnsupported => {
-            ", the peer did not begin DCUtR: it does not speak it, or it has no candidate"
+            ", the peer did not begin DCUtR: it does not support it, or has no candidate"
         }
         Reason::Filtered => ", punch.allow or punch.deny leaves no candidate",
         Reason::Refused => ", every candidate refused the connection",

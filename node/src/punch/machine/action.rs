@@ -44,7 +44,7 @@ pub(crate) struct Introduced {
     /// The peer's addresses.
     pub addrs: Vec<Multiaddr>,
     /// This node's addresses, as the relay sent them to the peer.
-    pub told: Vec<Multiaddr>,
+    pub own_addrs: Vec<Multiaddr>,
 }
 
 /// What follows from an introduction.

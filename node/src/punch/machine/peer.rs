@@ -69,7 +69,7 @@ struct Series {
     rung: usize,
     /// Handshakes, as responder, whose CONNECT listed several transports.
     mixed: u32,
-    /// Initiator: this series already began anew for the private addresses.
+    /// Initiator: this series has already started again for the private addresses.
     knows_nat: bool,
     /// Initiator: the last round dialed QUIC alone although both sides have TCP too.
     tcp_left_out: bool,
@@ -212,7 +212,7 @@ impl Peer {
                     self.new_series(soon);
                 }
             }
-            // The responder's part: only a peer that has been tried in vain is asked out of turn.
+            // This is the responder's part. It begins out of turn only after an attempt with the peer has failed.
             Plan::Peer { .. } | Plan::Nothing if news && self.series.last.is_some() => {
                 if self.circuit_to_open().is_some() {
                     let soon = self.soon_after_last(cx);

@@ -1,7 +1,11 @@
 //! What the state asks for, as calls of the swarm, and what it reports, as calls of observers.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    io,
+    time::{Instant, SystemTime},
+};
 
+use futures::TryFutureExt as _;
 use libp2p::{
     Multiaddr, PeerId,
     multiaddr::Protocol,
@@ -15,10 +19,9 @@ use crate::{
     config::RelayAddr,
     core::{
         event,
-        state::{Action, DialId, Event, JoinRequest, PunchStart, Purpose, QueryId},
+        state::{Action, DialId, Event, Purpose, QueryId},
     },
     discovery::Presence,
-    punch::IntroductionResponse,
     swarm::{hop, join},
 };
 
@@ -26,6 +29,8 @@ impl EventLoop {
     /// Does what the state asks for, until it asks for nothing.
     pub(super) fn act(&mut self) {
         let now = Instant::now();
+        self.state
+            .handle_punch_ports(self.sockets.punch_ports(), now);
         let is_gone = |(_, reports): &mut (DialId, mpsc::Sender<_>)| reports.is_closed();
         let gone: Vec<_> = self.reports.extract_if(.., is_gone).collect();
         for (dial, _) in gone {
@@ -65,24 +70,21 @@ impl EventLoop {
             Action::AskHop(circuit) => {
                 let streams = &mut behaviour.streams;
                 let stream = streams.open(circuit.relay, circuit.via, hop::PROTOCOL);
-                self.hops.ask(&circuit, stream);
+                let stream = stream.map_err(io::Error::from);
+                self.hops.ask(circuit.connection, stream, circuit.request());
             }
-            Action::Join(JoinRequest {
-                relay,
-                connection,
-                token,
-                again,
-            }) => {
+            Action::Join(request) => {
                 let streams = &mut behaviour.streams;
+                let (relay, connection) = (request.relay, request.connection);
                 let stream = streams.open_lazily(relay, connection, join::PROTOCOL);
-                self.joins.present(relay, connection, token, again, stream);
+                self.joins.present(request, stream.map_err(io::Error::from));
             }
             Action::AskIntroduction {
                 request,
                 connection,
             } => {
                 let addrs = behaviour.punch.unseen();
-                behaviour.meet.ask(request, connection, addrs);
+                behaviour.introduction.ask(request, connection, addrs);
             }
             Action::LookUp { query, peer } => {
                 let id = behaviour.directory.look_up(&peer);
@@ -107,12 +109,9 @@ impl EventLoop {
                 }
             }
             Action::Punch(introduced) => {
-                let start = match behaviour.punch.introduced(&introduced) {
-                    IntroductionResponse::Punches => PunchStart::Begun,
-                    IntroductionResponse::Ignored => PunchStart::Declined,
-                };
+                let response = behaviour.punch.introduced(&introduced);
                 self.state
-                    .handle_introduced(introduced.peer, introduced.asked, start, now);
+                    .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
@@ -174,7 +173,7 @@ impl EventLoop {
 
     fn report(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Node(event) => self.observers.tell(event),
+            Event::Node(event) => self.observers.emit(event),
             Event::Dial { dial, event } => self.report_dial(dial, event),
             Event::Wanted(peer) => self.observers.wanted(peer, now),
             Event::Unwanted(peer) => self.observers.unwanted(&peer),

@@ -20,7 +20,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{ConnectionId, SwarmEvent},
 };
-use p2pnode_protocol::directory;
+use p2pnode_protocol::{directory, hop::HopReply};
 use p2pnode_transports::Family;
 use tokio::sync::{mpsc, watch};
 
@@ -28,7 +28,6 @@ use crate::{
     config::Config,
     core::{
         event,
-        inquiries::HopReply,
         state::{DialId, NodeState, QueryId},
     },
     discovery::{Discovery, Links, Responder},
@@ -126,7 +125,7 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
-                (circuit, reply) = self.hops.next() => self.on_hop_reply(circuit, &reply),
+                (circuit, reply) = self.hops.next() => self.on_hop_reply(circuit, &reply.into()),
                 outcome = self.joins.next() => self.on_join_outcome(outcome),
                 _ = checks.tick(), if self.token_file.is_some() => self.read_tokens(),
                 (peer, event) = self.discovery.next() => self.on_search_event(peer, event),
@@ -139,7 +138,7 @@ impl EventLoop {
     }
 
     fn on_command(&mut self, command: Command) {
-        // Whoever asked for a status may be gone: then nobody misses the answer.
+        // An error says that the reader of the answer is gone.
         match command {
             Command::Dial { request, reports } => {
                 let dial = self.state.handle_dial(request, Instant::now());
@@ -190,7 +189,7 @@ impl EventLoop {
         }
     }
 
-    /// Closes every connection and waits until the other sides were told, or a short bound.
+    /// Closes every connection and waits until the other sides know, or a short bound.
     async fn close(mut self) {
         self.observers.stopping();
         if tokio::time::timeout(CLOSE_WAIT, self.withdraw())

@@ -19,7 +19,7 @@ use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 use super::EventLoop;
 use crate::{
     core::state::{Closed, Established},
-    discovery::Told,
+    discovery::SearchEvent,
     swarm::{behaviour::BehaviourEvent, circuits, dial_error, introduction, join},
 };
 
@@ -98,7 +98,7 @@ impl EventLoop {
             | SwarmEvent::ExternalAddrConfirmed { .. }
             | SwarmEvent::ExternalAddrExpired { .. }
             | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
-            // The enum is open: what a later libp2p adds is nobody's business here until it is looked at.
+            // The enum is open: events that a later libp2p adds are ignored.
             other => tracing::trace!(?other, "an event that this version does not know"),
         }
     }
@@ -111,18 +111,17 @@ impl EventLoop {
                 self.on_relay_client(&event, now);
             }
             BehaviourEvent::Punch(event) => self.state.handle_punch(event, now),
-            BehaviourEvent::Meet(introduction::Event::Told {
-                wish,
+            BehaviourEvent::Introduction(introduction::Event::Replied {
+                request,
                 connection,
-                told,
+                reply,
             }) => {
                 self.state
-                    .handle_introduction_reply(wish, connection, told, now);
+                    .handle_introduction_reply(request, connection, reply, now);
             }
-            BehaviourEvent::Meet(introduction::Event::Heard {
-                relay,
-                introduction,
-            }) => self.state.handle_introduction(relay, introduction, now),
+            BehaviourEvent::Introduction(introduction::Event::Notified { relay, notice }) => {
+                self.state.handle_introduction(relay, notice, now);
+            }
             BehaviourEvent::Draining(Draining { peer, connection }) => {
                 self.state.handle_draining(peer, connection, now);
             }
@@ -238,24 +237,24 @@ impl EventLoop {
         let join::Outcome {
             relay,
             connection,
-            told,
+            reply,
             again,
         } = outcome;
         self.state
-            .handle_join_reply(relay, connection, again, told, now, wall);
+            .handle_join_reply(relay, connection, again, reply, now, wall);
     }
 
-    pub(super) fn on_search_event(&mut self, peer: PeerId, event: Told) {
+    pub(super) fn on_search_event(&mut self, peer: PeerId, event: SearchEvent) {
         let now = Instant::now();
         match event {
-            Told::Found(candidates) => {
+            SearchEvent::Found(candidates) => {
                 let ips = candidates.iter().map(|candidate| candidate.host.ip());
                 let own = ips.filter(|ip| self.sockets.source_ip(*ip) == Some(*ip));
                 let own = own.collect();
                 self.state.handle_candidates(peer, candidates, &own, now);
             }
-            Told::Failed(reason) => self.state.handle_search_failed(peer, &reason, now),
-            Told::Over => self.state.handle_search_ended(peer, now),
+            SearchEvent::Failed(reason) => self.state.handle_search_failed(peer, &reason, now),
+            SearchEvent::Over => self.state.handle_search_ended(peer, now),
         }
     }
 

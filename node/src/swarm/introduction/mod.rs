@@ -1,11 +1,8 @@
-//! `/p2pnode/meet/1`, the node's side: asks relays to introduce this node to peers, and hears of peers that asked for it.
+//! `/p2pnode/meet/1`, the node's side: asks relays to introduce this node to peers, and receives introductions to peers that
+//! asked for this node.
 //!
-//! - [`handler`]: the streams.
-//!
-//! Over which connection a relay is asked, and when again, [`introductions`](crate::core::introductions) decides; what is done
-//! with an introduction, [`punch`](crate::punch).
-
-mod handler;
+//! [`crate::core::introductions`] decides over which connection to ask a relay, and when again. [`punch`](crate::punch) decides
+//! what follows from an introduction.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -20,45 +17,46 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::introduction::{Introduction, Request};
-
-use crate::{
-    config::Config,
-    core::introductions::{IntroductionReply, IntroductionRequest},
+use p2pnode_protocol::{
+    exchange::{Handler, Report},
+    introduction::{Introduce, IntroductionReply, Notice, Notify, Received, Request},
 };
 
-use handler::{Handler, Report};
+use crate::{config::Config, core::introductions::IntroductionRequest};
 
-/// What a relay says.
+/// Exchanges at once on one connection, each way. Further notices are dropped unread; further requests are not sent.
+const MAX_CONCURRENT: usize = 64;
+
+/// What the event loop learns.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A question has ended.
-    Told {
-        /// What was asked for.
-        wish: IntroductionRequest,
-        /// The connection on which it was asked.
+    /// A request has ended.
+    Replied {
+        /// The request.
+        request: IntroductionRequest,
+        /// The connection on which this node asked.
         connection: ConnectionId,
-        /// What came of it.
-        told: IntroductionReply,
+        /// How the request ended.
+        reply: IntroductionReply,
     },
     /// A peer has asked for this node.
-    Heard {
-        /// The relay that says so.
+    Notified {
+        /// The relay that sent the notice.
         relay: PeerId,
-        /// Who, and where.
-        introduction: Introduction,
+        /// Which peer, and where it is.
+        notice: Notice,
     },
 }
 
-/// Talks with the relays that are configured, over connections that this node has made, and with nobody else.
+/// Exchanges introductions with configured relays, over connections that this node dialed, and with no other peer.
 pub(crate) struct Behaviour {
     relays: BTreeSet<PeerId>,
     queue: VecDeque<ToSwarm<Event, Request>>,
 }
 
 impl Behaviour {
-    /// Asks of, and hears, `relays`, as far as `config` lets it: a relay tells what it sees of a node, whatever `punch.allow`,
-    /// `punch.deny` and `access.allow` say, so that a node with any of them leaves it to DCUtR, which heeds them.
+    /// Exchanges introductions with `relays` if `config` allows it. A relay sends what it sees of a node, regardless of the node's
+    /// `punch.allow`, `punch.deny` and `access.allow`. A node with any of these rules uses only DCUtR, which applies them.
     pub(crate) fn new(relays: BTreeSet<PeerId>, config: &Config) -> Self {
         let punch = &config.punch;
         let has_rules =
@@ -72,24 +70,24 @@ impl Behaviour {
         }
     }
 
-    /// Whether introductions are asked of this relay, and taken.
+    /// Whether the node exchanges introductions with this relay.
     pub(crate) fn knows(&self, relay: &PeerId) -> bool {
         self.relays.contains(relay)
     }
 
-    /// Asks for `wish` over a connection to its relay, and says where else this node is. [`Event::Told`] follows, unless the
-    /// connection closes.
+    /// Sends `request` over a connection to its relay, with `addrs` of this node that the relay cannot see. [`Event::Replied`]
+    /// follows unless the connection closes.
     ///
-    /// To be called while the swarm is being polled: the question goes out at the next poll.
+    /// Call this while the swarm is being polled: the request goes out at the next poll.
     pub(crate) fn ask(
         &mut self,
-        wish: IntroductionRequest,
+        request: IntroductionRequest,
         connection: ConnectionId,
         addrs: Vec<Multiaddr>,
     ) {
-        let peer = wish.peer;
+        let peer = request.peer;
         self.queue.push_back(ToSwarm::NotifyHandler {
-            peer_id: wish.relay,
+            peer_id: request.relay,
             handler: NotifyHandler::One(connection),
             event: Request { peer, addrs },
         });
@@ -97,7 +95,7 @@ impl Behaviour {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Handler;
+    type ConnectionHandler = Handler<Notify, Introduce>;
     type ToSwarm = Event;
 
     fn handle_established_inbound_connection(
@@ -107,7 +105,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(false))
+        Ok(Handler::new(MAX_CONCURRENT).offering(false))
     }
 
     fn handle_established_outbound_connection(
@@ -118,7 +116,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.knows(&peer)))
+        Ok(Handler::new(MAX_CONCURRENT).offering(self.knows(&peer)))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -130,21 +128,25 @@ impl NetworkBehaviour for Behaviour {
         report: THandlerOutEvent<Self>,
     ) {
         let event = match report {
-            Report::Told(peer, told) => Event::Told {
-                wish: IntroductionRequest { peer, relay },
+            Report::Replied(request, reply) => Event::Replied {
+                request: IntroductionRequest {
+                    peer: request.peer,
+                    relay,
+                },
                 connection,
-                told,
+                reply: reply.into(),
             },
-            Report::Heard(introduction) => Event::Heard {
-                relay,
-                introduction,
-            },
+            Report::Asked(notice, received) => {
+                // An error means that the stream is gone.
+                let _ = received.send(Received);
+                Event::Notified { relay, notice }
+            }
         };
         self.queue.push_back(ToSwarm::GenerateEvent(event));
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
-        // The swarm polls after each event of a handler, and the event loop after each question.
+        // The swarm polls after each event of a handler, and the event loop after each request.
         self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 }

@@ -1,95 +1,59 @@
-//! `/p2pnode/join/1`, the node's side: presents this node's join token to a relay before anything is asked of it.
+//! `/p2pnode/join/1`, the node's side: presents the node's join token to a relay before it asks the relay for anything.
 
-use std::{io, time::Duration};
+use std::io;
 
-use futures::{
-    AsyncWriteExt as _, FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered,
-};
-use libp2p::{PeerId, swarm::ConnectionId};
+use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use p2pnode_protocol::{
-    join::{self, Answer, Request},
-    upgrade::is_refusal,
+    exchange::Asking,
+    join::{self, Join, JoinReply, Request},
 };
 
-use crate::{core::joins::JoinReply, swarm::streams::Opening};
+use crate::core::state::JoinRequest;
 
 pub(crate) use join::PROTOCOL;
 
-/// How long the relay may take to answer, the opening of the stream included. One that does not is asked for what is wanted all
-/// the same.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The end of an exchange.
+/// The end of an exchange. A relay that has not answered in time is asked for everything else all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Whom it was with.
+    /// The relay.
     pub(crate) relay: PeerId,
-    /// On which connection.
+    /// The connection to it.
     pub(crate) connection: ConnectionId,
-    /// What came of it.
-    pub(crate) told: JoinReply,
-    /// Whether the relay had been asked on this connection before.
+    /// What the relay answered.
+    pub(crate) reply: JoinReply,
+    /// Whether this node had asked on the connection before.
     pub(crate) again: bool,
 }
 
-/// The exchanges that are under way.
+/// The requests under way.
 #[derive(Default)]
-pub(crate) struct Exchanges(FuturesUnordered<BoxFuture<'static, Outcome>>);
+pub(crate) struct Exchanges(Asking<(PeerId, ConnectionId, bool), Join>);
 
 impl Exchanges {
-    /// Presents `token`, or only this node itself, over a stream that is being opened.
+    /// Presents a token, or only the node's peer id, over a stream that is being opened.
     pub(crate) fn present(
         &mut self,
-        relay: PeerId,
-        connection: ConnectionId,
-        token: Option<String>,
-        again: bool,
-        stream: Opening,
+        request: JoinRequest,
+        stream: impl Future<Output = io::Result<Stream>> + Send + 'static,
     ) {
-        let outcome = move |told| Outcome {
+        let JoinRequest {
             relay,
             connection,
-            told,
+            token,
             again,
-        };
-        let exchange = tokio::time::timeout(TIMEOUT, ask(stream, Request { token }));
-        let exchange = exchange.map(|told| told.unwrap_or(JoinReply::NoAnswer));
-        self.0.push(exchange.map(outcome).boxed());
+        } = request;
+        let key = (relay, connection, again);
+        self.0.ask(key, stream, Request { token });
     }
 
     /// The next exchange that ends.
     pub(crate) async fn next(&mut self) -> Outcome {
-        match self.0.next().await {
-            Some(outcome) => outcome,
-            // None is under way. The event loop asks again after it began one.
-            None => std::future::pending().await,
-        }
-    }
-}
-
-async fn ask(stream: Opening, request: Request) -> JoinReply {
-    let mut stream = match stream.await {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::debug!(%error, "the relay was not asked to admit this node");
-            return JoinReply::NoAnswer;
-        }
-    };
-    // The relay's leg lives for its own reasons.
-    stream.ignore_for_keep_alive();
-    let answered: io::Result<Answer> = async {
-        join::write(&mut stream, &request).await?;
-        stream.close().await?;
-        join::read(&mut stream).await
-    }
-    .await;
-    match answered {
-        Ok(Answer::Admitted(_)) => JoinReply::Admitted,
-        Ok(Answer::Refused(refusal)) => JoinReply::Refused(refusal),
-        Err(error) if is_refusal(&error) => JoinReply::Unsupported,
-        Err(error) => {
-            tracing::debug!(%error, "the relay does not say whether it admits this node");
-            JoinReply::NoAnswer
+        let ((relay, connection, again), reply) = self.0.next().await;
+        Outcome {
+            relay,
+            connection,
+            reply: reply.into(),
+            again,
         }
     }
 }

@@ -9,6 +9,7 @@ mod handler;
 use std::{
     collections::VecDeque,
     future::Future,
+    io,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -16,7 +17,7 @@ use std::{
 use futures::{FutureExt as _, channel::oneshot};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, transport::PortUse},
+    core::{Endpoint, transport::PortUse, upgrade::NegotiationError},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
         THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -52,6 +53,18 @@ pub(crate) enum OpenError {
     /// The negotiation broke off.
     #[error("the negotiation broke off: {0}")]
     Broken(String),
+}
+
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            // What `upgrade::is_refusal` recognizes.
+            OpenError::Unsupported => NegotiationError::Failed.into(),
+            OpenError::Timeout | OpenError::Closed | OpenError::Busy | OpenError::Broken(_) => {
+                Self::other(error)
+            }
+        }
+    }
 }
 
 /// A stream that is being opened.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::introduction::Introduction;
+use p2pnode_protocol::introduction::Notice;
 
 use crate::core::circuits::CircuitId;
 
@@ -44,7 +44,7 @@ pub enum Action {
         /// The connection on which it holds its reservation.
         connection: ConnectionId,
         /// What it is sent.
-        introduction: Introduction,
+        notice: Notice,
     },
     /// Answer lookups of `peer` with this record.
     StoreRecord(Stored),

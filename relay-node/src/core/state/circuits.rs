@@ -23,7 +23,7 @@ pub struct Reservation {
     pub renewed: bool,
     /// When it ends unless it is renewed, in seconds since 1970.
     pub expires: u64,
-    /// The external addresses of the relay, with its id.
+    /// The external addresses of the relay, with its id, the newest first.
     pub addrs: Vec<Multiaddr>,
 }
 
@@ -69,7 +69,7 @@ impl RelayState {
         if let Some(offer) = self.records_awaiting_reservation.remove(&peer) {
             self.handle_record(offer, now);
         }
-        let addrs = self.external.iter().cloned();
+        let addrs = self.external.named().cloned();
         let addrs = addrs.filter_map(|addr| addr.with_p2p(self.local).ok());
         Ok(Reservation {
             renewed,
@@ -153,7 +153,7 @@ impl RelayState {
         }
     }
 
-    /// The destination of a circuit took it, and the source could not be told: the destination, if the circuit was still being made.
+    /// The destination of a circuit took it, and the answer could not be delivered to the source. Returns the destination, if the circuit was still being made.
     pub fn handle_circuit_undelivered(&mut self, id: CircuitId, now: Now) -> Option<PeerId> {
         let ended = self.policy.closed(id, now.instant)?;
         Some(ended.destination.peer)

@@ -1,7 +1,7 @@
 //! Peers that ask to be introduced to others.
 
 use libp2p::PeerId;
-use p2pnode_protocol::introduction::{Answer, Introduction, Meeting, Refusal, Request};
+use p2pnode_protocol::introduction::{Answer, Introduction, Notice, Refusal, Request};
 
 use super::{Action, Delivery, Event, RelayState};
 use crate::core::clock::Now;
@@ -26,19 +26,19 @@ impl RelayState {
         self.events.push_back(Event::Introduced { outcome });
         match introduced {
             Err(refusal) => Answer::Refused(refusal),
-            Ok((connection, meeting)) => {
+            Ok((connection, introduction)) => {
                 self.actions.push_back(Action::Introduce {
                     peer: request.peer,
                     connection,
-                    introduction: Introduction {
+                    notice: Notice {
                         peer: asker,
-                        meeting: Meeting {
-                            addrs: meeting.told.clone(),
-                            told: meeting.addrs.clone(),
+                        introduction: Introduction {
+                            addrs: introduction.own_addrs.clone(),
+                            own_addrs: introduction.addrs.clone(),
                         },
                     },
                 });
-                Answer::Introduced(meeting)
+                Answer::Introduced(introduction)
             }
         }
     }

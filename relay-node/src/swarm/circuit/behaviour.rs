@@ -16,13 +16,13 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use p2pnode_protocol::circuit::{self, Fault, Limit, Status};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{
     copy::{self, Terms},
     exchange::{Ask, NotTaken, Onward},
-    handler::{Command, Handler, Said, Verdict},
-    message::{self, Fault, Limit, Status},
+    handler::{Command, Handler, Report, Response},
     pace::Paces,
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(crate) enum Event {
     },
     /// A circuit was not made: the destination did not take it.
     CircuitNotTaken { id: CircuitId, why: NotTaken },
-    /// A circuit was not made: the source could not be told.
+    /// A circuit was not made: the answer could not be delivered to the source.
     CircuitUndelivered {
         id: CircuitId,
         source: PeerId,
@@ -76,7 +76,7 @@ pub(crate) enum Event {
 }
 
 /// Where an answer goes. If it is dropped, the stream closes without one.
-type Reply = oneshot::Sender<Verdict>;
+type Reply = oneshot::Sender<Response>;
 
 /// The server of circuit relay v2.
 pub(crate) struct Behaviour {
@@ -125,20 +125,20 @@ impl Behaviour {
         reply: Reply,
         reservation: Result<Reservation, Refusal>,
     ) {
-        let verdict = match reservation {
+        let response = match reservation {
             Ok(Reservation {
                 renewed,
                 expires,
                 addrs,
-            }) => Verdict::Answer {
-                message: message::reserved(expires, &addrs, self.limit),
+            }) => Response::Answer {
+                message: circuit::reserved(expires, &addrs, self.limit),
                 grants: !renewed,
             },
             // The specification knows no other word for a reservation for which there is no place.
             Err(refusal) => refuse(refusal, Status::ReservationRefused),
         };
         // An error means that the connection is gone.
-        let _ = reply.send(verdict);
+        let _ = reply.send(response);
     }
 
     /// Answers a request for a circuit: asks the destination, if there is a route to it.
@@ -148,7 +148,7 @@ impl Behaviour {
         [source, destination]: [PeerId; 2],
         route: Result<Route, Refusal>,
     ) {
-        let verdict = match route {
+        let response = match route {
             Ok(Route { id, to }) => {
                 let limit = self.limit;
                 let (reply, taken) = oneshot::channel();
@@ -159,16 +159,16 @@ impl Behaviour {
                 };
                 self.queue
                     .push_back(command(destination, to, Command::Ask(ask)));
-                Verdict::Wait(Onward {
+                Response::Wait(Onward {
                     id,
                     taken,
-                    granted: message::connected(limit),
+                    granted: circuit::connected(limit),
                 })
             }
             Err(refusal) => refuse(refusal, Status::ResourceLimitExceeded),
         };
         // An error means that the connection is gone.
-        let _ = reply.send(verdict);
+        let _ = reply.send(response);
     }
 
     /// Carries bytes between the two sides of a circuit until [`Event::CircuitEnded`].
@@ -203,7 +203,7 @@ impl Behaviour {
         self.queue.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    /// A circuit runs no more.
+    /// The task of a circuit has ended.
     fn ran(&mut self, task: tokio::task::Id, cut: Option<Cut>) {
         if let Some(id) = self.circuits.remove(&task) {
             self.aborts.remove(&id);
@@ -230,7 +230,7 @@ fn command(peer_id: PeerId, connection: ConnectionId, event: Command) -> ToSwarm
 }
 
 /// How a refusal is answered, and how for want of room.
-fn refuse(refusal: Refusal, no_room: Status) -> Verdict {
+fn refuse(refusal: Refusal, no_room: Status) -> Response {
     let status = match refusal {
         Refusal::NotAdmitted(_) => Status::PermissionDenied,
         Refusal::NoReservation => Status::NoReservation,
@@ -240,8 +240,8 @@ fn refuse(refusal: Refusal, no_room: Status) -> Verdict {
         | Refusal::Circuits
         | Refusal::Gone => no_room,
     };
-    Verdict::Answer {
-        message: message::refused(status),
+    Response::Answer {
+        message: circuit::refused(status),
         grants: false,
     }
 }
@@ -284,26 +284,26 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         peer: PeerId,
         connection: ConnectionId,
-        said: THandlerOutEvent<Self>,
+        report: THandlerOutEvent<Self>,
     ) {
-        let event = match said {
-            Said::Reserve(reply) => Event::ReservationRequested {
+        let event = match report {
+            Report::Reserve(reply) => Event::ReservationRequested {
                 peer,
                 connection,
                 reply,
             },
-            Said::Connect { destination, reply } => Event::CircuitRequested {
+            Report::Connect { destination, reply } => Event::CircuitRequested {
                 source: peer,
                 connection,
                 destination,
                 reply,
             },
-            Said::Untold(error) => Event::ReservationUndelivered {
+            Report::Undelivered(error) => Event::ReservationUndelivered {
                 peer,
                 connection,
                 error,
             },
-            Said::Joined {
+            Report::Joined {
                 id,
                 source,
                 destination,
@@ -312,14 +312,14 @@ impl NetworkBehaviour for Behaviour {
                 source,
                 destination,
             },
-            Said::NotTaken { id, why } => Event::CircuitNotTaken { id, why },
-            Said::NotTold { id, why } => Event::CircuitUndelivered {
+            Report::NotTaken { id, why } => Event::CircuitNotTaken { id, why },
+            Report::CircuitUndelivered { id, why } => Event::CircuitUndelivered {
                 id,
                 source: peer,
                 error: why,
             },
-            Said::Fault(fault) => Event::Malformed { peer, fault },
-            Said::TooMany => Event::TooMany { peer },
+            Report::Fault(fault) => Event::Malformed { peer, fault },
+            Report::TooMany => Event::TooMany { peer },
         };
         self.emit(event);
     }

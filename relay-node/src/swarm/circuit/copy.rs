@@ -216,7 +216,7 @@ impl Way {
         buffer: &mut [u8],
         count: impl Fn(usize),
     ) -> Poll<Result<Turn, Cut>> {
-        // Where nothing may be carried any more, one byte tells whether there is more or the end.
+        // Where nothing may be carried any more, one byte shows whether there is more or the end.
         let left = shared.left.map_or(usize::MAX, |left| {
             usize::try_from(left).unwrap_or(usize::MAX).max(1)
         });

@@ -8,12 +8,12 @@ use futures::{
     future::{Either, select},
 };
 use libp2p::{PeerId, Stream};
+use p2pnode_protocol::{
+    circuit::{self, Fault, Limit, Request, Status},
+    frame::varint::ReadError,
+};
 use tokio::time::timeout;
 
-use super::{
-    message::{self, Fault, Limit, Request, Status},
-    wire::{self, Unread},
-};
 use crate::core::CircuitId;
 
 /// How long a peer may take to ask, a destination to take a circuit, a peer to take an answer.
@@ -31,16 +31,16 @@ pub(super) enum Heard {
 
 /// Reads a request.
 pub(super) async fn hear(mut stream: Stream) -> Heard {
-    let message = timeout(TIMEOUT, wire::read(&mut stream)).await;
+    let message = timeout(TIMEOUT, circuit::read(&mut stream)).await;
     let fault = match message {
         Ok(Ok(message)) => match Request::decode(&message) {
             Ok(request) => return Heard::Request(stream, request),
             Err(fault) => fault,
         },
-        Ok(Err(Unread::Lost(error))) => return Heard::Lost(error),
-        Ok(Err(Unread::Length)) => Fault::Malformed("a length that is none"),
-        Ok(Err(Unread::TooLong(_))) => Fault::Malformed("too long"),
-        Ok(Err(Unread::Truncated)) => Fault::Malformed("cut off"),
+        Ok(Err(ReadError::Stream(error))) => return Heard::Lost(error),
+        Ok(Err(ReadError::Length)) => Fault::Malformed("a length that is none"),
+        Ok(Err(ReadError::TooLong { .. })) => Fault::Malformed("too long"),
+        Ok(Err(ReadError::Truncated)) => Fault::Malformed("cut off"),
         Err(_) => Fault::Malformed("none in time"),
     };
     Heard::Fault(stream, fault)
@@ -49,7 +49,7 @@ pub(super) async fn hear(mut stream: Stream) -> Heard {
 /// Answers, and ends the stream.
 pub(super) async fn answer(mut stream: Stream, message: Vec<u8>) -> io::Result<()> {
     in_time(async {
-        wire::write(&mut stream, &message).await?;
+        circuit::write(&mut stream, &message).await?;
         stream.close().await
     })
     .await
@@ -72,7 +72,7 @@ pub(crate) enum NotTaken {
     Fault(#[from] Fault),
     /// Nor that.
     #[error(transparent)]
-    Unread(#[from] Unread),
+    Unread(#[from] ReadError),
     /// The stream is gone, or could not be opened.
     #[error(transparent)]
     Stream(#[from] io::Error),
@@ -100,10 +100,10 @@ pub(super) async fn ask(mut stream: Stream, ask: Ask) {
     let mut reply = ask.reply;
     let taken = {
         let exchange = std::pin::pin!(async {
-            let offer = message::offer(&ask.source, ask.limit);
-            wire::write(&mut stream, &offer).await?;
-            let answer = wire::read(&mut stream).await?;
-            match message::decode_answer(&answer)? {
+            let offer = circuit::offer(&ask.source, ask.limit);
+            circuit::write(&mut stream, &offer).await?;
+            let answer = circuit::read(&mut stream).await?;
+            match circuit::decode_answer(&answer)? {
                 Some(Status::Ok) => Ok(()),
                 Some(status) => Err(NotTaken::Refused(status)),
                 None => Err(NotTaken::Unknown),
@@ -124,13 +124,13 @@ pub(crate) struct Onward {
     pub(super) id: CircuitId,
     /// The destination's side.
     pub(super) taken: oneshot::Receiver<Taken>,
-    /// What the source is told if there is one.
+    /// What the source is answered if there is one.
     pub(super) granted: Vec<u8>,
 }
 
 /// Both sides of a circuit, or why there are not both.
 pub(super) enum Joined {
-    /// The source, which was told, and the destination.
+    /// The source, which has its answer, and the destination.
     Both(Stream, Stream),
     /// The destination did not take it; to be answered on the source's stream.
     NotTaken(Stream, NotTaken),
@@ -138,7 +138,7 @@ pub(super) enum Joined {
     Lost(io::Error),
 }
 
-/// Waits for the destination and tells the source.
+/// Waits for the destination and answers the source.
 pub(super) async fn join(mut source: Stream, onward: Onward) -> Joined {
     let taken = match timeout(TIMEOUT, onward.taken).await {
         Ok(Ok(taken)) => taken,
@@ -146,7 +146,7 @@ pub(super) async fn join(mut source: Stream, onward: Onward) -> Joined {
         Err(_) => Err(NotTaken::Late),
     };
     match taken {
-        Ok(destination) => match in_time(wire::write(&mut source, &onward.granted)).await {
+        Ok(destination) => match in_time(circuit::write(&mut source, &onward.granted)).await {
             Ok(()) => Joined::Both(source, destination),
             Err(error) => Joined::Lost(error),
         },

@@ -20,12 +20,13 @@ use libp2p::{
     },
 };
 
-use super::{
-    exchange::{self, Ask, Heard, Joined, NotTaken, Onward},
-    message::{Fault, HOP, Request, STOP, Status, refused},
+use p2pnode_protocol::{
+    circuit::{Fault, HOP, Request, STOP, Status, refused},
+    pending_futures::PendingFutures,
 };
+
+use super::exchange::{self, Ask, Heard, Joined, NotTaken, Onward};
 use crate::core::CircuitId;
-use crate::swarm::pending_futures::AtWork;
 
 /// Requests at once on one connection. One that calls every peer of a large fleet stays below; what goes beyond is refused.
 const MAX_HANDSHAKES: usize = 128;
@@ -34,7 +35,7 @@ const MAX_HANDSHAKES: usize = 128;
 /// goes beyond.
 const MAX_QUESTIONS: usize = 10;
 
-/// What the behaviour tells a handler.
+/// What the behaviour commands.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Whether to offer HOP.
@@ -43,18 +44,18 @@ pub(crate) enum Command {
     Ask(Ask),
 }
 
-/// What a handler tells the behaviour.
+/// What a handler reports.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum Report {
     /// The peer asks for a reservation.
-    Reserve(oneshot::Sender<Verdict>),
+    Reserve(oneshot::Sender<Response>),
     /// The peer asks for a circuit.
     Connect {
         destination: PeerId,
-        reply: oneshot::Sender<Verdict>,
+        reply: oneshot::Sender<Response>,
     },
-    /// The peer could not be told of the reservation that it got.
-    Untold(io::Error),
+    /// The reservation that the peer got could not be delivered.
+    Undelivered(io::Error),
     /// Both sides of a circuit are there, and know it.
     Joined {
         id: CircuitId,
@@ -63,8 +64,8 @@ pub(crate) enum Said {
     },
     /// A circuit was not made: the destination did not take it.
     NotTaken { id: CircuitId, why: NotTaken },
-    /// A circuit was not made: the source could not be told.
-    NotTold { id: CircuitId, why: io::Error },
+    /// A circuit was not made: the answer could not be delivered to the source.
+    CircuitUndelivered { id: CircuitId, why: io::Error },
     /// The peer has not asked as it should.
     Fault(Fault),
     /// The peer asks too much at once.
@@ -73,11 +74,11 @@ pub(crate) enum Said {
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Response {
     /// It is answered.
     Answer {
         message: Vec<u8>,
-        /// Whether it is a new reservation, which ends if the peer cannot be told.
+        /// Whether it is a new reservation, which ends if the answer cannot be delivered.
         grants: bool,
     },
     /// The destination was asked.
@@ -89,7 +90,7 @@ enum Step {
     Heard(Heard),
     Answered {
         grants: bool,
-        told: io::Result<()>,
+        delivered: io::Result<()>,
     },
     Joined(CircuitId, Joined),
     /// Nobody judges any more.
@@ -99,13 +100,13 @@ enum Step {
 /// The handler of one connection.
 pub(crate) struct Handler {
     serves: bool,
-    handshakes: AtWork<Step>,
+    handshakes: PendingFutures<Step>,
     /// What is to be asked and waits for its turn.
     waiting: VecDeque<Ask>,
     /// What waits for its stream.
     opening: VecDeque<Ask>,
-    asking: AtWork<()>,
-    said: VecDeque<Said>,
+    asking: PendingFutures<()>,
+    reports: VecDeque<Report>,
 }
 
 impl Handler {
@@ -113,11 +114,11 @@ impl Handler {
     pub(super) fn new(serves: bool) -> Self {
         Self {
             serves,
-            handshakes: AtWork::default(),
+            handshakes: PendingFutures::default(),
             waiting: VecDeque::new(),
             opening: VecDeque::new(),
-            asking: AtWork::default(),
-            said: VecDeque::new(),
+            asking: PendingFutures::default(),
+            reports: VecDeque::new(),
         }
     }
 
@@ -128,7 +129,7 @@ impl Handler {
             self.handshakes.push(heard.boxed());
             return;
         }
-        self.said.push_back(Said::TooMany);
+        self.reports.push_back(Report::TooMany);
         // Nobody who waits for answers comes here.
         if handshakes < 2 * MAX_HANDSHAKES {
             self.refuse(stream, Status::ResourceLimitExceeded);
@@ -141,7 +142,7 @@ impl Handler {
 
     fn answer(&mut self, stream: Stream, message: Vec<u8>, grants: bool) {
         let answered = exchange::answer(stream, message);
-        let answered = answered.map(move |told| Step::Answered { grants, told });
+        let answered = answered.map(move |delivered| Step::Answered { grants, delivered });
         self.handshakes.push(answered.boxed());
     }
 
@@ -149,58 +150,59 @@ impl Handler {
         match step {
             Step::Heard(Heard::Request(stream, request)) => {
                 let (reply, verdict) = oneshot::channel();
-                self.said.push_back(match request {
-                    Request::Reserve => Said::Reserve(reply),
-                    Request::Connect { destination } => Said::Connect { destination, reply },
+                self.reports.push_back(match request {
+                    Request::Reserve => Report::Reserve(reply),
+                    Request::Connect { destination } => Report::Connect { destination, reply },
                 });
                 self.handshakes.push(judged(stream, verdict).boxed());
             }
             Step::Heard(Heard::Fault(stream, fault)) => {
-                self.said.push_back(Said::Fault(fault));
+                self.reports.push_back(Report::Fault(fault));
                 self.refuse(stream, fault.status());
             }
             Step::Joined(id, Joined::Both(source, destination)) => {
-                self.said.push_back(Said::Joined {
+                self.reports.push_back(Report::Joined {
                     id,
                     source,
                     destination,
                 });
             }
             Step::Joined(id, Joined::NotTaken(stream, why)) => {
-                self.said.push_back(Said::NotTaken { id, why });
+                self.reports.push_back(Report::NotTaken { id, why });
                 self.refuse(stream, Status::ConnectionFailed);
             }
             Step::Joined(id, Joined::Lost(why)) => {
-                self.said.push_back(Said::NotTold { id, why });
+                self.reports
+                    .push_back(Report::CircuitUndelivered { id, why });
             }
             Step::Answered {
                 grants: true,
-                told: Err(error),
-            } => self.said.push_back(Said::Untold(error)),
+                delivered: Err(error),
+            } => self.reports.push_back(Report::Undelivered(error)),
             Step::Heard(Heard::Lost(error)) => {
                 tracing::debug!(%error, "a stream was lost before it said anything");
             }
-            // Nothing depends on whether it was told.
+            // Nothing depends on whether it was delivered.
             Step::Answered { .. } | Step::Over => {}
         }
     }
 }
 
 /// Waits for the verdict and does what it says.
-async fn judged(stream: Stream, verdict: oneshot::Receiver<Verdict>) -> Step {
+async fn judged(stream: Stream, verdict: oneshot::Receiver<Response>) -> Step {
     match verdict.await {
-        Ok(Verdict::Answer { message, grants }) => {
-            let told = exchange::answer(stream, message).await;
-            Step::Answered { grants, told }
+        Ok(Response::Answer { message, grants }) => {
+            let delivered = exchange::answer(stream, message).await;
+            Step::Answered { grants, delivered }
         }
-        Ok(Verdict::Wait(onward)) => Step::Joined(onward.id, exchange::join(stream, onward).await),
+        Ok(Response::Wait(onward)) => Step::Joined(onward.id, exchange::join(stream, onward).await),
         Err(oneshot::Canceled) => Step::Over,
     }
 }
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = Command;
-    type ToBehaviour = Said;
+    type ToBehaviour = Report;
     type InboundProtocol = Either<ReadyUpgrade<StreamProtocol>, DeniedUpgrade>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
@@ -218,14 +220,14 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Said>> {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Report>> {
         loop {
-            if let Some(said) = self.said.pop_front() {
-                if self.said.is_empty() {
+            if let Some(report) = self.reports.pop_front() {
+                if self.reports.is_empty() {
                     // Room for four is more than a kilobyte, for a connection that says something once in an hour.
-                    self.said = VecDeque::new();
+                    self.reports = VecDeque::new();
                 }
-                return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(said));
+                return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
             }
             if self.opening.len() + self.asking.len() < MAX_QUESTIONS
                 && let Some(ask) = self.waiting.pop_front()

@@ -56,10 +56,8 @@ impl EventLoop {
             Action::Introduce {
                 peer,
                 connection,
-                introduction,
-            } => behaviour
-                .introduction
-                .introduce(peer, connection, introduction),
+                notice,
+            } => behaviour.introduction.ask(peer, connection, notice),
             Action::StoreRecord(Stored {
                 peer,
                 value,

@@ -1,15 +1,20 @@
 //! From the swarm to the state.
 
+use std::io;
+
 use libp2p::{PeerId, identify, swarm::SwarmEvent};
-use p2pnode_protocol::{directory, draining::Draining, ping};
+use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, ping};
 use tracing::{debug, trace, warn};
 
 use super::EventLoop;
 use crate::{
     config::reload::Reload,
-    core::Delivery,
+    core::{Delivery, Now, RelayState},
+    observe::observer::Observer,
     swarm::{
-        admission::behaviour as join, behaviour::BehaviourEvent, circuit, hop, introduction,
+        behaviour::BehaviourEvent,
+        circuit,
+        exchange::Event::{Asked, Replied},
         shared_state::now,
     },
 };
@@ -93,177 +98,58 @@ impl EventLoop {
     }
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
+        let (mut state, now) = (self.state.lock(), now());
         match event {
-            BehaviourEvent::Relay(event) => self.on_relay(event),
-            BehaviourEvent::Join(join::Question {
-                peer,
-                request,
-                reply,
-            }) => {
-                let token = request.token.as_deref();
-                let answer = self.state.lock().handle_join(peer, token, now());
+            BehaviourEvent::Relay(event) => {
+                let relay = &mut self.swarm.behaviour_mut().relay;
+                on_relay(&mut state, relay, &self.observer, event, now);
+            }
+            BehaviourEvent::Join(Asked(question)) => {
+                let token = question.request.token.as_deref();
+                let answer = state.handle_join(question.peer, token, now);
                 // An error means that the stream is gone, here and below.
-                let _ = reply.send(answer);
+                let _ = question.reply.send(answer);
             }
-            BehaviourEvent::Hop(hop::Question {
-                peer,
-                connection,
-                request,
-                reply,
-            }) => {
-                let answer =
-                    self.state
-                        .lock()
-                        .handle_hop_request(peer, connection, &request, now());
-                debug!(%peer, %connection, other = %request.peer, ?answer, "asked for the other leg of a circuit");
-                let _ = reply.send(answer);
+            BehaviourEvent::Hop(Asked(question)) => {
+                let (peer, connection) = (question.peer, question.connection);
+                let answer = state.handle_hop_request(peer, connection, &question.request, now);
+                let other = question.request.peer;
+                debug!(%peer, %connection, %other, ?answer, "asked for the other leg of a circuit");
+                let _ = question.reply.send(answer);
             }
-            BehaviourEvent::Introduction(introduction::Event::Asked(question)) => {
-                let introduction::Question {
-                    peer,
-                    request,
-                    reply,
-                } = question;
-                let answer = self
-                    .state
-                    .lock()
-                    .handle_introduction_request(peer, &request, now());
-                debug!(%peer, other = %request.peer, ?answer, "wants to be introduced");
-                let _ = reply.send(answer);
+            BehaviourEvent::Introduction(Asked(question)) => {
+                let (peer, other) = (question.peer, question.request.peer);
+                let answer = state.handle_introduction_request(peer, &question.request, now);
+                debug!(%peer, %other, ?answer, "wants to be introduced");
+                let _ = question.reply.send(answer);
             }
-            BehaviourEvent::Introduction(introduction::Event::Told { peer, taken }) => {
-                let delivery = Delivery::of(taken);
-                self.state.lock().handle_introduction_sent(peer, delivery);
+            BehaviourEvent::Introduction(Replied { peer, reply, .. }) => {
+                let delivery = Delivery::of(matches!(reply, Reply::Answer(_)));
+                state.handle_introduction_sent(peer, delivery);
             }
-            BehaviourEvent::Identify(event) => self.on_identify(event),
-            BehaviourEvent::Ping(event) => self.on_ping(event),
+            BehaviourEvent::Identify(event) => on_identify(&mut state, event),
+            BehaviourEvent::Ping(event) => on_ping(&mut state, event),
             BehaviourEvent::Draining(Draining { peer, .. }) => {
                 debug!(%peer, "a peer says that it drains");
             }
-            BehaviourEvent::Directory(event) => self.on_directory(event),
-            BehaviourEvent::Gate(never) | BehaviourEvent::KeepAlive(never) => match never {},
-        }
-    }
-
-    fn on_relay(&mut self, event: circuit::Event) {
-        let now = now();
-        let mut state = self.state.lock();
-        let relay = &mut self.swarm.behaviour_mut().relay;
-        match event {
-            circuit::Event::ReservationRequested {
-                peer,
-                connection,
-                reply,
-            } => {
-                let reservation = state.handle_reservation_request(peer, connection, now);
-                relay.answer_reservation(reply, reservation);
+            BehaviourEvent::Directory(directory::Event::Offered(offer)) => {
+                state.handle_record(offer, now);
             }
-            circuit::Event::ReservationUndelivered {
-                peer,
-                connection,
-                error,
-            } => {
-                debug!(%peer, %connection, %error, "a reservation could not be told");
-                state.handle_reservation_undelivered(connection, now);
-            }
-            circuit::Event::CircuitRequested {
-                source,
-                connection,
-                destination,
-                reply,
-            } => {
-                let route = state.handle_circuit_request(source, connection, destination, now);
-                relay.answer_circuit(reply, [source, destination], route);
-            }
-            circuit::Event::CircuitNotTaken { id, why } => {
-                state.handle_circuit_not_taken(id, why.to_string(), now);
-            }
-            circuit::Event::CircuitUndelivered { id, source, error } => {
-                let destination = state.handle_circuit_undelivered(id, now);
-                let destination = destination.as_ref().map(PeerId::to_string);
-                debug!(%source, destination, %error, "a circuit could not be told");
-            }
-            circuit::Event::CircuitReady {
-                id,
-                source,
-                destination,
-            } => {
-                if let Some(opened) = state.handle_circuit_ready(id, now) {
-                    relay.carry(id, opened, [source, destination], now.instant);
-                }
-            }
-            circuit::Event::CircuitEnded { id, cut } => state.handle_circuit_ended(id, cut, now),
-            circuit::Event::Malformed { peer, fault } => self.observer.malformed(&peer, &fault),
-            circuit::Event::TooMany { peer } => self.observer.too_many(&peer),
-        }
-    }
-
-    fn on_identify(&mut self, event: identify::Event) {
-        match event {
-            identify::Event::Received {
-                peer_id,
-                connection_id,
-                info,
-            } => {
-                debug!(peer = %peer_id, connection = %connection_id, agent = info.agent_version, "identified");
-                let protocols = &info.protocols;
-                self.state
-                    .lock()
-                    .handle_identified(&peer_id, connection_id, protocols);
-            }
-            identify::Event::Error {
-                peer_id,
-                connection_id,
-                error,
-            } => {
-                debug!(peer = %peer_id, connection = %connection_id, %error, "not identified");
-            }
-            identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
-        }
-    }
-
-    fn on_ping(&mut self, event: ping::Event) {
-        let ping::Event {
-            peer,
-            connection,
-            result,
-            missed,
-            asked: _,
-        } = event;
-        match result {
-            Ok(rtt) => {
-                trace!(%peer, %connection, ?rtt, "pong");
-                self.state.lock().handle_round_trip(connection, rtt);
-            }
-            // A peer that does not speak ping is not dead.
-            Err(ping::Failure::Unsupported) => {
-                debug!(%peer, %connection, "does not speak ping");
-            }
-            Err(error @ (ping::Failure::Timeout | ping::Failure::Broken(_))) => {
-                debug!(%peer, %connection, %error, missed, "a ping was not answered");
-                self.state
-                    .lock()
-                    .handle_missed_pings(peer, connection, missed);
-            }
-        }
-    }
-
-    fn on_directory(&mut self, event: directory::Event) {
-        match event {
-            directory::Event::Offered(offer) => self.state.lock().handle_record(offer, now()),
-            directory::Event::Refused { source, reason } => {
+            BehaviourEvent::Directory(directory::Event::Refused { source, reason }) => {
                 self.observer.invalid_record(source.as_ref(), &reason);
             }
-            directory::Event::Told { query, arrived } => {
+            BehaviourEvent::Directory(directory::Event::Told { query, arrived }) => {
                 if let Some(relay) = self.copies.remove(&query) {
-                    let delivery = Delivery::of(arrived);
-                    self.state
-                        .lock()
-                        .handle_record_copied(relay, delivery, now());
+                    state.handle_record_copied(relay, Delivery::of(arrived), now);
                 }
             }
             // The relay asks nobody.
-            directory::Event::Found { .. } | directory::Event::LookedUp { .. } => {}
+            BehaviourEvent::Directory(
+                directory::Event::Found { .. } | directory::Event::LookedUp { .. },
+            ) => {}
+            BehaviourEvent::Join(Replied { request: never, .. })
+            | BehaviourEvent::Hop(Replied { request: never, .. }) => match never {},
+            BehaviourEvent::Gate(never) | BehaviourEvent::KeepAlive(never) => match never {},
         }
     }
 
@@ -277,5 +163,106 @@ impl EventLoop {
     fn update_readiness(&self) {
         let hop = self.state.lock().hop();
         self.observer.readiness(self.listeners.missing(), hop);
+    }
+}
+
+fn on_relay(
+    state: &mut RelayState,
+    relay: &mut circuit::Behaviour,
+    observer: &Observer<io::Stdout>,
+    event: circuit::Event,
+    now: Now,
+) {
+    match event {
+        circuit::Event::ReservationRequested {
+            peer,
+            connection,
+            reply,
+        } => {
+            let reservation = state.handle_reservation_request(peer, connection, now);
+            relay.answer_reservation(reply, reservation);
+        }
+        circuit::Event::ReservationUndelivered {
+            peer,
+            connection,
+            error,
+        } => {
+            debug!(%peer, %connection, %error, "a reservation could not be told");
+            state.handle_reservation_undelivered(connection, now);
+        }
+        circuit::Event::CircuitRequested {
+            source,
+            connection,
+            destination,
+            reply,
+        } => {
+            let route = state.handle_circuit_request(source, connection, destination, now);
+            relay.answer_circuit(reply, [source, destination], route);
+        }
+        circuit::Event::CircuitNotTaken { id, why } => {
+            state.handle_circuit_not_taken(id, why.to_string(), now);
+        }
+        circuit::Event::CircuitUndelivered { id, source, error } => {
+            let destination = state.handle_circuit_undelivered(id, now);
+            let destination = destination.as_ref().map(PeerId::to_string);
+            debug!(%source, destination, %error, "a circuit could not be told");
+        }
+        circuit::Event::CircuitReady {
+            id,
+            source,
+            destination,
+        } => {
+            if let Some(opened) = state.handle_circuit_ready(id, now) {
+                relay.carry(id, opened, [source, destination], now.instant);
+            }
+        }
+        circuit::Event::CircuitEnded { id, cut } => state.handle_circuit_ended(id, cut, now),
+        circuit::Event::Malformed { peer, fault } => observer.malformed(&peer, &fault),
+        circuit::Event::TooMany { peer } => observer.too_many(&peer),
+    }
+}
+
+fn on_identify(state: &mut RelayState, event: identify::Event) {
+    match event {
+        identify::Event::Received {
+            peer_id,
+            connection_id,
+            info,
+        } => {
+            debug!(peer = %peer_id, connection = %connection_id, agent = info.agent_version, "identified");
+            state.handle_identified(&peer_id, connection_id, &info.protocols);
+        }
+        identify::Event::Error {
+            peer_id,
+            connection_id,
+            error,
+        } => {
+            debug!(peer = %peer_id, connection = %connection_id, %error, "not identified");
+        }
+        identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
+    }
+}
+
+fn on_ping(state: &mut RelayState, event: ping::Event) {
+    let ping::Event {
+        peer,
+        connection,
+        result,
+        missed,
+        asked: _,
+    } = event;
+    match result {
+        Ok(rtt) => {
+            trace!(%peer, %connection, ?rtt, "pong");
+            state.handle_round_trip(connection, rtt);
+        }
+        // A peer that does not speak ping is not dead.
+        Err(ping::Failure::Unsupported) => {
+            debug!(%peer, %connection, "does not speak ping");
+        }
+        Err(error @ (ping::Failure::Timeout | ping::Failure::Broken(_))) => {
+            debug!(%peer, %connection, %error, missed, "a ping was not answered");
+            state.handle_missed_pings(peer, connection, missed);
+        }
     }
 }

@@ -2,11 +2,9 @@
 //!
 //! - `events`: from the swarm to the state.
 //! - `actions`: from the state to the swarm.
-//! - `status`: for those who ask.
 
 mod actions;
 mod events;
-mod status;
 
 use std::{
     collections::HashMap,
@@ -23,11 +21,16 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::{Limits, reload::Reloads},
-    observe::{control::Question, observer::Observer},
+    observe::{
+        control::Question,
+        observer::Observer,
+        status::{Host, Status},
+    },
     swarm::{
         behaviour::Behaviour,
-        boxed_handler::Boxed,
+        boxed_handler::BoxedHandlers,
         listen::Listeners,
+        memory,
         shared_state::{SharedState, now},
     },
 };
@@ -37,7 +40,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The relay while it runs.
 pub(crate) struct EventLoop {
-    pub(crate) swarm: Swarm<Boxed<Behaviour>>,
+    pub(crate) swarm: Swarm<BoxedHandlers<Behaviour>>,
     pub(crate) state: SharedState,
     pub(crate) observer: Observer<io::Stdout>,
     pub(crate) listeners: Listeners,
@@ -78,6 +81,21 @@ impl EventLoop {
         }
         self.close().await;
         Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let (network, now) = (self.swarm.network_info(), now());
+        let host = Host {
+            peer: *self.swarm.local_peer_id(),
+            uptime: now.instant.saturating_duration_since(self.started),
+            listen: self.swarm.listeners().collect(),
+            external: self.swarm.external_addresses().collect(),
+            connections: network.connection_counters().num_established(),
+            peers: network.num_peers(),
+            resident: memory::resident(),
+        };
+        let (state, metrics) = (self.state.lock(), self.observer.metrics());
+        Status::new(host, &state, metrics, &self.limits, now)
     }
 
     /// Closes every connection, so that peers learn at once and not by a timeout that the relay is gone.

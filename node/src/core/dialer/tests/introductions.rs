@@ -1,6 +1,7 @@
 //! A dial that asks to be introduced.
 
 use super::*;
+use crate::punch::IntroductionResponse;
 use crate::punch::{AttemptEnd, By, Role};
 
 /// Everything that a dial does, up to the asking of the relay.
@@ -64,12 +65,12 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
 
     let mut vain = asked();
     assert!(result(&refused(&mut vain)).is_none());
-    vain.handle_introduction_reply(PunchStart::Declined);
+    vain.handle_introduction_reply(IntroductionResponse::Ignored);
     let told = drain(&mut vain, now);
     assert_eq!(result(&told).unwrap().outcome, Reached::Unreachable);
 
     let mut failed = asked();
-    failed.handle_introduction_reply(PunchStart::Begun);
+    failed.handle_introduction_reply(IntroductionResponse::Punches);
     assert!(result(&refused(&mut failed)).is_none());
     failed.handle_introduced_attempt(punch(AttemptEnd::Failed));
     let told = drain(&mut failed, now);
@@ -81,7 +82,7 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
 
     let mut direct = asked();
     refused(&mut direct);
-    direct.handle_introduction_reply(PunchStart::Begun);
+    direct.handle_introduction_reply(IntroductionResponse::Punches);
     direct.handle_introduced_attempt(punch(AttemptEnd::Direct));
     let path = Path {
         how: How::Punched,
@@ -102,7 +103,7 @@ fn of_the_two_connections_of_a_punch_the_second_came_of_what_led_to_the_first() 
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     dialer.handle_relay_ready(relay, now);
     dialer.await_introduction();
-    dialer.handle_introduction_reply(PunchStart::Begun);
+    dialer.handle_introduction_reply(IntroductionResponse::Punches);
     let connected = |how| Path {
         how,
         ..path(PathKind::Direct, None)
@@ -126,7 +127,7 @@ fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
     dialer.handle_relay_ready(relay, now);
-    dialer.handle_introduction_reply(PunchStart::Begun);
+    dialer.handle_introduction_reply(IntroductionResponse::Punches);
     dialer.handle_introduced_attempt(punch(AttemptEnd::Failed));
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);

@@ -19,20 +19,21 @@ use libp2p::{
         THandlerOutEvent, ToSwarm, dummy, handler::ConnectionEvent,
     },
 };
+use p2pnode_protocol::dcutr::{self, MAX_MESSAGE, Message, PROTOCOL};
 use p2pnode_transports::Transport;
 
 use super::swarm::{Punch, Seen, meet};
-use crate::punch::{
-    Behaviour,
-    address::is_relayed,
-    handler::PROTOCOL,
-    wire::{MAX_MESSAGE, Message},
-};
+use crate::punch::{Behaviour, address::is_relayed};
 
 /// What is written, one stream after the other; the last is a CONNECT as it should be.
 fn script() -> VecDeque<Vec<u8>> {
-    let good =
-        Message::Connect(vec!["/ip4/127.0.0.1/udp/9/quic-v1".parse().unwrap()].into()).encode();
+    let framed = |message| {
+        let mut bytes = Vec::new();
+        futures::executor::block_on(dcutr::write(&mut bytes, &message)).unwrap();
+        bytes
+    };
+    let good = vec!["/ip4/127.0.0.1/udp/9/quic-v1".parse().unwrap()];
+    let good = framed(Message::Connect(good.into()));
     [
         // A length beyond every message.
         vec![0xff; 64],
@@ -43,7 +44,7 @@ fn script() -> VecDeque<Vec<u8>> {
         // Nothing at all.
         Vec::new(),
         // The wrong message first.
-        Message::Sync.encode(),
+        framed(Message::Sync),
         good,
     ]
     .into()

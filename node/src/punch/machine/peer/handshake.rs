@@ -7,6 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 use p2pnode_transports::{Remote, Transport};
 
 use crate::punch::{
@@ -18,7 +19,6 @@ use crate::punch::{
         round::{choose, common, is_mixed},
     },
     record::{CandidateOutcome, Reason, Role},
-    wire::Addresses,
 };
 
 use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs};
@@ -107,7 +107,7 @@ impl Peer {
             return;
         }
         attempt.set_received(admitted, addrs.skipped);
-        // Nobody but us sends it, and not without having been told.
+        // Only our own nodes return it, and only after they received it.
         let agreed = addrs.rtt.is_some() && addrs.rtt == attempt.rtt;
         attempt.rtt = Some(rtt);
         if let Some(circuit) = self.circuits.iter_mut().find(|c| c.connection == circuit) {
@@ -235,7 +235,7 @@ impl Peer {
     /// Whether the answer shows that both sides are behind one NAT, after CONNECT went out without our private addresses.
     ///
     /// Over QUIC our dial of the peer's private address is enough. Over TCP the peer takes the role that fits only for a
-    /// connection from an address that it knows, so the handshake is begun anew.
+    /// connection from an address that it knows, so the handshake starts again.
     fn same_nat_is_news(&self, cx: &Context<'_>) -> bool {
         let Some(attempt) = &self.attempt else {
             return false;

@@ -42,8 +42,8 @@ impl Peer {
         if !cx.enabled || !is_idle || self.budget_frees(cx).is_some() {
             return IntroductionResponse::Ignored;
         }
-        let told = introduced.told.iter().filter_map(Candidate::parse);
-        let sent: Vec<Candidate> = told.take(MAX_CANDIDATES).collect();
+        let own = introduced.own_addrs.iter().filter_map(Candidate::parse);
+        let sent: Vec<Candidate> = own.take(MAX_CANDIDATES).collect();
         let relays = &cx.relays.sockets;
         let admitted = cx
             .local

@@ -18,8 +18,8 @@ use super::{Peer, Plan, Series, multiaddrs};
 /// Attempts in a series.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// The most handshakes with one peer in [`BUDGET_WINDOW`], whoever begins them: it bounds the packets that a peer can make
-/// this node send to addresses of its choice.
+/// The most handshakes with one peer in [`BUDGET_WINDOW`], those that the peer begins included. It bounds the packets that a peer
+/// can make this node send to addresses of the peer's choice.
 const BUDGET: usize = 8;
 const BUDGET_WINDOW: Duration = Duration::from_secs(60);
 

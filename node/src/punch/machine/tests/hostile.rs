@@ -6,6 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 use p2pnode_transports::{Family, FamilyPolicy, Transport};
 use proptest::prelude::*;
 
@@ -14,7 +15,6 @@ use crate::punch::{
     candidates::{MAX_CANDIDATES, Observation, Policy},
     machine::{Action, DialId, Established, HandshakeError, Introduced, Machine, Side, Timing},
     record::{CandidateOutcome, Role},
-    wire::Addresses,
 };
 
 fn machine() -> Machine {
@@ -303,7 +303,7 @@ proptest! {
                 Input::Introduced(asked, n) => {
                     let told = vec![observation().addr];
                     let addrs = candidates(n).known;
-                    machine.handle_introduced(&Introduced { peer, asked, addrs, told }, now);
+                    machine.handle_introduced(&Introduced { peer, asked, addrs, own_addrs: told }, now);
                 }
                 Input::Observed(c, n) => {
                     let addr = format!("/ip4/198.51.100.{n}/udp/40000/quic-v1").parse().unwrap();

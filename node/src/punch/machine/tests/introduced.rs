@@ -180,7 +180,7 @@ fn introduced(asked: bool, addrs: &[&str]) -> Introduced {
         peer: PeerId::random(),
         asked,
         addrs: addrs.iter().map(parse).collect(),
-        told: ["/ip4/198.51.100.7/udp/40000/quic-v1"]
+        own_addrs: ["/ip4/198.51.100.7/udp/40000/quic-v1"]
             .iter()
             .map(parse)
             .collect(),
@@ -206,7 +206,7 @@ fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
             let mut machine = Machine::new(ids[own], true, policy(), Timing::default(), 1);
             let told = Introduced {
                 peer: ids[other],
-                told: vec!["/ip4/198.51.100.7/tcp/40000".parse().unwrap()],
+                own_addrs: vec!["/ip4/198.51.100.7/tcp/40000".parse().unwrap()],
                 ..introduced(true, &["/ip4/203.0.113.1/tcp/5000"])
             };
             let response = machine.handle_introduced(&told, Instant::now());

@@ -12,6 +12,7 @@ use std::{
 };
 
 use libp2p::{PeerId, identity, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 use p2pnode_transports::{FamilyPolicy, Transport};
 
 use crate::punch::{
@@ -19,7 +20,6 @@ use crate::punch::{
     candidates::{Observation, Policy},
     machine::{DialId, Event, Machine, Side, Timing},
     record::Role,
-    wire::Addresses,
 };
 
 /// What a NAT lets in, and what it shows.

@@ -1,6 +1,6 @@
 //! Who is introduced to whom.
 
-use p2pnode_protocol::introduction::{self, Answer, Introduction, Meeting, Request};
+use p2pnode_protocol::introduction::{self, Answer, Introduction, Notice, Request};
 
 use super::*;
 
@@ -37,22 +37,22 @@ fn both_learn_in_one_moment_where_the_relay_sees_the_other_and_what_the_other_le
     let (asker, wanted) = pair(&mut relay);
     let own = "/ip4/198.51.100.2/udp/7/quic-v1";
     let answer = ask(&mut relay, asker, wanted, &[own, "/dns4/example.net/tcp/1"]);
-    let meeting = Meeting {
-        addrs: vec![host(1)],
-        told: vec![host(2), addr(own)],
-    };
-    assert_eq!(answer, Answer::Introduced(meeting.clone()));
     let introduction = Introduction {
+        addrs: vec![host(1)],
+        own_addrs: vec![host(2), addr(own)],
+    };
+    assert_eq!(answer, Answer::Introduced(introduction.clone()));
+    let notice = Notice {
         peer: asker,
-        meeting: Meeting {
-            addrs: meeting.told,
-            told: meeting.addrs,
+        introduction: Introduction {
+            addrs: introduction.own_addrs,
+            own_addrs: introduction.addrs,
         },
     };
     let action = Action::Introduce {
         peer: wanted,
         connection: id(1),
-        introduction,
+        notice,
     };
     assert_eq!(relay.actions(), [action]);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 use p2pnode_transports::Transport;
 
 use super::{Happening, World};
@@ -10,7 +11,6 @@ use crate::punch::{
     address::Candidate,
     machine::{Action, DialId},
     record::Role,
-    wire::Addresses,
 };
 
 const QUIC_PACKETS: [u64; 3] = [0, 1000, 3000];

@@ -30,7 +30,7 @@ impl World {
                     peer: self.nodes[other].id,
                     asked,
                     addrs: of(other),
-                    told: of(node),
+                    own_addrs: of(node),
                 };
                 self.nodes[node].machine.handle_introduced(&introduced, now);
             }

@@ -1,32 +1,33 @@
-//! Futures that are polled together, for handlers: every connection has several such sets, and nearly all of them are empty nearly
-//! always.
+//! Futures that a connection handler polls together.
+//!
+//! Every connection has several such sets, and most of them are empty most of the time.
 
 use std::task::{Context, Poll};
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 
-/// Futures that run at once. Without any it takes no memory of the heap, where [`FuturesUnordered`] takes two blocks.
-pub(crate) struct AtWork<T>(Option<FuturesUnordered<BoxFuture<'static, T>>>);
+/// Futures that run at once. An empty set takes no heap memory, where an empty [`FuturesUnordered`] takes two blocks.
+pub struct PendingFutures<T>(Option<FuturesUnordered<BoxFuture<'static, T>>>);
 
-impl<T> Default for AtWork<T> {
+impl<T> Default for PendingFutures<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<T> AtWork<T> {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+impl<T> PendingFutures<T> {
+    /// The number of futures.
+    pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, FuturesUnordered::len)
     }
 
-    /// One more. To be called before the next [`Self::poll`] of the task, which alone wakes it for this one.
-    pub(crate) fn push(&mut self, future: BoxFuture<'static, T>) {
+    /// Adds a future. Call [`Self::poll`] afterwards: only that registers the task to be woken for it.
+    pub fn push(&mut self, future: BoxFuture<'static, T>) {
         self.0.get_or_insert_default().push(future);
     }
 
-    /// What the next that is done has come to. Without any this is pending, and nobody is woken.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+    /// The output of the next future that ends. Pending if there is none, and then nothing wakes the task.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         if let Some(running) = &mut self.0 {
             match running.poll_next_unpin(cx) {
                 Poll::Ready(Some(done)) => return Poll::Ready(done),
@@ -38,6 +39,12 @@ impl<T> AtWork<T> {
     }
 }
 
+impl<T> std::fmt::Debug for PendingFutures<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PendingFutures").field(&self.len()).finish()
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
@@ -46,9 +53,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_done_comes_out_in_that_order_and_nothing_is_kept() {
+    fn outputs_come_in_the_order_in_which_futures_end_and_an_empty_set_keeps_nothing() {
         let mut cx = Context::from_waker(noop_waker_ref());
-        let mut set = AtWork::default();
+        let mut set = PendingFutures::default();
         assert!(set.poll(&mut cx).is_pending());
         let ends = [(); 3].map(|()| {
             let (end, ended) = oneshot::channel::<u8>();

@@ -1,4 +1,0 @@
-//! Admission in the swarm.
-
-pub(crate) mod behaviour;
-pub(crate) mod gated;
