@@ -22,6 +22,12 @@ impl EventLoop {
                 action => self.carry_out(action),
             }
         }
+        self.show();
+        next
+    }
+
+    /// Shows what has happened.
+    pub(super) fn show(&mut self) {
         let (events, totals) = {
             let mut state = self.state.lock();
             let events: Vec<Event> = std::iter::from_fn(|| state.poll_event()).collect();
@@ -31,7 +37,6 @@ impl EventLoop {
             self.observer.event(event, totals);
         }
         self.observer.totals(totals);
-        next
     }
 
     fn next_action(&self) -> Option<Action> {
@@ -75,7 +80,7 @@ impl EventLoop {
                     expires,
                 } = record;
                 let copy = behaviour.directory.copy(relay, &peer, value, expires);
-                self.copies.insert(copy, relay);
+                self.copies.insert(copy, (relay, peer));
             }
             Action::AnnounceDrain => behaviour.draining.announce(),
             Action::Stop => debug!("stopping"),
