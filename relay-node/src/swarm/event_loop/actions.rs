@@ -4,7 +4,7 @@ use libp2p::{
     Multiaddr, PeerId,
     swarm::dial_opts::{DialOpts, PeerCondition},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{EventLoop, Next};
 use crate::{
@@ -17,9 +17,8 @@ impl EventLoop {
     pub(super) fn settle(&mut self) -> Next {
         let mut next = Next::Serve;
         while let Some(action) = self.next_action() {
-            match action {
-                Action::Stop => next = Next::Stop,
-                action => self.carry_out(action),
+            if self.carry_out(action) == Next::Stop {
+                next = Next::Stop;
             }
         }
         self.show();
@@ -43,7 +42,7 @@ impl EventLoop {
         self.state.lock().poll_action()
     }
 
-    fn carry_out(&mut self, action: Action) {
+    fn carry_out(&mut self, action: Action) -> Next {
         let behaviour = self.swarm.behaviour_mut();
         match action {
             Action::Dial { relay, addrs } => self.dial(relay, addrs),
@@ -83,8 +82,9 @@ impl EventLoop {
                 self.copies.insert(copy, (relay, peer));
             }
             Action::AnnounceDrain => behaviour.draining.announce(),
-            Action::Stop => debug!("stopping"),
+            Action::Stop => return Next::Stop,
         }
+        Next::Serve
     }
 
     fn dial(&mut self, relay: PeerId, addrs: Vec<Multiaddr>) {
