@@ -275,7 +275,7 @@ fn each_target_that_cannot_be_dialed_is_told_with_what_to_give() {
             "",
             "$A",
             &["/ip4/192.0.2.8/tcp/0"],
-            "--addr: \"/ip4/192.0.2.8/tcp/0\" has port 0, which cannot be dialed; give the port that is listened on",
+            "--addr: \"/ip4/192.0.2.8/tcp/0\" has port 0, which cannot be dialed; give the port of the listener",
         ),
         (
             "access: { allow: [$B] }",

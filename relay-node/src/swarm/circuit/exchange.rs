@@ -1,4 +1,4 @@
-//! One handshake at a time: what is said on a stream before it is a circuit. Each step has [`TIMEOUT`].
+//! The handshakes that turn a stream into a circuit. Each step has [`TIMEOUT`].
 
 use std::{io, time::Duration};
 
@@ -16,16 +16,16 @@ use tokio::time::timeout;
 
 use crate::core::CircuitId;
 
-/// How long a peer may take to ask, a destination to take a circuit, a peer to take an answer.
+/// How long a peer may take to send its request, a destination to accept a circuit, and a peer to read an answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What has become of a request.
+/// What came over a stream for a request.
 pub(super) enum Heard {
-    /// It came.
+    /// A request.
     Request(Stream, Request),
-    /// It did not come, or was none; to be answered on the stream.
+    /// No valid request. The stream still expects an answer.
     Fault(Stream, Fault),
-    /// The stream is gone.
+    /// Nothing: the stream broke.
     Lost(io::Error),
 }
 
@@ -38,15 +38,15 @@ pub(super) async fn hear(mut stream: Stream) -> Heard {
             Err(fault) => fault,
         },
         Ok(Err(ReadError::Stream(error))) => return Heard::Lost(error),
-        Ok(Err(ReadError::Length)) => Fault::Malformed("a length that is none"),
+        Ok(Err(ReadError::Length)) => Fault::Malformed("an invalid length"),
         Ok(Err(ReadError::TooLong { .. })) => Fault::Malformed("too long"),
         Ok(Err(ReadError::Truncated)) => Fault::Malformed("cut off"),
-        Err(_) => Fault::Malformed("none in time"),
+        Err(_) => Fault::Malformed("none within the timeout"),
     };
     Heard::Fault(stream, fault)
 }
 
-/// Answers, and ends the stream.
+/// Writes the answer and closes the stream.
 pub(super) async fn answer(mut stream: Stream, message: Vec<u8>) -> io::Result<()> {
     in_time(async {
         circuit::write(&mut stream, &message).await?;
@@ -55,47 +55,47 @@ pub(super) async fn answer(mut stream: Stream, message: Vec<u8>) -> io::Result<(
     .await
 }
 
-/// The destination's side of a circuit, or why there is none.
+/// The stream to the destination of a circuit, or why there is none.
 pub(super) type Taken = Result<Stream, NotTaken>;
 
-/// Why a destination did not take a circuit.
+/// Why a destination did not accept a circuit.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
-    /// It said no.
+    /// The destination refused.
     #[error("it answered {0}")]
     Refused(Status),
-    /// It said something else.
-    #[error("it answered with no status that is known")]
+    /// The status is not in the specification.
+    #[error("it answered with an unknown status")]
     Unknown,
-    /// It said nothing that can be read.
+    /// The answer is not valid.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// Nor that.
+    /// There is no answer to decode.
     #[error(transparent)]
     Unread(#[from] ReadError),
-    /// The stream is gone, or could not be opened.
+    /// The stream broke, or could not be opened.
     #[error(transparent)]
     Stream(#[from] io::Error),
-    /// Its connection is gone.
+    /// The connection to the destination is gone.
     #[error("its connection is gone")]
     Gone,
-    /// It did not answer.
+    /// No answer came in time.
     #[error("it did not answer in {} s", TIMEOUT.as_secs())]
     Late,
 }
 
-/// A destination is to be asked.
+/// A circuit to offer to a destination.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    /// Who dials it.
+    /// The peer that dials.
     pub(super) source: PeerId,
     /// What the circuit may carry.
     pub(super) limit: Limit,
-    /// Where its stream goes. Whoever asks stops waiting in time.
+    /// Where the stream goes. The source stops waiting after [`TIMEOUT`].
     pub(super) reply: oneshot::Sender<Taken>,
 }
 
-/// Asks a destination. Ends early when nobody waits for it any more.
+/// Offers a circuit to a destination. Ends early when the source no longer waits.
 pub(super) async fn ask(mut stream: Stream, ask: Ask) {
     let mut reply = ask.reply;
     let taken = {
@@ -118,23 +118,23 @@ pub(super) async fn ask(mut stream: Stream, ask: Ask) {
     let _ = reply.send(taken.map(|()| stream));
 }
 
-/// A circuit of which the source waits.
+/// A circuit whose source waits.
 #[derive(Debug)]
 pub(crate) struct Onward {
     pub(super) id: CircuitId,
-    /// The destination's side.
+    /// The stream to the destination.
     pub(super) taken: oneshot::Receiver<Taken>,
-    /// What the source is answered if there is one.
+    /// The answer to the source if the destination accepts.
     pub(super) granted: Vec<u8>,
 }
 
-/// Both sides of a circuit, or why there are not both.
+/// Both streams of a circuit, or why there are not both.
 pub(super) enum Joined {
     /// The source, which has its answer, and the destination.
     Both(Stream, Stream),
-    /// The destination did not take it; to be answered on the source's stream.
+    /// The destination did not accept. The stream of the source still expects an answer.
     NotTaken(Stream, NotTaken),
-    /// The source is gone.
+    /// The stream of the source broke.
     Lost(io::Error),
 }
 
