@@ -24,7 +24,7 @@ use crate::net::{
     shared::Shared,
 };
 
-/// How long the system's resolver may take. It tries each of its servers for 5 s; whoever dials does not wait for all.
+/// How long the system's resolver may take. It tries each of its servers for 5 s; a dial does not wait for all of them.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The head start of the preferred family. [RFC 8305](https://www.rfc-editor.org/rfc/rfc8305) wants 100 ms or more to spare
