@@ -16,21 +16,37 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 
 use crate::{
-    config::Config,
     listen::Listeners,
     net::{
-        addr::{Host, Target, to_multiaddr, to_socket_addr},
+        addr::{DialAddr, Host, to_multiaddr, to_socket_addr},
         connection::{Connection, Event, Incoming},
         error::Error,
+        family::FamilyPolicy,
         ports::Claim,
+        range::PortRange,
         record::Sockets,
         shared::Shared,
         socket,
     },
-    quic,
+    quic::{self, congestion::Congestion},
     tcp::{self, auth::Upgrade},
     tls::Tls,
 };
+
+/// What [`build`](crate::build) builds.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// The source ports of all dials.
+    pub range: PortRange,
+    /// Whether QUIC is dialed and listened on.
+    pub quic: bool,
+    /// Whether TCP is dialed and listened on.
+    pub tcp: bool,
+    /// Which IP families are dialed. Public listeners are not subject to it.
+    pub family: FamilyPolicy,
+    /// The congestion control of QUIC.
+    pub congestion: Congestion,
+}
 
 /// Dials IP addresses; names are resolved above it.
 pub(crate) struct Ranged {
@@ -112,7 +128,7 @@ impl Ranged {
     fn dial_target(
         &mut self,
         addr: &Multiaddr,
-        target: &Target,
+        target: &DialAddr,
         remote: SocketAddr,
         opts: DialOpts,
     ) -> Result<Incoming, Error> {
@@ -248,7 +264,7 @@ impl libp2p::Transport for Ranged {
         opts: DialOpts,
     ) -> Result<Self::Dial, TransportError<Error>> {
         let unsupported = || TransportError::MultiaddrNotSupported(addr.clone());
-        let target = Target::parse(&addr).ok_or_else(unsupported)?;
+        let target = DialAddr::parse(&addr).ok_or_else(unsupported)?;
         let Host::Ip(ip) = target.host else {
             return Err(unsupported());
         };

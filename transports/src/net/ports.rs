@@ -1,5 +1,6 @@
 //! The ports of a running node: the pool, the punch ports, and the claims that sockets hold on them.
 
+use p2pnode_protocol::{Family, Transport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -7,8 +8,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-
-use p2pnode_protocol::{Family, Transport};
 
 use crate::net::{
     holder::{self, HeldBy, Holder},
