@@ -1,20 +1,65 @@
 //! A libp2p node that reaches other nodes behind NAT directly, from a configured range of source ports.
 //!
-//! [`run`] is a node that stays; [`dial()`] is a node that lives as long as one dial. Both are one event loop around pure
-//! machines: `relays`, `dialer`, `peers`, `punch`, `hop`, `liveness` and `reconnect`. See `ARCHITECTURE.md`.
+//! [`Node::start`] starts a node from a [`Config`]. Its [`Handle`] dials peers and reports the [`Status`]; its [`Event`]s say
+//! what happens in the meantime. The program `p2pnode` is the same node with a command line, a control socket and metrics.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use p2pnode::{Config, Event, Node, Request, Until};
+//!
+//! # async fn example(peer: libp2p::PeerId) -> Result<(), Box<dyn std::error::Error>> {
+//! let keypair = libp2p::identity::Keypair::generate_ed25519();
+//! let config = Config::from_yaml("dial: { port_range: 40000-40050 }\nreservations: 0")?;
+//! let node = Node::start(&keypair, &config)?;
+//! let request = Request {
+//!     peer,
+//!     addrs: vec!["/ip4/198.51.100.7/udp/443/quic-v1".parse()?],
+//!     until: Until::Direct,
+//!     timeout: Duration::from_secs(30),
+//!     pings: 1,
+//! };
+//! let mut events = node.handle().dial(request).await?;
+//! while let Some(event) = events.recv().await {
+//!     if let Event::Result(outcome) = event {
+//!         println!("{:?} over {:?}", outcome.outcome, outcome.path);
+//!     }
+//! }
+//! node.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Decisions are in `core` and in the machine of `punch`, which do no IO. `swarm` does the IO. `ARCHITECTURE.md` is the map.
 
-pub mod core;
-pub mod observe;
-pub mod swarm;
-
-pub mod command;
-pub mod config;
-pub mod control;
+mod command;
+mod config;
+mod control;
+#[allow(
+    unreachable_pub,
+    reason = "within `core`, `pub` means for the other folders of this crate"
+)]
+mod core;
 mod discovery;
+mod node;
+mod observe;
+#[cfg(not(fuzzing))]
+mod punch;
+#[cfg(fuzzing)]
 pub mod punch;
+mod swarm;
 
-pub use crate::command::dial::dial;
-pub use crate::command::run::run;
-pub use crate::swarm::handle::{Handle, Stopped};
+#[doc(hidden)]
+pub use command::execute;
+pub use config::Config;
+pub use core::{
+    dialer::{Request, Until},
+    event::{Event, FoundBy, NotDirect, Outcome, Reached},
+    peers::{Axis, Hop, How, Path, PathKind, ReportedBy},
+};
 #[cfg(fuzzing)]
 pub use discovery::datagram as mdns_datagram;
+pub use node::{Node, Panicked};
+pub use observe::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
+pub use punch::{AttemptEnd, By, CandidateOutcome, CandidateRecord, Reason, Role};
+pub use swarm::handle::{Handle, Stopped};

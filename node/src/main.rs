@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    p2pnode_daemon::command::main(p2pnode::command::execute)
+    p2pnode_daemon::command::main(p2pnode::execute)
 }

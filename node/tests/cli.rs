@@ -235,7 +235,7 @@ fn each_fault_of_discovery_is_told_with_what_to_write() {
         for part in [
             "config.yaml:2:9: discovery.dns: \"p2pnode\" has no port; write a name and a port, as in p2pnode.default.svc.cluster.local:443",
             "discovery.dns: \"a:0\" has port 0, which cannot be dialed",
-            "discovery.dns: \"10.0.0.1:443\" is an address, which belongs under peers.NAME.addrs",
+            "discovery.dns: \"10.0.0.1:443\" is an address; put it under peers.NAME.addrs",
             "config.yaml:3:9: discovery.mdns: ",
             "config.yaml:4:3: discovery.srv: is no key",
         ] {
@@ -252,7 +252,9 @@ fn each_fault_of_discovery_is_told_with_what_to_write() {
     with_env("P2PNODE_DISCOVERY_MDNS", "yes")
         .is_usage(&["env P2PNODE_DISCOVERY_MDNS: \"yes\" is neither true nor false"]);
     let many: Vec<String> = (0..9).map(|n| format!("a{n}:443")).collect();
-    with_env("P2PNODE_DISCOVERY_DNS", &many.join(",")).is_usage(&["has 9 names, more than 8"]);
+    with_env("P2PNODE_DISCOVERY_DNS", &many.join(",")).is_usage(&[
+        "has 9 names, and each dial resolves all of them; put the peers behind at most 8 names",
+    ]);
 }
 
 #[test]

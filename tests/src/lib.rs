@@ -20,6 +20,7 @@ pub mod delay;
 pub mod events;
 pub mod faults;
 pub mod fleet;
+pub mod golden;
 pub mod holder;
 pub mod interop;
 pub mod iroh;

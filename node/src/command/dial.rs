@@ -17,7 +17,7 @@ use crate::{
         output::{PROGRESS_INTERVAL, Printer},
         readiness,
     },
-    swarm::{join::Tokens, node},
+    swarm::{node, token_file::TokenFile},
 };
 
 /// Dials `request.peer` with a node of its own and prints the course. Ends with what was reached, or early at `shutdown`.
@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 ///
 /// If the file of join tokens is not as it has to be, the node cannot start, or stdout is gone.
-pub async fn dial(
+pub(crate) async fn dial(
     keypair: &Keypair,
     config: &Config,
     request: Request,
@@ -33,8 +33,10 @@ pub async fn dial(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<Reached> {
     let local = keypair.public().to_peer_id();
-    let tokens = config.join.as_deref();
-    let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
+    let tokens = config.token_file.as_deref();
+    let tokens = tokens
+        .map(|path| TokenFile::open(path, local))
+        .transpose()?;
     let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: it is the other side that is called.
     let reservations = 0;

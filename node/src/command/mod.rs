@@ -1,8 +1,8 @@
 //! Each command: its configuration, its identity, its logging, and then its core.
 
-pub mod cli;
+pub(crate) mod cli;
 pub(crate) mod dial;
-pub mod firewall;
+pub(crate) mod firewall;
 pub(crate) mod query;
 pub(crate) mod run;
 
@@ -28,9 +28,10 @@ use crate::{
     core::{
         dialer::{self, Request},
         event::Reached,
+        tokens::TokenFileError,
     },
     observe::output::{Format, Printer},
-    swarm::join::{self, TokenFileError},
+    swarm::token_file,
 };
 
 const BINARY: Binary<Config> = Binary {
@@ -41,8 +42,8 @@ const BINARY: Binary<Config> = Binary {
         Key::Throwaway => None,
     },
     serves: |config| Serves {
-        admin: config.admin,
-        control: Some(config.control.clone()),
+        admin: config.admin_listen,
+        control: Some(config.control_socket.clone()),
     },
     check: check_tokens,
 };
@@ -63,12 +64,19 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Status(args) => {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
-            command::block_on(query::status(&config.control, peer, args.watch, args.json))
+            command::block_on(query::status(
+                &config.control_socket,
+                peer,
+                args.watch,
+                args.json,
+            ))
         }
         Command::Why(args) => {
             let (config, peer) = ask(&cli, Some(&args.peer))?;
             match peer {
-                Some(peer) => command::block_on(query::why(&config.control, peer, args.json)),
+                Some(peer) => {
+                    command::block_on(query::why(&config.control_socket, peer, args.json))
+                }
                 // A peer was given, and one that cannot be read is an error.
                 None => Ok(Exit::Usage),
             }
@@ -85,7 +93,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Dial(args) => {
             if !args.standalone && !args.node.describes_node() {
                 let (config, peer) = ask(&cli, Some(&args.peer))?;
-                let client = Client::new(&config.control);
+                let client = Client::new(&config.control_socket);
                 if let (Some(peer), true) = (
                     peer,
                     command::block_on(async { Ok(client.is_served().await) })?,
@@ -135,7 +143,7 @@ fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
 
 /// The file of tokens as `run` would find it, but that no key is made: without one nobody knows which tokens are this node's.
 fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
-    let Some(path) = &config.join else {
+    let Some(path) = &config.token_file else {
         return Ok(Vec::new());
     };
     let local = match &config.key {
@@ -144,7 +152,7 @@ fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
     };
     let local = local.map(|key| key.public().to_peer_id());
     let relays = config.relays.iter().map(|relay| relay.peer).collect();
-    join::check_file(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
+    token_file::check(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
 }
 
 /// A file of tokens is the user's to mend, as the configuration is that names it.

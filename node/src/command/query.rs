@@ -13,6 +13,7 @@ use p2pnode_daemon::{control, exit::Exit, signals::Shutdown};
 use crate::{
     command::exit_of,
     control::{Client, DialRequest},
+    core::event::Event,
     observe::output::{self, Printer},
 };
 
@@ -26,7 +27,7 @@ pub(crate) async fn status(
     let client = Client::new(socket);
     control::show(watch, json, async |colour| {
         let mut status = client.status().await?;
-        if let Some(peer) = peer.map(|peer| peer.to_string()) {
+        if let Some(peer) = peer {
             status.peers.retain(|known| known.peer == peer);
             if status.peers.is_empty() && !watch {
                 bail!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it");
@@ -66,11 +67,10 @@ pub(crate) async fn dial(
     loop {
         tokio::select! {
             report = reports.next() => {
-                let report = report?.context("the node ended the dial without a result: it is stopping")?;
-                printer.print_report(&report).context("cannot write to stdout")?;
-                if report.event["event"] == "result" {
-                    let reached = serde_json::from_value(report.event["outcome"].clone()).context("the node tells an outcome that this version does not know")?;
-                    return Ok(exit_of(reached, request.any_connection));
+                let event = report?.context("the node ended the dial without a result: it is stopping")?.event;
+                printer.print(&event).context("cannot write to stdout")?;
+                if let Event::Result(outcome) = event {
+                    return Ok(exit_of(outcome.outcome, request.any_connection));
                 }
             }
             _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,

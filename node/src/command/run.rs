@@ -12,7 +12,7 @@ use crate::{
     control,
     core::event::Event,
     observe::{metrics::Metrics, output::Printer, readiness},
-    swarm::{join::Tokens, node},
+    swarm::{node, token_file::TokenFile},
 };
 
 /// Runs a node until `shutdown`.
@@ -20,16 +20,18 @@ use crate::{
 /// # Errors
 ///
 /// If the file of join tokens is not as it has to be, or a socket cannot be bound.
-pub async fn run(
+pub(crate) async fn run(
     keypair: &Keypair,
     config: &Config,
     mut printer: Printer,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let local = keypair.public().to_peer_id();
-    let tokens = config.join.as_deref();
-    let tokens = tokens.map(|path| Tokens::load(path, local)).transpose()?;
-    if let Some(tokens) = &tokens {
+    let tokens = config.token_file.as_deref();
+    let tokens = tokens
+        .map(|path| TokenFile::open(path, local))
+        .transpose()?;
+    if let Some((_, tokens)) = &tokens {
         tokens.check()?;
         let relays = config.relays.iter().map(|relay| relay.peer).collect();
         for warning in tokens.warnings(&relays, SystemTime::now()) {
@@ -44,7 +46,7 @@ pub async fn run(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = admin::Server::start(config.admin, health.clone()).await?;
+    let admin = admin::Server::start(config.admin_listen, health.clone()).await?;
     let mut node = node::start(
         keypair,
         config,
@@ -55,7 +57,7 @@ pub async fn run(
         shutdown,
     )?;
     // A node without its control socket still serves its peers, as where several run on one host with the defaults.
-    let control = control::start(&config.control, node.handle.clone(), health)
+    let control = control::start(&config.control_socket, node.handle.clone(), health)
         .await
         .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
         .ok();

@@ -1,17 +1,16 @@
-//! Values that are right by themselves and cannot be together.
+//! Contradictions: values that are valid alone and invalid together.
 
 use p2pnode_daemon::config::Reader;
 use p2pnode_protocol::addr::Endpoint;
 use p2pnode_transports::Transport;
 
-use super::{Config, Dial, Discovery, Mdns, keys::parts};
+use super::{Config, Dial, Discovery, Mdns, keys::transport_and_family};
 
-/// The most names in `discovery.dns`: each is resolved anew for each dial.
+/// The most names in `discovery.dns`: each dial resolves all of them.
 const SERVICES: usize = 8;
 
-/// A listener in the dial range would take a port that a punch needs, and be taken for a punch port by whoever reads a
-/// capture.
-pub(super) fn listen_beside_range(reader: &mut Reader<'_>, listen: &[Endpoint], dial: &Dial) {
+/// A listener in the dial range would take a port that a punch needs, and in a capture it would look like a punch port.
+pub(super) fn listen_outside_range(reader: &mut Reader<'_>, listen: &[Endpoint], dial: &Dial) {
     for (index, endpoint) in listen.iter().enumerate() {
         if dial.shared_range.contains(endpoint.port) {
             let problem = format!(
@@ -26,7 +25,7 @@ pub(super) fn listen_beside_range(reader: &mut Reader<'_>, listen: &[Endpoint], 
 /// Notes every contradiction of a configuration.
 pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
     if let Some(admin) = config
-        .admin
+        .admin_listen
         .filter(|admin| config.dial.shared_range.contains(admin.port()))
     {
         let problem = format!(
@@ -66,29 +65,29 @@ fn discovery(reader: &mut Reader<'_>, discovery: &Discovery, dial: &Dial) {
     }
     if services.len() > SERVICES {
         let problem = format!(
-            "has {} names, more than {SERVICES}, of which each is resolved for each dial; put the peers behind fewer names",
+            "has {} names, and each dial resolves all of them; put the peers behind at most {SERVICES} names",
             services.len()
         );
         reader.contradiction("discovery.dns", None, problem);
     }
     if discovery.mdns != Mdns::Off && dial.port_range.len() == 1 {
         let problem = format!(
-            "is true, and its questions leave from a port of their own: dial.port_range {} has but one; widen it, or set false",
+            "is true and needs a second port, and dial.port_range {} has one; widen the range, or set false",
             dial.port_range
         );
         reader.contradiction("discovery.mdns", None, problem);
     }
 }
 
-/// Why `addr` cannot be dialed with these transports and families; names count as of any family.
+/// Why `addr` cannot be dialed with these transports and families. A name counts as both families.
 fn unusable(addr: &libp2p::Multiaddr, dial: &Dial) -> Option<String> {
-    let (transport, family) = parts(addr);
+    let (transport, family) = transport_and_family(addr);
     let off = match transport? {
         Transport::Quic => !dial.quic,
         Transport::Tcp => !dial.tcp,
     };
     if off {
-        // No transport at all is a fault of its own.
+        // An empty list of transports is reported as a fault of its own.
         let transport = transport.filter(|_| dial.quic || dial.tcp)?;
         return Some(format!(
             "dial.transports has no {transport}; add it, or give an address of another transport"

@@ -1,10 +1,11 @@
-//! The resolved configuration: what is in force after flags, environment, file and defaults were merged and checked.
-//! It opens no socket and reads no clock.
+//! The resolved configuration: the values in force after flags, environment, file and defaults are merged and checked.
 //!
-//! [`Config::read`] describes each key, once; the rest of it is [`p2pnode_daemon::config`].
+//! [`Config::read`] describes each key once: its meaning, its kind and its default. [`p2pnode_daemon::config`] merges the
+//! sources and collects the faults. Nothing here opens a socket or reads a clock.
 
 mod checks;
 mod keys;
+mod kinds;
 mod punch;
 mod service;
 mod share;
@@ -22,51 +23,51 @@ use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::{config::Program, logging};
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
-pub use keys::Purpose;
-pub use punch::{AdvertiseTemplate, PunchFilter};
-pub use service::Service;
-pub use target::{Target, check_not_own};
+pub(crate) use keys::Purpose;
+pub(crate) use punch::{AdvertiseTemplate, PunchFilter};
+pub(crate) use service::Service;
+pub(crate) use target::{Target, check_not_own};
 
 /// The names of the program: variables begin with `P2PNODE_`.
-pub const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: Program = Program {
     name: "p2pnode",
     env: "P2PNODE",
 };
 
-/// Everything a node needs to know before it binds its first socket.
+/// Everything that a node needs to know before it binds its first socket. See `p2pnode config schema` for its keys.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the node's key comes from.
-    pub key: Key,
+    pub(crate) key: Key,
     /// Public listen addresses; empty: only the punch sockets and circuits accept.
-    pub listen: Vec<Multiaddr>,
+    pub(crate) listen: Vec<Multiaddr>,
     /// How the node dials.
-    pub dial: Dial,
+    pub(crate) dial: Dial,
     /// The relays, in the order given.
-    pub relays: Vec<RelayAddr>,
+    pub(crate) relays: Vec<RelayAddr>,
     /// How many relays to hold a reservation on at once.
-    pub reservations: usize,
+    pub(crate) reservations: usize,
     /// Hole punching.
-    pub punch: Punch,
-    /// Where peers are looked for before any relay is asked.
-    pub discovery: Discovery,
+    pub(crate) punch: Punch,
+    /// Where dials look for peers before they ask a relay.
+    pub(crate) discovery: Discovery,
     /// Peers known by name.
-    pub peers: BTreeMap<String, KnownPeer>,
+    pub(crate) peers: BTreeMap<String, KnownPeer>,
     /// Who may connect; empty: any peer.
-    pub access: BTreeSet<PeerId>,
-    /// File of the join tokens that relays want; `None`: there are none.
-    pub join: Option<PathBuf>,
+    pub(crate) allowed_peers: BTreeSet<PeerId>,
+    /// File of the join tokens that relays require; `None`: there are none.
+    pub(crate) token_file: Option<PathBuf>,
     /// Address of the admin HTTP server; `None`: no server.
-    pub admin: Option<SocketAddr>,
+    pub(crate) admin_listen: Option<SocketAddr>,
     /// Path of the control socket.
-    pub control: PathBuf,
+    pub(crate) control_socket: PathBuf,
     /// Logging.
-    pub log: Log,
+    pub(crate) log: Log,
 }
 
 /// Where the node's key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Key {
+pub(crate) enum Key {
     /// A file, made with mode 0600 if there is none.
     File(PathBuf),
     /// A fresh key that is never stored.
@@ -75,10 +76,10 @@ pub enum Key {
 
 /// How the node dials.
 #[derive(Debug, Clone)]
-pub struct Dial {
+pub(crate) struct Dial {
     /// The source ports that packets may leave from.
     pub port_range: PortRange,
-    /// Those of all nodes that share a range: `port_range` is a part of it, or all of it.
+    /// The range that several nodes share: `port_range` is a part of it, or all of it.
     pub shared_range: PortRange,
     /// Which IP families to use, and which to prefer.
     pub family: FamilyPolicy,
@@ -92,7 +93,7 @@ pub struct Dial {
 
 /// One address of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelayAddr {
+pub(crate) struct RelayAddr {
     /// The relay's peer id.
     pub peer: PeerId,
     /// Its transport address, without the `/p2p` suffix.
@@ -101,10 +102,10 @@ pub struct RelayAddr {
 
 /// Hole punching.
 #[derive(Debug, Clone)]
-pub struct Punch {
+pub(crate) struct Punch {
     /// Whether to punch at all.
     pub enabled: bool,
-    /// Addresses to advertise besides observed ones; `{port}` stands for the punch port.
+    /// Addresses to advertise in addition to the observed ones; `{port}` stands for the punch port.
     pub advertise: Vec<AdvertiseTemplate>,
     /// If not empty, only candidates that match one of these are sent and dialed.
     pub allow: Vec<PunchFilter>,
@@ -112,9 +113,9 @@ pub struct Punch {
     pub deny: Vec<PunchFilter>,
 }
 
-/// Where peers are looked for before any relay is asked.
+/// Where dials look for peers before they ask a relay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Discovery {
+pub(crate) struct Discovery {
     /// Services of which each address may be the peer's.
     pub dns: Vec<Service>,
     /// Multicast DNS on the links of this host.
@@ -123,7 +124,7 @@ pub struct Discovery {
 
 /// What a node does with multicast DNS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Mdns {
+pub(crate) enum Mdns {
     /// Nothing.
     #[default]
     Off,
@@ -134,16 +135,16 @@ pub enum Mdns {
 }
 
 impl Discovery {
-    /// Whether peers are looked for nowhere.
+    /// Whether dials look nowhere.
     #[must_use]
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.dns.is_empty() && self.mdns == Mdns::Off
     }
 }
 
 /// A peer known by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownPeer {
+pub(crate) struct KnownPeer {
     /// Its id.
     pub id: PeerId,
     /// Addresses to try before any circuit, without the `/p2p` suffix.
@@ -152,7 +153,7 @@ pub struct KnownPeer {
 
 /// Logging, to stderr.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
+pub(crate) struct Log {
     /// What is logged.
     pub level: logging::Filter,
     /// How lines look.
@@ -162,7 +163,7 @@ pub struct Log {
 impl Punch {
     /// Whether a candidate may be sent and dialed: some `allow` matches it, or there is none, and no `deny` does.
     #[must_use]
-    pub fn permits(&self, candidate: &Multiaddr) -> bool {
+    pub(crate) fn permits(&self, candidate: &Multiaddr) -> bool {
         let matches =
             |filters: &[PunchFilter]| filters.iter().any(|filter| filter.matches(candidate));
         (self.allow.is_empty() || matches(&self.allow)) && !matches(&self.deny)

@@ -1,4 +1,4 @@
-//! What may be punched, and what is advertised for it.
+//! Addresses to advertise for punching, and filters of candidates.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -10,7 +10,7 @@ use p2pnode_transports::{Family, Transport};
 
 /// An address to advertise for punching whose port may be that of the punch socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AdvertiseTemplate {
+pub(crate) struct AdvertiseTemplate {
     ip: IpAddr,
     transport: Transport,
     /// `None`: `{port}`, the punch port.
@@ -20,7 +20,7 @@ pub struct AdvertiseTemplate {
 impl AdvertiseTemplate {
     /// The address, where the punch port is `port`.
     #[must_use]
-    pub fn with_port(&self, port: u16) -> Multiaddr {
+    pub(crate) fn with_port(&self, port: u16) -> Multiaddr {
         let port = self.port.unwrap_or(port);
         let addr = Multiaddr::from(self.ip);
         match self.transport {
@@ -31,13 +31,13 @@ impl AdvertiseTemplate {
 
     /// Its transport.
     #[must_use]
-    pub fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         self.transport
     }
 
     /// Its IP family.
     #[must_use]
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.ip.into()
     }
 }
@@ -54,23 +54,28 @@ impl FromStr for AdvertiseTemplate {
         let marked = match text.matches(MARK).count() {
             0 => false,
             1 => true,
-            _ => return Err(format!("{} holds {MARK} twice; {EXAMPLE}", quote(text))),
+            _ => {
+                return Err(format!(
+                    "{} has {MARK} more than once; {EXAMPLE}",
+                    quote(text)
+                ));
+            }
         };
         let endpoint =
             addr::dialable(&text.replace(MARK, "1")).map_err(|error| match text.contains('{') {
-                // The error quotes what was parsed, not what was written; and braces are meant to hold the mark.
-                true => format!("{} is no address to advertise; {EXAMPLE}", quote(text)),
+                // The error quotes the text with the mark replaced, so it would confuse.
+                true => format!("{} is not an address to advertise; {EXAMPLE}", quote(text)),
                 false => error.to_string(),
             })?;
         let Host::Ip(ip) = endpoint.host else {
             return Err(format!(
-                "{} names a host, and punches go to IP addresses; {EXAMPLE}",
+                "{} names a host, and a punch needs an IP address; {EXAMPLE}",
                 quote(text)
             ));
         };
         if endpoint.peer.is_some() {
             return Err(format!(
-                "{} names a peer, which is always this node; drop /p2p/<id>",
+                "{} names a peer, and the peer is always this node; drop /p2p/<id>",
                 quote(text)
             ));
         }
@@ -78,7 +83,7 @@ impl FromStr for AdvertiseTemplate {
         let at_port = |pair: &[&str]| matches!(pair, ["udp" | "tcp", MARK]);
         if marked && !parts.windows(2).any(at_port) {
             return Err(format!(
-                "{} holds {MARK} where no port stands; {EXAMPLE}",
+                "{} has {MARK} where no port belongs; {EXAMPLE}",
                 quote(text)
             ));
         }
@@ -107,9 +112,9 @@ impl fmt::Display for AdvertiseTemplate {
     }
 }
 
-/// A network, and perhaps a transport, that candidates are in or not.
+/// A filter of candidates: a network, and perhaps a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PunchFilter {
+pub(crate) struct PunchFilter {
     net: IpNet,
     transport: Option<Transport>,
 }
@@ -118,7 +123,7 @@ impl PunchFilter {
     /// Whether `addr` is in the network and of the transport, if one is given. An address without an IP address is in no
     /// network; an IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
     #[must_use]
-    pub fn matches(&self, addr: &Multiaddr) -> bool {
+    pub(crate) fn matches(&self, addr: &Multiaddr) -> bool {
         let ip = match addr.iter().next() {
             Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
             Some(Protocol::Ip6(ip)) => IpAddr::V6(ip).to_canonical(),
@@ -141,7 +146,7 @@ impl FromStr for PunchFilter {
         let mut words = text.split_whitespace();
         let (Some(network), transport, None) = (words.next(), words.next(), words.next()) else {
             return Err(format!(
-                "{} is no network and transport; {EXAMPLE}",
+                "{} is not a network and transport; {EXAMPLE}",
                 quote(text)
             ));
         };
@@ -160,7 +165,7 @@ impl FromStr for PunchFilter {
         let net = match (network.parse::<IpNet>(), network.parse::<IpAddr>()) {
             (Ok(net), _) => net,
             (_, Ok(ip)) => ip.into(),
-            _ => return Err(format!("{} is no network; {EXAMPLE}", quote(network))),
+            _ => return Err(format!("{} is not a network; {EXAMPLE}", quote(network))),
         };
         if net != net.trunc() {
             return Err(format!(

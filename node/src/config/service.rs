@@ -1,4 +1,4 @@
-//! Services that peers are looked for at: a name of the DNS and a port.
+//! Services of the DNS at which dials look for peers.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ const LABEL: usize = 63;
 
 /// A name, each of whose A and AAAA records may be the host of the peer that is dialed, and the port to dial there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub(crate) struct Service {
     /// The name, for the system's resolver.
     pub name: String,
     /// The port of QUIC and TCP, never 0.
@@ -20,9 +20,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// Whether both mean the same: names do not differ by case or by a dot at the end.
+    /// Whether both are the same service: neither case nor a dot at the end makes a difference.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         let name = |service: &Self| {
             let name = service.name.trim_end_matches('.');
             name.to_ascii_lowercase()
@@ -51,11 +51,11 @@ impl FromStr for Service {
             return Err(fault("is a multiaddr"));
         }
         if text.starts_with('[') || text.parse::<std::net::IpAddr>().is_ok() {
-            return Err(fault("is an address, which belongs under peers.NAME.addrs"));
+            return Err(fault("is an address; put it under peers.NAME.addrs"));
         }
         let (name, port) = text.rsplit_once(':').ok_or_else(|| fault("has no port"))?;
         if name.parse::<std::net::IpAddr>().is_ok() {
-            return Err(fault("is an address, which belongs under peers.NAME.addrs"));
+            return Err(fault("is an address; put it under peers.NAME.addrs"));
         }
         let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let port = match port.parse::<u16>() {
@@ -65,7 +65,7 @@ impl FromStr for Service {
         };
         let labels = name.strip_suffix('.').unwrap_or(name);
         if labels.len() > NAME || !labels.split('.').all(is_label) {
-            return Err(fault("has no name that the DNS could hold"));
+            return Err(fault("has an invalid DNS name"));
         }
         Ok(Self {
             name: name.to_owned(),

@@ -1,7 +1,7 @@
-//! Which ports of a range that several nodes share are this node's.
+//! The ports of one node in a range that several nodes share.
 //!
-//! Pods behind one NAT that used the same port would be told apart only by a port that the NAT picks, and neither the range nor
-//! the advertised port would hold. Each takes a part of its own, by a number that the cluster has given it already.
+//! If pods behind one NAT used the same port, the NAT would rewrite the ports, and neither the range nor the advertised port
+//! would hold. So each pod takes a part of the range, by the ordinal that the cluster gives it.
 
 use p2pnode_transports::PortRange;
 
@@ -11,14 +11,14 @@ pub(super) const ORDINAL: &str = "dial.ordinal";
 /// Why a node has no part of the range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// The key to mend.
+    /// The key to correct.
     pub(super) key: &'static str,
-    /// What is wrong with it, and the remedy.
+    /// The problem and the remedy.
     pub(super) problem: String,
 }
 
-/// The ports of the node with this `ordinal`, of `range` that is shared out in parts of `ports_per_ordinal`; 0: not shared out.
-pub(super) fn of(
+/// The ports of the node with this `ordinal` in `range`, which is divided into parts of `ports_per_ordinal`; 0: not divided.
+pub(super) fn part_of(
     range: PortRange,
     ports_per_ordinal: usize,
     ordinal: Option<usize>,
@@ -30,7 +30,7 @@ pub(super) fn of(
     let nodes = range.len() / ports_per_ordinal;
     if nodes == 0 {
         let problem = format!(
-            "{ports_per_ordinal} is more than the {} ports of dial.port_range {range}; give each node fewer, or widen the range",
+            "{ports_per_ordinal} is more than the {} ports of dial.port_range {range}; give each node fewer ports, or widen the range",
             range.len()
         );
         return fault(PORTS_PER_ORDINAL, problem);
@@ -46,7 +46,7 @@ pub(super) fn of(
         || {
             let problem = format!(
                 "{ordinal} has no ports: dial.port_range {range} is enough for {nodes} nodes with {ports_per_ordinal} ports \
-                 each, numbers 0 to {}; widen the range, or give each node fewer",
+                 each, numbers 0 to {}; widen the range, or give each node fewer ports",
                 nodes - 1
             );
             fault(ORDINAL, problem)
@@ -68,23 +68,23 @@ mod tests {
     #[test]
     fn each_ordinal_has_ports_of_its_own() {
         for (ordinal, ports) in [(0, "40000-40009"), (1, "40010-40019"), (4, "40040-40049")] {
-            let share = of(range(), 10, Some(ordinal)).unwrap();
+            let share = part_of(range(), 10, Some(ordinal)).unwrap();
             assert_eq!(share.to_string(), ports);
         }
         // All of it is a part too.
-        assert_eq!(of(range(), 51, Some(0)), Ok(range()));
+        assert_eq!(part_of(range(), 51, Some(0)), Ok(range()));
     }
 
     #[test]
-    fn a_range_that_is_not_shared_out_is_whole_for_every_ordinal() {
+    fn a_range_that_is_not_divided_is_whole_for_every_ordinal() {
         for ordinal in [None, Some(0), Some(1000)] {
-            assert_eq!(of(range(), 0, ordinal), Ok(range()));
+            assert_eq!(part_of(range(), 0, ordinal), Ok(range()));
         }
     }
 
     #[test]
     fn an_ordinal_without_ports_is_named_with_the_last_that_has_some() {
-        let fault = of(range(), 10, Some(5)).unwrap_err();
+        let fault = part_of(range(), 10, Some(5)).unwrap_err();
         assert_eq!(fault.key, ORDINAL);
         assert!(
             fault.problem.starts_with("5 has no ports: ")
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_too_much_is_named() {
-        let fault = of(range(), 10, None).unwrap_err();
+        let fault = part_of(range(), 10, None).unwrap_err();
         assert_eq!(fault.key, ORDINAL);
         assert!(
             fault.problem.contains("P2PNODE_DIAL_ORDINAL"),
@@ -105,7 +105,7 @@ mod tests {
         );
         // Whatever the ordinal is.
         for ordinal in [None, Some(0), Some(7)] {
-            let fault = of(range(), 52, ordinal).unwrap_err();
+            let fault = part_of(range(), 52, ordinal).unwrap_err();
             assert_eq!(fault.key, PORTS_PER_ORDINAL);
             assert!(
                 fault.problem.contains("the 51 ports of"),

@@ -1,4 +1,4 @@
-//! Whom to dial: `PEER` and `--addr` made sense of.
+//! The target of a dial: `PEER` and `--addr`, resolved.
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::{config::Reader, exit::Usage};
@@ -7,9 +7,9 @@ use p2pnode_protocol::quote;
 
 use super::{Config, keys::other_peer};
 
-/// The peer of a `dial`, and addresses to try besides circuits.
+/// The peer of a `dial`, and addresses to try alongside circuits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its id.
     pub peer: PeerId,
     /// Its addresses, without `/p2p`: those of `--addr`, then those of `peers:`.
@@ -17,8 +17,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Resolves `peer`, a peer id or a name of `config.peers`, and parses `addrs`. `None` where a fault was noted.
-    pub fn read(
+    /// Resolves `peer`, a peer id or a name of `config.peers`, and parses `addrs`. `None` if a fault was noted.
+    pub(crate) fn read(
         reader: &mut Reader<'_>,
         config: &Config,
         peer: &str,
@@ -64,8 +64,9 @@ impl Target {
             );
             reader.argument("PEER", problem);
         }
-        if !config.access.is_empty() && !config.access.contains(&peer) {
-            let problem = format!("{peer} is not in access.allow, which refuses it; add it there");
+        if !config.allowed_peers.is_empty() && !config.allowed_peers.contains(&peer) {
+            let problem =
+                format!("{peer} is not in access.allow, so this node refuses it; add it there");
             reader.argument("PEER", problem);
         }
         Some(Self {
@@ -75,11 +76,11 @@ impl Target {
     }
 }
 
-/// Refuses a dial of the node's own id, which is known once the key is.
+/// Refuses a dial of the node's own id, which is known once the key is loaded.
 ///
 /// # Errors
 /// If `peer` is `own`.
-pub fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
+pub(crate) fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
     if peer == own {
         return Err(Usage(format!(
             "PEER: {peer} is this node's own id; give the id of another peer"
@@ -93,7 +94,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Usage`] if it is neither.
-    pub fn peer(&self, peer: &str) -> Result<PeerId, Usage> {
+    pub(crate) fn peer(&self, peer: &str) -> Result<PeerId, Usage> {
         let known = self.peers.get(peer).map(|known| known.id);
         known
             .or_else(|| addr::peer_id(peer).ok())

@@ -10,19 +10,19 @@ use crate::observe::status::{Status, Why};
 
 /// A way to ask a running node.
 #[derive(Debug, Clone)]
-pub struct Client(control::Client);
+pub(crate) struct Client(control::Client);
 
 /// The reports of a dial that the node makes.
-pub type Reports = Lines<Report>;
+pub(crate) type Reports = Lines<Report>;
 
 impl Client {
     /// A client of the node at `path`. Does not connect yet.
-    pub fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self(control::Client::new(OWNER, path))
     }
 
     /// Whether a node answers there.
-    pub async fn is_served(&self) -> bool {
+    pub(crate) async fn is_served(&self) -> bool {
         self.0.is_served().await
     }
 
@@ -31,7 +31,7 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError`].
-    pub async fn status(&self) -> Result<Status, ClientError> {
+    pub(crate) async fn status(&self) -> Result<Status, ClientError> {
         self.0.get("/v1/status").await
     }
 
@@ -40,7 +40,7 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError`]; refused with 404 if the peer is not connected.
-    pub async fn why(&self, peer: PeerId) -> Result<Why, ClientError> {
+    pub(crate) async fn why(&self, peer: PeerId) -> Result<Why, ClientError> {
         self.0.get(&format!("/v1/why/{peer}")).await
     }
 
@@ -49,7 +49,7 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError`].
-    pub async fn dial(&self, request: &DialRequest) -> Result<Reports, ClientError> {
+    pub(crate) async fn dial(&self, request: &DialRequest) -> Result<Reports, ClientError> {
         self.0.post("/v1/dial", request).await
     }
 }

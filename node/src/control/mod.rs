@@ -10,12 +10,13 @@
 mod client;
 mod server;
 
-pub use client::{Client, Reports};
-pub use p2pnode_daemon::control::{ClientError, Server, ServerError};
-pub use server::start;
+pub(crate) use client::Client;
+pub(crate) use server::start;
 
 use p2pnode_daemon::control::Owner;
 use serde::{Deserialize, Serialize};
+
+use crate::core::event::Event;
 
 /// What texts call the process behind the socket.
 const OWNER: Owner = Owner {
@@ -26,7 +27,7 @@ const OWNER: Owner = Owner {
 /// What is to be dialed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DialRequest {
+pub(crate) struct DialRequest {
     /// The peer's id.
     pub peer: String,
     /// Addresses of the peer besides circuits.
@@ -41,11 +42,7 @@ pub struct DialRequest {
 
 /// One line of the answer to a [`DialRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// The event for programs: what `--json` prints.
-    pub event: serde_json::Value,
-    /// The event for people: what `dial` prints.
-    pub text: String,
-    /// What is waited for now; `None`: as before.
-    pub phase: Option<String>,
+pub(crate) struct Report {
+    /// What happened.
+    pub event: Event,
 }

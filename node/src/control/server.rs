@@ -22,7 +22,6 @@ use super::{DialRequest, OWNER, Report};
 use crate::{
     Handle, config,
     core::dialer::{Request, Until},
-    observe::output,
 };
 
 /// A request is a peer id and a few addresses.
@@ -33,7 +32,11 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// # Errors
 ///
 /// [`ServerError`], which names the path and the remedy.
-pub async fn start(path: &Path, handle: Handle, health: Health) -> Result<Server, ServerError> {
+pub(crate) async fn start(
+    path: &Path,
+    handle: Handle,
+    health: Health,
+) -> Result<Server, ServerError> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
@@ -101,12 +104,7 @@ async fn dial(
         .map_err(|_| Refusal::stopping(OWNER))?;
     let lines = stream::unfold(events, async |mut events| {
         let event = events.recv().await?;
-        let report = Report {
-            text: output::line(&event),
-            phase: output::phase(&event).map(str::to_owned),
-            event: serde_json::to_value(&event).ok()?,
-        };
-        let mut line = serde_json::to_vec(&report).ok()?;
+        let mut line = serde_json::to_vec(&Report { event }).ok()?;
         line.push(b'\n');
         Some((Ok::<_, io::Error>(Bytes::from(line)), events))
     });

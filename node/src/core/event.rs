@@ -4,21 +4,27 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::core::peers::{Path, PathKind};
+use crate::{
+    core::{
+        json,
+        peers::{Path, PathKind},
+    },
+    punch::{AttemptEnd, By, Reason, Role},
+};
 
 /// An event and, where it has one, the time since the command began.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The node is up. `run` only.
     Started {
         /// The node's own id.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         peer_id: PeerId,
         /// The range that its packets leave from.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         port_range: p2pnode_transports::PortRange,
     },
     /// A public listener is bound. `run` only.
@@ -29,19 +35,19 @@ pub enum Event {
     /// A relay holds a reservation for this node. `run` only.
     Reserved {
         /// Time since the start.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The relay.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         relay: PeerId,
     },
     /// A reservation is gone. `run` only.
     ReservationLost {
         /// Time since the start.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The relay.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         relay: PeerId,
         /// Why, as far as it is known.
         reason: String,
@@ -49,10 +55,10 @@ pub enum Event {
     /// A relay could not be reached or was lost.
     RelayUnreachable {
         /// Time since the start.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The relay.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         relay: PeerId,
         /// Why.
         reason: String,
@@ -60,10 +66,10 @@ pub enum Event {
     /// A relay does not admit this node.
     RelayRefused {
         /// Time since the start.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The relay.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         relay: PeerId,
         /// Why, and what to do.
         reason: String,
@@ -71,19 +77,19 @@ pub enum Event {
     /// A dial begins.
     Dialing {
         /// Time since the dial began.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The peer to reach.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         peer: PeerId,
     },
     /// A connection to the peer is open.
     Connected {
         /// Time since the dial or the node began.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The peer.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         peer: PeerId,
         /// The path of the connection.
         path: Path,
@@ -94,10 +100,10 @@ pub enum Event {
     /// A connection to the peer was closed.
     Disconnected {
         /// Time since the dial or the node began.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The peer.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         peer: PeerId,
         /// What kind of path it was.
         kind: PathKind,
@@ -107,34 +113,34 @@ pub enum Event {
     /// One attempt at a hole punch is over.
     Punch {
         /// Time since the dial or the node began.
-        #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+        #[serde(rename = "t_ms", with = "json::millis")]
         t: Duration,
         /// The peer.
-        #[serde(serialize_with = "display")]
+        #[serde(with = "json::text")]
         peer: PeerId,
         /// Number of the attempt, from 1.
         attempt: u32,
         /// `initiator` opened the handshake, `responder` answered it. Of two that a relay introduced, the one that was asked for
         /// is mostly the initiator.
-        role: &'static str,
+        role: Role,
         /// What made the two dial each other: `dcutr`, the handshake over a circuit, or `introduction`, a relay.
-        by: &'static str,
+        by: By,
         /// Candidates sent.
         sent: Vec<Multiaddr>,
         /// Candidates received.
         received: Vec<Multiaddr>,
-        /// `direct`, or what became of it.
-        outcome: &'static str,
+        /// How it ended.
+        outcome: AttemptEnd,
         /// Why it did not end direct.
         #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
+        reason: Option<Reason>,
     },
     /// A ping on the chosen path was answered.
     Ping {
         /// Number of the ping, from 1.
         seq: u32,
         /// Round trip time.
-        #[serde(rename = "rtt_ms", serialize_with = "fine_millis")]
+        #[serde(rename = "rtt_ms", with = "json::fine_millis")]
         rtt: Duration,
         /// The kind of path it went over.
         kind: PathKind,
@@ -144,24 +150,34 @@ pub enum Event {
 }
 
 /// How a dial ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What was reached.
     pub outcome: Reached,
     /// Time since the dial began.
-    #[serde(rename = "t_ms", serialize_with = "whole_millis")]
+    #[serde(rename = "t_ms", with = "json::millis")]
     pub t: Duration,
     /// Time until the first direct connection was open.
-    #[serde(rename = "time_to_direct_ms", serialize_with = "maybe_millis")]
+    #[serde(rename = "time_to_direct_ms", with = "json::millis_or_null")]
     pub time_to_direct: Option<Duration>,
     /// Attempts at a hole punch.
     pub attempts: u32,
     /// The path in use at the end.
     pub path: Option<Path>,
     /// Why it is not direct.
-    pub reason: Option<String>,
+    pub reason: Option<NotDirect>,
     /// What led to the peer first, if it was reached.
     pub found_by: Option<FoundBy>,
+}
+
+/// Why a dial did not end with a direct path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum NotDirect {
+    /// The peer stays relayed: how the punch failed.
+    Punch(Reason),
+    /// The peer is unreachable: how each way to it failed.
+    Unreachable(String),
 }
 
 /// What led to a peer.
@@ -207,21 +223,11 @@ pub enum Reached {
     Unreachable,
 }
 
-fn display<T: std::fmt::Display, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
-    s.collect_str(value)
-}
-
-fn whole_millis<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn fine_millis<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_f64(crate::core::peers::to_millis(*value))
-}
-
-fn maybe_millis<S: Serializer>(value: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => whole_millis(value, s),
-        None => s.serialize_none(),
+impl std::fmt::Display for NotDirect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Punch(reason) => reason.fmt(f),
+            Self::Unreachable(reason) => f.pad(reason),
+        }
     }
 }

@@ -3,14 +3,25 @@
 //! Pure: the time is an argument.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::hop::{Refusal, Request};
+use p2pnode_protocol::hop::{Leg, Refusal, Request};
 
-use crate::swarm::hop::Told;
+/// What came of a question about a circuit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum HopReply {
+    /// The other leg.
+    Leg(Leg),
+    /// The relay does not answer the question, and why.
+    Refused(Refusal),
+    /// The relay does not speak the protocol: another implementation.
+    Unsupported,
+    /// No answer.
+    NoAnswer,
+}
 
 /// How old an answer may get while the circuit lives: round trip times change, the rest does not.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -49,7 +60,11 @@ impl Circuit {
 
 /// The open circuits.
 #[derive(Debug, Default)]
-pub(crate) struct Inquiries(HashMap<ConnectionId, Inquiry>);
+pub(crate) struct Inquiries {
+    inquiries: BTreeMap<ConnectionId, Inquiry>,
+    /// What to ask next.
+    actions: VecDeque<Circuit>,
+}
 
 #[derive(Debug)]
 struct Inquiry {
@@ -72,7 +87,7 @@ enum State {
 impl Inquiries {
     /// A circuit is open.
     pub(crate) fn handle_opened(&mut self, circuit: Circuit, now: Instant) {
-        self.0.insert(
+        self.inquiries.insert(
             circuit.connection,
             Inquiry {
                 circuit,
@@ -85,24 +100,24 @@ impl Inquiries {
 
     /// A connection was closed.
     pub(crate) fn handle_closed(&mut self, connection: ConnectionId) {
-        self.0.remove(&connection);
+        self.inquiries.remove(&connection);
     }
 
     /// A question about a circuit has ended. Returns the circuit if it is still open.
-    pub(crate) fn handle_told(
+    pub(crate) fn handle_reply(
         &mut self,
         connection: ConnectionId,
-        told: &Told,
+        reply: &HopReply,
         now: Instant,
     ) -> Option<Circuit> {
-        let inquiry = self.0.get_mut(&connection)?;
+        let inquiry = self.inquiries.get_mut(&connection)?;
         inquiry.answered = true;
-        let full = match told {
-            Told::Leg(leg) => leg.rtt.is_some(),
+        let full = match reply {
+            HopReply::Leg(leg) => leg.rtt.is_some(),
             // Asking soon again would be the wrong answer to that.
-            Told::Refused(Refusal::TooOften) => true,
-            Told::Refused(Refusal::NotAParty | Refusal::Unknown) | Told::Nothing => false,
-            Told::Unsupported => {
+            HopReply::Refused(Refusal::TooOften) => true,
+            HopReply::Refused(Refusal::NotAParty | Refusal::Unknown) | HopReply::NoAnswer => false,
+            HopReply::Unsupported => {
                 inquiry.state = State::Mute;
                 return Some(inquiry.circuit);
             }
@@ -118,27 +133,35 @@ impl Inquiries {
     }
 
     /// The next circuit to ask about, until there is none.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Circuit> {
-        let inquiry = self
-            .0
-            .values_mut()
-            .find(|inquiry| matches!(inquiry.state, State::Due(at) if at <= now))?;
-        inquiry.state = State::Asking;
-        Some(inquiry.circuit)
+    pub(crate) fn poll_action(&mut self) -> Option<Circuit> {
+        self.actions.pop_front()
     }
 
-    /// When [`Inquiries::poll`] may have something to ask, if nothing else happens before.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let due = self.0.values().filter_map(|inquiry| match inquiry.state {
-            State::Due(at) => Some(at),
-            State::Asking | State::Mute => None,
-        });
+    /// Asks about the circuits whose turn it is.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for inquiry in self.inquiries.values_mut() {
+            if matches!(inquiry.state, State::Due(at) if at <= now) {
+                inquiry.state = State::Asking;
+                self.actions.push_back(inquiry.circuit);
+            }
+        }
+    }
+
+    /// When [`Inquiries::handle_timeout`] may have something to ask, if nothing else happens before.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let due = self
+            .inquiries
+            .values()
+            .filter_map(|inquiry| match inquiry.state {
+                State::Due(at) => Some(at),
+                State::Asking | State::Mute => None,
+            });
         due.min()
     }
 
     /// Whether the first answer about a circuit is still awaited.
     pub(crate) fn is_awaited(&self, connection: ConnectionId) -> bool {
-        self.0
+        self.inquiries
             .get(&connection)
             .is_some_and(|inquiry| !inquiry.answered)
     }
@@ -160,20 +183,32 @@ mod tests {
         }
     }
 
-    fn leg(rtt: Option<u64>) -> Told {
-        Told::Leg(Leg {
+    fn leg(rtt: Option<u64>) -> HopReply {
+        HopReply::Leg(Leg {
             transport: Transport::Quic,
             family: Family::Ip4,
             rtt: rtt.map(Duration::from_millis),
         })
     }
 
-    fn next_after(inquiries: &mut Inquiries, of: Circuit, told: &Told, now: Instant) -> Duration {
-        assert_eq!(inquiries.poll(now), Some(of));
-        assert_eq!(inquiries.poll(now), None, "one question at a time");
-        assert_eq!(inquiries.deadline(), None);
-        assert_eq!(inquiries.handle_told(of.connection, told, now), Some(of));
-        inquiries.deadline().map_or(Duration::MAX, |at| at - now)
+    fn poll(inquiries: &mut Inquiries, now: Instant) -> Option<Circuit> {
+        inquiries.handle_timeout(now);
+        inquiries.poll_action()
+    }
+
+    fn next_after(
+        inquiries: &mut Inquiries,
+        of: Circuit,
+        reply: &HopReply,
+        now: Instant,
+    ) -> Duration {
+        assert_eq!(poll(inquiries, now), Some(of));
+        assert_eq!(poll(inquiries, now), None, "one question at a time");
+        assert_eq!(inquiries.poll_timeout(), None);
+        assert_eq!(inquiries.handle_reply(of.connection, reply, now), Some(of));
+        inquiries
+            .poll_timeout()
+            .map_or(Duration::MAX, |at| at - now)
     }
 
     #[test]
@@ -184,31 +219,31 @@ mod tests {
         assert_eq!(next_after(&mut inquiries, of, &leg(Some(7)), now), REFRESH);
         assert!(!inquiries.is_awaited(of.connection));
         let later = now + REFRESH;
-        assert_eq!(inquiries.poll(later - AGAIN), None);
+        assert_eq!(poll(&mut inquiries, later - AGAIN), None);
         assert_eq!(
             next_after(&mut inquiries, of, &leg(Some(8)), later),
             REFRESH
         );
         inquiries.handle_closed(of.connection);
-        assert_eq!(inquiries.poll(later + REFRESH), None);
-        assert_eq!(inquiries.deadline(), None);
+        assert_eq!(poll(&mut inquiries, later + REFRESH), None);
+        assert_eq!(inquiries.poll_timeout(), None);
     }
 
     #[test]
     fn what_was_not_fully_answered_is_asked_again_soon_and_not_for_ever() {
-        for told in [
+        for reply in [
             leg(None),
-            Told::Nothing,
-            Told::Refused(Refusal::NotAParty),
-            Told::Refused(Refusal::Unknown),
+            HopReply::NoAnswer,
+            HopReply::Refused(Refusal::NotAParty),
+            HopReply::Refused(Refusal::Unknown),
         ] {
             let (mut inquiries, of, mut now) = (Inquiries::default(), circuit(1), Instant::now());
             inquiries.handle_opened(of, now);
             for _ in 0..EARLY {
-                assert_eq!(next_after(&mut inquiries, of, &told, now), AGAIN);
+                assert_eq!(next_after(&mut inquiries, of, &reply, now), AGAIN);
                 now += AGAIN;
             }
-            assert_eq!(next_after(&mut inquiries, of, &told, now), REFRESH);
+            assert_eq!(next_after(&mut inquiries, of, &reply, now), REFRESH);
         }
     }
 
@@ -216,8 +251,8 @@ mod tests {
     fn a_relay_that_asks_for_less_is_heard() {
         let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
         inquiries.handle_opened(of, now);
-        let told = Told::Refused(Refusal::TooOften);
-        assert_eq!(next_after(&mut inquiries, of, &told, now), REFRESH);
+        let reply = HopReply::Refused(Refusal::TooOften);
+        assert_eq!(next_after(&mut inquiries, of, &reply, now), REFRESH);
     }
 
     #[test]
@@ -225,21 +260,21 @@ mod tests {
         let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
         inquiries.handle_opened(of, now);
         assert_eq!(
-            next_after(&mut inquiries, of, &Told::Unsupported, now),
+            next_after(&mut inquiries, of, &HopReply::Unsupported, now),
             Duration::MAX
         );
         assert!(!inquiries.is_awaited(of.connection));
-        assert_eq!(inquiries.poll(now + REFRESH * 10), None);
+        assert_eq!(poll(&mut inquiries, now + REFRESH * 10), None);
     }
 
     #[test]
     fn an_answer_about_a_circuit_that_has_closed_is_nobodys() {
         let (mut inquiries, of, now) = (Inquiries::default(), circuit(1), Instant::now());
         inquiries.handle_opened(of, now);
-        inquiries.poll(now);
+        poll(&mut inquiries, now);
         inquiries.handle_closed(of.connection);
         assert_eq!(
-            inquiries.handle_told(of.connection, &leg(Some(7)), now),
+            inquiries.handle_reply(of.connection, &leg(Some(7)), now),
             None
         );
     }

@@ -2,85 +2,101 @@
 //!
 //! Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::introduction::Refusal;
+use p2pnode_protocol::introduction::{Meeting, Refusal};
 
-use crate::swarm::introduction::Told;
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum IntroductionReply {
+    /// Both were introduced in this moment.
+    Introduced(Meeting),
+    /// They were not, and why.
+    Refused(Refusal),
+    /// The relay does not speak the protocol: another implementation.
+    Unsupported,
+    /// No answer.
+    NoAnswer,
+}
 
 /// To be introduced to a peer by a relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Wish {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct IntroductionRequest {
     /// The peer.
     pub(crate) peer: PeerId,
     /// The relay.
     pub(crate) relay: PeerId,
 }
 
-/// The questions that are under way, and those to ask again.
+/// The requests that are under way, and those to make again.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes {
-    asking: HashMap<Wish, ConnectionId>,
+pub(crate) struct Introductions {
+    asking: BTreeMap<IntroductionRequest, ConnectionId>,
     /// Connections to relays that do not speak the protocol. A connection that comes later may be another run of the relay.
-    mute: HashSet<ConnectionId>,
+    mute: BTreeSet<ConnectionId>,
     /// The relay had not seen this node in a family and transport of the peer's, and may with the next connection.
-    waiting: HashSet<Wish>,
+    waiting: BTreeSet<IntroductionRequest>,
 }
 
-impl Wishes {
-    /// A wish over the best of these connections to its relay that it can be asked on, unless it is asked for already.
-    pub(crate) fn begin(
+impl Introductions {
+    /// An introduction would be of use. The first of these connections to the relay on which to ask for it, unless it is asked for
+    /// already.
+    pub(crate) fn handle_wanted(
         &mut self,
-        wish: Wish,
+        request: IntroductionRequest,
         connections: impl Iterator<Item = ConnectionId>,
     ) -> Option<ConnectionId> {
-        if self.asking.contains_key(&wish) {
+        if self.asking.contains_key(&request) {
             return None;
         }
         let mut connections = connections.filter(|connection| !self.mute.contains(connection));
         let connection = connections.next()?;
-        self.waiting.remove(&wish);
-        self.asking.insert(wish, connection);
+        self.waiting.remove(&request);
+        self.asking.insert(request, connection);
         Some(connection)
     }
 
-    /// A question has ended. Whether it was one that was under way.
-    pub(crate) fn handle_told(
+    /// A request has ended. Returns it if it was under way.
+    pub(crate) fn handle_reply(
         &mut self,
-        wish: Wish,
+        request: IntroductionRequest,
         connection: ConnectionId,
-        told: &Told,
-    ) -> bool {
-        if self.asking.get(&wish) != Some(&connection) {
-            return false;
+        reply: &IntroductionReply,
+    ) -> Option<IntroductionRequest> {
+        if self.asking.get(&request) != Some(&connection) {
+            return None;
         }
-        self.asking.remove(&wish);
-        match told {
-            Told::Unsupported => drop(self.mute.insert(connection)),
-            Told::Refused(Refusal::NothingInCommon) => drop(self.waiting.insert(wish)),
-            Told::Meeting(_) | Told::Refused(_) | Told::Nothing => {}
+        self.asking.remove(&request);
+        match reply {
+            IntroductionReply::Unsupported => drop(self.mute.insert(connection)),
+            IntroductionReply::Refused(Refusal::NothingInCommon) => {
+                drop(self.waiting.insert(request))
+            }
+            IntroductionReply::Introduced(_)
+            | IntroductionReply::Refused(_)
+            | IntroductionReply::NoAnswer => {}
         }
-        true
+        Some(request)
     }
 
-    /// There is one more connection to a relay: the wishes that it may fulfil.
-    pub(crate) fn handle_leg(&mut self, relay: PeerId) -> Vec<Wish> {
+    /// There is one more connection to a relay: the requests to make again.
+    pub(crate) fn handle_leg(&mut self, relay: PeerId) -> Vec<IntroductionRequest> {
         self.waiting
-            .extract_if(|wish| wish.relay == relay)
+            .extract_if(.., |request| request.relay == relay)
             .collect()
     }
 
-    /// A connection was closed: the wishes that were asked for on it, and will not be answered.
-    pub(crate) fn handle_closed(&mut self, connection: ConnectionId) -> Vec<Wish> {
+    /// A connection was closed: the requests that were made on it, and will not be answered.
+    pub(crate) fn handle_closed(&mut self, connection: ConnectionId) -> Vec<IntroductionRequest> {
         self.mute.remove(&connection);
-        let asked = self.asking.extract_if(|_, on| *on == connection);
-        asked.map(|(wish, _)| wish).collect()
+        let asked = self.asking.extract_if(.., |_, on| *on == connection);
+        asked.map(|(request, _)| request).collect()
     }
 
-    /// Nobody wants to meet the peer any more.
+    /// Nobody dials the peer any more.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
-        self.waiting.retain(|wish| wish.peer != *peer);
+        self.waiting.retain(|request| request.peer != *peer);
     }
 }
 
@@ -92,8 +108,8 @@ mod tests {
         ConnectionId::new_unchecked(number)
     }
 
-    fn wish() -> Wish {
-        Wish {
+    fn request() -> IntroductionRequest {
+        IntroductionRequest {
             peer: PeerId::random(),
             relay: PeerId::random(),
         }
@@ -101,47 +117,72 @@ mod tests {
 
     #[test]
     fn a_relay_is_asked_once_at_a_time_over_the_first_connection() {
-        let (mut wishes, wish) = (Wishes::default(), wish());
-        assert_eq!(wishes.begin(wish, [id(1), id(2)].into_iter()), Some(id(1)));
-        assert_eq!(wishes.begin(wish, [id(1), id(2)].into_iter()), None);
-        assert!(wishes.handle_told(wish, id(1), &Told::Nothing));
-        assert!(!wishes.handle_told(wish, id(1), &Told::Nothing), "late");
-        assert_eq!(wishes.begin(wish, [id(2)].into_iter()), Some(id(2)));
+        let (mut introductions, request) = (Introductions::default(), request());
+        assert_eq!(
+            introductions.handle_wanted(request, [id(1), id(2)].into_iter()),
+            Some(id(1))
+        );
+        assert_eq!(
+            introductions.handle_wanted(request, [id(1), id(2)].into_iter()),
+            None
+        );
+        assert_eq!(
+            introductions.handle_reply(request, id(1), &IntroductionReply::NoAnswer),
+            Some(request)
+        );
+        assert_eq!(
+            introductions.handle_reply(request, id(1), &IntroductionReply::NoAnswer),
+            None,
+            "late"
+        );
+        assert_eq!(
+            introductions.handle_wanted(request, [id(2)].into_iter()),
+            Some(id(2))
+        );
     }
 
     #[test]
     fn a_connection_to_a_foreign_relay_is_remembered_until_it_closes() {
-        let (mut wishes, wish) = (Wishes::default(), wish());
-        wishes.begin(wish, [id(1)].into_iter());
-        wishes.handle_told(wish, id(1), &Told::Unsupported);
-        assert_eq!(wishes.begin(wish, [id(1)].into_iter()), None);
-        assert!(wishes.handle_leg(wish.relay).is_empty());
-        wishes.handle_closed(id(1));
-        assert!(wishes.mute.is_empty());
-        assert_eq!(wishes.begin(wish, [id(2)].into_iter()), Some(id(2)));
+        let (mut introductions, request) = (Introductions::default(), request());
+        introductions.handle_wanted(request, [id(1)].into_iter());
+        introductions.handle_reply(request, id(1), &IntroductionReply::Unsupported);
+        assert_eq!(
+            introductions.handle_wanted(request, [id(1)].into_iter()),
+            None
+        );
+        assert!(introductions.handle_leg(request.relay).is_empty());
+        introductions.handle_closed(id(1));
+        assert!(introductions.mute.is_empty());
+        assert_eq!(
+            introductions.handle_wanted(request, [id(2)].into_iter()),
+            Some(id(2))
+        );
     }
 
     #[test]
     fn where_nothing_was_in_common_the_next_connection_is_another_chance() {
-        let (mut wishes, wish) = (Wishes::default(), wish());
-        let refused = Told::Refused(Refusal::NothingInCommon);
-        wishes.begin(wish, [id(1)].into_iter());
-        wishes.handle_told(wish, id(1), &refused);
-        assert!(wishes.handle_leg(PeerId::random()).is_empty());
-        assert_eq!(wishes.handle_leg(wish.relay), [wish]);
-        assert!(wishes.handle_leg(wish.relay).is_empty(), "once");
-        wishes.begin(wish, [id(1)].into_iter());
-        wishes.handle_told(wish, id(1), &refused);
-        wishes.forget(&wish.peer);
-        assert!(wishes.handle_leg(wish.relay).is_empty());
+        let (mut introductions, request) = (Introductions::default(), request());
+        let refused = IntroductionReply::Refused(Refusal::NothingInCommon);
+        introductions.handle_wanted(request, [id(1)].into_iter());
+        introductions.handle_reply(request, id(1), &refused);
+        assert!(introductions.handle_leg(PeerId::random()).is_empty());
+        assert_eq!(introductions.handle_leg(request.relay), [request]);
+        assert!(introductions.handle_leg(request.relay).is_empty(), "once");
+        introductions.handle_wanted(request, [id(1)].into_iter());
+        introductions.handle_reply(request, id(1), &refused);
+        introductions.forget(&request.peer);
+        assert!(introductions.handle_leg(request.relay).is_empty());
     }
 
     #[test]
     fn a_connection_that_closes_ends_what_was_asked_on_it() {
-        let (mut wishes, wish) = (Wishes::default(), wish());
-        wishes.begin(wish, [id(1)].into_iter());
-        assert!(wishes.handle_closed(id(2)).is_empty());
-        assert_eq!(wishes.handle_closed(id(1)), [wish]);
-        assert_eq!(wishes.begin(wish, [id(2)].into_iter()), Some(id(2)));
+        let (mut introductions, request) = (Introductions::default(), request());
+        introductions.handle_wanted(request, [id(1)].into_iter());
+        assert!(introductions.handle_closed(id(2)).is_empty());
+        assert_eq!(introductions.handle_closed(id(1)), [request]);
+        assert_eq!(
+            introductions.handle_wanted(request, [id(2)].into_iter()),
+            Some(id(2))
+        );
     }
 }

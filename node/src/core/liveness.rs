@@ -3,7 +3,7 @@
 //! Pure: the time is an argument.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -54,9 +54,27 @@ pub enum Ended {
     Broken,
 }
 
+/// What a ping says of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It lives, as far as is known.
+    Alive,
+    /// It is dead; said once.
+    Dead,
+}
+
+/// What the end of a connection means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// One side wanted it.
+    Wanted,
+    /// Neither side did: the connection was lost.
+    Lost,
+}
+
 /// What is known of the life of each open connection.
 #[derive(Debug, Default)]
-pub struct Liveness(HashMap<ConnectionId, Life>);
+pub struct Liveness(BTreeMap<ConnectionId, Life>);
 
 #[derive(Debug)]
 struct Life {
@@ -86,7 +104,7 @@ impl Link {
 
 impl Liveness {
     /// A connection is open.
-    pub fn established(&mut self, id: ConnectionId, link: Link, now: Instant) {
+    pub fn handle_established(&mut self, id: ConnectionId, link: Link, now: Instant) {
         self.0.insert(
             id,
             Life {
@@ -97,47 +115,55 @@ impl Liveness {
         );
     }
 
-    /// A ping has ended, the `missed`th in a row without an answer. Whether the connection is dead, told once.
-    pub fn handle_ping(
+    /// A ping has ended, the `missed`th in a row without an answer.
+    pub(crate) fn handle_ping(
         &mut self,
         id: ConnectionId,
         result: Result<(), &Failure>,
         missed: u32,
         now: Instant,
-    ) -> bool {
+    ) -> Verdict {
         let Some(life) = self.0.get_mut(&id) else {
-            return false;
+            return Verdict::Alive;
         };
         let limit = match result {
             // A peer without ping is not a dead one; it may still be told from a lost one by what the transport says.
             Ok(()) | Err(Failure::Unsupported) => {
                 life.answered = now;
-                return false;
+                return Verdict::Alive;
             }
             Err(Failure::Timeout) => life.link.patience(),
             Err(Failure::Broken(_)) => BROKEN_PINGS,
         };
-        let died = missed >= limit && !life.dead;
-        life.dead |= died;
-        died
+        if missed < limit || life.dead {
+            return Verdict::Alive;
+        }
+        life.dead = true;
+        Verdict::Dead
     }
 
-    /// A connection has ended. Whether it was lost: neither side wanted its end.
-    pub fn closed(&mut self, id: ConnectionId, ended: Ended, now: Instant) -> bool {
+    /// A connection has ended.
+    pub(crate) fn handle_closed(
+        &mut self,
+        id: ConnectionId,
+        ended: Ended,
+        now: Instant,
+    ) -> Farewell {
         let Some(life) = self.0.remove(&id) else {
-            return false;
+            return Farewell::Wanted;
         };
-        match ended {
-            _ if life.dead => true,
-            Ended::Ours => false,
-            Ended::Broken => true,
-            Ended::Theirs => match life.link {
-                // The peer says goodbye on a path that it believes to be dead, and on which it may reach us all the same.
-                Link::Direct => now.saturating_duration_since(life.answered) > FRESH,
-                // The end of the relay, or of the leg beyond it, looks like that, too.
-                Link::Circuit => true,
-                Link::Leg => true,
-            },
+        match (ended, life.link) {
+            _ if life.dead => Farewell::Lost,
+            (Ended::Ours, _) => Farewell::Wanted,
+            (Ended::Broken, _) => Farewell::Lost,
+            // The peer closes a path that it believes to be dead, and on which it may reach us all the same.
+            (Ended::Theirs, Link::Direct)
+                if now.saturating_duration_since(life.answered) <= FRESH =>
+            {
+                Farewell::Wanted
+            }
+            // The end of the relay, or of the leg beyond it, looks like that, too.
+            (Ended::Theirs, Link::Direct | Link::Circuit | Link::Leg) => Farewell::Lost,
         }
     }
 }
@@ -154,7 +180,7 @@ mod tests {
             ConnectionId::new_unchecked(1),
             Instant::now(),
         );
-        liveness.established(id, link, now);
+        liveness.handle_established(id, link, now);
         (liveness, id, now)
     }
 
@@ -172,9 +198,14 @@ mod tests {
             let (mut liveness, id, now) = established(link);
             for missed in 1..=4 {
                 let died = liveness.handle_ping(id, Err(&Failure::Timeout), missed, now);
-                assert_eq!(died, missed == patience, "{link:?}, {missed} missed");
+                assert_eq!(
+                    died == Verdict::Dead,
+                    missed == patience,
+                    "{link:?}, {missed} missed"
+                );
             }
-            assert!(liveness.closed(id, Ended::Ours, now), "closed as dead");
+            let end = liveness.handle_closed(id, Ended::Ours, now);
+            assert_eq!(end, Farewell::Lost, "closed as dead");
         }
     }
 
@@ -183,37 +214,65 @@ mod tests {
         let (mut liveness, id, now) = established(Link::Direct);
         let broken = Failure::Broken(io::ErrorKind::UnexpectedEof.into());
         for missed in 1..BROKEN_PINGS {
-            assert!(!liveness.handle_ping(id, Err(&broken), missed, now));
+            assert_eq!(
+                liveness.handle_ping(id, Err(&broken), missed, now),
+                Verdict::Alive
+            );
         }
-        assert!(liveness.handle_ping(id, Err(&broken), BROKEN_PINGS, now));
+        assert_eq!(
+            liveness.handle_ping(id, Err(&broken), BROKEN_PINGS, now),
+            Verdict::Dead
+        );
     }
 
     #[test]
     fn a_peer_without_ping_is_not_dead() {
         let (mut liveness, id, now) = established(Link::Direct);
-        assert!(!liveness.handle_ping(id, Err(&Failure::Unsupported), 0, now));
-        assert!(!liveness.closed(id, Ended::Theirs, now));
+        assert_eq!(
+            liveness.handle_ping(id, Err(&Failure::Unsupported), 0, now),
+            Verdict::Alive
+        );
+        assert_eq!(
+            liveness.handle_closed(id, Ended::Theirs, now),
+            Farewell::Wanted
+        );
     }
 
     #[test]
-    fn a_goodbye_on_a_path_that_answers_is_one_and_on_a_silent_path_it_is_a_loss() {
+    fn a_graceful_close_on_a_path_that_answers_is_one_and_on_a_silent_path_it_is_a_loss() {
         let (mut liveness, id, now) = established(Link::Direct);
         let later = now + Duration::from_secs(9);
         liveness.handle_ping(id, Ok(()), 0, later);
-        assert!(!liveness.closed(id, Ended::Theirs, later + WATCHFUL.interval));
+        assert_eq!(
+            liveness.handle_closed(id, Ended::Theirs, later + WATCHFUL.interval),
+            Farewell::Wanted
+        );
 
         let (mut liveness, id, now) = established(Link::Direct);
-        assert!(liveness.closed(id, Ended::Theirs, now + WATCHFUL.timeout));
+        assert_eq!(
+            liveness.handle_closed(id, Ended::Theirs, now + WATCHFUL.timeout),
+            Farewell::Lost
+        );
     }
 
     #[test]
     fn what_this_node_closes_is_not_lost_and_what_breaks_is() {
         for link in [Link::Direct, Link::Circuit, Link::Leg] {
             let (mut liveness, id, now) = established(link);
-            assert!(!liveness.closed(id, Ended::Ours, now));
-            assert!(!liveness.closed(id, Ended::Broken, now), "it is gone");
+            assert_eq!(
+                liveness.handle_closed(id, Ended::Ours, now),
+                Farewell::Wanted
+            );
+            assert_eq!(
+                liveness.handle_closed(id, Ended::Broken, now),
+                Farewell::Wanted,
+                "it is gone"
+            );
             let (mut liveness, id, now) = established(link);
-            assert!(liveness.closed(id, Ended::Broken, now));
+            assert_eq!(
+                liveness.handle_closed(id, Ended::Broken, now),
+                Farewell::Lost
+            );
         }
     }
 }

@@ -1,13 +1,22 @@
 //! The decisions of a node, without IO: which relays, which dials, which path, and what is next.
+//!
+//! [`state::NodeState`] owns the machines and everything that connects them. Each machine takes what happens by `handle_*`, with
+//! the time as an argument, and is asked by `poll_action`, `poll_event` and `poll_timeout` what is to be done, what is to be
+//! reported, and when it has to be woken by `handle_timeout`.
 
 pub mod dialer;
 pub mod event;
 pub(crate) mod found_relays;
 pub(crate) mod inquiries;
 pub(crate) mod introductions;
-pub mod liveness;
+pub(crate) mod joins;
+pub(crate) mod json;
+pub(crate) mod liveness;
+pub(crate) mod neighbours;
 pub mod peers;
-pub mod reconnect;
+pub(crate) mod reconnect;
+mod refusal;
 pub(crate) mod registrar;
-pub mod relays;
+pub(crate) mod relays;
+pub(crate) mod state;
 pub(crate) mod tokens;

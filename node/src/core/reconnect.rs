@@ -4,7 +4,7 @@
 //! lead to the other side, which may have none that leads back. What follows, the punch, is decided where every punch is.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -30,7 +30,7 @@ const GIVE_UP: Duration = Duration::from_secs(300);
 /// The most peers that are remembered; those that are dialed beyond are not dialed again by themselves.
 const MAX_PEERS: usize = 4096;
 
-/// What the event loop is to do.
+/// What the node is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Dial the peer through this relay.
@@ -56,7 +56,10 @@ pub enum Action {
 
 /// The peers to dial again when they are lost.
 #[derive(Debug, Default)]
-pub struct Reconnector(HashMap<PeerId, Peer>);
+pub struct Reconnector {
+    peers: BTreeMap<PeerId, Peer>,
+    actions: VecDeque<Action>,
+}
 
 #[derive(Debug)]
 struct Peer {
@@ -95,11 +98,11 @@ impl Reconnector {
         relays: impl IntoIterator<Item = PeerId>,
         last: Option<PeerId>,
     ) {
-        if self.0.len() >= MAX_PEERS && !self.0.contains_key(&peer) {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
             tracing::debug!(%peer, "not dialed again when it is lost: {MAX_PEERS} others are");
             return;
         }
-        let wanted = self.0.entry(peer).or_insert(Peer {
+        let wanted = self.peers.entry(peer).or_insert(Peer {
             addrs: Vec::new(),
             relays: Vec::new(),
             search: None,
@@ -116,12 +119,12 @@ impl Reconnector {
 
     /// The peer is not dialed again: it has closed the last connection, this node has, or a new dial takes over.
     pub fn forget(&mut self, peer: &PeerId) {
-        self.0.remove(peer);
+        self.peers.remove(peer);
     }
 
     /// A connection to the peer is open, over that relay if over any.
     pub fn handle_connected(&mut self, peer: &PeerId, relay: Option<PeerId>, now: Instant) {
-        if let Some(peer) = self.0.get_mut(peer) {
+        if let Some(peer) = self.peers.get_mut(peer) {
             if let Some(search) = &mut peer.search {
                 search.found.get_or_insert(now);
             }
@@ -129,10 +132,10 @@ impl Reconnector {
         }
     }
 
-    /// The last connection to the peer was lost: nobody had closed it. Whether it is dialed again.
-    pub fn handle_lost(&mut self, peer: &PeerId, now: Instant, jitter: f64) -> bool {
-        let Some(peer) = self.0.get_mut(peer) else {
-            return false;
+    /// The last connection to the peer was lost: nobody had closed it.
+    pub fn handle_lost(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
+        let Some(peer) = self.peers.get_mut(peer) else {
+            return;
         };
         match &mut peer.search {
             Some(search) if search.found.is_none_or(|found| now < found + STABLE) => {
@@ -141,47 +144,55 @@ impl Reconnector {
             }
             search => *search = Some(Search::new(now)),
         }
-        true
     }
 
     /// The circuit that was asked for last could not be made: the next relay is asked at once.
     pub fn handle_failed(&mut self, peer: &PeerId, relay: &PeerId, now: Instant) {
-        if let Some(search) = self.0.get_mut(peer).and_then(|peer| peer.search.as_mut())
+        if let Some(search) = self
+            .peers
+            .get_mut(peer)
+            .and_then(|peer| peer.search.as_mut())
             && search.asked.last() == Some(relay)
         {
             search.at = search.at.min(now);
         }
     }
 
-    /// The next thing to do, until there is none. `is_ready` tells of which relays circuits can be asked.
-    pub fn poll(
+    /// The next thing to do, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Has the lost peers dialed whose turn it is. `is_ready` says of which relays circuits can be asked.
+    pub fn handle_timeout(
         &mut self,
         now: Instant,
         is_ready: impl Fn(&PeerId) -> bool,
-        jitter: f64,
-    ) -> Option<Action> {
-        let due = |peer: &Peer| {
-            peer.search
+        mut jitter: impl FnMut() -> f64,
+    ) {
+        let actions = &mut self.actions;
+        self.peers.retain(|id, peer| {
+            while peer
+                .search
                 .as_ref()
                 .is_some_and(|search| search.is_due(now))
-        };
-        let peers = self.0.iter_mut().filter(|(_, peer)| due(peer));
-        let (action, over) = peers
-            .filter_map(|(id, peer)| peer.next(*id, now, &is_ready, jitter))
-            .map(|action| match action {
-                Action::GiveUp { peer } => (action, Some(peer)),
-                Action::DialCircuit { .. } | Action::DialDirect { .. } => (action, None),
-            })
-            .next()?;
-        if let Some(peer) = over {
-            self.0.remove(&peer);
-        }
-        Some(action)
+            {
+                let Some(action) = peer.next(*id, now, &is_ready, &mut jitter) else {
+                    break;
+                };
+                let is_over = matches!(action, Action::GiveUp { .. });
+                actions.push_back(action);
+                if is_over {
+                    return false;
+                }
+            }
+            true
+        });
     }
 
-    /// When [`Reconnector::poll`] may have something to do, if nothing else happens before.
-    pub fn deadline(&self) -> Option<Instant> {
-        let searches = self.0.values().filter_map(|peer| peer.search.as_ref());
+    /// When [`Reconnector::handle_timeout`] may have something to do, if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let searches = self.peers.values().filter_map(|peer| peer.search.as_ref());
         searches
             .filter(|search| search.found.is_none())
             .map(|search| {
@@ -207,7 +218,7 @@ impl Peer {
         id: PeerId,
         now: Instant,
         is_ready: impl Fn(&PeerId) -> bool,
-        jitter: f64,
+        jitter: impl FnOnce() -> f64,
     ) -> Option<Action> {
         let search = self.search.as_mut()?;
         if search.until <= now {
@@ -238,7 +249,7 @@ impl Peer {
         if search.stuck {
             return None;
         }
-        search.next_round(now, jitter);
+        search.next_round(now, jitter());
         None
     }
 }
@@ -280,6 +291,16 @@ mod tests {
         Some(Action::DialCircuit { peer, relay })
     }
 
+    fn poll(
+        reconnector: &mut Reconnector,
+        now: Instant,
+        is_ready: impl Fn(&PeerId) -> bool,
+        jitter: f64,
+    ) -> Option<Action> {
+        reconnector.handle_timeout(now, is_ready, || jitter);
+        reconnector.poll_action()
+    }
+
     struct Known {
         reconnector: Reconnector,
         peer: PeerId,
@@ -308,17 +329,20 @@ mod tests {
             relays: [a, b],
             now,
         } = known();
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), None);
-        assert!(reconnector.handle_lost(&peer, now, 0.0));
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), circuit(peer, b));
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), None);
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
+        reconnector.handle_lost(&peer, now, 0.0);
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, b));
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
         reconnector.handle_failed(&peer, &b, now);
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), circuit(peer, a));
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, a));
         reconnector.handle_failed(&peer, &a, now);
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), None);
-        let again = reconnector.deadline().unwrap();
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
+        let again = reconnector.poll_timeout().unwrap();
         assert_eq!(again - now, BACKOFF_MIN);
-        assert_eq!(reconnector.poll(again, |_| true, 0.0), circuit(peer, b));
+        assert_eq!(
+            poll(&mut reconnector, again, |_| true, 0.0),
+            circuit(peer, b)
+        );
     }
 
     #[test]
@@ -330,13 +354,16 @@ mod tests {
             now,
         } = known();
         reconnector.handle_lost(&peer, now, 0.0);
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), circuit(peer, b));
-        let later = reconnector.deadline().unwrap();
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, b));
+        let later = reconnector.poll_timeout().unwrap();
         assert_eq!(later - now, CIRCUIT_WAIT);
-        assert_eq!(reconnector.poll(later, |_| true, 0.0), circuit(peer, a));
+        assert_eq!(
+            poll(&mut reconnector, later, |_| true, 0.0),
+            circuit(peer, a)
+        );
         // The late failure of the first is no news.
         reconnector.handle_failed(&peer, &b, later);
-        assert_eq!(reconnector.poll(later, |_| true, 0.0), None);
+        assert_eq!(poll(&mut reconnector, later, |_| true, 0.0), None);
     }
 
     #[test]
@@ -348,15 +375,15 @@ mod tests {
             now,
         } = known();
         reconnector.handle_lost(&peer, now, 0.0);
-        assert_eq!(reconnector.poll(now, |_| false, 0.0), None);
+        assert_eq!(poll(&mut reconnector, now, |_| false, 0.0), None);
         assert_eq!(
-            reconnector.deadline(),
+            reconnector.poll_timeout(),
             Some(now + GIVE_UP),
             "no timer spins meanwhile"
         );
         let later = now + Duration::from_secs(7);
         assert_eq!(
-            reconnector.poll(later, |relay| *relay == a, 0.0),
+            poll(&mut reconnector, later, |relay| *relay == a, 0.0),
             circuit(peer, a)
         );
     }
@@ -371,13 +398,13 @@ mod tests {
         } = known();
         reconnector.handle_lost(&peer, now, 0.0);
         reconnector.handle_connected(&peer, None, now);
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), None);
-        assert_eq!(reconnector.deadline(), None);
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
+        assert_eq!(reconnector.poll_timeout(), None);
         reconnector.handle_lost(&peer, now, 0.0);
         reconnector.forget(&peer);
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), None);
-        assert!(!reconnector.handle_lost(&PeerId::random(), now, 0.0));
-        assert_eq!(reconnector.deadline(), None);
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
+        reconnector.handle_lost(&PeerId::random(), now, 0.0);
+        assert_eq!(reconnector.poll_timeout(), None);
     }
 
     #[test]
@@ -392,22 +419,22 @@ mod tests {
         reconnector.handle_lost(&peer, now, 0.0);
         let mut waits = Vec::new();
         for _ in 0..4 {
-            assert!(reconnector.poll(now, |_| true, 0.0).is_some());
+            assert!(poll(&mut reconnector, now, |_| true, 0.0).is_some());
             reconnector.handle_connected(&peer, None, now);
-            assert_eq!(reconnector.deadline(), None);
+            assert_eq!(reconnector.poll_timeout(), None);
             reconnector.handle_lost(&peer, now, 0.0);
-            assert_eq!(reconnector.poll(now, |_| true, 0.0), None);
-            let at = reconnector.deadline().unwrap();
+            assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
+            let at = reconnector.poll_timeout().unwrap();
             waits.push(at - now);
             now = at;
         }
         assert_eq!(waits, [1, 2, 4, 8].map(|factor| BACKOFF_MIN * factor));
         // One that was kept for a while is dialed at once again.
-        assert!(reconnector.poll(now, |_| true, 0.0).is_some());
+        assert!(poll(&mut reconnector, now, |_| true, 0.0).is_some());
         reconnector.handle_connected(&peer, None, now);
         now += STABLE;
         reconnector.handle_lost(&peer, now, 0.0);
-        assert!(reconnector.poll(now, |_| true, 0.0).is_some());
+        assert!(poll(&mut reconnector, now, |_| true, 0.0).is_some());
         assert!(now < start + GIVE_UP);
     }
 
@@ -421,7 +448,7 @@ mod tests {
         } = known();
         reconnector.handle_connected(&peer, Some(a), now);
         reconnector.handle_lost(&peer, now, 0.0);
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), circuit(peer, a));
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, a));
     }
 
     #[test]
@@ -432,10 +459,10 @@ mod tests {
         reconnector.want(peer, addrs.clone(), [], None);
         reconnector.handle_lost(&peer, now, 0.0);
         let direct = Some(Action::DialDirect { peer, addrs });
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), direct);
-        assert_eq!(reconnector.poll(now, |_| true, 0.0), None);
-        let again = reconnector.deadline().unwrap();
-        assert_eq!(reconnector.poll(again, |_| true, 0.0), direct);
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), direct);
+        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
+        let again = reconnector.poll_timeout().unwrap();
+        assert_eq!(poll(&mut reconnector, again, |_| true, 0.0), direct);
     }
 
     #[test]
@@ -449,19 +476,19 @@ mod tests {
         reconnector.handle_lost(&peer, start, 0.0);
         let (mut now, mut dials) = (start, 0);
         let gone = loop {
-            match reconnector.poll(now, |_| true, 0.5) {
+            match poll(&mut reconnector, now, |_| true, 0.5) {
                 Some(Action::DialCircuit { relay, .. }) => {
                     dials += 1;
                     reconnector.handle_failed(&peer, &relay, now);
                 }
                 Some(Action::GiveUp { .. }) => break now,
                 Some(Action::DialDirect { .. }) => panic!("no address was given"),
-                None => now = reconnector.deadline().unwrap(),
+                None => now = reconnector.poll_timeout().unwrap(),
             }
         };
         assert!(gone - start >= GIVE_UP && gone - start < GIVE_UP + BACKOFF_MAX);
         assert!(dials < 30 * relays.len(), "{dials} dials");
-        assert_eq!(reconnector.deadline(), None);
+        assert_eq!(reconnector.poll_timeout(), None);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 //! for it, again when what it says has changed, and before it expires there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -14,17 +14,17 @@ use p2pnode_protocol::directory::RENEWAL;
 /// From a registration that did not arrive to the next.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How long a relay may take to say what it keeps of an earlier run; then it is told anyway.
+/// How long a relay may take to say what it keeps of an earlier run; then the record is registered anyway.
 const ASK: Duration = Duration::from_secs(2);
 
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Ask the relays for this node's own record before this one is told; what comes is told with [`Registrar::handle_kept`], and the
-    /// end with [`Registrar::handle_asked`].
-    Ask(PeerId),
-    /// Tell this relay the record. What becomes of it is told with [`Registrar::handle_told`].
-    Tell(PeerId),
+pub(crate) enum Action {
+    /// Ask the relays for this node's own record before the next one is registered at this relay.
+    /// [`Registrar::handle_own_record`] takes the answers, [`Registrar::handle_looked_up`] their end.
+    LookUp(PeerId),
+    /// Register the record at this relay. [`Registrar::handle_registered`] takes the end.
+    Register(PeerId),
 }
 
 /// The record, and who has it.
@@ -34,6 +34,7 @@ pub(crate) struct Registrar {
     relays: BTreeMap<PeerId, State>,
     /// The last sequence number.
     seq: u64,
+    actions: VecDeque<Action>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +42,10 @@ enum State {
     /// It holds a reservation since a moment ago.
     New,
     /// It is being asked, no longer than until then.
-    Asked(Instant),
+    LookingUp(Instant),
     Due(Instant),
     /// Under way; what it says is still true, or no longer.
-    Told {
+    Registering {
         outdated: bool,
     },
 }
@@ -59,13 +60,13 @@ impl Registrar {
         self.outdate(now);
     }
 
-    /// What was told is no longer what is to be told.
+    /// What was registered is no longer what is to be registered.
     fn outdate(&mut self, now: Instant) {
         for state in self.relays.values_mut() {
             *state = match *state {
                 State::Due(_) => State::Due(now),
-                State::Told { .. } => State::Told { outdated: true },
-                asked @ (State::New | State::Asked(_)) => asked,
+                State::Registering { .. } => State::Registering { outdated: true },
+                asked @ (State::New | State::LookingUp(_)) => asked,
             };
         }
     }
@@ -78,58 +79,63 @@ impl Registrar {
         }
     }
 
-    /// The next thing to do.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Step> {
+    /// The next thing to do, until there is none.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Has the record registered where it is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.addrs.is_empty() {
-            return None;
+            return;
         }
-        self.relays
-            .iter_mut()
-            .find_map(|(relay, state)| match *state {
+        for (relay, state) in &mut self.relays {
+            match *state {
                 State::New => {
-                    *state = State::Asked(now + ASK);
-                    Some(Step::Ask(*relay))
+                    *state = State::LookingUp(now + ASK);
+                    self.actions.push_back(Action::LookUp(*relay));
                 }
-                State::Asked(at) | State::Due(at) if at <= now => {
-                    *state = State::Told { outdated: false };
-                    Some(Step::Tell(*relay))
+                State::LookingUp(at) | State::Due(at) if at <= now => {
+                    *state = State::Registering { outdated: false };
+                    self.actions.push_back(Action::Register(*relay));
                 }
-                State::Asked(_) | State::Due(_) | State::Told { .. } => None,
-            })
+                State::LookingUp(_) | State::Due(_) | State::Registering { .. } => {}
+            }
+        }
     }
 
     /// A record of this node of an earlier run, with this number, is kept somewhere. The clock may have been set back since:
     /// relays that have it from others than this node would take the next one for the older.
-    pub(crate) fn handle_kept(&mut self, seq: u64, now: Instant) {
+    pub(crate) fn handle_own_record(&mut self, seq: u64, now: Instant) {
         if seq > self.seq {
             self.seq = seq;
             self.outdate(now);
         }
     }
 
-    /// A relay has told what it keeps, or it will not.
-    pub(crate) fn handle_asked(&mut self, relay: &PeerId, now: Instant) {
-        if let Some(state @ State::Asked(_)) = self.relays.get_mut(relay) {
+    /// A relay has answered what it keeps, or it will not.
+    pub(crate) fn handle_looked_up(&mut self, relay: &PeerId, now: Instant) {
+        if let Some(state @ State::LookingUp(_)) = self.relays.get_mut(relay) {
             *state = State::Due(now);
         }
     }
 
-    /// When [`Registrar::poll`] has something next.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When [`Registrar::handle_timeout`] has something next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let due = self.relays.values().filter_map(|state| match state {
-            State::Asked(at) | State::Due(at) => Some(*at),
-            State::New | State::Told { .. } => None,
+            State::LookingUp(at) | State::Due(at) => Some(*at),
+            State::New | State::Registering { .. } => None,
         });
         due.min().filter(|_| !self.addrs.is_empty())
     }
 
     /// A registration is over.
-    pub(crate) fn handle_told(&mut self, relay: &PeerId, arrived: bool, now: Instant) {
-        let Some(state @ State::Told { .. }) = self.relays.get_mut(relay) else {
+    pub(crate) fn handle_registered(&mut self, relay: &PeerId, arrived: bool, now: Instant) {
+        let Some(state @ State::Registering { .. }) = self.relays.get_mut(relay) else {
             return;
         };
         *state = State::Due(match (&state, arrived) {
-            (State::Told { outdated: true }, _) => now,
+            (State::Registering { outdated: true }, _) => now,
             (_, true) => now + RENEWAL,
             (_, false) => now + AGAIN,
         });
@@ -161,64 +167,78 @@ mod tests {
         BTreeSet::from([addr.parse().expect("a multiaddr")])
     }
 
+    fn poll(registrar: &mut Registrar, now: Instant) -> Option<Action> {
+        registrar.handle_timeout(now);
+        registrar.poll_action()
+    }
+
     /// The relay has nothing of an earlier run.
     fn ask(registrar: &mut Registrar, relay: PeerId, now: Instant) {
-        assert_eq!(registrar.poll(now), Some(Step::Ask(relay)));
-        assert_eq!(registrar.poll(now), None);
-        registrar.handle_asked(&relay, now);
+        assert_eq!(poll(registrar, now), Some(Action::LookUp(relay)));
+        assert_eq!(poll(registrar, now), None);
+        registrar.handle_looked_up(&relay, now);
     }
 
     #[test]
-    fn a_record_is_told_when_there_is_one_and_renewed_before_it_expires() {
+    fn a_record_is_registered_when_there_is_one_and_renewed_before_it_expires() {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut registrar = Registrar::default();
         registrar.set_relays(&BTreeSet::from([relay]));
-        assert_eq!((registrar.poll(now), registrar.deadline()), (None, None));
+        assert_eq!(
+            (poll(&mut registrar, now), registrar.poll_timeout()),
+            (None, None)
+        );
         registrar.set_addrs(addrs(1), now);
         ask(&mut registrar, relay, now);
-        assert_eq!(registrar.deadline(), Some(now));
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
-        assert_eq!((registrar.poll(now), registrar.deadline()), (None, None));
-        registrar.handle_told(&relay, true, now);
-        assert_eq!(registrar.deadline(), Some(now + RENEWAL));
-        assert_eq!(registrar.poll(now + RENEWAL), Some(Step::Tell(relay)));
-        registrar.handle_told(&relay, false, now);
-        assert_eq!(registrar.deadline(), Some(now + AGAIN));
+        assert_eq!(registrar.poll_timeout(), Some(now));
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
+        assert_eq!(
+            (poll(&mut registrar, now), registrar.poll_timeout()),
+            (None, None)
+        );
+        registrar.handle_registered(&relay, true, now);
+        assert_eq!(registrar.poll_timeout(), Some(now + RENEWAL));
+        assert_eq!(
+            poll(&mut registrar, now + RENEWAL),
+            Some(Action::Register(relay))
+        );
+        registrar.handle_registered(&relay, false, now);
+        assert_eq!(registrar.poll_timeout(), Some(now + AGAIN));
     }
 
     #[test]
-    fn what_has_changed_is_told_at_once_also_if_it_changed_on_the_way() {
+    fn what_has_changed_is_registered_at_once_also_if_it_changed_on_the_way() {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut registrar = Registrar::default();
         registrar.set_addrs(addrs(1), now);
         registrar.set_relays(&BTreeSet::from([relay]));
         ask(&mut registrar, relay, now);
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
         registrar.set_addrs(addrs(2), now);
-        assert_eq!(registrar.poll(now), None);
-        registrar.handle_told(&relay, true, now);
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
-        registrar.handle_told(&relay, true, now);
+        assert_eq!(poll(&mut registrar, now), None);
+        registrar.handle_registered(&relay, true, now);
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
+        registrar.handle_registered(&relay, true, now);
         registrar.set_addrs(addrs(2), now);
-        assert_eq!(registrar.poll(now), None, "nothing has changed");
+        assert_eq!(poll(&mut registrar, now), None, "nothing has changed");
         registrar.set_addrs(addrs(3), now);
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
     }
 
     #[test]
-    fn a_relay_that_has_lost_the_reservation_is_told_anew_when_it_holds_one_again() {
+    fn a_relay_that_has_lost_the_reservation_gets_the_record_again_when_it_holds_one_again() {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut registrar = Registrar::default();
         registrar.set_addrs(addrs(1), now);
         registrar.set_relays(&BTreeSet::from([relay]));
         ask(&mut registrar, relay, now);
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
-        registrar.handle_told(&relay, true, now);
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
+        registrar.handle_registered(&relay, true, now);
         registrar.set_relays(&BTreeSet::new());
-        assert_eq!(registrar.deadline(), None);
+        assert_eq!(registrar.poll_timeout(), None);
         registrar.set_relays(&BTreeSet::from([relay]));
         ask(&mut registrar, relay, now);
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
     }
 
     #[test]
@@ -236,31 +256,34 @@ mod tests {
         let mut registrar = Registrar::default();
         registrar.set_addrs(addrs(1), now);
         registrar.set_relays(&BTreeSet::from([relay]));
-        assert_eq!(registrar.poll(now), Some(Step::Ask(relay)));
-        registrar.handle_kept(9000, now);
-        registrar.handle_asked(&relay, now);
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        assert_eq!(poll(&mut registrar, now), Some(Action::LookUp(relay)));
+        registrar.handle_own_record(9000, now);
+        registrar.handle_looked_up(&relay, now);
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
         assert_eq!(registrar.next_seq(1000), 9001);
         // One that comes late is answered with a newer one.
-        registrar.handle_kept(8000, now);
-        registrar.handle_kept(9500, now);
-        registrar.handle_told(&relay, true, now);
-        assert_eq!(registrar.poll(now), Some(Step::Tell(relay)));
+        registrar.handle_own_record(8000, now);
+        registrar.handle_own_record(9500, now);
+        registrar.handle_registered(&relay, true, now);
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
         assert_eq!(registrar.next_seq(1001), 9501);
-        registrar.handle_kept(u64::MAX, now);
+        registrar.handle_own_record(u64::MAX, now);
         assert_eq!(registrar.next_seq(1002), u64::MAX);
     }
 
     #[test]
-    fn a_relay_that_does_not_say_what_it_keeps_is_told_all_the_same() {
+    fn a_relay_that_does_not_say_what_it_keeps_gets_the_record_all_the_same() {
         let (relay, now) = (PeerId::random(), Instant::now());
         let mut registrar = Registrar::default();
         registrar.set_addrs(addrs(1), now);
         registrar.set_relays(&BTreeSet::from([relay]));
-        assert_eq!(registrar.poll(now), Some(Step::Ask(relay)));
-        assert_eq!(registrar.deadline(), Some(now + ASK));
-        assert_eq!(registrar.poll(now + ASK), Some(Step::Tell(relay)));
-        registrar.handle_asked(&relay, now);
-        assert_eq!(registrar.poll(now + ASK), None);
+        assert_eq!(poll(&mut registrar, now), Some(Action::LookUp(relay)));
+        assert_eq!(registrar.poll_timeout(), Some(now + ASK));
+        assert_eq!(
+            poll(&mut registrar, now + ASK),
+            Some(Action::Register(relay))
+        );
+        registrar.handle_looked_up(&relay, now);
+        assert_eq!(poll(&mut registrar, now + ASK), None);
     }
 }

@@ -1,5 +1,7 @@
-//! The file of tokens: one a line, each of which names its relay and its peer. So one file, and one Secret, serves several relays
+//! The join tokens: one a line, each of which names its relay and its peer. So one file, and one Secret, serves several relays
 //! and several peers; each node takes what is its own.
+//!
+//! Pure: the text of the file is an argument.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,21 +10,14 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_daemon::{
-    fingerprint::Stamp,
-    text_file::{self, Unreadable},
-};
+use p2pnode_daemon::text_file::Unreadable;
 use p2pnode_protocol::join::Token;
-
-/// The most bytes of the file: of more than four thousand tokens.
-const LONGEST: u64 = 1024 * 1024;
 
 /// This node's tokens.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     path: PathBuf,
     local: PeerId,
-    stamp: Stamp,
     /// By relay, as written.
     own: BTreeMap<PeerId, (Token, String)>,
     /// Tokens for other peers.
@@ -77,34 +72,11 @@ fn remedy(unreadable: &Unreadable) -> &'static str {
     }
 }
 
-/// What is worth a warning about the file at `path`, for the node `local`, if its id is known, with these relays.
+/// The tokens in `text`, the file at `path`, and how each is written.
 ///
 /// # Errors
-/// As [`Tokens::load`] and [`Tokens::check`].
-pub(crate) fn check(
-    path: &Path,
-    local: Option<PeerId>,
-    relays: &BTreeSet<PeerId>,
-    now: SystemTime,
-) -> Result<Vec<String>, TokenFileError> {
-    match local {
-        Some(local) => {
-            let tokens = Tokens::load(path, local)?;
-            tokens.check()?;
-            Ok(tokens.warnings(relays, now))
-        }
-        None if read(path)?.is_empty() => Err(TokenFileError::Empty {
-            path: path.to_owned(),
-            local,
-        }),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// The tokens in the file at `path`, and how each is written.
-fn read(path: &Path) -> Result<Vec<(Token, String)>, TokenFileError> {
-    let text = text_file::read(path, LONGEST)
-        .map_err(|unreadable| TokenFileError::Unreadable { unreadable })?;
+/// A line for each token that cannot be read.
+pub(crate) fn parse(text: &str, path: &Path) -> Result<Vec<(Token, String)>, TokenFileError> {
     let (mut tokens, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -129,14 +101,13 @@ fn read(path: &Path) -> Result<Vec<(Token, String)>, TokenFileError> {
 }
 
 impl Tokens {
-    /// Reads the tokens for the node `local` from the file at `path`.
+    /// The tokens for the node `local` in `text`, the file at `path`.
     ///
     /// # Errors
-    /// Everything that is wrong with the file. That none is for this node is for [`Tokens::check`] to tell.
-    pub(crate) fn load(path: &Path, local: PeerId) -> Result<Self, TokenFileError> {
-        let stamp = Stamp::of(path);
+    /// As [`parse`]. That none is for this node is for [`Tokens::check`] to say.
+    pub(crate) fn new(text: &str, path: &Path, local: PeerId) -> Result<Self, TokenFileError> {
         let (mut own, mut others) = (BTreeMap::new(), 0);
-        for (token, line) in read(path)? {
+        for (token, line) in parse(text, path)? {
             if token.peer != local {
                 others += 1;
                 continue;
@@ -151,7 +122,6 @@ impl Tokens {
         Ok(Self {
             path: path.to_owned(),
             local,
-            stamp,
             own,
             others,
         })
@@ -197,22 +167,15 @@ impl Tokens {
         warnings
     }
 
-    /// Reads the file again if it has changed. The relays whose token is another one now; an error leaves all as it is.
-    pub(crate) fn refresh(&mut self) -> Result<Vec<PeerId>, TokenFileError> {
-        let stamp = Stamp::of(&self.path);
-        if stamp == self.stamp {
-            return Ok(Vec::new());
-        }
-        // An error is told once, and not at each look.
-        self.stamp = stamp;
-        let new = Self::load(&self.path, self.local)?;
+    /// These tokens take the place of the ones before. The relays whose token is another one now.
+    pub(crate) fn replace(&mut self, new: Self) -> Vec<PeerId> {
         let is_new = |(relay, (token, _)): &(&PeerId, &(Token, String))| {
             self.own.get(relay).map(|(known, _)| known) != Some(token)
         };
         let changed = new.own.iter().filter(is_new);
         let changed = changed.map(|(relay, _)| *relay).collect();
         *self = new;
-        Ok(changed)
+        changed
     }
 
     /// The token for this relay, and how it is written.
@@ -230,10 +193,7 @@ impl Tokens {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::{
-        fs,
-        time::{Duration, UNIX_EPOCH},
-    };
+    use std::time::{Duration, UNIX_EPOCH};
 
     use libp2p::identity::Keypair;
     use p2pnode_protocol::join::TokenId;
@@ -248,10 +208,12 @@ mod tests {
         Token::sign(relay, TokenId::new(expires), peer, at(expires)).unwrap()
     }
 
+    fn read(text: &str, local: PeerId) -> Result<Tokens, TokenFileError> {
+        Tokens::new(text, Path::new("/etc/tokens"), local)
+    }
+
     #[test]
-    fn one_file_serves_several_relays_and_peers_and_is_read_again_when_it_changes() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("tokens");
+    fn one_file_serves_several_relays_and_peers() {
         let [first, second] = [(); 2].map(|()| Keypair::generate_ed25519());
         let ids = [&first, &second].map(|key| key.public().to_peer_id());
         let (local, other) = (PeerId::random(), PeerId::random());
@@ -263,8 +225,7 @@ mod tests {
             token(&first, &local, 150),
             token(&second, &other, 300),
         ];
-        fs::write(&path, lines.join("\n")).unwrap();
-        let mut tokens = Tokens::load(&path, local).unwrap();
+        let mut tokens = read(&lines.join("\n"), local).unwrap();
         assert_eq!(
             tokens.of(&ids[0]).unwrap().0.expires,
             at(200),
@@ -272,61 +233,35 @@ mod tests {
         );
         assert!(tokens.of(&ids[1]).is_none(), "another peer's");
         tokens.check().unwrap();
-        assert_eq!(tokens.refresh().unwrap(), []);
-        // As a cluster replaces a Secret.
         let new = [token(&first, &local, 200), token(&second, &local, 300)].join("\n");
-        fs::write(home.path().join("new"), new).unwrap();
-        fs::rename(home.path().join("new"), &path).unwrap();
-        assert_eq!(tokens.refresh().unwrap(), [ids[1]]);
+        assert_eq!(tokens.replace(read(&new, local).unwrap()), [ids[1]]);
         assert!(tokens.of(&ids[1]).is_some());
-        // What is broken is told once and changes nothing.
-        fs::write(&path, "nonsense\n\nmore nonsense\n").unwrap();
-        let error = tokens.refresh().unwrap_err().to_string();
+        let error = read("nonsense\n\nmore nonsense\n", local).unwrap_err();
+        let error = error.to_string();
         assert_eq!(error.lines().count(), 2, "{error}");
         assert!(
             error.contains("tokens:1: ") && error.contains("tokens:3: "),
             "{error}"
         );
         assert!(!error.contains("more nonsense"), "{error}");
-        assert_eq!(tokens.refresh().unwrap(), []);
-        assert!(tokens.of(&ids[1]).is_some());
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_told_with_the_remedy() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("tokens");
-        let local = PeerId::random();
-        let error = Tokens::load(&path, local).unwrap_err().to_string();
-        assert!(
-            error.contains("cannot read") && error.contains("tokens"),
-            "{error}"
-        );
-        assert!(Tokens::load(home.path(), local).is_err(), "a directory");
-        let relay = Keypair::generate_ed25519();
-        fs::write(&path, token(&relay, &PeerId::random(), 100)).unwrap();
-        let tokens = Tokens::load(&path, local).unwrap();
+    fn a_file_without_a_token_for_this_node_is_reported_with_the_remedy() {
+        let (relay, local) = (Keypair::generate_ed25519(), PeerId::random());
+        let tokens = read(&token(&relay, &PeerId::random(), 100), local).unwrap();
         let error = tokens.check().unwrap_err().to_string();
         assert!(
             error.contains("1 token(s) and none for this node"),
             "{error}"
         );
         assert!(error.contains(&format!("--peer {local}")), "{error}");
-        fs::File::create(&path)
-            .unwrap()
-            .set_len(LONGEST + 1)
-            .unwrap();
-        let error = Tokens::load(&path, local).unwrap_err().to_string();
-        assert!(error.contains("drop tokens that have expired"), "{error}");
     }
 
     #[test]
     fn tokens_that_have_expired_or_are_for_no_relay_of_ours_are_warned_of() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("tokens");
         let (relay, local) = (Keypair::generate_ed25519(), PeerId::random());
-        fs::write(&path, token(&relay, &local, 100)).unwrap();
-        let tokens = Tokens::load(&path, local).unwrap();
+        let tokens = read(&token(&relay, &local, 100), local).unwrap();
         let known = BTreeSet::from([relay.public().to_peer_id()]);
         assert!(tokens.warnings(&known, at(99)).is_empty());
         let expired = tokens.warnings(&known, at(100));

@@ -4,7 +4,6 @@
 
 mod links;
 mod mdns;
-mod neighbours;
 mod services;
 
 use std::collections::HashMap;
@@ -21,7 +20,6 @@ pub use mdns::datagram;
 
 pub(crate) use links::Links;
 pub(crate) use mdns::{Presence, Responder};
-pub(crate) use neighbours::Neighbours;
 
 use crate::{
     config::{Config, Mdns, Service},

@@ -2,6 +2,7 @@
 
 pub(crate) mod metrics;
 pub(crate) mod observers;
-pub mod output;
+pub(crate) mod output;
 pub(crate) mod readiness;
-pub mod status;
+pub(crate) mod snapshot;
+pub(crate) mod status;

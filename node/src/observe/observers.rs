@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use crate::{
     core::{
         event::Event,
-        peers::{Path, PathKind, PeerTable},
+        peers::{Path, PathCause, PathKind, PeerTable},
         relays::RelayKeeper,
     },
     observe::{
-        metrics::{Cause, Metrics, PathWatch},
+        metrics::{Metrics, PathWatch},
         readiness,
     },
     punch::Record,
@@ -112,7 +112,7 @@ impl Observers {
         &mut self,
         peer: PeerId,
         best: Option<(ConnectionId, PathKind)>,
-        cause: Cause,
+        cause: PathCause,
         now: Instant,
     ) {
         if let Some(change) = self.paths.best(peer, best, now) {

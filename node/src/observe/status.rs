@@ -1,29 +1,37 @@
-//! What a running node tells of itself when asked: the objects that `status --json` and `why --json` print. Plain texts and
-//! numbers, so that what one process writes to the control socket another reads.
+//! What a node reports when it is asked: the objects that `status --json` and `why --json` print. The node writes them to the
+//! control socket, and the command reads the same types there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_transports::{Family, PortRange, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    core::peers::{Hop, Path, to_millis},
-    punch::{Outcome, Record},
+    core::{
+        json,
+        peers::{Axis, Decision, Path},
+    },
+    punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
 };
 
 /// The whole node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Its id.
-    pub peer_id: String,
+    #[serde(with = "json::text")]
+    pub peer_id: PeerId,
     /// Where others may dial in.
-    pub listen: Vec<String>,
+    pub listen: Vec<Multiaddr>,
     /// The range that its packets leave from.
-    pub port_range: String,
-    /// The punch port of each `transport/family`.
-    pub punch_ports: BTreeMap<String, u16>,
+    #[serde(with = "json::text")]
+    pub port_range: PortRange,
+    /// The punch port of each transport and family.
+    #[serde(with = "json::by_socket_kind")]
+    pub punch_ports: BTreeMap<(Transport, Family), u16>,
     /// The configured relays, in their order.
     pub relays: Vec<RelayStatus>,
-    /// The connected peers, relays aside.
+    /// The connected peers, without the relays.
     pub peers: Vec<PeerStatus>,
 }
 
@@ -31,19 +39,21 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelayStatus {
     /// Its id.
-    pub relay: String,
+    #[serde(with = "json::text")]
+    pub relay: PeerId,
     /// Whether a connection to it is open.
     pub connected: bool,
     /// Whether it holds a reservation for this node.
     pub reserved: bool,
-    /// The IP families in which it holds one: callers over it are met in these.
+    /// The IP families in which it holds one: callers reach this node over it in these.
     #[serde(default)]
-    pub reserved_families: Vec<String>,
+    pub reserved_families: Vec<Family>,
     /// Why it does not admit this node, and what to do, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    /// Seconds until the reservation ends, where that is known.
-    pub expires_s: Option<u64>,
+    /// Time until the reservation ends, where that is known.
+    #[serde(rename = "expires_s", with = "json::seconds_or_null")]
+    pub expires: Option<Duration>,
     /// The connections to it.
     pub paths: Vec<PathStatus>,
 }
@@ -52,53 +62,31 @@ pub struct RelayStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Its id.
-    pub peer: String,
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
     /// The chosen path.
     pub path: PathStatus,
-    /// All that are open, best first.
+    /// All open paths, best first.
     pub paths: Vec<PathStatus>,
     /// The last attempt at a punch.
     pub last_punch: Option<PunchStatus>,
-    /// Seconds until the next attempt, where one is planned.
-    pub next_punch_s: Option<u64>,
+    /// Time until the next attempt, where one is planned.
+    #[serde(rename = "next_punch_s", with = "json::seconds_or_null")]
+    pub next_punch: Option<Duration>,
 }
 
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PathStatus {
-    /// `direct` or `relayed`.
-    pub kind: String,
-    /// The relay, if there is one.
-    pub relay: Option<String>,
-    /// `dialed`, `accepted` or `punched`.
-    pub how: String,
-    /// Its legs, from here to the peer.
-    pub hops: Vec<HopStatus>,
+    /// Its path.
+    #[serde(flatten)]
+    pub path: Path,
     /// Round trip time from end to end.
-    pub rtt_ms: Option<f64>,
-    /// Seconds since it was established.
-    pub since_s: u64,
-}
-
-/// One leg.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HopStatus {
-    /// `quic`, `tcp` or `unknown`.
-    pub transport: String,
-    /// `ip4`, `ip6` or `unknown`.
-    pub family: String,
-    /// The socket at the near end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local: Option<String>,
-    /// The socket at the far end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remote: Option<String>,
-    /// Round trip time of the leg alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rtt_ms: Option<f64>,
-    /// Who told of it, if not this node's own sockets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reported_by: Option<String>,
+    #[serde(rename = "rtt_ms", with = "json::fine_millis_or_null")]
+    pub rtt: Option<Duration>,
+    /// Time since it was established.
+    #[serde(rename = "since_s", with = "json::seconds")]
+    pub since: Duration,
 }
 
 /// One attempt at a punch.
@@ -106,42 +94,35 @@ pub struct HopStatus {
 pub struct PunchStatus {
     /// Number of the attempt in its series, from 1.
     pub attempt: u32,
-    /// `initiator` or `responder`.
-    pub role: String,
-    /// `dcutr` or `introduction`.
-    pub by: String,
+    /// This node's side of the handshake.
+    pub role: Role,
+    /// What made the two sides dial each other.
+    pub by: By,
     /// The local sockets that it used.
-    pub locals: Vec<String>,
+    pub locals: Vec<SocketAddr>,
     /// What was offered.
-    pub sent: Vec<String>,
+    pub sent: Vec<Multiaddr>,
     /// What the peer offered, and what became of each.
-    pub received: Vec<CandidateStatus>,
+    pub received: Vec<CandidateRecord>,
     /// Round trip time over the circuit, as the initiator measured it.
-    pub rtt_ms: Option<f64>,
-    /// `direct`, or what became of it.
-    pub outcome: String,
-    /// Why it is not direct.
-    pub reason: Option<String>,
-}
-
-/// One candidate of a peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CandidateStatus {
-    /// The address.
-    pub addr: String,
-    /// What became of it.
-    pub outcome: String,
+    #[serde(rename = "rtt_ms", with = "json::fine_millis_or_null")]
+    pub rtt: Option<Duration>,
+    /// How it ended.
+    pub outcome: AttemptEnd,
+    /// Why it did not end direct.
+    pub reason: Option<Reason>,
 }
 
 /// Why a peer's path is what it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Why {
     /// The peer.
-    pub peer: String,
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
     /// Each open path with its score, best first.
     pub candidates: Vec<Scored>,
-    /// The axis that put the first before the second; `None` if there is only one.
-    pub decided_by: Option<String>,
+    /// What puts the first before the second; `None` if there is only one.
+    pub decided_by: Option<Decision>,
     /// The last attempt at a punch.
     pub last_punch: Option<PunchStatus>,
 }
@@ -151,61 +132,77 @@ pub struct Why {
 pub struct Scored {
     /// The path.
     pub path: PathStatus,
-    /// The axes of its score in the order of their importance; smaller is better.
-    pub score: Vec<(String, String)>,
-}
-
-impl PathStatus {
-    /// What is told of `path`.
-    pub fn new(path: &Path, rtt: Option<Duration>, since: Duration) -> Self {
-        Self {
-            kind: path.kind.to_string(),
-            relay: path.relay.map(|relay| relay.to_string()),
-            how: path.how.to_string(),
-            hops: path.hops.iter().map(HopStatus::from).collect(),
-            rtt_ms: rtt.map(to_millis),
-            since_s: since.as_secs(),
-        }
-    }
-}
-
-impl From<&Hop> for HopStatus {
-    fn from(hop: &Hop) -> Self {
-        let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
-        Self {
-            transport: or_unknown(hop.transport.map(|transport| transport.to_string())),
-            family: or_unknown(hop.family.map(|family| family.to_string())),
-            local: hop.local.map(|local| local.to_string()),
-            remote: hop.remote.map(|remote| remote.to_string()),
-            rtt_ms: hop.rtt.map(to_millis),
-            reported_by: hop.reported_by.map(|_| "relay".to_owned()),
-        }
-    }
+    /// The axes of its score in the order of their importance, each with its value for people; smaller is better.
+    pub score: Vec<(Axis, String)>,
 }
 
 impl From<&Record> for PunchStatus {
     fn from(record: &Record) -> Self {
-        let reason = match &record.outcome {
-            Outcome::Direct { .. } => None,
-            Outcome::Failed(reason) => Some(reason.to_string()),
-        };
         Self {
             attempt: record.attempt,
-            role: record.role.as_str().to_owned(),
-            by: record.by().as_str().to_owned(),
-            locals: record.locals.iter().map(ToString::to_string).collect(),
-            sent: record.sent.iter().map(ToString::to_string).collect(),
-            received: record
-                .received
-                .iter()
-                .map(|candidate| CandidateStatus {
-                    addr: candidate.addr.to_string(),
-                    outcome: candidate.outcome.as_str().to_owned(),
-                })
-                .collect(),
-            rtt_ms: record.rtt.map(to_millis),
-            outcome: record.outcome.as_str().to_owned(),
-            reason,
+            role: record.role,
+            by: record.by(),
+            locals: record.locals.clone(),
+            sent: record.sent.clone(),
+            received: record.received.clone(),
+            rtt: record.rtt,
+            outcome: record.outcome.ended(),
+            reason: record.outcome.reason(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::core::event::Event;
+
+    const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+
+    /// What is read is written again as it was, byte for byte.
+    fn returns<T: Serialize + for<'de> Deserialize<'de>>(json: &str) {
+        let json = json.replace('$', PEER);
+        let value: T = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&value).unwrap(), json);
+    }
+
+    const DIRECT: &str = r#""kind":"direct","relay":null,"how":"punched","hops":[{"transport":"quic","family":"ip4","local":"10.0.1.2:40017","remote":"198.51.100.7:51234","rtt_ms":12.1}]"#;
+    const RELAYED: &str = r#""kind":"relayed","relay":"$","how":"dialed","hops":[{"transport":"tcp","family":"ip6"},{"transport":"unknown","family":"unknown","reported_by":"relay"}]"#;
+    const PUNCH: &str = r#"{"attempt":2,"role":"responder","by":"introduction","locals":["10.0.1.2:40017"],"sent":["/ip4/198.51.100.7/udp/1/quic-v1"],"received":[{"addr":"/ip4/198.51.100.8/tcp/2","outcome":"not_dialed"}],"rtt_ms":null,"outcome":"failed","reason":"symmetric_both"}"#;
+
+    #[test]
+    fn a_status_is_read_as_it_was_written() {
+        returns::<Status>(&format!(
+            r#"{{"peer_id":"$","listen":["/ip4/0.0.0.0/tcp/443"],"port_range":"40000-40050","punch_ports":{{"quic/ip4":40017,"tcp/ip6":40018}},"relays":[{{"relay":"$","connected":true,"reserved":true,"reserved_families":["ip4","ip6"],"refused":"no token","expires_s":null,"paths":[{{{DIRECT},"rtt_ms":0.4,"since_s":7}}]}}],"peers":[{{"peer":"$","path":{{{RELAYED},"rtt_ms":null,"since_s":9}},"paths":[{{{DIRECT},"rtt_ms":12.1,"since_s":3}}],"last_punch":{PUNCH},"next_punch_s":28}}]}}"#
+        ));
+    }
+
+    #[test]
+    fn a_why_is_read_as_it_was_written() {
+        for decided_by in ["null", "\"kept\"", "\"crossed\"", "\"age\""] {
+            returns::<Why>(&format!(
+                r#"{{"peer":"$","candidates":[{{"path":{{{DIRECT},"rtt_ms":1.0,"since_s":1}},"score":[["kind","direct"],["crossed","no"],["family","rank 0"],["rtt","0 ms"],["age","1 s"]]}}],"decided_by":{decided_by},"last_punch":null}}"#
+            ));
+        }
+    }
+
+    #[test]
+    fn an_event_is_read_as_it_was_written() {
+        for event in [
+            r#"{"event":"started","peer_id":"$","port_range":"40000-40000"}"#.to_owned(),
+            r#"{"event":"dialing","t_ms":0,"peer":"$"}"#.to_owned(),
+            format!(r#"{{"event":"connected","t_ms":61,"peer":"$","path":{{{RELAYED}}}}}"#),
+            format!(r#"{{"event":"connected","t_ms":61,"peer":"$","path":{{{DIRECT}}},"found_by":"mdns"}}"#),
+            r#"{"event":"punch","t_ms":1,"peer":"$","attempt":1,"role":"initiator","by":"dcutr","sent":[],"received":[],"outcome":"direct"}"#.to_owned(),
+            r#"{"event":"punch","t_ms":1,"peer":"$","attempt":1,"role":"initiator","by":"dcutr","sent":[],"received":[],"outcome":"failed","reason":"timeout"}"#.to_owned(),
+            r#"{"event":"ping","seq":1,"rtt_ms":12.3,"kind":"direct"}"#.to_owned(),
+            format!(r#"{{"event":"result","outcome":"direct","t_ms":151,"time_to_direct_ms":151,"attempts":1,"path":{{{DIRECT}}},"reason":null,"found_by":"registered"}}"#),
+            r#"{"event":"result","outcome":"relayed","t_ms":1,"time_to_direct_ms":null,"attempts":3,"path":null,"reason":"remote_unsupported","found_by":null}"#.to_owned(),
+            r#"{"event":"result","outcome":"unreachable","t_ms":1,"time_to_direct_ms":null,"attempts":0,"path":null,"reason":"timeout: no answer","found_by":null}"#.to_owned(),
+        ] {
+            returns::<Event>(&event);
         }
     }
 }

@@ -16,18 +16,18 @@ use p2pnode_transports::{Family, Transport};
 /// An address that a punch can go to: a socket and what is spoken there. Names, relays and wrapped transports cannot be
 /// said with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// The transport.
-    pub(super) transport: Transport,
+    pub(crate) transport: Transport,
     /// The socket.
-    pub(super) socket: SocketAddr,
+    pub(crate) socket: SocketAddr,
 }
 
 impl Candidate {
     /// Reads `/ip4|ip6/../udp/../quic-v1` and `/ip4|ip6/../tcp/..`; a `/p2p` at the end is dropped.
     ///
     /// Anything else, port 0 and IPv4 addresses dressed as IPv6 ones give `None`.
-    pub(super) fn parse(address: &Multiaddr) -> Option<Self> {
+    pub(crate) fn parse(address: &Multiaddr) -> Option<Self> {
         let mut parts = address.iter();
         let ip = match parts.next()? {
             Protocol::Ip4(ip) => IpAddr::V4(ip),
@@ -54,17 +54,17 @@ impl Candidate {
     }
 
     /// The IP family.
-    pub(super) fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         Family::from(self.socket.ip())
     }
 
     /// How far the address reaches.
-    pub(super) fn scope(&self) -> Scope {
+    pub(crate) fn scope(&self) -> Scope {
         Scope::of(self.socket.ip())
     }
 
     /// The multiaddr, without a peer id.
-    pub(super) fn to_multiaddr(self) -> Multiaddr {
+    pub(crate) fn to_multiaddr(self) -> Multiaddr {
         let address = Multiaddr::from(self.socket.ip());
         match self.transport {
             Transport::Quic => address
@@ -82,7 +82,7 @@ impl fmt::Display for Candidate {
 }
 
 /// The peer id at the end of an address.
-pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last()? {
         Protocol::P2p(peer) => Some(peer),
         _ => None,
@@ -90,13 +90,13 @@ pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
 }
 
 /// Whether an address runs through a relay.
-pub(super) fn is_relayed(address: &Multiaddr) -> bool {
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 /// How far an address reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     /// Everywhere.
     Global,
     /// Within a private network ([RFC 1918](https://www.rfc-editor.org/rfc/rfc1918),
@@ -113,7 +113,7 @@ pub(super) enum Scope {
 
 impl Scope {
     /// The scope of an IP address.
-    pub(super) fn of(ip: IpAddr) -> Self {
+    pub(crate) fn of(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(ip) => Self::of_v4(ip),
             IpAddr::V6(ip) => Self::of_v6(ip),

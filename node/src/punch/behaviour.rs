@@ -1,4 +1,4 @@
-//! Carries out the machine's decisions in the swarm, and tells the machine what the swarm knows.
+//! The machine in the swarm: passes swarm events to the machine, and carries out its actions.
 
 pub(super) mod outcome;
 
@@ -29,14 +29,16 @@ use super::{
     address::{Candidate, is_relayed},
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
-    machine::{Action, DialId, Established, Event, Introduced, Machine, Side},
+    machine::{
+        Action, DialId, Established, Event, Introduced, IntroductionResponse, Machine, Side,
+    },
     record::{CandidateOutcome, Record, Role},
     settings::{CircuitRtt, Ports, Settings},
     wire::Addresses,
 };
 
 /// Hole punching as a [`NetworkBehaviour`].
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     enabled: bool,
     circuit_rtt: CircuitRtt,
     machine: Machine,
@@ -73,7 +75,7 @@ struct Round {
 
 impl Behaviour {
     /// A behaviour without peers and candidates.
-    pub fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
+    pub(crate) fn new(local_peer_id: PeerId, settings: Settings, ports: impl Ports) -> Self {
         let Settings {
             enabled,
             transports,
@@ -109,57 +111,46 @@ impl Behaviour {
         }
     }
 
-    /// A remote has told, over a connection that was dialed from the punch port, how it sees this node.
-    pub fn observed(&mut self, observation: Observation) {
+    /// A remote observed this node at an address, on a connection that was dialed from a punch port.
+    pub(crate) fn observed(&mut self, observation: Observation) {
         self.machine.handle_observed(&observation, now());
         self.wake();
     }
 
     /// The connection on which an address was observed is gone, and with it what is known of the mapping.
-    pub fn observation_lost(&mut self, connection: ConnectionId) {
+    pub(crate) fn observation_lost(&mut self, connection: ConnectionId) {
         self.machine.handle_observation_lost(connection, now());
         self.wake();
     }
 
     /// Sets the sockets of this host at its punch ports: global ones are offered to all, private ones to peers behind the
     /// same NAT.
-    pub fn set_interfaces(&mut self, addrs: &[Multiaddr]) {
+    pub(crate) fn set_interfaces(&mut self, addrs: &[Multiaddr]) {
         self.machine.handle_interfaces(addrs, now());
         self.wake();
     }
 
-    /// Sets the mappings that a router has promised (UPnP, PCP).
-    pub fn set_mapped(&mut self, addrs: &[Multiaddr]) {
-        self.machine.handle_mapped(addrs, now());
-        self.wake();
-    }
-
     /// Sets the relays' addresses, with their peer ids: never punched, and connections to them never surplus.
-    pub fn set_relays(&mut self, addrs: &[Multiaddr]) {
-        self.machine.set_relays(addrs);
+    pub(crate) fn set_relays(&mut self, addrs: &[Multiaddr]) {
+        self.machine.handle_relays(addrs);
     }
 
-    /// A relay has told where a peer is. Whether it is punched because of that; then [`Event::Attempt`] tells what came of it.
+    /// A relay introduced a peer to this node.
     ///
-    /// To be called for relays that are configured only, and for peers that may connect.
-    pub fn introduced(&mut self, introduced: &Introduced) -> bool {
-        let is_punched = self.machine.handle_introduced(introduced, now());
+    /// To be called for configured relays only, and for peers that may connect.
+    pub(crate) fn introduced(&mut self, introduced: &Introduced) -> IntroductionResponse {
+        let response = self.machine.handle_introduced(introduced, now());
         self.wake();
-        is_punched
+        response
     }
 
-    /// Addresses of this node that a relay does not see on its connections, to go with the wish to be introduced.
-    pub fn unseen(&self) -> Vec<Multiaddr> {
+    /// Addresses of this node that a relay does not see on its connections, for the request of an introduction.
+    pub(crate) fn unseen(&self) -> Vec<Multiaddr> {
         self.machine.unseen()
     }
 
-    /// Names the direct connection of a peer that survives if there are several.
-    pub fn prefer(&mut self, peer: PeerId, connection: Option<ConnectionId>) {
-        self.machine.prefer(peer, connection);
-    }
-
     /// The last attempt with a peer.
-    pub fn last_record(&self, peer: &PeerId) -> Option<&Record> {
+    pub(crate) fn last_record(&self, peer: &PeerId) -> Option<&Record> {
         self.machine.last_record(peer)
     }
 
@@ -226,7 +217,6 @@ impl Behaviour {
                 peer_id: peer,
                 connection: CloseConnection::One(connection),
             },
-            Action::Report(event) => ToSwarm::GenerateEvent(self.with_locals(event)),
             Action::Expect {
                 peer,
                 addrs,
@@ -247,7 +237,7 @@ impl Behaviour {
     /// would end what the other has chosen, and neither would be left with a connection; so all that connect stay, and the
     /// machines agree on which one lives.
     fn dial(&mut self, peer: PeerId, dial: DialId, addrs: Vec<Multiaddr>, role: Role) {
-        tracing::debug!(%peer, role = role.as_str(), ?addrs, "punching");
+        tracing::debug!(%peer, %role, ?addrs, "punching");
         self.rounds.entry(dial).or_default().open = addrs.len();
         for addr in addrs {
             let opts = DialOpts::peer_id(peer)
@@ -420,6 +410,9 @@ impl NetworkBehaviour for Behaviour {
                     Some(command) => return Poll::Ready(command),
                     None => continue,
                 }
+            }
+            if let Some(event) = self.machine.poll_event() {
+                return Poll::Ready(ToSwarm::GenerateEvent(self.with_locals(event)));
             }
             let Some(due) = self.machine.poll_timeout() else {
                 break;

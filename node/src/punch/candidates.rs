@@ -12,7 +12,7 @@ use p2pnode_transports::{Family, FamilyPolicy, Transport};
 use super::address::{Candidate, Scope, peer_of};
 
 /// The most addresses that one CONNECT offers and that one round dials: what a punch costs a third party is bounded by it.
-pub(super) const MAX_CANDIDATES: usize = 8;
+pub(crate) const MAX_CANDIDATES: usize = 8;
 
 /// The most observations that are kept. Two relays with four connections each need eight.
 const MAX_OBSERVATIONS: usize = 32;
@@ -23,7 +23,7 @@ const MAX_OBSERVED_PER_KIND: usize = 2;
 
 /// An address of ours as a remote saw it on a connection that was dialed from the punch port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// The address, raw: never with a listen port put in.
     pub addr: Multiaddr,
     /// Who saw it.
@@ -37,19 +37,19 @@ pub struct Observation {
 }
 
 /// Decides by address what may be sent and dialed.
-pub type Permit = Arc<dyn Fn(&Multiaddr) -> bool + Send + Sync>;
+pub(crate) type Permit = Arc<dyn Fn(&Multiaddr) -> bool + Send + Sync>;
 
 /// What holds for both what is offered and what is dialed.
 #[derive(Clone)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     /// The transports in use, best first.
-    pub(super) transports: Vec<Transport>,
+    pub(crate) transports: Vec<Transport>,
     /// The IP families in use.
-    pub(super) families: FamilyPolicy,
+    pub(crate) families: FamilyPolicy,
     /// `punch.allow` and `punch.deny`.
-    pub(super) permit: Permit,
+    pub(crate) permit: Permit,
     /// `punch.advertise`, at the punch ports of the moment.
-    pub(super) advertise: Arc<dyn Fn() -> Vec<Multiaddr> + Send + Sync>,
+    pub(crate) advertise: Arc<dyn Fn() -> Vec<Multiaddr> + Send + Sync>,
 }
 
 impl Policy {
@@ -73,18 +73,16 @@ impl Policy {
 
 /// The addresses of this node, by where they come from.
 #[derive(Default)]
-pub(super) struct Local {
+pub(crate) struct Local {
     /// Newest last, one a connection.
     observed: Vec<(Candidate, PeerId, ConnectionId)>,
     /// Sockets of this host's interfaces at the punch ports.
     interfaces: Vec<Candidate>,
-    /// Mappings that a router has promised (UPnP, PCP).
-    mapped: Vec<Candidate>,
 }
 
 /// How a NAT assigns the external port ([RFC 4787, 4.1](https://www.rfc-editor.org/rfc/rfc4787#section-4.1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mapping {
+pub(crate) enum Mapping {
     /// Too few observers to tell.
     Unknown,
     /// The same towards everyone who was asked.
@@ -95,16 +93,16 @@ pub(super) enum Mapping {
 
 /// Received addresses after the filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     /// What may be dialed, best first, at most [`MAX_CANDIDATES`].
-    pub(super) candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<Candidate>,
     /// Those that the filters of this node or their place forbid.
-    pub(super) refused: Vec<Multiaddr>,
+    pub(crate) refused: Vec<Multiaddr>,
 }
 
 impl Local {
     /// Takes an observation. `true` if it changes what is offered.
-    pub(super) fn observe(&mut self, observation: &Observation) -> bool {
+    pub(crate) fn observe(&mut self, observation: &Observation) -> bool {
         let Some(candidate) = Candidate::parse(&observation.addr) else {
             return false;
         };
@@ -125,27 +123,25 @@ impl Local {
     }
 
     /// Forgets what was observed on a connection that is gone. `true` if it changes what is offered.
-    pub(super) fn forget(&mut self, connection: ConnectionId) -> bool {
+    pub(crate) fn forget(&mut self, connection: ConnectionId) -> bool {
         let before = self.observed.len();
         self.observed.retain(|(_, _, of)| *of != connection);
         self.observed.len() != before
     }
 
     /// Sets this host's own sockets. `true` if that changes anything.
-    pub(super) fn set_interfaces(&mut self, addresses: &[Multiaddr]) -> bool {
-        replace(&mut self.interfaces, addresses)
-    }
-
-    /// Sets the mappings that a router has promised. `true` if that changes anything.
-    pub(super) fn set_mapped(&mut self, addresses: &[Multiaddr]) -> bool {
-        replace(&mut self.mapped, addresses)
+    pub(crate) fn set_interfaces(&mut self, addresses: &[Multiaddr]) -> bool {
+        let new: Vec<Candidate> = addresses.iter().filter_map(Candidate::parse).collect();
+        let changed = self.interfaces != new;
+        self.interfaces = new;
+        changed
     }
 
     /// What is offered to a peer, best first.
     ///
     /// `remote_ips` are the addresses that the peer is known to show to the public: private addresses of this host go only
     /// to a peer that shows one of ours.
-    pub(super) fn offer(&self, policy: &Policy, remote_ips: &BTreeSet<IpAddr>) -> Vec<Candidate> {
+    pub(crate) fn offer(&self, policy: &Policy, remote_ips: &BTreeSet<IpAddr>) -> Vec<Candidate> {
         let same_nat = self.public_ips().any(|ip| remote_ips.contains(&ip));
         let (global, private): (Vec<_>, Vec<_>) = self
             .interfaces
@@ -158,7 +154,6 @@ impl Local {
 
         let sources = [
             self.advertised(policy),
-            self.mapped.clone(),
             self.observed_best(),
             global,
             private.collect(),
@@ -175,17 +170,13 @@ impl Local {
         offered
     }
 
-    /// What a relay cannot see of this node: what is advertised, what a router has promised, and the global addresses of this
-    /// host, best first. Which peer they are for is no matter, so private addresses are not among them.
-    pub(super) fn unseen(&self, policy: &Policy) -> Vec<Candidate> {
+    /// What a relay cannot see of this node: what is advertised, and the global addresses of this host, best first. They may go to
+    /// any peer, so private addresses are not among them.
+    pub(crate) fn unseen(&self, policy: &Policy) -> Vec<Candidate> {
         let global = self.interfaces.iter().copied();
         let global = global.filter(|c| c.scope() == Scope::Global);
         let mut unseen = Vec::new();
-        for mut source in [
-            self.advertised(policy),
-            self.mapped.clone(),
-            global.collect(),
-        ] {
+        for mut source in [self.advertised(policy), global.collect()] {
             source.sort_by_key(|c| policy.rank(c));
             for candidate in source {
                 if policy.admits(&candidate) && !unseen.contains(&candidate) {
@@ -201,7 +192,7 @@ impl Local {
     ///
     /// An address that is merely private stays: a private network may have its relay inside, and then nothing else was ever
     /// observed. What protects third parties is the bound on what is sent.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &self,
         policy: &Policy,
         relays: &HashSet<SocketAddr>,
@@ -212,7 +203,7 @@ impl Local {
     }
 
     /// The same for a node that was told how a relay sees it, which it may not have observed yet.
-    pub(super) fn admit_seen_as(
+    pub(crate) fn admit_seen_as(
         &self,
         policy: &Policy,
         relays: &HashSet<SocketAddr>,
@@ -226,7 +217,6 @@ impl Local {
             .iter()
             .copied()
             .chain(self.interfaces.iter().copied())
-            .chain(self.mapped.iter().copied())
             .chain(self.advertised(policy))
             .collect();
         let on_loopback = seen
@@ -271,7 +261,7 @@ impl Local {
     }
 
     /// What the observers of one transport and family say about the NAT's mapping.
-    pub(super) fn mapping(&self, transport: Transport, family: Family) -> Mapping {
+    pub(crate) fn mapping(&self, transport: Transport, family: Family) -> Mapping {
         let of_transport = || {
             self.observed
                 .iter()
@@ -321,14 +311,12 @@ impl Local {
     fn public_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.observed
             .iter()
-            .map(|(candidate, _, _)| candidate)
-            .chain(&self.mapped)
-            .map(|candidate| candidate.socket.ip())
+            .map(|(candidate, _, _)| candidate.socket.ip())
     }
 }
 
 /// Whether one IP address shows several ports for one transport: the mark of a mapping that depends on the remote.
-pub(super) fn has_many_ports<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> bool {
+pub(crate) fn has_many_ports<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> bool {
     let mut port_of = HashMap::new();
     candidates.into_iter().any(|c| {
         *port_of
@@ -336,13 +324,6 @@ pub(super) fn has_many_ports<'a>(candidates: impl Iterator<Item = &'a Candidate>
             .or_insert(c.socket.port())
             != c.socket.port()
     })
-}
-
-fn replace(place: &mut Vec<Candidate>, addresses: &[Multiaddr]) -> bool {
-    let new: Vec<Candidate> = addresses.iter().filter_map(Candidate::parse).collect();
-    let changed = *place != new;
-    *place = new;
-    changed
 }
 
 #[cfg(test)]

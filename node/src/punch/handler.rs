@@ -45,7 +45,7 @@ const INBOUND_WINDOW: Duration = Duration::from_secs(60);
 
 /// What the behaviour tells the handler.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Open a stream and send CONNECT with these.
     Connect(Addresses),
     /// Answer the CONNECT that was received with these.
@@ -58,7 +58,7 @@ pub enum Command {
 
 /// What the handler tells the behaviour.
 #[derive(Debug)]
-pub enum Report {
+pub(crate) enum Report {
     /// CONNECT came. [`Command::Reply`] or [`Command::Drop`] is awaited.
     Connect(Addresses),
     /// SYNC came.
@@ -77,7 +77,7 @@ pub enum Report {
 }
 
 /// The handler of one connection.
-pub struct Handler {
+pub(crate) struct Handler {
     /// Whether the protocol is spoken here.
     active: bool,
     keep_alive: bool,
@@ -358,7 +358,7 @@ impl ConnectionHandler for Handler {
 
 /// The upgrade: the protocol, or none at all.
 #[derive(Debug, Clone)]
-pub struct Offer(Option<StreamProtocol>);
+pub(crate) struct Offer(Option<StreamProtocol>);
 
 impl UpgradeInfo for Offer {
     type Info = StreamProtocol;

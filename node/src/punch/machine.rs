@@ -1,7 +1,8 @@
 //! The decisions of hole punching: whom, when, with which addresses, and which connection lives.
 //!
-//! Pure: time is an argument, jitter comes from a seed, and everything that has an effect is an [`Action`] for the
-//! behaviour to carry out.
+//! Pure: time is an argument and jitter comes from a seed. A driver, which is the behaviour or a simulator of whole nodes,
+//! calls `handle_*` with what happened, then takes every [`Action`] from [`Machine::poll_action`] and every [`Event`] from
+//! [`Machine::poll_event`], and calls [`Machine::handle_timeout`] at the time of [`Machine::poll_timeout`].
 //!
 //! # The course of a punch
 //!
@@ -10,32 +11,32 @@
 //! measures the round trip until the answer, sends SYNC, and dials half a round trip later, in the role of a listener. The
 //! *responder* answers CONNECT and dials on SYNC. So both sides' first packets cross.
 //!
-//! Between our own nodes they cross one message earlier. The initiator has seen how long the circuit takes when its keys were
-//! exchanged, and says so in CONNECT; the responder returns that in its answer, and dials half of it later, when the answer
-//! is there, which is when the initiator dials too. Other implementations know nothing of it ([`wire`](super::wire)).
+//! Between our own nodes the packets cross one message earlier. The initiator measured the round trip of the circuit during
+//! the key exchange, and sends it in CONNECT. The responder returns it in its answer and dials half of it later. At that
+//! time the answer arrives, and the initiator dials too. Other implementations skip the field.
 //!
-//! A series has up to three attempts; after it the peer rests on a ladder of growing pauses, which new candidates cut
-//! short. Between our own nodes the circuit's dialer may begin a handshake as well, when it alone has a new candidate;
-//! other implementations refuse that, and are not asked again.
+//! A series has up to three attempts. After it the peer rests on a ladder of growing pauses, which new candidates cut
+//! short. Between our own nodes the circuit's dialer may begin a handshake as well, when it alone has a new candidate.
+//! Other implementations refuse that, and are not asked again.
 //!
 //! # Introductions
 //!
-//! A relay of ours that sees both sides may tell them in one moment where the other is, before there is a circuit. Then both
-//! dial at once, in one attempt of its own, and the handshake over the circuit is held back until it is decided or a short
-//! time is over ([`peer`]). It is no part of a series, which follows if it fails.
+//! A relay of ours sees the mappings of both sides. It may send each side the other's mappings at the same time, before a
+//! circuit exists. Then both dial at once, in an attempt outside of any series. The handshake over the circuit waits until
+//! that attempt has ended, or for a short time ([`peer`]). A series follows if the attempt fails.
 //!
 //! # Which transport in which attempt
 //!
-//! Both sides derive it from the two address lists, so that no further message is needed ([`round`]): QUIC where both
-//! listed it in one family, else TCP. In its second attempt the initiator lists TCP alone, if both have it; in the third
-//! both sides dial everything. Another implementation dials whatever was listed to it, so the same lists steer it too.
+//! Both sides derive it from the two address lists, so that no further message is needed ([`round`]): QUIC if both listed
+//! it in the same family, else TCP. In its second attempt the initiator lists TCP alone, if both have it. In the third
+//! both sides dial everything. Another implementation dials every address on its list, so the same lists steer it too.
 //!
 //! # Which connection lives
 //!
-//! A punch may give two direct connections. Which side dialed a connection cannot be told alike by both: a transport may
+//! A punch may give two direct connections. The two sides may disagree on who dialed a connection, because a transport may
 //! complete a dial with a connection that the other side began. So one side decides alone: the one with the smaller peer id
-//! closes all but its best, as soon as no new one has come for a while. The other side closes none, unless the surplus is
-//! there so much later that the first evidently does not decide (another implementation).
+//! closes all connections but its best, once no new one has come for a while. The other side closes the surplus only much
+//! later, when the first side evidently does not decide (another implementation).
 
 mod action;
 mod attempt;
@@ -58,9 +59,9 @@ use super::{
     record::{CandidateOutcome, Record, Role},
     wire::Addresses,
 };
-pub(super) use action::{Action, DialId, Established, HandshakeError, Side};
-pub use action::{Event, Introduced};
-pub use timing::Timing;
+pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
+pub(crate) use action::{Event, Introduced, IntroductionResponse};
+pub(crate) use timing::Timing;
 
 use peer::Peer;
 use timing::Jitter;
@@ -68,13 +69,13 @@ use timing::Jitter;
 /// The most peers without a connection that are remembered.
 const MAX_ABSENT_PEERS: usize = 512;
 
-/// The most introductions by others that are taken in [`INTRODUCTION_WINDOW`]: peer ids cost nothing, and each makes this node
-/// send packets to addresses that others choose. What is left out is left to DCUtR.
+/// The most introductions in [`INTRODUCTION_WINDOW`] that this node did not ask for. Peer ids cost nothing, and each
+/// introduction makes this node send packets to addresses that others choose. DCUtR remains for the rest.
 const INTRODUCTIONS: usize = 64;
 const INTRODUCTION_WINDOW: Duration = Duration::from_secs(10);
 
 /// What holds for every peer, and where decisions go.
-pub(super) struct Context<'a> {
+pub(crate) struct Context<'a> {
     now: Instant,
     local_id: PeerId,
     enabled: bool,
@@ -83,6 +84,7 @@ pub(super) struct Context<'a> {
     local: &'a Local,
     relays: &'a Relays,
     actions: &'a mut VecDeque<Action>,
+    events: &'a mut VecDeque<Event>,
     next_dial: &'a mut u64,
     jitter: &'a mut Jitter,
 }
@@ -94,7 +96,7 @@ impl Context<'_> {
     }
 
     fn report(&mut self, event: Event) {
-        self.actions.push_back(Action::Report(event));
+        self.events.push_back(event);
     }
 }
 
@@ -106,7 +108,11 @@ struct Relays {
 }
 
 /// The machine for all peers.
-pub(super) struct Machine {
+///
+/// The driver answers each [`Action::Dial`] with [`Self::handle_direct`] for every address that connects, and with
+/// [`Self::handle_dial_failed`] if all of them fail. It answers the stream of a handshake with [`Self::handle_connect`],
+/// [`Self::handle_answer`], [`Self::handle_sync`] and [`Self::handle_handshake_failed`].
+pub(crate) struct Machine {
     local_id: PeerId,
     enabled: bool,
     policy: Policy,
@@ -117,13 +123,14 @@ pub(super) struct Machine {
     /// When the last introductions by others were taken, oldest first.
     introductions: VecDeque<Instant>,
     actions: VecDeque<Action>,
+    events: VecDeque<Event>,
     next_dial: u64,
     jitter: Jitter,
 }
 
 impl Machine {
     /// A machine without peers. `seed` is all its randomness.
-    pub(super) fn new(
+    pub(crate) fn new(
         local_id: PeerId,
         enabled: bool,
         policy: Policy,
@@ -140,37 +147,32 @@ impl Machine {
             peers: HashMap::new(),
             introductions: VecDeque::new(),
             actions: VecDeque::new(),
+            events: VecDeque::new(),
             next_dial: 0,
             jitter: Jitter(seed),
         }
     }
 
-    /// A remote has told how it sees this node.
-    pub(super) fn handle_observed(&mut self, observation: &Observation, now: Instant) {
+    /// A remote observed this node at an address, on a connection that was dialed from a punch port.
+    pub(crate) fn handle_observed(&mut self, observation: &Observation, now: Instant) {
         let changed = self.local.observe(observation);
         self.candidates_changed(changed, now);
     }
 
     /// What was observed on that connection no longer holds.
-    pub(super) fn handle_observation_lost(&mut self, connection: ConnectionId, now: Instant) {
+    pub(crate) fn handle_observation_lost(&mut self, connection: ConnectionId, now: Instant) {
         let changed = self.local.forget(connection);
         self.candidates_changed(changed, now);
     }
 
     /// Sets the sockets of this host at its punch ports.
-    pub(super) fn handle_interfaces(&mut self, addresses: &[Multiaddr], now: Instant) {
+    pub(crate) fn handle_interfaces(&mut self, addresses: &[Multiaddr], now: Instant) {
         let changed = self.local.set_interfaces(addresses);
         self.candidates_changed(changed, now);
     }
 
-    /// Sets the mappings that a router has promised.
-    pub(super) fn handle_mapped(&mut self, addresses: &[Multiaddr], now: Instant) {
-        let changed = self.local.set_mapped(addresses);
-        self.candidates_changed(changed, now);
-    }
-
     /// Sets the relays: their addresses are never punched, and connections to them never surplus.
-    pub(super) fn set_relays(&mut self, addresses: &[Multiaddr]) {
+    pub(crate) fn handle_relays(&mut self, addresses: &[Multiaddr]) {
         self.relays = Relays {
             peers: addresses.iter().filter_map(peer_of).collect(),
             sockets: addresses
@@ -182,7 +184,7 @@ impl Machine {
     }
 
     /// A circuit is there, whose round trip time is `rtt`, if that was measured.
-    pub(super) fn handle_relayed(
+    pub(crate) fn handle_relayed(
         &mut self,
         peer: PeerId,
         circuit: ConnectionId,
@@ -197,20 +199,20 @@ impl Machine {
     }
 
     /// A direct connection is there.
-    pub(super) fn handle_direct(&mut self, peer: PeerId, established: Established, now: Instant) {
+    pub(crate) fn handle_direct(&mut self, peer: PeerId, established: Established, now: Instant) {
         self.make_room(peer);
         self.with(peer, now, |peer, cx| peer.handle_direct(cx, established));
     }
 
     /// A connection of either kind has closed.
-    pub(super) fn handle_closed(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
+    pub(crate) fn handle_closed(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
         let changed = self.local.forget(connection);
         self.with(peer, now, |peer, cx| peer.handle_closed(cx, connection));
         self.candidates_changed(changed, now);
     }
 
     /// The peer sent CONNECT.
-    pub(super) fn handle_connect(
+    pub(crate) fn handle_connect(
         &mut self,
         peer: PeerId,
         circuit: ConnectionId,
@@ -223,12 +225,12 @@ impl Machine {
     }
 
     /// The peer sent SYNC.
-    pub(super) fn handle_sync(&mut self, peer: PeerId, circuit: ConnectionId, now: Instant) {
+    pub(crate) fn handle_sync(&mut self, peer: PeerId, circuit: ConnectionId, now: Instant) {
         self.with(peer, now, |peer, cx| peer.handle_sync(cx, circuit));
     }
 
     /// The peer answered our CONNECT `rtt` after it was sent, and SYNC went out at `synced`.
-    pub(super) fn handle_answer(
+    pub(crate) fn handle_answer(
         &mut self,
         peer: PeerId,
         circuit: ConnectionId,
@@ -243,7 +245,7 @@ impl Machine {
     }
 
     /// A handshake, in which this node had `role`, broke off.
-    pub(super) fn handle_handshake_failed(
+    pub(crate) fn handle_handshake_failed(
         &mut self,
         peer: PeerId,
         circuit: ConnectionId,
@@ -256,19 +258,23 @@ impl Machine {
         });
     }
 
-    /// A relay has told where a peer is. Whether it is punched because of that.
-    pub(super) fn handle_introduced(&mut self, introduced: &Introduced, now: Instant) -> bool {
+    /// A relay introduced this node and a peer.
+    pub(crate) fn handle_introduced(
+        &mut self,
+        introduced: &Introduced,
+        now: Instant,
+    ) -> IntroductionResponse {
         let peer = introduced.peer;
         let is_other = peer != self.local_id && !self.relays.peers.contains(&peer);
         if !is_other || !(introduced.asked || self.admits_introduction(now)) {
-            return false;
+            return IntroductionResponse::Ignored;
         }
         self.make_room(peer);
-        let mut is_punched = false;
+        let mut response = IntroductionResponse::Ignored;
         self.with(peer, now, |peer, cx| {
-            is_punched = peer.handle_introduced(cx, introduced);
+            response = peer.handle_introduced(cx, introduced);
         });
-        is_punched
+        response
     }
 
     fn admits_introduction(&mut self, now: Instant) -> bool {
@@ -284,13 +290,13 @@ impl Machine {
     }
 
     /// Addresses of this node that a relay does not see on its connections.
-    pub(super) fn unseen(&self) -> Vec<Multiaddr> {
+    pub(crate) fn unseen(&self) -> Vec<Multiaddr> {
         let unseen = self.local.unseen(&self.policy).into_iter();
         unseen.map(Candidate::to_multiaddr).collect()
     }
 
     /// A dial failed, each address in its way.
-    pub(super) fn handle_dial_failed(
+    pub(crate) fn handle_dial_failed(
         &mut self,
         peer: PeerId,
         dial: DialId,
@@ -302,15 +308,8 @@ impl Machine {
         });
     }
 
-    /// Names the connection that survives if there are several; the rules choose if it is `None` or gone.
-    pub(super) fn prefer(&mut self, peer: PeerId, connection: Option<ConnectionId>) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.prefer(connection);
-        }
-    }
-
     /// Time has passed.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let due: Vec<PeerId> = self
             .peers
             .iter()
@@ -323,17 +322,22 @@ impl Machine {
     }
 
     /// When [`Self::handle_timeout`] is due next.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.peers.values().filter_map(Peer::due).min()
     }
 
-    /// What is to be done next.
-    pub(super) fn poll_action(&mut self) -> Option<Action> {
+    /// The next thing to do; `None` until something else happens.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
+    /// The next thing to report. To be taken after the actions.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
     /// The last attempt with a peer.
-    pub(super) fn last_record(&self, peer: &PeerId) -> Option<&Record> {
+    pub(crate) fn last_record(&self, peer: &PeerId) -> Option<&Record> {
         self.peers.get(peer)?.last_record()
     }
 
@@ -366,6 +370,7 @@ impl Machine {
             local: &self.local,
             relays: &self.relays,
             actions: &mut self.actions,
+            events: &mut self.events,
             next_dial: &mut self.next_dial,
             jitter: &mut self.jitter,
         };

@@ -1,31 +1,32 @@
-//! Hole punching: [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md) of our own, on the wire the same as
-//! everyone's.
+//! Hole punching: our own [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md), with the wire format of the
+//! specification.
 //!
 //! - `wire`: the messages.
 //! - `address`, `candidates`: which addresses are offered, and which received ones are dialed.
 //! - `machine`: every decision, pure.
 //! - `handler`, `behaviour`: the swarm's side of it.
-//! - `record`: what is told of each attempt.
-//! - `settings`: what the configuration says, and what is needed of the transports.
+//! - `record`: the report of each attempt.
+//! - `settings`: the part of the configuration, and the interface to the transports.
 //!
-//! Candidates are made fresh at each handshake, from raw observations; a circuit is not punched before there is one. What a relay
-//! tells that introduces two nodes is punched without a handshake. See
-//! `machine` for the course of a punch and for which connection lives.
+//! Each handshake makes its candidates from the raw observations of that moment. Without a candidate a circuit is not punched.
+//! An introduction by a relay is punched without a handshake. See [`machine`] for the course of a punch, and for the rule
+//! which connection survives.
 
-mod address;
+pub(crate) mod address;
 mod behaviour;
-mod candidates;
+pub(crate) mod candidates;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod handler;
-mod machine;
-mod record;
+pub(crate) mod machine;
+pub(crate) mod record;
 mod settings;
 mod wire;
 
-pub use behaviour::Behaviour;
+pub(crate) use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;
-pub use candidates::{Observation, Permit};
-pub use machine::{Event, Introduced, Timing};
-pub use record::{By, CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role};
-pub use settings::{Advertise, Ports, PunchPorts, Settings};
+pub(crate) use candidates::Observation;
+pub(crate) use machine::{Event, Introduced, IntroductionResponse};
+pub(crate) use record::Record;
+pub use record::{AttemptEnd, By, CandidateOutcome, CandidateRecord, Reason, Role};
+pub(crate) use settings::Settings;

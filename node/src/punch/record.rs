@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::{Family, Transport};
+use serde::{Deserialize, Serialize};
 
 /// One attempt to get direct with a peer, from the first message to its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +46,8 @@ impl Record {
 }
 
 /// What made the two sides of an attempt dial each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum By {
     /// A handshake over a circuit.
     Dcutr,
@@ -53,18 +55,8 @@ pub enum By {
     Introduction,
 }
 
-impl By {
-    /// The name in output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Dcutr => "dcutr",
-            Self::Introduction => "introduction",
-        }
-    }
-}
-
 /// One address of the peer in an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CandidateRecord {
     /// The address.
     pub addr: Multiaddr,
@@ -87,11 +79,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The name in output and metrics.
-    pub fn as_str(&self) -> &'static str {
+    /// The outcome without the details.
+    pub fn ended(&self) -> AttemptEnd {
         match self {
-            Self::Direct { .. } => "direct",
-            Self::Failed(_) => "failed",
+            Self::Direct { .. } => AttemptEnd::Direct,
+            Self::Failed(_) => AttemptEnd::Failed,
         }
     }
 
@@ -104,8 +96,19 @@ impl Outcome {
     }
 }
 
+/// How an attempt ended, without the details: what output and metrics name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptEnd {
+    /// With a direct connection.
+    Direct,
+    /// Without one.
+    Failed,
+}
+
 /// The side of a DCUtR handshake. Where a relay introduced the two, the one that was asked for has the initiator's role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Opened the stream, measured the round trip, dials half of it after SYNC, in the role of a listener.
     Initiator,
@@ -113,18 +116,9 @@ pub enum Role {
     Responder,
 }
 
-impl Role {
-    /// The name in output and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Initiator => "initiator",
-            Self::Responder => "responder",
-        }
-    }
-}
-
 /// What became of one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CandidateOutcome {
     /// The filters of this node, or its place in the network, forbid it.
     Filtered,
@@ -144,24 +138,9 @@ pub enum CandidateOutcome {
     Failed,
 }
 
-impl CandidateOutcome {
-    /// The name in output and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Filtered => "filtered",
-            Self::NotDialed => "not_dialed",
-            Self::Pending => "pending",
-            Self::Connected => "connected",
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// Why a peer is not direct.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Punching is off by configuration.
     Disabled,
@@ -195,31 +174,15 @@ pub enum Reason {
     CircuitLost,
 }
 
-impl Reason {
-    /// The name in output and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Disabled => "disabled",
-            Self::NoCandidates => "no_candidates",
-            Self::NoRemoteCandidates => "no_remote_candidates",
-            Self::RemoteUnsupported => "remote_unsupported",
-            Self::RemoteSilent => "remote_silent",
-            Self::HandshakeFailed => "handshake_failed",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::Filtered => "filtered",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::SymmetricBoth => "symmetric_both",
-            Self::DialFailed => "dial_failed",
-            Self::Superseded => "superseded",
-            Self::CircuitLost => "circuit_lost",
+/// The names are those of the JSON.
+macro_rules! display_as_serialized {
+    ($($name:ty),*) => {$(
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.serialize(f)
+            }
         }
-    }
+    )*};
 }
 
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+display_as_serialized!(By, CandidateOutcome, AttemptEnd, Reason, Role);

@@ -9,17 +9,17 @@ use super::{candidates::Permit, machine::Timing};
 use crate::config;
 
 /// The active punch port of each transport and family.
-pub type PunchPorts = BTreeMap<(Transport, Family), u16>;
+pub(crate) type PunchPorts = BTreeMap<(Transport, Family), u16>;
 
 /// Gives the addresses of `punch.advertise` at these punch ports.
-pub type Advertise = Arc<dyn Fn(&PunchPorts) -> Vec<Multiaddr> + Send + Sync>;
+pub(crate) type Advertise = Arc<dyn Fn(&PunchPorts) -> Vec<Multiaddr> + Send + Sync>;
 
 /// Takes the round trip time of the circuit to a peer that has just been made, if it was measured.
 pub(super) type CircuitRtt = Arc<dyn Fn(&PeerId) -> Option<Duration> + Send + Sync>;
 
 /// How a node punches.
 #[derive(Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Whether it does at all.
     pub enabled: bool,
     /// The transports in use, best first.
@@ -38,7 +38,7 @@ pub struct Settings {
 
 impl Settings {
     /// What the configuration says. `timing` is the default.
-    pub fn new(punch: &config::Punch, dial: &config::Dial, circuit_rtt: CircuitRtt) -> Self {
+    pub(crate) fn new(punch: &config::Punch, dial: &config::Dial, circuit_rtt: CircuitRtt) -> Self {
         let permits = punch.clone();
         let templates = punch.advertise.clone();
         Self {
@@ -63,7 +63,7 @@ impl Settings {
 }
 
 /// What punching needs of the transports.
-pub trait Ports: Send + Sync + 'static {
+pub(crate) trait Ports: Send + Sync + 'static {
     /// The active punch ports.
     fn punch_ports(&self) -> PunchPorts;
 

@@ -40,7 +40,7 @@ pub(super) enum Message {
 
 /// The addresses of a CONNECT.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// Those that could be read, at most [`MAX_ADDRESSES`].
     pub(super) known: Vec<Multiaddr>,
     /// How many were no multiaddr, or one too many.

@@ -47,10 +47,10 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// `allowed` empty admits any peer; `relays` are the configured ones.
+    /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones.
     pub(crate) fn new(
         keypair: &Keypair,
-        allowed: &BTreeSet<PeerId>,
+        allowed: Option<&BTreeSet<PeerId>>,
         relays: &[RelayAddr],
         clients: Clients,
         punch: punch::Behaviour,
@@ -59,7 +59,7 @@ impl Behaviour {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
         let relays: BTreeSet<PeerId> = relays.iter().map(|relay| relay.peer).collect();
-        let access = (!allowed.is_empty()).then(|| {
+        let access = allowed.map(|allowed| {
             let mut access =
                 allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
             for peer in allowed {

@@ -1,6 +1,6 @@
 //! The swarm: its transport, its protocols, its listeners.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm,
@@ -37,15 +37,18 @@ pub(crate) fn build(
         .map(|relay| relay.addr.clone().with(Protocol::P2p(relay.peer)))
         .collect();
     punch.set_relays(&relays);
-    // Who may connect: the relays are part of the configuration and need no second mention.
-    let mut allowed = config.access.clone();
-    if !allowed.is_empty() {
-        allowed.extend(config.relays.iter().map(|relay| relay.peer));
-    }
+    let allowed = allowed(config);
     let known = config.relays.iter().map(|relay| relay.peer).collect();
     let meet = meet::Behaviour::new(known, config);
     let relays = &config.relays;
-    let behaviour = Behaviour::new(keypair, &allowed, relays, parts.clients, punch, meet);
+    let behaviour = Behaviour::new(
+        keypair,
+        allowed.as_ref(),
+        relays,
+        parts.clients,
+        punch,
+        meet,
+    );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
         .with_substream_upgrade_protocol_override(LAZY);
@@ -56,6 +59,14 @@ pub(crate) fn build(
             .map_err(|error| listen_error(address, error))?;
     }
     Ok((swarm, parts.sockets))
+}
+
+/// The peers that may connect; `None` lets every peer connect. The relays are part of the configuration and need no second
+/// mention.
+pub(crate) fn allowed(config: &Config) -> Option<BTreeSet<PeerId>> {
+    let relays = config.relays.iter().map(|relay| relay.peer);
+    let named = Some(&config.allowed_peers).filter(|named| !named.is_empty());
+    named.map(|named| named.iter().copied().chain(relays).collect())
 }
 
 /// Names the address, what is wrong and what to do.

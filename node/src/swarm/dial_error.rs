@@ -3,14 +3,51 @@
 use std::{error::Error, io};
 
 use libp2p::{
-    Multiaddr, TransportError, core::upgrade::NegotiationError, relay::outbound::hop::ConnectError,
-    swarm::DialError,
+    Multiaddr, TransportError,
+    core::upgrade::NegotiationError,
+    relay::outbound::hop::ConnectError,
+    swarm::{ConnectionError, DialError},
+};
+use p2pnode_transports::{Closed, causes};
+
+use crate::core::{
+    dialer::CircuitFailure,
+    liveness::Ended,
+    state::{AnsweredBy, DialFailure},
 };
 
-use crate::core::dialer::CircuitFailure;
+/// What the state needs of a failed dial.
+pub(crate) fn failure(error: &DialError) -> DialFailure {
+    let answered_by = match error {
+        DialError::WrongPeerId { obtained, .. } => Some(AnsweredBy::Other(*obtained)),
+        DialError::LocalPeerId { .. } => Some(AnsweredBy::Local),
+        DialError::Transport(_)
+        | DialError::Denied { .. }
+        | DialError::NoAddresses
+        | DialError::DialPeerConditionFalse(_)
+        | DialError::Aborted => None,
+    };
+    DialFailure {
+        reason: describe(error),
+        answered_by,
+        circuit: circuit_failure(error),
+    }
+}
+
+/// Which side ended a connection, as far as its transport says.
+pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
+    match cause {
+        None | Some(ConnectionError::KeepAliveTimeout) => Ended::Ours,
+        Some(ConnectionError::IO(error)) => match p2pnode_transports::closed(error) {
+            Some(Closed::Local) => Ended::Ours,
+            Some(Closed::ByPeer) => Ended::Theirs,
+            Some(Closed::Reset | Closed::TimedOut) | None => Ended::Broken,
+        },
+    }
+}
 
 /// Why a dial failed, in one line.
-pub(crate) fn describe(error: &DialError) -> String {
+fn describe(error: &DialError) -> String {
     match error {
         DialError::Transport(addresses) => {
             let mut lines: Vec<String> = addresses
@@ -104,21 +141,6 @@ fn circuit_refusal(error: &ConnectError) -> String {
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),
         ConnectError::Io(_) | ConnectError::Protocol(_) => innermost(error),
-    }
-}
-
-/// The causes of an error, outermost first. An `io::Error` hides the error it carries from `source`; this does not.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| cause(*error))
-}
-
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        Some(carried) => Some(carried),
-        None => error.source(),
     }
 }
 

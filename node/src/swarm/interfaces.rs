@@ -1,16 +1,10 @@
 //! The addresses of this host's interfaces, as they come and go.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, io};
 
 use futures::StreamExt as _;
 use if_watch::{IfEvent, tokio::IfWatcher};
 use ipnet::IpNet;
-use libp2p::Multiaddr;
-use p2pnode_transports::{Family, Transport, to_multiaddr};
 
 /// Watches the interfaces.
 pub(crate) struct Interfaces {
@@ -51,19 +45,5 @@ impl Interfaces {
     /// The address of each interface, with its network.
     pub(crate) fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.networks.iter().copied()
-    }
-
-    /// Each address at the punch port of its family, for each transport.
-    pub(crate) fn at(&self, ports: &BTreeMap<(Transport, Family), u16>) -> Vec<Multiaddr> {
-        let addresses: BTreeSet<IpAddr> = self.networks.iter().map(IpNet::addr).collect();
-        let sockets = addresses.into_iter().flat_map(|ip| {
-            let of_family = ports
-                .iter()
-                .filter(move |((_, family), _)| *family == Family::from(ip));
-            of_family.map(move |((transport, _), port)| (ip, *transport, *port))
-        });
-        sockets
-            .map(|(ip, transport, port)| to_multiaddr(transport, SocketAddr::new(ip, port)))
-            .collect()
     }
 }

@@ -13,4 +13,5 @@ pub(crate) mod introduction;
 pub(crate) mod join;
 pub(crate) mod node;
 pub(crate) mod streams;
+pub(crate) mod token_file;
 pub(crate) mod transport;

@@ -1,23 +1,35 @@
 //! Starts a node: sockets, swarm, machines, event loop.
 
-use std::{future::Future, time::Instant};
+use std::{
+    future::Future,
+    hash::{BuildHasher as _, RandomState},
+    time::Instant,
+};
 
 use libp2p::identity::Keypair;
 use p2pnode_daemon::admin::Readiness;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     config::Config,
-    core::{event::Event, peers::PeerTable, relays::RelayKeeper},
+    core::{
+        event::Event,
+        state::{NodeState, Settings},
+        tokens::Tokens,
+    },
+    discovery::{Discovery, Links},
     observe::{metrics::Metrics, observers::Observers},
-    swarm::{build as swarm, event_loop::EventLoop, handle::Handle, join::Tokens},
+    swarm::{build as swarm, event_loop::EventLoop, handle::Handle, token_file::TokenFile},
 };
 
 /// A node that runs as a task of its own.
 pub(crate) struct Node {
     /// To command it.
     pub(crate) handle: Handle,
-    /// What it tells of itself.
+    /// What it reports of itself.
     pub(crate) events: mpsc::Receiver<Event>,
     /// Ends after the shutdown that it was given.
     pub(crate) task: JoinHandle<()>,
@@ -31,10 +43,9 @@ pub(crate) fn start(
     reservations: usize,
     metrics: Metrics,
     readiness: Readiness,
-    tokens: Option<Tokens>,
+    tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let started = Instant::now();
     let (swarm, sockets) = swarm::build(keypair, config)?;
     let ports: Vec<String> = sockets
         .punch_ports()
@@ -45,18 +56,37 @@ pub(crate) fn start(
     let (handle, commands) = Handle::channel(*swarm.local_peer_id());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
-    let peers = PeerTable::new(config.dial.family);
-    let relays = RelayKeeper::new(&config.relays, reservations, config.dial.family, started);
+    let links = watch::Sender::new(Links::default());
+    let discovery = Discovery::new(config, sockets.clone(), links.subscribe());
+    let (token_file, tokens) = tokens.unzip();
+    let configured = config.relays.iter().map(|relay| relay.peer);
+    let introductions = &swarm.behaviour().meet;
+    let settings = Settings {
+        local: *swarm.local_peer_id(),
+        relays: config.relays.clone(),
+        reservations,
+        family: config.dial.family,
+        port_range: config.dial.port_range,
+        punches: config.punch.enabled,
+        introducers: configured
+            .filter(|relay| introductions.knows(relay))
+            .collect(),
+        allowed: swarm::allowed(config),
+        sources: discovery.sources(),
+        tokens,
+        seed: RandomState::new().hash_one(swarm.local_peer_id()),
+    };
+    let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
         keypair.clone(),
         swarm,
         sockets,
-        peers,
-        relays,
-        config,
+        state,
+        token_file,
+        discovery,
+        links,
         observers,
-        tokens,
-        started,
+        config,
     );
     let task = tokio::spawn(event_loop.run(commands, shutdown));
     Ok(Node {

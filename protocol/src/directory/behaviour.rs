@@ -4,7 +4,7 @@
 //! fails at the others. Nor does a peer that is no partner get a question, whatever it says it speaks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -24,23 +24,17 @@ use libp2p::{
     },
 };
 
-use super::{
-    MAX_BYTES, PROTOCOL, Refused, Registration, TAKEN_BACK, TTL,
-    verdict::{Judged, Verdict, judge},
-};
+use super::{MAX_BYTES, PROTOCOL, Refused, Registration, TTL};
 
 pub use libp2p::kad::QueryId;
 
 /// How long an answer may take: a relay that is there answers in a round trip.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a record that was taken back is kept for relays that are to be told: they are told at once, so many at a time.
-const TOLD: Duration = Duration::from_secs(60);
-
 /// What comes of the directory.
 #[derive(Debug)]
 pub enum Event {
-    /// A peer wants a relay to keep a record; see [`Behaviour::keep`].
+    /// A peer wants a relay to keep a record; see [`Behaviour::store`].
     Offered(Offer),
     /// A peer told a record that is none.
     Refused {
@@ -71,33 +65,16 @@ pub enum Event {
 }
 
 /// A record that a relay may keep.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// Who told it: the peer that it is about, or one that keeps a copy.
+    /// Who offers it: the peer that it is about, or one that keeps a copy.
     pub source: PeerId,
     /// What it says.
     pub registration: Registration,
-    record: Record,
-}
-
-/// What has become of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// It is kept.
-    New,
-    /// The relay through which alone it leads takes it back: what is kept of it ends within [`TAKEN_BACK`].
-    TakenBack,
-}
-
-/// Why a record was not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotKept {
-    /// A newer one is kept, or the same.
-    #[error("a newer record of the peer is known")]
-    Old,
-    /// There is no room.
-    #[error("the directory is full")]
-    Full,
+    /// Its signed envelope.
+    pub value: Vec<u8>,
+    /// When it expires.
+    pub expires: Instant,
 }
 
 /// The directory's side in a relay or in a node.
@@ -107,14 +84,12 @@ pub struct Behaviour {
     partners: Option<BTreeSet<PeerId>>,
     /// The connections over which it does, oldest first.
     ours: BTreeMap<ConnectionId, PeerId>,
-    /// Records that were taken back here, for other relays to be told, and since when.
-    taken_back: HashMap<PeerId, (Record, Instant)>,
 }
 
 impl Behaviour {
-    /// A relay's: answers everybody, and keeps up to `records` records.
-    pub fn server(local: PeerId, records: usize) -> Self {
-        Self::new(local, records, Mode::Server, None)
+    /// A relay's: answers everybody. How many records there are is for the caller to bound.
+    pub fn server(local: PeerId) -> Self {
+        Self::new(local, usize::MAX, Mode::Server, None)
     }
 
     /// A node's: asks these relays, and answers nobody.
@@ -164,7 +139,6 @@ impl Behaviour {
             inner,
             partners,
             ours: BTreeMap::new(),
-            taken_back: HashMap::new(),
         }
     }
 
@@ -179,116 +153,36 @@ impl Behaviour {
         self.inner.get_record(RecordKey::from(peer.to_bytes()))
     }
 
-    /// Keeps a record until it expires or a newer one comes. Whether it is a peer's to offer is for the caller to judge.
-    ///
-    /// The peer itself may replace its record by one of any number: its clock may have been set back. A relay may take back what
-    /// leads through it alone. What was taken back here comes again from the peer only, or with a newer record.
+    /// From now on answers lookups of `peer` with this record, until `expires`. Whether it is to be kept is for the caller to judge.
     ///
     /// # Errors
     ///
-    /// If a newer one is kept, or there is no room.
-    pub fn keep(&mut self, offer: Offer) -> Result<Kept, NotKept> {
-        let Offer {
-            source,
-            registration,
-            record,
-        } = offer;
-        let (now, peer) = (Instant::now(), registration.peer);
-        let read = |record: &Record| Registration::read(record.key.as_ref(), &record.value).ok();
-        let taken_back = self.taken_back.get(&peer);
-        let taken_back = taken_back.and_then(|(record, _)| read(record));
-        let known = self.record(&peer);
-        let known = known.and_then(|record| Some((read(&record)?, ends_soon(&record, now))));
-        let kept = known.as_ref().map(|(registration, ends_soon)| Judged {
-            registration,
-            ends_soon: *ends_soon,
-        });
-        let offered = Judged {
-            registration: &registration,
-            ends_soon: ends_soon(&record, now),
-        };
-        let outcome = match judge(&source, offered, kept, taken_back.as_ref()) {
-            Verdict::Old => return Err(NotKept::Old),
-            Verdict::Shorten => Kept::TakenBack,
-            Verdict::Keep => Kept::New,
-        };
-        self.taken_back.remove(&peer);
-        if self.inner.store_mut().put(record.clone()).is_ok() {
-            return Ok(outcome);
-        }
-        self.expire(now);
-        let store = self.inner.store_mut();
-        store
-            .put(record)
-            .map(|()| outcome)
-            .map_err(|_| NotKept::Full)
+    /// If it is longer than [`MAX_BYTES`], or there is no room.
+    pub fn store(
+        &mut self,
+        peer: &PeerId,
+        value: Vec<u8>,
+        expires: Instant,
+    ) -> Result<(), kad::store::Error> {
+        self.inner.store_mut().put(record(peer, value, expires))
     }
 
-    /// Drops the record of a peer that may not be called here any more. Whether it was kept; then [`Behaviour::copy`] takes it back
-    /// from another relay.
-    pub fn take_back(&mut self, peer: &PeerId) -> bool {
-        let Some(record) = self.record(peer) else {
-            return false;
-        };
-        self.inner.store_mut().remove(&record.key);
-        self.taken_back.insert(*peer, (record, Instant::now()));
-        true
+    /// From now on answers lookups of `peer` with nothing.
+    pub fn remove(&mut self, peer: &PeerId) {
+        self.inner
+            .store_mut()
+            .remove(&RecordKey::from(peer.to_bytes()));
     }
 
-    /// The record of a peer, if it is kept.
-    pub fn kept(&mut self, peer: &PeerId) -> Option<Registration> {
-        let record = self.record(peer)?;
-        Registration::read(record.key.as_ref(), &record.value).ok()
-    }
-
-    /// The peers whose records are kept.
-    pub fn peers(&mut self) -> BTreeSet<PeerId> {
-        let records = self.inner.store_mut().records();
-        records
-            .filter_map(|record| PeerId::from_bytes(record.key.as_ref()).ok())
-            .collect()
-    }
-
-    /// How many records are kept.
-    pub fn len(&mut self) -> usize {
-        self.inner.store_mut().records().count()
-    }
-
-    /// Whether none is kept.
-    pub fn is_empty(&mut self) -> bool {
-        self.len() == 0
-    }
-
-    /// Drops what has expired.
-    pub fn expire(&mut self, now: Instant) {
-        let store = self.inner.store_mut();
-        store.retain(|_, record| !record.is_expired(now));
-        self.taken_back
-            .retain(|_, (record, since)| !record.is_expired(now) && now < *since + TOLD);
-    }
-
-    /// Copies the record of `peer` to another relay, or tells it that the record was taken back; `None` if it is not kept, or for
-    /// less than a second more: the protocol carries whole seconds, and none means for ever.
-    pub fn copy(&mut self, peer: &PeerId, relay: PeerId) -> Option<QueryId> {
-        let now = Instant::now();
-        let record = match (self.record(peer), self.taken_back.get(peer)) {
-            (Some(record), _) => record,
-            (None, Some((record, _))) => {
-                let mut record = record.clone();
-                let ends = now + TAKEN_BACK;
-                record.expires = Some(record.expires.map_or(ends, |at| at.min(ends)));
-                record
-            }
-            (None, None) => return None,
-        };
-        let soon = now + Duration::from_secs(2);
-        (!record.is_expired(soon)).then(|| self.tell(relay, record))
-    }
-
-    fn record(&mut self, peer: &PeerId) -> Option<Record> {
-        let key = RecordKey::from(peer.to_bytes());
-        let record = self.inner.store_mut().get(&key)?.into_owned();
-        (!record.is_expired(Instant::now())).then_some(record)
+    /// Copies the record of `peer` to another relay.
+    pub fn copy(
+        &mut self,
+        relay: PeerId,
+        peer: &PeerId,
+        value: Vec<u8>,
+        expires: Instant,
+    ) -> QueryId {
+        self.tell(relay, record(peer, value, expires))
     }
 
     fn tell(&mut self, relay: PeerId, record: Record) -> QueryId {
@@ -309,8 +203,11 @@ impl Behaviour {
     }
 }
 
-fn ends_soon(record: &Record, now: Instant) -> bool {
-    record.is_expired(now + TAKEN_BACK)
+fn record(peer: &PeerId, value: Vec<u8>, expires: Instant) -> Record {
+    Record {
+        expires: Some(expires),
+        ..Record::new(peer.to_bytes(), value)
+    }
 }
 
 /// What an event of Kademlia's is here, if anything.
@@ -328,7 +225,9 @@ fn event(event: kad::Event) -> Option<Event> {
                 Ok(registration) => Event::Offered(Offer {
                     source,
                     registration,
-                    record,
+                    value: record.value,
+                    // Kademlia sets it where the peer has not.
+                    expires: record.expires.unwrap_or_else(|| Instant::now() + TTL),
                 }),
                 Err(reason) => Event::Refused {
                     source: Some(source),

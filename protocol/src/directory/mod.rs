@@ -6,13 +6,12 @@
 
 mod behaviour;
 mod registration;
-mod verdict;
 
 use std::time::Duration;
 
 use libp2p::StreamProtocol;
 
-pub use behaviour::{Behaviour, Event, Kept, NotKept, Offer, QueryId};
+pub use behaviour::{Behaviour, Event, Offer, QueryId};
 pub use registration::{Found, Refused, Registration, ViaRelay, publishable};
 
 /// The protocol's name. It is private: no other Kademlia network is to be met.

@@ -131,7 +131,8 @@ impl Registration {
     }
 
     /// Whether each of its addresses is a circuit over this relay, and there is one.
-    pub(super) fn leads_only_through(&self, relay: &PeerId) -> bool {
+    #[must_use]
+    pub fn leads_only_through(&self, relay: &PeerId) -> bool {
         let over = |addr: &Multiaddr| matches!(split(addr, &self.peer), Some(Split::Via(via, _)) if via == *relay);
         !self.is_withdrawal() && self.addrs.iter().all(over)
     }

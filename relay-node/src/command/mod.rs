@@ -21,11 +21,10 @@ use p2pnode_daemon::{
 };
 
 use crate::{
-    Format, Reloads,
     command::cli::{Cli, Command, TokenCommand},
-    config::{Config, PROGRAM},
-    observe::control,
-    run_reloading,
+    config::{Config, PROGRAM, reload::Reloads},
+    observe::{control, output::Format},
+    swarm::run_reloading,
 };
 
 const BINARY: Binary<Config> = Binary {

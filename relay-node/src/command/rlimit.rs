@@ -21,7 +21,7 @@ pub(crate) fn warning(limits: &Limits, files: Option<u64>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::limits::UNLIMITED;
+    const UNLIMITED: Limits = Limits::UNLIMITED;
 
     #[test]
     fn a_relay_that_cannot_have_its_connections_says_so() {

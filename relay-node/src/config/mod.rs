@@ -14,8 +14,6 @@ use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::{config::Program, logging};
 use p2pnode_protocol::join::TokenId;
 
-pub use crate::core::source::PerSource;
-
 /// The names of the program: variables begin with `RELAY_NODE_`.
 pub const PROGRAM: Program = Program {
     name: "relay-node",
@@ -90,6 +88,39 @@ pub struct Limits {
     pub records: usize,
     /// Bytes of resident memory above which no new connection is taken.
     pub memory: u64,
+}
+
+impl Limits {
+    /// No limits at all.
+    pub const UNLIMITED: Self = {
+        let per_source = PerSource { ip4: 0, ip6_net: 0 };
+        Self {
+            reservations: 0,
+            reservations_per_peer: 0,
+            reservations_per_source: per_source,
+            reservation_duration: Duration::ZERO,
+            circuits: 0,
+            circuits_per_peer: 0,
+            circuit_duration: Duration::ZERO,
+            circuit_bytes: 0,
+            bytes_per_second_per_peer: 0,
+            connections: 0,
+            connections_per_peer: 0,
+            connections_per_source: per_source,
+            pending_connections: 0,
+            records: 0,
+            memory: 0,
+        }
+    };
+}
+
+/// How many of something peers from one place may have. 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerSource {
+    /// From an IPv4 address.
+    pub ip4: usize,
+    /// From an IPv6 /64.
+    pub ip6_net: usize,
 }
 
 /// Who may use the relay.

@@ -1,8 +1,5 @@
 //! Who may use the relay: pure, with both clocks as arguments. The wall clock decides when a token ends, and may jump; the
 //! monotonic one how long a peer has time to present one.
-//!
-//! - [`behaviour`]: connections, and the protocol over which tokens are presented.
-//! - [`gated`]: keeps a protocol from peers that are not admitted.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,11 +9,7 @@ use std::{
 use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_protocol::join::{Refusal, Token, TokenId};
 
-use crate::{config::Access, observe::metrics::Reason};
-
-pub(crate) use crate::swarm::admission::behaviour::{Behaviour, Joined, NotAdmitted};
-pub(crate) use crate::swarm::admission::gated::Gated;
-pub(crate) use crate::swarm::admission::shared::Admission;
+use crate::{config::Access, core::denial::DenialReason};
 
 /// How long a connection may stay whose peer is not admitted: time to present a token, on a slow link as well.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,20 +32,20 @@ pub(crate) struct Rules {
 
 /// What has become other between two rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Difference {
+pub struct Difference {
     /// Peers that `access.allow` names now and did not before.
-    pub(crate) allowed: usize,
+    pub allowed: usize,
     /// Peers that it does not name any more.
-    pub(crate) disallowed: usize,
+    pub disallowed: usize,
     /// Tokens that are revoked now.
-    pub(crate) revoked: usize,
+    pub revoked: usize,
     /// Tokens that are revoked no more.
-    pub(crate) restored: usize,
+    pub restored: usize,
 }
 
 /// Why a peer is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// There are no tokens, and `access.allow` does not name it.
     NotAllowed,
     /// It has presented no token.
@@ -73,18 +66,19 @@ pub(crate) enum Refused {
 
 impl Refused {
     /// How the relay counts it.
-    pub(crate) fn reason(self) -> Reason {
+    #[must_use]
+    pub fn reason(self) -> DenialReason {
         match self {
-            Self::NotAllowed => Reason::Access,
-            Self::NoToken => Reason::NoToken,
-            Self::Malformed | Self::TooOften => Reason::TokenMalformed,
-            Self::OtherRelay | Self::OtherPeer => Reason::TokenForeign,
-            Self::Expired => Reason::TokenExpired,
-            Self::Revoked => Reason::TokenRevoked,
+            Self::NotAllowed => DenialReason::Access,
+            Self::NoToken => DenialReason::NoToken,
+            Self::Malformed | Self::TooOften => DenialReason::TokenMalformed,
+            Self::OtherRelay | Self::OtherPeer => DenialReason::TokenForeign,
+            Self::Expired => DenialReason::TokenExpired,
+            Self::Revoked => DenialReason::TokenRevoked,
         }
     }
 
-    /// How the peer is told.
+    /// What the peer is answered.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
             Self::NotAllowed => Refusal::NotAllowed,
@@ -179,13 +173,13 @@ struct Known {
 
 /// The rules, and the peers that are connected.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub(crate) struct Admission {
     local: PeerId,
     rules: Rules,
     peers: HashMap<PeerId, Known>,
 }
 
-impl Machine {
+impl Admission {
     /// Nobody is connected yet to the relay `local`.
     pub(crate) fn new(local: PeerId, rules: Rules) -> Self {
         Self {
@@ -320,6 +314,11 @@ impl Machine {
             );
         }
         overdue
+    }
+
+    /// Whether anybody is connected.
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
     }
 
     /// How many peers are connected that a token admits.

@@ -2,25 +2,71 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
-    sync::Arc,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use crate::swarm::circuit::copy::Traffic;
-
 /// A circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct CircuitId(u64);
+pub struct CircuitId(u64);
+
+/// How many bytes a circuit has carried. Whoever carries them adds to it, without a call for each.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    to_destination: AtomicU64,
+    to_source: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts bytes of either direction.
+    pub fn add(&self, to_destination: u64, to_source: u64) {
+        let add = |to: &AtomicU64, bytes| {
+            if bytes > 0 {
+                to.fetch_add(bytes, Ordering::Relaxed);
+            }
+        };
+        add(&self.to_destination, to_destination);
+        add(&self.to_source, to_source);
+    }
+
+    /// Bytes from the peer that dialed the circuit to the other.
+    pub fn to_destination(&self) -> u64 {
+        self.to_destination.load(Ordering::Relaxed)
+    }
+
+    /// Bytes to the peer that dialed the circuit.
+    pub fn to_source(&self) -> u64 {
+        self.to_source.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a circuit was cut.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// It has carried what it may.
+    #[error("it has carried as many bytes as limits.circuit_bytes says")]
+    Bytes,
+    /// It was open for as long as it may.
+    #[error("it was open for as long as limits.circuit_duration says")]
+    Duration,
+    /// One of its streams is gone.
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+}
 
 /// A peer of a circuit, and the connection over which it runs there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct End {
+pub struct End {
     /// The peer.
-    pub(crate) peer: PeerId,
+    pub peer: PeerId,
     /// Its connection.
-    pub(crate) connection: ConnectionId,
+    pub connection: ConnectionId,
 }
 
 /// Which connection is the other leg of a circuit.
@@ -136,7 +182,7 @@ impl Circuits {
     }
 
     /// A connection of `peer` is gone: those that were being made for it are, too. The open ones that run over it, which end
-    /// when they are told. What was being made to it ends when whoever waits for it learns that it is gone.
+    /// once they are aborted. What was being made to it ends when whoever waits for it learns that it is gone.
     pub(crate) fn disconnected(
         &mut self,
         peer: &PeerId,

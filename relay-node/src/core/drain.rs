@@ -1,6 +1,9 @@
-//! The end of a relay: how long it waits for what runs over it. Pure, with the time as an argument.
+//! The end of a relay: how long it waits for what runs over it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// Time for peers to hear that the relay drains and to take a reservation elsewhere, before the one that they have ends: some
 /// round trips. No circuit needs it.
@@ -10,22 +13,29 @@ const NOTICE: Duration = Duration::from_secs(3);
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A relay that takes nothing new.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Drain {
     since: Instant,
     timeout: Duration,
     next_report: Instant,
+    remains: Remains,
+    state: State,
+    events: VecDeque<Step>,
 }
 
-/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waits,
+    Over,
+}
+
+/// What comes of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing before this time, unless something ends.
-    WaitUntil(Instant),
-    /// Tell that this much time is left, and ask again.
-    Report(Duration),
-    /// Close the connections.
-    End,
+    /// So much of its time is left.
+    Progress(Duration),
+    /// It is over. This comes once, and last.
+    Over,
 }
 
 /// What is still there.
@@ -38,41 +48,72 @@ pub(crate) struct Remains {
 }
 
 impl Drain {
-    /// Begins at `now` and waits for circuits for `timeout` at most.
-    pub(crate) fn new(timeout: Duration, now: Instant) -> Self {
-        Self {
+    /// Begins at `now` and waits for what `remains` for `timeout` at most.
+    pub(crate) fn new(timeout: Duration, remains: Remains, now: Instant) -> Self {
+        let mut drain = Self {
             since: now,
             timeout,
             next_report: now,
-        }
+            remains,
+            state: State::Waits,
+            events: VecDeque::new(),
+        };
+        drain.handle_timeout(now);
+        drain
     }
 
-    /// How long it still takes at `now` if what `remains` stays. Without circuits it is over as soon as the peers with
+    /// How long it still takes at `now` if what remains stays. Without circuits it is over as soon as the peers with
     /// reservations have had their notice.
-    pub(crate) fn left(&self, remains: Remains, now: Instant) -> Duration {
-        let passed = now.saturating_duration_since(self.since);
-        let wait = match remains {
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        self.wait()
+            .saturating_sub(now.saturating_duration_since(self.since))
+    }
+
+    fn wait(&self) -> Duration {
+        match self.remains {
             Remains {
                 circuits: 0,
                 reservations: 0,
             } => Duration::ZERO,
             Remains { circuits: 0, .. } => NOTICE.min(self.timeout),
             Remains { .. } => self.timeout,
-        };
-        wait.saturating_sub(passed)
+        }
     }
 
-    /// What to do at `now`.
-    pub(crate) fn step(&mut self, remains: Remains, now: Instant) -> Step {
-        let left = self.left(remains, now);
+    /// This much remains.
+    pub(crate) fn handle_remains(&mut self, remains: Remains, now: Instant) {
+        self.remains = remains;
+        self.handle_timeout(now);
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.state == State::Over {
+            return;
+        }
+        let left = self.left(now);
         if left.is_zero() {
-            return Step::End;
-        }
-        if self.next_report <= now {
+            self.state = State::Over;
+            self.events.push_back(Step::Over);
+        } else if self.next_report <= now {
             self.next_report = now + REPORT_INTERVAL;
-            return Step::Report(left);
+            self.events.push_back(Step::Progress(left));
         }
-        Step::WaitUntil(self.next_report.min(now + left))
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.state == State::Over {
+            return None;
+        }
+        // A wait that ends beyond what the clock can show does not end.
+        let ends = self.since.checked_add(self.wait());
+        Some(ends.map_or(self.next_report, |ends| ends.min(self.next_report)))
+    }
+
+    /// What came of it.
+    pub(crate) fn poll_event(&mut self) -> Option<Step> {
+        self.events.pop_front()
     }
 }
 
@@ -92,25 +133,31 @@ mod tests {
     /// Runs a drain in which nothing changes to its end: the lines of progress and how long it took.
     fn run(timeout: Duration, remains: Remains) -> (Vec<Duration>, Duration) {
         let start = Instant::now();
-        let (mut drain, mut now, mut reports) = (Drain::new(timeout, start), start, Vec::new());
+        let (mut drain, mut now, mut reports) =
+            (Drain::new(timeout, remains, start), start, Vec::new());
         loop {
-            match drain.step(remains, now) {
-                Step::WaitUntil(then) => {
-                    assert!(then > now, "waits for a time that has passed");
-                    now = then;
+            while let Some(step) = drain.poll_event() {
+                match step {
+                    Step::Progress(left) => reports.push(left),
+                    Step::Over => {
+                        assert_eq!(drain.poll_timeout(), None, "it is over");
+                        return (reports, now - start);
+                    }
                 }
-                Step::Report(left) => reports.push(left),
-                Step::End => return (reports, now - start),
             }
+            let then = drain.poll_timeout().expect("it goes on");
+            assert!(then > now, "waits for a time that has passed");
+            now = then;
+            drain.handle_timeout(now);
         }
     }
 
     #[test]
-    fn circuits_have_the_whole_timeout_and_progress_is_told_every_five_seconds() {
+    fn circuits_have_the_whole_timeout_and_progress_is_reported_every_five_seconds() {
         let (reports, took) = run(TIMEOUT, remains(2, 1));
         assert_eq!(took, TIMEOUT);
-        let told: Vec<_> = reports.iter().map(Duration::as_secs).collect();
-        assert_eq!(told, [25, 20, 15, 10, 5]);
+        let seconds: Vec<_> = reports.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [25, 20, 15, 10, 5]);
     }
 
     #[test]
@@ -130,13 +177,14 @@ mod tests {
     #[test]
     fn the_end_of_the_last_circuit_ends_the_wait() {
         let start = Instant::now();
-        let mut drain = Drain::new(TIMEOUT, start);
-        let later = start + Duration::from_secs(10);
-        assert!(matches!(drain.step(remains(1, 1), later), Step::Report(_)));
-        assert!(matches!(
-            drain.step(remains(1, 1), later),
-            Step::WaitUntil(_)
-        ));
-        assert_eq!(drain.step(remains(0, 1), later), Step::End);
+        let mut drain = Drain::new(TIMEOUT, remains(1, 1), start);
+        assert!(matches!(drain.poll_event(), Some(Step::Progress(_))));
+        let later = start + Duration::from_secs(4);
+        drain.handle_remains(remains(1, 0), later);
+        assert_eq!(drain.poll_event(), None);
+        drain.handle_remains(remains(0, 1), later);
+        assert_eq!(drain.poll_event(), Some(Step::Over));
+        drain.handle_remains(remains(0, 0), later);
+        assert_eq!(drain.poll_event(), None, "it ends once");
     }
 }

@@ -8,63 +8,19 @@
 //! - Once half of all are taken, a source that has a quarter of them over one transport gets no more. Before that nobody is refused
 //!   because of an address; to get that far, who forges one has to send half of what would shut out everybody without this rule.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    fmt,
-    task::{Context, Poll},
+use std::collections::HashMap;
+
+use libp2p::{Multiaddr, swarm::ConnectionId};
+use p2pnode_protocol::Transport;
+
+use crate::core::{
+    denied::Denied,
+    source::{Source, decrement},
 };
 
-use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, dummy,
-    },
-};
-use p2pnode_transports::Transport;
-
-use crate::core::source::{Source, decrement};
-
-/// A handshake is not begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exceeded {
-    /// The transport has its part of them.
-    Transport(Transport),
-    /// Half are taken, and the source has its part over that transport.
-    Source(Transport, Source),
-}
-
-impl fmt::Display for Exceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transport(transport) => write!(
-                f,
-                "{} has three quarters of the handshakes that limits.pending_connections admits",
-                name(*transport)
-            ),
-            Self::Source(transport, source) => write!(
-                f,
-                "half of the handshakes that limits.pending_connections admits are taken, and {source} has a quarter over {}",
-                name(*transport)
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Exceeded {}
-
-fn name(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Quic => "QUIC",
-        Transport::Tcp => "TCP",
-    }
-}
-
-/// The handshakes that are not over: pure.
+/// The handshakes of incoming connections that are not over.
 #[derive(Debug)]
-struct Handshakes {
+pub(crate) struct Handshakes {
     /// 0 is none.
     limit: usize,
     open: HashMap<ConnectionId, (Transport, Source)>,
@@ -73,9 +29,10 @@ struct Handshakes {
 }
 
 impl Handshakes {
-    fn new(limit: usize) -> Self {
+    /// None yet, of `limit` at once; 0 is no limit.
+    pub(crate) fn new(limit: u32) -> Self {
         Self {
-            limit,
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
             open: HashMap::new(),
             of_transports: HashMap::new(),
             of_sources: HashMap::new(),
@@ -83,13 +40,20 @@ impl Handshakes {
     }
 
     /// One begins, if it may. What is no IP address is nobody's.
-    fn begin(&mut self, connection: ConnectionId, remote: &Multiaddr) -> Result<(), Exceeded> {
+    pub(crate) fn begin(
+        &mut self,
+        connection: ConnectionId,
+        remote: &Multiaddr,
+    ) -> Result<(), Denied> {
         let (Some(transport), Some(source)) = (Transport::of(remote), Source::of(remote)) else {
             return Ok(());
         };
         // Without a limit there are no parts of it, and nothing to count.
         if self.limit == 0 {
             return Ok(());
+        }
+        if self.open.len() >= self.limit {
+            return Err(Denied::Handshakes);
         }
         let quarter = self.limit.div_ceil(4);
         let of_transport = self
@@ -98,11 +62,11 @@ impl Handshakes {
             .copied()
             .unwrap_or_default();
         if of_transport >= (self.limit - self.limit / 4) {
-            return Err(Exceeded::Transport(transport));
+            return Err(Denied::TransportHandshakes(transport));
         }
         let of_source = self.of_sources.get(&(transport, source)).copied();
         if self.open.len() >= self.limit / 2 && of_source.unwrap_or_default() >= quarter {
-            return Err(Exceeded::Source(transport, source));
+            return Err(Denied::SourceHandshakes(transport, source));
         }
         self.open.insert(connection, (transport, source));
         *self.of_transports.entry(transport).or_default() += 1;
@@ -111,82 +75,11 @@ impl Handshakes {
     }
 
     /// One is over, one way or the other.
-    fn end(&mut self, connection: ConnectionId) {
+    pub(crate) fn end(&mut self, connection: ConnectionId) {
         if let Some((transport, source)) = self.open.remove(&connection) {
             decrement(&mut self.of_transports, transport);
             decrement(&mut self.of_sources, (transport, source));
         }
-    }
-}
-
-/// Refuses handshakes beyond a transport's or a source's part. How many there are in all, libp2p's own limits see to.
-#[derive(Debug)]
-pub(crate) struct Behaviour(Handshakes);
-
-impl Behaviour {
-    /// Of `limit` handshakes, of which 0 is no limit.
-    pub(crate) fn new(limit: u32) -> Self {
-        Self(Handshakes::new(
-            usize::try_from(limit).unwrap_or(usize::MAX),
-        ))
-    }
-}
-
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        _: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.0
-            .begin(connection, remote)
-            .map_err(ConnectionDenied::new)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.end(connection);
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm) {
-        // Also where another behaviour has denied it, before or after the handshake.
-        if let FromSwarm::ListenFailure(failure) = event {
-            self.0.end(failure.connection_id);
-        }
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
     }
 }
 
@@ -205,12 +98,12 @@ mod tests {
     impl Many {
         fn new(limit: usize) -> Self {
             Self {
-                handshakes: Handshakes::new(limit),
+                handshakes: Handshakes::new(u32::try_from(limit).expect("a small limit")),
                 next: 0,
             }
         }
 
-        fn begin(&mut self, remote: &str) -> Result<ConnectionId, Exceeded> {
+        fn begin(&mut self, remote: &str) -> Result<ConnectionId, Denied> {
             let connection = ConnectionId::new_unchecked(self.next);
             self.next += 1;
             let remote = remote.parse().expect("a multiaddr");
@@ -241,7 +134,7 @@ mod tests {
             let mut many = Many::new(LIMIT);
             assert_eq!(many.flood(&of(1)), LIMIT / 2);
             let refused = many.begin(&of(1)).expect_err("it has its part");
-            assert!(matches!(refused, Exceeded::Source(..)), "{refused}");
+            assert!(matches!(refused, Denied::SourceHandshakes(..)), "{refused}");
             assert_eq!(many.flood(&of(2)), LIMIT / 4);
         }
     }
@@ -267,7 +160,10 @@ mod tests {
             let begun: usize = (1..=LIMIT).map(|host| many.flood(&flood(host as u8))).sum();
             assert_eq!(begun, LIMIT * 3 / 4);
             let refused = many.begin(&flood(99)).expect_err("the transport is full");
-            assert!(matches!(refused, Exceeded::Transport(_)), "{refused}");
+            assert!(
+                matches!(refused, Denied::TransportHandshakes(_)),
+                "{refused}"
+            );
             assert_eq!(many.flood(&other(1)), LIMIT / 4);
         }
     }
@@ -311,12 +207,12 @@ mod tests {
     #[test]
     fn a_refusal_names_the_source_and_the_key() {
         let source = Source::of(&tcp(7).parse().expect("a multiaddr")).expect("a source");
-        let text = Exceeded::Source(Transport::Tcp, source).to_string();
+        let text = Denied::SourceHandshakes(Transport::Tcp, source).to_string();
         assert!(
             text.contains("198.51.100.7") && text.contains("TCP"),
             "{text}"
         );
-        let text = Exceeded::Transport(Transport::Quic).to_string();
+        let text = Denied::TransportHandshakes(Transport::Quic).to_string();
         assert!(
             text.contains("limits.pending_connections") && text.contains("QUIC"),
             "{text}"

@@ -1,10 +1,86 @@
-//! Where the relay sees each peer, and which of them take introductions: pure.
+//! Introductions: where the relay sees each peer, which of them take introductions, and who is introduced to whom.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_protocol::introduction::{self as meet, MAX_ADDRS};
-use p2pnode_transports::{Family, Transport, to_socket_addr};
+use p2pnode_protocol::{
+    Family, Transport,
+    introduction::{self, MAX_ADDRS, Meeting, Refusal, Request},
+};
+use p2pnode_transports::to_socket_addr;
+
+use crate::core::limiter::{Limiter, Measure};
+
+/// What a peer may ask: it does once for each dial, and again as often as the circuit is asked for.
+const ASKS: Measure = Measure {
+    burst: 64,
+    period: Duration::from_millis(100),
+};
+
+/// How often a peer is introduced to others that ask: each time it sends packets to addresses that it has from here.
+const IS_ASKED_FOR: Measure = Measure {
+    burst: 128,
+    period: Duration::from_millis(100),
+};
+
+/// Who is introduced to whom.
+#[derive(Debug)]
+pub(crate) struct Introductions {
+    pub(crate) seen: Seen,
+    asks: Limiter,
+    is_asked_for: Limiter,
+}
+
+impl Default for Introductions {
+    fn default() -> Self {
+        Self {
+            seen: Seen::default(),
+            asks: Limiter::new(ASKS),
+            is_asked_for: Limiter::new(IS_ASKED_FOR),
+        }
+    }
+}
+
+impl Introductions {
+    /// The peer is no longer connected.
+    pub(crate) fn forget(&mut self, peer: &PeerId) {
+        self.asks.forget(peer);
+        self.is_asked_for.forget(peer);
+    }
+
+    /// Whether `asker` and the peer that it asks for are introduced to each other: on which connection that peer is, and what the
+    /// asker learns. `place` is where the peer holds its reservation.
+    pub(crate) fn introduce(
+        &mut self,
+        asker: PeerId,
+        request: &Request,
+        place: Option<ConnectionId>,
+        now: Instant,
+    ) -> Result<(ConnectionId, Meeting), Refusal> {
+        let peer = request.peer;
+        if !self.asks.admits(asker, now) {
+            return Err(Refusal::TooOften);
+        }
+        let place = place.ok_or(Refusal::NoReservation)?;
+        if !self.seen.takes(&peer, place) {
+            return Err(Refusal::Unsupported);
+        }
+        let meeting = Meeting {
+            addrs: self.seen.addresses(&peer),
+            told: with_its_own(self.seen.addresses(&asker), &request.addrs),
+        };
+        if asker == peer || !have_in_common(&meeting.addrs, &meeting.told) {
+            return Err(Refusal::NothingInCommon);
+        }
+        if !self.is_asked_for.admits(peer, now) {
+            return Err(Refusal::TooOften);
+        }
+        Ok((place, meeting))
+    }
+}
 
 /// The connections that peers have made, by peer.
 #[derive(Debug, Default)]
@@ -31,7 +107,7 @@ impl Seen {
         );
     }
 
-    /// A peer has told which protocols it speaks on a connection.
+    /// A peer speaks these protocols on a connection.
     pub(crate) fn identified(
         &mut self,
         peer: &PeerId,
@@ -40,7 +116,7 @@ impl Seen {
     ) {
         let connections = self.0.get_mut(peer);
         if let Some(connection) = connections.and_then(|of| of.get_mut(&connection)) {
-            connection.takes = protocols.contains(&meet::PROTOCOL);
+            connection.takes = protocols.contains(&introduction::PROTOCOL);
         }
     }
 
@@ -79,13 +155,13 @@ impl Seen {
     }
 }
 
-/// What is told of a peer that asks: where it was seen, and what of its own words can be punched.
-pub(crate) fn with_its_own(seen: Vec<Multiaddr>, words: &[Multiaddr]) -> Vec<Multiaddr> {
+/// What a peer learns of one that asks for it: where that was seen, and what it says of itself and can be punched.
+fn with_its_own(seen: Vec<Multiaddr>, words: &[Multiaddr]) -> Vec<Multiaddr> {
     distinct(seen.into_iter().chain(words.iter().filter_map(punchable)))
 }
 
 /// Whether there is a transport and family in both lists.
-pub(crate) fn have_in_common(ours: &[Multiaddr], theirs: &[Multiaddr]) -> bool {
+fn have_in_common(ours: &[Multiaddr], theirs: &[Multiaddr]) -> bool {
     let paths: HashSet<_> = ours.iter().filter_map(path).collect();
     theirs
         .iter()
@@ -204,7 +280,7 @@ mod tests {
     fn introductions_are_for_those_who_say_so() {
         let peer = PeerId::random();
         let mut seen = seen(peer, &["/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/1/quic-v1"]);
-        seen.identified(&peer, id(0), &[meet::PROTOCOL]);
+        seen.identified(&peer, id(0), &[introduction::PROTOCOL]);
         seen.identified(&peer, id(1), &[]);
         assert!(seen.takes(&peer, id(0)) && !seen.takes(&peer, id(1)));
         assert!(!seen.takes(&PeerId::random(), id(0)));

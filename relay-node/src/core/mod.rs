@@ -1,15 +1,42 @@
-//! The decisions of a relay, without IO: who is admitted, what is reserved, and which circuits run.
+//! The decisions of a relay, without IO: who is admitted, what is reserved, which circuits run, which records are kept and copied,
+//! and how it ends.
+//!
+//! [`RelayState`] is all of it. The swarm reports what has happened with its `handle_*` methods and carries out the [`Action`]s that
+//! it returns; a simulator can do the same. Time, wall clock and randomness are arguments.
 
-pub(crate) mod admission;
-pub(crate) mod circuits;
-pub(crate) mod connections;
-pub(crate) mod drain;
-pub(crate) mod handshakes;
-pub(crate) mod introductions;
-pub(crate) mod limiter;
-pub(crate) mod limits;
-pub(crate) mod peer_relays;
-pub(crate) mod policy;
-pub(crate) mod replication;
-pub(crate) mod reservations;
-pub(crate) mod source;
+mod admission;
+mod circuits;
+mod clock;
+mod connections;
+mod denial;
+mod denied;
+mod drain;
+mod external;
+mod handshakes;
+mod introductions;
+mod limiter;
+mod limits;
+mod memory;
+mod peer_relays;
+mod policy;
+mod records;
+mod replication;
+mod reservations;
+mod source;
+mod state;
+mod verdict;
+
+pub use self::{
+    admission::{Difference, Refused},
+    circuits::{CircuitId, Cut, End, Traffic},
+    clock::Now,
+    denial::DenialReason,
+    denied::Denied,
+    policy::{Refusal, Route, Volume},
+    source::Source,
+    state::{
+        Access, AccessTotals, Action, Delivery, Event, Hop, Keep, Opened, RecordOutcome,
+        RelayState, Reservation, ReservationEnd, Settings, Stored, Totals,
+    },
+};
+pub(crate) use self::{external::is_link_local, limits::LONGEST};

@@ -8,47 +8,52 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::Family;
+use p2pnode_protocol::Family;
 
 use crate::{
     config::Limits,
     core::{
         admission::Refused,
+        circuits::{CircuitId, Circuits, End, Ended, OtherLeg, Traffic},
+        denial::DenialReason,
         limits::{self, count},
-        source::Source,
-    },
-    observe::metrics::Reason,
-};
-use crate::{
-    core::{
-        circuits::{CircuitId, Circuits, End, Ended, OtherLeg},
         reservations::Reservations,
+        source::{self, Source},
     },
-    swarm::circuit::{copy::Traffic, message::Status},
 };
 
-/// A refusal: what the peer is told, and what is counted.
+/// Why a reservation or a circuit is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) status: Status,
-    pub(crate) reason: Reason,
+pub enum Refusal {
+    /// The access rules reject the peer.
+    NotAdmitted(Refused),
+    /// The relay drains.
+    Draining,
+    /// Too many reservations, in all or of the peer.
+    Reservations,
+    /// Too many reservations from one source.
+    SourceReservations,
+    /// Too many circuits, in all or of one of the two peers.
+    Circuits,
+    /// The destination of a circuit holds no reservation.
+    NoReservation,
+    /// The connection on which the peer asked is gone. Nobody waits for the answer.
+    Gone,
 }
 
 impl Refusal {
-    fn access(refused: Refused) -> Self {
-        let (status, reason) = (Status::PermissionDenied, refused.reason());
-        Self { status, reason }
-    }
-
-    /// The specification knows no other word for a reservation for which there is no place.
-    fn reservation(reason: Reason) -> Self {
-        let status = Status::ReservationRefused;
-        Self { status, reason }
-    }
-
-    fn circuit(reason: Reason) -> Self {
-        let status = Status::ResourceLimitExceeded;
-        Self { status, reason }
+    /// How the relay counts it, if it does.
+    #[must_use]
+    pub fn reason(self) -> Option<DenialReason> {
+        Some(match self {
+            Self::NotAdmitted(refused) => refused.reason(),
+            Self::Draining => DenialReason::Draining,
+            Self::Reservations => DenialReason::ReservationLimit,
+            Self::SourceReservations => DenialReason::SourceReservationLimit,
+            Self::Circuits => DenialReason::CircuitLimit,
+            Self::NoReservation => DenialReason::NoReservation,
+            Self::Gone => return None,
+        })
     }
 }
 
@@ -63,19 +68,20 @@ pub(crate) struct Granted {
 
 /// A circuit that is to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Route {
-    pub(crate) id: CircuitId,
+pub struct Route {
+    /// The circuit.
+    pub id: CircuitId,
     /// On which connection the destination is asked.
-    pub(crate) to: ConnectionId,
+    pub to: ConnectionId,
 }
 
 /// Bytes that circuits have carried for a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Volume {
+pub struct Volume {
     /// From it.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// To it.
-    pub(crate) received: u64,
+    pub received: u64,
 }
 
 impl std::ops::AddAssign for Volume {
@@ -88,7 +94,7 @@ impl std::ops::AddAssign for Volume {
 /// What went with a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Gone {
-    /// The open circuits that go over it, which end when they are told.
+    /// The open circuits that go over it, which end once they are aborted.
     pub(crate) circuits: Vec<CircuitId>,
     /// Whether it held a reservation.
     pub(crate) held: bool,
@@ -98,7 +104,7 @@ pub(crate) struct Gone {
 
 /// What the relay has granted, and by which rules it grants more.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(crate) struct RelayPolicy {
     limits: Limits,
     draining: bool,
     connections: HashMap<ConnectionId, Place>,
@@ -125,7 +131,7 @@ struct Place {
     source: Option<Source>,
 }
 
-impl Judge {
+impl RelayPolicy {
     /// Grants within `limits`.
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
@@ -197,13 +203,6 @@ impl Judge {
         }
     }
 
-    /// All connections.
-    pub(crate) fn connections(&self) -> impl Iterator<Item = (PeerId, ConnectionId)> {
-        self.connections
-            .iter()
-            .map(|(connection, place)| (place.peer, *connection))
-    }
-
     /// A connection is gone, and what went with it. `None` if it was not known.
     pub(crate) fn disconnected(&mut self, connection: ConnectionId, now: Instant) -> Option<Gone> {
         let Place { peer, .. } = self.connections.remove(&connection)?;
@@ -245,27 +244,28 @@ impl Judge {
         peer: PeerId,
         now: Instant,
     ) -> Result<Granted, Refusal> {
-        admitted.map_err(Refusal::access)?;
+        let place = self.connections.get(&connection).ok_or(Refusal::Gone)?;
+        let source = place.source;
+        admitted.map_err(Refusal::NotAdmitted)?;
         if self.draining {
-            return Err(Refusal::reservation(Reason::Draining));
+            return Err(Refusal::Draining);
         }
-        let place = self.connections.get(&connection);
-        let source = place.and_then(|place| place.source);
         let renewed = self.reservations.contains(connection);
         if !renewed {
             if self.reservations.len() >= count(self.limits.reservations)
                 || self.reservations.of_peer(&peer).len()
                     >= count(self.limits.reservations_per_peer)
             {
-                return Err(Refusal::reservation(Reason::ReservationLimit));
+                return Err(Refusal::Reservations);
             }
             if let Some(source) = source
-                && !self
-                    .limits
-                    .reservations_per_source
-                    .admits(source, self.reservations.of_source(source))
+                && !source::admits(
+                    self.limits.reservations_per_source,
+                    source,
+                    self.reservations.of_source(source),
+                )
             {
-                return Err(Refusal::reservation(Reason::SourceReservationLimit));
+                return Err(Refusal::SourceReservations);
             }
         }
         let lasts = limits::duration(self.limits.reservation_duration);
@@ -280,13 +280,14 @@ impl Judge {
     }
 
     /// When the next reservation ends.
-    pub(crate) fn next_end(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.reservations.next_end()
     }
 
-    /// A reservation whose time is up.
-    pub(crate) fn ended(&self, now: Instant) -> Option<ConnectionId> {
-        self.reservations.ended(now)
+    /// Ends a reservation whose time is up at `now`, if there is one.
+    pub(crate) fn poll_expired(&mut self, now: Instant) -> Option<(PeerId, ConnectionId)> {
+        let connection = self.reservations.ended(now)?;
+        Some((self.release(connection)?, connection))
     }
 
     /// Whether `source`, who asks on `connection` and is `admitted` or not, gets a circuit to `destination`.
@@ -297,21 +298,23 @@ impl Judge {
         source: PeerId,
         destination: PeerId,
     ) -> Result<Route, Refusal> {
-        admitted.map_err(Refusal::access)?;
-        if self.draining {
-            return Err(Refusal::circuit(Reason::Draining));
+        if !self.connections.contains_key(&connection) {
+            return Err(Refusal::Gone);
         }
-        let to = self.place_of(&destination, connection).ok_or(Refusal {
-            status: Status::NoReservation,
-            reason: Reason::NoReservation,
-        })?;
+        admitted.map_err(Refusal::NotAdmitted)?;
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        let to = self
+            .place_of(&destination, connection)
+            .ok_or(Refusal::NoReservation)?;
         let of_peer = [source, destination].map(|peer| self.circuits.of_peer(&peer));
         if self.circuits.len() >= count(self.limits.circuits)
             || of_peer
                 .iter()
                 .any(|circuits| *circuits >= count(self.limits.circuits_per_peer))
         {
-            return Err(Refusal::circuit(Reason::CircuitLimit));
+            return Err(Refusal::Circuits);
         }
         let [source, destination] = [(source, connection), (destination, to)]
             .map(|(peer, connection)| End { peer, connection });

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::{limits::UNLIMITED, source::PerSource};
+use crate::config::PerSource;
+
+const UNLIMITED: Limits = Limits::UNLIMITED;
 
 fn id(number: usize) -> ConnectionId {
     ConnectionId::new_unchecked(number)
@@ -14,7 +16,7 @@ const LOCAL6: &str = "/ip6/2001:db8::1/tcp/443";
 
 /// A relay, and its clock.
 struct Relay {
-    judge: Judge,
+    policy: RelayPolicy,
     /// Whether the peers that ask are admitted.
     admitted: Result<(), Refused>,
     now: Instant,
@@ -23,14 +25,14 @@ struct Relay {
 impl Relay {
     fn new(limits: Limits) -> Self {
         Self {
-            judge: Judge::new(&limits),
+            policy: RelayPolicy::new(&limits),
             admitted: Ok(()),
             now: Instant::now(),
         }
     }
 
     fn connect(&mut self, connection: usize, peer: PeerId, local: &str, remote: &str) {
-        self.judge.connected(
+        self.policy.connected(
             id(connection),
             peer,
             &local.parse().unwrap(),
@@ -39,27 +41,25 @@ impl Relay {
     }
 
     /// `peer` connects from host `host` and asks for a reservation.
-    fn reserve(&mut self, connection: usize, peer: PeerId, host: u8) -> Result<bool, Reason> {
+    fn reserve(&mut self, connection: usize, peer: PeerId, host: u8) -> Result<bool, Refusal> {
         let remote = format!("/ip4/198.51.100.{host}/tcp/9");
         self.connect(connection, peer, LOCAL4, &remote);
         self.ask(connection, peer)
     }
 
-    fn ask(&mut self, connection: usize, peer: PeerId) -> Result<bool, Reason> {
+    fn ask(&mut self, connection: usize, peer: PeerId) -> Result<bool, Refusal> {
         let granted = self
-            .judge
+            .policy
             .reserve(self.admitted, id(connection), peer, self.now);
-        granted
-            .map(|granted| granted.renewed)
-            .map_err(|refusal| refusal.reason)
+        granted.map(|granted| granted.renewed)
     }
 
     fn gone(&mut self, connection: usize) -> Option<Gone> {
-        self.judge.disconnected(id(connection), self.now)
+        self.policy.disconnected(id(connection), self.now)
     }
 
     fn circuit(&mut self, on: usize, from: PeerId, to: PeerId) -> Result<Route, Refusal> {
-        self.judge.connect(self.admitted, id(on), from, to)
+        self.policy.connect(self.admitted, id(on), from, to)
     }
 }
 
@@ -76,7 +76,7 @@ fn a_full_relay_renews_and_grants_nothing_new() {
     let [a, b, c] = peers();
     assert_eq!(relay.reserve(0, a, 1), Ok(false));
     assert_eq!(relay.reserve(1, b, 2), Ok(false));
-    let full = Err(Reason::ReservationLimit);
+    let full = Err(Refusal::Reservations);
     assert_eq!(relay.reserve(2, c, 3), full);
     assert_eq!(relay.ask(0, a), Ok(true), "renewed");
     assert!(relay.gone(1).is_some_and(|gone| gone.held));
@@ -101,7 +101,7 @@ fn a_source_gets_as_many_as_the_limit_of_its_family_says_whoever_asks() {
         reservations_per_source: PerSource { ip4: 2, ip6_net: 1 },
         ..UNLIMITED
     });
-    let full = Err(Reason::SourceReservationLimit);
+    let full = Err(Refusal::SourceReservations);
     let [a, b, c, d] = peers();
     assert_eq!(relay.reserve(1, a, 1), Ok(false));
     assert_eq!(relay.reserve(2, b, 1), Ok(false));
@@ -117,7 +117,7 @@ fn a_source_gets_as_many_as_the_limit_of_its_family_says_whoever_asks() {
         assert_eq!(relay.ask(connection, peer), granted);
     }
     assert_eq!(relay.ask(1, a), Ok(true), "renewed");
-    relay.judge.release(id(1));
+    relay.policy.release(id(1));
     assert_eq!(relay.ask(3, c), Ok(false));
 }
 
@@ -126,17 +126,10 @@ fn a_relay_that_drains_grants_nothing_renews_nothing_and_makes_no_circuit() {
     let mut relay = Relay::new(UNLIMITED);
     let [a, b] = peers();
     assert_eq!(relay.reserve(1, a, 1), Ok(false));
-    relay.judge.drain();
-    assert_eq!(relay.ask(1, a), Err(Reason::Draining));
-    assert_eq!(relay.reserve(2, b, 1), Err(Reason::Draining));
-    let refused = relay
-        .judge
-        .reserve(Ok(()), id(2), b, relay.now)
-        .unwrap_err();
-    assert_eq!(refused.status, Status::ReservationRefused);
-    let refused = relay.circuit(2, b, a).unwrap_err();
-    assert_eq!(refused.status, Status::ResourceLimitExceeded);
-    assert_eq!(refused.reason, Reason::Draining);
+    relay.policy.drain();
+    assert_eq!(relay.ask(1, a), Err(Refusal::Draining));
+    assert_eq!(relay.reserve(2, b, 1), Err(Refusal::Draining));
+    assert_eq!(relay.circuit(2, b, a), Err(Refusal::Draining));
 }
 
 #[test]
@@ -145,12 +138,32 @@ fn who_is_not_admitted_gets_neither_and_is_told_so() {
     let mut relay = Relay::new(UNLIMITED);
     assert_eq!(relay.reserve(1, member, 1), Ok(false));
     relay.admitted = Err(Refused::Expired);
-    assert_eq!(relay.reserve(2, stranger, 1), Err(Reason::TokenExpired));
+    assert_eq!(
+        relay.reserve(2, stranger, 1),
+        Err(Refusal::NotAdmitted(Refused::Expired))
+    );
     // Nor is what it has renewed.
-    assert_eq!(relay.ask(1, member), Err(Reason::TokenExpired));
-    let refused = relay.circuit(2, stranger, member).unwrap_err();
-    assert_eq!(refused.status, Status::PermissionDenied);
-    assert_eq!(refused.reason, Reason::TokenExpired);
+    assert_eq!(
+        relay.ask(1, member),
+        Err(Refusal::NotAdmitted(Refused::Expired))
+    );
+    assert_eq!(
+        relay.circuit(2, stranger, member),
+        Err(Refusal::NotAdmitted(Refused::Expired))
+    );
+}
+
+#[test]
+fn who_asks_on_a_connection_that_is_gone_gets_nothing_and_leaves_nothing() {
+    let mut relay = Relay::new(UNLIMITED);
+    let [a, b] = peers();
+    assert_eq!(relay.reserve(1, a, 1), Ok(false));
+    assert_eq!(relay.ask(2, b), Err(Refusal::Gone));
+    assert_eq!(relay.circuit(2, b, a), Err(Refusal::Gone));
+    assert_eq!(
+        (relay.policy.reservations(), relay.policy.circuits.len()),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -161,17 +174,21 @@ fn a_circuit_needs_a_reservation_of_its_destination() {
     });
     let [source, destination] = peers();
     relay.connect(1, source, LOCAL4, "/ip4/198.51.100.1/tcp/9");
-    let refused = relay.circuit(1, source, destination).unwrap_err();
-    assert_eq!(refused.status, Status::NoReservation);
+    assert_eq!(
+        relay.circuit(1, source, destination),
+        Err(Refusal::NoReservation)
+    );
     assert_eq!(relay.reserve(2, destination, 2), Ok(false));
     assert_eq!(relay.circuit(1, source, destination).unwrap().to, id(2));
     let end = relay.now + Duration::from_secs(60);
-    assert_eq!(relay.judge.next_end(), Some(end));
-    assert_eq!(relay.judge.ended(end), Some(id(2)));
-    assert_eq!(relay.judge.release(id(2)), Some(destination));
-    assert!(!relay.judge.holds(&destination));
-    let refused = relay.circuit(1, source, destination).unwrap_err();
-    assert_eq!(refused.status, Status::NoReservation);
+    assert_eq!(relay.policy.poll_timeout(), Some(end));
+    assert_eq!(relay.policy.poll_expired(end), Some((destination, id(2))));
+    assert_eq!(relay.policy.poll_expired(end), None);
+    assert!(!relay.policy.holds(&destination));
+    assert_eq!(
+        relay.circuit(1, source, destination),
+        Err(Refusal::NoReservation)
+    );
 }
 
 #[test]
@@ -185,15 +202,15 @@ fn circuits_that_are_being_made_count_as_those_that_are_open_for_either_peer() {
     for (number, peer) in [a, b, c, d].into_iter().enumerate() {
         assert_eq!(relay.reserve(number, peer, 1), Ok(false));
     }
-    let full = Err(Refusal::circuit(Reason::CircuitLimit));
+    let full = Err(Refusal::Circuits);
     let first = relay.circuit(0, a, b).unwrap();
-    assert!(relay.judge.opened(first.id, relay.now).is_some());
+    assert!(relay.policy.opened(first.id, relay.now).is_some());
     assert!(relay.circuit(2, c, b).is_ok());
     assert_eq!(relay.circuit(3, d, b), full, "its destination has two");
     assert!(relay.circuit(0, a, d).is_ok());
     assert_eq!(relay.circuit(2, c, d), full, "there are three in all");
-    assert_eq!(relay.judge.circuits(), 1, "that are open");
-    assert!(relay.judge.closed(first.id, relay.now).is_some());
+    assert_eq!(relay.policy.circuits(), 1, "that are open");
+    assert!(relay.policy.closed(first.id, relay.now).is_some());
     assert_eq!(relay.circuit(2, c, d).unwrap().to, id(3));
 }
 
@@ -222,7 +239,7 @@ fn a_circuit_keeps_its_family_where_the_destination_has_a_reservation_in_it() {
     assert_eq!(relay.ask(4, destination), Ok(false));
     assert_eq!(to(&mut relay, 2), id(4));
     assert_eq!(to(&mut relay, 1), id(3));
-    relay.judge.release(id(4));
+    relay.policy.release(id(4));
     assert_eq!(to(&mut relay, 2), id(3), "that reservation has ended");
     assert_eq!(relay.ask(4, destination), Ok(false));
     assert!(
@@ -251,21 +268,21 @@ fn the_bytes_of_a_peer_are_kept_while_it_is_connected_whoever_dialed() {
     let volume = |sent, received| Volume { sent, received };
     for (on, from, to) in [(1, a, b), (2, b, a)] {
         let route = relay.circuit(on, from, to).unwrap();
-        let (.., traffic) = relay.judge.opened(route.id, relay.now).unwrap();
+        let (.., traffic) = relay.policy.opened(route.id, relay.now).unwrap();
         traffic.add(10, 1);
         if from == a {
-            assert!(relay.judge.closed(route.id, relay.now).is_some());
+            assert!(relay.policy.closed(route.id, relay.now).is_some());
         }
     }
-    assert_eq!(relay.judge.carried(&a), volume(11, 11));
+    assert_eq!(relay.policy.carried(&a), volume(11, 11));
     let gone = relay.gone(2).unwrap();
     assert_eq!(gone.carried, Some(volume(11, 11)));
     for circuit in gone.circuits {
-        assert!(relay.judge.closed(circuit, relay.now).is_some());
+        assert!(relay.policy.closed(circuit, relay.now).is_some());
     }
-    assert_eq!(relay.judge.carried(&b), volume(0, 0), "it is gone");
-    assert_eq!(relay.judge.carried(&a), volume(11, 11), "and it is not");
-    assert!(relay.gone(1).is_some() && relay.judge.peers.is_empty());
+    assert_eq!(relay.policy.carried(&b), volume(0, 0), "it is gone");
+    assert_eq!(relay.policy.carried(&a), volume(11, 11), "and it is not");
+    assert!(relay.gone(1).is_some() && relay.policy.peers.is_empty());
 }
 
 proptest! {
@@ -294,30 +311,30 @@ proptest! {
                 1 => making.extend(relay.circuit(connection, owner, peers[peer]).ok()),
                 2 => {
                     for circuit in relay.gone(connection).map_or(vec![], |gone| gone.circuits) {
-                        let _ended = relay.judge.closed(circuit, relay.now);
+                        let _ended = relay.policy.closed(circuit, relay.now);
                     }
                 }
                 _ => {
                     if let Some(route) = making.pop() {
-                        let _opened = relay.judge.opened(route.id, relay.now);
+                        let _opened = relay.policy.opened(route.id, relay.now);
                     }
                 }
             }
-            prop_assert!(relay.judge.reservations() <= 4);
-            prop_assert!(relay.judge.circuits.len() <= 5);
-            prop_assert!(relay.judge.circuits.open() <= relay.judge.circuits.len());
+            prop_assert!(relay.policy.reservations() <= 4);
+            prop_assert!(relay.policy.circuits.len() <= 5);
+            prop_assert!(relay.policy.circuits.open() <= relay.policy.circuits.len());
             for peer in &peers {
-                prop_assert!(relay.judge.reservations.of_peer(peer).len() <= 2);
-                prop_assert!(relay.judge.circuits.of_peer(peer) <= 3);
+                prop_assert!(relay.policy.reservations.of_peer(peer).len() <= 2);
+                prop_assert!(relay.policy.circuits.of_peer(peer) <= 3);
             }
         }
         for connection in 0..8 {
             relay.connect(connection, peers[connection % 4], LOCAL4, "/ip4/198.51.100.1/tcp/9");
             for circuit in relay.gone(connection).map_or(vec![], |gone| gone.circuits) {
-                let _ended = relay.judge.closed(circuit, relay.now);
+                let _ended = relay.policy.closed(circuit, relay.now);
             }
         }
-        prop_assert_eq!(relay.judge.reservations(), 0);
-        prop_assert_eq!((relay.judge.circuits.len(), relay.judge.circuits()), (0, 0));
+        prop_assert_eq!(relay.policy.reservations(), 0);
+        prop_assert_eq!((relay.policy.circuits.len(), relay.policy.circuits()), (0, 0));
     }
 }

@@ -9,10 +9,12 @@ use std::{
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
+use crate::config::PerSource;
+
 /// What one party can be expected to have: an IPv4 address, or a /64 of IPv6, out of which it may take as many addresses as it
 /// likes ([RFC 7421](https://www.rfc-editor.org/rfc/rfc7421)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Source {
+pub enum Source {
     /// An address.
     Ip4(Ipv4Addr),
     /// The first 64 bits of an address.
@@ -50,24 +52,13 @@ impl fmt::Display for Source {
     }
 }
 
-/// How many of something a source may have. 0 is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PerSource {
-    /// An IPv4 address.
-    pub ip4: usize,
-    /// An IPv6 /64.
-    pub ip6_net: usize,
-}
-
-impl PerSource {
-    /// Whether `source`, which has `held`, may have one more.
-    pub(crate) fn admits(self, source: Source, held: usize) -> bool {
-        let limit = match source {
-            Source::Ip4(_) => self.ip4,
-            Source::Net6(_) => self.ip6_net,
-        };
-        limit == 0 || held < limit
-    }
+/// Whether `source`, which has `held`, may have one more within `limits`.
+pub(crate) fn admits(limits: PerSource, source: Source, held: usize) -> bool {
+    let limit = match source {
+        Source::Ip4(_) => limits.ip4,
+        Source::Net6(_) => limits.ip6_net,
+    };
+    limit == 0 || held < limit
 }
 
 /// Takes one away, and the entry with the last.
@@ -112,8 +103,8 @@ mod tests {
             Source::Ip4(Ipv4Addr::LOCALHOST),
             Source::Net6([0x2001, 0xdb8, 0, 7]),
         );
-        assert!(limits.admits(ip4, 1));
-        assert!(!limits.admits(ip4, 2));
-        assert!(limits.admits(net6, usize::MAX));
+        assert!(admits(limits, ip4, 1));
+        assert!(!admits(limits, ip4, 2));
+        assert!(admits(limits, net6, usize::MAX));
     }
 }

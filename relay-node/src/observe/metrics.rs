@@ -19,82 +19,16 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::swarm::circuit::{Carried, Judge};
+use crate::core::{DenialReason, Totals};
 
-/// Why the relay denied something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Reason {
-    /// `access.allow` does not name the peer.
-    Access,
-    /// The peer has presented no join token, and needs one.
-    NoToken,
-    /// What a peer has presented is no token, or it has presented too many.
-    TokenMalformed,
-    /// A token of another relay, or for another peer.
-    TokenForeign,
-    /// A token whose time is over.
-    TokenExpired,
-    /// A token that was revoked.
-    TokenRevoked,
-    /// The process takes as much memory as it may.
-    Memory,
-    /// Too many connections, in all or of the peer, or too many handshakes at once, in all or over one transport.
-    ConnectionLimit,
-    /// Too many connections or handshakes at once from the peer's IPv4 address or IPv6 /64.
-    SourceConnectionLimit,
-    /// Too many reservations, in all or of the peer.
-    ReservationLimit,
-    /// Too many reservations from the peer's IPv4 address or IPv6 /64.
-    SourceReservationLimit,
-    /// Too many circuits, in all or of the peer.
-    CircuitLimit,
-    /// Too many requests at once on one connection.
-    HandshakeLimit,
-    /// A peer asks to be introduced too often, or is asked for too often.
-    IntroductionLimit,
-    /// A circuit to a peer that has no reservation here.
-    NoReservation,
-    /// A circuit to a peer that has a reservation and did not take the circuit.
-    DestinationFailed,
-    /// The relay drains.
-    Draining,
-    /// A record of the directory that is none, or that is not its peer's to offer.
-    Record,
-    /// Too many records in the directory.
-    RecordLimit,
-    /// A request that is not one.
-    Malformed,
+/// How many bytes all circuits have carried.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Carried {
+    pub(crate) to_destination: Counter,
+    pub(crate) to_source: Counter,
 }
 
-impl Reason {
-    /// The label.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Access => "access",
-            Self::NoToken => "no_token",
-            Self::TokenMalformed => "token_malformed",
-            Self::TokenForeign => "token_foreign",
-            Self::TokenExpired => "token_expired",
-            Self::TokenRevoked => "token_revoked",
-            Self::Memory => "memory",
-            Self::ConnectionLimit => "connection_limit",
-            Self::SourceConnectionLimit => "source_connection_limit",
-            Self::ReservationLimit => "reservation_limit",
-            Self::SourceReservationLimit => "source_reservation_limit",
-            Self::CircuitLimit => "circuit_limit",
-            Self::HandshakeLimit => "handshake_limit",
-            Self::IntroductionLimit => "introduction_limit",
-            Self::NoReservation => "no_reservation",
-            Self::DestinationFailed => "destination_failed",
-            Self::Draining => "draining",
-            Self::Record => "record",
-            Self::RecordLimit => "record_limit",
-            Self::Malformed => "malformed",
-        }
-    }
-}
-
-impl EncodeLabelValue for Reason {
+impl EncodeLabelValue for DenialReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         EncodeLabelValue::encode(&self.as_str(), encoder)
     }
@@ -157,7 +91,7 @@ struct IntroductionLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeniedLabels {
-    reason: Reason,
+    reason: DenialReason,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -287,12 +221,12 @@ impl Metrics {
             .inc();
     }
 
-    /// Takes over how many reservations are held and circuits open.
-    pub(crate) fn observe(&self, judge: &Judge) {
-        self.reservations
-            .set(i64::try_from(judge.reservations()).unwrap_or(i64::MAX));
-        self.circuits
-            .set(i64::try_from(judge.circuits()).unwrap_or(i64::MAX));
+    /// Takes over how much there is of what.
+    pub(crate) fn observe(&self, totals: Totals) {
+        let set = |gauge: &Gauge, count| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        set(&self.reservations, totals.reservations);
+        set(&self.circuits, totals.circuits);
+        set(&self.records, totals.records);
     }
 
     /// Where the bytes of circuits are counted.
@@ -305,11 +239,6 @@ impl Metrics {
             to_destination: counter("to_destination"),
             to_source: counter("to_source"),
         }
-    }
-
-    /// That many records are in the directory.
-    pub(crate) fn records(&self, records: usize) {
-        self.records.set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
     /// A circuit closed after `open`.
@@ -337,7 +266,7 @@ impl Metrics {
     }
 
     /// Something was denied.
-    pub(crate) fn denied(&self, reason: Reason) {
+    pub(crate) fn denied(&self, reason: DenialReason) {
         self.denied.get_or_create(&DeniedLabels { reason }).inc();
         self.tally(|tally| *tally.denied.entry(reason.as_str()).or_default() += 1);
     }
@@ -378,12 +307,12 @@ mod tests {
         let metrics = Metrics::register(&mut registry);
         metrics.carried().to_source.inc_by(7);
         metrics.circuit_closed(Duration::from_secs(2));
-        metrics.denied(Reason::NoReservation);
-        metrics.denied(Reason::SourceReservationLimit);
+        metrics.denied(DenialReason::NoReservation);
+        metrics.denied(DenialReason::SourceReservationLimit);
         metrics.reloaded(Reloaded::Refused);
         metrics.handshake_failed(HandshakeFailure::Timeout);
         metrics.handshake_failed(HandshakeFailure::Broken);
-        metrics.denied(Reason::IntroductionLimit);
+        metrics.denied(DenialReason::IntroductionLimit);
         metrics.introduction(Introduction::Made);
         metrics.introduction(Introduction::Refused(Refusal::NothingInCommon));
         let mut text = String::new();

@@ -2,6 +2,7 @@
 
 pub(crate) mod control;
 pub(crate) mod metrics;
+pub(crate) mod observer;
 pub(crate) mod output;
 pub(crate) mod readiness;
 pub(crate) mod status;

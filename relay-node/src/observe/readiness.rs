@@ -3,7 +3,7 @@
 use libp2p::Multiaddr;
 use p2pnode_daemon::admin::Readiness;
 
-use crate::swarm::{external::ExternalAddresses, listen::Listeners};
+use crate::core::Hop;
 
 const LISTENING: &str = "listening";
 const EXTERNAL: &str = "external address";
@@ -23,20 +23,23 @@ pub(crate) fn draining(readiness: &Readiness) {
     );
 }
 
-/// Tells `readiness` what is there now.
-pub(crate) fn update(readiness: &Readiness, listeners: &Listeners, external: &ExternalAddresses) {
-    let missing: Vec<_> = listeners.missing().map(Multiaddr::to_string).collect();
+/// Takes over into `readiness` what is there now, and which configured addresses have no listener.
+pub(crate) fn update<'a>(
+    readiness: &Readiness,
+    missing: impl Iterator<Item = &'a Multiaddr>,
+    hop: Hop,
+) {
+    let missing: Vec<_> = missing.map(Multiaddr::to_string).collect();
     if missing.is_empty() {
         readiness.present(LISTENING);
     } else {
         readiness.missing(LISTENING, format!("not on {}", missing.join(", ")));
     }
-    if external.is_empty() {
-        readiness.missing(
+    match hop {
+        Hop::Withheld => readiness.missing(
             EXTERNAL,
             "none, and so no reservations; configure `external` or give --external",
-        );
-    } else {
-        readiness.present(EXTERNAL);
+        ),
+        Hop::Offered => readiness.present(EXTERNAL),
     }
 }

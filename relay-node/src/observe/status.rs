@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Limits;
+use crate::{config::Limits, core::AccessTotals};
 
 /// The whole relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,19 @@ pub(crate) struct AccessStatus {
     pub(crate) by_token: u64,
     /// Connected peers that are not admitted; their connections are closed within seconds.
     pub(crate) waiting: u64,
+}
+
+impl From<AccessTotals> for AccessStatus {
+    fn from(totals: AccessTotals) -> Self {
+        Self {
+            open: totals.open,
+            allow: count(totals.allowed),
+            tokens: totals.tokens,
+            revoked: count(totals.revoked),
+            by_token: count(totals.by_token),
+            waiting: count(totals.waiting),
+        }
+    }
 }
 
 /// The end of a relay.
@@ -174,7 +187,7 @@ mod tests {
 
     #[test]
     fn limits_are_called_as_their_keys() {
-        let known = limits(&crate::core::limits::UNLIMITED);
+        let known = limits(&Limits::UNLIMITED);
         assert!(known.values().all(|limit| *limit == 0), "{known:?}");
         let schema = p2pnode_daemon::config::schema(&crate::config::PROGRAM, |reader| {
             crate::Config::read(reader)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use libp2p::{connection_limits, identify, identity::Keypair, swarm::NetworkBehaviour};
+use libp2p::{identify, identity::Keypair, swarm::NetworkBehaviour};
 
 use p2pnode_protocol::{
     directory, draining,
@@ -10,21 +10,19 @@ use p2pnode_protocol::{
 };
 
 use crate::{
-    config::Config,
-    core::{
-        admission::{self, Admission, Gated},
-        handshakes, limits,
-    },
+    config::Limits,
+    observe::metrics::Carried,
     swarm::{
-        circuit::{self, Carried},
-        connection_sources, hop, introduction as meet, keep_alive, memory,
+        admission::{behaviour as join, gated::Gated},
+        circuit, gate, hop, introduction, keep_alive,
+        shared_state::SharedState,
     },
 };
 
-/// Tells peers which software they talk to; libp2p compares it with nothing.
+/// Which software peers talk to; libp2p compares it with nothing.
 const PROTOCOL_VERSION: &str = "/p2pnode/1";
 
-/// The name and version that identify tells.
+/// The name and version that identify sends.
 const AGENT: &str = concat!("relay-node/", env!("CARGO_PKG_VERSION"));
 
 /// Each connection is pinged this often, which also keeps the mappings of NATs on the way: RFC 4787 REQ-5 lets them drop an
@@ -35,47 +33,38 @@ const PACE: Pace = Pace {
     timeout: Duration::from_secs(10),
 };
 
-/// All protocols. Those that refuse come first, so that no other sees a connection that is refused.
+/// All protocols. What refuses comes first, so that no other sees a connection that is refused.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    pub(crate) memory: memory::Behaviour,
-    pub(crate) admission: admission::Behaviour,
-    pub(crate) connections: connection_limits::Behaviour,
-    pub(crate) handshakes: handshakes::Behaviour,
-    pub(crate) sources: connection_sources::Behaviour,
+    pub(crate) gate: gate::Behaviour,
+    pub(crate) join: join::Behaviour,
     pub(crate) relay: circuit::Behaviour,
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: draining::Behaviour,
     pub(crate) hop: Gated<hop::Behaviour>,
-    pub(crate) meet: Gated<meet::Behaviour>,
+    pub(crate) introduction: Gated<introduction::Behaviour>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) directory: Gated<directory::Behaviour>,
 }
 
 impl Behaviour {
-    /// The behaviours as `config` wants them, for peers that `admission` admits; circuits count bytes in `carried`.
+    /// The behaviours within `limits`, for peers that `state` admits; circuits count bytes in `carried`.
     pub(crate) fn new(
         key: &Keypair,
-        config: &Config,
-        admission: &Admission,
+        limits: &Limits,
+        state: &SharedState,
         carried: Carried,
     ) -> Self {
         let local = key.public().to_peer_id();
         Self {
-            memory: memory::Behaviour::new(config.limits.memory),
-            admission: admission::Behaviour::new(admission.clone()),
-            connections: connection_limits::Behaviour::new(limits::connections(
-                &config.limits,
-                config.relays.len(),
-            )),
-            handshakes: handshakes::Behaviour::new(config.limits.pending_connections),
-            sources: connection_sources::Behaviour::new(config.limits.connections_per_source),
-            relay: circuit::Behaviour::new(local, &config.limits, admission.clone(), carried),
+            gate: gate::Behaviour::new(state.clone()),
+            join: join::Behaviour::default(),
+            relay: circuit::Behaviour::new(limits, carried),
             keep_alive: keep_alive::Behaviour::default(),
             draining: draining::Behaviour::default(),
-            hop: Gated::new(hop::Behaviour::default(), admission.clone()),
-            meet: Gated::new(meet::Behaviour::default(), admission.clone()),
+            hop: Gated::new(hop::Behaviour::default(), state.clone()),
+            introduction: Gated::new(introduction::Behaviour::default(), state.clone()),
             identify: identify::Behaviour::new(
                 identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
                     .with_agent_version(AGENT.to_owned())
@@ -85,10 +74,8 @@ impl Behaviour {
                     .with_cache_size(0),
             ),
             ping: ping::Behaviour::new(|_, _| PACE),
-            directory: Gated::new(
-                directory::Behaviour::server(local, limits::records(&config.limits)),
-                admission.clone(),
-            ),
+            // How many records there are, the state bounds.
+            directory: Gated::new(directory::Behaviour::server(local), state.clone()),
         }
     }
 }

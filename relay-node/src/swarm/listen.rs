@@ -148,6 +148,22 @@ impl Listeners {
         }
     }
 
+    /// What it means that the listener on `addresses` is gone for good.
+    pub(crate) fn closed(
+        &self,
+        addresses: &[Multiaddr],
+        reason: Result<(), io::Error>,
+    ) -> anyhow::Error {
+        let addresses: Vec<_> = addresses.iter().map(Multiaddr::to_string).collect();
+        let addresses = addresses.join(", ");
+        match reason {
+            Ok(()) => anyhow::anyhow!("the listener on {addresses} closed; start the relay again"),
+            Err(error) => anyhow::anyhow!(
+                "the listener on {addresses} failed: {error}; start the relay again"
+            ),
+        }
+    }
+
     /// The configured addresses on which nothing listens at the moment.
     pub(crate) fn missing(&self) -> impl Iterator<Item = &Multiaddr> {
         self.reported

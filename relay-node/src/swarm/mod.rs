@@ -1,17 +1,19 @@
-//! The IO of a relay: the swarm, its behaviours, and the event loop that owns it.
+//! The IO of a relay: the swarm, its behaviours, and the event loop that owns it. It decides nothing.
 
-pub mod admission;
-
-pub(crate) mod behaviour;
-pub(crate) mod boxed_handler;
-pub mod circuit;
-pub(crate) mod connection_sources;
-pub(crate) mod event_loop;
-pub(crate) mod exchange;
-pub(crate) mod external;
-pub(crate) mod hop;
-pub(crate) mod introduction;
-pub(crate) mod keep_alive;
+mod admission;
+mod behaviour;
+mod boxed_handler;
+mod circuit;
+mod event_loop;
+mod exchange;
+mod gate;
+mod hop;
+mod introduction;
+mod keep_alive;
 pub(crate) mod listen;
 pub(crate) mod memory;
-pub(crate) mod pending_futures;
+mod pending_futures;
+mod run;
+mod shared_state;
+
+pub use run::{run, run_reloading};

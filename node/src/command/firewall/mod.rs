@@ -35,7 +35,7 @@ pub enum Format {
 
 /// What a firewall has to let through.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The source ports, of all nodes that share them.
     range: PortRange,
     /// Never empty, in this order.
@@ -57,7 +57,7 @@ enum Protocol {
 impl Rules {
     /// The rules for nodes with this configuration.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let dial = &config.dial;
         let listen: BTreeSet<_> = config.listen.iter().filter_map(listener).collect();
         let offered = [(Protocol::Udp, dial.quic), (Protocol::Tcp, dial.tcp)];
@@ -74,7 +74,7 @@ impl Rules {
                 .collect(),
             listen,
             admin: config
-                .admin
+                .admin_listen
                 .filter(|admin| !admin.ip().is_loopback())
                 .as_ref()
                 .map(SocketAddr::port),
@@ -83,7 +83,7 @@ impl Rules {
 
     /// The rules as text, with a newline at the end.
     #[must_use]
-    pub fn render(&self, format: Format) -> String {
+    pub(crate) fn render(&self, format: Format) -> String {
         match format {
             Format::Nft => linux::nft(self),
             Format::Iptables => linux::iptables(self),

@@ -1,10 +1,10 @@
 //! The course of one `dial`: which addresses and circuits to try, when to wait for a punch, when it is over and how it ended.
 //!
-//! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll`].
+//! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll_action`].
 
+mod introduction;
 mod local;
 mod lookup;
-mod meet;
 mod outcome;
 mod pings;
 mod relay;
@@ -19,14 +19,17 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::directory::Found;
 
-use crate::core::{
-    event::{Event, FoundBy},
-    peers::{Path, PathKind},
+use crate::{
+    core::{
+        event::{Event, FoundBy},
+        peers::{Path, PathKind},
+    },
+    punch::Reason,
 };
 
+use introduction::Introductions;
 use local::Local;
 use lookup::Lookup;
-use meet::Meeting;
 use outcome::remote;
 use pings::Pings;
 use relay::{Circuit, Relay};
@@ -72,9 +75,9 @@ pub struct Dialer {
     awaiting_far_hop: Option<Instant>,
     time_to_direct: Option<Duration>,
     attempts: u32,
-    meeting: Meeting,
+    introductions: Introductions,
     /// Why the path is not direct and will not be soon.
-    settled: Option<String>,
+    settled: Option<Reason>,
     pings: Pings,
     finished: bool,
 }
@@ -91,7 +94,7 @@ impl Dialer {
             punches,
             started: now,
             deadline: now + request.timeout,
-            actions: VecDeque::from([Action::Tell(Event::Dialing {
+            actions: VecDeque::from([Action::Report(Event::Dialing {
                 t: Duration::ZERO,
                 peer: request.peer,
             })]),
@@ -111,7 +114,7 @@ impl Dialer {
             awaiting_far_hop: None,
             time_to_direct: None,
             attempts: 0,
-            meeting: Meeting::default(),
+            introductions: Introductions::default(),
             settled: None,
             pings: Pings::new(request.pings),
             finished: false,
@@ -159,15 +162,19 @@ impl Dialer {
     }
 
     /// The next thing to do, until there is none.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
-        if !self.finished && self.actions.is_empty() {
-            self.advance(now);
-        }
+    pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When [`Dialer::poll`] may have something to do, if nothing else happens before.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    /// Draws the consequences of what has happened by `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.finished {
+            self.advance(now);
+        }
+    }
+
+    /// When [`Dialer::handle_timeout`] may have something to do, if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let handshake = self.awaiting_handshake.map(|since| since + HANDSHAKE_WAIT);
         let circuits = self.relays.iter().filter_map(|relay| match relay.state {
             Circuit::Dialing { again_at, .. } | Circuit::Again(again_at) => Some(again_at),
@@ -290,12 +297,12 @@ impl Dialer {
                 self.settled = None;
             }
             PathKind::Relayed => {
-                if self.time_to_direct.is_none() && self.attempts == self.meeting.attempts() {
+                if self.time_to_direct.is_none() && self.attempts == self.introductions.attempts() {
                     self.awaiting_handshake.get_or_insert(now);
                 }
             }
         }
-        self.actions.push_back(Action::Tell(Event::Connected {
+        self.actions.push_back(Action::Report(Event::Connected {
             t,
             peer: self.request.peer,
             path,
@@ -312,7 +319,7 @@ impl Dialer {
         best: Option<Path>,
         now: Instant,
     ) {
-        self.actions.push_back(Action::Tell(Event::Disconnected {
+        self.actions.push_back(Action::Report(Event::Disconnected {
             t: now - self.started,
             peer: self.request.peer,
             kind,
@@ -326,7 +333,7 @@ impl Dialer {
             if kind == PathKind::Relayed {
                 // What was tried over the circuit says nothing of the next one.
                 self.attempts = 0;
-                self.meeting.again();
+                self.introductions.again();
             }
             self.deadline = now + self.request.timeout;
             self.relays.retain(|relay| relay.found.is_none());
@@ -356,20 +363,15 @@ impl Dialer {
         self.path = best;
     }
 
-    /// The two sides are shaking hands for a punch.
-    pub fn handle_handshake(&mut self) {
-        self.awaiting_handshake = None;
-    }
-
     /// An attempt at a punch is over.
     pub fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
         self.attempts += 1;
-        self.actions.push_back(Action::Tell(attempt));
+        self.actions.push_back(Action::Report(attempt));
     }
 
     /// The punch was given up for now.
-    pub fn handle_gave_up(&mut self, reason: String) {
+    pub fn handle_gave_up(&mut self, reason: Reason) {
         self.awaiting_handshake = None;
         self.settled = Some(reason);
     }
@@ -386,7 +388,7 @@ impl Dialer {
         let seq = self.pings.answered();
         if seq <= self.request.pings {
             self.actions
-                .push_back(Action::Tell(Event::Ping { seq, rtt, kind }));
+                .push_back(Action::Report(Event::Ping { seq, rtt, kind }));
         }
     }
 
@@ -441,7 +443,7 @@ impl Dialer {
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
         {
             self.awaiting_handshake = None;
-            self.settled = Some("remote_unsupported".to_owned());
+            self.settled = Some(Reason::RemoteUnsupported);
         }
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {
             self.awaiting_far_hop = None;
@@ -463,7 +465,7 @@ impl Dialer {
             && self.direct_dials == 0
             && !self.local.is_under_way()
             && !self.lookup.is_under_way()
-            && !self.meeting.is_under_way()
+            && !self.introductions.is_under_way()
             && self
                 .relays
                 .iter()

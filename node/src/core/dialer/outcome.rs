@@ -6,9 +6,12 @@ use libp2p::Multiaddr;
 use p2pnode_transports::to_socket_addr;
 
 use super::{Action, Circuit, Dialer, Relay, Until};
-use crate::core::{
-    event::{Event, FoundBy, Outcome, Reached},
-    peers::{How, Path, PathKind},
+use crate::{
+    core::{
+        event::{Event, FoundBy, NotDirect, Outcome, Reached},
+        peers::{How, Path, PathKind},
+    },
+    punch::Reason,
 };
 
 impl Dialer {
@@ -17,7 +20,7 @@ impl Dialer {
     pub(super) fn found_by(&self, path: &Path) -> Option<FoundBy> {
         if path.how != How::Dialed {
             let is_first = self.found_by.is_none() || self.path.is_none();
-            return (is_first && self.meeting.was_punched()).then_some(FoundBy::Relay);
+            return (is_first && self.introductions.was_punched()).then_some(FoundBy::Relay);
         }
         if path.kind == PathKind::Relayed {
             let is_found = |relay: &Relay| Some(relay.peer) == path.relay && relay.found.is_some();
@@ -51,28 +54,35 @@ impl Dialer {
         let kind = self.path.as_ref().map(|path| path.kind);
         let (outcome, reason) = match kind {
             Some(PathKind::Direct) => (Reached::Direct, None),
-            Some(PathKind::Relayed) => (Reached::Relayed, self.relayed_reason()),
-            None => (Reached::Unreachable, Some(self.unreachable_reason())),
+            Some(PathKind::Relayed) => {
+                let reason = self.relayed_reason().map(NotDirect::Punch);
+                (Reached::Relayed, reason)
+            }
+            None => {
+                let reason = NotDirect::Unreachable(self.unreachable_reason());
+                (Reached::Unreachable, Some(reason))
+            }
         };
-        self.actions.push_back(Action::Tell(Event::Result(Outcome {
-            outcome,
-            t: now - self.started,
-            time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
-            attempts: self.attempts,
-            path: self.path.clone(),
-            reason,
-            found_by: self.found_by.filter(|_| self.path.is_some()),
-        })));
+        self.actions
+            .push_back(Action::Report(Event::Result(Outcome {
+                outcome,
+                t: now - self.started,
+                time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
+                attempts: self.attempts,
+                path: self.path.clone(),
+                reason,
+                found_by: self.found_by.filter(|_| self.path.is_some()),
+            })));
     }
 
-    fn relayed_reason(&self) -> Option<String> {
+    fn relayed_reason(&self) -> Option<Reason> {
         if !self.punches {
-            return Some("disabled".to_owned());
+            return Some(Reason::Disabled);
         }
         if self.request.until == Until::Connected && self.settled.is_none() {
             return None;
         }
-        Some(self.settled.clone().unwrap_or_else(|| "timeout".to_owned()))
+        Some(self.settled.unwrap_or(Reason::Timeout))
     }
 
     fn unreachable_reason(&self) -> String {

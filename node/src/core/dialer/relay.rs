@@ -114,7 +114,7 @@ impl Dialer {
     /// Circuits can be asked of this relay.
     pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
         let needed = self.path.is_none() && !self.local.holds(now);
-        let meets = self.wants_to_meet();
+        let meets = self.wants_introduction();
         if needed && self.lookup.begin(relay) {
             self.actions.push_back(Action::LookUp);
         }
@@ -131,7 +131,7 @@ impl Dialer {
                 again_at: now + CIRCUIT_WAIT,
             };
             if meets {
-                self.actions.push_back(Action::Meet(relay.peer));
+                self.actions.push_back(Action::Introduce(relay.peer));
             }
             self.actions.push_back(Action::DialCircuit(relay.peer));
         }
@@ -144,7 +144,7 @@ impl Dialer {
         {
             known.state = Circuit::Failed;
             self.actions
-                .push_back(Action::Tell(Event::RelayUnreachable {
+                .push_back(Action::Report(Event::RelayUnreachable {
                     t,
                     relay,
                     reason: reason.to_owned(),
@@ -162,7 +162,7 @@ impl Dialer {
             return;
         }
         known.state = Circuit::Failed;
-        self.actions.push_back(Action::Tell(Event::RelayRefused {
+        self.actions.push_back(Action::Report(Event::RelayRefused {
             t,
             relay,
             reason: words.to_owned(),

@@ -1,4 +1,4 @@
-//! What a dial is asked for, and what it asks of the event loop.
+//! What a dial is asked for, and what it asks of the node.
 
 use std::time::Duration;
 
@@ -34,23 +34,22 @@ pub struct Request {
     pub pings: u32,
 }
 
-/// What the event loop is to do.
+/// What the node is to do.
 #[derive(Debug, PartialEq)]
 pub enum Action {
     /// Dial the peer at these addresses.
     DialDirect(Vec<Multiaddr>),
     /// Dial the peer through this relay.
     DialCircuit(PeerId),
-    /// Look for the peer in the DNS and on the links of this host, and tell what is found with [`Dialer::handle_candidates`] and
-    /// the end with [`Dialer::handle_searched`].
+    /// Look for the peer in the DNS and on the links of this host. [`Dialer::handle_candidates`] takes what is found,
+    /// [`Dialer::handle_searched`] the end.
     Search,
-    /// Dial the peer where it may be, and tell a failure with [`Dialer::handle_local_failed`].
+    /// Dial the peer where it may be. [`Dialer::handle_local_failed`] takes a failure.
     DialLocal(Candidate),
     /// Ask this relay, along with the circuit, to introduce this node to the peer: then both punch before the circuit is there.
-    /// Where it is asked, say so with [`Dialer::await_meeting`] and tell the end with [`Dialer::handle_met`].
-    Meet(PeerId),
-    /// Ask the relays for the peer's record, and tell the answers with [`Dialer::handle_found`] and their end with
-    /// [`Dialer::handle_looked_up`].
+    /// If the relay is asked, [`Dialer::await_introduction`] says so, and [`Dialer::handle_introduction_reply`] takes the end.
+    Introduce(PeerId),
+    /// Ask the relays for the peer's record. [`Dialer::handle_found`] takes the answers, [`Dialer::handle_looked_up`] their end.
     LookUp,
     /// Dial the peer through a relay that its record names, at these addresses of the relay.
     DialFound {
@@ -59,9 +58,8 @@ pub enum Action {
         /// Where it is.
         addrs: Vec<Multiaddr>,
     },
-    /// Ping the peer now, over its best path, and tell what came of it with [`Dialer::handle_ping`] or
-    /// [`Dialer::handle_ping_failed`].
+    /// Ping the peer now, over its best path. [`Dialer::handle_ping`] or [`Dialer::handle_ping_failed`] takes the end.
     Ping,
-    /// Tell this to whoever asked for the dial. [`Event::Result`] is the last.
-    Tell(Event),
+    /// Report this to whoever asked for the dial. [`Event::Result`] is the last.
+    Report(Event),
 }

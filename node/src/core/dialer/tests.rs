@@ -1,15 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod circuits;
+mod introductions;
 mod local;
-mod meet;
 mod pings;
 mod records;
 
 use super::*;
 use crate::core::{
-    event::{Outcome, Reached},
+    event::{NotDirect, Outcome, Reached},
     peers::{Hop, How},
+    state::PunchStart,
 };
 
 fn path(kind: PathKind, relay: Option<PeerId>) -> Path {
@@ -31,13 +32,21 @@ fn request(until: Until, pings: u32) -> Request {
     }
 }
 
+/// The next thing that a dial does at `now`.
+fn poll(dialer: &mut Dialer, now: Instant) -> Option<Action> {
+    dialer.poll_action().or_else(|| {
+        dialer.handle_timeout(now);
+        dialer.poll_action()
+    })
+}
+
 /// What a dial does where no relay knows a record.
 fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
     let mut actions = Vec::new();
-    while let Some(action) = dialer.poll(now) {
+    while let Some(action) = poll(dialer, now) {
         if action == Action::LookUp {
             dialer.handle_looked_up(now);
-        } else if !matches!(action, Action::Meet(_)) {
+        } else if !matches!(action, Action::Introduce(_)) {
             actions.push(action);
         }
     }
@@ -46,14 +55,14 @@ fn drain(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
 
 fn result(actions: &[Action]) -> Option<&Outcome> {
     actions.iter().find_map(|action| match action {
-        Action::Tell(Event::Result(outcome)) => Some(outcome),
-        Action::Tell(_)
+        Action::Report(Event::Result(outcome)) => Some(outcome),
+        Action::Report(_)
         | Action::DialDirect(_)
         | Action::DialCircuit(_)
         | Action::DialFound { .. }
         | Action::Search
         | Action::DialLocal(_)
-        | Action::Meet(_)
+        | Action::Introduce(_)
         | Action::LookUp
         | Action::Ping => None,
     })
@@ -65,7 +74,7 @@ fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() 
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     assert!(matches!(
         drain(&mut dialer, now)[..],
-        [Action::Tell(Event::Dialing { .. })]
+        [Action::Report(Event::Dialing { .. })]
     ));
     dialer.handle_relay_ready(relay, now);
     assert_eq!(drain(&mut dialer, now), [Action::DialCircuit(relay)]);
@@ -77,7 +86,7 @@ fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() 
     dialer.handle_ping(Duration::from_millis(9), relayed, now);
     let told = drain(&mut dialer, now);
     assert!(
-        matches!(told[..], [Action::Tell(Event::Connected { .. })]),
+        matches!(told[..], [Action::Report(Event::Connected { .. })]),
         "a ping on the relayed path is not the end: {told:?}"
     );
 
@@ -103,7 +112,7 @@ fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_relay_ready(relay, now);
     dialer.handle_connected(relayed.clone(), relayed, now);
-    dialer.handle_gave_up("symmetric_both".to_owned());
+    dialer.handle_gave_up(Reason::SymmetricBoth);
     dialer.handle_ping(
         Duration::from_millis(9),
         path(PathKind::Relayed, Some(relay)),
@@ -112,8 +121,11 @@ fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
     let told = drain(&mut dialer, now);
     let outcome = result(&told).unwrap();
     assert_eq!(
-        (outcome.outcome, outcome.reason.as_deref()),
-        (Reached::Relayed, Some("symmetric_both"))
+        (outcome.outcome, &outcome.reason),
+        (
+            Reached::Relayed,
+            &Some(NotDirect::Punch(Reason::SymmetricBoth))
+        )
     );
 }
 
@@ -124,7 +136,7 @@ fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed, now);
     assert!(result(&drain(&mut dialer, now)).is_none());
-    let at = dialer.next_deadline().unwrap();
+    let at = dialer.poll_timeout().unwrap();
     assert_eq!(at - now, HANDSHAKE_WAIT);
     assert!(result(&drain(&mut dialer, at)).is_none());
     dialer.handle_ping(
@@ -134,8 +146,8 @@ fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
     );
     let told = drain(&mut dialer, at);
     assert_eq!(
-        result(&told).unwrap().reason.as_deref(),
-        Some("remote_unsupported")
+        result(&told).unwrap().reason,
+        Some(NotDirect::Punch(Reason::RemoteUnsupported))
     );
 }
 
@@ -163,7 +175,7 @@ fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
     let told = drain(&mut dialer, now);
     let outcome = result(&told).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);
-    let reason = outcome.reason.as_deref().unwrap();
+    let reason = outcome.reason.as_ref().unwrap().to_string();
     for part in ["198.51.100.7:443 refused", "no route", "the relay is full"] {
         assert!(reason.contains(part), "{reason}");
     }
@@ -207,7 +219,7 @@ fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
     assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&told));
 
     let mut dialer = connected();
-    let until = dialer.next_deadline().unwrap();
+    let until = dialer.poll_timeout().unwrap();
     assert_eq!(until - now, FAR_HOP_WAIT);
     let actions = drain(&mut dialer, until);
     assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&relayed));
@@ -226,9 +238,10 @@ fn a_silent_relay_ends_the_dial_at_its_timeout() {
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     drain(&mut dialer, now);
-    let deadline = dialer.next_deadline().unwrap();
+    let deadline = dialer.poll_timeout().unwrap();
     let told = drain(&mut dialer, deadline);
     let outcome = result(&told).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);
-    assert!(outcome.reason.as_deref().unwrap().contains("within 30 s"));
+    let reason = outcome.reason.as_ref().unwrap().to_string();
+    assert!(reason.contains("within 30 s"), "{reason}");
 }

@@ -2,11 +2,12 @@
 //!
 //! Pure: no IO, no clock, no Swarm. Time comes in as an argument.
 
+mod cause;
 mod path;
 mod score;
 mod table;
 
-pub(crate) use path::to_millis;
+pub(crate) use cause::PathCause;
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
-pub use score::{Axis, Score};
-pub use table::{Connection, PeerTable};
+pub use score::{Axis, Decision, Score};
+pub use table::PeerTable;

@@ -7,18 +7,21 @@ use std::{
 };
 
 use libp2p::PeerId;
+use p2pnode_protocol::hop;
 use p2pnode_transports::{Family, Sockets, Transport};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::core::json;
 
 /// How this node reaches a peer over one connection, hop by hop.
 ///
 /// What is not known is `None` and is printed as `unknown`; nothing is guessed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Path {
     /// Direct, or through a relay.
     pub kind: PathKind,
     /// The relay, if there is one.
-    #[serde(serialize_with = "peer_or_null")]
+    #[serde(with = "json::text_or_null")]
     pub relay: Option<PeerId>,
     /// How the connection was made.
     pub how: How,
@@ -28,7 +31,7 @@ pub struct Path {
 
 impl Path {
     /// Whether a relay changes the IP family: its two hops are known to be of different ones.
-    pub fn is_crossed(&self) -> bool {
+    pub fn bridges_families(&self) -> bool {
         let mut families = self.hops.iter().filter_map(|hop| hop.family);
         families
             .next()
@@ -37,7 +40,7 @@ impl Path {
 }
 
 /// Whether a path runs through a relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
     /// From socket to socket.
@@ -47,7 +50,7 @@ pub enum PathKind {
 }
 
 /// How a connection was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// This node dialed it.
@@ -59,13 +62,13 @@ pub enum How {
 }
 
 /// One leg of a path.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hop {
     /// Transport of the leg.
-    #[serde(serialize_with = "display_or_unknown")]
+    #[serde(with = "json::or_unknown")]
     pub transport: Option<Transport>,
     /// IP family of the leg.
-    #[serde(serialize_with = "display_or_unknown")]
+    #[serde(with = "json::or_unknown")]
     pub family: Option<Family>,
     /// The socket at the near end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,17 +79,18 @@ pub struct Hop {
     /// Round trip time of the leg alone, in milliseconds.
     #[serde(
         rename = "rtt_ms",
-        serialize_with = "millis",
+        default,
+        with = "json::fine_millis_or_null",
         skip_serializing_if = "Option::is_none"
     )]
     pub rtt: Option<Duration>,
-    /// Who told of the leg, where this node cannot see it itself.
+    /// Who reported the leg, where this node cannot see it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reported_by: Option<ReportedBy>,
 }
 
-/// Who told of a hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Who reported a hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportedBy {
     /// The relay, of its leg to the peer.
@@ -103,6 +107,18 @@ impl Hop {
             remote: Some(sockets.remote),
             rtt: None,
             reported_by: None,
+        }
+    }
+
+    /// The far hop of a path, as its relay reports it.
+    pub(crate) fn reported(leg: hop::Leg) -> Self {
+        Self {
+            transport: Some(leg.transport),
+            family: Some(leg.family),
+            local: None,
+            remote: None,
+            rtt: leg.rtt,
+            reported_by: Some(ReportedBy::Relay),
         }
     }
 
@@ -131,20 +147,13 @@ impl fmt::Display for Hop {
 
 impl fmt::Display for PathKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Direct => "direct",
-            Self::Relayed => "relayed",
-        })
+        self.serialize(f)
     }
 }
 
 impl fmt::Display for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dialed => "dialed",
-            Self::Accepted => "accepted",
-            Self::Punched => "punched",
-        })
+        self.serialize(f)
     }
 }
 
@@ -170,33 +179,6 @@ impl<T: fmt::Display> fmt::Display for OrUnknown<T> {
             None => f.write_str("unknown"),
         }
     }
-}
-
-fn display_or_unknown<T: fmt::Display + Copy, S: Serializer>(
-    value: &Option<T>,
-    s: S,
-) -> Result<S::Ok, S::Error> {
-    s.collect_str(&OrUnknown(*value))
-}
-
-fn peer_or_null<S: Serializer>(peer: &Option<PeerId>, s: S) -> Result<S::Ok, S::Error> {
-    match peer {
-        Some(peer) => s.collect_str(peer),
-        None => s.serialize_none(),
-    }
-}
-
-/// Milliseconds with one decimal: finer than that no clock here is true.
-pub(crate) fn millis<S: Serializer>(value: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => s.serialize_f64(to_millis(*value)),
-        None => s.serialize_none(),
-    }
-}
-
-/// Milliseconds, rounded to one decimal.
-pub(crate) fn to_millis(value: Duration) -> f64 {
-    (value.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use p2pnode_transports::FamilyPolicy;
+use serde::{Deserialize, Serialize};
 
 use super::{Path, PathKind};
 
@@ -16,7 +17,7 @@ pub struct Score {
     /// Direct before relayed.
     pub kind: PathKind,
     /// The same IP family on both hops before a relay that changes it; what is unknown counts as the same.
-    pub crossed: bool,
+    pub bridges_families: bool,
     /// The configured family first.
     pub family: u8,
     /// Round trip time in steps of 5 ms; not yet measured sorts last.
@@ -38,7 +39,7 @@ impl Score {
             .map_or(u8::MAX, |family| policy.rank(family));
         Self {
             kind: path.kind,
-            crossed: path.is_crossed(),
+            bridges_families: path.bridges_families(),
             family,
             rtt_steps: Self::rtt_steps(rtt),
             since,
@@ -58,7 +59,7 @@ impl Score {
     /// shorter by more than a step, or it would move paths at each crossing of a step, and than one that is known; age alone
     /// moves none.
     pub fn promotes_over(&self, used: &Self) -> bool {
-        let axes = |score: &Self| (score.kind, score.crossed, score.family);
+        let axes = |score: &Self| (score.kind, score.bridges_families, score.family);
         match axes(self).cmp(&axes(used)) {
             Ordering::Less => true,
             Ordering::Greater => false,
@@ -70,12 +71,14 @@ impl Score {
 }
 
 /// One axis of a score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Axis {
     /// Direct before relayed.
     Kind,
     /// The same family on both hops before a relay that changes it.
-    Crossed,
+    #[serde(rename = "crossed")]
+    BridgesFamilies,
     /// The configured family first.
     Family,
     /// The smaller round trip time, in steps.
@@ -84,12 +87,35 @@ pub enum Axis {
     Age,
 }
 
+/// What puts a path before another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// It is in use and stays so, although the other has a better score, as long as that is not much better.
+    Kept,
+    /// An axis of the score.
+    #[serde(untagged)]
+    Axis(Axis),
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kept => f.pad("kept"),
+            Self::Axis(axis) => axis.fmt(f),
+        }
+    }
+}
+
 impl Score {
     /// The axis that puts `self` before `other`, or the other way round; `None` if they are equal.
     pub fn decided_by(&self, other: &Self) -> Option<Axis> {
         let axes = [
             (self.kind != other.kind, Axis::Kind),
-            (self.crossed != other.crossed, Axis::Crossed),
+            (
+                self.bridges_families != other.bridges_families,
+                Axis::BridgesFamilies,
+            ),
             (self.family != other.family, Axis::Family),
             (self.rtt_steps != other.rtt_steps, Axis::Rtt),
             (self.since != other.since, Axis::Age),
@@ -102,13 +128,7 @@ impl Score {
 
 impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kind => "kind",
-            Self::Crossed => "crossed",
-            Self::Family => "family",
-            Self::Rtt => "rtt",
-            Self::Age => "age",
-        })
+        self.serialize(f)
     }
 }
 

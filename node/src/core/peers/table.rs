@@ -1,14 +1,14 @@
 //! The connections that are open, by peer.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
-use super::{Hop, How, Path, PathKind, Score};
+use super::{Decision, Hop, How, Path, PathKind, Score};
 use crate::core::relays::Up;
 
 /// One open connection.
@@ -32,11 +32,11 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct PeerTable {
     policy: FamilyPolicy,
-    connections: HashMap<ConnectionId, Connection>,
+    connections: BTreeMap<ConnectionId, Connection>,
     /// Open connections by peer, in the order in which they were established.
-    by_peer: HashMap<PeerId, Vec<ConnectionId>>,
+    by_peer: BTreeMap<PeerId, Vec<ConnectionId>>,
     /// The connection that is used to each peer.
-    chosen: HashMap<PeerId, ConnectionId>,
+    chosen: BTreeMap<PeerId, ConnectionId>,
 }
 
 impl PeerTable {
@@ -44,14 +44,14 @@ impl PeerTable {
     pub fn new(policy: FamilyPolicy) -> Self {
         Self {
             policy,
-            connections: HashMap::new(),
-            by_peer: HashMap::new(),
-            chosen: HashMap::new(),
+            connections: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            chosen: BTreeMap::new(),
         }
     }
 
     /// A connection was established. `sockets` are its true sockets, where this node knows them.
-    pub fn established(
+    pub fn handle_established(
         &mut self,
         id: ConnectionId,
         peer: PeerId,
@@ -101,7 +101,7 @@ impl PeerTable {
     }
 
     /// A connection was closed. Returns what it was.
-    pub fn closed(&mut self, id: ConnectionId) -> Option<Connection> {
+    pub fn handle_closed(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections.remove(&id)?;
         if let Some(ids) = self.by_peer.get_mut(&connection.peer) {
             ids.retain(|other| *other != id);
@@ -114,7 +114,7 @@ impl PeerTable {
     }
 
     /// Ping measured a round trip.
-    pub fn measured(&mut self, id: ConnectionId, rtt: Duration) {
+    pub fn handle_rtt(&mut self, id: ConnectionId, rtt: Duration) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.rtt = Some(rtt);
             connection.distressed = false;
@@ -129,7 +129,7 @@ impl PeerTable {
     }
 
     /// A ping was not answered.
-    pub fn missed(&mut self, id: ConnectionId) {
+    pub fn handle_missed(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.distressed = true;
             let peer = connection.peer;
@@ -137,19 +137,19 @@ impl PeerTable {
         }
     }
 
-    /// The relay has told the far hop of a relayed connection.
-    pub fn far_hop(&mut self, id: ConnectionId, told: Hop) {
+    /// The relay has reported the far hop of a relayed connection.
+    pub fn handle_far_hop(&mut self, id: ConnectionId, reported: Hop) {
         if let Some(connection) = self.connections.get_mut(&id)
             && let [_, far] = &mut connection.path.hops[..]
         {
-            *far = told;
+            *far = reported;
             let peer = connection.peer;
             self.choose(&peer);
         }
     }
 
     /// A connection came out of a hole punch.
-    pub fn punched(&mut self, id: ConnectionId) {
+    pub fn handle_punched(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.path.how = How::Punched;
         }
@@ -206,7 +206,19 @@ impl PeerTable {
         ranked
     }
 
-    /// The leg over which to ask a relay for a circuit: one on which it has told who it is before others, then the configured
+    /// What puts the connection in use before the next one of a peer; `None` if there is no other, or nothing does.
+    pub fn decided_by(&self, peer: &PeerId) -> Option<Decision> {
+        let ranked = self.ranked(peer);
+        let [(used, _), (next, _), ..] = ranked[..] else {
+            return None;
+        };
+        match used > next {
+            true => Some(Decision::Kept),
+            false => used.decided_by(&next).map(Decision::Axis),
+        }
+    }
+
+    /// The leg over which to ask a relay for a circuit: one on which it has identified itself before others, then the configured
     /// family, then the shorter round trip.
     pub fn best_leg<'a>(&self, legs: impl Iterator<Item = Up<'a>>) -> Option<Up<'a>> {
         legs.min_by_key(|leg| {
@@ -221,11 +233,12 @@ impl PeerTable {
 
     /// The relay and the far family of the path in use, if that is a circuit that this node has dialed, that changes families,
     /// and the far one may be used here.
-    pub fn crossed(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
+    pub fn bridged(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
         let path = self.path(self.best(peer)?)?;
         let far = path.hops.get(1)?.family?;
         let is_ours = path.kind == PathKind::Relayed && path.how == How::Dialed;
-        (is_ours && path.is_crossed() && self.policy.allows(far)).then_some((path.relay?, far))
+        (is_ours && path.bridges_families() && self.policy.allows(far))
+            .then_some((path.relay?, far))
     }
 
     /// Chooses the connection to use. The one in use stays until it is closed, misses a ping, or another is better by more than
@@ -268,13 +281,6 @@ impl PeerTable {
         let ids = self.connections_of(peer).iter();
         ids.filter(|id| self.kind(**id) == Some(PathKind::Direct))
             .count()
-    }
-
-    /// Whether a peer has a direct connection.
-    pub fn is_direct(&self, peer: &PeerId) -> bool {
-        self.connections_of(peer)
-            .iter()
-            .any(|id| self.kind(*id) == Some(PathKind::Direct))
     }
 
     /// The kind of a connection's path.

@@ -19,7 +19,7 @@ const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(30);
 impl RelayKeeper {
     /// The relay is asked on this connection whether it admits this node; until it has answered, no reservation is asked of it
     /// there, and no circuit if this node has a token for it.
-    pub fn await_join(&mut self, connection: ConnectionId, has_token: bool) {
+    pub fn handle_joining(&mut self, connection: ConnectionId, has_token: bool) {
         if let Some(State::Up { join, .. }) = self.leg_over(connection).map(|leg| &mut leg.state) {
             *join = Join::Awaited { has_token };
         }

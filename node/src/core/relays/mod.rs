@@ -10,7 +10,7 @@ mod leg;
 mod reservations;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
 };
 
@@ -22,19 +22,19 @@ use crate::config::RelayAddr;
 use leg::{Join, Leg, State};
 use reservations::{Reservation, Slot};
 
-pub use reservations::Lost;
+pub use reservations::{Drain, Reserved};
 
-/// What the event loop is to do.
+/// What the node is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Dial this leg and tell the connection's id with [`RelayKeeper::dialing`].
+    /// Dial this leg; [`RelayKeeper::handle_dialing`] takes the connection's id.
     Dial {
         /// Number of the leg.
         leg: usize,
         /// Where it leads.
         relay: RelayAddr,
     },
-    /// Ask for a reservation and tell the listener's id with [`RelayKeeper::requested`].
+    /// Ask for a reservation; [`RelayKeeper::handle_reserving`] takes the listener's id.
     Reserve {
         /// The relay, at an address that is connected.
         relay: RelayAddr,
@@ -62,7 +62,7 @@ pub struct Up<'a> {
     pub family: Family,
     /// The connection.
     pub connection: ConnectionId,
-    /// Whether the relay has told who it is.
+    /// Whether the relay has identified itself.
     pub is_ready: bool,
 }
 
@@ -76,9 +76,10 @@ pub struct RelayKeeper {
     legs: Vec<Leg>,
     slots: Vec<Slot>,
     /// Relays that end: what they hold for us is kept while it lasts, and a reservation on another one is asked for at once.
-    draining: HashSet<PeerId>,
+    draining: BTreeSet<PeerId>,
     /// Relays that do not admit this node, and their words.
     refused: BTreeMap<PeerId, String>,
+    actions: VecDeque<Action>,
 }
 
 impl RelayKeeper {
@@ -90,8 +91,9 @@ impl RelayKeeper {
             relays: Vec::new(),
             legs: Vec::new(),
             slots: Vec::new(),
-            draining: HashSet::new(),
+            draining: BTreeSet::new(),
             refused: BTreeMap::new(),
+            actions: VecDeque::new(),
         };
         for relay in relays {
             let peer = relay.peer;
@@ -118,7 +120,18 @@ impl RelayKeeper {
     }
 
     /// The next thing to do, until there is none.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Has the legs dialed and the reservations asked for whose turn it is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(action) = self.due(now) {
+            self.actions.push_back(action);
+        }
+    }
+
+    fn due(&mut self, now: Instant) -> Option<Action> {
         for (number, leg) in self.legs.iter_mut().enumerate() {
             if matches!(leg.state, State::Down { retry_at } if retry_at <= now) {
                 leg.state = State::Dialing(None);
@@ -137,8 +150,8 @@ impl RelayKeeper {
         Some(Action::Reserve { relay })
     }
 
-    /// When [`RelayKeeper::poll`] may have something to do, if nothing else happens before.
-    pub fn deadline(&self) -> Option<Instant> {
+    /// When [`RelayKeeper::handle_timeout`] may have something to do, if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let legs = self.legs.iter().filter_map(|leg| match leg.state {
             State::Down { retry_at } => Some(retry_at),
             State::Dialing(_) | State::Up { .. } => None,
@@ -155,7 +168,7 @@ impl RelayKeeper {
     }
 
     /// The leg is being dialed under this connection id.
-    pub fn dialing(&mut self, leg: usize, connection: ConnectionId) {
+    pub fn handle_dialing(&mut self, leg: usize, connection: ConnectionId) {
         if let Some(leg) = self.legs.get_mut(leg) {
             leg.state = State::Dialing(Some(connection));
         }
@@ -184,7 +197,7 @@ impl RelayKeeper {
         legs.find(|leg| leg.connection() == Some(connection))
     }
 
-    /// The relay told who it is on this connection: reservations may be asked for.
+    /// The relay has identified itself on this connection: reservations may be asked for.
     pub fn handle_identified(&mut self, connection: ConnectionId, now: Instant) -> Option<PeerId> {
         let leg = self
             .legs
@@ -258,19 +271,24 @@ impl RelayKeeper {
         }
     }
 
-    /// Whether circuits can be asked of this relay: it need not have told who it is. A dial that waits for that waits a round
-    /// trip, in which the relay tells, by the time that it matters, how it sees this node.
+    /// Whether circuits can be asked of this relay: it need not have identified itself. A dial that waits for that waits a
+    /// round trip, in which the relay says, by the time that it matters, how it sees this node.
     pub fn is_connected(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()
             .any(|leg| leg.relay.peer == *relay && leg.takes_circuits())
     }
 
-    /// Whether this relay is connected and has told who it is.
+    /// Whether this relay is connected and has identified itself.
     pub fn is_ready(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()
             .any(|leg| leg.relay.peer == *relay && leg.is_ready())
+    }
+
+    /// Whether this is one of the relays.
+    pub fn is_configured(&self, peer: &PeerId) -> bool {
+        self.relays.contains(peer)
     }
 
     /// The relays, in the order configured.

@@ -26,6 +26,28 @@ pub struct Lost {
     pub is_held: bool,
 }
 
+/// What a reservation that a relay accepted is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved {
+    /// The first that the relay holds.
+    First,
+    /// One in another family, or a renewal.
+    Further,
+    /// On no relay of ours.
+    NotOurs,
+}
+
+/// What is news of a peer that says it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// It is a relay of ours.
+    Begun,
+    /// It is one that has said so before.
+    Known,
+    /// It is no relay of ours.
+    NotOurs,
+}
+
 /// The reservation on a relay in one family.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -77,7 +99,7 @@ impl RelayKeeper {
     }
 
     /// The request for a reservation runs under this listener id.
-    pub fn requested(&mut self, relay: &RelayAddr, listener: ListenerId) {
+    pub fn handle_reserving(&mut self, relay: &RelayAddr, listener: ListenerId) {
         let family = self.legs.iter().find(|leg| leg.relay == *relay);
         if let Some(family) = family.map(|leg| leg.family)
             && let Some(slot) = self.slot(&relay.peer, family)
@@ -91,26 +113,35 @@ impl RelayKeeper {
         slots.find(|slot| (slot.peer, slot.family) == (*relay, family))
     }
 
-    /// The peer of this connection says that it ends, and grants nothing any more. Returns whether it is one of our relays, and
-    /// had not said so before.
-    pub fn handle_draining(&mut self, connection: ConnectionId) -> bool {
+    /// The peer of this connection says that it ends, and grants nothing any more.
+    pub fn handle_draining(&mut self, connection: ConnectionId) -> Drain {
         let mut legs = self.legs.iter();
-        let leg = legs.find(|leg| leg.connection() == Some(connection));
-        leg.is_some_and(|leg| self.draining.insert(leg.relay.peer))
+        match legs.find(|leg| leg.connection() == Some(connection)) {
+            None => Drain::NotOurs,
+            Some(leg) if self.draining.insert(leg.relay.peer) => Drain::Begun,
+            Some(_) => Drain::Known,
+        }
     }
 
-    /// The relay accepted our reservation in this family, or renewed it. Returns whether it is the first on this relay.
-    pub fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> bool {
+    /// The relay accepted our reservation in this family, or renewed it.
+    pub fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> Reserved {
         let was_held = self.holds(relay);
         let Some(slot) = self.slot(relay, family) else {
-            return false;
+            return Reserved::NotOurs;
         };
         slot.failures = 0;
-        if let Reservation::Requested(Some(listener)) = slot.reservation {
-            slot.reservation = Reservation::Held(listener);
-            return !was_held;
+        match slot.reservation {
+            Reservation::Requested(Some(listener)) => {
+                slot.reservation = Reservation::Held(listener);
+                match was_held {
+                    false => Reserved::First,
+                    true => Reserved::Further,
+                }
+            }
+            Reservation::None { .. } | Reservation::Requested(None) | Reservation::Held(_) => {
+                Reserved::Further
+            }
         }
-        false
     }
 
     /// A listener ended: with it goes the reservation or the request for one.

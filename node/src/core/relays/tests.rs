@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{
     leg::{BACKOFF_MAX, BACKOFF_MIN},
-    reservations::{RESERVE_BACKOFF_MAX, RESERVE_BACKOFF_MIN},
+    reservations::{Lost, RESERVE_BACKOFF_MAX, RESERVE_BACKOFF_MIN},
     *,
 };
 
@@ -23,20 +23,25 @@ fn id(n: usize) -> ConnectionId {
     ConnectionId::new_unchecked(n)
 }
 
+fn poll(keeper: &mut RelayKeeper, now: Instant) -> Option<Action> {
+    keeper.handle_timeout(now);
+    keeper.poll_action()
+}
+
 /// Drains the keeper and lets every dial succeed and every reservation be asked for under a fresh listener id.
 fn settle(keeper: &mut RelayKeeper, next: &mut usize, now: Instant) -> Vec<(PeerId, ListenerId)> {
     let mut asked = Vec::new();
-    while let Some(action) = keeper.poll(now) {
+    while let Some(action) = poll(keeper, now) {
         match action {
             Action::Dial { leg, .. } => {
                 *next += 1;
-                keeper.dialing(leg, id(*next));
+                keeper.handle_dialing(leg, id(*next));
                 keeper.handle_established(id(*next)).unwrap();
                 keeper.handle_identified(id(*next), now).unwrap();
             }
             Action::Reserve { relay } => {
                 let listener = ListenerId::next();
-                keeper.requested(&relay, listener);
+                keeper.handle_reserving(&relay, listener);
                 asked.push((relay.peer, listener));
             }
         }
@@ -56,9 +61,10 @@ fn holds_as_many_reservations_as_wanted_and_the_next_relay_takes_the_place_of_a_
         peers[..2]
     );
     for (peer, _) in &asked {
-        assert!(keeper.handle_reserved(peer, Family::Ip4));
-        assert!(
-            !keeper.handle_reserved(peer, Family::Ip4),
+        assert_eq!(keeper.handle_reserved(peer, Family::Ip4), Reserved::First);
+        assert_eq!(
+            keeper.handle_reserved(peer, Family::Ip4),
+            Reserved::Further,
             "a renewal is not new"
         );
     }
@@ -91,18 +97,21 @@ fn a_relay_that_drains_keeps_its_reservation_while_another_one_is_asked_and_is_a
     assert_eq!(asked.len(), 1);
     let (first, listener) = asked[0];
     assert_eq!(first, peers[0]);
-    assert!(keeper.handle_reserved(&first, Family::Ip4));
+    assert_eq!(keeper.handle_reserved(&first, Family::Ip4), Reserved::First);
 
-    assert!(!keeper.handle_draining(id(99)), "no relay of ours");
-    assert!(keeper.handle_draining(id(1)));
-    assert!(!keeper.handle_draining(id(1)), "said twice");
+    assert_eq!(keeper.handle_draining(id(99)), Drain::NotOurs);
+    assert_eq!(keeper.handle_draining(id(1)), Drain::Begun);
+    assert_eq!(keeper.handle_draining(id(1)), Drain::Known);
     assert!(keeper.holds(&first), "until the relay ends it");
     let asked = settle(&mut keeper, &mut next, now);
     assert_eq!(
         asked.iter().map(|(p, _)| *p).collect::<Vec<_>>(),
         peers[1..]
     );
-    assert!(keeper.handle_reserved(&peers[1], Family::Ip4));
+    assert_eq!(
+        keeper.handle_reserved(&peers[1], Family::Ip4),
+        Reserved::First
+    );
     assert_eq!(keeper.held(), 2);
 
     let lost = keeper.handle_listener_closed(listener, now, 0.0).unwrap();
@@ -122,17 +131,20 @@ fn no_reservation_is_asked_of_a_relay_before_it_has_identified_itself() {
     let now = Instant::now();
     let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
     assert!(matches!(
-        keeper.poll(now),
+        poll(&mut keeper, now),
         Some(Action::Dial { leg: 0, .. })
     ));
-    keeper.dialing(0, id(1));
+    keeper.handle_dialing(0, id(1));
     assert_eq!(keeper.handle_established(id(1)), Some(peer));
-    assert_eq!(keeper.poll(now), None);
+    assert_eq!(poll(&mut keeper, now), None);
     assert!(!keeper.is_ready(&peer));
     assert!(keeper.is_connected(&peer), "circuits can be asked for");
     assert_eq!(keeper.up(&peer).count(), 1);
     keeper.handle_identified(id(1), now);
-    assert!(matches!(keeper.poll(now), Some(Action::Reserve { .. })));
+    assert!(matches!(
+        poll(&mut keeper, now),
+        Some(Action::Reserve { .. })
+    ));
 }
 
 #[test]
@@ -141,12 +153,12 @@ fn a_lost_relay_is_dialed_again_at_most_two_seconds_later_however_long_it_was_aw
     let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
     let mut at = now;
     for n in 1..40 {
-        let Some(Action::Dial { leg, .. }) = keeper.poll(at) else {
+        let Some(Action::Dial { leg, .. }) = poll(&mut keeper, at) else {
             panic!("no dial at try {n}")
         };
-        keeper.dialing(leg, id(n));
+        keeper.handle_dialing(leg, id(n));
         keeper.handle_dial_failed(id(n), at, 0.0).unwrap();
-        let deadline = keeper.deadline().unwrap();
+        let deadline = keeper.poll_timeout().unwrap();
         assert!(deadline - at <= Duration::from_secs(2));
         assert!(deadline - at >= BACKOFF_MIN / 2);
         at = deadline;
@@ -164,9 +176,9 @@ fn a_relay_that_was_lost_and_cannot_be_reached_is_news_once() {
     assert!(!keeper.is_unreachable(&peer), "it may have been restarted");
     let mut news = Vec::new();
     for n in next + 1..next + 4 {
-        let at = keeper.deadline().unwrap();
-        assert!(matches!(keeper.poll(at), Some(Action::Dial { .. })));
-        keeper.dialing(0, id(n));
+        let at = keeper.poll_timeout().unwrap();
+        assert!(matches!(poll(&mut keeper, at), Some(Action::Dial { .. })));
+        keeper.handle_dialing(0, id(n));
         news.push(keeper.handle_dial_failed(id(n), at, 0.0).unwrap().is_news);
     }
     assert_eq!(news, [true, false, false]);
@@ -182,14 +194,14 @@ fn a_relay_that_refuses_is_asked_ever_more_seldom_and_at_once_after_it_came_back
     for _ in 0..10 {
         let asked = settle(&mut keeper, &mut next, at);
         keeper.handle_listener_closed(asked[0].1, at, 0.0).unwrap();
-        let wait = keeper.deadline().unwrap() - at;
+        let wait = keeper.poll_timeout().unwrap() - at;
         assert!(wait >= RESERVE_BACKOFF_MIN && wait <= RESERVE_BACKOFF_MAX);
         at += wait;
     }
-    assert_eq!(keeper.deadline().map(|d| d - at), Some(Duration::ZERO));
+    assert_eq!(keeper.poll_timeout().map(|d| d - at), Some(Duration::ZERO));
     let asked = settle(&mut keeper, &mut next, at);
     keeper.handle_listener_closed(asked[0].1, at, 0.0).unwrap();
-    assert_eq!(keeper.deadline().unwrap() - at, RESERVE_BACKOFF_MAX);
+    assert_eq!(keeper.poll_timeout().unwrap() - at, RESERVE_BACKOFF_MAX);
     keeper.handle_closed(id(next), at, 0.0).unwrap();
     let at = at + BACKOFF_MAX;
     assert_eq!(
@@ -226,9 +238,10 @@ fn a_name_has_a_leg_and_a_reservation_in_each_family_and_counts_as_one_relay() {
         [(Family::Ip6, at("dns6")), (Family::Ip4, at("dns4"))]
     );
 
-    assert!(keeper.handle_reserved(&first, Family::Ip4));
-    assert!(
-        !keeper.handle_reserved(&first, Family::Ip6),
+    assert_eq!(keeper.handle_reserved(&first, Family::Ip4), Reserved::First);
+    assert_eq!(
+        keeper.handle_reserved(&first, Family::Ip6),
+        Reserved::Further,
         "the relay is held already"
     );
     assert_eq!(keeper.held(), 1);
@@ -243,10 +256,10 @@ fn a_family_that_is_not_allowed_has_no_leg() {
     let (peer, now) = (PeerId::random(), Instant::now());
     let mut keeper = RelayKeeper::new(&[relay(peer), named(peer)], 1, FamilyPolicy::OnlyIp6, now);
     assert!(matches!(
-        keeper.poll(now),
+        poll(&mut keeper, now),
         Some(Action::Dial { relay, .. }) if relay.addr.to_string().starts_with("/dns6/")
     ));
-    assert_eq!(keeper.poll(now), None);
+    assert_eq!(poll(&mut keeper, now), None);
 }
 
 #[test]
@@ -254,22 +267,22 @@ fn a_name_without_an_address_in_one_family_is_no_news_and_asked_seldom() {
     let (peer, now) = (PeerId::random(), Instant::now());
     let mut keeper = RelayKeeper::new(&[named(peer)], 1, FamilyPolicy::Auto, now);
     for number in 0..2 {
-        keeper.poll(now).unwrap();
-        keeper.dialing(number, id(number));
+        poll(&mut keeper, now).unwrap();
+        keeper.handle_dialing(number, id(number));
     }
     let failed = keeper.handle_dial_failed(id(1), now, 0.0).unwrap();
     assert!(!failed.is_news, "the other may lead there");
     keeper.handle_established(id(0)).unwrap();
     let mut at = now;
     for n in 2..20 {
-        at = keeper.deadline().unwrap();
-        let Some(Action::Dial { leg, .. }) = keeper.poll(at) else {
+        at = keeper.poll_timeout().unwrap();
+        let Some(Action::Dial { leg, .. }) = poll(&mut keeper, at) else {
             panic!("no dial at try {n}")
         };
-        keeper.dialing(leg, id(n));
+        keeper.handle_dialing(leg, id(n));
         assert!(!keeper.handle_dial_failed(id(n), at, 0.0).unwrap().is_news);
     }
-    assert_eq!(keeper.deadline().unwrap() - at, Duration::from_secs(60));
+    assert_eq!(keeper.poll_timeout().unwrap() - at, Duration::from_secs(60));
 }
 
 #[test]
@@ -278,8 +291,8 @@ fn a_name_that_leads_nowhere_is_news_once_both_families_have_failed() {
     let mut keeper = RelayKeeper::new(&[named(peer)], 1, FamilyPolicy::Auto, now);
     let mut news = 0;
     for number in 0..2 {
-        keeper.poll(now).unwrap();
-        keeper.dialing(number, id(number));
+        poll(&mut keeper, now).unwrap();
+        keeper.handle_dialing(number, id(number));
         news += u32::from(
             keeper
                 .handle_dial_failed(id(number), now, 0.0)

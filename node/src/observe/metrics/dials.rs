@@ -5,7 +5,7 @@ use std::io;
 use libp2p::{Multiaddr, TransportError, multiaddr::Protocol, swarm::DialError};
 use p2pnode_transports::{Family, Transport};
 
-use super::labels::DialLabels;
+use super::labels::{DialLabels, DialOutcome};
 use crate::{
     core::{
         dialer::CircuitFailure,
@@ -17,7 +17,7 @@ use crate::{
 
 /// An address whose dial made the connection with this path.
 pub(super) fn connected(path: &Path) -> DialLabels {
-    const OUTCOME: &str = "connected";
+    const OUTCOME: DialOutcome = DialOutcome::Connected;
     match path.kind {
         PathKind::Relayed => DialLabels::circuit(OUTCOME),
         PathKind::Direct => {
@@ -45,10 +45,10 @@ pub(super) fn failed(error: &DialError) -> Vec<DialLabels> {
                 at(address, outcome)
             })
             .collect(),
-        DialError::WrongPeerId { address, .. } => vec![at(address, "wrong_peer")],
+        DialError::WrongPeerId { address, .. } => vec![at(address, DialOutcome::WrongPeer)],
         // The swarm does not say which address these were about.
-        DialError::Denied { .. } => vec![DialLabels::socket(None, None, "denied")],
-        DialError::Aborted => vec![DialLabels::socket(None, None, "aborted")],
+        DialError::Denied { .. } => vec![DialLabels::socket(None, None, DialOutcome::Denied)],
+        DialError::Aborted => vec![DialLabels::socket(None, None, DialOutcome::Aborted)],
         DialError::LocalPeerId { .. }
         | DialError::NoAddresses
         | DialError::DialPeerConditionFalse(_) => Vec::new(),
@@ -60,7 +60,7 @@ pub(super) fn failed_beside(address: &Multiaddr, reason: &TransportError<io::Err
     at(address, outcome(reason))
 }
 
-fn at(address: &Multiaddr, outcome: &'static str) -> DialLabels {
+fn at(address: &Multiaddr, outcome: DialOutcome) -> DialLabels {
     if is_circuit(address) {
         DialLabels::circuit(outcome)
     } else {
@@ -72,20 +72,20 @@ fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
-fn outcome(reason: &TransportError<io::Error>) -> &'static str {
+fn outcome(reason: &TransportError<io::Error>) -> DialOutcome {
     match reason {
-        TransportError::MultiaddrNotSupported(_) => "unsupported",
+        TransportError::MultiaddrNotSupported(_) => DialOutcome::Unsupported,
         TransportError::Other(error) if p2pnode_transports::find_exhausted(error).is_some() => {
-            "exhausted"
+            DialOutcome::Exhausted
         }
-        TransportError::Other(_) => punch::dial_outcome(reason).as_str(),
+        TransportError::Other(_) => DialOutcome::Socket(punch::dial_outcome(reason)),
     }
 }
 
-fn circuit_outcome(error: &DialError, reason: &TransportError<io::Error>) -> &'static str {
+fn circuit_outcome(error: &DialError, reason: &TransportError<io::Error>) -> DialOutcome {
     match dial_error::circuit_failure(error) {
-        CircuitFailure::Absent => "no_reservation",
-        CircuitFailure::Refused => "refused",
+        CircuitFailure::Absent => DialOutcome::NoReservation,
+        CircuitFailure::Refused => DialOutcome::Refused,
         CircuitFailure::Broken => outcome(reason),
     }
 }
@@ -97,7 +97,10 @@ mod tests {
     use libp2p::{PeerId, relay::outbound::hop::ConnectError};
 
     use super::*;
-    use crate::core::peers::{Hop, How};
+    use crate::{
+        core::peers::{Hop, How},
+        punch::CandidateOutcome,
+    };
 
     const QUIC: &str = "/ip4/192.0.2.1/udp/443/quic-v1";
     const TCP: &str = "/ip6/2001:db8::1/tcp/443";
@@ -129,18 +132,15 @@ mod tests {
                 TransportError::MultiaddrNotSupported(address("/memory/1")),
             ),
         ]);
-        let labels = |transport, family, outcome| DialLabels {
-            transport,
-            family,
-            outcome,
-        };
+        let (quic, tcp) = (Some(Transport::Quic), Some(Transport::Tcp));
+        let socket = |outcome| DialOutcome::Socket(outcome);
         assert_eq!(
             failed(&error),
             [
-                labels("quic", "ip4", "timeout"),
-                labels("tcp", "ip6", "refused"),
-                labels("tcp", "unknown", "unreachable"),
-                labels("unknown", "unknown", "unsupported"),
+                DialLabels::socket(quic, Some(Family::Ip4), socket(CandidateOutcome::Timeout)),
+                DialLabels::socket(tcp, Some(Family::Ip6), socket(CandidateOutcome::Refused)),
+                DialLabels::socket(tcp, None, socket(CandidateOutcome::Unreachable)),
+                DialLabels::socket(None, None, DialOutcome::Unsupported),
             ]
         );
     }
@@ -153,16 +153,18 @@ mod tests {
         };
         assert_eq!(
             refused(ConnectError::NoReservation),
-            [DialLabels::circuit("no_reservation")]
+            [DialLabels::circuit(DialOutcome::NoReservation)]
         );
         assert_eq!(
             refused(ConnectError::PermissionDenied),
-            [DialLabels::circuit("refused")]
+            [DialLabels::circuit(DialOutcome::Refused)]
         );
         let timeout = other(io::ErrorKind::TimedOut.into());
         assert_eq!(
             failed(&DialError::Transport(vec![(circuit(), timeout)])),
-            [DialLabels::circuit("timeout")]
+            [DialLabels::circuit(DialOutcome::Socket(
+                CandidateOutcome::Timeout
+            ))]
         );
         let path = Path {
             kind: PathKind::Relayed,
@@ -177,7 +179,10 @@ mod tests {
                 Hop::default(),
             ],
         };
-        assert_eq!(connected(&path), DialLabels::circuit("connected"));
+        assert_eq!(
+            connected(&path),
+            DialLabels::circuit(DialOutcome::Connected)
+        );
     }
 
     #[test]
@@ -191,7 +196,7 @@ mod tests {
             [DialLabels::socket(
                 Some(Transport::Tcp),
                 Some(Family::Ip6),
-                "wrong_peer"
+                DialOutcome::WrongPeer
             )]
         );
     }

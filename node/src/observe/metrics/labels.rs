@@ -1,26 +1,92 @@
 //! The label sets. Every value but the number of a relay is a text of the program, so that no label can hold what a remote or a
 //! user has sent.
 
+use std::fmt::{self, Write as _};
+
 use p2pnode_transports::{Family, Transport};
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 use crate::{
-    core::peers::{Path, PathKind},
-    punch::Record,
+    core::peers::{Path, PathCause, PathKind},
+    punch::{AttemptEnd, CandidateOutcome, Reason, Record, Role},
 };
 
-/// What is not known.
-const UNKNOWN: &str = "unknown";
+/// A value, as its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Label<T> {
+    /// It.
+    Is(T),
+    /// It is not known.
+    Unknown,
+    /// There is none.
+    None,
+}
 
-/// What does not apply.
-const NONE: &str = "none";
+impl<T> Label<T> {
+    fn known(value: Option<T>) -> Self {
+        value.map_or(Self::Unknown, Self::Is)
+    }
+
+    fn any(value: Option<T>) -> Self {
+        value.map_or(Self::None, Self::Is)
+    }
+}
+
+impl<T: fmt::Display> EncodeLabelValue for Label<T> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Is(value) => write!(encoder, "{value}"),
+            Self::Unknown => encoder.write_str("unknown"),
+            Self::None => encoder.write_str("none"),
+        }
+    }
+}
+
+/// What became of an address that was dialed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum DialOutcome {
+    /// It made the connection.
+    Connected,
+    /// Another peer answered.
+    WrongPeer,
+    /// This node refused the connection.
+    Denied,
+    /// The dial was ended.
+    Aborted,
+    /// No transport dials it.
+    Unsupported,
+    /// No port of the range was left.
+    Exhausted,
+    /// The peer holds no reservation on the relay.
+    NoReservation,
+    /// The relay refused the circuit.
+    Refused,
+    /// The socket failed.
+    Socket(CandidateOutcome),
+}
+
+impl fmt::Display for DialOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connected => "connected",
+            Self::WrongPeer => "wrong_peer",
+            Self::Denied => "denied",
+            Self::Aborted => "aborted",
+            Self::Unsupported => "unsupported",
+            Self::Exhausted => "exhausted",
+            Self::NoReservation => "no_reservation",
+            Self::Refused => "refused",
+            Self::Socket(outcome) => return outcome.fmt(f),
+        })
+    }
+}
 
 /// The best path of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PathLabels {
-    path: &'static str,
-    transport: &'static str,
-    family: &'static str,
+    path: Label<PathKind>,
+    transport: Label<Transport>,
+    family: Label<Family>,
 }
 
 /// A relay by its place in the configuration.
@@ -32,28 +98,44 @@ pub(super) struct RelayLabels {
 /// An attempt at a hole punch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PunchLabels {
-    role: &'static str,
-    transport: &'static str,
-    family: &'static str,
+    role: Label<Role>,
+    transport: Label<Transport>,
+    family: Label<Family>,
     attempt: &'static str,
-    outcome: &'static str,
-    reason: &'static str,
+    outcome: Label<AttemptEnd>,
+    reason: Label<Reason>,
 }
 
 /// An address that was dialed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DialLabels {
-    pub(super) transport: &'static str,
-    pub(super) family: &'static str,
-    pub(super) outcome: &'static str,
+    transport: Label<Carrier>,
+    family: Label<Family>,
+    outcome: Label<DialOutcome>,
+}
+
+/// What carries a dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Carrier {
+    Socket(Transport),
+    Circuit,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(transport) => transport.fmt(f),
+            Self::Circuit => f.write_str("circuit"),
+        }
+    }
 }
 
 /// A change of a peer's best path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ChangeLabels {
-    from: &'static str,
-    to: &'static str,
-    reason: &'static str,
+    from: Label<PathKind>,
+    to: Label<PathKind>,
+    reason: Label<PathCause>,
 }
 
 impl PathLabels {
@@ -65,9 +147,9 @@ impl PathLabels {
         kinds.into_iter().flat_map(move |path| {
             transports.into_iter().flat_map(move |of| {
                 families.into_iter().map(move |ip| Self {
-                    path: kind(Some(path)),
-                    transport: transport(of),
-                    family: family(ip),
+                    path: Label::Is(path),
+                    transport: Label::known(of),
+                    family: Label::known(ip),
                 })
             })
         })
@@ -77,9 +159,9 @@ impl PathLabels {
     pub(super) fn of(path: &Path) -> Self {
         let hop = path.hops.first();
         Self {
-            path: kind(Some(path.kind)),
-            transport: transport(hop.and_then(|hop| hop.transport)),
-            family: family(hop.and_then(|hop| hop.family)),
+            path: Label::Is(path.kind),
+            transport: Label::known(hop.and_then(|hop| hop.transport)),
+            family: Label::known(hop.and_then(|hop| hop.family)),
         }
     }
 }
@@ -87,78 +169,51 @@ impl PathLabels {
 impl PunchLabels {
     pub(super) fn new(record: &Record) -> Self {
         Self {
-            role: record.role.as_str(),
-            transport: transport(record.via.map(|(over, _)| over)),
-            family: family(record.via.map(|(_, family)| family)),
+            role: Label::Is(record.role),
+            transport: Label::known(record.via.map(|(transport, _)| transport)),
+            family: Label::known(record.via.map(|(_, family)| family)),
             attempt: match record.attempt {
                 0 | 1 => "1",
                 2 => "2",
                 // A series has three: whatever a peer makes of that, there is no fourth value.
                 _ => "3",
             },
-            outcome: record.outcome.as_str(),
-            reason: record
-                .outcome
-                .reason()
-                .map_or(NONE, |reason| reason.as_str()),
+            outcome: Label::Is(record.outcome.ended()),
+            reason: Label::any(record.outcome.reason()),
         }
     }
 }
 
 impl DialLabels {
     /// A dial over the connection to a relay: it opens no socket, so it has no family.
-    pub(super) const fn circuit(outcome: &'static str) -> Self {
+    pub(super) const fn circuit(outcome: DialOutcome) -> Self {
         Self {
-            transport: "circuit",
-            family: NONE,
-            outcome,
+            transport: Label::Is(Carrier::Circuit),
+            family: Label::None,
+            outcome: Label::Is(outcome),
         }
     }
 
     /// A dial from a socket of its own.
     pub(super) fn socket(
-        over: Option<Transport>,
-        of: Option<Family>,
-        outcome: &'static str,
+        transport: Option<Transport>,
+        family: Option<Family>,
+        outcome: DialOutcome,
     ) -> Self {
         Self {
-            transport: transport(over),
-            family: family(of),
-            outcome,
+            transport: Label::known(transport.map(Carrier::Socket)),
+            family: Label::known(family),
+            outcome: Label::Is(outcome),
         }
     }
 }
 
 impl ChangeLabels {
-    pub(super) fn new(from: Option<PathKind>, to: Option<PathKind>, reason: &'static str) -> Self {
+    pub(super) fn new(from: Option<PathKind>, to: Option<PathKind>, cause: PathCause) -> Self {
         Self {
-            from: kind(from),
-            to: kind(to),
-            reason,
+            from: Label::any(from),
+            to: Label::any(to),
+            reason: Label::Is(cause),
         }
-    }
-}
-
-const fn transport(transport: Option<Transport>) -> &'static str {
-    match transport {
-        Some(Transport::Quic) => "quic",
-        Some(Transport::Tcp) => "tcp",
-        None => UNKNOWN,
-    }
-}
-
-const fn family(family: Option<Family>) -> &'static str {
-    match family {
-        Some(Family::Ip4) => "ip4",
-        Some(Family::Ip6) => "ip6",
-        None => UNKNOWN,
-    }
-}
-
-const fn kind(kind: Option<PathKind>) -> &'static str {
-    match kind {
-        Some(PathKind::Direct) => "direct",
-        Some(PathKind::Relayed) => "relayed",
-        None => NONE,
     }
 }

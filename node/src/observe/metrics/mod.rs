@@ -21,7 +21,7 @@ use prometheus_client::{
 
 use crate::{
     core::{
-        peers::{Path, PeerTable},
+        peers::{Path, PathCause, PeerTable},
         relays::RelayKeeper,
     },
     punch::Record,
@@ -29,7 +29,7 @@ use crate::{
 use labels::{ChangeLabels, DialLabels, PathLabels, PunchLabels, RelayLabels};
 use pool::Pool;
 
-pub(crate) use paths::{Cause, Change, PathWatch};
+pub(crate) use paths::{Change, PathWatch};
 
 /// Upper bounds of the time to direct, in seconds: fine where a first attempt takes a few round trips, coarser for the
 /// attempts after it, and above that what the pauses of 30 s, 2 min and 10 min before further series come to.
@@ -170,8 +170,8 @@ impl Metrics {
     }
 
     /// The best path of a peer has changed.
-    pub(crate) fn path_changed(&self, change: &Change, cause: Cause) {
-        let labels = ChangeLabels::new(change.from, change.to, cause.as_str());
+    pub(crate) fn path_changed(&self, change: &Change, cause: PathCause) {
+        let labels = ChangeLabels::new(change.from, change.to, cause);
         self.path_changes.get_or_create(&labels).inc();
         if let Some(time) = change.time_to_direct {
             self.time_to_direct.observe(time.as_secs_f64());

@@ -9,27 +9,7 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use crate::core::{
-    liveness::Ended,
-    peers::{How, PathKind},
-};
-
-/// Why the best path of a peer changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// A connection was made, in this way.
-    Made(How),
-    /// A connection broke, or no longer answered.
-    Lost,
-    /// This node closed a connection: a surplus one, one that nothing uses, or all at its end.
-    Closed,
-    /// The peer closed a connection on a path that still answered.
-    ClosedByPeer,
-    /// A ping on a connection that is open was not answered.
-    Missed,
-    /// Among the connections that are open another one is the best now.
-    Ranked,
-}
+use crate::core::peers::PathKind;
 
 /// The best path of each peer that is connected or is being dialed.
 #[derive(Debug, Default)]
@@ -60,32 +40,6 @@ impl Watched {
             since,
             best: None,
             was_direct: false,
-        }
-    }
-}
-
-impl Cause {
-    /// Why a connection went that `ended` so; `lost` if nobody wanted its end.
-    pub(crate) const fn of_end(ended: Ended, lost: bool) -> Self {
-        match ended {
-            _ if lost => Self::Lost,
-            Ended::Ours => Self::Closed,
-            Ended::Theirs => Self::ClosedByPeer,
-            Ended::Broken => Self::Lost,
-        }
-    }
-
-    /// The label.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Made(How::Dialed) => "dialed",
-            Self::Made(How::Accepted) => "accepted",
-            Self::Made(How::Punched) => "punched",
-            Self::Lost => "lost",
-            Self::Closed => "closed",
-            Self::ClosedByPeer => "closed_by_peer",
-            Self::Missed => "missed",
-            Self::Ranked => "ranked",
         }
     }
 }
@@ -220,15 +174,5 @@ mod tests {
         assert_eq!(watch.best(peer, None, now), None);
         watch.best(peer, over(1, PathKind::Direct), now).unwrap();
         assert_eq!(watch.best(peer, over(1, PathKind::Direct), now), None);
-    }
-
-    #[test]
-    fn the_end_of_a_connection_is_told_by_who_wanted_it() {
-        assert_eq!(Cause::of_end(Ended::Ours, false), Cause::Closed);
-        assert_eq!(Cause::of_end(Ended::Theirs, false), Cause::ClosedByPeer);
-        assert_eq!(Cause::of_end(Ended::Broken, true), Cause::Lost);
-        // This node closes what no longer answers, and a goodbye on a dead path is none.
-        assert_eq!(Cause::of_end(Ended::Ours, true), Cause::Lost);
-        assert_eq!(Cause::of_end(Ended::Theirs, true), Cause::Lost);
     }
 }

@@ -9,7 +9,7 @@ use prometheus_client::encoding::text;
 use super::*;
 use crate::{
     core::peers::{How, PathKind},
-    punch::{Outcome, Reason, Role},
+    punch::{Reason, Role, record::Outcome},
 };
 
 fn encoded(metrics: &Metrics) -> String {
@@ -46,7 +46,7 @@ fn the_names_are_those_that_are_documented() {
     let mut watch = PathWatch::default();
     let path = Some((ConnectionId::new_unchecked(1), PathKind::Relayed));
     let change = watch.best(PeerId::random(), path, Instant::now()).unwrap();
-    metrics.path_changed(&change, Cause::Made(How::Dialed));
+    metrics.path_changed(&change, PathCause::Made(How::Dialed));
     let relay = crate::config::RelayAddr {
         addr: "/ip4/192.0.2.1/tcp/443".parse().unwrap(),
         peer: PeerId::random(),
@@ -120,16 +120,16 @@ fn a_change_of_path_is_counted_and_the_first_direct_one_is_timed() {
     };
     change(
         connection(1, PathKind::Relayed),
-        Cause::Made(How::Dialed),
+        PathCause::Made(How::Dialed),
         0,
     );
     change(
         connection(2, PathKind::Direct),
-        Cause::Made(How::Punched),
+        PathCause::Made(How::Punched),
         3,
     );
-    change(connection(1, PathKind::Relayed), Cause::Lost, 9);
-    change(None, Cause::ClosedByPeer, 12);
+    change(connection(1, PathKind::Relayed), PathCause::Lost, 9);
+    change(None, PathCause::ClosedByPeer, 12);
     let text = encoded(&metrics);
     for line in [
         r#"p2pnode_path_changes_total{from="none",to="relayed",reason="dialed"} 1"#,
@@ -158,7 +158,7 @@ fn relays_are_no_peers_and_no_series_vanishes() {
     let mut peers = PeerTable::new(FamilyPolicy::Auto);
     for (id, peer) in [(1, relay), (2, peer)] {
         let id = ConnectionId::new_unchecked(id);
-        peers.established(id, peer, &endpoint, None, now);
+        peers.handle_established(id, peer, &endpoint, None, now);
     }
     let relay = crate::config::RelayAddr {
         addr: address,
@@ -176,7 +176,7 @@ fn relays_are_no_peers_and_no_series_vanishes() {
         text.contains(r#"p2pnode_reservations{relay="0"} 0"#),
         "{text}"
     );
-    peers.closed(ConnectionId::new_unchecked(2));
+    peers.handle_closed(ConnectionId::new_unchecked(2));
     metrics.set(&peers, &relays, is_relay);
     let text = encoded(&metrics);
     assert!(

@@ -1,8 +1,15 @@
 //! A node's state as tables for people.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use crate::observe::status::{HopStatus, PathStatus, PeerStatus, RelayStatus, Status, Why};
+use super::short;
+use crate::{
+    core::{
+        json,
+        peers::{How, PathKind},
+    },
+    observe::status::{PathStatus, PeerStatus, RelayStatus, Status, Why},
+};
 
 const BOLD: &str = "\x1b[1m";
 const GREEN: &str = "\x1b[32m";
@@ -10,20 +17,19 @@ const YELLOW: &str = "\x1b[33m";
 const PLAIN: &str = "\x1b[0m";
 
 /// The whole node; in colour for a terminal.
-pub fn status(status: &Status, colour: bool) -> String {
+pub(crate) fn status(status: &Status, colour: bool) -> String {
     let mut text = String::new();
     let ports: Vec<String> = status
         .punch_ports
         .iter()
-        .map(|(of, port)| format!("{of} {port}"))
+        .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     let _ = writeln!(text, "node    {}", status.peer_id);
-    let _ = writeln!(
-        text,
-        "range   {}, punching from {}",
-        status.port_range,
-        or(&ports.join(", "), "no port")
-    );
+    let ports = match &ports[..] {
+        [] => "no port".to_owned(),
+        ports => ports.join(", "),
+    };
+    let _ = writeln!(text, "range   {}, punching from {ports}", status.port_range);
     for listen in &status.listen {
         let _ = writeln!(text, "listen  {listen}");
     }
@@ -38,7 +44,7 @@ pub fn status(status: &Status, colour: bool) -> String {
 }
 
 /// Why a peer's path is what it is.
-pub fn why(why: &Why, colour: bool) -> String {
+pub(crate) fn why(why: &Why, colour: bool) -> String {
     let mut text = String::new();
     let (bold, plain) = if colour { (BOLD, PLAIN) } else { ("", "") };
     let _ = writeln!(text, "{bold}{}{plain}", why.peer);
@@ -47,7 +53,7 @@ pub fn why(why: &Why, colour: bool) -> String {
         let _ = writeln!(
             text,
             "{mark} {:8} {}",
-            candidate.path.kind,
+            candidate.path.path.kind,
             hops(&candidate.path)
         );
         let score: Vec<String> = candidate
@@ -59,7 +65,7 @@ pub fn why(why: &Why, colour: bool) -> String {
             text,
             "           {}; {}",
             score.join(", "),
-            candidate.path.how
+            candidate.path.path.how
         );
     }
     match &why.decided_by {
@@ -71,7 +77,6 @@ pub fn why(why: &Why, colour: bool) -> String {
     if let Some(punch) = &why.last_punch {
         let reason = punch
             .reason
-            .as_deref()
             .map(|reason| format!(" ({reason})"))
             .unwrap_or_default();
         let _ = writeln!(
@@ -111,10 +116,10 @@ fn relay_line(relay: &RelayStatus) -> String {
 fn peer_row(peer: &PeerStatus) -> [String; 6] {
     [
         short(&peer.peer),
-        peer.path.kind.clone(),
+        peer.path.path.kind.to_string(),
         hops(&peer.path),
         rtt(&peer.path),
-        since(peer.path.since_s),
+        since(peer.path.since),
         how(peer),
     ]
 }
@@ -122,67 +127,51 @@ fn peer_row(peer: &PeerStatus) -> [String; 6] {
 /// How a direct path came to be; why a relayed one is not direct.
 fn how(peer: &PeerStatus) -> String {
     let last = peer.last_punch.as_ref();
-    if peer.path.kind == "direct" {
+    let how = peer.path.path.how;
+    if peer.path.path.kind == PathKind::Direct {
         return match last {
-            Some(punch) if peer.path.how == "punched" => {
+            Some(punch) if how == How::Punched => {
                 format!(
                     "punched, {} attempt{}",
                     punch.attempt,
                     if punch.attempt == 1 { "" } else { "s" }
                 )
             }
-            _ => peer.path.how.clone(),
+            Some(_) | None => how.to_string(),
         };
     }
-    let reason = last
-        .and_then(|punch| punch.reason.clone())
-        .unwrap_or_else(|| peer.path.how.clone());
-    match peer.next_punch_s {
-        Some(seconds) => format!("{reason}; next try in {}", since(seconds)),
+    let reason = match last.and_then(|punch| punch.reason) {
+        Some(reason) => reason.to_string(),
+        None => how.to_string(),
+    };
+    match peer.next_punch {
+        Some(time) => format!("{reason}; next try in {}", since(time)),
         None => reason,
     }
 }
 
 fn hops(path: &PathStatus) -> String {
-    let mut text: Vec<String> = path.hops.iter().map(hop).collect();
-    if let (Some(relay), Some(far)) = (&path.relay, text.last_mut()) {
-        let _ = write!(far, " ({})", short(relay));
-    }
-    text.join(" | ")
-}
-
-fn hop(hop: &HopStatus) -> String {
-    let mut text = match (hop.transport.as_str(), hop.family.as_str()) {
-        ("unknown", "unknown") => "unknown".to_owned(),
-        (transport, family) => format!("{transport}/{family}"),
-    };
-    if let (Some(local), Some(remote)) = (&hop.local, &hop.remote) {
-        let _ = write!(text, " {local} > {remote}");
+    let mut text = path.path.to_string();
+    if let Some(relay) = &path.path.relay {
+        let _ = write!(text, " ({})", short(relay));
     }
     text
 }
 
 fn rtt(path: &PathStatus) -> String {
-    path.rtt_ms
-        .map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:.0} ms"))
+    path.rtt.map_or_else(
+        || "unknown".to_owned(),
+        |rtt| format!("{:.0} ms", json::to_millis(rtt)),
+    )
 }
 
-fn since(seconds: u64) -> String {
+fn since(time: Duration) -> String {
+    let seconds = time.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, s) => format!("{s}s"),
         (0, m, s) => format!("{m}m{s:02}s"),
         (h, m, _) => format!("{h}h{m:02}m"),
     }
-}
-
-fn short(peer: &str) -> String {
-    let mut short: String = peer.chars().take(14).collect();
-    short.push_str("..");
-    short
-}
-
-fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
-    if text.is_empty() { otherwise } else { text }
 }
 
 /// Columns as wide as their widest cell; the first row is the head.
@@ -213,34 +202,47 @@ fn table(text: &mut String, rows: &[[String; 6]], colour: bool) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use std::collections::BTreeMap;
 
+    use libp2p::PeerId;
+    use p2pnode_transports::{Family, Sockets, Transport};
+
     use super::*;
+    use crate::core::peers::{Hop, Path};
+
+    const A: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+    const B: &str = "12D3KooWGrWn9wdGcHi6Ut1ZQTvw9YwMRGZNhpLBgyCxHbNrpjKi";
+
+    fn id(text: &str) -> PeerId {
+        text.parse().unwrap()
+    }
 
     fn direct() -> PathStatus {
+        let hop = Hop::seen(Sockets {
+            transport: Transport::Quic,
+            local: "10.0.1.2:40017".parse().unwrap(),
+            remote: "198.51.100.7:51234".parse().unwrap(),
+        });
         PathStatus {
-            kind: "direct".to_owned(),
-            relay: None,
-            how: "punched".to_owned(),
-            hops: vec![HopStatus {
-                transport: "quic".to_owned(),
-                family: "ip4".to_owned(),
-                local: Some("10.0.1.2:40017".to_owned()),
-                remote: Some("198.51.100.7:51234".to_owned()),
-                rtt_ms: Some(12.1),
-                reported_by: None,
-            }],
-            rtt_ms: Some(12.1),
-            since_s: 192,
+            path: Path {
+                kind: PathKind::Direct,
+                relay: None,
+                how: How::Punched,
+                hops: vec![hop],
+            },
+            rtt: Some(Duration::from_micros(12_100)),
+            since: Duration::from_secs(192),
         }
     }
 
     fn node(peers: Vec<PeerStatus>) -> Status {
         Status {
-            peer_id: "12D3KooWNode".to_owned(),
+            peer_id: id(A),
             listen: Vec::new(),
-            port_range: "40000-40050".to_owned(),
-            punch_ports: BTreeMap::from([("quic/ip4".to_owned(), 40017)]),
+            port_range: "40000-40050".parse().unwrap(),
+            punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),
             relays: Vec::new(),
             peers,
         }
@@ -250,38 +252,25 @@ mod tests {
     fn columns_are_aligned_and_plain_where_no_terminal_reads_them() {
         let path = direct();
         let mut relayed = path.clone();
-        relayed.kind = "relayed".to_owned();
-        relayed.how = "dialed".to_owned();
-        relayed.relay = Some("12D3KooWRelayRelay".to_owned());
-        relayed.hops.push(HopStatus {
-            transport: "unknown".to_owned(),
-            family: "unknown".to_owned(),
-            local: None,
-            remote: None,
-            rtt_ms: None,
-            reported_by: None,
-        });
+        relayed.path.kind = PathKind::Relayed;
+        relayed.path.how = How::Dialed;
+        relayed.path.relay = Some(id(A));
+        relayed.path.hops.push(Hop::default());
         let peer = |peer: &str, path: PathStatus| PeerStatus {
-            peer: peer.to_owned(),
+            peer: id(peer),
             paths: vec![path.clone()],
             path,
             last_punch: None,
-            next_punch_s: Some(28),
+            next_punch: Some(Duration::from_secs(28)),
         };
-        let text = status(
-            &node(vec![
-                peer("12D3KooWAbAbAbAb", path),
-                peer("12D3KooWCdCdCdCd", relayed),
-            ]),
-            false,
-        );
+        let text = status(&node(vec![peer(A, path), peer(B, relayed)]), false);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[3..],
             [
                 "PEER              PATH     HOP                                                                        RTT    SINCE  HOW",
-                "12D3KooWAbAbAb..  direct   quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234                               12 ms  3m12s  punched",
-                "12D3KooWCdCdCd..  relayed  quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234 | unknown (12D3KooWRelayR..)  12 ms  3m12s  dialed; next try in 28s",
+                "12D3KooWHimNhb..  direct   quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234                               12 ms  3m12s  punched",
+                "12D3KooWGrWn9w..  relayed  quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234 | unknown (12D3KooWHimNhb..)  12 ms  3m12s  dialed; next try in 28s",
             ]
         );
         assert!(!text.contains('\x1b'));

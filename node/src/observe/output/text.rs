@@ -4,13 +4,17 @@ use std::{fmt::Write as _, time::Duration};
 
 use libp2p::PeerId;
 
-use crate::core::{
-    event::{Event, Outcome, Reached},
-    peers::{PathKind, to_millis},
+use crate::{
+    core::{
+        event::{Event, NotDirect, Outcome, Reached},
+        json::to_millis,
+        peers::PathKind,
+    },
+    punch::Reason,
 };
 
 /// The first characters of a peer id: enough to tell the peers of one fleet apart.
-pub fn short(peer: &PeerId) -> String {
+pub(crate) fn short(peer: &PeerId) -> String {
     let mut id = peer.to_string();
     id.truncate(14);
     id.push_str("..");
@@ -123,7 +127,6 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
 fn result(outcome: &Outcome) -> String {
     let path = outcome.path.as_ref();
     let how = path.map(|path| path.to_string()).unwrap_or_default();
-    let reason = outcome.reason.as_deref().unwrap_or_default();
     match outcome.outcome {
         Reached::Direct => {
             let mut text = format!(
@@ -149,32 +152,44 @@ fn result(outcome: &Outcome) -> String {
             }
             text
         }
-        Reached::Relayed if reason.is_empty() => {
-            format!("relayed after {} ms: {how}", outcome.t.as_millis())
-        }
-        Reached::Relayed => format!(
-            "relayed, not direct: {reason}{} ({} attempt{}): {how}",
-            explain(reason),
-            outcome.attempts,
-            if outcome.attempts == 1 { "" } else { "s" },
-        ),
-        Reached::Unreachable => format!("unreachable: {reason}"),
+        Reached::Relayed => match outcome.reason {
+            Some(NotDirect::Punch(reason)) => format!(
+                "relayed, not direct: {reason}{} ({} attempt{}): {how}",
+                explain(reason),
+                outcome.attempts,
+                if outcome.attempts == 1 { "" } else { "s" },
+            ),
+            Some(NotDirect::Unreachable(_)) | None => {
+                format!("relayed after {} ms: {how}", outcome.t.as_millis())
+            }
+        },
+        Reached::Unreachable => match &outcome.reason {
+            Some(reason) => format!("unreachable: {reason}"),
+            None => "unreachable".to_owned(),
+        },
     }
 }
 
 /// What a reason's name means.
-fn explain(reason: &str) -> &'static str {
+fn explain(reason: Reason) -> &'static str {
     match reason {
-        "timeout" => ", no candidate of the other side answered",
-        "symmetric_both" => ", both NATs map every destination to another port",
-        "no_candidates" => ", a side knows no address that could be reached",
-        "remote_unsupported" => {
+        Reason::Timeout => ", no candidate of the other side answered",
+        Reason::SymmetricBoth => ", both NATs map every destination to another port",
+        Reason::NoCandidates => ", a side knows no address that could be reached",
+        Reason::RemoteUnsupported => {
             ", the peer did not begin DCUtR: it does not speak it, or it has no candidate"
         }
-        "filtered" => ", punch.allow or punch.deny leaves no candidate",
-        "refused" => ", every candidate refused the connection",
-        "disabled" => ", punch.enabled is false",
-        _ => "",
+        Reason::Filtered => ", punch.allow or punch.deny leaves no candidate",
+        Reason::Refused => ", every candidate refused the connection",
+        Reason::Disabled => ", punch.enabled is false",
+        Reason::NoRemoteCandidates
+        | Reason::RemoteSilent
+        | Reason::HandshakeFailed
+        | Reason::HandshakeTimeout
+        | Reason::Unreachable
+        | Reason::DialFailed
+        | Reason::Superseded
+        | Reason::CircuitLost => "",
     }
 }
 
@@ -234,9 +249,9 @@ mod tests {
             time_to_direct: None,
             attempts: 0,
             path: None,
-            reason: Some(
+            reason: Some(NotDirect::Unreachable(
                 "port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)".to_owned(),
-            ),
+            )),
             found_by: None,
         };
         assert_eq!(

@@ -14,7 +14,7 @@ use p2pnode_transports::Transport;
 
 use self::swarm::{Mute, Seen, meet};
 use crate::punch::{
-    Behaviour, CandidateOutcome, Event, Outcome, Reason, Record, Role, address::Candidate,
+    Behaviour, CandidateOutcome, Event, Reason, Record, Role, address::Candidate, record::Outcome,
 };
 
 fn one_direct_and_nothing_else(dialer: &Seen, listener: &Seen) -> bool {

@@ -50,7 +50,7 @@ fn admitted(local: &Local, policy: &Policy, received: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn advertised_addresses_come_first_then_mapped_then_observed_then_global_ones_of_interfaces() {
+fn advertised_addresses_come_first_then_observed_then_global_ones_of_interfaces() {
     let mut local = Local::default();
     local.observe(&observed(
         "/ip4/198.51.100.1/udp/51234/quic-v1",
@@ -62,7 +62,6 @@ fn advertised_addresses_come_first_then_mapped_then_observed_then_global_ones_of
         PeerId::random(),
         2,
     ));
-    local.set_mapped(&[addr("/ip4/198.51.100.1/udp/40000/quic-v1")]);
     local.set_interfaces(&[
         addr("/ip6/2001:db8::1/udp/40000/quic-v1"),
         addr("/ip4/10.0.0.2/udp/40000/quic-v1"),
@@ -79,7 +78,6 @@ fn advertised_addresses_come_first_then_mapped_then_observed_then_global_ones_of
         ),
         [
             "/ip4/203.0.113.1/udp/40000/quic-v1",
-            "/ip4/198.51.100.1/udp/40000/quic-v1",
             "/ip4/198.51.100.1/udp/51234/quic-v1",
             "/ip4/198.51.100.1/tcp/51235",
             "/ip6/2001:db8::1/udp/40000/quic-v1",

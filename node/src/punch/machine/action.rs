@@ -1,4 +1,4 @@
-//! What the machine is told, wants done, and tells.
+//! The inputs, actions and events of the machine.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::punch::{
 
 /// Which end of a circuit this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::punch) enum Side {
+pub(crate) enum Side {
     /// It was dialed: the initiator of the handshake.
     Listener,
     /// It dialed: the responder.
@@ -21,35 +21,44 @@ pub(in crate::punch) enum Side {
 
 /// Names a dial that the machine asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::punch) struct DialId(pub(in crate::punch) u64);
+pub(crate) struct DialId(pub(crate) u64);
 
 /// A direct connection, as it is established.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::punch) struct Established {
+pub(crate) struct Established {
     /// The connection.
-    pub(in crate::punch) connection: ConnectionId,
+    pub(crate) connection: ConnectionId,
     /// Whether this node dialed it.
-    pub(in crate::punch) dialed: bool,
+    pub(crate) dialed: bool,
     /// Where it goes, if the address names a socket.
-    pub(in crate::punch) remote: Option<Candidate>,
+    pub(crate) remote: Option<Candidate>,
 }
 
-/// Where a peer is, as a relay has told both sides in one moment.
+/// An introduction: a relay sent this node the addresses of a peer, and the peer those of this node, at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Introduced {
+pub(crate) struct Introduced {
     /// The peer.
     pub peer: PeerId,
-    /// Whether this node has asked for it; otherwise the peer has asked for this node.
+    /// Whether this node asked for the introduction; otherwise the peer asked for it.
     pub asked: bool,
     /// The peer's addresses.
     pub addrs: Vec<Multiaddr>,
-    /// What the peer is told of this node.
+    /// This node's addresses, as the relay sent them to the peer.
     pub told: Vec<Multiaddr>,
+}
+
+/// What follows from an introduction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IntroductionResponse {
+    /// The peer is punched; [`Event::Attempt`] follows.
+    Punches,
+    /// Nothing: the peer is left to DCUtR.
+    Ignored,
 }
 
 /// Why a handshake over a circuit did not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The peer does not take the protocol.
     Unsupported,
     /// Time is up.
@@ -60,7 +69,7 @@ pub enum HandshakeError {
 
 /// What the machine wants done.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::punch) enum Action {
+pub(crate) enum Action {
     /// Open a stream on the circuit and send CONNECT.
     Connect {
         /// The peer.
@@ -133,13 +142,11 @@ pub(in crate::punch) enum Action {
         /// Whether it does.
         keep: bool,
     },
-    /// Tell it.
-    Report(Event),
 }
 
-/// What is told of punching.
+/// What the machine reports.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// An attempt has ended.
     Attempt(Box<Record>),
     /// A peer has become direct.

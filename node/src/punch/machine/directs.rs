@@ -16,7 +16,6 @@ pub(super) struct Directs {
     /// When it last got a second connection.
     surplus_since: Option<Instant>,
     newest: Option<Instant>,
-    preferred: Option<ConnectionId>,
 }
 
 #[derive(Debug)]
@@ -33,10 +32,6 @@ impl Directs {
 
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
-    }
-
-    pub(super) fn prefer(&mut self, connection: Option<ConnectionId>) {
-        self.preferred = connection;
     }
 
     /// Adds a connection; `true` if it is the first.
@@ -85,15 +80,12 @@ impl Directs {
 
     /// Takes out all but the best.
     ///
-    /// The best is the preferred one; else QUIC before TCP, the one that says no address last; of equals the oldest.
+    /// The best is QUIC before TCP before one whose address names no transport; of equals the oldest.
     pub(super) fn take_surplus(&mut self) -> Vec<ConnectionId> {
-        let rank = |direct: &Direct| {
-            let transport = match direct.transport {
-                Some(Transport::Quic) => 0,
-                Some(Transport::Tcp) => 1,
-                None => 2,
-            };
-            (Some(direct.connection) != self.preferred, transport)
+        let rank = |direct: &Direct| match direct.transport {
+            Some(Transport::Quic) => 0,
+            Some(Transport::Tcp) => 1,
+            None => 2,
         };
         let Some(best) = self
             .live

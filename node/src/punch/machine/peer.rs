@@ -265,10 +265,6 @@ impl Peer {
         self.close_circuits(cx);
     }
 
-    pub(super) fn prefer(&mut self, connection: Option<ConnectionId>) {
-        self.directs.prefer(connection);
-    }
-
     /// Whether the peer is reached over relays alone.
     pub(super) fn is_relayed_only(&self) -> bool {
         self.directs.is_empty() && !self.circuits.is_empty()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How long things take. The defaults suit the internet; tests make them theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// How long a first candidate is waited for before its lack is reported, and a CONNECT is held back for one.
     pub first_candidate: Duration,
     /// From opening the stream to SYNC.

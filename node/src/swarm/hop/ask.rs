@@ -3,32 +3,22 @@
 use std::time::Duration;
 
 use futures::AsyncWriteExt as _;
-use p2pnode_protocol::hop::{self, Answer, Leg, Refusal, Request};
+use p2pnode_protocol::hop::{self, Answer, Request};
 
-use crate::swarm::streams::{OpenError, Opening};
+use crate::{
+    core::inquiries::HopReply,
+    swarm::streams::{OpenError, Opening},
+};
 
 /// How long the relay may take to answer, the opening of the stream included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What came of a question.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Told {
-    /// The other leg.
-    Leg(Leg),
-    /// The relay tells nothing, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol: another implementation.
-    Unsupported,
-    /// No answer.
-    Nothing,
-}
-
 /// Asks over a stream that is being opened.
-pub(super) async fn ask(stream: Opening, request: Request) -> Told {
+pub(super) async fn ask(stream: Opening, request: Request) -> HopReply {
     let exchange = async {
         let mut stream = match stream.await {
             Ok(stream) => stream,
-            Err(OpenError::Unsupported) => return Told::Unsupported,
+            Err(OpenError::Unsupported) => return HopReply::Unsupported,
             Err(
                 error @ (OpenError::Timeout
                 | OpenError::Closed
@@ -36,7 +26,7 @@ pub(super) async fn ask(stream: Opening, request: Request) -> Told {
                 | OpenError::Broken(_)),
             ) => {
                 tracing::debug!(%error, "the relay was not asked about the other leg of a circuit");
-                return Told::Nothing;
+                return HopReply::NoAnswer;
             }
         };
         // The relay's leg lives for its own reasons.
@@ -47,15 +37,15 @@ pub(super) async fn ask(stream: Opening, request: Request) -> Told {
             hop::read(&mut stream).await
         };
         match answered.await {
-            Ok(Answer::Leg(leg)) => Told::Leg(leg),
-            Ok(Answer::Refused(refusal)) => Told::Refused(refusal),
+            Ok(Answer::Leg(leg)) => HopReply::Leg(leg),
+            Ok(Answer::Refused(refusal)) => HopReply::Refused(refusal),
             Err(error) => {
                 tracing::debug!(%error, "no answer about the other leg of a circuit");
-                Told::Nothing
+                HopReply::NoAnswer
             }
         }
     };
     tokio::time::timeout(TIMEOUT, exchange)
         .await
-        .unwrap_or(Told::Nothing)
+        .unwrap_or(HopReply::NoAnswer)
 }

@@ -1,7 +1,6 @@
 //! `/p2pnode/hop/1`, the node's side: asks the relay that carries a circuit about the other leg of it.
 //!
-//! - [`inquiries`]: about which circuit to ask, and when; pure.
-//! - [`ask`]: one exchange.
+//! About which circuit to ask, and when, [`inquiries`](crate::core::inquiries) decides.
 
 mod ask;
 
@@ -9,19 +8,16 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Futures
 use libp2p::{StreamProtocol, swarm::ConnectionId};
 
 use crate::{
-    core::peers::{Hop, ReportedBy},
+    core::inquiries::{Circuit, HopReply},
     swarm::streams::Opening,
 };
-
-pub(crate) use crate::core::inquiries::{Circuit, Inquiries};
-pub(crate) use ask::Told;
 
 /// The protocol that a question is asked over.
 pub(crate) const PROTOCOL: StreamProtocol = p2pnode_protocol::hop::PROTOCOL;
 
 /// The exchanges that are under way.
 #[derive(Default)]
-pub(crate) struct Exchanges(FuturesUnordered<BoxFuture<'static, (ConnectionId, Told)>>);
+pub(crate) struct Exchanges(FuturesUnordered<BoxFuture<'static, (ConnectionId, HopReply)>>);
 
 impl Exchanges {
     /// Asks about `circuit` over a stream that is being opened to its relay.
@@ -29,29 +25,17 @@ impl Exchanges {
         let (id, request) = (circuit.connection, circuit.request());
         self.0.push(
             ask::ask(stream, request)
-                .map(move |told| (id, told))
+                .map(move |reply| (id, reply))
                 .boxed(),
         );
     }
 
     /// The next exchange that ends.
-    pub(crate) async fn next(&mut self) -> (ConnectionId, Told) {
+    pub(crate) async fn next(&mut self) -> (ConnectionId, HopReply) {
         match self.0.next().await {
-            Some(told) => told,
+            Some(reply) => reply,
             // None is under way. The event loop asks again after it began one.
             None => std::future::pending().await,
         }
-    }
-}
-
-/// The far hop of a path, as its relay tells it.
-pub(crate) fn hop(leg: p2pnode_protocol::hop::Leg) -> Hop {
-    Hop {
-        transport: Some(leg.transport),
-        family: Some(leg.family),
-        local: None,
-        remote: None,
-        rtt: leg.rtt,
-        reported_by: Some(ReportedBy::Relay),
     }
 }

@@ -24,9 +24,11 @@ use libp2p::{
     },
 };
 use p2pnode_protocol::{
-    introduction::{self as meet, Answer, Introduction, Meeting, Refusal, Request},
+    introduction::{self as meet, Answer, Introduction, Request},
     upgrade,
 };
+
+use crate::core::introductions::IntroductionReply;
 
 /// Exchanges at once on one connection, each way. Further introductions are dropped unread, and further questions not asked.
 const MAX_EXCHANGES: usize = 64;
@@ -35,24 +37,11 @@ const MAX_EXCHANGES: usize = 64;
 /// no use.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What came of a question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// Both were introduced in this moment.
-    Meeting(Meeting),
-    /// They were not, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol: another implementation.
-    Unsupported,
-    /// No answer.
-    Nothing,
-}
-
 /// What is told to the behaviour.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// The question for this peer has ended.
-    Told(PeerId, Told),
+    Told(PeerId, IntroductionReply),
     /// A peer has asked for this node.
     Heard(Introduction),
 }
@@ -87,7 +76,7 @@ pub(crate) struct Handler {
     wanted: VecDeque<Request>,
     /// Streams that are being opened.
     opening: usize,
-    asking: FuturesUnordered<BoxFuture<'static, (PeerId, Told)>>,
+    asking: FuturesUnordered<BoxFuture<'static, (PeerId, IntroductionReply)>>,
     hearing: FuturesUnordered<BoxFuture<'static, io::Result<Introduction>>>,
     reports: VecDeque<Report>,
 }
@@ -129,7 +118,7 @@ async fn in_time<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result
 }
 
 /// Asks over a stream that is negotiated lazily: that the relay does not speak the protocol shows in its answer.
-async fn ask(mut stream: Stream, request: Request) -> (PeerId, Told) {
+async fn ask(mut stream: Stream, request: Request) -> (PeerId, IntroductionReply) {
     stream.ignore_for_keep_alive();
     let answered = in_time(async {
         meet::write(&mut stream, &request).await?;
@@ -137,12 +126,12 @@ async fn ask(mut stream: Stream, request: Request) -> (PeerId, Told) {
         meet::read(&mut stream).await
     });
     let told = match answered.await {
-        Ok(Answer::Introduced(meeting)) => Told::Meeting(meeting),
-        Ok(Answer::Refused(refusal)) => Told::Refused(refusal),
-        Err(error) if upgrade::is_refusal(&error) => Told::Unsupported,
+        Ok(Answer::Introduced(meeting)) => IntroductionReply::Introduced(meeting),
+        Ok(Answer::Refused(refusal)) => IntroductionReply::Refused(refusal),
+        Err(error) if upgrade::is_refusal(&error) => IntroductionReply::Unsupported,
         Err(error) => {
             tracing::debug!(%error, "no answer to the wish for an introduction");
-            Told::Nothing
+            IntroductionReply::NoAnswer
         }
     };
     (request.peer, told)
@@ -169,7 +158,7 @@ impl ConnectionHandler for Handler {
             self.wanted.push_back(request);
         } else {
             self.reports
-                .push_back(Report::Told(request.peer, Told::Nothing));
+                .push_back(Report::Told(request.peer, IntroductionReply::NoAnswer));
         }
     }
 
@@ -224,8 +213,10 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 self.opening = self.opening.saturating_sub(1);
                 let told = match error {
-                    StreamUpgradeError::NegotiationFailed => Told::Unsupported,
-                    StreamUpgradeError::Timeout | StreamUpgradeError::Io(_) => Told::Nothing,
+                    StreamUpgradeError::NegotiationFailed => IntroductionReply::Unsupported,
+                    StreamUpgradeError::Timeout | StreamUpgradeError::Io(_) => {
+                        IntroductionReply::NoAnswer
+                    }
                     StreamUpgradeError::Apply(never) => match never {},
                 };
                 self.reports.push_back(Report::Told(info.peer, told));

@@ -1,9 +1,9 @@
 //! `/p2pnode/meet/1`, the node's side: asks relays to introduce this node to peers, and hears of peers that asked for it.
 //!
-//! - [`wishes`]: over which connection a relay is asked, and when again; pure.
 //! - [`handler`]: the streams.
 //!
-//! What is done with an introduction, [`punch`](crate::punch) decides.
+//! Over which connection a relay is asked, and when again, [`introductions`](crate::core::introductions) decides; what is done
+//! with an introduction, [`punch`](crate::punch).
 
 mod handler;
 
@@ -22,12 +22,12 @@ use libp2p::{
 };
 use p2pnode_protocol::introduction::{Introduction, Request};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    core::introductions::{IntroductionReply, IntroductionRequest},
+};
 
 use handler::{Handler, Report};
-
-pub(crate) use crate::core::introductions::{Wish, Wishes};
-pub(crate) use handler::Told;
 
 /// What a relay says.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ pub(crate) enum Event {
     /// A question has ended.
     Told {
         /// What was asked for.
-        wish: Wish,
+        wish: IntroductionRequest,
         /// The connection on which it was asked.
         connection: ConnectionId,
         /// What came of it.
-        told: Told,
+        told: IntroductionReply,
     },
     /// A peer has asked for this node.
     Heard {
@@ -62,7 +62,7 @@ impl Behaviour {
     pub(crate) fn new(relays: BTreeSet<PeerId>, config: &Config) -> Self {
         let punch = &config.punch;
         let has_rules =
-            !punch.allow.is_empty() || !punch.deny.is_empty() || !config.access.is_empty();
+            !punch.allow.is_empty() || !punch.deny.is_empty() || !config.allowed_peers.is_empty();
         Self {
             relays: match punch.enabled && !has_rules {
                 true => relays,
@@ -81,7 +81,12 @@ impl Behaviour {
     /// connection closes.
     ///
     /// To be called while the swarm is being polled: the question goes out at the next poll.
-    pub(crate) fn ask(&mut self, wish: Wish, connection: ConnectionId, addrs: Vec<Multiaddr>) {
+    pub(crate) fn ask(
+        &mut self,
+        wish: IntroductionRequest,
+        connection: ConnectionId,
+        addrs: Vec<Multiaddr>,
+    ) {
         let peer = wish.peer;
         self.queue.push_back(ToSwarm::NotifyHandler {
             peer_id: wish.relay,
@@ -126,7 +131,7 @@ impl NetworkBehaviour for Behaviour {
     ) {
         let event = match report {
             Report::Told(peer, told) => Event::Told {
-                wish: Wish { peer, relay },
+                wish: IntroductionRequest { peer, relay },
                 connection,
                 told,
             },

@@ -1,43 +1,23 @@
 //! `/p2pnode/join/1`, the node's side: presents this node's join token to a relay before anything is asked of it.
-//!
-//! - [`tokens`]: the file of tokens.
-//! - [`words`]: what to say of a relay that refuses; pure.
 
-mod words;
-
-use std::{collections::HashSet, io, time::Duration};
+use std::{io, time::Duration};
 
 use futures::{
     AsyncWriteExt as _, FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered,
 };
 use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_protocol::{
-    join::{self, Answer, Refusal, Request},
+    join::{self, Answer, Request},
     upgrade::is_refusal,
 };
 
-use crate::swarm::streams::Opening;
+use crate::{core::joins::JoinReply, swarm::streams::Opening};
 
-pub(crate) use crate::core::tokens::{TokenFileError, Tokens, check as check_file};
 pub(crate) use join::PROTOCOL;
-pub(crate) use words::refused;
 
 /// How long the relay may take to answer, the opening of the stream included. One that does not is asked for what is wanted all
 /// the same.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a relay has made of what was presented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// This node may use it.
-    Admitted,
-    /// It may not, and why.
-    Refused(Refusal),
-    /// The relay does not speak the protocol, and so asks for no token.
-    Unsupported,
-    /// No answer.
-    Nothing,
-}
 
 /// The end of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,17 +27,14 @@ pub(crate) struct Outcome {
     /// On which connection.
     pub(crate) connection: ConnectionId,
     /// What came of it.
-    pub(crate) told: Told,
+    pub(crate) told: JoinReply,
     /// Whether the relay had been asked on this connection before.
     pub(crate) again: bool,
 }
 
 /// The exchanges that are under way.
 #[derive(Default)]
-pub(crate) struct Exchanges {
-    futures: FuturesUnordered<BoxFuture<'static, Outcome>>,
-    open: HashSet<(PeerId, ConnectionId)>,
-}
+pub(crate) struct Exchanges(FuturesUnordered<BoxFuture<'static, Outcome>>);
 
 impl Exchanges {
     /// Presents `token`, or only this node itself, over a stream that is being opened.
@@ -69,7 +46,6 @@ impl Exchanges {
         again: bool,
         stream: Opening,
     ) {
-        self.open.insert((relay, connection));
         let outcome = move |told| Outcome {
             relay,
             connection,
@@ -77,34 +53,26 @@ impl Exchanges {
             again,
         };
         let exchange = tokio::time::timeout(TIMEOUT, ask(stream, Request { token }));
-        let exchange = exchange.map(|told| told.unwrap_or(Told::Nothing));
-        self.futures.push(exchange.map(outcome).boxed());
-    }
-
-    /// Whether a relay has not answered yet.
-    pub(crate) fn is_awaited(&self, relay: &PeerId) -> bool {
-        self.open.iter().any(|(of, _)| of == relay)
+        let exchange = exchange.map(|told| told.unwrap_or(JoinReply::NoAnswer));
+        self.0.push(exchange.map(outcome).boxed());
     }
 
     /// The next exchange that ends.
     pub(crate) async fn next(&mut self) -> Outcome {
-        match self.futures.next().await {
-            Some(outcome) => {
-                self.open.remove(&(outcome.relay, outcome.connection));
-                outcome
-            }
+        match self.0.next().await {
+            Some(outcome) => outcome,
             // None is under way. The event loop asks again after it began one.
             None => std::future::pending().await,
         }
     }
 }
 
-async fn ask(stream: Opening, request: Request) -> Told {
+async fn ask(stream: Opening, request: Request) -> JoinReply {
     let mut stream = match stream.await {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%error, "the relay was not asked to admit this node");
-            return Told::Nothing;
+            return JoinReply::NoAnswer;
         }
     };
     // The relay's leg lives for its own reasons.
@@ -116,12 +84,12 @@ async fn ask(stream: Opening, request: Request) -> Told {
     }
     .await;
     match answered {
-        Ok(Answer::Admitted(_)) => Told::Admitted,
-        Ok(Answer::Refused(refusal)) => Told::Refused(refusal),
-        Err(error) if is_refusal(&error) => Told::Unsupported,
+        Ok(Answer::Admitted(_)) => JoinReply::Admitted,
+        Ok(Answer::Refused(refusal)) => JoinReply::Refused(refusal),
+        Err(error) if is_refusal(&error) => JoinReply::Unsupported,
         Err(error) => {
             tracing::debug!(%error, "the relay does not say whether it admits this node");
-            Told::Nothing
+            JoinReply::NoAnswer
         }
     }
 }

@@ -9,7 +9,7 @@ use super::*;
 /// A relay that takes tokens, a peer that is connected to it, and the times.
 struct Bench {
     key: Keypair,
-    machine: Machine,
+    machine: Admission,
     peer: PeerId,
     now: SystemTime,
     at: Instant,
@@ -37,7 +37,7 @@ fn id(number: usize) -> ConnectionId {
 impl Bench {
     fn new(rules: Rules) -> Self {
         let key = Keypair::generate_ed25519();
-        let machine = Machine::new(key.public().to_peer_id(), rules);
+        let machine = Admission::new(key.public().to_peer_id(), rules);
         let mut bench = Self {
             key,
             machine,
@@ -73,7 +73,7 @@ fn a_list_alone_decides_at_once_and_an_empty_one_admits_all() {
     let [friend, relay, stranger] = [(); 3].map(|()| PeerId::random());
     let now = SystemTime::now();
     let rules = Rules::new(&access(&[friend], false, &[]), [relay]);
-    let mut machine = Machine::new(PeerId::random(), rules);
+    let mut machine = Admission::new(PeerId::random(), rules);
     for known in [friend, relay] {
         assert_eq!(machine.may_connect(&known), Ok(()));
         assert_eq!(machine.admitted(&known, now), Ok(()));

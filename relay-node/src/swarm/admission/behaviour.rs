@@ -1,12 +1,11 @@
-//! Connections of peers that may not use the relay, and `/p2pnode/join/1`, over which they show that they may.
+//! `/p2pnode/join/1`, the relay's side: takes what peers present to show that they may use the relay, and returns the answers.
 
 use std::{
     collections::VecDeque,
-    fmt,
     task::{Context, Poll},
-    time::{Instant, SystemTime},
 };
 
+use futures::channel::oneshot;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
     core::{Endpoint, transport::PortUse},
@@ -15,9 +14,8 @@ use libp2p::{
         THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::join::{self, Admitted, Answer, Request};
+use p2pnode_protocol::join::{self, Answer, Request};
 
-use crate::core::admission::{Admission, Refused};
 use crate::swarm::exchange::{self, Handler};
 
 /// The protocol. A node presents one token on each connection, and perhaps the next one when its file changes.
@@ -30,88 +28,49 @@ impl exchange::Protocol for Join {
     type Answer = Answer;
 }
 
-/// A connection is denied at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotAdmitted(pub(crate) Refused);
-
-impl fmt::Display for NotAdmitted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("access.allow does not name the peer, and access.tokens is off")
-    }
-}
-
-impl std::error::Error for NotAdmitted {}
-
-/// A peer has presented a token, or only itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Joined {
-    /// Who.
+/// A peer presents a token, or only itself. If the reply is dropped, its stream closes without an answer.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// The peer.
     pub(crate) peer: PeerId,
-    /// Whether it is admitted.
-    pub(crate) outcome: Result<(), Refused>,
+    /// What it presents.
+    pub(crate) request: Request,
+    /// Where the answer goes.
+    pub(crate) reply: oneshot::Sender<Answer>,
 }
 
-/// Lets connections in, and judges what is presented.
+/// The relay's side of the protocol.
+#[derive(Default)]
 pub(crate) struct Behaviour {
-    admission: Admission,
-    events: VecDeque<Joined>,
-}
-
-impl Behaviour {
-    /// Judges by `admission`.
-    pub(crate) fn new(admission: Admission) -> Self {
-        Self {
-            admission,
-            events: VecDeque::new(),
-        }
-    }
-
-    fn check(&self, peer: &PeerId) -> Result<THandler<Self>, ConnectionDenied> {
-        match self.admission.machine().may_connect(peer) {
-            Ok(()) => Ok(Handler::default()),
-            Err(refused) => Err(ConnectionDenied::new(NotAdmitted(refused))),
-        }
-    }
+    questions: VecDeque<Question>,
 }
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler<Join>;
-    type ToSwarm = Joined;
+    type ToSwarm = Question;
 
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
-        peer: PeerId,
+        _: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(&peer)
+        Ok(Handler::default())
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        peer: PeerId,
+        _: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(&peer)
+        Ok(Handler::default())
     }
 
-    fn on_swarm_event(&mut self, event: FromSwarm) {
-        if let FromSwarm::ConnectionEstablished(established) = event {
-            let mut machine = self.admission.machine();
-            machine.opened(
-                established.peer_id,
-                established.connection_id,
-                Instant::now(),
-            );
-        } else if let FromSwarm::ConnectionClosed(closed) = event {
-            let mut machine = self.admission.machine();
-            machine.closed(&closed.peer_id, closed.connection_id);
-        }
-    }
+    fn on_swarm_event(&mut self, _: FromSwarm) {}
 
     fn on_connection_handler_event(
         &mut self,
@@ -119,26 +78,19 @@ impl NetworkBehaviour for Behaviour {
         _: ConnectionId,
         (request, reply): THandlerOutEvent<Self>,
     ) {
-        let token = request.token.as_deref();
-        let presented = (self.admission.machine()).present(peer, token, SystemTime::now());
-        let answer = match presented {
-            Ok(until) => Answer::Admitted(Admitted {
-                until: until.map(join::seconds),
-            }),
-            Err(refused) => Answer::Refused(refused.refusal()),
-        };
-        // An error means that the stream is gone.
-        let _ = reply.send(answer);
-        self.events.push_back(Joined {
+        self.questions.push_back(Question {
             peer,
-            outcome: presented.map(|_| ()),
+            request,
+            reply,
         });
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Joined, THandlerInEvent<Self>>> {
-        // The swarm polls after each event of a handler, which is where they come from.
-        self.events.pop_front().map_or(Poll::Pending, |event| {
-            Poll::Ready(ToSwarm::GenerateEvent(event))
-        })
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Question, THandlerInEvent<Self>>> {
+        // The swarm polls after each event of a handler, which is where questions come from.
+        self.questions
+            .pop_front()
+            .map_or(Poll::Pending, |question| {
+                Poll::Ready(ToSwarm::GenerateEvent(question))
+            })
     }
 }

@@ -13,25 +13,25 @@ use libp2p::{
     },
 };
 
-use crate::core::admission::Admission;
+use crate::swarm::shared_state::SharedState;
 
 /// A behaviour whose protocols only admitted peers may speak.
 pub(crate) struct Gated<B> {
     inner: B,
-    admission: Admission,
+    state: SharedState,
 }
 
 impl<B> Gated<B> {
-    /// Keeps `inner` from whom `admission` does not admit.
-    pub(crate) fn new(inner: B, admission: Admission) -> Self {
-        Self { inner, admission }
+    /// Keeps `inner` from peers that `state` does not admit.
+    pub(crate) fn new(inner: B, state: SharedState) -> Self {
+        Self { inner, state }
     }
 
     fn handler<H>(&self, peer: PeerId, inner: H) -> Handler<H> {
         Handler {
             inner,
             peer,
-            admission: self.admission.clone(),
+            state: self.state.clone(),
         }
     }
 }
@@ -128,7 +128,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
 pub(crate) struct Handler<H> {
     inner: H,
     peer: PeerId,
-    admission: Admission,
+    state: SharedState,
 }
 
 impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
@@ -175,7 +175,7 @@ impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
         >,
     ) {
         let is_stream = matches!(event, ConnectionEvent::FullyNegotiatedInbound(_));
-        if is_stream && let Err(refused) = self.admission.check(&self.peer) {
+        if is_stream && let Err(refused) = self.state.admits(&self.peer) {
             tracing::debug!(peer = %self.peer, ?refused, "a stream of a peer that is not admitted was dropped");
             return;
         }

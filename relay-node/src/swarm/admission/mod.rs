@@ -1,5 +1,4 @@
-//! Admission in the swarm: the core of it decides, and these carry out what it says.
+//! Admission in the swarm.
 
 pub(crate) mod behaviour;
 pub(crate) mod gated;
-pub(crate) mod shared;

@@ -7,19 +7,19 @@ use std::{
     cell::RefCell,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt as _};
-use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::pace::Pace;
+use crate::{
+    core::{Cut, Traffic},
+    observe::metrics::Carried,
+};
 
 /// The most bytes that are read at once. Each read and write takes the lock of a connection and wakes its task, which is why
 /// many small ones are slow.
@@ -30,40 +30,6 @@ const TURNS: usize = 4;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
-}
-
-/// How many bytes a circuit has carried.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    to_destination: AtomicU64,
-    to_source: AtomicU64,
-}
-
-impl Traffic {
-    /// As if it had carried these.
-    #[cfg(test)]
-    pub(crate) fn add(&self, to_destination: u64, to_source: u64) {
-        self.to_destination
-            .fetch_add(to_destination, Ordering::Relaxed);
-        self.to_source.fetch_add(to_source, Ordering::Relaxed);
-    }
-
-    /// Bytes from the peer that dialed the circuit to the other.
-    pub(crate) fn to_destination(&self) -> u64 {
-        self.to_destination.load(Ordering::Relaxed)
-    }
-
-    /// Bytes to the peer that dialed the circuit.
-    pub(crate) fn to_source(&self) -> u64 {
-        self.to_source.load(Ordering::Relaxed)
-    }
-}
-
-/// How many bytes all circuits have carried.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Carried {
-    pub(crate) to_destination: Counter,
-    pub(crate) to_source: Counter,
 }
 
 /// Within which a circuit runs, and where its bytes are counted.
@@ -79,20 +45,6 @@ pub(super) struct Terms {
     pub(super) traffic: Arc<Traffic>,
     /// The bytes of all circuits.
     pub(super) carried: Carried,
-}
-
-/// Why a circuit was cut.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Cut {
-    /// It has carried what it may.
-    #[error("it has carried as many bytes as limits.circuit_bytes says")]
-    Bytes,
-    /// It was open for as long as it may.
-    #[error("it was open for as long as limits.circuit_duration says")]
-    Duration,
-    /// One of its streams is gone.
-    #[error(transparent)]
-    Stream(#[from] io::Error),
 }
 
 /// Carries bytes between the two streams until both have ended.
@@ -124,7 +76,7 @@ where
             for _ in 0..TURNS {
                 let count = |bytes: usize| {
                     let bytes = bytes as u64;
-                    traffic.to_destination.fetch_add(bytes, Ordering::Relaxed);
+                    traffic.add(bytes, 0);
                     carried.to_destination.inc_by(bytes);
                 };
                 let one = there.turn(
@@ -137,7 +89,7 @@ where
                 )?;
                 let count = |bytes: usize| {
                     let bytes = bytes as u64;
-                    traffic.to_source.fetch_add(bytes, Ordering::Relaxed);
+                    traffic.add(0, bytes);
                     carried.to_source.inc_by(bytes);
                 };
                 let other = back.turn(

@@ -14,7 +14,7 @@ use super::{
     message::{self, Fault, Limit, Request, Status},
     wire::{self, Unread},
 };
-use crate::core::circuits::CircuitId;
+use crate::core::CircuitId;
 
 /// How long a peer may take to ask, a destination to take a circuit, a peer to take an answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);

@@ -24,7 +24,7 @@ use super::{
     exchange::{self, Ask, Heard, Joined, NotTaken, Onward},
     message::{Fault, HOP, Request, STOP, Status, refused},
 };
-use crate::core::circuits::CircuitId;
+use crate::core::CircuitId;
 use crate::swarm::pending_futures::AtWork;
 
 /// Requests at once on one connection. One that calls every peer of a large fleet stays below; what goes beyond is refused.

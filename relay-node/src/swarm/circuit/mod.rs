@@ -1,24 +1,20 @@
 //! The server of [circuit relay v2](https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md).
 //!
-//! From below: [`wire`] and [`message`] (bytes), [`exchange`](self) (one handshake), `handler` (those of a connection), `judge` (who
-//! gets what; pure, with `reservations` and `circuits`; who may ask at all is for `crate::core::admission`), `copy` and `pace` (what runs over a circuit, and how
-//! fast), `behaviour` (the relay in the swarm).
+//! From below: [`wire`] and [`message`] (bytes), `exchange` (one handshake), `handler` (those of a connection), `copy` and `pace`
+//! (what runs over a circuit, and how fast), `behaviour` (the relay in the swarm).
 //!
-//! A request comes over a stream of HOP to the handler, from there to the judge. A reservation is answered at once. For a circuit
-//! the destination is asked over STOP by the handler of its connection, whose stream goes straight to the handshake that waits
-//! for it; both streams then go to a task that carries bytes between them until they end.
+//! A request comes over a stream of HOP to the handler, and from there through the event loop to
+//! [`RelayState`](crate::core::RelayState). A reservation is answered at once. For a circuit the destination is asked over STOP by the
+//! handler of its connection, whose stream goes straight to the handshake that waits for it; both streams then go to a task that
+//! carries bytes between them until they end.
 
-pub mod message;
-pub mod wire;
+mod message;
+mod wire;
 
 mod behaviour;
-pub(crate) mod copy;
+mod copy;
 mod exchange;
 mod handler;
 mod pace;
 
-pub(crate) use self::{
-    behaviour::{Behaviour, Closed, Event},
-    copy::Carried,
-};
-pub(crate) use crate::core::{circuits::OtherLeg, policy::Judge};
+pub(crate) use self::behaviour::{Behaviour, Event};

@@ -1,11 +1,9 @@
-//! `/p2pnode/hop/1`, the relay's side: takes questions and gives back answers. What the answer is, others decide: see
-//! [`crate::swarm::circuit`] for who is a party and over which connection a circuit runs, and [`crate::core::connections`] for what is known of
-//! that connection.
+//! `/p2pnode/hop/1`, the relay's side: takes questions and gives back answers. What the answer is,
+//! [`crate::core::RelayState`] decides.
 
 use std::{
     collections::VecDeque,
     task::{Context, Poll},
-    time::{Duration, Instant},
 };
 
 use futures::channel::oneshot;
@@ -17,19 +15,9 @@ use libp2p::{
         THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::hop::{self, Answer, Refusal, Request};
+use p2pnode_protocol::hop::{self, Answer, Request};
 
-use crate::{
-    core::limiter::{Limiter, Measure},
-    swarm::exchange::{self, Handler},
-};
-
-/// A node over whose relay many circuits open together asks once for each of them, and then every 30 s: this serves a thousand
-/// circuits of one peer.
-const MEASURE: Measure = Measure {
-    burst: 256,
-    period: Duration::from_millis(30),
-};
+use crate::swarm::exchange::{self, Handler};
 
 /// The protocol. A node has one question going for each circuit that opens, and asks again later where one is dropped.
 pub(crate) struct Hop;
@@ -55,18 +43,9 @@ pub(crate) struct Question {
 }
 
 /// The relay's side of the protocol.
+#[derive(Default)]
 pub(crate) struct Behaviour {
-    limiter: Limiter,
     questions: VecDeque<Question>,
-}
-
-impl Default for Behaviour {
-    fn default() -> Self {
-        Self {
-            limiter: Limiter::new(MEASURE),
-            questions: VecDeque::new(),
-        }
-    }
 }
 
 impl NetworkBehaviour for Behaviour {
@@ -94,13 +73,7 @@ impl NetworkBehaviour for Behaviour {
         Ok(Handler::default())
     }
 
-    fn on_swarm_event(&mut self, event: FromSwarm) {
-        if let FromSwarm::ConnectionClosed(closed) = event
-            && closed.remaining_established == 0
-        {
-            self.limiter.forget(&closed.peer_id);
-        }
-    }
+    fn on_swarm_event(&mut self, _: FromSwarm) {}
 
     fn on_connection_handler_event(
         &mut self,
@@ -108,17 +81,12 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         (request, reply): THandlerOutEvent<Self>,
     ) {
-        if self.limiter.admits(peer, Instant::now()) {
-            self.questions.push_back(Question {
-                peer,
-                connection,
-                request,
-                reply,
-            });
-        } else {
-            // An error means that the stream is gone.
-            let _ = reply.send(Answer::Refused(Refusal::TooOften));
-        }
+        self.questions.push_back(Question {
+            peer,
+            connection,
+            request,
+            reply,
+        });
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Question, THandlerInEvent<Self>>> {

@@ -35,8 +35,8 @@ fn a_dial_of_a_peer_that_is_direct_already_pings_at_once_and_ends_with_the_answe
     assert!(matches!(
         told[..],
         [
-            Action::Tell(Event::Ping { seq: 1, .. }),
-            Action::Tell(Event::Result(_))
+            Action::Report(Event::Ping { seq: 1, .. }),
+            Action::Report(Event::Result(_))
         ]
     ));
 }
@@ -48,7 +48,7 @@ fn a_relayed_path_is_not_pinged_before_it_is_final() {
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed, now);
     assert!(!drain(&mut dialer, now).contains(&Action::Ping));
-    dialer.handle_gave_up("symmetric_both".to_owned());
+    dialer.handle_gave_up(Reason::SymmetricBoth);
     assert_eq!(drain(&mut dialer, now), [Action::Ping]);
 }
 
@@ -61,10 +61,10 @@ fn several_pings_go_one_per_second() {
         dialer.handle_ping(Duration::from_millis(30), direct.clone(), answered);
         let told = drain(&mut dialer, answered);
         assert!(
-            matches!(told[..], [Action::Tell(Event::Ping { seq: told, .. })] if told == seq),
+            matches!(told[..], [Action::Report(Event::Ping { seq: told, .. })] if told == seq),
             "{told:?}"
         );
-        now = dialer.next_deadline().unwrap();
+        now = dialer.poll_timeout().unwrap();
         assert_eq!(now - start, Duration::from_secs(seq.into()));
         assert_eq!(drain(&mut dialer, now), [Action::Ping]);
     }
@@ -84,7 +84,7 @@ fn a_ping_that_was_missed_is_not_counted_and_followed_by_another() {
     let (mut dialer, direct, now) = pinging(1);
     dialer.handle_ping_failed(PingFailure::Missed);
     assert_eq!(drain(&mut dialer, now), []);
-    let later = dialer.next_deadline().unwrap();
+    let later = dialer.poll_timeout().unwrap();
     assert_eq!(later - now, Duration::from_secs(1));
     assert_eq!(drain(&mut dialer, later), [Action::Ping]);
     dialer.handle_ping(Duration::from_millis(5), direct, later);
@@ -96,7 +96,7 @@ fn a_ping_whose_stream_broke_is_followed_by_another_soon() {
     let (mut dialer, _, now) = pinging(1);
     dialer.handle_ping_failed(PingFailure::Broken);
     assert_eq!(drain(&mut dialer, now), []);
-    let later = dialer.next_deadline().unwrap();
+    let later = dialer.poll_timeout().unwrap();
     assert_eq!(later - now, Duration::from_millis(50));
     assert_eq!(drain(&mut dialer, later), [Action::Ping]);
 }

@@ -19,7 +19,7 @@ fn record() -> (PeerId, Found) {
 }
 
 fn all(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
-    std::iter::from_fn(|| dialer.poll(now)).collect()
+    std::iter::from_fn(|| poll(dialer, now)).collect()
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_record_is_asked_for_beside_the_circuit_and_wins_while_the_own_relay_is_st
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);
     let told = all(&mut dialer, now);
-    let Some(Action::Tell(Event::Connected { found_by, .. })) = told.first() else {
+    let Some(Action::Report(Event::Connected { found_by, .. })) = told.first() else {
         panic!("{told:?}")
     };
     assert_eq!(*found_by, Some(FoundBy::Registered));
@@ -105,7 +105,7 @@ fn a_peer_that_is_not_registered_yet_is_asked_for_again_and_again_but_ever_less_
                 dialer.handle_circuit_failed(own, broken, "broken".to_owned(), now);
             }
         }
-        now = dialer.next_deadline().unwrap();
+        now = dialer.poll_timeout().unwrap();
         dialer.handle_relay_ready(own, now);
     }
     assert!(waits.windows(2).all(|pair| pair[0] < pair[1]), "{waits:?}");
@@ -134,7 +134,7 @@ fn an_address_that_the_record_names_is_dialed_once_and_told_as_registered() {
         direct.hops[0].remote = Some(remote.parse().unwrap());
         dialer.handle_connected(direct.clone(), direct, now);
         let told = all(&mut dialer, now);
-        let Some(Action::Tell(Event::Connected { found_by, .. })) = told.first() else {
+        let Some(Action::Report(Event::Connected { found_by, .. })) = told.first() else {
             panic!("{told:?}")
         };
         assert_eq!(*found_by, Some(by));

@@ -30,7 +30,7 @@ fn relay_sockets() -> Sockets {
 fn with_relay(relay: PeerId) -> (PeerTable, Instant) {
     let now = Instant::now();
     let mut table = PeerTable::new(FamilyPolicy::Auto);
-    table.established(
+    table.handle_established(
         id(1),
         relay,
         &dialer(RELAY_ADDR),
@@ -50,15 +50,15 @@ fn an_accepted_circuit_is_relayed_though_its_sender_address_names_no_relay() {
             .unwrap(),
         send_back_addr: format!("/p2p/{peer}").parse().unwrap(),
     };
-    table.established(id(2), peer, &endpoint, None, now);
-    table.measured(id(1), Duration::from_millis(20));
+    table.handle_established(id(2), peer, &endpoint, None, now);
+    table.handle_rtt(id(1), Duration::from_millis(20));
     let path = table.path(id(2)).unwrap();
     assert_eq!(path.kind, PathKind::Relayed);
     assert_eq!(path.relay, Some(relay));
     assert_eq!(path.hops[0].local, Some(relay_sockets().local));
     assert_eq!(path.hops[0].rtt, Some(Duration::from_millis(20)));
     assert_eq!(path.hops[1], Hop::default());
-    assert!(!table.is_direct(&peer));
+    assert_eq!(table.directs(&peer), 0);
 }
 
 #[test]
@@ -66,15 +66,15 @@ fn the_far_hop_is_what_the_relay_tells_and_the_near_one_stays_what_is_seen() {
     let (relay, peer) = (PeerId::random(), PeerId::random());
     let (mut table, now) = with_relay(relay);
     let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
-    table.established(id(2), peer, &circuit, None, now);
+    table.handle_established(id(2), peer, &circuit, None, now);
     let told = Hop {
         transport: Some(Transport::Tcp),
         family: Some(p2pnode_transports::Family::Ip6),
         reported_by: Some(crate::core::peers::ReportedBy::Relay),
         ..Hop::default()
     };
-    table.far_hop(id(2), told.clone());
-    table.measured(id(1), Duration::from_millis(20));
+    table.handle_far_hop(id(2), told.clone());
+    table.handle_rtt(id(1), Duration::from_millis(20));
     let path = table.path(id(2)).unwrap();
     assert_eq!(path.hops[0].local, Some(relay_sockets().local));
     assert_eq!(path.hops[1], told);
@@ -82,7 +82,7 @@ fn the_far_hop_is_what_the_relay_tells_and_the_near_one_stays_what_is_seen() {
         serde_json::to_string(&path.hops[1]).unwrap(),
         r#"{"transport":"tcp","family":"ip6","reported_by":"relay"}"#
     );
-    table.far_hop(id(1), told);
+    table.handle_far_hop(id(1), told);
     assert_eq!(
         table.path(id(1)).unwrap().hops.len(),
         1,
@@ -98,14 +98,14 @@ fn a_dialed_circuit_runs_over_the_oldest_connection_to_its_relay() {
         transport: Transport::Tcp,
         ..relay_sockets()
     };
-    table.established(
+    table.handle_established(
         id(3),
         relay,
         &dialer("/ip4/203.0.113.10/tcp/443"),
         Some(tcp),
         now,
     );
-    table.established(
+    table.handle_established(
         id(2),
         peer,
         &dialer(&format!(
@@ -126,8 +126,8 @@ fn the_best_path_is_the_direct_one_until_it_closes() {
     let (relay, peer) = (PeerId::random(), PeerId::random());
     let (mut table, now) = with_relay(relay);
     let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
-    table.established(id(2), peer, &circuit, None, now);
-    table.established(
+    table.handle_established(id(2), peer, &circuit, None, now);
+    table.handle_established(
         id(3),
         peer,
         &dialer("/ip4/198.51.100.7/udp/51234/quic-v1"),
@@ -135,9 +135,9 @@ fn the_best_path_is_the_direct_one_until_it_closes() {
         now + Duration::from_secs(1),
     );
     assert_eq!(table.best(&peer), Some(id(3)));
-    assert_eq!(table.closed(id(3)).unwrap().peer, peer);
+    assert_eq!(table.handle_closed(id(3)).unwrap().peer, peer);
     assert_eq!(table.best(&peer), Some(id(2)));
-    table.closed(id(2));
+    table.handle_closed(id(2));
     assert_eq!(table.best(&peer), None);
     assert!(table.connections_of(&peer).is_empty());
 }
@@ -147,12 +147,12 @@ fn with_two_circuits() -> (PeerTable, PeerId) {
     let (relay, other, peer) = (PeerId::random(), PeerId::random(), PeerId::random());
     let (mut table, now) = with_relay(relay);
     let second = "/ip4/203.0.113.11/udp/443/quic-v1";
-    table.established(id(4), other, &dialer(second), None, now);
+    table.handle_established(id(4), other, &dialer(second), None, now);
     for (number, relay, address) in [(2, relay, RELAY_ADDR), (3, other, second)] {
         let circuit = format!("{address}/p2p/{relay}/p2p-circuit/p2p/{peer}");
         let now = now + Duration::from_secs(number);
         let id = id(usize::try_from(number).unwrap());
-        table.established(id, peer, &dialer(&circuit), None, now);
+        table.handle_established(id, peer, &dialer(&circuit), None, now);
     }
     (table, peer)
 }
@@ -169,13 +169,13 @@ fn the_path_in_use_stays_until_another_is_better_by_more_than_jitter() {
     let (mut table, peer) = with_two_circuits();
     assert_eq!(table.best(&peer), Some(id(2)), "the older");
     let millis = Duration::from_millis;
-    table.measured(id(2), millis(19));
+    table.handle_rtt(id(2), millis(19));
     for (rtt, best) in [(21, 2), (14, 2), (11, 2), (9, 3)] {
-        table.measured(id(3), millis(rtt));
+        table.handle_rtt(id(3), millis(rtt));
         assert_eq!(table.best(&peer), Some(id(best)), "after {rtt} ms");
     }
     // Nor does it move back because its own round trip has become a little longer.
-    table.measured(id(3), millis(24));
+    table.handle_rtt(id(3), millis(24));
     assert_eq!(table.best(&peer), Some(id(3)));
     assert_eq!(
         table.ranked(&peer)[0].1,
@@ -187,37 +187,40 @@ fn the_path_in_use_stays_until_another_is_better_by_more_than_jitter() {
 #[test]
 fn a_missed_ping_moves_the_path_and_an_answered_one_does_not_move_it_back() {
     let (mut table, peer) = with_two_circuits();
-    table.missed(id(2));
+    table.handle_missed(id(2));
     assert_eq!(table.best(&peer), Some(id(3)));
-    table.measured(id(2), Duration::from_millis(4));
-    table.measured(id(3), Duration::from_millis(4));
+    table.handle_rtt(id(2), Duration::from_millis(4));
+    table.handle_rtt(id(3), Duration::from_millis(4));
     assert_eq!(table.best(&peer), Some(id(3)));
-    table.missed(id(3));
+    table.handle_missed(id(3));
     assert_eq!(table.best(&peer), Some(id(2)));
-    table.missed(id(2));
+    table.handle_missed(id(2));
     assert!(
         table.best(&peer).is_some(),
         "a bad path is better than none"
     );
-    table.closed(id(2));
-    table.closed(id(3));
+    table.handle_closed(id(2));
+    table.handle_closed(id(3));
     assert_eq!(table.best(&peer), None);
 }
 
 #[test]
 fn a_relay_that_changes_the_family_is_the_last_choice() {
     let (mut table, peer) = with_two_circuits();
-    table.measured(id(2), Duration::from_millis(4));
-    table.far_hop(id(2), hop(Family::Ip6));
+    table.handle_rtt(id(2), Duration::from_millis(4));
+    table.handle_far_hop(id(2), hop(Family::Ip6));
     assert_eq!(
         table.best(&peer),
         Some(id(3)),
         "what is unknown counts as matched"
     );
-    table.far_hop(id(3), hop(Family::Ip4));
+    table.handle_far_hop(id(3), hop(Family::Ip4));
     assert_eq!(table.best(&peer), Some(id(3)));
     let ranked = table.ranked(&peer);
-    assert_eq!(ranked[0].0.decided_by(&ranked[1].0), Some(Axis::Crossed));
+    assert_eq!(
+        ranked[0].0.decided_by(&ranked[1].0),
+        Some(Axis::BridgesFamilies)
+    );
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn a_circuit_is_asked_for_on_a_leg_that_has_answered_then_by_family_then_by_roun
     let (mut table, now) = with_relay(PeerId::random());
     let addr: Multiaddr = RELAY_ADDR.parse().unwrap();
     for number in 2..4 {
-        table.established(id(number), PeerId::random(), &dialer(RELAY_ADDR), None, now);
+        table.handle_established(id(number), PeerId::random(), &dialer(RELAY_ADDR), None, now);
     }
     let leg = |number, family, is_ready| Up {
         addr: &addr,
@@ -237,8 +240,8 @@ fn a_circuit_is_asked_for_on_a_leg_that_has_answered_then_by_family_then_by_roun
         table.best_leg(legs.into_iter()).map(|leg| leg.connection)
     };
     let (ip4, ip6) = (Family::Ip4, Family::Ip6);
-    table.measured(id(2), Duration::from_millis(40));
-    table.measured(id(3), Duration::from_millis(4));
+    table.handle_rtt(id(2), Duration::from_millis(40));
+    table.handle_rtt(id(3), Duration::from_millis(4));
     let both = [leg(2, ip4, true), leg(3, ip6, true)];
     assert_eq!(best(&table, both), Some(id(3)), "the shorter round trip");
     table.policy = FamilyPolicy::PreferIp4;
@@ -253,12 +256,12 @@ fn a_dialed_circuit_that_changes_families_is_told_if_the_far_one_may_be_used() {
     let (relay, peer) = (PeerId::random(), PeerId::random());
     let (mut table, now) = with_relay(relay);
     let circuit = format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}");
-    table.established(id(2), peer, &dialer(&circuit), None, now);
-    assert_eq!(table.crossed(&peer), None, "the far hop is unknown");
-    table.far_hop(id(2), hop(Family::Ip4));
-    assert_eq!(table.crossed(&peer), None);
-    table.far_hop(id(2), hop(Family::Ip6));
-    assert_eq!(table.crossed(&peer), Some((relay, Family::Ip6)));
+    table.handle_established(id(2), peer, &dialer(&circuit), None, now);
+    assert_eq!(table.bridged(&peer), None, "the far hop is unknown");
+    table.handle_far_hop(id(2), hop(Family::Ip4));
+    assert_eq!(table.bridged(&peer), None);
+    table.handle_far_hop(id(2), hop(Family::Ip6));
+    assert_eq!(table.bridged(&peer), Some((relay, Family::Ip6)));
     table.policy = FamilyPolicy::OnlyIp4;
-    assert_eq!(table.crossed(&peer), None);
+    assert_eq!(table.bridged(&peer), None);
 }

@@ -16,7 +16,10 @@ use libp2p::{
 use p2pnode_transports::{FamilyPolicy, Remote, Transport};
 
 use crate::punch::{
-    Behaviour, Event, Observation, Ports, PunchPorts, Record, Settings, Timing, address::Candidate,
+    Behaviour, Event, Observation, Record, Settings,
+    address::Candidate,
+    machine::Timing,
+    settings::{Ports, PunchPorts},
 };
 
 pub(super) struct NoPorts;

@@ -1,12 +1,12 @@
-//! A punch without a handshake: a relay has told both sides, in one moment, where the other is.
+//! A punch without a handshake: a relay introduces the two sides to each other.
 //!
-//! Both dial as soon as they hear. That needs no alignment by round trip times: what one side sends goes to the other by way of
-//! the internet, and the relay's word goes there by way of the relay, from where it started earlier by what the first side's leg
-//! takes. So the mapping is nearly always open when the packet comes; where it is not, the other side's own packet gets through,
-//! or the dial that begins anew.
+//! Both sides dial when the introduction arrives. This needs no alignment by round trip times. A packet from one side leaves
+//! after its introduction has arrived there, and then travels to the other side. The other side's introduction left the relay
+//! at the same time as the first, so it nearly always arrives before that packet. If it does not, the other side's own packet
+//! gets through, or a retransmission does.
 //!
-//! The handshake of DCUtR comes after it, over the circuit: the side that is to begin it holds it back for a short while, and
-//! one that comes nevertheless takes the place of the attempt.
+//! The handshake of DCUtR follows over the circuit. The side that begins it waits for a short while. A handshake that arrives
+//! nevertheless supersedes the attempt.
 
 use std::{collections::HashSet, net::IpAddr, time::Instant};
 
@@ -16,7 +16,7 @@ use crate::punch::{
     address::Candidate,
     candidates::MAX_CANDIDATES,
     machine::{
-        Action, Context, Introduced, Side,
+        Action, Context, Introduced, IntroductionResponse, Side,
         attempt::{Attempt, Phase},
         directs::decides,
         round::{choose, common},
@@ -27,20 +27,20 @@ use crate::punch::{
 use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs};
 
 impl Peer {
-    /// A relay has told where the peer is. Whether it is punched because of that.
+    /// A relay introduced the peer.
     ///
-    /// It is not while anything else is under way, or rests for a time; nor where both sides are behind one NAT, since the relay
-    /// sees nothing of the addresses inside, which DCUtR tells.
+    /// The peer is not punched while an attempt runs or rests. Nor is it if both sides are behind the same NAT: the relay does
+    /// not see the addresses inside, and DCUtR exchanges them.
     pub(in crate::punch::machine) fn handle_introduced(
         &mut self,
         cx: &mut Context<'_>,
         introduced: &Introduced,
-    ) -> bool {
+    ) -> IntroductionResponse {
         let is_idle = self.attempt.is_none()
             && self.directs.is_empty()
             && matches!(self.plan, Plan::Nothing | Plan::Peer { .. });
         if !cx.enabled || !is_idle || self.budget_frees(cx).is_some() {
-            return false;
+            return IntroductionResponse::Ignored;
         }
         let told = introduced.told.iter().filter_map(Candidate::parse);
         let sent: Vec<Candidate> = told.take(MAX_CANDIDATES).collect();
@@ -54,10 +54,10 @@ impl Peer {
             .iter()
             .any(|candidate| ours.contains(&candidate.socket.ip()));
         let Some(transport) = common(&sent, &admitted.candidates).next() else {
-            return false;
+            return IntroductionResponse::Ignored;
         };
         if same_nat {
-            return false;
+            return IntroductionResponse::Ignored;
         }
         self.learn_remote_ips(&introduced.addrs);
         let role = match (transport, introduced.asked) {
@@ -96,7 +96,7 @@ impl Peer {
             addrs,
             role,
         });
-        true
+        IntroductionResponse::Punches
     }
 
     /// When the attempt has to go on or to end.

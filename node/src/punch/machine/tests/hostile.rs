@@ -142,7 +142,7 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
     let mut machine = machine();
     let (peer, relay, now) = (PeerId::random(), PeerId::random(), Instant::now());
     machine.handle_observed(&observation(), now);
-    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+    machine.handle_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
         .parse()
         .unwrap()]);
     let circuit = ConnectionId::new_unchecked(100);
@@ -187,7 +187,7 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
 fn connections_to_a_relay_are_never_surplus() {
     let mut machine = machine();
     let (relay, now) = (PeerId::random(), Instant::now());
-    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+    machine.handle_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
         .parse()
         .unwrap()]);
     for number in 1..5 {
@@ -335,8 +335,7 @@ proptest! {
                     Action::Drop { .. }
                     | Action::KeepAlive { .. }
                     | Action::Expect { .. }
-                    | Action::Forget { .. }
-                    | Action::Report(_) => {}
+                    | Action::Forget { .. } => {}
                 }
             }
             prop_assert!(actions <= 30, "{actions} actions for one input");

@@ -15,7 +15,11 @@ use super::{
 };
 use crate::punch::{
     candidates::{MAX_CANDIDATES, Policy},
-    machine::{Action, INTRODUCTION_WINDOW, INTRODUCTIONS, Introduced, Machine, Side, Timing},
+    machine::{
+        Action, INTRODUCTION_WINDOW, INTRODUCTIONS, Introduced,
+        IntroductionResponse::{Ignored, Punches},
+        Machine, Side, Timing,
+    },
     record::{By, Outcome, Reason, Role},
 };
 
@@ -197,7 +201,7 @@ fn dialed(machine: &mut Machine) -> Vec<(Vec<String>, Role)> {
 #[test]
 fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
     let ids = [PeerId::random(), PeerId::random()];
-    let roles: BTreeSet<&str> = [(0, 1), (1, 0)]
+    let roles: BTreeSet<String> = [(0, 1), (1, 0)]
         .map(|(own, other)| {
             let mut machine = Machine::new(ids[own], true, policy(), Timing::default(), 1);
             let told = Introduced {
@@ -205,8 +209,9 @@ fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
                 told: vec!["/ip4/198.51.100.7/tcp/40000".parse().unwrap()],
                 ..introduced(true, &["/ip4/203.0.113.1/tcp/5000"])
             };
-            assert!(machine.handle_introduced(&told, Instant::now()));
-            dialed(&mut machine)[0].1.as_str()
+            let response = machine.handle_introduced(&told, Instant::now());
+            assert_eq!(response, Punches);
+            dialed(&mut machine)[0].1.to_string()
         })
         .into_iter()
         .collect();
@@ -217,7 +222,7 @@ fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
 fn nothing_is_dialed_at_this_host_at_the_relay_and_at_this_node() {
     let (mut machine, now) = (machine(true), Instant::now());
     let relay = PeerId::random();
-    machine.set_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
+    machine.handle_relays(&[format!("/ip4/203.0.113.10/udp/443/quic-v1/p2p/{relay}")
         .parse()
         .unwrap()]);
     let hostile = introduced(
@@ -232,7 +237,7 @@ fn nothing_is_dialed_at_this_host_at_the_relay_and_at_this_node() {
             "/ip4/192.0.2.1/udp/7/quic-v1",
         ],
     );
-    assert!(machine.handle_introduced(&hostile, now));
+    assert_eq!(machine.handle_introduced(&hostile, now), Punches);
     let only = vec!["/ip4/192.0.2.1/udp/7/quic-v1".to_owned()];
     assert_eq!(dialed(&mut machine), [(only, Role::Initiator)]);
     for itself in [relay, machine.local_id] {
@@ -240,7 +245,7 @@ fn nothing_is_dialed_at_this_host_at_the_relay_and_at_this_node() {
             peer: itself,
             ..introduced(true, &["/ip4/192.0.2.1/udp/7/quic-v1"])
         };
-        assert!(!machine.handle_introduced(&told, now));
+        assert_eq!(machine.handle_introduced(&told, now), Ignored);
     }
 }
 
@@ -255,16 +260,18 @@ fn what_dcutr_does_better_and_what_is_not_wanted_is_not_punched() {
         "/ip6/2001:db8::1/udp/5000/quic-v1",
     ] {
         let mut machine = machine(true);
-        assert!(
-            !machine.handle_introduced(&introduced(true, &[addr]), now),
+        assert_eq!(
+            machine.handle_introduced(&introduced(true, &[addr]), now),
+            Ignored,
             "{addr}"
         );
         assert!(dialed(&mut machine).is_empty(), "{addr}");
     }
     let told = introduced(true, &["/ip4/203.0.113.1/udp/5000/quic-v1"]);
-    assert!(machine(true).handle_introduced(&told, now));
-    assert!(
-        !machine(false).handle_introduced(&told, now),
+    assert_eq!(machine(true).handle_introduced(&told, now), Punches);
+    assert_eq!(
+        machine(false).handle_introduced(&told, now),
+        Ignored,
         "punch is off"
     );
 }

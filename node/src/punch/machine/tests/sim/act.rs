@@ -94,10 +94,10 @@ impl World {
                     );
                 }
                 Action::KeepAlive { .. } | Action::Expect { .. } | Action::Forget { .. } => {}
-                Action::Report(event) => {
-                    self.nodes[node].events.push((self.now - self.start, event))
-                }
             }
+        }
+        while let Some(event) = self.nodes[node].machine.poll_event() {
+            self.nodes[node].events.push((self.now - self.start, event));
         }
     }
 

@@ -1,0 +1,232 @@
+//! Connections that open, fail to open, and close.
+
+use std::time::Instant;
+
+use libp2p::{PeerId, swarm::ConnectionId};
+
+use super::{Action, Closed, DialFailure, Established, Event, NodeState, Purpose};
+use crate::core::{
+    dialer::CircuitFailure,
+    event,
+    liveness::{Farewell, Link},
+    peers::{How, Path, PathCause, PathKind},
+    relays::Unreachable,
+};
+
+impl NodeState {
+    /// A dial of [`Action::Dial`] is under way as this connection.
+    pub(crate) fn handle_dialing(&mut self, connection: ConnectionId, purpose: Purpose) {
+        self.purposes.insert(connection, purpose);
+        match purpose {
+            Purpose::Leg(leg) => self.relays.handle_dialing(leg, connection),
+            Purpose::FoundLeg(relay) => self.found_relays.handle_dialing(&relay, connection),
+            Purpose::Direct(_)
+            | Purpose::Local { .. }
+            | Purpose::Circuit { .. }
+            | Purpose::SameFamilyCircuit(_)
+            | Purpose::Reconnect { .. } => {}
+        }
+    }
+
+    /// A connection is open: one of [`Action::Dial`], one that a peer has made, or one that the punch machine has dialed.
+    pub(crate) fn handle_established(&mut self, established: Established, now: Instant) {
+        let Established {
+            connection: id,
+            peer,
+            endpoint,
+            sockets,
+        } = established;
+        let purpose = self.purposes.remove(&id);
+        self.peers
+            .handle_established(id, peer, &endpoint, sockets, now);
+        // Every dial of this state has a purpose; one that has none and is direct is the punch machine's.
+        if purpose.is_none() && endpoint.is_dialer() && !endpoint.is_relayed() {
+            self.peers.handle_punched(id);
+        }
+        if let Some(path) = self.peers.path(id) {
+            self.on_established(peer, id, path, purpose, now);
+        }
+        self.advance(now);
+    }
+
+    fn on_established(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        path: Path,
+        purpose: Option<Purpose>,
+        now: Instant,
+    ) {
+        tracing::info!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        if path.kind == PathKind::Direct && path.how != How::Accepted && !self.is_in_range(&path) {
+            tracing::error!(%peer, path = %path, range = %self.port_range, "a dial left from outside the range; please report this");
+            self.events.push_back(Event::OutOfRange);
+        }
+        // Whether the first direct connection came out of a punch is for the punch machine to say, which comes next.
+        if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
+            self.report_path(peer, PathCause::Made(path.how));
+        }
+        let is_leg = self.relays.handle_established(id).is_some();
+        if is_leg {
+            self.introduce_again(peer);
+        }
+        match purpose {
+            Some(Purpose::SameFamilyCircuit(peer)) => self.close_bridges(peer),
+            Some(Purpose::Local { peer, host }) => self.neighbours.handle_answer(host, peer, now),
+            // Without a token there is nothing to wait for: a relay that wants one is the exception.
+            Some(Purpose::FoundLeg(relay)) if !self.has_token(&relay) => {
+                self.on_found_leg(relay, id, now);
+            }
+            Some(
+                Purpose::Leg(_)
+                | Purpose::FoundLeg(_)
+                | Purpose::Direct(_)
+                | Purpose::Circuit { .. }
+                | Purpose::Reconnect { .. },
+            )
+            | None => {}
+        }
+        if is_leg || matches!(purpose, Some(Purpose::FoundLeg(_))) {
+            self.join(peer, id);
+        }
+        self.inquire(id, now);
+        self.liveness
+            .handle_established(id, self.link(&peer, path.kind), now);
+        self.reconnector.handle_connected(&peer, path.relay, now);
+        if let Some(best) = self.best_path(&peer) {
+            for dialer in self.dials_of(peer) {
+                dialer.handle_connected(path.clone(), best.clone(), now);
+            }
+        }
+        self.report(event::Event::Connected {
+            t: self.t(now),
+            peer,
+            path,
+            found_by: None,
+        });
+    }
+
+    /// A connection is no longer open.
+    pub(crate) fn handle_closed(&mut self, closed: Closed, now: Instant) {
+        let (id, reason) = (closed.connection, &closed.reason);
+        let farewell = self.liveness.handle_closed(id, closed.ended, now);
+        self.inquiries.handle_closed(id);
+        self.end_introductions(id);
+        self.actions.push_back(Action::ForgetObservation(id));
+        let jitter = self.rng.f64();
+        if let Some(relay) = self.relays.handle_closed(id, now, jitter) {
+            tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
+        }
+        if let Some(connection) = self.peers.handle_closed(id) {
+            self.on_closed(closed, connection.path.kind, farewell, now);
+        }
+        self.advance(now);
+    }
+
+    fn on_closed(&mut self, closed: Closed, kind: PathKind, farewell: Farewell, now: Instant) {
+        let Closed {
+            connection: id,
+            peer,
+            ended,
+            reason,
+        } = closed;
+        self.end_access(&peer);
+        tracing::info!(%peer, connection = %id, %kind, %reason, "disconnected");
+        self.report_path(peer, PathCause::of_end(ended, farewell));
+        let best = self.best_path(&peer);
+        if best.is_none() {
+            self.next_punches.remove(&peer);
+            match farewell {
+                Farewell::Lost => {
+                    let jitter = self.rng.f64();
+                    self.reconnector.handle_lost(&peer, now, jitter);
+                }
+                Farewell::Wanted => self.reconnector.forget(&peer),
+            }
+        }
+        self.forget_pings(id);
+        for dialer in self.dials_of(peer) {
+            dialer.handle_disconnected(kind, reason.clone(), best.clone(), now);
+        }
+        self.report(event::Event::Disconnected {
+            t: self.t(now),
+            peer,
+            kind,
+            reason,
+        });
+    }
+
+    /// A dial has failed, on all of its addresses.
+    pub(crate) fn handle_dial_failed(
+        &mut self,
+        id: ConnectionId,
+        failure: DialFailure,
+        now: Instant,
+    ) {
+        let reason = failure.reason.clone();
+        match self.purposes.remove(&id) {
+            Some(Purpose::Leg(_)) => self.on_leg_failed(id, &reason, now),
+            Some(Purpose::Direct(peer)) => {
+                for dialer in self.dials_of(peer) {
+                    dialer.handle_direct_failed(reason.clone());
+                }
+            }
+            Some(Purpose::Local { peer, host }) => self.on_local_failed(peer, host, failure, now),
+            Some(Purpose::FoundLeg(relay)) => self.on_found_leg_failed(relay, id, &reason, now),
+            Some(
+                purpose @ (Purpose::Circuit { .. }
+                | Purpose::Reconnect { .. }
+                | Purpose::SameFamilyCircuit(_)),
+            ) => match failure.circuit {
+                CircuitFailure::Refused => self.on_circuit_refused(purpose, reason, now),
+                failed @ (CircuitFailure::Absent | CircuitFailure::Broken) => {
+                    self.on_circuit_failed(purpose, failed, reason, now);
+                }
+            },
+            // A punch's dial: its machine reports itself.
+            None => tracing::debug!(connection = %id, %reason, "a dial failed"),
+        }
+        self.advance(now);
+    }
+
+    fn on_leg_failed(&mut self, id: ConnectionId, reason: &str, now: Instant) {
+        let (jitter, t) = (self.rng.f64(), self.t(now));
+        let Some(Unreachable {
+            relay,
+            failures,
+            is_news,
+        }) = self.relays.handle_dial_failed(id, now, jitter)
+        else {
+            return;
+        };
+        if is_news {
+            tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
+            self.report(event::Event::RelayUnreachable {
+                t,
+                relay: relay.peer,
+                reason: reason.to_owned(),
+            });
+        } else {
+            tracing::debug!(relay = %relay.peer, address = %relay.addr, %reason, failures, "cannot reach a relay");
+        }
+        if self.relays.is_unreachable(&relay.peer) {
+            for dial in &mut self.dials {
+                dial.dialer()
+                    .handle_relay_unreachable(relay.peer, t, reason);
+            }
+        }
+    }
+
+    fn link(&self, peer: &PeerId, kind: PathKind) -> Link {
+        match kind {
+            PathKind::Relayed => Link::Circuit,
+            PathKind::Direct if self.is_relay(peer) => Link::Leg,
+            PathKind::Direct => Link::Direct,
+        }
+    }
+
+    fn is_in_range(&self, path: &Path) -> bool {
+        let local = path.hops.first().and_then(|hop| hop.local);
+        local.is_none_or(|local| self.port_range.contains(local.port()))
+    }
+}

@@ -1,0 +1,313 @@
+//! The dials that somebody waits for: what they ask for, their pings, and the places where their peers may be.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use libp2p::{PeerId, swarm::ConnectionId};
+use p2pnode_protocol::ping;
+use p2pnode_transports::to_socket_addr;
+
+use super::{Action, AnsweredBy, DialFailure, DialId, Event, Lookup, NodeState, Purpose};
+use crate::core::{
+    dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request},
+    introductions::IntroductionRequest,
+    liveness::Verdict,
+    peers::PathCause,
+};
+
+/// A dial that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Dial {
+    id: DialId,
+    dialer: Dialer,
+    /// The connection that is being pinged for it.
+    pinging: Option<ConnectionId>,
+    /// Whether whoever asked for it is gone.
+    is_abandoned: bool,
+}
+
+impl Dial {
+    /// Its course.
+    pub(super) const fn dialer(&mut self) -> &mut Dialer {
+        &mut self.dialer
+    }
+
+    /// When it may have something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.dialer.poll_timeout()
+    }
+
+    /// The dialer, if a ping over that connection is under way for it, and from now on none.
+    fn take_ping(&mut self, connection: ConnectionId) -> Option<&mut Dialer> {
+        self.pinging.take_if(|pinging| *pinging == connection)?;
+        Some(&mut self.dialer)
+    }
+
+    fn is_over(&self) -> bool {
+        self.dialer.is_finished() || self.is_abandoned
+    }
+}
+
+impl NodeState {
+    /// Begins a dial. [`Event::Dial`] reports its course.
+    pub(crate) fn handle_dial(&mut self, request: Request, now: Instant) -> DialId {
+        let peer = request.peer;
+        // The dial takes over.
+        self.reconnector.forget(&peer);
+        self.report_wanted(peer);
+        // Whoever dials may know that the relay would take this node now.
+        let relays: Vec<PeerId> = self.relays.relays().collect();
+        for relay in &relays {
+            self.relays.retry_refused(relay, now);
+        }
+        let mut dialer = Dialer::new(request, relays, self.punches, now);
+        dialer.search(self.sources, now);
+        if let Some(path) = self.best_path(&peer) {
+            dialer.handle_open(path, now);
+        }
+        if let Some(best) = self.peers.best(&peer)
+            && self.inquiries.is_awaited(best)
+        {
+            dialer.await_far_hop(now);
+        }
+        let id = DialId(self.next_number());
+        self.dials.push(Dial {
+            id,
+            dialer,
+            pinging: None,
+            is_abandoned: false,
+        });
+        self.advance(now);
+        id
+    }
+
+    /// Nobody waits for a dial any more.
+    pub(crate) fn handle_dial_abandoned(&mut self, dial: DialId, now: Instant) {
+        for known in self.dials.iter_mut().filter(|known| known.id == dial) {
+            known.is_abandoned = true;
+        }
+        self.advance(now);
+    }
+
+    pub(super) fn advance_dials(&mut self, now: Instant) {
+        let relays = self.relays.relays();
+        let ready: Vec<PeerId> = relays
+            .filter(|relay| self.relays.is_connected(relay))
+            .collect();
+        for index in 0..self.dials.len() {
+            let dialer = &mut self.dials[index].dialer;
+            for relay in &ready {
+                dialer.handle_relay_ready(*relay, now);
+            }
+            dialer.handle_timeout(now);
+            while let Some(action) = self.dials[index].dialer.poll_action() {
+                self.on_dialer_action(index, action);
+            }
+        }
+    }
+
+    fn on_dialer_action(&mut self, index: usize, action: dialer::Action) {
+        let Dial { id, dialer, .. } = &self.dials[index];
+        let (dial, peer) = (*id, dialer.peer());
+        match action {
+            dialer::Action::DialDirect(addresses) => {
+                self.dial(peer, addresses, Purpose::Direct(peer));
+            }
+            dialer::Action::DialCircuit(relay) => {
+                self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
+            }
+            dialer::Action::Search => self.actions.push_back(Action::Search(peer)),
+            dialer::Action::DialLocal(Candidate { host, addrs, .. }) => {
+                self.dial(peer, addrs, Purpose::Local { peer, host });
+            }
+            dialer::Action::Introduce(relay) => {
+                self.ask_for_introduction(IntroductionRequest { peer, relay });
+            }
+            dialer::Action::LookUp => self.look_up(peer, Lookup::Peer(peer)),
+            dialer::Action::DialFound { relay, addrs } => {
+                self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
+            }
+            dialer::Action::Ping => self.ping_for(index),
+            dialer::Action::Report(event) => self.events.push_back(Event::Dial { dial, event }),
+        }
+    }
+
+    /// Removes the dials that are over; a peer that one has reached is wanted from now on.
+    pub(super) fn end_dials(&mut self) {
+        let over: Vec<Dial> = self.dials.extract_if(.., |dial| dial.is_over()).collect();
+        for Dial { dialer, .. } in over {
+            let peer = dialer.peer();
+            if self.is_dialed(peer) {
+                continue;
+            }
+            self.actions.push_back(Action::EndSearch(peer));
+            self.introductions.forget(&peer);
+            match self.best_path(&peer) {
+                Some(path) => {
+                    let last = path.relay.or(dialer.led_by());
+                    self.reconnector
+                        .want(peer, dialer.addrs(), dialer.relays(), last);
+                }
+                None => self.events.push_back(Event::Unwanted(peer)),
+            }
+        }
+    }
+
+    /// A search has found places where the peer may be. `own` are those of their IP addresses that are this host's.
+    pub(crate) fn handle_candidates(
+        &mut self,
+        peer: PeerId,
+        mut candidates: Vec<Candidate>,
+        own: &BTreeSet<IpAddr>,
+        now: Instant,
+    ) {
+        candidates.retain(|candidate| !self.is_own(candidate.host, own));
+        let others = self.neighbours.select(&mut candidates, peer, now);
+        tracing::debug!(%peer, others, ?candidates, "places where a peer may be");
+        for dialer in self.dials_of(peer) {
+            dialer.handle_candidates(candidates.clone());
+        }
+        self.advance(now);
+    }
+
+    /// A place could not be asked for a peer, for this reason.
+    pub(crate) fn handle_search_failed(&mut self, peer: PeerId, reason: &str, now: Instant) {
+        for dialer in self.dials_of(peer) {
+            dialer.handle_search_failed(reason.to_owned());
+        }
+        self.advance(now);
+    }
+
+    /// The search for a peer has ended.
+    pub(crate) fn handle_search_ended(&mut self, peer: PeerId, now: Instant) {
+        for dialer in self.dials_of(peer) {
+            dialer.handle_searched();
+        }
+        self.advance(now);
+    }
+
+    /// Whether this node itself listens there.
+    fn is_own(&self, host: SocketAddr, own: &BTreeSet<IpAddr>) -> bool {
+        let mut ports = self.addresses.public().filter_map(to_socket_addr);
+        own.contains(&host.ip()) && ports.any(|at| at.port() == host.port())
+    }
+
+    /// The peer is not there, or another one is.
+    pub(super) fn on_local_failed(
+        &mut self,
+        peer: PeerId,
+        host: SocketAddr,
+        failure: DialFailure,
+        now: Instant,
+    ) {
+        let reason = failure.reason;
+        let failure = match failure.answered_by {
+            Some(AnsweredBy::Other(obtained)) => {
+                tracing::debug!(%peer, %host, %obtained, "another peer is there");
+                self.neighbours.handle_answer(host, obtained, now);
+                LocalFailure::OtherPeer
+            }
+            Some(AnsweredBy::Local) => LocalFailure::OtherPeer,
+            None => {
+                tracing::debug!(%peer, %host, %reason, "nobody is there");
+                self.neighbours.handle_silence(&host);
+                LocalFailure::NoAnswer(reason)
+            }
+        };
+        for dialer in self.dials_of(peer) {
+            dialer.handle_local_failed(host, failure.clone());
+        }
+    }
+
+    /// Pings the best path of a dial's peer.
+    fn ping_for(&mut self, index: usize) {
+        let peer = self.dials[index].dialer.peer();
+        // Without a path there is nothing to ping, and the dial learns of the next one.
+        if let Some(connection) = self.peers.best(&peer) {
+            self.dials[index].pinging = Some(connection);
+            self.actions.push_back(Action::Ping { peer, connection });
+        }
+    }
+
+    /// A ping has ended.
+    pub(crate) fn handle_ping(&mut self, event: ping::Event, now: Instant) {
+        let ping::Event {
+            peer,
+            connection,
+            result,
+            missed,
+            asked,
+        } = event;
+        let cause = match &result {
+            Ok(rtt) => {
+                self.peers.handle_rtt(connection, *rtt);
+                PathCause::Ranked
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %connection, %error, missed, "a ping was not answered");
+                if missed > 0 {
+                    self.peers.handle_missed(connection);
+                }
+                PathCause::Missed
+            }
+        };
+        self.report_path(peer, cause);
+        if asked {
+            self.answer_dials(peer, connection, &result, now);
+        }
+        let outcome = result.as_ref().map(|_| ());
+        let verdict = self.liveness.handle_ping(connection, outcome, missed, now);
+        if verdict == Verdict::Dead {
+            tracing::info!(%peer, %connection, missed, "closing a connection that does not answer");
+            self.actions.push_back(Action::Close(connection));
+        }
+        self.advance(now);
+    }
+
+    /// Hands the end of a ping over `connection` to the dials that asked for it.
+    fn answer_dials(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        result: &Result<Duration, ping::Failure>,
+        now: Instant,
+    ) {
+        let pinged = self.peers.path(connection);
+        let best = self.peers.best(&peer);
+        let best = best.and_then(|best| self.peers.kind(best));
+        // Another path of the same kind may have become a little better meanwhile: that changes nothing of what was reached.
+        let pinged = pinged.filter(|path| Some(path.kind) == best);
+        for dial in &mut self.dials {
+            let Some(dialer) = dial.take_ping(connection) else {
+                continue;
+            };
+            match (&pinged, result) {
+                (Some(path), Ok(rtt)) => dialer.handle_ping(*rtt, path.clone(), now),
+                (Some(_), Err(ping::Failure::Unsupported)) => {
+                    dialer.handle_ping_failed(PingFailure::Unsupported);
+                }
+                (Some(_), Err(ping::Failure::Timeout)) => {
+                    dialer.handle_ping_failed(PingFailure::Missed);
+                }
+                (Some(_), Err(ping::Failure::Broken(_))) => {
+                    dialer.handle_ping_failed(PingFailure::Broken);
+                    // If the connection ends, the dial does not wait.
+                    dial.pinging = Some(connection);
+                }
+                (None, _) => dialer.handle_ping_failed(PingFailure::Stale),
+            }
+        }
+    }
+
+    /// A connection is gone, and with it the answers to the pings over it.
+    pub(super) fn forget_pings(&mut self, connection: ConnectionId) {
+        for dial in &mut self.dials {
+            if let Some(dialer) = dial.take_ping(connection) {
+                dialer.handle_ping_failed(PingFailure::Stale);
+            }
+        }
+    }
+}

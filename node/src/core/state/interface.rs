@@ -1,0 +1,273 @@
+//! What a node's state is given, what it asks for, and what it reports.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
+use p2pnode_transports::{FamilyPolicy, PortRange, Sockets};
+
+use crate::{
+    config::RelayAddr,
+    core::{
+        dialer::{CircuitFailure, Sources},
+        event,
+        inquiries::Circuit,
+        introductions::IntroductionRequest,
+        liveness::Ended,
+        peers::{PathCause, PathKind},
+        tokens::Tokens,
+    },
+    punch::{Introduced, Observation, Record},
+};
+
+/// What a node is configured to do.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The node itself.
+    pub(crate) local: PeerId,
+    /// Its relays, in the order of preference.
+    pub(crate) relays: Vec<RelayAddr>,
+    /// On how many of them it holds a reservation.
+    pub(crate) reservations: usize,
+    /// The IP families that it uses.
+    pub(crate) family: FamilyPolicy,
+    /// The source ports that its packets leave from.
+    pub(crate) port_range: PortRange,
+    /// Whether it punches.
+    pub(crate) punches: bool,
+    /// The relays that it asks for introductions.
+    pub(crate) introducers: BTreeSet<PeerId>,
+    /// The peers that may connect; `None` lets every peer connect.
+    pub(crate) allowed: Option<BTreeSet<PeerId>>,
+    /// Where dials look for a peer without any relay.
+    pub(crate) sources: Sources,
+    /// Its join tokens, if a file of them is configured.
+    pub(crate) tokens: Option<Tokens>,
+    /// Seed of the jitter.
+    pub(crate) seed: u64,
+}
+
+/// Names a dial that [`NodeState::handle_dial`](super::NodeState::handle_dial) began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct DialId(pub(super) u64);
+
+/// What a dial of the swarm is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The leg of this number to a configured relay.
+    Leg(usize),
+    /// A leg to a relay that a record names.
+    FoundLeg(PeerId),
+    /// The peer of a [`Dialer`](crate::core::dialer::Dialer), at its own addresses.
+    Direct(PeerId),
+    /// The peer of a dialer, at a place that the DNS or a link named.
+    Local {
+        /// The peer.
+        peer: PeerId,
+        /// The place.
+        host: SocketAddr,
+    },
+    /// The peer of a dialer, through a relay.
+    Circuit {
+        /// The peer.
+        peer: PeerId,
+        /// The relay.
+        relay: PeerId,
+    },
+    /// A peer that is relayed already, over a leg of the family of its far hop.
+    SameFamilyCircuit(PeerId),
+    /// A peer that was lost, through a relay or at its own addresses.
+    Reconnect {
+        /// The peer.
+        peer: PeerId,
+        /// The relay.
+        relay: Option<PeerId>,
+    },
+}
+
+/// Names a question to the directory, or a registration in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct QueryId(pub(super) u64);
+
+/// What the swarm is to do. Actions are carried out in their order; each says which `handle_*` continues it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Dial the peer at all of these addresses at once, whether it is connected or not. First
+    /// [`handle_dialing`](super::NodeState::handle_dialing) with the id of the connection-to-be; then
+    /// [`handle_established`](super::NodeState::handle_established) or
+    /// [`handle_dial_failed`](super::NodeState::handle_dial_failed).
+    Dial {
+        /// The peer.
+        peer: PeerId,
+        /// Its addresses.
+        addresses: Vec<Multiaddr>,
+        /// For `handle_dialing`.
+        purpose: Purpose,
+    },
+    /// Close a connection; [`handle_closed`](super::NodeState::handle_closed) follows.
+    Close(ConnectionId),
+    /// Ask the relay, which is connected at this address, for a reservation: listen on its circuit address. First
+    /// [`handle_reserving`](super::NodeState::handle_reserving) with the id of the listener; then
+    /// [`handle_reserved`](super::NodeState::handle_reserved) or
+    /// [`handle_listener_closed`](super::NodeState::handle_listener_closed).
+    Reserve(RelayAddr),
+    /// Ask the relay of a circuit about its other leg, over the connection `via`;
+    /// [`handle_hop_reply`](super::NodeState::handle_hop_reply) follows.
+    AskHop(Circuit),
+    /// Ask a relay to admit this node; [`handle_join_reply`](super::NodeState::handle_join_reply) follows.
+    Join(JoinRequest),
+    /// Ask a relay on this connection to introduce this node to a peer;
+    /// [`handle_introduction_reply`](super::NodeState::handle_introduction_reply) follows unless the connection closes.
+    AskIntroduction {
+        /// To which peer, by which relay.
+        request: IntroductionRequest,
+        /// The connection to ask on.
+        connection: ConnectionId,
+    },
+    /// Ask the directory for the record of `peer`. [`handle_record`](super::NodeState::handle_record) follows any number of
+    /// times, then [`handle_lookup_ended`](super::NodeState::handle_lookup_ended).
+    LookUp {
+        /// Names the question.
+        query: QueryId,
+        /// Whose record.
+        peer: PeerId,
+    },
+    /// Register a record of this node with these addresses at a relay, under the number of
+    /// [`next_seq`](super::NodeState::next_seq); [`handle_registered`](super::NodeState::handle_registered) follows.
+    Register {
+        /// Names the registration.
+        query: QueryId,
+        /// The relay.
+        relay: PeerId,
+        /// The addresses; none say that this node has left.
+        addrs: Vec<Multiaddr>,
+    },
+    /// Ping a connection now; [`handle_ping`](super::NodeState::handle_ping) with `asked` follows, unless the connection closes.
+    Ping {
+        /// The peer.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Look for a peer in the DNS and on the links; [`handle_candidates`](super::NodeState::handle_candidates) and
+    /// [`handle_search_failed`](super::NodeState::handle_search_failed) any number of times, then
+    /// [`handle_search_ended`](super::NodeState::handle_search_ended).
+    Search(PeerId),
+    /// Nobody looks for this peer any more: its search reports nothing from now on.
+    EndSearch(PeerId),
+    /// Let a peer connect that `access.allow` does not name.
+    Allow(PeerId),
+    /// Let it connect no longer.
+    Disallow(PeerId),
+    /// A relay has said where a peer is: hand it to the punch machine, and its decision to
+    /// [`handle_introduced`](super::NodeState::handle_introduced).
+    Punch(Introduced),
+    /// A relay has observed a mapping of a punch port: hand it to the punch machine.
+    Observe(Observation),
+    /// What was observed on this connection holds no longer: hand it to the punch machine.
+    ForgetObservation(ConnectionId),
+    /// The sockets of this host at its punch ports: hand them to the punch machine.
+    SetInterfaces(Vec<Multiaddr>),
+    /// Answer neighbours who ask for this node with these addresses.
+    Announce(Vec<Multiaddr>),
+}
+
+/// What the node reports.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Event {
+    /// For stdout of `run`.
+    Node(event::Event),
+    /// For whoever asked for a dial. [`event::Event::Result`] is the last of a dial.
+    Dial {
+        /// Which.
+        dial: DialId,
+        /// What.
+        event: event::Event,
+    },
+    /// The time of a peer to a direct path counts from now on, if it does not yet.
+    Wanted(PeerId),
+    /// It counts no longer, if the peer is not connected.
+    Unwanted(PeerId),
+    /// Something that may have moved the best path of a peer has happened to one of its connections.
+    BestPath {
+        /// The peer.
+        peer: PeerId,
+        /// Its best connection now.
+        best: Option<(ConnectionId, PathKind)>,
+        /// What happened.
+        cause: PathCause,
+    },
+    /// An attempt at a punch has ended.
+    Punch(Box<Record>),
+    /// A relay admits this node.
+    Admitted(PeerId),
+    /// A dial left from outside the port range.
+    OutOfRange,
+}
+
+/// A connection that is open.
+#[derive(Debug, Clone)]
+pub(crate) struct Established {
+    /// The connection.
+    pub(crate) connection: ConnectionId,
+    /// The peer at its far end.
+    pub(crate) peer: PeerId,
+    /// How it came about.
+    pub(crate) endpoint: ConnectedPoint,
+    /// Its true sockets, if it is direct and they are known.
+    pub(crate) sockets: Option<Sockets>,
+}
+
+/// A connection that was open.
+#[derive(Debug, Clone)]
+pub(crate) struct Closed {
+    /// The connection.
+    pub(crate) connection: ConnectionId,
+    /// The peer at its far end.
+    pub(crate) peer: PeerId,
+    /// Which side ended it.
+    pub(crate) ended: Ended,
+    /// Why, for a person.
+    pub(crate) reason: String,
+}
+
+/// Why a dial failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DialFailure {
+    /// In one line, for a person.
+    pub(crate) reason: String,
+    /// Who answered in the peer's place, if any node did.
+    pub(crate) answered_by: Option<AnsweredBy>,
+    /// What it means for the next circuit, if a circuit was dialed.
+    pub(crate) circuit: CircuitFailure,
+}
+
+/// Who answered a dial in the peer's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AnsweredBy {
+    /// Another peer.
+    Other(PeerId),
+    /// This node itself.
+    Local,
+}
+
+/// A request to a relay to admit this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JoinRequest {
+    /// The relay.
+    pub(crate) relay: PeerId,
+    /// The connection to ask on.
+    pub(crate) connection: ConnectionId,
+    /// The token to present, if there is one.
+    pub(crate) token: Option<String>,
+    /// Whether the relay was asked on this connection before.
+    pub(crate) again: bool,
+}
+
+/// What the punch machine makes of an introduction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PunchStart {
+    /// The peer is being punched; the end of the attempt is reported.
+    Begun,
+    /// It is not: it is direct already, or nothing can be dialed.
+    Declined,
+}

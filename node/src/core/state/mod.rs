@@ -1,0 +1,271 @@
+//! The state of a node: its machines, and every map that connects them.
+//!
+//! Pure: no IO, no clock, no Swarm. A driver reports what happens by the `handle_*` methods and, after each, carries out the
+//! [`Action`]s of [`NodeState::poll_action`] in their order, hands on the [`Event`]s of [`NodeState::poll_event`], and calls
+//! [`NodeState::handle_timeout`] at the instant of [`NodeState::poll_timeout`]. The event loop of `swarm` is such a driver; tests
+//! are others.
+//!
+//! - `interface`: what goes in and comes out.
+//! - `connections`: connections that open, fail to and close.
+//! - `dials`: the dials that somebody waits for, and their pings and searches.
+//! - `circuits`: over which leg a circuit goes, and what its relay says of the other leg.
+//! - `found`: relays that a record names.
+//! - `relays`: what configured relays say of themselves and of this node.
+//! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
+//! - `addresses`: where this node is.
+//! - `view`: what observers see.
+
+mod addresses;
+mod circuits;
+mod connections;
+mod dials;
+mod directory;
+mod found;
+mod interface;
+mod introductions;
+mod joins;
+mod lost;
+mod punches;
+mod relays;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::PortRange;
+
+use crate::core::{
+    dialer::{Dialer, Sources},
+    event,
+    found_relays::FoundRelays,
+    inquiries::Inquiries,
+    introductions::Introductions,
+    joins::Joins,
+    liveness::Liveness,
+    neighbours::Neighbours,
+    peers::{Path, PathCause, PeerTable},
+    reconnect::Reconnector,
+    registrar::Registrar,
+    relays::RelayKeeper,
+    tokens::Tokens,
+};
+
+use addresses::Addresses;
+use dials::Dial;
+use directory::Lookup;
+
+pub(crate) use interface::{
+    Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, PunchStart,
+    Purpose, QueryId, Settings,
+};
+
+/// What a node knows and is about to do.
+#[derive(Debug)]
+pub(crate) struct NodeState {
+    local: PeerId,
+    port_range: PortRange,
+    punches: bool,
+    introducers: BTreeSet<PeerId>,
+    allowed: Option<BTreeSet<PeerId>>,
+    sources: Sources,
+    started: Instant,
+    rng: fastrand::Rng,
+    addresses: Addresses,
+    peers: PeerTable,
+    relays: RelayKeeper,
+    dials: Vec<Dial>,
+    /// How many dials and queries have begun: names for the next ones.
+    begun: u64,
+    /// What the dials of the swarm that are under way are for.
+    purposes: BTreeMap<ConnectionId, Purpose>,
+    /// Peers whose punch was given up for now, and when it is tried again.
+    next_punches: BTreeMap<PeerId, Option<Instant>>,
+    /// Circuits whose other leg their relay is asked for.
+    inquiries: Inquiries,
+    introductions: Introductions,
+    liveness: Liveness,
+    /// The peers to dial again when they are lost.
+    reconnector: Reconnector,
+    registrar: Registrar,
+    /// Registrations under way, and where.
+    registrations: BTreeMap<QueryId, PeerId>,
+    /// Questions to the directory under way.
+    lookups: BTreeMap<QueryId, Lookup>,
+    found_relays: FoundRelays<(PeerId, Purpose)>,
+    /// Those of them that `access.allow` does not name, and that may connect while a connection to them is made or open.
+    temporarily_allowed: BTreeSet<PeerId>,
+    joins: Joins<(Purpose, String)>,
+    tokens: Option<Tokens>,
+    /// Which peer was at which place a moment ago.
+    neighbours: Neighbours,
+    /// Whether the node is shutting down.
+    is_leaving: bool,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+}
+
+impl NodeState {
+    /// A node that is connected to nobody.
+    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
+        let Settings {
+            local,
+            relays,
+            reservations,
+            family,
+            port_range,
+            punches,
+            introducers,
+            allowed,
+            sources,
+            tokens,
+            seed,
+        } = settings;
+        let mut state = Self {
+            local,
+            port_range,
+            punches,
+            introducers,
+            allowed,
+            sources,
+            started: now,
+            rng: fastrand::Rng::with_seed(seed),
+            addresses: Addresses::default(),
+            peers: PeerTable::new(family),
+            relays: RelayKeeper::new(&relays, reservations, family, now),
+            dials: Vec::new(),
+            begun: 0,
+            purposes: BTreeMap::new(),
+            next_punches: BTreeMap::new(),
+            inquiries: Inquiries::default(),
+            introductions: Introductions::default(),
+            liveness: Liveness::default(),
+            reconnector: Reconnector::default(),
+            registrar: Registrar::default(),
+            registrations: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            found_relays: FoundRelays::default(),
+            temporarily_allowed: BTreeSet::new(),
+            joins: Joins::default(),
+            tokens,
+            neighbours: Neighbours::default(),
+            is_leaving: false,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+        };
+        state.advance(now);
+        state
+    }
+
+    /// The next thing to do, until there is none.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing to report, until there is none.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`NodeState::handle_timeout`] may have something to do, if nothing else happens before.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_leaving {
+            return None;
+        }
+        let dials = self.dials.iter().filter_map(Dial::poll_timeout);
+        dials
+            .chain(self.relays.poll_timeout())
+            .chain(self.inquiries.poll_timeout())
+            .chain(self.reconnector.poll_timeout())
+            .chain(self.registrar.poll_timeout())
+            .min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+    }
+
+    /// Draws the consequences of what has happened by `now`.
+    fn advance(&mut self, now: Instant) {
+        if self.is_leaving {
+            return;
+        }
+        self.keep_relays(now);
+        self.advance_dials(now);
+        self.ask_relays(now);
+        self.end_dials();
+        self.dial_lost_peers(now);
+        self.announce();
+        self.register(now);
+    }
+
+    /// The node shuts down: the relays that have its record get one without addresses, and nothing else is done from now on.
+    pub(crate) fn handle_shutdown(&mut self) {
+        self.is_leaving = true;
+        self.actions.clear();
+        self.withdraw();
+    }
+
+    /// The dials of a peer.
+    fn dials_of(&mut self, peer: PeerId) -> impl Iterator<Item = &mut Dialer> {
+        let dialers = self.dials.iter_mut().map(Dial::dialer);
+        dialers.filter(move |dialer| dialer.peer() == peer)
+    }
+
+    fn is_dialed(&mut self, peer: PeerId) -> bool {
+        self.dials_of(peer).next().is_some()
+    }
+
+    fn best_path(&self, peer: &PeerId) -> Option<Path> {
+        self.peers.best(peer).and_then(|id| self.peers.path(id))
+    }
+
+    /// Has these addresses of a peer dialed.
+    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose) {
+        self.actions.push_back(Action::Dial {
+            peer,
+            addresses,
+            purpose,
+        });
+    }
+
+    /// Reports something of the node as a whole.
+    fn report(&mut self, event: event::Event) {
+        self.events.push_back(Event::Node(event));
+    }
+
+    /// Something that may have moved the best path of a peer has happened to one of its connections. The legs to relays are
+    /// no peers' paths.
+    fn report_path(&mut self, peer: PeerId, cause: PathCause) {
+        if self.is_relay(&peer) {
+            return;
+        }
+        let best = self.peers.best(&peer);
+        let best = best.and_then(|id| Some((id, self.peers.kind(id)?)));
+        self.events.push_back(Event::BestPath { peer, best, cause });
+    }
+
+    /// The time of a peer to a direct path counts from now on.
+    fn report_wanted(&mut self, peer: PeerId) {
+        if !self.is_relay(&peer) {
+            self.events.push_back(Event::Wanted(peer));
+        }
+    }
+
+    /// Time since the node began.
+    fn t(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    /// A number that no dial and no query has yet.
+    fn next_number(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+}
+
+#[cfg(test)]
+mod tests;

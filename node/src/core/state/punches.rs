@@ -1,0 +1,105 @@
+//! What the punch machine reports: attempts, successes and giving up.
+
+use std::time::Instant;
+
+use super::{Event, NodeState, circuits::FamilyMatch};
+use crate::{
+    core::{event, peers::PathCause},
+    punch::{self, By, Record},
+};
+
+impl NodeState {
+    /// The punch machine reports this.
+    pub(crate) fn handle_punch(&mut self, event: punch::Event, now: Instant) {
+        match event {
+            punch::Event::Attempt(record) => self.on_attempt(record, now),
+            punch::Event::Direct {
+                peer,
+                connection_id,
+                attempts,
+            } => {
+                self.next_punches.remove(&peer);
+                // A direct connection that took no attempt was dialed or accepted like any other.
+                if attempts > 0 {
+                    self.peers.handle_punched(connection_id);
+                }
+                if let Some(connection) = self.peers.connection(connection_id) {
+                    let cause = PathCause::Made(connection.path.how);
+                    self.report_path(peer, cause);
+                }
+                if attempts > 0 {
+                    tracing::info!(%peer, connection = %connection_id, attempts, "punched");
+                    if let Some(best) = self.best_path(&peer) {
+                        for dialer in self.dials_of(peer) {
+                            dialer.handle_path(best.clone());
+                        }
+                    }
+                }
+            }
+            punch::Event::GaveUp {
+                peer,
+                reason,
+                attempts,
+                retry_in,
+            } => {
+                tracing::info!(%peer, %reason, attempts, ?retry_in, "staying relayed for now");
+                let next = retry_in.map(|wait| now + wait);
+                self.next_punches.insert(peer, next);
+                let family_match = self.match_families(peer);
+                for dialer in self.dials_of(peer) {
+                    dialer.handle_gave_up(reason);
+                    if family_match == FamilyMatch::Dialed {
+                        dialer.await_far_hop(now);
+                    }
+                }
+            }
+        }
+        self.advance(now);
+    }
+
+    fn on_attempt(&mut self, record: Box<Record>, now: Instant) {
+        let peer = record.peer;
+        let reason = record.outcome.reason();
+        tracing::info!(
+            %peer,
+            attempt = record.attempt,
+            role = %record.role,
+            by = %record.by(),
+            outcome = %record.outcome.ended(),
+            reason = reason.map(tracing::field::display),
+            sent = ?record.sent,
+            received = ?record.received,
+            rtt = ?record.rtt,
+            took = ?record.took,
+            "punch attempt"
+        );
+        let attempt = |t| event::Event::Punch {
+            t,
+            peer,
+            attempt: record.attempt,
+            role: record.role,
+            by: record.by(),
+            sent: record.sent.clone(),
+            received: record
+                .received
+                .iter()
+                .map(|candidate| candidate.addr.clone())
+                .collect(),
+            outcome: record.outcome.ended(),
+            reason,
+        };
+        for dialer in self.dials_of(peer) {
+            let t = dialer.elapsed(now);
+            match record.by() {
+                By::Dcutr => dialer.handle_attempt(attempt(t)),
+                By::Introduction => dialer.handle_introduced_attempt(attempt(t)),
+            }
+        }
+        let has_failed = record.by() == By::Introduction && reason.is_some();
+        if has_failed && !self.is_dialed(peer) {
+            self.events.push_back(Event::Unwanted(peer));
+        }
+        self.report(attempt(self.t(now)));
+        self.events.push_back(Event::Punch(record));
+    }
+}

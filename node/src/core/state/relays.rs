@@ -1,0 +1,131 @@
+//! What configured relays say of themselves and of this node, and the reservations on them.
+
+use std::time::Instant;
+
+use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, swarm::ConnectionId};
+use p2pnode_transports::Family;
+
+use super::{Action, NodeState, Purpose};
+use crate::{
+    config::RelayAddr,
+    core::{
+        event,
+        peers::{How, PathKind},
+        relays::{self, Drain, Reserved},
+    },
+    punch::Observation,
+};
+
+impl NodeState {
+    /// Dials relays and asks for reservations where that is due.
+    pub(super) fn keep_relays(&mut self, now: Instant) {
+        self.relays.handle_timeout(now);
+        while let Some(action) = self.relays.poll_action() {
+            match action {
+                relays::Action::Dial { leg, relay } => {
+                    self.dial(relay.peer, vec![relay.addr], Purpose::Leg(leg));
+                }
+                relays::Action::Reserve { relay } => {
+                    self.actions.push_back(Action::Reserve(relay));
+                }
+            }
+        }
+    }
+
+    /// The request of [`Action::Reserve`] is under way as this listener.
+    pub(crate) fn handle_reserving(&mut self, relay: &RelayAddr, listener: ListenerId) {
+        self.relays.handle_reserving(relay, listener);
+    }
+
+    /// A relay has accepted a reservation in this family, or renewed it.
+    pub(crate) fn handle_reserved(&mut self, relay: PeerId, family: Family, now: Instant) {
+        self.addresses.changed();
+        let reserved = self.relays.handle_reserved(&relay, family);
+        if reserved == Reserved::First {
+            tracing::info!(%relay, %family, "holding a reservation");
+            self.report(event::Event::Reserved {
+                t: self.t(now),
+                relay,
+            });
+        } else {
+            tracing::debug!(%relay, %family, ?reserved, "reservation");
+        }
+        self.advance(now);
+    }
+
+    /// A listener has ended, which may have been that of a reservation.
+    pub(super) fn on_reservation_closed(&mut self, id: ListenerId, reason: &str, now: Instant) {
+        let jitter = self.rng.f64();
+        let Some(lost) = self.relays.handle_listener_closed(id, now, jitter) else {
+            return;
+        };
+        let relay = lost.relay;
+        if lost.is_held {
+            tracing::info!(%relay, %reason, "lost the reservation in one family; asking for it again");
+        } else if lost.was_held {
+            tracing::warn!(%relay, %reason, "lost the reservation; asking for it again");
+            self.report(event::Event::ReservationLost {
+                t: self.t(now),
+                relay,
+                reason: reason.to_owned(),
+            });
+        } else {
+            tracing::warn!(%relay, %reason, "the relay gave no reservation; asking again later");
+        }
+    }
+
+    /// A peer says that it is a relay that ends. Only of a relay of ours does it matter.
+    pub(crate) fn handle_draining(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
+        match self.relays.handle_draining(connection) {
+            Drain::Begun => {
+                tracing::info!(relay = %peer, "the relay is ending; the next one is asked for a reservation");
+            }
+            Drain::Known | Drain::NotOurs => {
+                tracing::debug!(%peer, %connection, "a peer says that it drains");
+            }
+        }
+        self.advance(now);
+    }
+
+    /// A peer has identified itself on a connection, and says at which address it sees this node.
+    pub(crate) fn handle_identified(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        observed: Multiaddr,
+        now: Instant,
+    ) {
+        self.relays.handle_identified(connection, now);
+        if let Some(observation) = self.believed(connection, peer, observed) {
+            self.actions.push_back(Action::Observe(observation));
+        }
+        self.advance(now);
+    }
+
+    /// The observation of a mapping, if it is believed. Only a relay is, and only about a connection that this node dialed from
+    /// its punch port: such an address is the mapping of that port.
+    fn believed(
+        &self,
+        connection: ConnectionId,
+        by: PeerId,
+        addr: Multiaddr,
+    ) -> Option<Observation> {
+        let path = &self.peers.connection(connection)?.path;
+        if !self.relays.is_configured(&by)
+            || path.kind != PathKind::Direct
+            || path.how != How::Dialed
+        {
+            return None;
+        }
+        let hop = path.hops.first()?;
+        let (transport, family, local) = (hop.transport?, hop.family?, hop.local?);
+        let port = self.addresses.punch_ports().get(&(transport, family))?;
+        (*port == local.port()).then_some(Observation {
+            addr,
+            by,
+            connection,
+            transport,
+            family,
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! The node's state, for those who ask.
+
+use std::time::{Duration, Instant};
+
+use libp2p::{PeerId, swarm::ConnectionId};
+
+use super::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
+use crate::{
+    core::{
+        peers::{Axis, Score},
+        state::NodeState,
+    },
+    punch,
+};
+
+/// The state at one moment.
+pub(crate) struct Snapshot<'a> {
+    /// What the node knows.
+    pub(crate) state: &'a NodeState,
+    /// What is known of punches.
+    pub(crate) punches: &'a punch::Behaviour,
+    /// The moment.
+    pub(crate) now: Instant,
+}
+
+impl Snapshot<'_> {
+    /// The whole node.
+    pub(crate) fn status(&self) -> Status {
+        let (state, relays) = (self.state, self.state.relays());
+        let mut peers: Vec<PeerStatus> = state
+            .peers()
+            .peers()
+            .filter(|peer| !state.is_relay(peer))
+            .filter_map(|peer| self.peer_status(peer))
+            .collect();
+        peers.sort_by_cached_key(|peer| peer.peer.to_string());
+        Status {
+            peer_id: state.local(),
+            listen: state.listeners().cloned().collect(),
+            port_range: state.port_range(),
+            punch_ports: state.punch_ports().clone(),
+            relays: relays
+                .relays()
+                .map(|relay| self.relay_status(&relay))
+                .collect(),
+            peers,
+        }
+    }
+
+    /// Why the path of `peer` is what it is; `None` if it is not connected.
+    pub(crate) fn why(&self, peer: &PeerId) -> Option<Why> {
+        let peers = self.state.peers();
+        let ranked = peers.ranked(peer);
+        if ranked.is_empty() {
+            return None;
+        }
+        let candidates = ranked
+            .iter()
+            .filter_map(|(score, id)| {
+                Some(Scored {
+                    path: self.path_status(*id)?,
+                    score: self.axes(score),
+                })
+            })
+            .collect();
+        Some(Why {
+            peer: *peer,
+            candidates,
+            decided_by: peers.decided_by(peer),
+            last_punch: self.last_punch(peer),
+        })
+    }
+
+    fn peer_status(&self, peer: &PeerId) -> Option<PeerStatus> {
+        let paths = self.paths(peer);
+        let next_punch = self.state.next_punch(peer);
+        Some(PeerStatus {
+            peer: *peer,
+            path: paths.first()?.clone(),
+            paths,
+            last_punch: self.last_punch(peer),
+            next_punch: next_punch.map(|at| at.saturating_duration_since(self.now)),
+        })
+    }
+
+    fn relay_status(&self, relay: &PeerId) -> RelayStatus {
+        let (relays, paths) = (self.state.relays(), self.paths(relay));
+        RelayStatus {
+            relay: *relay,
+            connected: !paths.is_empty(),
+            reserved: relays.holds(relay),
+            reserved_families: relays.families(relay).collect(),
+            refused: relays.refusal(relay).map(str::to_owned),
+            // libp2p's relay client knows the end of a reservation and does not say it.
+            expires: None,
+            paths,
+        }
+    }
+
+    fn paths(&self, peer: &PeerId) -> Vec<PathStatus> {
+        let ranked = self.state.peers().ranked(peer);
+        ranked
+            .iter()
+            .filter_map(|(_, id)| self.path_status(*id))
+            .collect()
+    }
+
+    fn path_status(&self, id: ConnectionId) -> Option<PathStatus> {
+        let peers = self.state.peers();
+        let connection = peers.connection(id)?;
+        Some(PathStatus {
+            path: peers.path(id)?,
+            rtt: connection.rtt,
+            since: self.now.saturating_duration_since(connection.since),
+        })
+    }
+
+    fn last_punch(&self, peer: &PeerId) -> Option<PunchStatus> {
+        self.punches.last_record(peer).map(PunchStatus::from)
+    }
+
+    /// The axes of a score by name.
+    fn axes(&self, score: &Score) -> Vec<(Axis, String)> {
+        let rtt = match u32::try_from(score.rtt_steps) {
+            Ok(steps) => format!("{} ms", (Score::RTT_STEP * steps).as_millis()),
+            Err(_) => "unknown".to_owned(),
+        };
+        let family = match score.family {
+            u8::MAX => "unknown".to_owned(),
+            rank => format!("rank {rank}"),
+        };
+        let bridges = if score.bridges_families { "yes" } else { "no" };
+        let age = self.now.saturating_duration_since(score.since);
+        [
+            (Axis::Kind, score.kind.to_string()),
+            (Axis::BridgesFamilies, bridges.to_owned()),
+            (Axis::Family, family),
+            (Axis::Rtt, rtt),
+            (Axis::Age, seconds(age)),
+        ]
+        .to_vec()
+    }
+}
+
+fn seconds(since: Duration) -> String {
+    format!("{} s", since.as_secs())
+}

@@ -1,0 +1,203 @@
+//! What the state asks for, as calls of the swarm, and what it reports, as calls of observers.
+
+use std::time::{Instant, SystemTime};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    multiaddr::Protocol,
+    swarm::dial_opts::{DialOpts, PeerCondition},
+};
+use p2pnode_protocol::directory::Registration;
+use tokio::sync::mpsc;
+
+use super::EventLoop;
+use crate::{
+    config::RelayAddr,
+    core::{
+        event,
+        state::{Action, DialId, Event, JoinRequest, PunchStart, Purpose, QueryId},
+    },
+    discovery::Presence,
+    punch::IntroductionResponse,
+    swarm::{hop, join},
+};
+
+impl EventLoop {
+    /// Does what the state asks for, until it asks for nothing.
+    pub(super) fn act(&mut self) {
+        let now = Instant::now();
+        let is_gone = |(_, reports): &mut (DialId, mpsc::Sender<_>)| reports.is_closed();
+        let gone: Vec<_> = self.reports.extract_if(.., is_gone).collect();
+        for (dial, _) in gone {
+            self.state.handle_dial_abandoned(dial, now);
+        }
+        loop {
+            while let Some(event) = self.state.poll_event() {
+                self.report(event, now);
+            }
+            match self.state.poll_action() {
+                Some(action) => self.carry_out(action, now),
+                None => break,
+            }
+        }
+        let state = &self.state;
+        self.observers.gauges(
+            state.peers(),
+            state.relays(),
+            &self.sockets,
+            state.listeners().next().is_some(),
+            |peer| state.is_relay(peer),
+        );
+    }
+
+    fn carry_out(&mut self, action: Action, now: Instant) {
+        let behaviour = self.swarm.behaviour_mut();
+        match action {
+            Action::Dial {
+                peer,
+                addresses,
+                purpose,
+            } => self.dial(peer, addresses, purpose, now),
+            Action::Close(connection) => {
+                self.swarm.close_connection(connection);
+            }
+            Action::Reserve(relay) => self.reserve(&relay),
+            Action::AskHop(circuit) => {
+                let streams = &mut behaviour.streams;
+                let stream = streams.open(circuit.relay, circuit.via, hop::PROTOCOL);
+                self.hops.ask(&circuit, stream);
+            }
+            Action::Join(JoinRequest {
+                relay,
+                connection,
+                token,
+                again,
+            }) => {
+                let streams = &mut behaviour.streams;
+                let stream = streams.open_lazily(relay, connection, join::PROTOCOL);
+                self.joins.present(relay, connection, token, again, stream);
+            }
+            Action::AskIntroduction {
+                request,
+                connection,
+            } => {
+                let addrs = behaviour.punch.unseen();
+                behaviour.meet.ask(request, connection, addrs);
+            }
+            Action::LookUp { query, peer } => {
+                let id = behaviour.directory.look_up(&peer);
+                self.queries.insert(id, query);
+            }
+            Action::Register {
+                query,
+                relay,
+                addrs,
+            } => self.register(query, relay, &addrs, now),
+            Action::Ping { peer, connection } => behaviour.ping.now(peer, connection),
+            Action::Search(peer) => self.discovery.search(peer),
+            Action::EndSearch(peer) => self.discovery.forget(&peer),
+            Action::Allow(peer) => {
+                if let Some(access) = behaviour.access.as_mut() {
+                    access.allow_peer(peer);
+                }
+            }
+            Action::Disallow(peer) => {
+                if let Some(access) = behaviour.access.as_mut() {
+                    access.disallow_peer(peer);
+                }
+            }
+            Action::Punch(introduced) => {
+                let start = match behaviour.punch.introduced(&introduced) {
+                    IntroductionResponse::Punches => PunchStart::Begun,
+                    IntroductionResponse::Ignored => PunchStart::Declined,
+                };
+                self.state
+                    .handle_introduced(introduced.peer, introduced.asked, start, now);
+            }
+            Action::Observe(observation) => behaviour.punch.observed(observation),
+            Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
+            Action::SetInterfaces(addrs) => behaviour.punch.set_interfaces(&addrs),
+            Action::Announce(addrs) => {
+                if let Some(responder) = &self.responder {
+                    let links = self.links.borrow().clone();
+                    responder.announce(Presence { links, addrs });
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose, now: Instant) {
+        let opts = DialOpts::peer_id(peer)
+            .addresses(addresses)
+            .condition(PeerCondition::Always)
+            .build();
+        let connection = opts.connection_id();
+        self.state.handle_dialing(connection, purpose);
+        // A dial opens the sockets that are missing.
+        self.observers.touch();
+        if let Err(error) = self.swarm.dial(opts) {
+            self.on_dial_error(connection, &error, now);
+        }
+    }
+
+    fn reserve(&mut self, relay: &RelayAddr) {
+        let circuit = relay
+            .addr
+            .clone()
+            .with(Protocol::P2p(relay.peer))
+            .with(Protocol::P2pCircuit);
+        match self.swarm.listen_on(circuit) {
+            Ok(listener) => self.state.handle_reserving(relay, listener),
+            // The address was parsed as a relay's before it came here, so the circuit transport takes it.
+            Err(error) => {
+                tracing::error!(relay = %relay.peer, %error, "cannot ask for a reservation")
+            }
+        }
+    }
+
+    fn register(&mut self, query: QueryId, relay: PeerId, addrs: &[Multiaddr], now: Instant) {
+        let seq = self.state.next_seq(SystemTime::now());
+        match Registration::sign(&self.keypair, seq, addrs) {
+            Ok(record) => {
+                let local = *self.swarm.local_peer_id();
+                let directory = &mut self.swarm.behaviour_mut().directory;
+                let id = directory.register(relay, &local, record);
+                self.queries.insert(id, query);
+            }
+            // The key has signed the node's connections before.
+            Err(error) => {
+                tracing::error!(%error, "cannot sign this node's record");
+                self.state.handle_registered(query, false, now);
+            }
+        }
+    }
+
+    fn report(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Node(event) => self.observers.tell(event),
+            Event::Dial { dial, event } => self.report_dial(dial, event),
+            Event::Wanted(peer) => self.observers.wanted(peer, now),
+            Event::Unwanted(peer) => self.observers.unwanted(&peer),
+            Event::BestPath { peer, best, cause } => {
+                self.observers.best_path(peer, best, cause, now);
+            }
+            Event::Punch(record) => self.observers.punch(&record),
+            Event::Admitted(_) => self.observers.touch(),
+            Event::OutOfRange => self.observers.out_of_range(),
+        }
+    }
+
+    /// A reader that is a whole channel behind has stopped reading; the loop does not wait for it.
+    fn report_dial(&mut self, dial: DialId, event: event::Event) {
+        let Some(at) = self.reports.iter().position(|(known, _)| *known == dial) else {
+            return;
+        };
+        let is_last = matches!(event, event::Event::Result(_));
+        if self.reports[at].1.try_send(event).is_err() {
+            tracing::warn!("a report of a dial was dropped: its reader is too slow or gone");
+        }
+        if is_last {
+            self.reports.swap_remove(at);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What happens in the swarm, as inputs of the state.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Instant, SystemTime},
+};
+
+use libp2p::{
+    Multiaddr, PeerId, TransportError,
+    core::ConnectedPoint,
+    identify,
+    relay::client,
+    swarm::{ConnectionId, DialError, SwarmEvent},
+};
+use p2pnode_protocol::{directory, draining::Draining};
+use p2pnode_transports::{Sockets, Transport, to_socket_addr};
+
+use super::EventLoop;
+use crate::{
+    core::state::{Closed, Established},
+    discovery::Told,
+    swarm::{behaviour::BehaviourEvent, circuits, dial_error, introduction, join},
+};
+
+impl EventLoop {
+    pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        let now = Instant::now();
+        // Polling the swarm may have opened a punch socket.
+        self.state
+            .handle_punch_ports(self.sockets.punch_ports(), now);
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event, now),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                concurrent_dial_errors,
+                ..
+            } => {
+                let failed = concurrent_dial_errors.unwrap_or_default();
+                self.on_established(peer_id, connection_id, endpoint, &failed, now);
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                ..
+            } => {
+                let closed = Closed {
+                    connection: connection_id,
+                    peer: peer_id,
+                    ended: dial_error::ended(cause.as_ref()),
+                    reason: cause.map_or_else(
+                        || "closed".to_owned(),
+                        |cause| dial_error::innermost(&cause),
+                    ),
+                };
+                self.state.handle_closed(closed, now);
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => self.on_dial_error(connection_id, &error, now),
+            SwarmEvent::IncomingConnectionError {
+                send_back_addr,
+                error,
+                ..
+            } => {
+                tracing::debug!(from = %send_back_addr, error = %dial_error::innermost(&error), "an inbound connection failed");
+            }
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => self.state.handle_listening(listener_id, address, now),
+            SwarmEvent::ExpiredListenAddr {
+                listener_id,
+                address,
+            } => self.state.handle_listen_expired(listener_id, &address, now),
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason,
+                ..
+            } => {
+                let reason = reason.map_or_else(
+                    |error| dial_error::innermost(&error),
+                    |()| "the connection to the relay closed".to_owned(),
+                );
+                self.state.handle_listener_closed(listener_id, &reason, now);
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(error = %dial_error::innermost(&error), "a listener reported an error and goes on");
+            }
+            SwarmEvent::Dialing { .. }
+            | SwarmEvent::IncomingConnection { .. }
+            | SwarmEvent::NewExternalAddrCandidate { .. }
+            | SwarmEvent::ExternalAddrConfirmed { .. }
+            | SwarmEvent::ExternalAddrExpired { .. }
+            | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
+            // The enum is open: what a later libp2p adds is nobody's business here until it is looked at.
+            other => tracing::trace!(?other, "an event that this version does not know"),
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent, now: Instant) {
+        match event {
+            BehaviourEvent::Identify(event) => self.on_identify(event, now),
+            BehaviourEvent::Ping(event) => self.state.handle_ping(event, now),
+            BehaviourEvent::RelayIp4(event) | BehaviourEvent::RelayIp6(event) => {
+                self.on_relay_client(&event, now);
+            }
+            BehaviourEvent::Punch(event) => self.state.handle_punch(event, now),
+            BehaviourEvent::Meet(introduction::Event::Told {
+                wish,
+                connection,
+                told,
+            }) => {
+                self.state
+                    .handle_introduction_reply(wish, connection, told, now);
+            }
+            BehaviourEvent::Meet(introduction::Event::Heard {
+                relay,
+                introduction,
+            }) => self.state.handle_introduction(relay, introduction, now),
+            BehaviourEvent::Draining(Draining { peer, connection }) => {
+                self.state.handle_draining(peer, connection, now);
+            }
+            BehaviourEvent::Directory(event) => self.on_directory(event, now),
+            BehaviourEvent::Access(never)
+            | BehaviourEvent::Limits(never)
+            | BehaviourEvent::Streams(never) => match never {},
+        }
+    }
+
+    /// `failed` are the addresses of the same dial that failed before.
+    fn on_established(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        endpoint: ConnectedPoint,
+        failed: &[(Multiaddr, TransportError<io::Error>)],
+        now: Instant,
+    ) {
+        // A leg is asked for admission with the token that is in the file now.
+        self.read_tokens();
+        let is_dialed = endpoint.is_dialer();
+        let established = Established {
+            connection,
+            peer,
+            sockets: self.sockets_of(&endpoint),
+            endpoint,
+        };
+        self.state.handle_established(established, now);
+        if is_dialed && let Some(path) = self.state.peers().path(connection) {
+            self.observers.dialed(&path, failed);
+        }
+    }
+
+    pub(super) fn on_dial_error(
+        &mut self,
+        connection: ConnectionId,
+        error: &DialError,
+        now: Instant,
+    ) {
+        self.observers.dial_failed(error);
+        self.state
+            .handle_dial_failed(connection, dial_error::failure(error), now);
+    }
+
+    fn on_identify(&mut self, event: identify::Event, now: Instant) {
+        match event {
+            identify::Event::Received {
+                connection_id: connection,
+                peer_id: peer,
+                info,
+            } => {
+                tracing::debug!(%peer, %connection, observed = %info.observed_addr, agent = %info.agent_version, "identified");
+                self.state
+                    .handle_identified(connection, peer, info.observed_addr, now);
+            }
+            identify::Event::Error {
+                peer_id,
+                connection_id,
+                error,
+            } => {
+                tracing::debug!(peer = %peer_id, connection = %connection_id, %error, "identify failed");
+            }
+            identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
+        }
+    }
+
+    fn on_relay_client(&mut self, event: &circuits::Event, now: Instant) {
+        match &event.event {
+            client::Event::ReservationReqAccepted { relay_peer_id, .. } => {
+                self.state
+                    .handle_reserved(*relay_peer_id, event.family, now);
+            }
+            client::Event::OutboundCircuitEstablished { relay_peer_id, .. } => {
+                tracing::debug!(relay = %relay_peer_id, "circuit made");
+            }
+            client::Event::InboundCircuitEstablished { src_peer_id, .. } => {
+                tracing::debug!(peer = %src_peer_id, "circuit accepted");
+            }
+        }
+    }
+
+    pub(super) fn on_directory(&mut self, event: directory::Event, now: Instant) {
+        match event {
+            directory::Event::Found {
+                query,
+                registration,
+            } => {
+                if let Some(query) = self.queries.get(&query) {
+                    self.state.handle_record(*query, &registration, now);
+                }
+            }
+            directory::Event::LookedUp { query } => {
+                if let Some(query) = self.queries.remove(&query) {
+                    self.state.handle_lookup_ended(query, now);
+                }
+            }
+            directory::Event::Told { query, arrived } => {
+                if let Some(query) = self.queries.remove(&query) {
+                    self.state.handle_registered(query, arrived, now);
+                }
+            }
+            directory::Event::Refused { source, reason } => {
+                tracing::warn!(relay = ?source, %reason, "a relay told a record that is none");
+            }
+            // A node keeps no records and speaks to relays only.
+            directory::Event::Offered(_) => {}
+        }
+    }
+
+    pub(super) fn on_join_outcome(&mut self, outcome: join::Outcome) {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let join::Outcome {
+            relay,
+            connection,
+            told,
+            again,
+        } = outcome;
+        self.state
+            .handle_join_reply(relay, connection, again, told, now, wall);
+    }
+
+    pub(super) fn on_search_event(&mut self, peer: PeerId, event: Told) {
+        let now = Instant::now();
+        match event {
+            Told::Found(candidates) => {
+                let ips = candidates.iter().map(|candidate| candidate.host.ip());
+                let own = ips.filter(|ip| self.sockets.source_ip(*ip) == Some(*ip));
+                let own = own.collect();
+                self.state.handle_candidates(peer, candidates, &own, now);
+            }
+            Told::Failed(reason) => self.state.handle_search_failed(peer, &reason, now),
+            Told::Over => self.state.handle_search_ended(peer, now),
+        }
+    }
+
+    /// The true sockets of a direct connection.
+    fn sockets_of(&self, endpoint: &ConnectedPoint) -> Option<Sockets> {
+        let sockets = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => self.sockets.sockets(address)?,
+            ConnectedPoint::Listener {
+                local_addr,
+                send_back_addr,
+            } => Sockets {
+                transport: Transport::of(local_addr)?,
+                local: to_socket_addr(local_addr)?,
+                remote: to_socket_addr(send_back_addr)?,
+            },
+        };
+        // A socket bound to the wildcard address knows its own address only by the route to the other side.
+        if sockets.local.ip().is_unspecified() {
+            let ip = self.sockets.source_ip(sockets.remote.ip())?;
+            return Some(Sockets {
+                local: SocketAddr::new(ip, sockets.local.port()),
+                ..sockets
+            });
+        }
+        Some(sockets)
+    }
+}

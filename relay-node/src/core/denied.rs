@@ -1,0 +1,100 @@
+//! Why the relay refuses a connection.
+
+use std::fmt;
+
+use p2pnode_protocol::Transport;
+
+use crate::core::{admission::Refused, denial::DenialReason, source::Source};
+
+/// Why a connection is refused, before its handshake or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// The access rules reject the peer.
+    NotAdmitted(Refused),
+    /// The process takes as much memory as it may.
+    Memory {
+        /// Bytes that are resident.
+        resident: u64,
+        /// `limits.memory`.
+        limit: u64,
+    },
+    /// All handshakes that `limits.pending_connections` admits are under way.
+    Handshakes,
+    /// The transport has its part of the handshakes.
+    TransportHandshakes(Transport),
+    /// Half of the handshakes are taken, and the source has its part over that transport.
+    SourceHandshakes(Transport, Source),
+    /// All connections that `limits.connections` admits are open.
+    Connections,
+    /// The peer has all connections that `limits.connections_per_peer` admits.
+    PeerConnections,
+    /// The source has as many connections as it may have.
+    SourceConnections(Source),
+}
+
+impl Denied {
+    /// How the relay counts it.
+    #[must_use]
+    pub fn reason(self) -> DenialReason {
+        match self {
+            Self::NotAdmitted(refused) => refused.reason(),
+            Self::Memory { .. } => DenialReason::Memory,
+            Self::Handshakes
+            | Self::TransportHandshakes(_)
+            | Self::Connections
+            | Self::PeerConnections => DenialReason::ConnectionLimit,
+            Self::SourceHandshakes(..) | Self::SourceConnections(_) => {
+                DenialReason::SourceConnectionLimit
+            }
+        }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAdmitted(_) => {
+                f.write_str("access.allow does not name the peer, and access.tokens is off")
+            }
+            Self::Memory { resident, limit } => write!(
+                f,
+                "{resident} bytes are resident, and limits.memory is {limit}"
+            ),
+            Self::Handshakes => {
+                f.write_str("as many handshakes are under way as limits.pending_connections admits")
+            }
+            Self::TransportHandshakes(transport) => write!(
+                f,
+                "{} has three quarters of the handshakes that limits.pending_connections admits",
+                name(*transport)
+            ),
+            Self::SourceHandshakes(transport, source) => write!(
+                f,
+                "half of the handshakes that limits.pending_connections admits are taken, and {source} has a quarter over {}",
+                name(*transport)
+            ),
+            Self::Connections => {
+                f.write_str("as many connections are open as limits.connections admits")
+            }
+            Self::PeerConnections => f.write_str(
+                "the peer has as many connections as limits.connections_per_peer admits",
+            ),
+            Self::SourceConnections(source) => {
+                let key = match source {
+                    Source::Ip4(_) => "limits.connections_per_ip4",
+                    Source::Net6(_) => "limits.connections_per_ip6_net",
+                };
+                write!(f, "{source} has as many connections as {key} admits")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Denied {}
+
+fn name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Quic => "QUIC",
+        Transport::Tcp => "TCP",
+    }
+}

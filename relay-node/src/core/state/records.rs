@@ -1,0 +1,141 @@
+//! The directory: which records the relay keeps, and which it copies to other relays.
+
+use std::time::Duration;
+
+use libp2p::PeerId;
+use p2pnode_protocol::directory::Offer;
+
+use super::{Action, Delivery, Event, RecordOutcome, RelayState, Stored};
+use crate::core::{
+    clock::Now,
+    records::{Kept, NotKept},
+    verdict::Record,
+};
+
+/// How often expired records are dropped. They are given to nobody meanwhile.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// How many records may wait for the reservation of their peer. It is known within moments, or never.
+const AWAITING: usize = 1024;
+
+impl RelayState {
+    /// A record is offered whose signature was checked.
+    ///
+    /// A peer speaks for itself, and only where it can be called: so there are no more records than reservations. What another relay
+    /// copies here was judged there.
+    pub fn handle_record(&mut self, offer: Offer, now: Now) {
+        let (source, peer) = (offer.source, offer.registration.peer);
+        let outcome = self.judge_record(offer, now);
+        self.events.push_back(Event::Record {
+            source,
+            peer,
+            outcome,
+        });
+        self.settle_replication(now);
+    }
+
+    fn judge_record(&mut self, offer: Offer, now: Now) -> RecordOutcome {
+        let (source, peer) = (offer.source, offer.registration.peer);
+        let withdraws = offer.registration.is_withdrawal();
+        // The stream over which it came may be older than the end of the peer's admission.
+        if self.admission.admitted(&source, now.wall).is_err() {
+            return RecordOutcome::NotAdmitted;
+        }
+        let is_its_own = source == peer;
+        if is_its_own && !self.policy.holds(&peer) && self.records.of(&peer, now.instant).is_none()
+        {
+            if self.records_awaiting_reservation.len() < AWAITING {
+                self.records_awaiting_reservation.insert(peer, offer);
+                return RecordOutcome::Waiting;
+            }
+            if !self.peer_relays.contains(&source) {
+                return RecordOutcome::NoReservation;
+            }
+        } else if !is_its_own && !self.peer_relays.contains(&source) {
+            return RecordOutcome::NoReservation;
+        }
+        if self.records.is_full_for(&peer) {
+            self.drop_expired_records(now);
+        }
+        let stored = Stored {
+            peer,
+            value: offer.value.clone(),
+            expires: offer.expires,
+        };
+        match self.records.keep(offer, now.instant) {
+            Err(NotKept::Old) => RecordOutcome::Old,
+            Err(NotKept::Full) => RecordOutcome::Full,
+            Ok(kept) => {
+                self.actions.push_back(Action::StoreRecord(stored));
+                match kept {
+                    Kept::TakenBack => RecordOutcome::TakenBack,
+                    Kept::New => {
+                        for relay in self
+                            .peer_relays
+                            .connected()
+                            .filter(|relay| *relay != source)
+                        {
+                            self.replication.add(relay, [peer]);
+                        }
+                        RecordOutcome::Kept { withdraws }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A copy of a record was sent to another relay, and did or did not arrive.
+    pub fn handle_record_copied(&mut self, relay: PeerId, delivery: Delivery, now: Now) {
+        self.replication.handle_copied(relay);
+        self.events
+            .push_back(Event::RecordCopied { relay, delivery });
+        self.settle_replication(now);
+    }
+
+    /// The peer is not admitted any more, and still holds what it was granted. Nobody can call it here from now on, so nobody is to
+    /// find it by what it has registered here; the other relays keep what leads elsewhere as well, which is theirs to judge.
+    pub(super) fn take_back_record(&mut self, peer: PeerId, now: Now) {
+        self.records_awaiting_reservation.remove(&peer);
+        if !self.policy.holds(&peer) || !self.records.take_back(&peer, now.instant) {
+            return;
+        }
+        self.actions.push_back(Action::RemoveRecord(peer));
+        for relay in self.peer_relays.connected() {
+            self.replication.add(relay, [peer]);
+        }
+        self.events.push_back(Event::RecordTakenBack(peer));
+        self.settle_replication(now);
+    }
+
+    pub(super) fn sweep_records(&mut self, now: Now) {
+        if self.next_sweep <= now.instant {
+            self.next_sweep = now.instant + SWEEP;
+            self.drop_expired_records(now);
+        }
+    }
+
+    fn drop_expired_records(&mut self, now: Now) {
+        let expired = self.records.expire(now.instant);
+        self.actions
+            .extend(expired.into_iter().map(Action::RemoveRecord));
+    }
+
+    /// Copies what is to be copied, as far as there is room on the way.
+    pub(super) fn settle_replication(&mut self, now: Now) {
+        while let Some(copy) = self.replication.poll_action() {
+            let Some(record) = self.records.copy(&copy.peer, now.instant) else {
+                self.replication.handle_copied(copy.relay);
+                continue;
+            };
+            let Record { value, expires, .. } = record;
+            self.actions.push_back(Action::CopyRecord {
+                relay: copy.relay,
+                record: Stored {
+                    peer: copy.peer,
+                    value,
+                    expires,
+                },
+            });
+        }
+    }
+}

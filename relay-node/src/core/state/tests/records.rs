@@ -1,0 +1,281 @@
+//! The directory: who may register, what is copied where, and what is taken back.
+
+use p2pnode_protocol::directory::{Registration, TAKEN_BACK, TTL};
+
+use super::*;
+
+/// A peer that signs records.
+struct Signer {
+    key: Keypair,
+    id: PeerId,
+}
+
+impl Signer {
+    fn new() -> Self {
+        let key = Keypair::generate_ed25519();
+        let id = key.public().to_peer_id();
+        Self { key, id }
+    }
+
+    /// Its record of that number, with a circuit over `via`, as `source` offers it.
+    fn offer(&self, relay: &Relay, source: PeerId, seq: u64, via: PeerId) -> Offer {
+        let circuit = addr(&format!("/ip4/203.0.113.7/tcp/443/p2p/{via}/p2p-circuit"));
+        let value = Registration::sign(&self.key, seq, &[circuit]).unwrap();
+        Offer {
+            source,
+            registration: Registration::read(&self.id.to_bytes(), &value).unwrap(),
+            value,
+            expires: relay.now.instant + TTL,
+        }
+    }
+}
+
+fn outcomes(relay: &mut Relay) -> Vec<RecordOutcome> {
+    let events = relay.events().into_iter();
+    events
+        .filter_map(|event| match event {
+            Event::Record { outcome, .. } => Some(outcome),
+            _ => None,
+        })
+        .collect()
+}
+
+const KEPT: RecordOutcome = RecordOutcome::Kept { withdraws: false };
+
+/// What an offer by the peer itself came to.
+fn register(relay: &mut Relay, signer: &Signer, seq: u64) -> Vec<RecordOutcome> {
+    let local = relay.key.public().to_peer_id();
+    let offer = signer.offer(relay, signer.id, seq, local);
+    relay.state.handle_record(offer, relay.now);
+    outcomes(relay)
+}
+
+/// What an offer of another relay came to.
+fn copied(relay: &mut Relay, signer: &Signer, from: PeerId, seq: u64) -> Vec<RecordOutcome> {
+    let offer = signer.offer(relay, from, seq, from);
+    relay.state.handle_record(offer, relay.now);
+    outcomes(relay)
+}
+
+/// The peers whose records were stored, copied to which relay, and removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Moves {
+    stored: Vec<PeerId>,
+    copies: Vec<(PeerId, PeerId, Duration)>,
+    removed: Vec<PeerId>,
+}
+
+fn moves(relay: &mut Relay) -> Moves {
+    let mut moves = Moves::default();
+    for action in relay.actions() {
+        match action {
+            Action::StoreRecord(stored) => moves.stored.push(stored.peer),
+            Action::RemoveRecord(peer) => moves.removed.push(peer),
+            Action::CopyRecord { relay: to, record } => {
+                let left = record.expires - relay.now.instant;
+                moves.copies.push((to, record.peer, left));
+            }
+            _ => {}
+        }
+    }
+    moves
+}
+
+/// A relay with two others that are connected to it, on 101 and 102.
+fn three() -> (Relay, PeerId, PeerId) {
+    let [one, two] = peers();
+    let mut relay = Relay::new(Settings {
+        relays: vec![(one, host(101)), (two, host(102))],
+        ..Settings::default()
+    });
+    relay.connect(101, one, 101);
+    relay.connect(102, two, 102);
+    relay.actions();
+    relay.events();
+    (relay, one, two)
+}
+
+fn reserve(relay: &mut Relay, connection: usize, signer: &Signer) {
+    relay.connect(connection, signer.id, 1);
+    relay.reserve(connection, signer.id).unwrap();
+}
+
+#[test]
+fn a_record_of_a_peer_with_a_reservation_is_kept_and_goes_to_every_other_relay() {
+    let (mut relay, one, two) = three();
+    let peer = Signer::new();
+    reserve(&mut relay, 1, &peer);
+    assert_eq!(register(&mut relay, &peer, 1), [KEPT]);
+    let mut moves = moves(&mut relay);
+    moves.copies.sort_by_key(|(to, ..)| *to != one);
+    assert_eq!(moves.stored, [peer.id]);
+    assert_eq!(moves.copies, [(one, peer.id, TTL), (two, peer.id, TTL)]);
+    assert_eq!(relay.state.totals().records, 1);
+}
+
+#[test]
+fn a_record_that_comes_before_its_reservation_waits_for_it_and_goes_with_its_last_connection() {
+    let mut relay = Relay::new(Settings::default());
+    let peer = Signer::new();
+    relay.connect(1, peer.id, 1);
+    assert_eq!(register(&mut relay, &peer, 1), [RecordOutcome::Waiting]);
+    assert_eq!(moves(&mut relay), Moves::default());
+    relay.reserve(1, peer.id).unwrap();
+    assert_eq!(outcomes(&mut relay), [KEPT]);
+    assert_eq!(moves(&mut relay).stored, [peer.id]);
+    let other = Signer::new();
+    relay.connect(2, other.id, 2);
+    assert_eq!(register(&mut relay, &other, 1), [RecordOutcome::Waiting]);
+    relay.close(2, other.id);
+    relay.connect(3, other.id, 2);
+    relay.reserve(3, other.id).unwrap();
+    assert_eq!(outcomes(&mut relay), []);
+}
+
+#[test]
+fn only_so_many_records_wait_and_then_a_peer_without_a_reservation_is_refused() {
+    let mut relay = Relay::new(Settings::default());
+    let signer = Signer::new();
+    let offer = signer.offer(&relay, signer.id, 1, signer.id);
+    for _ in 0..1024 {
+        let waiting = &mut relay.state.records_awaiting_reservation;
+        waiting.insert(PeerId::random(), offer.clone());
+    }
+    relay.connect(1, signer.id, 1);
+    assert_eq!(
+        register(&mut relay, &signer, 1),
+        [RecordOutcome::NoReservation]
+    );
+}
+
+#[test]
+fn another_relay_speaks_for_any_peer_and_a_stranger_for_none() {
+    let (mut relay, one, two) = three();
+    let (peer, stranger) = (Signer::new(), relay.member(1, 1));
+    relay.events();
+    assert_eq!(
+        copied(&mut relay, &peer, stranger, 1),
+        [RecordOutcome::NoReservation]
+    );
+    assert_eq!(copied(&mut relay, &peer, one, 2), [KEPT]);
+    let copies = moves(&mut relay).copies;
+    assert_eq!(copies, [(two, peer.id, TTL)], "not to where it came from");
+    assert_eq!(copied(&mut relay, &peer, two, 2), [RecordOutcome::Old]);
+    assert_eq!(moves(&mut relay), Moves::default(), "it has come round");
+    assert_eq!(copied(&mut relay, &peer, two, 3), [KEPT]);
+}
+
+#[test]
+fn a_peer_may_renew_what_another_relay_copied_here_without_a_reservation() {
+    let (mut relay, one, _) = three();
+    let peer = Signer::new();
+    assert_eq!(copied(&mut relay, &peer, one, 1), [KEPT]);
+    relay.connect(1, peer.id, 1);
+    assert_eq!(register(&mut relay, &peer, 2), [KEPT]);
+}
+
+#[test]
+fn who_is_not_admitted_registers_nothing() {
+    let mut relay = Relay::new(Settings {
+        access: Access {
+            tokens: true,
+            ..Access::default()
+        },
+        ..Settings::default()
+    });
+    let peer = Signer::new();
+    relay.connect(1, peer.id, 1);
+    assert_eq!(register(&mut relay, &peer, 1), [RecordOutcome::NotAdmitted]);
+}
+
+#[test]
+fn a_relay_that_connects_gets_all_records_so_many_at_a_time() {
+    let (mut relay, one, two) = three();
+    let signers: Vec<Signer> = (0..40).map(|_| Signer::new()).collect();
+    for signer in &signers {
+        copied(&mut relay, signer, two, 1);
+    }
+    relay.close(101, one);
+    relay.actions();
+    for _ in 0..signers.len() {
+        let delivery = Delivery::Failed;
+        relay.state.handle_record_copied(one, delivery, relay.now);
+    }
+    assert_eq!(moves(&mut relay), Moves::default(), "it is gone");
+    relay.connect(103, one, 101);
+    let mut arrived = moves(&mut relay).copies.len();
+    assert_eq!(arrived, 32);
+    while arrived < signers.len() {
+        let delivery = Delivery::Delivered;
+        relay.state.handle_record_copied(one, delivery, relay.now);
+        arrived += moves(&mut relay).copies.len();
+    }
+    assert_eq!(arrived, signers.len());
+}
+
+#[test]
+fn the_record_of_a_peer_that_is_no_longer_admitted_is_taken_back_here_and_from_the_other_relays() {
+    let (mut relay, one, two) = three();
+    let peer = Signer::new();
+    reserve(&mut relay, 1, &peer);
+    register(&mut relay, &peer, 1);
+    for to in [one, two] {
+        let delivery = Delivery::Delivered;
+        relay.state.handle_record_copied(to, delivery, relay.now);
+    }
+    relay.actions();
+    let access = Access {
+        allow: vec![one, two],
+        ..Access::default()
+    };
+    relay.state.handle_access(&access, relay.now);
+    let mut taken = moves(&mut relay);
+    taken.copies.sort_by_key(|(to, ..)| *to != one);
+    assert_eq!(taken.removed, [peer.id]);
+    let ends = TAKEN_BACK;
+    assert_eq!(taken.copies, [(one, peer.id, ends), (two, peer.id, ends)]);
+    assert_eq!(relay.state.totals().records, 0);
+    relay.events();
+    // What a relay copies that does not know it yet is the same record, and stays away.
+    let local = relay.key.public().to_peer_id();
+    let offer = peer.offer(&relay, one, 1, local);
+    relay.state.handle_record(offer, relay.now);
+    assert_eq!(outcomes(&mut relay), [RecordOutcome::Old]);
+}
+
+#[test]
+fn a_relay_takes_back_what_leads_through_it_alone() {
+    let (mut relay, one, _) = three();
+    let peer = Signer::new();
+    assert_eq!(copied(&mut relay, &peer, one, 1), [KEPT]);
+    relay.actions();
+    let offer = Offer {
+        expires: relay.now.instant + TAKEN_BACK,
+        ..peer.offer(&relay, one, 1, one)
+    };
+    relay.state.handle_record(offer, relay.now);
+    assert_eq!(outcomes(&mut relay), [RecordOutcome::TakenBack]);
+    assert_eq!(moves(&mut relay).stored, [peer.id], "with less time");
+    relay.pass(Duration::from_secs(120));
+    assert_eq!(moves(&mut relay).removed, [peer.id]);
+}
+
+#[test]
+fn records_expire_and_make_room_in_a_full_directory() {
+    let mut relay = Relay::limited(Limits {
+        records: 1,
+        ..Limits::UNLIMITED
+    });
+    let (one, two) = (Signer::new(), Signer::new());
+    reserve(&mut relay, 1, &one);
+    reserve(&mut relay, 2, &two);
+    assert_eq!(register(&mut relay, &one, 1), [KEPT]);
+    assert_eq!(register(&mut relay, &two, 1), [RecordOutcome::Full]);
+    assert_eq!(register(&mut relay, &one, 2), [KEPT], "its own place");
+    relay.actions();
+    // Just before the sweep, which would do it.
+    relay.advance(TTL);
+    assert_eq!(register(&mut relay, &two, 2), [KEPT]);
+    let moves = moves(&mut relay);
+    assert_eq!((moves.removed, moves.stored), (vec![one.id], vec![two.id]));
+}

@@ -1,0 +1,103 @@
+//! From the state to the swarm.
+
+use libp2p::{
+    Multiaddr, PeerId,
+    swarm::dial_opts::{DialOpts, PeerCondition},
+};
+use tracing::{debug, warn};
+
+use super::{EventLoop, Next};
+use crate::{
+    core::{Action, Event, Keep, Stored},
+    swarm::shared_state::now,
+};
+
+impl EventLoop {
+    /// Carries out what the state decides, and shows what has happened.
+    pub(super) fn settle(&mut self) -> Next {
+        let mut next = Next::Serve;
+        while let Some(action) = self.next_action() {
+            match action {
+                Action::Stop => next = Next::Stop,
+                action => self.carry_out(action),
+            }
+        }
+        let (events, totals) = {
+            let mut state = self.state.lock();
+            let events: Vec<Event> = std::iter::from_fn(|| state.poll_event()).collect();
+            (events, state.totals())
+        };
+        for event in events {
+            self.observer.event(event, totals);
+        }
+        self.observer.totals(totals);
+        next
+    }
+
+    fn next_action(&self) -> Option<Action> {
+        self.state.lock().poll_action()
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let behaviour = self.swarm.behaviour_mut();
+        match action {
+            Action::Dial { relay, addrs } => self.dial(relay, addrs),
+            // Either fails if what is to be closed is gone in the meantime.
+            Action::Close(connection) => _ = self.swarm.close_connection(connection),
+            Action::Disconnect(peer) => _ = self.swarm.disconnect_peer_id(peer),
+            Action::KeepAlive { peer, keep } => match keep {
+                Keep::Always => behaviour.keep_alive.hold(peer),
+                Keep::WhileUsed => behaviour.keep_alive.release(peer),
+            },
+            Action::OfferHop(hop) => behaviour.relay.offer(hop),
+            Action::AddExternalAddress(address) => self.swarm.add_external_address(address),
+            Action::RemoveExternalAddress(address) => self.swarm.remove_external_address(&address),
+            Action::AbortCircuit(id) => behaviour.relay.abort(id),
+            Action::Introduce {
+                peer,
+                connection,
+                introduction,
+            } => behaviour
+                .introduction
+                .introduce(peer, connection, introduction),
+            Action::StoreRecord(Stored {
+                peer,
+                value,
+                expires,
+            }) => {
+                if let Err(error) = behaviour.directory.store(&peer, value, expires) {
+                    warn!(%peer, %error, "a record is not stored");
+                }
+            }
+            Action::RemoveRecord(peer) => behaviour.directory.remove(&peer),
+            Action::CopyRecord { relay, record } => {
+                let Stored {
+                    peer,
+                    value,
+                    expires,
+                } = record;
+                let copy = behaviour.directory.copy(relay, &peer, value, expires);
+                self.copies.insert(copy, relay);
+            }
+            Action::AnnounceDrain => behaviour.draining.announce(),
+            Action::Stop => debug!("stopping"),
+        }
+    }
+
+    fn dial(&mut self, relay: PeerId, addrs: Vec<Multiaddr>) {
+        let opts = DialOpts::peer_id(relay)
+            .addresses(addrs)
+            .condition(PeerCondition::Always)
+            .build();
+        if let Err(error) = self.swarm.dial(opts) {
+            self.on_dial_failed(relay, &error);
+        }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, relay: PeerId, error: &libp2p::swarm::DialError) {
+        let (error, jitter) = (error.to_string(), fastrand::f64());
+        self.state
+            .lock()
+            .handle_dial_failed(relay, error, now(), jitter);
+    }
+}

@@ -1,0 +1,281 @@
+//! From the swarm to the state.
+
+use libp2p::{PeerId, identify, swarm::SwarmEvent};
+use p2pnode_protocol::{directory, draining::Draining, ping};
+use tracing::{debug, trace, warn};
+
+use super::EventLoop;
+use crate::{
+    config::reload::Reload,
+    core::Delivery,
+    swarm::{
+        admission::behaviour as join, behaviour::BehaviourEvent, circuit, hop, introduction,
+        shared_state::now,
+    },
+};
+
+impl EventLoop {
+    pub(super) fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) -> anyhow::Result<()> {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => {
+                self.observer.listening(&address);
+                self.state.lock().handle_listening(&address);
+                self.listeners.up(listener_id, address);
+                self.update_readiness();
+            }
+            SwarmEvent::ExpiredListenAddr {
+                listener_id,
+                address,
+            } => {
+                self.observer.no_longer_listening(&address);
+                self.state.lock().handle_listen_expired(&address);
+                self.listeners.down(listener_id, &address);
+                self.update_readiness();
+            }
+            // Nothing but a restart brings it back, so this ends the relay.
+            SwarmEvent::ListenerClosed {
+                addresses, reason, ..
+            } => return Err(self.listeners.closed(&addresses, reason)),
+            SwarmEvent::ListenerError { error, .. } => warn!(%error, "listener"),
+            SwarmEvent::IncomingConnectionError {
+                connection_id,
+                send_back_addr,
+                error,
+                ..
+            } => {
+                self.state.lock().handle_incoming_failed(connection_id);
+                self.observer.incoming_failed(&send_back_addr, error);
+            }
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => {
+                debug!(peer = %peer_id, connection = %connection_id, remote = %endpoint.get_remote_address(), "connected");
+                self.state
+                    .lock()
+                    .handle_established(peer_id, connection_id, &endpoint, now());
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                cause,
+                ..
+            } => {
+                let cause = cause.map(|cause| cause.to_string());
+                debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
+                let jitter = fastrand::f64();
+                self.state
+                    .lock()
+                    .handle_closed(peer_id, connection_id, now(), jitter);
+            }
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(relay),
+                error,
+                ..
+            } => self.on_dial_failed(relay, &error),
+            // The relay takes no peer's word for its own address.
+            SwarmEvent::OutgoingConnectionError { peer_id: None, .. }
+            | SwarmEvent::IncomingConnection { .. }
+            | SwarmEvent::Dialing { .. }
+            | SwarmEvent::NewExternalAddrCandidate { .. }
+            | SwarmEvent::ExternalAddrConfirmed { .. }
+            | SwarmEvent::ExternalAddrExpired { .. }
+            | SwarmEvent::NewExternalAddrOfPeer { .. }
+            | _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Relay(event) => self.on_relay(event),
+            BehaviourEvent::Join(join::Question {
+                peer,
+                request,
+                reply,
+            }) => {
+                let token = request.token.as_deref();
+                let answer = self.state.lock().handle_join(peer, token, now());
+                // An error means that the stream is gone, here and below.
+                let _ = reply.send(answer);
+            }
+            BehaviourEvent::Hop(hop::Question {
+                peer,
+                connection,
+                request,
+                reply,
+            }) => {
+                let answer =
+                    self.state
+                        .lock()
+                        .handle_hop_request(peer, connection, &request, now());
+                debug!(%peer, %connection, other = %request.peer, ?answer, "asked for the other leg of a circuit");
+                let _ = reply.send(answer);
+            }
+            BehaviourEvent::Introduction(introduction::Event::Asked(question)) => {
+                let introduction::Question {
+                    peer,
+                    request,
+                    reply,
+                } = question;
+                let answer = self
+                    .state
+                    .lock()
+                    .handle_introduction_request(peer, &request, now());
+                debug!(%peer, other = %request.peer, ?answer, "wants to be introduced");
+                let _ = reply.send(answer);
+            }
+            BehaviourEvent::Introduction(introduction::Event::Told { peer, taken }) => {
+                let delivery = Delivery::of(taken);
+                self.state.lock().handle_introduction_sent(peer, delivery);
+            }
+            BehaviourEvent::Identify(event) => self.on_identify(event),
+            BehaviourEvent::Ping(event) => self.on_ping(event),
+            BehaviourEvent::Draining(Draining { peer, .. }) => {
+                debug!(%peer, "a peer says that it drains");
+            }
+            BehaviourEvent::Directory(event) => self.on_directory(event),
+            BehaviourEvent::Gate(never) | BehaviourEvent::KeepAlive(never) => match never {},
+        }
+    }
+
+    fn on_relay(&mut self, event: circuit::Event) {
+        let now = now();
+        let mut state = self.state.lock();
+        let relay = &mut self.swarm.behaviour_mut().relay;
+        match event {
+            circuit::Event::ReservationRequested {
+                peer,
+                connection,
+                reply,
+            } => {
+                let reservation = state.handle_reservation_request(peer, connection, now);
+                relay.answer_reservation(reply, reservation);
+            }
+            circuit::Event::ReservationUndelivered {
+                peer,
+                connection,
+                error,
+            } => {
+                debug!(%peer, %connection, %error, "a reservation could not be told");
+                state.handle_reservation_undelivered(connection, now);
+            }
+            circuit::Event::CircuitRequested {
+                source,
+                connection,
+                destination,
+                reply,
+            } => {
+                let route = state.handle_circuit_request(source, connection, destination, now);
+                relay.answer_circuit(reply, [source, destination], route);
+            }
+            circuit::Event::CircuitNotTaken { id, why } => {
+                state.handle_circuit_not_taken(id, why.to_string(), now);
+            }
+            circuit::Event::CircuitUndelivered { id, source, error } => {
+                let destination = state.handle_circuit_undelivered(id, now);
+                let destination = destination.as_ref().map(PeerId::to_string);
+                debug!(%source, destination, %error, "a circuit could not be told");
+            }
+            circuit::Event::CircuitReady {
+                id,
+                source,
+                destination,
+            } => {
+                if let Some(opened) = state.handle_circuit_ready(id, now) {
+                    relay.carry(id, opened, [source, destination], now.instant);
+                }
+            }
+            circuit::Event::CircuitEnded { id, cut } => state.handle_circuit_ended(id, cut, now),
+            circuit::Event::Malformed { peer, fault } => self.observer.malformed(&peer, &fault),
+            circuit::Event::TooMany { peer } => self.observer.too_many(&peer),
+        }
+    }
+
+    fn on_identify(&mut self, event: identify::Event) {
+        match event {
+            identify::Event::Received {
+                peer_id,
+                connection_id,
+                info,
+            } => {
+                debug!(peer = %peer_id, connection = %connection_id, agent = info.agent_version, "identified");
+                let protocols = &info.protocols;
+                self.state
+                    .lock()
+                    .handle_identified(&peer_id, connection_id, protocols);
+            }
+            identify::Event::Error {
+                peer_id,
+                connection_id,
+                error,
+            } => {
+                debug!(peer = %peer_id, connection = %connection_id, %error, "not identified");
+            }
+            identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
+        }
+    }
+
+    fn on_ping(&mut self, event: ping::Event) {
+        let ping::Event {
+            peer,
+            connection,
+            result,
+            missed,
+            asked: _,
+        } = event;
+        match result {
+            Ok(rtt) => {
+                trace!(%peer, %connection, ?rtt, "pong");
+                self.state.lock().handle_round_trip(connection, rtt);
+            }
+            // A peer that does not speak ping is not dead.
+            Err(ping::Failure::Unsupported) => {
+                debug!(%peer, %connection, "does not speak ping");
+            }
+            Err(error @ (ping::Failure::Timeout | ping::Failure::Broken(_))) => {
+                debug!(%peer, %connection, %error, missed, "a ping was not answered");
+                self.state
+                    .lock()
+                    .handle_missed_pings(peer, connection, missed);
+            }
+        }
+    }
+
+    fn on_directory(&mut self, event: directory::Event) {
+        match event {
+            directory::Event::Offered(offer) => self.state.lock().handle_record(offer, now()),
+            directory::Event::Refused { source, reason } => {
+                self.observer.invalid_record(source.as_ref(), &reason);
+            }
+            directory::Event::Told { query, arrived } => {
+                if let Some(relay) = self.copies.remove(&query) {
+                    let delivery = Delivery::of(arrived);
+                    self.state
+                        .lock()
+                        .handle_record_copied(relay, delivery, now());
+                }
+            }
+            // The relay asks nobody.
+            directory::Event::Found { .. } | directory::Event::LookedUp { .. } => {}
+        }
+    }
+
+    pub(super) fn on_reload(&mut self, reload: Reload) {
+        if let Reload::Read { access, .. } = &reload {
+            self.state.lock().handle_access(access, now());
+        }
+        self.observer.reload(reload);
+    }
+
+    fn update_readiness(&self) {
+        let hop = self.state.lock().hop();
+        self.observer.readiness(self.listeners.missing(), hop);
+    }
+}

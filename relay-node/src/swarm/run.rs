@@ -1,0 +1,132 @@
+//! A relay from its configuration to its end: binds, serves, drains, closes.
+
+use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+
+use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
+use p2pnode_daemon::admin::{Health, Server};
+use p2pnode_protocol::upgrade::LAZY;
+use prometheus_client::registry::Registry;
+use tracing::{info, warn};
+
+use super::{
+    behaviour::Behaviour,
+    boxed_handler::Boxed,
+    event_loop::EventLoop,
+    listen::Listeners,
+    memory,
+    shared_state::{SharedState, now},
+};
+use crate::{
+    config::{Config, reload::Reloads},
+    core::{RelayState, Settings},
+    observe::{
+        control,
+        metrics::{Carried, Metrics},
+        observer::Observer,
+        output::{Format, Output},
+        readiness,
+    },
+    quic_scheduler::FairRuntime,
+};
+
+/// What sets up a connection has a bound of its own for each transport, and reports when it is over: 4 s for QUIC and 10 s for TCP.
+/// libp2p's, which is the same for all, is not to come first.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A peer without a reservation and without a circuit is let go after this long: time for a `dial` to learn its own
+/// addresses and to ask for the circuit.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs the relay until `shutdown` is ready, drains it for `config.drain_timeout` at most, then closes all connections and
+/// returns.
+///
+/// # Errors
+/// When an address of `config.listen` cannot be bound ([`ListenError`](crate::ListenError)), the admin address cannot, or a
+/// listener fails later.
+pub async fn run(
+    key: &Keypair,
+    config: &Config,
+    format: Format,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    run_reloading(key, config, format, Reloads::never(), shutdown).await
+}
+
+/// The same with a configuration that may be read again meanwhile.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_reloading(
+    key: &Keypair,
+    config: &Config,
+    format: Format,
+    reloads: Reloads,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let readiness = readiness::new();
+    let local = key.public().to_peer_id();
+    let now = now();
+    let state = RelayState::new(local, &Settings::from(config), now);
+    let state = SharedState::new(state, metrics.clone());
+    let mut swarm = swarm(key, config, &state, metrics.carried())?;
+    let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
+    let health = Health {
+        readiness: readiness.clone(),
+        metrics: Arc::new(registry),
+    };
+    let admin = Server::start(config.admin, health.clone()).await?;
+    let (control, questions) = control::start(config.control.as_deref(), health).await;
+    let output = Output::new(io::stdout(), format, local);
+    if config.external.is_empty() {
+        info!(
+            "no external address is configured: peers are told the addresses on which the relay listens; give --external if \
+             they reach it at others"
+        );
+    }
+    if config.limits.memory > 0 && memory::resident().is_none() {
+        warn!(
+            "this system does not tell how much memory is resident; limits.memory is not enforced"
+        );
+    }
+    let event_loop = EventLoop {
+        swarm,
+        state,
+        observer: Observer::new(metrics, readiness, output),
+        listeners,
+        copies: HashMap::new(),
+        reloads,
+        questions,
+        limits: config.limits,
+        started: now.instant,
+    };
+    let served = event_loop.run(shutdown).await;
+    if let Some(control) = control {
+        control.stop().await;
+    }
+    admin.stop().await;
+    served
+}
+
+fn swarm(
+    key: &Keypair,
+    config: &Config,
+    state: &SharedState,
+    carried: Carried,
+) -> anyhow::Result<Swarm<Boxed<Behaviour>>> {
+    let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
+    let transport = p2pnode_transports::server(key, Arc::new(runtime))?;
+    let swarm = SwarmBuilder::with_existing_identity(key.clone())
+        .with_tokio()
+        .with_other_transport(|_| transport)?
+        .with_behaviour(|key| Boxed(Behaviour::new(key, &config.limits, state, carried)))?
+        .with_swarm_config(|swarm| {
+            swarm
+                .with_idle_connection_timeout(IDLE_TIMEOUT)
+                .with_substream_upgrade_protocol_override(LAZY)
+        })
+        .with_connection_timeout(CONNECTION_TIMEOUT)
+        .build();
+    Ok(swarm)
+}
