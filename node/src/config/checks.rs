@@ -2,9 +2,9 @@
 
 use p2pnode_daemon::config::Reader;
 use p2pnode_protocol::addr::Endpoint;
-use p2pnode_transports::Transport;
+use p2pnode_transports::{Family, Transport};
 
-use super::{Config, Dial, Discovery, Mdns, keys::transport_and_family};
+use super::{Config, Dial, Discovery, Mdns};
 
 /// The most names in `discovery.dns`: each dial resolves all of them.
 const SERVICES: usize = 8;
@@ -81,7 +81,7 @@ fn discovery(reader: &mut Reader<'_>, discovery: &Discovery, dial: &Dial) {
 
 /// Why `addr` cannot be dialed with these transports and families. A name counts as both families.
 fn unusable(addr: &libp2p::Multiaddr, dial: &Dial) -> Option<String> {
-    let (transport, family) = transport_and_family(addr);
+    let (transport, family) = (Transport::of(addr), Family::of(addr));
     let off = match transport? {
         Transport::Quic => !dial.quic,
         Transport::Tcp => !dial.tcp,

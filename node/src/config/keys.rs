@@ -1,6 +1,6 @@
 //! Each key: what it means, its kind, its default.
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::PeerId;
 use p2pnode_daemon::config::{
     Reader,
     kind::{
@@ -307,11 +307,4 @@ pub(super) fn other_peer(endpoint: &Endpoint, expected: PeerId) -> Option<String
     Some(format!(
         "{endpoint} names the peer {named}, not {expected}; drop /p2p/{named} or give the right address"
     ))
-}
-
-/// The transport and family of addresses that were parsed as endpoints.
-pub(super) fn transport_and_family(
-    addr: &Multiaddr,
-) -> (Option<Transport>, Option<p2pnode_transports::Family>) {
-    (Transport::of(addr), p2pnode_transports::Family::of(addr))
 }
