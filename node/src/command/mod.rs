@@ -2,6 +2,7 @@
 
 pub(crate) mod cli;
 pub(crate) mod dial;
+mod exit_code;
 pub(crate) mod firewall;
 pub(crate) mod query;
 pub(crate) mod run;
@@ -21,13 +22,13 @@ use p2pnode_daemon::{
 use crate::{
     command::{
         cli::{Cli, Command, DialArgs, NodeArgs, Until},
+        exit_code::exit_of,
         firewall::Rules,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
     core::{
         dialer::{self, Request},
-        event::Reached,
         tokens::TokenFileError,
     },
     observe::output::{Format, Printer},
@@ -198,16 +199,6 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
             .map_err(usage)
     })?;
     Ok(exit_of(reached, until == dialer::Until::Connected))
-}
-
-/// The exit code of a dial. `any_connection`: whether a relayed connection was enough.
-pub(crate) fn exit_of(reached: Reached, any_connection: bool) -> Exit {
-    match reached {
-        Reached::Direct => Exit::Success,
-        Reached::Relayed if any_connection => Exit::Success,
-        Reached::Relayed => Exit::RelayedOnly,
-        Reached::Unreachable => Exit::Unreachable,
-    }
 }
 
 fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {

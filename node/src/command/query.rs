@@ -11,7 +11,7 @@ use libp2p::PeerId;
 use p2pnode_daemon::{control, exit::Exit, signals::Shutdown};
 
 use crate::{
-    command::exit_of,
+    command::exit_code::exit_of,
     control::{Client, DialRequest},
     core::event::Event,
     observe::output::{self, Printer},

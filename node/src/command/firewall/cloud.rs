@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use p2pnode_transports::Family;
 use serde_json::{Value, json};
 
-use super::{Protocol, Rules};
+use super::rules::{Protocol, Rules};
 
 /// The rules of a security group in the form in which `aws ec2 describe-security-groups` prints them. Each of the two lists is
 /// what `aws ec2 authorize-security-group-egress` and `-ingress` take as `--ip-permissions`.

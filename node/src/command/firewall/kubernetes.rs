@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Rules;
+use super::rules::Rules;
 
 /// For `kubectl apply -f -`: the policy of the manifests in `k8s/`.
 ///

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use p2pnode_transports::Family;
 
-use super::{Protocol, Rules};
+use super::rules::{Protocol, Rules};
 
 /// For `nft -f`. Loading it again replaces it.
 pub(super) fn nft(rules: &Rules) -> String {

@@ -6,7 +6,7 @@ use clap::ValueEnum as _;
 use p2pnode_daemon::config::{Document, Sources, load};
 
 use super::*;
-use crate::config::{PROGRAM, Purpose};
+use crate::config::{Config, PROGRAM, Purpose};
 
 fn rules(file: &str) -> Rules {
     let sources = Sources {
