@@ -8,6 +8,7 @@
 mod admission;
 mod leg;
 mod reservations;
+mod slot;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,7 +21,7 @@ use p2pnode_transports::{Family, FamilyPolicy};
 use crate::config::RelayAddr;
 
 use leg::{Join, Leg, State};
-use reservations::{Reservation, Slot};
+use slot::{Reservation, Slot};
 
 pub use reservations::{Drain, Reserved};
 

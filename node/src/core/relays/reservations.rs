@@ -6,7 +6,11 @@ use libp2p::{PeerId, core::transport::ListenerId, swarm::ConnectionId};
 use p2pnode_daemon::backoff::backoff;
 use p2pnode_transports::Family;
 
-use super::{RelayKeeper, leg::Leg};
+use super::{
+    RelayKeeper,
+    leg::Leg,
+    slot::{Reservation, Slot},
+};
 use crate::config::RelayAddr;
 
 /// First wait after a relay refused a reservation.
@@ -46,35 +50,6 @@ pub enum Drain {
     Known,
     /// It is no relay of ours.
     NotOurs,
-}
-
-/// The reservation on a relay in one family.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) peer: PeerId,
-    pub(super) family: Family,
-    pub(super) reservation: Reservation,
-    /// Requests in a row that failed.
-    pub(super) failures: u32,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reservation {
-    None { retry_at: Instant },
-    Requested(Option<ListenerId>),
-    Held(ListenerId),
-}
-
-impl Slot {
-    /// None is held yet.
-    pub(super) const fn new(peer: PeerId, family: Family, now: Instant) -> Self {
-        Self {
-            peer,
-            family,
-            reservation: Reservation::None { retry_at: now },
-            failures: 0,
-        }
-    }
 }
 
 impl RelayKeeper {
