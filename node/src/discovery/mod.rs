@@ -4,12 +4,13 @@
 
 mod links;
 mod mdns;
+mod search;
 mod services;
 
 use std::collections::HashMap;
 
-use libp2p::{Multiaddr, PeerId};
-use p2pnode_transports::{FamilyPolicy, Handle, Transport, to_multiaddr};
+use libp2p::PeerId;
+use p2pnode_transports::{Handle, Transport};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -20,10 +21,13 @@ pub use mdns::datagram;
 
 pub(crate) use links::Links;
 pub(crate) use mdns::{Presence, Responder};
+pub(crate) use search::SearchEvent;
+
+use search::{EventSender, Means};
 
 use crate::{
     config::{Config, Mdns, Service},
-    core::dialer::{Candidate, Sources},
+    core::dialer::Sources,
 };
 
 /// Events that may wait for the event loop. A search that is ahead of the loop waits.
@@ -31,24 +35,6 @@ const EVENTS: usize = 64;
 
 /// The most places whose last failure is remembered.
 const FAILURES: usize = 64;
-
-/// The transports and families in which places are dialed.
-#[derive(Debug, Clone)]
-pub(crate) struct Means {
-    transports: Vec<Transport>,
-    family: FamilyPolicy,
-}
-
-/// An event of a search.
-#[derive(Debug)]
-pub(crate) enum SearchEvent {
-    /// The peer may be there.
-    Found(Vec<Candidate>),
-    /// A place could not be asked: why, and what to do.
-    Failed(String),
-    /// The search has ended.
-    Over,
-}
 
 /// The searches of a node.
 #[derive(Debug)]
@@ -181,27 +167,5 @@ impl Discovery {
             }
             self.failures.insert(place, reason.to_owned());
         }
-    }
-}
-
-/// Sends the events of one search.
-#[derive(Debug)]
-struct EventSender {
-    peer: PeerId,
-    sender: mpsc::Sender<(PeerId, SearchEvent)>,
-}
-
-impl EventSender {
-    async fn send(&self, event: SearchEvent) {
-        // An error means that the node is gone.
-        let _ = self.sender.send((self.peer, event)).await;
-    }
-}
-
-impl Means {
-    /// The addresses of a socket, in each transport.
-    fn addrs(&self, host: std::net::SocketAddr) -> Vec<Multiaddr> {
-        let addr = |transport: &Transport| to_multiaddr(*transport, host);
-        self.transports.iter().map(addr).collect()
     }
 }

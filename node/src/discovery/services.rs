@@ -8,7 +8,7 @@ use std::{
 
 use p2pnode_transports::{Family, FamilyPolicy};
 
-use super::{Means, SearchEvent};
+use super::search::{Means, SearchEvent};
 use crate::{
     config::Service,
     core::{dialer::Candidate, event::FoundBy},

@@ -26,8 +26,8 @@ pub(crate) use responder::{Presence, Responder};
 use datagrams::Datagrams;
 
 use super::{
-    EventSender, Means, SearchEvent,
     links::{Link, Links},
+    search::{EventSender, Means, SearchEvent},
 };
 use crate::core::{dialer::Candidate, event::FoundBy};
 

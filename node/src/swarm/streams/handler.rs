@@ -19,7 +19,7 @@ use libp2p::{
 
 use p2pnode_protocol::upgrade::{Confirmed, Unsupported};
 
-use super::OpenError;
+use super::open_error::OpenError;
 
 /// How long a peer may take to agree to a protocol.
 const TIMEOUT: Duration = Duration::from_secs(5);

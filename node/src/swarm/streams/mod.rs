@@ -5,11 +5,11 @@
 //! are open stay where they are.
 
 mod handler;
+mod open_error;
 
 use std::{
     collections::VecDeque,
     future::Future,
-    io,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -17,7 +17,7 @@ use std::{
 use futures::{FutureExt as _, channel::oneshot};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, transport::PortUse, upgrade::NegotiationError},
+    core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
         THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -28,43 +28,13 @@ use p2pnode_protocol::upgrade::Confirmed;
 
 use handler::{Handler, Wanted};
 
+pub(crate) use open_error::OpenError;
+
 /// Opens streams. It answers none: each protocol's own behaviour does.
 #[derive(Default)]
 pub(crate) struct Behaviour {
     wanted: VecDeque<(PeerId, ConnectionId, Wanted)>,
     waker: Option<Waker>,
-}
-
-/// Why a stream could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OpenError {
-    /// The peer does not speak the protocol.
-    #[error("the peer does not speak the protocol")]
-    Unsupported,
-    /// The peer did not answer in time.
-    #[error("the peer did not answer in time")]
-    Timeout,
-    /// The connection is gone, or was never there.
-    #[error("the connection is closed")]
-    Closed,
-    /// Too many streams are being opened on this connection.
-    #[error("too many streams are being opened on this connection")]
-    Busy,
-    /// The negotiation broke off.
-    #[error("the negotiation broke off: {0}")]
-    Broken(String),
-}
-
-impl From<OpenError> for io::Error {
-    fn from(error: OpenError) -> Self {
-        match error {
-            // What `upgrade::is_refusal` recognizes.
-            OpenError::Unsupported => NegotiationError::Failed.into(),
-            OpenError::Timeout | OpenError::Closed | OpenError::Busy | OpenError::Broken(_) => {
-                Self::other(error)
-            }
-        }
-    }
 }
 
 /// A stream that is being opened.
