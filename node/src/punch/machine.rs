@@ -40,14 +40,14 @@
 
 mod action;
 mod attempt;
+mod context;
 mod directs;
 mod peer;
 mod round;
 mod timing;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    net::SocketAddr,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -63,6 +63,7 @@ pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
 pub(crate) use action::{Event, Introduced, IntroductionResponse};
 pub(crate) use timing::Timing;
 
+use context::{Context, Relays};
 use peer::Peer;
 use timing::Jitter;
 
@@ -73,39 +74,6 @@ const MAX_ABSENT_PEERS: usize = 512;
 /// introduction makes this node send packets to addresses that others choose. DCUtR remains for the rest.
 const INTRODUCTIONS: usize = 64;
 const INTRODUCTION_WINDOW: Duration = Duration::from_secs(10);
-
-/// What holds for every peer, and where decisions go.
-pub(crate) struct Context<'a> {
-    now: Instant,
-    local_id: PeerId,
-    enabled: bool,
-    policy: &'a Policy,
-    timing: &'a Timing,
-    local: &'a Local,
-    relays: &'a Relays,
-    actions: &'a mut VecDeque<Action>,
-    events: &'a mut VecDeque<Event>,
-    next_dial: &'a mut u64,
-    jitter: &'a mut Jitter,
-}
-
-impl Context<'_> {
-    fn dial_id(&mut self) -> DialId {
-        *self.next_dial += 1;
-        DialId(*self.next_dial)
-    }
-
-    fn report(&mut self, event: Event) {
-        self.events.push_back(event);
-    }
-}
-
-/// The relays in use: who they are and where they listen.
-#[derive(Debug, Default)]
-struct Relays {
-    peers: HashSet<PeerId>,
-    sockets: HashSet<SocketAddr>,
-}
 
 /// The machine for all peers.
 ///
