@@ -1,7 +1,6 @@
 //! Introductions: relays that are asked for one along with the circuit, and the punches that come of them.
 
-use super::{Action, Dialer, Until};
-use crate::{core::event::Event, punch::IntroductionResponse};
+use crate::punch::IntroductionResponse;
 
 /// Those of one dial.
 #[derive(Debug, Default)]
@@ -15,12 +14,16 @@ pub(super) struct Introductions {
 }
 
 impl Introductions {
-    fn answered(&mut self, start: IntroductionResponse) {
+    pub(super) const fn asked(&mut self) {
+        self.requests += 1;
+    }
+
+    pub(super) fn answered(&mut self, start: IntroductionResponse) {
         self.requests = self.requests.saturating_sub(1);
         self.is_punched |= start == IntroductionResponse::Punches;
     }
 
-    fn attempted(&mut self) {
+    pub(super) fn attempted(&mut self) {
         self.is_punched = false;
         self.attempts += 1;
     }
@@ -43,29 +46,5 @@ impl Introductions {
     /// The dial begins again. What is under way goes on.
     pub(super) const fn again(&mut self) {
         self.attempts = 0;
-    }
-}
-
-impl Dialer {
-    /// Whether an introduction would be of use.
-    pub fn wants_introduction(&self) -> bool {
-        self.path.is_none() && self.punches && self.request.until == Until::Direct
-    }
-
-    /// A relay is being asked for an introduction.
-    pub fn await_introduction(&mut self) {
-        self.introductions.requests += 1;
-    }
-
-    /// The relay has answered, or will not. [`Dialer::handle_introduced_attempt`] reports the end of a punch that has begun.
-    pub fn handle_introduction_reply(&mut self, start: IntroductionResponse) {
-        self.introductions.answered(start);
-    }
-
-    /// An attempt that came of an introduction is over.
-    pub fn handle_introduced_attempt(&mut self, attempt: Event) {
-        self.introductions.attempted();
-        self.attempts += 1;
-        self.actions.push_back(Action::Report(attempt));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll_action`].
 
+mod circuit;
 mod introduction;
 mod local;
 mod lookup;
@@ -27,16 +28,15 @@ use crate::{
     punch::Reason,
 };
 
+use circuit::{Circuit, Relay};
 use introduction::Introductions;
 use local::Local;
 use lookup::Lookup;
-use outcome::remote;
 use pings::Pings;
-use relay::{Circuit, Relay};
 
+pub use circuit::CircuitFailure;
 pub use local::{Candidate, LocalFailure, Sources};
 pub use pings::PingFailure;
-pub use relay::CircuitFailure;
 pub use request::{Action, Request, Until};
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
@@ -280,7 +280,7 @@ impl Dialer {
             self.led_by = Some(relay.peer);
         }
         let t = now - self.started;
-        if let Some(remote) = remote(&path) {
+        if let Some(remote) = path.remote() {
             self.local.connected(remote);
         }
         // What led to the peer first, and again once every path was lost. A connection that nothing has led to comes of what was there

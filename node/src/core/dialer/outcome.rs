@@ -1,11 +1,14 @@
 //! How a dial has ended, why so, and what led to the peer.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use libp2p::Multiaddr;
 use p2pnode_transports::to_socket_addr;
 
-use super::{Action, Circuit, Dialer, Relay, Until};
+use super::{
+    Action, Dialer, Until,
+    circuit::{Circuit, Relay},
+};
 use crate::{
     core::{
         event::{Event, FoundBy, NotDirect, Outcome, Reached},
@@ -29,7 +32,7 @@ impl Dialer {
                 false => FoundBy::Relay,
             });
         }
-        let Some(remote) = remote(path) else {
+        let Some(remote) = path.remote() else {
             return Some(FoundBy::Static);
         };
         let has = |addrs: &[Multiaddr]| {
@@ -115,10 +118,4 @@ impl Dialer {
         }
         reasons.join("; ")
     }
-}
-
-/// The other end of a direct path.
-pub(super) fn remote(path: &Path) -> Option<SocketAddr> {
-    let hop = path.hops.first().filter(|_| path.kind == PathKind::Direct);
-    hop.and_then(|hop| hop.remote)
 }

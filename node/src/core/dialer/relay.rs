@@ -1,114 +1,19 @@
-//! The circuits of a dial: one over each relay that may lead to the peer.
+//! The relays of a dial: the circuits over them, and the introductions that they are asked for along with these.
 
 use std::time::{Duration, Instant};
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::PeerId;
 
-use super::{Action, Dialer};
-use crate::core::event::Event;
+use super::{
+    Action, Dialer, Until,
+    circuit::{Circuit, CircuitFailure},
+};
+use crate::{core::event::Event, punch::IntroductionResponse};
 
 /// How long a circuit may take before it is asked for once more. A relay of libp2p's make silently drops what goes beyond ten
 /// handshakes at a time with one peer, and its client then waits for a minute; a circuit that comes at all comes within a few
 /// round trips.
 pub(super) const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
-
-/// How long a peer may be absent from a relay before the dial believes it: a relay that was restarted has its reservations back
-/// within 5 s, and so has a peer that has lost its own.
-const ABSENCE: Duration = Duration::from_secs(5);
-
-/// From a circuit that failed to the next one over the same relay; doubled with each failure.
-const AGAIN_MIN: Duration = Duration::from_millis(250);
-
-/// The longest of these.
-const AGAIN_MAX: Duration = Duration::from_secs(4);
-
-/// What the failure of a circuit means for the next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CircuitFailure {
-    /// It will be the same.
-    Refused,
-    /// The peer holds no reservation on the relay: it is not there, or the relay or the peer has just come back.
-    Absent,
-    /// It broke off.
-    Broken,
-}
-
-/// A relay that may lead to the peer.
-#[derive(Debug)]
-pub(super) struct Relay {
-    pub(super) peer: PeerId,
-    /// Where it is, if it is not one of this node's but one that the peer's record names.
-    pub(super) found: Option<Vec<Multiaddr>>,
-    pub(super) state: Circuit,
-    /// Circuits over it that have failed in a row.
-    pub(super) failures: u32,
-    /// Since when the peer has been absent from it.
-    pub(super) absent_since: Option<Instant>,
-}
-
-/// The circuit over a relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Circuit {
-    /// The relay is not connected yet.
-    Waiting,
-    /// The circuit is being made.
-    Dialing {
-        /// How many dials of it are under way.
-        dials: u32,
-        /// When another is begun.
-        again_at: Instant,
-    },
-    /// It could not be made, and is asked for again then.
-    Again(Instant),
-    /// There is or was one.
-    Made,
-    /// It could not be made.
-    Failed,
-}
-
-impl Relay {
-    /// One of this node's own, or one that was `found` at these addresses, in this state.
-    pub(super) const fn new(peer: PeerId, found: Option<Vec<Multiaddr>>, state: Circuit) -> Self {
-        Self {
-            peer,
-            found,
-            state,
-            failures: 0,
-            absent_since: None,
-        }
-    }
-
-    /// How a circuit over it is made.
-    pub(super) fn dial(&self) -> Action {
-        match &self.found {
-            None => Action::DialCircuit(self.peer),
-            Some(addrs) => Action::DialFound {
-                relay: self.peer,
-                addrs: addrs.clone(),
-            },
-        }
-    }
-
-    /// What follows the failure of its circuit.
-    pub(super) fn next(&mut self, failure: CircuitFailure, now: Instant) -> Circuit {
-        let absent_since = match failure {
-            CircuitFailure::Refused => return Circuit::Failed,
-            CircuitFailure::Absent => Some(*self.absent_since.get_or_insert(now)),
-            CircuitFailure::Broken => {
-                self.absent_since = None;
-                None
-            }
-        };
-        let wait = (AGAIN_MIN * 2u32.saturating_pow(self.failures)).min(AGAIN_MAX);
-        self.failures = self.failures.saturating_add(1);
-        match absent_since.map(|since| since + ABSENCE) {
-            Some(until) if until <= now => Circuit::Failed,
-            // Once more when the time is up.
-            Some(until) => Circuit::Again((now + wait).min(until)),
-            None => Circuit::Again(now + wait),
-        }
-    }
-}
 
 impl Dialer {
     /// Circuits can be asked of this relay.
@@ -219,5 +124,27 @@ impl Dialer {
                 | Circuit::Failed => {}
             }
         }
+    }
+
+    /// Whether an introduction would be of use.
+    pub fn wants_introduction(&self) -> bool {
+        self.path.is_none() && self.punches && self.request.until == Until::Direct
+    }
+
+    /// A relay is being asked for an introduction.
+    pub fn await_introduction(&mut self) {
+        self.introductions.asked();
+    }
+
+    /// The relay has answered, or will not. [`Dialer::handle_introduced_attempt`] reports the end of a punch that has begun.
+    pub fn handle_introduction_reply(&mut self, start: IntroductionResponse) {
+        self.introductions.answered(start);
+    }
+
+    /// An attempt that came of an introduction is over.
+    pub fn handle_introduced_attempt(&mut self, attempt: Event) {
+        self.introductions.attempted();
+        self.attempts += 1;
+        self.actions.push_back(Action::Report(attempt));
     }
 }

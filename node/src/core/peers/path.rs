@@ -131,6 +131,14 @@ impl Hop {
     }
 }
 
+impl Path {
+    /// The other end of a direct path.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        let hop = self.hops.first().filter(|_| self.kind == PathKind::Direct);
+        hop.and_then(|hop| hop.remote)
+    }
+}
+
 impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.transport, self.family) {

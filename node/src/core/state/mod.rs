@@ -12,19 +12,23 @@
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays say of themselves and of this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
-//! - `addresses`: where this node is.
+//! - `addresses`: where this node is, and who has to know.
+//! - `place`, `dial`, `lookup`: what the above remember.
 //! - `view`: what observers see.
 
 mod addresses;
 mod circuits;
 mod connections;
+mod dial;
 mod dials;
 mod directory;
 mod found;
 mod interface;
 mod introductions;
 mod joins;
+mod lookup;
 mod lost;
+mod place;
 mod punches;
 mod relays;
 mod view;
@@ -53,9 +57,9 @@ use crate::core::{
     tokens::Tokens,
 };
 
-use addresses::Addresses;
-use dials::Dial;
-use directory::Lookup;
+use dial::Dial;
+use lookup::Lookup;
+use place::Addresses;
 
 pub(crate) use interface::{
     Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, Purpose,
