@@ -12,7 +12,6 @@ use crate::{
         peers::{Path, PathKind},
     },
     punch,
-    swarm::dial_error,
 };
 
 /// An address whose dial made the connection with this path.
@@ -31,14 +30,14 @@ pub(super) fn connected(path: &Path) -> DialLabels {
     }
 }
 
-/// The addresses of a dial that failed. One that never began has none.
-pub(super) fn failed(error: &DialError) -> Vec<DialLabels> {
+/// The addresses of a dial that failed. One that never began has none. `circuit`: what its failure says of a circuit.
+pub(super) fn failed(error: &DialError, circuit: CircuitFailure) -> Vec<DialLabels> {
     match error {
         DialError::Transport(errors) => errors
             .iter()
             .map(|(address, reason)| {
                 let outcome = if is_circuit(address) {
-                    circuit_outcome(error, reason)
+                    circuit_outcome(circuit, reason)
                 } else {
                     outcome(reason)
                 };
@@ -85,8 +84,8 @@ fn outcome(reason: &TransportError<io::Error>) -> DialOutcome {
     }
 }
 
-fn circuit_outcome(error: &DialError, reason: &TransportError<io::Error>) -> DialOutcome {
-    match dial_error::circuit_failure(error) {
+fn circuit_outcome(circuit: CircuitFailure, reason: &TransportError<io::Error>) -> DialOutcome {
+    match circuit {
         CircuitFailure::Absent => DialOutcome::NoReservation,
         CircuitFailure::Refused => DialOutcome::Refused,
         CircuitFailure::Broken => outcome(reason),
@@ -103,11 +102,16 @@ mod tests {
     use crate::{
         core::peers::{Hop, How},
         punch::CandidateOutcome,
+        swarm::dial_error,
     };
 
     const QUIC: &str = "/ip4/192.0.2.1/udp/443/quic-v1";
     const TCP: &str = "/ip6/2001:db8::1/tcp/443";
     const NAME: &str = "/dns/relay.example.net/tcp/443";
+
+    fn all_of(error: &DialError) -> Vec<DialLabels> {
+        failed(error, dial_error::failure(error).circuit)
+    }
 
     fn address(text: &str) -> Multiaddr {
         text.parse().unwrap()
@@ -138,7 +142,7 @@ mod tests {
         let (quic, tcp) = (Some(Transport::Quic), Some(Transport::Tcp));
         let socket = |outcome| DialOutcome::Socket(outcome);
         assert_eq!(
-            failed(&error),
+            all_of(&error),
             [
                 DialLabels::socket(quic, Some(Family::Ip4), socket(CandidateOutcome::Timeout)),
                 DialLabels::socket(tcp, Some(Family::Ip6), socket(CandidateOutcome::Refused)),
@@ -152,7 +156,7 @@ mod tests {
     fn a_circuit_is_no_socket_whatever_its_address_names() {
         let refused = |error| {
             let error = other(io::Error::other(error));
-            failed(&DialError::Transport(vec![(circuit(), error)]))
+            all_of(&DialError::Transport(vec![(circuit(), error)]))
         };
         assert_eq!(
             refused(ConnectError::NoReservation),
@@ -164,7 +168,7 @@ mod tests {
         );
         let timeout = other(io::ErrorKind::TimedOut.into());
         assert_eq!(
-            failed(&DialError::Transport(vec![(circuit(), timeout)])),
+            all_of(&DialError::Transport(vec![(circuit(), timeout)])),
             [DialLabels::circuit(DialOutcome::Socket(
                 CandidateOutcome::Timeout
             ))]
@@ -190,9 +194,9 @@ mod tests {
 
     #[test]
     fn a_dial_that_never_began_is_not_counted() {
-        assert_eq!(failed(&DialError::NoAddresses), []);
+        assert_eq!(all_of(&DialError::NoAddresses), []);
         assert_eq!(
-            failed(&DialError::WrongPeerId {
+            all_of(&DialError::WrongPeerId {
                 obtained: PeerId::random(),
                 address: address(TCP),
             }),
