@@ -197,6 +197,9 @@ fn the_core_reads_no_clock_rolls_no_dice_and_does_no_io() {
         "use std::time::Instant as I; fn f() { assert!(I::now() > x); }",
         "fn f(since: Instant) { since.elapsed(); }",
         "fn f() { fastrand::u8(..); }",
+        "use fastrand::Rng; fn f() { Rng::new(); }",
+        "fn f() { fastrand::Rng::default(); }",
+        "use fastrand::*;",
         "use tokio::sync::mpsc;",
         "use libp2p::{PeerId, Swarm as S};",
         "#[tokio::main] fn f() {}",
@@ -205,6 +208,17 @@ fn the_core_reads_no_clock_rolls_no_dice_and_does_no_io() {
         assert!(!faults(&core).is_empty(), "{line}");
         let swarm = node(&[("lib.rs", "mod swarm;"), ("swarm.rs", line)]);
         assert_eq!(faults(&swarm), Vec::<String>::new(), "{line}");
+    }
+}
+
+#[test]
+fn the_core_may_roll_dice_whose_seed_is_an_argument() {
+    for line in [
+        "struct S { rng: fastrand::Rng } fn f(seed: u64) { fastrand::Rng::with_seed(seed); }",
+        "use fastrand::Rng; fn f(seed: u64) -> Rng { Rng::with_seed(seed) }",
+    ] {
+        let core = node(&[("lib.rs", "mod core;"), ("core.rs", line)]);
+        assert_eq!(faults(&core), Vec::<String>::new(), "{line}");
     }
 }
 
