@@ -277,21 +277,18 @@ impl Limit {
 pub fn reserved(expires: u64, addresses: &[Multiaddr], limit: Limit) -> Vec<u8> {
     /// More than all other fields take.
     const OTHERS: usize = 128;
-    /// The tag and the length of an address.
-    const PREFIX: usize = 3;
-    let mut room = MAX_MESSAGE - OTHERS;
-    let mut addrs = Vec::new();
+    let mut reservation = proto::Reservation {
+        expire: expires,
+        ..proto::Reservation::default()
+    };
+    let mut length = reservation.encoded_len();
     for address in addresses {
-        if let Some(left) = room.checked_sub(address.len() + PREFIX) {
-            room = left;
-            addrs.push(address.to_vec());
+        if length + address.len() + OTHERS < MAX_MESSAGE {
+            // A tag, a length and the address.
+            length += 1 + prost::length_delimiter_len(address.len()) + address.len();
+            reservation.addrs.push(address.to_vec());
         }
     }
-    let reservation = proto::Reservation {
-        expire: expires,
-        addrs,
-        voucher: None,
-    };
     hop_status(Status::Ok, Some(reservation), limit.message())
 }
 

@@ -21,6 +21,11 @@ impl<T> PendingFutures<T> {
         self.0.as_ref().map_or(0, FuturesUnordered::len)
     }
 
+    /// Whether there is no future.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Adds a future. Call [`Self::poll`] afterwards: only that registers the task to be woken for it.
     pub fn push(&mut self, future: BoxFuture<'static, T>) {
         self.0.get_or_insert_default().push(future);

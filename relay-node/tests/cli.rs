@@ -257,7 +257,7 @@ fn all_faults_of_a_wanted_token_are_told_at_once_and_none_is_made() {
     );
     assert!(!home.path("state").exists());
     let zero = ["token", "create", "--peer", PEER, "--expires", "0s"];
-    home.run(&zero).is_usage(&["--expires: ", "no time at all"]);
+    home.run(&zero).is_usage(&["--expires: ", "is zero"]);
     for (args, parts) in [
         (&["token"][..], &["--help"][..]),
         (&["token", "create"], &["--peer", "--expires"]),

@@ -76,11 +76,10 @@ impl Golden {
         }
     }
 
-    /// Adds the families, types, units, labels and label values of an exposition.
+    /// Adds the families, types, labels and label values of an exposition.
     pub fn metrics(&mut self, file: &str, read: &Exposition) {
-        for (name, metadata) in &read.families {
-            let unit = metadata.unit.as_deref().unwrap_or("no unit");
-            self.fact(file, format!("{name}: {}, {unit}", metadata.kind));
+        for (name, kind) in &read.families {
+            self.fact(file, format!("{name}: {kind}"));
         }
         for sample in &read.samples {
             let labels: Vec<_> = sample.labels.keys().map(String::as_str).collect();

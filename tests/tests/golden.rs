@@ -17,7 +17,7 @@ use nix::{
 };
 use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN, Exposition},
-    args::{NodeArgs, PATIENCE, Transport, reserved},
+    args::{NodeArgs, PATIENCE, Transport},
     bins::{Bins, bins},
     control,
     events::Event,
@@ -26,7 +26,6 @@ use p2pnode_tests::{
     nat::NatKind,
     node::{CONTROL_SOCKET, Launch, Process, RELAY_CONTROL_SOCKET, control_socket},
     relay::{RELAY_PORT, Relay},
-    running::Node,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -287,9 +286,7 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
             .args(more.iter().copied())
             .env("P2PNODE_PUNCH_ENABLED", punch)
             .env(ADMIN_LISTEN, ADMIN);
-        let node = Node::start(&stage.lab, &stage.bins, &host, launch).await?;
-        reserved(&node.process).await?;
-        nodes.push(node);
+        nodes.push(launch.reserves(&host).await?);
     }
     let [a, b, c, d, open] = &nodes[..] else {
         anyhow::bail!("not five nodes");
@@ -339,7 +336,7 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
             (all && paths.len() == 1).then_some(())
         };
         let path = "one measured path";
-        node.until(&stage.lab, path, PATIENCE, is_measured).await?;
+        node.until(path, PATIENCE, is_measured).await?;
         let name = node.process.name();
         stage.ask("status", name, &["status"]).await?;
         stage.ask("why", name, &["why", &peer.id]).await?;

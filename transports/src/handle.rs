@@ -66,8 +66,8 @@ impl Handle {
         socket::source_ip(remote).ok()
     }
 
-    /// A UDP socket on a port of the range that nothing else of this node uses, for as long as the socket lives: for protocols
-    /// beside the transports that have to leave from the range as well. Must be called inside a tokio runtime with IO enabled.
+    /// A UDP socket on a port of the range that nothing else of this node uses, for as long as the socket lives: for another
+    /// protocol whose packets have to leave from the range as well. Must be called inside a tokio runtime with IO enabled.
     ///
     /// # Errors
     ///

@@ -54,7 +54,6 @@
 //! # }
 //! ```
 
-mod config;
 mod handle;
 mod listen;
 mod net;
@@ -72,7 +71,6 @@ use libp2p::{
 };
 
 pub use crate::{
-    config::Config,
     handle::{ClaimedUdp, Handle},
     net::{
         addr::{to_multiaddr, to_socket_addr},
@@ -90,6 +88,7 @@ pub use crate::{
         congestion::{Congestion, CongestionError},
         tokio_runtime,
     },
+    ranged::Config,
     tcp::yamux::{Yamux, YamuxConnection},
 };
 pub use p2pnode_protocol::{Family, Transport};

@@ -1,4 +1,4 @@
-//! Public listeners: where anybody may dial in. They never dial, so a dial can never leave from their port.
+//! Public listeners, which anybody may dial. They never dial, so no dial leaves from their port.
 
 use std::{
     pin::Pin,

@@ -16,21 +16,37 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 
 use crate::{
-    config::Config,
     listen::Listeners,
     net::{
-        addr::{Host, Target, to_multiaddr, to_socket_addr},
+        addr::{DialAddr, Host, to_multiaddr, to_socket_addr},
         connection::{Connection, Event, Incoming},
         error::Error,
+        family::FamilyPolicy,
         ports::Claim,
+        range::PortRange,
         record::Sockets,
         shared::Shared,
         socket,
     },
-    quic,
+    quic::{self, congestion::Congestion},
     tcp::{self, auth::Upgrade},
     tls::Tls,
 };
+
+/// What [`build`](crate::build) builds.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// The source ports of all dials.
+    pub range: PortRange,
+    /// Whether QUIC is dialed and listened on.
+    pub quic: bool,
+    /// Whether TCP is dialed and listened on.
+    pub tcp: bool,
+    /// Which IP families are dialed. Public listeners are not subject to it.
+    pub family: FamilyPolicy,
+    /// The congestion control of QUIC.
+    pub congestion: Congestion,
+}
 
 /// Dials IP addresses; names are resolved above it.
 pub(crate) struct Ranged {
@@ -38,10 +54,10 @@ pub(crate) struct Ranged {
     listeners: Listeners,
     quic: Option<quic::Dialer>,
     tcp: Option<tcp::Dialer>,
-    /// The ports of the range that public listeners have: no dial may take them.
+    /// The ports of the range that public listeners have. No dial may take them.
     listening: BTreeMap<Transport, Vec<(ListenerId, Claim)>>,
     shared: Shared,
-    /// Opening a socket in a dial adds what has to be polled.
+    /// Woken when a dial or a listener has opened a socket, which has to be polled.
     waker: AtomicWaker,
 }
 
@@ -72,13 +88,13 @@ impl Ranged {
             waker: AtomicWaker::new(),
         };
         for ((transport, family), error) in this.open_missing() {
-            // Not fatal: the host may lack a family, and ports may become free. A dial that needs the socket says so again.
+            // Not fatal: the host may lack a family, and ports may become free. A dial that needs the socket fails with the reason.
             tracing::info!(%transport, %family, %error, "no punch socket");
         }
         Ok(this)
     }
 
-    /// Opens the punch sockets that are not open. QUIC before TCP: its socket is the lock on the number that TCP wants too.
+    /// Opens the punch sockets that are not open. QUIC before TCP: the socket of QUIC is the lock on the number that TCP shares.
     fn open_missing(&mut self) -> BTreeMap<(Transport, Family), Error> {
         let mut errors = BTreeMap::new();
         let families = Family::ALL
@@ -112,7 +128,7 @@ impl Ranged {
     fn dial_target(
         &mut self,
         addr: &Multiaddr,
-        target: &Target,
+        target: &DialAddr,
         remote: SocketAddr,
         opts: DialOpts,
     ) -> Result<Incoming, Error> {
@@ -130,7 +146,7 @@ impl Ranged {
                 policy: self.config.family,
             });
         }
-        // Before the socket, and not from its error: without a route TCP fails as if its numbers were in use.
+        // Before the dial, not from its error: without a route TCP fails as if its 4-tuple were in use.
         let source =
             socket::source_ip(remote.ip()).map_err(|reason| Error::NoRoute { remote, reason })?;
         if !self.is_open(transport, family)
@@ -186,7 +202,7 @@ impl Ranged {
         }
     }
 
-    /// Keeps the books on a public listener within the range, which a punch port must not be.
+    /// Claims the port of a public listener within the range. It must not be a punch port.
     fn claim_listener(&mut self, id: ListenerId, addr: &Multiaddr) -> Result<(), Error> {
         let (Some(transport), Some(socket)) = (Transport::of(addr), to_socket_addr(addr)) else {
             return Ok(());
@@ -194,7 +210,7 @@ impl Ranged {
         if !self.shared.ports.range().contains(socket.port()) {
             return Ok(());
         }
-        // SO_REUSEPORT would let both listen, and the kernel would share connections out between them by chance.
+        // SO_REUSEPORT would let both listen, and the kernel would spread connections over them.
         if self
             .shared
             .ports
@@ -248,7 +264,7 @@ impl libp2p::Transport for Ranged {
         opts: DialOpts,
     ) -> Result<Self::Dial, TransportError<Error>> {
         let unsupported = || TransportError::MultiaddrNotSupported(addr.clone());
-        let target = Target::parse(&addr).ok_or_else(unsupported)?;
+        let target = DialAddr::parse(&addr).ok_or_else(unsupported)?;
         let Host::Ip(ip) = target.host else {
             return Err(unsupported());
         };

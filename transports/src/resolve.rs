@@ -17,14 +17,14 @@ use libp2p::{
 use p2pnode_protocol::Family;
 
 use crate::net::{
-    addr::{Host, Target},
+    addr::{DialAddr, Host},
     connection::{Connection, Event, Incoming},
     error::Error,
     family::FamilyPolicy,
     shared::Shared,
 };
 
-/// How long the system's resolver may take. It tries each of its servers for 5 s; whoever dials does not wait for all.
+/// How long the system's resolver may take. It tries each of its servers for 5 s; a dial does not wait for all of them.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The head start of the preferred family. [RFC 8305](https://www.rfc-editor.org/rfc/rfc8305) wants 100 ms or more to spare
@@ -86,7 +86,7 @@ where
         addr: Multiaddr,
         opts: DialOpts,
     ) -> Result<Self::Dial, TransportError<Error>> {
-        let target = Target::parse(&addr)
+        let target = DialAddr::parse(&addr)
             .ok_or_else(|| TransportError::MultiaddrNotSupported(addr.clone()))?;
         let (host, only) = match target.host.clone() {
             Host::Ip(_) => return Ok(lock(&self.inner).dial(addr, opts)?.boxed()),
@@ -165,7 +165,7 @@ fn select(found: Vec<IpAddr>, only: Option<Family>, policy: FamilyPolicy) -> Vec
 async fn race<T>(
     inner: &Mutex<T>,
     host: String,
-    target: &Target,
+    target: &DialAddr,
     ips: Vec<IpAddr>,
     policy: FamilyPolicy,
     opts: DialOpts,

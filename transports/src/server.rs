@@ -1,4 +1,4 @@
-//! A relay's transport: it listens, and dials the other relays that it is told to. What it dials leaves from any port.
+//! A relay's transport: it listens, and dials other relays from any port.
 
 use std::{
     pin::Pin,

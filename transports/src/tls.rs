@@ -189,7 +189,7 @@ fn has_aes() -> bool {
 }
 
 /// What the specification wants of a certificate: one, valid now, signed by its own key, with the extension in which the peer's
-/// identity signs that key. Which peer is wanted is asked by whoever dials.
+/// identity signs that key. Whether it is the wanted peer is decided by the dialer.
 #[derive(Debug)]
 struct Verifier;
 

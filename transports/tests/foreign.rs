@@ -4,16 +4,10 @@
 
 mod common;
 
-use std::{error::Error, future::poll_fn};
-
-use common::{AS_LISTENER, Accepted, Connection, LONG, NEW, Node, ORDINARY, config, node, speak};
+use common::{AS_LISTENER, Accepted, LONG, NEW, Node, ORDINARY, config, node, speak};
 use libp2p::{
     Transport as _,
-    core::{
-        muxing::{StreamMuxerBox, StreamMuxerExt as _},
-        transport::DialOpts,
-        upgrade::Version,
-    },
+    core::{muxing::StreamMuxerBox, transport::DialOpts, upgrade::Version},
     identity::Keypair,
     multiaddr::Multiaddr,
     noise, tcp, tls, yamux,
@@ -162,48 +156,4 @@ async fn tls_begins_before_the_remote_has_said_a_word_but_not_where_that_has_fai
     };
     let (dialed, ()) = tokio::join!(ours.dial(&addr, ORDINARY), remote);
     dialed.map(drop).unwrap_err();
-}
-
-/// A connection of ours to a peer without TLS, and its end of it.
-async fn connected(range: &str) -> (StreamMuxerBox, StreamMuxerBox) {
-    let (ours, _) = node(config(range));
-    let mut foreign = noise_only();
-    let addr = foreign.listen("/ip4/127.0.0.1/tcp/0").await;
-    let (_, mut dialed): Connection = ours.dial(&addr, ORDINARY).await.unwrap();
-    let mut accepted = accept_after_refusal(&mut foreign).await.muxer;
-    speak(&mut dialed, &mut accepted).await;
-    (dialed, accepted)
-}
-
-/// How a connection ends, in the words of the innermost error.
-async fn end(muxer: &mut StreamMuxerBox) -> String {
-    let ended = async {
-        loop {
-            if let Err(error) = poll_fn(|cx| muxer.poll_unpin(cx)).await {
-                return error;
-            }
-        }
-    };
-    let error = tokio::time::timeout(LONG, ended).await.unwrap();
-    let mut innermost: &dyn Error = &error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
-}
-
-#[tokio::test]
-async fn a_peer_without_tls_that_closes_a_connection_is_told_from_one_that_is_gone() {
-    let (mut ours, mut theirs) = connected("24040-24049").await;
-    poll_fn(|cx| theirs.poll_close_unpin(cx)).await.unwrap();
-    // yamux has got a GoAway.
-    assert_eq!(end(&mut ours).await, "connection is closed");
-
-    let (mut ours, theirs) = connected("24050-24059").await;
-    // The kernel closes the socket, as it does when a process is killed.
-    drop(theirs);
-    assert_eq!(
-        end(&mut ours).await,
-        "the connection ended without a goodbye"
-    );
 }

@@ -1,4 +1,4 @@
-//! What an address asks of a transport: which one, where to, and whom.
+//! Dialable addresses, taken apart: the transport, the host, the port and the peer.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -11,10 +11,9 @@ use libp2p::{
     PeerId,
     multiaddr::{Multiaddr, Protocol},
 };
-
 use p2pnode_protocol::{Family, Transport};
 
-/// Where a target is.
+/// The host of a [`DialAddr`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
     Ip(IpAddr),
@@ -27,14 +26,14 @@ pub(crate) enum Host {
 /// A dialable address, taken apart: `/HOST/tcp/PORT[/p2p/PEER]` or `/HOST/udp/PORT/quic-v1[/p2p/PEER]`, or
 /// `/dnsaddr/NAME`, which has no port. Anything before, between or behind (`/ws`, `/p2p-circuit`) is another transport's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct DialAddr {
     pub(crate) host: Host,
     pub(crate) port: u16,
     pub(crate) transport: Transport,
     pub(crate) peer: Option<PeerId>,
 }
 
-impl Target {
+impl DialAddr {
     /// `None` where the address is not of the form above, or names port 0 or an unspecified IP, which cannot be dialed.
     pub(crate) fn parse(addr: &Multiaddr) -> Option<Self> {
         let mut parts = addr.iter();
@@ -133,8 +132,8 @@ mod tests {
 
     const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
-    fn parse(text: &str) -> Option<Target> {
-        Target::parse(&text.parse().unwrap())
+    fn parse(text: &str) -> Option<DialAddr> {
+        DialAddr::parse(&text.parse().unwrap())
     }
 
     #[test]
@@ -173,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
-        assert_eq!(Target::parse(&Multiaddr::empty()), None);
+        assert_eq!(DialAddr::parse(&Multiaddr::empty()), None);
     }
 
     #[test]
@@ -195,7 +194,7 @@ mod tests {
             prop_assert_eq!(to_socket_addr(&addr), Some(SocketAddr::new(ip, port)));
             prop_assert_eq!(Transport::of(&addr), Some(transport));
             prop_assert_eq!(Family::of(&addr), Some(Family::from(ip)));
-            let target = Target::parse(&addr).unwrap();
+            let target = DialAddr::parse(&addr).unwrap();
             prop_assert_eq!((target.host, target.port, target.transport), (Host::Ip(ip), port, transport));
         }
     }

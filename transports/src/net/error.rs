@@ -12,13 +12,14 @@ use crate::net::{
     ports::NoPort,
 };
 
-/// What a transport of this crate fails with. Each is one line that names the thing and, where there is one, the remedy.
+/// Why a transport of this crate refuses or fails. The text is one line: what failed, why, and the remedy if there is one.
 ///
-/// A swarm sees these boxed into [`io::Error`]s; [`find_exhausted`] finds the one that callers act on.
+/// A swarm gets these boxed into [`io::Error`]s. [`find_exhausted`], [`timed_out`] and [`closed`] look through the boxes, and so do
+/// [`causes`] and `downcast_ref`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No port of the range is left. It may be later: each dial tries again.
+    /// No port of the range is left. Each dial tries again.
     #[error(transparent)]
     Exhausted(Exhausted),
     /// The node has no punch socket of this family, and cannot have one: the host lacks the family, or forbids the socket.
@@ -52,7 +53,7 @@ pub enum Error {
     NoRoute {
         /// Where to.
         remote: SocketAddr,
-        /// What the kernel says.
+        /// The error of the kernel.
         reason: io::Error,
     },
     /// A name stands for no address that may be used.
@@ -135,7 +136,7 @@ pub enum Error {
     Io {
         /// What was done.
         context: String,
-        /// What the kernel says.
+        /// The error of the kernel.
         source: io::Error,
     },
 }

@@ -1,5 +1,4 @@
-//! Who holds a port: what the kernel tells about it, as far as this process may read it. Best effort and for people: nothing
-//! decides by it.
+//! Who holds a port, as far as this process may read it from the kernel. Best effort and for people: no decision depends on it.
 
 use std::{collections::HashSet, fmt, fs, path::Path};
 
@@ -61,7 +60,7 @@ impl fmt::Display for HeldBy {
     }
 }
 
-/// Finds out who has bound `port`. Reads `/proc`, which takes milliseconds where there are many processes.
+/// Finds out who has bound `port`. Reads `/proc`, which takes milliseconds if there are many processes.
 pub(crate) fn find(transport: Transport, family: Family, port: u16) -> HeldBy {
     // An IPv6 wildcard socket without IPV6_V6ONLY holds the IPv4 port too, so IPv4 looks at both tables.
     let tables: &[&str] = match (transport, family) {

@@ -1,5 +1,6 @@
 //! The ports of a running node: the pool, the punch ports, and the claims that sockets hold on them.
 
+use p2pnode_protocol::{Family, Transport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -8,8 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use p2pnode_protocol::{Family, Transport};
-
 use crate::net::{
     holder::{self, HeldBy, Holder},
     pool::{Exhausted, PoolCounts, PortPool},
@@ -17,20 +16,20 @@ use crate::net::{
     socket,
 };
 
-/// How long a port is left alone after somebody else was found on it: long enough that a large range is not bound anew for
-/// each dial, short enough that a freed port is used again soon.
+/// How long a port is left alone after another program was found on it. Long enough that a dial does not try a large range again,
+/// short enough that a freed port is used soon.
 const TAKEN: Duration = Duration::from_secs(5);
 
-/// How long the kernel keeps the four numbers of a connection that we closed (TIME_WAIT, fixed on Linux).
+/// How long the kernel keeps the 4-tuple of a connection that this side closed (TIME_WAIT, fixed on Linux).
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
-/// How long closing takes where the numbers can be used again in TIME_WAIT: the exchange of the last segments.
+/// How long closing takes if the 4-tuple can be used again in TIME_WAIT: the exchange of the last segments.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// How many holders an [`Exhausted`] names. More would not fit in a line that somebody reads.
+/// How many holders an [`Exhausted`] names: what fits in a line.
 const NAMED: usize = 3;
 
-/// How often at most the holders are looked up: that reads all of `/proc`, and a node without ports dials often.
+/// The shortest interval of looking up the holders: that reads all of `/proc`, and a node without ports dials often.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Ports {
@@ -44,7 +43,7 @@ struct Inner {
     exhausted: BTreeMap<(Transport, Family), (Instant, Exhausted)>,
 }
 
-/// What opening a socket failed with, and of which transport the socket was: TCP takes a UDP socket as lock.
+/// Why a socket could not be opened. `socket` is its transport: TCP takes a UDP socket as a lock as well.
 pub(crate) struct OpenError {
     pub(crate) socket: Transport,
     pub(crate) error: io::Error,
@@ -117,8 +116,8 @@ impl Ports {
         Some(exhausted.clone())
     }
 
-    /// Opens a punch socket on a port of the range: a number that another punch socket has already, if possible, so that one
-    /// pinhole in a firewall serves all; else the first that can be had.
+    /// Opens a punch socket on a port of the range: the number of another punch socket if possible, so that one pinhole in a
+    /// firewall serves all; otherwise the first that can be bound.
     pub(crate) fn open<T>(
         self: &Arc<Self>,
         transport: Transport,
@@ -163,7 +162,7 @@ impl Ports {
         Err(NoPort::Exhausted(self.exhaust(transport, family, failed)))
     }
 
-    /// A port of the range for one connection: nobody else of this node uses it, and the number is locked as long as the lease
+    /// A port of the range for one connection. Nothing else of this node uses it, and the number is locked as long as the lease
     /// lives.
     pub(crate) fn lease(self: &Arc<Self>, family: Family) -> Result<Lease, Exhausted> {
         match self.lock_free_port(family) {
@@ -172,8 +171,8 @@ impl Ports {
         }
     }
 
-    /// A UDP socket on a port of the range, for a protocol beside the transports. That there is none is no state of a transport,
-    /// and is not noted.
+    /// A UDP socket on a port of the range, for another protocol. If there is none, no transport lacks a port, so that is not
+    /// noted.
     pub(crate) fn claim_udp(
         self: &Arc<Self>,
         family: Family,
@@ -207,7 +206,7 @@ impl Ports {
         }
     }
 
-    /// One more claim on a port of the range, whoever has it.
+    /// Another claim on this port of the range, which may have some already.
     pub(crate) fn claim_port(self: &Arc<Self>, port: u16) -> Claim {
         self.lock().pool.claim_port(port);
         Claim {
@@ -217,13 +216,13 @@ impl Ports {
         }
     }
 
-    /// Something could be opened or dialed: an exhaustion is over.
+    /// Notes that a socket could be opened or dialed: the exhaustion is over.
     pub(crate) fn succeeded(&self, transport: Transport, family: Family) {
         self.lock().exhausted.remove(&(transport, family));
     }
 
-    /// Notes and describes that every port failed: those in `failed`, and those that were not tried because the pool has them
-    /// in use or cooling.
+    /// Notes and describes that every port failed: those in `failed`, and those that the pool has in use or cooling and that were
+    /// not tried.
     fn exhaust(&self, transport: Transport, family: Family, failed: Vec<Failed>) -> Exhausted {
         let now = Instant::now();
         if let Some((noted, exhausted)) = self.lock().exhausted.get(&(transport, family))
@@ -282,7 +281,7 @@ impl Ports {
     }
 }
 
-/// Whether another port may do. Permission is about the port too: below 1024 it may be lacking, above it is not.
+/// Whether another port may do. Permission depends on the port as well: only ports below 1024 need it.
 fn is_about_the_port(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -344,7 +343,7 @@ impl Lease {
         self.claim.port()
     }
 
-    /// The port was connected: it is not free the moment it is closed.
+    /// Notes that the port was connected: it is not free the moment it is closed.
     pub(crate) fn connected(&mut self) {
         self.claim.cool = Some(if timestamps() { CLOSING } else { TIME_WAIT });
     }

@@ -1,9 +1,9 @@
 //! Which punches are expected, and which inbound TCP connections belong to a waiting dial.
 //!
-//! A TCP punch is dialed from both ends. Where one SYN arrives before the other is sent, the listener on the punch port takes
-//! it, and the dial finds its four numbers in use; where a NAT gave the remote another port, the dial goes nowhere and the
-//! connection that comes in is the punch. Either way the dial and the listener have to meet: two ends that both took the
-//! connection from their listener would both wait for the other to speak.
+//! Both sides dial a TCP punch. If one SYN arrives before the other is sent, the listener on the punch port takes it, and the dial
+//! finds its 4-tuple in use. If a NAT mapped another port for the remote, the dial fails and the connection that comes in is the
+//! punch. In both cases the dial needs what the listener accepted. Otherwise both sides could take the role of the listener, and
+//! each would wait for the other's first bytes.
 
 use std::{
     collections::VecDeque,
@@ -18,8 +18,8 @@ use libp2p::{core::transport::ListenerId, multiaddr::Multiaddr, tcp};
 
 use crate::net::connection::Connection;
 
-/// How many connections may wait for their dial to begin, and how many one dial may have to choose from: a punch makes one or
-/// two; more come from somebody else.
+/// How many connections may wait for their dial to begin, and how many one dial may choose from. A punch makes one or two; any
+/// more come from another host.
 const PARKED: usize = 16;
 const PER_DIAL: usize = 4;
 
@@ -39,10 +39,10 @@ pub(crate) struct Inbound {
     pub(crate) stream: tcp::tokio::TcpStream,
 }
 
-/// A connection that was kept for a dial, and is an ordinary inbound one after all.
+/// A connection that was kept for a dial and turns out to be an ordinary inbound one.
 pub(crate) enum Returned {
     Stream(Inbound),
-    /// Authenticated already, as a peer that the dial did not want.
+    /// Authenticated already, as another peer than the dial wanted.
     Connection(Origin, Connection),
 }
 
@@ -61,12 +61,12 @@ struct Table {
     returned: VecDeque<Returned>,
 }
 
-/// What is known of the remote of a TCP punch before it has said a word.
+/// What is known of the remote of a TCP punch before it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remote {
-    /// It takes TLS: it speaks a protocol of ours, which asks that of whoever speaks it.
+    /// It supports TLS: it uses a protocol of p2pnode, which requires that.
     TakesTls,
-    /// Nothing. What it takes is asked of it, which costs a round trip.
+    /// Nothing. The negotiation of TLS or Noise costs a round trip.
     Unknown,
 }
 
@@ -75,9 +75,9 @@ struct Expected {
     remote: Remote,
     /// The TCP addresses.
     remotes: Vec<SocketAddr>,
-    /// The QUIC addresses. What comes in from there needs no sorting.
+    /// The QUIC addresses. QUIC connections from there need no sorting.
     quic: Vec<SocketAddr>,
-    /// Connections are parked for a dial that has yet to begin, not after it.
+    /// Connections are parked only for a dial that has yet to begin.
     dialed: bool,
 }
 
@@ -144,7 +144,7 @@ impl Punches {
             expected.dialed |= expected.remotes.iter().any(|r| r.ip() == remote.ip());
         }
         table.waiting.push(Waiting { id, remote, sender });
-        // Those that came too early, now that there is a dial for them.
+        // Connections that came before their dial.
         for inbound in std::mem::take(&mut table.parked) {
             if let Some(other) = table.hand_over(inbound) {
                 table.parked.push(other);
@@ -157,7 +157,7 @@ impl Punches {
         }
     }
 
-    /// Takes the connection where it belongs to a dial, or gives it back.
+    /// Takes the connection if it belongs to a dial; otherwise returns it.
     pub(crate) fn offer(&self, inbound: Inbound) -> Option<Inbound> {
         let mut table = self.lock();
         let inbound = table.hand_over(inbound)?;
@@ -168,13 +168,13 @@ impl Punches {
         Some(inbound)
     }
 
-    /// Gives a connection to the swarm after all.
+    /// Gives a connection to the swarm.
     pub(crate) fn give_back(&self, returned: Returned) {
         self.lock().returned.push_back(returned);
         self.waker.wake();
     }
 
-    /// The next connection that is an ordinary one after all.
+    /// The next connection for the swarm.
     pub(crate) fn poll_returned(&self, cx: &Context<'_>) -> Poll<Returned> {
         self.waker.register(cx.waker());
         self.lock()
@@ -195,7 +195,7 @@ impl Table {
         self.last_id
     }
 
-    /// Sends the connection to the dial of its very address, else to one of its IP.
+    /// Sends the connection to the dial of its address, otherwise to a dial of its IP.
     fn hand_over(&mut self, mut inbound: Inbound) -> Option<Inbound> {
         let remote = inbound.origin.remote;
         let exact = |w: &Waiting| same_socket(w.remote, remote);
@@ -226,7 +226,7 @@ impl Table {
     }
 }
 
-/// Flow label and scope of an IPv6 socket address say nothing about who it is.
+/// Flow label and scope of an IPv6 socket address do not identify the remote.
 fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip() == b.ip() && a.port() == b.port()
 }

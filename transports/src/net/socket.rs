@@ -1,13 +1,12 @@
 //! Sockets with options that libp2p does not set: the only code here that uses socket2.
 
+use p2pnode_protocol::Family;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
-
-use p2pnode_protocol::Family;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// The wildcard address of a family, at a port.

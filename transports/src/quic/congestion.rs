@@ -1,4 +1,4 @@
-//! How fast QUIC sends.
+//! The congestion control of QUIC.
 
 use std::{fmt, str::FromStr};
 
@@ -9,8 +9,8 @@ pub enum Congestion {
     #[default]
     Cubic,
     /// BBR, the first version ([draft](https://datatracker.ietf.org/doc/html/draft-cardwell-iccrg-bbr-congestion-control-00)):
-    /// goes by measured bandwidth and round trips, so that a path which loses packets for other reasons than
-    /// congestion is not slowed down. quinn calls its own experimental.
+    /// measures bandwidth and round trips, so it does not slow down on a path that loses packets for other reasons than congestion.
+    /// quinn calls its implementation experimental.
     Bbr,
 }
 

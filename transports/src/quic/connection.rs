@@ -15,7 +15,7 @@ use super::streams::Streams;
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
-/// What a connection is closed with: libp2p gives codes of QUIC no meaning.
+/// The code of a close: libp2p gives no meaning to QUIC's codes.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 
 /// A connection whose remote is known.
@@ -115,7 +115,7 @@ fn lock(streams: &Mutex<Streams>) -> std::sync::MutexGuard<'_, Streams> {
     streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A bidirectional stream. Dropped, it is finished, and the remote is told that nothing more is read.
+/// A bidirectional stream. When it is dropped it is finished, and a STOP_SENDING tells the remote that nobody reads any more.
 pub(super) struct Stream {
     send: SendStream,
     receive: RecvStream,
@@ -158,7 +158,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // quinn finishes a stream once and calls a second time an error; closing is asked for as often as anybody likes.
+        // quinn fails when a stream is finished a second time; AsyncWrite allows to close as often as anybody likes.
         if !self.closed {
             ready!(AsyncWrite::poll_close(Pin::new(&mut self.send), cx))?;
             self.closed = true;

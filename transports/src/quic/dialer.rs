@@ -1,4 +1,4 @@
-//! The punch sockets: what dials, and accepts, from the range.
+//! The punch sockets of QUIC, which dial and accept from the range.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ use crate::net::{
 pub(crate) struct Dialer {
     sockets: BTreeMap<Family, PunchSocket>,
     expected: Expected,
-    /// Connections of the remotes of punches whose dials were done without them.
+    /// Inbound connections that a punch did not need because another of its arms was first.
     beside: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     settings: Arc<Settings>,
     shared: Shared,
@@ -130,7 +130,7 @@ impl Dialer {
         let (id, local, beside) = (*id, socket.local(), self.beside.0.clone());
         Ok(async move {
             let goes_on = |rest| {
-                // If nobody takes it, the transport is gone, and its sockets with it.
+                // If the channel is closed, the transport is gone, and its sockets with it.
                 let _ = beside.unbounded_send(came_in(id, local, remote, rest));
             };
             let handshake = |accepted: Accepted| accepted.handshake().boxed();
@@ -168,13 +168,13 @@ impl Dialer {
     }
 }
 
-/// The event of a connection that has come in.
+/// The event of an inbound connection.
 pub(super) fn incoming(listener_id: ListenerId, local: SocketAddr, accepted: Accepted) -> Event {
     let remote = accepted.remote;
     came_in(listener_id, local, remote, accepted.handshake())
 }
 
-/// The same, of one whose handshake may have begun.
+/// The same, of a connection whose handshake may have begun.
 fn came_in(
     listener_id: ListenerId,
     local: SocketAddr,

@@ -1,4 +1,4 @@
-//! Public listeners: where anybody may dial in.
+//! Public listeners of QUIC, and the dials of a relay.
 
 use std::{
     collections::VecDeque,
@@ -34,7 +34,7 @@ pub(crate) struct Listeners {
 struct Listening {
     id: ListenerId,
     socket: Socket,
-    /// Which addresses the wildcard stands for; `None` where one was named, or once it has failed.
+    /// Watches which addresses the wildcard stands for. `None` if the listener has one address, or once it has failed.
     interfaces: Option<IfWatcher>,
 }
 
@@ -141,7 +141,7 @@ impl Listening {
                 Ok(IfEvent::Up(net)) => (net.addr(), true),
                 Ok(IfEvent::Down(net)) => (net.addr(), false),
                 Err(error) => {
-                    // It would fail again at every poll.
+                    // It would fail again at each poll.
                     self.interfaces = None;
                     return Poll::Ready(TransportEvent::ListenerError {
                         listener_id,

@@ -1,4 +1,4 @@
-//! A punch in the role of the listener: packets that open our NAT, a connection that comes in, and a dial of our own, at once.
+//! A punch in the role of the listener: packets that open this side's NAT, a connection that comes in, and a dial, at once.
 
 use std::{
     collections::HashMap,
@@ -18,12 +18,12 @@ use libp2p::PeerId;
 use super::{failure::HANDSHAKE_TIMEOUT, socket::Accepted};
 use crate::net::connection::Connection;
 
-/// How much later than the packets that open our NAT our own dial begins, in the role of the listener. The remote, which hears of the
-/// punch in the same moment, may open its NAT a little later, and a dial that comes before is repeated only after 30 ms. Where
-/// the remote's dial is done by then, as between near hosts, there is one connection and not two.
+/// How much later than the packets that open the NAT the dial begins, in the role of the listener. The remote learns of the punch in
+/// the same moment and may open its NAT a little later; a dial that arrives before that is repeated only after 30 ms. If the remote's
+/// dial is done by then, as between near hosts, there is one connection and not two.
 pub(super) const HEAD_START: Duration = Duration::from_millis(5);
 
-/// How long a packet that opens a NAT is, in bytes, and how far apart two are, in milliseconds: as libp2p's.
+/// The length of a packet that opens a NAT, in bytes, and the gap between two, in milliseconds: those of libp2p.
 const LENGTH: usize = 64;
 const GAP: std::ops::RangeInclusive<u64> = 10..=200;
 
@@ -44,7 +44,7 @@ impl Expected {
         Some(receiver)
     }
 
-    /// Hands a connection to whoever waits for it, or back.
+    /// Hands a connection to the dial that waits for it; otherwise returns it.
     pub(super) fn offer(&self, accepted: Accepted) -> Option<Accepted> {
         match self.lock().remove(&accepted.remote) {
             Some(sender) => sender.send(accepted).err(),
@@ -58,7 +58,7 @@ impl Expected {
     }
 }
 
-/// Opens our NAT for `remote` for as long as a connection may take to come in from there. Sends nothing before it is polled.
+/// Opens this side's NAT for `remote`, for as long as a connection from there may take. Sends nothing before it is polled.
 pub(super) async fn open_nat(socket: Arc<UdpSocket>, remote: SocketAddr) {
     let opening = tokio::time::timeout(HANDSHAKE_TIMEOUT, open(&socket, remote));
     if let Ok(error) = opening.await {
@@ -66,7 +66,7 @@ pub(super) async fn open_nat(socket: Arc<UdpSocket>, remote: SocketAddr) {
     }
 }
 
-/// Sends packets to `remote` that mean nothing to it, until that fails.
+/// Sends packets to `remote` that it ignores, until sending fails.
 async fn open(socket: &UdpSocket, remote: SocketAddr) -> io::Error {
     loop {
         let mut packet: [u8; LENGTH] = std::array::from_fn(|_| fastrand::u8(..));
@@ -87,12 +87,12 @@ pub(super) type Handshake<E> = BoxFuture<'static, Result<Connection, E>>;
 
 /// The arms of a punch in the role of the listener.
 pub(super) struct Arms<Client, Opening, Begun> {
-    /// Our own dial, for a remote whose NAT is symmetric while ours lets anybody in or out: nothing of theirs comes from the
-    /// address that we know, but what we send may get through.
+    /// This side's dial, for a remote behind a symmetric NAT while this side's NAT filters nothing. Packets of the remote do not come
+    /// from the address that is known, but packets to that address may get through.
     pub(super) client: Client,
-    /// Opens our NAT, until that makes no sense any more.
+    /// Opens this side's NAT, for as long as that makes sense.
     pub(super) opening: Opening,
-    /// What the remote begins through it.
+    /// The connection that the remote begins through it.
     pub(super) incoming: oneshot::Receiver<Begun>,
 }
 
@@ -114,9 +114,9 @@ where
 {
     /// The first connection with `peer` that comes of either arm.
     ///
-    /// It waits for nothing else. Where both work they begin within a moment of each other, and the remote's dial, which is done
-    /// half a round trip before its other end is here, must not be closed under its hands: what the remote has begun goes on
-    /// `beside`, as a connection that came in, and so does one of another peer at that address.
+    /// It waits for nothing else. If both arms work, they begin within a moment of each other. The remote's dial is done half a round
+    /// trip before this side sees it, and must not be closed then: what the remote began goes on through `beside`, as an inbound
+    /// connection. So does a connection of another peer at that address.
     pub(super) async fn first(
         self,
         peer: PeerId,

@@ -21,33 +21,33 @@ use crate::{
     tls::Tls,
 };
 
-/// What a round trip is taken for as long as none was measured: a first packet that has no answer is repeated after three times
-/// that. RFC 9002 recommends 333 ms, with which one lost packet costs a second; most paths are below this, and on longer ones it costs a
-/// packet or two too many.
+/// The round trip time that is assumed until one was measured. A first packet without an answer is repeated after three times that.
+/// RFC 9002 recommends 333 ms, with which one lost packet costs a second. Most paths are shorter than 100 ms; on longer ones this
+/// costs a packet or two.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
-/// The same in a punch, whose first packet may have been a moment too early for the remote's NAT: it is repeated after 30, 90, 210 and
-/// 450 ms. On a long path that is some packets too many, once for each punch.
+/// The same in a punch, whose first packet may be a moment too early for the remote's NAT. It is repeated after 30, 90, 210 and
+/// 450 ms. On a long path that costs some packets, once for each punch.
 const PUNCH_RTT: Duration = Duration::from_millis(10);
 
-/// Whoever pings judges paths sooner and knows whether it ran itself meanwhile. quinn looks at its timers before it reads, so
-/// that a process that got no CPU for the idle timeout loses every connection; this one is only for peers without ping.
+/// Only for peers without ping. Ping judges a path sooner, and knows whether this process ran in the meantime. quinn looks at its
+/// timers before it reads, so a process that got no CPU for the idle timeout loses every connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// These hold the mappings of NATs for peers without ping (30 s is a common life of those; RFC 4787 wants 2 min).
+/// Keeps the mappings of NATs for peers without ping. Many drop an idle mapping after 30 s; RFC 4787 requires 2 min.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// What a remote may send, in bytes, before it is read: on a stream, and on all of a connection. More than one stream takes remains for the
-/// others, so that one that nobody reads does not stop them. A window is what one stream carries in a round trip: 24 MiB
-/// are 2 Gbit/s at 100 ms.
+/// How many bytes a remote may send before they are read: on one stream, and on all of a connection. The connection has room for
+/// more than one stream, so a stream that nobody reads does not stop the others. A window is what a stream carries in a round trip:
+/// 24 MiB are 2 Gbit/s at 100 ms.
 const STREAM_WINDOW: u32 = 24 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
-/// What is kept of one connection, in bytes, until the remote acknowledges it.
+/// How many bytes of one connection are kept until the remote acknowledges them.
 const SEND_WINDOW: u64 = 24 << 20;
 
-/// The same for a stream to a relay and a connection from one: so much a circuit holds there each way, twice, whose receiver does not read.
-/// It carries 335 Mbit/s at 100 ms.
+/// The same for a stream to a relay and a connection from it. A circuit whose receiver does not read holds that much there, twice
+/// each way. 4 MiB carry 335 Mbit/s at 100 ms.
 const RELAY_STREAM_WINDOW: u32 = 4 << 20;
 const RELAY_SEND_WINDOW: u64 = 4 << 20;
 
@@ -101,7 +101,7 @@ impl Settings {
         let crypto = Arc::new(QuicServerConfig::try_from(tls.server.clone()).map_err(unfit)?);
         let mut server = ServerConfig::with_crypto(crypto);
         server.transport_config(transport(congestion, INITIAL_RTT, role));
-        // A swarm knows a connection by the addresses that it began with.
+        // A swarm identifies a connection by the addresses that it began with.
         server.migration(false);
         server.retry_token_lifetime(HANDSHAKE_TIMEOUT);
         // Tokens for the next connection are kept by server name, as sessions are (`tls`).
@@ -120,13 +120,13 @@ impl Settings {
 
 const VERSION_1: u32 = 1;
 
-/// A process that was killed and runs again tells those who still write to it that their connections are gone (a stateless
-/// reset, RFC 9000, 10.3), instead of leaving them to find out. For that it must know its connection ids from those of others,
-/// and the secret that only it can give away, by its identity alone.
+/// Makes stateless resets work across restarts (RFC 9000, 10.3). A process that was killed and runs again resets the connections of
+/// peers that still write to it, so they need not wait for a timeout. For that it derives from its identity alone which connection
+/// IDs are its own, and the secret of its resets.
 fn endpoint(keypair: &Keypair) -> EndpointConfig {
     let resets = keypair.derive_secret(b"p2pnode quic stateless resets");
     let ids = keypair.derive_secret(b"p2pnode quic connection ids");
-    // Of a key that cannot derive, such as RSA: a new secret each time.
+    // A key that cannot derive, such as RSA: a new secret each time.
     let (Some(resets), Some([a, b, c, d, e, f, g, h, ..])) = (resets, ids) else {
         return EndpointConfig::default();
     };
@@ -139,7 +139,7 @@ fn endpoint(keypair: &Keypair) -> EndpointConfig {
     endpoint
 }
 
-/// quinn has this for aws-lc or for ring, depending on which features others in the build ask for.
+/// quinn has this for aws-lc or for ring, depending on the features that other crates of the build enable.
 struct ResetKey(hmac::Key);
 
 impl HmacKey for ResetKey {
@@ -173,7 +173,7 @@ fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<T
         .send_window(send_window)
         // libp2p has no datagrams.
         .datagram_receive_buffer_size(None)
-        // It tells whoever is on the path how long a round trip takes.
+        // The spin bit shows observers on the path the round trip time.
         .allow_spin(false)
         .congestion_controller_factory(controller(congestion));
     Arc::new(transport)

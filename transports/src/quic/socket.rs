@@ -1,4 +1,4 @@
-//! One UDP socket: connections that begin there, and connections that come in.
+//! One UDP socket of QUIC: its dials and its inbound connections.
 
 use std::{
     io,
@@ -22,23 +22,23 @@ use crate::{
     tls,
 };
 
-/// How many handshakes with remotes whose address may be forged are under way at once. Beyond that a remote is asked to show that it
-/// hears what is sent to its address (a Retry, RFC 9000, 8.1.2), for which nothing is kept.
+/// How many handshakes may be under way with remotes whose address is not validated. Beyond that a remote has to prove that it
+/// receives what is sent to its address (a Retry, RFC 9000, 8.1.2), which costs no state here.
 const UNPROVEN: usize = 256;
 
 /// A UDP socket with quinn above it.
 pub(super) struct Socket {
     endpoint: Endpoint,
-    /// The same socket, for packets that are not QUIC's.
+    /// The same socket, for packets that are not QUIC.
     raw: Arc<UdpSocket>,
     local: SocketAddr,
     accept: BoxFuture<'static, Option<Incoming>>,
-    /// Held by each handshake with a remote whose address is not proven.
+    /// Held by each handshake with a remote whose address is not validated.
     unproven: Arc<()>,
     settings: Arc<Settings>,
 }
 
-/// A connection that has come in, and whose handshake goes on when it is polled.
+/// An inbound connection whose handshake goes on when it is polled.
 pub(super) struct Accepted {
     pub(super) remote: SocketAddr,
     connecting: Connecting,
@@ -100,7 +100,7 @@ impl Socket {
         dial(self.endpoint.clone(), client, remote)
     }
 
-    /// The next connection that comes in; `None` once the socket is closed or has failed.
+    /// The next inbound connection. `None` once the socket is closed or has failed.
     pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
         loop {
             let Some(incoming) = ready!(self.accept.poll_unpin(cx)) else {
@@ -111,7 +111,7 @@ impl Socket {
             let proven = incoming.remote_address_validated();
             if !proven && Arc::strong_count(&self.unproven) > UNPROVEN && incoming.may_retry() {
                 tracing::trace!(%remote, "asked to prove its address");
-                // It fails where there is nothing to prove any more.
+                // It fails if the address is validated by now.
                 if let Err(error) = incoming.retry() {
                     tracing::debug!(%remote, %error, "no retry");
                 }
@@ -161,7 +161,7 @@ async fn dial(
     client: quinn::ClientConfig,
     remote: SocketAddr,
 ) -> Result<Connection, Failure> {
-    // Names mean nothing here, but quinn wants one. libp2p sends this one.
+    // Names have no meaning here, but quinn requires one. libp2p sends this one.
     handshake(endpoint.connect_with(client, remote, "l")?).await
 }
 

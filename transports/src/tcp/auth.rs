@@ -41,11 +41,11 @@ use crate::{
     tls::Tls,
 };
 
-/// How long both ends may take to agree on encryption and multiplexing: libp2p's own bound for setting up a connection.
-/// Without one, a remote that connects and says nothing holds a socket for ever.
+/// How long both sides may take to agree on encryption and multiplexing: libp2p's own bound for setting up a connection. Without
+/// it a remote that connects and stays silent would hold a socket for ever.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The upgrade of TCP streams, the same for every one of a node.
+/// The upgrade of TCP streams, the same for all of a node.
 #[derive(Clone)]
 pub(crate) struct Upgrade {
     tls: Tls,
@@ -53,19 +53,19 @@ pub(crate) struct Upgrade {
     yamux: CoalescedYamux,
 }
 
-/// What a remote that accepts is offered.
+/// What the dialer offers the remote.
 #[derive(Debug, Clone)]
 pub(crate) enum Offer {
-    /// TLS, and Noise once that was refused. To hear of it costs a round trip.
+    /// TLS, and Noise if the remote refuses TLS. The answer costs a round trip.
     Both,
-    /// TLS alone, and its first words along with the offer. Who refuses takes those for another offer and cannot make sense of
-    /// it, so a refusal is the end of the connection.
+    /// TLS alone, with its first flight right behind the offer. A remote that refuses takes that flight for another offer, which it
+    /// cannot parse, so a refusal ends the connection.
     Tls(Refusal),
     /// Noise alone, likewise.
     Noise,
 }
 
-/// That a remote has refused all that it was offered. Known before the stream is dropped.
+/// Whether the remote has refused every offer. Known before the stream is dropped.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusal(Arc<AtomicBool>);
 
@@ -74,7 +74,7 @@ impl Refusal {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Looks whether it is this what a handshake failed with.
+    /// Notes a refusal, if `error` is one.
     fn see(&self, error: &io::Error) {
         let carried = error.get_ref().and_then(|error| error.downcast_ref());
         if matches!(carried, Some(NegotiationError::Failed)) {
@@ -94,8 +94,8 @@ impl Upgrade {
         })
     }
 
-    /// Authenticates and multiplexes `stream`, as the side that `role` says, whoever opened the stream: after a punch both
-    /// sides have. The dialer offers, the listener takes either.
+    /// Authenticates and multiplexes `stream` in this role. The role does not depend on who opened the stream: in a punch both
+    /// sides did. The dialer offers, the listener takes either.
     pub(crate) fn apply<S>(
         &self,
         stream: S,
@@ -114,8 +114,8 @@ impl Upgrade {
             tls: self.tls.clone(),
             noise: self.noise.clone(),
         };
-        // The lazy variant saves a round trip where one protocol is offered: yamux, and what `offer` says. It changes when
-        // the dialing role flushes, not who speaks first, so roles that were overridden for a punch do not matter to it.
+        // The lazy variant saves a round trip where one protocol is offered: yamux, and TLS or Noise if `offer` is one of them. It
+        // changes when the dialer flushes, not who sends first, so it works with roles that a punch has overridden.
         let mut upgrade = Established(Some(ReadBuffer::new(stream)))
             .upgrade(Version::V1Lazy)
             .authenticate(security)
@@ -150,7 +150,7 @@ impl Upgrade {
     }
 }
 
-/// What TLS is called in the negotiation.
+/// The name of TLS in the negotiation.
 const TLS: &str = "/tls/1.0.0";
 
 /// TLS 1.3 ([spec](https://github.com/libp2p/specs/blob/master/tls/tls.md)) or Noise
@@ -230,8 +230,8 @@ where
     }
 }
 
-/// A transport whose one dial yields a stream that is there already: libp2p applies upgrades to transports only, and a punch
-/// has to apply them to streams that come from elsewhere, in a role that is known only then.
+/// A transport whose only dial yields an open stream. libp2p applies upgrades to transports only; a punch applies them to streams
+/// from elsewhere, in a role that is known only then.
 struct Established<S>(Option<S>);
 
 impl<S> Transport for Established<S> {

@@ -44,20 +44,20 @@ use crate::net::{
 /// How long a remote may take to answer: three retransmits of the SYN (after 1, 3 and 7 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a dial waits for four numbers that are still in use, where no other port is free: closing a connection takes a
-/// round trip or two, in which its numbers belong to nobody any more and yet are taken.
+/// How long a dial waits for a 4-tuple that is still in use, if no other port is free. Closing a connection takes a round trip or
+/// two, in which nobody uses its 4-tuple and nobody else can have it.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a punch goes on. Both ends begin within a round trip of each other.
+/// How long a punch goes on. Both sides begin within a round trip of each other.
 const PUNCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a remote may stay silent on a connection that a punch made in the role of the listener. One that dialed as well,
-/// in the role of the dialer, speaks at once: its first words take half a round trip. One that merely accepted waits for ours
-/// and would for ever: its NAT was open before its own dial began, and libp2p's listener knows nothing of punches.
+/// How long a remote may stay silent on a connection that a punch made in the role of the listener. A remote that dialed as well,
+/// in the role of the dialer, sends its first bytes at once; they take half a round trip. A remote that only accepted waits for
+/// this side's first bytes, for ever: its NAT was open before its own dial began, and libp2p's listener does not know of punches.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// How soon a punch that was refused, and a dial whose numbers are in use, tries again. The kernel tells nobody when numbers
-/// become free or a NAT begins to let packets through.
+/// How soon a punch that was refused, or a dial whose 4-tuple is in use, tries again. The kernel does not report when a 4-tuple
+/// becomes free, nor a NAT when it begins to let packets through.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// A dial that has not begun.
@@ -84,21 +84,20 @@ impl Dial {
         }
     }
 
-    /// Offers TLS without waiting for consent, which saves a round trip. A remote without TLS answers as soon as it would have
-    /// otherwise, and is connected to once more, for Noise alone: that takes the round trip which the second offer would have
-    /// taken.
+    /// Offers TLS without waiting for consent, which saves a round trip. A remote without TLS refuses, and is dialed a second time
+    /// for Noise alone. That costs the round trip that a second offer would have cost.
     async fn ordinary(&self) -> Result<(Connection, Sockets), Error> {
         let now = Instant::now().into_std();
         if !self.tls_support().is_expected(self.remote, now) {
             return self.authenticated(Offer::Both).await;
         }
         let refusal = Refusal::default();
-        let direct = self.authenticated(Offer::Tls(refusal.clone())).await;
+        let with_tls = self.authenticated(Offer::Tls(refusal.clone())).await;
         if refusal.is_given() {
             tracing::debug!(remote = %self.remote, "no tls there; connecting again, for noise");
             return self.authenticated(Offer::Noise).await;
         }
-        direct
+        with_tls
     }
 
     async fn authenticated(&self, offer: Offer) -> Result<(Connection, Sockets), Error> {
@@ -131,7 +130,7 @@ impl Dial {
     async fn connect(&self) -> Result<(Stream, Sockets), Error> {
         let give_up = Instant::now() + CLOSING_TIMEOUT;
         loop {
-            // Ports whose four numbers are in use: held until the end of the round, so that each is tried once.
+            // Ports whose 4-tuple is in use: held until the end of the round, so that each is tried once.
             let mut refused = Vec::new();
             let mut in_use = false;
             if self.port_use == PortUse::Reuse {
@@ -161,7 +160,7 @@ impl Dial {
         }
     }
 
-    /// Waits where it may help: numbers in use or ports that cool become free by themselves, ports of others do not.
+    /// Waits if that may help: a 4-tuple in use or a cooling port becomes free by itself, a port of another program does not.
     async fn wait(
         &self,
         exhausted: Exhausted,
@@ -205,8 +204,8 @@ impl Dial {
         })
     }
 
-    /// Connects from the punch port, again and again, and takes what comes in from the remote as well: whichever is
-    /// authenticated first. A SYN that has no answer at the end is left to the next punch.
+    /// Connects from the punch port, again and again, and takes what comes in from the remote as well; the first authenticated
+    /// connection wins. A SYN without an answer at the end is left to the next punch.
     async fn punch(&self) -> Result<(Connection, Sockets), Error> {
         let port = self
             .shared
@@ -271,7 +270,7 @@ impl Dial {
                         Some(_) | None => return Ok((connection, sockets)),
                     },
                     Err(error) => {
-                        // Our own connection was made and did not hold: another would not either.
+                        // The connection that this side made did not hold: another would not either.
                         over |= origin.is_none();
                         last = error;
                     }
@@ -279,7 +278,7 @@ impl Dial {
                 () = deadline => {
                     over = true;
                     if !connecting.is_terminated() {
-                        // What the connections before this one met has passed.
+                        // The errors of earlier attempts have passed.
                         last = timeout();
                         let unanswered = mem::replace(&mut connecting, Fuse::terminated());
                         self.keep(port, unanswered);
@@ -296,7 +295,7 @@ impl Dial {
         }
     }
 
-    /// Leaves a SYN without an answer to the next punch. If the remote dials meanwhile, its connection is this one.
+    /// Leaves a SYN without an answer to the next punch. If the remote dials in the meantime, its connection is this one.
     fn keep(&self, port: u16, unanswered: Connecting) {
         let (punches, remote) = (Arc::clone(&self.shared.punches), self.remote);
         let inbound = move |stream: TcpStream| {
@@ -320,8 +319,8 @@ impl Dial {
         PendingSyn::keep(kept, port, self.remote, unanswered, inbound);
     }
 
-    /// A connection from the remote's IP was another peer's. In the role of the listener nothing is lost: it is what it would
-    /// have been without the punch.
+    /// Returns a connection from the remote's IP that is another peer's to the swarm. In the role of the listener nothing is lost:
+    /// without the punch it would have been an ordinary inbound connection.
     fn somebody_else(&self, origin: Origin, connection: Connection) {
         tracing::debug!(remote = %origin.remote, peer = %connection.0, "inbound connection is not that of the punch");
         if self.role == Endpoint::Listener {
@@ -349,13 +348,13 @@ impl Dial {
     }
 }
 
-/// The role to take on a connection that this side made: the one that was asked for, unless both ends would wait.
+/// The role to take on a connection that this side made: the requested one, unless both sides would wait.
 async fn role_that_fits(stream: &TcpStream, asked: Endpoint) -> Endpoint {
     match asked {
         Endpoint::Dialer => Endpoint::Dialer,
         Endpoint::Listener => {
             match tokio::time::timeout(SILENCE, stream.peek(&mut [0])).await {
-                // An error or the end comes out again when the stream is read.
+                // An error or the end of file comes out again when the stream is read.
                 Ok(_) => Endpoint::Listener,
                 Err(_) => Endpoint::Dialer,
             }
@@ -363,7 +362,7 @@ async fn role_that_fits(stream: &TcpStream, asked: Endpoint) -> Endpoint {
     }
 }
 
-/// The port is bound by somebody else, or a connection has the same four numbers.
+/// Another program has the port, or a connection has the same 4-tuple.
 fn is_in_use(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -371,8 +370,8 @@ fn is_in_use(error: &io::Error) -> bool {
     )
 }
 
-/// What a punch meets before it is through: the remote's connection was faster than ours or the punch before this one is not over,
-/// or the remote's NAT or firewall answers packets that it does not expect yet.
+/// Errors that a punch meets before it succeeds: the remote's connection was faster, the punch before this one is not over, or
+/// the remote's NAT or firewall answers packets that it does not expect yet.
 fn may_pass(error: &io::Error) -> bool {
     is_in_use(error)
         || matches!(

@@ -1,4 +1,4 @@
-//! The end of a stream that has no word for it.
+//! A stream whose end of file is an error.
 
 use std::{
     io,
@@ -8,11 +8,11 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// A stream whose end is an error.
+/// A stream whose end of file is an error.
 ///
-/// TLS tells the end of a connection (close_notify) from that of a process; Noise does not, and yamux takes both for the same.
-/// It reads no further than the remote's GoAway, so one that reads the end has got none: the remote was killed, or a box on the
-/// way has closed the connection.
+/// TLS has `close_notify`, so it can tell a graceful close from a cut connection. Noise has nothing of the kind, and yamux takes
+/// every end of file for a graceful close. yamux reads no further than the remote's GoAway. If it reads the end of file, there
+/// was no GoAway: the remote was killed, or a middlebox closed the connection.
 pub(crate) struct EofIsError<S>(pub(crate) S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for EofIsError<S> {
@@ -25,7 +25,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for EofIsError<S> {
         if read == 0 && !buf.is_empty() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                "the connection ended without a goodbye",
+                "the connection ended without a graceful close",
             )));
         }
         Poll::Ready(Ok(read))

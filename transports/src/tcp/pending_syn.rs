@@ -1,13 +1,13 @@
-//! The SYNs of punches that nobody has answered yet.
+//! Sockets whose SYN has no answer yet, kept from one punch for the next.
 //!
-//! A NAT remembers the SYN that left it, with its sequence number: on Linux for 120 s, also when the socket that sent it is closed.
-//! If the remote's SYN comes next, the answer has to have that number, or it belongs to no connection that the NAT knows: Linux
-//! lets it pass untranslated. A new attempt has a new number, unless its own SYN leaves before the remote's arrives; between
-//! hosts that are near each other that is chance. So the socket of an attempt that ends without an answer is kept for the next.
+//! A NAT remembers the SYN that left it and its sequence number: Linux for 120 s, even if the socket that sent it is closed. When
+//! the remote's SYN arrives, the answer must have that sequence number. Otherwise the NAT knows no such connection, and Linux
+//! forwards the answer untranslated. A new attempt has a new sequence number, unless its SYN leaves before the remote's arrives;
+//! between hosts that are near each other that is chance. So the next attempt takes the socket of the last one.
 //!
-//! It is still repeating its SYN, and what the remote sends from the same numbers comes to it and not to the listener. If that is
-//! the remote's own kept socket, both wait for their next attempt. If the remote speaks, it has dialed: the connection is an inbound
-//! one.
+//! A kept socket repeats its SYN. What the remote sends with the same 4-tuple arrives there, not at the listener. If it comes from a
+//! kept socket of the remote, both sides wait for their next attempt. If the remote sends data, it has dialed: the connection is an
+//! inbound one.
 
 use std::{
     io,
@@ -23,11 +23,11 @@ use futures::{
 };
 use tokio::{io::ReadBuf, net::TcpStream, time::Instant};
 
-/// How long a socket is kept: what Linux's conntrack remembers a SYN for (`nf_conntrack_tcp_timeout_syn_sent`). The kernel stops
-/// to repeat it a little later.
+/// How long a socket is kept: as long as Linux's conntrack remembers a SYN (`nf_conntrack_tcp_timeout_syn_sent`). The kernel stops
+/// repeating it a little later.
 const KEPT_FOR: Duration = Duration::from_secs(120);
 
-/// How many are kept; beyond that the oldest goes.
+/// How many sockets are kept; the oldest makes room.
 const KEPT: usize = 64;
 
 /// A connection whose SYN has left.
@@ -54,20 +54,21 @@ struct Kept {
 
 enum State {
     Connecting(Connecting),
-    /// Answered, while nobody was waiting.
+    /// Answered while no punch waited.
     Connected(TcpStream),
 }
 
-/// What becomes of a kept socket that is not taken.
+/// How the wait of a kept socket ends.
 enum End {
-    /// Taken, or of no use any more.
+    /// A punch took it, or it failed.
     Gone,
-    /// The remote has spoken.
-    Spoken(TcpStream),
+    /// The remote sent data.
+    RemoteSent(TcpStream),
 }
 
 impl PendingSyn {
-    /// Keeps a connection that was begun from `port` to `remote`, and gives it to `inbound` if the remote speaks before it is taken.
+    /// Keeps a connection attempt from `port` to `remote`. `inbound` gets the connection if the remote sends data before a punch
+    /// takes it.
     pub(crate) fn keep(
         this: &Arc<Self>,
         port: u16,
@@ -95,7 +96,7 @@ impl PendingSyn {
                     .map_or(Poll::Ready(End::Gone), |this| this.lock().poll(id, cx))
             });
             match tokio::time::timeout_at(until, end).await {
-                Ok(End::Spoken(stream)) => {
+                Ok(End::RemoteSent(stream)) => {
                     tracing::debug!(%remote, "a kept tcp connection is an inbound one");
                     inbound(stream);
                 }
@@ -109,7 +110,7 @@ impl PendingSyn {
         });
     }
 
-    /// What was kept for the next connection from `port` to `remote`.
+    /// The attempt that was kept for this port and remote.
     pub(crate) fn take(&self, port: u16, remote: SocketAddr) -> Option<Connecting> {
         let mut table = self.lock();
         let mut kept = table.kept.iter();
@@ -150,7 +151,7 @@ impl Table {
             let (mut byte, remote) = ([0], kept.remote);
             match futures::ready!(stream.poll_peek(cx, &mut ReadBuf::new(&mut byte))) {
                 Ok(1..) => {}
-                // It has closed or reset it.
+                // The remote closed or reset it.
                 Ok(0) | Err(_) => {
                     tracing::debug!(%remote, "a kept tcp connection ended");
                     self.remove(id);
@@ -159,7 +160,7 @@ impl Table {
             }
         }
         Poll::Ready(match self.remove(id).map(|kept| kept.state) {
-            Some(State::Connected(stream)) => End::Spoken(stream),
+            Some(State::Connected(stream)) => End::RemoteSent(stream),
             Some(State::Connecting(_)) | None => End::Gone,
         })
     }

@@ -1,4 +1,4 @@
-//! Fewer and larger reads of a stream that moves much.
+//! Fewer and larger reads of a busy stream.
 
 use std::{
     io,
@@ -9,23 +9,22 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// What is read at once, in bytes: four records of TLS.
+/// How many bytes are read at once: four records of TLS.
 const CAPACITY: usize = 64 << 10;
 
-/// What is read ahead of one who asks for less than this, in bytes: the words of a handshake. A read that brings less gives the
-/// buffer back: a connection that is idle has none.
+/// How many bytes are read ahead during a handshake. A read that yields less frees the buffer: an idle connection has none.
 const FEW: usize = 4 << 10;
 
-/// A stream that is read ahead while it has more than is asked for.
+/// A stream that is read ahead while it yields more than the reader asks for.
 ///
-/// rustls asks for 4 KiB at a time, and the negotiation of protocols for single bytes; each would be a system call. A remote that
-/// sends little is read as it is asked for, and costs no buffer.
+/// rustls asks for 4 KiB at a time, and the negotiation of protocols for single bytes. Each would be a system call. A stream with
+/// little data is read as the reader asks, and costs no buffer.
 pub(crate) struct ReadBuffer<S> {
     inner: S,
     buffer: Vec<u8>,
-    /// What of it was read ahead and not asked for yet.
+    /// The part of `buffer` that the reader has not asked for yet.
     unread: Range<usize>,
-    /// How much to read at least, after what the last read has brought; 0 is what is asked for.
+    /// How much to read at least, judged by the last read. 0: as much as the reader asks for.
     ahead: usize,
 }
 
@@ -39,7 +38,7 @@ impl<S> ReadBuffer<S> {
         }
     }
 
-    /// Gives what was read ahead, as far as it goes.
+    /// Gives the reader what was read ahead, as much as fits into `buf`.
     fn take(&mut self, buf: &mut [u8]) -> usize {
         let taken = self.unread.len().min(buf.len());
         let (from, to) = (self.unread.start, self.unread.start + taken);

@@ -1,4 +1,4 @@
-//! A TCP stream, the port it was leased, and its end.
+//! A TCP stream, its lease on a port, and its end.
 
 use std::{
     io,
@@ -14,15 +14,14 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Handle, time::timeo
 use super::auth::Refusal;
 use crate::net::{ports::Lease, socket};
 
-/// How long the remote may take to answer the end of a connection.
+/// How long the remote may take to answer the FIN of a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A stream. A port of the range other than the punch port is given back when it is closed.
 ///
-/// One that is dropped is closed, and reset if the remote does not answer that: on a path that is cut, the kernel would go on
-/// repeating what was sent for minutes. As long as it does, nobody can dial the same remote from the same port, and the NATs on
-/// the way take the SYN of a new connection for a part of the old one and drop it; and the next punch has just these four
-/// numbers.
+/// A dropped stream is closed, and reset if the remote does not answer: on a cut path the kernel would repeat what was sent for
+/// minutes. Until then nobody can dial the same remote from the same port. NATs on the way take the SYN of a new connection for a
+/// part of the old one and drop it. The next punch has just this 4-tuple.
 pub(crate) struct Stream {
     /// There until the drop.
     inner: Option<tcp::tokio::TcpStream>,
@@ -40,7 +39,7 @@ impl Stream {
         }
     }
 
-    /// Is reset at once when it is dropped, if the remote has refused what it was offered: its four numbers are wanted again.
+    /// Makes the drop a reset if the remote has refused the offer: the next connection has the same 4-tuple.
     pub(crate) fn reset_if(mut self, refusal: Refusal) -> Self {
         self.refusal = refusal;
         self
@@ -60,17 +59,17 @@ impl Drop for Stream {
         let lease = self.lease.take();
         if self.refusal.is_given() {
             if let Err(error) = socket::reset_on_close(&stream) {
-                tracing::debug!(%error, "the kernel closes it in its own time");
+                tracing::debug!(%error, "cannot reset; the kernel closes the connection in its own time");
             }
             drop(stream);
             drop(lease);
             return;
         }
-        // Without a runtime there is nobody to wait: the socket is closed, and the rest is the kernel's.
+        // Without a runtime nothing can wait: the socket is closed, and the kernel does the rest.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 end(stream).await;
-                // Given back when the socket is closed.
+                // The port is free once the socket is closed.
                 drop(lease);
             });
         }
@@ -81,13 +80,13 @@ impl Drop for Stream {
 async fn end(mut stream: TcpStream) {
     let answered = async {
         stream.shutdown().await?;
-        // Its end, or something of its that nobody will read: the kernel answers either.
+        // The end of file, or data that nobody will read: the kernel answers either.
         stream.peek(&mut [0]).await
     };
     if timeout(CLOSE_TIMEOUT, answered).await.is_err() {
-        tracing::debug!("resetting a tcp connection whose remote does not answer its end");
+        tracing::debug!("resetting a tcp connection whose remote does not answer its FIN");
         if let Err(error) = socket::reset_on_close(&stream) {
-            tracing::debug!(%error, "the kernel closes it in its own time");
+            tracing::debug!(%error, "cannot reset; the kernel closes the connection in its own time");
         }
     }
 }

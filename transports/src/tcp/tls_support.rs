@@ -1,4 +1,4 @@
-//! Which remotes are hoped to take TLS without being asked.
+//! Which remotes are offered TLS alone, without being asked first.
 
 use std::{
     collections::VecDeque,
@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many disappointments are remembered: the oldest is forgotten first.
+/// How many failures are remembered; the oldest is forgotten first.
 const CAPACITY: usize = 256;
 
-/// How long one is remembered. Another program may have come to that address, or a new version of it.
+/// How long a failure is remembered. Another program, or a new version, may run at that address since.
 const MEMORY: Duration = Duration::from_secs(3600);
 
-/// Every remote is hoped to take TLS, until that has failed once.
+/// Every remote is expected to support TLS until a dial that offered TLS alone has failed.
 #[derive(Debug, Default)]
 pub(crate) struct TlsSupport {
-    /// In the order of time.
+    /// Oldest first.
     failed: VecDeque<(SocketAddr, Instant)>,
 }
 
@@ -26,7 +26,7 @@ impl TlsSupport {
         !failed.any(|(addr, since)| *addr == remote && now.duration_since(*since) < MEMORY)
     }
 
-    /// Remembers that it has come to nothing, whatever for: to ask first is right in any case, only slower.
+    /// Remembers that a dial that offered TLS alone has failed, for whatever reason: to ask first always works and is only slower.
     pub(super) fn failed(&mut self, remote: SocketAddr, now: Instant) {
         self.failed.retain(|(addr, _)| *addr != remote);
         if self.failed.len() == CAPACITY {
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hope_that_failed_is_given_up_for_an_hour_and_for_that_remote_alone() {
+    fn a_remote_that_failed_is_asked_for_an_hour_and_no_other_is() {
         let (mut support, now) = (TlsSupport::default(), Instant::now());
         assert!(support.is_expected(addr(1), now));
         support.failed(addr(1), now);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_again_is_remembered_anew_and_the_oldest_makes_room() {
+    fn another_failure_restarts_the_hour_and_the_oldest_makes_room() {
         let (mut support, now) = (TlsSupport::default(), Instant::now());
         for port in 1..=256 {
             support.failed(addr(port), now);

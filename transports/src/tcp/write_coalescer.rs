@@ -11,18 +11,18 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 
 use super::yamux::{Yamux, YamuxConnection};
 
-/// What is gathered, in bytes: four records of TLS, and what rustls takes at once.
+/// How many bytes are collected: four records of TLS, and as much as rustls takes at once.
 const CAPACITY: usize = 64 << 10;
 
-/// A flush of less than this, in bytes, gives the buffer back: a connection that is idle has none.
+/// A flush of fewer bytes frees the buffer: an idle connection has none.
 const FEW: usize = 4 << 10;
 
 /// A stream whose frames are written together.
 ///
-/// yamux writes header and body of each frame (16 KiB at most) one after the other, and flushes before it looks whether there is
-/// another frame. Over TLS that makes two records and two packets of each frame, one of them with 12 bytes in it. yamux has
-/// nothing more to say when it begins to read; so a flush waits for that. One that is asked for twice without a write between
-/// is not put off again, so nothing stays here because somebody reads elsewhere.
+/// yamux writes the header and the body of each frame (16 KiB at most) one after the other, and flushes before it looks for another
+/// frame. Over TLS each frame would become two records and two packets, one of them with 12 bytes. yamux has no more frames when it
+/// begins to read, so a flush waits for that. A second flush without a write in between is done at once: nothing stays here only
+/// because nobody reads.
 pub(crate) struct WriteCoalescer<S> {
     inner: S,
     gathered: Vec<u8>,
@@ -31,14 +31,14 @@ pub(crate) struct WriteCoalescer<S> {
     flush: Flush,
 }
 
-/// Whether a flush is owed.
+/// Whether a flush is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flush {
     /// Nothing was written since the last one.
     Done,
-    /// Something was written, and nobody has asked for a flush.
+    /// Something was written since, and no flush was requested.
     Unasked,
-    /// It was asked for and put off.
+    /// A flush was requested and put off.
     Owed,
 }
 
@@ -54,7 +54,7 @@ impl<S> WriteCoalescer<S> {
 }
 
 impl<S: AsyncWrite + Unpin> WriteCoalescer<S> {
-    /// Writes what was gathered.
+    /// Writes what was collected.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.gathered.len() {
             let rest = &self.gathered[self.written..];
@@ -86,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WriteCoalescer<S> {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if self.flush == Flush::Owed {
-            // Where it blocks, it wakes this task, and what is read meanwhile may be what unblocks the remote.
+            // A flush that blocks wakes this task later. What is read in the meantime may unblock the remote.
             if let Poll::Ready(Err(error)) = self.poll_flush_now(cx) {
                 return Poll::Ready(Err(error));
             }
@@ -111,7 +111,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
         }
         let taken = buf.len().min(CAPACITY - this.gathered.len());
         if this.gathered.len() + taken >= FEW && this.gathered.capacity() < CAPACITY {
-            // At once, instead of by doubling.
+            // All at once, not by doubling.
             this.gathered.reserve_exact(CAPACITY - this.gathered.len());
         }
         this.gathered.extend_from_slice(&buf[..taken]);
@@ -134,7 +134,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     }
 }
 
-/// yamux whose frames are [gathered](WriteCoalescer).
+/// The upgrade to yamux over a [`WriteCoalescer`].
 #[derive(Clone, Default)]
 pub(crate) struct CoalescedYamux(Yamux);
 

@@ -232,6 +232,8 @@ impl RelayState {
         self.end_expired_reservations(now);
         self.enforce_access(now);
         self.sweep_records(now);
+        self.replication.handle_timeout(now.instant);
+        self.settle_replication(now);
         self.peer_relays.handle_timeout(now.instant);
         self.settle_peer_relays(now);
         self.settle_drain(now);
@@ -245,6 +247,7 @@ impl RelayState {
             self.enforces_access().then_some(self.next_enforcement),
             (self.records.len() > 0).then_some(self.next_sweep),
             self.peer_relays.poll_timeout(),
+            self.replication.poll_timeout(),
             self.drain.as_ref().and_then(Drain::poll_timeout),
         ];
         timeouts.into_iter().flatten().min()

@@ -9,6 +9,7 @@ use super::{Action, Delivery, Event, RecordOutcome, RelayState, Stored};
 use crate::core::{
     clock::Now,
     records::{Kept, NotKept},
+    replication::Copy,
     verdict::Record,
 };
 
@@ -85,8 +86,22 @@ impl RelayState {
     }
 
     /// A copy of a record was sent to another relay, and did or did not arrive.
-    pub fn handle_record_copied(&mut self, relay: PeerId, delivery: Delivery, now: Now) {
-        self.replication.handle_copied(relay);
+    /// One that did not arrive is sent again later.
+    pub fn handle_record_copied(
+        &mut self,
+        relay: PeerId,
+        peer: PeerId,
+        delivery: Delivery,
+        now: Now,
+    ) {
+        match delivery {
+            Delivery::Delivered => self.replication.handle_copied(relay),
+            Delivery::Failed => {
+                let connected = self.peer_relays.connected().any(|open| open == relay);
+                let copy = Copy { peer, relay };
+                self.replication.handle_failed(copy, connected, now.instant);
+            }
+        }
         self.events
             .push_back(Event::RecordCopied { relay, delivery });
         self.settle_replication(now);

@@ -124,7 +124,7 @@ pub(crate) struct Onward {
     pub(super) id: CircuitId,
     /// The destination's side.
     pub(super) taken: oneshot::Receiver<Taken>,
-    /// What the source is answered if there is one.
+    /// The answer to the source if the destination accepts.
     pub(super) granted: Vec<u8>,
 }
 

@@ -4,7 +4,7 @@ use libp2p::{
     Multiaddr, PeerId,
     swarm::dial_opts::{DialOpts, PeerCondition},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{EventLoop, Next};
 use crate::{
@@ -17,11 +17,16 @@ impl EventLoop {
     pub(super) fn settle(&mut self) -> Next {
         let mut next = Next::Serve;
         while let Some(action) = self.next_action() {
-            match action {
-                Action::Stop => next = Next::Stop,
-                action => self.carry_out(action),
+            if self.carry_out(action) == Next::Stop {
+                next = Next::Stop;
             }
         }
+        self.show();
+        next
+    }
+
+    /// Shows what has happened.
+    pub(super) fn show(&mut self) {
         let (events, totals) = {
             let mut state = self.state.lock();
             let events: Vec<Event> = std::iter::from_fn(|| state.poll_event()).collect();
@@ -31,14 +36,13 @@ impl EventLoop {
             self.observer.event(event, totals);
         }
         self.observer.totals(totals);
-        next
     }
 
     fn next_action(&self) -> Option<Action> {
         self.state.lock().poll_action()
     }
 
-    fn carry_out(&mut self, action: Action) {
+    fn carry_out(&mut self, action: Action) -> Next {
         let behaviour = self.swarm.behaviour_mut();
         match action {
             Action::Dial { relay, addrs } => self.dial(relay, addrs),
@@ -75,11 +79,12 @@ impl EventLoop {
                     expires,
                 } = record;
                 let copy = behaviour.directory.copy(relay, &peer, value, expires);
-                self.copies.insert(copy, relay);
+                self.copies.insert(copy, (relay, peer));
             }
             Action::AnnounceDrain => behaviour.draining.announce(),
-            Action::Stop => debug!("stopping"),
+            Action::Stop => return Next::Stop,
         }
+        Next::Serve
     }
 
     fn dial(&mut self, relay: PeerId, addrs: Vec<Multiaddr>) {

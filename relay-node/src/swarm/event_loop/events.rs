@@ -139,8 +139,8 @@ impl EventLoop {
                 self.observer.invalid_record(source.as_ref(), &reason);
             }
             BehaviourEvent::Directory(directory::Event::Told { query, arrived }) => {
-                if let Some(relay) = self.copies.remove(&query) {
-                    state.handle_record_copied(relay, Delivery::of(arrived), now);
+                if let Some((relay, peer)) = self.copies.remove(&query) {
+                    state.handle_record_copied(relay, peer, Delivery::of(arrived), now);
                 }
             }
             // The relay asks nobody.
@@ -156,6 +156,8 @@ impl EventLoop {
     pub(super) fn on_reload(&mut self, reload: Reload) {
         if let Reload::Read { access, .. } = &reload {
             self.state.lock().handle_access(access, now());
+            // Which rules are in force comes before the keys that are not.
+            self.show();
         }
         self.observer.reload(reload);
     }

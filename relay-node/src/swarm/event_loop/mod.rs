@@ -44,8 +44,8 @@ pub(crate) struct EventLoop {
     pub(crate) state: SharedState,
     pub(crate) observer: Observer<io::Stdout>,
     pub(crate) listeners: Listeners,
-    /// The relays to which copies of records are under way.
-    pub(crate) copies: HashMap<QueryId, PeerId>,
+    /// Copies of records that are under way: to which relay, and whose record.
+    pub(crate) copies: HashMap<QueryId, (PeerId, PeerId)>,
     pub(crate) reloads: Reloads,
     /// Who wants to know the relay's state.
     pub(crate) questions: mpsc::Receiver<Question>,

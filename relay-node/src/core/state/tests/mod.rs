@@ -1,6 +1,10 @@
 //! Every decision of a relay, against [`RelayState`] and under virtual time.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks at the actions and events that it is about"
+)]
 
 mod access;
 mod circuits;
@@ -9,6 +13,7 @@ mod draining;
 mod introductions;
 mod peer_relays;
 mod records;
+mod schedules;
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 

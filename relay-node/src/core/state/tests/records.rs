@@ -81,6 +81,12 @@ fn moves(relay: &mut Relay) -> Moves {
     moves
 }
 
+fn copy_ended(relay: &mut Relay, to: PeerId, peer: PeerId, delivery: Delivery) {
+    relay
+        .state
+        .handle_record_copied(to, peer, delivery, relay.now);
+}
+
 /// A relay with two others that are connected to it, on 101 and 102.
 fn three() -> (Relay, PeerId, PeerId) {
     let [one, two] = peers();
@@ -195,20 +201,21 @@ fn a_relay_that_connects_gets_all_records_so_many_at_a_time() {
     for signer in &signers {
         copied(&mut relay, signer, two, 1);
     }
+    let first = moves(&mut relay).copies;
+    assert_eq!(first.len(), 32);
     relay.close(101, one);
-    relay.actions();
-    for _ in 0..signers.len() {
-        let delivery = Delivery::Failed;
-        relay.state.handle_record_copied(one, delivery, relay.now);
+    for (_, peer, _) in first {
+        copy_ended(&mut relay, one, peer, Delivery::Failed);
     }
     assert_eq!(moves(&mut relay), Moves::default(), "it is gone");
     relay.connect(103, one, 101);
-    let mut arrived = moves(&mut relay).copies.len();
-    assert_eq!(arrived, 32);
-    while arrived < signers.len() {
-        let delivery = Delivery::Delivered;
-        relay.state.handle_record_copied(one, delivery, relay.now);
-        arrived += moves(&mut relay).copies.len();
+    let mut under_way = moves(&mut relay).copies;
+    assert_eq!(under_way.len(), 32);
+    let mut arrived = 0;
+    while let Some((_, peer, _)) = under_way.pop() {
+        copy_ended(&mut relay, one, peer, Delivery::Delivered);
+        under_way.extend(moves(&mut relay).copies);
+        arrived += 1;
     }
     assert_eq!(arrived, signers.len());
 }
@@ -220,8 +227,7 @@ fn the_record_of_a_peer_that_is_no_longer_admitted_is_taken_back_here_and_from_t
     reserve(&mut relay, 1, &peer);
     register(&mut relay, &peer, 1);
     for to in [one, two] {
-        let delivery = Delivery::Delivered;
-        relay.state.handle_record_copied(to, delivery, relay.now);
+        copy_ended(&mut relay, to, peer.id, Delivery::Delivered);
     }
     relay.actions();
     let access = Access {
@@ -241,6 +247,23 @@ fn the_record_of_a_peer_that_is_no_longer_admitted_is_taken_back_here_and_from_t
     let offer = peer.offer(&relay, one, 1, local);
     relay.state.handle_record(offer, relay.now);
     assert_eq!(outcomes(&mut relay), [RecordOutcome::Old]);
+}
+
+#[test]
+fn a_copy_that_does_not_arrive_is_sent_again_until_it_does() {
+    let (mut relay, one, two) = three();
+    let peer = Signer::new();
+    copied(&mut relay, &peer, two, 1);
+    for _ in 0..3 {
+        assert_eq!(moves(&mut relay).copies.len(), 1);
+        copy_ended(&mut relay, one, peer.id, Delivery::Failed);
+        assert_eq!(moves(&mut relay), Moves::default(), "not at once");
+        relay.pass(Duration::from_secs(5));
+    }
+    assert_eq!(moves(&mut relay).copies.len(), 1);
+    copy_ended(&mut relay, one, peer.id, Delivery::Delivered);
+    relay.pass(Duration::from_secs(50));
+    assert_eq!(moves(&mut relay), Moves::default());
 }
 
 #[test]
