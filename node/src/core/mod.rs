@@ -4,11 +4,13 @@
 //! the time as an argument, and is asked by `poll_action`, `poll_event` and `poll_timeout` what is to be done, what is to be
 //! reported, and when it has to be woken by `handle_timeout`.
 
+pub(crate) mod addresses;
 pub mod dialer;
 pub mod event;
 pub(crate) mod found_relays;
 pub(crate) mod inquiries;
 pub(crate) mod introductions;
+pub(crate) mod jitter;
 pub(crate) mod joins;
 pub(crate) mod json;
 pub(crate) mod liveness;

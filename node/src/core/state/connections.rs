@@ -113,7 +113,7 @@ impl NodeState {
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
-        let jitter = self.rng.f64();
+        let jitter = self.jitter.next();
         if let Some(relay) = self.relays.handle_closed(id, now, jitter) {
             tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
         }
@@ -138,7 +138,7 @@ impl NodeState {
             self.next_punches.remove(&peer);
             match farewell {
                 Farewell::Lost => {
-                    let jitter = self.rng.f64();
+                    let jitter = self.jitter.next();
                     self.reconnector.handle_lost(&peer, now, jitter);
                 }
                 Farewell::Wanted => self.reconnector.forget(&peer),
@@ -190,7 +190,7 @@ impl NodeState {
     }
 
     fn on_leg_failed(&mut self, id: ConnectionId, reason: &str, now: Instant) {
-        let (jitter, t) = (self.rng.f64(), self.t(now));
+        let (jitter, t) = (self.jitter.next(), self.t(now));
         let Some(Unreachable {
             relay,
             failures,

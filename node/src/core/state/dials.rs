@@ -10,46 +10,16 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_protocol::ping;
 use p2pnode_transports::to_socket_addr;
 
-use super::{Action, AnsweredBy, DialFailure, DialId, Event, Lookup, NodeState, Purpose};
+use super::{
+    Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, dial::Dial,
+    interface::Lookup,
+};
 use crate::core::{
     dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request},
     introductions::IntroductionRequest,
     liveness::Verdict,
     peers::PathCause,
 };
-
-/// A dial that was requested.
-#[derive(Debug)]
-pub(super) struct Dial {
-    id: DialId,
-    dialer: Dialer,
-    /// The connection that is being pinged for it.
-    pinging: Option<ConnectionId>,
-    /// Whether its reader is gone.
-    is_abandoned: bool,
-}
-
-impl Dial {
-    /// Its course.
-    pub(super) const fn dialer(&mut self) -> &mut Dialer {
-        &mut self.dialer
-    }
-
-    /// When it may have something to do.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.dialer.poll_timeout()
-    }
-
-    /// The dialer, if a ping over that connection is under way for it, and from now on none.
-    fn take_ping(&mut self, connection: ConnectionId) -> Option<&mut Dialer> {
-        self.pinging.take_if(|pinging| *pinging == connection)?;
-        Some(&mut self.dialer)
-    }
-
-    fn is_over(&self) -> bool {
-        self.dialer.is_finished() || self.is_abandoned
-    }
-}
 
 impl NodeState {
     /// Begins a dial. [`Event::Dial`] reports its course.

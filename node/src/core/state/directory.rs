@@ -8,20 +8,8 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::directory::{Registration, publishable};
 
-use super::{Action, NodeState, QueryId};
+use super::{Action, NodeState, QueryId, interface::Lookup};
 use crate::core::registrar;
-
-/// What a question to the directory is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lookup {
-    /// The record of a peer that is dialed.
-    Peer(PeerId),
-    /// This node's own record of an earlier run, before the next one is registered at this relay.
-    OwnRecord {
-        /// The relay.
-        relay: PeerId,
-    },
-}
 
 impl NodeState {
     /// An answer to a question of [`Action::LookUp`].

@@ -96,7 +96,7 @@ impl NodeState {
     }
 
     fn on_refused(&mut self, relay: PeerId, connection: ConnectionId, words: &str, now: Instant) {
-        let (t, jitter) = (self.t(now), self.rng.f64());
+        let (t, jitter) = (self.t(now), self.jitter.next());
         let reason = format!("relay {relay} refused us: {words}");
         let is_news = self
             .relays

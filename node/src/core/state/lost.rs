@@ -13,7 +13,7 @@ impl NodeState {
         let (relays, found) = (&self.relays, &self.found_relays);
         let is_ready = |relay: &PeerId| relays.is_ready(relay) || found.contains(relay);
         self.reconnector
-            .handle_timeout(now, is_ready, || self.rng.f64());
+            .handle_timeout(now, is_ready, || self.jitter.next());
         while let Some(action) = self.reconnector.poll_action() {
             match action {
                 Action::DialCircuit { peer, relay } => {

@@ -18,6 +18,7 @@
 mod addresses;
 mod circuits;
 mod connections;
+mod dial;
 mod dials;
 mod directory;
 mod found;
@@ -38,11 +39,13 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::PortRange;
 
 use crate::core::{
+    addresses::Addresses,
     dialer::{Dialer, Sources},
     event,
     found_relays::FoundRelays,
     inquiries::Inquiries,
     introductions::Introductions,
+    jitter::Jitter,
     joins::Joins,
     liveness::Liveness,
     neighbours::Neighbours,
@@ -53,9 +56,8 @@ use crate::core::{
     tokens::Tokens,
 };
 
-use addresses::Addresses;
-use dials::Dial;
-use directory::Lookup;
+use dial::Dial;
+use interface::Lookup;
 
 pub(crate) use interface::{
     Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, Purpose,
@@ -72,7 +74,7 @@ pub(crate) struct NodeState {
     allowed: Option<BTreeSet<PeerId>>,
     sources: Sources,
     started: Instant,
-    rng: fastrand::Rng,
+    jitter: Jitter,
     addresses: Addresses,
     peers: PeerTable,
     relays: RelayKeeper,
@@ -131,7 +133,7 @@ impl NodeState {
             allowed,
             sources,
             started: now,
-            rng: fastrand::Rng::with_seed(seed),
+            jitter: Jitter::new(seed),
             addresses: Addresses::default(),
             peers: PeerTable::new(family),
             relays: RelayKeeper::new(&relays, reservations, family, now),

@@ -55,7 +55,7 @@ impl NodeState {
 
     /// A listener has ended, which may have been that of a reservation.
     pub(super) fn on_reservation_closed(&mut self, id: ListenerId, reason: &str, now: Instant) {
-        let jitter = self.rng.f64();
+        let jitter = self.jitter.next();
         let Some(lost) = self.relays.handle_listener_closed(id, now, jitter) else {
             return;
         };
