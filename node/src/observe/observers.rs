@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     core::{
+        dialer::CircuitFailure,
         event::Event,
         peers::{Path, PathCause, PathKind, PeerTable},
         relays::RelayKeeper,
@@ -132,9 +133,9 @@ impl Observers {
     }
 
     /// A dial has failed.
-    pub(crate) fn dial_failed(&mut self, error: &DialError) {
+    pub(crate) fn dial_failed(&mut self, error: &DialError, circuit: CircuitFailure) {
         self.changed = true;
-        self.metrics.dial_failed(error);
+        self.metrics.dial_failed(error, circuit);
     }
 
     /// A dial left from outside the range. It never should.

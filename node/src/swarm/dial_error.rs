@@ -71,7 +71,7 @@ fn describe(error: &DialError) -> String {
 }
 
 /// What the failed dial of a circuit means for the next one.
-pub(crate) fn circuit_failure(error: &DialError) -> CircuitFailure {
+fn circuit_failure(error: &DialError) -> CircuitFailure {
     match find_refusal(error) {
         // How a refusal comes out of a stream that was negotiated lazily.
         Some(refusal) if find::<NegotiationError>(refusal).is_some() => CircuitFailure::Refused,

@@ -12,7 +12,6 @@ use crate::{
         peers::{Path, PathKind},
     },
     punch,
-    swarm::dial_error,
 };
 
 /// An address whose dial made the connection with this path.
@@ -31,14 +30,14 @@ pub(super) fn connected(path: &Path) -> DialLabels {
     }
 }
 
-/// The addresses of a dial that failed. One that never began has none.
-pub(super) fn failed(error: &DialError) -> Vec<DialLabels> {
+/// The addresses of a dial that failed, as a dial of a circuit for the reason `circuit`. One that never began has none.
+pub(super) fn failed(error: &DialError, circuit: CircuitFailure) -> Vec<DialLabels> {
     match error {
         DialError::Transport(errors) => errors
             .iter()
             .map(|(address, reason)| {
                 let outcome = if is_circuit(address) {
-                    circuit_outcome(error, reason)
+                    circuit_outcome(circuit, reason)
                 } else {
                     outcome(reason)
                 };
@@ -85,8 +84,8 @@ fn outcome(reason: &TransportError<io::Error>) -> DialOutcome {
     }
 }
 
-fn circuit_outcome(error: &DialError, reason: &TransportError<io::Error>) -> DialOutcome {
-    match dial_error::circuit_failure(error) {
+fn circuit_outcome(circuit: CircuitFailure, reason: &TransportError<io::Error>) -> DialOutcome {
+    match circuit {
         CircuitFailure::Absent => DialOutcome::NoReservation,
         CircuitFailure::Refused => DialOutcome::Refused,
         CircuitFailure::Broken => outcome(reason),
@@ -138,7 +137,7 @@ mod tests {
         let (quic, tcp) = (Some(Transport::Quic), Some(Transport::Tcp));
         let socket = |outcome| DialOutcome::Socket(outcome);
         assert_eq!(
-            failed(&error),
+            failed(&error, CircuitFailure::Broken),
             [
                 DialLabels::socket(quic, Some(Family::Ip4), socket(CandidateOutcome::Timeout)),
                 DialLabels::socket(tcp, Some(Family::Ip6), socket(CandidateOutcome::Refused)),
@@ -150,21 +149,27 @@ mod tests {
 
     #[test]
     fn a_circuit_is_no_socket_whatever_its_address_names() {
-        let refused = |error| {
+        let refused = |error, circuit_failure| {
             let error = other(io::Error::other(error));
-            failed(&DialError::Transport(vec![(circuit(), error)]))
+            failed(
+                &DialError::Transport(vec![(circuit(), error)]),
+                circuit_failure,
+            )
         };
         assert_eq!(
-            refused(ConnectError::NoReservation),
+            refused(ConnectError::NoReservation, CircuitFailure::Absent),
             [DialLabels::circuit(DialOutcome::NoReservation)]
         );
         assert_eq!(
-            refused(ConnectError::PermissionDenied),
+            refused(ConnectError::PermissionDenied, CircuitFailure::Refused),
             [DialLabels::circuit(DialOutcome::Refused)]
         );
         let timeout = other(io::ErrorKind::TimedOut.into());
         assert_eq!(
-            failed(&DialError::Transport(vec![(circuit(), timeout)])),
+            failed(
+                &DialError::Transport(vec![(circuit(), timeout)]),
+                CircuitFailure::Broken
+            ),
             [DialLabels::circuit(DialOutcome::Socket(
                 CandidateOutcome::Timeout
             ))]
@@ -190,12 +195,15 @@ mod tests {
 
     #[test]
     fn a_dial_that_never_began_is_not_counted() {
-        assert_eq!(failed(&DialError::NoAddresses), []);
+        assert_eq!(failed(&DialError::NoAddresses, CircuitFailure::Refused), []);
         assert_eq!(
-            failed(&DialError::WrongPeerId {
-                obtained: PeerId::random(),
-                address: address(TCP),
-            }),
+            failed(
+                &DialError::WrongPeerId {
+                    obtained: PeerId::random(),
+                    address: address(TCP),
+                },
+                CircuitFailure::Refused
+            ),
             [DialLabels::socket(
                 Some(Transport::Tcp),
                 Some(Family::Ip6),

@@ -21,6 +21,7 @@ use prometheus_client::{
 
 use crate::{
     core::{
+        dialer::CircuitFailure,
         peers::{Path, PathCause, PeerTable},
         relays::RelayKeeper,
     },
@@ -158,8 +159,8 @@ impl Metrics {
     }
 
     /// A dial has failed.
-    pub(crate) fn dial_failed(&self, error: &DialError) {
-        for labels in dials::failed(error) {
+    pub(crate) fn dial_failed(&self, error: &DialError, circuit: CircuitFailure) {
+        for labels in dials::failed(error, circuit) {
             self.dials.get_or_create(&labels).inc();
         }
     }

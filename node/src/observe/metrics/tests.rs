@@ -42,7 +42,10 @@ fn the_names_are_those_that_are_documented() {
     let metrics = Metrics::default();
     // A family is told of as soon as it has a series.
     metrics.punch(&record(1, Outcome::Failed(Reason::Timeout), None));
-    metrics.dial_failed(&DialError::Aborted);
+    metrics.dial_failed(
+        &DialError::Aborted,
+        crate::core::dialer::CircuitFailure::Refused,
+    );
     let mut watch = PathWatch::default();
     let path = Some((ConnectionId::new_unchecked(1), PathKind::Relayed));
     let change = watch.best(PeerId::random(), path, Instant::now()).unwrap();

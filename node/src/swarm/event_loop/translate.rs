@@ -162,9 +162,9 @@ impl EventLoop {
         error: &DialError,
         now: Instant,
     ) {
-        self.observers.dial_failed(error);
-        self.state
-            .handle_dial_failed(connection, dial_error::failure(error), now);
+        let failure = dial_error::failure(error);
+        self.observers.dial_failed(error, failure.circuit);
+        self.state.handle_dial_failed(connection, failure, now);
     }
 
     fn on_identify(&mut self, event: identify::Event, now: Instant) {
