@@ -4,6 +4,7 @@
 //! the time as an argument, and is asked by `poll_action`, `poll_event` and `poll_timeout` what is to be done, what is to be
 //! reported, and when it has to be woken by `handle_timeout`.
 
+pub(crate) mod addresses;
 pub mod dialer;
 pub mod event;
 pub(crate) mod found_relays;

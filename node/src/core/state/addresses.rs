@@ -1,4 +1,4 @@
-//! Where this node is, and who has to know.
+//! What happens to the addresses of this node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +9,8 @@ use std::{
 use libp2p::{Multiaddr, core::transport::ListenerId};
 use p2pnode_transports::{Family, Transport};
 
-use super::{Action, NodeState, place::is_circuit};
-use crate::core::event;
+use super::{Action, NodeState};
+use crate::core::{addresses::is_circuit, event};
 
 impl NodeState {
     /// A listener has this address from now on: a public one, or the circuit address of a reservation.

@@ -1,4 +1,4 @@
-//! A dial that was requested, and what the node knows of it.
+//! One dial that was requested.
 
 use std::time::Instant;
 

@@ -11,7 +11,8 @@ use p2pnode_protocol::ping;
 use p2pnode_transports::to_socket_addr;
 
 use super::{
-    Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, dial::Dial, lookup::Lookup,
+    Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, dial::Dial,
+    interface::Lookup,
 };
 use crate::core::{
     dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request},

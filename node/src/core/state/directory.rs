@@ -8,7 +8,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::directory::{Registration, publishable};
 
-use super::{Action, NodeState, QueryId, lookup::Lookup};
+use super::{Action, NodeState, QueryId, interface::Lookup};
 use crate::core::registrar;
 
 impl NodeState {

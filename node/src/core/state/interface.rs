@@ -88,6 +88,18 @@ pub(crate) enum Purpose {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct QueryId(pub(super) u64);
 
+/// What a question to the directory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// The record of a peer that is dialed.
+    Peer(PeerId),
+    /// This node's own record of an earlier run, before the next one is registered at this relay.
+    OwnRecord {
+        /// The relay.
+        relay: PeerId,
+    },
+}
+
 /// What the swarm is to do. Actions are carried out in their order; each says which `handle_*` continues it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {

@@ -12,8 +12,7 @@
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays say of themselves and of this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
-//! - `addresses`: where this node is, and who has to know.
-//! - `place`, `dial`, `lookup`: what the above remember.
+//! - `addresses`: where this node is.
 //! - `view`: what observers see.
 
 mod addresses;
@@ -26,9 +25,7 @@ mod found;
 mod interface;
 mod introductions;
 mod joins;
-mod lookup;
 mod lost;
-mod place;
 mod punches;
 mod relays;
 mod view;
@@ -42,6 +39,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::PortRange;
 
 use crate::core::{
+    addresses::Addresses,
     dialer::{Dialer, Sources},
     event,
     found_relays::FoundRelays,
@@ -58,8 +56,7 @@ use crate::core::{
 };
 
 use dial::Dial;
-use lookup::Lookup;
-use place::Addresses;
+use interface::Lookup;
 
 pub(crate) use interface::{
     Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, Purpose,

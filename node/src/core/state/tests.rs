@@ -152,7 +152,7 @@ impl Node {
             SocketAddr::V4(_) => SocketAddr::from(([10, 0, 0, 1], PUNCH_PORT)),
             SocketAddr::V6(_) => SocketAddr::new("fd00::1".parse().unwrap(), PUNCH_PORT),
         };
-        let is_circuit = super::place::is_circuit(address);
+        let is_circuit = crate::core::addresses::is_circuit(address);
         self.established(connection, peer, address, (!is_circuit).then_some(local));
     }
 

@@ -67,7 +67,7 @@ fn the_circuit_waits_for_the_relay_and_goes_over_the_connection_that_this_node_h
     node.accepted(other.peer, "/ip4/203.0.113.2/tcp/50001");
     let (id, addresses, purpose) = node.dials().remove(0);
     assert_eq!(purpose, Purpose::FoundLeg(other.peer));
-    assert_eq!(addresses, [other.addr.clone()]);
+    assert_eq!(addresses, std::slice::from_ref(&other.addr));
     node.dialed(id, other.peer, &other.addr);
     let (_, addresses, purpose) = node.dials().remove(0);
     let relay = other.peer;

@@ -15,6 +15,14 @@ fn dual() -> [RelayAddr; 2] {
     [ip4, ip6]
 }
 
+fn over_ip6() -> HopReply {
+    HopReply::Leg(Leg {
+        transport: Transport::Quic,
+        family: Family::Ip6,
+        rtt: Some(Duration::from_millis(20)),
+    })
+}
+
 /// A node with a circuit over the IPv4 leg of its relay, which has said that it reaches the peer over IPv6.
 fn bridged(punches: bool) -> (Node, [RelayAddr; 2], PeerId, ConnectionId) {
     let (relays, peer) = (dual(), PeerId::random());
@@ -30,12 +38,7 @@ fn bridged(punches: bool) -> (Node, [RelayAddr; 2], PeerId, ConnectionId) {
     let is_asked =
         |action: &Action| matches!(action, Action::AskHop(asked) if asked.connection == circuit);
     assert!(node.actions().iter().any(is_asked));
-    let leg = HopReply::Leg(Leg {
-        transport: Transport::Quic,
-        family: Family::Ip6,
-        rtt: Some(Duration::from_millis(20)),
-    });
-    node.state.handle_hop_reply(circuit, &leg, node.now);
+    node.state.handle_hop_reply(circuit, &over_ip6(), node.now);
     (node, relays, peer, circuit)
 }
 
@@ -76,25 +79,17 @@ fn where_nothing_punches_it_is_made_again_as_soon_as_the_relay_has_answered() {
 
 #[test]
 fn without_a_leg_of_the_far_family_the_circuit_stays() {
-    let (mut node, relays, peer, _) = bridged(false);
-    node.dials();
-    let only = relay(2);
-    let (mut other, _) = Node::with_relays(Settings {
+    let peer = PeerId::random();
+    let (mut node, _) = Node::with_relays(Settings {
         punches: false,
-        ..settings(std::slice::from_ref(&only))
+        ..settings(&[relay(1)])
     });
-    let circuit = other.dial_relayed(peer);
-    other.ping_best(peer);
-    let leg = HopReply::Leg(Leg {
-        transport: Transport::Quic,
-        family: Family::Ip6,
-        rtt: Some(Duration::from_millis(20)),
-    });
-    other.state.handle_hop_reply(circuit, &leg, other.now);
-    assert!(other.dials().is_empty());
-    let results = other.results();
+    let circuit = node.dial_relayed(peer);
+    node.ping_best(peer);
+    node.state.handle_hop_reply(circuit, &over_ip6(), node.now);
+    assert!(node.dials().is_empty());
+    let results = node.results();
     assert!(results[0].path.as_ref().unwrap().bridges_families());
-    assert_ne!(only.peer, relays[0].peer);
 }
 
 #[test]

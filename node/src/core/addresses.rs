@@ -1,4 +1,4 @@
-//! The addresses of this node: its listeners, its punch ports, its interfaces.
+//! Where a node is: its listeners, its punch ports, its interfaces, and which version of them each reader has seen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +10,11 @@ use p2pnode_transports::{Family, Transport, to_multiaddr};
 
 /// The addresses, and which of their versions has gone where.
 #[derive(Debug)]
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     /// Public listeners, and reservations at their circuit addresses.
-    pub(super) listeners: Vec<(ListenerId, Multiaddr)>,
-    pub(super) punch_ports: BTreeMap<(Transport, Family), u16>,
-    pub(super) interfaces: BTreeSet<IpAddr>,
+    pub(crate) listeners: Vec<(ListenerId, Multiaddr)>,
+    pub(crate) punch_ports: BTreeMap<(Transport, Family), u16>,
+    pub(crate) interfaces: BTreeSet<IpAddr>,
     /// Grows with each change, also of the reservations.
     version: u64,
     announced: Seen,
@@ -47,37 +47,37 @@ impl Default for Addresses {
 
 impl Addresses {
     /// Where this node listens, without its reservations.
-    pub(super) fn public(&self) -> impl Iterator<Item = &Multiaddr> {
+    pub(crate) fn public(&self) -> impl Iterator<Item = &Multiaddr> {
         self.all().filter(|addr| !is_circuit(addr))
     }
 
     /// Where this node listens.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Multiaddr> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Multiaddr> {
         self.listeners.iter().map(|(_, addr)| addr)
     }
 
     /// The punch port of each transport and family.
-    pub(super) const fn punch_ports(&self) -> &BTreeMap<(Transport, Family), u16> {
+    pub(crate) const fn punch_ports(&self) -> &BTreeMap<(Transport, Family), u16> {
         &self.punch_ports
     }
 
     /// Something that the record depends on has changed.
-    pub(super) const fn changed(&mut self) {
+    pub(crate) const fn changed(&mut self) {
         self.version += 1;
     }
 
     /// Whether the record may say something else than when this was asked last.
-    pub(super) fn are_unregistered(&mut self) -> bool {
+    pub(crate) fn are_unregistered(&mut self) -> bool {
         self.registered.is_outdated_by(self.version)
     }
 
-    /// Whether what is announced may be something else than when this was asked last.
-    pub(super) fn are_unannounced(&mut self) -> bool {
+    /// Whether neighbours may get other addresses than when this was asked last.
+    pub(crate) fn are_unannounced(&mut self) -> bool {
         self.announced.is_outdated_by(self.version)
     }
 
     /// The address of each interface at the punch port of its family, for each transport.
-    pub(super) fn at_punch_ports(&self) -> Vec<Multiaddr> {
+    pub(crate) fn at_punch_ports(&self) -> Vec<Multiaddr> {
         let sockets = self.interfaces.iter().flat_map(|ip| {
             let of_family = self.punch_ports.iter();
             let of_family = of_family.filter(|((_, family), _)| *family == Family::from(*ip));
@@ -90,6 +90,6 @@ impl Addresses {
 }
 
 /// Whether an address leads through a relay.
-pub(super) fn is_circuit(address: &Multiaddr) -> bool {
+pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
