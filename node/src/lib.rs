@@ -35,10 +35,6 @@
 mod command;
 mod config;
 mod control;
-#[allow(
-    unreachable_pub,
-    reason = "within `core`, `pub` means for the other folders of this crate"
-)]
 mod core;
 mod discovery;
 mod node;

@@ -34,7 +34,7 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// What a connection leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// A relay.
     Leg,
     /// A peer, over a relay.
@@ -45,7 +45,7 @@ pub enum Link {
 
 /// How a connection ended, as its transport says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// This node has closed it.
     Ours,
     /// The peer has closed it.
@@ -74,7 +74,7 @@ pub(crate) enum Farewell {
 
 /// What is known of the life of each open connection.
 #[derive(Debug, Default)]
-pub struct Liveness(BTreeMap<ConnectionId, Life>);
+pub(crate) struct Liveness(BTreeMap<ConnectionId, Life>);
 
 #[derive(Debug)]
 struct Life {
@@ -86,7 +86,7 @@ struct Life {
 
 impl Link {
     /// How it is pinged.
-    pub const fn pace(self) -> Pace {
+    pub(crate) const fn pace(self) -> Pace {
         match self {
             Self::Circuit => CALM,
             Self::Leg | Self::Direct => WATCHFUL,
@@ -104,7 +104,7 @@ impl Link {
 
 impl Liveness {
     /// A connection is open.
-    pub fn handle_established(&mut self, id: ConnectionId, link: Link, now: Instant) {
+    pub(crate) fn handle_established(&mut self, id: ConnectionId, link: Link, now: Instant) {
         self.0.insert(
             id,
             Life {

@@ -5,8 +5,8 @@
 //! reported, and when it has to be woken by `handle_timeout`.
 
 pub(crate) mod addresses;
-pub mod dialer;
-pub mod event;
+pub(crate) mod dialer;
+pub(crate) mod event;
 pub(crate) mod found_relays;
 pub(crate) mod inquiries;
 pub(crate) mod introductions;
@@ -14,7 +14,7 @@ pub(crate) mod joins;
 pub(crate) mod json;
 pub(crate) mod liveness;
 pub(crate) mod neighbours;
-pub mod peers;
+pub(crate) mod peers;
 pub(crate) mod reconnect;
 mod refusal;
 pub(crate) mod registrar;

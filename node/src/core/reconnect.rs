@@ -32,7 +32,7 @@ const MAX_PEERS: usize = 4096;
 
 /// What the node is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Dial the peer through this relay.
     DialCircuit {
         /// The peer.
@@ -56,7 +56,7 @@ pub enum Action {
 
 /// The peers to dial again when they are lost.
 #[derive(Debug, Default)]
-pub struct Reconnector {
+pub(crate) struct Reconnector {
     peers: BTreeMap<PeerId, Peer>,
     actions: VecDeque<Action>,
 }
@@ -91,7 +91,7 @@ struct Search {
 
 impl Reconnector {
     /// A dial has reached the peer: it is wanted from now on. `relays` are those that may lead to it.
-    pub fn want(
+    pub(crate) fn want(
         &mut self,
         peer: PeerId,
         addrs: Vec<Multiaddr>,
@@ -118,12 +118,12 @@ impl Reconnector {
     }
 
     /// The peer is not dialed again: it has closed the last connection, this node has, or a new dial takes over.
-    pub fn forget(&mut self, peer: &PeerId) {
+    pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.peers.remove(peer);
     }
 
     /// A connection to the peer is open, over that relay if over any.
-    pub fn handle_connected(&mut self, peer: &PeerId, relay: Option<PeerId>, now: Instant) {
+    pub(crate) fn handle_connected(&mut self, peer: &PeerId, relay: Option<PeerId>, now: Instant) {
         if let Some(peer) = self.peers.get_mut(peer) {
             if let Some(search) = &mut peer.search {
                 search.found.get_or_insert(now);
@@ -133,7 +133,7 @@ impl Reconnector {
     }
 
     /// The last connection to the peer was lost: neither side had closed it.
-    pub fn handle_lost(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
+    pub(crate) fn handle_lost(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
         let Some(peer) = self.peers.get_mut(peer) else {
             return;
         };
@@ -147,7 +147,7 @@ impl Reconnector {
     }
 
     /// The circuit that was asked for last could not be made: the next relay is asked at once.
-    pub fn handle_failed(&mut self, peer: &PeerId, relay: &PeerId, now: Instant) {
+    pub(crate) fn handle_failed(&mut self, peer: &PeerId, relay: &PeerId, now: Instant) {
         if let Some(search) = self
             .peers
             .get_mut(peer)
@@ -159,12 +159,12 @@ impl Reconnector {
     }
 
     /// The next thing to do, until there is none.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
     /// Has the lost peers dialed whose turn it is. `is_ready` says of which relays circuits can be asked.
-    pub fn handle_timeout(
+    pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         is_ready: impl Fn(&PeerId) -> bool,
@@ -191,7 +191,7 @@ impl Reconnector {
     }
 
     /// When [`Reconnector::handle_timeout`] may have something to do, if nothing else happens before.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let searches = self.peers.values().filter_map(|peer| peer.search.as_ref());
         searches
             .filter(|search| search.found.is_none())

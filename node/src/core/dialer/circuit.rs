@@ -18,7 +18,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(4);
 
 /// What the failure of a circuit means for the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CircuitFailure {
+pub(crate) enum CircuitFailure {
     /// It will be the same.
     Refused,
     /// The peer holds no reservation on the relay: it is not there, or the relay or the peer has just come back.

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 8;
 
 /// Where a dial looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// In the DNS.
     pub dns: bool,
     /// On the links, by multicast DNS.
@@ -31,7 +31,7 @@ pub struct Sources {
 
 /// A place where the peer may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// The socket.
     pub host: SocketAddr,
     /// It, in each transport that is to be dialed.
@@ -44,7 +44,7 @@ pub struct Candidate {
 
 /// Why a candidate is not the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocalFailure {
+pub(crate) enum LocalFailure {
     /// Another peer answered.
     OtherPeer,
     /// No peer answered, for this reason.

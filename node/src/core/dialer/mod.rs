@@ -34,10 +34,11 @@ use local::Local;
 use lookup::Lookup;
 use pings::Pings;
 
-pub use circuit::CircuitFailure;
-pub use local::{Candidate, LocalFailure, Sources};
-pub use pings::PingFailure;
-pub use request::{Action, Request, Until};
+pub(crate) use circuit::CircuitFailure;
+pub(crate) use local::{Candidate, LocalFailure, Sources};
+pub(crate) use pings::PingFailure;
+pub(crate) use request::Action;
+pub use request::{Request, Until};
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
 /// has not within this time does not speak the protocol over this circuit.
@@ -49,7 +50,7 @@ const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
 
 /// One dial.
 #[derive(Debug)]
-pub struct Dialer {
+pub(crate) struct Dialer {
     request: Request,
     /// Whether this node punches at all.
     punches: bool,
@@ -84,7 +85,7 @@ pub struct Dialer {
 
 impl Dialer {
     /// Begins a dial over `relays`.
-    pub fn new(
+    pub(crate) fn new(
         request: Request,
         relays: impl IntoIterator<Item = PeerId>,
         punches: bool,
@@ -125,56 +126,56 @@ impl Dialer {
     }
 
     /// Lets the dial look for the peer in these places, which are tried before any relay.
-    pub fn search(&mut self, sources: Sources, now: Instant) {
+    pub(crate) fn search(&mut self, sources: Sources, now: Instant) {
         self.local.search(sources, now);
     }
 
     /// The peer that is dialed.
-    pub fn peer(&self) -> PeerId {
+    pub(crate) fn peer(&self) -> PeerId {
         self.request.peer
     }
 
     /// Where the peer may be dialed again: the addresses that the dial was given, and that at which the peer was found without
     /// any relay.
-    pub fn addrs(&self) -> Vec<Multiaddr> {
+    pub(crate) fn addrs(&self) -> Vec<Multiaddr> {
         let given = self.request.addrs.iter();
         given.chain(self.local.reached()).cloned().collect()
     }
 
     /// The relays that may lead to the peer: this node's, and those that the peer's record names.
-    pub fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+    pub(crate) fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.relays.iter().map(|relay| relay.peer)
     }
 
     /// The relay that led to the peer last.
-    pub fn led_by(&self) -> Option<PeerId> {
+    pub(crate) fn led_by(&self) -> Option<PeerId> {
         self.led_by
     }
 
     /// Time since the dial began.
-    pub fn elapsed(&self, now: Instant) -> Duration {
+    pub(crate) fn elapsed(&self, now: Instant) -> Duration {
         now - self.started
     }
 
     /// Whether the result was reported.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.finished
     }
 
     /// The next thing to do, until there is none.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
     /// Draws the consequences of what has happened by `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if !self.finished {
             self.advance(now);
         }
     }
 
     /// When [`Dialer::handle_timeout`] may have something to do, if nothing else happens before.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let handshake = self.awaiting_handshake.map(|since| since + HANDSHAKE_WAIT);
         let circuits = self.relays.iter().filter_map(|relay| match relay.state {
             Circuit::Dialing { again_at, .. } | Circuit::Again(again_at) => Some(again_at),
@@ -192,7 +193,7 @@ impl Dialer {
     }
 
     /// The peer's record says that it can be called there.
-    pub fn handle_found(&mut self, found: &Found, now: Instant) {
+    pub(crate) fn handle_found(&mut self, found: &Found, now: Instant) {
         self.lookup.found(!found.is_empty());
         for via in &found.relays {
             match self.relays.iter_mut().find(|known| known.peer == via.relay) {
@@ -222,32 +223,32 @@ impl Dialer {
     }
 
     /// The peer may be in these places, best first.
-    pub fn handle_candidates(&mut self, candidates: impl IntoIterator<Item = Candidate>) {
+    pub(crate) fn handle_candidates(&mut self, candidates: impl IntoIterator<Item = Candidate>) {
         self.local.found(candidates);
     }
 
     /// A name could not be resolved, or no link could be asked.
-    pub fn handle_search_failed(&mut self, reason: String) {
+    pub(crate) fn handle_search_failed(&mut self, reason: String) {
         self.note(reason);
     }
 
     /// [`Action::Search`] has come to its end.
-    pub fn handle_searched(&mut self) {
+    pub(crate) fn handle_searched(&mut self) {
         self.local.searched();
     }
 
     /// A dial of [`Action::DialLocal`] failed.
-    pub fn handle_local_failed(&mut self, host: SocketAddr, failure: LocalFailure) {
+    pub(crate) fn handle_local_failed(&mut self, host: SocketAddr, failure: LocalFailure) {
         self.local.failed(host, failure);
     }
 
     /// The answers to [`Action::LookUp`] have ended.
-    pub fn handle_looked_up(&mut self, now: Instant) {
+    pub(crate) fn handle_looked_up(&mut self, now: Instant) {
         self.lookup.over(now);
     }
 
     /// A dial of [`Action::DialDirect`] failed.
-    pub fn handle_direct_failed(&mut self, reason: String) {
+    pub(crate) fn handle_direct_failed(&mut self, reason: String) {
         self.direct_dials = self.direct_dials.saturating_sub(1);
         self.note(reason);
     }
@@ -260,13 +261,13 @@ impl Dialer {
     }
 
     /// A connection to the peer was established; `best` is the path to use from now on.
-    pub fn handle_connected(&mut self, path: Path, best: Path, now: Instant) {
+    pub(crate) fn handle_connected(&mut self, path: Path, best: Path, now: Instant) {
         let found_by = self.found_by(&path);
         self.connected(path, best, found_by, now);
     }
 
     /// The peer is connected already, before anything was dialed.
-    pub fn handle_open(&mut self, path: Path, now: Instant) {
+    pub(crate) fn handle_open(&mut self, path: Path, now: Instant) {
         self.connected(path.clone(), path, Some(FoundBy::Open), now);
     }
 
@@ -312,7 +313,7 @@ impl Dialer {
     }
 
     /// A connection to the peer was closed; `best` is the path that is left.
-    pub fn handle_disconnected(
+    pub(crate) fn handle_disconnected(
         &mut self,
         kind: PathKind,
         reason: String,
@@ -348,36 +349,36 @@ impl Dialer {
     }
 
     /// The chosen path changed without a connection coming or going, or its figures did.
-    pub fn handle_path(&mut self, best: Path) {
+    pub(crate) fn handle_path(&mut self, best: Path) {
         self.path = Some(best);
     }
 
     /// The relay is being asked for the far hop of a circuit to the peer.
-    pub fn await_far_hop(&mut self, now: Instant) {
+    pub(crate) fn await_far_hop(&mut self, now: Instant) {
         self.awaiting_far_hop = Some(now + FAR_HOP_WAIT);
     }
 
     /// The relay has reported the far hop, or it will not; `best` is the path with what is known.
-    pub fn handle_far_hop(&mut self, best: Option<Path>) {
+    pub(crate) fn handle_far_hop(&mut self, best: Option<Path>) {
         self.awaiting_far_hop = None;
         self.path = best;
     }
 
     /// An attempt at a punch is over.
-    pub fn handle_attempt(&mut self, attempt: Event) {
+    pub(crate) fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
         self.attempts += 1;
         self.actions.push_back(Action::Report(attempt));
     }
 
     /// The punch was given up for now.
-    pub fn handle_gave_up(&mut self, reason: Reason) {
+    pub(crate) fn handle_gave_up(&mut self, reason: Reason) {
         self.awaiting_handshake = None;
         self.settled = Some(reason);
     }
 
     /// A ping of [`Action::Ping`] was answered, and the path it went over is still the best.
-    pub fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
+    pub(crate) fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
         let kind = best.kind;
         self.path = Some(best);
         if !self.is_content() {
@@ -393,7 +394,7 @@ impl Dialer {
     }
 
     /// A ping of [`Action::Ping`] was not answered, or says nothing of the path that is best now.
-    pub fn handle_ping_failed(&mut self, failure: PingFailure) {
+    pub(crate) fn handle_ping_failed(&mut self, failure: PingFailure) {
         self.pings.failed(failure);
     }
 

@@ -28,7 +28,7 @@ enum State {
 
 /// What became of a ping that was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PingFailure {
+pub(crate) enum PingFailure {
     /// The path was another one when the answer came, or its connection closed: nothing is known of the path that is best
     /// now.
     Stale,

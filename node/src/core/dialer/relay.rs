@@ -17,7 +17,7 @@ pub(super) const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
 
 impl Dialer {
     /// Circuits can be asked of this relay.
-    pub fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
+    pub(crate) fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
         let needed = self.path.is_none() && !self.local.holds(now);
         let meets = self.wants_introduction();
         if needed && self.lookup.begin(relay) {
@@ -43,7 +43,7 @@ impl Dialer {
     }
 
     /// The relay cannot be reached over any of its addresses.
-    pub fn handle_relay_unreachable(&mut self, relay: PeerId, t: Duration, reason: &str) {
+    pub(crate) fn handle_relay_unreachable(&mut self, relay: PeerId, t: Duration, reason: &str) {
         if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay)
             && matches!(known.state, Circuit::Waiting | Circuit::Again(_))
         {
@@ -59,7 +59,7 @@ impl Dialer {
     }
 
     /// The relay does not admit this node, in these words.
-    pub fn handle_relay_refused(&mut self, relay: PeerId, t: Duration, words: &str) {
+    pub(crate) fn handle_relay_refused(&mut self, relay: PeerId, t: Duration, words: &str) {
         let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) else {
             return;
         };
@@ -76,7 +76,7 @@ impl Dialer {
     }
 
     /// A dial of [`Action::DialCircuit`] failed.
-    pub fn handle_circuit_failed(
+    pub(crate) fn handle_circuit_failed(
         &mut self,
         relay: PeerId,
         failure: CircuitFailure,
@@ -127,22 +127,22 @@ impl Dialer {
     }
 
     /// Whether an introduction would be of use.
-    pub fn wants_introduction(&self) -> bool {
+    pub(crate) fn wants_introduction(&self) -> bool {
         self.path.is_none() && self.punches && self.request.until == Until::Direct
     }
 
     /// A relay is being asked for an introduction.
-    pub fn await_introduction(&mut self) {
+    pub(crate) fn await_introduction(&mut self) {
         self.introductions.asked();
     }
 
     /// The relay has answered, or will not. [`Dialer::handle_introduced_attempt`] reports the end of a punch that has begun.
-    pub fn handle_introduction_reply(&mut self, start: IntroductionResponse) {
+    pub(crate) fn handle_introduction_reply(&mut self, start: IntroductionResponse) {
         self.introductions.answered(start);
     }
 
     /// An attempt that came of an introduction is over.
-    pub fn handle_introduced_attempt(&mut self, attempt: Event) {
+    pub(crate) fn handle_introduced_attempt(&mut self, attempt: Event) {
         self.introductions.attempted();
         self.attempts += 1;
         self.actions.push_back(Action::Report(attempt));

@@ -36,7 +36,7 @@ pub struct Request {
 
 /// What the node is to do.
 #[derive(Debug, PartialEq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Dial the peer at these addresses.
     DialDirect(Vec<Multiaddr>),
     /// Dial the peer through this relay.

@@ -9,5 +9,6 @@ mod table;
 
 pub(crate) use cause::PathCause;
 pub use path::{Hop, How, Path, PathKind, ReportedBy};
-pub use score::{Axis, DecidedBy, Score};
-pub use table::PeerTable;
+pub(crate) use score::Score;
+pub use score::{Axis, DecidedBy};
+pub(crate) use table::PeerTable;

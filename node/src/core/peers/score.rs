@@ -13,7 +13,7 @@ use super::{Path, PathKind};
 
 /// The rank of a path among those of one peer. The fields stand in the order of their importance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Score {
+pub(crate) struct Score {
     /// Direct before relayed.
     pub kind: PathKind,
     /// The same IP family on both hops before a relay that changes it; what is unknown counts as the same.
@@ -28,10 +28,15 @@ pub struct Score {
 
 impl Score {
     /// Two round trip times that differ by less than this count as equal: jitter must not move a path.
-    pub const RTT_STEP: Duration = Duration::from_millis(5);
+    pub(crate) const RTT_STEP: Duration = Duration::from_millis(5);
 
     /// The score of `path`, which is up since `since`.
-    pub fn new(path: &Path, rtt: Option<Duration>, since: Instant, policy: FamilyPolicy) -> Self {
+    pub(crate) fn new(
+        path: &Path,
+        rtt: Option<Duration>,
+        since: Instant,
+        policy: FamilyPolicy,
+    ) -> Self {
         let family = path
             .hops
             .first()
@@ -47,7 +52,7 @@ impl Score {
     }
 
     /// A round trip time in steps; one that is not known sorts last.
-    pub fn rtt_steps(rtt: Option<Duration>) -> u128 {
+    pub(crate) fn rtt_steps(rtt: Option<Duration>) -> u128 {
         rtt.map_or(u128::MAX, |rtt| {
             rtt.as_micros() / Self::RTT_STEP.as_micros()
         })
@@ -58,7 +63,7 @@ impl Score {
     /// Whether a path of this score takes the place of one that is in use, of the other score. A round trip time has to be
     /// shorter by more than a step, or it would move paths at each crossing of a step, and than one that is known; age alone
     /// moves none.
-    pub fn promotes_over(&self, used: &Self) -> bool {
+    pub(crate) fn promotes_over(&self, used: &Self) -> bool {
         let axes = |score: &Self| (score.kind, score.bridges_families, score.family);
         match axes(self).cmp(&axes(used)) {
             Ordering::Less => true,
@@ -109,7 +114,7 @@ impl fmt::Display for DecidedBy {
 
 impl Score {
     /// The axis that puts `self` before `other`, or the other way round; `None` if they are equal.
-    pub fn decided_by(&self, other: &Self) -> Option<Axis> {
+    pub(crate) fn decided_by(&self, other: &Self) -> Option<Axis> {
         let axes = [
             (self.kind != other.kind, Axis::Kind),
             (

@@ -13,7 +13,7 @@ use crate::core::relays::Up;
 
 /// One open connection.
 #[derive(Debug, Clone)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The peer at its far end.
     pub peer: PeerId,
     /// Its path. For a relayed one the near hop is a copy of the relay leg at the time of asking.
@@ -30,7 +30,7 @@ pub struct Connection {
 
 /// All open connections, and the best path of each peer.
 #[derive(Debug)]
-pub struct PeerTable {
+pub(crate) struct PeerTable {
     policy: FamilyPolicy,
     connections: BTreeMap<ConnectionId, Connection>,
     /// Open connections by peer, in the order in which they were established.
@@ -41,7 +41,7 @@ pub struct PeerTable {
 
 impl PeerTable {
     /// An empty table that ranks families by `policy`.
-    pub fn new(policy: FamilyPolicy) -> Self {
+    pub(crate) fn new(policy: FamilyPolicy) -> Self {
         Self {
             policy,
             connections: BTreeMap::new(),
@@ -51,7 +51,7 @@ impl PeerTable {
     }
 
     /// A connection was established. `sockets` are its true sockets, where this node knows them.
-    pub fn handle_established(
+    pub(crate) fn handle_established(
         &mut self,
         id: ConnectionId,
         peer: PeerId,
@@ -101,7 +101,7 @@ impl PeerTable {
     }
 
     /// A connection was closed. Returns what it was.
-    pub fn handle_closed(&mut self, id: ConnectionId) -> Option<Connection> {
+    pub(crate) fn handle_closed(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections.remove(&id)?;
         if let Some(ids) = self.by_peer.get_mut(&connection.peer) {
             ids.retain(|other| *other != id);
@@ -114,7 +114,7 @@ impl PeerTable {
     }
 
     /// Ping measured a round trip.
-    pub fn handle_rtt(&mut self, id: ConnectionId, rtt: Duration) {
+    pub(crate) fn handle_rtt(&mut self, id: ConnectionId, rtt: Duration) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.rtt = Some(rtt);
             connection.distressed = false;
@@ -129,7 +129,7 @@ impl PeerTable {
     }
 
     /// A ping was not answered.
-    pub fn handle_missed(&mut self, id: ConnectionId) {
+    pub(crate) fn handle_missed(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.distressed = true;
             let peer = connection.peer;
@@ -138,7 +138,7 @@ impl PeerTable {
     }
 
     /// The relay has reported the far hop of a relayed connection.
-    pub fn handle_far_hop(&mut self, id: ConnectionId, reported: Hop) {
+    pub(crate) fn handle_far_hop(&mut self, id: ConnectionId, reported: Hop) {
         if let Some(connection) = self.connections.get_mut(&id)
             && let [_, far] = &mut connection.path.hops[..]
         {
@@ -149,7 +149,7 @@ impl PeerTable {
     }
 
     /// A connection came out of a hole punch.
-    pub fn handle_punched(&mut self, id: ConnectionId) {
+    pub(crate) fn handle_punched(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.path.how = How::Punched;
         }
@@ -172,12 +172,12 @@ impl PeerTable {
     }
 
     /// An open connection.
-    pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+    pub(crate) fn connection(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(&id)
     }
 
     /// The path of a connection as it is now: the near hop of a relayed one carries the relay leg's last round trip time.
-    pub fn path(&self, id: ConnectionId) -> Option<Path> {
+    pub(crate) fn path(&self, id: ConnectionId) -> Option<Path> {
         let connection = self.connections.get(&id)?;
         let mut path = connection.path.clone();
         if let Some(relay_leg) = connection.via.and_then(|via| self.connections.get(&via))
@@ -189,17 +189,17 @@ impl PeerTable {
     }
 
     /// Ids of the open connections of a peer, oldest first.
-    pub fn connections_of(&self, peer: &PeerId) -> &[ConnectionId] {
+    pub(crate) fn connections_of(&self, peer: &PeerId) -> &[ConnectionId] {
         self.by_peer.get(peer).map_or(&[], Vec::as_slice)
     }
 
     /// The connection that is used to a peer.
-    pub fn best(&self, peer: &PeerId) -> Option<ConnectionId> {
+    pub(crate) fn best(&self, peer: &PeerId) -> Option<ConnectionId> {
         self.chosen.get(peer).copied()
     }
 
     /// The open connections of a peer with their scores: the one that is used, then the others, best first.
-    pub fn ranked(&self, peer: &PeerId) -> Vec<(Score, ConnectionId)> {
+    pub(crate) fn ranked(&self, peer: &PeerId) -> Vec<(Score, ConnectionId)> {
         let mut ranked: Vec<_> = self.scored(peer).collect();
         let chosen = self.best(peer);
         ranked.sort_by_key(|(score, id)| (Some(*id) != chosen, *score));
@@ -207,7 +207,7 @@ impl PeerTable {
     }
 
     /// What puts the connection in use before the next one of a peer; `None` if there is no other, or nothing does.
-    pub fn decided_by(&self, peer: &PeerId) -> Option<DecidedBy> {
+    pub(crate) fn decided_by(&self, peer: &PeerId) -> Option<DecidedBy> {
         let ranked = self.ranked(peer);
         let [(used, _), (next, _), ..] = ranked[..] else {
             return None;
@@ -220,7 +220,7 @@ impl PeerTable {
 
     /// The leg over which to ask a relay for a circuit: one on which it has identified itself before others, then the configured
     /// family, then the shorter round trip.
-    pub fn best_leg<'a>(&self, legs: impl Iterator<Item = Up<'a>>) -> Option<Up<'a>> {
+    pub(crate) fn best_leg<'a>(&self, legs: impl Iterator<Item = Up<'a>>) -> Option<Up<'a>> {
         legs.min_by_key(|leg| {
             let rtt = self.connections.get(&leg.connection).and_then(|c| c.rtt);
             (
@@ -233,7 +233,7 @@ impl PeerTable {
 
     /// The relay and the far family of the path in use, if that is a circuit that this node has dialed, that changes families,
     /// and the far one may be used here.
-    pub fn bridged(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
+    pub(crate) fn bridged(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
         let path = self.path(self.best(peer)?)?;
         let far = path.hops.get(1)?.family?;
         let is_ours = path.kind == PathKind::Relayed && path.how == How::Dialed;
@@ -277,21 +277,21 @@ impl PeerTable {
     }
 
     /// How many direct connections a peer has.
-    pub fn directs(&self, peer: &PeerId) -> usize {
+    pub(crate) fn directs(&self, peer: &PeerId) -> usize {
         let ids = self.connections_of(peer).iter();
         ids.filter(|id| self.kind(**id) == Some(PathKind::Direct))
             .count()
     }
 
     /// The kind of a connection's path.
-    pub fn kind(&self, id: ConnectionId) -> Option<PathKind> {
+    pub(crate) fn kind(&self, id: ConnectionId) -> Option<PathKind> {
         self.connections
             .get(&id)
             .map(|connection| connection.path.kind)
     }
 
     /// The connected peers.
-    pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &PeerId> {
         self.by_peer.keys()
     }
 

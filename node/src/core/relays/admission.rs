@@ -19,14 +19,14 @@ const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(30);
 impl RelayKeeper {
     /// The relay is asked on this connection whether it admits this node; until it has answered, no reservation is asked of it
     /// there, and no circuit if this node has a token for it.
-    pub fn handle_joining(&mut self, connection: ConnectionId, has_token: bool) {
+    pub(crate) fn handle_joining(&mut self, connection: ConnectionId, has_token: bool) {
         if let Some(State::Up { join, .. }) = self.leg_over(connection).map(|leg| &mut leg.state) {
             *join = Join::Awaited { has_token };
         }
     }
 
     /// The relay admits this node, or admits every node.
-    pub fn handle_joined(&mut self, connection: ConnectionId, now: Instant) {
+    pub(crate) fn handle_joined(&mut self, connection: ConnectionId, now: Instant) {
         let Some(leg) = self.leg_over(connection) else {
             return;
         };
@@ -40,7 +40,7 @@ impl RelayKeeper {
     }
 
     /// The relay does not admit this node, in these words. Whether that is news.
-    pub fn handle_refused(
+    pub(crate) fn handle_refused(
         &mut self,
         relay: PeerId,
         connection: ConnectionId,
@@ -64,7 +64,7 @@ impl RelayKeeper {
     }
 
     /// Something has changed, so that the relay may admit this node now: legs on which it did not are dialed at once.
-    pub fn retry_refused(&mut self, relay: &PeerId, now: Instant) {
+    pub(crate) fn retry_refused(&mut self, relay: &PeerId, now: Instant) {
         let legs = self.legs.iter_mut();
         for leg in legs.filter(|leg| leg.relay.peer == *relay && leg.refusals > 0) {
             if let State::Down { retry_at } = &mut leg.state {
@@ -74,7 +74,7 @@ impl RelayKeeper {
     }
 
     /// Why this relay does not admit this node, if it does not.
-    pub fn refusal(&self, relay: &PeerId) -> Option<&str> {
+    pub(crate) fn refusal(&self, relay: &PeerId) -> Option<&str> {
         self.refused.get(relay).map(String::as_str)
     }
 }

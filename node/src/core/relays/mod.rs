@@ -23,11 +23,11 @@ use crate::config::RelayAddr;
 use leg::{Join, Leg, State};
 use slot::{Reservation, Slot};
 
-pub use reservations::{Drain, Reserved};
+pub(crate) use reservations::{Drain, Reserved};
 
 /// What the node is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Dial this leg; [`RelayKeeper::handle_dialing`] takes the connection's id.
     Dial {
         /// Number of the leg.
@@ -44,7 +44,7 @@ pub enum Action {
 
 /// A leg that could not be dialed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unreachable {
+pub(crate) struct Unreachable {
     /// Where it leads.
     pub relay: RelayAddr,
     /// How often in a row.
@@ -56,7 +56,7 @@ pub struct Unreachable {
 
 /// A leg that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Up<'a> {
+pub(crate) struct Up<'a> {
     /// The relay's address.
     pub addr: &'a Multiaddr,
     /// Its family.
@@ -69,7 +69,7 @@ pub struct Up<'a> {
 
 /// The legs and reservations of all configured relays.
 #[derive(Debug)]
-pub struct RelayKeeper {
+pub(crate) struct RelayKeeper {
     /// On how many relays to hold reservations at once.
     wanted: usize,
     /// As configured.
@@ -86,7 +86,12 @@ pub struct RelayKeeper {
 impl RelayKeeper {
     /// A keeper of reservations on `wanted` of `relays`, none of them connected yet, over legs of the families that `policy`
     /// allows.
-    pub fn new(relays: &[RelayAddr], wanted: usize, policy: FamilyPolicy, now: Instant) -> Self {
+    pub(crate) fn new(
+        relays: &[RelayAddr],
+        wanted: usize,
+        policy: FamilyPolicy,
+        now: Instant,
+    ) -> Self {
         let mut keeper = Self {
             wanted,
             relays: Vec::new(),
@@ -121,12 +126,12 @@ impl RelayKeeper {
     }
 
     /// The next thing to do, until there is none.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
     /// Has the legs dialed and the reservations asked for whose turn it is.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some(action) = self.due(now) {
             self.actions.push_back(action);
         }
@@ -152,7 +157,7 @@ impl RelayKeeper {
     }
 
     /// When [`RelayKeeper::handle_timeout`] may have something to do, if nothing else happens before.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let legs = self.legs.iter().filter_map(|leg| match leg.state {
             State::Down { retry_at } => Some(retry_at),
             State::Dialing(_) | State::Up { .. } => None,
@@ -169,14 +174,14 @@ impl RelayKeeper {
     }
 
     /// The leg is being dialed under this connection id.
-    pub fn handle_dialing(&mut self, leg: usize, connection: ConnectionId) {
+    pub(crate) fn handle_dialing(&mut self, leg: usize, connection: ConnectionId) {
         if let Some(leg) = self.legs.get_mut(leg) {
             leg.state = State::Dialing(Some(connection));
         }
     }
 
     /// A connection was established. Returns the leg's relay if it is one of ours.
-    pub fn handle_established(&mut self, connection: ConnectionId) -> Option<PeerId> {
+    pub(crate) fn handle_established(&mut self, connection: ConnectionId) -> Option<PeerId> {
         let leg = self
             .legs
             .iter_mut()
@@ -199,7 +204,11 @@ impl RelayKeeper {
     }
 
     /// The relay has identified itself on this connection: reservations may be asked for.
-    pub fn handle_identified(&mut self, connection: ConnectionId, now: Instant) -> Option<PeerId> {
+    pub(crate) fn handle_identified(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Option<PeerId> {
         let leg = self
             .legs
             .iter_mut()
@@ -219,7 +228,7 @@ impl RelayKeeper {
     }
 
     /// A dial failed. Returns the leg, if the dial was one of ours.
-    pub fn handle_dial_failed(
+    pub(crate) fn handle_dial_failed(
         &mut self,
         connection: ConnectionId,
         now: Instant,
@@ -245,7 +254,7 @@ impl RelayKeeper {
     }
 
     /// A connection was closed. Returns the leg's address if it is one of ours.
-    pub fn handle_closed(
+    pub(crate) fn handle_closed(
         &mut self,
         connection: ConnectionId,
         now: Instant,
@@ -274,31 +283,31 @@ impl RelayKeeper {
 
     /// Whether circuits can be asked of this relay: it need not have identified itself. A dial that waits for that waits a
     /// round trip, in which the relay says, by the time that it matters, how it sees this node.
-    pub fn is_connected(&self, relay: &PeerId) -> bool {
+    pub(crate) fn is_connected(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()
             .any(|leg| leg.relay.peer == *relay && leg.takes_circuits())
     }
 
     /// Whether this relay is connected and has identified itself.
-    pub fn is_ready(&self, relay: &PeerId) -> bool {
+    pub(crate) fn is_ready(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()
             .any(|leg| leg.relay.peer == *relay && leg.is_ready())
     }
 
     /// Whether this is one of the relays.
-    pub fn is_configured(&self, peer: &PeerId) -> bool {
+    pub(crate) fn is_configured(&self, peer: &PeerId) -> bool {
         self.relays.contains(peer)
     }
 
     /// The relays, in the order configured.
-    pub fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+    pub(crate) fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.relays.iter().copied()
     }
 
     /// The legs to this relay that are up, in the order of preference.
-    pub fn up<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = Up<'a>> {
+    pub(crate) fn up<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = Up<'a>> {
         let is_up = move |leg: &&Leg| leg.relay.peer == *relay && leg.takes_circuits();
         let legs = self.legs.iter().filter(is_up);
         legs.filter_map(|leg| {
@@ -312,7 +321,7 @@ impl RelayKeeper {
     }
 
     /// Whether every leg of this relay has failed at least once and none is up.
-    pub fn is_unreachable(&self, relay: &PeerId) -> bool {
+    pub(crate) fn is_unreachable(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()
             .filter(|leg| leg.relay.peer == *relay)

@@ -21,7 +21,7 @@ pub(super) const RESERVE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// A reservation that ended.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// The relay that it was on or was asked of.
     pub relay: PeerId,
     /// Whether it was held; else the request for it failed.
@@ -32,7 +32,7 @@ pub struct Lost {
 
 /// What a reservation that a relay accepted is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserved {
+pub(crate) enum Reserved {
     /// The first that the relay holds.
     First,
     /// One in another family, or a renewal.
@@ -43,7 +43,7 @@ pub enum Reserved {
 
 /// What is news of a peer that says it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
+pub(crate) enum Drain {
     /// It is a relay of ours.
     Begun,
     /// It is one that has said so before.
@@ -74,7 +74,7 @@ impl RelayKeeper {
     }
 
     /// The request for a reservation runs under this listener id.
-    pub fn handle_reserving(&mut self, relay: &RelayAddr, listener: ListenerId) {
+    pub(crate) fn handle_reserving(&mut self, relay: &RelayAddr, listener: ListenerId) {
         let family = self.legs.iter().find(|leg| leg.relay == *relay);
         if let Some(family) = family.map(|leg| leg.family)
             && let Some(slot) = self.slot(&relay.peer, family)
@@ -89,7 +89,7 @@ impl RelayKeeper {
     }
 
     /// The peer of this connection says that it ends, and grants nothing any more.
-    pub fn handle_draining(&mut self, connection: ConnectionId) -> Drain {
+    pub(crate) fn handle_draining(&mut self, connection: ConnectionId) -> Drain {
         let mut legs = self.legs.iter();
         match legs.find(|leg| leg.connection() == Some(connection)) {
             None => Drain::NotOurs,
@@ -99,7 +99,7 @@ impl RelayKeeper {
     }
 
     /// The relay accepted our reservation in this family, or renewed it.
-    pub fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> Reserved {
+    pub(crate) fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> Reserved {
         let was_held = self.holds(relay);
         let Some(slot) = self.slot(relay, family) else {
             return Reserved::NotOurs;
@@ -120,7 +120,7 @@ impl RelayKeeper {
     }
 
     /// A listener ended: with it goes the reservation or the request for one.
-    pub fn handle_listener_closed(
+    pub(crate) fn handle_listener_closed(
         &mut self,
         listener: ListenerId,
         now: Instant,
@@ -155,23 +155,23 @@ impl RelayKeeper {
     }
 
     /// Whether a reservation is held on this relay.
-    pub fn holds(&self, relay: &PeerId) -> bool {
+    pub(crate) fn holds(&self, relay: &PeerId) -> bool {
         self.families(relay).next().is_some()
     }
 
     /// The families in which a reservation is held on this relay.
-    pub fn families<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = Family> {
+    pub(crate) fn families<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = Family> {
         let held = |slot: &&Slot| matches!(slot.reservation, Reservation::Held(_));
         self.slots_of(relay).filter(held).map(|slot| slot.family)
     }
 
     /// How many reservations are to be held.
-    pub const fn wanted(&self) -> usize {
+    pub(crate) const fn wanted(&self) -> usize {
         self.wanted
     }
 
     /// On how many relays a reservation is held.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.relays.iter().filter(|relay| self.holds(relay)).count()
     }
 }
