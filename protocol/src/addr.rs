@@ -9,6 +9,11 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use crate::{Transport, quote};
 
+/// Whether an address leads through a relay.
+pub fn is_circuit(addr: &Multiaddr) -> bool {
+    addr.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
 /// Host, transport and port, and the expected peer if the address names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -96,10 +101,7 @@ pub fn endpoint(text: &str) -> Result<Endpoint, AddrError> {
         .parse()
         .map_err(|error| AddrError::new(text, format!("is not a multiaddr: {error}"), EXAMPLE))?;
     let parts: Vec<Protocol<'_>> = addr.iter().collect();
-    if parts
-        .iter()
-        .any(|part| matches!(part, Protocol::P2pCircuit))
-    {
+    if is_circuit(&addr) {
         return wrong(
             "is a circuit through a relay",
             "give the transport address alone, without /p2p-circuit",

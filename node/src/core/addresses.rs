@@ -5,7 +5,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use libp2p::{Multiaddr, core::transport::ListenerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, core::transport::ListenerId};
+use p2pnode_protocol::addr::is_circuit;
 use p2pnode_transports::{Family, Transport, to_multiaddr};
 
 /// The addresses, and which of their versions has gone where.
@@ -87,9 +88,4 @@ impl Addresses {
             .map(|(kind, socket)| to_multiaddr(kind, socket))
             .collect()
     }
-}
-
-/// Whether an address leads through a relay.
-pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
 }

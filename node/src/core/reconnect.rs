@@ -11,14 +11,13 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::backoff::backoff;
 
+use crate::core::dialer::CIRCUIT_WAIT;
+
 /// The first wait after every way has failed once.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
 /// The longest wait between two rounds.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-
-/// How long a circuit may take before the next relay is asked: as long as a `dial` gives it.
-const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
 
 /// A connection that lives this long ends the search that led to it. One that is lost before does not: a peer that takes
 /// connections and drops them is dialed ever less often, and in the end no more.

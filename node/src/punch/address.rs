@@ -89,11 +89,6 @@ pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-/// Whether an address runs through a relay.
-pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
-}
-
 /// How far an address reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {

@@ -23,12 +23,12 @@ use libp2p::{
         behaviour::{ConnectionClosed, ConnectionEstablished},
     },
 };
-use p2pnode_protocol::dcutr::Addresses;
+use p2pnode_protocol::{addr::is_circuit, dcutr::Addresses};
 use tokio::time::{Sleep, sleep_until};
 
 use self::dials::Dials;
 use super::{
-    address::{Candidate, is_relayed},
+    address::Candidate,
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
     machine::{Action, Established, Event, Introduced, IntroductionResponse, Machine, Side},
@@ -281,7 +281,7 @@ impl NetworkBehaviour for Behaviour {
         local_addr: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(handler(self.enabled && is_relayed(local_addr)))
+        Ok(handler(self.enabled && is_circuit(local_addr)))
     }
 
     fn handle_established_outbound_connection(
@@ -292,7 +292,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(handler(self.enabled && is_relayed(addr)))
+        Ok(handler(self.enabled && is_circuit(addr)))
     }
 
     fn on_connection_handler_event(

@@ -12,7 +12,7 @@ use std::{
 use either::Either;
 use libp2p::{
     Multiaddr, PeerId,
-    core::{Endpoint, multiaddr::Protocol, transport::PortUse},
+    core::{Endpoint, transport::PortUse},
     kad::{
         self, BucketInserts, Caching, GetRecordOk, InboundRequest, Mode, QueryResult, Quorum,
         Record, RecordKey, StoreInserts,
@@ -25,6 +25,7 @@ use libp2p::{
 };
 
 use super::{MAX_BYTES, PROTOCOL, Refused, Registration, TTL};
+use crate::addr::is_circuit;
 
 pub use libp2p::kad::QueryId;
 
@@ -195,7 +196,7 @@ impl Behaviour {
             .partners
             .as_ref()
             .is_none_or(|partners| partners.contains(&peer))
-            && !address.iter().any(|part| part == Protocol::P2pCircuit);
+            && !is_circuit(address);
         if claims {
             self.ours.insert(connection, peer);
         }

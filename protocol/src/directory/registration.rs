@@ -162,7 +162,7 @@ impl Registration {
 
 /// Whether a listen address of this host is one for a record: what is reached from elsewhere. Circuits are; their relay says so.
 pub fn publishable(listen: &Multiaddr) -> bool {
-    if listen.iter().any(|part| part == Protocol::P2pCircuit) {
+    if addr::is_circuit(listen) {
         return true;
     }
     addr::dialable(&listen.to_string()).is_ok_and(|endpoint| match endpoint.host {

@@ -9,7 +9,6 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
         THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -17,6 +16,7 @@ use libp2p::{
 };
 
 use super::{Failure, Handler, Now, Outcome, Pace};
+use crate::addr::is_circuit;
 
 /// The outcome of a ping.
 #[derive(Debug)]
@@ -66,8 +66,7 @@ impl Behaviour {
     }
 
     fn handler(&self, peer: &PeerId, address: &Multiaddr) -> Handler {
-        let relayed = address.iter().any(|part| part == Protocol::P2pCircuit);
-        Handler::new((self.pace)(peer, relayed))
+        Handler::new((self.pace)(peer, is_circuit(address)))
     }
 }
 

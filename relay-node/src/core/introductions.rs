@@ -8,6 +8,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_protocol::{
     Family, Transport,
+    addr::is_circuit,
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
 };
 use p2pnode_transports::to_socket_addr;
@@ -185,7 +186,7 @@ fn path(addr: &Multiaddr) -> Option<(Transport, Family)> {
 
 /// The address of one socket and transport, an IPv4 peer at a socket for both families as the IPv4 peer that it is.
 fn punchable(addr: &Multiaddr) -> Option<Multiaddr> {
-    if addr.iter().any(|part| part == Protocol::P2pCircuit) {
+    if is_circuit(addr) {
         return None;
     }
     let (transport, socket) = (Transport::of(addr)?, to_socket_addr(addr)?);

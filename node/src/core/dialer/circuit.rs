@@ -6,6 +6,11 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::request::Action;
 
+/// How long a circuit may take before it is asked for once more. A relay of libp2p's make silently drops what goes beyond ten
+/// handshakes at a time with one peer, and its client then waits for a minute; a circuit that comes at all comes within a few
+/// round trips.
+pub(crate) const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
+
 /// How long a peer may be absent from a relay before the dial believes it: a relay that was restarted has its reservations back
 /// within 5 s, and so has a peer that has lost its own.
 const ABSENCE: Duration = Duration::from_secs(5);

@@ -34,7 +34,7 @@ use local::Local;
 use lookup::Lookup;
 use pings::Pings;
 
-pub(crate) use circuit::CircuitFailure;
+pub(crate) use circuit::{CIRCUIT_WAIT, CircuitFailure};
 pub(crate) use local::{Candidate, LocalFailure, Sources};
 pub(crate) use pings::PingFailure;
 pub(crate) use request::Action;

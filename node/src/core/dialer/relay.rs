@@ -6,14 +6,9 @@ use libp2p::PeerId;
 
 use super::{
     Action, Dialer, Until,
-    circuit::{Circuit, CircuitFailure},
+    circuit::{CIRCUIT_WAIT, Circuit, CircuitFailure},
 };
 use crate::{core::event::Event, punch::IntroductionResponse};
-
-/// How long a circuit may take before it is asked for once more. A relay of libp2p's make silently drops what goes beyond ten
-/// handshakes at a time with one peer, and its client then waits for a minute; a circuit that comes at all comes within a few
-/// round trips.
-pub(super) const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
 
 impl Dialer {
     /// Circuits can be asked of this relay.

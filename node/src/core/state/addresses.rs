@@ -7,10 +7,11 @@ use std::{
 };
 
 use libp2p::{Multiaddr, core::transport::ListenerId};
+use p2pnode_protocol::addr::is_circuit;
 use p2pnode_transports::{Family, Transport};
 
 use super::{Action, NodeState};
-use crate::core::{addresses::is_circuit, event};
+use crate::core::event;
 
 impl NodeState {
     /// A listener has this address from now on: a public one, or the circuit address of a reservation.

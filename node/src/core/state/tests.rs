@@ -18,7 +18,7 @@ use libp2p::{
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     multiaddr::Protocol,
 };
-use p2pnode_protocol::{join::JoinReply, ping};
+use p2pnode_protocol::{addr::is_circuit, join::JoinReply, ping};
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
 use super::*;
@@ -152,8 +152,8 @@ impl Node {
             SocketAddr::V4(_) => SocketAddr::from(([10, 0, 0, 1], PUNCH_PORT)),
             SocketAddr::V6(_) => SocketAddr::new("fd00::1".parse().unwrap(), PUNCH_PORT),
         };
-        let is_circuit = crate::core::addresses::is_circuit(address);
-        self.established(connection, peer, address, (!is_circuit).then_some(local));
+        let local = (!is_circuit(address)).then_some(local);
+        self.established(connection, peer, address, local);
     }
 
     fn established(

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use libp2p::{Multiaddr, TransportError, multiaddr::Protocol, swarm::DialError};
+use libp2p::{Multiaddr, TransportError, swarm::DialError};
+use p2pnode_protocol::addr::is_circuit;
 use p2pnode_transports::{Family, Transport};
 
 use super::labels::{DialLabels, DialOutcome};
@@ -70,10 +71,6 @@ fn at(address: &Multiaddr, outcome: DialOutcome) -> DialLabels {
     }
 }
 
-fn is_circuit(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
-}
-
 fn outcome(reason: &TransportError<io::Error>) -> DialOutcome {
     match reason {
         TransportError::MultiaddrNotSupported(_) => DialOutcome::Unsupported,
@@ -96,7 +93,7 @@ fn circuit_outcome(circuit: CircuitFailure, reason: &TransportError<io::Error>) 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use libp2p::{PeerId, relay::outbound::hop::ConnectError};
+    use libp2p::{PeerId, multiaddr::Protocol, relay::outbound::hop::ConnectError};
 
     use super::*;
     use crate::{

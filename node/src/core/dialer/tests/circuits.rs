@@ -1,7 +1,7 @@
 //! Circuits that fail, and what follows.
 
 use super::*;
-use crate::core::dialer::relay::CIRCUIT_WAIT;
+use crate::core::dialer::CIRCUIT_WAIT;
 
 #[test]
 fn a_circuit_that_a_busy_relay_has_dropped_is_asked_for_again() {

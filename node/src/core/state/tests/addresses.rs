@@ -112,9 +112,8 @@ fn neighbours_and_relays_both_get_each_change_of_the_addresses() {
 fn the_record_is_registered_where_a_reservation_is_held_and_names_it() {
     let (mut node, known, _) = reserved();
     let record = registered(&mut node).unwrap();
-    let circuit = |addr: &Multiaddr| crate::core::addresses::is_circuit(addr);
     assert!(
-        record.iter().all(circuit) && record.len() == 1,
+        record.iter().all(is_circuit) && record.len() == 1,
         "{record:?}"
     );
     let names = |part| part == Protocol::P2p(known.peer);

@@ -19,11 +19,14 @@ use libp2p::{
         THandlerOutEvent, ToSwarm, dummy, handler::ConnectionEvent,
     },
 };
-use p2pnode_protocol::dcutr::{self, MAX_MESSAGE, Message, PROTOCOL};
+use p2pnode_protocol::{
+    addr::is_circuit,
+    dcutr::{self, MAX_MESSAGE, Message, PROTOCOL},
+};
 use p2pnode_transports::Transport;
 
 use super::swarm::{Punch, Seen, meet};
-use crate::punch::{Behaviour, address::is_relayed};
+use crate::punch::Behaviour;
 
 /// What is written, one stream after the other; the last is a CONNECT as it should be.
 fn script() -> VecDeque<Vec<u8>> {
@@ -74,7 +77,7 @@ impl NetworkBehaviour for Hostile {
         local: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Writer::new(is_relayed(local)))
+        Ok(Writer::new(is_circuit(local)))
     }
 
     fn handle_established_outbound_connection(
@@ -85,7 +88,7 @@ impl NetworkBehaviour for Hostile {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Writer::new(is_relayed(addr)))
+        Ok(Writer::new(is_circuit(addr)))
     }
 
     fn on_connection_handler_event(
