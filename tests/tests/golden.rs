@@ -84,7 +84,10 @@ impl Program {
             } else if section == "Commands" {
                 below.push(name);
             } else if !section.is_empty() {
-                let bracket = |start| Some(entry.split_once(start)?.1.split_once(']')?.0);
+                // Where it was wrapped depends on the words before.
+                let words: Vec<_> = entry.split_whitespace().collect();
+                let words = words.join(" ");
+                let bracket = |start| Some(words.split_once(start)?.1.split_once(']')?.0);
                 let default = bracket("[default: ").filter(|text| !text.contains(' '));
                 let values = bracket("[possible values: ");
                 let fact = format!("{command}, {section}: {name}, {default:?}, {values:?}");
