@@ -15,26 +15,20 @@ use crate::{
     relay::Relay,
 };
 
-/// What a dial may take before it gives up, on its own command line.
 pub const DIAL_TIMEOUT: &str = "20s";
 /// For what a healthy process does in a fraction of it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The transport that relay and peers are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// QUIC.
     Quic,
-    /// TCP.
     Tcp,
 }
 
 impl Transport {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
 
-    /// As in JSON and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Quic => "quic",
@@ -42,7 +36,6 @@ impl Transport {
         }
     }
 
-    /// The protocol that its packets are seen as.
     pub const fn protocol(self) -> &'static str {
         match self {
             Self::Quic => "udp",
@@ -69,19 +62,14 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A range of ports as an argument.
 pub fn range(ports: &RangeInclusive<u16>) -> String {
     format!("{}-{}", ports.start(), ports.end())
 }
 
-/// What every node of a lab is started with.
 #[derive(Clone, Debug)]
 pub struct NodeArgs {
-    /// Its relays, with their peer ids.
     pub relays: Vec<String>,
-    /// What it may use.
     pub transports: Vec<Transport>,
-    /// Its ports.
     pub range: RangeInclusive<u16>,
 }
 
@@ -95,7 +83,6 @@ impl NodeArgs {
         }
     }
 
-    /// For a node without relays, or with these alone.
     pub fn with_relays(relays: Vec<String>, transports: &[Transport]) -> Self {
         Self {
             relays,
@@ -104,18 +91,15 @@ impl NodeArgs {
         }
     }
 
-    /// With other ports.
     pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
         self.range = range;
         self
     }
 
-    /// `p2pnode run --json` with a key named like its logs.
     pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
         self.run_with(lab.artifacts(), bins, name)
     }
 
-    /// The same for a host of a test.
     pub fn run_on(&self, host: &Host, name: &str) -> Result<Launch> {
         Ok(self.run_with(&host.artifacts, &bins()?, name))
     }
@@ -127,17 +111,14 @@ impl NodeArgs {
             .args(self.list())
     }
 
-    /// `p2pnode dial PEER --json` with a throwaway identity.
     pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
         self.dial_within(bins, name, peer, DIAL_TIMEOUT)
     }
 
-    /// The same with a timeout of its own, such as `10s`.
     pub fn dial_within(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
         self.plain_dial(bins, name, peer, timeout).arg("--json")
     }
 
-    /// The same as a person would do it, on the terminal of this process.
     pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
         self.plain_dial(bins, name, peer, DIAL_TIMEOUT)
             .inherit_stdio()
@@ -168,14 +149,12 @@ impl NodeArgs {
     }
 }
 
-/// Waits until a running node holds a reservation, and returns its peer id.
 pub async fn reserved(node: &Process) -> Result<String> {
     let started = node.event("started", PATIENCE).await?;
     node.event("reserved", PATIENCE).await?;
     Ok(started.text("/peer_id").to_owned())
 }
 
-/// The packets that a host sent from a port outside `range`, as text.
 pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
     capture.strays(host, range)
 }

@@ -9,12 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Paths of the binaries.
 #[derive(Clone, Debug)]
 pub struct Bins {
-    /// `p2pnode`.
     pub p2pnode: PathBuf,
-    /// `relay-node`.
     pub relay_node: PathBuf,
 }
 
@@ -57,7 +54,6 @@ fn build(args: &[&str], release: bool) -> Result<()> {
     Ok(())
 }
 
-/// The plain libp2p peer named by `PLAIN_LIBP2P_BIN`, or else the one of this repository, built once per process.
 pub fn plain_libp2p() -> Result<PathBuf> {
     static FOUND: Once = OnceLock::new();
     once(&FOUND, || match named("PLAIN_LIBP2P_BIN")? {
@@ -66,23 +62,18 @@ pub fn plain_libp2p() -> Result<PathBuf> {
     })
 }
 
-/// The stranger named by `STRANGER_BIN`, or else the one of this repository, built with the plain libp2p peer.
 pub fn stranger() -> Result<PathBuf> {
     beside_plain_libp2p("STRANGER_BIN", "stranger")
 }
 
-/// The many peers in one process named by `FLEET_BIN`, or else those of this repository, built with the plain libp2p peer.
 pub fn fleet() -> Result<PathBuf> {
     beside_plain_libp2p("FLEET_BIN", "fleet")
 }
 
-/// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
 pub fn transfer() -> Result<PathBuf> {
     beside_plain_libp2p("TRANSFER_BIN", "transfer")
 }
 
-/// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
-/// benchmarks needs them.
 pub fn iroh_peer() -> Result<PathBuf> {
     static FOUND: Once = OnceLock::new();
     once(&FOUND, || match named("IROH_PEER_BIN")? {
@@ -99,7 +90,6 @@ fn beside_plain_libp2p(variable: &str, program: &str) -> Result<PathBuf> {
     }
 }
 
-/// What was found, or why not.
 type Once<T = PathBuf> = OnceLock<Result<T, String>>;
 
 fn once<T: Clone>(found: &Once<T>, find: impl Fn() -> Result<T>) -> Result<T> {
@@ -113,7 +103,6 @@ pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
     build_peer("plain-libp2p", &[], release)
 }
 
-/// The same for the iroh endpoint and relay.
 pub fn build_iroh_peer(release: bool) -> Result<PathBuf> {
     build_peer("iroh-peer", &["--package", "iroh-peer"], release)
 }
@@ -137,7 +126,6 @@ fn named(variable: &str) -> Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// The directory of this profile's binaries, such as `target/debug`.
 fn profile_dir() -> Result<PathBuf> {
     let exe = env::current_exe().context("path of this executable")?;
     let dir = exe.parent().context("this executable has no directory")?;
@@ -158,7 +146,6 @@ fn is_release() -> Result<bool> {
         .is_some_and(|name| name == "release"))
 }
 
-/// Cargo's target directory.
 pub fn target_dir() -> Result<PathBuf> {
     let profile = profile_dir()?;
     Ok(profile.parent().unwrap_or(&profile).to_path_buf())

@@ -16,7 +16,6 @@ pub struct Held {
     _tcp: Vec<TcpListener>,
 }
 
-/// Takes these ports of the host.
 pub fn hold(host: &Host, ports: RangeInclusive<u16>) -> Result<Held> {
     host.device.run_sync(move || {
         let locals = || {

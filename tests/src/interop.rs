@@ -22,12 +22,9 @@ const PLAIN_PORT: u16 = 40025;
 /// How long the plain peer waits for a direct connection: its three attempts, of 5 s each, and some.
 const PLAIN_TIMEOUT_S: u64 = 20;
 
-/// Which of the two dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialer {
-    /// `p2pnode dial` to the plain peer.
     Ours,
-    /// The plain peer to `p2pnode run`.
     Plain,
 }
 

@@ -31,7 +31,6 @@ use crate::{
     sandbox,
 };
 
-/// The LAN of every site that translates.
 const HOME_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
 /// What a carrier gives to its customers (RFC 6598).
 const CARRIER_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
@@ -57,10 +56,8 @@ impl std::fmt::Debug for Net {
     }
 }
 
-/// A machine of the lab.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// Runs code and programs in its network.
     pub device: Device,
     /// Its own addresses, untranslated, IPv4 first.
     pub addresses: Vec<IpAddr>,
@@ -78,7 +75,6 @@ impl Host {
         }
     }
 
-    /// Its address of one family.
     pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
         let found = self
             .addresses
@@ -89,7 +85,6 @@ impl Host {
         found.with_context(|| format!("host {} has no {family} address", self.device.name()))
     }
 
-    /// Writes a sysctl of its network, such as `net/ipv4/tcp_timestamps`.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();
@@ -99,10 +94,8 @@ impl Host {
     }
 }
 
-/// Routers and hosts behind one NAT.
 #[derive(Debug)]
 pub struct Site {
-    /// What it is behind.
     pub kind: NatKind,
     name: String,
     router: Router,
@@ -127,12 +120,10 @@ impl Site {
 }
 
 impl Lab {
-    /// Builds the internet. `name` names the artifacts.
     pub async fn new(name: &str) -> Result<Self> {
         Self::build(Artifacts::new(name)?).await
     }
 
-    /// Builds the internet of the running test.
     pub async fn of_test() -> Result<Self> {
         Self::build(Artifacts::of_test()?).await
     }
@@ -160,22 +151,18 @@ impl Lab {
         })
     }
 
-    /// Logs and captures of this lab.
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
     }
 
-    /// The test has succeeded: its artifacts need not be kept.
     pub fn succeeded(self) {
         self.artifacts.succeeded();
     }
 
-    /// Adds a public host, IPv4 and IPv6, that everybody can reach.
     pub async fn public_host(&self, name: &str) -> Result<Host> {
         self.add_host(name, &self.datacenter).await
     }
 
-    /// Adds a router of that kind, without hosts.
     pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
         let net = &self.net.0;
         let carrier = if kind == NatKind::Cgnat {
@@ -256,14 +243,12 @@ impl Lab {
         })
     }
 
-    /// Adds a router of that kind and a host behind it.
     pub async fn home(&self, name: &str, kind: NatKind) -> Result<(Site, Host)> {
         let site = self.site(name, kind).await?;
         let host = self.host(&format!("host-{name}"), &site).await?;
         Ok((site, host))
     }
 
-    /// Adds a host to a site.
     pub async fn host(&self, name: &str, site: &Site) -> Result<Host> {
         self.add_host(name, &site.router).await
     }
@@ -322,7 +307,6 @@ impl Lab {
         Capture::start(carrier, WAN, &file).await.map(Some)
     }
 
-    /// Starts a capture in the router of the public hosts.
     pub async fn capture_public(&self) -> Result<Capture> {
         Capture::start(&self.datacenter, WAN, &self.artifacts.file("public.pcap")).await
     }

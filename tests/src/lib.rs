@@ -42,7 +42,6 @@ pub mod transfer;
 pub mod usage;
 pub mod verify;
 
-/// What most tests of the lab need.
 pub mod prelude {
     pub use anyhow::{Context as _, Result, ensure};
     pub use serde_json::{Value, json};

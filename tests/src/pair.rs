@@ -13,10 +13,8 @@ use crate::{
     running::Node,
 };
 
-/// Pings on the final path.
 pub const PINGS: usize = 3;
 
-/// Builds a lab with two peers and starts everything but the dial.
 #[derive(Clone, Debug)]
 pub struct Pair {
     name: Option<String>,
@@ -26,7 +24,6 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// `name` names the artifacts; A dials B.
     pub fn new(name: impl Into<String>, nat_a: NatKind, nat_b: NatKind) -> Self {
         Self {
             name: Some(name.into()),
@@ -34,7 +31,6 @@ impl Pair {
         }
     }
 
-    /// That of the running test.
     pub fn of_test(nat_a: NatKind, nat_b: NatKind) -> Self {
         Self {
             name: None,
@@ -82,19 +78,15 @@ impl Pair {
     }
 }
 
-/// One of the two.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its NAT.
     pub site: Site,
-    /// Its machine.
     pub host: Host,
     home: Capture,
     carrier: Option<Capture>,
 }
 
 impl Peer {
-    /// A host behind such a NAT, with captures.
     pub async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
         let (site, host) = lab.home(name, kind).await?;
         Ok(Self {
@@ -115,13 +107,11 @@ impl Peer {
         self.carrier.as_ref().unwrap_or(&self.home)
     }
 
-    /// Returns when all that has passed its routers is captured.
     pub async fn settle(&self) -> Result<()> {
         self.home.settle().await?;
         self.edge().settle().await
     }
 
-    /// Asserts that it has sent packets, and all of them from its range.
     pub async fn keeps_range(&self) -> Result<()> {
         self.home.keeps(&self.host, &RANGE).await
     }
@@ -130,17 +120,11 @@ impl Peer {
 /// A lab with a relay, a peer that holds a reservation, and another one that will dial it.
 #[derive(Debug)]
 pub struct Peers {
-    /// The peer that dials.
     pub a: Peer,
-    /// The peer that is dialed.
     pub b: Peer,
-    /// B's process.
     pub b_node: Node,
-    /// B's peer id.
     pub b_id: String,
-    /// The relay.
     pub relay: Relay,
-    /// The binaries.
     pub bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
@@ -149,12 +133,10 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// `p2pnode dial` from A to B, to its end.
     pub async fn dial(&mut self) -> Result<Dial> {
         self.start_dial("a", PINGS)?.ended().await
     }
 
-    /// Starts `p2pnode dial` from A to B with that many pings on the final path.
     pub fn start_dial(&self, name: &str, pings: usize) -> Result<Process> {
         let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
         let dial = if self.watched {

@@ -4,34 +4,25 @@ use std::path::Path;
 
 use crate::{args::Transport, node::Launch};
 
-/// What it is started with.
 #[derive(Clone, Debug)]
 pub struct PlainArgs<'a> {
-    /// The program.
     pub program: &'a Path,
-    /// Its relay, with its peer id.
     pub relay: &'a str,
-    /// The transport that it listens on, and is punched over.
     pub transport: Transport,
     /// The port that it listens on. libp2p dials from there too.
     pub port: u16,
-    /// The families that it listens on: [`IP4`], or [`ANY`].
     pub families: &'static [&'static str],
 }
 
-/// All addresses of IPv4.
 pub const IP4: &[&str] = &["0.0.0.0"];
 
-/// All addresses.
 pub const ANY: &[&str] = &["0.0.0.0", "::"];
 
 impl PlainArgs<'_> {
-    /// Reserves on the relay and waits. Named like its logs.
     pub fn listen(&self, name: &str) -> Launch {
         self.launch(name).arg("listen")
     }
 
-    /// Reaches a peer through the relay and waits for a direct connection.
     pub fn dial(&self, name: &str, peer: &str, timeout_s: u64) -> Launch {
         self.launch(name)
             .args(["dial", peer, "--timeout", &timeout_s.to_string()])

@@ -12,22 +12,16 @@ use crate::{
     node::{Launch, Process},
 };
 
-/// Where relays listen, for both transports and both families.
 pub const RELAY_PORT: u16 = 443;
 
-/// A running relay.
 #[derive(Debug)]
 pub struct Relay {
-    /// Its machine.
     pub host: Host,
-    /// Its process.
     pub process: Process,
-    /// Its peer id.
     pub id: String,
     name: String,
     env: Vec<(String, String)>,
     runs: u32,
-    /// The addresses of the relays that it knows.
     known: Vec<String>,
 }
 
@@ -37,7 +31,6 @@ impl Relay {
         Self::start_on(bins, name, lab.public_host(name).await?, &[], &[]).await
     }
 
-    /// The same, with variables of its environment.
     pub async fn start_with(
         lab: &Lab,
         bins: &Bins,
@@ -47,7 +40,6 @@ impl Relay {
         Self::start_on(bins, name, lab.public_host(name).await?, env, &[]).await
     }
 
-    /// The same with other relays in its configuration.
     pub async fn start_knowing(
         lab: &Lab,
         bins: &Bins,
@@ -92,12 +84,10 @@ impl Relay {
         Ok(())
     }
 
-    /// A node of a host that uses it: `p2pnode run`.
     pub fn run(&self, name: &str, host: &Host, transports: &[Transport]) -> Result<Launch> {
         NodeArgs::new(self, host, transports).run_on(host, name)
     }
 
-    /// `p2pnode dial` from a host that uses it.
     pub fn dial(
         &self,
         name: &str,
@@ -119,14 +109,12 @@ impl Relay {
         self.known = known(&self.host, others);
     }
 
-    /// Its addresses at one IP address, over these transports.
     pub fn addresses_at(&self, ip: IpAddr, transports: &[Transport]) -> Vec<String> {
         let address =
             |transport: &Transport| format!("{}/p2p/{}", transport.addr(ip, RELAY_PORT), self.id);
         transports.iter().map(address).collect()
     }
 
-    /// Its addresses that `host` can use, over these transports.
     pub fn addresses(&self, host: &Host, transports: &[Transport]) -> Vec<String> {
         let shared = |ip: &&IpAddr| host.ip(ip.is_ipv6()).is_ok();
         let ips = self.host.addresses.iter().filter(shared);
@@ -167,7 +155,6 @@ fn launch(
     env.iter().fold(launch, set).on(host)
 }
 
-/// Waits until it listens on every address and gives it out; returns its peer id.
 async fn ready(process: &Process, host: &Host) -> Result<String> {
     let address = |ip: &IpAddr| {
         Transport::ALL.map(|transport| format!("{}/p2p/", transport.addr(ip, RELAY_PORT)))

@@ -18,48 +18,35 @@ use crate::{
     usage,
 };
 
-/// More pings than any test lasts.
 const PINGS: &str = "100000";
-/// Between two scrapes: metrics change without an event.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer with a reservation, and a dial that has a circuit to it that stays.
 #[derive(Debug)]
 pub struct Good {
-    /// `p2pnode run`.
     pub node: Node,
-    /// Its network.
     pub site: Site,
     /// `p2pnode dial`, which pings it until killed.
     pub dial: Process,
     transport: Transport,
 }
 
-/// What the relay takes, and how much of what it says it has.
 #[derive(Clone, Copy, Debug)]
 pub struct State {
     /// Resident memory in KiB.
     pub memory: u64,
-    /// Open file descriptors.
     pub descriptors: usize,
-    /// `relay_reservations`.
     pub reservations: f64,
-    /// `relay_circuits`.
     pub circuits: f64,
-    /// `relay_records`.
     pub records: f64,
 }
 
 /// A relay, and good peers, one over each transport.
 #[derive(Debug)]
 pub struct Served {
-    /// The peers.
     pub good: Vec<Good>,
-    /// The network of the dials.
     pub site: Site,
-    /// Their host.
     pub host: Host,
-    /// The relay.
     pub relay: Relay,
     bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
@@ -140,7 +127,6 @@ impl Served {
         })
     }
 
-    /// Starts a fleet on a host, against this relay.
     pub fn fleet(
         &self,
         host: &Host,
@@ -173,12 +159,10 @@ impl Served {
         Ok(())
     }
 
-    /// How many events each good node has printed.
     pub fn seen(&self) -> Vec<usize> {
         self.good.iter().map(|good| good.node.seen()).collect()
     }
 
-    /// Waits until each good node has printed an event of that name after so many.
     pub async fn each_after(&self, seen: &[usize], event: &str) -> Result<()> {
         for (good, seen) in self.good.iter().zip(seen) {
             good.node
@@ -189,7 +173,6 @@ impl Served {
         Ok(())
     }
 
-    /// What the relay takes and has at the moment.
     pub async fn state(&self) -> Result<State> {
         let metrics = self.metrics().await?;
         let pid = self.relay.process.pid();
@@ -202,7 +185,6 @@ impl Served {
         })
     }
 
-    /// Waits until the relay is in a state as `wanted`, and returns that; an error has the last state.
     pub async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) -> Result<State> {
         let until = Instant::now() + PATIENCE * 2;
         loop {
@@ -229,12 +211,10 @@ impl Served {
         Ok(state.memory.saturating_sub(before.memory))
     }
 
-    /// The relay's metrics.
     pub async fn metrics(&self) -> Result<Exposition> {
         admin::metrics(&self.relay.host).await
     }
 
-    /// What the relay has denied so far, by reason.
     pub async fn denied(&self) -> Result<BTreeMap<String, f64>> {
         let metrics = self.metrics().await?;
         let denied = metrics.all("relay_denied_total", &[]);
@@ -264,7 +244,6 @@ impl Served {
         Ok(())
     }
 
-    /// A new peer finds each of the good ones.
     pub async fn finds_all(&self) -> Result<()> {
         for good in &self.good {
             self.finds(&format!("newcomer-{}", good.transport), good)

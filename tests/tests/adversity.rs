@@ -12,7 +12,6 @@ lab_tests! {
     two_nodes_that_dial_each_other_at_once_share_one_direct_connection: both_dial();
 }
 
-/// How late the candidates are.
 const LATE: Duration = Duration::from_secs(3);
 
 /// UDP to the relay is blocked at first on one side, so that it has no candidate that may be punched until 3 s after the

@@ -18,7 +18,6 @@ lab_tests! {
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-/// A new peer finds it by its id within 10 s.
 async fn finds(relay: &Relay, host: &Host, name: &str, peer: &str) -> Result<()> {
     let dial = NodeArgs::new(relay, host, &[Transport::Quic]);
     let dial = dial.dial_within(&bins()?, name, peer, "10s");

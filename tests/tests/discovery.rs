@@ -40,7 +40,6 @@ impl Clusters {
         })
     }
 
-    /// `p2pnode dial` from A to B with nothing but the relay of A, to its end.
     async fn dial(&self, name: &str, timeout: &str) -> Result<Dial> {
         let args = NodeArgs::new(&self.relay_a, &self.a.host, &Transport::ALL);
         let dial = args.dial_within(&bins()?, name, &self.b_node.id, timeout);

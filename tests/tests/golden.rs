@@ -35,7 +35,6 @@ p2pnode_tests::lab_tests!();
 const STRANGER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 const COMMANDS: &str = include_str!("golden/exit.in");
 
-/// A program, a directory of its own, a token, and what was seen without a network.
 struct Program {
     name: &'static str,
     path: PathBuf,
@@ -173,7 +172,6 @@ fn what_commands_show_without_a_network_is_as_it_was() -> Result<()> {
     Ok(())
 }
 
-/// A relay, another one that refuses whoever has no token, and what was seen of all that runs.
 struct Stage {
     golden: Golden,
     relay: Relay,
@@ -213,7 +211,6 @@ impl Stage {
         self.lab.host(&format!("host-{name}"), &site).await
     }
 
-    /// Runs a command to its end and adds its lines.
     async fn show(&mut self, file: &str, host: &Host, command: Launch) -> Result<()> {
         let mut process = command.start(&host.device, self.lab.artifacts())?;
         let code = process.exit(PATIENCE * 2).await?.code();
@@ -234,7 +231,6 @@ impl Stage {
         }
     }
 
-    /// `status` or `why` of the process with that name.
     async fn ask(&mut self, file: &str, name: &str, args: &[&str]) -> Result<()> {
         let program = match file {
             "relay-status" => &self.bins.relay_node,
@@ -250,7 +246,6 @@ impl Stage {
         self.show(file, &host, command).await
     }
 
-    /// Adds `/metrics`, and what `/readyz` answers once it does so with that status.
     async fn admin(&mut self, program: &str, host: &Host, status: u16) -> Result<()> {
         let body = admin::readiness(host, status).await?;
         let names = body.lines().filter_map(|line| line.split(": ").next());

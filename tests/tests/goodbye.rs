@@ -11,10 +11,8 @@ lab_tests! {
     a_peer_that_was_killed_is_dialed_until_it_is_back_and_direct_over_tcp: killed(Transport::Tcp);
 }
 
-/// What a node logs when it dials a peer that it has lost.
 const REDIAL: &str = "dialing a lost peer";
 
-/// The end of the direct path to `peer` after the first `seen` events.
 async fn path_ended(node: &Node, seen: usize, peer: &str) -> Result<Event> {
     let ended = |event: &Event| event.disconnects(peer, "direct");
     node.process.first("the end of the path", seen, ended).await

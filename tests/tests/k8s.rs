@@ -151,7 +151,6 @@ fn the_network_policy_is_the_one_that_the_node_prints_for_its_configuration() ->
     Ok(())
 }
 
-/// The names of the metrics on which dashboards and alerts rest.
 fn named_metrics() -> Result<BTreeSet<String>> {
     let dashboard: Value = serde_json::from_str(&read("monitoring/p2pnode/dashboard.json")?)?;
     let mut names = k8s::metrics::named_in(&dashboard);

@@ -18,7 +18,6 @@ lab_tests! {
     a_dialed_node_with_filters_leaves_it_to_dcutr: with_filters(false);
 }
 
-/// How the attempts of a dial came about, and how they ended.
 fn punches(dial: &Dial) -> Vec<(&str, &str)> {
     let punches = dial.all("punch");
     punches

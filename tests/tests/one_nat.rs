@@ -11,7 +11,6 @@ lab_tests! {
         two_behind_one(Transport::Tcp);
 }
 
-/// The local port of the first direct connection, once there is one.
 async fn direct_from(process: &Process) -> Result<u16> {
     let direct = |event: &Event| event.name() == "connected" && event.path_kind() == "direct";
     let connected = process.first("a direct connection", 0, direct).await?;

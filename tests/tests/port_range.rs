@@ -17,7 +17,6 @@ const ONE_PORT: RangeInclusive<u16> = 40000..=40000;
 const PEERS: u16 = 20;
 const RECONNECTS: usize = 200;
 
-/// A relay, and one host behind a NAT with a capture in it.
 struct Single {
     host: Host,
     capture: Capture,

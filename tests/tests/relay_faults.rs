@@ -10,7 +10,6 @@ lab_tests! {
     a_peer_without_a_reservation_is_named_with_the_relay: no_reservation();
 }
 
-/// A host that dials, another one for what is no relay, and the id of a peer that nobody is.
 struct Faulty {
     host: Host,
     remote: Host,

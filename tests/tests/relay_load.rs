@@ -22,7 +22,6 @@ lab_tests! {
     nothing_stays_of_peers_that_are_cut_off_and_they_are_found_when_they_are_back: cut_off();
 }
 
-/// For what hundreds of peers do on a machine that others use, too.
 const LONG: Duration = Duration::from_secs(180);
 
 /// All are held and renewed through two periods; the relay knows of exactly these, and of none once the peers are gone.

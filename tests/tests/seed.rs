@@ -17,7 +17,6 @@ struct Cluster {
     capture: Capture,
     pod: Host,
     relay: Relay,
-    /// Where the relay is inside.
     inside: IpAddr,
     _site: Site,
 }
@@ -40,7 +39,6 @@ impl Cluster {
         })
     }
 
-    /// A pod that runs with a reservation on its own relay.
     async fn start(&self, transports: &[Transport]) -> Result<Node> {
         let relays = self.relay.addresses_at(self.inside, transports);
         let advertised = |transport: &Transport| transport.addr(self.outside, "{port}");

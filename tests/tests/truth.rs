@@ -31,7 +31,6 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The paths of a status: to relays and to peers.
 fn all_paths(status: &Value) -> impl Iterator<Item = &Value> {
     let peers = list(&status["relays"]).chain(list(&status["peers"]));
     peers.flat_map(|peer| list(&peer["paths"]))

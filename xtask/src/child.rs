@@ -11,7 +11,6 @@ use tokio::{
     time::timeout,
 };
 
-/// How long what takes milliseconds on loopback may take.
 const SOON: Duration = Duration::from_secs(20);
 
 /// No event has this name: whoever waits for it waits for the end of the program, or for its failure.
@@ -19,11 +18,9 @@ const NEVER: &str = "done";
 
 /// A process that prints events. Killed when dropped.
 pub(crate) struct Child {
-    /// What it is here.
     name: &'static str,
     process: Process,
     lines: Lines<BufReader<ChildStdout>>,
-    /// The connections that it has reported as lost.
     lost: Vec<String>,
 }
 
@@ -53,7 +50,6 @@ impl Child {
         self.event_with(wanted, within, |_| true).await
     }
 
-    /// Waits for an event of that name that is as `looks`; with the last one if it does not come.
     pub(crate) async fn event_with(
         &mut self,
         wanted: &str,
@@ -103,7 +99,6 @@ impl Child {
         bail!("{name} ended before it was {wanted} ({status}){lost}")
     }
 
-    /// What went before, for an error.
     fn lost(&self) -> String {
         match self.lost.last() {
             Some(last) => format!("; it lost {} connections, at last {last}", self.lost.len()),
@@ -119,14 +114,12 @@ impl Child {
         }
     }
 
-    /// Gives it the line for which it waits.
     pub(crate) async fn go(&mut self) -> Result<()> {
         let stdin = self.process.stdin.as_mut().context("stdin is piped")?;
         stdin.write_all(b"\n").await?;
         Ok(())
     }
 
-    /// Its process id, while it runs.
     pub(crate) fn pid(&self) -> Result<i32> {
         let pid = self
             .process
@@ -136,18 +129,14 @@ impl Child {
     }
 }
 
-/// A text in an event.
 pub(crate) fn text<'a>(event: &'a Value, key: &str) -> Result<&'a str> {
     event[key]
         .as_str()
         .with_context(|| format!("{event} has no {key}"))
 }
 
-/// A running relay.
 pub(crate) struct Relay {
-    /// An address of it that a node can be given as `--relay`: over QUIC.
     pub(crate) quic: String,
-    /// The same over TCP.
     pub(crate) tcp: String,
     pub(crate) child: Child,
 }
@@ -178,9 +167,7 @@ impl Relay {
     }
 }
 
-/// A running `p2pnode run`.
 pub(crate) struct Node {
-    /// Its peer id.
     pub(crate) peer: String,
     pub(crate) child: Child,
 }

@@ -65,7 +65,6 @@ pub(crate) fn between_nats((a, b): (NatKind, NatKind)) -> Result<ExitCode> {
     Ok(code(status))
 }
 
-/// The part of [`between_nats`] inside the sandbox.
 pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
     tools::runtime()?.block_on(async {
         println!("building the networks");
@@ -94,13 +93,11 @@ pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
     })
 }
 
-/// The exit code of the dial is ours.
 fn code(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Two kinds of NAT on the command line.
 pub(crate) fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
     let (a, b) = text
         .split_once(',')

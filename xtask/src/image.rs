@@ -16,7 +16,6 @@ use p2pnode_tests::{
 
 use crate::cargo::{self, workspace};
 
-/// The images and what they hold.
 const IMAGES: [(&str, &str); 2] = [
     (
         "p2pnode",
@@ -25,7 +24,6 @@ const IMAGES: [(&str, &str); 2] = [
     ("relay-node", "A circuit relay v2 for p2pnode peers"),
 ];
 
-/// The largest that an image may be, in bytes.
 const SIZE_LIMIT: u64 = 20_000_000;
 
 /// Arguments of `image`.
@@ -45,11 +43,9 @@ pub(crate) struct ImageArgs {
 /// The tag that the manifests in `k8s/` name.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The profile that is shipped.
 const RELEASE: &str = "release";
 
 impl ImageArgs {
-    /// The images that the manifests in `k8s/` name.
     pub(crate) fn of_manifests(profile: Option<&str>) -> Self {
         Self {
             registry: None,
@@ -59,14 +55,12 @@ impl ImageArgs {
     }
 }
 
-/// What makes images, podman or docker, and where it keeps them.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     program: &'static str,
     env: Vec<(&'static str, PathBuf)>,
 }
 
-/// Builds the binaries and the images.
 pub(crate) fn run(args: &ImageArgs) -> Result<ExitCode> {
     make(&Engine::find()?, args)?;
     Ok(ExitCode::SUCCESS)
@@ -153,7 +147,6 @@ fn git(args: &[&str]) -> Result<String> {
     output(Command::new("git").args(args).current_dir(workspace()))
 }
 
-/// A directory with what the image is made of.
 fn context(name: &str, description: &str, binary: &Path, tag: &str) -> Result<PathBuf> {
     let elf = fs::read(binary).with_context(|| binary.display().to_string())?;
     ensure!(
@@ -228,7 +221,6 @@ impl Engine {
         Ok(Self { program, env })
     }
 
-    /// A podman that these variables describe.
     pub(crate) fn podman(env: &[(&'static str, PathBuf)]) -> Self {
         Self {
             program: "podman",
@@ -258,14 +250,12 @@ impl Engine {
         [&args, time, &[context]].concat()
     }
 
-    /// Builds an image and returns its id.
     fn build(&self, context: &Path, name: &str, created: u64) -> Result<String> {
         output(self.command().args(self.build_args(context, name, created)))?;
         let id = self.inspect(name, "{{.Id}}")?;
         Ok(id.trim_start_matches("sha256:").to_owned())
     }
 
-    /// The bytes of an image.
     fn size(&self, name: &str) -> Result<u64> {
         let size = self.inspect(name, "{{.Size}}")?;
         size.parse()
@@ -278,7 +268,6 @@ impl Engine {
     }
 }
 
-/// What a command prints, if it ends well.
 fn output(command: &mut Command) -> Result<String> {
     let shown = cargo::show(command);
     let output = command

@@ -7,7 +7,6 @@ use p2pnode_tests::sandbox;
 
 use crate::cargo;
 
-/// Makes sure that the lab's tools are there and that it may make namespaces.
 pub(crate) fn provide() -> Result<()> {
     let missing = sandbox::missing_tools();
     if !missing.is_empty() {
@@ -30,9 +29,6 @@ pub(crate) fn provide() -> Result<()> {
 }
 
 /// Installs the packages of `missing` tools, or names them and the command.
-///
-/// # Errors
-/// If this is no Debian, or not root, or a tool is missing afterwards.
 pub(crate) fn install(purpose: &str, missing: &[(&str, &str)]) -> Result<()> {
     let tools = missing
         .iter()
@@ -75,7 +71,6 @@ fn has_apt() -> bool {
         .any(|path| Path::new(path).exists())
 }
 
-/// Whether this process is root.
 pub(crate) fn is_root() -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let uids = status

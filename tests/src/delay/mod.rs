@@ -18,7 +18,6 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use patchbay::Ix;
 
-/// What becomes of packets between sites.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Link {
     /// What is added to each round trip.
@@ -28,7 +27,6 @@ pub struct Link {
 }
 
 impl Link {
-    /// A lossless link with this round trip.
     pub const fn rtt(rtt: Duration) -> Self {
         Self {
             rtt,
@@ -36,7 +34,6 @@ impl Link {
         }
     }
 
-    /// With loss, in percent of the packets.
     pub const fn loss(mut self, percent: f64) -> Self {
         self.loss_percent = percent;
         self
@@ -47,7 +44,6 @@ impl Link {
     }
 }
 
-/// What a kernel that has neither does not get past.
 const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and this kernel has neither: load one as root with \
      `modprobe sch_netem` or `modprobe -a nfnetlink_queue xt_NFQUEUE br_netfilter`, or use a kernel that has CONFIG_NET_SCH_NETEM \
      or CONFIG_NETFILTER_NETLINK_QUEUE";
@@ -59,7 +55,6 @@ pub(crate) struct Impairment {
 }
 
 impl Impairment {
-    /// Who does it.
     pub(crate) fn by(&self) -> &'static str {
         match self.worker {
             None => "netem",
@@ -67,7 +62,6 @@ impl Impairment {
         }
     }
 
-    /// Puts `link` between all sites that there are.
     pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Self> {
         ensure!(
             (0.0..=100.0).contains(&link.loss_percent),

@@ -54,7 +54,6 @@ fn commands(port: &str, link: Link) -> [String; 7] {
     ]
 }
 
-/// The ports of the bridge in the network of this thread.
 fn ports() -> Result<Vec<String>> {
     let listed = run("ip", &["-o", "link", "show", "type", "bridge_slave"])?;
     // `7: v12@if2: <BROADCAST,...`

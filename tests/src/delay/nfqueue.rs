@@ -39,7 +39,6 @@ const ATTR_VERDICT_HDR: u16 = 2;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
-/// What the kernel says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
     /// A packet waits for its verdict under this number.
@@ -48,12 +47,10 @@ pub(super) enum Message {
     Answer(i32),
 }
 
-/// Takes the queue.
 pub(super) fn bind(queue: u16) -> Vec<u8> {
     request(CONFIG, NLM_F_ACK, queue, CFG_CMD, &[BIND, 0, 0, 0])
 }
 
-/// Asks for numbers of packets, without their contents.
 pub(super) fn copy_nothing(queue: u16) -> Vec<u8> {
     request(
         CONFIG,
@@ -64,7 +61,6 @@ pub(super) fn copy_nothing(queue: u16) -> Vec<u8> {
     )
 }
 
-/// Sets how many packets may wait.
 pub(super) fn capacity(queue: u16, packets: u32) -> Vec<u8> {
     request(
         CONFIG,
@@ -89,7 +85,6 @@ pub(super) fn accept_up_to(queue: u16, packet: u32) -> Vec<u8> {
     request(VERDICT_BATCH, 0, queue, ATTR_VERDICT_HDR, &value)
 }
 
-/// Loses a packet.
 pub(super) fn drop(queue: u16, packet: u32) -> Vec<u8> {
     request(
         VERDICT,
@@ -104,7 +99,6 @@ fn verdict(verdict: u32, packet: u32) -> [u8; 8] {
     (u64::from(verdict) << 32 | u64::from(packet)).to_be_bytes()
 }
 
-/// The messages of one datagram. What is malformed or of no interest is left out.
 pub(super) fn read(datagram: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut rest = datagram;
@@ -131,7 +125,6 @@ pub(super) fn read(datagram: &[u8]) -> Vec<Message> {
     messages
 }
 
-/// The error that a number in [`Message::Answer`] stands for.
 pub(super) fn error(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
 }
@@ -157,7 +150,6 @@ fn request(kind: u16, flags: u16, queue: u16, attribute: u16, value: &[u8]) -> V
     bytes
 }
 
-/// Adds an attribute to a message, which becomes longer.
 fn append(bytes: &mut Vec<u8>, attribute: u16, value: &[u8]) {
     // No value here is longer than eight bytes.
     let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);

@@ -44,7 +44,6 @@ const TIMER_SLACK: Duration = Duration::from_nanos(1);
 /// The thread. It ends when this is dropped, and lets no packet pass from then on.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// Closed to stop the thread.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,7 +58,6 @@ impl Drop for Worker {
     }
 }
 
-/// Leads the packets between sites through a new thread.
 pub(super) fn impose(ix: &Ix, link: Link) -> Result<Worker> {
     // First who takes them, then the rules that send them.
     let queue = ix.run_sync(move || Queue::open(link))?;
@@ -106,7 +104,6 @@ fn send_packets_here() -> Result<()> {
 struct Queue(OwnedFd);
 
 impl Queue {
-    /// Takes the queue of the network of this thread.
     fn open(link: Link) -> Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
@@ -190,7 +187,6 @@ impl Delay {
         }
     }
 
-    /// Takes what has come.
     fn take(&mut self, bytes: &mut [u8]) {
         loop {
             match recv(self.queue.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {

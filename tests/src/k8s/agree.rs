@@ -16,7 +16,6 @@ const OWN_ANNOTATIONS: [&str; 1] = ["checksum/config"];
 
 /// Where `a` and `b` differ, one line each: the manifest, the place in it, and both values. Order counts only in lists of plain
 /// values; the text of a file in a ConfigMap counts as what it says.
-#[must_use]
 pub fn differences(a: &[Value], b: &[Value]) -> Vec<String> {
     let (a, b) = (plain(a), plain(b));
     let titles: BTreeSet<_> = a.keys().chain(b.keys()).collect();
@@ -50,7 +49,6 @@ fn compare(place: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The manifests by title, without what belongs to the way they were rendered.
 fn plain(manifests: &[Value]) -> BTreeMap<String, Value> {
     // Kustomize names a ConfigMap after its content.
     let hashed: Vec<(String, String)> = manifests

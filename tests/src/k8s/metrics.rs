@@ -4,11 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// What the names of our metrics begin with.
 const PREFIXES: [&str; 2] = ["p2pnode_", "relay_"];
 
-/// The names of our metrics in every expression of `value`: a dashboard, or a PrometheusRule.
-#[must_use]
 pub fn named_in(value: &Value) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     collect(value, &mut names);

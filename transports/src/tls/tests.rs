@@ -43,8 +43,7 @@ fn a_certificate_that_is_none_and_one_too_many_are_refused() {
 async fn connection() -> (TcpStream, TcpStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let (dialed, accepted) =
-        tokio::join!(tokio::net::TcpStream::connect(addr), listener.accept());
+    let (dialed, accepted) = tokio::join!(tokio::net::TcpStream::connect(addr), listener.accept());
     (TcpStream(dialed.unwrap()), TcpStream(accepted.unwrap().0))
 }
 

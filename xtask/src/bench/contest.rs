@@ -39,27 +39,20 @@ use crate::cargo::{self, Build};
 /// How many dials a lab can have: one for each port of the range but that of the peer that waits.
 pub(super) const MOST_DIALS: u16 = 50;
 
-/// Where they compete.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
-    /// Names the artifacts.
     pub(super) name: String,
     /// Before the peer that dials, and before the one that waits.
     pub(super) nats: (NatKind, NatKind),
-    /// To the relay and between the peers.
     pub(super) transport: Transport,
-    /// What is between the sites.
     pub(super) link: Link,
-    /// What a dial may take, in whole seconds.
     pub(super) timeout_s: u64,
 }
 
 /// How a dial went: milliseconds from its start; `None` did not come in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Dialed {
-    /// Until a direct path was open.
     pub(super) open: Option<f64>,
-    /// Until the first byte came back over it.
     pub(super) first_byte: Option<f64>,
 }
 
@@ -73,7 +66,6 @@ pub(crate) enum Start {
     Warm,
 }
 
-/// The dials of each program.
 pub(super) type Measured = Vec<(Program, Vec<Dialed>)>;
 
 /// Builds the programs that take part, but for those that are named, and says where they are: for the process in the lab.
@@ -113,7 +105,6 @@ pub(super) async fn compete(
     Ok(measured)
 }
 
-/// A lab with all of them in it.
 struct Contest {
     terms: Terms,
     bins: Bins,
@@ -125,7 +116,6 @@ struct Contest {
     lab: Lab,
 }
 
-/// One of them, and the peer that waits for its dials.
 struct Contender {
     program: Program,
     a: Host,
@@ -138,7 +128,6 @@ struct Contender {
 }
 
 impl Contest {
-    /// Builds the lab and starts the relays and every peer that waits; returns when all of them are at their relays.
     async fn new(terms: Terms, programs: &[Program]) -> Result<Self> {
         let bins = bins()?;
         let plain = match programs.contains(&Program::Plain) {
@@ -195,7 +184,6 @@ impl Contest {
         Ok(contest)
     }
 
-    /// Starts the peer that waits.
     async fn wait(&self, program: Program, host: &Host) -> Result<(Process, String)> {
         let name = format!("{program}-b");
         let port = *RANGE.start();
@@ -215,7 +203,6 @@ impl Contest {
         Ok((process, id))
     }
 
-    /// One dial of one of them.
     async fn dial(&mut self, program: Program, start: Start) -> Result<Dialed> {
         let contender = self
             .contenders
@@ -322,7 +309,6 @@ impl Contest {
         self.ended(program, peer, &mut process, began).await
     }
 
-    /// Waits for the end of a dial and reads what it printed.
     async fn ended(
         &self,
         program: Program,
@@ -380,7 +366,6 @@ impl Contest {
     }
 }
 
-/// What its lines say of the direct path to `peer`, and when.
 fn read(program: Program, peer: &str, events: &[Event], began: Instant) -> Dialed {
     let when = |wanted: &dyn Fn(&Event) -> bool| {
         let found = events.iter().find(|event| wanted(event));

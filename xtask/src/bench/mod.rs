@@ -116,7 +116,6 @@ fn show(bench: &Bench, words: &[String]) -> Result<()> {
 }
 
 impl Bench {
-    /// `words` are those that stand for it on the command line.
     fn measure(&self, words: &[String]) -> Result<Report> {
         match self {
             Self::Sizes(args) => sizes::measure(args),
@@ -130,7 +129,6 @@ impl Bench {
         }
     }
 
-    /// The part of those that measure in the lab.
     fn measure_in_lab(&self) -> Result<Report> {
         match self {
             Self::TimeToDirect(args) => time_to_direct::measure_in_lab(args),
@@ -155,14 +153,12 @@ impl Bench {
     }
 }
 
-/// The benchmarks, in the order in which they are measured and told of.
 fn names() -> Vec<String> {
     let command = Named::command();
     let names = command.get_subcommands().map(|bench| bench.get_name());
     names.map(str::to_owned).collect()
 }
 
-/// A benchmark with its defaults, as it would be typed.
 fn all_defaults(name: &str, common: Common) -> Vec<String> {
     let mut words = vec![name.to_owned()];
     if let Some(runs) = common.runs {

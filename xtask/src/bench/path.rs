@@ -31,10 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// What the captured transfer moves: some ten thousand packets, which tcpdump keeps up with.
 const CAPTURED: u64 = 16_000_000;
 
-/// The port of iperf3.
 const IPERF_PORT: u16 = 5201;
 
-/// The link between the routers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Between {
     /// What is added to the round trip, in milliseconds.
@@ -43,7 +41,6 @@ pub(super) struct Between {
     pub(super) loss: f64,
 }
 
-/// The path.
 pub(super) struct Path {
     lab: Lab,
     from: Host,
@@ -54,7 +51,6 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// Builds it.
     pub(super) async fn new(name: &str, between: Between) -> Result<Self> {
         let name = format!("{name}-{}-{}", between.rtt, between.loss);
         let mut lab = Lab::new(&name).await?;
@@ -75,17 +71,14 @@ impl Path {
         })
     }
 
-    /// What delays and loses, if anything does.
     pub(super) fn impaired_by(&self) -> Option<&'static str> {
         self.lab.impaired_by()
     }
 
-    /// What is left of the lab need not be kept.
     pub(super) fn succeeded(self) {
         self.lab.succeeded();
     }
 
-    /// The path as an engine goes it.
     pub(super) fn route(&self, engine: Engine, transport: Transport) -> Route<'_> {
         Route {
             lab: &self.lab,
@@ -96,7 +89,6 @@ impl Path {
         }
     }
 
-    /// How much `engine` moves in about `seconds`.
     pub(super) async fn size(
         &self,
         engine: Engine,
@@ -114,7 +106,6 @@ impl Path {
         }
     }
 
-    /// One transfer between two new processes.
     pub(super) async fn transfer(
         &self,
         engine: Engine,
@@ -145,7 +136,6 @@ impl Path {
         Ok(())
     }
 
-    /// One transfer of iperf3 over TCP, for about that long.
     pub(super) async fn iperf3(&self, streams: u16, seconds: f64) -> Result<Moved> {
         let (ip, port) = (self.to.ip(false)?.to_string(), IPERF_PORT.to_string());
         let serve = ["--server", "--one-off", "--forceflush", "--bind", &ip];
@@ -180,7 +170,6 @@ impl Path {
     }
 }
 
-/// Why there is no ceiling, if there is none.
 pub(super) fn without_iperf3() -> Option<String> {
     (!has_tool("iperf3")).then(|| {
         "no row of iperf3, the ceiling: iperf3 is not installed; on Debian `apt-get install iperf3`"
@@ -206,7 +195,6 @@ fn sized(bytes: u64, seconds: f64, sought: f64) -> Size {
     }
 }
 
-/// From the `end` of iperf3's JSON.
 fn iperf3_moved(end: &Value) -> Option<Moved> {
     let number = |pointer: &str| end.pointer(pointer)?.as_f64();
     let seconds = number("/sum_received/seconds")?;

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{demo::nats, tools};
 
-/// Dials of each program in each cell, unless told otherwise.
 const RUNS: u16 = 20;
 
 /// How long a dial may take; as the figure is defined.
@@ -66,7 +65,6 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Who takes part.
     pub(super) fn programs(&self) -> Vec<Program> {
         Program::chosen(&self.program)
     }
@@ -96,7 +94,6 @@ impl Args {
     }
 }
 
-/// One pair of NATs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cell {
     nats: (NatKind, NatKind),
@@ -121,7 +118,6 @@ impl Cell {
     }
 }
 
-/// Measures; to be called in the lab's sandbox.
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let runs = args.common.runs.unwrap_or(RUNS).min(MOST_DIALS);
     let cells = args.cells();

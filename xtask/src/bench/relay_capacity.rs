@@ -26,7 +26,6 @@ use crate::{
 /// What a reservation may cost, over QUIC, in kB of 1000 bytes.
 const GOAL: f64 = 40.0;
 
-/// How long the relay is left alone before its memory counts.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// For peers to give up, and the relay to miss them, before what it keeps is measured: libp2p's QUIC is idle for 10 s at most, and
@@ -61,7 +60,6 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// What the relay has taken up to a moment.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     at: Instant,
@@ -81,13 +79,11 @@ impl Taken {
         })
     }
 
-    /// MB.
     fn megabytes(self) -> f64 {
         self.memory / 1000.0
     }
 }
 
-/// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
     let (_, fleet) = peer("FLEET_BIN", "fleet")?;
@@ -100,7 +96,6 @@ pub(super) fn measure(args: &Args) -> Result<Report> {
     Ok(report(args, &runs))
 }
 
-/// Everything that was measured.
 struct Measured {
     reservations: f64,
     idle: Taken,
@@ -238,7 +233,6 @@ async fn circuits(
     })
 }
 
-/// A `fleet` of `tests/peers`.
 fn fleet(program: &Path, relay: &str, words: &[&str]) -> Result<Child> {
     let mut command = Command::new(program);
     command.args(words).args(["--relay", relay]);
@@ -290,7 +284,6 @@ const FIGURES: &[(&str, &str, Better, &[Cell])] = &[
     ]),
 ];
 
-/// The figure with the goal.
 const COST: &str = "RSS per reservation";
 
 impl Measured {

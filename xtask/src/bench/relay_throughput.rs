@@ -30,7 +30,6 @@ const PROGRAMS: [&str; 3] = ["ours", "plain libp2p", "iroh"];
 
 const RUNS: u16 = 5;
 
-/// How long a step may take, such as a hundred reservations or all bytes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How to measure.
@@ -49,12 +48,10 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// What one run came to.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     gigabytes: f64,
     seconds: f64,
-    /// Of the relay's CPU time.
     cpu: f64,
 }
 
@@ -76,14 +73,12 @@ impl Run {
 /// A run, or why it failed: the peers were connected over circuits, and then bytes were lost.
 type Outcome = Result<Run, String>;
 
-/// The runs of each of [`PROGRAMS`].
 #[derive(Debug)]
 struct Measured {
     circuits: u16,
     runs: [Vec<Outcome>; 3],
 }
 
-/// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let circuits = or(&args.circuits, &[1, 100]);
     let load = Load {
@@ -155,7 +150,6 @@ impl Measured {
     }
 }
 
-/// What a relay is loaded with, and by whom.
 struct Load {
     bins: Bins,
     plain: PathBuf,
@@ -223,7 +217,6 @@ impl Load {
         }))
     }
 
-    /// Loads a new relay of iroh's with one pair of iroh's endpoints, as [`Self::carry`].
     async fn carry_iroh(&self, iroh: &Path) -> Result<Outcome> {
         let start = |name, words: &[&str]| Child::start(name, program(iroh, words));
         let mut relay = start("iroh's relay", &["relay", "--listen", "127.0.0.1:0"])?;
@@ -257,7 +250,6 @@ fn program(program: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// Seconds of all its threads.
 fn cpu(relay: &Child) -> Result<f64> {
     Ok(usage::cpu_of_threads(relay.pid()?)?.as_secs_f64())
 }

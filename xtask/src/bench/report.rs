@@ -27,19 +27,14 @@ const TABLE: &str = "| conditions | program | median | least | q1 | q3 | most | 
 |---|---|---:|---:|---:|---:|---:|---:|---|
 ";
 
-/// What a benchmark came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// Its name on the command line, which names its files too.
     pub(crate) name: String,
-    /// What was measured and how, in a sentence or two.
     pub(crate) what: String,
     pub(crate) figures: Vec<Figure>,
-    /// What a reader has to know, such as a peer that is missing.
     pub(crate) notes: Vec<String>,
 }
 
-/// Figures of one unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
     name: String,
@@ -48,7 +43,6 @@ pub(crate) struct Figure {
     cells: Vec<Cell>,
 }
 
-/// Which way a figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Better {
@@ -65,7 +59,6 @@ struct Cell {
     rows: Vec<Row>,
 }
 
-/// One program in one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     program: String,
@@ -75,7 +68,6 @@ pub(crate) struct Row {
     goal: Option<Goal>,
 }
 
-/// A bound. It belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {
@@ -84,7 +76,6 @@ pub(crate) enum Goal {
 }
 
 impl Report {
-    /// A report without figures.
     pub(crate) fn new(name: &str, what: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
@@ -94,7 +85,6 @@ impl Report {
         }
     }
 
-    /// An object for each figure and cell, with what follows from the samples.
     pub(crate) fn cells(&self) -> Vec<Value> {
         let cell = |figure: &Figure, cell: &Cell| {
             let rows = cell.judge(figure.better).into_iter().map(|judged| {
@@ -115,7 +105,6 @@ impl Report {
         self.figures.iter().flat_map(of_figure).collect()
     }
 
-    /// The goals that were missed, a line each.
     pub(crate) fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
         for (figure, cell) in self
@@ -140,7 +129,6 @@ impl Report {
         missed
     }
 
-    /// The report in Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}\n", self.name, self.what);
         for figure in self
@@ -190,7 +178,6 @@ impl Report {
 }
 
 impl Figure {
-    /// A figure without cells.
     pub(crate) fn new(name: &str, unit: &str, better: Better) -> Self {
         Self {
             name: name.to_owned(),
@@ -200,13 +187,11 @@ impl Figure {
         }
     }
 
-    /// Adds a cell; the first row is the subject's.
     pub(crate) fn cell(mut self, label: impl Into<String>, rows: Vec<Row>) -> Self {
         self.push(label, rows);
         self
     }
 
-    /// The same, in place.
     pub(crate) fn push(&mut self, label: impl Into<String>, rows: Vec<Row>) {
         let label = label.into();
         self.cells.push(Cell { label, rows });
@@ -218,12 +203,10 @@ impl Figure {
 }
 
 impl Row {
-    /// A program of which every run got there.
     pub(crate) fn new(program: impl Into<String>, samples: impl IntoIterator<Item = f64>) -> Self {
         Self::of(program, samples.into_iter().map(Some))
     }
 
-    /// A program of which some runs may have failed.
     pub(crate) fn of(
         program: impl Into<String>,
         samples: impl IntoIterator<Item = Option<f64>>,
@@ -235,21 +218,18 @@ impl Row {
         }
     }
 
-    /// With a goal, if there is one.
     pub(crate) fn goal(mut self, goal: impl Into<Option<Goal>>) -> Self {
         self.goal = goal.into();
         self
     }
 }
 
-/// A row and what follows from it and from the subject's.
 struct Judged<'a> {
     row: &'a Row,
     /// Least, q1, median, q3, most.
     quartiles: [f64; 5],
     /// The subject's median divided by this one's; none for the subject.
     ratio: Option<f64>,
-    /// Whether the goal is met, if there is one.
     met: Option<bool>,
 }
 
@@ -375,16 +355,12 @@ fn number(value: f64) -> String {
     }
 }
 
-/// What a report comes from.
 #[derive(Debug, Serialize)]
 struct Run {
-    /// When it was made, in UTC.
     date: String,
     /// The commit, with `+` if the working tree had changes.
     commit: String,
-    /// What was typed.
     command: String,
-    /// CPU, cores, kernel.
     machine: String,
     /// Variables that named programs: those are not necessarily of the commit.
     named: Vec<&'static str>,

@@ -33,7 +33,6 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
     let runs = args.common.runs.unwrap_or(RUNS);

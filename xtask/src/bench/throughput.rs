@@ -77,7 +77,6 @@ impl Args {
         self.peers.is_empty() || self.peers.contains(&peer)
     }
 
-    /// All that is measured, those of one link next to each other.
     fn cells(&self) -> Vec<(Between, u16)> {
         if self.rtt.is_empty() && self.loss.is_empty() && self.streams.is_empty() {
             return USUAL
@@ -95,18 +94,14 @@ impl Args {
     }
 }
 
-/// One of the two benchmarks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Contest {
-    /// Its name on the command line.
     pub(super) name: &'static str,
-    /// What the bytes go over.
     pub(super) transport: Transport,
     /// What is measured beside ours, and what ours is to carry as a part of theirs.
     peers: &'static [(Peer, Engine, Option<f64>)],
 }
 
-/// `throughput-quic`.
 pub(super) const QUIC: Contest = Contest {
     name: "throughput-quic",
     transport: Transport::Quic,
@@ -118,7 +113,6 @@ pub(super) const QUIC: Contest = Contest {
     ],
 };
 
-/// `throughput-tcp`.
 pub(super) const TCP: Contest = Contest {
     name: "throughput-tcp",
     transport: Transport::Tcp,
@@ -130,7 +124,6 @@ pub(super) const TCP: Contest = Contest {
 };
 
 impl Contest {
-    /// The programs that it needs, if it has all the peers that were chosen.
     pub(super) fn programs(self, args: &Args) -> Result<Vec<Named>> {
         self.check(args)?;
         let mut programs = vec![transfer()?];
@@ -159,14 +152,12 @@ impl Contest {
         Ok(())
     }
 
-    /// The engines of the peers that were chosen.
     fn chosen(self, args: &Args) -> impl Iterator<Item = (Engine, Option<f64>)> {
         let peers = self.peers.iter().filter(|(peer, _, _)| args.wants(*peer));
         peers.map(|(_, engine, goal)| (*engine, *goal))
     }
 }
 
-/// Measures, inside the lab's sandbox.
 pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
     let cells = args.cells();
     let runtime = tools::runtime()?;
@@ -210,15 +201,12 @@ pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-/// What was measured in one cell: for each program its transfers.
 struct Measured {
     label: String,
     programs: Vec<(String, Option<f64>, Vec<Option<Moved>>)>,
-    /// Why a peer failed, if one did.
     failures: Vec<String>,
 }
 
-/// Measures one cell.
 async fn measure(
     contest: Contest,
     args: &Args,
@@ -267,7 +255,6 @@ async fn measure(
     })
 }
 
-/// A program in a cell.
 struct Runner {
     engine: Engine,
     goal: Option<f64>,
@@ -343,7 +330,6 @@ fn figures(cells: &[Measured]) -> Vec<Figure> {
     ]
 }
 
-/// The conditions in words.
 fn label(between: Between, streams: u16) -> String {
     let plural = if streams == 1 { "" } else { "s" };
     let Between { rtt, loss } = between;

@@ -14,13 +14,10 @@ use super::{
 };
 use crate::tools;
 
-/// Dials of each program in each cell, unless told otherwise.
 const RUNS: u16 = 9;
 
-/// How long a dial may take.
 const TIMEOUT_S: u64 = 20;
 
-/// The round trips that are measured, in milliseconds.
 const RTTS: [u64; 4] = [0, 20, 50, 100];
 
 /// The round trip that the goals are for, without loss; and the one that is measured with loss, and over TCP.
@@ -30,7 +27,6 @@ const GOAL_RTT: u64 = 50;
 const OF_PLAIN_COLD: f64 = 0.4;
 const OF_IROH: f64 = 0.75;
 
-/// What a reader has to know.
 const NOTES: [&str; 3] = [
     "Warm, ours is asked by a `p2pnode dial` that finds the running node, and its start counts; the others are told on stdin.",
     "The first byte is a ping's with plain libp2p, which negotiates a stream first: two round trips after the path is open. Ours \
@@ -61,7 +57,6 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Who takes part.
     pub(super) fn programs(&self) -> Vec<Program> {
         Program::chosen(&self.program)
     }
@@ -94,14 +89,11 @@ impl Args {
     }
 }
 
-/// One set of conditions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cell {
     start: Start,
     transport: Transport,
-    /// Milliseconds.
     rtt: u64,
-    /// Percent.
     loss: f64,
 }
 
@@ -144,7 +136,6 @@ impl Cell {
     }
 }
 
-/// Measures; to be called in the lab's sandbox.
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let runs = args.common.runs.unwrap_or(RUNS).min(MOST_DIALS);
     let programs = args.programs();

@@ -16,7 +16,6 @@ type Graph<'a> = BTreeMap<String, BTreeMap<String, Vec<&'a Use>>>;
 /// From, to, because of.
 type Arrow<'a> = (String, String, &'a Use);
 
-/// The crates among each other, and for each crate its folders.
 pub(crate) fn show(tree: &Tree) -> String {
     let mut text = String::new();
     let crates = joined(tree.uses.iter().filter_map(|used| {

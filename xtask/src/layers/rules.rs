@@ -42,7 +42,6 @@ const CLOCK_AND_DICE: &[&str] = &[
     "rand",
 ];
 
-/// What does IO, or lets others do it.
 const IO: &[&str] = &["Swarm", "std::fs", "std::process", "std::thread", "tokio"];
 
 const PROGRAM: &[&str] = &["clap", "schemars", "serde_norway", "serde_yaml"];
@@ -63,7 +62,6 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 /// Modules of this workspace that a module may not use, beside the rows.
 const STRANGERS: &[(&str, &str)] = &[("p2pnode::control", "p2pnode::observe::output")];
 
-/// What the table forbids and the tree does.
 pub(crate) fn faults(tree: &Tree) -> Vec<String> {
     let mut faults = unplaced(tree);
     for used in &tree.uses {
@@ -91,7 +89,6 @@ pub(crate) fn faults(tree: &Tree) -> Vec<String> {
     faults
 }
 
-/// The folders of crates with rows that are in no row.
 fn unplaced(tree: &Tree) -> Vec<String> {
     let unplaced = tree.modules.iter().filter_map(|module| {
         let [name] = module.path.as_slice() else {

@@ -64,7 +64,6 @@ fn endpoint(at: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint> {
     )?)
 }
 
-/// Takes transfers, until killed.
 pub async fn receive(listen: SocketAddr, unread: bool) -> Result<()> {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(made.key_pair.serialize_der());
@@ -100,7 +99,6 @@ async fn accept(incoming: quinn::Incoming, unread: bool) -> Result<()> {
     Ok(())
 }
 
-/// Connects, and opens those streams.
 pub async fn open(address: &str, parts: &[u64]) -> Result<Opened> {
     let client = Client::new(address)?;
     let connection = client.connect().await?;
@@ -117,7 +115,6 @@ pub async fn open(address: &str, parts: &[u64]) -> Result<Opened> {
     })
 }
 
-/// Opens that many connections and leaves them idle, until killed.
 pub async fn hold(address: &str, connections: usize) -> Result<()> {
     let client = Client::new(address)?;
     let mut held = Vec::new();
@@ -162,7 +159,6 @@ impl Client {
     }
 }
 
-/// The two halves of a stream.
 struct Both {
     send: SendStream,
     receive: RecvStream,

@@ -38,10 +38,8 @@ enum Ask {
     Nothing,
 }
 
-/// What is told from the start.
 const NAMES: [&str; 6] = ["peers", "connected", "held", "granted", "renewed", "lost"];
 
-/// Runs until it is killed.
 pub(crate) async fn run(args: Args) -> Result<()> {
     id(&args.relay)?;
     let tally = Tally::start(&NAMES, args.peers);

@@ -22,10 +22,8 @@ use serde_json::json;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/load/1");
 
-/// What is written at once.
 const PIECE: usize = 64 * 1024;
 
-/// A relay as libp2p builds one, without limits.
 pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
     let limits = relay::Config {
         max_reservations: usize::MAX,
@@ -83,7 +81,6 @@ pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Resu
     std::future::pending().await
 }
 
-/// Reads `bytes`, and says of each piece how many came.
 async fn take(mut stream: Stream, bytes: u64, come: impl Fn(u64)) -> anyhow::Result<()> {
     let mut buffer = vec![0; PIECE];
     let mut left = bytes;
@@ -160,7 +157,6 @@ fn drive(mut swarm: Swarm<Behaviour>) {
     });
 }
 
-/// What was to be moved was not.
 fn failed(error: &anyhow::Error) {
     tell(&json!({"event": "failed", "reason": format!("{error:#}")}));
 }
