@@ -20,7 +20,6 @@ pub const ADMIN_LISTEN: &str = "P2PNODE_ADMIN_LISTEN";
 
 /// Where: every host of the lab has a loopback interface of its own.
 pub const ADMIN: &str = "127.0.0.1:9464";
-
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]

@@ -1,66 +1,21 @@
 //! What the nodes of a lab are started with.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
-use serde::Serialize;
 
 use crate::{
     artifacts::Artifacts,
     bins::{Bins, bins},
-    capture::Capture,
     lab::{Host, Lab},
     nat::RANGE,
     node::{Launch, Process},
     relay::Relay,
 };
 
+pub use crate::transport::{PATIENCE, Transport};
+
 pub const DIAL_TIMEOUT: &str = "20s";
-/// For what a healthy process does in a fraction of it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    Quic,
-    Tcp,
-}
-
-impl Transport {
-    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    pub const fn protocol(self) -> &'static str {
-        match self {
-            Self::Quic => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
-impl Transport {
-    /// The address of a port, which may stand in braces, on an IP address.
-    pub fn addr(self, ip: impl fmt::Display, port: impl fmt::Display) -> String {
-        let ip = ip.to_string();
-        let family = if ip.contains(':') { "ip6" } else { "ip4" };
-        match self {
-            Self::Quic => format!("/{family}/{ip}/udp/{port}/quic-v1"),
-            Self::Tcp => format!("/{family}/{ip}/tcp/{port}"),
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 pub fn range(ports: &RangeInclusive<u16>) -> String {
     format!("{}-{}", ports.start(), ports.end())
@@ -155,6 +110,18 @@ pub async fn reserved(node: &Process) -> Result<String> {
     Ok(started.text("/peer_id").to_owned())
 }
 
-pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
-    capture.strays(host, range)
+impl Relay {
+    pub fn run(&self, name: &str, host: &Host, transports: &[Transport]) -> Result<Launch> {
+        NodeArgs::new(self, host, transports).run_on(host, name)
+    }
+
+    pub fn dial(
+        &self,
+        name: &str,
+        host: &Host,
+        transports: &[Transport],
+        peer: &str,
+    ) -> Result<Launch> {
+        Ok(NodeArgs::new(self, host, transports).dial(&bins()?, name, peer))
+    }
 }

@@ -19,7 +19,6 @@ tokio::task_local! {
 }
 
 /// `target/lab/<name>`, and a directory for sockets, whose paths must be short.
-#[derive(Debug)]
 pub struct Artifacts {
     dir: PathBuf,
     sockets: TempDir,
@@ -71,7 +70,6 @@ impl Artifacts {
     }
 }
 
-#[derive(Debug)]
 struct Ends {
     dir: PathBuf,
     well: AtomicBool,

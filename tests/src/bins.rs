@@ -55,38 +55,38 @@ fn build(args: &[&str], release: bool) -> Result<()> {
 }
 
 pub fn plain_libp2p() -> Result<PathBuf> {
-    static FOUND: Once = OnceLock::new();
-    once(&FOUND, || match named("PLAIN_LIBP2P_BIN")? {
-        Some(program) => Ok(program),
-        None => build_plain_libp2p(is_release()?),
-    })
+    peer("PLAIN_LIBP2P_BIN", "plain-libp2p")
 }
 
 pub fn stranger() -> Result<PathBuf> {
-    beside_plain_libp2p("STRANGER_BIN", "stranger")
+    peer("STRANGER_BIN", "stranger")
 }
 
 pub fn fleet() -> Result<PathBuf> {
-    beside_plain_libp2p("FLEET_BIN", "fleet")
+    peer("FLEET_BIN", "fleet")
 }
 
 pub fn transfer() -> Result<PathBuf> {
-    beside_plain_libp2p("TRANSFER_BIN", "transfer")
+    peer("TRANSFER_BIN", "transfer")
 }
 
 pub fn iroh_peer() -> Result<PathBuf> {
     static FOUND: Once = OnceLock::new();
-    once(&FOUND, || match named("IROH_PEER_BIN")? {
+    match named("IROH_PEER_BIN")? {
         Some(program) => Ok(program),
-        None => build_iroh_peer(is_release()?),
-    })
+        None => once(&FOUND, || build_iroh_peer(is_release()?)),
+    }
 }
 
-/// All but iroh's are of one workspace, which is built as a whole.
-fn beside_plain_libp2p(variable: &str, program: &str) -> Result<PathBuf> {
+/// All but iroh's are of one workspace, which is built as a whole, once per process.
+fn peer(variable: &str, program: &str) -> Result<PathBuf> {
+    static PLAIN: Once = OnceLock::new();
     match named(variable)? {
         Some(program) => Ok(program),
-        None => Ok(plain_libp2p()?.with_file_name(program)),
+        None => {
+            let plain = once(&PLAIN, || build_plain_libp2p(is_release()?));
+            Ok(plain?.with_file_name(program))
+        }
     }
 }
 

@@ -44,7 +44,6 @@ pub enum Side {
     Outside,
 }
 
-#[derive(Debug)]
 pub struct Capture {
     router: Router,
     wan: String,

@@ -14,7 +14,6 @@ use tokio::process::Command;
 
 use crate::artifacts::Artifacts;
 
-#[derive(Debug)]
 pub struct Clock {
     library: PathBuf,
     offset: PathBuf,

@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result};
 use crate::lab::Host;
 
 /// Ports held, UDP and TCP, until dropped. The holder is the process of the test.
-#[derive(Debug)]
 pub struct Held {
     _udp: Vec<UdpSocket>,
     _tcp: Vec<TcpListener>,

@@ -16,7 +16,6 @@ use crate::{
 /// Where the relay serves HTTP: the port of `iroh-relay --dev`.
 const RELAY_PORT: u16 = 3340;
 
-#[derive(Debug)]
 pub struct IrohRelay {
     pub host: Host,
     pub process: Process,

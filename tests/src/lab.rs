@@ -39,24 +39,15 @@ pub(crate) const WAN: &str = "ix";
 const WAN_BEHIND_CARRIER: &str = "wan";
 
 /// A lab. Its namespaces vanish when it is dropped; so do the processes in them.
-#[derive(Debug)]
 pub struct Lab {
     // Dropped first: the processes that write artifacts end with it.
-    net: Net,
+    net: patchbay::Lab,
     impairment: Option<Impairment>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
 }
 
-struct Net(patchbay::Lab);
-
-impl std::fmt::Debug for Net {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Net")
-    }
-}
-
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Host {
     pub device: Device,
     /// Its own addresses, untranslated, IPv4 first.
@@ -94,7 +85,6 @@ impl Host {
     }
 }
 
-#[derive(Debug)]
 pub struct Site {
     pub kind: NatKind,
     name: String,
@@ -144,7 +134,7 @@ impl Lab {
         net.ix().run_sync(pin_bridges)?;
         datacenter.run_sync(pin_bridges)?;
         Ok(Self {
-            net: Net(net),
+            net,
             impairment: None,
             artifacts: Arc::new(artifacts),
             datacenter,
@@ -164,7 +154,7 @@ impl Lab {
     }
 
     pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
-        let net = &self.net.0;
+        let net = &self.net;
         let carrier = if kind == NatKind::Cgnat {
             let carrier = net
                 .add_router(&format!("{name}-carrier"))
@@ -258,7 +248,6 @@ impl Lab {
     pub async fn public_host_in(&self, name: &str, site: &Site) -> Result<(Host, IpAddr)> {
         let device = self
             .net
-            .0
             .add_device(name)
             .iface("eth0", self.datacenter.id())
             .iface("eth1", site.router.id())
@@ -274,7 +263,7 @@ impl Lab {
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.
         self.impairment = None;
-        self.impairment = Some(Impairment::impose(&self.net.0.ix(), link)?);
+        self.impairment = Some(Impairment::impose(&self.net.ix(), link)?);
         Ok(())
     }
 
@@ -314,7 +303,6 @@ impl Lab {
     async fn add_host(&self, name: &str, router: &Router) -> Result<Host> {
         let device = self
             .net
-            .0
             .add_device(name)
             .iface("eth0", router.id())
             .build()

@@ -39,6 +39,7 @@ pub mod sandbox;
 pub mod served;
 pub mod stranger;
 pub mod transfer;
+mod transport;
 pub mod usage;
 pub mod verify;
 

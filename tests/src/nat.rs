@@ -75,10 +75,6 @@ impl NatKind {
         !matches!(self, Self::Ip6Firewall)
     }
 
-    pub const fn has_ip6(self) -> bool {
-        matches!(self, Self::None | Self::Ip6Firewall | Self::DualStack)
-    }
-
     pub const fn translates(self) -> bool {
         !matches!(self, Self::None | Self::Firewall | Self::Ip6Firewall)
     }
@@ -91,30 +87,14 @@ impl fmt::Display for NatKind {
 }
 
 impl FromStr for NatKind {
-    type Err = UnknownNat;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == text)
-            .ok_or_else(|| UnknownNat(text.to_owned()))
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        let names = Self::ALL.map(Self::name).join(", ");
+        found.ok_or_else(|| format!("{text:?} is no NAT of the lab: use one of {names}"))
     }
 }
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownNat(String);
-
-impl fmt::Display for UnknownNat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no NAT of the lab: use one of", self.0)?;
-        for (i, kind) in NatKind::ALL.iter().enumerate() {
-            write!(f, "{}{kind}", if i == 0 { " " } else { ", " })?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for UnknownNat {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mapping {

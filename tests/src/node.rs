@@ -33,9 +33,7 @@ use crate::{
 };
 
 const QUOTED_LINES: usize = 15;
-
 pub const CONTROL_SOCKET: &str = "P2PNODE_CONTROL_SOCKET";
-
 pub const RELAY_CONTROL_SOCKET: &str = "RELAY_NODE_CONTROL_SOCKET";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +42,6 @@ enum Streams {
     Inherited,
 }
 
-#[derive(Debug)]
 pub struct Launch {
     name: String,
     program: PathBuf,
@@ -154,7 +151,6 @@ fn spawn(device: &Device, mut command: Command) -> Result<Child> {
 }
 
 /// A running process. Killed when dropped.
-#[derive(Debug)]
 pub struct Process {
     name: String,
     pid: Pid,

@@ -62,8 +62,7 @@ impl Pair {
         let relay = Relay::start(&lab, &bins, "relay").await?;
         let a = Peer::new(&lab, "a", self.nats[0]).await?;
         let b = Peer::new(&lab, "b", self.nats[1]).await?;
-        let b_node = relay.run("b", &b.host, &self.transports)?;
-        let b_node = b_node.reserves(&b.host).await?;
+        let b_node = relay.node("b", &b.host, &self.transports).await?;
         Ok(Peers {
             b_id: b_node.id.clone(),
             b_node,
@@ -78,7 +77,6 @@ impl Pair {
     }
 }
 
-#[derive(Debug)]
 pub struct Peer {
     pub site: Site,
     pub host: Host,
@@ -118,7 +116,6 @@ impl Peer {
 }
 
 /// A lab with a relay, a peer that holds a reservation, and another one that will dial it.
-#[derive(Debug)]
 pub struct Peers {
     pub a: Peer,
     pub b: Peer,

@@ -15,7 +15,6 @@ pub struct PlainArgs<'a> {
 }
 
 pub const IP4: &[&str] = &["0.0.0.0"];
-
 pub const ANY: &[&str] = &["0.0.0.0", "::"];
 
 impl PlainArgs<'_> {

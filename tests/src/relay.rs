@@ -5,16 +5,15 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    args::{NodeArgs, PATIENCE, Transport},
     bins::{Bins, bins},
     events::Event,
     lab::{Host, Lab},
     node::{Launch, Process},
+    transport::{PATIENCE, Transport},
 };
 
 pub const RELAY_PORT: u16 = 443;
 
-#[derive(Debug)]
 pub struct Relay {
     pub host: Host,
     pub process: Process,
@@ -82,20 +81,6 @@ impl Relay {
         let id = ready(&self.process, &self.host).await?;
         ensure!(id == self.id, "{} came back as {id}", self.id);
         Ok(())
-    }
-
-    pub fn run(&self, name: &str, host: &Host, transports: &[Transport]) -> Result<Launch> {
-        NodeArgs::new(self, host, transports).run_on(host, name)
-    }
-
-    pub fn dial(
-        &self,
-        name: &str,
-        host: &Host,
-        transports: &[Transport],
-        peer: &str,
-    ) -> Result<Launch> {
-        Ok(NodeArgs::new(self, host, transports).dial(&bins()?, name, peer))
     }
 
     /// Its address for `host` over one transport, IPv4 first.

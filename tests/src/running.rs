@@ -19,7 +19,6 @@ use crate::{
     verify::same_connection,
 };
 
-#[derive(Debug)]
 pub struct Node {
     pub process: Process,
     pub id: String,
@@ -47,13 +46,24 @@ impl Launch {
     }
 }
 
+impl Relay {
+    pub async fn node(&self, name: &str, host: &Host, over: &[Transport]) -> Result<Node> {
+        self.run(name, host, over)?.reserves(host).await
+    }
+}
+
 impl Node {
     pub fn start_dial(&self, name: &str, peer: &str) -> Result<Process> {
         self.control.dial(name, peer).on(&self.host)
     }
 
     pub async fn dial(&self, name: &str, peer: &str) -> Result<Dial> {
-        self.start_dial(name, peer)?.ended().await
+        self.dial_with(name, peer, &[]).await
+    }
+
+    pub async fn dial_with(&self, name: &str, peer: &str, args: &[&str]) -> Result<Dial> {
+        let dial = self.control.dial(name, peer).args(args.iter().copied());
+        dial.on(&self.host)?.ended().await
     }
 
     pub async fn until<T>(
@@ -147,7 +157,6 @@ impl Running {
     }
 }
 
-#[derive(Debug)]
 pub struct Prepared {
     pub a: Peer,
     pub b: Peer,
@@ -190,7 +199,6 @@ impl Prepared {
     }
 }
 
-#[derive(Debug)]
 pub struct Both {
     pub a: Node,
     pub b: Node,

@@ -12,7 +12,7 @@ use crate::{
     fleet,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
-    node::{Launch, Process, printed},
+    node::{Process, printed},
     relay::Relay,
     running::Node,
     usage,
@@ -22,7 +22,6 @@ const PINGS: &str = "100000";
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer with a reservation, and a dial that has a circuit to it that stays.
-#[derive(Debug)]
 pub struct Good {
     pub node: Node,
     pub site: Site,
@@ -42,7 +41,6 @@ pub struct State {
 }
 
 /// A relay, and good peers, one over each transport.
-#[derive(Debug)]
 pub struct Served {
     pub good: Vec<Good>,
     pub site: Site,
@@ -224,13 +222,11 @@ impl Served {
 
     /// A new peer finds a good one by its id, through the relay, within 10 s, and pings it.
     pub async fn finds(&self, name: &str, good: &Good) -> Result<()> {
-        let relay = self.relay.address(&self.host, good.transport)?;
-        let mut dial = Launch::new(name, &self.bins.p2pnode)
-            .args(["dial", &good.node.id, "--json", "--timeout", "10s"])
+        // Ports that no dial before had.
+        let mut dial = NodeArgs::new(&self.relay, &self.host, &[good.transport])
+            .range(40030..=40039)
+            .dial_within(&self.bins, name, &good.node.id, "10s")
             .args(["--until", "connected", "--count", "1"])
-            // Ports that no dial before had.
-            .args(["--port-range", "40030-40039"])
-            .args(["--transports", good.transport.name(), "--relay", &relay])
             .env("P2PNODE_PUNCH_ENABLED", "false")
             .on(&self.host)?;
         let dial = dial.ended().await?;

@@ -55,7 +55,6 @@ impl Engine {
     }
 }
 
-#[derive(Clone, Debug)]
 pub struct Route<'a> {
     pub lab: &'a Lab,
     pub from: &'a Host,

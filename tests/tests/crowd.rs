@@ -16,10 +16,7 @@ async fn crowd() -> Result<()> {
     let lab = Lab::of_test().await?;
     let relay = Relay::start(&lab, &bins()?, "relay").await?;
     let (_site, host) = lab.home("b", NatKind::EimApdfRewrite).await?;
-    let node = relay
-        .run("b", &host, &[Transport::Quic])?
-        .reserves(&host)
-        .await?;
+    let node = relay.node("b", &host, &[Transport::Quic]).await?;
 
     let mut sites = Vec::new();
     let mut crowd = Vec::new();

@@ -29,9 +29,8 @@ impl Clusters {
         relay_a.restart().await?;
         let a = Peer::new(&lab, "a", nat).await?;
         let b = Peer::new(&lab, "b", nat).await?;
-        let b_node = relay_b.run("b", &b.host, &Transport::ALL)?;
         Ok(Self {
-            b_node: b_node.reserves(&b.host).await?,
+            b_node: relay_b.node("b", &b.host, &Transport::ALL).await?,
             a,
             b,
             relay_a,

@@ -252,6 +252,19 @@ impl Stage {
         let names: Vec<_> = names.collect();
         let fact = format!("{program}, {status}: {}", names.join(", "));
         self.golden.fact("readyz", fact);
+        // What probes run that cannot ask over HTTP.
+        let binary = match program {
+            "node" => ("P2PNODE_ADMIN_LISTEN", &self.bins.p2pnode),
+            _ => ("RELAY_NODE_ADMIN_LISTEN", &self.bins.relay_node),
+        };
+        for probe in ["--live", "--ready"] {
+            let command = Launch::new(format!("{program}-{status}{probe}"), binary.1)
+                .args(["healthcheck", probe])
+                .env(binary.0, ADMIN);
+            let code = command.on(host)?.exit(PATIENCE).await?.code();
+            let fact = format!("{program}, {status}, healthcheck {probe}: exit code {code:?}");
+            self.golden.fact("readyz", fact);
+        }
         let read = admin::metrics(host).await?;
         self.golden.metrics(&format!("metrics-{program}"), &read);
         Ok(())

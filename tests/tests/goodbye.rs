@@ -58,8 +58,7 @@ async fn killed(transport: Transport) -> Result<()> {
     path_ended(&both.a, seen, &both.b.id).await?;
     both.a.process.logged(REDIAL, PATIENCE).await?;
 
-    let again = both.relay.run("b", &both.b.host, &[transport])?;
-    both.b = again.reserves(&both.b.host).await?;
+    both.b = both.relay.node("b", &both.b.host, &[transport]).await?;
     // Over the relay, then direct: the longest pause between two rounds of dials, and a punch that needs its second attempt.
     let back = |event: &Event| event.name() == "connected" && event.text("/peer") == both.b.id;
     let back = both.a.process.first("the way back", seen, back).await?;

@@ -109,12 +109,8 @@ async fn third_party(transport: Transport, dials: bool) -> Result<()> {
         (process, id)
     } else {
         let (process, id) = stranger::wait(&host, "stranger", &relay, &args).await?;
-        let dial = both
-            .b
-            .control
-            .dial("b-dial", &id)
-            .args(["--until", "connected"]);
-        let dial = dial.on(&both.b.host)?.ended().await?;
+        let until = ["--until", "connected"];
+        let dial = both.b.dial_with("b-dial", &id, &until).await?;
         ensure!(dial.code == 0, "{dial:?}");
         (process, id)
     };

@@ -23,10 +23,8 @@ const NAME: &str = "p2pnode.ns.svc.cluster.local";
 const SERVICE: &str = "p2pnode.ns.svc.cluster.local:443";
 const PORT: u16 = 443;
 const MDNS: u16 = 5353;
-
 const DNS_KEY: &str = "P2PNODE_DISCOVERY_DNS";
 const MDNS_KEY: &str = "P2PNODE_DISCOVERY_MDNS";
-
 const NOBODY: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 
 /// Hosts on one LAN whose firewall lets only the range out, and no relay.

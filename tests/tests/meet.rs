@@ -32,22 +32,15 @@ async fn without_a_circuit(a: NatKind, b: NatKind, transport: Transport) -> Resu
     let relay = Relay::start_with(&lab, &bins, "relay", &one).await?;
     let a = Peer::new(&lab, "a", a).await?;
     let b = Peer::new(&lab, "b", b).await?;
-    let b_node = relay
-        .run("b", &b.host, &[transport])?
-        .reserves(&b.host)
-        .await?;
+    let b_node = relay.node("b", &b.host, &[transport]).await?;
 
     let (_site, other) = lab.home("c", NatKind::EimApdf).await?;
     let other_node = relay
         .run("c", &other, &[transport])?
         .env("P2PNODE_PUNCH_ENABLED", "false");
     let other_node = other_node.reserves(&other).await?;
-    let occupies = other_node.control.dial("c-dial", &b_node.id);
-    let occupies = occupies
-        .args(["--until", "connected"])
-        .on(&other)?
-        .ended()
-        .await?;
+    let until = ["--until", "connected"];
+    let occupies = other_node.dial_with("c-dial", &b_node.id, &until).await?;
     ensure!(occupies.code == 0, "{occupies:?}");
 
     let dial = relay.dial("a", &a.host, &[transport], &b_node.id)?;

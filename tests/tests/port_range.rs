@@ -146,8 +146,7 @@ async fn reconnect(timestamps: bool) -> Result<()> {
     let other = single.lab.public_host("other").await?;
     let target = single
         .relay
-        .run("target", &other, &[Transport::Tcp])?
-        .reserves(&other)
+        .node("target", &other, &[Transport::Tcp])
         .await?;
     let key = single.lab.artifacts().file("dial.key");
     let mut connected = 0;

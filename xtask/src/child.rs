@@ -21,7 +21,6 @@ pub(crate) struct Child {
     name: &'static str,
     process: Process,
     lines: Lines<BufReader<ChildStdout>>,
-    lost: Vec<String>,
 }
 
 impl Child {
@@ -41,7 +40,6 @@ impl Child {
             name,
             process,
             lines: BufReader::new(stdout).lines(),
-            lost: Vec::new(),
         })
     }
 
@@ -83,27 +81,12 @@ impl Child {
                     }
                     *last = event;
                 }
-                Some("lost") if event.get("cause").is_some() => self.lost.push(format!(
-                    "its connection to {}: {}",
-                    text(&event, "to")?,
-                    text(&event, "cause")?
-                )),
-                Some("failed") => {
-                    bail!("{}: {}{}", self.name, text(&event, "reason")?, self.lost())
-                }
+                Some("failed") => bail!("{}: {}", self.name, text(&event, "reason")?),
                 _ => {}
             }
         }
         let status = self.process.wait().await?;
-        let (name, lost) = (self.name, self.lost());
-        bail!("{name} ended before it was {wanted} ({status}){lost}")
-    }
-
-    fn lost(&self) -> String {
-        match self.lost.last() {
-            Some(last) => format!("; it lost {} connections, at last {last}", self.lost.len()),
-            None => String::new(),
-        }
+        bail!("{} ended before it was {wanted} ({status})", self.name)
     }
 
     /// Waits for its end, which nobody has asked for; until then it never waits for a reader.
@@ -207,31 +190,4 @@ fn command(program: &Path, directory: &Path) -> Command {
         .env("XDG_STATE_HOME", directory)
         .env("XDG_RUNTIME_DIR", directory);
     command
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn failure(script: &str) -> String {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        let mut child = Child::start("the sender", command).expect("a shell");
-        format!("{:#}", child.ends().await)
-    }
-
-    #[tokio::test]
-    async fn a_program_that_fails_or_ends_is_named_at_once() {
-        let lost = r#"echo '{"event":"lost","to":"the relay","cause":"timed out"}'"#;
-        let failed = r#"echo '{"event":"failed","reason":"9 of 10 bytes were not sent"}'"#;
-        assert_eq!(
-            failure(&format!("{lost}; {failed}; read line")).await,
-            "the sender: 9 of 10 bytes were not sent; it lost 1 connections, at last its connection to the relay: timed out"
-        );
-        let ended = failure("exit 3").await;
-        assert!(
-            ended.starts_with("the sender ended before it was done"),
-            "{ended}"
-        );
-    }
 }

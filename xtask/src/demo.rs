@@ -102,21 +102,5 @@ pub(crate) fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
     let (a, b) = text
         .split_once(',')
         .ok_or_else(|| format!("{text:?} names one NAT: give two, as in `eim-apdf,full-cone`"))?;
-    let parse = |kind: &str| kind.parse::<NatKind>().map_err(|error| error.to_string());
-    Ok((parse(a)?, parse(b)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_nats_are_two_names_of_the_lab() {
-        assert_eq!(
-            nats("symmetric,full-cone"),
-            Ok((NatKind::Symmetric, NatKind::FullCone))
-        );
-        assert!(nats("symmetric").is_err_and(|error| error.contains("give two")));
-        assert!(nats("symmetric,moon").is_err_and(|error| error.contains("moon")));
-    }
+    Ok((a.parse()?, b.parse()?))
 }

@@ -42,7 +42,6 @@ pub(crate) struct ImageArgs {
 
 /// The tag that the manifests in `k8s/` name.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 const RELEASE: &str = "release";
 
 impl ImageArgs {
@@ -317,27 +316,5 @@ mod tests {
             let around = "build --no-cache --quiet --tag p2pnode:1 --file=/x/Containerfile";
             assert_eq!(args, format!("{around} {time} /x"));
         }
-    }
-
-    #[test]
-    fn an_image_holds_one_program_and_has_no_root() {
-        let file = containerfile("p2pnode", "A peer", "1.2.3", Some("abc"));
-        let lines: Vec<_> = file.lines().collect();
-        assert_eq!(
-            lines[..2],
-            ["FROM scratch", "COPY p2pnode /usr/bin/p2pnode"]
-        );
-        assert_eq!(
-            lines[lines.len() - 2..],
-            ["USER 65532:65532", "ENTRYPOINT [\"/usr/bin/p2pnode\"]"]
-        );
-        for line in [
-            "LABEL org.opencontainers.image.version=\"1.2.3\"",
-            "LABEL org.opencontainers.image.revision=\"abc\"",
-            "ENV PATH=/usr/bin",
-        ] {
-            assert!(lines.contains(&line), "{line}: {file}");
-        }
-        assert!(!containerfile("p2pnode", "A peer", "1.2.3", None).contains("revision"));
     }
 }

@@ -9,47 +9,21 @@
 //! process, which lets them go when their time has come. A kernel that has neither cannot have a lab with latency, and that
 //! is an error: a test must not pass because nothing was slow.
 
+mod link;
 mod netem;
 mod nfqueue;
 mod queue;
 
-use std::time::Duration;
-
 use anyhow::{Result, bail, ensure};
 use patchbay::Ix;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Link {
-    /// What is added to each round trip.
-    pub rtt: Duration,
-    /// How many packets of a hundred are lost, on each way, independently of each other.
-    pub loss_percent: f64,
-}
-
-impl Link {
-    pub const fn rtt(rtt: Duration) -> Self {
-        Self {
-            rtt,
-            loss_percent: 0.0,
-        }
-    }
-
-    pub const fn loss(mut self, percent: f64) -> Self {
-        self.loss_percent = percent;
-        self
-    }
-
-    fn one_way(self) -> Duration {
-        self.rtt / 2
-    }
-}
+pub use link::Link;
 
 const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and this kernel has neither: load one as root with \
      `modprobe sch_netem` or `modprobe -a nfnetlink_queue xt_NFQUEUE br_netfilter`, or use a kernel that has CONFIG_NET_SCH_NETEM \
      or CONFIG_NETFILTER_NETLINK_QUEUE";
 
 /// A link in force. Where this process does it, nothing passes any more once it is dropped; netem lives as long as the lab.
-#[derive(Debug)]
 pub(crate) struct Impairment {
     worker: Option<queue::Worker>,
 }

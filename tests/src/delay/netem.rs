@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::Link;
+use super::link::Link;
 use crate::command::run;
 
 /// netem drops what exceeds its queue; its default is a few milliseconds of a fast transfer.

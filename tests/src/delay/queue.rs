@@ -24,7 +24,7 @@ use nix::{
 use patchbay::Ix;
 
 use super::{
-    Link,
+    link::Link,
     nfqueue::{self, Message},
 };
 use crate::command::run;
@@ -42,7 +42,6 @@ const BUFFER: usize = 32 << 20;
 const TIMER_SLACK: Duration = Duration::from_nanos(1);
 
 /// The thread. It ends when this is dropped, and lets no packet pass from then on.
-#[derive(Debug)]
 pub(super) struct Worker {
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
@@ -116,11 +115,7 @@ impl Queue {
         // Where it is refused the default holds, and long bursts lose packets.
         let _best_effort = setsockopt(&socket, RcvBufForce, &BUFFER);
         let queue = Self(socket);
-        for request in [
-            nfqueue::bind(QUEUE),
-            nfqueue::copy_nothing(QUEUE),
-            nfqueue::capacity(QUEUE, PACKETS),
-        ] {
+        for request in nfqueue::setup(QUEUE, PACKETS) {
             queue.ask(&request)?;
         }
         if link.loss_percent == 0.0 {

@@ -150,14 +150,10 @@ data: { f.yaml: \"y:\\n- 1\\n- 2\\nx: 1\\n\" }
 ";
 
     #[test]
-    fn the_same_said_in_two_ways_does_not_differ() {
-        let found = differences(&documents(A).unwrap(), &documents(B).unwrap());
-        assert_eq!(found, Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_differs_is_named_with_its_place() {
+    fn what_differs_is_named_with_its_place_and_another_wording_is_no_difference() {
         let a = documents(A).unwrap();
+        let same = differences(&a, &documents(B).unwrap());
+        assert_eq!(same, Vec::<String>::new());
         let b = documents(&B.replace("n: 1", "n: 2").replace("- 1\\n- 2", "- 2\\n- 1")).unwrap();
         let found = differences(&a, &b);
         for part in [

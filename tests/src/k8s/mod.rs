@@ -2,12 +2,11 @@
 //! asked.
 //!
 //! [`faults`] looks at manifests as they are applied, however they were rendered; [`differences`] compares two renderings;
-//! [`metrics`] knows which metrics dashboards and alerts name; [`pod`] makes of a manifest what [`podman`] runs.
+//! [`pod`] makes of a manifest what [`podman`] runs.
 
 mod agree;
 mod config;
 mod container;
-pub mod metrics;
 pub mod pod;
 pub mod podman;
 mod rules;

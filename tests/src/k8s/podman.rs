@@ -124,7 +124,6 @@ fn limits() -> Result<String> {
 }
 
 /// A node of a cluster with one pod.
-#[derive(Debug)]
 pub struct Node {
     host: Host,
     podman: Podman,

@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved, strays},
+    args::{NodeArgs, PATIENCE, Transport, reserved},
     bins::{Bins, bins, iroh_peer, plain_libp2p},
     capture::Capture,
     control::Control,
@@ -217,117 +217,70 @@ impl Contest {
         let port = RANGE.start() + contender.dials;
         let (host, peer) = (contender.a.clone(), contender.peer.clone());
         let name = format!("{program}-{}", contender.dials);
-        match start {
-            Start::Cold => self.dial_cold(program, &name, port, &host, &peer).await,
-            Start::Warm => self.dial_warm(program, &name, port, &host, &peer).await,
+        let timeout_s = self.terms.timeout_s;
+        let timeout = format!("{timeout_s}s");
+        let artifacts = self.lab.artifacts();
+        let is_cold = start == Start::Cold;
+        let mut running = None;
+        let launch = match program {
+            Program::Ours => {
+                let args = self.ours(&host, port..=port);
+                let dial = if is_cold {
+                    args.dial_within(&self.bins, &name, &peer, &timeout)
+                } else {
+                    let node = args.run(&self.lab, &self.bins, &format!("{name}-node"));
+                    let node = running.insert(node.start(&host.device, artifacts)?);
+                    reserved(node).await?;
+                    let socket = control_socket(artifacts, node.name());
+                    Control::new(&self.bins.p2pnode, &socket).dial_within(&name, &peer, &timeout)
+                };
+                dial.args(["--count", "1"])
+            }
+            Program::Plain => {
+                let relay = self.relay_of(&host)?;
+                let plain = self.plain(&host, port, &relay)?;
+                match start {
+                    Start::Cold => plain.dial(&name, &peer, timeout_s),
+                    Start::Warm => plain.told_dial(&name, timeout_s),
+                }
+            }
+            Program::Iroh => {
+                let to = is_cold.then_some(peer.as_str());
+                self.iroh()?.dial(&name, &host, port, to, timeout_s)?
+            }
+        };
+        let mut began = Instant::now();
+        let mut process = launch.start(&host.device, artifacts)?;
+        if !is_cold && program != Program::Ours {
+            process.event("ready", PATIENCE).await?;
+            began = Instant::now();
+            process.tell(&peer).await?;
         }
+        // Beyond its own timeout it has only to close.
+        let within = PATIENCE + Duration::from_secs(timeout_s);
+        process.exit(within).await?;
+        let events = process.events();
+        ensure!(
+            events.iter().any(|event| event.name() == "result"),
+            "{name} ended without a result: {}",
+            process.log()
+        );
+        if let Some(mut node) = running {
+            node.terminate()?;
+            node.exit(PATIENCE).await?;
+        }
+        Ok(read(program, &peer, &events, began))
     }
 
     /// Every dial was made: if all packets of ours left from the range, the artifacts need not be kept.
     async fn over(self) -> Result<()> {
         for (host, capture) in self.contenders.iter().flat_map(|one| &one.captures) {
-            capture.settle().await?;
-            ensure!(
-                !capture.sent_by(&host.addresses).is_empty(),
-                "a capture of {} holds no packet of ours",
-                self.terms.name
-            );
-            let strays = strays(capture, host, &RANGE);
-            ensure!(
-                strays.is_empty(),
-                "{}: packets from outside {RANGE:?}: {strays:?}",
-                self.terms.name
-            );
+            let kept = capture.keeps(host, &RANGE).await;
+            kept.with_context(|| self.terms.name.clone())?;
         }
         drop(self.contenders);
         self.lab.succeeded();
         Ok(())
-    }
-
-    async fn dial_cold(
-        &self,
-        program: Program,
-        name: &str,
-        port: u16,
-        host: &Host,
-        peer: &str,
-    ) -> Result<Dialed> {
-        let timeout_s = self.terms.timeout_s;
-        let launch = match program {
-            Program::Ours => self
-                .ours(host, port..=port)
-                .dial_within(&self.bins, name, peer, &format!("{timeout_s}s"))
-                .args(["--count", "1"]),
-            Program::Plain => self
-                .plain(host, port, &self.relay_of(host)?)?
-                .dial(name, peer, timeout_s),
-            Program::Iroh => self.iroh()?.dial(name, host, port, Some(peer), timeout_s)?,
-        };
-        let began = Instant::now();
-        let mut process = launch.start(&host.device, self.lab.artifacts())?;
-        self.ended(program, peer, &mut process, began).await
-    }
-
-    async fn dial_warm(
-        &self,
-        program: Program,
-        name: &str,
-        port: u16,
-        host: &Host,
-        peer: &str,
-    ) -> Result<Dialed> {
-        let timeout_s = self.terms.timeout_s;
-        let artifacts = self.lab.artifacts();
-        let told = match program {
-            Program::Ours => {
-                let node = format!("{name}-node");
-                let mut running = self
-                    .ours(host, port..=port)
-                    .run(&self.lab, &self.bins, &node)
-                    .start(&host.device, artifacts)?;
-                reserved(&running).await?;
-                let socket = control_socket(artifacts, &node);
-                let launch = Control::new(&self.bins.p2pnode, &socket)
-                    .dial_within(name, peer, &format!("{timeout_s}s"))
-                    .args(["--count", "1"]);
-                let began = Instant::now();
-                let mut asking = launch.start(&host.device, artifacts)?;
-                let dialed = self.ended(program, peer, &mut asking, began).await?;
-                running.terminate()?;
-                running.exit(PATIENCE).await?;
-                return Ok(dialed);
-            }
-            Program::Plain => self
-                .plain(host, port, &self.relay_of(host)?)?
-                .told_dial(name, timeout_s),
-            Program::Iroh => self.iroh()?.dial(name, host, port, None, timeout_s)?,
-        };
-        let mut process = told.start(&host.device, artifacts)?;
-        process.event("ready", PATIENCE).await?;
-        let began = Instant::now();
-        process.tell(peer).await?;
-        self.ended(program, peer, &mut process, began).await
-    }
-
-    async fn ended(
-        &self,
-        program: Program,
-        peer: &str,
-        process: &mut Process,
-        began: Instant,
-    ) -> Result<Dialed> {
-        // Beyond its own timeout it has only to close.
-        process
-            .exit(PATIENCE + Duration::from_secs(self.terms.timeout_s))
-            .await?;
-        let events = process.events();
-        ensure!(
-            events.iter().any(|event| event.name() == "result"),
-            "{} ended without a result: {}",
-            process.name(),
-            process.log()
-        );
-        Ok(read(program, peer, &events, began))
     }
 
     fn ours(&self, host: &Host, ports: RangeInclusive<u16>) -> NodeArgs {

@@ -19,7 +19,6 @@ const GOAL: f64 = 60.0;
 
 /// How long a process is left alone before its memory counts: handshakes and what follows them are over by then.
 const SETTLE: Duration = Duration::from_secs(2);
-
 const SPARE: u64 = 256;
 
 /// How to measure.

@@ -218,17 +218,4 @@ mod tests {
         }
         assert!(names().contains(&"relay-throughput".to_owned()));
     }
-
-    #[test]
-    fn json_and_runs_of_the_whole_do_not_stand_before_a_name() {
-        #[derive(Parser)]
-        struct Whole {
-            #[command(flatten)]
-            _cli: Cli,
-        }
-        assert!(Whole::try_parse_from(["bench", "--json", "--runs", "3"]).is_ok());
-        assert!(Whole::try_parse_from(["bench", "sizes", "--json"]).is_ok());
-        assert!(Whole::try_parse_from(["bench", "--json", "sizes"]).is_err());
-        assert!(Whole::try_parse_from(["bench", "--runs", "0"]).is_err());
-    }
 }

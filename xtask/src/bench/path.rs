@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use p2pnode_tests::{
-    args::{Transport, strays},
+    args::Transport,
     delay::Link,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
@@ -30,7 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the captured transfer moves: some ten thousand packets, which tcpdump keeps up with.
 const CAPTURED: u64 = 16_000_000;
-
 const IPERF_PORT: u16 = 5201;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,18 +121,7 @@ impl Path {
     pub(super) async fn hold_range(&self, transport: Transport) -> Result<()> {
         let capture = self.lab.capture(&self.site).await?;
         self.transfer(Engine::Ours, transport, 1, CAPTURED).await?;
-        capture.settle().await?;
-        ensure!(
-            !capture.sent_by(&self.from.addresses).is_empty(),
-            "the capture of a transfer over {} holds no packet of the sender",
-            transport.name()
-        );
-        let strays = strays(&capture, &self.from, &RANGE);
-        ensure!(
-            strays.is_empty(),
-            "packets from outside {RANGE:?}: {strays:?}"
-        );
-        Ok(())
+        capture.keeps(&self.from, &RANGE).await
     }
 
     pub(super) async fn iperf3(&self, streams: u16, seconds: f64) -> Result<Moved> {
@@ -209,8 +197,6 @@ fn iperf3_moved(end: &Value) -> Option<Moved> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -225,18 +211,5 @@ mod tests {
         assert_eq!(sized(4_000_000, 20.0, 2.0), Size::Is(LEAST));
         assert_eq!(sized(4_000_000, 4.0, 2.0), Size::Is(2_000_000));
         assert_eq!(sized(MOST, 0.1, 2.0), Size::Is(MOST));
-    }
-
-    #[test]
-    fn iperf3_tells_of_both_sides() {
-        let end = json!({
-            "sum_received": {"bytes": 500_000_000, "seconds": 2.0},
-            "cpu_utilization_percent": {"host_total": 20.0, "remote_total": 30.0}
-        });
-        let moved = iperf3_moved(&end);
-        assert!(moved.is_some_and(|moved| {
-            moved.bytes == 500_000_000 && (moved.cpu_seconds - 1.0).abs() < 1e-9
-        }));
-        assert!(iperf3_moved(&json!({})).is_none());
     }
 }

@@ -155,24 +155,3 @@ pub(super) fn typed<A: clap::Args>(words: &str) -> A {
         .expect("words that are understood");
     A::from_arg_matches(&matches).expect("arguments")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_loss_beyond_half_is_refused_with_what_would_be_right() {
-        assert_eq!(percent("0.1"), Ok(0.1));
-        assert!(percent("51").is_err_and(|error| error.contains("0 to 50")));
-    }
-
-    #[test]
-    fn a_limit_of_open_files_that_cannot_be_had_is_an_error_with_its_remedy() {
-        let error = provide_descriptors(u64::MAX).expect_err("nobody may open that many");
-        let text = format!("{error:#}");
-        assert!(
-            text.contains("ulimit") && text.contains("--reservations"),
-            "{text}"
-        );
-    }
-}

@@ -200,29 +200,7 @@ fn percent(dials: &[Dialed]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::programs::typed, *};
-
-    #[test]
-    fn all_is_the_matrix_with_each_pair_once() {
-        assert_eq!(
-            typed::<Args>("--all").cells().len() * 2,
-            matrix::cells().len()
-        );
-        assert_eq!(typed::<Args>("").cells().len(), PAIRS.len());
-    }
-
-    #[test]
-    fn chosen_pairs_are_multiplied_with_the_transports() {
-        let args = typed::<Args>("--pair eim-apdf,symmetric --transport quic --transport tcp");
-        let labels: Vec<_> = args.cells().into_iter().map(Cell::label).collect();
-        assert_eq!(
-            labels,
-            [
-                "eim-apdf dials symmetric, QUIC",
-                "eim-apdf dials symmetric, TCP"
-            ]
-        );
-    }
+    use super::*;
 
     #[test]
     fn a_byte_that_comes_too_late_is_no_success() {

@@ -25,7 +25,6 @@ use crate::{
 
 /// What a reservation may cost, over QUIC, in kB of 1000 bytes.
 const GOAL: f64 = 40.0;
-
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// For peers to give up, and the relay to miss them, before what it keeps is measured: libp2p's QUIC is idle for 10 s at most, and
@@ -340,44 +339,4 @@ fn report(args: &Args, runs: &[Measured]) -> Report {
         ));
     }
     report
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::{super::programs::typed, *};
-
-    #[test]
-    fn a_circuit_that_got_nothing_has_starved_and_what_was_not_measured_has_no_row() {
-        let taken = Taken {
-            at: Instant::now(),
-            memory: 0.0,
-            cpu: 0.0,
-            descriptors: 0,
-        };
-        let fairness = |run: Measured| {
-            let cells = report(&typed("--reservations 1"), &[run]).cells();
-            let found = cells.into_iter().find(|cell| cell["figure"] == "fairness");
-            found.map(|cell| cell["rows"][0]["median"].clone())
-        };
-        let circuits = |least: u32| Circuits {
-            before: taken,
-            after: taken,
-            moved: json!({"least": least, "median": 1000}),
-            counts: json!({"lost": 0}),
-        };
-        let without = |circuits| Measured {
-            reservations: 1.0,
-            idle: taken,
-            held: taken,
-            periods: [taken; 2],
-            counts: json!({"lost": 0}),
-            circuits,
-            gone: taken,
-        };
-        assert_eq!(fairness(without(Some(circuits(800)))), Some(json!(0.8)));
-        assert_eq!(fairness(without(Some(circuits(0)))), Some(json!(0.0)));
-        assert_eq!(fairness(without(None)), None);
-    }
 }

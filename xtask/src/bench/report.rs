@@ -85,8 +85,13 @@ impl Report {
         }
     }
 
+    fn all(&self) -> impl Iterator<Item = (&Figure, &Cell)> {
+        let figures = self.figures.iter();
+        figures.flat_map(|figure| figure.cells.iter().map(move |cell| (figure, cell)))
+    }
+
     pub(crate) fn cells(&self) -> Vec<Value> {
-        let cell = |figure: &Figure, cell: &Cell| {
+        let cell = |(figure, cell): (&Figure, &Cell)| {
             let rows = cell.judge(figure.better).into_iter().map(|judged| {
                 let [least, q1, median, q3, most] = judged.quartiles.map(finite);
                 json!({
@@ -101,17 +106,12 @@ impl Report {
                 "cell": cell.label, "rows": rows.collect::<Vec<_>>(),
             })
         };
-        let of_figure = |figure| Figure::cells(figure).map(move |one| cell(figure, one));
-        self.figures.iter().flat_map(of_figure).collect()
+        self.all().map(cell).collect()
     }
 
     pub(crate) fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
-        for (figure, cell) in self
-            .figures
-            .iter()
-            .flat_map(|f| f.cells().map(move |c| (f, c)))
-        {
+        for (figure, cell) in self.all() {
             for judged in cell.judge(figure.better) {
                 let (Some(goal), Some(false)) = (judged.row.goal, judged.met) else {
                     continue;
@@ -195,10 +195,6 @@ impl Figure {
     pub(crate) fn push(&mut self, label: impl Into<String>, rows: Vec<Row>) {
         let label = label.into();
         self.cells.push(Cell { label, rows });
-    }
-
-    fn cells(&self) -> impl Iterator<Item = &Cell> {
-        self.cells.iter()
     }
 }
 
@@ -380,18 +376,14 @@ impl Run {
     }
 
     fn sentence(&self) -> String {
-        let Self {
-            date,
-            commit,
-            command,
-            machine,
-            named,
-        } = self;
-        let named = match named.is_empty() {
-            true => String::new(),
-            false => format!(" Programs that were named by {}.", named.join(", ")),
+        let named = match self.named[..] {
+            [] => String::new(),
+            _ => format!(" Programs that were named by {}.", self.named.join(", ")),
         };
-        format!("`{command}`, {date}, commit {commit}, {machine}.{named}")
+        format!(
+            "`{}`, {}, commit {}, {}.{named}",
+            self.command, self.date, self.commit, self.machine
+        )
     }
 }
 

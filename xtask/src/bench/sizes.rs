@@ -20,7 +20,6 @@ use crate::{
 };
 
 const MB: f64 = 1_000_000.0;
-
 const RUNS: u16 = 9;
 
 /// How long a node is left alone before its memory counts: the handshakes and identify are over by then.

@@ -351,33 +351,6 @@ mod tests {
     use super::{super::programs::typed, *};
 
     #[test]
-    fn cells_are_the_usual_ones_or_all_of_what_was_chosen() {
-        assert_eq!(typed::<Args>("").cells().len(), USUAL.len());
-        let all = typed::<Args>("--rtt 0,20,50,100").cells();
-        assert_eq!(all.len(), RTTS.len() * LOSSES.len() * STREAMS.len());
-        for (rtt, loss, streams) in USUAL {
-            assert!(all.contains(&(Between { rtt, loss }, streams)));
-        }
-        let one = typed::<Args>("--rtt 50 --loss 1 --streams 8").cells();
-        let between = Between { rtt: 50, loss: 1.0 };
-        assert_eq!(one, [(between, 8)]);
-        assert_eq!(typed::<Args>("--loss 0 --streams 1").cells().len(), 4);
-    }
-
-    #[test]
-    fn a_peer_that_the_transport_does_not_have_is_refused_by_name() {
-        let quinn = typed::<Args>("--peers libp2p,quinn");
-        assert!(QUIC.check(&quinn).is_ok());
-        let error = TCP.check(&quinn).unwrap_err().to_string();
-        assert!(
-            error.contains("quinn") && error.contains("throughput-tcp"),
-            "{error}"
-        );
-        let iroh = |args: Args| QUIC.chosen(&args).any(|(engine, _)| engine == Engine::Iroh);
-        assert!(iroh(typed::<Args>("")) && !iroh(quinn));
-    }
-
-    #[test]
     fn a_goal_of_the_rate_is_one_of_the_processor_time_too() {
         let moved = |seconds, cpu_seconds| Moved {
             bytes: 1_000_000_000,

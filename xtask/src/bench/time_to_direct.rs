@@ -15,9 +15,7 @@ use super::{
 use crate::tools;
 
 const RUNS: u16 = 9;
-
 const TIMEOUT_S: u64 = 20;
-
 const RTTS: [u64; 4] = [0, 20, 50, 100];
 
 /// The round trip that the goals are for, without loss; and the one that is measured with loss, and over TCP.
@@ -175,34 +173,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::programs::typed, *};
-
-    #[test]
-    fn by_default_loss_and_tcp_are_measured_at_one_round_trip() {
-        let cells = typed::<Args>("").cells();
-        assert_eq!(cells.len(), 12);
-        let odd: Vec<_> = cells
-            .iter()
-            .filter(|cell| cell.loss > 0.0 || cell.transport == Transport::Tcp)
-            .collect();
-        assert_eq!(odd.len(), 4);
-        assert!(odd.iter().all(|cell| cell.rtt == GOAL_RTT));
-    }
-
-    #[test]
-    fn what_is_chosen_is_multiplied_and_nothing_is_added() {
-        let cells = typed::<Args>("--rtt 0 --rtt 100 --loss 0 --loss 1 --start warm").cells();
-        let labels: Vec<_> = cells.iter().map(|cell| cell.label()).collect();
-        assert_eq!(
-            labels,
-            [
-                "warm, QUIC, 0 ms",
-                "warm, QUIC, 0 ms, 1 % loss",
-                "warm, QUIC, 100 ms",
-                "warm, QUIC, 100 ms, 1 % loss"
-            ]
-        );
-    }
+    use super::*;
 
     #[test]
     fn a_goal_is_for_its_round_trip_without_loss() {

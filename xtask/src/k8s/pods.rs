@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use p2pnode_tests::{
-    args::{PATIENCE, strays},
+    args::PATIENCE,
     k8s::{
         IMAGE_USER,
         pod::Probe,
@@ -36,9 +36,7 @@ use crate::{
 
 /// What podman and its network plugins keep outside of the directories that they are given. Each is an empty one of this command.
 const RUNTIME_DIRECTORIES: [&str; 3] = ["/run", "/dev/shm", "/var/lib/cni"];
-
 const PAUSE: Duration = Duration::from_millis(20);
-
 const NET_BIND_SERVICE: u64 = 1 << 10;
 
 /// The part of the range that pod 0 has in the shipped manifests.
@@ -281,7 +279,7 @@ async fn direct((a, a_pod): (&Peer, &Pod), (b, b_pod): (&Peer, &Pod)) -> Result<
 /// Every packet of the peer's node left from a port of its part, among them some of the path in `result`.
 async fn only_from_part(peer: &Peer, result: &Value) -> Result<usize> {
     peer.settle().await?;
-    let strays = strays(peer.home(), &peer.host, &PART);
+    let strays = peer.home().strays(&peer.host, &PART);
     ensure!(strays.is_empty(), "from outside {PART:?}: {strays:?}");
     let hop = &result["path"]["hops"][0];
     let socket = |end: &str| -> Result<std::net::SocketAddr> {

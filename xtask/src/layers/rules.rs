@@ -43,7 +43,6 @@ const CLOCK_AND_DICE: &[&str] = &[
 ];
 
 const IO: &[&str] = &["Swarm", "std::fs", "std::process", "std::thread", "tokio"];
-
 const PROGRAM: &[&str] = &["clap", "schemars", "serde_norway", "serde_yaml"];
 
 /// A module, and paths of other crates that nothing in it may use: any run of segments.

@@ -14,7 +14,6 @@ use syn::{
 
 const MAX_RENAMES: usize = 16;
 
-#[derive(Debug)]
 pub(crate) struct Root {
     pub(crate) crate_name: String,
     /// Whether other crates can name its items.
@@ -24,7 +23,7 @@ pub(crate) struct Root {
 }
 
 /// A module. Inline modules have their own names and the file of their parent.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Module {
     pub(crate) crate_name: String,
     /// From the crate's root on; empty for the root itself. A program beside a library is named like its file.
@@ -39,7 +38,6 @@ pub(crate) struct Module {
     mentions: Vec<Mention>,
 }
 
-#[derive(Debug)]
 struct Mention {
     path: Vec<String>,
     line: usize,
@@ -54,7 +52,6 @@ enum Kind {
 }
 
 /// A use of an item of another module.
-#[derive(Debug)]
 pub(crate) struct Use {
     pub(crate) from: usize,
     pub(crate) to: usize,
@@ -63,7 +60,6 @@ pub(crate) struct Use {
 }
 
 /// A use of an item of no crate of the workspace.
-#[derive(Debug)]
 pub(crate) struct Foreign {
     pub(crate) from: usize,
     pub(crate) line: usize,
@@ -77,7 +73,7 @@ enum Target {
     Foreign(Vec<String>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Tree {
     pub(crate) modules: Vec<Module>,
     pub(crate) uses: Vec<Use>,

@@ -116,7 +116,7 @@ pub async fn reserved(swarm: &mut Swarm<Behaviour>) -> Result<()> {
                 relay::client::Event::ReservationReqAccepted { .. },
             )) => return Ok(()),
             SwarmEvent::ListenerClosed { reason, .. } => {
-                let reason = reason.err().map(|error| refusal(&error));
+                let reason = reason.err().map(|error| chain(&error));
                 anyhow::bail!("no reservation: {}", reason.unwrap_or_default());
             }
             _ => {}
@@ -134,28 +134,6 @@ pub async fn connected(swarm: &mut Swarm<Behaviour>, peer: PeerId) -> Result<()>
             _ => {}
         }
     }
-}
-
-/// Why the relay client's listener closed: what the relay answered, or else what went wrong.
-pub fn refusal(error: &std::io::Error) -> String {
-    use relay::outbound::hop::ReserveError;
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<ReserveError>() {
-            return match error {
-                ReserveError::Refused => "refused".to_owned(),
-                ReserveError::ResourceLimitExceeded => "resource_limit_exceeded".to_owned(),
-                ReserveError::Unsupported => "unsupported".to_owned(),
-                other => chain(other),
-            };
-        }
-        let boxed = error.downcast_ref::<std::io::Error>();
-        next = match boxed.and_then(std::io::Error::get_ref) {
-            Some(boxed) => Some(boxed as &(dyn std::error::Error + 'static)),
-            None => error.source(),
-        };
-    }
-    chain(error)
 }
 
 /// An error and its causes in one line, each once.

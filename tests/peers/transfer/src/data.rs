@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result, ensure};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 const PIECE: usize = 64 * 1024;
-
 const CONFIRMED: u8 = 6;
 
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -29,7 +29,6 @@ use data::Wire;
 
 /// Without progress for that long, a sender has stalled.
 const STALLED: Duration = Duration::from_secs(3);
-
 const STREAMS: u32 = 1024;
 
 #[derive(Parser)]
@@ -184,7 +183,7 @@ async fn run(command: Command) -> Result<()> {
         } => {
             path.check()?;
             match path.engine {
-                Engine::Quinn => raw::hold(&address, connections).await,
+                Engine::Quinn => bail!("--engine quinn holds no connections; take another engine"),
                 Engine::Ours | Engine::Libp2p => swarm::hold(path, &address, connections).await,
             }
         }

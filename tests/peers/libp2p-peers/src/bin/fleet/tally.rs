@@ -10,7 +10,6 @@ use libp2p_peers::t_ms;
 use serde_json::{Map, Value, json};
 
 const INTERVAL: Duration = Duration::from_millis(100);
-
 const ERRORS: usize = 32;
 
 #[derive(Clone)]

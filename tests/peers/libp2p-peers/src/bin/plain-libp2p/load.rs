@@ -21,7 +21,6 @@ use libp2p_peers::{Behaviour, Role, circuit, connected, peer, reserve, reserved,
 use serde_json::json;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/load/1");
-
 const PIECE: usize = 64 * 1024;
 
 pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
@@ -136,23 +135,7 @@ async fn fill(mut stream: Stream, bytes: u64) -> anyhow::Result<()> {
 fn drive(mut swarm: Swarm<Behaviour>) {
     tokio::spawn(async move {
         loop {
-            if let SwarmEvent::ConnectionClosed {
-                peer_id,
-                cause: Some(cause),
-                endpoint,
-                ..
-            } = swarm.select_next_some().await
-            {
-                let to = if endpoint.is_relayed() {
-                    "its peer"
-                } else {
-                    "the relay"
-                };
-                let cause = format!("{:#}", anyhow::Error::new(cause));
-                tell(
-                    &json!({"event": "lost", "to": to, "peer_id": peer_id.to_string(), "cause": cause}),
-                );
-            }
+            swarm.select_next_some().await;
         }
     });
 }
