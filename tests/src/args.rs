@@ -5,9 +5,8 @@ use std::ops::RangeInclusive;
 use anyhow::Result;
 
 use crate::{
-    artifacts::Artifacts,
-    bins::{Bins, bins},
-    lab::{Host, Lab},
+    bins::bins,
+    lab::Host,
     nat::RANGE,
     node::{Launch, Process},
     relay::Relay,
@@ -31,11 +30,7 @@ pub struct NodeArgs {
 impl NodeArgs {
     /// For a node in `host`: the relay's addresses of its families, and [`RANGE`].
     pub fn new(relay: &Relay, host: &Host, transports: &[Transport]) -> Self {
-        Self {
-            relays: relay.addresses(host, transports),
-            transports: transports.to_vec(),
-            range: RANGE,
-        }
+        Self::with_relays(relay.addresses(host, transports), transports)
     }
 
     pub fn with_relays(relays: Vec<String>, transports: &[Transport]) -> Self {
@@ -51,38 +46,25 @@ impl NodeArgs {
         self
     }
 
-    pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
-        self.run_with(lab.artifacts(), bins, name)
-    }
-
     pub fn run_on(&self, host: &Host, name: &str) -> Result<Launch> {
-        Ok(self.run_with(&host.artifacts, &bins()?, name))
+        let key = host.artifacts.file(&format!("{name}.key"));
+        let launch = Launch::new(name, bins()?.p2pnode).args(["run", "--json", "--key"]);
+        Ok(launch.arg(key).args(self.list()))
     }
 
-    fn run_with(&self, artifacts: &Artifacts, bins: &Bins, name: &str) -> Launch {
-        Launch::new(name, &bins.p2pnode)
-            .args(["run", "--json", "--key"])
-            .arg(artifacts.file(&format!("{name}.key")))
-            .args(self.list())
+    pub fn dial(&self, name: &str, peer: &str) -> Result<Launch> {
+        self.dial_within(name, peer, DIAL_TIMEOUT)
     }
 
-    pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.dial_within(bins, name, peer, DIAL_TIMEOUT)
+    pub fn dial_within(&self, name: &str, peer: &str, timeout: &str) -> Result<Launch> {
+        Ok(self.watched_dial(name, peer, timeout)?.arg("--json"))
     }
 
-    pub fn dial_within(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
-        self.plain_dial(bins, name, peer, timeout).arg("--json")
-    }
-
-    pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.plain_dial(bins, name, peer, DIAL_TIMEOUT)
-            .inherit_stdio()
-    }
-
-    fn plain_dial(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
-        Launch::new(name, &bins.p2pnode)
+    pub fn watched_dial(&self, name: &str, peer: &str, timeout: &str) -> Result<Launch> {
+        let launch = Launch::new(name, bins()?.p2pnode);
+        Ok(launch
             .args(["dial", peer, "--timeout", timeout])
-            .args(self.list())
+            .args(self.list()))
     }
 
     fn list(&self) -> Vec<String> {
@@ -122,6 +104,6 @@ impl Relay {
         transports: &[Transport],
         peer: &str,
     ) -> Result<Launch> {
-        Ok(NodeArgs::new(self, host, transports).dial(&bins()?, name, peer))
+        NodeArgs::new(self, host, transports).dial(name, peer)
     }
 }

@@ -153,16 +153,9 @@ fn word(text: &str) -> String {
 }
 
 fn multiaddr(text: &str) -> String {
-    let names = [
-        "ip4",
-        "ip6",
-        "udp",
-        "tcp",
-        "p2p",
-        "quic-v1",
-        "p2p-circuit",
-        "",
-    ];
+    let names: Vec<_> = "/ip4/ip6/udp/tcp/p2p/quic-v1/p2p-circuit"
+        .split('/')
+        .collect();
     let parts = text.split('/');
     let parts = parts.map(|part| if names.contains(&part) { part } else { "*" });
     parts.collect::<Vec<_>>().join("/")

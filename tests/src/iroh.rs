@@ -28,7 +28,7 @@ impl IrohRelay {
         let listen = SocketAddr::new(IpAddr::from([0_u16; 8]), RELAY_PORT);
         let process = Launch::new(name, program)
             .args(["relay", "--listen", &listen.to_string()])
-            .start(&host.device, lab.artifacts())?;
+            .on(&host)?;
         process.event("listening", PATIENCE).await?;
         Ok(Self {
             host,

@@ -26,7 +26,7 @@ use crate::{
     artifacts::Artifacts,
     capture::Capture,
     command::{load_rules, run},
-    delay::{Impairment, Link},
+    delay::{self, Link, Worker},
     nat::{NatKind, Policy},
     sandbox,
 };
@@ -42,7 +42,7 @@ const WAN_BEHIND_CARRIER: &str = "wan";
 pub struct Lab {
     // Dropped first: the processes that write artifacts end with it.
     net: patchbay::Lab,
-    impairment: Option<Impairment>,
+    impairment: Option<Option<Worker>>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
 }
@@ -263,13 +263,14 @@ impl Lab {
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.
         self.impairment = None;
-        self.impairment = Some(Impairment::impose(&self.net.ix(), link)?);
+        self.impairment = Some(delay::impose(&self.net.ix(), link)?);
         Ok(())
     }
 
     /// What does the link: `netem`, `NFQUEUE`, or nothing where there is none. NFQUEUE bounds how fast a transfer can be.
     pub fn impaired_by(&self) -> Option<&'static str> {
-        self.impairment.as_ref().map(Impairment::by)
+        let worker = self.impairment.as_ref()?;
+        Some(worker.as_ref().map_or("netem", |_| "NFQUEUE"))
     }
 
     /// Starts a capture in the site's router: its inside is the LAN.

@@ -89,13 +89,10 @@ impl Launch {
         self
     }
 
-    pub fn on(self, host: &Host) -> Result<Process> {
-        self.start(&host.device, &host.artifacts)
-    }
-
-    /// Starts it in the network of `device`. All namespaces share one file system, so each process has a control socket of its
+    /// Starts it in the network of `host`. All namespaces share one file system, so each process has a control socket of its
     /// own, named like its logs.
-    pub fn start(self, device: &Device, artifacts: &Artifacts) -> Result<Process> {
+    pub fn on(self, host: &Host) -> Result<Process> {
+        let artifacts = &host.artifacts;
         let state = artifacts.file(&format!("{}.state", self.name));
         std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
         let stdin = if self.is_told {
@@ -118,7 +115,7 @@ impl Launch {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         end_with_lab(&mut command);
-        let mut child = spawn(device, command)?;
+        let mut child = spawn(&host.device, command)?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let (lines, log) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
         let file = artifacts.file(&format!("{}.log", self.name));

@@ -3,8 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    args::{NodeArgs, Transport},
-    bins::{Bins, bins},
+    args::{DIAL_TIMEOUT, NodeArgs, Transport},
     capture::{Capture, Side},
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
@@ -54,12 +53,11 @@ impl Pair {
 
     /// Builds the networks, starts captures, relay and B, and returns when B holds its reservation.
     pub async fn start(self) -> Result<Peers> {
-        let bins = bins()?;
         let lab = match &self.name {
             Some(name) => Lab::new(name).await?,
             None => Lab::of_test().await?,
         };
-        let relay = Relay::start(&lab, &bins, "relay").await?;
+        let relay = Relay::start(&lab, "relay").await?;
         let a = Peer::new(&lab, "a", self.nats[0]).await?;
         let b = Peer::new(&lab, "b", self.nats[1]).await?;
         let b_node = relay.node("b", &b.host, &self.transports).await?;
@@ -68,7 +66,6 @@ impl Pair {
             b_node,
             transports: self.transports,
             watched: self.watched,
-            bins,
             relay,
             a,
             b,
@@ -122,7 +119,6 @@ pub struct Peers {
     pub b_node: Node,
     pub b_id: String,
     pub relay: Relay,
-    pub bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
     pub(crate) transports: Vec<Transport>,
@@ -137,9 +133,10 @@ impl Peers {
     pub fn start_dial(&self, name: &str, pings: usize) -> Result<Process> {
         let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
         let dial = if self.watched {
-            args.watched_dial(&self.bins, name, &self.b_id)
+            args.watched_dial(name, &self.b_id, DIAL_TIMEOUT)?
+                .inherit_stdio()
         } else {
-            args.dial(&self.bins, name, &self.b_id)
+            args.dial(name, &self.b_id)?
         };
         dial.args(["--count", &pings.to_string()]).on(&self.a.host)
     }

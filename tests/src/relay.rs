@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    bins::{Bins, bins},
+    bins::bins,
     events::Event,
     lab::{Host, Lab},
     node::{Launch, Process},
@@ -26,32 +26,17 @@ pub struct Relay {
 
 impl Relay {
     /// Adds a public host and starts a relay on it; returns when it listens and knows its addresses.
-    pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
-        Self::start_on(bins, name, lab.public_host(name).await?, &[], &[]).await
+    pub async fn start(lab: &Lab, name: &str) -> Result<Self> {
+        Self::start_with(lab, name, &[]).await
     }
 
-    pub async fn start_with(
-        lab: &Lab,
-        bins: &Bins,
-        name: &str,
-        env: &[(&str, &str)],
-    ) -> Result<Self> {
-        Self::start_on(bins, name, lab.public_host(name).await?, env, &[]).await
-    }
-
-    pub async fn start_knowing(
-        lab: &Lab,
-        bins: &Bins,
-        name: &str,
-        others: &[&Self],
-    ) -> Result<Self> {
-        Self::start_on(bins, name, lab.public_host(name).await?, &[], others).await
+    pub async fn start_with(lab: &Lab, name: &str, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_on(name, lab.public_host(name).await?, env, &[]).await
     }
 
     /// Starts a relay on a host that is there already. It listens on all its addresses and gives out those that
     /// [`Host::addresses`] names.
     pub async fn start_on(
-        bins: &Bins,
         name: &str,
         host: Host,
         env: &[(&str, &str)],
@@ -60,7 +45,7 @@ impl Relay {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let env: Vec<_> = env.iter().map(own).collect();
         let known = known(&host, others);
-        let process = launch(bins, name, name, &host, &env, &known)?;
+        let process = launch(name, name, &host, &env, &known)?;
         Ok(Self {
             id: ready(&process, &host).await?,
             host,
@@ -77,7 +62,7 @@ impl Relay {
         self.runs += 1;
         let log = format!("{}-{}", self.name, self.runs);
         let (name, host) = (&self.name, &self.host);
-        self.process = launch(&bins()?, name, &log, host, &self.env, &self.known)?;
+        self.process = launch(name, &log, host, &self.env, &self.known)?;
         let id = ready(&self.process, &self.host).await?;
         ensure!(id == self.id, "{} came back as {id}", self.id);
         Ok(())
@@ -116,14 +101,13 @@ fn known(host: &Host, relays: &[&Relay]) -> Vec<String> {
 }
 
 fn launch(
-    bins: &Bins,
     name: &str,
     log: &str,
     host: &Host,
     env: &[(String, String)],
     known: &[String],
 ) -> Result<Process> {
-    let mut launch = Launch::new(log, &bins.relay_node)
+    let mut launch = Launch::new(log, bins()?.relay_node)
         .arg("run")
         .arg("--key")
         .arg(host.artifacts.file(&format!("{name}.key")))

@@ -135,7 +135,7 @@ impl Running {
     pub async fn prepare(self) -> Result<Prepared> {
         let lab = Lab::of_test().await?;
         Ok(Prepared {
-            relay: Relay::start(&lab, &bins()?, "relay").await?,
+            relay: Relay::start(&lab, "relay").await?,
             a: Peer::new(&lab, "a", self.nats[0]).await?,
             b: Peer::new(&lab, "b", self.nats[1]).await?,
             transports: self.transports,

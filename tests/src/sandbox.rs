@@ -103,6 +103,10 @@ pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     missing
 }
 
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
 pub fn has_tool(name: &str) -> bool {
     find(name).is_some()
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     admin::{self, ADMIN, Exposition},
     args::{NodeArgs, PATIENCE, Transport},
-    bins::{Bins, bins},
+    bins::bins,
     fleet,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
@@ -46,7 +46,6 @@ pub struct Served {
     pub site: Site,
     pub host: Host,
     pub relay: Relay,
-    bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
 }
@@ -79,13 +78,12 @@ impl Served {
         let mut env = env.to_vec();
         env.push(("RELAY_NODE_ADMIN_LISTEN", ADMIN));
         env.push(("RELAY_NODE_ACCESS_ALLOW", &allowed));
-        let relay = Relay::start_with(&lab, &bins, "relay", &env).await?;
+        let relay = Relay::start_with(&lab, "relay", &env).await?;
         let mut served = Self {
             good: Vec::new(),
             site,
             host,
             relay,
-            bins,
             lab,
         };
         for transport in Transport::ALL {
@@ -111,7 +109,7 @@ impl Served {
         let first = RANGE.start() + 10 * u16::from(transport == Transport::Tcp);
         let dial = NodeArgs::new(&self.relay, &self.host, &[transport])
             .range(first..=first + 9)
-            .dial(&self.bins, &format!("{transport}-dial"), &node.id)
+            .dial(&format!("{transport}-dial"), &node.id)?
             .args(["--until", "connected", "--count", PINGS, "--key"])
             .arg(key)
             .env("P2PNODE_PUNCH_ENABLED", "false")
@@ -225,7 +223,7 @@ impl Served {
         // Ports that no dial before had.
         let mut dial = NodeArgs::new(&self.relay, &self.host, &[good.transport])
             .range(40030..=40039)
-            .dial_within(&self.bins, name, &good.node.id, "10s")
+            .dial_within(name, &good.node.id, "10s")?
             .args(["--until", "connected", "--count", "1"])
             .env("P2PNODE_PUNCH_ENABLED", "false")
             .on(&self.host)?;

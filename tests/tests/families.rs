@@ -62,7 +62,7 @@ async fn node(relay: &Relay, name: &str, host: &Host, policy: &str, held: &[&str
 
 async fn called() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let (_site, host) = lab.home("b", NatKind::DualStack).await?;
     let b = node(&relay, "b", &host, "auto", &["ip4", "ip6"]).await?;
     for (name, nat, family) in [
@@ -79,7 +79,7 @@ async fn called() -> Result<()> {
 
 async fn legs() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let a_side = Peer::new(&lab, "a", NatKind::DualStack).await?;
     let b_side = Peer::new(&lab, "b", NatKind::DualStack).await?;
     let a = node(&relay, "a", &a_side.host, "prefer-ip6", &["ip6", "ip4"]).await?;

@@ -186,7 +186,7 @@ impl Stage {
         let (bins, lab) = (bins()?, Lab::new("golden").await?);
         let admin = ("RELAY_NODE_ADMIN_LISTEN", ADMIN);
         let env = [("RELAY_NODE_DRAIN_TIMEOUT", "3s"), admin];
-        let relay = Relay::start_with(&lab, &bins, "relay", &env).await?;
+        let relay = Relay::start_with(&lab, "relay", &env).await?;
         let host = lab.public_host("strict").await?;
         let external = format!("/ip4/{}/udp/443/quic-v1", host.ip(false)?);
         let strict = Launch::new("strict", &bins.relay_node)
@@ -195,7 +195,7 @@ impl Stage {
             .arg(lab.artifacts().file("strict.key"))
             .env("RELAY_NODE_ACCESS_TOKENS", "true")
             .env(admin.0, admin.1)
-            .start(&host.device, lab.artifacts())?;
+            .on(&host)?;
         Ok(Self {
             golden: Golden::default(),
             relay,
@@ -212,7 +212,7 @@ impl Stage {
     }
 
     async fn show(&mut self, file: &str, host: &Host, command: Launch) -> Result<()> {
-        let mut process = command.start(&host.device, self.lab.artifacts())?;
+        let mut process = command.on(host)?;
         let code = process.exit(PATIENCE * 2).await?.code();
         let events = process.events();
         self.events(file, &events);
@@ -290,7 +290,7 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
     ] {
         let host = stage.host(name, kind).await?;
         let launch = NodeArgs::new(&stage.relay, &host, &[transport])
-            .run(&stage.lab, &stage.bins, name)
+            .run_on(&host, name)?
             .args(more.iter().copied())
             .env("P2PNODE_PUNCH_ENABLED", punch)
             .env(ADMIN_LISTEN, ADMIN);
@@ -318,7 +318,7 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
         ("no-relay", &lonely, &b.id, &[]),
         ("address", &by_tcp, &open.id, &["--addr", &addr]),
     ] {
-        let dial = args.dial(&stage.bins, name, peer).args(["--count", "2"]);
+        let dial = args.dial(name, peer)?.args(["--count", "2"]);
         let dial = dial.args(more.iter().copied());
         stage.show("dial-standalone", &away, dial).await?;
     }

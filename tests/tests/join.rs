@@ -35,7 +35,7 @@ impl Bench {
             ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
         ];
         Ok(Self {
-            relay: Relay::start_with(&lab, &bins()?, "relay", &env).await?,
+            relay: Relay::start_with(&lab, "relay", &env).await?,
             host: lab.public_host("host").await?,
             revoked,
             lab,
@@ -50,16 +50,8 @@ impl Bench {
     async fn token(&self, node: &str, expires: &str) -> Result<String> {
         let (bins, relay, node) = (bins()?, self.key("relay"), self.key(node));
         let peer = printed(&self.host, &bins.p2pnode, &["id", "--key", &node]).await?;
-        let args = [
-            "token",
-            "create",
-            "--peer",
-            &peer,
-            "--expires",
-            expires,
-            "--key",
-            &relay,
-        ];
+        let create = ["token", "create", "--peer", &peer, "--key", &relay];
+        let args = [&create[..], &["--expires", expires]].concat();
         printed(&self.host, &bins.relay_node, &args).await
     }
 

@@ -63,7 +63,7 @@ impl Lan {
     }
 
     async fn asks(&self, peer: &str) -> Result<Dial> {
-        let dial = without_relay(&Transport::ALL).dial(&bins()?, "dial", peer);
+        let dial = without_relay(&Transport::ALL).dial("dial", peer)?;
         dial.env(MDNS_KEY, "true").on(&self.hosts[0])?.ended().await
     }
 

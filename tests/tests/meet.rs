@@ -27,9 +27,9 @@ fn punches(dial: &Dial) -> Vec<(&str, &str)> {
 
 /// The dial of A to B in a lab whose relay carries no circuit between them: somebody else has the only one.
 async fn without_a_circuit(a: NatKind, b: NatKind, transport: Transport) -> Result<()> {
-    let (bins, lab) = (bins()?, Lab::of_test().await?);
+    let lab = Lab::of_test().await?;
     let one = [("RELAY_NODE_LIMITS_CIRCUITS", "1")];
-    let relay = Relay::start_with(&lab, &bins, "relay", &one).await?;
+    let relay = Relay::start_with(&lab, "relay", &one).await?;
     let a = Peer::new(&lab, "a", a).await?;
     let b = Peer::new(&lab, "b", b).await?;
     let b_node = relay.node("b", &b.host, &[transport]).await?;
@@ -92,7 +92,7 @@ async fn by_dcutr_alone(
     let b_node = set(args.run_on(&b_host, "b")?, b_env)
         .reserves(&b_host)
         .await?;
-    let dial = set(args.dial(&bins()?, "a", &b_node.id), a_env);
+    let dial = set(args.dial("a", &b_node.id)?, a_env);
     let dial = dial.on(&a_host)?.ended().await?;
     dial.is("direct")?;
     let introduced = punches(&dial).iter().any(|(by, _)| *by != "dcutr");
@@ -109,7 +109,7 @@ async fn foreign() -> Result<()> {
 
 async fn ours() -> Result<(Lab, Relay, Vec<String>)> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let relays = relay.addresses_at(relay.host.ip(false)?, &[Transport::Quic]);
     Ok((lab, relay, relays))
 }

@@ -39,9 +39,8 @@ async fn two_behind_one(transport: Transport) -> Result<()> {
         "both peers start on port {first_port}"
     );
 
-    let dial = |name: &str, peer: &str| {
-        anyhow::Ok(args.dial(&bins()?, name, peer).args(["--count", "1000"]))
-    };
+    let dial =
+        |name: &str, peer: &str| anyhow::Ok(args.dial(name, peer)?.args(["--count", "1000"]));
     let to_first = dial("b-to-a1", &first_node.id)?.on(third)?;
     let to_second = dial("b-to-a2", &second_node.id)?.on(third)?;
     direct_from(&to_first).await?;

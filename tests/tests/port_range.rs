@@ -28,7 +28,7 @@ struct Single {
 impl Single {
     async fn new() -> Result<Self> {
         let lab = Lab::of_test().await?;
-        let relay = Relay::start(&lab, &bins()?, "relay").await?;
+        let relay = Relay::start(&lab, "relay").await?;
         let (site, host) = lab.home("a", NatKind::EimApdf).await?;
         Ok(Self {
             host,
@@ -57,7 +57,7 @@ async fn one_port() -> Result<()> {
         let first = 41000 + 10 * i;
         let transport = Transport::ALL[usize::from(i % 2)];
         let args = NodeArgs::new(&single.relay, &crowd, &[transport]).range(first..=first + 9);
-        let dial = args.dial(&bins()?, &format!("dial-{i}"), &node.id);
+        let dial = args.dial(&format!("dial-{i}"), &node.id)?;
         let dial = dial.args(["--count", "1000"]).on(&crowd)?;
         // Twenty processes that start at once are too much for a small machine.
         dial.event("connected", PATIENCE).await?;
@@ -94,7 +94,7 @@ async fn one_port() -> Result<()> {
 async fn taken_for_a_dial() -> Result<()> {
     let single = Single::new().await?;
     let _held = hold(&single.host, ONE_PORT)?;
-    let dial = single.args().dial(&bins()?, "dial", &single.relay.id);
+    let dial = single.args().dial("dial", &single.relay.id)?;
     let dial = dial.on(&single.host)?.ended().await?;
     dial.is("unreachable")?;
     let exhausted = |line: &&str| line.contains("port range 40000-40000 exhausted");

@@ -26,13 +26,13 @@ struct Circuit {
 
 impl Circuit {
     async fn new(transport: Transport, drain_timeout: &str) -> Result<Self> {
-        let (bins, lab) = (bins()?, Lab::of_test().await?);
+        let lab = Lab::of_test().await?;
         let env = [
             ("RELAY_NODE_DRAIN_TIMEOUT", drain_timeout),
             ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
         ];
-        let mut first = Relay::start_with(&lab, &bins, "first", &env).await?;
-        let mut second = Relay::start_with(&lab, &bins, "second", &env).await?;
+        let mut first = Relay::start_with(&lab, "first", &env).await?;
+        let mut second = Relay::start_with(&lab, "second", &env).await?;
         let (a_site, a_host) = lab.home("a", NatKind::EimApdf).await?;
         let (b_site, b_host) = lab.home("b", NatKind::EimApdf).await?;
         let addresses = |relay: &Relay| relay.addresses(&b_host, &[transport]);

@@ -31,7 +31,7 @@ async fn renewed(transport: Transport, peers: u32) -> Result<()> {
         ("RELAY_NODE_LIMITS_RESERVATION_DURATION", "20s"),
         ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
     ];
-    let relay = Relay::start_with(&lab, &bins()?, "relay", &env).await?;
+    let relay = Relay::start_with(&lab, "relay", &env).await?;
     let host = lab.public_host("peers").await?;
     // A peer that does not get a connection, on a machine that is too busy, comes again. One that loses a reservation is counted.
     let command = format!("hold --peers {peers} --again --at-once 16");

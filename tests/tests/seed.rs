@@ -33,7 +33,7 @@ impl Cluster {
             pod: lab.host(&format!("pod-{name}"), &site).await?,
             // A capture knows the hosts that are there.
             capture: lab.capture(&site).await?,
-            relay: Relay::start_on(&bins()?, &relay_name, host, &[], known).await?,
+            relay: Relay::start_on(&relay_name, host, &[], known).await?,
             inside,
             _site: site,
         })

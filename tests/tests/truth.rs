@@ -84,7 +84,7 @@ async fn relayed() -> Result<()> {
 /// A has IPv6 only and QUIC, B has IPv4 only and TCP: they meet at the relay and nowhere else.
 async fn far_hops() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let (_a, a_host) = lab.home("a", NatKind::Ip6Firewall).await?;
     let (_b, b_host) = lab.home("b", NatKind::EimApdf).await?;
     let a = relay.node("a", &a_host, &[Transport::Quic]).await?;

@@ -25,14 +25,7 @@ impl Build {
         match self {
             Self::Dev => &["build", "--workspace", "--exclude", "xtask", "--bins"],
             Self::Tests => &["build", "--workspace", "--all-targets"],
-            Self::Release => &[
-                "build",
-                "--release",
-                "--package",
-                "p2pnode",
-                "--package",
-                "relay-node",
-            ],
+            Self::Release => &["build", "--release", "-p", "p2pnode", "-p", "relay-node"],
         }
     }
 

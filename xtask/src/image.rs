@@ -107,14 +107,8 @@ fn build_static(profile: &str) -> Result<PathBuf> {
     let mut build = cargo::cargo();
     // The target is named so that the flags are not used for build scripts and macros, which are shared libraries.
     build
-        .args([
-            "build",
-            "--locked",
-            "--profile",
-            profile,
-            "--target",
-            &target,
-        ])
+        .args(["build", "--locked", "--profile", profile])
+        .args(["--target", &target])
         .args(["--package", "p2pnode", "--package", "relay-node"])
         .env("RUSTFLAGS", flags);
     println!("running `{}`", cargo::show(&build));

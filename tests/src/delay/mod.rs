@@ -14,7 +14,7 @@ mod netem;
 mod nfqueue;
 mod queue;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use patchbay::Ix;
 
 pub use link::Link;
@@ -23,34 +23,21 @@ const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and t
      `modprobe sch_netem` or `modprobe -a nfnetlink_queue xt_NFQUEUE br_netfilter`, or use a kernel that has CONFIG_NET_SCH_NETEM \
      or CONFIG_NETFILTER_NETLINK_QUEUE";
 
-/// A link in force. Where this process does it, nothing passes any more once it is dropped; netem lives as long as the lab.
-pub(crate) struct Impairment {
-    worker: Option<queue::Worker>,
-}
+/// Lets nothing pass any more once it is dropped.
+pub(crate) use queue::Worker;
 
-impl Impairment {
-    pub(crate) fn by(&self) -> &'static str {
-        match self.worker {
-            None => "netem",
-            Some(_) => "NFQUEUE",
-        }
-    }
-
-    pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Self> {
-        ensure!(
-            (0.0..=100.0).contains(&link.loss_percent),
-            "a loss of {} %: give 0 to 100",
-            link.loss_percent
-        );
-        let netem = match ix.run_sync(move || netem::impose(link))? {
-            Ok(()) => return Ok(Self { worker: None }),
-            Err(missing) => missing,
-        };
-        match queue::impose(ix, link) {
-            Ok(worker) => Ok(Self {
-                worker: Some(worker),
-            }),
-            Err(error) => bail!("{REMEDY} (netem: {netem}; NFQUEUE: {error:#})"),
-        }
-    }
+/// Without a worker it is netem that does it, for as long as the lab lives.
+pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Option<Worker>> {
+    ensure!(
+        (0.0..=100.0).contains(&link.loss_percent),
+        "a loss of {} %: give 0 to 100",
+        link.loss_percent
+    );
+    let Err(netem) = ix.run_sync(move || netem::impose(link))? else {
+        return Ok(None);
+    };
+    let worker = queue::impose(ix, link);
+    worker
+        .map(Some)
+        .map_err(|error| anyhow!("{REMEDY} (netem: {netem}; NFQUEUE: {error:#})"))
 }

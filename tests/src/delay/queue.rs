@@ -42,7 +42,7 @@ const BUFFER: usize = 32 << 20;
 const TIMER_SLACK: Duration = Duration::from_nanos(1);
 
 /// The thread. It ends when this is dropped, and lets no packet pass from then on.
-pub(super) struct Worker {
+pub(crate) struct Worker {
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }

@@ -12,7 +12,6 @@
 
 use std::{
     ops::RangeInclusive,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -20,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use p2pnode_tests::{
     args::{NodeArgs, PATIENCE, Transport, reserved},
-    bins::{Bins, bins, iroh_peer, plain_libp2p},
+    bins::{bins, iroh_peer},
     capture::Capture,
     control::Control,
     delay::Link,
@@ -69,7 +68,8 @@ pub(crate) enum Start {
 pub(super) type Measured = Vec<(Program, Vec<Dialed>)>;
 
 /// Builds the programs that take part, but for those that are named, and says where they are: for the process in the lab.
-pub(super) fn programs(taking_part: &[Program]) -> Result<Vec<Named>> {
+pub(super) fn programs(named: &[Program]) -> Result<Vec<Named>> {
+    let taking_part = Program::chosen(named);
     let bins = cargo::bins(Build::Release)?;
     let mut programs = vec![
         ("P2PNODE_BIN", bins.p2pnode),
@@ -107,8 +107,6 @@ pub(super) async fn compete(
 
 struct Contest {
     terms: Terms,
-    bins: Bins,
-    plain: Option<PathBuf>,
     relay: Relay,
     iroh: Option<IrohRelay>,
     contenders: Vec<Contender>,
@@ -129,13 +127,8 @@ struct Contender {
 
 impl Contest {
     async fn new(terms: Terms, programs: &[Program]) -> Result<Self> {
-        let bins = bins()?;
-        let plain = match programs.contains(&Program::Plain) {
-            true => Some(plain_libp2p()?),
-            false => None,
-        };
         let mut lab = Lab::new(&terms.name).await?;
-        let relay = Relay::start(&lab, &bins, "relay").await?;
+        let relay = Relay::start(&lab, "relay").await?;
         let iroh = if programs.contains(&Program::Iroh) {
             Some(IrohRelay::start(&lab, &iroh_peer()?, "iroh-relay").await?)
         } else {
@@ -156,8 +149,6 @@ impl Contest {
         }
         let mut contest = Self {
             terms,
-            bins,
-            plain,
             relay,
             iroh,
             contenders: Vec::new(),
@@ -188,11 +179,11 @@ impl Contest {
         let name = format!("{program}-b");
         let port = *RANGE.start();
         let launch = match program {
-            Program::Ours => self.ours(host, RANGE).run(&self.lab, &self.bins, &name),
-            Program::Plain => self.plain(host, port, &self.relay_of(host)?)?.listen(&name),
+            Program::Ours => self.ours(host, RANGE).run_on(host, &name)?,
+            Program::Plain => self.plain(host, port)?.listen(&name)?,
             Program::Iroh => self.iroh()?.listen(&name, host, port)?,
         };
-        let process = launch.start(&host.device, self.lab.artifacts())?;
+        let process = launch.on(host)?;
         let id = match program {
             Program::Ours | Program::Plain => reserved(&process).await?,
             Program::Iroh => {
@@ -219,30 +210,25 @@ impl Contest {
         let name = format!("{program}-{}", contender.dials);
         let timeout_s = self.terms.timeout_s;
         let timeout = format!("{timeout_s}s");
-        let artifacts = self.lab.artifacts();
         let is_cold = start == Start::Cold;
         let mut running = None;
         let launch = match program {
             Program::Ours => {
                 let args = self.ours(&host, port..=port);
                 let dial = if is_cold {
-                    args.dial_within(&self.bins, &name, &peer, &timeout)
+                    args.dial_within(&name, &peer, &timeout)?
                 } else {
-                    let node = args.run(&self.lab, &self.bins, &format!("{name}-node"));
-                    let node = running.insert(node.start(&host.device, artifacts)?);
+                    let node = args.run_on(&host, &format!("{name}-node"))?;
+                    let node = running.insert(node.on(&host)?);
                     reserved(node).await?;
-                    let socket = control_socket(artifacts, node.name());
-                    Control::new(&self.bins.p2pnode, &socket).dial_within(&name, &peer, &timeout)
+                    let socket = control_socket(self.lab.artifacts(), node.name());
+                    Control::new(&bins()?.p2pnode, &socket).dial_within(&name, &peer, &timeout)
                 };
                 dial.args(["--count", "1"])
             }
             Program::Plain => {
-                let relay = self.relay_of(&host)?;
-                let plain = self.plain(&host, port, &relay)?;
-                match start {
-                    Start::Cold => plain.dial(&name, &peer, timeout_s),
-                    Start::Warm => plain.told_dial(&name, timeout_s),
-                }
+                let to = is_cold.then_some(peer.as_str());
+                self.plain(&host, port)?.dial(&name, to, timeout_s)?
             }
             Program::Iroh => {
                 let to = is_cold.then_some(peer.as_str());
@@ -250,7 +236,7 @@ impl Contest {
             }
         };
         let mut began = Instant::now();
-        let mut process = launch.start(&host.device, artifacts)?;
+        let mut process = launch.on(&host)?;
         if !is_cold && program != Program::Ours {
             process.event("ready", PATIENCE).await?;
             began = Instant::now();
@@ -287,11 +273,9 @@ impl Contest {
         NodeArgs::new(&self.relay, host, &[self.terms.transport]).range(ports)
     }
 
-    fn plain<'a>(&'a self, host: &Host, port: u16, relay: &'a str) -> Result<PlainArgs<'a>> {
-        let program = self.plain.as_deref();
+    fn plain(&self, host: &Host, port: u16) -> Result<PlainArgs> {
         Ok(PlainArgs {
-            program: program.context("plain libp2p does not take part")?,
-            relay,
+            relay: self.relay_of(host)?,
             transport: self.terms.transport,
             port,
             families: if host.ip(true).is_ok() { ANY } else { IP4 },
@@ -359,10 +343,11 @@ mod tests {
     fn a_connection_with_the_relay_is_no_direct_path_to_the_peer() {
         let began = Instant::now();
         let connected = |ms, peer, kind| {
+            let path = json!({"kind": kind});
             at(
                 began,
                 ms,
-                json!({"event": "connected", "peer": peer, "path": {"kind": kind}}),
+                json!({"event": "connected", "peer": peer, "path": path}),
             )
         };
         let mut events = vec![
@@ -371,11 +356,8 @@ mod tests {
         ];
         assert_eq!(read(Program::Plain, "b", &events, began), Dialed::default());
         events.push(connected(30, "b", "direct"));
-        events.push(at(
-            began,
-            40,
-            json!({"event": "result", "outcome": "direct"}),
-        ));
+        let result = json!({"event": "result", "outcome": "direct"});
+        events.push(at(began, 40, result));
         let dialed = Dialed {
             open: Some(30.0),
             first_byte: Some(40.0),

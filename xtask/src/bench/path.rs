@@ -130,7 +130,7 @@ impl Path {
         let server = node::Launch::new("iperf3-server", tool("iperf3"))
             .args(serve)
             .args(["--port", &port])
-            .start(&self.to.device, self.lab.artifacts())?;
+            .on(&self.to)?;
         server
             .until("that it listens", Duration::from_secs(20), |lines| {
                 let mut lines = lines.iter();
@@ -140,17 +140,8 @@ impl Path {
             })
             .await?;
         let (time, streams) = (format!("{seconds:.0}"), streams.to_string());
-        let args = [
-            "--client",
-            &ip,
-            "--port",
-            &port,
-            "--json",
-            "--time",
-            &time,
-            "--parallel",
-            &streams,
-        ];
+        let to = ["--client", &ip, "--port", &port, "--json"];
+        let args = [&to[..], &["--time", &time, "--parallel", &streams]].concat();
         let client = tool("iperf3");
         let output = node::output(&self.from.device, &client, &args, PATIENCE).await?;
         let json: Value = serde_json::from_slice(&output.stdout).context("iperf3 --json")?;

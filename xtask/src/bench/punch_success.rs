@@ -56,7 +56,7 @@ pub(crate) struct Args {
     transport: Vec<Wire>,
     /// Who takes part; repeatable. Default: all.
     #[arg(long)]
-    program: Vec<Program>,
+    pub(super) program: Vec<Program>,
     /// How many pairs at a time. Dials wait more than they compute.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
@@ -65,10 +65,6 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(super) fn programs(&self) -> Vec<Program> {
-        Program::chosen(&self.program)
-    }
-
     fn cells(&self) -> Vec<Cell> {
         let all = || {
             matrix::cells()
@@ -158,7 +154,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
 }
 
 async fn measure_all(cells: &[Cell], args: &Args, runs: u16) -> Result<BTreeMap<usize, Measured>> {
-    let programs = args.programs();
+    let programs = Program::chosen(&args.program);
     let mut waiting = cells.iter().copied().enumerate();
     let mut running = JoinSet::new();
     let mut measured = BTreeMap::new();

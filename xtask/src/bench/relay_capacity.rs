@@ -199,15 +199,8 @@ async fn circuits(
     renewed: u64,
 ) -> Result<Circuits> {
     let (pairs, seconds) = (args.circuits.to_string(), args.seconds.to_string());
-    let open = [
-        "circuits",
-        "--pairs",
-        &pairs,
-        "--seconds",
-        &seconds,
-        "--at-once",
-        "16",
-    ];
+    let open = ["circuits", "--pairs", &pairs, "--at-once", "16"];
+    let open = [&open[..], &["--seconds", &seconds]].concat();
     let mut fleet = fleet(program, address, &open)?;
     let opening = Duration::from_secs(120 + args.circuits);
     fleet.event("opened", opening).await?;

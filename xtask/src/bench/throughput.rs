@@ -26,16 +26,9 @@ const LOSSES: [f64; 3] = [0.0, 0.1, 1.0];
 const STREAMS: [u16; 2] = [1, 8];
 
 /// What is measured when nothing is asked for: round trips, losses and streams each against one cell, in ten minutes.
+#[rustfmt::skip]
 const USUAL: [(u64, f64, u16); 9] = [
-    (0, 0.0, 1),
-    (0, 0.0, 8),
-    (20, 0.0, 1),
-    (50, 0.0, 1),
-    (50, 0.0, 8),
-    (50, 0.1, 1),
-    (50, 1.0, 1),
-    (50, 1.0, 8),
-    (100, 0.0, 1),
+    (0, 0.0, 1), (0, 0.0, 8), (20, 0.0, 1), (50, 0.0, 1), (50, 0.0, 8), (50, 0.1, 1), (50, 1.0, 1), (50, 1.0, 8), (100, 0.0, 1),
 ];
 
 /// How to measure. Without a choice of cells those that tell most are measured; all are `--rtt 0,20,50,100`.

@@ -49,16 +49,12 @@ pub(crate) struct Args {
     transport: Vec<Wire>,
     /// Who takes part; repeatable. Default: all.
     #[arg(long)]
-    program: Vec<Program>,
+    pub(super) program: Vec<Program>,
     #[command(flatten)]
     pub(super) common: Common,
 }
 
 impl Args {
-    pub(super) fn programs(&self) -> Vec<Program> {
-        Program::chosen(&self.program)
-    }
-
     fn cells(&self) -> Vec<Cell> {
         let is_default = self.rtt.is_empty()
             && self.loss.is_empty()
@@ -136,7 +132,7 @@ impl Cell {
 
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let runs = args.common.runs.unwrap_or(RUNS).min(MOST_DIALS);
-    let programs = args.programs();
+    let programs = Program::chosen(&args.program);
     let runtime = tools::runtime()?;
     let mut first_byte = Figure::new("first byte over the direct path", "ms", Better::Less);
     let mut open = Figure::new("direct path open", "ms", Better::Less);

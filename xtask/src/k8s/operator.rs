@@ -79,15 +79,8 @@ impl Bench {
         let mut tokens = String::new();
         for peer in peers {
             let mut create = Command::new(&self.bins.relay_node);
-            create.args([
-                "token",
-                "create",
-                "--expires",
-                "1h",
-                "--peer",
-                peer,
-                "--key",
-            ]);
+            create.args(["token", "create", "--expires", "1h", "--peer", peer]);
+            create.arg("--key");
             tokens += &format!("# {peer}\n{}\n", printed(create.arg(&relay.key))?);
         }
         fs::write(&file, tokens)?;

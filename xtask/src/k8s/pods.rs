@@ -44,7 +44,7 @@ const PART: RangeInclusive<u16> = 40000..=40009;
 
 pub(super) fn provide() -> Result<()> {
     ensure!(
-        tools::is_root()?,
+        sandbox::is_root(),
         "playing pods needs root, since podman gives each pod a user of its own: run this with sudo, or with --without-pods"
     );
     let missing = [sandbox::missing_tools(), podman::missing_tools()].concat();

@@ -33,15 +33,10 @@ const FOLDERS: &[(&str, &[&[&str]])] = &[
 ];
 
 /// Whoever reads the clock or rolls dice cannot be simulated.
+#[rustfmt::skip]
 const CLOCK_AND_DICE: &[&str] = &[
-    "Instant::now",
-    "Instant::elapsed",
-    "SystemTime::now",
-    "fastrand",
-    "getrandom",
-    "rand",
+    "Instant::now", "Instant::elapsed", "SystemTime::now", "fastrand", "getrandom", "rand",
 ];
-
 const IO: &[&str] = &["Swarm", "std::fs", "std::process", "std::thread", "tokio"];
 const PROGRAM: &[&str] = &["clap", "schemars", "serde_norway", "serde_yaml"];
 
