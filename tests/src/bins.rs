@@ -129,15 +129,10 @@ fn named(variable: &str) -> Result<Option<PathBuf>> {
 fn profile_dir() -> Result<PathBuf> {
     let exe = env::current_exe().context("path of this executable")?;
     let dir = exe.parent().context("this executable has no directory")?;
-    let nested = dir
-        .file_name()
-        .is_some_and(|name| name == "deps" || name == "examples");
-    Ok(if nested {
-        dir.parent().unwrap_or(dir)
-    } else {
-        dir
-    }
-    .to_path_buf())
+    // A test's is in `deps`.
+    let nested = dir.file_name().is_some_and(|name| name == "deps");
+    let outer = dir.parent().filter(|_| nested);
+    Ok(outer.unwrap_or(dir).to_path_buf())
 }
 
 fn is_release() -> Result<bool> {

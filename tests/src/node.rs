@@ -36,18 +36,12 @@ const QUOTED_LINES: usize = 15;
 pub const CONTROL_SOCKET: &str = "P2PNODE_CONTROL_SOCKET";
 pub const RELAY_CONTROL_SOCKET: &str = "RELAY_NODE_CONTROL_SOCKET";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Streams {
-    Read,
-    Inherited,
-}
-
 pub struct Launch {
     name: String,
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    streams: Streams,
+    inherits_stdio: bool,
     is_told: bool,
 }
 
@@ -58,7 +52,7 @@ impl Launch {
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
-            streams: Streams::Read,
+            inherits_stdio: false,
             is_told: false,
         }
     }
@@ -79,7 +73,7 @@ impl Launch {
     }
 
     pub fn inherit_stdio(mut self) -> Self {
-        self.streams = Streams::Inherited;
+        self.inherits_stdio = true;
         self
     }
 
@@ -111,7 +105,7 @@ impl Launch {
             .envs(self.env)
             .stdin(stdin)
             .kill_on_drop(true);
-        if self.streams == Streams::Read {
+        if !self.inherits_stdio {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         end_with_lab(&mut command);

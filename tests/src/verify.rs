@@ -181,11 +181,8 @@ impl Peers {
     async fn a_id(&self) -> Result<String> {
         let of_a =
             |event: &Event| event.name() == "connected" && event.text("/peer") != self.relay.id;
-        let connected = self
-            .b_node
-            .process
-            .first("a connection to A", 0, of_a)
-            .await?;
+        let b = &self.b_node.process;
+        let connected = b.first("a connection to A", 0, of_a).await?;
         Ok(connected.text("/peer").to_owned())
     }
 }

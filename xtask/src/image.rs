@@ -290,25 +290,4 @@ mod tests {
         assert!(!asks_for_interpreter(&[0; 64]));
         assert!(!asks_for_interpreter(b"#!/bin/sh"));
     }
-
-    #[test]
-    fn either_builds_without_a_clock() {
-        for (program, time) in [
-            ("podman", "--timestamp=17"),
-            (
-                "docker",
-                "--provenance=false --build-arg=SOURCE_DATE_EPOCH=17 --output=type=docker,rewrite-timestamp=true",
-            ),
-        ] {
-            let engine = Engine {
-                program,
-                env: Vec::new(),
-            };
-            let args = engine
-                .build_args(Path::new("/x"), "p2pnode:1", 17)
-                .join(" ");
-            let around = "build --no-cache --quiet --tag p2pnode:1 --file=/x/Containerfile";
-            assert_eq!(args, format!("{around} {time} /x"));
-        }
-    }
 }

@@ -1,12 +1,10 @@
 //! Ours, plain libp2p and iroh, doing the same in turn in one lab: a peer waits behind a NAT, another one behind a NAT reaches it.
 //!
-//! Each program has two NATs and two hosts of its own, and each dial a port of its own, all of the range that the lab's NATs are
-//! made for: no NAT remembers another dial, and none treats one program as it does not treat another. Ours and plain libp2p meet
-//! at our relay, iroh at its own, which is as far away.
+//! Each program has two NATs and two hosts, and each dial a port of the lab's range: no NAT remembers another dial, and each NAT
+//! treats all programs alike. Ours and plain libp2p meet at our relay, iroh at its own, which is as far away.
 //!
-//! Everything is measured from outside, by the lines that a program prints: from the start of its process or, for a warm dial,
-//! from the moment it is asked, to the line that tells of a direct path, and to the one that tells of the first byte that
-//! came back over it.
+//! Times are those of the lines that a program prints. A cold dial begins with its process, a warm one with the request. It ends
+//! with the direct path, and with the first byte that came back over that path.
 //!
 //! Every packet of ours is captured in its two routers, and the benchmark fails if one left from outside the range.
 

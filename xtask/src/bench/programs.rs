@@ -145,13 +145,3 @@ pub(super) fn provide_descriptors(needed: u64) -> Result<()> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-pub(super) fn typed<A: clap::Args>(words: &str) -> A {
-    let command = A::augment_args(clap::Command::new("bench"));
-    let words = std::iter::once("bench").chain(words.split_whitespace());
-    let matches = command
-        .try_get_matches_from(words)
-        .expect("words that are understood");
-    A::from_arg_matches(&matches).expect("arguments")
-}

@@ -252,10 +252,16 @@ fn cpu(relay: &Child) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::programs::typed, *};
+    use super::*;
 
     fn cells(runs: [Vec<Outcome>; 3]) -> Report {
-        report(&typed(""), &[Measured { circuits: 1, runs }])
+        let args = Args {
+            transport: Wire::Quic,
+            megabytes: 1000,
+            circuits: vec![1],
+            common: Common::default(),
+        };
+        report(&args, &[Measured { circuits: 1, runs }])
     }
 
     fn run(seconds: f64, cpu: f64) -> Outcome {
@@ -273,13 +279,7 @@ mod tests {
         let row = |figure: usize, row: usize| cells[figure]["rows"][row].clone();
         assert_eq!(row(0, 1)["ratio"], 2.0);
         assert_eq!(row(1, 1)["ratio"], 0.5);
-        assert_eq!(
-            (&row(2, 1)["ratio"], &row(2, 1)["met"]),
-            (&2.0.into(), &true.into())
-        );
-        assert_eq!(
-            (&row(2, 2)["ratio"], &row(2, 2)["met"]),
-            (&0.5.into(), &false.into())
-        );
+        assert!(row(2, 1)["ratio"] == 2.0 && row(2, 1)["met"] == true);
+        assert!(row(2, 2)["ratio"] == 0.5 && row(2, 2)["met"] == false);
     }
 }

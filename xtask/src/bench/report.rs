@@ -469,11 +469,8 @@ mod tests {
     fn json_has_no_infinity_and_a_report_from_the_lab_is_read_back() {
         let cells = example().cells();
         let ours = &cells[1]["rows"][0];
-        assert_eq!(
-            (&ours["median"], &ours["failed"]),
-            (&110.0.into(), &1.into())
-        );
-        assert_eq!((&ours["most"], &ours["met"]), (&Value::Null, &true.into()));
+        assert!(ours["median"] == 110.0 && ours["failed"] == 1);
+        assert!(ours["most"].is_null() && ours["met"] == true);
         let text = serde_json::to_string(&example()).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), example());
     }
