@@ -16,32 +16,23 @@ use tokio::{
 
 use crate::{args::PATIENCE, lab::Host};
 
-/// The variable that makes a node serve admin HTTP.
 pub const ADMIN_LISTEN: &str = "P2PNODE_ADMIN_LISTEN";
 
 /// Where: every host of the lab has a loopback interface of its own.
 pub const ADMIN: &str = "127.0.0.1:9464";
-
-/// Between two looks at what changes without saying so.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// An answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
     pub status: u16,
-    /// Its headers, in lower case.
     pub head: String,
-    /// Its body.
     pub body: String,
 }
 
-/// Asks the node that runs on `host` and listens on [`ADMIN`].
 pub async fn get(host: &Host, path: &str) -> Result<Answer> {
     get_at(host, ADMIN.parse()?, path).await
 }
 
-/// Asks who listens on `admin`, from `host`.
 pub async fn get_at(host: &Host, admin: SocketAddr, path: &str) -> Result<Answer> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
     let exchange = host.device.spawn(move |_| async move {
@@ -80,7 +71,6 @@ pub async fn readiness(host: &Host, status: u16) -> Result<String> {
     }
 }
 
-/// What `/metrics` of the node on `host` says.
 pub async fn metrics(host: &Host) -> Result<Exposition> {
     let answer = get(host, "/metrics").await?;
     ensure!(answer.status == 200, "{answer:?}");
@@ -115,23 +105,17 @@ pub async fn until<T>(
     }
 }
 
-/// One number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The name, with the suffix of its type.
     pub name: String,
-    /// The labels.
     pub labels: BTreeMap<String, String>,
-    /// The value.
     pub value: f64,
 }
 
-/// All that `/metrics` says.
 #[derive(Clone, Debug, Default)]
 pub struct Exposition {
     /// The types, `counter`, `gauge` or `histogram`, by the name without the suffix of the type.
     pub families: BTreeMap<String, String>,
-    /// In the order of the text.
     pub samples: Vec<Sample>,
 }
 
@@ -169,7 +153,6 @@ impl Exposition {
         Ok(read)
     }
 
-    /// The family to which a sample belongs by its name.
     pub fn family(&self, sample: &str) -> Option<&str> {
         let suffixes: [(&str, &[&str]); 3] = [
             ("counter", &["_total"]),
@@ -200,14 +183,12 @@ impl Exposition {
         self.samples.iter().filter(has)
     }
 
-    /// The sum of these samples; 0 if there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         // An empty sum of floats is -0.
         self.all(name, labels)
             .fold(0.0, |sum, sample| sum + sample.value)
     }
 
-    /// Asserts a sum.
     pub fn is(&self, name: &str, labels: &[(&str, &str)], wanted: f64) -> Result<()> {
         let sum = self.sum(name, labels);
         ensure!(

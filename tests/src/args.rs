@@ -1,101 +1,38 @@
 //! What the nodes of a lab are started with.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
-use serde::Serialize;
 
 use crate::{
-    artifacts::Artifacts,
-    bins::{Bins, bins},
-    capture::Capture,
-    lab::{Host, Lab},
+    bins::bins,
+    lab::Host,
     nat::RANGE,
     node::{Launch, Process},
     relay::Relay,
 };
 
-/// What a dial may take before it gives up, on its own command line.
+pub use crate::transport::{PATIENCE, Transport};
+
 pub const DIAL_TIMEOUT: &str = "20s";
-/// For what a healthy process does in a fraction of it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The transport that relay and peers are given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// QUIC.
-    Quic,
-    /// TCP.
-    Tcp,
-}
-
-impl Transport {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
-
-    /// As in JSON and on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Quic => "quic",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    /// The protocol that its packets are seen as.
-    pub const fn protocol(self) -> &'static str {
-        match self {
-            Self::Quic => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
-impl Transport {
-    /// The address of a port, which may stand in braces, on an IP address.
-    pub fn addr(self, ip: impl fmt::Display, port: impl fmt::Display) -> String {
-        let ip = ip.to_string();
-        let family = if ip.contains(':') { "ip6" } else { "ip4" };
-        match self {
-            Self::Quic => format!("/{family}/{ip}/udp/{port}/quic-v1"),
-            Self::Tcp => format!("/{family}/{ip}/tcp/{port}"),
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A range of ports as an argument.
 pub fn range(ports: &RangeInclusive<u16>) -> String {
     format!("{}-{}", ports.start(), ports.end())
 }
 
-/// What every node of a lab is started with.
 #[derive(Clone, Debug)]
 pub struct NodeArgs {
-    /// Its relays, with their peer ids.
     pub relays: Vec<String>,
-    /// What it may use.
     pub transports: Vec<Transport>,
-    /// Its ports.
     pub range: RangeInclusive<u16>,
 }
 
 impl NodeArgs {
     /// For a node in `host`: the relay's addresses of its families, and [`RANGE`].
     pub fn new(relay: &Relay, host: &Host, transports: &[Transport]) -> Self {
-        Self {
-            relays: relay.addresses(host, transports),
-            transports: transports.to_vec(),
-            range: RANGE,
-        }
+        Self::with_relays(relay.addresses(host, transports), transports)
     }
 
-    /// For a node without relays, or with these alone.
     pub fn with_relays(relays: Vec<String>, transports: &[Transport]) -> Self {
         Self {
             relays,
@@ -104,49 +41,30 @@ impl NodeArgs {
         }
     }
 
-    /// With other ports.
     pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
         self.range = range;
         self
     }
 
-    /// `p2pnode run --json` with a key named like its logs.
-    pub fn run(&self, lab: &Lab, bins: &Bins, name: &str) -> Launch {
-        self.run_with(lab.artifacts(), bins, name)
-    }
-
-    /// The same for a host of a test.
     pub fn run_on(&self, host: &Host, name: &str) -> Result<Launch> {
-        Ok(self.run_with(&host.artifacts, &bins()?, name))
+        let key = host.artifacts.file(&format!("{name}.key"));
+        let launch = Launch::new(name, bins()?.p2pnode).args(["run", "--json", "--key"]);
+        Ok(launch.arg(key).args(self.list()))
     }
 
-    fn run_with(&self, artifacts: &Artifacts, bins: &Bins, name: &str) -> Launch {
-        Launch::new(name, &bins.p2pnode)
-            .args(["run", "--json", "--key"])
-            .arg(artifacts.file(&format!("{name}.key")))
-            .args(self.list())
+    pub fn dial(&self, name: &str, peer: &str) -> Result<Launch> {
+        self.dial_within(name, peer, DIAL_TIMEOUT)
     }
 
-    /// `p2pnode dial PEER --json` with a throwaway identity.
-    pub fn dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.dial_within(bins, name, peer, DIAL_TIMEOUT)
+    pub fn dial_within(&self, name: &str, peer: &str, timeout: &str) -> Result<Launch> {
+        Ok(self.watched_dial(name, peer, timeout)?.arg("--json"))
     }
 
-    /// The same with a timeout of its own, such as `10s`.
-    pub fn dial_within(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
-        self.plain_dial(bins, name, peer, timeout).arg("--json")
-    }
-
-    /// The same as a person would do it, on the terminal of this process.
-    pub fn watched_dial(&self, bins: &Bins, name: &str, peer: &str) -> Launch {
-        self.plain_dial(bins, name, peer, DIAL_TIMEOUT)
-            .inherit_stdio()
-    }
-
-    fn plain_dial(&self, bins: &Bins, name: &str, peer: &str, timeout: &str) -> Launch {
-        Launch::new(name, &bins.p2pnode)
+    pub fn watched_dial(&self, name: &str, peer: &str, timeout: &str) -> Result<Launch> {
+        let launch = Launch::new(name, bins()?.p2pnode);
+        Ok(launch
             .args(["dial", peer, "--timeout", timeout])
-            .args(self.list())
+            .args(self.list()))
     }
 
     fn list(&self) -> Vec<String> {
@@ -168,14 +86,24 @@ impl NodeArgs {
     }
 }
 
-/// Waits until a running node holds a reservation, and returns its peer id.
 pub async fn reserved(node: &Process) -> Result<String> {
     let started = node.event("started", PATIENCE).await?;
     node.event("reserved", PATIENCE).await?;
     Ok(started.text("/peer_id").to_owned())
 }
 
-/// The packets that a host sent from a port outside `range`, as text.
-pub fn strays(capture: &Capture, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
-    capture.strays(host, range)
+impl Relay {
+    pub fn run(&self, name: &str, host: &Host, transports: &[Transport]) -> Result<Launch> {
+        NodeArgs::new(self, host, transports).run_on(host, name)
+    }
+
+    pub fn dial(
+        &self,
+        name: &str,
+        host: &Host,
+        transports: &[Transport],
+        peer: &str,
+    ) -> Result<Launch> {
+        NodeArgs::new(self, host, transports).dial(name, peer)
+    }
 }

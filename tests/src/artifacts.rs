@@ -15,12 +15,10 @@ use crate::bins;
 const KEEP: &str = "P2PNODE_LAB_KEEP";
 
 tokio::task_local! {
-    /// The test that runs.
     static TEST: &'static str;
 }
 
 /// `target/lab/<name>`, and a directory for sockets, whose paths must be short.
-#[derive(Debug)]
 pub struct Artifacts {
     dir: PathBuf,
     sockets: TempDir,
@@ -29,14 +27,12 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Makes an empty directory. `name` becomes its last component.
     pub fn new(name: &str) -> Result<Self> {
         let dir = dir_of(name)?;
         let ends = Some(Ends::new(dir.clone()));
         Self::make(dir, ends)
     }
 
-    /// Those of the running test.
     pub(crate) fn of_test() -> Result<Self> {
         let name = TEST.try_with(|name| *name);
         let name = name.context("no test of `lab_tests!` is running")?;
@@ -55,12 +51,10 @@ impl Artifacts {
         })
     }
 
-    /// Where they are.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The path of one file among them.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -69,7 +63,6 @@ impl Artifacts {
         self.sockets.path()
     }
 
-    /// The run did what it should: nothing needs to be kept.
     pub fn succeeded(&self) {
         if let Some(ends) = &self.ends {
             ends.well.store(true, Ordering::Relaxed);
@@ -77,8 +70,6 @@ impl Artifacts {
     }
 }
 
-/// Removes the directory of a run that ended well, and prints that of another one.
-#[derive(Debug)]
 struct Ends {
     dir: PathBuf,
     well: AtomicBool,
@@ -122,7 +113,6 @@ fn dir_of(name: &str) -> Result<PathBuf> {
     Ok(root()?.join(name.replace(|c| !is_plain(c), "_")))
 }
 
-/// `target/lab`, made if it is not there.
 pub fn root() -> Result<PathBuf> {
     let root = bins::target_dir()?.join("lab");
     fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;

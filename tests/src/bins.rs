@@ -9,12 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Paths of the binaries.
 #[derive(Clone, Debug)]
 pub struct Bins {
-    /// `p2pnode`.
     pub p2pnode: PathBuf,
-    /// `relay-node`.
     pub relay_node: PathBuf,
 }
 
@@ -57,49 +54,42 @@ fn build(args: &[&str], release: bool) -> Result<()> {
     Ok(())
 }
 
-/// The plain libp2p peer named by `PLAIN_LIBP2P_BIN`, or else the one of this repository, built once per process.
 pub fn plain_libp2p() -> Result<PathBuf> {
-    static FOUND: Once = OnceLock::new();
-    once(&FOUND, || match named("PLAIN_LIBP2P_BIN")? {
-        Some(program) => Ok(program),
-        None => build_plain_libp2p(is_release()?),
-    })
+    peer("PLAIN_LIBP2P_BIN", "plain-libp2p")
 }
 
-/// The stranger named by `STRANGER_BIN`, or else the one of this repository, built with the plain libp2p peer.
 pub fn stranger() -> Result<PathBuf> {
-    beside_plain_libp2p("STRANGER_BIN", "stranger")
+    peer("STRANGER_BIN", "stranger")
 }
 
-/// The many peers in one process named by `FLEET_BIN`, or else those of this repository, built with the plain libp2p peer.
 pub fn fleet() -> Result<PathBuf> {
-    beside_plain_libp2p("FLEET_BIN", "fleet")
+    peer("FLEET_BIN", "fleet")
 }
 
-/// The program for bulk transfers named by `TRANSFER_BIN`, or else the one of this repository, built with the plain libp2p peer.
 pub fn transfer() -> Result<PathBuf> {
-    beside_plain_libp2p("TRANSFER_BIN", "transfer")
+    peer("TRANSFER_BIN", "transfer")
 }
 
-/// The iroh endpoint and relay named by `IROH_PEER_BIN`, or else those of this repository, built once per process. Nothing but
-/// benchmarks needs them.
 pub fn iroh_peer() -> Result<PathBuf> {
     static FOUND: Once = OnceLock::new();
-    once(&FOUND, || match named("IROH_PEER_BIN")? {
+    match named("IROH_PEER_BIN")? {
         Some(program) => Ok(program),
-        None => build_iroh_peer(is_release()?),
-    })
-}
-
-/// All but iroh's are of one workspace, which is built as a whole.
-fn beside_plain_libp2p(variable: &str, program: &str) -> Result<PathBuf> {
-    match named(variable)? {
-        Some(program) => Ok(program),
-        None => Ok(plain_libp2p()?.with_file_name(program)),
+        None => once(&FOUND, || build_iroh_peer(is_release()?)),
     }
 }
 
-/// What was found, or why not.
+/// All but iroh's are of one workspace, which is built as a whole, once per process.
+fn peer(variable: &str, program: &str) -> Result<PathBuf> {
+    static PLAIN: Once = OnceLock::new();
+    match named(variable)? {
+        Some(program) => Ok(program),
+        None => {
+            let plain = once(&PLAIN, || build_plain_libp2p(is_release()?));
+            Ok(plain?.with_file_name(program))
+        }
+    }
+}
+
 type Once<T = PathBuf> = OnceLock<Result<T, String>>;
 
 fn once<T: Clone>(found: &Once<T>, find: impl Fn() -> Result<T>) -> Result<T> {
@@ -113,7 +103,6 @@ pub fn build_plain_libp2p(release: bool) -> Result<PathBuf> {
     build_peer("plain-libp2p", &[], release)
 }
 
-/// The same for the iroh endpoint and relay.
 pub fn build_iroh_peer(release: bool) -> Result<PathBuf> {
     build_peer("iroh-peer", &["--package", "iroh-peer"], release)
 }
@@ -137,19 +126,13 @@ fn named(variable: &str) -> Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// The directory of this profile's binaries, such as `target/debug`.
 fn profile_dir() -> Result<PathBuf> {
     let exe = env::current_exe().context("path of this executable")?;
     let dir = exe.parent().context("this executable has no directory")?;
-    let nested = dir
-        .file_name()
-        .is_some_and(|name| name == "deps" || name == "examples");
-    Ok(if nested {
-        dir.parent().unwrap_or(dir)
-    } else {
-        dir
-    }
-    .to_path_buf())
+    // A test's is in `deps`.
+    let nested = dir.file_name().is_some_and(|name| name == "deps");
+    let outer = dir.parent().filter(|_| nested);
+    Ok(outer.unwrap_or(dir).to_path_buf())
 }
 
 fn is_release() -> Result<bool> {
@@ -158,7 +141,6 @@ fn is_release() -> Result<bool> {
         .is_some_and(|name| name == "release"))
 }
 
-/// Cargo's target directory.
 pub fn target_dir() -> Result<PathBuf> {
     let profile = profile_dir()?;
     Ok(profile.parent().unwrap_or(&profile).to_path_buf())

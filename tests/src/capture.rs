@@ -34,10 +34,8 @@ use crate::{
 const SNAPLEN: &str = "192";
 /// The port that the fence is sent to, on the router's loopback: discard (RFC 863).
 const FENCE_PORT: u16 = 9;
-/// tcpdump starts and sees a packet within milliseconds; this only bounds a broken one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where in the router a packet was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// On the port of a host or of a router below: before translation.
@@ -46,8 +44,6 @@ pub enum Side {
     Outside,
 }
 
-/// A running capture on all interfaces of one router.
-#[derive(Debug)]
 pub struct Capture {
     router: Router,
     wan: String,
@@ -113,7 +109,6 @@ impl Capture {
         })
     }
 
-    /// The name of the router.
     pub fn router(&self) -> &str {
         self.router.name()
     }
@@ -134,7 +129,6 @@ impl Capture {
         self.until("its own fence", PATIENCE, fence).await
     }
 
-    /// Returns when a packet has been captured that is as `look` wants it, on whatever interface.
     pub async fn until(
         &self,
         what: &str,
@@ -156,7 +150,6 @@ impl Capture {
             .with_context(|| format!("the capture in {} does not see {what}", self.router.name()))?
     }
 
-    /// Everything captured so far that passed on `side`.
     pub fn packets(&self, side: Side) -> Vec<Packet> {
         let sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
         self.lock()
@@ -166,14 +159,12 @@ impl Capture {
             .collect()
     }
 
-    /// What the host with these addresses sent, before translation.
     pub fn sent_by(&self, host: &[IpAddr]) -> Vec<Packet> {
         let mut packets = self.packets(Side::Inside);
         packets.retain(|packet| !packet.outgoing && host.contains(&packet.source.ip()));
         packets
     }
 
-    /// The packets that a host sent from a port outside `range`, as text. None is the promise.
     pub fn strays(&self, host: &Host, range: &RangeInclusive<u16>) -> Vec<String> {
         let mut sent = self.sent_by(&host.addresses);
         sent.retain(|packet| !range.contains(&packet.source.port()));
@@ -182,7 +173,6 @@ impl Capture {
         strays
     }
 
-    /// Asserts that a host has sent packets, and all of them from `range`.
     pub async fn keeps(&self, host: &Host, range: &RangeInclusive<u16>) -> Result<()> {
         self.settle().await?;
         let (name, strays) = (host.device.name(), self.strays(host, range));
@@ -195,7 +185,6 @@ impl Capture {
         Ok(())
     }
 
-    /// Asserts that a host sent packets of that protocol from one socket to another, before translation.
     pub async fn has_flow(
         &self,
         host: &Host,

@@ -14,15 +14,12 @@ use tokio::process::Command;
 
 use crate::artifacts::Artifacts;
 
-/// A clock that is set.
-#[derive(Debug)]
 pub struct Clock {
     library: PathBuf,
     offset: PathBuf,
 }
 
 impl Clock {
-    /// One that is right yet.
     pub async fn new(artifacts: &Artifacts) -> Result<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("clock/shift.c");
         let library = artifacts.file("shift.so");
@@ -45,7 +42,6 @@ impl Clock {
         Ok(Self { library, offset })
     }
 
-    /// The variables of a process that is to have it.
     pub fn env(&self) -> Result<[(&'static str, &str); 2]> {
         Ok([
             ("LD_PRELOAD", self.library.to_str().context("a path")?),

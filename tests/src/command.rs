@@ -10,12 +10,10 @@ use patchbay::Router;
 
 use crate::sandbox::tool;
 
-/// Runs a tool and returns what it prints; its complaint if it fails.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
     feed(program, args, "")
 }
 
-/// Loads nftables rules into a router.
 pub(crate) fn load_rules(router: &Router, rules: String) -> Result<()> {
     let loaded = router.run_sync(move || {
         feed("nft", &["-f", "-"], &rules).with_context(|| format!("the rules:\n{rules}"))

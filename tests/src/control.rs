@@ -19,7 +19,6 @@ use crate::{
     node::{CONTROL_SOCKET, Launch},
 };
 
-/// The control socket of a node, and the program that asks over it.
 #[derive(Clone, Debug)]
 pub struct Control {
     p2pnode: PathBuf,
@@ -27,7 +26,6 @@ pub struct Control {
 }
 
 impl Control {
-    /// That of the node that was started with this socket.
     pub fn new(p2pnode: &Path, socket: &Path) -> Self {
         Self {
             p2pnode: p2pnode.to_owned(),
@@ -35,17 +33,14 @@ impl Control {
         }
     }
 
-    /// `status --json`.
     pub async fn status(&self) -> Result<Value> {
         self.json(&["status", "--json"]).await
     }
 
-    /// `why --json` of a peer.
     pub async fn why(&self, peer: &str) -> Result<Value> {
         self.json(&["why", peer, "--json"]).await
     }
 
-    /// What a command prints for people.
     pub async fn text(&self, args: &[&str]) -> Result<String> {
         let output = Command::new(&self.p2pnode)
             .args(args)
@@ -67,12 +62,10 @@ impl Control {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// `dial PEER --json` by the running node.
     pub fn dial(&self, name: &str, peer: &str) -> Launch {
         self.dial_within(name, peer, DIAL_TIMEOUT)
     }
 
-    /// The same with a timeout of its own, such as `10s`.
     pub fn dial_within(&self, name: &str, peer: &str, timeout: &str) -> Launch {
         Launch::new(name, &self.p2pnode)
             .args(["dial", peer, "--json", "--timeout", timeout])
@@ -106,7 +99,6 @@ impl Control {
             .with_context(|| format!("a dial has no result: {answer}"))
     }
 
-    /// `status --watch --json`: one line a second.
     pub fn watch(&self, name: &str) -> Launch {
         Launch::new(name, &self.p2pnode)
             .args(["status", "--watch", "--json"])
@@ -129,7 +121,6 @@ pub fn peer<'a>(status: &'a Value, id: &str) -> &'a Value {
         .unwrap_or(&Value::Null)
 }
 
-/// The open paths of a peer, of one kind: `direct` or `relayed`.
 pub fn paths<'a>(status: &'a Value, id: &str, kind: &str) -> Vec<&'a Value> {
     let paths = peer(status, id)["paths"].as_array().into_iter().flatten();
     paths.filter(|path| path["kind"] == kind).collect()

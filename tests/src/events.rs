@@ -13,19 +13,14 @@ use tokio::{
     sync::watch,
 };
 
-/// One line of a node's stdout.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When it was read.
     pub at: Instant,
-    /// The line.
     pub line: String,
-    /// The object, if it is JSON, else null.
     pub json: Value,
 }
 
 impl Event {
-    /// Its `event` field.
     pub fn name(&self) -> &str {
         self.json["event"].as_str().unwrap_or_default()
     }
@@ -36,22 +31,18 @@ impl Event {
         value.unwrap_or_default()
     }
 
-    /// `direct` or `relayed`, for an event with a path.
     pub fn path_kind(&self) -> &str {
         self.text("/path/kind")
     }
 
-    /// Whether it says that a path of that kind to `peer` is open.
     pub fn connects(&self, peer: &str, kind: &str) -> bool {
         self.name() == "connected" && self.text("/peer") == peer && self.path_kind() == kind
     }
 
-    /// Whether it says that a path of that kind to `peer` is closed.
     pub fn disconnects(&self, peer: &str, kind: &str) -> bool {
         self.name() == "disconnected" && self.text("/peer") == peer && self.text("/kind") == kind
     }
 
-    /// Asserts that all of `wanted` is in it.
     pub fn has(&self, wanted: &Value) -> Result<()> {
         has(&self.json, wanted)
     }
@@ -78,7 +69,6 @@ pub fn has(json: &Value, wanted: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The `result` of a dial.
 pub fn result(events: &[Event]) -> Result<&Event> {
     let result = events.iter().find(|event| event.name() == "result");
     result.context("there is no result")
@@ -100,7 +90,6 @@ impl Lines {
         self.closed.send_replace(true);
     }
 
-    /// Waits until `look` finds something; `None` if it does not before the end.
     pub(crate) async fn until<T>(&self, look: impl Fn(&[Event]) -> Option<T>) -> Option<T> {
         let mut grown = self.closed.subscribe();
         loop {
@@ -122,7 +111,6 @@ impl Lines {
     }
 }
 
-/// Reads a stream to its end, with a copy.
 pub(crate) async fn read_lines(
     stream: impl AsyncRead + Unpin,
     copy: PathBuf,

@@ -13,19 +13,15 @@ use crate::{
 /// Where the addresses that [`Site::renumber`] hands out begin, in the last octet: far above those that the lab assigns.
 const RENUMBERED: u8 = 200;
 
-/// What [`Site::cut`] stops.
 #[derive(Clone, Copy, Debug)]
 pub enum Traffic {
-    /// Everything to and from this address.
     With(IpAddr),
-    /// UDP to and from this address.
     Udp(IpAddr),
     /// The first SYNs of TCP connections to this address, before the NAT sees them; all else passes.
     SynTo(IpAddr),
 }
 
 impl Traffic {
-    /// The rules of the chains before conntrack and after it.
     fn rules(self) -> [String; 2] {
         let (ip, protocol) = match self {
             Self::With(ip) => (ip, ""),
@@ -55,7 +51,6 @@ impl Site {
         load_rules(self.router(), rules)
     }
 
-    /// Lets everything pass again.
     pub fn mend(&self) -> Result<()> {
         load_rules(self.router(), "delete table inet cut\n".to_owned())
     }

@@ -12,7 +12,6 @@ use crate::{
     node::{Launch, Process},
 };
 
-/// Starts `fleet COMMAND --relay RELAY ARGS`, such as `hold --peers 10`.
 pub fn start(host: &Host, name: &str, relay: &str, command: &str) -> Result<Process> {
     Launch::new(name, bins::fleet()?)
         .args(command.split(' '))
@@ -20,7 +19,6 @@ pub fn start(host: &Host, name: &str, relay: &str, command: &str) -> Result<Proc
         .on(host)
 }
 
-/// Waits until the counts of a fleet are as `wanted`, and returns them; an error has the last counts.
 pub async fn counted(
     fleet: &Process,
     what: &str,
@@ -35,18 +33,15 @@ pub async fn counted(
     })
 }
 
-/// The last counts.
 pub fn counts(events: &[Event]) -> Option<&Value> {
     let counts = events.iter().rev().find(|event| event.name() == "counts");
     counts.map(|event| &event.json)
 }
 
-/// One count.
 pub fn number(counts: &Value, name: &str) -> u64 {
     counts[name].as_u64().unwrap_or_default()
 }
 
-/// How many things there were for any reason, such as `refused`.
 pub fn sum(counts: &Value, name: &str) -> u64 {
     let reasons = counts[name].as_object();
     reasons.map_or(0, |reasons| {

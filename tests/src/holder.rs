@@ -10,13 +10,11 @@ use anyhow::{Context as _, Result};
 use crate::lab::Host;
 
 /// Ports held, UDP and TCP, until dropped. The holder is the process of the test.
-#[derive(Debug)]
 pub struct Held {
     _udp: Vec<UdpSocket>,
     _tcp: Vec<TcpListener>,
 }
 
-/// Takes these ports of the host.
 pub fn hold(host: &Host, ports: RangeInclusive<u16>) -> Result<Held> {
     host.device.run_sync(move || {
         let locals = || {

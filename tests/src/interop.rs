@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     args::{NodeArgs, PATIENCE, Transport, reserved},
-    bins::{bins, plain_libp2p},
     events::{Event, result},
     lab::Lab,
     matrix::SLOTS,
@@ -22,12 +21,9 @@ const PLAIN_PORT: u16 = 40025;
 /// How long the plain peer waits for a direct connection: its three attempts, of 5 s each, and some.
 const PLAIN_TIMEOUT_S: u64 = 20;
 
-/// Which of the two dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialer {
-    /// `p2pnode dial` to the plain peer.
     Ours,
-    /// The plain peer to `p2pnode run`.
     Plain,
 }
 
@@ -42,25 +38,21 @@ pub async fn run(
 ) -> Result<()> {
     let _slot = SLOTS.acquire().await?;
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let ours = Peer::new(&lab, "ours", ours).await?;
     let plain = Peer::new(&lab, "plain", plain).await?;
     let our_args = NodeArgs::new(&relay, &ours.host, &[transport]);
-    let (program, address) = (plain_libp2p()?, relay.address(&plain.host, transport)?);
     let plain_args = PlainArgs {
-        program: &program,
-        relay: &address,
+        relay: relay.address(&plain.host, transport)?,
         transport,
         port: PLAIN_PORT,
         families: IP4,
     };
     let outcome = match dialer {
         Dialer::Ours => {
-            let listener = plain_args.listen("plain").on(&plain.host)?;
+            let listener = plain_args.listen("plain")?.on(&plain.host)?;
             let peer = reserved(&listener).await?;
-            let dial = our_args
-                .dial(&bins()?, "ours", &peer)
-                .args(["--count", "2"]);
+            let dial = our_args.dial("ours", &peer)?.args(["--count", "2"]);
             let mut dial = dial.on(&ours.host)?;
             let outcome = outcome(&mut dial, &peer).await?;
             // The pings of a result are on its final path.
@@ -77,7 +69,7 @@ pub async fn run(
                 .run_on(&ours.host, "ours")?
                 .reserves(&ours.host)
                 .await?;
-            let dial = plain_args.dial("plain", &listener.id, PLAIN_TIMEOUT_S);
+            let dial = plain_args.dial("plain", Some(&listener.id), PLAIN_TIMEOUT_S)?;
             let mut dial = dial.on(&plain.host)?;
             let outcome = outcome(&mut dial, &listener.id).await?;
             let started = dial.event("started", PATIENCE).await?;

@@ -16,24 +16,19 @@ use crate::{
 /// Where the relay serves HTTP: the port of `iroh-relay --dev`.
 const RELAY_PORT: u16 = 3340;
 
-/// A running iroh relay on a public host.
-#[derive(Debug)]
 pub struct IrohRelay {
-    /// Its machine.
     pub host: Host,
-    /// Its process.
     pub process: Process,
     program: PathBuf,
 }
 
 impl IrohRelay {
-    /// Adds a public host and starts a relay on it; returns when it listens.
     pub async fn start(lab: &Lab, program: &Path, name: &str) -> Result<Self> {
         let host = lab.public_host(name).await?;
         let listen = SocketAddr::new(IpAddr::from([0_u16; 8]), RELAY_PORT);
         let process = Launch::new(name, program)
             .args(["relay", "--listen", &listen.to_string()])
-            .start(&host.device, lab.artifacts())?;
+            .on(&host)?;
         process.event("listening", PATIENCE).await?;
         Ok(Self {
             host,
@@ -42,14 +37,12 @@ impl IrohRelay {
         })
     }
 
-    /// Its URL in the family that `host` has, IPv4 first.
     pub fn url(&self, host: &Host) -> Result<String> {
         let ip6 = host.ip(false).is_err();
         let address = SocketAddr::new(self.host.ip(ip6)?, RELAY_PORT);
         Ok(format!("http://{address}"))
     }
 
-    /// An endpoint of `host` that waits at the relay and echoes what it gets.
     pub fn listen(&self, name: &str, host: &Host, port: u16) -> Result<Launch> {
         self.endpoint(name, "listen", host, port)
     }

@@ -26,12 +26,11 @@ use crate::{
     artifacts::Artifacts,
     capture::Capture,
     command::{load_rules, run},
-    delay::{Impairment, Link},
+    delay::{self, Link, Worker},
     nat::{NatKind, Policy},
     sandbox,
 };
 
-/// The LAN of every site that translates.
 const HOME_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
 /// What a carrier gives to its customers (RFC 6598).
 const CARRIER_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
@@ -40,27 +39,16 @@ pub(crate) const WAN: &str = "ix";
 const WAN_BEHIND_CARRIER: &str = "wan";
 
 /// A lab. Its namespaces vanish when it is dropped; so do the processes in them.
-#[derive(Debug)]
 pub struct Lab {
     // Dropped first: the processes that write artifacts end with it.
-    net: Net,
-    impairment: Option<Impairment>,
+    net: patchbay::Lab,
+    impairment: Option<Option<Worker>>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
 }
 
-struct Net(patchbay::Lab);
-
-impl std::fmt::Debug for Net {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Net")
-    }
-}
-
-/// A machine of the lab.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Host {
-    /// Runs code and programs in its network.
     pub device: Device,
     /// Its own addresses, untranslated, IPv4 first.
     pub addresses: Vec<IpAddr>,
@@ -78,7 +66,6 @@ impl Host {
         }
     }
 
-    /// Its address of one family.
     pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
         let found = self
             .addresses
@@ -89,7 +76,6 @@ impl Host {
         found.with_context(|| format!("host {} has no {family} address", self.device.name()))
     }
 
-    /// Writes a sysctl of its network, such as `net/ipv4/tcp_timestamps`.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();
@@ -99,10 +85,7 @@ impl Host {
     }
 }
 
-/// Routers and hosts behind one NAT.
-#[derive(Debug)]
 pub struct Site {
-    /// What it is behind.
     pub kind: NatKind,
     name: String,
     router: Router,
@@ -127,12 +110,10 @@ impl Site {
 }
 
 impl Lab {
-    /// Builds the internet. `name` names the artifacts.
     pub async fn new(name: &str) -> Result<Self> {
         Self::build(Artifacts::new(name)?).await
     }
 
-    /// Builds the internet of the running test.
     pub async fn of_test() -> Result<Self> {
         Self::build(Artifacts::of_test()?).await
     }
@@ -153,31 +134,27 @@ impl Lab {
         net.ix().run_sync(pin_bridges)?;
         datacenter.run_sync(pin_bridges)?;
         Ok(Self {
-            net: Net(net),
+            net,
             impairment: None,
             artifacts: Arc::new(artifacts),
             datacenter,
         })
     }
 
-    /// Logs and captures of this lab.
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
     }
 
-    /// The test has succeeded: its artifacts need not be kept.
     pub fn succeeded(self) {
         self.artifacts.succeeded();
     }
 
-    /// Adds a public host, IPv4 and IPv6, that everybody can reach.
     pub async fn public_host(&self, name: &str) -> Result<Host> {
         self.add_host(name, &self.datacenter).await
     }
 
-    /// Adds a router of that kind, without hosts.
     pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
-        let net = &self.net.0;
+        let net = &self.net;
         let carrier = if kind == NatKind::Cgnat {
             let carrier = net
                 .add_router(&format!("{name}-carrier"))
@@ -256,14 +233,12 @@ impl Lab {
         })
     }
 
-    /// Adds a router of that kind and a host behind it.
     pub async fn home(&self, name: &str, kind: NatKind) -> Result<(Site, Host)> {
         let site = self.site(name, kind).await?;
         let host = self.host(&format!("host-{name}"), &site).await?;
         Ok((site, host))
     }
 
-    /// Adds a host to a site.
     pub async fn host(&self, name: &str, site: &Site) -> Result<Host> {
         self.add_host(name, &site.router).await
     }
@@ -273,7 +248,6 @@ impl Lab {
     pub async fn public_host_in(&self, name: &str, site: &Site) -> Result<(Host, IpAddr)> {
         let device = self
             .net
-            .0
             .add_device(name)
             .iface("eth0", self.datacenter.id())
             .iface("eth1", site.router.id())
@@ -289,13 +263,14 @@ impl Lab {
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.
         self.impairment = None;
-        self.impairment = Some(Impairment::impose(&self.net.0.ix(), link)?);
+        self.impairment = Some(delay::impose(&self.net.ix(), link)?);
         Ok(())
     }
 
     /// What does the link: `netem`, `NFQUEUE`, or nothing where there is none. NFQUEUE bounds how fast a transfer can be.
     pub fn impaired_by(&self) -> Option<&'static str> {
-        self.impairment.as_ref().map(Impairment::by)
+        let worker = self.impairment.as_ref()?;
+        Some(worker.as_ref().map_or("netem", |_| "NFQUEUE"))
     }
 
     /// Starts a capture in the site's router: its inside is the LAN.
@@ -322,7 +297,6 @@ impl Lab {
         Capture::start(carrier, WAN, &file).await.map(Some)
     }
 
-    /// Starts a capture in the router of the public hosts.
     pub async fn capture_public(&self) -> Result<Capture> {
         Capture::start(&self.datacenter, WAN, &self.artifacts.file("public.pcap")).await
     }
@@ -330,7 +304,6 @@ impl Lab {
     async fn add_host(&self, name: &str, router: &Router) -> Result<Host> {
         let device = self
             .net
-            .0
             .add_device(name)
             .iface("eth0", router.id())
             .build()

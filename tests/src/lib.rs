@@ -39,10 +39,10 @@ pub mod sandbox;
 pub mod served;
 pub mod stranger;
 pub mod transfer;
+mod transport;
 pub mod usage;
 pub mod verify;
 
-/// What most tests of the lab need.
 pub mod prelude {
     pub use anyhow::{Context as _, Result, ensure};
     pub use serde_json::{Value, json};

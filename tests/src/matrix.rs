@@ -11,23 +11,17 @@ const PINGS_BEYOND_GRACE: usize = 12;
 /// Cells that build, dial and punch at a time. More of them wait.
 pub(crate) static SLOTS: Semaphore = Semaphore::const_new(4);
 
-/// What a pair must end as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// A direct connection.
     Direct,
     /// The relay, exit code 3 and this reason.
     Relayed(&'static str),
 }
 
-/// One pair and transport: A dials B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
-    /// Before the dialer.
     pub a: NatKind,
-    /// Before the dialed.
     pub b: NatKind,
-    /// Between them, and to the relay.
     pub transport: Transport,
 }
 
@@ -97,7 +91,6 @@ macro_rules! nat_pairs {
     } };
 }
 
-/// All pairs, each over QUIC and TCP.
 pub fn cells() -> Vec<Cell> {
     macro_rules! kinds {
         ($($name:ident: $a:ident, $b:ident => $expected:expr;)*) => {

@@ -13,7 +13,6 @@ pub const RANGE: RangeInclusive<u16> = 40000..=40050;
 /// How long a mapping or a filter entry lives without traffic. Longer than any test.
 const LIFETIME: &str = "600s";
 
-/// What stands between a host and the public internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NatKind {
@@ -42,7 +41,6 @@ pub enum NatKind {
 }
 
 impl NatKind {
-    /// All of them, easiest first.
     pub const ALL: [Self; 11] = [
         Self::None,
         Self::FullCone,
@@ -57,7 +55,6 @@ impl NatKind {
         Self::Symmetric,
     ];
 
-    /// The stable name, as used on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -74,17 +71,10 @@ impl NatKind {
         }
     }
 
-    /// Whether a host behind it has IPv4.
     pub const fn has_ip4(self) -> bool {
         !matches!(self, Self::Ip6Firewall)
     }
 
-    /// Whether a host behind it has IPv6.
-    pub const fn has_ip6(self) -> bool {
-        matches!(self, Self::None | Self::Ip6Firewall | Self::DualStack)
-    }
-
-    /// Whether the IPv4 address of a host behind it is translated.
     pub const fn translates(self) -> bool {
         !matches!(self, Self::None | Self::Firewall | Self::Ip6Firewall)
     }
@@ -97,33 +87,15 @@ impl fmt::Display for NatKind {
 }
 
 impl FromStr for NatKind {
-    type Err = UnknownNat;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == text)
-            .ok_or_else(|| UnknownNat(text.to_owned()))
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        let names = Self::ALL.map(Self::name).join(", ");
+        found.ok_or_else(|| format!("{text:?} is no NAT of the lab: use one of {names}"))
     }
 }
 
-/// A name that is no [`NatKind`]'s.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownNat(String);
-
-impl fmt::Display for UnknownNat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no NAT of the lab: use one of", self.0)?;
-        for (i, kind) in NatKind::ALL.iter().enumerate() {
-            write!(f, "{}{kind}", if i == 0 { " " } else { ", " })?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for UnknownNat {}
-
-/// How a router maps outgoing IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mapping {
     /// Endpoint-independent, same port.
@@ -134,10 +106,8 @@ pub(crate) enum Mapping {
     Symmetric,
 }
 
-/// Whom a router lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filtering {
-    /// Anybody.
     EndpointIndependent,
     /// Every port of an address that the inside endpoint has sent to.
     AddressDependent,
@@ -145,13 +115,11 @@ pub(crate) enum Filtering {
     AddressAndPortDependent,
 }
 
-/// What one router does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
     /// `None` does not translate.
     pub(crate) mapping: Option<Mapping>,
     pub(crate) filtering: Filtering,
-    /// Whether only source ports of [`RANGE`] may leave.
     pub(crate) only_range: bool,
 }
 
@@ -180,14 +148,12 @@ impl Policy {
         })
     }
 
-    /// The policy of the carrier's router above a [`NatKind::Cgnat`] home.
     pub(crate) const CARRIER: Self = Self {
         mapping: Some(Mapping::Rewriting(11)),
         filtering: Filtering::AddressAndPortDependent,
         only_range: false,
     };
 
-    /// The ruleset for a router whose outside interface is `wan`, with the outside address `address`.
     pub(crate) fn rules(self, wan: &str, address: Option<Ipv4Addr>) -> String {
         let mut rules = String::from("flush ruleset\n");
         if let (Some(mapping), Some(address)) = (self.mapping, address) {

@@ -32,69 +32,48 @@ use crate::{
     lab::Host,
 };
 
-/// How much of a log an error quotes.
 const QUOTED_LINES: usize = 15;
-
-/// The variable that names a node's control socket.
 pub const CONTROL_SOCKET: &str = "P2PNODE_CONTROL_SOCKET";
-
-/// The variable that names a relay's.
 pub const RELAY_CONTROL_SOCKET: &str = "RELAY_NODE_CONTROL_SOCKET";
 
-/// What a process does with its standard streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Streams {
-    /// stdout is read as JSON lines and kept, stderr is kept.
-    Read,
-    /// Those of this process: for a person who watches.
-    Inherited,
-}
-
-/// A process to be started.
-#[derive(Debug)]
 pub struct Launch {
     name: String,
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    streams: Streams,
+    inherits_stdio: bool,
     is_told: bool,
 }
 
 impl Launch {
-    /// `name` names its logs among the artifacts.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
-            streams: Streams::Read,
+            inherits_stdio: false,
             is_told: false,
         }
     }
 
-    /// Adds an argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
-    /// Adds arguments.
     pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// Sets a variable of its environment.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Shows its output on this process's own stdout and stderr instead of reading it.
     pub fn inherit_stdio(mut self) -> Self {
-        self.streams = Streams::Inherited;
+        self.inherits_stdio = true;
         self
     }
 
@@ -104,14 +83,10 @@ impl Launch {
         self
     }
 
-    /// Starts it on a host.
-    pub fn on(self, host: &Host) -> Result<Process> {
-        self.start(&host.device, &host.artifacts)
-    }
-
-    /// Starts it in the network of `device`. All namespaces share one file system, so each process has a control socket of its
+    /// Starts it in the network of `host`. All namespaces share one file system, so each process has a control socket of its
     /// own, named like its logs.
-    pub fn start(self, device: &Device, artifacts: &Artifacts) -> Result<Process> {
+    pub fn on(self, host: &Host) -> Result<Process> {
+        let artifacts = &host.artifacts;
         let state = artifacts.file(&format!("{}.state", self.name));
         std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
         let stdin = if self.is_told {
@@ -130,11 +105,11 @@ impl Launch {
             .envs(self.env)
             .stdin(stdin)
             .kill_on_drop(true);
-        if self.streams == Streams::Read {
+        if !self.inherits_stdio {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         end_with_lab(&mut command);
-        let mut child = spawn(device, command)?;
+        let mut child = spawn(&host.device, command)?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let (lines, log) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
         let file = artifacts.file(&format!("{}.log", self.name));
@@ -157,7 +132,6 @@ impl Launch {
     }
 }
 
-/// Starts a command in the network of `device`.
 fn spawn(device: &Device, mut command: Command) -> Result<Child> {
     let runtime = Handle::current();
     device.run_sync(move || {
@@ -168,7 +142,6 @@ fn spawn(device: &Device, mut command: Command) -> Result<Child> {
 }
 
 /// A running process. Killed when dropped.
-#[derive(Debug)]
 pub struct Process {
     name: String,
     pid: Pid,
@@ -179,22 +152,18 @@ pub struct Process {
 }
 
 impl Process {
-    /// The name of its logs.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
-    /// The events it has printed so far.
     pub fn events(&self) -> Vec<Event> {
         self.lines.events().clone()
     }
 
-    /// What it has printed on stderr so far.
     pub fn log(&self) -> String {
         let lines = self.log.events();
         lines
@@ -203,7 +172,6 @@ impl Process {
             .collect()
     }
 
-    /// Writes a line to its stdin, which [`Launch::told`] has made.
     pub async fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.child.stdin.as_mut();
         let stdin = stdin.with_context(|| format!("{} has no stdin", self.name))?;
@@ -211,7 +179,6 @@ impl Process {
         written.with_context(|| format!("{} does not read its stdin", self.name))
     }
 
-    /// Waits until `text` is in a line that it has printed on stderr.
     pub async fn logged(&self, text: &str, within: Duration) -> Result<()> {
         let look = |lines: &[Event]| {
             lines
@@ -224,7 +191,6 @@ impl Process {
         found.with_context(|| format!("{} did not log {text:?} within {within:?}", self.name))
     }
 
-    /// Waits until `look` finds what it looks for in the events so far; an error has the end of the log.
     pub async fn until<T>(
         &self,
         what: &str,
@@ -256,19 +222,16 @@ impl Process {
         self.until(what, PATIENCE * 2, look).await
     }
 
-    /// Waits for the first event of that name.
     pub async fn event(&self, name: &str, within: Duration) -> Result<Event> {
         self.event_after(0, name, within).await
     }
 
-    /// Waits for the first event of that name after the first `skip` events.
     pub async fn event_after(&self, skip: usize, name: &str, within: Duration) -> Result<Event> {
         let named = |event: &&Event| event.name() == name;
         let look = |events: &[Event]| events.iter().skip(skip).find(named).cloned();
         self.until(&format!("{name:?}"), within, look).await
     }
 
-    /// Waits for its end and everything it printed.
     pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
         let ended = async {
             let status = self.child.wait().await?;
@@ -286,7 +249,6 @@ impl Process {
         }
     }
 
-    /// Waits for the end of a dial.
     pub async fn ended(&mut self) -> Result<Dial> {
         let status = self.exit(PATIENCE * 2).await?;
         let code = status.code();
@@ -297,13 +259,11 @@ impl Process {
         })
     }
 
-    /// Asks it to end (SIGTERM).
     pub fn terminate(&self) -> Result<()> {
         kill(self.pid, Signal::SIGTERM)
             .with_context(|| format!("{}: cannot be told to end", self.name))
     }
 
-    /// Ends it at once (SIGKILL) and waits for its end.
     pub async fn kill(&mut self) -> Result<()> {
         self.child
             .kill()
@@ -311,7 +271,6 @@ impl Process {
             .with_context(|| format!("{}: cannot be killed", self.name))
     }
 
-    /// Whether it still runs.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
@@ -324,19 +283,14 @@ impl Process {
     }
 }
 
-/// A dial that has ended.
 #[derive(Clone, Debug)]
 pub struct Dial {
-    /// Its exit code.
     pub code: i32,
-    /// What it printed. Nothing for a watched one.
     pub events: Vec<Event>,
-    /// What it logged.
     pub log: String,
 }
 
 impl Dial {
-    /// The `result` line.
     pub fn result(&self) -> Result<&Event> {
         let result = events::result(&self.events);
         result.with_context(|| format!("exit code {}: {}", self.code, self.log))
@@ -360,18 +314,15 @@ impl Dial {
         Ok(result)
     }
 
-    /// The events of that name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Event> {
         self.events.iter().filter(move |event| event.name() == name)
     }
 }
 
-/// Where the control socket of the process with that name is.
 pub fn control_socket(artifacts: &Artifacts, name: &str) -> PathBuf {
     artifacts.sockets().join(format!("{name}.sock"))
 }
 
-/// Runs a program in the network of `device` to its end and returns what it printed.
 pub async fn output(
     device: &Device,
     program: &Path,
@@ -395,7 +346,6 @@ pub async fn output(
     Ok(ended.with_context(what)??)
 }
 
-/// Runs a program as [`output`] does, which must succeed, and returns what it printed, without the space around it.
 pub async fn printed(host: &Host, program: &Path, args: &[&str]) -> Result<String> {
     let output = output(&host.device, program, args, PATIENCE).await?;
     let error = String::from_utf8_lossy(&output.stderr);

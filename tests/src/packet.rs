@@ -21,22 +21,17 @@ const PACKET_OUTGOING: u8 = 4;
 /// No packet of the capture is longer: the capture cuts them.
 const LONGEST: usize = 1 << 18;
 
-/// TCP or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
-    /// TCP, with the flags that tell how the connection began or ended.
     Tcp {
         /// SYN without ACK: whoever sent it originates the connection.
         opens: bool,
-        /// RST.
         resets: bool,
     },
-    /// UDP.
     Udp,
 }
 
 impl Protocol {
-    /// `tcp` or `udp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "tcp",
@@ -45,18 +40,13 @@ impl Protocol {
     }
 }
 
-/// One captured TCP or UDP packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
-    /// Index of the interface it was seen on.
     pub interface: u32,
     /// Whether it left through that interface; else it came in.
     pub outgoing: bool,
-    /// TCP or UDP.
     pub protocol: Protocol,
-    /// Source as on the wire.
     pub source: SocketAddr,
-    /// Destination as on the wire.
     pub destination: SocketAddr,
 }
 
@@ -67,7 +57,6 @@ impl fmt::Display for Packet {
     }
 }
 
-/// Reads the file header.
 pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; 24]> {
     let mut header = [0; 24];
     stream.read_exact(&mut header).await?;

@@ -3,8 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    args::{NodeArgs, Transport},
-    bins::{Bins, bins},
+    args::{DIAL_TIMEOUT, NodeArgs, Transport},
     capture::{Capture, Side},
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
@@ -13,10 +12,8 @@ use crate::{
     running::Node,
 };
 
-/// Pings on the final path.
 pub const PINGS: usize = 3;
 
-/// Builds a lab with two peers and starts everything but the dial.
 #[derive(Clone, Debug)]
 pub struct Pair {
     name: Option<String>,
@@ -26,7 +23,6 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// `name` names the artifacts; A dials B.
     pub fn new(name: impl Into<String>, nat_a: NatKind, nat_b: NatKind) -> Self {
         Self {
             name: Some(name.into()),
@@ -34,7 +30,6 @@ impl Pair {
         }
     }
 
-    /// That of the running test.
     pub fn of_test(nat_a: NatKind, nat_b: NatKind) -> Self {
         Self {
             name: None,
@@ -58,22 +53,19 @@ impl Pair {
 
     /// Builds the networks, starts captures, relay and B, and returns when B holds its reservation.
     pub async fn start(self) -> Result<Peers> {
-        let bins = bins()?;
         let lab = match &self.name {
             Some(name) => Lab::new(name).await?,
             None => Lab::of_test().await?,
         };
-        let relay = Relay::start(&lab, &bins, "relay").await?;
+        let relay = Relay::start(&lab, "relay").await?;
         let a = Peer::new(&lab, "a", self.nats[0]).await?;
         let b = Peer::new(&lab, "b", self.nats[1]).await?;
-        let b_node = relay.run("b", &b.host, &self.transports)?;
-        let b_node = b_node.reserves(&b.host).await?;
+        let b_node = relay.node("b", &b.host, &self.transports).await?;
         Ok(Peers {
             b_id: b_node.id.clone(),
             b_node,
             transports: self.transports,
             watched: self.watched,
-            bins,
             relay,
             a,
             b,
@@ -82,19 +74,14 @@ impl Pair {
     }
 }
 
-/// One of the two.
-#[derive(Debug)]
 pub struct Peer {
-    /// Its NAT.
     pub site: Site,
-    /// Its machine.
     pub host: Host,
     home: Capture,
     carrier: Option<Capture>,
 }
 
 impl Peer {
-    /// A host behind such a NAT, with captures.
     pub async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
         let (site, host) = lab.home(name, kind).await?;
         Ok(Self {
@@ -115,33 +102,23 @@ impl Peer {
         self.carrier.as_ref().unwrap_or(&self.home)
     }
 
-    /// Returns when all that has passed its routers is captured.
     pub async fn settle(&self) -> Result<()> {
         self.home.settle().await?;
         self.edge().settle().await
     }
 
-    /// Asserts that it has sent packets, and all of them from its range.
     pub async fn keeps_range(&self) -> Result<()> {
         self.home.keeps(&self.host, &RANGE).await
     }
 }
 
 /// A lab with a relay, a peer that holds a reservation, and another one that will dial it.
-#[derive(Debug)]
 pub struct Peers {
-    /// The peer that dials.
     pub a: Peer,
-    /// The peer that is dialed.
     pub b: Peer,
-    /// B's process.
     pub b_node: Node,
-    /// B's peer id.
     pub b_id: String,
-    /// The relay.
     pub relay: Relay,
-    /// The binaries.
-    pub bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
     pub(crate) transports: Vec<Transport>,
@@ -149,18 +126,17 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// `p2pnode dial` from A to B, to its end.
     pub async fn dial(&mut self) -> Result<Dial> {
         self.start_dial("a", PINGS)?.ended().await
     }
 
-    /// Starts `p2pnode dial` from A to B with that many pings on the final path.
     pub fn start_dial(&self, name: &str, pings: usize) -> Result<Process> {
         let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
         let dial = if self.watched {
-            args.watched_dial(&self.bins, name, &self.b_id)
+            args.watched_dial(name, &self.b_id, DIAL_TIMEOUT)?
+                .inherit_stdio()
         } else {
-            args.dial(&self.bins, name, &self.b_id)
+            args.dial(name, &self.b_id)?
         };
         dial.args(["--count", &pings.to_string()]).on(&self.a.host)
     }

@@ -1,53 +1,41 @@
 //! The plain libp2p peer (`plain-libp2p` of `tests/peers`): libp2p's own transports and its own DCUtR, nothing of ours.
 
-use std::path::Path;
+use anyhow::Result;
 
-use crate::{args::Transport, node::Launch};
+use crate::{args::Transport, bins::plain_libp2p, node::Launch};
 
-/// What it is started with.
 #[derive(Clone, Debug)]
-pub struct PlainArgs<'a> {
-    /// The program.
-    pub program: &'a Path,
-    /// Its relay, with its peer id.
-    pub relay: &'a str,
-    /// The transport that it listens on, and is punched over.
+pub struct PlainArgs {
+    pub relay: String,
     pub transport: Transport,
     /// The port that it listens on. libp2p dials from there too.
     pub port: u16,
-    /// The families that it listens on: [`IP4`], or [`ANY`].
     pub families: &'static [&'static str],
 }
 
-/// All addresses of IPv4.
 pub const IP4: &[&str] = &["0.0.0.0"];
-
-/// All addresses.
 pub const ANY: &[&str] = &["0.0.0.0", "::"];
 
-impl PlainArgs<'_> {
-    /// Reserves on the relay and waits. Named like its logs.
-    pub fn listen(&self, name: &str) -> Launch {
-        self.launch(name).arg("listen")
+impl PlainArgs {
+    pub fn listen(&self, name: &str) -> Result<Launch> {
+        Ok(self.launch(name)?.arg("listen"))
     }
 
-    /// Reaches a peer through the relay and waits for a direct connection.
-    pub fn dial(&self, name: &str, peer: &str, timeout_s: u64) -> Launch {
-        self.launch(name)
-            .args(["dial", peer, "--timeout", &timeout_s.to_string()])
-    }
-
-    /// Gets to the relay and then reaches the peer that it is told, as [`PlainArgs::dial`].
-    pub fn told_dial(&self, name: &str, timeout_s: u64) -> Launch {
+    /// Reaches the peer, or else gets to the relay first and then reaches the peer that it is told.
+    pub fn dial(&self, name: &str, peer: Option<&str>, timeout_s: u64) -> Result<Launch> {
         let dial = ["dial", "--timeout", &timeout_s.to_string()];
-        self.launch(name).args(dial).told()
+        let dial = self.launch(name)?.args(dial);
+        Ok(match peer {
+            Some(peer) => dial.arg(peer),
+            None => dial.told(),
+        })
     }
 
-    fn launch(&self, name: &str) -> Launch {
-        let mut launch = Launch::new(name, self.program).args(["--relay", self.relay]);
+    fn launch(&self, name: &str) -> Result<Launch> {
+        let mut launch = Launch::new(name, plain_libp2p()?).args(["--relay", &self.relay]);
         for any in self.families {
             launch = launch.args(["--listen", &self.transport.addr(any, self.port)]);
         }
-        launch
+        Ok(launch)
     }
 }

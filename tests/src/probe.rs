@@ -18,7 +18,6 @@ const NEVER: Duration = Duration::from_millis(800);
 /// For what must arrive: longer than a SYN's retransmissions on a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A UDP socket of the host on that port, of the family of its first address.
 pub async fn udp(host: &Host, port: u16) -> Result<UdpSocket> {
     let local = SocketAddr::new(any(host), port);
     let bound = host.device.spawn(move |_| UdpSocket::bind(local))?.await?;
@@ -35,7 +34,6 @@ pub async fn listen(host: &Host, port: u16) -> Result<TcpListener> {
     bound.with_context(|| format!("tcp {local} in {}", host.device.name()))
 }
 
-/// Connects from that port of the host.
 pub async fn connect(host: &Host, port: u16, remote: SocketAddr) -> Result<TcpStream> {
     let connected = connect_within(host, port, remote, SOON).await?;
     connected.with_context(|| {
@@ -46,7 +44,6 @@ pub async fn connect(host: &Host, port: u16, remote: SocketAddr) -> Result<TcpSt
     })
 }
 
-/// Whether a connection from that port of the host is possible.
 pub async fn connects(host: &Host, port: u16, remote: SocketAddr) -> Result<bool> {
     Ok(connect_within(host, port, remote, NEVER).await?.is_some())
 }
@@ -75,7 +72,6 @@ pub async fn receive(socket: &UdpSocket) -> Result<(u8, SocketAddr)> {
     received.with_context(|| format!("no packet for {:?}", socket.local_addr()))
 }
 
-/// The first bytes of all packets that still come.
 pub async fn drain(socket: &UdpSocket) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some((byte, _)) = receive_within(socket, NEVER).await? {

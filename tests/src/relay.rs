@@ -5,62 +5,38 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    args::{NodeArgs, PATIENCE, Transport},
-    bins::{Bins, bins},
+    bins::bins,
     events::Event,
     lab::{Host, Lab},
     node::{Launch, Process},
+    transport::{PATIENCE, Transport},
 };
 
-/// Where relays listen, for both transports and both families.
 pub const RELAY_PORT: u16 = 443;
 
-/// A running relay.
-#[derive(Debug)]
 pub struct Relay {
-    /// Its machine.
     pub host: Host,
-    /// Its process.
     pub process: Process,
-    /// Its peer id.
     pub id: String,
     name: String,
     env: Vec<(String, String)>,
     runs: u32,
-    /// The addresses of the relays that it knows.
     known: Vec<String>,
 }
 
 impl Relay {
     /// Adds a public host and starts a relay on it; returns when it listens and knows its addresses.
-    pub async fn start(lab: &Lab, bins: &Bins, name: &str) -> Result<Self> {
-        Self::start_on(bins, name, lab.public_host(name).await?, &[], &[]).await
+    pub async fn start(lab: &Lab, name: &str) -> Result<Self> {
+        Self::start_with(lab, name, &[]).await
     }
 
-    /// The same, with variables of its environment.
-    pub async fn start_with(
-        lab: &Lab,
-        bins: &Bins,
-        name: &str,
-        env: &[(&str, &str)],
-    ) -> Result<Self> {
-        Self::start_on(bins, name, lab.public_host(name).await?, env, &[]).await
-    }
-
-    /// The same with other relays in its configuration.
-    pub async fn start_knowing(
-        lab: &Lab,
-        bins: &Bins,
-        name: &str,
-        others: &[&Self],
-    ) -> Result<Self> {
-        Self::start_on(bins, name, lab.public_host(name).await?, &[], others).await
+    pub async fn start_with(lab: &Lab, name: &str, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_on(name, lab.public_host(name).await?, env, &[]).await
     }
 
     /// Starts a relay on a host that is there already. It listens on all its addresses and gives out those that
     /// [`Host::addresses`] names.
     pub async fn start_on(
-        bins: &Bins,
         name: &str,
         host: Host,
         env: &[(&str, &str)],
@@ -69,7 +45,7 @@ impl Relay {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let env: Vec<_> = env.iter().map(own).collect();
         let known = known(&host, others);
-        let process = launch(bins, name, name, &host, &env, &known)?;
+        let process = launch(name, name, &host, &env, &known)?;
         Ok(Self {
             id: ready(&process, &host).await?,
             host,
@@ -86,26 +62,10 @@ impl Relay {
         self.runs += 1;
         let log = format!("{}-{}", self.name, self.runs);
         let (name, host) = (&self.name, &self.host);
-        self.process = launch(&bins()?, name, &log, host, &self.env, &self.known)?;
+        self.process = launch(name, &log, host, &self.env, &self.known)?;
         let id = ready(&self.process, &self.host).await?;
         ensure!(id == self.id, "{} came back as {id}", self.id);
         Ok(())
-    }
-
-    /// A node of a host that uses it: `p2pnode run`.
-    pub fn run(&self, name: &str, host: &Host, transports: &[Transport]) -> Result<Launch> {
-        NodeArgs::new(self, host, transports).run_on(host, name)
-    }
-
-    /// `p2pnode dial` from a host that uses it.
-    pub fn dial(
-        &self,
-        name: &str,
-        host: &Host,
-        transports: &[Transport],
-        peer: &str,
-    ) -> Result<Launch> {
-        Ok(NodeArgs::new(self, host, transports).dial(&bins()?, name, peer))
     }
 
     /// Its address for `host` over one transport, IPv4 first.
@@ -119,14 +79,12 @@ impl Relay {
         self.known = known(&self.host, others);
     }
 
-    /// Its addresses at one IP address, over these transports.
     pub fn addresses_at(&self, ip: IpAddr, transports: &[Transport]) -> Vec<String> {
         let address =
             |transport: &Transport| format!("{}/p2p/{}", transport.addr(ip, RELAY_PORT), self.id);
         transports.iter().map(address).collect()
     }
 
-    /// Its addresses that `host` can use, over these transports.
     pub fn addresses(&self, host: &Host, transports: &[Transport]) -> Vec<String> {
         let shared = |ip: &&IpAddr| host.ip(ip.is_ipv6()).is_ok();
         let ips = self.host.addresses.iter().filter(shared);
@@ -143,14 +101,13 @@ fn known(host: &Host, relays: &[&Relay]) -> Vec<String> {
 }
 
 fn launch(
-    bins: &Bins,
     name: &str,
     log: &str,
     host: &Host,
     env: &[(String, String)],
     known: &[String],
 ) -> Result<Process> {
-    let mut launch = Launch::new(log, &bins.relay_node)
+    let mut launch = Launch::new(log, bins()?.relay_node)
         .arg("run")
         .arg("--key")
         .arg(host.artifacts.file(&format!("{name}.key")))
@@ -167,7 +124,6 @@ fn launch(
     env.iter().fold(launch, set).on(host)
 }
 
-/// Waits until it listens on every address and gives it out; returns its peer id.
 async fn ready(process: &Process, host: &Host) -> Result<String> {
     let address = |ip: &IpAddr| {
         Transport::ALL.map(|transport| format!("{}/p2p/", transport.addr(ip, RELAY_PORT)))

@@ -19,21 +19,14 @@ use crate::{
     verify::same_connection,
 };
 
-/// A running node.
-#[derive(Debug)]
 pub struct Node {
-    /// Its process, `p2pnode run --json`.
     pub process: Process,
-    /// Its peer id.
     pub id: String,
-    /// Its control socket.
     pub control: Control,
-    /// Its machine.
     pub host: Host,
 }
 
 impl Launch {
-    /// Starts `p2pnode run --json` on a host and waits until it is up.
     pub async fn runs(self, host: &Host) -> Result<Node> {
         let process = self.on(host)?;
         let started = process.event("started", PATIENCE).await?;
@@ -46,7 +39,6 @@ impl Launch {
         })
     }
 
-    /// The same, and waits until it holds a reservation.
     pub async fn reserves(self, host: &Host) -> Result<Node> {
         let node = self.runs(host).await?;
         reserved(&node.process).await?;
@@ -54,18 +46,26 @@ impl Launch {
     }
 }
 
+impl Relay {
+    pub async fn node(&self, name: &str, host: &Host, over: &[Transport]) -> Result<Node> {
+        self.run(name, host, over)?.reserves(host).await
+    }
+}
+
 impl Node {
-    /// Lets it dial a peer.
     pub fn start_dial(&self, name: &str, peer: &str) -> Result<Process> {
         self.control.dial(name, peer).on(&self.host)
     }
 
-    /// Lets it dial a peer, to the end.
     pub async fn dial(&self, name: &str, peer: &str) -> Result<Dial> {
-        self.start_dial(name, peer)?.ended().await
+        self.dial_with(name, peer, &[]).await
     }
 
-    /// Waits until a status of it is as `look` wants it; an error has the last status.
+    pub async fn dial_with(&self, name: &str, peer: &str, args: &[&str]) -> Result<Dial> {
+        let dial = self.control.dial(name, peer).args(args.iter().copied());
+        dial.on(&self.host)?.ended().await
+    }
+
     pub async fn until<T>(
         &self,
         what: &str,
@@ -92,26 +92,22 @@ impl Node {
         self.until("a direct path", within, look).await
     }
 
-    /// The last punch with `peer`, as its status reports it; null if there was none.
     pub async fn last_punch(&self, peer: &str) -> Result<Value> {
         let status = self.control.status().await?;
         Ok(control::peer(&status, peer)["last_punch"].clone())
     }
 
-    /// The punches with `peer` that it has reported, oldest first.
     pub fn punches(&self, peer: &str) -> Vec<Event> {
         let mut events = self.process.events();
         events.retain(|event| event.name() == "punch" && event.text("/peer") == peer);
         events
     }
 
-    /// How many events it has printed.
     pub fn seen(&self) -> usize {
         self.process.events().len()
     }
 }
 
-/// Builds a lab with two running nodes.
 #[derive(Clone, Debug)]
 pub struct Running {
     nats: [NatKind; 2],
@@ -119,7 +115,6 @@ pub struct Running {
 }
 
 impl Running {
-    /// That of the running test.
     pub fn new(a: NatKind, b: NatKind) -> Self {
         Self {
             nats: [a, b],
@@ -132,17 +127,15 @@ impl Running {
         Self::new(NatKind::EimApdf, NatKind::EimApdfRewrite)
     }
 
-    /// Only these transports, to the relay and between the nodes. Without it: both.
     pub fn over(mut self, transports: &[Transport]) -> Self {
         self.transports = transports.to_vec();
         self
     }
 
-    /// Builds the networks, starts captures and the relay.
     pub async fn prepare(self) -> Result<Prepared> {
         let lab = Lab::of_test().await?;
         Ok(Prepared {
-            relay: Relay::start(&lab, &bins()?, "relay").await?,
+            relay: Relay::start(&lab, "relay").await?,
             a: Peer::new(&lab, "a", self.nats[0]).await?,
             b: Peer::new(&lab, "b", self.nats[1]).await?,
             transports: self.transports,
@@ -151,12 +144,11 @@ impl Running {
         })
     }
 
-    /// The same, and starts both nodes; returns when each holds its reservation.
     pub async fn start(self) -> Result<Both> {
         self.prepare().await?.start().await
     }
 
-    /// The same, and returns when one direct connection between them is all there is.
+    /// Returns when one direct connection between them is all there is.
     pub async fn direct(self) -> Result<Both> {
         let both = self.start().await?;
         both.dial().await?;
@@ -165,35 +157,26 @@ impl Running {
     }
 }
 
-/// A lab in which the nodes are still to be started.
-#[derive(Debug)]
 pub struct Prepared {
-    /// A's network.
     pub a: Peer,
-    /// B's network.
     pub b: Peer,
-    /// The relay.
     pub relay: Relay,
-    /// The lab.
     pub lab: Lab,
     transports: Vec<Transport>,
     env: [Vec<(String, String)>; 2],
 }
 
 impl Prepared {
-    /// A variable of A's environment.
     pub fn a_env(mut self, name: &str, value: &str) -> Self {
         self.env[0].push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A variable of B's environment.
     pub fn b_env(mut self, name: &str, value: &str) -> Self {
         self.env[1].push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Starts both nodes; returns when each holds its reservation.
     pub async fn start(self) -> Result<Both> {
         let mut nodes = Vec::new();
         for ((name, peer), env) in [("a", &self.a), ("b", &self.b)].into_iter().zip(&self.env) {
@@ -216,47 +199,35 @@ impl Prepared {
     }
 }
 
-/// Two running nodes.
-#[derive(Debug)]
 pub struct Both {
-    /// The one that dials.
     pub a: Node,
-    /// The one that is dialed.
     pub b: Node,
-    /// A's network.
     pub a_side: Peer,
-    /// B's network.
     pub b_side: Peer,
-    /// The relay.
     pub relay: Relay,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
 }
 
 impl Both {
-    /// Each node with the other.
     pub fn ways(&self) -> [(&Node, &Node); 2] {
         [(&self.a, &self.b), (&self.b, &self.a)]
     }
 
-    /// Each network.
     pub fn sides(&self) -> [&Peer; 2] {
         [&self.a_side, &self.b_side]
     }
 
-    /// Lets A's node dial B.
     pub fn start_dial(&self) -> Result<Process> {
         self.a.start_dial("a-dial", &self.b.id)
     }
 
-    /// A's running node dials B, to the end, and it must end direct.
     pub async fn dial(&self) -> Result<Dial> {
         let dial = self.start_dial()?.ended().await?;
         dial.is("direct")?;
         Ok(dial)
     }
 
-    /// A's running node dials B, to the end, and it must end relayed; what the result is.
     pub async fn dial_relayed(&self) -> Result<Event> {
         let dial = self.start_dial()?.ended().await?;
         Ok(dial.is("relayed")?.clone())
@@ -310,7 +281,6 @@ impl Both {
     }
 }
 
-/// The one direct path of a peer.
 pub fn only_direct(status: &Value, peer: &str) -> Result<Value> {
     let direct = control::paths(status, peer, "direct");
     ensure!(direct.len() == 1, "{} direct paths: {status}", direct.len());

@@ -13,10 +13,8 @@ use nix::{
     unistd::{Gid, Uid},
 };
 
-/// What `enter` found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// A user namespace of this process.
     UserNamespace,
     /// Those of the user who started the process: root with the capabilities for it.
     Root,
@@ -25,7 +23,6 @@ pub enum Rights {
 /// The user id inside the namespace for somebody who is root outside.
 const INNER_UID_OF_ROOT: u32 = 1000;
 
-/// What the lab runs, with the Debian package that has it.
 const TOOLS: [(&str, &str); 6] = [
     ("conntrack", "conntrack"),
     ("nft", "nftables"),
@@ -35,7 +32,6 @@ const TOOLS: [(&str, &str); 6] = [
     ("tcpdump", "tcpdump"),
 ];
 
-/// What the test harness reads.
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 static ENTERED: OnceLock<Result<Rights, String>> = OnceLock::new();
@@ -79,7 +75,6 @@ pub extern "C" fn enter_before_main<const THREADS: usize>() {
     }
 }
 
-/// Whether a lab can be built here: rights and tools.
 pub fn check() -> Result<Rights> {
     let rights = match ENTERED.get() {
         Some(Ok(rights)) => *rights,
@@ -102,14 +97,16 @@ pub fn check() -> Result<Rights> {
     Ok(rights)
 }
 
-/// The tools of the lab that are not installed, each with its Debian package.
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     let mut missing = TOOLS.to_vec();
     missing.retain(|(tool, _)| find(tool).is_none());
     missing
 }
 
-/// Whether there is a program of that name.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
 pub fn has_tool(name: &str) -> bool {
     find(name).is_some()
 }

@@ -8,60 +8,44 @@ use tokio::time::{Instant, sleep};
 use crate::{
     admin::{self, ADMIN, Exposition},
     args::{NodeArgs, PATIENCE, Transport},
-    bins::{Bins, bins},
+    bins::bins,
     fleet,
     lab::{Host, Lab, Site},
     nat::{NatKind, RANGE},
-    node::{Launch, Process, printed},
+    node::{Process, printed},
     relay::Relay,
     running::Node,
     usage,
 };
 
-/// More pings than any test lasts.
 const PINGS: &str = "100000";
-/// Between two scrapes: metrics change without an event.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer with a reservation, and a dial that has a circuit to it that stays.
-#[derive(Debug)]
 pub struct Good {
-    /// `p2pnode run`.
     pub node: Node,
-    /// Its network.
     pub site: Site,
     /// `p2pnode dial`, which pings it until killed.
     pub dial: Process,
     transport: Transport,
 }
 
-/// What the relay takes, and how much of what it says it has.
 #[derive(Clone, Copy, Debug)]
 pub struct State {
     /// Resident memory in KiB.
     pub memory: u64,
-    /// Open file descriptors.
     pub descriptors: usize,
-    /// `relay_reservations`.
     pub reservations: f64,
-    /// `relay_circuits`.
     pub circuits: f64,
-    /// `relay_records`.
     pub records: f64,
 }
 
 /// A relay, and good peers, one over each transport.
-#[derive(Debug)]
 pub struct Served {
-    /// The peers.
     pub good: Vec<Good>,
-    /// The network of the dials.
     pub site: Site,
-    /// Their host.
     pub host: Host,
-    /// The relay.
     pub relay: Relay,
-    bins: Bins,
     /// The lab; last, so that it outlives what runs in it.
     pub lab: Lab,
 }
@@ -94,13 +78,12 @@ impl Served {
         let mut env = env.to_vec();
         env.push(("RELAY_NODE_ADMIN_LISTEN", ADMIN));
         env.push(("RELAY_NODE_ACCESS_ALLOW", &allowed));
-        let relay = Relay::start_with(&lab, &bins, "relay", &env).await?;
+        let relay = Relay::start_with(&lab, "relay", &env).await?;
         let mut served = Self {
             good: Vec::new(),
             site,
             host,
             relay,
-            bins,
             lab,
         };
         for transport in Transport::ALL {
@@ -126,7 +109,7 @@ impl Served {
         let first = RANGE.start() + 10 * u16::from(transport == Transport::Tcp);
         let dial = NodeArgs::new(&self.relay, &self.host, &[transport])
             .range(first..=first + 9)
-            .dial(&self.bins, &format!("{transport}-dial"), &node.id)
+            .dial(&format!("{transport}-dial"), &node.id)?
             .args(["--until", "connected", "--count", PINGS, "--key"])
             .arg(key)
             .env("P2PNODE_PUNCH_ENABLED", "false")
@@ -140,7 +123,6 @@ impl Served {
         })
     }
 
-    /// Starts a fleet on a host, against this relay.
     pub fn fleet(
         &self,
         host: &Host,
@@ -173,12 +155,10 @@ impl Served {
         Ok(())
     }
 
-    /// How many events each good node has printed.
     pub fn seen(&self) -> Vec<usize> {
         self.good.iter().map(|good| good.node.seen()).collect()
     }
 
-    /// Waits until each good node has printed an event of that name after so many.
     pub async fn each_after(&self, seen: &[usize], event: &str) -> Result<()> {
         for (good, seen) in self.good.iter().zip(seen) {
             good.node
@@ -189,7 +169,6 @@ impl Served {
         Ok(())
     }
 
-    /// What the relay takes and has at the moment.
     pub async fn state(&self) -> Result<State> {
         let metrics = self.metrics().await?;
         let pid = self.relay.process.pid();
@@ -202,7 +181,6 @@ impl Served {
         })
     }
 
-    /// Waits until the relay is in a state as `wanted`, and returns that; an error has the last state.
     pub async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) -> Result<State> {
         let until = Instant::now() + PATIENCE * 2;
         loop {
@@ -229,12 +207,10 @@ impl Served {
         Ok(state.memory.saturating_sub(before.memory))
     }
 
-    /// The relay's metrics.
     pub async fn metrics(&self) -> Result<Exposition> {
         admin::metrics(&self.relay.host).await
     }
 
-    /// What the relay has denied so far, by reason.
     pub async fn denied(&self) -> Result<BTreeMap<String, f64>> {
         let metrics = self.metrics().await?;
         let denied = metrics.all("relay_denied_total", &[]);
@@ -244,13 +220,11 @@ impl Served {
 
     /// A new peer finds a good one by its id, through the relay, within 10 s, and pings it.
     pub async fn finds(&self, name: &str, good: &Good) -> Result<()> {
-        let relay = self.relay.address(&self.host, good.transport)?;
-        let mut dial = Launch::new(name, &self.bins.p2pnode)
-            .args(["dial", &good.node.id, "--json", "--timeout", "10s"])
+        // Ports that no dial before had.
+        let mut dial = NodeArgs::new(&self.relay, &self.host, &[good.transport])
+            .range(40030..=40039)
+            .dial_within(name, &good.node.id, "10s")?
             .args(["--until", "connected", "--count", "1"])
-            // Ports that no dial before had.
-            .args(["--port-range", "40030-40039"])
-            .args(["--transports", good.transport.name(), "--relay", &relay])
             .env("P2PNODE_PUNCH_ENABLED", "false")
             .on(&self.host)?;
         let dial = dial.ended().await?;
@@ -264,7 +238,6 @@ impl Served {
         Ok(())
     }
 
-    /// A new peer finds each of the good ones.
     pub async fn finds_all(&self) -> Result<()> {
         for good in &self.good {
             self.finds(&format!("newcomer-{}", good.transport), good)

@@ -10,7 +10,6 @@ use crate::{
     relay::RELAY_PORT,
 };
 
-/// Reserves on the relay and waits for peers; returns it with its peer id.
 pub async fn wait(
     host: &Host,
     name: &str,
@@ -24,7 +23,6 @@ pub async fn wait(
     Ok((process, id))
 }
 
-/// Makes a circuit to a peer.
 pub fn dial(host: &Host, name: &str, relay: &str, peer: &str, args: &[&str]) -> Result<Process> {
     let launch = launch(name)?.args(["--relay", relay]).args(args);
     launch.args(["dial", peer]).on(host)
@@ -45,7 +43,6 @@ fn launch(name: &str) -> Result<Launch> {
     Ok(Launch::new(name, bins::stranger()?))
 }
 
-/// The peer id of a process that has started.
 pub async fn id(process: &Process) -> Result<String> {
     let started = process.event("started", PATIENCE).await?;
     Ok(started.text("/peer_id").to_owned())

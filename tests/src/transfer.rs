@@ -13,7 +13,6 @@ use crate::{
     usage,
 };
 
-/// What moves the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// Our transports, which dial from [`RANGE`].
@@ -22,7 +21,6 @@ pub enum Engine {
     OursBbr,
     /// libp2p's own, TCP with Noise.
     Libp2p,
-    /// The same, TCP with TLS.
     Libp2pTls,
     /// QUIC without libp2p.
     Quinn,
@@ -31,7 +29,6 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// As a table has it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
@@ -43,7 +40,6 @@ impl Engine {
         }
     }
 
-    /// The arguments that select it; iroh's program is its own.
     fn words(self, transport: Transport) -> Vec<String> {
         let ours = format!("--engine ours --range {}", range(&RANGE));
         let words = match self {
@@ -59,25 +55,16 @@ impl Engine {
     }
 }
 
-/// One way from a host to another, and what moves bytes on it.
-#[derive(Clone, Debug)]
 pub struct Route<'a> {
-    /// Where both are.
     pub lab: &'a Lab,
-    /// The sender's.
     pub from: &'a Host,
-    /// The receiver's.
     pub to: &'a Host,
-    /// What moves the bytes.
     pub engine: Engine,
-    /// What they go over.
     pub transport: Transport,
 }
 
-/// What a transfer took.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
-    /// What was moved.
     pub bytes: u64,
     /// Seconds from the word to send until the last byte was confirmed.
     pub seconds: f64,
@@ -86,7 +73,6 @@ pub struct Moved {
 }
 
 impl Route<'_> {
-    /// Starts a receiver and returns it with the address that it gives.
     pub async fn receive(&self, name: &str, args: &[&str]) -> Result<(Process, String)> {
         let listen = self.to.ip(false)?.to_string();
         let launch = self.launch(name, "receive")?.args(args);
@@ -98,7 +84,6 @@ impl Route<'_> {
         Ok((process, address))
     }
 
-    /// Starts a sender to that address and returns it once its streams are open.
     pub async fn open(
         &self,
         name: &str,
@@ -115,7 +100,6 @@ impl Route<'_> {
         Ok(process)
     }
 
-    /// Starts a process that opens idle connections to that address, and returns it once they are all there.
     pub async fn hold(
         &self,
         name: &str,
@@ -131,7 +115,6 @@ impl Route<'_> {
         Ok(process)
     }
 
-    /// Moves that many bytes between two new processes, over that many streams of one connection.
     pub async fn transfer(&self, bytes: u64, streams: u16, within: Duration) -> Result<Moved> {
         let name = |side| format!("{}-{side}", self.engine.name().replace([' ', ','], "-"));
         let (receiver, address) = self.receive(&name("receive"), &[]).await?;

@@ -15,7 +15,6 @@ pub fn memory(pid: i32) -> Result<u64> {
         .context("VmRSS")
 }
 
-/// Open file descriptors of a process.
 pub fn descriptors(pid: i32) -> Result<usize> {
     let path = format!("/proc/{pid}/fd");
     Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())

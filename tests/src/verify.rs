@@ -19,7 +19,6 @@ use crate::{
 /// How long after a punch there may be a second direct connection.
 const SURPLUS: Duration = Duration::from_secs(3);
 
-/// The sockets of a path's first hop: local, remote.
 pub fn sockets(path: &Value) -> Result<(SocketAddr, SocketAddr)> {
     let socket = |end: &str| {
         let text = path["hops"][0][end].as_str().unwrap_or("unknown");
@@ -29,7 +28,6 @@ pub fn sockets(path: &Value) -> Result<(SocketAddr, SocketAddr)> {
     Ok((socket("local")?, socket("remote")?))
 }
 
-/// `tcp` or `udp`, as the packets of a path's first hop are.
 pub fn protocol(path: &Value) -> &'static str {
     if path["hops"][0]["transport"] == "tcp" {
         "tcp"
@@ -63,7 +61,6 @@ pub async fn same_connection(
     Ok(())
 }
 
-/// When the node says that `peer` became direct first.
 pub async fn became_direct(node: &Process, peer: &str) -> Result<Instant> {
     let direct = |event: &Event| event.connects(peer, "direct");
     Ok(node.first("a direct connection", 0, direct).await?.at)
@@ -121,7 +118,6 @@ impl Peers {
         last
     }
 
-    /// Asserts that the peers ended on the relay, for that reason.
     pub async fn verify_relayed(&self, dial: &Dial, reason: &str) -> Result<()> {
         let result = dial.is("relayed")?;
         let reported = result.text("/reason");
@@ -133,7 +129,6 @@ impl Peers {
         self.verify_range().await
     }
 
-    /// Asserts that neither peer sent a packet from outside its range.
     pub async fn verify_range(&self) -> Result<()> {
         self.a.keeps_range().await?;
         self.b.keeps_range().await
@@ -186,11 +181,8 @@ impl Peers {
     async fn a_id(&self) -> Result<String> {
         let of_a =
             |event: &Event| event.name() == "connected" && event.text("/peer") != self.relay.id;
-        let connected = self
-            .b_node
-            .process
-            .first("a connection to A", 0, of_a)
-            .await?;
+        let b = &self.b_node.process;
+        let connected = b.first("a connection to A", 0, of_a).await?;
         Ok(connected.text("/peer").to_owned())
     }
 }

@@ -12,7 +12,6 @@ lab_tests! {
     two_nodes_that_dial_each_other_at_once_share_one_direct_connection: both_dial();
 }
 
-/// How late the candidates are.
 const LATE: Duration = Duration::from_secs(3);
 
 /// UDP to the relay is blocked at first on one side, so that it has no candidate that may be punched until 3 s after the
@@ -59,12 +58,8 @@ async fn forgotten_alike() -> Result<()> {
     let seen = both.a.seen();
     both.a_side.site.forget_flows()?;
     // Longer than a QUIC connection lives whose packets are lost.
-    let dial = both
-        .a
-        .control
-        .dial("a-pings", &both.b.id)
-        .args(["--count", "3"]);
-    let dial = dial.on(&both.a.host)?.ended().await?;
+    let three = ["--count", "3"];
+    let dial = both.a.dial_with("a-pings", &both.b.id, &three).await?;
     dial.is("direct")?;
     let mut pings = dial.all("ping");
     ensure!(

@@ -18,10 +18,9 @@ lab_tests! {
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-/// A new peer finds it by its id within 10 s.
 async fn finds(relay: &Relay, host: &Host, name: &str, peer: &str) -> Result<()> {
     let dial = NodeArgs::new(relay, host, &[Transport::Quic]);
-    let dial = dial.dial_within(&bins()?, name, peer, "10s");
+    let dial = dial.dial_within(name, peer, "10s")?;
     let dial = dial
         .args(["--until", "connected", "--count", "1"])
         .on(host)?
@@ -37,21 +36,13 @@ async fn clock_of_relay() -> Result<()> {
     let [library, offset] = clock.env()?;
     let tokens = ("RELAY_NODE_ACCESS_TOKENS", "true");
     let env = [library, offset, tokens, ("RELAY_NODE_ADMIN_LISTEN", ADMIN)];
-    let relay = Relay::start_with(&lab, &bins, "relay", &env).await?;
+    let relay = Relay::start_with(&lab, "relay", &env).await?;
     let host = lab.public_host("host").await?;
     let [relay_key, node_key] = ["relay.key", "node.key"].map(|key| lab.artifacts().file(key));
     let [relay_key, node_key] = [relay_key.to_string_lossy(), node_key.to_string_lossy()];
     let peer = printed(&host, &bins.p2pnode, &["id", "--key", &node_key]).await?;
-    let create = [
-        "token",
-        "create",
-        "--peer",
-        &peer,
-        "--expires",
-        "1h",
-        "--key",
-        &relay_key,
-    ];
+    let create = ["token", "create", "--peer", &peer, "--expires", "1h"];
+    let create = [&create[..], &["--key", &relay_key]].concat();
     let tokens = lab.artifacts().file("tokens");
     fs::write(&tokens, printed(&host, &bins.relay_node, &create).await?)?;
     let node = relay.run("node", &host, &[Transport::Quic])?;
@@ -81,7 +72,7 @@ async fn clock_of_relay() -> Result<()> {
 async fn clock_of_node() -> Result<()> {
     let lab = Lab::of_test().await?;
     let clock = Clock::new(lab.artifacts()).await?;
-    let mut relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let mut relay = Relay::start(&lab, "relay").await?;
     let host = lab.public_host("host").await?;
     let other = lab.public_host("other").await?;
     let node = relay.run("node", &host, &[Transport::Quic])?;

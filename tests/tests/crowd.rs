@@ -14,12 +14,9 @@ const SITES: u16 = 5;
 /// the node that is called and the relay, not how many processes two processors can start in a second.
 async fn crowd() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let (_site, host) = lab.home("b", NatKind::EimApdfRewrite).await?;
-    let node = relay
-        .run("b", &host, &[Transport::Quic])?
-        .reserves(&host)
-        .await?;
+    let node = relay.node("b", &host, &[Transport::Quic]).await?;
 
     let mut sites = Vec::new();
     let mut crowd = Vec::new();

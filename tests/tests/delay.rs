@@ -16,7 +16,6 @@ lab_tests! {
 /// After which nothing more comes back of a batch: far longer than its round trip.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// A socket that sends back what it gets, until the lab ends.
 async fn echo(host: &Host, ip6: bool) -> Result<SocketAddr> {
     let local = SocketAddr::new(host.ip(ip6)?, 7);
     let socket = host

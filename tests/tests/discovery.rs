@@ -1,11 +1,10 @@
 //! Finding a peer by its id alone: two clusters, each with a relay of its own, whose relays know one another.
 
-use p2pnode_tests::{args::DIAL_TIMEOUT, faults::Traffic, prelude::*};
+use p2pnode_tests::prelude::*;
 
 lab_tests! {
     a_pod_of_another_cluster_that_cannot_be_punched_stays_relayed_over_its_relay: relayed();
     a_relay_that_comes_back_knows_what_the_other_keeps_and_a_pod_that_left_is_not_found: comes_back();
-    a_pod_is_found_within_10_s_after_the_relay_of_its_cluster_has_vanished_and_is_back: vanished();
 }
 
 /// Two relays, and in the cluster of each a pod that knows only that one. B runs, A will dial it.
@@ -20,18 +19,18 @@ struct Clusters {
 
 impl Clusters {
     async fn start(nat: NatKind) -> Result<Self> {
-        let (bins, lab) = (bins()?, Lab::of_test().await?);
+        let lab = Lab::of_test().await?;
         let debug = [("RELAY_NODE_LOG_LEVEL", "debug")];
-        let mut relay_a = Relay::start_with(&lab, &bins, "relay-a", &debug).await?;
-        let relay_b = Relay::start_knowing(&lab, &bins, "relay-b", &[&relay_a]).await?;
+        let mut relay_a = Relay::start_with(&lab, "relay-a", &debug).await?;
+        let b_host = lab.public_host("relay-b").await?;
+        let relay_b = Relay::start_on("relay-b", b_host, &[], &[&relay_a]).await?;
         relay_a.process.kill().await?;
         relay_a.knows(&[&relay_b]);
         relay_a.restart().await?;
         let a = Peer::new(&lab, "a", nat).await?;
         let b = Peer::new(&lab, "b", nat).await?;
-        let b_node = relay_b.run("b", &b.host, &Transport::ALL)?;
         Ok(Self {
-            b_node: b_node.reserves(&b.host).await?,
+            b_node: relay_b.node("b", &b.host, &Transport::ALL).await?,
             a,
             b,
             relay_a,
@@ -40,10 +39,9 @@ impl Clusters {
         })
     }
 
-    /// `p2pnode dial` from A to B with nothing but the relay of A, to its end.
-    async fn dial(&self, name: &str, timeout: &str) -> Result<Dial> {
+    async fn dial(&self, name: &str) -> Result<Dial> {
         let args = NodeArgs::new(&self.relay_a, &self.a.host, &Transport::ALL);
-        let dial = args.dial_within(&bins()?, name, &self.b_node.id, timeout);
+        let dial = args.dial(name, &self.b_node.id)?;
         let dial = dial.on(&self.a.host)?.ended().await?;
         self.a.keeps_range().await?;
         self.b.keeps_range().await?;
@@ -70,7 +68,7 @@ impl Clusters {
 
 async fn relayed() -> Result<()> {
     let clusters = Clusters::start(NatKind::Symmetric).await?;
-    let dial = clusters.dial("a", DIAL_TIMEOUT).await?;
+    let dial = clusters.dial("a").await?;
     let path = json!({"relay": clusters.relay_b.id, "hops": [{}, {"reported_by": "relay"}]});
     dial.is("relayed")?
         .has(&json!({"path": path, "found_by": "registered"}))?;
@@ -81,7 +79,7 @@ async fn comes_back() -> Result<()> {
     let mut clusters = Clusters::start(NatKind::EimApdf).await?;
     clusters.relay_a.process.kill().await?;
     clusters.relay_a.restart().await?;
-    let dial = clusters.dial("a-after-restart", DIAL_TIMEOUT).await?;
+    let dial = clusters.dial("a-after-restart").await?;
     dial.is("direct")?;
     clusters.found(&dial)?;
 
@@ -92,29 +90,10 @@ async fn comes_back() -> Result<()> {
         .process
         .logged("withdraws=true", PATIENCE)
         .await?;
-    let dial = clusters.dial("a-after-end", DIAL_TIMEOUT).await?;
+    let dial = clusters.dial("a-after-end").await?;
     let result = dial.is("unreachable")?;
     // What it withdrew leads nobody to its relay, which would have answered that it holds no reservation.
     let reason = result.text("/reason");
     ensure!(!reason.contains(&clusters.relay_b.id), "{reason}");
     Ok(())
-}
-
-async fn vanished() -> Result<()> {
-    let mut clusters = Clusters::start(NatKind::EimApdf).await?;
-    // Nobody notices its death: not the pod, and not through the pod's NAT.
-    let relay = clusters
-        .relay_b
-        .host
-        .addresses
-        .iter()
-        .copied()
-        .map(Traffic::With);
-    clusters.b.site.cut(&relay.collect::<Vec<_>>())?;
-    clusters.relay_b.process.kill().await?;
-    clusters.b.site.mend()?;
-    clusters.relay_b.restart().await?;
-    let dial = clusters.dial("a", "10s").await?;
-    dial.is("direct")?;
-    clusters.found(&dial)
 }

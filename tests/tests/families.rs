@@ -15,12 +15,10 @@ lab_tests! {
 const FAMILY: &str = "P2PNODE_DIAL_FAMILY";
 const PUNCH: &str = "P2PNODE_PUNCH_ENABLED";
 
-/// A path of two hops in one family.
 fn of_family(family: &str) -> Value {
     json!({"hops": [{"family": family}, {"family": family}]})
 }
 
-/// Waits until a node holds reservations in these families.
 async fn reserved_in(node: &Node, wanted: &[&str]) -> Result<()> {
     let wanted = json!(wanted);
     let look = |status: &Value| (status["relays"][0]["reserved_families"] == wanted).then_some(());
@@ -54,7 +52,6 @@ async fn to_a_host_without_ip6(punch: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// A node that punches nobody, once it holds these reservations.
 async fn node(relay: &Relay, name: &str, host: &Host, policy: &str, held: &[&str]) -> Result<Node> {
     let launch = relay.run(name, host, &[Transport::Quic])?;
     let launch = launch.env(PUNCH, "false").env(FAMILY, policy);
@@ -65,7 +62,7 @@ async fn node(relay: &Relay, name: &str, host: &Host, policy: &str, held: &[&str
 
 async fn called() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let (_site, host) = lab.home("b", NatKind::DualStack).await?;
     let b = node(&relay, "b", &host, "auto", &["ip4", "ip6"]).await?;
     for (name, nat, family) in [
@@ -82,7 +79,7 @@ async fn called() -> Result<()> {
 
 async fn legs() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let a_side = Peer::new(&lab, "a", NatKind::DualStack).await?;
     let b_side = Peer::new(&lab, "b", NatKind::DualStack).await?;
     let a = node(&relay, "a", &a_side.host, "prefer-ip6", &["ip6", "ip4"]).await?;

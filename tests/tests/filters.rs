@@ -21,7 +21,6 @@ async fn prepare(transports: &[Transport]) -> Result<(Prepared, IpAddr, IpAddr)>
     Ok((prepared, a, b))
 }
 
-/// Asserts that a host has sent nothing to an address over these protocols.
 async fn never_sent_to(peer: &Peer, address: IpAddr, protocols: &[&str]) -> Result<()> {
     peer.settle().await?;
     let mut sent = peer.home().sent_by(&peer.host.addresses);
@@ -32,7 +31,6 @@ async fn never_sent_to(peer: &Peer, address: IpAddr, protocols: &[&str]) -> Resu
     Ok(())
 }
 
-/// A dials B, and each reports a punch that has failed.
 async fn fails(both: &Both) -> Result<[Event; 2]> {
     let _dial = both.start_dial()?;
     let failed = [

@@ -35,7 +35,6 @@ p2pnode_tests::lab_tests!();
 const STRANGER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 const COMMANDS: &str = include_str!("golden/exit.in");
 
-/// A program, a directory of its own, a token, and what was seen without a network.
 struct Program {
     name: &'static str,
     path: PathBuf,
@@ -176,7 +175,6 @@ fn what_commands_show_without_a_network_is_as_it_was() -> Result<()> {
     Ok(())
 }
 
-/// A relay, another one that refuses whoever has no token, and what was seen of all that runs.
 struct Stage {
     golden: Golden,
     relay: Relay,
@@ -191,7 +189,7 @@ impl Stage {
         let (bins, lab) = (bins()?, Lab::new("golden").await?);
         let admin = ("RELAY_NODE_ADMIN_LISTEN", ADMIN);
         let env = [("RELAY_NODE_DRAIN_TIMEOUT", "3s"), admin];
-        let relay = Relay::start_with(&lab, &bins, "relay", &env).await?;
+        let relay = Relay::start_with(&lab, "relay", &env).await?;
         let host = lab.public_host("strict").await?;
         let external = format!("/ip4/{}/udp/443/quic-v1", host.ip(false)?);
         let strict = Launch::new("strict", &bins.relay_node)
@@ -200,7 +198,7 @@ impl Stage {
             .arg(lab.artifacts().file("strict.key"))
             .env("RELAY_NODE_ACCESS_TOKENS", "true")
             .env(admin.0, admin.1)
-            .start(&host.device, lab.artifacts())?;
+            .on(&host)?;
         Ok(Self {
             golden: Golden::default(),
             relay,
@@ -216,9 +214,8 @@ impl Stage {
         self.lab.host(&format!("host-{name}"), &site).await
     }
 
-    /// Runs a command to its end and adds its lines.
     async fn show(&mut self, file: &str, host: &Host, command: Launch) -> Result<()> {
-        let mut process = command.start(&host.device, self.lab.artifacts())?;
+        let mut process = command.on(host)?;
         let code = process.exit(PATIENCE * 2).await?.code();
         let events = process.events();
         self.events(file, &events);
@@ -237,7 +234,6 @@ impl Stage {
         }
     }
 
-    /// `status` or `why` of the process with that name.
     async fn ask(&mut self, file: &str, name: &str, args: &[&str]) -> Result<()> {
         let program = match file {
             "relay-status" => &self.bins.relay_node,
@@ -253,13 +249,25 @@ impl Stage {
         self.show(file, &host, command).await
     }
 
-    /// Adds `/metrics`, and what `/readyz` answers once it does so with that status.
     async fn admin(&mut self, program: &str, host: &Host, status: u16) -> Result<()> {
         let body = admin::readiness(host, status).await?;
         let names = body.lines().filter_map(|line| line.split(": ").next());
         let names: Vec<_> = names.collect();
         let fact = format!("{program}, {status}: {}", names.join(", "));
         self.golden.fact("readyz", fact);
+        // What probes run that cannot ask over HTTP.
+        let binary = match program {
+            "node" => ("P2PNODE_ADMIN_LISTEN", &self.bins.p2pnode),
+            _ => ("RELAY_NODE_ADMIN_LISTEN", &self.bins.relay_node),
+        };
+        for probe in ["--live", "--ready"] {
+            let command = Launch::new(format!("{program}-{status}{probe}"), binary.1)
+                .args(["healthcheck", probe])
+                .env(binary.0, ADMIN);
+            let code = command.on(host)?.exit(PATIENCE).await?.code();
+            let fact = format!("{program}, {status}, healthcheck {probe}: exit code {code:?}");
+            self.golden.fact("readyz", fact);
+        }
         let read = admin::metrics(host).await?;
         self.golden.metrics(&format!("metrics-{program}"), &read);
         Ok(())
@@ -285,7 +293,7 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
     ] {
         let host = stage.host(name, kind).await?;
         let launch = NodeArgs::new(&stage.relay, &host, &[transport])
-            .run(&stage.lab, &stage.bins, name)
+            .run_on(&host, name)?
             .args(more.iter().copied())
             .env("P2PNODE_PUNCH_ENABLED", punch)
             .env(ADMIN_LISTEN, ADMIN);
@@ -313,7 +321,7 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
         ("no-relay", &lonely, &b.id, &[]),
         ("address", &by_tcp, &open.id, &["--addr", &addr]),
     ] {
-        let dial = args.dial(&stage.bins, name, peer).args(["--count", "2"]);
+        let dial = args.dial(name, peer)?.args(["--count", "2"]);
         let dial = dial.args(more.iter().copied());
         stage.show("dial-standalone", &away, dial).await?;
     }

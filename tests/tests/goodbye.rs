@@ -11,10 +11,8 @@ lab_tests! {
     a_peer_that_was_killed_is_dialed_until_it_is_back_and_direct_over_tcp: killed(Transport::Tcp);
 }
 
-/// What a node logs when it dials a peer that it has lost.
 const REDIAL: &str = "dialing a lost peer";
 
-/// The end of the direct path to `peer` after the first `seen` events.
 async fn path_ended(node: &Node, seen: usize, peer: &str) -> Result<Event> {
     let ended = |event: &Event| event.disconnects(peer, "direct");
     node.process.first("the end of the path", seen, ended).await
@@ -60,8 +58,7 @@ async fn killed(transport: Transport) -> Result<()> {
     path_ended(&both.a, seen, &both.b.id).await?;
     both.a.process.logged(REDIAL, PATIENCE).await?;
 
-    let again = both.relay.run("b", &both.b.host, &[transport])?;
-    both.b = again.reserves(&both.b.host).await?;
+    both.b = both.relay.node("b", &both.b.host, &[transport]).await?;
     // Over the relay, then direct: the longest pause between two rounds of dials, and a punch that needs its second attempt.
     let back = |event: &Event| event.name() == "connected" && event.text("/peer") == both.b.id;
     let back = both.a.process.first("the way back", seen, back).await?;

@@ -37,7 +37,6 @@ async fn start() -> Result<(Both, u64)> {
     Ok((both, before))
 }
 
-/// The node under abuse still runs, has a bounded memory, and becomes direct with a peer that behaves.
 async fn serves(mut both: Both, before: u64) -> Result<()> {
     let pid = both.b.process.pid();
     ensure!(both.b.process.is_alive()?, "{}", both.b.process.log());
@@ -51,7 +50,6 @@ async fn serves(mut both: Both, before: u64) -> Result<()> {
 }
 
 async fn malformed() -> Result<()> {
-    /// How, how often, and what the log says of it.
     const ABUSE: [(&str, &str, &str); 7] = [
         (
             "silent",
@@ -111,12 +109,8 @@ async fn third_party(transport: Transport, dials: bool) -> Result<()> {
         (process, id)
     } else {
         let (process, id) = stranger::wait(&host, "stranger", &relay, &args).await?;
-        let dial = both
-            .b
-            .control
-            .dial("b-dial", &id)
-            .args(["--until", "connected"]);
-        let dial = dial.on(&both.b.host)?.ended().await?;
+        let until = ["--until", "connected"];
+        let dial = both.b.dial_with("b-dial", &id, &until).await?;
         ensure!(dial.code == 0, "{dial:?}");
         (process, id)
     };

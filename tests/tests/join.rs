@@ -14,7 +14,6 @@ lab_tests! {
     a_token_that_had_expired_before_its_node_began_is_warned_of_and_refused: expired();
 }
 
-/// A relay that takes tokens, and a host for nodes.
 struct Bench {
     relay: Relay,
     host: Host,
@@ -36,7 +35,7 @@ impl Bench {
             ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
         ];
         Ok(Self {
-            relay: Relay::start_with(&lab, &bins()?, "relay", &env).await?,
+            relay: Relay::start_with(&lab, "relay", &env).await?,
             host: lab.public_host("host").await?,
             revoked,
             lab,
@@ -48,24 +47,14 @@ impl Bench {
         key.to_string_lossy().into_owned()
     }
 
-    /// A token of the relay for the node of that name.
     async fn token(&self, node: &str, expires: &str) -> Result<String> {
         let (bins, relay, node) = (bins()?, self.key("relay"), self.key(node));
         let peer = printed(&self.host, &bins.p2pnode, &["id", "--key", &node]).await?;
-        let args = [
-            "token",
-            "create",
-            "--peer",
-            &peer,
-            "--expires",
-            expires,
-            "--key",
-            &relay,
-        ];
+        let create = ["token", "create", "--peer", &peer, "--key", &relay];
+        let args = [&create[..], &["--expires", expires]].concat();
         printed(&self.host, &bins.relay_node, &args).await
     }
 
-    /// What `relay-node token show` says of a token.
     async fn shown(&self, token: &str) -> Result<Value> {
         let key = self.key("relay");
         let args = ["token", "show", token, "--key", &key, "--json"];
@@ -73,14 +62,12 @@ impl Bench {
         Ok(serde_json::from_str(&shown)?)
     }
 
-    /// Writes the tokens of the node of that name.
     fn give(&self, name: &str, tokens: &str) -> Result<PathBuf> {
         let file = self.lab.artifacts().file(&format!("{name}.tokens"));
         fs::write(&file, tokens)?;
         Ok(file)
     }
 
-    /// Starts that node, with these tokens in its file.
     async fn node(&self, name: &str, tokens: Option<&str>) -> Result<Node> {
         let launch = self.relay.run(name, &self.host, &[Transport::Quic])?;
         let launch = match tokens {
@@ -99,7 +86,6 @@ impl Bench {
         Ok(())
     }
 
-    /// What `p2pnode status` of that node says of the relay: as JSON, and to people.
     async fn told(&self, node: &Node) -> Result<(Value, String)> {
         let status = node.control.status().await?;
         events::has(&status, &json!({"relays": [{"relay": self.relay.id}]}))?;
@@ -116,7 +102,6 @@ impl Bench {
     }
 }
 
-/// Waits for a refusal, which must have these parts; returns its reason.
 async fn refused(node: &Node, parts: &[&str]) -> Result<String> {
     let refused = node.process.event("relay_refused", PATIENCE).await?;
     let reason = refused.text("/reason");

@@ -19,16 +19,12 @@ lab_tests! {
     a_peer_that_is_not_among_the_pods_of_the_service_is_reached_over_the_relay: elsewhere();
 }
 
-/// A headless service of the pods, and the port that they listen on.
 const NAME: &str = "p2pnode.ns.svc.cluster.local";
 const SERVICE: &str = "p2pnode.ns.svc.cluster.local:443";
 const PORT: u16 = 443;
 const MDNS: u16 = 5353;
-
 const DNS_KEY: &str = "P2PNODE_DISCOVERY_DNS";
 const MDNS_KEY: &str = "P2PNODE_DISCOVERY_MDNS";
-
-/// The id of a peer that nobody is.
 const NOBODY: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 
 /// Hosts on one LAN whose firewall lets only the range out, and no relay.
@@ -60,20 +56,17 @@ impl Lan {
         })
     }
 
-    /// A node that answers multicast DNS.
     async fn answers(&self, host: usize) -> Result<Node> {
         let host = &self.hosts[host];
         let launch = without_relay(&Transport::ALL).run_on(host, host.device.name())?;
         launch.env(MDNS_KEY, "true").runs(host).await
     }
 
-    /// The first host asks by multicast DNS.
     async fn asks(&self, peer: &str) -> Result<Dial> {
-        let dial = without_relay(&Transport::ALL).dial(&bins()?, "dial", peer);
+        let dial = without_relay(&Transport::ALL).dial("dial", peer)?;
         dial.env(MDNS_KEY, "true").on(&self.hosts[0])?.ended().await
     }
 
-    /// A node that listens as the pods of a service do.
     async fn pod(&self, number: usize, transports: &[Transport]) -> Result<Node> {
         let host = &self.hosts[number];
         let mut launch = without_relay(transports).run_on(host, host.device.name())?;
@@ -131,7 +124,6 @@ impl Lan {
     }
 }
 
-/// A dial must be direct, found so, without a circuit.
 fn found<'a>(dial: &'a Dial, found_by: &str) -> Result<&'a Event> {
     let result = dial.is("direct")?;
     result.has(&json!({"found_by": found_by, "path": {"how": "dialed"}}))?;

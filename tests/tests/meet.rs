@@ -18,7 +18,6 @@ lab_tests! {
     a_dialed_node_with_filters_leaves_it_to_dcutr: with_filters(false);
 }
 
-/// How the attempts of a dial came about, and how they ended.
 fn punches(dial: &Dial) -> Vec<(&str, &str)> {
     let punches = dial.all("punch");
     punches
@@ -28,27 +27,20 @@ fn punches(dial: &Dial) -> Vec<(&str, &str)> {
 
 /// The dial of A to B in a lab whose relay carries no circuit between them: somebody else has the only one.
 async fn without_a_circuit(a: NatKind, b: NatKind, transport: Transport) -> Result<()> {
-    let (bins, lab) = (bins()?, Lab::of_test().await?);
+    let lab = Lab::of_test().await?;
     let one = [("RELAY_NODE_LIMITS_CIRCUITS", "1")];
-    let relay = Relay::start_with(&lab, &bins, "relay", &one).await?;
+    let relay = Relay::start_with(&lab, "relay", &one).await?;
     let a = Peer::new(&lab, "a", a).await?;
     let b = Peer::new(&lab, "b", b).await?;
-    let b_node = relay
-        .run("b", &b.host, &[transport])?
-        .reserves(&b.host)
-        .await?;
+    let b_node = relay.node("b", &b.host, &[transport]).await?;
 
     let (_site, other) = lab.home("c", NatKind::EimApdf).await?;
     let other_node = relay
         .run("c", &other, &[transport])?
         .env("P2PNODE_PUNCH_ENABLED", "false");
     let other_node = other_node.reserves(&other).await?;
-    let occupies = other_node.control.dial("c-dial", &b_node.id);
-    let occupies = occupies
-        .args(["--until", "connected"])
-        .on(&other)?
-        .ended()
-        .await?;
+    let until = ["--until", "connected"];
+    let occupies = other_node.dial_with("c-dial", &b_node.id, &until).await?;
     ensure!(occupies.code == 0, "{occupies:?}");
 
     let dial = relay.dial("a", &a.host, &[transport], &b_node.id)?;
@@ -100,7 +92,7 @@ async fn by_dcutr_alone(
     let b_node = set(args.run_on(&b_host, "b")?, b_env)
         .reserves(&b_host)
         .await?;
-    let dial = set(args.dial(&bins()?, "a", &b_node.id), a_env);
+    let dial = set(args.dial("a", &b_node.id)?, a_env);
     let dial = dial.on(&a_host)?.ended().await?;
     dial.is("direct")?;
     let introduced = punches(&dial).iter().any(|(by, _)| *by != "dcutr");
@@ -117,7 +109,7 @@ async fn foreign() -> Result<()> {
 
 async fn ours() -> Result<(Lab, Relay, Vec<String>)> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let relays = relay.addresses_at(relay.host.ip(false)?, &[Transport::Quic]);
     Ok((lab, relay, relays))
 }

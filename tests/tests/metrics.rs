@@ -13,7 +13,6 @@ lab_tests! {
     a_pair_that_cannot_be_punched_is_counted_and_never_timed: never_punched();
 }
 
-/// The metrics of a node, after it was compared with what holds always.
 async fn scrape(node: &Node) -> Result<Exposition> {
     let read = admin::metrics(&node.host).await?;
     for (label, value) in read.samples.iter().flat_map(|sample| &sample.labels) {
@@ -28,7 +27,6 @@ async fn scrape(node: &Node) -> Result<Exposition> {
     Ok(read)
 }
 
-/// The attempts by what they have in common with the events of them.
 type Attempts = BTreeMap<[String; 4], u32>;
 
 /// The attempts that were counted are those that were reported. The metrics are counted first, so the events may be later ones.
@@ -58,7 +56,6 @@ async fn ensure_reported(node: &Node, read: &Exposition) -> Result<()> {
     node.process.until(&what, PATIENCE, reported).await
 }
 
-/// Asserts how many peers are on a direct path, and how many on a relayed one.
 fn peers(read: &Exposition, direct: f64, relayed: f64) -> Result<()> {
     read.is("p2pnode_peers", &[("path", "direct")], direct)?;
     read.is("p2pnode_peers", &[("path", "relayed")], relayed)

@@ -98,7 +98,6 @@ impl Behind {
         ]
     }
 
-    /// Where `host:PORT` is seen from the three endpoints, over UDP.
     async fn mapping(&self) -> Result<Mapping> {
         let socket = probe::udp(&self.host, PORT).await?;
         let mut seen = Vec::new();
@@ -116,7 +115,6 @@ impl Behind {
         Ok(classify(&seen))
     }
 
-    /// The same over TCP.
     async fn tcp_mapping(&self) -> Result<Mapping> {
         let mut seen = Vec::new();
         for (observer, endpoint) in self.tcp.iter().zip(self.endpoints()) {

@@ -22,8 +22,6 @@ const BYTES: u64 = 1 << 30;
 
 /// What each side may keep of a connection: windows that carry 2.5 Gbit/s at 200 ms, and the buffers about them.
 const MOST_KIB: u64 = 128 << 10;
-
-/// For a sender to find that nothing more is taken, on a machine that does other things too.
 const WITHIN: Duration = Duration::from_secs(120);
 
 async fn stays_bounded(transport: Transport) -> Result<()> {

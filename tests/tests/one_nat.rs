@@ -11,7 +11,6 @@ lab_tests! {
         two_behind_one(Transport::Tcp);
 }
 
-/// The local port of the first direct connection, once there is one.
 async fn direct_from(process: &Process) -> Result<u16> {
     let direct = |event: &Event| event.name() == "connected" && event.path_kind() == "direct";
     let connected = process.first("a direct connection", 0, direct).await?;
@@ -40,9 +39,8 @@ async fn two_behind_one(transport: Transport) -> Result<()> {
         "both peers start on port {first_port}"
     );
 
-    let dial = |name: &str, peer: &str| {
-        anyhow::Ok(args.dial(&bins()?, name, peer).args(["--count", "1000"]))
-    };
+    let dial =
+        |name: &str, peer: &str| anyhow::Ok(args.dial(name, peer)?.args(["--count", "1000"]));
     let to_first = dial("b-to-a1", &first_node.id)?.on(third)?;
     let to_second = dial("b-to-a2", &second_node.id)?.on(third)?;
     direct_from(&to_first).await?;

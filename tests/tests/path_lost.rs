@@ -17,7 +17,6 @@ lab_tests! {
 /// A connection notices after 3.5 s that its path is gone; then the way back over the relay and the punch, on a busy machine.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// The direct path to `peer` whose remote address is this.
 fn direct_with(status: &Value, peer: &str, remote: IpAddr) -> Option<()> {
     let path = only_direct(status, peer).ok()?;
     (sockets(&path).ok()?.1.ip() == remote).then_some(())
@@ -54,7 +53,6 @@ async fn forgotten() -> Result<()> {
     both.punched().await
 }
 
-/// The first punch after the first `seen` events of a node that failed and is such a one.
 async fn failed_punch(node: &Node, seen: usize, is_it: impl Fn(&Event) -> bool) -> Result<Event> {
     let failed = |event: &Event| {
         event.name() == "punch" && event.text("/outcome") == "failed" && is_it(event)
@@ -62,7 +60,6 @@ async fn failed_punch(node: &Node, seen: usize, is_it: impl Fn(&Event) -> bool) 
     node.process.first("a failed punch", seen, failed).await
 }
 
-/// A's site passes everything again, and the two are direct again.
 async fn mended(both: &Both) -> Result<()> {
     both.a_side.site.mend()?;
     for (node, peer) in both.ways() {

@@ -17,7 +17,6 @@ const ONE_PORT: RangeInclusive<u16> = 40000..=40000;
 const PEERS: u16 = 20;
 const RECONNECTS: usize = 200;
 
-/// A relay, and one host behind a NAT with a capture in it.
 struct Single {
     host: Host,
     capture: Capture,
@@ -29,7 +28,7 @@ struct Single {
 impl Single {
     async fn new() -> Result<Self> {
         let lab = Lab::of_test().await?;
-        let relay = Relay::start(&lab, &bins()?, "relay").await?;
+        let relay = Relay::start(&lab, "relay").await?;
         let (site, host) = lab.home("a", NatKind::EimApdf).await?;
         Ok(Self {
             host,
@@ -58,7 +57,7 @@ async fn one_port() -> Result<()> {
         let first = 41000 + 10 * i;
         let transport = Transport::ALL[usize::from(i % 2)];
         let args = NodeArgs::new(&single.relay, &crowd, &[transport]).range(first..=first + 9);
-        let dial = args.dial(&bins()?, &format!("dial-{i}"), &node.id);
+        let dial = args.dial(&format!("dial-{i}"), &node.id)?;
         let dial = dial.args(["--count", "1000"]).on(&crowd)?;
         // Twenty processes that start at once are too much for a small machine.
         dial.event("connected", PATIENCE).await?;
@@ -95,7 +94,7 @@ async fn one_port() -> Result<()> {
 async fn taken_for_a_dial() -> Result<()> {
     let single = Single::new().await?;
     let _held = hold(&single.host, ONE_PORT)?;
-    let dial = single.args().dial(&bins()?, "dial", &single.relay.id);
+    let dial = single.args().dial("dial", &single.relay.id)?;
     let dial = dial.on(&single.host)?.ended().await?;
     dial.is("unreachable")?;
     let exhausted = |line: &&str| line.contains("port range 40000-40000 exhausted");
@@ -147,8 +146,7 @@ async fn reconnect(timestamps: bool) -> Result<()> {
     let other = single.lab.public_host("other").await?;
     let target = single
         .relay
-        .run("target", &other, &[Transport::Tcp])?
-        .reserves(&other)
+        .node("target", &other, &[Transport::Tcp])
         .await?;
     let key = single.lab.artifacts().file("dial.key");
     let mut connected = 0;

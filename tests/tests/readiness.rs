@@ -13,7 +13,7 @@ lab_tests! {
 
 async fn start() -> Result<(Lab, Relay, Site, Host)> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let (site, host) = lab.home("a", NatKind::EimApdf).await?;
     Ok((lab, relay, site, host))
 }

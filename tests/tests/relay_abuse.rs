@@ -24,10 +24,8 @@ lab_tests! {
 const PER_CONNECTION: u64 = 200;
 /// What may be added to that: handshakes that run at the same time, logs, metrics. In KiB.
 const SLACK: u64 = 24 * 1024;
-/// For what hundreds of peers do on a machine that others use, too.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A relay that serves good peers, its state before the abuse, and a host for that.
 async fn start(env: &[(&str, &str)]) -> Result<(Served, State, Host)> {
     let served = Served::new(env).await?;
     let before = served.state().await?;

@@ -26,13 +26,13 @@ struct Circuit {
 
 impl Circuit {
     async fn new(transport: Transport, drain_timeout: &str) -> Result<Self> {
-        let (bins, lab) = (bins()?, Lab::of_test().await?);
+        let lab = Lab::of_test().await?;
         let env = [
             ("RELAY_NODE_DRAIN_TIMEOUT", drain_timeout),
             ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
         ];
-        let mut first = Relay::start_with(&lab, &bins, "first", &env).await?;
-        let mut second = Relay::start_with(&lab, &bins, "second", &env).await?;
+        let mut first = Relay::start_with(&lab, "first", &env).await?;
+        let mut second = Relay::start_with(&lab, "second", &env).await?;
         let (a_site, a_host) = lab.home("a", NatKind::EimApdf).await?;
         let (b_site, b_host) = lab.home("b", NatKind::EimApdf).await?;
         let addresses = |relay: &Relay| relay.addresses(&b_host, &[transport]);
@@ -58,14 +58,12 @@ impl Circuit {
         Ok(circuit)
     }
 
-    /// Waits for the next ping over the circuit.
     async fn pings(&self) -> Result<()> {
         let seen = self.dial.events().len();
         let ping = self.dial.event_after(seen, "ping", PATIENCE).await?;
         ping.has(&json!({"kind": "relayed"}))
     }
 
-    /// Asks the first relay to end and waits until probes see it.
     async fn drains(&self) -> Result<()> {
         self.first.process.terminate()?;
         let missing = admin::readiness(&self.first.host, 503).await?;
@@ -74,7 +72,6 @@ impl Circuit {
     }
 }
 
-/// A dial that pings for longer than any of these tests lasts.
 fn start_dial(
     name: &str,
     relay: &Relay,
@@ -87,7 +84,6 @@ fn start_dial(
     dial.env(PUNCH, "false").on(host)
 }
 
-/// The place of the first event with that name and that relay, once it is there.
 async fn place(node: &Node, name: &str, relay: &str) -> Result<usize> {
     let is_it = |event: &Event| event.name() == name && event.text("/relay") == relay;
     let look = |events: &[Event]| events.iter().position(is_it);

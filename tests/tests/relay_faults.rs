@@ -10,7 +10,6 @@ lab_tests! {
     a_peer_without_a_reservation_is_named_with_the_relay: no_reservation();
 }
 
-/// A host that dials, another one for what is no relay, and the id of a peer that nobody is.
 struct Faulty {
     host: Host,
     remote: Host,
@@ -46,11 +45,7 @@ impl Faulty {
         words: &[&str],
     ) -> Result<()> {
         let args = NodeArgs::with_relays(vec![relay], &[transport]);
-        let dial = args
-            .dial(&bins()?, "dial", peer)
-            .on(&self.host)?
-            .ended()
-            .await?;
+        let dial = args.dial("dial", peer)?.on(&self.host)?.ended().await?;
         ensure!(!dial.log.contains("panicked"), "{}", dial.log);
         let reason = dial.is("unreachable")?.text("/reason");
         ensure!(reason.lines().count() == 1, "not one line: {reason:?}");
@@ -88,7 +83,7 @@ async fn silent(transport: Transport) -> Result<()> {
 
 async fn no_reservation() -> Result<()> {
     let faulty = Faulty::new().await?;
-    let relay = Relay::start(&faulty.lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&faulty.lab, "relay").await?;
     let address = relay.address(&faulty.host, Transport::Quic)?;
     let words = [&faulty.nobody, relay.id.as_str(), "no reservation"];
     faulty

@@ -22,7 +22,6 @@ lab_tests! {
     nothing_stays_of_peers_that_are_cut_off_and_they_are_found_when_they_are_back: cut_off();
 }
 
-/// For what hundreds of peers do on a machine that others use, too.
 const LONG: Duration = Duration::from_secs(180);
 
 /// All are held and renewed through two periods; the relay knows of exactly these, and of none once the peers are gone.
@@ -32,7 +31,7 @@ async fn renewed(transport: Transport, peers: u32) -> Result<()> {
         ("RELAY_NODE_LIMITS_RESERVATION_DURATION", "20s"),
         ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
     ];
-    let relay = Relay::start_with(&lab, &bins()?, "relay", &env).await?;
+    let relay = Relay::start_with(&lab, "relay", &env).await?;
     let host = lab.public_host("peers").await?;
     // A peer that does not get a connection, on a machine that is too busy, comes again. One that loses a reservation is counted.
     let command = format!("hold --peers {peers} --again --at-once 16");

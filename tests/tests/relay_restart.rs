@@ -14,7 +14,6 @@ lab_tests! {
 /// What the node promises, from the relay's return to the reservation.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
-/// Waits for the next ping, which must have gone over the direct path.
 async fn pings(dial: &Process) -> Result<()> {
     let seen = dial.events().len();
     let ping = dial.event_after(seen, "ping", PATIENCE).await?;

@@ -17,7 +17,6 @@ struct Cluster {
     capture: Capture,
     pod: Host,
     relay: Relay,
-    /// Where the relay is inside.
     inside: IpAddr,
     _site: Site,
 }
@@ -34,13 +33,12 @@ impl Cluster {
             pod: lab.host(&format!("pod-{name}"), &site).await?,
             // A capture knows the hosts that are there.
             capture: lab.capture(&site).await?,
-            relay: Relay::start_on(&bins()?, &relay_name, host, &[], known).await?,
+            relay: Relay::start_on(&relay_name, host, &[], known).await?,
             inside,
             _site: site,
         })
     }
 
-    /// A pod that runs with a reservation on its own relay.
     async fn start(&self, transports: &[Transport]) -> Result<Node> {
         let relays = self.relay.addresses_at(self.inside, transports);
         let advertised = |transport: &Transport| transport.addr(self.outside, "{port}");

@@ -31,7 +31,6 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The paths of a status: to relays and to peers.
 fn all_paths(status: &Value) -> impl Iterator<Item = &Value> {
     let peers = list(&status["relays"]).chain(list(&status["peers"]));
     peers.flat_map(|peer| list(&peer["paths"]))
@@ -85,23 +84,14 @@ async fn relayed() -> Result<()> {
 /// A has IPv6 only and QUIC, B has IPv4 only and TCP: they meet at the relay and nowhere else.
 async fn far_hops() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, &bins()?, "relay").await?;
+    let relay = Relay::start(&lab, "relay").await?;
     let (_a, a_host) = lab.home("a", NatKind::Ip6Firewall).await?;
     let (_b, b_host) = lab.home("b", NatKind::EimApdf).await?;
-    let a = relay
-        .run("a", &a_host, &[Transport::Quic])?
-        .reserves(&a_host)
-        .await?;
-    let b = relay
-        .run("b", &b_host, &[Transport::Tcp])?
-        .reserves(&b_host)
-        .await?;
+    let a = relay.node("a", &a_host, &[Transport::Quic]).await?;
+    let b = relay.node("b", &b_host, &[Transport::Tcp]).await?;
     let hop = |transport, family| json!({"transport": transport, "family": family, "reported_by": "relay"});
-    let dial = a
-        .control
-        .dial("a-dial", &b.id)
-        .args(["--until", "connected"]);
-    let dial = dial.on(&a_host)?.ended().await?;
+    let until = ["--until", "connected"];
+    let dial = a.dial_with("a-dial", &b.id, &until).await?;
     let path = &dial.result()?.json["path"];
     events::has(
         path,
@@ -185,11 +175,8 @@ async fn foreign_relay() -> Result<()> {
     let node = |name: &str, host: &Host| anyhow::Ok(args.run_on(host, name)?.env(PUNCH, "false"));
     let a = node("a", &a_side.host)?.reserves(&a_side.host).await?;
     let b = node("b", &b_side.host)?.reserves(&b_side.host).await?;
-    let dial = a
-        .control
-        .dial("a-dial", &b.id)
-        .args(["--until", "connected"]);
-    let dial = dial.on(&a.host)?.ended().await?;
+    let until = ["--until", "connected"];
+    let dial = a.dial_with("a-dial", &b.id, &until).await?;
     ensure!(dial.code == 0, "{dial:?}");
 
     let status = a.control.status().await?;

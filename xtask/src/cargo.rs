@@ -9,14 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::bins::{self, Bins};
 
-/// What is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
-    /// The binaries, quick to build.
     Dev,
-    /// The binaries and every test.
     Tests,
-    /// The binaries as they are shipped.
     Release,
 }
 
@@ -29,14 +25,7 @@ impl Build {
         match self {
             Self::Dev => &["build", "--workspace", "--exclude", "xtask", "--bins"],
             Self::Tests => &["build", "--workspace", "--all-targets"],
-            Self::Release => &[
-                "build",
-                "--release",
-                "--package",
-                "p2pnode",
-                "--package",
-                "relay-node",
-            ],
+            Self::Release => &["build", "--release", "-p", "p2pnode", "-p", "relay-node"],
         }
     }
 
@@ -58,7 +47,6 @@ pub(crate) fn bins(what: Build) -> Result<Bins> {
     }
 }
 
-/// Builds, and tells where `p2pnode` and `relay-node` are.
 pub(crate) fn build(what: Build) -> Result<Bins> {
     let mut command = cargo();
     command.args(what.args());
@@ -71,14 +59,12 @@ pub(crate) fn build(what: Build) -> Result<Bins> {
     })
 }
 
-/// A call of Cargo in the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
     command
 }
 
-/// Runs `command` to a good end.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let status = command
@@ -88,7 +74,6 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// `command` as it would be typed.
 pub(crate) fn show(command: &Command) -> String {
     let program = Path::new(command.get_program())
         .file_name()
@@ -100,7 +85,6 @@ pub(crate) fn show(command: &Command) -> String {
         .join(" ")
 }
 
-/// The root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()

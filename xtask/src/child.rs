@@ -11,7 +11,6 @@ use tokio::{
     time::timeout,
 };
 
-/// How long what takes milliseconds on loopback may take.
 const SOON: Duration = Duration::from_secs(20);
 
 /// No event has this name: whoever waits for it waits for the end of the program, or for its failure.
@@ -19,12 +18,9 @@ const NEVER: &str = "done";
 
 /// A process that prints events. Killed when dropped.
 pub(crate) struct Child {
-    /// What it is here.
     name: &'static str,
     process: Process,
     lines: Lines<BufReader<ChildStdout>>,
-    /// The connections that it has reported as lost.
-    lost: Vec<String>,
 }
 
 impl Child {
@@ -44,7 +40,6 @@ impl Child {
             name,
             process,
             lines: BufReader::new(stdout).lines(),
-            lost: Vec::new(),
         })
     }
 
@@ -53,7 +48,6 @@ impl Child {
         self.event_with(wanted, within, |_| true).await
     }
 
-    /// Waits for an event of that name that is as `looks`; with the last one if it does not come.
     pub(crate) async fn event_with(
         &mut self,
         wanted: &str,
@@ -87,28 +81,12 @@ impl Child {
                     }
                     *last = event;
                 }
-                Some("lost") if event.get("cause").is_some() => self.lost.push(format!(
-                    "its connection to {}: {}",
-                    text(&event, "to")?,
-                    text(&event, "cause")?
-                )),
-                Some("failed") => {
-                    bail!("{}: {}{}", self.name, text(&event, "reason")?, self.lost())
-                }
+                Some("failed") => bail!("{}: {}", self.name, text(&event, "reason")?),
                 _ => {}
             }
         }
         let status = self.process.wait().await?;
-        let (name, lost) = (self.name, self.lost());
-        bail!("{name} ended before it was {wanted} ({status}){lost}")
-    }
-
-    /// What went before, for an error.
-    fn lost(&self) -> String {
-        match self.lost.last() {
-            Some(last) => format!("; it lost {} connections, at last {last}", self.lost.len()),
-            None => String::new(),
-        }
+        bail!("{} ended before it was {wanted} ({status})", self.name)
     }
 
     /// Waits for its end, which nobody has asked for; until then it never waits for a reader.
@@ -119,14 +97,12 @@ impl Child {
         }
     }
 
-    /// Gives it the line for which it waits.
     pub(crate) async fn go(&mut self) -> Result<()> {
         let stdin = self.process.stdin.as_mut().context("stdin is piped")?;
         stdin.write_all(b"\n").await?;
         Ok(())
     }
 
-    /// Its process id, while it runs.
     pub(crate) fn pid(&self) -> Result<i32> {
         let pid = self
             .process
@@ -136,18 +112,14 @@ impl Child {
     }
 }
 
-/// A text in an event.
 pub(crate) fn text<'a>(event: &'a Value, key: &str) -> Result<&'a str> {
     event[key]
         .as_str()
         .with_context(|| format!("{event} has no {key}"))
 }
 
-/// A running relay.
 pub(crate) struct Relay {
-    /// An address of it that a node can be given as `--relay`: over QUIC.
     pub(crate) quic: String,
-    /// The same over TCP.
     pub(crate) tcp: String,
     pub(crate) child: Child,
 }
@@ -178,9 +150,7 @@ impl Relay {
     }
 }
 
-/// A running `p2pnode run`.
 pub(crate) struct Node {
-    /// Its peer id.
     pub(crate) peer: String,
     pub(crate) child: Child,
 }
@@ -220,31 +190,4 @@ fn command(program: &Path, directory: &Path) -> Command {
         .env("XDG_STATE_HOME", directory)
         .env("XDG_RUNTIME_DIR", directory);
     command
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn failure(script: &str) -> String {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        let mut child = Child::start("the sender", command).expect("a shell");
-        format!("{:#}", child.ends().await)
-    }
-
-    #[tokio::test]
-    async fn a_program_that_fails_or_ends_is_named_at_once() {
-        let lost = r#"echo '{"event":"lost","to":"the relay","cause":"timed out"}'"#;
-        let failed = r#"echo '{"event":"failed","reason":"9 of 10 bytes were not sent"}'"#;
-        assert_eq!(
-            failure(&format!("{lost}; {failed}; read line")).await,
-            "the sender: 9 of 10 bytes were not sent; it lost 1 connections, at last its connection to the relay: timed out"
-        );
-        let ended = failure("exit 3").await;
-        assert!(
-            ended.starts_with("the sender ended before it was done"),
-            "{ended}"
-        );
-    }
 }

@@ -65,7 +65,6 @@ pub(crate) fn between_nats((a, b): (NatKind, NatKind)) -> Result<ExitCode> {
     Ok(code(status))
 }
 
-/// The part of [`between_nats`] inside the sandbox.
 pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
     tools::runtime()?.block_on(async {
         println!("building the networks");
@@ -94,32 +93,14 @@ pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
     })
 }
 
-/// The exit code of the dial is ours.
 fn code(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Two kinds of NAT on the command line.
 pub(crate) fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
     let (a, b) = text
         .split_once(',')
         .ok_or_else(|| format!("{text:?} names one NAT: give two, as in `eim-apdf,full-cone`"))?;
-    let parse = |kind: &str| kind.parse::<NatKind>().map_err(|error| error.to_string());
-    Ok((parse(a)?, parse(b)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_nats_are_two_names_of_the_lab() {
-        assert_eq!(
-            nats("symmetric,full-cone"),
-            Ok((NatKind::Symmetric, NatKind::FullCone))
-        );
-        assert!(nats("symmetric").is_err_and(|error| error.contains("give two")));
-        assert!(nats("symmetric,moon").is_err_and(|error| error.contains("moon")));
-    }
+    Ok((a.parse()?, b.parse()?))
 }

@@ -16,7 +16,6 @@ use p2pnode_tests::{
 
 use crate::cargo::{self, workspace};
 
-/// The images and what they hold.
 const IMAGES: [(&str, &str); 2] = [
     (
         "p2pnode",
@@ -25,7 +24,6 @@ const IMAGES: [(&str, &str); 2] = [
     ("relay-node", "A circuit relay v2 for p2pnode peers"),
 ];
 
-/// The largest that an image may be, in bytes.
 const SIZE_LIMIT: u64 = 20_000_000;
 
 /// Arguments of `image`.
@@ -44,12 +42,9 @@ pub(crate) struct ImageArgs {
 
 /// The tag that the manifests in `k8s/` name.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The profile that is shipped.
 const RELEASE: &str = "release";
 
 impl ImageArgs {
-    /// The images that the manifests in `k8s/` name.
     pub(crate) fn of_manifests(profile: Option<&str>) -> Self {
         Self {
             registry: None,
@@ -59,14 +54,12 @@ impl ImageArgs {
     }
 }
 
-/// What makes images, podman or docker, and where it keeps them.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     program: &'static str,
     env: Vec<(&'static str, PathBuf)>,
 }
 
-/// Builds the binaries and the images.
 pub(crate) fn run(args: &ImageArgs) -> Result<ExitCode> {
     make(&Engine::find()?, args)?;
     Ok(ExitCode::SUCCESS)
@@ -114,14 +107,8 @@ fn build_static(profile: &str) -> Result<PathBuf> {
     let mut build = cargo::cargo();
     // The target is named so that the flags are not used for build scripts and macros, which are shared libraries.
     build
-        .args([
-            "build",
-            "--locked",
-            "--profile",
-            profile,
-            "--target",
-            &target,
-        ])
+        .args(["build", "--locked", "--profile", profile])
+        .args(["--target", &target])
         .args(["--package", "p2pnode", "--package", "relay-node"])
         .env("RUSTFLAGS", flags);
     println!("running `{}`", cargo::show(&build));
@@ -153,7 +140,6 @@ fn git(args: &[&str]) -> Result<String> {
     output(Command::new("git").args(args).current_dir(workspace()))
 }
 
-/// A directory with what the image is made of.
 fn context(name: &str, description: &str, binary: &Path, tag: &str) -> Result<PathBuf> {
     let elf = fs::read(binary).with_context(|| binary.display().to_string())?;
     ensure!(
@@ -228,7 +214,6 @@ impl Engine {
         Ok(Self { program, env })
     }
 
-    /// A podman that these variables describe.
     pub(crate) fn podman(env: &[(&'static str, PathBuf)]) -> Self {
         Self {
             program: "podman",
@@ -258,14 +243,12 @@ impl Engine {
         [&args, time, &[context]].concat()
     }
 
-    /// Builds an image and returns its id.
     fn build(&self, context: &Path, name: &str, created: u64) -> Result<String> {
         output(self.command().args(self.build_args(context, name, created)))?;
         let id = self.inspect(name, "{{.Id}}")?;
         Ok(id.trim_start_matches("sha256:").to_owned())
     }
 
-    /// The bytes of an image.
     fn size(&self, name: &str) -> Result<u64> {
         let size = self.inspect(name, "{{.Size}}")?;
         size.parse()
@@ -278,7 +261,6 @@ impl Engine {
     }
 }
 
-/// What a command prints, if it ends well.
 fn output(command: &mut Command) -> Result<String> {
     let shown = cargo::show(command);
     let output = command
@@ -307,48 +289,5 @@ mod tests {
         // A header that names no segments, and what is no program at all.
         assert!(!asks_for_interpreter(&[0; 64]));
         assert!(!asks_for_interpreter(b"#!/bin/sh"));
-    }
-
-    #[test]
-    fn either_builds_without_a_clock() {
-        for (program, time) in [
-            ("podman", "--timestamp=17"),
-            (
-                "docker",
-                "--provenance=false --build-arg=SOURCE_DATE_EPOCH=17 --output=type=docker,rewrite-timestamp=true",
-            ),
-        ] {
-            let engine = Engine {
-                program,
-                env: Vec::new(),
-            };
-            let args = engine
-                .build_args(Path::new("/x"), "p2pnode:1", 17)
-                .join(" ");
-            let around = "build --no-cache --quiet --tag p2pnode:1 --file=/x/Containerfile";
-            assert_eq!(args, format!("{around} {time} /x"));
-        }
-    }
-
-    #[test]
-    fn an_image_holds_one_program_and_has_no_root() {
-        let file = containerfile("p2pnode", "A peer", "1.2.3", Some("abc"));
-        let lines: Vec<_> = file.lines().collect();
-        assert_eq!(
-            lines[..2],
-            ["FROM scratch", "COPY p2pnode /usr/bin/p2pnode"]
-        );
-        assert_eq!(
-            lines[lines.len() - 2..],
-            ["USER 65532:65532", "ENTRYPOINT [\"/usr/bin/p2pnode\"]"]
-        );
-        for line in [
-            "LABEL org.opencontainers.image.version=\"1.2.3\"",
-            "LABEL org.opencontainers.image.revision=\"abc\"",
-            "ENV PATH=/usr/bin",
-        ] {
-            assert!(lines.contains(&line), "{line}: {file}");
-        }
-        assert!(!containerfile("p2pnode", "A peer", "1.2.3", None).contains("revision"));
     }
 }

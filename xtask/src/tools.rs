@@ -1,13 +1,12 @@
 //! What the NAT lab needs from the machine: installed where that is possible, named where it is not.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{env, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::sandbox;
 
 use crate::cargo;
 
-/// Makes sure that the lab's tools are there and that it may make namespaces.
 pub(crate) fn provide() -> Result<()> {
     let missing = sandbox::missing_tools();
     if !missing.is_empty() {
@@ -30,9 +29,6 @@ pub(crate) fn provide() -> Result<()> {
 }
 
 /// Installs the packages of `missing` tools, or names them and the command.
-///
-/// # Errors
-/// If this is no Debian, or not root, or a tool is missing afterwards.
 pub(crate) fn install(purpose: &str, missing: &[(&str, &str)]) -> Result<()> {
     let tools = missing
         .iter()
@@ -44,11 +40,11 @@ pub(crate) fn install(purpose: &str, missing: &[(&str, &str)]) -> Result<()> {
     packages.dedup();
     let by_hand = format!("apt-get install {}", packages.join(" "));
     ensure!(
-        has_apt(),
+        sandbox::has_tool("apt-get"),
         "{purpose} needs {tools}: install the packages of this system that have them (on Debian: {by_hand})"
     );
     ensure!(
-        is_root()?,
+        sandbox::is_root(),
         "{purpose} needs {tools}: install them as root with `{by_hand}`, or run this as root"
     );
     eprintln!("installing {} for {purpose} ({tools})", packages.join(", "));
@@ -67,23 +63,6 @@ pub(crate) fn install(purpose: &str, missing: &[(&str, &str)]) -> Result<()> {
         left.map_or("a tool", |(tool, _)| *tool)
     );
     Ok(())
-}
-
-fn has_apt() -> bool {
-    ["/usr/bin/apt-get", "/bin/apt-get"]
-        .iter()
-        .any(|path| Path::new(path).exists())
-}
-
-/// Whether this process is root.
-pub(crate) fn is_root() -> Result<bool> {
-    let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    let uids = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))
-        .context("/proc/self/status has no Uid")?;
-    // Real, effective, saved, file system.
-    Ok(uids.split_whitespace().nth(1) == Some("0"))
 }
 
 /// A runtime for what only watches other programs.

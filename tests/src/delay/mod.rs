@@ -9,80 +9,35 @@
 //! process, which lets them go when their time has come. A kernel that has neither cannot have a lab with latency, and that
 //! is an error: a test must not pass because nothing was slow.
 
+mod link;
 mod netem;
 mod nfqueue;
 mod queue;
 
-use std::time::Duration;
-
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use patchbay::Ix;
 
-/// What becomes of packets between sites.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Link {
-    /// What is added to each round trip.
-    pub rtt: Duration,
-    /// How many packets of a hundred are lost, on each way, independently of each other.
-    pub loss_percent: f64,
-}
+pub use link::Link;
 
-impl Link {
-    /// A lossless link with this round trip.
-    pub const fn rtt(rtt: Duration) -> Self {
-        Self {
-            rtt,
-            loss_percent: 0.0,
-        }
-    }
-
-    /// With loss, in percent of the packets.
-    pub const fn loss(mut self, percent: f64) -> Self {
-        self.loss_percent = percent;
-        self
-    }
-
-    fn one_way(self) -> Duration {
-        self.rtt / 2
-    }
-}
-
-/// What a kernel that has neither does not get past.
 const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and this kernel has neither: load one as root with \
      `modprobe sch_netem` or `modprobe -a nfnetlink_queue xt_NFQUEUE br_netfilter`, or use a kernel that has CONFIG_NET_SCH_NETEM \
      or CONFIG_NETFILTER_NETLINK_QUEUE";
 
-/// A link in force. Where this process does it, nothing passes any more once it is dropped; netem lives as long as the lab.
-#[derive(Debug)]
-pub(crate) struct Impairment {
-    worker: Option<queue::Worker>,
-}
+/// Lets nothing pass any more once it is dropped.
+pub(crate) use queue::Worker;
 
-impl Impairment {
-    /// Who does it.
-    pub(crate) fn by(&self) -> &'static str {
-        match self.worker {
-            None => "netem",
-            Some(_) => "NFQUEUE",
-        }
-    }
-
-    /// Puts `link` between all sites that there are.
-    pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Self> {
-        ensure!(
-            (0.0..=100.0).contains(&link.loss_percent),
-            "a loss of {} %: give 0 to 100",
-            link.loss_percent
-        );
-        let netem = match ix.run_sync(move || netem::impose(link))? {
-            Ok(()) => return Ok(Self { worker: None }),
-            Err(missing) => missing,
-        };
-        match queue::impose(ix, link) {
-            Ok(worker) => Ok(Self {
-                worker: Some(worker),
-            }),
-            Err(error) => bail!("{REMEDY} (netem: {netem}; NFQUEUE: {error:#})"),
-        }
-    }
+/// Without a worker it is netem that does it, for as long as the lab lives.
+pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Option<Worker>> {
+    ensure!(
+        (0.0..=100.0).contains(&link.loss_percent),
+        "a loss of {} %: give 0 to 100",
+        link.loss_percent
+    );
+    let Err(netem) = ix.run_sync(move || netem::impose(link))? else {
+        return Ok(None);
+    };
+    let worker = queue::impose(ix, link);
+    worker
+        .map(Some)
+        .map_err(|error| anyhow!("{REMEDY} (netem: {netem}; NFQUEUE: {error:#})"))
 }

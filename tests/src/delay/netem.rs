@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::Link;
+use super::link::Link;
 use crate::command::run;
 
 /// netem drops what exceeds its queue; its default is a few milliseconds of a fast transfer.
@@ -54,7 +54,6 @@ fn commands(port: &str, link: Link) -> [String; 7] {
     ]
 }
 
-/// The ports of the bridge in the network of this thread.
 fn ports() -> Result<Vec<String>> {
     let listed = run("ip", &["-o", "link", "show", "type", "bridge_slave"])?;
     // `7: v12@if2: <BROADCAST,...`

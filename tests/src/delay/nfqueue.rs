@@ -11,17 +11,14 @@ const VERDICT: u16 = SUBSYSTEM << 8 | 1;
 const CONFIG: u16 = SUBSYSTEM << 8 | 2;
 const VERDICT_BATCH: u16 = SUBSYSTEM << 8 | 3;
 const NLMSG_ERROR: u16 = 2;
-
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
-
 const NLMSG_HEADER: usize = 16;
 /// With netfilter's own: family, version, queue.
 const HEADER: usize = NLMSG_HEADER + 4;
 const ATTRIBUTE_HEADER: usize = 4;
 /// The flags in an attribute's type.
 const ATTRIBUTE_TYPE: u16 = 0x3fff;
-
 const CFG_CMD: u16 = 1;
 const CFG_PARAMS: u16 = 2;
 const CFG_QUEUE_MAXLEN: u16 = 3;
@@ -32,14 +29,11 @@ const WHOLE: u32 = 1 << 2;
 const BIND: u8 = 1;
 /// Tell of a packet that it is there, and nothing of what is in it.
 const COPY_META: u8 = 1;
-
 const ATTR_PACKET_HDR: u16 = 1;
 const ATTR_VERDICT_HDR: u16 = 2;
-
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
-/// What the kernel says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
     /// A packet waits for its verdict under this number.
@@ -48,31 +42,14 @@ pub(super) enum Message {
     Answer(i32),
 }
 
-/// Takes the queue.
-pub(super) fn bind(queue: u16) -> Vec<u8> {
-    request(CONFIG, NLM_F_ACK, queue, CFG_CMD, &[BIND, 0, 0, 0])
-}
-
-/// Asks for numbers of packets, without their contents.
-pub(super) fn copy_nothing(queue: u16) -> Vec<u8> {
-    request(
-        CONFIG,
-        NLM_F_ACK,
-        queue,
-        CFG_PARAMS,
-        &[0, 0, 0, 0, COPY_META],
-    )
-}
-
-/// Sets how many packets may wait.
-pub(super) fn capacity(queue: u16, packets: u32) -> Vec<u8> {
-    request(
-        CONFIG,
-        NLM_F_ACK,
-        queue,
-        CFG_QUEUE_MAXLEN,
-        &packets.to_be_bytes(),
-    )
+/// Takes the queue, asks for numbers of packets without their contents, and sets how many packets may wait.
+pub(super) fn setup(queue: u16, packets: u32) -> [Vec<u8>; 3] {
+    let config = |attribute, value: &[u8]| request(CONFIG, NLM_F_ACK, queue, attribute, value);
+    [
+        config(CFG_CMD, &[BIND, 0, 0, 0]),
+        config(CFG_PARAMS, &[0, 0, 0, 0, COPY_META]),
+        config(CFG_QUEUE_MAXLEN, &packets.to_be_bytes()),
+    ]
 }
 
 /// Asks for what was sent as one piece for segmentation offload as one packet, instead of cut into those of the wire.
@@ -89,22 +66,15 @@ pub(super) fn accept_up_to(queue: u16, packet: u32) -> Vec<u8> {
     request(VERDICT_BATCH, 0, queue, ATTR_VERDICT_HDR, &value)
 }
 
-/// Loses a packet.
 pub(super) fn drop(queue: u16, packet: u32) -> Vec<u8> {
-    request(
-        VERDICT,
-        0,
-        queue,
-        ATTR_VERDICT_HDR,
-        &verdict(NF_DROP, packet),
-    )
+    let value = verdict(NF_DROP, packet);
+    request(VERDICT, 0, queue, ATTR_VERDICT_HDR, &value)
 }
 
 fn verdict(verdict: u32, packet: u32) -> [u8; 8] {
     (u64::from(verdict) << 32 | u64::from(packet)).to_be_bytes()
 }
 
-/// The messages of one datagram. What is malformed or of no interest is left out.
 pub(super) fn read(datagram: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut rest = datagram;
@@ -131,7 +101,6 @@ pub(super) fn read(datagram: &[u8]) -> Vec<Message> {
     messages
 }
 
-/// The error that a number in [`Message::Answer`] stands for.
 pub(super) fn error(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
 }
@@ -157,7 +126,6 @@ fn request(kind: u16, flags: u16, queue: u16, attribute: u16, value: &[u8]) -> V
     bytes
 }
 
-/// Adds an attribute to a message, which becomes longer.
 fn append(bytes: &mut Vec<u8>, attribute: u16, value: &[u8]) {
     // No value here is longer than eight bytes.
     let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);

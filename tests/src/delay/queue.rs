@@ -24,7 +24,7 @@ use nix::{
 use patchbay::Ix;
 
 use super::{
-    Link,
+    link::Link,
     nfqueue::{self, Message},
 };
 use crate::command::run;
@@ -42,9 +42,7 @@ const BUFFER: usize = 32 << 20;
 const TIMER_SLACK: Duration = Duration::from_nanos(1);
 
 /// The thread. It ends when this is dropped, and lets no packet pass from then on.
-#[derive(Debug)]
-pub(super) struct Worker {
-    /// Closed to stop the thread.
+pub(crate) struct Worker {
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,7 +57,6 @@ impl Drop for Worker {
     }
 }
 
-/// Leads the packets between sites through a new thread.
 pub(super) fn impose(ix: &Ix, link: Link) -> Result<Worker> {
     // First who takes them, then the rules that send them.
     let queue = ix.run_sync(move || Queue::open(link))?;
@@ -106,7 +103,6 @@ fn send_packets_here() -> Result<()> {
 struct Queue(OwnedFd);
 
 impl Queue {
-    /// Takes the queue of the network of this thread.
     fn open(link: Link) -> Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
@@ -119,11 +115,7 @@ impl Queue {
         // Where it is refused the default holds, and long bursts lose packets.
         let _best_effort = setsockopt(&socket, RcvBufForce, &BUFFER);
         let queue = Self(socket);
-        for request in [
-            nfqueue::bind(QUEUE),
-            nfqueue::copy_nothing(QUEUE),
-            nfqueue::capacity(QUEUE, PACKETS),
-        ] {
+        for request in nfqueue::setup(QUEUE, PACKETS) {
             queue.ask(&request)?;
         }
         if link.loss_percent == 0.0 {
@@ -190,7 +182,6 @@ impl Delay {
         }
     }
 
-    /// Takes what has come.
     fn take(&mut self, bytes: &mut [u8]) {
         loop {
             match recv(self.queue.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {

@@ -16,7 +16,6 @@ const OWN_ANNOTATIONS: [&str; 1] = ["checksum/config"];
 
 /// Where `a` and `b` differ, one line each: the manifest, the place in it, and both values. Order counts only in lists of plain
 /// values; the text of a file in a ConfigMap counts as what it says.
-#[must_use]
 pub fn differences(a: &[Value], b: &[Value]) -> Vec<String> {
     let (a, b) = (plain(a), plain(b));
     let titles: BTreeSet<_> = a.keys().chain(b.keys()).collect();
@@ -50,7 +49,6 @@ fn compare(place: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The manifests by title, without what belongs to the way they were rendered.
 fn plain(manifests: &[Value]) -> BTreeMap<String, Value> {
     // Kustomize names a ConfigMap after its content.
     let hashed: Vec<(String, String)> = manifests
@@ -152,14 +150,10 @@ data: { f.yaml: \"y:\\n- 1\\n- 2\\nx: 1\\n\" }
 ";
 
     #[test]
-    fn the_same_said_in_two_ways_does_not_differ() {
-        let found = differences(&documents(A).unwrap(), &documents(B).unwrap());
-        assert_eq!(found, Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_differs_is_named_with_its_place() {
+    fn what_differs_is_named_with_its_place_and_another_wording_is_no_difference() {
         let a = documents(A).unwrap();
+        let same = differences(&a, &documents(B).unwrap());
+        assert_eq!(same, Vec::<String>::new());
         let b = documents(&B.replace("n: 1", "n: 2").replace("- 1\\n- 2", "- 2\\n- 1")).unwrap();
         let found = differences(&a, &b);
         for part in [

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::bins::Bins;
 
-/// What is in force in a container, by key.
 pub(super) type Config = BTreeMap<String, Value>;
 
 /// The configuration of `container`, or everything that is wrong with it and its command line.
@@ -92,7 +91,6 @@ pub(super) fn load(
     Ok(keys.collect())
 }
 
-/// The file at `path` in the container, which a variable names.
 fn content<'a>(
     container: &Container<'_>,
     manifests: &'a [Value],
@@ -109,7 +107,6 @@ fn content<'a>(
         .ok_or_else(|| format!("env {variable}: ConfigMap {name} has no {file}"))
 }
 
-/// The commands of its probes.
 fn commands<'a>(container: &Container<'a>) -> Vec<Vec<&'a str>> {
     let probes = ["livenessProbe", "readinessProbe", "startupProbe"];
     let spec = container.spec;

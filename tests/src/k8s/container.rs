@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::{list, named, text};
 use crate::bins::Bins;
 
-/// Which program: the name of its image without registry and tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     P2pnode,
@@ -36,19 +35,15 @@ impl Program {
         }
     }
 
-    /// The variable that names the configuration file.
     pub(super) fn config_variable(self) -> String {
         format!("{}_CONFIG", self.name().to_uppercase().replace('-', "_"))
     }
 }
 
-/// A pod as one of its owner's.
 #[derive(Clone, Debug)]
 pub(super) struct Pod<'a> {
-    /// Its owner's kind and name.
     pub(super) title: String,
     pub(super) name: String,
-    /// Among those of a StatefulSet.
     pub(super) ordinal: Option<u64>,
     pub(super) metadata: &'a Value,
     pub(super) spec: &'a Value,
@@ -56,7 +51,6 @@ pub(super) struct Pod<'a> {
     pub(super) claims: &'a [Value],
 }
 
-/// The pods of a manifest: one, or those of a StatefulSet.
 pub(super) fn pods(manifest: &Value) -> Vec<Pod<'_>> {
     let owner = text(manifest, "/metadata/name");
     let (metadata, spec) = match text(manifest, "/kind") {
@@ -84,7 +78,6 @@ pub(super) fn pods(manifest: &Value) -> Vec<Pod<'_>> {
     }
 }
 
-/// What a volume is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Volume<'a> {
     ConfigMap(&'a str),
@@ -92,7 +85,6 @@ pub(super) enum Volume<'a> {
     Writable,
 }
 
-/// A container of a pod.
 #[derive(Clone, Debug)]
 pub(super) struct Container<'a> {
     pub(super) pod: &'a Pod<'a>,
@@ -150,7 +142,6 @@ impl<'a> Container<'a> {
             .collect()
     }
 
-    /// Its variables, as the cluster makes them for this pod.
     pub(super) fn environment(&self) -> Result<BTreeMap<String, String>, String> {
         let mut environment: BTreeMap<String, String> = BTreeMap::new();
         for variable in list(self.spec, "/env") {
@@ -193,7 +184,6 @@ impl<'a> Container<'a> {
         Some((self.pod.volume(text(mount, "/name"))?, rest))
     }
 
-    /// The mounts without a volume.
     pub(super) fn dangling_mounts(&self) -> impl Iterator<Item = &'a str> {
         list(self.spec, "/volumeMounts")
             .iter()

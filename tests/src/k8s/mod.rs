@@ -2,12 +2,11 @@
 //! asked.
 //!
 //! [`faults`] looks at manifests as they are applied, however they were rendered; [`differences`] compares two renderings;
-//! [`metrics`] knows which metrics dashboards and alerts name; [`pod`] makes of a manifest what [`podman`] runs.
+//! [`pod`] makes of a manifest what [`podman`] runs.
 
 mod agree;
 mod config;
 mod container;
-pub mod metrics;
 pub mod pod;
 pub mod podman;
 mod rules;
@@ -33,17 +32,10 @@ pub const IMAGE_ENV: [(&str, &str); 3] = [
 /// The user and group of the images, which has no name there.
 pub const IMAGE_USER: u32 = 65532;
 
-/// The folder `k8s/` of this repository.
-#[must_use]
 pub fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s"))
 }
 
-/// The documents of a YAML text; empty ones are left out.
-///
-/// # Errors
-///
-/// When it is no YAML.
 pub fn documents(text: &str) -> Result<Vec<Value>> {
     let mut documents = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
@@ -56,7 +48,6 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 }
 
 /// Its kind and name, as in `StatefulSet p2pnode`.
-#[must_use]
 pub fn title(manifest: &Value) -> String {
     format!(
         "{} {}",
@@ -65,11 +56,6 @@ pub fn title(manifest: &Value) -> String {
     )
 }
 
-/// The files of a Secret: their names and what is in them.
-///
-/// # Errors
-///
-/// When it is no Secret with `data`.
 pub fn secret_files(manifest: &Value) -> Result<Vec<(&str, Vec<u8>)>> {
     let data = manifest["data"].as_object();
     let data = data.filter(|_| manifest["kind"] == "Secret");
@@ -84,7 +70,6 @@ pub fn secret_files(manifest: &Value) -> Result<Vec<(&str, Vec<u8>)>> {
         .collect()
 }
 
-/// The text at a JSON pointer, or nothing.
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
         .pointer(pointer)
@@ -92,7 +77,6 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-/// The list at a JSON pointer, or nothing.
 fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value
         .pointer(pointer)
@@ -101,12 +85,10 @@ fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
         .unwrap_or_default()
 }
 
-/// The item of a list that has this name.
 fn named<'a>(items: &'a [Value], name: &str) -> Option<&'a Value> {
     items.iter().find(|item| item["name"] == name)
 }
 
-/// The manifest of this kind and name.
 fn find<'a>(manifests: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
     manifests
         .iter()

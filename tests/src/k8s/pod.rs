@@ -17,7 +17,6 @@ use super::{
     find, list, named, secret_files, text,
 };
 
-/// What a probe asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// An HTTP request to the pod's address, this port and path; the status 200 to 399 is a yes.
@@ -26,30 +25,20 @@ pub enum Probe {
     Exec(Vec<String>),
 }
 
-/// A pod for podman: its only container.
 #[derive(Clone, Debug)]
 pub struct PodRun {
-    /// The pod's name.
     pub name: String,
-    /// What `podman create` is given.
     pub args: Vec<String>,
-    /// Whether it has its node's network.
     pub host_network: bool,
     /// How long it may take to end, in seconds.
     pub grace: u64,
-    /// Whether it is to be restarted.
     pub liveness: Probe,
-    /// Whether it is to be used.
     pub readiness: Probe,
 }
 
 impl PodRun {
     /// The first pod of the one StatefulSet or Deployment in `manifests`. Its ConfigMaps and Secrets are written below `directory`,
     /// each file with its mode and the group `fsGroup`, as the kubelet does.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such pod, or it has what is not foreseen here.
     pub fn of(manifests: &[Value], secrets: &[&Value], directory: &Path) -> Result<Self> {
         let owners = ["StatefulSet", "Deployment"];
         let owned = |manifest: &&Value| owners.contains(&text(manifest, "/kind"));
@@ -131,7 +120,6 @@ impl PodRun {
     }
 }
 
-/// The security contexts of a pod and its container as flags.
 fn confinement(container: &Container<'_>) -> Result<Vec<String>> {
     let (pod, own) = (
         &container.pod.spec["securityContext"],

@@ -22,7 +22,6 @@ use tokio::{process::Command, time::timeout};
 use super::pod::{PodRun, Probe};
 use crate::{admin, lab::Host, sandbox};
 
-/// For what podman does in a second; it bounds a broken one.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What podman needs beside itself, with the Debian package that has it. Of the runtimes one suffices.
@@ -36,8 +35,6 @@ const TOOLS: [(&str, &str); 4] = [
 /// runc first: crun refuses hosts with both versions of cgroups.
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
 
-/// The tools for playing pods that are not installed, each with its Debian package.
-#[must_use]
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     let mut missing = TOOLS.to_vec();
     missing.retain(|(tool, _)| !sandbox::has_tool(tool));
@@ -53,11 +50,9 @@ fn runtime() -> Option<&'static str> {
         .find(|runtime| sandbox::has_tool(runtime))
 }
 
-/// A podman that keeps everything in one directory.
 #[derive(Clone, Debug)]
 pub struct Podman {
     directory: PathBuf,
-    /// The variables that tell it so.
     env: [(&'static str, PathBuf); 2],
 }
 
@@ -108,8 +103,6 @@ impl Podman {
         Ok(Self { directory, env })
     }
 
-    /// The variables with which `podman` is this one.
-    #[must_use]
     pub fn env(&self) -> &[(&'static str, PathBuf)] {
         &self.env
     }
@@ -131,31 +124,21 @@ fn limits() -> Result<String> {
 }
 
 /// A node of a cluster with one pod.
-#[derive(Debug)]
 pub struct Node {
     host: Host,
     podman: Podman,
     // Its network, for as long as this is open.
     network: File,
-    /// Its pod.
     pub pod: PodRun,
 }
 
-/// An answer to a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Whether it is a yes.
     pub yes: bool,
-    /// What was said.
     pub text: String,
 }
 
 impl Node {
-    /// The first pod of `manifests` on `host`, made with its Secrets but not started.
-    ///
-    /// # Errors
-    ///
-    /// When the manifests have no such pod, or with what podman says.
     pub async fn new(
         host: Host,
         podman: Podman,
@@ -175,7 +158,6 @@ impl Node {
         Ok(node)
     }
 
-    /// Runs podman on the node to its end.
     async fn podman(&self, args: &[&str]) -> Result<Output> {
         let network = format!(
             "--net=/proc/{}/fd/{}",
@@ -196,7 +178,6 @@ impl Node {
             .with_context(|| format!("`{shown}` cannot be started"))
     }
 
-    /// The same, to a good end; what it printed.
     async fn done(&self, args: &[&str]) -> Result<String> {
         let output = self.podman(args).await?;
         ensure!(
@@ -216,16 +197,11 @@ impl Node {
             .map(drop)
     }
 
-    /// Starts the pod.
     pub async fn start(&self) -> Result<()> {
         self.done(&["start", &self.pod.name]).await.map(drop)
     }
 
     /// Asks it to end; it has to end by itself within its grace period, with exit code 0.
-    ///
-    /// # Errors
-    ///
-    /// With its log if it does not.
     pub async fn stop(&self) -> Result<()> {
         let name = &self.pod.name;
         self.done(&["stop", "--time", &self.pod.grace.to_string(), name])
@@ -245,13 +221,11 @@ impl Node {
         self.create().await
     }
 
-    /// What `podman inspect` says of it.
     pub async fn inspect(&self, format: &str) -> Result<String> {
         self.done(&["container", "inspect", "--format", format, &self.pod.name])
             .await
     }
 
-    /// Runs a command in it, as `kubectl exec POD -- COMMAND` does; its exit code and what it printed.
     pub async fn exec(&self, command: &[&str]) -> Result<(Option<i32>, String)> {
         let output = self
             .podman(&[&["exec", &self.pod.name], command].concat())
@@ -259,7 +233,6 @@ impl Node {
         Ok((output.status.code(), printed(&output)))
     }
 
-    /// What it has written to stdout and stderr.
     pub async fn log(&self) -> Result<String> {
         Ok(printed(&self.podman(&["logs", &self.pod.name]).await?))
     }

@@ -16,7 +16,6 @@ const CLOSING: u64 = 5;
 
 /// Everything that is wrong with the pods of `manifests` and with what belongs to them, one line each: the command lines and
 /// configurations as the binaries judge them, and what they need from volumes, ports and the security context.
-#[must_use]
 pub fn faults(manifests: &[Value], bins: &Bins) -> Vec<String> {
     let mut faults = Vec::new();
     for manifest in manifests {
@@ -54,7 +53,6 @@ pub fn faults(manifests: &[Value], bins: &Bins) -> Vec<String> {
     faults
 }
 
-/// The source ports of a node, of those that it shares with others.
 fn range(config: &Config) -> Option<RangeInclusive<u64>> {
     let (first, last) = config.get("dial.port_range")?.as_str()?.split_once('-')?;
     let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
@@ -82,7 +80,6 @@ fn overlaps(ranges: &[(String, RangeInclusive<u64>)]) -> Vec<String> {
     faults
 }
 
-/// What holds for a container whatever its configuration is.
 fn shape(container: &Container<'_>) -> Vec<String> {
     let mut faults: Vec<_> = container
         .dangling_mounts()
@@ -122,14 +119,12 @@ fn shape(container: &Container<'_>) -> Vec<String> {
     faults
 }
 
-/// A setting of a security context that is to have this value.
 fn settings(context: &Value, at: &str, value: &Value) -> Option<String> {
     let is = context.pointer(at).unwrap_or(&Value::Null);
     let key = at[1..].replace('/', ".");
     (is != value).then(|| format!("securityContext.{key} is {is}, and is to be {value}"))
 }
 
-/// What holds for a pod.
 fn confined(pod: &Pod<'_>) -> Vec<String> {
     let context = &pod.spec["securityContext"];
     let wanted = [
@@ -155,7 +150,6 @@ fn confined(pod: &Pod<'_>) -> Vec<String> {
     faults
 }
 
-/// What a program that runs with this configuration needs from its pod.
 fn needs(container: &Container<'_>, config: &Config) -> Vec<String> {
     let mut faults = Vec::new();
     let value = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();

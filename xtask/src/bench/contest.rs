@@ -1,26 +1,23 @@
 //! Ours, plain libp2p and iroh, doing the same in turn in one lab: a peer waits behind a NAT, another one behind a NAT reaches it.
 //!
-//! Each program has two NATs and two hosts of its own, and each dial a port of its own, all of the range that the lab's NATs are
-//! made for: no NAT remembers another dial, and none treats one program as it does not treat another. Ours and plain libp2p meet
-//! at our relay, iroh at its own, which is as far away.
+//! Each program has two NATs and two hosts, and each dial a port of the lab's range: no NAT remembers another dial, and each NAT
+//! treats all programs alike. Ours and plain libp2p meet at our relay, iroh at its own, which is as far away.
 //!
-//! Everything is measured from outside, by the lines that a program prints: from the start of its process or, for a warm dial,
-//! from the moment it is asked, to the line that tells of a direct path, and to the one that tells of the first byte that
-//! came back over it.
+//! Times are those of the lines that a program prints. A cold dial begins with its process, a warm one with the request. It ends
+//! with the direct path, and with the first byte that came back over that path.
 //!
 //! Every packet of ours is captured in its two routers, and the benchmark fails if one left from outside the range.
 
 use std::{
     ops::RangeInclusive,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use p2pnode_tests::{
-    args::{NodeArgs, PATIENCE, Transport, reserved, strays},
-    bins::{Bins, bins, iroh_peer, plain_libp2p},
+    args::{NodeArgs, PATIENCE, Transport, reserved},
+    bins::{bins, iroh_peer},
     capture::Capture,
     control::Control,
     delay::Link,
@@ -39,27 +36,20 @@ use crate::cargo::{self, Build};
 /// How many dials a lab can have: one for each port of the range but that of the peer that waits.
 pub(super) const MOST_DIALS: u16 = 50;
 
-/// Where they compete.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
-    /// Names the artifacts.
     pub(super) name: String,
     /// Before the peer that dials, and before the one that waits.
     pub(super) nats: (NatKind, NatKind),
-    /// To the relay and between the peers.
     pub(super) transport: Transport,
-    /// What is between the sites.
     pub(super) link: Link,
-    /// What a dial may take, in whole seconds.
     pub(super) timeout_s: u64,
 }
 
 /// How a dial went: milliseconds from its start; `None` did not come in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Dialed {
-    /// Until a direct path was open.
     pub(super) open: Option<f64>,
-    /// Until the first byte came back over it.
     pub(super) first_byte: Option<f64>,
 }
 
@@ -73,11 +63,11 @@ pub(crate) enum Start {
     Warm,
 }
 
-/// The dials of each program.
 pub(super) type Measured = Vec<(Program, Vec<Dialed>)>;
 
 /// Builds the programs that take part, but for those that are named, and says where they are: for the process in the lab.
-pub(super) fn programs(taking_part: &[Program]) -> Result<Vec<Named>> {
+pub(super) fn programs(named: &[Program]) -> Result<Vec<Named>> {
+    let taking_part = Program::chosen(named);
     let bins = cargo::bins(Build::Release)?;
     let mut programs = vec![
         ("P2PNODE_BIN", bins.p2pnode),
@@ -113,11 +103,8 @@ pub(super) async fn compete(
     Ok(measured)
 }
 
-/// A lab with all of them in it.
 struct Contest {
     terms: Terms,
-    bins: Bins,
-    plain: Option<PathBuf>,
     relay: Relay,
     iroh: Option<IrohRelay>,
     contenders: Vec<Contender>,
@@ -125,7 +112,6 @@ struct Contest {
     lab: Lab,
 }
 
-/// One of them, and the peer that waits for its dials.
 struct Contender {
     program: Program,
     a: Host,
@@ -138,15 +124,9 @@ struct Contender {
 }
 
 impl Contest {
-    /// Builds the lab and starts the relays and every peer that waits; returns when all of them are at their relays.
     async fn new(terms: Terms, programs: &[Program]) -> Result<Self> {
-        let bins = bins()?;
-        let plain = match programs.contains(&Program::Plain) {
-            true => Some(plain_libp2p()?),
-            false => None,
-        };
         let mut lab = Lab::new(&terms.name).await?;
-        let relay = Relay::start(&lab, &bins, "relay").await?;
+        let relay = Relay::start(&lab, "relay").await?;
         let iroh = if programs.contains(&Program::Iroh) {
             Some(IrohRelay::start(&lab, &iroh_peer()?, "iroh-relay").await?)
         } else {
@@ -167,8 +147,6 @@ impl Contest {
         }
         let mut contest = Self {
             terms,
-            bins,
-            plain,
             relay,
             iroh,
             contenders: Vec::new(),
@@ -195,16 +173,15 @@ impl Contest {
         Ok(contest)
     }
 
-    /// Starts the peer that waits.
     async fn wait(&self, program: Program, host: &Host) -> Result<(Process, String)> {
         let name = format!("{program}-b");
         let port = *RANGE.start();
         let launch = match program {
-            Program::Ours => self.ours(host, RANGE).run(&self.lab, &self.bins, &name),
-            Program::Plain => self.plain(host, port, &self.relay_of(host)?)?.listen(&name),
+            Program::Ours => self.ours(host, RANGE).run_on(host, &name)?,
+            Program::Plain => self.plain(host, port)?.listen(&name)?,
             Program::Iroh => self.iroh()?.listen(&name, host, port)?,
         };
-        let process = launch.start(&host.device, self.lab.artifacts())?;
+        let process = launch.on(host)?;
         let id = match program {
             Program::Ours | Program::Plain => reserved(&process).await?,
             Program::Iroh => {
@@ -215,7 +192,6 @@ impl Contest {
         Ok((process, id))
     }
 
-    /// One dial of one of them.
     async fn dial(&mut self, program: Program, start: Start) -> Result<Dialed> {
         let contender = self
             .contenders
@@ -230,129 +206,74 @@ impl Contest {
         let port = RANGE.start() + contender.dials;
         let (host, peer) = (contender.a.clone(), contender.peer.clone());
         let name = format!("{program}-{}", contender.dials);
-        match start {
-            Start::Cold => self.dial_cold(program, &name, port, &host, &peer).await,
-            Start::Warm => self.dial_warm(program, &name, port, &host, &peer).await,
+        let timeout_s = self.terms.timeout_s;
+        let timeout = format!("{timeout_s}s");
+        let is_cold = start == Start::Cold;
+        let mut running = None;
+        let launch = match program {
+            Program::Ours => {
+                let args = self.ours(&host, port..=port);
+                let dial = if is_cold {
+                    args.dial_within(&name, &peer, &timeout)?
+                } else {
+                    let node = args.run_on(&host, &format!("{name}-node"))?;
+                    let node = running.insert(node.on(&host)?);
+                    reserved(node).await?;
+                    let socket = control_socket(self.lab.artifacts(), node.name());
+                    Control::new(&bins()?.p2pnode, &socket).dial_within(&name, &peer, &timeout)
+                };
+                dial.args(["--count", "1"])
+            }
+            Program::Plain => {
+                let to = is_cold.then_some(peer.as_str());
+                self.plain(&host, port)?.dial(&name, to, timeout_s)?
+            }
+            Program::Iroh => {
+                let to = is_cold.then_some(peer.as_str());
+                self.iroh()?.dial(&name, &host, port, to, timeout_s)?
+            }
+        };
+        let mut began = Instant::now();
+        let mut process = launch.on(&host)?;
+        if !is_cold && program != Program::Ours {
+            process.event("ready", PATIENCE).await?;
+            began = Instant::now();
+            process.tell(&peer).await?;
         }
+        // Beyond its own timeout it has only to close.
+        let within = PATIENCE + Duration::from_secs(timeout_s);
+        process.exit(within).await?;
+        let events = process.events();
+        ensure!(
+            events.iter().any(|event| event.name() == "result"),
+            "{name} ended without a result: {}",
+            process.log()
+        );
+        if let Some(mut node) = running {
+            node.terminate()?;
+            node.exit(PATIENCE).await?;
+        }
+        Ok(read(program, &peer, &events, began))
     }
 
     /// Every dial was made: if all packets of ours left from the range, the artifacts need not be kept.
     async fn over(self) -> Result<()> {
         for (host, capture) in self.contenders.iter().flat_map(|one| &one.captures) {
-            capture.settle().await?;
-            ensure!(
-                !capture.sent_by(&host.addresses).is_empty(),
-                "a capture of {} holds no packet of ours",
-                self.terms.name
-            );
-            let strays = strays(capture, host, &RANGE);
-            ensure!(
-                strays.is_empty(),
-                "{}: packets from outside {RANGE:?}: {strays:?}",
-                self.terms.name
-            );
+            let kept = capture.keeps(host, &RANGE).await;
+            kept.with_context(|| self.terms.name.clone())?;
         }
         drop(self.contenders);
         self.lab.succeeded();
         Ok(())
     }
 
-    async fn dial_cold(
-        &self,
-        program: Program,
-        name: &str,
-        port: u16,
-        host: &Host,
-        peer: &str,
-    ) -> Result<Dialed> {
-        let timeout_s = self.terms.timeout_s;
-        let launch = match program {
-            Program::Ours => self
-                .ours(host, port..=port)
-                .dial_within(&self.bins, name, peer, &format!("{timeout_s}s"))
-                .args(["--count", "1"]),
-            Program::Plain => self
-                .plain(host, port, &self.relay_of(host)?)?
-                .dial(name, peer, timeout_s),
-            Program::Iroh => self.iroh()?.dial(name, host, port, Some(peer), timeout_s)?,
-        };
-        let began = Instant::now();
-        let mut process = launch.start(&host.device, self.lab.artifacts())?;
-        self.ended(program, peer, &mut process, began).await
-    }
-
-    async fn dial_warm(
-        &self,
-        program: Program,
-        name: &str,
-        port: u16,
-        host: &Host,
-        peer: &str,
-    ) -> Result<Dialed> {
-        let timeout_s = self.terms.timeout_s;
-        let artifacts = self.lab.artifacts();
-        let told = match program {
-            Program::Ours => {
-                let node = format!("{name}-node");
-                let mut running = self
-                    .ours(host, port..=port)
-                    .run(&self.lab, &self.bins, &node)
-                    .start(&host.device, artifacts)?;
-                reserved(&running).await?;
-                let socket = control_socket(artifacts, &node);
-                let launch = Control::new(&self.bins.p2pnode, &socket)
-                    .dial_within(name, peer, &format!("{timeout_s}s"))
-                    .args(["--count", "1"]);
-                let began = Instant::now();
-                let mut asking = launch.start(&host.device, artifacts)?;
-                let dialed = self.ended(program, peer, &mut asking, began).await?;
-                running.terminate()?;
-                running.exit(PATIENCE).await?;
-                return Ok(dialed);
-            }
-            Program::Plain => self
-                .plain(host, port, &self.relay_of(host)?)?
-                .told_dial(name, timeout_s),
-            Program::Iroh => self.iroh()?.dial(name, host, port, None, timeout_s)?,
-        };
-        let mut process = told.start(&host.device, artifacts)?;
-        process.event("ready", PATIENCE).await?;
-        let began = Instant::now();
-        process.tell(peer).await?;
-        self.ended(program, peer, &mut process, began).await
-    }
-
-    /// Waits for the end of a dial and reads what it printed.
-    async fn ended(
-        &self,
-        program: Program,
-        peer: &str,
-        process: &mut Process,
-        began: Instant,
-    ) -> Result<Dialed> {
-        // Beyond its own timeout it has only to close.
-        process
-            .exit(PATIENCE + Duration::from_secs(self.terms.timeout_s))
-            .await?;
-        let events = process.events();
-        ensure!(
-            events.iter().any(|event| event.name() == "result"),
-            "{} ended without a result: {}",
-            process.name(),
-            process.log()
-        );
-        Ok(read(program, peer, &events, began))
-    }
-
     fn ours(&self, host: &Host, ports: RangeInclusive<u16>) -> NodeArgs {
         NodeArgs::new(&self.relay, host, &[self.terms.transport]).range(ports)
     }
 
-    fn plain<'a>(&'a self, host: &Host, port: u16, relay: &'a str) -> Result<PlainArgs<'a>> {
-        let program = self.plain.as_deref();
+    fn plain(&self, host: &Host, port: u16) -> Result<PlainArgs> {
         Ok(PlainArgs {
-            program: program.context("plain libp2p does not take part")?,
-            relay,
+            relay: self.relay_of(host)?,
             transport: self.terms.transport,
             port,
             families: if host.ip(true).is_ok() { ANY } else { IP4 },
@@ -380,7 +301,6 @@ impl Contest {
     }
 }
 
-/// What its lines say of the direct path to `peer`, and when.
 fn read(program: Program, peer: &str, events: &[Event], began: Instant) -> Dialed {
     let when = |wanted: &dyn Fn(&Event) -> bool| {
         let found = events.iter().find(|event| wanted(event));
@@ -421,10 +341,11 @@ mod tests {
     fn a_connection_with_the_relay_is_no_direct_path_to_the_peer() {
         let began = Instant::now();
         let connected = |ms, peer, kind| {
+            let path = json!({"kind": kind});
             at(
                 began,
                 ms,
-                json!({"event": "connected", "peer": peer, "path": {"kind": kind}}),
+                json!({"event": "connected", "peer": peer, "path": path}),
             )
         };
         let mut events = vec![
@@ -433,11 +354,8 @@ mod tests {
         ];
         assert_eq!(read(Program::Plain, "b", &events, began), Dialed::default());
         events.push(connected(30, "b", "direct"));
-        events.push(at(
-            began,
-            40,
-            json!({"event": "result", "outcome": "direct"}),
-        ));
+        let result = json!({"event": "result", "outcome": "direct"});
+        events.push(at(began, 40, result));
         let dialed = Dialed {
             open: Some(30.0),
             first_byte: Some(40.0),

@@ -19,8 +19,6 @@ const GOAL: f64 = 60.0;
 
 /// How long a process is left alone before its memory counts: handshakes and what follows them are over by then.
 const SETTLE: Duration = Duration::from_secs(2);
-
-/// Files that a process has open besides.
 const SPARE: u64 = 256;
 
 /// How to measure.
@@ -33,7 +31,6 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// Measures, inside the lab's sandbox.
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     provide_descriptors(u64::from(args.connections) + SPARE)?;
     let runs = args.common.runs.unwrap_or(RUNS);
@@ -70,7 +67,6 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-/// kB for each connection.
 async fn per_connection(
     path: &Path,
     engine: Engine,

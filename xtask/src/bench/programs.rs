@@ -10,7 +10,6 @@ use p2pnode_tests::{
     bins::{build_iroh_peer, build_plain_libp2p},
 };
 
-/// A program for the environment of the lab.
 pub(super) type Named = (&'static str, PathBuf);
 
 /// What all benchmarks understand.
@@ -32,7 +31,6 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
-    /// As in a report.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Quic => "QUIC",
@@ -40,7 +38,6 @@ impl Wire {
         }
     }
 
-    /// Those chosen; QUIC if none is.
     pub(super) fn chosen(named: &[Self]) -> Vec<Transport> {
         or(named, &[Self::Quic])
             .into_iter()
@@ -70,7 +67,6 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    /// As in a report.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Ours => "ours",
@@ -86,7 +82,6 @@ impl Program {
         all
     }
 
-    /// Whether it can do what is to be done.
     pub(super) const fn speaks(self, transport: Transport) -> bool {
         !matches!((self, transport), (Self::Iroh, Transport::Tcp))
     }
@@ -102,12 +97,10 @@ impl fmt::Display for Program {
     }
 }
 
-/// Those chosen, or else the usual ones.
 pub(super) fn or<T: Clone>(chosen: &[T], usual: &[T]) -> Vec<T> {
     if chosen.is_empty() { usual } else { chosen }.to_vec()
 }
 
-/// A loss on the command line.
 pub(super) fn percent(text: &str) -> Result<f64, String> {
     let loss = text.parse().ok().filter(|loss| (0.0..=50.0).contains(loss));
     loss.ok_or_else(|| format!("{text:?} is no loss: give 0 to 50, such as 0.5"))
@@ -128,7 +121,6 @@ pub(super) fn peer(variable: &'static str, name: &str) -> Result<Named> {
     Ok((variable, program))
 }
 
-/// The program for bulk transfers.
 pub(super) fn transfer() -> Result<Named> {
     peer("TRANSFER_BIN", "transfer")
 }
@@ -141,7 +133,6 @@ pub(super) fn iroh() -> Result<Named> {
     peer("IROH_PEER_BIN", "iroh-peer")
 }
 
-/// Lets this process and its children open that many files each.
 pub(super) fn provide_descriptors(needed: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files")?;
     ensure!(
@@ -153,36 +144,4 @@ pub(super) fn provide_descriptors(needed: u64) -> Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, needed, hard).context("limit of open files")?;
     }
     Ok(())
-}
-
-/// Arguments as they are typed.
-#[cfg(test)]
-pub(super) fn typed<A: clap::Args>(words: &str) -> A {
-    let command = A::augment_args(clap::Command::new("bench"));
-    let words = std::iter::once("bench").chain(words.split_whitespace());
-    let matches = command
-        .try_get_matches_from(words)
-        .expect("words that are understood");
-    A::from_arg_matches(&matches).expect("arguments")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_loss_beyond_half_is_refused_with_what_would_be_right() {
-        assert_eq!(percent("0.1"), Ok(0.1));
-        assert!(percent("51").is_err_and(|error| error.contains("0 to 50")));
-    }
-
-    #[test]
-    fn a_limit_of_open_files_that_cannot_be_had_is_an_error_with_its_remedy() {
-        let error = provide_descriptors(u64::MAX).expect_err("nobody may open that many");
-        let text = format!("{error:#}");
-        assert!(
-            text.contains("ulimit") && text.contains("--reservations"),
-            "{text}"
-        );
-    }
 }

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{demo::nats, tools};
 
-/// Dials of each program in each cell, unless told otherwise.
 const RUNS: u16 = 20;
 
 /// How long a dial may take; as the figure is defined.
@@ -57,7 +56,7 @@ pub(crate) struct Args {
     transport: Vec<Wire>,
     /// Who takes part; repeatable. Default: all.
     #[arg(long)]
-    program: Vec<Program>,
+    pub(super) program: Vec<Program>,
     /// How many pairs at a time. Dials wait more than they compute.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
@@ -66,11 +65,6 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Who takes part.
-    pub(super) fn programs(&self) -> Vec<Program> {
-        Program::chosen(&self.program)
-    }
-
     fn cells(&self) -> Vec<Cell> {
         let all = || {
             matrix::cells()
@@ -96,7 +90,6 @@ impl Args {
     }
 }
 
-/// One pair of NATs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cell {
     nats: (NatKind, NatKind),
@@ -121,7 +114,6 @@ impl Cell {
     }
 }
 
-/// Measures; to be called in the lab's sandbox.
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let runs = args.common.runs.unwrap_or(RUNS).min(MOST_DIALS);
     let cells = args.cells();
@@ -162,7 +154,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
 }
 
 async fn measure_all(cells: &[Cell], args: &Args, runs: u16) -> Result<BTreeMap<usize, Measured>> {
-    let programs = args.programs();
+    let programs = Program::chosen(&args.program);
     let mut waiting = cells.iter().copied().enumerate();
     let mut running = JoinSet::new();
     let mut measured = BTreeMap::new();
@@ -204,29 +196,7 @@ fn percent(dials: &[Dialed]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::programs::typed, *};
-
-    #[test]
-    fn all_is_the_matrix_with_each_pair_once() {
-        assert_eq!(
-            typed::<Args>("--all").cells().len() * 2,
-            matrix::cells().len()
-        );
-        assert_eq!(typed::<Args>("").cells().len(), PAIRS.len());
-    }
-
-    #[test]
-    fn chosen_pairs_are_multiplied_with_the_transports() {
-        let args = typed::<Args>("--pair eim-apdf,symmetric --transport quic --transport tcp");
-        let labels: Vec<_> = args.cells().into_iter().map(Cell::label).collect();
-        assert_eq!(
-            labels,
-            [
-                "eim-apdf dials symmetric, QUIC",
-                "eim-apdf dials symmetric, TCP"
-            ]
-        );
-    }
+    use super::*;
 
     #[test]
     fn a_byte_that_comes_too_late_is_no_success() {

@@ -25,8 +25,6 @@ use crate::{
 
 /// What a reservation may cost, over QUIC, in kB of 1000 bytes.
 const GOAL: f64 = 40.0;
-
-/// How long the relay is left alone before its memory counts.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// For peers to give up, and the relay to miss them, before what it keeps is measured: libp2p's QUIC is idle for 10 s at most, and
@@ -61,7 +59,6 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// What the relay has taken up to a moment.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     at: Instant,
@@ -81,13 +78,11 @@ impl Taken {
         })
     }
 
-    /// MB.
     fn megabytes(self) -> f64 {
         self.memory / 1000.0
     }
 }
 
-/// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
     let (_, fleet) = peer("FLEET_BIN", "fleet")?;
@@ -100,7 +95,6 @@ pub(super) fn measure(args: &Args) -> Result<Report> {
     Ok(report(args, &runs))
 }
 
-/// Everything that was measured.
 struct Measured {
     reservations: f64,
     idle: Taken,
@@ -205,15 +199,8 @@ async fn circuits(
     renewed: u64,
 ) -> Result<Circuits> {
     let (pairs, seconds) = (args.circuits.to_string(), args.seconds.to_string());
-    let open = [
-        "circuits",
-        "--pairs",
-        &pairs,
-        "--seconds",
-        &seconds,
-        "--at-once",
-        "16",
-    ];
+    let open = ["circuits", "--pairs", &pairs, "--at-once", "16"];
+    let open = [&open[..], &["--seconds", &seconds]].concat();
     let mut fleet = fleet(program, address, &open)?;
     let opening = Duration::from_secs(120 + args.circuits);
     fleet.event("opened", opening).await?;
@@ -238,7 +225,6 @@ async fn circuits(
     })
 }
 
-/// A `fleet` of `tests/peers`.
 fn fleet(program: &Path, relay: &str, words: &[&str]) -> Result<Child> {
     let mut command = Command::new(program);
     command.args(words).args(["--relay", relay]);
@@ -290,7 +276,6 @@ const FIGURES: &[(&str, &str, Better, &[Cell])] = &[
     ]),
 ];
 
-/// The figure with the goal.
 const COST: &str = "RSS per reservation";
 
 impl Measured {
@@ -347,44 +332,4 @@ fn report(args: &Args, runs: &[Measured]) -> Report {
         ));
     }
     report
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::{super::programs::typed, *};
-
-    #[test]
-    fn a_circuit_that_got_nothing_has_starved_and_what_was_not_measured_has_no_row() {
-        let taken = Taken {
-            at: Instant::now(),
-            memory: 0.0,
-            cpu: 0.0,
-            descriptors: 0,
-        };
-        let fairness = |run: Measured| {
-            let cells = report(&typed("--reservations 1"), &[run]).cells();
-            let found = cells.into_iter().find(|cell| cell["figure"] == "fairness");
-            found.map(|cell| cell["rows"][0]["median"].clone())
-        };
-        let circuits = |least: u32| Circuits {
-            before: taken,
-            after: taken,
-            moved: json!({"least": least, "median": 1000}),
-            counts: json!({"lost": 0}),
-        };
-        let without = |circuits| Measured {
-            reservations: 1.0,
-            idle: taken,
-            held: taken,
-            periods: [taken; 2],
-            counts: json!({"lost": 0}),
-            circuits,
-            gone: taken,
-        };
-        assert_eq!(fairness(without(Some(circuits(800)))), Some(json!(0.8)));
-        assert_eq!(fairness(without(Some(circuits(0)))), Some(json!(0.0)));
-        assert_eq!(fairness(without(None)), None);
-    }
 }

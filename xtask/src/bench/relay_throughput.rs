@@ -25,12 +25,8 @@ use crate::{
 
 /// The goals: what ours carries per CPU as a part of what plain libp2p's does, medians, and as one of what iroh's does.
 const GOALS: [Option<Goal>; 3] = [None, Some(Goal::AtLeast(1.2)), Some(Goal::AtLeast(1.0))];
-
 const PROGRAMS: [&str; 3] = ["ours", "plain libp2p", "iroh"];
-
 const RUNS: u16 = 5;
-
-/// How long a step may take, such as a hundred reservations or all bytes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How to measure.
@@ -49,12 +45,10 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// What one run came to.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     gigabytes: f64,
     seconds: f64,
-    /// Of the relay's CPU time.
     cpu: f64,
 }
 
@@ -76,14 +70,11 @@ impl Run {
 /// A run, or why it failed: the peers were connected over circuits, and then bytes were lost.
 type Outcome = Result<Run, String>;
 
-/// The runs of each of [`PROGRAMS`].
-#[derive(Debug)]
 struct Measured {
     circuits: u16,
     runs: [Vec<Outcome>; 3],
 }
 
-/// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let circuits = or(&args.circuits, &[1, 100]);
     let load = Load {
@@ -155,7 +146,6 @@ impl Measured {
     }
 }
 
-/// What a relay is loaded with, and by whom.
 struct Load {
     bins: Bins,
     plain: PathBuf,
@@ -223,7 +213,6 @@ impl Load {
         }))
     }
 
-    /// Loads a new relay of iroh's with one pair of iroh's endpoints, as [`Self::carry`].
     async fn carry_iroh(&self, iroh: &Path) -> Result<Outcome> {
         let start = |name, words: &[&str]| Child::start(name, program(iroh, words));
         let mut relay = start("iroh's relay", &["relay", "--listen", "127.0.0.1:0"])?;
@@ -257,17 +246,22 @@ fn program(program: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// Seconds of all its threads.
 fn cpu(relay: &Child) -> Result<f64> {
     Ok(usage::cpu_of_threads(relay.pid()?)?.as_secs_f64())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::programs::typed, *};
+    use super::*;
 
     fn cells(runs: [Vec<Outcome>; 3]) -> Report {
-        report(&typed(""), &[Measured { circuits: 1, runs }])
+        let args = Args {
+            transport: Wire::Quic,
+            megabytes: 1000,
+            circuits: vec![1],
+            common: Common::default(),
+        };
+        report(&args, &[Measured { circuits: 1, runs }])
     }
 
     fn run(seconds: f64, cpu: f64) -> Outcome {
@@ -285,29 +279,7 @@ mod tests {
         let row = |figure: usize, row: usize| cells[figure]["rows"][row].clone();
         assert_eq!(row(0, 1)["ratio"], 2.0);
         assert_eq!(row(1, 1)["ratio"], 0.5);
-        assert_eq!(
-            (&row(2, 1)["ratio"], &row(2, 1)["met"]),
-            (&2.0.into(), &true.into())
-        );
-        assert_eq!(
-            (&row(2, 2)["ratio"], &row(2, 2)["met"]),
-            (&0.5.into(), &false.into())
-        );
-    }
-
-    #[test]
-    fn a_run_in_which_bytes_were_lost_is_one_of_that_relay_that_failed_and_says_why() {
-        let plain = vec![run(1.0, 1.0), Err("the sender: lost".to_owned())];
-        let report = cells([vec![run(1.0, 1.0)], plain, Vec::new()]);
-        assert_eq!(
-            report.notes,
-            ["1 circuit, plain libp2p, a run failed: the sender: lost"]
-        );
-        let rows = &report.cells()[0]["rows"];
-        assert_eq!(rows.as_array().map(Vec::len), Some(2));
-        assert_eq!(
-            (&rows[0]["failed"], &rows[1]["failed"]),
-            (&0.into(), &1.into())
-        );
+        assert!(row(2, 1)["ratio"] == 2.0 && row(2, 1)["met"] == true);
+        assert!(row(2, 2)["ratio"] == 0.5 && row(2, 2)["met"] == false);
     }
 }

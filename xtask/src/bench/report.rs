@@ -27,19 +27,14 @@ const TABLE: &str = "| conditions | program | median | least | q1 | q3 | most | 
 |---|---|---:|---:|---:|---:|---:|---:|---|
 ";
 
-/// What a benchmark came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// Its name on the command line, which names its files too.
     pub(crate) name: String,
-    /// What was measured and how, in a sentence or two.
     pub(crate) what: String,
     pub(crate) figures: Vec<Figure>,
-    /// What a reader has to know, such as a peer that is missing.
     pub(crate) notes: Vec<String>,
 }
 
-/// Figures of one unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
     name: String,
@@ -48,7 +43,6 @@ pub(crate) struct Figure {
     cells: Vec<Cell>,
 }
 
-/// Which way a figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Better {
@@ -65,7 +59,6 @@ struct Cell {
     rows: Vec<Row>,
 }
 
-/// One program in one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     program: String,
@@ -75,7 +68,6 @@ pub(crate) struct Row {
     goal: Option<Goal>,
 }
 
-/// A bound. It belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {
@@ -84,7 +76,6 @@ pub(crate) enum Goal {
 }
 
 impl Report {
-    /// A report without figures.
     pub(crate) fn new(name: &str, what: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
@@ -94,9 +85,13 @@ impl Report {
         }
     }
 
-    /// An object for each figure and cell, with what follows from the samples.
+    fn all(&self) -> impl Iterator<Item = (&Figure, &Cell)> {
+        let figures = self.figures.iter();
+        figures.flat_map(|figure| figure.cells.iter().map(move |cell| (figure, cell)))
+    }
+
     pub(crate) fn cells(&self) -> Vec<Value> {
-        let cell = |figure: &Figure, cell: &Cell| {
+        let cell = |(figure, cell): (&Figure, &Cell)| {
             let rows = cell.judge(figure.better).into_iter().map(|judged| {
                 let [least, q1, median, q3, most] = judged.quartiles.map(finite);
                 json!({
@@ -111,18 +106,12 @@ impl Report {
                 "cell": cell.label, "rows": rows.collect::<Vec<_>>(),
             })
         };
-        let of_figure = |figure| Figure::cells(figure).map(move |one| cell(figure, one));
-        self.figures.iter().flat_map(of_figure).collect()
+        self.all().map(cell).collect()
     }
 
-    /// The goals that were missed, a line each.
     pub(crate) fn missed(&self) -> Vec<String> {
         let mut missed = Vec::new();
-        for (figure, cell) in self
-            .figures
-            .iter()
-            .flat_map(|f| f.cells().map(move |c| (f, c)))
-        {
+        for (figure, cell) in self.all() {
             for judged in cell.judge(figure.better) {
                 let (Some(goal), Some(false)) = (judged.row.goal, judged.met) else {
                     continue;
@@ -140,7 +129,6 @@ impl Report {
         missed
     }
 
-    /// The report in Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}\n", self.name, self.what);
         for figure in self
@@ -190,7 +178,6 @@ impl Report {
 }
 
 impl Figure {
-    /// A figure without cells.
     pub(crate) fn new(name: &str, unit: &str, better: Better) -> Self {
         Self {
             name: name.to_owned(),
@@ -200,30 +187,22 @@ impl Figure {
         }
     }
 
-    /// Adds a cell; the first row is the subject's.
     pub(crate) fn cell(mut self, label: impl Into<String>, rows: Vec<Row>) -> Self {
         self.push(label, rows);
         self
     }
 
-    /// The same, in place.
     pub(crate) fn push(&mut self, label: impl Into<String>, rows: Vec<Row>) {
         let label = label.into();
         self.cells.push(Cell { label, rows });
     }
-
-    fn cells(&self) -> impl Iterator<Item = &Cell> {
-        self.cells.iter()
-    }
 }
 
 impl Row {
-    /// A program of which every run got there.
     pub(crate) fn new(program: impl Into<String>, samples: impl IntoIterator<Item = f64>) -> Self {
         Self::of(program, samples.into_iter().map(Some))
     }
 
-    /// A program of which some runs may have failed.
     pub(crate) fn of(
         program: impl Into<String>,
         samples: impl IntoIterator<Item = Option<f64>>,
@@ -235,21 +214,18 @@ impl Row {
         }
     }
 
-    /// With a goal, if there is one.
     pub(crate) fn goal(mut self, goal: impl Into<Option<Goal>>) -> Self {
         self.goal = goal.into();
         self
     }
 }
 
-/// A row and what follows from it and from the subject's.
 struct Judged<'a> {
     row: &'a Row,
     /// Least, q1, median, q3, most.
     quartiles: [f64; 5],
     /// The subject's median divided by this one's; none for the subject.
     ratio: Option<f64>,
-    /// Whether the goal is met, if there is one.
     met: Option<bool>,
 }
 
@@ -375,16 +351,12 @@ fn number(value: f64) -> String {
     }
 }
 
-/// What a report comes from.
 #[derive(Debug, Serialize)]
 struct Run {
-    /// When it was made, in UTC.
     date: String,
     /// The commit, with `+` if the working tree had changes.
     commit: String,
-    /// What was typed.
     command: String,
-    /// CPU, cores, kernel.
     machine: String,
     /// Variables that named programs: those are not necessarily of the commit.
     named: Vec<&'static str>,
@@ -404,18 +376,14 @@ impl Run {
     }
 
     fn sentence(&self) -> String {
-        let Self {
-            date,
-            commit,
-            command,
-            machine,
-            named,
-        } = self;
-        let named = match named.is_empty() {
-            true => String::new(),
-            false => format!(" Programs that were named by {}.", named.join(", ")),
+        let named = match self.named[..] {
+            [] => String::new(),
+            _ => format!(" Programs that were named by {}.", self.named.join(", ")),
         };
-        format!("`{command}`, {date}, commit {commit}, {machine}.{named}")
+        format!(
+            "`{}`, {}, commit {}, {}.{named}",
+            self.command, self.date, self.commit, self.machine
+        )
     }
 }
 
@@ -501,11 +469,8 @@ mod tests {
     fn json_has_no_infinity_and_a_report_from_the_lab_is_read_back() {
         let cells = example().cells();
         let ours = &cells[1]["rows"][0];
-        assert_eq!(
-            (&ours["median"], &ours["failed"]),
-            (&110.0.into(), &1.into())
-        );
-        assert_eq!((&ours["most"], &ours["met"]), (&Value::Null, &true.into()));
+        assert!(ours["median"] == 110.0 && ours["failed"] == 1);
+        assert!(ours["most"].is_null() && ours["met"] == true);
         let text = serde_json::to_string(&example()).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), example());
     }

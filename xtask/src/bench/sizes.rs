@@ -20,7 +20,6 @@ use crate::{
 };
 
 const MB: f64 = 1_000_000.0;
-
 const RUNS: u16 = 9;
 
 /// How long a node is left alone before its memory counts: the handshakes and identify are over by then.
@@ -33,7 +32,6 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// Builds and measures.
 pub(super) fn measure(args: &Args) -> Result<Report> {
     let bins = cargo::bins(Build::Release)?;
     let runs = args.common.runs.unwrap_or(RUNS);

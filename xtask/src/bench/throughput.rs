@@ -26,16 +26,9 @@ const LOSSES: [f64; 3] = [0.0, 0.1, 1.0];
 const STREAMS: [u16; 2] = [1, 8];
 
 /// What is measured when nothing is asked for: round trips, losses and streams each against one cell, in ten minutes.
+#[rustfmt::skip]
 const USUAL: [(u64, f64, u16); 9] = [
-    (0, 0.0, 1),
-    (0, 0.0, 8),
-    (20, 0.0, 1),
-    (50, 0.0, 1),
-    (50, 0.0, 8),
-    (50, 0.1, 1),
-    (50, 1.0, 1),
-    (50, 1.0, 8),
-    (100, 0.0, 1),
+    (0, 0.0, 1), (0, 0.0, 8), (20, 0.0, 1), (50, 0.0, 1), (50, 0.0, 8), (50, 0.1, 1), (50, 1.0, 1), (50, 1.0, 8), (100, 0.0, 1),
 ];
 
 /// How to measure. Without a choice of cells those that tell most are measured; all are `--rtt 0,20,50,100`.
@@ -77,7 +70,6 @@ impl Args {
         self.peers.is_empty() || self.peers.contains(&peer)
     }
 
-    /// All that is measured, those of one link next to each other.
     fn cells(&self) -> Vec<(Between, u16)> {
         if self.rtt.is_empty() && self.loss.is_empty() && self.streams.is_empty() {
             return USUAL
@@ -95,18 +87,14 @@ impl Args {
     }
 }
 
-/// One of the two benchmarks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Contest {
-    /// Its name on the command line.
     pub(super) name: &'static str,
-    /// What the bytes go over.
     pub(super) transport: Transport,
     /// What is measured beside ours, and what ours is to carry as a part of theirs.
     peers: &'static [(Peer, Engine, Option<f64>)],
 }
 
-/// `throughput-quic`.
 pub(super) const QUIC: Contest = Contest {
     name: "throughput-quic",
     transport: Transport::Quic,
@@ -118,7 +106,6 @@ pub(super) const QUIC: Contest = Contest {
     ],
 };
 
-/// `throughput-tcp`.
 pub(super) const TCP: Contest = Contest {
     name: "throughput-tcp",
     transport: Transport::Tcp,
@@ -130,7 +117,6 @@ pub(super) const TCP: Contest = Contest {
 };
 
 impl Contest {
-    /// The programs that it needs, if it has all the peers that were chosen.
     pub(super) fn programs(self, args: &Args) -> Result<Vec<Named>> {
         self.check(args)?;
         let mut programs = vec![transfer()?];
@@ -159,14 +145,12 @@ impl Contest {
         Ok(())
     }
 
-    /// The engines of the peers that were chosen.
     fn chosen(self, args: &Args) -> impl Iterator<Item = (Engine, Option<f64>)> {
         let peers = self.peers.iter().filter(|(peer, _, _)| args.wants(*peer));
         peers.map(|(_, engine, goal)| (*engine, *goal))
     }
 }
 
-/// Measures, inside the lab's sandbox.
 pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
     let cells = args.cells();
     let runtime = tools::runtime()?;
@@ -210,15 +194,12 @@ pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-/// What was measured in one cell: for each program its transfers.
 struct Measured {
     label: String,
     programs: Vec<(String, Option<f64>, Vec<Option<Moved>>)>,
-    /// Why a peer failed, if one did.
     failures: Vec<String>,
 }
 
-/// Measures one cell.
 async fn measure(
     contest: Contest,
     args: &Args,
@@ -267,7 +248,6 @@ async fn measure(
     })
 }
 
-/// A program in a cell.
 struct Runner {
     engine: Engine,
     goal: Option<f64>,
@@ -343,7 +323,6 @@ fn figures(cells: &[Measured]) -> Vec<Figure> {
     ]
 }
 
-/// The conditions in words.
 fn label(between: Between, streams: u16) -> String {
     let plural = if streams == 1 { "" } else { "s" };
     let Between { rtt, loss } = between;
@@ -362,64 +341,7 @@ fn cpu_s_gb(moved: &Moved) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use super::{super::programs::typed, *};
-
-    #[test]
-    fn cells_are_the_usual_ones_or_all_of_what_was_chosen() {
-        assert_eq!(typed::<Args>("").cells().len(), USUAL.len());
-        let all = typed::<Args>("--rtt 0,20,50,100").cells();
-        assert_eq!(all.len(), RTTS.len() * LOSSES.len() * STREAMS.len());
-        for (rtt, loss, streams) in USUAL {
-            assert!(all.contains(&(Between { rtt, loss }, streams)));
-        }
-        let one = typed::<Args>("--rtt 50 --loss 1 --streams 8").cells();
-        let between = Between { rtt: 50, loss: 1.0 };
-        assert_eq!(one, [(between, 8)]);
-        assert_eq!(typed::<Args>("--loss 0 --streams 1").cells().len(), 4);
-    }
-
-    #[test]
-    fn a_peer_that_the_transport_does_not_have_is_refused_by_name() {
-        let quinn = typed::<Args>("--peers libp2p,quinn");
-        assert!(QUIC.check(&quinn).is_ok());
-        let error = TCP.check(&quinn).unwrap_err().to_string();
-        assert!(
-            error.contains("quinn") && error.contains("throughput-tcp"),
-            "{error}"
-        );
-        let iroh = |args: Args| QUIC.chosen(&args).any(|(engine, _)| engine == Engine::Iroh);
-        assert!(iroh(typed::<Args>("")) && !iroh(quinn));
-    }
-
-    #[test]
-    fn a_goal_of_the_rate_is_one_of_the_processor_time_too() {
-        let moved = |seconds, cpu_seconds| Moved {
-            bytes: 1_000_000_000,
-            seconds,
-            cpu_seconds,
-        };
-        let cell = Measured {
-            label: "0 ms".to_owned(),
-            programs: vec![
-                ("ours".to_owned(), None, vec![Some(moved(4.0, 1.0))]),
-                (
-                    "plain libp2p".to_owned(),
-                    Some(1.5),
-                    vec![Some(moved(8.0, 1.4))],
-                ),
-            ],
-            failures: Vec::new(),
-        };
-        let cells = report(QUIC, &typed::<Args>(""), &[cell]).cells();
-        let plain = |figure: usize| &cells[figure]["rows"][1];
-        assert_eq!(
-            (&plain(0)["median"], &plain(0)["ratio"]),
-            (&1.0.into(), &2.0.into())
-        );
-        assert_eq!(plain(0)["met"], true);
-        // Two thirds of the time of plain libp2p would do; it is 0.71.
-        assert_eq!(plain(1)["met"], false);
-    }
+    use super::*;
 
     #[test]
     fn a_peer_may_fail_and_ours_may_not() {

@@ -14,13 +14,8 @@ use super::{
 };
 use crate::tools;
 
-/// Dials of each program in each cell, unless told otherwise.
 const RUNS: u16 = 9;
-
-/// How long a dial may take.
 const TIMEOUT_S: u64 = 20;
-
-/// The round trips that are measured, in milliseconds.
 const RTTS: [u64; 4] = [0, 20, 50, 100];
 
 /// The round trip that the goals are for, without loss; and the one that is measured with loss, and over TCP.
@@ -30,7 +25,6 @@ const GOAL_RTT: u64 = 50;
 const OF_PLAIN_COLD: f64 = 0.4;
 const OF_IROH: f64 = 0.75;
 
-/// What a reader has to know.
 const NOTES: [&str; 3] = [
     "Warm, ours is asked by a `p2pnode dial` that finds the running node, and its start counts; the others are told on stdin.",
     "The first byte is a ping's with plain libp2p, which negotiates a stream first: two round trips after the path is open. Ours \
@@ -55,17 +49,12 @@ pub(crate) struct Args {
     transport: Vec<Wire>,
     /// Who takes part; repeatable. Default: all.
     #[arg(long)]
-    program: Vec<Program>,
+    pub(super) program: Vec<Program>,
     #[command(flatten)]
     pub(super) common: Common,
 }
 
 impl Args {
-    /// Who takes part.
-    pub(super) fn programs(&self) -> Vec<Program> {
-        Program::chosen(&self.program)
-    }
-
     fn cells(&self) -> Vec<Cell> {
         let is_default = self.rtt.is_empty()
             && self.loss.is_empty()
@@ -94,14 +83,11 @@ impl Args {
     }
 }
 
-/// One set of conditions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cell {
     start: Start,
     transport: Transport,
-    /// Milliseconds.
     rtt: u64,
-    /// Percent.
     loss: f64,
 }
 
@@ -144,10 +130,9 @@ impl Cell {
     }
 }
 
-/// Measures; to be called in the lab's sandbox.
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let runs = args.common.runs.unwrap_or(RUNS).min(MOST_DIALS);
-    let programs = args.programs();
+    let programs = Program::chosen(&args.program);
     let runtime = tools::runtime()?;
     let mut first_byte = Figure::new("first byte over the direct path", "ms", Better::Less);
     let mut open = Figure::new("direct path open", "ms", Better::Less);
@@ -184,34 +169,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::programs::typed, *};
-
-    #[test]
-    fn by_default_loss_and_tcp_are_measured_at_one_round_trip() {
-        let cells = typed::<Args>("").cells();
-        assert_eq!(cells.len(), 12);
-        let odd: Vec<_> = cells
-            .iter()
-            .filter(|cell| cell.loss > 0.0 || cell.transport == Transport::Tcp)
-            .collect();
-        assert_eq!(odd.len(), 4);
-        assert!(odd.iter().all(|cell| cell.rtt == GOAL_RTT));
-    }
-
-    #[test]
-    fn what_is_chosen_is_multiplied_and_nothing_is_added() {
-        let cells = typed::<Args>("--rtt 0 --rtt 100 --loss 0 --loss 1 --start warm").cells();
-        let labels: Vec<_> = cells.iter().map(|cell| cell.label()).collect();
-        assert_eq!(
-            labels,
-            [
-                "warm, QUIC, 0 ms",
-                "warm, QUIC, 0 ms, 1 % loss",
-                "warm, QUIC, 100 ms",
-                "warm, QUIC, 100 ms, 1 % loss"
-            ]
-        );
-    }
+    use super::*;
 
     #[test]
     fn a_goal_is_for_its_round_trip_without_loss() {

@@ -16,15 +16,12 @@ use crate::cargo::{self, Build};
 /// What our own schemas are: Kubernetes has none of them, they come with the Prometheus Operator.
 const OPERATOR: &str = "monitoring.coreos.com/v1";
 
-/// What the checks work with.
 pub(super) struct Bench {
     pub(super) tools: Tools,
     pub(super) bins: Bins,
-    /// For what is rendered.
     pub(super) directory: PathBuf,
 }
 
-/// One set of choices, in both ways.
 #[derive(Debug, Deserialize)]
 pub(super) struct Case {
     pub(super) name: String,
@@ -36,7 +33,6 @@ pub(super) struct Case {
     set: Vec<String>,
 }
 
-/// What is shipped.
 pub(super) fn cases() -> Result<Vec<Case>> {
     let mut cases = documents(include_str!("cases.yaml"))?;
     Ok(serde_json::from_value(cases[0].take())?)
@@ -53,12 +49,10 @@ impl Bench {
         })
     }
 
-    /// What kustomize and Helm make of a case.
     pub(super) fn rendered(&self, case: &Case) -> Result<[Vec<Value>; 2]> {
         Ok([self.kustomize(case)?, self.helm(&case.chart, &case.set)?])
     }
 
-    /// What kustomize makes of a case.
     fn kustomize(&self, case: &Case) -> Result<Vec<Value>> {
         // Kustomize takes nothing from outside a root but other roots, by relative paths; so this one stands beside them.
         let root = tempfile::Builder::new()
@@ -81,7 +75,6 @@ impl Bench {
         .with_context(|| format!("{}: kustomize", case.name))
     }
 
-    /// What Helm makes of a chart with the values of its example and these.
     pub(super) fn helm<S: AsRef<str> + Debug>(&self, chart: &str, set: &[S]) -> Result<Vec<Value>> {
         self.try_helm(chart, set)?
             .with_context(|| format!("{chart} {set:?}"))

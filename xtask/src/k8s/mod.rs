@@ -20,13 +20,11 @@ pub(crate) use pods::in_lab;
 /// Whether pods are played, and which binaries are in their images.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pods<'a> {
-    /// None.
     No,
     /// Those of this profile of Cargo's, or those that are shipped.
     Of(Option<&'a str>),
 }
 
-/// Provides the tools and the binaries, and runs every check; all faults are told.
 pub(crate) fn run(pods: Pods<'_>) -> Result<ExitCode> {
     if let Pods::Of(_) = pods {
         // Before anything that takes long.
@@ -67,7 +65,6 @@ const OTHER_VALUES: [(&str, &str); 8] = [
     ("relay-node", "drainSeconds=0"),
 ];
 
-/// Both renderings of a case: each by itself, and against the other.
 fn both_ways(bench: &Bench, case: &Case) -> Result<Vec<String>> {
     let (name, [kustomize, helm]) = (&case.name, bench.rendered(case)?);
     let mut told = wrong(bench, &format!("{name}-kustomize"), &kustomize)?;
@@ -95,7 +92,6 @@ fn examples(bench: &Bench) -> Result<Vec<String>> {
     Ok(told)
 }
 
-/// What Kubernetes' schemas and the binaries say against manifests.
 fn wrong(bench: &Bench, name: &str, manifests: &[Value]) -> Result<Vec<String>> {
     ensure!(!manifests.is_empty(), "{name}: nothing is rendered");
     let mut found = bench.invalid(name, manifests)?;

@@ -17,26 +17,20 @@ use super::bench::{Bench, rendered};
 const EXAMPLE_HOST: &str = "/dns/relay.example.net/";
 const EXAMPLE_ID: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
-/// A relay that is to be: its address and its key.
 pub(super) struct RelayKey {
     ip: IpAddr,
-    /// Its peer id.
     pub(super) id: String,
     key: PathBuf,
-    /// Its key as a Secret.
     pub(super) secret: Value,
 }
 
-/// Identities of a StatefulSet's pods, as a Secret.
 pub(super) struct Identities {
     /// Peer ids, by ordinal.
     pub(super) ids: Vec<String>,
-    /// The Secret.
     pub(super) secret: Value,
 }
 
 impl Bench {
-    /// `relay-node id`, and the same key as a Secret.
     pub(super) fn relay_key(&self, ip: IpAddr, directory: &Path) -> Result<RelayKey> {
         let key = directory.join("relay.key");
         let relay_node = || {
@@ -56,7 +50,6 @@ impl Bench {
         })
     }
 
-    /// `p2pnode id --secret`.
     pub(super) fn identities(&self, pods: &[&str]) -> Result<Identities> {
         let mut command = Command::new(&self.bins.p2pnode);
         command.args(["id", "--secret", "p2pnode-identity"]);
@@ -86,15 +79,8 @@ impl Bench {
         let mut tokens = String::new();
         for peer in peers {
             let mut create = Command::new(&self.bins.relay_node);
-            create.args([
-                "token",
-                "create",
-                "--expires",
-                "1h",
-                "--peer",
-                peer,
-                "--key",
-            ]);
+            create.args(["token", "create", "--expires", "1h", "--peer", peer]);
+            create.arg("--key");
             tokens += &format!("# {peer}\n{}\n", printed(create.arg(&relay.key))?);
         }
         fs::write(&file, tokens)?;
@@ -104,14 +90,12 @@ impl Bench {
         one(&printed(create.arg(&file))?)
     }
 
-    /// The relay's chart with its address and these values.
     pub(super) fn relay_chart(&self, relay: &RelayKey, set: &[&str]) -> Result<Vec<Value>> {
         let host = format!("externalHost={}", relay.ip);
         let set = [&[host.as_str()], set].concat();
         self.helm("relay-node", &set)
     }
 
-    /// The nodes' chart with the relay's addresses and these values.
     pub(super) fn node_chart(&self, relay: &RelayKey, set: &[&str]) -> Result<Vec<Value>> {
         let relays = format!("relays={{{}}}", relay.addresses().join(","));
         let set = [&[relays.as_str()], set].concat();
@@ -168,7 +152,6 @@ impl RelayKey {
     }
 }
 
-/// What a command prints, if it ends well.
 fn printed(command: &mut Command) -> Result<String> {
     let output = command
         .output()
@@ -182,7 +165,6 @@ fn printed(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The one manifest of a text.
 fn one(text: &str) -> Result<Value> {
     let [manifest] = <[Value; 1]>::try_from(documents(text)?)
         .map_err(|all| anyhow::anyhow!("{} manifests instead of one", all.len()))?;

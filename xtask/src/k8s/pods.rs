@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use p2pnode_tests::{
-    args::{PATIENCE, strays},
+    args::PATIENCE,
     k8s::{
         IMAGE_USER,
         pod::Probe,
@@ -36,23 +36,15 @@ use crate::{
 
 /// What podman and its network plugins keep outside of the directories that they are given. Each is an empty one of this command.
 const RUNTIME_DIRECTORIES: [&str; 3] = ["/run", "/dev/shm", "/var/lib/cni"];
-
-/// Between two looks at what changes without saying so.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// `NET_BIND_SERVICE` as a set of capabilities.
 const NET_BIND_SERVICE: u64 = 1 << 10;
 
 /// The part of the range that pod 0 has in the shipped manifests.
 const PART: RangeInclusive<u16> = 40000..=40009;
 
-/// Whether pods can be played here.
-///
-/// # Errors
-/// If this is not root, or a tool is missing and cannot be installed.
 pub(super) fn provide() -> Result<()> {
     ensure!(
-        tools::is_root()?,
+        sandbox::is_root(),
         "playing pods needs root, since podman gives each pod a user of its own: run this with sudo, or with --without-pods"
     );
     let missing = [sandbox::missing_tools(), podman::missing_tools()].concat();
@@ -62,7 +54,6 @@ pub(super) fn provide() -> Result<()> {
     Ok(())
 }
 
-/// Builds the images and plays every scene.
 pub(super) fn run(bench: &Bench, profile: Option<&str>) -> Result<()> {
     let images = Podman::new(bench.directory.join("podman/images"), None)?;
     image::make(
@@ -84,7 +75,6 @@ pub(super) fn run(bench: &Bench, profile: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The part of [`run`] inside the namespaces.
 pub(crate) fn in_lab() -> Result<ExitCode> {
     sandbox::stay_root()?;
     for directory in RUNTIME_DIRECTORIES {
@@ -289,7 +279,7 @@ async fn direct((a, a_pod): (&Peer, &Pod), (b, b_pod): (&Peer, &Pod)) -> Result<
 /// Every packet of the peer's node left from a port of its part, among them some of the path in `result`.
 async fn only_from_part(peer: &Peer, result: &Value) -> Result<usize> {
     peer.settle().await?;
-    let strays = strays(peer.home(), &peer.host, &PART);
+    let strays = peer.home().strays(&peer.host, &PART);
     ensure!(strays.is_empty(), "from outside {PART:?}: {strays:?}");
     let hop = &result["path"]["hops"][0];
     let socket = |end: &str| -> Result<std::net::SocketAddr> {
@@ -309,7 +299,6 @@ async fn only_from_part(peer: &Peer, result: &Value) -> Result<usize> {
     Ok(sent.len())
 }
 
-/// A lab, and the key of the relay that is to be in it.
 struct Scene<'a> {
     bench: &'a Bench,
     name: &'static str,
@@ -332,7 +321,6 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Pod 0 of `manifests` on `host`, which is not started.
     async fn pod(&self, host: &Host, manifests: &[Value], secrets: &[&Value]) -> Result<Pod> {
         let all = self.bench.directory.join("podman");
         let own = all.join(format!("{}-{}", self.name, host.device.name()));
@@ -342,7 +330,6 @@ impl<'a> Scene<'a> {
             .map(Pod)
     }
 
-    /// All pods end as they should.
     async fn over(self, pods: impl IntoIterator<Item = Pod>) -> Result<()> {
         for pod in pods {
             pod.0.stop().await?;
@@ -352,11 +339,9 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// A pod on its node.
 struct Pod(Node);
 
 impl Pod {
-    /// Starts the pod and waits until it is ready.
     async fn ready(&self) -> Result<()> {
         self.0.start().await?;
         self.until(&self.0.pod.readiness, |answer| answer.yes)
@@ -364,7 +349,6 @@ impl Pod {
             .map(drop)
     }
 
-    /// Waits until a probe is answered as `look` wants it; with the pod's log if it is not.
     async fn until(&self, probe: &Probe, look: impl Fn(&Answer) -> bool) -> Result<Answer> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -380,7 +364,6 @@ impl Pod {
         }
     }
 
-    /// The peer id of its node.
     async fn id(&self) -> Result<String> {
         let (code, text) = self.0.exec(&["p2pnode", "id"]).await?;
         ensure!(code == Some(0), "p2pnode id: {code:?}: {text}");

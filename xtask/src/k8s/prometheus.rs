@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::bench::Bench;
 
-/// What is wrong with the rules and their tests.
 pub(super) fn faults(bench: &Bench) -> Result<Vec<String>> {
     let mut told = Vec::new();
     for part in ["p2pnode", "relay-node"] {
@@ -53,7 +52,6 @@ pub(super) fn faults(bench: &Bench) -> Result<Vec<String>> {
     Ok(told)
 }
 
-/// Alerts that no test expects to fire.
 fn untested<'a>(rules: &'a Value, tests: &str) -> impl Iterator<Item = &'a str> {
     let tests = documents(tests).unwrap_or_default();
     let mut fired = BTreeSet::new();

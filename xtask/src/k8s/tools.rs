@@ -10,16 +10,13 @@ use p2pnode_tests::sandbox::has_tool;
 
 use crate::tools;
 
-/// The schemas that manifests are held to.
 const KUBERNETES: &str = "1.32";
 
-/// Where the tools are.
 pub(super) struct Tools {
     directory: PathBuf,
 }
 
 impl Tools {
-    /// Finds or fetches all of them.
     pub(super) fn provide(directory: &Path) -> Result<Self> {
         let mut fetch = Command::new("sh");
         fetch
@@ -37,7 +34,6 @@ impl Tools {
         Ok(Self { directory })
     }
 
-    /// One of them.
     pub(super) fn command(&self, tool: &str) -> Command {
         let fetched = self.directory.join("bin").join(tool);
         let mut command = match fetched.is_file() {

@@ -16,7 +16,6 @@ type Graph<'a> = BTreeMap<String, BTreeMap<String, Vec<&'a Use>>>;
 /// From, to, because of.
 type Arrow<'a> = (String, String, &'a Use);
 
-/// The crates among each other, and for each crate its folders.
 pub(crate) fn show(tree: &Tree) -> String {
     let mut text = String::new();
     let crates = joined(tree.uses.iter().filter_map(|used| {
@@ -62,18 +61,12 @@ pub(crate) fn circles(tree: &Tree) -> Vec<String> {
     let mut levels = BTreeMap::<(&str, &[String]), Vec<Arrow<'_>>>::new();
     for used in within() {
         let (from, to) = (&tree.modules[used.from], &tree.modules[used.to]);
-        let shared = from
-            .path
-            .iter()
-            .zip(&to.path)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let both = from.path.iter().zip(&to.path);
+        let shared = both.take_while(|(a, b)| a == b).count();
         if let (Some(a), Some(b)) = (from.path.get(shared), to.path.get(shared)) {
             let level = (from.crate_name.as_str(), &from.path[..shared]);
-            levels
-                .entry(level)
-                .or_default()
-                .push((a.clone(), b.clone(), used));
+            let arrows = levels.entry(level).or_default();
+            arrows.push((a.clone(), b.clone(), used));
         }
     }
     for ((name, path), arrows) in levels {
@@ -85,22 +78,16 @@ pub(crate) fn circles(tree: &Tree) -> Vec<String> {
 }
 
 fn crate_names(tree: &Tree) -> BTreeSet<&str> {
-    tree.modules
-        .iter()
-        .map(|module| module.crate_name.as_str())
-        .collect()
+    let modules = tree.modules.iter();
+    modules.map(|module| module.crate_name.as_str()).collect()
 }
 
 fn joined<'a>(arrows: impl Iterator<Item = Arrow<'a>>) -> Graph<'a> {
     let mut graph = Graph::new();
     for (from, to, used) in arrows {
         graph.entry(to.clone()).or_default();
-        graph
-            .entry(from)
-            .or_default()
-            .entry(to)
-            .or_default()
-            .push(used);
+        let of_from = graph.entry(from).or_default();
+        of_from.entry(to).or_default().push(used);
     }
     graph
 }

@@ -22,17 +22,12 @@ use serde_json::Value;
 use crate::cargo;
 use source::{Root, Tree};
 
-/// Prints the graphs and what is wrong with them.
 pub(crate) fn run() -> Result<ExitCode> {
     print!("{}", graph::show(&project()?));
     check()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what is wrong with the graphs.
-///
-/// # Errors
-/// If anything is.
 pub(crate) fn check() -> Result<()> {
     let faults = faults(&project()?);
     for fault in &faults {
@@ -46,14 +41,12 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Every circle, and every use that the table forbids.
 fn faults(tree: &Tree) -> Vec<String> {
     let mut faults = rules::faults(tree);
     faults.extend(graph::circles(tree));
     faults
 }
 
-/// The crates of this workspace, as they are on disk.
 fn project() -> Result<Tree> {
     let mut command = cargo::cargo();
     command.args([

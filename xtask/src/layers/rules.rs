@@ -33,13 +33,9 @@ const FOLDERS: &[(&str, &[&[&str]])] = &[
 ];
 
 /// Whoever reads the clock or rolls dice cannot be simulated.
+#[rustfmt::skip]
 const CLOCK_AND_DICE: &[&str] = &[
-    "Instant::now",
-    "Instant::elapsed",
-    "SystemTime::now",
-    "fastrand",
-    "getrandom",
-    "rand",
+    "Instant::now", "Instant::elapsed", "SystemTime::now", "fastrand", "getrandom", "rand",
 ];
 
 /// A generator with a seed is randomness that is an argument: the same seed rolls the same dice. `Rng::new` takes its seed
@@ -48,7 +44,6 @@ const SEEDED: &[&str] = &["fastrand::Rng", "fastrand::Rng::with_seed"];
 
 /// What does IO, or lets others do it.
 const IO: &[&str] = &["Swarm", "std::fs", "std::process", "std::thread", "tokio"];
-
 const PROGRAM: &[&str] = &["clap", "schemars", "serde_norway", "serde_yaml"];
 
 /// A module, and paths of other crates that nothing in it may use: any run of segments.
@@ -67,7 +62,6 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 /// Modules of this workspace that a module may not use, beside the rows.
 const STRANGERS: &[(&str, &str)] = &[("p2pnode::control", "p2pnode::observe::output")];
 
-/// What the table forbids and the tree does.
 pub(crate) fn faults(tree: &Tree) -> Vec<String> {
     let mut faults = unplaced(tree);
     for used in &tree.uses {
@@ -98,7 +92,6 @@ pub(crate) fn faults(tree: &Tree) -> Vec<String> {
     faults
 }
 
-/// The folders of crates with rows that are in no row.
 fn unplaced(tree: &Tree) -> Vec<String> {
     let unplaced = tree.modules.iter().filter_map(|module| {
         let [name] = module.path.as_slice() else {

@@ -12,13 +12,9 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// Renames followed for one path. Two are usual; a name that is imported by itself, as in `use libp2p;`, ends here.
 const MAX_RENAMES: usize = 16;
 
-/// A library or a program.
-#[derive(Debug)]
 pub(crate) struct Root {
-    /// The package's name.
     pub(crate) crate_name: String,
     /// Whether other crates can name its items.
     pub(crate) is_lib: bool,
@@ -27,13 +23,11 @@ pub(crate) struct Root {
 }
 
 /// A module. Inline modules have their own names and the file of their parent.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Module {
-    /// The package's name.
     pub(crate) crate_name: String,
     /// From the crate's root on; empty for the root itself. A program beside a library is named like its file.
     pub(crate) path: Vec<String>,
-    /// Its file, from the workspace on.
     pub(crate) file: PathBuf,
     /// The module of that file: itself, unless it is inline.
     pub(crate) of_file: usize,
@@ -44,8 +38,6 @@ pub(crate) struct Module {
     mentions: Vec<Mention>,
 }
 
-/// A path in the source.
-#[derive(Debug)]
 struct Mention {
     path: Vec<String>,
     line: usize,
@@ -60,19 +52,14 @@ enum Kind {
 }
 
 /// A use of an item of another module.
-#[derive(Debug)]
 pub(crate) struct Use {
-    /// The module of the file that uses it.
     pub(crate) from: usize,
-    /// The module of the file that defines it.
     pub(crate) to: usize,
     pub(crate) line: usize,
-    /// The path as written.
     pub(crate) path: String,
 }
 
 /// A use of an item of no crate of the workspace.
-#[derive(Debug)]
 pub(crate) struct Foreign {
     pub(crate) from: usize,
     pub(crate) line: usize,
@@ -86,8 +73,7 @@ enum Target {
     Foreign(Vec<String>),
 }
 
-/// All crates.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Tree {
     pub(crate) modules: Vec<Module>,
     pub(crate) uses: Vec<Use>,
@@ -119,7 +105,6 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The module's name for people: the crate's and its path.
     pub(crate) fn name(&self, module: usize) -> String {
         let module = &self.modules[module];
         std::iter::once(&module.crate_name)
@@ -129,12 +114,10 @@ impl Tree {
             .join("::")
     }
 
-    /// `file:line`.
     pub(crate) fn place(&self, module: usize, line: usize) -> String {
         format!("{}:{line}", self.modules[module].file.display())
     }
 
-    /// Adds a module; an inline one has the file of its parent.
     fn add(
         &mut self,
         crate_name: &str,
@@ -241,13 +224,11 @@ impl Tree {
         })
     }
 
-    /// Whether `module` is `ancestor` or below it.
     pub(crate) fn is_within(&self, module: usize, ancestor: usize) -> bool {
         let (module, ancestor) = (&self.modules[module], &self.modules[ancestor]);
         module.crate_name == ancestor.crate_name && module.path.starts_with(&ancestor.path)
     }
 
-    /// What `path` means in the module `at`.
     fn resolve(&self, at: usize, path: &[String], renames: usize) -> Target {
         let Some((first, rest)) = path.split_first() else {
             return Target::Module;
@@ -312,7 +293,6 @@ enum Step {
     Renamed(Target),
 }
 
-/// Collects the paths of one file.
 struct Reader<'a> {
     tree: &'a mut Tree,
     module: usize,

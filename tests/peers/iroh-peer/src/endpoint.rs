@@ -16,7 +16,6 @@ use iroh_relay::{RelayConfig, RelayQuicConfig};
 
 use crate::Path;
 
-/// The protocol of this program.
 pub(crate) const ALPN: &[u8] = b"iroh-peer/1";
 
 /// What a stream may have on its way. iroh's default of 1.25 MB is 100 Mbit/s at a round trip of 100 ms, which would be a limit
@@ -24,7 +23,6 @@ pub(crate) const ALPN: &[u8] = b"iroh-peer/1";
 /// gaps in stream buffer": it bounds them at 1,024).
 pub(crate) const WINDOW: u32 = 16 * 1024 * 1024;
 
-/// An endpoint that uses the relay and this UDP port; 0 is any.
 pub(crate) async fn at_relay(relay: &RelayUrl, port: u16) -> anyhow::Result<Endpoint> {
     let v6 = BindOpts::default().set_is_required(false);
     let endpoint = builder()

@@ -22,10 +22,8 @@ use crate::{
     tell,
 };
 
-/// What is written at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Takes what comes, transfer by transfer, until killed.
 pub(crate) async fn receive(path: Path, listen: Option<SocketAddr>) -> anyhow::Result<()> {
     let endpoint = for_data(&path, listen).await?;
     let address = EndpointAddr::new(endpoint.id());
@@ -52,7 +50,6 @@ pub(crate) async fn receive(path: Path, listen: Option<SocketAddr>) -> anyhow::R
     Ok(())
 }
 
-/// Reads the streams of one transfer to their ends.
 async fn take(connection: Connection) -> anyhow::Result<()> {
     let mut running = JoinSet::new();
     let (mut taken, mut streams) = (0, 1);

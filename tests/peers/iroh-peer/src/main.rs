@@ -18,9 +18,6 @@ use serde_json::Value;
 
 #[derive(Parser)]
 struct Cli {
-    /// Threads: one, as in the peers that it is compared with.
-    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    threads: u16,
     #[command(subcommand)]
     command: Command,
 }
@@ -96,9 +93,11 @@ struct AtRelay {
     port: u16,
 }
 
-fn main() -> ExitCode {
+// One thread, as in the peers that it is compared with.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
     let started = Instant::now();
-    match run(Cli::parse(), started) {
+    match run(Cli::parse().command, started).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -107,33 +106,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, started: Instant) -> anyhow::Result<()> {
-    let mut runtime = match cli.threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let runtime = runtime
-        .worker_threads(usize::from(cli.threads))
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Relay { listen } => relay::run(listen).await,
-            Command::Listen(at) => meet::listen(at).await,
-            Command::Dial {
-                at,
-                timeout,
-                endpoint,
-            } => meet::dial(at, endpoint, timeout, started).await,
-            Command::Receive { path, listen } => load::receive(path, listen).await,
-            Command::Send {
-                path,
-                bytes,
-                streams,
-                address,
-            } => load::send(path, address, bytes, streams).await,
-        }
-    })
+async fn run(command: Command, started: Instant) -> anyhow::Result<()> {
+    match command {
+        Command::Relay { listen } => relay::run(listen).await,
+        Command::Listen(at) => meet::listen(at).await,
+        Command::Dial {
+            at,
+            timeout,
+            endpoint,
+        } => meet::dial(at, endpoint, timeout, started).await,
+        Command::Receive { path, listen } => load::receive(path, listen).await,
+        Command::Send {
+            path,
+            address,
+            bytes,
+            streams,
+        } => load::send(path, address, bytes, streams).await,
+    }
 }
 
 fn tell(event: &Value) {

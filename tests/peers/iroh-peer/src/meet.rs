@@ -17,7 +17,6 @@ use crate::{
     tell,
 };
 
-/// Echoes what comes over any stream, until killed.
 pub(crate) async fn listen(at: AtRelay) -> anyhow::Result<()> {
     let endpoint = at_relay(&at.relay, at.port).await?;
     is_there(&endpoint).await;

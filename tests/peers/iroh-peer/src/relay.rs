@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::{endpoint::whole, tell};
 
-/// Serves until killed.
 pub(crate) async fn run(listen: SocketAddr) -> anyhow::Result<()> {
     let mut quic = testing::quic_config();
     quic.bind_addr = SocketAddr::new(listen.ip(), DEFAULT_RELAY_QUIC_PORT);

@@ -15,26 +15,19 @@ use libp2p::{
 };
 use serde_json::{Value, json};
 
-/// Everything that one of the peers does.
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
-    /// Reservations and circuits.
     pub client: relay::client::Behaviour,
     relay: Toggle<relay::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     dcutr: Toggle<dcutr::Behaviour>,
-    /// Streams of any protocol.
     pub stream: libp2p_stream::Behaviour,
 }
 
-/// What a peer is beside a client of relays.
 pub enum Role {
-    /// Nothing.
     Client,
-    /// It punches.
     Punches,
-    /// A relay with these limits.
     Relay(relay::Config),
 }
 
@@ -70,7 +63,6 @@ pub fn peer(key: Keypair, role: Role) -> Result<Swarm<Behaviour>> {
     Ok(swarm)
 }
 
-/// The peer id at the end of a relay's address.
 pub fn id(relay: &Multiaddr) -> Result<PeerId> {
     match relay.iter().last() {
         Some(Protocol::P2p(peer)) => Ok(peer),
@@ -78,7 +70,6 @@ pub fn id(relay: &Multiaddr) -> Result<PeerId> {
     }
 }
 
-/// The address of a peer over a relay.
 pub fn circuit(relay: &Multiaddr, to: PeerId) -> Multiaddr {
     let circuit = relay.clone().with(Protocol::P2pCircuit);
     circuit.with(Protocol::P2p(to))
@@ -113,13 +104,11 @@ pub async fn meet(
     Ok(())
 }
 
-/// Reserves on a relay.
 pub fn reserve(swarm: &mut Swarm<Behaviour>, relay: &Multiaddr) -> Result<()> {
     let listened = swarm.listen_on(relay.clone().with(Protocol::P2pCircuit));
     listened.map(drop).context("reservation")
 }
 
-/// Waits for a reservation.
 pub async fn reserved(swarm: &mut Swarm<Behaviour>) -> Result<()> {
     loop {
         match swarm.select_next_some().await {
@@ -127,7 +116,7 @@ pub async fn reserved(swarm: &mut Swarm<Behaviour>) -> Result<()> {
                 relay::client::Event::ReservationReqAccepted { .. },
             )) => return Ok(()),
             SwarmEvent::ListenerClosed { reason, .. } => {
-                let reason = reason.err().map(|error| refusal(&error));
+                let reason = reason.err().map(|error| chain(&error));
                 anyhow::bail!("no reservation: {}", reason.unwrap_or_default());
             }
             _ => {}
@@ -135,7 +124,6 @@ pub async fn reserved(swarm: &mut Swarm<Behaviour>) -> Result<()> {
     }
 }
 
-/// Waits for a circuit.
 pub async fn connected(swarm: &mut Swarm<Behaviour>, peer: PeerId) -> Result<()> {
     loop {
         match swarm.select_next_some().await {
@@ -146,28 +134,6 @@ pub async fn connected(swarm: &mut Swarm<Behaviour>, peer: PeerId) -> Result<()>
             _ => {}
         }
     }
-}
-
-/// Why the relay client's listener closed: what the relay answered, or else what went wrong.
-pub fn refusal(error: &std::io::Error) -> String {
-    use relay::outbound::hop::ReserveError;
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<ReserveError>() {
-            return match error {
-                ReserveError::Refused => "refused".to_owned(),
-                ReserveError::ResourceLimitExceeded => "resource_limit_exceeded".to_owned(),
-                ReserveError::Unsupported => "unsupported".to_owned(),
-                other => chain(other),
-            };
-        }
-        let boxed = error.downcast_ref::<std::io::Error>();
-        next = match boxed.and_then(std::io::Error::get_ref) {
-            Some(boxed) => Some(boxed as &(dyn std::error::Error + 'static)),
-            None => error.source(),
-        };
-    }
-    chain(error)
 }
 
 /// An error and its causes in one line, each once.
@@ -184,17 +150,14 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Prints an event, one JSON object a line.
 pub fn tell(event: &Value) {
     println!("{event}");
 }
 
-/// Milliseconds since then.
 pub fn t_ms(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Prints what happens to a peer.
 pub fn report(event: &SwarmEvent<BehaviourEvent>, started: Instant) {
     let kind = |relayed| if relayed { "relayed" } else { "direct" };
     let t_ms = t_ms(started);
@@ -252,7 +215,6 @@ pub fn varint(mut value: usize) -> Vec<u8> {
     }
 }
 
-/// Takes a number from the front of some bytes.
 pub fn take_varint(bytes: &mut &[u8]) -> Result<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -285,7 +247,6 @@ pub async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u
     Ok(body)
 }
 
-/// Writes bytes at once.
 pub async fn write(stream: &mut Stream, bytes: &[u8]) -> Result<()> {
     stream.write_all(bytes).await?;
     Ok(stream.flush().await?)

@@ -8,18 +8,13 @@ use std::sync::{
 use anyhow::{Context as _, Result, ensure};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// What is written and read at once.
 const PIECE: usize = 64 * 1024;
-
-/// What confirms.
 const CONFIRMED: u8 = 6;
 
-/// A stream both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A stream of whatever make.
 pub type Wire = Box<dyn Duplex>;
 
 /// Tells the receiver how many bytes come over a stream, and returns when it knows.

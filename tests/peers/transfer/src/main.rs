@@ -29,8 +29,6 @@ use data::Wire;
 
 /// Without progress for that long, a sender has stalled.
 const STALLED: Duration = Duration::from_secs(3);
-
-/// A receiver takes no more streams for one transfer.
 const STREAMS: u32 = 1024;
 
 #[derive(Parser)]
@@ -185,7 +183,7 @@ async fn run(command: Command) -> Result<()> {
         } => {
             path.check()?;
             match path.engine {
-                Engine::Quinn => raw::hold(&address, connections).await,
+                Engine::Quinn => bail!("--engine quinn holds no connections; take another engine"),
                 Engine::Ours | Engine::Libp2p => swarm::hold(path, &address, connections).await,
             }
         }
@@ -198,7 +196,6 @@ struct Opened {
     _connection: Box<dyn std::any::Any + Send>,
 }
 
-/// The bytes of each of the streams that share a transfer.
 fn parts(bytes: u64, streams: u32) -> Vec<u64> {
     let count = u64::from(streams);
     let part = |index| bytes / count + u64::from(index < bytes % count);
@@ -212,7 +209,6 @@ async fn send(opened: &mut Opened) -> Result<Duration> {
     Ok(began.at.elapsed())
 }
 
-/// Sends to one who does not read.
 async fn send_until_stalled(mut opened: Opened, bytes: u64) -> Result<()> {
     let accepted = Arc::new(AtomicU64::new(0));
     let mut began = begin(&mut opened, &accepted).await?;
@@ -238,7 +234,6 @@ struct Began {
     sending: Vec<tokio::task::JoinHandle<Result<()>>>,
 }
 
-/// Waits for the word, and begins to fill the streams.
 async fn begin(opened: &mut Opened, accepted: &Arc<AtomicU64>) -> Result<Began> {
     tell(&json!({"event": "open"}));
     let read = || std::io::stdin().read_line(&mut String::new());
@@ -262,12 +257,10 @@ fn tell(event: &Value) {
     println!("{event}");
 }
 
-/// For errors.
 fn no_connection(address: &str) -> String {
     format!("{address}: no connection")
 }
 
-/// A certificate from its text.
 fn from_hex(text: &str) -> Result<Vec<u8>> {
     ensure!(
         text.len().is_multiple_of(2),

@@ -3,16 +3,12 @@
 //! The receiver has a certificate of its own, and its address carries it, so the sender knows whom to believe.
 
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    pin::Pin,
     sync::Arc,
-    task::{Context as Task, Poll},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use futures::{AsyncRead, AsyncWrite};
 use quinn::{
     ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig,
     TokioRuntime, TransportConfig, VarInt,
@@ -23,6 +19,7 @@ use rustls::{
 };
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 use crate::{
     Opened, STREAMS,
@@ -64,7 +61,6 @@ fn endpoint(at: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint> {
     )?)
 }
 
-/// Takes transfers, until killed.
 pub async fn receive(listen: SocketAddr, unread: bool) -> Result<()> {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(made.key_pair.serialize_der());
@@ -88,11 +84,15 @@ pub async fn receive(listen: SocketAddr, unread: bool) -> Result<()> {
     bail!("the endpoint has ended")
 }
 
+fn both(send: SendStream, receive: RecvStream) -> Wire {
+    Box::new(tokio::io::join(receive, send).compat())
+}
+
 async fn accept(incoming: quinn::Incoming, unread: bool) -> Result<()> {
     let connection = incoming.await?;
     while let Ok((send, receive)) = connection.accept_bi().await {
         tokio::spawn(async move {
-            if let Err(error) = serve(Box::new(Both { send, receive }), unread).await {
+            if let Err(error) = serve(both(send, receive), unread).await {
                 eprintln!("a stream: {error:#}");
             }
         });
@@ -100,14 +100,13 @@ async fn accept(incoming: quinn::Incoming, unread: bool) -> Result<()> {
     Ok(())
 }
 
-/// Connects, and opens those streams.
 pub async fn open(address: &str, parts: &[u64]) -> Result<Opened> {
     let client = Client::new(address)?;
     let connection = client.connect().await?;
     let mut opened = Vec::new();
     for bytes in parts {
         let (send, receive) = connection.open_bi().await?;
-        let mut stream: Wire = Box::new(Both { send, receive });
+        let mut stream: Wire = both(send, receive);
         announce(&mut stream, *bytes).await?;
         opened.push((stream, *bytes));
     }
@@ -115,19 +114,6 @@ pub async fn open(address: &str, parts: &[u64]) -> Result<Opened> {
         streams: opened,
         _connection: Box::new((client, connection)),
     })
-}
-
-/// Opens that many connections and leaves them idle, until killed.
-pub async fn hold(address: &str, connections: usize) -> Result<()> {
-    let client = Client::new(address)?;
-    let mut held = Vec::new();
-    while held.len() < connections {
-        held.push(client.connect().await?);
-    }
-    tell(&json!({"event": "held", "connections": held.len()}));
-    let ended = held.iter().map(|held| Box::pin(held.closed()));
-    let (reason, ..) = futures::future::select_all(ended).await;
-    bail!("one was closed: {reason}")
 }
 
 struct Client {
@@ -159,35 +145,5 @@ impl Client {
         connecting
             .await
             .with_context(|| no_connection(&self.remote.to_string()))
-    }
-}
-
-/// The two halves of a stream.
-struct Both {
-    send: SendStream,
-    receive: RecvStream,
-}
-
-impl AsyncRead for Both {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Task<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        AsyncRead::poll_read(Pin::new(&mut self.get_mut().receive), cx, buffer)
-    }
-}
-
-impl AsyncWrite for Both {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Task<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.get_mut().send), cx, data)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().send), cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_close(Pin::new(&mut self.get_mut().send), cx)
     }
 }

@@ -34,7 +34,6 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Handshakes at a time: those of a thousand at once would time out on a small machine.
 const AT_ONCE: usize = 16;
 
-/// A peer, and what lives as long as it.
 struct Peer {
     swarm: Swarm<Behaviour>,
     _handle: Option<Handle>,
@@ -99,7 +98,6 @@ impl Peer {
         self.swarm.behaviour().new_control()
     }
 
-    /// Lets it live on, for as long as this process.
     fn drive(mut self) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
             loop {
@@ -109,7 +107,6 @@ impl Peer {
     }
 }
 
-/// Takes transfers, until killed.
 pub async fn receive(path: Path, listen: SocketAddr, unread: bool) -> Result<()> {
     let mut peer = Peer::new(path)?;
     let mut incoming = peer.control().accept(PROTOCOL)?;
@@ -142,7 +139,6 @@ pub async fn receive(path: Path, listen: SocketAddr, unread: bool) -> Result<()>
     bail!("the swarm has ended")
 }
 
-/// Connects, and opens those streams.
 pub async fn open(path: Path, address: &str, parts: &[u64]) -> Result<Opened> {
     let mut peer = Peer::new(path)?;
     let (to, address) = target(address)?;
@@ -171,7 +167,6 @@ pub async fn open(path: Path, address: &str, parts: &[u64]) -> Result<Opened> {
     Ok(opened)
 }
 
-/// Opens that many connections and leaves them idle, until killed.
 pub async fn hold(path: Path, address: &str, connections: usize) -> Result<()> {
     let mut peer = Peer::new(path)?;
     let (to, address) = target(address)?;

@@ -40,13 +40,11 @@ pub(crate) struct Args {
     pace: Pace,
 }
 
-/// What one circuit has carried.
 struct Moved {
     there: Received,
     back: Received,
 }
 
-/// Ends once all data has arrived; an error is one of arguments only.
 pub(crate) async fn run(args: Args) -> Result<()> {
     id(&args.relay)?;
     let tally = Tally::start(&["pairs", "open"], 0);
@@ -130,7 +128,6 @@ fn report(args: &Args, open: usize, moved: &[Moved], failed: u64) {
     }));
 }
 
-/// A circuit between two peers of this process, with a stream over it.
 struct Circuit {
     here: Stream,
     there: Stream,

@@ -8,19 +8,16 @@ use tokio::time::Instant;
 
 /// A prime, so that no buffer of a power of two is a multiple of it.
 const PERIOD: usize = 251;
-/// What is written or read at once.
 const CHUNK: usize = 16 * 1024;
 /// What is on its way when a circuit is told to end has this long to arrive.
 const REST: Duration = Duration::from_secs(120);
 
-/// The bytes of one direction of one circuit.
 pub(crate) struct Pattern {
     table: Vec<u8>,
     start: usize,
 }
 
 impl Pattern {
-    /// Another one for each number, up to the period.
     pub(crate) fn new(number: usize) -> Self {
         Self {
             table: (0..CHUNK + PERIOD)
@@ -30,7 +27,6 @@ impl Pattern {
         }
     }
 
-    /// `length` bytes, at most a chunk, that begin at `offset`.
     fn at(&self, offset: u64, length: usize) -> &[u8] {
         let phase = (offset % PERIOD as u64) as usize;
         let begin = (self.start + phase) % PERIOD;
@@ -88,10 +84,8 @@ pub(crate) async fn read(
     Ok(received)
 }
 
-/// Bytes that came.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Received {
-    /// Altogether.
     pub(crate) all: u64,
     /// While all circuits were moving data.
     pub(crate) in_time: u64,

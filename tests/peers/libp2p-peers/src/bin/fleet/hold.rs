@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use futures::StreamExt as _;
 use libp2p::{Multiaddr, identity::Keypair, relay, swarm::SwarmEvent};
-use libp2p_peers::{BehaviourEvent, Role, id, meet, peer, refusal, reserve};
+use libp2p_peers::{BehaviourEvent, Role, chain, id, meet, peer, reserve};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{pace::Pace, tally::Tally};
@@ -38,10 +38,8 @@ enum Ask {
     Nothing,
 }
 
-/// What is told from the start.
 const NAMES: [&str; 6] = ["peers", "connected", "held", "granted", "renewed", "lost"];
 
-/// Runs until it is killed.
 pub(crate) async fn run(args: Args) -> Result<()> {
     id(&args.relay)?;
     let tally = Tally::start(&NAMES, args.peers);
@@ -108,7 +106,7 @@ async fn hold(
             SwarmEvent::ListenerClosed { reason, .. } => {
                 let reason = reason
                     .err()
-                    .map_or_else(|| "closed".to_owned(), |error| refusal(&error));
+                    .map_or_else(|| "closed".to_owned(), |error| chain(&error));
                 if renewals.is_some() {
                     tally.add("held", -1);
                     tally.add("lost", 1);

@@ -24,7 +24,6 @@ const RESERVE: [u8; 3] = [2, 0x08, 0];
 const LONGEST: usize = 4096;
 /// What is written where it should never end: far more than any buffer on the way holds.
 const ENDLESS: usize = 4 * 1024 * 1024;
-/// For an answer, or the end of a stream, to what has one.
 const ANSWER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -66,7 +65,6 @@ enum How {
     Connect,
 }
 
-/// Runs until it is killed: what is held open stays so.
 pub(crate) async fn run(args: Args) -> Result<()> {
     id(&args.relay)?;
     let tally = Tally::start(&["peers", "connected", "tried", "held"], 0);

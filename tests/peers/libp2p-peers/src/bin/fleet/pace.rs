@@ -30,7 +30,6 @@ impl Pace {
     }
 }
 
-/// Says when the next may start.
 pub(crate) struct Starter {
     interval: Interval,
     places: Arc<Semaphore>,

@@ -56,7 +56,6 @@ enum How {
     Initial,
 }
 
-/// Runs until it is killed.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let remote = socket(&args.relay)?;
     let tally = Tally::start(&["opened", "open"], 0);
@@ -83,7 +82,6 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     std::future::pending().await
 }
 
-/// Returns when the relay has closed the connection.
 async fn tcp(
     remote: SocketAddr,
     how: How,

@@ -9,13 +9,9 @@ use std::{
 use libp2p_peers::t_ms;
 use serde_json::{Map, Value, json};
 
-/// The least time between two lines.
 const INTERVAL: Duration = Duration::from_millis(100);
-
-/// How many different errors are counted by themselves.
 const ERRORS: usize = 32;
 
-/// Counts by name. Shared by all peers of the process.
 #[derive(Clone)]
 pub(crate) struct Tally(Arc<Mutex<Counts>>);
 
@@ -29,7 +25,6 @@ struct Counts {
 }
 
 impl Tally {
-    /// Starts to tell. `names` are told from the start, as 0.
     pub(crate) fn start(names: &[&'static str], peers: usize) -> Self {
         let tally = Self(Arc::new(Mutex::new(Counts {
             started: Instant::now(),
@@ -59,7 +54,6 @@ impl Tally {
         *self.counts().numbers.entry(name).or_default() += by;
     }
 
-    /// Counts something that has a reason.
     pub(crate) fn because(&self, name: &'static str, reason: &str) {
         let mut counts = self.counts();
         let reasons = counts.reasons.entry(name).or_default();
@@ -71,7 +65,6 @@ impl Tally {
         *reasons.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// How many things of that name had any reason.
     pub(crate) fn sum(&self, name: &str) -> u64 {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts
@@ -80,12 +73,10 @@ impl Tally {
             .map_or(0, |reasons| reasons.values().sum())
     }
 
-    /// That peer has renewed so often, or holds nothing.
     pub(crate) fn renewals(&self, peer: usize, renewals: Option<u32>) {
         self.counts().renewals[peer] = renewals;
     }
 
-    /// Prints the counts if they have changed.
     pub(crate) fn tell(&self) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::take(&mut counts.changed) {

@@ -21,11 +21,8 @@ use libp2p_peers::{Behaviour, Role, circuit, connected, peer, reserve, reserved,
 use serde_json::json;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/load/1");
-
-/// What is written at once.
 const PIECE: usize = 64 * 1024;
 
-/// A relay as libp2p builds one, without limits.
 pub async fn relay(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
     let limits = relay::Config {
         max_reservations: usize::MAX,
@@ -83,7 +80,6 @@ pub async fn receive(relay: Multiaddr, peers: usize, bytes: u64) -> anyhow::Resu
     std::future::pending().await
 }
 
-/// Reads `bytes`, and says of each piece how many came.
 async fn take(mut stream: Stream, bytes: u64, come: impl Fn(u64)) -> anyhow::Result<()> {
     let mut buffer = vec![0; PIECE];
     let mut left = bytes;
@@ -139,28 +135,11 @@ async fn fill(mut stream: Stream, bytes: u64) -> anyhow::Result<()> {
 fn drive(mut swarm: Swarm<Behaviour>) {
     tokio::spawn(async move {
         loop {
-            if let SwarmEvent::ConnectionClosed {
-                peer_id,
-                cause: Some(cause),
-                endpoint,
-                ..
-            } = swarm.select_next_some().await
-            {
-                let to = if endpoint.is_relayed() {
-                    "its peer"
-                } else {
-                    "the relay"
-                };
-                let cause = format!("{:#}", anyhow::Error::new(cause));
-                tell(
-                    &json!({"event": "lost", "to": to, "peer_id": peer_id.to_string(), "cause": cause}),
-                );
-            }
+            swarm.select_next_some().await;
         }
     });
 }
 
-/// What was to be moved was not.
 fn failed(error: &anyhow::Error) {
     tell(&json!({"event": "failed", "reason": format!("{error:#}")}));
 }

@@ -70,7 +70,6 @@ enum Command {
     },
 }
 
-/// The peer and what it has seen of its relay.
 struct Peer {
     swarm: Swarm<Behaviour>,
     relay: Multiaddr,

@@ -43,7 +43,6 @@ pub(crate) enum Abuse {
     Handshake,
 }
 
-/// Treats the peer on streams that this side opens.
 pub(crate) async fn begin(
     mut control: Control,
     peer: PeerId,
@@ -66,7 +65,6 @@ pub(crate) async fn begin(
     tell(&json!({"event": "abused", "peer": peer.to_string(), "times": times, "refused": refused}));
 }
 
-/// Treats whoever opens a stream.
 pub(crate) async fn answer(
     mut incoming: IncomingStreams,
     abuse: Abuse,
@@ -156,7 +154,6 @@ async fn hold(stream: Stream) {
     drop(stream);
 }
 
-/// Until the other side has ended the stream, or a while.
 async fn wait_for_end(stream: &mut Stream) {
     let mut byte = [0];
     // Any outcome will do: it said something, it ended the stream, or it holds it.
