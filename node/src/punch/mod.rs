@@ -21,7 +21,7 @@ mod handler;
 pub(crate) mod machine;
 pub(crate) mod record;
 mod settings;
-mod wire;
+pub(crate) mod wire;
 
 pub(crate) use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;

@@ -46,7 +46,7 @@ pub(crate) struct Addresses {
     /// How many were no multiaddr, or one too many.
     pub(super) skipped: usize,
     /// In a CONNECT: what a message and its answer take. In the answer: that it is gone by.
-    pub(super) rtt: Option<Duration>,
+    pub(crate) rtt: Option<Duration>,
 }
 
 /// Why bytes are no message.

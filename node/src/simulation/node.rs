@@ -1,0 +1,505 @@
+//! A node: its state, and what it asks for.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, transport::ListenerId},
+    multiaddr::Protocol,
+    swarm::ConnectionId,
+};
+use p2pnode_protocol::{directory::Registration, introduction};
+use p2pnode_transports::{Family, Sockets};
+
+use super::{
+    World,
+    connection::{End, Route},
+    exchange::Answer,
+    punch::Punches,
+    relay::dialer,
+};
+use crate::{
+    config::RelayAddr,
+    core::{
+        event,
+        inquiries::HopReply,
+        introductions::IntroductionReply,
+        joins::JoinReply,
+        liveness::Ended,
+        state::{
+            Action, Closed, DialId, Established, Event, JoinRequest, NodeState, PunchStart, QueryId,
+        },
+    },
+    punch::{IntroductionResponse, Record, address::Candidate, machine::Machine},
+};
+
+/// How long a stream waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a lookup or a registration takes at the most.
+const DIRECTORY: Duration = Duration::from_secs(10);
+
+/// A node that runs.
+pub(super) struct SimNode {
+    pub(super) state: NodeState,
+    pub(super) machine: Machine,
+    pub(super) punches: Punches,
+    /// Asked for, and granted.
+    reservations: Vec<Reservation>,
+    pub(super) events: Vec<event::Event>,
+    pub(super) reports: Vec<(DialId, event::Event)>,
+    pub(super) attempts: Vec<Record>,
+    pub(super) is_leaving: bool,
+}
+
+struct Reservation {
+    listener: ListenerId,
+    leg: ConnectionId,
+    is_granted: bool,
+}
+
+impl SimNode {
+    pub(super) fn new(state: NodeState, machine: Machine) -> Self {
+        Self {
+            state,
+            machine,
+            punches: Punches::default(),
+            reservations: Vec::new(),
+            events: Vec::new(),
+            reports: Vec::new(),
+            attempts: Vec::new(),
+            is_leaving: false,
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        let timeouts = [self.machine.poll_timeout(), self.state.poll_timeout()];
+        timeouts.into_iter().flatten().min()
+    }
+}
+
+impl World {
+    /// The ends of a host's connections, to a peer or to all, oldest first.
+    pub(super) fn ends_of(&self, host: usize, peer: Option<PeerId>) -> Vec<ConnectionId> {
+        let is_of = |end: &End| end.host == host && peer.is_none_or(|peer| peer == end.peer);
+        let ends = self.ends.iter().filter(|(_, end)| is_of(end));
+        ends.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn node_established(&mut self, host: usize, id: ConnectionId) {
+        self.punch_established(host, id);
+        let now = self.network.now;
+        let end = &self.ends[&id];
+        let peer = end.peer;
+        let (endpoint, sockets) = match &end.route {
+            Route::Direct { local, remote } => {
+                let sockets = Sockets {
+                    transport: local.transport,
+                    local: local.socket,
+                    remote: remote.socket,
+                };
+                let endpoint = match end.dialed {
+                    true => dialer(remote.to_multiaddr()),
+                    false => ConnectedPoint::Listener {
+                        local_addr: local.to_multiaddr(),
+                        send_back_addr: remote.to_multiaddr(),
+                    },
+                };
+                (endpoint, Some(sockets))
+            }
+            Route::Circuit { relay, leg, .. } => {
+                let relay = Protocol::P2p(self.hosts[*relay].peer);
+                let circuit = leg.clone().with(relay).with(Protocol::P2pCircuit);
+                let to = Protocol::P2p(peer);
+                let endpoint = match end.dialed {
+                    true => dialer(circuit.with(to)),
+                    false => ConnectedPoint::Listener {
+                        local_addr: circuit,
+                        send_back_addr: Multiaddr::empty().with(to),
+                    },
+                };
+                (endpoint, None)
+            }
+        };
+        let established = Established {
+            connection: id,
+            peer,
+            endpoint,
+            sockets,
+        };
+        if let Some(node) = self.hosts[host].node() {
+            node.state.handle_established(established, now);
+        }
+    }
+
+    pub(super) fn node_closed(&mut self, id: ConnectionId, end: &End, ended: Ended) {
+        let now = self.network.now;
+        let listeners_first = self.network.rng.bool();
+        if listeners_first {
+            self.end_reservations(end.host, id);
+        }
+        if let Some(node) = self.hosts[end.host].node() {
+            node.punches.forget(id);
+            node.machine.handle_closed(end.peer, id, now);
+            let closed = Closed {
+                connection: id,
+                peer: end.peer,
+                ended,
+                reason: format!("{ended:?}"),
+            };
+            node.state.handle_closed(closed, now);
+        }
+        self.end_reservations(end.host, id);
+    }
+
+    /// The reservations on a leg that is gone end.
+    fn end_reservations(&mut self, host: usize, leg: ConnectionId) {
+        let now = self.network.now;
+        if let Some(node) = self.hosts[host].node() {
+            let gone = node
+                .reservations
+                .extract_if(.., |reservation| reservation.leg == leg);
+            for Reservation { listener, .. } in gone {
+                let reason = "the connection to the relay closed";
+                node.state.handle_listener_closed(listener, reason, now);
+            }
+        }
+    }
+
+    /// Whether a node holds a reservation on this leg.
+    pub(super) fn takes_circuits(&mut self, leg: ConnectionId) -> bool {
+        let host = self.ends[&leg].host;
+        let node = self.hosts[host].node();
+        node.is_some_and(|node| {
+            node.reservations
+                .iter()
+                .any(|reservation| reservation.leg == leg)
+        })
+    }
+
+    pub(super) fn settle_node(&mut self, host: usize) {
+        loop {
+            let now = self.network.now;
+            let Some(node) = self.hosts[host].node() else {
+                return;
+            };
+            if let Some(action) = node.machine.poll_action() {
+                self.punch_action(host, action);
+            } else if let Some(event) = node.machine.poll_event() {
+                node.state.handle_punch(event, now);
+            } else if let Some(event) = node.state.poll_event() {
+                match event {
+                    Event::Node(event) => node.events.push(event),
+                    Event::Dial { dial, event } => node.reports.push((dial, event)),
+                    Event::Punch(record) => node.attempts.push(*record),
+                    Event::OutOfRange => panic!("a dial left from outside the range"),
+                    Event::Wanted(_)
+                    | Event::Unwanted(_)
+                    | Event::BestPath { .. }
+                    | Event::Admitted(_) => {}
+                }
+            } else if let Some(action) = node.state.poll_action() {
+                self.node_action(host, action);
+            } else {
+                break;
+            }
+        }
+        self.hosts[host].is_touched = false;
+    }
+
+    fn node_action(&mut self, host: usize, action: Action) {
+        let now = self.network.now;
+        match action {
+            Action::Dial {
+                peer,
+                addresses,
+                purpose,
+            } => {
+                let id = self.connection_id();
+                let name = self.name_of(&peer);
+                self.note(host, &format!("dials {name} as {id}: {purpose:?}"));
+                if let Some(node) = self.hosts[host].node() {
+                    node.state.handle_dialing(id, purpose);
+                }
+                match addresses
+                    .iter()
+                    .find(|addr| crate::punch::address::is_relayed(addr))
+                {
+                    Some(circuit) => self.dial_circuit(host, id, peer, circuit),
+                    None => {
+                        let addrs = addresses.iter().filter_map(Candidate::parse).collect();
+                        self.begin_dial(host, id, peer, addrs);
+                    }
+                }
+            }
+            Action::Close(connection) => self.close(connection),
+            Action::Reserve(relay) => self.reserve(host, &relay),
+            Action::AskHop(circuit) => {
+                let request = circuit.request();
+                self.ask(
+                    circuit.via,
+                    PATIENCE,
+                    move |world, question| world.serve_hop(question, &request),
+                    move |world, answer| {
+                        let now = world.network.now;
+                        let reply = match answer {
+                            Some(Answer::Hop(reply)) => reply,
+                            _ => HopReply::NoAnswer,
+                        };
+                        if let Some(node) = world.hosts[host].node() {
+                            node.state.handle_hop_reply(circuit.connection, &reply, now);
+                        }
+                    },
+                );
+            }
+            Action::Join(request) => self.present(host, request),
+            Action::AskIntroduction {
+                request,
+                connection,
+            } => {
+                let node = self.hosts[host].node().unwrap();
+                let wanted = introduction::Request {
+                    peer: request.peer,
+                    addrs: node.machine.unseen(),
+                };
+                self.ask(
+                    connection,
+                    PATIENCE,
+                    move |world, question| world.serve_introduction(question, &wanted),
+                    move |world, answer| {
+                        let (now, is_open) =
+                            (world.network.now, world.ends.contains_key(&connection));
+                        let reply = match answer {
+                            Some(Answer::Introduction(reply)) => reply,
+                            _ => IntroductionReply::NoAnswer,
+                        };
+                        if let Some(node) = world.hosts[host].node().filter(|_| is_open) {
+                            node.state
+                                .handle_introduction_reply(request, connection, reply, now);
+                        }
+                    },
+                );
+            }
+            Action::LookUp { query, peer } => self.look_up(host, query, peer),
+            Action::Register {
+                query,
+                relay,
+                addrs,
+            } => self.register(host, query, relay, &addrs),
+            Action::Ping { connection, .. } => self.ping_now(connection),
+            Action::Search(peer) => self.after(Duration::ZERO, move |world| {
+                let now = world.network.now;
+                if let Some(node) = world.hosts[host].node() {
+                    node.state.handle_search_ended(peer, now);
+                }
+            }),
+            Action::Punch(introduced) => {
+                let node = self.hosts[host].node().unwrap();
+                let start = match node.machine.handle_introduced(&introduced, now) {
+                    IntroductionResponse::Punches => PunchStart::Begun,
+                    IntroductionResponse::Ignored => PunchStart::Declined,
+                };
+                let (peer, asked) = (introduced.peer, introduced.asked);
+                node.state.handle_introduced(peer, asked, start, now);
+                let name = self.name_of(&peer);
+                self.note(host, &format!("introduced to {name}: {start:?}"));
+            }
+            Action::Observe(observation) => {
+                let node = self.hosts[host].node().unwrap();
+                node.machine.handle_observed(&observation, now);
+            }
+            Action::ForgetObservation(connection) => {
+                let node = self.hosts[host].node().unwrap();
+                node.machine.handle_observation_lost(connection, now);
+            }
+            Action::SetInterfaces(addrs) => {
+                let node = self.hosts[host].node().unwrap();
+                node.machine.handle_interfaces(&addrs, now);
+            }
+            // There is neither DNS nor a link, and every peer may connect.
+            Action::EndSearch(_) | Action::Allow(_) | Action::Disallow(_) | Action::Announce(_) => {
+            }
+        }
+    }
+
+    fn present(&mut self, host: usize, request: JoinRequest) {
+        let JoinRequest {
+            relay,
+            connection,
+            token,
+            again,
+        } = request;
+        self.ask(
+            connection,
+            PATIENCE,
+            move |world, question| world.serve_join(question, token.as_deref()),
+            move |world, answer| {
+                let (now, wall): (_, SystemTime) = (world.network.now, world.network.wall());
+                let reply = match answer {
+                    Some(Answer::Join(reply)) => reply,
+                    _ => JoinReply::NoAnswer,
+                };
+                world.note(host, &format!("asked to be admitted: {reply:?}"));
+                if let Some(node) = world.hosts[host].node() {
+                    node.state
+                        .handle_join_reply(relay, connection, again, reply, now, wall);
+                }
+            },
+        );
+    }
+
+    fn reserve(&mut self, host: usize, relay: &RelayAddr) {
+        let listener = ListenerId::next();
+        let family = Family::of(&relay.addr).unwrap();
+        let ends = self.ends_of(host, Some(relay.peer));
+        let over = ends.into_iter().find(|id| match &self.ends[id].route {
+            Route::Direct { remote, .. } => remote.family() == family,
+            Route::Circuit { .. } => false,
+        });
+        let node = self.hosts[host].node().unwrap();
+        node.state.handle_reserving(relay, listener);
+        let relay = relay.peer;
+        match over {
+            Some(over) => {
+                node.reservations.push(Reservation {
+                    listener,
+                    leg: over,
+                    is_granted: false,
+                });
+                self.renew(host, relay, family, listener, over);
+            }
+            None => self.after(Duration::ZERO, move |world| {
+                let now = world.network.now;
+                if let Some(node) = world.hosts[host].node() {
+                    node.state
+                        .handle_listener_closed(listener, "not connected", now);
+                }
+            }),
+        }
+    }
+
+    /// Asks for a reservation or renews it, and renews it again before it ends.
+    fn renew(
+        &mut self,
+        host: usize,
+        relay: PeerId,
+        family: Family,
+        listener: ListenerId,
+        over: ConnectionId,
+    ) {
+        self.ask(
+            over,
+            DIRECTORY,
+            Self::serve_reservation,
+            move |world, answer| {
+                let (now, wall) = (world.network.now, world.network.wall());
+                let address_first = world.network.rng.bool();
+                let Some(node) = world.hosts[host].node() else {
+                    return;
+                };
+                let mut known = node.reservations.iter_mut();
+                let Some(reservation) = known.find(|known| known.listener == listener) else {
+                    return;
+                };
+                let Some(Answer::Reservation(Some(granted))) = answer else {
+                    node.reservations.retain(|known| known.listener != listener);
+                    node.state.handle_listener_closed(listener, "refused", now);
+                    return;
+                };
+                let is_new = !std::mem::replace(&mut reservation.is_granted, true);
+                let local = Protocol::P2p(node.state.local());
+                let addrs: Vec<Multiaddr> = granted
+                    .addrs
+                    .into_iter()
+                    .filter(|addr| Family::of(addr) == Some(family))
+                    .map(|addr| addr.with(Protocol::P2pCircuit).with(local.clone()))
+                    .collect();
+                // The transport and the behaviour report by different ways.
+                if !address_first {
+                    node.state.handle_reserved(relay, family, now);
+                }
+                for addr in addrs.into_iter().filter(|_| is_new) {
+                    node.state.handle_listening(listener, addr, now);
+                }
+                if address_first {
+                    node.state.handle_reserved(relay, family, now);
+                }
+                let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(granted.expires);
+                let lasts = ends.duration_since(wall).unwrap_or_default();
+                world.after(lasts * 3 / 4, move |world| {
+                    let node = world.hosts[host].node();
+                    if node.is_some_and(|node| {
+                        node.reservations
+                            .iter()
+                            .any(|known| known.listener == listener)
+                    }) {
+                        world.renew(host, relay, family, listener, over);
+                    }
+                });
+            },
+        );
+    }
+
+    /// Asks all connected relays, and ends when all have answered.
+    fn look_up(&mut self, host: usize, query: QueryId, of: PeerId) {
+        let node = self.hosts[host].node().unwrap();
+        let relays: Vec<PeerId> = node.state.relays().relays().collect();
+        let legs = relays
+            .iter()
+            .filter_map(|relay| self.ends_of(host, Some(*relay)).first().copied());
+        let legs: Vec<ConnectionId> = legs.collect();
+        self.look_up_at(host, query, of, legs);
+    }
+
+    fn look_up_at(&mut self, host: usize, query: QueryId, of: PeerId, mut legs: Vec<ConnectionId>) {
+        let Some(leg) = legs.pop() else {
+            return self.after(Duration::ZERO, move |world| {
+                let now = world.network.now;
+                if let Some(node) = world.hosts[host].node() {
+                    node.state.handle_lookup_ended(query, now);
+                }
+            });
+        };
+        self.ask(
+            leg,
+            DIRECTORY,
+            move |world, question| world.serve_lookup(question, of),
+            move |world, answer| {
+                let now = world.network.now;
+                if let Some(Answer::Record(Some(value))) = answer
+                    && let Some(node) = world.hosts[host].node()
+                {
+                    let registration = Registration::read(&of.to_bytes(), &value).unwrap();
+                    node.state.handle_record(query, &registration, now);
+                }
+                world.look_up_at(host, query, of, legs);
+            },
+        );
+    }
+
+    fn register(&mut self, host: usize, query: QueryId, relay: PeerId, addrs: &[Multiaddr]) {
+        let wall = self.network.wall();
+        let leg = self.ends_of(host, Some(relay)).first().copied();
+        self.note(host, &format!("registers {} addresses", addrs.len()));
+        let seq = self.hosts[host].node().unwrap().state.next_seq(wall);
+        let value = Registration::sign(&self.hosts[host].keypair, seq, addrs).unwrap();
+        let done = move |world: &mut Self, answer: Option<Answer>| {
+            let (now, arrived) = (
+                world.network.now,
+                matches!(answer, Some(Answer::Taken(true))),
+            );
+            if let Some(node) = world.hosts[host].node() {
+                node.state.handle_registered(query, arrived, now);
+            }
+        };
+        match leg {
+            Some(leg) => self.ask(
+                leg,
+                DIRECTORY,
+                move |world, question| world.serve_registration(question, value),
+                done,
+            ),
+            None => self.after(Duration::ZERO, move |world| done(world, None)),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Whole scenarios, by subject.
+
+mod dial;
