@@ -49,7 +49,6 @@ pub(super) struct SimNode {
     pub(super) events: Vec<event::Event>,
     pub(super) reports: Vec<(DialId, event::Event)>,
     pub(super) attempts: Vec<Record>,
-    pub(super) is_leaving: bool,
 }
 
 struct Reservation {
@@ -68,7 +67,6 @@ impl SimNode {
             events: Vec::new(),
             reports: Vec::new(),
             attempts: Vec::new(),
-            is_leaving: false,
         }
     }
 

@@ -104,12 +104,8 @@ impl World {
         }
     }
 
-    pub(super) fn now(&self) -> Instant {
-        self.network.now
-    }
-
-    pub(super) fn elapsed(&self) -> Duration {
-        self.network.elapsed()
+    pub(super) fn wall(&self) -> SystemTime {
+        self.network.wall()
     }
 
     pub(super) fn network(&mut self) -> &mut Network {
@@ -121,6 +117,21 @@ impl World {
         let name = format!("relay{}", self.hosts.len());
         let sites = [Family::Ip4, Family::Ip6].map(|family| (family, Nat::None));
         self.host(name, &sites, Setup::Relay(settings))
+    }
+
+    /// Relays that keep copies of each other's records.
+    pub(super) fn relays<const N: usize>(&mut self, settings: &RelaySettings) -> [usize; N] {
+        let relays = [(); N].map(|()| self.relay(settings.clone()));
+        let known = relays.map(|relay| (self.peer(relay), self.address(relay, Family::Ip4)));
+        for relay in relays {
+            let relays = known.to_vec();
+            self.hosts[relay].setup = Setup::Relay(RelaySettings {
+                relays,
+                ..settings.clone()
+            });
+            self.start(relay);
+        }
+        relays
     }
 
     pub(super) fn node(&mut self, setup: NodeSetup) -> usize {
@@ -173,6 +184,13 @@ impl World {
         let socket = (host.sites[&family].outside, host.port).into();
         let transport = Transport::Quic;
         Candidate { transport, socket }.to_multiaddr()
+    }
+
+    /// Starts the program of a host, if it does not run.
+    pub(super) fn start_again(&mut self, host: usize) {
+        if matches!(self.hosts[host].program, Program::Off) {
+            self.start(host);
+        }
     }
 
     /// Starts the program of a host.
@@ -304,7 +322,6 @@ impl World {
     pub(super) fn leave(&mut self, host: usize) {
         self.note(host, "leaves");
         if let Some(node) = self.hosts[host].node() {
-            node.is_leaving = true;
             node.state.handle_shutdown();
         }
         self.settle();

@@ -146,6 +146,15 @@ impl World {
         }
     }
 
+    pub(super) fn is_up(&self, host: usize) -> bool {
+        !matches!(self.hosts[host].program, Program::Off)
+    }
+
+    /// How many dials were begun.
+    pub(super) fn dials(&self) -> usize {
+        self.dials.len()
+    }
+
     pub(super) fn peer(&self, host: usize) -> PeerId {
         self.hosts[host].peer
     }
@@ -182,6 +191,16 @@ impl World {
 
     pub(super) fn attempts(&self, host: usize) -> &[Record] {
         &self.node_of(host).attempts
+    }
+
+    /// What the program of a host remembers of what is over: nothing once all its connections are closed.
+    pub(super) fn leftovers(&self, host: usize) -> Vec<String> {
+        let node = self.node_of(host);
+        let mut leftovers = node.state.leftovers();
+        if !node.punches.is_empty() {
+            leftovers.push("a punch".to_owned());
+        }
+        leftovers
     }
 
     /// Two direct connections of a pair that both sides hold live side by side for a short time only.
