@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::ping::{self, Pace};
 use relay_node::core::CircuitId;
 
-use super::{Program, World, relay};
+use super::{Program, World, relay, scenario::Setup};
 use crate::{
     core::liveness::{Ended, Link},
     punch::address::Candidate,
@@ -101,10 +101,12 @@ impl World {
             return;
         };
         let (host, peer, now) = (end.host, end.peer, self.network.now);
+        let far = &self.hosts[end.far_host].setup;
+        let punches = matches!(far, Setup::Node(setup) if setup.punches);
         if let Some(node) = self.hosts[host].node() {
             node.state.handle_identified(at, peer, observed, now);
         } else if let Some(relay) = self.hosts[host].relay() {
-            relay.identified(peer, at);
+            relay.identified(peer, at, punches);
         }
     }
 

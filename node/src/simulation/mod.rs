@@ -6,19 +6,21 @@
 //! - `transport`: dials, from packets at NATs to connections.
 //! - `connection`: what is open, messages and pings over it, and how it ends.
 //! - `exchange`: a question on a stream and its answer.
-//! - `node`, `punch`, `relay`, `circuit`: drivers, which carry out what the states ask for.
+//! - `node`, `reservation`, `directory`, `punch`, `circuit`, `relay`: drivers, which carry out what the states ask for.
 //! - `scenario`, `view`: what a test says, and what it sees.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
 
 mod circuit;
 mod connection;
+mod directory;
 mod exchange;
 pub(crate) mod nat;
 mod network;
 mod node;
 mod punch;
 mod relay;
+mod reservation;
 mod scenario;
 mod tests;
 mod transport;

@@ -2,14 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use libp2p::{
-    Multiaddr, PeerId,
-    core::{ConnectedPoint, transport::ListenerId},
-    multiaddr::Protocol,
-    swarm::ConnectionId,
-};
-use p2pnode_protocol::{directory::Registration, introduction};
-use p2pnode_transports::{Family, Sockets};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
+use p2pnode_protocol::introduction;
+use p2pnode_transports::Sockets;
 
 use super::{
     World,
@@ -17,18 +12,16 @@ use super::{
     exchange::Answer,
     punch::Punches,
     relay::dialer,
+    reservation::Reservation,
 };
 use crate::{
-    config::RelayAddr,
     core::{
         event,
         inquiries::HopReply,
         introductions::IntroductionReply,
         joins::JoinReply,
         liveness::Ended,
-        state::{
-            Action, Closed, DialId, Established, Event, JoinRequest, NodeState, PunchStart, QueryId,
-        },
+        state::{Action, Closed, DialId, Established, Event, JoinRequest, NodeState, PunchStart},
     },
     punch::{IntroductionResponse, Record, address::Candidate, machine::Machine},
 };
@@ -36,25 +29,16 @@ use crate::{
 /// How long a stream waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a lookup or a registration takes at the most.
-const DIRECTORY: Duration = Duration::from_secs(10);
-
 /// A node that runs.
 pub(super) struct SimNode {
     pub(super) state: NodeState,
     pub(super) machine: Machine,
     pub(super) punches: Punches,
     /// Asked for, and granted.
-    reservations: Vec<Reservation>,
+    pub(super) reservations: Vec<Reservation>,
     pub(super) events: Vec<event::Event>,
     pub(super) reports: Vec<(DialId, event::Event)>,
     pub(super) attempts: Vec<Record>,
-}
-
-struct Reservation {
-    listener: ListenerId,
-    leg: ConnectionId,
-    is_granted: bool,
 }
 
 impl SimNode {
@@ -148,31 +132,6 @@ impl World {
             node.state.handle_closed(closed, now);
         }
         self.end_reservations(end.host, id);
-    }
-
-    /// The reservations on a leg that is gone end.
-    fn end_reservations(&mut self, host: usize, leg: ConnectionId) {
-        let now = self.network.now;
-        if let Some(node) = self.hosts[host].node() {
-            let gone = node
-                .reservations
-                .extract_if(.., |reservation| reservation.leg == leg);
-            for Reservation { listener, .. } in gone {
-                let reason = "the connection to the relay closed";
-                node.state.handle_listener_closed(listener, reason, now);
-            }
-        }
-    }
-
-    /// Whether a node holds a reservation on this leg.
-    pub(super) fn takes_circuits(&mut self, leg: ConnectionId) -> bool {
-        let host = self.ends[&leg].host;
-        let node = self.hosts[host].node();
-        node.is_some_and(|node| {
-            node.reservations
-                .iter()
-                .any(|reservation| reservation.leg == leg)
-        })
     }
 
     pub(super) fn settle_node(&mut self, host: usize) {
@@ -344,160 +303,5 @@ impl World {
                 }
             },
         );
-    }
-
-    fn reserve(&mut self, host: usize, relay: &RelayAddr) {
-        let listener = ListenerId::next();
-        let family = Family::of(&relay.addr).unwrap();
-        let ends = self.ends_of(host, Some(relay.peer));
-        let over = ends.into_iter().find(|id| match &self.ends[id].route {
-            Route::Direct { remote, .. } => remote.family() == family,
-            Route::Circuit { .. } => false,
-        });
-        let node = self.hosts[host].node().unwrap();
-        node.state.handle_reserving(relay, listener);
-        let relay = relay.peer;
-        match over {
-            Some(over) => {
-                node.reservations.push(Reservation {
-                    listener,
-                    leg: over,
-                    is_granted: false,
-                });
-                self.renew(host, relay, family, listener, over);
-            }
-            None => self.after(Duration::ZERO, move |world| {
-                let now = world.network.now;
-                if let Some(node) = world.hosts[host].node() {
-                    node.state
-                        .handle_listener_closed(listener, "not connected", now);
-                }
-            }),
-        }
-    }
-
-    /// Asks for a reservation or renews it, and renews it again before it ends.
-    fn renew(
-        &mut self,
-        host: usize,
-        relay: PeerId,
-        family: Family,
-        listener: ListenerId,
-        over: ConnectionId,
-    ) {
-        self.ask(
-            over,
-            DIRECTORY,
-            Self::serve_reservation,
-            move |world, answer| {
-                let (now, wall) = (world.network.now, world.network.wall());
-                let address_first = world.network.rng.bool();
-                let Some(node) = world.hosts[host].node() else {
-                    return;
-                };
-                let mut known = node.reservations.iter_mut();
-                let Some(reservation) = known.find(|known| known.listener == listener) else {
-                    return;
-                };
-                let Some(Answer::Reservation(Some(granted))) = answer else {
-                    node.reservations.retain(|known| known.listener != listener);
-                    node.state.handle_listener_closed(listener, "refused", now);
-                    return;
-                };
-                let is_new = !std::mem::replace(&mut reservation.is_granted, true);
-                let local = Protocol::P2p(node.state.local());
-                let addrs: Vec<Multiaddr> = granted
-                    .addrs
-                    .into_iter()
-                    .filter(|addr| Family::of(addr) == Some(family))
-                    .map(|addr| addr.with(Protocol::P2pCircuit).with(local.clone()))
-                    .collect();
-                // The transport and the behaviour report by different ways.
-                if !address_first {
-                    node.state.handle_reserved(relay, family, now);
-                }
-                for addr in addrs.into_iter().filter(|_| is_new) {
-                    node.state.handle_listening(listener, addr, now);
-                }
-                if address_first {
-                    node.state.handle_reserved(relay, family, now);
-                }
-                let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(granted.expires);
-                let lasts = ends.duration_since(wall).unwrap_or_default();
-                world.after(lasts * 3 / 4, move |world| {
-                    let node = world.hosts[host].node();
-                    if node.is_some_and(|node| {
-                        node.reservations
-                            .iter()
-                            .any(|known| known.listener == listener)
-                    }) {
-                        world.renew(host, relay, family, listener, over);
-                    }
-                });
-            },
-        );
-    }
-
-    /// Asks all connected relays, and ends when all have answered.
-    fn look_up(&mut self, host: usize, query: QueryId, of: PeerId) {
-        let node = self.hosts[host].node().unwrap();
-        let relays: Vec<PeerId> = node.state.relays().relays().collect();
-        let legs = relays
-            .iter()
-            .filter_map(|relay| self.ends_of(host, Some(*relay)).first().copied());
-        let legs: Vec<ConnectionId> = legs.collect();
-        self.look_up_at(host, query, of, legs);
-    }
-
-    fn look_up_at(&mut self, host: usize, query: QueryId, of: PeerId, mut legs: Vec<ConnectionId>) {
-        let Some(leg) = legs.pop() else {
-            return self.after(Duration::ZERO, move |world| {
-                let now = world.network.now;
-                if let Some(node) = world.hosts[host].node() {
-                    node.state.handle_lookup_ended(query, now);
-                }
-            });
-        };
-        self.ask(
-            leg,
-            DIRECTORY,
-            move |world, question| world.serve_lookup(question, of),
-            move |world, answer| {
-                let now = world.network.now;
-                if let Some(Answer::Record(Some(value))) = answer
-                    && let Some(node) = world.hosts[host].node()
-                {
-                    let registration = Registration::read(&of.to_bytes(), &value).unwrap();
-                    node.state.handle_record(query, &registration, now);
-                }
-                world.look_up_at(host, query, of, legs);
-            },
-        );
-    }
-
-    fn register(&mut self, host: usize, query: QueryId, relay: PeerId, addrs: &[Multiaddr]) {
-        let wall = self.network.wall();
-        let leg = self.ends_of(host, Some(relay)).first().copied();
-        self.note(host, &format!("registers {} addresses", addrs.len()));
-        let seq = self.hosts[host].node().unwrap().state.next_seq(wall);
-        let value = Registration::sign(&self.hosts[host].keypair, seq, addrs).unwrap();
-        let done = move |world: &mut Self, answer: Option<Answer>| {
-            let (now, arrived) = (
-                world.network.now,
-                matches!(answer, Some(Answer::Taken(true))),
-            );
-            if let Some(node) = world.hosts[host].node() {
-                node.state.handle_registered(query, arrived, now);
-            }
-        };
-        match leg {
-            Some(leg) => self.ask(
-                leg,
-                DIRECTORY,
-                move |world, question| world.serve_registration(question, value),
-                done,
-            ),
-            None => self.after(Duration::ZERO, move |world| done(world, None)),
-        }
     }
 }

@@ -62,10 +62,11 @@ impl SimRelay {
         self.state.admits(peer, now.wall).is_ok()
     }
 
-    /// Every node of a simulation takes introductions.
-    pub(super) fn identified(&mut self, peer: PeerId, connection: ConnectionId) {
+    /// A peer has identified itself. Who punches takes introductions.
+    pub(super) fn identified(&mut self, peer: PeerId, connection: ConnectionId, punches: bool) {
         let protocols = [introduction::PROTOCOL];
-        self.state.handle_identified(&peer, connection, &protocols);
+        let protocols = &protocols[..usize::from(punches)];
+        self.state.handle_identified(&peer, connection, protocols);
     }
 }
 

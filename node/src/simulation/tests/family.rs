@@ -35,10 +35,12 @@ fn a_circuit_that_bridges_families_is_made_again_in_that_of_its_far_hop() {
         let b = world.node(NodeSetup {
             ip4: None,
             family: FamilyPolicy::OnlyIp6,
-            punches: false,
+            punches,
             ..dual(relay, Nat::None)
         });
         world.until_reserved();
+        // What is punched fails.
+        world.network().cut(a, b, true);
         let dial = world.dial(a, b);
         let outcome = world.outcome(dial);
         assert_eq!(outcome.outcome, Reached::Relayed);
@@ -82,4 +84,25 @@ fn a_pair_that_is_symmetric_in_one_family_is_direct_in_the_other() {
     let outcome = world.outcome(dial);
     assert_eq!(outcome.outcome, Reached::Direct);
     assert_eq!(families(&outcome), [Some(Family::Ip6)]);
+}
+
+#[test]
+fn a_circuit_to_a_peer_that_does_not_punch_is_made_again_in_the_family_of_its_far_hop() {
+    let mut world = World::new(4);
+    let relay = world.relay(Settings::default());
+    let a = world.node(NodeSetup {
+        family: FamilyPolicy::PreferIp4,
+        ..dual(relay, Nat::FullCone)
+    });
+    let b = world.node(NodeSetup {
+        ip4: None,
+        family: FamilyPolicy::OnlyIp6,
+        punches: false,
+        ..dual(relay, Nat::None)
+    });
+    world.until_reserved();
+    let dial = world.dial(a, b);
+    let outcome = world.outcome(dial);
+    assert_eq!(outcome.outcome, Reached::Relayed);
+    assert_eq!(families(&outcome), [Some(Family::Ip6); 2]);
 }
