@@ -64,6 +64,7 @@ fn result(actions: &[Action]) -> Option<&Outcome> {
         | Action::DialLocal(_)
         | Action::Introduce(_)
         | Action::LookUp
+        | Action::MatchFamilies
         | Action::Ping => None,
     })
 }
