@@ -32,9 +32,11 @@ impl World {
             .iter()
             .take_while(|part| !matches!(part, Protocol::P2p(_)))
             .collect();
-        let relay = address.iter().find_map(|part| match part {
-            Protocol::P2p(relay) => Some(relay),
-            _ => None,
+        let relay = address.iter().find_map(|part| {
+            if let Protocol::P2p(relay) = part {
+                return Some(relay);
+            }
+            None
         });
         let family = Candidate::parse(&leg).map(|leg| leg.family());
         let mut ends = self.ends.iter();

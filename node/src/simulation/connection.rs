@@ -18,6 +18,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// A message that finds its way cut is sent again after this time.
 const RETRY: Duration = Duration::from_millis(300);
 
+/// What comes before the handshake is over waits for its end.
+const SOON: Duration = Duration::from_millis(2);
+
 /// How a relay pings.
 const RELAY_PACE: Pace = Pace {
     interval: Duration::from_secs(15),
@@ -157,9 +160,8 @@ impl World {
     ) {
         if self.ends.contains_key(&at) {
             deliver(self, at);
-        } else if self.opening.contains_key(&at) {
-            let soon = Duration::from_millis(1);
-            self.after(soon, move |world| world.deliver(at, deliver));
+        } else if self.opening.contains_key(&at) || self.attempts.contains_key(&at) {
+            self.after(SOON, move |world| world.deliver(at, deliver));
         }
     }
 
@@ -186,6 +188,8 @@ impl World {
             if is_dialed {
                 self.circuit_failed(host, id);
             }
+        } else if self.attempts.contains_key(&id) {
+            self.after(SOON, move |world| world.lose(id, ended));
         } else if let Some(end) = self.ends.remove(&id) {
             self.closed(id, &end, ended);
         }

@@ -22,10 +22,13 @@ pub(super) enum Answer {
     Circuit(Result<CircuitId, CircuitFailure>),
 }
 
+/// What is done with an answer, or without one.
+type Done = Box<dyn FnOnce(&mut World, Option<Answer>)>;
+
 /// A question that was not answered yet.
 pub(super) struct Exchange {
     pub(super) over: ConnectionId,
-    done: Box<dyn FnOnce(&mut World, Option<Answer>)>,
+    done: Done,
 }
 
 /// Names a question to whoever answers it.

@@ -10,6 +10,7 @@
 //! - `scenario`, `view`: what a test says, and what it sees.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
+#![allow(clippy::print_stderr, reason = "a test that fails prints its trace")]
 
 mod circuit;
 mod connection;

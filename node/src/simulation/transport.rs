@@ -10,7 +10,11 @@ use super::{
     connection::{End, Pings, Route},
 };
 use crate::{
-    core::{dialer::CircuitFailure, state::AnsweredBy, state::DialFailure},
+    core::{
+        dialer::CircuitFailure,
+        liveness::Ended,
+        state::{AnsweredBy, DialFailure},
+    },
     punch::{CandidateOutcome, address::Candidate},
 };
 
@@ -183,10 +187,8 @@ impl World {
             // Another address has won, or the dialer is gone: this connection ends as soon as it is there.
             let later = Duration::from_millis(200);
             return self.after(later, move |world| {
-                if world.opening.contains_key(&far) || !world.ends.contains_key(&dial) {
-                    world.lose(far, crate::core::liveness::Ended::Theirs);
-                } else if world.ends.get(&dial).is_some_and(|end| end.far != far) {
-                    world.lose(far, crate::core::liveness::Ended::Theirs);
+                if world.ends.get(&dial).is_none_or(|end| end.far != far) {
+                    world.lose(far, Ended::Theirs);
                 }
             });
         }

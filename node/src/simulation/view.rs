@@ -74,11 +74,13 @@ impl World {
     /// The results of a dial: there must be one in the end.
     pub(super) fn results(&self, dial: usize) -> Option<Vec<&Outcome>> {
         let reports = self.reports(dial)?.into_iter();
-        let result = |event| match event {
-            &Event::Result(ref outcome) => Some(outcome),
-            _ => None,
-        };
-        Some(reports.filter_map(result).collect())
+        let results = reports.filter_map(|event| {
+            if let Event::Result(outcome) = event {
+                return Some(outcome);
+            }
+            None
+        });
+        Some(results.collect())
     }
 
     /// Lets a dial end.

@@ -41,9 +41,11 @@ fn introduced_nodes_are_direct_before_a_circuit_is_made() {
     let dial = world.dial(a, b);
     assert_eq!(world.outcome(dial).outcome, Reached::Direct);
     let mut reports = world.reports(dial).unwrap().into_iter();
-    let first = reports.find_map(|event| match event {
-        Event::Connected { path, .. } => Some(path.kind),
-        _ => None,
+    let first = reports.find_map(|event| {
+        if let Event::Connected { path, .. } = event {
+            return Some(path.kind);
+        }
+        None
     });
     assert_eq!(first, Some(PathKind::Direct));
     for node in [a, b] {
