@@ -11,7 +11,7 @@ use crate::{
     simulation::{World, nat::Nat, scenario::NodeSetup, view::TIMEOUT},
 };
 
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 80;
 
 /// How long a relay that drains goes on.
 const DRAIN: Duration = seconds(5);
