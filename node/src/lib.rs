@@ -43,6 +43,8 @@ mod observe;
 mod punch;
 #[cfg(fuzzing)]
 pub mod punch;
+#[cfg(test)]
+mod simulation;
 mod swarm;
 
 #[doc(hidden)]

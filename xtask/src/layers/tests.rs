@@ -171,7 +171,7 @@ fn the_core_may_roll_dice_whose_seed_is_an_argument() {
         "struct S { rng: fastrand::Rng } fn f(seed: u64) { fastrand::Rng::with_seed(seed); }",
         "use fastrand::Rng; fn f(seed: u64) -> Rng { Rng::with_seed(seed) }",
     ] {
-        let core = node(&[("lib.rs", "mod core;"), ("core.rs", line)]);
+        let core = node(&format!("lib.rs: mod core;\ncore.rs: {line}"));
         assert_eq!(faults(&core), Vec::<String>::new(), "{line}");
     }
 }

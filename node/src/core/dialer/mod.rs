@@ -445,6 +445,7 @@ impl Dialer {
         {
             self.awaiting_handshake = None;
             self.settled = Some(Reason::RemoteUnsupported);
+            self.actions.push_back(Action::MatchFamilies);
         }
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {
             self.awaiting_far_hop = None;

@@ -58,6 +58,8 @@ pub(crate) enum Action {
         /// Where it is.
         addrs: Vec<Multiaddr>,
     },
+    /// The peer does not punch: make its circuit again if that bridges families. [`Dialer::await_far_hop`] says if it is made.
+    MatchFamilies,
     /// Ping the peer now, over its best path. [`Dialer::handle_ping`] or [`Dialer::handle_ping_failed`] takes the end.
     Ping,
     /// Report this to the reader of the dial. [`Event::Result`] is the last.

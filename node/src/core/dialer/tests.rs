@@ -63,6 +63,7 @@ fn result(actions: &[Action]) -> Option<&Outcome> {
         | Action::DialLocal(_)
         | Action::Introduce(_)
         | Action::LookUp
+        | Action::MatchFamilies
         | Action::Ping => None,
     })
 }

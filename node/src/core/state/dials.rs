@@ -11,8 +11,8 @@ use p2pnode_protocol::ping;
 use p2pnode_transports::to_socket_addr;
 
 use super::{
-    Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, dial::Dial,
-    interface::Lookup,
+    Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, circuits::FamilyMatch,
+    dial::Dial, interface::Lookup,
 };
 use crate::core::{
     dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request},
@@ -74,12 +74,12 @@ impl NodeState {
             }
             dialer.handle_timeout(now);
             while let Some(action) = self.dials[index].dialer.poll_action() {
-                self.on_dialer_action(index, action);
+                self.on_dialer_action(index, action, now);
             }
         }
     }
 
-    fn on_dialer_action(&mut self, index: usize, action: dialer::Action) {
+    fn on_dialer_action(&mut self, index: usize, action: dialer::Action, now: Instant) {
         let Dial { id, dialer, .. } = &self.dials[index];
         let (dial, peer) = (*id, dialer.peer());
         match action {
@@ -99,6 +99,11 @@ impl NodeState {
             dialer::Action::LookUp => self.look_up(peer, Lookup::Peer(peer)),
             dialer::Action::DialFound { relay, addrs } => {
                 self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
+            }
+            dialer::Action::MatchFamilies => {
+                if self.match_families(peer) == FamilyMatch::Dialed {
+                    self.dials[index].dialer.await_far_hop(now);
+                }
             }
             dialer::Action::Ping => self.ping_for(index),
             dialer::Action::Report(event) => self.events.push_back(Event::Dial { dial, event }),

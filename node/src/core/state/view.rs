@@ -6,6 +6,8 @@ use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{Family, PortRange, Transport};
 
 use super::NodeState;
+#[cfg(test)]
+use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
 use crate::core::{peers::PeerTable, relays::RelayKeeper};
 
 impl NodeState {
@@ -37,6 +39,38 @@ impl NodeState {
     /// The punch port of each transport and family.
     pub(crate) const fn punch_ports(&self) -> &BTreeMap<(Transport, Family), u16> {
         self.addresses.punch_ports()
+    }
+
+    /// What is still under way, or remembered of what was, but the dials of legs: nothing once all is closed.
+    #[cfg(test)]
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let is_leg = |purpose: &&Purpose| matches!(purpose, Purpose::Leg(_));
+        let purposes = self.purposes.values().filter(|purpose| !is_leg(purpose));
+        let mut leftovers: Vec<String> = purposes.map(|purpose| format!("{purpose:?}")).collect();
+        leftovers.extend(self.registrations.keys().map(|id| format!("{id:?}")));
+        leftovers.extend(self.lookups.values().map(|lookup| format!("{lookup:?}")));
+        leftovers.extend(self.dials.iter().map(|dial| format!("{dial:?}")));
+        let machines = [
+            (
+                format!("{:?}", self.inquiries),
+                format!("{:?}", Inquiries::default()),
+            ),
+            (
+                format!("{:?}", self.introductions),
+                format!("{:?}", Introductions::default()),
+            ),
+            (
+                format!("{:?}", self.liveness),
+                format!("{:?}", Liveness::default()),
+            ),
+            (
+                format!("{:?}", self.joins),
+                format!("{:?}", Joins::<(Purpose, String)>::default()),
+            ),
+        ];
+        let changed = machines.into_iter().filter(|(now, new)| now != new);
+        leftovers.extend(changed.map(|(now, _)| now));
+        leftovers
     }
 
     /// When a peer whose punch was given up for now is punched again.

@@ -22,16 +22,7 @@ use crate::punch::{
     record::Role,
 };
 
-/// What a NAT lets in, and what it shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nat {
-    /// One mapping, everyone may use it.
-    FullCone,
-    /// One mapping, for those who were sent to.
-    PortRestricted,
-    /// A mapping for each remote, for that remote.
-    Symmetric,
-}
+pub(super) use crate::simulation::nat::Nat;
 
 /// Properties of the network.
 #[derive(Debug, Clone)]
@@ -394,7 +385,7 @@ impl World {
     /// From where a node's packets come at the other node.
     fn source(&self, node: usize, transport: Transport) -> SocketAddr {
         let mut socket = Self::mapped(node, transport).socket;
-        if self.network.nats[node] == Nat::Symmetric {
+        if self.network.nats[node].maps_by_remote() {
             socket.set_port(socket.port() + 7);
         }
         socket

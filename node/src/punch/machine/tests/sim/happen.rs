@@ -2,7 +2,7 @@
 
 use libp2p::swarm::ConnectionId;
 
-use super::{Happening, Nat, World};
+use super::{Happening, World};
 use crate::punch::{
     address::Candidate,
     machine::{DialId, Established, HandshakeError, Introduced, Side},
@@ -190,12 +190,10 @@ impl World {
     fn accept(&mut self, at: usize, dial: DialId, from: Candidate, to: Candidate) {
         let listens = self.network.transports[at].contains(&to.transport)
             && to == Self::mapped(at, to.transport);
-        let admitted = match self.network.nats[at] {
-            Nat::FullCone => true,
-            Nat::PortRestricted => self.nodes[at].sent_to.contains(&from.socket),
-            // Its packets to the other side had another port than the one that was observed.
-            Nat::Symmetric => false,
-        };
+        // Behind a symmetric NAT its packets to the other side had another port than the one that was observed.
+        let nat = self.network.nats[at];
+        let admitted =
+            !nat.maps_by_remote() && nat.admits(from.socket, self.nodes[at].sent_to.iter());
         if !listens || !admitted {
             return;
         }

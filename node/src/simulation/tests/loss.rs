@@ -1,0 +1,70 @@
+use super::{pair, seconds};
+use crate::{core::event::Reached, simulation::nat::Nat};
+
+#[test]
+fn a_peer_whose_direct_path_breaks_is_back_over_the_relay_and_punched_again() {
+    let (mut world, _, [a, b]) = pair(1, Nat::PortRestricted, Nat::PortRestricted);
+    let dial = world.dial(a, b);
+    world.outcome(dial);
+    world.run(seconds(10));
+    assert!(world.are_direct(a, b));
+    world.network().cut(a, b, true);
+    let took = world.until(seconds(20), "it is back over the relay", |world| {
+        world.connections(a, b).1 > 0 && world.connections(b, a).1 > 0
+    });
+    assert!(took <= seconds(5), "{took:?}");
+    world.network().heal();
+    world.until(seconds(60), "it is direct again", |world| {
+        world.are_direct(a, b)
+    });
+}
+
+#[test]
+fn a_relayed_peer_is_back_when_its_relay_is() {
+    let (mut world, relay, [a, b]) = pair(2, Nat::Symmetric, Nat::Symmetric);
+    let dial = world.dial(a, b);
+    assert_eq!(world.outcome(dial).outcome, Reached::Relayed);
+    world.crash(relay);
+    world.until(seconds(20), "the circuit is lost", |world| {
+        world.connections(a, b) == (0, 0)
+    });
+    world.start(relay);
+    world.until(seconds(15), "it is back", |world| {
+        world.connections(a, b).1 > 0 && world.connections(b, a).1 > 0
+    });
+}
+
+#[test]
+fn a_direct_connection_outlives_its_relay() {
+    let (mut world, relay, [a, b]) = pair(3, Nat::PortRestricted, Nat::FullCone);
+    let dial = world.dial(a, b);
+    world.outcome(dial);
+    world.run(seconds(10));
+    world.crash(relay);
+    world.run(seconds(60));
+    assert!(world.are_direct(a, b));
+}
+
+#[test]
+fn a_peer_that_restarts_is_direct_again() {
+    let (mut world, _, [a, b]) = pair(4, Nat::PortRestricted, Nat::PortRestricted);
+    let dial = world.dial(a, b);
+    world.outcome(dial);
+    world.run(seconds(10));
+    world.crash(b);
+    world.run(seconds(8));
+    world.start(b);
+    world.until(seconds(60), "it is direct again", |world| {
+        world.are_direct(a, b)
+    });
+}
+
+#[test]
+fn a_nat_that_forgets_its_mappings_costs_nothing_lasting() {
+    let (mut world, relay, [a, b]) = pair(5, Nat::PortRewriting, Nat::PortRestricted);
+    world.restart_nat(a);
+    world.run(seconds(20));
+    assert!(world.holds(a, relay));
+    let dial = world.dial(b, a);
+    assert_ne!(world.outcome(dial).outcome, Reached::Unreachable);
+}

@@ -1,0 +1,133 @@
+use relay_node::core::Settings;
+
+use super::{pair, seconds};
+use crate::{
+    core::{
+        event::{Event, NotDirect, Reached},
+        peers::PathKind,
+    },
+    punch::{AttemptEnd, By, Reason},
+    simulation::{World, nat::Nat, scenario::NodeSetup},
+};
+
+const NATS: [Nat; 7] = [
+    Nat::None,
+    Nat::Firewall,
+    Nat::FullCone,
+    Nat::AddressRestricted,
+    Nat::PortRestricted,
+    Nat::PortRewriting,
+    Nat::Symmetric,
+];
+
+/// Whether one side's packets come from where the other side's NAT expects them, or that lets everybody in.
+fn can_be_punched(a: Nat, b: Nat) -> bool {
+    let by_port = |nat| {
+        matches!(
+            nat,
+            Nat::Firewall | Nat::PortRestricted | Nat::PortRewriting
+        )
+    };
+    match (a, b) {
+        (Nat::Symmetric, Nat::Symmetric) => false,
+        (Nat::Symmetric, other) | (other, Nat::Symmetric) => !by_port(other),
+        _ => true,
+    }
+}
+
+#[test]
+fn introduced_nodes_are_direct_before_a_circuit_is_made() {
+    let (mut world, _, [a, b]) = pair(1, Nat::PortRestricted, Nat::PortRewriting);
+    let dial = world.dial(a, b);
+    assert_eq!(world.outcome(dial).outcome, Reached::Direct);
+    let mut reports = world.reports(dial).unwrap().into_iter();
+    let first = reports.find_map(|event| {
+        if let Event::Connected { path, .. } = event {
+            return Some(path.kind);
+        }
+        None
+    });
+    assert_eq!(first, Some(PathKind::Direct));
+    for node in [a, b] {
+        let [attempt] = world.attempts(node) else {
+            panic!("{:?}", world.attempts(node));
+        };
+        assert_eq!(
+            (attempt.by(), attempt.outcome.ended()),
+            (By::Introduction, AttemptEnd::Direct)
+        );
+    }
+}
+
+#[test]
+fn nodes_that_nobody_introduces_are_punched_over_the_circuit() {
+    let mut world = World::new(2);
+    let relay = world.relay(Settings::default());
+    let [a, b] = [(); 2].map(|()| {
+        world.node(NodeSetup {
+            introductions: false,
+            ..NodeSetup::behind(Nat::PortRestricted, &[relay])
+        })
+    });
+    world.until_reserved();
+    let dial = world.dial(a, b);
+    let outcome = world.outcome(dial);
+    assert_eq!((outcome.outcome, outcome.attempts), (Reached::Direct, 1));
+    assert!(
+        world
+            .attempts(a)
+            .iter()
+            .all(|attempt| attempt.by() == By::Dcutr)
+    );
+}
+
+#[test]
+fn a_punch_of_an_introduction_that_fails_is_followed_by_the_handshake_over_the_circuit() {
+    let (mut world, _, [a, b]) = pair(3, Nat::PortRestricted, Nat::PortRestricted);
+    world.network().cut(a, b, true);
+    let dial = world.dial(a, b);
+    world.run(seconds(6));
+    world.network().heal();
+    assert_eq!(world.outcome(dial).outcome, Reached::Direct);
+    let attempts: Vec<_> = world
+        .attempts(a)
+        .iter()
+        .map(|of| (of.by(), of.outcome.ended()))
+        .collect();
+    assert_eq!(attempts[0], (By::Introduction, AttemptEnd::Failed));
+    assert_eq!(attempts.last(), Some(&(By::Dcutr, AttemptEnd::Direct)));
+}
+
+#[test]
+fn a_symmetric_pair_stays_relayed_and_says_so() {
+    let mut world = World::new(4);
+    let relays: [usize; 2] = world.relays(&Settings::default());
+    let [a, b] = [(); 2].map(|()| world.node(NodeSetup::behind(Nat::Symmetric, &relays)));
+    world.until_reserved();
+    let dial = world.dial(a, b);
+    let outcome = world.outcome(dial);
+    assert_eq!(outcome.outcome, Reached::Relayed);
+    assert_eq!(
+        outcome.reason,
+        Some(NotDirect::Punch(Reason::SymmetricBoth))
+    );
+    world.run(seconds(200));
+    assert_eq!(world.connections(a, b).0, 0);
+    assert_ne!(world.connections(a, b).1, 0, "the circuit stays");
+}
+
+#[test]
+fn each_pair_of_nats_is_direct_if_it_can_be() {
+    for a_nat in NATS {
+        for b_nat in NATS {
+            let (mut world, _, [a, b]) = pair(5, a_nat, b_nat);
+            let dial = world.dial(a, b);
+            let reached = world.outcome(dial).outcome;
+            let expected = match can_be_punched(a_nat, b_nat) {
+                true => Reached::Direct,
+                false => Reached::Relayed,
+            };
+            assert_eq!(reached, expected, "{a_nat:?} and {b_nat:?}");
+        }
+    }
+}
