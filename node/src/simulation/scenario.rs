@@ -337,6 +337,11 @@ impl World {
         self.settle();
     }
 
+    /// How long packets take from a host to the middle of the network.
+    pub(super) fn set_delay(&mut self, host: usize, delay: Duration) {
+        self.hosts[host].delay = delay;
+    }
+
     /// The NAT of a host restarts.
     pub(super) fn restart_nat(&mut self, host: usize) {
         self.note(host, "its NAT restarts");

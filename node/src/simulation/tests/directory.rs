@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use relay_node::core::Settings;
 
 use super::{pair, seconds};
@@ -75,4 +77,22 @@ fn a_public_node_is_found_by_its_record_and_dialed_directly() {
         (outcome.outcome, outcome.found_by),
         (Reached::Direct, Some(FoundBy::Registered))
     );
+}
+
+#[test]
+fn a_reservation_that_comes_while_the_record_is_on_its_way_is_announced_everywhere() {
+    for further in 0..60 {
+        let mut world = World::new(7);
+        let [near, far] = [(); 2].map(|()| world.relay(Settings::default()));
+        world.set_delay(far, Duration::from_millis(10 + 2 * further));
+        let node = world.node(NodeSetup {
+            reservations: 2,
+            ..NodeSetup::behind(Nat::PortRestricted, &[near, far])
+        });
+        world.until_reserved();
+        for relay in [near, far] {
+            let found = world.record(relay, node).unwrap().found();
+            assert_eq!(found.relays.len(), 2, "{further}: {found:?}");
+        }
+    }
 }
