@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{args::PATIENCE, lab::Host};
+use crate::{args::PATIENCE, host::Host};
 
 pub const ADMIN_LISTEN: &str = "P2PNODE_ADMIN_LISTEN";
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     bins::bins,
-    lab::Host,
+    host::Host,
     nat::RANGE,
     node::{Launch, Process},
     relay::Relay,

@@ -23,9 +23,8 @@ use tokio::{
 };
 
 use crate::{
-    command::run,
-    lab::Host,
-    node::end_with_lab,
+    command::{end_with_lab, run},
+    host::Host,
     packet::{self, Packet},
     sandbox::tool,
 };

@@ -1,11 +1,12 @@
 //! System tools, run in the network of the calling thread.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::{prctl, signal::Signal};
 use patchbay::Router;
 
 use crate::sandbox::tool;
@@ -38,4 +39,16 @@ fn feed(program: &str, args: &[&str], input: &str) -> Result<String> {
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{what}: {}", error.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Lets a command end with the thread that starts it, which ends with the lab: also a test that is killed leaves no process
+/// behind.
+pub(crate) fn end_with_lab(command: &mut tokio::process::Command) {
+    #[allow(
+        unsafe_code,
+        reason = "prctl is the only way to tie a child's life to its parent's, and it is async-signal-safe"
+    )]
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    }
 }

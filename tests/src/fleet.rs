@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     bins,
     events::Event,
-    lab::Host,
+    host::Host,
     node::{Launch, Process},
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::Host;
+use crate::host::Host;
 
 /// Ports held, UDP and TCP, until dropped. The holder is the process of the test.
 pub struct Held {

@@ -9,7 +9,7 @@ use crate::{
     matrix::SLOTS,
     nat::NatKind,
     node::Process,
-    pair::Peer,
+    peer::Peer,
     plain::{IP4, PlainArgs},
     relay::Relay,
     verify::became_direct,

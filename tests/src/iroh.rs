@@ -9,7 +9,8 @@ use anyhow::Result;
 
 use crate::{
     args::PATIENCE,
-    lab::{Host, Lab},
+    host::Host,
+    lab::Lab,
     node::{Launch, Process},
 };
 

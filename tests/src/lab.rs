@@ -20,13 +20,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use patchbay::{Device, IpSupport, Ipv4Net, Nat, Router, RouterPreset};
+use patchbay::{IpSupport, Ipv4Net, Nat, Router, RouterPreset};
 
 use crate::{
     artifacts::Artifacts,
     capture::Capture,
     command::{load_rules, run},
     delay::{self, Link, Worker},
+    host::Host,
     nat::{NatKind, Policy},
     sandbox,
 };
@@ -45,44 +46,6 @@ pub struct Lab {
     impairment: Option<Option<Worker>>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
-}
-
-#[derive(Clone)]
-pub struct Host {
-    pub device: Device,
-    /// Its own addresses, untranslated, IPv4 first.
-    pub addresses: Vec<IpAddr>,
-    pub(crate) artifacts: Arc<Artifacts>,
-}
-
-impl Host {
-    fn new(device: Device, artifacts: &Arc<Artifacts>) -> Self {
-        let ip4 = device.ip().map(IpAddr::from);
-        let ip6 = device.ip6().map(IpAddr::from);
-        Self {
-            addresses: ip4.into_iter().chain(ip6).collect(),
-            device,
-            artifacts: Arc::clone(artifacts),
-        }
-    }
-
-    pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
-        let found = self
-            .addresses
-            .iter()
-            .copied()
-            .find(|ip| ip.is_ipv6() == ip6);
-        let family = if ip6 { "IPv6" } else { "IPv4" };
-        found.with_context(|| format!("host {} has no {family} address", self.device.name()))
-    }
-
-    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        let path = format!("/proc/sys/{key}");
-        let value = value.to_owned();
-        self.device.run_sync(move || {
-            std::fs::write(&path, &value).with_context(|| format!("{path}={value}"))
-        })
-    }
 }
 
 pub struct Site {

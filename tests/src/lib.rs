@@ -22,6 +22,7 @@ pub mod faults;
 pub mod fleet;
 pub mod golden;
 pub mod holder;
+pub mod host;
 pub mod interop;
 pub mod iroh;
 pub mod k8s;
@@ -31,6 +32,7 @@ pub mod nat;
 pub mod node;
 pub mod packet;
 pub mod pair;
+pub mod peer;
 pub mod plain;
 pub mod probe;
 pub mod relay;
@@ -52,11 +54,13 @@ pub mod prelude {
         bins::bins,
         control,
         events::{self, Event},
-        lab::{Host, Lab, Site},
+        host::Host,
+        lab::{Lab, Site},
         lab_tests,
         nat::{NatKind, RANGE},
         node::{self, Dial, Launch, Process},
-        pair::{Pair, Peer, Peers},
+        pair::{Pair, Peers},
+        peer::Peer,
         relay::Relay,
         running::{Both, Node, Prepared, Running},
     };

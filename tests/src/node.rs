@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -11,10 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{
-    sys::{
-        prctl,
-        signal::{Signal, kill},
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use patchbay::Device;
@@ -28,8 +24,9 @@ use tokio::{
 use crate::{
     args::PATIENCE,
     artifacts::Artifacts,
+    command::end_with_lab,
     events::{self, Event, Lines, read_lines},
-    lab::Host,
+    host::Host,
 };
 
 const QUOTED_LINES: usize = 15;
@@ -355,16 +352,4 @@ pub async fn printed(host: &Host, program: &Path, args: &[&str]) -> Result<Strin
         program.display()
     );
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-/// Lets a command end with the thread that starts it, which ends with the lab: also a test that is killed leaves no process
-/// behind.
-pub(crate) fn end_with_lab(command: &mut Command) {
-    #[allow(
-        unsafe_code,
-        reason = "prctl is the only way to tie a child's life to its parent's, and it is async-signal-safe"
-    )]
-    unsafe {
-        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
-    }
 }

@@ -4,10 +4,11 @@ use anyhow::Result;
 
 use crate::{
     args::{DIAL_TIMEOUT, NodeArgs, Transport},
-    capture::{Capture, Side},
-    lab::{Host, Lab, Site},
-    nat::{NatKind, RANGE},
+    capture::Side,
+    lab::Lab,
+    nat::NatKind,
     node::{Dial, Process},
+    peer::Peer,
     relay::Relay,
     running::Node,
 };
@@ -71,44 +72,6 @@ impl Pair {
             b,
             lab,
         })
-    }
-}
-
-pub struct Peer {
-    pub site: Site,
-    pub host: Host,
-    home: Capture,
-    carrier: Option<Capture>,
-}
-
-impl Peer {
-    pub async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
-        let (site, host) = lab.home(name, kind).await?;
-        Ok(Self {
-            host,
-            home: lab.capture(&site).await?,
-            carrier: lab.capture_carrier(&site).await?,
-            site,
-        })
-    }
-
-    /// The capture whose inside is the LAN.
-    pub fn home(&self) -> &Capture {
-        &self.home
-    }
-
-    /// The capture whose outside is the internet.
-    pub fn edge(&self) -> &Capture {
-        self.carrier.as_ref().unwrap_or(&self.home)
-    }
-
-    pub async fn settle(&self) -> Result<()> {
-        self.home.settle().await?;
-        self.edge().settle().await
-    }
-
-    pub async fn keeps_range(&self) -> Result<()> {
-        self.home.keeps(&self.host, &RANGE).await
     }
 }
 

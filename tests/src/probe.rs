@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::lab::Host;
+use crate::host::Host;
 
 /// The lab has no latency: what has not arrived after this long, on a busy machine too, never will.
 const NEVER: Duration = Duration::from_millis(800);

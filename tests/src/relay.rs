@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     bins::bins,
     events::Event,
-    lab::{Host, Lab},
+    host::Host,
+    lab::Lab,
     node::{Launch, Process},
     transport::{PATIENCE, Transport},
 };

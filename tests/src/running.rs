@@ -11,12 +11,12 @@ use crate::{
     bins::bins,
     control::{self, Control},
     events::Event,
-    lab::{Host, Lab},
+    host::Host,
+    lab::Lab,
     nat::NatKind,
     node::{Dial, Launch, Process, control_socket},
-    pair::Peer,
+    peer::{Peer, same_connection},
     relay::Relay,
-    verify::same_connection,
 };
 
 pub struct Node {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{
     args::{PATIENCE, Transport},
     bins,
-    lab::Host,
+    host::Host,
     node::{Launch, Process},
     relay::RELAY_PORT,
 };

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     args::{PATIENCE, Transport, range},
     bins,
-    lab::{Host, Lab},
+    host::Host,
+    lab::Lab,
     nat::RANGE,
     node::{Launch, Process},
     usage,

@@ -1,65 +1,20 @@
 //! What a dial must have shown: in its JSON, in its exit code and on the wire.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 
 use crate::{
     args::PATIENCE,
     control,
     events::Event,
     node::{Dial, Process},
-    pair::{Peer, Peers},
+    pair::Peers,
+    peer::same_connection,
 };
 
 /// How long after a punch there may be a second direct connection.
 const SURPLUS: Duration = Duration::from_secs(3);
-
-pub fn sockets(path: &Value) -> Result<(SocketAddr, SocketAddr)> {
-    let socket = |end: &str| {
-        let text = path["hops"][0][end].as_str().unwrap_or("unknown");
-        let socket = text.parse::<SocketAddr>();
-        socket.with_context(|| format!("the {end} socket of {path}"))
-    };
-    Ok((socket("local")?, socket("remote")?))
-}
-
-pub fn protocol(path: &Value) -> &'static str {
-    if path["hops"][0]["transport"] == "tcp" {
-        "tcp"
-    } else {
-        "udp"
-    }
-}
-
-/// Asserts that two direct paths are one connection, between sockets that are on the wire: what each side calls its remote is what
-/// the other's packets left its NAT as.
-pub async fn same_connection(
-    (a, a_path): (&Peer, &Value),
-    (b, b_path): (&Peer, &Value),
-) -> Result<()> {
-    let protocol_of = protocol(a_path);
-    ensure!(protocol(b_path) == protocol_of, "A: {a_path}, B: {b_path}");
-    let ((a_local, a_remote), (b_local, b_remote)) = (sockets(a_path)?, sockets(b_path)?);
-    for (side, local, remote, mapped) in [
-        (a, a_local, a_remote, b_remote),
-        (b, b_local, b_remote, a_remote),
-    ] {
-        let flow = (local, remote);
-        side.home().has_flow(&side.host, protocol_of, flow).await?;
-        side.settle().await?;
-        let outside = side.edge().left_as(protocol_of, remote);
-        ensure!(
-            outside.contains(&mapped),
-            "{local} left its NAT as {outside:?} towards {remote}; the other side says it talks to {mapped}"
-        );
-    }
-    Ok(())
-}
 
 pub async fn became_direct(node: &Process, peer: &str) -> Result<Instant> {
     let direct = |event: &Event| event.connects(peer, "direct");

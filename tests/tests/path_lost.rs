@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use p2pnode_tests::{faults::Traffic, prelude::*, running::only_direct, verify::sockets};
+use p2pnode_tests::{faults::Traffic, peer::sockets, prelude::*, running::only_direct};
 
 lab_tests! {
     when_the_public_address_of_a_nat_changes_the_new_one_is_punched_over_quic: new_address(Transport::Quic);

@@ -2,9 +2,9 @@
 
 use p2pnode_tests::{
     capture::Capture,
+    peer::{protocol, sockets},
     prelude::*,
     stranger,
-    verify::{protocol, sockets},
 };
 
 lab_tests! {

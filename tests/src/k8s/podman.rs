@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
 use super::pod::{PodRun, Probe};
-use crate::{admin, lab::Host, sandbox};
+use crate::{admin, host::Host, sandbox};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

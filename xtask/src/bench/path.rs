@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use p2pnode_tests::{
     args::Transport,
     delay::Link,
-    lab::{Host, Lab, Site},
+    host::Host,
+    lab::{Lab, Site},
     nat::{NatKind, RANGE},
     node,
     sandbox::{has_tool, tool},

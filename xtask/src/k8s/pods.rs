@@ -14,14 +14,15 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use p2pnode_tests::{
     args::PATIENCE,
+    host::Host,
     k8s::{
         IMAGE_USER,
         pod::Probe,
         podman::{self, Answer, Node, Podman},
     },
-    lab::{Host, Lab},
+    lab::Lab,
     nat::NatKind,
-    pair::Peer,
+    peer::Peer,
     sandbox::{self, tool},
 };
 use serde_json::Value;

@@ -1,0 +1,46 @@
+//! A host of the lab.
+
+use std::{net::IpAddr, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use patchbay::Device;
+
+use crate::artifacts::Artifacts;
+
+#[derive(Clone)]
+pub struct Host {
+    pub device: Device,
+    /// Its own addresses, untranslated, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    pub(crate) artifacts: Arc<Artifacts>,
+}
+
+impl Host {
+    pub(crate) fn new(device: Device, artifacts: &Arc<Artifacts>) -> Self {
+        let ip4 = device.ip().map(IpAddr::from);
+        let ip6 = device.ip6().map(IpAddr::from);
+        Self {
+            addresses: ip4.into_iter().chain(ip6).collect(),
+            device,
+            artifacts: Arc::clone(artifacts),
+        }
+    }
+
+    pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
+        let found = self
+            .addresses
+            .iter()
+            .copied()
+            .find(|ip| ip.is_ipv6() == ip6);
+        let family = if ip6 { "IPv6" } else { "IPv4" };
+        found.with_context(|| format!("host {} has no {family} address", self.device.name()))
+    }
+
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{key}");
+        let value = value.to_owned();
+        self.device.run_sync(move || {
+            std::fs::write(&path, &value).with_context(|| format!("{path}={value}"))
+        })
+    }
+}
