@@ -1,6 +1,6 @@
 //! `/libp2p/dcutr`: the messages of [DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md).
 //!
-//! Each message is one protocol buffer, `HolePunch`, in a [`varint`](crate::frame::varint) frame. An address that cannot be
+//! Each message is one protocol buffer, `HolePunch`, in a [`varint`] frame. An address that cannot be
 //! decoded is skipped; the others count.
 //!
 //! The field with the round trip time is this project's; other implementations skip it as an unknown field. In a CONNECT it
