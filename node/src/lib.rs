@@ -1,6 +1,6 @@
 //! A libp2p node that reaches other nodes behind NAT directly, from a configured range of source ports.
 //!
-//! [`Node::start`] starts a node from a [`Config`]. Its [`Handle`] dials peers and reports the [`Status`]; its [`Event`]s say
+//! [`Node::start`] starts a node from a [`Config`]. Its [`Handle`] dials peers and reports the [`Status`]; its [`Event`]s report
 //! what happens in the meantime. The program `p2pnode` is the same node with a command line, a control socket and metrics.
 //!
 //! ```no_run

@@ -16,7 +16,7 @@ use std::{
     process::Stdio,
 };
 
-use home::{Home, OTHER, PEER, told};
+use home::{Home, OTHER, PEER, finished};
 use serde_json::Value as Json;
 
 #[test]
@@ -66,8 +66,8 @@ fn id_prints_a_secret_for_a_cluster() {
         "p2pnode-0",
     ];
     let secret = home.run(&args).stdout_of_success();
-    let told = format!("\"p2pnode-0.key.p2pnode/peer-id\": {id}");
-    assert!(secret.contains(&told), "{secret}");
+    let entry = format!("\"p2pnode-0.key.p2pnode/peer-id\": {id}");
+    assert!(secret.contains(&entry), "{secret}");
     // New ones, which leave no file behind.
     let args = [
         "id",
@@ -81,7 +81,7 @@ fn id_prints_a_secret_for_a_cluster() {
     let secret = home.run(&args).stdout_of_success();
     assert!(secret.contains("  \"p2pnode-1.key\": CAES"), "{secret}");
     assert!(!home.path("state").exists());
-    for (args, told) in [
+    for (args, part) in [
         (&["id", "--secret", "A"][..], "lower-case"),
         (&["id", "--pod", "p2pnode-0"], "--secret"),
         (
@@ -94,7 +94,7 @@ fn id_prints_a_secret_for_a_cluster() {
         let refused = home.run(args);
         assert_eq!(refused.code, Some(2), "{args:?}");
         assert_eq!(refused.stdout, "");
-        assert!(refused.stderr.contains(told), "{}", refused.stderr);
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
         assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
     }
 }
@@ -113,7 +113,7 @@ fn concurrent_first_starts_print_one_id() {
         .collect();
     let ids: Vec<_> = starts
         .into_iter()
-        .map(|start| told(start.wait_with_output().unwrap()).stdout)
+        .map(|start| finished(start.wait_with_output().unwrap()).stdout)
         .collect();
     assert!(ids[0].starts_with("12D3KooW"));
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
@@ -179,7 +179,7 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
 }
 
 #[test]
-fn config_check_tells_all_faults_of_all_sources_at_once() {
+fn config_check_reports_all_faults_of_all_sources_at_once() {
     let home = Home::new();
     home.file(
         "config.yaml",
@@ -201,9 +201,9 @@ fn config_check_tells_all_faults_of_all_sources_at_once() {
         .env("P2PNODE_SERVICE_HOST", "10.0.0.1")
         .output()
         .unwrap();
-    let told = told(output);
-    assert_eq!(told.code, Some(2));
-    assert_eq!(told.stdout, "");
+    let finished = finished(output);
+    assert_eq!(finished.code, Some(2));
+    assert_eq!(finished.stdout, "");
     let starts = [
         "error: config.yaml:1:10: listen: \"/ip4/0.0.0.0/udp/443\" names no transport over UDP; append /quic-v1",
         "error: config.yaml:3:15: dial.port_range: invalid port range `80-79`",
@@ -213,25 +213,25 @@ fn config_check_tells_all_faults_of_all_sources_at_once() {
         "error: env P2PNODE_RELAYS: relay \"/ip4/192.0.2.1/tcp/1\" names no peer id; append /p2p/<id>",
         "error: --log: \"inof\" is not a log filter",
     ];
-    let lines: Vec<_> = told.stderr.lines().collect();
-    assert_eq!(lines.len(), starts.len(), "{}", told.stderr);
+    let lines: Vec<_> = finished.stderr.lines().collect();
+    assert_eq!(lines.len(), starts.len(), "{}", finished.stderr);
     for (line, start) in lines.iter().zip(starts) {
         assert!(line.starts_with(start), "{line}");
     }
 }
 
 #[test]
-fn each_fault_of_discovery_is_told_with_what_to_write() {
+fn each_fault_of_discovery_is_reported_with_what_to_write() {
     let home = Home::new();
     let file = "discovery:\n  dns: [p2pnode, 'a:0', 'b:1', 'B:1', '10.0.0.1:443']\n  mdns: maybe\n  srv: true\n";
     home.file("config.yaml", file, 0o644);
     let run = |arguments: &[&str]| home.run(&[arguments, &["--config", "config.yaml"]].concat());
-    for told in [
+    for finished in [
         run(&["config", "check"]),
         run(&["run"]),
         run(&["dial", PEER]),
     ] {
-        assert_eq!(told.code, Some(2), "{}", told.stderr);
+        assert_eq!(finished.code, Some(2), "{}", finished.stderr);
         for part in [
             "config.yaml:2:9: discovery.dns: \"p2pnode\" has no port; write a name and a port, as in p2pnode.default.svc.cluster.local:443",
             "discovery.dns: \"a:0\" has port 0, which cannot be dialed",
@@ -239,13 +239,17 @@ fn each_fault_of_discovery_is_told_with_what_to_write() {
             "config.yaml:3:9: discovery.mdns: ",
             "config.yaml:4:3: discovery.srv: is not a key",
         ] {
-            assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+            assert!(
+                finished.stderr.contains(part),
+                "{part}: {}",
+                finished.stderr
+            );
         }
     }
     let with_env = |name: &str, value: &str| {
         let mut command = home.command();
         command.args(["config", "check"]).env(name, value);
-        told(command.output().unwrap())
+        finished(command.output().unwrap())
     };
     with_env("P2PNODE_DISCOVERY_DNS", "b:1,B.:1")
         .is_usage(&["env P2PNODE_DISCOVERY_DNS: B.:1 is given twice; give it once"]);
@@ -276,14 +280,14 @@ fn a_config_file_that_cannot_be_read_is_named() {
         command
             .args(["config", "check"])
             .env(name, OsStr::from_bytes(value));
-        told(command.output().unwrap())
+        finished(command.output().unwrap())
     };
     with_env("P2PNODE_CONFIG", b"missing.yaml").is_usage(&["missing.yaml", "No such file"]);
     with_env("P2PNODE_LISTEN", b"\xff").is_usage(&["P2PNODE_LISTEN", "not UTF-8"]);
 }
 
 #[test]
-fn config_show_tells_what_is_in_force_and_where_it_came_from() {
+fn config_show_prints_what_is_in_force_and_where_it_came_from() {
     let home = Home::new();
     home.file(
         "config.yaml",
@@ -299,7 +303,7 @@ fn config_show_tells_what_is_in_force_and_where_it_came_from() {
             .env("P2PNODE_DIAL_FAMILY", "prefer-ip6")
             .output()
             .unwrap();
-        told(output).stdout_of_success()
+        finished(output).stdout_of_success()
     };
     let json = show(&["--json"]);
     let origin = |key: &str| {
@@ -412,8 +416,8 @@ fn a_reader_that_leaves_early_is_no_failure() {
         .spawn()
         .unwrap();
     drop(manual.stdout.take());
-    let told = told(manual.wait_with_output().unwrap());
-    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    let finished = finished(manual.wait_with_output().unwrap());
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]

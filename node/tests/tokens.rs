@@ -1,4 +1,4 @@
-//! `join.token_file` from outside: what is wrong with it is told in one line, with the remedy, by whatever reads it.
+//! `join.token_file` from outside: each command that reads the file reports a fault in one line, with the remedy.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(
     missing_docs,
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use home::{Home, PEER, told};
+use home::{Home, PEER, finished};
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_protocol::join::{Token, TokenId};
 
@@ -34,7 +34,7 @@ fn token(relay: &Keypair, peer: PeerId, expires: SystemTime) -> String {
     Token::sign(relay, TokenId::new(7), &peer, expires).unwrap()
 }
 
-/// A valid token for somebody, which is another one each time.
+/// A valid token for a random peer, another one each time.
 fn anybody(relay: &Keypair) -> String {
     token(relay, PeerId::random(), SystemTime::now() + HOUR)
 }
@@ -65,8 +65,8 @@ fn a_token_file_that_cannot_be_read_is_named_with_the_reason_and_the_remedy() {
     let remedy = "give a file with the tokens that the relays have created";
     let all = |parts: &[&str]| {
         for args in ALL {
-            let told = told(command(&home, args).output().unwrap());
-            told.is_usage(&[&["join.token_file: ", "tokens"], parts].concat());
+            let finished = finished(command(&home, args).output().unwrap());
+            finished.is_usage(&[&["join.token_file: ", "tokens"], parts].concat());
         }
     };
     all(&["No such file", remedy]);
@@ -94,7 +94,7 @@ fn a_token_file_that_cannot_be_read_is_named_with_the_reason_and_the_remedy() {
 }
 
 #[test]
-fn each_line_that_is_no_token_is_told_and_never_repeated() {
+fn each_line_that_is_no_token_is_reported_and_never_repeated() {
     let (home, id) = with_key();
     let relay = Keypair::generate_ed25519();
     let good = token(&relay, id, SystemTime::now() + HOUR);
@@ -106,26 +106,26 @@ fn each_line_that_is_no_token_is_told_and_never_repeated() {
     let lines = ["# ours", &good, "hush", &cut, &forged, &long];
     home.file("tokens", lines.join("\n"), 0o600);
     for args in ALL {
-        let told = told(command(&home, args).output().unwrap());
+        let finished = finished(command(&home, args).output().unwrap());
         assert_eq!(
-            (told.code, told.stdout.as_str()),
+            (finished.code, finished.stdout.as_str()),
             (Some(2), ""),
             "{}",
-            told.stderr
+            finished.stderr
         );
-        let lines: Vec<&str> = told.stderr.lines().collect();
-        assert_eq!(lines.len(), 4, "{}", told.stderr);
+        let lines: Vec<&str> = finished.stderr.lines().collect();
+        assert_eq!(lines.len(), 4, "{}", finished.stderr);
         for (line, (number, part)) in lines.iter().zip([
             (3, "does not begin with p2pjoin1_; give a token as"),
             (4, "is damaged; copy the whole"),
-            // Which of the two is told depends on the bit.
+            // The flipped bit decides which of the two reasons is printed.
             (5, "relay-node token create"),
             (6, "is longer than 512 bytes; give one token"),
         ]) {
             let start = format!("error: join.token_file: tokens:{number}: what stands there ");
             assert!(line.starts_with(&start) && line.contains(part), "{line}");
         }
-        assert!(!told.stderr.contains("hush"), "{}", told.stderr);
+        assert!(!finished.stderr.contains("hush"), "{}", finished.stderr);
     }
 }
 
@@ -144,8 +144,8 @@ fn a_file_without_a_token_for_this_node_says_how_to_create_one() {
         home.file("tokens", content, 0o600);
         // A dial has an identity of its own.
         for args in &ALL[..2] {
-            let told = told(command(&home, args).output().unwrap());
-            told.is_usage(&["join.token_file: tokens ", reason, &create]);
+            let finished = finished(command(&home, args).output().unwrap());
+            finished.is_usage(&["join.token_file: tokens ", reason, &create]);
         }
     }
 }
@@ -160,23 +160,23 @@ fn config_check_warns_of_tokens_that_are_of_no_use_and_of_nothing_else() {
         home.file("tokens", content, mode);
         let relays = format!("/ip4/192.0.2.1/tcp/1/p2p/{here}");
         let mut command = command(&home, &["config", "check"]);
-        let told = told(command.env("P2PNODE_RELAYS", relays).output().unwrap());
-        assert_eq!(told.code, Some(0), "{}", told.stderr);
-        assert_eq!(told.stdout, "configuration is valid\n");
-        told.stderr
+        let finished = finished(command.env("P2PNODE_RELAYS", relays).output().unwrap());
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        assert_eq!(finished.stdout, "configuration is valid\n");
+        finished.stderr
     };
-    // A token is good for nobody without the peer's key, so others may read it.
+    // A token is of no use without the peer's key, so other users may read the file.
     assert_eq!(check(&token(&relay, id, now + HOUR), 0o644), "");
     let expired = check(&token(&relay, id, now - HOUR), 0o600);
     let foreign = check(&token(&Keypair::generate_ed25519(), id, now + HOUR), 0o600);
-    for (told, parts) in [
+    for (warning, parts) in [
         (expired, ["expired on ", "relay-node token create --peer"]),
         (foreign, ["is for none of `relays`", "tokens"]),
     ] {
-        assert_eq!(told.lines().count(), 1, "{told}");
-        assert!(told.starts_with("warning: "), "{told}");
+        assert_eq!(warning.lines().count(), 1, "{warning}");
+        assert!(warning.starts_with("warning: "), "{warning}");
         for part in parts {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(warning.contains(part), "{part}: {warning}");
         }
     }
 }
@@ -186,13 +186,13 @@ fn config_check_makes_no_key_and_then_judges_what_it_can() {
     let home = Home::new();
     let relay = Keypair::generate_ed25519();
     home.file("tokens", anybody(&relay), 0o600);
-    let run = |home: &Home| told(command(home, &["config", "check"]).output().unwrap());
+    let run = |home: &Home| finished(command(home, &["config", "check"]).output().unwrap());
     assert_eq!(run(&home).stdout_of_success(), "configuration is valid\n");
     home.file("tokens", "", 0o600);
     run(&home).is_usage(&["tokens has no token", "--peer ID"]);
     assert!(!home.path("state").exists());
     // The id is needed before there can be a token.
     fs::remove_file(home.path("tokens")).unwrap();
-    let id = told(command(&home, &["id"]).output().unwrap()).stdout_of_success();
+    let id = finished(command(&home, &["id"]).output().unwrap()).stdout_of_success();
     assert!(id.starts_with("12D3KooW"), "{id}");
 }

@@ -138,7 +138,7 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
 }
 
 #[test]
-fn each_contradiction_is_told_at_the_value_that_causes_it() {
+fn each_contradiction_is_reported_at_the_value_that_causes_it() {
     for (file, fault) in [
         (
             "listen: [/ip4/0.0.0.0/tcp/443, /ip4/0.0.0.0/udp/40050/quic-v1]",

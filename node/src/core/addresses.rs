@@ -67,7 +67,7 @@ impl Addresses {
         self.version += 1;
     }
 
-    /// Whether the record may say something else than when this was asked last.
+    /// Whether the content of the record may have changed since the last call.
     pub(crate) fn are_unregistered(&mut self) -> bool {
         self.registered.is_outdated_by(self.version)
     }

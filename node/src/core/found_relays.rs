@@ -1,4 +1,4 @@
-//! Relays that are not configured: those on which a peer that is dialed says that it can be called.
+//! Relays that are not configured: those that the record of a dialed peer names.
 //!
 //! Pure. Each relay is dialed for the circuits that wait for it. When they are made, the relay itself closes unused connections.
 
@@ -50,7 +50,7 @@ impl<W> Default for FoundRelays<W> {
 }
 
 impl<W> FoundRelays<W> {
-    /// A relay was found at these addresses. `is_connected` says which relays to remember if there are too many.
+    /// A relay was found at these addresses. `is_connected` decides which relays to remember if there are too many.
     pub(crate) fn handle_found(
         &mut self,
         relay: PeerId,

@@ -67,7 +67,7 @@ struct Inquiry {
 enum State {
     Due(Instant),
     Asking,
-    /// The relay does not speak the protocol, and it would take another connection to another relay to change that.
+    /// The relay does not support the protocol. Only a connection to another relay could change that.
     Mute,
 }
 

@@ -1,4 +1,4 @@
-//! Over which connection a relay is asked for an introduction, and when again.
+//! Over which connection to ask a relay for an introduction, and when again.
 //!
 //! Pure.
 
@@ -20,7 +20,7 @@ pub(crate) struct IntroductionRequest {
 #[derive(Debug, Default)]
 pub(crate) struct Introductions {
     asking: BTreeMap<IntroductionRequest, ConnectionId>,
-    /// Connections to relays that do not speak the protocol. A connection that comes later may be another run of the relay.
+    /// Connections to relays that do not support the protocol. A connection that comes later may be another run of the relay.
     mute: BTreeSet<ConnectionId>,
     /// The relay had not seen this node in a family and transport of the peer's, and may with the next connection.
     waiting: BTreeSet<IntroductionRequest>,

@@ -10,7 +10,8 @@ use libp2p::{PeerId, swarm::ConnectionId};
 #[derive(Debug)]
 pub(crate) struct Joins<W> {
     open: BTreeSet<(PeerId, ConnectionId)>,
-    /// Circuits that a relay has refused before it has said whether it admits this node, which may be the reason.
+    /// Circuits that a relay has refused before it has answered whether it admits this node. A missing admission may be the
+    /// reason.
     withheld: Vec<(PeerId, W)>,
 }
 
@@ -43,8 +44,8 @@ impl<W> Joins<W> {
         self.open.remove(&(relay, connection));
     }
 
-    /// The circuits over this relay whose refusal was withheld, which no longer is. The answer on another connection may still be
-    /// awaited; it says the same.
+    /// Releases the circuits over this relay whose refusal was withheld. The answer on another connection may still be awaited,
+    /// but it is the same.
     pub(crate) fn take_withheld(&mut self, relay: PeerId) -> Vec<W> {
         let of_relay = self.withheld.extract_if(.., |(of, _)| *of == relay);
         of_relay.map(|(_, circuit)| circuit).collect()

@@ -1,5 +1,5 @@
-//! How values stand in JSON: modules for `#[serde(with = "..")]`. Types of other crates stand there as their texts, times as
-//! numbers of the unit that the key names. What is written by one process is read by another.
+//! The JSON forms of values: modules for `#[serde(with = "..")]`. A type of another crate becomes its text. A time becomes a
+//! number, in the unit that the key names. One process writes these forms, and another reads them.
 
 use std::{
     convert::Infallible,

@@ -10,23 +10,23 @@ use std::{
 use libp2p::swarm::ConnectionId;
 use p2pnode_protocol::ping::{Failure, Pace};
 
-/// Circuits. What they run over is watched on its own.
+/// Circuits. The leg beneath a circuit has pings of its own.
 const CALM: Pace = Pace {
     interval: Duration::from_secs(5),
     timeout: Duration::from_secs(5),
 };
 
-/// Direct connections and legs to relays. A lost direct one is to be replaced by a relayed one within 5 s, and a reservation is
-/// to be back within 5 s of its relay's return: at worst the path is lost right after an answer, so the next ping leaves 1 s
-/// later and is given up 2.5 s after that, which leaves 1.5 s for what follows. QUIC and TCP send a lost ping again four or
-/// five times in 2.5 s, so this one ping says enough. It costs two packets per second each way, which also keep the mappings
-/// of NATs on the way: many drop an idle one after 30 s.
+/// Direct connections and legs to relays. Within 5 s, a relayed path has to replace a lost direct connection, and a reservation
+/// has to be back after its relay's return. At worst the path is lost right after an answer. Then the next ping leaves 1 s later
+/// and fails 2.5 s after that, and 1.5 s remain for what follows. QUIC and TCP send a lost ping again four or five times in 2.5
+/// s, so one failed ping is enough. The pings cost two packets per second each way. They also keep NAT mappings open: many NATs
+/// drop an idle mapping after 30 s.
 const WATCHFUL: Pace = Pace {
     interval: Duration::from_secs(1),
     timeout: Duration::from_millis(2500),
 };
 
-/// Pings in a row that break off at once, on streams that the peer refuses or resets: it is alive, but what use is it.
+/// Pings in a row that fail at once, because the peer refuses or resets their streams. Such a peer is alive, but of no use.
 const BROKEN_PINGS: u32 = 3;
 
 /// An answer on a direct connection is at most this old while the path is good: the interval, and a long round trip.
@@ -43,7 +43,7 @@ pub(crate) enum Link {
     Direct,
 }
 
-/// How a connection ended, as its transport says.
+/// How a connection ended, as its transport reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// This node has closed it.
@@ -54,12 +54,12 @@ pub(crate) enum Ended {
     Broken,
 }
 
-/// What a ping says of its connection.
+/// What a ping proves about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It lives, as far as is known.
     Alive,
-    /// It is dead; said once.
+    /// The connection is dead. Reported once.
     Dead,
 }
 
@@ -127,7 +127,7 @@ impl Liveness {
             return Verdict::Alive;
         };
         let limit = match result {
-            // A peer without ping is not a dead one; what the transport says may still distinguish it from a lost one.
+            // A peer without ping is not dead. The error of the transport may still show a loss.
             Ok(()) | Err(Failure::Unsupported) => {
                 life.answered = now;
                 return Verdict::Alive;

@@ -1,8 +1,8 @@
 //! The decisions of a node, without IO: which relays, which dials, which path, and what is next.
 //!
 //! [`state::NodeState`] owns the machines and everything that connects them. Each machine takes what happens by `handle_*`, with
-//! the time as an argument, and is asked by `poll_action`, `poll_event` and `poll_timeout` what is to be done, what is to be
-//! reported, and when it has to be woken by `handle_timeout`.
+//! the time as an argument. `poll_action` returns what is to be done, and `poll_event` what is to be reported. `poll_timeout`
+//! returns when the caller has to call `handle_timeout`.
 
 pub(crate) mod addresses;
 pub(crate) mod dialer;

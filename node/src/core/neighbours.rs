@@ -1,4 +1,4 @@
-//! Who was at which address a moment ago, so that a service of fifty peers is not dialed fifty times for each dial.
+//! Which peer was at which address a moment ago. So a dial into a service of fifty peers need not try all fifty.
 //!
 //! Pure: the time is an argument.
 
@@ -12,8 +12,8 @@ use libp2p::PeerId;
 
 use crate::core::dialer::Candidate;
 
-/// How long an answer is believed. A pod that was replaced has its address again within this time only by chance, and a dial
-/// that believes so finds the peer by its relays.
+/// How long an answer is believed. Within this time, another pod takes over an address only by chance. A dial to such an address
+/// still finds its peer by the relays.
 const BELIEVED: Duration = Duration::from_secs(30);
 
 /// The most addresses that are remembered.

@@ -1,7 +1,8 @@
-//! Peers that this node dialed and has lost: when to dial which of them again, and over which relay.
+//! Peers that this node dialed and has lost: when to dial them again, and over which relay.
 //!
-//! Pure: the time and a jitter between 0 and 1 are arguments. Only the side that dialed once dials again: it knows relays that
-//! lead to the other side, which may have none that leads back. What follows, the punch, is decided where every punch is.
+//! Pure: the time and a jitter between 0 and 1 are arguments. Only the side that dialed first dials again: that side knows relays
+//! that lead to the other side. The other side may know none that leads back. The punch machine decides about the punch that
+//! follows.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,8 +20,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// The longest wait between two rounds.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// A connection that lives this long ends the search that led to it. One that is lost before does not: a peer that takes
-/// connections and drops them is dialed ever less often, and in the end no more.
+/// A connection that lives this long ends the search that led to it. A connection that is lost earlier does not end the search.
+/// So a peer that takes connections and drops them is dialed ever less often, and finally not at all.
 const STABLE: Duration = Duration::from_secs(60);
 
 /// How long a lost peer is dialed. A peer that is away for longer counts as gone until a new dial.
@@ -162,7 +163,7 @@ impl Reconnector {
         self.actions.pop_front()
     }
 
-    /// Has the lost peers dialed whose turn it is. `is_ready` says of which relays circuits can be asked.
+    /// Dials the lost peers whose turn it is. `is_ready` returns whether circuits can be asked of a relay.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! What to say of a relay that refuses this node: why, and what to do. Pure.
+//! The report about a relay that refuses this node: why, and what to do. Pure.
 
 use std::{path::Path, time::SystemTime};
 
@@ -41,7 +41,7 @@ pub(crate) fn refused(
             format!("this peer is not allowed: add {local} to access.allow of the relay")
         }
         (Refusal::TooOften, _) => {
-            "too many tokens were presented in vain: correct the file, and wait a minute".to_owned()
+            "too many invalid tokens were presented: correct the file, and wait a minute".to_owned()
         }
         (
             Refusal::Malformed

@@ -1,7 +1,8 @@
 //! On which relays this node's record is to be renewed, and when.
 //!
-//! Pure: the time is an argument. A record says where the node can be called; it goes to every relay that holds a reservation
-//! for it, again when what it says has changed, and before it expires there.
+//! Pure: the time is an argument. A record lists the addresses under which peers reach this node. The node registers the record
+//! at every relay that holds a reservation for the node. It registers the record again when the addresses have changed, and
+//! before the record expires.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,7 +15,7 @@ use p2pnode_protocol::directory::RENEWAL;
 /// From a registration that did not arrive to the next.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How long a relay may take to say what it keeps of an earlier run; then the record is registered anyway.
+/// How long a relay may take to return the record of an earlier run. After that the node registers its record anyway.
 const ASK: Duration = Duration::from_secs(2);
 
 /// What is to be done next.
@@ -44,7 +45,7 @@ enum State {
     /// It is being asked, no longer than until then.
     LookingUp(Instant),
     Due(Instant),
-    /// Under way; what it says is still true, or no longer.
+    /// Under way; the registered content is still current, or no longer.
     Registering {
         outdated: bool,
     },
@@ -146,7 +147,7 @@ impl Registrar {
         self.relays.keys().copied()
     }
 
-    /// What the record says.
+    /// The content of the record.
     pub(crate) fn addrs(&self) -> Vec<Multiaddr> {
         self.addrs.iter().cloned().collect()
     }

@@ -1,5 +1,5 @@
-//! The join tokens: one a line, each of which names its relay and its peer. So one file, and one Secret, serves several relays
-//! and several peers; each node takes what is its own.
+//! The join tokens, one a line. Each token names its relay and its peer. So one file, and one Secret, serves several relays and
+//! peers. Each node takes its own tokens.
 //!
 //! Pure: the text of the file is an argument.
 
@@ -104,7 +104,7 @@ impl Tokens {
     /// The tokens for the node `local` in `text`, the file at `path`.
     ///
     /// # Errors
-    /// As [`parse`]. That none is for this node is for [`Tokens::check`] to say.
+    /// As [`parse`]. [`Tokens::check`] reports a file without a token for this node.
     pub(crate) fn new(text: &str, path: &Path, local: PeerId) -> Result<Self, TokenFileError> {
         let (mut own, mut others) = (BTreeMap::new(), 0);
         for (token, line) in parse(text, path)? {

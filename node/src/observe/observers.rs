@@ -72,8 +72,8 @@ impl Observers {
         }
     }
 
-    /// Sets the gauges, if something happened since they were last set. `listens` says whether the node listens publicly,
-    /// `is_relay` which peers are relays.
+    /// Sets the gauges, if something happened since they were last set. `listens`: whether the node listens publicly, `is_relay`
+    /// which peers are relays.
     pub(crate) fn gauges(
         &mut self,
         peers: &PeerTable,
@@ -93,7 +93,7 @@ impl Observers {
         self.changed = true;
     }
 
-    /// The node takes no more work.
+    /// The node shuts down and takes no further work.
     pub(crate) fn stopping(&self) {
         readiness::stopping(&self.readiness);
     }

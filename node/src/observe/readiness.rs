@@ -40,7 +40,7 @@ pub(crate) fn update(
     set(readiness, RESERVATION, missing);
 }
 
-/// The node stops: it takes no more work.
+/// The node shuts down and takes no further work.
 pub(crate) fn stopping(readiness: &Readiness) {
     readiness.missing(NODE, "shutting down");
 }

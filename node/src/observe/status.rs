@@ -1,5 +1,5 @@
-//! What a node reports when it is asked: the objects that `status --json` and `why --json` print. The node writes them to the
-//! control socket, and the command reads the same types there.
+//! The reports of a node: the objects that `status --json` and `why --json` print. The node writes them to the control socket,
+//! and the command reads them there as the same types.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 

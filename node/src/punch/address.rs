@@ -13,8 +13,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use p2pnode_transports::{Family, Transport};
 
-/// An address that a punch can go to: a socket and what is spoken there. Names, relays and wrapped transports cannot be
-/// said with it.
+/// An address that a punch can go to: a socket and its transport. The type cannot hold names, relays and wrapped transports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Candidate {
     /// The transport.

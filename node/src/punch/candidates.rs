@@ -11,14 +11,14 @@ use p2pnode_transports::{Family, FamilyPolicy, Transport};
 
 use super::address::{Candidate, Scope, peer_of};
 
-/// The most addresses that one CONNECT offers and that one round dials: what a punch costs a third party is bounded by it.
+/// The most addresses that one CONNECT offers and that one round dials. The limit bounds what a punch costs a third party.
 pub(crate) const MAX_CANDIDATES: usize = 8;
 
 /// The most observations that are kept. Two relays with four connections each need eight.
 const MAX_OBSERVATIONS: usize = 32;
 
-/// The most observations of one transport and family that are offered: a symmetric NAT shows another address on every
-/// connection, and none of them is worth the place of another source.
+/// The most observations of one transport and family that are offered. A symmetric NAT shows another address on every connection.
+/// None of these addresses is worth the place of another source.
 const MAX_OBSERVED_PER_KIND: usize = 2;
 
 /// An address of ours as a remote saw it on a connection that was dialed from the punch port.
@@ -139,8 +139,8 @@ impl Local {
 
     /// What is offered to a peer, best first.
     ///
-    /// `remote_ips` are the addresses that the peer is known to show to the public: private addresses of this host go only
-    /// to a peer that shows one of ours.
+    /// `remote_ips` are the public addresses that the peer is known to have. Private addresses of this host are offered only to a
+    /// peer that shares a public address with this host.
     pub(crate) fn offer(&self, policy: &Policy, remote_ips: &BTreeSet<IpAddr>) -> Vec<Candidate> {
         let same_nat = self.public_ips().any(|ip| remote_ips.contains(&ip));
         let (global, private): (Vec<_>, Vec<_>) = self
@@ -260,7 +260,7 @@ impl Local {
         admitted
     }
 
-    /// What the observers of one transport and family say about the NAT's mapping.
+    /// What the observers of one transport and family show about the NAT's mapping.
     pub(crate) fn mapping(&self, transport: Transport, family: Family) -> Mapping {
         let of_transport = || {
             self.observed

@@ -1,7 +1,7 @@
 //! The handshake on one relayed connection. On direct connections the handler is idle and offers nothing.
 //!
-//! It decides nothing: what to offer and whether to answer comes from the behaviour at the moment it is needed. What a
-//! remote can make it hold is one inbound stream, one message and one deadline.
+//! The handler decides nothing. It asks the behaviour what to offer and whether to answer, at the moment of need. A remote can
+//! make the handler hold one inbound stream, one message and one deadline.
 
 use std::{
     convert::Infallible,
@@ -74,7 +74,7 @@ pub(crate) enum Report {
 
 /// The handler of one connection.
 pub(crate) struct Handler {
-    /// Whether the protocol is spoken here.
+    /// Whether this handler offers the protocol.
     active: bool,
     keep_alive: bool,
     /// The next stream to ask for.
@@ -105,7 +105,7 @@ enum Inbound {
 }
 
 impl Handler {
-    /// A handler that speaks the protocol: for a relayed connection.
+    /// A handler that offers the protocol: for a relayed connection.
     pub(super) fn active() -> Self {
         Self::new(true)
     }

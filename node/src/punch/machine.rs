@@ -1,15 +1,15 @@
 //! The decisions of hole punching: whom, when, with which addresses, and which connection lives.
 //!
-//! Pure: time is an argument and jitter comes from a seed. A driver, which is the behaviour or a simulator of whole nodes,
-//! calls `handle_*` with what happened, then takes every [`Action`] from [`Machine::poll_action`] and every [`Event`] from
-//! [`Machine::poll_event`], and calls [`Machine::handle_timeout`] at the time of [`Machine::poll_timeout`].
+//! Pure: time is an argument and jitter comes from a seed. The driver is the behaviour or a simulator of whole nodes. It calls
+//! `handle_*` with what happened. After each call, it takes every [`Action`] from [`Machine::poll_action`] and every [`Event`]
+//! from [`Machine::poll_event`]. It calls [`Machine::handle_timeout`] at the time of [`Machine::poll_timeout`].
 //!
 //! # The course of a punch
 //!
-//! A circuit has a *listener*, who was dialed, and a *dialer*. The listener of the circuit is the *initiator* of the
-//! handshake ([DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md)): it opens the stream, sends CONNECT,
-//! measures the round trip until the answer, sends SYNC, and dials half a round trip later, in the role of a listener. The
-//! *responder* answers CONNECT and dials on SYNC. So both sides' first packets cross.
+//! A circuit has a *dialer* and a *listener*. The listener of the circuit is the *initiator* of the handshake
+//! ([DCUtR](https://github.com/libp2p/specs/blob/master/relay/DCUtR.md)). The initiator opens the stream, sends CONNECT, and
+//! measures the round trip until the answer. It then sends SYNC and dials half a round trip later, in the role of a listener. The
+//! *responder* answers CONNECT and dials on SYNC. So the first flights of both sides cross.
 //!
 //! Between our own nodes the packets cross one message earlier. The initiator measured the round trip of the circuit during
 //! the key exchange, and sends it in CONNECT. The responder returns it in its answer and dials half of it later. At that
@@ -27,16 +27,16 @@
 //!
 //! # Which transport in which attempt
 //!
-//! Both sides derive it from the two address lists, so that no further message is needed ([`round`]): QUIC if both listed
-//! it in the same family, else TCP. In its second attempt the initiator lists TCP alone, if both have it. In the third
-//! both sides dial everything. Another implementation dials every address on its list, so the same lists steer it too.
+//! Both sides derive the transport from the two address lists, so that no further message is needed ([`round`]). They use QUIC if
+//! both listed QUIC in the same family, else TCP. In its second attempt the initiator lists TCP alone, if both have it. In the
+//! third both sides dial everything. Another implementation dials every address on its list, so the same lists steer it too.
 //!
 //! # Which connection lives
 //!
 //! A punch may give two direct connections. The two sides may disagree on who dialed a connection, because a transport may
-//! complete a dial with a connection that the other side began. So one side decides alone: the one with the smaller peer id
-//! closes all connections but its best, once no new one has come for a while. The other side closes the surplus only much
-//! later, when the first side evidently does not decide (another implementation).
+//! complete a dial with a connection that the other side began. So the side with the smaller peer id decides alone. It closes all
+//! connections but its best, once no new connection has opened for a while. The other side closes the surplus only much later:
+//! then the first side is another implementation, which does not decide.
 
 mod action;
 mod attempt;

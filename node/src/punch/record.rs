@@ -134,7 +134,7 @@ pub enum CandidateOutcome {
     Timeout,
     /// This host has no route, or no socket left, for it.
     Unreachable,
-    /// Another peer answered, or one that speaks an unknown protocol.
+    /// Another peer answered, or one with an unknown protocol.
     Failed,
 }
 
@@ -148,7 +148,7 @@ pub enum Reason {
     NoCandidates,
     /// The peer offered none.
     NoRemoteCandidates,
-    /// The peer does not speak `/libp2p/dcutr`.
+    /// The peer does not support `/libp2p/dcutr`.
     RemoteUnsupported,
     /// The peer, whose part it was, began no handshake.
     RemoteSilent,

@@ -37,7 +37,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What the configuration says. `timing` is the default.
+    /// The settings from the configuration. `timing` is the default.
     pub(crate) fn new(punch: &config::Punch, dial: &config::Dial, circuit_rtt: CircuitRtt) -> Self {
         let permits = punch.clone();
         let templates = punch.advertise.clone();

@@ -98,7 +98,7 @@ impl World {
         self.after(Duration::ZERO, move |world| world.ping(id, 0));
     }
 
-    /// The far end of a connection has identified itself and says at which address it sees this one.
+    /// The far end of a connection has identified itself and reports the address at which it sees this one.
     fn identified(&mut self, at: ConnectionId, observed: Multiaddr) {
         let Some(end) = self.ends.get(&at) else {
             return;
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    /// Pings now, for somebody who asks.
+    /// Pings now, for a caller that asked.
     pub(super) fn ping_now(&mut self, id: ConnectionId) {
         if let Some(end) = self.ends.get_mut(&id) {
             end.pings.is_asked = true;

@@ -30,7 +30,7 @@ pub(super) struct Exchange {
     done: Done,
 }
 
-/// Names a question to whoever answers it.
+/// Identifies a question to the program that answers it.
 #[derive(Clone, Copy)]
 pub(super) struct Question {
     number: u64,

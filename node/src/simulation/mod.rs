@@ -1,5 +1,7 @@
-//! Whole nodes and relays under virtual time: their states and punch machines, the NATs between them, and a network that
-//! delays, loses, reorders and is cut. No socket is opened and nothing sleeps.
+//! Whole nodes and relays under virtual time, over a simulated network.
+//!
+//! The simulator runs their states and punch machines, the NATs between them, and a network that delays, loses, reorders and is
+//! cut. It opens no socket, and nothing sleeps.
 //!
 //! - `nat`: what NATs show and admit. The simulator of the punch machine uses it too.
 //! - `network`: the clock, the queue of what is to happen, and how long packets take.
@@ -7,7 +9,7 @@
 //! - `connection`: what is open, messages and pings over it, and how it ends.
 //! - `exchange`: a question on a stream and its answer.
 //! - `node`, `reservation`, `directory`, `punch`, `circuit`, `relay`: drivers, which carry out what the states ask for.
-//! - `scenario`, `view`: what a test says, and what it sees.
+//! - `scenario`, `view`: what a test sets up, and what it sees.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
 #![allow(clippy::print_stderr, reason = "a test that fails prints its trace")]

@@ -123,7 +123,7 @@ impl Site {
         inside.map(|((_, inside, _), _)| *inside)
     }
 
-    /// Whether what listens on the host can be reached there by anybody.
+    /// Whether any host can reach the listeners of this host.
     pub(super) fn is_open(&self) -> bool {
         self.nat == Nat::None
     }

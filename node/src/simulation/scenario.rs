@@ -1,4 +1,4 @@
-//! What a test says: who there is, who dials whom, what breaks.
+//! What a test sets up: which programs run, which peer dials which, and what breaks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -82,7 +82,7 @@ impl NodeSetup {
     }
 }
 
-/// A dial that somebody waits for.
+/// A dial that the test waits for.
 pub(super) struct Dialed {
     pub(super) host: usize,
     pub(super) runs: u16,

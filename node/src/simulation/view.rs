@@ -14,7 +14,8 @@ use crate::{
     punch::Record,
 };
 
-/// The longest that two direct connections of a pair live side by side: the punch machine's limit of 3 s, and the way of the news.
+/// The longest that a pair keeps two direct connections. It is the punch machine's limit of 3 s and the time until the other side
+/// sees the close.
 const SURPLUS: Duration = Duration::from_secs(4);
 
 /// How long dials of tests try.
@@ -97,7 +98,7 @@ impl World {
         self.run_to(self.network.now + time);
     }
 
-    /// Runs until something holds, at most for this time, and says how long it took.
+    /// Runs until a condition holds, at most for this time, and returns how long that took.
     pub(super) fn until(
         &mut self,
         limit: Duration,

@@ -1,4 +1,4 @@
-//! The protocols that a node speaks. Composition only.
+//! The protocols that a node runs. Composition only.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ use crate::{
     swarm::{circuits::Client, introduction, streams, transport::Clients},
 };
 
-/// Connections per peer: in a punch each of up to eight candidates may connect, from both sides, before the surplus is closed;
-/// and one is relayed.
+/// Connections per peer. In a punch, each of up to eight candidates may connect from both sides before the surplus is closed. One
+/// more is relayed.
 const CONNECTIONS_PER_PEER: u32 = 17;
 
 /// Connections that may be in their handshake at once, each way: bounds what strangers can make a node hold.
@@ -29,7 +29,7 @@ const PENDING_CONNECTIONS: u32 = 256;
 /// Connections in all.
 const CONNECTIONS: u32 = 4096;
 
-/// The protocols that a node speaks.
+/// The protocols that a node runs.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // First, so that it refuses before any protocol is set up.
@@ -74,7 +74,7 @@ impl Behaviour {
             .with_max_pending_outgoing(Some(PENDING_CONNECTIONS));
         let identify = identify::Config::new("/p2pnode/1".to_owned(), keypair.public())
             .with_agent_version(concat!("p2pnode/", env!("CARGO_PKG_VERSION")).to_owned())
-            // What other peers say of their addresses is not a source for dials: those are given, or come with a punch.
+            // The addresses that peers report in identify are not dialed. Addresses are given, or come with a punch.
             .with_cache_size(0);
         Self {
             access: access.into(),

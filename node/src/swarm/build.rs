@@ -13,8 +13,8 @@ use crate::{
     swarm::{behaviour::Behaviour, dial_error, introduction, transport},
 };
 
-/// A connection that carries nothing is kept this long. Legs to relays, and direct connections that were worth a punch, are
-/// to stay; dead ones are found by ping and by QUIC's own timeout, not by this.
+/// How long an idle connection is kept. Legs to relays and punched connections have to stay. Pings and QUIC's own timeout find
+/// dead connections; this timeout does not.
 const IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// Opens the punch sockets, builds the swarm and binds the public listeners.

@@ -1,9 +1,9 @@
 //! How long a circuit takes, measured while its ends exchange their keys.
 //!
-//! Noise XX is three messages. The dialer waits for the second one and the listener for the third, each a round trip after
-//! what it sent, so both know the circuit's round trip time when the circuit is there and need no ping for it. The first
-//! message comes along with the proposal of Noise, which is negotiated lazily; a dialer that negotiates otherwise makes the
-//! listener measure up to twice as much.
+//! Noise XX is three messages. The dialer waits for the second message and the listener for the third. Each arrives one round
+//! trip after what that side sent. So both sides know the circuit's round trip time when the circuit opens, without a ping. The
+//! dialer negotiates Noise lazily, so the first message arrives with the proposal. If a dialer negotiates otherwise, the listener
+//! measures up to twice the time.
 
 use std::{
     collections::VecDeque,

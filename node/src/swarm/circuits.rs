@@ -1,8 +1,8 @@
 //! Circuits over the relay legs of one IP family.
 //!
-//! libp2p's relay client takes the first connection that it has to a relay, for reservations and circuits alike. A node that
-//! has a leg to it in either family runs two clients, one for each, and so chooses the leg by the address that it names: each
-//! client takes only addresses of its family, and sees only connections of its family.
+//! libp2p's relay client takes the first connection that it has to a relay, for reservations and circuits alike. A node may have
+//! a leg to a relay in each family, so the node runs one client per family. Each client takes only addresses of its family, and
+//! sees only connections of its family. So the address that the node names chooses the leg.
 
 use std::{
     collections::HashSet,
@@ -159,7 +159,7 @@ impl NetworkBehaviour for Client {
         reason = "the rest is about listeners and addresses, of which each client knows its own"
     )]
     fn on_swarm_event(&mut self, event: FromSwarm) {
-        let is_told = match &event {
+        let concerns_inner = match &event {
             FromSwarm::ConnectionEstablished(established) => {
                 self.ours.contains(&established.connection_id)
             }
@@ -174,7 +174,7 @@ impl NetworkBehaviour for Client {
             }
             _ => true,
         };
-        if is_told {
+        if concerns_inner {
             self.inner.on_swarm_event(event);
         }
     }

@@ -34,7 +34,7 @@ pub(crate) fn failure(error: &DialError) -> DialFailure {
     }
 }
 
-/// Which side ended a connection, as far as its transport says.
+/// Which side ended a connection, as far as its transport reports.
 pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
     match cause {
         None | Some(ConnectionError::KeepAliveTimeout) => Ended::Ours,
@@ -130,7 +130,7 @@ fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> S
     }
 }
 
-/// What a relay's refusal of a circuit means for the one who asked.
+/// What a relay's refusal of a circuit means for the node that asked.
 fn circuit_refusal(error: &ConnectError) -> String {
     match error {
         ConnectError::NoReservation => {

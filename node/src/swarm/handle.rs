@@ -1,4 +1,4 @@
-//! How other tasks speak to the event loop.
+//! How other tasks send requests to the event loop.
 
 use libp2p::PeerId;
 use tokio::sync::{mpsc, oneshot};
@@ -11,7 +11,7 @@ use crate::{
 /// Commands that may wait for the event loop. It takes them at once; the bound only matters if it is stuck.
 const COMMANDS: usize = 64;
 
-/// Events that may wait for the one who asked for a dial.
+/// Events that may wait for the reader of a dial.
 const DIAL_EVENTS: usize = 256;
 
 /// What the event loop can be asked to do.

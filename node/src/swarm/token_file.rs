@@ -26,7 +26,7 @@ impl TokenFile {
     /// Reads the tokens for the node `local` from the file at `path`.
     ///
     /// # Errors
-    /// Everything that is wrong with the file. That none is for this node is for [`Tokens::check`] to say.
+    /// Everything that is wrong with the file. [`Tokens::check`] reports a file without a token for this node.
     pub(crate) fn open(path: &Path, local: PeerId) -> Result<(Self, Tokens), TokenFileError> {
         let fingerprint = FileFingerprint::of(path);
         let tokens = Tokens::new(&read(path)?, path, local)?;

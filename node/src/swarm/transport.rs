@@ -23,14 +23,14 @@ use crate::{
     },
 };
 
-/// How long whoever opens a circuit to us may take to say who it is. Without a bound, a circuit on which nothing is said would be
-/// kept for ever, here and at the relay. As for TCP in `p2pnode-transports`.
+/// How long a peer that opens a circuit to this node may take to authenticate. Without a bound, this node and the relay would
+/// keep a silent circuit for ever. TCP in `p2pnode-transports` has the same bound.
 const CIRCUIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// What the swarm dials and listens with, what sees the sockets beneath it, and the behaviours of the relay clients, which are
-/// the other halves of the circuit transports.
+/// The transport of the swarm, the handle of its sockets, and the relay clients. Each relay client is a behaviour, the other half
+/// of a circuit transport.
 pub(crate) struct Parts {
     pub(crate) transport: Connections,
     pub(crate) sockets: p2pnode_transports::Handle,
@@ -44,7 +44,7 @@ pub(crate) struct Clients {
     pub(crate) ip6: Client,
 }
 
-/// Opens the punch sockets and puts the circuit transport beside them.
+/// Opens the punch sockets and puts the circuit transport alongside them.
 pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Parts> {
     let settings = p2pnode_transports::Config {
         range: dial.port_range,

@@ -15,8 +15,8 @@ pub const OTHER: &str = "12D3KooWGrWn9wdGcHi6Ut1ZQTvw9YwMRGZNhpLBgyCxHbNrpjKi";
 /// A home of its own, so that no test touches the user's files or another test's.
 pub struct Home(TempDir);
 
-/// What a command has told, and its exit code.
-pub struct Told {
+/// What a command has printed, and its exit code.
+pub struct Finished {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -49,24 +49,24 @@ impl Home {
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Told {
+    pub fn run(&self, args: &[&str]) -> Finished {
         let args = args
             .iter()
             .map(|arg| arg.replace("$PEER", PEER).replace("$OTHER", OTHER));
-        told(self.command().args(args).output().unwrap())
+        finished(self.command().args(args).output().unwrap())
     }
 }
 
-/// What a command has told.
-pub fn told(output: Output) -> Told {
-    Told {
+/// Takes the output of a command that has ended.
+pub fn finished(output: Output) -> Finished {
+    Finished {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
-impl Told {
+impl Finished {
     /// One line on stderr that holds all of `parts`, nothing on stdout, and exit code 2.
     #[track_caller]
     pub fn is_usage(&self, parts: &[&str]) {

@@ -6,8 +6,8 @@ use super::rules::Rules;
 
 /// For `kubectl apply -f -`: the policy of the manifests in `k8s/`.
 ///
-/// It lets in what comes to the range. Stateful firewalls would not need that; but a policy is about pods, whose punch sockets
-/// accept, and the NAT in front of them has decided already.
+/// The policy lets in what comes to the range. A stateful firewall would not need that. A policy applies to pods, and the NAT in
+/// front of them has already filtered.
 pub(super) fn network_policy(rules: &Rules) -> String {
     let range = rules.range;
     let mut text = format!(

@@ -1,8 +1,8 @@
 //! `p2pnode firewall`: the rules that let a node through a firewall that drops everything else, from the node's configuration.
 //!
-//! The rules let UDP and TCP out from the range, to any address and port, because the addresses of relays and peers are not known
-//! in advance. Packets that come in belong to a connection that the firewall saw leave, so no port is opened, and a punch needs no
-//! more. Public listeners are let in. DNS queries leave from the system's ports; the rules do not cover them.
+//! The rules let UDP and TCP out from the range, to any address and port. The addresses of relays and peers are not known in
+//! advance. Inbound packets belong to a connection that the firewall saw leave. So the rules open no port for a punch. They let
+//! in packets to public listeners. DNS queries leave from the system's ports; the rules do not cover them.
 //!
 //! Only host firewalls and routers know source ports. Cloud firewalls and Kubernetes' NetworkPolicy know destinations only. The
 //! rules for them let out more than the range, and a comment in them says so.

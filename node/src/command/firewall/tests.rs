@@ -103,7 +103,7 @@ fn iptables_says_the_same() {
 }
 
 #[test]
-fn clouds_are_told_what_they_can_know_and_that_it_is_not_all() {
+fn rules_for_clouds_say_what_clouds_cannot_know() {
     let text = rules(LISTENS).render(Format::AwsSg);
     let group: serde_json::Value = serde_json::from_str(&text).unwrap();
     let egress = group["IpPermissionsEgress"].as_array().unwrap();
@@ -152,7 +152,7 @@ fn a_network_policy_lets_the_range_in_and_everything_out() {
         assert!(text.contains(part), "{part}: {text}");
     }
     let quic = rules(QUIC_OVER_IP6).render(Format::Networkpolicy);
-    // An admin server on loopback is reached by nobody from outside.
+    // No host outside reaches an admin server on loopback.
     assert!(
         !quic.contains("9464") && !quic.contains("0.0.0.0/0"),
         "{quic}"

@@ -25,8 +25,8 @@ fn nodes_that_share_a_range_have_a_part_each_and_one_firewall() {
         "{fault}"
     );
     // A listener among the ports of another node would take them on the same host.
-    let beside = format!("{SHARED}\nadmin: {{ listen: 0.0.0.0:40001 }}");
-    let fault = read(&beside, Purpose::Run).unwrap_err();
+    let overlapping = format!("{SHARED}\nadmin: {{ listen: 0.0.0.0:40001 }}");
+    let fault = read(&overlapping, Purpose::Run).unwrap_err();
     assert!(
         fault.contains("is in the dial range 40000-40049"),
         "{fault}"

@@ -1,4 +1,4 @@
-//! Whom a dial means.
+//! The target of a dial.
 
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ fn a_target_is_an_id_or_a_name_with_the_addresses_of_both_places() {
 }
 
 #[test]
-fn each_target_that_cannot_be_dialed_is_told_with_what_to_give() {
+fn each_target_that_cannot_be_dialed_is_reported_with_what_to_give() {
     let peers = "peers: { db: { id: $B } }";
     for (file, peer, addrs, fault) in [
         (

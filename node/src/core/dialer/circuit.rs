@@ -6,19 +6,18 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::request::Action;
 
-/// How long a circuit may take before it is asked for once more. A relay of libp2p's make silently drops what goes beyond ten
-/// handshakes at a time with one peer, and its client then waits for a minute; a circuit that comes at all comes within a few
-/// round trips.
+/// How long a circuit may take before the dialer asks for it once more. A circuit that opens at all opens within a few round
+/// trips. A libp2p relay silently drops handshakes beyond ten at a time with one peer, and its client then waits for a minute.
 pub(crate) const CIRCUIT_WAIT: Duration = Duration::from_secs(3);
 
-/// How long a peer may be absent from a relay before the dial believes it: a relay that was restarted has its reservations back
-/// within 5 s, and so has a peer that has lost its own.
+/// How long a peer may be absent from a relay before the dial believes it. A restarted relay has its reservations back within 5
+/// s. A peer that has lost its reservation has it back as fast.
 const ABSENCE: Duration = Duration::from_secs(5);
 
-/// From a circuit that failed to the next one over the same relay; doubled with each failure.
+/// The first backoff from a failed circuit to the next one over the same relay. It doubles with each failure.
 const AGAIN_MIN: Duration = Duration::from_millis(250);
 
-/// The longest of these.
+/// The longest backoff.
 const AGAIN_MAX: Duration = Duration::from_secs(4);
 
 /// What the failure of a circuit means for the next one.

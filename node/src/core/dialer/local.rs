@@ -10,14 +10,15 @@ use libp2p::Multiaddr;
 
 use crate::core::event::FoundBy;
 
-/// The head start before relays are asked for circuits and records. A resolver of the cluster answers, and a handshake in it is
-/// done, within a few milliseconds; a dial that needs a relay after all has spent most of this on the legs, which do not wait.
+/// The head start of the search before the dial asks relays for circuits and records. Within a cluster, the resolver answers and
+/// a handshake completes in a few milliseconds. A dial that needs a relay after all loses little: the legs do not wait, and take
+/// most of this time.
 const HEAD_START: Duration = Duration::from_millis(100);
 
-/// How many places one dial tries in all. A peer that is one of more is found by its relays.
+/// How many places one dial tries in all. If there are more, the dial finds the peer by its relays.
 const CANDIDATES: usize = 64;
 
-/// How many of them at once: each is a handshake, and all but one are with somebody else.
+/// How many places a dial tries at once. Each costs a handshake, and all but one reach another peer.
 const AT_ONCE: usize = 8;
 
 /// Where a dial looks.

@@ -40,13 +40,13 @@ impl Lookup {
         self.found |= leads;
     }
 
-    /// There are no more answers to a question.
+    /// The answers to one question have ended.
     pub(super) fn over(&mut self, now: Instant) {
         self.under_way = self.under_way.saturating_sub(1);
         if self.under_way > 0 {
             return;
         }
-        // What was found is tried for a while before anybody is asked whether the peer has moved.
+        // The dial tries what was found for a while before it asks again whether the peer has moved.
         let wait = match std::mem::take(&mut self.found) {
             true => AGAIN_MAX,
             false => (AGAIN_MIN * 2_u32.saturating_pow(self.fruitless)).min(AGAIN_MAX),

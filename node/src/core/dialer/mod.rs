@@ -1,6 +1,6 @@
 //! The course of one `dial`: which addresses and circuits to try, when to wait for a punch, when it is over and how it ended.
 //!
-//! Pure: the time is an argument, what is to be done comes out of [`Dialer::poll_action`].
+//! Pure: the time is an argument, and [`Dialer::poll_action`] returns what is to be done.
 
 mod circuit;
 mod introduction;
@@ -40,12 +40,12 @@ pub(crate) use pings::PingFailure;
 pub(crate) use request::Action;
 pub use request::{Request, Until};
 
-/// How long a fresh circuit waits for the other side to begin DCUtR. It begins after one round trip if it can; a peer that
-/// has not within this time does not speak the protocol over this circuit.
+/// How long a fresh circuit waits for the other side to begin DCUtR. A peer that can begins after one round trip. A peer that has
+/// not begun within this time does not run the protocol over this circuit.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a dial that ends relayed waits for the relay to report the far hop, from the circuit on: that takes two round
-/// trips to the relay, and a ping through the circuit, which the result waits for in any case, hardly less.
+/// How long a dial that ends relayed waits for the relay to report the far hop, counted from the circuit on. The report takes two
+/// round trips to the relay. The ping through the circuit, which the result waits for in any case, takes hardly less.
 const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
 
 /// One dial.
@@ -192,7 +192,7 @@ impl Dialer {
         (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
     }
 
-    /// The peer's record says that it can be called there.
+    /// The peer's record lists these relays and addresses.
     pub(crate) fn handle_found(&mut self, found: &Found, now: Instant) {
         self.lookup.found(!found.is_empty());
         for via in &found.relays {
@@ -284,8 +284,8 @@ impl Dialer {
         if let Some(remote) = path.remote() {
             self.local.connected(remote);
         }
-        // What led to the peer first, and again once every path was lost. A connection that nothing has led to comes of what was there
-        // before: a punch can make two, and the one that lives may come when the other has ended.
+        // What led to the peer first, and again once every path was lost. A connection without a cause of its own inherits the
+        // earlier one. A punch can make two, and the surviving one may open after the other has ended.
         self.found_by = match self.path {
             Some(_) => self.found_by.or(found_by),
             None => found_by.or(self.found_by),
@@ -332,7 +332,7 @@ impl Dialer {
             self.awaiting_handshake = None;
             self.settled = None;
             if kind == PathKind::Relayed {
-                // What was tried over the circuit says nothing of the next one.
+                // The attempts over this circuit prove nothing about the next circuit.
                 self.attempts = 0;
                 self.introductions.again();
             }
@@ -393,7 +393,7 @@ impl Dialer {
         }
     }
 
-    /// A ping of [`Action::Ping`] was not answered, or says nothing of the path that is best now.
+    /// A ping of [`Action::Ping`] was not answered, or its failure concerns a path that is no longer the best.
     pub(crate) fn handle_ping_failed(&mut self, failure: PingFailure) {
         self.pings.failed(failure);
     }
@@ -450,13 +450,13 @@ impl Dialer {
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {
             self.awaiting_far_hop = None;
         }
-        let is_told = self.awaiting_far_hop.is_none()
+        let is_far_hop_settled = self.awaiting_far_hop.is_none()
             || self
                 .path
                 .as_ref()
                 .is_some_and(|path| path.kind == PathKind::Direct);
         if self.is_content() {
-            if self.pings.are_done() && is_told {
+            if self.pings.are_done() && is_far_hop_settled {
                 return self.finish(now);
             }
             if self.pings.send(now) {

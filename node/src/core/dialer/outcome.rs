@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Dialer {
-    /// What led to a connection, if this node has dialed it: what it accepts or punches comes of what was there before, which
-    /// is the introduction of a relay if nothing else was.
+    /// What led to a connection, if this node has dialed it. A connection that this node accepts or punches inherits the earlier
+    /// cause. If there is none, the cause is the introduction by a relay.
     pub(super) fn found_by(&self, path: &Path) -> Option<FoundBy> {
         if path.how != How::Dialed {
             let is_first = self.found_by.is_none() || self.path.is_none();

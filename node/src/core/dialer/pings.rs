@@ -36,7 +36,7 @@ pub(crate) enum PingFailure {
     Missed,
     /// Its stream broke. Most often the connection is ending, and another one is best in a moment.
     Broken,
-    /// The peer answered that it does not speak ping. More than this will not come back over the path.
+    /// The peer answered that it does not support ping. The path returns no better answer.
     Unsupported,
 }
 
@@ -50,7 +50,7 @@ impl Pings {
         }
     }
 
-    /// Whether there is no more to ping.
+    /// Whether every wanted ping was answered.
     pub(super) fn are_done(&self) -> bool {
         self.answered >= self.wanted
     }

@@ -47,7 +47,8 @@ pub(crate) enum Action {
     /// Dial the peer where it may be. [`Dialer::handle_local_failed`] takes a failure.
     DialLocal(Candidate),
     /// Ask this relay, along with the circuit, to introduce this node to the peer: then both punch before the circuit is there.
-    /// If the relay is asked, [`Dialer::await_introduction`] says so, and [`Dialer::handle_introduction_reply`] takes the end.
+    /// If the driver asks the relay, the driver calls [`Dialer::await_introduction`] and passes the reply to
+    /// [`Dialer::handle_introduction_reply`].
     Introduce(PeerId),
     /// Ask the relays for the peer's record. [`Dialer::handle_found`] takes the answers, [`Dialer::handle_looked_up`] their end.
     LookUp,
@@ -58,7 +59,8 @@ pub(crate) enum Action {
         /// Where it is.
         addrs: Vec<Multiaddr>,
     },
-    /// The peer does not punch: make its circuit again if that bridges families. [`Dialer::await_far_hop`] says if it is made.
+    /// The peer does not punch: make its circuit again if that bridges families. If the driver makes it, the driver calls
+    /// [`Dialer::await_far_hop`].
     MatchFamilies,
     /// Ping the peer now, over its best path. [`Dialer::handle_ping`] or [`Dialer::handle_ping_failed`] takes the end.
     Ping,

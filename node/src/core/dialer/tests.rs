@@ -84,10 +84,10 @@ fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() 
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);
     dialer.handle_ping(Duration::from_millis(9), relayed, now);
-    let told = drain(&mut dialer, now);
+    let actions = drain(&mut dialer, now);
     assert!(
-        matches!(told[..], [Action::Report(Event::Connected { .. })]),
-        "a ping on the relayed path is not the end: {told:?}"
+        matches!(actions[..], [Action::Report(Event::Connected { .. })]),
+        "a ping on the relayed path is not the end: {actions:?}"
     );
 
     let later = now + Duration::from_millis(151);
@@ -95,8 +95,8 @@ fn a_dial_goes_over_the_relay_and_ends_direct_after_a_ping_on_the_direct_path() 
     dialer.handle_connected(direct.clone(), direct.clone(), later);
     assert!(result(&drain(&mut dialer, later)).is_none());
     dialer.handle_ping(Duration::from_millis(5), direct, later);
-    let told = drain(&mut dialer, later);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, later);
+    let outcome = result(&actions).unwrap();
     assert_eq!(
         (outcome.outcome, outcome.time_to_direct),
         (Reached::Direct, Some(Duration::from_millis(151)))
@@ -118,8 +118,8 @@ fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
         path(PathKind::Relayed, Some(relay)),
         now,
     );
-    let told = drain(&mut dialer, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!(
         (outcome.outcome, &outcome.reason),
         (
@@ -130,7 +130,7 @@ fn a_punch_that_was_given_up_ends_relayed_with_its_reason() {
 }
 
 #[test]
-fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
+fn a_peer_that_never_begins_dcutr_differs_from_a_slow_one() {
     let (relay, now) = (PeerId::random(), Instant::now());
     let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
     let relayed = path(PathKind::Relayed, Some(relay));
@@ -144,9 +144,9 @@ fn a_peer_that_never_begins_dcutr_is_told_from_a_slow_one() {
         path(PathKind::Relayed, Some(relay)),
         at,
     );
-    let told = drain(&mut dialer, at);
+    let actions = drain(&mut dialer, at);
     assert_eq!(
-        result(&told).unwrap().reason,
+        result(&actions).unwrap().reason,
         Some(NotDirect::Punch(Reason::RemoteUnsupported))
     );
 }
@@ -172,8 +172,8 @@ fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
         "the relay is full".to_owned(),
         now,
     );
-    let told = drain(&mut dialer, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);
     let reason = outcome.reason.as_ref().unwrap().to_string();
     for part in ["198.51.100.7:443 refused", "no route", "the relay is full"] {
@@ -188,8 +188,8 @@ fn a_dial_that_is_content_with_any_connection_ends_relayed_without_a_reason() {
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);
     dialer.handle_ping(Duration::from_millis(9), relayed, now);
-    let told = drain(&mut dialer, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!(
         (outcome.outcome, &outcome.reason),
         (Reached::Relayed, &None)
@@ -208,15 +208,15 @@ fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
         assert!(result(&drain(&mut dialer, now)).is_none());
         dialer
     };
-    let mut told = relayed.clone();
-    told.hops.push(Hop {
+    let mut reported = relayed.clone();
+    reported.hops.push(Hop {
         transport: Some(p2pnode_transports::Transport::Quic),
         ..Hop::default()
     });
     let mut dialer = connected();
-    dialer.handle_far_hop(Some(told.clone()));
+    dialer.handle_far_hop(Some(reported.clone()));
     let actions = drain(&mut dialer, now);
-    assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&told));
+    assert_eq!(result(&actions).unwrap().path.as_ref(), Some(&reported));
 
     let mut dialer = connected();
     let until = dialer.poll_timeout().unwrap();
@@ -239,8 +239,8 @@ fn a_silent_relay_ends_the_dial_at_its_timeout() {
     let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, now);
     drain(&mut dialer, now);
     let deadline = dialer.poll_timeout().unwrap();
-    let told = drain(&mut dialer, deadline);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, deadline);
+    let outcome = result(&actions).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);
     let reason = outcome.reason.as_ref().unwrap().to_string();
     assert!(reason.contains("within 30 s"), "{reason}");

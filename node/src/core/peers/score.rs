@@ -60,9 +60,9 @@ impl Score {
 }
 
 impl Score {
-    /// Whether a path of this score takes the place of one that is in use, of the other score. A round trip time has to be
-    /// shorter by more than a step, or it would move paths at each crossing of a step, and than one that is known; age alone
-    /// moves none.
+    /// Whether a path of this score replaces the path in use, whose score is `used`. A round trip time has to be shorter by more
+    /// than a step, or a path would move at each crossing of a step. The round trip time in use has to be known. Age alone moves
+    /// no path.
     pub(crate) fn promotes_over(&self, used: &Self) -> bool {
         let axes = |score: &Self| (score.kind, score.bridges_families, score.family);
         match axes(self).cmp(&axes(used)) {

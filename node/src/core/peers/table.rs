@@ -218,8 +218,8 @@ impl PeerTable {
         }
     }
 
-    /// The leg over which to ask a relay for a circuit: one on which it has identified itself before others, then the configured
-    /// family, then the shorter round trip.
+    /// The leg over which to ask a relay for a circuit. A leg on which the relay has identified itself comes first, then the
+    /// preferred family, then the shorter round trip.
     pub(crate) fn best_leg<'a>(&self, legs: impl Iterator<Item = Up<'a>>) -> Option<Up<'a>> {
         legs.min_by_key(|leg| {
             let rtt = self.connections.get(&leg.connection).and_then(|c| c.rtt);
@@ -231,8 +231,8 @@ impl PeerTable {
         })
     }
 
-    /// The relay and the far family of the path in use, if that is a circuit that this node has dialed, that changes families,
-    /// and the far one may be used here.
+    /// The relay and the far family of the path in use, if the path bridges two families. The path has to be a circuit that this
+    /// node has dialed, and the policy has to allow the far family.
     pub(crate) fn bridged(&self, peer: &PeerId) -> Option<(PeerId, Family)> {
         let path = self.path(self.best(peer)?)?;
         let far = path.hops.get(1)?.family?;
@@ -241,8 +241,8 @@ impl PeerTable {
             .then_some((path.relay?, far))
     }
 
-    /// Chooses the connection to use. The one in use stays until it is closed, misses a ping, or another is better by more than
-    /// jitter: a path does not move to and fro.
+    /// Chooses the connection to use. The connection in use stays until it closes, misses a ping, or another is better by more
+    /// than jitter. So a path does not move to and fro.
     fn choose(&mut self, peer: &PeerId) {
         let is_distressed = |id: &ConnectionId| {
             let connection = self.connections.get(id);
@@ -295,7 +295,7 @@ impl PeerTable {
         self.by_peer.keys()
     }
 
-    /// The relayed path that `endpoint` speaks of, and the relay connection it runs over.
+    /// The relayed path that `endpoint` describes, and the relay connection beneath it.
     ///
     /// Only the relay knows the far hop; until it reports the hop, it is unknown.
     fn relayed(&self, endpoint: &ConnectedPoint, how: How) -> (Path, Option<ConnectionId>) {
@@ -359,7 +359,7 @@ impl PeerTable {
     }
 }
 
-/// What an address alone says of a hop.
+/// What an address alone reveals about a hop.
 fn hop_of_address(address: &Multiaddr) -> Hop {
     Hop {
         transport: Transport::of(address),

@@ -13,12 +13,12 @@ use super::{
 /// First wait after a relay did not admit this node.
 const REFUSED_BACKOFF_MIN: Duration = Duration::from_secs(1);
 
-/// The longest one: the relay is spared, and a token that is put right there and not here is noticed within it.
+/// The longest wait. It spares the relay, and bounds how late the node notices that the refusal was corrected on the relay alone.
 const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 impl RelayKeeper {
-    /// The relay is asked on this connection whether it admits this node; until it has answered, no reservation is asked of it
-    /// there, and no circuit if this node has a token for it.
+    /// The node asks the relay on this connection to admit it. Until the answer, the node asks for no reservation there. If the
+    /// node has a token for the relay, the node asks for no circuit either.
     pub(crate) fn handle_joining(&mut self, connection: ConnectionId, has_token: bool) {
         if let Some(State::Up { join, .. }) = self.leg_over(connection).map(|leg| &mut leg.state) {
             *join = Join::Awaited { has_token };

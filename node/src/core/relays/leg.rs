@@ -11,8 +11,8 @@ use crate::config::RelayAddr;
 /// First wait after a leg was lost or could not be dialed.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(250);
 
-/// Longest wait between two dials of a leg. With the 4 s that a QUIC dial takes to give up, and its retransmits meanwhile,
-/// a relay that comes back is found within 5 s.
+/// Longest wait between two dials of a leg. A QUIC dial gives up after 4 s and retransmits until then. So this node finds a relay
+/// that comes back within 5 s.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Longest wait where the relay's name leads to it in the other family: it may have no address in this one, ever.
@@ -44,7 +44,7 @@ pub(super) enum State {
     },
 }
 
-/// Whether the relay has said that it admits this node.
+/// Whether the relay has admitted this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Join {
     /// It has, or it is not asked.
@@ -54,9 +54,9 @@ pub(super) enum Join {
 }
 
 impl Leg {
-    /// The legs to a relay at `relay`, in the order in which `policy` prefers them; none where it allows none. A name gets one
-    /// in each family: a relay observes mappings of the family in which it is asked, and circuits want the family of the other
-    /// side.
+    /// The legs to a relay at `relay`, in the order in which `policy` prefers them. There is none if `policy` allows none. A name
+    /// gets a leg in each family, because a relay observes mappings only in the family of the leg. A circuit also needs a leg in
+    /// the family of the other side.
     pub(super) fn of(relay: &RelayAddr, policy: FamilyPolicy, now: Instant) -> Vec<Self> {
         let addr = &relay.addr;
         let of_name = |name: &str| {
@@ -73,7 +73,7 @@ impl Leg {
         let mut addrs: Vec<(Family, Multiaddr)> = match (Family::of(addr), addr.iter().next()) {
             (Some(family), _) => vec![(family, addr.clone())],
             (None, Some(Protocol::Dns(name))) => of_name(&name),
-            // Nothing that is dialed; the failure says what it is.
+            // No transport dials such an address. The failure of the dial reports the address.
             (None, _) => vec![(Family::Ip4, addr.clone())],
         };
         addrs.retain(|(family, _)| policy.allows(*family));

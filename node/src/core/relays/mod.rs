@@ -1,9 +1,9 @@
-//! Which relays to be connected to, and which to hold a reservation on, and when to try again.
+//! Which relays to connect to, which to hold a reservation on, and when to try again.
 //!
-//! Pure: no IO, no clock, no randomness; the time and a jitter between 0 and 1 are arguments. One *leg* is one address of
-//! one relay, in one IP family. All legs are kept connected: a mapping that a relay observes is good for the transport and
-//! family of that connection only, so every transport and family that is to be punched needs a leg of its own. A relay that
-//! holds a reservation holds one in each family, so that a caller over the relay reaches this node in the caller's own family.
+//! Pure: no IO, no clock, no randomness; the time and a jitter between 0 and 1 are arguments. One *leg* is one address of one
+//! relay, in one IP family. All legs are kept connected. A mapping that a relay observes is valid for the transport and family of
+//! that connection only. So every transport and family that is to be punched needs a leg of its own. A relay that holds a
+//! reservation holds one in each family. So a dialer over the relay reaches this node in the dialer's own family.
 
 mod admission;
 mod leg;
@@ -49,8 +49,8 @@ pub(crate) struct Unreachable {
     pub relay: RelayAddr,
     /// How often in a row.
     pub failures: u32,
-    /// Whether somebody has to know. A name that leads nowhere in one family is no news as long as it leads somewhere in the
-    /// other.
+    /// Whether the loss is to be reported. A name may lead nowhere in one family; that is no news as long as it leads somewhere
+    /// in the other.
     pub is_news: bool,
 }
 
@@ -193,7 +193,7 @@ impl RelayKeeper {
         };
         leg.failures = 0;
         let peer = leg.relay.peer;
-        // It is another run of the relay; one that still drains says so again.
+        // The connection leads to another run of the relay. A relay that still drains announces that again.
         self.draining.remove(&peer);
         Some(peer)
     }
@@ -281,8 +281,8 @@ impl RelayKeeper {
         }
     }
 
-    /// Whether circuits can be asked of this relay: it need not have identified itself. A dial that waits for that waits a
-    /// round trip, in which the relay says, by the time that it matters, how it sees this node.
+    /// Whether circuits can be asked of this relay. The relay need not have identified itself: waiting for that would cost a dial
+    /// a round trip. The relay reports how it sees this node in time for the punch.
     pub(crate) fn is_connected(&self, relay: &PeerId) -> bool {
         self.legs
             .iter()

@@ -16,7 +16,7 @@ use crate::config::RelayAddr;
 /// First wait after a relay refused a reservation.
 pub(super) const RESERVE_BACKOFF_MIN: Duration = Duration::from_millis(500);
 
-/// Longest wait between two requests for a reservation: a relay that says no is not asked often.
+/// Longest wait between two requests for a reservation: a relay that refuses is not asked often.
 pub(super) const RESERVE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// A reservation that ended.
@@ -41,12 +41,12 @@ pub(crate) enum Reserved {
     NotOurs,
 }
 
-/// What is news of a peer that says it ends.
+/// What is new in the shutdown notice of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drain {
     /// It is a relay of ours.
     Begun,
-    /// It is one that has said so before.
+    /// It is a relay that has sent the notice before.
     Known,
     /// It is no relay of ours.
     NotOurs,
@@ -88,7 +88,7 @@ impl RelayKeeper {
         slots.find(|slot| (slot.peer, slot.family) == (*relay, family))
     }
 
-    /// The peer of this connection says that it ends, and grants nothing any more.
+    /// The peer of this connection announces its shutdown. It grants nothing from now on.
     pub(crate) fn handle_draining(&mut self, connection: ConnectionId) -> Drain {
         let mut legs = self.legs.iter();
         match legs.find(|leg| leg.connection() == Some(connection)) {

@@ -1,4 +1,4 @@
-//! Over which leg to a relay a circuit goes, and what its relay says of the other leg.
+//! Over which leg to a relay a circuit goes, and what its relay reports about the other leg.
 
 use std::time::Instant;
 
@@ -104,8 +104,8 @@ impl NodeState {
         self.dial(peer, vec![circuit], purpose);
     }
 
-    /// A peer stays relayed for now. If this node dialed it over a leg of one family and the relay reaches it over the other,
-    /// the circuit is made again over a leg of that other family, if there is one.
+    /// A peer stays relayed for now. This node may have dialed the peer over a leg of one family while the relay reaches the peer
+    /// over the other. Then the node makes the circuit again over a leg of that other family, if there is one.
     pub(super) fn match_families(&mut self, peer: PeerId) -> FamilyMatch {
         let Some((relay, far)) = self.peers.bridged(&peer) else {
             return FamilyMatch::NotNeeded;
@@ -114,7 +114,7 @@ impl NodeState {
         let Some(address) = leg.map(|leg| leg.addr.clone()) else {
             return FamilyMatch::NoLeg;
         };
-        tracing::info!(%peer, %relay, family = %far, "making the circuit anew in the family of its far hop");
+        tracing::info!(%peer, %relay, family = %far, "making the circuit again in the family of its far hop");
         self.dial_over(peer, relay, address, Purpose::SameFamilyCircuit(peer));
         FamilyMatch::Dialed
     }
@@ -130,7 +130,8 @@ impl NodeState {
         self.actions.extend(closed);
     }
 
-    /// A relay has refused a circuit. Its dial learns so later if the relay is yet to say whether it admits this node at all.
+    /// A relay has refused a circuit. While the relay has not answered whether it admits this node, the dial gets the refusal
+    /// later.
     pub(super) fn on_circuit_refused(&mut self, purpose: Purpose, reason: String, now: Instant) {
         let relay = match purpose {
             Purpose::Circuit { relay, .. }

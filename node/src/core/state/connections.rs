@@ -62,7 +62,7 @@ impl NodeState {
             tracing::error!(%peer, path = %path, range = %self.port_range, "a dial left from outside the range; please report this");
             self.events.push_back(Event::OutOfRange);
         }
-        // Whether the first direct connection came out of a punch is for the punch machine to say, which comes next.
+        // The punch machine comes next. It decides whether the first direct connection came out of a punch.
         if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
             self.report_path(peer, PathCause::Made(path.how));
         }

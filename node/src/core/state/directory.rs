@@ -40,7 +40,7 @@ impl NodeState {
         self.advance(now);
     }
 
-    /// A question of [`Action::LookUp`] has no more answers.
+    /// The answers to a question of [`Action::LookUp`] have ended.
     pub(crate) fn handle_lookup_ended(&mut self, query: QueryId, now: Instant) {
         match self.lookups.remove(&query) {
             Some(Lookup::OwnRecord { relay }) => self.registrar.handle_looked_up(&relay, now),
@@ -57,7 +57,7 @@ impl NodeState {
     /// A registration of [`Action::Register`] has ended.
     pub(crate) fn handle_registered(&mut self, query: QueryId, arrived: bool, now: Instant) {
         if let Some(relay) = self.registrations.remove(&query) {
-            tracing::debug!(%relay, arrived, "told a relay this node's record");
+            tracing::debug!(%relay, arrived, "the registration of this node's record at a relay has ended");
             self.registrar.handle_registered(&relay, arrived, now);
         }
         self.advance(now);
@@ -116,7 +116,7 @@ impl NodeState {
         });
     }
 
-    /// Registers a record that says that this node leaves where it has registered one.
+    /// Registers an empty record, the sign that this node leaves, where it has registered a record.
     pub(super) fn withdraw(&mut self) {
         self.registrations.clear();
         if self.registrar.addrs().is_empty() {

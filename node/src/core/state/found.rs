@@ -55,8 +55,8 @@ impl NodeState {
             || self.temporarily_allowed.contains(peer)
     }
 
-    /// A connection to a peer is gone, or could not be made: if it may connect for being a relay that a record names, that ends
-    /// with its last connection.
+    /// A connection to a peer has closed or has failed. If the peer may connect only as a relay that a record names, its
+    /// permission ends with its last connection.
     pub(super) fn end_access(&mut self, peer: &PeerId) {
         if self.peers.connections_of(peer).is_empty() && self.temporarily_allowed.remove(peer) {
             self.actions.push_back(Action::Disallow(*peer));

@@ -100,7 +100,7 @@ pub(super) enum Lookup {
     },
 }
 
-/// What the swarm is to do. Actions are carried out in their order; each says which `handle_*` continues it.
+/// What the swarm is to do. Actions are carried out in their order. The docs of each name the `handle_*` that continues it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
     /// Dial the peer at all of these addresses at once, whether it is connected or not. First
@@ -150,7 +150,7 @@ pub(crate) enum Action {
         query: QueryId,
         /// The relay.
         relay: PeerId,
-        /// The addresses; none say that this node has left.
+        /// The addresses. An empty list means that this node has left.
         addrs: Vec<Multiaddr>,
     },
     /// Ping a connection now; [`handle_ping`](super::NodeState::handle_ping) with `asked` follows, unless the connection closes.
@@ -170,7 +170,7 @@ pub(crate) enum Action {
     Allow(PeerId),
     /// Let it connect no longer.
     Disallow(PeerId),
-    /// A relay has said where a peer is: hand it to the punch machine, and its decision to
+    /// A relay has introduced a peer: pass the introduction to the punch machine. Pass its decision to
     /// [`handle_introduced`](super::NodeState::handle_introduced).
     Punch(Introduced),
     /// A relay has observed a mapping of a punch port: hand it to the punch machine.

@@ -62,7 +62,7 @@ impl NodeState {
         self.advance(now);
     }
 
-    /// A relay says that a peer has asked for this node, and where it is.
+    /// A relay introduces a peer that has asked for this node, with the addresses of the peer.
     pub(crate) fn handle_introduction(&mut self, relay: PeerId, notice: Notice, now: Instant) {
         let (peer, introduction) = (notice.peer, notice.introduction);
         let is_allowed = self.is_allowed(&peer);

@@ -9,8 +9,8 @@ use super::{Action, Event, JoinRequest, NodeState};
 use crate::core::{dialer::CircuitFailure, event, refusal::refused, tokens::Tokens};
 
 impl NodeState {
-    /// A leg to a relay is up: asks to be admitted. Nothing is asked of the relay before it has answered, but circuits of a node
-    /// that has no token for it: a relay that wants one is the exception.
+    /// A leg to a relay is up: asks the relay to admit this node. The node asks for nothing else before the answer. The exception
+    /// is a circuit of a node without a token, because few relays require one.
     pub(super) fn join(&mut self, relay: PeerId, connection: ConnectionId) {
         self.relays
             .handle_joining(connection, self.has_token(&relay));
@@ -62,7 +62,7 @@ impl NodeState {
         now: Instant,
         wall: SystemTime,
     ) {
-        tracing::debug!(%relay, %connection, told = ?reply, "asked a relay to admit this node");
+        tracing::debug!(%relay, %connection, ?reply, "asked a relay to admit this node");
         self.joins.handle_reply(relay, connection);
         match reply {
             JoinReply::Refused(refusal) => {

@@ -1,16 +1,16 @@
 //! The state of a node: its machines, and every map that connects them.
 //!
-//! Pure: no IO, no clock, no Swarm. A driver reports what happens by the `handle_*` methods and, after each, carries out the
-//! [`Action`]s of [`NodeState::poll_action`] in their order, hands on the [`Event`]s of [`NodeState::poll_event`], and calls
-//! [`NodeState::handle_timeout`] at the instant of [`NodeState::poll_timeout`]. The event loop of `swarm` is such a driver; tests
-//! are others.
+//! Pure: no IO, no clock, no Swarm. A driver reports what happens by the `handle_*` methods. After each call, the driver carries
+//! out the [`Action`]s of [`NodeState::poll_action`] in their order. It then passes on the [`Event`]s of
+//! [`NodeState::poll_event`]. It calls [`NodeState::handle_timeout`] at the instant of [`NodeState::poll_timeout`]. The event
+//! loop of `swarm` is such a driver; tests are others.
 //!
 //! - `interface`: what goes in and comes out.
 //! - `connections`: connections that open, fail to and close.
 //! - `dials`: the dials that were requested, and their pings and searches.
-//! - `circuits`: over which leg a circuit goes, and what its relay says of the other leg.
+//! - `circuits`: over which leg a circuit goes, and what its relay reports about the other leg.
 //! - `found`: relays that a record names.
-//! - `relays`: what configured relays say of themselves and of this node.
+//! - `relays`: what configured relays report about themselves and about this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
 //! - `addresses`: where this node is.
 //! - `view`: what observers see.

@@ -1,4 +1,4 @@
-//! What configured relays say of themselves and of this node, and the reservations on them.
+//! What configured relays report about themselves and about this node, and the reservations on them.
 
 use std::time::Instant;
 
@@ -74,7 +74,7 @@ impl NodeState {
         }
     }
 
-    /// A peer says that it is a relay that ends. Only of a relay of ours does it matter.
+    /// A peer announces that it is a relay and shuts down. Only the relays of this node matter.
     pub(crate) fn handle_draining(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
         match self.relays.handle_draining(connection) {
             Drain::Begun => {
@@ -87,7 +87,7 @@ impl NodeState {
         self.advance(now);
     }
 
-    /// A peer has identified itself on a connection, and says at which address it sees this node.
+    /// A peer has identified itself on a connection, and reports the address at which it sees this node.
     pub(crate) fn handle_identified(
         &mut self,
         connection: ConnectionId,
@@ -102,8 +102,8 @@ impl NodeState {
         self.advance(now);
     }
 
-    /// The observation of a mapping, if it is believed. Only a relay is, and only about a connection that this node dialed from
-    /// its punch port: such an address is the mapping of that port.
+    /// The observation of a mapping, if this node believes it. The observer has to be a relay, on a connection that this node
+    /// dialed from its punch port. Only then is the address the mapping of that port.
     fn believed(
         &self,
         connection: ConnectionId,

@@ -1,5 +1,5 @@
-//! Decisions of the whole state, one at a time: what happens goes in by `handle_*`, what is asked for comes out. Virtual time, no
-//! network.
+//! Decisions of the whole state, one at a time, under virtual time and without a network. A test passes what happens to
+//! `handle_*` and checks the actions that come out.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -213,7 +213,7 @@ impl Node {
         self.state.handle_closed(closed, self.now);
     }
 
-    /// Every leg to a relay comes up that is being asked for; the relay says nothing yet.
+    /// Every requested leg to a relay comes up. The relay has not answered yet.
     fn connect_legs(&mut self) -> Vec<(ConnectionId, PeerId)> {
         let mut legs = Vec::new();
         let actions = self.actions();

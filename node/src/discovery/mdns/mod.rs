@@ -107,7 +107,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Asks in each family and sends the answers as events, until no more answers are expected.
+    /// Asks in each family and sends the answers as events, until no further answer is expected.
     pub(super) async fn ask(mut self, events: &EventSender) {
         let end = Instant::now() + PATIENCE;
         // A node that has just started does not know its links yet.

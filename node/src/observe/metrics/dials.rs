@@ -31,7 +31,7 @@ pub(super) fn connected(path: &Path) -> DialLabels {
     }
 }
 
-/// The addresses of a dial that failed. One that never began has none. `circuit`: what its failure says of a circuit.
+/// The addresses of a dial that failed. One that never began has none. `circuit`: what its failure means for a circuit.
 pub(super) fn failed(error: &DialError, circuit: CircuitFailure) -> Vec<DialLabels> {
     match error {
         DialError::Transport(errors) => errors
@@ -46,7 +46,7 @@ pub(super) fn failed(error: &DialError, circuit: CircuitFailure) -> Vec<DialLabe
             })
             .collect(),
         DialError::WrongPeerId { address, .. } => vec![at(address, DialOutcome::WrongPeer)],
-        // The swarm does not say which address these were about.
+        // The swarm does not report which address these concern.
         DialError::Denied { .. } => vec![DialLabels::socket(None, None, DialOutcome::Denied)],
         DialError::Aborted => vec![DialLabels::socket(None, None, DialOutcome::Aborted)],
         DialError::LocalPeerId { .. }

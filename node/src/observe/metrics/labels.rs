@@ -1,5 +1,5 @@
-//! The label sets. Every value but the number of a relay is a text of the program, so that no label can hold what a remote or a
-//! user has sent.
+//! The label sets. Every value is a constant of the program, except the number of a relay. So no label can hold what a remote or
+//! a user has sent.
 
 use std::fmt::{self, Write as _};
 

@@ -32,8 +32,8 @@ use pool::Pool;
 
 pub(crate) use paths::{Change, PathWatch};
 
-/// Upper bounds of the time to direct, in seconds: fine where a first attempt takes a few round trips, coarser for the
-/// attempts after it, and above that what the pauses of 30 s, 2 min and 10 min before further series come to.
+/// Upper bounds of the time to direct, in seconds. They are fine for a first attempt, which takes a few round trips, and coarser
+/// for later attempts. The highest ones follow from the pauses of 30 s, 2 min and 10 min between series.
 const TIME_TO_DIRECT: [f64; 14] = [
     0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 240.0, 1200.0,
 ];

@@ -40,7 +40,7 @@ fn record(attempt: u32, outcome: Outcome, via: Option<(Transport, Ip)>) -> Recor
 #[test]
 fn the_names_are_those_that_are_documented() {
     let metrics = Metrics::default();
-    // A family is told of as soon as it has a series.
+    // The registry encodes a family only once the family has a series.
     metrics.punch(&record(1, Outcome::Failed(Reason::Timeout), None));
     metrics.dial_failed(&DialError::Aborted, CircuitFailure::Refused);
     let mut watch = PathWatch::default();

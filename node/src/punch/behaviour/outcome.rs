@@ -1,4 +1,4 @@
-//! What a failed dial says about each address.
+//! What a failed dial reports about each address.
 
 use std::io;
 
@@ -37,7 +37,7 @@ pub(crate) fn outcome(error: &TransportError<io::Error>) -> CandidateOutcome {
         TransportError::MultiaddrNotSupported(_) => return CandidateOutcome::Unreachable,
         TransportError::Other(error) => error,
     };
-    // Transports wrap their errors several times; what the operating system says is worth most.
+    // Transports wrap their errors several times; the error of the operating system is worth most.
     let of_system = p2pnode_transports::causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .find_map(|error| outcome_of(error.kind()));

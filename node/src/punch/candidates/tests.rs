@@ -244,7 +244,7 @@ fn an_observation_is_replaced_by_the_next_on_its_connection_and_goes_with_it() {
 }
 
 #[test]
-fn two_observers_tell_how_the_nat_maps() {
+fn two_observers_show_how_the_nat_maps() {
     let mut local = Local::default();
     let (one, two) = (PeerId::random(), PeerId::random());
     local.observe(&observed("/ip4/198.51.100.1/tcp/40000", one, 1));

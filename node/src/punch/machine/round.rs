@@ -9,9 +9,8 @@ const ORDER: [Transport; 2] = [Transport::Quic, Transport::Tcp];
 
 /// What this side dials, given what each side listed.
 ///
-/// The first transport that both listed in one family, with all addresses of that transport. If they have none in common,
-/// or `everything` is asked for, all that was received: then each side's dial may still reach an address that needs no
-/// punch.
+/// The first transport that both listed in one family, with all addresses of that transport. If they have none in common, or with
+/// `everything`, this side dials all that it received. Then each side's dial may still reach an address that needs no punch.
 pub(super) fn choose(
     sent: &[Candidate],
     received: &[Candidate],

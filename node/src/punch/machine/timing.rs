@@ -11,7 +11,7 @@ pub(crate) struct Timing {
     pub handshake: Duration,
     /// What an attempt gets after its dial, at the least, if the dial itself does not fail before.
     pub attempt: Duration,
-    /// After which a dial that says nothing is given up. More than any transport takes.
+    /// How long a dial without an outcome may take. More than any transport takes.
     pub dial: Duration,
     /// How long after its start a dial that failed at once still hopes for the peer's.
     pub linger: Duration,
@@ -21,8 +21,8 @@ pub(crate) struct Timing {
     pub new_candidate: Duration,
     /// How long the responder waits for the initiator's next attempt.
     pub silence: Duration,
-    /// How long the punch of an introduction holds back the handshake over a circuit, or four round trips of the circuit if
-    /// these are longer: a connection takes one of the direct path over QUIC and three over TCP.
+    /// How long the punch of an introduction holds back the handshake over a circuit, or four round trips of the circuit if these
+    /// are longer. A connection takes one round trip of the direct path over QUIC and three over TCP.
     pub introduction: Duration,
     /// Pauses between series; the last one repeats.
     pub ladder: Vec<Duration>,

@@ -1,5 +1,5 @@
-//! What holds whatever happens. The world itself checks at each step that no direct peer is punched, that no pair keeps two direct
-//! connections for longer than the bound, and that no program is due again and again without advancing.
+//! What holds whatever happens. At each step, the world itself checks that no direct peer is punched. It also checks that no pair
+//! keeps two direct connections for longer than the bound. No program may be due again and again without advancing.
 
 use std::{collections::BTreeSet, time::Duration};
 

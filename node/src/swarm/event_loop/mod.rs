@@ -1,5 +1,5 @@
-//! The one owner of the swarm. It merges what comes from the network, from commands and from the clock, hands it to the
-//! [`NodeState`], and carries out what that asks for. It decides nothing.
+//! The one owner of the swarm. The event loop merges what comes from the network, from commands and from the clock. It passes
+//! each input to the [`NodeState`] and carries out the actions that come out. The event loop decides nothing.
 //!
 //! - `translate`: what happens, as inputs of the state.
 //! - `act`: actions and events of the state, as calls of the swarm and of observers.
@@ -138,7 +138,7 @@ impl EventLoop {
     }
 
     fn on_command(&mut self, command: Command) {
-        // An error says that the reader of the answer is gone.
+        // An error means that the reader of the answer is gone.
         match command {
             Command::Dial { request, reports } => {
                 let dial = self.state.handle_dial(request, Instant::now());
@@ -202,7 +202,7 @@ impl EventLoop {
         }
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
-            // An error says that the peer is no longer connected, which is what is wanted.
+            // An error means that the peer is no longer connected, which is the goal.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let closed = async {

@@ -225,9 +225,9 @@ impl EventLoop {
                 }
             }
             directory::Event::Refused { source, reason } => {
-                tracing::warn!(relay = ?source, %reason, "a relay told a record that is none");
+                tracing::warn!(relay = ?source, %reason, "a relay sent an invalid record");
             }
-            // A node keeps no records and speaks to relays only.
+            // A node keeps no records and runs the directory with relays only.
             directory::Event::Offered(_) => {}
         }
     }

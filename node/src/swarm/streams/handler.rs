@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams that may be waiting to be opened on one connection; those that are open are not counted.
 pub(super) const MAX_OPENING: usize = 64;
 
-/// A stream that somebody wants.
+/// A stream that a caller waits for.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(super) protocol: Confirmed,
@@ -64,7 +64,7 @@ impl ConnectionHandler for Handler {
         if self.wanted.len() + self.negotiating < MAX_OPENING {
             self.wanted.push_back(wanted);
         } else {
-            // An error says that nobody waits any more.
+            // An error means that the caller no longer waits.
             let _ = wanted.result.send(Err(OpenError::Busy));
         }
     }
@@ -110,7 +110,7 @@ impl ConnectionHandler for Handler {
             _ => return,
         };
         self.negotiating -= 1;
-        // An error says that nobody waits any more: the stream is dropped.
+        // An error means that the caller no longer waits: the stream is dropped.
         let _ = reply.send(result);
     }
 }

@@ -1,8 +1,7 @@
 //! Streams on one given connection of a peer.
 //!
-//! A peer may have several connections, and which one a stream runs over is not left to chance: whoever opens one names the
-//! connection, the best of the peer at that time. When another becomes the best, later streams go over that one; those that
-//! are open stay where they are.
+//! A peer may have several connections. The caller that opens a stream names the connection: the peer's best at that time. When
+//! another connection becomes the best, later streams go over that connection. Open streams stay on theirs.
 
 mod handler;
 mod open_error;
@@ -52,8 +51,8 @@ impl Behaviour {
         self.offer(peer, connection, Confirmed::new(protocol))
     }
 
-    /// The same without waiting for the peer to agree. That it does not speak the protocol comes out when the stream is read;
-    /// see [`p2pnode_protocol::upgrade::is_refusal`].
+    /// The same without waiting for the peer to agree. If the peer does not support the protocol, a read of the stream fails. See
+    /// [`p2pnode_protocol::upgrade::is_refusal`].
     pub(crate) fn open_lazily(
         &mut self,
         peer: PeerId,

@@ -7,7 +7,7 @@ use libp2p::core::upgrade::NegotiationError;
 /// Why a stream could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// The peer does not speak the protocol.
+    /// The peer does not support the protocol.
     #[error("the peer does not speak the protocol")]
     Unsupported,
     /// The peer did not answer in time.

@@ -1,4 +1,4 @@
-//! Two swarms on loopback, with two connections between them. The remote echoes: it speaks ping.
+//! Two swarms on loopback, with two connections between them. The remote echoes pings.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(

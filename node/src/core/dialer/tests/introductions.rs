@@ -66,15 +66,15 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
     let mut vain = asked();
     assert!(result(&refused(&mut vain)).is_none());
     vain.handle_introduction_reply(IntroductionResponse::Ignored);
-    let told = drain(&mut vain, now);
-    assert_eq!(result(&told).unwrap().outcome, Reached::Unreachable);
+    let actions = drain(&mut vain, now);
+    assert_eq!(result(&actions).unwrap().outcome, Reached::Unreachable);
 
     let mut failed = asked();
     failed.handle_introduction_reply(IntroductionResponse::Punches);
     assert!(result(&refused(&mut failed)).is_none());
     failed.handle_introduced_attempt(punch(AttemptEnd::Failed));
-    let told = drain(&mut failed, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut failed, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!(
         (outcome.outcome, outcome.attempts),
         (Reached::Unreachable, 1)
@@ -91,8 +91,8 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
     direct.handle_connected(path.clone(), path.clone(), now);
     drain(&mut direct, now);
     direct.handle_ping(Duration::from_millis(5), path, now);
-    let told = drain(&mut direct, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut direct, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!((outcome.outcome, outcome.attempts), (Reached::Direct, 1));
     assert_eq!(outcome.found_by, Some(FoundBy::Relay));
 }
@@ -116,8 +116,8 @@ fn of_the_two_connections_of_a_punch_the_second_came_of_what_led_to_the_first() 
     dialer.handle_connected(second.clone(), second.clone(), now);
     drain(&mut dialer, now);
     dialer.handle_ping(Duration::from_millis(5), second, now);
-    let told = drain(&mut dialer, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!((outcome.outcome, outcome.attempts), (Reached::Direct, 1));
     assert_eq!(outcome.found_by, Some(FoundBy::Relay));
 }
@@ -135,8 +135,8 @@ fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
     let silent = now + HANDSHAKE_WAIT;
     drain(&mut dialer, silent);
     dialer.handle_ping(Duration::from_millis(5), relayed, silent);
-    let told = drain(&mut dialer, silent);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, silent);
+    let outcome = result(&actions).unwrap();
     assert_eq!(outcome.outcome, Reached::Relayed);
     assert_eq!(
         outcome.reason,

@@ -68,19 +68,19 @@ fn a_peer_that_is_found_locally_is_direct_without_any_relay_and_says_what_found_
     dialer.handle_candidates([place(3)]);
     dialer.handle_relay_ready(relay, now);
     dialer.handle_ping(Duration::from_millis(1), direct, now);
-    let told = drain(&mut dialer, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!(
         (outcome.outcome, outcome.found_by),
         (Reached::Direct, Some(FoundBy::Dns))
     );
-    assert!(!told.contains(&Action::DialCircuit(relay)));
-    assert!(!told.contains(&Action::DialLocal(place(3))));
+    assert!(!actions.contains(&Action::DialCircuit(relay)));
+    assert!(!actions.contains(&Action::DialLocal(place(3))));
     assert_eq!(dialer.addrs(), place(2).addrs);
 }
 
 #[test]
-fn an_address_that_was_given_is_static_though_the_dns_tells_it_too() {
+fn an_address_that_was_given_is_static_though_the_dns_answers_with_it_too() {
     let now = Instant::now();
     let mut given = request(Until::Direct, 0);
     given.addrs = place(1).addrs;
@@ -92,12 +92,12 @@ fn an_address_that_was_given_is_static_though_the_dns_tells_it_too() {
     let direct = direct_at(place(1).host);
     dialer.handle_connected(direct.clone(), direct.clone(), now);
     dialer.handle_ping(Duration::from_millis(1), direct, now);
-    let told = drain(&mut dialer, now);
-    assert_eq!(result(&told).unwrap().found_by, Some(FoundBy::Static));
+    let actions = drain(&mut dialer, now);
+    assert_eq!(result(&actions).unwrap().found_by, Some(FoundBy::Static));
 }
 
 #[test]
-fn a_local_search_in_vain_is_told_with_its_reasons() {
+fn a_local_search_that_fails_is_reported_with_its_reasons() {
     let now = Instant::now();
     let mut dialer = Dialer::new(request(Until::Direct, 1), [], true, now);
     dialer.search(DNS, now);
@@ -110,8 +110,8 @@ fn a_local_search_in_vain_is_told_with_its_reasons() {
     assert!(result(&drain(&mut dialer, now)).is_none());
     let refused = LocalFailure::NoAnswer("10.0.0.2:443 refused".to_owned());
     dialer.handle_local_failed(place(2).host, refused);
-    let told = drain(&mut dialer, now);
-    let outcome = result(&told).unwrap();
+    let actions = drain(&mut dialer, now);
+    let outcome = result(&actions).unwrap();
     assert_eq!(
         outcome.reason.as_ref().unwrap().to_string(),
         "cannot resolve db of discovery.dns: no such name; of 2 place(s) that discovery.dns told, 1 are other peers and 1 \

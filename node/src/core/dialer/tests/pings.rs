@@ -31,9 +31,9 @@ fn a_dial_of_a_peer_that_is_direct_already_pings_at_once_and_ends_with_the_answe
     assert_eq!(drain(&mut dialer, now), [], "one ping at a time");
     let later = now + Duration::from_millis(5);
     dialer.handle_ping(Duration::from_millis(5), direct, later);
-    let told = drain(&mut dialer, later);
+    let actions = drain(&mut dialer, later);
     assert!(matches!(
-        told[..],
+        actions[..],
         [
             Action::Report(Event::Ping { seq: 1, .. }),
             Action::Report(Event::Result(_))
@@ -59,10 +59,10 @@ fn several_pings_go_one_per_second() {
     for seq in 1..3 {
         let answered = now + Duration::from_millis(30);
         dialer.handle_ping(Duration::from_millis(30), direct.clone(), answered);
-        let told = drain(&mut dialer, answered);
+        let actions = drain(&mut dialer, answered);
         assert!(
-            matches!(told[..], [Action::Report(Event::Ping { seq: told, .. })] if told == seq),
-            "{told:?}"
+            matches!(actions[..], [Action::Report(Event::Ping { seq: of, .. })] if of == seq),
+            "{actions:?}"
         );
         now = dialer.poll_timeout().unwrap();
         assert_eq!(now - start, Duration::from_secs(seq.into()));
@@ -105,6 +105,6 @@ fn a_ping_whose_stream_broke_is_followed_by_another_soon() {
 fn a_peer_without_ping_is_reached_all_the_same() {
     let (mut dialer, _, now) = pinging(3);
     dialer.handle_ping_failed(PingFailure::Unsupported);
-    let told = drain(&mut dialer, now);
-    assert_eq!(result(&told).unwrap().outcome, Reached::Direct);
+    let actions = drain(&mut dialer, now);
+    assert_eq!(result(&actions).unwrap().outcome, Reached::Direct);
 }

@@ -4,7 +4,7 @@ use p2pnode_protocol::directory::ViaRelay;
 
 use super::*;
 
-/// Somebody else's relay that a record names, and what it says of it.
+/// A foreign relay that a record names, and how the record names it.
 fn record() -> (PeerId, Found) {
     let relay = PeerId::random();
     let via = ViaRelay {
@@ -44,14 +44,17 @@ fn the_record_is_asked_for_beside_the_circuit_and_wins_while_the_own_relay_is_st
     assert_eq!(all(&mut dialer, now), [dial]);
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);
-    let told = all(&mut dialer, now);
-    let Some(Action::Report(Event::Connected { found_by, .. })) = told.first() else {
-        panic!("{told:?}")
+    let actions = all(&mut dialer, now);
+    let Some(Action::Report(Event::Connected { found_by, .. })) = actions.first() else {
+        panic!("{actions:?}")
     };
     assert_eq!(*found_by, Some(FoundBy::Registered));
     dialer.handle_ping(Duration::from_millis(9), relayed, now);
-    let told = all(&mut dialer, now);
-    assert_eq!(result(&told).unwrap().found_by, Some(FoundBy::Registered));
+    let actions = all(&mut dialer, now);
+    assert_eq!(
+        result(&actions).unwrap().found_by,
+        Some(FoundBy::Registered)
+    );
     assert_eq!(dialer.led_by(), Some(relay));
     assert!(dialer.relays().eq([own, relay]));
 }
@@ -67,8 +70,8 @@ fn a_punched_connection_was_found_by_what_led_to_the_circuit_before_it() {
     direct.how = How::Punched;
     dialer.handle_connected(direct.clone(), direct.clone(), now);
     dialer.handle_ping(Duration::from_millis(9), direct, now);
-    let told = all(&mut dialer, now);
-    assert_eq!(result(&told).unwrap().found_by, Some(FoundBy::Relay));
+    let actions = all(&mut dialer, now);
+    assert_eq!(result(&actions).unwrap().found_by, Some(FoundBy::Relay));
 }
 
 #[test]
@@ -82,9 +85,9 @@ fn a_dial_does_not_end_while_an_answer_may_come_and_ends_when_it_has_led_nowhere
     assert!(result(&all(&mut dialer, now)).is_none());
     dialer.handle_found(&Found::default(), now);
     dialer.handle_looked_up(now);
-    let told = all(&mut dialer, now);
-    assert_eq!(result(&told).unwrap().outcome, Reached::Unreachable);
-    assert_eq!(result(&told).unwrap().found_by, None);
+    let actions = all(&mut dialer, now);
+    assert_eq!(result(&actions).unwrap().outcome, Reached::Unreachable);
+    assert_eq!(result(&actions).unwrap().found_by, None);
 }
 
 #[test]
@@ -112,7 +115,7 @@ fn a_peer_that_is_not_registered_yet_is_asked_for_again_and_again_but_ever_less_
 }
 
 #[test]
-fn an_address_that_the_record_names_is_dialed_once_and_told_as_registered() {
+fn an_address_that_the_record_names_is_dialed_once_and_reported_as_registered() {
     let now = Instant::now();
     let mut wanted = request(Until::Direct, 0);
     wanted.addrs = vec!["/ip4/198.51.100.7/tcp/443".parse().unwrap()];
@@ -133,21 +136,21 @@ fn an_address_that_the_record_names_is_dialed_once_and_told_as_registered() {
         let mut direct = path(PathKind::Direct, None);
         direct.hops[0].remote = Some(remote.parse().unwrap());
         dialer.handle_connected(direct.clone(), direct, now);
-        let told = all(&mut dialer, now);
-        let Some(Action::Report(Event::Connected { found_by, .. })) = told.first() else {
-            panic!("{told:?}")
+        let actions = all(&mut dialer, now);
+        let Some(Action::Report(Event::Connected { found_by, .. })) = actions.first() else {
+            panic!("{actions:?}")
         };
         assert_eq!(*found_by, Some(by));
     }
 }
 
 #[test]
-fn a_connection_that_was_open_already_is_told_as_such() {
+fn a_connection_that_was_open_already_is_reported_as_such() {
     let now = Instant::now();
     let mut dialer = Dialer::new(request(Until::Direct, 0), [], true, now);
     let direct = path(PathKind::Direct, None);
     dialer.handle_open(direct.clone(), now);
     dialer.handle_ping(Duration::from_millis(9), direct, now);
-    let told = all(&mut dialer, now);
-    assert_eq!(result(&told).unwrap().found_by, Some(FoundBy::Open));
+    let actions = all(&mut dialer, now);
+    assert_eq!(result(&actions).unwrap().found_by, Some(FoundBy::Open));
 }

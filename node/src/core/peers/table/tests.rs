@@ -62,27 +62,27 @@ fn an_accepted_circuit_is_relayed_though_its_sender_address_names_no_relay() {
 }
 
 #[test]
-fn the_far_hop_is_what_the_relay_tells_and_the_near_one_stays_what_is_seen() {
+fn the_far_hop_is_what_the_relay_reports_and_the_near_one_stays_what_is_seen() {
     let (relay, peer) = (PeerId::random(), PeerId::random());
     let (mut table, now) = with_relay(relay);
     let circuit = dialer(&format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}"));
     table.handle_established(id(2), peer, &circuit, None, now);
-    let told = Hop {
+    let reported = Hop {
         transport: Some(Transport::Tcp),
         family: Some(p2pnode_transports::Family::Ip6),
         reported_by: Some(crate::core::peers::ReportedBy::Relay),
         ..Hop::default()
     };
-    table.handle_far_hop(id(2), told.clone());
+    table.handle_far_hop(id(2), reported.clone());
     table.handle_rtt(id(1), Duration::from_millis(20));
     let path = table.path(id(2)).unwrap();
     assert_eq!(path.hops[0].local, Some(relay_sockets().local));
-    assert_eq!(path.hops[1], told);
+    assert_eq!(path.hops[1], reported);
     assert_eq!(
         serde_json::to_string(&path.hops[1]).unwrap(),
         r#"{"transport":"tcp","family":"ip6","reported_by":"relay"}"#
     );
-    table.handle_far_hop(id(1), told);
+    table.handle_far_hop(id(1), reported);
     assert_eq!(
         table.path(id(1)).unwrap().hops.len(),
         1,
@@ -252,7 +252,7 @@ fn a_circuit_is_asked_for_on_a_leg_that_has_answered_then_by_family_then_by_roun
 }
 
 #[test]
-fn a_dialed_circuit_that_changes_families_is_told_if_the_far_one_may_be_used() {
+fn a_dialed_circuit_that_changes_families_is_reported_if_the_far_one_may_be_used() {
     let (relay, peer) = (PeerId::random(), PeerId::random());
     let (mut table, now) = with_relay(relay);
     let circuit = format!("{RELAY_ADDR}/p2p/{relay}/p2p-circuit/p2p/{peer}");

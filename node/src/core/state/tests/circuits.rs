@@ -23,7 +23,7 @@ fn over_ip6() -> HopReply {
     })
 }
 
-/// A node with a circuit over the IPv4 leg of its relay, which has said that it reaches the peer over IPv6.
+/// A node with a circuit over the IPv4 leg of its relay. The relay has reported that it reaches the peer over IPv6.
 fn bridged(punches: bool) -> (Node, [RelayAddr; 2], PeerId, ConnectionId) {
     let (relays, peer) = (dual(), PeerId::random());
     let (mut node, _) = Node::with_relays(Settings {

@@ -109,7 +109,7 @@ impl NetworkBehaviour for Hostile {
     }
 }
 
-/// Opens a stream for each line of its script, and tells what comes back.
+/// Opens a stream for each line of its script, and reports what comes back.
 pub(super) struct Writer {
     script: VecDeque<Vec<u8>>,
     asked: bool,

@@ -70,7 +70,7 @@ pub(super) struct PeerBehaviour<P: NetworkBehaviour> {
     punch: P,
 }
 
-/// What a test sees of a peer's punching, whoever made it.
+/// What a test sees of a peer's punching, in any implementation.
 pub(super) trait Punch: NetworkBehaviour + Sized {
     fn make(peer: PeerId, transports: &[Transport]) -> Self;
     fn on_identified(_: &mut Swarm<PeerBehaviour<Self>>, _: ConnectionId, _: PeerId, _: Multiaddr) {

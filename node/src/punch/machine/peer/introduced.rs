@@ -1,12 +1,12 @@
 //! A punch without a handshake: a relay introduces the two sides to each other.
 //!
-//! Both sides dial when the introduction arrives. This needs no alignment by round trip times. A packet from one side leaves
-//! after its introduction has arrived there, and then travels to the other side. The other side's introduction left the relay
-//! at the same time as the first, so it nearly always arrives before that packet. If it does not, the other side's own packet
-//! gets through, or a retransmission does.
+//! Both sides dial when the introduction arrives. This needs no alignment by round trip times. The relay sends both introductions
+//! at the same time. A packet of one side leaves only after the introduction has arrived at that side. So the other side's
+//! introduction nearly always arrives before that packet. If it does not, the other side's own packet gets through, or a
+//! retransmission does.
 //!
-//! The handshake of DCUtR follows over the circuit. The side that begins it waits for a short while. A handshake that arrives
-//! nevertheless supersedes the attempt.
+//! The handshake of DCUtR follows over the circuit. The side that begins the handshake waits for a short while. A handshake that
+//! arrives nevertheless supersedes the attempt.
 
 use std::{collections::HashSet, net::IpAddr, time::Instant};
 
@@ -87,7 +87,7 @@ impl Peer {
         cx.actions.push_back(Action::Expect {
             peer: self.id,
             addrs: addrs.clone(),
-            // Relays introduce only those who speak the protocol, and who speaks it takes TLS.
+            // Relays introduce only peers that support the protocol, and every such peer accepts TLS.
             remote: Remote::TakesTls,
         });
         cx.actions.push_back(Action::Dial {

@@ -176,8 +176,8 @@ impl Peer {
         }
     }
 
-    /// The peer takes no handshake from this side. As the circuit's listener that is the end of it; as its dialer it only
-    /// means that the peer is another implementation, and that the next word is its own.
+    /// The peer takes no handshake from this side. If this side is the circuit's listener, the series ends. If this side is the
+    /// dialer, the peer is another implementation and begins the next handshake itself.
     pub(super) fn refused_by_peer(&mut self, cx: &mut Context<'_>) {
         if self
             .circuits

@@ -113,25 +113,25 @@ fn a_round_trip_time_that_is_too_long_to_wait_for_is_not_gone_by() {
 }
 
 #[test]
-fn an_answer_that_returns_another_round_trip_time_than_was_told_is_one_without() {
-    let told = Duration::from_millis(80);
+fn an_answer_that_returns_another_round_trip_time_than_was_sent_is_one_without() {
+    let sent = Duration::from_millis(80);
     for (rtt, returned, at_once) in [
-        (None, told, false),
-        (Some(told), told * 2, false),
-        (Some(told), told, true),
+        (None, sent, false),
+        (Some(sent), sent * 2, false),
+        (Some(sent), sent, true),
     ] {
         let mut machine = machine();
         let (peer, now) = (PeerId::random(), Instant::now());
         machine.handle_observed(&observation(), now);
         let circuit = ConnectionId::new_unchecked(100);
         machine.handle_relayed(peer, circuit, Side::Listener, rtt, now);
-        machine.handle_answer(peer, circuit, with_rtt(returned), told, now, now);
+        machine.handle_answer(peer, circuit, with_rtt(returned), sent, now, now);
         assert_eq!(
             dials(&drain(&mut machine)),
             usize::from(at_once),
             "{rtt:?} {returned:?}"
         );
-        machine.handle_timeout(now + told / 2);
+        machine.handle_timeout(now + sent / 2);
         let later = usize::from(!at_once);
         assert_eq!(dials(&drain(&mut machine)), later, "{rtt:?} {returned:?}");
     }
@@ -224,7 +224,7 @@ fn memory_of_peers_that_are_gone_is_bounded() {
     assert!(machine.peers.len() <= 513);
 }
 
-/// One thing that a swarm may say, in any order.
+/// One input of a swarm, in any order.
 #[derive(Debug, Clone)]
 enum Input {
     Relayed(usize, bool),
@@ -301,9 +301,9 @@ proptest! {
                     machine.handle_timeout(now);
                 }
                 Input::Introduced(asked, n) => {
-                    let told = vec![observation().addr];
+                    let own_addrs = vec![observation().addr];
                     let addrs = candidates(n).known;
-                    machine.handle_introduced(&Introduced { peer, asked, addrs, own_addrs: told }, now);
+                    machine.handle_introduced(&Introduced { peer, asked, addrs, own_addrs }, now);
                 }
                 Input::Observed(c, n) => {
                     let addr = format!("/ip4/198.51.100.{n}/udp/40000/quic-v1").parse().unwrap();

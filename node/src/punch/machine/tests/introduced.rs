@@ -204,12 +204,12 @@ fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
     let roles: BTreeSet<String> = [(0, 1), (1, 0)]
         .map(|(own, other)| {
             let mut machine = Machine::new(ids[own], true, policy(), Timing::default(), 1);
-            let told = Introduced {
+            let introduction = Introduced {
                 peer: ids[other],
                 own_addrs: vec!["/ip4/198.51.100.7/tcp/40000".parse().unwrap()],
                 ..introduced(true, &["/ip4/203.0.113.1/tcp/5000"])
             };
-            let response = machine.handle_introduced(&told, Instant::now());
+            let response = machine.handle_introduced(&introduction, Instant::now());
             assert_eq!(response, Punches);
             dialed(&mut machine)[0].1.to_string()
         })
@@ -241,11 +241,11 @@ fn nothing_is_dialed_at_this_host_at_the_relay_and_at_this_node() {
     let only = vec!["/ip4/192.0.2.1/udp/7/quic-v1".to_owned()];
     assert_eq!(dialed(&mut machine), [(only, Role::Initiator)]);
     for itself in [relay, machine.local_id] {
-        let told = Introduced {
+        let introduction = Introduced {
             peer: itself,
             ..introduced(true, &["/ip4/192.0.2.1/udp/7/quic-v1"])
         };
-        assert_eq!(machine.handle_introduced(&told, now), Ignored);
+        assert_eq!(machine.handle_introduced(&introduction, now), Ignored);
     }
 }
 
@@ -267,10 +267,10 @@ fn what_dcutr_does_better_and_what_is_not_wanted_is_not_punched() {
         );
         assert!(dialed(&mut machine).is_empty(), "{addr}");
     }
-    let told = introduced(true, &["/ip4/203.0.113.1/udp/5000/quic-v1"]);
-    assert_eq!(machine(true).handle_introduced(&told, now), Punches);
+    let introduction = introduced(true, &["/ip4/203.0.113.1/udp/5000/quic-v1"]);
+    assert_eq!(machine(true).handle_introduced(&introduction, now), Punches);
     assert_eq!(
-        machine(false).handle_introduced(&told, now),
+        machine(false).handle_introduced(&introduction, now),
         Ignored,
         "punch is off"
     );
@@ -294,12 +294,12 @@ fn introductions_without_end_make_a_bounded_number_of_dials() {
     assert_eq!(addresses, INTRODUCTIONS * MAX_CANDIDATES);
 
     // One peer has the measure of its handshakes, in which they count.
-    let told = introduced(true, &many);
+    let introduction = introduced(true, &many);
     let mut dials = 0;
     for second in 0..60 {
         let now = start + Duration::from_secs(100 + second);
         machine.handle_timeout(now);
-        machine.handle_introduced(&told, now);
+        machine.handle_introduced(&introduction, now);
         dials += dialed(&mut machine).len();
     }
     assert!((1..=8).contains(&dials), "{dials}");
@@ -309,30 +309,30 @@ fn introductions_without_end_make_a_bounded_number_of_dials() {
 fn a_handshake_that_comes_takes_its_place_and_one_to_begin_waits_for_it() {
     let now = Instant::now();
     let circuit = ConnectionId::new_unchecked(9);
-    let told = introduced(true, &["/ip4/203.0.113.1/udp/5000/quic-v1"]);
+    let introduction = introduced(true, &["/ip4/203.0.113.1/udp/5000/quic-v1"]);
 
     let mut responder = machine(true);
-    responder.handle_introduced(&told, now);
-    responder.handle_relayed(told.peer, circuit, Side::Dialer, None, now);
+    responder.handle_introduced(&introduction, now);
+    responder.handle_relayed(introduction.peer, circuit, Side::Dialer, None, now);
     let addrs = vec!["/ip4/203.0.113.1/udp/5000/quic-v1".parse().unwrap()];
-    responder.handle_connect(told.peer, circuit, addrs.into(), now);
+    responder.handle_connect(introduction.peer, circuit, addrs.into(), now);
     let actions: Vec<_> = std::iter::from_fn(|| responder.poll_action()).collect();
     let dropped = |action: &Action| matches!(action, Action::Drop { .. });
     assert!(!actions.iter().any(dropped), "the handshake was refused");
     assert_eq!(
-        responder.last_record(&told.peer).map(|r| r.outcome),
+        responder.last_record(&introduction.peer).map(|r| r.outcome),
         Some(Outcome::Failed(Reason::Superseded))
     );
 
     let mut initiator = machine(true);
-    initiator.handle_introduced(&told, now);
-    initiator.handle_relayed(told.peer, circuit, Side::Listener, None, now);
+    initiator.handle_introduced(&introduction, now);
+    initiator.handle_relayed(introduction.peer, circuit, Side::Listener, None, now);
     let due = initiator.poll_timeout();
     assert_eq!(due, Some(now + Timing::default().introduction));
     let rtt = Some(Duration::from_millis(400));
     let other = ConnectionId::new_unchecked(10);
-    initiator.handle_closed(told.peer, circuit, now);
-    initiator.handle_relayed(told.peer, other, Side::Listener, rtt, now);
+    initiator.handle_closed(introduction.peer, circuit, now);
+    initiator.handle_relayed(introduction.peer, other, Side::Listener, rtt, now);
     assert_eq!(
         initiator.poll_timeout(),
         Some(now + Duration::from_millis(1600))

@@ -34,7 +34,7 @@ pub(super) fn gave_up(node: &Node) -> Vec<(Duration, Reason, Option<Duration>)> 
     node.events.iter().filter_map(reason).collect()
 }
 
-/// Runs until the initiator has ended so many series in vain; the next is at least 20 s away then.
+/// Runs until so many series of the initiator have failed. The next series is at least 20 s away then.
 fn run_until_given_up(world: &mut World, times: usize) {
     while gave_up(&world.nodes[1]).len() < times {
         world.run_until(world.elapsed() + Duration::from_secs(1));
@@ -258,7 +258,7 @@ fn a_circuit_that_dies_in_the_handshake_ends_the_attempt_and_the_next_circuit_ge
     assert_eq!(lost.outcome, Outcome::Failed(Reason::CircuitLost));
 }
 
-/// Runs a punch and tells when each side dialed; the circuit is there after 30 ms, and each message takes as long.
+/// Runs a punch and returns when each side dialed. The circuit is open after 30 ms, and each message takes as long.
 fn dialed_at(knows_rtt: [bool; 2]) -> [Duration; 2] {
     let mut world = World::new(Network {
         knows_rtt,

@@ -40,7 +40,8 @@ pub(super) struct Network {
     pub(super) loss: u64,
     /// When each node learns its addresses, after the start.
     pub(super) observed_after: [Duration; 2],
-    /// Whether each node knows how long the circuit takes, as ours do; others do not, and do not return what they are told.
+    /// Whether each node knows the round trip time of the circuit, as our nodes do. Other implementations neither know the time
+    /// nor return one that they receive.
     pub(super) knows_rtt: [bool; 2],
     pub(super) seed: u64,
 }
@@ -65,7 +66,7 @@ impl Network {
     }
 }
 
-/// What becomes of what a relay tells one side.
+/// What becomes of the introduction that a relay sends to one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
     After(Duration),

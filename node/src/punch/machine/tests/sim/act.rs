@@ -78,13 +78,13 @@ impl World {
                 Action::Close { connection, .. } => {
                     let connection = number(connection);
                     self.after(Duration::ZERO, Happening::ClosedAt { node, connection });
-                    // The last packet of a QUIC connection may be lost; then the other side's idle timeout tells.
-                    let told = if self.random(100) < self.network.loss {
+                    // The last packet of a QUIC connection may be lost; then the other side's idle timeout ends it.
+                    let idle = if self.random(100) < self.network.loss {
                         Duration::from_secs(10)
                     } else {
                         Duration::ZERO
                     };
-                    let delay = self.delay(self.network.direct) + told;
+                    let delay = self.delay(self.network.direct) + idle;
                     self.after(
                         delay,
                         Happening::ClosedAt {
