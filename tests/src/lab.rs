@@ -187,7 +187,7 @@ impl Lab {
     }
 
     /// Adds a public host that is in the LAN of a site as well, as a relay that serves a cluster from inside. [`Host::addresses`]
-    /// are the public ones; the one inside comes beside it. Its routes lead out by the public side.
+    /// are the public ones; the inside address is returned alongside it. Its routes lead out by the public side.
     pub async fn public_host_in(&self, name: &str, site: &Site) -> Result<(Host, IpAddr)> {
         let device = self
             .net
