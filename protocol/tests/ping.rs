@@ -169,7 +169,7 @@ async fn a_ping_that_is_asked_for_does_not_wait_for_its_turn() {
 fn remote_that_can_stand_still(
     listen: &'static str,
 ) -> (Multiaddr, oneshot::Sender<()>, mpsc::Receiver<()>) {
-    let (told, address) = mpsc::channel();
+    let (bound, address) = mpsc::channel();
     let (go_on, stopped) = oneshot::channel::<()>();
     let (alive, held) = mpsc::sync_channel::<()>(0);
     std::thread::spawn(move || {
@@ -185,7 +185,7 @@ fn remote_that_can_stand_still(
                     if let SwarmEvent::NewListenAddr { address, .. } =
                         remote.select_next_some().await
                     {
-                        told.send(address).unwrap();
+                        bound.send(address).unwrap();
                     }
                 }
             };

@@ -16,7 +16,7 @@ const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 /// A home of its own, so that no test touches the user's files or another test's.
 struct Home(TempDir);
 
-struct Told {
+struct Ended {
     code: Option<i32>,
     stdout: String,
     stderr: String,
@@ -52,20 +52,20 @@ impl Home {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Told {
-        told(self.command().args(args).output().unwrap())
+    fn run(&self, args: &[&str]) -> Ended {
+        ended(self.command().args(args).output().unwrap())
     }
 }
 
-fn told(output: Output) -> Told {
-    Told {
+fn ended(output: Output) -> Ended {
+    Ended {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
-impl Told {
+impl Ended {
     /// One line on stderr that holds all of `parts`, nothing on stdout, and exit code 2.
     #[track_caller]
     fn is_usage(&self, parts: &[&str]) {
@@ -128,8 +128,8 @@ fn config_tells_faults_values_origins_and_its_schema() {
         "listen: []\nlimits: { circuit_bytes: 1 gig, circuits: -1, reservation_duration: 60 }\nexternal: [/ip4/0.0.0.0/tcp/1]\nrelays: [/ip4/203.0.113.7/tcp/443]\n",
         0o644,
     );
-    let told = home.run(&["config", "check", "--config", "bad.yaml"]);
-    assert_eq!(told.code, Some(2));
+    let ended = home.run(&["config", "check", "--config", "bad.yaml"]);
+    assert_eq!(ended.code, Some(2));
     let starts = [
         "error: bad.yaml:1:9: listen: is an empty list",
         "error: bad.yaml:2:26: limits.circuit_bytes: \"1 gig\" has no unit of size; write 512KiB",
@@ -138,8 +138,8 @@ fn config_tells_faults_values_origins_and_its_schema() {
         "error: bad.yaml:3:12: external: \"/ip4/0.0.0.0/tcp/1\" has the address 0.0.0.0, which cannot be dialed",
         "error: bad.yaml:4:10: relays: relay \"/ip4/203.0.113.7/tcp/443\" names no peer id; append /p2p/<id>",
     ];
-    let lines: Vec<_> = told.stderr.lines().collect();
-    assert_eq!(lines.len(), starts.len(), "{}", told.stderr);
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(lines.len(), starts.len(), "{}", ended.stderr);
     for (line, start) in lines.iter().zip(starts) {
         assert!(line.starts_with(start), "{line}");
     }
@@ -240,20 +240,20 @@ fn a_token_is_created_offline_and_explained() {
 #[test]
 fn all_faults_of_a_wanted_token_are_told_at_once_and_none_is_made() {
     let home = Home::new();
-    let told = home.run(&["token", "create", "--peer", "bob", "--expires", "30"]);
-    assert_eq!(told.code, Some(2));
-    assert_eq!(told.stdout, "");
-    let lines: Vec<_> = told.stderr.lines().collect();
-    assert_eq!(lines.len(), 2, "{}", told.stderr);
+    let ended = home.run(&["token", "create", "--peer", "bob", "--expires", "30"]);
+    assert_eq!(ended.code, Some(2));
+    assert_eq!(ended.stdout, "");
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", ended.stderr);
     assert!(
-        told.stderr.contains("--peer: ") && told.stderr.contains("\"bob\""),
+        ended.stderr.contains("--peer: ") && ended.stderr.contains("\"bob\""),
         "{}",
-        told.stderr
+        ended.stderr
     );
     assert!(
-        told.stderr.contains("--expires: \"30\" has no unit"),
+        ended.stderr.contains("--expires: \"30\" has no unit"),
         "{}",
-        told.stderr
+        ended.stderr
     );
     assert!(!home.path("state").exists());
     let zero = ["token", "create", "--peer", PEER, "--expires", "0s"];
@@ -273,10 +273,10 @@ fn all_faults_of_a_wanted_token_are_told_at_once_and_none_is_made() {
         (&["token", "show", "p2pjoin1_*"], &["TOKEN: ", "is damaged"]),
     ] {
         if args.len() > 1 {
-            let told = home.run(args);
-            assert_eq!(told.code, Some(2), "{}", told.stderr);
+            let ended = home.run(args);
+            assert_eq!(ended.code, Some(2), "{}", ended.stderr);
             for part in parts {
-                assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+                assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
             }
         }
     }
@@ -288,8 +288,8 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
     home.file("revoked", "00000000000000ff\nnonsense\n\nmore\n", 0o644);
     let yaml = "access: { tokens: maybe, revoked: [xyz], revoked_file: revoked }\nlimits: { memory: 1 gig }\ncontrol: { socket: 7 }\njoin: {}\n";
     home.file("bad.yaml", yaml, 0o644);
-    let told = home.run(&["config", "check", "--config", "bad.yaml"]);
-    assert_eq!(told.code, Some(2));
+    let ended = home.run(&["config", "check", "--config", "bad.yaml"]);
+    assert_eq!(ended.code, Some(2));
     for part in [
         "access.tokens: ",
         "access.revoked: \"xyz\" is not the id of a token; give 16 hexadecimal digits",
@@ -299,7 +299,7 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
         "control.socket: 7 is a number",
         "join: is not a key",
     ] {
-        assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }
     home.file("missing.yaml", "access: { revoked_file: nowhere }\n", 0o644);
     home.run(&["run", "--config", "missing.yaml"]).is_usage(&[
@@ -321,17 +321,17 @@ fn status_without_a_relay_names_the_socket_and_the_remedy() {
         ] {
             let mut command = home.command();
             command.env("RELAY_NODE_CONTROL_SOCKET", socket);
-            let told = told(command.args(args).output().unwrap());
-            assert_eq!(told.code, Some(1), "{}", told.stderr);
-            assert_eq!(told.stdout, "");
-            assert_eq!(told.stderr.lines().count(), 1, "{}", told.stderr);
+            let ended = ended(command.args(args).output().unwrap());
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            assert_eq!(ended.stdout, "");
+            assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
             for part in [
                 "error: no relay answers",
                 socket,
                 "`relay-node run`",
                 "control.socket",
             ] {
-                assert!(told.stderr.contains(part), "{part}: {}", told.stderr);
+                assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
             }
         }
     }

@@ -85,8 +85,8 @@ async fn a_record_expires_and_one_that_withdraws_replaces_it() {
     peer.until_get(id, None).await;
     let gone = Registration::sign(&peer.key, 3, &[]).expect("a key that signs");
     peer.put(id, gone.clone(), None).await;
-    let told = peer.get(id).await.expect("the withdrawal");
-    let read = Registration::read(&id.to_bytes(), &told).expect("a record");
+    let answer = peer.get(id).await.expect("the withdrawal");
+    let read = Registration::read(&id.to_bytes(), &answer).expect("a record");
     assert!(read.is_withdrawal());
     relay.stop().await;
 }

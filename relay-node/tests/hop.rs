@@ -1,4 +1,4 @@
-//! `/p2pnode/hop/1` against a real relay: who is told what, and what hostile questions do.
+//! `/p2pnode/hop/1` against a real relay: what each peer learns, and what hostile requests do.
 
 #![allow(missing_docs, unreachable_pub, dead_code, reason = "a test")]
 #![allow(

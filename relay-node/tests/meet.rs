@@ -1,4 +1,4 @@
-//! `/p2pnode/meet/1` against a real relay: who is introduced, what each side is told, and what hostile questions do.
+//! `/p2pnode/meet/1` against a real relay: which peers are introduced, what each side learns, and what hostile requests do.
 
 #![allow(missing_docs, unreachable_pub, dead_code, reason = "a test")]
 #![allow(
@@ -314,7 +314,7 @@ async fn a_relay_that_drains_introduces_nobody() {
     let (peer, quic) = (relay.peer, relay.quic().clone());
     let ending = relay.ask_to_end();
     until_with(&mut asker, &mut destination, |event| match event {
-        SwarmEvent::Behaviour(BehaviourEvent::Draining(told)) => (told.peer == peer).then_some(()),
+        SwarmEvent::Behaviour(BehaviourEvent::Draining(sent)) => (sent.peer == peer).then_some(()),
         _ => None,
     })
     .await;

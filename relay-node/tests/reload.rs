@@ -36,7 +36,7 @@ async fn what_access_allows_changes_while_the_relay_runs_and_a_wrong_file_change
     let (mut second, _) = reserve(home.peer(), &home.addr("tcp")).await;
     let kept = *first.local_peer_id();
 
-    // All that is wrong is told, and the old rules hold.
+    // The relay reports every fault, and the old rules hold.
     home.configure("access: { allow: [nobody] }\nlimits: { circuits: -1 }\n");
     relay.signal("-HUP").await;
     relay.logs(&["relay.yaml:", "access.allow", "nobody"]).await;

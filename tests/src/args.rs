@@ -68,16 +68,12 @@ impl NodeArgs {
     }
 
     fn list(&self) -> Vec<String> {
-        let transports: Vec<_> = self
-            .transports
-            .iter()
-            .map(|transport| transport.name())
-            .collect();
+        let transports = self.transports.iter().map(|transport| transport.name());
         let mut args = vec![
             "--port-range".to_owned(),
             range(&self.range),
             "--transports".to_owned(),
-            transports.join(","),
+            transports.collect::<Vec<_>>().join(","),
         ];
         for relay in &self.relays {
             args.extend(["--relay".to_owned(), relay.clone()]);

@@ -48,46 +48,40 @@ impl Site {
         let rules = format!(
             "create table inet cut\ntable inet cut {{\n    chain prerouting {{\n        type filter hook prerouting priority -300; policy accept;\n{unseen}    }}\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{seen}    }}\n}}\n"
         );
-        load_rules(self.router(), rules)
+        load_rules(&self.router, rules)
     }
 
     pub fn mend(&self) -> Result<()> {
-        load_rules(self.router(), "delete table inet cut\n".to_owned())
+        load_rules(&self.router, "delete table inet cut\n".to_owned())
     }
 
     /// Makes the NAT forget all its flows, as one does that restarts: each gets a new mapping with its next packet from inside,
     /// and nothing comes in before.
     pub fn forget_flows(&self) -> Result<()> {
-        self.router()
-            .run_sync(|| run("conntrack", &["-F"]).map(drop))
+        self.router.run_sync(|| run("conntrack", &["-F"]).map(drop))
     }
 
     /// Gives the NAT another public address, as a provider does over night. Flows from the old one are gone.
     pub fn renumber(&mut self) -> Result<IpAddr> {
         let (Some(IpAddr::V4(old)), Some(policy)) = (self.outside_ip4(), Policy::of(self.kind))
         else {
-            bail!("{} has no address that could change", self.router().name());
+            bail!("{} has no address that could change", self.router.name());
         };
         ensure!(
-            self.router().uplink_ip() == Some(old) || old.octets()[3] >= RENUMBERED,
+            self.router.uplink_ip() == Some(old) || old.octets()[3] >= RENUMBERED,
             "{}: the address {old} is its carrier's",
-            self.router().name()
+            self.router.name()
         );
         let [a, b, c, d] = old.octets();
-        let new = Ipv4Addr::new(
-            a,
-            b,
-            c,
-            if d < RENUMBERED {
-                RENUMBERED + d % 50
-            } else {
-                d + 1
-            },
-        );
-        self.router().run_sync(move || replace_address(old, new))?;
-        load_rules(self.router(), policy.rules(WAN, Some(new)))?;
+        let d = match d {
+            ..RENUMBERED => RENUMBERED + d % 50,
+            RENUMBERED.. => d + 1,
+        };
+        let new = Ipv4Addr::new(a, b, c, d);
+        self.router.run_sync(move || replace_address(old, new))?;
+        load_rules(&self.router, policy.rules(WAN, Some(new)))?;
         self.forget_flows()?;
-        self.set_outside(new.into());
+        self.outside = Some(new.into());
         Ok(new.into())
     }
 }
@@ -100,14 +94,10 @@ fn replace_address(old: Ipv4Addr, new: Ipv4Addr) -> Result<()> {
         .split_whitespace()
         .find_map(|word| word.strip_prefix(&format!("{old}/")))
         .with_context(|| format!("{old} is not on {WAN}: {shown}"))?;
-    run(
-        "ip",
-        &["addr", "del", &format!("{old}/{length}"), "dev", WAN],
-    )?;
-    run(
-        "ip",
-        &["addr", "add", &format!("{new}/{length}"), "dev", WAN],
-    )?;
+    for (change, ip) in [("del", old), ("add", new)] {
+        let address = format!("{ip}/{length}");
+        run("ip", &["addr", change, &address, "dev", WAN])?;
+    }
     for route in routes.lines() {
         let mut args = vec!["-4", "route", "replace"];
         args.extend(route.split_whitespace());

@@ -27,11 +27,8 @@ impl Host {
     }
 
     pub fn ip(&self, ip6: bool) -> Result<IpAddr> {
-        let found = self
-            .addresses
-            .iter()
-            .copied()
-            .find(|ip| ip.is_ipv6() == ip6);
+        let mut addresses = self.addresses.iter().copied();
+        let found = addresses.find(|ip| ip.is_ipv6() == ip6);
         let family = if ip6 { "IPv6" } else { "IPv4" };
         found.with_context(|| format!("host {} has no {family} address", self.device.name()))
     }

@@ -66,13 +66,8 @@ impl IrohRelay {
     }
 
     fn endpoint(&self, name: &str, command: &str, host: &Host, port: u16) -> Result<Launch> {
-        let url = self.url(host)?;
-        Ok(Launch::new(name, &self.program).args([
-            command,
-            "--relay",
-            &url,
-            "--port",
-            &port.to_string(),
-        ]))
+        let (url, port) = (self.url(host)?, port.to_string());
+        let args = [command, "--relay", &url, "--port", &port];
+        Ok(Launch::new(name, &self.program).args(args))
     }
 }

@@ -51,24 +51,16 @@ pub struct Lab {
 pub struct Site {
     pub kind: NatKind,
     name: String,
-    router: Router,
+    /// The router between its hosts and the next network.
+    pub(crate) router: Router,
     carrier: Option<Router>,
-    outside: Option<IpAddr>,
+    pub(crate) outside: Option<IpAddr>,
 }
 
 impl Site {
     /// The address that its IPv4 is translated to; `None` where it is not translated.
     pub fn outside_ip4(&self) -> Option<IpAddr> {
         self.outside
-    }
-
-    pub(crate) fn set_outside(&mut self, address: IpAddr) {
-        self.outside = Some(address);
-    }
-
-    /// The router between its hosts and the next network.
-    pub fn router(&self) -> &Router {
-        &self.router
     }
 }
 
@@ -164,11 +156,6 @@ impl Lab {
             .await
             .with_context(|| format!("router of {name}"))?;
         router.run_sync(pin_bridges)?;
-        let wan = if carrier.is_some() {
-            WAN_BEHIND_CARRIER
-        } else {
-            WAN
-        };
         if kind == NatKind::DualStack {
             // The public pool is for its IPv6; a home's IPv4 is not routed.
             let lan = HOME_LAN.to_string();
@@ -176,23 +163,16 @@ impl Lab {
                 .run_sync(move || run("ip", &["route", "del", &lan]).map(drop))?;
         }
         if let Some(policy) = Policy::of(kind) {
-            apply(&router, wan, policy)?;
+            apply(&router, wan(&carrier), policy)?;
         }
-        let outside = if kind.translates() {
-            carrier
-                .as_ref()
-                .unwrap_or(&router)
-                .uplink_ip()
-                .map(IpAddr::from)
-        } else {
-            None
-        };
+        let outside = carrier.as_ref().unwrap_or(&router).uplink_ip();
+        let outside = outside.filter(|_| kind.translates());
         Ok(Site {
             kind,
             name: name.to_owned(),
             router,
             carrier,
-            outside,
+            outside: outside.map(IpAddr::from),
         })
     }
 
@@ -207,7 +187,7 @@ impl Lab {
     }
 
     /// Adds a public host that is in the LAN of a site as well, as a relay that serves a cluster from inside. [`Host::addresses`]
-    /// are the public ones; the one inside comes beside it. Its routes lead out by the public side.
+    /// are the public ones; the inside address is returned alongside it. Its routes lead out by the public side.
     pub async fn public_host_in(&self, name: &str, site: &Site) -> Result<(Host, IpAddr)> {
         let device = self
             .net
@@ -238,17 +218,8 @@ impl Lab {
 
     /// Starts a capture in the site's router: its inside is the LAN.
     pub async fn capture(&self, site: &Site) -> Result<Capture> {
-        let wan = if site.carrier.is_some() {
-            WAN_BEHIND_CARRIER
-        } else {
-            WAN
-        };
-        Capture::start(
-            &site.router,
-            wan,
-            &self.artifacts.file(&format!("{}.pcap", site.name)),
-        )
-        .await
+        let file = self.artifacts.file(&format!("{}.pcap", site.name));
+        Capture::start(&site.router, wan(&site.carrier), &file).await
     }
 
     /// Starts a capture in the router whose outside is the internet: the carrier's, or else the site's.
@@ -258,10 +229,6 @@ impl Lab {
         };
         let file = self.artifacts.file(&format!("{}-carrier.pcap", site.name));
         Capture::start(carrier, WAN, &file).await.map(Some)
-    }
-
-    pub async fn capture_public(&self) -> Result<Capture> {
-        Capture::start(&self.datacenter, WAN, &self.artifacts.file("public.pcap")).await
     }
 
     async fn add_host(&self, name: &str, router: &Router) -> Result<Host> {
@@ -274,6 +241,10 @@ impl Lab {
         let device = device.with_context(|| format!("host {name}"))?;
         Ok(Host::new(device, &self.artifacts))
     }
+}
+
+fn wan(carrier: &Option<Router>) -> &'static str {
+    carrier.as_ref().map_or(WAN, |_| WAN_BEHIND_CARRIER)
 }
 
 fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {

@@ -39,7 +39,7 @@ pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     inherits_stdio: bool,
-    is_told: bool,
+    stdin: Stdio,
 }
 
 impl Launch {
@@ -50,7 +50,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             inherits_stdio: false,
-            is_told: false,
+            stdin: Stdio::null(),
         }
     }
 
@@ -76,7 +76,7 @@ impl Launch {
 
     /// Gives it a stdin for [`Process::tell`], instead of none.
     pub fn told(mut self) -> Self {
-        self.is_told = true;
+        self.stdin = Stdio::piped();
         self
     }
 
@@ -86,11 +86,6 @@ impl Launch {
         let artifacts = &host.artifacts;
         let state = artifacts.file(&format!("{}.state", self.name));
         std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
-        let stdin = if self.is_told {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -100,7 +95,7 @@ impl Launch {
             .env(CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .env(RELAY_CONTROL_SOCKET, control_socket(artifacts, &self.name))
             .envs(self.env)
-            .stdin(stdin)
+            .stdin(self.stdin)
             .kill_on_drop(true);
         if !self.inherits_stdio {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -15,7 +15,8 @@ use crate::{
 pub struct Peer {
     pub site: Site,
     pub host: Host,
-    home: Capture,
+    /// The capture whose inside is the LAN.
+    pub home: Capture,
     carrier: Option<Capture>,
 }
 
@@ -28,11 +29,6 @@ impl Peer {
             carrier: lab.capture_carrier(&site).await?,
             site,
         })
-    }
-
-    /// The capture whose inside is the LAN.
-    pub fn home(&self) -> &Capture {
-        &self.home
     }
 
     /// The capture whose outside is the internet.
@@ -81,7 +77,7 @@ pub async fn same_connection(
         (b, b_local, b_remote, a_remote),
     ] {
         let flow = (local, remote);
-        side.home().has_flow(&side.host, protocol_of, flow).await?;
+        side.home.has_flow(&side.host, protocol_of, flow).await?;
         side.settle().await?;
         let outside = side.edge().left_as(protocol_of, remote);
         ensure!(

@@ -8,7 +8,6 @@ use crate::{
     args::{PATIENCE, Transport, range},
     bins,
     host::Host,
-    lab::Lab,
     nat::RANGE,
     node::{Launch, Process},
     usage,
@@ -57,7 +56,6 @@ impl Engine {
 }
 
 pub struct Route<'a> {
-    pub lab: &'a Lab,
     pub from: &'a Host,
     pub to: &'a Host,
     pub engine: Engine,

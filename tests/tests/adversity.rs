@@ -85,7 +85,7 @@ async fn relay_dies() -> Result<()> {
     for (side, far) in [(&both.a_side, &both.b_side), (&both.b_side, &both.a_side)] {
         let far = far.site.outside_ip4().context("an address")?;
         let towards = |packet: &Packet| packet.destination.ip() == far;
-        side.home().until("a punch", PATIENCE, towards).await?;
+        side.home.until("a punch", PATIENCE, towards).await?;
     }
     both.relay.process.kill().await?;
     both.a_side.site.mend()?;

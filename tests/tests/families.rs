@@ -87,7 +87,7 @@ async fn legs() -> Result<()> {
     let dial = a.dial("a-dial", &b.id).await?;
     dial.result()?.has(&json!({"path": of_family("ip6")}))?;
     b_side.keeps_range().await?;
-    let mut sent = b_side.home().sent_by(&b_side.host.addresses);
+    let mut sent = b_side.home.sent_by(&b_side.host.addresses);
     sent.retain(|packet| packet.source.is_ipv4());
     ensure!(sent.is_empty(), "over IPv4 with only-ip6: {sent:?}");
     Ok(())

@@ -23,7 +23,7 @@ async fn prepare(transports: &[Transport]) -> Result<(Prepared, IpAddr, IpAddr)>
 
 async fn never_sent_to(peer: &Peer, address: IpAddr, protocols: &[&str]) -> Result<()> {
     peer.settle().await?;
-    let mut sent = peer.home().sent_by(&peer.host.addresses);
+    let mut sent = peer.home.sent_by(&peer.host.addresses);
     sent.retain(|packet| {
         packet.destination.ip() == address && protocols.contains(&packet.protocol.name())
     });

@@ -15,7 +15,7 @@ async fn found(both: &Both) -> Result<()> {
     Ok(())
 }
 
-/// The relay is cut off, dies unnoticed, and comes back: neither node was told, nor the new relay that the old one had
+/// The relay is cut off, dies unnoticed, and comes back: neither node gets a notice, and the new relay does not know the old
 /// reservations.
 async fn relay_vanishes(transport: Transport) -> Result<()> {
     let mut both = Running::homes().over(&[transport]).start().await?;

@@ -119,7 +119,7 @@ async fn third_party(transport: Transport, dials: bool) -> Result<()> {
     both.b.process.until("punches", PATIENCE * 2, look).await?;
 
     both.b_side.settle().await?;
-    let sent = both.b_side.home().sent_by(&both.b.host.addresses);
+    let sent = both.b_side.home.sent_by(&both.b.host.addresses);
     let mut to_victim = BTreeMap::<SocketAddr, usize>::new();
     for packet in sent
         .iter()

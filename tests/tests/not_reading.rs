@@ -29,7 +29,6 @@ async fn stays_bounded(transport: Transport) -> Result<()> {
     let (_site, from) = lab.home("a", NatKind::None).await?;
     let to = lab.public_host("host-b").await?;
     let route = Route {
-        lab: &lab,
         from: &from,
         to: &to,
         engine: Engine::Ours,

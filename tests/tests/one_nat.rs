@@ -54,5 +54,5 @@ async fn two_behind_one(transport: Transport) -> Result<()> {
         direct_from(&dial).await?;
     }
     peers.verify_range().await?;
-    peers.a.home().keeps(&second, &RANGE).await
+    peers.a.home.keeps(&second, &RANGE).await
 }

@@ -53,7 +53,7 @@ async fn relayed() -> Result<()> {
         };
         let status = node.until("all legs to the relay", PATIENCE, look).await?;
         for path in all_paths(&status) {
-            verify_near_hop(side.home(), &side.host, path).await?;
+            verify_near_hop(&side.home, &side.host, path).await?;
         }
         let path = &control::peer(&status, &peer.id)["path"];
         events::has(path, &json!({"kind": "relayed", "relay": both.relay.id}))?;
@@ -151,7 +151,7 @@ async fn without_ip6(punch: &str) -> Result<()> {
     ensure!(lines.len() > 4, "too little is reported: {lines:?}");
     let claimed = lines.iter().find(|line| line.contains("ip6"));
     ensure!(claimed.is_none(), "A has no IPv6 and reports: {claimed:?}");
-    let sent = both.a_side.home().sent_by(&both.a_side.host.addresses);
+    let sent = both.a_side.home.sent_by(&both.a_side.host.addresses);
     ensure!(
         sent.iter().all(|packet| packet.source.is_ipv4()),
         "A has sent IPv6"
@@ -185,7 +185,7 @@ async fn foreign_relay() -> Result<()> {
     let relay = address.rsplit('/').next().unwrap_or_default();
     events::has(path, &json!({"relay": relay, "hops": [{}, unknown]}))?;
     ensure!(path["hops"][1].get("local").is_none(), "{path}");
-    verify_near_hop(a_side.home(), &a.host, path).await?;
+    verify_near_hop(&a_side.home, &a.host, path).await?;
     for text in [
         a.control.text(&["status"]).await?,
         a.control.text(&["why", &b.id]).await?,

@@ -19,7 +19,7 @@ async fn stray(kind: NatKind) -> Result<()> {
         socket.send_to(&[0], (far.ip(false)?, 443)).await?;
     }
     ensure!(side.keeps_range().await.is_err(), "it is not noticed");
-    let strays = side.home().strays(&side.host, &RANGE);
+    let strays = side.home.strays(&side.host, &RANGE);
     let port = format!(":{} >", RANGE.end() + 1);
     ensure!(strays.len() == 1 && strays[0].contains(&port), "{strays:?}");
     Ok(())

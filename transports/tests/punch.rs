@@ -201,7 +201,7 @@ async fn the_remotes_dial_outlives_a_quic_punch() {
 /// How many datagrams the ClientHello of a handshake with a post-quantum key exchange is sent in.
 const FLIGHT: usize = 2;
 
-/// Carries datagrams between `to` and whoever sends first, all but the first that it sends: they come before the NAT is open.
+/// Carries datagrams between `to` and the first sender. It drops that sender's first datagrams: they come before the NAT is open.
 async fn nat_that_opens_late(to: std::net::SocketAddr) -> std::net::SocketAddr {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let local = socket.local_addr().unwrap();

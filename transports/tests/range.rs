@@ -52,7 +52,7 @@ async fn dials_leave_from_the_punch_port_and_never_from_a_public_listener() {
     }
     let ports: BTreeSet<u16> = handle.punch_ports().into_values().collect();
     assert_eq!(ports.len(), 1, "one number serves all");
-    // The swarm was told of the two public listeners and of nothing else.
+    // The swarm has learned of the two public listeners and of nothing else.
     assert!(node.listening.try_recv().is_err());
 }
 

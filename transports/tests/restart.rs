@@ -37,7 +37,7 @@ fn end(runtime: &Runtime, muxer: &mut StreamMuxerBox) -> Option<Closed> {
     runtime.block_on(async {
         let ended = async {
             let mut stream = poll_fn(|cx| muxer.poll_outbound_unpin(cx)).await.unwrap();
-            // The answer may be here before these return, and be their error; the connection tells it in any case.
+            // The answer may arrive before these return, and be their error. The connection reports it in any case.
             let _sent = stream.write_all(b"anybody there").await;
             let _flushed = stream.flush().await;
             match poll_fn(|cx| std::pin::Pin::new(&mut *muxer).poll_inbound(cx)).await {

@@ -1,5 +1,4 @@
-//! A remote that begins a handshake and does not go on is told from one that breaks it off, through all that a swarm puts around
-//! the transport.
+//! A stalled handshake and an aborted one are different errors, through all layers that a swarm puts around the transport.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(

@@ -12,7 +12,7 @@ pub(crate) fn provide() -> Result<()> {
     if !missing.is_empty() {
         install("the NAT lab", &missing)?;
     }
-    // In a process of its own: whoever enters the sandbox stays in it.
+    // In a process of its own: a process that enters the sandbox stays in it.
     let this = env::current_exe().context("path of this executable")?;
     let output = Command::new(this)
         .arg("check-lab")

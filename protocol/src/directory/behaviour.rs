@@ -1,7 +1,7 @@
-//! Kademlia, of which only what the directory needs comes through.
+//! The part of Kademlia that the directory needs.
 //!
-//! libp2p's dials whoever an answer names. This dials nobody: a query goes to those that are connected and are partners, and
-//! fails at the others. Nor does a peer that is no partner get a question, whatever it says it speaks.
+//! libp2p's Kademlia dials every peer that an answer names. This behaviour dials no peer: a query goes to connected partners and
+//! fails at all other peers. A peer that is no partner gets no query, even if it advertises the protocol.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,35 +32,35 @@ pub use libp2p::kad::QueryId;
 /// How long an answer may take: a relay that is there answers in a round trip.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What comes of the directory.
+/// What the directory reports to its owner.
 #[derive(Debug)]
 pub enum Event {
     /// A peer wants a relay to keep a record; see [`Behaviour::store`].
     Offered(Offer),
-    /// A peer told a record that is none.
+    /// A peer sent an invalid record.
     Refused {
-        /// Who told it.
+        /// The peer that sent it.
         source: Option<PeerId>,
-        /// Why it is none.
+        /// Why the record is invalid.
         reason: Refused,
     },
-    /// An answer to a question of [`Behaviour::look_up`]. There may be one from each relay.
+    /// An answer to a query of [`Behaviour::look_up`]. Each relay may send one.
     Found {
-        /// The question.
+        /// The query that it answers.
         query: QueryId,
-        /// The answer.
+        /// The record that the relay has.
         registration: Registration,
     },
-    /// No more answers will come.
+    /// A query has ended; no further answers will come.
     LookedUp {
-        /// The question.
+        /// The query that has ended.
         query: QueryId,
     },
     /// [`Behaviour::register`] or [`Behaviour::copy`] is over.
-    Told {
-        /// Which.
+    Sent {
+        /// The query that has ended.
         query: QueryId,
-        /// Whether it arrived.
+        /// Whether the relay has confirmed the record.
         arrived: bool,
     },
 }
@@ -68,9 +68,9 @@ pub enum Event {
 /// A record that a relay may keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// Who offers it: the peer that it is about, or one that keeps a copy.
+    /// The peer that offers it: the subject of the record, or a relay that keeps a copy.
     pub source: PeerId,
-    /// What it says.
+    /// The content of the record.
     pub registration: Registration,
     /// Its signed envelope.
     pub value: Vec<u8>,
@@ -146,7 +146,7 @@ impl Behaviour {
     /// Registers this node's own record at a relay.
     pub fn register(&mut self, relay: PeerId, peer: &PeerId, value: Vec<u8>) -> QueryId {
         let record = Record::new(RecordKey::from(peer.to_bytes()), value);
-        self.tell(relay, record)
+        self.send(relay, record)
     }
 
     /// Asks all relays that are connected for the record of `peer`.
@@ -154,11 +154,11 @@ impl Behaviour {
         self.inner.get_record(RecordKey::from(peer.to_bytes()))
     }
 
-    /// From now on answers lookups of `peer` with this record, until `expires`. Whether it is to be kept is for the caller to judge.
+    /// Answers lookups of `peer` with this record until `expires`. The caller decides whether the record is kept.
     ///
     /// # Errors
     ///
-    /// If it is longer than [`MAX_BYTES`], or there is no room.
+    /// If the record is longer than [`MAX_BYTES`], or if the store is full.
     pub fn store(
         &mut self,
         peer: &PeerId,
@@ -168,7 +168,7 @@ impl Behaviour {
         self.inner.store_mut().put(record(peer, value, expires))
     }
 
-    /// From now on answers lookups of `peer` with nothing.
+    /// Forgets the record of `peer`: lookups get no answer from now on.
     pub fn remove(&mut self, peer: &PeerId) {
         self.inner
             .store_mut()
@@ -183,10 +183,10 @@ impl Behaviour {
         value: Vec<u8>,
         expires: Instant,
     ) -> QueryId {
-        self.tell(relay, record(peer, value, expires))
+        self.send(relay, record(peer, value, expires))
     }
 
-    fn tell(&mut self, relay: PeerId, record: Record) -> QueryId {
+    fn send(&mut self, relay: PeerId, record: Record) -> QueryId {
         let to = std::iter::once(relay);
         self.inner.put_record_to(record, to, Quorum::One)
     }
@@ -265,9 +265,9 @@ fn query(query: QueryId, result: QueryResult, is_last: bool) -> Option<Event> {
             )
         }
         QueryResult::GetRecord(_) => is_last.then_some(Event::LookedUp { query }),
-        QueryResult::PutRecord(told) => Some(Event::Told {
+        QueryResult::PutRecord(result) => Some(Event::Sent {
             query,
-            arrived: told.is_ok(),
+            arrived: result.is_ok(),
         }),
         QueryResult::Bootstrap(_)
         | QueryResult::GetClosestPeers(_)

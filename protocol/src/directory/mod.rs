@@ -1,8 +1,8 @@
-//! The directory: under which addresses a peer can be called, told by the peer itself, kept by relays, asked by dialers.
+//! The directory: peers register their addresses at relays, and dialers look them up.
 //!
-//! On the wire it is Kademlia ([`PROTOCOL`]) with the signed peer records of libp2p as values: relays serve, nodes are clients.
-//! Of Kademlia it takes the questions and the answers and not the walk: relays that know one another copy each record to all of
-//! them, so that a node asks the relays to which it is connected anyway, and dials nobody for an answer.
+//! On the wire the directory is Kademlia ([`PROTOCOL`]) with the signed peer records of libp2p as values: relays serve, nodes are
+//! clients. The directory uses Kademlia's queries and answers, and not its walk. Relays that know one another copy each record to
+//! all of them. So a node asks only the relays to which it is connected, and dials no peer for an answer.
 
 mod behaviour;
 mod registration;
@@ -14,17 +14,17 @@ use libp2p::StreamProtocol;
 pub use behaviour::{Behaviour, Event, Offer, QueryId};
 pub use registration::{Found, Refused, Registration, ViaRelay, publishable};
 
-/// The protocol's name. It is private: no other Kademlia network is to be met.
+/// The protocol's name. The name is private, so that the directory never meets another Kademlia network.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/kad/1");
 
-/// How long a relay keeps a record that is not renewed. What is left of it travels with copies, so they expire together.
+/// How long a relay keeps a record that is not renewed. A copy carries the remaining time, so all copies expire together.
 pub const TTL: Duration = Duration::from_secs(30 * 60);
 
 /// How often a peer renews its record: two renewals may be lost.
 pub const RENEWAL: Duration = Duration::from_secs(10 * 60);
 
-/// How long other relays may still keep a record that a relay takes back. The protocol carries whole seconds and has no word for
-/// none; this is time enough to tell all of them.
+/// How long other relays may still keep a record that a relay takes back. The protocol carries whole seconds and cannot express
+/// zero. This time is enough to send the change to all relays.
 pub const TAKEN_BACK: Duration = Duration::from_secs(10);
 
 /// The most bytes of a record: its addresses, a key and a signature.

@@ -125,7 +125,7 @@ mod tests {
         assert!(matches!(long, Err(ReadError::TooLong { length: 4097, .. })));
         let endless = reads(&[0xff; 64]);
         assert!(matches!(endless.0, Err(ReadError::Length)));
-        assert_eq!(endless.1, 10, "and no more is read");
+        assert_eq!(endless.1, 10, "and nothing further is read");
         let longest = [&[0x80, 0x20][..], &[0; MOST]].concat();
         assert_eq!(reads(&longest).0.unwrap().len(), MOST);
     }

@@ -40,12 +40,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Access {
         &BOOL,
         "false",
     );
-    let mut revoked = reader.list(
-        "access.revoked",
-        "Ids of tokens that are good no more.",
-        &TOKEN_ID,
-        &[],
-    );
+    let mut revoked = reader.list("access.revoked", "IDs of revoked tokens.", &TOKEN_ID, &[]);
     let revoked_file = reader.optional(
         FILE,
         "File with more of them, one a line; # begins a comment.",

@@ -223,7 +223,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         // A fleet of ten relays that are full.
         records: reader.one(
             "limits.records",
-            "Records of peers that are kept for others to find, with those that other relays have told; 0: no limit.",
+            "Records of peers in the directory, including copies from other relays; 0: no limit.",
             &COUNT,
             "40960",
         ),

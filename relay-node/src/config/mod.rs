@@ -84,7 +84,7 @@ pub struct Limits {
     pub connections_per_source: PerSource,
     /// Connections whose handshake is not over.
     pub pending_connections: u32,
-    /// Records in the directory, with those that other relays have told.
+    /// Records in the directory, including copies from other relays.
     pub records: usize,
     /// Bytes of resident memory above which no new connection is taken.
     pub memory: u64,
@@ -130,7 +130,7 @@ pub struct Access {
     pub allow: Vec<PeerId>,
     /// Whether peers are admitted that present a join token of this relay.
     pub tokens: bool,
-    /// The tokens that are good no more, with those of the file.
+    /// The revoked tokens, including those of the file.
     pub revoked: Vec<TokenId>,
     /// The file that names more of them, one a line.
     pub revoked_file: Option<PathBuf>,

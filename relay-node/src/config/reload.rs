@@ -1,7 +1,7 @@
 //! Reading the configuration again while the relay runs: on SIGHUP, and when its file changes or one that it names.
 //!
-//! Files are looked at every second and not watched with inotify: a ConfigMap changes by a symbolic link two directories up, which
-//! a watch of the file does not see, network file systems tell nothing at all, and a look costs a microsecond.
+//! The relay checks the files every second and does not use inotify. A ConfigMap changes by a symbolic link two directories up, which
+//! a watch of the file does not see. Network file systems send no events at all. A check costs a microsecond.
 
 use std::{
     collections::BTreeSet,

@@ -39,7 +39,7 @@ pub struct Difference {
     pub disallowed: usize,
     /// Tokens that are revoked now.
     pub revoked: usize,
-    /// Tokens that are revoked no more.
+    /// Tokens that are no longer revoked.
     pub restored: usize,
 }
 

@@ -181,8 +181,8 @@ impl Circuits {
         })
     }
 
-    /// A connection of `peer` is gone: those that were being made for it are, too. The open ones that run over it, which end
-    /// once they are aborted. What was being made to it ends when whoever waits for it learns that it is gone.
+    /// A connection of `peer` is gone, and with it the circuits that were being made for it. Returns the open circuits over it, which
+    /// end once they are aborted. A circuit that was being made to `peer` ends when its source learns of the loss.
     pub(crate) fn disconnected(
         &mut self,
         peer: &PeerId,
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(gone(destination, 4), (HashSet::new(), 3));
         assert_eq!(gone(destination, 2), (HashSet::from([one, two]), 3));
         let made = (HashSet::from([one]), 2);
-        assert_eq!(gone(source, 1), made, "what was being made is no more");
+        assert_eq!(gone(source, 1), made, "what was being made has ended");
     }
 
     #[test]

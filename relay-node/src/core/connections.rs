@@ -45,7 +45,7 @@ pub(crate) enum Remaining {
 }
 
 impl Connections {
-    /// None is open, and no more than `limits` admit will be.
+    /// Without connections; admits as many as `limits` allow.
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             limits: *limits,

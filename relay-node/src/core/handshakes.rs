@@ -5,8 +5,8 @@
 //! Two rules hold for both, and each transport is counted by itself, so that a forged packet can only harm those who come over QUIC:
 //!
 //! - One transport has three quarters of the handshakes at most. What fills one leaves room for the other.
-//! - Once half of all are taken, a source that has a quarter of them over one transport gets no more. Before that nobody is refused
-//!   because of an address; to get that far, who forges one has to send half of what would shut out everybody without this rule.
+//! - Once half of all are taken, a source that has a quarter of them over one transport is refused. Before that no address is refused.
+//!   To get that far, an attacker with forged addresses needs half the packets that would shut out everybody without this rule.
 
 use std::collections::HashMap;
 

@@ -254,8 +254,8 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(seen(peer, &many).addresses(&peer).len(), MAX_ADDRS);
         let own = addrs(&["/ip4/5.6.7.8/tcp/9"]);
-        let told = with_its_own(own.clone(), &addrs(&many));
-        assert_eq!((told.len(), &told[..1]), (MAX_ADDRS, &own[..]));
+        let sent = with_its_own(own.clone(), &addrs(&many));
+        assert_eq!((sent.len(), &sent[..1]), (MAX_ADDRS, &own[..]));
     }
 
     #[test]
@@ -265,8 +265,8 @@ mod tests {
             "/ip4/1.2.3.4/tcp/5/p2p/12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt/p2p-circuit",
             "/ip4/1.2.3.4/tcp/6/p2p/12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt",
         ];
-        let told = with_its_own(Vec::new(), &addrs(&words));
-        assert_eq!(told, addrs(&["/ip4/1.2.3.4/tcp/6"]));
+        let sent = with_its_own(Vec::new(), &addrs(&words));
+        assert_eq!(sent, addrs(&["/ip4/1.2.3.4/tcp/6"]));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// None yet, and no more than `limit`.
+    /// Without records; keeps at most `limit`.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,

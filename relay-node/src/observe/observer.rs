@@ -147,7 +147,7 @@ impl<W: Write> Observer<W> {
             Event::Introduced { outcome } => self.introduced(outcome),
             Event::IntroductionSent { peer, delivery } => {
                 let taken = delivery == Delivery::Delivered;
-                debug!(%peer, taken, "an introduction was told");
+                debug!(%peer, taken, "sent an introduction");
                 if !taken {
                     self.metrics.introduction(Introduction::NotTaken);
                 }
@@ -244,7 +244,7 @@ impl<W: Write> Observer<W> {
             }
             RecordOutcome::NotAdmitted => {
                 self.metrics.denied(DenialReason::Record);
-                debug!(%source, %peer, "a record was refused: who tells it is not admitted");
+                debug!(%source, %peer, "a record was refused: its sender is not admitted");
             }
             RecordOutcome::NoReservation => {
                 self.metrics.denied(DenialReason::Record);

@@ -1,4 +1,4 @@
-//! A socket of which no more is read than the connections handle.
+//! A socket that is read only as fast as the connections handle packets.
 //!
 //! The thread that reads ([`super::reader`]) never waits for the connections, whose queues have no bound of their own. This
 //! socket counts what may not be handled yet, in rounds of the scheduler: everything that was read before the last two rounds is

@@ -81,14 +81,12 @@ pub async fn run_reloading(
     let output = Output::new(io::stdout(), format, local);
     if config.external.is_empty() {
         info!(
-            "no external address is configured: peers are told the addresses on which the relay listens; give --external if \
-             they reach it at others"
+            "no external address is configured: the relay advertises the addresses on which it listens; give --external if \
+             peers reach it at others"
         );
     }
     if config.limits.memory > 0 && memory::resident().is_none() {
-        warn!(
-            "this system does not tell how much memory is resident; limits.memory is not enforced"
-        );
+        warn!("this system does not report resident memory; limits.memory is not enforced");
     }
     let event_loop = EventLoop {
         swarm,

@@ -1,6 +1,6 @@
 //! What a behaviour has to say of connections that are all alike to it.
 
-/// Every connection has the same handler, whoever dialed.
+/// Every connection has the same handler, inbound or outbound.
 macro_rules! every_connection {
     ($this:ident => $handler:expr) => {
         fn handle_established_inbound_connection(

@@ -99,7 +99,7 @@ impl Home {
         command
             .env_clear()
             .env("HOME", self.directory.path())
-            // A status needs no more of the configuration than that, which may be broken.
+            // A status needs only this key, so the rest of the configuration may be invalid.
             .env("RELAY_NODE_CONTROL_SOCKET", "control.sock")
             .args(args)
             .current_dir(self.directory.path())

@@ -1,4 +1,4 @@
-//! A peer that tells the directory of a relay what it wants to, in plain Kademlia.
+//! A peer that sends any record to the directory of a relay, in plain Kademlia.
 
 use std::time::{Duration, Instant};
 

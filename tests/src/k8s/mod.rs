@@ -1,4 +1,4 @@
-//! The manifests in `k8s/`, checked with the binaries that they run: what is wrong with a manifest is told before a cluster is
+//! The manifests in `k8s/`, checked with the binaries that they run: every fault is reported before a cluster is
 //! asked.
 //!
 //! [`faults`] looks at manifests as they are applied, however they were rendered; [`differences`] compares two renderings;

@@ -1,7 +1,7 @@
 //! A pod of the manifests as `podman run` takes it.
 //!
 //! Each property of the template that podman knows becomes its flag, and each volume a directory or a volume of podman's. Probes are
-//! not among them, as podman would need a shell in the image: whoever runs the pod asks them.
+//! not among them, as podman would need a shell in the image: the test that runs the pod asks them.
 
 use std::{
     fs::{self, Permissions},

@@ -53,7 +53,7 @@ fn runtime() -> Option<&'static str> {
 #[derive(Clone, Debug)]
 pub struct Podman {
     directory: PathBuf,
-    env: [(&'static str, PathBuf); 2],
+    pub env: Vec<(&'static str, PathBuf)>,
 }
 
 impl Podman {
@@ -99,12 +99,7 @@ impl Podman {
             fs::write(&file, content).with_context(|| file.display().to_string())?;
             env.push((variable, file));
         }
-        let env = <[_; 2]>::try_from(env).map_err(|_| anyhow::anyhow!("two variables"))?;
         Ok(Self { directory, env })
-    }
-
-    pub fn env(&self) -> &[(&'static str, PathBuf)] {
-        &self.env
     }
 }
 
@@ -168,7 +163,7 @@ impl Node {
         command
             .args([&network, "--", "podman"])
             .args(args)
-            .envs(self.podman.env().iter().map(|(name, file)| (name, file)))
+            .envs(self.podman.env.iter().map(|(name, file)| (name, file)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let shown = format!("podman {}", args.join(" "));

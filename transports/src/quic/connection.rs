@@ -115,7 +115,7 @@ fn lock(streams: &Mutex<Streams>) -> std::sync::MutexGuard<'_, Streams> {
     streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A bidirectional stream. When it is dropped it is finished, and a STOP_SENDING tells the remote that nobody reads any more.
+/// A bidirectional stream. Dropping the stream finishes it and sends STOP_SENDING, since nothing reads from it any longer.
 pub(super) struct Stream {
     send: SendStream,
     receive: RecvStream,

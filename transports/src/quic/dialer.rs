@@ -37,7 +37,7 @@ pub(crate) struct Dialer {
     sockets: BTreeMap<Family, PunchSocket>,
     expected: Expected,
     /// Inbound connections that a punch did not need because another of its arms was first.
-    beside: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    alongside: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     settings: Arc<Settings>,
     shared: Shared,
 }
@@ -61,7 +61,7 @@ impl Dialer {
         Self {
             sockets: BTreeMap::new(),
             expected: Expected::default(),
-            beside: mpsc::unbounded(),
+            alongside: mpsc::unbounded(),
             settings,
             shared,
         }
@@ -127,11 +127,11 @@ impl Dialer {
             opening: open_nat(socket.raw(), remote),
             incoming,
         };
-        let (id, local, beside) = (*id, socket.local(), self.beside.0.clone());
+        let (id, local, alongside) = (*id, socket.local(), self.alongside.0.clone());
         Ok(async move {
             let goes_on = |rest| {
                 // If the channel is closed, the transport is gone, and its sockets with it.
-                let _ = beside.unbounded_send(came_in(id, local, remote, rest));
+                let _ = alongside.unbounded_send(came_in(id, local, remote, rest));
             };
             let handshake = |accepted: Accepted| accepted.handshake().boxed();
             let done = arms.first(peer, handshake, goes_on).await;
@@ -143,7 +143,7 @@ impl Dialer {
     /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         // There is a sender here, so it never ends.
-        if let Poll::Ready(Some(event)) = self.beside.1.poll_next_unpin(cx) {
+        if let Poll::Ready(Some(event)) = self.alongside.1.poll_next_unpin(cx) {
             return Poll::Ready(event);
         }
         for family in Family::ALL {

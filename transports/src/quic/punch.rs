@@ -114,14 +114,14 @@ where
 {
     /// The first connection with `peer` that comes of either arm.
     ///
-    /// It waits for nothing else. If both arms work, they begin within a moment of each other. The remote's dial is done half a round
-    /// trip before this side sees it, and must not be closed then: what the remote began goes on through `beside`, as an inbound
-    /// connection. So does a connection of another peer at that address.
+    /// If both arms work, they begin within a moment of each other. The remote completes its dial half a round trip before this side
+    /// sees it, so that connection must stay open. `alongside` takes it as an inbound connection. A connection of another peer at
+    /// that address goes the same way.
     pub(super) async fn first(
         self,
         peer: PeerId,
         handshake: impl Fn(Begun) -> Handshake<E>,
-        beside: impl Fn(Handshake<E>),
+        alongside: impl Fn(Handshake<E>),
     ) -> Result<Connection, E> {
         let (client, opening, mut incoming) = (self.client, self.opening, self.incoming);
         futures::pin_mut!(client, opening);
@@ -139,41 +139,41 @@ where
         // Nobody looks there any more. It may have come in this very moment.
         incoming.close();
         if let Ok(Some(begun)) = incoming.try_recv() {
-            beside(handshake(begun));
+            alongside(handshake(begun));
         }
         match first {
             First::Ours(dialed) => Ok(dialed),
             First::Failed(error, None) => Err(error),
-            First::Failed(error, Some(begun)) => wanted(begun.await, peer, &beside).ok_or(error),
+            First::Failed(error, Some(begun)) => wanted(begun.await, peer, &alongside).ok_or(error),
             First::Remote(None) => client.await,
             First::Remote(Some(begun)) => match future::select(begun, client).await {
-                Either::Left((done, client)) => match wanted(done, peer, &beside) {
+                Either::Left((done, client)) => match wanted(done, peer, &alongside) {
                     Some(punched) => Ok(punched),
                     None => client.await,
                 },
                 Either::Right((Ok(dialed), begun)) => {
-                    beside(begun);
+                    alongside(begun);
                     Ok(dialed)
                 }
                 Either::Right((Err(error), begun)) => {
-                    wanted(begun.await, peer, &beside).ok_or(error)
+                    wanted(begun.await, peer, &alongside).ok_or(error)
                 }
             },
         }
     }
 }
 
-/// A connection of the remote's, if it is with `peer`; another peer's goes on `beside`.
+/// Returns the remote's connection if it is with `peer`. `alongside` takes a connection of another peer.
 fn wanted<E: Send + 'static>(
     done: Result<Connection, E>,
     peer: PeerId,
-    beside: &impl Fn(Handshake<E>),
+    alongside: &impl Fn(Handshake<E>),
 ) -> Option<Connection> {
     let connection = done.ok()?;
     if connection.0 == peer {
         return Some(connection);
     }
-    beside(future::ready(Ok(connection)).boxed());
+    alongside(future::ready(Ok(connection)).boxed());
     None
 }
 
@@ -240,8 +240,8 @@ mod tests {
         .boxed()
     }
 
-    /// The arms with these outcomes, the remote's beginning at once or not at all; returns what comes of them, and how many
-    /// connections go on beside it.
+    /// Runs arms with these outcomes; the remote's begins at once or never. Returns the result, and how many connections went on
+    /// alongside it.
     async fn first(client: Arm, remote: Option<Arm>, peer: PeerId) -> (io::Result<PeerId>, usize) {
         let (sender, incoming) = oneshot::channel();
         let opening = match remote {
@@ -256,18 +256,18 @@ mod tests {
             opening,
             incoming,
         };
-        let beside = RefCell::new(0);
+        let alongside = RefCell::new(0);
         let done = arms
-            .first(peer, |begun: Arm| begun, |_| *beside.borrow_mut() += 1)
+            .first(peer, |begun: Arm| begun, |_| *alongside.borrow_mut() += 1)
             .await;
-        (done.map(|(peer, _)| peer), beside.into_inner())
+        (done.map(|(peer, _)| peer), alongside.into_inner())
     }
 
     #[tokio::test]
     async fn the_first_arm_is_taken_and_the_remotes_connection_goes_on() {
-        // The arms are told apart by the peer that they reach.
+        // The peer that an arm reaches identifies the arm.
         let (peer, other) = (PeerId::random(), PeerId::random());
-        for (client, remote, expected, beside) in [
+        for (client, remote, expected, alongside) in [
             (reaches(other), Some(reaches(peer)), peer, 0),
             (reaches(other), Some(later(reaches(peer))), other, 1),
             (reaches(other), Some(future::pending().boxed()), other, 1),
@@ -278,9 +278,9 @@ mod tests {
             (later(reaches(peer)), Some(reaches(other)), peer, 1),
         ] {
             let (done, kept) = first(client, remote, peer).await;
-            assert_eq!((done.unwrap(), kept), (expected, beside));
+            assert_eq!((done.unwrap(), kept), (expected, alongside));
         }
-        for (remote, beside) in [
+        for (remote, alongside) in [
             (None, 0),
             (Some(later(fails("timeout"))), 0),
             (Some(later(reaches(other))), 1),
@@ -288,7 +288,7 @@ mod tests {
             let (done, kept) = first(fails("refused"), remote, peer).await;
             assert_eq!(
                 (done.unwrap_err().to_string(), kept),
-                ("refused".to_owned(), beside)
+                ("refused".to_owned(), alongside)
             );
         }
     }
@@ -305,9 +305,9 @@ mod tests {
             opening: future::pending(),
             incoming,
         };
-        let beside = RefCell::new(0);
-        let done = arms.first(peer, |begun: Arm| begun, |_| *beside.borrow_mut() += 1);
+        let alongside = RefCell::new(0);
+        let done = arms.first(peer, |begun: Arm| begun, |_| *alongside.borrow_mut() += 1);
         assert_eq!(done.await.unwrap().0, other);
-        assert_eq!(beside.into_inner(), 1);
+        assert_eq!(alongside.into_inner(), 1);
     }
 }

@@ -10,7 +10,7 @@ use futures::{AsyncRead, AsyncWrite};
 
 /// A stream whose end of file is an error.
 ///
-/// TLS has `close_notify`, so it can tell a graceful close from a cut connection. Noise has nothing of the kind, and yamux takes
+/// TLS has `close_notify`, so it can distinguish a graceful close from a cut connection. Noise has nothing of the kind, and yamux takes
 /// every end of file for a graceful close. yamux reads no further than the remote's GoAway. If it reads the end of file, there
 /// was no GoAway: the remote was killed, or a middlebox closed the connection.
 pub(crate) struct EofIsError<S>(pub(crate) S);

@@ -20,8 +20,8 @@ const FEW: usize = 4 << 10;
 /// A stream whose frames are written together.
 ///
 /// yamux writes the header and the body of each frame (16 KiB at most) one after the other, and flushes before it looks for another
-/// frame. Over TLS each frame would become two records and two packets, one of them with 12 bytes. yamux has no more frames when it
-/// begins to read, so a flush waits for that. A second flush without a write in between is done at once: nothing stays here only
+/// frame. Over TLS each frame would become two records and two packets, one of them with 12 bytes. yamux has written all its
+/// frames when it begins to read, so a flush waits for that. A second flush without a write in between is done at once: nothing stays here only
 /// because nobody reads.
 pub(crate) struct WriteCoalescer<S> {
     inner: S,

@@ -1,4 +1,4 @@
-//! A node without a swarm: a transport that is polled, and dials from beside it.
+//! A node without a swarm: a transport that is polled, and dials alongside it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(unreachable_pub, reason = "it is a module of several crates")]

@@ -52,7 +52,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
                 ],
             );
         }
-        path.succeeded();
+        path.lab.succeeded();
         anyhow::Ok(())
     })?;
     let mut report = Report::new(

@@ -42,7 +42,7 @@ pub(super) struct Between {
 }
 
 pub(super) struct Path {
-    lab: Lab,
+    pub(super) lab: Lab,
     from: Host,
     to: Host,
     site: Site,
@@ -71,17 +71,8 @@ impl Path {
         })
     }
 
-    pub(super) fn impaired_by(&self) -> Option<&'static str> {
-        self.lab.impaired_by()
-    }
-
-    pub(super) fn succeeded(self) {
-        self.lab.succeeded();
-    }
-
     pub(super) fn route(&self, engine: Engine, transport: Transport) -> Route<'_> {
         Route {
-            lab: &self.lab,
             from: &self.from,
             to: &self.to,
             engine,

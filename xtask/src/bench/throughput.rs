@@ -164,7 +164,7 @@ pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
         rest = later;
         runtime.block_on(async {
             let path = Path::new(contest.name, *between).await?;
-            impaired_by = impaired_by.or(path.impaired_by());
+            impaired_by = impaired_by.or(path.lab.impaired_by());
             if std::mem::take(&mut first) {
                 path.hold_range(contest.transport).await?;
             }
@@ -173,7 +173,7 @@ pub(super) fn measure_in_lab(contest: Contest, args: &Args) -> Result<Report> {
                 eprintln!("{}: {label}", contest.name);
                 measured.push(measure(contest, args, &path, label, *streams).await?);
             }
-            path.succeeded();
+            path.lab.succeeded();
             anyhow::Ok(())
         })?;
     }

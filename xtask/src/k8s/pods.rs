@@ -22,7 +22,7 @@ use p2pnode_tests::{
     },
     lab::Lab,
     nat::NatKind,
-    peer::Peer,
+    peer::{Peer, sockets},
     sandbox::{self, tool},
 };
 use serde_json::Value;
@@ -58,7 +58,7 @@ pub(super) fn provide() -> Result<()> {
 pub(super) fn run(bench: &Bench, profile: Option<&str>) -> Result<()> {
     let images = Podman::new(bench.directory.join("podman/images"), None)?;
     image::make(
-        &Engine::podman(images.env()),
+        &Engine::podman(&images.env),
         &ImageArgs::of_manifests(profile),
     )?;
     let mut lab = Command::new(tool("unshare"));
@@ -225,7 +225,7 @@ async fn life(bench: &Bench) -> Result<()> {
     );
     // On the wire too: every datagram left from that port.
     a.settle().await?;
-    let sent = a.home().sent_by(&a.host.addresses);
+    let sent = a.home.sent_by(&a.host.addresses);
     let datagrams = sent.iter().filter(|packet| packet.protocol.name() == "udp");
     let ports: BTreeSet<_> = datagrams
         .map(|packet| u64::from(packet.source.port()))
@@ -280,15 +280,10 @@ async fn direct((a, a_pod): (&Peer, &Pod), (b, b_pod): (&Peer, &Pod)) -> Result<
 /// Every packet of the peer's node left from a port of its part, among them some of the path in `result`.
 async fn only_from_part(peer: &Peer, result: &Value) -> Result<usize> {
     peer.settle().await?;
-    let strays = peer.home().strays(&peer.host, &PART);
+    let strays = peer.home.strays(&peer.host, &PART);
     ensure!(strays.is_empty(), "from outside {PART:?}: {strays:?}");
-    let hop = &result["path"]["hops"][0];
-    let socket = |end: &str| -> Result<std::net::SocketAddr> {
-        let text = hop[end].as_str().unwrap_or("unknown");
-        text.parse().with_context(|| format!("{end}: {hop}"))
-    };
-    let (local, remote) = (socket("local")?, socket("remote")?);
-    let sent = peer.home().sent_by(&peer.host.addresses);
+    let (local, remote) = sockets(&result["path"])?;
+    let sent = peer.home.sent_by(&peer.host.addresses);
     let of_path = sent.iter().filter(|packet| packet.destination == remote);
     ensure!(
         of_path

@@ -219,7 +219,7 @@ impl EventLoop {
                     self.state.handle_lookup_ended(query, now);
                 }
             }
-            directory::Event::Told { query, arrived } => {
+            directory::Event::Sent { query, arrived } => {
                 if let Some(query) = self.queries.remove(&query) {
                     self.state.handle_registered(query, arrived, now);
                 }

@@ -107,7 +107,7 @@ fn a_token_admits_its_peer_until_it_ends_and_on_all_its_connections() {
     bench.now += HOUR;
     assert_eq!(bench.admitted(), Err(Refused::Expired));
     assert_eq!(bench.machine.expire(bench.now), [bench.peer]);
-    assert_eq!(bench.machine.expire(bench.now), [], "told once");
+    assert_eq!(bench.machine.expire(bench.now), [], "reported once");
     assert_eq!(bench.present(&token), Err(Refused::Expired));
     bench.machine.closed(&bench.peer, id(2));
     assert!(bench.machine.peers.is_empty());
@@ -243,8 +243,8 @@ fn new_rules_end_the_admission_of_those_whom_they_do_not_admit() {
     ended.sort_by_key(|(peer, _)| *peer == dropped);
     let expected = [(bench.peer, Refused::Revoked), (dropped, Refused::NoToken)];
     assert_eq!(ended, expected);
-    assert_eq!(bench.machine.set(new, bench.now), [], "they were told");
-    // Without tokens whoever had one is a stranger.
+    assert_eq!(bench.machine.set(new, bench.now), [], "they were reported");
+    // Without tokens a peer that had one is a stranger.
     let mut bench = Bench::new(rules(&[kept], true, &[]));
     let token = bench.token(7, HOUR);
     bench.present(&token).unwrap();

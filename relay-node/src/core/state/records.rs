@@ -20,10 +20,10 @@ const SWEEP: Duration = Duration::from_secs(60);
 const AWAITING: usize = 1024;
 
 impl RelayState {
-    /// A record is offered whose signature was checked.
+    /// Judges a record whose signature is valid.
     ///
-    /// A peer speaks for itself, and only where it can be called: so there are no more records than reservations. What another relay
-    /// copies here was judged there.
+    /// A peer may register only itself, and only while it has a reservation. So its own records never outnumber the reservations. The
+    /// relay that sent a copy has judged the record already.
     pub fn handle_record(&mut self, offer: Offer, now: Now) {
         let (source, peer) = (offer.source, offer.registration.peer);
         let outcome = self.judge_record(offer, now);

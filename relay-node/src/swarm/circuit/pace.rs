@@ -194,7 +194,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked for when: up to any time no more goes than the burst and the rate times that time.
+        /// For any sequence of requests, the bytes sent until a time never exceed the burst plus the rate times that time.
         #[test]
         fn no_more_goes_than_the_rate_and_one_burst(
             asks in proptest::collection::vec((0..5000_usize, 0..3000_u64), 1..100),

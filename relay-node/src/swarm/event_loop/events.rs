@@ -138,7 +138,7 @@ impl EventLoop {
             BehaviourEvent::Directory(directory::Event::Refused { source, reason }) => {
                 self.observer.invalid_record(source.as_ref(), &reason);
             }
-            BehaviourEvent::Directory(directory::Event::Told { query, arrived }) => {
+            BehaviourEvent::Directory(directory::Event::Sent { query, arrived }) => {
                 if let Some((relay, peer)) = self.copies.remove(&query) {
                     state.handle_record_copied(relay, peer, Delivery::of(arrived), now);
                 }
@@ -189,7 +189,7 @@ fn on_relay(
             connection,
             error,
         } => {
-            debug!(%peer, %connection, %error, "a reservation could not be told");
+            debug!(%peer, %connection, %error, "cannot send the answer to a reservation");
             state.handle_reservation_undelivered(connection, now);
         }
         circuit::Event::CircuitRequested {
@@ -207,7 +207,7 @@ fn on_relay(
         circuit::Event::CircuitUndelivered { id, source, error } => {
             let destination = state.handle_circuit_undelivered(id, now);
             let destination = destination.as_ref().map(PeerId::to_string);
-            debug!(%source, destination, %error, "a circuit could not be told");
+            debug!(%source, destination, %error, "cannot send the answer to a circuit request");
         }
         circuit::Event::CircuitReady {
             id,
