@@ -12,6 +12,7 @@ pub mod healthcheck;
 pub mod heap;
 mod id;
 pub mod identity;
+pub mod limiter;
 pub mod logging;
 mod paths;
 pub mod rlimit;

@@ -14,9 +14,11 @@ pub mod join;
 pub mod pending_futures;
 pub mod ping;
 mod quote;
+mod source;
 mod transport;
 pub mod upgrade;
 
 pub use family::Family;
 pub use quote::quote;
+pub use source::{Network, Source};
 pub use transport::Transport;

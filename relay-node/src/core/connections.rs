@@ -6,14 +6,14 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_protocol::{Transport, hop::Leg};
+use p2pnode_protocol::{Source, Transport, hop::Leg};
 
 use crate::{
     config::Limits,
     core::{
         denied::Denied,
         limits::count32,
-        source::{self, Source, decrement},
+        source::{self, decrement},
     },
 };
 

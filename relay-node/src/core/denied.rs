@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use p2pnode_protocol::Transport;
+use p2pnode_protocol::{Source, Transport};
 
-use crate::core::{admission::Refused, denial::DenialReason, source::Source};
+use crate::core::{admission::Refused, denial::DenialReason};
 
 /// Why a connection is refused, before its handshake or after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,12 +11,9 @@
 use std::collections::HashMap;
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
-use p2pnode_protocol::Transport;
+use p2pnode_protocol::{Source, Transport};
 
-use crate::core::{
-    denied::Denied,
-    source::{Source, decrement},
-};
+use crate::core::{denied::Denied, source::decrement};
 
 /// The handshakes of incoming connections that are not over.
 #[derive(Debug)]

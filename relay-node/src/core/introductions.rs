@@ -6,14 +6,13 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol, swarm::ConnectionId};
+use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::{
     Family, Transport,
     addr::is_circuit,
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
 };
 use p2pnode_transports::to_socket_addr;
-
-use crate::core::limiter::{Limiter, Measure};
 
 /// What a peer may ask: it does once for each dial, and again as often as the circuit is asked for.
 const ASKS: Measure = Measure {
@@ -31,8 +30,8 @@ const IS_ASKED_FOR: Measure = Measure {
 #[derive(Debug)]
 pub(crate) struct Introductions {
     pub(crate) seen: Seen,
-    asks: Limiter,
-    is_asked_for: Limiter,
+    asks: Limiter<PeerId>,
+    is_asked_for: Limiter<PeerId>,
 }
 
 impl Default for Introductions {

@@ -14,7 +14,6 @@ mod drain;
 mod external;
 mod handshakes;
 mod introductions;
-mod limiter;
 mod limits;
 mod memory;
 mod peer_relays;
@@ -33,7 +32,6 @@ pub use self::{
     denial::DenialReason,
     denied::Denied,
     policy::{Refusal, Route, Volume},
-    source::Source,
     state::{
         Access, AccessTotals, Action, Delivery, Event, Hop, Keep, Opened, RecordOutcome,
         RelayState, Reservation, ReservationEnd, Settings, Stored, Totals,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::Family;
+use p2pnode_protocol::{Family, Source};
 
 use crate::{
     config::Limits,
@@ -18,7 +18,7 @@ use crate::{
         denial::DenialReason,
         limits::{self, count},
         reservations::Reservations,
-        source::{self, Source},
+        source,
     },
 };
 

@@ -7,7 +7,9 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use crate::core::source::{Source, decrement};
+use p2pnode_protocol::Source;
+
+use crate::core::source::decrement;
 
 /// Who holds a reservation on which connection, and until when.
 #[derive(Debug, Default)]

@@ -34,6 +34,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::directory::Offer;
 
 pub use self::{
@@ -53,7 +54,6 @@ use crate::{
         external::{Change, ExternalAddresses},
         handshakes::Handshakes,
         introductions::Introductions,
-        limiter::{Limiter, Measure},
         limits::count,
         memory::Memory,
         peer_relays::PeerRelays,
@@ -119,7 +119,7 @@ pub struct RelayState {
     handshakes: Handshakes,
     connections: Connections,
     policy: RelayPolicy,
-    hop_requests: Limiter,
+    hop_requests: Limiter<PeerId>,
     introductions: Introductions,
     peer_relays: PeerRelays,
     records: Records,

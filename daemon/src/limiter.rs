@@ -1,0 +1,152 @@
+//! How often somebody may ask: pure, with the time as an argument.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+/// How often is not too often.
+#[derive(Debug, Clone, Copy)]
+pub struct Measure {
+    /// What may be asked at once.
+    pub burst: u32,
+    /// One question more in this time, which is not zero.
+    pub period: Duration,
+}
+
+/// How many buckets are kept. A bucket that is full again is as good as none, so above this number those are dropped first.
+const MAX_BUCKETS: usize = 16_384;
+
+/// A [token bucket](https://en.wikipedia.org/wiki/Token_bucket) for each key that asked: a peer, a source, a connection.
+///
+/// It keeps [`MAX_BUCKETS`] at most. If all of them are in use, a new key is not admitted.
+#[derive(Debug)]
+pub struct Limiter<K> {
+    measure: Measure,
+    buckets: HashMap<K, Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    /// Up to when tokens were added.
+    filled: Instant,
+}
+
+impl<K: Hash + Eq> Limiter<K> {
+    /// A limiter that lets each key have that much.
+    #[must_use]
+    pub fn new(measure: Measure) -> Self {
+        Self {
+            measure,
+            buckets: HashMap::new(),
+        }
+    }
+
+    /// Whether one more question of `key` is within its measure.
+    pub fn admits(&mut self, key: K, now: Instant) -> bool {
+        let measure = self.measure;
+        if self.buckets.len() >= MAX_BUCKETS && !self.buckets.contains_key(&key) {
+            self.buckets.retain(|_, bucket| {
+                bucket.fill(measure, now);
+                bucket.tokens < measure.burst
+            });
+            if self.buckets.len() >= MAX_BUCKETS {
+                return false;
+            }
+        }
+        let bucket = self.buckets.entry(key).or_insert(Bucket {
+            tokens: measure.burst,
+            filled: now,
+        });
+        bucket.fill(measure, now);
+        let admitted = bucket.tokens > 0;
+        bucket.tokens = bucket.tokens.saturating_sub(1);
+        admitted
+    }
+
+    /// The key asks no more.
+    pub fn forget(&mut self, key: &K) {
+        self.buckets.remove(key);
+    }
+}
+
+impl Bucket {
+    fn fill(&mut self, Measure { burst, period }: Measure, now: Instant) {
+        let periods = now.saturating_duration_since(self.filled).as_nanos() / period.as_nanos();
+        match u32::try_from(periods)
+            .ok()
+            .filter(|periods| *periods < burst)
+        {
+            Some(periods) => {
+                self.tokens = self.tokens.saturating_add(periods).min(burst);
+                self.filled += period * periods;
+            }
+            None => {
+                self.tokens = burst;
+                self.filled = now;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BURST: u32 = 256;
+    const PERIOD: Duration = Duration::from_millis(30);
+
+    fn limiter() -> Limiter<u32> {
+        Limiter::new(Measure {
+            burst: BURST,
+            period: PERIOD,
+        })
+    }
+
+    fn admitted(limiter: &mut Limiter<u32>, key: u32, now: Instant) -> usize {
+        (0..2 * BURST).filter(|_| limiter.admits(key, now)).count()
+    }
+
+    #[test]
+    fn a_burst_is_admitted_and_then_one_question_per_period() {
+        let (mut limiter, key, now) = (limiter(), 1, Instant::now());
+        assert_eq!(admitted(&mut limiter, key, now), BURST as usize);
+        assert_eq!(admitted(&mut limiter, key, now + PERIOD * 3), 3);
+        let later = now + PERIOD * 3 + PERIOD / 2;
+        assert_eq!(admitted(&mut limiter, key, later), 0);
+        assert_eq!(admitted(&mut limiter, key, later + PERIOD / 2), 1);
+    }
+
+    #[test]
+    fn a_long_silence_fills_no_more_than_a_burst() {
+        let (mut limiter, key, now) = (limiter(), 1, Instant::now());
+        admitted(&mut limiter, key, now);
+        let later = now + Duration::from_secs(1_000_000);
+        assert_eq!(admitted(&mut limiter, key, later), BURST as usize);
+    }
+
+    #[test]
+    fn one_key_does_not_use_up_the_measure_of_another() {
+        let (mut limiter, now) = (limiter(), Instant::now());
+        let (greedy, modest) = (1, 2);
+        admitted(&mut limiter, greedy, now);
+        assert!(limiter.admits(modest, now));
+        limiter.forget(&greedy);
+        assert_eq!(limiter.buckets.len(), 1);
+    }
+
+    #[test]
+    fn above_a_bound_only_keys_that_asked_lately_are_kept_and_new_ones_wait() {
+        let (mut limiter, now) = (limiter(), Instant::now());
+        let keys = u32::try_from(MAX_BUCKETS).expect("a small number");
+        for key in 0..keys {
+            assert!(limiter.admits(key, now));
+        }
+        assert!(!limiter.admits(keys, now));
+        assert!(limiter.admits(0, now));
+        assert!(limiter.admits(keys, now + PERIOD));
+        assert_eq!(limiter.buckets.len(), 2, "the others are full again");
+    }
+}
