@@ -8,6 +8,7 @@ use tokio::net::UdpSocket;
 
 use crate::net::{
     addr::to_socket_addr,
+    budget::Budgets,
     error::Error,
     pool::{Exhausted, PoolCounts},
     ports::Claim,
@@ -57,6 +58,13 @@ impl Handle {
     /// sockets of the address that won. The last 1024 addresses are remembered.
     pub fn sockets(&self, dialed: &Multiaddr) -> Option<Sockets> {
         self.shared.sockets(dialed)
+    }
+
+    /// What peers may make this process hold. Every peer has the largest class until [`Budgets::begin_as`] and
+    /// [`Budgets::set_class`] say otherwise.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        &self.shared.budgets
     }
 
     /// The source address that this host's routes give packets to `remote`. `None` without a route. Sends nothing.

@@ -74,6 +74,7 @@ pub use crate::{
     handle::{ClaimedUdp, Handle},
     net::{
         addr::{to_multiaddr, to_socket_addr},
+        budget::{Budgets, Class, Largest, Overuse},
         closed::{Closed, causes},
         error::{Error, closed, find_exhausted, timed_out},
         family::{FamilyPolicy, FamilyPolicyError},
@@ -89,7 +90,7 @@ pub use crate::{
         tokio_runtime,
     },
     ranged::Config,
-    tcp::yamux::{Yamux, YamuxConnection},
+    tcp::yamux::{Yamux, YamuxConnection, YamuxStream},
 };
 pub use p2pnode_protocol::{Family, Transport};
 
@@ -137,7 +138,20 @@ pub fn server(
     keypair: &Keypair,
     quic_runtime: QuicRuntime,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
-    let server = Server::new(keypair, quic_runtime)?;
+    server_within(keypair, quic_runtime, Budgets::new(Class::Carrying))
+}
+
+/// A [`server`] whose peers have these budgets.
+///
+/// # Errors
+///
+/// As [`server`].
+pub fn server_within(
+    keypair: &Keypair,
+    quic_runtime: QuicRuntime,
+    budgets: Budgets,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
+    let server = Server::new(keypair, quic_runtime, budgets)?;
     Ok(reported(Resolving::new(server, FamilyPolicy::Auto, None)))
 }
 

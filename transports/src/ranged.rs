@@ -71,11 +71,12 @@ impl Ranged {
                 config.congestion,
                 quic::Role::Node,
                 quic::tokio_runtime(),
+                shared.budgets.clone(),
             )?)
         } else {
             None
         };
-        let upgrade = Upgrade::new(keypair, tls)?;
+        let upgrade = Upgrade::new(keypair, tls, shared.budgets.clone())?;
         let mut this = Self {
             listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp),
             quic: quic.map(|settings| quic::Dialer::new(settings, shared.clone())),

@@ -20,6 +20,7 @@ use crate::{
     listen::Listeners,
     net::{
         addr::to_socket_addr,
+        budget::Budgets,
         connection::{Connection, Event, Incoming},
         error::Error,
     },
@@ -32,11 +33,16 @@ use crate::{
 pub(crate) struct Server(Listeners);
 
 impl Server {
-    pub(crate) fn new(keypair: &Keypair, runtime: QuicRuntime) -> Result<Self, Error> {
+    pub(crate) fn new(
+        keypair: &Keypair,
+        runtime: QuicRuntime,
+        budgets: Budgets,
+    ) -> Result<Self, Error> {
         let tls = Tls::new(keypair)?;
         let congestion = Congestion::default();
-        let quic = quic::Settings::new(keypair, &tls, congestion, Role::Relay, runtime)?;
-        let upgrade = Upgrade::new(keypair, tls)?;
+        let role = Role::Relay;
+        let quic = quic::Settings::new(keypair, &tls, congestion, role, runtime, budgets.clone())?;
+        let upgrade = Upgrade::new(keypair, tls, budgets)?;
         Ok(Self(Listeners::new(Some(quic), upgrade, true)))
     }
 }

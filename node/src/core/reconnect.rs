@@ -117,6 +117,11 @@ impl Reconnector {
         wanted.prefer(last);
     }
 
+    /// Whether the peer is to be dialed again when it is lost.
+    pub(crate) fn is_wanted(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
     /// The peer is not dialed again: it has closed the last connection, this node has, or a new dial takes over.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.peers.remove(peer);

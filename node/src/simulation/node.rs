@@ -272,8 +272,11 @@ impl World {
                 node.machine.handle_interfaces(&addrs, now);
             }
             // There is neither DNS nor a link, and every peer may connect.
-            Action::EndSearch(_) | Action::Allow(_) | Action::Disallow(_) | Action::Announce(_) => {
-            }
+            Action::EndSearch(_)
+            | Action::Allow(_)
+            | Action::Disallow(_)
+            | Action::Announce(_)
+            | Action::Classify { .. } => {}
         }
     }
 

@@ -202,6 +202,7 @@ impl World {
             Action::Stop => self.stop(host),
             // Connections on which nothing runs stay.
             Action::KeepAlive { .. }
+            | Action::Classify { .. }
             | Action::OfferHop(_)
             | Action::AddExternalAddress(_)
             | Action::RemoveExternalAddress(_) => {}

@@ -8,7 +8,7 @@ use libp2p::{
     relay::outbound::hop::ConnectError,
     swarm::{ConnectionError, DialError},
 };
-use p2pnode_transports::{Closed, causes};
+use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
     dialer::CircuitFailure,
@@ -41,7 +41,10 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
         Some(ConnectionError::IO(error)) => match p2pnode_transports::closed(error) {
             Some(Closed::Local) => Ended::Ours,
             Some(Closed::ByPeer) => Ended::Theirs,
-            Some(Closed::Reset | Closed::TimedOut) | None => Ended::Broken,
+            Some(Closed::Overuse(Overuse::Stranger)) => Ended::Ours,
+            Some(Closed::Reset | Closed::TimedOut | Closed::Overuse(Overuse::Memory)) | None => {
+                Ended::Broken
+            }
         },
     }
 }

@@ -13,7 +13,7 @@ use libp2p::{
     identity::Keypair,
     noise,
 };
-use p2pnode_transports::{Family, Yamux};
+use p2pnode_transports::{Class, Family, Yamux};
 
 use crate::{
     config,
@@ -57,12 +57,14 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
         p2pnode_transports::build(keypair, settings).context("cannot set up the transports")?;
     let times = CircuitTimes::default();
     let noise = noise::Config::new(keypair).context("cannot set up Noise")?;
+    sockets.budgets().begin_as(Class::Stranger);
     let upgrade = |circuits: Circuits| {
+        let budgets = sockets.budgets().clone();
         let upgraded = circuits
             // Lazy negotiation saves a round trip through the relay.
             .upgrade(Version::V1Lazy)
             .authenticate(Timed::new(noise.clone(), times.clone()))
-            .multiplex(Yamux::default())
+            .multiplex_ext(move |peer, _| Yamux::within(budgets, *peer))
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
         TransportTimeout::with_ingoing_timeout(upgraded, CIRCUIT_TIMEOUT).boxed()
     };

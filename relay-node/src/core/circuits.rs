@@ -127,6 +127,13 @@ impl Circuits {
         self.of_peer.get(peer).map_or(0, HashSet::len)
     }
 
+    /// Whether one of a peer is open.
+    pub(crate) fn carries(&self, peer: &PeerId) -> bool {
+        let ids = self.of_peer.get(peer).into_iter().flatten();
+        let mut circuits = ids.filter_map(|id| self.all.get(id));
+        circuits.any(|circuit| circuit.since.is_some())
+    }
+
     /// A circuit is being made.
     pub(crate) fn begin(&mut self, source: End, destination: End) -> CircuitId {
         let id = CircuitId(self.next);

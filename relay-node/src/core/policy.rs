@@ -164,6 +164,11 @@ impl RelayPolicy {
         self.reservations.of_peer(peer).max()
     }
 
+    /// Whether a circuit of a peer is open.
+    pub(crate) fn carries(&self, peer: &PeerId) -> bool {
+        self.circuits.carries(peer)
+    }
+
     /// Circuits that are open.
     pub(crate) fn circuits(&self) -> usize {
         self.circuits.open()

@@ -5,6 +5,7 @@ use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_daemon::admin::{Health, Server};
 use p2pnode_protocol::upgrade::LAZY;
+use p2pnode_transports::{Budgets, Class};
 use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
@@ -70,7 +71,8 @@ pub async fn run_reloading(
     let now = now();
     let state = RelayState::new(local, &Settings::from(config), now);
     let state = SharedState::new(state, metrics.clone());
-    let mut swarm = swarm(key, config, &state, metrics.carried())?;
+    let budgets = Budgets::new(Class::Stranger);
+    let mut swarm = swarm(key, config, &state, metrics.carried(), budgets.clone())?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     let health = Health {
         readiness: readiness.clone(),
@@ -91,6 +93,7 @@ pub async fn run_reloading(
     let event_loop = EventLoop {
         swarm,
         state,
+        budgets,
         observer: Observer::new(metrics, readiness, output),
         listeners,
         copies: HashMap::new(),
@@ -112,9 +115,10 @@ fn swarm(
     config: &Config,
     state: &SharedState,
     carried: Carried,
+    budgets: Budgets,
 ) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
     let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
-    let transport = p2pnode_transports::server(key, Arc::new(runtime))?;
+    let transport = p2pnode_transports::server_within(key, Arc::new(runtime), budgets)?;
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?

@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, io};
 
+use super::budget::Overuse;
+
 /// How a connection of this crate ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Closed {
@@ -17,6 +19,8 @@ pub enum Closed {
     TimedOut,
     /// This side closed it.
     Local,
+    /// This side closed it because it held too much: see [`Overuse`](crate::Overuse).
+    Overuse(Overuse),
 }
 
 /// What one error of a chain says, without its causes.
@@ -36,6 +40,9 @@ pub(crate) fn of_one(error: &(dyn StdError + 'static)) -> Option<Closed> {
     }
     if let Some(yamux::ConnectionError::Closed) = error.downcast_ref() {
         return Some(Closed::ByPeer);
+    }
+    if let Some(overuse) = error.downcast_ref() {
+        return Some(Closed::Overuse(*overuse));
     }
     if let Some(ClosedHere) = error.downcast_ref() {
         return Some(Closed::Local);

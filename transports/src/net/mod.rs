@@ -1,7 +1,8 @@
-//! Ports, sockets and what both transports share: the range, the pool, the claims on ports, the punches that are expected, and
-//! the errors.
+//! Ports, sockets and what both transports share: the range, the pool, the claims on ports, the punches that are expected,
+//! the budgets of connections, and the errors.
 
 pub(crate) mod addr;
+pub(crate) mod budget;
 pub(crate) mod closed;
 pub(crate) mod connection;
 pub(crate) mod error;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libp2p::multiaddr::Multiaddr;
 
 use crate::net::{
+    budget::{Budgets, Class},
     ports::Ports,
     punches::Punches,
     record::{Records, Sockets},
@@ -15,6 +16,7 @@ use crate::net::{
 pub(crate) struct Shared {
     pub(crate) ports: Arc<Ports>,
     pub(crate) punches: Arc<Punches>,
+    pub(crate) budgets: Budgets,
     records: Arc<Mutex<Records>>,
 }
 
@@ -23,6 +25,7 @@ impl Shared {
         Self {
             ports,
             punches: Arc::default(),
+            budgets: Budgets::new(Class::Carrying),
             records: Arc::default(),
         }
     }

@@ -8,10 +8,14 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
-use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p::{
+    PeerId,
+    core::muxing::{StreamMuxer, StreamMuxerEvent},
+};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::streams::Streams;
+use super::{settings::Settings, streams::Streams};
+use crate::net::budget::{Budgeted, Class, Overuse, Registered};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -21,31 +25,33 @@ const NO_ERROR: VarInt = VarInt::from_u32(0);
 /// A connection whose remote is known.
 pub(super) struct Connection {
     inner: quinn::Connection,
-    /// Those that the remote opened.
-    streams: Arc<Mutex<Streams>>,
+    budget: Registered<Budget>,
     inbound: Option<Opening>,
     outbound: Option<Opening>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
 }
 
 impl Connection {
-    pub(super) fn new(inner: quinn::Connection) -> Self {
+    pub(super) fn new(inner: quinn::Connection, peer: PeerId, settings: &Settings) -> Self {
+        let budget = Registered::new(&settings.budgets, peer, |class| {
+            let budget = Budget::new(inner.clone(), class, settings.send_window);
+            budget.apply(class);
+            Arc::new(budget)
+        });
         Self {
             inner,
-            streams: Arc::default(),
+            budget,
             inbound: None,
             outbound: None,
             closed: None,
         }
     }
 
-    /// Counts a stream that the remote opened, and allows it more where it needs them.
-    fn count(&self) -> Counted {
-        let more = lock(&self.streams).opened();
-        if let Some(more) = more {
-            self.inner.set_max_concurrent_bi_streams(more.into());
+    fn error(&self, error: ConnectionError) -> io::Error {
+        match lock(&self.budget.0).is_over {
+            true => io::Error::other(Overuse::Memory),
+            false => error.into(),
         }
-        Counted(Arc::clone(&self.streams))
     }
 }
 
@@ -62,8 +68,9 @@ impl StreamMuxer for Connection {
         });
         let opened = ready!(inbound.poll_unpin(cx));
         this.inbound = None;
-        let (send, receive) = opened?;
-        Poll::Ready(Ok(Stream::new(send, receive, Some(this.count()))))
+        let (send, receive) = opened.map_err(|error| this.error(error))?;
+        this.budget.opened();
+        Poll::Ready(Ok(Stream::new(send, receive, &this.budget, true)))
     }
 
     fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -75,8 +82,8 @@ impl StreamMuxer for Connection {
         });
         let opened = ready!(outbound.poll_unpin(cx));
         this.outbound = None;
-        let (send, receive) = opened?;
-        Poll::Ready(Ok(Stream::new(send, receive, None)))
+        let (send, receive) = opened.map_err(|error| this.error(error))?;
+        Poll::Ready(Ok(Stream::new(send, receive, &this.budget, false)))
     }
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
@@ -96,23 +103,103 @@ impl StreamMuxer for Connection {
         Poll::Ready(if closed == ConnectionError::LocallyClosed {
             Ok(())
         } else {
-            Err(closed.into())
+            Err(this.error(closed))
         })
     }
 }
 
-/// A stream that the remote opened, for as long as it lives.
-struct Counted(Arc<Mutex<Streams>>);
+/// The code of a close for want of memory. It has no meaning to others, either.
+const OVERUSE: VarInt = VarInt::from_u32(1);
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        lock(&self.0).closed();
+/// What a connection holds, and what its remote may send.
+///
+/// quinn keeps to itself what was received and not read, so [`Budgeted::held`] is an estimate: nothing if every stream has read all
+/// there was, otherwise what has arrived since that was so last and was not read, at most the window. It is as precise as it is asked
+/// often, and counts what was sent twice, and headers.
+struct Budget(Mutex<Held>);
+
+struct Held {
+    connection: quinn::Connection,
+    class: Class,
+    send_window: u64,
+    /// Those that the remote opened.
+    streams: Streams,
+    /// Streams on which a read has returned bytes last, or that nothing has read from.
+    unread_streams: u32,
+    /// Bytes that streams have read.
+    read: u64,
+    /// What had arrived, and was read, when nothing was unread last.
+    empty_at: (u64, u64),
+    is_over: bool,
+}
+
+impl Budget {
+    fn new(connection: quinn::Connection, class: Class, send_window: u64) -> Self {
+        Self(Mutex::new(Held {
+            connection,
+            class,
+            send_window,
+            streams: Streams::new(class),
+            unread_streams: 0,
+            read: 0,
+            empty_at: (0, 0),
+            is_over: false,
+        }))
+    }
+
+    fn apply(&self, class: Class) {
+        let held = &mut *lock(&self.0);
+        held.class = class;
+        let connection = &held.connection;
+        connection.set_receive_window(VarInt::from_u32(class.bytes()));
+        connection.set_send_window(match class {
+            Class::Stranger => class.bytes().into(),
+            Class::Known | Class::Carrying => held.send_window,
+        });
+        if let Some(streams) = held.streams.set_class(class) {
+            connection.set_max_concurrent_bi_streams(streams.into());
+        }
+    }
+
+    /// Counts a stream that the remote opened, and allows it more where it needs them.
+    fn opened(&self) {
+        let held = &mut *lock(&self.0);
+        if let Some(more) = held.streams.opened() {
+            held.connection.set_max_concurrent_bi_streams(more.into());
+        }
     }
 }
 
-fn lock(streams: &Mutex<Streams>) -> std::sync::MutexGuard<'_, Streams> {
+impl Budgeted for Budget {
+    fn set_class(&self, class: Class) {
+        self.apply(class);
+    }
+
+    fn held(&self) -> u64 {
+        let held = &mut *lock(&self.0);
+        if held.is_over {
+            return 0;
+        }
+        let arrived = held.connection.stats().udp_rx.bytes;
+        if held.unread_streams == 0 {
+            held.empty_at = (arrived, held.read);
+        }
+        let (arrived_before, read_before) = held.empty_at;
+        (arrived - arrived_before)
+            .saturating_sub(held.read - read_before)
+            .min(held.class.bytes().into())
+    }
+
+    fn close(&self) {
+        let held = &mut *lock(&self.0);
+        held.is_over = true;
+        held.connection.close(OVERUSE, &[]);
+    }
+}
+
+fn lock(held: &Mutex<Held>) -> std::sync::MutexGuard<'_, Held> {
     // Nothing panics while it holds the lock.
-    streams.lock().unwrap_or_else(PoisonError::into_inner)
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A bidirectional stream. Dropping the stream finishes it and sends STOP_SENDING, since nothing reads from it any longer.
@@ -120,16 +207,32 @@ pub(super) struct Stream {
     send: SendStream,
     receive: RecvStream,
     closed: bool,
-    _counted: Option<Counted>,
+    budget: Arc<Budget>,
+    is_inbound: bool,
+    /// Whether there may be something to read.
+    is_unread: bool,
 }
 
 impl Stream {
-    fn new(send: SendStream, receive: RecvStream, counted: Option<Counted>) -> Self {
+    fn new(send: SendStream, receive: RecvStream, budget: &Arc<Budget>, is_inbound: bool) -> Self {
+        lock(&budget.0).unread_streams += 1;
         Self {
             send,
             receive,
             closed: false,
-            _counted: counted,
+            budget: Arc::clone(budget),
+            is_inbound,
+            is_unread: true,
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let held = &mut *lock(&self.budget.0);
+        held.unread_streams -= u32::from(self.is_unread);
+        if self.is_inbound {
+            held.streams.closed();
         }
     }
 }
@@ -140,7 +243,17 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncRead::poll_read(Pin::new(&mut self.receive), cx, buf)
+        let this = &mut *self;
+        let read = AsyncRead::poll_read(Pin::new(&mut this.receive), cx, buf);
+        let is_unread = matches!(read, Poll::Ready(Ok(1..)));
+        let held = &mut *lock(&this.budget.0);
+        if let Poll::Ready(Ok(bytes)) = read {
+            held.read += bytes as u64;
+        }
+        held.unread_streams += u32::from(is_unread);
+        held.unread_streams -= u32::from(this.is_unread);
+        this.is_unread = is_unread;
+        read
     }
 }
 

@@ -15,9 +15,12 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 
-use super::{congestion::Congestion, failure::HANDSHAKE_TIMEOUT, streams};
+use super::{congestion::Congestion, failure::HANDSHAKE_TIMEOUT};
 use crate::{
-    net::error::{Error, chain},
+    net::{
+        budget::{Budgets, Class},
+        error::{Error, chain},
+    },
     tls::Tls,
 };
 
@@ -37,11 +40,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Keeps the mappings of NATs for peers without ping. Many drop an idle mapping after 30 s; RFC 4787 requires 2 min.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// How many bytes a remote may send before they are read: on one stream, and on all of a connection. The connection has room for
-/// more than one stream, so a stream that nobody reads does not stop the others. A window is what a stream carries in a round trip:
-/// 24 MiB are 2 Gbit/s at 100 ms.
+/// How many bytes a remote may send on one stream before they are read. All streams of a connection together have the bytes of a
+/// [`Class`], at most 32 MiB: room for more than one stream, so a stream that nobody reads does not stop the others. A window is what
+/// a stream carries in a round trip: 24 MiB are 2 Gbit/s at 100 ms.
 const STREAM_WINDOW: u32 = 24 << 20;
-const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// How many bytes of one connection are kept until the remote acknowledges them.
 const SEND_WINDOW: u64 = 24 << 20;
@@ -58,6 +60,9 @@ pub(crate) struct Settings {
     pub(super) server: ServerConfig,
     pub(super) endpoint: EndpointConfig,
     pub(super) runtime: QuicRuntime,
+    pub(super) budgets: Budgets,
+    /// How many bytes of a connection are kept until the remote acknowledges them, if the remote is no stranger.
+    pub(super) send_window: u64,
 }
 
 /// Makes the [`quinn::Runtime`] of each UDP socket that listens. See [`server`](crate::server).
@@ -88,6 +93,7 @@ impl Settings {
         congestion: Congestion,
         role: Role,
         runtime: QuicRuntime,
+        budgets: Budgets,
     ) -> Result<Arc<Self>, Error> {
         let unfit =
             |error: quinn::crypto::rustls::NoInitialCipherSuite| Error::Certificate(chain(&error));
@@ -114,6 +120,11 @@ impl Settings {
             server,
             endpoint,
             runtime,
+            budgets,
+            send_window: match role {
+                Role::Node => SEND_WINDOW,
+                Role::Relay => RELAY_SEND_WINDOW,
+            },
         }))
     }
 }
@@ -157,20 +168,22 @@ impl HmacKey for ResetKey {
 }
 
 fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<TransportConfig> {
-    let (stream_window, send_window) = match role {
-        Role::Node => (STREAM_WINDOW, SEND_WINDOW),
-        Role::Relay => (RELAY_STREAM_WINDOW, RELAY_SEND_WINDOW),
+    let stream_window = match role {
+        Role::Node => STREAM_WINDOW,
+        Role::Relay => RELAY_STREAM_WINDOW,
     };
+    // `connection` widens what the peer of the connection may have, once the peer is known.
+    let stranger = Class::Stranger;
     let mut transport = TransportConfig::default();
     transport
         .initial_rtt(initial_rtt)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .max_concurrent_bidi_streams(VarInt::from_u32(streams::FIRST))
+        .max_concurrent_bidi_streams(VarInt::from_u32(stranger.streams()))
         .stream_receive_window(VarInt::from_u32(stream_window))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(send_window)
+        .receive_window(VarInt::from_u32(stranger.bytes()))
+        .send_window(stranger.bytes().into())
         // libp2p has no datagrams.
         .datagram_receive_buffer_size(None)
         // The spin bit shows observers on the path the round trip time.

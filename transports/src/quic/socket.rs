@@ -42,6 +42,7 @@ pub(super) struct Socket {
 pub(super) struct Accepted {
     pub(super) remote: SocketAddr,
     connecting: Connecting,
+    settings: Arc<Settings>,
     _unproven: Option<Arc<()>>,
 }
 
@@ -49,10 +50,11 @@ impl Accepted {
     pub(super) async fn handshake(self) -> Result<Connection, Failure> {
         let Self {
             connecting,
+            settings,
             _unproven,
             ..
         } = self;
-        handshake(connecting).await
+        handshake(connecting, &settings).await
     }
 }
 
@@ -97,7 +99,12 @@ impl Socket {
         } else {
             self.settings.client.clone()
         };
-        dial(self.endpoint.clone(), client, remote)
+        dial(
+            self.endpoint.clone(),
+            client,
+            remote,
+            Arc::clone(&self.settings),
+        )
     }
 
     /// The next inbound connection. `None` once the socket is closed or has failed.
@@ -122,6 +129,7 @@ impl Socket {
                     return Poll::Ready(Some(Accepted {
                         remote,
                         connecting,
+                        settings: Arc::clone(&self.settings),
                         _unproven: (!proven).then(|| Arc::clone(&self.unproven)),
                     }));
                 }
@@ -153,19 +161,20 @@ pub(super) async fn dial_from_any(
         socket::udp(socket::wildcard(family, 0))?,
         Arc::new(TokioRuntime),
     )?;
-    dial(endpoint, settings.client.clone(), remote).await
+    dial(endpoint, settings.client.clone(), remote, settings).await
 }
 
 async fn dial(
     endpoint: Endpoint,
     client: quinn::ClientConfig,
     remote: SocketAddr,
+    settings: Arc<Settings>,
 ) -> Result<Connection, Failure> {
     // Names have no meaning here, but quinn requires one. libp2p sends this one.
-    handshake(endpoint.connect_with(client, remote, "l")?).await
+    handshake(endpoint.connect_with(client, remote, "l")?, &settings).await
 }
 
-async fn handshake(connecting: Connecting) -> Result<Connection, Failure> {
+async fn handshake(connecting: Connecting, settings: &Settings) -> Result<Connection, Failure> {
     let connection = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
         .await
         .map_err(|_| Failure::TimedOut)??;
@@ -176,7 +185,7 @@ async fn handshake(connecting: Connecting) -> Result<Connection, Failure> {
     let peer = tls::peer(certificates).map_err(Failure::Certificate)?;
     Ok((
         peer,
-        StreamMuxerBox::new(connection::Connection::new(connection)),
+        StreamMuxerBox::new(connection::Connection::new(connection, peer, settings)),
     ))
 }
 
@@ -190,6 +199,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        net::budget::{Budgets, Class},
         quic::{
             congestion::Congestion,
             settings::{Role, tokio_runtime},
@@ -201,7 +211,8 @@ mod tests {
         let keypair = Keypair::generate_ed25519();
         let tls = Tls::new(&keypair).unwrap();
         let (congestion, runtime) = (Congestion::default(), tokio_runtime());
-        let settings = Settings::new(&keypair, &tls, congestion, role, runtime).unwrap();
+        let budgets = Budgets::new(Class::Stranger);
+        let settings = Settings::new(&keypair, &tls, congestion, role, runtime, budgets).unwrap();
         Socket::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap()
     }
 

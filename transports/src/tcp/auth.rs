@@ -32,9 +32,13 @@ use libp2p::{
     noise,
 };
 
-use super::{eof_is_error::EofIsError, read_buffer::ReadBuffer, write_coalescer::CoalescedYamux};
+use super::{
+    eof_is_error::EofIsError, read_buffer::ReadBuffer, write_coalescer::CoalescedYamux,
+    yamux::Yamux,
+};
 use crate::{
     net::{
+        budget::Budgets,
         connection::Connection,
         error::{Error, chain, closed},
     },
@@ -50,7 +54,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Upgrade {
     tls: Tls,
     noise: noise::Config,
-    yamux: CoalescedYamux,
+    budgets: Budgets,
 }
 
 /// What the dialer offers the remote.
@@ -84,13 +88,13 @@ impl Refusal {
 }
 
 impl Upgrade {
-    pub(crate) fn new(keypair: &Keypair, tls: Tls) -> Result<Self, Error> {
+    pub(crate) fn new(keypair: &Keypair, tls: Tls, budgets: Budgets) -> Result<Self, Error> {
         let noise =
             noise::Config::new(keypair).map_err(|error| Error::Certificate(chain(&error)))?;
         Ok(Self {
             tls,
             noise,
-            yamux: CoalescedYamux::default(),
+            budgets,
         })
     }
 
@@ -116,10 +120,11 @@ impl Upgrade {
         };
         // The lazy variant saves a round trip where one protocol is offered: yamux, and TLS or Noise if `offer` is one of them. It
         // changes when the dialer flushes, not who sends first, so it works with roles that a punch has overridden.
+        let budgets = self.budgets.clone();
         let mut upgrade = Established(Some(ReadBuffer::new(stream)))
             .upgrade(Version::V1Lazy)
             .authenticate(security)
-            .multiplex(self.yamux.clone())
+            .multiplex_ext(move |peer, _| CoalescedYamux(Yamux::within(budgets, *peer)))
             .boxed();
         let opts = DialOpts {
             role,

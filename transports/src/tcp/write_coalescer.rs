@@ -135,8 +135,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
 }
 
 /// The upgrade to yamux over a [`WriteCoalescer`].
-#[derive(Clone, Default)]
-pub(crate) struct CoalescedYamux(Yamux);
+#[derive(Clone)]
+pub(crate) struct CoalescedYamux(pub(crate) Yamux);
 
 impl UpgradeInfo for CoalescedYamux {
     type Info = <Yamux as UpgradeInfo>::Info;

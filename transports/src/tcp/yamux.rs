@@ -1,52 +1,125 @@
-//! yamux whose errors say how the connection ended.
+//! yamux within a budget, whose errors say how the connection ended.
+//!
+//! yamux has a window for each stream and none for the connection, so a remote with many streams could fill hundreds of MiB. Here a
+//! reader beneath yamux sees the headers of its frames, and a wrapper of each stream sees what the program reads. Between them the
+//! [account](crate::net::budget) of the connection knows what is held.
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
 };
 
-use futures::{AsyncRead, AsyncWrite, TryFutureExt as _, future::MapOk};
+use futures::{
+    AsyncRead, AsyncWrite,
+    future::{Ready, ready},
+};
 use libp2p::{
+    PeerId,
     core::{
         muxing::{StreamMuxer, StreamMuxerEvent},
         upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
     },
-    yamux::{Config, Error, Muxer, Stream},
+};
+use std::sync::Arc;
+use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
+
+use crate::net::{
+    budget::{Account, Admitted, Budgets, Class, Frame, Registered, WAITING},
+    closed::ClosedHere,
 };
 
-use crate::net::closed::ClosedHere;
+/// Streams of both sides that yamux keeps at most: those of the largest class, those that wait, and as many that this side opens.
+/// Beyond that yamux ends the connection.
+const STREAMS: usize = 2 * Class::Carrying.streams() as usize + WAITING as usize;
 
-/// The upgrade of a stream to [yamux](https://github.com/libp2p/specs/blob/master/yamux/README.md), as libp2p configures it by
-/// default.
+/// By how much the windows of all streams together may grow beyond the first window of each. Until a stream has used its first one,
+/// its window does not grow at all.
+const GROWTH: usize = Class::Carrying.bytes() as usize;
+
+/// The upgrade of a stream to [yamux](https://github.com/libp2p/specs/blob/master/yamux/README.md).
 ///
-/// The only difference to [`libp2p::yamux::Config`]: [`closed`](crate::closed) understands the errors of its connections.
-/// libp2p keeps yamux's own error in a private field.
-#[derive(Debug, Clone, Default)]
-pub struct Yamux(Config);
+/// [`closed`](crate::closed) understands the errors of its connections, which libp2p keeps in private fields.
+#[derive(Debug, Clone)]
+pub struct Yamux {
+    budgets: Budgets,
+    peer: PeerId,
+}
+
+impl Yamux {
+    /// A connection with `peer`, within the budget of the peer.
+    #[must_use]
+    pub fn within(budgets: Budgets, peer: PeerId) -> Self {
+        Self { budgets, peer }
+    }
+
+    fn connect<C>(self, stream: C, mode: Mode) -> Ready<io::Result<YamuxConnection<C>>>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut config = yamux::Config::default();
+        config
+            .set_max_connection_receive_window(None)
+            .set_max_num_streams(STREAMS)
+            .set_max_connection_receive_window(Some(STREAMS * DEFAULT_CREDIT as usize + GROWTH));
+        let account = Registered::new(&self.budgets, self.peer, |class| {
+            Arc::new(Account::new(class))
+        });
+        let counted = Counted::new(stream, Arc::clone(&account));
+        ready(Ok(YamuxConnection {
+            connection: Connection::new(counted, config, mode),
+            account,
+            waiting: VecDeque::new(),
+            inbound: None,
+            is_closed_here: false,
+        }))
+    }
+}
+
+impl Default for Yamux {
+    /// A connection with the largest budget, which nothing else knows.
+    fn default() -> Self {
+        Self::within(Budgets::new(Class::Carrying), PeerId::random())
+    }
+}
 
 /// A connection that [`Yamux`] multiplexes.
 pub struct YamuxConnection<C> {
-    inner: Muxer<C>,
+    connection: Connection<Counted<C>>,
+    account: Registered<Account>,
+    /// Streams that the remote opened and that are not used yet.
+    waiting: VecDeque<YamuxStream>,
+    inbound: Option<Waker>,
     is_closed_here: bool,
 }
 
-impl<C> YamuxConnection<C> {
-    const fn new(inner: Muxer<C>) -> Self {
-        Self {
-            inner,
-            is_closed_here: false,
+impl<C: AsyncRead + AsyncWrite + Unpin> YamuxConnection<C> {
+    /// Reads and writes until the remote opens a stream.
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(over) = self.account.over(cx) {
+            return Poll::Ready(Err(io::Error::other(over)));
         }
+        let stream = match ready!(self.connection.poll_next_inbound(cx)) {
+            Some(Ok(stream)) => YamuxStream::new(stream, &self.account),
+            Some(Err(error)) => return Poll::Ready(Err(self.error(error, cx))),
+            None => return Poll::Ready(Err(self.error(ConnectionError::Closed, cx))),
+        };
+        // A peer that waits for its streams has no more of them. The others of another class are reset, as libp2p does.
+        if !self.account.is_crowded() {
+            self.waiting.push_back(stream);
+        }
+        Poll::Ready(Ok(()))
     }
 
-    fn error(&self, error: Error) -> io::Error {
-        let error = io::Error::from(error);
-        let carried = error.get_ref().and_then(|error| error.downcast_ref());
-        match carried {
-            Some(yamux::ConnectionError::Closed) if self.is_closed_here => {
-                io::Error::other(ClosedHere)
-            }
-            Some(_) | None => error,
+    fn error(&self, error: ConnectionError, cx: &Context<'_>) -> io::Error {
+        if let Some(over) = self.account.over(cx) {
+            return io::Error::other(over);
+        }
+        match error {
+            ConnectionError::Io(error) => error,
+            ConnectionError::Closed if self.is_closed_here => io::Error::other(ClosedHere),
+            error => io::Error::other(error),
         }
     }
 }
@@ -61,67 +134,253 @@ impl<C> StreamMuxer for YamuxConnection<C>
 where
     C: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    type Substream = Stream;
+    type Substream = YamuxStream;
     type Error = io::Error;
 
-    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        let polled = Pin::new(&mut self.inner).poll_inbound(cx);
-        polled.map_err(|error| self.error(error))
+    fn poll_inbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<YamuxStream>> {
+        loop {
+            if let Some(next) = self.waiting.front() {
+                if self.account.admit(next.id(), cx) == Admitted::Now
+                    && let Some(stream) = self.waiting.pop_front()
+                {
+                    return Poll::Ready(Ok(stream));
+                }
+                self.inbound = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if self.poll_connection(cx)?.is_pending() {
+                self.inbound = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
     }
 
-    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        let polled = Pin::new(&mut self.inner).poll_outbound(cx);
-        polled.map_err(|error| self.error(error))
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<YamuxStream>> {
+        let stream = match ready!(self.connection.poll_new_outbound(cx)) {
+            Ok(stream) => stream,
+            Err(error) => return Poll::Ready(Err(self.error(error, cx))),
+        };
+        self.account.opened(stream.id().val());
+        Poll::Ready(Ok(YamuxStream::new(stream, &self.account)))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_closed_here = true;
-        let polled = Pin::new(&mut self.inner).poll_close(cx);
-        polled.map_err(|error| self.error(error))
+        let polled = self.connection.poll_close(cx);
+        polled.map_err(|error| self.error(error, cx))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
-        let polled = Pin::new(&mut self.inner).poll(cx);
-        polled.map_err(|error| self.error(error))
+        ready!(self.poll_connection(cx))?;
+        if let Some(inbound) = self.inbound.take() {
+            inbound.wake();
+        }
+        // There may be more; others have their turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A stream of a [`YamuxConnection`].
+#[derive(Debug)]
+pub struct YamuxStream {
+    inner: yamux::Stream,
+    account: Arc<Account>,
+}
+
+impl YamuxStream {
+    fn new(inner: yamux::Stream, account: &Arc<Account>) -> Self {
+        Self {
+            inner,
+            account: Arc::clone(account),
+        }
+    }
+
+    fn id(&self) -> u32 {
+        self.inner.id().val()
+    }
+}
+
+impl Drop for YamuxStream {
+    fn drop(&mut self) {
+        self.account.dropped(self.id());
+    }
+}
+
+impl AsyncRead for YamuxStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        self.account.read(self.id(), read);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl AsyncWrite for YamuxStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+/// What yamux reads from: [frames](https://github.com/hashicorp/yamux/blob/master/spec.md), each with a header of this many bytes.
+const HEADER: usize = 12;
+const DATA: u8 = 0;
+const WINDOW_UPDATE: u8 = 1;
+const SYN: u16 = 1;
+const RST: u16 = 8;
+
+struct Counted<C> {
+    inner: C,
+    account: Arc<Account>,
+    header: [u8; HEADER],
+    /// How much of the header has arrived, and how much of the body has not.
+    seen: usize,
+    body: usize,
+}
+
+impl<C> Counted<C> {
+    fn new(inner: C, account: Arc<Account>) -> Self {
+        Self {
+            inner,
+            account,
+            header: [0; HEADER],
+            seen: 0,
+            body: 0,
+        }
+    }
+
+    fn see(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.body > 0 {
+                let part = self.body.min(bytes.len());
+                self.body -= part;
+                bytes = &bytes[part..];
+                if self.body == 0 {
+                    self.account.arrived();
+                }
+                continue;
+            }
+            let part = bytes.len().min(HEADER - self.seen);
+            self.header[self.seen..self.seen + part].copy_from_slice(&bytes[..part]);
+            self.seen += part;
+            bytes = &bytes[part..];
+            if self.seen == HEADER {
+                self.seen = 0;
+                self.begin()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        let [_, tag, flags @ .., s0, s1, s2, s3, l0, l1, l2, l3] = self.header;
+        if tag != DATA && tag != WINDOW_UPDATE {
+            return Ok(());
+        }
+        let flags = u16::from_be_bytes(flags);
+        let len = match tag {
+            DATA => u32::from_be_bytes([l0, l1, l2, l3]),
+            _ => 0,
+        };
+        self.body = len as usize;
+        self.account.begins(Frame {
+            stream: u32::from_be_bytes([s0, s1, s2, s3]),
+            len,
+            opens: flags & SYN != 0,
+            resets: flags & RST != 0,
+        })?;
+        if len == 0 {
+            self.account.arrived();
+        }
+        Ok(())
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.seen == 0 && self.body == 0 {
+            ready!(self.account.poll_read_on(cx))?;
+        }
+        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        self.see(&buf[..read])?;
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
     }
 }
 
 impl UpgradeInfo for Yamux {
-    type Info = <Config as UpgradeInfo>::Info;
-    type InfoIter = <Config as UpgradeInfo>::InfoIter;
+    type Info = &'static str;
+    type InfoIter = std::iter::Once<&'static str>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.0.protocol_info()
+        std::iter::once("/yamux/1.0.0")
     }
 }
 
-/// What an upgrade of libp2p's yamux yields, made ours.
-type Upgraded<F, C> = MapOk<F, fn(Muxer<C>) -> YamuxConnection<C>>;
-
 impl<C> InboundConnectionUpgrade<C> for Yamux
 where
-    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C: AsyncRead + AsyncWrite + Unpin,
 {
     type Output = YamuxConnection<C>;
     type Error = io::Error;
-    type Future = Upgraded<<Config as InboundConnectionUpgrade<C>>::Future, C>;
+    type Future = Ready<io::Result<Self::Output>>;
 
-    fn upgrade_inbound(self, stream: C, protocol: Self::Info) -> Self::Future {
-        let upgraded = self.0.upgrade_inbound(stream, protocol);
-        upgraded.map_ok(YamuxConnection::new)
+    fn upgrade_inbound(self, stream: C, _: Self::Info) -> Self::Future {
+        self.connect(stream, Mode::Server)
     }
 }
 
 impl<C> OutboundConnectionUpgrade<C> for Yamux
 where
-    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C: AsyncRead + AsyncWrite + Unpin,
 {
     type Output = YamuxConnection<C>;
     type Error = io::Error;
-    type Future = Upgraded<<Config as OutboundConnectionUpgrade<C>>::Future, C>;
+    type Future = Ready<io::Result<Self::Output>>;
 
-    fn upgrade_outbound(self, stream: C, protocol: Self::Info) -> Self::Future {
-        let upgraded = self.0.upgrade_outbound(stream, protocol);
-        upgraded.map_ok(YamuxConnection::new)
+    fn upgrade_outbound(self, stream: C, _: Self::Info) -> Self::Future {
+        self.connect(stream, Mode::Client)
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct PeerTable {
     connections: BTreeMap<ConnectionId, Connection>,
     /// Open connections by peer, in the order in which they were established.
     by_peer: BTreeMap<PeerId, Vec<ConnectionId>>,
+    /// How many circuits go over each relay.
+    circuits: BTreeMap<PeerId, usize>,
     /// The connection that is used to each peer.
     chosen: BTreeMap<PeerId, ConnectionId>,
 }
@@ -46,6 +48,7 @@ impl PeerTable {
             policy,
             connections: BTreeMap::new(),
             by_peer: BTreeMap::new(),
+            circuits: BTreeMap::new(),
             chosen: BTreeMap::new(),
         }
     }
@@ -88,6 +91,9 @@ impl PeerTable {
                 )
             };
         self.by_peer.entry(peer).or_default().push(id);
+        if let Some(relay) = path.relay {
+            *self.circuits.entry(relay).or_default() += 1;
+        }
         let connection = Connection {
             peer,
             path,
@@ -107,6 +113,14 @@ impl PeerTable {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
                 self.by_peer.remove(&connection.peer);
+            }
+        }
+        if let Some(relay) = connection.path.relay
+            && let Some(circuits) = self.circuits.get_mut(&relay)
+        {
+            *circuits -= 1;
+            if *circuits == 0 {
+                self.circuits.remove(&relay);
             }
         }
         self.choose(&connection.peer);
@@ -186,6 +200,11 @@ impl PeerTable {
             *hop = leg.clone();
         }
         Some(path)
+    }
+
+    /// Whether circuits go over this relay.
+    pub(crate) fn is_circuit_relay(&self, relay: &PeerId) -> bool {
+        self.circuits.contains_key(relay)
     }
 
     /// Ids of the open connections of a peer, oldest first.

@@ -67,6 +67,10 @@ impl NodeState {
             self.report_path(peer, PathCause::Made(path.how));
         }
         let is_leg = self.relays.handle_established(id).is_some();
+        self.classify(peer);
+        if let Some(relay) = path.relay {
+            self.classify(relay);
+        }
         if is_leg {
             self.introduce_again(peer);
         }
@@ -119,6 +123,10 @@ impl NodeState {
         }
         if let Some(connection) = self.peers.handle_closed(id) {
             self.on_closed(closed, connection.path.kind, farewell, now);
+            self.classify(connection.peer);
+            if let Some(relay) = connection.path.relay {
+                self.classify(relay);
+            }
         }
         self.advance(now);
     }

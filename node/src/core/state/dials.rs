@@ -50,6 +50,7 @@ impl NodeState {
             pinging: None,
             is_abandoned: false,
         });
+        self.classify(peer);
         self.advance(now);
         id
     }
@@ -128,6 +129,7 @@ impl NodeState {
                 }
                 None => self.events.push_back(Event::Unwanted(peer)),
             }
+            self.classify(peer);
         }
     }
 

@@ -24,6 +24,7 @@ impl NodeState {
         let peers = &self.peers;
         let is_connected = |relay: &PeerId| !peers.connections_of(relay).is_empty();
         self.found_relays.handle_found(relay, addrs, is_connected);
+        self.classify(relay);
         self.dial_known(peer, relay, purpose);
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
-use p2pnode_transports::{FamilyPolicy, PortRange, Sockets};
+use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 
 use crate::{
     config::RelayAddr,
@@ -179,6 +179,13 @@ pub(crate) enum Action {
     ForgetObservation(ConnectionId),
     /// The sockets of this host at its punch ports: hand them to the punch machine.
     SetInterfaces(Vec<Multiaddr>),
+    /// From now on the connections of a peer have the budget of this class. Every peer begins as a stranger.
+    Classify {
+        /// The peer.
+        peer: PeerId,
+        /// Its class.
+        class: Class,
+    },
     /// Answer neighbours who ask for this node with these addresses.
     Announce(Vec<Multiaddr>),
 }

@@ -29,6 +29,7 @@ impl NodeState {
                 }
                 Action::GiveUp { peer } => {
                     tracing::warn!(%peer, "the peer was lost and cannot be reached; dial it to try again");
+                    self.classify(peer);
                 }
             }
         }

@@ -12,11 +12,13 @@
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays report about themselves and about this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
+//! - `classes`: what each peer may make this node hold.
 //! - `addresses`: where this node is.
 //! - `view`: what observers see.
 
 mod addresses;
 mod circuits;
+mod classes;
 mod connections;
 mod dial;
 mod dials;
@@ -36,7 +38,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::PortRange;
+use p2pnode_transports::{Class, PortRange};
 
 use crate::core::{
     addresses::Addresses,
@@ -99,6 +101,8 @@ pub(crate) struct NodeState {
     /// Those of them that `access.allow` does not name, and that may connect while a connection to them is made or open.
     temporarily_allowed: BTreeSet<PeerId>,
     joins: Joins<(Purpose, String)>,
+    /// The classes of peers that are no strangers.
+    classes: BTreeMap<PeerId, Class>,
     tokens: Option<Tokens>,
     /// Which peer was at which place a moment ago.
     neighbours: Neighbours,
@@ -150,12 +154,14 @@ impl NodeState {
             found_relays: FoundRelays::default(),
             temporarily_allowed: BTreeSet::new(),
             joins: Joins::default(),
+            classes: BTreeMap::new(),
             tokens,
             neighbours: Neighbours::default(),
             is_leaving: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),
         };
+        state.classify_configured();
         state.advance(now);
         state
     }

@@ -116,6 +116,7 @@ impl EventLoop {
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
             Action::SetInterfaces(addrs) => behaviour.punch.set_interfaces(&addrs),
+            Action::Classify { peer, class } => self.sockets.budgets().set_class(peer, class),
             Action::Announce(addrs) => {
                 if let Some(responder) = &self.responder {
                     let links = self.links.borrow().clone();

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::introduction::Notice;
+use p2pnode_transports::Class;
 
 use crate::core::circuits::CircuitId;
 
@@ -22,6 +23,13 @@ pub enum Action {
     Close(ConnectionId),
     /// Close all connections of a peer.
     Disconnect(PeerId),
+    /// From now on the connections of a peer have the budget of this class. Every peer begins as a stranger.
+    Classify {
+        /// The peer.
+        peer: PeerId,
+        /// Its class.
+        class: Class,
+    },
     /// Keep the peer's connections open, or leave them to the idle timeout.
     KeepAlive {
         /// The peer.

@@ -10,7 +10,7 @@ use p2pnode_protocol::hop;
 
 use super::{Action, Event, Keep, RelayState, ReservationEnd};
 use crate::core::{
-    circuits::{CircuitId, Cut, End, OtherLeg, Traffic},
+    circuits::{CircuitId, Cut, End, Ended, OtherLeg, Traffic},
     clock::Now,
     denial::DenialReason,
     policy::{Granted, Refusal, Route},
@@ -61,6 +61,7 @@ impl RelayState {
             });
         let Granted { renewed, lasts } = granted?;
         self.keep_alive(peer, Keep::Always);
+        self.classify(peer);
         self.events.push_back(Event::ReservationGranted {
             peer,
             connection,
@@ -102,6 +103,7 @@ impl RelayState {
         if !self.policy.holds(&peer) && !self.peer_relays.contains(&peer) {
             self.keep_alive(peer, Keep::WhileUsed);
         }
+        self.classify(peer);
         self.events.push_back(Event::ReservationEnded {
             peer,
             connection,
@@ -143,7 +145,7 @@ impl RelayState {
 
     /// The destination of a circuit did not take it, or its connection is gone.
     pub fn handle_circuit_not_taken(&mut self, id: CircuitId, why: String, now: Now) {
-        if let Some(ended) = self.policy.closed(id, now.instant) {
+        if let Some(ended) = self.end_circuit(id, now) {
             self.events.push_back(Event::CircuitDenied {
                 source: ended.source.peer,
                 destination: ended.destination.peer,
@@ -155,14 +157,23 @@ impl RelayState {
 
     /// The destination of a circuit took it, and the answer could not be delivered to the source. Returns the destination, if the circuit was still being made.
     pub fn handle_circuit_undelivered(&mut self, id: CircuitId, now: Now) -> Option<PeerId> {
-        let ended = self.policy.closed(id, now.instant)?;
+        let ended = self.end_circuit(id, now)?;
         Some(ended.destination.peer)
+    }
+
+    fn end_circuit(&mut self, id: CircuitId, now: Now) -> Option<Ended> {
+        let ended = self.policy.closed(id, now.instant)?;
+        self.classify(ended.source.peer);
+        self.classify(ended.destination.peer);
+        Some(ended)
     }
 
     /// Both sides of a circuit are there, and know it. `None` if the connection of one of them is gone meanwhile: then nothing is
     /// carried. Otherwise [`Self::handle_circuit_ended`] follows.
     pub fn handle_circuit_ready(&mut self, id: CircuitId, now: Now) -> Option<Opened> {
         let (source, destination, traffic) = self.policy.opened(id, now.instant)?;
+        self.classify(source.peer);
+        self.classify(destination.peer);
         self.events.push_back(Event::CircuitOpened {
             source: source.peer,
             destination: destination.peer,
@@ -177,7 +188,7 @@ impl RelayState {
 
     /// Nothing more is carried over a circuit: both sides have ended it, or it was cut.
     pub fn handle_circuit_ended(&mut self, id: CircuitId, cut: Option<Cut>, now: Now) {
-        if let Some(ended) = self.policy.closed(id, now.instant)
+        if let Some(ended) = self.end_circuit(id, now)
             && let Some(open) = ended.open
         {
             self.events.push_back(Event::CircuitClosed {

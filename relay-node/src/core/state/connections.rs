@@ -135,6 +135,7 @@ impl RelayState {
                 self.end_reservation(peer, connection, ReservationEnd::Closed);
             }
         }
+        self.classify(peer);
         self.settle_peer_relays(now);
         self.settle_drain(now);
     }

@@ -17,6 +17,7 @@
 mod access;
 mod action;
 mod circuits;
+mod classes;
 mod connections;
 mod draining;
 mod event;
@@ -36,6 +37,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::directory::Offer;
+use p2pnode_transports::Class;
 
 pub use self::{
     action::{Action, Hop, Keep, Stored},
@@ -118,6 +120,8 @@ pub struct RelayState {
     memory: Memory,
     handshakes: Handshakes,
     connections: Connections,
+    /// The classes of peers that are no strangers.
+    classes: HashMap<PeerId, Class>,
     policy: RelayPolicy,
     hop_requests: Limiter<PeerId>,
     introductions: Introductions,
@@ -158,6 +162,7 @@ impl RelayState {
             memory: Memory::new(limits.memory),
             handshakes: Handshakes::new(limits.pending_connections),
             connections: Connections::new(limits),
+            classes: HashMap::new(),
             policy: RelayPolicy::new(limits),
             hop_requests: Limiter::new(HOP_REQUESTS),
             introductions: Introductions::default(),
@@ -174,6 +179,9 @@ impl RelayState {
             events: VecDeque::new(),
         };
         state.apply(changes, Hop::Withheld);
+        for (relay, _) in relays {
+            state.classify(*relay);
+        }
         state
     }
 

@@ -49,6 +49,7 @@ impl EventLoop {
             // Either fails if what is to be closed is gone in the meantime.
             Action::Close(connection) => _ = self.swarm.close_connection(connection),
             Action::Disconnect(peer) => _ = self.swarm.disconnect_peer_id(peer),
+            Action::Classify { peer, class } => self.budgets.set_class(peer, class),
             Action::KeepAlive { peer, keep } => match keep {
                 Keep::Always => behaviour.keep_alive.hold(peer),
                 Keep::WhileUsed => behaviour.keep_alive.release(peer),

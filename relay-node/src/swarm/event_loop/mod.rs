@@ -17,6 +17,7 @@ use std::{
 use futures::StreamExt as _;
 use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
 use p2pnode_protocol::directory::QueryId;
+use p2pnode_transports::Budgets;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -42,6 +43,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<BoxedHandlers<Behaviour>>,
     pub(crate) state: SharedState,
+    pub(crate) budgets: Budgets,
     pub(crate) observer: Observer<io::Stdout>,
     pub(crate) listeners: Listeners,
     /// Copies of records that are under way: to which relay, and whose record.

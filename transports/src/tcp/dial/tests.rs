@@ -16,7 +16,12 @@ fn dialer(range: &str) -> (Dialer, PortRange) {
     let range = range.parse().unwrap();
     let shared = Shared::new(Ports::new(range, b"seed"));
     let keypair = Keypair::generate_ed25519();
-    let upgrade = Upgrade::new(&keypair, Tls::new(&keypair).unwrap()).unwrap();
+    let upgrade = Upgrade::new(
+        &keypair,
+        Tls::new(&keypair).unwrap(),
+        Budgets::new(Class::Carrying),
+    )
+    .unwrap();
     let mut dialer = Dialer::new(upgrade, shared);
     dialer.open(Family::Ip4).unwrap();
     (dialer, range)

@@ -1,0 +1,255 @@
+//! How much a remote may make this process hold: bytes that were received and not read, and streams that the remote opened.
+//!
+//! Each peer has a [`Class`], which the owner of the transport sets by what the peer does. The class bounds every connection of the
+//! peer, over TCP, over QUIC and inside circuits. `ledger` counts for connections of yamux, whose own windows are per stream;
+//! QUIC has a window for the whole connection, so there the class is that window.
+
+mod account;
+mod ledger;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use libp2p::PeerId;
+
+pub(crate) use account::{Account, Admitted};
+pub(crate) use ledger::{Frame, WAITING};
+
+/// What a peer may make this process hold, per connection. The least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Nothing is known of the peer. A connection that exceeds the bytes is closed.
+    Stranger,
+    /// The owner has to do with the peer. A connection that exceeds the bytes is not read until the program has read what is there.
+    Known,
+    /// The connection carries an application's bytes, or somebody's circuit. Exceeding is as for [`Self::Known`].
+    Carrying,
+}
+
+impl Class {
+    /// The streams that the remote opened and that are in use at once. Others wait.
+    #[must_use]
+    pub const fn streams(self) -> u32 {
+        match self {
+            Self::Stranger => 16,
+            Self::Known => 256,
+            Self::Carrying => 1024,
+        }
+    }
+
+    /// The bytes that were received and not read.
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::Stranger => 1 << 20,
+            Self::Known => 4 << 20,
+            Self::Carrying => 32 << 20,
+        }
+    }
+}
+
+/// Why this side has closed a connection that held too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Overuse {
+    /// The remote is a stranger and sent more than a stranger may.
+    #[error("closed: the peer exceeded the unread bytes or waiting streams of a stranger")]
+    Stranger,
+    /// The process holds too much, and this connection held the most.
+    #[error("closed: the process exceeded its memory, and the connection held the most")]
+    Memory,
+}
+
+/// The classes of peers, and what their connections hold. Cheap to clone; works from any thread.
+#[derive(Clone)]
+pub struct Budgets(Arc<Mutex<Registry>>);
+
+struct Registry {
+    /// The class of peers that have none of their own.
+    begin: Class,
+    classes: HashMap<PeerId, Class>,
+    open: HashMap<PeerId, Vec<Weak<dyn Budgeted>>>,
+}
+
+/// A connection that has a budget.
+pub(crate) trait Budgeted: Send + Sync {
+    fn set_class(&self, class: Class);
+    /// The bytes that it holds, about.
+    fn held(&self) -> u64;
+    /// Closes it: [`Overuse::Memory`].
+    fn close(&self);
+}
+
+/// A connection that was closed, or would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Largest {
+    /// Its peer.
+    pub peer: PeerId,
+    /// The class of the peer.
+    pub class: Class,
+    /// What it held, in bytes. Over TCP and in circuits this is exact but for the state of the connection itself. Over QUIC it is an
+    /// estimate from what arrived and what was read, at most the window of the class.
+    pub held: u64,
+}
+
+/// A stranger that holds less than this is worth no more than any other idle connection.
+const WORTH_CLOSING: u64 = 64 << 10;
+
+impl Budgets {
+    /// Every peer begins as `begin`.
+    #[must_use]
+    pub fn new(begin: Class) -> Self {
+        Self(Arc::new(Mutex::new(Registry {
+            begin,
+            classes: HashMap::new(),
+            open: HashMap::new(),
+        })))
+    }
+
+    /// From now on a new peer begins as `begin`.
+    pub fn begin_as(&self, begin: Class) {
+        self.lock().begin = begin;
+    }
+
+    /// Sets the class of a peer, for its open connections and for those to come. With [`Class::Stranger`] the peer is as any other.
+    pub fn set_class(&self, peer: PeerId, class: Class) {
+        let open: Vec<_> = {
+            let mut registry = self.lock();
+            if class == registry.begin {
+                registry.classes.remove(&peer);
+            } else {
+                registry.classes.insert(peer, class);
+            }
+            let open = registry.open.get(&peer).into_iter().flatten();
+            open.filter_map(Weak::upgrade).collect()
+        };
+        for connection in open {
+            connection.set_class(class);
+        }
+    }
+
+    /// The class of a peer.
+    #[must_use]
+    pub fn class(&self, peer: &PeerId) -> Class {
+        self.lock().class(peer)
+    }
+
+    /// How many bytes all connections hold that were received and not read.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        let open = self.connections();
+        open.iter()
+            .map(|(_, _, connection)| connection.held())
+            .sum()
+    }
+
+    /// Closes the connection that holds the most, strangers' before others'. `None` if there is none that holds anything.
+    pub fn close_largest(&self) -> Option<Largest> {
+        let open = self.connections().into_iter();
+        let held = open.map(|(peer, class, connection)| {
+            let held = connection.held();
+            (Largest { peer, class, held }, connection)
+        });
+        let worth = |largest: &Largest| largest.held >= WORTH_CLOSING;
+        let (largest, connection) =
+            held.filter(|(largest, _)| largest.held > 0)
+                .max_by_key(|(largest, _)| {
+                    let stranger = largest.class == Class::Stranger;
+                    (worth(largest), stranger, largest.held)
+                })?;
+        connection.close();
+        Some(largest)
+    }
+
+    /// Registers a connection of `peer` that `make` makes with the class of the peer.
+    pub(crate) fn open<B: Budgeted + 'static>(
+        &self,
+        peer: PeerId,
+        make: impl FnOnce(Class) -> Arc<B>,
+    ) -> Arc<B> {
+        let mut registry = self.lock();
+        let connection = make(registry.class(&peer));
+        let open = registry.open.entry(peer).or_default();
+        open.retain(|other| other.strong_count() > 0);
+        let weak: Weak<B> = Arc::downgrade(&connection);
+        open.push(weak);
+        connection
+    }
+
+    /// A connection of `peer` is gone.
+    pub(crate) fn closed(&self, peer: &PeerId) {
+        let mut registry = self.lock();
+        if let Some(open) = registry.open.get_mut(peer) {
+            open.retain(|other| other.strong_count() > 0);
+            if open.is_empty() {
+                registry.open.remove(peer);
+            }
+        }
+    }
+
+    fn connections(&self) -> Vec<(PeerId, Class, Arc<dyn Budgeted>)> {
+        let registry = self.lock();
+        let open = registry.open.iter().flat_map(|(peer, open)| {
+            let class = registry.class(peer);
+            let open = open.iter().filter_map(Weak::upgrade);
+            open.map(move |connection| (*peer, class, connection))
+        });
+        open.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    fn class(&self, peer: &PeerId) -> Class {
+        self.classes.get(peer).copied().unwrap_or(self.begin)
+    }
+}
+
+impl fmt::Debug for Budgets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budgets").finish_non_exhaustive()
+    }
+}
+
+/// The registration of a connection, which ends with it.
+pub(crate) struct Registered<B: Budgeted + 'static> {
+    connection: Option<Arc<B>>,
+    peer: PeerId,
+    budgets: Budgets,
+}
+
+impl<B: Budgeted + 'static> Registered<B> {
+    pub(crate) fn new(budgets: &Budgets, peer: PeerId, make: impl FnOnce(Class) -> Arc<B>) -> Self {
+        Self {
+            connection: Some(budgets.open(peer, make)),
+            peer,
+            budgets: budgets.clone(),
+        }
+    }
+}
+
+impl<B: Budgeted + 'static> std::ops::Deref for Registered<B> {
+    type Target = Arc<B>;
+
+    fn deref(&self) -> &Arc<B> {
+        self.connection
+            .as_ref()
+            .expect("it is taken when this is dropped")
+    }
+}
+
+impl<B: Budgeted + 'static> Drop for Registered<B> {
+    fn drop(&mut self) {
+        self.connection = None;
+        self.budgets.closed(&self.peer);
+    }
+}
+
+#[cfg(test)]
+mod tests;
