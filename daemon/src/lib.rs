@@ -14,6 +14,7 @@ mod id;
 pub mod identity;
 pub mod limiter;
 pub mod logging;
+pub mod memory;
 mod paths;
 pub mod rlimit;
 pub mod signals;

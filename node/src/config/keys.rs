@@ -1,11 +1,15 @@
 //! Each key: what it means, its kind, its default.
 
 use libp2p::PeerId;
-use p2pnode_daemon::config::{
-    Reader,
-    kind::{
-        BOOL, COUNT, DIAL_ADDR, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH, PEER_ID, SOCKET_ADDR,
+use p2pnode_daemon::{
+    config::{
+        Reader,
+        kind::{
+            BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+            PEER_ID, SOCKET_ADDR,
+        },
     },
+    memory,
 };
 use p2pnode_protocol::{
     addr::{self, Endpoint},
@@ -113,6 +117,13 @@ impl Config {
             &PATH,
             directories.runtime.map(|runtime| runtime.join("control.sock")),
         );
+        let memory = reader.computed(
+            "limits.memory",
+            "Resident memory of the process above which no new connection is taken, and connections are closed, first those that \
+             hold the most. 0: no limit. Default: 80 % of the limit of the cgroup; no limit without one.",
+            &BYTES_LIMIT,
+            Ok(memory::default_limit()),
+        );
         let log = Log {
             level: reader.one(
                 "log.level",
@@ -147,6 +158,7 @@ impl Config {
             token_file,
             admin_listen: admin.filter(|_| !is_dial),
             control_socket: control.unwrap_or_default(),
+            memory: memory.unwrap_or_default(),
             log,
         };
         checks::contradictions(reader, &config);

@@ -61,6 +61,8 @@ pub struct Config {
     pub(crate) admin_listen: Option<SocketAddr>,
     /// Path of the control socket.
     pub(crate) control_socket: PathBuf,
+    /// Bytes of resident memory above which no new connection is taken, and those are closed that hold the most; 0: no limit.
+    pub(crate) memory: u64,
     /// Logging.
     pub(crate) log: Log,
 }

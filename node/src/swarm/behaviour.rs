@@ -10,13 +10,14 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
+use p2pnode_daemon::memory::Pressure;
 use p2pnode_protocol::{directory, draining, ping};
 
 use crate::{
     config::RelayAddr,
     core::liveness::Link,
     punch,
-    swarm::{circuits::Client, introduction, streams, transport::Clients},
+    swarm::{circuits::Client, introduction, memory, streams, transport::Clients},
 };
 
 /// Connections per peer. In a punch, each of up to eight candidates may connect from both sides before the surplus is closed. One
@@ -34,6 +35,7 @@ const CONNECTIONS: u32 = 4096;
 pub(crate) struct Behaviour {
     // First, so that it refuses before any protocol is set up.
     pub(crate) access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
+    memory: memory::Behaviour,
     limits: connection_limits::Behaviour,
     pub(crate) relay_ip4: Client,
     pub(crate) relay_ip6: Client,
@@ -55,6 +57,7 @@ impl Behaviour {
         clients: Clients,
         punch: punch::Behaviour,
         introduction: introduction::Behaviour,
+        pressure: Pressure,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -78,6 +81,7 @@ impl Behaviour {
             .with_cache_size(0);
         Self {
             access: access.into(),
+            memory: memory::Behaviour(pressure),
             limits: connection_limits::Behaviour::new(limits),
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm,
 };
+use p2pnode_daemon::memory::Guard;
 use p2pnode_protocol::upgrade::LAZY;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::{
     config::Config,
@@ -21,7 +24,8 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn build(
     keypair: &Keypair,
     config: &Config,
-) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle)> {
+    closed: Counter,
+) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle, Guard)> {
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
     let times = parts.circuit_times;
@@ -41,6 +45,14 @@ pub(crate) fn build(
     let known = config.relays.iter().map(|relay| relay.peer).collect();
     let introduction = introduction::Behaviour::new(known, config);
     let relays = &config.relays;
+    let held = parts.sockets.budgets().clone();
+    let guard = Guard::start(config.memory, move || {
+        let largest = held.close_largest()?;
+        closed.inc();
+        tracing::debug!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
+        Some(largest.held)
+    })
+    .context("cannot start the thread that watches the memory")?;
     let behaviour = Behaviour::new(
         keypair,
         allowed.as_ref(),
@@ -48,6 +60,7 @@ pub(crate) fn build(
         parts.clients,
         punch,
         introduction,
+        guard.pressure(),
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
@@ -58,7 +71,7 @@ pub(crate) fn build(
             .listen_on(address.clone())
             .map_err(|error| listen_error(address, error))?;
     }
-    Ok((swarm, parts.sockets))
+    Ok((swarm, parts.sockets, guard))
 }
 
 /// The peers that may connect; `None` lets every peer connect. The relays are part of the configuration and need no second

@@ -46,7 +46,7 @@ pub(crate) fn start(
     tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let (swarm, sockets) = swarm::build(keypair, config)?;
+    let (swarm, sockets, guard) = swarm::build(keypair, config, metrics.closed_for_memory())?;
     let ports: Vec<String> = sockets
         .punch_ports()
         .iter()
@@ -88,7 +88,10 @@ pub(crate) fn start(
         observers,
         config,
     );
-    let task = tokio::spawn(event_loop.run(commands, shutdown));
+    let task = tokio::spawn(async move {
+        let _guard = guard;
+        event_loop.run(commands, shutdown).await;
+    });
     Ok(Node {
         handle,
         events,

@@ -3,12 +3,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_daemon::config::{
-    Form, Kind, Reader,
-    kind::{
-        BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
-        SOCKET_ADDR,
+use p2pnode_daemon::{
+    config::{
+        Form, Kind, Reader,
+        kind::{
+            BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+            SOCKET_ADDR,
+        },
     },
+    memory,
 };
 use p2pnode_protocol::addr::{self, Endpoint};
 use p2pnode_protocol::quote;
@@ -227,13 +230,15 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             &COUNT,
             "40960",
         ),
-        // How much there is, the host knows and the relay does not; the counts above bound what it takes.
-        memory: reader.one(
-            "limits.memory",
-            "Resident memory of the process above which no new connection is taken; those that are open stay. 0: no limit.",
-            &BYTES_LIMIT,
-            "0",
-        ),
+        memory: reader
+            .computed(
+                "limits.memory",
+                "Resident memory of the process above which no new connection is taken, and connections are closed, first those \
+                 that hold the most. 0: no limit. Default: 80 % of the limit of the cgroup; no limit without one.",
+                &BYTES_LIMIT,
+                Ok(memory::default_limit()),
+            )
+            .unwrap_or_default(),
     }
 }
 

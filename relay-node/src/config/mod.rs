@@ -86,7 +86,7 @@ pub struct Limits {
     pub pending_connections: u32,
     /// Records in the directory, including copies from other relays.
     pub records: usize,
-    /// Bytes of resident memory above which no new connection is taken.
+    /// Bytes of resident memory above which no new connection is taken, and those are closed that hold the most.
     pub memory: u64,
 }
 

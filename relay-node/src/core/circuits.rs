@@ -55,6 +55,9 @@ pub enum Cut {
     /// It was open for as long as it may.
     #[error("it was open for as long as limits.circuit_duration says")]
     Duration,
+    /// One of its peers does not take what the other sent.
+    #[error("a peer has taken no byte of what waits for it for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// One of its streams is gone.
     #[error(transparent)]
     Stream(#[from] io::Error),

@@ -1,4 +1,4 @@
-//! How much memory the process takes, and that it takes no new connections above `limits.memory`.
+//! The process takes no new connections above `limits.memory`.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::core::denied::Denied;
 /// How old a measurement may be: a flood of connections costs one in this time, and no memory worth the name is taken in it.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// The limit, and what was measured last. Connections that are open, and what is asked for on them, it leaves alone.
+/// The limit, and what was measured last.
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// In bytes; 0 is none.

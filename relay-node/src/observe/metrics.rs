@@ -135,6 +135,7 @@ pub(crate) struct Metrics {
     handshake_failures: Family<HandshakeLabels, Counter>,
     introductions: Family<IntroductionLabels, Counter>,
     draining: Gauge,
+    closed_for_memory: Counter,
     reloads: Family<ReloadedLabels, Counter>,
     tally: Arc<Mutex<Tally>>,
 }
@@ -159,6 +160,7 @@ impl Metrics {
             denied: Family::default(),
             handshake_failures: Family::default(),
             introductions: Family::default(),
+            closed_for_memory: Counter::default(),
             draining: Gauge::default(),
             reloads: Family::default(),
             tally: Arc::default(),
@@ -202,6 +204,11 @@ impl Metrics {
             metrics.introductions.clone(),
         );
         registry.register(
+            "relay_closed_for_memory",
+            "Connections closed because the process was above limits.memory and they held the most",
+            metrics.closed_for_memory.clone(),
+        );
+        registry.register(
             "relay_draining",
             "1 once the relay drains, before that 0",
             metrics.draining.clone(),
@@ -227,6 +234,11 @@ impl Metrics {
         set(&self.reservations, totals.reservations);
         set(&self.circuits, totals.circuits);
         set(&self.records, totals.records);
+    }
+
+    /// Where connections are counted that were closed because the process was above `limits.memory`.
+    pub(crate) fn closed_for_memory(&self) -> Counter {
+        self.closed_for_memory.clone()
     }
 
     /// Where the bytes of circuits are counted.

@@ -16,10 +16,9 @@ use libp2p::{
     },
 };
 
-use crate::swarm::{
-    memory,
-    shared_state::{SharedState, now},
-};
+use p2pnode_daemon::memory;
+
+use crate::swarm::shared_state::{SharedState, now};
 
 /// The gate.
 pub(crate) struct Behaviour(SharedState);

@@ -9,8 +9,7 @@ mod gate;
 mod gated;
 mod keep_alive;
 pub(crate) mod listen;
-pub(crate) mod memory;
-mod run;
+pub(crate) mod run;
 mod shared_state;
 
 pub use run::{run, run_reloading};

@@ -2,19 +2,22 @@
 
 use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
-use p2pnode_daemon::admin::{Health, Server};
+use p2pnode_daemon::{
+    admin::{Health, Server},
+    memory,
+};
 use p2pnode_protocol::upgrade::LAZY;
 use p2pnode_transports::{Budgets, Class};
 use prometheus_client::registry::Registry;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::{
     behaviour::Behaviour,
     boxed_handler::BoxedHandlers,
     event_loop::EventLoop,
     listen::Listeners,
-    memory,
     shared_state::{SharedState, now},
 };
 use crate::{
@@ -87,9 +90,14 @@ pub async fn run_reloading(
              peers reach it at others"
         );
     }
-    if config.limits.memory > 0 && memory::resident().is_none() {
-        warn!("this system does not report resident memory; limits.memory is not enforced");
-    }
+    let (held, closed) = (budgets.clone(), metrics.closed_for_memory());
+    let _guard = memory::Guard::start(config.limits.memory, move || {
+        let largest = held.close_largest()?;
+        closed.inc();
+        debug!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
+        Some(largest.held)
+    })
+    .context("cannot start the thread that watches the memory")?;
     let event_loop = EventLoop {
         swarm,
         state,

@@ -48,6 +48,7 @@ pub(crate) struct Metrics {
     out_of_range: Counter<u64, AtomicU64>,
     path_changes: Family<ChangeLabels, Counter>,
     reservations: Family<RelayLabels, Gauge>,
+    closed_for_memory: Counter,
     pool: Pool,
 }
 
@@ -61,6 +62,7 @@ impl Default for Metrics {
             out_of_range: Counter::default(),
             path_changes: Family::default(),
             reservations: Family::default(),
+            closed_for_memory: Counter::default(),
             pool: Pool::default(),
         }
     }
@@ -105,7 +107,17 @@ impl Metrics {
             "Whether a reservation is held, by the relay's place in the configuration, from 0",
             self.reservations.clone(),
         );
+        registry.register(
+            "p2pnode_closed_for_memory",
+            "Connections closed because the process was above limits.memory and they held the most",
+            self.closed_for_memory.clone(),
+        );
         self.pool.register(registry);
+    }
+
+    /// Where connections are counted that were closed because the process was above `limits.memory`.
+    pub(crate) fn closed_for_memory(&self) -> Counter {
+        self.closed_for_memory.clone()
     }
 
     /// Shows the ports of this transport from now on.

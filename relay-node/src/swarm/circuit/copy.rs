@@ -9,11 +9,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt as _};
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::pace::Pace;
 use crate::{
@@ -27,6 +27,11 @@ const PIECE: usize = 64 * 1024;
 
 /// How many pieces each direction may move before other circuits have their turn.
 const TURNS: usize = 4;
+
+/// How long a direction may have bytes that its receiver does not take. The windows of its two connections are full, so its sender
+/// waits as well. A node always reads a circuit unless it is overloaded: what its application does not read waits in the streams
+/// within.
+const STALLED: Duration = Duration::from_secs(60);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
@@ -140,6 +145,10 @@ struct Way {
     written: usize,
     /// When that may be written.
     wait: Option<Pin<Box<Sleep>>>,
+    /// Since when the writer takes nothing of what is there.
+    blocked: Option<Instant>,
+    /// Wakes the task when that may have been too long.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Whether something was written that may not be on its way.
     unflushed: bool,
     /// Whether the reader has ended, and then the writer.
@@ -168,9 +177,36 @@ impl Way {
             self.take(cx, reader, writer, shared, buffer, count)
         };
         match polled {
-            Poll::Ready(turn) => turn,
-            Poll::Pending => Ok(Turn::Waits),
+            Poll::Ready(turn) => {
+                self.blocked = None;
+                turn
+            }
+            Poll::Pending => {
+                self.check_progress(cx)?;
+                Ok(Turn::Waits)
+            }
         }
+    }
+
+    /// Ends the circuit if the writer has taken nothing for too long.
+    fn check_progress(&mut self, cx: &mut Context<'_>) -> Result<(), Cut> {
+        let has_bytes = !self.held.is_empty() || self.read;
+        // The pace lets nothing through: that is not the writer's doing.
+        if !has_bytes || self.wait.is_some() {
+            return Ok(());
+        }
+        let until = *self.blocked.get_or_insert_with(Instant::now) + STALLED;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        // One timer for all the times that the writer blocks: it is set again only when it fires.
+        while stalled.poll_unpin(cx).is_ready() {
+            if Instant::now() >= until {
+                return Err(Cut::Stalled(STALLED));
+            }
+            stalled.as_mut().reset(until);
+        }
+        Ok(())
     }
 
     /// Writes what is held.
@@ -235,7 +271,7 @@ impl Way {
             *left = left.checked_sub(read as u64).ok_or(Cut::Bytes)?;
         }
         let mut written = 0;
-        if let Some(time) = shared.pace.reserve(read, Instant::now()) {
+        if let Some(time) = shared.pace.reserve(read, Instant::now().into_std()) {
             self.wait = Some(Box::pin(sleep_until(time.into())));
         } else {
             while written < read {

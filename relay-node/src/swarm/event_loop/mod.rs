@@ -16,6 +16,7 @@ use std::{
 
 use futures::StreamExt as _;
 use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
+use p2pnode_daemon::memory;
 use p2pnode_protocol::directory::QueryId;
 use p2pnode_transports::Budgets;
 use tokio::sync::mpsc;
@@ -31,7 +32,6 @@ use crate::{
         behaviour::Behaviour,
         boxed_handler::BoxedHandlers,
         listen::Listeners,
-        memory,
         shared_state::{SharedState, now},
     },
 };
