@@ -7,6 +7,7 @@ mod access;
 mod addresses;
 mod admission;
 mod circuits;
+mod classes;
 mod dials;
 mod introductions;
 mod lost;

@@ -162,7 +162,7 @@ proptest! {
     ) {
         let (mut terms, traffic) = terms();
         terms.bytes = Some((there.len() + back.len()) as u64);
-        terms.pace = Paces::new(rate).between(PeerId::random(), PeerId::random(), Instant::now());
+        terms.pace = Paces::new(rate).between(PeerId::random(), PeerId::random(), std::time::Instant::now());
         let carried = terms.carried.clone();
         let (source, destination, run) = circuit(capacity, terms);
         let (ran, (to_source, to_destination)) = block_on(join(
@@ -260,4 +260,44 @@ fn a_circuit_ends_when_its_time_is_up() {
     terms.duration = Some(Duration::from_secs(60));
     let (_source, _destination, run) = circuit(16, terms);
     assert!(matches!(block_on(run), Err(Cut::Duration)));
+}
+
+#[test]
+fn a_circuit_ends_if_a_peer_takes_nothing_for_a_minute_even_if_the_other_direction_goes_on() {
+    let (terms, traffic) = terms();
+    let (mut source, mut destination, run) = circuit(1000, terms);
+    let talk = async {
+        // The destination answers and never reads.
+        let mut got = [0; 10];
+        source.write_all(&[7; 5000]).await.unwrap_err();
+        for _ in 0..10 {
+            let _ = destination.write_all(&[1; 10]).await;
+            let _ = source.read(&mut got).await;
+        }
+    };
+    let (ran, ()) = block_on(join(run, talk));
+    assert!(matches!(ran, Err(Cut::Stalled(_))), "{ran:?}");
+    assert_eq!(traffic.to_destination(), 1000);
+}
+
+#[test]
+fn a_circuit_goes_on_as_long_as_a_byte_is_taken_each_minute_and_without_bytes_for_ever() {
+    let (terms, _) = terms();
+    let (mut source, mut destination, run) = circuit(1, terms);
+    let talk = async {
+        let read = async {
+            let mut byte = [0];
+            for _ in 0..20 {
+                sleep(STALLED * 3 / 4).await;
+                destination.read_exact(&mut byte).await.unwrap();
+            }
+        };
+        let (written, ()) = join(source.write_all(&[7; 20]), read).await;
+        written.unwrap();
+        sleep(STALLED * 10).await;
+        source.close().await.unwrap();
+        destination.close().await.unwrap();
+    };
+    let (ran, ()) = block_on(join(run, talk));
+    assert!(ran.is_ok(), "{ran:?}");
 }

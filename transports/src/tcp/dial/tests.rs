@@ -7,7 +7,11 @@ use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::*;
 use crate::{
-    net::{ports::Ports, range::PortRange},
+    net::{
+        budget::{Budgets, Class},
+        ports::Ports,
+        range::PortRange,
+    },
     tcp::Dialer,
     tls::Tls,
 };

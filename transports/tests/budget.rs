@@ -1,0 +1,229 @@
+//! What a remote can make a process hold, over both transports.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    task::Poll,
+};
+
+use common::{LONG, Node, ORDINARY, config, node};
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox},
+    identity::Keypair,
+};
+use p2pnode_transports::{Budgets, Class, Closed, Overuse, closed, server_within, tokio_runtime};
+
+const BOTH: [(&str, &str); 2] = [
+    ("/ip4/127.0.0.1/tcp/0", "21340-21349"),
+    ("/ip4/127.0.0.1/udp/0/quic-v1", "21350-21359"),
+];
+const TCP: (&str, &str) = ("/ip4/127.0.0.1/tcp/0", "21360-21369");
+
+struct Pair {
+    budgets: Budgets,
+    peer: PeerId,
+    /// The end of the attacker, and the end that has a budget.
+    attacker: StreamMuxerBox,
+    victim: StreamMuxerBox,
+    _nodes: (Node, Node),
+}
+
+async fn pair((addr, range): (&str, &str)) -> Pair {
+    let keypair = Keypair::generate_ed25519();
+    let budgets = Budgets::new(Class::Stranger);
+    let transport = server_within(&keypair, tokio_runtime(), budgets.clone()).unwrap();
+    let mut server = Node::run(&keypair, transport);
+    let addr: Multiaddr = server.listen(addr).await;
+    let (client, _) = node(config(range));
+    let (_, attacker) = client.dial(&addr, ORDINARY).await.unwrap();
+    let accepted = server.accept().await;
+    Pair {
+        budgets,
+        peer: accepted.peer,
+        attacker,
+        victim: accepted.muxer,
+        _nodes: (server, client),
+    }
+}
+
+/// Opens so many streams and writes so much on each, for as long as the connection takes it.
+async fn flood(mut muxer: StreamMuxerBox, streams: usize, bytes: usize) {
+    let mut opened = Vec::new();
+    while opened.len() < streams {
+        let open = poll_fn(|cx| {
+            let _ = muxer.poll_unpin(cx);
+            muxer.poll_outbound_unpin(cx)
+        });
+        match open.await {
+            Ok(stream) => opened.push(stream),
+            Err(_) => return,
+        }
+        // Yields, so that an ordinary program may be as slow.
+        tokio::task::yield_now().await;
+    }
+    let writing = opened.iter_mut().map(|stream| async move {
+        let _ = stream.write_all(&vec![7; bytes]).await;
+        let _ = stream.flush().await;
+    });
+    let mut writing = std::pin::pin!(join_all(writing));
+    poll_fn(|cx| {
+        let _ = muxer.poll_unpin(cx);
+        let _ = writing.as_mut().poll(cx);
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+/// Takes the next stream while the connection goes on.
+async fn next(muxer: &mut StreamMuxerBox) -> io::Result<SubstreamBox> {
+    let next = poll_fn(|cx| {
+        if let Poll::Ready(Err(error)) = muxer.poll_unpin(cx) {
+            return Poll::Ready(Err(error));
+        }
+        muxer.poll_inbound_unpin(cx)
+    });
+    tokio::time::timeout(LONG, next).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stranger_has_sixteen_streams_at_once_and_the_others_come_when_its_class_rises() {
+    for transport in BOTH {
+        let mut pair = pair(transport).await;
+        let flood = tokio::spawn(flood(pair.attacker, 100, 1));
+        let mut streams = Vec::new();
+        for _ in 0..Class::Stranger.streams() {
+            let mut stream = next(&mut pair.victim).await.unwrap();
+            stream.read_exact(&mut [0]).await.unwrap();
+            streams.push(stream);
+        }
+        // Whatever else arrives comes before the byte of a stream that is let go of.
+        let more = poll_fn(|cx| {
+            let _ = pair.victim.poll_unpin(cx);
+            Poll::Ready(pair.victim.poll_inbound_unpin(cx).is_ready())
+        });
+        assert!(!more.await, "{transport:?}");
+        drop(streams.pop());
+        streams.push(next(&mut pair.victim).await.unwrap());
+        pair.budgets.set_class(pair.peer, Class::Known);
+        while streams.len() < 99 {
+            streams.push(next(&mut pair.victim).await.unwrap());
+        }
+        flood.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_that_sends_more_than_its_bytes_is_closed_however_it_spreads_them() {
+    for (streams, bytes) in [(255, 256 << 10), (8, 256 << 10), (255, 8 << 10)] {
+        let mut pair = pair(TCP).await;
+        let flood = tokio::spawn(flood(pair.attacker, streams, bytes));
+        let mut unread = Vec::new();
+        let error = loop {
+            match next(&mut pair.victim).await {
+                Ok(stream) if unread.len() < 16 => unread.push(stream),
+                Ok(_) => panic!("a stranger has more than 16 streams"),
+                Err(error) => break error,
+            }
+            assert!(pair.budgets.held() <= u64::from(Class::Stranger.bytes()) + (17 << 10));
+        };
+        let over = Closed::Overuse(Overuse::Stranger);
+        assert_eq!(closed(&error), Some(over), "{error:?}");
+        flood.abort();
+    }
+}
+
+#[tokio::test]
+async fn of_a_known_peer_no_more_is_read_than_its_bytes_until_they_are_and_none_are_lost() {
+    const STREAMS: usize = 40;
+    const BYTES: usize = 200 << 10;
+    let mut pair = pair(TCP).await;
+    pair.budgets.set_class(pair.peer, Class::Known);
+    let flood = tokio::spawn(flood(pair.attacker, STREAMS, BYTES));
+    let most = u64::from(Class::Known.bytes()) + (17 << 10);
+    let mut streams = Vec::new();
+    let full = poll_fn(|cx| {
+        if let Poll::Ready(Ok(stream)) = pair.victim.poll_inbound_unpin(cx) {
+            streams.push(stream);
+            cx.waker().wake_by_ref();
+        }
+        if let Poll::Ready(Err(error)) = pair.victim.poll_unpin(cx) {
+            panic!("{error}");
+        }
+        let held = pair.budgets.held();
+        assert!(held <= most, "{held} bytes are held");
+        match held > most - (40 << 10) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    });
+    tokio::time::timeout(LONG, full).await.unwrap();
+    while streams.len() < STREAMS {
+        // The streams that have not arrived come behind what is read now.
+        let mut first = vec![0; BYTES];
+        let mut stream = streams.remove(0);
+        let read = async { stream.read_exact(&mut first).await };
+        drive(&mut pair.victim, read, |stream| streams.push(stream))
+            .await
+            .unwrap();
+        streams.push(stream);
+    }
+    assert!(pair.budgets.held() <= most);
+    flood.abort();
+}
+
+/// Drives a connection while `work` goes on.
+async fn drive<T>(
+    muxer: &mut StreamMuxerBox,
+    work: impl Future<Output = T>,
+    mut arrived: impl FnMut(SubstreamBox),
+) -> T {
+    let mut work = std::pin::pin!(work);
+    let both = poll_fn(|cx| {
+        while let Poll::Ready(Ok(stream)) = muxer.poll_inbound_unpin(cx) {
+            arrived(stream);
+        }
+        let _ = muxer.poll_unpin(cx);
+        work.as_mut().poll(cx)
+    });
+    tokio::time::timeout(LONG, both).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_connection_that_holds_the_most_is_closed_for_want_of_memory_and_says_so() {
+    for transport in BOTH {
+        let mut pair = pair(transport).await;
+        pair.budgets.set_class(pair.peer, Class::Carrying);
+        let flood = tokio::spawn(flood(pair.attacker, 4, 200 << 10));
+        let mut streams = vec![next(&mut pair.victim).await.unwrap()];
+        let filled = poll_fn(|cx| {
+            while let Poll::Ready(Ok(stream)) = pair.victim.poll_inbound_unpin(cx) {
+                streams.push(stream);
+            }
+            let _ = pair.victim.poll_unpin(cx);
+            cx.waker().wake_by_ref();
+            match pair.budgets.held() > 700 << 10 {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        tokio::time::timeout(LONG, filled).await.unwrap();
+        let largest = pair.budgets.close_largest().unwrap();
+        assert_eq!((largest.peer, largest.class), (pair.peer, Class::Carrying));
+        assert!(largest.held > 700 << 10);
+        assert_eq!(pair.budgets.close_largest(), None);
+        let error = loop {
+            if let Err(error) = next(&mut pair.victim).await {
+                break error;
+            }
+        };
+        let over = Closed::Overuse(Overuse::Memory);
+        assert_eq!(closed(&error), Some(over), "{transport:?}: {error:?}");
+        flood.abort();
+    }
+}
