@@ -16,5 +16,6 @@ pub mod limiter;
 pub mod logging;
 mod paths;
 pub mod rlimit;
+pub mod shares;
 pub mod signals;
 pub mod text_file;

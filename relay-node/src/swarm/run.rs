@@ -5,6 +5,7 @@ use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_daemon::admin::{Health, Server};
 use p2pnode_protocol::upgrade::LAZY;
+use p2pnode_transports::Displacer;
 use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
@@ -114,11 +115,20 @@ fn swarm(
     carried: Carried,
 ) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
     let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
-    let transport = p2pnode_transports::server(key, Arc::new(runtime))?;
+    let displacer = Displacer::default();
+    let transport = displacer.wrap(p2pnode_transports::server(key, Arc::new(runtime))?);
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
-        .with_behaviour(|key| BoxedHandlers(Behaviour::new(key, &config.limits, state, carried)))?
+        .with_behaviour(|key| {
+            BoxedHandlers(Behaviour::new(
+                key,
+                &config.limits,
+                state,
+                carried,
+                displacer,
+            ))
+        })?
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)
