@@ -26,6 +26,8 @@ lab_tests! {
 }
 
 const PORT: u16 = 4433;
+/// Honest peers at one address, over each transport.
+const VISITORS: u64 = 8;
 const LONG: std::time::Duration = std::time::Duration::from_secs(120);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ enum Siege {
     Circuits { peers: u16, each: u16 },
 }
 
-/// A public node is besieged from one host.
+/// A node is besieged from one host: a public node, or one behind a NAT, which strangers reach over circuits only.
 async fn node(siege: Siege) -> Result<()> {
     let lab = Lab::of_test().await?;
     let env = [
@@ -46,10 +48,17 @@ async fn node(siege: Siege) -> Result<()> {
         ("RELAY_NODE_ADMIN_LISTEN", ADMIN),
     ];
     let mut relay = Relay::start_with(&lab, "relay", &env).await?;
-    let host = lab.public_host("b").await?;
+    let is_public = !matches!(siege, Siege::Circuits { .. });
+    let (_site, host) = if is_public {
+        (None, lab.public_host("b").await?)
+    } else {
+        let (site, host) = lab.home("b", NatKind::EimApdf).await?;
+        (Some(site), host)
+    };
     let ip = host.ip(false)?;
     let mut launch = relay.run("b", &host, &Transport::ALL)?;
-    for transport in Transport::ALL {
+    let listened = Transport::ALL.into_iter().filter(|_| is_public);
+    for transport in listened.clone() {
         launch = launch.args(["--listen", &transport.addr("0.0.0.0", PORT)]);
     }
     launch = launch.env("P2PNODE_ADMIN_LISTEN", ADMIN);
@@ -61,6 +70,7 @@ async fn node(siege: Siege) -> Result<()> {
     let called = relay.node("called", &called, &Transport::ALL).await?;
     let (_caller_site, caller) = lab.home("caller", NatKind::EimApdf).await?;
     let attacker = lab.public_host("attacker").await?;
+    let visitors = lab.public_host("visitors").await?;
 
     let address = |transport: Transport| format!("{}/p2p/{}", transport.addr(ip, PORT), b.id);
     let mut silent = Vec::new();
@@ -102,26 +112,44 @@ async fn node(siege: Siege) -> Result<()> {
             );
             let to = relay.address(&attacker, Transport::Tcp)?;
             let fleet = fleet::start(&attacker, "circuits", &to, &command)?;
-            let tried = |counts: &Value| number(counts, "tried") >= u64::from(peers * each) / 2;
+            let tried = |counts: &Value| number(counts, "tried") >= u64::from(peers * each);
             counted(&fleet, "circuits", LONG, tried).await?;
             fleets.push(fleet);
         }
     }
 
-    for (number, transport) in (1..).zip(Transport::ALL) {
-        let first = *RANGE.start() + 10 * number;
+    for (turn, transport) in (1..).zip(Transport::ALL) {
+        let first = *RANGE.start() + 10 * turn;
         let args = NodeArgs::new(&relay, &caller, &[transport]).range(first..=first + 9);
-        let mut dial = args
-            .dial(&format!("caller-{transport}"), &b.id)?
-            .on(&caller)?;
-        dial.ended().await?.is("direct")?;
+        let relayed = args.dial(&format!("relayed-{transport}"), &b.id)?;
+        let relayed = relayed.args(["--until", "connected", "--count", "1"]);
+        let relayed = relayed.env("P2PNODE_PUNCH_ENABLED", "false");
+        let relayed = relayed.on(&caller)?.ended().await?;
+        let is_relayed = relayed.result()?.path_kind() == "relayed";
+        ensure!(
+            relayed.code == 0 && (is_public || is_relayed),
+            "{relayed:?}"
+        );
+        let direct = args.dial(&format!("direct-{transport}"), &b.id)?;
+        direct.on(&caller)?.ended().await?.is("direct")?;
+    }
+    for transport in listened {
+        let name = format!("visitors-{transport}");
+        let command = format!("hold --peers {VISITORS} --ask nothing --at-once 2");
+        let visitors = fleet::start(&visitors, &name, &address(transport), &command)?;
+        let all = |counts: &Value| {
+            let ended = sum(counts, "errors") + sum(counts, "disconnected");
+            number(counts, "connected") + ended >= VISITORS
+        };
+        let counts = counted(&visitors, "a connection each", PATIENCE, all).await?;
+        ensure!(number(&counts, "connected") == VISITORS, "{counts}");
     }
     b.dial("own-dial", &called.id).await?.is("direct")?;
     relay.process.kill().await?;
     relay.restart().await?;
     let reserved = |read: &admin::Exposition| {
-        // Those of the node that is called have IPv4 only.
-        (read.sum("relay_reservations", &[]) >= 3.0).then_some(())
+        // Behind a NAT there is IPv4 only.
+        (read.sum("relay_reservations", &[]) >= if is_public { 3.0 } else { 2.0 }).then_some(())
     };
     admin::until(&relay.host, "reservations after a restart", reserved).await?;
     let pressed = !matches!(siege, Siege::Circuits { peers: 3, .. });
