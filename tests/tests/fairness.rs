@@ -158,6 +158,7 @@ async fn node(siege: Siege) -> Result<()> {
     };
     admin::until(&host, "refusals", refused).await?;
     let log = b.process.log();
+    ensure!(!log.contains("Too many open files"), "{log}");
     let lines = log.lines().filter(|line| line.contains("ended early"));
     ensure!(lines.count() <= 3, "{log}");
     ensure!(b.process.is_alive()? && !log.contains("panicked"), "{log}");
