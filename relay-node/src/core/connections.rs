@@ -339,9 +339,9 @@ mod tests {
         );
         // An eighth is kept for IPv6.
         let taken = LIMIT - LIMIT / 8;
-        for number in 0..taken {
+        for (number, peer) in peers.iter().enumerate().take(taken) {
             let remote = from(if number < 2 { few } else { many });
-            connections.established(id(number), peers[number], &remote, begun);
+            connections.established(id(number), *peer, &remote, begun);
         }
         let used = peers[2];
         let may = |peer: PeerId, _| peer != used;
