@@ -17,5 +17,6 @@ pub mod logging;
 pub mod memory;
 mod paths;
 pub mod rlimit;
+pub mod shares;
 pub mod signals;
 pub mod text_file;

@@ -45,22 +45,34 @@ impl Source {
         }
     }
 
+    /// The smallest network: itself.
+    #[must_use]
+    pub fn network(self) -> Network {
+        match self {
+            Self::Ip4(ip) => Network::Ip4(ip),
+            Self::Net6(_) => Network::Net64(self.bits()),
+        }
+    }
+
     /// The networks whose budgets this source uses, the smallest first: itself, and for IPv6 its /56 and /48.
     pub fn networks(self) -> impl Iterator<Item = Network> {
-        let (first, larger) = match self {
-            Self::Ip4(ip) => (Network::Ip4(ip), None),
-            Self::Net6([a, b, c, d]) => {
-                let bits = [a, b, c, d]
-                    .into_iter()
-                    .fold(0, |bits, part| bits << 16 | u64::from(part));
-                let larger = [
-                    Network::Net56(bits >> 8 << 8),
-                    Network::Net48(bits >> 16 << 16),
-                ];
-                (Network::Net64(bits), Some(larger))
+        let bits = self.bits();
+        let larger = matches!(self, Self::Net6(_)).then_some([
+            Network::Net56(bits >> 8 << 8),
+            Network::Net48(bits >> 16 << 16),
+        ]);
+        std::iter::once(self.network()).chain(larger.into_iter().flatten())
+    }
+
+    /// The first 64 bits of an IPv6 address.
+    fn bits(self) -> u64 {
+        match self {
+            Self::Ip4(_) => 0,
+            Self::Net6(parts) => {
+                let add = |bits, part| bits << 16 | u64::from(part);
+                parts.into_iter().fold(0, add)
             }
-        };
-        std::iter::once(first).chain(larger.into_iter().flatten())
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 //! other.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -229,6 +229,17 @@ impl Lab {
         };
         let file = self.artifacts.file(&format!("{}-carrier.pcap", site.name));
         Capture::start(carrier, WAN, &file).await.map(Some)
+    }
+
+    /// Routes IPv6 networks to a public host.
+    pub(crate) fn route(&self, networks: &[String], gateway: Ipv6Addr) -> Result<()> {
+        let (networks, gateway) = (networks.to_vec(), gateway.to_string());
+        self.datacenter.run_sync(move || {
+            for network in &networks {
+                run("ip", &["-6", "route", "add", network, "via", &gateway])?;
+            }
+            Ok(())
+        })
     }
 
     async fn add_host(&self, name: &str, router: &Router) -> Result<Host> {

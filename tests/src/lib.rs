@@ -20,6 +20,7 @@ pub mod delay;
 pub mod events;
 pub mod faults;
 pub mod fleet;
+pub mod flood;
 pub mod golden;
 pub mod holder;
 pub mod host;

@@ -74,6 +74,15 @@ impl Launch {
         self
     }
 
+    /// Lets it open so many files at once.
+    pub fn open_files(mut self, files: u32) -> Self {
+        let program = std::mem::replace(&mut self.program, "sh".into());
+        let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        let before = ["-c".into(), limited.into(), program.into_os_string()];
+        self.args.splice(0..0, before);
+        self
+    }
+
     /// Gives it a stdin for [`Process::tell`], instead of none.
     pub fn told(mut self) -> Self {
         self.stdin = Stdio::piped();

@@ -54,6 +54,7 @@
 //! # }
 //! ```
 
+mod displace;
 mod handle;
 mod listen;
 mod net;
@@ -71,6 +72,7 @@ use libp2p::{
 };
 
 pub use crate::{
+    displace::{Displacer, displaced},
     handle::{ClaimedUdp, Handle},
     net::{
         addr::{to_multiaddr, to_socket_addr},

@@ -5,6 +5,7 @@
 //! returns when the caller has to call `handle_timeout`.
 
 pub(crate) mod addresses;
+pub(crate) mod admission;
 pub(crate) mod dialer;
 pub(crate) mod event;
 pub(crate) mod found_relays;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     core::{
+        admission::Refused,
         dialer::CircuitFailure,
         event::Event,
         peers::{Path, PathCause, PathKind, PeerTable},
@@ -136,6 +137,11 @@ impl Observers {
     pub(crate) fn dial_failed(&mut self, error: &DialError, circuit: CircuitFailure) {
         self.changed = true;
         self.metrics.dial_failed(error, circuit);
+    }
+
+    /// A connection was refused or ended early.
+    pub(crate) fn refused(&self, refused: Refused) {
+        self.metrics.refused(refused);
     }
 
     /// A dial left from outside the range. It never should.

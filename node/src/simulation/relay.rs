@@ -91,7 +91,7 @@ impl World {
         let state = &mut relay.state;
         let admitted = state
             .handle_incoming(id, &remote, || None, now)
-            .and_then(|()| state.handle_authenticated(&peer, Some(&remote)));
+            .and_then(|_| state.handle_authenticated(&peer, Some(&remote), now));
         if admitted.is_err() {
             state.handle_incoming_failed(id);
         }

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use libp2p::{
-    PeerId, allow_block_list,
-    connection_limits::{self, ConnectionLimits},
-    identify,
+    PeerId, allow_block_list, identify,
     identity::Keypair,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
@@ -17,18 +15,8 @@ use crate::{
     config::RelayAddr,
     core::liveness::Link,
     punch,
-    swarm::{circuits::Client, introduction, memory, streams, transport::Clients},
+    swarm::{admission, circuits::Client, introduction, memory, streams, transport::Clients},
 };
-
-/// Connections per peer. In a punch, each of up to eight candidates may connect from both sides before the surplus is closed. One
-/// more is relayed.
-const CONNECTIONS_PER_PEER: u32 = 17;
-
-/// Connections that may be in their handshake at once, each way: bounds what strangers can make a node hold.
-const PENDING_CONNECTIONS: u32 = 256;
-
-/// Connections in all.
-const CONNECTIONS: u32 = 4096;
 
 /// The protocols that a node runs.
 #[derive(NetworkBehaviour)]
@@ -36,7 +24,7 @@ pub(crate) struct Behaviour {
     // First, so that it refuses before any protocol is set up.
     pub(crate) access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
     memory: memory::Behaviour,
-    limits: connection_limits::Behaviour,
+    pub(crate) admission: admission::Behaviour,
     pub(crate) relay_ip4: Client,
     pub(crate) relay_ip6: Client,
     pub(crate) identify: identify::Behaviour,
@@ -49,11 +37,13 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones.
+    /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones. `admission` decides how many
+    /// connections there may be.
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: Option<&BTreeSet<PeerId>>,
         relays: &[RelayAddr],
+        admission: admission::Behaviour,
         clients: Clients,
         punch: punch::Behaviour,
         introduction: introduction::Behaviour,
@@ -70,11 +60,6 @@ impl Behaviour {
             }
             access
         });
-        let limits = ConnectionLimits::default()
-            .with_max_established(Some(CONNECTIONS))
-            .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
-            .with_max_pending_incoming(Some(PENDING_CONNECTIONS))
-            .with_max_pending_outgoing(Some(PENDING_CONNECTIONS));
         let identify = identify::Config::new("/p2pnode/1".to_owned(), keypair.public())
             .with_agent_version(concat!("p2pnode/", env!("CARGO_PKG_VERSION")).to_owned())
             // The addresses that peers report in identify are not dialed. Addresses are given, or come with a punch.
@@ -82,7 +67,7 @@ impl Behaviour {
         Self {
             access: access.into(),
             memory: memory::Behaviour(pressure),
-            limits: connection_limits::Behaviour::new(limits),
+            admission,
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,
             identify: identify::Behaviour::new(identify),

@@ -12,8 +12,9 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::{
     config::Config,
+    core::admission::Admission,
     punch,
-    swarm::{behaviour::Behaviour, dial_error, introduction, transport},
+    swarm::{admission, behaviour::Behaviour, dial_error, introduction, transport},
 };
 
 /// How long an idle connection is kept. Legs to relays and punched connections have to stay. Pings and QUIC's own timeout find
@@ -53,10 +54,15 @@ pub(crate) fn build(
         Some(largest.held)
     })
     .context("cannot start the thread that watches the memory")?;
+    // Without a list of allowed peers, the relays are all that the configuration names.
+    let named = relays.iter().map(|relay| relay.peer);
+    let named = allowed.iter().flatten().copied().chain(named).collect();
+    let admission = Admission::new(named, p2pnode_daemon::rlimit::raise());
     let behaviour = Behaviour::new(
         keypair,
         allowed.as_ref(),
         relays,
+        admission::Behaviour::new(admission, parts.displacer),
         parts.clients,
         punch,
         introduction,

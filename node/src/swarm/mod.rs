@@ -1,5 +1,6 @@
 //! The IO of a node: the swarm, its behaviours, and the event loop that owns it.
 
+pub(crate) mod admission;
 pub(crate) mod behaviour;
 pub(crate) mod build;
 pub(crate) mod circuit_rtt;

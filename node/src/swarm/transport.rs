@@ -13,7 +13,7 @@ use libp2p::{
     identity::Keypair,
     noise,
 };
-use p2pnode_transports::{Class, Family, Yamux};
+use p2pnode_transports::{Class, Displacer, Family, Yamux};
 
 use crate::{
     config,
@@ -36,6 +36,8 @@ pub(crate) struct Parts {
     pub(crate) sockets: p2pnode_transports::Handle,
     pub(crate) clients: Clients,
     pub(crate) circuit_times: CircuitTimes,
+    /// Ends handshakes of the transport.
+    pub(crate) displacer: Displacer,
 }
 
 /// The relay clients of the two families.
@@ -72,9 +74,11 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
     let (circuits_ip4, ip4) = circuits::new(local, Family::Ip4);
     let (circuits_ip6, ip6) = circuits::new(local, Family::Ip6);
     let transport = either(upgrade(circuits_ip4), upgrade(circuits_ip6));
-    let transport = either(transport, range);
+    let displacer = Displacer::default();
+    let transport = displacer.wrap(either(transport, range));
     Ok(Parts {
         transport,
+        displacer,
         sockets,
         clients: Clients { ip4, ip6 },
         circuit_times: times,

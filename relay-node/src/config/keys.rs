@@ -218,8 +218,8 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         },
         pending_connections: reader.one(
             "limits.pending_connections",
-            "Incoming connections whose handshake is not over, of which QUIC and TCP may have three quarters each, and one IPv4 \
-             address or IPv6 /64 a quarter over either once half are taken; 0: no limit.",
+            "Incoming connections whose handshake is not over, of which QUIC and TCP may have three quarters each; if all are taken, \
+             the oldest of the IPv4 address or IPv6 network that has the most ends for a new one; 0: no limit.",
             &LIMIT,
             "1024",
         ),

@@ -2,11 +2,18 @@
 //!
 //! Of incoming connections only those count whose handshake is over: until then the address may be forged, and its forger
 //! could use up the share of another. Those that are not over share `limits.pending_connections` ([`super::handshakes`]).
+//!
+//! Once `limits.connections` are open, one that nobody uses is closed for a newcomer: the oldest of the source that has the most.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_protocol::{Source, Transport, hop::Leg};
+use p2pnode_daemon::shares::Places;
+use p2pnode_protocol::{Network, Source, Transport, hop::Leg};
 
 use crate::{
     config::Limits,
@@ -17,13 +24,20 @@ use crate::{
     },
 };
 
+/// How long a connection that nobody uses stays before one of no heavier source displaces it: time for its peer to ask for a
+/// reservation or a circuit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The open connections.
 #[derive(Debug)]
 pub(crate) struct Connections {
     limits: Limits,
     open: HashMap<ConnectionId, Connection>,
     of_peer: HashMap<PeerId, usize>,
-    of_source: HashMap<Source, usize>,
+    /// Those that peers have made and that are not being closed.
+    incoming: Places<ConnectionId, Network>,
+    /// How many are being closed for a newcomer.
+    displaced: usize,
 }
 
 #[derive(Debug)]
@@ -31,8 +45,7 @@ struct Connection {
     peer: PeerId,
     /// `None` if its address does not say how it travels.
     leg: Option<Leg>,
-    /// Where it comes from; `None` if the relay has dialed it.
-    source: Option<Source>,
+    is_displaced: bool,
 }
 
 /// Whether the last connection of a peer was closed.
@@ -51,7 +64,11 @@ impl Connections {
             limits: *limits,
             open: HashMap::new(),
             of_peer: HashMap::new(),
-            of_source: HashMap::new(),
+            incoming: {
+                let limit = count32(limits.connections);
+                Places::new(limit, limit / 8)
+            },
+            displaced: 0,
         }
     }
 
@@ -60,24 +77,42 @@ impl Connections {
         let Some(source) = Source::of(remote) else {
             return Ok(());
         };
-        let held = self.of_source.get(&source).copied().unwrap_or_default();
-        if source::admits(self.limits.connections_per_source, source, held) {
+        let limits = self.limits.connections_per_source;
+        let is_within = |network| source::admits(limits, network, self.incoming.shares.of(network));
+        if source.networks().all(is_within) {
             Ok(())
         } else {
             Err(Denied::SourceConnections(source))
         }
     }
 
-    /// Whether `peer` may have one more connection.
-    pub(crate) fn check_peer(&self, peer: &PeerId) -> Result<(), Denied> {
+    /// Whether `peer` may have one more connection, an `incoming` one from that address or one that the relay has dialed. Returns
+    /// the one that has to be closed for it, if any. Only those are closed that `may` be.
+    pub(crate) fn admit(
+        &mut self,
+        peer: &PeerId,
+        incoming: Option<&Multiaddr>,
+        now: Instant,
+        may: impl Fn(PeerId, ConnectionId) -> bool,
+    ) -> Result<Option<ConnectionId>, Denied> {
         let held = self.of_peer.get(peer).copied().unwrap_or_default();
         if held >= count32(self.limits.connections_per_peer) {
-            Err(Denied::PeerConnections)
-        } else if self.open.len() >= count32(self.limits.connections) {
-            Err(Denied::Connections)
-        } else {
-            Ok(())
+            return Err(Denied::PeerConnections);
         }
+        incoming.map_or(Ok(()), |remote| self.check_source(remote))?;
+        let networks = networks(incoming);
+        let is_full = self.open.len() - self.displaced >= count32(self.limits.connections);
+        let may = |id: &ConnectionId| self.open.get(id).is_some_and(|open| may(open.peer, *id));
+        let place = self.incoming.place(&networks, is_full, PATIENCE, now, may);
+        let displaced = place.or(Denied::Connections)?;
+        if let Some(open) = displaced.and_then(|id| self.open.get_mut(&id)) {
+            open.is_displaced = true;
+            self.displaced += 1;
+        }
+        if let Some(id) = displaced {
+            self.incoming.leave(&id);
+        }
+        Ok(displaced)
     }
 
     /// A connection was established.
@@ -86,31 +121,31 @@ impl Connections {
         connection: ConnectionId,
         peer: PeerId,
         endpoint: &ConnectedPoint,
+        now: Instant,
     ) {
-        let source = endpoint
-            .is_listener()
-            .then(|| Source::of(endpoint.get_remote_address()))
-            .flatten();
+        let remote = endpoint.get_remote_address();
+        let networks = networks(endpoint.is_listener().then_some(remote));
         let new = Connection {
             peer,
             leg: leg(endpoint),
-            source,
+            is_displaced: false,
         };
         if self.open.insert(connection, new).is_none() {
             *self.of_peer.entry(peer).or_default() += 1;
-            if let Some(source) = source {
-                *self.of_source.entry(source).or_default() += 1;
+            if !networks.is_empty() {
+                self.incoming.take(connection, &networks, now);
             }
         }
     }
 
     /// A connection was closed. `None` if it was not known.
     pub(crate) fn closed(&mut self, connection: ConnectionId) -> Option<Remaining> {
-        let Connection { peer, source, .. } = self.open.remove(&connection)?;
+        let Connection {
+            peer, is_displaced, ..
+        } = self.open.remove(&connection)?;
         decrement(&mut self.of_peer, peer);
-        if let Some(source) = source {
-            decrement(&mut self.of_source, source);
-        }
+        self.incoming.leave(&connection);
+        self.displaced -= usize::from(is_displaced);
         Some(match self.of_peer.contains_key(&peer) {
             true => Remaining::Some,
             false => Remaining::None,
@@ -134,6 +169,12 @@ impl Connections {
     pub(crate) fn leg(&self, connection: ConnectionId) -> Option<Leg> {
         self.open.get(&connection)?.leg
     }
+}
+
+/// The networks of an address, the smallest first; none of what is no IP address, or is none of a peer's.
+fn networks(remote: Option<&Multiaddr>) -> Vec<Network> {
+    let source = remote.and_then(Source::of);
+    source.into_iter().flat_map(Source::networks).collect()
 }
 
 fn leg(endpoint: &ConnectedPoint) -> Option<Leg> {
@@ -175,7 +216,7 @@ mod tests {
     fn known(remote: &str) -> Option<(Transport, Family)> {
         let endpoint = from(remote);
         let mut connections = Connections::new(&Limits::UNLIMITED);
-        connections.established(id(1), PeerId::random(), &endpoint);
+        connections.established(id(1), PeerId::random(), &endpoint, Instant::now());
         connections
             .leg(id(1))
             .map(|leg| (leg.transport, leg.family))
@@ -200,7 +241,12 @@ mod tests {
         connections.measured(id(1), rtt);
         assert!(connections.leg(id(1)).is_none());
         let peer = PeerId::random();
-        connections.established(id(1), peer, &from("/ip4/198.51.100.7/tcp/4"));
+        connections.established(
+            id(1),
+            peer,
+            &from("/ip4/198.51.100.7/tcp/4"),
+            Instant::now(),
+        );
         connections.measured(id(1), rtt);
         let measured = connections.leg(id(1)).and_then(|leg| leg.rtt);
         assert_eq!(measured, Some(rtt));
@@ -220,14 +266,14 @@ mod tests {
             connections.check_source(&remote.parse().expect("a multiaddr"))
         };
         let (one, same) = ("/ip4/198.51.100.7/tcp/4", "/ip4/198.51.100.7/udp/5/quic-v1");
-        connections.established(id(1), peers[0], &from(one));
+        connections.established(id(1), peers[0], &from(one), Instant::now());
         assert_eq!(check(&connections, same), Ok(()));
-        connections.established(id(2), peers[1], &from(same));
+        connections.established(id(2), peers[1], &from(same), Instant::now());
         let full = check(&connections, one).expect_err("the limit is reached");
         assert!(full.to_string().contains("198.51.100.7"), "{full}");
         assert_eq!(check(&connections, "/ip4/198.51.100.8/tcp/4"), Ok(()));
         let net = "/ip6/2001:db8:0:7::1/tcp/4";
-        connections.established(id(3), peers[2], &from(net));
+        connections.established(id(3), peers[2], &from(net), Instant::now());
         assert!(check(&connections, "/ip6/2001:db8:0:7::2/udp/4/quic-v1").is_err());
         assert_eq!(check(&connections, "/ip6/2001:db8:0:8::2/tcp/4"), Ok(()));
         assert_eq!(connections.closed(id(1)), Some(Remaining::None));
@@ -238,10 +284,10 @@ mod tests {
         let Connections {
             open,
             of_peer,
-            of_source,
+            incoming,
             ..
         } = connections;
-        assert!(open.is_empty() && of_peer.is_empty() && of_source.is_empty());
+        assert!(open.is_empty() && of_peer.is_empty() && incoming.shares.is_empty());
     }
 
     #[test]
@@ -258,18 +304,99 @@ mod tests {
             role_override: libp2p::core::Endpoint::Dialer,
             port_use: libp2p::core::transport::PortUse::Reuse,
         };
-        connections.established(id(1), peer, &dialed);
+        let dials = |connections: &mut Connections, peer: &PeerId| {
+            connections.admit(peer, None, Instant::now(), |_, _| true)
+        };
+        connections.established(id(1), peer, &dialed, Instant::now());
         assert_eq!(
             connections.check_source(dialed.get_remote_address()),
             Ok(())
         );
-        assert_eq!(connections.check_peer(&peer), Ok(()));
-        connections.established(id(2), peer, &dialed);
-        assert_eq!(connections.check_peer(&peer), Err(Denied::PeerConnections));
-        assert_eq!(connections.check_peer(&other), Ok(()));
-        connections.established(id(3), other, &dialed);
-        assert_eq!(connections.check_peer(&other), Err(Denied::Connections));
+        assert_eq!(dials(&mut connections, &peer), Ok(None));
+        connections.established(id(2), peer, &dialed, Instant::now());
+        assert_eq!(dials(&mut connections, &peer), Err(Denied::PeerConnections));
+        assert_eq!(dials(&mut connections, &other), Ok(None));
+        connections.established(id(3), other, &dialed, Instant::now());
+        assert_eq!(dials(&mut connections, &other), Err(Denied::Connections));
         assert_eq!(connections.closed(id(1)), Some(Remaining::Some));
-        assert_eq!(connections.check_peer(&other), Ok(()));
+        assert_eq!(dials(&mut connections, &other), Ok(None));
+    }
+
+    #[test]
+    fn a_full_relay_closes_what_nobody_uses_and_first_that_of_the_source_with_the_most() {
+        const LIMIT: usize = 16;
+        let mut connections = Connections::new(&Limits {
+            connections: LIMIT as u32,
+            ..Limits::UNLIMITED
+        });
+        let begun = Instant::now();
+        let peers: Vec<PeerId> = (0..=LIMIT).map(|_| PeerId::random()).collect();
+        let new = peers[LIMIT];
+        let (many, few, late): (_, _, Multiaddr) = (
+            "/ip4/198.51.100.1/tcp/4",
+            "/ip4/198.51.100.2/tcp/4",
+            "/ip4/198.51.100.3/tcp/4".parse().expect("a multiaddr"),
+        );
+        // An eighth is kept for IPv6.
+        let taken = LIMIT - LIMIT / 8;
+        for (number, peer) in peers.iter().enumerate().take(taken) {
+            let remote = from(if number < 2 { few } else { many });
+            connections.established(id(number), *peer, &remote, begun);
+        }
+        let used = peers[2];
+        let may = |peer: PeerId, _| peer != used;
+        let admit = |connections: &mut Connections, remote: &Multiaddr, now| {
+            connections.admit(&new, Some(remote), now, may)
+        };
+        // One that has been asked to close is not asked again.
+        assert_eq!(admit(&mut connections, &late, begun), Ok(Some(id(3))));
+        connections.established(id(20), new, &from("/ip4/198.51.100.3/tcp/4"), begun);
+        assert_eq!(admit(&mut connections, &late, begun), Ok(Some(id(4))));
+        connections.established(id(21), new, &from("/ip4/198.51.100.3/tcp/4"), begun);
+        // The heaviest displaces its own, once they have had their time.
+        let heaviest = many.parse().expect("a multiaddr");
+        let refused = admit(&mut connections, &heaviest, begun);
+        assert_eq!(refused, Err(Denied::Connections));
+        let later = begun + PATIENCE;
+        assert_eq!(admit(&mut connections, &heaviest, later), Ok(Some(id(5))));
+        let ip6: Multiaddr = "/ip6/2001:db8::1/tcp/4".parse().expect("a multiaddr");
+        assert_eq!(admit(&mut connections, &ip6, later), Ok(None));
+        for number in (0..taken).chain([20, 21]) {
+            connections.closed(id(number));
+        }
+        assert_eq!(connections.displaced, 0);
+    }
+
+    #[test]
+    fn a_56_has_twice_and_a_48_four_times_the_connections_of_a_source() {
+        let mut connections = Connections::new(&Limits {
+            connections_per_source: PerSource { ip4: 0, ip6_net: 2 },
+            ..Limits::UNLIMITED
+        });
+        let mut number = 0;
+        let mut open = |remote: String| {
+            let addr = remote.parse().expect("a multiaddr");
+            let admitted = connections.check_source(&addr).is_ok();
+            if admitted {
+                number += 1;
+                let peer = PeerId::random();
+                connections.established(id(number), peer, &from(&remote), Instant::now());
+            }
+            admitted
+        };
+        let mut of_48 = 0;
+        for net56 in 1..=4 {
+            let mut of_56 = 0;
+            for net64 in 0..8 {
+                for host in 1..=4 {
+                    let remote = format!("/ip6/2001:db8:0:{net56}0{net64}::{host}/tcp/4");
+                    of_56 += usize::from(open(remote));
+                }
+            }
+            assert!(of_56 <= 4, "{of_56}");
+            of_48 += of_56;
+        }
+        assert_eq!(of_48, 8);
+        assert!(open("/ip6/2001:db8:1::1/tcp/4".to_owned()));
     }
 }

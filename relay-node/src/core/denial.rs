@@ -21,6 +21,8 @@ pub enum DenialReason {
     ConnectionLimit,
     /// Too many connections or handshakes at once from the peer's IPv4 address or IPv6 /64.
     SourceConnectionLimit,
+    /// A handshake or an unused connection that ended early, because its place was needed for another one.
+    Displaced,
     /// Too many reservations, in all or of the peer.
     ReservationLimit,
     /// Too many reservations from the peer's IPv4 address or IPv6 /64.
@@ -59,6 +61,7 @@ impl DenialReason {
             Self::Memory => "memory",
             Self::ConnectionLimit => "connection_limit",
             Self::SourceConnectionLimit => "source_connection_limit",
+            Self::Displaced => "displaced",
             Self::ReservationLimit => "reservation_limit",
             Self::SourceReservationLimit => "source_reservation_limit",
             Self::CircuitLimit => "circuit_limit",

@@ -18,12 +18,9 @@ pub enum Denied {
         /// `limits.memory`.
         limit: u64,
     },
-    /// All handshakes that `limits.pending_connections` admits are under way.
-    Handshakes,
-    /// The transport has its part of the handshakes.
-    TransportHandshakes(Transport),
-    /// Half of the handshakes are taken, and the source has its part over that transport.
-    SourceHandshakes(Transport, Source),
+    /// All handshakes that `limits.pending_connections` admits over that transport are under way, and the source has no fewer than
+    /// others.
+    Handshakes(Transport, Source),
     /// All connections that `limits.connections` admits are open.
     Connections,
     /// The peer has all connections that `limits.connections_per_peer` admits.
@@ -39,11 +36,8 @@ impl Denied {
         match self {
             Self::NotAdmitted(refused) => refused.reason(),
             Self::Memory { .. } => DenialReason::Memory,
-            Self::Handshakes
-            | Self::TransportHandshakes(_)
-            | Self::Connections
-            | Self::PeerConnections => DenialReason::ConnectionLimit,
-            Self::SourceHandshakes(..) | Self::SourceConnections(_) => {
+            Self::Connections | Self::PeerConnections => DenialReason::ConnectionLimit,
+            Self::Handshakes(..) | Self::SourceConnections(_) => {
                 DenialReason::SourceConnectionLimit
             }
         }
@@ -60,17 +54,9 @@ impl fmt::Display for Denied {
                 f,
                 "{resident} bytes are resident, and limits.memory is {limit}"
             ),
-            Self::Handshakes => {
-                f.write_str("as many handshakes are under way as limits.pending_connections admits")
-            }
-            Self::TransportHandshakes(transport) => write!(
+            Self::Handshakes(transport, source) => write!(
                 f,
-                "{} has three quarters of the handshakes that limits.pending_connections admits",
-                name(*transport)
-            ),
-            Self::SourceHandshakes(transport, source) => write!(
-                f,
-                "half of the handshakes that limits.pending_connections admits are taken, and {source} has a quarter over {}",
+                "as many handshakes are under way over {} as limits.pending_connections admits, and {source} has no fewer than others",
                 name(*transport)
             ),
             Self::Connections => {

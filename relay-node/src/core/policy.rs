@@ -169,6 +169,13 @@ impl RelayPolicy {
         self.circuits.carries(peer)
     }
 
+    /// Whether a connection of `peer` holds a reservation, or carries a circuit or is to carry one.
+    pub(crate) fn uses(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let mut ends =
+            (self.circuits.of(peer)).flat_map(|(source, destination, _)| [source, destination]);
+        self.reservations.contains(connection) || ends.any(|end| end.connection == connection)
+    }
+
     /// Circuits that are open.
     pub(crate) fn circuits(&self) -> usize {
         self.circuits.open()
@@ -266,7 +273,7 @@ impl RelayPolicy {
             if let Some(source) = source
                 && !source::admits(
                     self.limits.reservations_per_source,
-                    source,
+                    source.network(),
                     self.reservations.of_source(source),
                 )
             {

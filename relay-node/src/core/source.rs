@@ -5,17 +5,17 @@ use std::{
     hash::Hash,
 };
 
-use p2pnode_protocol::Source;
+use p2pnode_protocol::Network;
 
 use crate::config::PerSource;
 
-/// Whether `source`, which has `held`, may have one more within `limits`.
-pub(crate) fn admits(limits: PerSource, source: Source, held: usize) -> bool {
-    let limit = match source {
-        Source::Ip4(_) => limits.ip4,
-        Source::Net6(_) => limits.ip6_net,
+/// Whether `network`, which has `held`, may have one more within `limits`, which are those of one source.
+pub(crate) fn admits(limits: PerSource, network: Network, held: usize) -> bool {
+    let limit = match network {
+        Network::Ip4(_) => limits.ip4,
+        Network::Net64(_) | Network::Net56(_) | Network::Net48(_) => limits.ip6_net,
     };
-    limit == 0 || held < limit
+    limit == 0 || held < limit.saturating_mul(network.weight() as usize)
 }
 
 /// Takes one away, and the entry with the last.
@@ -38,11 +38,14 @@ mod tests {
     fn each_family_has_its_limit_and_zero_is_none() {
         let limits = PerSource { ip4: 2, ip6_net: 0 };
         let (ip4, net6) = (
-            Source::Ip4(Ipv4Addr::LOCALHOST),
-            Source::Net6([0x2001, 0xdb8, 0, 7]),
+            Network::Ip4(Ipv4Addr::LOCALHOST),
+            Network::Net48(0x2001_0db8_0000_0000),
         );
         assert!(admits(limits, ip4, 1));
         assert!(!admits(limits, ip4, 2));
         assert!(admits(limits, net6, usize::MAX));
+        let limits = PerSource { ip4: 2, ip6_net: 3 };
+        assert!(admits(limits, net6, 11));
+        assert!(!admits(limits, net6, 12));
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use libp2p::{Multiaddr, PeerId, TransportError, swarm::ListenError};
 use p2pnode_daemon::admin::Readiness;
 use p2pnode_protocol::{directory, introduction::Refusal};
-use p2pnode_transports::timed_out;
+use p2pnode_transports::{displaced, timed_out};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -92,6 +92,10 @@ impl<W: Write> Observer<W> {
                         "access.allow is empty and access.tokens is off now: any peer may use this relay"
                     );
                 }
+            }
+            Event::Displaced(connection) => {
+                self.metrics.denied(DenialReason::Displaced);
+                debug!(%connection, "closing a connection that nobody uses for a newcomer");
             }
             Event::Unresponsive { peer, connection } => {
                 debug!(%peer, %connection, "closing a connection that answers no ping");
@@ -288,6 +292,10 @@ impl<W: Write> Observer<W> {
                 debug!(%from, reason = reason.map(DenialReason::as_str), cause, "connection denied");
             }
             // Scanners, broken clients, lost packets.
+            ListenError::Transport(error) if displaced(&error) => {
+                self.metrics.denied(DenialReason::Displaced);
+                debug!(%from, "a handshake ended for another one");
+            }
             ListenError::Transport(error) => {
                 let reason = if timed_out(&error) {
                     HandshakeFailure::Timeout

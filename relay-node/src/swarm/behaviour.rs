@@ -11,6 +11,7 @@ use p2pnode_protocol::{
     join::Join,
     ping::{self, Pace},
 };
+use p2pnode_transports::Displacer;
 
 use crate::{
     config::Limits,
@@ -58,16 +59,18 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// The behaviours within `limits`, for peers that `state` admits; circuits count bytes in `carried`.
+    /// The behaviours within `limits`, for peers that `state` admits; circuits count bytes in `carried`, and `displacer` ends
+    /// handshakes.
     pub(crate) fn new(
         key: &Keypair,
         limits: &Limits,
         state: &SharedState,
         carried: Carried,
+        displacer: Displacer,
     ) -> Self {
         let local = key.public().to_peer_id();
         Self {
-            gate: gate::Behaviour::new(state.clone()),
+            gate: gate::Behaviour::new(state.clone(), displacer),
             join: exchange::Behaviour::new(TOKENS),
             relay: circuit::Behaviour::new(limits, carried),
             keep_alive: keep_alive::Behaviour::default(),

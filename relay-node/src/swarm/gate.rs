@@ -17,16 +17,20 @@ use libp2p::{
 };
 
 use p2pnode_daemon::memory;
+use p2pnode_transports::Displacer;
 
 use crate::swarm::shared_state::{SharedState, now};
 
 /// The gate.
-pub(crate) struct Behaviour(SharedState);
+pub(crate) struct Behaviour {
+    state: SharedState,
+    displacer: Displacer,
+}
 
 impl Behaviour {
-    /// Refuses what `state` refuses.
-    pub(crate) fn new(state: SharedState) -> Self {
-        Self(state)
+    /// Refuses what `state` refuses; `displacer` ends handshakes of the transport.
+    pub(crate) fn new(state: SharedState, displacer: Displacer) -> Self {
+        Self { state, displacer }
     }
 
     fn check(
@@ -34,9 +38,9 @@ impl Behaviour {
         peer: &PeerId,
         incoming: Option<&Multiaddr>,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0
+        self.state
             .lock()
-            .handle_authenticated(peer, incoming)
+            .handle_authenticated(peer, incoming, now())
             .map(|()| dummy::ConnectionHandler)
             .map_err(ConnectionDenied::new)
     }
@@ -52,10 +56,16 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.0
+        let displaced = self
+            .state
             .lock()
             .handle_incoming(connection, remote, memory::resident, now())
-            .map_err(ConnectionDenied::new)
+            .map_err(ConnectionDenied::new)?;
+        self.displacer.begun(connection);
+        if let Some(displaced) = displaced {
+            self.displacer.end(displaced);
+        }
+        Ok(())
     }
 
     fn handle_established_inbound_connection(
@@ -79,7 +89,19 @@ impl NetworkBehaviour for Behaviour {
         self.check(&peer, None)
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm) {}
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "only the ends of handshakes matter"
+    )]
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        match event {
+            FromSwarm::ConnectionEstablished(established) => {
+                self.displacer.over(established.connection_id);
+            }
+            FromSwarm::ListenFailure(failure) => self.displacer.over(failure.connection_id),
+            _ => {}
+        }
+    }
 
     fn on_connection_handler_event(
         &mut self,

@@ -9,7 +9,7 @@ use p2pnode_daemon::{
     memory,
 };
 use p2pnode_protocol::upgrade::LAZY;
-use p2pnode_transports::{Budgets, Class};
+use p2pnode_transports::{Budgets, Class, Displacer};
 use prometheus_client::registry::Registry;
 use tracing::{debug, info};
 
@@ -126,11 +126,21 @@ fn swarm(
     budgets: Budgets,
 ) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
     let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
-    let transport = p2pnode_transports::server_within(key, Arc::new(runtime), budgets)?;
+    let displacer = Displacer::default();
+    let transport =
+        displacer.wrap(p2pnode_transports::server_within(key, Arc::new(runtime), budgets)?);
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?
-        .with_behaviour(|key| BoxedHandlers(Behaviour::new(key, &config.limits, state, carried)))?
+        .with_behaviour(|key| {
+            BoxedHandlers(Behaviour::new(
+                key,
+                &config.limits,
+                state,
+                carried,
+                displacer,
+            ))
+        })?
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)

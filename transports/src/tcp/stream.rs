@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,6 +17,10 @@ use crate::net::{ports::Lease, socket};
 
 /// How long the remote may take to answer the FIN of a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections that may wait for that at once, in this process. A remote that lets many be refused and answers no FIN would keep a
+/// file open for each: beyond these, connections are reset at once.
+const ENDING: usize = 32;
 
 /// A stream. A port of the range other than the punch port is given back when it is closed.
 ///
@@ -57,24 +62,45 @@ impl Drop for Stream {
             return;
         };
         let lease = self.lease.take();
-        if self.refusal.is_given() {
+        let ending = Ending::begin().filter(|_| !self.refusal.is_given());
+        let Some(ending) = ending else {
             if let Err(error) = socket::reset_on_close(&stream) {
                 tracing::debug!(%error, "cannot reset; the kernel closes the connection in its own time");
             }
             drop(stream);
             drop(lease);
             return;
-        }
+        };
         // Without a runtime nothing can wait: the socket is closed, and the kernel does the rest.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 end(stream).await;
+                drop(ending);
                 // The port is free once the socket is closed.
                 drop(lease);
             });
         }
     }
 }
+
+/// A connection that waits for its end; there are [`ENDING`] at most.
+struct Ending;
+
+impl Ending {
+    fn begin() -> Option<Self> {
+        let more = |count| (count < ENDING).then_some(count + 1);
+        let begun = COUNT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        begun.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Closes a connection.
 async fn end(mut stream: TcpStream) {

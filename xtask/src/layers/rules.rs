@@ -16,7 +16,7 @@ const CRATES: &[&[&str]] = &[
 #[rustfmt::skip]
 const FOLDERS: &[(&str, &[&[&str]])] = &[
     ("p2pnode-transports", &[
-        &["handle", "listen", "ranged", "resolve", "server"],
+        &["displace", "handle", "listen", "ranged", "resolve", "server"],
         &["quic", "tcp", "tls"],
         &["error", "record"],
         &["net"],

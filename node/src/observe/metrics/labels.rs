@@ -7,7 +7,10 @@ use p2pnode_transports::{Family, Transport};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 use crate::{
-    core::peers::{Path, PathCause, PathKind},
+    core::{
+        admission::Refused,
+        peers::{Path, PathCause, PathKind},
+    },
     punch::{AttemptEnd, CandidateOutcome, Reason, Record, Role},
 };
 
@@ -93,6 +96,20 @@ pub(super) struct PathLabels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RelayLabels {
     pub(super) relay: u64,
+}
+
+/// A limit that refused or ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RefusedLabels {
+    pub(super) reason: &'static str,
+}
+
+impl From<Refused> for RefusedLabels {
+    fn from(refused: Refused) -> Self {
+        Self {
+            reason: refused.as_str(),
+        }
+    }
 }
 
 /// An attempt at a hole punch.

@@ -21,13 +21,14 @@ use prometheus_client::{
 
 use crate::{
     core::{
+        admission::Refused,
         dialer::CircuitFailure,
         peers::{Path, PathCause, PeerTable},
         relays::RelayKeeper,
     },
     punch::Record,
 };
-use labels::{ChangeLabels, DialLabels, PathLabels, PunchLabels, RelayLabels};
+use labels::{ChangeLabels, DialLabels, PathLabels, PunchLabels, RefusedLabels, RelayLabels};
 use pool::Pool;
 
 pub(crate) use paths::{Change, PathWatch};
@@ -46,6 +47,7 @@ pub(crate) struct Metrics {
     time_to_direct: Histogram,
     dials: Family<DialLabels, Counter>,
     out_of_range: Counter<u64, AtomicU64>,
+    refused: Family<RefusedLabels, Counter>,
     path_changes: Family<ChangeLabels, Counter>,
     reservations: Family<RelayLabels, Gauge>,
     closed_for_memory: Counter,
@@ -60,6 +62,7 @@ impl Default for Metrics {
             time_to_direct: Histogram::new(TIME_TO_DIRECT),
             dials: Family::default(),
             out_of_range: Counter::default(),
+            refused: Family::default(),
             path_changes: Family::default(),
             reservations: Family::default(),
             closed_for_memory: Counter::default(),
@@ -97,6 +100,15 @@ impl Metrics {
             "Dials that left from a port outside the range: always 0",
             self.out_of_range.clone(),
         );
+        registry.register(
+            "p2pnode_refused",
+            "Connections, handshakes and punches that were refused or ended early because of a limit, by the limit",
+            self.refused.clone(),
+        );
+        for refused in Refused::ALL {
+            let labels = RefusedLabels::from(refused);
+            drop(self.refused.get_or_create(&labels));
+        }
         registry.register(
             "p2pnode_path_changes",
             "Changes of the best path of a peer, from one connection to another or to none, by their kinds and the cause; relays not counted",
@@ -180,6 +192,11 @@ impl Metrics {
     /// A dial left from outside the range. It never should.
     pub(crate) fn out_of_range(&self) {
         self.out_of_range.inc();
+    }
+
+    /// A connection was refused or ended early.
+    pub(crate) fn refused(&self, refused: Refused) {
+        self.refused.get_or_create(&refused.into()).inc();
     }
 
     /// The best path of a peer has changed.

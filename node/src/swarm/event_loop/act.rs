@@ -133,6 +133,8 @@ impl EventLoop {
             .build();
         let connection = opts.connection_id();
         self.state.handle_dialing(connection, purpose);
+        let admission = &mut self.swarm.behaviour_mut().admission;
+        admission.own_dial(connection, peer);
         // A dial opens the sockets that are missing.
         self.observers.touch();
         if let Err(error) = self.swarm.dial(opts) {

@@ -18,7 +18,10 @@ use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
 use crate::{
-    core::state::{Closed, Established},
+    core::{
+        admission::Event,
+        state::{Closed, Established},
+    },
     discovery::SearchEvent,
     swarm::{behaviour::BehaviourEvent, circuits, dial_error, introduction, join},
 };
@@ -126,9 +129,14 @@ impl EventLoop {
                 self.state.handle_draining(peer, connection, now);
             }
             BehaviourEvent::Directory(event) => self.on_directory(event, now),
-            BehaviourEvent::Access(never)
-            | BehaviourEvent::Limits(never)
-            | BehaviourEvent::Streams(never) => match never {},
+            BehaviourEvent::Admission(Event { refused, to_log }) => {
+                self.observers.refused(refused);
+                tracing::debug!(%refused, "a connection was refused or ended early");
+                if let Some(count) = to_log {
+                    tracing::warn!(count, last = %refused, "connections were refused or ended early; the metric p2pnode_refused_total counts them");
+                }
+            }
+            BehaviourEvent::Access(never) | BehaviourEvent::Streams(never) => match never {},
         }
     }
 

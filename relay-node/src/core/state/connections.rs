@@ -13,6 +13,7 @@ const MISSED_PINGS: u32 = 2;
 impl RelayState {
     /// Somebody at `remote` begins a handshake: whether the relay goes on with it. `measure` returns the resident memory of the
     /// process in bytes, where the system counts it; it is called only if there is a limit and the last measurement is old.
+    /// Returns the handshake that has to end for it, if any.
     ///
     /// # Errors
     /// Why it is refused. If it is not, [`Self::handle_established`] or [`Self::handle_incoming_failed`] follows.
@@ -22,13 +23,11 @@ impl RelayState {
         remote: &Multiaddr,
         measure: impl FnOnce() -> Option<u64>,
         now: Now,
-    ) -> Result<(), Denied> {
+    ) -> Result<Option<ConnectionId>, Denied> {
         self.memory.check(now.instant, measure)?;
-        self.handshakes.begin(connection, remote)?;
         // Spares the handshake where its end is known.
-        self.connections
-            .check_source(remote)
-            .inspect_err(|_| self.handshakes.end(connection))
+        self.connections.check_source(remote)?;
+        self.handshakes.begin(connection, remote, now)
     }
 
     /// An incoming connection did not come about.
@@ -37,7 +36,7 @@ impl RelayState {
     }
 
     /// The handshake of a connection with `peer` is over: whether the connection may be used. It is an
-    /// `incoming` one from that address, or one that the relay has dialed.
+    /// `incoming` one from that address, or one that the relay has dialed. One that nobody uses may be closed for it.
     ///
     /// # Errors
     /// Why it is refused, after which [`Self::handle_incoming_failed`] or [`Self::handle_dial_failed`] follows.
@@ -45,12 +44,19 @@ impl RelayState {
         &mut self,
         peer: &PeerId,
         incoming: Option<&Multiaddr>,
+        now: Now,
     ) -> Result<(), Denied> {
         self.admission
             .may_connect(peer)
             .map_err(Denied::NotAdmitted)?;
-        self.connections.check_peer(peer)?;
-        incoming.map_or(Ok(()), |remote| self.connections.check_source(remote))
+        let (policy, relays) = (&self.policy, &self.peer_relays);
+        let may = |peer, connection| !relays.contains(&peer) && !policy.uses(&peer, connection);
+        let admitted = self.connections.admit(peer, incoming, now.instant, may)?;
+        if let Some(displaced) = admitted {
+            self.events.push_back(Event::Displaced(displaced));
+            self.actions.push_back(Action::Close(displaced));
+        }
+        Ok(())
     }
 
     /// A connection with `peer` is open.
@@ -62,7 +68,9 @@ impl RelayState {
         now: Now,
     ) {
         self.handshakes.end(connection);
-        self.connections.established(connection, peer, endpoint);
+        let instant = now.instant;
+        self.connections
+            .established(connection, peer, endpoint, instant);
         self.admission.opened(peer, connection, now.instant);
         let (local, remote) = match endpoint {
             ConnectedPoint::Listener {

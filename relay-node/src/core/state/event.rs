@@ -54,6 +54,8 @@ pub enum Event {
         /// The connection.
         connection: ConnectionId,
     },
+    /// A connection that nobody uses is being closed, for a newcomer at a full relay.
+    Displaced(ConnectionId),
     /// A reservation was granted, or renewed.
     ReservationGranted {
         /// The peer.

@@ -37,14 +37,21 @@ fn a_list_refuses_others_when_their_handshake_is_over() {
     let from = host(1);
     let refused = Err(Denied::NotAdmitted(Refused::NotAllowed));
     assert_eq!(
-        relay.state.handle_authenticated(&friend, Some(&from)),
+        relay
+            .state
+            .handle_authenticated(&friend, Some(&from), relay.now),
         Ok(())
     );
     assert_eq!(
-        relay.state.handle_authenticated(&stranger, Some(&from)),
+        relay
+            .state
+            .handle_authenticated(&stranger, Some(&from), relay.now),
         refused
     );
-    assert_eq!(relay.state.handle_authenticated(&stranger, None), refused);
+    assert_eq!(
+        relay.state.handle_authenticated(&stranger, None, relay.now),
+        refused
+    );
 }
 
 #[test]

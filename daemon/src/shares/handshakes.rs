@@ -1,0 +1,86 @@
+//! Inbound handshakes.
+
+use std::{
+    collections::BTreeMap,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+use p2pnode_protocol::{Network, Source, Transport};
+
+use super::{Place, Places};
+
+/// The handshakes of incoming connections that are not over.
+///
+/// The source of a TCP connection is known: the kernel has exchanged packets with it. That of the first packet of a QUIC
+/// connection may be forged until the handshake is over. So each transport is counted by itself, and a newcomer displaces only a
+/// handshake of its own transport: forged packets can harm only those who come over QUIC. A transport has three quarters of the
+/// handshakes at most, and keeps a quarter of its own for either IP family.
+#[derive(Debug)]
+pub struct Handshakes<K> {
+    limit: usize,
+    pub(super) of: BTreeMap<Transport, Places<K, Network>>,
+}
+
+/// How old a handshake has to be before one of no heavier source displaces it. Most handshakes are over in less.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+impl<K: Copy + Eq + Hash> Handshakes<K> {
+    /// None yet, of `limit` at once.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        let of_transport = limit - limit / 4;
+        let places = || Places::new(of_transport, of_transport / 4);
+        Self {
+            limit,
+            of: [Transport::Tcp, Transport::Quic]
+                .into_iter()
+                .map(|transport| (transport, places()))
+                .collect(),
+        }
+    }
+
+    /// Handshakes under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.of.values().map(|places| places.shares.len()).sum()
+    }
+
+    /// Whether none is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One begins, and takes the place of another if there is no other way. The one whose place it takes is no longer counted.
+    pub fn begin(
+        &mut self,
+        key: K,
+        transport: Transport,
+        source: Source,
+        now: Instant,
+    ) -> Place<K> {
+        let is_full = self.len() >= self.limit;
+        let Some(places) = self.of.get_mut(&transport) else {
+            return Place::None;
+        };
+        let networks: Vec<Network> = source.networks().collect();
+        let place = places.place(&networks, is_full, PATIENCE, now, |_| true);
+        match &place {
+            Place::None => return place,
+            Place::Free => {}
+            Place::Of(displaced) => {
+                places.leave(displaced);
+            }
+        }
+        places.take(key, &networks, now);
+        place
+    }
+
+    /// One is over, one way or the other.
+    pub fn end(&mut self, key: &K) {
+        for places in self.of.values_mut() {
+            places.leave(key);
+        }
+    }
+}
