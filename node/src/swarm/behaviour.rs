@@ -1,6 +1,6 @@
 //! The protocols that a node runs. Composition only.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use libp2p::{
     PeerId, allow_block_list,
@@ -10,7 +10,12 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use p2pnode_protocol::{directory, draining, ping};
+use p2pnode_protocol::{
+    bucket::Measure,
+    directory, draining,
+    guarded::{Guarded, PerConnection},
+    ping,
+};
 
 use crate::{
     config::RelayAddr,
@@ -26,6 +31,13 @@ const CONNECTIONS_PER_PEER: u32 = 17;
 /// Connections that may be in their handshake at once, each way: bounds what strangers can make a node hold.
 const PENDING_CONNECTIONS: u32 = 256;
 
+/// Streams that a remote may open on a connection for one protocol: to identify itself as often as its addresses change. An identify
+/// message is up to 4 KiB that are read and compared.
+const REQUESTS: PerConnection = PerConnection(Measure {
+    burst: 32,
+    period: Duration::from_millis(100),
+});
+
 /// Connections in all.
 const CONNECTIONS: u32 = 4096;
 
@@ -37,12 +49,12 @@ pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(crate) relay_ip4: Client,
     pub(crate) relay_ip6: Client,
-    pub(crate) identify: identify::Behaviour,
+    pub(crate) identify: Guarded<identify::Behaviour, PerConnection>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
-    draining: draining::Behaviour,
+    draining: Guarded<draining::Behaviour, PerConnection>,
     pub(crate) directory: directory::Behaviour,
 }
 
@@ -81,7 +93,7 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits),
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,
-            identify: identify::Behaviour::new(identify),
+            identify: Guarded::new(identify::Behaviour::new(identify), REQUESTS),
             ping: ping::Behaviour::new(move |peer, relayed| {
                 let link = match relayed {
                     true => Link::Circuit,
@@ -93,7 +105,7 @@ impl Behaviour {
             punch,
             introduction,
             streams: streams::Behaviour::default(),
-            draining: draining::Behaviour::default(),
+            draining: Guarded::new(draining::Behaviour::default(), REQUESTS),
             directory,
         }
     }

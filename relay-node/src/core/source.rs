@@ -5,17 +5,48 @@ use std::{
     hash::Hash,
 };
 
-use p2pnode_protocol::Source;
+use p2pnode_protocol::{Network, Source};
 
 use crate::config::PerSource;
 
 /// Whether `source`, which has `held`, may have one more within `limits`.
 pub(crate) fn admits(limits: PerSource, source: Source, held: usize) -> bool {
-    let limit = match source {
+    let limit = limit(limits, source);
+    limit == 0 || held < limit
+}
+
+/// The same for all networks of a source, the larger of which may have more.
+pub(crate) fn networks_admit(
+    limits: PerSource,
+    source: Source,
+    held: &HashMap<Network, usize>,
+) -> bool {
+    let limit = limit(limits, source);
+    source.networks().all(|network| {
+        let held = held.get(&network).copied().unwrap_or_default();
+        limit == 0 || held < limit.saturating_mul(network.weight() as usize)
+    })
+}
+
+fn limit(limits: PerSource, source: Source) -> usize {
+    match source {
         Source::Ip4(_) => limits.ip4,
         Source::Net6(_) => limits.ip6_net,
-    };
-    limit == 0 || held < limit
+    }
+}
+
+/// Adds one to each network of a source.
+pub(crate) fn increment_networks(held: &mut HashMap<Network, usize>, source: Option<Source>) {
+    for network in source.into_iter().flat_map(Source::networks) {
+        *held.entry(network).or_default() += 1;
+    }
+}
+
+/// Takes one away from each network of a source.
+pub(crate) fn decrement_networks(held: &mut HashMap<Network, usize>, source: Option<Source>) {
+    for network in source.into_iter().flat_map(Source::networks) {
+        decrement(held, network);
+    }
 }
 
 /// Takes one away, and the entry with the last.

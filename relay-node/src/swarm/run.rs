@@ -6,7 +6,7 @@ use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_daemon::admin::{Health, Server};
 use p2pnode_protocol::upgrade::LAZY;
 use prometheus_client::registry::Registry;
-use tracing::{info, warn};
+use tracing::{field::Empty, info, warn};
 
 use super::{
     behaviour::Behaviour,
@@ -81,12 +81,16 @@ pub async fn run_reloading(
     let output = Output::new(io::stdout(), format, local);
     if config.external.is_empty() {
         info!(
+            own = Empty,
             "no external address is configured: the relay advertises the addresses on which it listens; give --external if \
              peers reach it at others"
         );
     }
     if config.limits.memory > 0 && memory::resident().is_none() {
-        warn!("this system does not report resident memory; limits.memory is not enforced");
+        warn!(
+            own = Empty,
+            "this system does not report resident memory; limits.memory is not enforced"
+        );
     }
     let event_loop = EventLoop {
         swarm,

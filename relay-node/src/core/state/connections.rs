@@ -64,6 +64,7 @@ impl RelayState {
         self.handshakes.end(connection);
         self.connections.established(connection, peer, endpoint);
         self.admission.opened(peer, connection, now.instant);
+        self.rates.connected(peer);
         let (local, remote) = match endpoint {
             ConnectedPoint::Listener {
                 local_addr,
@@ -116,6 +117,7 @@ impl RelayState {
         self.admission.closed(&peer, connection);
         self.introductions.seen.closed(&peer, connection);
         if self.connections.closed(connection) == Some(Remaining::None) {
+            self.rates.forget(&peer);
             self.hop_requests.forget(&peer);
             self.introductions.forget(&peer);
             self.records_awaiting_reservation.remove(&peer);
@@ -132,7 +134,7 @@ impl RelayState {
             let aborts = gone.circuits.into_iter().map(Action::AbortCircuit);
             self.actions.extend(aborts);
             if gone.held {
-                self.end_reservation(peer, connection, ReservationEnd::Closed);
+                self.end_reservation(peer, connection, ReservationEnd::Closed, now);
             }
         }
         self.settle_peer_relays(now);
