@@ -127,12 +127,69 @@ const PATIENCE: Measure = Measure {
     period: Duration::from_secs(1),
 };
 
+/// Floods of a source that only end a connection. After one more nobody connects from there for [`SHUT_OUT`], and peers without a
+/// reservation are disconnected by the first refusal.
+const FLOODS: Measure = Measure {
+    burst: 8,
+    period: Duration::from_secs(10),
+};
+
+/// How long that is.
+const SHUT_OUT: Duration = Duration::from_secs(10);
+
+/// Sources that are shut out at once. When there are more, those are let in that have been shut out longest.
+const MAX_SHUT_OUT: usize = 4096;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    pub(crate) peer: PeerId,
+    /// From where it is connected, if that is an IP address.
+    pub(crate) source: Option<Source>,
+    /// Whether it holds a reservation. Those that do share what their source may ask only with each other.
+    pub(crate) holds: bool,
+}
+
 /// Who has asked for what.
 #[derive(Debug)]
 pub(crate) struct Rates {
     peers: HashMap<PeerId, Asked>,
-    /// For each request and each size of a network.
-    sources: Vec<[Option<Limiter<Network>>; 4]>,
+    /// For each request: of peers without a reservation and of peers with one.
+    sources: Vec<[OfSources; 2]>,
+    floods: [Limiter<Network>; 3],
+    shut_out: HashMap<Network, Instant>,
+}
+
+/// Limiters for the networks of sources.
+#[derive(Debug)]
+struct OfSources {
+    ip4: Option<Limiter<Network>>,
+    net64: Option<Limiter<Network>>,
+    net56: Option<Limiter<Network>>,
+    net48: Option<Limiter<Network>>,
+}
+
+impl OfSources {
+    fn new(request: Request, peers: PerSource) -> Self {
+        let limiter = |peers, weight| request.of_source(peers, weight).map(Limiter::new);
+        Self {
+            ip4: limiter(peers.ip4, 1),
+            net64: limiter(peers.ip6_net, 1),
+            net56: limiter(peers.ip6_net, 2),
+            net48: limiter(peers.ip6_net, 4),
+        }
+    }
+
+    fn admits(&mut self, network: Network, now: Instant) -> bool {
+        let limiter = match network {
+            Network::Ip4(_) => &mut self.ip4,
+            Network::Net64(_) => &mut self.net64,
+            Network::Net56(_) => &mut self.net56,
+            Network::Net48(_) => &mut self.net48,
+        };
+        let limiter = limiter.as_mut();
+        limiter.is_none_or(|limiter| limiter.admits(network, now))
+    }
 }
 
 /// What is left of the measures of a peer. A measure of which nothing is used has no entry.
@@ -172,18 +229,18 @@ impl Asked {
 impl Rates {
     /// Rates for sources that may have so many peers each; 0 is no limit.
     pub(crate) fn new(peers: PerSource) -> Self {
-        let sources = Request::ALL.map(|request| {
-            let measures = [
-                (peers.ip4, 1),
-                (peers.ip6_net, 1),
-                (peers.ip6_net, 2),
-                (peers.ip6_net, 4),
-            ];
-            measures.map(|(peers, weight)| request.of_source(peers, weight).map(Limiter::new))
+        let sources = Request::ALL.map(|request| [(); 2].map(|()| OfSources::new(request, peers)));
+        let floods = [1, 2, 4].map(|weight| {
+            Limiter::new(Measure {
+                burst: FLOODS.burst * weight,
+                period: FLOODS.period / weight,
+            })
         });
         Self {
             peers: HashMap::new(),
             sources: sources.into(),
+            floods,
+            shut_out: HashMap::new(),
         }
     }
 
@@ -197,36 +254,71 @@ impl Rates {
         self.peers.remove(peer);
     }
 
-    /// Whether a request of `peer`, which is connected from `source`, is served.
-    pub(crate) fn judge(
-        &mut self,
-        request: Request,
-        peer: &PeerId,
-        source: Option<Source>,
-        now: Instant,
-    ) -> Verdict {
-        let limiters = &mut self.sources[request as usize];
+    /// Whether nobody may connect from there now.
+    pub(crate) fn shuts_out(&self, source: Source, now: Instant) -> bool {
+        let mut until = source
+            .networks()
+            .filter_map(|network| self.shut_out.get(&network));
+        until.any(|until| now < *until)
+    }
+
+    /// Whether a request is served.
+    pub(crate) fn judge(&mut self, request: Request, asker: Asker, now: Instant) -> Verdict {
+        let Asker {
+            peer,
+            source,
+            holds,
+        } = asker;
+        let sources = &mut self.sources[request as usize][usize::from(holds)];
         let mut networks = source.into_iter().flat_map(Source::networks);
-        let of_source = networks.all(|network| {
-            let size = match network {
-                Network::Ip4(_) => 0,
-                Network::Net64(_) => 1,
-                Network::Net56(_) => 2,
-                Network::Net48(_) => 3,
-            };
-            let limiter = limiters[size].as_mut();
-            limiter.is_none_or(|limiter| limiter.admits(network, now))
-        });
+        let of_source = networks.all(|network| sources.admits(network, now));
         // Without an entry its connection is so new that the relay does not know of it, or has ended.
-        let Some(asked) = self.peers.get_mut(peer) else {
+        let Some(asked) = self.peers.get_mut(&peer) else {
             return match of_source {
                 true => Verdict::Serve,
                 false => Verdict::Refuse,
             };
         };
-        match of_source && asked.admits(request, now) {
-            true => Verdict::Serve,
-            false => asked.refused(now),
+        if of_source && asked.admits(request, now) {
+            return Verdict::Serve;
+        }
+        let verdict = asked.refused(now);
+        let Some(source) = source else {
+            return verdict;
+        };
+        match verdict {
+            Verdict::Serve | Verdict::Refuse if !holds && self.shuts_out(source, now) => {
+                Verdict::Close
+            }
+            Verdict::Serve | Verdict::Refuse => verdict,
+            Verdict::Close => {
+                self.flooded(source, now);
+                Verdict::Close
+            }
+        }
+    }
+
+    /// A peer of `source` is disconnected because it asks without end.
+    fn flooded(&mut self, source: Source, now: Instant) {
+        for network in source.networks() {
+            let limiter = match network.weight() {
+                1 => &mut self.floods[0],
+                2 => &mut self.floods[1],
+                _ => &mut self.floods[2],
+            };
+            if limiter.admits(network, now) {
+                continue;
+            }
+            if self.shut_out.len() >= MAX_SHUT_OUT {
+                self.shut_out.retain(|_, until| now < *until);
+            }
+            if self.shut_out.len() >= MAX_SHUT_OUT {
+                let first = self.shut_out.iter().min_by_key(|(_, until)| **until);
+                if let Some(first) = first.map(|(network, _)| *network) {
+                    self.shut_out.remove(&first);
+                }
+            }
+            self.shut_out.insert(network, now + SHUT_OUT);
         }
     }
 }
@@ -242,6 +334,14 @@ mod tests {
         ip6_net: 1024,
     };
     const HOST: Option<Source> = Some(Source::Ip4(Ipv4Addr::LOCALHOST));
+
+    fn asker(peer: PeerId, source: Option<Source>) -> Asker {
+        Asker {
+            peer,
+            source,
+            holds: false,
+        }
+    }
 
     fn net(prefix: [u16; 4]) -> Option<Source> {
         Some(Source::Net6(prefix))
@@ -262,7 +362,7 @@ mod tests {
                 rates.connected(peer);
                 peer
             });
-            rates.judge(request, &peer, source, now) == Verdict::Serve
+            rates.judge(request, asker(peer, source), now) == Verdict::Serve
         };
         (0..times).filter(serves).count()
     }
@@ -278,14 +378,14 @@ mod tests {
     fn a_peer_that_asks_without_end_is_served_its_measure_then_refused_then_disconnected() {
         let (mut rates, peer, now) = (Rates::new(LIMITED), PeerId::random(), Instant::now());
         rates.connected(peer);
-        let mut verdicts = (0..6000).map(|_| rates.judge(Request::Reserve, &peer, HOST, now));
+        let mut verdicts = (0..6000).map(|_| rates.judge(Request::Reserve, asker(peer, HOST), now));
         let mut count = |wanted| verdicts.by_ref().take_while(|is| *is == wanted).count();
         assert_eq!(count(Verdict::Serve), 32);
         // The verdict that ends a row is taken with it.
         assert_eq!(count(Verdict::Refuse), 1023);
         assert!(verdicts.all(|verdict| verdict == Verdict::Close));
         assert_eq!(
-            rates.judge(Request::Connect, &peer, HOST, now),
+            rates.judge(Request::Connect, asker(peer, HOST), now),
             Verdict::Serve,
             "what it asks otherwise"
         );
@@ -356,17 +456,71 @@ mod tests {
     }
 
     #[test]
+    fn peers_with_a_reservation_do_not_share_with_those_that_have_none() {
+        let (mut rates, now) = (Rates::new(LIMITED), Instant::now());
+        served(&mut rates, 20_000, Request::Reserve, None, HOST, now);
+        let peer = PeerId::random();
+        rates.connected(peer);
+        let holder = Asker {
+            holds: true,
+            ..asker(peer, HOST)
+        };
+        let verdict = rates.judge(Request::Reserve, holder, now);
+        assert_eq!(verdict, Verdict::Serve, "a renewal");
+    }
+
+    #[test]
+    fn a_source_whose_peers_flood_again_and_again_is_shut_out_for_a_while() {
+        let large = PerSource {
+            ip4: 8192,
+            ..LIMITED
+        };
+        let (mut rates, now) = (Rates::new(large), Instant::now());
+        let source = Source::Ip4(Ipv4Addr::LOCALHOST);
+        let mut asked = 0;
+        while !rates.shuts_out(source, now) {
+            let peer = PeerId::random();
+            rates.connected(peer);
+            while rates.judge(Request::Reserve, asker(peer, HOST), now) != Verdict::Close {
+                asked += 1;
+            }
+            rates.forget(&peer);
+        }
+        assert_eq!(asked, 9 * (32 + 1024));
+        let peers = [(); 2].map(|()| PeerId::random());
+        for peer in peers {
+            rates.connected(peer);
+        }
+        assert_eq!(
+            served(&mut rates, 32, Request::Reserve, Some(peers[0]), HOST, now),
+            32
+        );
+        let ninth = rates.judge(Request::Reserve, asker(peers[0], HOST), now);
+        assert_eq!(ninth, Verdict::Close, "without patience");
+        let holder = Asker {
+            holds: true,
+            ..asker(peers[1], HOST)
+        };
+        for _ in 0..32 {
+            assert_eq!(rates.judge(Request::Reserve, holder, now), Verdict::Serve);
+        }
+        assert_eq!(rates.judge(Request::Reserve, holder, now), Verdict::Refuse);
+        assert!(!rates.shuts_out(Source::Ip4([198, 51, 100, 1].into()), now));
+        assert!(!rates.shuts_out(source, now + SHUT_OUT));
+    }
+
+    #[test]
     fn a_peer_leaves_nothing_behind_and_one_at_rest_takes_no_room() {
         let (mut rates, peer, now) = (Rates::new(LIMITED), PeerId::random(), Instant::now());
         rates.connected(peer);
         for request in Request::ALL {
-            rates.judge(request, &peer, HOST, now);
+            rates.judge(request, asker(peer, HOST), now);
         }
         let later = now + Duration::from_secs(3600);
-        rates.judge(Request::Join, &peer, HOST, later);
+        rates.judge(Request::Join, asker(peer, HOST), later);
         assert_eq!(rates.peers[&peer].of.len(), 1);
         rates.forget(&peer);
-        rates.judge(Request::Join, &peer, HOST, later);
+        rates.judge(Request::Join, asker(peer, HOST), later);
         assert!(rates.peers.is_empty());
     }
 }

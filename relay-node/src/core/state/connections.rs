@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
+use p2pnode_protocol::Source;
 
 use super::{Action, Event, RelayState, ReservationEnd};
 use crate::core::{clock::Now, connections::Remaining, denied::Denied, peer_relays::Side};
@@ -24,6 +25,11 @@ impl RelayState {
         now: Now,
     ) -> Result<(), Denied> {
         self.memory.check(now.instant, measure)?;
+        if let Some(source) = Source::of(remote)
+            && self.rates.shuts_out(source, now.instant)
+        {
+            return Err(Denied::Flood(source));
+        }
         self.handshakes.begin(connection, remote)?;
         // Spares the handshake where its end is known.
         self.connections

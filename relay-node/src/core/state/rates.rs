@@ -6,7 +6,11 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_protocol::{Source, guarded::Verdict};
 
 use super::{Action, RelayState};
-use crate::core::{clock::Now, policy::Refusal, rates::Request};
+use crate::core::{
+    clock::Now,
+    policy::Refusal,
+    rates::{Asker, Request},
+};
 
 impl RelayState {
     /// Whether a request of `peer`, which is connected from `source`, is served. The other relays may ask for anything.
@@ -20,7 +24,12 @@ impl RelayState {
         if self.peer_relays.contains(peer) {
             return Verdict::Serve;
         }
-        self.rates.judge(request, peer, source, now)
+        let asker = Asker {
+            peer: *peer,
+            source,
+            holds: self.policy.holds(peer),
+        };
+        self.rates.judge(request, asker, now)
     }
 
     /// Where a connection comes from, if it is open.
