@@ -130,7 +130,7 @@ const PATIENCE: Measure = Measure {
 /// Floods of a source that only end a connection. After one more nobody connects from there for [`SHUT_OUT`], and peers without a
 /// reservation are disconnected by the first refusal.
 const FLOODS: Measure = Measure {
-    burst: 8,
+    burst: 4,
     period: Duration::from_secs(10),
 };
 
@@ -197,6 +197,8 @@ impl OfSources {
 struct Asked {
     of: Vec<(Request, Bucket)>,
     refused: Option<Bucket>,
+    /// Whether it is being disconnected.
+    floods: bool,
 }
 
 impl Asked {
@@ -283,6 +285,8 @@ impl Rates {
             return Verdict::Serve;
         }
         let verdict = asked.refused(now);
+        let begins = verdict == Verdict::Close && !asked.floods;
+        asked.floods |= begins;
         let Some(source) = source else {
             return verdict;
         };
@@ -292,7 +296,9 @@ impl Rates {
             }
             Verdict::Serve | Verdict::Refuse => verdict,
             Verdict::Close => {
-                self.flooded(source, now);
+                if begins {
+                    self.flooded(source, now);
+                }
                 Verdict::Close
             }
         }
@@ -486,7 +492,7 @@ mod tests {
             }
             rates.forget(&peer);
         }
-        assert_eq!(asked, 9 * (32 + 1024));
+        assert_eq!(asked, 5 * (32 + 1024));
         let peers = [(); 2].map(|()| PeerId::random());
         for peer in peers {
             rates.connected(peer);
@@ -495,8 +501,8 @@ mod tests {
             served(&mut rates, 32, Request::Reserve, Some(peers[0]), HOST, now),
             32
         );
-        let ninth = rates.judge(Request::Reserve, asker(peers[0], HOST), now);
-        assert_eq!(ninth, Verdict::Close, "without patience");
+        let refused = rates.judge(Request::Reserve, asker(peers[0], HOST), now);
+        assert_eq!(refused, Verdict::Close, "without patience");
         let holder = Asker {
             holds: true,
             ..asker(peers[1], HOST)
