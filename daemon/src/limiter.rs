@@ -1,19 +1,10 @@
 //! How often somebody may ask: pure, with the time as an argument.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hash::Hash, time::Instant};
 
-/// How often is not too often.
-#[derive(Debug, Clone, Copy)]
-pub struct Measure {
-    /// What may be asked at once.
-    pub burst: u32,
-    /// One question more in this time, which is not zero.
-    pub period: Duration,
-}
+pub use p2pnode_protocol::bucket::Measure;
+
+use p2pnode_protocol::bucket::Bucket;
 
 /// How many buckets are kept. A bucket that is full again is as good as none, so above this number those are dropped first.
 const MAX_BUCKETS: usize = 16_384;
@@ -25,13 +16,6 @@ const MAX_BUCKETS: usize = 16_384;
 pub struct Limiter<K> {
     measure: Measure,
     buckets: HashMap<K, Bucket>,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    tokens: u32,
-    /// Up to when tokens were added.
-    filled: Instant,
 }
 
 impl<K: Hash + Eq> Limiter<K> {
@@ -48,22 +32,16 @@ impl<K: Hash + Eq> Limiter<K> {
     pub fn admits(&mut self, key: K, now: Instant) -> bool {
         let measure = self.measure;
         if self.buckets.len() >= MAX_BUCKETS && !self.buckets.contains_key(&key) {
-            self.buckets.retain(|_, bucket| {
-                bucket.fill(measure, now);
-                bucket.tokens < measure.burst
-            });
+            self.buckets
+                .retain(|_, bucket| !bucket.is_full(measure, now));
             if self.buckets.len() >= MAX_BUCKETS {
                 return false;
             }
         }
-        let bucket = self.buckets.entry(key).or_insert(Bucket {
-            tokens: measure.burst,
-            filled: now,
-        });
-        bucket.fill(measure, now);
-        let admitted = bucket.tokens > 0;
-        bucket.tokens = bucket.tokens.saturating_sub(1);
-        admitted
+        let bucket = self.buckets.entry(key);
+        bucket
+            .or_insert_with(|| Bucket::full(measure, now))
+            .admits(measure, now)
     }
 
     /// The key asks no more.
@@ -72,27 +50,10 @@ impl<K: Hash + Eq> Limiter<K> {
     }
 }
 
-impl Bucket {
-    fn fill(&mut self, Measure { burst, period }: Measure, now: Instant) {
-        let periods = now.saturating_duration_since(self.filled).as_nanos() / period.as_nanos();
-        match u32::try_from(periods)
-            .ok()
-            .filter(|periods| *periods < burst)
-        {
-            Some(periods) => {
-                self.tokens = self.tokens.saturating_add(periods).min(burst);
-                self.filled += period * periods;
-            }
-            None => {
-                self.tokens = burst;
-                self.filled = now;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const BURST: u32 = 256;

@@ -1,4 +1,6 @@
-//! Logs go to stderr; stdout belongs to results.
+//! Logs go to stderr; stdout belongs to results. Lines that remotes cause are bounded.
+
+mod throttle;
 
 use std::{
     fmt,
@@ -6,7 +8,9 @@ use std::{
     str::FromStr,
 };
 
-use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt::layer, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use p2pnode_protocol::quote;
 
@@ -132,17 +136,17 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         filter: filter.0.clone(),
         problem: error.to_string(),
     })?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    let taken = match format {
-        Format::Text => logs
-            .with_ansi(io::stderr().is_terminal())
-            .finish()
-            .try_init(),
-        Format::Json => logs.json().finish().try_init(),
+    let lines = layer().with_writer(io::stderr);
+    let lines = match format {
+        Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().boxed(),
     };
-    taken.map_err(Error::Taken)
+    Registry::default()
+        .with(filter)
+        .with(throttle::Throttle::default())
+        .with(lines)
+        .try_init()
+        .map_err(Error::Taken)
 }
 
 #[cfg(test)]

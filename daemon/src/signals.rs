@@ -44,6 +44,7 @@ impl Shutdown {
         tokio::spawn(async move {
             let first = either(&mut interrupt, &mut terminate).await;
             tracing::info!(
+                own = tracing::field::Empty,
                 signal = first.as_raw_value(),
                 "shutting down; a second signal exits at once"
             );

@@ -2,19 +2,23 @@
 //! soon.
 //!
 //! The circuit relay protocol has no message for that: peers would learn it when they renew, or when the connection closes. So a
-//! draining relay opens a stream of this protocol to every peer that supports it. The stream itself is the message and carries
-//! no data. Other peers are refused when they ask.
+//! draining relay opens a stream of this protocol to every peer that supports it. The stream itself is the message. It carries a
+//! [`json`](crate::frame::json) frame `{"retry_after_ms": 12500}`: how long the peer should wait before it comes back. A stream without
+//! a frame says nothing about that. Other peers are refused when they ask.
+//!
+//! A relay gives each peer another time, so that they do not come back all at once.
 //!
 //! Withdrawing the HOP protocol through an identify push does not work: over QUIC with lazy negotiation the push is lost, because
 //! its sender does not wait for the remote, which then cannot answer the negotiation (`docs/notes.md`).
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, future::BoxFuture};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, future::BoxFuture};
 use libp2p::{
     InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId, Stream, StreamProtocol,
     core::{Endpoint, UpgradeInfo, transport::PortUse},
@@ -23,8 +27,24 @@ use libp2p::{
         THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use serde::{Deserialize, Serialize};
+
+use crate::frame;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/draining/1");
+
+/// The most bytes of a message.
+const MAX_MESSAGE: usize = 256;
+
+/// The longest that a peer is made to wait.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// What the stream carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Message {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
 
 /// A peer has announced that it drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,31 +53,48 @@ pub struct Draining {
     pub peer: PeerId,
     /// The connection on which it did.
     pub connection: ConnectionId,
+    /// How long this node should wait before it comes back, [`MAX_RETRY_AFTER`] at most.
+    pub retry_after: Option<Duration>,
 }
 
 /// Announces that this relay drains, and reports which other peers do.
 #[derive(Debug, Default)]
 pub struct Behaviour {
     connections: HashMap<ConnectionId, PeerId>,
-    draining: bool,
+    /// In which time the peers should come back.
+    draining: Option<Duration>,
     queue: VecDeque<ToSwarm<Draining, Notice>>,
 }
 
 impl Behaviour {
-    /// Announces it on every connection, open and future.
-    pub fn announce(&mut self) {
-        self.draining = true;
+    /// Announces it on every connection, open and future, and spreads the return of the peers `over` a time.
+    pub fn announce(&mut self, over: Duration) {
+        self.draining = Some(over);
+        let mut peers: BTreeMap<PeerId, Vec<ConnectionId>> = BTreeMap::new();
         for (connection, peer) in &self.connections {
-            self.queue.push_back(notify(*peer, *connection));
+            peers.entry(*peer).or_default().push(*connection);
+        }
+        let count = u32::try_from(peers.len()).unwrap_or(u32::MAX);
+        for (number, (peer, connections)) in (1..).zip(peers) {
+            let retry_after = over * number / count;
+            let notices = connections.into_iter();
+            self.queue
+                .extend(notices.map(|connection| notify(peer, connection, retry_after)));
         }
     }
 }
 
-fn notify(peer_id: PeerId, connection: ConnectionId) -> ToSwarm<Draining, Notice> {
+fn notify(
+    peer_id: PeerId,
+    connection: ConnectionId,
+    retry_after: Duration,
+) -> ToSwarm<Draining, Notice> {
     ToSwarm::NotifyHandler {
         peer_id,
         handler: NotifyHandler::One(connection),
-        event: Notice,
+        event: Notice {
+            retry_after: Some(retry_after),
+        },
     }
 }
 
@@ -90,8 +127,8 @@ impl NetworkBehaviour for Behaviour {
         if let FromSwarm::ConnectionEstablished(established) = event {
             let (peer, connection) = (established.peer_id, established.connection_id);
             self.connections.insert(connection, peer);
-            if self.draining {
-                self.queue.push_back(notify(peer, connection));
+            if let Some(over) = self.draining {
+                self.queue.push_back(notify(peer, connection, over));
             }
         } else if let FromSwarm::ConnectionClosed(closed) = event {
             self.connections.remove(&closed.connection_id);
@@ -105,8 +142,12 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         // An error means that the peer does not support the protocol, or is gone.
-        if let Ok(Delivery::Received) = event {
-            let draining = Draining { peer, connection };
+        if let Ok(Delivery::Received { retry_after }) = event {
+            let draining = Draining {
+                peer,
+                connection,
+                retry_after,
+            };
             self.queue.push_back(ToSwarm::GenerateEvent(draining));
         }
     }
@@ -118,32 +159,43 @@ impl NetworkBehaviour for Behaviour {
 
 /// The stream that announces it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Notice;
+pub struct Notice {
+    retry_after: Option<Duration>,
+}
 
 /// What happened to a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// The peer sent the notice.
-    Received,
+    Received {
+        /// How long this node should wait.
+        retry_after: Option<Duration>,
+    },
     /// The peer accepted the notice.
     Sent,
 }
 
-impl From<Delivered<true>> for Delivery {
-    fn from(_: Delivered<true>) -> Self {
-        Self::Received
+impl From<Received> for Delivery {
+    fn from(Received { retry_after }: Received) -> Self {
+        Self::Received { retry_after }
     }
 }
 
-impl From<Delivered<false>> for Delivery {
-    fn from(_: Delivered<false>) -> Self {
+impl From<Sent> for Delivery {
+    fn from(_: Sent) -> Self {
         Self::Sent
     }
 }
 
-/// The end of a stream: of a received notice, or of a sent one.
+/// The end of the stream of a received notice.
 #[derive(Debug, Clone, Copy)]
-pub struct Delivered<const RECEIVED: bool>;
+pub struct Received {
+    retry_after: Option<Duration>,
+}
+
+/// The end of the stream of a sent notice.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent;
 
 impl UpgradeInfo for Notice {
     type Info = StreamProtocol;
@@ -155,49 +207,82 @@ impl UpgradeInfo for Notice {
 }
 
 impl InboundUpgrade<Stream> for Notice {
-    type Output = Delivered<true>;
+    type Output = Received;
     type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Delivered<true>>>;
+    type Future = BoxFuture<'static, io::Result<Received>>;
 
     fn upgrade_inbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
         Box::pin(async move {
+            stream.ignore_for_keep_alive();
+            let retry_after = read_retry_after(&mut stream).await;
             stream.close().await?;
-            Ok(Delivered)
+            Ok(Received { retry_after })
         })
     }
 }
 
 impl OutboundUpgrade<Stream> for Notice {
-    type Output = Delivered<false>;
+    type Output = Sent;
     type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Delivered<false>>>;
+    type Future = BoxFuture<'static, io::Result<Sent>>;
 
     /// Waits for the remote. Otherwise a stream with lazy negotiation could end before the remote has agreed.
     fn upgrade_outbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
         Box::pin(async move {
+            let millis = self.retry_after.map(|wait| wait.as_millis());
+            let message = Message {
+                retry_after_ms: millis.and_then(|millis| u64::try_from(millis).ok()),
+            };
+            frame::write_up_to(MAX_MESSAGE, &mut stream, &message).await?;
             stream.close().await?;
             // The remote closes the stream. A byte is not part of the protocol; nothing behind it is awaited.
             let _end = stream.read(&mut [0]).await?;
-            Ok(Delivered)
+            Ok(Sent)
         })
     }
 }
 
+/// What a message says. Whatever is not one says nothing.
+async fn read_retry_after(stream: &mut (impl AsyncRead + Unpin)) -> Option<Duration> {
+    let message = frame::read_up_to::<Message>(MAX_MESSAGE, stream).await;
+    let millis = message.ok()?.retry_after_ms?;
+    Some(Duration::from_millis(millis).min(MAX_RETRY_AFTER))
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use futures::{FutureExt as _, io::Cursor};
+
     use super::*;
+    use crate::frame::json::memory;
+
+    fn retry_after(behaviour: &mut Behaviour) -> Vec<(PeerId, u64)> {
+        let mut announced = Vec::new();
+        while let Some(ToSwarm::NotifyHandler { peer_id, event, .. }) = behaviour.queue.pop_front()
+        {
+            announced.push((peer_id, event.retry_after.unwrap().as_secs()));
+        }
+        announced
+    }
 
     #[test]
-    fn every_connection_gets_one_notice() {
+    fn every_connection_gets_one_notice_and_the_return_of_peers_is_spread() {
         let mut behaviour = Behaviour::default();
-        for number in 0..3 {
+        let peers = [(); 4].map(|()| PeerId::random());
+        for number in 0..8 {
             let connection = ConnectionId::new_unchecked(number);
-            behaviour.connections.insert(connection, PeerId::random());
+            behaviour.connections.insert(connection, peers[number % 4]);
         }
         assert!(behaviour.queue.is_empty());
-        behaviour.announce();
-        assert_eq!(behaviour.queue.len(), 3);
-        assert!(behaviour.draining);
+        behaviour.announce(Duration::from_secs(60));
+        let mut announced = retry_after(&mut behaviour);
+        assert_eq!(announced.len(), 8);
+        announced.sort_unstable();
+        announced.dedup();
+        let mut times: Vec<u64> = announced.iter().map(|(_, time)| *time).collect();
+        times.sort_unstable();
+        assert_eq!(times, [15, 30, 45, 60], "one for each peer");
     }
 
     #[test]
@@ -206,10 +291,34 @@ mod tests {
         let connection = ConnectionId::new_unchecked(1);
         behaviour.on_connection_handler_event(peer, connection, Ok(Delivery::Sent));
         assert!(behaviour.queue.is_empty());
-        behaviour.on_connection_handler_event(peer, connection, Ok(Delivery::Received));
+        let retry_after = Some(Duration::from_secs(7));
+        let received = Delivery::Received { retry_after };
+        behaviour.on_connection_handler_event(peer, connection, Ok(received));
+        let draining = Draining {
+            peer,
+            connection,
+            retry_after,
+        };
         let event = behaviour.queue.pop_front();
-        assert!(
-            matches!(event, Some(ToSwarm::GenerateEvent(event)) if event == Draining { peer, connection })
-        );
+        assert!(matches!(event, Some(ToSwarm::GenerateEvent(event)) if event == draining));
+    }
+
+    #[test]
+    fn a_message_says_how_long_to_wait_and_an_earlier_version_sends_none() {
+        let read = |bytes: Vec<u8>| {
+            let mut stream = Cursor::new(bytes);
+            read_retry_after(&mut stream).now_or_never().unwrap()
+        };
+        let message = Message {
+            retry_after_ms: Some(12_500),
+        };
+        let written = memory::written(MAX_MESSAGE, &message);
+        assert_eq!(written, memory::frame(br#"{"retry_after_ms":12500}"#));
+        assert_eq!(read(written), Some(Duration::from_millis(12_500)));
+        let longer = memory::frame(br#"{"retry_after_ms":4000000000000,"later":1}"#);
+        assert_eq!(read(longer), Some(MAX_RETRY_AFTER));
+        for nothing in [&b""[..], b"{}", b"\0\x02{}", b"\xff\xff", b"garbage"] {
+            assert_eq!(read(nothing.to_vec()), None, "{nothing:?}");
+        }
     }
 }

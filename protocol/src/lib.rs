@@ -1,6 +1,7 @@
 //! What p2pnode peers and relays send each other: addresses, messages and their codecs.
 
 pub mod addr;
+pub mod bucket;
 pub mod circuit;
 pub mod dcutr;
 pub mod directory;
@@ -8,6 +9,7 @@ pub mod draining;
 pub mod exchange;
 mod family;
 pub mod frame;
+pub mod guarded;
 pub mod hop;
 pub mod introduction;
 pub mod join;

@@ -17,6 +17,7 @@ lab_tests! {
     handshakes_from_one_address_leave_room_for_others: pending();
     circuits_on_which_nothing_is_sent_harm_no_others_of_the_same_peer: circuits();
     messages_that_are_none_are_dropped_and_others_are_served: messages();
+    requests_without_end_are_refused_then_disconnected_and_barely_logged: requests();
 }
 
 /// What a connection that is admitted may cost the relay, in KiB. Measured: 100 in a release build, and the allocator keeps what
@@ -164,7 +165,8 @@ async fn reservations() -> Result<()> {
     let denied = served.denied().await?;
     ensure!(
         denied["source_reservation_limit"] >= (PEERS - PER_ADDRESS) as f64
-            && denied["reservation_limit"] >= 200.0,
+            // Beyond its measure the relay does not look whether there is room.
+            && denied["reservation_limit"] + denied["request_rate"] >= 200.0,
         "{denied:?}"
     );
     let connections = PEERS + PER_PEER + 1;
@@ -329,4 +331,59 @@ async fn messages() -> Result<()> {
     served.finds("newcomer", &served.good[0]).await?;
     let connections = 2 * abusers.len() as u64;
     ends(served, &before, abusers, connections).await
+}
+
+async fn requests() -> Result<()> {
+    let (mut served, before, host) = start(&[]).await?;
+    let other = served.lab.public_host("other").await?;
+    let mut floods = Vec::new();
+    for (name, host, peers, how) in [
+        ("two", &host, 2, "reserve"),
+        ("ten", &other, 10, "reserve"),
+        ("garbage", &other, 2, "garbage"),
+    ] {
+        for transport in Transport::ALL {
+            let command = format!("hop --how {how} --times 3000 --peers {peers} --at-once {peers}");
+            floods.push(served.fleet(host, &format!("{name}-{transport}"), transport, &command)?);
+        }
+    }
+    // Each of them is disconnected at last, while others are served.
+    for flood in &floods {
+        counted(flood, "a disconnection", LONG, |counts| {
+            sum(counts, "disconnected") > 0
+        })
+        .await?;
+        served.unharmed().await?;
+    }
+    served.finds_all().await?;
+    let denied = served.denied().await?;
+    ensure!(
+        denied["request_rate"] >= 1024.0 && denied["flood"] >= 1.0,
+        "{denied:?}"
+    );
+    let log = served.relay.process.log();
+    let lines = most_lines_in_a_minute(&log)?;
+    ensure!(lines <= 60, "{lines} lines in a minute: {log}");
+    ends(served, &before, floods, 28).await
+}
+
+/// Lines at INFO and above.
+fn most_lines_in_a_minute(log: &str) -> Result<usize> {
+    let seconds = |line: &str| -> Option<u64> {
+        let (_, time) = line.split_once(' ')?.0.split_once('T')?;
+        let mut parts = time.split([':', '.']).map(str::parse::<u64>);
+        let mut part = || parts.next()?.ok();
+        Some(part()? * 3600 + part()? * 60 + part()?)
+    };
+    let is_loud = |line: &&str| {
+        let level = line.split_whitespace().nth(1);
+        matches!(level, Some("INFO" | "WARN" | "ERROR"))
+    };
+    let times: Option<Vec<u64>> = log.lines().filter(is_loud).map(seconds).collect();
+    let times = times.context("a line without a time")?;
+    let within = |first: &u64| {
+        let minute = |time: &&u64| (*first..*first + 60).contains(*time);
+        times.iter().filter(minute).count()
+    };
+    Ok(times.iter().map(within).max().unwrap_or_default())
 }

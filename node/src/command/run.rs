@@ -35,7 +35,7 @@ pub(crate) async fn run(
         tokens.check()?;
         let relays = config.relays.iter().map(|relay| relay.peer).collect();
         for warning in tokens.warnings(&relays, SystemTime::now()) {
-            tracing::warn!("{warning}");
+            tracing::warn!(own = tracing::field::Empty, "{warning}");
         }
     }
     let metrics = Metrics::default();
@@ -59,7 +59,12 @@ pub(crate) async fn run(
     // Without a control socket the node still serves its peers: several nodes may run on one host with the defaults.
     let control = control::start(&config.control_socket, node.handle.clone(), health)
         .await
-        .inspect_err(|error| tracing::warn!("{error}; status, why and dial cannot ask this node"))
+        .inspect_err(|error| {
+            tracing::warn!(
+                own = tracing::field::Empty,
+                "{error}; status, why and dial cannot ask this node"
+            )
+        })
         .ok();
     printer
         .print(&Event::Started {

@@ -191,7 +191,7 @@ impl World {
                 }
             }
             Action::CopyRecord { relay, record } => self.copy_record(host, relay, record),
-            Action::AnnounceDrain => {
+            Action::AnnounceDrain { .. } => {
                 if let Some(relay) = self.hosts[host].relay() {
                     relay.drains = true;
                 }

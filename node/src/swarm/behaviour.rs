@@ -1,6 +1,6 @@
 //! The protocols that a node runs. Composition only.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use libp2p::{
     PeerId, allow_block_list, identify,
@@ -9,7 +9,12 @@ use libp2p::{
 };
 
 use p2pnode_daemon::memory::Pressure;
-use p2pnode_protocol::{directory, draining, ping};
+use p2pnode_protocol::{
+    bucket::Measure,
+    directory, draining,
+    guarded::{Guarded, PerConnection},
+    ping,
+};
 
 use crate::{
     config::RelayAddr,
@@ -17,6 +22,13 @@ use crate::{
     punch,
     swarm::{admission, circuits::Client, introduction, memory, streams, transport::Clients},
 };
+
+/// Streams that a remote may open on a connection for one protocol: to identify itself as often as its addresses change. An identify
+/// message is up to 4 KiB that are read and compared.
+const REQUESTS: PerConnection = PerConnection(Measure {
+    burst: 32,
+    period: Duration::from_millis(100),
+});
 
 /// The protocols that a node runs.
 #[derive(NetworkBehaviour)]
@@ -27,12 +39,12 @@ pub(crate) struct Behaviour {
     pub(crate) admission: admission::Behaviour,
     pub(crate) relay_ip4: Client,
     pub(crate) relay_ip6: Client,
-    pub(crate) identify: identify::Behaviour,
+    pub(crate) identify: Guarded<identify::Behaviour, PerConnection>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) punch: punch::Behaviour,
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
-    draining: draining::Behaviour,
+    draining: Guarded<draining::Behaviour, PerConnection>,
     pub(crate) directory: directory::Behaviour,
 }
 
@@ -70,7 +82,7 @@ impl Behaviour {
             admission,
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,
-            identify: identify::Behaviour::new(identify),
+            identify: Guarded::new(identify::Behaviour::new(identify), REQUESTS),
             ping: ping::Behaviour::new(move |peer, relayed| {
                 let link = match relayed {
                     true => Link::Circuit,
@@ -82,7 +94,7 @@ impl Behaviour {
             punch,
             introduction,
             streams: streams::Behaviour::default(),
-            draining: draining::Behaviour::default(),
+            draining: Guarded::new(draining::Behaviour::default(), REQUESTS),
             directory,
         }
     }

@@ -52,7 +52,7 @@ pub(crate) fn start(
         .iter()
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
-    tracing::info!(peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
+    tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let (handle, commands) = Handle::channel(*swarm.local_peer_id());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);

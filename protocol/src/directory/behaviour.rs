@@ -35,11 +35,11 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the directory reports to its owner.
 #[derive(Debug)]
 pub enum Event {
-    /// A peer wants a relay to keep a record; see [`Behaviour::store`].
-    Offered(Offer),
-    /// A peer sent an invalid record.
+    /// A peer wants a relay to keep a record, whose signature is not checked yet; see [`Put::verify`] and [`Behaviour::store`].
+    Put(Put),
+    /// A relay answered a query with an invalid record.
     Refused {
-        /// The peer that sent it.
+        /// The relay.
         source: Option<PeerId>,
         /// Why the record is invalid.
         reason: Refused,
@@ -63,6 +63,34 @@ pub enum Event {
         /// Whether the relay has confirmed the record.
         arrived: bool,
     },
+}
+
+/// A record as it arrived.
+#[derive(Debug, Clone)]
+pub struct Put {
+    /// The peer that offers it.
+    pub source: PeerId,
+    /// The connection on which it does.
+    pub connection: ConnectionId,
+    record: Record,
+}
+
+impl Put {
+    /// Checks the signature.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a record of the peer under whose id it came, signed by that peer.
+    pub fn verify(self) -> Result<Offer, Refused> {
+        let Self { source, record, .. } = self;
+        Ok(Offer {
+            source,
+            registration: Registration::read(record.key.as_ref(), &record.value)?,
+            value: record.value,
+            // Kademlia sets it where the peer has not.
+            expires: record.expires.unwrap_or_else(|| Instant::now() + TTL),
+        })
+    }
 }
 
 /// A record that a relay may keep.
@@ -218,24 +246,14 @@ fn event(event: kad::Event) -> Option<Event> {
             request:
                 InboundRequest::PutRecord {
                     source,
+                    connection,
                     record: Some(record),
-                    ..
                 },
-        } => Some(
-            match Registration::read(record.key.as_ref(), &record.value) {
-                Ok(registration) => Event::Offered(Offer {
-                    source,
-                    registration,
-                    value: record.value,
-                    // Kademlia sets it where the peer has not.
-                    expires: record.expires.unwrap_or_else(|| Instant::now() + TTL),
-                }),
-                Err(reason) => Event::Refused {
-                    source: Some(source),
-                    reason,
-                },
-            },
-        ),
+        } => Some(Event::Put(Put {
+            source,
+            connection,
+            record,
+        })),
         kad::Event::OutboundQueryProgressed {
             id, result, step, ..
         } => query(id, result, step.last),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use libp2p::StreamProtocol;
 
-pub use behaviour::{Behaviour, Event, Offer, QueryId};
+pub use behaviour::{Behaviour, Event, Offer, Put, QueryId};
 pub use registration::{Found, Refused, Registration, ViaRelay, publishable};
 
 /// The protocol's name. The name is private, so that the directory never meets another Kademlia network.

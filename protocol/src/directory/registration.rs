@@ -131,11 +131,9 @@ impl Registration {
         self.addrs.is_empty()
     }
 
-    /// Whether each of its addresses is a circuit over this relay, and there is one.
-    #[must_use]
-    pub fn leads_only_through(&self, relay: &PeerId) -> bool {
-        let over = |addr: &Multiaddr| matches!(split(addr, &self.peer), Some(Split::Via(via, _)) if via == *relay);
-        !self.is_withdrawal() && self.addrs.iter().all(over)
+    /// The relays over which its circuits lead, each once.
+    pub fn relays(&self) -> impl Iterator<Item = PeerId> {
+        self.found().relays.into_iter().map(|via| via.relay)
     }
 
     /// What of it can be dialed.

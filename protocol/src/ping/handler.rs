@@ -1,9 +1,11 @@
-//! The pings of one connection. A remote can make the handler hold [`MAX_INBOUND`] streams of 32 bytes each.
+//! The pings of one connection. A remote can make the handler hold [`MAX_INBOUND`] streams of 32 bytes each, and answer as often as
+//! [`ANSWERS`] says.
 
 use std::{
     collections::VecDeque,
     io,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,10 +21,13 @@ use libp2p::{
         },
     },
 };
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Failure, PROTOCOL, Pace};
-use crate::upgrade::{Confirmed, Unsupported, is_refusal};
+use crate::{
+    bucket::{Bucket, Measure},
+    upgrade::{Confirmed, Unsupported, is_refusal},
+};
 
 /// Bytes of a ping.
 const SIZE: usize = 32;
@@ -32,6 +37,13 @@ const LATE: Duration = Duration::from_millis(250);
 
 /// Streams on which pings are answered; the specification allows two per peer. A further one replaces the oldest.
 const MAX_INBOUND: usize = 2;
+
+/// Pings that are answered, and streams that are opened for them. Nodes ping once a second. A ping beyond it is read later, and a
+/// stream beyond it is reset.
+const ANSWERS: Measure = Measure {
+    burst: 64,
+    period: Duration::from_millis(100),
+};
 
 /// Ping now.
 #[derive(Debug)]
@@ -49,6 +61,8 @@ pub struct Outcome {
 pub struct Handler {
     pace: Pace,
     inbound: VecDeque<BoxFuture<'static, io::Error>>,
+    /// What is left of [`ANSWERS`], for pings and for streams, once the remote has pinged.
+    answers: Option<(Arc<Mutex<Bucket>>, Bucket)>,
     outbound: Outbound,
     /// When the next ping is due.
     due: Pin<Box<Sleep>>,
@@ -104,6 +118,7 @@ impl Handler {
         Self {
             pace,
             inbound: VecDeque::new(),
+            answers: None,
             outbound: Outbound::Idle(None),
             due: Box::pin(sleep(Duration::ZERO)),
             asked: false,
@@ -298,9 +313,13 @@ async fn exchange(mut stream: Stream) -> io::Result<(Stream, Duration)> {
 }
 
 /// Answers pings until the stream ends.
-async fn answer(mut stream: Stream) -> io::Error {
+async fn answer(mut stream: Stream, answers: Arc<Mutex<Bucket>>) -> io::Error {
     let mut ping = [0; SIZE];
     loop {
+        // One answer is used up by a ping that is awaited.
+        while let Some(ready) = wait(&answers) {
+            sleep_until(ready).await;
+        }
         let answered = async {
             stream.read_exact(&mut ping).await?;
             stream.write_all(&ping).await?;
@@ -312,6 +331,14 @@ async fn answer(mut stream: Stream) -> io::Error {
         // A remote that pings without a pause must not occupy the task of the connection.
         tokio::task::yield_now().await;
     }
+}
+
+/// Takes one answer, or returns when there is one.
+fn wait(answers: &Mutex<Bucket>) -> Option<Instant> {
+    let now = Instant::now().into_std();
+    let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+    let ready = answers.ready_at(ANSWERS, now);
+    (!answers.admits(ANSWERS, now)).then(|| ready.into())
 }
 
 impl ConnectionHandler for Handler {
@@ -367,10 +394,19 @@ impl ConnectionHandler for Handler {
                 ..
             }) => {
                 stream.ignore_for_keep_alive();
+                let now = Instant::now().into_std();
+                let (answers, streams) = self.answers.get_or_insert_with(|| {
+                    let full = Bucket::full(ANSWERS, now);
+                    (Arc::new(Mutex::new(full)), full)
+                });
+                if !streams.admits(ANSWERS, now) {
+                    return;
+                }
                 if self.inbound.len() == MAX_INBOUND {
                     self.inbound.pop_front();
                 }
-                self.inbound.push_back(answer(stream).boxed());
+                let answering = answer(stream, Arc::clone(answers));
+                self.inbound.push_back(answering.boxed());
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: mut stream,

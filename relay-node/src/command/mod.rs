@@ -64,7 +64,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             leave_out_missing_family(&mut config);
             if let Some(warning) = rlimit::warning(&config.limits, p2pnode_daemon::rlimit::raise())
             {
-                tracing::warn!("{warning}");
+                tracing::warn!(own = tracing::field::Empty, "{warning}");
             }
             let format = if args.json {
                 Format::Json
@@ -124,6 +124,9 @@ fn leave_out_missing_family(config: &mut Config) {
             .listen
             .addrs
             .retain(|addr| !is_ip6(addr.iter().next()));
-        tracing::info!("this host has no IPv6; listening on IPv4 only");
+        tracing::info!(
+            own = tracing::field::Empty,
+            "this host has no IPv6; listening on IPv4 only"
+        );
     }
 }

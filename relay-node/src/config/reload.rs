@@ -81,7 +81,11 @@ impl Reloads {
                         false => continue,
                     },
                 };
-                tracing::info!(why, "reading the configuration again");
+                tracing::info!(
+                    own = tracing::field::Empty,
+                    why,
+                    "reading the configuration again"
+                );
                 let reload = match files.load(&load) {
                     Ok(new) => {
                         files.follow(&new.config.access);

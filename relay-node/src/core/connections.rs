@@ -165,6 +165,11 @@ impl Connections {
         self.open.keys().copied()
     }
 
+    /// How many peers there are.
+    pub(crate) fn peers(&self) -> usize {
+        self.of_peer.len()
+    }
+
     /// How a connection travels, as far as that is known.
     pub(crate) fn leg(&self, connection: ConnectionId) -> Option<Leg> {
         self.open.get(&connection)?.leg

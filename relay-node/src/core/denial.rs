@@ -1,5 +1,7 @@
 //! Why the relay refuses something, as metrics and the status label it.
 
+use p2pnode_protocol::guarded::Verdict;
+
 /// Why the relay denied something. Each is a value of the label `reason` of `relay_denied_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DenialReason {
@@ -45,6 +47,10 @@ pub enum DenialReason {
     RecordLimit,
     /// A request that is malformed.
     Malformed,
+    /// A peer, or all of its source, asks too often.
+    RequestRate,
+    /// A peer that goes on after many such refusals; it is disconnected.
+    Flood,
 }
 
 impl DenialReason {
@@ -73,6 +79,18 @@ impl DenialReason {
             Self::Record => "record",
             Self::RecordLimit => "record_limit",
             Self::Malformed => "malformed",
+            Self::RequestRate => "request_rate",
+            Self::Flood => "flood",
+        }
+    }
+
+    /// Of what is not served.
+    #[must_use]
+    pub fn of(verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Serve => None,
+            Verdict::Refuse => Some(Self::RequestRate),
+            Verdict::Close => Some(Self::Flood),
         }
     }
 }

@@ -27,6 +27,8 @@ pub enum Denied {
     PeerConnections,
     /// The source has as many connections as it may have.
     SourceConnections(Source),
+    /// Peers of the source were disconnected again and again because they asked without end.
+    Flood(Source),
 }
 
 impl Denied {
@@ -34,6 +36,7 @@ impl Denied {
     #[must_use]
     pub fn reason(self) -> DenialReason {
         match self {
+            Self::Flood(_) => DenialReason::Flood,
             Self::NotAdmitted(refused) => refused.reason(),
             Self::Memory { .. } => DenialReason::Memory,
             Self::Connections | Self::PeerConnections => DenialReason::ConnectionLimit,
@@ -47,6 +50,7 @@ impl Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Flood(source) => write!(f, "peers of {source} ask without end"),
             Self::NotAdmitted(_) => {
                 f.write_str("access.allow does not name the peer, and access.tokens is off")
             }

@@ -12,6 +12,18 @@ const NOTICE: Duration = Duration::from_secs(3);
 /// Between two lines of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Peers that come back in a second to a relay that was started again: a fifth of the handshakes that one processor does.
+const PEERS_PER_SECOND: u64 = 200;
+
+/// The longest time over which they are spread.
+const LONGEST_SPREAD: Duration = Duration::from_secs(120);
+
+/// Over which time so many peers are to come back.
+pub(crate) fn spread(peers: usize) -> Duration {
+    let seconds = u64::try_from(peers).unwrap_or(u64::MAX) / PEERS_PER_SECOND;
+    Duration::from_secs(seconds).min(LONGEST_SPREAD)
+}
+
 /// A relay that takes nothing new.
 #[derive(Debug)]
 pub(crate) struct Drain {

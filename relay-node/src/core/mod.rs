@@ -18,6 +18,7 @@ mod limits;
 mod memory;
 mod peer_relays;
 mod policy;
+mod rates;
 mod records;
 mod replication;
 mod reservations;
@@ -32,6 +33,7 @@ pub use self::{
     denial::DenialReason,
     denied::Denied,
     policy::{Refusal, Route, Volume},
+    rates::Request,
     state::{
         Access, AccessTotals, Action, Delivery, Event, Hop, Keep, Opened, RecordOutcome,
         RelayState, Reservation, ReservationEnd, Settings, Stored, Totals,

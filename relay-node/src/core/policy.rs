@@ -27,6 +27,10 @@ use crate::{
 pub enum Refusal {
     /// The access rules reject the peer.
     NotAdmitted(Refused),
+    /// The peer, or all of its source, asks too often.
+    TooOften,
+    /// The same, and the peer is disconnected.
+    Flood,
     /// The relay drains.
     Draining,
     /// Too many reservations, in all or of the peer.
@@ -47,6 +51,8 @@ impl Refusal {
     pub fn reason(self) -> Option<DenialReason> {
         Some(match self {
             Self::NotAdmitted(refused) => refused.reason(),
+            Self::TooOften => DenialReason::RequestRate,
+            Self::Flood => DenialReason::Flood,
             Self::Draining => DenialReason::Draining,
             Self::Reservations => DenialReason::ReservationLimit,
             Self::SourceReservations => DenialReason::SourceReservationLimit,
@@ -176,6 +182,11 @@ impl RelayPolicy {
         self.reservations.contains(connection) || ends.any(|end| end.connection == connection)
     }
 
+    /// Where a connection comes from, if it is open and that is an IP address.
+    pub(crate) fn source_of(&self, connection: ConnectionId) -> Option<Source> {
+        self.connections.get(&connection)?.source
+    }
+
     /// Circuits that are open.
     pub(crate) fn circuits(&self) -> usize {
         self.circuits.open()
@@ -271,10 +282,10 @@ impl RelayPolicy {
                 return Err(Refusal::Reservations);
             }
             if let Some(source) = source
-                && !source::admits(
+                && !source::networks_admit(
                     self.limits.reservations_per_source,
-                    source.network(),
-                    self.reservations.of_source(source),
+                    source,
+                    self.reservations.of_networks(),
                 )
             {
                 return Err(Refusal::SourceReservations);

@@ -1,11 +1,11 @@
 //! Which records are still to be copied to which of the other relays.
 //!
 //! A record that is new goes to every relay that is connected, but not to the one that it came from; a relay that connects
-//! gets all. So many are under way at a time, which bounds what a relay with many records asks of one that comes back. A copy that
+//! gets all. Copies are made in the order in which records came. So many are under way at a time, which bounds what a relay with many records asks of one that comes back. A copy that
 //! did not arrive is made again later: it may have gone over a connection that the other side had already given up.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -33,10 +33,31 @@ pub(crate) struct Copy {
 /// What is to be copied.
 #[derive(Debug, Default)]
 pub(crate) struct Replication {
-    due: HashMap<PeerId, BTreeSet<PeerId>>,
+    due: HashMap<PeerId, Queue>,
     /// Copies under way, by relay.
     under_way: HashMap<PeerId, usize>,
     failed: HashMap<PeerId, Failed>,
+}
+
+/// Peers whose records are due, each once and in the order in which they became so.
+#[derive(Debug, Default)]
+struct Queue {
+    order: VecDeque<PeerId>,
+    members: HashSet<PeerId>,
+}
+
+impl Queue {
+    fn extend(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        let members = &mut self.members;
+        let new = peers.into_iter().filter(|peer| members.insert(*peer));
+        self.order.extend(new);
+    }
+
+    fn pop(&mut self) -> Option<PeerId> {
+        let peer = self.order.pop_front()?;
+        self.members.remove(&peer);
+        Some(peer)
+    }
 }
 
 /// Copies to a relay that did not arrive.
@@ -66,9 +87,9 @@ impl Replication {
         let under_way = &mut self.under_way;
         let (relay, peers) = self.due.iter_mut().find(|(relay, peers)| {
             let under_way = under_way.get(*relay).copied().unwrap_or_default();
-            !peers.is_empty() && under_way < AT_ONCE
+            !peers.order.is_empty() && under_way < AT_ONCE
         })?;
-        let (peer, relay) = (peers.pop_first()?, *relay);
+        let (peer, relay) = (peers.pop()?, *relay);
         *under_way.entry(relay).or_default() += 1;
         Some(Copy { peer, relay })
     }
@@ -110,7 +131,7 @@ impl Replication {
                 .is_some()
             {
                 let due = self.due.entry(*relay).or_default();
-                due.append(&mut failed.peers);
+                due.extend(std::mem::take(&mut failed.peers));
             }
         }
     }

@@ -7,16 +7,16 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use p2pnode_protocol::Source;
+use p2pnode_protocol::{Network, Source};
 
-use crate::core::source::decrement;
+use crate::core::source::{decrement_networks, increment_networks};
 
 /// Who holds a reservation on which connection, and until when.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
     held: HashMap<ConnectionId, Holder>,
     of_peer: HashMap<PeerId, HashSet<ConnectionId>>,
-    of_source: HashMap<Source, usize>,
+    of_network: HashMap<Network, usize>,
     ends: BTreeSet<(Instant, ConnectionId)>,
 }
 
@@ -50,9 +50,9 @@ impl Reservations {
         self.of_peer.get(peer).unwrap_or(&NONE).iter().copied()
     }
 
-    /// How many come from `source`.
-    pub(crate) fn of_source(&self, source: Source) -> usize {
-        self.of_source.get(&source).copied().unwrap_or_default()
+    /// How many come from each network.
+    pub(crate) fn of_networks(&self) -> &HashMap<Network, usize> {
+        &self.of_network
     }
 
     /// `peer` holds one on `connection` until `ends`; if it held one before, that is renewed.
@@ -65,9 +65,7 @@ impl Reservations {
     ) {
         self.release(connection);
         self.of_peer.entry(peer).or_default().insert(connection);
-        if let Some(source) = source {
-            *self.of_source.entry(source).or_default() += 1;
-        }
+        increment_networks(&mut self.of_network, source);
         self.ends.insert((ends, connection));
         let holder = Holder { peer, source, ends };
         self.held.insert(connection, holder);
@@ -83,9 +81,7 @@ impl Reservations {
                 of_peer.remove();
             }
         }
-        if let Some(source) = source {
-            decrement(&mut self.of_source, source);
-        }
+        decrement_networks(&mut self.of_network, source);
         Some(peer)
     }
 
@@ -121,7 +117,10 @@ mod tests {
         reservations.hold(id(1), peer, HOST, now + minute);
         reservations.hold(id(1), peer, HOST, now + 2 * minute);
         assert_eq!(reservations.len(), 1);
-        assert_eq!(reservations.of_source(Source::Ip4(Ipv4Addr::LOCALHOST)), 1);
+        assert_eq!(
+            reservations.of_networks()[&Network::Ip4(Ipv4Addr::LOCALHOST)],
+            1
+        );
         assert_eq!(reservations.ended(now + minute), None);
         assert_eq!(reservations.next_end(), Some(now + 2 * minute));
         assert_eq!(reservations.ended(now + 2 * minute), Some(id(1)));
@@ -143,9 +142,9 @@ mod tests {
         let Reservations {
             held,
             of_peer,
-            of_source,
+            of_network,
             ends,
         } = reservations;
-        assert!(held.is_empty() && of_peer.is_empty() && of_source.is_empty() && ends.is_empty());
+        assert!(held.is_empty() && of_peer.is_empty() && of_network.is_empty() && ends.is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::{
     hash::Hash,
 };
 
-use p2pnode_protocol::Network;
+use p2pnode_protocol::{Network, Source};
 
 use crate::config::PerSource;
 
@@ -16,6 +16,32 @@ pub(crate) fn admits(limits: PerSource, network: Network, held: usize) -> bool {
         Network::Net64(_) | Network::Net56(_) | Network::Net48(_) => limits.ip6_net,
     };
     limit == 0 || held < limit.saturating_mul(network.weight() as usize)
+}
+
+/// The same for all networks of a source, of which it has `held`.
+pub(crate) fn networks_admit(
+    limits: PerSource,
+    source: Source,
+    held: &HashMap<Network, usize>,
+) -> bool {
+    source.networks().all(|network| {
+        let held = held.get(&network).copied().unwrap_or_default();
+        admits(limits, network, held)
+    })
+}
+
+/// Adds one to each network of a source.
+pub(crate) fn increment_networks(held: &mut HashMap<Network, usize>, source: Option<Source>) {
+    for network in source.into_iter().flat_map(Source::networks) {
+        *held.entry(network).or_default() += 1;
+    }
+}
+
+/// Takes one away from each network of a source.
+pub(crate) fn decrement_networks(held: &mut HashMap<Network, usize>, source: Option<Source>) {
+    for network in source.into_iter().flat_map(Source::networks) {
+        decrement(held, network);
+    }
 }
 
 /// Takes one away, and the entry with the last.

@@ -28,8 +28,8 @@ impl From<Offer> for Record {
 pub(crate) enum Verdict {
     /// It replaces what is kept.
     Keep,
-    /// What is kept ends when it does.
-    Shorten,
+    /// Its relay takes back what is kept.
+    TakesBack,
     /// It is not new.
     Old,
 }
@@ -37,9 +37,8 @@ pub(crate) enum Verdict {
 /// Judges an offer.
 ///
 /// The peer itself may replace its record by one of any number: its clock may have been set back. What was `taken_back` here comes
-/// from nobody else, unless it is newer: a relay that has just connected copies all that it has. A relay may take back what it has
-/// copied here, by the same record with little time left, if that leads through this relay alone: a peer that this relay does not
-/// admit cannot be called there, and the relay gains no power over peers that others serve.
+/// from nobody else, unless it is newer: a relay that has just connected copies all that it has. A relay takes back what it has
+/// copied here by the same record with little time left. What becomes of that depends on whether others vouch for it.
 pub(crate) fn judge(
     offer: &Offer,
     kept: Option<&Record>,
@@ -48,21 +47,19 @@ pub(crate) fn judge(
 ) -> Verdict {
     let (source, new): (&PeerId, _) = (&offer.source, &offer.registration);
     let own = *source == new.peer;
-    if !own && taken_back.is_some_and(|taken| new.seq <= taken.seq) {
+    if !own && kept.is_none() && taken_back.is_some_and(|taken| new.seq <= taken.seq) {
         return Verdict::Old;
     }
-    let Some(kept) = kept else {
-        return Verdict::Keep;
-    };
     let ends_soon = |expires| expires <= now + TAKEN_BACK;
+    let Some(kept) = kept else {
+        // A relay takes it back that has not heard that it is not here.
+        let ends = !own && ends_soon(offer.expires);
+        return if ends { Verdict::Old } else { Verdict::Keep };
+    };
     if own || new.seq > kept.seq {
         Verdict::Keep
-    } else if offer.value == kept.value
-        && ends_soon(offer.expires)
-        && !ends_soon(kept.expires)
-        && new.leads_only_through(source)
-    {
-        Verdict::Shorten
+    } else if offer.value == kept.value && ends_soon(offer.expires) && !ends_soon(kept.expires) {
+        Verdict::TakesBack
     } else {
         Verdict::Old
     }
@@ -147,20 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_takes_back_what_leads_through_it_alone_once_and_nothing_else() {
-        let (relay, other) = (PeerId::random(), PeerId::random());
-        let peer = Peer::new(&[relay, relay], &[]);
-        assert_eq!(peer.shorten(relay, 2, TTL), Verdict::Shorten);
+    fn a_relay_takes_back_by_the_same_record_with_little_time_left_once() {
+        let relay = PeerId::random();
+        let peer = Peer::new(&[relay], &["/ip4/198.51.100.7/tcp/443"]);
+        assert_eq!(peer.shorten(relay, 2, TTL), Verdict::TakesBack);
         assert_eq!(peer.shorten(relay, 2, TAKEN_BACK), Verdict::Old, "again");
-        assert_eq!(peer.shorten(other, 2, TTL), Verdict::Old, "another");
         assert_eq!(peer.shorten(relay, 1, TTL), Verdict::Old);
-        for more in ["/ip4/198.51.100.7/tcp/443", "/dns/example.net/tcp/443"] {
-            let peer = Peer::new(&[relay], &[more]);
-            assert_eq!(peer.shorten(relay, 2, TTL), Verdict::Old, "{more}");
-        }
-        let peer = Peer::new(&[relay, other], &[]);
-        assert_eq!(peer.shorten(relay, 2, TTL), Verdict::Old);
-        let peer = Peer::new(&[], &[]);
-        assert_eq!(peer.shorten(relay, 2, TTL), Verdict::Old, "withdrawn");
+        let offer = peer.offer(relay, 2, TAKEN_BACK);
+        assert_eq!(judge(&offer, None, None, peer.now), Verdict::Old);
     }
 }

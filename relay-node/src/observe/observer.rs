@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId, TransportError, swarm::ListenError};
 use p2pnode_daemon::admin::Readiness;
 use p2pnode_protocol::{directory, introduction::Refusal};
 use p2pnode_transports::{displaced, timed_out};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, field::Empty, info, warn};
 
 use crate::{
     config::reload::Reload,
@@ -79,6 +79,7 @@ impl<W: Write> Observer<W> {
                 disconnected,
             } => {
                 info!(
+                    own = Empty,
                     allowed = changed.allowed,
                     disallowed = changed.disallowed,
                     revoked = changed.revoked,
@@ -89,6 +90,7 @@ impl<W: Write> Observer<W> {
                 );
                 if opens {
                     warn!(
+                        own = Empty,
                         "access.allow is empty and access.tokens is off now: any peer may use this relay"
                     );
                 }
@@ -112,7 +114,7 @@ impl<W: Write> Observer<W> {
             } => info!(%peer, %connection, reservations, "reservation granted"),
             Event::ReservationDenied { peer, reason } => {
                 self.metrics.denied(reason);
-                info!(%peer, reason = reason.as_str(), "reservation denied");
+                debug!(%peer, reason = reason.as_str(), "reservation denied");
             }
             Event::ReservationEnded {
                 peer,
@@ -142,7 +144,7 @@ impl<W: Write> Observer<W> {
                 why,
             } => {
                 self.metrics.denied(reason);
-                info!(%source, %destination, reason = reason.as_str(), why, "circuit denied");
+                debug!(%source, %destination, reason = reason.as_str(), why, "circuit denied");
             }
             Event::PeerGone { peer, carried } => {
                 let (sent, received) = (carried.sent, carried.received);
@@ -162,7 +164,7 @@ impl<W: Write> Observer<W> {
                 outcome,
             } => self.record(&source, &peer, outcome),
             Event::RecordTakenBack(peer) => {
-                debug!(%peer, "the record of a peer that is no longer admitted was taken back");
+                debug!(%peer, "the record of a peer that has left or is no longer admitted was taken back");
             }
             Event::RecordCopied { relay, delivery } => {
                 let arrived = delivery == Delivery::Delivered;
@@ -203,10 +205,16 @@ impl<W: Write> Observer<W> {
             Event::Draining { timeout } => {
                 readiness::draining(&self.readiness);
                 self.metrics.draining();
-                info!(?timeout, circuits, reservations, "draining");
+                info!(own = Empty, ?timeout, circuits, reservations, "draining");
             }
             Event::DrainProgress { left } => {
-                info!(circuits, reservations, ?left, "waiting for circuits to end");
+                info!(
+                    own = Empty,
+                    circuits,
+                    reservations,
+                    ?left,
+                    "waiting for circuits to end"
+                );
             }
         }
     }
@@ -244,7 +252,7 @@ impl<W: Write> Observer<W> {
             RecordOutcome::Full => {
                 self.metrics.denied(DenialReason::RecordLimit);
                 let error = "the directory is full";
-                warn!(%source, %peer, error, "a record is not kept; raise limits.records");
+                warn!(%source, %peer, error, "a record is not kept; raise limits.records, or limits.reservations_per_ip4 for many peers behind one address");
             }
             RecordOutcome::NotAdmitted => {
                 self.metrics.denied(DenialReason::Record);
@@ -258,9 +266,15 @@ impl<W: Write> Observer<W> {
     }
 
     /// A record was offered that is invalid.
-    pub(crate) fn invalid_record(&self, source: Option<&PeerId>, reason: &directory::Refused) {
+    pub(crate) fn invalid_record(&self, source: &PeerId, reason: &directory::Refused) {
         self.metrics.denied(DenialReason::Record);
-        debug!(?source, %reason, "a record was refused");
+        debug!(%source, %reason, "a record was refused");
+    }
+
+    /// A peer offers records too often.
+    pub(crate) fn record_rate(&self, source: &PeerId) {
+        self.metrics.denied(DenialReason::RequestRate);
+        debug!(%source, "a record was refused unread: too many from this peer or its source");
     }
 
     /// A peer has sent a request that is malformed.
@@ -327,9 +341,10 @@ impl<W: Write> Observer<W> {
             Reload::Refused(faults) => {
                 self.metrics.reloaded(Reloaded::Refused);
                 for fault in faults.to_string().lines() {
-                    error!("{fault}");
+                    error!(own = Empty, "{fault}");
                 }
                 warn!(
+                    own = Empty,
                     faults = faults.as_slice().len(),
                     "the configuration is wrong and changes nothing; the old rules hold"
                 );
@@ -338,7 +353,7 @@ impl<W: Write> Observer<W> {
                 self.metrics.reloaded(Reloaded::Applied);
                 if !restart.is_empty() {
                     let keys = restart.into_iter().collect::<Vec<_>>().join(", ");
-                    warn!(keys, "keys have changed that need a restart");
+                    warn!(own = Empty, keys, "keys have changed that need a restart");
                 }
             }
         }
@@ -355,7 +370,7 @@ impl<W: Write> Observer<W> {
 
     /// The relay does not listen on it any more.
     pub(crate) fn no_longer_listening(&self, address: &Multiaddr) {
-        info!(%address, "no longer listening");
+        info!(own = Empty, %address, "no longer listening");
     }
 
     /// Which configured addresses have no listener, and whether peers are served.
@@ -365,7 +380,7 @@ impl<W: Write> Observer<W> {
 
     /// The relay closes the connections of so many peers.
     pub(crate) fn closing(&self, peers: usize, totals: Totals) {
-        info!(peers, circuits = totals.circuits, "closing");
+        info!(own = Empty, peers, circuits = totals.circuits, "closing");
     }
 }
 

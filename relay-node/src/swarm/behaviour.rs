@@ -15,8 +15,14 @@ use p2pnode_transports::Displacer;
 
 use crate::{
     config::Limits,
+    core::Request,
     observe::metrics::Carried,
-    swarm::{circuit, exchange, gate, gated::Gated, keep_alive, shared_state::SharedState},
+    swarm::{
+        circuit, exchange, gate,
+        gated::{Gate, Gated},
+        keep_alive,
+        shared_state::SharedState,
+    },
 };
 
 /// Which software peers talk to; libp2p compares it with nothing.
@@ -47,13 +53,13 @@ const TOKENS: usize = 2;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) gate: gate::Behaviour,
-    pub(crate) join: exchange::Behaviour<Join>,
-    pub(crate) relay: circuit::Behaviour,
+    pub(crate) join: Gated<exchange::Behaviour<Join>>,
+    pub(crate) relay: Gated<circuit::Behaviour>,
     pub(crate) keep_alive: keep_alive::Behaviour,
-    pub(crate) draining: draining::Behaviour,
+    pub(crate) draining: Gated<draining::Behaviour>,
     pub(crate) hop: Gated<exchange::Behaviour<Hop>>,
     pub(crate) introduction: Gated<exchange::Behaviour<Introduce, Notify>>,
-    pub(crate) identify: identify::Behaviour,
+    pub(crate) identify: Gated<identify::Behaviour>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) directory: Gated<directory::Behaviour>,
 }
@@ -69,25 +75,42 @@ impl Behaviour {
         displacer: Displacer,
     ) -> Self {
         let local = key.public().to_peer_id();
+        let open = |request| Gate::open(state, request);
+        let admitted = |request| Gate::admitted(state, request);
         Self {
             gate: gate::Behaviour::new(state.clone(), displacer),
-            join: exchange::Behaviour::new(TOKENS),
-            relay: circuit::Behaviour::new(limits, carried),
+            join: Gated::new(exchange::Behaviour::new(TOKENS), open(Request::Join)),
+            relay: Gated::new(
+                circuit::Behaviour::new(limits, carried),
+                open(Request::CircuitStream),
+            ),
             keep_alive: keep_alive::Behaviour::default(),
-            draining: draining::Behaviour::default(),
-            hop: Gated::new(exchange::Behaviour::new(HOP_REQUESTS), state.clone()),
-            introduction: Gated::new(exchange::Behaviour::new(INTRODUCTIONS), state.clone()),
-            identify: identify::Behaviour::new(
-                identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
-                    .with_agent_version(AGENT.to_owned())
-                    // Peers are to use the external addresses; the others are this host's own business.
-                    .with_hide_listen_addrs(true)
-                    // The relay dials only other relays, at configured addresses, so it need not remember where peers are.
-                    .with_cache_size(0),
+            draining: Gated::new(draining::Behaviour::default(), open(Request::Draining)),
+            hop: Gated::new(
+                exchange::Behaviour::new(HOP_REQUESTS),
+                admitted(Request::Hop),
+            ),
+            introduction: Gated::new(
+                exchange::Behaviour::new(INTRODUCTIONS),
+                admitted(Request::Introduction),
+            ),
+            identify: Gated::new(
+                identify::Behaviour::new(
+                    identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
+                        .with_agent_version(AGENT.to_owned())
+                        // Peers are to use the external addresses; the others are this host's own business.
+                        .with_hide_listen_addrs(true)
+                        // The relay dials only other relays, at configured addresses, so it need not remember where peers are.
+                        .with_cache_size(0),
+                ),
+                open(Request::Identify),
             ),
             ping: ping::Behaviour::new(|_, _| PACE),
             // How many records there are, the state bounds.
-            directory: Gated::new(directory::Behaviour::server(local), state.clone()),
+            directory: Gated::new(
+                directory::Behaviour::server(local),
+                admitted(Request::Directory).with_reports(),
+            ),
         }
     }
 }

@@ -1,184 +1,88 @@
-//! Keeps a protocol from peers that are not admitted: a stream that one of them opens is dropped unread, and counted. Whether it
-//! is admitted is asked for each stream, since that begins and ends while it is connected.
+//! Keeps protocols from peers that ask too often, and some from peers that are not admitted: a stream of one of them is dropped
+//! unread, and counted. Both are judged for each stream, since a peer's admission begins and ends while it is connected.
 
-use std::task::{Context, Poll};
-
-use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        handler::ConnectionEvent,
-    },
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::{
+    Source,
+    guarded::{Guard, Guarded, Verdict},
 };
 
-use crate::swarm::shared_state::SharedState;
+use crate::{core::Request, swarm::shared_state::SharedState};
 
-/// A behaviour whose protocols only admitted peers may speak.
-pub(crate) struct Gated<B> {
-    inner: B,
+/// A protocol behind [`RelayState`](crate::core::RelayState).
+pub(crate) type Gated<B> = Guarded<B, Gate>;
+
+/// Judges as the state does.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
     state: SharedState,
+    request: Request,
+    who: Who,
+    /// Whether a stream carries many requests, each of which is judged.
+    reports: bool,
 }
 
-impl<B> Gated<B> {
-    /// Keeps `inner` from peers that `state` does not admit.
-    pub(crate) fn new(inner: B, state: SharedState) -> Self {
-        Self { inner, state }
-    }
+/// Who may speak a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Anybody,
+    Admitted,
+}
 
-    fn handler<H>(&self, peer: PeerId, inner: H) -> Handler<H> {
-        Handler {
-            inner,
-            peer,
-            state: self.state.clone(),
+impl Gate {
+    /// Lets anybody ask for this as often as is measured.
+    pub(crate) fn open(state: &SharedState, request: Request) -> Self {
+        Self {
+            state: state.clone(),
+            request,
+            who: Who::Anybody,
+            reports: false,
         }
     }
-}
 
-impl<B> std::ops::Deref for Gated<B> {
-    type Target = B;
-
-    fn deref(&self) -> &B {
-        &self.inner
-    }
-}
-
-impl<B> std::ops::DerefMut for Gated<B> {
-    fn deref_mut(&mut self) -> &mut B {
-        &mut self.inner
-    }
-}
-
-impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
-    type ConnectionHandler = Handler<THandler<B>>;
-    type ToSwarm = B::ToSwarm;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner
-            .handle_pending_inbound_connection(connection, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner
-            .handle_pending_outbound_connection(connection, peer, addresses, role)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self
-            .inner
-            .handle_established_inbound_connection(connection, peer, local, remote)?;
-        Ok(self.handler(peer, inner))
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self
-            .inner
-            .handle_established_outbound_connection(connection, peer, address, role, port_use)?;
-        Ok(self.handler(peer, inner))
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm) {
-        self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner
-            .on_connection_handler_event(peer, connection, event);
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.inner.poll(cx)
-    }
-}
-
-/// The handler of one connection.
-pub(crate) struct Handler<H> {
-    inner: H,
-    peer: PeerId,
-    state: SharedState,
-}
-
-impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
-    type FromBehaviour = H::FromBehaviour;
-    type ToBehaviour = H::ToBehaviour;
-    type InboundProtocol = H::InboundProtocol;
-    type OutboundProtocol = H::OutboundProtocol;
-    type InboundOpenInfo = H::InboundOpenInfo;
-    type OutboundOpenInfo = H::OutboundOpenInfo;
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
-        self.inner.listen_protocol()
-    }
-
-    fn connection_keep_alive(&self) -> bool {
-        self.inner.connection_keep_alive()
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<
-        ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>,
-    > {
-        self.inner.poll(cx)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::ToBehaviour>> {
-        self.inner.poll_close(cx)
-    }
-
-    fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
-        self.inner.on_behaviour_event(event);
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<
-            '_,
-            Self::InboundProtocol,
-            Self::OutboundProtocol,
-            Self::InboundOpenInfo,
-            Self::OutboundOpenInfo,
-        >,
-    ) {
-        let is_stream = matches!(event, ConnectionEvent::FullyNegotiatedInbound(_));
-        if is_stream && let Err(refused) = self.state.admits(&self.peer) {
-            tracing::debug!(peer = %self.peer, ?refused, "a stream of a peer that is not admitted was dropped");
-            return;
+    /// The same for peers that are admitted.
+    pub(crate) fn admitted(state: &SharedState, request: Request) -> Self {
+        Self {
+            who: Who::Admitted,
+            ..Self::open(state, request)
         }
-        self.inner.on_connection_event(event);
+    }
+
+    /// Judges each report of a handler as well.
+    pub(crate) fn with_reports(self) -> Self {
+        Self {
+            reports: true,
+            ..self
+        }
+    }
+
+    fn judge(&self, peer: &PeerId, source: Option<Source>) -> Verdict {
+        match self.state.judge(self.request, peer, source) {
+            Verdict::Serve => {}
+            refused @ (Verdict::Refuse | Verdict::Close) => return refused,
+        }
+        if self.who == Who::Admitted
+            && let Err(refused) = self.state.admits(peer)
+        {
+            tracing::debug!(%peer, ?refused, "a stream of a peer that is not admitted was dropped");
+            return Verdict::Refuse;
+        }
+        Verdict::Serve
+    }
+}
+
+impl Guard for Gate {
+    type Streams = Box<dyn FnMut() -> Verdict + Send>;
+
+    fn connected(&self, peer: PeerId, remote: &Multiaddr) -> Self::Streams {
+        let (gate, source) = (self.clone(), Source::of(remote));
+        Box::new(move || gate.judge(&peer, source))
+    }
+
+    fn report(&self, peer: PeerId, connection: ConnectionId) -> Verdict {
+        match self.reports {
+            true => self.state.judge_on(self.request, &peer, connection),
+            false => Verdict::Serve,
+        }
     }
 }

@@ -11,7 +11,7 @@ use p2pnode_daemon::{
 use p2pnode_protocol::upgrade::LAZY;
 use p2pnode_transports::{Budgets, Class, Displacer};
 use prometheus_client::registry::Registry;
-use tracing::{debug, info};
+use tracing::{debug, field::Empty, info, warn};
 
 use super::{
     behaviour::Behaviour,
@@ -86,6 +86,7 @@ pub async fn run_reloading(
     let output = Output::new(io::stdout(), format, local);
     if config.external.is_empty() {
         info!(
+            own = Empty,
             "no external address is configured: the relay advertises the addresses on which it listens; give --external if \
              peers reach it at others"
         );
@@ -98,6 +99,12 @@ pub async fn run_reloading(
         Some(largest.held)
     })
     .context("cannot start the thread that watches the memory")?;
+    if config.limits.memory > 0 && memory::resident().is_none() {
+        warn!(
+            own = Empty,
+            "this system does not report resident memory; limits.memory is not enforced"
+        );
+    }
     let event_loop = EventLoop {
         swarm,
         state,

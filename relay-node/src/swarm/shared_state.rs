@@ -5,10 +5,11 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use libp2p::PeerId;
+use libp2p::{PeerId, swarm::ConnectionId};
+use p2pnode_protocol::{Source, guarded::Verdict};
 
 use crate::{
-    core::{Now, Refused, RelayState},
+    core::{DenialReason, Now, Refused, RelayState, Request},
     observe::metrics::Metrics,
 };
 
@@ -40,6 +41,26 @@ impl SharedState {
     pub(crate) fn admits(&self, peer: &PeerId) -> Result<(), Refused> {
         let admitted = self.lock().admits(peer, SystemTime::now());
         admitted.inspect_err(|refused| self.metrics.denied(refused.reason()))
+    }
+
+    /// Whether a request of `peer`, which is connected from `source`, is served. A refusal is counted.
+    pub(crate) fn judge(&self, request: Request, peer: &PeerId, source: Option<Source>) -> Verdict {
+        let verdict = self.lock().judge(request, peer, source, Instant::now());
+        if let Some(reason) = DenialReason::of(verdict) {
+            self.metrics.denied(reason);
+        }
+        verdict
+    }
+
+    /// The same for a request on this connection.
+    pub(crate) fn judge_on(
+        &self,
+        request: Request,
+        peer: &PeerId,
+        connection: ConnectionId,
+    ) -> Verdict {
+        let source = self.lock().source_of(connection);
+        self.judge(request, peer, source)
     }
 }
 

@@ -19,7 +19,7 @@ impl NodeState {
         self.addresses.changed();
         self.addresses.listeners.push((id, address.clone()));
         if !is_circuit(&address) {
-            tracing::info!(%address, "listening");
+            tracing::info!(own = tracing::field::Empty, %address, "listening");
             self.report(event::Event::Listening { address });
         }
         self.advance(now);

@@ -57,7 +57,8 @@ impl NodeState {
         purpose: Option<Purpose>,
         now: Instant,
     ) {
-        tracing::info!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        let own = self.is_dialed(peer);
+        tracing::info!(own, %peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
         if path.kind == PathKind::Direct && path.how != How::Accepted && !self.is_in_range(&path) {
             tracing::error!(%peer, path = %path, range = %self.port_range, "a dial left from outside the range; please report this");
             self.events.push_back(Event::OutOfRange);
@@ -139,7 +140,8 @@ impl NodeState {
             reason,
         } = closed;
         self.end_access(&peer);
-        tracing::info!(%peer, connection = %id, %kind, %reason, "disconnected");
+        let own = self.is_dialed(peer);
+        tracing::info!(own, %peer, connection = %id, %kind, %reason, "disconnected");
         self.report_path(peer, PathCause::of_end(ended, farewell));
         let best = self.best_path(&peer);
         if best.is_none() {

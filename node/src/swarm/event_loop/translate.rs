@@ -125,7 +125,9 @@ impl EventLoop {
             BehaviourEvent::Introduction(introduction::Event::Notified { relay, notice }) => {
                 self.state.handle_introduction(relay, notice, now);
             }
-            BehaviourEvent::Draining(Draining { peer, connection }) => {
+            BehaviourEvent::Draining(Draining {
+                peer, connection, ..
+            }) => {
                 self.state.handle_draining(peer, connection, now);
             }
             BehaviourEvent::Directory(event) => self.on_directory(event, now),
@@ -236,7 +238,7 @@ impl EventLoop {
                 tracing::warn!(relay = ?source, %reason, "a relay sent an invalid record");
             }
             // A node keeps no records and runs the directory with relays only.
-            directory::Event::Offered(_) => {}
+            directory::Event::Put(_) => {}
         }
     }
 

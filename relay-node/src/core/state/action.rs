@@ -1,6 +1,6 @@
 //! What the swarm is to do.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::introduction::Notice;
@@ -66,7 +66,10 @@ pub enum Action {
         record: Stored,
     },
     /// Announce to all peers, those that are connected and those that connect later, that the relay drains.
-    AnnounceDrain,
+    AnnounceDrain {
+        /// The time over which the return of the peers is to be spread.
+        over: Duration,
+    },
     /// The drain is over: close all connections and stop.
     Stop,
 }

@@ -14,6 +14,7 @@ use crate::core::{
     clock::Now,
     denial::DenialReason,
     policy::{Granted, Refusal, Route},
+    rates::Request,
 };
 
 /// A reservation that is granted: what the peer is answered.
@@ -49,10 +50,12 @@ impl RelayState {
         connection: ConnectionId,
         now: Now,
     ) -> Result<Reservation, Refusal> {
-        let admitted = self.admission.admitted(&peer, now.wall);
-        let granted = self
-            .policy
-            .reserve(admitted, connection, peer, now.instant)
+        let measured = self.measured(Request::Reserve, peer, connection, now);
+        let granted = measured
+            .and_then(|()| {
+                let admitted = self.admission.admitted(&peer, now.wall);
+                self.policy.reserve(admitted, connection, peer, now.instant)
+            })
             .inspect_err(|refusal| {
                 if let Some(reason) = refusal.reason() {
                     let denied = Event::ReservationDenied { peer, reason };
@@ -67,7 +70,8 @@ impl RelayState {
             connection,
             renewed,
         });
-        if let Some(offer) = self.records_awaiting_reservation.remove(&peer) {
+        self.records.reserved(&peer);
+        if let Some((_, offer)) = self.records_awaiting_reservation.remove(&peer) {
             self.handle_record(offer, now);
         }
         let addrs = self.external.named().cloned();
@@ -82,14 +86,14 @@ impl RelayState {
     /// The answer that granted a new reservation could not be delivered, so the peer does not know of it.
     pub fn handle_reservation_undelivered(&mut self, connection: ConnectionId, now: Now) {
         if let Some(peer) = self.policy.release(connection) {
-            self.end_reservation(peer, connection, ReservationEnd::Undelivered);
+            self.end_reservation(peer, connection, ReservationEnd::Undelivered, now);
             self.settle_drain(now);
         }
     }
 
     pub(super) fn end_expired_reservations(&mut self, now: Now) {
         while let Some((peer, connection)) = self.policy.poll_expired(now.instant) {
-            self.end_reservation(peer, connection, ReservationEnd::Expired);
+            self.end_reservation(peer, connection, ReservationEnd::Expired, now);
         }
     }
 
@@ -98,7 +102,11 @@ impl RelayState {
         peer: PeerId,
         connection: ConnectionId,
         how: ReservationEnd,
+        now: Now,
     ) {
+        if !self.policy.holds(&peer) {
+            self.records.released(&peer, now.instant);
+        }
         // Another relay is kept for what it is.
         if !self.policy.holds(&peer) && !self.peer_relays.contains(&peer) {
             self.keep_alive(peer, Keep::WhileUsed);
@@ -128,9 +136,13 @@ impl RelayState {
         destination: PeerId,
         now: Now,
     ) -> Result<Route, Refusal> {
-        let admitted = self.admission.admitted(&source, now.wall);
-        self.policy
-            .connect(admitted, connection, source, destination)
+        let measured = self.measured(Request::Connect, source, connection, now);
+        measured
+            .and_then(|()| {
+                let admitted = self.admission.admitted(&source, now.wall);
+                self.policy
+                    .connect(admitted, connection, source, destination)
+            })
             .inspect_err(|refusal| {
                 if let Some(reason) = refusal.reason() {
                     self.events.push_back(Event::CircuitDenied {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
+use p2pnode_protocol::Source;
 
 use super::{Action, Event, RelayState, ReservationEnd};
 use crate::core::{clock::Now, connections::Remaining, denied::Denied, peer_relays::Side};
@@ -25,6 +26,11 @@ impl RelayState {
         now: Now,
     ) -> Result<Option<ConnectionId>, Denied> {
         self.memory.check(now.instant, measure)?;
+        if let Some(source) = Source::of(remote)
+            && self.rates.shuts_out(source, now.instant)
+        {
+            return Err(Denied::Flood(source));
+        }
         // Spares the handshake where its end is known.
         self.connections.check_source(remote)?;
         self.handshakes.begin(connection, remote, now)
@@ -72,6 +78,7 @@ impl RelayState {
         self.connections
             .established(connection, peer, endpoint, instant);
         self.admission.opened(peer, connection, now.instant);
+        self.rates.connected(peer);
         let (local, remote) = match endpoint {
             ConnectedPoint::Listener {
                 local_addr,
@@ -124,6 +131,7 @@ impl RelayState {
         self.admission.closed(&peer, connection);
         self.introductions.seen.closed(&peer, connection);
         if self.connections.closed(connection) == Some(Remaining::None) {
+            self.rates.forget(&peer);
             self.hop_requests.forget(&peer);
             self.introductions.forget(&peer);
             self.records_awaiting_reservation.remove(&peer);
@@ -140,7 +148,7 @@ impl RelayState {
             let aborts = gone.circuits.into_iter().map(Action::AbortCircuit);
             self.actions.extend(aborts);
             if gone.held {
-                self.end_reservation(peer, connection, ReservationEnd::Closed);
+                self.end_reservation(peer, connection, ReservationEnd::Closed, now);
             }
         }
         self.classify(peer);

@@ -3,7 +3,7 @@
 use super::{Action, Event, RelayState};
 use crate::core::{
     clock::Now,
-    drain::{Drain, Remains, Step},
+    drain::{Drain, Remains, Step, spread},
 };
 
 impl RelayState {
@@ -14,7 +14,8 @@ impl RelayState {
             return;
         }
         self.policy.drain();
-        self.actions.push_back(Action::AnnounceDrain);
+        let over = spread(self.connections.peers());
+        self.actions.push_back(Action::AnnounceDrain { over });
         let timeout = self.drain_timeout;
         self.events.push_back(Event::Draining { timeout });
         let drain = Drain::new(self.drain_timeout, self.remains(), now.instant);

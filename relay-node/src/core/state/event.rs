@@ -140,7 +140,7 @@ pub enum Event {
         /// What became of it.
         outcome: RecordOutcome,
     },
-    /// The record of a peer that is no longer admitted is not served any more.
+    /// This relay takes back the record of a peer that has left, or that is no longer admitted.
     RecordTakenBack(PeerId),
     /// A record was sent to another relay.
     RecordCopied {

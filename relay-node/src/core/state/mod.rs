@@ -3,6 +3,7 @@
 //! | What happens | Method | What comes of it |
 //! |---|---|---|
 //! | a connection begins, is authenticated, is established, closes | [`RelayState::handle_incoming`], [`RelayState::handle_authenticated`], [`RelayState::handle_established`], [`RelayState::handle_closed`] | whether it may, [`Action::Dial`], [`Action::AbortCircuit`] |
+//! | a remote opens a stream | [`RelayState::judge`] | whether it is served |
 //! | a peer presents a token | [`RelayState::handle_join`] | the answer |
 //! | a peer asks for a reservation or a circuit | [`RelayState::handle_reservation_request`], [`RelayState::handle_circuit_request`] | what is granted, or why not |
 //! | a circuit is ready, is not taken, ends | [`RelayState::handle_circuit_ready`], [`RelayState::handle_circuit_not_taken`], [`RelayState::handle_circuit_ended`] | whether to carry it |
@@ -23,6 +24,7 @@ mod draining;
 mod event;
 mod introductions;
 mod peer_relays;
+mod rates;
 mod records;
 mod totals;
 
@@ -30,7 +32,7 @@ mod totals;
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -60,6 +62,7 @@ use crate::{
         memory::Memory,
         peer_relays::PeerRelays,
         policy::RelayPolicy,
+        rates::Rates,
         records::Records,
         replication::Replication,
     },
@@ -123,13 +126,14 @@ pub struct RelayState {
     /// The classes of peers that are no strangers.
     classes: HashMap<PeerId, Class>,
     policy: RelayPolicy,
+    rates: Rates,
     hop_requests: Limiter<PeerId>,
     introductions: Introductions,
     peer_relays: PeerRelays,
     records: Records,
     replication: Replication,
     /// Records of peers whose reservation is not known here yet: the two may come over different connections.
-    records_awaiting_reservation: HashMap<PeerId, Offer>,
+    records_awaiting_reservation: HashMap<PeerId, (Instant, Offer)>,
     external: ExternalAddresses,
     drain_timeout: Duration,
     /// Once the relay was asked to end.
@@ -164,10 +168,20 @@ impl RelayState {
             connections: Connections::new(limits),
             classes: HashMap::new(),
             policy: RelayPolicy::new(limits),
+            rates: Rates::new(limits.reservations_per_source),
             hop_requests: Limiter::new(HOP_REQUESTS),
             introductions: Introductions::default(),
-            peer_relays: PeerRelays::new(others.cloned(), now.instant),
-            records: Records::new(count(limits.records)),
+            peer_relays: PeerRelays::new(others.clone().cloned(), now.instant),
+            records: Records::new(
+                local,
+                count(limits.records),
+                others
+                    .clone()
+                    .map(|(relay, _)| relay)
+                    .collect::<BTreeSet<_>>()
+                    .len(),
+                limits.reservations_per_source,
+            ),
             replication: Replication::default(),
             records_awaiting_reservation: HashMap::new(),
             external,
@@ -239,6 +253,7 @@ impl RelayState {
     pub fn handle_timeout(&mut self, now: Now) {
         self.end_expired_reservations(now);
         self.enforce_access(now);
+        self.take_back_left(now);
         self.sweep_records(now);
         self.replication.handle_timeout(now.instant);
         self.settle_replication(now);
@@ -254,6 +269,7 @@ impl RelayState {
             self.policy.poll_timeout(),
             self.enforces_access().then_some(self.next_enforcement),
             (self.records.len() > 0).then_some(self.next_sweep),
+            self.records.poll_timeout(),
             self.peer_relays.poll_timeout(),
             self.replication.poll_timeout(),
             self.drain.as_ref().and_then(Drain::poll_timeout),

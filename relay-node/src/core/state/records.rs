@@ -8,7 +8,7 @@ use p2pnode_protocol::directory::Offer;
 use super::{Action, Delivery, Event, RecordOutcome, RelayState, Stored};
 use crate::core::{
     clock::Now,
-    records::{Kept, NotKept},
+    records::{Kept, NotKept, Standing},
     replication::Copy,
     verdict::Record,
 };
@@ -16,7 +16,8 @@ use crate::core::{
 /// How often expired records are dropped. They are given to nobody meanwhile.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// How many records may wait for the reservation of their peer. It is known within moments, or never.
+/// How many records may wait for the reservation of their peer. It is known within moments, or never: the one that has waited longest
+/// gives way.
 const AWAITING: usize = 1024;
 
 impl RelayState {
@@ -45,43 +46,74 @@ impl RelayState {
         let is_its_own = source == peer;
         if is_its_own && !self.policy.holds(&peer) && self.records.of(&peer, now.instant).is_none()
         {
-            if self.records_awaiting_reservation.len() < AWAITING {
-                self.records_awaiting_reservation.insert(peer, offer);
-                return RecordOutcome::Waiting;
-            }
-            if !self.peer_relays.contains(&source) {
-                return RecordOutcome::NoReservation;
-            }
+            self.await_reservation(peer, offer, now);
+            return RecordOutcome::Waiting;
         } else if !is_its_own && !self.peer_relays.contains(&source) {
             return RecordOutcome::NoReservation;
         }
         if self.records.is_full_for(&peer) {
             self.drop_expired_records(now);
         }
+        let standing = self.standing(&offer);
         let stored = Stored {
             peer,
             value: offer.value.clone(),
             expires: offer.expires,
         };
-        match self.records.keep(offer, now.instant) {
+        match self.records.keep(offer, standing, now.instant) {
             Err(NotKept::Old) => RecordOutcome::Old,
             Err(NotKept::Full) => RecordOutcome::Full,
-            Ok(kept) => {
+            Ok((kept, gave_way)) => {
+                let gave_way = gave_way.map(Action::RemoveRecord);
+                self.actions.extend(gave_way);
                 self.actions.push_back(Action::StoreRecord(stored));
+                self.replicate(peer, Some(source));
                 match kept {
                     Kept::TakenBack => RecordOutcome::TakenBack,
-                    Kept::New => {
-                        for relay in self
-                            .peer_relays
-                            .connected()
-                            .filter(|relay| *relay != source)
-                        {
-                            self.replication.add(relay, [peer]);
-                        }
-                        RecordOutcome::Kept { withdraws }
-                    }
+                    Kept::New => RecordOutcome::Kept { withdraws },
                 }
             }
+        }
+    }
+
+    fn standing(&self, offer: &Offer) -> Standing {
+        let place = self.policy.newest_place(&offer.registration.peer);
+        let source = place.and_then(|place| self.policy.source_of(place));
+        let is_known = |relay: &PeerId| *relay == self.local || self.peer_relays.contains(relay);
+        Standing {
+            holds: place.is_some(),
+            source,
+            vouchers: offer.registration.relays().filter(is_known).collect(),
+        }
+    }
+
+    fn await_reservation(&mut self, peer: PeerId, offer: Offer, now: Now) {
+        let awaiting = &mut self.records_awaiting_reservation;
+        if awaiting.len() >= AWAITING && !awaiting.contains_key(&peer) {
+            let longest = awaiting.iter().min_by_key(|(_, (since, _))| *since);
+            if let Some(longest) = longest.map(|(peer, _)| *peer) {
+                awaiting.remove(&longest);
+            }
+        }
+        awaiting.insert(peer, (now.instant, offer));
+    }
+
+    /// Has the record of `peer` copied to every relay that is connected, but not to the one that it came from.
+    fn replicate(&mut self, peer: PeerId, source: Option<PeerId>) {
+        let relays = self.peer_relays.connected();
+        for relay in relays.filter(|relay| Some(*relay) != source) {
+            self.replication.add(relay, [peer]);
+        }
+    }
+
+    /// Takes back the records of peers that hold no reservation here any more.
+    pub(super) fn take_back_left(&mut self, now: Now) {
+        while let Some((peer, ends)) = self.records.poll_left(now.instant) {
+            if ends {
+                self.actions.push_back(Action::RemoveRecord(peer));
+            }
+            self.replicate(peer, None);
+            self.events.push_back(Event::RecordTakenBack(peer));
         }
     }
 
@@ -115,9 +147,7 @@ impl RelayState {
             return;
         }
         self.actions.push_back(Action::RemoveRecord(peer));
-        for relay in self.peer_relays.connected() {
-            self.replication.add(relay, [peer]);
-        }
+        self.replicate(peer, None);
         self.events.push_back(Event::RecordTakenBack(peer));
         self.settle_replication(now);
     }

@@ -70,9 +70,16 @@ pub(crate) enum Event {
     /// Nothing more is carried over a circuit.
     CircuitEnded { id: CircuitId, cut: Option<Cut> },
     /// A peer has not asked as it should.
-    Malformed { peer: PeerId, fault: Fault },
+    Malformed {
+        peer: PeerId,
+        connection: ConnectionId,
+        fault: Fault,
+    },
     /// A peer asks too much at once.
-    TooMany { peer: PeerId },
+    TooMany {
+        peer: PeerId,
+        connection: ConnectionId,
+    },
 }
 
 /// Where an answer goes. If it is dropped, the stream closes without one.
@@ -234,6 +241,7 @@ fn refuse(refusal: Refusal, no_room: Status) -> Response {
     let status = match refusal {
         Refusal::NotAdmitted(_) => Status::PermissionDenied,
         Refusal::NoReservation => Status::NoReservation,
+        Refusal::TooOften | Refusal::Flood => Status::ResourceLimitExceeded,
         Refusal::Draining
         | Refusal::Reservations
         | Refusal::SourceReservations
@@ -318,8 +326,12 @@ impl NetworkBehaviour for Behaviour {
                 source: peer,
                 error: why,
             },
-            Report::Fault(fault) => Event::Malformed { peer, fault },
-            Report::TooMany => Event::TooMany { peer },
+            Report::Fault(fault) => Event::Malformed {
+                peer,
+                connection,
+                fault,
+            },
+            Report::TooMany => Event::TooMany { peer, connection },
         };
         self.emit(event);
     }

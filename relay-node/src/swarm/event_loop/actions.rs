@@ -82,7 +82,7 @@ impl EventLoop {
                 let copy = behaviour.directory.copy(relay, &peer, value, expires);
                 self.copies.insert(copy, (relay, peer));
             }
-            Action::AnnounceDrain => behaviour.draining.announce(),
+            Action::AnnounceDrain { over } => behaviour.draining.announce(over),
             Action::Stop => return Next::Stop,
         }
         Next::Serve

@@ -132,11 +132,14 @@ impl EventLoop {
             BehaviourEvent::Draining(Draining { peer, .. }) => {
                 debug!(%peer, "a peer says that it drains");
             }
-            BehaviourEvent::Directory(directory::Event::Offered(offer)) => {
-                state.handle_record(offer, now);
-            }
-            BehaviourEvent::Directory(directory::Event::Refused { source, reason }) => {
-                self.observer.invalid_record(source.as_ref(), &reason);
+            BehaviourEvent::Directory(directory::Event::Put(put)) => {
+                let source = put.source;
+                let admitted = state.admits_record(&source, put.connection, now);
+                match admitted.then(|| put.verify()) {
+                    Some(Ok(offer)) => state.handle_record(offer, now),
+                    Some(Err(reason)) => self.observer.invalid_record(&source, &reason),
+                    None => self.observer.record_rate(&source),
+                }
             }
             BehaviourEvent::Directory(directory::Event::Sent { query, arrived }) => {
                 if let Some((relay, peer)) = self.copies.remove(&query) {
@@ -145,7 +148,9 @@ impl EventLoop {
             }
             // The relay asks nobody.
             BehaviourEvent::Directory(
-                directory::Event::Found { .. } | directory::Event::LookedUp { .. },
+                directory::Event::Found { .. }
+                | directory::Event::LookedUp { .. }
+                | directory::Event::Refused { .. },
             ) => {}
             BehaviourEvent::Join(Replied { request: never, .. })
             | BehaviourEvent::Hop(Replied { request: never, .. }) => match never {},
@@ -219,8 +224,18 @@ fn on_relay(
             }
         }
         circuit::Event::CircuitEnded { id, cut } => state.handle_circuit_ended(id, cut, now),
-        circuit::Event::Malformed { peer, fault } => observer.malformed(&peer, &fault),
-        circuit::Event::TooMany { peer } => observer.too_many(&peer),
+        circuit::Event::Malformed {
+            peer,
+            connection,
+            fault,
+        } => {
+            state.handle_malformed(peer, connection, now);
+            observer.malformed(&peer, &fault);
+        }
+        circuit::Event::TooMany { peer, connection } => {
+            state.handle_malformed(peer, connection, now);
+            observer.too_many(&peer);
+        }
     }
 }
 

@@ -139,19 +139,113 @@ fn a_record_that_comes_before_its_reservation_waits_for_it_and_goes_with_its_las
 }
 
 #[test]
-fn only_so_many_records_wait_and_then_a_peer_without_a_reservation_is_refused() {
+fn only_so_many_records_wait_and_the_one_that_has_waited_longest_gives_way() {
     let mut relay = Relay::new(Settings::default());
-    let signer = Signer::new();
-    let offer = signer.offer(&relay, signer.id, 1, signer.id);
-    for _ in 0..1024 {
-        let waiting = &mut relay.state.records_awaiting_reservation;
-        waiting.insert(PeerId::random(), offer.clone());
+    let signers: Vec<Signer> = (0..3).map(|_| Signer::new()).collect();
+    let offer = signers[0].offer(&relay, signers[0].id, 1, signers[0].id);
+    for (number, signer) in signers.iter().enumerate() {
+        relay.connect(number, signer.id, 1);
     }
-    relay.connect(1, signer.id, 1);
     assert_eq!(
-        register(&mut relay, &signer, 1),
-        [RecordOutcome::NoReservation]
+        register(&mut relay, &signers[0], 1),
+        [RecordOutcome::Waiting]
     );
+    relay.advance(Duration::from_secs(1));
+    for _ in 0..1022 {
+        let now = relay.now.instant;
+        let waiting = &mut relay.state.records_awaiting_reservation;
+        waiting.insert(PeerId::random(), (now, offer.clone()));
+    }
+    for signer in &signers[1..] {
+        assert_eq!(register(&mut relay, signer, 1), [RecordOutcome::Waiting]);
+    }
+    assert_eq!(relay.state.records_awaiting_reservation.len(), 1024);
+    relay.reserve(0, signers[0].id).unwrap();
+    assert_eq!(outcomes(&mut relay), []);
+    relay.reserve(2, signers[2].id).unwrap();
+    assert_eq!(outcomes(&mut relay), [KEPT]);
+}
+
+#[test]
+fn a_record_is_gone_here_and_on_the_other_relays_two_minutes_after_the_last_reservation() {
+    let (mut relay, one, two) = three();
+    let peer = Signer::new();
+    reserve(&mut relay, 1, &peer);
+    reserve(&mut relay, 2, &peer);
+    register(&mut relay, &peer, 1);
+    for to in [one, two] {
+        copy_ended(&mut relay, to, peer.id, Delivery::Delivered);
+    }
+    relay.actions();
+    relay.close(1, peer.id);
+    relay.pass(Duration::from_secs(600));
+    assert_eq!(moves(&mut relay), Moves::default(), "one is left");
+    relay.close(2, peer.id);
+    relay.pass(Duration::from_secs(119));
+    assert_eq!(moves(&mut relay), Moves::default());
+    relay.pass(Duration::from_secs(1));
+    let mut taken = moves(&mut relay);
+    taken.copies.sort_by_key(|(to, ..)| *to != one);
+    assert_eq!(taken.removed, [peer.id]);
+    let ends = TAKEN_BACK;
+    assert_eq!(taken.copies, [(one, peer.id, ends), (two, peer.id, ends)]);
+    assert_eq!(relay.state.totals().records, 0);
+}
+
+#[test]
+fn one_source_that_registers_new_ids_without_end_leaves_room_for_each_other_one() {
+    let mut relay = Relay::limited(Limits {
+        records: 200,
+        reservations_per_source: crate::config::PerSource {
+            ip4: 1024,
+            ip6_net: 1024,
+        },
+        ..Limits::UNLIMITED
+    });
+    let local = relay.key.public().to_peer_id();
+    let mut honest = Vec::new();
+    for number in 0..600 {
+        let peer = Signer::new();
+        let from = if number % 60 == 59 {
+            2 + number / 60
+        } else {
+            1
+        };
+        relay.connect(number, peer.id, u8::try_from(from).unwrap());
+        relay.reserve(number, peer.id).unwrap();
+        let offer = peer.offer(&relay, peer.id, 1, local);
+        relay.state.handle_record(offer, relay.now);
+        if from == 1 {
+            relay.close(number, peer.id);
+        } else {
+            honest.push(peer.id);
+        }
+        relay.advance(Duration::from_millis(10));
+    }
+    relay.pass(Duration::from_secs(120));
+    assert_eq!(relay.state.records.peers(), honest.into_iter().collect());
+}
+
+#[test]
+fn records_are_copied_in_the_order_in_which_they_came() {
+    let (mut relay, one, two) = three();
+    let signers: Vec<Signer> = (0..100).map(|_| Signer::new()).collect();
+    for signer in &signers {
+        copied(&mut relay, signer, two, 1);
+    }
+    let mut order = Vec::new();
+    loop {
+        let copies = moves(&mut relay).copies;
+        if copies.is_empty() {
+            break;
+        }
+        for (to, peer, _) in copies {
+            order.push(peer);
+            copy_ended(&mut relay, to, peer, Delivery::Delivered);
+        }
+    }
+    assert!(order.iter().eq(signers.iter().map(|signer| &signer.id)));
+    assert_eq!(moves(&mut relay).copies, [], "for {one}");
 }
 
 #[test]
