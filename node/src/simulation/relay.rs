@@ -35,6 +35,8 @@ pub(super) struct SimRelay {
     pub(super) carried: Vec<(CircuitId, Carried)>,
     /// What lookups are answered with.
     pub(super) records: BTreeMap<PeerId, (Vec<u8>, Instant)>,
+    /// How many circuits it was asked for.
+    pub(super) asked: usize,
     drains: bool,
 }
 
@@ -50,6 +52,7 @@ impl SimRelay {
             state,
             carried: Vec::new(),
             records: BTreeMap::new(),
+            asked: 0,
             drains: false,
         }
     }

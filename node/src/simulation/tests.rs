@@ -7,6 +7,7 @@ mod family;
 mod loss;
 mod property;
 mod punch;
+mod refusal;
 mod reservation;
 
 use std::time::Duration;

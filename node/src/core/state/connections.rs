@@ -6,9 +6,9 @@ use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{Action, Closed, DialFailure, Established, Event, NodeState, Purpose};
 use crate::core::{
-    dialer::CircuitFailure,
+    dialer::{self, CircuitFailure},
     event,
-    liveness::{Farewell, Link},
+    liveness::{Ended, Farewell, Link},
     peers::{How, Path, PathCause, PathKind},
     relays::Unreachable,
 };
@@ -109,6 +109,7 @@ impl NodeState {
     /// A connection is no longer open.
     pub(crate) fn handle_closed(&mut self, closed: Closed, now: Instant) {
         let (id, reason) = (closed.connection, &closed.reason);
+        let has_answered = self.liveness.has_answered(id);
         let farewell = self.liveness.handle_closed(id, closed.ended, now);
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
@@ -118,12 +119,21 @@ impl NodeState {
             tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
         }
         if let Some(connection) = self.peers.handle_closed(id) {
-            self.on_closed(closed, connection.path.kind, farewell, now);
+            let is_refusal = connection.path.how != How::Accepted && !has_answered;
+            self.on_closed(closed, connection.path.kind, farewell, is_refusal, now);
         }
         self.advance(now);
     }
 
-    fn on_closed(&mut self, closed: Closed, kind: PathKind, farewell: Farewell, now: Instant) {
+    /// `is_refusal`: the close of the peer would be one.
+    fn on_closed(
+        &mut self,
+        closed: Closed,
+        kind: PathKind,
+        farewell: Farewell,
+        is_refusal: bool,
+        now: Instant,
+    ) {
         let Closed {
             connection: id,
             peer,
@@ -145,8 +155,13 @@ impl NodeState {
             }
         }
         self.forget_pings(id);
+        let said = match ended {
+            Ended::Theirs if is_refusal => dialer::Farewell::Refused,
+            Ended::Theirs => dialer::Farewell::Closed,
+            Ended::Ours | Ended::Broken => dialer::Farewell::Lost,
+        };
         for dialer in self.dials_of(peer) {
-            dialer.handle_disconnected(kind, reason.clone(), best.clone(), now);
+            dialer.handle_disconnected(kind, said, reason.clone(), best.clone(), now);
         }
         self.report(event::Event::Disconnected {
             t: self.t(now),

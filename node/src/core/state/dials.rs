@@ -87,7 +87,7 @@ impl NodeState {
                 self.dial(peer, addresses, Purpose::Direct(peer));
             }
             dialer::Action::DialCircuit(relay) => {
-                self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
+                self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay }, now);
             }
             dialer::Action::Search => self.actions.push_back(Action::Search(peer)),
             dialer::Action::DialLocal(Candidate { host, addrs, .. }) => {
@@ -98,10 +98,12 @@ impl NodeState {
             }
             dialer::Action::LookUp => self.look_up(peer, Lookup::Peer(peer)),
             dialer::Action::DialFound { relay, addrs } => {
-                self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
+                if self.is_paced(peer, relay, now) {
+                    self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
+                }
             }
             dialer::Action::MatchFamilies => {
-                if self.match_families(peer) == FamilyMatch::Dialed {
+                if self.match_families(peer, now) == FamilyMatch::Dialed {
                     self.dials[index].dialer.await_far_hop(now);
                 }
             }

@@ -40,7 +40,7 @@ use p2pnode_transports::PortRange;
 
 use crate::core::{
     addresses::Addresses,
-    dialer::{Dialer, Sources},
+    dialer::{Dialer, Pace, Sources},
     event,
     found_relays::FoundRelays,
     inquiries::Inquiries,
@@ -78,6 +78,7 @@ pub(crate) struct NodeState {
     peers: PeerTable,
     relays: RelayKeeper,
     dials: Vec<Dial>,
+    pace: Pace,
     /// How many dials and queries have begun: names for the next ones.
     begun: u64,
     /// What the dials of the swarm that are under way are for.
@@ -137,6 +138,7 @@ impl NodeState {
             peers: PeerTable::new(family),
             relays: RelayKeeper::new(&relays, reservations, family, now),
             dials: Vec::new(),
+            pace: Pace::default(),
             begun: 0,
             purposes: BTreeMap::new(),
             next_punches: BTreeMap::new(),
