@@ -216,7 +216,7 @@ impl World {
             let (now, end) = (world.network.now, &world.ends[&at]);
             let (host, peer) = (end.host, end.peer);
             if let Some(node) = world.hosts[host].node() {
-                node.state.handle_draining(peer, at, now);
+                node.state.handle_draining(peer, at, None, now);
             }
         });
     }

@@ -1,6 +1,7 @@
 //! Whole scenarios, by subject.
 
 mod admission;
+mod crowd;
 mod dial;
 mod directory;
 mod family;

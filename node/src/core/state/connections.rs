@@ -10,7 +10,7 @@ use crate::core::{
     event,
     liveness::{Ended, Farewell, Link},
     peers::{How, Path, PathCause, PathKind},
-    relays::Unreachable,
+    relays::{LostLeg, Unreachable},
 };
 
 impl NodeState {
@@ -57,7 +57,12 @@ impl NodeState {
         purpose: Option<Purpose>,
         now: Instant,
     ) {
-        tracing::info!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        let is_leg = self.relays.handle_established(id, now).is_some();
+        if self.relays.is_doubtful(id) {
+            tracing::debug!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        } else {
+            tracing::info!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        }
         if path.kind == PathKind::Direct && path.how != How::Accepted && !self.is_in_range(&path) {
             tracing::error!(%peer, path = %path, range = %self.port_range, "a dial left from outside the range; please report this");
             self.events.push_back(Event::OutOfRange);
@@ -66,7 +71,6 @@ impl NodeState {
         if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
             self.report_path(peer, PathCause::Made(path.how));
         }
-        let is_leg = self.relays.handle_established(id).is_some();
         if is_leg {
             self.introduce_again(peer);
         }
@@ -115,11 +119,27 @@ impl NodeState {
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();
-        if let Some(relay) = self.relays.handle_closed(id, now, jitter) {
-            tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
+        let leg = self.relays.handle_closed(id, now, jitter);
+        let is_vain = leg.as_ref().is_some_and(|leg| leg.vain > 1);
+        match leg {
+            Some(LostLeg { relay, vain: 0 }) => {
+                tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
+            }
+            Some(LostLeg { relay, vain }) if vain.is_power_of_two() => {
+                tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, times = vain, "a relay takes connections and ends them: is it full, or does its access.allow not name this node? It is dialed ever less often");
+            }
+            Some(LostLeg { relay, vain }) => {
+                tracing::debug!(relay = %relay.peer, address = %relay.addr, %reason, times = vain, "a relay has ended the connection");
+            }
+            None => {}
         }
         if let Some(connection) = self.peers.handle_closed(id) {
             let is_refusal = connection.path.how != How::Accepted && !has_answered;
+            if is_vain {
+                tracing::debug!(peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
+            } else {
+                tracing::info!(peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
+            }
             self.on_closed(closed, connection.path.kind, farewell, is_refusal, now);
         }
         self.advance(now);
@@ -141,7 +161,6 @@ impl NodeState {
             reason,
         } = closed;
         self.end_access(&peer);
-        tracing::info!(%peer, connection = %id, %kind, %reason, "disconnected");
         self.report_path(peer, PathCause::of_end(ended, farewell));
         let best = self.best_path(&peer);
         if best.is_none() {

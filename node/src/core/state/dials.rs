@@ -28,10 +28,10 @@ impl NodeState {
         // The dial takes over.
         self.reconnector.forget(&peer);
         self.report_wanted(peer);
-        // The caller may know that the relay would admit this node now.
         let relays: Vec<PeerId> = self.relays.relays().collect();
-        for relay in &relays {
-            self.relays.retry_refused(relay, now);
+        if self.peers.best(&peer).is_none() {
+            // The caller needs the relays, and may know that they answer or would admit this node now.
+            self.relays.handle_hint(now);
         }
         let mut dialer = Dialer::new(request, relays, self.punches, now);
         dialer.search(self.sources, now);

@@ -123,7 +123,7 @@ impl EventLoop {
                 self.state.handle_introduction(relay, notice, now);
             }
             BehaviourEvent::Draining(Draining { peer, connection }) => {
-                self.state.handle_draining(peer, connection, now);
+                self.state.handle_draining(peer, connection, None, now);
             }
             BehaviourEvent::Directory(event) => self.on_directory(event, now),
             BehaviourEvent::Access(never)
