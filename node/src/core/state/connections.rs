@@ -1,6 +1,6 @@
 //! Connections that open, fail to open, and close.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
@@ -12,6 +12,9 @@ use crate::core::{
     peers::{How, Path, PathCause, PathKind},
     relays::{LostLeg, Unreachable},
 };
+
+/// How soon after its handshake a connection ends that the peer refuses. Nothing else ends so soon: a lost path is noticed later.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 impl NodeState {
     /// A dial of [`Action::Dial`] is under way as this connection.
@@ -134,7 +137,11 @@ impl NodeState {
             None => {}
         }
         if let Some(connection) = self.peers.handle_closed(id) {
-            let is_refusal = connection.path.how != How::Accepted && !has_answered;
+            // What a peer sends before it closes may be lost with the connection: then the end looks like a break.
+            let lived = now.saturating_duration_since(connection.since);
+            let is_refusal = connection.path.how != How::Accepted
+                && !has_answered
+                && (closed.ended == Ended::Theirs || lived < AT_ONCE);
             if is_vain {
                 tracing::debug!(peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
             } else {
@@ -175,7 +182,7 @@ impl NodeState {
         }
         self.forget_pings(id);
         let said = match ended {
-            Ended::Theirs if is_refusal => dialer::Farewell::Refused,
+            Ended::Theirs | Ended::Broken if is_refusal => dialer::Farewell::Refused,
             Ended::Theirs => dialer::Farewell::Closed,
             Ended::Ours | Ended::Broken => dialer::Farewell::Lost,
         };
