@@ -87,6 +87,8 @@ pub(crate) struct Dialer {
     introductions: Introductions,
     /// Why the path is not direct and will not be soon.
     settled: Option<Reason>,
+    /// Why the last attempt or series has failed.
+    last_reason: Option<Reason>,
     losses: Losses,
     pings: Pings,
     finished: bool,
@@ -128,6 +130,7 @@ impl Dialer {
             attempts: 0,
             introductions: Introductions::default(),
             settled: None,
+            last_reason: None,
             pings: Pings::new(request.pings),
             finished: false,
             request,
@@ -280,7 +283,9 @@ impl Dialer {
     }
 
     /// The peer is connected already, before anything was dialed.
-    pub(crate) fn handle_open(&mut self, path: Path, now: Instant) {
+    /// Its last punch was given up for the reason `last`.
+    pub(crate) fn handle_open(&mut self, path: Path, last: Option<Reason>, now: Instant) {
+        self.last_reason = last;
         self.connected(path.clone(), path, Some(FoundBy::Open), now);
     }
 
@@ -392,6 +397,9 @@ impl Dialer {
     pub(crate) fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
         self.attempts += 1;
+        if let Event::Punch { reason, .. } = &attempt {
+            self.last_reason = reason.or(self.last_reason);
+        }
         self.actions.push_back(Action::Report(attempt));
     }
 
@@ -474,7 +482,7 @@ impl Dialer {
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
         {
             self.awaiting_handshake = None;
-            self.settled = Some(Reason::RemoteUnsupported);
+            self.settled = Some(self.last_reason.unwrap_or(Reason::RemoteUnsupported));
             self.actions.push_back(Action::MatchFamilies);
         }
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {

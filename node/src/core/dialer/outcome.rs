@@ -85,7 +85,7 @@ impl Dialer {
         if self.request.until == Until::Connected && self.settled.is_none() {
             return None;
         }
-        Some(self.settled.unwrap_or(Reason::Timeout))
+        Some(self.settled.or(self.last_reason).unwrap_or(Reason::Timeout))
     }
 
     fn unreachable_reason(&self) -> String {

@@ -15,16 +15,16 @@ use super::{
     dial::Dial, interface::Lookup,
 };
 use crate::core::{
-    dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request},
+    dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
     introductions::IntroductionRequest,
     liveness::Verdict,
-    peers::PathCause,
+    peers::{PathCause, PathKind},
 };
 
 impl NodeState {
     /// Begins a dial. [`Event::Dial`] reports its course.
     pub(crate) fn handle_dial(&mut self, request: Request, now: Instant) -> DialId {
-        let peer = request.peer;
+        let (peer, until) = (request.peer, request.until);
         // The dial takes over.
         self.reconnector.forget(&peer);
         self.report_wanted(peer);
@@ -36,7 +36,11 @@ impl NodeState {
         let mut dialer = Dialer::new(request, relays, self.punches, now);
         dialer.search(self.sources, now);
         if let Some(path) = self.best_path(&peer) {
-            dialer.handle_open(path, now);
+            if path.kind == PathKind::Relayed && until == Until::Direct {
+                self.actions.push_back(Action::Want(peer));
+            }
+            let last = self.next_punches.get(&peer).map(|(reason, _)| *reason);
+            dialer.handle_open(path, last, now);
         }
         if let Some(best) = self.peers.best(&peer)
             && self.inquiries.is_awaited(best)

@@ -54,6 +54,7 @@ use crate::core::{
     relays::RelayKeeper,
     tokens::Tokens,
 };
+use crate::punch::Reason;
 
 use dial::Dial;
 use interface::Lookup;
@@ -83,8 +84,8 @@ pub(crate) struct NodeState {
     begun: u64,
     /// What the dials of the swarm that are under way are for.
     purposes: BTreeMap<ConnectionId, Purpose>,
-    /// Peers whose punch was given up for now, and when it is tried again.
-    next_punches: BTreeMap<PeerId, Option<Instant>>,
+    /// Peers whose punch was given up for now, why, and when it is tried again.
+    next_punches: BTreeMap<PeerId, (Reason, Option<Instant>)>,
     /// Circuits whose other leg their relay is asked for.
     inquiries: Inquiries,
     introductions: Introductions,
