@@ -14,6 +14,13 @@ pub fn backoff(min: Duration, max: Duration, failures: u32, jitter: f64) -> Dura
         .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }
 
+/// As [`backoff`], with [full jitter](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): a `jitter` of 1
+/// leaves nothing of the wait, so that many who wait for the same thing do not return at once.
+#[must_use]
+pub fn full_jitter(min: Duration, max: Duration, failures: u32, jitter: f64) -> Duration {
+    backoff(min, max, failures, 0.0).mul_f64(1.0 - jitter.clamp(0.0, 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +36,10 @@ mod tests {
         assert_eq!(backoff(min, max, 1, 1.0), min / 2);
         assert_eq!(backoff(min, max, 1, 7.0), min / 2);
         assert_eq!(backoff(min, max, 1, -1.0), min);
+        let of = |jitter| full_jitter(min, max, 40, jitter);
+        assert_eq!(
+            [of(-1.0), of(0.25), of(7.0)],
+            [max, max * 3 / 4, Duration::ZERO]
+        );
     }
 }

@@ -173,7 +173,7 @@ fn key(
 ) -> Key {
     const NAME: &str = "identity.key_file";
     const DOC: &str = "File of the node's private key. The first start creates it with mode 0600. Default: \
-        $XDG_STATE_HOME/p2pnode/identity.key; for root: /var/lib/p2pnode/identity.key. `dial` takes a throwaway key by default.";
+        $XDG_STATE_HOME/p2pnode/identity.key; for root: /var/lib/p2pnode/identity.key. `dial` takes a throwaway key unless --key is given.";
     match purpose {
         Purpose::Run => {
             let default = state.map(|state| state.join("identity.key"));
@@ -183,9 +183,12 @@ fn key(
                     .unwrap_or_default(),
             )
         }
-        Purpose::Dial | Purpose::Firewall => reader
-            .optional(NAME, DOC, &PATH)
-            .map_or(Key::Throwaway, Key::File),
+        // A node that runs with this file has that identity: only a flag lends it to a dial.
+        Purpose::Dial | Purpose::Firewall => {
+            let named = reader.optional(NAME, DOC, &PATH);
+            let given = named.filter(|_| reader.is_flag(NAME));
+            given.map_or(Key::Throwaway, Key::File)
+        }
     }
 }
 

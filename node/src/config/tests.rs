@@ -123,18 +123,23 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
     let config = read("", Purpose::Dial).unwrap();
     assert_eq!(config.key, Key::Throwaway);
     let config = read(WHOLE, Purpose::Dial).unwrap();
-    assert_eq!(config.key, Key::File("/srv/identity.key".into()));
+    assert_eq!(config.key, Key::Throwaway);
     assert!(config.listen.is_empty());
     assert_eq!(config.admin_listen, None);
     assert_eq!(config.discovery.mdns, Mdns::Ask);
 
     let listen = ["/ip4/127.0.0.1/tcp/4001".to_owned()];
-    let sources = sources(WHOLE, Flags::default().many("listen", "--listen", &listen));
+    let flags = Flags::default().many("listen", "--listen", &listen);
+    let sources = sources(
+        WHOLE,
+        flags.one("identity.key_file", "--key", Some(&"given.key".to_owned())),
+    );
     let loaded = load(&PROGRAM, &sources, |reader| {
         Config::read(reader, Purpose::Dial)
     })
     .unwrap();
     assert_eq!(loaded.config.listen.len(), 1);
+    assert_eq!(loaded.config.key, Key::File("given.key".into()));
 }
 
 #[test]

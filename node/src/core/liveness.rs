@@ -81,6 +81,7 @@ struct Life {
     link: Link,
     /// When it was established, or last answered a ping.
     answered: Instant,
+    has_answered: bool,
     dead: bool,
 }
 
@@ -110,6 +111,7 @@ impl Liveness {
             Life {
                 link,
                 answered: now,
+                has_answered: false,
                 dead: false,
             },
         );
@@ -130,6 +132,7 @@ impl Liveness {
             // A peer without ping is not dead. The error of the transport may still show a loss.
             Ok(()) | Err(Failure::Unsupported) => {
                 life.answered = now;
+                life.has_answered = true;
                 return Verdict::Alive;
             }
             Err(Failure::Timeout) => life.link.patience(),
@@ -140,6 +143,11 @@ impl Liveness {
         }
         life.dead = true;
         Verdict::Dead
+    }
+
+    /// Whether the peer has answered a ping on this connection.
+    pub(crate) fn has_answered(&self, id: ConnectionId) -> bool {
+        self.0.get(&id).is_some_and(|life| life.has_answered)
     }
 
     /// A connection has ended.

@@ -121,6 +121,12 @@ impl Behaviour {
         response
     }
 
+    /// The user wants a peer to be direct now.
+    pub(crate) fn wanted(&mut self, peer: PeerId) {
+        self.machine.handle_wanted(peer, now());
+        self.wake();
+    }
+
     /// Addresses of this node that a relay does not see on its connections, for the request of an introduction.
     pub(crate) fn unseen(&self) -> Vec<Multiaddr> {
         self.machine.unseen()

@@ -172,6 +172,11 @@ impl Machine {
         self.with(peer, now, |peer, cx| peer.handle_direct(cx, established));
     }
 
+    /// The user wants the peer to be direct now.
+    pub(crate) fn handle_wanted(&mut self, peer: PeerId, now: Instant) {
+        self.with(peer, now, Peer::handle_wanted);
+    }
+
     /// A connection of either kind has closed.
     pub(crate) fn handle_closed(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
         let changed = self.local.forget(connection);

@@ -97,6 +97,7 @@ impl World {
         let Some(relay) = self.hosts[host].relay() else {
             return;
         };
+        relay.asked += 1;
         if !relay.serves(&source, now) {
             return self.answer(question, refuse(CircuitFailure::Refused));
         }

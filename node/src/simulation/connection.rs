@@ -76,6 +76,21 @@ impl World {
             return;
         }
         let host = end.host;
+        if let Setup::Node(setup) = &self.hosts[host].setup
+            && !end.dialed
+        {
+            let allowed = self.allowed(setup);
+            let wait = if allowed.is_some_and(|allowed| !allowed.contains(&end.peer)) {
+                Some(Duration::ZERO)
+            } else {
+                setup.hangs_up
+            };
+            match wait {
+                Some(Duration::ZERO) => return self.turn_away(host, &end),
+                Some(wait) => self.after(wait, move |world| world.close(id)),
+                None => {}
+            }
+        }
         let (name, kind) = (
             self.name_of(&end.peer),
             if end.is_direct() { "direct" } else { "circuit" },
@@ -96,6 +111,20 @@ impl World {
             self.send(id, move |world, at| world.identified(at, observed));
         }
         self.after(Duration::ZERO, move |world| world.ping(id, 0));
+    }
+
+    /// A node does not admit the peer that has authenticated itself: the connection closes at once.
+    fn turn_away(&mut self, host: usize, end: &End) {
+        let name = self.name_of(&end.peer);
+        self.note(host, &format!("turns {name} away"));
+        let (far, delay) = (
+            end.far,
+            self.hosts[host].delay + self.hosts[end.far_host].delay,
+        );
+        self.after(delay, move |world| world.lose(far, Ended::Theirs));
+        if let Route::Circuit { relay, circuit, .. } = end.route {
+            self.after(delay, move |world| world.circuit_ended(relay, circuit));
+        }
     }
 
     /// The far end of a connection has identified itself and reports the address at which it sees this one.

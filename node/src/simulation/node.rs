@@ -267,6 +267,11 @@ impl World {
                 let node = self.hosts[host].node().unwrap();
                 node.machine.handle_observation_lost(connection, now);
             }
+            Action::Want(peer) => {
+                if let Some(node) = self.hosts[host].node() {
+                    node.machine.handle_wanted(peer, now);
+                }
+            }
             Action::SetInterfaces(addrs) => {
                 let node = self.hosts[host].node().unwrap();
                 node.machine.handle_interfaces(&addrs, now);

@@ -35,6 +35,8 @@ pub(super) struct SimRelay {
     pub(super) carried: Vec<(CircuitId, Carried)>,
     /// What lookups are answered with.
     pub(super) records: BTreeMap<PeerId, (Vec<u8>, Instant)>,
+    /// How many circuits it was asked for.
+    pub(super) asked: usize,
     drains: bool,
 }
 
@@ -50,6 +52,7 @@ impl SimRelay {
             state,
             carried: Vec::new(),
             records: BTreeMap::new(),
+            asked: 0,
             drains: false,
         }
     }
@@ -214,7 +217,7 @@ impl World {
             let (now, end) = (world.network.now, &world.ends[&at]);
             let (host, peer) = (end.host, end.peer);
             if let Some(node) = world.hosts[host].node() {
-                node.state.handle_draining(peer, at, now);
+                node.state.handle_draining(peer, at, None, now);
             }
         });
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use libp2p::{Multiaddr, core::transport::ListenerId, identity::Keypair};
+use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, identity::Keypair};
 use p2pnode_protocol::join::{Token, TokenId};
 use p2pnode_transports::{Family, FamilyPolicy, PortRange, Transport};
 use relay_node::core::{Access, RelayState, Settings as RelaySettings};
@@ -60,6 +60,10 @@ pub(super) struct NodeSetup {
     pub(super) transports: Vec<Transport>,
     /// The text of its file of tokens.
     pub(super) tokens: Option<String>,
+    /// The hosts that may connect, if not all may.
+    pub(super) allowed: Option<Vec<usize>>,
+    /// It closes what it has accepted after this time.
+    pub(super) hangs_up: Option<Duration>,
 }
 
 impl NodeSetup {
@@ -78,6 +82,8 @@ impl NodeSetup {
             introductions: true,
             transports: vec![Transport::Quic, Transport::Tcp],
             tokens: None,
+            allowed: None,
+            hangs_up: None,
         }
     }
 }
@@ -246,7 +252,7 @@ impl World {
                     .into_iter()
                     .filter(|_| setup.introductions)
                     .collect(),
-                allowed: None,
+                allowed: self.allowed(setup),
                 sources: Sources::default(),
                 tokens: setup
                     .tokens
@@ -265,6 +271,18 @@ impl World {
         let mut machine = Machine::new(local, setup.punches, policy, Timing::default(), seed);
         machine.handle_relays(&relay_addrs);
         SimNode::new(state, machine)
+    }
+
+    /// The peers that may connect to a node: its relays, and those of its rules.
+    pub(super) fn allowed(&self, setup: &NodeSetup) -> Option<BTreeSet<PeerId>> {
+        let relays = setup.relays.iter().map(|(relay, _)| relay);
+        let named = setup.allowed.as_ref()?.iter();
+        Some(
+            named
+                .chain(relays)
+                .map(|host| self.hosts[*host].peer)
+                .collect(),
+        )
     }
 
     /// Says to a node where it is.

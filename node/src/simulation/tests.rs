@@ -1,12 +1,14 @@
 //! Whole scenarios, by subject.
 
 mod admission;
+mod crowd;
 mod dial;
 mod directory;
 mod family;
 mod loss;
 mod property;
 mod punch;
+mod refusal;
 mod reservation;
 
 use std::time::Duration;

@@ -6,7 +6,9 @@ mod circuit;
 mod introduction;
 mod local;
 mod lookup;
+mod losses;
 mod outcome;
+mod pace;
 mod pings;
 mod relay;
 mod request;
@@ -32,10 +34,13 @@ use circuit::{Circuit, Relay};
 use introduction::Introductions;
 use local::Local;
 use lookup::Lookup;
-use pings::Pings;
+use losses::Losses;
+use pings::{INTERVAL, Pings};
 
 pub(crate) use circuit::{CIRCUIT_WAIT, CircuitFailure};
 pub(crate) use local::{Candidate, LocalFailure, Sources};
+pub(crate) use losses::Farewell;
+pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;
 pub(crate) use request::Action;
 pub use request::{Request, Until};
@@ -55,7 +60,10 @@ pub(crate) struct Dialer {
     /// Whether this node punches at all.
     punches: bool,
     started: Instant,
+    /// Until when the peer is to be reached, or the next ping to be answered.
     deadline: Instant,
+    /// When the dial is over, whatever happens: set once.
+    limit: Instant,
     actions: VecDeque<Action>,
     /// Direct dials under way.
     direct_dials: usize,
@@ -79,6 +87,9 @@ pub(crate) struct Dialer {
     introductions: Introductions,
     /// Why the path is not direct and will not be soon.
     settled: Option<Reason>,
+    /// Why the last attempt or series has failed.
+    last_reason: Option<Reason>,
+    losses: Losses,
     pings: Pings,
     finished: bool,
 }
@@ -95,6 +106,8 @@ impl Dialer {
             punches,
             started: now,
             deadline: now + request.timeout,
+            limit: now + request.timeout + INTERVAL * request.pings.saturating_sub(1),
+            losses: Losses::default(),
             actions: VecDeque::from([Action::Report(Event::Dialing {
                 t: Duration::ZERO,
                 peer: request.peer,
@@ -117,6 +130,7 @@ impl Dialer {
             attempts: 0,
             introductions: Introductions::default(),
             settled: None,
+            last_reason: None,
             pings: Pings::new(request.pings),
             finished: false,
             request,
@@ -184,12 +198,14 @@ impl Dialer {
         let earlier = handshake
             .into_iter()
             .chain(self.awaiting_far_hop)
-            .chain(circuits.filter(|_| self.path.is_none()))
-            .chain(self.lookup.deadline().filter(|_| self.path.is_none()))
-            .chain(self.local.holds_until().filter(|_| self.path.is_none()))
+            .chain(circuits.filter(|_| self.seeks()))
+            .chain(self.lookup.deadline().filter(|_| self.seeks()))
+            .chain(self.local.holds_until().filter(|_| self.seeks()))
+            .chain(self.losses.waits_until())
             .chain(self.pings.deadline().filter(|_| self.is_content()))
             .min();
-        (!self.finished).then(|| earlier.map_or(self.deadline, |at| at.min(self.deadline)))
+        let deadline = self.deadline.min(self.limit);
+        (!self.finished).then(|| earlier.map_or(deadline, |at| at.min(deadline)))
     }
 
     /// The peer's record lists these relays and addresses.
@@ -267,7 +283,9 @@ impl Dialer {
     }
 
     /// The peer is connected already, before anything was dialed.
-    pub(crate) fn handle_open(&mut self, path: Path, now: Instant) {
+    /// Its last punch was given up for the reason `last`.
+    pub(crate) fn handle_open(&mut self, path: Path, last: Option<Reason>, now: Instant) {
+        self.last_reason = last;
         self.connected(path.clone(), path, Some(FoundBy::Open), now);
     }
 
@@ -280,6 +298,7 @@ impl Dialer {
             relay.absent_since = None;
             self.led_by = Some(relay.peer);
         }
+        self.losses.connected(now);
         let t = now - self.started;
         if let Some(remote) = path.remote() {
             self.local.connected(remote);
@@ -312,10 +331,11 @@ impl Dialer {
         self.path = Some(best);
     }
 
-    /// A connection to the peer was closed; `best` is the path that is left.
+    /// A connection to the peer was closed, with this `farewell`; `best` is the path that is left.
     pub(crate) fn handle_disconnected(
         &mut self,
         kind: PathKind,
+        farewell: Farewell,
         reason: String,
         best: Option<Path>,
         now: Instant,
@@ -324,11 +344,12 @@ impl Dialer {
             t: now - self.started,
             peer: self.request.peer,
             kind,
-            reason,
+            reason: reason.clone(),
         }));
         self.path = best;
+        self.deadline = now + self.request.timeout;
         if self.path.is_none() && !self.finished {
-            // Nothing is left: begin again with what there is.
+            self.losses.lost(farewell, reason, now);
             self.awaiting_handshake = None;
             self.settled = None;
             if kind == PathKind::Relayed {
@@ -336,16 +357,24 @@ impl Dialer {
                 self.attempts = 0;
                 self.introductions.again();
             }
-            self.deadline = now + self.request.timeout;
-            self.relays.retain(|relay| relay.found.is_none());
-            for relay in &mut self.relays {
-                relay.state = Circuit::Waiting;
-            }
-            self.registered.clear();
-            self.lookup = Lookup::default();
-            self.local.again(now);
-            self.dial_direct();
         }
+    }
+
+    /// Nothing is left, and the wait is over: begins again with what there is.
+    fn begin_again(&mut self, now: Instant) {
+        self.relays.retain(|relay| relay.found.is_none());
+        for relay in &mut self.relays {
+            relay.state = Circuit::Waiting;
+        }
+        self.registered.clear();
+        self.lookup = Lookup::default();
+        self.local.again(now);
+        self.dial_direct();
+    }
+
+    /// Whether the dial looks for a path: it has none, and does not wait after the loss of one.
+    fn seeks(&self) -> bool {
+        self.path.is_none() && self.losses.waits_until().is_none()
     }
 
     /// The chosen path changed without a connection coming or going, or its figures did.
@@ -368,6 +397,9 @@ impl Dialer {
     pub(crate) fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
         self.attempts += 1;
+        if let Event::Punch { reason, .. } = &attempt {
+            self.last_reason = reason.or(self.last_reason);
+        }
         self.actions.push_back(Action::Report(attempt));
     }
 
@@ -421,7 +453,7 @@ impl Dialer {
     fn search_locally(&mut self, now: Instant) {
         self.local.elapse(now);
         let is_direct = |path: &Path| path.kind == PathKind::Direct;
-        if self.path.as_ref().is_some_and(is_direct) {
+        if self.path.as_ref().is_some_and(is_direct) || self.losses.waits_until().is_some() {
             return;
         }
         if self.local.begin() {
@@ -434,9 +466,15 @@ impl Dialer {
 
     /// Draws the consequences of what is known at `now`.
     fn advance(&mut self, now: Instant) {
+        if self.path.is_none() && self.losses.answer().is_some() {
+            return self.finish(now);
+        }
+        if self.losses.begins_again(now) {
+            self.begin_again(now);
+        }
         self.search_locally(now);
         self.redial_circuits(now);
-        if self.path.is_none() && self.lookup.again(now) {
+        if self.seeks() && self.lookup.again(now) {
             self.actions.push_back(Action::LookUp);
         }
         if self
@@ -444,7 +482,7 @@ impl Dialer {
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
         {
             self.awaiting_handshake = None;
-            self.settled = Some(Reason::RemoteUnsupported);
+            self.settled = Some(self.last_reason.unwrap_or(Reason::RemoteUnsupported));
             self.actions.push_back(Action::MatchFamilies);
         }
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {
@@ -463,7 +501,7 @@ impl Dialer {
                 self.actions.push_back(Action::Ping);
             }
         }
-        let exhausted = self.path.is_none()
+        let exhausted = self.seeks()
             && self.direct_dials == 0
             && !self.local.is_under_way()
             && !self.lookup.is_under_way()
@@ -472,7 +510,7 @@ impl Dialer {
                 .relays
                 .iter()
                 .all(|relay| matches!(relay.state, Circuit::Failed | Circuit::Made));
-        if exhausted || now >= self.deadline {
+        if exhausted || now >= self.deadline.min(self.limit) {
             self.finish(now);
         }
     }

@@ -85,10 +85,13 @@ impl Dialer {
         if self.request.until == Until::Connected && self.settled.is_none() {
             return None;
         }
-        Some(self.settled.unwrap_or(Reason::Timeout))
+        Some(self.settled.or(self.last_reason).unwrap_or(Reason::Timeout))
     }
 
     fn unreachable_reason(&self) -> String {
+        if let Some(answer) = self.losses.answer() {
+            return answer;
+        }
         let waiting = self
             .relays
             .iter()
@@ -100,6 +103,7 @@ impl Dialer {
             })
             .count();
         let mut reasons = self.errors.clone();
+        reasons.extend(self.losses.failure());
         reasons.extend(self.local.failure());
         if waiting > 0 || self.direct_dials > 0 {
             let what = match (waiting, self.direct_dials) {

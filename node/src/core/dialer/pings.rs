@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// From one ping to the next: `--count` counts in seconds.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// From a ping whose stream broke to the next.
 const AGAIN: Duration = Duration::from_millis(50);

@@ -13,7 +13,10 @@ use crate::{core::event::Event, punch::IntroductionResponse};
 impl Dialer {
     /// Circuits can be asked of this relay.
     pub(crate) fn handle_relay_ready(&mut self, relay: PeerId, now: Instant) {
-        let needed = self.path.is_none() && !self.local.holds(now);
+        if self.losses.begins_again(now) {
+            self.begin_again(now);
+        }
+        let needed = self.seeks() && !self.local.holds(now);
         let meets = self.wants_introduction();
         if needed && self.lookup.begin(relay) {
             self.actions.push_back(Action::LookUp);
@@ -88,10 +91,22 @@ impl Dialer {
         self.note(reason);
     }
 
+    /// The circuit of [`Action::DialCircuit`] or [`Action::DialFound`] was asked for too often. It may be asked for again then.
+    pub(crate) fn handle_circuit_paced(&mut self, relay: PeerId, until: Instant) {
+        if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
+            && let Circuit::Dialing { dials, .. } = &mut relay.state
+        {
+            match dials {
+                1 => relay.state = Circuit::Again(until),
+                more => *more -= 1,
+            }
+        }
+    }
+
     /// Asks once more for the circuits that take too long. Those whose wait after a failure is over have their turn as soon as
     /// their relay is connected.
     pub(super) fn redial_circuits(&mut self, now: Instant) {
-        if self.path.is_some() {
+        if !self.seeks() {
             return;
         }
         for relay in &mut self.relays {
@@ -123,7 +138,7 @@ impl Dialer {
 
     /// Whether an introduction would be of use.
     pub(crate) fn wants_introduction(&self) -> bool {
-        self.path.is_none() && self.punches && self.request.until == Until::Direct
+        self.seeks() && self.punches && self.request.until == Until::Direct
     }
 
     /// A relay is being asked for an introduction.

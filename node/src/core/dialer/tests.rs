@@ -3,6 +3,7 @@
 mod circuits;
 mod introductions;
 mod local;
+mod losses;
 mod pings;
 mod records;
 

@@ -3,18 +3,15 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_daemon::backoff::backoff;
+use p2pnode_daemon::backoff::full_jitter;
 
 use super::{
     RelayKeeper,
-    leg::{Join, State},
+    leg::{Join, RETRY_MAX, State},
 };
 
 /// First wait after a relay did not admit this node.
 const REFUSED_BACKOFF_MIN: Duration = Duration::from_secs(1);
-
-/// The longest wait. It spares the relay, and bounds how late the node notices that the refusal was corrected on the relay alone.
-const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 impl RelayKeeper {
     /// The node asks the relay on this connection to admit it. Until the answer, the node asks for no reservation there. If the
@@ -49,16 +46,10 @@ impl RelayKeeper {
         jitter: f64,
     ) -> bool {
         if let Some(leg) = self.leg_over(connection) {
-            leg.state = State::Down {
-                retry_at: now
-                    + backoff(
-                        REFUSED_BACKOFF_MIN,
-                        REFUSED_BACKOFF_MAX,
-                        leg.refusals,
-                        jitter,
-                    ),
-            };
             leg.refusals = leg.refusals.saturating_add(1);
+            leg.state = State::Down {
+                retry_at: now + full_jitter(REFUSED_BACKOFF_MIN, RETRY_MAX, leg.refusals, jitter),
+            };
         }
         self.refused.insert(relay, words.to_owned()).as_deref() != Some(words)
     }

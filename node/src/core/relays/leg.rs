@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_daemon::backoff::backoff;
+use p2pnode_daemon::backoff::{backoff, full_jitter};
 use p2pnode_transports::{Family, FamilyPolicy};
 
 use crate::config::RelayAddr;
@@ -11,9 +11,29 @@ use crate::config::RelayAddr;
 /// First wait after a leg was lost or could not be dialed.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(250);
 
-/// Longest wait between two dials of a leg. A QUIC dial gives up after 4 s and retransmits until then. So this node finds a relay
-/// that comes back within 5 s.
+/// The longest wait before the first dial after a loss. The many nodes of a relay that ends are spread over it.
+const LOST_MAX: Duration = Duration::from_secs(1);
+
+/// Longest wait between two dials of a leg in the first minute. A QUIC dial gives up after 4 s and retransmits until then. So this
+/// node finds a relay that comes back within 5 s.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// How long a leg is dialed at that pace: what returns at all mostly returns by then. Afterwards its address may be somebody
+/// else's.
+pub(super) const LIKELY: Duration = Duration::from_secs(60);
+
+/// The first waits after that, and after connections that came to nothing. They double.
+const LATE_MIN: Duration = Duration::from_secs(4);
+const VAIN_MIN: Duration = Duration::from_secs(1);
+
+/// The longest wait of all.
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// A connection without a reservation that lives this long was not refused.
+pub(super) const STABLE: Duration = Duration::from_secs(30);
+
+/// The longest that a relay may ask this node to stay away.
+const HOLD_MAX: Duration = Duration::from_secs(600);
 
 /// Longest wait where the relay's name leads to it in the other family: it may have no address in this one, ever.
 const BACKOFF_MAX_TWIN: Duration = Duration::from_secs(60);
@@ -27,6 +47,14 @@ pub(super) struct Leg {
     pub(super) state: State,
     /// Dials in a row that failed.
     pub(super) failures: u32,
+    /// Since when it is looked for; `None` from a success on.
+    pub(super) wanted_since: Option<Instant>,
+    /// Failures after [`LIKELY`].
+    late: u32,
+    /// Connections in a row that ended soon and without a reservation.
+    pub(super) vain: u32,
+    /// How long the relay asks this node to stay away once the connection has ended.
+    pub(super) hold: Option<Duration>,
     /// Connections in a row on which the relay did not admit this node.
     pub(super) refusals: u32,
 }
@@ -39,6 +67,9 @@ pub(super) enum State {
     Dialing(Option<ConnectionId>),
     Up {
         connection: ConnectionId,
+        since: Instant,
+        /// Whether the relay granted or renewed a reservation meanwhile.
+        has_proved: bool,
         identified: bool,
         join: Join,
     },
@@ -88,6 +119,10 @@ impl Leg {
             is_twin,
             state: State::Down { retry_at: now },
             failures: 0,
+            wanted_since: None,
+            late: 0,
+            vain: 0,
+            hold: None,
             refusals: 0,
         };
         addrs.into_iter().map(leg).collect()
@@ -119,15 +154,65 @@ impl Leg {
         }
     }
 
+    /// The relay has granted or renewed a reservation over it.
+    pub(super) fn proved(&mut self) {
+        if let State::Up { has_proved, .. } = &mut self.state {
+            *has_proved = true;
+            self.succeeded();
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.wanted_since = None;
+        self.late = 0;
+        self.vain = 0;
+    }
+
     /// The leg was lost, or could not be dialed. `is_alone`: no other leg to the relay is up.
+    ///
+    /// A connection is no success: a relay that takes connections and closes them would be dialed at once, for ever.
     pub(super) fn down(&mut self, is_alone: bool, now: Instant, jitter: f64) {
-        let max = if self.is_twin && !is_alone {
-            BACKOFF_MAX_TWIN
+        let is_vain = match self.state {
+            State::Up {
+                since, has_proved, ..
+            } => {
+                let was_good = has_proved || since + STABLE <= now;
+                if was_good {
+                    self.succeeded();
+                }
+                !was_good
+            }
+            State::Down { .. } | State::Dialing(_) => false,
+        };
+        let since = *self.wanted_since.get_or_insert(now);
+        let wait = if is_vain {
+            self.vain = self.vain.saturating_add(1);
+            full_jitter(VAIN_MIN, RETRY_MAX, self.vain, jitter)
+        } else if self.is_twin && !is_alone {
+            backoff(BACKOFF_MIN, BACKOFF_MAX_TWIN, self.failures, jitter)
+        } else if self.failures == 0 {
+            full_jitter(LOST_MAX, LOST_MAX, 0, jitter)
+        } else if now < since + LIKELY {
+            backoff(BACKOFF_MIN, BACKOFF_MAX, self.failures, jitter)
         } else {
-            BACKOFF_MAX
+            self.late = self.late.saturating_add(1);
+            full_jitter(LATE_MIN, RETRY_MAX, self.late, jitter)
         };
+        let hold = self.hold.take().map(|hold| {
+            let spread = hold
+                .min(HOLD_MAX)
+                .mul_f64(1.5 - jitter.clamp(0.0, 1.0) / 2.0);
+            spread.min(HOLD_MAX)
+        });
         self.state = State::Down {
-            retry_at: now + backoff(BACKOFF_MIN, max, self.failures, jitter),
+            retry_at: now + wait.max(hold.unwrap_or_default()),
         };
+    }
+
+    /// Something has changed: it is dialed at once if it waits.
+    pub(super) fn retry(&mut self, now: Instant) {
+        if let State::Down { retry_at } = &mut self.state {
+            *retry_at = now.min(*retry_at);
+        }
     }
 }

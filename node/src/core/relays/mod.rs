@@ -12,10 +12,11 @@ mod slot;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_transports::{Family, FamilyPolicy};
 
 use crate::config::RelayAddr;
@@ -24,6 +25,12 @@ use leg::{Join, Leg, State};
 use slot::{Reservation, Slot};
 
 pub(crate) use reservations::{Drain, Reserved};
+
+/// How often something from outside may make waiting legs be dialed at once: a user's dials in a loop are no flood.
+const HINTS: Measure = Measure {
+    burst: 4,
+    period: Duration::from_secs(15),
+};
 
 /// What the node is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +61,15 @@ pub(crate) struct Unreachable {
     pub is_news: bool,
 }
 
+/// A leg that was up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LostLeg {
+    /// Where it led.
+    pub relay: RelayAddr,
+    /// How often in a row the connection ended soon and without a reservation.
+    pub vain: u32,
+}
+
 /// A leg that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Up<'a> {
@@ -80,6 +96,7 @@ pub(crate) struct RelayKeeper {
     draining: BTreeSet<PeerId>,
     /// Relays that do not admit this node, and their words.
     refused: BTreeMap<PeerId, String>,
+    hints: Limiter<()>,
     actions: VecDeque<Action>,
 }
 
@@ -99,6 +116,7 @@ impl RelayKeeper {
             slots: Vec::new(),
             draining: BTreeSet::new(),
             refused: BTreeMap::new(),
+            hints: Limiter::new(HINTS),
             actions: VecDeque::new(),
         };
         for relay in relays {
@@ -181,13 +199,19 @@ impl RelayKeeper {
     }
 
     /// A connection was established. Returns the leg's relay if it is one of ours.
-    pub(crate) fn handle_established(&mut self, connection: ConnectionId) -> Option<PeerId> {
+    pub(crate) fn handle_established(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Option<PeerId> {
         let leg = self
             .legs
             .iter_mut()
             .find(|leg| leg.state == State::Dialing(Some(connection)))?;
         leg.state = State::Up {
             connection,
+            since: now,
+            has_proved: false,
             identified: false,
             join: Join::Done,
         };
@@ -217,12 +241,11 @@ impl RelayKeeper {
             *identified = true;
         }
         let (peer, family) = (leg.relay.peer, leg.family);
-        // A fresh connection is a fresh start: the relay may have been restarted or reconfigured.
+        // The relay may have been restarted or reconfigured. If it refuses again, that counts with the earlier refusals.
         if let Some(slot) = self.slot(&peer, family)
             && let Reservation::None { retry_at } = &mut slot.reservation
         {
             *retry_at = now;
-            slot.failures = 0;
         }
         Some(peer)
     }
@@ -253,19 +276,22 @@ impl RelayKeeper {
         })
     }
 
-    /// A connection was closed. Returns the leg's address if it is one of ours.
+    /// A connection was closed. Returns the leg if it is one of ours.
     pub(crate) fn handle_closed(
         &mut self,
         connection: ConnectionId,
         now: Instant,
         jitter: f64,
-    ) -> Option<RelayAddr> {
+    ) -> Option<LostLeg> {
         let number = self
             .legs
             .iter()
             .position(|leg| leg.connection() == Some(connection))?;
         self.down(number, now, jitter);
-        self.legs.get(number).map(|leg| leg.relay.clone())
+        self.legs.get(number).map(|leg| LostLeg {
+            relay: leg.relay.clone(),
+            vain: leg.vain,
+        })
     }
 
     fn down(&mut self, number: usize, now: Instant, jitter: f64) {
@@ -279,6 +305,33 @@ impl RelayKeeper {
         if let Some(leg) = self.legs.get_mut(number) {
             leg.down(is_alone, now, jitter);
         }
+    }
+
+    /// A relay may answer now, for all that is known: legs that wait are dialed at once, unless that happened often lately.
+    pub(crate) fn handle_hint(&mut self, now: Instant) {
+        if self.hints.admits((), now) {
+            for leg in &mut self.legs {
+                leg.retry(now);
+            }
+        }
+    }
+
+    /// The host has other addresses: as [`Self::handle_hint`], and relays that were away for long may be back soon.
+    pub(crate) fn handle_network_changed(&mut self, now: Instant) {
+        if self.hints.admits((), now) {
+            for leg in &mut self.legs {
+                leg.retry(now);
+                if let Some(since) = &mut leg.wanted_since {
+                    *since = now;
+                }
+            }
+        }
+    }
+
+    /// Whether this is a leg to a relay that closed the last connection soon and without a reservation.
+    pub(crate) fn is_doubtful(&self, connection: ConnectionId) -> bool {
+        let mut legs = self.legs.iter();
+        legs.any(|leg| leg.connection() == Some(connection) && leg.vain > 0)
     }
 
     /// Whether circuits can be asked of this relay. The relay need not have identified itself: waiting for that would cost a dial

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, core::transport::ListenerId, swarm::ConnectionId};
-use p2pnode_daemon::backoff::backoff;
+use p2pnode_daemon::backoff::full_jitter;
 use p2pnode_transports::Family;
 
 use super::{
     RelayKeeper,
-    leg::Leg,
+    leg::{Leg, RETRY_MAX},
     slot::{Reservation, Slot},
 };
 use crate::config::RelayAddr;
@@ -17,7 +17,7 @@ use crate::config::RelayAddr;
 pub(super) const RESERVE_BACKOFF_MIN: Duration = Duration::from_millis(500);
 
 /// Longest wait between two requests for a reservation: a relay that refuses is not asked often.
-pub(super) const RESERVE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+pub(super) const RESERVE_BACKOFF_MAX: Duration = RETRY_MAX;
 
 /// A reservation that ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct Lost {
     pub was_held: bool,
     /// Whether the relay holds one still, in the other family.
     pub is_held: bool,
+    /// Requests in a row that failed.
+    pub failures: u32,
 }
 
 /// What a reservation that a relay accepted is.
@@ -88,19 +90,34 @@ impl RelayKeeper {
         slots.find(|slot| (slot.peer, slot.family) == (*relay, family))
     }
 
-    /// The peer of this connection announces its shutdown. It grants nothing from now on.
-    pub(crate) fn handle_draining(&mut self, connection: ConnectionId) -> Drain {
+    /// The peer of this connection announces its shutdown. It grants nothing from now on. Once its connections have ended, it is
+    /// not dialed before `retry_after`.
+    pub(crate) fn handle_draining(
+        &mut self,
+        connection: ConnectionId,
+        retry_after: Option<Duration>,
+    ) -> Drain {
         let mut legs = self.legs.iter();
-        match legs.find(|leg| leg.connection() == Some(connection)) {
-            None => Drain::NotOurs,
-            Some(leg) if self.draining.insert(leg.relay.peer) => Drain::Begun,
-            Some(_) => Drain::Known,
+        let Some(leg) = legs.find(|leg| leg.connection() == Some(connection)) else {
+            return Drain::NotOurs;
+        };
+        let peer = leg.relay.peer;
+        for leg in self.legs.iter_mut().filter(|leg| leg.relay.peer == peer) {
+            leg.hold = retry_after;
+        }
+        match self.draining.insert(peer) {
+            true => Drain::Begun,
+            false => Drain::Known,
         }
     }
 
     /// The relay accepted our reservation in this family, or renewed it.
     pub(crate) fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> Reserved {
         let was_held = self.holds(relay);
+        let legs = self.legs.iter_mut();
+        for leg in legs.filter(|leg| (leg.relay.peer, leg.family) == (*relay, family)) {
+            leg.proved();
+        }
         let Some(slot) = self.slot(relay, family) else {
             return Reserved::NotOurs;
         };
@@ -137,7 +154,7 @@ impl RelayKeeper {
         } else {
             slot.failures.saturating_add(1)
         };
-        let wait = backoff(
+        let wait = full_jitter(
             RESERVE_BACKOFF_MIN,
             RESERVE_BACKOFF_MAX,
             slot.failures,
@@ -146,8 +163,9 @@ impl RelayKeeper {
         slot.reservation = Reservation::None {
             retry_at: now + wait,
         };
-        let relay = slot.peer;
+        let (relay, failures) = (slot.peer, slot.failures);
         Some(Lost {
+            failures,
             relay,
             was_held,
             is_held: self.holds(&relay),

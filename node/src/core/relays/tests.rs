@@ -7,7 +7,7 @@ use p2pnode_daemon::backoff::backoff;
 use proptest::prelude::*;
 
 use super::{
-    leg::{BACKOFF_MAX, BACKOFF_MIN},
+    leg::{BACKOFF_MAX, BACKOFF_MIN, LIKELY, STABLE},
     reservations::{Lost, RESERVE_BACKOFF_MAX, RESERVE_BACKOFF_MIN},
     *,
 };
@@ -36,7 +36,7 @@ fn settle(keeper: &mut RelayKeeper, next: &mut usize, now: Instant) -> Vec<(Peer
             Action::Dial { leg, .. } => {
                 *next += 1;
                 keeper.handle_dialing(leg, id(*next));
-                keeper.handle_established(id(*next)).unwrap();
+                keeper.handle_established(id(*next), now).unwrap();
                 keeper.handle_identified(id(*next), now).unwrap();
             }
             Action::Reserve { relay } => {
@@ -77,6 +77,7 @@ fn holds_as_many_reservations_as_wanted_and_the_next_relay_takes_the_place_of_a_
             relay: peers[0],
             was_held: true,
             is_held: false,
+            failures: 0,
         }
     );
     let asked = settle(&mut keeper, &mut next, now);
@@ -99,9 +100,9 @@ fn a_relay_that_drains_keeps_its_reservation_while_another_one_is_asked_and_is_a
     assert_eq!(first, peers[0]);
     assert_eq!(keeper.handle_reserved(&first, Family::Ip4), Reserved::First);
 
-    assert_eq!(keeper.handle_draining(id(99)), Drain::NotOurs);
-    assert_eq!(keeper.handle_draining(id(1)), Drain::Begun);
-    assert_eq!(keeper.handle_draining(id(1)), Drain::Known);
+    assert_eq!(keeper.handle_draining(id(99), None), Drain::NotOurs);
+    assert_eq!(keeper.handle_draining(id(1), None), Drain::Begun);
+    assert_eq!(keeper.handle_draining(id(1), None), Drain::Known);
     assert!(keeper.holds(&first), "until the relay ends it");
     let asked = settle(&mut keeper, &mut next, now);
     assert_eq!(
@@ -135,7 +136,7 @@ fn no_reservation_is_asked_of_a_relay_before_it_has_identified_itself() {
         Some(Action::Dial { leg: 0, .. })
     ));
     keeper.handle_dialing(0, id(1));
-    assert_eq!(keeper.handle_established(id(1)), Some(peer));
+    assert_eq!(keeper.handle_established(id(1), now), Some(peer));
     assert_eq!(poll(&mut keeper, now), None);
     assert!(!keeper.is_ready(&peer));
     assert!(keeper.is_connected(&peer), "circuits can be asked for");
@@ -147,23 +148,128 @@ fn no_reservation_is_asked_of_a_relay_before_it_has_identified_itself() {
     ));
 }
 
+/// Lets every dial of one leg fail, or its connection end as soon as it is there. When it was dialed in this time.
+fn dials(
+    keeper: &mut RelayKeeper,
+    start: Instant,
+    time: Duration,
+    accepts: bool,
+    jitter: f64,
+) -> Vec<Duration> {
+    let (mut now, mut dials) = (start, Vec::new());
+    loop {
+        while let Some(action) = poll(keeper, now) {
+            let Action::Dial { leg, .. } = action else {
+                continue;
+            };
+            let id = id(1000 + dials.len());
+            dials.push(now - start);
+            keeper.handle_dialing(leg, id);
+            if accepts {
+                keeper.handle_established(id, now).unwrap();
+                keeper.handle_closed(id, now, jitter).unwrap();
+            } else {
+                keeper.handle_dial_failed(id, now, jitter).unwrap();
+            }
+        }
+        now = keeper.poll_timeout().unwrap();
+        if now > start + time {
+            return dials;
+        }
+    }
+}
+
+fn within(dials: &[Duration], from: u64, to: u64) -> usize {
+    let (from, to) = (Duration::from_secs(from), Duration::from_secs(to));
+    dials.iter().filter(|at| (from..to).contains(*at)).count()
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
 #[test]
-fn a_lost_relay_is_dialed_again_at_most_two_seconds_later_however_long_it_was_away() {
+fn a_relay_that_is_away_is_dialed_each_two_seconds_for_a_minute_and_then_ever_less_often() {
     let (peer, now) = (PeerId::random(), Instant::now());
     let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
-    let mut at = now;
-    for n in 1..40 {
-        let Some(Action::Dial { leg, .. }) = poll(&mut keeper, at) else {
-            panic!("no dial at try {n}")
-        };
-        keeper.handle_dialing(leg, id(n));
-        keeper.handle_dial_failed(id(n), at, 0.0).unwrap();
-        let deadline = keeper.poll_timeout().unwrap();
-        assert!(deadline - at <= Duration::from_secs(2));
-        assert!(deadline - at >= BACKOFF_MIN / 2);
-        at = deadline;
-    }
+    let dials = dials(&mut keeper, now, HOUR, false, 0.0);
+    let waits = dials.windows(2).map(|two| two[1] - two[0]);
+    let quick = waits.clone().zip(&dials).filter(|(_, at)| **at < LIKELY);
+    assert!(quick.clone().count() > 30);
+    assert!(quick.map(|(wait, _)| wait).all(|wait| wait <= BACKOFF_MAX));
+    let late: Vec<u64> = waits
+        .zip(&dials)
+        .filter(|(_, at)| **at >= LIKELY)
+        .map(|(wait, _)| wait.as_secs())
+        .collect();
+    assert_eq!(late[..8], [4, 8, 16, 32, 64, 128, 256, 300]);
     assert!(keeper.is_unreachable(&peer));
+}
+
+#[test]
+fn a_relay_that_takes_connections_and_ends_them_is_dialed_ever_less_often() {
+    let (peer, now) = (PeerId::random(), Instant::now());
+    let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
+    let dials = dials(&mut keeper, now, HOUR, true, 0.5);
+    assert!(within(&dials, 0, 12) <= 5, "{dials:?}");
+    assert!(within(&dials, 0, 60) <= 8, "{dials:?}");
+    assert!(within(&dials, 1200, 3600) <= 17, "{dials:?}");
+}
+
+#[test]
+fn what_was_a_success_makes_the_next_loss_a_fresh_one() {
+    let (peer, start) = (PeerId::random(), Instant::now());
+    let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, start);
+    dials(&mut keeper, start, HOUR, true, 0.5);
+    for lived in [Duration::ZERO, STABLE] {
+        let now = keeper.poll_timeout().unwrap();
+        let mut next = 9;
+        let asked = settle(&mut keeper, &mut next, now);
+        if lived == Duration::ZERO {
+            keeper.handle_reserved(&peer, Family::Ip4);
+        }
+        let now = now + lived;
+        keeper.handle_listener_closed(asked[0].1, now, 0.0).unwrap();
+        assert_eq!(keeper.handle_closed(id(next), now, 0.0).unwrap().vain, 0);
+        assert!(keeper.poll_timeout().unwrap() <= now + Duration::from_secs(1));
+        assert!(within(&dials(&mut keeper, now, LIKELY, false, 0.5), 0, 60) > 30);
+        dials(&mut keeper, now + LIKELY, HOUR, true, 0.5);
+    }
+}
+
+#[test]
+fn hints_from_outside_make_a_leg_be_dialed_at_once_but_not_in_a_flood() {
+    let (peer, start) = (PeerId::random(), Instant::now());
+    let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, start);
+    dials(&mut keeper, start, HOUR, false, 0.0);
+    let mut now = start + HOUR;
+    assert!(keeper.poll_timeout().unwrap() > now + Duration::from_secs(60));
+    keeper.handle_hint(now);
+    assert!(keeper.poll_timeout().unwrap() <= now);
+    let mut flood = 0;
+    for n in 0..600 {
+        keeper.handle_hint(now);
+        flood += dials(&mut keeper, now, Duration::ZERO, false, 0.0).len();
+        now += Duration::from_millis(100 + n % 3);
+    }
+    assert!(flood <= 10, "{flood} dials in a minute");
+    now += HOUR;
+    keeper.handle_network_changed(now);
+    let again = dials(&mut keeper, now, LIKELY, false, 0.5);
+    assert!(again.len() > 30, "the network is another one: {again:?}");
+}
+
+#[test]
+fn a_relay_that_drains_says_how_long_it_is_left_alone() {
+    for (asked, at_least, at_most) in [(20, 20, 30), (100_000, 600, 600)] {
+        for jitter in [0.0, 0.5, 1.0] {
+            let (peer, now) = (PeerId::random(), Instant::now());
+            let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
+            settle(&mut keeper, &mut 0, now);
+            keeper.handle_draining(id(1), Some(Duration::from_secs(asked)));
+            keeper.handle_closed(id(1), now, jitter).unwrap();
+            let wait = (keeper.poll_timeout().unwrap() - now).as_secs();
+            assert!((at_least..=at_most).contains(&wait), "{asked}: {wait}");
+        }
+    }
 }
 
 #[test]
@@ -195,7 +301,10 @@ fn a_relay_that_refuses_is_asked_ever_more_seldom_and_at_once_after_it_came_back
         let asked = settle(&mut keeper, &mut next, at);
         keeper.handle_listener_closed(asked[0].1, at, 0.0).unwrap();
         let wait = keeper.poll_timeout().unwrap() - at;
-        assert!(wait >= RESERVE_BACKOFF_MIN && wait <= RESERVE_BACKOFF_MAX);
+        assert!(
+            wait >= RESERVE_BACKOFF_MIN && wait <= RESERVE_BACKOFF_MAX,
+            "{wait:?}"
+        );
         at += wait;
     }
     assert_eq!(keeper.poll_timeout().map(|d| d - at), Some(Duration::ZERO));
@@ -272,7 +381,7 @@ fn a_name_without_an_address_in_one_family_is_no_news_and_asked_seldom() {
     }
     let failed = keeper.handle_dial_failed(id(1), now, 0.0).unwrap();
     assert!(!failed.is_news, "the other may lead there");
-    keeper.handle_established(id(0)).unwrap();
+    keeper.handle_established(id(0), now).unwrap();
     let mut at = now;
     for n in 2..20 {
         at = keeper.poll_timeout().unwrap();

@@ -61,7 +61,10 @@ impl NodeState {
 
     /// This host has these addresses.
     pub(crate) fn handle_interfaces(&mut self, addresses: BTreeSet<IpAddr>, now: Instant) {
-        self.addresses.interfaces = addresses;
+        let known = std::mem::replace(&mut self.addresses.interfaces, addresses);
+        if !known.is_empty() && known != self.addresses.interfaces {
+            self.relays.handle_network_changed(now);
+        }
         self.on_interfaces();
         self.advance(now);
     }

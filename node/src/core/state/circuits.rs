@@ -22,19 +22,19 @@ impl NodeState {
     ) {
         if let Some(circuit) = self.inquiries.handle_reply(connection, reply, now) {
             tracing::debug!(peer = %circuit.peer, relay = %circuit.relay, %connection, ?reply, "asked for the other leg of a circuit");
-            self.on_hop_reply(&circuit, reply);
+            self.on_hop_reply(&circuit, reply, now);
         }
         self.advance(now);
     }
 
-    fn on_hop_reply(&mut self, circuit: &Circuit, reply: &HopReply) {
+    fn on_hop_reply(&mut self, circuit: &Circuit, reply: &HopReply, now: Instant) {
         if let HopReply::Leg(leg) = reply {
             let hop = Hop::reported(*leg);
             self.peers.handle_far_hop(circuit.connection, hop);
             self.report_path(circuit.peer, PathCause::Ranked);
         }
         // Where there is a punch, a circuit is made again after it.
-        if !self.punches && self.match_families(circuit.peer) == FamilyMatch::Dialed {
+        if !self.punches && self.match_families(circuit.peer, now) == FamilyMatch::Dialed {
             return;
         }
         self.report_far_hop(circuit.peer);
@@ -80,13 +80,35 @@ impl NodeState {
     }
 
     /// Dials a peer through a relay, over the best leg to it.
-    pub(super) fn dial_circuit(&mut self, peer: PeerId, relay: PeerId, purpose: Purpose) {
+    pub(super) fn dial_circuit(
+        &mut self,
+        peer: PeerId,
+        relay: PeerId,
+        purpose: Purpose,
+        now: Instant,
+    ) {
+        if !self.is_paced(peer, relay, now) {
+            return;
+        }
         if !self.relays.is_configured(&relay) {
             self.dial_known(peer, relay, purpose);
         } else if let Some(leg) = self.peers.best_leg(self.relays.up(&relay)) {
             let address = leg.addr.clone();
             self.dial_over(peer, relay, address, purpose);
         }
+    }
+
+    /// Whether a circuit may be asked for now. If not, the dials of the peer ask again later, and so does the search for a lost
+    /// peer.
+    pub(super) fn is_paced(&mut self, peer: PeerId, relay: PeerId, now: Instant) -> bool {
+        let Err(until) = self.pace.begin(peer, relay, now) else {
+            return true;
+        };
+        tracing::debug!(%peer, %relay, wait = ?until - now, "a circuit was asked for too often");
+        for dialer in self.dials_of(peer) {
+            dialer.handle_circuit_paced(relay, until);
+        }
+        false
     }
 
     /// Dials a peer through a relay that is connected at this address.
@@ -106,7 +128,7 @@ impl NodeState {
 
     /// A peer stays relayed for now. This node may have dialed the peer over a leg of one family while the relay reaches the peer
     /// over the other. Then the node makes the circuit again over a leg of that other family, if there is one.
-    pub(super) fn match_families(&mut self, peer: PeerId) -> FamilyMatch {
+    pub(super) fn match_families(&mut self, peer: PeerId, now: Instant) -> FamilyMatch {
         let Some((relay, far)) = self.peers.bridged(&peer) else {
             return FamilyMatch::NotNeeded;
         };
@@ -114,6 +136,9 @@ impl NodeState {
         let Some(address) = leg.map(|leg| leg.addr.clone()) else {
             return FamilyMatch::NoLeg;
         };
+        if self.pace.begin(peer, relay, now).is_err() {
+            return FamilyMatch::NoLeg;
+        }
         tracing::info!(%peer, %relay, family = %far, "making the circuit again in the family of its far hop");
         self.dial_over(peer, relay, address, Purpose::SameFamilyCircuit(peer));
         FamilyMatch::Dialed
@@ -190,7 +215,7 @@ impl NodeState {
 pub(super) enum FamilyMatch {
     /// It is.
     Dialed,
-    /// No leg of that family is up.
+    /// No leg of that family is up, or the circuit was asked for too often.
     NoLeg,
     /// Its hops are of one family, or the other side dialed it.
     NotNeeded,

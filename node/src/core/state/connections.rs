@@ -1,17 +1,20 @@
 //! Connections that open, fail to open, and close.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{Action, Closed, DialFailure, Established, Event, NodeState, Purpose};
 use crate::core::{
-    dialer::CircuitFailure,
+    dialer::{self, CircuitFailure},
     event,
-    liveness::{Farewell, Link},
+    liveness::{Ended, Farewell, Link},
     peers::{How, Path, PathCause, PathKind},
-    relays::Unreachable,
+    relays::{LostLeg, Unreachable},
 };
+
+/// How soon after its handshake a connection ends that the peer refuses. Nothing else ends so soon: a lost path is noticed later.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 impl NodeState {
     /// A dial of [`Action::Dial`] is under way as this connection.
@@ -58,7 +61,12 @@ impl NodeState {
         now: Instant,
     ) {
         let own = self.is_dialed(peer);
-        tracing::info!(own, %peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        let is_leg = self.relays.handle_established(id, now).is_some();
+        if self.relays.is_doubtful(id) {
+            tracing::debug!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        } else {
+            tracing::info!(own, %peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
+        }
         if path.kind == PathKind::Direct && path.how != How::Accepted && !self.is_in_range(&path) {
             tracing::error!(%peer, path = %path, range = %self.port_range, "a dial left from outside the range; please report this");
             self.events.push_back(Event::OutOfRange);
@@ -67,7 +75,6 @@ impl NodeState {
         if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
             self.report_path(peer, PathCause::Made(path.how));
         }
-        let is_leg = self.relays.handle_established(id).is_some();
         self.classify(peer);
         if let Some(relay) = path.relay {
             self.classify(relay);
@@ -114,16 +121,39 @@ impl NodeState {
     /// A connection is no longer open.
     pub(crate) fn handle_closed(&mut self, closed: Closed, now: Instant) {
         let (id, reason) = (closed.connection, &closed.reason);
+        let has_answered = self.liveness.has_answered(id);
         let farewell = self.liveness.handle_closed(id, closed.ended, now);
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();
-        if let Some(relay) = self.relays.handle_closed(id, now, jitter) {
-            tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
+        let leg = self.relays.handle_closed(id, now, jitter);
+        let is_vain = leg.as_ref().is_some_and(|leg| leg.vain > 1);
+        match leg {
+            Some(LostLeg { relay, vain: 0 }) => {
+                tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
+            }
+            Some(LostLeg { relay, vain }) if vain.is_power_of_two() => {
+                tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, times = vain, "a relay takes connections and ends them: is it full, or does its access.allow not name this node? It is dialed ever less often");
+            }
+            Some(LostLeg { relay, vain }) => {
+                tracing::debug!(relay = %relay.peer, address = %relay.addr, %reason, times = vain, "a relay has ended the connection");
+            }
+            None => {}
         }
         if let Some(connection) = self.peers.handle_closed(id) {
-            self.on_closed(closed, connection.path.kind, farewell, now);
+            // What a peer sends before it closes may be lost with the connection: then the end looks like a break.
+            let lived = now.saturating_duration_since(connection.since);
+            let is_refusal = connection.path.how != How::Accepted
+                && !has_answered
+                && (closed.ended == Ended::Theirs || lived < AT_ONCE);
+            if is_vain {
+                tracing::debug!(peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
+            } else {
+                let own = self.is_dialed(closed.peer);
+                tracing::info!(own, peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
+            }
+            self.on_closed(closed, connection.path.kind, farewell, is_refusal, now);
             self.classify(connection.peer);
             if let Some(relay) = connection.path.relay {
                 self.classify(relay);
@@ -132,7 +162,15 @@ impl NodeState {
         self.advance(now);
     }
 
-    fn on_closed(&mut self, closed: Closed, kind: PathKind, farewell: Farewell, now: Instant) {
+    /// `is_refusal`: the close of the peer would be one.
+    fn on_closed(
+        &mut self,
+        closed: Closed,
+        kind: PathKind,
+        farewell: Farewell,
+        is_refusal: bool,
+        now: Instant,
+    ) {
         let Closed {
             connection: id,
             peer,
@@ -140,8 +178,6 @@ impl NodeState {
             reason,
         } = closed;
         self.end_access(&peer);
-        let own = self.is_dialed(peer);
-        tracing::info!(own, %peer, connection = %id, %kind, %reason, "disconnected");
         self.report_path(peer, PathCause::of_end(ended, farewell));
         let best = self.best_path(&peer);
         if best.is_none() {
@@ -155,8 +191,13 @@ impl NodeState {
             }
         }
         self.forget_pings(id);
+        let said = match ended {
+            Ended::Theirs | Ended::Broken if is_refusal => dialer::Farewell::Refused,
+            Ended::Theirs => dialer::Farewell::Closed,
+            Ended::Ours | Ended::Broken => dialer::Farewell::Lost,
+        };
         for dialer in self.dials_of(peer) {
-            dialer.handle_disconnected(kind, reason.clone(), best.clone(), now);
+            dialer.handle_disconnected(kind, said, reason.clone(), best.clone(), now);
         }
         self.report(event::Event::Disconnected {
             t: self.t(now),

@@ -15,28 +15,32 @@ use super::{
     dial::Dial, interface::Lookup,
 };
 use crate::core::{
-    dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request},
+    dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
     introductions::IntroductionRequest,
     liveness::Verdict,
-    peers::PathCause,
+    peers::{PathCause, PathKind},
 };
 
 impl NodeState {
     /// Begins a dial. [`Event::Dial`] reports its course.
     pub(crate) fn handle_dial(&mut self, request: Request, now: Instant) -> DialId {
-        let peer = request.peer;
+        let (peer, until) = (request.peer, request.until);
         // The dial takes over.
         self.reconnector.forget(&peer);
         self.report_wanted(peer);
-        // The caller may know that the relay would admit this node now.
         let relays: Vec<PeerId> = self.relays.relays().collect();
-        for relay in &relays {
-            self.relays.retry_refused(relay, now);
+        if self.peers.best(&peer).is_none() {
+            // The caller needs the relays, and may know that they answer or would admit this node now.
+            self.relays.handle_hint(now);
         }
         let mut dialer = Dialer::new(request, relays, self.punches, now);
         dialer.search(self.sources, now);
         if let Some(path) = self.best_path(&peer) {
-            dialer.handle_open(path, now);
+            if path.kind == PathKind::Relayed && until == Until::Direct {
+                self.actions.push_back(Action::Want(peer));
+            }
+            let last = self.next_punches.get(&peer).map(|(reason, _)| *reason);
+            dialer.handle_open(path, last, now);
         }
         if let Some(best) = self.peers.best(&peer)
             && self.inquiries.is_awaited(best)
@@ -88,7 +92,7 @@ impl NodeState {
                 self.dial(peer, addresses, Purpose::Direct(peer));
             }
             dialer::Action::DialCircuit(relay) => {
-                self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay });
+                self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay }, now);
             }
             dialer::Action::Search => self.actions.push_back(Action::Search(peer)),
             dialer::Action::DialLocal(Candidate { host, addrs, .. }) => {
@@ -99,10 +103,12 @@ impl NodeState {
             }
             dialer::Action::LookUp => self.look_up(peer, Lookup::Peer(peer)),
             dialer::Action::DialFound { relay, addrs } => {
-                self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
+                if self.is_paced(peer, relay, now) {
+                    self.dial_found(peer, relay, &addrs, Purpose::Circuit { peer, relay });
+                }
             }
             dialer::Action::MatchFamilies => {
-                if self.match_families(peer) == FamilyMatch::Dialed {
+                if self.match_families(peer, now) == FamilyMatch::Dialed {
                     self.dials[index].dialer.await_far_hop(now);
                 }
             }

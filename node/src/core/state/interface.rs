@@ -173,6 +173,8 @@ pub(crate) enum Action {
     /// A relay has introduced a peer: pass the introduction to the punch machine. Pass its decision to
     /// [`handle_introduced`](super::NodeState::handle_introduced).
     Punch(Introduced),
+    /// A relayed peer is to be direct: hand the wish to the punch machine.
+    Want(PeerId),
     /// A relay has observed a mapping of a punch port: hand it to the punch machine.
     Observe(Observation),
     /// What was observed on this connection holds no longer: hand it to the punch machine.

@@ -22,7 +22,7 @@ impl NodeState {
                         peer,
                         relay: Some(relay),
                     };
-                    self.dial_circuit(peer, relay, purpose);
+                    self.dial_circuit(peer, relay, purpose, now);
                 }
                 Action::DialDirect { peer, addrs } => {
                     self.dial(peer, addrs, Purpose::Reconnect { peer, relay: None });

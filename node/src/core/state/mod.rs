@@ -42,7 +42,7 @@ use p2pnode_transports::{Class, PortRange};
 
 use crate::core::{
     addresses::Addresses,
-    dialer::{Dialer, Sources},
+    dialer::{Dialer, Pace, Sources},
     event,
     found_relays::FoundRelays,
     inquiries::Inquiries,
@@ -56,6 +56,7 @@ use crate::core::{
     relays::RelayKeeper,
     tokens::Tokens,
 };
+use crate::punch::Reason;
 
 use dial::Dial;
 use interface::Lookup;
@@ -80,12 +81,13 @@ pub(crate) struct NodeState {
     peers: PeerTable,
     relays: RelayKeeper,
     dials: Vec<Dial>,
+    pace: Pace,
     /// How many dials and queries have begun: names for the next ones.
     begun: u64,
     /// What the dials of the swarm that are under way are for.
     purposes: BTreeMap<ConnectionId, Purpose>,
-    /// Peers whose punch was given up for now, and when it is tried again.
-    next_punches: BTreeMap<PeerId, Option<Instant>>,
+    /// Peers whose punch was given up for now, why, and when it is tried again.
+    next_punches: BTreeMap<PeerId, (Reason, Option<Instant>)>,
     /// Circuits whose other leg their relay is asked for.
     inquiries: Inquiries,
     introductions: Introductions,
@@ -141,6 +143,7 @@ impl NodeState {
             peers: PeerTable::new(family),
             relays: RelayKeeper::new(&relays, reservations, family, now),
             dials: Vec::new(),
+            pace: Pace::default(),
             begun: 0,
             purposes: BTreeMap::new(),
             next_punches: BTreeMap::new(),

@@ -44,8 +44,8 @@ impl NodeState {
             } => {
                 tracing::info!(%peer, %reason, attempts, ?retry_in, "staying relayed for now");
                 let next = retry_in.map(|wait| now + wait);
-                self.next_punches.insert(peer, next);
-                let family_match = self.match_families(peer);
+                self.next_punches.insert(peer, (reason, next));
+                let family_match = self.match_families(peer, now);
                 for dialer in self.dials_of(peer) {
                     dialer.handle_gave_up(reason);
                     if family_match == FamilyMatch::Dialed {

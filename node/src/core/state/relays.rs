@@ -1,6 +1,6 @@
 //! What configured relays report about themselves and about this node, and the reservations on them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, swarm::ConnectionId};
 use p2pnode_transports::Family;
@@ -42,6 +42,10 @@ impl NodeState {
         self.addresses.changed();
         let reserved = self.relays.handle_reserved(&relay, family);
         if reserved == Reserved::First {
+            if self.relays.held() == 1 {
+                // The network is there: others may answer too.
+                self.relays.handle_hint(now);
+            }
             tracing::info!(%relay, %family, "holding a reservation");
             self.report(event::Event::Reserved {
                 t: self.t(now),
@@ -69,14 +73,23 @@ impl NodeState {
                 relay,
                 reason: reason.to_owned(),
             });
+        } else if lost.failures.is_power_of_two() {
+            tracing::warn!(%relay, %reason, failures = lost.failures, "the relay gave no reservation; asking again ever less often");
         } else {
-            tracing::warn!(%relay, %reason, "the relay gave no reservation; asking again later");
+            tracing::debug!(%relay, %reason, failures = lost.failures, "the relay gave no reservation");
         }
     }
 
-    /// A peer announces that it is a relay and shuts down. Only the relays of this node matter.
-    pub(crate) fn handle_draining(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
-        match self.relays.handle_draining(connection) {
+    /// A peer announces that it is a relay and shuts down, and perhaps how long this node is to stay away then. Only the relays of
+    /// this node matter.
+    pub(crate) fn handle_draining(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) {
+        match self.relays.handle_draining(connection, retry_after) {
             Drain::Begun => {
                 tracing::info!(relay = %peer, "the relay is ending; the next one is asked for a reservation");
             }

@@ -75,6 +75,6 @@ impl NodeState {
 
     /// When a peer whose punch was given up for now is punched again.
     pub(crate) fn next_punch(&self, peer: &PeerId) -> Option<Instant> {
-        self.next_punches.get(peer).copied().flatten()
+        self.next_punches.get(peer).and_then(|(_, next)| *next)
     }
 }

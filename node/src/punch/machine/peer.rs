@@ -35,6 +35,8 @@ pub(super) struct Peer {
     directs: Directs,
     attempt: Option<Attempt>,
     series: Series,
+    /// Why the series before the one that the user wants has failed.
+    wanted_after: Option<Reason>,
     plan: Plan,
     /// What the last handshake offered: another candidate is a new one.
     offered: HashSet<Candidate>,
@@ -104,6 +106,7 @@ impl Peer {
             directs: Directs::default(),
             attempt: None,
             series: Series::default(),
+            wanted_after: None,
             plan: Plan::Nothing,
             offered: HashSet::new(),
             remote_ips: BTreeSet::new(),
@@ -187,6 +190,17 @@ impl Peer {
             self.plan = Plan::Nothing;
         } else if lost && cx.enabled {
             self.begin_series(cx);
+        }
+    }
+
+    /// The user wants the peer to be direct. If it was given up for now, another series begins, in which this node has the first
+    /// word.
+    pub(super) fn handle_wanted(&mut self, cx: &mut Context<'_>) {
+        let is_due = cx.enabled && self.is_relayed_only() && self.attempt.is_none();
+        if is_due && self.series.gave_up && self.circuit_to_open().is_some() {
+            self.wanted_after = self.series.last;
+            let soon = self.soon_after_last(cx);
+            self.new_series(soon);
         }
     }
 

@@ -6,10 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use relay_node::core::Settings;
 
 use super::seconds;
-use crate::{
-    core::event::Event,
-    simulation::{World, nat::Nat, scenario::NodeSetup, view::TIMEOUT},
-};
+use crate::simulation::{World, nat::Nat, scenario::NodeSetup, view::TIMEOUT};
 
 const SEEDS: u64 = 80;
 
@@ -112,13 +109,7 @@ impl Chaos {
                 let [result] = results[..] else {
                     panic!("dial {dial} has ended {} times", results.len());
                 };
-                // A dial begins again when the peer is lost, and waits for its ping.
-                let reports = self.world.reports(dial).unwrap();
-                let again = reports.iter().filter(|event| {
-                    matches!(event, Event::Disconnected { .. } | Event::Ping { .. })
-                });
-                let limit = TIMEOUT * (1 + again.count() as u32);
-                assert!(result.t <= limit, "dial {dial} took {:?}", result.t);
+                assert!(result.t <= TIMEOUT, "dial {dial} took {:?}", result.t);
             }
         }
     }

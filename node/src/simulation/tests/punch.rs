@@ -111,9 +111,39 @@ fn a_symmetric_pair_stays_relayed_and_says_so() {
         outcome.reason,
         Some(NotDirect::Punch(Reason::SymmetricBoth))
     );
+    // A dial is a wish for a direct path: it is punched again, and the reason is the same.
+    for (from, to) in [(a, b), (a, b), (b, a)] {
+        let (before, dial) = (world.attempts(from).len(), world.dial(from, to));
+        let outcome = world.outcome(dial);
+        assert_eq!(
+            outcome.reason,
+            Some(NotDirect::Punch(Reason::SymmetricBoth)),
+            "{outcome:?}"
+        );
+        assert!(outcome.attempts > 0, "{outcome:?}");
+        assert!(world.attempts(from).len() > before);
+        world.run(seconds(70));
+    }
     world.run(seconds(200));
     assert_eq!(world.connections(a, b).0, 0);
     assert_ne!(world.connections(a, b).1, 0, "the circuit stays");
+}
+
+#[test]
+fn a_dial_of_a_relayed_peer_punches_again_and_gets_through_if_the_way_is_free() {
+    let (mut world, _, [a, b]) = pair(6, Nat::PortRestricted, Nat::PortRestricted);
+    world.network().cut(a, b, true);
+    let dial = world.dial(a, b);
+    let outcome = world.outcome(dial);
+    assert_eq!(outcome.reason, Some(NotDirect::Punch(Reason::Timeout)));
+    let dial = world.dial(a, b);
+    let outcome = world.outcome(dial);
+    assert_eq!(outcome.reason, Some(NotDirect::Punch(Reason::Timeout)));
+    assert!(outcome.attempts > 0, "{outcome:?}");
+    world.network().heal();
+    world.run(seconds(70));
+    let dial = world.dial(a, b);
+    assert_eq!(world.outcome(dial).outcome, Reached::Direct);
 }
 
 #[test]

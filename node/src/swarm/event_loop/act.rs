@@ -113,6 +113,7 @@ impl EventLoop {
                 self.state
                     .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
+            Action::Want(peer) => behaviour.punch.wanted(peer),
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
             Action::SetInterfaces(addrs) => behaviour.punch.set_interfaces(&addrs),

@@ -126,9 +126,12 @@ impl EventLoop {
                 self.state.handle_introduction(relay, notice, now);
             }
             BehaviourEvent::Draining(Draining {
-                peer, connection, ..
+                peer,
+                connection,
+                retry_after,
             }) => {
-                self.state.handle_draining(peer, connection, now);
+                self.state
+                    .handle_draining(peer, connection, retry_after, now);
             }
             BehaviourEvent::Directory(event) => self.on_directory(event, now),
             BehaviourEvent::Admission(Event { refused, to_log }) => {

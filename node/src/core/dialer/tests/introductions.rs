@@ -112,7 +112,13 @@ fn of_the_two_connections_of_a_punch_the_second_came_of_what_led_to_the_first() 
     dialer.handle_connected(first.clone(), first, now);
     dialer.handle_introduced_attempt(punch(AttemptEnd::Direct));
     drain(&mut dialer, now);
-    dialer.handle_disconnected(PathKind::Direct, "closed by peer: 0".into(), None, now);
+    dialer.handle_disconnected(
+        PathKind::Direct,
+        Farewell::Closed,
+        "closed by peer: 0".into(),
+        None,
+        now,
+    );
     dialer.handle_connected(second.clone(), second.clone(), now);
     drain(&mut dialer, now);
     dialer.handle_ping(Duration::from_millis(5), second, now);

@@ -130,7 +130,13 @@ fn a_peer_that_is_lost_is_looked_for_anew() {
     let direct = direct_at(place(1).host);
     dialer.handle_connected(direct.clone(), direct, now);
     drain(&mut dialer, now);
-    dialer.handle_disconnected(PathKind::Direct, "lost".to_owned(), None, now);
+    dialer.handle_disconnected(
+        PathKind::Direct,
+        Farewell::Lost,
+        "lost".to_owned(),
+        None,
+        now,
+    );
     assert!(drain(&mut dialer, now).contains(&Action::Search));
     dialer.handle_candidates([place(1)]);
     assert_eq!(drain(&mut dialer, now), [Action::DialLocal(place(1))]);

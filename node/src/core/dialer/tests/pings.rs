@@ -9,7 +9,13 @@ fn pings_go_on_over_a_new_circuit_after_the_last_path_was_lost() {
     let direct = path(PathKind::Direct, None);
     dialer.handle_connected(direct.clone(), direct.clone(), now);
     dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
-    dialer.handle_disconnected(PathKind::Direct, "reset".to_owned(), None, now);
+    dialer.handle_disconnected(
+        PathKind::Direct,
+        Farewell::Lost,
+        "reset".to_owned(),
+        None,
+        now,
+    );
     assert!(result(&drain(&mut dialer, now)).is_none());
     dialer.handle_relay_ready(relay, now);
     assert!(drain(&mut dialer, now).contains(&Action::DialCircuit(relay)));

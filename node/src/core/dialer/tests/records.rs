@@ -149,7 +149,7 @@ fn a_connection_that_was_open_already_is_reported_as_such() {
     let now = Instant::now();
     let mut dialer = Dialer::new(request(Until::Direct, 0), [], true, now);
     let direct = path(PathKind::Direct, None);
-    dialer.handle_open(direct.clone(), now);
+    dialer.handle_open(direct.clone(), None, now);
     dialer.handle_ping(Duration::from_millis(9), direct, now);
     let actions = all(&mut dialer, now);
     assert_eq!(result(&actions).unwrap().found_by, Some(FoundBy::Open));

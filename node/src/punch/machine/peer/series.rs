@@ -179,7 +179,10 @@ impl Peer {
     /// The peer takes no handshake from this side. If this side is the circuit's listener, the series ends. If this side is the
     /// dialer, the peer is another implementation and begins the next handshake itself.
     pub(super) fn refused_by_peer(&mut self, cx: &mut Context<'_>) {
-        if self
+        if let Some(reason) = self.wanted_after.take() {
+            // It does not take this side's handshake, and nothing is new about its own.
+            self.give_up(cx, reason, None);
+        } else if self
             .circuits
             .iter()
             .all(|circuit| circuit.refuses && circuit.side == Side::Listener)

@@ -1,0 +1,114 @@
+//! Peers and relays that do not admit a node: it reports the refusal, and does not ask without end.
+
+use std::fs;
+
+use p2pnode_tests::{bins::bins, prelude::*};
+
+lab_tests! {
+    a_dial_over_quic_of_a_peer_that_does_not_admit_this_node_is_refused_at_once: refused(Transport::Quic);
+    a_dial_over_tcp_of_a_peer_that_does_not_admit_this_node_is_refused_at_once: refused(Transport::Tcp);
+    a_dial_of_an_address_whose_node_does_not_admit_this_one_is_refused_at_once: refused_at_address();
+    a_quic_relay_that_does_not_admit_a_node_is_dialed_ever_less_often: relay_refuses(Transport::Quic);
+    a_tcp_relay_that_does_not_admit_a_node_is_dialed_ever_less_often: relay_refuses(Transport::Tcp);
+    a_dial_of_its_own_takes_nothing_from_the_node_that_runs_with_its_file: beside_a_node();
+}
+
+const NOBODY: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+const ALLOW: &str = "P2PNODE_ACCESS_ALLOW";
+
+fn is_refusal(dial: &Dial) -> Result<()> {
+    let reason = dial.is("unreachable")?.text("/reason");
+    ensure!(reason.starts_with("refused: the peer closed 2"), "{reason}");
+    let connected = dial.all("connected").count();
+    ensure!(connected == 2, "{connected} connections");
+    Ok(())
+}
+
+async fn refused(transport: Transport) -> Result<()> {
+    let prepared = Running::homes().over(&[transport]).prepare().await?;
+    let both = prepared.b_env(ALLOW, NOBODY).start().await?;
+    for until in ["direct", "connected"] {
+        let args = ["--until", until];
+        let name = format!("{until}-by-node");
+        is_refusal(&both.a.dial_with(&name, &both.b.id, &args).await?)?;
+        let dial = both.relay.dial(
+            &format!("{until}-alone"),
+            &both.a.host,
+            &[transport],
+            &both.b.id,
+        )?;
+        is_refusal(&dial.args(args).on(&both.a.host)?.ended().await?)?;
+    }
+    Ok(())
+}
+
+async fn refused_at_address() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let (_site, host) = lab.home("a", NatKind::EimApdf).await?;
+    let remote = lab.public_host("remote").await?;
+    for (transport, port) in [(Transport::Quic, 443), (Transport::Tcp, 444)] {
+        let node = NodeArgs::with_relays(Vec::new(), &[transport]);
+        let node = node.run_on(&remote, transport.name())?.env(ALLOW, NOBODY);
+        let listen = transport.addr("0.0.0.0", port);
+        let node = node.args(["--listen", &listen]).runs(&remote).await?;
+        node.process.event("listening", PATIENCE).await?;
+        let at = transport.addr(remote.ip(false)?, port);
+        let dial = NodeArgs::with_relays(Vec::new(), &[transport]);
+        let dial = dial.dial(&format!("{transport}-dial"), &node.id)?;
+        is_refusal(&dial.args(["--addr", &at]).on(&host)?.ended().await?)?;
+    }
+    Ok(())
+}
+
+async fn relay_refuses(transport: Transport) -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start_with(&lab, "relay", &[("RELAY_NODE_ACCESS_ALLOW", NOBODY)]).await?;
+    let (_site, host) = lab.home("a", NatKind::EimApdf).await?;
+    let node = relay.run("node", &host, &[transport])?.runs(&host).await?;
+    node.process.logged("times=4", PATIENCE).await?;
+    let log = node.process.log();
+    let about = log.lines().filter(|line| line.contains(&relay.id)).count();
+    ensure!(about <= 8, "{about} lines of log: {log}");
+    Ok(())
+}
+
+async fn beside_a_node() -> Result<()> {
+    let both = Running::homes().start().await?;
+    both.dial().await?;
+    both.settled(PATIENCE).await?;
+    let file = both.lab.artifacts().file("a.yaml");
+    let key = both.lab.artifacts().file("a.key");
+    let relays = both.relay.addresses(&both.a.host, &Transport::ALL);
+    let relays = serde_json::to_string(&relays)?;
+    fs::write(
+        &file,
+        format!("identity: {{ key_file: {key:?} }}\nrelays: {relays}\n"),
+    )?;
+    let seen = both.ways().map(|(node, _)| node.seen());
+    let dial = Launch::new("alone", bins()?.p2pnode)
+        .arg("--config")
+        .arg(file);
+    let dial = dial.args([
+        "dial",
+        &both.b.id,
+        "--standalone",
+        "--json",
+        "--timeout",
+        "8s",
+    ]);
+    dial.on(&both.a.host)?.ended().await?.is("direct")?;
+    let ends = |event: &&Event| ["disconnected", "reservation_lost"].contains(&event.name());
+    let a = both.a.process.events();
+    let ended = a[seen[0]..].iter().find(ends);
+    ensure!(ended.is_none(), "{ended:?}");
+    let b = both.b.process.events();
+    let mut callers = b[seen[1]..]
+        .iter()
+        .filter(|event| event.name() == "connected");
+    ensure!(
+        callers.all(|event| event.text("/peer") != both.a.id),
+        "A's identity"
+    );
+    both.settled(PATIENCE).await?;
+    Ok(())
+}
