@@ -59,6 +59,8 @@ pub struct Config {
     pub(crate) token_file: Option<PathBuf>,
     /// Address of the admin HTTP server; `None`: no server.
     pub(crate) admin_listen: Option<SocketAddr>,
+    /// Names under which it answers, besides IP addresses and `localhost`.
+    pub(crate) admin_hosts: Vec<String>,
     /// Path of the control socket.
     pub(crate) control_socket: PathBuf,
     /// Logging.

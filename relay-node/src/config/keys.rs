@@ -6,8 +6,8 @@ use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::config::{
     Form, Kind, Reader,
     kind::{
-        BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
-        SOCKET_ADDR,
+        BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT,
+        PATH, SOCKET_ADDR,
     },
 };
 use p2pnode_protocol::addr::{self, Endpoint};
@@ -74,6 +74,13 @@ impl Config {
             "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default.",
             &SOCKET_ADDR,
         );
+        let admin_hosts = reader.list(
+            "admin.hosts",
+            "Names in the Host header under which the admin HTTP server answers, such as that of a Kubernetes service. It always \
+             answers under IP addresses and localhost.",
+            &HOST_NAME,
+            &[],
+        );
         let control = control(reader);
         let log = Log {
             level: reader.one(
@@ -97,6 +104,7 @@ impl Config {
             access,
             drain_timeout,
             admin,
+            admin_hosts,
             control,
             log,
         }
