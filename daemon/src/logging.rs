@@ -6,9 +6,14 @@ use std::{
     str::FromStr,
 };
 
-use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt as _,
+    fmt::{FormatFields, format::debug_fn},
+    util::SubscriberInitExt,
+};
 
-use p2pnode_protocol::quote;
+use p2pnode_protocol::{escape, quote};
 
 /// What to log: a filter that parses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,14 +140,37 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
+    let is_terminal = io::stderr().is_terminal();
     let taken = match format {
         Format::Text => logs
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(is_terminal)
+            // Libraries log what remotes send. The default would escape it in messages and leave it in fields as it is.
+            .fmt_fields(fields(is_terminal))
             .finish()
             .try_init(),
         Format::Json => logs.json().finish().try_init(),
     };
     taken.map_err(Error::Taken)
+}
+
+/// Fields as the default has them, on one line and with everything escaped that a terminal would obey.
+fn fields(colour: bool) -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let (name, plain) = match colour {
+        true => ("\x1b[3m", "\x1b[0m"),
+        false => ("", ""),
+    };
+    debug_fn(move |writer, field, value| {
+        let value = escape(format_args!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            field => write!(
+                writer,
+                "{name}{}{plain}={value}",
+                field.trim_start_matches("r#")
+            ),
+        }
+    })
+    .delimited(" ")
 }
 
 #[cfg(test)]
