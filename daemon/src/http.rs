@@ -270,6 +270,9 @@ async fn answer(request: hyper::Request<Incoming>, router: Router, bounds: &Boun
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     }
     let (parts, body) = request.into_parts();
+    if hyper::body::Body::size_hint(&body).lower() > BODY_LIMIT as u64 {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    }
     let body = match timeout(BODY, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Body::from(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
