@@ -2,7 +2,7 @@
 //!
 //! The server speaks plain HTTP without authentication. Bind it to an address that only probes and scrapers reach.
 
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -10,12 +10,14 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
-    serve::Listener,
 };
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-use crate::signals::{Shutdown, Trigger};
+use crate::{
+    http::{self, Bounds},
+    signals::{Shutdown, Trigger},
+};
 
 /// What this process still lacks before it is ready. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
@@ -111,7 +113,7 @@ pub fn router(health: Health) -> Router {
         .with_state(health)
 }
 
-/// Binds `addr`. Separate from [`serve`], so that an address in use is an error before anything else starts.
+/// Binds `addr`. Separate from [`http::serve`], so that an address in use is an error before anything else starts.
 ///
 /// # Errors
 /// [`BindError`], which names the address and the remedy.
@@ -121,53 +123,32 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
         .map_err(|source| BindError { addr, source })
 }
 
-/// Serves until `shutdown` completes, and then finishes open requests for at most a second.
-///
-/// # Errors
-/// If the listener fails permanently.
-pub async fn serve<L>(
-    listener: L,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: fmt::Debug,
-{
-    // An answer takes microseconds; a client that stays longer is not waiting for one.
-    const GRACE: Duration = Duration::from_secs(1);
-
-    let (ended, mut end) = watch::channel(false);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        shutdown.await;
-        ended.send_replace(true);
-        // Dropping the sender here would end the wait below as well.
-    });
-    tokio::select! {
-        served = serving.into_future() => served,
-        () = async {
-            let _ = end.wait_for(|ended| *ended).await;
-            tokio::time::sleep(GRACE).await;
-        } => Ok(()),
-    }
-}
-
 /// An admin server that runs as its own task, if one is configured.
 #[derive(Debug)]
 pub struct Server(Option<(Trigger, JoinHandle<io::Result<()>>)>);
 
 impl Server {
-    /// Binds `address`, if there is one, and serves `health` on it.
+    /// Binds `address`, if there is one, and serves `health` on it, to requests that name an IP address, `localhost` or one of
+    /// `hosts`.
     ///
     /// # Errors
     /// [`BindError`], which names the address and the remedy.
-    pub async fn start(address: Option<SocketAddr>, health: Health) -> Result<Self, BindError> {
+    pub async fn start(
+        address: Option<SocketAddr>,
+        hosts: &[String],
+        health: Health,
+    ) -> Result<Self, BindError> {
         let Some(address) = address else {
             return Ok(Self(None));
         };
         let listener = bind(address).await?;
         let (trigger, shutdown) = Shutdown::pair();
-        let server = tokio::spawn(serve(listener, router(health), shutdown.requested()));
+        let server = tokio::spawn(http::serve(
+            listener,
+            router(health),
+            Bounds::admin(hosts),
+            shutdown.requested(),
+        ));
         Ok(Self(Some((trigger, server))))
     }
 
@@ -215,7 +196,8 @@ mod tests {
 
     async fn get(addr: SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -237,7 +219,12 @@ mod tests {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (trigger, shutdown) = Shutdown::pair();
-        let server = tokio::spawn(serve(listener, router(health), shutdown.requested()));
+        let server = tokio::spawn(http::serve(
+            listener,
+            router(health),
+            Bounds::admin(&[]),
+            shutdown.requested(),
+        ));
 
         assert!(get(addr, "/livez").await.starts_with("HTTP/1.1 200"));
         let answer = get(addr, "/readyz").await;

@@ -157,6 +157,7 @@ mod tests {
     use crate::{
         admin::{self, Health, Readiness},
         exit::Exit,
+        http::{self, Bounds},
         signals::Shutdown,
     };
 
@@ -185,12 +186,18 @@ mod tests {
         // Bound to every address, as in a pod.
         let admin = SocketAddr::from(([0, 0, 0, 0], tcp.local_addr().unwrap().port()));
         let (_trigger, shutdown) = Shutdown::pair();
-        let over_tcp = admin::serve(tcp, admin::router(health(&readiness)), shutdown.requested());
+        let over_tcp = http::serve(
+            tcp,
+            admin::router(health(&readiness)),
+            Bounds::admin(&[]),
+            shutdown.requested(),
+        );
         let unix = UnixListener::bind(&socket).unwrap();
         let (_trigger, shutdown) = Shutdown::pair();
-        let over_unix = admin::serve(
+        let over_unix = http::serve(
             unix,
             admin::router(health(&readiness)),
+            Bounds::control(),
             shutdown.requested(),
         );
         tokio::spawn(over_tcp);

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod fingerprint;
 pub mod healthcheck;
 pub mod heap;
+pub mod http;
 mod id;
 pub mod identity;
 pub mod limiter;

@@ -9,10 +9,14 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt::layer, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry,
+    field::MakeExt as _,
+    fmt::{FormatFields, format::debug_fn, layer},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
-use p2pnode_protocol::quote;
+use p2pnode_protocol::{escape, quote};
 
 /// What to log: a filter that parses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,9 +140,14 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         filter: filter.0.clone(),
         problem: error.to_string(),
     })?;
+    let is_terminal = io::stderr().is_terminal();
     let lines = layer().with_writer(io::stderr);
     let lines = match format {
-        Format::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        // Libraries log what remotes send. The default would escape it in messages and leave it in fields as it is.
+        Format::Text => lines
+            .with_ansi(is_terminal)
+            .fmt_fields(fields(is_terminal))
+            .boxed(),
         Format::Json => lines.json().boxed(),
     };
     Registry::default()
@@ -147,6 +156,26 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         .with(lines)
         .try_init()
         .map_err(Error::Taken)
+}
+
+/// Fields as the default has them, on one line and with everything escaped that a terminal would obey.
+fn fields(colour: bool) -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let (name, plain) = match colour {
+        true => ("\x1b[3m", "\x1b[0m"),
+        false => ("", ""),
+    };
+    debug_fn(move |writer, field, value| {
+        let value = escape(format_args!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            field => write!(
+                writer,
+                "{name}{}{plain}={value}",
+                field.trim_start_matches("r#")
+            ),
+        }
+    })
+    .delimited(" ")
 }
 
 #[cfg(test)]

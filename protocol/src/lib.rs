@@ -21,6 +21,6 @@ mod transport;
 pub mod upgrade;
 
 pub use family::Family;
-pub use quote::quote;
+pub use quote::{escape, escape_json, from_remote, quote};
 pub use source::{Network, Source};
 pub use transport::Transport;

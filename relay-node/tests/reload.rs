@@ -64,6 +64,12 @@ async fn what_access_allows_changes_while_the_relay_runs_and_a_wrong_file_change
     relay.logs(&["relay.yaml: is empty"]).await;
     assert_eq!(home.status().await["access"]["open"], false);
 
+    // Neither is one that is cut short.
+    home.configure("access:\n");
+    relay.signal("-HUP").await;
+    relay.logs(&["access.allow", "would open the relay"]).await;
+    assert_eq!(home.status().await["access"]["open"], false);
+
     home.configure(&format!("access: {{ allow: [{}] }}\n", PeerId::random()));
     relay.signal("-HUP").await;
     is_disconnected(&mut first).await;

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | bench | image | layers`.
+//! The project's commands: `cargo xtask demo | test | fuzz | bench | image | layers`.
 
 #![allow(
     clippy::print_stdout,
@@ -10,6 +10,7 @@ mod bench;
 mod cargo;
 mod child;
 mod demo;
+mod fuzz;
 mod image;
 mod k8s;
 mod layers;
@@ -61,6 +62,8 @@ enum Command {
         #[arg(last = true)]
         harness: Vec<String>,
     },
+    /// Runs each fuzz target for a while. Needs a nightly toolchain and cargo-fuzz.
+    Fuzz(fuzz::Args),
     /// Measures, and writes what came of it to target/bench.
     Bench(bench::Cli),
     /// Builds static binaries and an image of each, with podman or docker.
@@ -119,6 +122,7 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Layers => layers::run(),
         Command::Bench(cli) => bench::run(cli),
         Command::PodsInLab => k8s::in_lab(),

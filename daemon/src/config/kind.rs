@@ -140,6 +140,24 @@ pub const SOCKET_ADDR: Kind<SocketAddr> = Kind {
     print: SocketAddr::to_string,
 };
 
+/// A name of a host, as the `Host` of an HTTP request names it.
+pub const HOST_NAME: Kind<String> = Kind {
+    expects: "a host name such as metrics.example.net, without a port",
+    form: Form::Text,
+    parse: |text| {
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if name.is_empty() || name.len() > 253 || !name.bytes().all(is_of_name) {
+            return Err(format!(
+                "{} is not a host name; write it without a scheme, a port or a wildcard: metrics.example.net",
+                quote(text)
+            ));
+        }
+        Ok(name.to_ascii_lowercase())
+    },
+    print: String::clone,
+};
+
 /// A peer id, in base58 or as a CID.
 pub const PEER_ID: Kind<PeerId> = Kind {
     expects: "a peer id such as 12D3KooW...",

@@ -7,7 +7,7 @@ use super::{
     fault::Faults,
     reader::{Reader, Taken},
     shape,
-    source::{Program, Sources},
+    source::{Origin, Program, Sources},
 };
 
 /// A configuration without faults, and where each of its values came from.
@@ -41,6 +41,13 @@ pub fn load<C>(
 }
 
 impl<C> Loaded<C> {
+    /// Whether any source set `key`.
+    #[must_use]
+    pub fn is_given(&self, key: &str) -> bool {
+        let is_given = |taken: &Taken| taken.key == key && !matches!(taken.origin, Origin::Default);
+        self.values.iter().any(is_given)
+    }
+
     /// The keys whose values differ in `new`.
     #[must_use]
     pub fn changed<D>(&self, new: &Loaded<D>) -> BTreeSet<String> {

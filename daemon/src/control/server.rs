@@ -1,9 +1,14 @@
 //! The control socket, from the side of the running process.
 
 use std::{
+    fs::{self, File, Metadata},
     io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::SocketAddr,
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use axum::{
@@ -11,21 +16,28 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use rustix::fs::{FlockOperation, flock};
 use tokio::{
     net::{UnixListener, UnixStream},
     task::JoinHandle,
+    time::{Instant, sleep},
 };
 
 use super::Owner;
 use crate::{
-    admin,
+    http::{self, Bounds},
     signals::{Shutdown, Trigger},
 };
+
+/// How long another process may hold the lock of the socket's directory: it connects to the socket and moves a file.
+const LOCKED: Duration = Duration::from_secs(2);
 
 /// The control socket of a running process. [`Server::stop`] removes it from the file system.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    /// The device and the inode of the socket. The path may have become another one's.
+    file: (u64, u64),
     trigger: Trigger,
     task: JoinHandle<io::Result<()>>,
 }
@@ -44,6 +56,14 @@ pub enum ServerError {
     /// The path holds another file, which stays unchanged.
     #[error("control socket {}: a file that is not a socket is there: move it away, or set control.socket to another path", .0.display())]
     NotASocket(PathBuf),
+    /// The path holds a socket of another user, which stays unchanged.
+    #[error("control socket {}: it belongs to the user with the id {uid}: set control.socket to another path", .path.display())]
+    NotOurs {
+        /// The socket's path.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
     /// The system refuses.
     #[error("control socket {}: {source}: set control.socket to a path that this user may write", .path.display())]
     Io {
@@ -55,7 +75,8 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Binds the socket at `path` with mode 0600 and serves `router` on it. Replaces a socket that no process listens on.
+    /// Binds the socket at `path` with mode 0600 and serves `router` on it. Replaces a socket of this user that no process
+    /// listens on.
     ///
     /// # Errors
     ///
@@ -65,32 +86,32 @@ impl Server {
             path: path.to_owned(),
             source,
         };
-        match path.symlink_metadata() {
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(ServerError::NotASocket(path.to_owned()));
-            }
-            Ok(_) if UnixStream::connect(path).await.is_ok() => {
-                let path = path.to_owned();
-                return Err(ServerError::Taken { owner, path });
-            }
-            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let listener = bind_private(path).map_err(failed)?;
+        // Clients could not connect to a longer one, though a socket can be moved there.
+        SocketAddr::from_pathname(path).map_err(failed)?;
+        let directory = directory(path).map_err(failed)?;
+        let lock = lock(directory).await.map_err(failed)?;
+        is_unused(owner, path).await?;
+        let (listener, file) = bind_private(directory, path).map_err(failed)?;
+        drop(lock);
         let (trigger, shutdown) = Shutdown::pair();
-        let task = tokio::spawn(admin::serve(listener, router, shutdown.requested()));
+        let task = tokio::spawn(http::serve(
+            listener,
+            router,
+            Bounds::control(),
+            shutdown.requested(),
+        ));
         Ok(Self {
             path: path.to_owned(),
+            file,
             trigger,
             task,
         })
     }
 
-    /// Ends the server and removes the socket.
+    /// Ends the server and removes the socket, unless another process has put its own there.
     pub async fn stop(self) {
         // The name goes first, so that no client finds a socket that no longer answers.
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = self.remove().await {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
         }
         self.trigger.trigger();
@@ -100,28 +121,101 @@ impl Server {
             Err(error) => tracing::warn!(%error, "the control socket failed"),
         }
     }
+
+    async fn remove(&self) -> io::Result<()> {
+        let _lock = lock(directory(&self.path)?).await?;
+        if identity(&self.path.symlink_metadata()?) != self.file {
+            return Ok(());
+        }
+        fs::remove_file(&self.path)
+    }
 }
 
-/// Binds `path` with mode 0600. To have no wider mode even for a moment, the socket is bound in a private directory and then
-/// moved.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+/// The directory of the socket, which is made with mode 0700 if there is none.
+fn directory(path: &Path) -> io::Result<&Path> {
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     if !directory.is_dir() {
-        std::fs::create_dir_all(directory)?;
-        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
     }
+    Ok(directory)
+}
+
+/// Locks the directory of a socket. Two processes that start at once would each find that no process listens, and the second
+/// would replace the socket of the first.
+async fn lock(directory: &Path) -> io::Result<File> {
+    let file = File::open(directory)?;
+    let until = Instant::now() + LOCKED;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK && Instant::now() < until => {
+                sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => {
+                let text = format!("cannot lock {}: {error}", directory.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+        }
+    }
+}
+
+/// Whether the path is free, or a socket of this user's is there on which no process listens.
+async fn is_unused(owner: Owner, path: &Path) -> Result<(), ServerError> {
+    let failed = |source| ServerError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let found = match path.symlink_metadata() {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(ServerError::NotASocket(path.to_owned()));
+    }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(ServerError::NotOurs {
+            path: path.to_owned(),
+            uid: found.uid(),
+        });
+    }
+    match UnixStream::connect(path).await {
+        // A process listens there. It may have too many clients in its queue.
+        Ok(_) => Err(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => return Err(failed(error)),
+    }
+    .map_err(|()| ServerError::Taken {
+        owner,
+        path: path.to_owned(),
+    })
+}
+
+/// Binds `path` with mode 0600, and returns the device and the inode of the socket. To have no wider mode even for a moment, the
+/// socket is bound in a private directory and then moved, over what may be at `path`.
+fn bind_private(directory: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
     let private = tempfile::Builder::new()
-        .prefix(".control")
-        .permissions(std::fs::Permissions::from_mode(0o700))
+        .prefix(".c")
+        .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(directory)?;
     let bound = private.path().join("s");
     let listener = UnixListener::bind(&bound)?;
-    std::fs::set_permissions(&bound, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&bound, path)?;
-    Ok(listener)
+    fs::set_permissions(&bound, fs::Permissions::from_mode(0o600))?;
+    let file = identity(&bound.symlink_metadata()?);
+    fs::rename(&bound, path)?;
+    Ok((listener, file))
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// Why a request is refused, in one line.

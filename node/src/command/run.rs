@@ -46,7 +46,8 @@ pub(crate) async fn run(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = admin::Server::start(config.admin_listen, health.clone()).await?;
+    let admin =
+        admin::Server::start(config.admin_listen, &config.admin_hosts, health.clone()).await?;
     let mut node = node::start(
         keypair,
         config,

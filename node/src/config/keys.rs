@@ -5,7 +5,7 @@ use p2pnode_daemon::{
     config::{
         Reader,
         kind::{
-            BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+            BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, HOST_NAME, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
             PEER_ID, SOCKET_ADDR,
         },
     },
@@ -111,6 +111,13 @@ impl Config {
             "Address of the admin HTTP server, which serves /livez, /readyz and /metrics. Default: none. `dial` ignores this key.",
             &SOCKET_ADDR,
         );
+        let admin_hosts = reader.list(
+            "admin.hosts",
+            "Names in the Host header under which the admin HTTP server answers, such as that of a Kubernetes service. It always \
+             answers under IP addresses and localhost.",
+            &HOST_NAME,
+            &[],
+        );
         let control = reader.computed(
             "control.socket",
             "Path of the control socket. Default: $XDG_RUNTIME_DIR/p2pnode/control.sock; for root: /run/p2pnode/control.sock.",
@@ -157,6 +164,7 @@ impl Config {
             allowed_peers: access.into_iter().collect(),
             token_file,
             admin_listen: admin.filter(|_| !is_dial),
+            admin_hosts,
             control_socket: control.unwrap_or_default(),
             memory: memory.unwrap_or_default(),
             log,

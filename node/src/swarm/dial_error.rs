@@ -8,6 +8,7 @@ use libp2p::{
     relay::outbound::hop::ConnectError,
     swarm::{ConnectionError, DialError},
 };
+use p2pnode_protocol::{escape, from_remote};
 use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
@@ -49,9 +50,9 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
     }
 }
 
-/// Why a dial failed, in one line.
+/// Why a dial failed, in one line. A remote may have written the addresses and parts of the reasons.
 fn describe(error: &DialError) -> String {
-    match error {
+    let text = match error {
         DialError::Transport(addresses) => {
             let mut lines: Vec<String> = addresses
                 .iter()
@@ -70,7 +71,8 @@ fn describe(error: &DialError) -> String {
         DialError::DialPeerConditionFalse(_) => {
             "a dial to this peer is under way already".to_owned()
         }
-    }
+    };
+    escape(text)
 }
 
 /// What the failed dial of a circuit means for the next one.
@@ -151,13 +153,20 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// The text of the innermost cause that has one.
+/// The text of the innermost cause that has one. A remote may have written it, such as the reason of a close. Errors of our
+/// transports contain such text as [`from_remote`] returns it.
 pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     causes(error)
         .map(ToString::to_string)
         .filter(|text| !text.is_empty())
         .last()
-        .unwrap_or_else(|| "unknown".to_owned())
+        .map_or_else(
+            || "unknown".to_owned(),
+            |text| match find::<p2pnode_transports::Error>(error) {
+                Some(_) => escape(text),
+                None => from_remote(text),
+            },
+        )
 }
 
 /// The kind of the operating system's error beneath `error`, if there is one.

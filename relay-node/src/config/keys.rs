@@ -7,7 +7,7 @@ use p2pnode_daemon::{
     config::{
         Form, Kind, Reader,
         kind::{
-            BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+            BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
             SOCKET_ADDR,
         },
     },
@@ -77,6 +77,13 @@ impl Config {
             "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default.",
             &SOCKET_ADDR,
         );
+        let admin_hosts = reader.list(
+            "admin.hosts",
+            "Names in the Host header under which the admin HTTP server answers, such as that of a Kubernetes service. It always \
+             answers under IP addresses and localhost.",
+            &HOST_NAME,
+            &[],
+        );
         let control = control(reader);
         let log = Log {
             level: reader.one(
@@ -100,6 +107,7 @@ impl Config {
             access,
             drain_timeout,
             admin,
+            admin_hosts,
             control,
             log,
         }

@@ -39,6 +39,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Address of the admin HTTP server; `None`: no server.
     pub admin: Option<SocketAddr>,
+    /// Names under which it answers, besides IP addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// Path of the control socket; `None` where the host has no place for one and none is given.
     pub control: Option<PathBuf>,
     /// Logging.

@@ -30,6 +30,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Keys of this section come into force at once, all others with the next start.
 const AT_ONCE: &str = "access.";
 
+const ALLOW: &str = "access.allow";
+const TOKENS: &str = "access.tokens";
+
 /// How the configuration is read again.
 pub type Load = Arc<dyn Fn() -> Result<Loaded<Config>, Faults> + Send + Sync>;
 
@@ -67,6 +70,7 @@ impl Reloads {
         let mut hangup = signal(SignalKind::hangup())?;
         let (sender, receiver) = mpsc::channel(1);
         let mut files = Files::new(path, &loaded.config.access);
+        let mut access = loaded.config.access.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,13 +90,15 @@ impl Reloads {
                     why,
                     "reading the configuration again"
                 );
-                let reload = match files.load(&load) {
+                let reload = match files.load(&load).and_then(|new| files.check(&access, new)) {
                     Ok(new) => {
                         files.follow(&new.config.access);
                         let changed = loaded.changed(&new).into_iter();
+                        let restart = changed.filter(|key| !key.starts_with(AT_ONCE)).collect();
+                        access = keep_revoked(access, new.config.access);
                         Reload::Read {
-                            restart: changed.filter(|key| !key.starts_with(AT_ONCE)).collect(),
-                            access: new.config.access,
+                            restart,
+                            access: access.clone(),
                         }
                     }
                     Err(faults) => Reload::Refused(faults),
@@ -179,6 +185,50 @@ impl Files {
             _ => load(),
         }
     }
+
+    /// Refuses what would open a relay that is closed, unless it says so in as many words: a file that is cut short, or lost,
+    /// leaves keys out, and without `access` any peer may use a relay.
+    fn check(&self, old: &Access, new: Loaded<Config>) -> Result<Loaded<Config>, Faults> {
+        let says_so = new.is_given(ALLOW) && (!old.tokens || new.is_given(TOKENS));
+        if is_open(old) || !is_open(&new.config.access) || says_so {
+            return Ok(new);
+        }
+        let place = match &self.config {
+            Some(path) => Place::File {
+                path: path.clone(),
+                at: None,
+            },
+            None => Place::Default,
+        };
+        Err(Faults::from(Fault {
+            place,
+            key: Some(ALLOW.to_owned()),
+            problem: "is missing, which would open the relay to any peer; restore the file, or write access: { allow: [], \
+                      tokens: false } if that is meant"
+                .to_owned(),
+        }))
+    }
+}
+
+/// Whether any peer may use the relay.
+fn is_open(access: &Access) -> bool {
+    access.allow.is_empty() && !access.tokens
+}
+
+/// `new`, where the tokens that `old` revokes stay revoked: a list that is cut short is as valid as a whole one.
+fn keep_revoked(old: Access, mut new: Access) -> Access {
+    let listed: BTreeSet<_> = new.revoked.iter().copied().collect();
+    let before = new.revoked.len();
+    new.revoked
+        .extend(old.revoked.into_iter().filter(|id| !listed.contains(id)));
+    let kept = new.revoked.len() - before;
+    if kept > 0 {
+        tracing::warn!(
+            kept,
+            "tokens that are no longer listed as revoked stay revoked until the relay starts again"
+        );
+    }
+    new
 }
 
 /// Whether there is nothing in a file: it was truncated, to be written next or because the disk is full.
@@ -189,6 +239,8 @@ fn is_empty(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use p2pnode_daemon::config::{self, Document, Sources};
 
     use super::*;
 
@@ -232,5 +284,79 @@ mod tests {
         let load: Load = Arc::new(|| unreachable!("it is not read"));
         let faults = files.load(&load).unwrap_err().to_string();
         assert!(faults.contains("relay.yaml: is empty"), "{faults}");
+    }
+
+    /// What comes of a file that changes from one text to another.
+    fn reload(old: &str, new: &str) -> Result<Access, String> {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("relay.yaml");
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let sources = Sources {
+                file: Some(Document::read(&path)?),
+                env: [("HOME".to_owned(), "/nowhere".to_owned())].into(),
+                ..Sources::default()
+            };
+            config::load(&crate::config::PROGRAM, &sources, |reader| {
+                Config::read(reader)
+            })
+        };
+        let old = read(old).unwrap().config.access;
+        let files = Files::new(Some(path.clone()), &old);
+        let new = read(new).and_then(|new| files.check(&old, new));
+        let new = new.map_err(|faults| faults.to_string())?;
+        Ok(keep_revoked(old, new.config.access))
+    }
+
+    #[test]
+    fn a_relay_opens_only_if_its_file_says_so() {
+        let allow = format!("access: {{ allow: [{}] }}\n", libp2p::PeerId::random());
+        let (tokens, both) = (
+            "access: { tokens: true }\n",
+            format!("{}\n", allow.trim_end().replace(" }", ", tokens: true }")),
+        );
+        // Cut short, truncated to nothing, or written by halves.
+        for old in [&allow, tokens, &both] {
+            for new in [
+                "",
+                "# access\n",
+                "access:\n",
+                "access: {}\n",
+                "access:\n  allow:\n",
+                "access: { tokens: false }\n",
+                "access: { revoked: [] }\n",
+                "listen: [/ip4/0.0.0.0/tcp/4001]\n",
+            ] {
+                let fault = reload(old, new).unwrap_err();
+                assert!(fault.contains("access.allow"), "{new:?}: {fault}");
+                assert!(
+                    new.contains("allow") || fault.contains("allow: []"),
+                    "{new:?}: {fault}"
+                );
+            }
+        }
+        // The line of the tokens is missing.
+        for old in [tokens, &both] {
+            assert!(reload(old, "access:\n  allow: []\n").is_err());
+        }
+        assert!(is_open(&reload(&allow, "access: { allow: [] }\n").unwrap()));
+        for old in [&allow, tokens, &both] {
+            let open = "access: { allow: [], tokens: false }\n";
+            assert!(is_open(&reload(old, open).unwrap()));
+            assert!(!is_open(&reload(old, &allow).unwrap()));
+            assert!(!is_open(&reload(old, tokens).unwrap()));
+        }
+        // One that is open is closed and changed as before.
+        assert!(!is_open(&reload("", &allow).unwrap()));
+        assert!(is_open(&reload("", "limits: { circuits: 7 }\n").unwrap()));
+    }
+
+    #[test]
+    fn a_list_that_is_cut_short_gives_no_token_back() {
+        let listed = |ids: &str| format!("access: {{ tokens: true, revoked: [{ids}] }}\n");
+        let (one, two) = ("00000000000000f1", "00000000000000f2");
+        let access = reload(&listed(&format!("{one}, {two}")), &listed(two)).unwrap();
+        let revoked: Vec<String> = access.revoked.iter().map(ToString::to_string).collect();
+        assert_eq!(revoked, [two, one]);
     }
 }

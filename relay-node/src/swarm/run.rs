@@ -81,7 +81,7 @@ pub async fn run_reloading(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = Server::start(config.admin, health.clone()).await?;
+    let admin = Server::start(config.admin, &config.admin_hosts, health.clone()).await?;
     let (control, questions) = control::start(config.control.as_deref(), health).await;
     let output = Output::new(io::stdout(), format, local);
     if config.external.is_empty() {

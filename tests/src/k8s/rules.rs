@@ -29,6 +29,7 @@ pub fn faults(manifests: &[Value], bins: &Bins) -> Vec<String> {
                         // A dial asks the node that runs beside it, or is a node for a moment.
                         if container.args().first() == Some(&"run") {
                             found.extend(needs(&container, &config));
+                            found.extend(public_admin(pod, &config));
                             let is_own = container.args().contains(&"--port-range");
                             let range =
                                 range(&config).filter(|_| !is_own && !pod.has_host_network());
@@ -148,6 +149,15 @@ fn confined(pod: &Pod<'_>) -> Vec<String> {
         faults.push("securityContext.sysctls: a pod with hostNetwork may set none".to_owned());
     }
     faults
+}
+
+/// The admin server of a pod that has its node's addresses, which may be public.
+fn public_admin(pod: &Pod<'_>, config: &Config) -> Option<String> {
+    let listen = config.get("admin.listen")?.as_str()?;
+    let listen: std::net::SocketAddr = listen.parse().ok()?;
+    (pod.has_host_network() && !listen.ip().is_loopback()).then(|| {
+        format!("admin.listen {listen}: with hostNetwork it is to be on loopback, as the node's addresses may be public")
+    })
 }
 
 fn needs(container: &Container<'_>, config: &Config) -> Vec<String> {

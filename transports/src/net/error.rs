@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 
 use libp2p::{core::transport::timeout::TransportTimeoutError, multiaddr::Multiaddr};
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::{Family, Transport, escape};
 
 use crate::net::{
     closed::{Closed, causes, of_one},
@@ -57,7 +57,7 @@ pub enum Error {
         reason: io::Error,
     },
     /// A name stands for no address that may be used.
-    #[error("cannot resolve {host}: {reason}")]
+    #[error("cannot resolve {}: {}", escape(.host), escape(.reason))]
     Resolve {
         /// The name.
         host: String,
@@ -65,7 +65,7 @@ pub enum Error {
         reason: String,
     },
     /// A name was resolved, and dialing all of its addresses failed.
-    #[error("cannot reach {host}: {}", one_line(.failures))]
+    #[error("cannot reach {}: {}", escape(.host), one_line(.failures))]
     Unreachable {
         /// The name.
         host: String,
@@ -73,7 +73,7 @@ pub enum Error {
         failures: Vec<(Multiaddr, Error)>,
     },
     /// A `/dnsaddr` was to be dialed.
-    #[error("/dnsaddr/{host} is not supported; give the address that its TXT record holds")]
+    #[error("/dnsaddr/{} is not supported; give the address that its TXT record holds", escape(.host))]
     DnsAddr {
         /// The name.
         host: String,
@@ -97,7 +97,7 @@ pub enum Error {
         port: u16,
     },
     /// A transport that only listens was asked to dial.
-    #[error("cannot dial {addr}: this transport only listens")]
+    #[error("cannot dial {}: this transport only listens", escape(.addr))]
     ListenOnly {
         /// The address.
         addr: Multiaddr,
@@ -255,7 +255,8 @@ pub fn find_exhausted<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Exh
     causes(error).find_map(|error| error.downcast_ref::<Error>().and_then(Error::exhausted))
 }
 
-/// An error and its causes in one line, each cause once.
+/// An error and its causes in one line, each cause once. A remote may have written some of it: the reason of a close, the name in
+/// a certificate.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -266,13 +267,13 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
         }
         cause = error.source();
     }
-    text
+    p2pnode_protocol::from_remote(text)
 }
 
 fn one_line(failures: &[(Multiaddr, Error)]) -> String {
     let each: Vec<String> = failures
         .iter()
-        .map(|(addr, error)| format!("{addr}: {error}"))
+        .map(|(addr, error)| format!("{}: {error}", escape(addr)))
         .collect();
     each.join("; ")
 }

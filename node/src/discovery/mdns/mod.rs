@@ -9,7 +9,7 @@ mod message;
 mod responder;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -48,8 +48,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The most datagrams that one search reads. On a link with a thousand peers each question has a thousand answers.
 const DATAGRAMS: usize = 4096;
 
-/// The most sockets that one search reports. A peer has a few; more of them are probably those of others.
-const SOCKETS: usize = 16;
+/// The most sockets that one search reports, as many as a dial tries.
+const SOCKETS: usize = 64;
+
+/// The most sockets that one responder names. A peer has one for each transport, and a host may have two addresses on a link. More
+/// of them are probably false, and must not take the place of what others answer.
+const SOCKETS_PER_RESPONDER: usize = 4;
 
 /// A datagram of multicast DNS has at most so many bytes (RFC 6762, section 17).
 const DATAGRAM: usize = 9000;
@@ -94,6 +98,22 @@ fn scope(from: SocketAddr) -> u32 {
     match from {
         SocketAddr::V4(_) => 0,
         SocketAddr::V6(from) => from.scope_id(),
+    }
+}
+
+/// The sockets that were heard of, each with the address of the responder that named it first.
+#[derive(Debug, Default)]
+struct Heard(BTreeMap<SocketAddr, IpAddr>);
+
+impl Heard {
+    /// Whether a socket is new, and has a place.
+    fn take(&mut self, responder: IpAddr, socket: SocketAddr) -> bool {
+        let by_it = self.0.values().filter(|by| **by == responder).count();
+        let has_place = self.0.len() < SOCKETS && by_it < SOCKETS_PER_RESPONDER;
+        has_place && !self.0.contains_key(&socket) && {
+            self.0.insert(socket, responder);
+            true
+        }
     }
 }
 
@@ -144,7 +164,7 @@ impl Question {
             }
         };
         let start = end - PATIENCE;
-        let mut seen = BTreeSet::new();
+        let mut seen = Heard::default();
         let mut left = DATAGRAMS;
         let mut failed = None;
         for (n, after) in ASKED.iter().enumerate() {
@@ -167,7 +187,7 @@ impl Question {
             // It ends only by the deadline.
             let _ = timeout_at(until, hear).await;
         }
-        if let (Some(reason), true) = (failed, seen.is_empty()) {
+        if let (Some(reason), true) = (failed, seen.0.is_empty()) {
             events.send(SearchEvent::Failed(reason)).await;
         }
     }
@@ -177,7 +197,7 @@ impl Question {
         &self,
         socket: &Datagrams,
         links: &Links,
-        seen: &mut BTreeSet<SocketAddr>,
+        seen: &mut Heard,
         left: &mut usize,
         events: &EventSender,
     ) {
@@ -204,7 +224,7 @@ impl Question {
         datagram: &[u8],
         from: SocketAddr,
         links: &Links,
-        seen: &mut BTreeSet<SocketAddr>,
+        seen: &mut Heard,
     ) -> Vec<Candidate> {
         if from.port() != PORT || !links.is_on(from.ip(), scope(from)) {
             return Vec::new();
@@ -223,7 +243,7 @@ impl Question {
             }
             match candidates.iter_mut().find(|known| known.host == host) {
                 Some(known) => known.addrs.push(addr),
-                None if seen.len() < SOCKETS && seen.insert(host) => candidates.push(Candidate {
+                None if seen.take(from.ip(), host) => candidates.push(Candidate {
                     host,
                     addrs: vec![addr],
                     by: FoundBy::Mdns,
@@ -232,6 +252,28 @@ impl Question {
                 None => {}
             }
         }
+        // A responder knows its own address best, and cannot be sent to others by it.
+        candidates.sort_by_key(|candidate| candidate.host.ip() != from.ip());
         candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(last: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], port))
+    }
+
+    #[test]
+    fn what_one_responder_names_takes_no_place_of_another_ones() {
+        let mut heard = Heard::default();
+        let (liar, honest) = (socket(66, 0).ip(), socket(7, 0).ip());
+        let taken = (0..4096).filter(|port| heard.take(liar, socket(66, *port)));
+        assert_eq!(taken.count(), SOCKETS_PER_RESPONDER);
+        assert!(heard.take(honest, socket(7, 1)) && !heard.take(honest, socket(7, 1)));
+        let many = (0..255).filter(|n| heard.take(socket(*n, 0).ip(), socket(*n, 9)));
+        assert_eq!(many.count(), SOCKETS - SOCKETS_PER_RESPONDER - 1);
     }
 }

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use p2pnode_protocol::{escape, escape_json};
+
 use crate::core::event::Event;
 
 pub(crate) use table::{status, why};
@@ -52,8 +54,8 @@ impl Printer {
     /// Those of stdout, as when its reader is gone.
     pub(crate) fn print(&mut self, event: &Event) -> io::Result<()> {
         match self.format {
-            Format::Json => self.write(&serde_json::to_string(event)?)?,
-            Format::Text => self.write(&text::line(event))?,
+            Format::Json => self.write(&escape_json(serde_json::to_string(event)?))?,
+            Format::Text => self.write(&escape(text::line(event)))?,
         }
         if let Some(phase) = text::phase(event) {
             self.phase = phase;

@@ -13,7 +13,7 @@ use libp2p::{
     relay::client,
     swarm::{ConnectionId, DialError, SwarmEvent},
 };
-use p2pnode_protocol::{directory, draining::Draining};
+use p2pnode_protocol::{directory, draining::Draining, from_remote};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
@@ -187,7 +187,7 @@ impl EventLoop {
                 peer_id: peer,
                 info,
             } => {
-                tracing::debug!(%peer, %connection, observed = %info.observed_addr, agent = %info.agent_version, "identified");
+                tracing::debug!(%peer, %connection, observed = %info.observed_addr, agent = %from_remote(&info.agent_version), "identified");
                 self.state
                     .handle_identified(connection, peer, info.observed_addr, now);
             }

@@ -17,7 +17,10 @@ use libp2p::{
     },
 };
 
-use p2pnode_protocol::upgrade::{Confirmed, Unsupported};
+use p2pnode_protocol::{
+    from_remote,
+    upgrade::{Confirmed, Unsupported},
+};
 
 use super::open_error::OpenError;
 
@@ -103,7 +106,7 @@ impl ConnectionHandler for Handler {
                     StreamUpgradeError::NegotiationFailed
                     | StreamUpgradeError::Apply(Unsupported) => OpenError::Unsupported,
                     StreamUpgradeError::Timeout => OpenError::Timeout,
-                    StreamUpgradeError::Io(error) => OpenError::Broken(error.to_string()),
+                    StreamUpgradeError::Io(error) => OpenError::Broken(from_remote(error)),
                 };
                 (info, Err(error))
             }

@@ -99,7 +99,7 @@ impl EventLoop {
     }
 
     pub(super) fn on_dial_failed(&mut self, relay: PeerId, error: &libp2p::swarm::DialError) {
-        let (error, jitter) = (error.to_string(), fastrand::f64());
+        let (error, jitter) = (p2pnode_protocol::from_remote(error), fastrand::f64());
         self.state
             .lock()
             .handle_dial_failed(relay, error, now(), jitter);

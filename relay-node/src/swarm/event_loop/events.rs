@@ -3,7 +3,7 @@
 use std::io;
 
 use libp2p::{PeerId, identify, swarm::SwarmEvent};
-use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, ping};
+use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, from_remote, ping};
 use tracing::{debug, trace, warn};
 
 use super::EventLoop;
@@ -72,7 +72,7 @@ impl EventLoop {
                 cause,
                 ..
             } => {
-                let cause = cause.map(|cause| cause.to_string());
+                let cause = cause.map(from_remote);
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
                 let jitter = fastrand::f64();
                 self.state
@@ -246,7 +246,7 @@ fn on_identify(state: &mut RelayState, event: identify::Event) {
             connection_id,
             info,
         } => {
-            debug!(peer = %peer_id, connection = %connection_id, agent = info.agent_version, "identified");
+            debug!(peer = %peer_id, connection = %connection_id, agent = from_remote(&info.agent_version), "identified");
             state.handle_identified(&peer_id, connection_id, &info.protocols);
         }
         identify::Event::Error {
