@@ -260,7 +260,8 @@ pub(super) fn all() -> Vec<Attack> {
         Attack::new("text-relay", Relay, "both", "control characters wherever text can be put")
             .by("attack text --at {relay.quic} --at {relay.tcp}"),
         Attack::new("text-node", Node, "both", "control characters wherever text can be put, and in circuits")
-            .by("attack text --at {node.quic} --at {node.tcp}").by("attack text --at {relay.quic} --to {node}"),
+            .by("attack text --at {node.quic} --at {node.tcp} --at {text.quic} --at {text.tcp}")
+            .by("attack text --at {relay.quic} --to {node}").by("attack text --at {relay.tcp} --to {text}"),
         Attack::new("oracle-tcp", Home, "tcp", "how long until the next CONNECT, by what is behind the address")
             .by("--relay {relay.quic} --abuse handshake --times 1 --candidate /ip4/192.168.1.{inside}/tcp/6443 dial {node}")
             .by("--relay {relay.quic} --abuse handshake --times 1 --candidate /ip4/192.168.1.{inside}/tcp/6444 dial {node}")

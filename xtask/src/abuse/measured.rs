@@ -80,10 +80,6 @@ impl Row {
         }
     }
 
-    pub(super) fn grown(&self) -> f64 {
-        (self.rss_peak_mib - self.rss_before_mib).max(0.0)
-    }
-
     pub(super) fn amplification(&self) -> f64 {
         let sent = self.sent_mib * 1024.0 * 1024.0;
         self.third_party_bytes as f64 / sent.max(1.0)

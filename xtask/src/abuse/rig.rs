@@ -40,6 +40,7 @@ const ROUNDS_BEFORE: usize = 3;
 const SAMPLE: Duration = Duration::from_millis(200);
 /// For what was counted to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
+const TEXT_PORT: u16 = 444;
 const CLOSED: &str = "RELAY_NODE_ACCESS_ALLOW";
 
 /// Prefixes of four addresses each: of one /56, of one /48, of four /48.
@@ -86,6 +87,8 @@ struct Rig {
     victim: Host,
     evil: Option<(Host, Process)>,
     home: Option<HomeOf>,
+    /// A node that prints for people, with its id.
+    text: Option<(Process, String)>,
     _plain: Process,
     /// The lab; last, so that it outlives what runs in it.
     lab: Lab,
@@ -175,6 +178,10 @@ impl Rig {
         }
         Ok(Self {
             victim: lab.public_host("victim").await?,
+            text: match attack.name {
+                "text-node" => Some(text(&relay, &target.host, &key("text")).await?),
+                _ => None,
+            },
             key: key("dial"),
             hosts: ids,
             _plain: hosts,
@@ -232,6 +239,14 @@ impl Rig {
                     put(&format!("{{punch{family}.{name}}}"), &of(port));
                 }
             }
+        }
+        if let Some((_, id)) = &self.text {
+            let ip = self.target.host.ip(false)?;
+            for transport in Transport::ALL {
+                let address = format!("{}/p2p/{id}", transport.addr(ip, TEXT_PORT));
+                put(&format!("{{text.{transport}}}"), &address);
+            }
+            put("{text}", id);
         }
         put("{node}", &self.target.id);
         put("{victim}", &self.victim.ip(false)?.to_string());
@@ -356,6 +371,16 @@ impl Rig {
                 .iter()
                 .map(|event| obeyed(&event.line))
                 .sum::<u64>();
+        if let Some((text, _)) = &self.text {
+            let printed = text.events().into_iter().map(|event| event.line);
+            row.control_characters += printed.map(|line| obeyed(&line)).sum::<u64>();
+            row.control_characters += obeyed(&text.log());
+        }
+        if attack.target != Target::Relay {
+            // A node that does not answer has its dials failed above.
+            let status = self.target.control.text(&["status"]).await;
+            row.control_characters += status.map_or(0, |status| obeyed(&status));
+        }
         self.count_packets(&mut row, packets).await?;
         for (words, stranger) in &strangers {
             let events = stranger.events();
@@ -453,6 +478,22 @@ impl Rig {
         let hosts = [&self.relay.host, &self.honest, &self.stranger];
         hosts.iter().any(|host| host.addresses.contains(&ip))
     }
+}
+
+/// A second node on the host, whose output is text.
+async fn text(relay: &Relay, host: &Host, key: &str) -> Result<(Process, String)> {
+    let program = bins()?.p2pnode;
+    let id = printed(host, &program, &["id", "--key", key]).await?;
+    let mut launch = Launch::new("text", program).args(["run", "--key", key]);
+    for transport in Transport::ALL {
+        launch = launch
+            .args(["--relay", &relay.address(host, transport)?])
+            .args(["--listen", &transport.addr(host.ip(false)?, TEXT_PORT)]);
+    }
+    let process = launch.on(host)?;
+    let reserved = |event: &p2pnode_tests::events::Event| event.line.contains("reserved");
+    process.first("a reservation", 0, reserved).await?;
+    Ok((process, id))
 }
 
 async fn evil(lab: &Lab, words: &str) -> Result<(Host, Process)> {

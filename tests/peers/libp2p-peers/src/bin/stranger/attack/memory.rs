@@ -117,6 +117,7 @@ pub(super) async fn circuits_nobody_reads(args: Arc<Args>, tally: Tally) -> Resu
     let called = Identity::new().speaking(&[STOP]);
     let destination = args.connect(0, &called).await.context("destination")?;
     destination.reserve().await.context("reservation")?;
+    let to = called.id();
     let (held, accepting) = (tally.clone(), destination.clone());
     tokio::spawn(async move {
         let mut circuits = Vec::new();
@@ -134,17 +135,22 @@ pub(super) async fn circuits_nobody_reads(args: Arc<Args>, tally: Tally) -> Resu
     for number in 0..args.connections {
         sources.push(args.connect(number, &Identity::new()).await?);
     }
+    let mut circuits = JoinSet::new();
     for number in 0..args.streams {
-        let wire = &sources[number % sources.len()];
-        let circuit = wire.circuit(called.id()).await;
-        tally.outcome("circuits", &circuit);
-        if let Ok(circuit) = circuit {
-            let tally = tally.clone();
-            tokio::spawn(async move {
-                let written = pour(circuit, &tally).await;
-                tally.outcome("circuits", &written);
-            });
-        }
+        let (wire, tally) = (sources[number % sources.len()].clone(), tally.clone());
+        circuits.spawn(async move {
+            let circuit = wire.circuit(to).await;
+            tally.outcome("circuits", &circuit);
+            circuit
+        });
+    }
+    // Data before would make the others late.
+    for circuit in circuits.join_all().await.into_iter().flatten() {
+        let tally = tally.clone();
+        tokio::spawn(async move {
+            let written = pour(circuit, &tally).await;
+            tally.outcome("poured", &written);
+        });
     }
     destination.closed().await;
     forever().await
