@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use super::attacks::Target;
 
+/// What a dial may take without being unusual, in milliseconds: less is chance on two processors.
+const QUICK: f64 = 100.0;
 /// Longer than any honest dial takes.
 const PATIENCE: &str = "8s";
 /// Dials are processes of their own: without a pause they would be most of the load.
@@ -53,11 +55,11 @@ pub(super) struct Dials {
 }
 
 impl Dials {
-    /// Of all dials in this one, relative to the median of their kind in `before`; the median of these ratios.
+    /// Of all dials in this one, relative to the median of their kind in `before`, or to [`QUICK`]; the median of these ratios.
     pub(super) fn ratio(&self, before: &Self) -> Option<f64> {
         let mut ratios = Vec::new();
         for (kind, times) in &self.times {
-            let usual = median(before.times.get(kind)?)?.max(1.0);
+            let usual = median(before.times.get(kind)?)?.max(QUICK);
             ratios.extend(times.iter().map(|time| time / usual));
         }
         median(&ratios)

@@ -35,6 +35,8 @@ pub(super) struct Row {
     pub(super) cpu_seconds: f64,
     pub(super) descriptors: u64,
     pub(super) log_lines: f64,
+    /// Of them, those that the honest dials cause, by what a dial before the attack has caused.
+    pub(super) honest_log_lines: f64,
     /// Packets to addresses that are private, of metadata services, or nobody's.
     pub(super) inner_packets: u64,
     pub(super) third_party_packets: u64,
@@ -88,6 +90,7 @@ impl Row {
     pub(super) fn judge(&mut self, attack: &Attack) {
         let budget = attack.budget;
         let minutes = (self.seconds / 60.0).max(1.0);
+        let lines = self.log_lines - self.honest_log_lines;
         let mut over = |what: &str, has: f64, most: f64| {
             if has > most {
                 self.faults
@@ -101,7 +104,7 @@ impl Row {
         if let Some(most) = budget.resident {
             over("resident MiB", self.rss_peak_mib, most);
         }
-        over("log lines", self.log_lines, LOG_LINES * minutes + OWN_LINES);
+        over("log lines", lines, LOG_LINES * minutes + OWN_LINES);
         over("packets to inner addresses", self.inner_packets as f64, 0.0);
         let sent = self.sent_mib * 1024.0 * 1024.0;
         let amplified = self.third_party_bytes as f64 / sent.max(1.0);

@@ -285,6 +285,7 @@ impl Rig {
         };
         let (mut before, mut during) = (Dials::default(), Dials::default());
         let (start, bytes) = (Instant::now(), carried(&self.steady));
+        let unlogged = self.process(attack).log().lines().count();
         for _ in 0..ROUNDS_BEFORE {
             honest.round(&kinds, &mut before).await?;
         }
@@ -365,6 +366,8 @@ impl Rig {
         let process = self.process(attack);
         let log = process.log();
         row.log_lines = (log.lines().count() - lines) as f64;
+        let per_dial = (lines - unlogged) as f64 / before.made as f64;
+        row.honest_log_lines = per_dial * (during.made + during.failed) as f64;
         row.control_characters = obeyed(&log)
             + process
                 .events()

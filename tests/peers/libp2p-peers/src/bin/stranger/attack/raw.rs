@@ -252,7 +252,7 @@ impl Wire {
             Opener::Muxer(open) => {
                 let (asked, opened) = oneshot::channel();
                 open.send(asked).await.ok().context("closed")?;
-                Ok(opened.await.context("closed")??)
+                opened.await.context("closed")?.context("no stream")
             }
             Opener::Quic(connection) => {
                 let (send, receive) = connection.open_bi().await.context("closed")?;
@@ -344,10 +344,10 @@ pub(crate) async fn status(stream: &mut Stream) -> Result<u64> {
 /// Proposes one protocol and waits for consent ([multistream-select](https://github.com/multiformats/multistream-select)).
 pub(crate) async fn negotiate(stream: &mut (impl Duplex + ?Sized), protocol: &str) -> Result<()> {
     let proposal = [line(MULTISTREAM), line(protocol)].concat();
-    stream.write_all(&proposal).await?;
-    stream.flush().await?;
+    stream.write_all(&proposal).await.context("no proposal")?;
+    stream.flush().await.context("no proposal")?;
     for wanted in [MULTISTREAM, protocol] {
-        let said = read_line(stream).await?;
+        let said = read_line(stream).await.context("no consent")?;
         ensure!(said == wanted, "{protocol}: the remote says {said:?}");
     }
     Ok(())

@@ -169,7 +169,7 @@ pub(super) async fn introductions(args: Arc<Args>, tally: Tally) -> Result<()> {
                         let kind = if refused { answer.as_str() } else { kind };
                         tally.add(if refused { kind } else { "introduced" }, 1);
                     }
-                    Err(error) => tally.add(&format!("not introduced: {error:#}"), 1),
+                    Err(error) => tally.add(&format!("not introduced: {error}"), 1),
                 }
             }
             wire.closed().await;
