@@ -29,6 +29,9 @@ pub(super) struct Budget {
     pub(super) resident: Option<f64>,
     /// SYNs to a relay that is none, in a minute.
     pub(super) dials: Option<f64>,
+    /// All packets to it, in a minute.
+    pub(super) packets: Option<f64>,
+    pub(super) descriptors: Option<f64>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +55,15 @@ pub(super) struct Attack {
 }
 
 impl Attack {
+    /// Backoff and punches have times of their own, which a shorter attack would not see.
+    pub(super) fn seconds(&self, wanted: u64) -> u64 {
+        if self.evil.is_some() || self.name.starts_with("oracle") {
+            wanted.max(60)
+        } else {
+            wanted
+        }
+    }
+
     fn new(
         name: &'static str,
         target: Target,
@@ -268,8 +280,14 @@ pub(super) fn all() -> Vec<Attack> {
             .by("--relay {relay.quic} --abuse handshake --times 1 --candidate /ip4/192.168.1.77/tcp/6443 dial {node}"),
     ]);
     for attack in &mut all {
-        if attack.evil.is_some() {
+        if let Some(evil) = attack.evil {
             attack.budget.dials = Some(30.0);
+            // One that answers has a connection with pings.
+            attack.budget.packets = ["silent-relay", "garbage-relay"].contains(&evil).then_some(90.0);
+        }
+        if attack.local {
+            // 64 connections, and as much again of the program's own.
+            attack.budget.descriptors = Some(128.0);
         }
     }
     all

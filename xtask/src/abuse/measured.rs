@@ -117,6 +117,16 @@ impl Row {
                 most,
             );
         }
+        if let (Some(packets), Some(most)) = (self.evil_packets, budget.packets) {
+            over(
+                "packets to a relay a minute",
+                packets as f64 * 60.0 / self.seconds,
+                most,
+            );
+        }
+        if let Some(most) = budget.descriptors {
+            over("descriptors", self.descriptors as f64, most);
+        }
         let all = (self.dials_made + self.dials_failed) as f64;
         over(
             "honest dials failed",

@@ -102,7 +102,7 @@ struct HomeOf {
 
 pub(super) async fn run(attack: &Attack, seconds: u64) -> Result<Row> {
     let mut rig = Rig::new(attack).await?;
-    let row = rig.attack(attack, seconds).await;
+    let row = rig.attack(attack, attack.seconds(seconds)).await;
     rig.lab.succeeded();
     row
 }
