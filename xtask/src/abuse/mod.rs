@@ -27,7 +27,7 @@ use measured::Row;
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// abuse: only attacks whose names contain one of these
+    /// abuse: only these attacks, or those whose names contain one of these words
     #[arg(requires = "suite")]
     pub(crate) names: Vec<String>,
     /// abuse: how long each attack lasts
@@ -46,7 +46,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let chosen: Vec<_> = attacks::all()
         .into_iter()
         .filter(|attack| {
-            let named = |name: &String| attack.name.contains(name.as_str());
+            let exact = |name: &str| attacks::all().iter().any(|attack| attack.name == name);
+            let named = |name: &String| match exact(name) {
+                true => attack.name == name,
+                false => attack.name.contains(name.as_str()),
+            };
             args.names.is_empty() || args.names.iter().any(named)
         })
         .collect();
