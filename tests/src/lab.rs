@@ -202,6 +202,23 @@ impl Lab {
         Ok((Host::new(device, &self.artifacts), inside.into()))
     }
 
+    /// Gives a public host these IPv6 addresses as well, each with its /64 routed to it.
+    pub fn more_addresses(&self, host: &Host, addresses: &[Ipv6Addr]) -> Result<()> {
+        let gateway = host.ip(true)?.to_string();
+        for address in addresses {
+            let prefix = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64);
+            let (address, prefix) = (format!("{address}/128"), format!("{prefix}/64"));
+            let gateway = gateway.clone();
+            host.device.run_sync(move || {
+                run("ip", &["-6", "addr", "replace", &address, "dev", "lo"]).map(drop)
+            })?;
+            self.datacenter.run_sync(move || {
+                run("ip", &["-6", "route", "replace", &prefix, "via", &gateway]).map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.

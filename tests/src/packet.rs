@@ -48,6 +48,8 @@ pub struct Packet {
     pub protocol: Protocol,
     pub source: SocketAddr,
     pub destination: SocketAddr,
+    /// Bytes of the IP packet, also of what the capture has cut.
+    pub length: usize,
 }
 
 impl fmt::Display for Packet {
@@ -94,11 +96,12 @@ pub async fn read_record(
         bail!("empty record in the capture");
     };
     stream.read_exact(data).await?;
-    let packet = parse(data);
+    let whole = usize::try_from(word(&header, 12))?.saturating_sub(SLL2_HEADER);
+    let packet = parse(data, whole);
     Ok(Some((record, packet)))
 }
 
-fn parse(data: &[u8]) -> Option<Packet> {
+fn parse(data: &[u8], length: usize) -> Option<Packet> {
     let (sll, ip) = data.split_at_checked(SLL2_HEADER)?;
     let interface = u32::from_be_bytes(sll.get(4..8)?.try_into().ok()?);
     let outgoing = *sll.get(10)? == PACKET_OUTGOING;
@@ -137,6 +140,7 @@ fn parse(data: &[u8]) -> Option<Packet> {
         protocol,
         source: SocketAddr::new(source, from),
         destination: SocketAddr::new(destination, to),
+        length,
     })
 }
 

@@ -6,6 +6,7 @@
     reason = "these commands talk to a person at a terminal; what is no result goes to stderr"
 )]
 
+mod abuse;
 mod bench;
 mod cargo;
 mod child;
@@ -37,6 +38,8 @@ enum Suite {
     /// The manifests in k8s/: rendered, held to Kubernetes' schemas and to the binaries; alerts and dashboard; the pods, played by
     /// podman behind the NATs of the lab, which needs root.
     K8s,
+    /// Attacks that last, on release binaries, while honest peers work alongside; P2PNODE_BIN and RELAY_NODE_BIN name others.
+    Abuse,
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +55,8 @@ enum Command {
     Test {
         /// Only these tests, which need tools and packages of their own.
         suite: Option<Suite>,
+        #[command(flatten)]
+        abuse: abuse::Args,
         /// k8s: play no pods
         #[arg(long, requires = "suite")]
         without_pods: bool,
@@ -78,6 +83,14 @@ enum Command {
     /// The part of `test k8s` that runs in the lab.
     #[command(hide = true)]
     PodsInLab,
+    /// One attack of `test abuse`, in the lab.
+    #[command(hide = true)]
+    AbuseInLab {
+        attack: String,
+        seconds: u64,
+        /// Where the report goes.
+        report: std::path::PathBuf,
+    },
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
@@ -117,6 +130,11 @@ fn run(command: Command) -> Result<ExitCode> {
             k8s::Pods::Of(profile.as_deref())
         }),
         Command::Test {
+            suite: Some(Suite::Abuse),
+            abuse,
+            ..
+        } => abuse::run(&abuse),
+        Command::Test {
             suite: None,
             harness,
             ..
@@ -130,6 +148,14 @@ fn run(command: Command) -> Result<ExitCode> {
             // Before anything starts a thread.
             sandbox::enter()?;
             demo::in_lab(a, b)
+        }
+        Command::AbuseInLab {
+            attack,
+            seconds,
+            report,
+        } => {
+            sandbox::enter()?;
+            abuse::in_lab(&attack, seconds, &report)
         }
         Command::BenchInLab { report, words } => {
             sandbox::enter()?;

@@ -2,9 +2,11 @@
 //!
 //! `stranger relay` is a relay without our protocols. `stranger wait` reserves on a relay; `stranger dial PEER` makes a circuit
 //! to a peer. Both print what identify tells them, and treat every circuit that there is as `--abuse` says. One JSON object a
-//! line.
+//! line. `stranger attack` is an attack that lasts; `stranger hosts` and `stranger steady` are peers that mean well.
 
 mod abuse;
+mod attack;
+mod honest;
 
 use std::time::Instant;
 
@@ -53,11 +55,27 @@ enum Command {
     Wait,
     /// Make a circuit to this peer.
     Dial { peer: PeerId },
+    /// Attack for so many seconds.
+    Attack(attack::Args),
+    /// Be so many peers with a reservation each.
+    Hosts { count: u8 },
+    /// Print the ids of so many hosts, and of the two that keep a circuit.
+    Identities { count: u8 },
+    /// Keep a circuit through which bytes go at a steady pace.
+    Steady,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
+    let relay = || cli.relay.clone().context("give --relay");
+    match cli.command {
+        Command::Attack(args) => return attack::run(args).await,
+        Command::Hosts { count } => return honest::hosts(relay()?, count).await,
+        Command::Identities { count } => return honest::identities(count),
+        Command::Steady => return honest::steady(relay()?).await,
+        Command::Relay | Command::Wait | Command::Dial { .. } => {}
+    }
     let relays = matches!(cli.command, Command::Relay);
     let started = Instant::now();
     let role = if relays {
@@ -74,7 +92,7 @@ async fn main() -> Result<()> {
     }
     tell(&json!({"event": "started", "peer_id": swarm.local_peer_id().to_string()}));
     if !relays {
-        let relay = cli.relay.clone().context("give --relay")?;
+        let relay = relay()?;
         // Circuits can be asked for once the relay has told who it is, and has been told.
         meet(&mut swarm, &relay, |event| report(event, started)).await?;
         match cli.command {
@@ -82,7 +100,7 @@ async fn main() -> Result<()> {
                 let dial = DialOpts::peer_id(peer).addresses(vec![circuit(&relay, peer)]);
                 swarm.dial(dial.build())?;
             }
-            Command::Wait | Command::Relay => reserve(&mut swarm, &relay)?,
+            _ => reserve(&mut swarm, &relay)?,
         }
         let mut control = swarm.behaviour().stream.new_control();
         let incoming = control.accept(DCUTR)?;
