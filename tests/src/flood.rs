@@ -20,6 +20,9 @@ use tokio::{
 use crate::{command::run, host::Host, lab::Lab, transport::PATIENCE};
 
 const PAUSE: Duration = Duration::from_millis(50);
+/// Until a connection that was closed is made again. Sockets that say nothing are to be the attack, not a flood of SYNs, which the
+/// kernel's queue and the CPU of the machine bound.
+const REOPEN: Duration = Duration::from_millis(500);
 
 /// Silent TCP connections, each made again when it was closed, until dropped.
 pub struct Silent {
@@ -41,7 +44,7 @@ impl Silent {
                         // It ends when the other side closes it.
                         let _closed = stream.read(&mut [0]).await;
                     }
-                    sleep(PAUSE).await;
+                    sleep(REOPEN).await;
                 }
             };
             tasks.push(host.device.spawn(task)?);
