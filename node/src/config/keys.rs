@@ -5,8 +5,8 @@ use p2pnode_daemon::{
     config::{
         Reader,
         kind::{
-            BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, HOST_NAME, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
-            PEER_ID, SOCKET_ADDR,
+            BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, HOST_NAME, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT,
+            PATH, PEER_ID, SOCKET_ADDR,
         },
     },
     memory,

@@ -7,8 +7,8 @@ use p2pnode_daemon::{
     config::{
         Form, Kind, Reader,
         kind::{
-            BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
-            SOCKET_ADDR,
+            BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER,
+            LOG_FORMAT, PATH, SOCKET_ADDR,
         },
     },
     memory,

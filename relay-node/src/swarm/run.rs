@@ -134,8 +134,11 @@ fn swarm(
 ) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
     let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
     let displacer = Displacer::default();
-    let transport =
-        displacer.wrap(p2pnode_transports::server_within(key, Arc::new(runtime), budgets)?);
+    let transport = displacer.wrap(p2pnode_transports::server_within(
+        key,
+        Arc::new(runtime),
+        budgets,
+    )?);
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)?

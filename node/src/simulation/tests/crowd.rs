@@ -225,7 +225,10 @@ impl Crowd {
                 self.dialing.remove(&id);
                 let (addr, delay) = (&self.clients[client].addr, self.clients[client].delay);
                 match relay.handle_incoming(id, addr, || None, both) {
-                    Ok(()) => self.after(delay * 2, Step::Authenticated(client, id)),
+                    Ok(displaced) => {
+                        assert_eq!(displaced, None, "a handshake gave way to another");
+                        self.after(delay * 2, Step::Authenticated(client, id));
+                    }
                     Err(_) => self.refuse(client, id),
                 }
             }
@@ -237,7 +240,10 @@ impl Crowd {
                 let Some(relay) = self.relay.as_mut() else {
                     return self.after(DIAL, Step::Lost(client, id));
                 };
-                if relay.handle_authenticated(&peer, Some(&addr)).is_err() {
+                if relay
+                    .handle_authenticated(&peer, Some(&addr), both)
+                    .is_err()
+                {
                     relay.handle_incoming_failed(id);
                     return self.refuse(client, id);
                 }

@@ -123,10 +123,12 @@ fn returns(clients: usize, sources: usize, limits: Limits, window: Duration) -> 
                 relay
                     .state
                     .handle_incoming(id(connection), &client.from, || None, relay.now);
-            let authenticated = relay
-                .state
-                .handle_authenticated(&client.peer, Some(&client.from));
-            refused += usize::from(begun.is_err()) + usize::from(authenticated.is_err());
+            let authenticated =
+                relay
+                    .state
+                    .handle_authenticated(&client.peer, Some(&client.from), relay.now);
+            refused +=
+                usize::from(!matches!(begun, Ok(None))) + usize::from(authenticated.is_err());
             relay.established(connection, client.peer, &incoming(&client.from));
             let (source, now) = (Source::of(&client.from), relay.now.instant);
             for request in [
