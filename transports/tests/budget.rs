@@ -11,13 +11,14 @@ use std::{
 };
 
 use common::{LONG, Node, ORDINARY, config, node};
-use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, PeerId,
     core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox},
     identity::Keypair,
 };
 use p2pnode_transports::{Budgets, Class, Closed, Overuse, closed, server_within, tokio_runtime};
+use tokio::task::JoinSet;
 
 const BOTH: [(&str, &str); 2] = [
     ("/ip4/127.0.0.1/tcp/0", "21340-21349"),
@@ -54,27 +55,22 @@ async fn pair((addr, range): (&str, &str)) -> Pair {
 
 /// Opens so many streams and writes so much on each, for as long as the connection takes it.
 async fn flood(mut muxer: StreamMuxerBox, streams: usize, bytes: usize) {
-    let mut opened = Vec::new();
-    while opened.len() < streams {
+    let mut writing = JoinSet::new();
+    while writing.len() < streams {
         let open = poll_fn(|cx| {
             let _ = muxer.poll_unpin(cx);
             muxer.poll_outbound_unpin(cx)
         });
-        match open.await {
-            Ok(stream) => opened.push(stream),
-            Err(_) => return,
-        }
-        // Yields, so that an ordinary program may be as slow.
+        let Ok(mut stream) = open.await else { return };
+        writing.spawn(async move {
+            let _ = stream.write_all(&vec![7; bytes]).await;
+            let _ = stream.flush().await;
+            std::future::pending::<()>().await;
+        });
         tokio::task::yield_now().await;
     }
-    let writing = opened.iter_mut().map(|stream| async move {
-        let _ = stream.write_all(&vec![7; bytes]).await;
-        let _ = stream.flush().await;
-    });
-    let mut writing = std::pin::pin!(join_all(writing));
     poll_fn(|cx| {
         let _ = muxer.poll_unpin(cx);
-        let _ = writing.as_mut().poll(cx);
         Poll::<()>::Pending
     })
     .await;
@@ -108,10 +104,8 @@ async fn a_stranger_has_sixteen_streams_at_once_and_the_others_come_when_its_cla
             Poll::Ready(pair.victim.poll_inbound_unpin(cx).is_ready())
         });
         assert!(!more.await, "{transport:?}");
-        drop(streams.pop());
-        streams.push(next(&mut pair.victim).await.unwrap());
         pair.budgets.set_class(pair.peer, Class::Known);
-        while streams.len() < 99 {
+        while streams.len() < 100 {
             streams.push(next(&mut pair.victim).await.unwrap());
         }
         flood.abort();
