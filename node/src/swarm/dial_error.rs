@@ -177,3 +177,26 @@ pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
         .map(io::Error::kind)
         .last()
 }
+
+#[cfg(test)]
+mod tests {
+    use libp2p::multiaddr::Protocol;
+
+    use super::*;
+
+    const HOSTILE: &str = "\u{1b}[2J\r\n\u{9b}31m up \u{202e}";
+
+    #[test]
+    fn what_a_remote_wrote_reaches_no_terminal_as_it_is() {
+        let shown = "\\u{1b}[2J\\r\\n\\u{9b}31m up \\u{202e}";
+        assert_eq!(innermost(&io::Error::other(HOSTILE)), shown);
+        let long = innermost(&io::Error::other(HOSTILE.repeat(1000)));
+        assert_eq!(long.chars().count(), 256);
+        let address = Multiaddr::empty()
+            .with(Protocol::Dns4(HOSTILE.into()))
+            .with(Protocol::Tcp(1));
+        let refused = TransportError::Other(io::Error::other(HOSTILE));
+        let reason = failure(&DialError::Transport(vec![(address, refused)])).reason;
+        assert_eq!(reason, format!("/dns4/{shown}/tcp/1: {shown}"));
+    }
+}
