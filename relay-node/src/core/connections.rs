@@ -6,7 +6,7 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_protocol::{Source, Transport, hop::Leg};
+use p2pnode_protocol::{Source, Transport, hop::{Leg, Near}};
 
 use crate::{
     config::Limits,
@@ -151,6 +151,7 @@ fn leg(endpoint: &ConnectedPoint) -> Option<Leg> {
         transport: Transport::of(address)?,
         family: ip.into(),
         rtt: None,
+        near: Near::default(),
     })
 }
 

@@ -212,7 +212,10 @@ impl RelayState {
             OtherLeg::Is(other) => self
                 .connections
                 .leg(other)
-                .map_or(Answer::Refused(Refusal::Unknown), Answer::Leg),
+                .map_or(Answer::Refused(Refusal::Unknown), |leg| {
+                    let near = self.introductions.seen.near(&peer, &request.peer);
+                    Answer::Leg(hop::Leg { near, ..leg })
+                }),
         }
     }
 }
