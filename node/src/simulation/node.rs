@@ -267,9 +267,16 @@ impl World {
                 let node = self.hosts[host].node().unwrap();
                 node.machine.handle_observation_lost(connection, now);
             }
-            Action::SetInterfaces(addrs) => {
+            Action::Vouch { relay, peer, near } => {
                 let node = self.hosts[host].node().unwrap();
-                node.machine.handle_interfaces(&addrs, now);
+                node.machine.handle_vouched(relay, peer, near.into(), now);
+            }
+            Action::SetInterfaces {
+                addresses,
+                networks,
+            } => {
+                let node = self.hosts[host].node().unwrap();
+                node.machine.handle_interfaces(&addresses, networks, now);
             }
             // There is neither DNS nor a link, and every peer may connect.
             Action::EndSearch(_) | Action::Allow(_) | Action::Disallow(_) | Action::Announce(_) => {

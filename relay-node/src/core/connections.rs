@@ -6,7 +6,10 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_protocol::{Source, Transport, hop::{Leg, Near}};
+use p2pnode_protocol::{
+    Source, Transport,
+    hop::{Leg, Near},
+};
 
 use crate::{
     config::Limits,

@@ -320,8 +320,15 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let listed = seen(peer, &many).addresses(&peer);
         assert_eq!(listed.len(), MAX_ADDRS);
-        assert_eq!(listed[..2], addrs(&["/ip4/1.2.3.99/tcp/3", "/ip4/1.2.3.99/tcp/2"]));
-        assert_eq!(ip(&listed[2]), Some([1, 2, 3, 98].into()), "two on one address");
+        assert_eq!(
+            listed[..2],
+            addrs(&["/ip4/1.2.3.99/tcp/3", "/ip4/1.2.3.99/tcp/2"])
+        );
+        assert_eq!(
+            ip(&listed[2]),
+            Some([1, 2, 3, 98].into()),
+            "two on one address"
+        );
     }
 
     #[test]
@@ -355,16 +362,44 @@ mod tests {
             Some(PrivateIps { other, own })
         };
         for (ours, theirs, same_network, private) in [
-            ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/2/quic-v1", true, None),
+            (
+                "/ip4/1.2.3.4/tcp/1",
+                "/ip4/1.2.3.4/udp/2/quic-v1",
+                true,
+                None,
+            ),
             ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.5/tcp/1", false, None),
-            ("/ip6/2001:db8::1/tcp/1", "/ip6/2001:db8::2/tcp/1", true, None),
-            ("/ip6/2001:db8::1/tcp/1", "/ip6/2001:db8:0:1::1/tcp/1", false, None),
+            (
+                "/ip6/2001:db8::1/tcp/1",
+                "/ip6/2001:db8::2/tcp/1",
+                true,
+                None,
+            ),
+            (
+                "/ip6/2001:db8::1/tcp/1",
+                "/ip6/2001:db8:0:1::1/tcp/1",
+                false,
+                None,
+            ),
             ("/ip4/10.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1", false, None),
             ("/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1", false, None),
-            ("/ip4/10.0.0.1/tcp/1", "/ip4/10.9.0.1/tcp/1", false, private("10.0.0.1", "10.9.0.1")),
-            ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2", false, private("127.0.0.1", "127.0.0.1")),
+            (
+                "/ip4/10.0.0.1/tcp/1",
+                "/ip4/10.9.0.1/tcp/1",
+                false,
+                private("10.0.0.1", "10.9.0.1"),
+            ),
+            (
+                "/ip4/127.0.0.1/tcp/1",
+                "/ip4/127.0.0.1/tcp/2",
+                false,
+                private("127.0.0.1", "127.0.0.1"),
+            ),
         ] {
-            let expected = Near { same_network, private };
+            let expected = Near {
+                same_network,
+                private,
+            };
             assert_eq!(near(ours, theirs), expected, "{ours} {theirs}");
         }
     }

@@ -115,7 +115,11 @@ impl EventLoop {
             }
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
-            Action::SetInterfaces(addrs) => behaviour.punch.set_interfaces(&addrs),
+            Action::SetInterfaces {
+                addresses,
+                networks,
+            } => behaviour.punch.set_interfaces(&addresses, networks),
+            Action::Vouch { relay, peer, near } => behaviour.punch.vouched(relay, peer, near),
             Action::Announce(addrs) => {
                 if let Some(responder) = &self.responder {
                     let links = self.links.borrow().clone();
