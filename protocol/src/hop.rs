@@ -1,12 +1,12 @@
 //! `/p2pnode/hop/1`: a relay describes one leg of a circuit to the peer at the other end.
 //!
 //! A peer sees only the leg of a circuit that ends at itself. The relay sees both. It reports the transport, the IP family and
-//! the round trip time of the other leg to the two peers that the circuit connects, and to no other peer. It never reports an
-//! address.
+//! the round trip time of the other leg to the two peers that the circuit connects, and to no other peer. It reports whether both
+//! are in one network. Addresses it reports only if they are private ones in the network that the relay shares with both peers.
 //!
 //! A stream carries one [`Request`] and one [`Answer`], each in a [`json`](frame::json) frame.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use libp2p::{PeerId, StreamProtocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -95,6 +95,29 @@ pub struct Leg {
         deserialize_with = "read_rtt"
     )]
     pub rtt: Option<Duration>,
+    /// What the two peers share.
+    #[serde(default, flatten)]
+    pub near: Near,
+}
+
+/// What a relay sees that two peers share. The peers may then dial each other's private addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Near {
+    /// Both show one public address (of IPv6, one /64).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_network: bool,
+    /// The relay sees both at private addresses, or both on loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private: Option<PrivateIps>,
+}
+
+/// The private addresses at which a relay sees the two peers of a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateIps {
+    /// The other peer's.
+    pub other: IpAddr,
+    /// The asking peer's.
+    pub own: IpAddr,
 }
 
 /// Why the relay does not describe a leg.
@@ -156,6 +179,7 @@ mod tests {
             transport: Transport::Quic,
             family: Family::Ip6,
             rtt: Some(Duration::from_micros(20_149)),
+            near: Near::default(),
         });
         let json = r#"{"leg":{"transport":"quic","family":"ip6","rtt_ms":20.1}}"#;
         assert_eq!(written(&leg), frame(json.as_bytes()));
@@ -207,6 +231,7 @@ mod tests {
                 transport: if quic { Transport::Quic } else { Transport::Tcp },
                 family: if ip6 { Family::Ip6 } else { Family::Ip4 },
                 rtt: rtt.map(|tenths| Duration::from_micros(tenths * 100)),
+                near: Near::default(),
             });
             let Answer::Leg(read) = read_from(&written(&answer)).unwrap() else { panic!("no leg") };
             let Answer::Leg(sent) = answer else { panic!("no leg") };

@@ -12,13 +12,18 @@
 //! A peer that supports the protocol accepts `/tls/1.0.0` over TCP: the side that dials as the TLS client sends its first flight
 //! along with the proposal, without waiting for consent.
 
-use std::io;
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::IpAddr,
+};
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, future::BoxFuture};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
 use crate::{
+    Transport,
     exchange::{self, Reply},
     frame,
 };
@@ -28,6 +33,9 @@ pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/meet/1");
 
 /// The most addresses in a list: it bounds what a peer dials because of an introduction.
 pub const MAX_ADDRS: usize = 8;
+
+/// The most sockets on one IP address in a list: a mapping for each transport.
+const SOCKETS_PER_IP: usize = 2;
 
 /// The most bytes of an address as text. The longest that can be punched has 65.
 const MAX_ADDR: usize = 128;
@@ -157,6 +165,28 @@ pub enum Refusal {
     Draining,
 }
 
+/// Keeps two sockets on each IP address: the first of each transport, or else the first two. So a list of addresses that somebody
+/// else chose costs no host more than that.
+pub fn cap_per_ip<T>(list: &mut Vec<T>, of: impl Fn(&T) -> (IpAddr, Transport)) {
+    let mut first = HashSet::new();
+    let mut kept = HashMap::<IpAddr, usize>::new();
+    for item in list.iter() {
+        let (ip, transport) = of(item);
+        if first.insert((ip, transport)) {
+            *kept.entry(ip).or_default() += 1;
+        }
+    }
+    list.retain(|item| {
+        let (ip, transport) = of(item);
+        let kept = kept.entry(ip).or_default();
+        first.remove(&(ip, transport)) || {
+            let fits = *kept < SOCKETS_PER_IP;
+            *kept += usize::from(fits);
+            fits
+        }
+    });
+}
+
 /// Writes one message.
 ///
 /// # Errors
@@ -229,6 +259,24 @@ mod tests {
             addrs: addrs(&["/ip4/198.51.100.7/udp/40000/quic-v1"]),
             own_addrs: addrs(&["/ip4/203.0.113.9/tcp/40001"]),
         }
+    }
+
+    #[test]
+    fn one_ip_address_has_two_sockets_in_a_list_one_of_each_transport_if_it_can() {
+        let (one, other) = (IpAddr::from([1, 2, 3, 4]), IpAddr::from([1, 2, 3, 5]));
+        let (quic, tcp) = (Transport::Quic, Transport::Tcp);
+        let mut list = vec![
+            (one, quic, 1),
+            (one, quic, 2),
+            (other, quic, 3),
+            (other, quic, 4),
+            (other, quic, 5),
+            (one, tcp, 6),
+            (one, tcp, 7),
+        ];
+        cap_per_ip(&mut list, |(ip, transport, _)| (*ip, *transport));
+        let left: Vec<_> = list.into_iter().map(|(.., number)| number).collect();
+        assert_eq!(left, [1, 3, 4, 6]);
     }
 
     #[test]

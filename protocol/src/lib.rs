@@ -16,11 +16,13 @@ pub mod join;
 pub mod pending_futures;
 pub mod ping;
 mod quote;
+mod scope;
 mod source;
 mod transport;
 pub mod upgrade;
 
 pub use family::Family;
 pub use quote::{escape, escape_json, from_remote, quote};
+pub use scope::Scope;
 pub use source::{Network, Source};
 pub use transport::Transport;

@@ -107,6 +107,8 @@ impl Handle {
     /// If `remote` is known to support TLS, a TCP dial does not wait for its consent, which saves a round trip. A punch cannot
     /// fall back from that: the connection could not be made a second time.
     ///
+    /// If `remote` is unvouched, each address gets one first packet instead, which is not repeated until something comes back.
+    ///
     /// Drop the guard when the punch is decided. Until then other peers at that IP may be taken for the remote, and their
     /// connections fail. A dial in the role of the listener implies a guard of its own.
     #[must_use = "the punch is expected only as long as the guard lives"]

@@ -172,6 +172,13 @@ impl Punch {
             |filters: &[PunchFilter]| filters.iter().any(|filter| filter.matches(candidate));
         (self.allow.is_empty() || matches(&self.allow)) && !matches(&self.deny)
     }
+
+    /// Whether some `allow` names a private network, or this host, and matches the candidate.
+    #[must_use]
+    pub(crate) fn names(&self, candidate: &Multiaddr) -> bool {
+        let mut private = self.allow.iter().filter(|filter| filter.is_private());
+        private.any(|filter| filter.matches(candidate))
+    }
 }
 
 impl std::fmt::Display for RelayAddr {

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use p2pnode_protocol::addr::{self, Host};
-use p2pnode_protocol::quote;
+use p2pnode_protocol::{Scope, quote};
 use p2pnode_transports::{Family, Transport};
 
 /// An address to advertise for punching whose port may be that of the punch socket.
@@ -134,6 +134,12 @@ impl PunchFilter {
             None => true,
         };
         of_transport && self.net.contains(&ip)
+    }
+
+    /// Whether all of its network is private, or within this host.
+    pub(crate) fn is_private(&self) -> bool {
+        let is_inner = |ip| matches!(Scope::of(ip), Scope::Private | Scope::Host);
+        is_inner(self.net.network()) && is_inner(self.net.broadcast())
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
+use ipnet::IpNet;
 use libp2p::{Multiaddr, core::transport::ListenerId};
 use p2pnode_protocol::addr::is_circuit;
 use p2pnode_transports::{Family, Transport, to_multiaddr};
@@ -15,7 +16,7 @@ pub(crate) struct Addresses {
     /// Public listeners, and reservations at their circuit addresses.
     pub(crate) listeners: Vec<(ListenerId, Multiaddr)>,
     pub(crate) punch_ports: BTreeMap<(Transport, Family), u16>,
-    pub(crate) interfaces: BTreeSet<IpAddr>,
+    pub(crate) interfaces: BTreeSet<IpNet>,
     /// Grows with each change, also of the reservations.
     version: u64,
     announced: Seen,
@@ -79,10 +80,11 @@ impl Addresses {
 
     /// The address of each interface at the punch port of its family, for each transport.
     pub(crate) fn at_punch_ports(&self) -> Vec<Multiaddr> {
-        let sockets = self.interfaces.iter().flat_map(|ip| {
+        let ips = self.interfaces.iter().map(IpNet::addr);
+        let sockets = ips.flat_map(|ip| {
             let of_family = self.punch_ports.iter();
-            let of_family = of_family.filter(|((_, family), _)| *family == Family::from(*ip));
-            of_family.map(|((kind, _), port)| (*kind, SocketAddr::new(*ip, *port)))
+            let of_family = of_family.filter(move |((_, family), _)| *family == Family::from(ip));
+            of_family.map(move |((kind, _), port)| (*kind, SocketAddr::new(ip, *port)))
         });
         sockets
             .map(|(kind, socket)| to_multiaddr(kind, socket))

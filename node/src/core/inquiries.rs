@@ -175,6 +175,7 @@ mod tests {
             transport: Transport::Quic,
             family: Family::Ip4,
             rtt: rtt.map(Duration::from_millis),
+            near: Default::default(),
         })
     }
 

@@ -7,10 +7,11 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+pub(crate) use p2pnode_protocol::Scope;
 use p2pnode_transports::{Family, Transport};
 
 /// An address that a punch can go to: a socket and its transport. The type cannot hold names, relays and wrapped transports.
@@ -88,62 +89,6 @@ pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-/// How far an address reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Everywhere.
-    Global,
-    /// Within a private network ([RFC 1918](https://www.rfc-editor.org/rfc/rfc1918),
-    /// [RFC 4193](https://www.rfc-editor.org/rfc/rfc4193)) or behind a carrier's NAT
-    /// ([RFC 6598](https://www.rfc-editor.org/rfc/rfc6598)).
-    Private,
-    /// Within one link.
-    Link,
-    /// Within one host.
-    Host,
-    /// Nowhere: unspecified, multicast, broadcast, reserved.
-    Never,
-}
-
-impl Scope {
-    /// The scope of an IP address.
-    pub(crate) fn of(ip: IpAddr) -> Self {
-        match ip {
-            IpAddr::V4(ip) => Self::of_v4(ip),
-            IpAddr::V6(ip) => Self::of_v6(ip),
-        }
-    }
-
-    fn of_v4(ip: Ipv4Addr) -> Self {
-        let [first, second, ..] = ip.octets();
-        if ip.is_loopback() {
-            Self::Host
-        } else if ip.is_link_local() {
-            Self::Link
-        } else if ip.is_private() || (first == 100 && second & 0xc0 == 64) {
-            Self::Private
-        } else if first == 0 || first >= 224 {
-            Self::Never
-        } else {
-            Self::Global
-        }
-    }
-
-    fn of_v6(ip: Ipv6Addr) -> Self {
-        if ip.is_loopback() {
-            Self::Host
-        } else if ip.is_unspecified() || ip.is_multicast() || ip.to_ipv4_mapped().is_some() {
-            Self::Never
-        } else if ip.is_unicast_link_local() {
-            Self::Link
-        } else if ip.is_unique_local() {
-            Self::Private
-        } else {
-            Self::Global
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
@@ -188,29 +133,6 @@ mod tests {
             format!("/p2p/{peer}"),
         ] {
             assert_eq!(parse(&text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn scopes_are_those_of_the_registries() {
-        for (ip, scope) in [
-            ("127.0.0.1", Scope::Host),
-            ("::1", Scope::Host),
-            ("10.1.2.3", Scope::Private),
-            ("100.64.0.1", Scope::Private),
-            ("100.128.0.1", Scope::Global),
-            ("fd00::1", Scope::Private),
-            ("169.254.0.1", Scope::Link),
-            ("fe80::1", Scope::Link),
-            ("0.0.0.0", Scope::Never),
-            ("255.255.255.255", Scope::Never),
-            ("224.0.0.1", Scope::Never),
-            ("ff02::1", Scope::Never),
-            ("::", Scope::Never),
-            ("198.51.100.7", Scope::Global),
-            ("2001:db8::1", Scope::Global),
-        ] {
-            assert_eq!(Scope::of(ip.parse().unwrap()), scope, "{ip}");
         }
     }
 }

@@ -9,11 +9,15 @@ use std::{
     future::Future,
     hash::{BuildHasher, RandomState},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
 
+use ipnet::IpNet;
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
@@ -23,7 +27,8 @@ use libp2p::{
         behaviour::{ConnectionClosed, ConnectionEstablished},
     },
 };
-use p2pnode_protocol::{addr::is_circuit, dcutr::Addresses};
+use p2pnode_protocol::{addr::is_circuit, dcutr::Addresses, hop::Near};
+use p2pnode_transports::Remote;
 use tokio::time::{Sleep, sleep_until};
 
 use self::dials::Dials;
@@ -33,13 +38,15 @@ use super::{
     handler::{Command, Handler, Report},
     machine::{Action, Established, Event, Introduced, IntroductionResponse, Machine, Side},
     record::{CandidateOutcome, Record},
-    settings::{CircuitRtt, Ports, Settings},
+    settings::{Circuits, Ports, Settings},
 };
 
 /// Hole punching as a [`NetworkBehaviour`].
 pub(crate) struct Behaviour {
     enabled: bool,
-    circuit_rtt: CircuitRtt,
+    circuits: Circuits,
+    /// The bytes that have come over each circuit.
+    received: HashMap<ConnectionId, Arc<AtomicU64>>,
     machine: Machine,
     ports: Arc<dyn Ports>,
     dials: Dials,
@@ -59,8 +66,9 @@ impl Behaviour {
             transports,
             families,
             permit,
+            names,
             advertise,
-            circuit_rtt,
+            circuits,
             timing,
         } = settings;
         let seed = RandomState::new().hash_one(local_peer_id);
@@ -73,11 +81,13 @@ impl Behaviour {
             transports,
             families,
             permit,
+            names,
             advertise,
         };
         Self {
             enabled,
-            circuit_rtt,
+            circuits,
+            received: HashMap::new(),
             machine: Machine::new(local_peer_id, enabled, policy, timing, seed),
             ports,
             dials: Dials::default(),
@@ -100,10 +110,10 @@ impl Behaviour {
         self.wake();
     }
 
-    /// Sets the sockets of this host at its punch ports: global ones are offered to all, private ones to peers behind the
-    /// same NAT.
-    pub(crate) fn set_interfaces(&mut self, addrs: &[Multiaddr]) {
-        self.machine.handle_interfaces(addrs, now());
+    /// Sets the sockets of this host at its punch ports, and its networks: global ones are offered to all, private ones where a
+    /// relay vouches that the peer shares their network.
+    pub(crate) fn set_interfaces(&mut self, addrs: &[Multiaddr], networks: Vec<IpNet>) {
+        self.machine.handle_interfaces(addrs, networks, now());
         self.wake();
     }
 
@@ -124,6 +134,12 @@ impl Behaviour {
     /// The user wants a peer to be direct now.
     pub(crate) fn wanted(&mut self, peer: PeerId) {
         self.machine.handle_wanted(peer, now());
+        self.wake();
+    }
+
+    /// A configured relay reports what the ends of a circuit to a peer share.
+    pub(crate) fn vouched(&mut self, relay: PeerId, peer: PeerId, near: Near) {
+        self.machine.handle_vouched(relay, peer, near.into(), now());
         self.wake();
     }
 
@@ -206,10 +222,14 @@ impl Behaviour {
             Action::Expect {
                 peer,
                 addrs,
+                unvouched,
                 remote,
             } => {
-                let guard = self.ports.expect_punch(&addrs, remote);
-                self.expected.insert(peer, guard);
+                let guards = (
+                    self.ports.expect_punch(&addrs, remote),
+                    self.ports.expect_punch(&unvouched, Remote::Unvouched),
+                );
+                self.expected.insert(peer, Box::new(guards));
                 return None;
             }
             Action::Forget { peer } => {
@@ -229,7 +249,9 @@ impl Behaviour {
                     .filter(|c| {
                         !matches!(
                             c.outcome,
-                            CandidateOutcome::NotDialed | CandidateOutcome::Filtered
+                            CandidateOutcome::NotDialed
+                                | CandidateOutcome::OverBudget
+                                | CandidateOutcome::Filtered
                         )
                     })
                     .filter_map(|c| self.ports.local_socket(&c.addr))
@@ -254,7 +276,11 @@ impl Behaviour {
             ConnectedPoint::Listener { send_back_addr, .. } => (Side::Listener, send_back_addr),
         };
         if endpoint.is_relayed() {
-            let rtt = (self.circuit_rtt)(&peer_id);
+            let facts = (self.circuits)(&peer_id);
+            let rtt = facts.as_ref().map(|facts| facts.rtt);
+            if let Some(facts) = facts {
+                self.received.insert(connection_id, facts.received);
+            }
             self.machine
                 .handle_relayed(peer_id, connection_id, side, rtt, now());
             return;
@@ -307,6 +333,10 @@ impl NetworkBehaviour for Behaviour {
         circuit: ConnectionId,
         report: THandlerOutEvent<Self>,
     ) {
+        if let Some(received) = self.received.get(&circuit) {
+            let bytes = received.load(Ordering::Relaxed);
+            self.machine.handle_received(peer, circuit, bytes, now());
+        }
         match report {
             Report::Connect(addrs) => self.machine.handle_connect(peer, circuit, addrs, now()),
             Report::Sync => self.machine.handle_sync(peer, circuit, now()),
@@ -333,6 +363,7 @@ impl NetworkBehaviour for Behaviour {
                 connection_id,
                 ..
             }) => {
+                self.received.remove(&connection_id);
                 self.machine.handle_closed(peer_id, connection_id, now());
             }
             FromSwarm::DialFailure(failure) => self.on_dial_failure(failure),

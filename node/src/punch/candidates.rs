@@ -1,15 +1,20 @@
 //! Which addresses a handshake offers, and which of those it receives may be dialed. Pure.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::introduction::cap_per_ip;
 use p2pnode_transports::{Family, FamilyPolicy, Transport};
 
-use super::address::{Candidate, Scope, peer_of};
+use super::{
+    address::{Candidate, Scope, peer_of},
+    vouch::Vouch,
+};
 
 /// The most addresses that one CONNECT offers and that one round dials. The limit bounds what a punch costs a third party.
 pub(crate) const MAX_CANDIDATES: usize = 8;
@@ -48,6 +53,8 @@ pub(crate) struct Policy {
     pub(crate) families: FamilyPolicy,
     /// `punch.allow` and `punch.deny`.
     pub(crate) permit: Permit,
+    /// Whether `punch.allow` names the private network of an address.
+    pub(crate) names: Permit,
     /// `punch.advertise`, at the punch ports of the moment.
     pub(crate) advertise: Arc<dyn Fn() -> Vec<Multiaddr> + Send + Sync>,
 }
@@ -57,6 +64,18 @@ impl Policy {
         self.transports.contains(&candidate.transport)
             && self.families.allows(candidate.family())
             && (self.permit)(&candidate.to_multiaddr())
+    }
+
+    /// Whether a private or loopback address may go to a peer of which relays vouch this, or may be dialed.
+    fn permits_private(&self, candidate: &Candidate, vouches: &[Vouch], ours: bool) -> bool {
+        let ip = candidate.socket.ip();
+        let scope = candidate.scope();
+        let vouched = |vouch: &Vouch| {
+            let seen = if ours { &vouch.ours } else { &vouch.theirs };
+            (vouch.same_network && scope == Scope::Private)
+                || (seen.contains(&ip) && vouch.sees_both(scope))
+        };
+        vouches.iter().any(vouched) || (self.names)(&candidate.to_multiaddr())
     }
 
     fn rank(&self, candidate: &Candidate) -> (usize, u8) {
@@ -78,6 +97,8 @@ pub(crate) struct Local {
     observed: Vec<(Candidate, PeerId, ConnectionId)>,
     /// Sockets of this host's interfaces at the punch ports.
     interfaces: Vec<Candidate>,
+    /// The networks of this host's interfaces.
+    networks: Vec<IpNet>,
 }
 
 /// How a NAT assigns the external port ([RFC 4787, 4.1](https://www.rfc-editor.org/rfc/rfc4787#section-4.1)).
@@ -96,6 +117,8 @@ pub(crate) enum Mapping {
 pub(crate) struct Admitted {
     /// What may be dialed, best first, at most [`MAX_CANDIDATES`].
     pub(crate) candidates: Vec<Candidate>,
+    /// Those of them at which no relay has seen the peer.
+    pub(crate) unvouched: HashSet<Candidate>,
     /// Those that the filters of this node or their place forbid.
     pub(crate) refused: Vec<Multiaddr>,
 }
@@ -108,7 +131,7 @@ impl Local {
         };
         let fits = candidate.transport == observation.transport
             && candidate.family() == observation.family;
-        if !fits || matches!(candidate.scope(), Scope::Never | Scope::Link) {
+        if !fits || candidate.scope() == Scope::Never {
             return false;
         }
         let known = self.observed.iter().any(|(c, _, _)| *c == candidate);
@@ -137,26 +160,38 @@ impl Local {
         changed
     }
 
+    /// Sets the networks of this host's interfaces: their network and broadcast addresses are nobody's.
+    pub(crate) fn set_networks(&mut self, networks: Vec<IpNet>) {
+        self.networks = networks;
+    }
+
+    /// Whether every host of a network of this one gets what is sent there, or its router.
+    fn is_of_all(&self, ip: IpAddr) -> bool {
+        self.networks.iter().any(|net| {
+            net.max_prefix_len() - net.prefix_len() >= 2
+                && (ip == net.network() || (ip.is_ipv4() && ip == net.broadcast()))
+        })
+    }
+
     /// What is offered to a peer, best first.
     ///
-    /// `remote_ips` are the public addresses that the peer is known to have. Private addresses of this host are offered only to a
-    /// peer that shares a public address with this host.
-    pub(crate) fn offer(&self, policy: &Policy, remote_ips: &BTreeSet<IpAddr>) -> Vec<Candidate> {
-        let same_nat = self.public_ips().any(|ip| remote_ips.contains(&ip));
+    /// Private and loopback addresses are among it only if a relay vouches that the peer is in their network.
+    pub(crate) fn offer(&self, policy: &Policy, vouches: &[Vouch]) -> Vec<Candidate> {
         let (global, private): (Vec<_>, Vec<_>) = self
             .interfaces
             .iter()
             .copied()
             .partition(|c| c.scope() == Scope::Global);
-        let private = private
-            .into_iter()
-            .filter(|c| same_nat && c.scope() == Scope::Private);
-
+        let may_be_offered = |c: &Candidate| match c.scope() {
+            Scope::Global => true,
+            Scope::Private | Scope::Host => policy.permits_private(c, vouches, true),
+            Scope::Never => false,
+        };
         let sources = [
             self.advertised(policy),
-            self.observed_best(),
+            self.observed_best(may_be_offered),
             global,
-            private.collect(),
+            private.into_iter().filter(may_be_offered).collect(),
         ];
         let mut offered = Vec::with_capacity(MAX_CANDIDATES);
         let mut seen = HashSet::new();
@@ -190,49 +225,41 @@ impl Local {
 
     /// What of a peer's addresses may be dialed.
     ///
-    /// A private address is admitted: a private network may have its relay inside, and then no other address was observed. The
-    /// bound on what is sent protects third parties.
+    /// A private or loopback address only if a relay vouches for it. `seen_as` is how a relay sees this node, which may not have
+    /// observed that yet.
     pub(crate) fn admit(
         &self,
         policy: &Policy,
         relays: &HashSet<SocketAddr>,
         remote: PeerId,
-        received: &[Multiaddr],
-    ) -> Admitted {
-        self.admit_seen_as(policy, relays, remote, &[], received)
-    }
-
-    /// The same for a node that knows from an introduction how a relay sees it, and may not have observed that yet.
-    pub(crate) fn admit_seen_as(
-        &self,
-        policy: &Policy,
-        relays: &HashSet<SocketAddr>,
-        remote: PeerId,
+        vouches: &[Vouch],
         seen_as: &[Candidate],
         received: &[Multiaddr],
     ) -> Admitted {
         let observed = self.observed.iter().map(|(candidate, _, _)| candidate);
-        let seen: Vec<Candidate> = observed.chain(seen_as).copied().collect();
-        let own: HashSet<Candidate> = seen
-            .iter()
+        let own: HashSet<Candidate> = observed
+            .chain(seen_as)
+            .chain(&self.interfaces)
             .copied()
-            .chain(self.interfaces.iter().copied())
             .chain(self.advertised(policy))
             .collect();
-        let on_loopback = seen
-            .iter()
-            .any(|candidate| candidate.scope() == Scope::Host);
-        let our_ips: HashSet<IpAddr> = self.public_ips().collect();
-
+        let is_vouched = |candidate: &Candidate| {
+            let ip = candidate.socket.ip();
+            candidate.scope() != Scope::Global
+                || vouches.iter().any(|vouch| vouch.theirs.contains(&ip))
+        };
         let mut admitted = Admitted::default();
         for address in received {
             let candidate = Candidate::parse(address)
                 .filter(|_| peer_of(address).is_none_or(|peer| peer == remote))
                 .filter(|candidate| match candidate.scope() {
-                    Scope::Global | Scope::Private => true,
-                    Scope::Host => on_loopback,
-                    Scope::Link | Scope::Never => false,
+                    Scope::Global => true,
+                    Scope::Private | Scope::Host => {
+                        policy.permits_private(candidate, vouches, false)
+                    }
+                    Scope::Never => false,
                 })
+                .filter(|candidate| !self.is_of_all(candidate.socket.ip()))
                 .filter(|candidate| !own.contains(candidate) && !relays.contains(&candidate.socket))
                 .filter(|candidate| policy.admits(candidate));
             match candidate {
@@ -241,22 +268,20 @@ impl Local {
                 None => admitted.refused.push(address.clone()),
             }
         }
-        let same_nat = admitted
-            .candidates
-            .iter()
-            .any(|c| our_ips.contains(&c.socket.ip()));
+        let is_near = vouches.iter().any(|vouch| vouch.same_network);
         admitted.candidates.sort_by_key(|candidate| {
             // Behind one NAT the way past it is the short one; elsewhere a private address is the last hope.
             let is_private = candidate.scope() == Scope::Private;
-            (is_private != same_nat, policy.rank(candidate))
+            let rank = policy.rank(candidate);
+            (is_private != is_near, !is_vouched(candidate), rank)
         });
-        let over = admitted.candidates.len().min(MAX_CANDIDATES);
-        admitted.refused.extend(
-            admitted
-                .candidates
-                .drain(over..)
-                .map(Candidate::to_multiaddr),
-        );
+        let all = admitted.candidates.clone();
+        cap_per_ip(&mut admitted.candidates, |c| (c.socket.ip(), c.transport));
+        admitted.candidates.truncate(MAX_CANDIDATES);
+        let left_out = all.iter().filter(|c| !admitted.candidates.contains(c));
+        admitted.refused.extend(left_out.map(|c| c.to_multiaddr()));
+        let candidates = admitted.candidates.iter().copied();
+        admitted.unvouched = candidates.filter(|c| !is_vouched(c)).collect();
         admitted
     }
 
@@ -286,9 +311,10 @@ impl Local {
 
     /// Observed addresses, those with the most observers first, and of equals the newest; a few of each transport and
     /// family.
-    fn observed_best(&self) -> Vec<Candidate> {
+    fn observed_best(&self, may_be_offered: impl Fn(&Candidate) -> bool) -> Vec<Candidate> {
         let mut best: Vec<(usize, Candidate)> = Vec::new();
-        for (candidate, _, _) in self.observed.iter().rev() {
+        let observed = self.observed.iter().rev();
+        for (candidate, _, _) in observed.filter(|(candidate, _, _)| may_be_offered(candidate)) {
             match best.iter_mut().find(|(_, known)| known == candidate) {
                 Some((count, _)) => *count += 1,
                 None => best.push((1, *candidate)),
@@ -305,13 +331,6 @@ impl Local {
             }
         }
         taken
-    }
-
-    /// The IP addresses that this node shows to others.
-    fn public_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.observed
-            .iter()
-            .map(|(candidate, _, _)| candidate.socket.ip())
     }
 }
 

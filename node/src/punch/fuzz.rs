@@ -56,12 +56,15 @@ pub fn candidates(bytes: &[u8]) {
         transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
+        names: Arc::new(|_| false),
         advertise: Arc::new(Vec::new),
     };
     let admitted = Local::default().admit(
         &policy,
         &HashSet::new(),
         PeerId::from_multihash(Default::default()).unwrap_or_else(|_| PeerId::random()),
+        &[],
+        &[],
         &addresses.known,
     );
     let different: BTreeSet<String> = admitted

@@ -48,9 +48,11 @@ mod timing;
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
 
@@ -58,6 +60,7 @@ use super::{
     address::{Candidate, peer_of},
     candidates::{Local, Observation, Policy},
     record::{CandidateOutcome, Record, Role},
+    vouch::{Said, Vouch},
 };
 pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
 pub(crate) use action::{Event, Introduced, IntroductionResponse};
@@ -70,10 +73,10 @@ use timing::Jitter;
 /// The most peers without a connection that are remembered.
 const MAX_ABSENT_PEERS: usize = 512;
 
-/// The most introductions in [`INTRODUCTION_WINDOW`] that this node did not ask for. Peer ids cost nothing, and each
+/// The most introductions by one relay in [`INTRODUCTION_WINDOW`] that this node did not ask for. Peer ids cost nothing, and each
 /// introduction makes this node send packets to addresses that others choose. DCUtR remains for the rest.
-const INTRODUCTIONS: usize = 64;
-const INTRODUCTION_WINDOW: Duration = Duration::from_secs(10);
+const INTRODUCTIONS: usize = 32;
+const INTRODUCTION_WINDOW: Duration = Duration::from_secs(60);
 
 /// The machine for all peers.
 ///
@@ -88,8 +91,8 @@ pub(crate) struct Machine {
     local: Local,
     relays: Relays,
     peers: HashMap<PeerId, Peer>,
-    /// When the last introductions by others were taken, oldest first.
-    introductions: VecDeque<Instant>,
+    /// When the last introductions by others were taken, and by which relay, oldest first.
+    introductions: VecDeque<(PeerId, Instant)>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     next_dial: u64,
@@ -133,8 +136,14 @@ impl Machine {
         self.candidates_changed(changed, now);
     }
 
-    /// Sets the sockets of this host at its punch ports.
-    pub(crate) fn handle_interfaces(&mut self, addresses: &[Multiaddr], now: Instant) {
+    /// Sets the sockets of this host at its punch ports, and its networks.
+    pub(crate) fn handle_interfaces(
+        &mut self,
+        addresses: &[Multiaddr],
+        networks: Vec<IpNet>,
+        now: Instant,
+    ) {
+        self.local.set_networks(networks);
         let changed = self.local.set_interfaces(addresses);
         self.candidates_changed(changed, now);
     }
@@ -238,11 +247,22 @@ impl Machine {
         now: Instant,
     ) -> IntroductionResponse {
         let peer = introduced.peer;
-        let is_other = peer != self.local_id && !self.relays.peers.contains(&peer);
-        if !is_other || !(introduced.asked || self.admits_introduction(now)) {
+        if peer == self.local_id || self.relays.peers.contains(&peer) {
             return IntroductionResponse::Ignored;
         }
+        let ips = |addrs: &[Multiaddr]| -> Vec<IpAddr> {
+            let sockets = addrs.iter().filter_map(Candidate::parse);
+            sockets.map(|candidate| candidate.socket.ip()).collect()
+        };
+        let (theirs, ours) = (ips(&introduced.addrs), ips(&introduced.own_addrs));
+        let vouch = Vouch::introduced(theirs.into_iter(), ours.into_iter());
         self.make_room(peer);
+        self.with(peer, now, |peer, cx| {
+            peer.handle_vouched(cx, introduced.relay, Said::Introducing, vouch);
+        });
+        if !(introduced.asked || self.admits_introduction(introduced.relay, now)) {
+            return IntroductionResponse::Ignored;
+        }
         let mut response = IntroductionResponse::Ignored;
         self.with(peer, now, |peer, cx| {
             response = peer.handle_introduced(cx, introduced);
@@ -250,22 +270,45 @@ impl Machine {
         response
     }
 
-    fn admits_introduction(&mut self, now: Instant) -> bool {
-        let is_over = |at: &Instant| *at + INTRODUCTION_WINDOW <= now;
-        while self.introductions.front().is_some_and(is_over) {
-            self.introductions.pop_front();
-        }
-        let admitted = self.introductions.len() < INTRODUCTIONS;
+    fn admits_introduction(&mut self, relay: PeerId, now: Instant) -> bool {
+        let is_over = |(_, at): &(PeerId, Instant)| *at + INTRODUCTION_WINDOW <= now;
+        self.introductions.retain(|taken| !is_over(taken));
+        let of_relay = self.introductions.iter().filter(|(by, _)| *by == relay);
+        let admitted = of_relay.count() < INTRODUCTIONS;
         if admitted {
-            self.introductions.push_back(now);
+            self.introductions.push_back((relay, now));
         }
         admitted
     }
 
+    /// A configured relay reports what the ends of a circuit to a peer share.
+    pub(crate) fn handle_vouched(
+        &mut self,
+        relay: PeerId,
+        peer: PeerId,
+        vouch: Vouch,
+        now: Instant,
+    ) {
+        self.with(peer, now, |peer, cx| {
+            peer.handle_vouched(cx, relay, Said::OfCircuit, vouch);
+        });
+    }
+
+    /// So many bytes in all have come from the peer over a circuit.
+    pub(crate) fn handle_received(
+        &mut self,
+        peer: PeerId,
+        circuit: ConnectionId,
+        bytes: u64,
+        now: Instant,
+    ) {
+        self.with(peer, now, |peer, _| peer.handle_received(circuit, bytes));
+    }
+
     /// Addresses of this node that a relay does not see on its connections.
     pub(crate) fn unseen(&self) -> Vec<Multiaddr> {
-        let unseen = self.local.unseen(&self.policy).into_iter();
-        unseen.map(Candidate::to_multiaddr).collect()
+        let unseen = self.local.unseen(&self.policy);
+        unseen.into_iter().map(Candidate::to_multiaddr).collect()
     }
 
     /// A dial failed, each address in its way.

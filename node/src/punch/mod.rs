@@ -3,6 +3,7 @@
 //!
 //! - [`p2pnode_protocol::dcutr`]: the messages.
 //! - `address`, `candidates`: which addresses are offered, and which received ones are dialed.
+//! - `vouch`: what relays vouch for about a peer.
 //! - `machine`: every decision, pure.
 //! - `handler`, `behaviour`: the swarm's side of it.
 //! - `record`: the report of each attempt.
@@ -21,6 +22,7 @@ mod handler;
 pub(crate) mod machine;
 pub(crate) mod record;
 mod settings;
+pub(crate) mod vouch;
 
 pub(crate) use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;
@@ -28,4 +30,4 @@ pub(crate) use candidates::Observation;
 pub(crate) use machine::{Event, Introduced, IntroductionResponse};
 pub(crate) use record::Record;
 pub use record::{AttemptEnd, By, CandidateOutcome, CandidateRecord, Reason, Role};
-pub(crate) use settings::Settings;
+pub(crate) use settings::{CircuitFacts, Settings};

@@ -124,6 +124,8 @@ pub enum CandidateOutcome {
     Filtered,
     /// Not dialed in this attempt.
     NotDialed,
+    /// Not dialed: no relay has seen the peer there, and the peer has sent too little for so many packets.
+    OverBudget,
     /// Dialed, and no answer yet.
     Pending,
     /// The connection came about here.

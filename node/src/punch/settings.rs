@@ -1,6 +1,12 @@
 //! How a node punches, from its configuration, and what it needs of its transports.
 
-use std::{any::Any, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{Family, FamilyPolicy, Handle, Remote, Transport};
@@ -14,8 +20,17 @@ pub(crate) type PunchPorts = BTreeMap<(Transport, Family), u16>;
 /// Gives the addresses of `punch.advertise` at these punch ports.
 pub(crate) type Advertise = Arc<dyn Fn(&PunchPorts) -> Vec<Multiaddr> + Send + Sync>;
 
-/// Takes the round trip time of the circuit to a peer that has just been made, if it was measured.
-pub(super) type CircuitRtt = Arc<dyn Fn(&PeerId) -> Option<Duration> + Send + Sync>;
+/// What is known of a circuit that has just been made.
+#[derive(Debug, Clone)]
+pub(crate) struct CircuitFacts {
+    /// Its round trip time.
+    pub(crate) rtt: Duration,
+    /// The bytes that have come over it.
+    pub(crate) received: Arc<AtomicU64>,
+}
+
+/// Takes what is known of the circuit to a peer that has just been made.
+pub(super) type Circuits = Arc<dyn Fn(&PeerId) -> Option<CircuitFacts> + Send + Sync>;
 
 /// How a node punches.
 #[derive(Clone)]
@@ -28,18 +43,21 @@ pub(crate) struct Settings {
     pub families: FamilyPolicy,
     /// What may be sent and dialed.
     pub permit: Permit,
+    /// Whether `punch.allow` names the private network of an address.
+    pub names: Permit,
     /// What is offered besides what was observed.
     pub advertise: Advertise,
     /// What is known of a new circuit.
-    pub circuit_rtt: CircuitRtt,
+    pub circuits: Circuits,
     /// How long things take.
     pub timing: Timing,
 }
 
 impl Settings {
     /// The settings from the configuration. `timing` is the default.
-    pub(crate) fn new(punch: &config::Punch, dial: &config::Dial, circuit_rtt: CircuitRtt) -> Self {
+    pub(crate) fn new(punch: &config::Punch, dial: &config::Dial, circuits: Circuits) -> Self {
         let permits = punch.clone();
+        let names = punch.clone();
         let templates = punch.advertise.clone();
         Self {
             enabled: punch.enabled,
@@ -50,13 +68,14 @@ impl Settings {
                 .collect(),
             families: dial.family,
             permit: Arc::new(move |addr| permits.permits(addr)),
+            names: Arc::new(move |addr| names.names(addr)),
             advertise: Arc::new(move |ports| {
                 let at_port = |t: &config::AdvertiseTemplate| {
                     Some(t.with_port(*ports.get(&(t.transport(), t.family()))?))
                 };
                 templates.iter().filter_map(at_port).collect()
             }),
-            circuit_rtt,
+            circuits,
             timing: Timing::default(),
         }
     }

@@ -272,9 +272,16 @@ impl World {
                     node.machine.handle_wanted(peer, now);
                 }
             }
-            Action::SetInterfaces(addrs) => {
+            Action::Vouch { relay, peer, near } => {
                 let node = self.hosts[host].node().unwrap();
-                node.machine.handle_interfaces(&addrs, now);
+                node.machine.handle_vouched(relay, peer, near.into(), now);
+            }
+            Action::SetInterfaces {
+                addresses,
+                networks,
+            } => {
+                let node = self.hosts[host].node().unwrap();
+                node.machine.handle_interfaces(&addresses, networks, now);
             }
             // There is neither DNS nor a link, and every peer may connect.
             Action::EndSearch(_)

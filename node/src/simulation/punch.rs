@@ -57,6 +57,8 @@ impl World {
             Route::Circuit { .. } => {
                 let side = if dialed { Side::Dialer } else { Side::Listener };
                 node.machine.handle_relayed(peer, id, side, rtt, now);
+                // What the keys, identify and CONNECT take.
+                node.machine.handle_received(peer, id, 2_000, now);
             }
             Route::Direct { remote, .. } => {
                 if let Some((_, dial)) = node.punches.dials.remove(&id)

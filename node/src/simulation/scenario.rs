@@ -266,6 +266,7 @@ impl World {
             transports: setup.transports.clone(),
             families: setup.family,
             permit: Arc::new(|_| true),
+            names: Arc::new(|_| false),
             advertise: Arc::new(Vec::new),
         };
         let mut machine = Machine::new(local, setup.punches, policy, Timing::default(), seed);
@@ -301,7 +302,7 @@ impl World {
                 .map(move |transport| ((*transport, *family), port))
         });
         node.state.handle_punch_ports(ports.collect(), now);
-        let ips = sites.iter().map(|(_, ip, _)| *ip).collect();
+        let ips = sites.iter().map(|(_, ip, _)| (*ip).into()).collect();
         node.state.handle_interfaces(ips, now);
         for (_, ip, _) in sites.iter().filter(|(_, _, is_open)| *is_open) {
             let socket = (*ip, port).into();

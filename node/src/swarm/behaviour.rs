@@ -74,6 +74,8 @@ impl Behaviour {
         });
         let identify = identify::Config::new("/p2pnode/1".to_owned(), keypair.public())
             .with_agent_version(concat!("p2pnode/", env!("CARGO_PKG_VERSION")).to_owned())
+            // Listen addresses are also those inside this host and its networks. Peers get addresses from a record or in a punch.
+            .with_hide_listen_addrs(true)
             // The addresses that peers report in identify are not dialed. Addresses are given, or come with a punch.
             .with_cache_size(0);
         Self {

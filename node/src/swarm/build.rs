@@ -30,10 +30,10 @@ pub(crate) fn build(
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
     let times = parts.circuit_times;
-    let circuit_rtt = Arc::new(move |peer: &PeerId| times.take(peer));
+    let circuits = Arc::new(move |peer: &PeerId| times.take(peer));
     let mut punch = punch::Behaviour::new(
         local,
-        punch::Settings::new(&config.punch, &config.dial, circuit_rtt),
+        punch::Settings::new(&config.punch, &config.dial, circuits),
         parts.sockets.clone(),
     );
     let relays: Vec<Multiaddr> = config

@@ -7,11 +7,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{AsyncRead, AsyncWrite, FutureExt as _, future::BoxFuture};
 use libp2p::{
     PeerId,
     core::{
@@ -21,28 +26,30 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
+use crate::punch::CircuitFacts;
+
 /// Circuits that may have been made and not yet been asked about. Each is asked about at once, unless it failed after its
 /// keys were exchanged.
 const REMEMBERED: usize = 64;
 
 /// The round trip times of circuits that have just been made. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CircuitTimes(Arc<Mutex<VecDeque<(PeerId, Duration)>>>);
+pub(crate) struct CircuitTimes(Arc<Mutex<VecDeque<(PeerId, CircuitFacts)>>>);
 
 impl CircuitTimes {
-    /// The time of the latest circuit to that peer, once.
-    pub(crate) fn take(&self, peer: &PeerId) -> Option<Duration> {
+    /// What is known of the latest circuit to that peer, once.
+    pub(crate) fn take(&self, peer: &PeerId) -> Option<CircuitFacts> {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = times.iter().rposition(|(of, _)| of == peer)?;
-        times.remove(latest).map(|(_, rtt)| rtt)
+        times.remove(latest).map(|(_, facts)| facts)
     }
 
-    fn note(&self, peer: PeerId, rtt: Duration) {
+    fn note(&self, peer: PeerId, facts: CircuitFacts) {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if times.len() == REMEMBERED {
             times.pop_front();
         }
-        times.push_back((peer, rtt));
+        times.push_back((peer, facts));
     }
 }
 
@@ -71,7 +78,7 @@ impl<U: UpgradeInfo> UpgradeInfo for Timed<U> {
 
 impl<U, C, T> InboundConnectionUpgrade<C> for Timed<U>
 where
-    U: InboundConnectionUpgrade<C, Output = (PeerId, T)>,
+    U: InboundConnectionUpgrade<Counted<C>, Output = (PeerId, T)>,
     U::Future: Send + 'static,
     T: 'static,
     U::Error: 'static,
@@ -81,13 +88,19 @@ where
     type Future = BoxFuture<'static, Result<(PeerId, T), U::Error>>;
 
     fn upgrade_inbound(self, stream: C, info: Self::Info) -> Self::Future {
-        time(self.times, self.upgrade.upgrade_inbound(stream, info)).boxed()
+        let (stream, received) = Counted::new(stream);
+        time(
+            self.times,
+            received,
+            self.upgrade.upgrade_inbound(stream, info),
+        )
+        .boxed()
     }
 }
 
 impl<U, C, T> OutboundConnectionUpgrade<C> for Timed<U>
 where
-    U: OutboundConnectionUpgrade<C, Output = (PeerId, T)>,
+    U: OutboundConnectionUpgrade<Counted<C>, Output = (PeerId, T)>,
     U::Future: Send + 'static,
     T: 'static,
     U::Error: 'static,
@@ -97,23 +110,88 @@ where
     type Future = BoxFuture<'static, Result<(PeerId, T), U::Error>>;
 
     fn upgrade_outbound(self, stream: C, info: Self::Info) -> Self::Future {
-        time(self.times, self.upgrade.upgrade_outbound(stream, info)).boxed()
+        let (stream, received) = Counted::new(stream);
+        time(
+            self.times,
+            received,
+            self.upgrade.upgrade_outbound(stream, info),
+        )
+        .boxed()
     }
 }
 
 async fn time<T, E>(
     times: CircuitTimes,
+    received: Arc<AtomicU64>,
     upgrade: impl Future<Output = Result<(PeerId, T), E>>,
 ) -> Result<(PeerId, T), E> {
     let began = Instant::now();
     let (peer, stream) = upgrade.await?;
-    times.note(peer, began.elapsed());
+    let rtt = began.elapsed();
+    times.note(peer, CircuitFacts { rtt, received });
     Ok((peer, stream))
+}
+
+/// A stream that counts the bytes that come over it. They bound what the peer can make this node send elsewhere.
+pub(crate) struct Counted<C> {
+    stream: C,
+    received: Arc<AtomicU64>,
+}
+
+impl<C> Counted<C> {
+    fn new(stream: C) -> (Self, Arc<AtomicU64>) {
+        let received = Arc::<AtomicU64>::default();
+        let counted = Self {
+            stream,
+            received: Arc::clone(&received),
+        };
+        (counted, received)
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.received.fetch_add(read as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Learns that the remote is this peer, after two seconds.
@@ -128,12 +206,12 @@ mod tests {
         }
     }
 
-    impl OutboundConnectionUpgrade<()> for Slow {
+    impl OutboundConnectionUpgrade<Counted<()>> for Slow {
         type Output = (PeerId, ());
         type Error = std::io::Error;
         type Future = BoxFuture<'static, std::io::Result<(PeerId, ())>>;
 
-        fn upgrade_outbound(self, (): (), _: &'static str) -> Self::Future {
+        fn upgrade_outbound(self, _: Counted<()>, _: &'static str) -> Self::Future {
             async move {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 Ok((self.0, ()))
@@ -150,18 +228,24 @@ mod tests {
             timed.upgrade_outbound((), "/slow").await.unwrap(),
             (peer, ())
         );
-        assert_eq!(times.take(&peer), Some(Duration::from_secs(2)));
+        let rtt = times.take(&peer).map(|facts| facts.rtt);
+        assert_eq!(rtt, Some(Duration::from_secs(2)));
     }
 
     #[test]
     fn a_time_is_taken_once_and_the_oldest_is_forgotten() {
         let (times, peer) = (CircuitTimes::default(), PeerId::random());
-        times.note(peer, Duration::from_millis(1));
-        times.note(peer, Duration::from_millis(2));
-        assert_eq!(times.take(&peer), Some(Duration::from_millis(2)));
+        let facts = |millis| CircuitFacts {
+            rtt: Duration::from_millis(millis),
+            received: Arc::default(),
+        };
+        times.note(peer, facts(1));
+        times.note(peer, facts(2));
+        let rtt = times.take(&peer).map(|facts| facts.rtt);
+        assert_eq!(rtt, Some(Duration::from_millis(2)));
         for _ in 0..REMEMBERED {
-            times.note(PeerId::random(), Duration::ZERO);
+            times.note(PeerId::random(), facts(0));
         }
-        assert_eq!(times.take(&peer), None);
+        assert!(times.take(&peer).is_none());
     }
 }

@@ -6,8 +6,6 @@
 //! [peer record]: https://github.com/libp2p/specs/blob/master/RFC/0003-routing-records.md
 //! [signed envelope]: https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md
 
-use std::net::IpAddr;
-
 use libp2p::{
     Multiaddr, PeerId,
     core::{PeerRecord, SignedEnvelope},
@@ -17,7 +15,10 @@ use libp2p::{
 use prost::Message as _;
 
 use super::{MAX_ADDRS, MAX_BYTES};
-use crate::addr::{self, Endpoint, Host};
+use crate::{
+    Scope,
+    addr::{self, Endpoint, Host},
+};
 
 /// What RFC 0003 separates its signatures from others with.
 const DOMAIN: &str = "libp2p-peer-record";
@@ -164,7 +165,7 @@ pub fn publishable(listen: &Multiaddr) -> bool {
         return true;
     }
     addr::dialable(&listen.to_string()).is_ok_and(|endpoint| match endpoint.host {
-        Host::Ip(ip) => is_global(ip),
+        Host::Ip(ip) => Scope::is_global(ip),
         Host::Name(_) => false,
     })
 }
@@ -194,26 +195,8 @@ fn split(addr: &Multiaddr, peer: &PeerId) -> Option<Split> {
     let endpoint = of(parts)?;
     match (endpoint.peer, &endpoint.host) {
         // A name or an inner address of somebody else's network means another host here, or none.
-        (None, Host::Ip(ip)) if is_global(*ip) => Some(Split::Direct(endpoint.addr)),
+        (None, Host::Ip(ip)) if Scope::is_global(*ip) => Some(Split::Direct(endpoint.addr)),
         _ => None,
-    }
-}
-
-/// Whether an address means the same host everywhere.
-fn is_global(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let is_shared = a == 100 && (64..128).contains(&b);
-            let is_inner = ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared;
-            let is_host = !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast();
-            is_host && !is_inner
-        }
-        IpAddr::V6(ip) => {
-            let is_inner = ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local();
-            let is_host = !ip.is_unspecified() && !ip.is_multicast();
-            is_host && !is_inner
-        }
     }
 }
 

@@ -13,7 +13,10 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_daemon::shares::Places;
-use p2pnode_protocol::{Network, Source, Transport, hop::Leg};
+use p2pnode_protocol::{
+    Network, Source, Transport,
+    hop::{Leg, Near},
+};
 
 use crate::{
     config::Limits,
@@ -197,6 +200,7 @@ fn leg(endpoint: &ConnectedPoint) -> Option<Leg> {
         transport: Transport::of(address)?,
         family: ip.into(),
         rtt: None,
+        near: Near::default(),
     })
 }
 

@@ -1,15 +1,17 @@
 //! Introductions: where the relay sees each peer, which of them take introductions, and who is introduced to whom.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::{
-    Family, Transport,
+    Family, Network, Scope, Source, Transport,
     addr::is_circuit,
+    hop::{Near, PrivateIps},
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
 };
 use p2pnode_transports::to_socket_addr;
@@ -18,6 +20,12 @@ use p2pnode_transports::to_socket_addr;
 const ASKS: Measure = Measure {
     burst: 64,
     period: Duration::from_millis(100),
+};
+
+/// What the peers of one source may ask together, as many times as its network has the budget of one: peer ids cost nothing.
+const SOURCE_ASKS: Measure = Measure {
+    burst: 64,
+    period: Duration::from_secs(1),
 };
 
 /// How often a peer is introduced to others that ask: each time it sends packets to addresses that it has from here.
@@ -31,6 +39,7 @@ const IS_ASKED_FOR: Measure = Measure {
 pub(crate) struct Introductions {
     pub(crate) seen: Seen,
     asks: Limiter<PeerId>,
+    source_asks: Limiter<(Network, u32)>,
     is_asked_for: Limiter<PeerId>,
 }
 
@@ -39,6 +48,7 @@ impl Default for Introductions {
         Self {
             seen: Seen::default(),
             asks: Limiter::new(ASKS),
+            source_asks: Limiter::new(SOURCE_ASKS),
             is_asked_for: Limiter::new(IS_ASKED_FOR),
         }
     }
@@ -75,10 +85,25 @@ impl Introductions {
         if asker == peer || !have_in_common(&introduction.addrs, &introduction.own_addrs) {
             return Err(Refusal::NothingInCommon);
         }
+        if !self.source_admits(&asker, now) {
+            return Err(Refusal::TooOften);
+        }
         if !self.is_asked_for.admits(peer, now) {
             return Err(Refusal::TooOften);
         }
         Ok((place, introduction))
+    }
+
+    /// Whether each network that the asker is part of may ask once more. A larger one has several buckets, of which one is used.
+    fn source_admits(&mut self, asker: &PeerId, now: Instant) -> bool {
+        let networks: BTreeSet<Network> = self
+            .seen
+            .ips(asker)
+            .flat_map(|ip| Source::from(ip).networks())
+            .collect();
+        networks.into_iter().all(|network| {
+            (0..network.weight()).any(|bucket| self.source_asks.admits((network, bucket), now))
+        })
     }
 }
 
@@ -151,13 +176,44 @@ impl Seen {
             };
             list.push(remote.clone());
         }
-        distinct(first.into_iter().chain(others))
+        listed(first.into_iter().chain(others))
+    }
+
+    /// The IP addresses from which a peer has connected.
+    fn ips(&self, peer: &PeerId) -> impl Iterator<Item = IpAddr> {
+        let connections = self.0.get(peer).into_iter().flatten();
+        connections.filter_map(|(_, of)| ip(of.remote.as_ref()?))
+    }
+
+    /// What two peers share: for one that asks, with `other`.
+    pub(crate) fn near(&self, asker: &PeerId, other: &PeerId) -> Near {
+        let public = |peer| {
+            let ips = self.ips(peer).filter(|ip| Scope::is_global(*ip));
+            ips.map(Source::from).collect::<BTreeSet<_>>()
+        };
+        let in_scope = |peer, scope| self.ips(peer).find(|ip| Scope::of(*ip) == scope);
+        let private = [Scope::Private, Scope::Host].into_iter().find_map(|scope| {
+            Some(PrivateIps {
+                other: in_scope(other, scope)?,
+                own: in_scope(asker, scope)?,
+            })
+        });
+        Near {
+            same_network: !public(asker).is_disjoint(&public(other)),
+            private,
+        }
     }
 }
 
-/// What a peer learns of one that asks for it: where that was seen, and what it says of itself and can be punched.
+/// What a peer learns of one that asks for it: where that was seen, and of its own words the sockets on the IP addresses at which
+/// it was seen. Other words could be the addresses of third parties.
 fn with_its_own(seen: Vec<Multiaddr>, words: &[Multiaddr]) -> Vec<Multiaddr> {
-    distinct(seen.into_iter().chain(words.iter().filter_map(punchable)))
+    let ips: HashSet<IpAddr> = seen.iter().filter_map(ip).collect();
+    let words = words.iter().filter_map(punchable);
+    let words: Vec<_> = words
+        .filter(|addr| ip(addr).is_some_and(|ip| ips.contains(&ip)))
+        .collect();
+    listed(seen.into_iter().chain(words))
 }
 
 /// Whether there is a transport and family in both lists.
@@ -169,14 +225,26 @@ fn have_in_common(ours: &[Multiaddr], theirs: &[Multiaddr]) -> bool {
         .any(|path| paths.contains(&path))
 }
 
-fn distinct(addrs: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
+/// A list to send: each address once, two on one IP address, [`MAX_ADDRS`] in all.
+fn listed(addrs: impl Iterator<Item = Multiaddr>) -> Vec<Multiaddr> {
     let mut known = Vec::new();
     for addr in addrs {
-        if known.len() < MAX_ADDRS && !known.contains(&addr) {
+        if !known.contains(&addr) {
             known.push(addr);
         }
     }
+    // Each of them is the address of a socket.
+    introduction::cap_per_ip(&mut known, |addr| {
+        let unspecified = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let transport = Transport::of(addr).unwrap_or(Transport::Tcp);
+        (ip(addr).unwrap_or(unspecified), transport)
+    });
+    known.truncate(MAX_ADDRS);
     known
+}
+
+fn ip(addr: &Multiaddr) -> Option<IpAddr> {
+    Some(to_socket_addr(addr)?.ip())
 }
 
 fn path(addr: &Multiaddr) -> Option<(Transport, Family)> {
@@ -235,7 +303,6 @@ mod tests {
             "/ip6/2001:db8::7/tcp/4",
             "/ip4/198.51.100.7/tcp/2",
             "/ip4/198.51.100.7/udp/3/quic-v1",
-            "/ip4/198.51.100.7/udp/1/quic-v1",
         ];
         assert_eq!(seen.addresses(&peer), addrs(&all));
         for number in 0..6 {
@@ -248,24 +315,93 @@ mod tests {
     fn lists_are_bounded() {
         let peer = PeerId::random();
         let many: Vec<String> = (1..100)
-            .map(|port| format!("/ip4/1.2.3.4/tcp/{port}"))
+            .flat_map(|n| [1, 2, 3].map(|port| format!("/ip4/1.2.3.{n}/tcp/{port}")))
             .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(seen(peer, &many).addresses(&peer).len(), MAX_ADDRS);
-        let own = addrs(&["/ip4/5.6.7.8/tcp/9"]);
-        let sent = with_its_own(own.clone(), &addrs(&many));
-        assert_eq!((sent.len(), &sent[..1]), (MAX_ADDRS, &own[..]));
+        let listed = seen(peer, &many).addresses(&peer);
+        assert_eq!(listed.len(), MAX_ADDRS);
+        assert_eq!(
+            listed[..2],
+            addrs(&["/ip4/1.2.3.99/tcp/3", "/ip4/1.2.3.99/tcp/2"])
+        );
+        assert_eq!(
+            ip(&listed[2]),
+            Some([1, 2, 3, 98].into()),
+            "two on one address"
+        );
     }
 
     #[test]
-    fn nothing_but_sockets_is_passed_on() {
+    fn of_the_askers_words_only_sockets_where_it_was_seen_are_passed_on() {
         let words = [
             "/dns4/example.net/tcp/5",
             "/ip4/1.2.3.4/tcp/5/p2p/12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt/p2p-circuit",
+            "/ip4/5.6.7.8/tcp/6",
+            "/ip4/10.0.0.1/tcp/6",
+            "/ip6/2001:db8::1/tcp/6",
             "/ip4/1.2.3.4/tcp/6/p2p/12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt",
+            "/ip4/1.2.3.4/tcp/7",
         ];
-        let sent = with_its_own(Vec::new(), &addrs(&words));
-        assert_eq!(sent, addrs(&["/ip4/1.2.3.4/tcp/6"]));
+        let seen = addrs(&["/ip4/1.2.3.4/udp/5/quic-v1"]);
+        let sent = with_its_own(seen.clone(), &addrs(&words));
+        let own = addrs(&["/ip4/1.2.3.4/tcp/6"]);
+        assert_eq!(sent, [seen, own].concat());
+        assert!(with_its_own(Vec::new(), &addrs(&words)).is_empty());
+    }
+
+    #[test]
+    fn two_peers_are_near_where_the_relay_sees_both_in_one_network() {
+        let [a, b] = [PeerId::random(), PeerId::random()];
+        let near = |ours: &str, theirs: &str| {
+            let mut all = seen(a, &[ours]);
+            all.connected(b, id(9), &theirs.parse().unwrap());
+            all.near(&a, &b)
+        };
+        let private = |own: &str, other: &str| {
+            let (own, other) = (own.parse().unwrap(), other.parse().unwrap());
+            Some(PrivateIps { other, own })
+        };
+        for (ours, theirs, same_network, private) in [
+            (
+                "/ip4/1.2.3.4/tcp/1",
+                "/ip4/1.2.3.4/udp/2/quic-v1",
+                true,
+                None,
+            ),
+            ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.5/tcp/1", false, None),
+            (
+                "/ip6/2001:db8::1/tcp/1",
+                "/ip6/2001:db8::2/tcp/1",
+                true,
+                None,
+            ),
+            (
+                "/ip6/2001:db8::1/tcp/1",
+                "/ip6/2001:db8:0:1::1/tcp/1",
+                false,
+                None,
+            ),
+            ("/ip4/10.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1", false, None),
+            ("/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1", false, None),
+            (
+                "/ip4/10.0.0.1/tcp/1",
+                "/ip4/10.9.0.1/tcp/1",
+                false,
+                private("10.0.0.1", "10.9.0.1"),
+            ),
+            (
+                "/ip4/127.0.0.1/tcp/1",
+                "/ip4/127.0.0.1/tcp/2",
+                false,
+                private("127.0.0.1", "127.0.0.1"),
+            ),
+        ] {
+            let expected = Near {
+                same_network,
+                private,
+            };
+            assert_eq!(near(ours, theirs), expected, "{ours} {theirs}");
+        }
     }
 
     #[test]

@@ -62,12 +62,15 @@ struct Table {
 }
 
 /// What is known of the remote of a TCP punch before it is connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Remote {
     /// It supports TLS: it uses a protocol of p2pnode, which requires that.
     TakesTls,
     /// Nothing. The negotiation of TLS or Noise costs a round trip.
     Unknown,
+    /// Not even that it is there: the address may be a third party's. It gets one first packet, which is not repeated until
+    /// something comes back.
+    Unvouched,
 }
 
 struct Expected {
@@ -109,30 +112,25 @@ impl Punches {
         }
     }
 
-    /// Whether a guard lives for this address.
-    pub(crate) fn is_expected(&self, remote: SocketAddr) -> bool {
-        self.lock()
-            .expected
-            .iter()
-            .any(|e| e.remotes.iter().any(|r| same_socket(*r, remote)))
+    /// What the guards that live for this TCP address know: the most that any of them does.
+    pub(crate) fn is_expected(&self, remote: SocketAddr) -> Option<Remote> {
+        self.known(remote, |expected| &expected.remotes)
     }
 
-    /// Whether a guard lives for this address that knows that the remote takes TLS.
-    pub(crate) fn takes_tls(&self, remote: SocketAddr) -> bool {
+    /// The same of a QUIC address.
+    pub(crate) fn is_expected_over_quic(&self, remote: SocketAddr) -> Option<Remote> {
+        self.known(remote, |expected| &expected.quic)
+    }
+
+    fn known(
+        &self,
+        remote: SocketAddr,
+        list: impl Fn(&Expected) -> &Vec<SocketAddr>,
+    ) -> Option<Remote> {
         let table = self.lock();
-        let mut known = table
-            .expected
-            .iter()
-            .filter(|e| e.remote == Remote::TakesTls);
-        known.any(|e| e.remotes.iter().any(|r| same_socket(*r, remote)))
-    }
-
-    /// Whether a guard lives for this QUIC address.
-    pub(crate) fn is_expected_over_quic(&self, remote: SocketAddr) -> bool {
-        self.lock()
-            .expected
-            .iter()
-            .any(|e| e.quic.iter().any(|r| same_socket(*r, remote)))
+        let guards = table.expected.iter();
+        let guards = guards.filter(|e| list(e).iter().any(|r| same_socket(*r, remote)));
+        guards.map(|e| e.remote).min()
     }
 
     /// Registers a dial of `remote` that an inbound connection may complete.

@@ -61,6 +61,14 @@ pub(crate) fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
 /// Apart from what a remote answers: `AddrInUse` where the port is bound by somebody who does not share it, `AddrNotAvailable`
 /// where a connection with the same 4-tuple exists (also in TIME_WAIT, if TCP timestamps are off).
 pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = bound(port, remote)?;
+    TcpSocket::from_std_stream(socket.into())
+        .connect(remote)
+        .await
+}
+
+/// A TCP socket that connects from `port` to `remote`.
+fn bound(port: u16, remote: SocketAddr) -> io::Result<Socket> {
     let family = Family::from(remote.ip());
     let socket = Socket::new(
         Domain::for_address(remote),
@@ -76,9 +84,26 @@ pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStre
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&wildcard(family, port).into())?;
-    TcpSocket::from_std_stream(socket.into())
-        .connect(remote)
-        .await
+    Ok(socket)
+}
+
+/// How long the one SYN of [`connect_once`] is waited for: less than the kernel waits before it repeats a SYN (1 s, RFC 6298).
+const ONCE: Duration = Duration::from_millis(900);
+
+/// The same with one SYN, which the kernel does not repeat.
+///
+/// # Errors
+///
+/// As [`connect`], and `TimedOut`.
+pub(crate) async fn connect_once(port: u16, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = bound(port, remote)?;
+    // Holds also if this process gets no CPU when its own timer is due.
+    socket.set_tcp_user_timeout(Some(ONCE))?;
+    let connecting = TcpSocket::from_std_stream(socket.into()).connect(remote);
+    let connected = tokio::time::timeout(ONCE, connecting).await;
+    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    SockRef::from(&stream).set_tcp_user_timeout(None)?;
+    Ok(stream)
 }
 
 /// Makes the close of a connection its end at once: what was not acknowledged is dropped, and the remote and the NATs on the

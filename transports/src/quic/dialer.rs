@@ -19,15 +19,16 @@ use p2pnode_protocol::{Family, Transport};
 
 use super::{
     failure::Failure,
-    punch::{Arms, Expected, HEAD_START, open_nat},
+    punch::{Arms, Expected, HEAD_START, open_nat, wait_for_nat},
     settings::Settings,
-    socket::{Accepted, Socket},
+    socket::{Accepted, Effort, Socket},
 };
 use crate::net::{
     addr::to_multiaddr,
     connection::{Connection, Event, Incoming},
     error::Error,
     ports::{OpenError, PunchClaim},
+    punches::Remote,
     shared::Shared,
     socket,
 };
@@ -104,9 +105,13 @@ impl Dialer {
                 reason: "it was closed".to_owned(),
             });
         };
-        let punches =
-            role == Endpoint::Listener || self.shared.punches.is_expected_over_quic(remote);
-        let client = socket.dial(remote, punches);
+        let effort = match self.shared.punches.is_expected_over_quic(remote) {
+            Some(Remote::Unvouched) => Effort::FirstFlight,
+            Some(Remote::TakesTls | Remote::Unknown) => Effort::Punch,
+            None if role == Endpoint::Listener => Effort::Punch,
+            None => Effort::Ordinary,
+        };
+        let client = socket.dial(remote, effort);
         let incoming = match (role, peer) {
             // Not while another dial punches to the same address: that one will do.
             (Endpoint::Listener, Some(peer)) => {
@@ -124,7 +129,11 @@ impl Dialer {
                 tokio::time::sleep(HEAD_START).await;
                 client.await
             },
-            opening: open_nat(socket.raw(), remote),
+            opening: match effort {
+                // The first flight opens this side's NAT as well.
+                Effort::FirstFlight => wait_for_nat().boxed(),
+                Effort::Ordinary | Effort::Punch => open_nat(socket.raw(), remote).boxed(),
+            },
             incoming,
         };
         let (id, local, alongside) = (*id, socket.local(), self.alongside.0.clone());

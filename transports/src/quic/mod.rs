@@ -17,6 +17,7 @@ mod dialer;
 mod failure;
 mod listeners;
 mod punch;
+mod restraint;
 mod settings;
 mod socket;
 mod streams;

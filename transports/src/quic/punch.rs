@@ -66,6 +66,11 @@ pub(super) async fn open_nat(socket: Arc<UdpSocket>, remote: SocketAddr) {
     }
 }
 
+/// As long as that, and sends nothing.
+pub(super) async fn wait_for_nat() {
+    tokio::time::sleep(HANDSHAKE_TIMEOUT).await;
+}
+
 /// Sends packets to `remote` that it ignores, until sending fails.
 async fn open(socket: &UdpSocket, remote: SocketAddr) -> io::Error {
     loop {

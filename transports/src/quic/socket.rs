@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -15,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use super::{
     connection,
     failure::{Failure, HANDSHAKE_TIMEOUT},
+    restraint::{RestrainedSocket, Restraint},
     settings::Settings,
 };
 use crate::{
@@ -26,6 +28,17 @@ use crate::{
 /// receives what is sent to its address (a Retry, RFC 9000, 8.1.2), which costs no state here.
 const UNPROVEN: usize = 256;
 
+/// What a dial sends to an address that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// First flights again and again.
+    Ordinary,
+    /// The same, soon after each other.
+    Punch,
+    /// One first flight.
+    FirstFlight,
+}
+
 /// A UDP socket with quinn above it.
 pub(super) struct Socket {
     endpoint: Endpoint,
@@ -33,6 +46,7 @@ pub(super) struct Socket {
     raw: Arc<UdpSocket>,
     local: SocketAddr,
     accept: BoxFuture<'static, Option<Incoming>>,
+    restraint: Arc<Restraint>,
     /// Held by each handshake with a remote whose address is not validated.
     unproven: Arc<()>,
     settings: Arc<Settings>,
@@ -64,13 +78,20 @@ impl Socket {
         let socket = socket::udp(addr)?;
         let raw = Arc::new(socket.try_clone()?);
         let local = socket.local_addr()?;
-        let endpoint = Endpoint::new(
+        let runtime = (settings.runtime)()?;
+        let restraint = Arc::<Restraint>::default();
+        let restrained = RestrainedSocket {
+            socket: runtime.wrap_udp_socket(socket)?,
+            restraint: Arc::clone(&restraint),
+        };
+        let endpoint = Endpoint::new_with_abstract_socket(
             settings.endpoint.clone(),
             Some(settings.server.clone()),
-            socket,
-            (settings.runtime)()?,
+            Arc::new(restrained),
+            runtime,
         )?;
         Ok(Self {
+            restraint,
             accept: accept(&endpoint),
             endpoint,
             raw,
@@ -92,19 +113,22 @@ impl Socket {
     pub(super) fn dial(
         &self,
         remote: SocketAddr,
-        punches: bool,
+        effort: Effort,
     ) -> impl Future<Output = Result<Connection, Failure>> + Send + 'static {
-        let client = if punches {
-            self.settings.punching.clone()
-        } else {
-            self.settings.client.clone()
+        let client = match effort {
+            Effort::Ordinary => self.settings.client.clone(),
+            Effort::Punch | Effort::FirstFlight => self.settings.punching.clone(),
         };
-        dial(
-            self.endpoint.clone(),
-            client,
-            remote,
-            Arc::clone(&self.settings),
-        )
+        let (endpoint, restraint) = (self.endpoint.clone(), Arc::clone(&self.restraint));
+        let settings = Arc::clone(&self.settings);
+        async move {
+            match effort {
+                Effort::Ordinary | Effort::Punch => restraint.lift(remote),
+                Effort::FirstFlight if restraint.restrain(remote, Instant::now()) => {}
+                Effort::FirstFlight => return Err(Failure::TimedOut),
+            }
+            dial(endpoint, client, remote, settings).await
+        }
     }
 
     /// The next inbound connection. `None` once the socket is closed or has failed.
@@ -225,19 +249,19 @@ mod tests {
         let (mut server, client) = (bind(Role::Relay), bind(Role::Node));
         let mut held = Vec::new();
         for _ in 0..UNPROVEN {
-            tokio::spawn(client.dial(server.local(), false));
+            tokio::spawn(client.dial(server.local(), Effort::Ordinary));
             held.push(accept(&mut server).await);
         }
         assert!(held.iter().all(|accepted| accepted._unproven.is_some()));
 
-        let dial = tokio::spawn(client.dial(server.local(), false));
+        let dial = tokio::spawn(client.dial(server.local(), Effort::Ordinary));
         let asked = accept(&mut server).await;
         assert!(asked._unproven.is_none());
         let (dialed, accepted) = tokio::join!(dial, asked.handshake());
         assert!(dialed.unwrap().is_ok() && accepted.is_ok());
 
         held.clear();
-        tokio::spawn(client.dial(server.local(), false));
+        tokio::spawn(client.dial(server.local(), Effort::Ordinary));
         assert!(accept(&mut server).await._unproven.is_some());
     }
 }

@@ -35,7 +35,7 @@ use crate::net::{
     error::Error,
     pool::Exhausted,
     ports::Lease,
-    punches::{Inbound, Origin, Punches, Returned},
+    punches::{Inbound, Origin, Punches, Remote, Returned},
     record::Sockets,
     shared::Shared,
     socket,
@@ -75,7 +75,8 @@ pub(crate) struct Dial {
 impl Dial {
     /// The connection, and the sockets it has.
     pub(crate) async fn run(self) -> Result<(Connection, Sockets), Error> {
-        if self.role == Endpoint::Listener || self.shared.punches.is_expected(self.remote) {
+        if self.role == Endpoint::Listener || self.shared.punches.is_expected(self.remote).is_some()
+        {
             self.punch().await
         } else {
             let connected = self.ordinary().await?;
@@ -212,14 +213,19 @@ impl Dial {
             .ports
             .punch_port(Transport::Tcp, self.family())
             .ok_or_else(|| self.no_socket())?;
+        let known = self.shared.punches.is_expected(self.remote);
+        let is_once = known == Some(Remote::Unvouched);
         let connect = || -> Connecting {
+            if is_once {
+                return socket::connect_once(port, self.remote).boxed().fuse();
+            }
             let kept = self.pending_syn.take(port, self.remote);
             kept.unwrap_or_else(|| socket::connect(port, self.remote).boxed().fuse())
         };
         // A punch cannot be made again without TLS, so TLS alone is offered only if the remote is known to support it.
-        let offer = match self.shared.punches.takes_tls(self.remote) {
-            true => Offer::Tls(Refusal::default()),
-            false => Offer::Both,
+        let offer = match known {
+            Some(Remote::TakesTls) => Offer::Tls(Refusal::default()),
+            Some(Remote::Unknown | Remote::Unvouched) | None => Offer::Both,
         };
         let mut wait = Punches::wait(&self.shared.punches, self.remote);
         let mut connecting = connect();
@@ -242,6 +248,8 @@ impl Dial {
                         };
                         upgrades.push(upgraded.map(move |done| (done, sockets, None)).boxed());
                     }
+                    // The remote may still connect.
+                    Err(error) if is_once && !is_in_use(&error) => last = self.failed(error),
                     Err(error) if may_pass(&error) => {
                         if !is_in_use(&error) {
                             last = self.failed(error);
@@ -277,7 +285,7 @@ impl Dial {
                 },
                 () = deadline => {
                     over = true;
-                    if !connecting.is_terminated() {
+                    if !connecting.is_terminated() && !is_once {
                         // The errors of earlier attempts have passed.
                         last = timeout();
                         let unanswered = mem::replace(&mut connecting, Fuse::terminated());

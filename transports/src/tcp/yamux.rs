@@ -116,11 +116,13 @@ impl<C: AsyncRead + AsyncWrite + Unpin> YamuxConnection<C> {
         if let Some(over) = self.account.over(cx) {
             return io::Error::other(over);
         }
-        match error {
-            ConnectionError::Io(error) => error,
-            ConnectionError::Closed if self.is_closed_here => io::Error::other(ClosedHere),
-            error => io::Error::other(error),
+        if let ConnectionError::Io(error) = error {
+            return error;
         }
+        if matches!(error, ConnectionError::Closed) && self.is_closed_here {
+            return io::Error::other(ClosedHere);
+        }
+        io::Error::other(error)
     }
 }
 

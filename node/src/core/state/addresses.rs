@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::Instant,
 };
 
+use ipnet::IpNet;
 use libp2p::{Multiaddr, core::transport::ListenerId};
 use p2pnode_protocol::addr::is_circuit;
 use p2pnode_transports::{Family, Transport};
@@ -59,8 +59,8 @@ impl NodeState {
         }
     }
 
-    /// This host has these addresses.
-    pub(crate) fn handle_interfaces(&mut self, addresses: BTreeSet<IpAddr>, now: Instant) {
+    /// This host has these addresses, each with its network.
+    pub(crate) fn handle_interfaces(&mut self, addresses: BTreeSet<IpNet>, now: Instant) {
         let known = std::mem::replace(&mut self.addresses.interfaces, addresses);
         if !known.is_empty() && known != self.addresses.interfaces {
             self.relays.handle_network_changed(now);
@@ -72,7 +72,11 @@ impl NodeState {
     fn on_interfaces(&mut self) {
         self.addresses.changed();
         let addresses = self.addresses.at_punch_ports();
-        self.actions.push_back(Action::SetInterfaces(addresses));
+        let networks = self.addresses.interfaces.iter().copied().collect();
+        self.actions.push_back(Action::SetInterfaces {
+            addresses,
+            networks,
+        });
     }
 
     /// Has neighbours who ask answered where this node is: at its listeners and its punch ports, which accept.

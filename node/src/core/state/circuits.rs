@@ -29,6 +29,13 @@ impl NodeState {
 
     fn on_hop_reply(&mut self, circuit: &Circuit, reply: &HopReply, now: Instant) {
         if let HopReply::Leg(leg) = reply {
+            if self.relays.is_configured(&circuit.relay) {
+                self.actions.push_back(Action::Vouch {
+                    relay: circuit.relay,
+                    peer: circuit.peer,
+                    near: leg.near,
+                });
+            }
             let hop = Hop::reported(*leg);
             self.peers.handle_far_hop(circuit.connection, hop);
             self.report_path(circuit.peer, PathCause::Ranked);

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
+use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
+use p2pnode_protocol::hop::Near;
 use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 
 use crate::{
@@ -179,8 +181,22 @@ pub(crate) enum Action {
     Observe(Observation),
     /// What was observed on this connection holds no longer: hand it to the punch machine.
     ForgetObservation(ConnectionId),
-    /// The sockets of this host at its punch ports: hand them to the punch machine.
-    SetInterfaces(Vec<Multiaddr>),
+    /// A configured relay reports what the ends of a circuit to a peer share: hand it to the punch machine.
+    Vouch {
+        /// The relay.
+        relay: PeerId,
+        /// The peer.
+        peer: PeerId,
+        /// What they share.
+        near: Near,
+    },
+    /// The sockets of this host at its punch ports, and its networks: hand them to the punch machine.
+    SetInterfaces {
+        /// The sockets.
+        addresses: Vec<Multiaddr>,
+        /// The networks.
+        networks: Vec<IpNet>,
+    },
     /// From now on the connections of a peer have the budget of this class. Every peer begins as a stranger.
     Classify {
         /// The peer.

@@ -41,10 +41,11 @@ impl NodeState {
     ) {
         tracing::debug!(peer = %request.peer, relay = %request.relay, %connection, ?reply, "asked to be introduced");
         let request = self.introductions.handle_reply(request, connection, &reply);
-        if let Some(IntroductionRequest { peer, .. }) = request {
+        if let Some(IntroductionRequest { peer, relay }) = request {
             match reply {
                 IntroductionReply::Introduced(introduction) if self.is_dialed(peer) => {
                     self.actions.push_back(Action::Punch(Introduced {
+                        relay,
                         peer,
                         asked: true,
                         addrs: introduction.addrs,
@@ -69,6 +70,7 @@ impl NodeState {
         tracing::debug!(%peer, %relay, is_allowed, ?introduction, "introduced to a peer that asks for this node");
         if is_allowed {
             self.actions.push_back(Action::Punch(Introduced {
+                relay,
                 peer,
                 asked: false,
                 addrs: introduction.addrs,

@@ -9,6 +9,7 @@ fn policy() -> Policy {
         transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
+        names: Arc::new(|_| false),
         advertise: Arc::new(Vec::new),
     }
 }
@@ -30,18 +31,35 @@ fn observed(text: &str, by: PeerId, connection: usize) -> Observation {
     }
 }
 
-fn offered(local: &Local, policy: &Policy, remote: &[&str]) -> Vec<String> {
-    let remote = remote.iter().map(|ip| ip.parse().unwrap()).collect();
+/// A relay sees the peer and this node behind one NAT.
+fn near() -> Vec<Vouch> {
+    vec![Vouch {
+        same_network: true,
+        ..Vouch::default()
+    }]
+}
+
+fn offered(local: &Local, policy: &Policy, vouches: &[Vouch]) -> Vec<String> {
     local
-        .offer(policy, &remote)
+        .offer(policy, vouches)
         .iter()
         .map(ToString::to_string)
         .collect()
 }
 
 fn admitted(local: &Local, policy: &Policy, received: &[&str]) -> Vec<String> {
+    admitted_near(local, policy, &[], received)
+}
+
+fn admitted_near(
+    local: &Local,
+    policy: &Policy,
+    vouches: &[Vouch],
+    received: &[&str],
+) -> Vec<String> {
     let received: Vec<_> = received.iter().map(|text| addr(text)).collect();
-    let admitted = local.admit(policy, &HashSet::new(), PeerId::random(), &received);
+    let (none, peer) = (HashSet::new(), PeerId::random());
+    let admitted = local.admit(policy, &none, peer, vouches, &[], &received);
     admitted
         .candidates
         .iter()
@@ -86,7 +104,7 @@ fn advertised_addresses_come_first_then_observed_then_global_ones_of_interfaces(
 }
 
 #[test]
-fn private_addresses_go_only_to_a_peer_that_shows_our_public_address() {
+fn private_addresses_go_only_to_a_peer_that_a_relay_sees_in_their_network() {
     let mut local = Local::default();
     local.observe(&observed(
         "/ip4/198.51.100.1/udp/51234/quic-v1",
@@ -95,11 +113,11 @@ fn private_addresses_go_only_to_a_peer_that_shows_our_public_address() {
     ));
     local.set_interfaces(&[addr("/ip4/10.0.0.2/udp/40000/quic-v1")]);
     assert_eq!(
-        offered(&local, &policy(), &["198.51.100.2"]),
+        offered(&local, &policy(), &[]),
         ["/ip4/198.51.100.1/udp/51234/quic-v1"]
     );
     assert_eq!(
-        offered(&local, &policy(), &["198.51.100.1"]),
+        offered(&local, &policy(), &near()),
         [
             "/ip4/198.51.100.1/udp/51234/quic-v1",
             "/ip4/10.0.0.2/udp/40000/quic-v1"
@@ -167,47 +185,56 @@ fn families_and_transports_that_are_off_are_neither_offered_nor_dialed() {
 }
 
 #[test]
-fn a_private_address_of_the_peer_stays_and_comes_last_unless_both_are_behind_one_nat() {
-    let mut local = Local::default();
-    local.observe(&observed(
-        "/ip4/198.51.100.1/udp/51234/quic-v1",
-        PeerId::random(),
-        1,
-    ));
+fn a_private_address_comes_first_behind_one_nat_and_last_where_the_configuration_names_it() {
+    let local = Local::default();
     let private = "/ip4/192.168.1.7/udp/40000/quic-v1";
-    let elsewhere = "/ip4/198.51.100.9/tcp/5";
-    let same = "/ip4/198.51.100.1/tcp/5";
+    let public = "/ip4/198.51.100.9/tcp/5";
+    let both = [public, private];
+    assert_eq!(admitted(&local, &policy(), &both), [public]);
     assert_eq!(
-        admitted(&local, &policy(), &[private, elsewhere]),
-        [elsewhere, private]
+        admitted_near(&local, &policy(), &near(), &both),
+        [private, public]
     );
+    let named = Policy {
+        names: Arc::new(|_| true),
+        ..policy()
+    };
+    assert_eq!(admitted(&local, &named, &both), [public, private]);
+}
+
+#[test]
+fn what_the_networks_of_this_host_give_to_all_is_not_dialed() {
+    let mut local = Local::default();
+    local.set_networks(vec![
+        "192.168.1.7/24".parse().unwrap(),
+        "203.0.113.4/31".parse().unwrap(),
+        "2001:db8:1::7/64".parse().unwrap(),
+    ]);
+    let received = [
+        "/ip4/192.168.1.0/tcp/1",
+        "/ip4/192.168.1.255/tcp/1",
+        "/ip6/2001:db8:1::/tcp/1",
+        "/ip4/203.0.113.5/tcp/1",
+    ];
     assert_eq!(
-        admitted(&local, &policy(), &[same, private]),
-        [private, same]
+        admitted_near(&local, &policy(), &near(), &received),
+        received[3..]
     );
 }
 
 #[test]
-fn loopback_is_dialed_only_by_a_node_that_is_seen_on_loopback() {
-    let received = ["/ip4/127.0.0.1/udp/40001/quic-v1"];
-    let mut local = Local::default();
-    local.observe(&observed(
-        "/ip4/198.51.100.1/udp/40000/quic-v1",
-        PeerId::random(),
-        1,
-    ));
-    assert_eq!(admitted(&local, &policy(), &received), [""; 0]);
-    local.observe(&observed(
-        "/ip4/127.0.0.1/udp/40000/quic-v1",
-        PeerId::random(),
-        2,
-    ));
-    assert_eq!(admitted(&local, &policy(), &received), received);
-    assert_eq!(
-        admitted(&local, &policy(), &["/ip4/127.0.0.1/udp/40000/quic-v1"]),
-        [""; 0],
-        "our own socket"
-    );
+fn where_a_relay_has_not_seen_the_peer_is_unvouched_and_comes_last() {
+    let local = Local::default();
+    let vouch = Vouch {
+        theirs: ["203.0.113.1".parse().unwrap()].into(),
+        ..Vouch::default()
+    };
+    let received = ["/ip4/203.0.113.2/udp/5/quic-v1", "/ip4/203.0.113.1/tcp/5"].map(addr);
+    let (none, peer) = (HashSet::new(), PeerId::random());
+    let admitted = local.admit(&policy(), &none, peer, &[vouch], &[], &received);
+    let candidates: Vec<_> = received.iter().filter_map(Candidate::parse).collect();
+    assert_eq!(admitted.candidates, [candidates[1], candidates[0]]);
+    assert_eq!(admitted.unvouched, HashSet::from([candidates[0]]));
 }
 
 #[test]
@@ -299,17 +326,17 @@ proptest! {
         for (ip, port, quic, connection) in seen {
             local.observe(&observed(&text(ip, port, quic), PeerId::random(), connection));
         }
-        let offer = local.offer(&policy(), &BTreeSet::new());
+        let offer = local.offer(&policy(), &[]);
         prop_assert!(offer.len() <= MAX_CANDIDATES);
         prop_assert_eq!(offer.iter().collect::<HashSet<_>>().len(), offer.len());
 
         let received: Vec<_> = received.into_iter().map(|(ip, port, quic)| addr(&text(ip, port, quic))).collect();
-        let admitted = local.admit(&policy(), &HashSet::new(), PeerId::random(), &received).candidates;
+        let admitted = local.admit(&policy(), &HashSet::new(), PeerId::random(), &[], &[], &received).candidates;
         prop_assert!(admitted.len() <= MAX_CANDIDATES);
         prop_assert_eq!(admitted.iter().collect::<HashSet<_>>().len(), admitted.len());
         for candidate in admitted {
             prop_assert!(!offer.contains(&candidate), "our own socket");
-            prop_assert!(!matches!(candidate.scope(), Scope::Never | Scope::Link));
+            prop_assert!(candidate.scope() == Scope::Global);
         }
     }
 }

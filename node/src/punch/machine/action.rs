@@ -37,6 +37,8 @@ pub(crate) struct Established {
 /// An introduction: a relay sent this node the addresses of a peer, and the peer those of this node, at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Introduced {
+    /// The relay.
+    pub relay: PeerId,
     /// The peer.
     pub peer: PeerId,
     /// Whether this node asked for the introduction; otherwise the peer asked for it.
@@ -116,8 +118,10 @@ pub(crate) enum Action {
     Expect {
         /// The peer.
         peer: PeerId,
-        /// The addresses.
+        /// The addresses at which relays vouch for the peer.
         addrs: Vec<Multiaddr>,
+        /// The others. Each gets one first packet, which is not repeated until something comes back.
+        unvouched: Vec<Multiaddr>,
         /// What is known of the peer.
         remote: Remote,
     },

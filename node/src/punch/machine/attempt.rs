@@ -1,9 +1,12 @@
 //! One attempt, from the first message to its record.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family, Transport};
+use p2pnode_transports::{Family, Remote, Transport};
 
 use crate::punch::{
     address::Candidate,
@@ -11,7 +14,7 @@ use crate::punch::{
     record::{CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role},
 };
 
-use super::DialId;
+use super::{Action, DialId};
 
 /// An attempt that runs.
 #[derive(Debug)]
@@ -27,6 +30,10 @@ pub(super) struct Attempt {
     pub(super) sent: Vec<Candidate>,
     received: Vec<(Candidate, CandidateOutcome)>,
     refused: Vec<Multiaddr>,
+    /// Of `received` those at which no relay has seen the peer.
+    pub(super) unvouched: HashSet<Candidate>,
+    /// What the peer listed, as it came.
+    pub(super) listed: Vec<Multiaddr>,
     skipped: usize,
     pub(super) rtt: Option<Duration>,
 }
@@ -74,6 +81,14 @@ impl Phase {
     }
 }
 
+/// Whether packets may have gone to an address of this outcome.
+fn was_dialed(outcome: CandidateOutcome) -> bool {
+    !matches!(
+        outcome,
+        CandidateOutcome::NotDialed | CandidateOutcome::OverBudget
+    )
+}
+
 impl Attempt {
     pub(super) fn new(
         circuit: Option<ConnectionId>,
@@ -92,6 +107,8 @@ impl Attempt {
             sent: Vec::new(),
             received: Vec::new(),
             refused: Vec::new(),
+            unvouched: HashSet::new(),
+            listed: Vec::new(),
             skipped: 0,
             rtt: None,
         }
@@ -109,7 +126,36 @@ impl Attempt {
             .map(|c| (c, CandidateOutcome::NotDialed))
             .collect();
         self.refused = admitted.refused;
+        self.unvouched = admitted.unvouched;
         self.skipped = skipped;
+    }
+
+    /// The same at the time of the dial, before which nothing has become of them.
+    pub(super) fn set_received_again(&mut self, admitted: Admitted) {
+        self.set_received(admitted, self.skipped);
+    }
+
+    /// Whether packets have gone where no relay vouches for the peer.
+    pub(super) fn has_dialed_unvouched(&self) -> bool {
+        let mut dialed = self.received.iter().filter(|(_, o)| was_dialed(*o));
+        dialed.any(|(candidate, _)| self.unvouched.contains(candidate))
+    }
+
+    /// Announces a punch to these addresses.
+    pub(super) fn expect(&self, peer: PeerId, addrs: &[Candidate], remote: Remote) -> Action {
+        let (unvouched, addrs): (Vec<_>, Vec<_>) = addrs
+            .iter()
+            .partition(|candidate| self.unvouched.contains(candidate));
+        let multiaddrs = |candidates: Vec<Candidate>| {
+            let addrs = candidates.into_iter().map(Candidate::to_multiaddr);
+            addrs.collect()
+        };
+        Action::Expect {
+            peer,
+            addrs: multiaddrs(addrs),
+            unvouched: multiaddrs(unvouched),
+            remote,
+        }
     }
 
     pub(super) fn received(&self) -> Vec<Candidate> {
@@ -130,12 +176,13 @@ impl Attempt {
         let dialed: Vec<_> = self
             .received
             .iter()
-            .filter(|(_, o)| *o != CandidateOutcome::NotDialed)
+            .filter(|(_, o)| was_dialed(*o))
             .collect();
         let all = |outcome| dialed.iter().all(|(_, o)| *o == outcome);
         let any = |outcome| dialed.iter().any(|(_, o)| *o == outcome);
         if dialed.is_empty() {
-            return if !self.refused.is_empty() {
+            let over = |(_, o): &(_, CandidateOutcome)| *o == CandidateOutcome::OverBudget;
+            return if !self.refused.is_empty() || self.received.iter().any(over) {
                 Reason::Filtered
             } else if self.sent.is_empty() {
                 Reason::NoCandidates
@@ -146,7 +193,13 @@ impl Attempt {
         let ours_depends = dialed
             .iter()
             .all(|(c, _)| local.mapping(c.transport, c.family()) == Mapping::Dependent);
-        if ours_depends && has_many_ports(dialed.iter().map(|(c, _)| c)) {
+        let listed: Vec<Candidate> = self.listed.iter().filter_map(Candidate::parse).collect();
+        let of_dialed = listed.iter().filter(|c| {
+            let ip = c.socket.ip();
+            let mut dialed = dialed.iter();
+            dialed.any(|(d, _)| d.transport == c.transport && d.socket.ip() == ip)
+        });
+        if ours_depends && has_many_ports(of_dialed) {
             Reason::SymmetricBoth
         } else if any(CandidateOutcome::Timeout) || any(CandidateOutcome::Pending) {
             Reason::Timeout
@@ -169,7 +222,7 @@ impl Attempt {
         let mut via = self
             .received
             .iter()
-            .filter(|(_, outcome)| *outcome != CandidateOutcome::NotDialed)
+            .filter(|(_, outcome)| was_dialed(*outcome))
             .map(|(candidate, _)| (candidate.transport, candidate.family()));
         let first = via.next()?;
         via.all(|other| other == first).then_some(first)

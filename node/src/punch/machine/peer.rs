@@ -6,8 +6,7 @@ mod series;
 mod upkeep;
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
-    net::IpAddr,
+    collections::{HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -16,6 +15,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use crate::punch::{
     address::Candidate,
     record::{CandidateOutcome, Outcome, Reason, Record},
+    vouch::{Said, Vouch, Vouches},
 };
 
 use super::{
@@ -26,6 +26,10 @@ use super::{
 
 /// The longest round trip time of a circuit that is gone by.
 const MAX_CIRCUIT_RTT: Duration = Duration::from_secs(1);
+
+/// How many bytes a peer can make this node send to a third party for each byte that the peer sends: what a QUIC server may send to
+/// an address that is not validated ([RFC 9000, 8.1](https://www.rfc-editor.org/rfc/rfc9000#section-8.1)).
+const AMPLIFICATION: u64 = 3;
 
 /// What is known of one peer.
 #[derive(Debug)]
@@ -40,8 +44,8 @@ pub(super) struct Peer {
     plan: Plan,
     /// What the last handshake offered: another candidate is a new one.
     offered: HashSet<Candidate>,
-    /// The addresses that the peer showed in its last handshake.
-    remote_ips: BTreeSet<IpAddr>,
+    /// What relays vouch for.
+    vouches: Vouches,
     /// When the last handshakes began, oldest first.
     begun: VecDeque<Instant>,
     last_end: Option<Instant>,
@@ -59,6 +63,20 @@ struct Circuit {
     rtt: Option<Duration>,
     /// The peer, who dialed us or whom we dialed, takes no handshake from this end.
     refuses: bool,
+    /// How many bytes have come from the peer over it, and how many have gone where no relay vouches for the peer.
+    received: u64,
+    spent: u64,
+}
+
+impl Circuit {
+    /// Whether so many bytes may go to an address of a third party. They count from now on.
+    fn spend(&mut self, bytes: u64) -> bool {
+        let fits = self.spent + bytes <= self.received.saturating_mul(AMPLIFICATION);
+        if fits {
+            self.spent += bytes;
+        }
+        fits
+    }
 }
 
 /// A row of attempts.
@@ -109,7 +127,7 @@ impl Peer {
             wanted_after: None,
             plan: Plan::Nothing,
             offered: HashSet::new(),
-            remote_ips: BTreeSet::new(),
+            vouches: Vouches::default(),
             begun: VecDeque::new(),
             last_end: None,
             last_record: None,
@@ -131,6 +149,8 @@ impl Peer {
             since: cx.now,
             rtt,
             refuses: false,
+            received: 0,
+            spent: 0,
         });
         if !cx.enabled {
             self.keep_circuits(cx, false);
@@ -209,12 +229,13 @@ impl Peer {
             return;
         }
         if let Some(attempt) = &self.attempt {
-            if let Phase::Holding { .. } = attempt.phase {
+            let is_held = matches!(attempt.phase, Phase::Holding { .. });
+            if is_held && !self.offer(cx).is_empty() {
                 self.answer(cx);
             }
             return;
         }
-        let offer = cx.local.offer(cx.policy, &self.remote_ips);
+        let offer = self.offer(cx);
         let news = offer
             .iter()
             .any(|candidate| !self.offered.contains(candidate));
@@ -235,6 +256,33 @@ impl Peer {
             }
             Plan::Begin { .. } | Plan::Peer { .. } | Plan::Nothing => {}
         }
+    }
+
+    /// A relay vouches for this.
+    pub(super) fn handle_vouched(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        said: Said,
+        vouch: Vouch,
+    ) {
+        let before = self.vouches.at(cx.now);
+        self.vouches.add(relay, said, vouch, cx.now);
+        if self.vouches.at(cx.now) != before {
+            self.handle_candidates_changed(cx);
+        }
+    }
+
+    pub(super) fn handle_received(&mut self, circuit: ConnectionId, bytes: u64) {
+        let mut circuits = self.circuits.iter_mut();
+        if let Some(circuit) = circuits.find(|known| known.connection == circuit) {
+            circuit.received = circuit.received.max(bytes);
+        }
+    }
+
+    /// What the peer may be offered.
+    fn offer(&self, cx: &Context<'_>) -> Vec<Candidate> {
+        cx.local.offer(cx.policy, &self.vouches.at(cx.now))
     }
 
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {

@@ -116,7 +116,11 @@ impl EventLoop {
             Action::Want(peer) => behaviour.punch.wanted(peer),
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
-            Action::SetInterfaces(addrs) => behaviour.punch.set_interfaces(&addrs),
+            Action::SetInterfaces {
+                addresses,
+                networks,
+            } => behaviour.punch.set_interfaces(&addresses, networks),
+            Action::Vouch { relay, peer, near } => behaviour.punch.vouched(relay, peer, near),
             Action::Classify { peer, class } => self.sockets.budgets().set_class(peer, class),
             Action::Announce(addrs) => {
                 if let Some(responder) = &self.responder {

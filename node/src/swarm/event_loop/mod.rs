@@ -166,7 +166,7 @@ impl EventLoop {
             Ok(()) => {
                 self.links
                     .send_replace(Links::of(self.interfaces.networks()));
-                let addresses = self.interfaces.networks().map(|network| network.addr());
+                let addresses = self.interfaces.networks();
                 self.state
                     .handle_interfaces(addresses.collect(), Instant::now());
             }

@@ -232,10 +232,14 @@ impl RelayState {
         match other {
             OtherLeg::None => Answer::Refused(Refusal::NotAParty),
             OtherLeg::Unknown => Answer::Refused(Refusal::Unknown),
-            OtherLeg::Is(other) => self
-                .connections
-                .leg(other)
-                .map_or(Answer::Refused(Refusal::Unknown), Answer::Leg),
+            OtherLeg::Is(other) => {
+                self.connections
+                    .leg(other)
+                    .map_or(Answer::Refused(Refusal::Unknown), |leg| {
+                        let near = self.introductions.seen.near(&peer, &request.peer);
+                        Answer::Leg(hop::Leg { near, ..leg })
+                    })
+            }
         }
     }
 }

@@ -125,12 +125,16 @@ fn the_interfaces_are_offered_at_the_punch_ports_of_their_families_also_if_those
     let mut node = Node::new(settings(&[]));
     node.actions();
     node.state.handle_punch_ports(BTreeMap::new(), node.now);
-    let ip = "10.0.0.7".parse().unwrap();
-    node.state.handle_interfaces(BTreeSet::from([ip]), node.now);
+    let ip: std::net::IpAddr = "10.0.0.7".parse().unwrap();
+    node.state
+        .handle_interfaces(BTreeSet::from([ip.into()]), node.now);
     let offered = |node: &mut Node| {
         let mut actions = node.actions().into_iter().rev();
         let last = actions.find_map(|action| {
-            let Action::SetInterfaces(addrs) = action else {
+            let Action::SetInterfaces {
+                addresses: addrs, ..
+            } = action
+            else {
                 return None;
             };
             Some(addrs)

@@ -20,6 +20,7 @@ fn over_ip6() -> HopReply {
         transport: Transport::Quic,
         family: Family::Ip6,
         rtt: Some(Duration::from_millis(20)),
+        near: Default::default(),
     })
 }
 

@@ -39,8 +39,9 @@ fn asking() -> (Node, IntroductionRequest, ConnectionId) {
     (node, request, legs[0])
 }
 
-fn introduced(peer: PeerId, asked: bool) -> Action {
+fn introduced(relay: PeerId, peer: PeerId, asked: bool) -> Action {
     Action::Punch(Introduced {
+        relay,
         peer,
         asked,
         addrs: introduction().addrs,
@@ -54,7 +55,10 @@ fn a_peer_that_a_relay_introduces_is_punched_while_it_is_dialed() {
     let reply = IntroductionReply::Introduced(introduction());
     node.state
         .handle_introduction_reply(request, leg, reply.clone(), node.now);
-    assert!(node.actions().contains(&introduced(request.peer, true)));
+    assert!(
+        node.actions()
+            .contains(&introduced(request.relay, request.peer, true))
+    );
     // The answer comes once.
     node.state
         .handle_introduction_reply(request, leg, reply, node.now);
@@ -131,7 +135,7 @@ fn a_peer_that_asks_for_this_node_is_punched_if_it_may_connect() {
     assert_eq!(node.actions(), []);
     node.state
         .handle_introduction(known.peer, notice(friend), node.now);
-    assert_eq!(node.actions(), [introduced(friend, false)]);
+    assert_eq!(node.actions(), [introduced(known.peer, friend, false)]);
     node.state
         .handle_introduced(friend, false, IntroductionResponse::Ignored, node.now);
     assert_eq!(node.events(), []);

@@ -44,8 +44,10 @@ pub(super) fn settings(transports: &[Transport]) -> Settings {
         transports: transports.to_vec(),
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
+        // The swarms are on loopback, and their relay is libp2p's.
+        names: Arc::new(|_| true),
         advertise: Arc::new(|_| Vec::new()),
-        circuit_rtt: Arc::new(|_| None),
+        circuits: Arc::new(|_| None),
         timing: Timing {
             grace: Duration::from_millis(300),
             surplus_quiet: Duration::from_millis(200),

@@ -1,17 +1,14 @@
 //! The handshake and the dial that follows it.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
 use p2pnode_transports::{Remote, Transport};
 
 use crate::punch::{
-    address::{Candidate, Scope},
+    address::Candidate,
+    candidates::Admitted,
     machine::{
         Action, Context, DialId, HandshakeError,
         attempt::{Attempt, Phase},
@@ -25,9 +22,6 @@ use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs};
 
 /// The longest that SYNC is waited for to arrive: a peer that answers late must not delay the dial by as much.
 const MAX_SYNC_DELAY: Duration = Duration::from_millis(500);
-
-/// The most public addresses that are remembered of a peer.
-const MAX_REMOTE_IPS: usize = 8;
 
 impl Peer {
     /// CONNECT came over a circuit: this node is the responder.
@@ -47,7 +41,6 @@ impl Peer {
         }
         self.give_way(cx);
         self.begun.push_back(cx.now);
-        self.learn_remote_ips(&addrs.known);
 
         let until = cx.now + cx.timing.first_candidate;
         let number = self.series.attempts + 1;
@@ -61,14 +54,12 @@ impl Peer {
         let listed: Vec<_> = addrs.known.iter().filter_map(Candidate::parse).collect();
         attempt.everything = is_mixed(&listed) && self.series.mixed > 0;
         self.series.mixed += u32::from(is_mixed(&listed));
-        let admitted = cx
-            .local
-            .admit(cx.policy, &cx.relays.sockets, self.id, &addrs.known);
-        attempt.set_received(admitted, addrs.skipped);
+        attempt.set_received(self.admit(cx, &addrs.known), addrs.skipped);
         attempt.rtt = addrs.rtt.filter(|rtt| *rtt <= MAX_CIRCUIT_RTT);
+        attempt.listed = addrs.known;
         self.attempt = Some(attempt);
         self.plan = Plan::Nothing;
-        if !cx.local.offer(cx.policy, &self.remote_ips).is_empty() {
+        if !self.offer(cx).is_empty() {
             self.answer(cx);
         }
     }
@@ -96,10 +87,7 @@ impl Peer {
         rtt: Duration,
         synced: Instant,
     ) {
-        self.learn_remote_ips(&addrs.known);
-        let admitted = cx
-            .local
-            .admit(cx.policy, &cx.relays.sockets, self.id, &addrs.known);
+        let admitted = self.admit(cx, &addrs.known);
         let Some(attempt) = &mut self.attempt else {
             return;
         };
@@ -107,6 +95,7 @@ impl Peer {
             return;
         }
         attempt.set_received(admitted, addrs.skipped);
+        attempt.listed = addrs.known;
         // Only our own nodes return it, and only after they received it.
         let agreed = addrs.rtt.is_some() && addrs.rtt == attempt.rtt;
         attempt.rtt = Some(rtt);
@@ -165,7 +154,7 @@ impl Peer {
         let Phase::Dialing {
             dial: running,
             began,
-            ..
+            until,
         } = attempt.phase
         else {
             return;
@@ -176,19 +165,34 @@ impl Peer {
         for (candidate, outcome) in outcomes {
             attempt.set_outcome(candidate, *outcome);
         }
+        if let Some(id) = attempt.circuit {
+            let answered = outcomes.iter().filter(|(candidate, outcome)| {
+                *outcome == CandidateOutcome::Failed && attempt.unvouched.contains(candidate)
+            });
+            let more: u64 = answered.map(|(candidate, _)| cost(candidate)).sum();
+            let mut circuits = self.circuits.iter_mut();
+            if let Some(circuit) = circuits.find(|circuit| circuit.connection == id) {
+                circuit.spent += more;
+            }
+        }
         // The responder leaves the next word to the initiator; its dials may outlast ours.
         let linger = match attempt.role {
             Role::Initiator => cx.timing.linger,
             Role::Responder => cx.timing.attempt,
         };
-        attempt.phase = Phase::Waiting {
-            until: (began + linger).max(cx.now),
+        // What is behind an address that no relay vouches for decides nothing that the peer sees.
+        let until = if attempt.has_dialed_unvouched() {
+            until
+        } else {
+            (began + linger).max(cx.now)
         };
+        attempt.phase = Phase::Waiting { until };
         self.handle_timeout(cx);
     }
 
     /// Sends the answer to CONNECT, with the transports that the initiator listed, or all if we have none of these.
     pub(super) fn answer(&mut self, cx: &mut Context<'_>) {
+        let mut offer = self.offer(cx);
         let Some(attempt) = &mut self.attempt else {
             return;
         };
@@ -196,7 +200,6 @@ impl Peer {
         let Some(circuit) = attempt.circuit else {
             return;
         };
-        let mut offer = cx.local.offer(cx.policy, &self.remote_ips);
         self.offered = offer.iter().copied().collect();
         let received = attempt.received();
         let listed =
@@ -216,12 +219,9 @@ impl Peer {
         let rtt = attempt.rtt;
         let addrs = multiaddrs(&attempt.sent);
         // The initiator's packets may overtake its SYNC.
-        let expected = multiaddrs(&choose(&attempt.sent, &received, attempt.everything));
-        cx.actions.push_back(Action::Expect {
-            peer: self.id,
-            addrs: expected,
-            remote: Remote::Unknown,
-        });
+        let expected = choose(&attempt.sent, &received, attempt.everything);
+        let expect = attempt.expect(self.id, &expected, Remote::Unknown);
+        cx.actions.push_back(expect);
         self.series.gave_up = false;
         self.keep_circuits(cx, true);
         cx.actions.push_back(Action::Reply {
@@ -245,7 +245,7 @@ impl Peer {
         {
             return false;
         }
-        let offer = cx.local.offer(cx.policy, &self.remote_ips);
+        let offer = self.offer(cx);
         let listed = |transport| {
             attempt
                 .sent
@@ -257,34 +257,59 @@ impl Peer {
             .any(|candidate| listed(candidate.transport) && !attempt.sent.contains(candidate))
     }
 
+    /// What of a peer's list may be dialed now.
+    fn admit(&self, cx: &Context<'_>, listed: &[Multiaddr]) -> Admitted {
+        let vouches = self.vouches.at(cx.now);
+        let relays = &cx.relays.sockets;
+        cx.local
+            .admit(cx.policy, relays, self.id, &vouches, &[], listed)
+    }
+
     pub(super) fn dial(&mut self, cx: &mut Context<'_>) {
+        let listed = self.attempt.iter().flat_map(|attempt| &attempt.listed);
+        let listed: Vec<Multiaddr> = listed.cloned().collect();
+        // A relay may have vouched for more since the message came.
+        let admitted = self.admit(cx, &listed);
         let Some(attempt) = &mut self.attempt else {
             return;
         };
+        attempt.set_received_again(admitted);
         let received = attempt.received();
-        let chosen = choose(&attempt.sent, &received, attempt.everything);
+        let mut chosen = choose(&attempt.sent, &received, attempt.everything);
         if attempt.role == Role::Initiator {
             let tcp_too =
                 common(&attempt.sent, &received).any(|transport| transport == Transport::Tcp);
             self.series.tcp_left_out =
                 tcp_too && chosen.iter().all(|c| c.transport == Transport::Quic);
         }
+        let mut circuits = self.circuits.iter_mut();
+        let mut circuit = circuits.find(|circuit| attempt.circuit == Some(circuit.connection));
+        chosen.retain(|candidate| {
+            let may_be_dialed = !attempt.unvouched.contains(candidate)
+                || circuit
+                    .as_mut()
+                    .is_some_and(|circuit| circuit.spend(cost(candidate)));
+            let outcome = match may_be_dialed {
+                true => CandidateOutcome::Pending,
+                false => CandidateOutcome::OverBudget,
+            };
+            attempt.set_outcome(candidate, outcome);
+            may_be_dialed
+        });
         if chosen.is_empty() {
             attempt.phase = Phase::Waiting {
                 until: cx.now + cx.timing.attempt,
             };
             return;
         }
-        for candidate in &chosen {
-            attempt.set_outcome(candidate, CandidateOutcome::Pending);
-        }
         let dial = cx.dial_id();
+        let rtts = attempt.rtt.unwrap_or_default() * 8;
+        let short = cx.timing.attempt.max(rtts).min(cx.timing.dial);
         let attempt_time = match attempt.role {
             // The next round dials another transport, so it need not wait until this one's sockets are free.
-            Role::Initiator if self.series.tcp_left_out && attempt.number == 1 => {
-                let rtts = attempt.rtt.unwrap_or_default() * 8;
-                cx.timing.attempt.max(rtts).min(cx.timing.dial)
-            }
+            Role::Initiator if self.series.tcp_left_out && attempt.number == 1 => short,
+            // It ends then whatever the addresses answer.
+            Role::Initiator | Role::Responder if attempt.has_dialed_unvouched() => short,
             Role::Initiator | Role::Responder => cx.timing.dial,
         };
         attempt.phase = Phase::Dialing {
@@ -292,16 +317,12 @@ impl Peer {
             began: cx.now,
             until: cx.now + attempt_time,
         };
-        let addrs = multiaddrs(&chosen);
-        cx.actions.push_back(Action::Expect {
-            peer: self.id,
-            addrs: addrs.clone(),
-            remote: Remote::Unknown,
-        });
+        cx.actions
+            .push_back(attempt.expect(self.id, &chosen, Remote::Unknown));
         cx.actions.push_back(Action::Dial {
             peer: self.id,
             dial,
-            addrs,
+            addrs: multiaddrs(&chosen),
             role: attempt.role,
         });
     }
@@ -335,17 +356,13 @@ impl Peer {
             Some(attempt) => !attempt.phase.is_handshake(),
         }
     }
+}
 
-    pub(super) fn learn_remote_ips(&mut self, addrs: &[Multiaddr]) {
-        let ips: BTreeSet<IpAddr> = addrs
-            .iter()
-            .filter_map(Candidate::parse)
-            .filter(|candidate| matches!(candidate.scope(), Scope::Global | Scope::Private))
-            .map(|candidate| candidate.socket.ip())
-            .take(MAX_REMOTE_IPS)
-            .collect();
-        if !ips.is_empty() {
-            self.remote_ips = ips;
-        }
+/// The bytes that the first packets to an address have at the most, in whole IP packets: a QUIC Initial; a SYN, and the first bytes
+/// of a connection to a service that is not libp2p's.
+fn cost(candidate: &Candidate) -> u64 {
+    match candidate.transport {
+        Transport::Quic => 1_300,
+        Transport::Tcp => 400,
     }
 }

@@ -45,9 +45,11 @@ impl Peer {
         let own = introduced.own_addrs.iter().filter_map(Candidate::parse);
         let sent: Vec<Candidate> = own.take(MAX_CANDIDATES).collect();
         let relays = &cx.relays.sockets;
+        let vouches = self.vouches.at(cx.now);
+        let listed = &introduced.addrs;
         let admitted = cx
             .local
-            .admit_seen_as(cx.policy, relays, self.id, &sent, &introduced.addrs);
+            .admit(cx.policy, relays, self.id, &vouches, &sent, listed);
         let ours: HashSet<IpAddr> = sent.iter().map(|c| c.socket.ip()).collect();
         let same_nat = admitted
             .candidates
@@ -59,7 +61,6 @@ impl Peer {
         if same_nat {
             return IntroductionResponse::Ignored;
         }
-        self.learn_remote_ips(&introduced.addrs);
         let role = match (transport, introduced.asked) {
             (Transport::Quic, true) => Role::Responder,
             (Transport::Quic, false) => Role::Initiator,
@@ -77,19 +78,17 @@ impl Peer {
         let mut attempt = Attempt::new(None, role, 1, cx.now, phase);
         attempt.sent = sent;
         attempt.set_received(admitted, 0);
+        attempt.listed = introduced.addrs.clone();
         for candidate in &chosen {
             attempt.set_outcome(candidate, CandidateOutcome::Pending);
         }
+        // Relays introduce only peers that support the protocol, and every such peer accepts TLS.
+        let expect = attempt.expect(self.id, &chosen, Remote::TakesTls);
         self.attempt = Some(attempt);
         self.plan = Plan::Nothing;
         self.begun.push_back(cx.now);
         let addrs = multiaddrs(&chosen);
-        cx.actions.push_back(Action::Expect {
-            peer: self.id,
-            addrs: addrs.clone(),
-            // Relays introduce only peers that support the protocol, and every such peer accepts TLS.
-            remote: Remote::TakesTls,
-        });
+        cx.actions.push_back(expect);
         cx.actions.push_back(Action::Dial {
             peer: self.id,
             dial,

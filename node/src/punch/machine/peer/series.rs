@@ -60,7 +60,7 @@ impl Peer {
             self.plan = Plan::Nothing;
             return;
         };
-        let mut offer = cx.local.offer(cx.policy, &self.remote_ips);
+        let mut offer = self.offer(cx);
         if offer.is_empty() {
             if let Plan::Begin { .. } = self.plan {
                 self.plan = Plan::AnyCandidate;

@@ -22,6 +22,7 @@ fn machine() -> Machine {
         transports: vec![Transport::Quic, Transport::Tcp],
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
+        names: Arc::new(|_| false),
         advertise: Arc::new(Vec::new),
     };
     Machine::new(PeerId::random(), true, policy, Timing::default(), 1)
@@ -60,6 +61,7 @@ fn a_peer_that_asks_without_end_gets_eight_rounds_of_eight_addresses_a_minute() 
         let now = start + Duration::from_millis(100 * round);
         let circuit = ConnectionId::new_unchecked(100 + round as usize);
         machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
+        machine.handle_received(peer, circuit, 100_000, now);
         machine.handle_connect(peer, circuit, candidates(16), now);
         machine.handle_sync(peer, circuit, now);
         for action in drain(&mut machine) {
@@ -100,6 +102,7 @@ fn a_round_trip_time_that_is_too_long_to_wait_for_is_not_gone_by() {
         machine.handle_observed(&observation(), now);
         let circuit = ConnectionId::new_unchecked(100);
         machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
+        machine.handle_received(peer, circuit, 100_000, now);
         machine.handle_connect(peer, circuit, with_rtt(rtt), now);
         let actions = drain(&mut machine);
         let returned = actions
@@ -125,6 +128,7 @@ fn an_answer_that_returns_another_round_trip_time_than_was_sent_is_one_without()
         machine.handle_observed(&observation(), now);
         let circuit = ConnectionId::new_unchecked(100);
         machine.handle_relayed(peer, circuit, Side::Listener, rtt, now);
+        machine.handle_received(peer, circuit, 100_000, now);
         machine.handle_answer(peer, circuit, with_rtt(returned), sent, now, now);
         assert_eq!(
             dials(&drain(&mut machine)),
@@ -147,6 +151,7 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
         .unwrap()]);
     let circuit = ConnectionId::new_unchecked(100);
     machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
+    machine.handle_received(peer, circuit, 100_000, now);
     let listed: Vec<Multiaddr> = [
         "/ip4/127.0.0.1/udp/53/quic-v1",
         "/ip6/::1/tcp/22",
@@ -181,6 +186,79 @@ fn addresses_at_this_host_at_the_relay_and_at_this_node_are_not_dialed() {
             "/ip4/192.0.2.1/udp/7/quic-v1".parse::<Multiaddr>().unwrap()
         ]]
     );
+}
+
+/// What is dialed when a peer lists `count` addresses and has sent so many bytes, and when the attempt ends if each fails so.
+fn unvouched(
+    bytes: u64,
+    count: u8,
+    outcome: Option<CandidateOutcome>,
+    side: Side,
+) -> (usize, Duration) {
+    let mut machine = machine();
+    let (peer, now) = (PeerId::random(), Instant::now());
+    machine.handle_observed(&observation(), now);
+    let circuit = ConnectionId::new_unchecked(100);
+    machine.handle_relayed(peer, circuit, side, None, now);
+    machine.handle_received(peer, circuit, bytes, now);
+    match side {
+        Side::Dialer => {
+            machine.handle_connect(peer, circuit, candidates(count), now);
+            machine.handle_sync(peer, circuit, now);
+        }
+        Side::Listener => {
+            let listed = candidates(count);
+            machine.handle_answer(peer, circuit, listed, Duration::ZERO, now, now);
+        }
+    }
+    let mut dialed = 0;
+    for action in drain(&mut machine) {
+        match action {
+            Action::Dial { dial, addrs, .. } => {
+                dialed = addrs.len();
+                let failed: Vec<_> = addrs.iter().filter_map(Candidate::parse).collect();
+                let failed: Vec<_> = failed.into_iter().zip(outcome).collect();
+                if outcome.is_some() {
+                    let soon = now + Duration::from_millis(7);
+                    machine.handle_dial_failed(peer, dial, &failed, soon);
+                }
+            }
+            Action::Expect {
+                addrs, unvouched, ..
+            } => {
+                assert!(addrs.is_empty() && unvouched.len() <= usize::from(count));
+            }
+            _ => {}
+        }
+    }
+    let due = machine.poll_timeout().unwrap() - now;
+    (dialed, due)
+}
+
+#[test]
+fn addresses_that_no_relay_vouches_for_get_three_bytes_for_each_that_came() {
+    for (bytes, dialed) in [(0, 0), (433, 0), (434, 1), (866, 1), (867, 2), (100_000, 8)] {
+        for side in [Side::Dialer, Side::Listener] {
+            assert_eq!(unvouched(bytes, 16, None, side).0, dialed, "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn an_attempt_ends_at_one_time_whatever_is_behind_an_address_that_no_relay_vouches_for() {
+    for side in [Side::Dialer, Side::Listener] {
+        let silent = unvouched(10_000, 2, None, side);
+        for outcome in [
+            CandidateOutcome::Refused,
+            CandidateOutcome::Failed,
+            CandidateOutcome::Unreachable,
+            CandidateOutcome::Timeout,
+        ] {
+            let ended = unvouched(10_000, 2, Some(outcome), side);
+            assert_eq!(ended, silent, "{outcome}");
+        }
+        assert_eq!(silent.1, Timing::default().attempt);
+    }
 }
 
 #[test]
@@ -218,6 +296,7 @@ fn memory_of_peers_that_are_gone_is_bounded() {
         let (peer, circuit) = (PeerId::random(), ConnectionId::new_unchecked(number));
         let now = start + Duration::from_millis(number as u64);
         machine.handle_relayed(peer, circuit, Side::Dialer, None, now);
+        machine.handle_received(peer, circuit, 100_000, now);
         machine.handle_closed(peer, circuit, now);
         drain(&mut machine);
     }
@@ -272,6 +351,7 @@ proptest! {
                     if open.insert(c) {
                         let side = if listener { Side::Listener } else { Side::Dialer };
                         machine.handle_relayed(peer, id(c), side, None, now);
+                        machine.handle_received(peer, id(c), 100_000, now);
                     }
                 }
                 Input::Direct(c, dialed) => {
@@ -303,7 +383,8 @@ proptest! {
                 Input::Introduced(asked, n) => {
                     let own_addrs = vec![observation().addr];
                     let addrs = candidates(n).known;
-                    machine.handle_introduced(&Introduced { peer, asked, addrs, own_addrs }, now);
+                    let relay = peer;
+                    machine.handle_introduced(&Introduced { relay, peer, asked, addrs, own_addrs }, now);
                 }
                 Input::Observed(c, n) => {
                     let addr = format!("/ip4/198.51.100.{n}/udp/40000/quic-v1").parse().unwrap();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::hop::{Near, PrivateIps};
 use p2pnode_transports::{Family, FamilyPolicy, Transport};
 
 use crate::punch::{
@@ -15,6 +16,12 @@ use crate::punch::{
 };
 
 const PUBLIC: &str = "198.51.100.1";
+
+/// What a relay says of two that it sees at one address.
+const SAME: Near = Near {
+    same_network: true,
+    private: None,
+};
 
 fn tcp(ip: &str, port: u16) -> Multiaddr {
     format!("/ip4/{ip}/tcp/{port}").parse().unwrap()
@@ -30,6 +37,7 @@ fn initiator(transports: &[Transport], now: Instant) -> (Machine, PeerId, Connec
         transports: transports.to_vec(),
         families: FamilyPolicy::Auto,
         permit: Arc::new(|_| true),
+        names: Arc::new(|_| false),
         advertise: Arc::new(Vec::new),
     };
     let mut machine = Machine::new(PeerId::random(), true, policy, Timing::default(), 1);
@@ -49,9 +57,11 @@ fn initiator(transports: &[Transport], now: Instant) -> (Machine, PeerId, Connec
         };
         machine.handle_observed(&observation, now);
     }
-    machine.handle_interfaces(&[tcp("10.0.0.2", 40000), quic("10.0.0.2", 40000)], now);
+    let sockets = [tcp("10.0.0.2", 40000), quic("10.0.0.2", 40000)];
+    machine.handle_interfaces(&sockets, Vec::new(), now);
     let (peer, circuit) = (PeerId::random(), ConnectionId::new_unchecked(100));
     machine.handle_relayed(peer, circuit, Side::Listener, None, now);
+    machine.handle_received(peer, circuit, 10_000, now);
     (machine, peer, circuit)
 }
 
@@ -91,6 +101,7 @@ fn over_tcp_the_handshake_begins_anew_once_with_the_private_addresses() {
     let rtt = Duration::from_millis(20);
     let (mut machine, peer, circuit) = initiator(&[Transport::Tcp], now);
     assert_eq!(connects(&drain(&mut machine)), [vec![tcp(PUBLIC, 50000)]]);
+    machine.handle_vouched(PeerId::random(), peer, SAME.into(), now);
 
     let answer = vec![tcp(PUBLIC, 50001), tcp("10.0.0.3", 40001)];
     machine.handle_answer(peer, circuit, answer.clone().into(), rtt, now, now);
@@ -121,6 +132,7 @@ fn over_quic_the_private_address_of_the_peer_is_dialed_at_once() {
     let rtt = Duration::from_millis(20);
     let (mut machine, peer, circuit) = initiator(&[Transport::Quic, Transport::Tcp], now);
     drain(&mut machine);
+    machine.handle_vouched(PeerId::random(), peer, SAME.into(), now);
     let answer = vec![
         quic(PUBLIC, 50001),
         quic("10.0.0.3", 40001),
@@ -132,4 +144,43 @@ fn over_quic_the_private_address_of_the_peer_is_dialed_at_once() {
         dials(&drain(&mut machine)),
         [vec![quic("10.0.0.3", 40001), quic(PUBLIC, 50001)]]
     );
+}
+
+/// What is dialed of these addresses, if the relay says that.
+fn dialed_of(near: Near, listed: &[&str]) -> Vec<String> {
+    let now = Instant::now();
+    let (mut machine, peer, circuit) = initiator(&[Transport::Quic], now);
+    machine.handle_vouched(PeerId::random(), peer, near.into(), now);
+    drain(&mut machine);
+    let listed: Vec<Multiaddr> = listed.iter().map(|ip| quic(ip, 40001)).collect();
+    machine.handle_answer(peer, circuit, listed.into(), Duration::ZERO, now, now);
+    let dials = dials(&drain(&mut machine));
+    dials.concat().iter().map(Multiaddr::to_string).collect()
+}
+
+#[test]
+fn private_addresses_are_dialed_only_where_a_relay_vouches_for_them() {
+    let listed = ["10.0.0.3", "192.168.7.1", "100.100.100.200", "127.0.0.1"];
+    let private = |own: &str, other: &str| Near {
+        same_network: false,
+        private: Some(PrivateIps {
+            other: other.parse().unwrap(),
+            own: own.parse().unwrap(),
+        }),
+    };
+    let at = |ip| quic(ip, 40001).to_string();
+    assert_eq!(dialed_of(Near::default(), &listed), [""; 0]);
+    // The peer that claims our public address is not near by that.
+    let claims = [PUBLIC, "10.0.0.3"];
+    assert_eq!(dialed_of(Near::default(), &claims), [at(PUBLIC)]);
+    assert_eq!(
+        dialed_of(SAME, &listed),
+        [at("10.0.0.3"), at("192.168.7.1")]
+    );
+    let one = private("10.0.0.2", "10.0.0.3");
+    assert_eq!(dialed_of(one, &listed), [at("10.0.0.3")]);
+    let host = private("127.0.0.1", "127.0.0.1");
+    assert_eq!(dialed_of(host, &listed), [at("127.0.0.1")]);
+    let mixed = private("127.0.0.1", "10.0.0.3");
+    assert_eq!(dialed_of(mixed, &listed), [""; 0]);
 }

@@ -93,6 +93,7 @@ pub(super) struct Node {
 pub(super) struct World {
     pub(super) nodes: [Node; 2],
     pub(super) network: Network,
+    relay: PeerId,
     start: Instant,
     now: Instant,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -186,6 +187,7 @@ impl World {
                 transports: network.transports[index].clone(),
                 families: FamilyPolicy::Auto,
                 permit: Arc::new(|_| true),
+                names: Arc::new(|_| false),
                 advertise: Arc::new(Vec::new),
             };
             Node {
@@ -206,6 +208,7 @@ impl World {
             nodes: [node(0), node(1)],
             rng: network.seed,
             network,
+            relay: PeerId::random(),
             start,
             now: start,
             queue: BinaryHeap::new(),

@@ -27,6 +27,7 @@ impl World {
                         .collect()
                 };
                 let introduced = Introduced {
+                    relay: self.relay,
                     peer: self.nodes[other].id,
                     asked,
                     addrs: of(other),
@@ -63,6 +64,10 @@ impl World {
                     self.network.knows_rtt[node].then_some(self.network.relayed * 2),
                     now,
                 );
+                let id = ConnectionId::new_unchecked(circuit);
+                // Enough for every attempt of these tests.
+                let machine = &mut self.nodes[node].machine;
+                machine.handle_received(peer, id, 1_000_000, now);
             }
             Happening::Connect { to, circuit, addrs } => {
                 let peer = self.nodes[1 - to].id;

@@ -1,0 +1,182 @@
+//! First flights to addresses of which nobody vouches that a peer is there.
+//!
+//! A peer may list a third party's address. Such an address gets the first flight of a dial. Until a datagram comes from there,
+//! everything else is dropped on its way out: repetitions, and the close of a dial that timed out.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+
+/// How long an address is restrained: longer than a dial takes and quinn may keep what it closed.
+const LASTS: Duration = Duration::from_secs(60);
+
+/// The most addresses that are restrained. Beyond that an address gets no packet at all.
+const ADDRESSES: usize = 4096;
+
+/// The addresses that get no more than a first flight.
+#[derive(Debug, Default)]
+pub(super) struct Restraint {
+    table: Mutex<HashMap<(IpAddr, u16), Restrained>>,
+    /// How many they are, so that no datagram waits for the lock while there are none.
+    count: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Restrained {
+    /// Transmits that may still leave. quinn hands over the whole first flight as one.
+    left: u32,
+    until: Instant,
+}
+
+impl Restraint {
+    /// From now on `remote` gets one flight. `false` if there are too many such addresses.
+    pub(super) fn restrain(&self, remote: SocketAddr, now: Instant) -> bool {
+        let mut table = self.table();
+        if table.len() >= ADDRESSES {
+            table.retain(|_, restrained| restrained.until > now);
+        }
+        let fits = table.len() < ADDRESSES;
+        if fits {
+            let until = now + LASTS;
+            table.insert(key(remote), Restrained { left: 1, until });
+        }
+        self.count.store(table.len(), Ordering::Release);
+        fits
+    }
+
+    /// A datagram came from `remote`, or somebody vouches for it.
+    pub(super) fn lift(&self, remote: SocketAddr) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let mut table = self.table();
+            table.remove(&key(remote));
+            self.count.store(table.len(), Ordering::Release);
+        }
+    }
+
+    /// Whether packets may go to `remote`.
+    fn admits(&self, remote: SocketAddr) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return true;
+        }
+        match self.table().get_mut(&key(remote)) {
+            None => true,
+            Some(restrained) => {
+                let admitted = restrained.left > 0;
+                restrained.left = restrained.left.saturating_sub(1);
+                admitted
+            }
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<(IpAddr, u16), Restrained>> {
+        // Nothing panics while it holds the lock.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Flow label and scope of an IPv6 socket address do not identify the remote.
+fn key(remote: SocketAddr) -> (IpAddr, u16) {
+    (remote.ip(), remote.port())
+}
+
+/// A socket below which the restraint holds.
+pub(super) struct RestrainedSocket {
+    pub(super) socket: Arc<dyn AsyncUdpSocket>,
+    pub(super) restraint: Arc<Restraint>,
+}
+
+impl fmt::Debug for RestrainedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.socket.fmt(f)
+    }
+}
+
+impl AsyncUdpSocket for RestrainedSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.socket).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.restraint.admits(transmit.destination) {
+            self.socket.try_send(transmit)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let received = ready!(self.socket.poll_recv(cx, bufs, meta))?;
+        if self.restraint.count.load(Ordering::Acquire) > 0 {
+            for meta in &meta[..received] {
+                self.restraint.lift(meta.addr);
+            }
+        }
+        Poll::Ready(Ok(received))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.socket.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.socket.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.socket.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_gets_one_flight_until_something_comes_from_it() {
+        let (restraint, now) = (Restraint::default(), Instant::now());
+        let remote = SocketAddr::from(([203, 0, 113, 1], 5000));
+        let other = SocketAddr::from(([203, 0, 113, 1], 5001));
+        assert!(restraint.admits(remote) && restraint.admits(remote));
+        assert!(restraint.restrain(remote, now));
+        assert!(restraint.admits(remote) && !restraint.admits(remote));
+        assert!(restraint.admits(other) && restraint.admits(other));
+        restraint.lift(remote);
+        assert!(restraint.admits(remote) && restraint.admits(remote));
+    }
+
+    #[test]
+    fn addresses_beyond_the_limit_are_refused_until_others_expire() {
+        let (restraint, now) = (Restraint::default(), Instant::now());
+        let remote = |port: usize| {
+            let port = u16::try_from(port).expect("a port");
+            SocketAddr::from(([203, 0, 113, 1], port))
+        };
+        assert!((0..ADDRESSES).all(|port| restraint.restrain(remote(port), now)));
+        assert!(!restraint.restrain(remote(ADDRESSES), now));
+        assert!(restraint.restrain(remote(ADDRESSES), now + LASTS));
+    }
+}
