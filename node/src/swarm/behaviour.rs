@@ -8,7 +8,6 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use p2pnode_daemon::memory::Pressure;
 use p2pnode_protocol::{
     bucket::Measure,
     directory, draining,
@@ -48,18 +47,23 @@ pub(crate) struct Behaviour {
     pub(crate) directory: directory::Behaviour,
 }
 
+/// What refuses connections, or ends them for others.
+pub(crate) struct Limits {
+    pub(crate) memory: memory::Behaviour,
+    pub(crate) admission: admission::Behaviour,
+}
+
 impl Behaviour {
-    /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones. `admission` decides how many
-    /// connections there may be.
+    /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones. `limits` refuse
+    /// connections.
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: Option<&BTreeSet<PeerId>>,
         relays: &[RelayAddr],
-        admission: admission::Behaviour,
+        limits: Limits,
         clients: Clients,
         punch: punch::Behaviour,
         introduction: introduction::Behaviour,
-        pressure: Pressure,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -80,8 +84,8 @@ impl Behaviour {
             .with_cache_size(0);
         Self {
             access: access.into(),
-            memory: memory::Behaviour(pressure),
-            admission,
+            memory: limits.memory,
+            admission: limits.admission,
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,
             identify: Guarded::new(identify::Behaviour::new(identify), REQUESTS),

@@ -14,7 +14,11 @@ use crate::{
     config::Config,
     core::admission::Admission,
     punch,
-    swarm::{admission, behaviour::Behaviour, dial_error, introduction, transport},
+    swarm::{
+        admission,
+        behaviour::{Behaviour, Limits},
+        dial_error, introduction, memory, transport,
+    },
 };
 
 /// How long an idle connection is kept. Legs to relays and punched connections have to stay. Pings and QUIC's own timeout find
@@ -50,7 +54,7 @@ pub(crate) fn build(
     let guard = Guard::start(config.memory, move || {
         let largest = held.close_largest()?;
         closed.inc();
-        tracing::debug!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
+        tracing::warn!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
         Some(largest.held)
     })
     .context("cannot start the thread that watches the memory")?;
@@ -62,11 +66,13 @@ pub(crate) fn build(
         keypair,
         allowed.as_ref(),
         relays,
-        admission::Behaviour::new(admission, parts.displacer),
+        Limits {
+            memory: memory::Behaviour(guard.pressure()),
+            admission: admission::Behaviour::new(admission, parts.displacer),
+        },
         parts.clients,
         punch,
         introduction,
-        guard.pressure(),
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)

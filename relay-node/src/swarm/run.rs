@@ -11,7 +11,7 @@ use p2pnode_daemon::{
 use p2pnode_protocol::upgrade::LAZY;
 use p2pnode_transports::{Budgets, Class, Displacer};
 use prometheus_client::registry::Registry;
-use tracing::{debug, field::Empty, info, warn};
+use tracing::{field::Empty, info, warn};
 
 use super::{
     behaviour::Behaviour,
@@ -95,7 +95,7 @@ pub async fn run_reloading(
     let _guard = memory::Guard::start(config.limits.memory, move || {
         let largest = held.close_largest()?;
         closed.inc();
-        debug!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
+        warn!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
         Some(largest.held)
     })
     .context("cannot start the thread that watches the memory")?;

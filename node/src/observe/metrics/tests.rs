@@ -64,6 +64,7 @@ fn the_names_are_those_that_are_documented() {
     assert_eq!(
         types,
         BTreeSet::from([
+            "p2pnode_closed_for_memory counter",
             "p2pnode_dials counter",
             "p2pnode_dials_out_of_range counter",
             "p2pnode_path_changes counter",

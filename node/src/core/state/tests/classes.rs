@@ -6,9 +6,11 @@ use super::*;
 
 fn classes(node: &mut Node) -> Vec<(PeerId, Class)> {
     let actions = node.actions().into_iter();
-    let classes = actions.filter_map(|action| match action {
-        Action::Classify { peer, class } => Some((peer, class)),
-        _ => None,
+    let classes = actions.filter_map(|action| {
+        let Action::Classify { peer, class } = action else {
+            return None;
+        };
+        Some((peer, class))
     });
     classes.collect()
 }

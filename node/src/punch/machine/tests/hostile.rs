@@ -228,7 +228,12 @@ fn unvouched(
             } => {
                 assert!(addrs.is_empty() && unvouched.len() <= usize::from(count));
             }
-            _ => {}
+            Action::Connect { .. }
+            | Action::Reply { .. }
+            | Action::Drop { .. }
+            | Action::Forget { .. }
+            | Action::Close { .. }
+            | Action::KeepAlive { .. } => {}
         }
     }
     let due = machine.poll_timeout().unwrap() - now;
