@@ -14,8 +14,9 @@ use p2pnode_protocol::{Source, hop::Near};
 
 use super::address::Scope;
 
-/// How long a relay's word holds. While a circuit is open, the relay repeats it every 30 s.
-const HOLDS: Duration = Duration::from_secs(120);
+/// How long a relay's word holds: longer than the longest wait between two punches of a relayed peer, which is 10 min. While a
+/// circuit is open, the relay repeats every 30 s what both ends share; where it sees them, it says in an introduction alone.
+const HOLDS: Duration = Duration::from_secs(15 * 60);
 
 /// The most words about one peer that are kept: two of each of four relays.
 const WORDS: usize = 8;
