@@ -135,25 +135,30 @@ fn watch(alive: &Weak<()>, limit: u64, shown: &Pressure, mut close: impl FnMut()
     while alive.strong_count() > 0 {
         let taken = resident().unwrap_or_default();
         let is_high = taken > limit;
+        let has_closed = is_high && free(taken - limit, &mut close) > 0;
         if is_high {
-            free(taken - limit, &mut close);
             // What was freed by now or the last time.
             trim();
         }
         shown.0.store(is_high, Ordering::Relaxed);
         let is_close = taken > limit / 5 * 4;
-        thread::sleep(if is_close { CLOSE } else { CALM });
+        // The memory of a connection is free once its task has seen the end.
+        thread::sleep(match has_closed || !is_close {
+            true => CALM,
+            false => CLOSE,
+        });
     }
 }
 
-/// Has connections closed that hold `excess` bytes together.
-fn free(excess: u64, close: &mut impl FnMut() -> Option<u64>) {
+/// Has connections closed that hold `excess` bytes together. Returns how many they hold.
+fn free(excess: u64, close: &mut impl FnMut() -> Option<u64>) -> u64 {
     let mut freed = 0;
     while freed < excess
         && let Some(held) = close()
     {
         freed += held;
     }
+    freed
 }
 
 /// Has the allocator return free memory to the kernel, also what is free between blocks that are in use.

@@ -46,6 +46,8 @@ const PROTOCOL: &[u8] = b"libp2p";
 #[derive(Clone)]
 pub(crate) struct Tls {
     pub(crate) client: Arc<ClientConfig>,
+    /// The same with X25519 alone: its first flight fits into one datagram, that of a hybrid key exchange takes two.
+    pub(crate) short_client: Arc<ClientConfig>,
     pub(crate) server: Arc<ServerConfig>,
 }
 
@@ -69,21 +71,29 @@ impl Tls {
             key,
         )));
 
-        let mut client = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|e| failed(&e))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier))
-            .with_client_cert_resolver(certified.clone());
-        client.alpn_protocols = vec![PROTOCOL.to_vec()];
-        // Sessions are kept by server name, and all peers have the same: what is kept of one would be offered to another.
-        client.resumption = Resumption::disabled();
+        let client = |provider: Arc<CryptoProvider>| {
+            let mut client = ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&TLS13])
+                .map_err(|e| failed(&e))?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Verifier))
+                .with_client_cert_resolver(certified.clone());
+            client.alpn_protocols = vec![PROTOCOL.to_vec()];
+            // Sessions are kept by server name, and all peers have the same: what is kept of one would be offered to another.
+            client.resumption = Resumption::disabled();
+            Ok::<_, Error>(Arc::new(client))
+        };
+        let short = CryptoProvider {
+            kx_groups: vec![aws_lc_rs::kx_group::X25519],
+            ..provider.as_ref().clone()
+        };
+        let (client, short_client) = (client(provider.clone())?, client(Arc::new(short))?);
 
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(|e| failed(&e))?
             .with_client_cert_verifier(Arc::new(Verifier))
-            .with_cert_resolver(certified);
+            .with_cert_resolver(certified.clone());
         server.alpn_protocols = vec![PROTOCOL.to_vec()];
         // libp2p's own peers put ChaCha20 first whatever their processor has, so their order says nothing.
         server.ignore_client_order = has_aes();
@@ -91,7 +101,8 @@ impl Tls {
         server.send_tls13_tickets = 0;
 
         Ok(Self {
-            client: Arc::new(client),
+            client,
+            short_client,
             server: Arc::new(server),
         })
     }

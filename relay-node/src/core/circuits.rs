@@ -11,6 +11,9 @@ use std::{
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
+use p2pnode_protocol::{Network, Source};
+
+use crate::core::source::decrement;
 
 /// A circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +103,8 @@ pub(crate) struct Ended {
 struct Circuit {
     source: End,
     destination: End,
+    /// From where it was asked for.
+    place: Option<Source>,
     /// Since when it is open.
     since: Option<Instant>,
     traffic: Arc<Traffic>,
@@ -111,6 +116,9 @@ pub(crate) struct Circuits {
     next: u64,
     all: HashMap<CircuitId, Circuit>,
     of_peer: HashMap<PeerId, HashSet<CircuitId>>,
+    /// Those that were asked for from each network: in all, and to each destination.
+    of_network: HashMap<Network, usize>,
+    to_destination: HashMap<(PeerId, Network), usize>,
     open: usize,
 }
 
@@ -137,8 +145,24 @@ impl Circuits {
         circuits.any(|circuit| circuit.since.is_some())
     }
 
-    /// A circuit is being made.
-    pub(crate) fn begin(&mut self, source: End, destination: End) -> CircuitId {
+    /// Those that were asked for from a network.
+    pub(crate) fn of_network(&self, network: Network) -> usize {
+        self.of_network.get(&network).copied().unwrap_or_default()
+    }
+
+    /// Those of them to one peer.
+    pub(crate) fn of_network_to(&self, network: Network, destination: PeerId) -> usize {
+        let held = self.to_destination.get(&(destination, network));
+        held.copied().unwrap_or_default()
+    }
+
+    /// A circuit is being made, which was asked for from `place`.
+    pub(crate) fn begin(
+        &mut self,
+        source: End,
+        destination: End,
+        place: Option<Source>,
+    ) -> CircuitId {
         let id = CircuitId(self.next);
         self.next += 1;
         for end in [source, destination] {
@@ -147,9 +171,15 @@ impl Circuits {
         let circuit = Circuit {
             source,
             destination,
+            place,
             since: None,
             traffic: Arc::default(),
         };
+        for network in place.into_iter().flat_map(Source::networks) {
+            *self.of_network.entry(network).or_default() += 1;
+            let key = (destination.peer, network);
+            *self.to_destination.entry(key).or_default() += 1;
+        }
         self.all.insert(id, circuit);
         id
     }
@@ -172,6 +202,10 @@ impl Circuits {
     pub(crate) fn ended(&mut self, id: CircuitId, now: Instant) -> Option<Ended> {
         let circuit = self.all.remove(&id)?;
         let (source, destination) = (circuit.source, circuit.destination);
+        for network in circuit.place.into_iter().flat_map(Source::networks) {
+            decrement(&mut self.of_network, network);
+            decrement(&mut self.to_destination, (destination.peer, network));
+        }
         for end in [source, destination] {
             if let Entry::Occupied(mut of_peer) = self.of_peer.entry(end.peer) {
                 of_peer.get_mut().remove(&id);
@@ -272,7 +306,7 @@ mod tests {
     }
 
     fn open(circuits: &mut Circuits, source: End, destination: End) -> CircuitId {
-        let id = circuits.begin(source, destination);
+        let id = circuits.begin(source, destination, None);
         assert!(circuits.opened(id, Instant::now()).is_some());
         id
     }
@@ -281,7 +315,7 @@ mod tests {
     fn a_circuit_counts_for_both_peers_from_when_it_is_begun_and_is_open_later() {
         let (mut circuits, now) = (Circuits::default(), Instant::now());
         let [source, destination] = [(); 2].map(|()| PeerId::random());
-        let id = circuits.begin(end(source, 1), end(destination, 2));
+        let id = circuits.begin(end(source, 1), end(destination, 2), None);
         assert_eq!((circuits.len(), circuits.open()), (1, 0));
         assert_eq!(circuits.of_peer(&source), 1);
         assert_eq!(circuits.of_peer(&destination), 1);
@@ -299,7 +333,7 @@ mod tests {
     #[test]
     fn what_was_never_open_has_no_time() {
         let (mut circuits, now) = (Circuits::default(), Instant::now());
-        let id = circuits.begin(end(PeerId::random(), 1), end(PeerId::random(), 2));
+        let id = circuits.begin(end(PeerId::random(), 1), end(PeerId::random(), 2), None);
         let ended = circuits.ended(id, now).expect("there is one");
         assert_eq!(ended.open, None);
         assert_eq!(circuits.open(), 0);
@@ -311,7 +345,7 @@ mod tests {
         let [source, destination] = [(); 2].map(|()| PeerId::random());
         let one = open(&mut circuits, end(source, 1), end(destination, 2));
         let two = open(&mut circuits, end(source, 3), end(destination, 2));
-        let _making = circuits.begin(end(source, 1), end(destination, 2));
+        let _making = circuits.begin(end(source, 1), end(destination, 2), None);
         let mut gone = |peer, connection| {
             let connection = ConnectionId::new_unchecked(connection);
             let open = circuits.disconnected(&peer, connection, now);
@@ -327,7 +361,7 @@ mod tests {
     fn each_party_of_a_circuit_learns_the_connection_of_the_other_and_nobody_else_does() {
         let mut circuits = Circuits::default();
         let [source, destination, stranger] = [(); 3].map(|()| PeerId::random());
-        let making = circuits.begin(end(source, 1), end(destination, 2));
+        let making = circuits.begin(end(source, 1), end(destination, 2), None);
         let ask = |circuits: &Circuits, asker, on, other, dialed| {
             circuits.other_leg(asker, ConnectionId::new_unchecked(on), other, dialed)
         };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::{Family, Source};
+use p2pnode_protocol::{Family, Network, Source};
 
 use crate::{
     config::Limits,
@@ -21,6 +21,9 @@ use crate::{
         source,
     },
 };
+
+/// The least limit of circuits that is shared out between sources.
+const SHARED: usize = 16;
 
 /// Why a reservation or a circuit is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,10 +342,33 @@ impl RelayPolicy {
         {
             return Err(Refusal::Circuits);
         }
+        let place = self.source_of(connection);
+        if place.is_some_and(|place| self.takes_too_many(place, destination)) {
+            return Err(Refusal::Circuits);
+        }
         let [source, destination] = [(source, connection), (destination, to)]
             .map(|(peer, connection)| End { peer, connection });
-        let id = self.circuits.begin(source, destination);
+        let id = self.circuits.begin(source, destination, place);
         Ok(Route { id, to })
+    }
+
+    /// Whether a place has its share of circuits while others need room: a quarter of all once half of them are taken, and a quarter
+    /// of a destination's once it has half of what a peer may have. Peer ids are free, so a share of each id would not do.
+    fn takes_too_many(&self, place: Source, destination: PeerId) -> bool {
+        let all = count(self.limits.circuits);
+        let of_peer = count(self.limits.circuits_per_peer);
+        // A few circuits cannot be shared out.
+        let is_full = |held: usize, limit: usize| limit >= SHARED && held >= limit / 2;
+        let has_share = |held: usize, network: Network, limit: usize| {
+            held >= (limit / 4).saturating_mul(network.weight() as usize)
+        };
+        place.networks().any(|network| {
+            let held = self.circuits.of_network(network);
+            let held_to = self.circuits.of_network_to(network, destination);
+            is_full(self.circuits.len(), all) && has_share(held, network, all)
+                || is_full(self.circuits.of_peer(&destination), of_peer)
+                    && has_share(held_to, network, of_peer)
+        })
     }
 
     /// Where to ask `destination` for a circuit that comes over `source`: on a connection of the same family, if it holds a

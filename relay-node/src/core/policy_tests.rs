@@ -338,3 +338,37 @@ proptest! {
         prop_assert_eq!((relay.policy.circuits.len(), relay.policy.circuits()), (0, 0));
     }
 }
+
+#[test]
+fn one_place_cannot_take_all_circuits_of_the_relay_or_of_a_destination_whatever_ids_it_has() {
+    let mut relay = Relay::new(Limits {
+        circuits: 64,
+        circuits_per_peer: 32,
+        ..UNLIMITED
+    });
+    let destinations: [PeerId; 8] = peers();
+    for (number, peer) in destinations.into_iter().enumerate() {
+        assert_eq!(relay.reserve(number, peer, 1), Ok(false));
+    }
+    let mut next = 100;
+    let mut flood = |relay: &mut Relay, host: u8, to: PeerId| {
+        let taken = (0..64).filter(|_| {
+            next += 1;
+            let peer = PeerId::random();
+            relay.connect(next, peer, LOCAL4, &format!("/ip4/203.0.113.{host}/tcp/9"));
+            relay.circuit(next, peer, to).is_ok()
+        });
+        taken.count()
+    };
+    // A quarter of the destination's 32 is too much once half of them are taken.
+    assert_eq!(flood(&mut relay, 1, destinations[0]), 16);
+    assert_eq!(flood(&mut relay, 2, destinations[0]), 8);
+    // And a quarter of all 64.
+    let taken: usize = destinations[1..]
+        .iter()
+        .map(|to| flood(&mut relay, 1, *to))
+        .sum();
+    assert_eq!(taken, 8, "32 are taken then");
+    assert_eq!(flood(&mut relay, 3, destinations[7]), 16);
+    assert_eq!(flood(&mut relay, 4, destinations[6]), 16);
+}

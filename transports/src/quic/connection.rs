@@ -121,6 +121,9 @@ struct Budget(Mutex<Held>);
 struct Held {
     connection: quinn::Connection,
     class: Class,
+    /// The greatest window that the remote was given. quinn takes back what it has granted only after as much was read, and a later
+    /// raise would grant it again.
+    granted: u32,
     send_window: u64,
     /// Those that the remote opened.
     streams: Streams,
@@ -138,6 +141,7 @@ impl Budget {
         Self(Mutex::new(Held {
             connection,
             class,
+            granted: class.bytes(),
             send_window,
             streams: Streams::new(class),
             unread_streams: 0,
@@ -151,7 +155,10 @@ impl Budget {
         let held = &mut *lock(&self.0);
         held.class = class;
         let connection = &held.connection;
-        connection.set_receive_window(VarInt::from_u32(class.bytes()));
+        if class.bytes() > held.granted {
+            held.granted = class.bytes();
+            connection.set_receive_window(VarInt::from_u32(held.granted));
+        }
         connection.set_send_window(match class {
             Class::Stranger => class.bytes().into(),
             Class::Known | Class::Carrying => held.send_window,
@@ -187,7 +194,7 @@ impl Budgeted for Budget {
         let (arrived_before, read_before) = held.empty_at;
         (arrived - arrived_before)
             .saturating_sub(held.read - read_before)
-            .min(held.class.bytes().into())
+            .min(held.granted.into())
     }
 
     fn close(&self) {

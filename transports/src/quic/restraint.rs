@@ -38,8 +38,8 @@ pub(super) struct Restraint {
 
 #[derive(Debug)]
 struct Restrained {
-    /// Transmits that may still leave. quinn hands over the whole first flight as one.
-    left: u32,
+    /// Datagrams that may still leave: a first flight is one.
+    left: usize,
     until: Instant,
 }
 
@@ -73,13 +73,18 @@ impl Restraint {
         if self.count.load(Ordering::Acquire) == 0 {
             return true;
         }
-        match self.table().get_mut(&key(remote)) {
-            None => true,
-            Some(restrained) => {
-                let admitted = restrained.left > 0;
-                restrained.left = restrained.left.saturating_sub(1);
-                admitted
-            }
+        let table = self.table();
+        table
+            .get(&key(remote))
+            .is_none_or(|restrained| restrained.left > 0)
+    }
+
+    /// Datagrams have left for `remote`.
+    fn sent(&self, remote: SocketAddr, datagrams: usize) {
+        if self.count.load(Ordering::Acquire) > 0
+            && let Some(restrained) = self.table().get_mut(&key(remote))
+        {
+            restrained.left = restrained.left.saturating_sub(datagrams);
         }
     }
 
@@ -112,11 +117,15 @@ impl AsyncUdpSocket for RestrainedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if self.restraint.admits(transmit.destination) {
-            self.socket.try_send(transmit)
-        } else {
-            Ok(())
+        if !self.restraint.admits(transmit.destination) {
+            return Ok(());
         }
+        self.socket.try_send(transmit)?;
+        let datagrams = transmit
+            .segment_size
+            .map_or(1, |size| transmit.contents.len().div_ceil(size.max(1)));
+        self.restraint.sent(transmit.destination, datagrams);
+        Ok(())
     }
 
     fn poll_recv(
@@ -162,7 +171,10 @@ mod tests {
         let other = SocketAddr::from(([203, 0, 113, 1], 5001));
         assert!(restraint.admits(remote) && restraint.admits(remote));
         assert!(restraint.restrain(remote, now));
-        assert!(restraint.admits(remote) && !restraint.admits(remote));
+        // A datagram that the socket did not take has not left.
+        assert!(restraint.admits(remote) && restraint.admits(remote));
+        restraint.sent(remote, 1);
+        assert!(!restraint.admits(remote));
         assert!(restraint.admits(other) && restraint.admits(other));
         restraint.lift(remote);
         assert!(restraint.admits(remote) && restraint.admits(remote));

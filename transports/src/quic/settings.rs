@@ -57,6 +57,8 @@ const RELAY_SEND_WINDOW: u64 = 4 << 20;
 pub(crate) struct Settings {
     pub(super) client: ClientConfig,
     pub(super) punching: ClientConfig,
+    /// For an address of which nobody vouches that the peer is there.
+    pub(super) first_flight: ClientConfig,
     pub(super) server: ServerConfig,
     pub(super) endpoint: EndpointConfig,
     pub(super) runtime: QuicRuntime,
@@ -97,12 +99,12 @@ impl Settings {
     ) -> Result<Arc<Self>, Error> {
         let unfit =
             |error: quinn::crypto::rustls::NoInitialCipherSuite| Error::Certificate(chain(&error));
-        let crypto = Arc::new(QuicClientConfig::try_from(tls.client.clone()).map_err(unfit)?);
-        let client = |rtt| {
-            let mut client = ClientConfig::new(crypto.clone());
+        let client = |tls: &Arc<_>, rtt| {
+            let crypto = QuicClientConfig::try_from(Arc::clone(tls)).map_err(unfit)?;
+            let mut client = ClientConfig::new(Arc::new(crypto));
             client.transport_config(transport(congestion, rtt, role));
             client.token_store(Arc::new(NoneTokenStore));
-            client
+            Ok::<_, Error>(client)
         };
         let crypto = Arc::new(QuicServerConfig::try_from(tls.server.clone()).map_err(unfit)?);
         let mut server = ServerConfig::with_crypto(crypto);
@@ -115,8 +117,9 @@ impl Settings {
         let mut endpoint = endpoint(keypair);
         endpoint.supported_versions(vec![VERSION_1]);
         Ok(Arc::new(Self {
-            client: client(INITIAL_RTT),
-            punching: client(PUNCH_RTT),
+            client: client(&tls.client, INITIAL_RTT)?,
+            punching: client(&tls.client, PUNCH_RTT)?,
+            first_flight: client(&tls.short_client, PUNCH_RTT)?,
             server,
             endpoint,
             runtime,

@@ -117,7 +117,8 @@ impl Socket {
     ) -> impl Future<Output = Result<Connection, Failure>> + Send + 'static {
         let client = match effort {
             Effort::Ordinary => self.settings.client.clone(),
-            Effort::Punch | Effort::FirstFlight => self.settings.punching.clone(),
+            Effort::Punch => self.settings.punching.clone(),
+            Effort::FirstFlight => self.settings.first_flight.clone(),
         };
         let (endpoint, restraint) = (self.endpoint.clone(), Arc::clone(&self.restraint));
         let settings = Arc::clone(&self.settings);

@@ -2,22 +2,26 @@
 //! peers.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use libp2p::PeerId;
+use p2pnode_protocol::bucket::{Bucket, Measure};
 
-/// The most circuits to a peer over one relay in [`WINDOW`]. A relay that restarts takes fewer of them.
-const CIRCUITS: usize = 12;
-const WINDOW: Duration = Duration::from_secs(60);
+/// Circuits to a peer over one relay: eight at once and then twelve a minute. A relay that restarts takes fewer of them, and a
+/// dial of a peer that restarts never waits longer than a period.
+const CIRCUITS: Measure = Measure {
+    burst: 8,
+    period: Duration::from_secs(5),
+};
 
 /// The most circuits that are remembered. Above it, those that were not asked for lately are dropped.
 const MAX_CIRCUITS: usize = 4096;
 
-/// When each circuit was asked for, oldest first.
+/// What is left of each circuit's measure.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(BTreeMap<(PeerId, PeerId), VecDeque<Instant>>);
+pub(crate) struct Pace(BTreeMap<(PeerId, PeerId), Bucket>);
 
 impl Pace {
     /// A circuit to `peer` over `relay` is to be asked for.
@@ -30,23 +34,17 @@ impl Pace {
         relay: PeerId,
         now: Instant,
     ) -> Result<(), Instant> {
-        let is_over = |at: &Instant| *at + WINDOW <= now;
         if self.0.len() >= MAX_CIRCUITS && !self.0.contains_key(&(peer, relay)) {
-            self.0.retain(|_, begun| !begun.back().is_none_or(is_over));
+            self.0.retain(|_, bucket| !bucket.is_full(CIRCUITS, now));
             if self.0.len() >= MAX_CIRCUITS {
-                return Err(now + WINDOW);
+                return Err(now + CIRCUITS.period);
             }
         }
-        let begun = self.0.entry((peer, relay)).or_default();
-        while begun.front().is_some_and(is_over) {
-            begun.pop_front();
-        }
-        match begun.front() {
-            Some(first) if begun.len() >= CIRCUITS => Err(*first + WINDOW),
-            Some(_) | None => {
-                begun.push_back(now);
-                Ok(())
-            }
+        let bucket = self.0.entry((peer, relay));
+        let bucket = bucket.or_insert_with(|| Bucket::full(CIRCUITS, now));
+        match bucket.admits(CIRCUITS, now) {
+            true => Ok(()),
+            false => Err(bucket.ready_at(CIRCUITS, now)),
         }
     }
 }
@@ -57,20 +55,18 @@ mod tests {
 
     #[test]
     fn a_circuit_is_asked_for_twelve_times_a_minute_and_others_do_not_wait_for_it() {
-        let (peer, relay, start) = (PeerId::random(), PeerId::random(), Instant::now());
+        let (peer, relay, now) = (PeerId::random(), PeerId::random(), Instant::now());
         let mut pace = Pace::default();
-        for n in 0..12 {
-            assert_eq!(
-                pace.begin(peer, relay, start + Duration::from_secs(n)),
-                Ok(())
-            );
+        for _ in 0..CIRCUITS.burst {
+            assert_eq!(pace.begin(peer, relay, now), Ok(()));
         }
-        let now = start + Duration::from_secs(12);
-        assert_eq!(pace.begin(peer, relay, now), Err(start + WINDOW));
+        let next = now + CIRCUITS.period;
+        assert_eq!(pace.begin(peer, relay, now), Err(next));
         assert_eq!(pace.begin(peer, PeerId::random(), now), Ok(()));
         assert_eq!(pace.begin(PeerId::random(), relay, now), Ok(()));
-        assert_eq!(pace.begin(peer, relay, start + WINDOW), Ok(()));
-        assert!(pace.begin(peer, relay, start + WINDOW).is_err());
+        let minute = (0..60_000).step_by(100).map(Duration::from_millis);
+        let begun = minute.filter(|at| pace.begin(peer, relay, next + *at).is_ok());
+        assert_eq!(begun.count(), 12);
     }
 
     #[test]
@@ -80,8 +76,9 @@ mod tests {
         for _ in 0..MAX_CIRCUITS {
             assert_eq!(pace.begin(PeerId::random(), relay, now), Ok(()));
         }
-        assert_eq!(pace.begin(PeerId::random(), relay, now), Err(now + WINDOW));
-        assert_eq!(pace.begin(PeerId::random(), relay, now + WINDOW), Ok(()));
+        let later = now + CIRCUITS.period;
+        assert_eq!(pace.begin(PeerId::random(), relay, now), Err(later));
+        assert_eq!(pace.begin(PeerId::random(), relay, later), Ok(()));
         assert_eq!(pace.0.len(), 1);
     }
 }

@@ -145,20 +145,16 @@ impl Budgets {
             .sum()
     }
 
-    /// Closes the connection that holds the most, strangers' before others'. `None` if there is none that holds anything.
+    /// Closes the connection that holds the most, strangers' before others'. `None` if there is none that holds enough to be worth it.
     pub fn close_largest(&self) -> Option<Largest> {
         let open = self.connections().into_iter();
         let held = open.map(|(peer, class, connection)| {
             let held = connection.held();
             (Largest { peer, class, held }, connection)
         });
-        let worth = |largest: &Largest| largest.held >= WORTH_CLOSING;
-        let (largest, connection) =
-            held.filter(|(largest, _)| largest.held > 0)
-                .max_by_key(|(largest, _)| {
-                    let stranger = largest.class == Class::Stranger;
-                    (worth(largest), stranger, largest.held)
-                })?;
+        let (largest, connection) = held
+            .filter(|(largest, _)| largest.held >= WORTH_CLOSING)
+            .max_by_key(|(largest, _)| (largest.class == Class::Stranger, largest.held))?;
         connection.close();
         Some(largest)
     }
@@ -190,7 +186,12 @@ impl Budgets {
     }
 
     fn connections(&self) -> Vec<(PeerId, Class, Arc<dyn Budgeted>)> {
-        let registry = self.lock();
+        let mut registry = self.lock();
+        // A stream may have outlived its connection.
+        registry.open.retain(|_, open| {
+            open.retain(|connection| connection.strong_count() > 0);
+            !open.is_empty()
+        });
         let open = registry.open.iter().flat_map(|(peer, open)| {
             let class = registry.class(peer);
             let open = open.iter().filter_map(Weak::upgrade);

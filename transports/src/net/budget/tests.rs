@@ -57,10 +57,10 @@ fn the_connection_that_holds_the_most_is_closed_and_strangers_come_first() {
     let closed: Vec<_> = std::iter::from_fn(|| budgets.close_largest())
         .map(|largest| largest.held)
         .collect();
-    assert_eq!(closed, [900 << 10, 300 << 10, 32 << 20, 1000]);
-    assert!(
-        connections
-            .iter()
-            .all(|one| one.0.lock().expect("no panic").2)
-    );
+    assert_eq!(closed, [900 << 10, 300 << 10, 32 << 20]);
+    let is_closed = connections
+        .iter()
+        .map(|one| one.0.lock().expect("no panic").2);
+    // Closing what holds next to nothing would not help.
+    assert_eq!(is_closed.collect::<Vec<_>>(), [true, true, true, false]);
 }
