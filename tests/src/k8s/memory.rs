@@ -11,7 +11,7 @@ use super::{
 /// A node of which nobody knows, and a relay (`docs/benchmarks.md`, sizes and relay-capacity).
 const IDLE: u64 = 14_000_000;
 
-/// A stranger's idle connection to a node, over QUIC, which takes more than TCP (`docs/decisions/0322-memory-of-the-process.md`).
+/// A stranger's idle connection to a node, over QUIC, which takes more than TCP (`docs/decisions/0507-memory-of-containers.md`).
 const NODE_CONNECTION: u64 = 80_000;
 
 /// What a node has at once (`docs/threat-model.md`, budgets of a node): connections, and handshakes of three kinds.

@@ -20,8 +20,7 @@ const EXCEPT_IP4: &[&str] = &[
 const EXCEPT_IP6: &[&str] = &["64:ff9b::/96", "fc00::/7", "fe80::/10"];
 
 /// The cluster's DNS, and pods in the same namespace.
-const EGRESS_INSIDE: &str = "\
-  egress:
+const EGRESS_INSIDE: &str = "  egress:
     # The DNS of the cluster; 169.254.20.10 is its cache on the node.
     - to:
         - namespaceSelector: {}
