@@ -105,6 +105,16 @@ impl Program {
         for form in ["config show", "config show --json"] {
             let text = self.run(form)?;
             for line in text.lines() {
+                // The default follows from the host's cgroup.
+                let host =
+                    |part: &'_ str| match part.starts_with(|first: char| first.is_ascii_digit()) {
+                        true => "HOST".to_owned(),
+                        false => part.to_owned(),
+                    };
+                let line = match line.contains("memory") {
+                    true => line.split('"').map(host).collect::<Vec<_>>().join("\""),
+                    false => line.to_owned(),
+                };
                 self.fact("config", &format!("{form}: {line}"));
             }
             let keys = text

@@ -40,7 +40,7 @@ const BINARY: Binary<Config> = Binary {
     read: |reader| Config::read(reader, Purpose::Run),
     key_file: |config| match &config.key {
         Key::File(path) => Some(path.clone()),
-        Key::Throwaway => None,
+        Key::Throwaway { .. } => None,
     },
     serves: |config| Serves {
         admin: config.admin_listen,
@@ -149,7 +149,7 @@ fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
     };
     let local = match &config.key {
         Key::File(path) => identity::load(path).ok(),
-        Key::Throwaway => None,
+        Key::Throwaway { .. } => None,
     };
     let local = local.map(|key| key.public().to_peer_id());
     let relays = config.relays.iter().map(|relay| relay.peer).collect();
@@ -183,6 +183,13 @@ fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Resul
 fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result<Exit> {
     let keypair = prepare(&config.key, &config.log)?;
     check_not_own(target.peer, keypair.public().to_peer_id())?;
+    if let Key::Throwaway {
+        configured: Some(path),
+    } = &config.key
+        && let Ok(own) = identity::load(path)
+    {
+        check_not_own(target.peer, own.public().to_peer_id())?;
+    }
     let request = Request {
         peer: target.peer,
         addrs: target.addrs,
@@ -205,7 +212,7 @@ fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {
     logging::init(&log.level, log.format)?;
     Ok(match key {
         Key::File(path) => identity::load_or_create(path)?,
-        Key::Throwaway => Keypair::generate_ed25519(),
+        Key::Throwaway { .. } => Keypair::generate_ed25519(),
     })
 }
 

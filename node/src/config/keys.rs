@@ -194,8 +194,10 @@ fn key(
         // A node that runs with this file has that identity: only a flag lends it to a dial.
         Purpose::Dial | Purpose::Firewall => {
             let named = reader.optional(NAME, DOC, &PATH);
-            let given = named.filter(|_| reader.is_flag(NAME));
-            given.map_or(Key::Throwaway, Key::File)
+            match named {
+                Some(given) if reader.is_flag(NAME) => Key::File(given),
+                configured => Key::Throwaway { configured },
+            }
         }
     }
 }

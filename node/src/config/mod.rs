@@ -75,7 +75,10 @@ pub(crate) enum Key {
     /// A file, made with mode 0600 if there is none.
     File(PathBuf),
     /// A fresh key that is never stored.
-    Throwaway,
+    Throwaway {
+        /// The configured file: of the node that runs with the same configuration.
+        configured: Option<PathBuf>,
+    },
 }
 
 /// How the node dials.

@@ -121,9 +121,14 @@ fn nothing_given_runs_unprivileged_and_many_on_one_host() {
 #[test]
 fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have() {
     let config = read("", Purpose::Dial).unwrap();
-    assert_eq!(config.key, Key::Throwaway);
+    assert_eq!(config.key, Key::Throwaway { configured: None });
     let config = read(WHOLE, Purpose::Dial).unwrap();
-    assert_eq!(config.key, Key::Throwaway);
+    assert_eq!(
+        config.key,
+        Key::Throwaway {
+            configured: Some("/srv/identity.key".into())
+        }
+    );
     assert!(config.listen.is_empty());
     assert_eq!(config.admin_listen, None);
     assert_eq!(config.discovery.mdns, Mdns::Ask);

@@ -179,7 +179,7 @@ fn explain(reason: Reason) -> &'static str {
         Reason::RemoteUnsupported => {
             ", the peer did not begin DCUtR: it does not support it, or has no candidate"
         }
-        Reason::Filtered => ", punch.allow or punch.deny leaves no candidate",
+        Reason::Filtered => ", no candidate may be dialed: `why` says which and why",
         Reason::Refused => ", every candidate refused the connection",
         Reason::Disabled => ", punch.enabled is false",
         Reason::NoRemoteCandidates

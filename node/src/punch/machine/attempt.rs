@@ -141,6 +141,12 @@ impl Attempt {
         dialed.any(|(candidate, _)| self.unvouched.contains(candidate))
     }
 
+    /// Whether nothing was dialed because the peer has sent too little for it.
+    pub(super) fn is_over_budget(&self) -> bool {
+        let over = |(_, o): &(_, CandidateOutcome)| *o == CandidateOutcome::OverBudget;
+        self.received.iter().any(over) && !self.received.iter().any(|(_, o)| was_dialed(*o))
+    }
+
     /// Announces a punch to these addresses.
     pub(super) fn expect(&self, peer: PeerId, addrs: &[Candidate], remote: Remote) -> Action {
         let (unvouched, addrs): (Vec<_>, Vec<_>) = addrs
@@ -181,8 +187,7 @@ impl Attempt {
         let all = |outcome| dialed.iter().all(|(_, o)| *o == outcome);
         let any = |outcome| dialed.iter().any(|(_, o)| *o == outcome);
         if dialed.is_empty() {
-            let over = |(_, o): &(_, CandidateOutcome)| *o == CandidateOutcome::OverBudget;
-            return if !self.refused.is_empty() || self.received.iter().any(over) {
+            return if !self.refused.is_empty() || self.is_over_budget() {
                 Reason::Filtered
             } else if self.sent.is_empty() {
                 Reason::NoCandidates

@@ -114,7 +114,13 @@ impl Peer {
         };
         let (role, is_introduced) = (attempt.role, attempt.is_introduced());
         let via = attempt.dialed_via();
+        // An attempt without packets shows nothing new about the way to the peer.
+        let of_series = match attempt.is_over_budget() {
+            true => self.series.last.unwrap_or(reason),
+            false => reason,
+        };
         self.record(cx, attempt, Outcome::Failed(reason), via);
+        let reason = of_series;
         if is_introduced {
             // What the circuit brought meanwhile was held back for it, and has all its attempts.
             if self.is_relayed_only() {
