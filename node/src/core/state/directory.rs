@@ -56,7 +56,7 @@ impl NodeState {
         match Scope::of(socket.ip()) {
             Scope::Global => true,
             Scope::Never => false,
-            scope => {
+            scope @ (Scope::Private | Scope::Host) => {
                 let peers = &self.peers;
                 let relays = self.relays.relays();
                 let mut legs = relays.flat_map(|relay| peers.connections_of(&relay).to_vec());
