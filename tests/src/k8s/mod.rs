@@ -7,6 +7,7 @@
 mod agree;
 mod config;
 mod container;
+mod memory;
 pub mod pod;
 pub mod podman;
 mod rules;

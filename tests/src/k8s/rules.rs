@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     config::{self, Config},
     container::{Container, Pod, Program, Volume, pods},
-    list, named, selects, text, title,
+    list, memory, named, selects, text, title,
 };
 use crate::bins::Bins;
 
@@ -29,6 +29,7 @@ pub fn faults(manifests: &[Value], bins: &Bins) -> Vec<String> {
                         // A dial asks the node that runs beside it, or is a node for a moment.
                         if container.args().first() == Some(&"run") {
                             found.extend(needs(&container, &config));
+                            found.extend(memory::too_little(&container, &config));
                             found.extend(public_admin(pod, &config));
                             let is_own = container.args().contains(&"--port-range");
                             let range =

@@ -1,9 +1,13 @@
 //! What a firewall lets through, whatever it is called there.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use libp2p::{Multiaddr, multiaddr};
-use p2pnode_transports::{Family, PortRange};
+use p2pnode_protocol::Scope;
+use p2pnode_transports::{Family, PortRange, to_socket_addr};
 
 use crate::config::Config;
 
@@ -20,6 +24,8 @@ pub(crate) struct Rules {
     pub(super) listen: BTreeSet<(Protocol, u16)>,
     /// The port at which the node is probed and scraped, if other hosts can reach it.
     pub(super) admin: Option<u16>,
+    /// The relays that are configured by an address which is not public.
+    pub(super) private_relays: BTreeSet<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +42,8 @@ impl Rules {
         let listen: BTreeSet<_> = config.listen.iter().filter_map(listener).collect();
         let offered = [(Protocol::Udp, dial.quic), (Protocol::Tcp, dial.tcp)];
         let families = [Family::Ip4, Family::Ip6];
+        let relays = config.relays.iter();
+        let relays = relays.filter_map(|relay| Some(to_socket_addr(&relay.addr)?.ip()));
         Self {
             range: dial.shared_range,
             protocols: offered
@@ -52,6 +60,7 @@ impl Rules {
                 .filter(|admin| !admin.ip().is_loopback())
                 .as_ref()
                 .map(SocketAddr::port),
+            private_relays: relays.filter(|ip| !Scope::is_global(*ip)).collect(),
         }
     }
 

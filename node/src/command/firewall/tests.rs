@@ -146,7 +146,8 @@ fn a_network_policy_lets_the_range_in_and_everything_out() {
         "- { protocol: UDP, port: 50000, endPort: 50009 }",
         "- { protocol: TCP, port: 443 }",
         "- { protocol: TCP, port: 9464 }",
-        "- ipBlock: { cidr: \"::/0\" }",
+        "cidr: \"::/0\"",
+        "- \"fc00::/7\"",
         "knows no source ports",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -157,6 +158,19 @@ fn a_network_policy_lets_the_range_in_and_everything_out() {
         !quic.contains("9464") && !quic.contains("0.0.0.0/0"),
         "{quic}"
     );
+}
+
+#[test]
+fn a_network_policy_lets_out_to_a_private_address_only_where_a_relay_is_configured() {
+    let id = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let file =
+        format!("relays: [/ip4/10.1.2.3/tcp/4001/p2p/{id}, /ip4/203.0.113.7/tcp/4001/p2p/{id}]");
+    let text = rules(&file).render(Format::Networkpolicy);
+    assert!(
+        text.contains("- ipBlock: { cidr: \"10.1.2.3/32\" }"),
+        "{text}"
+    );
+    assert!(!text.contains("203.0.113.7"), "{text}");
 }
 
 #[test]

@@ -6,7 +6,11 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_protocol::directory::{Registration, publishable};
+use p2pnode_protocol::{
+    Scope,
+    directory::{Registration, publishable},
+};
+use p2pnode_transports::to_socket_addr;
 
 use super::{Action, NodeState, QueryId, interface::Lookup};
 use crate::core::registrar;
@@ -27,8 +31,11 @@ impl NodeState {
             }
             Some(Lookup::Peer(peer)) => {
                 let mut found = registration.found();
-                found.relays.retain(|via| {
-                    via.relay != self.local && !self.relays.is_configured(&via.relay)
+                found.relays.retain_mut(|via| {
+                    via.addrs.retain(|addr| self.may_have_relay(addr));
+                    !via.addrs.is_empty()
+                        && via.relay != self.local
+                        && !self.relays.is_configured(&via.relay)
                 });
                 tracing::debug!(%peer, seq, ?found, "found the record of a peer");
                 for dialer in self.dials_of(peer) {
@@ -38,6 +45,27 @@ impl NodeState {
             None => {}
         }
         self.advance(now);
+    }
+
+    /// Whether a relay that a record names may be dialed there: at a global address, and at a private one if this node is connected to
+    /// a relay of its own at a private one. Names are resolved.
+    fn may_have_relay(&self, addr: &Multiaddr) -> bool {
+        let Some(socket) = to_socket_addr(addr) else {
+            return true;
+        };
+        match Scope::of(socket.ip()) {
+            Scope::Global => true,
+            Scope::Never => false,
+            scope @ (Scope::Private | Scope::Host) => {
+                let peers = &self.peers;
+                let relays = self.relays.relays();
+                let mut legs = relays.flat_map(|relay| peers.connections_of(&relay).to_vec());
+                legs.any(|leg| {
+                    let remote = peers.path(leg).and_then(|path| path.hops.first()?.remote);
+                    remote.is_some_and(|remote| Scope::of(remote.ip()) == scope)
+                })
+            }
+        }
     }
 
     /// The answers to a question of [`Action::LookUp`] have ended.

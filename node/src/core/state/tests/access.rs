@@ -6,7 +6,11 @@ use super::*;
 
 /// A node that lets only its relay connect and dials a peer whose record names another relay, found at the second address.
 fn found() -> (Node, RelayAddr, PeerId) {
-    let (own, other) = (relay(1), relay(2));
+    found_at(relay(1), relay(2))
+}
+
+/// The same with these two relays.
+fn found_at(own: RelayAddr, other: RelayAddr) -> (Node, RelayAddr, PeerId) {
     let key = libp2p::identity::Keypair::generate_ed25519();
     let peer = key.public().to_peer_id();
     let (mut node, _) = Node::with_relays(Settings {
@@ -25,6 +29,38 @@ fn found() -> (Node, RelayAddr, PeerId) {
     });
     node.state.handle_record(asked.unwrap(), &record, node.now);
     (node, other, peer)
+}
+
+#[test]
+fn a_record_leads_to_a_private_address_only_where_a_relay_of_the_own_is_at_one() {
+    let at = |addr: &str| RelayAddr {
+        addr: addr.parse().unwrap(),
+        ..relay(1)
+    };
+    for (own, other, is_dialed) in [
+        ("/ip4/203.0.113.1/tcp/443", "/ip4/203.0.113.2/tcp/443", true),
+        ("/ip4/203.0.113.1/tcp/443", "/dns/r.example/tcp/443", true),
+        ("/ip4/203.0.113.1/tcp/443", "/ip4/10.0.0.2/tcp/443", false),
+        ("/ip4/203.0.113.1/tcp/443", "/ip4/127.0.0.1/tcp/443", false),
+        (
+            "/ip4/203.0.113.1/tcp/443",
+            "/ip6/fd00::2/udp/443/quic-v1",
+            false,
+        ),
+        ("/ip4/10.0.0.1/tcp/443", "/ip4/10.0.0.2/tcp/443", true),
+        ("/ip4/10.0.0.1/tcp/443", "/ip4/127.0.0.1/tcp/443", false),
+        (
+            "/ip4/10.0.0.1/tcp/443",
+            "/ip4/169.254.169.254/tcp/80",
+            false,
+        ),
+    ] {
+        let (mut node, other_relay, _) = found_at(at(own), at(other));
+        let dials = node.actions().into_iter().any(|action| {
+            matches!(action, Action::Dial { purpose: Purpose::FoundLeg(of), .. } if of == other_relay.peer)
+        });
+        assert_eq!(dials, is_dialed, "{own} and {other}");
+    }
 }
 
 #[test]
