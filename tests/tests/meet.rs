@@ -80,6 +80,7 @@ async fn by_dcutr_alone(
     lab: &Lab,
     relays: Vec<String>,
     a_env: Option<(&str, &str)>,
+    a_key: Option<&str>,
     b_env: Option<(&str, &str)>,
 ) -> Result<()> {
     let args = NodeArgs::with_relays(relays, &[Transport::Quic]);
@@ -92,7 +93,8 @@ async fn by_dcutr_alone(
     let b_node = set(args.run_on(&b_host, "b")?, b_env)
         .reserves(&b_host)
         .await?;
-    let dial = set(args.dial("a", &b_node.id)?, a_env);
+    let key = a_key.map(|key| ["--key", key]);
+    let dial = set(args.dial("a", &b_node.id)?, a_env).args(key.into_iter().flatten());
     let dial = dial.on(&a_host)?.ended().await?;
     dial.is("direct")?;
     let introduced = punches(&dial).iter().any(|(by, _)| *by != "dcutr");
@@ -104,7 +106,7 @@ async fn foreign() -> Result<()> {
     let lab = Lab::of_test().await?;
     let host = lab.public_host("far").await?;
     let (_relay, address) = stranger::relay(&host, "foreign", Transport::Quic).await?;
-    by_dcutr_alone(&lab, vec![address], None, None).await
+    by_dcutr_alone(&lab, vec![address], None, None, None).await
 }
 
 async fn ours() -> Result<(Lab, Relay, Vec<String>)> {
@@ -120,9 +122,8 @@ async fn with_access_rules() -> Result<()> {
     let key = lab.artifacts().file("a.key");
     let key = key.to_str().context("a path that is no text")?;
     let id = printed(&relay.host, &bins()?.p2pnode, &["id", "--key", key]).await?;
-    let a_env = ("P2PNODE_IDENTITY_KEY_FILE", key);
     let b_env = ("P2PNODE_ACCESS_ALLOW", id.as_str());
-    by_dcutr_alone(&lab, relays, Some(a_env), Some(b_env)).await
+    by_dcutr_alone(&lab, relays, None, Some(key), Some(b_env)).await
 }
 
 /// The relay knows nothing of the filters, so a node that has any neither asks for introductions nor takes them.
@@ -134,5 +135,5 @@ async fn with_filters(at_dialer: bool) -> Result<()> {
     } else {
         (None, deny)
     };
-    by_dcutr_alone(&lab, relays, a_env, b_env).await
+    by_dcutr_alone(&lab, relays, a_env, None, b_env).await
 }

@@ -24,8 +24,8 @@ const ASKS: Measure = Measure {
 
 /// What the peers of one source may ask together, as many times as its network has the budget of one: peer ids cost nothing.
 const SOURCE_ASKS: Measure = Measure {
-    burst: 64,
-    period: Duration::from_secs(1),
+    burst: 256,
+    period: Duration::from_millis(250),
 };
 
 /// How often a peer is introduced to others that ask: each time it sends packets to addresses that it has from here.
