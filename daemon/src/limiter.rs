@@ -11,7 +11,7 @@ const MAX_BUCKETS: usize = 16_384;
 
 /// A [token bucket](https://en.wikipedia.org/wiki/Token_bucket) for each key that asked: a peer, a source, a connection.
 ///
-/// It keeps [`MAX_BUCKETS`] at most. If all of them are in use, a new key is not admitted.
+/// It keeps 16,384 at most. If all of them are in use, a new key is not admitted.
 #[derive(Debug)]
 pub struct Limiter<K> {
     measure: Measure,

@@ -46,7 +46,7 @@ pub trait Guard: Send + 'static {
     }
 }
 
-/// At most a [`Measure`] of streams on each connection. A connection ends after [`PATIENCE`] times the burst was refused.
+/// At most a [`Measure`] of streams on each connection. A connection ends after four times the burst was refused.
 #[derive(Debug, Clone, Copy)]
 pub struct PerConnection(pub Measure);
 

@@ -421,4 +421,33 @@ mod tests {
         assert!(seen.takes(&peer, id(0)) && !seen.takes(&peer, id(1)));
         assert!(!seen.takes(&PeerId::random(), id(0)));
     }
+
+    #[test]
+    fn the_peers_of_one_source_share_what_it_may_ask_and_another_source_is_served() {
+        let (mut introductions, now) = (Introductions::default(), Instant::now());
+        let wanted = [(); 4].map(|()| PeerId::random());
+        for (number, peer) in wanted.iter().enumerate() {
+            let from = "/ip4/198.51.100.9/tcp/1".parse().unwrap();
+            introductions.seen.connected(*peer, id(number), &from);
+            let protocols = [introduction::PROTOCOL];
+            introductions.seen.identified(peer, id(number), &protocols);
+        }
+        let mut asks = |number: usize, host: u8| {
+            let (asker, from) = (PeerId::random(), format!("/ip4/203.0.113.{host}/tcp/1"));
+            let from = from.parse().unwrap();
+            introductions.seen.connected(asker, id(number), &from);
+            let made = (0..64).filter(|n| {
+                let request = Request {
+                    peer: wanted[n % 4],
+                    addrs: Vec::new(),
+                };
+                let place = Some(id(n % 4));
+                introductions.introduce(asker, &request, place, now).is_ok()
+            });
+            made.count()
+        };
+        let of_one: usize = (100..120).map(|number| asks(number, 5)).sum();
+        assert_eq!(of_one, 256);
+        assert_eq!(asks(200, 6), 64);
+    }
 }
