@@ -249,7 +249,8 @@ async fn fifty_circuits_that_are_asked_for_in_one_moment_all_come_about() {
     const CIRCUITS: usize = 50;
     let (relay, admin) = relay(|_| {}).await;
     let mut destination = Raw::reserved(relay.quic()).await;
-    let mut source = Raw::connect(relay.tcp()).await;
+    // With a reservation: a stranger has 16 streams at once.
+    let mut source = Raw::reserved(relay.tcp()).await;
     let mut asked = Vec::new();
     for _ in 0..CIRCUITS {
         asked.push(source.say(&connect(destination.id)).await);
@@ -281,7 +282,8 @@ async fn fifty_circuits_that_are_asked_for_in_one_moment_all_come_about() {
 #[tokio::test]
 async fn handshakes_beyond_the_bound_of_a_connection_are_refused_and_not_dropped() {
     let (relay, admin) = relay(|_| {}).await;
-    let mut crowd = Raw::connect(relay.tcp()).await;
+    // A stranger has 16 streams at once, and those beyond wait.
+    let mut crowd = Raw::reserved(relay.tcp()).await;
     let mut silent = Vec::new();
     for _ in 0..150 {
         silent.push(crowd.hop().await);
