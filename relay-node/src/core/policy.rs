@@ -173,6 +173,11 @@ impl RelayPolicy {
         self.reservations.of_peer(peer).max()
     }
 
+    /// Whether a circuit of a peer is open or being made.
+    pub(crate) fn asks(&self, peer: &PeerId) -> bool {
+        self.circuits.of_peer(peer) > 0
+    }
+
     /// Whether a circuit of a peer is open.
     pub(crate) fn carries(&self, peer: &PeerId) -> bool {
         self.circuits.carries(peer)

@@ -153,6 +153,8 @@ impl RelayState {
                     });
                 }
             })
+            // It has streams for the circuits that it asks for in the same moment.
+            .inspect(|_| self.classify(source))
     }
 
     /// The destination of a circuit did not take it, or its connection is gone.

@@ -10,7 +10,10 @@ impl RelayState {
     pub(super) fn classify(&mut self, peer: PeerId) {
         let class = if self.policy.carries(&peer) {
             Class::Carrying
-        } else if self.policy.holds(&peer) || self.peer_relays.contains(&peer) {
+        } else if self.policy.holds(&peer)
+            || self.policy.asks(&peer)
+            || self.peer_relays.contains(&peer)
+        {
             Class::Known
         } else {
             Class::Stranger

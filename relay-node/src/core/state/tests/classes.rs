@@ -30,8 +30,8 @@ fn a_reservation_makes_a_peer_known_and_a_circuit_makes_both_its_ends_carry_unti
         .unwrap();
     assert_eq!(
         classes(&mut relay),
-        [],
-        "a circuit that is asked for carries nothing"
+        [(source, Class::Known)],
+        "a circuit that is asked for carries nothing, and others may be asked for with it"
     );
     relay.state.handle_circuit_ready(route.id, now).unwrap();
     let both = [(source, Class::Carrying), (member, Class::Carrying)];
