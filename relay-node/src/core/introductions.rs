@@ -11,7 +11,7 @@ use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::{
     Family, Network, Scope, Source, Transport,
     addr::is_circuit,
-    hop::{Near, PrivateIps},
+    hop::{self, Near, PrivateIps},
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
 };
 use p2pnode_transports::to_socket_addr;
@@ -183,6 +183,13 @@ impl Seen {
     fn ips(&self, peer: &PeerId) -> impl Iterator<Item = IpAddr> {
         let connections = self.0.get(peer).into_iter().flatten();
         connections.filter_map(|(_, of)| ip(of.remote.as_ref()?))
+    }
+
+    /// At which of these addresses a peer is seen.
+    pub(crate) fn seen_at(&self, peer: &PeerId, asked: &[IpAddr]) -> Vec<IpAddr> {
+        let seen: BTreeSet<IpAddr> = self.ips(peer).collect();
+        let asked = asked.iter().take(hop::MAX_IPS).copied();
+        asked.filter(|ip| seen.contains(ip)).collect()
     }
 
     /// What two peers share: for one that asks, with `other`.
@@ -402,6 +409,25 @@ mod tests {
             };
             assert_eq!(near(ours, theirs), expected, "{ours} {theirs}");
         }
+    }
+
+    #[test]
+    fn a_peer_is_seen_at_addresses_that_it_has_and_only_so_many_are_looked_up() {
+        let peer = PeerId::random();
+        let seen = seen(
+            peer,
+            &["/ip4/1.2.3.4/tcp/1", "/ip6/2001:db8::1/udp/1/quic-v1"],
+        );
+        let ips =
+            |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let asked = ips(&["1.2.3.5", "2001:db8::1", "1.2.3.4"]);
+        assert_eq!(
+            seen.seen_at(&peer, &asked),
+            ips(&["2001:db8::1", "1.2.3.4"])
+        );
+        let late = [vec![asked[0]; hop::MAX_IPS], ips(&["1.2.3.4"])].concat();
+        assert_eq!(seen.seen_at(&peer, &late), ips(&[]));
+        assert_eq!(seen.seen_at(&PeerId::random(), &asked), ips(&[]));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Listeners {
     }
 
     pub(crate) fn listen_on(&mut self, id: ListenerId, addr: SocketAddr) -> io::Result<()> {
-        let socket = Socket::bind(addr, &self.settings)?;
+        let socket = Socket::bind(addr, &self.settings, &Arc::default())?;
         let local = socket.local();
         let interfaces = if local.ip().is_unspecified() {
             Some(IfWatcher::new()?)

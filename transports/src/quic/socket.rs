@@ -20,7 +20,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    net::{connection::Connection, socket},
+    net::{connection::Connection, punches::Punches, socket},
     tls,
 };
 
@@ -74,12 +74,16 @@ impl Accepted {
 
 impl Socket {
     /// A socket bound to `addr` that dials, and that accepts.
-    pub(super) fn bind(addr: SocketAddr, settings: &Arc<Settings>) -> io::Result<Self> {
+    pub(super) fn bind(
+        addr: SocketAddr,
+        settings: &Arc<Settings>,
+        punches: &Arc<Punches>,
+    ) -> io::Result<Self> {
         let socket = socket::udp(addr)?;
         let raw = Arc::new(socket.try_clone()?);
         let local = socket.local_addr()?;
         let runtime = (settings.runtime)()?;
-        let restraint = Arc::<Restraint>::default();
+        let restraint = Arc::new(Restraint::new(Arc::clone(punches)));
         let restrained = RestrainedSocket {
             socket: runtime.wrap_udp_socket(socket)?,
             restraint: Arc::clone(&restraint),
@@ -238,7 +242,7 @@ mod tests {
         let (congestion, runtime) = (Congestion::default(), tokio_runtime());
         let budgets = Budgets::new(Class::Stranger);
         let settings = Settings::new(&keypair, &tls, congestion, role, runtime, budgets).unwrap();
-        Socket::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap()
+        Socket::bind(([127, 0, 0, 1], 0).into(), &settings, &Arc::default()).unwrap()
     }
 
     async fn accept(socket: &mut Socket) -> Accepted {

@@ -1,10 +1,13 @@
 //! What a node's state is given, what it asks for, and what it reports.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
-use p2pnode_protocol::hop::Near;
+use p2pnode_protocol::hop::{Near, Request};
 use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 
 use crate::{
@@ -124,9 +127,9 @@ pub(crate) enum Action {
     /// [`handle_reserved`](super::NodeState::handle_reserved) or
     /// [`handle_listener_closed`](super::NodeState::handle_listener_closed).
     Reserve(RelayAddr),
-    /// Ask the relay of a circuit about its other leg, over the connection `via`;
+    /// Ask the relay of a circuit this about its other leg, over the connection `via`;
     /// [`handle_hop_reply`](super::NodeState::handle_hop_reply) follows.
-    AskHop(Circuit),
+    AskHop(Circuit, Request),
     /// Ask a relay to admit this node; [`handle_join_reply`](super::NodeState::handle_join_reply) follows.
     Join(JoinRequest),
     /// Ask a relay on this connection to introduce this node to a peer;
@@ -189,6 +192,8 @@ pub(crate) enum Action {
         peer: PeerId,
         /// What they share.
         near: Near,
+        /// Where the relay sees the peer, of the addresses that the peer lists.
+        seen: Vec<IpAddr>,
     },
     /// The sockets of this host at its punch ports, and its networks: hand them to the punch machine.
     SetInterfaces {

@@ -67,11 +67,11 @@ impl EventLoop {
                 self.swarm.close_connection(connection);
             }
             Action::Reserve(relay) => self.reserve(&relay),
-            Action::AskHop(circuit) => {
+            Action::AskHop(circuit, request) => {
                 let streams = &mut behaviour.streams;
                 let stream = streams.open(circuit.relay, circuit.via, hop::PROTOCOL);
                 let stream = stream.map_err(io::Error::from);
-                self.hops.ask(circuit.connection, stream, circuit.request());
+                self.hops.ask(circuit.connection, stream, request);
             }
             Action::Join(request) => {
                 let streams = &mut behaviour.streams;
@@ -120,7 +120,12 @@ impl EventLoop {
                 addresses,
                 networks,
             } => behaviour.punch.set_interfaces(&addresses, networks),
-            Action::Vouch { relay, peer, near } => behaviour.punch.vouched(relay, peer, near),
+            Action::Vouch {
+                relay,
+                peer,
+                near,
+                seen,
+            } => behaviour.punch.vouched(relay, peer, near, &seen),
             Action::Classify { peer, class } => self.sockets.budgets().set_class(peer, class),
             Action::Announce(addrs) => {
                 if let Some(responder) = &self.responder {

@@ -238,8 +238,10 @@ impl RelayState {
                 self.connections
                     .leg(other)
                     .map_or(Answer::Refused(Refusal::Unknown), |leg| {
-                        let near = self.introductions.seen.near(&peer, &request.peer);
-                        Answer::Leg(hop::Leg { near, ..leg })
+                        let all = &self.introductions.seen;
+                        let near = all.near(&peer, &request.peer);
+                        let seen = all.seen_at(&request.peer, &request.ips);
+                        Answer::Leg(hop::Leg { near, seen, ..leg })
                     })
             }
         }

@@ -217,6 +217,7 @@ fn only_the_parties_of_a_circuit_learn_its_other_leg_and_not_without_end() {
         let request = Request {
             peer: destination,
             dialed: true,
+            ips: Vec::new(),
         };
         relay
             .state
