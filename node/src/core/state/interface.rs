@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
-use p2pnode_protocol::hop::Near;
+use p2pnode_protocol::{Reach, hop::Near};
 use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 
 use crate::{
@@ -116,6 +116,8 @@ pub(crate) enum Action {
         addresses: Vec<Multiaddr>,
         /// For `handle_dialing`.
         purpose: Purpose,
+        /// Where names among the addresses may lead; `None` is no limit.
+        reach: Option<Reach>,
     },
     /// Close a connection; [`handle_closed`](super::NodeState::handle_closed) follows.
     Close(ConnectionId),
