@@ -18,10 +18,12 @@ use super::EventLoop;
 use crate::{
     config::RelayAddr,
     core::{
+        admission::Refused,
         event,
         state::{Action, DialId, Event, Purpose, QueryId},
     },
     discovery::Presence,
+    punch::IntroductionResponse,
     swarm::{hop, join},
 };
 
@@ -117,6 +119,9 @@ impl EventLoop {
             }
             Action::Punch(introduced) => {
                 let response = behaviour.punch.introduced(&introduced);
+                if response == IntroductionResponse::Refused {
+                    self.observers.refused(Refused::Introductions);
+                }
                 self.state
                     .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
