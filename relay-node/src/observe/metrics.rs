@@ -235,6 +235,9 @@ impl Metrics {
             "Circuits that ended before their peers closed them",
             metrics.cut.clone(),
         );
+        for reason in ["bytes", "duration", "stalled", "broken"] {
+            drop(metrics.cut.get_or_create(&CutLabels { reason }));
+        }
         registry.register(
             "relay_listener_errors",
             "Errors of listeners that go on, as when no file can be opened for a connection",

@@ -78,13 +78,11 @@ fn a_name_in_a_record_leads_where_an_address_may_and_a_configured_relay_anywhere
         ("/ip4/10.0.0.1/tcp/443", private),
     ] {
         let (mut node, other, _) = found_at(at(own), at("/dns/r.example/udp/443/quic-v1"));
-        let found = node.actions().into_iter().find_map(|action| match action {
-            Action::Dial {
-                purpose: Purpose::FoundLeg(of),
-                reach,
-                ..
-            } if of == other.peer => reach,
-            _ => None,
+        let found = node.actions().into_iter().find_map(|action| {
+            let Action::Dial { purpose, reach, .. } = action else {
+                return None;
+            };
+            (purpose == Purpose::FoundLeg(other.peer)).then_some(reach?)
         });
         assert_eq!(found, Some(expected), "{own}");
         node.state.handle_timeout(node.now);

@@ -285,9 +285,16 @@ fn what_dcutr_does_better_and_what_is_not_wanted_is_not_punched() {
 fn punched(relays: usize, at: impl Fn(usize) -> String) -> u64 {
     let (mut machine, now) = (machine(true), Instant::now());
     let relays: Vec<PeerId> = (0..relays).map(|_| PeerId::random()).collect();
+    let own = [
+        "/ip4/198.51.100.7/udp/40000/quic-v1",
+        "/ip4/198.51.100.7/tcp/40000",
+        "/ip6/2001:db8:1::7/udp/40000/quic-v1",
+    ];
+    let own: Vec<Multiaddr> = own.map(|addr| addr.parse().unwrap()).into();
     let taken = (0..1000).filter(|number| {
         let introduction = Introduced {
             relay: relays[number % relays.len()],
+            own_addrs: own.clone(),
             ..introduced(false, &[&at(*number)])
         };
         let response = machine.handle_introduced(&introduction, now);
