@@ -14,13 +14,14 @@ lab_tests! {
 }
 
 const PORT: u16 = 4433;
-/// Less than what the strangers below fill: of one address, a node takes fewer than a relay.
+/// Less than what the strangers below fill: of one address, a node takes fewer than a relay. 800 connections at once take more than
+/// their unread bytes, which are all that the limit can have closed: 129 MiB at the most were measured.
 const RELAY: Limit = Limit {
     text: "96MiB",
     kib: 96 * 1024,
-    most: 106 * 1024,
+    most: 160 * 1024,
 };
-/// Of so little, what handshakes and connections take beside their unread bytes is a large part.
+/// The same, of which 65 MiB at the most were measured.
 const NODE: Limit = Limit {
     text: "48MiB",
     kib: 48 * 1024,
