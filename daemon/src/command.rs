@@ -168,7 +168,7 @@ impl Common {
             Self::Config(ConfigCommand::Show { json: true }) => {
                 let mut lines = String::new();
                 for shown in load(global.flags())?.shown() {
-                    lines += &serde_json::to_string(&shown)?;
+                    lines += &p2pnode_protocol::to_json(&shown)?;
                     lines.push('\n');
                 }
                 print(&lines)?;

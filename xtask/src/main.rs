@@ -67,7 +67,7 @@ enum Command {
         #[arg(last = true)]
         harness: Vec<String>,
     },
-    /// Runs each fuzz target for a while. Needs a nightly toolchain and cargo-fuzz.
+    /// Compiles the fuzz targets and runs each for a while. Needs a C++ compiler.
     Fuzz(fuzz::Args),
     /// Measures, and writes what came of it to target/bench.
     Bench(bench::Cli),

@@ -34,7 +34,7 @@ pub(crate) async fn status(
             }
         }
         Ok(if json {
-            serde_json::to_string(&status)? + "\n"
+            p2pnode_protocol::to_json(&status)? + "\n"
         } else {
             output::status(&status, colour)
         })
@@ -46,7 +46,7 @@ pub(crate) async fn status(
 pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Result<Exit> {
     let why = Client::new(socket).why(peer).await?;
     let text = if json {
-        serde_json::to_string(&why)? + "\n"
+        p2pnode_protocol::to_json(&why)? + "\n"
     } else {
         output::why(&why, io::stdout().is_terminal())
     };

@@ -172,6 +172,7 @@ impl World {
                 peer,
                 addresses,
                 purpose,
+                ..
             } => {
                 let id = self.connection_id();
                 let name = self.name_of(&peer);

@@ -24,10 +24,10 @@ use crate::{
 
 /// Streams that a remote may open on a connection for one protocol: to identify itself as often as its addresses change. An identify
 /// message is up to 4 KiB that are read and compared.
-const REQUESTS: PerConnection = PerConnection(Measure {
+pub(crate) const REQUESTS: Measure = Measure {
     burst: 32,
     period: Duration::from_millis(100),
-});
+};
 
 /// The protocols that a node runs.
 #[derive(NetworkBehaviour)]
@@ -51,6 +51,7 @@ pub(crate) struct Behaviour {
 pub(crate) struct Limits {
     pub(crate) memory: memory::Behaviour,
     pub(crate) admission: admission::Behaviour,
+    pub(crate) requests: PerConnection,
 }
 
 impl Behaviour {
@@ -88,7 +89,7 @@ impl Behaviour {
             admission: limits.admission,
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,
-            identify: Guarded::new(identify::Behaviour::new(identify), REQUESTS),
+            identify: Guarded::new(identify::Behaviour::new(identify), limits.requests.clone()),
             ping: ping::Behaviour::new(move |peer, relayed| {
                 let link = match relayed {
                     true => Link::Circuit,
@@ -100,7 +101,7 @@ impl Behaviour {
             punch,
             introduction,
             streams: streams::Behaviour::default(),
-            draining: Guarded::new(draining::Behaviour::default(), REQUESTS),
+            draining: Guarded::new(draining::Behaviour::default(), limits.requests),
             directory,
         }
     }

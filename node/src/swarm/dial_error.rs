@@ -6,12 +6,13 @@ use libp2p::{
     Multiaddr, TransportError,
     core::upgrade::NegotiationError,
     relay::outbound::hop::ConnectError,
-    swarm::{ConnectionError, DialError},
+    swarm::{ConnectionError, DialError, ListenError},
 };
 use p2pnode_protocol::{escape, from_remote};
 use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
+    admission::Refused,
     dialer::CircuitFailure,
     liveness::Ended,
     state::{AnsweredBy, DialFailure},
@@ -48,6 +49,20 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
             }
         },
     }
+}
+
+/// Whether this side ended a connection because a stranger sent more than is read of one.
+pub(crate) fn is_overuse(cause: Option<&ConnectionError>) -> bool {
+    let over = Closed::Overuse(Overuse::Stranger);
+    matches!(cause, Some(ConnectionError::IO(error)) if p2pnode_transports::closed(error) == Some(over))
+}
+
+/// Whether an inbound connection was refused because the process is above `limits.memory`.
+pub(crate) fn is_for_memory(error: &ListenError) -> bool {
+    let ListenError::Denied { cause } = error else {
+        return false;
+    };
+    cause.downcast_ref() == Some(&Refused::Memory)
 }
 
 /// Why a dial failed, in one line. A remote may have written the addresses and parts of the reasons.

@@ -46,7 +46,7 @@ pub(crate) fn start(
     tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let (swarm, sockets, guard) = swarm::build(keypair, config, metrics.closed_for_memory())?;
+    let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics)?;
     let ports: Vec<String> = sockets
         .punch_ports()
         .iter()

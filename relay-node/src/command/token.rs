@@ -98,7 +98,7 @@ pub(crate) fn create(config: &Config, wanted: Wanted, json: bool) -> anyhow::Res
     if json {
         let mut report = TokenReport::new(&Token::read(&text)?);
         report.token = Some(text);
-        return print(&(serde_json::to_string(&report)? + "\n"));
+        return print(&(p2pnode_protocol::to_json(&report)? + "\n"));
     }
     print(&(text + "\n"))
 }
@@ -128,7 +128,7 @@ pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result
     let mut report = TokenReport::new(token);
     if json {
         report.judged = Some(judged);
-        return print(&(serde_json::to_string(&report)? + "\n"));
+        return print(&(p2pnode_protocol::to_json(&report)? + "\n"));
     }
     let relay = match judged.this_relay {
         Some(true) => "this relay",

@@ -85,25 +85,31 @@ impl Introductions {
         if asker == peer || !have_in_common(&introduction.addrs, &introduction.own_addrs) {
             return Err(Refusal::NothingInCommon);
         }
-        if !self.source_admits(&asker, now) {
-            return Err(Refusal::TooOften);
-        }
+        // Neither the source nor the peer has been asked unless both have something left.
+        let sources = self.source_buckets(&asker, now);
+        let sources = sources.ok_or(Refusal::TooOften)?;
         if !self.is_asked_for.admits(peer, now) {
             return Err(Refusal::TooOften);
+        }
+        for bucket in sources {
+            self.source_asks.admits(bucket, now);
         }
         Ok((place, introduction))
     }
 
-    /// Whether each network that the asker is part of may ask once more. A larger one has several buckets, of which one is used.
-    fn source_admits(&mut self, asker: &PeerId, now: Instant) -> bool {
+    /// A bucket with something left of each network that the asker is part of; a larger network has several. `None` if one of the
+    /// networks has no such bucket.
+    fn source_buckets(&mut self, asker: &PeerId, now: Instant) -> Option<Vec<(Network, u32)>> {
         let networks: BTreeSet<Network> = self
             .seen
             .ips(asker)
             .flat_map(|ip| Source::from(ip).networks())
             .collect();
-        networks.into_iter().all(|network| {
-            (0..network.weight()).any(|bucket| self.source_asks.admits((network, bucket), now))
-        })
+        let bucket_of = |network: Network| {
+            let mut buckets = (0..network.weight()).map(|bucket| (network, bucket));
+            buckets.find(|bucket| self.source_asks.has_left(bucket, now))
+        };
+        networks.into_iter().map(bucket_of).collect()
     }
 }
 
@@ -448,32 +454,62 @@ mod tests {
         assert!(!seen.takes(&PeerId::random(), id(0)));
     }
 
-    #[test]
-    fn the_peers_of_one_source_share_what_it_may_ask_and_another_source_is_served() {
-        let (mut introductions, now) = (Introductions::default(), Instant::now());
-        let wanted = [(); 4].map(|()| PeerId::random());
-        for (number, peer) in wanted.iter().enumerate() {
-            let from = "/ip4/198.51.100.9/tcp/1".parse().unwrap();
-            introductions.seen.connected(*peer, id(number), &from);
-            let protocols = [introduction::PROTOCOL];
-            introductions.seen.identified(peer, id(number), &protocols);
+    /// Four peers that take introductions, and how many of 64 requests for the first `wanted` of them a new asker is granted.
+    struct Asking(Introductions, [PeerId; 4], Instant);
+
+    impl Asking {
+        fn new() -> Self {
+            let (mut introductions, wanted) =
+                (Introductions::default(), [(); 4].map(|()| PeerId::random()));
+            for (number, peer) in wanted.iter().enumerate() {
+                let from = "/ip4/198.51.100.9/tcp/1".parse().unwrap();
+                introductions.seen.connected(*peer, id(number), &from);
+                let protocols = [introduction::PROTOCOL];
+                introductions.seen.identified(peer, id(number), &protocols);
+            }
+            Self(introductions, wanted, Instant::now())
         }
-        let mut asks = |number: usize, host: u8| {
-            let (asker, from) = (PeerId::random(), format!("/ip4/203.0.113.{host}/tcp/1"));
+
+        fn asks(&mut self, number: usize, from: &str, wanted: usize) -> usize {
+            let Self(introductions, peers, now) = self;
+            let asker = PeerId::random();
             let from = from.parse().unwrap();
             introductions.seen.connected(asker, id(number), &from);
             let made = (0..64).filter(|n| {
                 let request = Request {
-                    peer: wanted[n % 4],
+                    peer: peers[n % wanted],
                     addrs: Vec::new(),
                 };
-                let place = Some(id(n % 4));
-                introductions.introduce(asker, &request, place, now).is_ok()
+                let place = Some(id(n % wanted));
+                introductions
+                    .introduce(asker, &request, place, *now)
+                    .is_ok()
             });
             made.count()
-        };
-        let of_one: usize = (100..120).map(|number| asks(number, 5)).sum();
+        }
+    }
+
+    #[test]
+    fn the_peers_of_one_source_share_what_it_may_ask_and_another_source_is_served() {
+        let mut asking = Asking::new();
+        let of_one: usize = (100..120)
+            .map(|number| asking.asks(number, "/ip4/203.0.113.5/tcp/1", 4))
+            .sum();
         assert_eq!(of_one, 256);
-        assert_eq!(asks(200, 6), 64);
+        assert_eq!(asking.asks(200, "/ip4/203.0.113.6/tcp/1", 4), 64);
+    }
+
+    #[test]
+    fn what_a_source_asks_of_a_peer_that_others_ask_too_often_is_not_taken_from_its_share() {
+        let mut asking = Asking::new();
+        let of_one: usize = (100..104)
+            .map(|number| asking.asks(number, "/ip4/203.0.113.5/tcp/1", 1))
+            .sum();
+        assert_eq!(of_one, 128, "as often as one peer may be asked for");
+        assert_eq!(asking.asks(200, "/ip4/203.0.113.6/tcp/1", 1), 0);
+        let of_six: usize = (201..210)
+            .map(|number| asking.asks(number, "/ip4/203.0.113.6/tcp/1", 4))
+            .sum();
+        assert_eq!(of_six, 256, "three of four peers can be asked for");
     }
 }

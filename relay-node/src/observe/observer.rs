@@ -132,7 +132,7 @@ impl<W: Write> Observer<W> {
                 traffic,
                 cut,
             } => {
-                self.metrics.circuit_closed(open);
+                self.metrics.circuit_closed(open, cut.as_ref());
                 let reason = cut.map_or_else(|| "done".to_owned(), |cut| cut.to_string());
                 let (to_destination, to_source) = (traffic.to_destination(), traffic.to_source());
                 info!(%source, %destination, ?open, to_destination, to_source, reason, "circuit closed");

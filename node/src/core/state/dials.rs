@@ -196,7 +196,7 @@ impl NodeState {
             Some(AnsweredBy::Local) => LocalFailure::OtherPeer,
             None => {
                 tracing::debug!(%peer, %host, %reason, "nobody is there");
-                self.neighbours.handle_silence(&host);
+                self.neighbours.handle_silence(host, now);
                 LocalFailure::NoAnswer(reason)
             }
         };

@@ -7,7 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
-use p2pnode_protocol::hop::{Near, Request};
+use p2pnode_protocol::{
+    Reach,
+    hop::{Near, Request},
+};
 use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 
 use crate::{
@@ -119,6 +122,8 @@ pub(crate) enum Action {
         addresses: Vec<Multiaddr>,
         /// For `handle_dialing`.
         purpose: Purpose,
+        /// Where names among the addresses may lead; `None` is no limit.
+        reach: Option<Reach>,
     },
     /// Close a connection; [`handle_closed`](super::NodeState::handle_closed) follows.
     Close(ConnectionId),

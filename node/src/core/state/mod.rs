@@ -235,10 +235,12 @@ impl NodeState {
 
     /// Has these addresses of a peer dialed.
     fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose) {
+        let reach = matches!(purpose, Purpose::FoundLeg(_)).then(|| self.reach_of_records());
         self.actions.push_back(Action::Dial {
             peer,
             addresses,
             purpose,
+            reach,
         });
     }
 

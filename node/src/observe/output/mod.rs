@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use p2pnode_protocol::{escape, escape_json};
+use p2pnode_protocol::{escape, to_json};
 
 use crate::core::event::Event;
 
@@ -54,7 +54,7 @@ impl Printer {
     /// Those of stdout, as when its reader is gone.
     pub(crate) fn print(&mut self, event: &Event) -> io::Result<()> {
         match self.format {
-            Format::Json => self.write(&escape_json(serde_json::to_string(event)?))?,
+            Format::Json => self.write(&to_json(event)?)?,
             Format::Text => self.write(&escape(text::line(event)))?,
         }
         if let Some(phase) = text::phase(event) {

@@ -56,6 +56,8 @@ pub(crate) enum IntroductionResponse {
     Punches,
     /// Nothing: the peer is left to DCUtR.
     Ignored,
+    /// The same, because too many were introduced lately.
+    Refused,
 }
 
 /// Why a handshake over a circuit did not come to its end.

@@ -11,17 +11,19 @@ use libp2p::{
     multiaddr::Protocol,
     swarm::dial_opts::{DialOpts, PeerCondition},
 };
-use p2pnode_protocol::directory::Registration;
+use p2pnode_protocol::{Reach, directory::Registration};
 use tokio::sync::mpsc;
 
 use super::EventLoop;
 use crate::{
     config::RelayAddr,
     core::{
+        admission::Refused,
         event,
         state::{Action, DialId, Event, Purpose, QueryId},
     },
     discovery::Presence,
+    punch::IntroductionResponse,
     swarm::{hop, join},
 };
 
@@ -62,7 +64,14 @@ impl EventLoop {
                 peer,
                 addresses,
                 purpose,
-            } => self.dial(peer, addresses, purpose, now),
+                reach,
+            } => {
+                let opts = DialOpts::peer_id(peer)
+                    .addresses(addresses)
+                    .condition(PeerCondition::Always)
+                    .build();
+                self.dial(peer, opts, purpose, reach, now);
+            }
             Action::Close(connection) => {
                 self.swarm.close_connection(connection);
             }
@@ -110,6 +119,9 @@ impl EventLoop {
             }
             Action::Punch(introduced) => {
                 let response = behaviour.punch.introduced(&introduced);
+                if response == IntroductionResponse::Refused {
+                    self.observers.refused(Refused::Introductions);
+                }
                 self.state
                     .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
@@ -136,18 +148,23 @@ impl EventLoop {
         }
     }
 
-    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose, now: Instant) {
-        let opts = DialOpts::peer_id(peer)
-            .addresses(addresses)
-            .condition(PeerCondition::Always)
-            .build();
+    fn dial(
+        &mut self,
+        peer: PeerId,
+        opts: DialOpts,
+        purpose: Purpose,
+        reach: Option<Reach>,
+        now: Instant,
+    ) {
         let connection = opts.connection_id();
         self.state.handle_dialing(connection, purpose);
         let admission = &mut self.swarm.behaviour_mut().admission;
         admission.own_dial(connection, peer);
         // A dial opens the sockets that are missing.
         self.observers.touch();
-        if let Err(error) = self.swarm.dial(opts) {
+        // The swarm begins all dials of the addresses before it returns.
+        let (sockets, swarm) = (&self.sockets, &mut self.swarm);
+        if let Err(error) = sockets.dial_within(reach, || swarm.dial(opts)) {
             self.on_dial_error(connection, &error, now);
         }
     }

@@ -2,14 +2,18 @@
 
 use std::io;
 
-use libp2p::{PeerId, identify, swarm::SwarmEvent};
+use libp2p::{
+    PeerId, identify,
+    swarm::{ConnectionError, SwarmEvent},
+};
 use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, from_remote, ping};
+use p2pnode_transports::{Closed, Overuse, closed};
 use tracing::{debug, trace, warn};
 
 use super::EventLoop;
 use crate::{
     config::reload::Reload,
-    core::{Delivery, Now, RelayState},
+    core::{Delivery, DenialReason, Now, RelayState},
     observe::observer::Observer,
     swarm::{
         behaviour::BehaviourEvent,
@@ -45,7 +49,10 @@ impl EventLoop {
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
             } => return Err(self.listeners.closed(&addresses, reason)),
-            SwarmEvent::ListenerError { error, .. } => warn!(%error, "listener"),
+            SwarmEvent::ListenerError { error, .. } => {
+                self.observer.metrics().listener_error();
+                warn!(%error, "a listener reported an error and goes on");
+            }
             SwarmEvent::IncomingConnectionError {
                 connection_id,
                 send_back_addr,
@@ -72,6 +79,11 @@ impl EventLoop {
                 cause,
                 ..
             } => {
+                if let Some(ConnectionError::IO(error)) = &cause
+                    && closed(error) == Some(Closed::Overuse(Overuse::Stranger))
+                {
+                    self.observer.metrics().denied(DenialReason::Unread);
+                }
                 let cause = cause.map(from_remote);
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
                 let jitter = fastrand::f64();
