@@ -135,7 +135,13 @@ mod tests {
             gauges: gauges(1.0),
         };
         let grown = grown.grown(&before);
-        let words = ["descriptors", "sockets", "threads", "memory", "relay_circuits"];
+        let words = [
+            "descriptors",
+            "sockets",
+            "threads",
+            "memory",
+            "relay_circuits",
+        ];
         assert_eq!(grown.len(), words.len(), "{grown:?}");
         for word in words {
             assert!(grown.iter().any(|what| what.contains(word)), "{word}");

@@ -116,7 +116,11 @@ pub async fn run(lab: Lab, schedule: Schedule, kinds: [NatKind; 2]) -> Result<Re
     let mut pings = 0;
     for dial in &dials {
         let events = seen(&dial.events, start);
-        pings += dial.events.iter().filter(|event| event.name() == "ping").count();
+        pings += dial
+            .events
+            .iter()
+            .filter(|event| event.name() == "ping")
+            .count();
         findings.extend(facts.judge_dial(&dial.name, Side::A, &events));
     }
     let report = Report {

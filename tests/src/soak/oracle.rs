@@ -174,6 +174,9 @@ impl Facts {
             let event = text(&seen.json, "/event");
             let judged = match event {
                 "ping" => self.ping(seen),
+                "ping_missed" => self.caused(seen.at, LOSS, |fault| {
+                    Way::Direct.is_cut_by(fault) || Way::Circuit.is_cut_by(fault)
+                }),
                 "result" => self.caused(seen.at, RESULT, |_| true),
                 // Which connections were open before the dial is not in its events.
                 "connected" | "disconnected" | "dialing" => Ok(()),
@@ -212,6 +215,11 @@ impl Facts {
             "disconnected" => self.disconnected(side, at, json, open),
             "punch" if text(json, "/outcome") == "direct" => Ok(()),
             "punch" => self.punch(side, at, reason),
+            "search_paused" if reason == "no_relay" => self.caused(at, LOSS, |fault| {
+                (0..2).any(|relay| Way::Leg(side, relay).is_cut_by(fault)) || is_of_dns(fault)
+            }),
+            "search_paused" => self.caused(at, LOSS, |fault| Way::Circuit.is_cut_by(fault)),
+            "search_resumed" => self.caused(at, RESULT, |_| true),
             "relay_refused" => Err("no relay refuses anybody".to_owned()),
             _ => Err("unknown event".to_owned()),
         }
@@ -295,6 +303,10 @@ impl Facts {
             None if kind == "direct" => Way::Direct,
             None => Way::Circuit,
         };
+        let reason = text(json, "/reason");
+        if reason == "closed" || reason == "closed by this node" {
+            return Err("not why this node closed its last connection".to_owned());
+        }
         self.caused(at, LOSS, |fault| way.is_cut_by(fault))
     }
 
@@ -343,17 +355,19 @@ impl Facts {
         if let Some(word) = NEVER.iter().find(|word| reason.contains(**word)) {
             return Err(format!("{word:?} is never the reason here"));
         }
-        let is_unplugged = |fault| {
-            fault == Fault::LinkUnplugged(side) || fault == Fault::CableUnplugged(side)
-        };
+        let is_unplugged =
+            |fault| fault == Fault::LinkUnplugged(side) || fault == Fault::CableUnplugged(side);
         type IsCause<'a> = &'a dyn Fn(Fault) -> bool;
-        let claims: [(&str, IsCause<'_>); 5] = [
+        let claims: [(&str, IsCause<'_>); 6] = [
             ("resolve", &|fault| {
                 is_of_dns(fault) || silences(fault, side) || matches!(fault, Fault::Slow { .. })
             }),
             ("refused", &|fault| {
                 matches!(fault, Fault::RelayKilled(_) | Fault::RelayEnded(_))
                     || fault == Fault::DnsRefused
+            }),
+            ("shutting down", &|fault| {
+                matches!(fault, Fault::RelayEnded(_))
             }),
             ("unreachable", &is_unplugged),
             ("no route", &is_unplugged),
@@ -495,7 +509,10 @@ mod tests {
                     (12, unreachable("R0", "Connection refused")),
                     (12, lost("R1", "timed out")),
                     (60, lost("R0", "timed out")),
-                    (12, unreachable("R0", "cannot resolve relay.test: no answer")),
+                    (
+                        12,
+                        unreachable("R0", "cannot resolve relay.test: no answer")
+                    ),
                     (12, unreachable("R0", "port range exhausted")),
                     (12, unreachable("R9", "timed out")),
                 ]
@@ -533,22 +550,32 @@ mod tests {
 
     #[test]
     fn a_connection_ends_for_a_cause_or_because_another_one_is_there() {
-        let connected = |kind: &str| {
-            json!({"event": "connected", "peer": "B", "path": {"kind": kind, "relay": "R0", "hops": [{"remote": "198.18.0.2:40000"}]}})
+        let connected = |kind: &str| json!({"event": "connected", "peer": "B", "path": {"kind": kind, "relay": "R0", "hops": [{"remote": "198.18.0.2:40000"}]}});
+        let ends = |kind: &str, reason: &str| {
+            let end = json!({"event": "disconnected", "peer": "B", "kind": kind, "reason": reason});
+            seen(9, end)
         };
-        let closed = |kind: &str| {
-            seen(
-                9,
-                json!({"event": "disconnected", "peer": "B", "kind": kind, "reason": "closed"}),
-            )
-        };
+        let closed = |kind: &str| ends(kind, "closed");
         let calm = facts(&[]);
         let findings = |events: &[Seen]| calm.judge_node(Side::A, events).len();
         let [relayed, direct] = ["relayed", "direct"].map(|kind| seen(1, connected(kind)));
-        assert_eq!(findings(&[relayed.clone(), direct.clone(), closed("relayed")]), 0);
-        assert_eq!(findings(&[direct.clone(), direct.clone(), closed("direct")]), 0);
+        assert_eq!(
+            findings(&[relayed.clone(), direct.clone(), closed("relayed")]),
+            0
+        );
+        assert_eq!(
+            findings(&[direct.clone(), direct.clone(), closed("direct")]),
+            0
+        );
         assert_eq!(findings(&[relayed.clone(), closed("relayed")]), 1);
-        assert_eq!(findings(&[relayed, direct, closed("direct")]), 1);
+        assert_eq!(findings(&[relayed, direct.clone(), closed("direct")]), 1);
+        let cut = facts(&[(Fault::PathCut, 5, 10)]);
+        let findings = |reason: &str| {
+            let events = [direct.clone(), ends("direct", reason)];
+            cut.judge_node(Side::A, &events).len()
+        };
+        let reasons = ["no answer to pings", "closed", "shutting down"];
+        assert_eq!(reasons.map(findings), [0, 1, 1]);
     }
 
     #[test]
@@ -571,6 +598,8 @@ mod tests {
             facts.judge_dial("dial", Side::A, &[seen(at, ping)]).len()
         };
         assert_eq!([5, 12, 20, 30].map(ping), [0, 0, 1, 0]);
+        let paused = |reason: &str| json!({"event": "search_paused", "reason": reason});
+        assert!(by_b(12, paused("no_relay")) && !by_b(5, paused("no_relay")));
         let result = |at| {
             let result = json!({"event": "result", "outcome": "unreachable"});
             facts.judge_dial("dial", Side::A, &[seen(at, result)]).len()

@@ -69,7 +69,10 @@ pub enum Fault {
     /// The resolver gets the answer that nobody listens.
     DnsRefused,
     /// Queues are full: each round trip takes longer, and packets are lost.
-    Slow { rtt_ms: u64, loss_percent: u8 },
+    Slow {
+        rtt_ms: u64,
+        loss_percent: u8,
+    },
 }
 
 impl Fault {
@@ -144,6 +147,7 @@ pub struct Episode {
     pub until: Duration,
 }
 
+#[cfg(test)]
 impl Episode {
     fn overlaps(&self, other: &Self) -> bool {
         self.from <= other.until && other.from <= self.until
@@ -172,7 +176,7 @@ impl Form {
         Self {
             length,
             longest,
-            calm: [Duration::from_secs(5), Duration::from_secs(MINUTE + 15)],
+            calm: [Duration::from_secs(5), Duration::from_secs(MINUTE)],
         }
     }
 }

@@ -124,8 +124,7 @@ impl World {
                 let relays = status["relays"].as_array().into_iter().flatten();
                 let reserved = relays.filter(|relay| relay["reserved"] == true).count();
                 let paths = |kind| control::paths(status, &peer.id, kind).len();
-                let is_healed =
-                    reserved == 2 && paths("direct") == 1 && paths("relayed") == 0;
+                let is_healed = reserved == 2 && paths("direct") == 1 && paths("relayed") == 0;
                 is_healed.then_some(())
             };
             let left = until.saturating_duration_since(Instant::now());
@@ -155,7 +154,7 @@ impl World {
     pub(super) async fn begin(&mut self, fault: Fault) -> Result<()> {
         match fault {
             Fault::LinkSilent(_) | Fault::PathCut | Fault::DnsSilent | Fault::DnsRefused => {
-                for (side, traffic) in self.dropped(fault)? {
+                for (side, traffic) in self.dropped(fault) {
                     self.cuts[side.index()].push((fault, traffic));
                 }
                 self.cut()
@@ -226,20 +225,21 @@ impl World {
     }
 
     /// What a fault drops, and at which site.
-    fn dropped(&self, fault: Fault) -> Result<Vec<(Side, Traffic)>> {
+    fn dropped(&self, fault: Fault) -> Vec<(Side, Traffic)> {
         let everywhere = |traffic| Side::BOTH.map(|side| (side, traffic)).to_vec();
-        Ok(match fault {
-            Fault::LinkSilent(side) => vec![(side, Traffic::Outside)],
-            Fault::DnsSilent => everywhere(Traffic::Dns),
-            Fault::DnsRefused => everywhere(Traffic::DnsRefused),
-            // At A, with every address that B has or may get.
-            _ => {
-                let b = self.sites[1].outside.context("no NAT")?;
-                let mut cut = vec![(Side::A, Traffic::With(b))];
-                cut.extend(self.sites[1].next_outside().map(|ip| (Side::A, Traffic::With(ip))));
-                cut
-            }
-        })
+        if let Fault::LinkSilent(side) = fault {
+            return vec![(side, Traffic::Outside)];
+        }
+        if fault == Fault::DnsSilent {
+            return everywhere(Traffic::Dns);
+        }
+        if fault == Fault::DnsRefused {
+            return everywhere(Traffic::DnsRefused);
+        }
+        // At A, with the address that B has and the one that it gets next.
+        let b = &self.sites[1];
+        let ips = b.outside.into_iter().chain(b.next_outside());
+        ips.map(|ip| (Side::A, Traffic::With(ip))).collect()
     }
 
     fn cut(&self) -> Result<()> {
@@ -253,7 +253,10 @@ impl World {
     /// The nodes and relays, each with what it has.
     pub(super) async fn measure(&self) -> Result<Vec<(String, Measure)>> {
         let nodes = self.nodes.iter().map(|node| (&node.process, &node.host));
-        let relays = self.relays.iter().map(|relay| (&relay.process, &relay.host));
+        let relays = self
+            .relays
+            .iter()
+            .map(|relay| (&relay.process, &relay.host));
         let mut measures = Vec::new();
         for (process, host) in nodes.chain(relays) {
             // A relay's name has the number of its run.
