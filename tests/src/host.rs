@@ -33,6 +33,15 @@ impl Host {
         found.with_context(|| format!("host {} has no {family} address", self.device.name()))
     }
 
+    /// Takes the cable out, and puts it in again.
+    pub async fn plug(&self, is_in: bool) -> Result<()> {
+        let cable = self.device.default_iface().context("no interface")?;
+        match is_in {
+            true => cable.link_up().await,
+            false => cable.link_down().await,
+        }
+    }
+
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         let value = value.to_owned();

@@ -55,6 +55,7 @@ pub struct Site {
     pub(crate) router: Router,
     carrier: Option<Router>,
     pub(crate) outside: Option<IpAddr>,
+    pub(crate) reboots: u16,
 }
 
 impl Site {
@@ -173,6 +174,7 @@ impl Lab {
             router,
             carrier,
             outside: outside.map(IpAddr::from),
+            reboots: 0,
         })
     }
 
@@ -217,6 +219,13 @@ impl Lab {
             })?;
         }
         Ok(())
+    }
+
+    /// Gives a public host this name, in a name server on the internet that every host asks.
+    pub fn name(&self, name: &str, host: &Host) -> Result<()> {
+        let server = self.net.dns_server()?;
+        let mut ips = host.addresses.iter();
+        ips.try_for_each(|ip| server.set_host(name, *ip))
     }
 
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.

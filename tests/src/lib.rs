@@ -40,6 +40,7 @@ pub mod relay;
 pub mod running;
 pub mod sandbox;
 pub mod served;
+pub mod soak;
 pub mod stranger;
 pub mod transfer;
 mod transport;

@@ -29,6 +29,22 @@ pub fn descriptors(pid: i32) -> Result<usize> {
     Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
 }
 
+/// Of its descriptors, the sockets.
+pub fn sockets(pid: i32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    let descriptors = fs::read_dir(&path).with_context(|| path.clone())?;
+    // One that is closed meanwhile has no target.
+    let targets = descriptors.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    Ok(targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count())
+}
+
+pub fn threads(pid: i32) -> Result<usize> {
+    let path = format!("/proc/{pid}/task");
+    Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
+}
+
 /// Processor time that a process has used, its own and the kernel's on its behalf, in seconds.
 pub fn cpu(pid: i32) -> Result<f64> {
     /// The kernel tells times in this unit to programs on every architecture (`USER_HZ`).

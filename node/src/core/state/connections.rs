@@ -16,6 +16,9 @@ use crate::core::{
 /// How soon after its handshake a connection ends that the peer refuses. Nothing else ends so soon: a lost path is noticed later.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// Why this node closes a connection that counts as dead.
+const NO_ANSWER: &str = "no answer to pings";
+
 impl NodeState {
     /// A dial of [`Action::Dial`] is under way as this connection.
     pub(crate) fn handle_dialing(&mut self, connection: ConnectionId, purpose: Purpose) {
@@ -119,10 +122,14 @@ impl NodeState {
     }
 
     /// A connection is no longer open.
-    pub(crate) fn handle_closed(&mut self, closed: Closed, now: Instant) {
-        let (id, reason) = (closed.connection, &closed.reason);
+    pub(crate) fn handle_closed(&mut self, mut closed: Closed, now: Instant) {
+        let id = closed.connection;
         let has_answered = self.liveness.has_answered(id);
         let farewell = self.liveness.handle_closed(id, closed.ended, now);
+        if (farewell, closed.ended) == (Farewell::Lost, Ended::Ours) {
+            NO_ANSWER.clone_into(&mut closed.reason);
+        }
+        let reason = &closed.reason;
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
