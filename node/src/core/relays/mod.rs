@@ -328,6 +328,11 @@ impl RelayKeeper {
         }
     }
 
+    /// The legs that are open.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.legs.iter().filter_map(Leg::connection)
+    }
+
     /// Whether this is a leg to a relay that closed the last connection soon and without a reservation.
     pub(crate) fn is_doubtful(&self, connection: ConnectionId) -> bool {
         let mut legs = self.legs.iter();

@@ -1,6 +1,7 @@
 //! Where this node is, for neighbours and for relays.
 
 use libp2p::core::transport::ListenerId;
+use p2pnode_transports::HostAddress;
 
 use super::*;
 
@@ -127,7 +128,7 @@ fn the_interfaces_are_offered_at_the_punch_ports_of_their_families_also_if_those
     node.state.handle_punch_ports(BTreeMap::new(), node.now);
     let ip: std::net::IpAddr = "10.0.0.7".parse().unwrap();
     node.state
-        .handle_interfaces(BTreeSet::from([ip.into()]), node.now);
+        .handle_interfaces(BTreeSet::from([HostAddress::plain(ip, 32)]), node.now);
     let offered = |node: &mut Node| {
         let mut actions = node.actions().into_iter().rev();
         let last = actions.find_map(|action| {
