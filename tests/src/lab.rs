@@ -219,6 +219,15 @@ impl Lab {
         Ok(())
     }
 
+    /// Hides from a public host where others are: its router translates the source of what comes to the host.
+    pub fn masquerade_towards(&self, host: &Host) -> Result<()> {
+        let ip = host.ip(false)?;
+        let rules = format!(
+            "table ip front {{ chain post {{ type nat hook postrouting priority srcnat; ip daddr {ip} masquerade; }} }}"
+        );
+        load_rules(&self.datacenter, rules)
+    }
+
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.

@@ -91,6 +91,7 @@ impl Snapshot<'_> {
             reserved: relays.holds(relay),
             reserved_families: relays.families(relay).collect(),
             refused: relays.refusal(relay).map(str::to_owned),
+            unreserved: relays.reservation_failure(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not report it.
             expires: None,
             paths,

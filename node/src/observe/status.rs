@@ -51,6 +51,9 @@ pub struct RelayStatus {
     /// Why it does not admit this node, and what to do, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Why it gave no reservation, or ended it, if it holds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreserved: Option<String>,
     /// Time until the reservation ends, where that is known.
     #[serde(rename = "expires_s", with = "json::seconds_or_null")]
     pub expires: Option<Duration>,

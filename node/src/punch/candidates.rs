@@ -178,6 +178,7 @@ impl Local {
     ///
     /// Private and loopback addresses are among it only if a relay vouches that the peer is in their network.
     pub(crate) fn offer(&self, policy: &Policy, vouches: &[Vouch]) -> Vec<Candidate> {
+        let vouches = &self.without_translators(vouches)[..];
         let (global, private): (Vec<_>, Vec<_>) = self
             .interfaces
             .iter()
@@ -225,6 +226,7 @@ impl Local {
         seen_as: &[Candidate],
         received: &[Multiaddr],
     ) -> Admitted {
+        let vouches = &self.without_translators(vouches)[..];
         let observed = self.observed.iter().map(|(candidate, _, _)| candidate);
         let own: HashSet<Candidate> = observed
             .chain(seen_as)
@@ -289,6 +291,23 @@ impl Local {
         } else {
             Mapping::Unknown
         }
+    }
+
+    /// The vouches without private addresses at which a relay sees both sides and that this host does not have: there is a NAT, of
+    /// both sides or in front of the relay, and behind it the address is another host for each.
+    fn without_translators(&self, vouches: &[Vouch]) -> Vec<Vouch> {
+        let is_own = |ip: &IpAddr| self.interfaces.iter().any(|own| own.socket.ip() == *ip);
+        let mut vouches = vouches.to_vec();
+        for vouch in &mut vouches {
+            let is_translators = |ip: &IpAddr| {
+                Scope::of(*ip) == Scope::Private && vouch.ours.contains(ip) && !is_own(ip)
+            };
+            let both = vouch.theirs.iter().copied().filter(is_translators);
+            let both: HashSet<IpAddr> = both.collect();
+            vouch.theirs.retain(|ip| !both.contains(ip));
+            vouch.ours.retain(|ip| !both.contains(ip));
+        }
+        vouches
     }
 
     fn advertised(&self, policy: &Policy) -> Vec<Candidate> {

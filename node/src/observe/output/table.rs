@@ -108,9 +108,12 @@ fn relay_line(relay: &RelayStatus) -> String {
         .iter()
         .map(|path| format!("{} {}", hops(path), rtt(path)))
         .collect();
-    format!("{} {state:11} {}", short(&relay.relay), legs.join(", "))
-        .trim_end()
-        .to_owned()
+    let line = format!("{} {state:11} {}", short(&relay.relay), legs.join(", "));
+    let line = line.trim_end();
+    match &relay.unreserved {
+        Some(reason) => format!("{line}; no reservation: {reason}"),
+        None => line.to_owned(),
+    }
 }
 
 fn peer_row(peer: &PeerStatus) -> [String; 6] {

@@ -409,3 +409,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_private_address_at_which_a_relay_sees_both_sides_is_that_of_a_nat_unless_this_host_has_it() {
+    let ip: IpAddr = "10.0.0.1".parse().unwrap();
+    let vouches = [Vouch {
+        same_network: false,
+        theirs: [ip].into(),
+        ours: [ip].into(),
+    }];
+    let mut local = Local::default();
+    local.observe(&observed("/ip4/10.0.0.1/tcp/5", PeerId::random(), 1));
+    let both = |local: &Local| {
+        let theirs = ["/ip4/10.0.0.1/tcp/6"];
+        let admitted = admitted_near(local, &policy(), &vouches, &theirs);
+        (offered(local, &policy(), &vouches), admitted)
+    };
+    assert_eq!(both(&local), (Vec::new(), Vec::new()));
+    // Two nodes on one host, without a NAT between them and the relay.
+    local.set_interfaces(&[addr("/ip4/10.0.0.1/tcp/5")]);
+    let texts = |text: &str| vec![text.to_owned()];
+    assert_eq!(
+        both(&local),
+        (texts("/ip4/10.0.0.1/tcp/5"), texts("/ip4/10.0.0.1/tcp/6"))
+    );
+}

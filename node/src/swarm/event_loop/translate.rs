@@ -87,7 +87,7 @@ impl EventLoop {
                 ..
             } => {
                 let reason = reason.map_or_else(
-                    |error| dial_error::innermost(&error),
+                    |error| dial_error::no_reservation(&error),
                     |()| "the connection to the relay closed".to_owned(),
                 );
                 self.state.handle_listener_closed(listener_id, &reason, now);

@@ -2,7 +2,7 @@
 //!
 //! A netlink socket rings when an address, an interface or a route changes. The lists are then read again, whole. What rang does not
 //! matter, so an overrun of that socket (`ENOBUFS`) is a ring like another, and nothing is missed. See
-//! `docs/decisions/0109-interfaces-are-read-whole.md`.
+//! `docs/decisions/0110-interfaces-are-read-whole.md`.
 
 mod netlink;
 
@@ -19,8 +19,6 @@ use std::{
 use netlink_sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use p2pnode_protocol::Family;
 use tokio::time::Sleep;
-
-use super::socket;
 
 /// How long changes are gathered before the lists are read. Also bounds how often a router of the internet, whose routes change
 /// all the time, reads its addresses.
@@ -93,25 +91,29 @@ pub struct Interfaces {
     /// When the lists are read.
     due: Option<Pin<Box<Sleep>>>,
     addresses: BTreeSet<HostAddress>,
-    /// Whether the lists have been read once.
+    gateways: BTreeSet<IpAddr>,
+    /// Whether the first lists have been reported.
     is_known: bool,
 }
 
 impl Interfaces {
-    /// Begins to watch. The first [`poll_changed`](Self::poll_changed) reads the lists.
+    /// Reads the lists and begins to watch.
     ///
     /// # Errors
     ///
-    /// Where the host has no netlink, or forbids it.
+    /// Where the host has no netlink, or forbids it. A list that cannot be read is empty and is read again a little later.
     pub fn watch() -> io::Result<Self> {
         let mut bell = TokioSocket::new(NETLINK_ROUTE)?;
         bell.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
-        Ok(Self {
+        let mut this = Self {
             bell,
             due: None,
             addresses: BTreeSet::new(),
+            gateways: BTreeSet::new(),
             is_known: false,
-        })
+        };
+        this.read();
+        Ok(this)
     }
 
     /// The addresses, without those that cannot be used: of interfaces that are down, and those whose uniqueness the kernel has not
@@ -120,12 +122,16 @@ impl Interfaces {
         &self.addresses
     }
 
-    /// Ready when the addresses have changed, and once at the beginning.
+    /// The routers that the default routes lead to.
+    pub const fn gateways(&self) -> &BTreeSet<IpAddr> {
+        &self.gateways
+    }
+
+    /// Ready when the addresses or the routers have changed, and once at the beginning.
     pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if !self.is_known {
                 self.is_known = true;
-                self.read();
                 return Poll::Ready(());
             }
             let Some(due) = &mut self.due else {
@@ -158,10 +164,13 @@ impl Interfaces {
     fn read(&mut self) -> bool {
         match netlink::addresses() {
             Ok(mut addresses) => {
-                mark_default_routes(&mut addresses);
+                let gateways = mark_default_routes(&mut addresses);
                 let addresses = addresses.into_iter().map(|(address, _)| address).collect();
-                let before = std::mem::replace(&mut self.addresses, addresses);
-                before != self.addresses
+                let before = (
+                    std::mem::replace(&mut self.addresses, addresses),
+                    std::mem::replace(&mut self.gateways, gateways),
+                );
+                (&before.0, &before.1) != (&self.addresses, &self.gateways)
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot read the addresses of this host; trying again");
@@ -172,21 +181,21 @@ impl Interfaces {
     }
 }
 
-/// Marks the addresses of the interfaces that default routes lead out of.
-fn mark_default_routes(addresses: &mut [(HostAddress, u32)]) {
+/// Marks the addresses of the interfaces that default routes lead out of. Returns the routers they lead to.
+fn mark_default_routes(addresses: &mut [(HostAddress, u32)]) -> BTreeSet<IpAddr> {
+    let mut gateways = BTreeSet::new();
     for abroad in ABROAD {
         let family = Family::from(abroad);
-        let source = socket::source_ip(abroad).ok();
-        let of_source = addresses
-            .iter()
-            .find(|(address, _)| Some(address.ip) == source);
-        let Some((_, interface)) = of_source.copied() else {
+        let Some(way) = netlink::way(abroad) else {
             continue;
         };
-        for (address, of) in &mut *addresses {
-            address.has_default_route |= *of == interface && Family::from(address.ip) == family;
+        gateways.extend(way.gateway);
+        for (address, interface) in &mut *addresses {
+            address.has_default_route |=
+                *interface == way.interface && Family::from(address.ip) == family;
         }
     }
+    gateways
 }
 
 #[cfg(test)]

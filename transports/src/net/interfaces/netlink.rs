@@ -1,4 +1,4 @@
-//! Reads the addresses of this host: dumps of rtnetlink ([RFC 3549](https://www.rfc-editor.org/rfc/rfc3549), `linux/rtnetlink.h`).
+//! Reads the addresses of this host and the routes out of it: rtnetlink ([RFC 3549](https://www.rfc-editor.org/rfc/rfc3549), `linux/rtnetlink.h`).
 //!
 //! Each message is a header, a fixed part, and attributes. Integers are of this machine's byte order.
 
@@ -18,15 +18,21 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x1 | 0x300;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP: u16 = 0x300;
 /// The list changed while it was read.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
 const HEADER: usize = 16;
-/// `struct ifinfomsg` and `struct ifaddrmsg`.
+/// `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg`.
 const LINK: usize = 16;
 const ADDRESS: usize = 8;
+const ROUTE: usize = 12;
 
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
@@ -42,6 +48,10 @@ const IFA_F_OPTIMISTIC: u32 = 0x04;
 const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_DEPRECATED: u32 = 0x20;
 const IFA_F_TENTATIVE: u32 = 0x40;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 
 /// How often a list is read that changes while it is read. Afterwards the last one counts: the change rings.
 const READS: usize = 4;
@@ -73,17 +83,7 @@ fn dump(request: u16, fixed: usize) -> io::Result<Vec<Vec<u8>>> {
 
 /// Reads a list once. Whether it is of one moment.
 fn read(request: u16, fixed: usize, list: &mut Vec<Vec<u8>>) -> io::Result<bool> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    // The kernel writes an answer while it is asked for: what is not there will not come.
-    socket.set_non_blocking(true)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let length = u32::try_from(HEADER + fixed).unwrap_or(u32::MAX);
-    let mut message = Vec::with_capacity(HEADER + fixed);
-    message.extend(length.to_ne_bytes());
-    message.extend(request.to_ne_bytes());
-    message.extend(DUMP.to_ne_bytes());
-    message.resize(HEADER + fixed, 0);
-    socket.send(&message, 0)?;
+    let socket = ask(request, NLM_F_DUMP, &vec![0; fixed])?;
     let mut is_whole = true;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
@@ -100,6 +100,63 @@ fn read(request: u16, fixed: usize, list: &mut Vec<Vec<u8>>) -> io::Result<bool>
             }
         }
     }
+}
+
+/// Sends a request on a socket of its own.
+fn ask(request: u16, flags: u16, content: &[u8]) -> io::Result<Socket> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    // The kernel writes an answer while it is asked for: what is not there will not come.
+    socket.set_non_blocking(true)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let length = u32::try_from(HEADER + content.len()).unwrap_or(u32::MAX);
+    let mut message = Vec::with_capacity(HEADER + content.len());
+    message.extend(length.to_ne_bytes());
+    message.extend(request.to_ne_bytes());
+    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(content);
+    socket.send(&message, 0)?;
+    Ok(socket)
+}
+
+/// Where packets to an address leave from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    /// The index of the interface.
+    pub(super) interface: u32,
+    /// The next router, unless the address is on the link.
+    pub(super) gateway: Option<IpAddr>,
+}
+
+/// The way to an address; `None` without a route.
+pub(super) fn way(to: IpAddr) -> Option<Way> {
+    let octets = match to {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let (family, bits) = match to {
+        IpAddr::V4(_) => (AF_INET, 32),
+        IpAddr::V6(_) => (AF_INET6, 128),
+    };
+    let mut content = vec![family, bits];
+    content.resize(ROUTE, 0);
+    content.extend(u16::try_from(4 + octets.len()).ok()?.to_ne_bytes());
+    content.extend(RTA_DST.to_ne_bytes());
+    content.extend(octets);
+    let socket = ask(RTM_GETROUTE, 0, &content).ok()?;
+    let (datagram, _) = socket.recv_from_full().ok()?;
+    route(messages(&datagram).next()?)
+}
+
+fn route(message: &[u8]) -> Option<Way> {
+    if u16_at(message, 4)? != RTM_NEWROUTE {
+        return None;
+    }
+    let attributes = message.get(HEADER + ROUTE..)?;
+    Some(Way {
+        interface: u32_at(attribute(attributes, RTA_OIF)?, 0)?,
+        gateway: attribute(attributes, RTA_GATEWAY).and_then(ip),
+    })
 }
 
 /// What of an interface matters.
@@ -288,6 +345,36 @@ mod tests {
         let ip6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
         let address = address_of(0, &[(IFA_ADDRESS, &ip6.octets())]);
         assert_eq!(address, Some(HostAddress::plain(ip6.into(), 24)));
+    }
+
+    #[test]
+    fn a_route_names_its_interface_and_its_gateway() {
+        let oif = 7_u32.to_ne_bytes();
+        let of = |attributes: &[(u16, &[u8])]| {
+            route(&with_attributes(RTM_NEWROUTE, &[0; ROUTE], attributes))
+        };
+        let gateway = Some("10.0.0.1".parse().unwrap());
+        let way = Way {
+            interface: 7,
+            gateway,
+        };
+        assert_eq!(
+            of(&[(RTA_OIF, &oif), (RTA_GATEWAY, &[10, 0, 0, 1])]),
+            Some(way)
+        );
+        let on_link = Way {
+            gateway: None,
+            ..way
+        };
+        assert_eq!(of(&[(RTA_OIF, &oif)]), Some(on_link));
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn the_way_to_this_host_is_loopback() {
+        if let Some(way) = way(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+            assert_eq!(way.gateway, None);
+        }
     }
 
     #[test]
