@@ -223,7 +223,7 @@ impl Lab {
     pub fn masquerade_towards(&self, host: &Host) -> Result<()> {
         let ip = host.ip(false)?;
         let rules = format!(
-            "table ip front {{ chain post {{ type nat hook postrouting priority srcnat; ip daddr {ip} masquerade; }} }}"
+            "table ip front {{ chain post {{ type nat hook postrouting priority srcnat; ip daddr {ip} masquerade; }} }}\n"
         );
         load_rules(&self.datacenter, rules)
     }

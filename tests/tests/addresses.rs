@@ -82,7 +82,7 @@ fn offers(dial: &Dial, start: &str) -> Result<()> {
 async fn point_to_point() -> Result<()> {
     let lab = Lab::of_test().await?;
     let host = lab.public_host("host").await?;
-    host.ip_commands("link add ppp0 type dummy\nlink set ppp0 up\naddr add 203.0.113.1 peer 203.0.113.2/32 dev ppp0\n")?;
+    host.ip_commands("addr add 203.0.113.1 peer 203.0.113.2/32 dev eth0\n")?;
     let listen = Transport::ALL.map(|transport| transport.addr("0.0.0.0", 4443));
     let listen = listen.iter().flat_map(|addr| ["--listen", addr]);
     let relay = Launch::new("relay", bins()?.relay_node)
@@ -132,9 +132,7 @@ async fn public_alone() -> Result<()> {
     let lab = Lab::of_test().await?;
     let host = lab.public_host("host").await?;
     add_bridges(&host)?;
-    host.ip_commands(
-        "link add lan0 type dummy\nlink set lan0 up\naddr add 192.168.7.7/24 dev lan0\n",
-    )?;
+    host.ip_commands("addr add 192.168.7.7/24 dev eth0\n")?;
     let relay = relay_on(&lab, &host)?;
     let external = |ip: &str| format!("external address address=/ip4/{ip}/tcp/443");
     relay
@@ -172,7 +170,7 @@ async fn overrun() -> Result<()> {
         .until("loopback", PATIENCE, listens("127.0.0.1"))
         .await?;
     kill(Pid::from_raw(relay.pid()), Signal::SIGSTOP)?;
-    host.ip_commands("link add d0 type dummy\nlink set d0 up\n")?;
+    host.ip_commands("link add d0 type bridge\nlink set d0 up\n")?;
     let add = (0..3000).map(|n| format!("addr add 10.98.{}.{}/32 dev d0\n", n / 250, n % 250 + 1));
     host.ip_commands(
         add.collect::<String>() + "addr flush dev d0\naddr add 10.99.0.1/32 dev d0\n",

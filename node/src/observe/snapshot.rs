@@ -36,6 +36,7 @@ impl Snapshot<'_> {
         peers.sort_by_cached_key(|peer| peer.peer.to_string());
         Status {
             peer_id: state.local(),
+            key_also_at: state.key_elsewhere(),
             listen: state.listeners().cloned().collect(),
             port_range: state.port_range(),
             punch_ports: state.punch_ports().clone(),

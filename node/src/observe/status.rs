@@ -21,6 +21,9 @@ pub struct Status {
     /// Its id.
     #[serde(with = "json::text")]
     pub peer_id: PeerId,
+    /// Where another host uses its key, if one was met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_also_at: Option<SocketAddr>,
     /// Where others may dial in.
     pub listen: Vec<Multiaddr>,
     /// The range that its packets leave from.

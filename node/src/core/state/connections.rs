@@ -119,6 +119,11 @@ impl NodeState {
         });
     }
 
+    /// An inbound connection was this node's own.
+    pub(crate) fn handle_met_itself(&mut self, now: Instant) {
+        self.own_key.handle_met_itself(now);
+    }
+
     /// A connection is no longer open.
     pub(crate) fn handle_closed(&mut self, closed: Closed, now: Instant) {
         let (id, reason) = (closed.connection, &closed.reason);

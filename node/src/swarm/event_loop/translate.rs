@@ -11,7 +11,7 @@ use libp2p::{
     core::ConnectedPoint,
     identify,
     relay::client,
-    swarm::{ConnectionId, DialError, SwarmEvent},
+    swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
 use p2pnode_protocol::{directory, draining::Draining, from_remote};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
@@ -71,6 +71,9 @@ impl EventLoop {
                 error,
                 ..
             } => {
+                if matches!(error, ListenError::LocalPeerId { .. }) {
+                    self.state.handle_met_itself(now);
+                }
                 tracing::debug!(from = %send_back_addr, error = %dial_error::innermost(&error), "an inbound connection failed");
             }
             SwarmEvent::NewListenAddr {
