@@ -223,7 +223,7 @@ impl Lab {
     pub fn masquerade_towards(&self, host: &Host) -> Result<()> {
         let ip = host.ip(false)?;
         let rules = format!(
-            "table ip front {{ chain post {{ type nat hook postrouting priority srcnat; ip daddr {ip} masquerade; }} }}\n"
+            "table ip front {{\n    chain post {{\n        type nat hook postrouting priority srcnat; policy accept;\n        ip daddr {ip} masquerade\n    }}\n}}\n"
         );
         load_rules(&self.datacenter, rules)
     }

@@ -221,6 +221,7 @@ async fn hidden() -> Result<()> {
     let dial = dial.ended().await?;
     dial.is("relayed")?;
     a.settle().await?;
+    b.settle().await?;
     let is_inside = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_private());
     for (peer, host) in [(&a, &a.host), (&b, &b_host)] {
         let sent = peer.home.sent_by(&host.addresses);

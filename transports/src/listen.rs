@@ -17,7 +17,7 @@ use libp2p::{
     multiaddr::Multiaddr,
     tcp,
 };
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::{Family, Scope, Transport};
 
 use crate::{
     net::{
@@ -58,12 +58,22 @@ impl Wildcard {
         if port == 0 {
             return;
         }
-        let ips = interfaces.addresses().iter().map(|address| address.ip);
-        let now: BTreeSet<IpAddr> = ips
-            .filter(|ip| Family::from(*ip) == Family::from(self.local.ip()))
+        let family = Family::from(self.local.ip());
+        let of_family = interfaces.addresses().iter();
+        let mut of_family: Vec<_> = of_family
+            .filter(|address| Family::from(address.ip) == family)
             .collect();
+        // The one that reaches furthest first, so that no other stands in for it while they are reported.
+        of_family.sort_by_key(|address| {
+            let is_global = Scope::is_global(address.ip);
+            (!is_global, !address.has_default_route, address.medium)
+        });
+        let now: BTreeSet<IpAddr> = of_family.iter().map(|address| address.ip).collect();
         let listen_addr = |ip: &IpAddr| to_multiaddr(self.transport, SocketAddr::new(*ip, port));
-        let new = now.difference(&self.reported).map(listen_addr);
+        let new = of_family.iter().map(|address| &address.ip);
+        let new = new
+            .filter(|ip| !self.reported.contains(*ip))
+            .map(listen_addr);
         events.extend(new.map(|listen_addr| TransportEvent::NewAddress {
             listener_id,
             listen_addr,

@@ -133,7 +133,7 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
     assert_eq!(config.admin_listen, None);
     assert_eq!(config.discovery.mdns, Mdns::Ask);
 
-    let listen = ["/ip4/127.0.0.1/tcp/4001".to_owned()];
+    let listen = ["/ip4/127.0.0.1/udp/4001/quic-v1".to_owned()];
     let flags = Flags::default().many("listen", "--listen", &listen);
     let sources = sources(
         WHOLE,
