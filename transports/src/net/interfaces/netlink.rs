@@ -10,7 +10,7 @@ use std::{
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::{HostAddress, Medium};
+use super::address::{HostAddress, Medium};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
