@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::{Context as _, Result};
 use patchbay::Device;
 
-use crate::artifacts::Artifacts;
+use crate::{artifacts::Artifacts, command::feed};
 
 #[derive(Clone)]
 pub struct Host {
@@ -40,6 +40,15 @@ impl Host {
             true => cable.link_up().await,
             false => cable.link_down().await,
         }
+    }
+
+    /// Runs these commands of `ip`, one a line, in the host.
+    pub fn ip_commands(&self, commands: impl Into<String>) -> Result<()> {
+        let commands = commands.into();
+        let done = self
+            .device
+            .run_sync(move || feed("ip", &["-batch", "-"], &commands));
+        done.map(drop)
     }
 
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {

@@ -228,6 +228,15 @@ impl Lab {
         ips.try_for_each(|ip| server.set_host(name, *ip))
     }
 
+    /// Hides from a public host where others are: its router translates the source of what comes to the host.
+    pub fn masquerade_towards(&self, host: &Host) -> Result<()> {
+        let ip = host.ip(false)?;
+        let rules = format!(
+            "table ip front {{\n    chain post {{\n        type nat hook postrouting priority srcnat; policy accept;\n        ip daddr {ip} masquerade\n    }}\n}}\n"
+        );
+        load_rules(&self.datacenter, rules)
+    }
+
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.
     pub fn impair(&mut self, link: Link) -> Result<()> {
         // First the old one, which may hold what the new one needs.

@@ -120,7 +120,7 @@ fn listen_error(address: &Multiaddr, error: TransportError<io::Error>) -> anyhow
                     "ports below 1024 need CAP_NET_BIND_SERVICE: grant it or choose a higher port"
                 }
                 Some(io::ErrorKind::AddrNotAvailable) => "this host has no such address",
-                _ => "see the reason",
+                _ => return anyhow::anyhow!("cannot listen on {address}: {reason}"),
             };
             anyhow::anyhow!("cannot listen on {address}: {reason}: {remedy}")
         }

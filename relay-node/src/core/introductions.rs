@@ -14,7 +14,9 @@ use p2pnode_protocol::{
     hop::{self, Near, PrivateIps},
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
 };
-use p2pnode_transports::to_socket_addr;
+use p2pnode_transports::{HostAddress, to_socket_addr};
+
+use super::front::Front;
 
 /// What a peer may ask: it does once for each dial, and again as often as the circuit is asked for.
 const ASKS: Measure = Measure {
@@ -113,9 +115,12 @@ impl Introductions {
     }
 }
 
-/// The connections that peers have made, by peer.
+/// The connections that peers have made, by peer. What is behind a translator in front of the relay counts as not seen.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(HashMap<PeerId, BTreeMap<ConnectionId, Connection>>);
+pub(crate) struct Seen {
+    peers: HashMap<PeerId, BTreeMap<ConnectionId, Connection>>,
+    pub(crate) front: Front,
+}
 
 #[derive(Debug)]
 struct Connection {
@@ -128,14 +133,35 @@ struct Connection {
 impl Seen {
     /// A peer has connected from there.
     pub(crate) fn connected(&mut self, peer: PeerId, connection: ConnectionId, from: &Multiaddr) {
-        let connections = self.0.entry(peer).or_default();
-        connections.insert(
-            connection,
-            Connection {
-                remote: punchable(from),
-                takes: false,
-            },
-        );
+        let remote = punchable(from);
+        if let Some(ip) = remote.as_ref().and_then(ip) {
+            self.front.connected(peer, ip);
+        }
+        let connections = self.peers.entry(peer).or_default();
+        let takes = false;
+        connections.insert(connection, Connection { remote, takes });
+    }
+
+    /// The host has these addresses and routers, and peers reach it at these addresses.
+    pub(crate) fn host(
+        &mut self,
+        addresses: &BTreeSet<HostAddress>,
+        gateways: &BTreeSet<IpAddr>,
+        external: impl Iterator<Item = IpAddr>,
+    ) {
+        let of = |(peer, connections): (&PeerId, &BTreeMap<_, _>)| {
+            let peer = *peer;
+            Self::sources(connections)
+                .map(|ip| (peer, ip))
+                .collect::<Vec<_>>()
+        };
+        let connected = self.peers.iter().flat_map(of);
+        self.front.set(addresses, gateways, external, connected);
+    }
+
+    /// From where a connection was made.
+    pub(crate) fn source(&self, peer: &PeerId, connection: ConnectionId) -> Option<IpAddr> {
+        ip(self.peers.get(peer)?.get(&connection)?.remote.as_ref()?)
     }
 
     /// A peer speaks these protocols on a connection.
@@ -145,7 +171,7 @@ impl Seen {
         connection: ConnectionId,
         protocols: &[StreamProtocol],
     ) {
-        let connections = self.0.get_mut(peer);
+        let connections = self.peers.get_mut(peer);
         if let Some(connection) = connections.and_then(|of| of.get_mut(&connection)) {
             connection.takes = protocols.contains(&introduction::PROTOCOL);
         }
@@ -153,17 +179,20 @@ impl Seen {
 
     /// A connection is gone.
     pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) {
-        if let Some(connections) = self.0.get_mut(peer) {
+        if let Some(ip) = self.source(peer, connection) {
+            self.front.closed(peer, ip);
+        }
+        if let Some(connections) = self.peers.get_mut(peer) {
             connections.remove(&connection);
             if connections.is_empty() {
-                self.0.remove(peer);
+                self.peers.remove(peer);
             }
         }
     }
 
     /// Whether a peer takes introductions on a connection.
     pub(crate) fn takes(&self, peer: &PeerId, connection: ConnectionId) -> bool {
-        let connections = self.0.get(peer);
+        let connections = self.peers.get(peer);
         connections
             .and_then(|of| of.get(&connection))
             .is_some_and(|connection| connection.takes)
@@ -172,10 +201,12 @@ impl Seen {
     /// From where a peer has connected: the newest of each transport and family, then the others, of which a NAT that maps by
     /// destination makes one for each connection; [`MAX_ADDRS`] at most.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let connections = self.0.get(peer).into_iter().flatten();
+        let connections = self.peers.get(peer).into_iter().flatten();
+        let remotes = connections.rev().filter_map(|(_, of)| of.remote.as_ref());
+        let is_seen = |remote: &&Multiaddr| ip(remote).is_none_or(|ip| !self.front.hides(ip));
         let mut paths = HashSet::new();
         let (mut first, mut others) = (Vec::new(), Vec::new());
-        for remote in connections.rev().filter_map(|(_, of)| of.remote.as_ref()) {
+        for remote in remotes.filter(is_seen) {
             let list = match paths.insert(path(remote)) {
                 true => &mut first,
                 false => &mut others,
@@ -187,24 +218,30 @@ impl Seen {
 
     /// The IP addresses from which a peer has connected.
     fn ips(&self, peer: &PeerId) -> impl Iterator<Item = IpAddr> {
-        let connections = self.0.get(peer).into_iter().flatten();
-        connections.filter_map(|(_, of)| ip(of.remote.as_ref()?))
+        self.peers.get(peer).into_iter().flat_map(Self::sources)
+    }
+
+    fn sources(connections: &BTreeMap<ConnectionId, Connection>) -> impl Iterator<Item = IpAddr> {
+        let connections = connections.values();
+        connections.filter_map(|of| ip(of.remote.as_ref()?))
     }
 
     /// At which of these addresses a peer is seen.
     pub(crate) fn seen_at(&self, peer: &PeerId, asked: &[IpAddr]) -> Vec<IpAddr> {
-        let seen: BTreeSet<IpAddr> = self.ips(peer).collect();
+        let seen = self.ips(peer).filter(|ip| !self.front.hides(*ip));
+        let seen: BTreeSet<IpAddr> = seen.collect();
         let asked = asked.iter().take(hop::MAX_IPS).copied();
         asked.filter(|ip| seen.contains(ip)).collect()
     }
 
     /// What two peers share: for one that asks, with `other`.
     pub(crate) fn near(&self, asker: &PeerId, other: &PeerId) -> Near {
+        let seen = |peer| self.ips(peer).filter(|ip| !self.front.hides(*ip));
         let public = |peer| {
-            let ips = self.ips(peer).filter(|ip| Scope::is_global(*ip));
+            let ips = seen(peer).filter(|ip| Scope::is_global(*ip));
             ips.map(Source::from).collect::<BTreeSet<_>>()
         };
-        let in_scope = |peer, scope| self.ips(peer).find(|ip| Scope::of(*ip) == scope);
+        let in_scope = |peer, scope| seen(peer).find(|ip| Scope::of(*ip) == scope);
         let private = [Scope::Private, Scope::Host].into_iter().find_map(|scope| {
             Some(PrivateIps {
                 other: in_scope(other, scope)?,
@@ -321,7 +358,7 @@ mod tests {
         for number in 0..6 {
             seen.closed(&peer, id(number));
         }
-        assert!(seen.addresses(&peer).is_empty() && seen.0.is_empty());
+        assert!(seen.addresses(&peer).is_empty() && seen.peers.is_empty());
     }
 
     #[test]
@@ -434,6 +471,21 @@ mod tests {
         let late = [vec![asked[0]; hop::MAX_IPS], ips(&["1.2.3.4"])].concat();
         assert_eq!(seen.seen_at(&peer, &late), ips(&[]));
         assert_eq!(seen.seen_at(&PeerId::random(), &asked), ips(&[]));
+    }
+
+    #[test]
+    fn peers_behind_a_translator_in_front_of_the_relay_are_neither_near_nor_introduced() {
+        let [a, b] = [PeerId::random(), PeerId::random()];
+        for source in ["10.0.0.1", "203.0.113.1"] {
+            let mut all = seen(a, &[&format!("/ip4/{source}/tcp/1")]);
+            all.connected(b, id(9), &format!("/ip4/{source}/tcp/2").parse().unwrap());
+            assert_ne!(all.near(&a, &b), Near::default());
+            let gateways = [source.parse().unwrap()].into();
+            all.host(&BTreeSet::new(), &gateways, std::iter::empty());
+            assert_eq!(all.near(&a, &b), Near::default());
+            assert!(all.addresses(&a).is_empty());
+            assert_eq!(all.front.translated().map(|of| of.peers), Some(2));
+        }
     }
 
     #[test]

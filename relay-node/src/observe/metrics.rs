@@ -147,6 +147,8 @@ pub(crate) struct Metrics {
     reservations: Gauge,
     circuits: Gauge,
     records: Gauge,
+    translated_peers: Gauge,
+    shared_keys: Gauge,
     circuit_seconds: Histogram,
     circuit_bytes: Family<DirectionLabels, Counter>,
     denied: Family<DeniedLabels, Counter>,
@@ -174,6 +176,8 @@ impl Metrics {
             reservations: Gauge::default(),
             circuits: Gauge::default(),
             records: Gauge::default(),
+            translated_peers: Gauge::default(),
+            shared_keys: Gauge::default(),
             // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             circuit_bytes: Family::default(),
@@ -197,6 +201,16 @@ impl Metrics {
             "relay_records",
             "Records in the directory",
             metrics.records.clone(),
+        );
+        registry.register(
+            "relay_translated_peers",
+            "Peers that all have the same source address, because a NAT in front of the relay hides theirs",
+            metrics.translated_peers.clone(),
+        );
+        registry.register(
+            "relay_shared_keys",
+            "Peers of which two connections hold a reservation and answer at once: two hosts use one key",
+            metrics.shared_keys.clone(),
         );
         registry.register_with_unit(
             "relay_circuit",
@@ -269,6 +283,8 @@ impl Metrics {
         set(&self.reservations, totals.reservations);
         set(&self.circuits, totals.circuits);
         set(&self.records, totals.records);
+        set(&self.translated_peers, totals.translated_peers);
+        set(&self.shared_keys, totals.shared_keys);
     }
 
     /// Where connections are counted that were closed because the process was above `limits.memory`.

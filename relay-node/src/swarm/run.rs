@@ -9,7 +9,7 @@ use p2pnode_daemon::{
     memory,
 };
 use p2pnode_protocol::upgrade::LAZY;
-use p2pnode_transports::{Budgets, Class, Displacer};
+use p2pnode_transports::{Budgets, Class, Displacer, Interfaces};
 use prometheus_client::registry::Registry;
 use tracing::{field::Empty, info, warn};
 
@@ -75,6 +75,13 @@ pub async fn run_reloading(
     let state = RelayState::new(local, &Settings::from(config), now);
     let state = SharedState::new(state, metrics.clone());
     let budgets = Budgets::new(Class::Stranger);
+    let interfaces = Interfaces::watch()
+        .inspect_err(|error| warn!(%error, "cannot watch the addresses of this host"))
+        .ok();
+    if let Some(interfaces) = &interfaces {
+        let addresses = interfaces.addresses().clone();
+        state.lock().handle_host(addresses, interfaces.gateways());
+    }
     let mut swarm = swarm(key, config, &state, metrics.carried(), budgets.clone())?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     let health = Health {
@@ -111,6 +118,7 @@ pub async fn run_reloading(
         budgets,
         observer: Observer::new(metrics, readiness, output),
         listeners,
+        interfaces,
         copies: HashMap::new(),
         reloads,
         questions,

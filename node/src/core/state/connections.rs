@@ -83,6 +83,7 @@ impl NodeState {
             self.classify(relay);
         }
         if is_leg {
+            self.on_legs();
             self.introduce_again(peer);
         }
         match purpose {
@@ -121,6 +122,11 @@ impl NodeState {
         });
     }
 
+    /// An inbound connection was this node's own.
+    pub(crate) fn handle_met_itself(&mut self, now: Instant) {
+        self.own_key.handle_met_itself(now);
+    }
+
     /// A connection is no longer open.
     pub(crate) fn handle_closed(&mut self, mut closed: Closed, now: Instant) {
         let id = closed.connection;
@@ -136,6 +142,7 @@ impl NodeState {
         let jitter = self.rng.f64();
         let leg = self.relays.handle_closed(id, now, jitter);
         let is_vain = leg.as_ref().is_some_and(|leg| leg.vain > 1);
+        let was_leg = leg.is_some();
         match leg {
             Some(LostLeg { relay, vain: 0 }) => {
                 tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
@@ -159,6 +166,9 @@ impl NodeState {
             } else {
                 let own = self.is_dialed(closed.peer);
                 tracing::info!(own, peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
+            }
+            if was_leg {
+                self.on_legs();
             }
             self.on_closed(closed, connection.path.kind, farewell, is_refusal, now);
             self.classify(connection.peer);

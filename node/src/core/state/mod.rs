@@ -50,6 +50,7 @@ use crate::core::{
     joins::Joins,
     liveness::Liveness,
     neighbours::Neighbours,
+    own_key::OwnKey,
     peers::{Path, PathCause, PeerTable},
     reconnect::Reconnector,
     registrar::Registrar,
@@ -108,6 +109,7 @@ pub(crate) struct NodeState {
     tokens: Option<Tokens>,
     /// Which peer was at which place a moment ago.
     neighbours: Neighbours,
+    own_key: OwnKey,
     /// Whether the node is shutting down.
     is_leaving: bool,
     actions: VecDeque<Action>,
@@ -159,6 +161,7 @@ impl NodeState {
             joins: Joins::default(),
             classes: BTreeMap::new(),
             tokens,
+            own_key: OwnKey::default(),
             neighbours: Neighbours::default(),
             is_leaving: false,
             actions: VecDeque::new(),
@@ -190,6 +193,7 @@ impl NodeState {
             .chain(self.inquiries.poll_timeout())
             .chain(self.reconnector.poll_timeout())
             .chain(self.registrar.poll_timeout())
+            .chain(self.own_key.poll_timeout())
             .min()
     }
 
@@ -210,6 +214,9 @@ impl NodeState {
         self.dial_lost_peers(now);
         self.announce();
         self.register(now);
+        if let Some(at) = self.own_key.handle_timeout(now) {
+            tracing::warn!(own = tracing::field::Empty, %at, "another host uses the key of this node: callers reach either. Give each host a key of its own");
+        }
     }
 
     /// The node shuts down: the relays that have its record get one without addresses, and nothing else is done from now on.

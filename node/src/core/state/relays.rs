@@ -64,6 +64,7 @@ impl NodeState {
             return;
         };
         let relay = lost.relay;
+        self.relays.handle_unreserved(relay, reason);
         if lost.is_held {
             tracing::info!(%relay, %reason, "lost the reservation in one family; asking for it again");
         } else if lost.was_held {

@@ -11,7 +11,7 @@ use libp2p::{
     core::ConnectedPoint,
     identify,
     relay::client,
-    swarm::{ConnectionId, DialError, SwarmEvent},
+    swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
 use p2pnode_protocol::{directory, draining::Draining, from_remote};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
@@ -78,6 +78,9 @@ impl EventLoop {
                 if dial_error::is_for_memory(&error) {
                     self.observers.refused(Refused::Memory);
                 }
+                if matches!(error, ListenError::LocalPeerId { .. }) {
+                    self.state.handle_met_itself(now);
+                }
                 tracing::debug!(from = %send_back_addr, error = %dial_error::innermost(&error), "an inbound connection failed");
             }
             SwarmEvent::NewListenAddr {
@@ -94,7 +97,7 @@ impl EventLoop {
                 ..
             } => {
                 let reason = reason.map_or_else(
-                    |error| dial_error::innermost(&error),
+                    |error| dial_error::no_reservation(&error),
                     |()| "the connection to the relay closed".to_owned(),
                 );
                 self.state.handle_listener_closed(listener_id, &reason, now);

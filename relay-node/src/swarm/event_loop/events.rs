@@ -283,7 +283,7 @@ fn on_ping(state: &mut RelayState, event: ping::Event) {
     match result {
         Ok(rtt) => {
             trace!(%peer, %connection, ?rtt, "pong");
-            state.handle_round_trip(connection, rtt);
+            state.handle_round_trip(&peer, connection, rtt, now());
         }
         // A peer that does not speak ping is not dead.
         Err(ping::Failure::Unsupported) => {
