@@ -233,7 +233,7 @@ mod tests {
         inquiries.handle_opened(of, now);
         inquiries.handle_opened(other, now);
         let ips = [IpAddr::from([198, 51, 100, 7]); MAX_IPS + 1];
-        let mut asked = |inquiries: &mut Inquiries| {
+        let asked = |inquiries: &mut Inquiries| {
             inquiries.handle_timeout(now);
             let asked = std::iter::from_fn(|| inquiries.poll_action());
             asked

@@ -283,7 +283,10 @@ fn the_relays_of_a_circuit_are_asked_about_a_peers_public_addresses_and_may_answ
     let ips: Vec<IpAddr> = std::iter::from_fn(|| machine.poll_event())
         .filter_map(|event| match event {
             Event::Unvouched { peer: of, ips } if of == peer => Some(ips),
-            _ => None,
+            Event::Attempt(_)
+            | Event::Direct { .. }
+            | Event::GaveUp { .. }
+            | Event::Unvouched { .. } => None,
         })
         .flatten()
         .collect();
@@ -301,7 +304,13 @@ fn the_relays_of_a_circuit_are_asked_about_a_peers_public_addresses_and_may_answ
                 Action::Expect {
                     addrs, unvouched, ..
                 } => Some((addrs.len(), unvouched.len())),
-                _ => None,
+                Action::Connect { .. }
+                | Action::Reply { .. }
+                | Action::Drop { .. }
+                | Action::Dial { .. }
+                | Action::Forget { .. }
+                | Action::Close { .. }
+                | Action::KeepAlive { .. } => None,
             });
         expected.expect("a punch is expected")
     };
