@@ -1,24 +1,48 @@
 //! SIGTERM and SIGINT: the first requests a graceful shutdown, a second ends the process at once.
 
-use std::{future::Future, io};
+use std::{fmt, future::Future, io};
 
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{self, SignalKind},
     sync::watch,
 };
 
+use crate::exit::Exit;
+
+/// A signal that requests shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM: of a service manager or an orchestrator.
+    Terminate,
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
 /// Whether shutdown was requested. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<Option<Signal>>);
 
 /// Requests the shutdown that a [`Shutdown`] awaits. Dropping a trigger is no request.
 #[derive(Debug)]
-pub struct Trigger(watch::Sender<bool>);
+pub struct Trigger(watch::Sender<Option<Signal>>);
 
 impl Trigger {
-    /// Requests shutdown. That cannot be undone.
+    /// Requests shutdown, as SIGTERM does. That cannot be undone.
     pub fn trigger(&self) {
-        self.0.send_replace(true);
+        self.request(Signal::Terminate);
+    }
+
+    fn request(&self, signal: Signal) {
+        self.0.send_replace(Some(signal));
     }
 }
 
@@ -26,7 +50,7 @@ impl Shutdown {
     /// A shutdown that its trigger requests, for programs that embed a node.
     #[must_use]
     pub fn pair() -> (Trigger, Self) {
-        let (sender, receiver) = watch::channel(false);
+        let (sender, receiver) = watch::channel(None);
         (Trigger(sender), Self(receiver))
     }
 
@@ -38,39 +62,61 @@ impl Shutdown {
     /// # Errors
     /// If the system refuses the handlers.
     pub fn on_signals() -> io::Result<Self> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = unix::signal(SignalKind::interrupt())?;
+        let mut terminate = unix::signal(SignalKind::terminate())?;
         let (trigger, shutdown) = Self::pair();
         tokio::spawn(async move {
             let first = either(&mut interrupt, &mut terminate).await;
             tracing::info!(
                 own = tracing::field::Empty,
-                signal = first.as_raw_value(),
+                signal = %first,
                 "shutting down; a second signal exits at once"
             );
-            trigger.trigger();
+            trigger.request(first);
             let second = either(&mut interrupt, &mut terminate).await;
-            std::process::exit(128 + second.as_raw_value());
+            std::process::exit(Exit::of_signal(second) as i32);
         });
         Ok(shutdown)
     }
 
     /// Completes once shutdown is requested; at once if it already was.
     pub fn requested(&self) -> impl Future<Output = ()> + Send + Unpin + 'static {
-        let mut receiver = self.0.clone();
+        let shutdown = self.clone();
         Box::pin(async move {
-            if receiver.wait_for(|requested| *requested).await.is_err() {
-                // No trigger is left that could request it.
-                std::future::pending().await
-            }
+            shutdown.signalled().await;
         })
+    }
+
+    /// The same, and by which signal.
+    pub async fn signalled(&self) -> Signal {
+        let mut receiver = self.0.clone();
+        let requested = receiver.wait_for(Option::is_some).await;
+        match requested.ok().and_then(|signal| *signal) {
+            Some(signal) => signal,
+            // No trigger is left that could request it.
+            None => std::future::pending().await,
+        }
     }
 }
 
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> SignalKind {
+/// Keeps SIGHUP from ending the process, and logs `what` the process does about it.
+///
+/// # Errors
+/// If the system refuses the handler.
+pub fn on_hangup(what: &'static str) -> io::Result<()> {
+    let mut hangup = unix::signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: {what}");
+        }
+    });
+    Ok(())
+}
+
+async fn either(interrupt: &mut unix::Signal, terminate: &mut unix::Signal) -> Signal {
     tokio::select! {
-        _ = interrupt.recv() => SignalKind::interrupt(),
-        _ = terminate.recv() => SignalKind::terminate(),
+        _ = interrupt.recv() => Signal::Interrupt,
+        _ = terminate.recv() => Signal::Terminate,
     }
 }
 

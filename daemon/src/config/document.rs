@@ -86,6 +86,15 @@ impl Document {
                     Some(end) if place != Place::file(path) => &message[..end],
                     _ => &message,
                 };
+                let line = error
+                    .location()
+                    .and_then(|at| text.lines().nth(at.line().saturating_sub(1)));
+                let is_tab =
+                    line.is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+                let message = match is_tab {
+                    true => "a tab cannot indent; use spaces",
+                    false => message,
+                };
                 Err(Fault::at(place, format!("is not valid YAML: {message}")))
             }
         }

@@ -1,9 +1,11 @@
 //! The control socket, from the side of a command.
 
 use std::{
+    future::Future,
     io,
     marker::PhantomData,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -20,6 +22,9 @@ use super::Owner;
 
 /// The most bytes of an answer that is read whole: ten thousand peers with some paths each.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
+/// How long a process may take to answer, or to begin an answer in lines.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks a running process.
 #[derive(Debug, Clone)]
@@ -76,6 +81,14 @@ pub enum ClientError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The process is there and does not answer.
+    #[error("the {} on the control socket {} does not answer within 5 s: it is stopped, or has too much to do", .owner.noun, .path.display())]
+    Silent {
+        /// The process that was asked.
+        owner: Owner,
+        /// The socket.
+        path: PathBuf,
+    },
     /// The process refuses.
     #[error("{reason}")]
     Refused {
@@ -117,13 +130,12 @@ impl Client {
     ///
     /// [`ClientError`].
     pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        let answer = self.send(Method::GET, target, Bytes::new()).await?;
-        let bytes = Limited::new(answer, ANSWER_LIMIT)
-            .collect()
-            .await
-            .map_err(|error| self.broken(&error))?
-            .to_bytes();
-        serde_json::from_slice(&bytes).map_err(|error| self.broken(&error))
+        let bytes = self.in_time(async {
+            let answer = self.send(Method::GET, target, Bytes::new()).await?;
+            let answer = Limited::new(answer, ANSWER_LIMIT).collect().await;
+            Ok(answer.map_err(|error| self.broken(&error))?.to_bytes())
+        });
+        serde_json::from_slice(&bytes.await?).map_err(|error| self.broken(&error))
     }
 
     /// The answer to `POST target` with the JSON of `request`, in lines.
@@ -137,13 +149,28 @@ impl Client {
         request: &impl Serialize,
     ) -> Result<Lines<T>, ClientError> {
         let body = serde_json::to_vec(request).map_err(|error| self.broken(&error))?;
-        let answer = self.send(Method::POST, target, body.into()).await?;
+        let answer = self
+            .in_time(self.send(Method::POST, target, body.into()))
+            .await?;
         Ok(Lines {
             client: self.clone(),
             answer,
             buffer: Vec::new(),
             of: PhantomData,
         })
+    }
+
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let silent = |_| ClientError::Silent {
+            owner: self.owner,
+            path: self.path.clone(),
+        };
+        tokio::time::timeout(PATIENCE, answer)
+            .await
+            .map_err(silent)?
     }
 
     async fn send(

@@ -1,21 +1,21 @@
 //! `status`, once or repeated.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     time::Duration,
 };
 
 use anyhow::Context as _;
 
-use crate::{exit::Exit, signals::Shutdown};
+use crate::{exit::Exit, signals::Shutdown, terminal};
 
 /// The time between two updates of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints what `look` returns; with `watch` again every second until a signal. The argument of `look` is whether stdout is a
-/// terminal.
+/// Prints what `look` returns; with `watch` again every second until a signal. The argument of `look` is whether to use colours.
 ///
-/// With `json`, `look` returns one line, and the screen is never cleared.
+/// With `json`, `look` returns one line, and the screen is never cleared. Once `watch` has printed an answer, a failure is printed
+/// to stderr, and the next second brings the next try: a process that restarts is shown again.
 ///
 /// # Errors
 ///
@@ -25,22 +25,37 @@ pub async fn show(
     json: bool,
     mut look: impl AsyncFnMut(bool) -> anyhow::Result<String>,
 ) -> anyhow::Result<Exit> {
-    let terminal = io::stdout().is_terminal();
+    let stdout = io::stdout();
+    let colour = terminal::has_colour(&stdout);
+    // A terminal shows the present; a pipe or a file keeps every update.
+    let wipe = match watch && !json && terminal::is_live(&stdout) {
+        true => "\x1b[H\x1b[2J",
+        false => "",
+    };
     let shutdown = Shutdown::on_signals()?;
     let mut ticks = tokio::time::interval(INTERVAL);
+    let mut has_answered = false;
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shutdown.requested() => return Ok(Exit::Success),
-        }
-        let text = look(terminal).await?;
-        // A terminal shows the present; a pipe or a file keeps every update.
-        let wipe = if watch && terminal && !json {
-            "\x1b[H\x1b[2J"
-        } else {
-            ""
+        let looked = tokio::select! {
+            looked = async {
+                ticks.tick().await;
+                look(colour).await
+            } => looked,
+            signal = shutdown.signalled() => {
+                return Ok(if watch { Exit::Success } else { Exit::of_signal(signal) });
+            }
         };
-        write!(io::stdout(), "{wipe}{text}").context("cannot write to stdout")?;
+        match looked {
+            Ok(text) => {
+                has_answered = true;
+                write!(io::stdout(), "{wipe}{text}").context("cannot write to stdout")?;
+            }
+            Err(error) if watch && has_answered => {
+                // If stderr is closed, the next answer still arrives.
+                let _ = writeln!(io::stderr(), "{error:#}");
+            }
+            Err(error) => return Err(error),
+        }
         if !watch {
             return Ok(Exit::Success);
         }

@@ -15,8 +15,10 @@ use p2pnode_daemon::{
     config::{self, Loaded, Reader},
     exit::{Exit, Usage},
     healthcheck::Serves,
-    heap, identity, logging,
-    signals::Shutdown,
+    heap, identity,
+    key_lock::KeyLock,
+    logging,
+    signals::{self, Shutdown},
 };
 
 use crate::{
@@ -92,6 +94,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             Ok(Exit::Success)
         }
         Command::Dial(args) => {
+            let args = &args.clone().by_id();
             if !args.standalone && !args.node.describes_node() {
                 let (config, peer) = ask(&cli, Some(&args.peer))?;
                 let client = Client::new(&config.control_socket);
@@ -132,9 +135,12 @@ fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)
 }
 
 fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
-    let keypair = prepare(&config.key, &config.log)?;
+    let (keypair, _lock) = prepare(&config.key, &config.log)?;
     command::block_on(async {
         let shutdown = Shutdown::on_signals()?;
+        signals::on_hangup(
+            "the file of tokens is read every 5 s; other changes take effect with a restart",
+        )?;
         run::run(&keypair, config, printer, shutdown.requested())
             .await
             .map_err(usage)?;
@@ -181,7 +187,7 @@ fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Resul
 }
 
 fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result<Exit> {
-    let keypair = prepare(&config.key, &config.log)?;
+    let (keypair, _lock) = prepare(&config.key, &config.log)?;
     check_not_own(target.peer, keypair.public().to_peer_id())?;
     if let Key::Throwaway {
         configured: Some(path),
@@ -208,11 +214,14 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
     Ok(exit_of(reached, until == dialer::Until::Connected))
 }
 
-fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {
+fn prepare(key: &Key, log: &Log) -> anyhow::Result<(Keypair, Option<KeyLock>)> {
     logging::init(&log.level, log.format)?;
     Ok(match key {
-        Key::File(path) => identity::load_or_create(path)?,
-        Key::Throwaway { .. } => Keypair::generate_ed25519(),
+        Key::File(path) => {
+            let key = identity::load_or_create(path)?;
+            (key, Some(KeyLock::take(path)?))
+        }
+        Key::Throwaway { .. } => (Keypair::generate_ed25519(), None),
     })
 }
 

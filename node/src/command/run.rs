@@ -67,16 +67,20 @@ pub(crate) async fn run(
             )
         })
         .ok();
-    printer
-        .print(&Event::Started {
-            peer_id: keypair.public().to_peer_id(),
-            port_range: config.dial.port_range,
-        })
-        .context("cannot write to stdout")?;
+    let started = Event::Started {
+        peer_id: keypair.public().to_peer_id(),
+        port_range: config.dial.port_range,
+    };
+    // If stdout is closed or full, the node goes on: it serves its peers.
+    let mut printed = printer.print(&started);
     while let Some(event) = node.events.recv().await {
-        // If stdout is closed, the node goes on: it serves its peers.
-        if printer.print(&event).is_err() {
-            break;
+        let is_lost = printed.is_err();
+        printed = printer.print(&event);
+        match &printed {
+            Err(error) if !is_lost => {
+                tracing::warn!("cannot write to stdout: {error}; events are lost")
+            }
+            Err(_) | Ok(()) => {}
         }
     }
     node.task

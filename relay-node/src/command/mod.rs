@@ -16,7 +16,9 @@ use p2pnode_daemon::{
     config::{self, Reader},
     exit::Exit,
     healthcheck::Serves,
-    heap, identity, logging,
+    heap, identity,
+    key_lock::KeyLock,
+    logging,
     signals::Shutdown,
 };
 
@@ -61,6 +63,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let mut config = loaded.config.clone();
             logging::init(&config.log.level, config.log.format)?;
             let key = identity::load_or_create(&config.key_file)?;
+            let _lock = KeyLock::take(&config.key_file)?;
             leave_out_missing_family(&mut config);
             if let Some(warning) = rlimit::warning(&config.limits, p2pnode_daemon::rlimit::raise())
             {
@@ -93,7 +96,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Token(TokenCommand::Show(args)) => {
             let (config, token) =
                 with_key(&cli, args.key.as_ref(), |reader| token::given(reader, args))?;
-            token::show(&config, &token, args.json)
+            let has_file = cli.global.file(&PROGRAM)?.is_some();
+            token::show(&config, has_file, &token, args.json)
         }
     }
 }

@@ -74,7 +74,8 @@ struct Judged {
     /// `None` if this host has no key to compare with.
     this_relay: Option<bool>,
     expired: bool,
-    revoked: bool,
+    /// `None` if no configuration was read that could revoke it.
+    revoked: Option<bool>,
 }
 
 impl TokenReport {
@@ -109,7 +110,13 @@ fn signed(key: &Keypair, peer: PeerId, expires: SystemTime) -> anyhow::Result<St
 }
 
 /// Prints what a token says, and what the relay of `config` would make of it.
-pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result<Exit> {
+/// `has_file` is whether a file of the configuration was read.
+pub(crate) fn show(
+    config: &Config,
+    has_file: bool,
+    token: &Token,
+    json: bool,
+) -> anyhow::Result<Exit> {
     let own = match identity::load(&config.key_file) {
         Ok(key) => Some(key.public().to_peer_id()),
         Err(identity::Error::Unreadable { source, .. })
@@ -123,7 +130,10 @@ pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result
     let judged = Judged {
         this_relay: own.map(|own| own == token.relay),
         expired: token.is_expired(now),
-        revoked: config.access.revoked.contains(&token.id),
+        revoked: match config.access.revoked.contains(&token.id) {
+            true => Some(true),
+            false => has_file.then_some(false),
+        },
     };
     let mut report = TokenReport::new(token);
     if json {
@@ -139,7 +149,13 @@ pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result
         Ok(left) => format!("in {}", whole(left)),
         Err(past) => format!("expired {} ago", whole(past.duration())),
     };
-    let revoked = if judged.revoked { "yes" } else { "no" };
+    let revoked = match judged.revoked {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => {
+            "unknown (--config FILE names the relay's configuration, which lists revoked tokens)"
+        }
+    };
     print(&format!(
         "token    {}\npeer     {}\nrelay    {} ({relay})\nexpires  {} ({expires})\nrevoked  {revoked}\n",
         report.id, report.peer, report.relay, report.expires
