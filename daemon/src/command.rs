@@ -20,6 +20,8 @@ use crate::{
     healthcheck::{HealthArgs, Serves},
     id::IdArgs,
     identity,
+    paths::Directories,
+    signals,
 };
 
 /// Flags of every command.
@@ -151,7 +153,8 @@ impl Common {
                     let config = load(flags)?.config;
                     let path = (binary.key_file)(&config)
                         .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
-                    Ok(identity::load_or_create(&path)?)
+                    let home = state_directory(&binary.program);
+                    Ok(identity::load_or_create(&path, home.as_deref())?)
                 })?)?;
             }
             Self::Healthcheck(args) => {
@@ -224,7 +227,9 @@ impl Common {
 /// Parses the command line and runs `execute`. Prints a failure to stderr, one line for each fault.
 pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitCode {
     let outcome = match parse(env::args_os()) {
-        Ok(cli) => execute(cli),
+        Ok(cli) => signals::end_at_first()
+            .map_err(anyhow::Error::from)
+            .and_then(|()| execute(cli)),
         Err(exit) => return exit,
     };
     match outcome {
@@ -326,6 +331,13 @@ fn with_causes(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// The directory of the program for what survives restarts, which it makes itself; `None` if the environment names none.
+#[must_use]
+pub fn state_directory(program: &Program) -> Option<PathBuf> {
+    let env = environment(program).ok()?;
+    Directories::of_process(program.name, &env).state.ok()
 }
 
 /// The variables of the program, and those that name directories.

@@ -2,21 +2,23 @@
 
 mod throttle;
 
-use std::{
-    fmt,
-    io::{self, IsTerminal},
-    str::FromStr,
-};
+use std::{fmt, io, str::FromStr, sync::OnceLock};
 
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     field::MakeExt as _,
     fmt::{FormatFields, format::debug_fn, layer},
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
 use p2pnode_protocol::{escape, quote};
+
+use crate::{lossy, terminal};
+
+/// The filter in force.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// What to log: a filter that parses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,22 +142,37 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         filter: filter.0.clone(),
         problem: error.to_string(),
     })?;
-    let is_terminal = io::stderr().is_terminal();
-    let lines = layer().with_writer(io::stderr);
+    let colour = terminal::has_colour(&io::stderr());
+    // A line that cannot be written is lost. To report that on stderr would end the process.
+    let lines = layer()
+        .with_writer(lossy::stderr)
+        .log_internal_errors(false);
     let lines = match format {
         // Libraries log what remotes send. The default would escape it in messages and leave it in fields as it is.
         Format::Text => lines
-            .with_ansi(is_terminal)
-            .fmt_fields(fields(is_terminal))
+            .with_ansi(colour)
+            .fmt_fields(fields(colour))
             .boxed(),
         Format::Json => lines.json().boxed(),
     };
+    let (filter, handle) = reload::Layer::new(filter);
     Registry::default()
         .with(filter)
         .with(throttle::Throttle::default())
         .with(lines)
         .try_init()
-        .map_err(Error::Taken)
+        .map_err(Error::Taken)?;
+    // Only the first call gets here.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Replaces the filter of the process, if [`init`] has set one.
+pub fn set(filter: &Filter) {
+    if let (Some(handle), Ok(filter)) = (FILTER.get(), EnvFilter::try_new(&filter.0)) {
+        // An error means that the subscriber is gone, and nothing is logged any more.
+        let _ = handle.reload(filter);
+    }
 }
 
 /// Fields as the default has them, on one line and with everything escaped that a terminal would obey.

@@ -1,8 +1,18 @@
 //! SIGTERM and SIGINT: the first requests a graceful shutdown, a second ends the process at once.
+//!
+//! A thread of its own waits for them. So a signal counts also while the program waits for a file, or for the reader of its output.
 
-use std::{fmt, future::Future, io};
+use std::{
+    fmt,
+    future::Future,
+    io, process,
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use tokio::{
+    runtime,
     signal::unix::{self, SignalKind},
     sync::watch,
 };
@@ -35,6 +45,16 @@ pub struct Shutdown(watch::Receiver<Option<Signal>>);
 #[derive(Debug)]
 pub struct Trigger(watch::Sender<Option<Signal>>);
 
+/// What the first signal does, if it does not end the process.
+#[derive(Debug)]
+struct Graceful {
+    trigger: Trigger,
+    /// How long the shutdown may take; `None`: until a second signal.
+    grace: Option<Duration>,
+}
+
+static GRACEFUL: OnceLock<Graceful> = OnceLock::new();
+
 impl Trigger {
     /// Requests shutdown, as SIGTERM does. That cannot be undone.
     pub fn trigger(&self) {
@@ -54,29 +74,20 @@ impl Shutdown {
         (Trigger(sender), Self(receiver))
     }
 
-    /// Listens for SIGTERM and SIGINT on the current runtime.
+    /// Listens for SIGTERM and SIGINT.
     ///
-    /// The first of either requests shutdown. The second ends the process at once. Its exit code is 128 plus the number of the
-    /// signal, as in a shell: 130 for SIGINT, 143 for SIGTERM.
+    /// The first of either requests shutdown. The second ends the process at once, and so does the end of `grace`. The exit code is
+    /// then 128 plus the number of the signal, as in a shell: 130 for SIGINT, 143 for SIGTERM.
     ///
     /// # Errors
     /// If the system refuses the handlers.
-    pub fn on_signals() -> io::Result<Self> {
-        let mut interrupt = unix::signal(SignalKind::interrupt())?;
-        let mut terminate = unix::signal(SignalKind::terminate())?;
-        let (trigger, shutdown) = Self::pair();
-        tokio::spawn(async move {
-            let first = either(&mut interrupt, &mut terminate).await;
-            tracing::info!(
-                own = tracing::field::Empty,
-                signal = %first,
-                "shutting down; a second signal exits at once"
-            );
-            trigger.request(first);
-            let second = either(&mut interrupt, &mut terminate).await;
-            std::process::exit(Exit::of_signal(second) as i32);
+    pub fn on_signals(grace: Option<Duration>) -> io::Result<Self> {
+        let graceful = GRACEFUL.get_or_init(|| Graceful {
+            trigger: Self::pair().0,
+            grace,
         });
-        Ok(shutdown)
+        end_at_first()?;
+        Ok(Self(graceful.trigger.0.subscribe()))
     }
 
     /// Completes once shutdown is requested; at once if it already was.
@@ -99,18 +110,52 @@ impl Shutdown {
     }
 }
 
-/// Keeps SIGHUP from ending the process, and logs `what` the process does about it.
+/// From now on the first signal ends the process with 130 or 143, unless a [`Shutdown::on_signals`] is there.
 ///
 /// # Errors
-/// If the system refuses the handler.
-pub fn on_hangup(what: &'static str) -> io::Result<()> {
-    let mut hangup = unix::signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            tracing::info!("SIGHUP: {what}");
-        }
-    });
+/// If the system refuses the handlers.
+pub fn end_at_first() -> io::Result<()> {
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *started {
+        return Ok(());
+    }
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let guard = runtime.enter();
+    let interrupt = unix::signal(SignalKind::interrupt())?;
+    let terminate = unix::signal(SignalKind::terminate())?;
+    drop(guard);
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || process::exit(runtime.block_on(wait(interrupt, terminate)) as i32))?;
+    *started = true;
     Ok(())
+}
+
+/// Returns when the process is to end at once.
+async fn wait(mut interrupt: unix::Signal, mut terminate: unix::Signal) -> Exit {
+    let first = either(&mut interrupt, &mut terminate).await;
+    let Some(Graceful { trigger, grace }) = GRACEFUL.get() else {
+        return Exit::of_signal(first);
+    };
+    trigger.request(first);
+    tracing::info!(
+        own = tracing::field::Empty,
+        signal = %first,
+        "shutting down; a second signal exits at once"
+    );
+    let end = async {
+        match grace {
+            Some(grace) => tokio::time::sleep(*grace).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        second = either(&mut interrupt, &mut terminate) => Exit::of_signal(second),
+        () = end => Exit::of_signal(first),
+    }
 }
 
 async fn either(interrupt: &mut unix::Signal, terminate: &mut unix::Signal) -> Signal {

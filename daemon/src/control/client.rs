@@ -16,15 +16,19 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::sleep};
 
 use super::Owner;
+use crate::remedy;
 
 /// The most bytes of an answer that is read whole: ten thousand peers with some paths each.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
 /// How long a process may take to answer, or to begin an answer in lines.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two tries to get into the queue of a process.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks a running process.
 #[derive(Debug, Clone)]
@@ -53,9 +57,7 @@ impl<T: DeserializeOwned> Lines<T> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|error| self.client.broken(&error));
+                return self.client.decode(&line).map(Some);
             }
             let Some(frame) = self.answer.frame().await else {
                 return Ok(None);
@@ -81,6 +83,28 @@ pub enum ClientError {
         /// The system's reason.
         source: io::Error,
     },
+    /// This user may not open the socket, or the system refuses otherwise.
+    #[error("cannot open the control socket {} of the {}: {source}: {remedy}", .path.display(), .owner.noun)]
+    System {
+        /// The process that was asked.
+        owner: Owner,
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+        /// What to do.
+        remedy: String,
+    },
+    /// The process does not know the request, or its answer is not what this version knows.
+    #[error("the {} on the control socket {} is of another version than this command ({reason}): use the command of its version, or restart it", .owner.noun, .path.display())]
+    OtherVersion {
+        /// The process that was asked.
+        owner: Owner,
+        /// The socket.
+        path: PathBuf,
+        /// What is not known.
+        reason: String,
+    },
     /// The process is there and does not answer.
     #[error("the {} on the control socket {} does not answer within 5 s: it is stopped, or has too much to do", .owner.noun, .path.display())]
     Silent {
@@ -97,7 +121,7 @@ pub enum ClientError {
         /// Why, in one line.
         reason: String,
     },
-    /// The connection broke, or the answer cannot be decoded.
+    /// The connection broke.
     #[error("the {} on the control socket {} broke off: {reason}", .owner.noun, .path.display())]
     Broken {
         /// The process that was asked.
@@ -120,8 +144,19 @@ impl Client {
     }
 
     /// Whether a process listens there.
-    pub async fn is_served(&self) -> bool {
-        UnixStream::connect(&self.path).await.is_ok()
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::System`] if that cannot be seen.
+    pub async fn is_served(&self) -> Result<bool, ClientError> {
+        match UnixStream::connect(&self.path).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => match self.unconnected(error) {
+                ClientError::NotRunning { .. } => Ok(false),
+                error => Err(error),
+            },
+        }
     }
 
     /// The answer to `GET target`, which is the JSON of a `T`.
@@ -135,7 +170,7 @@ impl Client {
             let answer = Limited::new(answer, ANSWER_LIMIT).collect().await;
             Ok(answer.map_err(|error| self.broken(&error))?.to_bytes())
         });
-        serde_json::from_slice(&bytes.await?).map_err(|error| self.broken(&error))
+        self.decode(&bytes.await?)
     }
 
     /// The answer to `POST target` with the JSON of `request`, in lines.
@@ -179,14 +214,7 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<Incoming, ClientError> {
-        let stream =
-            UnixStream::connect(&self.path)
-                .await
-                .map_err(|source| ClientError::NotRunning {
-                    owner: self.owner,
-                    path: self.path.clone(),
-                    source,
-                })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;
@@ -212,10 +240,56 @@ impl Client {
             .await
             .map_err(|error| self.broken(&error))?
             .to_bytes();
-        Err(ClientError::Refused {
-            status,
-            reason: String::from_utf8_lossy(&text).into_owned(),
+        let reason = String::from_utf8_lossy(&text).trim().replace('\n', " ");
+        let is_known = match status {
+            StatusCode::NOT_FOUND => !reason.is_empty(),
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNPROCESSABLE_ENTITY => false,
+            _ => true,
+        };
+        Err(match is_known {
+            true => ClientError::Refused { status, reason },
+            false => self.other_version(format!("it answers {status} {reason}").trim()),
         })
+    }
+
+    /// A process that is slow to take clients has some in its queue, and the queue may be full.
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        loop {
+            match UnixStream::connect(&self.path).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(AGAIN).await,
+                connected => return connected.map_err(|source| self.unconnected(source)),
+            }
+        }
+    }
+
+    fn unconnected(&self, source: io::Error) -> ClientError {
+        let (owner, path) = (self.owner, self.path.clone());
+        let is_absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        match remedy::of(&source, &path).filter(|_| !is_absent.contains(&source.kind())) {
+            Some(remedy) => ClientError::System {
+                owner,
+                path,
+                source,
+                remedy,
+            },
+            None => ClientError::NotRunning {
+                owner,
+                path,
+                source,
+            },
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(bytes).map_err(|error| self.other_version(&error.to_string()))
+    }
+
+    fn other_version(&self, reason: &str) -> ClientError {
+        ClientError::OtherVersion {
+            owner: self.owner,
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+        }
     }
 
     fn broken(&self, reason: &dyn std::fmt::Display) -> ClientError {

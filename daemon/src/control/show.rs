@@ -12,6 +12,9 @@ use crate::{exit::Exit, signals::Shutdown, terminal};
 /// The time between two updates of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// A reader that does not read holds up the end no longer than this.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Prints what `look` returns; with `watch` again every second until a signal. The argument of `look` is whether to use colours.
 ///
 /// With `json`, `look` returns one line, and the screen is never cleared. Once `watch` has printed an answer, a failure is printed
@@ -32,18 +35,24 @@ pub async fn show(
         true => "\x1b[H\x1b[2J",
         false => "",
     };
-    let shutdown = Shutdown::on_signals()?;
+    let shutdown = match watch {
+        true => Some(Shutdown::on_signals(Some(GRACE))?),
+        // The first signal ends the process.
+        false => None,
+    };
     let mut ticks = tokio::time::interval(INTERVAL);
     let mut has_answered = false;
     loop {
-        let looked = tokio::select! {
-            looked = async {
-                ticks.tick().await;
-                look(colour).await
-            } => looked,
-            signal = shutdown.signalled() => {
-                return Ok(if watch { Exit::Success } else { Exit::of_signal(signal) });
-            }
+        let looked = async {
+            ticks.tick().await;
+            look(colour).await
+        };
+        let looked = match &shutdown {
+            None => looked.await,
+            Some(shutdown) => tokio::select! {
+                looked = looked => looked,
+                _ = shutdown.signalled() => return Ok(Exit::Success),
+            },
         };
         match looked {
             Ok(text) => {

@@ -6,33 +6,35 @@ mod exit_code;
 pub(crate) mod firewall;
 pub(crate) mod query;
 pub(crate) mod run;
+mod reload;
+mod so_far;
 
-use std::time::SystemTime;
+use std::{
+    io::{self, Write as _},
+    time::SystemTime,
+};
 
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{
     command::{self, Binary},
-    config::{self, Loaded, Reader},
+    config::{self, Faults, Loaded, Reader},
     exit::{Exit, Usage},
     healthcheck::Serves,
     heap, identity,
     key_lock::KeyLock,
     logging,
-    signals::{self, Shutdown},
+    signals::Shutdown,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{
         cli::{Cli, Command, DialArgs, NodeArgs, Until},
-        exit_code::exit_of,
         firewall::Rules,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
-    core::{
-        dialer::{self, Request},
-        tokens::TokenFileError,
-    },
+    core::{dialer::Request, tokens::TokenFileError},
     observe::output::{Format, Printer},
     swarm::token_file,
 };
@@ -62,8 +64,13 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
         Command::Run(args) => {
             let sources = load(&args.node)?;
-            let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
-            run_node(&config, Printer::new(format(&args.node)))
+            let loaded = config::load(&PROGRAM, &sources, BINARY.read)?;
+            let (global, flags) = (cli.global.clone(), args.node.flags(cli.global.flags()));
+            let load = move || {
+                let sources = global.sources(&PROGRAM, flags.clone())?;
+                config::load(&PROGRAM, &sources, BINARY.read)
+            };
+            run_node(loaded, load, Printer::new(format(&args.node)))
         }
         Command::Status(args) => {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
@@ -98,10 +105,13 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             if !args.standalone && !args.node.describes_node() {
                 let (config, peer) = ask(&cli, Some(&args.peer))?;
                 let client = Client::new(&config.control_socket);
-                if let (Some(peer), true) = (
-                    peer,
-                    command::block_on(async { Ok(client.is_served().await) })?,
-                ) {
+                let is_served = command::block_on(async { Ok(client.is_served().await) })?;
+                let is_served = is_served.unwrap_or_else(|error| {
+                    // If stderr is closed, there is nowhere to report it.
+                    let _ = writeln!(io::stderr(), "note: {error}; dialing with a node of its own");
+                    false
+                });
+                if let (Some(peer), true) = (peer, is_served) {
                     return dial_through(&client, peer, args);
                 }
             }
@@ -134,14 +144,18 @@ fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)
     Ok((config, peer))
 }
 
-fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
+fn run_node(
+    loaded: Loaded<Config>,
+    load: impl Fn() -> Result<Loaded<Config>, Faults> + Send + 'static,
+    printer: Printer,
+) -> anyhow::Result<Exit> {
+    let config = &loaded.config.clone();
     let (keypair, _lock) = prepare(&config.key, &config.log)?;
     command::block_on(async {
-        let shutdown = Shutdown::on_signals()?;
-        signals::on_hangup(
-            "the file of tokens is read every 5 s; other changes take effect with a restart",
-        )?;
-        run::run(&keypair, config, printer, shutdown.requested())
+        let shutdown = Shutdown::on_signals(None)?;
+        let hangup = signal(SignalKind::hangup())?;
+        let reloads = |node| reload::on_hangup(hangup, loaded, load, node);
+        run::run(&keypair, config, printer, reloads, shutdown.requested())
             .await
             .map_err(usage)?;
         Ok(Exit::Success)
@@ -203,22 +217,21 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
         timeout: args.timeout,
         pings: args.count,
     };
-    let until = request.until;
     let printer = Printer::new(format(&args.node));
-    let reached = command::block_on(async {
-        let shutdown = Shutdown::on_signals()?;
-        dial::dial(&keypair, config, request, printer, shutdown.requested())
+    command::block_on(async {
+        let shutdown = Shutdown::on_signals(Some(query::GRACE))?;
+        dial::dial(&keypair, config, request, printer, &shutdown)
             .await
             .map_err(usage)
-    })?;
-    Ok(exit_of(reached, until == dialer::Until::Connected))
+    })
 }
 
 fn prepare(key: &Key, log: &Log) -> anyhow::Result<(Keypair, Option<KeyLock>)> {
     logging::init(&log.level, log.format)?;
     Ok(match key {
         Key::File(path) => {
-            let key = identity::load_or_create(path)?;
+            let home = command::state_directory(&PROGRAM);
+            let key = identity::load_or_create(path, home.as_deref())?;
             (key, Some(KeyLock::take(path)?))
         }
         Key::Throwaway { .. } => (Keypair::generate_ed25519(), None),

@@ -47,8 +47,7 @@ pub(crate) fn build(
         .collect();
     punch.set_relays(&relays);
     let allowed = allowed(config);
-    let known = config.relays.iter().map(|relay| relay.peer).collect();
-    let introduction = introduction::Behaviour::new(known, config);
+    let introduction = introduction::Behaviour::new(config);
     let relays = &config.relays;
     let held = parts.sockets.budgets().clone();
     let guard = Guard::start(config.memory, move || {

@@ -62,7 +62,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let loaded = config::load(&PROGRAM, &sources, BINARY.read)?;
             let mut config = loaded.config.clone();
             logging::init(&config.log.level, config.log.format)?;
-            let key = identity::load_or_create(&config.key_file)?;
+            let home = command::state_directory(&PROGRAM);
+            let key = identity::load_or_create(&config.key_file, home.as_deref())?;
             let _lock = KeyLock::take(&config.key_file)?;
             leave_out_missing_family(&mut config);
             if let Some(warning) = rlimit::warning(&config.limits, p2pnode_daemon::rlimit::raise())
@@ -75,7 +76,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 Format::Text
             };
             command::block_on(async {
-                let shutdown = Shutdown::on_signals()?;
+                let shutdown = Shutdown::on_signals(None)?;
                 let (global, flags) = (cli.global.clone(), args.flags(cli.global.flags()));
                 let load = move || {
                     let sources = global.sources(&PROGRAM, flags.clone())?;

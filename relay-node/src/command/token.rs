@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{
+    command,
     config::{
         Reader,
         kind::{DURATION, PEER_ID},
@@ -21,7 +22,7 @@ use serde::Serialize;
 
 use crate::{
     command::cli::{CreateArgs, ShowArgs},
-    config::Config,
+    config::{Config, PROGRAM},
 };
 
 /// What a token is to be.
@@ -93,7 +94,19 @@ impl TokenReport {
 
 /// Prints a new token of the relay of `config`, whose key is made if there is none.
 pub(crate) fn create(config: &Config, wanted: Wanted, json: bool) -> anyhow::Result<Exit> {
-    let key = identity::load_or_create(&config.key_file)?;
+    let is_new = !config.key_file.exists();
+    let home = command::state_directory(&PROGRAM);
+    let key = identity::load_or_create(&config.key_file, home.as_deref())?;
+    if is_new {
+        // If stderr is closed, there is nowhere to report it.
+        let _ = writeln!(
+            io::stderr(),
+            "note: there was no key, so {} was made, of the new relay {}: only a relay that runs with this key takes the token; for \
+             another one give its key with --key, or its configuration with --config",
+            config.key_file.display(),
+            key.public().to_peer_id()
+        );
+    }
     let expires = SystemTime::now() + wanted.lives;
     let text = signed(&key, wanted.peer, expires)?;
     if json {
