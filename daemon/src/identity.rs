@@ -234,7 +234,10 @@ mod tests {
         let made = load_or_create(&path, path.parent()).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
-        assert_eq!(load_or_create(&path, path.parent()).unwrap().public(), made.public());
+        assert_eq!(
+            load_or_create(&path, path.parent()).unwrap().public(),
+            made.public()
+        );
         // No temporary file is left.
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
@@ -245,7 +248,10 @@ mod tests {
         let path = home.path().join("typo/identity.key");
         let error = load_or_create(&path, Some(home.path())).unwrap_err();
         assert!(error.is_usage(), "{error}");
-        assert!(error.to_string().contains("there is no directory"), "{error}");
+        assert!(
+            error.to_string().contains("there is no directory"),
+            "{error}"
+        );
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }
 
@@ -255,7 +261,14 @@ mod tests {
         let path = directory.path().join("state/identity.key");
         let peers: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..16)
-                .map(|_| scope.spawn(|| load_or_create(&path, path.parent()).unwrap().public().to_peer_id()))
+                .map(|_| {
+                    scope.spawn(|| {
+                        load_or_create(&path, path.parent())
+                            .unwrap()
+                            .public()
+                            .to_peer_id()
+                    })
+                })
                 .collect();
             starts
                 .into_iter()
@@ -290,7 +303,9 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         for mode in [0o644, 0o640, 0o604, 0o660, 0o601] {
             write(&path, &bytes, mode);
-            let error = load_or_create(&path, path.parent()).unwrap_err().to_string();
+            let error = load_or_create(&path, path.parent())
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.contains(&format!("chmod 600 {}", path.display())),
                 "{error}"

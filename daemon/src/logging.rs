@@ -149,10 +149,7 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         .log_internal_errors(false);
     let lines = match format {
         // Libraries log what remotes send. The default would escape it in messages and leave it in fields as it is.
-        Format::Text => lines
-            .with_ansi(colour)
-            .fmt_fields(fields(colour))
-            .boxed(),
+        Format::Text => lines.with_ansi(colour).fmt_fields(fields(colour)).boxed(),
         Format::Json => lines.json().boxed(),
     };
     let (filter, handle) = reload::Layer::new(filter);

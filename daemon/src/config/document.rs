@@ -60,7 +60,8 @@ impl Document {
                 Unreadable::TooLong { .. } | Unreadable::NotText { .. } => error.to_string(),
             };
             let remedy = error.remedy();
-            let remedy = remedy.unwrap_or_else(|| "give a YAML file that exists with --config".to_owned());
+            let remedy =
+                remedy.unwrap_or_else(|| "give a YAML file that exists with --config".to_owned());
             Fault::at(
                 Place::file(path),
                 format!("cannot read the configuration file: {reason}; {remedy}"),

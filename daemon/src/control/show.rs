@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{exit::Exit, signals::Shutdown, terminal};
+use crate::{
+    exit::Exit,
+    signals::Shutdown,
+    terminal::{self, QuitKey},
+};
 
 /// The time between two updates of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -15,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A reader that does not read holds up the end no longer than this.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Prints what `look` returns; with `watch` again every second until a signal. The argument of `look` is whether to use colours.
+/// Prints what `look` returns; with `watch` again every second until a signal, or the key `q`. The argument of `look` is whether to use colours.
 ///
 /// With `json`, `look` returns one line, and the screen is never cleared. Once `watch` has printed an answer, a failure is printed
 /// to stderr, and the next second brings the next try: a process that restarts is shown again.
@@ -40,6 +44,10 @@ pub async fn show(
         // The first signal ends the process.
         false => None,
     };
+    let mut quit = match watch && !json && terminal::is_live(&stdout) {
+        true => QuitKey::listen(),
+        false => None,
+    };
     let mut ticks = tokio::time::interval(INTERVAL);
     let mut has_answered = false;
     loop {
@@ -52,11 +60,16 @@ pub async fn show(
             Some(shutdown) => tokio::select! {
                 looked = looked => looked,
                 _ = shutdown.signalled() => return Ok(Exit::Success),
+                () = pressed(&mut quit) => return Ok(Exit::Success),
             },
         };
         match looked {
             Ok(text) => {
                 has_answered = true;
+                let text = match terminal::width(&stdout).filter(|_| !json) {
+                    Some(width) => terminal::fit(&text, width),
+                    None => text,
+                };
                 write!(io::stdout(), "{wipe}{text}").context("cannot write to stdout")?;
             }
             Err(error) if watch && has_answered => {
@@ -68,5 +81,12 @@ pub async fn show(
         if !watch {
             return Ok(Exit::Success);
         }
+    }
+}
+
+async fn pressed(quit: &mut Option<QuitKey>) {
+    match quit {
+        Some(quit) => quit.pressed().await,
+        None => std::future::pending().await,
     }
 }

@@ -5,12 +5,12 @@ pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
 pub(crate) mod query;
-pub(crate) mod run;
 mod reload;
+pub(crate) mod run;
 mod so_far;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     time::SystemTime,
 };
 
@@ -34,14 +34,14 @@ use crate::{
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
-    core::{dialer::Request, tokens::TokenFileError},
+    core::{dialer::Request, event::LOGGED, tokens::TokenFileError},
     observe::output::{Format, Printer},
     swarm::token_file,
 };
 
 const BINARY: Binary<Config> = Binary {
     program: PROGRAM,
-    read: |reader| Config::read(reader, Purpose::Run),
+    read: |reader| Config::read(reader, Purpose::Check),
     key_file: |config| match &config.key {
         Key::File(path) => Some(path.clone()),
         Key::Throwaway { .. } => None,
@@ -50,7 +50,7 @@ const BINARY: Binary<Config> = Binary {
         admin: config.admin_listen,
         control: Some(config.control_socket.clone()),
     },
-    check: check_tokens,
+    check,
 };
 
 /// Runs the command.
@@ -64,11 +64,12 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
         Command::Run(args) => {
             let sources = load(&args.node)?;
-            let loaded = config::load(&PROGRAM, &sources, BINARY.read)?;
+            let read = |reader: &mut Reader<'_>| Config::read(reader, Purpose::Run);
+            let loaded = config::load(&PROGRAM, &sources, read)?;
             let (global, flags) = (cli.global.clone(), args.node.flags(cli.global.flags()));
             let load = move || {
                 let sources = global.sources(&PROGRAM, flags.clone())?;
-                config::load(&PROGRAM, &sources, BINARY.read)
+                config::load(&PROGRAM, &sources, read)
             };
             run_node(loaded, load, Printer::new(format(&args.node)))
         }
@@ -108,7 +109,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 let is_served = command::block_on(async { Ok(client.is_served().await) })?;
                 let is_served = is_served.unwrap_or_else(|error| {
                     // If stderr is closed, there is nowhere to report it.
-                    let _ = writeln!(io::stderr(), "note: {error}; dialing with a node of its own");
+                    let _ = writeln!(
+                        io::stderr(),
+                        "note: {error}; dialing with a node of its own"
+                    );
                     false
                 });
                 if let (Some(peer), true) = (peer, is_served) {
@@ -150,7 +154,11 @@ fn run_node(
     printer: Printer,
 ) -> anyhow::Result<Exit> {
     let config = &loaded.config.clone();
-    let (keypair, _lock) = prepare(&config.key, &config.log)?;
+    let is_given = loaded.is_given("log.level");
+    let (keypair, _lock) = prepare(
+        &config.key,
+        &on_terminal(&config.log, is_given, printer.is_live())?,
+    )?;
     command::block_on(async {
         let shutdown = Shutdown::on_signals(None)?;
         let hangup = signal(SignalKind::hangup())?;
@@ -162,10 +170,21 @@ fn run_node(
     })
 }
 
-/// Checks the file of tokens as `run` does. It creates no key; without a key it is unknown which tokens are this node's.
-fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
+/// The log of `run`. On a terminal that shows the events, it is for what they do not say, unless `log.level` is given.
+fn on_terminal(log: &Log, is_given: bool, is_live: bool) -> anyhow::Result<Log> {
+    let mut log = log.clone();
+    if is_live && !is_given && io::stderr().is_terminal() {
+        log.level = format!("warn,yamux=error,{LOGGED}=off").parse()?;
+    }
+    Ok(log)
+}
+
+/// Warnings of a valid configuration, and a check of the file of tokens as `run` makes it. It creates no key; without a key it is
+/// unknown which tokens are this node's.
+fn check(config: &Config) -> anyhow::Result<Vec<String>> {
+    let mut warnings = config.warnings();
     let Some(path) = &config.token_file else {
-        return Ok(Vec::new());
+        return Ok(warnings);
     };
     let local = match &config.key {
         Key::File(path) => identity::load(path).ok(),
@@ -173,7 +192,9 @@ fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
     };
     let local = local.map(|key| key.public().to_peer_id());
     let relays = config.relays.iter().map(|relay| relay.peer).collect();
-    token_file::check(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
+    let checked = token_file::check(path, local, &relays, SystemTime::now());
+    warnings.extend(checked.map_err(|error| usage(error.into()))?);
+    Ok(warnings)
 }
 
 /// An invalid file of tokens is a fault of usage, as an invalid configuration is.

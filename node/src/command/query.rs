@@ -63,7 +63,11 @@ pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Resu
     let text = if json {
         serde_json::to_string(&why)? + "\n"
     } else {
-        output::why(&why, terminal::has_colour(&io::stdout()))
+        let text = output::why(&why, terminal::has_colour(&io::stdout()));
+        match terminal::width(&io::stdout()) {
+            Some(width) => terminal::fit(&text, width),
+            None => text,
+        }
     };
     write!(io::stdout(), "{text}").context("cannot write to stdout")?;
     Ok(Exit::Success)

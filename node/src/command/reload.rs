@@ -27,7 +27,10 @@ pub(crate) async fn on_hangup(
             Ok(new) => new,
             Err(faults) => {
                 for line in faults.to_string().lines() {
-                    tracing::error!(own = Empty, "SIGHUP: the configuration stays as it was: {line}");
+                    tracing::error!(
+                        own = Empty,
+                        "SIGHUP: the configuration stays as it was: {line}"
+                    );
                 }
                 continue;
             }
@@ -47,9 +50,18 @@ pub(crate) async fn on_hangup(
         let restart: Vec<_> = changed
             .filter(|key| !AT_ONCE.iter().any(|at_once| key.starts_with(at_once)))
             .collect();
-        tracing::info!(own = Empty, access, level, "SIGHUP: read the configuration again");
+        tracing::info!(
+            own = Empty,
+            access,
+            level,
+            "SIGHUP: read the configuration again"
+        );
         if !restart.is_empty() {
-            tracing::warn!(own = Empty, keys = restart.join(", "), "these keys have changed since the start and take effect with a restart");
+            tracing::warn!(
+                own = Empty,
+                keys = restart.join(", "),
+                "these keys have changed since the start and take effect with a restart"
+            );
         }
     }
 }

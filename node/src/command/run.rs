@@ -52,6 +52,9 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
             tracing::warn!(own = tracing::field::Empty, "{warning}");
         }
     }
+    for warning in config.warnings() {
+        tracing::warn!(own = tracing::field::Empty, "{warning}");
+    }
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);

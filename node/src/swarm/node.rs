@@ -22,7 +22,10 @@ use crate::{
     },
     discovery::{Discovery, Links},
     observe::{metrics::Metrics, observers::Observers},
-    swarm::{build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers, token_file::TokenFile},
+    swarm::{
+        build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
+        token_file::TokenFile,
+    },
 };
 
 /// A node that runs as a task of its own.

@@ -38,7 +38,7 @@ const BINARY: Binary<Config> = Binary {
         control: config.control.clone(),
     },
     // The file of revoked tokens is read with the rest.
-    check: |_| Ok(Vec::new()),
+    check: |config| Ok(config.warnings()),
 };
 
 /// Runs the command.
@@ -65,6 +65,9 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let home = command::state_directory(&PROGRAM);
             let key = identity::load_or_create(&config.key_file, home.as_deref())?;
             let _lock = KeyLock::take(&config.key_file)?;
+            for warning in config.warnings() {
+                tracing::warn!(own = tracing::field::Empty, "{warning}");
+            }
             leave_out_missing_family(&mut config);
             if let Some(warning) = rlimit::warning(&config.limits, p2pnode_daemon::rlimit::raise())
             {

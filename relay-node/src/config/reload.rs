@@ -95,7 +95,8 @@ impl Reloads {
                     Ok(new) => {
                         files.follow(&new.config.access);
                         let changed = loaded.changed(&new).into_iter();
-                        let is_at_once = |key: &String| AT_ONCE.iter().any(|at| key.starts_with(at));
+                        let is_at_once =
+                            |key: &String| AT_ONCE.iter().any(|at| key.starts_with(at));
                         let restart = changed.filter(|key| !is_at_once(key)).collect();
                         logging::set(&new.config.log.level);
                         access = keep_revoked(access, new.config.access);

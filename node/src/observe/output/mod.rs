@@ -48,6 +48,11 @@ impl Printer {
         }
     }
 
+    /// Whether it writes for people, to a terminal.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Writes one event.
     ///
     /// # Errors

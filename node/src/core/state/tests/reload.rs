@@ -37,8 +37,7 @@ fn a_node_that_closes_takes_no_introductions_and_connects_to_its_relays_again() 
     node.state.handle_access(allowed, BTreeSet::new());
     let actions = node.actions();
     assert!(actions.contains(&Action::Close(leg)), "{actions:?}");
-    node.state
-        .handle_access(None, BTreeSet::from([relay.peer]));
+    node.state.handle_access(None, BTreeSet::from([relay.peer]));
     let named = BTreeSet::from([relay.peer]);
     assert!(node.actions().contains(&Action::SetAccess {
         allowed: None,
