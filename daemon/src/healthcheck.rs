@@ -102,6 +102,11 @@ impl HealthArgs {
                 )
             })??;
         let line = one_line(&body);
+        if line.is_empty() {
+            bail!(
+                "the process answers {status} without a word: it is of another version than this command"
+            );
+        }
         if !status.is_success() {
             bail!("{line}");
         }

@@ -59,7 +59,12 @@ pub async fn show(
             None => looked.await,
             Some(shutdown) => tokio::select! {
                 looked = looked => looked,
-                _ = shutdown.signalled() => return Ok(Exit::Success),
+                signal = shutdown.signalled() => {
+                    return Ok(match has_answered {
+                        true => Exit::Success,
+                        false => Exit::of_signal(signal),
+                    });
+                }
                 () = pressed(&mut quit) => return Ok(Exit::Success),
             },
         };
@@ -70,7 +75,14 @@ pub async fn show(
                     Some(width) => terminal::fit(&text, width),
                     None => text,
                 };
-                write!(io::stdout(), "{wipe}{text}").context("cannot write to stdout")?;
+                let mut stdout = io::stdout().lock();
+                match write!(stdout, "{wipe}{text}").and_then(|()| stdout.flush()) {
+                    // A reader that has seen enough, as in `status | head`.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                        return Ok(Exit::Success);
+                    }
+                    written => written.context("cannot write to stdout")?,
+                }
             }
             Err(error) if watch && has_answered => {
                 // If stderr is closed, the next answer still arrives.

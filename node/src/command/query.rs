@@ -1,14 +1,11 @@
 //! The commands that ask a running node: `status`, `why`, and `dial` if a node is running.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use libp2p::PeerId;
 use p2pnode_daemon::{
+    command::print,
     control,
     exit::Exit,
     signals::{Shutdown, Signal},
@@ -69,7 +66,7 @@ pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Resu
             None => text,
         }
     };
-    write!(io::stdout(), "{text}").context("cannot write to stdout")?;
+    print(&text).context("cannot write to stdout")?;
     Ok(Exit::Success)
 }
 

@@ -185,8 +185,6 @@ fn whole(duration: Duration) -> String {
 }
 
 fn print(text: &str) -> anyhow::Result<Exit> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes());
-    written.context("cannot write to stdout")?;
+    command::print(text).context("cannot write to stdout")?;
     Ok(Exit::Success)
 }
