@@ -181,6 +181,8 @@ fn store(path: &Path, home: Option<&Path>, key: &Keypair) -> io::Result<()> {
             .mode(0o700)
             .create(directory)?;
     }
+    // Errors of the temporary file name that, and not what is missing.
+    fs::metadata(directory)?;
     let bytes = key.to_protobuf_encoding().map_err(io::Error::other)?;
     let mut aside = tempfile::Builder::new()
         .prefix(".identity-")

@@ -7,20 +7,29 @@ use rustix::{io::Errno, process};
 /// What to do about `error`, which concerns `path`, if it does not depend on what the path is for.
 #[must_use]
 pub fn of(error: &io::Error, path: &Path) -> Option<String> {
-    let text = match Errno::from_io_error(error)? {
-        Errno::ACCESS | Errno::PERM => return Some(access(path)),
-        Errno::NOSPC | Errno::DQUOT => {
+    use io::ErrorKind as Kind;
+
+    // An error of a library has a kind and no number.
+    let text = match (error.kind(), Errno::from_io_error(error)) {
+        (Kind::PermissionDenied, _) => return Some(access(path)),
+        (Kind::StorageFull | Kind::QuotaExceeded, _) => {
             "the disk is full: free space there, or give a path on another one"
         }
-        Errno::ROFS => "the file system is read-only: give a path on one that can be written",
-        Errno::NOTDIR => "a part of the path is a file: give a path through directories",
-        Errno::ISDIR => "it is a directory: give the path of a file",
-        Errno::LOOP => "symbolic links in the path form a loop: mend them, or give another path",
-        Errno::NAMETOOLONG => "the path is too long: give a shorter one",
-        Errno::MFILE | Errno::NFILE => {
+        (Kind::ReadOnlyFilesystem, _) => {
+            "the file system is read-only: give a path on one that can be written"
+        }
+        (Kind::NotADirectory, _) => {
+            "a part of the path is a file: give a path through directories"
+        }
+        (Kind::IsADirectory, _) => "it is a directory: give the path of a file",
+        (_, Some(Errno::LOOP)) => {
+            "symbolic links in the path form a loop: mend them, or give another path"
+        }
+        (_, Some(Errno::NAMETOOLONG)) => "the path is too long: give a shorter one",
+        (_, Some(Errno::MFILE | Errno::NFILE)) => {
             "too many files are open: raise the limit (`ulimit -n`, LimitNOFILE of the service)"
         }
-        Errno::IO => "the disk fails: see the log of the kernel",
+        (_, Some(Errno::IO)) => "the disk fails: see the log of the kernel",
         _ => return None,
     };
     Some(text.to_owned())
@@ -29,17 +38,17 @@ pub fn of(error: &io::Error, path: &Path) -> Option<String> {
 /// Whether another path, or another user, would do: the user has to mend the configuration, and not the system.
 #[must_use]
 pub fn is_of_path(error: &io::Error) -> bool {
-    const OF_PATH: [Errno; 8] = [
-        Errno::ACCESS,
-        Errno::PERM,
-        Errno::ROFS,
-        Errno::NOTDIR,
-        Errno::NOENT,
-        Errno::ISDIR,
-        Errno::LOOP,
-        Errno::NAMETOOLONG,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| OF_PATH.contains(&errno))
+    use io::ErrorKind as Kind;
+
+    let is_long = [Some(Errno::LOOP), Some(Errno::NAMETOOLONG)];
+    matches!(
+        error.kind(),
+        Kind::PermissionDenied
+            | Kind::ReadOnlyFilesystem
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::NotFound
+    ) || is_long.contains(&Errno::from_io_error(error))
 }
 
 /// Who may use `path`: the owner of the first part of it that can be seen from here.
