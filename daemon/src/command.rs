@@ -266,7 +266,10 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
         {
             let line = usage_line(&error.to_string(), hint(&error));
             let _ = writeln!(io::stderr(), "{line}");
-        } else if error.print().is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        } else if error
+            .print()
+            .is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
+        {
             return Exit::Failure.into();
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))

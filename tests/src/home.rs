@@ -79,8 +79,10 @@ impl Home {
         };
         let mut child = self.command(program, listen)?.spawn()?;
         let stdout = child.stdout.take().context("stdout")?;
-        let line = BufReader::new(stdout).lines().next_line();
-        timeout(PATIENCE, line).await??.context("no line")?;
+        let mut lines = BufReader::new(stdout).lines();
+        timeout(PATIENCE, lines.next_line())
+            .await??
+            .context("no line")?;
         self.until_served(program).await?;
         Ok(child)
     }

@@ -70,20 +70,34 @@ async fn jumps() -> Result<()> {
     let p2pnode = bins()?.p2pnode;
     for (format, loads, program) in [
         ("nft", &["nft -f"][..], "nft "),
-        ("iptables", &["iptables-restore --noflush", "ip6tables-restore --noflush"], "iptables "),
+        (
+            "iptables",
+            &["iptables-restore --noflush", "ip6tables-restore --noflush"],
+            "iptables ",
+        ),
     ] {
         let rules = printed(&host, &p2pnode, &["firewall", "--format", format]).await?;
         let file = lab.artifacts().file(&format!("{format}.rules"));
         fs::write(&file, format!("{rules}\n"))?;
         let chains = lab.artifacts().file("chains.nft");
         fs::write(&chains, CHAINS)?;
-        let mut script: Vec<_> = loads.iter().map(|load| format!("{load} {}", file.display())).collect();
+        let mut script: Vec<_> = loads
+            .iter()
+            .map(|load| format!("{load} {}", file.display()))
+            .collect();
         if format == "nft" {
             script.push(format!("nft -f {}", chains.display()));
         }
         let comments = rules.lines().filter(|line| line.starts_with('#'));
-        let jumps = comments.filter_map(|line| Some(format!("{program}{}", line.split_once(&format!(" {program}"))?.1)));
-        let jumps: Vec<_> = jumps.filter(|jump| jump.contains("p2pnode") || jump.contains("P2PNODE")).collect();
+        let jumps = comments.filter_map(|line| {
+            Some(format!(
+                "{program}{}",
+                line.split_once(&format!(" {program}"))?.1
+            ))
+        });
+        let jumps: Vec<_> = jumps
+            .filter(|jump| jump.contains("p2pnode") || jump.contains("P2PNODE"))
+            .collect();
         ensure!(jumps.len() == 4, "{rules}");
         script.extend(jumps);
         let script = script.join(" && ").replace("LAN", "lo");

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Stdio,
     sync::mpsc,
@@ -108,7 +108,12 @@ async fn a_process_that_is_stopped_or_slow_is_reported_as_silent_within_5_s() ->
         signal(process, Signal::SIGSTOP)?;
     }
     let accepts = slow.listen()?;
-    thread::spawn(move || accepts.incoming().collect::<Vec<_>>());
+    thread::spawn(move || {
+        let mut clients = Vec::new();
+        while let Ok(client) = accepts.accept() {
+            clients.push(client);
+        }
+    });
     // Nobody accepts, and the queue is full.
     let _queue = full.listen()?;
     let mut waiting = Vec::new();

@@ -60,7 +60,10 @@ impl<T: DeserializeOwned> Lines<T> {
                 return self.client.decode(&line).map(Some);
             }
             let Some(frame) = self.answer.frame().await else {
-                return Ok(None);
+                return match std::mem::take(&mut self.buffer) {
+                    rest if rest.is_empty() => Ok(None),
+                    rest => self.client.decode(&rest).map(Some),
+                };
             };
             let frame = frame.map_err(|error| self.client.broken(&error))?;
             if let Some(data) = frame.data_ref() {
@@ -122,7 +125,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The connection broke.
-    #[error("the {} on the control socket {} broke off: {reason}", .owner.noun, .path.display())]
+    #[error("the {} on the control socket {} broke off: {reason}: it is ending, or was restarted; ask again", .owner.noun, .path.display())]
     Broken {
         /// The process that was asked.
         owner: Owner,
@@ -281,7 +284,10 @@ impl Client {
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(bytes).map_err(|error| self.other_version(&error.to_string()))
+        serde_json::from_slice(bytes).map_err(|error| match error.is_eof() {
+            true => self.broken(&"the answer is not whole"),
+            false => self.other_version(&error.to_string()),
+        })
     }
 
     fn other_version(&self, reason: &str) -> ClientError {

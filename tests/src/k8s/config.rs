@@ -90,7 +90,9 @@ pub(super) fn load(
     });
     let keys: Config = keys.collect();
     // The program needs the number only where it runs.
-    let is_shared = keys.get("dial.ports_per_ordinal").is_some_and(|ports| *ports != 0);
+    let is_shared = keys
+        .get("dial.ports_per_ordinal")
+        .is_some_and(|ports| *ports != 0);
     if is_shared && keys.get("dial.ordinal").is_none_or(Value::is_null) {
         return Err(one("dial.ordinal is not set".to_owned()));
     }
