@@ -17,8 +17,6 @@ use tokio::{
     sync::watch,
 };
 
-use crate::exit::Exit;
-
 /// A signal that requests shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -26,6 +24,17 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM: of a service manager or an orchestrator.
     Terminate,
+}
+
+impl Signal {
+    /// The exit code of a process that it has ended, as in a shell.
+    #[must_use]
+    pub const fn exit_code(self) -> i32 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
 }
 
 impl fmt::Display for Signal {
@@ -129,16 +138,16 @@ pub fn end_at_first() -> io::Result<()> {
     drop(guard);
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || process::exit(runtime.block_on(wait(interrupt, terminate)) as i32))?;
+        .spawn(move || process::exit(runtime.block_on(wait(interrupt, terminate)).exit_code()))?;
     *started = true;
     Ok(())
 }
 
-/// Returns when the process is to end at once.
-async fn wait(mut interrupt: unix::Signal, mut terminate: unix::Signal) -> Exit {
+/// Returns when the process is to end at once, and by which signal.
+async fn wait(mut interrupt: unix::Signal, mut terminate: unix::Signal) -> Signal {
     let first = either(&mut interrupt, &mut terminate).await;
     let Some(Graceful { trigger, grace }) = GRACEFUL.get() else {
-        return Exit::of_signal(first);
+        return first;
     };
     trigger.request(first);
     tracing::info!(
@@ -153,8 +162,8 @@ async fn wait(mut interrupt: unix::Signal, mut terminate: unix::Signal) -> Exit 
         }
     };
     tokio::select! {
-        second = either(&mut interrupt, &mut terminate) => Exit::of_signal(second),
-        () = end => Exit::of_signal(first),
+        second = either(&mut interrupt, &mut terminate) => second,
+        () = end => first,
     }
 }
 

@@ -33,11 +33,10 @@ pub fn warnings<'a>(
 fn is_placeholder(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let mut labels = name.rsplit('.');
-    match (labels.next(), labels.next()) {
-        (Some("example" | "invalid"), _) => true,
-        (Some("com" | "net" | "org"), Some("example")) => true,
-        _ => false,
-    }
+    matches!(
+        (labels.next(), labels.next()),
+        (Some("example" | "invalid"), _) | (Some("com" | "net" | "org"), Some("example"))
+    )
 }
 
 #[cfg(test)]

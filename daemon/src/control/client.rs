@@ -155,10 +155,11 @@ impl Client {
         match UnixStream::connect(&self.path).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => match self.unconnected(error) {
-                ClientError::NotRunning { .. } => Ok(false),
-                error => Err(error),
-            },
+            Err(error) => {
+                let error = self.unconnected(error);
+                let is_absent = matches!(error, ClientError::NotRunning { .. });
+                if is_absent { Ok(false) } else { Err(error) }
+            }
         }
     }
 
