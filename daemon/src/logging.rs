@@ -4,8 +4,9 @@ mod throttle;
 
 use std::{
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     str::FromStr,
+    sync::OnceLock,
 };
 
 use tracing_subscriber::{
@@ -13,10 +14,16 @@ use tracing_subscriber::{
     field::MakeExt as _,
     fmt::{FormatFields, format::debug_fn, layer},
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
 use p2pnode_protocol::{escape, escape_json, quote};
+
+use crate::{lossy, terminal};
+
+/// The filter in force.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// What to log: a filter that parses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,26 +147,40 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         filter: filter.0.clone(),
         problem: error.to_string(),
     })?;
-    let is_terminal = io::stderr().is_terminal();
+    let colour = terminal::has_colour(&io::stderr());
+    // A line that cannot be written is lost. To report that on stderr would end the process.
+    let lines = layer().log_internal_errors(false);
     // Libraries log what remotes send.
     let lines = match format {
         // The default would escape it in messages and leave it in fields as it is.
-        Format::Text => layer()
-            .with_writer(io::stderr)
-            .with_ansi(is_terminal)
-            .fmt_fields(fields(is_terminal))
+        Format::Text => lines
+            .with_writer(lossy::stderr)
+            .with_ansi(colour)
+            .fmt_fields(fields(colour))
             .boxed(),
-        Format::Json => layer()
-            .with_writer(|| EscapedJson(io::stderr()))
+        Format::Json => lines
+            .with_writer(|| EscapedJson(lossy::stderr()))
             .json()
             .boxed(),
     };
+    let (filter, handle) = reload::Layer::new(filter);
     Registry::default()
         .with(filter)
         .with(throttle::Throttle::default())
         .with(lines)
         .try_init()
-        .map_err(Error::Taken)
+        .map_err(Error::Taken)?;
+    // Only the first call gets here.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Replaces the filter of the process, if [`init`] has set one.
+pub fn set(filter: &Filter) {
+    if let (Some(handle), Ok(filter)) = (FILTER.get(), EnvFilter::try_new(&filter.0)) {
+        // An error means that the subscriber is gone, and nothing is logged any more.
+        let _ = handle.reload(filter);
+    }
 }
 
 /// Writes lines of JSON with everything escaped in them that a terminal would obey. A layer writes each line with one call.

@@ -23,6 +23,7 @@ pub mod fleet;
 pub mod flood;
 pub mod golden;
 pub mod holder;
+pub mod home;
 pub mod host;
 pub mod interop;
 pub mod iroh;

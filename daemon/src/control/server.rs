@@ -28,6 +28,7 @@ use tokio::{
 use super::Owner;
 use crate::{
     http::{self, Bounds},
+    remedy,
     signals::{Shutdown, Trigger},
 };
 
@@ -80,7 +81,7 @@ pub enum ServerError {
         uid: u32,
     },
     /// The system refuses.
-    #[error("control socket {}: {source}: set control.socket to a path that this user may write", .path.display())]
+    #[error("control socket {}: {source}: {}", .path.display(), remedy::of(.source, .path).unwrap_or_else(|| "set control.socket to a path that this user may write".to_owned()))]
     Io {
         /// The socket's path.
         path: PathBuf,

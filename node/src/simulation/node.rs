@@ -291,6 +291,7 @@ impl World {
             }
             // There is neither DNS nor a link, and every peer may connect.
             Action::EndSearch(_)
+            | Action::SetAccess { .. }
             | Action::Allow(_)
             | Action::Disallow(_)
             | Action::Announce(_)

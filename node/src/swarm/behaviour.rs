@@ -69,14 +69,6 @@ impl Behaviour {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
         let relays: BTreeSet<PeerId> = relays.iter().map(|relay| relay.peer).collect();
-        let access = allowed.map(|allowed| {
-            let mut access =
-                allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
-            for peer in allowed {
-                access.allow_peer(*peer);
-            }
-            access
-        });
         let identify = identify::Config::new("/p2pnode/1".to_owned(), keypair.public())
             .with_agent_version(concat!("p2pnode/", env!("CARGO_PKG_VERSION")).to_owned())
             // Listen addresses are also those inside this host and its networks. Peers get addresses from a record or in a punch.
@@ -84,7 +76,7 @@ impl Behaviour {
             // The addresses that peers report in identify are not dialed. Addresses are given, or come with a punch.
             .with_cache_size(0);
         Self {
-            access: access.into(),
+            access: access(allowed).into(),
             memory: limits.memory,
             admission: limits.admission,
             relay_ip4: clients.ip4,
@@ -105,4 +97,17 @@ impl Behaviour {
             directory,
         }
     }
+}
+
+/// Lets these peers connect; `None`: every peer.
+pub(crate) fn access(
+    allowed: Option<&BTreeSet<PeerId>>,
+) -> Option<allow_block_list::Behaviour<allow_block_list::AllowedPeers>> {
+    allowed.map(|allowed| {
+        let mut access = allow_block_list::Behaviour::default();
+        for peer in allowed {
+            access.allow_peer(*peer);
+        }
+        access
+    })
 }

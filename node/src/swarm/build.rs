@@ -50,8 +50,7 @@ pub(crate) fn build(
         .collect();
     punch.set_relays(&relays);
     let allowed = allowed(config);
-    let known = config.relays.iter().map(|relay| relay.peer).collect();
-    let introduction = introduction::Behaviour::new(known, config);
+    let introduction = introduction::Behaviour::new(config);
     let relays = &config.relays;
     let (closed, counted) = (metrics.closed_for_memory(), metrics.clone());
     let requests = PerConnection::new(REQUESTS, move |verdict| match verdict {

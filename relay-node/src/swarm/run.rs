@@ -1,12 +1,12 @@
 //! A relay from its configuration to its end: binds, serves, drains, closes.
 
-use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_daemon::{
     admin::{Health, Server},
-    memory,
+    lossy, memory,
 };
 use p2pnode_protocol::upgrade::LAZY;
 use p2pnode_transports::{Budgets, Class, Displacer, Interfaces};
@@ -90,7 +90,7 @@ pub async fn run_reloading(
     };
     let admin = Server::start(config.admin, &config.admin_hosts, health.clone()).await?;
     let (control, questions) = control::start(config.control.as_deref(), health).await;
-    let output = Output::new(io::stdout(), format, local);
+    let output = Output::new(lossy::stdout(), format, local);
     if config.external.is_empty() {
         info!(
             own = Empty,

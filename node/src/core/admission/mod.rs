@@ -118,6 +118,11 @@ impl Admission {
         }
     }
 
+    /// From now on the configuration names these peers.
+    pub(crate) fn handle_named(&mut self, named: BTreeSet<PeerId>) {
+        self.named = named;
+    }
+
     /// A connection from `remote` to `local` begins its handshake.
     ///
     /// # Errors

@@ -268,7 +268,7 @@ impl NodeState {
             return;
         };
         if is_news {
-            tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
+            tracing::warn!(target: event::LOGGED, relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
             self.report(event::Event::RelayUnreachable {
                 t,
                 relay: relay.peer,

@@ -176,6 +176,13 @@ pub(crate) enum Action {
     Search(PeerId),
     /// The last dial of this peer is over: its search reports nothing from now on.
     EndSearch(PeerId),
+    /// Only these peers may connect, if not every peer may, and these are named by the configuration.
+    SetAccess {
+        /// The peers that may connect.
+        allowed: Option<BTreeSet<PeerId>>,
+        /// Those that the configuration names.
+        named: BTreeSet<PeerId>,
+    },
     /// Let a peer connect that `access.allow` does not name.
     Allow(PeerId),
     /// Let it connect no longer.

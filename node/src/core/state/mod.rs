@@ -16,6 +16,7 @@
 //! - `addresses`: where this node is.
 //! - `view`: what observers see.
 
+mod access;
 mod addresses;
 mod circuits;
 mod classes;

@@ -12,6 +12,7 @@ mod dials;
 mod introductions;
 mod lost;
 mod observations;
+mod reload;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::SystemTime};
 

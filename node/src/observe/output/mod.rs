@@ -4,10 +4,11 @@ mod table;
 mod text;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     time::Duration,
 };
 
+use p2pnode_daemon::terminal;
 use p2pnode_protocol::{escape, to_json};
 
 use crate::core::event::Event;
@@ -42,9 +43,14 @@ impl Printer {
     pub(crate) fn new(format: Format) -> Self {
         Self {
             format,
-            live: format == Format::Text && io::stdout().is_terminal(),
+            live: format == Format::Text && terminal::is_live(&io::stdout()),
             phase: "",
         }
+    }
+
+    /// Whether it writes for people, to a terminal.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
     }
 
     /// Writes one event.

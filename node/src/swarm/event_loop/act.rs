@@ -24,7 +24,7 @@ use crate::{
     },
     discovery::Presence,
     punch::IntroductionResponse,
-    swarm::{hop, join},
+    swarm::{behaviour::access, hop, join},
 };
 
 impl EventLoop {
@@ -107,6 +107,10 @@ impl EventLoop {
             Action::Ping { peer, connection } => behaviour.ping.now(peer, connection),
             Action::Search(peer) => self.discovery.search(peer),
             Action::EndSearch(peer) => self.discovery.forget(&peer),
+            Action::SetAccess { allowed, named } => {
+                behaviour.access = access(allowed.as_ref()).into();
+                behaviour.admission.set_named(named);
+            }
             Action::Allow(peer) => {
                 if let Some(access) = behaviour.access.as_mut() {
                     access.allow_peer(peer);

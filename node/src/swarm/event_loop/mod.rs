@@ -33,9 +33,11 @@ use crate::{
     observe::{observers::Observers, snapshot::Snapshot},
     swarm::{
         behaviour::{Behaviour, BehaviourEvent},
+        build,
         handle::Command,
         hop,
         interfaces::Interfaces,
+        introduction::introducers,
         join,
         token_file::TokenFile,
     },
@@ -142,6 +144,12 @@ impl EventLoop {
             Command::Dial { request, reports } => {
                 let dial = self.state.handle_dial(request, Instant::now());
                 self.reports.push((dial, reports));
+            }
+            Command::SetAccess(config) => {
+                let introduction = &mut self.swarm.behaviour_mut().introduction;
+                introduction.set_config(&config);
+                self.state
+                    .handle_access(build::allowed(&config), introducers(&config));
             }
             Command::Status(answer) => drop(answer.send(self.snapshot().status())),
             Command::Why { peer, answer } => drop(answer.send(self.snapshot().why(&peer))),

@@ -1,11 +1,10 @@
 //! From the swarm to the state.
 
-use std::io;
-
 use libp2p::{
     PeerId, identify,
     swarm::{ConnectionError, SwarmEvent},
 };
+use p2pnode_daemon::lossy::Stdout;
 use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, from_remote, ping};
 use p2pnode_transports::{Closed, Overuse, closed};
 use tracing::{debug, trace, warn};
@@ -188,7 +187,7 @@ impl EventLoop {
 fn on_relay(
     state: &mut RelayState,
     relay: &mut circuit::Behaviour,
-    observer: &Observer<io::Stdout>,
+    observer: &Observer<Stdout>,
     event: circuit::Event,
     now: Now,
 ) {

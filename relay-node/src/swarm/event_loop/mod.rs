@@ -9,14 +9,13 @@ mod events;
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
-    io,
     pin::pin,
     time::{Duration, Instant},
 };
 
 use futures::StreamExt as _;
 use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
-use p2pnode_daemon::memory;
+use p2pnode_daemon::{lossy::Stdout, memory};
 use p2pnode_protocol::directory::QueryId;
 use p2pnode_transports::{Budgets, Interfaces};
 use tokio::sync::mpsc;
@@ -44,7 +43,7 @@ pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<BoxedHandlers<Behaviour>>,
     pub(crate) state: SharedState,
     pub(crate) budgets: Budgets,
-    pub(crate) observer: Observer<io::Stdout>,
+    pub(crate) observer: Observer<Stdout>,
     pub(crate) listeners: Listeners,
     /// `None` where the host does not let its addresses be watched.
     pub(crate) interfaces: Option<Interfaces>,
