@@ -19,9 +19,7 @@ use crate::{
     exit::Exit,
     healthcheck::{HealthArgs, Serves},
     id::IdArgs,
-    identity,
-    paths::Directories,
-    signals,
+    identity, signals,
 };
 
 /// Flags of every command.
@@ -153,8 +151,8 @@ impl Common {
                     let config = load(flags)?.config;
                     let path = (binary.key_file)(&config)
                         .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
-                    let home = state_directory(&binary.program);
-                    Ok(identity::load_or_create(&path, home.as_deref())?)
+                    let named = identity::Named::by(args.key.as_ref());
+                    Ok(identity::load_or_create(&path, named)?)
                 })?)?;
             }
             Self::Healthcheck(args) => {
@@ -163,15 +161,15 @@ impl Common {
                 print(&format!("{answer}\n"))?;
             }
             Self::Config(ConfigCommand::Check) => {
-                let config = load(global.flags())?.config;
-                for warning in (binary.check)(&config)? {
+                let loaded = load(global.flags())?;
+                for warning in (binary.check)(&loaded.config)? {
                     // If stderr is closed, there is nowhere to report it.
                     let _ = writeln!(io::stderr(), "warning: {warning}");
                 }
-                if global.file(&binary.program)?.is_none() {
+                if global.file(&binary.program)?.is_none() && loaded.is_default() {
                     let _ = writeln!(
                         io::stderr(),
-                        "note: no file was read, only environment and defaults; --config FILE or {}_CONFIG names a file",
+                        "note: no file was read and nothing is set, so these are the defaults; --config FILE or {}_CONFIG names a file",
                         binary.program.env
                     );
                 }
@@ -334,13 +332,6 @@ fn with_causes(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-/// The directory of the program for what survives restarts, which it makes itself; `None` if the environment names none.
-#[must_use]
-pub fn state_directory(program: &Program) -> Option<PathBuf> {
-    let env = environment(program).ok()?;
-    Directories::of_process(program.name, &env).state.ok()
 }
 
 /// The variables of the program, and those that name directories.

@@ -85,21 +85,40 @@ fn not_created(error: &io::Error, path: &Path) -> String {
     remedy.unwrap_or_else(|| format!("make {directory} writable, or give another path"))
 }
 
-/// The key of `path`. Creates the file if there is none, and its directory only if that is `home`, the program's own: another one
-/// that is missing is a misspelled path.
+/// Who has named a key file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// The configuration, or its default: a directory that is missing is made.
+    Configuration,
+    /// An argument of the command: a directory that is missing is a misspelled path.
+    Argument,
+}
+
+impl Named {
+    /// Whether `argument` names the file.
+    #[must_use]
+    pub fn by<T>(argument: Option<&T>) -> Self {
+        match argument {
+            Some(_) => Self::Argument,
+            None => Self::Configuration,
+        }
+    }
+}
+
+/// The key of `path`. Creates the file if there is none.
 ///
 /// Processes that start at the same time get the same key: each writes its own to a temporary file, and moves that to `path` only
 /// if there is still no file. The file has mode 0600, new directories have mode 0700.
 ///
 /// # Errors
 /// [`Error`]. An existing file stays unchanged.
-pub fn load_or_create(path: &Path, home: Option<&Path>) -> Result<Keypair, Error> {
+pub fn load_or_create(path: &Path, named: Named) -> Result<Keypair, Error> {
     match load(path) {
         Err(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         loaded => return loaded,
     }
     let key = Keypair::generate_ed25519();
-    match store(path, home, &key) {
+    match store(path, named, &key) {
         Ok(()) => Ok(key),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
         Err(source) => Err(Error::NotCreated {
@@ -173,9 +192,9 @@ fn is_exposed(mode: u32, owner: u32, user: u32) -> bool {
 }
 
 /// Writes `key` to a new file; `AlreadyExists` if there is one.
-fn store(path: &Path, home: Option<&Path>, key: &Keypair) -> io::Result<()> {
+fn store(path: &Path, named: Named, key: &Keypair) -> io::Result<()> {
     let directory = directory(path);
-    if home == Some(directory) {
+    if named == Named::Configuration {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -233,11 +252,13 @@ mod tests {
     fn the_first_start_creates_a_key_that_the_second_finds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/identity.key");
-        let made = load_or_create(&path, path.parent()).unwrap();
+        let made = load_or_create(&path, Named::Configuration).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         assert_eq!(
-            load_or_create(&path, path.parent()).unwrap().public(),
+            load_or_create(&path, Named::Configuration)
+                .unwrap()
+                .public(),
             made.public()
         );
         // No temporary file is left.
@@ -245,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_the_programs_own_is_not_made() {
+    fn a_directory_that_an_argument_names_is_not_made() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("typo/identity.key");
-        let error = load_or_create(&path, Some(home.path())).unwrap_err();
+        let error = load_or_create(&path, Named::Argument).unwrap_err();
         assert!(error.is_usage(), "{error}");
         assert!(
             error.to_string().contains("there is no directory"),
@@ -265,7 +286,7 @@ mod tests {
             let starts: Vec<_> = (0..16)
                 .map(|_| {
                     scope.spawn(|| {
-                        load_or_create(&path, path.parent())
+                        load_or_create(&path, Named::Configuration)
                             .unwrap()
                             .public()
                             .to_peer_id()
@@ -287,7 +308,7 @@ mod tests {
         let path = directory.path().join("identity.key");
         for content in [&b""[..], b"not a key", &[0; 70], &[0xff; 20_000]] {
             write(&path, content, 0o600);
-            let error = load_or_create(&path, path.parent()).unwrap_err();
+            let error = load_or_create(&path, Named::Configuration).unwrap_err();
             assert!(error.is_usage());
             let error = error.to_string();
             assert!(error.contains("is not a libp2p private key"), "{error}");
@@ -301,11 +322,11 @@ mod tests {
     fn a_key_that_others_can_read_is_refused_with_the_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
-        load_or_create(&path, path.parent()).unwrap();
+        load_or_create(&path, Named::Configuration).unwrap();
         let bytes = fs::read(&path).unwrap();
         for mode in [0o644, 0o640, 0o604, 0o660, 0o601] {
             write(&path, &bytes, mode);
-            let error = load_or_create(&path, path.parent())
+            let error = load_or_create(&path, Named::Configuration)
                 .unwrap_err()
                 .to_string();
             assert!(
@@ -316,7 +337,7 @@ mod tests {
         }
         for mode in [0o600, 0o400] {
             write(&path, &bytes, mode);
-            load_or_create(&path, path.parent()).unwrap();
+            load_or_create(&path, Named::Configuration).unwrap();
         }
     }
 
@@ -346,13 +367,13 @@ mod tests {
     #[test]
     fn directories_fifos_and_files_in_the_way_are_errors() {
         let directory = tempfile::tempdir().unwrap();
-        let error = load_or_create(directory.path(), None).unwrap_err();
+        let error = load_or_create(directory.path(), Named::Configuration).unwrap_err();
         assert!(error.to_string().contains("is a directory"), "{error}");
         assert!(error.is_usage());
 
         let file = directory.path().join("file");
         write(&file, b"", 0o600);
-        let error = load_or_create(&file.join("identity.key"), None).unwrap_err();
+        let error = load_or_create(&file.join("identity.key"), Named::Configuration).unwrap_err();
         assert!(error.is_usage(), "{error}");
         assert!(error.to_string().contains("is a file"), "{error}");
 
@@ -362,7 +383,9 @@ mod tests {
             .status()
             .unwrap();
         assert!(made.success());
-        let error = load_or_create(&fifo, None).unwrap_err().to_string();
+        let error = load_or_create(&fifo, Named::Configuration)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not a regular file"), "{error}");
     }
 
@@ -370,9 +393,9 @@ mod tests {
     fn a_key_that_this_user_may_not_read_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
-        load_or_create(&path, path.parent()).unwrap();
+        load_or_create(&path, Named::Configuration).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-        match load_or_create(&path, path.parent()) {
+        match load_or_create(&path, Named::Configuration) {
             Ok(_) => assert!(rustix::process::geteuid().is_root()),
             Err(error) => {
                 assert!(error.is_usage());
@@ -387,7 +410,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
         std::os::unix::fs::symlink(directory.path().join("nowhere"), &path).unwrap();
-        assert!(load_or_create(&path, path.parent()).is_err());
+        assert!(load_or_create(&path, Named::Configuration).is_err());
         assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     }
 
@@ -397,7 +420,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("identity.key");
             write(&path, &bytes, 0o600);
-            let _ = load_or_create(&path, path.parent());
+            let _ = load_or_create(&path, Named::Configuration);
             prop_assert_eq!(fs::read(&path).unwrap(), bytes);
         }
     }

@@ -18,7 +18,7 @@ pub fn of(error: &io::Error, path: &Path) -> Option<String> {
         (Kind::ReadOnlyFilesystem, _) => {
             "the file system is read-only: give a path on one that can be written"
         }
-        (Kind::NotADirectory, _) => "a part of the path is a file: give a path through directories",
+        (Kind::NotADirectory, _) => "a part of the path is a file: give another path",
         (Kind::IsADirectory, _) => "it is a directory: give the path of a file",
         (_, Some(Errno::LOOP)) => {
             "symbolic links in the path form a loop: mend them, or give another path"

@@ -20,7 +20,8 @@ use p2pnode_daemon::{
     config::{self, Faults, Loaded, Reader},
     exit::{Exit, Usage},
     healthcheck::Serves,
-    heap, identity,
+    heap,
+    identity::{self, Named},
     key_lock::KeyLock,
     logging,
     signals::Shutdown,
@@ -29,7 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{
-        cli::{Cli, Command, DialArgs, NodeArgs, Until},
+        cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
@@ -71,7 +72,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 let sources = global.sources(&PROGRAM, flags.clone())?;
                 config::load(&PROGRAM, &sources, read)
             };
-            run_node(loaded, load, Printer::new(format(&args.node)))
+            run_node(loaded, load, args)
         }
         Command::Status(args) => {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
@@ -151,12 +152,17 @@ fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)
 fn run_node(
     loaded: Loaded<Config>,
     load: impl Fn() -> Result<Loaded<Config>, Faults> + Send + 'static,
-    printer: Printer,
+    args: &RunArgs,
 ) -> anyhow::Result<Exit> {
     let config = &loaded.config.clone();
-    let is_given = loaded.is_given("log.level");
+    let printer = Printer::new(format(&args.node));
+    let (named, is_given) = (
+        Named::by(args.node.key.as_ref()),
+        loaded.is_given("log.level"),
+    );
     let (keypair, _lock) = prepare(
         &config.key,
+        named,
         &on_terminal(&config.log, is_given, printer.is_live())?,
     )?;
     command::block_on(async {
@@ -222,7 +228,7 @@ fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Resul
 }
 
 fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result<Exit> {
-    let (keypair, _lock) = prepare(&config.key, &config.log)?;
+    let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
     check_not_own(target.peer, keypair.public().to_peer_id())?;
     if let Key::Throwaway {
         configured: Some(path),
@@ -247,12 +253,11 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
     })
 }
 
-fn prepare(key: &Key, log: &Log) -> anyhow::Result<(Keypair, Option<KeyLock>)> {
+fn prepare(key: &Key, named: Named, log: &Log) -> anyhow::Result<(Keypair, Option<KeyLock>)> {
     logging::init(&log.level, log.format)?;
     Ok(match key {
         Key::File(path) => {
-            let home = command::state_directory(&PROGRAM);
-            let key = identity::load_or_create(path, home.as_deref())?;
+            let key = identity::load_or_create(path, named)?;
             (key, Some(KeyLock::take(path)?))
         }
         Key::Throwaway { .. } => (Keypair::generate_ed25519(), None),

@@ -62,8 +62,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let loaded = config::load(&PROGRAM, &sources, BINARY.read)?;
             let mut config = loaded.config.clone();
             logging::init(&config.log.level, config.log.format)?;
-            let home = command::state_directory(&PROGRAM);
-            let key = identity::load_or_create(&config.key_file, home.as_deref())?;
+            let named = identity::Named::by(args.key.as_ref());
+            let key = identity::load_or_create(&config.key_file, named)?;
             let _lock = KeyLock::take(&config.key_file)?;
             for warning in config.warnings() {
                 tracing::warn!(own = tracing::field::Empty, "{warning}");
@@ -95,7 +95,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let (config, wanted) = with_key(&cli, args.key.as_ref(), |reader| {
                 token::wanted(reader, args)
             })?;
-            token::create(&config, wanted, args.json)
+            token::create(&config, wanted, args)
         }
         Command::Token(TokenCommand::Show(args)) => {
             let (config, token) =

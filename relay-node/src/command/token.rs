@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::{
     command::cli::{CreateArgs, ShowArgs},
-    config::{Config, PROGRAM},
+    config::Config,
 };
 
 /// What a token is to be.
@@ -65,6 +65,9 @@ struct TokenReport {
     expires: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+    /// The key file, if there was none and it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_key: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     judged: Option<Judged>,
 }
@@ -87,17 +90,18 @@ impl TokenReport {
             peer: token.peer.to_string(),
             expires: token.date(),
             token: None,
+            new_key: None,
             judged: None,
         }
     }
 }
 
 /// Prints a new token of the relay of `config`, whose key is made if there is none.
-pub(crate) fn create(config: &Config, wanted: Wanted, json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn create(config: &Config, wanted: Wanted, args: &CreateArgs) -> anyhow::Result<Exit> {
     let is_new = !config.key_file.exists();
-    let home = command::state_directory(&PROGRAM);
-    let key = identity::load_or_create(&config.key_file, home.as_deref())?;
-    if is_new {
+    let named = identity::Named::by(args.key.as_ref());
+    let key = identity::load_or_create(&config.key_file, named)?;
+    if is_new && !args.json {
         // If stderr is closed, there is nowhere to report it.
         let _ = writeln!(
             io::stderr(),
@@ -109,9 +113,10 @@ pub(crate) fn create(config: &Config, wanted: Wanted, json: bool) -> anyhow::Res
     }
     let expires = SystemTime::now() + wanted.lives;
     let text = signed(&key, wanted.peer, expires)?;
-    if json {
+    if args.json {
         let mut report = TokenReport::new(&Token::read(&text)?);
         report.token = Some(text);
+        report.new_key = is_new.then(|| config.key_file.display().to_string());
         return print(&(p2pnode_protocol::to_json(&report)? + "\n"));
     }
     print(&(text + "\n"))
