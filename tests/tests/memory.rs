@@ -1,6 +1,8 @@
 //! Strangers make a program hold more than `limits.memory`. It closes the connections that hold the most and counts them, its
 //! resident memory stays bounded, and what honest peers have stays.
 
+use std::cell::Cell;
+
 use p2pnode_tests::{
     admin::{self, ADMIN},
     prelude::*,
@@ -162,6 +164,14 @@ async fn besieged(
         "an honest peer has lost its relay: {}",
         called.process.log()
     );
+    // Above its limit a process takes no connection. It has looked again by the third answer.
+    let room = Cell::new(0);
+    let has_room = |_: &admin::Exposition| {
+        let fits = memory(pid).is_ok_and(|kib| kib < limit.kib);
+        room.set(if fits { room.get() + 1 } else { 0 });
+        (room.get() == 3).then_some(())
+    };
+    admin::until(host, "room below the limit", has_room).await?;
     let dial = NodeArgs::new(relay, &caller, &Transport::ALL).dial("dial", &called.id)?;
     dial.on(&caller)?.ended().await?.is("direct")?;
     Ok(())
