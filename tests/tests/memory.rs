@@ -90,16 +90,15 @@ async fn node() -> Result<()> {
         (&host, "p2pnode_closed_for_memory_total"),
     )
     .await?;
-    let lost = target
-        .process
-        .events()
+    kept_its_relay(&target)
+}
+
+fn kept_its_relay(node: &Node) -> Result<()> {
+    let events = node.process.events();
+    let lost = events
         .iter()
         .any(|event| event.name() == "reservation_lost");
-    ensure!(
-        !lost,
-        "the target has lost its relay: {}",
-        target.process.log()
-    );
+    ensure!(!lost, "a relay was lost: {}", node.process.log());
     Ok(())
 }
 
@@ -154,16 +153,7 @@ async fn besieged(
         "{peak} KiB at the most, of {}",
         limit.kib
     );
-    let lost = called
-        .process
-        .events()
-        .iter()
-        .any(|event| event.name() == "reservation_lost");
-    ensure!(
-        !lost,
-        "an honest peer has lost its relay: {}",
-        called.process.log()
-    );
+    kept_its_relay(&called)?;
     // Above its limit a process takes no connection. It has looked again by the third answer.
     let room = Cell::new(0);
     let has_room = |_: &admin::Exposition| {
