@@ -29,8 +29,8 @@ const NODE: Limit = Limit {
     kib: 48 * 1024,
     most: 80 * 1024,
 };
-/// Closed connections that are waited for: the memory is at its limit for a while.
-const CLOSED: f64 = 20.0;
+/// Closed connections that are waited for. How many it takes depends on how many were refused before they held anything.
+const CLOSED: f64 = 5.0;
 
 #[derive(Clone, Copy)]
 struct Limit {
