@@ -112,6 +112,7 @@ pub(crate) async fn connect_once(
     }
     // The same SYN goes on: NATs on the way know its sequence number.
     same.set_tcp_user_timeout(None)?;
+    drop(same);
     match connected {
         Ok(connected) => connected,
         Err(_) => connecting.await,
