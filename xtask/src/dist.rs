@@ -84,7 +84,7 @@ fn make(binaries: &Path, dist: &Path, compression: Compression) -> Result<Vec<Pa
             binary: binaries.join(name),
         };
         made.push(program.debian(dist, created, compression)?);
-        program.into_archive(&tree)?;
+        program.archive_into(&tree)?;
     }
     for file in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
         copy(&workspace().join(file), &tree.join(file), 0o644)?;
@@ -179,7 +179,7 @@ impl Program {
         )
     }
 
-    fn into_archive(&self, tree: &Path) -> Result<()> {
+    fn archive_into(&self, tree: &Path) -> Result<()> {
         let name = self.name;
         copy(&self.binary, &tree.join("bin").join(name), 0o755)?;
         self.man(&tree.join("man/man1"), false)?;
