@@ -356,6 +356,20 @@ impl World {
         self.settle();
     }
 
+    /// Lets no packet of a host through, or again.
+    pub(super) fn isolate(&mut self, host: usize, is_cut: bool) {
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            self.network.cut(host, other, is_cut);
+        }
+    }
+
+    /// From now on a node admits nobody.
+    pub(super) fn turn_all_away(&mut self, host: usize) {
+        if let Setup::Node(setup) = &mut self.hosts[host].setup {
+            setup.allowed = Some(Vec::new());
+        }
+    }
+
     /// How long packets take from a host to the middle of the network.
     pub(super) fn set_delay(&mut self, host: usize, delay: Duration) {
         self.hosts[host].delay = delay;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::{Action, Dialer};
+use crate::core::{event::Event, peers::{Path, PathKind}};
+
 /// From one ping to the next: `--count` counts in seconds.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -13,6 +16,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(super) struct Pings {
     wanted: u32,
     answered: u32,
+    missed: u32,
     state: State,
 }
 
@@ -32,6 +36,8 @@ pub(crate) enum PingFailure {
     /// The path was another one when the answer came, or its connection closed: nothing is known of the path that is best
     /// now.
     Stale,
+    /// Its connection was lost.
+    Lost,
     /// No answer came.
     Missed,
     /// Its stream broke. Most often the connection is ending, and another one is best in a moment.
@@ -46,6 +52,7 @@ impl Pings {
         Self {
             wanted: wanted.max(1),
             answered: 0,
+            missed: 0,
             state: State::Ready,
         }
     }
@@ -53,6 +60,28 @@ impl Pings {
     /// Whether every wanted ping was answered.
     pub(super) fn are_done(&self) -> bool {
         self.answered >= self.wanted
+    }
+
+    /// Whether one was answered.
+    pub(super) const fn have_begun(&self) -> bool {
+        self.answered > 0
+    }
+
+    /// The path is another one than the last ping went over: one more proves it.
+    pub(super) const fn prove(&mut self) {
+        if self.answered >= self.wanted {
+            self.wanted = self.answered + 1;
+            self.state = State::Ready;
+        }
+    }
+
+    /// A ping that is under way was missed. Returns the number that its answer would have had, and how many were missed.
+    pub(super) const fn missed(&mut self) -> Option<(u32, u32)> {
+        if !matches!(self.state, State::Sent(_)) {
+            return None;
+        }
+        self.missed += 1;
+        Some((self.answered + 1, self.missed))
     }
 
     /// Whether a ping is to be sent now; if so it counts as sent.
@@ -87,7 +116,7 @@ impl Pings {
     /// A ping was not answered.
     pub(super) fn failed(&mut self, failure: PingFailure) {
         match failure {
-            PingFailure::Stale => self.state = State::Ready,
+            PingFailure::Stale | PingFailure::Lost => self.state = State::Ready,
             PingFailure::Missed => self.wait(INTERVAL),
             PingFailure::Broken => self.wait(AGAIN),
             PingFailure::Unsupported => {
@@ -103,5 +132,50 @@ impl Pings {
             State::Sent(at) => State::After(at + time),
             other @ (State::Ready | State::After(_)) => other,
         };
+    }
+}
+
+impl Dialer {
+    /// A ping of [`Action::Ping`] was answered, and the path it went over is still the best.
+    pub(crate) fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
+        let kind = best.kind;
+        self.path = Some(best);
+        if !self.may_ping() {
+            self.pings.failed(PingFailure::Stale);
+            return;
+        }
+        self.pinged = Some(kind);
+        self.deadline = now + self.request.timeout;
+        let seq = self.pings.answered();
+        if seq <= self.request.pings {
+            self.actions
+                .push_back(Action::Report(Event::Ping { seq, rtt, kind }));
+        }
+    }
+
+    /// A ping of [`Action::Ping`] was not answered, or its failure concerns a path that is no longer the best. `kind` is that of
+    /// the path that it went over, where that is known.
+    pub(crate) fn handle_ping_failed(&mut self, failure: PingFailure, kind: Option<PathKind>) {
+        let is_loss = match failure {
+            PingFailure::Lost | PingFailure::Missed | PingFailure::Broken => true,
+            PingFailure::Stale | PingFailure::Unsupported => false,
+        };
+        if is_loss
+            && let Some(kind) = kind
+            && let Some((seq, missed)) = self.pings.missed()
+            && seq <= self.request.pings
+        {
+            let missed = Event::PingMissed { seq, missed, kind };
+            self.actions.push_back(Action::Report(missed));
+        }
+        if failure == PingFailure::Unsupported {
+            self.pinged = self.path.as_ref().map(|path| path.kind);
+        }
+        self.pings.failed(failure);
+    }
+
+    /// Whether the path is worth a ping: pings that have begun go on over the path that there is.
+    pub(super) fn may_ping(&self) -> bool {
+        self.is_content() || (self.path.is_some() && self.pings.have_begun())
     }
 }

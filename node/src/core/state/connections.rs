@@ -182,15 +182,18 @@ impl NodeState {
         let best = self.best_path(&peer);
         if best.is_none() {
             self.next_punches.remove(&peer);
-            match farewell {
-                Farewell::Lost => {
-                    let jitter = self.rng.f64();
-                    self.reconnector.handle_lost(&peer, now, jitter);
+            let jitter = self.rng.f64();
+            match (farewell, ended) {
+                (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
+                (Farewell::Wanted, Ended::Theirs | Ended::Broken) => {
+                    self.reconnector.handle_left(&peer, now, jitter);
                 }
-                Farewell::Wanted => self.reconnector.forget(&peer),
+                (Farewell::Wanted, Ended::Ours) => {
+                    self.reconnector.forget(&peer);
+                }
             }
         }
-        self.forget_pings(id);
+        self.forget_pings(id, kind, farewell);
         let said = match ended {
             Ended::Theirs | Ended::Broken if is_refusal => dialer::Farewell::Refused,
             Ended::Theirs => dialer::Farewell::Closed,

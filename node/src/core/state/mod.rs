@@ -206,7 +206,7 @@ impl NodeState {
         self.keep_relays(now);
         self.advance_dials(now);
         self.ask_relays(now);
-        self.end_dials();
+        self.end_dials(now);
         self.dial_lost_peers(now);
         self.announce();
         self.register(now);

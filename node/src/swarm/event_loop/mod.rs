@@ -145,6 +145,7 @@ impl EventLoop {
                 self.reports.push((dial, reports));
             }
             Command::Status(answer) => drop(answer.send(self.snapshot().status())),
+            Command::Forget { peer, answer } => drop(answer.send(self.state.handle_forget(peer))),
             Command::Why { peer, answer } => drop(answer.send(self.snapshot().why(&peer))),
         }
     }

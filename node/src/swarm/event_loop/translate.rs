@@ -93,6 +93,7 @@ impl EventLoop {
                 self.state.handle_listener_closed(listener_id, &reason, now);
             }
             SwarmEvent::ListenerError { error, .. } => {
+                let error = p2pnode_transports::explained(error);
                 tracing::warn!(error = %dial_error::innermost(&error), "a listener reported an error and goes on");
             }
             SwarmEvent::Dialing { .. }

@@ -45,7 +45,10 @@ impl EventLoop {
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
             } => return Err(self.listeners.closed(&addresses, reason)),
-            SwarmEvent::ListenerError { error, .. } => warn!(%error, "listener"),
+            SwarmEvent::ListenerError { error, .. } => {
+            let error = p2pnode_transports::explained(error);
+            warn!(%error, "listener");
+        }
             SwarmEvent::IncomingConnectionError {
                 connection_id,
                 send_back_addr,
