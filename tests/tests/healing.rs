@@ -55,7 +55,9 @@ async fn slow() -> Result<()> {
     for ((node, _), seen) in both.ways().into_iter().zip(seen) {
         let events = node.process.events();
         let lost = ["reservation_lost", "disconnected"];
-        let lost = events[seen..].iter().find(|event| lost.contains(&event.name()));
+        let lost = events[seen..]
+            .iter()
+            .find(|event| lost.contains(&event.name()));
         ensure!(lost.is_none(), "{}: {lost:?}", node.process.name());
     }
     Ok(())
@@ -91,12 +93,14 @@ async fn in_a_row() -> Result<()> {
     let (_b_site, b) = lab.home("b", NatKind::EimApdfRewrite).await?;
     let node = relay.node("b", &b, &[Transport::Tcp]).await?;
     lab.impair(Link::rtt(Duration::from_millis(200)))?;
-    let key = a.artifacts.file("a.key");
+    let key = lab.artifacts().file("a.key");
     for number in 0..4 {
         let name = format!("dial-{number}");
-        let dial = NodeArgs::new(&relay, &a, &[Transport::Tcp]).dial_within(&name, &node.id, "10s")?;
+        let dial =
+            NodeArgs::new(&relay, &a, &[Transport::Tcp]).dial_within(&name, &node.id, "10s")?;
         let dial = dial.arg("--key").arg(&key).on(&a)?.ended().await?;
-        dial.is("direct").with_context(|| format!("dial {number}"))?;
+        dial.is("direct")
+            .with_context(|| format!("dial {number}"))?;
     }
     Ok(())
 }

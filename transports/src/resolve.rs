@@ -67,7 +67,12 @@ pub(crate) struct Resolving<T> {
 
 impl<T> Resolving<T> {
     pub(crate) fn new(inner: T, policy: FamilyPolicy, shared: Option<Shared>) -> Self {
-        Self::with(inner, policy, shared, Arc::new(|host| ask_system(host).boxed()))
+        Self::with(
+            inner,
+            policy,
+            shared,
+            Arc::new(|host| ask_system(host).boxed()),
+        )
     }
 
     fn with(inner: T, policy: FamilyPolicy, shared: Option<Shared>, lookup: Lookup) -> Self {
@@ -453,7 +458,9 @@ mod tests {
         }
 
         async fn dial(&mut self, peer: PeerId) -> Result<PeerId, Error> {
-            let addr = format!("/dns/relay.example/tcp/443/p2p/{peer}").parse().unwrap();
+            let addr = format!("/dns/relay.example/tcp/443/p2p/{peer}")
+                .parse()
+                .unwrap();
             let opts = DialOpts {
                 role: Endpoint::Dialer,
                 port_use: PortUse::Reuse,
@@ -467,7 +474,11 @@ mod tests {
             // As after the time of the last answer.
             *lock(&self.resolving.resolver.names) = {
                 let (mut names, now) = (Names::default(), Instant::now());
-                for ip in lock(&self.resolving.resolver.names).good("relay.example").iter().rev() {
+                for ip in lock(&self.resolving.resolver.names)
+                    .good("relay.example")
+                    .iter()
+                    .rev()
+                {
                     names.handle_good("relay.example", *ip, now);
                 }
                 names
@@ -502,7 +513,10 @@ mod tests {
         for wrong in &there[1..] {
             bench.answers(Ok(vec![*wrong]));
             assert_eq!(bench.dial(peer).await.unwrap(), peer, "{wrong}");
-            assert_eq!(lock(&bench.dialed)[lock(&bench.dialed).len() - 2..], [*wrong, there[0]]);
+            assert_eq!(
+                lock(&bench.dialed)[lock(&bench.dialed).len() - 2..],
+                [*wrong, there[0]]
+            );
         }
         // Where the other peer was is not remembered.
         bench.answers(Err("refused".to_owned()));

@@ -174,7 +174,10 @@ impl Reconnector {
     /// The peers that are wanted and have no path.
     pub(crate) fn lost(&self) -> impl Iterator<Item = Lost> + '_ {
         self.peers.iter().filter_map(|(id, peer)| {
-            let search = peer.search.as_ref().filter(|search| search.found.is_none())?;
+            let search = peer
+                .search
+                .as_ref()
+                .filter(|search| search.found.is_none())?;
             Some(Lost {
                 peer: *id,
                 since: search.since,
@@ -235,7 +238,11 @@ impl Reconnector {
     /// The peer has closed the last connection. It may be back, but not at once.
     pub(crate) fn handle_left(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
         self.handle_lost(peer, now, jitter);
-        if let Some(search) = self.peers.get_mut(peer).and_then(|peer| peer.search.as_mut()) {
+        if let Some(search) = self
+            .peers
+            .get_mut(peer)
+            .and_then(|peer| peer.search.as_mut())
+        {
             let wait = LEFT_ALONE.mul_f64(1.0 + jitter.clamp(0.0, 1.0));
             search.at = search.at.max(now + wait);
         }

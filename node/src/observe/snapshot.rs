@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use super::status::{LostStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
+use super::status::{
+    LostStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why,
+};
 use crate::{
     core::{
         peers::{Axis, Score},

@@ -207,7 +207,9 @@ pub fn explained(error: io::Error) -> io::Error {
         Some(EMFILE) => {
             let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
             let files = files.map_or_else(|| "unlimited".to_owned(), |files| files.to_string());
-            format!("this process has no file descriptor left of {files}; raise LimitNOFILE of the service (`ulimit -Hn`)")
+            format!(
+                "this process has no file descriptor left of {files}; raise LimitNOFILE of the service (`ulimit -Hn`)"
+            )
         }
         Some(ENFILE) => "the system has no file descriptor left; raise fs.file-max".to_owned(),
         Some(_) | None => return error,

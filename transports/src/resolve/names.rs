@@ -82,13 +82,19 @@ impl Names {
 
     /// Where the right peer has answered, the last one first.
     pub(super) fn good(&self, name: &str) -> Vec<IpAddr> {
-        self.0.get(name).map_or_else(Vec::new, |known| known.good.clone())
+        self.0
+            .get(name)
+            .map_or_else(Vec::new, |known| known.good.clone())
     }
 
     fn name(&mut self, name: &str, now: Instant) -> &mut Name {
         if !self.0.contains_key(name) && self.0.len() >= MAX_NAMES {
             let least = |(_, known): &(&String, &Name)| (!known.good.is_empty(), known.asked);
-            let least = self.0.iter().min_by_key(least).map(|(name, _)| name.clone());
+            let least = self
+                .0
+                .iter()
+                .min_by_key(least)
+                .map(|(name, _)| name.clone());
             least.and_then(|name| self.0.remove(&name));
         }
         let known = self.0.entry(name.to_owned()).or_insert_with(|| Name {
@@ -128,7 +134,10 @@ mod tests {
         names.handle_answer("relay", Ok(vec![ip(2)]), now, 0.0);
         assert_eq!(names.answer("relay", now), Some(Ok(vec![ip(2)])));
         assert_eq!(names.answer("relay", now + FRESH), None);
-        assert_eq!(names.handle_answer("relay", Err(String::new()), now, 0.0), 1);
+        assert_eq!(
+            names.handle_answer("relay", Err(String::new()), now, 0.0),
+            1
+        );
     }
 
     #[test]

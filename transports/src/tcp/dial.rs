@@ -98,9 +98,7 @@ impl Dial {
                 connected = dial.ordinary().await;
             }
             let connected = connected?;
-            dial.shared
-                .ports
-                .succeeded(Transport::Tcp, dial.family());
+            dial.shared.ports.succeeded(Transport::Tcp, dial.family());
             Ok(connected)
         }
     }

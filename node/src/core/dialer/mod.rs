@@ -476,7 +476,9 @@ impl Dialer {
                 .as_ref()
                 .is_some_and(|path| path.kind == PathKind::Direct);
         if self.is_content() {
-            if self.pinged != self.path.as_ref().map(|path| path.kind) && self.pinged.is_some() {
+            let kind = self.path.as_ref().map(|path| path.kind);
+            if self.request.until == Until::Direct && self.pinged.is_some() && self.pinged != kind {
+                // A path is called what it is once something came back over it.
                 self.pings.prove();
             }
             if self.pings.are_done() && is_far_hop_settled {

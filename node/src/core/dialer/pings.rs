@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Dialer};
-use crate::core::{event::Event, peers::{Path, PathKind}};
+use crate::core::{
+    event::Event,
+    peers::{Path, PathKind},
+};
 
 /// From one ping to the next: `--count` counts in seconds.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);

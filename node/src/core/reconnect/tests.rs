@@ -98,10 +98,7 @@ fn without_a_relay_that_is_ready_the_first_that_becomes_so_is_asked() {
         Some(now + NO_RELAY),
         "no timer spins meanwhile"
     );
-    assert_eq!(
-        poll(&mut reconnector, now + NO_RELAY, |_| false, 0.0),
-        None
-    );
+    assert_eq!(poll(&mut reconnector, now + NO_RELAY, |_| false, 0.0), None);
     assert_eq!(
         reconnector.poll_event(),
         Some(Change::Paused(peer, Pause::NoRelay))
@@ -183,8 +180,7 @@ fn the_relay_that_led_to_the_peer_last_comes_first() {
 
 #[test]
 fn given_addresses_are_dialed_in_each_round_also_without_any_relay() {
-    let (mut reconnector, peer, now) =
-        (Reconnector::default(), PeerId::random(), Instant::now());
+    let (mut reconnector, peer, now) = (Reconnector::default(), PeerId::random(), Instant::now());
     let addrs: Vec<Multiaddr> = vec!["/ip4/198.51.100.7/tcp/443".parse().unwrap()];
     reconnector.want(peer, addrs.clone(), [], None);
     reconnector.handle_lost(&peer, now, 0.0);
@@ -206,7 +202,9 @@ fn search(known: Known, jitter: f64, until: Duration) -> (Vec<Duration>, Vec<(Du
     reconnector.handle_lost(&peer, start, jitter);
     let (mut now, mut dials, mut changes) = (start, Vec::new(), Vec::new());
     while now < start + until {
-        match poll(&mut reconnector, now, |_| true, jitter) {
+        let action = poll(&mut reconnector, now, |_| true, jitter);
+        changes.extend(reconnector.poll_event().map(|change| (now - start, change)));
+        match action {
             Some(Action::DialCircuit { relay, .. }) => {
                 dials.push(now - start);
                 reconnector.handle_failed(&peer, &relay, now);
@@ -214,7 +212,6 @@ fn search(known: Known, jitter: f64, until: Duration) -> (Vec<Duration>, Vec<(Du
             Some(Action::DialDirect { .. }) => panic!("no address was given"),
             None => now = reconnector.poll_timeout().unwrap(),
         }
-        changes.extend(reconnector.poll_event().map(|change| (now - start, change)));
     }
     (dials, changes)
 }
@@ -239,8 +236,16 @@ fn a_peer_that_stays_away_is_dialed_for_ever_and_ever_less_often() {
             dials.iter().filter(|at| span.contains(*at)).count() as f64 * (1.0 - jitter)
         };
         assert!(count(0, 300) <= 2.0 * 20.0, "{}", count(0, 300));
-        assert!(count(82_800, 86_400) <= 2.0 * 13.0, "{}", count(82_800, 86_400));
-        assert!(count(82_800, 86_400) >= 2.0 * 11.0, "{}", count(82_800, 86_400));
+        assert!(
+            count(82_800, 86_400) <= 2.0 * 13.0,
+            "{}",
+            count(82_800, 86_400)
+        );
+        assert!(
+            count(82_800, 86_400) >= 2.0 * 11.0,
+            "{}",
+            count(82_800, 86_400)
+        );
     }
 }
 
@@ -257,7 +262,10 @@ fn a_peer_that_has_closed_its_path_is_left_alone_and_then_dialed() {
         assert_eq!(poll(&mut reconnector, now, |_| true, jitter), None);
         let at = reconnector.poll_timeout().unwrap();
         assert!(at >= now + LEFT_ALONE && at <= now + LEFT_ALONE * 2);
-        assert_eq!(poll(&mut reconnector, at, |_| true, jitter), circuit(peer, b));
+        assert_eq!(
+            poll(&mut reconnector, at, |_| true, jitter),
+            circuit(peer, b)
+        );
     }
 }
 

@@ -37,8 +37,12 @@ impl NodeState {
             match change {
                 Change::Paused(peer, reason) => {
                     match reason {
-                        Pause::NoRelay => tracing::warn!(%peer, %reason, "a lost peer is not dialed: no relay is reachable; it is dialed when one is"),
-                        Pause::NoAnswer => tracing::warn!(%peer, %reason, "a lost peer does not answer; it is dialed every few minutes, or with `p2pnode dial`"),
+                        Pause::NoRelay => {
+                            tracing::warn!(%peer, %reason, "a lost peer is not dialed: no relay is reachable; it is dialed when one is")
+                        }
+                        Pause::NoAnswer => {
+                            tracing::warn!(%peer, %reason, "a lost peer does not answer; it is dialed every few minutes, or with `p2pnode dial`")
+                        }
                     }
                     self.report(event::Event::SearchPaused { t, peer, reason });
                 }

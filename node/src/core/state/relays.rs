@@ -66,7 +66,9 @@ impl NodeState {
         let relay = lost.relay;
         // In the words of libp2p's client, which compares the end of a reservation with this host's clock.
         let reason = match reason.contains("Invalid expiration timestamp") {
-            true => "clock: by this host's clock the reservation is over when it is granted; set the clocks of this host and of the relay right (Invalid expiration timestamp)",
+            true => {
+                "clock: by this host's clock the reservation is over when it is granted; set the clocks of this host and of the relay right (Invalid expiration timestamp)"
+            }
             false => reason,
         };
         if lost.is_held {

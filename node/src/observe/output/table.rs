@@ -51,7 +51,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
 fn lost_line(lost: &LostStatus) -> String {
     let since = format!("{}, lost {} s ago: ", lost.peer, lost.since.as_secs());
     let next = |next: Duration| format!("dialed again in {} s", next.as_secs());
-    let next = lost.next_dial.map_or_else(|| "being dialed".to_owned(), next);
+    let next = lost
+        .next_dial
+        .map_or_else(|| "being dialed".to_owned(), next);
     since
         + &match lost.paused {
             Some(Pause::NoRelay) => "paused, no relay is reachable".to_owned(),

@@ -43,7 +43,9 @@ fn after_an_outage_of_the_dialers_link_the_peer_is_direct_again_soon_after_the_r
         assert_eq!(lost(&world, a), 1, "{outage} s");
         assert_eq!(pauses(&world, a), [Some(Pause::NoRelay)], "{outage} s");
         world.network().heal();
-        world.until(seconds(400), "the relay is back", |world| world.holds(a, relay));
+        world.until(seconds(400), "the relay is back", |world| {
+            world.holds(a, relay)
+        });
         let took = world.until(seconds(60), "it is direct", |world| world.are_direct(a, b));
         assert!(took <= seconds(20), "{took:?} after {outage} s");
         assert_eq!(pauses(&world, a), [Some(Pause::NoRelay), None]);

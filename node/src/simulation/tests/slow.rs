@@ -42,7 +42,9 @@ fn a_node_that_begins_with_a_round_trip_of_three_seconds_is_ready_and_stays_so()
     world.set_delay(relay, Duration::from_millis(1490));
     let setup = crate::simulation::scenario::NodeSetup::behind(Nat::PortRestricted, &[relay]);
     let nodes = [setup.clone(), setup].map(|setup| world.node(setup));
-    world.until(seconds(60), "it is reserved", |world| world.holds(nodes[0], relay));
+    world.until(seconds(60), "it is reserved", |world| {
+        world.holds(nodes[0], relay)
+    });
     world.run(seconds(20));
     keeps(&mut world, seconds(300), relay, nodes);
 }
@@ -71,8 +73,10 @@ fn a_quarter_of_the_packets_lost_and_much_jitter_cost_no_connection() {
 fn a_path_with_usual_round_trips_that_is_cut_is_relayed_within_five_seconds_also_after_a_queue() {
     for queue in [0, 3] {
         let (mut world, relay, [a, b]) = connected(5, Nat::PortRestricted);
-        world.set_delay(a, Duration::from_millis(20) + seconds(queue) / 2);
-        world.run(seconds(30));
+        for part in 1..=6 {
+            world.set_delay(a, Duration::from_millis(20) + seconds(queue) * part / 12);
+            world.run(seconds(5));
+        }
         world.set_delay(a, Duration::from_millis(20));
         // What a queue has taught is forgotten within half a minute.
         world.run(seconds(30));

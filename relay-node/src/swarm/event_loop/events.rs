@@ -46,9 +46,9 @@ impl EventLoop {
                 addresses, reason, ..
             } => return Err(self.listeners.closed(&addresses, reason)),
             SwarmEvent::ListenerError { error, .. } => {
-            let error = p2pnode_transports::explained(error);
-            warn!(%error, "listener");
-        }
+                let error = p2pnode_transports::explained(error);
+                warn!(%error, "listener");
+            }
             SwarmEvent::IncomingConnectionError {
                 connection_id,
                 send_back_addr,

@@ -174,11 +174,17 @@ impl Budgets {
     /// What counts what arrives on the open connections with `peer` at `address`, whether or not anybody reads it. For a name these are
     /// the connections over its transport and family.
     #[must_use]
-    pub fn received(&self, peer: &PeerId, address: &Multiaddr) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+    pub fn received(
+        &self,
+        peer: &PeerId,
+        address: &Multiaddr,
+    ) -> Arc<dyn Fn() -> u64 + Send + Sync> {
         let (transport, exact) = (Transport::of(address), to_socket_addr(address));
         let family = Family::of(address);
         let is_it = |connection: &Weak<dyn Budgeted>| {
-            let remote = connection.upgrade().and_then(|connection| connection.remote());
+            let remote = connection
+                .upgrade()
+                .and_then(|connection| connection.remote());
             remote.is_some_and(|(of, remote)| {
                 transport == Some(of)
                     && exact.is_none_or(|exact| exact == remote)
@@ -189,7 +195,8 @@ impl Budgets {
         let open: Vec<_> = open.into_iter().filter(is_it).collect();
         Arc::new(move || {
             let open = open.iter().filter_map(Weak::upgrade);
-            open.map(|connection| connection.received()).fold(0, u64::wrapping_add)
+            open.map(|connection| connection.received())
+                .fold(0, u64::wrapping_add)
         })
     }
 

@@ -121,5 +121,8 @@ fn a_peer_that_is_forgotten_is_not_dialed_again() {
     assert!(node.state.handle_forget(peer));
     assert!(!node.state.handle_forget(peer), "it is not wanted");
     node.pass(Duration::from_secs(600));
-    assert_eq!((redials(&mut node, peer), node.state.lost().count()), (0, 0));
+    assert_eq!(
+        (redials(&mut node, peer), node.state.lost().count()),
+        (0, 0)
+    );
 }
