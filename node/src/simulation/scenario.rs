@@ -363,6 +363,17 @@ impl World {
         }
     }
 
+    /// A node is asked to forget the peers that it has lost.
+    pub(super) fn forget_lost(&mut self, host: usize) {
+        if let Some(node) = self.hosts[host].node() {
+            let lost: Vec<PeerId> = node.state.lost().map(|lost| lost.peer).collect();
+            for peer in lost {
+                node.state.handle_forget(peer);
+            }
+        }
+        self.settle();
+    }
+
     /// From now on a node admits nobody.
     pub(super) fn turn_all_away(&mut self, host: usize) {
         if let Setup::Node(setup) = &mut self.hosts[host].setup {
