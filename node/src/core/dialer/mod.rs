@@ -9,6 +9,7 @@ mod lookup;
 mod losses;
 mod outcome;
 mod pace;
+mod pinging;
 mod pings;
 mod relay;
 mod request;
