@@ -16,7 +16,7 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, Transport, TransportError},
     multiaddr::Multiaddr,
 };
-use p2pnode_protocol::{Family, escape};
+use p2pnode_protocol::{Family, Reach, escape};
 
 use names::{Answer, Names};
 
@@ -122,15 +122,19 @@ where
     ) -> Result<Self::Dial, TransportError<Error>> {
         let target = DialAddr::parse(&addr)
             .ok_or_else(|| TransportError::MultiaddrNotSupported(addr.clone()))?;
+        let reach = self.shared.as_ref().and_then(Shared::reach);
         let (host, only) = match target.host.clone() {
-            Host::Ip(_) => return Ok(lock(&self.inner).dial(addr, opts)?.boxed()),
+            Host::Ip(ip) => {
+                within(reach, &ip.to_string(), vec![ip]).map_err(TransportError::Other)?;
+                return Ok(lock(&self.inner).dial(addr, opts)?.boxed());
+            }
             Host::DnsAddr(host) => return Err(TransportError::Other(Error::DnsAddr { host })),
             Host::Name(host, only) => (host, only),
         };
         let (inner, policy, shared) = (Arc::clone(&self.inner), self.policy, self.shared.clone());
         let resolver = self.resolver.clone();
         Ok(async move {
-            let places = resolver.places(&host, only, policy).await?;
+            let places = resolver.places(&host, only, policy, reach).await?;
             let (connection, winner) =
                 race(&inner, host.clone(), &target, places, policy, opts).await?;
             if target.peer.is_none_or(|peer| peer == connection.0)
@@ -169,31 +173,19 @@ impl Resolver {
         host: &str,
         only: Option<Family>,
         policy: FamilyPolicy,
+        reach: Option<Reach>,
     ) -> Result<Vec<Place>, Error> {
-        let found = self.ask(host).await;
-        let usable = found.map(|found| select(found, only, policy));
-        let reason = match &usable {
-            Ok(usable) if !usable.is_empty() => None,
-            Ok(_) => Some(match only {
-                Some(family) => format!("none of its addresses suits {family}"),
-                None => format!("none of its addresses suits the family policy {policy}"),
-            }),
-            Err(reason) => Some(reason.clone()),
+        let answer = self.ask(host).await;
+        let good = within(reach, host, lock(&self.names).good(host)).unwrap_or_default();
+        let mut good = select(good, only, policy);
+        let usable = match usable(host, answer, only, policy, reach) {
+            Err(error) if good.is_empty() => return Err(error),
+            usable => usable.unwrap_or_default(),
         };
-        let usable = usable.unwrap_or_default();
-        let good = select(lock(&self.names).good(host), only, policy);
-        let good: Vec<_> = good.into_iter().filter(|ip| !usable.contains(ip)).collect();
+        good.retain(|ip| !usable.contains(ip));
         let place = |is_remembered| move |ip| Place { ip, is_remembered };
-        let places: Vec<_> = usable.into_iter().map(place(false)).collect();
-        let remembered = good.into_iter().map(place(true));
-        let places: Vec<_> = places.into_iter().chain(remembered).collect();
-        match reason {
-            Some(reason) if places.is_empty() => Err(Error::Resolve {
-                host: host.to_owned(),
-                reason,
-            }),
-            _ => Ok(places),
-        }
+        let places = usable.into_iter().map(place(false));
+        Ok(places.chain(good.into_iter().map(place(true))).collect())
     }
 
     /// The addresses of a name. The system is asked once for all that ask at one time, and ever less often while it has no answer.
@@ -237,7 +229,44 @@ async fn ask_system(host: String) -> Answer {
     }
 }
 
-/// The addresses that may be dialed, preferred family first.
+/// The addresses of a name that may be dialed.
+fn usable(
+    host: &str,
+    answer: Answer,
+    only: Option<Family>,
+    policy: FamilyPolicy,
+    reach: Option<Reach>,
+) -> Result<Vec<IpAddr>, Error> {
+    let failed = |reason: String| Error::Resolve {
+        host: host.to_owned(),
+        reason,
+    };
+    let found = answer.map_err(failed)?;
+    let usable = select(within(reach, host, found)?, only, policy);
+    if usable.is_empty() {
+        let wanted = only.map_or_else(
+            || format!("the family policy {policy}"),
+            |family| family.to_string(),
+        );
+        return Err(failed(format!("none of its addresses suits {wanted}")));
+    }
+    Ok(usable)
+}
+
+/// Those of the addresses of `host` that are within reach.
+fn within(reach: Option<Reach>, host: &str, found: Vec<IpAddr>) -> Result<Vec<IpAddr>, Error> {
+    let admits = |ip: &IpAddr| reach.is_none_or(|reach| reach.admits(*ip));
+    let (near, far): (Vec<_>, Vec<_>) = found.into_iter().partition(admits);
+    match far.first() {
+        Some(ip) if near.is_empty() => Err(Error::OutOfReach {
+            host: host.to_owned(),
+            ip: *ip,
+        }),
+        _ => Ok(near),
+    }
+}
+
+/// Those of a family that may be used, preferred family first.
 fn select(found: Vec<IpAddr>, only: Option<Family>, policy: FamilyPolicy) -> Vec<IpAddr> {
     let usable = |ip: &IpAddr| {
         let family = Family::from(*ip);
@@ -307,240 +336,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use libp2p::{
-        PeerId,
-        core::{
-            Endpoint,
-            muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent},
-            transport::PortUse,
-        },
-    };
-
-    use super::*;
-
-    fn ips(texts: &[&str]) -> Vec<IpAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn addresses_are_filtered_ordered_and_told_once() {
-        let found = || ips(&["2001:db8::1", "192.0.2.1", "2001:db8::1", "192.0.2.2"]);
-        for (only, policy, expected) in [
-            (
-                None,
-                FamilyPolicy::Auto,
-                ips(&["2001:db8::1", "192.0.2.1", "192.0.2.2"]),
-            ),
-            (
-                None,
-                FamilyPolicy::PreferIp4,
-                ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
-            ),
-            (
-                None,
-                FamilyPolicy::PreferIp6,
-                ips(&["2001:db8::1", "192.0.2.1", "192.0.2.2"]),
-            ),
-            (None, FamilyPolicy::OnlyIp6, ips(&["2001:db8::1"])),
-            (
-                Some(Family::Ip4),
-                FamilyPolicy::Auto,
-                ips(&["192.0.2.1", "192.0.2.2"]),
-            ),
-            (Some(Family::Ip4), FamilyPolicy::OnlyIp6, ips(&[])),
-        ] {
-            assert_eq!(select(found(), only, policy), expected, "{only:?} {policy}");
-        }
-    }
-
-    #[test]
-    fn a_name_with_hundreds_of_addresses_is_not_dialed_hundreds_of_times() {
-        let found = (0..=255).map(|n| IpAddr::from([10, 0, 0, n])).collect();
-        assert_eq!(select(found, None, FamilyPolicy::Auto).len(), MAX_ADDRESSES);
-    }
-
-    /// Answers dials of these addresses with this peer, and knows which were dialed.
-    struct Peers(Vec<(IpAddr, PeerId)>, Arc<Mutex<Vec<IpAddr>>>);
-
-    impl Transport for Peers {
-        type Output = Connection;
-        type Error = Error;
-        type ListenerUpgrade = Incoming;
-        type Dial = BoxFuture<'static, Result<Connection, Error>>;
-
-        fn listen_on(&mut self, _: ListenerId, _: Multiaddr) -> Result<(), TransportError<Error>> {
-            Ok(())
-        }
-
-        fn remove_listener(&mut self, _: ListenerId) -> bool {
-            false
-        }
-
-        fn dial(
-            &mut self,
-            addr: Multiaddr,
-            _: DialOpts,
-        ) -> Result<Self::Dial, TransportError<Error>> {
-            let ip = to_socket_addr(&addr).unwrap().ip();
-            lock(&self.1).push(ip);
-            let peer = self.0.iter().find(|(there, _)| *there == ip);
-            Ok(std::future::ready(match peer {
-                Some((_, peer)) => Ok((*peer, StreamMuxerBox::new(Never))),
-                None => Err(Error::io("nobody", std::io::ErrorKind::TimedOut.into())),
-            })
-            .boxed())
-        }
-
-        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Event> {
-            Poll::Pending
-        }
-    }
-
-    struct Never;
-
-    impl StreamMuxer for Never {
-        type Substream = futures::io::Cursor<Vec<u8>>;
-        type Error = std::io::Error;
-
-        fn poll_inbound(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<std::io::Result<Self::Substream>> {
-            Poll::Pending
-        }
-
-        fn poll_outbound(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<std::io::Result<Self::Substream>> {
-            Poll::Pending
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<std::io::Result<StreamMuxerEvent>> {
-            Poll::Pending
-        }
-    }
-
-    /// A resolver whose answer a test sets, over hosts that answer.
-    struct Bench {
-        resolving: Resolving<Peers>,
-        answer: Arc<Mutex<Answer>>,
-        asked: Arc<Mutex<u32>>,
-        dialed: Arc<Mutex<Vec<IpAddr>>>,
-    }
-
-    impl Bench {
-        fn new(peers: Vec<(IpAddr, PeerId)>) -> Self {
-            let answer = Arc::new(Mutex::new(Err("refused".to_owned())));
-            let (asked, dialed) = (Arc::<Mutex<u32>>::default(), Arc::default());
-            let (next, count) = (Arc::clone(&answer), Arc::clone(&asked));
-            let lookup: Lookup = Arc::new(move |_| {
-                *lock(&count) += 1;
-                std::future::ready(lock(&next).clone()).boxed()
-            });
-            let peers = Peers(peers, Arc::clone(&dialed));
-            Self {
-                resolving: Resolving::with(peers, FamilyPolicy::Auto, None, lookup),
-                answer,
-                asked,
-                dialed,
-            }
-        }
-
-        async fn dial(&mut self, peer: PeerId) -> Result<PeerId, Error> {
-            let addr = format!("/dns/relay.example/tcp/443/p2p/{peer}")
-                .parse()
-                .unwrap();
-            let opts = DialOpts {
-                role: Endpoint::Dialer,
-                port_use: PortUse::Reuse,
-            };
-            let dial = self.resolving.dial(addr, opts).unwrap();
-            dial.await.map(|connection| connection.0)
-        }
-
-        fn answers(&self, answer: Answer) {
-            *lock(&self.answer) = answer;
-            // As after the time of the last answer.
-            *lock(&self.resolving.resolver.names) = {
-                let (mut names, now) = (Names::default(), Instant::now());
-                for ip in lock(&self.resolving.resolver.names)
-                    .good("relay.example")
-                    .iter()
-                    .rev()
-                {
-                    names.handle_good("relay.example", *ip, now);
-                }
-                names
-            };
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_relay_is_dialed_where_it_answered_last_while_its_name_cannot_be_resolved() {
-        let (peer, there) = (PeerId::random(), ips(&["192.0.2.1"]));
-        let mut bench = Bench::new(vec![(there[0], peer)]);
-        assert!(matches!(bench.dial(peer).await, Err(Error::Resolve { .. })));
-        bench.answers(Ok(there.clone()));
-        assert_eq!(bench.dial(peer).await.unwrap(), peer);
-        bench.answers(Err("refused".to_owned()));
-        for _ in 0..20 {
-            assert_eq!(bench.dial(peer).await.unwrap(), peer);
-        }
-        assert_eq!(*lock(&bench.asked), 3, "the system is not asked each time");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_address_that_does_not_answer_or_is_another_peers_is_no_end() {
-        let (peer, other, there) = (
-            PeerId::random(),
-            PeerId::random(),
-            ips(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]),
-        );
-        let mut bench = Bench::new(vec![(there[0], peer), (there[2], other)]);
-        bench.answers(Ok(vec![there[0]]));
-        bench.dial(peer).await.unwrap();
-        for wrong in &there[1..] {
-            bench.answers(Ok(vec![*wrong]));
-            assert_eq!(bench.dial(peer).await.unwrap(), peer, "{wrong}");
-            assert_eq!(
-                lock(&bench.dialed)[lock(&bench.dialed).len() - 2..],
-                [*wrong, there[0]]
-            );
-        }
-        // Where the other peer was is not remembered.
-        bench.answers(Err("refused".to_owned()));
-        lock(&bench.dialed).clear();
-        bench.dial(peer).await.unwrap();
-        assert_eq!(*lock(&bench.dialed), [there[0]]);
-    }
-
-    #[tokio::test]
-    async fn a_name_that_does_not_exist_is_named_in_the_error() {
-        let resolving = Bench::new(Vec::new()).resolving;
-        let resolver = Resolver {
-            lookup: Arc::new(|host| ask_system(host).boxed()),
-            ..resolving.resolver
-        };
-        let error = resolver
-            .places("no-such-host.invalid", None, FamilyPolicy::Auto)
-            .await
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot resolve no-such-host.invalid: "),
-            "{error}"
-        );
-    }
-}
+mod tests;
