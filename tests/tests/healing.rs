@@ -47,10 +47,22 @@ async fn nameless() -> Result<()> {
 async fn slow() -> Result<()> {
     let mut both = Running::homes().direct().await?;
     let seen = both.ways().map(|(node, _)| node.seen());
-    // Each step lasts for a ping or two, and the last one longer than two that are missed.
+    let relay = both.relay.id.clone();
     for millis in [400, 800, 1400, 2200, 3000] {
         both.lab.impair(Link::rtt(Duration::from_millis(millis)))?;
-        tokio::time::sleep(Duration::from_millis(1000 + 2 * millis)).await;
+        // The next step comes when both ends of the direct path have measured this one, and each a leg.
+        for (node, peer) in both.ways() {
+            let is_measured = |path: &Value| path["rtt_ms"].as_f64() >= Some(0.9 * millis as f64);
+            let look = |status: &Value| {
+                let legs = status["relays"].as_array()?.iter();
+                let mut legs = legs.filter(|leg| leg["relay"] == relay.as_str());
+                let mut legs = legs.next()?["paths"].as_array()?.iter();
+                let direct = control::paths(status, &peer.id, "direct");
+                let is_slow = legs.any(is_measured) && direct.into_iter().any(is_measured);
+                is_slow.then_some(())
+            };
+            node.until("slow round trips", PATIENCE * 2, look).await?;
+        }
     }
     for ((node, _), seen) in both.ways().into_iter().zip(seen) {
         let events = node.process.events();

@@ -51,7 +51,9 @@ pub enum Event {
         /// The relay.
         #[serde(with = "json::text")]
         relay: PeerId,
-        /// Why, as far as it is known.
+        /// What ended it.
+        cause: LossCause,
+        /// The same for people.
         reason: String,
     },
     /// A relay could not be reached or was lost.
@@ -209,6 +211,24 @@ pub enum NotDirect {
     Punch(Reason),
     /// The peer is unreachable: how each way to it failed.
     Unreachable(String),
+}
+
+/// What has ended a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossCause {
+    /// The relay did not answer pings.
+    Silent,
+    /// The relay has closed the connection.
+    Closed,
+    /// The connection broke.
+    Broken,
+    /// This node has closed the connection.
+    Ended,
+    /// The relay did not renew the reservation.
+    Refused,
+    /// By this host's clock, the reservation was over when the relay granted it.
+    Clock,
 }
 
 /// Why the search for a lost peer pauses.

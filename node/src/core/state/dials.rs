@@ -12,10 +12,11 @@ use p2pnode_transports::to_socket_addr;
 
 use super::{
     Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, circuits::FamilyMatch,
-    dial::Dial, interface::Lookup,
+    connections::NO_ANSWER, dial::Dial, interface::Lookup,
 };
 use crate::core::{
     dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
+    event::LossCause,
     introductions::IntroductionRequest,
     liveness::{Farewell, Verdict},
     peers::{PathCause, PathKind},
@@ -257,6 +258,7 @@ impl NodeState {
         if verdict == Verdict::Dead {
             tracing::info!(%peer, %connection, missed, "closing a connection that does not answer");
             self.actions.push_back(Action::Close(connection));
+            self.on_leg_ended(connection, LossCause::Silent, NO_ANSWER, now);
         }
         self.advance(now);
     }

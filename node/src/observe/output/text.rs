@@ -30,7 +30,9 @@ pub(crate) fn line(event: &Event) -> String {
         } => format!("{peer_id} is up; packets leave from source ports {port_range}"),
         Event::Listening { address } => format!("listening on {address}"),
         Event::Reserved { t, relay } => timed(*t, "reserved", &format!("on relay {relay}")),
-        Event::ReservationLost { t, relay, reason } => timed(
+        Event::ReservationLost {
+            t, relay, reason, ..
+        } => timed(
             *t,
             "lost",
             &format!("the reservation on relay {relay}: {reason}"),

@@ -43,9 +43,8 @@ fn after_an_outage_of_the_dialers_link_the_peer_is_direct_again_soon_after_the_r
         assert_eq!(lost(&world, a), 1, "{outage} s");
         assert_eq!(pauses(&world, a), [Some(Pause::NoRelay)], "{outage} s");
         world.network().heal();
-        world.until(seconds(400), "the relay is back", |world| {
-            world.holds(a, relay)
-        });
+        let limit = seconds(20 + (outage / 7).min(300));
+        world.until(limit, "the relay is back", |world| world.holds(a, relay));
         let took = world.until(seconds(60), "it is direct", |world| world.are_direct(a, b));
         assert!(took <= seconds(20), "{took:?} after {outage} s");
         assert_eq!(pauses(&world, a), [Some(Pause::NoRelay), None]);
@@ -63,7 +62,8 @@ fn after_an_outage_of_the_relay_and_the_peer_it_is_direct_again_soon_after_they_
         assert_eq!(pauses(&world, a), [Some(Pause::NoRelay)], "{outage} s");
         world.start(relay);
         world.start(b);
-        world.until(seconds(400), "the relay is back", |world| {
+        let limit = seconds(20 + (outage / 7).min(300));
+        world.until(limit, "the relay is back", |world| {
             world.holds(a, relay) && world.holds(b, relay)
         });
         world.until(seconds(90), "it is direct", |world| world.are_direct(a, b));
@@ -81,7 +81,8 @@ fn a_peer_that_was_cut_off_for_long_is_found_in_a_small_part_of_that_time_after_
         assert!(asked <= 60 + outage as usize / 60, "{asked} in {outage} s");
         assert_eq!(pauses(&world, a), [Some(Pause::NoAnswer)], "{outage} s");
         world.network().heal();
-        world.until(seconds(400), "it holds its reservation", |world| {
+        let limit = seconds(20 + (outage / 7).min(300));
+        world.until(limit, "it holds its reservation", |world| {
             world.holds(b, relay)
         });
         world.until(seconds(60 + outage / 8), "it is direct", |world| {
