@@ -125,7 +125,9 @@ async fn a_second_process_with_the_same_key_is_refused_and_the_first_is_named() 
 async fn sighup_applies_what_it_can_and_says_what_needs_a_restart() -> Result<()> {
     let home = Home::new()?;
     let write = |text: &str| fs::write(home.path("node.yaml"), text);
-    write(&format!("access: {{ allow: [{PEER}] }}\n"))?;
+    write(&format!(
+        "access: {{ allow: [{PEER}] }}\npeers: {{ db: {{ id: {PEER} }} }}\n"
+    ))?;
     let mut command = home.command("p2pnode", &["run", "--json", "--config", "node.yaml"])?;
     let mut child = command.spawn()?;
     let log = child.stderr.take().context("stderr")?;
@@ -155,7 +157,7 @@ async fn sighup_applies_what_it_can_and_says_what_needs_a_restart() -> Result<()
         ),
         (
             "access: { allow: [] }\nreservations: 1\n",
-            "access=true level=false",
+            "`peers` no longer has this peer",
         ),
         (
             "access: { allow: [] }\nlog: { level: debug }\n",
