@@ -78,11 +78,11 @@ pub(crate) fn build(
             memory: memory::Behaviour(guard.pressure()),
             admission: admission::Behaviour::new(admission, parts.displacer),
             requests,
+            budgets: parts.sockets.budgets().clone(),
         },
         parts.clients,
         punch,
         introduction,
-        parts.sockets.budgets().clone(),
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
