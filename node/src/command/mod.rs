@@ -9,7 +9,7 @@ pub(crate) mod run;
 
 use std::time::SystemTime;
 
-use libp2p::{PeerId, identity::Keypair};
+use libp2p::identity::Keypair;
 use p2pnode_daemon::{
     command::{self, Binary},
     config::{self, Loaded, Reader},
@@ -24,6 +24,7 @@ use crate::{
         cli::{Cli, Command, DialArgs, NodeArgs, Until},
         exit_code::exit_of,
         firewall::Rules,
+        query::Asked,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
@@ -61,13 +62,13 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Run(args) => {
             let sources = load(&args.node)?;
             let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
-            run_node(&config, Printer::new(format(&args.node)))
+            run_node(&config, printer(&config, &args.node))
         }
         Command::Status(args) => {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
             command::block_on(query::status(
                 &config.control_socket,
-                peer,
+                peer.as_ref(),
                 args.watch,
                 args.json,
             ))
@@ -76,7 +77,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let (config, peer) = ask(&cli, Some(&args.peer))?;
             match peer {
                 Some(peer) => {
-                    command::block_on(query::why(&config.control_socket, peer, args.json))
+                    command::block_on(query::why(&config.control_socket, &peer, args.json))
                 }
                 // Unreachable: a peer is given, and an invalid one is an error.
                 None => Ok(Exit::Usage),
@@ -99,7 +100,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                     peer,
                     command::block_on(async { Ok(client.is_served().await) })?,
                 ) {
-                    return dial_through(&client, peer, args);
+                    return dial_through(&client, &peer, args);
                 }
             }
             let sources = load(&args.node)?;
@@ -121,13 +122,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 /// The configuration, and the peer that a question is about.
-fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)> {
+fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<Asked>)> {
     let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
     let config = config::load(&PROGRAM, &sources, |reader| {
         Config::read(reader, Purpose::Dial)
     })?
     .config;
-    let peer = peer.map(|peer| config.peer(peer)).transpose()?;
+    let names = config.names();
+    let peer = peer.map(|peer| Asked::new(peer, &names)).transpose()?;
     Ok((config, peer))
 }
 
@@ -165,9 +167,9 @@ fn usage(error: anyhow::Error) -> anyhow::Error {
 }
 
 /// Dials through the running node.
-fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Result<Exit> {
+fn dial_through(client: &Client, peer: &Asked, args: &DialArgs) -> anyhow::Result<Exit> {
     let request = DialRequest {
-        peer: peer.to_string(),
+        peer: peer.0.clone(),
         addrs: args.addr.clone(),
         any_connection: args.until == Until::Connected,
         timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
@@ -198,7 +200,7 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
         pings: args.count,
     };
     let until = request.until;
-    let printer = Printer::new(format(&args.node));
+    let printer = printer(config, &args.node);
     let reached = command::block_on(async {
         let shutdown = Shutdown::on_signals()?;
         dial::dial(&keypair, config, request, printer, shutdown.requested())
@@ -214,6 +216,15 @@ fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {
         Key::File(path) => identity::load_or_create(path)?,
         Key::Throwaway { .. } => Keypair::generate_ed25519(),
     })
+}
+
+/// What prints events on stdout, with the names of the configuration.
+fn printer(config: &Config, args: &NodeArgs) -> Printer {
+    let mut printer = Printer::new(format(args));
+    for (name, peer) in config.names().iter() {
+        printer.name(*peer, name.clone());
+    }
+    printer
 }
 
 fn format(args: &NodeArgs) -> Format {

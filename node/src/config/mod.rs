@@ -26,7 +26,7 @@ use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 pub(crate) use keys::Purpose;
 pub(crate) use punch::{AdvertiseTemplate, PunchFilter};
 pub(crate) use service::Service;
-pub(crate) use target::{Target, check_not_own};
+pub(crate) use target::{Names, Target, check_not_own};
 
 /// The names of the program: variables begin with `P2PNODE_`.
 pub(crate) const PROGRAM: Program = Program {

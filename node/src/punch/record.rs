@@ -150,7 +150,9 @@ pub enum Reason {
     NoCandidates,
     /// The peer offered none.
     NoRemoteCandidates,
-    /// The peer does not support `/libp2p/dcutr`.
+    /// Both sides offered some, and no transport and family of one side is among the other's.
+    NothingInCommon,
+    /// The peer does not support `/libp2p/dcutr`: it refuses a handshake, or begins none and does not list the protocol.
     RemoteUnsupported,
     /// The peer, whose part it was, began no handshake.
     RemoteSilent,
@@ -158,7 +160,7 @@ pub enum Reason {
     HandshakeFailed,
     /// The handshake over the circuit took too long.
     HandshakeTimeout,
-    /// Every address of the peer was filtered.
+    /// Every address of the peer was filtered, or no relay has seen the peer there and the peer has sent too little for a packet.
     Filtered,
     /// No packet came back.
     Timeout,
@@ -174,6 +176,29 @@ pub enum Reason {
     Superseded,
     /// The relayed connection closed before both sides dialed.
     CircuitLost,
+}
+
+impl Reason {
+    /// Each of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Disabled,
+        Self::NoCandidates,
+        Self::NoRemoteCandidates,
+        Self::NothingInCommon,
+        Self::RemoteUnsupported,
+        Self::RemoteSilent,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::Filtered,
+        Self::Timeout,
+        Self::Refused,
+        Self::Unreachable,
+        Self::SymmetricBoth,
+        Self::DialFailed,
+        Self::Superseded,
+        Self::CircuitLost,
+    ];
 }
 
 /// The names are those of the JSON.

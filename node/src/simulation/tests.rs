@@ -8,6 +8,7 @@ mod family;
 mod loss;
 mod property;
 mod punch;
+mod reasons;
 mod refusal;
 mod reservation;
 

@@ -8,11 +8,12 @@ use libp2p::{
     relay::outbound::hop::ConnectError,
     swarm::{ConnectionError, DialError},
 };
-use p2pnode_protocol::{escape, from_remote};
+use p2pnode_protocol::escape;
+pub(crate) use p2pnode_transports::innermost;
 use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
-    dialer::CircuitFailure,
+    dialer::{CircuitFailure, Fault},
     liveness::Ended,
     state::{AnsweredBy, DialFailure},
 };
@@ -32,6 +33,41 @@ pub(crate) fn failure(error: &DialError) -> DialFailure {
         reason: describe(error),
         answered_by,
         circuit: circuit_failure(error),
+        fault: fault(error),
+    }
+}
+
+/// Where the fault of a failed dial lies. If its addresses failed for different reasons, the one that another dial may not have.
+fn fault(error: &DialError) -> Fault {
+    match error {
+        DialError::WrongPeerId { .. } | DialError::LocalPeerId { .. } | DialError::NoAddresses => {
+            Fault::Address
+        }
+        DialError::Denied { .. } => Fault::Local,
+        DialError::Aborted | DialError::DialPeerConditionFalse(_) => Fault::Remote,
+        DialError::Transport(errors) => {
+            let faults = errors.iter().map(|(_, error)| fault_of_address(error));
+            faults.max().unwrap_or(Fault::Remote)
+        }
+    }
+}
+
+fn fault_of_address(error: &TransportError<io::Error>) -> Fault {
+    let TransportError::Other(error) = error else {
+        return Fault::Address;
+    };
+    if p2pnode_transports::find_exhausted(error).is_some() {
+        return Fault::Local;
+    }
+    match find(error) {
+        Some(p2pnode_transports::Error::NoSocket { .. }) => Fault::Local,
+        Some(
+            p2pnode_transports::Error::FamilyDisabled { .. }
+            | p2pnode_transports::Error::TransportDisabled { .. }
+            | p2pnode_transports::Error::DnsAddr { .. }
+            | p2pnode_transports::Error::OwnSocket { .. },
+        ) => Fault::Address,
+        Some(_) | None => Fault::Remote,
     }
 }
 
@@ -47,6 +83,17 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
                 Ended::Broken
             }
         },
+    }
+}
+
+/// Why a connection ended, in one line.
+pub(crate) fn end(cause: Option<&ConnectionError>) -> String {
+    match cause {
+        None => "closed by this node".to_owned(),
+        Some(ConnectionError::KeepAliveTimeout) => {
+            "closed by this node: nothing uses it".to_owned()
+        }
+        Some(ConnectionError::IO(error)) => innermost(error),
     }
 }
 
@@ -120,7 +167,10 @@ fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> S
         }
         TransportError::Other(error) => {
             if let Some(exhausted) = p2pnode_transports::find_exhausted(error) {
-                return exhausted.to_string();
+                return format!("this node has no port to dial from: {exhausted}");
+            }
+            if let Some(own @ p2pnode_transports::Error::NoSocket { .. }) = find(error) {
+                return format!("this node has {own}");
             }
             let reason = match find::<ConnectError>(error) {
                 // How a refusal comes out of a stream that was negotiated lazily.
@@ -151,22 +201,6 @@ fn circuit_refusal(error: &ConnectError) -> String {
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-/// The text of the innermost cause that has one. A remote may have written it, such as the reason of a close. Errors of our
-/// transports contain such text as [`from_remote`] returns it.
-pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
-    causes(error)
-        .map(ToString::to_string)
-        .filter(|text| !text.is_empty())
-        .last()
-        .map_or_else(
-            || "unknown".to_owned(),
-            |text| match find::<p2pnode_transports::Error>(error) {
-                Some(_) => escape(text),
-                None => from_remote(text),
-            },
-        )
 }
 
 /// The kind of the operating system's error beneath `error`, if there is one.

@@ -1,9 +1,12 @@
 //! How other tasks send requests to the event loop.
 
+use std::sync::Arc;
+
 use libp2p::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    config::Names,
     core::{dialer::Request, event::Event},
     observe::status::{Status, Why},
 };
@@ -35,6 +38,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     peer_id: PeerId,
+    names: Arc<Names>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -44,9 +48,22 @@ pub struct Handle {
 pub struct Stopped;
 
 impl Handle {
-    pub(crate) fn channel(peer_id: PeerId) -> (Self, mpsc::Receiver<Command>) {
+    pub(crate) fn channel(peer_id: PeerId, names: Names) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        (Self { peer_id, commands }, receiver)
+        let names = Arc::new(names);
+        (
+            Self {
+                peer_id,
+                names,
+                commands,
+            },
+            receiver,
+        )
+    }
+
+    /// The peers that it knows by name.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The node's own id.

@@ -21,7 +21,7 @@ use crate::{
         tokens::Tokens,
     },
     discovery::{Discovery, Links},
-    observe::{metrics::Metrics, observers::Observers},
+    observe::{metrics::Metrics, observers::Observers, readiness},
     swarm::{build as swarm, event_loop::EventLoop, handle::Handle, token_file::TokenFile},
 };
 
@@ -47,13 +47,16 @@ pub(crate) fn start(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
     let (swarm, sockets, guard) = swarm::build(keypair, config, metrics.closed_for_memory())?;
+    if let Some(problem) = readiness::unbound(&sockets) {
+        tracing::warn!(own = tracing::field::Empty, "punch sockets: {problem}");
+    }
     let ports: Vec<String> = sockets
         .punch_ports()
         .iter()
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
-    let (handle, commands) = Handle::channel(*swarm.local_peer_id());
+    let (handle, commands) = Handle::channel(*swarm.local_peer_id(), config.names());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());

@@ -42,7 +42,7 @@ pub(crate) use local::{Candidate, LocalFailure, Sources};
 pub(crate) use losses::Farewell;
 pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;
-pub(crate) use request::Action;
+pub(crate) use request::{Action, Fault};
 pub use request::{Request, Until};
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. A peer that can begins after one round trip. A peer that has
@@ -89,6 +89,8 @@ pub(crate) struct Dialer {
     settled: Option<Reason>,
     /// Why the last attempt or series has failed.
     last_reason: Option<Reason>,
+    /// What it means if the peer begins no handshake.
+    silent: Reason,
     losses: Losses,
     pings: Pings,
     finished: bool,
@@ -131,6 +133,7 @@ impl Dialer {
             introductions: Introductions::default(),
             settled: None,
             last_reason: None,
+            silent: Reason::RemoteSilent,
             pings: Pings::new(request.pings),
             finished: false,
             request,
@@ -365,6 +368,7 @@ impl Dialer {
         self.relays.retain(|relay| relay.found.is_none());
         for relay in &mut self.relays {
             relay.state = Circuit::Waiting;
+            relay.unreachable = None;
         }
         self.registered.clear();
         self.lookup = Lookup::default();
@@ -430,6 +434,16 @@ impl Dialer {
         self.pings.failed(failure);
     }
 
+    /// The peer has identified itself. If it begins no handshake, this is why.
+    pub(crate) const fn handle_silence_means(&mut self, reason: Reason) {
+        self.silent = reason;
+    }
+
+    /// Why the path is not direct and will not be soon, once that is known.
+    pub(crate) const fn settled(&self) -> Option<Reason> {
+        self.settled
+    }
+
     /// Whether the path is the final one.
     fn is_content(&self) -> bool {
         match (&self.path, self.request.until) {
@@ -482,7 +496,7 @@ impl Dialer {
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
         {
             self.awaiting_handshake = None;
-            self.settled = Some(self.last_reason.unwrap_or(Reason::RemoteUnsupported));
+            self.settled = Some(self.last_reason.unwrap_or(self.silent));
             self.actions.push_back(Action::MatchFamilies);
         }
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {

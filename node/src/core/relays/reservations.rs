@@ -111,6 +111,11 @@ impl RelayKeeper {
         }
     }
 
+    /// Whether this relay has announced its shutdown.
+    pub(crate) fn is_draining(&self, relay: &PeerId) -> bool {
+        self.draining.contains(relay)
+    }
+
     /// The relay accepted our reservation in this family, or renewed it.
     pub(crate) fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> Reserved {
         let was_held = self.holds(relay);
@@ -118,6 +123,7 @@ impl RelayKeeper {
         for leg in legs.filter(|leg| (leg.relay.peer, leg.family) == (*relay, family)) {
             leg.proved();
         }
+        self.ungranted.remove(relay);
         let Some(slot) = self.slot(relay, family) else {
             return Reserved::NotOurs;
         };

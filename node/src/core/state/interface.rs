@@ -10,7 +10,7 @@ use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 use crate::{
     config::RelayAddr,
     core::{
-        dialer::{CircuitFailure, Sources},
+        dialer::{CircuitFailure, Fault, Sources},
         event,
         inquiries::Circuit,
         introductions::IntroductionRequest,
@@ -276,6 +276,8 @@ pub(crate) struct DialFailure {
     pub(crate) answered_by: Option<AnsweredBy>,
     /// What it means for the next circuit, if a circuit was dialed.
     pub(crate) circuit: CircuitFailure,
+    /// Where the fault lies.
+    pub(crate) fault: Fault,
 }
 
 /// Who answered a dial in the peer's place.

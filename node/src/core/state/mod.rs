@@ -108,6 +108,8 @@ pub(crate) struct NodeState {
     tokens: Option<Tokens>,
     /// Which peer was at which place a moment ago.
     neighbours: Neighbours,
+    /// Legs whose opening is not reported yet: their relays closed the connection before soon, or did not admit this node.
+    unreported: BTreeSet<ConnectionId>,
     /// Whether the node is shutting down.
     is_leaving: bool,
     actions: VecDeque<Action>,
@@ -160,6 +162,7 @@ impl NodeState {
             classes: BTreeMap::new(),
             tokens,
             neighbours: Neighbours::default(),
+            unreported: BTreeSet::new(),
             is_leaving: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),

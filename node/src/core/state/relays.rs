@@ -64,6 +64,11 @@ impl NodeState {
             return;
         };
         let relay = lost.relay;
+        let reason = self.in_words(&relay, reason);
+        let reason = reason.as_str();
+        if !lost.was_held {
+            self.relays.handle_ungranted(relay, reason);
+        }
         if lost.is_held {
             tracing::info!(%relay, %reason, "lost the reservation in one family; asking for it again");
         } else if lost.was_held {
@@ -77,6 +82,14 @@ impl NodeState {
             tracing::warn!(%relay, %reason, failures = lost.failures, "the relay gave no reservation; asking again ever less often");
         } else {
             tracing::debug!(%relay, %reason, failures = lost.failures, "the relay gave no reservation");
+        }
+    }
+
+    /// Why something with a relay has ended. The relay may have announced its end, and then that is the reason.
+    pub(super) fn in_words(&self, relay: &PeerId, reason: &str) -> String {
+        match self.relays.is_draining(relay) {
+            true => format!("the relay is shutting down, as it has announced ({reason})"),
+            false => reason.to_owned(),
         }
     }
 
@@ -98,6 +111,19 @@ impl NodeState {
             }
         }
         self.advance(now);
+    }
+
+    /// A peer has identified itself on a connection, and lists the protocol of hole punching or does not.
+    pub(crate) fn handle_protocols(&mut self, connection: ConnectionId, lists_punching: bool) {
+        self.peers.handle_identified(connection, lists_punching);
+        let Some(peer) = self.peers.connection(connection).map(|known| known.peer) else {
+            return;
+        };
+        if let Some(reason) = self.peers.silence_means(&peer) {
+            for dialer in self.dials_of(peer) {
+                dialer.handle_silence_means(reason);
+            }
+        }
     }
 
     /// A peer has identified itself on a connection, and reports the address at which it sees this node.

@@ -81,6 +81,7 @@ fn failure(circuit: CircuitFailure, reason: &str) -> DialFailure {
         reason: reason.to_owned(),
         answered_by: None,
         circuit,
+        fault: crate::core::dialer::Fault::Remote,
     }
 }
 

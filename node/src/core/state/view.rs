@@ -8,7 +8,10 @@ use p2pnode_transports::{Family, PortRange, Transport};
 use super::NodeState;
 #[cfg(test)]
 use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
-use crate::core::{peers::PeerTable, relays::RelayKeeper};
+use crate::{
+    core::{peers::PeerTable, relays::RelayKeeper},
+    punch::Reason,
+};
 
 impl NodeState {
     /// The node's own id.
@@ -71,6 +74,17 @@ impl NodeState {
         let changed = machines.into_iter().filter(|(now, new)| now != new);
         leftovers.extend(changed.map(|(now, _)| now));
         leftovers
+    }
+
+    /// Why the punch of a peer was given up for now.
+    pub(crate) fn gave_up_for(&self, peer: &PeerId) -> Option<Reason> {
+        self.next_punches.get(peer).map(|(reason, _)| *reason)
+    }
+
+    /// The relays that records of peers name, are not configured, and are connected.
+    pub(crate) fn connected_found_relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let found = self.peers.peers().filter(|peer| self.is_found(peer));
+        found.copied()
     }
 
     /// When a peer whose punch was given up for now is punched again.

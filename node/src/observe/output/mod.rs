@@ -4,16 +4,19 @@ mod table;
 mod text;
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 
+use libp2p::PeerId;
 use p2pnode_protocol::{escape, escape_json};
+use serde::Serialize;
 
 use crate::core::event::Event;
 
 pub(crate) use table::{status, why};
-pub(crate) use text::short;
+pub(crate) use text::{explain, label, plain, short};
 
 /// Time between two redraws of the progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -35,6 +38,17 @@ pub(crate) struct Printer {
     live: bool,
     /// What the node is waiting for.
     phase: &'static str,
+    /// The peers that have a name.
+    names: BTreeMap<PeerId, String>,
+}
+
+/// An event, and the name of its peer.
+#[derive(Serialize)]
+struct Named<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 impl Printer {
@@ -44,7 +58,13 @@ impl Printer {
             format,
             live: format == Format::Text && io::stdout().is_terminal(),
             phase: "",
+            names: BTreeMap::new(),
         }
+    }
+
+    /// A peer has this name.
+    pub(crate) fn name(&mut self, peer: PeerId, name: String) {
+        self.names.insert(peer, name);
     }
 
     /// Writes one event.
@@ -53,9 +73,14 @@ impl Printer {
     ///
     /// Those of stdout, as when its reader is gone.
     pub(crate) fn print(&mut self, event: &Event) -> io::Result<()> {
+        let name = event.peer().and_then(|peer| self.names.get(&peer));
+        let name = name.map(String::as_str);
         match self.format {
-            Format::Json => self.write(&escape_json(serde_json::to_string(event)?))?,
-            Format::Text => self.write(&escape(text::line(event)))?,
+            Format::Json => {
+                let line = serde_json::to_string(&Named { event, name })?;
+                self.write(&escape_json(line))?;
+            }
+            Format::Text => self.write(&escape(text::line(event, name)))?,
         }
         if let Some(phase) = text::phase(event) {
             self.phase = phase;

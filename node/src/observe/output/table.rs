@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::short;
+use super::{explain, label, plain, short};
 use crate::{
     core::{
         json,
@@ -46,8 +46,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
 /// Why a peer's path is what it is.
 pub(crate) fn why(why: &Why, colour: bool) -> String {
     let mut text = String::new();
-    let (bold, plain) = if colour { (BOLD, PLAIN) } else { ("", "") };
-    let _ = writeln!(text, "{bold}{}{plain}", why.peer);
+    let (bold, end) = if colour { (BOLD, PLAIN) } else { ("", "") };
+    let name = why.name.as_ref().map(|name| format!(" ({name})"));
+    let _ = writeln!(text, "{bold}{}{}{end}", why.peer, name.unwrap_or_default());
     for (place, candidate) in why.candidates.iter().enumerate() {
         let mark = if place == 0 { ">" } else { " " };
         let _ = writeln!(
@@ -74,10 +75,13 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
         }
         None => text.push_str("the only path\n"),
     }
+    if let Some(reason) = why.reason {
+        let _ = writeln!(text, "not direct: {}{}", plain(reason), explain(reason));
+    }
     if let Some(punch) = &why.last_punch {
         let reason = punch
             .reason
-            .map(|reason| format!(" ({reason})"))
+            .map(|reason| format!(" ({})", plain(reason)))
             .unwrap_or_default();
         let _ = writeln!(
             text,
@@ -88,15 +92,21 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
             let _ = writeln!(text, "  sent      {sent}");
         }
         for received in &punch.received {
-            let _ = writeln!(text, "  received  {}: {}", received.addr, received.outcome);
+            let _ = writeln!(
+                text,
+                "  received  {}: {}",
+                received.addr,
+                plain(received.outcome)
+            );
         }
     }
     text
 }
 
 fn relay_line(relay: &RelayStatus) -> String {
+    let label = label(&relay.relay, relay.name.as_deref());
     if let Some(refused) = &relay.refused {
-        return format!("{} refused     {refused}", short(&relay.relay));
+        return format!("{label} refused     {refused}");
     }
     let state = match (relay.reserved, relay.connected) {
         (true, _) => "reserved",
@@ -108,14 +118,20 @@ fn relay_line(relay: &RelayStatus) -> String {
         .iter()
         .map(|path| format!("{} {}", hops(path), rtt(path)))
         .collect();
-    format!("{} {state:11} {}", short(&relay.relay), legs.join(", "))
-        .trim_end()
-        .to_owned()
+    let mut text = legs.join(", ");
+    if relay.found {
+        text.push_str("  (named by the record of a peer)");
+    }
+    if let Some(reason) = &relay.reason {
+        let gap = if text.is_empty() { "" } else { "  " };
+        let _ = write!(text, "{gap}{reason}");
+    }
+    format!("{label} {state:11} {text}").trim_end().to_owned()
 }
 
 fn peer_row(peer: &PeerStatus) -> [String; 6] {
     [
-        short(&peer.peer),
+        label(&peer.peer, peer.name.as_deref()),
         peer.path.path.kind.to_string(),
         hops(&peer.path),
         rtt(&peer.path),
@@ -140,8 +156,8 @@ fn how(peer: &PeerStatus) -> String {
             Some(_) | None => how.to_string(),
         };
     }
-    let reason = match last.and_then(|punch| punch.reason) {
-        Some(reason) => reason.to_string(),
+    let reason = match peer.reason.or(last.and_then(|punch| punch.reason)) {
+        Some(reason) => plain(reason),
         None => how.to_string(),
     };
     match peer.next_punch {
@@ -245,6 +261,7 @@ mod tests {
             punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),
             relays: Vec::new(),
             peers,
+            names: BTreeMap::new(),
         }
     }
 
@@ -258,6 +275,8 @@ mod tests {
         relayed.path.hops.push(Hop::default());
         let peer = |peer: &str, path: PathStatus| PeerStatus {
             peer: id(peer),
+            name: None,
+            reason: None,
             paths: vec![path.clone()],
             path,
             last_punch: None,

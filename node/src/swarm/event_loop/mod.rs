@@ -25,7 +25,7 @@ use p2pnode_transports::Family;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    config::Config,
+    config::{Config, Names},
     core::{
         event,
         state::{DialId, NodeState, QueryId},
@@ -67,6 +67,7 @@ pub(crate) struct EventLoop {
     links: watch::Sender<Links>,
     responder: Option<Responder>,
     observers: Observers,
+    names: Names,
 }
 
 impl EventLoop {
@@ -104,6 +105,7 @@ impl EventLoop {
             links,
             responder,
             observers,
+            names: config.names(),
         }
     }
 
@@ -152,6 +154,7 @@ impl EventLoop {
     fn snapshot(&self) -> Snapshot<'_> {
         Snapshot {
             state: &self.state,
+            names: &self.names,
             punches: &self.swarm.behaviour().punch,
             now: Instant::now(),
         }
