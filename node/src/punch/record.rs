@@ -150,8 +150,6 @@ pub enum Reason {
     NoCandidates,
     /// The peer offered none.
     NoRemoteCandidates,
-    /// Both sides offered some, and no transport and family of one side is among the other's.
-    NothingInCommon,
     /// The peer does not support `/libp2p/dcutr`: it refuses a handshake, or begins none and does not list the protocol.
     RemoteUnsupported,
     /// The peer, whose part it was, began no handshake.
@@ -181,11 +179,10 @@ pub enum Reason {
 impl Reason {
     /// Each of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Disabled,
         Self::NoCandidates,
         Self::NoRemoteCandidates,
-        Self::NothingInCommon,
         Self::RemoteUnsupported,
         Self::RemoteSilent,
         Self::HandshakeFailed,

@@ -82,13 +82,17 @@ impl Relay {
         }
     }
 
-    /// Whether it has neither led to the peer nor said why not.
-    pub(super) fn is_silent(&self) -> bool {
-        let is_asked = matches!(
+    /// Whether it may still lead to the peer.
+    pub(super) fn is_tried(&self) -> bool {
+        matches!(
             self.state,
             Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
-        );
-        is_asked && self.failures == 0 && self.unreachable.is_none()
+        )
+    }
+
+    /// Whether it has neither led to the peer nor said why not.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_tried() && self.failures == 0 && self.unreachable.is_none()
     }
 
     /// Why it cannot be reached, if so.

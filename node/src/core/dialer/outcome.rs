@@ -105,6 +105,10 @@ impl Dialer {
                 self.request.timeout.as_secs_f64()
             ));
         }
+        if waiting == 0 && self.relays.iter().any(Relay::is_tried) {
+            let time = self.request.timeout.as_secs_f64();
+            reasons.push(format!("gave up after {time} s"));
+        }
         reasons.dedup();
         if reasons.is_empty() {
             return "no relay and no address of it is known: give --relay or --addr, or set discovery.dns or discovery.mdns"

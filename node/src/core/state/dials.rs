@@ -146,6 +146,8 @@ impl NodeState {
             self.actions.push_back(Action::EndSearch(peer));
             self.introductions.forget(&peer);
             match self.best_path(&peer) {
+                // Its legs are kept in any case.
+                Some(_) if self.relays.is_configured(&peer) => {}
                 Some(path) => {
                     let last = path.relay.or(dialer.led_by());
                     self.reconnector

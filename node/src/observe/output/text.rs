@@ -174,11 +174,10 @@ fn result(outcome: &Outcome) -> String {
         }
         Reached::Relayed => match outcome.reason {
             Some(NotDirect::Punch(reason)) => format!(
-                "relayed, not direct: {}{} ({} attempt{}): {how}",
+                "relayed, not direct: {}{} ({}): {how}",
                 plain(reason),
                 explain(reason),
-                outcome.attempts,
-                if outcome.attempts == 1 { "" } else { "s" },
+                attempts(outcome.attempts, reason),
             ),
             Some(NotDirect::Unreachable(_)) | None => {
                 format!("relayed after {} ms: {how}", outcome.t.as_millis())
@@ -191,6 +190,19 @@ fn result(outcome: &Outcome) -> String {
     }
 }
 
+/// How many attempts a dial has seen. The reason may be that of attempts before it: a peer is not punched without end.
+fn attempts(count: u32, reason: Reason) -> String {
+    let is_of_attempt = !matches!(
+        reason,
+        Reason::Disabled | Reason::RemoteUnsupported | Reason::RemoteSilent | Reason::NoCandidates
+    );
+    match count {
+        0 if is_of_attempt => "in the attempts before this dial".to_owned(),
+        1 => "1 attempt".to_owned(),
+        count => format!("{count} attempts"),
+    }
+}
+
 /// The meaning of a reason.
 pub(crate) const fn explain(reason: Reason) -> &'static str {
     match reason {
@@ -198,9 +210,6 @@ pub(crate) const fn explain(reason: Reason) -> &'static str {
         Reason::SymmetricBoth => ", both NATs map every destination to another port",
         Reason::NoCandidates => ", this node has no address that the peer can reach",
         Reason::NoRemoteCandidates => ", the peer offers no address",
-        Reason::NothingInCommon => {
-            ", the addresses of both sides have no transport and IP family in common"
-        }
         Reason::RemoteUnsupported => {
             ", the peer did not begin DCUtR: it does not support it, or has no candidate"
         }

@@ -191,8 +191,6 @@ impl Attempt {
                 Reason::Filtered
             } else if self.sent.is_empty() {
                 Reason::NoCandidates
-            } else if !self.received.is_empty() {
-                Reason::NothingInCommon
             } else {
                 Reason::NoRemoteCandidates
             };
