@@ -59,6 +59,8 @@ impl Target {
             && endpoints.is_empty()
             && addrs.is_empty()
             && config.discovery.is_off()
+            && !reader.has_fault_of("relays")
+            && !reader.has_fault_of("discovery")
         {
             let problem = format!(
                 "{peer} cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR, or \
@@ -110,6 +112,7 @@ impl Names {
         let known = self.0.get(peer).map(|known| known.id);
         known
             .or_else(|| addr::peer_id(peer).ok())
+            .or_else(|| peer_of_address(peer))
             .ok_or_else(|| Usage(format!("PEER: {}", unknown(self, peer))))
     }
 
@@ -132,8 +135,19 @@ impl Config {
     }
 }
 
+/// The id at the end of an address.
+pub(crate) fn peer_of_address(text: &str) -> Option<PeerId> {
+    addr::endpoint(text).ok()?.peer
+}
+
 fn unknown(names: &Names, peer: &str) -> String {
     const MANY: usize = 8;
+    if peer.starts_with('/') {
+        return format!(
+            "{} names no peer; give an address that ends with /p2p/ID, or the id and --addr",
+            quote(peer)
+        );
+    }
     let known: Vec<&str> = names.0.keys().take(MANY).map(String::as_str).collect();
     let known = match (known.is_empty(), names.0.len() > MANY) {
         (true, _) => String::new(),

@@ -14,9 +14,9 @@ use futures::stream;
 use libp2p::PeerId;
 use p2pnode_daemon::{
     admin::{self, Health},
-    control::{Refusal, Server, ServerError},
+    control::{Answer, Refusal, Server, ServerError},
 };
-use p2pnode_protocol::addr;
+use p2pnode_protocol::{addr, to_json};
 
 use super::{DialRequest, OWNER, Report};
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) async fn start(
 }
 
 async fn status(State(handle): State<Handle>) -> Result<Response, Refusal> {
-    Ok(Json(
+    Ok(Answer(
         handle
             .status()
             .await
@@ -64,7 +64,7 @@ async fn why(
     let peer = parse_peer(&peer, &handle)?;
     let stopping = |_| Refusal::stopping(OWNER);
     if let Some(why) = handle.why(peer).await.map_err(stopping)? {
-        return Ok(Json(why).into_response());
+        return Ok(Answer(why).into_response());
     }
     let status = handle.status().await.map_err(stopping)?;
     let relay = status.relays.into_iter().find(|relay| relay.relay == peer);
@@ -110,8 +110,7 @@ async fn dial(
             event,
             name: name.clone(),
         };
-        let mut line = serde_json::to_vec(&report).ok()?;
-        line.push(b'\n');
+        let line = to_json(&report).ok()? + "\n";
         Some((Ok::<_, io::Error>(Bytes::from(line)), (events, name)))
     });
     Ok((

@@ -23,16 +23,9 @@ pub(crate) fn update(
 ) {
     set(readiness, SOCKETS, unbound(sockets));
     let connected = |relay: &_| relays.is_connected(relay);
-    let troubles = relays.relays().filter_map(|relay| {
-        let reason = relays.trouble(&relay)?;
-        // `relay X refused us: ..` reads on, all else is a reason.
-        let colon = if relays.refusal(&relay).is_some() {
-            ""
-        } else {
-            ":"
-        };
-        Some(format!("; relay {relay}{colon} {reason}"))
-    });
+    let troubles = relays
+        .relays()
+        .filter_map(|relay| Some(format!("; relay {relay} {}", relays.trouble(&relay)?)));
     let troubles: String = troubles.collect();
     let reach = Reach {
         listens,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
+use tokio::sync::watch;
 
 use super::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
 use crate::{
@@ -19,7 +20,7 @@ pub(crate) struct Snapshot<'a> {
     /// What the node knows.
     pub(crate) state: &'a NodeState,
     /// The peers that have a name.
-    pub(crate) names: &'a Names,
+    pub(crate) names: watch::Ref<'a, Names>,
     /// What is known of punches.
     pub(crate) punches: &'a punch::Behaviour,
     /// The moment.
@@ -39,6 +40,7 @@ impl Snapshot<'_> {
         peers.sort_by_cached_key(|peer| peer.peer.to_string());
         Status {
             peer_id: state.local(),
+            key_also_at: state.key_elsewhere(),
             listen: state.listeners().cloned().collect(),
             port_range: state.port_range(),
             punch_ports: state.punch_ports().clone(),
@@ -117,7 +119,8 @@ impl Snapshot<'_> {
             reserved: relays.holds(relay),
             reserved_families: relays.families(relay).collect(),
             refused: relays.refusal(relay).map(str::to_owned),
-            reason: relays.trouble(relay),
+            reason: relays.down_for(relay).map(|(_, reason)| reason),
+            unreserved: relays.reservation_failure(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not report it.
             expires: None,
             paths,

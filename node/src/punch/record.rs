@@ -136,7 +136,7 @@ pub enum CandidateOutcome {
     Timeout,
     /// This host has no route, or no socket left, for it.
     Unreachable,
-    /// Another peer answered, or one with an unknown protocol.
+    /// It failed in another way: another peer answered, or the handshake failed, or this node refused the connection.
     Failed,
 }
 

@@ -6,6 +6,7 @@ mod dial;
 mod directory;
 mod family;
 mod loss;
+mod outcomes;
 mod property;
 mod punch;
 mod reasons;

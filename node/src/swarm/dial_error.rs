@@ -5,14 +5,15 @@ use std::{error::Error, io};
 use libp2p::{
     Multiaddr, TransportError,
     core::upgrade::NegotiationError,
-    relay::outbound::hop::ConnectError,
-    swarm::{ConnectionError, DialError},
+    relay::outbound::hop::{ConnectError, ProtocolViolation},
+    swarm::{ConnectionError, DialError, ListenError},
 };
 use p2pnode_protocol::escape;
 pub(crate) use p2pnode_transports::innermost;
 use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
+    admission::Refused,
     dialer::{CircuitFailure, Fault},
     liveness::Ended,
     state::{AnsweredBy, DialFailure},
@@ -95,6 +96,20 @@ pub(crate) fn end(cause: Option<&ConnectionError>) -> String {
         }
         Some(ConnectionError::IO(error)) => innermost(error),
     }
+}
+
+/// Whether this side ended a connection because a stranger sent more than is read of one.
+pub(crate) fn is_overuse(cause: Option<&ConnectionError>) -> bool {
+    let over = Closed::Overuse(Overuse::Stranger);
+    matches!(cause, Some(ConnectionError::IO(error)) if p2pnode_transports::closed(error) == Some(over))
+}
+
+/// Whether an inbound connection was refused because the process is above `limits.memory`.
+pub(crate) fn is_for_memory(error: &ListenError) -> bool {
+    let ListenError::Denied { cause } = error else {
+        return false;
+    };
+    cause.downcast_ref() == Some(&Refused::Memory)
 }
 
 /// Why a dial failed, in one line. A remote may have written the addresses and parts of the reasons.
@@ -191,11 +206,21 @@ fn circuit_refusal(error: &ConnectError) -> String {
         ConnectError::NoReservation => {
             "the peer holds no reservation on this relay: is it running, with this relay in its configuration?".to_owned()
         }
-        ConnectError::ConnectionFailed => "the relay lost the peer: it holds a reservation and does not answer".to_owned(),
+        ConnectError::ConnectionFailed => "the relay could not reach the peer, which holds a reservation there: the peer is gone, or does not accept the reservation; the peer's `status` says why".to_owned(),
         ConnectError::ResourceLimitExceeded => "the relay takes no more circuits: its limits are reached, or it is ending".to_owned(),
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),
         ConnectError::Io(_) | ConnectError::Protocol(_) => innermost(error),
+    }
+}
+
+/// Why a relay gave no reservation, or ended it.
+pub(crate) fn no_reservation(error: &(dyn Error + 'static)) -> String {
+    match find::<ProtocolViolation>(error) {
+        Some(ProtocolViolation::NoAddressesInReservation) => {
+            "its reservation names no address at which peers reach this node: configure the addresses that the relay announces (`announce` of js-libp2p)".to_owned()
+        }
+        _ => innermost(error),
     }
 }
 
@@ -217,6 +242,58 @@ mod tests {
     use libp2p::multiaddr::Protocol;
 
     use super::*;
+
+    #[test]
+    fn a_reservation_without_addresses_is_named_with_the_remedy() {
+        use libp2p::relay::{client::transport::Error, outbound::hop::ReserveError};
+        let violation = ProtocolViolation::NoAddressesInReservation;
+        let error = Error::Reservation(ReserveError::Protocol(violation));
+        let reason = no_reservation(&io::Error::other(error));
+        assert!(
+            reason.contains("names no address") && reason.contains("announce"),
+            "{reason}"
+        );
+        assert_eq!(no_reservation(&io::Error::other("closed")), "closed");
+    }
+
+    /// The error of a dial whose fault lies there. A fault without a case does not compile.
+    fn caused(fault: Fault) -> DialError {
+        use p2pnode_transports::{Error, Family, Transport};
+        let address = Multiaddr::empty();
+        let of = |error: Error| {
+            let error = TransportError::Other(io::Error::other(error));
+            DialError::Transport(vec![(address.clone(), error)])
+        };
+        match fault {
+            Fault::Local => of(Error::NoSocket {
+                transport: Transport::Quic,
+                family: Family::Ip6,
+                reason: "the host has no IPv6".to_owned(),
+            }),
+            Fault::Address => of(Error::TransportDisabled {
+                transport: Transport::Tcp,
+            }),
+            Fault::Remote => of(Error::Timeout {
+                step: "the TCP handshake",
+                seconds: 10,
+            }),
+        }
+    }
+
+    #[test]
+    fn each_fault_has_a_case_and_of_two_addresses_the_better_hope_decides() {
+        for fault in [Fault::Local, Fault::Address, Fault::Remote] {
+            assert_eq!(failure(&caused(fault)).fault, fault);
+        }
+        let errors = [Fault::Remote, Fault::Local].map(|fault| {
+            let DialError::Transport(errors) = caused(fault) else {
+                panic!("no error of a transport");
+            };
+            errors
+        });
+        let both = DialError::Transport(errors.into_iter().flatten().collect());
+        assert_eq!(failure(&both).fault, Fault::Remote);
+    }
 
     const HOSTILE: &str = "\u{1b}[2J\r\n\u{9b}31m up \u{202e}";
 

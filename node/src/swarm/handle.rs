@@ -1,12 +1,10 @@
 //! How other tasks send requests to the event loop.
 
-use std::sync::Arc;
-
 use libp2p::PeerId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    config::Names,
+    config::{Config, Names},
     core::{dialer::Request, event::Event},
     observe::status::{Status, Why},
 };
@@ -25,6 +23,8 @@ pub(crate) enum Command {
         request: Request,
         reports: mpsc::Sender<Event>,
     },
+    /// The access rules or the names of peers of the configuration have changed.
+    Reload(Box<Config>),
     /// Report the status of the whole node.
     Status(oneshot::Sender<Status>),
     /// Report why the path of a peer is what it is; `None` if it is not connected.
@@ -38,7 +38,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     peer_id: PeerId,
-    names: Arc<Names>,
+    names: watch::Receiver<Names>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -48,9 +48,11 @@ pub struct Handle {
 pub struct Stopped;
 
 impl Handle {
-    pub(crate) fn channel(peer_id: PeerId, names: Names) -> (Self, mpsc::Receiver<Command>) {
+    pub(crate) fn channel(
+        peer_id: PeerId,
+        names: watch::Receiver<Names>,
+    ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let names = Arc::new(names);
         (
             Self {
                 peer_id,
@@ -62,8 +64,8 @@ impl Handle {
     }
 
     /// The peers that it knows by name.
-    pub(crate) fn names(&self) -> &Names {
-        &self.names
+    pub(crate) fn names(&self) -> watch::Ref<'_, Names> {
+        self.names.borrow()
     }
 
     /// The node's own id.
@@ -102,6 +104,15 @@ impl Handle {
         let (answer, receiver) = oneshot::channel();
         self.send(Command::Why { peer, answer }).await?;
         receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Applies `access.allow` and the names of `peers` of a configuration whose other keys are those of the start.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub(crate) async fn reload(&self, config: Config) -> Result<(), Stopped> {
+        self.send(Command::Reload(Box::new(config))).await
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

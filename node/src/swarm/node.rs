@@ -22,7 +22,10 @@ use crate::{
     },
     discovery::{Discovery, Links},
     observe::{metrics::Metrics, observers::Observers, readiness},
-    swarm::{build as swarm, event_loop::EventLoop, handle::Handle, token_file::TokenFile},
+    swarm::{
+        build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
+        token_file::TokenFile,
+    },
 };
 
 /// A node that runs as a task of its own.
@@ -46,7 +49,7 @@ pub(crate) fn start(
     tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let (swarm, sockets, guard) = swarm::build(keypair, config, metrics.closed_for_memory())?;
+    let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics)?;
     if let Some(problem) = readiness::unbound(&sockets) {
         tracing::warn!(own = tracing::field::Empty, "punch sockets: {problem}");
     }
@@ -56,28 +59,24 @@ pub(crate) fn start(
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
-    let (handle, commands) = Handle::channel(*swarm.local_peer_id(), config.names());
+    let local = *swarm.local_peer_id();
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());
     let discovery = Discovery::new(config, sockets.clone(), links.subscribe());
     let (token_file, tokens) = tokens.unzip();
-    let configured = config.relays.iter().map(|relay| relay.peer);
-    let introductions = &swarm.behaviour().introduction;
     let settings = Settings {
-        local: *swarm.local_peer_id(),
+        local,
         relays: config.relays.clone(),
         reservations,
         family: config.dial.family,
         port_range: config.dial.port_range,
         punches: config.punch.enabled,
-        introducers: configured
-            .filter(|relay| introductions.knows(relay))
-            .collect(),
+        introducers: introducers(config),
         allowed: swarm::allowed(config),
         sources: discovery.sources(),
         tokens,
-        seed: RandomState::new().hash_one(swarm.local_peer_id()),
+        seed: RandomState::new().hash_one(local),
     };
     let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
@@ -91,6 +90,7 @@ pub(crate) fn start(
         observers,
         config,
     );
+    let (handle, commands) = Handle::channel(local, event_loop.names());
     let task = tokio::spawn(async move {
         let _guard = guard;
         event_loop.run(commands, shutdown).await;

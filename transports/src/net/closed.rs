@@ -88,9 +88,7 @@ fn of_quic(error: &quinn::ConnectionError) -> Option<Cow<'static, str>> {
         quinn::ConnectionError::ApplicationClosed(close) => {
             format!("{BY_PEER} with code {}", close.error_code).into()
         }
-        quinn::ConnectionError::Reset => {
-            "reset: the peer does not know the connection, so it has restarted".into()
-        }
+        quinn::ConnectionError::Reset => "reset: the peer no longer knows the connection".into(),
         quinn::ConnectionError::TimedOut => "no packet came within the idle timeout".into(),
         quinn::ConnectionError::LocallyClosed => "closed by this node".into(),
         quinn::ConnectionError::ConnectionClosed(_)
@@ -108,7 +106,7 @@ fn of_io(error: &io::Error) -> Option<&'static str> {
     let is_of_kernel = error.raw_os_error().is_some();
     Some(match error.kind() {
         io::ErrorKind::ConnectionReset => "reset by the peer or by a device on the way",
-        io::ErrorKind::ConnectionAborted => "aborted by this host",
+        io::ErrorKind::ConnectionAborted => "aborted",
         io::ErrorKind::BrokenPipe => "the connection had ended when this node wrote to it",
         io::ErrorKind::UnexpectedEof => {
             "ended without a graceful close: the peer's program ended, or a device on the way cut it"
@@ -117,10 +115,8 @@ fn of_io(error: &io::Error) -> Option<&'static str> {
         _ if !is_of_kernel => return None,
         io::ErrorKind::TimedOut => "no answer in time",
         io::ErrorKind::ConnectionRefused => "connection refused",
-        io::ErrorKind::NetworkUnreachable => "network unreachable: this host has no route there",
-        io::ErrorKind::HostUnreachable => {
-            "host unreachable: a router on the way has no route there"
-        }
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::HostUnreachable => "host unreachable",
         _ => return None,
     })
 }

@@ -16,6 +16,9 @@ use crate::core::{
 /// How soon after its handshake a connection ends that the peer refuses. Nothing else ends so soon: a lost path is noticed later.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// Why this node closes a connection that counts as dead.
+const NO_ANSWER: &str = "no answer to pings";
+
 impl NodeState {
     /// A dial of [`Action::Dial`] is under way as this connection.
     pub(crate) fn handle_dialing(&mut self, connection: ConnectionId, purpose: Purpose) {
@@ -82,6 +85,7 @@ impl NodeState {
             self.classify(relay);
         }
         if is_leg {
+            self.on_legs();
             self.introduce_again(peer);
         }
         match purpose {
@@ -136,21 +140,30 @@ impl NodeState {
         }
     }
 
+    /// An inbound connection was this node's own.
+    pub(crate) fn handle_met_itself(&mut self, now: Instant) {
+        self.own_key.handle_met_itself(now);
+    }
+
     /// A connection is no longer open.
-    pub(crate) fn handle_closed(&mut self, closed: Closed, now: Instant) {
-        let mut closed = closed;
+    pub(crate) fn handle_closed(&mut self, mut closed: Closed, now: Instant) {
+        let id = closed.connection;
         if closed.ended != Ended::Ours {
             closed.reason = self.in_words(&closed.peer, &closed.reason);
         }
-        let (id, reason) = (closed.connection, &closed.reason);
         let has_answered = self.liveness.has_answered(id);
         let farewell = self.liveness.handle_closed(id, closed.ended, now);
+        if (farewell, closed.ended) == (Farewell::Lost, Ended::Ours) {
+            NO_ANSWER.clone_into(&mut closed.reason);
+        }
+        let reason = &closed.reason;
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();
         let leg = self.relays.handle_closed(id, now, jitter);
         let is_vain = leg.as_ref().is_some_and(|leg| leg.vain > 1);
+        let was_leg = leg.is_some();
         if let Some(leg) = &leg {
             let reason = match leg.vain {
                 0 => reason.clone(),
@@ -182,6 +195,9 @@ impl NodeState {
             } else {
                 let own = self.is_dialed(closed.peer);
                 tracing::info!(own, peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
+            }
+            if was_leg {
+                self.on_legs();
             }
             self.on_closed(closed, connection.path.kind, farewell, is_refusal, now);
             self.classify(connection.peer);
@@ -287,14 +303,14 @@ impl NodeState {
         if is_news {
             match fault {
                 Fault::Local => {
-                    tracing::warn!(relay = %peer, %address, %reason, "cannot dial a relay, because of this host; dialing it until it answers");
+                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot dial a relay, because of this host; dialing it until it answers");
                 }
                 // Whoever waits for the dial reads it there.
                 Fault::Address | Fault::Remote if !self.dials.is_empty() => {
-                    tracing::info!(relay = %peer, %address, %reason, "cannot reach a relay; dialing it until it answers");
+                    tracing::info!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; dialing it until it answers");
                 }
                 Fault::Address | Fault::Remote => {
-                    tracing::warn!(relay = %peer, %address, %reason, "cannot reach a relay; dialing it until it answers");
+                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; dialing it until it answers");
                 }
             }
             self.report(event::Event::RelayUnreachable {

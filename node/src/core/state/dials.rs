@@ -36,7 +36,7 @@ impl NodeState {
         let troubles: Vec<_> = relays
             .iter()
             .filter(|relay| !self.relays.is_connected(relay))
-            .filter_map(|relay| Some((*relay, self.relays.trouble(relay)?)))
+            .filter_map(|relay| Some((*relay, self.relays.absence(relay)?)))
             .collect();
         if self.peers.best(&peer).is_none() {
             // The caller needs the relays, and may know that they answer or would admit this node now.
@@ -213,10 +213,17 @@ impl NodeState {
                 self.neighbours.handle_answer(host, obtained, now);
                 LocalFailure::OtherPeer
             }
-            Some(AnsweredBy::Local) => LocalFailure::OtherPeer,
+            Some(AnsweredBy::Local) => {
+                let mut own = self.addresses.interfaces.iter();
+                // Without interfaces nothing is known.
+                if !self.addresses.interfaces.is_empty() && own.all(|own| own.ip != host.ip()) {
+                    self.own_key.handle_answered(host, now);
+                }
+                LocalFailure::OtherPeer
+            }
             None => {
                 tracing::debug!(%peer, %host, %reason, "nobody is there");
-                self.neighbours.handle_silence(&host);
+                self.neighbours.handle_silence(host, now);
                 LocalFailure::NoAnswer(reason)
             }
         };

@@ -16,6 +16,7 @@
 //! - `addresses`: where this node is.
 //! - `view`: what observers see.
 
+mod access;
 mod addresses;
 mod circuits;
 mod classes;
@@ -50,6 +51,7 @@ use crate::core::{
     joins::Joins,
     liveness::Liveness,
     neighbours::Neighbours,
+    own_key::OwnKey,
     peers::{Path, PathCause, PeerTable},
     reconnect::Reconnector,
     registrar::Registrar,
@@ -110,6 +112,7 @@ pub(crate) struct NodeState {
     neighbours: Neighbours,
     /// Legs whose opening is not reported yet: their relays closed the connection before soon, or did not admit this node.
     unreported: BTreeSet<ConnectionId>,
+    own_key: OwnKey,
     /// Whether the node is shutting down.
     is_leaving: bool,
     actions: VecDeque<Action>,
@@ -161,6 +164,7 @@ impl NodeState {
             joins: Joins::default(),
             classes: BTreeMap::new(),
             tokens,
+            own_key: OwnKey::default(),
             neighbours: Neighbours::default(),
             unreported: BTreeSet::new(),
             is_leaving: false,
@@ -193,6 +197,7 @@ impl NodeState {
             .chain(self.inquiries.poll_timeout())
             .chain(self.reconnector.poll_timeout())
             .chain(self.registrar.poll_timeout())
+            .chain(self.own_key.poll_timeout())
             .min()
     }
 
@@ -213,6 +218,9 @@ impl NodeState {
         self.dial_lost_peers(now);
         self.announce();
         self.register(now);
+        if let Some(at) = self.own_key.handle_timeout(now) {
+            tracing::warn!(own = tracing::field::Empty, %at, "another host uses the key of this node: callers reach either. Give each host a key of its own");
+        }
     }
 
     /// The node shuts down: the relays that have its record get one without addresses, and nothing else is done from now on.
@@ -238,10 +246,12 @@ impl NodeState {
 
     /// Has these addresses of a peer dialed.
     fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose) {
+        let reach = matches!(purpose, Purpose::FoundLeg(_)).then(|| self.reach_of_records());
         self.actions.push_back(Action::Dial {
             peer,
             addresses,
             purpose,
+            reach,
         });
     }
 

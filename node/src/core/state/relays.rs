@@ -66,13 +66,11 @@ impl NodeState {
         let relay = lost.relay;
         let reason = self.in_words(&relay, reason);
         let reason = reason.as_str();
-        if !lost.was_held {
-            self.relays.handle_ungranted(relay, reason);
-        }
+        self.relays.handle_unreserved(relay, reason);
         if lost.is_held {
             tracing::info!(%relay, %reason, "lost the reservation in one family; asking for it again");
         } else if lost.was_held {
-            tracing::warn!(%relay, %reason, "lost the reservation; asking for it again");
+            tracing::warn!(target: event::LOGGED, %relay, %reason, "lost the reservation; asking for it again");
             self.report(event::Event::ReservationLost {
                 t: self.t(now),
                 relay,

@@ -5,12 +5,13 @@ mod text;
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     time::Duration,
 };
 
 use libp2p::PeerId;
-use p2pnode_protocol::{escape, escape_json};
+use p2pnode_daemon::terminal;
+use p2pnode_protocol::{escape, to_json};
 use serde::Serialize;
 
 use crate::core::event::Event;
@@ -56,10 +57,15 @@ impl Printer {
     pub(crate) fn new(format: Format) -> Self {
         Self {
             format,
-            live: format == Format::Text && io::stdout().is_terminal(),
+            live: format == Format::Text && terminal::is_live(&io::stdout()),
             phase: "",
             names: BTreeMap::new(),
         }
+    }
+
+    /// Whether it writes for people, to a terminal.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
     }
 
     /// A peer has this name.
@@ -76,10 +82,7 @@ impl Printer {
         let name = event.peer().and_then(|peer| self.names.get(&peer));
         let name = name.map(String::as_str);
         match self.format {
-            Format::Json => {
-                let line = serde_json::to_string(&Named { event, name })?;
-                self.write(&escape_json(line))?;
-            }
+            Format::Json => self.write(&to_json(&Named { event, name })?)?,
             Format::Text => self.write(&escape(text::line(event, name)))?,
         }
         if let Some(phase) = text::phase(event) {

@@ -25,6 +25,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     let _ = writeln!(text, "node    {}", status.peer_id);
+    if let Some(at) = status.key_also_at {
+        let _ = writeln!(text, "key     also used by another host, at {at}");
+    }
     let ports = match &ports[..] {
         [] => "no port".to_owned(),
         ports => ports.join(", "),
@@ -122,8 +125,10 @@ fn relay_line(relay: &RelayStatus) -> String {
     if relay.found {
         text.push_str("  (named by the record of a peer)");
     }
-    if let Some(reason) = &relay.reason {
-        let gap = if text.is_empty() { "" } else { "  " };
+    let unreserved = relay.unreserved.as_ref();
+    let unreserved = unreserved.map(|reason| format!("no reservation: {reason}"));
+    if let Some(reason) = relay.reason.clone().or(unreserved) {
+        let gap = if text.is_empty() { "" } else { "; " };
         let _ = write!(text, "{gap}{reason}");
     }
     format!("{label} {state:11} {text}").trim_end().to_owned()
@@ -256,6 +261,7 @@ mod tests {
     fn node(peers: Vec<PeerStatus>) -> Status {
         Status {
             peer_id: id(A),
+            key_also_at: None,
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),

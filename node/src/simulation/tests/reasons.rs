@@ -19,7 +19,7 @@ use crate::{
         CandidateOutcome, Reason, Role,
         address::Candidate,
         candidates::{Observation, Policy},
-        machine::{Action, Event, HandshakeError, Introduced, Machine, Side, Timing},
+        machine::{Action, DialId, Event, HandshakeError, Introduced, Machine, Side, Timing},
     },
     simulation::{World, nat::Nat, scenario::NodeSetup},
 };
@@ -145,22 +145,22 @@ fn symmetric() -> Vec<Reason> {
 }
 
 /// The machine of one side, with the other side in the hands of the test.
-struct OneSide {
-    machine: Machine,
-    peer: PeerId,
-    circuit: ConnectionId,
-    now: Instant,
+pub(super) struct OneSide {
+    pub(super) machine: Machine,
+    pub(super) peer: PeerId,
+    pub(super) circuit: ConnectionId,
+    pub(super) now: Instant,
 }
 
-fn addr(text: &str) -> Multiaddr {
+pub(super) fn addr(text: &str) -> Multiaddr {
     text.parse().unwrap()
 }
 
 const OURS: &str = "/ip4/198.51.100.7/udp/40000/quic-v1";
-const THEIRS: &str = "/ip4/203.0.113.7/udp/5000/quic-v1";
+pub(super) const THEIRS: &str = "/ip4/203.0.113.7/udp/5000/quic-v1";
 
 impl OneSide {
-    fn new(permits: bool) -> Self {
+    pub(super) fn new(permits: bool) -> Self {
         let mut one = Self::unobserved(permits);
         let observation = Observation {
             addr: addr(OURS),
@@ -191,10 +191,15 @@ impl OneSide {
     }
 
     /// A circuit opens, of which this side is that end.
-    fn relayed(&mut self, side: Side) {
+    pub(super) fn relayed(&mut self, side: Side) {
+        self.relayed_with(side, 100_000);
+    }
+
+    /// The peer has sent so many bytes over it.
+    pub(super) fn relayed_with(&mut self, side: Side, bytes: u64) {
         let (peer, circuit, now) = (self.peer, self.circuit, self.now);
         self.machine.handle_relayed(peer, circuit, side, None, now);
-        self.machine.handle_received(peer, circuit, 100_000, now);
+        self.machine.handle_received(peer, circuit, bytes, now);
     }
 
     fn fail(&mut self, error: HandshakeError) {
@@ -203,9 +208,32 @@ impl OneSide {
             .handle_handshake_failed(peer, circuit, Role::Initiator, error, now);
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         self.now += time;
         self.machine.handle_timeout(self.now);
+    }
+
+    /// The peer answers with its one address, and the time has come to dial it.
+    pub(super) fn answered(&mut self) -> Option<DialId> {
+        let rtt = Duration::from_millis(20);
+        let (peer, circuit, answer) = (self.peer, self.circuit, vec![addr(THEIRS)]);
+        self.machine
+            .handle_answer(peer, circuit, answer.into(), rtt, self.now, self.now);
+        self.wait(rtt);
+        let mut actions = std::iter::from_fn(|| self.machine.poll_action());
+        actions.find_map(|action| {
+            let Action::Dial { dial, .. } = action else {
+                return None;
+            };
+            Some(dial)
+        })
+    }
+
+    /// That became of the address.
+    pub(super) fn failed(&mut self, dial: DialId, outcome: CandidateOutcome) {
+        let failed = [(Candidate::parse(&addr(THEIRS)).unwrap(), outcome)];
+        self.machine
+            .handle_dial_failed(self.peer, dial, &failed, self.now);
     }
 
     /// The reason of the first attempt or series that has ended.
@@ -214,7 +242,7 @@ impl OneSide {
         let mut reasons = events.filter_map(|event| match event {
             Event::Attempt(record) => record.outcome.reason(),
             Event::GaveUp { reason, .. } => Some(reason),
-            Event::Direct { .. } => None,
+            Event::Direct { .. } | Event::Unvouched { .. } => None,
         });
         reasons.next().into_iter().collect()
     }
@@ -258,21 +286,8 @@ fn superseded() -> Vec<Reason> {
 fn answered(permits: bool, outcome: CandidateOutcome) -> Vec<Reason> {
     let mut one = OneSide::new(permits);
     one.relayed(Side::Listener);
-    let rtt = Duration::from_millis(20);
-    let (peer, circuit, answer) = (one.peer, one.circuit, vec![addr(THEIRS)]);
-    one.machine
-        .handle_answer(peer, circuit, answer.into(), rtt, one.now, one.now);
-    one.wait(rtt);
-    let actions: Vec<Action> = std::iter::from_fn(|| one.machine.poll_action()).collect();
-    let dial = actions.iter().find_map(|action| {
-        if let Action::Dial { dial, .. } = action {
-            return Some(*dial);
-        }
-        None
-    });
-    if let Some(dial) = dial {
-        let failed = [(Candidate::parse(&addr(THEIRS)).unwrap(), outcome)];
-        one.machine.handle_dial_failed(peer, dial, &failed, one.now);
+    if let Some(dial) = one.answered() {
+        one.failed(dial, outcome);
     }
     one.wait(seconds(6));
     one.first()
