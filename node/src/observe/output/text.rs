@@ -210,9 +210,7 @@ pub(crate) const fn explain(reason: Reason) -> &'static str {
         Reason::SymmetricBoth => ", both NATs map every destination to another port",
         Reason::NoCandidates => ", this node has no address that the peer can reach",
         Reason::NoRemoteCandidates => ", the peer offers no address",
-        Reason::RemoteUnsupported => {
-            ", the peer did not begin DCUtR: it does not support it, or has no candidate"
-        }
+        Reason::RemoteUnsupported => ", the peer does not support DCUtR",
         Reason::RemoteSilent => ", the peer did not begin DCUtR, though it may support it",
         Reason::HandshakeFailed => ", the handshake over the relay broke off",
         Reason::HandshakeTimeout => ", the handshake over the relay took too long",

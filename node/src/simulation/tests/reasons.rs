@@ -315,3 +315,39 @@ fn a_dial_after_the_direct_path_was_lost_gives_the_reason_of_the_punches_that_fa
         }
     }
 }
+
+#[test]
+fn no_side_of_a_punch_that_succeeds_calls_its_circuit_lost() {
+    let nats = [Nat::FullCone, Nat::PortRestricted, Nat::PortRewriting];
+    for seed in 0..12 {
+        for (near, far) in nats
+            .into_iter()
+            .flat_map(|near| nats.map(|far| (near, far)))
+        {
+            for introductions in [true, false] {
+                let mut world = World::new(seed);
+                let relay = world.relay(Settings::default());
+                let [a, b] = [near, far].map(|nat| {
+                    world.node(NodeSetup {
+                        introductions,
+                        ..NodeSetup::behind(nat, &[relay])
+                    })
+                });
+                world.set_delay(b, Duration::from_millis(7 * seed));
+                world.until_reserved();
+                let dial = world.dial(a, b);
+                assert_eq!(world.outcome(dial).outcome, Reached::Direct);
+                world.run(seconds(5));
+                let attempts = [a, b].map(|node| world.attempts(node)).concat();
+                let lost = Some(Reason::CircuitLost);
+                let is_lost = attempts
+                    .iter()
+                    .any(|attempt| attempt.outcome.reason() == lost);
+                assert!(
+                    !is_lost,
+                    "{seed}, {near:?} x {far:?}, {introductions}: {attempts:?}"
+                );
+            }
+        }
+    }
+}

@@ -51,20 +51,28 @@ impl Case {
         causes
     }
 
+    /// The peer makes a direct connection.
     fn accepted(&mut self) -> ConnectionId {
-        self.node.accepted(self.peer, "/ip4/192.0.2.7/tcp/40000")
+        let connection = self.node.accepted(self.peer, "/ip4/192.0.2.7/tcp/40000");
+        self.is_direct(connection, 0);
+        connection
+    }
+
+    /// The punch machine reports the peer direct after so many attempts.
+    fn is_direct(&mut self, connection_id: ConnectionId, attempts: u32) {
+        let direct = punch::Event::Direct {
+            peer: self.peer,
+            connection_id,
+            attempts,
+        };
+        self.node.state.handle_punch(direct, self.node.now);
     }
 
     fn punched(&mut self) {
         let connection_id = self.node.next_id();
         let address = "/ip4/192.0.2.7/udp/40000/quic-v1".parse().unwrap();
         self.node.dialed(connection_id, self.peer, &address);
-        let direct = punch::Event::Direct {
-            peer: self.peer,
-            connection_id,
-            attempts: 1,
-        };
-        self.node.state.handle_punch(direct, self.node.now);
+        self.is_direct(connection_id, 1);
     }
 
     /// The direct connection answers no ping, beside a circuit.
