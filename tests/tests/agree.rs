@@ -26,6 +26,12 @@ async fn agrees(both: &Both, result: &Event, kind: &str, reason: Value) -> Resul
     let why = a.control.why(peer).await?;
     events::has(&why, &json!({"candidates": [{"path": {"kind": kind}}]}))?;
     ensure!(why["reason"] == reason, "{why}");
+    // A punch that has succeeded has failed on neither side.
+    for node in [a, &both.b] {
+        let events = node.process.events();
+        let lost = |event: &&Event| event.text("/reason") == "circuit_lost";
+        ensure!(!events.iter().any(|event| lost(&event)), "{events:?}");
+    }
     let read = admin::metrics(&a.host).await?;
     for path in ["direct", "relayed"] {
         let peers = read.sum("p2pnode_peers", &[("path", path)]);

@@ -216,7 +216,7 @@ fn usage(error: anyhow::Error) -> anyhow::Error {
 /// Dials through the running node.
 fn dial_through(client: &Client, peer: &Asked, args: &DialArgs) -> anyhow::Result<Exit> {
     let request = DialRequest {
-        peer: peer.0.clone(),
+        peer: peer.text.clone(),
         addrs: args.addr.clone(),
         any_connection: args.until == Until::Connected,
         timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),

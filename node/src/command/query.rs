@@ -36,7 +36,12 @@ pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
 /// The peer that a question is about: the id that it means for the command, or a name that the node may know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Asked(pub(crate) String);
+pub(crate) struct Asked {
+    /// The id or the name.
+    pub(crate) text: String,
+    /// Why it is no peer, if no node is there that may know the name.
+    unknown: Option<String>,
+}
 
 impl Asked {
     /// What `text` means for a command with these names.
@@ -45,15 +50,21 @@ impl Asked {
     /// [`Usage`] if it can be neither an id nor a name.
     pub(crate) fn new(text: &str, names: &Names) -> Result<Self, Usage> {
         match names.peer(text) {
-            Ok(peer) => Ok(Self(peer.to_string())),
+            Ok(peer) => Ok(Self {
+                text: peer.to_string(),
+                unknown: None,
+            }),
             Err(error) if !is_name(text) => Err(error),
-            Err(_) => Ok(Self(text.to_owned())),
+            Err(Usage(unknown)) => Ok(Self {
+                text: text.to_owned(),
+                unknown: Some(unknown),
+            }),
         }
     }
 
     /// The id, by the names that the node knows.
     fn peer(&self, status: &Status) -> Result<PeerId, Usage> {
-        let known = status.names.get(&self.0).unwrap_or(&self.0);
+        let known = status.names.get(&self.text).unwrap_or(&self.text);
         let names = status.names.keys().map(String::as_str);
         let names: Vec<&str> = names.take(8).collect();
         known.parse().map_err(|_| {
@@ -63,9 +74,17 @@ impl Asked {
             };
             Usage(format!(
                 "PEER: {} is neither a peer id nor a name under `peers:`; {known}",
-                quote(&self.0)
+                quote(&self.text)
             ))
         })
+    }
+
+    /// A name that nobody knows is wrong usage.
+    fn failed(&self, error: ClientError) -> anyhow::Error {
+        if let (ClientError::NotRunning { .. }, Some(unknown)) = (&error, &self.unknown) {
+            return Usage(unknown.clone()).into();
+        }
+        refused(error)
     }
 }
 
@@ -94,7 +113,11 @@ pub(crate) async fn status(
 ) -> anyhow::Result<Exit> {
     let client = Client::new(socket);
     control::show(watch, json, async |colour| {
-        let mut status = client.status().await?;
+        let status = client.status().await;
+        let mut status = match asked {
+            Some(asked) if !watch => status.map_err(|error| asked.failed(error))?,
+            Some(_) | None => status?,
+        };
         if let Some(asked) = asked {
             only(&mut status, asked, watch)?;
         }
@@ -127,7 +150,8 @@ fn only(status: &mut Status, asked: &Asked, watch: bool) -> anyhow::Result<()> {
 
 /// Prints why the node at `socket` uses its path to the peer.
 pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Result<Exit> {
-    let why = Client::new(socket).why(&asked.0).await.map_err(refused)?;
+    let why = Client::new(socket).why(&asked.text).await;
+    let why = why.map_err(|error| asked.failed(error))?;
     let text = if json {
         p2pnode_protocol::to_json(&why)? + "\n"
     } else {

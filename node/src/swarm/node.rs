@@ -53,11 +53,14 @@ pub(crate) fn start(
     if let Some(problem) = readiness::unbound(&sockets) {
         tracing::warn!(own = tracing::field::Empty, "punch sockets: {problem}");
     }
-    let ports: Vec<String> = sockets
+    let mut ports: Vec<String> = sockets
         .punch_ports()
         .iter()
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
+    if ports.is_empty() {
+        ports.push("none".to_owned());
+    }
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let local = *swarm.local_peer_id();
     metrics.watch(&sockets);

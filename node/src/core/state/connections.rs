@@ -303,14 +303,14 @@ impl NodeState {
         if is_news {
             match fault {
                 Fault::Local => {
-                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot dial a relay, because of this host; dialing it until it answers");
+                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot dial a relay, because of this host; it is dialed again, ever less often");
                 }
                 // Whoever waits for the dial reads it there.
                 Fault::Address | Fault::Remote if !self.dials.is_empty() => {
-                    tracing::info!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; dialing it until it answers");
+                    tracing::info!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; it is dialed again, ever less often");
                 }
                 Fault::Address | Fault::Remote => {
-                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; dialing it until it answers");
+                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; it is dialed again, ever less often");
                 }
             }
             self.report(event::Event::RelayUnreachable {
