@@ -99,6 +99,13 @@ impl Control {
             .with_context(|| format!("a dial has no result: {answer}"))
     }
 
+    /// A command that asks the node.
+    pub fn command(&self, name: &str, args: &[&str]) -> Launch {
+        Launch::new(name, &self.p2pnode)
+            .args(args.iter().copied())
+            .env(CONTROL_SOCKET, &self.socket)
+    }
+
     pub fn watch(&self, name: &str) -> Launch {
         Launch::new(name, &self.p2pnode)
             .args(["status", "--watch", "--json"])

@@ -30,12 +30,7 @@ async fn ends(transport: Transport, dialer_goes: bool) -> Result<()> {
     ensure!(status.success(), "{status}");
 
     let ended = path_ended(left, seen, &gone.id).await?;
-    // In the words of quinn and of yamux.
-    let said = match transport {
-        Transport::Quic => "closed by peer",
-        Transport::Tcp => "connection is closed",
-    };
-    ensure!(ended.text("/reason").starts_with(said), "{}", ended.line);
+    ensure!(ended.text("/reason") == "closed by peer", "{}", ended.line);
     let status = left.control.status().await?;
     ensure!(control::peer(&status, &gone.id).is_null(), "{status}");
     // A node dials in the turn of its loop in which the peer is lost, and answers a status in a later one; what it has logged by then

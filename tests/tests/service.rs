@@ -146,6 +146,7 @@ async fn sighup_applies_what_it_can_and_says_what_needs_a_restart() -> Result<()
             .with_context(|| part.to_owned())?
     };
     until("the node is up").await?;
+    let named = format!("access: {{ allow: [] }}\npeers: {{ db: {{ id: {PEER} }} }}\n");
     for (text, part) in [
         (
             "reservations: 1\n",
@@ -163,11 +164,16 @@ async fn sighup_applies_what_it_can_and_says_what_needs_a_restart() -> Result<()
             "access: { allow: [] }\nlog: { level: debug }\n",
             "access=false level=true",
         ),
+        (named.as_str(), "access=false level=true"),
     ] {
         write(text)?;
         signal(&child, Signal::SIGHUP)?;
         until(part).await?;
     }
+    // The command has no configuration: the node knows the name.
+    let asked = ended(home.command("p2pnode", &["status", "db"])?).await?;
+    let said = String::from_utf8_lossy(&asked.stderr);
+    ensure!(said.contains(PEER), "{said}");
     signal(&child, Signal::SIGTERM)?;
     ensure!(
         timeout(PATIENCE, child.wait()).await??.success(),

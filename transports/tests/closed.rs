@@ -17,7 +17,7 @@ use libp2p::{
     multiaddr::{Multiaddr, Protocol},
     noise, tcp, yamux,
 };
-use p2pnode_transports::{Closed, closed};
+use p2pnode_transports::{Closed, closed, innermost};
 use tokio::net::{TcpListener, TcpStream};
 
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -34,6 +34,14 @@ async fn end(muxer: &mut StreamMuxerBox) -> io::Error {
             .map(|stream| stream.err().unwrap())
     });
     tokio::time::timeout(LONG, ended).await.unwrap()
+}
+
+/// No text of a library or of the kernel, and no link to documentation.
+fn are_own_words(words: &str, begin: &str) {
+    assert!(words.starts_with(begin), "{words}");
+    for foreign in ["os error", "://", "close_notify", "ConnectionError"] {
+        assert!(!words.contains(foreign), "{words}");
+    }
 }
 
 async fn close(muxer: &mut StreamMuxerBox) {
@@ -57,7 +65,9 @@ async fn a_graceful_close_is_the_peers_there_and_ours_here() {
         let [mut dialed, mut accepted] = connected(&client, &mut server, &addr).await;
         let (there, ()) = tokio::join!(end(&mut dialed), close(&mut accepted));
         assert_eq!(closed(&there), Some(Closed::ByPeer), "{addr}: {there:?}");
+        assert_eq!(innermost(&there), "closed by peer", "{addr}");
         let here = end(&mut accepted).await;
+        assert_eq!(innermost(&here), "closed by this node", "{addr}");
         assert_eq!(closed(&here), Some(Closed::Local), "{addr}: {here:?}");
     }
 }
@@ -70,6 +80,7 @@ async fn a_tcp_stream_that_ends_without_close_notify_is_no_graceful_close() {
     drop(accepted);
     let error = end(&mut dialed).await;
     assert_eq!(closed(&error), Some(Closed::Reset), "{error:?}");
+    are_own_words(&innermost(&error), "ended without a graceful close");
 }
 
 /// A peer with libp2p's own TCP, Noise and yamux.
@@ -127,6 +138,7 @@ async fn a_reset_of_tcp_is_one() {
     for muxer in [&mut dialed, &mut accepted] {
         let error = end(muxer).await;
         assert_eq!(closed(&error), Some(Closed::Reset), "{error:?}");
+        are_own_words(&innermost(&error), "");
     }
 }
 
@@ -140,6 +152,7 @@ async fn a_refused_dial_is_neither_closed_nor_timed_out() {
     let error = client.dial(&addr, ORDINARY).await.err().unwrap();
     assert_eq!(closed(&error), None, "{error:?}");
     assert!(!p2pnode_transports::timed_out(&error), "{error:?}");
+    are_own_words(&innermost(&error), "connection refused");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use libp2p::{PeerId, identity::Keypair};
+use libp2p::identity::Keypair;
 use p2pnode_daemon::{
     command::{self, Binary},
     config::{self, Faults, Loaded, Reader},
@@ -32,6 +32,7 @@ use crate::{
     command::{
         cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
+        query::Asked,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
@@ -78,7 +79,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
             command::block_on(query::status(
                 &config.control_socket,
-                peer,
+                peer.as_ref(),
                 args.watch,
                 args.json,
             ))
@@ -87,7 +88,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let (config, peer) = ask(&cli, Some(&args.peer))?;
             match peer {
                 Some(peer) => {
-                    command::block_on(query::why(&config.control_socket, peer, args.json))
+                    command::block_on(query::why(&config.control_socket, &peer, args.json))
                 }
                 // Unreachable: a peer is given, and an invalid one is an error.
                 None => Ok(Exit::Usage),
@@ -96,7 +97,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Forget(args) => {
             let (config, peer) = ask(&cli, Some(&args.peer))?;
             match peer {
-                Some(peer) => command::block_on(query::forget(&config.control_socket, peer)),
+                Some(peer) => command::block_on(query::forget(&config.control_socket, &peer)),
                 // Unreachable, as for `why`.
                 None => Ok(Exit::Usage),
             }
@@ -125,7 +126,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                     false
                 });
                 if let (Some(peer), true) = (peer, is_served) {
-                    return dial_through(&client, peer, args);
+                    return dial_through(&client, &peer, args);
                 }
             }
             let sources = load(&args.node)?;
@@ -147,13 +148,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 /// The configuration, and the peer that a question is about.
-fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)> {
+fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<Asked>)> {
     let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
     let config = config::load(&PROGRAM, &sources, |reader| {
         Config::read(reader, Purpose::Dial)
     })?
     .config;
-    let peer = peer.map(|peer| config.peer(peer)).transpose()?;
+    let names = config.names();
+    let peer = peer.map(|peer| Asked::new(peer, &names)).transpose()?;
     Ok((config, peer))
 }
 
@@ -163,7 +165,7 @@ fn run_node(
     args: &RunArgs,
 ) -> anyhow::Result<Exit> {
     let config = &loaded.config.clone();
-    let printer = Printer::new(format(&args.node));
+    let printer = printer(config, &args.node);
     let (named, is_given) = (
         Named::by(args.node.key.as_ref()),
         loaded.is_given("log.level"),
@@ -220,9 +222,9 @@ fn usage(error: anyhow::Error) -> anyhow::Error {
 }
 
 /// Dials through the running node.
-fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Result<Exit> {
+fn dial_through(client: &Client, peer: &Asked, args: &DialArgs) -> anyhow::Result<Exit> {
     let request = DialRequest {
-        peer: peer.to_string(),
+        peer: peer.text.clone(),
         addrs: args.addr.clone(),
         any_connection: args.until == Until::Connected,
         timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
@@ -252,7 +254,7 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
         timeout: args.timeout,
         pings: args.count,
     };
-    let printer = Printer::new(format(&args.node));
+    let printer = printer(config, &args.node);
     command::block_on(async {
         let shutdown = Shutdown::on_signals(Some(query::GRACE))?;
         dial::dial(&keypair, config, request, printer, &shutdown)
@@ -270,6 +272,15 @@ fn prepare(key: &Key, named: Named, log: &Log) -> anyhow::Result<(Keypair, Optio
         }
         Key::Throwaway { .. } => (Keypair::generate_ed25519(), None),
     })
+}
+
+/// What prints events on stdout, with the names of the configuration.
+fn printer(config: &Config, args: &NodeArgs) -> Printer {
+    let mut printer = Printer::new(format(args));
+    for (name, peer) in config.names().iter() {
+        printer.name(*peer, name.clone());
+    }
+    printer
 }
 
 fn format(args: &NodeArgs) -> Format {

@@ -6,18 +6,23 @@ use anyhow::{Context as _, bail};
 use libp2p::PeerId;
 use p2pnode_daemon::{
     command::print,
-    control,
-    exit::Exit,
+    control::{self, ClientError},
+    exit::{Exit, Usage},
     signals::{Shutdown, Signal},
     terminal,
 };
+use p2pnode_protocol::quote;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
     command::{exit_code::exit_of, so_far::SoFar},
-    control::{Client, DialRequest},
+    config::Names,
+    control::{Client, DialRequest, Report},
     core::event::Event,
-    observe::output::{self, Printer},
+    observe::{
+        output::{self, Printer},
+        status::Status,
+    },
 };
 
 /// How much later than the time of the dial its result may come.
@@ -29,22 +34,92 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// How long a dial may take to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
+/// The peer that a question is about: the id that it means for the command, or a name that the node may know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The id or the name.
+    pub(crate) text: String,
+    /// Why it is no peer, if no node is there that may know the name.
+    unknown: Option<String>,
+}
+
+impl Asked {
+    /// What `text` means for a command with these names.
+    ///
+    /// # Errors
+    /// [`Usage`] if it can be neither an id nor a name.
+    pub(crate) fn new(text: &str, names: &Names) -> Result<Self, Usage> {
+        match names.peer(text) {
+            Ok(peer) => Ok(Self {
+                text: peer.to_string(),
+                unknown: None,
+            }),
+            Err(error) if !is_name(text) => Err(error),
+            Err(Usage(unknown)) => Ok(Self {
+                text: text.to_owned(),
+                unknown: Some(unknown),
+            }),
+        }
+    }
+
+    /// The id, by the names that the node knows.
+    fn peer(&self, status: &Status) -> Result<PeerId, Usage> {
+        let known = status.names.get(&self.text).unwrap_or(&self.text);
+        let names = status.names.keys().map(String::as_str);
+        let names: Vec<&str> = names.take(8).collect();
+        known.parse().map_err(|_| {
+            let known = match names.is_empty() {
+                true => "the running node knows no name".to_owned(),
+                false => format!("the running node knows {}", names.join(", ")),
+            };
+            Usage(format!(
+                "PEER: {} is neither a peer id nor a name under `peers:`; {known}",
+                quote(&self.text)
+            ))
+        })
+    }
+
+    /// A name that nobody knows is wrong usage.
+    fn failed(&self, error: ClientError) -> anyhow::Error {
+        if let (ClientError::NotRunning { .. }, Some(unknown)) = (&error, &self.unknown) {
+            return Usage(unknown.clone()).into();
+        }
+        refused(error)
+    }
+}
+
+/// Whether a peer may have this name.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=63).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// What the node refuses as wrong usage is that.
+fn refused(error: ClientError) -> anyhow::Error {
+    if let ClientError::Refused { status, reason } = &error
+        && status.as_u16() == 400
+    {
+        return Usage(reason.clone()).into();
+    }
+    error.into()
+}
+
 /// Prints the status of the node at `socket`, or of one of its peers; with `watch`, repeatedly.
 pub(crate) async fn status(
     socket: &Path,
-    peer: Option<PeerId>,
+    asked: Option<&Asked>,
     watch: bool,
     json: bool,
 ) -> anyhow::Result<Exit> {
     let client = Client::new(socket);
     control::show(watch, json, async |colour| {
-        let mut status = client.status().await?;
-        if let Some(peer) = peer {
-            status.peers.retain(|known| known.peer == peer);
-            status.lost.retain(|lost| lost.peer == peer);
-            if status.peers.is_empty() && status.lost.is_empty() && !watch {
-                bail!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it");
-            }
+        let status = client.status().await;
+        let mut status = match asked {
+            Some(asked) if !watch => status.map_err(|error| asked.failed(error))?,
+            Some(_) | None => status?,
+        };
+        if let Some(asked) = asked {
+            only(&mut status, asked, watch)?;
         }
         Ok(if json {
             p2pnode_protocol::to_json(&status)? + "\n"
@@ -55,9 +130,30 @@ pub(crate) async fn status(
     .await
 }
 
-/// Prints why the node at `socket` uses its path to `peer`.
-pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Result<Exit> {
-    let why = Client::new(socket).why(peer).await?;
+/// Leaves what a status says of one peer or relay.
+fn only(status: &mut Status, asked: &Asked, watch: bool) -> anyhow::Result<()> {
+    let peer = asked.peer(status)?;
+    if peer == status.peer_id {
+        return Err(Usage(format!(
+            "PEER: {peer} is the running node itself; `p2pnode status` shows it"
+        ))
+        .into());
+    }
+    status.peers.retain(|known| known.peer == peer);
+    status.lost.retain(|lost| lost.peer == peer);
+    let is_absent = status.peers.is_empty() && status.lost.is_empty();
+    if status.relays.iter().any(|known| known.relay == peer) {
+        status.relays.retain(|known| known.relay == peer);
+    } else if is_absent && !watch {
+        bail!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it");
+    }
+    Ok(())
+}
+
+/// Prints why the node at `socket` uses its path to the peer.
+pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Result<Exit> {
+    let why = Client::new(socket).why(&asked.text).await;
+    let why = why.map_err(|error| asked.failed(error))?;
     let text = if json {
         p2pnode_protocol::to_json(&why)? + "\n"
     } else {
@@ -72,8 +168,10 @@ pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Resu
 }
 
 /// Has the node at `socket` dial the peer no longer when it is lost.
-pub(crate) async fn forget(socket: &Path, peer: PeerId) -> anyhow::Result<Exit> {
-    let text = match Client::new(socket).forget(peer).await? {
+pub(crate) async fn forget(socket: &Path, asked: &Asked) -> anyhow::Result<Exit> {
+    let was_wanted = Client::new(socket).forget(&asked.text).await;
+    let peer = &asked.text;
+    let text = match was_wanted.map_err(|error| asked.failed(error))? {
         true => "is not dialed again when it is lost",
         false => "was not wanted: no dial of this node has reached it",
     };
@@ -94,7 +192,7 @@ pub(crate) async fn dial(
     let mut redraw = interval(output::PROGRESS_INTERVAL);
     let mut so_far = SoFar::default();
     let mut reports = tokio::select! {
-        reports = client.dial(request) => reports?,
+        reports = client.dial(request) => reports.map_err(refused)?,
         signal = shutdown.signalled() => {
             return interrupted(&mut printer, so_far, signal, started.elapsed());
         }
@@ -102,7 +200,10 @@ pub(crate) async fn dial(
     loop {
         tokio::select! {
             report = reports.next() => {
-                let event = report?.context("the node ended the dial without a result: it is stopping")?.event;
+                let Report { event, name } = report?.context("the node ended the dial without a result: it is stopping")?;
+                if let (Some(peer), Some(name)) = (event.peer(), name) {
+                    printer.name(peer, name);
+                }
                 heard = Instant::now();
                 printer.print(&event).context("cannot write to stdout")?;
                 so_far.handle(&event);
@@ -136,4 +237,70 @@ pub(crate) fn interrupted(
     let printed = printer.print(&Event::Result(outcome));
     printed.context("cannot write to stdout")?;
     Ok(Exit::of_signal(signal))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::observe::status::RelayStatus;
+
+    fn id() -> PeerId {
+        PeerId::random()
+    }
+
+    fn status(relay: PeerId) -> Status {
+        let relay = RelayStatus {
+            relay,
+            name: None,
+            found: false,
+            connected: false,
+            reserved: false,
+            reserved_families: Vec::new(),
+            refused: None,
+            reason: Some("no answer in time".to_owned()),
+            unreserved: None,
+            expires: None,
+            paths: Vec::new(),
+        };
+        Status {
+            peer_id: id(),
+            key_also_at: None,
+            listen: Vec::new(),
+            port_range: "40000-40050".parse().unwrap(),
+            punch_ports: BTreeMap::new(),
+            relays: vec![relay],
+            peers: Vec::new(),
+            lost: Vec::new(),
+            names: BTreeMap::from([("db".to_owned(), id().to_string())]),
+        }
+    }
+
+    fn ask(status: &mut Status, text: &str) -> anyhow::Result<()> {
+        only(status, &Asked::new(text, &Names::default())?, false)
+    }
+
+    #[test]
+    fn a_status_is_asked_for_a_relay_a_name_and_nothing_that_is_no_peer() {
+        let relay = id();
+        let mut known = status(relay);
+        // A relay has a line, connected or not, and no advice to dial it.
+        ask(&mut known, &relay.to_string()).unwrap();
+        assert_eq!(known.relays.len(), 1);
+        let own = known.peer_id.to_string();
+        let error = ask(&mut known, &own).unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("itself"));
+        let error = ask(&mut known, "db").unwrap_err().to_string();
+        assert!(error.contains(&known.names["db"]), "{error}");
+        assert!(error.contains("p2pnode dial"), "{error}");
+        for text in ["cache", "not a name", ""] {
+            let error = ask(&mut known, text).unwrap_err();
+            assert!(error.is::<Usage>(), "{text}: {error}");
+        }
+        let error = ask(&mut known, "cache").unwrap_err().to_string();
+        assert!(error.contains("knows db"), "{error}");
+    }
 }

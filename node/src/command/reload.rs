@@ -15,8 +15,7 @@ use crate::{Handle, config::Config};
 
 const ALLOW: &str = "access.allow";
 
-/// Keys that come into force at once, all others with the next start. Commands read `peers` themselves; the node forgets those that
-/// are gone.
+/// Keys that come into force at once, all others with the next start. The node forgets the peers that `peers` no longer has.
 const AT_ONCE: [&str; 3] = [ALLOW, "log.level", "peers."];
 
 /// Reads the configuration with `load` at each `hangup` and applies to the node what it can apply.
@@ -42,16 +41,17 @@ pub(crate) async fn on_hangup(
         };
         let access = new.config.allowed_peers != current.allowed_peers;
         let level = new.config.log.level != current.log.level;
-        if access {
+        let removed = removed(&current, &new.config);
+        if access || new.config.peers != current.peers {
             current.allowed_peers.clone_from(&new.config.allowed_peers);
+            current.peers.clone_from(&new.config.peers);
             // An error means that the node stops, and with it this task.
-            let _ = node.set_access(current.clone()).await;
+            let _ = node.reload(current.clone()).await;
         }
-        for peer in removed(&current, &new.config) {
+        for peer in removed {
             tracing::info!(own = Empty, %peer, "SIGHUP: `peers` no longer has this peer; it is not dialed when it is lost");
             let _ = node.forget(peer).await;
         }
-        current.peers.clone_from(&new.config.peers);
         if level {
             logging::set(&new.config.log.level);
             current.log.level = new.config.log.level.clone();

@@ -29,7 +29,7 @@ use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 pub(crate) use keys::Purpose;
 pub(crate) use punch::{AdvertiseTemplate, PunchFilter};
 pub(crate) use service::Service;
-pub(crate) use target::{Target, check_not_own, peer_of_address};
+pub(crate) use target::{Names, Target, check_not_own, peer_of_address};
 
 /// The names of the program: variables begin with `P2PNODE_`.
 pub(crate) const PROGRAM: Program = Program {

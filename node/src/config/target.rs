@@ -1,11 +1,13 @@
 //! The target of a dial: `PEER` and `--addr`, resolved.
 
+use std::collections::BTreeMap;
+
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::{config::Reader, exit::Usage};
 use p2pnode_protocol::addr;
 use p2pnode_protocol::quote;
 
-use super::{Config, keys::other_peer};
+use super::{Config, KnownPeer, keys::other_peer};
 
 /// The peer of a `dial`, and addresses to try alongside circuits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl Target {
             }
         }
         let Some(peer) = id else {
-            reader.argument("PEER", unknown(config, peer));
+            reader.argument("PEER", unknown(&config.names(), peer));
             return None;
         };
         endpoints.extend(
@@ -91,17 +93,45 @@ pub(crate) fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
     Ok(())
 }
 
-impl Config {
-    /// The peer that `peer`, a peer id or a name of `peers:`, means.
+/// The peers of `peers:`, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names(BTreeMap<String, KnownPeer>);
+
+impl Names {
+    /// The name of a peer, if it has one.
+    pub(crate) fn of(&self, peer: &PeerId) -> Option<&str> {
+        let mut names = self.0.iter();
+        names.find_map(|(name, known)| (known.id == *peer).then_some(name.as_str()))
+    }
+
+    /// The peer that `peer`, a peer id or a name, means.
     ///
     /// # Errors
     /// [`Usage`] if it is neither.
     pub(crate) fn peer(&self, peer: &str) -> Result<PeerId, Usage> {
-        let known = self.peers.get(peer).map(|known| known.id);
+        let known = self.0.get(peer).map(|known| known.id);
         known
             .or_else(|| addr::peer_id(peer).ok())
             .or_else(|| peer_of_address(peer))
             .ok_or_else(|| Usage(format!("PEER: {}", unknown(self, peer))))
+    }
+
+    /// The addresses of a peer.
+    pub(crate) fn addrs<'a>(&'a self, peer: &'a PeerId) -> impl Iterator<Item = &'a Multiaddr> {
+        let known = self.0.values().filter(move |known| known.id == *peer);
+        known.flat_map(|known| &known.addrs)
+    }
+
+    /// Each name and its peer.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &PeerId)> {
+        self.0.iter().map(|(name, known)| (name, &known.id))
+    }
+}
+
+impl Config {
+    /// The names of `peers:`.
+    pub(crate) fn names(&self) -> Names {
+        Names(self.peers.clone())
     }
 }
 
@@ -110,27 +140,23 @@ pub(crate) fn peer_of_address(text: &str) -> Option<PeerId> {
     addr::endpoint(text).ok()?.peer
 }
 
-fn unknown(config: &Config, peer: &str) -> String {
+fn unknown(names: &Names, peer: &str) -> String {
+    const MANY: usize = 8;
     if peer.starts_with('/') {
         return format!(
             "{} names no peer; give an address that ends with /p2p/ID, or the id and --addr",
             quote(peer)
         );
     }
+    let known: Vec<&str> = names.0.keys().take(MANY).map(String::as_str).collect();
+    let known = match (known.is_empty(), names.0.len() > MANY) {
+        (true, _) => String::new(),
+        (false, false) => format!(", or one of {}", known.join(", ")),
+        (false, true) => format!(", or one of {}, ...", known.join(", ")),
+    };
     format!(
         "{} is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints it on \
-         that host{}",
-        quote(peer),
-        names(config)
+         that host{known}",
+        quote(peer)
     )
-}
-
-fn names(config: &Config) -> String {
-    const MANY: usize = 8;
-    let names: Vec<&str> = config.peers.keys().take(MANY).map(String::as_str).collect();
-    match (names.is_empty(), config.peers.len() > MANY) {
-        (true, _) => String::new(),
-        (false, false) => format!(", or one of {}", names.join(", ")),
-        (false, true) => format!(", or one of {}, ...", names.join(", ")),
-    }
 }

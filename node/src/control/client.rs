@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use libp2p::PeerId;
 use p2pnode_daemon::control::{self, ClientError, Lines};
 
 use super::{DialRequest, OWNER, Report};
@@ -43,8 +42,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError`]; refused with 404 if the peer is not connected.
-    pub(crate) async fn why(&self, peer: PeerId) -> Result<Why, ClientError> {
+    /// [`ClientError`]; refused with 404 if the peer is not connected, and with 400 if `peer` is neither an id nor a name.
+    pub(crate) async fn why(&self, peer: &str) -> Result<Why, ClientError> {
         self.0.get(&format!("/v1/why/{peer}")).await
     }
 
@@ -52,8 +51,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError`].
-    pub(crate) async fn forget(&self, peer: PeerId) -> Result<bool, ClientError> {
+    /// [`ClientError`]; refused with 400 if `peer` is neither an id nor a name.
+    pub(crate) async fn forget(&self, peer: &str) -> Result<bool, ClientError> {
         let mut answer: Lines<bool> = self.0.post(&format!("/v1/forget/{peer}"), &()).await?;
         Ok(answer.next().await?.unwrap_or_default())
     }

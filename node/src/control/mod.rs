@@ -3,7 +3,7 @@
 //! | Request | Answer |
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::observe::status::Status) |
-//! | `GET /v1/why/PEER` | a [`Why`](crate::observe::status::Why); 404 if the peer is not connected |
+//! | `GET /v1/why/PEER`, by id or name | a [`Why`](crate::observe::status::Why); 404 if the peer is not connected, 400 if there is none of that name |
 //! | `POST /v1/forget/PEER` | whether the peer was wanted, as JSON: it is not dialed again when it is lost |
 //! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as events happen; the last is the result |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
@@ -29,7 +29,7 @@ const OWNER: Owner = Owner {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DialRequest {
-    /// The peer's id.
+    /// The peer: its id, or its name under `peers:` of the node.
     pub peer: String,
     /// Addresses of the peer to try alongside circuits.
     pub addrs: Vec<String>,
@@ -46,4 +46,7 @@ pub(crate) struct DialRequest {
 pub(crate) struct Report {
     /// What happened.
     pub event: Event,
+    /// The name of the peer, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }

@@ -62,25 +62,26 @@ async fn why(
     State(handle): State<Handle>,
     UrlPath(peer): UrlPath<String>,
 ) -> Result<Response, Refusal> {
-    let peer = parse_peer(&peer)?;
-    match handle
-        .why(peer)
-        .await
-        .map_err(|_| Refusal::stopping(OWNER))?
-    {
-        Some(why) => Ok(Answer(why).into_response()),
-        None => Err(Refusal(
-            StatusCode::NOT_FOUND,
-            format!("{peer} is not connected to this node"),
-        )),
+    let peer = parse_peer(&peer, &handle)?;
+    let stopping = |_| Refusal::stopping(OWNER);
+    if let Some(why) = handle.why(peer).await.map_err(stopping)? {
+        return Ok(Answer(why).into_response());
     }
+    let status = handle.status().await.map_err(stopping)?;
+    let relay = status.relays.into_iter().find(|relay| relay.relay == peer);
+    let reason = match relay.map(|relay| relay.reason) {
+        Some(Some(reason)) => format!("relay {peer} is not connected to this node: {reason}"),
+        Some(None) => format!("relay {peer} is not connected to this node; it is being dialed"),
+        None => format!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it"),
+    };
+    Err(Refusal(StatusCode::NOT_FOUND, reason))
 }
 
 async fn forget(
     State(handle): State<Handle>,
     UrlPath(peer): UrlPath<String>,
 ) -> Result<Response, Refusal> {
-    let was_wanted = handle.forget(parse_peer(&peer)?).await;
+    let was_wanted = handle.forget(parse_peer(&peer, &handle)?).await;
     let was_wanted = was_wanted.map_err(|_| Refusal::stopping(OWNER))?;
     Ok(format!("{was_wanted}\n").into_response())
 }
@@ -89,17 +90,17 @@ async fn dial(
     State(handle): State<Handle>,
     Json(asked): Json<DialRequest>,
 ) -> Result<Response, Refusal> {
-    let peer = parse_peer(&asked.peer)?;
-    config::check_not_own(peer, handle.peer_id())
-        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let peer = parse_peer(&asked.peer, &handle)?;
     let addrs = asked
         .addrs
         .iter()
         .map(|text| addr::dialable(text).map(|endpoint| endpoint.addr))
-        .collect::<Result<_, _>>();
+        .collect::<Result<Vec<_>, _>>();
+    let mut addrs = addrs.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
+    addrs.extend(handle.names().addrs(&peer).cloned());
     let request = Request {
         peer,
-        addrs: addrs.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?,
+        addrs,
         until: if asked.any_connection {
             Until::Connected
         } else {
@@ -112,10 +113,15 @@ async fn dial(
         .dial(request)
         .await
         .map_err(|_| Refusal::stopping(OWNER))?;
-    let lines = stream::unfold(events, async |mut events| {
+    let name = handle.names().of(&peer).map(str::to_owned);
+    let lines = stream::unfold((events, name), async |(mut events, name)| {
         let event = events.recv().await?;
-        let line = to_json(&Report { event }).ok()? + "\n";
-        Some((Ok::<_, io::Error>(Bytes::from(line)), events))
+        let report = Report {
+            event,
+            name: name.clone(),
+        };
+        let line = to_json(&report).ok()? + "\n";
+        Some((Ok::<_, io::Error>(Bytes::from(line)), (events, name)))
     });
     Ok((
         [(header::CONTENT_TYPE, "application/x-ndjson")],
@@ -124,11 +130,11 @@ async fn dial(
         .into_response())
 }
 
-fn parse_peer(text: &str) -> Result<PeerId, Refusal> {
-    text.parse().map_err(|error| {
-        Refusal(
-            StatusCode::BAD_REQUEST,
-            format!("{text:?} is not a peer id: {error}"),
-        )
-    })
+/// The peer that an id or a name means, which is not this node.
+fn parse_peer(text: &str, handle: &Handle) -> Result<PeerId, Refusal> {
+    let peer = handle.names().peer(text).and_then(|peer| {
+        config::check_not_own(peer, handle.peer_id())?;
+        Ok(peer)
+    });
+    peer.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }

@@ -182,6 +182,29 @@ pub enum Event {
     Result(Outcome),
 }
 
+impl Event {
+    /// The peer that it is about, if it is about one; relays aside.
+    pub(crate) const fn peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Dialing { peer, .. }
+            | Self::Connected { peer, .. }
+            | Self::Disconnected { peer, .. }
+            | Self::Punch { peer, .. }
+            | Self::SearchPaused { peer, .. }
+            | Self::SearchResumed { peer, .. } => Some(*peer),
+            Self::Started { .. }
+            | Self::Listening { .. }
+            | Self::Reserved { .. }
+            | Self::ReservationLost { .. }
+            | Self::RelayUnreachable { .. }
+            | Self::RelayRefused { .. }
+            | Self::Ping { .. }
+            | Self::PingMissed { .. }
+            | Self::Result(_) => None,
+        }
+    }
+}
+
 /// How a dial ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {

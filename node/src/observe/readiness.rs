@@ -1,7 +1,7 @@
 //! When the node is ready: its punch sockets are bound, and peers can reach it.
 
 use p2pnode_daemon::admin::Readiness;
-use p2pnode_transports::Exhausted;
+use p2pnode_transports::{Exhausted, PortRange};
 
 use crate::core::relays::RelayKeeper;
 
@@ -21,19 +21,12 @@ pub(crate) fn update(
     relays: &RelayKeeper,
     listens: bool,
 ) {
-    let bound = sockets.punch_ports().len();
-    set(readiness, SOCKETS, no_socket(bound, sockets.unbound()));
+    set(readiness, SOCKETS, unbound(sockets));
     let connected = |relay: &_| relays.is_connected(relay);
-    let refused = relays.relays().filter_map(|relay| {
-        let reason = relays.refusal(&relay)?;
-        Some(format!("; relay {relay} refused us: {reason}"))
-    });
-    let refused: String = refused.collect();
-    let unreserved = relays.relays().filter_map(|relay| {
-        let reason = relays.reservation_failure(&relay)?;
-        Some(format!("; relay {relay} gave no reservation: {reason}"))
-    });
-    let unreserved: String = unreserved.collect();
+    let troubles = relays
+        .relays()
+        .filter_map(|relay| Some(format!("; relay {relay} {}", relays.trouble(&relay)?)));
+    let troubles: String = troubles.collect();
     let reach = Reach {
         listens,
         relays: relays.relays().count(),
@@ -41,10 +34,17 @@ pub(crate) fn update(
         wanted: relays.wanted(),
         held: relays.held(),
     };
-    let missing = reach
-        .missing()
-        .map(|missing| missing + &refused + &unreserved);
+    let missing = reach.missing().map(|missing| missing + &troubles);
     set(readiness, RESERVATION, missing);
+}
+
+/// The problem with the punch sockets, and the remedy.
+pub(crate) fn unbound(sockets: &p2pnode_transports::Handle) -> Option<String> {
+    no_socket(
+        sockets.punch_ports().len(),
+        sockets.unbound(),
+        sockets.range(),
+    )
 }
 
 /// The node shuts down and takes no further work.
@@ -61,12 +61,17 @@ fn set(readiness: &Readiness, name: &'static str, missing: Option<String>) {
 
 /// The problem with the punch sockets, of which `bound` are bound. A socket for which no port was left is missing. A socket that
 /// the host cannot have, such as one of an IP family that it lacks, is not.
-fn no_socket(bound: usize, unbound: Option<Exhausted>) -> Option<String> {
+fn no_socket(bound: usize, unbound: Option<Exhausted>, range: PortRange) -> Option<String> {
     match unbound {
+        Some(exhausted) if exhausted.is_forbidden() => Some(format!(
+            "{exhausted}: ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or set dial.port_range to ports above 1023"
+        )),
         Some(exhausted) => Some(format!(
             "{exhausted}: stop the programs that hold the ports, or set dial.port_range to another range"
         )),
-        None if bound == 0 => Some("none is bound".to_owned()),
+        None if bound == 0 => Some(format!(
+            "none is bound to a port of {range}: this host may lack the IP families of dial.family"
+        )),
         None => None,
     }
 }
@@ -118,6 +123,8 @@ impl Reach {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use p2pnode_transports::{HeldBy, Holder};
 
     use super::*;
 
@@ -177,14 +184,29 @@ mod tests {
             range: "40000-40001".parse().unwrap(),
             holders: Vec::new(),
         };
-        let missing = no_socket(2, Some(exhausted)).unwrap();
+        let range = exhausted.range;
+        let missing = no_socket(2, Some(exhausted.clone()), range).unwrap();
         assert!(
             missing.starts_with("port range 40000-40001 exhausted: ")
                 && missing.contains("dial.port_range"),
             "{missing}"
         );
-        assert_eq!(no_socket(0, None).unwrap(), "none is bound");
-        assert_eq!(no_socket(1, None), None);
+        let forbidden = Exhausted {
+            holders: vec![Holder {
+                transport: p2pnode_transports::Transport::Quic,
+                port: 40_000,
+                by: HeldBy::Refused("permission denied".to_owned()),
+            }],
+            ..exhausted
+        };
+        let missing = no_socket(0, Some(forbidden), range).unwrap();
+        assert!(missing.contains("CAP_NET_BIND_SERVICE"), "{missing}");
+        let missing = no_socket(0, None, range).unwrap();
+        assert!(
+            missing.starts_with("none is bound to a port of 40000-40001"),
+            "{missing}"
+        );
+        assert_eq!(no_socket(1, None, range), None);
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
+use tokio::sync::watch;
 
 use super::status::{
     LostStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why,
 };
 use crate::{
+    config::Names,
     core::{
-        peers::{Axis, Score},
+        peers::{Axis, PathKind, Score},
         state::NodeState,
     },
     punch,
@@ -19,6 +21,8 @@ use crate::{
 pub(crate) struct Snapshot<'a> {
     /// What the node knows.
     pub(crate) state: &'a NodeState,
+    /// The peers that have a name.
+    pub(crate) names: watch::Ref<'a, Names>,
     /// What is known of punches.
     pub(crate) punches: &'a punch::Behaviour,
     /// The moment.
@@ -44,10 +48,16 @@ impl Snapshot<'_> {
             punch_ports: state.punch_ports().clone(),
             relays: relays
                 .relays()
+                .chain(state.connected_found_relays())
                 .map(|relay| self.relay_status(&relay))
                 .collect(),
             peers,
             lost: self.lost(),
+            names: self
+                .names
+                .iter()
+                .map(|(name, peer)| (name.clone(), peer.to_string()))
+                .collect(),
         }
     }
 
@@ -80,10 +90,23 @@ impl Snapshot<'_> {
             .collect();
         Some(Why {
             peer: *peer,
+            name: self.name(peer),
             candidates,
             decided_by: peers.decided_by(peer),
             last_punch: self.last_punch(peer),
+            reason: self.not_direct(peer),
         })
+    }
+
+    /// Why a peer that is relayed was given up for now.
+    fn not_direct(&self, peer: &PeerId) -> Option<punch::Reason> {
+        let best = self.state.peers().best(peer)?;
+        let is_relayed = self.state.peers().kind(best) == Some(PathKind::Relayed);
+        self.state.gave_up_for(peer).filter(|_| is_relayed)
+    }
+
+    fn name(&self, peer: &PeerId) -> Option<String> {
+        self.names.of(peer).map(str::to_owned)
     }
 
     fn peer_status(&self, peer: &PeerId) -> Option<PeerStatus> {
@@ -91,10 +114,12 @@ impl Snapshot<'_> {
         let next_punch = self.state.next_punch(peer);
         Some(PeerStatus {
             peer: *peer,
+            name: self.name(peer),
             path: paths.first()?.clone(),
             paths,
             last_punch: self.last_punch(peer),
             next_punch: next_punch.map(|at| at.saturating_duration_since(self.now)),
+            reason: self.not_direct(peer),
         })
     }
 
@@ -102,10 +127,13 @@ impl Snapshot<'_> {
         let (relays, paths) = (self.state.relays(), self.paths(relay));
         RelayStatus {
             relay: *relay,
+            name: self.name(relay),
+            found: !relays.is_configured(relay),
             connected: !paths.is_empty(),
             reserved: relays.holds(relay),
             reserved_families: relays.families(relay).collect(),
             refused: relays.refusal(relay).map(str::to_owned),
+            reason: relays.down_for(relay).map(|(_, reason)| reason),
             unreserved: relays.reservation_failure(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not report it.
             expires: None,

@@ -33,13 +33,16 @@ pub struct Status {
     /// The punch port of each transport and family.
     #[serde(with = "json::by_socket_kind")]
     pub punch_ports: BTreeMap<(Transport, Family), u16>,
-    /// The configured relays, in their order.
+    /// The configured relays, in their order, and then the connected ones that records of peers name.
     pub relays: Vec<RelayStatus>,
     /// The connected peers, without the relays.
     pub peers: Vec<PeerStatus>,
     /// The peers that a dial has reached once, and that have no path now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<LostStatus>,
+    /// The names of `peers:`, and the ids that they stand for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
 }
 
 /// One peer that is wanted and has no path.
@@ -64,6 +67,12 @@ pub struct RelayStatus {
     /// Its id.
     #[serde(with = "json::text")]
     pub relay: PeerId,
+    /// Its name under `peers:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether the record of a peer names it, and not the configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
     /// Whether a connection to it is open.
     pub connected: bool,
     /// Whether it holds a reservation for this node.
@@ -74,6 +83,9 @@ pub struct RelayStatus {
     /// Why it does not admit this node, and what to do, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Why it is not connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Why it gave no reservation, or ended it, if it holds none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreserved: Option<String>,
@@ -90,6 +102,9 @@ pub struct PeerStatus {
     /// Its id.
     #[serde(with = "json::text")]
     pub peer: PeerId,
+    /// Its name under `peers:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The chosen path.
     pub path: PathStatus,
     /// All open paths, best first.
@@ -99,6 +114,9 @@ pub struct PeerStatus {
     /// Time until the next attempt, where one is planned.
     #[serde(rename = "next_punch_s", with = "json::seconds_or_null")]
     pub next_punch: Option<Duration>,
+    /// Why the path is not direct, once the node has given up for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 /// One connection.
@@ -145,12 +163,18 @@ pub struct Why {
     /// The peer.
     #[serde(with = "json::text")]
     pub peer: PeerId,
+    /// Its name under `peers:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Each open path with its score, best first.
     pub candidates: Vec<Scored>,
     /// What puts the first before the second; `None` if there is only one.
     pub decided_by: Option<DecidedBy>,
     /// The last attempt at a punch.
     pub last_punch: Option<PunchStatus>,
+    /// Why the path is not direct, once the node has given up for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 /// A path and where it stands.

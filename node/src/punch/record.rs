@@ -136,7 +136,7 @@ pub enum CandidateOutcome {
     Timeout,
     /// This host has no route, or no socket left, for it.
     Unreachable,
-    /// Another peer answered, or one with an unknown protocol.
+    /// It failed in another way: another peer answered, or the handshake failed, or this node refused the connection.
     Failed,
 }
 
@@ -150,7 +150,7 @@ pub enum Reason {
     NoCandidates,
     /// The peer offered none.
     NoRemoteCandidates,
-    /// The peer does not support `/libp2p/dcutr`.
+    /// The peer does not support `/libp2p/dcutr`: it refuses a handshake, or begins none and does not list the protocol.
     RemoteUnsupported,
     /// The peer, whose part it was, began no handshake.
     RemoteSilent,
@@ -158,7 +158,7 @@ pub enum Reason {
     HandshakeFailed,
     /// The handshake over the circuit took too long.
     HandshakeTimeout,
-    /// Every address of the peer was filtered.
+    /// Every address of the peer was filtered, or no relay has seen the peer there and the peer has sent too little for a packet.
     Filtered,
     /// No packet came back.
     Timeout,
@@ -174,6 +174,28 @@ pub enum Reason {
     Superseded,
     /// The relayed connection closed before both sides dialed.
     CircuitLost,
+}
+
+impl Reason {
+    /// Each of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Disabled,
+        Self::NoCandidates,
+        Self::NoRemoteCandidates,
+        Self::RemoteUnsupported,
+        Self::RemoteSilent,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::Filtered,
+        Self::Timeout,
+        Self::Refused,
+        Self::Unreachable,
+        Self::SymmetricBoth,
+        Self::DialFailed,
+        Self::Superseded,
+        Self::CircuitLost,
+    ];
 }
 
 /// The names are those of the JSON.

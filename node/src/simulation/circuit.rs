@@ -12,7 +12,11 @@ use super::{
     relay::{self, Carried},
 };
 use crate::{
-    core::{dialer::CircuitFailure, liveness::Ended, state::DialFailure},
+    core::{
+        dialer::{CircuitFailure, Fault},
+        liveness::Ended,
+        state::DialFailure,
+    },
     punch::address::Candidate,
 };
 
@@ -81,6 +85,7 @@ impl World {
                 reason: format!("the circuit is {circuit:?}"),
                 answered_by: None,
                 circuit,
+                fault: Fault::Remote,
             };
             node.state.handle_dial_failed(id, failure, now);
         }

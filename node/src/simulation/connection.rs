@@ -108,9 +108,7 @@ impl World {
             Program::Node(_) => self.node_established(host, id),
             Program::Relay(_) => self.relay_established(host, id),
         }
-        if let Some(observed) = observed {
-            self.send(id, move |world, at| world.identified(at, observed));
-        }
+        self.send(id, move |world, at| world.identified(at, observed));
         self.after(Duration::ZERO, move |world| world.ping(id, 0));
     }
 
@@ -128,8 +126,8 @@ impl World {
         }
     }
 
-    /// The far end of a connection has identified itself and reports the address at which it sees this one.
-    fn identified(&mut self, at: ConnectionId, observed: Multiaddr) {
+    /// The far end of a connection has identified itself and, if that is direct, reports the address at which it sees this one.
+    fn identified(&mut self, at: ConnectionId, observed: Option<Multiaddr>) {
         let Some(end) = self.ends.get(&at) else {
             return;
         };
@@ -137,7 +135,10 @@ impl World {
         let far = &self.hosts[end.far_host].setup;
         let punches = matches!(far, Setup::Node(setup) if setup.punches);
         if let Some(node) = self.hosts[host].node() {
-            node.state.handle_identified(at, peer, observed, now);
+            node.state.handle_protocols(at, punches);
+            if let Some(observed) = observed {
+                node.state.handle_identified(at, peer, observed, now);
+            }
         } else if let Some(relay) = self.hosts[host].relay() {
             relay.identified(peer, at, punches);
         }

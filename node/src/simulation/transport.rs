@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::{
-        dialer::CircuitFailure,
+        dialer::{CircuitFailure, Fault},
         liveness::Ended,
         state::{AnsweredBy, DialFailure},
     },
@@ -258,6 +258,10 @@ impl World {
                 reason,
                 answered_by,
                 circuit: CircuitFailure::Broken,
+                fault: match answered_by {
+                    Some(_) => Fault::Address,
+                    None => Fault::Remote,
+                },
             };
             node.state.handle_dial_failed(dial, failure, now);
         }

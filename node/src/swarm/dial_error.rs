@@ -8,12 +8,13 @@ use libp2p::{
     relay::outbound::hop::{ConnectError, ProtocolViolation},
     swarm::{ConnectionError, DialError, ListenError},
 };
-use p2pnode_protocol::{escape, from_remote};
+use p2pnode_protocol::escape;
+pub(crate) use p2pnode_transports::innermost;
 use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
     admission::Refused,
-    dialer::CircuitFailure,
+    dialer::{CircuitFailure, Fault},
     liveness::Ended,
     state::{AnsweredBy, DialFailure, ListenerEnd},
 };
@@ -33,6 +34,41 @@ pub(crate) fn failure(error: &DialError) -> DialFailure {
         reason: describe(error),
         answered_by,
         circuit: circuit_failure(error),
+        fault: fault(error),
+    }
+}
+
+/// Where the fault of a failed dial lies. If its addresses failed for different reasons, the one that another dial may not have.
+fn fault(error: &DialError) -> Fault {
+    match error {
+        DialError::WrongPeerId { .. } | DialError::LocalPeerId { .. } | DialError::NoAddresses => {
+            Fault::Address
+        }
+        DialError::Denied { .. } => Fault::Local,
+        DialError::Aborted | DialError::DialPeerConditionFalse(_) => Fault::Remote,
+        DialError::Transport(errors) => {
+            let faults = errors.iter().map(|(_, error)| fault_of_address(error));
+            faults.max().unwrap_or(Fault::Remote)
+        }
+    }
+}
+
+fn fault_of_address(error: &TransportError<io::Error>) -> Fault {
+    let TransportError::Other(error) = error else {
+        return Fault::Address;
+    };
+    if p2pnode_transports::find_exhausted(error).is_some() {
+        return Fault::Local;
+    }
+    match find(error) {
+        Some(p2pnode_transports::Error::NoSocket { .. }) => Fault::Local,
+        Some(
+            p2pnode_transports::Error::FamilyDisabled { .. }
+            | p2pnode_transports::Error::TransportDisabled { .. }
+            | p2pnode_transports::Error::DnsAddr { .. }
+            | p2pnode_transports::Error::OwnSocket { .. },
+        ) => Fault::Address,
+        Some(_) | None => Fault::Remote,
     }
 }
 
@@ -48,6 +84,17 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
                 Ended::Broken
             }
         },
+    }
+}
+
+/// Why a connection ended, in one line.
+pub(crate) fn end(cause: Option<&ConnectionError>) -> String {
+    match cause {
+        None => "closed by this node".to_owned(),
+        Some(ConnectionError::KeepAliveTimeout) => {
+            "closed by this node: nothing uses it".to_owned()
+        }
+        Some(ConnectionError::IO(error)) => innermost(error),
     }
 }
 
@@ -135,7 +182,10 @@ fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> S
         }
         TransportError::Other(error) => {
             if let Some(exhausted) = p2pnode_transports::find_exhausted(error) {
-                return exhausted.to_string();
+                return format!("this node has no port to dial from: {exhausted}");
+            }
+            if let Some(own @ p2pnode_transports::Error::NoSocket { .. }) = find(error) {
+                return format!("this node has {own}");
             }
             let reason = match find::<ConnectError>(error) {
                 // How a refusal comes out of a stream that was negotiated lazily.
@@ -179,22 +229,6 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// The text of the innermost cause that has one. A remote may have written it, such as the reason of a close. Errors of our
-/// transports contain such text as [`from_remote`] returns it.
-pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
-    causes(error)
-        .map(ToString::to_string)
-        .filter(|text| !text.is_empty())
-        .last()
-        .map_or_else(
-            || "unknown".to_owned(),
-            |text| match find::<p2pnode_transports::Error>(error) {
-                Some(_) => escape(text),
-                None => from_remote(text),
-            },
-        )
-}
-
 /// The kind of the operating system's error beneath `error`, if there is one.
 pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     causes(error)
@@ -230,6 +264,45 @@ mod tests {
             no_reservation(&io::Error::other(expired)),
             ListenerEnd::Clock
         );
+    }
+
+    /// The error of a dial whose fault lies there. A fault without a case does not compile.
+    fn caused(fault: Fault) -> DialError {
+        use p2pnode_transports::{Error, Family, Transport};
+        let address = Multiaddr::empty();
+        let of = |error: Error| {
+            let error = TransportError::Other(io::Error::other(error));
+            DialError::Transport(vec![(address.clone(), error)])
+        };
+        match fault {
+            Fault::Local => of(Error::NoSocket {
+                transport: Transport::Quic,
+                family: Family::Ip6,
+                reason: "the host has no IPv6".to_owned(),
+            }),
+            Fault::Address => of(Error::TransportDisabled {
+                transport: Transport::Tcp,
+            }),
+            Fault::Remote => of(Error::Timeout {
+                step: "the TCP handshake",
+                seconds: 10,
+            }),
+        }
+    }
+
+    #[test]
+    fn each_fault_has_a_case_and_of_two_addresses_the_better_hope_decides() {
+        for fault in [Fault::Local, Fault::Address, Fault::Remote] {
+            assert_eq!(failure(&caused(fault)).fault, fault);
+        }
+        let errors = [Fault::Remote, Fault::Local].map(|fault| {
+            let DialError::Transport(errors) = caused(fault) else {
+                panic!("no error of a transport");
+            };
+            errors
+        });
+        let both = DialError::Transport(errors.into_iter().flatten().collect());
+        assert_eq!(failure(&both).fault, Fault::Remote);
     }
 
     const HOSTILE: &str = "\u{1b}[2J\r\n\u{9b}31m up \u{202e}";

@@ -1,10 +1,10 @@
 //! How other tasks send requests to the event loop.
 
 use libp2p::PeerId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    config::Config,
+    config::{Config, Names},
     core::{dialer::Request, event::Event},
     observe::status::{Status, Why},
 };
@@ -23,8 +23,8 @@ pub(crate) enum Command {
         request: Request,
         reports: mpsc::Sender<Event>,
     },
-    /// The access rules of the configuration have changed.
-    SetAccess(Box<Config>),
+    /// The access rules or the names of peers of the configuration have changed.
+    Reload(Box<Config>),
     /// Report the status of the whole node.
     Status(oneshot::Sender<Status>),
     /// Report why the path of a peer is what it is; `None` if it is not connected.
@@ -43,6 +43,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     peer_id: PeerId,
+    names: watch::Receiver<Names>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -52,9 +53,24 @@ pub struct Handle {
 pub struct Stopped;
 
 impl Handle {
-    pub(crate) fn channel(peer_id: PeerId) -> (Self, mpsc::Receiver<Command>) {
+    pub(crate) fn channel(
+        peer_id: PeerId,
+        names: watch::Receiver<Names>,
+    ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        (Self { peer_id, commands }, receiver)
+        (
+            Self {
+                peer_id,
+                names,
+                commands,
+            },
+            receiver,
+        )
+    }
+
+    /// The peers that it knows by name.
+    pub(crate) fn names(&self) -> watch::Ref<'_, Names> {
+        self.names.borrow()
     }
 
     /// The node's own id.
@@ -106,13 +122,13 @@ impl Handle {
         receiver.await.map_err(|_| Stopped)
     }
 
-    /// Applies `access.allow` of a configuration whose other keys are those of the start.
+    /// Applies `access.allow` and the names of `peers` of a configuration whose other keys are those of the start.
     ///
     /// # Errors
     ///
     /// [`Stopped`] if the node is gone.
-    pub(crate) async fn set_access(&self, config: Config) -> Result<(), Stopped> {
-        self.send(Command::SetAccess(Box::new(config))).await
+    pub(crate) async fn reload(&self, config: Config) -> Result<(), Stopped> {
+        self.send(Command::Reload(Box::new(config))).await
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

@@ -21,7 +21,7 @@ use crate::{
         tokens::Tokens,
     },
     discovery::{Discovery, Links},
-    observe::{metrics::Metrics, observers::Observers},
+    observe::{metrics::Metrics, observers::Observers, readiness},
     swarm::{
         build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
         token_file::TokenFile,
@@ -50,20 +50,26 @@ pub(crate) fn start(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
     let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics)?;
-    let ports: Vec<String> = sockets
+    if let Some(problem) = readiness::unbound(&sockets) {
+        tracing::warn!(own = tracing::field::Empty, "punch sockets: {problem}");
+    }
+    let mut ports: Vec<String> = sockets
         .punch_ports()
         .iter()
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
+    if ports.is_empty() {
+        ports.push("none".to_owned());
+    }
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
-    let (handle, commands) = Handle::channel(*swarm.local_peer_id());
+    let local = *swarm.local_peer_id();
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());
     let discovery = Discovery::new(config, sockets.clone(), links.subscribe());
     let (token_file, tokens) = tokens.unzip();
     let settings = Settings {
-        local: *swarm.local_peer_id(),
+        local,
         relays: config.relays.clone(),
         reservations,
         family: config.dial.family,
@@ -73,7 +79,7 @@ pub(crate) fn start(
         allowed: swarm::allowed(config),
         sources: discovery.sources(),
         tokens,
-        seed: RandomState::new().hash_one(swarm.local_peer_id()),
+        seed: RandomState::new().hash_one(local),
     };
     let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
@@ -87,6 +93,7 @@ pub(crate) fn start(
         observers,
         config,
     );
+    let (handle, commands) = Handle::channel(local, event_loop.names());
     let task = tokio::spawn(async move {
         let _guard = guard;
         event_loop.run(commands, shutdown).await;

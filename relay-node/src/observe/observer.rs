@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use libp2p::{Multiaddr, PeerId, TransportError, swarm::ListenError};
 use p2pnode_daemon::admin::Readiness;
-use p2pnode_protocol::{directory, from_remote, introduction::Refusal};
-use p2pnode_transports::{displaced, timed_out};
+use p2pnode_protocol::{directory, introduction::Refusal};
+use p2pnode_transports::{displaced, innermost, timed_out};
 use tracing::{debug, error, field::Empty, info, warn};
 
 use crate::{
@@ -335,7 +335,7 @@ impl<W: Write> Observer<W> {
                 self.metrics.handshake_failed(reason);
                 // The error of a transport shows nothing of what is in it.
                 let error = match error {
-                    TransportError::Other(error) => from_remote(error),
+                    TransportError::Other(error) => innermost(&error),
                     unsupported @ TransportError::MultiaddrNotSupported(_) => {
                         unsupported.to_string()
                     }

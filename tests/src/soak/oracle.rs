@@ -313,7 +313,7 @@ impl Facts {
             None => Way::Circuit,
         };
         let reason = text(json, "/reason");
-        if reason == "closed" || reason == "closed by this node" {
+        if reason == "closed" || reason.starts_with("closed by this node") {
             return Err("not why this node closed its last connection".to_owned());
         }
         self.caused(at, LOSS, |fault| way.is_cut_by(fault))

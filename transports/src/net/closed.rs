@@ -1,6 +1,6 @@
 //! How an established connection ended, as a type: quinn, yamux and the kernel each report it with an error of their own.
 
-use std::{error::Error as StdError, io};
+use std::{borrow::Cow, error::Error as StdError, io};
 
 use super::budget::Overuse;
 
@@ -65,9 +65,65 @@ fn of_kind(kind: io::ErrorKind) -> Option<Closed> {
     }
 }
 
+/// What one error of a chain says in this program's words, if it is a common end of a connection. The words of a library name
+/// its functions, codes and documentation.
+pub(crate) fn in_words(error: &(dyn StdError + 'static)) -> Option<Cow<'static, str>> {
+    if let Some(error) = error.downcast_ref::<quinn::ConnectionError>() {
+        return of_quic(error);
+    }
+    if let Some(yamux::ConnectionError::Closed) = error.downcast_ref() {
+        return Some(BY_PEER.into());
+    }
+    of_io(error.downcast_ref()?).map(Cow::from)
+}
+
+/// A graceful close.
+const BY_PEER: &str = "closed by peer";
+
+fn of_quic(error: &quinn::ConnectionError) -> Option<Cow<'static, str>> {
+    Some(match error {
+        quinn::ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == 0 => {
+            BY_PEER.into()
+        }
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            format!("{BY_PEER} with code {}", close.error_code).into()
+        }
+        quinn::ConnectionError::Reset => "reset: the peer no longer knows the connection".into(),
+        quinn::ConnectionError::TimedOut => "no packet came within the idle timeout".into(),
+        quinn::ConnectionError::LocallyClosed => "closed by this node".into(),
+        quinn::ConnectionError::ConnectionClosed(_)
+        | quinn::ConnectionError::VersionMismatch
+        | quinn::ConnectionError::TransportError(_)
+        | quinn::ConnectionError::CidsExhausted => return None,
+    })
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of errors are many and not all stable"
+)]
+fn of_io(error: &io::Error) -> Option<&'static str> {
+    let is_of_kernel = error.raw_os_error().is_some();
+    Some(match error.kind() {
+        io::ErrorKind::ConnectionReset => "reset by the peer or by a device on the way",
+        io::ErrorKind::ConnectionAborted => "aborted",
+        io::ErrorKind::BrokenPipe => "the connection had ended when this node wrote to it",
+        io::ErrorKind::UnexpectedEof => {
+            "ended without a graceful close: the peer's program ended, or a device on the way cut it"
+        }
+        // A library's error of another kind may say more than its kind.
+        _ if !is_of_kernel => return None,
+        io::ErrorKind::TimedOut => "no answer in time",
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        _ => return None,
+    })
+}
+
 /// What a multiplexer returns after its own close. quinn has its own error for that, yamux has none.
 #[derive(Debug, thiserror::Error)]
-#[error("connection is closed")]
+#[error("closed by this node")]
 pub(crate) struct ClosedHere;
 
 /// An error and what caused it, outermost first. An [`io::Error`] hides the error in it from

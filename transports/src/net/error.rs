@@ -1,6 +1,7 @@
 //! Why a transport refuses or fails.
 
 use std::{
+    borrow::Cow,
     error::Error as StdError,
     io,
     net::{IpAddr, SocketAddr},
@@ -8,10 +9,10 @@ use std::{
 };
 
 use libp2p::{core::transport::timeout::TransportTimeoutError, multiaddr::Multiaddr};
-use p2pnode_protocol::{Family, Transport, escape};
+use p2pnode_protocol::{Family, Transport, escape, from_remote};
 
 use crate::net::{
-    closed::{Closed, causes, of_one},
+    closed::{Closed, causes, in_words, of_one},
     family::FamilyPolicy,
     pool::Exhausted,
     ports::NoPort,
@@ -291,16 +292,43 @@ pub fn find_exhausted<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Exh
 /// An error and its causes in one line, each cause once. A remote may have written some of it: the reason of a close, the name in
 /// a certificate.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
+    let words = |error: &(dyn StdError + 'static)| {
+        in_words(error).map_or_else(|| error.to_string(), Cow::into_owned)
+    };
+    let mut text = words(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let next = error.to_string();
+        let next = words(error);
         if !next.is_empty() && !text.ends_with(&next) {
             text = format!("{text}: {next}");
         }
         cause = error.source();
     }
-    p2pnode_protocol::from_remote(text)
+    from_remote(text)
+}
+
+/// The innermost cause of an error that has a text, in one line. The common ends of a connection have words of this crate. A
+/// remote may have written the text, such as the reason of a close; it is escaped.
+pub fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let (mut text, mut is_ours, mut is_worded) = (String::new(), false, false);
+    for cause in causes(error) {
+        is_ours |= cause.is::<Error>();
+        match in_words(cause) {
+            Some(words) => (text, is_worded) = (words.into_owned(), true),
+            // What is in an error that has words is a library's text for the same.
+            None if is_worded => {}
+            None => {
+                let own = cause.to_string();
+                text = if own.is_empty() { text } else { own };
+            }
+        }
+    }
+    match text.is_empty() {
+        true => "unknown".to_owned(),
+        // It contains what a remote wrote as `from_remote` returns it.
+        false if is_ours => escape(text),
+        false => from_remote(text),
+    }
 }
 
 fn one_line(failures: &[(Multiaddr, Error)]) -> String {

@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::net::{holder::Holder, range::PortRange};
+use crate::net::{
+    holder::{HeldBy, Holder},
+    range::PortRange,
+};
 
 /// The ports of a [`PortRange`] and who uses them.
 ///
@@ -162,6 +165,14 @@ pub struct Exhausted {
     pub range: PortRange,
     /// What holds its ports, as far as it was looked at: the first few, in the order in which they were tried.
     pub holders: Vec<Holder>,
+}
+
+impl Exhausted {
+    /// Whether the kernel forbids the ports that were looked at, and nobody holds them.
+    pub fn is_forbidden(&self) -> bool {
+        let is_forbidden = |holder: &Holder| matches!(holder.by, HeldBy::Refused(_));
+        !self.holders.is_empty() && self.holders.iter().all(is_forbidden)
+    }
 }
 
 impl std::fmt::Display for Exhausted {

@@ -42,6 +42,10 @@ pub(super) struct Relay {
     pub(super) failures: u32,
     /// Since when the peer has been absent from it.
     pub(super) absent_since: Option<Instant>,
+    /// Why it cannot be reached.
+    pub(super) unreachable: Option<String>,
+    /// Whether the dial has reported that.
+    pub(super) is_reported: bool,
 }
 
 /// The circuit over a relay.
@@ -73,7 +77,28 @@ impl Relay {
             state,
             failures: 0,
             absent_since: None,
+            unreachable: None,
+            is_reported: false,
         }
+    }
+
+    /// Whether it may still lead to the peer.
+    pub(super) fn is_tried(&self) -> bool {
+        matches!(
+            self.state,
+            Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
+        )
+    }
+
+    /// Whether it has neither led to the peer nor said why not.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_tried() && self.failures == 0 && self.unreachable.is_none()
+    }
+
+    /// Why it cannot be reached, if so.
+    pub(super) fn why_unreachable(&self) -> Option<String> {
+        let reason = self.unreachable.as_ref()?;
+        Some(format!("relay {} is unreachable: {reason}", self.peer))
     }
 
     /// How a circuit over it is made.

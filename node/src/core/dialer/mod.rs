@@ -43,7 +43,7 @@ pub(crate) use local::{Candidate, LocalFailure, Sources, Standing};
 pub(crate) use losses::Farewell;
 pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;
-pub(crate) use request::Action;
+pub(crate) use request::{Action, Fault};
 pub use request::{Request, Until};
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. A peer that can begins after one round trip. A peer that has
@@ -90,6 +90,8 @@ pub(crate) struct Dialer {
     settled: Option<Reason>,
     /// Why the last attempt or series has failed.
     last_reason: Option<Reason>,
+    /// What it means if the peer begins no handshake.
+    silent: Reason,
     losses: Losses,
     pings: Pings,
     /// The kind of the path that the last ping was answered over.
@@ -134,6 +136,7 @@ impl Dialer {
             introductions: Introductions::default(),
             settled: None,
             last_reason: None,
+            silent: Reason::RemoteSilent,
             pings: Pings::new(request.pings),
             pinged: None,
             finished: false,
@@ -369,6 +372,7 @@ impl Dialer {
         self.relays.retain(|relay| relay.found.is_none());
         for relay in &mut self.relays {
             relay.state = Circuit::Waiting;
+            relay.unreachable = None;
         }
         self.registered.clear();
         self.lookup = Lookup::default();
@@ -411,6 +415,16 @@ impl Dialer {
     pub(crate) fn handle_gave_up(&mut self, reason: Reason) {
         self.awaiting_handshake = None;
         self.settled = Some(reason);
+    }
+
+    /// The peer has identified itself. If it begins no handshake, this is why.
+    pub(crate) const fn handle_silence_means(&mut self, reason: Reason) {
+        self.silent = reason;
+    }
+
+    /// Why the path is not direct and will not be soon, once that is known.
+    pub(crate) const fn settled(&self) -> Option<Reason> {
+        self.settled
     }
 
     /// Whether the path is the final one.
@@ -465,7 +479,7 @@ impl Dialer {
             .is_some_and(|since| since + HANDSHAKE_WAIT <= now)
         {
             self.awaiting_handshake = None;
-            self.settled = Some(self.last_reason.unwrap_or(Reason::RemoteUnsupported));
+            self.settled = Some(self.last_reason.unwrap_or(self.silent));
             self.actions.push_back(Action::MatchFamilies);
         }
         if self.awaiting_far_hop.is_some_and(|until| until <= now) {

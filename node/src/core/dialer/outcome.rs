@@ -5,10 +5,7 @@ use std::time::Instant;
 use libp2p::Multiaddr;
 use p2pnode_transports::to_socket_addr;
 
-use super::{
-    Action, Dialer, Until,
-    circuit::{Circuit, Relay},
-};
+use super::{Action, Dialer, Until, circuit::Relay};
 use crate::{
     core::{
         event::{Event, FoundBy, NotDirect, Outcome, Reached},
@@ -92,19 +89,11 @@ impl Dialer {
         if let Some(answer) = self.losses.answer() {
             return answer;
         }
-        let waiting = self
-            .relays
-            .iter()
-            .filter(|relay| {
-                matches!(
-                    relay.state,
-                    Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
-                )
-            })
-            .count();
         let mut reasons = self.errors.clone();
+        reasons.extend(self.relays.iter().filter_map(Relay::why_unreachable));
         reasons.extend(self.losses.failure());
         reasons.extend(self.local.failure());
+        let waiting = self.relays.iter().filter(|relay| relay.is_silent()).count();
         if waiting > 0 || self.direct_dials > 0 {
             let what = match (waiting, self.direct_dials) {
                 (0, _) => "the peer's addresses".to_owned(),
@@ -116,6 +105,11 @@ impl Dialer {
                 self.request.timeout.as_secs_f64()
             ));
         }
+        if waiting == 0 && self.relays.iter().any(Relay::is_tried) {
+            let time = self.request.timeout.as_secs_f64();
+            reasons.push(format!("gave up after {time} s"));
+        }
+        reasons.dedup();
         if reasons.is_empty() {
             return "no relay and no address of it is known: give --relay or --addr, or set discovery.dns or discovery.mdns"
                 .to_owned();

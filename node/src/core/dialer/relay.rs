@@ -1,11 +1,11 @@
 //! The relays of a dial: the circuits over them, and the introductions that they are asked for along with these.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libp2p::PeerId;
 
 use super::{
-    Action, Dialer, Until,
+    Action, Dialer, Fault, Until,
     circuit::{CIRCUIT_WAIT, Circuit, CircuitFailure},
 };
 use crate::{core::event::Event, punch::IntroductionResponse};
@@ -29,6 +29,7 @@ impl Dialer {
                 Circuit::Dialing { .. } | Circuit::Made | Circuit::Failed => false,
             }
         {
+            relay.unreachable = None;
             relay.state = Circuit::Dialing {
                 dials: 1,
                 again_at: now + CIRCUIT_WAIT,
@@ -40,24 +41,46 @@ impl Dialer {
         }
     }
 
-    /// The relay cannot be reached over any of its addresses.
-    pub(crate) fn handle_relay_unreachable(&mut self, relay: PeerId, t: Duration, reason: &str) {
-        if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay)
-            && matches!(known.state, Circuit::Waiting | Circuit::Again(_))
-        {
+    /// The relay cannot be reached over any of its addresses. While the fault may be over in a moment, the dial waits for it.
+    pub(crate) fn handle_relay_unreachable(
+        &mut self,
+        relay: PeerId,
+        fault: Fault,
+        reason: &str,
+        now: Instant,
+    ) {
+        let t = self.elapsed(now);
+        let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) else {
+            return;
+        };
+        if !matches!(known.state, Circuit::Waiting | Circuit::Again(_)) {
+            return;
+        }
+        if fault != Fault::Remote {
             known.state = Circuit::Failed;
+        }
+        // What is at fault on this host is noted once for all relays.
+        known.unreachable = (fault != Fault::Local).then(|| reason.to_owned());
+        if !std::mem::replace(&mut known.is_reported, true) {
+            let reason = reason.to_owned();
             self.actions
-                .push_back(Action::Report(Event::RelayUnreachable {
-                    t,
-                    relay,
-                    reason: reason.to_owned(),
-                }));
-            self.note(format!("relay {relay} is unreachable: {reason}"));
+                .push_back(Action::Report(Event::RelayUnreachable { t, relay, reason }));
+        }
+        if fault == Fault::Local {
+            self.note(reason.to_owned());
+        }
+    }
+
+    /// The relay is of no use when the dial begins, for this reason. It is dialed meanwhile.
+    pub(crate) fn handle_relay_trouble(&mut self, relay: PeerId, reason: String) {
+        if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) {
+            known.unreachable = Some(reason);
         }
     }
 
     /// The relay does not admit this node, in these words.
-    pub(crate) fn handle_relay_refused(&mut self, relay: PeerId, t: Duration, words: &str) {
+    pub(crate) fn handle_relay_refused(&mut self, relay: PeerId, words: &str, now: Instant) {
+        let t = self.elapsed(now);
         let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) else {
             return;
         };
@@ -65,6 +88,7 @@ impl Dialer {
             return;
         }
         known.state = Circuit::Failed;
+        known.unreachable = None;
         self.actions.push_back(Action::Report(Event::RelayRefused {
             t,
             relay,

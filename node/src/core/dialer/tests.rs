@@ -148,6 +148,17 @@ fn a_peer_that_never_begins_dcutr_differs_from_a_slow_one() {
     let actions = drain(&mut dialer, at);
     assert_eq!(
         result(&actions).unwrap().reason,
+        Some(NotDirect::Punch(Reason::RemoteSilent))
+    );
+    // A peer that does not even list the protocol.
+    let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
+    let relayed = path(PathKind::Relayed, Some(relay));
+    dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+    dialer.handle_silence_means(Reason::RemoteUnsupported);
+    drain(&mut dialer, at);
+    dialer.handle_ping(Duration::from_millis(9), relayed, at);
+    assert_eq!(
+        result(&drain(&mut dialer, at)).unwrap().reason,
         Some(NotDirect::Punch(Reason::RemoteUnsupported))
     );
 }
@@ -160,7 +171,7 @@ fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
     let mut dialer = Dialer::new(with_addrs, [a, b], true, now);
     drain(&mut dialer, now);
     dialer.handle_direct_failed("198.51.100.7:443 refused".to_owned());
-    dialer.handle_relay_unreachable(a, Duration::ZERO, "no route");
+    dialer.handle_relay_unreachable(a, Fault::Address, "another peer is there", now);
     assert!(
         result(&drain(&mut dialer, now)).is_none(),
         "the other relay may still answer"
@@ -177,7 +188,11 @@ fn when_every_way_has_failed_the_dial_ends_at_once_and_names_each_failure() {
     let outcome = result(&actions).unwrap();
     assert_eq!(outcome.outcome, Reached::Unreachable);
     let reason = outcome.reason.as_ref().unwrap().to_string();
-    for part in ["198.51.100.7:443 refused", "no route", "the relay is full"] {
+    for part in [
+        "198.51.100.7:443 refused",
+        "another peer is there",
+        "the relay is full",
+    ] {
         assert!(reason.contains(part), "{reason}");
     }
 }
@@ -232,6 +247,67 @@ fn a_dial_that_ends_relayed_waits_for_the_far_hop_and_not_for_long() {
         result(&drain(&mut dialer, now)).is_some(),
         "a direct path has no far hop"
     );
+}
+
+fn unreachable(dialer: &mut Dialer, now: Instant) -> Option<String> {
+    let actions = drain(dialer, now);
+    let reason = result(&actions)?.reason.as_ref().map(ToString::to_string);
+    Some(reason.unwrap_or_default())
+}
+
+#[test]
+fn a_dial_waits_for_a_relay_that_may_answer_and_not_for_a_fault_that_stays() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let later = now + Duration::from_secs(4);
+    let dial = || Dialer::new(request(Until::Direct, 0), [relay], true, now);
+    for (fault, reason) in [
+        (Fault::Local, "port range 45000-45000 exhausted"),
+        (Fault::Address, "another peer"),
+    ] {
+        let mut dialer = dial();
+        dialer.handle_relay_unreachable(relay, fault, reason, later);
+        let said = unreachable(&mut dialer, later).unwrap();
+        let is_local = said == reason;
+        assert_eq!(is_local, fault == Fault::Local, "{said}");
+        assert_eq!(said.matches(reason).count(), 1, "{said}");
+    }
+    let mut dialer = dial();
+    for _ in 0..3 {
+        dialer.handle_relay_unreachable(relay, Fault::Remote, "no answer in time", later);
+    }
+    let reported = drain(&mut dialer, later);
+    let reported = reported.iter().filter_map(|action| {
+        if let Action::Report(Event::RelayUnreachable { t, .. }) = action {
+            return Some(*t);
+        }
+        None
+    });
+    // On the clock of the dial, and once.
+    assert_eq!(reported.collect::<Vec<_>>(), [later - now]);
+    let end = now + Duration::from_secs(30);
+    let said = unreachable(&mut dialer, end).unwrap();
+    assert!(
+        said.contains("is unreachable: no answer in time") && !said.contains("timeout"),
+        "{said}"
+    );
+    // It is back in time.
+    let mut dialer = dial();
+    dialer.handle_relay_unreachable(relay, Fault::Remote, "no answer in time", later);
+    dialer.handle_relay_ready(relay, later);
+    assert!(drain(&mut dialer, later).contains(&Action::DialCircuit(relay)));
+}
+
+#[test]
+fn a_relay_that_answers_that_the_peer_is_absent_is_not_called_silent() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut brief = request(Until::Direct, 0);
+    brief.timeout = Duration::from_secs(2);
+    let mut dialer = Dialer::new(brief, [relay], true, now);
+    dialer.handle_relay_ready(relay, now);
+    let reason = "the peer holds no reservation on this relay".to_owned();
+    dialer.handle_circuit_failed(relay, CircuitFailure::Absent, reason, now);
+    let said = unreachable(&mut dialer, now + Duration::from_secs(2)).unwrap();
+    assert!(!said.contains("timeout"), "{said}");
 }
 
 #[test]

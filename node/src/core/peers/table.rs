@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
 use super::{DecidedBy, Hop, How, Path, PathKind, Score};
-use crate::core::relays::Up;
+use crate::{core::relays::Up, punch::Reason};
 
 /// One open connection.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub via: Option<ConnectionId>,
     /// Its last ping was not answered.
     distressed: bool,
+    /// Whether the peer lists the protocol of hole punching on it; `None` before it has identified itself.
+    lists_punching: Option<bool>,
 }
 
 /// All open connections, and the best path of each peer.
@@ -101,6 +103,7 @@ impl PeerTable {
             rtt: None,
             via,
             distressed: false,
+            lists_punching: None,
         };
         self.connections.insert(id, connection);
         self.choose(&peer);
@@ -140,6 +143,27 @@ impl PeerTable {
             let peer = connection.peer;
             self.choose(&peer);
         }
+    }
+
+    /// The peer has identified itself on this connection.
+    pub(crate) fn handle_identified(&mut self, id: ConnectionId, lists_punching: bool) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.lists_punching = Some(lists_punching);
+        }
+    }
+
+    /// What it means if a relayed peer begins no handshake, if that is known. A peer of another make may take no handshake from the
+    /// dialer of a circuit, and then does not list the protocol; but then it begins one.
+    pub(crate) fn silence_means(&self, peer: &PeerId) -> Option<Reason> {
+        let ids = self.connections_of(peer).iter();
+        let lists = ids.filter_map(|id| self.connections.get(id));
+        let lists = lists.filter(|connection| connection.path.kind == PathKind::Relayed);
+        let mut lists = lists.filter_map(|connection| connection.lists_punching);
+        let first = lists.next()?;
+        Some(match first || lists.any(|lists| lists) {
+            true => Reason::RemoteSilent,
+            false => Reason::RemoteUnsupported,
+        })
     }
 
     /// A ping was not answered.

@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_daemon::backoff::{backoff, full_jitter};
 use p2pnode_transports::{Family, FamilyPolicy};
 
-use crate::config::RelayAddr;
+use crate::{config::RelayAddr, core::dialer::Fault};
 
 /// First wait after a leg was lost or could not be dialed.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -61,6 +61,8 @@ pub(super) struct Leg {
     pub(super) hold: Option<Duration>,
     /// Connections in a row on which the relay did not admit this node.
     pub(super) refusals: u32,
+    /// Why it is down.
+    pub(super) down_for: Option<(Fault, String)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -128,6 +130,7 @@ impl Leg {
             vain: 0,
             hold: None,
             refusals: 0,
+            down_for: None,
         };
         addrs.into_iter().map(leg).collect()
     }

@@ -9,6 +9,7 @@ mod admission;
 mod leg;
 mod reservations;
 mod slot;
+mod trouble;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -219,6 +220,7 @@ impl RelayKeeper {
             join: Join::Done,
         };
         leg.failures = 0;
+        leg.down_for = None;
         let peer = leg.relay.peer;
         // The connection leads to another run of the relay. A relay that still drains announces that again.
         self.draining.remove(&peer);
@@ -367,6 +369,12 @@ impl RelayKeeper {
     /// Whether this is one of the relays.
     pub(crate) fn is_configured(&self, peer: &PeerId) -> bool {
         self.relays.contains(peer)
+    }
+
+    /// The configured addresses of this relay.
+    pub(crate) fn addrs<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = &'a Multiaddr> {
+        let legs = self.legs.iter().filter(move |leg| leg.relay.peer == *relay);
+        legs.map(|leg| &leg.relay.addr)
     }
 
     /// The relays, in the order configured.

@@ -121,6 +121,11 @@ impl RelayKeeper {
         }
     }
 
+    /// Whether this relay has announced its shutdown.
+    pub(crate) fn is_draining(&self, relay: &PeerId) -> bool {
+        self.draining.contains(relay)
+    }
+
     /// The relay accepted our reservation in this family, or renewed it.
     pub(crate) fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> Reserved {
         let was_held = self.holds(relay);
@@ -182,11 +187,6 @@ impl RelayKeeper {
             was_held,
             is_held: self.holds(&relay),
         })
-    }
-
-    /// Whether this relay has announced its end.
-    pub(crate) fn is_draining(&self, relay: &PeerId) -> bool {
-        self.draining.contains(relay)
     }
 
     /// The last request for a reservation on this relay has failed, or the reservation has ended.

@@ -6,7 +6,7 @@ use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{Action, Closed, DialFailure, Established, Event, NodeState, Purpose};
 use crate::core::{
-    dialer::{self, CircuitFailure},
+    dialer::{self, CircuitFailure, Fault},
     event::{self, LossCause},
     liveness::{Ended, Farewell, Link},
     peers::{How, Path, PathCause, PathKind},
@@ -65,7 +65,9 @@ impl NodeState {
     ) {
         let own = self.is_dialed(peer);
         let is_leg = self.relays.handle_established(id, now).is_some();
-        if self.relays.is_doubtful(id) {
+        // Such a relay mostly ends the connection in a moment, and so on for ever.
+        if is_leg && (self.relays.is_doubtful(id) || self.relays.refusal(&peer).is_some()) {
+            self.unreported.insert(id);
             tracing::debug!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
         } else {
             tracing::info!(own, %peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
@@ -114,12 +116,28 @@ impl NodeState {
                 dialer.handle_connected(path.clone(), best.clone(), now);
             }
         }
+        if !self.unreported.contains(&id) {
+            self.report_connected(peer, path, now);
+        }
+    }
+
+    fn report_connected(&mut self, peer: PeerId, path: Path, now: Instant) {
         self.report(event::Event::Connected {
             t: self.t(now),
             peer,
             path,
             found_by: None,
         });
+    }
+
+    /// The relay at the far end of a leg admits this node: if its opening was not reported, it is now.
+    pub(super) fn report_admitted(&mut self, id: ConnectionId, now: Instant) {
+        if self.unreported.remove(&id)
+            && let Some(connection) = self.peers.connection(id)
+            && let Some(path) = self.peers.path(id)
+        {
+            self.report_connected(connection.peer, path, now);
+        }
     }
 
     /// An inbound connection was this node's own.
@@ -130,6 +148,9 @@ impl NodeState {
     /// A connection is no longer open.
     pub(crate) fn handle_closed(&mut self, mut closed: Closed, now: Instant) {
         let id = closed.connection;
+        if closed.ended != Ended::Ours {
+            closed.reason = self.in_words(&closed.peer, &closed.reason);
+        }
         let has_answered = self.liveness.has_answered(id);
         let farewell = self.liveness.handle_closed(id, closed.ended, now);
         if (farewell, closed.ended) == (Farewell::Lost, Ended::Ours) {
@@ -150,6 +171,14 @@ impl NodeState {
         let leg = self.relays.handle_closed(id, now, jitter);
         let is_vain = leg.as_ref().is_some_and(|leg| leg.vain > 1);
         let was_leg = leg.is_some();
+        if let Some(leg) = &leg {
+            let reason = match leg.vain {
+                0 => reason.clone(),
+                _ => format!("it takes connections and ends them: {reason}"),
+            };
+            self.relays
+                .handle_down_for(&leg.relay, Fault::Remote, &reason);
+        }
         match leg {
             Some(LostLeg { relay, vain: 0 }) => {
                 tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
@@ -168,7 +197,7 @@ impl NodeState {
             let is_refusal = connection.path.how != How::Accepted
                 && !has_answered
                 && (closed.ended == Ended::Theirs || lived < AT_ONCE);
-            if is_vain {
+            if is_vain || self.unreported.contains(&id) {
                 tracing::debug!(peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
             } else {
                 let own = self.is_dialed(closed.peer);
@@ -226,12 +255,14 @@ impl NodeState {
         for dialer in self.dials_of(peer) {
             dialer.handle_disconnected(kind, said, reason.clone(), best.clone(), now);
         }
-        self.report(event::Event::Disconnected {
-            t: self.t(now),
-            peer,
-            kind,
-            reason,
-        });
+        if !self.unreported.remove(&id) {
+            self.report(event::Event::Disconnected {
+                t: self.t(now),
+                peer,
+                kind,
+                reason,
+            });
+        }
     }
 
     /// A dial has failed, on all of its addresses.
@@ -243,7 +274,7 @@ impl NodeState {
     ) {
         let reason = failure.reason.clone();
         match self.purposes.remove(&id) {
-            Some(Purpose::Leg(_)) => self.on_leg_failed(id, &reason, now),
+            Some(Purpose::Leg(_)) => self.on_leg_failed(id, failure.fault, &reason, now),
             Some(Purpose::Direct(peer)) => {
                 for dialer in self.dials_of(peer) {
                     dialer.handle_direct_failed(reason.clone());
@@ -267,7 +298,7 @@ impl NodeState {
         self.advance(now);
     }
 
-    fn on_leg_failed(&mut self, id: ConnectionId, reason: &str, now: Instant) {
+    fn on_leg_failed(&mut self, id: ConnectionId, fault: Fault, reason: &str, now: Instant) {
         let (jitter, t) = (self.rng.f64(), self.t(now));
         let Some(Unreachable {
             relay,
@@ -277,20 +308,35 @@ impl NodeState {
         else {
             return;
         };
+        self.relays.handle_down_for(&relay, fault, reason);
+        let (peer, address) = (relay.peer, &relay.addr);
         if is_news {
-            tracing::warn!(target: event::LOGGED, relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
+            match fault {
+                Fault::Local => {
+                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot dial a relay, because of this host; it is dialed again, ever less often");
+                }
+                // Whoever waits for the dial reads it there.
+                Fault::Address | Fault::Remote if !self.dials.is_empty() => {
+                    tracing::info!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; it is dialed again, ever less often");
+                }
+                Fault::Address | Fault::Remote => {
+                    tracing::warn!(target: event::LOGGED, relay = %peer, %address, %reason, "cannot reach a relay; it is dialed again, ever less often");
+                }
+            }
             self.report(event::Event::RelayUnreachable {
                 t,
-                relay: relay.peer,
+                relay: peer,
                 reason: reason.to_owned(),
             });
         } else {
-            tracing::debug!(relay = %relay.peer, address = %relay.addr, %reason, failures, "cannot reach a relay");
+            tracing::debug!(relay = %peer, %address, %reason, failures, "cannot reach a relay");
         }
-        if self.relays.is_unreachable(&relay.peer) {
+        if self.relays.is_unreachable(&peer)
+            && let Some((fault, reason)) = self.relays.down_for(&peer)
+        {
             for dial in &mut self.dials {
                 dial.dialer()
-                    .handle_relay_unreachable(relay.peer, t, reason);
+                    .handle_relay_unreachable(peer, fault, &reason, now);
             }
         }
     }

@@ -29,13 +29,28 @@ impl NodeState {
         // The dial takes over.
         self.reconnector.handle_dial(&peer);
         self.report_wanted(peer);
-        let relays: Vec<PeerId> = self.relays.relays().collect();
+        // A relay is no way to itself: it is dialed where it is.
+        let relays = self.relays.relays().filter(|relay| *relay != peer);
+        let relays: Vec<PeerId> = relays.collect();
+        let mut request = request;
+        request.addrs.extend(self.relays.addrs(&peer).cloned());
+        let troubles: Vec<_> = relays
+            .iter()
+            .filter(|relay| !self.relays.is_connected(relay))
+            .filter_map(|relay| Some((*relay, self.relays.absence(relay)?)))
+            .collect();
         if self.peers.best(&peer).is_none() {
             // The caller needs the relays, and may know that they answer or would admit this node now.
             self.relays.handle_hint(now);
         }
         let mut dialer = Dialer::new(request, relays, self.punches, now);
         dialer.search(self.sources, now);
+        for (relay, trouble) in troubles {
+            dialer.handle_relay_trouble(relay, trouble);
+        }
+        if let Some(reason) = self.peers.silence_means(&peer) {
+            dialer.handle_silence_means(reason);
+        }
         if let Some(path) = self.best_path(&peer) {
             if path.kind == PathKind::Relayed && until == Until::Direct {
                 self.actions.push_back(Action::Want(peer));
@@ -109,6 +124,9 @@ impl NodeState {
                 }
             }
             dialer::Action::MatchFamilies => {
+                if let Some(reason) = dialer.settled() {
+                    self.next_punches.entry(peer).or_insert((reason, None));
+                }
                 if self.match_families(peer, now) == FamilyMatch::Dialed {
                     self.dials[index].dialer.await_far_hop(now);
                 }
@@ -129,6 +147,8 @@ impl NodeState {
             self.actions.push_back(Action::EndSearch(peer));
             self.introductions.forget(&peer);
             match self.best_path(&peer) {
+                // Its legs are kept in any case.
+                Some(_) if self.relays.is_configured(&peer) => {}
                 Some(path) => {
                     let last = path.relay.or(dialer.led_by());
                     self.reconnector

@@ -16,7 +16,7 @@ use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 use crate::{
     config::RelayAddr,
     core::{
-        dialer::{CircuitFailure, Sources},
+        dialer::{CircuitFailure, Fault, Sources},
         event,
         inquiries::Circuit,
         introductions::IntroductionRequest,
@@ -304,6 +304,8 @@ pub(crate) struct DialFailure {
     pub(crate) answered_by: Option<AnsweredBy>,
     /// What it means for the next circuit, if a circuit was dialed.
     pub(crate) circuit: CircuitFailure,
+    /// Where the fault lies.
+    pub(crate) fault: Fault,
 }
 
 /// Who answered a dial in the peer's place.

@@ -85,6 +85,7 @@ impl NodeState {
             }
             JoinReply::Admitted | JoinReply::Unsupported | JoinReply::NoAnswer => {
                 self.relays.handle_joined(connection, now);
+                self.report_admitted(connection, now);
                 self.events.push_back(Event::Admitted(relay));
                 if self.is_found(&relay) {
                     self.on_found_leg(relay, connection, now);
@@ -110,7 +111,7 @@ impl NodeState {
             });
         }
         for dial in &mut self.dials {
-            dial.dialer().handle_relay_refused(relay, t, words);
+            dial.dialer().handle_relay_refused(relay, words, now);
         }
         if self.is_found(&relay) {
             self.on_found_leg_failed(relay, connection, words, now);

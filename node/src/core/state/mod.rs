@@ -112,6 +112,8 @@ pub(crate) struct NodeState {
     tokens: Option<Tokens>,
     /// Which peer was at which place a moment ago.
     neighbours: Neighbours,
+    /// Legs whose opening is not reported yet: their relays closed the connection before soon, or did not admit this node.
+    unreported: BTreeSet<ConnectionId>,
     own_key: OwnKey,
     /// Whether the node is shutting down.
     is_leaving: bool,
@@ -167,6 +169,7 @@ impl NodeState {
             tokens,
             own_key: OwnKey::default(),
             neighbours: Neighbours::default(),
+            unreported: BTreeSet::new(),
             is_leaving: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),

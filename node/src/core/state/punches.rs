@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Event, NodeState, circuits::FamilyMatch};
 use crate::{
     core::{event, peers::PathCause},
-    punch::{self, By, Record},
+    punch::{self, By, Reason, Record},
 };
 
 impl NodeState {
@@ -45,6 +45,9 @@ impl NodeState {
                 attempts,
                 retry_in,
             } => {
+                let meant = self.peers.silence_means(&peer);
+                let meant = meant.filter(|_| reason == Reason::RemoteSilent);
+                let reason = meant.unwrap_or(reason);
                 tracing::info!(%peer, %reason, attempts, ?retry_in, "staying relayed for now");
                 let next = retry_in.map(|wait| now + wait);
                 self.next_punches.insert(peer, (reason, next));

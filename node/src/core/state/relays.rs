@@ -128,6 +128,14 @@ impl NodeState {
         }
     }
 
+    /// Why something with a relay has ended. The relay may have announced its end, and then that is the reason.
+    pub(super) fn in_words(&self, relay: &PeerId, reason: &str) -> String {
+        match self.relays.is_draining(relay) {
+            true => format!("the relay is shutting down, as it has announced ({reason})"),
+            false => reason.to_owned(),
+        }
+    }
+
     /// A peer announces that it is a relay and shuts down, and perhaps how long this node is to stay away then. Only the relays of
     /// this node matter.
     pub(crate) fn handle_draining(
@@ -146,6 +154,19 @@ impl NodeState {
             }
         }
         self.advance(now);
+    }
+
+    /// A peer has identified itself on a connection, and lists the protocol of hole punching or does not.
+    pub(crate) fn handle_protocols(&mut self, connection: ConnectionId, lists_punching: bool) {
+        self.peers.handle_identified(connection, lists_punching);
+        let Some(peer) = self.peers.connection(connection).map(|known| known.peer) else {
+            return;
+        };
+        if let Some(reason) = self.peers.silence_means(&peer) {
+            for dialer in self.dials_of(peer) {
+                dialer.handle_silence_means(reason);
+            }
+        }
     }
 
     /// A peer has identified itself on a connection, and reports the address at which it sees this node.

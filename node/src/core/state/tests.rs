@@ -12,6 +12,7 @@ mod dials;
 mod introductions;
 mod lost;
 mod observations;
+mod path_causes;
 mod reload;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::SystemTime};
@@ -82,6 +83,7 @@ fn failure(circuit: CircuitFailure, reason: &str) -> DialFailure {
         reason: reason.to_owned(),
         answered_by: None,
         circuit,
+        fault: crate::core::dialer::Fault::Remote,
     }
 }
 

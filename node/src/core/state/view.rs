@@ -8,7 +8,10 @@ use p2pnode_transports::{Family, PortRange, Transport};
 use super::NodeState;
 #[cfg(test)]
 use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
-use crate::core::{peers::PeerTable, reconnect::Lost, relays::RelayKeeper};
+use crate::{
+    core::{peers::PeerTable, reconnect::Lost, relays::RelayKeeper},
+    punch::Reason,
+};
 
 impl NodeState {
     /// Where another host uses the key of this node, as far as is known.
@@ -81,6 +84,17 @@ impl NodeState {
     /// The peers that are wanted and have no path.
     pub(crate) fn lost(&self) -> impl Iterator<Item = Lost> + '_ {
         self.reconnector.lost()
+    }
+
+    /// Why the punch of a peer was given up for now.
+    pub(crate) fn gave_up_for(&self, peer: &PeerId) -> Option<Reason> {
+        self.next_punches.get(peer).map(|(reason, _)| *reason)
+    }
+
+    /// The relays that records of peers name, are not configured, and are connected.
+    pub(crate) fn connected_found_relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let found = self.peers.peers().filter(|peer| self.is_found(peer));
+        found.copied()
     }
 
     /// When a peer whose punch was given up for now is punched again.

@@ -4,17 +4,20 @@ mod table;
 mod text;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     time::Duration,
 };
 
+use libp2p::PeerId;
 use p2pnode_daemon::terminal;
 use p2pnode_protocol::{escape, to_json};
+use serde::Serialize;
 
 use crate::core::event::Event;
 
 pub(crate) use table::{status, why};
-pub(crate) use text::short;
+pub(crate) use text::{explain, label, plain, short};
 
 /// Time between two redraws of the progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -36,6 +39,17 @@ pub(crate) struct Printer {
     live: bool,
     /// What the node is waiting for.
     phase: &'static str,
+    /// The peers that have a name.
+    names: BTreeMap<PeerId, String>,
+}
+
+/// An event, and the name of its peer.
+#[derive(Serialize)]
+struct Named<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 impl Printer {
@@ -45,6 +59,7 @@ impl Printer {
             format,
             live: format == Format::Text && terminal::is_live(&io::stdout()),
             phase: "",
+            names: BTreeMap::new(),
         }
     }
 
@@ -53,15 +68,22 @@ impl Printer {
         self.live
     }
 
+    /// A peer has this name.
+    pub(crate) fn name(&mut self, peer: PeerId, name: String) {
+        self.names.insert(peer, name);
+    }
+
     /// Writes one event.
     ///
     /// # Errors
     ///
     /// Those of stdout, as when its reader is gone.
     pub(crate) fn print(&mut self, event: &Event) -> io::Result<()> {
+        let name = event.peer().and_then(|peer| self.names.get(&peer));
+        let name = name.map(String::as_str);
         match self.format {
-            Format::Json => self.write(&to_json(event)?)?,
-            Format::Text => self.write(&escape(text::line(event)))?,
+            Format::Json => self.write(&to_json(&Named { event, name })?)?,
+            Format::Text => self.write(&escape(text::line(event, name)))?,
         }
         if let Some(phase) = text::phase(event) {
             self.phase = phase;

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::short;
+use super::{explain, label, plain, short};
 use crate::{
     core::{
         event::Pause,
@@ -68,8 +68,9 @@ fn lost_line(lost: &LostStatus) -> String {
 /// Why a peer's path is what it is.
 pub(crate) fn why(why: &Why, colour: bool) -> String {
     let mut text = String::new();
-    let (bold, plain) = if colour { (BOLD, PLAIN) } else { ("", "") };
-    let _ = writeln!(text, "{bold}{}{plain}", why.peer);
+    let (bold, end) = if colour { (BOLD, PLAIN) } else { ("", "") };
+    let name = why.name.as_ref().map(|name| format!(" ({name})"));
+    let _ = writeln!(text, "{bold}{}{}{end}", why.peer, name.unwrap_or_default());
     for (place, candidate) in why.candidates.iter().enumerate() {
         let mark = if place == 0 { ">" } else { " " };
         let _ = writeln!(
@@ -96,10 +97,13 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
         }
         None => text.push_str("the only path\n"),
     }
+    if let Some(reason) = why.reason {
+        let _ = writeln!(text, "not direct: {}{}", plain(reason), explain(reason));
+    }
     if let Some(punch) = &why.last_punch {
         let reason = punch
             .reason
-            .map(|reason| format!(" ({reason})"))
+            .map(|reason| format!(" ({})", plain(reason)))
             .unwrap_or_default();
         let _ = writeln!(
             text,
@@ -110,15 +114,21 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
             let _ = writeln!(text, "  sent      {sent}");
         }
         for received in &punch.received {
-            let _ = writeln!(text, "  received  {}: {}", received.addr, received.outcome);
+            let _ = writeln!(
+                text,
+                "  received  {}: {}",
+                received.addr,
+                plain(received.outcome)
+            );
         }
     }
     text
 }
 
 fn relay_line(relay: &RelayStatus) -> String {
+    let label = label(&relay.relay, relay.name.as_deref());
     if let Some(refused) = &relay.refused {
-        return format!("{} refused     {refused}", short(&relay.relay));
+        return format!("{label} refused     {refused}");
     }
     let state = match (relay.reserved, relay.connected) {
         (true, _) => "reserved",
@@ -130,17 +140,22 @@ fn relay_line(relay: &RelayStatus) -> String {
         .iter()
         .map(|path| format!("{} {}", hops(path), rtt(path)))
         .collect();
-    let line = format!("{} {state:11} {}", short(&relay.relay), legs.join(", "));
-    let line = line.trim_end();
-    match &relay.unreserved {
-        Some(reason) => format!("{line}; no reservation: {reason}"),
-        None => line.to_owned(),
+    let mut text = legs.join(", ");
+    if relay.found {
+        text.push_str("  (named by the record of a peer)");
     }
+    let unreserved = relay.unreserved.as_ref();
+    let unreserved = unreserved.map(|reason| format!("no reservation: {reason}"));
+    if let Some(reason) = relay.reason.clone().or(unreserved) {
+        let gap = if text.is_empty() { "" } else { "; " };
+        let _ = write!(text, "{gap}{reason}");
+    }
+    format!("{label} {state:11} {text}").trim_end().to_owned()
 }
 
 fn peer_row(peer: &PeerStatus) -> [String; 6] {
     [
-        short(&peer.peer),
+        label(&peer.peer, peer.name.as_deref()),
         peer.path.path.kind.to_string(),
         hops(&peer.path),
         rtt(&peer.path),
@@ -165,8 +180,8 @@ fn how(peer: &PeerStatus) -> String {
             Some(_) | None => how.to_string(),
         };
     }
-    let reason = match last.and_then(|punch| punch.reason) {
-        Some(reason) => reason.to_string(),
+    let reason = match peer.reason.or(last.and_then(|punch| punch.reason)) {
+        Some(reason) => plain(reason),
         None => how.to_string(),
     };
     match peer.next_punch {
@@ -272,6 +287,7 @@ mod tests {
             relays: Vec::new(),
             peers,
             lost: Vec::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -285,6 +301,8 @@ mod tests {
         relayed.path.hops.push(Hop::default());
         let peer = |peer: &str, path: PathStatus| PeerStatus {
             peer: id(peer),
+            name: None,
+            reason: None,
             paths: vec![path.clone()],
             path,
             last_punch: None,

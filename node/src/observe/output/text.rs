@@ -21,8 +21,21 @@ pub(crate) fn short(peer: &PeerId) -> String {
     id
 }
 
-/// One line of the timeline.
-pub(crate) fn line(event: &Event) -> String {
+/// A peer in a line: its name, if it has one, and the first characters of its id.
+pub(crate) fn label(peer: &PeerId, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{name} ({})", short(peer)),
+        None => short(peer),
+    }
+}
+
+/// A value of the JSON as words.
+pub(crate) fn plain(value: impl std::fmt::Display) -> String {
+    value.to_string().replace('_', " ")
+}
+
+/// One line of the timeline. `name` is that of its peer.
+pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
     match event {
         Event::Started {
             peer_id,
@@ -45,7 +58,14 @@ pub(crate) fn line(event: &Event) -> String {
             "refused",
             &format!("relay {relay} refused us: {reason}"),
         ),
-        Event::Dialing { t, peer } => timed(*t, "dialing", &peer.to_string()),
+        Event::Dialing { t, peer } => {
+            let name = name.map(|name| format!(" ({name})"));
+            timed(
+                *t,
+                "dialing",
+                &format!("{peer}{}", name.unwrap_or_default()),
+            )
+        }
         Event::Connected {
             t,
             peer,
@@ -56,7 +76,7 @@ pub(crate) fn line(event: &Event) -> String {
             if let Some(relay) = &path.relay {
                 let _ = write!(text, "  via relay {}", short(relay));
             }
-            let _ = write!(text, "  ({}, {}", path.how, short(peer));
+            let _ = write!(text, "  ({}, {}", path.how, label(peer, name));
             if let Some(found_by) = found_by {
                 let _ = write!(text, ", by {found_by}");
             }
@@ -71,7 +91,7 @@ pub(crate) fn line(event: &Event) -> String {
         } => timed(
             *t,
             "closed",
-            &format!("the {kind} connection to {}: {reason}", short(peer)),
+            &format!("the {kind} connection to {}: {reason}", label(peer, name)),
         ),
         Event::Punch {
             t,
@@ -90,7 +110,7 @@ pub(crate) fn line(event: &Event) -> String {
                 count(received.len())
             );
             if let Some(reason) = reason {
-                let _ = write!(text, " ({reason})");
+                let _ = write!(text, " ({})", plain(reason));
             }
             timed(*t, "punch", &text)
         }
@@ -173,10 +193,10 @@ fn result(outcome: &Outcome) -> String {
         }
         Reached::Relayed => match outcome.reason {
             Some(NotDirect::Punch(reason)) => format!(
-                "relayed, not direct: {reason}{} ({} attempt{}): {how}",
+                "relayed, not direct: {}{} ({}): {how}",
+                plain(reason),
                 explain(reason),
-                outcome.attempts,
-                if outcome.attempts == 1 { "" } else { "s" },
+                attempts(outcome.attempts, reason),
             ),
             Some(NotDirect::Unreachable(_)) | None => {
                 format!("relayed after {} ms: {how}", outcome.t.as_millis())
@@ -196,26 +216,37 @@ fn explain_pause(pause: Pause) -> &'static str {
     }
 }
 
+/// How many attempts a dial has seen. The reason may be that of attempts before it: a peer is not punched without end.
+fn attempts(count: u32, reason: Reason) -> String {
+    let is_of_attempt = !matches!(
+        reason,
+        Reason::Disabled | Reason::RemoteUnsupported | Reason::RemoteSilent | Reason::NoCandidates
+    );
+    match count {
+        0 if is_of_attempt => "in the attempts before this dial".to_owned(),
+        1 => "1 attempt".to_owned(),
+        count => format!("{count} attempts"),
+    }
+}
+
 /// The meaning of a reason.
-fn explain(reason: Reason) -> &'static str {
+pub(crate) const fn explain(reason: Reason) -> &'static str {
     match reason {
         Reason::Timeout => ", no candidate of the peer answered",
         Reason::SymmetricBoth => ", both NATs map every destination to another port",
-        Reason::NoCandidates => ", one side has no address that the other can reach",
-        Reason::RemoteUnsupported => {
-            ", the peer did not begin DCUtR: it does not support it, or has no candidate"
-        }
+        Reason::NoCandidates => ", this node has no address that the peer can reach",
+        Reason::NoRemoteCandidates => ", the peer offers no address",
+        Reason::RemoteUnsupported => ", the peer does not support DCUtR",
+        Reason::RemoteSilent => ", the peer did not begin DCUtR, though it may support it",
+        Reason::HandshakeFailed => ", the handshake over the relay broke off",
+        Reason::HandshakeTimeout => ", the handshake over the relay took too long",
         Reason::Filtered => ", no candidate may be dialed: `why` says which and why",
         Reason::Refused => ", every candidate refused the connection",
+        Reason::Unreachable => ", this host has no route to any candidate",
+        Reason::DialFailed => ", each candidate failed in its own way: `why` says how",
         Reason::Disabled => ", punch.enabled is false",
-        Reason::NoRemoteCandidates
-        | Reason::RemoteSilent
-        | Reason::HandshakeFailed
-        | Reason::HandshakeTimeout
-        | Reason::Unreachable
-        | Reason::DialFailed
-        | Reason::Superseded
-        | Reason::CircuitLost => "",
+        Reason::Superseded => ", another attempt took its place",
+        Reason::CircuitLost => ", the connection over the relay ended in the handshake",
     }
 }
 
@@ -262,7 +293,7 @@ mod tests {
             found_by: None,
         };
         assert_eq!(
-            line(&Event::Result(outcome)),
+            line(&Event::Result(outcome), None),
             "direct after 151 ms: quic/ip4 10.0.1.2:40017 > 198.51.100.7:51234, 12.1 ms, punched, 1 attempt"
         );
     }
@@ -281,8 +312,36 @@ mod tests {
             found_by: None,
         };
         assert_eq!(
-            line(&Event::Result(outcome)),
+            line(&Event::Result(outcome), None),
             "unreachable: port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)"
         );
+    }
+
+    #[test]
+    fn no_reason_is_an_identifier_in_a_line_for_people() {
+        for reason in Reason::ALL {
+            let words = plain(reason);
+            assert!(!words.contains('_'), "{words}");
+            assert!(explain(reason).starts_with(", "), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_peer_with_a_name_has_it_in_each_line() {
+        let (t, peer) = (Duration::ZERO, PeerId::random());
+        let lines = [
+            Event::Dialing { t, peer },
+            Event::Disconnected {
+                t,
+                peer,
+                kind: PathKind::Direct,
+                reason: "closed by peer".to_owned(),
+            },
+        ];
+        for event in lines {
+            let text = line(&event, Some("db"));
+            assert!(text.contains("db"), "{text}");
+            assert!(text.contains(&peer.to_string()[..14]), "{text}");
+        }
     }
 }

@@ -24,7 +24,7 @@ use p2pnode_transports::Family;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    config::Config,
+    config::{Config, Names},
     core::{
         event,
         state::{DialId, NodeState, QueryId},
@@ -68,6 +68,7 @@ pub(crate) struct EventLoop {
     links: watch::Sender<Links>,
     responder: Option<Responder>,
     observers: Observers,
+    names: watch::Sender<Names>,
 }
 
 impl EventLoop {
@@ -105,7 +106,13 @@ impl EventLoop {
             links,
             responder,
             observers,
+            names: watch::Sender::new(config.names()),
         }
+    }
+
+    /// The names of peers, as the configuration has them now.
+    pub(crate) fn names(&self) -> watch::Receiver<Names> {
+        self.names.subscribe()
     }
 
     /// Runs until `shutdown`, then closes every connection.
@@ -145,11 +152,12 @@ impl EventLoop {
                 let dial = self.state.handle_dial(request, Instant::now());
                 self.reports.push((dial, reports));
             }
-            Command::SetAccess(config) => {
+            Command::Reload(config) => {
                 let introduction = &mut self.swarm.behaviour_mut().introduction;
                 introduction.set_config(&config);
                 self.state
                     .handle_access(build::allowed(&config), introducers(&config));
+                self.names.send_replace(config.names());
             }
             Command::Status(answer) => drop(answer.send(self.snapshot().status())),
             Command::Forget { peer, answer } => drop(answer.send(self.state.handle_forget(peer))),
@@ -160,6 +168,7 @@ impl EventLoop {
     fn snapshot(&self) -> Snapshot<'_> {
         Snapshot {
             state: &self.state,
+            names: self.names.borrow(),
             punches: &self.swarm.behaviour().punch,
             now: Instant::now(),
         }

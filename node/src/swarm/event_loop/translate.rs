@@ -13,7 +13,7 @@ use libp2p::{
     relay::client,
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
-use p2pnode_protocol::{directory, draining::Draining, from_remote};
+use p2pnode_protocol::{dcutr, directory, draining::Draining, from_remote};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
@@ -57,10 +57,7 @@ impl EventLoop {
                     connection: connection_id,
                     peer: peer_id,
                     ended: dial_error::ended(cause.as_ref()),
-                    reason: cause.map_or_else(
-                        || "closed".to_owned(),
-                        |cause| dial_error::innermost(&cause),
-                    ),
+                    reason: dial_error::end(cause.as_ref()),
                 };
                 self.state.handle_closed(closed, now);
             }
@@ -200,6 +197,8 @@ impl EventLoop {
                 info,
             } => {
                 tracing::debug!(%peer, %connection, observed = %info.observed_addr, agent = %from_remote(&info.agent_version), "identified");
+                let lists_punching = info.protocols.contains(&dcutr::PROTOCOL);
+                self.state.handle_protocols(connection, lists_punching);
                 self.state
                     .handle_identified(connection, peer, info.observed_addr, now);
             }

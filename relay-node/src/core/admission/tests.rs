@@ -144,37 +144,53 @@ fn a_clock_that_jumps_ahead_ends_tokens_and_one_that_is_set_back_brings_none_to_
     assert_eq!(bench.machine.expire(bench.now), []);
 }
 
-#[test]
-fn tokens_of_others_for_others_and_none_are_told_apart() {
+const REFUSALS: [Refused; 8] = [
+    Refused::NotAllowed,
+    Refused::NoToken,
+    Refused::Malformed,
+    Refused::OtherRelay,
+    Refused::OtherPeer,
+    Refused::Expired,
+    Refused::Revoked,
+    Refused::TooOften,
+];
+
+/// What a peer is answered in the case of this refusal. A refusal without a case does not compile.
+fn caused(refused: Refused) -> Result<Option<SystemTime>, Refused> {
     let mut bench = Bench::new(rules(&[], true, &[TokenId::new(5)]));
     let stranger = Bench::new(rules(&[], true, &[]));
-    let other_relay = Token::sign(
-        &stranger.key,
-        TokenId::new(1),
-        &bench.peer,
-        bench.now + HOUR,
-    )
-    .unwrap();
-    let other_peer = Token::sign(
-        &bench.key,
-        TokenId::new(1),
-        &stranger.peer,
-        bench.now + HOUR,
-    )
-    .unwrap();
-    let (expired, revoked) = (bench.token(1, Duration::ZERO), bench.token(5, HOUR));
-    for (token, refused) in [
-        ("", Refused::Malformed),
-        (&other_relay, Refused::OtherRelay),
-        (&other_peer, Refused::OtherPeer),
-        (&expired, Refused::Expired),
-        (&revoked, Refused::Revoked),
-    ] {
-        assert_eq!(bench.present(token), Err(refused));
-        assert_eq!(bench.admitted(), Err(Refused::NoToken));
+    let (peer, number, ends) = (bench.peer, TokenId::new(1), bench.now + HOUR);
+    let token = match refused {
+        Refused::NotAllowed => {
+            bench = Bench::new(rules(&[stranger.peer], false, &[]));
+            Some(bench.token(1, HOUR))
+        }
+        Refused::NoToken => None,
+        Refused::Malformed => Some(String::new()),
+        Refused::OtherRelay => Token::sign(&stranger.key, number, &peer, ends).ok(),
+        Refused::OtherPeer => Token::sign(&bench.key, number, &stranger.peer, ends).ok(),
+        Refused::Expired => Some(bench.token(1, Duration::ZERO)),
+        Refused::Revoked => Some(bench.token(5, HOUR)),
+        Refused::TooOften => {
+            for _ in 0..MAX_TRIES {
+                assert_eq!(bench.present("nonsense"), Err(Refused::Malformed));
+            }
+            Some(bench.token(1, HOUR))
+        }
+    };
+    let peer = bench.peer;
+    let answer = bench.machine.present(peer, token.as_deref(), bench.now);
+    assert!(bench.admitted().is_err());
+    answer
+}
+
+#[test]
+fn each_refusal_has_a_case_that_causes_it_and_a_name_of_its_own() {
+    let mut names = HashSet::new();
+    for refused in REFUSALS {
+        assert_eq!(caused(refused), Err(refused));
+        assert!(names.insert(refused.refusal().as_str()));
     }
-    let none = bench.machine.present(bench.peer, None, bench.now);
-    assert_eq!(none, Err(Refused::NoToken));
 }
 
 #[test]

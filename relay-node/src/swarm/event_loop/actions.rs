@@ -1,9 +1,14 @@
 //! From the state to the swarm.
 
 use libp2p::{
-    Multiaddr, PeerId,
-    swarm::dial_opts::{DialOpts, PeerCondition},
+    Multiaddr, PeerId, TransportError,
+    swarm::{
+        DialError,
+        dial_opts::{DialOpts, PeerCondition},
+    },
 };
+use p2pnode_protocol::{escape, from_remote};
+use p2pnode_transports::innermost;
 use tracing::warn;
 
 use super::{EventLoop, Next};
@@ -98,10 +103,24 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn on_dial_failed(&mut self, relay: PeerId, error: &libp2p::swarm::DialError) {
-        let (error, jitter) = (p2pnode_protocol::from_remote(error), fastrand::f64());
+    pub(super) fn on_dial_failed(&mut self, relay: PeerId, error: &DialError) {
+        let (error, jitter) = (describe(error), fastrand::f64());
         self.state
             .lock()
             .handle_dial_failed(relay, error, now(), jitter);
     }
+}
+
+/// Why a dial failed, in one line: each address, and the innermost cause.
+fn describe(error: &DialError) -> String {
+    let DialError::Transport(errors) = error else {
+        return from_remote(error);
+    };
+    let each = errors.iter().map(|(address, error)| match error {
+        TransportError::Other(error) => format!("{}: {}", escape(address), innermost(error)),
+        TransportError::MultiaddrNotSupported(_) => {
+            format!("{}: no transport dials such an address", escape(address))
+        }
+    });
+    each.collect::<Vec<_>>().join("; ")
 }

@@ -84,7 +84,7 @@ impl EventLoop {
                 {
                     self.observer.metrics().denied(DenialReason::Unread);
                 }
-                let cause = cause.map(from_remote);
+                let cause = cause.map(|cause| p2pnode_transports::innermost(&cause));
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
                 let jitter = fastrand::f64();
                 self.state

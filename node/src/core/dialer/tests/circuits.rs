@@ -66,7 +66,7 @@ fn a_circuit_that_breaks_is_asked_for_until_the_time_of_the_dial_is_up() {
             .reason
             .unwrap()
             .to_string()
-            .starts_with("not there; timeout: ")
+            .starts_with("not there; gave up after 30 s")
     );
 }
 

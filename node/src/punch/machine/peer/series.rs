@@ -122,7 +122,7 @@ impl Peer {
             true => self.series.last.unwrap_or(reason),
             false => reason,
         };
-        self.record(cx, attempt, Outcome::Failed(reason), via);
+        self.record(cx, attempt, Outcome::Failed(of_series), via);
         let reason = of_series;
         if is_introduced {
             // What the circuit brought meanwhile was held back for it, and has all its attempts.
