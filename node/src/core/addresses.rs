@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -61,6 +61,18 @@ impl Addresses {
     /// The punch port of each transport and family.
     pub(crate) const fn punch_ports(&self) -> &BTreeMap<(Transport, Family), u16> {
         &self.punch_ports
+    }
+
+    /// Whether this host has an address of this family that leads beyond it.
+    pub(crate) fn has_family(&self, family: Family) -> bool {
+        let mut ips = self.interfaces.iter().map(IpNet::addr);
+        ips.any(|ip| {
+            let is_near = match ip {
+                IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+                IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+            };
+            Family::from(ip) == family && !is_near
+        })
     }
 
     /// Something that the record depends on has changed.

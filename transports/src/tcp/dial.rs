@@ -60,6 +60,14 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// becomes free, nor a NAT when it begins to let packets through.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// How soon, in milliseconds, a punch tries again that was answered: a router takes what comes early to its own stack, which answers
+/// with a reset. Both ways open only if the SYNs of both sides cross, within the time that one takes. The pauses are random, so that
+/// one of a few tries does. A reset ends the router's connection-tracking entry, so a try spoils nothing.
+const ANSWERED_AGAIN: std::ops::RangeInclusive<u64> = 1..=4;
+
+/// How many tries follow each other so soon.
+const SOON: u32 = 60;
+
 /// A dial that has not begun.
 pub(crate) struct Dial {
     pub(crate) remote: SocketAddr,
@@ -235,6 +243,7 @@ impl Dial {
         let timeout = || Error::timeout("the tcp punch", PUNCH_TIMEOUT);
         let mut last = timeout();
         let mut over = false;
+        let mut soon = SOON;
         loop {
             futures::select! {
                 connected = connecting => match connected {
@@ -251,10 +260,16 @@ impl Dial {
                     // The remote may still connect.
                     Err(error) if is_once && !is_in_use(&error) => last = self.failed(error),
                     Err(error) if may_pass(&error) => {
+                        let is_answered = answered(&error);
                         if !is_in_use(&error) {
                             last = self.failed(error);
                         }
-                        pause = tokio::time::sleep(AGAIN).boxed().fuse();
+                        let again = match is_answered && soon > 0 {
+                            true => Duration::from_millis(fastrand::u64(ANSWERED_AGAIN)),
+                            false => AGAIN,
+                        };
+                        soon = soon.saturating_sub(1);
+                        pause = tokio::time::sleep(again).boxed().fuse();
                     }
                     Err(error) => {
                         last = self.failed(error);
@@ -392,6 +407,14 @@ fn may_pass(error: &io::Error) -> bool {
                 // The kernel has given up on a SYN that an earlier punch sent.
                 | io::ErrorKind::TimedOut
         )
+}
+
+/// Whether the remote's router or firewall has answered the SYN.
+fn answered(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+    )
 }
 
 #[cfg(test)]

@@ -96,10 +96,12 @@ impl Dialer {
             .relays
             .iter()
             .filter(|relay| {
-                matches!(
-                    relay.state,
-                    Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
-                )
+                // One whose circuit has failed has answered, and its reason is among the errors.
+                relay.failures == 0
+                    && matches!(
+                        relay.state,
+                        Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)
+                    )
             })
             .count();
         let mut reasons = self.errors.clone();

@@ -11,6 +11,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::Family;
 
 use crate::punch::{
     address::Candidate,
@@ -44,11 +45,17 @@ pub(super) struct Peer {
     plan: Plan,
     /// What the last handshake offered: another candidate is a new one.
     offered: HashSet<Candidate>,
+    /// The family that the peer prefers.
+    prefers: Option<Family>,
+    /// Whether this node dialed the peer, over a circuit or with an introduction; the last one counts.
+    dials: Option<bool>,
     /// What relays vouch for.
     vouches: Vouches,
     /// When the last handshakes began, oldest first.
     begun: VecDeque<Instant>,
     last_end: Option<Instant>,
+    /// When the last direct connection was lost.
+    direct_lost: Option<Instant>,
     last_record: Option<Record>,
     touched: Option<Instant>,
     due: Option<Instant>,
@@ -127,9 +134,12 @@ impl Peer {
             wanted_after: None,
             plan: Plan::Nothing,
             offered: HashSet::new(),
+            prefers: None,
+            dials: None,
             vouches: Vouches::default(),
             begun: VecDeque::new(),
             last_end: None,
+            direct_lost: None,
             last_record: None,
             touched: None,
             due: None,
@@ -143,6 +153,7 @@ impl Peer {
         side: Side,
         rtt: Option<Duration>,
     ) {
+        self.dials = Some(side == Side::Dialer);
         self.circuits.push(Circuit {
             connection,
             side,
@@ -198,12 +209,20 @@ impl Peer {
         self.circuits
             .retain(|circuit| circuit.connection != connection);
         let lost = self.directs.remove(connection);
+        if lost {
+            self.direct_lost = Some(cx.now);
+        }
 
         let in_handshake = self
             .attempt
             .as_ref()
             .is_some_and(|a| a.circuit == Some(connection) && a.phase.is_handshake());
-        if in_handshake {
+        // A peer that leaves closes its direct connection and then the circuit: that is no failure of the handshake which began
+        // between the two.
+        let just_lost = |at: Instant| cx.now < at + cx.timing.grace;
+        if in_handshake && self.circuits.is_empty() && self.direct_lost.is_some_and(just_lost) {
+            self.attempt = None;
+        } else if in_handshake {
             self.fail(cx, Reason::CircuitLost);
         }
         if self.circuits.is_empty() {
@@ -211,6 +230,11 @@ impl Peer {
         } else if lost && cx.enabled {
             self.begin_series(cx);
         }
+    }
+
+    /// The peer prefers this family.
+    pub(super) fn handle_preference(&mut self, prefers: Option<Family>) {
+        self.prefers = prefers;
     }
 
     /// The user wants the peer to be direct. If it was given up for now, another series begins, in which this node has the first

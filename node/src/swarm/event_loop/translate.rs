@@ -13,7 +13,7 @@ use libp2p::{
     relay::client,
     swarm::{ConnectionId, DialError, SwarmEvent},
 };
-use p2pnode_protocol::{directory, draining::Draining, from_remote};
+use p2pnode_protocol::{directory, draining::Draining, from_remote, preference};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
@@ -188,6 +188,10 @@ impl EventLoop {
                 info,
             } => {
                 tracing::debug!(%peer, %connection, observed = %info.observed_addr, agent = %from_remote(&info.agent_version), "identified");
+                let prefers = preference::of(&info.protocols);
+                let behaviour = self.swarm.behaviour_mut();
+                behaviour.punch.identified(peer, prefers);
+                behaviour.directory.identified(connection, &info.protocols);
                 self.state
                     .handle_identified(connection, peer, info.observed_addr, now);
             }

@@ -2,6 +2,8 @@
 //!
 //! A peer may have several connections. The caller that opens a stream names the connection: the peer's best at that time. When
 //! another connection becomes the best, later streams go over that connection. Open streams stay on theirs.
+//!
+//! A stream waits until the peer has identified itself. A protocol that the peer does not list is not proposed.
 
 mod handler;
 mod open_error;

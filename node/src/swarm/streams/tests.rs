@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, future::join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, noise,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
+    identity::Keypair,
+    noise,
     swarm::{
         ConnectionId, NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -37,8 +39,25 @@ fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
         .build()
 }
 
+#[derive(NetworkBehaviour)]
+struct Ours {
+    streams: Behaviour,
+    identify: identify::Behaviour,
+}
+
+#[derive(NetworkBehaviour)]
+struct Theirs {
+    ping: ping::Behaviour,
+    identify: identify::Behaviour,
+}
+
+fn identify() -> identify::Behaviour {
+    let key = Keypair::generate_ed25519().public();
+    identify::Behaviour::new(identify::Config::new("/test/1".to_owned(), key))
+}
+
 struct Pair {
-    ours: Swarm<Behaviour>,
+    ours: Swarm<Ours>,
     remote: PeerId,
     connections: [ConnectionId; 2],
 }
@@ -49,7 +68,10 @@ async fn pair() -> Pair {
         interval: Duration::from_secs(3600),
         timeout: Duration::from_secs(60),
     };
-    let mut remote = swarm(ping::Behaviour::new(move |_, _| never));
+    let mut remote = swarm(Theirs {
+        ping: ping::Behaviour::new(move |_, _| never),
+        identify: identify(),
+    });
     let peer = *remote.local_peer_id();
     remote
         .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
@@ -60,7 +82,10 @@ async fn pair() -> Pair {
         }
     };
     tokio::spawn(remote.for_each(|_| std::future::ready(())));
-    let mut ours = swarm(Behaviour::default());
+    let mut ours = swarm(Ours {
+        streams: Behaviour::default(),
+        identify: identify(),
+    });
     let mut connections = Vec::new();
     for _ in 0..2 {
         connections.push(connect(&mut ours, peer, &address).await);
@@ -72,7 +97,7 @@ async fn pair() -> Pair {
     }
 }
 
-async fn connect(ours: &mut Swarm<Behaviour>, peer: PeerId, address: &Multiaddr) -> ConnectionId {
+async fn connect(ours: &mut Swarm<Ours>, peer: PeerId, address: &Multiaddr) -> ConnectionId {
     let opts = DialOpts::peer_id(peer)
         .addresses(vec![address.clone()])
         .condition(PeerCondition::Always)
@@ -104,7 +129,7 @@ impl Pair {
         connection: ConnectionId,
         protocol: StreamProtocol,
     ) -> Result<Stream, OpenError> {
-        let behaviour = self.ours.behaviour_mut();
+        let behaviour = &mut self.ours.behaviour_mut().streams;
         let opening = behaviour.open(self.remote, connection, protocol);
         self.run(opening).await
     }
@@ -149,7 +174,7 @@ async fn a_protocol_that_the_peer_does_not_speak_is_unsupported() {
 async fn streams_that_are_being_opened_are_bounded() {
     let mut pair = pair().await;
     let (remote, connection) = (pair.remote, pair.connections[0]);
-    let behaviour = pair.ours.behaviour_mut();
+    let behaviour = &mut pair.ours.behaviour_mut().streams;
     let all: Vec<_> = (0..MAX_OPENING * 8)
         .map(|_| behaviour.open(remote, connection, ping::PROTOCOL))
         .collect();
