@@ -96,8 +96,8 @@ impl Dialer {
             .relays
             .iter()
             .filter(|relay| {
-                // One whose circuit has failed has answered, and its reason is among the errors.
-                relay.failures == 0
+                // One that has answered that the peer is absent is not silent: its answer is among the errors.
+                relay.absent_since.is_none()
                     && matches!(
                         relay.state,
                         Circuit::Waiting | Circuit::Dialing { .. } | Circuit::Again(_)

@@ -24,7 +24,7 @@ use p2pnode_protocol::ping::{self, Pace};
 
 use super::{Behaviour, OpenError, handler::MAX_OPENING};
 
-fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
+fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
     SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
@@ -33,7 +33,7 @@ fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
             yamux::Config::default,
         )
         .unwrap()
-        .with_behaviour(|_| behaviour)
+        .with_behaviour(|key| behaviour(key))
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
         .build()
@@ -51,9 +51,8 @@ struct Theirs {
     identify: identify::Behaviour,
 }
 
-fn identify() -> identify::Behaviour {
-    let key = Keypair::generate_ed25519().public();
-    identify::Behaviour::new(identify::Config::new("/test/1".to_owned(), key))
+fn identify(key: &Keypair) -> identify::Behaviour {
+    identify::Behaviour::new(identify::Config::new("/test/1".to_owned(), key.public()))
 }
 
 struct Pair {
@@ -68,9 +67,9 @@ async fn pair() -> Pair {
         interval: Duration::from_secs(3600),
         timeout: Duration::from_secs(60),
     };
-    let mut remote = swarm(Theirs {
+    let mut remote = swarm(|key| Theirs {
         ping: ping::Behaviour::new(move |_, _| never),
-        identify: identify(),
+        identify: identify(key),
     });
     let peer = *remote.local_peer_id();
     remote
@@ -82,9 +81,9 @@ async fn pair() -> Pair {
         }
     };
     tokio::spawn(remote.for_each(|_| std::future::ready(())));
-    let mut ours = swarm(Ours {
+    let mut ours = swarm(|key| Ours {
         streams: Behaviour::default(),
-        identify: identify(),
+        identify: identify(key),
     });
     let mut connections = Vec::new();
     for _ in 0..2 {
