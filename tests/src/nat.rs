@@ -160,10 +160,12 @@ impl Policy {
             mapping,
             filtering,
             only_range: matches!(kind, NatKind::RangeFirewall),
-            unasked: match kind {
-                NatKind::Accepts => "accept",
-                NatKind::Rejects => "reject",
-                _ => "drop",
+            unasked: if matches!(kind, NatKind::Accepts) {
+                "accept"
+            } else if matches!(kind, NatKind::Rejects) {
+                "reject"
+            } else {
+                "drop"
             },
         })
     }
