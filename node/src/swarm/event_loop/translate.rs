@@ -174,6 +174,13 @@ impl EventLoop {
             sockets: self.sockets_of(&endpoint),
             endpoint,
         };
+        if self.sockets.kin().contains(&peer) {
+            let behaviour = self.swarm.behaviour_mut();
+            // Until it has identified itself.
+            behaviour
+                .directory
+                .identified(connection, &[directory::PROTOCOL]);
+        }
         self.state.handle_established(established, now);
         if is_dialed && let Some(path) = self.state.peers().path(connection) {
             self.observers.dialed(&path, failed);

@@ -40,8 +40,9 @@ pub(crate) struct Wanted {
 type Reply = oneshot::Sender<Result<Stream, OpenError>>;
 
 /// The handler of one connection.
-#[derive(Default)]
 pub(crate) struct Handler {
+    /// Whether the remote may be asked for anything before it has identified itself.
+    is_kin: bool,
     wanted: VecDeque<Wanted>,
     /// Streams that are being negotiated.
     negotiating: usize,
@@ -80,14 +81,15 @@ impl ConnectionHandler for Handler {
         &mut self,
         _: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Reply, Infallible>> {
-        let Some(listed) = &self.listed else {
+        if self.listed.is_none() && !self.is_kin {
             return Poll::Pending;
-        };
+        }
         while let Some(Wanted { protocol, result }) = self.wanted.pop_front() {
             if result.is_canceled() {
                 continue;
             }
-            if !listed.contains(protocol.name()) {
+            let listed = self.listed.as_ref();
+            if listed.is_some_and(|listed| !listed.contains(protocol.name())) {
                 // An error means that the caller no longer waits.
                 let _ = result.send(Err(OpenError::Unsupported));
                 continue;
@@ -132,6 +134,15 @@ impl ConnectionHandler for Handler {
 }
 
 impl Handler {
+    pub(super) const fn new(is_kin: bool) -> Self {
+        Self {
+            is_kin,
+            wanted: VecDeque::new(),
+            negotiating: 0,
+            listed: None,
+        }
+    }
+
     /// The remote's identify lists these protocols, or no longer.
     fn on_listed(&mut self, change: ProtocolsChange<'_>) {
         let listed = self.listed.get_or_insert_default();

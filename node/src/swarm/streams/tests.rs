@@ -14,13 +14,14 @@ use libp2p::{
     identity::Keypair,
     noise,
     swarm::{
-        ConnectionId, NetworkBehaviour, SwarmEvent,
+        self, ConnectionId, NetworkBehaviour, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
     tcp, yamux,
 };
 
 use p2pnode_protocol::ping::{self, Pace};
+use p2pnode_transports::{Config, Congestion, FamilyPolicy, Kin, build, server, tokio_runtime};
 
 use super::{Behaviour, OpenError, handler::MAX_OPENING};
 
@@ -55,6 +56,20 @@ fn identify(key: &Keypair) -> identify::Behaviour {
     identify::Behaviour::new(identify::Config::new("/test/1".to_owned(), key.public()))
 }
 
+const NEVER: Pace = Pace {
+    interval: Duration::from_secs(3600),
+    timeout: Duration::from_secs(60),
+};
+
+async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, address: &str) -> Multiaddr {
+    swarm.listen_on(address.parse().unwrap()).unwrap();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            return address;
+        }
+    }
+}
+
 struct Pair {
     ours: Swarm<Ours>,
     remote: PeerId,
@@ -63,26 +78,15 @@ struct Pair {
 
 /// A swarm with two connections to a remote that runs by itself.
 async fn pair() -> Pair {
-    let never = Pace {
-        interval: Duration::from_secs(3600),
-        timeout: Duration::from_secs(60),
-    };
     let mut remote = swarm(|key| Theirs {
-        ping: ping::Behaviour::new(move |_, _| never),
+        ping: ping::Behaviour::new(|_, _| NEVER),
         identify: identify(key),
     });
     let peer = *remote.local_peer_id();
-    remote
-        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
-        .unwrap();
-    let address = loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = remote.select_next_some().await {
-            break address;
-        }
-    };
+    let address = listen(&mut remote, "/ip4/127.0.0.1/tcp/0").await;
     tokio::spawn(remote.for_each(|_| std::future::ready(())));
     let mut ours = swarm(|key| Ours {
-        streams: Behaviour::default(),
+        streams: Behaviour::new(Kin::default()),
         identify: identify(key),
     });
     let mut connections = Vec::new();
@@ -186,4 +190,45 @@ async fn streams_that_are_being_opened_are_bounded() {
     assert!(results.iter().filter(|result| result.is_ok()).count() >= MAX_OPENING);
     drop(results);
     assert!(pair.open(connection, ping::PROTOCOL).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_peer_that_the_handshake_shows_to_be_of_ours_need_not_identify_itself() {
+    for address in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
+        let settings = || swarm::Config::with_tokio_executor();
+        let key = Keypair::generate_ed25519();
+        let peer = key.public().to_peer_id();
+        let transport = server(&key, tokio_runtime()).unwrap();
+        let ping = ping::Behaviour::new(|_, _| NEVER);
+        let mut remote = Swarm::new(transport, ping, peer, settings());
+        let address = listen(&mut remote, address).await;
+        tokio::spawn(remote.for_each(|_| std::future::ready(())));
+
+        let key = Keypair::generate_ed25519();
+        let config = Config {
+            range: "28300-28309".parse().unwrap(),
+            quic: true,
+            tcp: true,
+            family: FamilyPolicy::Auto,
+            congestion: Congestion::Cubic,
+        };
+        let (transport, handle) = build(&key, config).unwrap();
+        let local = key.public().to_peer_id();
+        let streams = Behaviour::new(handle.kin().clone());
+        let mut ours = Swarm::new(transport, streams, local, settings());
+        ours.dial(address).unwrap();
+        let (mut opening, mut opened) = (None, None);
+        while opened.is_none() {
+            tokio::select! {
+                event = ours.select_next_some() => {
+                    if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
+                        let opens = ours.behaviour_mut().open(peer, connection_id, ping::PROTOCOL);
+                        opening = Some(opens);
+                    }
+                }
+                stream = async { opening.as_mut().unwrap().await }, if opening.is_some() => opened = Some(stream),
+            }
+        }
+        assert!(opened.unwrap().is_ok());
+    }
 }

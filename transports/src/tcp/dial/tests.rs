@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     net::{
         budget::{Budgets, Class},
+        kin::Kin,
         ports::Ports,
         range::PortRange,
     },
@@ -22,7 +23,7 @@ fn dialer(range: &str) -> (Dialer, PortRange) {
     let keypair = Keypair::generate_ed25519();
     let upgrade = Upgrade::new(
         &keypair,
-        Tls::new(&keypair).unwrap(),
+        Tls::new(&keypair, Kin::default()).unwrap(),
         Budgets::new(Class::Carrying),
     )
     .unwrap();
