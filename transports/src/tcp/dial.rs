@@ -3,7 +3,7 @@
 use std::{
     io, mem,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,10 +24,10 @@ use p2pnode_protocol::{Family, Transport};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    auth::{Offer, Refusal, Upgrade},
+    auth::{HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
+    memory::Memory,
     pending_syn::{Connecting, PendingSyn},
     stream::Stream,
-    tls_support::TlsSupport,
 };
 use crate::net::{
     addr::to_multiaddr,
@@ -38,7 +38,7 @@ use crate::net::{
     punches::{Inbound, Origin, Punches, Remote, Returned},
     record::Sockets,
     shared::Shared,
-    socket,
+    socket::{self, Segments},
 };
 
 /// How long a remote may take to answer: three retransmits of the SYN (after 1, 3 and 7 s).
@@ -68,6 +68,9 @@ const ANSWERED_AGAIN: std::ops::RangeInclusive<u64> = 1..=4;
 /// How many tries follow each other so soon.
 const SOON: u32 = 60;
 
+/// After what time a handshake has stopped, at the least, and is tried with small segments.
+const STOPPED: Duration = Duration::from_secs(3);
+
 /// A dial that has not begun.
 pub(crate) struct Dial {
     pub(crate) remote: SocketAddr,
@@ -75,7 +78,7 @@ pub(crate) struct Dial {
     pub(crate) role: Endpoint,
     pub(crate) port_use: PortUse,
     pub(crate) upgrade: Upgrade,
-    pub(crate) tls_support: Arc<Mutex<TlsSupport>>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) pending_syn: Arc<PendingSyn>,
     pub(crate) shared: Shared,
 }
@@ -97,7 +100,7 @@ impl Dial {
     /// for Noise alone. That costs the round trip that a second offer would have cost.
     async fn ordinary(&self) -> Result<(Connection, Sockets), Error> {
         let now = Instant::now().into_std();
-        if !self.tls_support().is_expected(self.remote, now) {
+        if self.memory.without_tls().contains(self.remote, now) {
             return self.authenticated(Offer::Both).await;
         }
         let refusal = Refusal::default();
@@ -109,10 +112,47 @@ impl Dial {
         with_tls
     }
 
+    /// Where a path drops large packets and the ICMP messages about that, a handshake stops with the first full segment. Then a
+    /// second connection sends and asks for small segments.
     async fn authenticated(&self, offer: Offer) -> Result<(Connection, Sockets), Error> {
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
+        let began = Instant::now();
+        let is_narrow = self.memory.narrow().contains(self.remote, began.into_std());
+        let (stream, sockets) = self.connect_in_time(is_narrow.into()).await?;
+        let stopped = STOPPED.max(began.elapsed() * 4);
+        let handshake = self.handshake(stream, sockets, offer.clone());
+        if is_narrow {
+            return handshake.await;
+        }
+        if let Ok(done) = tokio::time::timeout(stopped, handshake).await {
+            return done;
+        }
+        let (stream, sockets) = self.connect_in_time(Segments::Small).await?;
+        let left = HANDSHAKE_TIMEOUT.saturating_sub(stopped);
+        let handshake = tokio::time::timeout(left, self.handshake(stream, sockets, offer));
+        let timeout = |_| {
+            let now = Instant::now().into_std();
+            self.memory.without_tls().add(self.remote, now);
+            Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)
+        };
+        let connected = handshake.await.map_err(timeout)??;
+        tracing::warn!(remote = %self.remote, reason = "mtu", "the TCP handshake succeeded with small segments only: a router on the path drops large packets without an ICMP message; allow ICMP there, or lower the MTU of this host");
+        let now = Instant::now().into_std();
+        self.memory.narrow().add(self.remote, now);
+        Ok(connected)
+    }
+
+    async fn connect_in_time(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(segments));
         let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
-        let (mut stream, sockets) = connect.await.map_err(|_| timeout)??;
+        connect.await.map_err(|_| timeout)?
+    }
+
+    async fn handshake(
+        &self,
+        mut stream: Stream,
+        sockets: Sockets,
+        offer: Offer,
+    ) -> Result<(Connection, Sockets), Error> {
         let is_tls_alone = if let Offer::Tls(refusal) = &offer {
             stream = stream.reset_if(refusal.clone());
             true
@@ -123,20 +163,13 @@ impl Dial {
         let authenticated = upgrade.await;
         if is_tls_alone && authenticated.is_err() {
             let now = Instant::now().into_std();
-            self.tls_support().failed(self.remote, now);
+            self.memory.without_tls().add(self.remote, now);
         }
         Ok((authenticated?, sockets))
     }
 
-    fn tls_support(&self) -> MutexGuard<'_, TlsSupport> {
-        // Nothing panics while it holds the lock, and no state is half written if it did.
-        self.tls_support
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Connects from the punch port, or from another port of the range where the punch port has this very connection already.
-    async fn connect(&self) -> Result<(Stream, Sockets), Error> {
+    async fn connect(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
         let give_up = Instant::now() + CLOSING_TIMEOUT;
         loop {
             // Ports whose 4-tuple is in use: held until the end of the round, so that each is tried once.
@@ -144,7 +177,8 @@ impl Dial {
             let mut in_use = false;
             if self.port_use == PortUse::Reuse {
                 let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
-                match socket::connect(port.ok_or_else(|| self.no_socket())?, self.remote).await {
+                let port = port.ok_or_else(|| self.no_socket())?;
+                match socket::connect(port, self.remote, segments).await {
                     Ok(stream) => return self.connected(stream, None),
                     Err(error) if is_in_use(&error) => in_use = true,
                     Err(error) => return Err(self.failed(error)),
@@ -155,7 +189,7 @@ impl Dial {
                     Ok(lease) => lease,
                     Err(exhausted) => break exhausted,
                 };
-                match socket::connect(lease.port(), self.remote).await {
+                match socket::connect(lease.port(), self.remote, segments).await {
                     Ok(stream) => return self.connected(stream, Some(lease)),
                     Err(error) if is_in_use(&error) => {
                         in_use = true;
@@ -222,6 +256,9 @@ impl Dial {
             .punch_port(Transport::Tcp, self.family())
             .ok_or_else(|| self.no_socket())?;
         let known = self.shared.punches.is_expected(self.remote);
+        // A path that needs small segments mostly begins with a narrow link of this host.
+        let is_narrow = self.memory.narrow().are_some(Instant::now().into_std());
+        let segments = is_narrow.into();
         let unvouched = {
             let (punches, remote) = (Arc::clone(&self.shared.punches), self.remote);
             move || punches.is_expected(remote) == Some(Remote::Unvouched)
@@ -233,7 +270,7 @@ impl Dial {
                 return connecting.boxed().fuse();
             }
             let kept = self.pending_syn.take(port, self.remote);
-            kept.unwrap_or_else(|| socket::connect(port, self.remote).boxed().fuse())
+            kept.unwrap_or_else(|| socket::connect(port, self.remote, segments).boxed().fuse())
         };
         // A punch cannot be made again without TLS, so TLS alone is offered only if the remote is known to support it.
         let offer = match known {
@@ -300,6 +337,10 @@ impl Dial {
                     Err(error) => {
                         // The connection that this side made did not hold: another would not either.
                         over |= origin.is_none();
+                        if matches!(error, Error::Timeout { .. }) {
+                            let now = Instant::now().into_std();
+                            self.memory.narrow().add(self.remote, now);
+                        }
                         last = error;
                     }
                 },
@@ -384,7 +425,10 @@ async fn role_that_fits(stream: &TcpStream, asked: Endpoint) -> Endpoint {
             match tokio::time::timeout(SILENCE, stream.peek(&mut [0])).await {
                 // An error or the end of file comes out again when the stream is read.
                 Ok(_) => Endpoint::Listener,
-                Err(_) => Endpoint::Dialer,
+                Err(_) => {
+                    tracing::info!(remote = ?stream.peer_addr().ok(), "both sides of a tcp punch wait; taking the dialer's role");
+                    Endpoint::Dialer
+                }
             }
         }
     }
