@@ -60,6 +60,7 @@ pub struct Draining {
 /// Announces that this relay drains, and reports which other peers do.
 #[derive(Debug, Default)]
 pub struct Behaviour {
+    /// Open connections whose peers list the protocol.
     connections: HashMap<ConnectionId, PeerId>,
     /// In which time the peers should come back.
     draining: Option<Duration>,
@@ -67,6 +68,20 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
+    /// A peer has identified itself. It gets the announcement only if it lists the protocol.
+    pub fn identified(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocols: &[StreamProtocol],
+    ) {
+        let is_new =
+            protocols.contains(&PROTOCOL) && self.connections.insert(connection, peer).is_none();
+        if is_new && let Some(over) = self.draining {
+            self.queue.push_back(notify(peer, connection, over));
+        }
+    }
+
     /// Announces it on every connection, open and future, and spreads the return of the peers `over` a time.
     pub fn announce(&mut self, over: Duration) {
         self.draining = Some(over);
@@ -124,13 +139,7 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
-        if let FromSwarm::ConnectionEstablished(established) = event {
-            let (peer, connection) = (established.peer_id, established.connection_id);
-            self.connections.insert(connection, peer);
-            if let Some(over) = self.draining {
-                self.queue.push_back(notify(peer, connection, over));
-            }
-        } else if let FromSwarm::ConnectionClosed(closed) = event {
+        if let FromSwarm::ConnectionClosed(closed) = event {
             self.connections.remove(&closed.connection_id);
         }
     }
@@ -283,6 +292,23 @@ mod tests {
         let mut times: Vec<u64> = announced.iter().map(|(_, time)| *time).collect();
         times.sort_unstable();
         assert_eq!(times, [15, 30, 45, 60], "one for each peer");
+    }
+
+    #[test]
+    fn only_a_peer_that_lists_the_protocol_gets_a_notice() {
+        let mut behaviour = Behaviour::default();
+        let [ours, other] = [(); 2].map(|()| PeerId::random());
+        let foreign = [StreamProtocol::new("/ipfs/kad/1.0.0")];
+        let identify = |behaviour: &mut Behaviour, numbers: [usize; 2]| {
+            let [first, second] = numbers.map(ConnectionId::new_unchecked);
+            behaviour.identified(ours, first, &[PROTOCOL]);
+            behaviour.identified(ours, first, &[PROTOCOL]);
+            behaviour.identified(other, second, &foreign);
+        };
+        identify(&mut behaviour, [1, 2]);
+        behaviour.announce(Duration::from_secs(60));
+        identify(&mut behaviour, [3, 4]);
+        assert_eq!(retry_after(&mut behaviour), [(ours, 60), (ours, 60)]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod introduction;
 pub mod join;
 pub mod pending_futures;
 pub mod ping;
+pub mod preference;
 mod quote;
 mod scope;
 mod source;

@@ -18,6 +18,7 @@ use libp2p::{
         UpgradeInfo,
         upgrade::{NegotiationError, OutboundUpgrade, Version},
     },
+    swarm::handler::ProtocolsChange,
 };
 
 /// How a swarm negotiates its streams: `Config::with_substream_upgrade_protocol_override`.
@@ -60,6 +61,14 @@ impl Confirmed {
     }
 }
 
+impl Confirmed {
+    /// The protocol.
+    #[must_use]
+    pub const fn name(&self) -> &StreamProtocol {
+        &self.protocol
+    }
+}
+
 impl UpgradeInfo for Confirmed {
     type Info = StreamProtocol;
     type InfoIter =
@@ -81,6 +90,41 @@ impl<C> OutboundUpgrade<C> for Confirmed {
         } else {
             Ok(stream)
         })
+    }
+}
+
+/// Whether a remote supports a protocol of ours, by the list that it sends in identify.
+///
+/// A protocol that the list does not name is not proposed. With [`LAZY`] the request would go out with the proposal, and py-libp2p
+/// 0.8 ends its process at such a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listed {
+    /// The remote has not identified itself yet.
+    #[default]
+    Unknown,
+    /// It supports the protocol.
+    Yes,
+    /// It does not.
+    No,
+}
+
+impl Listed {
+    /// The list has changed. For [`ConnectionEvent::RemoteProtocolsChange`](libp2p::swarm::handler::ConnectionEvent).
+    pub fn handle_change(&mut self, change: &ProtocolsChange<'_>, protocol: &StreamProtocol) {
+        match change {
+            ProtocolsChange::Added(added) => {
+                if added.clone().any(|added| added == protocol) {
+                    *self = Self::Yes;
+                } else if *self == Self::Unknown {
+                    *self = Self::No;
+                }
+            }
+            ProtocolsChange::Removed(removed) => {
+                if removed.clone().any(|removed| removed == protocol) {
+                    *self = Self::No;
+                }
+            }
+        }
     }
 }
 

@@ -46,7 +46,9 @@ impl<S: Protocol, C: Protocol> Party<S, C> {
     }
 
     fn handler(&self) -> Handler<S, C> {
-        Handler::new(MAX_CONCURRENT).offering(self.offers)
+        let handler = Handler::new(MAX_CONCURRENT).offering(self.offers);
+        // The parties do not run identify.
+        handler.eager()
     }
 
     fn ask(&mut self, peer_id: PeerId, request: C::Request) {

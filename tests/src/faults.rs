@@ -73,10 +73,30 @@ impl Site {
         load_rules(&self.router, "delete table inet cut\n".to_owned())
     }
 
+    /// Makes the link outside of the router narrow: it drops larger packets, both ways, and sends no ICMP messages about that.
+    pub fn narrow(&self, mtu: u16) -> Result<()> {
+        self.router
+            .run_sync(move || run("ip", &["link", "set", WAN, "mtu", &mtu.to_string()]))?;
+        let rules = "table inet narrow {
+    chain output {
+        type filter hook output priority 0; policy accept;
+        icmp type destination-unreachable drop
+        icmpv6 type packet-too-big drop
+    }
+}
+";
+        load_rules(&self.router, rules.to_owned())
+    }
+
     /// Makes the NAT forget all its flows, as one does that restarts: each gets a new mapping with its next packet from inside,
     /// and nothing comes in before.
     pub fn forget_flows(&self) -> Result<()> {
         self.router.run_sync(|| run("conntrack", &["-F"]).map(drop))
+    }
+
+    /// The flows that the NAT knows, as `conntrack -L` prints them.
+    pub fn flows(&self) -> Result<String> {
+        self.router.run_sync(|| run("conntrack", &["-L"]))
     }
 
     /// Restarts the NAT: it forgets all its flows and maps to other ports from then on. One that admits by what it has mapped keeps

@@ -143,6 +143,8 @@ impl Lab {
             | NatKind::AddressRestricted
             | NatKind::Cgnat
             | NatKind::RangeFirewall
+            | NatKind::Accepts
+            | NatKind::Rejects
             | NatKind::Symmetric => router
                 .nat(Nat::Moderate)
                 .ip_support(IpSupport::V4Only)

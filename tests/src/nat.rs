@@ -1,7 +1,7 @@
 //! The NATs and firewalls of the lab, in the words of RFC 4787, as nftables rules.
 //!
-//! Each router drops what it was not asked for, silently: one that answered an early punch (or accepted it, to itself)
-//! would take the connection-tracking tuple that the punch of its own host needs a moment later.
+//! Each router drops what it was not asked for, silently. [`NatKind::Accepts`] takes it to itself: an early punch then holds the
+//! connection-tracking tuple that the punch of its own host needs a moment later.
 
 use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
 
@@ -38,10 +38,14 @@ pub enum NatKind {
     DualStack,
     /// Address-and-port-dependent mapping with random ports.
     Symmetric,
+    /// As [`Self::EimApdf`], but its own stack takes what it was not asked for, and answers that nobody is there.
+    Accepts,
+    /// As [`Self::EimApdf`], but it rejects what it was not asked for.
+    Rejects,
 }
 
 impl NatKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::None,
         Self::FullCone,
         Self::AddressRestricted,
@@ -53,6 +57,8 @@ impl NatKind {
         Self::Ip6Firewall,
         Self::DualStack,
         Self::Symmetric,
+        Self::Accepts,
+        Self::Rejects,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -68,6 +74,8 @@ impl NatKind {
             Self::Ip6Firewall => "ip6-firewall",
             Self::DualStack => "dual-stack",
             Self::Symmetric => "symmetric",
+            Self::Accepts => "accepts",
+            Self::Rejects => "rejects",
         }
     }
 
@@ -121,6 +129,8 @@ pub(crate) struct Policy {
     pub(crate) mapping: Option<Mapping>,
     pub(crate) filtering: Filtering,
     pub(crate) only_range: bool,
+    /// What becomes of a packet to the router itself that belongs to no flow.
+    pub(crate) unasked: &'static str,
 }
 
 impl Policy {
@@ -128,7 +138,12 @@ impl Policy {
     pub(crate) const fn of(kind: NatKind) -> Option<Self> {
         let (mapping, filtering) = match kind {
             NatKind::None => return None,
-            NatKind::EimApdf | NatKind::RangeFirewall | NatKind::Cgnat | NatKind::DualStack => (
+            NatKind::EimApdf
+            | NatKind::RangeFirewall
+            | NatKind::Cgnat
+            | NatKind::DualStack
+            | NatKind::Accepts
+            | NatKind::Rejects => (
                 Some(Mapping::Preserving),
                 Filtering::AddressAndPortDependent,
             ),
@@ -145,6 +160,13 @@ impl Policy {
             mapping,
             filtering,
             only_range: matches!(kind, NatKind::RangeFirewall),
+            unasked: if matches!(kind, NatKind::Accepts) {
+                "accept"
+            } else if matches!(kind, NatKind::Rejects) {
+                "reject"
+            } else {
+                "drop"
+            },
         })
     }
 
@@ -168,6 +190,7 @@ impl Policy {
         mapping: Some(Mapping::Rewriting(11)),
         filtering: Filtering::AddressAndPortDependent,
         only_range: false,
+        unasked: "drop",
     };
 
     pub(crate) fn rules(self, wan: &str, address: Option<Ipv4Addr>) -> String {
@@ -190,6 +213,7 @@ impl Policy {
                 "ct status dnat meta l4proto . ip daddr . th dport . ip saddr @contacted accept",
             ),
         };
+        let unasked = self.unasked;
         let note = note.replace("LIFETIME", LIFETIME);
         let range = if self.only_range {
             format!(
@@ -217,7 +241,7 @@ impl Policy {
     chain input {{
         type filter hook input priority filter; policy accept;
         iifname "{wan}" ct state established,related accept
-        iifname "{wan}" meta l4proto {{ tcp, udp }} drop
+        iifname "{wan}" meta l4proto {{ tcp, udp }} {unasked}
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;

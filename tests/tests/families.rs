@@ -1,6 +1,11 @@
 //! Relayed paths keep one IP family from end to end where they can, and the configured family holds for the legs of relays.
 
-use p2pnode_tests::prelude::*;
+use std::time::Duration;
+
+use p2pnode_tests::{
+    delay::{Family, Link},
+    prelude::*,
+};
 
 lab_tests! {
     a_circuit_to_a_host_without_ip6_goes_over_ip4_once_the_punch_has_failed:
@@ -10,6 +15,10 @@ lab_tests! {
     a_host_with_both_families_is_called_in_the_family_of_its_caller: called();
     a_configured_family_holds_for_legs_to_relays: legs();
     a_direct_path_is_of_the_configured_family: direct();
+    the_dialer_prefers_the_slower_family: prefers("prefer-ip6", "auto", Family::Ip6, "ip6");
+    the_listener_prefers_the_slower_family: prefers("auto", "prefer-ip6", Family::Ip6, "ip6");
+    the_dialers_preference_goes_before_the_listeners:
+        prefers("prefer-ip4", "prefer-ip6", Family::Ip4, "ip4");
 }
 
 const FAMILY: &str = "P2PNODE_DIAL_FAMILY";
@@ -105,4 +114,44 @@ async fn direct() -> Result<()> {
     let path = both.settled(PATIENCE).await?;
     ensure!(path["hops"][0]["family"] == "ip4", "{path}");
     Ok(())
+}
+
+/// The connections of both families are made, the one of `slow` a moment later; one is left, of the family `expected`.
+async fn prefers(a: &str, b: &str, slow: Family, expected: &str) -> Result<()> {
+    for transport in Transport::ALL {
+        let running = Running::new(NatKind::DualStack, NatKind::DualStack).over(&[transport]);
+        let mut prepared = running.prepare().await?;
+        prepared = prepared.a_env(FAMILY, a).b_env(FAMILY, b);
+        let mut both = prepared.start().await?;
+        for node in [&both.a, &both.b] {
+            reserved_in_both(node).await?;
+        }
+        let link = Link::rtt(Duration::from_millis(20)).only(slow);
+        both.lab.impair(link)?;
+        let dial = both.dial().await?;
+        if a != "auto" {
+            dial.result()?
+                .has(&json!({"path": {"hops": [{"family": expected}]}}))?;
+        }
+        // The faster one may be alone for a moment.
+        for (node, peer) in both.ways() {
+            let look = |status: &Value| {
+                let direct = control::paths(status, &peer.id, "direct");
+                let is_it = |path: &&Value| path["hops"][0]["family"] == expected;
+                (direct.len() == 1 && direct.iter().all(is_it)).then_some(())
+            };
+            let what = "the connection of the preferred family alone";
+            node.until(what, PATIENCE, look).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn reserved_in_both(node: &Node) -> Result<()> {
+    let look = |status: &Value| {
+        let families = status["relays"][0]["reserved_families"].as_array();
+        families.filter(|held| held.len() == 2).map(|_| ())
+    };
+    node.until("reservations in both families", PATIENCE, look)
+        .await
 }

@@ -10,6 +10,7 @@ use crate::net::{
     addr::to_socket_addr,
     budget::Budgets,
     error::Error,
+    kin::Kin,
     pool::{Exhausted, PoolCounts},
     ports::Claim,
     punches::{PunchGuard, Punches, Remote},
@@ -65,6 +66,12 @@ impl Handle {
     #[must_use]
     pub fn budgets(&self) -> &Budgets {
         &self.shared.budgets
+    }
+
+    /// The peers that run these programs.
+    #[must_use]
+    pub fn kin(&self) -> &Kin {
+        &self.shared.kin
     }
 
     /// The source address that this host's routes give packets to `remote`. `None` without a route. Sends nothing.

@@ -82,6 +82,7 @@ pub use crate::{
         family::{FamilyPolicy, FamilyPolicyError},
         holder::{HeldBy, Holder},
         interfaces::{HostAddress, Interfaces, Medium},
+        kin::Kin,
         pool::{Exhausted, PoolCounts},
         punches::{PunchGuard, Remote},
         range::{PortRange, RangeError, RangeErrorKind},

@@ -63,7 +63,7 @@ pub(crate) struct Ranged {
 
 impl Ranged {
     pub(crate) fn new(keypair: &Keypair, config: Config, shared: Shared) -> Result<Self, Error> {
-        let tls = Tls::new(keypair)?;
+        let tls = Tls::new(keypair, shared.kin.clone())?;
         let quic = if config.quic {
             Some(quic::Settings::new(
                 keypair,

@@ -23,6 +23,7 @@ use crate::{
         budget::Budgets,
         connection::{Connection, Event, Incoming},
         error::Error,
+        kin::Kin,
     },
     quic::{self, QuicRuntime, Role, congestion::Congestion},
     tcp::auth::{Offer, Upgrade},
@@ -38,7 +39,7 @@ impl Server {
         runtime: QuicRuntime,
         budgets: Budgets,
     ) -> Result<Self, Error> {
-        let tls = Tls::new(keypair)?;
+        let tls = Tls::new(keypair, Kin::default())?;
         let congestion = Congestion::default();
         let role = Role::Relay;
         let quic = quic::Settings::new(keypair, &tls, congestion, role, runtime, budgets.clone())?;

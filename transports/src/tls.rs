@@ -37,10 +37,13 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::net::error::{Error, chain};
+use crate::net::{
+    error::{Error, chain},
+    kin::{self, Kin},
+};
 
-/// The protocol that both sides name to each other (ALPN).
-const PROTOCOL: &[u8] = b"libp2p";
+/// The protocol that every peer names (ALPN).
+const LIBP2P: &[u8] = b"libp2p";
 
 /// Both sides of a handshake, with one certificate.
 #[derive(Clone)]
@@ -49,13 +52,14 @@ pub(crate) struct Tls {
     /// The same with X25519 alone: its first flight fits into one datagram, that of a hybrid key exchange takes two.
     pub(crate) short_client: Arc<ClientConfig>,
     pub(crate) server: Arc<ServerConfig>,
+    pub(crate) kin: Kin,
 }
 
 impl Tls {
     /// # Errors
     ///
     /// [`Error::Certificate`].
-    pub(crate) fn new(keypair: &Keypair) -> Result<Self, Error> {
+    pub(crate) fn new(keypair: &Keypair, kin: Kin) -> Result<Self, Error> {
         let failed = |error: &(dyn StdError + 'static)| Error::Certificate(chain(error));
         let provider = Arc::new(CryptoProvider {
             cipher_suites: ciphers(has_aes()).to_vec(),
@@ -78,7 +82,8 @@ impl Tls {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Verifier))
                 .with_client_cert_resolver(certified.clone());
-            client.alpn_protocols = vec![PROTOCOL.to_vec()];
+            // Others may look at the first alone.
+            client.alpn_protocols = vec![LIBP2P.to_vec(), kin::PROTOCOL.to_vec()];
             // Sessions are kept by server name, and all peers have the same: what is kept of one would be offered to another.
             client.resumption = Resumption::disabled();
             Ok::<_, Error>(Arc::new(client))
@@ -94,7 +99,8 @@ impl Tls {
             .map_err(|e| failed(&e))?
             .with_client_cert_verifier(Arc::new(Verifier))
             .with_cert_resolver(certified.clone());
-        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        // The listener's order counts.
+        server.alpn_protocols = vec![kin::PROTOCOL.to_vec(), LIBP2P.to_vec()];
         // libp2p's own peers put ChaCha20 first whatever their processor has, so their order says nothing.
         server.ignore_client_order = has_aes();
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -104,6 +110,7 @@ impl Tls {
             client,
             short_client,
             server: Arc::new(server),
+            kin,
         })
     }
 
@@ -119,7 +126,7 @@ impl Tls {
         let stream = TlsAcceptor::from(self.server.clone())
             .accept(stream)
             .await?;
-        authenticated(stream.into())
+        self.authenticated(stream.into())
     }
 
     /// As [`accept`](Self::accept), of a stream that we opened. `failed` hears of an error of the handshake while the stream is
@@ -143,13 +150,15 @@ impl Tls {
                 drop(stream);
                 error
             })?;
-        authenticated(stream.into())
+        self.authenticated(stream.into())
     }
-}
 
-fn authenticated<S>(stream: TlsStream<S>) -> std::io::Result<(PeerId, TlsStream<S>)> {
-    let peer = peer(stream.get_ref().1.peer_certificates()).map_err(std::io::Error::other)?;
-    Ok((peer, stream))
+    fn authenticated<S>(&self, stream: TlsStream<S>) -> std::io::Result<(PeerId, TlsStream<S>)> {
+        let (_, tls) = stream.get_ref();
+        let peer = peer(tls.peer_certificates()).map_err(std::io::Error::other)?;
+        self.kin.shook_hands(peer, tls.alpn_protocol());
+        Ok((peer, stream))
+    }
 }
 
 /// Whom the certificates of a handshake that is over belong to.

@@ -77,6 +77,7 @@ async fn a_peer_without_tls_is_dialed_and_accepted_with_noise() {
     assert_eq!(accepted.from.port(), 24000);
     let punch_port = handle.punch_ports()[&(Transport::Tcp, Family::Ip4)];
     assert_eq!(handle.sockets(&addr).unwrap().local.port(), punch_port);
+    assert!(!handle.kin().contains(&peer));
     speak(&mut dialed, &mut accepted.muxer).await;
 
     connect_anew(&foreign, &mut ours, ORDINARY).await;

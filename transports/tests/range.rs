@@ -46,6 +46,7 @@ async fn dials_leave_from_the_punch_port_and_never_from_a_public_listener() {
             let sockets = handle.sockets(&addr).unwrap();
             assert_eq!((sockets.transport, sockets.local), (transport, from));
             assert_eq!(sockets.remote, socket(&addr));
+            assert!(handle.kin().contains(&peer));
             speak(&mut ours, &mut accepted.muxer).await;
             speak(&mut accepted.muxer, &mut ours).await;
         }

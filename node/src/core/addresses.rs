@@ -67,6 +67,18 @@ impl Addresses {
         &self.punch_ports
     }
 
+    /// Whether this host has an address of this family that leads beyond it.
+    pub(crate) fn has_family(&self, family: Family) -> bool {
+        let mut ips = self.interfaces.iter().map(|address| address.ip);
+        ips.any(|ip| {
+            let is_near = match ip {
+                IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+                IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+            };
+            Family::from(ip) == family && !is_near
+        })
+    }
+
     /// Something that the record depends on has changed.
     pub(crate) const fn changed(&mut self) {
         self.version += 1;

@@ -28,7 +28,7 @@ use libp2p::{
         behaviour::{ConnectionClosed, ConnectionEstablished},
     },
 };
-use p2pnode_protocol::{addr::is_circuit, dcutr::Addresses, hop::Near};
+use p2pnode_protocol::{Family, addr::is_circuit, dcutr::Addresses, hop::Near};
 use p2pnode_transports::Remote;
 use tokio::time::{Sleep, sleep_until};
 
@@ -46,6 +46,7 @@ use super::{
 /// Hole punching as a [`NetworkBehaviour`].
 pub(crate) struct Behaviour {
     enabled: bool,
+    prefers: Option<Family>,
     circuits: Circuits,
     /// The bytes that have come over each circuit.
     received: HashMap<ConnectionId, Arc<AtomicU64>>,
@@ -88,6 +89,7 @@ impl Behaviour {
         };
         Self {
             enabled,
+            prefers: families.preferred(),
             circuits,
             received: HashMap::new(),
             machine: Machine::new(local_peer_id, enabled, policy, timing, seed),
@@ -154,6 +156,19 @@ impl Behaviour {
     /// The last attempt with a peer.
     pub(crate) fn last_record(&self, peer: &PeerId) -> Option<&Record> {
         self.machine.last_record(peer)
+    }
+
+    /// A peer has identified itself: the family that it prefers.
+    pub(crate) fn identified(&mut self, peer: PeerId, prefers: Option<Family>) {
+        self.machine.handle_preference(peer, prefers, now());
+        self.wake();
+    }
+
+    fn handler(&self, addr: &Multiaddr) -> Handler {
+        match self.enabled && is_circuit(addr) {
+            true => Handler::active(self.prefers),
+            false => Handler::inert(self.prefers),
+        }
     }
 
     fn wake(&mut self) {
@@ -318,7 +333,7 @@ impl NetworkBehaviour for Behaviour {
         local_addr: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(handler(self.enabled && is_circuit(local_addr)))
+        Ok(self.handler(local_addr))
     }
 
     fn handle_established_outbound_connection(
@@ -329,7 +344,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(handler(self.enabled && is_circuit(addr)))
+        Ok(self.handler(addr))
     }
 
     fn on_connection_handler_event(
@@ -413,14 +428,6 @@ impl NetworkBehaviour for Behaviour {
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending
-    }
-}
-
-fn handler(active: bool) -> Handler {
-    if active {
-        Handler::active()
-    } else {
-        Handler::inert()
     }
 }
 

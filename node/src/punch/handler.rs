@@ -1,4 +1,4 @@
-//! The handshake on one relayed connection. On direct connections the handler is idle and offers nothing.
+//! The handshake on one relayed connection. On direct connections the handler is idle and offers the node's preference alone.
 //!
 //! The handler decides nothing. It asks the behaviour what to offer and whether to answer, at the moment of need. A remote can
 //! make the handler hold one inbound stream, one message and one deadline.
@@ -24,7 +24,9 @@ use libp2p::{
     },
 };
 use p2pnode_protocol::{
+    Family,
     dcutr::{self, Addresses, Message, PROTOCOL},
+    preference,
     upgrade::is_refusal,
 };
 use tokio::time::{Sleep, sleep};
@@ -76,6 +78,8 @@ pub(crate) enum Report {
 pub(crate) struct Handler {
     /// Whether this handler offers the protocol.
     active: bool,
+    /// The family that this node prefers.
+    prefers: Option<Family>,
     keep_alive: bool,
     /// The next stream to ask for.
     request: Option<u64>,
@@ -106,18 +110,19 @@ enum Inbound {
 
 impl Handler {
     /// A handler that offers the protocol: for a relayed connection.
-    pub(super) fn active() -> Self {
-        Self::new(true)
+    pub(super) fn active(prefers: Option<Family>) -> Self {
+        Self::new(true, prefers)
     }
 
     /// A handler that does not: for a direct connection, or with punching off.
-    pub(super) fn inert() -> Self {
-        Self::new(false)
+    pub(super) fn inert(prefers: Option<Family>) -> Self {
+        Self::new(false, prefers)
     }
 
-    fn new(active: bool) -> Self {
+    fn new(active: bool, prefers: Option<Family>) -> Self {
         Self {
             active,
+            prefers,
             keep_alive: active,
             request: None,
             outbound: Outbound::Idle,
@@ -254,13 +259,14 @@ fn within_deadline<T: Send + 'static>(
 impl ConnectionHandler for Handler {
     type FromBehaviour = Command;
     type ToBehaviour = Report;
-    type InboundProtocol = Offer;
+    type InboundProtocol = Inbounds;
     type OutboundProtocol = Offer;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = u64;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(Offer(self.active.then_some(PROTOCOL)), ())
+        let protocol = self.active.then_some(PROTOCOL);
+        SubstreamProtocol::new(Inbounds(protocol, self.prefers.map(preference::name)), ())
     }
 
     fn connection_keep_alive(&self) -> bool {
@@ -294,8 +300,7 @@ impl ConnectionHandler for Handler {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Offer, u64, Report>> {
         if let Some(number) = self.request.take() {
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Offer(Some(PROTOCOL)), number)
-                    .with_timeout(HANDSHAKE_TIMEOUT),
+                protocol: SubstreamProtocol::new(Offer, number).with_timeout(HANDSHAKE_TIMEOUT),
             });
         }
         if let Some((role, error)) = self.failed.take() {
@@ -314,10 +319,10 @@ impl ConnectionHandler for Handler {
         clippy::wildcard_enum_match_arm,
         reason = "no inbound upgrade fails by itself, and the remote's protocols are not needed"
     )]
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Offer, (), u64>) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Inbounds, Offer, (), u64>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: stream,
+                protocol: Some(stream),
                 ..
             }) => {
                 self.take_inbound(stream);
@@ -352,26 +357,42 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// The upgrade: the protocol, or none at all.
+/// What a remote may open: the protocol, if it is offered, and the name of this node's preference, over which nothing is spoken.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer(Option<StreamProtocol>);
+pub(crate) struct Inbounds(Option<StreamProtocol>, Option<StreamProtocol>);
 
-impl UpgradeInfo for Offer {
+impl UpgradeInfo for Inbounds {
     type Info = StreamProtocol;
-    type InfoIter = std::option::IntoIter<StreamProtocol>;
+    type InfoIter = std::iter::Chain<
+        std::option::IntoIter<StreamProtocol>,
+        std::option::IntoIter<StreamProtocol>,
+    >;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.0.clone().into_iter()
+        self.0.clone().into_iter().chain(self.1.clone())
     }
 }
 
-impl InboundUpgrade<Stream> for Offer {
-    type Output = Stream;
+impl InboundUpgrade<Stream> for Inbounds {
+    type Output = Option<Stream>;
     type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
+    type Future = Ready<Result<Option<Stream>, Infallible>>;
 
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
+    fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+        ready(Ok((protocol == PROTOCOL).then_some(stream)))
+    }
+}
+
+/// The outbound upgrade.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer;
+
+impl UpgradeInfo for Offer {
+    type Info = StreamProtocol;
+    type InfoIter = std::iter::Once<StreamProtocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        std::iter::once(PROTOCOL)
     }
 }
 

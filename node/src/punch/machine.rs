@@ -35,7 +35,9 @@
 //!
 //! A punch may give two direct connections. The two sides may disagree on who dialed a connection, because a transport may
 //! complete a dial with a connection that the other side began. So the side with the smaller peer id decides alone. It closes all
-//! connections but its best, once no new connection has opened for a while. The other side closes the surplus only much later:
+//! connections but the best, once no new connection has opened for a while. The best is of the family that the dialer of the
+//! circuit prefers, then of the family that the listener prefers; then QUIC comes before TCP, and the older before the younger.
+//! Each side learns from identify what the other side prefers. The other side closes the surplus only much later:
 //! then the first side is another implementation, which does not decide.
 
 mod action;
@@ -55,7 +57,7 @@ use std::{
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::dcutr::Addresses;
+use p2pnode_protocol::{Family, dcutr::Addresses};
 
 use super::{
     address::{Candidate, peer_of},
@@ -176,6 +178,16 @@ impl Machine {
     pub(crate) fn handle_direct(&mut self, peer: PeerId, established: Established, now: Instant) {
         self.make_room(peer);
         self.with(peer, now, |peer, cx| peer.handle_direct(cx, established));
+    }
+
+    /// A peer has identified itself, and prefers this family.
+    pub(crate) fn handle_preference(
+        &mut self,
+        peer: PeerId,
+        prefers: Option<Family>,
+        now: Instant,
+    ) {
+        self.with(peer, now, |peer, _| peer.handle_preference(prefers));
     }
 
     /// The user wants the peer to be direct now.

@@ -134,7 +134,12 @@ impl World {
         let (host, peer, now) = (end.host, end.peer, self.network.now);
         let far = &self.hosts[end.far_host].setup;
         let punches = matches!(far, Setup::Node(setup) if setup.punches);
+        let prefers = match far {
+            Setup::Node(setup) => setup.family.preferred(),
+            Setup::Relay(_) => None,
+        };
         if let Some(node) = self.hosts[host].node() {
+            node.machine.handle_preference(peer, prefers, now);
             node.state.handle_protocols(at, punches);
             if let Some(observed) = observed {
                 node.state.handle_identified(at, peer, observed, now);
@@ -152,7 +157,10 @@ impl World {
             (!self.network.is_cut(a, b)).then_some(delay)
         };
         match end.route {
-            Route::Direct { .. } => between(end.host, end.far_host),
+            Route::Direct { remote, .. } => {
+                between(end.host, end.far_host)?;
+                Some(self.one_way(end.host, end.far_host, remote.family()))
+            }
             Route::Circuit {
                 relay,
                 circuit,

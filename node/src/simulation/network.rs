@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use p2pnode_transports::Family;
+
 use super::World;
 
 /// What the trace of a run keeps: enough to see what led to a failure.
@@ -28,6 +30,8 @@ pub(super) struct Network {
     pub(super) jitter: Duration,
     /// The share of packets that is lost.
     pub(super) loss: f64,
+    /// Added to each packet of a family.
+    pub(super) slow: BTreeMap<Family, Duration>,
     /// Pairs of hosts between which no packet gets through.
     cuts: BTreeSet<(usize, usize)>,
     trace: VecDeque<String>,
@@ -45,6 +49,7 @@ impl Network {
             serial: 0,
             jitter: Duration::ZERO,
             loss: 0.0,
+            slow: BTreeMap::new(),
             cuts: BTreeSet::new(),
             trace: VecDeque::new(),
         }

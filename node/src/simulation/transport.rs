@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_transports::Transport;
+use p2pnode_transports::{Family, Transport};
 
 use super::{
     Program, World,
@@ -114,9 +114,15 @@ impl World {
         if self.network.is_cut(host, target) || self.network.loses() {
             return;
         }
-        let base = self.hosts[host].delay + self.hosts[target].delay;
+        let base = self.one_way(host, target, to.family());
         let delay = self.network.spread(base);
         self.after(delay, move |world| world.arrive(dial, target, from, to));
+    }
+
+    /// How long a packet takes between two hosts.
+    pub(super) fn one_way(&self, a: usize, b: usize, family: Family) -> Duration {
+        let slow = self.network.slow.get(&family).copied();
+        self.hosts[a].delay + self.hosts[b].delay + slow.unwrap_or_default()
     }
 
     /// A packet arrives at the address of a host.
@@ -137,15 +143,15 @@ impl World {
     /// A program takes the first packet of a dial.
     fn accept(&mut self, dial: ConnectionId, target: usize, from: Candidate, to: Candidate) {
         let here = self.hosts[target].peer;
-        let Some(attempt) = self.attempts.get_mut(&dial) else {
+        let Some(host) = self.attempts.get(&dial).map(|attempt| attempt.host) else {
             return;
         };
+        let base = self.one_way(host, target, to.family());
+        let (back, there) = (self.network.stream(base), self.network.stream(base * 2));
+        let attempt = self.attempts.get_mut(&dial).unwrap();
         if attempt.accepted.contains(&to) {
             return;
         }
-        let host = attempt.host;
-        let base = self.hosts[host].delay + self.hosts[target].delay;
-        let (back, there) = (self.network.stream(base), self.network.stream(base * 2));
         if attempt.peer != here {
             return self.fail_after(back, dial, to, Failure::Other(here));
         }

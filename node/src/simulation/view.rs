@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::directory::Registration;
+use p2pnode_transports::Family;
 
-use super::{Program, World, node::SimNode, relay::SimRelay, scenario::Dialed};
+use super::{Program, World, connection::Route, node::SimNode, relay::SimRelay, scenario::Dialed};
 use crate::{
     core::{
         dialer::{Request, Until},
@@ -181,6 +182,25 @@ impl World {
         let ends = self.ends_of(host, Some(self.hosts[to].peer));
         let direct = ends.iter().filter(|id| self.ends[id].is_direct()).count();
         (direct, ends.len() - direct)
+    }
+
+    /// The families of the direct connections from a host to another one.
+    pub(super) fn direct_families(&self, host: usize, to: usize) -> Vec<Family> {
+        let ends = self.ends_of(host, Some(self.hosts[to].peer));
+        let family = |id| match &self.ends[id].route {
+            Route::Direct { remote, .. } => Some(remote.family()),
+            Route::Circuit { .. } => None,
+        };
+        ends.iter().filter_map(family).collect()
+    }
+
+    /// A host closes its direct connections to another one.
+    pub(super) fn close_direct(&mut self, host: usize, to: usize) {
+        for id in self.ends_of(host, Some(self.hosts[to].peer)) {
+            if self.ends[&id].is_direct() {
+                self.close(id);
+            }
+        }
     }
 
     /// Whether both sides have the one direct connection and nothing else.

@@ -57,6 +57,12 @@ pub(crate) struct Limits {
     pub(crate) budgets: Budgets,
 }
 
+/// What asks peers over protocols of ours.
+pub(crate) struct Asks {
+    pub(crate) introduction: introduction::Behaviour,
+    pub(crate) streams: streams::Behaviour,
+}
+
 impl Behaviour {
     /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones. `limits` refuse
     /// connections.
@@ -67,7 +73,7 @@ impl Behaviour {
         limits: Limits,
         clients: Clients,
         punch: punch::Behaviour,
-        introduction: introduction::Behaviour,
+        asks: Asks,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -95,8 +101,8 @@ impl Behaviour {
             })
             .with_received(move |peer, remote| limits.budgets.received(peer, remote)),
             punch,
-            introduction,
-            streams: streams::Behaviour::default(),
+            introduction: asks.introduction,
+            streams: asks.streams,
             draining: Guarded::new(draining::Behaviour::default(), limits.requests),
             directory,
         }

@@ -19,8 +19,8 @@ use crate::{
     punch,
     swarm::{
         admission,
-        behaviour::{Behaviour, Limits, REQUESTS},
-        dial_error, introduction, memory, transport,
+        behaviour::{Asks, Behaviour, Limits, REQUESTS},
+        dial_error, introduction, memory, streams, transport,
     },
 };
 
@@ -50,7 +50,11 @@ pub(crate) fn build(
         .collect();
     punch.set_relays(&relays);
     let allowed = allowed(config);
-    let introduction = introduction::Behaviour::new(config);
+    let kin = parts.sockets.kin().clone();
+    let asks = Asks {
+        introduction: introduction::Behaviour::new(config, kin.clone()),
+        streams: streams::Behaviour::new(kin),
+    };
     let relays = &config.relays;
     let (closed, counted) = (metrics.closed_for_memory(), metrics.clone());
     let requests = PerConnection::new(REQUESTS, move |verdict| match verdict {
@@ -82,7 +86,7 @@ pub(crate) fn build(
         },
         parts.clients,
         punch,
-        introduction,
+        asks,
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)

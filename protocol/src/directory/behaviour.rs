@@ -1,7 +1,8 @@
 //! The part of Kademlia that the directory needs.
 //!
 //! libp2p's Kademlia dials every peer that an answer names. This behaviour dials no peer: a query goes to connected partners and
-//! fails at all other peers. A peer that is no partner gets no query, even if it advertises the protocol.
+//! fails at all other peers. A peer that is no partner gets no query, even if it advertises the protocol. Nor does a partner whose
+//! identify does not list the protocol; until the partner has identified itself, queries wait.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
 
 use either::Either;
 use libp2p::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, StreamProtocol,
     core::{Endpoint, transport::PortUse},
     kad::{
         self, BucketInserts, Caching, GetRecordOk, InboundRequest, Mode, QueryResult, Quorum,
@@ -20,7 +21,8 @@ use libp2p::{
     },
     swarm::{
         ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
-        NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
+        NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, dial_opts::DialOpts,
+        dummy,
     },
 };
 
@@ -63,6 +65,16 @@ pub enum Event {
         /// Whether the relay has confirmed the record.
         arrived: bool,
     },
+}
+
+/// Over which connection a peer is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Over(ConnectionId),
+    /// When it has identified itself.
+    Later,
+    /// It does not list the protocol, or is not connected.
+    Never,
 }
 
 /// A record as it arrived.
@@ -113,7 +125,14 @@ pub struct Behaviour {
     partners: Option<BTreeSet<PeerId>>,
     /// The connections over which it does, oldest first.
     ours: BTreeMap<ConnectionId, PeerId>,
+    /// Those of them whose peer has identified itself, and whether it lists the protocol.
+    listed: BTreeMap<ConnectionId, bool>,
+    /// Queries to peers that have not identified themselves.
+    held: Vec<(PeerId, Query)>,
 }
+
+/// What Kademlia sends to the handler of a connection.
+type Query = THandlerInEvent<kad::Behaviour<MemoryStore>>;
 
 impl Behaviour {
     /// A relay's: answers everybody. How many records there are is for the caller to bound.
@@ -168,7 +187,75 @@ impl Behaviour {
             inner,
             partners,
             ours: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            held: Vec::new(),
         }
+    }
+
+    /// A peer has identified itself. It is asked only if it lists the protocol.
+    pub fn identified(&mut self, connection: ConnectionId, protocols: &[StreamProtocol]) {
+        if self.ours.contains_key(&connection) {
+            self.listed
+                .insert(connection, protocols.contains(&PROTOCOL));
+        }
+    }
+
+    /// Over which connection a peer is asked, if that is known. An older one may be dead without our knowing it: the peer was killed
+    /// and is back.
+    fn connection_to(&self, peer: &PeerId) -> Asked {
+        let newest_first = self.ours.iter().rev().filter(|(_, of)| *of == peer);
+        let mut silent = false;
+        for (connection, _) in newest_first {
+            match self.listed.get(connection) {
+                Some(true) => return Asked::Over(*connection),
+                Some(false) => {}
+                None => silent = true,
+            }
+        }
+        if silent { Asked::Later } else { Asked::Never }
+    }
+
+    /// The first of the held queries whose peer has identified itself or is gone.
+    fn due(&mut self) -> Option<(PeerId, Query)> {
+        let held = self.held.iter();
+        let at = held
+            .enumerate()
+            .find(|(_, (peer, _))| self.connection_to(peer) != Asked::Later)?
+            .0;
+        Some(self.held.remove(at))
+    }
+
+    /// Sends a query, holds it back, or lets it fail.
+    fn send_query(
+        &mut self,
+        peer_id: PeerId,
+        query: Query,
+    ) -> Option<ToSwarm<Event, THandlerInEvent<Self>>> {
+        match self.connection_to(&peer_id) {
+            Asked::Over(connection) => Some(ToSwarm::NotifyHandler {
+                peer_id,
+                handler: NotifyHandler::One(connection),
+                event: Either::Left(query),
+            }),
+            Asked::Later => {
+                self.held.push((peer_id, query));
+                None
+            }
+            Asked::Never => {
+                self.fail(peer_id, DialOpts::peer_id(peer_id).build().connection_id());
+                None
+            }
+        }
+    }
+
+    /// The queries to a peer fail.
+    fn fail(&mut self, peer: PeerId, connection_id: ConnectionId) {
+        let failure = DialFailure {
+            peer_id: Some(peer),
+            error: &DialError::Aborted,
+            connection_id,
+        };
+        self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
     }
 
     /// Registers this node's own record at a relay.
@@ -339,6 +426,7 @@ impl NetworkBehaviour for Behaviour {
                 self.inner.on_swarm_event(event);
             }
         } else if let FromSwarm::ConnectionClosed(closed) = &event {
+            self.listed.remove(&closed.connection_id);
             if self.ours.remove(&closed.connection_id).is_some() {
                 self.inner.on_swarm_event(event);
             }
@@ -366,6 +454,12 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
         loop {
+            if let Some((peer, query)) = self.due() {
+                if let Some(sent) = self.send_query(peer, query) {
+                    return Poll::Ready(sent);
+                }
+                continue;
+            }
             match ready!(self.inner.poll(cx)) {
                 ToSwarm::GenerateEvent(inner) => {
                     if let Some(event) = event(inner) {
@@ -373,31 +467,25 @@ impl NetworkBehaviour for Behaviour {
                     }
                 }
                 ToSwarm::Dial { opts } => {
-                    let failure = DialFailure {
-                        peer_id: opts.get_peer_id(),
-                        error: &DialError::Aborted,
-                        connection_id: opts.connection_id(),
-                    };
-                    self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
+                    if let Some(peer) = opts.get_peer_id() {
+                        self.fail(peer, opts.connection_id());
+                    }
                 }
+                ToSwarm::NotifyHandler {
+                    peer_id,
+                    handler: NotifyHandler::Any,
+                    event,
+                } => {
+                    if let Some(sent) = self.send_query(peer_id, event) {
+                        return Poll::Ready(sent);
+                    }
+                }
+                // An answer.
                 ToSwarm::NotifyHandler {
                     peer_id,
                     handler,
                     event,
                 } => {
-                    // Of the peer's connections not every one speaks it, and an older one may be dead without our knowing it: the
-                    // peer was killed and is back.
-                    let handler = match handler {
-                        NotifyHandler::One(_) => handler,
-                        NotifyHandler::Any => {
-                            let mut newest_first = self.ours.iter().rev();
-                            let ours = newest_first.find(|(_, peer)| **peer == peer_id);
-                            let Some((one, _)) = ours else {
-                                continue;
-                            };
-                            NotifyHandler::One(*one)
-                        }
-                    };
                     return Poll::Ready(ToSwarm::NotifyHandler {
                         peer_id,
                         handler,

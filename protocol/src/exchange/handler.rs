@@ -52,6 +52,13 @@ impl<S: Protocol, C: Protocol> Handler<S, C> {
         }
     }
 
+    /// A handler that asks a remote which has not identified itself.
+    #[must_use]
+    pub fn eager(mut self) -> Self {
+        self.client.eager();
+        self
+    }
+
     /// A handler that offers the protocol to the remote, or does not.
     #[must_use]
     pub fn offering(self, offers: bool) -> Self {
@@ -137,6 +144,7 @@ impl<S: Protocol, C: Protocol> ConnectionHandler for Handler<S, C> {
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 self.client.not_opened(error, info);
             }
+            ConnectionEvent::RemoteProtocolsChange(change) => self.client.handle_change(&change),
             _ => {}
         }
     }

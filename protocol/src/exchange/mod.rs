@@ -2,7 +2,8 @@
 //!
 //! A [`Protocol`] names its messages. The side that asks opens a stream, writes the request, closes its half and reads the
 //! answer. The side that serves reads the request, writes the answer and closes the stream. Streams are negotiated lazily, so
-//! that a remote does not support the protocol may show only when the answer is read ([`upgrade`](crate::upgrade)).
+//! that a remote does not support the protocol may show only when the answer is read ([`upgrade`](crate::upgrade)). A [`Handler`]
+//! asks a remote only if the remote's identify lists the protocol.
 //!
 //! - [`Asking`] asks over streams that somebody else opens.
 //! - [`Handler`] asks and serves over the streams of one connection.

@@ -2,12 +2,25 @@
 
 use std::time::Duration;
 
+/// An IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Ip4,
+    Ip6,
+}
+
+impl Family {
+    pub(super) const ALL: [Self; 2] = [Self::Ip4, Self::Ip6];
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Link {
     /// What is added to each round trip.
     pub rtt: Duration,
     /// How many packets of a hundred are lost, on each way, independently of each other.
     pub loss_percent: f64,
+    /// The family that is slowed alone.
+    pub only: Option<Family>,
 }
 
 impl Link {
@@ -15,12 +28,22 @@ impl Link {
         Self {
             rtt,
             loss_percent: 0.0,
+            only: None,
         }
     }
 
     pub const fn loss(mut self, percent: f64) -> Self {
         self.loss_percent = percent;
         self
+    }
+
+    pub const fn only(mut self, family: Family) -> Self {
+        self.only = Some(family);
+        self
+    }
+
+    pub(super) fn slows(self, family: Family) -> bool {
+        self.only.is_none_or(|only| only == family)
     }
 
     pub(super) fn one_way(self) -> Duration {

@@ -17,7 +17,7 @@ mod queue;
 use anyhow::{Result, anyhow, ensure};
 use patchbay::Ix;
 
-pub use link::Link;
+pub use link::{Family, Link};
 
 const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and this kernel has neither: load one as root with \
      `modprobe sch_netem` or `modprobe -a nfnetlink_queue xt_NFQUEUE br_netfilter`, or use a kernel that has CONFIG_NET_SCH_NETEM \

@@ -1,9 +1,8 @@
 //! Latency by the kernel: netem at each port of the internet's bridge, towards the site.
 
-use anyhow::Result;
-
-use super::link::Link;
+use super::link::{Family, Link};
 use crate::command::run;
+use anyhow::Result;
 
 /// netem drops what exceeds its queue; its default is a few milliseconds of a fast transfer.
 const PACKETS: &str = "100000";
@@ -37,6 +36,7 @@ pub(super) fn impose(link: Link) -> Result<Result<(), String>> {
 fn commands(port: &str, link: Link) -> [String; 7] {
     let delay = link.one_way().as_micros();
     let loss = link.loss_percent;
+    let [ip4, ip6] = Family::ALL.map(|family| 1 + u8::from(link.slows(family)));
     [
         format!("qdisc add dev {port} root handle 1: htb default 1"),
         format!("class add dev {port} parent 1: classid 1:1 htb rate {RATE} quantum 60000"),
@@ -44,12 +44,14 @@ fn commands(port: &str, link: Link) -> [String; 7] {
         format!(
             "qdisc add dev {port} parent 1:2 handle 2: netem limit {PACKETS} delay {delay}us loss {loss}%"
         ),
-        format!("filter add dev {port} parent 1: protocol ip prio 1 u32 match u32 0 0 flowid 1:2"),
+        format!(
+            "filter add dev {port} parent 1: protocol ip prio 1 u32 match u32 0 0 flowid 1:{ip4}"
+        ),
         format!(
             "filter add dev {port} parent 1: protocol ipv6 prio 2 u32 match ip6 protocol 58 0xff flowid 1:1"
         ),
         format!(
-            "filter add dev {port} parent 1: protocol ipv6 prio 3 u32 match u32 0 0 flowid 1:2"
+            "filter add dev {port} parent 1: protocol ipv6 prio 3 u32 match u32 0 0 flowid 1:{ip6}"
         ),
     ]
 }

@@ -24,7 +24,7 @@ use nix::{
 use patchbay::Ix;
 
 use super::{
-    link::Link,
+    link::{Family, Link},
     nfqueue::{self, Message},
 };
 use crate::command::run;
@@ -76,22 +76,30 @@ pub(super) fn impose(ix: &Ix, link: Link) -> Result<Worker> {
         stop: Some(stop),
         thread: Some(thread),
     };
-    ix.run_sync(send_packets_here)?;
+    ix.run_sync(move || send_packets_here(link))?;
     Ok(worker)
 }
 
 /// The rules. The internet is a bridge: some of what passes is bridged, some is routed, and both come here once.
-fn send_packets_here() -> Result<()> {
+fn send_packets_here(link: Link) -> Result<()> {
     let queue = QUEUE.to_string();
     let to_queue = ["-j", "NFQUEUE", "--queue-num", &queue];
-    for (program, what, bridged) in [
-        ("iptables", [].as_slice(), "iptables"),
-        ("ip6tables", ["!", "-p", "icmpv6"].as_slice(), "ip6tables"),
+    for (family, program, what, bridged) in [
+        (Family::Ip4, "iptables", [].as_slice(), "iptables"),
+        (
+            Family::Ip6,
+            "ip6tables",
+            ["!", "-p", "icmpv6"].as_slice(),
+            "ip6tables",
+        ),
     ] {
         let path = format!("/proc/sys/net/bridge/bridge-nf-call-{bridged}");
         std::fs::write(&path, "1").with_context(|| path)?;
         let table = ["-w", "-t", "mangle"];
         run(program, &[&table[..], &["-F", "FORWARD"]].concat())?;
+        if !link.slows(family) {
+            continue;
+        }
         run(
             program,
             &[&table[..], &["-A", "FORWARD"], what, &to_queue].concat(),

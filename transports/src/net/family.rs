@@ -50,6 +50,15 @@ impl FamilyPolicy {
         }
     }
 
+    /// The family that comes first where both may be used.
+    pub const fn preferred(self) -> Option<Family> {
+        match self {
+            Self::PreferIp4 => Some(Family::Ip4),
+            Self::PreferIp6 => Some(Family::Ip6),
+            Self::Auto | Self::OnlyIp4 | Self::OnlyIp6 => None,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",

@@ -55,14 +55,44 @@ pub(crate) fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     })
 }
 
+/// The most that a TCP packet carries, each way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Segments {
+    /// What the links of both ends take.
+    Full,
+    /// As much as fits wherever QUIC does.
+    Small,
+}
+
+impl From<bool> for Segments {
+    /// Small ones for a path that is narrow.
+    fn from(is_narrow: bool) -> Self {
+        match is_narrow {
+            true => Self::Small,
+            false => Self::Full,
+        }
+    }
+}
+
+/// The MSS of [`Segments::Small`]: its packets have 1,228 bytes over IPv4 and 1,248 over IPv6, those of QUIC's first datagrams
+/// (RFC 9000, 14.1).
+const SMALL: u32 = 1188;
+
 /// Connects from `port` on the wildcard address to `remote`.
 ///
 /// # Errors
 ///
 /// Apart from what a remote answers: `AddrInUse` where the port is bound by somebody who does not share it, `AddrNotAvailable`
 /// where a connection with the same 4-tuple exists (also in TIME_WAIT, if TCP timestamps are off).
-pub(crate) async fn connect(port: u16, remote: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    port: u16,
+    remote: SocketAddr,
+    segments: Segments,
+) -> io::Result<TcpStream> {
     let socket = bound(port, remote)?;
+    if segments == Segments::Small {
+        socket.set_tcp_mss(SMALL)?;
+    }
     TcpSocket::from_std_stream(socket.into())
         .connect(remote)
         .await
@@ -169,7 +199,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let free = lock(Family::Ip4, 0).unwrap().local_addr().unwrap().port();
         let (stream, accepted) = tokio::join!(
-            connect(free, listener.local_addr().unwrap()),
+            connect(free, listener.local_addr().unwrap(), Segments::Full),
             listener.accept()
         );
         assert_eq!(stream.unwrap().local_addr().unwrap().port(), free);

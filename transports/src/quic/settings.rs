@@ -20,6 +20,7 @@ use crate::{
     net::{
         budget::{Budgets, Class},
         error::{Error, chain},
+        kin::Kin,
     },
     tls::Tls,
 };
@@ -63,6 +64,7 @@ pub(crate) struct Settings {
     pub(super) endpoint: EndpointConfig,
     pub(super) runtime: QuicRuntime,
     pub(super) budgets: Budgets,
+    pub(super) kin: Kin,
     /// How many bytes of a connection are kept until the remote acknowledges them, if the remote is no stranger.
     pub(super) send_window: u64,
     /// How many handshakes may be under way at a socket with remotes whose address is not validated. Beyond that a remote has to
@@ -134,6 +136,7 @@ impl Settings {
             endpoint,
             runtime,
             budgets,
+            kin: tls.kin.clone(),
             send_window: match role {
                 Role::Node => SEND_WINDOW,
                 Role::Relay => RELAY_SEND_WINDOW,

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use libp2p::core::muxing::StreamMuxerBox;
-use quinn::{Connecting, Endpoint, Incoming, TokioRuntime, VarInt};
+use quinn::{Connecting, Endpoint, Incoming, TokioRuntime, VarInt, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
 
 use super::{
@@ -211,6 +211,10 @@ async fn handshake(connecting: Connecting, settings: &Settings) -> Result<Connec
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
     let certificates = identity.as_deref().map(Vec::as_slice);
     let peer = tls::peer(certificates).map_err(Failure::Certificate)?;
+    let data = connection.handshake_data();
+    let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
+    let protocol = data.as_ref().and_then(|data| data.protocol.as_deref());
+    settings.kin.shook_hands(peer, protocol);
     Ok((
         peer,
         StreamMuxerBox::new(connection::Connection::new(connection, peer, settings)),
@@ -227,7 +231,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        net::budget::{Budgets, Class},
+        net::{
+            budget::{Budgets, Class},
+            kin::Kin,
+        },
         quic::{
             congestion::Congestion,
             settings::{Role, tokio_runtime},
@@ -237,7 +244,7 @@ mod tests {
 
     fn bind(role: Role) -> Socket {
         let keypair = Keypair::generate_ed25519();
-        let tls = Tls::new(&keypair).unwrap();
+        let tls = Tls::new(&keypair, Kin::default()).unwrap();
         let (congestion, runtime) = (Congestion::default(), tokio_runtime());
         let budgets = Budgets::new(Class::Stranger);
         let settings = Settings::new(&keypair, &tls, congestion, role, runtime, budgets).unwrap();

@@ -47,7 +47,7 @@ use crate::{
 
 /// How long both sides may take to agree on encryption and multiplexing: libp2p's own bound for setting up a connection. Without
 /// it a remote that connects and stays silent would hold a socket for ever.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The upgrade of TCP streams, the same for all of a node.
 #[derive(Clone)]
@@ -143,14 +143,14 @@ impl Upgrade {
                     }
                 }
             };
-            match tokio::time::timeout(TIMEOUT, handshake).await {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(connection)) => Ok(connection),
                 Ok(Err(error)) => Err(Error::Handshake {
                     remote,
                     reason: chain(&error),
                     closed: closed(&error),
                 }),
-                Err(_) => Err(Error::timeout("the TCP handshake", TIMEOUT)),
+                Err(_) => Err(Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)),
             }
         }
         .boxed()

@@ -1,12 +1,6 @@
 //! One TCP dial, ordinary or punch.
 
-use std::{
-    io, mem,
-    net::SocketAddr,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, mem, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
@@ -25,10 +19,10 @@ use p2pnode_protocol::{Family, Transport};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    auth::{Offer, Refusal, Upgrade},
+    auth::{HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
+    memory::Memory,
     pending_syn::{Connecting, PendingSyn},
     stream::Stream,
-    tls_support::TlsSupport,
 };
 use crate::net::{
     addr::to_multiaddr,
@@ -40,7 +34,7 @@ use crate::net::{
     punches::{Inbound, Origin, Punches, Remote, Returned},
     record::Sockets,
     shared::Shared,
-    socket,
+    socket::{self, Segments},
 };
 
 /// How long a remote may take to answer: three retransmits of the SYN (after 1, 3 and 7 s).
@@ -67,6 +61,17 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// becomes free, nor a NAT when it begins to let packets through.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// How soon, in milliseconds, a punch tries again that was answered: a router takes what comes early to its own stack, which answers
+/// with a reset. Both ways open only if the SYNs of both sides cross, within the time that one takes. The pauses are random, so that
+/// one of a few tries does. A reset ends the router's connection-tracking entry, so a try spoils nothing.
+const ANSWERED_AGAIN: std::ops::RangeInclusive<u64> = 1..=4;
+
+/// How many tries follow each other so soon.
+const SOON: u32 = 60;
+
+/// After what time a handshake has stopped, at the least, and is tried with small segments.
+const STOPPED: Duration = Duration::from_secs(3);
+
 /// A dial that has not begun.
 pub(crate) struct Dial {
     pub(crate) remote: SocketAddr,
@@ -74,7 +79,7 @@ pub(crate) struct Dial {
     pub(crate) role: Endpoint,
     pub(crate) port_use: PortUse,
     pub(crate) upgrade: Upgrade,
-    pub(crate) tls_support: Arc<Mutex<TlsSupport>>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) pending_syn: Arc<PendingSyn>,
     pub(crate) shared: Shared,
 }
@@ -107,7 +112,7 @@ impl Dial {
     /// for Noise alone. That costs the round trip that a second offer would have cost.
     async fn ordinary(&self) -> Result<(Connection, Sockets), Error> {
         let now = Instant::now().into_std();
-        if !self.tls_support().is_expected(self.remote, now) {
+        if self.memory.without_tls().contains(self.remote, now) {
             return self.authenticated(Offer::Both).await;
         }
         let refusal = Refusal::default();
@@ -119,10 +124,47 @@ impl Dial {
         with_tls
     }
 
+    /// Where a path drops large packets and the ICMP messages about that, a handshake stops with the first full segment. Then a
+    /// second connection sends and asks for small segments.
     async fn authenticated(&self, offer: Offer) -> Result<(Connection, Sockets), Error> {
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
+        let began = Instant::now();
+        let is_narrow = self.memory.narrow().contains(self.remote, began.into_std());
+        let (stream, sockets) = self.connect_in_time(is_narrow.into()).await?;
+        let stopped = STOPPED.max(began.elapsed() * 4);
+        let handshake = self.handshake(stream, sockets, offer.clone());
+        if is_narrow {
+            return handshake.await;
+        }
+        if let Ok(done) = tokio::time::timeout(stopped, handshake).await {
+            return done;
+        }
+        let (stream, sockets) = self.connect_in_time(Segments::Small).await?;
+        let left = HANDSHAKE_TIMEOUT.saturating_sub(stopped);
+        let handshake = tokio::time::timeout(left, self.handshake(stream, sockets, offer));
+        let timeout = |_| {
+            let now = Instant::now().into_std();
+            self.memory.without_tls().add(self.remote, now);
+            Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)
+        };
+        let connected = handshake.await.map_err(timeout)??;
+        tracing::warn!(remote = %self.remote, reason = "mtu", "the TCP handshake succeeded with small segments only: a router on the path drops large packets without an ICMP message; allow ICMP there, or lower the MTU of this host");
+        let now = Instant::now().into_std();
+        self.memory.narrow().add(self.remote, now);
+        Ok(connected)
+    }
+
+    async fn connect_in_time(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(segments));
         let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
-        let (mut stream, sockets) = connect.await.map_err(|_| timeout)??;
+        connect.await.map_err(|_| timeout)?
+    }
+
+    async fn handshake(
+        &self,
+        mut stream: Stream,
+        sockets: Sockets,
+        offer: Offer,
+    ) -> Result<(Connection, Sockets), Error> {
         let is_tls_alone = if let Offer::Tls(refusal) = &offer {
             stream = stream.reset_if(refusal.clone());
             true
@@ -133,20 +175,13 @@ impl Dial {
         let authenticated = upgrade.await;
         if is_tls_alone && authenticated.is_err() {
             let now = Instant::now().into_std();
-            self.tls_support().failed(self.remote, now);
+            self.memory.without_tls().add(self.remote, now);
         }
         Ok((authenticated?, sockets))
     }
 
-    fn tls_support(&self) -> MutexGuard<'_, TlsSupport> {
-        // Nothing panics while it holds the lock, and no state is half written if it did.
-        self.tls_support
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Connects from the punch port, or from another port of the range where the punch port has this very connection already.
-    async fn connect(&self) -> Result<(Stream, Sockets), Error> {
+    async fn connect(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
         let give_up = Instant::now() + CLOSING_TIMEOUT;
         loop {
             // Ports whose 4-tuple is in use: held until the end of the round, so that each is tried once.
@@ -155,7 +190,7 @@ impl Dial {
             if self.port_use == PortUse::Reuse {
                 let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
                 let port = port.ok_or_else(|| self.no_socket())?;
-                match self.connect_from(port).await {
+                match self.connect_from(port, segments).await {
                     Ok((stream, lease)) => return self.connected(stream, lease),
                     Err(error) if is_in_use(&error) => in_use = true,
                     Err(error) => return Err(self.failed(error)),
@@ -166,7 +201,7 @@ impl Dial {
                     Ok(lease) => lease,
                     Err(exhausted) => break exhausted,
                 };
-                match socket::connect(lease.port(), self.remote).await {
+                match socket::connect(lease.port(), self.remote, segments).await {
                     Ok(stream) => return self.connected(stream, Some(lease)),
                     Err(error) if is_in_use(&error) => {
                         in_use = true;
@@ -181,12 +216,18 @@ impl Dial {
     }
 
     /// Connects from the punch port, and after a while also from another one: the first that is answered is taken.
-    async fn connect_from(&self, port: u16) -> io::Result<(TcpStream, Option<Lease>)> {
-        let first = socket::connect(port, self.remote);
+    async fn connect_from(
+        &self,
+        port: u16,
+        segments: Segments,
+    ) -> io::Result<(TcpStream, Option<Lease>)> {
+        let first = socket::connect(port, self.remote, segments);
         let second = async {
             tokio::time::sleep(SILENT).await;
             let lease = self.shared.ports.lease(self.family()).ok()?;
-            let stream = socket::connect(lease.port(), self.remote).await.ok()?;
+            let stream = socket::connect(lease.port(), self.remote, segments)
+                .await
+                .ok()?;
             Some((stream, lease))
         };
         match future::select(pin!(first), pin!(second)).await {
@@ -252,6 +293,9 @@ impl Dial {
             .punch_port(Transport::Tcp, self.family())
             .ok_or_else(|| self.no_socket())?;
         let known = self.shared.punches.is_expected(self.remote);
+        // A path that needs small segments mostly begins with a narrow link of this host.
+        let is_narrow = self.memory.narrow().are_some(Instant::now().into_std());
+        let segments = is_narrow.into();
         let unvouched = {
             let (punches, remote) = (Arc::clone(&self.shared.punches), self.remote);
             move || punches.is_expected(remote) == Some(Remote::Unvouched)
@@ -263,7 +307,7 @@ impl Dial {
                 return connecting.boxed().fuse();
             }
             let kept = self.pending_syn.take(port, self.remote);
-            kept.unwrap_or_else(|| socket::connect(port, self.remote).boxed().fuse())
+            kept.unwrap_or_else(|| socket::connect(port, self.remote, segments).boxed().fuse())
         };
         // A punch cannot be made again without TLS, so TLS alone is offered only if the remote is known to support it.
         let offer = match known {
@@ -278,6 +322,7 @@ impl Dial {
         let timeout = || Error::timeout("the tcp punch", PUNCH_TIMEOUT);
         let mut last = timeout();
         let mut over = false;
+        let mut soon = SOON;
         loop {
             futures::select! {
                 connected = connecting => match connected {
@@ -294,10 +339,16 @@ impl Dial {
                     // The remote may still connect.
                     Err(error) if unvouched() && !is_in_use(&error) => last = self.failed(error),
                     Err(error) if may_pass(&error) => {
+                        let is_answered = answered(&error);
                         if !is_in_use(&error) {
                             last = self.failed(error);
                         }
-                        pause = tokio::time::sleep(AGAIN).boxed().fuse();
+                        let again = match is_answered && soon > 0 {
+                            true => Duration::from_millis(fastrand::u64(ANSWERED_AGAIN)),
+                            false => AGAIN,
+                        };
+                        soon = soon.saturating_sub(1);
+                        pause = tokio::time::sleep(again).boxed().fuse();
                     }
                     Err(error) => {
                         last = self.failed(error);
@@ -323,6 +374,10 @@ impl Dial {
                     Err(error) => {
                         // The connection that this side made did not hold: another would not either.
                         over |= origin.is_none();
+                        if matches!(error, Error::Timeout { .. }) {
+                            let now = Instant::now().into_std();
+                            self.memory.narrow().add(self.remote, now);
+                        }
                         last = error;
                     }
                 },
@@ -407,7 +462,10 @@ async fn role_that_fits(stream: &TcpStream, asked: Endpoint) -> Endpoint {
             match tokio::time::timeout(SILENCE, stream.peek(&mut [0])).await {
                 // An error or the end of file comes out again when the stream is read.
                 Ok(_) => Endpoint::Listener,
-                Err(_) => Endpoint::Dialer,
+                Err(_) => {
+                    tracing::info!(remote = ?stream.peer_addr().ok(), "both sides of a tcp punch wait; taking the dialer's role");
+                    Endpoint::Dialer
+                }
             }
         }
     }
@@ -435,6 +493,14 @@ fn may_pass(error: &io::Error) -> bool {
                 // The kernel has given up on a SYN that an earlier punch sent.
                 | io::ErrorKind::TimedOut
         )
+}
+
+/// Whether the remote's router or firewall has answered the SYN.
+fn answered(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+    )
 }
 
 #[cfg(test)]

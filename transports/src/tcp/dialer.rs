@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{SocketAddr, UdpSocket},
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -21,9 +21,9 @@ use p2pnode_protocol::{Family, Transport};
 use super::{
     auth::{Offer, Upgrade},
     dial::Dial,
+    memory::Memory,
     pending_syn::PendingSyn,
     stream::Stream,
-    tls_support::TlsSupport,
 };
 use crate::net::{
     addr::{to_multiaddr, to_socket_addr},
@@ -40,7 +40,7 @@ pub(crate) struct Dialer {
     listeners: tcp::tokio::Transport,
     sockets: BTreeMap<Family, PunchSocket>,
     upgrade: Upgrade,
-    tls_support: Arc<Mutex<TlsSupport>>,
+    memory: Arc<Memory>,
     pending_syn: Arc<PendingSyn>,
     shared: Shared,
 }
@@ -59,7 +59,7 @@ impl Dialer {
             listeners,
             sockets: BTreeMap::new(),
             upgrade,
-            tls_support: Arc::default(),
+            memory: Arc::default(),
             pending_syn: Arc::default(),
             shared,
         }
@@ -123,7 +123,7 @@ impl Dialer {
             role,
             port_use,
             upgrade: self.upgrade.clone(),
-            tls_support: Arc::clone(&self.tls_support),
+            memory: Arc::clone(&self.memory),
             pending_syn: Arc::clone(&self.pending_syn),
             shared: self.shared.clone(),
         }

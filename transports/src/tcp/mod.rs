@@ -4,7 +4,7 @@
 //! the 4-tuple of a connection is in use. Listening on the punch port is libp2p-tcp's.
 //!
 //! From the top: `dialer` (the punch ports), `dial` (one dial, ordinary or punch), `pending_syn` (what a punch leaves to the next),
-//! `tls_support` (which remotes are offered TLS alone), `auth` (TLS or Noise, then yamux), `stream` (a socket, its lease and its
+//! `memory` (which remotes lack TLS or need small segments), `auth` (TLS or Noise, then yamux), `stream` (a socket, its lease and its
 //! end). Around a connection, from the socket up: `read_buffer` (fewer and larger reads), TLS or Noise, `eof_is_error`,
 //! `write_coalescer` (fewer and larger writes), `yamux`.
 
@@ -14,10 +14,10 @@ pub(crate) mod yamux;
 mod dial;
 mod dialer;
 mod eof_is_error;
+mod memory;
 mod pending_syn;
 mod read_buffer;
 mod stream;
-mod tls_support;
 mod write_coalescer;
 
 pub(crate) use dialer::Dialer;

@@ -50,7 +50,9 @@ async fn connection() -> (TcpStream, TcpStream) {
 #[tokio::test]
 async fn both_sides_learn_who_the_other_is_and_agree_on_our_first_cipher() {
     let keys = [(); 2].map(|()| Keypair::generate_ed25519());
-    let [client, server] = keys.clone().map(|key| Tls::new(&key).unwrap());
+    let [client, server] = keys
+        .clone()
+        .map(|key| Tls::new(&key, Kin::default()).unwrap());
     let (dialed, accepted) = connection().await;
     let (from, to) = tokio::join!(client.connect(dialed, |_| ()), server.accept(accepted));
     let ((found, stream), (accepted, _)) = (from.unwrap(), to.unwrap());
@@ -58,12 +60,13 @@ async fn both_sides_learn_who_the_other_is_and_agree_on_our_first_cipher() {
     assert_eq!(accepted, keys[0].public().to_peer_id());
     let cipher = stream.get_ref().1.negotiated_cipher_suite().unwrap();
     assert_eq!(cipher.suite(), ciphers(has_aes())[0].suite());
+    assert!(client.kin.contains(&found) && server.kin.contains(&accepted));
 }
 
 #[tokio::test]
 async fn libp2ps_own_is_understood_whoever_dials() {
     let (key, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-    let ours = Tls::new(&key).unwrap();
+    let ours = Tls::new(&key, Kin::default()).unwrap();
     let theirs = tls::Config::new(&other).unwrap();
 
     let (dialed, accepted) = connection().await;
@@ -77,4 +80,5 @@ async fn libp2ps_own_is_understood_whoever_dials() {
     let (from, to) = tokio::join!(dialing, ours.accept(accepted));
     assert_eq!(from.unwrap().0, key.public().to_peer_id());
     assert_eq!(to.unwrap().0, other.public().to_peer_id());
+    assert!(!ours.kin.contains(&other.public().to_peer_id()));
 }

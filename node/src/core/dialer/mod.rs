@@ -54,6 +54,10 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// round trips to the relay. The ping through the circuit, which the result waits for in any case, takes hardly less.
 const FAR_HOP_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a dial with a direct path waits for one of the preferred family. Two families of one host differ by less, and a
+/// connection takes a few round trips ([RFC 8305, 5](https://www.rfc-editor.org/rfc/rfc8305#section-5) gives a family as much).
+const FAMILY_WAIT: Duration = Duration::from_millis(250);
+
 /// One dial.
 #[derive(Debug)]
 pub(crate) struct Dialer {
@@ -83,6 +87,8 @@ pub(crate) struct Dialer {
     awaiting_handshake: Option<Instant>,
     /// Until when the far hop is waited for.
     awaiting_far_hop: Option<Instant>,
+    /// Until when a direct path of the preferred family is waited for, while there is one of the other.
+    awaiting_family: Option<Instant>,
     time_to_direct: Option<Duration>,
     attempts: u32,
     introductions: Introductions,
@@ -131,6 +137,7 @@ impl Dialer {
             path: None,
             awaiting_handshake: None,
             awaiting_far_hop: None,
+            awaiting_family: None,
             time_to_direct: None,
             attempts: 0,
             introductions: Introductions::default(),
@@ -205,6 +212,7 @@ impl Dialer {
         let earlier = handshake
             .into_iter()
             .chain(self.awaiting_far_hop)
+            .chain(self.awaiting_family)
             .chain(circuits.filter(|_| self.seeks()))
             .chain(self.lookup.deadline().filter(|_| self.seeks()))
             .chain(self.local.holds_until().filter(|_| self.seeks()))
@@ -270,6 +278,11 @@ impl Dialer {
         self.lookup.over(now);
     }
 
+    /// [`Action::DialDirect`] has become so many dials, each of which may fail.
+    pub(crate) fn handle_direct_dials(&mut self, dials: usize) {
+        self.direct_dials = (self.direct_dials + dials).saturating_sub(1);
+    }
+
     /// A dial of [`Action::DialDirect`] failed.
     pub(crate) fn handle_direct_failed(&mut self, reason: String) {
         self.direct_dials = self.direct_dials.saturating_sub(1);
@@ -287,6 +300,18 @@ impl Dialer {
     pub(crate) fn handle_connected(&mut self, path: Path, best: Path, now: Instant) {
         let found_by = self.found_by(&path);
         self.connected(path, best, found_by, now);
+    }
+
+    /// There is a first direct path, which is not of the preferred family: the other family may be a moment later.
+    pub(crate) fn await_family(&mut self, now: Instant) {
+        if self.time_to_direct.is_none() && self.request.until == Until::Direct {
+            self.awaiting_family = Some(now + FAMILY_WAIT);
+        }
+    }
+
+    /// A direct path of the preferred family is there.
+    pub(crate) fn handle_preferred_family(&mut self) {
+        self.awaiting_family = None;
     }
 
     /// The peer is connected already, before anything was dialed.
@@ -433,7 +458,9 @@ impl Dialer {
             (None, _) => false,
             (Some(_), Until::Connected) => true,
             (Some(path), Until::Direct) => {
-                path.kind == PathKind::Direct || self.settled.is_some() || !self.punches
+                (path.kind == PathKind::Direct && self.awaiting_family.is_none())
+                    || self.settled.is_some()
+                    || !self.punches
             }
         }
     }
@@ -482,9 +509,8 @@ impl Dialer {
             self.settled = Some(self.last_reason.unwrap_or(self.silent));
             self.actions.push_back(Action::MatchFamilies);
         }
-        if self.awaiting_far_hop.is_some_and(|until| until <= now) {
-            self.awaiting_far_hop = None;
-        }
+        self.awaiting_far_hop = self.awaiting_far_hop.filter(|until| now < *until);
+        self.awaiting_family = self.awaiting_family.filter(|until| now < *until);
         let is_far_hop_settled = self.awaiting_far_hop.is_none()
             || self
                 .path

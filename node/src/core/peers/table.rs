@@ -55,6 +55,17 @@ impl PeerTable {
         }
     }
 
+    /// How families are ranked.
+    pub(crate) const fn policy(&self) -> FamilyPolicy {
+        self.policy
+    }
+
+    /// Whether a path is of another family than the preferred one.
+    pub(crate) fn is_second_choice(&self, path: &Path) -> bool {
+        let family = path.hops.first().and_then(|hop| hop.family);
+        family.is_some_and(|family| self.policy.rank(family) > 0)
+    }
+
     /// A connection was established. `sockets` are its true sockets, where this node knows them.
     pub(crate) fn handle_established(
         &mut self,
@@ -261,14 +272,14 @@ impl PeerTable {
         }
     }
 
-    /// The leg over which to ask a relay for a circuit. A leg on which the relay has identified itself comes first, then the
-    /// preferred family, then the shorter round trip.
+    /// The leg over which to ask a relay for a circuit. The preferred family comes first, then a leg on which the relay has
+    /// identified itself, then the shorter round trip.
     pub(crate) fn best_leg<'a>(&self, legs: impl Iterator<Item = Up<'a>>) -> Option<Up<'a>> {
         legs.min_by_key(|leg| {
             let rtt = self.connections.get(&leg.connection).and_then(|c| c.rtt);
             (
-                !leg.is_ready,
                 self.policy.rank(leg.family),
+                !leg.is_ready,
                 Score::rtt_steps(rtt),
             )
         })

@@ -33,6 +33,9 @@ const HINTS: Measure = Measure {
     period: Duration::from_secs(15),
 };
 
+/// How long the first leg to a relay waits for one of the preferred family, which is dialed at the same time.
+const FAMILY_HEAD_START: Duration = Duration::from_millis(100);
+
 /// What the node is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -100,6 +103,9 @@ pub(crate) struct RelayKeeper {
     /// Why the last request for a reservation failed.
     unreserved: BTreeMap<PeerId, String>,
     hints: Limiter<()>,
+    policy: FamilyPolicy,
+    /// Relays over which circuits wait for a leg of the preferred family, and until when.
+    holds: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
 }
 
@@ -121,6 +127,8 @@ impl RelayKeeper {
             refused: BTreeMap::new(),
             unreserved: BTreeMap::new(),
             hints: Limiter::new(HINTS),
+            policy,
+            holds: BTreeMap::new(),
             actions: VecDeque::new(),
         };
         for relay in relays {
@@ -154,6 +162,7 @@ impl RelayKeeper {
 
     /// Has the legs dialed and the reservations asked for whose turn it is.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.holds.retain(|_, until| now < *until);
         while let Some(action) = self.due(now) {
             self.actions.push_back(action);
         }
@@ -192,7 +201,8 @@ impl RelayKeeper {
                 Reservation::None { retry_at } => Some(retry_at),
                 Reservation::Requested(_) | Reservation::Held(_) => None,
             });
-        legs.chain(reservations).min()
+        let holds = self.holds.values().copied();
+        legs.chain(reservations).chain(holds).min()
     }
 
     /// The leg is being dialed under this connection id.
@@ -221,7 +231,8 @@ impl RelayKeeper {
         };
         leg.failures = 0;
         leg.down_for = None;
-        let peer = leg.relay.peer;
+        let (peer, family) = (leg.relay.peer, leg.family);
+        self.hold(peer, family, now);
         // The connection leads to another run of the relay. A relay that still drains announces that again.
         self.draining.remove(&peer);
         Some(peer)
@@ -232,6 +243,21 @@ impl RelayKeeper {
         let mut legs = self.legs.iter();
         let leg = legs.find(|leg| leg.connection() == Some(connection))?;
         Some(leg.relay.peer)
+    }
+
+    /// A leg of this family is up. If the other family is preferred and on its way, circuits wait for it for a moment.
+    fn hold(&mut self, relay: PeerId, family: Family, now: Instant) {
+        let is_first = |leg: &Leg| self.policy.rank(leg.family) == 0;
+        let mut others = self.legs.iter().filter(|leg| leg.relay.peer == relay);
+        let is_coming = |leg: &Leg| {
+            is_first(leg) && leg.failures == 0 && matches!(leg.state, State::Dialing(_))
+        };
+        let is_up = |leg: &Leg| is_first(leg) && leg.connection().is_some();
+        if self.policy.rank(family) == 0 || others.clone().any(is_up) || !others.any(is_coming) {
+            self.holds.remove(&relay);
+        } else {
+            self.holds.insert(relay, now + FAMILY_HEAD_START);
+        }
     }
 
     fn leg_over(&mut self, connection: ConnectionId) -> Option<&mut Leg> {
@@ -275,6 +301,8 @@ impl RelayKeeper {
             .position(|leg| leg.state == State::Dialing(Some(connection)))?;
         let leg = self.legs.get_mut(number)?;
         leg.failures = leg.failures.saturating_add(1);
+        let peer = leg.relay.peer;
+        self.holds.remove(&peer);
         self.down(number, now, jitter);
         let leg = self.legs.get(number)?;
         let mut twins = self
@@ -354,9 +382,11 @@ impl RelayKeeper {
     /// Whether circuits can be asked of this relay. The relay need not have identified itself: waiting for that would cost a dial
     /// a round trip. The relay reports how it sees this node in time for the punch.
     pub(crate) fn is_connected(&self, relay: &PeerId) -> bool {
-        self.legs
-            .iter()
-            .any(|leg| leg.relay.peer == *relay && leg.takes_circuits())
+        !self.holds.contains_key(relay)
+            && self
+                .legs
+                .iter()
+                .any(|leg| leg.relay.peer == *relay && leg.takes_circuits())
     }
 
     /// Whether this relay is connected and has identified itself.

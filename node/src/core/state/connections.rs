@@ -111,8 +111,14 @@ impl NodeState {
         self.liveness
             .handle_established(id, self.link(&peer, path.kind), now);
         self.reconnector.handle_connected(&peer, path.relay, now);
+        let preference = self.preference(&path);
         if let Some(best) = self.best_path(&peer) {
             for dialer in self.dials_of(peer) {
+                match preference {
+                    Some(true) => dialer.handle_preferred_family(),
+                    Some(false) => dialer.await_family(now),
+                    None => {}
+                }
                 dialer.handle_connected(path.clone(), best.clone(), now);
             }
         }
@@ -138,6 +144,15 @@ impl NodeState {
         {
             self.report_connected(connection.peer, path, now);
         }
+    }
+
+    /// Whether a direct path is of the family that this node prefers; `None` if that does not matter, or this host has no address
+    /// of that family.
+    fn preference(&self, path: &Path) -> Option<bool> {
+        let preferred = self.peers.policy().preferred()?;
+        let is_second = self.peers.is_second_choice(path);
+        let has_preferred = || self.addresses.has_family(preferred);
+        (path.kind == PathKind::Direct && (!is_second || has_preferred())).then_some(!is_second)
     }
 
     /// An inbound connection was this node's own.

@@ -19,7 +19,7 @@ use crate::core::{
     event::LossCause,
     introductions::IntroductionRequest,
     liveness::{Farewell, Verdict},
-    peers::{PathCause, PathKind},
+    peers::{Path, PathCause, PathKind},
 };
 
 impl NodeState {
@@ -105,7 +105,9 @@ impl NodeState {
         let (dial, peer) = (*id, dialer.peer());
         match action {
             dialer::Action::DialDirect(addresses) => {
-                self.dial(peer, addresses, Purpose::Direct(peer));
+                let dials = self.dial_each(peer, addresses, Purpose::Direct(peer));
+                let dialer = &mut self.dials[index].dialer;
+                dialer.handle_direct_dials(dials);
             }
             dialer::Action::DialCircuit(relay) => {
                 self.dial_circuit(peer, relay, Purpose::Circuit { peer, relay }, now);
@@ -295,8 +297,13 @@ impl NodeState {
         let kind = pinged.as_ref().map(|path| path.kind);
         let best = self.peers.best(&peer);
         let best = best.and_then(|best| self.peers.kind(best));
-        // Another path of the same kind may have become a little better meanwhile: that changes nothing of what was reached.
-        let pinged = pinged.filter(|path| Some(path.kind) == best);
+        // Another path of the same kind may have become a little better meanwhile: that changes nothing of what was reached. A
+        // path of the preferred family does.
+        let is_second = |path: &Path| self.peers.is_second_choice(path);
+        let best_is_second = self.best_path(&peer).as_ref().is_some_and(is_second);
+        let pinged = pinged.filter(|path| {
+            Some(path.kind) == best && (best_is_second || !self.peers.is_second_choice(path))
+        });
         for dial in &mut self.dials {
             let Some(dialer) = dial.take_ping(connection) else {
                 continue;

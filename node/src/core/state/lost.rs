@@ -28,7 +28,7 @@ impl NodeState {
                     self.dial_circuit(peer, relay, purpose, now);
                 }
                 Action::DialDirect { peer, addrs } => {
-                    self.dial(peer, addrs, Purpose::Reconnect { peer, relay: None });
+                    self.dial_each(peer, addrs, Purpose::Reconnect { peer, relay: None });
                 }
             }
         }

@@ -39,7 +39,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Class, PortRange};
+use p2pnode_transports::{Class, Family, PortRange};
 
 use crate::core::{
     addresses::Addresses,
@@ -256,6 +256,23 @@ impl NodeState {
             purpose,
             reach,
         });
+    }
+
+    /// Has these addresses of a peer dialed. Within one dial, the first address that answers ends the others. So each family is
+    /// dialed by itself if one is preferred: the punch machine closes the connection of the other. Returns how many dials it takes.
+    fn dial_each(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose) -> usize {
+        let policy = self.peers.policy();
+        let is_first = |addr: &Multiaddr| Family::of(addr).is_none_or(|of| policy.rank(of) == 0);
+        let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_first);
+        let dials = [first, second]
+            .into_iter()
+            .filter(|addrs| !addrs.is_empty());
+        let mut count = 0;
+        for addrs in dials {
+            self.dial(peer, addrs, purpose);
+            count += 1;
+        }
+        count
     }
 
     /// Reports something of the node as a whole.

@@ -113,7 +113,8 @@ pub(crate) enum Action {
         dial: DialId,
         /// The addresses.
         addrs: Vec<Multiaddr>,
-        /// The initiator dials in the role of a listener, the responder in that of a dialer.
+        /// The initiator dials in the role of a listener, the responder in that of a dialer. The last dial of a responder may have the
+        /// other role.
         role: Role,
     },
     /// Connections that come from these addresses belong to the punch of this peer, until [`Action::Forget`].

@@ -11,7 +11,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::Remote;
+use p2pnode_transports::{Family, Remote};
 
 use crate::punch::{
     address::Candidate,
@@ -45,6 +45,10 @@ pub(super) struct Peer {
     plan: Plan,
     /// What the last handshake offered: another candidate is a new one.
     offered: HashSet<Candidate>,
+    /// The family that the peer prefers.
+    prefers: Option<Family>,
+    /// Whether this node dialed the peer, over a circuit or with an introduction; the last one counts.
+    dials: Option<bool>,
     /// What relays vouch for.
     vouches: Vouches,
     /// When the last handshakes began, oldest first.
@@ -132,6 +136,8 @@ impl Peer {
             wanted_after: None,
             plan: Plan::Nothing,
             offered: HashSet::new(),
+            prefers: None,
+            dials: None,
             vouches: Vouches::default(),
             begun: VecDeque::new(),
             last_end: None,
@@ -150,6 +156,7 @@ impl Peer {
         side: Side,
         rtt: Option<Duration>,
     ) {
+        self.dials = Some(side == Side::Dialer);
         self.circuits.push(Circuit {
             connection,
             side,
@@ -213,7 +220,12 @@ impl Peer {
             .attempt
             .as_ref()
             .is_some_and(|a| a.circuit == Some(connection) && a.phase.is_handshake());
-        if in_handshake {
+        // A peer that leaves closes its direct connection and then the circuit: that is no failure of the handshake which began
+        // between the two.
+        let just_lost = |at: Instant| cx.now < at + cx.timing.grace;
+        if in_handshake && self.circuits.is_empty() && self.direct_lost.is_some_and(just_lost) {
+            self.attempt = None;
+        } else if in_handshake {
             self.fail(cx, Reason::CircuitLost);
         }
         if self.circuits.is_empty() {
@@ -221,6 +233,11 @@ impl Peer {
         } else if lost && cx.enabled {
             self.begin_series(cx);
         }
+    }
+
+    /// The peer prefers this family.
+    pub(super) fn handle_preference(&mut self, prefers: Option<Family>) {
+        self.prefers = prefers;
     }
 
     /// The user wants the peer to be direct. If it was given up for now, another series begins, in which this node has the first

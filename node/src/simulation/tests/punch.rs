@@ -161,3 +161,34 @@ fn each_pair_of_nats_is_direct_if_it_can_be() {
         }
     }
 }
+
+#[test]
+fn a_peer_that_leaves_after_its_punch_leaves_no_failed_attempt() {
+    for introductions in [true, false] {
+        let mut world = World::new(21);
+        let relay = world.relay(Settings::default());
+        let [a, b] = [(); 2].map(|()| {
+            world.node(NodeSetup {
+                introductions,
+                ..NodeSetup::behind(Nat::PortRestricted, &[relay])
+            })
+        });
+        world.until_reserved();
+        let dial = world.dial(a, b);
+        assert_eq!(world.outcome(dial).outcome, Reached::Direct);
+        world.until(seconds(5), "both circuits and direct paths", |world| {
+            let (direct, relayed) = world.connections(b, a);
+            direct > 0 && relayed > 0
+        });
+        // The direct connections first.
+        world.close_direct(a, b);
+        world.stop(a);
+        world.run(seconds(20));
+        let failed: Vec<_> = world
+            .attempts(b)
+            .iter()
+            .filter(|attempt| attempt.outcome.ended() != AttemptEnd::Direct)
+            .collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+}

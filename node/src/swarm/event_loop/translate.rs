@@ -13,7 +13,7 @@ use libp2p::{
     relay::client,
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
-use p2pnode_protocol::{dcutr, directory, draining::Draining, from_remote};
+use p2pnode_protocol::{dcutr, directory, draining::Draining, from_remote, preference};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
@@ -172,6 +172,13 @@ impl EventLoop {
             sockets: self.sockets_of(&endpoint),
             endpoint,
         };
+        if self.sockets.kin().contains(&peer) {
+            let behaviour = self.swarm.behaviour_mut();
+            // Until it has identified itself.
+            behaviour
+                .directory
+                .identified(connection, &[directory::PROTOCOL]);
+        }
         self.state.handle_established(established, now);
         if is_dialed && let Some(path) = self.state.peers().path(connection) {
             self.observers.dialed(&path, failed);
@@ -197,6 +204,10 @@ impl EventLoop {
                 info,
             } => {
                 tracing::debug!(%peer, %connection, observed = %info.observed_addr, agent = %from_remote(&info.agent_version), "identified");
+                let prefers = preference::of(&info.protocols);
+                let behaviour = self.swarm.behaviour_mut();
+                behaviour.punch.identified(peer, prefers);
+                behaviour.directory.identified(connection, &info.protocols);
                 let lists_punching = info.protocols.contains(&dcutr::PROTOCOL);
                 self.state.handle_protocols(connection, lists_punching);
                 self.state

@@ -22,6 +22,8 @@ use p2pnode_protocol::{
     introduction::{Introduce, IntroductionReply, Notice, Notify, Received, Request},
 };
 
+use p2pnode_transports::Kin;
+
 use crate::{config::Config, core::introductions::IntroductionRequest};
 
 /// Exchanges at once on one connection, each way. Further notices are dropped unread; further requests are not sent.
@@ -51,15 +53,17 @@ pub(crate) enum Event {
 /// Exchanges introductions with configured relays, over connections that this node dialed, and with no other peer.
 pub(crate) struct Behaviour {
     relays: BTreeSet<PeerId>,
+    kin: Kin,
     queue: VecDeque<ToSwarm<Event, Request>>,
 }
 
 impl Behaviour {
     /// Exchanges introductions with the relays of `config` if it allows that. A relay sends what it sees of a node, regardless of the node's
     /// `punch.allow`, `punch.deny` and `access.allow`. A node with any of these rules uses only DCUtR, which applies them.
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, kin: Kin) -> Self {
         Self {
             relays: introducers(config),
+            kin,
             queue: VecDeque::new(),
         }
     }
@@ -115,7 +119,11 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(MAX_CONCURRENT).offering(self.knows(&peer)))
+        let handler = Handler::new(MAX_CONCURRENT).offering(self.knows(&peer));
+        Ok(match self.kin.contains(&peer) {
+            true => handler.eager(),
+            false => handler,
+        })
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}

@@ -9,11 +9,11 @@ use std::{
 
 use futures::channel::oneshot;
 use libp2p::{
-    Stream,
+    Stream, StreamProtocol,
     core::upgrade::DeniedUpgrade,
     swarm::{
         ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
-        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound},
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound, ProtocolsChange},
     },
 };
 
@@ -40,11 +40,14 @@ pub(crate) struct Wanted {
 type Reply = oneshot::Sender<Result<Stream, OpenError>>;
 
 /// The handler of one connection.
-#[derive(Default)]
 pub(crate) struct Handler {
+    /// Whether the remote may be asked for anything before it has identified itself.
+    is_kin: bool,
     wanted: VecDeque<Wanted>,
     /// Streams that are being negotiated.
     negotiating: usize,
+    /// The protocols that the remote lists; `None` until it has identified itself.
+    listed: Option<Vec<StreamProtocol>>,
 }
 
 impl ConnectionHandler for Handler {
@@ -60,7 +63,9 @@ impl ConnectionHandler for Handler {
     }
 
     fn connection_keep_alive(&self) -> bool {
-        !self.wanted.is_empty()
+        self.wanted
+            .iter()
+            .any(|wanted| !wanted.result.is_canceled())
     }
 
     fn on_behaviour_event(&mut self, wanted: Wanted) {
@@ -76,8 +81,17 @@ impl ConnectionHandler for Handler {
         &mut self,
         _: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Reply, Infallible>> {
+        if self.listed.is_none() && !self.is_kin {
+            return Poll::Pending;
+        }
         while let Some(Wanted { protocol, result }) = self.wanted.pop_front() {
             if result.is_canceled() {
+                continue;
+            }
+            let listed = self.listed.as_ref();
+            if listed.is_some_and(|listed| !listed.contains(protocol.name())) {
+                // An error means that the caller no longer waits.
+                let _ = result.send(Err(OpenError::Unsupported));
                 continue;
             }
             self.negotiating += 1;
@@ -97,6 +111,7 @@ impl ConnectionHandler for Handler {
         event: ConnectionEvent<'_, DeniedUpgrade, Self::OutboundProtocol, (), Reply>,
     ) {
         let (reply, result) = match event {
+            ConnectionEvent::RemoteProtocolsChange(change) => return self.on_listed(change),
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
                 info,
@@ -115,5 +130,29 @@ impl ConnectionHandler for Handler {
         self.negotiating -= 1;
         // An error means that the caller no longer waits: the stream is dropped.
         let _ = reply.send(result);
+    }
+}
+
+impl Handler {
+    pub(super) const fn new(is_kin: bool) -> Self {
+        Self {
+            is_kin,
+            wanted: VecDeque::new(),
+            negotiating: 0,
+            listed: None,
+        }
+    }
+
+    /// The remote's identify lists these protocols, or no longer.
+    fn on_listed(&mut self, change: ProtocolsChange<'_>) {
+        let listed = self.listed.get_or_insert_default();
+        match change {
+            ProtocolsChange::Added(added) => listed.extend(added.cloned()),
+            ProtocolsChange::Removed(removed) => {
+                for removed in removed {
+                    listed.retain(|listed| listed != removed);
+                }
+            }
+        }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! A peer may have several connections. The caller that opens a stream names the connection: the peer's best at that time. When
 //! another connection becomes the best, later streams go over that connection. Open streams stay on theirs.
+//!
+//! A stream waits until the peer has identified itself, unless the TLS handshake has shown that the peer runs these programs. A
+//! protocol that the peer does not list is not proposed.
 
 mod handler;
 mod open_error;
@@ -24,14 +27,15 @@ use libp2p::{
 };
 
 use p2pnode_protocol::upgrade::Confirmed;
+use p2pnode_transports::Kin;
 
 use handler::{Handler, Wanted};
 
 pub(crate) use open_error::OpenError;
 
 /// Opens streams. It answers none: each protocol's own behaviour does.
-#[derive(Default)]
 pub(crate) struct Behaviour {
+    kin: Kin,
     wanted: VecDeque<(PeerId, ConnectionId, Wanted)>,
     waker: Option<Waker>,
 }
@@ -41,6 +45,15 @@ pub(crate) struct Behaviour {
 pub(crate) struct Opening(oneshot::Receiver<Result<Stream, OpenError>>);
 
 impl Behaviour {
+    /// Peers of `kin` need not identify themselves before streams to them are opened.
+    pub(crate) const fn new(kin: Kin) -> Self {
+        Self {
+            kin,
+            wanted: VecDeque::new(),
+            waker: None,
+        }
+    }
+
     /// Opens a stream of `protocol` on `connection` to `peer`. Nothing is left of it if the [`Opening`] is dropped before.
     pub(crate) fn open(
         &mut self,
@@ -91,22 +104,22 @@ impl NetworkBehaviour for Behaviour {
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(self.kin.contains(&peer)))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(self.kin.contains(&peer)))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}

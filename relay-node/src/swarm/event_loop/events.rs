@@ -15,7 +15,7 @@ use crate::{
     core::{Delivery, DenialReason, Now, RelayState},
     observe::observer::Observer,
     swarm::{
-        behaviour::BehaviourEvent,
+        behaviour::{Behaviour, BehaviourEvent},
         circuit,
         exchange::Event::{Asked, Replied},
         shared_state::now,
@@ -139,7 +139,10 @@ impl EventLoop {
                 let delivery = Delivery::of(matches!(reply, Reply::Answer(_)));
                 state.handle_introduction_sent(peer, delivery);
             }
-            BehaviourEvent::Identify(event) => on_identify(&mut state, event),
+            BehaviourEvent::Identify(event) => {
+                let behaviour = self.swarm.behaviour_mut();
+                on_identify(&mut state, behaviour, event);
+            }
             BehaviourEvent::Ping(event) => on_ping(&mut state, event),
             BehaviourEvent::Draining(Draining { peer, .. }) => {
                 debug!(%peer, "a peer says that it drains");
@@ -251,7 +254,7 @@ fn on_relay(
     }
 }
 
-fn on_identify(state: &mut RelayState, event: identify::Event) {
+fn on_identify(state: &mut RelayState, behaviour: &mut Behaviour, event: identify::Event) {
     match event {
         identify::Event::Received {
             peer_id,
@@ -259,7 +262,12 @@ fn on_identify(state: &mut RelayState, event: identify::Event) {
             info,
         } => {
             debug!(peer = %peer_id, connection = %connection_id, agent = from_remote(&info.agent_version), "identified");
-            state.handle_identified(&peer_id, connection_id, &info.protocols);
+            let protocols = &info.protocols;
+            behaviour
+                .draining
+                .identified(peer_id, connection_id, protocols);
+            behaviour.directory.identified(connection_id, protocols);
+            state.handle_identified(&peer_id, connection_id, protocols);
         }
         identify::Event::Error {
             peer_id,

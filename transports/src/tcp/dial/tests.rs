@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     net::{
         budget::{Budgets, Class},
+        kin::Kin,
         ports::Ports,
         range::PortRange,
     },
@@ -16,24 +17,23 @@ use crate::{
     tls::Tls,
 };
 
+fn upgrade() -> Upgrade {
+    let keypair = Keypair::generate_ed25519();
+    let tls = Tls::new(&keypair, Kin::default()).unwrap();
+    Upgrade::new(&keypair, tls, Budgets::new(Class::Carrying)).unwrap()
+}
+
 fn dialer(range: &str) -> (Dialer, PortRange) {
     let range = range.parse().unwrap();
     let shared = Shared::new(Ports::new(range, b"seed"));
-    let keypair = Keypair::generate_ed25519();
-    let upgrade = Upgrade::new(
-        &keypair,
-        Tls::new(&keypair).unwrap(),
-        Budgets::new(Class::Carrying),
-    )
-    .unwrap();
-    let mut dialer = Dialer::new(upgrade, shared);
+    let mut dialer = Dialer::new(upgrade(), shared);
     dialer.open(Family::Ip4).unwrap();
     (dialer, range)
 }
 
 async fn connect(dialer: &Dialer, remote: SocketAddr) -> Result<(Stream, Sockets), Error> {
     let dial = dialer.dial(remote, None, Endpoint::Dialer, PortUse::Reuse);
-    dial.connect().await
+    dial.connect(Segments::Full).await
 }
 
 /// Connects, and closes at our end first, which leaves TIME_WAIT there.
@@ -107,4 +107,41 @@ async fn a_dial_waits_for_numbers_that_are_about_to_be_free() {
     };
     let (again, ()) = tokio::join!(connect(&dialer, addr), closing);
     assert_eq!(again.unwrap().1.local.port(), 23020);
+}
+
+/// The MSS that the next connection has here, which is answered or not.
+async fn serve(listener: &TcpListener, upgrade: Option<&Upgrade>) -> (u32, BoxFuture<'static, ()>) {
+    let (stream, from) = listener.accept().await.unwrap();
+    let segment = socket2::SockRef::from(&stream).tcp_mss().unwrap();
+    let Some(upgrade) = upgrade else {
+        let held = async move { drop((std::future::pending::<()>().await, stream)) };
+        return (segment, held.boxed());
+    };
+    let stream = Stream::new(stream, None);
+    let serving = upgrade.apply(stream, from, Endpoint::Listener, Offer::Both);
+    (segment, serving.map(drop).boxed())
+}
+
+#[tokio::test]
+async fn a_handshake_that_stops_is_made_again_with_small_segments_and_the_next_one_at_once() {
+    let (dialer, _) = dialer("23030-23039");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let remote = listener.local_addr().unwrap();
+    let dial = || dialer.dial(remote, None, Endpoint::Dialer, PortUse::Reuse);
+    let server = upgrade();
+    let remote = async {
+        let (large, _held) = serve(&listener, None).await;
+        let mut segments = vec![large];
+        for _ in 0..2 {
+            let (segment, serving) = serve(&listener, Some(&server)).await;
+            tokio::spawn(serving);
+            segments.push(segment);
+        }
+        segments
+    };
+    let dials = async { (dial().run().await.map(drop), dial().run().await.map(drop)) };
+    let (segments, dialed) = tokio::join!(remote, dials);
+    assert!(dialed.0.is_ok() && dialed.1.is_ok(), "{dialed:?}");
+    let is_small: Vec<bool> = segments.iter().map(|segment| *segment <= 1188).collect();
+    assert_eq!(is_small, [false, true, true], "{segments:?}");
 }

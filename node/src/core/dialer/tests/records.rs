@@ -154,3 +154,23 @@ fn a_connection_that_was_open_already_is_reported_as_such() {
     let actions = all(&mut dialer, now);
     assert_eq!(result(&actions).unwrap().found_by, Some(FoundBy::Open));
 }
+
+#[test]
+fn a_relay_that_answers_that_the_peer_is_absent_is_not_called_silent() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let request = Request {
+        timeout: Duration::from_secs(2),
+        ..request(Until::Direct, 1)
+    };
+    let mut dialer = Dialer::new(request, [relay], true, now);
+    all(&mut dialer, now);
+    dialer.handle_relay_ready(relay, now);
+    drain(&mut dialer, now);
+    let words = "the peer holds no reservation there".to_owned();
+    dialer.handle_circuit_failed(relay, CircuitFailure::Absent, words.clone(), now);
+    dialer.handle_looked_up(now);
+    let end = now + Duration::from_secs(2);
+    let actions = drain(&mut dialer, end);
+    let reason = result(&actions).unwrap().reason.clone();
+    assert_eq!(reason, Some(NotDirect::Unreachable(words)));
+}

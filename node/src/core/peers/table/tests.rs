@@ -224,7 +224,7 @@ fn a_relay_that_changes_the_family_is_the_last_choice() {
 }
 
 #[test]
-fn a_circuit_is_asked_for_on_a_leg_that_has_answered_then_by_family_then_by_round_trip() {
+fn a_circuit_is_asked_for_in_the_family_then_on_a_leg_that_has_answered_then_by_round_trip() {
     let (mut table, now) = with_relay(PeerId::random());
     let addr: Multiaddr = RELAY_ADDR.parse().unwrap();
     for number in 2..4 {
@@ -244,10 +244,12 @@ fn a_circuit_is_asked_for_on_a_leg_that_has_answered_then_by_family_then_by_roun
     table.handle_rtt(id(3), Duration::from_millis(4));
     let both = [leg(2, ip4, true), leg(3, ip6, true)];
     assert_eq!(best(&table, both), Some(id(3)), "the shorter round trip");
+    let unready = [leg(2, ip4, true), leg(3, ip6, false)];
+    assert_eq!(best(&table, unready), Some(id(2)), "it has answered");
     table.policy = FamilyPolicy::PreferIp4;
     assert_eq!(best(&table, both), Some(id(2)), "the configured family");
     let unready = [leg(2, ip4, false), leg(3, ip6, true)];
-    assert_eq!(best(&table, unready), Some(id(3)));
+    assert_eq!(best(&table, unready), Some(id(2)));
     assert_eq!(table.best_leg(std::iter::empty()), None);
 }
 

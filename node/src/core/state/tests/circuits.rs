@@ -95,16 +95,20 @@ fn without_a_leg_of_the_far_family_the_circuit_stays() {
 }
 
 #[test]
-fn a_circuit_goes_over_the_leg_that_has_identified_itself() {
-    let (relays, peer) = (dual(), PeerId::random());
-    let mut node = Node::new(Settings {
-        family: FamilyPolicy::PreferIp4,
-        ..settings(&relays)
-    });
-    let legs = node.connect_legs();
-    // Both are up; the less preferred one has answered first.
-    node.admit(legs[1]);
-    node.actions();
-    node.state.handle_dial(request(peer), node.now);
-    assert_eq!(node.dials()[0].1, [circuit_addr(&relays[1], peer)]);
+fn a_circuit_goes_over_the_leg_of_the_preferred_family_and_else_over_one_that_has_identified_itself()
+ {
+    for (family, expected) in [(FamilyPolicy::Auto, 1), (FamilyPolicy::PreferIp4, 0)] {
+        let (relays, peer) = (dual(), PeerId::random());
+        let mut node = Node::new(Settings {
+            family,
+            ..settings(&relays)
+        });
+        let legs = node.connect_legs();
+        // Both are up; the second has answered first.
+        node.admit(legs[1]);
+        node.actions();
+        node.state.handle_dial(request(peer), node.now);
+        let circuit = circuit_addr(&relays[expected], peer);
+        assert_eq!(node.dials()[0].1, [circuit], "{family}");
+    }
 }

@@ -22,7 +22,7 @@ use crate::punch::{
     record::{CandidateOutcome, Reason, Role},
 };
 
-use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs};
+use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs, series::MAX_ATTEMPTS};
 
 /// The longest that SYNC is waited for to arrive: a peer that answers late must not delay the dial by as much.
 const MAX_SYNC_DELAY: Duration = Duration::from_millis(500);
@@ -341,7 +341,7 @@ impl Peer {
             peer: self.id,
             dial,
             addrs: multiaddrs(&chosen),
-            role: attempt.role,
+            role: role_of_dial(attempt),
         });
     }
 
@@ -373,6 +373,18 @@ impl Peer {
             Some(attempt) if attempt.role == Role::Initiator => !decides(cx.local_id, self.id),
             Some(attempt) => !attempt.phase.is_handshake(),
         }
+    }
+}
+
+/// The role in which an attempt dials: the one of the handshake, except in the last attempt of a peer of another make.
+///
+/// go-libp2p before 0.48 has the roles the wrong way round over TCP, so both sides of its punches dial. A transport in the role of
+/// the listener takes the other role if the remote waits as well, so this role fits every remote and only takes longer. Peers of
+/// ours have named the round trip time of the circuit by then.
+fn role_of_dial(attempt: &Attempt) -> Role {
+    match attempt.number == MAX_ATTEMPTS && attempt.rtt.is_none() {
+        true => Role::Initiator,
+        false => attempt.role,
     }
 }
 

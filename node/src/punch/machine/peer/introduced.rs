@@ -36,6 +36,7 @@ impl Peer {
         cx: &mut Context<'_>,
         introduced: &Introduced,
     ) -> IntroductionResponse {
+        self.dials = Some(introduced.asked);
         let is_idle = self.attempt.is_none()
             && self.directs.is_empty()
             && matches!(self.plan, Plan::Nothing | Plan::Peer { .. });

@@ -16,7 +16,7 @@ use crate::punch::{
 use super::{Peer, Plan, Series, multiaddrs};
 
 /// Attempts in a series.
-const MAX_ATTEMPTS: u32 = 3;
+pub(super) const MAX_ATTEMPTS: u32 = 3;
 
 /// The most handshakes with one peer in [`BUDGET_WINDOW`], those that the peer begins included. It bounds the packets that a peer
 /// can make this node send to addresses of the peer's choice.

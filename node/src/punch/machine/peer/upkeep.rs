@@ -2,15 +2,20 @@
 
 use std::time::Instant;
 
-use crate::punch::machine::{Action, Context, directs::decides};
+use crate::punch::machine::{
+    Action, Context,
+    directs::{Preference, decides},
+};
 
 use super::{Circuit, Peer};
 
 impl Peer {
     pub(super) fn surplus_due(&self, cx: &Context<'_>) -> Option<Instant> {
         let is_relay = cx.relays.peers.contains(&self.id);
-        let concerns =
-            !self.circuits.is_empty() || self.last_record.is_some() || self.directs.is_crossed();
+        let concerns = !self.circuits.is_empty()
+            || self.last_record.is_some()
+            || self.directs.is_crossed()
+            || (self.preference(cx) != Preference::default() && self.directs.has_both_families());
         if is_relay || !concerns || !cx.enabled {
             return None;
         }
@@ -18,9 +23,19 @@ impl Peer {
             .surplus_due(decides(cx.local_id, self.id), cx.timing)
     }
 
+    /// What both sides prefer. A side that dialed directly is the dialer as well.
+    fn preference(&self, cx: &Context<'_>) -> Preference {
+        let (ours, theirs) = (cx.policy.families.preferred(), self.prefers);
+        let (dialer, listener) = match self.dials.or_else(|| self.directs.are_dialed()) {
+            Some(false) => (theirs, ours),
+            Some(true) | None => (ours, theirs),
+        };
+        Preference { dialer, listener }
+    }
+
     pub(super) fn close_surplus(&mut self, cx: &mut Context<'_>) {
         if self.surplus_due(cx).is_some_and(|due| due <= cx.now) {
-            for connection in self.directs.take_surplus() {
+            for connection in self.directs.take_surplus(self.preference(cx)) {
                 cx.actions.push_back(Action::Close {
                     peer: self.id,
                     connection,

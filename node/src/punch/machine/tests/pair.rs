@@ -141,6 +141,21 @@ fn a_series_goes_from_quic_to_tcp_to_everything_on_both_sides() {
 }
 
 #[test]
+fn the_last_dial_of_a_responder_has_the_other_role_if_the_initiator_is_of_another_make() {
+    for (knows_rtt, last) in [(true, Role::Responder), (false, Role::Initiator)] {
+        let mut world = World::new(Network {
+            knows_rtt: [true, knows_rtt],
+            ..Network::new(Nat::Symmetric, Nat::Symmetric)
+        });
+        world.circuit(0, Duration::ZERO);
+        world.run_until(Duration::from_secs(40));
+        let roles = &world.nodes[0].dialed_roles[..3];
+        assert_eq!(roles, [Role::Responder, Role::Responder, last]);
+        assert_eq!(world.nodes[1].dialed_roles[..3], [Role::Initiator; 3]);
+    }
+}
+
+#[test]
 fn where_quic_is_blocked_the_second_attempt_is_direct_over_tcp() {
     let mut world = World::new(Network {
         blocked: vec![Transport::Quic],

@@ -88,6 +88,7 @@ pub(super) struct Node {
     pub(super) dial_count: usize,
     pub(super) dialed_at: Vec<Duration>,
     pub(super) dialed_kinds: Vec<BTreeSet<Transport>>,
+    pub(super) dialed_roles: Vec<Role>,
 }
 
 pub(super) struct World {
@@ -202,6 +203,7 @@ impl World {
                 dial_count: 0,
                 dialed_at: Vec::new(),
                 dialed_kinds: Vec::new(),
+                dialed_roles: Vec::new(),
             }
         };
         let mut world = Self {

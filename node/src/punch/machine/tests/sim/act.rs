@@ -74,7 +74,12 @@ impl World {
                         },
                     );
                 }
-                Action::Dial { dial, addrs, .. } => self.dial(node, dial, &addrs),
+                Action::Dial {
+                    dial, addrs, role, ..
+                } => {
+                    self.nodes[node].dialed_roles.push(role);
+                    self.dial(node, dial, &addrs);
+                }
                 Action::Close { connection, .. } => {
                     let connection = number(connection);
                     self.after(Duration::ZERO, Happening::ClosedAt { node, connection });
