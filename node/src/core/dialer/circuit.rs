@@ -92,7 +92,8 @@ impl Relay {
 
     /// Whether it has neither led to the peer nor said why not.
     pub(super) fn is_silent(&self) -> bool {
-        self.is_tried() && self.failures == 0 && self.unreachable.is_none()
+        let has_answered = self.failures > 0 || self.absent_since.is_some();
+        self.is_tried() && !has_answered && self.unreachable.is_none()
     }
 
     /// Why it cannot be reached, if so.
