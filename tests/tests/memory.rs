@@ -1,4 +1,4 @@
-//! Strangers make a relay hold more than `limits.memory`. It closes the connections that hold the most and counts them, its
+//! Strangers make a program hold more than `limits.memory`. It closes the connections that hold the most and counts them, its
 //! resident memory stays bounded, and what honest peers have stays.
 
 use std::cell::Cell;
@@ -12,14 +12,22 @@ use p2pnode_tests::{
 
 lab_tests! {
     a_relay_above_its_memory_limit_closes_what_holds_the_most: relay();
+    a_node_above_its_memory_limit_closes_what_holds_the_most: node();
 }
 
+const PORT: u16 = 4433;
 /// Less than what the strangers below fill: of one address, a node takes fewer than a relay. 800 connections at once take more than
 /// their unread bytes, which are all that the limit can have closed: 129 MiB at the most were measured.
 const RELAY: Limit = Limit {
     text: "96MiB",
     kib: 96 * 1024,
     most: 160 * 1024,
+};
+/// The same, of which 65 MiB at the most were measured.
+const NODE: Limit = Limit {
+    text: "48MiB",
+    kib: 48 * 1024,
+    most: 80 * 1024,
 };
 /// Closed connections that are waited for. How many it takes depends on how many were refused before they held anything.
 const CLOSED: f64 = 5.0;
@@ -53,6 +61,36 @@ async fn relay() -> Result<()> {
         (&host, metric),
     )
     .await
+}
+
+async fn node() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let host = lab.public_host("target").await?;
+    let mut launch = relay.run("target", &host, &Transport::ALL)?;
+    for transport in Transport::ALL {
+        launch = launch.args(["--listen", &transport.addr("0.0.0.0", PORT)]);
+    }
+    let target = launch
+        .env("P2PNODE_ADMIN_LISTEN", ADMIN)
+        .env("P2PNODE_LIMITS_MEMORY", NODE.text)
+        .reserves(&host)
+        .await?;
+    let attacker = lab.public_host("attacker").await?;
+    let ip = host.ip(false)?;
+    let addresses =
+        Transport::ALL.map(|transport| format!("{}/p2p/{}", transport.addr(ip, PORT), target.id));
+    let pid = target.process.pid();
+    besieged(
+        &lab,
+        &relay,
+        &attacker,
+        &addresses,
+        (pid, NODE),
+        (&host, "p2pnode_closed_for_memory_total"),
+    )
+    .await?;
+    kept_its_relay(&target)
 }
 
 fn kept_its_relay(node: &Node) -> Result<()> {

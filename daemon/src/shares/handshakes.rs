@@ -19,6 +19,8 @@ use super::{Place, Places};
 #[derive(Debug)]
 pub struct Handshakes<K> {
     limit: usize,
+    /// For how many there is memory.
+    room: usize,
     pub(super) of: BTreeMap<Transport, Places<K, Network>>,
 }
 
@@ -33,11 +35,17 @@ impl<K: Copy + Eq + Hash> Handshakes<K> {
         let places = || Places::new(of_transport, of_transport / 4);
         Self {
             limit,
+            room: usize::MAX,
             of: [Transport::Tcp, Transport::Quic]
                 .into_iter()
                 .map(|transport| (transport, places()))
                 .collect(),
         }
+    }
+
+    /// There is memory for so many at once from now on, which is as good as a limit. Those under way stay.
+    pub fn set_room(&mut self, room: usize) {
+        self.room = room;
     }
 
     /// Handshakes under way.
@@ -60,7 +68,7 @@ impl<K: Copy + Eq + Hash> Handshakes<K> {
         source: Source,
         now: Instant,
     ) -> Place<K> {
-        let is_full = self.len() >= self.limit;
+        let is_full = self.len() >= self.limit.min(self.room);
         let Some(places) = self.of.get_mut(&transport) else {
             return Place::None;
         };

@@ -221,3 +221,16 @@ fn a_place_that_may_not_be_taken_is_left_and_a_family_keeps_its_part() {
         Place::None
     );
 }
+
+#[test]
+fn where_memory_is_for_few_handshakes_a_lighter_source_still_gets_a_place_and_none_is_lost_for_it()
+{
+    let mut many = Many::new(LIMIT);
+    let keys: Vec<_> = (0..10).map(|_| many.begin(TCP, "192.0.2.1").0).collect();
+    many.handshakes.set_room(8);
+    assert_eq!(many.begin(TCP, "192.0.2.1").1, Place::None);
+    assert_eq!(many.begin(TCP, "198.51.100.1").1, Place::Of(keys[0]));
+    assert_eq!(many.under_way(TCP, &keys), keys[1..]);
+    many.handshakes.set_room(usize::MAX);
+    assert_eq!(many.begin(TCP, "192.0.2.1").1, Place::Free);
+}

@@ -52,20 +52,18 @@ pub(crate) fn build(
     let allowed = allowed(config);
     let introduction = introduction::Behaviour::new(config);
     let relays = &config.relays;
-    let (closed, counted) = (metrics.closed_for_memory(), metrics.clone());
+    let counted = metrics.clone();
     let requests = PerConnection::new(REQUESTS, move |verdict| match verdict {
         Verdict::Serve => {}
         Verdict::Refuse => counted.refused(Refused::RequestRate),
         Verdict::Close => counted.refused(Refused::Flood),
     });
-    let held = parts.sockets.budgets().clone();
-    let guard = Guard::start(config.memory, move || {
-        let largest = held.close_largest()?;
-        closed.inc();
-        tracing::warn!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
-        Some(largest.held)
-    })
-    .context("cannot start the thread that watches the memory")?;
+    let connections = memory::Connections {
+        budgets: parts.sockets.budgets().clone(),
+        closed: metrics.closed_for_memory(),
+    };
+    let guard = Guard::start(config.memory, connections)
+        .context("cannot start the thread that watches the memory")?;
     // Without a list of allowed peers, the relays are all that the configuration names.
     let named = relays.iter().map(|relay| relay.peer);
     let named = allowed.iter().flatten().copied().chain(named).collect();
@@ -76,7 +74,7 @@ pub(crate) fn build(
         relays,
         Limits {
             memory: memory::Behaviour(guard.pressure()),
-            admission: admission::Behaviour::new(admission, parts.displacer),
+            admission: admission::Behaviour::new(admission, guard.pressure(), parts.displacer),
             requests,
         },
         parts.clients,
