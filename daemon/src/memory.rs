@@ -153,7 +153,8 @@ impl Guard {
 fn keep(alive: &Weak<()>, limit: u64, shown: &Pressure, mut holders: impl Holders) {
     let mut watch = Watch::new(limit);
     while alive.strong_count() > 0 {
-        let look = watch.handle_resident(resident().unwrap_or_default(), Instant::now());
+        let taken = resident().unwrap_or_default();
+        let look = watch.handle_resident(taken, Instant::now());
         shown.0.store(look.room, Ordering::Relaxed);
         holders.set_room(look.room);
         if look.close > 0 {
@@ -161,6 +162,11 @@ fn keep(alive: &Weak<()>, limit: u64, shown: &Pressure, mut holders: impl Holder
         }
         if look.trim {
             trim();
+            tracing::debug!(
+                before = taken,
+                after = resident(),
+                "returned free memory to the kernel"
+            );
         }
         thread::sleep(look.pause);
     }

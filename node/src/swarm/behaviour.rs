@@ -29,6 +29,12 @@ pub(crate) const REQUESTS: Measure = Measure {
     period: Duration::from_millis(100),
 };
 
+/// Handshakes of DCUtR that a remote may begin over a circuit. Other implementations make three in a row and then rest.
+pub(crate) const PUNCHES: Measure = Measure {
+    burst: 12,
+    period: Duration::from_secs(5),
+};
+
 /// The protocols that a node runs.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -40,7 +46,7 @@ pub(crate) struct Behaviour {
     pub(crate) relay_ip6: Client,
     pub(crate) identify: Guarded<identify::Behaviour, PerConnection>,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) punch: punch::Behaviour,
+    pub(crate) punch: Guarded<punch::Behaviour, PerConnection>,
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
     draining: Guarded<draining::Behaviour, PerConnection>,
@@ -52,6 +58,7 @@ pub(crate) struct Limits {
     pub(crate) memory: memory::Behaviour,
     pub(crate) admission: admission::Behaviour,
     pub(crate) requests: PerConnection,
+    pub(crate) punches: PerConnection,
 }
 
 impl Behaviour {
@@ -90,7 +97,7 @@ impl Behaviour {
                 };
                 link.pace()
             }),
-            punch,
+            punch: Guarded::new(punch, limits.punches),
             introduction,
             streams: streams::Behaviour::default(),
             draining: Guarded::new(draining::Behaviour::default(), limits.requests),

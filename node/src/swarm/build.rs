@@ -8,6 +8,7 @@ use libp2p::{
 };
 use p2pnode_daemon::memory::Guard;
 use p2pnode_protocol::{
+    bucket::Measure,
     guarded::{PerConnection, Verdict},
     upgrade::LAZY,
 };
@@ -19,7 +20,7 @@ use crate::{
     punch,
     swarm::{
         admission,
-        behaviour::{Behaviour, Limits, REQUESTS},
+        behaviour::{Behaviour, Limits, PUNCHES, REQUESTS},
         dial_error, introduction, memory, transport,
     },
 };
@@ -52,12 +53,6 @@ pub(crate) fn build(
     let allowed = allowed(config);
     let introduction = introduction::Behaviour::new(config);
     let relays = &config.relays;
-    let counted = metrics.clone();
-    let requests = PerConnection::new(REQUESTS, move |verdict| match verdict {
-        Verdict::Serve => {}
-        Verdict::Refuse => counted.refused(Refused::RequestRate),
-        Verdict::Close => counted.refused(Refused::Flood),
-    });
     let connections = memory::Connections {
         budgets: parts.sockets.budgets().clone(),
         closed: metrics.closed_for_memory(),
@@ -75,7 +70,8 @@ pub(crate) fn build(
         Limits {
             memory: memory::Behaviour(guard.pressure()),
             admission: admission::Behaviour::new(admission, guard.pressure(), parts.displacer),
-            requests,
+            requests: counted(REQUESTS, metrics),
+            punches: counted(PUNCHES, metrics),
         },
         parts.clients,
         punch,
@@ -91,6 +87,16 @@ pub(crate) fn build(
             .map_err(|error| listen_error(address, error))?;
     }
     Ok((swarm, parts.sockets, guard))
+}
+
+/// At most a measure of streams on each connection. What is refused is counted.
+fn counted(measure: Measure, metrics: &Metrics) -> PerConnection {
+    let metrics = metrics.clone();
+    PerConnection::new(measure, move |verdict| match verdict {
+        Verdict::Serve => {}
+        Verdict::Refuse => metrics.refused(Refused::RequestRate),
+        Verdict::Close => metrics.refused(Refused::Flood),
+    })
 }
 
 /// The peers that may connect; `None` lets every peer connect. The relays are part of the configuration and need no second
