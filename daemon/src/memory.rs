@@ -109,8 +109,8 @@ pub trait Holders: Send + 'static {
     /// So many bytes may be taken until the next call.
     fn set_room(&mut self, bytes: u64);
 
-    /// Closes connections that hold about so many bytes, and returns how many they hold.
-    fn close(&mut self, bytes: u64) -> u64;
+    /// Closes connections of strangers that hold about so many bytes, and others until all hold `of_others`. Returns how many they hold.
+    fn close(&mut self, bytes: u64, of_others: u64) -> u64;
 }
 
 /// The thread that keeps the process below a limit, for as long as this lives.
@@ -158,7 +158,7 @@ fn keep(alive: &Weak<()>, limit: u64, shown: &Pressure, mut holders: impl Holder
         shown.0.store(look.room, Ordering::Relaxed);
         holders.set_room(look.room);
         if look.close > 0 {
-            watch.handle_closed(holders.close(look.close));
+            watch.handle_closed(holders.close(look.close, look.of_others));
         }
         if look.trim {
             trim();

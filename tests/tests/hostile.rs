@@ -141,7 +141,7 @@ async fn text() -> Result<()> {
         stranger.kill().await?;
     }
     let log = both.b.process.log();
-    ensure!(log.contains("evil"), "nothing of the texts is in {log}");
+    ensure!(log.contains("owned"), "nothing of the texts is in {log}");
     let lines = both.b.process.events().into_iter();
     let printed: String = lines.map(|event| event.line).collect();
     let status = both.b.control.text(&["status"]).await?;

@@ -42,8 +42,10 @@ struct Trimmed {
 pub(super) struct Look {
     /// Bytes that may be taken until the next look.
     pub(super) room: u64,
-    /// Close connections that hold so many bytes.
+    /// Close connections of strangers that hold so many bytes.
     pub(super) close: u64,
+    /// If these do not hold so many, others too.
+    pub(super) of_others: u64,
     /// Have the allocator return what is free.
     pub(super) trim: bool,
     /// The time until the next look.
@@ -67,16 +69,17 @@ impl Watch {
         if self.since.is_none_or(is_over) {
             (self.closed, self.since) = (0, Some(now));
         }
-        // Somewhat more than the excess, so that newcomers find room.
-        let excess = resident.saturating_sub(self.limit - self.spare());
-        let close = if resident > self.limit {
-            excess.saturating_sub(self.closed)
+        // Strangers leave before the limit is reached, so that newcomers find room; others only for what is above it.
+        let close = if resident > self.limit - self.spare() {
+            resident - (self.limit - 2 * self.spare())
         } else {
             0
         };
+        let of_others = resident.saturating_sub(self.limit);
         Look {
             room,
-            close,
+            close: close.saturating_sub(self.closed),
+            of_others: of_others.saturating_sub(self.closed),
             trim: self.trims(resident, now),
             pause: pause(resident, self.limit),
         }
@@ -143,20 +146,23 @@ mod tests {
     }
 
     #[test]
-    fn above_the_limit_the_excess_is_closed_once_and_again_if_it_was_not_freed_in_time() {
+    fn close_to_the_limit_the_excess_is_closed_once_and_again_if_it_was_not_freed_in_time() {
         let (mut watch, now) = (Watch::new(160 * MIB), Instant::now());
         let at = |ms| now + Duration::from_millis(ms);
-        let look = watch.handle_resident(160 * MIB, now);
-        assert_eq!((look.room, look.close), (0, 0));
-        let look = watch.handle_resident(165 * MIB, at(2));
-        // Down to a sixteenth below the limit.
-        assert_eq!((look.room, look.close), (0, 15 * MIB));
-        watch.handle_closed(16 * MIB);
-        assert_eq!(watch.handle_resident(165 * MIB, at(4)).close, 0);
-        assert_eq!(watch.handle_resident(167 * MIB, at(6)).close, MIB);
-        assert_eq!(watch.handle_resident(165 * MIB, at(100)).close, 15 * MIB);
-        assert_eq!(watch.handle_resident(159 * MIB, at(102)).close, 0);
-        assert_eq!(watch.handle_resident(100 * MIB, at(104)).room, 60 * MIB);
+        let mut look = |resident, ms, closed| {
+            let look = watch.handle_resident(resident * MIB, at(ms));
+            watch.handle_closed(closed * MIB);
+            [look.room, look.close, look.of_others].map(|bytes| bytes / MIB)
+        };
+        assert_eq!(look(150, 0, 0), [10, 0, 0]);
+        // Strangers down to two sixteenths below the limit, others down to the limit.
+        assert_eq!(look(155, 2, 0), [5, 15, 0]);
+        assert_eq!(look(165, 4, 3), [0, 25, 5]);
+        assert_eq!(look(165, 6, 23), [0, 22, 2]);
+        assert_eq!(look(167, 8, 0), [0, 1, 0]);
+        assert_eq!(look(165, 100, 25), [0, 25, 5]);
+        assert_eq!(look(150, 102, 0), [10, 0, 0]);
+        assert_eq!(look(100, 104, 0), [60, 0, 0]);
     }
 
     #[test]

@@ -86,11 +86,11 @@ impl Holders for Connections {
         self.budgets.set_room(bytes);
     }
 
-    fn close(&mut self, bytes: u64) -> u64 {
-        let closed = self.budgets.close(bytes);
+    fn close(&mut self, bytes: u64, of_others: u64) -> u64 {
+        let closed = self.budgets.close(bytes, of_others);
         for largest in &closed {
             self.closed.inc();
-            tracing::warn!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
+            tracing::warn!(peer = %largest.peer, bytes = largest.held, "closed a connection: too little is left of limits.memory");
         }
         closed.iter().map(Largest::frees).sum()
     }

@@ -193,9 +193,9 @@ impl Budgets {
         }
     }
 
-    /// Closes connections until about `bytes` are free: strangers' first, of these the ones that hold the most, then the oldest.
-    /// Of others only those that hold something.
-    pub fn close(&self, bytes: u64) -> Vec<Largest> {
+    /// Closes connections of strangers until about `bytes` are free: the ones that hold the most, then the oldest. Others, of which
+    /// only those that hold something, are closed until `of_others` are free.
+    pub fn close(&self, bytes: u64, of_others: u64) -> Vec<Largest> {
         let open = self.connections().into_iter();
         let mut open: Vec<_> = open
             .filter_map(|(number, peer, class, connection)| {
@@ -210,7 +210,10 @@ impl Budgets {
         });
         let mut free = 0;
         let closed = open.into_iter().take_while(|(_, largest, _)| {
-            let is_due = free < bytes;
+            let is_due = match largest.class {
+                Class::Stranger => free < bytes,
+                Class::Known | Class::Carrying => free < of_others,
+            };
             free += largest.frees();
             is_due
         });

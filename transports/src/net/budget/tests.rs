@@ -56,19 +56,17 @@ fn connections_are_closed_by_what_they_hold_strangers_first_and_no_idle_one_of_a
         .map(|(peer, held)| open(&budgets, *peer, held))
         .collect();
     assert_eq!(budgets.held(), held.iter().sum::<u64>());
-    assert_eq!(budgets.close(0), []);
-    let closed = |bytes| {
-        budgets
-            .close(bytes)
-            .iter()
-            .map(|one| one.held)
-            .collect::<Vec<_>>()
+    assert_eq!(budgets.close(0, 0), []);
+    let closed = |bytes, of_others| {
+        let closed = budgets.close(bytes, of_others).into_iter();
+        closed.map(|one| one.held).collect::<Vec<_>>()
     };
-    assert_eq!(closed(1), [900 << 10]);
+    assert_eq!(closed(1, 1), [900 << 10]);
     // Then the idle ones of strangers, the oldest first; none a second time.
-    assert_eq!(closed((300 << 10) + CONNECTION + 1), [300 << 10, 1000]);
-    assert_eq!(closed(u64::MAX), [2000, 32 << 20]);
-    assert!(closed(u64::MAX).is_empty());
+    assert_eq!(closed((300 << 10) + CONNECTION + 1, 1), [300 << 10, 1000]);
+    assert_eq!(closed(u64::MAX, 0), [2000]);
+    assert_eq!(closed(u64::MAX, 1), [32 << 20]);
+    assert!(closed(u64::MAX, u64::MAX).is_empty());
     assert_eq!(budgets.held(), 1000, "known and idle");
     drop(connections);
 }
