@@ -18,9 +18,9 @@ use super::{Place, Places};
 /// handshakes at most, and keeps a quarter of its own for either IP family.
 #[derive(Debug)]
 pub struct Handshakes<K> {
+    /// The most that there may be, and the limit now, which is lower where memory is for fewer.
+    most: usize,
     limit: usize,
-    /// For how many there is memory.
-    room: usize,
     pub(super) of: BTreeMap<Transport, Places<K, Network>>,
 }
 
@@ -31,21 +31,21 @@ impl<K: Copy + Eq + Hash> Handshakes<K> {
     /// None yet, of `limit` at once.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        let of_transport = limit - limit / 4;
-        let places = || Places::new(of_transport, of_transport / 4);
+        let (places, kept) = of_transport(limit);
+        let of = [Transport::Tcp, Transport::Quic].map(|of| (of, Places::new(places, kept)));
         Self {
+            most: limit,
             limit,
-            room: usize::MAX,
-            of: [Transport::Tcp, Transport::Quic]
-                .into_iter()
-                .map(|transport| (transport, places()))
-                .collect(),
+            of: of.into(),
         }
     }
 
     /// There is memory for so many at once from now on, which is as good as a limit. Those under way stay.
     pub fn set_room(&mut self, room: usize) {
-        self.room = room;
+        self.limit = self.most.min(room);
+        for of in self.of.values_mut() {
+            (of.limit, of.kept) = of_transport(self.limit);
+        }
     }
 
     /// Handshakes under way.
@@ -68,7 +68,7 @@ impl<K: Copy + Eq + Hash> Handshakes<K> {
         source: Source,
         now: Instant,
     ) -> Place<K> {
-        let is_full = self.len() >= self.limit.min(self.room);
+        let is_full = self.len() >= self.limit;
         let Some(places) = self.of.get_mut(&transport) else {
             return Place::None;
         };
@@ -91,4 +91,10 @@ impl<K: Copy + Eq + Hash> Handshakes<K> {
             places.leave(key);
         }
     }
+}
+
+/// The places of a transport, of so many handshakes, and how many of them are kept for either family.
+const fn of_transport(limit: usize) -> (usize, usize) {
+    let places = limit - limit / 4;
+    (places, places / 4)
 }
