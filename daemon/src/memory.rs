@@ -98,10 +98,10 @@ impl Pressure {
     }
 }
 
-/// How many handshakes at once take so many bytes.
+/// How many handshakes at once there may be where so many bytes are left. Half of these are for what connections receive.
 #[must_use]
 pub fn handshakes(bytes: u64) -> usize {
-    usize::try_from(bytes / HANDSHAKE).unwrap_or(usize::MAX)
+    usize::try_from(bytes / 2 / HANDSHAKE).unwrap_or(usize::MAX)
 }
 
 /// Those who take memory.
@@ -156,7 +156,8 @@ fn keep(alive: &Weak<()>, limit: u64, shown: &Pressure, mut holders: impl Holder
         let taken = resident().unwrap_or_default();
         let look = watch.handle_resident(taken, Instant::now());
         shown.0.store(look.room, Ordering::Relaxed);
-        holders.set_room(look.room);
+        // The other half is for handshakes.
+        holders.set_room(look.room / 2);
         if look.close > 0 {
             watch.handle_closed(holders.close(look.close, look.of_others));
         }
@@ -238,7 +239,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_as_many_handshakes_as_fit() {
-        let pressure = Pressure(Arc::new(AtomicU64::new(3 * HANDSHAKE - 1)));
+        let pressure = Pressure(Arc::new(AtomicU64::new(6 * HANDSHAKE - 1)));
         assert_eq!((pressure.handshakes(), pressure.is_high()), (2, false));
         pressure.0.store(0, Ordering::Relaxed);
         assert_eq!((pressure.handshakes(), pressure.is_high()), (0, true));

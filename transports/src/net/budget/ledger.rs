@@ -15,9 +15,9 @@ const STREAM: u64 = 1024;
 /// single bytes would have this process hold a hundred times what it counts.
 const FRAME: u64 = 80;
 
-/// While the process is short of memory, a connection that holds more than this part of its bytes is not read: 32 KiB of a stranger's,
-/// which are its streams and one message on each.
-const SHORT: u64 = 32;
+/// While the process is short of memory, a connection is not read of which more than this part of its bytes is unread: 8 KiB of a
+/// stranger's, which is a message of any protocol.
+const SHORT: u64 = 128;
 
 /// A frame whose header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,13 +100,18 @@ impl Ledger {
         self.held + self.arriving.map_or(0, |frame| cost(frame.len))
     }
 
+    /// What it holds without what its streams cost.
+    fn unread(&self) -> u64 {
+        self.held() - STREAM * self.streams.len() as u64
+    }
+
     /// Whether more is read. `is_short`: the process has no memory left, so nobody may hold more than a small part of its bytes.
     pub(super) fn verdict(&self, is_short: bool) -> Verdict {
         let (stranger, held) = (self.class == Class::Stranger, self.held());
         let most = u64::from(self.class.bytes());
         if stranger && (self.inbound > self.class.streams() + WAITING || held > most) {
             Verdict::Close
-        } else if held > most || is_short && held > most / SHORT {
+        } else if held > most || is_short && self.unread() > most / SHORT {
             Verdict::Wait
         } else {
             Verdict::Read
@@ -269,7 +274,7 @@ mod tests {
         for class in [Class::Stranger, Class::Known, Class::Carrying] {
             let mut ledger = Ledger::new(class);
             open(&mut ledger, 1);
-            let share = class.bytes() / 32;
+            let share = class.bytes() / 128;
             send(&mut ledger, 1, share / 2);
             assert_eq!(ledger.verdict(true), Verdict::Read, "{class:?}");
             send(&mut ledger, 1, share / 2);
