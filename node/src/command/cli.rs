@@ -36,6 +36,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Print why the running node reaches a peer over the path that it uses
     Why(WhyArgs),
+    /// Let the running node dial a peer no longer when it is lost; open connections stay
+    Forget(ForgetArgs),
     /// Print firewall rules that let the configured range of source ports out
     Firewall(FirewallArgs),
     /// Commands that need nothing but the configuration.
@@ -123,6 +125,13 @@ pub struct WhyArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `forget`.
+#[derive(Debug, Clone, Args)]
+pub struct ForgetArgs {
+    /// The peer: its id, or its name under `peers:` in the configuration
+    pub peer: String,
 }
 
 /// Arguments of `firewall`.

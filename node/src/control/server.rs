@@ -40,6 +40,7 @@ pub(crate) async fn start(
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
+        .route("/v1/forget/{peer}", post(forget))
         .route("/v1/dial", post(dial))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(handle)
@@ -73,6 +74,15 @@ async fn why(
             format!("{peer} is not connected to this node"),
         )),
     }
+}
+
+async fn forget(
+    State(handle): State<Handle>,
+    UrlPath(peer): UrlPath<String>,
+) -> Result<Response, Refusal> {
+    let was_wanted = handle.forget(parse_peer(&peer)?).await;
+    let was_wanted = was_wanted.map_err(|_| Refusal::stopping(OWNER))?;
+    Ok(format!("{was_wanted}\n").into_response())
 }
 
 async fn dial(

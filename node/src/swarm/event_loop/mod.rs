@@ -152,6 +152,7 @@ impl EventLoop {
                     .handle_access(build::allowed(&config), introducers(&config));
             }
             Command::Status(answer) => drop(answer.send(self.snapshot().status())),
+            Command::Forget { peer, answer } => drop(answer.send(self.state.handle_forget(peer))),
             Command::Why { peer, answer } => drop(answer.send(self.snapshot().why(&peer))),
         }
     }
