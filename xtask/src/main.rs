@@ -16,6 +16,7 @@ mod fuzz;
 mod image;
 mod k8s;
 mod layers;
+mod packages;
 mod sbom;
 mod soak;
 mod test;
@@ -46,6 +47,9 @@ enum Suite {
     /// Two nodes and two relays under half an hour of faults, by a seeded schedule, on release binaries; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others. Schedule, findings and logs go to target/lab.
     Soak,
+    /// The packages of `dist`, installed, started and purged on a Debian with systemd in a container, which needs root; P2PNODE_BIN and
+    /// RELAY_NODE_BIN name others.
+    Packages,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,7 +72,7 @@ enum Command {
         /// k8s: play no pods
         #[arg(long, requires = "suite")]
         without_pods: bool,
-        /// k8s: Cargo's profile of the binaries in the pods, such as dev; release if it is not given
+        /// k8s, packages: Cargo's profile of the binaries, such as dev; release if it is not given
         #[arg(long, requires = "suite", conflicts_with = "without_pods")]
         profile: Option<String>,
         /// Arguments for the test harness, such as a part of a test's name.
@@ -156,6 +160,11 @@ fn run(command: Command) -> Result<ExitCode> {
             soak,
             ..
         } => soak::run(soak),
+        Command::Test {
+            suite: Some(Suite::Packages),
+            profile,
+            ..
+        } => packages::run(profile.as_deref()),
         Command::Test {
             suite: None,
             harness,

@@ -87,6 +87,8 @@ impl Ending {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
     use super::*;
 
     fn ending(cause: LossCause) -> Ending {

@@ -60,11 +60,13 @@ pub(crate) struct Limits {
     pub(crate) admission: admission::Behaviour,
     pub(crate) requests: PerConnection,
     pub(crate) punches: PerConnection,
+    /// They also count what arrives.
+    pub(crate) budgets: Budgets,
 }
 
 impl Behaviour {
     /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones. `limits` refuse
-    /// connections, and `budgets` know what arrives on each.
+    /// connections.
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: Option<&BTreeSet<PeerId>>,
@@ -73,7 +75,6 @@ impl Behaviour {
         clients: Clients,
         punch: punch::Behaviour,
         introduction: introduction::Behaviour,
-        budgets: Budgets,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -99,7 +100,7 @@ impl Behaviour {
                 };
                 link.pace()
             })
-            .with_received(move |peer, remote| budgets.received(peer, remote)),
+            .with_received(move |peer, remote| limits.budgets.received(peer, remote)),
             punch: Guarded::new(punch, limits.punches),
             introduction,
             streams: streams::Behaviour::default(),

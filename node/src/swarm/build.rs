@@ -72,11 +72,11 @@ pub(crate) fn build(
             admission: admission::Behaviour::new(admission, guard.pressure(), parts.displacer),
             requests: counted(REQUESTS, metrics),
             punches: counted(PUNCHES, metrics),
+            budgets: parts.sockets.budgets().clone(),
         },
         parts.clients,
         punch,
         introduction,
-        parts.sockets.budgets().clone(),
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)

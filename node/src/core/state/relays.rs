@@ -97,11 +97,10 @@ impl NodeState {
         let Some(relay) = self.relays.relay_over(connection) else {
             return;
         };
-        let reason = match cause {
-            LossCause::Closed if self.relays.is_draining(&relay) => {
-                "the relay is shutting down".to_owned()
-            }
-            _ => format!("the connection to the relay ended: {reason}"),
+        let reason = if cause == LossCause::Closed && self.relays.is_draining(&relay) {
+            "the relay is shutting down".to_owned()
+        } else {
+            format!("the connection to the relay ended: {reason}")
         };
         let ending = Ending { cause, reason };
         for lost in self.endings.handle_leg(connection, ending.clone()) {

@@ -22,10 +22,11 @@ fn direct(seed: u64) -> (World, usize, [usize; 2]) {
 /// What the search of a node for its lost peers has reported.
 fn pauses(world: &World, node: usize) -> Vec<Option<Pause>> {
     let events = world.node_of(node).events.iter();
-    let pauses = events.filter_map(|event| match event {
-        Event::SearchPaused { reason, .. } => Some(Some(*reason)),
-        Event::SearchResumed { .. } => Some(None),
-        _ => None,
+    let pauses = events.filter_map(|event| {
+        if let Event::SearchPaused { reason, .. } = event {
+            return Some(Some(*reason));
+        }
+        matches!(event, Event::SearchResumed { .. }).then_some(None)
     });
     pauses.collect()
 }

@@ -1,0 +1,123 @@
+//! `cargo xtask test packages`: the packages of `dist`, installed on a Debian with systemd that boots in a container without a network.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use p2pnode_tests::{bins, sandbox};
+
+use crate::{
+    cargo,
+    dist::{self, DistArgs},
+    image, tools,
+};
+
+/// What happens inside, with its checks. It leaves `passed` if all hold.
+const SCRIPT: &str = include_str!("packages.sh");
+/// Runs it once the system is up, and then ends the container.
+const UNIT: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/root/check\nExecStopPost=/bin/systemctl poweroff --no-block\n";
+
+/// Builds, installs, starts, reloads, freezes, stops and purges both services.
+pub(crate) fn run(profile: Option<&str>) -> Result<ExitCode> {
+    let missing: Vec<_> = [
+        ("debootstrap", "debootstrap"),
+        ("systemd-nspawn", "systemd-container"),
+    ]
+    .into_iter()
+    .filter(|(tool, _)| !sandbox::has_tool(tool))
+    .collect();
+    if !missing.is_empty() {
+        tools::install("the test of the packages", &missing)?;
+    }
+    ensure!(
+        sandbox::is_root(),
+        "containers of systemd-nspawn need root: run this as root"
+    );
+    let target = bins::target_dir()?;
+    let profile = profile.unwrap_or(image::RELEASE).to_owned();
+    let binaries = named(&target.join("named"))?;
+    dist::run(&DistArgs { profile, binaries })?;
+    let base = target.join("debian");
+    if !base.join("etc/debian_version").exists() {
+        println!("making a Debian with systemd in {}", base.display());
+        let mut bootstrap = Command::new("debootstrap");
+        bootstrap
+            .args([
+                "--variant=minbase",
+                "--include=systemd,systemd-sysv,dbus",
+                "stable",
+            ])
+            .arg(&base);
+        cargo::run(&mut bootstrap)?;
+    }
+    check(&base, &target.join("dist"))
+}
+
+/// Copies the binaries that `P2PNODE_BIN` and `RELAY_NODE_BIN` name into `directory`, which it returns; `None` if they name none.
+fn named(directory: &Path) -> Result<Option<PathBuf>> {
+    let (Some(node), Some(relay)) = (env::var_os("P2PNODE_BIN"), env::var_os("RELAY_NODE_BIN"))
+    else {
+        return Ok(None);
+    };
+    fs::create_dir_all(directory)?;
+    fs::copy(node, directory.join("p2pnode")).context("P2PNODE_BIN")?;
+    fs::copy(relay, directory.join("relay-node")).context("RELAY_NODE_BIN")?;
+    Ok(Some(directory.to_owned()))
+}
+
+fn check(base: &Path, dist: &Path) -> Result<ExitCode> {
+    let home = base.join("root");
+    for entry in fs::read_dir(dist).with_context(|| dist.display().to_string())? {
+        let package = entry?.path();
+        if let (Some(name), true) = (
+            package.file_name(),
+            package.extension().is_some_and(|kind| kind == "deb"),
+        ) {
+            fs::copy(&package, home.join(name))?;
+        }
+    }
+    let check = home.join("check");
+    fs::write(&check, SCRIPT)?;
+    fs::set_permissions(&check, fs::Permissions::from_mode(0o755))?;
+    fs::write(base.join("etc/systemd/system/check.service"), UNIT)?;
+    let outcome = tempfile::tempdir()?;
+    let mut container = Command::new("systemd-nspawn");
+    // The container's changes are thrown away, but for the outcome.
+    container
+        .args([
+            "--register=no",
+            "--keep-unit",
+            "--private-network",
+            "--quiet",
+            "--volatile=overlay",
+            "--boot",
+        ])
+        .arg("--bind")
+        .arg(format!("{}:/outcome", outcome.path().display()))
+        .arg("--directory")
+        .arg(base)
+        .args([
+            "systemd.wants=check.service",
+            "systemd.journald.forward_to_console=no",
+        ]);
+    image::output(&mut container)?;
+    let seen = fs::read_to_string(outcome.path().join("log")).unwrap_or_default();
+    ensure!(
+        outcome.path().join("passed").exists(),
+        "the packages failed; the last lines inside:\n{}",
+        last(&seen, 25)
+    );
+    println!(
+        "packages: installed, started, reloaded, restarted by the watchdog, stopped and purged"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn last(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
