@@ -1,32 +1,23 @@
 //! How much memory the process takes, how much it may take, and what happens above that.
 //!
 //! A thread of its own looks at the resident memory, so that an attack which keeps the event loop busy does not keep it from being
-//! noticed. Above the limit the thread has connections closed, the one that holds the most first, and has the allocator return to
-//! the kernel what they held.
+//! noticed. It grants what may be taken until the next look, has connections closed above the limit, and has the allocator return
+//! to the kernel what they held. `watch` decides.
+
+mod watch;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-/// The longest time between two looks at the memory.
-const CALM: Duration = Duration::from_millis(100);
-
-/// The shortest.
-const CLOSE: Duration = Duration::from_millis(2);
-
-/// How fast strangers may fill the memory, in bytes a millisecond: a gigabyte a second. The next look comes before the memory can
-/// exceed the limit by a tenth.
-const FILLS: u64 = 1_000_000;
-
-/// In this time the memory of a closed connection is free: its task has to see the end.
-const FREES: Duration = Duration::from_millis(100);
+use watch::Watch;
 
 /// Bytes that are resident; `None` where the system does not count them.
 #[must_use]
@@ -85,16 +76,41 @@ fn cgroup_limit(root: &Path, own: &str, read: impl Fn(&Path) -> Option<String>) 
     limits.filter(|limit| *limit < 1 << 60).min()
 }
 
-/// Whether the process is above its limit. Clones are the same.
-#[derive(Debug, Clone, Default)]
-pub struct Pressure(Arc<AtomicBool>);
+/// What an inbound connection takes from its first packet until it is open, in bytes, about: TLS or QUIC, certificates, and the state
+/// of every protocol. A debug build takes the most.
+const HANDSHAKE: u64 = 128 << 10;
+
+/// How much of the memory is left. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Pressure(Arc<AtomicU64>);
 
 impl Pressure {
-    /// Whether the process was above its limit when that was looked at last.
+    /// Whether nothing was left when that was looked at last.
     #[must_use]
     pub fn is_high(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) == 0
     }
+
+    /// For how many handshakes at once there is room.
+    #[must_use]
+    pub fn handshakes(&self) -> usize {
+        handshakes(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// How many handshakes at once there may be where so many bytes are left. Half of these are for what connections receive.
+#[must_use]
+pub fn handshakes(bytes: u64) -> usize {
+    usize::try_from(bytes / 2 / HANDSHAKE).unwrap_or(usize::MAX)
+}
+
+/// Those who take memory.
+pub trait Holders: Send + 'static {
+    /// So many bytes may be taken until the next call.
+    fn set_room(&mut self, bytes: u64);
+
+    /// Closes connections of strangers that hold about so many bytes, and others until all hold `of_others`. Returns how many they hold.
+    fn close(&mut self, bytes: u64, of_others: u64) -> u64;
 }
 
 /// The thread that keeps the process below a limit, for as long as this lives.
@@ -105,16 +121,12 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Keeps the process below `limit` bytes, of which 0 is none. `close` closes the connection that holds the most and returns how
-    /// many bytes that was; `None` if nothing is held. It is called in another thread.
+    /// Keeps the process below `limit` bytes, of which 0 is none. `holders` are called in another thread.
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(
-        limit: u64,
-        close: impl FnMut() -> Option<u64> + Send + 'static,
-    ) -> io::Result<Self> {
-        let (alive, pressure) = (Arc::new(()), Pressure::default());
+    pub fn start(limit: u64, holders: impl Holders) -> io::Result<Self> {
+        let (alive, pressure) = (Arc::new(()), Pressure(Arc::new(AtomicU64::new(u64::MAX))));
         if limit > 0 {
             if resident().is_none() {
                 tracing::warn!(
@@ -123,7 +135,7 @@ impl Guard {
             }
             let (weak, shown) = (Arc::downgrade(&alive), pressure.clone());
             let thread = thread::Builder::new().name("memory".to_owned());
-            thread.spawn(move || watch(&weak, limit, &shown, close))?;
+            thread.spawn(move || keep(&weak, limit, &shown, holders))?;
         }
         Ok(Self {
             _alive: alive,
@@ -131,49 +143,34 @@ impl Guard {
         })
     }
 
-    /// Whether the process is above its limit.
+    /// How much is left.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         self.pressure.clone()
     }
 }
 
-fn watch(alive: &Weak<()>, limit: u64, shown: &Pressure, mut close: impl FnMut() -> Option<u64>) {
-    // What was closed lately, and since when. It is not closed a second time.
-    let (mut closed, mut since) = (0, Instant::now());
+fn keep(alive: &Weak<()>, limit: u64, shown: &Pressure, mut holders: impl Holders) {
+    let mut watch = Watch::new(limit);
     while alive.strong_count() > 0 {
         let taken = resident().unwrap_or_default();
-        let is_high = taken > limit;
-        if since.elapsed() >= FREES {
-            (closed, since) = (0, Instant::now());
-            if is_high {
-                // What was freed by now or the last time.
-                trim();
-            }
+        let look = watch.handle_resident(taken, Instant::now());
+        shown.0.store(look.room, Ordering::Relaxed);
+        // The other half is for handshakes.
+        holders.set_room(look.room / 2);
+        if look.close > 0 {
+            watch.handle_closed(holders.close(look.close, look.of_others));
         }
-        if is_high {
-            closed += free(taken.saturating_sub(limit + closed), &mut close);
+        if look.trim {
+            trim();
+            tracing::debug!(
+                before = taken,
+                after = resident(),
+                "returned free memory to the kernel"
+            );
         }
-        shown.0.store(is_high, Ordering::Relaxed);
-        thread::sleep(pause(taken, limit));
+        thread::sleep(look.pause);
     }
-}
-
-/// When to look again.
-fn pause(taken: u64, limit: u64) -> Duration {
-    let room = (limit + limit / 10).saturating_sub(taken);
-    Duration::from_millis(room / FILLS).clamp(CLOSE, CALM)
-}
-
-/// Has connections closed that hold `excess` bytes together. Returns how many they hold.
-fn free(excess: u64, close: &mut impl FnMut() -> Option<u64>) -> u64 {
-    let mut freed = 0;
-    while freed < excess
-        && let Some(held) = close()
-    {
-        freed += held;
-    }
-    freed
 }
 
 /// Has the allocator return free memory to the kernel, also what is free between blocks that are in use.
@@ -241,29 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_looked_at_before_it_can_exceed_the_limit_by_a_tenth() {
-        const MIB: u64 = 1 << 20;
-        for limit in [16 * MIB, 64 * MIB, 400 * MIB, 8192 * MIB] {
-            for taken in [0, limit / 4, limit / 2, limit / 5 * 4, limit] {
-                let pause = pause(taken, limit);
-                let filled = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX) * FILLS;
-                assert!(
-                    pause == CLOSE || taken + filled <= limit + limit / 10,
-                    "{taken} {pause:?}"
-                );
-            }
-        }
-        assert_eq!(pause(100 * MIB, 400 * MIB), CALM, "an idle program");
-        assert_eq!(pause(500 * MIB, 400 * MIB), CLOSE);
-    }
-
-    #[test]
-    fn as_many_are_closed_as_hold_the_excess_and_none_where_nothing_is_held() {
-        let mut held = vec![5, 10, 20];
-        free(25, &mut || held.pop());
-        assert_eq!(held, [5]);
-        free(25, &mut || held.pop());
-        assert!(held.is_empty());
-        free(25, &mut || held.pop());
+    fn there_is_room_for_as_many_handshakes_as_fit() {
+        let pressure = Pressure(Arc::new(AtomicU64::new(6 * HANDSHAKE - 1)));
+        assert_eq!((pressure.handshakes(), pressure.is_high()), (2, false));
+        pressure.0.store(0, Ordering::Relaxed);
+        assert_eq!((pressure.handshakes(), pressure.is_high()), (0, true));
     }
 }

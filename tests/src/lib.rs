@@ -43,6 +43,7 @@ pub mod sandbox;
 pub mod served;
 pub mod soak;
 pub mod stranger;
+pub mod terminal;
 pub mod transfer;
 mod transport;
 pub mod usage;

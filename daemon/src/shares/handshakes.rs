@@ -18,6 +18,8 @@ use super::{Place, Places};
 /// handshakes at most, and keeps a quarter of its own for either IP family.
 #[derive(Debug)]
 pub struct Handshakes<K> {
+    /// The most that there may be, and the limit now, which is lower where memory is for fewer.
+    most: usize,
     limit: usize,
     pub(super) of: BTreeMap<Transport, Places<K, Network>>,
 }
@@ -29,14 +31,20 @@ impl<K: Copy + Eq + Hash> Handshakes<K> {
     /// None yet, of `limit` at once.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        let of_transport = limit - limit / 4;
-        let places = || Places::new(of_transport, of_transport / 4);
+        let (places, kept) = of_transport(limit);
+        let of = [Transport::Tcp, Transport::Quic].map(|of| (of, Places::new(places, kept)));
         Self {
+            most: limit,
             limit,
-            of: [Transport::Tcp, Transport::Quic]
-                .into_iter()
-                .map(|transport| (transport, places()))
-                .collect(),
+            of: of.into(),
+        }
+    }
+
+    /// There is memory for so many at once from now on, which is as good as a limit. Those under way stay.
+    pub fn set_room(&mut self, room: usize) {
+        self.limit = self.most.min(room);
+        for of in self.of.values_mut() {
+            (of.limit, of.kept) = of_transport(self.limit);
         }
     }
 
@@ -83,4 +91,10 @@ impl<K: Copy + Eq + Hash> Handshakes<K> {
             places.leave(key);
         }
     }
+}
+
+/// The places of a transport, of so many handshakes, and how many of them are kept for either family.
+const fn of_transport(limit: usize) -> (usize, usize) {
+    let places = limit - limit / 4;
+    (places, places / 4)
 }

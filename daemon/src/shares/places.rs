@@ -15,8 +15,8 @@ use super::{Part, Shares};
 pub struct Places<K, P> {
     /// Who has them.
     pub shares: Shares<K, P>,
-    limit: usize,
-    kept: usize,
+    pub(super) limit: usize,
+    pub(super) kept: usize,
     pub(super) of_family: BTreeMap<Family, usize>,
 }
 

@@ -221,3 +221,21 @@ fn a_place_that_may_not_be_taken_is_left_and_a_family_keeps_its_part() {
         Place::None
     );
 }
+
+#[test]
+fn where_memory_is_for_few_handshakes_either_transport_and_a_lighter_source_still_get_a_place() {
+    let mut many = Many::new(LIMIT);
+    many.handshakes.set_room(8);
+    let quic: Vec<_> = (0..10).map(|_| many.begin(QUIC, "192.0.2.1").0).collect();
+    assert_eq!(many.under_way(QUIC, &quic).len(), 5, "one is kept for IPv6");
+    let first = many.begin(TCP, "192.0.2.1");
+    assert_eq!(first.1, Place::Free);
+    assert_eq!(many.begin(TCP, "198.51.100.1").1, Place::Free);
+    assert_eq!(many.begin(QUIC, "2001:db8::1").1, Place::Free);
+    many.handshakes.set_room(0);
+    assert_eq!(many.begin(TCP, "192.0.2.1").1, Place::None);
+    many.waits(PATIENCE);
+    assert_eq!(many.begin(TCP, "203.0.113.1").1, Place::Of(first.0));
+    many.handshakes.set_room(usize::MAX);
+    assert_eq!(many.begin(TCP, "192.0.2.1").1, Place::Free);
+}

@@ -36,11 +36,6 @@ use super::{machine::HandshakeError, record::Role};
 /// How long a handshake may take on each side, the time to open its stream included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most inbound handshakes in [`INBOUND_WINDOW`]; streams beyond are dropped unread. Other implementations make three
-/// in a row and then rest.
-const MAX_INBOUND: u32 = 12;
-const INBOUND_WINDOW: Duration = Duration::from_secs(60);
-
 /// A command of the behaviour to the handler.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -87,7 +82,6 @@ pub(crate) struct Handler {
     /// Numbers the outbound handshakes, so that a late stream is not taken for the awaited one.
     current: u64,
     inbound: Inbound,
-    window: Option<(Instant, u32)>,
     failed: Option<(Role, HandshakeError)>,
 }
 
@@ -128,32 +122,15 @@ impl Handler {
             outbound: Outbound::Idle,
             current: 0,
             inbound: Inbound::Idle,
-            window: None,
             failed: None,
         }
     }
 
     fn take_inbound(&mut self, stream: Stream) {
-        if !matches!(self.inbound, Inbound::Idle) {
-            tracing::debug!("dropped a DCUtR stream: another one is open");
-        } else if !self.admits_inbound() {
-            tracing::debug!("dropped a DCUtR stream: more than {MAX_INBOUND} in a minute");
-        } else {
+        if matches!(self.inbound, Inbound::Idle) {
             self.inbound = Inbound::Reading(within_deadline(receive_connect(stream)));
-        }
-    }
-
-    fn admits_inbound(&mut self) -> bool {
-        let now = tokio::time::Instant::now().into_std();
-        match &mut self.window {
-            Some((since, count)) if now.duration_since(*since) < INBOUND_WINDOW => {
-                *count += 1;
-                *count <= MAX_INBOUND
-            }
-            window => {
-                *window = Some((now, 1));
-                true
-            }
+        } else {
+            tracing::debug!("dropped a DCUtR stream: another one is open");
         }
     }
 

@@ -14,6 +14,7 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
     },
 };
+use p2pnode_daemon::memory::Pressure;
 use p2pnode_transports::Displacer;
 
 use crate::core::admission::{Action, Admission, Event};
@@ -21,14 +22,16 @@ use crate::core::admission::{Action, Admission, Event};
 /// Admission and what ends the handshakes of the transport.
 pub(crate) struct Behaviour {
     admission: Admission,
+    pressure: Pressure,
     displacer: Displacer,
 }
 
 impl Behaviour {
     /// Does what `admission` decides; `displacer` ends handshakes of the swarm's transport.
-    pub(crate) fn new(admission: Admission, displacer: Displacer) -> Self {
+    pub(crate) fn new(admission: Admission, pressure: Pressure, displacer: Displacer) -> Self {
         Self {
             admission,
+            pressure,
             displacer,
         }
     }
@@ -71,6 +74,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
+        self.admission.handle_room(self.pressure.handshakes());
         self.admission
             .handle_incoming(connection, local, remote, Instant::now())
             .map_err(ConnectionDenied::new)?;

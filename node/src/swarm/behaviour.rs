@@ -30,6 +30,12 @@ pub(crate) const REQUESTS: Measure = Measure {
     period: Duration::from_millis(100),
 };
 
+/// Handshakes of DCUtR that a remote may begin over a circuit. Other implementations make three in a row and then rest.
+pub(crate) const PUNCHES: Measure = Measure {
+    burst: 12,
+    period: Duration::from_secs(5),
+};
+
 /// The protocols that a node runs.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -41,7 +47,7 @@ pub(crate) struct Behaviour {
     pub(crate) relay_ip6: Client,
     pub(crate) identify: Guarded<identify::Behaviour, PerConnection>,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) punch: punch::Behaviour,
+    pub(crate) punch: Guarded<punch::Behaviour, PerConnection>,
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
     draining: Guarded<draining::Behaviour, PerConnection>,
@@ -53,6 +59,7 @@ pub(crate) struct Limits {
     pub(crate) memory: memory::Behaviour,
     pub(crate) admission: admission::Behaviour,
     pub(crate) requests: PerConnection,
+    pub(crate) punches: PerConnection,
     /// They also count what arrives.
     pub(crate) budgets: Budgets,
 }
@@ -100,7 +107,7 @@ impl Behaviour {
                 link.pace()
             })
             .with_received(move |peer, remote| limits.budgets.received(peer, remote)),
-            punch,
+            punch: Guarded::new(punch, limits.punches),
             introduction: asks.introduction,
             streams: asks.streams,
             draining: Guarded::new(draining::Behaviour::default(), limits.requests),

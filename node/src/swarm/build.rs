@@ -8,6 +8,7 @@ use libp2p::{
 };
 use p2pnode_daemon::memory::Guard;
 use p2pnode_protocol::{
+    bucket::Measure,
     guarded::{PerConnection, Verdict},
     upgrade::LAZY,
 };
@@ -19,7 +20,7 @@ use crate::{
     punch,
     swarm::{
         admission,
-        behaviour::{Asks, Behaviour, Limits, REQUESTS},
+        behaviour::{Asks, Behaviour, Limits, PUNCHES, REQUESTS},
         dial_error, introduction, memory, streams, transport,
     },
 };
@@ -56,20 +57,12 @@ pub(crate) fn build(
         streams: streams::Behaviour::new(kin),
     };
     let relays = &config.relays;
-    let (closed, counted) = (metrics.closed_for_memory(), metrics.clone());
-    let requests = PerConnection::new(REQUESTS, move |verdict| match verdict {
-        Verdict::Serve => {}
-        Verdict::Refuse => counted.refused(Refused::RequestRate),
-        Verdict::Close => counted.refused(Refused::Flood),
-    });
-    let held = parts.sockets.budgets().clone();
-    let guard = Guard::start(config.memory, move || {
-        let largest = held.close_largest()?;
-        closed.inc();
-        tracing::warn!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
-        Some(largest.held)
-    })
-    .context("cannot start the thread that watches the memory")?;
+    let connections = memory::Connections {
+        budgets: parts.sockets.budgets().clone(),
+        closed: metrics.closed_for_memory(),
+    };
+    let guard = Guard::start(config.memory, connections)
+        .context("cannot start the thread that watches the memory")?;
     // Without a list of allowed peers, the relays are all that the configuration names.
     let named = relays.iter().map(|relay| relay.peer);
     let named = allowed.iter().flatten().copied().chain(named).collect();
@@ -80,8 +73,9 @@ pub(crate) fn build(
         relays,
         Limits {
             memory: memory::Behaviour(guard.pressure()),
-            admission: admission::Behaviour::new(admission, parts.displacer),
-            requests,
+            admission: admission::Behaviour::new(admission, guard.pressure(), parts.displacer),
+            requests: counted(REQUESTS, metrics),
+            punches: counted(PUNCHES, metrics),
             budgets: parts.sockets.budgets().clone(),
         },
         parts.clients,
@@ -98,6 +92,16 @@ pub(crate) fn build(
             .map_err(|error| listen_error(address, error))?;
     }
     Ok((swarm, parts.sockets, guard))
+}
+
+/// At most a measure of streams on each connection. What is refused is counted.
+fn counted(measure: Measure, metrics: &Metrics) -> PerConnection {
+    let metrics = metrics.clone();
+    PerConnection::new(measure, move |verdict| match verdict {
+        Verdict::Serve => {}
+        Verdict::Refuse => metrics.refused(Refused::RequestRate),
+        Verdict::Close => metrics.refused(Refused::Flood),
+    })
 }
 
 /// The peers that may connect; `None` lets every peer connect. The relays are part of the configuration and need no second

@@ -1,4 +1,4 @@
-//! Refuses inbound connections while the process is above `limits.memory`.
+//! Refuses inbound connections while the process is above `limits.memory`, and has others closed.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,9 @@ use libp2p::{
         THandlerOutEvent, ToSwarm, dummy,
     },
 };
-use p2pnode_daemon::memory::Pressure;
+use p2pnode_daemon::memory::{Holders, Pressure};
+use p2pnode_transports::{Budgets, Largest};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::core::admission::Refused;
 
@@ -70,5 +72,26 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
         Poll::Pending
+    }
+}
+
+/// The connections of a node, and where those are counted that are closed.
+pub(crate) struct Connections {
+    pub(crate) budgets: Budgets,
+    pub(crate) closed: Counter,
+}
+
+impl Holders for Connections {
+    fn set_room(&mut self, bytes: u64) {
+        self.budgets.set_room(bytes);
+    }
+
+    fn close(&mut self, bytes: u64, of_others: u64) -> u64 {
+        let closed = self.budgets.close(bytes, of_others);
+        for largest in &closed {
+            self.closed.inc();
+            tracing::warn!(peer = %largest.peer, bytes = largest.held, "closed a connection: too little is left of limits.memory");
+        }
+        closed.iter().map(Largest::frees).sum()
     }
 }

@@ -17,6 +17,13 @@ impl Handshakes {
         Self((limit > 0).then(|| shares::Handshakes::new(limit)))
     }
 
+    /// There is memory for so many at once.
+    pub(crate) fn set_room(&mut self, room: usize) {
+        if let Some(handshakes) = &mut self.0 {
+            handshakes.set_room(room);
+        }
+    }
+
     /// One begins, if it may; returns the one that has to end for it. What is no IP address is not counted.
     pub(crate) fn begin(
         &mut self,

@@ -241,7 +241,7 @@ impl Metrics {
         );
         registry.register(
             "relay_closed_for_memory",
-            "Connections closed because the process was above limits.memory and they held the most",
+            "Connections closed because too little was left of limits.memory, strangers first, of these the ones that held the most",
             metrics.closed_for_memory.clone(),
         );
         registry.register(

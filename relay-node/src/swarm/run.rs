@@ -9,8 +9,8 @@ use p2pnode_daemon::{
     lossy, memory,
 };
 use p2pnode_protocol::upgrade::LAZY;
-use p2pnode_transports::{Budgets, Class, Displacer, Interfaces};
-use prometheus_client::registry::Registry;
+use p2pnode_transports::{Budgets, Class, Displacer, Interfaces, Largest};
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tracing::{field::Empty, info, warn};
 
 use super::{
@@ -98,14 +98,12 @@ pub async fn run_reloading(
              peers reach it at others"
         );
     }
-    let (held, closed) = (budgets.clone(), metrics.closed_for_memory());
-    let _guard = memory::Guard::start(config.limits.memory, move || {
-        let largest = held.close_largest()?;
-        closed.inc();
-        warn!(peer = %largest.peer, bytes = largest.held, "closed the connection that held the most: limits.memory is exceeded");
-        Some(largest.held)
-    })
-    .context("cannot start the thread that watches the memory")?;
+    let connections = Connections {
+        budgets: budgets.clone(),
+        closed: metrics.closed_for_memory(),
+    };
+    let _guard = memory::Guard::start(config.limits.memory, connections)
+        .context("cannot start the thread that watches the memory")?;
     if config.limits.memory > 0 && memory::resident().is_none() {
         warn!(
             own = Empty,
@@ -169,4 +167,25 @@ fn swarm(
         .with_connection_timeout(CONNECTION_TIMEOUT)
         .build();
     Ok(swarm)
+}
+
+/// The connections of a relay, and where those are counted that are closed.
+struct Connections {
+    budgets: Budgets,
+    closed: Counter,
+}
+
+impl memory::Holders for Connections {
+    fn set_room(&mut self, bytes: u64) {
+        self.budgets.set_room(bytes);
+    }
+
+    fn close(&mut self, bytes: u64, of_others: u64) -> u64 {
+        let closed = self.budgets.close(bytes, of_others);
+        for largest in &closed {
+            self.closed.inc();
+            warn!(peer = %largest.peer, bytes = largest.held, "closed a connection: too little is left of limits.memory");
+        }
+        closed.iter().map(Largest::frees).sum()
+    }
 }

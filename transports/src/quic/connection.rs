@@ -16,7 +16,10 @@ use libp2p::{
 use p2pnode_protocol::Transport;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::{settings::Settings, streams::Streams};
+use super::{
+    settings::{FIRST_WINDOW, Settings},
+    streams::Streams,
+};
 use crate::net::budget::{Budgeted, Class, Overuse, Registered};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -35,7 +38,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(inner: quinn::Connection, peer: PeerId, settings: &Settings) -> Self {
-        let budget = Registered::new(&settings.budgets, peer, |class| {
+        let budget = Registered::new(&settings.budgets, peer, |class, _| {
             let budget = Budget::new(inner.clone(), class, settings.send_window);
             budget.apply(class);
             Arc::new(budget)
@@ -143,7 +146,7 @@ impl Budget {
         Self(Mutex::new(Held {
             connection,
             class,
-            granted: class.bytes(),
+            granted: FIRST_WINDOW,
             send_window,
             streams: Streams::new(class),
             unread_streams: 0,
@@ -157,7 +160,7 @@ impl Budget {
         let held = &mut *lock(&self.0);
         held.class = class;
         let connection = &held.connection;
-        if class.bytes() > held.granted {
+        if class != Class::Stranger && class.bytes() > held.granted {
             held.granted = class.bytes();
             connection.set_receive_window(VarInt::from_u32(held.granted));
         }
@@ -194,19 +197,18 @@ impl Budgeted for Budget {
         self.apply(class);
     }
 
-    fn held(&self) -> u64 {
+    fn held(&self) -> Option<u64> {
         let held = &mut *lock(&self.0);
         if held.is_over {
-            return 0;
+            return None;
         }
         let arrived = held.connection.stats().udp_rx.bytes;
         if held.unread_streams == 0 {
             held.empty_at = (arrived, held.read);
         }
         let (arrived_before, read_before) = held.empty_at;
-        (arrived - arrived_before)
-            .saturating_sub(held.read - read_before)
-            .min(held.granted.into())
+        let unread = (arrived - arrived_before).saturating_sub(held.read - read_before);
+        Some(unread.min(held.granted.into()))
     }
 
     fn close(&self) {

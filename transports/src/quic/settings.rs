@@ -46,6 +46,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// a stream carries in a round trip: 24 MiB are 2 Gbit/s at 100 ms.
 const STREAM_WINDOW: u32 = 24 << 20;
 
+/// How many bytes of a stranger's connection may be unread, less than the [`Class`] allows: what was granted cannot be taken back
+/// when memory runs short. The first flights of a peer that gets another class fit.
+pub(super) const FIRST_WINDOW: u32 = 64 << 10;
+
 /// How many bytes of one connection are kept until the remote acknowledges them.
 const SEND_WINDOW: u64 = 24 << 20;
 
@@ -202,7 +206,7 @@ fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<T
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_concurrent_bidi_streams(VarInt::from_u32(stranger.streams()))
         .stream_receive_window(VarInt::from_u32(stream_window))
-        .receive_window(VarInt::from_u32(stranger.bytes()))
+        .receive_window(VarInt::from_u32(FIRST_WINDOW))
         .send_window(stranger.bytes().into())
         // libp2p has no datagrams.
         .datagram_receive_buffer_size(None)

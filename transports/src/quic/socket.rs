@@ -48,10 +48,11 @@ pub(super) struct Socket {
     settings: Arc<Settings>,
 }
 
-/// An inbound connection whose handshake goes on when it is polled.
+/// An inbound connection of which the first packet has come. quinn makes a connection of it when its handshake is polled: one that
+/// nobody wants costs a packet, where a connection that ends is kept for three times the probe timeout (RFC 9000, 10.2).
 pub(super) struct Accepted {
     pub(super) remote: SocketAddr,
-    connecting: Connecting,
+    incoming: Incoming,
     settings: Arc<Settings>,
     _unproven: Option<Arc<()>>,
 }
@@ -59,12 +60,12 @@ pub(super) struct Accepted {
 impl Accepted {
     pub(super) async fn handshake(self) -> Result<Connection, Failure> {
         let Self {
-            connecting,
+            incoming,
             settings,
             _unproven,
             ..
         } = self;
-        handshake(connecting, &settings).await
+        handshake(incoming.accept()?, &settings).await
     }
 }
 
@@ -152,17 +153,12 @@ impl Socket {
                 }
                 continue;
             }
-            match incoming.accept() {
-                Ok(connecting) => {
-                    return Poll::Ready(Some(Accepted {
-                        remote,
-                        connecting,
-                        settings: Arc::clone(&self.settings),
-                        _unproven: (!proven).then(|| Arc::clone(&self.unproven)),
-                    }));
-                }
-                Err(error) => tracing::debug!(%remote, %error, "quic connection refused"),
-            }
+            return Poll::Ready(Some(Accepted {
+                remote,
+                incoming,
+                settings: Arc::clone(&self.settings),
+                _unproven: (!proven).then(|| Arc::clone(&self.unproven)),
+            }));
         }
     }
 

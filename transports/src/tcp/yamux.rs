@@ -76,8 +76,8 @@ impl Yamux {
             .set_max_connection_receive_window(None)
             .set_max_num_streams(STREAMS)
             .set_max_connection_receive_window(Some(STREAMS * DEFAULT_CREDIT as usize + GROWTH));
-        let account = Registered::new(&self.budgets, self.peer, |class| {
-            Arc::new(Account::new(class, self.remote))
+        let account = Registered::new(&self.budgets, self.peer, |class, room| {
+            Arc::new(Account::new(class, room, self.remote))
         });
         let counted = Counted::new(stream, Arc::clone(&account));
         ready(Ok(YamuxConnection {
@@ -338,8 +338,8 @@ impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if self.seen == 0 && self.body == 0 {
-            ready!(self.account.poll_read_on(cx))?;
+        if self.seen == 0 {
+            ready!(self.account.poll_read_on(self.body > 0, cx))?;
         }
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         self.account.received_more(read);

@@ -317,7 +317,7 @@ fn flood_dcutr(transport: &str) -> String {
 
 fn oracle(name: &'static str, about: &'static str) -> Attack {
     let by = |attack: Attack, host: &str, port: u16| {
-        attack.by(&format!("--relay {{relay.quic}} --abuse handshake --times 1 --candidate /ip4/192.168.1.{host}/tcp/{port} dial {{node}}"))
+        attack.by(&format!("--relay {{relay.quic}} --abuse handshake --times 0 --candidate /ip4/192.168.1.{host}/tcp/{port} dial {{node}}"))
     };
     let attack = by(
         Attack::new(name, Target::Home, "tcp", about),

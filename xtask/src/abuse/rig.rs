@@ -17,6 +17,7 @@ use p2pnode_tests::{
     packet::{Packet, Protocol},
     relay::{RELAY_PORT, Relay},
     running::Node,
+    terminal::obeyed,
     usage,
 };
 use serde_json::Value;
@@ -27,7 +28,7 @@ use super::{
     honest::{Dials, Honest, Kind, at_least, carried},
     measured::Row,
     scene::{HomeOf, SOURCES, TEXT_PORT, evil, stranger, target, text},
-    seen::{is_inner, obeyed, sent_bytes},
+    seen::{is_inner, sent_bytes},
 };
 
 /// Plain peers that the node dials of its own.

@@ -36,13 +36,3 @@ pub(super) fn is_inner(ip: IpAddr) -> bool {
         },
     }
 }
-
-/// Characters that a terminal obeys, and lines that a stranger has forged.
-pub(super) fn obeyed(text: &str) -> u64 {
-    let controls = text.chars().filter(|c| {
-        (c.is_control() && !matches!(c, '\n' | '\t'))
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    });
-    let forged = text.lines().filter(|line| line.starts_with("INFO forged"));
-    (controls.count() + forged.count()) as u64
-}

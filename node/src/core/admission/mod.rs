@@ -86,6 +86,8 @@ pub(crate) struct Admission {
     peers: HashMap<PeerId, Peer>,
     handshakes: Handshakes<ConnectionId>,
     circuits: Shares<ConnectionId, Caller>,
+    /// For how many handshakes of circuits there is memory.
+    room: usize,
     own_dials: HashMap<ConnectionId, PeerId>,
     punches: HashMap<ConnectionId, PeerId>,
     inbound: Places<ConnectionId, Origin>,
@@ -107,6 +109,7 @@ impl Admission {
             peers: HashMap::new(),
             handshakes: Handshakes::new(limits.handshakes),
             circuits: Shares::default(),
+            room: usize::MAX,
             own_dials: HashMap::new(),
             punches: HashMap::new(),
             inbound: Places::new(limits.connections, limits.connections / 8),
@@ -121,6 +124,12 @@ impl Admission {
     /// From now on the configuration names these peers.
     pub(crate) fn handle_named(&mut self, named: BTreeSet<PeerId>) {
         self.named = named;
+    }
+
+    /// There is memory for so many inbound handshakes at once.
+    pub(crate) fn handle_room(&mut self, handshakes: usize) {
+        self.handshakes.set_room(handshakes);
+        self.room = handshakes;
     }
 
     /// A connection from `remote` to `local` begins its handshake.
@@ -166,7 +175,7 @@ impl Admission {
             return Err(Refused::Circuits);
         }
         let parts = caller.into_iter().chain([Caller::Relay(relay)]);
-        let place = if self.circuits.len() < self.limits.circuits {
+        let place = if self.circuits.len() < self.limits.circuits.min(self.room) {
             Place::Free
         } else {
             let displaced = self

@@ -123,7 +123,7 @@ impl Metrics {
         );
         registry.register(
             "p2pnode_closed_for_memory",
-            "Connections closed because the process was above limits.memory and they held the most",
+            "Connections closed because too little was left of limits.memory, strangers first, of these the ones that held the most",
             self.closed_for_memory.clone(),
         );
         registry.register(

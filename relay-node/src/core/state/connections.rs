@@ -25,7 +25,8 @@ impl RelayState {
         measure: impl FnOnce() -> Option<u64>,
         now: Now,
     ) -> Result<Option<ConnectionId>, Denied> {
-        self.memory.check(now.instant, measure)?;
+        let room = self.memory.check(now.instant, measure)?;
+        self.handshakes.set_room(room);
         if let Some(source) = Source::of(remote)
             && self.rates.shuts_out(source, now.instant)
         {

@@ -15,6 +15,7 @@ use p2pnode_protocol::Transport;
 use super::{
     Budgeted, Class, Overuse,
     ledger::{Frame, Ledger, Verdict},
+    room::Room,
 };
 
 /// What a connection of yamux holds, and who waits for it.
@@ -29,6 +30,8 @@ pub(crate) struct Account {
 #[derive(Debug)]
 struct Inner {
     ledger: Ledger,
+    /// What all connections together may take.
+    room: Room,
     /// Why the connection is to be closed.
     over: Option<Overuse>,
     /// The task of the connection, which waits for streams to be read, for streams to end, or to be closed.
@@ -44,10 +47,11 @@ pub(crate) enum Admitted {
 }
 
 impl Account {
-    pub(crate) fn new(class: Class, remote: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(class: Class, room: Room, remote: Option<SocketAddr>) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 ledger: Ledger::new(class),
+                room,
                 over: None,
                 task: None,
             }),
@@ -68,22 +72,21 @@ impl Account {
         inner.over
     }
 
-    /// Whether one more frame is read.
-    pub(crate) fn poll_read_on(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    /// Whether more is read. In the middle of a frame (`is_within`) only the stranger waits, whose peer may have announced a large one.
+    pub(crate) fn poll_read_on(&self, is_within: bool, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.lock();
         inner.judge()?;
-        match inner.ledger.verdict() {
-            Verdict::Wait => {
-                inner.wait(cx);
-                Poll::Pending
-            }
-            Verdict::Read | Verdict::Close => Poll::Ready(Ok(())),
+        if is_within && inner.ledger.class != Class::Stranger || !inner.is_waiting() {
+            return Poll::Ready(Ok(()));
         }
+        inner.wait(cx);
+        Poll::Pending
     }
 
     pub(crate) fn begins(&self, frame: Frame) -> io::Result<()> {
         let mut inner = self.lock();
         inner.ledger.begins(frame);
+        inner.room.take(Ledger::cost(frame));
         inner.judge()
     }
 
@@ -112,14 +115,14 @@ impl Account {
 
     pub(crate) fn read(&self, stream: u32, bytes: usize) {
         let mut inner = self.lock();
-        let waited = inner.ledger.verdict() == Verdict::Wait;
+        let waited = inner.is_waiting();
         inner.ledger.read(stream, bytes);
         inner.wake_if(waited);
     }
 
     pub(crate) fn dropped(&self, stream: u32) {
         let mut inner = self.lock();
-        let waited = inner.ledger.verdict() == Verdict::Wait || !inner.ledger.admits();
+        let waited = inner.is_waiting() || !inner.ledger.admits();
         inner.ledger.dropped(stream);
         inner.wake_if(waited);
     }
@@ -132,10 +135,14 @@ impl Account {
 
 impl Inner {
     fn judge(&mut self) -> io::Result<()> {
-        if self.ledger.verdict() == Verdict::Close {
+        if self.ledger.verdict(false) == Verdict::Close {
             self.over.get_or_insert(Overuse::Stranger);
         }
         self.over.map_or(Ok(()), |over| Err(io::Error::other(over)))
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.ledger.verdict(self.room.is_short()) == Verdict::Wait
     }
 
     fn wait(&mut self, cx: &Context<'_>) {
@@ -159,10 +166,13 @@ impl Budgeted for Account {
         inner.wake_if(true);
     }
 
-    fn held(&self) -> u64 {
+    fn held(&self) -> Option<u64> {
         let inner = self.lock();
-        // What is about to be closed is not closed again.
-        inner.over.map_or_else(|| inner.ledger.held(), |_| 0)
+        inner.over.is_none().then(|| inner.ledger.held())
+    }
+
+    fn read_on(&self) {
+        self.lock().wake_if(true);
     }
 
     fn remote(&self) -> Option<(Transport, SocketAddr)> {

@@ -15,6 +15,10 @@ const STREAM: u64 = 1024;
 /// single bytes would have this process hold a hundred times what it counts.
 const FRAME: u64 = 80;
 
+/// While the process is short of memory, a connection is not read of which more than this part of its bytes is unread: 8 KiB of a
+/// stranger's, which is a message of any protocol.
+const SHORT: u64 = 128;
+
 /// A frame whose header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -86,21 +90,31 @@ impl Ledger {
         }
     }
 
+    /// What the memory of a frame costs that arrives.
+    pub(super) fn cost(frame: Frame) -> u64 {
+        cost(frame.len)
+    }
+
     /// In bytes.
     pub(super) fn held(&self) -> u64 {
         self.held + self.arriving.map_or(0, |frame| cost(frame.len))
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
-        let stranger = self.class == Class::Stranger;
-        if stranger && self.inbound > self.class.streams() + WAITING {
+    /// What it holds without what its streams cost.
+    fn unread(&self) -> u64 {
+        self.held() - STREAM * self.streams.len() as u64
+    }
+
+    /// Whether more is read. `is_short`: the process has no memory left, so nobody may hold more than a small part of its bytes.
+    pub(super) fn verdict(&self, is_short: bool) -> Verdict {
+        let (stranger, held) = (self.class == Class::Stranger, self.held());
+        let most = u64::from(self.class.bytes());
+        if stranger && (self.inbound > self.class.streams() + WAITING || held > most) {
             Verdict::Close
-        } else if self.held() <= u64::from(self.class.bytes()) {
-            Verdict::Read
-        } else if stranger {
-            Verdict::Close
-        } else {
+        } else if held > most || is_short && self.unread() > most / SHORT {
             Verdict::Wait
+        } else {
+            Verdict::Read
         }
     }
 
@@ -227,7 +241,7 @@ mod tests {
 
     fn send(ledger: &mut Ledger, stream: u32, len: u32) -> Verdict {
         ledger.begins(data(stream, len));
-        let verdict = ledger.verdict();
+        let verdict = ledger.verdict(false);
         ledger.arrived();
         verdict
     }
@@ -250,8 +264,29 @@ mod tests {
             ledger.read(1, (fit * piece) as usize);
             ledger.read(1, MIB as usize);
             assert_eq!(ledger.held(), STREAM);
-            assert_eq!(ledger.verdict(), Verdict::Read, "{class:?}");
+            assert_eq!(ledger.verdict(false), Verdict::Read, "{class:?}");
         }
+    }
+
+    #[test]
+    fn without_memory_a_connection_waits_that_holds_a_small_part_of_its_bytes_and_one_that_is_read_goes_on()
+     {
+        for class in [Class::Stranger, Class::Known, Class::Carrying] {
+            let mut ledger = Ledger::new(class);
+            open(&mut ledger, 1);
+            let share = class.bytes() / 128;
+            send(&mut ledger, 1, share / 2);
+            assert_eq!(ledger.verdict(true), Verdict::Read, "{class:?}");
+            send(&mut ledger, 1, share / 2);
+            assert_eq!(ledger.verdict(true), Verdict::Wait, "{class:?}");
+            assert_eq!(ledger.verdict(false), Verdict::Read, "{class:?}");
+            ledger.read(1, share as usize / 2);
+            assert_eq!(ledger.verdict(true), Verdict::Read, "{class:?}");
+        }
+        let mut stranger = Ledger::new(Class::Stranger);
+        open(&mut stranger, 1);
+        send(&mut stranger, 1, MIB);
+        assert_eq!(stranger.verdict(true), Verdict::Close);
     }
 
     #[test]
@@ -286,7 +321,7 @@ mod tests {
             if ledger.admits() {
                 ledger.uses(id);
             }
-            assert_eq!(ledger.verdict(), Verdict::Read, "{id}");
+            assert_eq!(ledger.verdict(false), Verdict::Read, "{id}");
         }
         ledger.dropped(3);
         assert!(ledger.admits());
@@ -294,9 +329,9 @@ mod tests {
         assert!(!ledger.admits());
         open(&mut ledger, 1000);
         open(&mut ledger, 1001);
-        assert_eq!(ledger.verdict(), Verdict::Close);
+        assert_eq!(ledger.verdict(false), Verdict::Close);
         ledger.class = Class::Known;
-        assert_eq!(ledger.verdict(), Verdict::Read);
+        assert_eq!(ledger.verdict(false), Verdict::Read);
         assert!(ledger.admits() && !ledger.is_crowded());
     }
 

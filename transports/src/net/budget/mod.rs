@@ -6,8 +6,10 @@
 
 mod account;
 mod ledger;
+mod room;
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fmt,
     net::SocketAddr,
@@ -21,6 +23,7 @@ use crate::net::addr::to_socket_addr;
 
 pub(crate) use account::{Account, Admitted};
 pub(crate) use ledger::{Frame, WAITING};
+pub(crate) use room::Room;
 
 /// What a peer may make this process hold, per connection. The least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,20 +71,39 @@ pub enum Overuse {
 
 /// The classes of peers, and what their connections hold. Cheap to clone; works from any thread.
 #[derive(Clone)]
-pub struct Budgets(Arc<Mutex<Registry>>);
+pub struct Budgets {
+    registry: Arc<Mutex<Registry>>,
+    room: Room,
+}
 
 struct Registry {
     /// The class of peers that have none of their own.
     begin: Class,
     classes: HashMap<PeerId, Class>,
-    open: HashMap<PeerId, Vec<Weak<dyn Budgeted>>>,
+    open: HashMap<PeerId, Vec<Open>>,
+    /// How many have been opened.
+    opened: u64,
+}
+
+struct Open {
+    /// Older ones have lower numbers.
+    number: u64,
+    connection: Weak<dyn Budgeted>,
+}
+
+impl Open {
+    fn is_gone(&self) -> bool {
+        self.connection.strong_count() == 0
+    }
 }
 
 /// A connection that has a budget.
 pub(crate) trait Budgeted: Send + Sync {
     fn set_class(&self, class: Class);
-    /// The bytes that it holds, about.
-    fn held(&self) -> u64;
+    /// The bytes that it holds, about; `None` if it is about to be closed.
+    fn held(&self) -> Option<u64>;
+    /// There is memory again, for which it may have waited.
+    fn read_on(&self) {}
     /// Closes it: [`Overuse::Memory`].
     fn close(&self);
     /// Its transport and its remote, unless it runs inside another connection.
@@ -106,18 +128,34 @@ pub struct Largest {
     pub held: u64,
 }
 
-/// A stranger that holds less than this is worth no more than any other idle connection.
-const WORTH_CLOSING: u64 = 64 << 10;
+impl Largest {
+    /// What closing it frees, in bytes, about: what it held, and its own state.
+    #[must_use]
+    pub const fn frees(&self) -> u64 {
+        self.held + CONNECTION
+    }
+}
+
+/// What a connection costs on which nothing is unread: its task, the state of TLS or QUIC, and of the protocols.
+const CONNECTION: u64 = 64 << 10;
+
+/// What holds less than this is idle. An idle connection of a stranger is closed after all that are not, the oldest first: an honest
+/// stranger soon gets another class. An idle one of somebody else is not closed for want of memory.
+const IDLE: u64 = 64 << 10;
 
 impl Budgets {
     /// Every peer begins as `begin`.
     #[must_use]
     pub fn new(begin: Class) -> Self {
-        Self(Arc::new(Mutex::new(Registry {
-            begin,
-            classes: HashMap::new(),
-            open: HashMap::new(),
-        })))
+        Self {
+            registry: Arc::new(Mutex::new(Registry {
+                begin,
+                classes: HashMap::new(),
+                open: HashMap::new(),
+                opened: 0,
+            })),
+            room: Room::unlimited(),
+        }
     }
 
     /// From now on a new peer begins as `begin`.
@@ -135,7 +173,7 @@ impl Budgets {
                 registry.classes.insert(peer, class);
             }
             let open = registry.open.get(&peer).into_iter().flatten();
-            open.filter_map(Weak::upgrade).collect()
+            open.filter_map(|open| open.connection.upgrade()).collect()
         };
         for connection in open {
             connection.set_class(class);
@@ -153,22 +191,50 @@ impl Budgets {
     pub fn held(&self) -> u64 {
         let open = self.connections();
         open.iter()
-            .map(|(_, _, connection)| connection.held())
+            .filter_map(|(_, _, _, connection)| connection.held())
             .sum()
     }
 
-    /// Closes the connection that holds the most, strangers' before others'. `None` if there is none that holds enough to be worth it.
-    pub fn close_largest(&self) -> Option<Largest> {
+    /// All connections together may take so many bytes until this is called again; `u64::MAX` is no limit. When they are taken,
+    /// connections are read no further that hold more than a small part of their bytes.
+    pub fn set_room(&self, bytes: u64) {
+        if self.room.set(bytes) {
+            for (.., connection) in self.connections() {
+                connection.read_on();
+            }
+        }
+    }
+
+    /// Closes connections of strangers until about `bytes` are free: the ones that hold the most, then the oldest. Others, of which
+    /// only those that hold something, are closed until `of_others` are free.
+    pub fn close(&self, bytes: u64, of_others: u64) -> Vec<Largest> {
         let open = self.connections().into_iter();
-        let held = open.map(|(peer, class, connection)| {
-            let held = connection.held();
-            (Largest { peer, class, held }, connection)
+        let mut open: Vec<_> = open
+            .filter_map(|(number, peer, class, connection)| {
+                let held = connection.held()?;
+                Some((number, Largest { peer, class, held }, connection))
+            })
+            .filter(|(_, largest, _)| largest.class == Class::Stranger || largest.held >= IDLE)
+            .collect();
+        open.sort_by_key(|(number, largest, _)| {
+            let held = Reverse(largest.held / IDLE);
+            (largest.class != Class::Stranger, held, *number)
         });
-        let (largest, connection) = held
-            .filter(|(largest, _)| largest.held >= WORTH_CLOSING)
-            .max_by_key(|(largest, _)| (largest.class == Class::Stranger, largest.held))?;
-        connection.close();
-        Some(largest)
+        let mut free = 0;
+        let closed = open.into_iter().take_while(|(_, largest, _)| {
+            let is_due = match largest.class {
+                Class::Stranger => free < bytes,
+                Class::Known | Class::Carrying => free < of_others,
+            };
+            free += largest.frees();
+            is_due
+        });
+        closed
+            .map(|(_, largest, connection)| {
+                connection.close();
+                largest
+            })
+            .collect()
     }
 
     /// What counts what arrives on the open connections with `peer` at `address`, whether or not anybody reads it. For a name these are
@@ -191,7 +257,11 @@ impl Budgets {
                     && family.is_none_or(|family| family == Family::from(remote.ip()))
             })
         };
-        let open = self.lock().open.get(peer).cloned().unwrap_or_default();
+        let open: Vec<_> = {
+            let registry = self.lock();
+            let open = registry.open.get(peer).into_iter().flatten();
+            open.map(|open| Weak::clone(&open.connection)).collect()
+        };
         let open: Vec<_> = open.into_iter().filter(is_it).collect();
         Arc::new(move || {
             let open = open.iter().filter_map(Weak::upgrade);
@@ -204,14 +274,19 @@ impl Budgets {
     pub(crate) fn open<B: Budgeted + 'static>(
         &self,
         peer: PeerId,
-        make: impl FnOnce(Class) -> Arc<B>,
+        make: impl FnOnce(Class, Room) -> Arc<B>,
     ) -> Arc<B> {
         let mut registry = self.lock();
-        let connection = make(registry.class(&peer));
+        let connection = make(registry.class(&peer), self.room.clone());
+        registry.opened += 1;
+        let number = registry.opened;
         let open = registry.open.entry(peer).or_default();
-        open.retain(|other| other.strong_count() > 0);
+        open.retain(|other| !other.is_gone());
         let weak: Weak<B> = Arc::downgrade(&connection);
-        open.push(weak);
+        open.push(Open {
+            number,
+            connection: weak,
+        });
         connection
     }
 
@@ -219,31 +294,33 @@ impl Budgets {
     pub(crate) fn closed(&self, peer: &PeerId) {
         let mut registry = self.lock();
         if let Some(open) = registry.open.get_mut(peer) {
-            open.retain(|other| other.strong_count() > 0);
+            open.retain(|other| !other.is_gone());
             if open.is_empty() {
                 registry.open.remove(peer);
             }
         }
     }
 
-    fn connections(&self) -> Vec<(PeerId, Class, Arc<dyn Budgeted>)> {
+    fn connections(&self) -> Vec<(u64, PeerId, Class, Arc<dyn Budgeted>)> {
         let mut registry = self.lock();
         // A stream may have outlived its connection.
         registry.open.retain(|_, open| {
-            open.retain(|connection| connection.strong_count() > 0);
+            open.retain(|connection| !connection.is_gone());
             !open.is_empty()
         });
         let open = registry.open.iter().flat_map(|(peer, open)| {
             let class = registry.class(peer);
-            let open = open.iter().filter_map(Weak::upgrade);
-            open.map(move |connection| (*peer, class, connection))
+            open.iter().filter_map(move |open| {
+                let connection = open.connection.upgrade()?;
+                Some((open.number, *peer, class, connection))
+            })
         });
         open.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
         // Nothing panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -267,7 +344,11 @@ pub(crate) struct Registered<B: Budgeted + 'static> {
 }
 
 impl<B: Budgeted + 'static> Registered<B> {
-    pub(crate) fn new(budgets: &Budgets, peer: PeerId, make: impl FnOnce(Class) -> Arc<B>) -> Self {
+    pub(crate) fn new(
+        budgets: &Budgets,
+        peer: PeerId,
+        make: impl FnOnce(Class, Room) -> Arc<B>,
+    ) -> Self {
         Self {
             connection: Some(budgets.open(peer, make)),
             peer,

@@ -7,8 +7,9 @@ impl Budgeted for Fake {
         self.0.lock().expect("no panic").0 = class;
     }
 
-    fn held(&self) -> u64 {
-        self.0.lock().expect("no panic").1
+    fn held(&self) -> Option<u64> {
+        let (_, held, is_closed) = *self.0.lock().expect("no panic");
+        (!is_closed).then_some(held)
     }
 
     fn close(&self) {
@@ -17,7 +18,7 @@ impl Budgeted for Fake {
 }
 
 fn open(budgets: &Budgets, peer: PeerId, held: u64) -> Registered<Fake> {
-    Registered::new(budgets, peer, |class| {
+    Registered::new(budgets, peer, |class, _| {
         Arc::new(Fake(Mutex::new((class, held, false))))
     })
 }
@@ -43,24 +44,53 @@ fn a_class_reaches_the_connections_that_are_open_and_those_to_come_and_no_other_
 }
 
 #[test]
-fn the_connection_that_holds_the_most_is_closed_and_strangers_come_first() {
+fn connections_are_closed_by_what_they_hold_strangers_first_and_no_idle_one_of_another_class() {
     let budgets = Budgets::new(Class::Stranger);
-    let peers = [(); 4].map(|()| PeerId::random());
+    let peers = [(); 6].map(|()| PeerId::random());
     budgets.set_class(peers[0], Class::Carrying);
-    let held = [32 << 20, 300 << 10, 900 << 10, 1000];
+    budgets.set_class(peers[1], Class::Known);
+    let held = [32 << 20, 1000, 300 << 10, 900 << 10, 1000, 2000];
     let connections: Vec<_> = peers
         .iter()
         .zip(held)
         .map(|(peer, held)| open(&budgets, *peer, held))
         .collect();
     assert_eq!(budgets.held(), held.iter().sum::<u64>());
-    let closed: Vec<_> = std::iter::from_fn(|| budgets.close_largest())
-        .map(|largest| largest.held)
-        .collect();
-    assert_eq!(closed, [900 << 10, 300 << 10, 32 << 20]);
-    let is_closed = connections
-        .iter()
-        .map(|one| one.0.lock().expect("no panic").2);
-    // Closing what holds next to nothing would not help.
-    assert_eq!(is_closed.collect::<Vec<_>>(), [true, true, true, false]);
+    assert_eq!(budgets.close(0, 0), []);
+    let closed = |bytes, of_others| {
+        let closed = budgets.close(bytes, of_others).into_iter();
+        closed.map(|one| one.held).collect::<Vec<_>>()
+    };
+    assert_eq!(closed(1, 1), [900 << 10]);
+    // Then the idle ones of strangers, the oldest first; none a second time.
+    assert_eq!(closed((300 << 10) + CONNECTION + 1, 1), [300 << 10, 1000]);
+    assert_eq!(closed(u64::MAX, 0), [2000]);
+    assert_eq!(closed(u64::MAX, 1), [32 << 20]);
+    assert!(closed(u64::MAX, u64::MAX).is_empty());
+    assert_eq!(budgets.held(), 1000, "known and idle");
+    drop(connections);
+}
+
+#[test]
+fn when_there_is_room_again_every_connection_is_read_on() {
+    struct Waits(std::sync::atomic::AtomicU32);
+    impl Budgeted for Waits {
+        fn set_class(&self, _: Class) {}
+        fn held(&self) -> Option<u64> {
+            Some(0)
+        }
+        fn read_on(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        fn close(&self) {}
+    }
+    let budgets = Budgets::new(Class::Stranger);
+    let connection = Registered::new(&budgets, PeerId::random(), |_, _| {
+        Arc::new(Waits(std::sync::atomic::AtomicU32::default()))
+    });
+    let woken = || connection.0.load(std::sync::atomic::Ordering::Relaxed);
+    for (room, times) in [(10, 0), (20, 0), (0, 0), (0, 0), (1, 1), (u64::MAX, 1)] {
+        budgets.set_room(room);
+        assert_eq!(woken(), times, "{room}");
+    }
 }
