@@ -7,7 +7,7 @@ const CRATES: &[&[&str]] = &[
     &["xtask"],
     &["p2pnode-tests"],
     &["p2pnode", "relay-node"],
-    &["p2pnode-transports", "p2pnode-daemon"],
+    &["p2pnode-services", "p2pnode-transports", "p2pnode-daemon"],
     &["p2pnode-protocol"],
 ];
 
@@ -21,6 +21,7 @@ const FOLDERS: &[(&str, &[&[&str]])] = &[
         &["error", "record"],
         &["net"],
     ]),
+    ("p2pnode-services", &[&["core"], &["identity"], &["wire"], &["config"]]),
     ("p2pnode", &[
         &["command", "node"],
         &["control"],
@@ -54,6 +55,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("p2pnode::punch::machine", IO),
     ("relay-node::core", CLOCK_AND_DICE),
     ("relay-node::core", IO),
+    ("p2pnode-services", CLOCK_AND_DICE),
+    ("p2pnode-services", IO),
+    ("p2pnode-services", PROGRAM),
     ("p2pnode-protocol", PROGRAM),
     ("p2pnode-transports", PROGRAM),
     ("p2pnode-daemon", &["NetworkBehaviour", "libp2p::swarm"]),

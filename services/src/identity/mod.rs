@@ -1,0 +1,2 @@
+//! How a target learns who calls.
+
