@@ -97,3 +97,45 @@ impl Opens {
         self.0.values_mut().all(|bucket| bucket.is_full(measure, now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::{
+        config::{Identity, Source},
+        wire::datagram::FlowNumber,
+    };
+
+    fn service(name: &str, target: &str, allow: Allow) -> Service {
+        Service {
+            name: name.parse().unwrap(),
+            target: target.parse().unwrap(),
+            allow,
+            identity: Identity::None,
+            protocol: None,
+            source: Source::Any,
+            udp_idle: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_peer_sees_and_opens_only_what_names_it() {
+        let (friend, stranger) = (PeerId::random(), PeerId::random());
+        let access = Access::new(&[
+            service("db", "tcp://127.0.0.1:1", Allow::Peers([friend].into())),
+            service("dns", "udp://127.0.0.1:1", Allow::Any),
+        ]);
+        let (db, dns) = ("db".parse().unwrap(), "dns".parse().unwrap());
+        let datagrams = Carries::Datagrams(FlowNumber::FIRST);
+        assert!(access.admits(&friend, &db, Carries::Bytes));
+        assert!(!access.admits(&stranger, &db, Carries::Bytes));
+        assert!(access.admits(&stranger, &dns, datagrams));
+        assert!(!access.admits(&friend, &db, datagrams), "it takes bytes");
+        assert!(!access.admits(&friend, &"none".parse().unwrap(), Carries::Bytes));
+        let offered: Vec<_> = access.offered(&stranger).collect();
+        assert_eq!(offered, [(&dns, true)]);
+        assert!(Access::default().offered(&friend).next().is_none(), "closed");
+    }
+}

@@ -17,6 +17,9 @@ pub const FLOOR: usize = 2 << 10;
 /// What a piece of data takes beside its bytes: its place in a queue, and the header of its allocation.
 pub const PIECE: usize = 64;
 
+/// The least part of a piece that is held alone.
+const LEAST_PIECE: usize = 512;
+
 /// The memory of all sessions.
 #[derive(Debug, Clone)]
 pub struct Memory(Arc<Total>);
@@ -113,6 +116,17 @@ impl Share {
         let own = free.saturating_sub(4 * beyond(self.held)) / 5;
         let peers = free.saturating_sub(peer.used.load(Relaxed)) / 2;
         FLOOR.saturating_sub(self.held) + own.min(peers)
+    }
+
+    /// How many bytes of a piece of `wanted` it may hold. A piece that would be cut to almost nothing waits instead: its place
+    /// would take more than its bytes.
+    #[must_use]
+    pub fn piece(&self, wanted: usize) -> usize {
+        let room = self.room().saturating_sub(PIECE);
+        match room < wanted && room < LEAST_PIECE {
+            true => 0,
+            false => room.min(wanted),
+        }
     }
 
     /// Holds `bytes` further, if it may.

@@ -4,6 +4,7 @@
 //! `handle_timeout(now)`.
 
 pub mod access;
+pub mod flows;
 pub mod memory;
 pub mod session;
 pub mod sessions;

@@ -1,2 +1,3 @@
-//! How a target learns who calls.
+//! How a target learns who calls: a header before the first byte.
 
+pub mod proxy;

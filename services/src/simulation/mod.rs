@@ -8,4 +8,5 @@ mod tests;
 mod world;
 
 
+pub(crate) use host::access;
 pub(crate) use world::World;

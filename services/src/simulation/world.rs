@@ -44,6 +44,8 @@ pub(crate) struct World {
     streams: BTreeMap<u64, Stream>,
     next: u64,
     pub(crate) resets: bool,
+    /// How often new applications read at least.
+    pub(crate) least_reads: u32,
     /// Sessions that are over: of each side.
     pub(crate) ended: [BTreeMap<SessionId, App>; 2],
     pub(crate) crashed: [u32; 2],
@@ -70,6 +72,7 @@ impl World {
             streams: BTreeMap::new(),
             next: 1,
             resets: false,
+            least_reads: 0,
             ended: Default::default(),
             crashed: [0, 0],
         }
@@ -115,7 +118,7 @@ impl World {
             got: 0,
             got_end: false,
             was_reset: false,
-            reads: [3, 30, 100][self.rng.usize(..3)],
+            reads: [3, 30, 100][self.rng.usize(..3)].max(self.least_reads),
             unread: 0,
             end: None,
             opened: 0,

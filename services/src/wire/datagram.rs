@@ -22,6 +22,12 @@ impl FlowNumber {
     /// The greatest number: with the bit of the opener it takes four bytes.
     pub const MAX: u32 = (1 << 29) - 1;
 
+    /// The least one.
+    pub const FIRST: Self = Self(0);
+
+    /// The greatest one.
+    pub const LAST: Self = Self(Self::MAX);
+
     /// The flow `number`, if there can be such one.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {

@@ -20,13 +20,17 @@ impl Session {
     }
 
     pub(super) fn reset(&mut self, reason: ResetReason, now: Instant) {
+        self.reset_as(End::Reset(reason), reason, now);
+    }
+
+    fn reset_as(&mut self, end: End, reason: ResetReason, now: Instant) {
         match self.phase {
             Phase::Resetting(_) | Phase::Finishing | Phase::Over => return,
             // Both sides have everything: nothing is left to reset.
             _ if self.is_closed => return,
             Phase::Opening | Phase::Connecting | Phase::Running => {}
         }
-        self.close(End::Reset(reason));
+        self.close(end);
         self.actions.push_back(Action::ResetLocal);
         self.drop_data();
         // A peer that has never heard of the session needs no reset.
@@ -85,6 +89,12 @@ impl Session {
         self.forget();
     }
 
+    /// The peer has everything, and knows that this side has.
+    pub(super) fn finish(&mut self) {
+        self.close(End::Completed);
+        self.forget();
+    }
+
     /// Until when an answer or a stream has to be there.
     pub(super) fn expires_at(&self) -> Option<Instant> {
         let since = self.waiting_since?;
@@ -98,14 +108,14 @@ impl Session {
 
     pub(super) fn expire(&mut self, now: Instant) {
         if self.phase == Phase::Opening {
-            self.reset(ResetReason::TargetTimeout, now);
+            self.reset_as(End::NoAnswer, ResetReason::TargetTimeout, now);
             return;
         }
         let complete = self.outgoing.is_confirmed() && self.incoming.is_finished();
-        self.end_here(match complete {
-            true => End::Completed,
-            false => End::Expired,
-        });
+        match complete {
+            true => self.finish(),
+            false => self.end_here(End::Expired),
+        }
     }
 
     /// `end`, unless it has ended already.

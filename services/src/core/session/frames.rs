@@ -105,12 +105,12 @@ impl Session {
 
     /// The opener has everything, and it knows that this side has.
     fn done(&mut self, index: usize) -> Result<(), Violation> {
-        if !self.incoming.is_finished() || !self.outgoing.has_ended() {
+        if !self.incoming.is_finished() || !self.outgoing.is_sent() {
             return Err(Violation("is done before its time"));
         }
         self.streams[index].out.clear();
         self.streams[index].out.push_back(Frame::Done);
-        self.end_here(End::Completed);
+        self.finish();
         Ok(())
     }
 

@@ -100,7 +100,7 @@ impl Incoming {
             return self.missing(is_left);
         }
         bytes.advance(usize::try_from(self.received - offset).expect("less than the bytes"));
-        let fits = bytes.len().min(share.room().saturating_sub(PIECE));
+        let fits = share.piece(bytes.len());
         self.gap = match fits < bytes.len() {
             true => Gap::Dropped,
             false => Gap::No,
@@ -117,11 +117,10 @@ impl Incoming {
 
     /// The direction ends after `offset` bytes.
     pub(super) fn receive_end(&mut self, offset: u64, is_left: bool) -> Result<(), Violation> {
-        if self.end.is_some_and(|end| end != offset) || offset < self.delivered {
-            return Err(Violation("ends twice, or before what it has sent"));
-        }
-        if self.end.is_some() {
-            return Ok(());
+        match self.end {
+            Some(end) if end == offset => return Ok(()),
+            Some(_) => return Err(Violation("ends twice")),
+            None => {}
         }
         if offset > self.received {
             return self.missing(is_left);
@@ -182,6 +181,8 @@ impl Incoming {
             self.grow(rtt, now);
         }
         self.starved = limit == self.limit;
+        // It does not know the limit, or will in a moment.
+        self.due |= limit < self.limit;
         self.look_for_memory(share);
     }
 

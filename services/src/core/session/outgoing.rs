@@ -46,7 +46,7 @@ impl Outgoing {
             return 0;
         }
         let window = usize::try_from(self.limit.saturating_sub(self.end)).unwrap_or(usize::MAX);
-        window.min(share.room().saturating_sub(PIECE))
+        share.piece(window)
     }
 
     /// Bytes of the local socket, at most [`Self::room`].
@@ -67,8 +67,9 @@ impl Outgoing {
         self.ended = true;
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
+    /// Whether everything and its end was sent at least once.
+    pub(super) fn is_sent(&self) -> bool {
+        self.ended && self.sent == self.end + 1
     }
 
     /// Whether the peer has delivered everything and its end.
@@ -118,9 +119,11 @@ impl Outgoing {
 
     /// The peer has received all below `from`: what follows is sent again, up to `limit`.
     pub(super) fn rewind(&mut self, from: u64, limit: u64) -> Result<(), Violation> {
-        if from < self.confirmed || from > self.sent {
-            return Err(Violation("asks for what is confirmed, or was never sent"));
+        if from > self.sent {
+            return Err(Violation("asks for what was never sent"));
         }
+        // A confirmation on the earlier stream may have overtaken the question.
+        let from = from.max(self.confirmed);
         (self.next, self.limit, self.blocked) = (from, limit, None);
         let mut at = self.confirmed.min(self.end);
         self.cursor = (0, at);

@@ -260,11 +260,6 @@ impl Session {
         streams.any(|stream| matches!(stream.state, State::Asking { .. }))
     }
 
-    fn has_current(&self) -> bool {
-        let mut streams = self.streams.iter();
-        streams.any(|stream| stream.state == State::Current)
-    }
-
     pub(super) fn want_stream(&mut self) {
         if let (Side::Opener(_), None) = (&self.side, self.opening) {
             self.opening = Some(OpenStream::Asked);
@@ -273,8 +268,10 @@ impl Session {
     }
 
     /// The first stream after one that carried the session is wanted at once, the next ones after a pause.
+    ///
+    /// Also with a stream in use: the peer may have taken up the session on a stream whose answer never came, and left this one.
     fn want_stream_again(&mut self, now: Instant) {
-        let is_served = self.is_asking() || self.has_current() || self.opening.is_some();
+        let is_served = self.is_asking() || self.opening.is_some();
         if is_served || self.phase == Phase::Over || matches!(self.side, Side::Acceptor) {
             return;
         }

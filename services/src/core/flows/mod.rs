@@ -1,0 +1,417 @@
+//! The UDP flows of a process: which datagram belongs to which flow, and how it travels. See decision 0704.
+//!
+//! 1. The first datagram of a client makes a flow at the caller ([`Action::OpenStream`]). `OPEN` and the datagrams go on its stream.
+//! 2. The accepting side makes the same flow, and answers `ACCEPT`.
+//! 3. From then on datagrams go as QUIC datagrams if the path carries them and they fit, else on the stream.
+//! 4. A flow without a datagram for its idle time ends on both sides.
+//!
+//! Each flow has a short queue for its stream. What its queues hold is bounded for each peer and for all.
+
+mod queue;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use libp2p::PeerId;
+
+use self::queue::{Queue, Room};
+use super::{session::StreamId, sessions::Role};
+use crate::{
+    config::{ServiceName, UDP_IDLE},
+    wire::{
+        Frame, MAX_DATAGRAM, Refusal, ResetReason, SessionId,
+        datagram::{self, FlowNumber, Opener},
+    },
+};
+
+/// Bounds of all flows.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a flow of a forward lives without a datagram.
+    pub idle: Duration,
+    /// The most flows of one peer, in each role.
+    pub flows_per_peer: usize,
+    /// The most flows of all peers.
+    pub flows: usize,
+    /// What the queues of one peer may hold.
+    pub bytes_per_peer: usize,
+    /// What all queues may hold.
+    pub bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            idle: UDP_IDLE,
+            flows_per_peer: 4_096,
+            flows: 16_384,
+            bytes_per_peer: 4 << 20,
+            bytes: 32 << 20,
+        }
+    }
+}
+
+/// A flow, as one process names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    /// The other side.
+    pub peer: PeerId,
+    /// Who opened it.
+    pub role: Role,
+    /// Its number.
+    pub number: FlowNumber,
+}
+
+/// A forward that listens for datagrams, numbered by whoever drives the flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ForwardId(pub u64);
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Open a stream for the flow on the peer's best path.
+    OpenStream(FlowKey),
+    /// Send what `poll_transmit` still returns for the stream, then close it.
+    CloseStream(StreamId),
+    /// Send this QUIC datagram on the peer's best path.
+    SendDatagram(PeerId, Bytes),
+    /// Send it to the client, or to the target.
+    Deliver(FlowKey, Bytes),
+    /// The flow is over: close its socket.
+    Closed(FlowKey, End),
+}
+
+/// Why a flow ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// No datagram came for its idle time.
+    Idle,
+    /// The peer refused it.
+    Refused(Refusal),
+    /// The peer ended it.
+    ResetByPeer(ResetReason),
+    /// This side ended it.
+    Reset,
+    /// The peer broke the protocol.
+    Violation,
+}
+
+/// Datagrams that went nowhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Older ones, for newer ones in the same queue.
+    pub displaced: u64,
+    /// Of no flow that the peer has.
+    pub unknown: u64,
+    /// Of a client for which no flow could be made.
+    pub refused: u64,
+}
+
+/// All flows.
+#[derive(Debug)]
+pub struct Flows {
+    instance: u64,
+    settings: Settings,
+    flows: BTreeMap<FlowKey, Flow>,
+    clients: HashMap<(ForwardId, SocketAddr), FlowKey>,
+    peers: BTreeMap<PeerId, Peer>,
+    all: Room,
+    /// When each flow is looked at. A datagram in the meantime delays its end, not the look.
+    looks: BTreeSet<(Instant, FlowKey)>,
+    actions: VecDeque<Action>,
+    dropped: Dropped,
+}
+
+#[derive(Debug)]
+struct Peer {
+    next: u32,
+    flows: usize,
+    room: Room,
+    /// The most bytes of a QUIC datagram on its best path. `None`: the path carries none.
+    datagram_size: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Flow {
+    session: SessionId,
+    service: ServiceName,
+    /// At the caller: the forward, the client, and where the client sent to.
+    client: Option<(ForwardId, SocketAddr, SocketAddr)>,
+    idle: Duration,
+    last: Instant,
+    /// When it is looked at.
+    look: Instant,
+    accepted: bool,
+    attempt: u32,
+    stream: Option<StreamId>,
+    wants_stream: bool,
+    out: VecDeque<Frame>,
+    queue: Queue,
+}
+
+/// A datagram of a client, at a forward.
+#[derive(Debug, Clone)]
+pub struct FromClient {
+    /// The forward.
+    pub forward: ForwardId,
+    /// The client.
+    pub client: SocketAddr,
+    /// Where it sent to.
+    pub listener: SocketAddr,
+    /// The peer that the forward leads to.
+    pub peer: PeerId,
+    /// The service there.
+    pub service: ServiceName,
+    /// 128 random bits, for a new flow.
+    pub session: SessionId,
+    /// The datagram.
+    pub payload: Bytes,
+}
+
+impl Flows {
+    /// None yet. `instance` is random.
+    #[must_use]
+    pub fn new(instance: u64, settings: Settings) -> Self {
+        let most = settings.bytes;
+        Self {
+            instance,
+            settings,
+            flows: BTreeMap::new(),
+            clients: HashMap::new(),
+            peers: BTreeMap::new(),
+            all: Room { held: 0, most },
+            looks: BTreeSet::new(),
+            actions: VecDeque::new(),
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// How many flows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// What all queues hold, in bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.all.held
+    }
+
+    /// What went nowhere so far.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// The client of a flow of a forward.
+    #[must_use]
+    pub fn client(&self, key: &FlowKey) -> Option<(ForwardId, SocketAddr)> {
+        let (forward, client, _) = self.flows.get(key)?.client?;
+        Some((forward, client))
+    }
+
+    /// The best path of `peer` carries QUIC datagrams of `size` bytes; `None`: it carries none.
+    pub fn handle_path(&mut self, peer: PeerId, size: Option<usize>) {
+        self.peer(peer).datagram_size = size;
+        self.forget(peer);
+    }
+
+    /// A client has sent a datagram to a forward.
+    pub fn handle_client(&mut self, from: FromClient, now: Instant) {
+        let known = self.clients.get(&(from.forward, from.client)).copied();
+        let Some(key) = known.or_else(|| self.open(&from, now)) else {
+            self.dropped.refused += 1;
+            return;
+        };
+        self.send(key, from.payload, now);
+    }
+
+    /// The target of a flow has sent a datagram.
+    pub fn handle_target(&mut self, key: FlowKey, payload: Bytes, now: Instant) {
+        self.send(key, payload, now);
+    }
+
+    /// The best path of `peer` has brought a QUIC datagram.
+    pub fn handle_datagram(&mut self, peer: PeerId, datagram: Bytes, now: Instant) {
+        let Some((number, opener, payload)) = datagram::decode(datagram) else {
+            self.dropped.unknown += 1;
+            return;
+        };
+        let role = match opener {
+            Opener::Sender => Role::Service,
+            Opener::Receiver => Role::Forward,
+        };
+        self.deliver(FlowKey { peer, role, number }, payload, now);
+    }
+
+    /// The flow is not wanted any longer: its socket broke, or its service or forward is gone.
+    pub fn handle_reset(&mut self, key: FlowKey) {
+        self.end(key, End::Reset);
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.looks.first().map(|(at, _)| *at)
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, key)) = self.looks.first().copied()
+            && at <= now
+        {
+            self.looks.pop_first();
+            let Some(flow) = self.flows.get_mut(&key) else {
+                continue;
+            };
+            flow.look = flow.last + flow.idle;
+            match flow.look <= now {
+                true => self.end(key, End::Idle),
+                false => {
+                    self.looks.insert((flow.look, key));
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, from: &FromClient, now: Instant) -> Option<FlowKey> {
+        if self.is_full(from.peer) {
+            return None;
+        }
+        let peer = self.peer(from.peer);
+        let number = FlowNumber::new(peer.next & FlowNumber::MAX)?;
+        let key = FlowKey {
+            peer: from.peer,
+            role: Role::Forward,
+            number,
+        };
+        peer.next = peer.next.wrapping_add(1);
+        if self.flows.contains_key(&key) {
+            // After 2^29 flows one of the first still lives.
+            return None;
+        }
+        let flow = Flow {
+            session: from.session,
+            service: from.service.clone(),
+            client: Some((from.forward, from.client, from.listener)),
+            idle: self.settings.idle,
+            last: now,
+            look: now,
+            accepted: false,
+            attempt: 0,
+            stream: None,
+            wants_stream: true,
+            out: VecDeque::new(),
+            queue: Queue::default(),
+        };
+        self.clients.insert((from.forward, from.client), key);
+        self.insert(key, flow, now);
+        self.actions.push_back(Action::OpenStream(key));
+        Some(key)
+    }
+
+    fn is_full(&mut self, peer: PeerId) -> bool {
+        let most = self.settings.flows_per_peer;
+        self.flows.len() >= self.settings.flows || self.peer(peer).flows >= most
+    }
+
+    fn insert(&mut self, key: FlowKey, mut flow: Flow, now: Instant) {
+        flow.look = now + flow.idle;
+        self.looks.insert((flow.look, key));
+        self.flows.insert(key, flow);
+        self.peer(key.peer).flows += 1;
+    }
+
+    /// Toward the peer.
+    fn send(&mut self, key: FlowKey, payload: Bytes, now: Instant) {
+        let (Some(flow), Some(peer)) = (self.flows.get_mut(&key), self.peers.get_mut(&key.peer))
+        else {
+            self.dropped.unknown += 1;
+            return;
+        };
+        if payload.len() > MAX_DATAGRAM {
+            self.dropped.refused += 1;
+            return;
+        }
+        flow.last = now;
+        let fits = |size: usize| key.number.overhead() + payload.len() <= size;
+        if flow.accepted && peer.datagram_size.is_some_and(fits) {
+            let opener = match key.role {
+                Role::Forward => Opener::Sender,
+                Role::Service => Opener::Receiver,
+            };
+            let datagram = datagram::encode(key.number, opener, &payload);
+            self.actions.push_back(Action::SendDatagram(key.peer, datagram));
+            return;
+        }
+        self.dropped.displaced += flow.queue.push(payload, [&mut peer.room, &mut self.all]);
+        self.want_stream(key);
+    }
+
+    /// Toward the client or the target.
+    fn deliver(&mut self, key: FlowKey, payload: Bytes, now: Instant) {
+        match self.flows.get_mut(&key) {
+            Some(flow) if flow.accepted => {
+                flow.last = now;
+                self.actions.push_back(Action::Deliver(key, payload));
+            }
+            _ => self.dropped.unknown += 1,
+        }
+    }
+
+    fn end(&mut self, key: FlowKey, end: End) {
+        let Some(mut flow) = self.flows.remove(&key) else {
+            return;
+        };
+        let peer = self.peers.get_mut(&key.peer).expect("peers with flows are known");
+        while flow.queue.pop([&mut peer.room, &mut self.all]).is_some() {}
+        peer.flows -= 1;
+        if let Some((forward, client, _)) = flow.client {
+            self.clients.remove(&(forward, client));
+        }
+        self.looks.remove(&(flow.look, key));
+        if let Some(stream) = flow.stream {
+            self.actions.push_back(Action::CloseStream(stream));
+        }
+        self.actions.push_back(Action::Closed(key, end));
+        self.forget(key.peer);
+    }
+
+    fn peer(&mut self, id: PeerId) -> &mut Peer {
+        let most = self.settings.bytes_per_peer;
+        self.peers.entry(id).or_insert_with(|| Peer {
+            next: 0,
+            flows: 0,
+            room: Room { held: 0, most },
+            datagram_size: None,
+        })
+    }
+
+    /// A peer that never had a flow needs no place, unless its path is of use to the first one.
+    fn forget(&mut self, id: PeerId) {
+        let idle = |peer: &Peer| peer.flows == 0 && peer.datagram_size.is_none();
+        // The number goes on: a datagram of an earlier flow must not reach a later one.
+        if self.peers.get(&id).is_some_and(|peer| idle(peer) && peer.next == 0) {
+            self.peers.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The streams of flows: they begin and end a flow, and carry what no QUIC datagram does.
+
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+
+use super::{Action, End, Flow, FlowKey, Flows, Role};
+use crate::{
+    core::session::StreamId,
+    wire::{Accept, Carries, Frame, Open, Refusal, Refuse, Resume, datagram::FlowNumber},
+};
+
+impl Flows {
+    /// A peer that may use the service opens a flow. `Err` is the refusal, which goes on the stream.
+    ///
+    /// # Errors
+    /// If there are as many flows as there may be, or the flow has a number that is in use.
+    pub fn handle_open(
+        &mut self,
+        peer: PeerId,
+        open: &Open,
+        idle: Duration,
+        stream: StreamId,
+        now: Instant,
+    ) -> Result<FlowKey, Frame> {
+        let instance = self.instance;
+        let refuse = |refusal| Err(Frame::Refuse(Refuse { instance, refusal }));
+        let Carries::Datagrams(number) = open.carries else {
+            return refuse(Refusal::Malformed);
+        };
+        let key = FlowKey {
+            peer,
+            role: Role::Service,
+            number,
+        };
+        match self.flows.get(&key) {
+            // Repeated after a loss.
+            Some(flow) if flow.session == open.session => {
+                self.attach(key, open.attempt, stream);
+                return Ok(key);
+            }
+            Some(_) => return refuse(Refusal::Malformed),
+            None => {}
+        }
+        if self.is_full(peer) {
+            return refuse(Refusal::Busy);
+        }
+        let flow = Flow {
+            session: open.session,
+            service: open.service.clone(),
+            client: None,
+            idle,
+            last: now,
+            look: now,
+            accepted: true,
+            attempt: 0,
+            stream: None,
+            wants_stream: false,
+            out: Default::default(),
+            queue: Default::default(),
+        };
+        self.insert(key, flow, now);
+        self.attach(key, open.attempt, stream);
+        Ok(key)
+    }
+
+    /// The peer resumes a flow on a new stream. False: it has none such.
+    pub fn handle_resume(&mut self, peer: PeerId, resume: &Resume, stream: StreamId) -> bool {
+        let number = |number| FlowKey {
+            peer,
+            role: Role::Service,
+            number,
+        };
+        let mut of_peer = self.flows.range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
+        let found = of_peer.find(|(_, flow)| flow.session == resume.session);
+        let Some(key) = found.map(|(key, _)| *key) else {
+            return false;
+        };
+        self.attach(key, resume.attempt, stream);
+        true
+    }
+
+    fn attach(&mut self, key: FlowKey, attempt: u32, stream: StreamId) {
+        let instance = self.instance;
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        if flow.stream.is_some() && attempt <= flow.attempt {
+            self.actions.push_back(Action::CloseStream(stream));
+            return;
+        }
+        flow.attempt = attempt;
+        if let Some(left) = flow.stream.replace(stream) {
+            self.actions.push_back(Action::CloseStream(left));
+        }
+        flow.out.clear();
+        flow.out.push_back(Frame::Accept(progress(instance)));
+    }
+
+    /// The stream that was wanted for the flow is open.
+    pub fn handle_stream(&mut self, key: FlowKey, stream: StreamId) {
+        let instance = self.instance;
+        let Some(flow) = self.flows.get_mut(&key) else {
+            self.actions.push_back(Action::CloseStream(stream));
+            return;
+        };
+        flow.wants_stream = false;
+        flow.attempt += 1;
+        let (session, attempt) = (flow.session, flow.attempt);
+        let first = match flow.accepted {
+            true => Frame::Resume(Resume {
+                session,
+                instance,
+                attempt,
+                progress: progress(instance),
+            }),
+            false => Frame::Open(Open {
+                session,
+                instance,
+                attempt,
+                service: flow.service.clone(),
+                carries: Carries::Datagrams(key.number),
+                limit: 0,
+                client: flow.client.map(|(_, client, listener)| (client, listener)),
+            }),
+        };
+        flow.out.clear();
+        flow.out.push_back(first);
+        if let Some(left) = flow.stream.replace(stream) {
+            self.actions.push_back(Action::CloseStream(left));
+        }
+    }
+
+    /// No stream could be opened. The next datagram asks for one again.
+    pub fn handle_stream_failed(&mut self, key: FlowKey) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.wants_stream = false;
+        }
+    }
+
+    /// The stream has ended.
+    pub fn handle_stream_lost(&mut self, key: FlowKey, stream: StreamId) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        if flow.stream == Some(stream) {
+            flow.stream = None;
+            if !flow.queue.is_empty() || !flow.accepted {
+                self.want_stream(key);
+            }
+        }
+    }
+
+    /// There is a better path for the streams of `peer`.
+    pub fn handle_better_path(&mut self, peer: PeerId) {
+        let keys = self.flows.keys().filter(|key| key.peer == peer && key.role == Role::Forward);
+        for key in keys.copied().collect::<Vec<_>>() {
+            let flow = self.flows.get_mut(&key).expect("it is there");
+            if !std::mem::replace(&mut flow.wants_stream, true) {
+                self.actions.push_back(Action::OpenStream(key));
+            }
+        }
+    }
+
+    /// `frame` has come on the flow's stream.
+    pub fn handle_frame(&mut self, key: FlowKey, stream: StreamId, frame: Frame, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        // A datagram on a stream that is being left is as good as any.
+        let is_current = flow.stream == Some(stream);
+        match frame {
+            Frame::Datagram(payload) => self.deliver(key, payload, now),
+            Frame::Accept(_) if is_current && key.role == Role::Forward => flow.accepted = true,
+            Frame::Refuse(refuse) if is_current && key.role == Role::Forward => {
+                self.end(key, End::Refused(refuse.refusal));
+            }
+            Frame::Reset(reset) => self.end(key, End::ResetByPeer(reset.reason)),
+            Frame::Skipped(_) => {}
+            _ if !is_current => {}
+            _ => self.end(key, End::Violation),
+        }
+    }
+
+    /// What the flow's stream takes next.
+    pub fn poll_transmit(&mut self, key: FlowKey, stream: StreamId) -> Option<Frame> {
+        let flow = self.flows.get_mut(&key)?;
+        if flow.stream != Some(stream) {
+            return None;
+        }
+        if let Some(frame) = flow.out.pop_front() {
+            return Some(frame);
+        }
+        let peer = self.peers.get_mut(&key.peer)?;
+        let datagram = flow.queue.pop([&mut peer.room, &mut self.all]);
+        datagram.map(Frame::Datagram)
+    }
+
+    /// Only the opener opens streams.
+    pub(super) fn want_stream(&mut self, key: FlowKey) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        let needs = key.role == Role::Forward && flow.stream.is_none() && !flow.wants_stream;
+        if needs {
+            flow.wants_stream = true;
+            self.actions.push_back(Action::OpenStream(key));
+        }
+    }
+}
+
+fn progress(instance: u64) -> Accept {
+    Accept {
+        instance,
+        received: 0,
+        delivered: 0,
+        limit: 0,
+    }
+}
