@@ -4,6 +4,7 @@
 
 mod address;
 mod check;
+mod keys;
 mod name;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use libp2p::PeerId;
 
 pub use address::{Address, Host, Listen, Target};
 pub use check::{Fault, Peers, RawForward, RawService, forward, service};
+pub use keys::{Services, read};
 pub use name::{Destination, RawProtocol, ServiceName, What};
 
 /// How long a session outlives its path, unless `sessions.linger` says otherwise.

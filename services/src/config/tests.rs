@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::Path};
+
+use p2pnode_daemon::config::{Document, Flags, Program, Sources, load, schema};
 
 use super::*;
 
@@ -189,4 +191,122 @@ fn a_forward_keeps_the_order_and_names_each_wrong_destination() {
     let items: Vec<_> = wrong.iter().map(|fault| fault.item.unwrap()).collect();
     assert_eq!(items, [1, 2, 3]);
     assert!(given(&[]).unwrap_err()[0].problem.contains("SERVICE@PEER"));
+}
+
+const PROGRAM: Program = Program {
+    name: "p2pnode",
+    env: "P2PNODE",
+};
+
+fn loaded(file: &str) -> Result<Services, String> {
+    let sources = Sources {
+        file: Some(Document::parse(Path::new("f.yaml"), file.replace("$A", A)).unwrap()),
+        env: Default::default(),
+        flags: Flags::default(),
+    };
+    load(&PROGRAM, &sources, |reader| read(reader, &peers(), &[]))
+        .map(|loaded| loaded.config)
+        .map_err(|faults| faults.to_string())
+}
+
+const WHOLE: &str = r#"
+services:
+  db:  { target: "tcp://10.0.3.7:5432", allow: [$A, west], identity: proxy-v2 }
+  dns: { target: "udp://127.0.0.1:53", allow: any, identity: address, udp_idle: 5s }
+  web: { target: "tcp://127.0.0.1:8080", allow: any, protocol: /x/web, source: range }
+forwards:
+  - { listen: "tcp://127.0.0.1:5432", to: db@$A }
+  - { listen: "unix:///run/p2pnode/db.sock", to: [db@west, /x/web@west] }
+socks: { listen: "127.0.0.1:1080" }
+sessions: { linger: 10s, memory: 64MiB }
+"#;
+
+#[test]
+fn every_key_arrives() {
+    let config = loaded(WHOLE).unwrap();
+    let names: Vec<_> = config.services.keys().map(ServiceName::as_str).collect();
+    assert_eq!(names, ["db", "dns", "web"]);
+    let service = |name: &str| &config.services[&name.parse::<ServiceName>().unwrap()];
+    assert_eq!(service("db").name.as_str(), "db");
+    assert_eq!(service("db").identity, Identity::ProxyV2);
+    assert_eq!(service("db").allow, Allow::Peers([A.parse().unwrap()].into()));
+    assert_eq!(service("dns").udp_idle, Duration::from_secs(5));
+    assert_eq!((service("dns").identity, &service("dns").allow), (Identity::Address, &Allow::Any));
+    assert_eq!(service("web").source, Source::Range);
+    assert_eq!(service("web").protocol, Some("/x/web".parse().unwrap()));
+    assert_eq!(config.forwards.len(), 2);
+    assert_eq!(config.forwards[1].to.len(), 2);
+    assert_eq!(config.socks, Some("127.0.0.1:1080".parse().unwrap()));
+    assert_eq!((config.linger, config.memory), (Duration::from_secs(10), 64 << 20));
+}
+
+#[test]
+fn nothing_given_offers_and_brings_nothing() {
+    let config = loaded("").unwrap();
+    assert!(config.services.is_empty() && config.forwards.is_empty() && config.socks.is_none());
+    assert_eq!((config.linger, config.memory), (LINGER, MEMORY));
+}
+
+#[test]
+fn all_faults_are_named_at_once_with_their_lines() {
+    let file = r#"
+services:
+  DB: { target: "tcp://127.0.0.1:1", allow: any }
+  db: { target: "tcp://127.0.0.1" }
+  dns: { target: "udp://127.0.0.1:53", allow: [], identity: proxy-v3 }
+  web: { target: "tcp://127.0.0.1:1", allow: [west, east] }
+forwards:
+  - { listen: "tcp://localhost:1", to: db@east }
+  - { listen: "tcp://127.0.0.1:1" }
+  - { listen: "tcp://127.0.0.1:2", to: db@east, from: x }
+sessions: { memory: 10KiB, linger: 0s }
+"#;
+    let faults = loaded(file).unwrap_err();
+    for fault in [
+        "f.yaml:3:3: services: \"DB\" is not a name for a service",
+        "f.yaml:4:17: services.db.target: \"tcp://127.0.0.1\" has no port",
+        "services.db.allow: is missing; give a peer id, a name under `peers:`, or any",
+        "services.dns.allow: is missing; list peer ids",
+        "services.dns.identity: \"proxy-v3\" is none of none, proxy-v2, address",
+        "f.yaml:6:53: services.web.allow: \"east\" is neither a peer id nor a name",
+        "forwards.0.listen: \"tcp://localhost:1\" has no IP address",
+        "forwards.1.to: is missing; give a service and its peer",
+        "forwards.2.to: \"east\" is neither a peer id nor a name under `peers:`",
+        "forwards.2.from: is not a key",
+        "sessions.memory: 10240 bytes are too few",
+        "sessions.linger: \"0s\" is zero",
+    ] {
+        assert!(faults.contains(fault), "{fault}\n{faults}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_named() {
+    let file = r#"
+services:
+  a: { target: "tcp://127.0.0.1:1", allow: any, protocol: /x/a }
+  b: { target: "tcp://127.0.0.1:2", allow: any, protocol: /x/a }
+forwards:
+  - { listen: "tcp://127.0.0.1:1", to: db@west }
+  - { listen: "tcp://127.0.0.1:1", to: dns@west }
+socks: { listen: "127.0.0.1:1" }
+"#;
+    let faults = loaded(file).unwrap_err();
+    for fault in [
+        "a and b both have the protocol /x/a",
+        "two forwards listen on tcp://127.0.0.1:1",
+        "socks.listen: a forward listens on tcp://127.0.0.1:1 as well",
+    ] {
+        assert!(faults.contains(fault), "{fault}\n{faults}");
+    }
+}
+
+#[test]
+fn the_schema_has_every_key() {
+    let schema = schema(&PROGRAM, |reader| read(reader, &peers(), &[]));
+    let schema = serde_json::to_value(&schema).unwrap();
+    let service = &schema["properties"]["services"]["additionalProperties"];
+    assert_eq!(service["required"], serde_json::json!(["target", "allow"]));
+    let forward = &schema["properties"]["forwards"]["items"];
+    assert_eq!(forward["required"], serde_json::json!(["listen", "to"]));
 }

@@ -6,7 +6,7 @@ use super::World;
 use crate::core::session::{End, Settings};
 
 /// More with `SESSION_SEEDS`.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 1_000;
 
 fn settings() -> Settings {
     Settings {

@@ -7,7 +7,8 @@ const CRATES: &[&[&str]] = &[
     &["xtask"],
     &["p2pnode-tests"],
     &["p2pnode", "relay-node"],
-    &["p2pnode-services", "p2pnode-transports", "p2pnode-daemon"],
+    &["p2pnode-services"],
+    &["p2pnode-transports", "p2pnode-daemon"],
     &["p2pnode-protocol"],
 ];
 

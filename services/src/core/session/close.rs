@@ -15,7 +15,7 @@ impl Session {
         if let Side::Opener(_) = self.side {
             self.phase = Phase::Finishing;
             self.forget_at = Some(now + self.settings.linger);
-            self.send_on_current(Frame::Done);
+            self.send_on_all(&Frame::Done);
         }
     }
 
@@ -40,9 +40,14 @@ impl Session {
         }
         self.phase = Phase::Resetting(reason);
         self.forget_at = Some(now + self.settings.linger);
+        self.send_on_all(&Frame::Reset(Reset { reason }));
+    }
+
+    /// On the stream in use, and on one that is asked for: the peer may have left the other.
+    fn send_on_all(&mut self, frame: &Frame) {
         for stream in &mut self.streams {
             if stream.state != State::Closing {
-                stream.out.push_back(Frame::Reset(Reset { reason }));
+                stream.out.push_back(frame.clone());
             }
         }
     }
