@@ -175,7 +175,9 @@ impl<'a> Reader<'a> {
             or_one: true,
             ..self.key(key, doc, kind)
         });
-        let (origin, values) = self.take(key, kind).unwrap_or((Origin::Default, Vec::new()));
+        let (origin, values) = self
+            .take(key, kind)
+            .unwrap_or((Origin::Default, Vec::new()));
         self.took(key, json_list(kind, &values), origin);
         values
     }

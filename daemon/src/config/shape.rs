@@ -46,7 +46,9 @@ impl Shape<'_> {
                 let inner = join(&pattern, "*");
                 let items = items.iter().enumerate();
                 sections.extend(
-                    items.map(|(index, item)| (item, join(&path, &index.to_string()), inner.clone())),
+                    items.map(|(index, item)| {
+                        (item, join(&path, &index.to_string()), inner.clone())
+                    }),
                 );
                 continue;
             }

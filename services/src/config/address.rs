@@ -119,7 +119,9 @@ impl FromStr for Target {
                 return Ok(Host::Ip(ip));
             }
             // A name of digits and dots is a mistyped address, and no resolver should see it.
-            let digits = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            let digits = host
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.');
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             if host.is_empty() || host.len() > 253 || digits || !host.bytes().all(plain) {
                 return Err("has no host; write an IP address (IPv6 in brackets) or a name");
@@ -134,7 +136,8 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, String> {
         parse(text, EXAMPLES, |host, _| {
-            ip(host).ok_or("has no IP address; write the one to listen on, such as 127.0.0.1 or [::1]")
+            ip(host)
+                .ok_or("has no IP address; write the one to listen on, such as 127.0.0.1 or [::1]")
         })
     }
 }
@@ -155,19 +158,26 @@ fn parse<H>(
             path if !path.is_absolute() || rest.contains('\0') || rest.ends_with('/') => {
                 wrong("names no absolute path; write unix:///run/app.sock")
             }
-            _ if rest.len() > MAX_PATH => {
-                wrong(&format!("is longer than {MAX_PATH} bytes, the most of a Unix socket; choose a shorter path"))
-            }
+            _ if rest.len() > MAX_PATH => wrong(&format!(
+                "is longer than {MAX_PATH} bytes, the most of a Unix socket; choose a shorter path"
+            )),
             path => Ok(Address::Unix(path.to_owned())),
         };
     }
     if !["tcp", "udp"].contains(&scheme) {
-        return wrong(&format!("has the unknown transport {}; write {examples}", quote(scheme)));
+        return wrong(&format!(
+            "has the unknown transport {}; write {examples}",
+            quote(scheme)
+        ));
     }
     // As `u16` parses it, "+80" would be a port.
-    let port = rest.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let port = rest
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let Some((name, Ok(port))) = port.map(|(name, port)| (name, port.parse::<u16>())) else {
-        return wrong(&format!("has no port from 0 to 65535 at its end; write {examples}"));
+        return wrong(&format!(
+            "has no port from 0 to 65535 at its end; write {examples}"
+        ));
     };
     let host = match host(name, port) {
         Ok(host) => host,
@@ -180,7 +190,10 @@ fn parse<H>(
 }
 
 fn ip(host: &str) -> Option<IpAddr> {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
         Some(ip) => ip.parse().ok().map(IpAddr::V6),
         None => host.parse().ok().map(IpAddr::V4),
     }

@@ -84,12 +84,14 @@ pub fn service(
         faults.push(fault("udp_idle", problem));
     }
     if let (Source::Range, Address::Unix(_)) = (raw.source, &raw.target) {
-        let problem = format!("range is for ports, and {} has none; drop source", raw.target);
+        let problem = format!(
+            "range is for ports, and {} has none; drop source",
+            raw.target
+        );
         faults.push(fault("source", problem));
     }
     if raw.source == Source::Range && raw.identity == Identity::Address {
-        let problem =
-            "range dials from the node's own addresses, and identity: address from one for each peer; drop one of them";
+        let problem = "range dials from the node's own addresses, and identity: address from one for each peer; drop one of them";
         faults.push(fault("source", problem.to_owned()));
     }
     if !faults.is_empty() {
@@ -151,7 +153,8 @@ pub fn forward(raw: RawForward, peers: &Peers) -> Result<Forward, Vec<Fault>> {
 
 fn allow(items: &[String], peers: &Peers, faults: &mut Vec<Fault>) -> Allow {
     if items.is_empty() {
-        let problem = "is missing; list peer ids or names under `peers:`, or write any to admit every peer";
+        let problem =
+            "is missing; list peer ids or names under `peers:`, or write any to admit every peer";
         faults.push(fault("allow", problem.to_owned()));
     }
     let any = items.iter().any(|item| item == "any");

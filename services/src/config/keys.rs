@@ -13,8 +13,8 @@ use p2pnode_daemon::config::{
 use p2pnode_protocol::quote;
 
 use super::{
-    Destination, Fault, Forward, Identity, Listen, Peers, RawForward, RawProtocol,
-    RawService, Service, ServiceName, Source, Target, check,
+    Destination, Fault, Forward, Identity, Listen, Peers, RawForward, RawProtocol, RawService,
+    Service, ServiceName, Source, Target, check,
 };
 
 /// What is offered and what is brought here.
@@ -52,7 +52,10 @@ const ALLOWED: Kind<String> = Kind {
     // Whether there is such a peer is checked with all peers.
     parse: |text| match text.is_empty() {
         false => Ok(text.to_owned()),
-        true => Err(format!("{} names no peer; give a peer id, a name under `peers:`, or any", quote(text))),
+        true => Err(format!(
+            "{} names no peer; give a peer id, a name under `peers:`, or any",
+            quote(text)
+        )),
     },
     print: String::clone,
 };
@@ -138,7 +141,11 @@ pub fn read(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Services 
 }
 
 fn service(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Option<Service> {
-    let target = reader.required("target", "Where its connections go. It is dialed as written.", &TARGET);
+    let target = reader.required(
+        "target",
+        "Where its connections go. It is dialed as written.",
+        &TARGET,
+    );
     let allow = reader.one_or_more(
         "allow",
         "Who may use it: peer ids, names under `peers:`, or any. It must be given.",
@@ -223,14 +230,16 @@ fn contradictions(reader: &mut Reader<'_>, config: &Services) {
     for forward in &config.forwards {
         let listen = forward.listen.to_string();
         if !listeners.insert(listen.clone()) {
-            let problem = format!("two forwards listen on {listen}; choose another address for one");
+            let problem =
+                format!("two forwards listen on {listen}; choose another address for one");
             reader.contradiction("forwards", None, problem);
         }
     }
     if let Some(socks) = config.socks
         && listeners.contains(&format!("tcp://{socks}"))
     {
-        let problem = format!("a forward listens on tcp://{socks} as well; choose another address for one");
+        let problem =
+            format!("a forward listens on tcp://{socks} as well; choose another address for one");
         reader.contradiction("socks.listen", None, problem);
     }
     let mut protocols = BTreeMap::new();
@@ -238,7 +247,9 @@ fn contradictions(reader: &mut Reader<'_>, config: &Services) {
         if let Some(protocol) = &service.protocol
             && let Some(other) = protocols.insert(protocol.clone(), name.clone())
         {
-            let problem = format!("{other} and {name} both have the protocol {protocol}; choose another one for one of them");
+            let problem = format!(
+                "{other} and {name} both have the protocol {protocol}; choose another one for one of them"
+            );
             reader.contradiction("services", None, problem);
         }
     }

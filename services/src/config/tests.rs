@@ -68,12 +68,19 @@ fn an_address_that_is_wrong_is_named_with_the_reason_and_the_remedy() {
         ("unix:///a\0", "names no absolute path"),
     ] {
         let error = text.parse::<Target>().unwrap_err();
-        assert!(error.contains(why) && error.contains(';'), "{text}: {error}");
+        assert!(
+            error.contains(why) && error.contains(';'),
+            "{text}: {error}"
+        );
     }
     let error = "tcp://localhost:80".parse::<Listen>().unwrap_err();
     assert!(error.contains("has no IP address"), "{error}");
     let long = format!("unix:///{}", "x".repeat(107));
-    assert!(long.parse::<Target>().unwrap_err().contains("is longer than 107"));
+    assert!(
+        long.parse::<Target>()
+            .unwrap_err()
+            .contains("is longer than 107")
+    );
 }
 
 #[test]
@@ -110,7 +117,11 @@ fn a_service_without_allow_is_a_fault_that_says_so() {
         allow: Vec::new(),
         ..raw("tcp://127.0.0.1:80")
     };
-    assert!(checked(closed).unwrap_err().starts_with("allow: is missing"));
+    assert!(
+        checked(closed)
+            .unwrap_err()
+            .starts_with("allow: is missing")
+    );
 }
 
 #[test]
@@ -143,7 +154,11 @@ fn addresses_for_peers_need_an_ip4_target_on_this_host() {
             ..raw(target)
         })
     };
-    for target in ["tcp://127.0.0.1:80", "udp://127.3.0.1:53", "tcp://10.0.3.7:80"] {
+    for target in [
+        "tcp://127.0.0.1:80",
+        "udp://127.3.0.1:53",
+        "tcp://10.0.3.7:80",
+    ] {
         assert!(with(target).is_ok(), "{target}");
     }
     for (target, why) in [
@@ -229,15 +244,24 @@ fn every_key_arrives() {
     let service = |name: &str| &config.services[&name.parse::<ServiceName>().unwrap()];
     assert_eq!(service("db").name.as_str(), "db");
     assert_eq!(service("db").identity, Identity::ProxyV2);
-    assert_eq!(service("db").allow, Allow::Peers([A.parse().unwrap()].into()));
+    assert_eq!(
+        service("db").allow,
+        Allow::Peers([A.parse().unwrap()].into())
+    );
     assert_eq!(service("dns").udp_idle, Duration::from_secs(5));
-    assert_eq!((service("dns").identity, &service("dns").allow), (Identity::Address, &Allow::Any));
+    assert_eq!(
+        (service("dns").identity, &service("dns").allow),
+        (Identity::Address, &Allow::Any)
+    );
     assert_eq!(service("web").source, Source::Range);
     assert_eq!(service("web").protocol, Some("/x/web".parse().unwrap()));
     assert_eq!(config.forwards.len(), 2);
     assert_eq!(config.forwards[1].to.len(), 2);
     assert_eq!(config.socks, Some("127.0.0.1:1080".parse().unwrap()));
-    assert_eq!((config.linger, config.memory), (Duration::from_secs(10), 64 << 20));
+    assert_eq!(
+        (config.linger, config.memory),
+        (Duration::from_secs(10), 64 << 20)
+    );
 }
 
 #[test]

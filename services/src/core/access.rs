@@ -57,26 +57,36 @@ impl Access {
             allow: service.allow.clone(),
             takes_datagrams: service.target.is_udp(),
         };
-        let rules = services.iter().map(|service| (service.name.clone(), rule(service)));
+        let rules = services
+            .iter()
+            .map(|service| (service.name.clone(), rule(service)));
         Self(rules.collect())
     }
 
     /// Whether there is such a service for `peer`.
     #[must_use]
     pub fn permits(&self, peer: &PeerId, service: &ServiceName) -> bool {
-        self.0.get(service).is_some_and(|rule| rule.allow.permits(peer))
+        self.0
+            .get(service)
+            .is_some_and(|rule| rule.allow.permits(peer))
     }
 
     /// Whether there is such a service for `peer`, and it takes what the session carries.
     #[must_use]
     pub fn admits(&self, peer: &PeerId, service: &ServiceName, carries: Carries) -> bool {
         let datagrams = matches!(carries, Carries::Datagrams(_));
-        let takes = self.0.get(service).is_some_and(|rule| rule.takes_datagrams == datagrams);
+        let takes = self
+            .0
+            .get(service)
+            .is_some_and(|rule| rule.takes_datagrams == datagrams);
         takes && self.permits(peer, service)
     }
 
     /// What the services offer to `peer`: the name, and whether it takes datagrams.
-    pub fn offered<'a>(&'a self, peer: &'a PeerId) -> impl Iterator<Item = (&'a ServiceName, bool)> {
+    pub fn offered<'a>(
+        &'a self,
+        peer: &'a PeerId,
+    ) -> impl Iterator<Item = (&'a ServiceName, bool)> {
         let permitted = self.0.iter().filter(|(_, rule)| rule.allow.permits(peer));
         permitted.map(|(name, rule)| (name, rule.takes_datagrams))
     }
@@ -89,12 +99,16 @@ pub(super) struct Opens(BTreeMap<ServiceName, Bucket>);
 impl Opens {
     pub(super) fn admits(&mut self, service: &ServiceName, measure: Measure, now: Instant) -> bool {
         let bucket = self.0.entry(service.clone());
-        bucket.or_insert_with(|| Bucket::full(measure, now)).admits(measure, now)
+        bucket
+            .or_insert_with(|| Bucket::full(measure, now))
+            .admits(measure, now)
     }
 
     /// Whether nothing is remembered that limits anything.
     pub(super) fn is_idle(&mut self, measure: Measure, now: Instant) -> bool {
-        self.0.values_mut().all(|bucket| bucket.is_full(measure, now))
+        self.0
+            .values_mut()
+            .all(|bucket| bucket.is_full(measure, now))
     }
 }
 
@@ -136,6 +150,9 @@ mod tests {
         assert!(!access.admits(&friend, &"none".parse().unwrap(), Carries::Bytes));
         let offered: Vec<_> = access.offered(&stranger).collect();
         assert_eq!(offered, [(&dns, true)]);
-        assert!(Access::default().offered(&friend).next().is_none(), "closed");
+        assert!(
+            Access::default().offered(&friend).next().is_none(),
+            "closed"
+        );
     }
 }

@@ -154,7 +154,10 @@ impl Share {
     /// # Panics
     /// If it does not hold that many.
     pub fn release(&mut self, bytes: usize) {
-        let held = self.held.checked_sub(bytes).expect("what is released is held");
+        let held = self
+            .held
+            .checked_sub(bytes)
+            .expect("what is released is held");
         let less = beyond(self.held) - beyond(held);
         self.peer.0.memory.0.used.fetch_sub(less, Relaxed);
         self.peer.0.used.fetch_sub(less, Relaxed);

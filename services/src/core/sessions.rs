@@ -202,7 +202,8 @@ impl Sessions {
                         role: *role,
                         session: *session,
                     };
-                    self.actions.push_back(Action::Reset(key, ResetReason::NotAllowed));
+                    self.actions
+                        .push_back(Action::Reset(key, ResetReason::NotAllowed));
                 }
             }
         }
@@ -218,7 +219,8 @@ impl Sessions {
                         role: *role,
                         session: *session,
                     };
-                    self.actions.push_back(Action::Reset(key, ResetReason::ServiceGone));
+                    self.actions
+                        .push_back(Action::Reset(key, ResetReason::ServiceGone));
                 }
             }
         }
@@ -413,7 +415,10 @@ mod tests {
 
     fn refusal(verdict: Verdict) -> Refusal {
         match verdict {
-            Verdict::Answer(Frame::Refuse(Refuse { instance: 7, refusal })) => refusal,
+            Verdict::Answer(Frame::Refuse(Refuse {
+                instance: 7,
+                refusal,
+            })) => refusal,
             other => panic!("{other:?}"),
         }
     }
@@ -423,13 +428,24 @@ mod tests {
         let mut bench = Bench::new(Limits::default());
         let (friend, stranger) = (bench.friend, PeerId::random());
         let verdict = bench.open(friend, 1, 5);
-        assert!(matches!(verdict, Verdict::New(Key { peer, role: Role::Service, .. }, _) if peer == friend));
+        assert!(
+            matches!(verdict, Verdict::New(Key { peer, role: Role::Service, .. }, _) if peer == friend)
+        );
         assert!(matches!(bench.resume(friend, 1, 5), Verdict::Attach(_)));
-        assert!(matches!(bench.open(friend, 1, 5), Verdict::Attach(_)), "repeated");
-        assert_eq!(refusal(bench.resume(stranger, 1, 5)), Refusal::UnknownSession);
+        assert!(
+            matches!(bench.open(friend, 1, 5), Verdict::Attach(_)),
+            "repeated"
+        );
+        assert_eq!(
+            refusal(bench.resume(stranger, 1, 5)),
+            Refusal::UnknownSession
+        );
         assert_eq!(refusal(bench.resume(friend, 2, 5)), Refusal::UnknownSession);
         assert_eq!(refusal(bench.open(stranger, 1, 5)), Refusal::Unavailable);
-        assert_eq!((bench.table.len(), bench.table.accepted_from(&friend)), (1, 1));
+        assert_eq!(
+            (bench.table.len(), bench.table.accepted_from(&friend)),
+            (1, 1)
+        );
         assert_eq!(bench.table.peers.len(), 1, "a stranger costs no memory");
     }
 
@@ -441,7 +457,9 @@ mod tests {
             role: Role::Forward,
             session: SessionId([1; 16]),
         };
-        let share = bench.table.handle_open(key, "db".parse().unwrap(), Carries::Bytes, bench.now);
+        let share = bench
+            .table
+            .handle_open(key, "db".parse().unwrap(), Carries::Bytes, bench.now);
         assert!(share.is_some());
         let friend = bench.friend;
         assert_eq!(refusal(bench.resume(friend, 1, 5)), Refusal::UnknownSession);
@@ -463,17 +481,27 @@ mod tests {
         assert_eq!(refusal(bench.open(friend, 3, 5)), Refusal::UnknownSession);
         assert_eq!(bench.table.poll_action(), None);
         bench.table.handle_hello(friend, Hello { instance: 8 });
-        assert!(matches!(bench.table.poll_action(), Some(Action::PeerRestarted(_))));
+        assert!(matches!(
+            bench.table.poll_action(),
+            Some(Action::PeerRestarted(_))
+        ));
     }
 
     #[test]
     fn a_process_answers_who_it_is() {
         let mut bench = Bench::new(Limits::default());
         let hello = Frame::Hello(Hello { instance: 3 });
-        let verdict = bench.table.handle_first_frame(PeerId::random(), &hello, bench.now);
-        assert!(matches!(verdict, Verdict::Answer(Frame::Hello(Hello { instance: 7 }))));
+        let verdict = bench
+            .table
+            .handle_first_frame(PeerId::random(), &hello, bench.now);
+        assert!(matches!(
+            verdict,
+            Verdict::Answer(Frame::Hello(Hello { instance: 7 }))
+        ));
         assert!(bench.table.peers.is_empty(), "a stranger costs no memory");
-        let verdict = bench.table.handle_first_frame(PeerId::random(), &Frame::Done, bench.now);
+        let verdict = bench
+            .table
+            .handle_first_frame(PeerId::random(), &Frame::Done, bench.now);
         assert_eq!(refusal(verdict), Refusal::Malformed);
     }
 
@@ -527,13 +555,23 @@ mod tests {
         let friend = bench.friend;
         bench.open(friend, 1, 5);
         bench.table.handle_access(access(&[friend]));
-        assert_eq!(bench.table.poll_action(), None, "what did not change keeps its sessions");
+        assert_eq!(
+            bench.table.poll_action(),
+            None,
+            "what did not change keeps its sessions"
+        );
         bench.table.handle_access(access(&[]));
         let reset = bench.table.poll_action();
-        assert!(matches!(reset, Some(Action::Reset(_, ResetReason::NotAllowed))));
+        assert!(matches!(
+            reset,
+            Some(Action::Reset(_, ResetReason::NotAllowed))
+        ));
         bench.table.handle_service_changed(&"db".parse().unwrap());
         let reset = bench.table.poll_action();
-        assert!(matches!(reset, Some(Action::Reset(_, ResetReason::ServiceGone))));
+        assert!(matches!(
+            reset,
+            Some(Action::Reset(_, ResetReason::ServiceGone))
+        ));
     }
 
     #[test]
@@ -548,7 +586,9 @@ mod tests {
             limit: 0,
             client: None,
         });
-        let verdict = bench.table.handle_first_frame(bench.friend, &open, bench.now);
+        let verdict = bench
+            .table
+            .handle_first_frame(bench.friend, &open, bench.now);
         assert_eq!(refusal(verdict), Refusal::Unavailable);
     }
 }

@@ -109,7 +109,10 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Read {
-        assert_eq!(&bytes[..12], b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A");
+        assert_eq!(
+            &bytes[..12],
+            b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A"
+        );
         assert_eq!(bytes[12], 0x21);
         let length = usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
         let (body, behind) = bytes[16..].split_at(length);
@@ -147,7 +150,12 @@ mod tests {
 
     fn made(source: &str, destination: &str, follows: Follows) -> Vec<u8> {
         let client = (source.parse().unwrap(), destination.parse().unwrap());
-        header(Some(client), follows, &PEER.parse().unwrap(), &"db".parse().unwrap())
+        header(
+            Some(client),
+            follows,
+            &PEER.parse().unwrap(),
+            &"db".parse().unwrap(),
+        )
     }
 
     #[test]
@@ -192,14 +200,22 @@ mod tests {
     fn addresses_of_two_families_are_both_ip6() {
         let read = read(&made("192.0.2.7:1", "[::1]:2", Follows::Stream));
         assert_eq!(read.family_and_transport, 0x21);
-        let client = ("[::ffff:192.0.2.7]:1".parse().unwrap(), "[::1]:2".parse().unwrap());
+        let client = (
+            "[::ffff:192.0.2.7]:1".parse().unwrap(),
+            "[::1]:2".parse().unwrap(),
+        );
         assert_eq!(read.client, Some(client));
     }
 
     #[test]
     fn a_client_without_an_address_still_has_its_fields() {
         let peer = PEER.parse().unwrap();
-        let read = read(&header(None, Follows::Stream, &peer, &"db".parse().unwrap()));
+        let read = read(&header(
+            None,
+            Follows::Stream,
+            &peer,
+            &"db".parse().unwrap(),
+        ));
         assert_eq!((read.family_and_transport, read.client), (0, None));
         assert_eq!(read.fields[0], (0xe0, PEER.to_owned()));
     }

@@ -78,7 +78,13 @@ pub(crate) fn access(peers: &[PeerId]) -> Access {
 }
 
 impl Host {
-    pub(crate) fn new(peer: PeerId, instance: u64, bytes: usize, allow: &[PeerId], settings: &Settings) -> Self {
+    pub(crate) fn new(
+        peer: PeerId,
+        instance: u64,
+        bytes: usize,
+        allow: &[PeerId],
+        settings: &Settings,
+    ) -> Self {
         let memory = Memory::new(bytes);
         Self {
             peer,
@@ -92,13 +98,24 @@ impl Host {
     }
 
     pub(crate) fn check(&self, now: Instant, slack: Duration) {
-        let held: usize = self.driven.values().map(|driven| driven.session.held()).sum();
-        assert!(held <= self.bytes, "{held} of {} bytes are held", self.bytes);
+        let held: usize = self
+            .driven
+            .values()
+            .map(|driven| driven.session.held())
+            .sum();
+        assert!(
+            held <= self.bytes,
+            "{held} of {} bytes are held",
+            self.bytes
+        );
         assert!(self.memory.held_at_most() <= self.bytes);
         for driven in self.driven.values() {
             if let Some(since) = driven.waiting {
                 let waited = now - since;
-                assert!(waited <= self.settings.linger + slack, "waits for {waited:?}");
+                assert!(
+                    waited <= self.settings.linger + slack,
+                    "waits for {waited:?}"
+                );
             }
         }
     }

@@ -7,6 +7,5 @@ mod host;
 mod tests;
 mod world;
 
-
 pub(crate) use host::access;
 pub(crate) use world::World;

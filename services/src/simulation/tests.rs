@@ -20,7 +20,9 @@ fn settings() -> Settings {
 }
 
 fn seeds() -> impl Iterator<Item = u64> {
-    let more = std::env::var("SESSION_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let more = std::env::var("SESSION_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok());
     0..more.unwrap_or(SEEDS)
 }
 
@@ -72,7 +74,10 @@ fn judge(world: &World) -> [u32; 2] {
                 Some(End::Completed) => {
                     ends[0] += 1;
                     let other = other.expect("somebody answered");
-                    assert!(app.got_end && app.got == other.total, "{id}: {app:?} {other:?}");
+                    assert!(
+                        app.got_end && app.got == other.total,
+                        "{id}: {app:?} {other:?}"
+                    );
                     assert_eq!(other.got, app.total, "{id}: all of it is delivered");
                     assert!(other.got_end);
                 }

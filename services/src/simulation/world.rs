@@ -95,7 +95,9 @@ impl World {
         let (now, app) = (self.now, self.app(session, 0, most));
         let host = &mut self.hosts[0];
         let service: crate::config::ServiceName = "db".parse().expect("a name");
-        let share = host.table.handle_open(key, service.clone(), Carries::Bytes, now)?;
+        let share = host
+            .table
+            .handle_open(key, service.clone(), Carries::Bytes, now)?;
         let opening = Opening {
             session,
             service,
@@ -173,7 +175,11 @@ impl World {
         for (key, driven) in std::mem::take(&mut host.driven) {
             self.ended[side].insert(key.session, driven.app);
         }
-        assert_eq!(host.memory.held_at_most(), 0, "nothing is held without sessions");
+        assert_eq!(
+            host.memory.held_at_most(),
+            0,
+            "nothing is held without sessions"
+        );
         *host = Host::new(host.peer, number << 8, host.bytes, &[other], &host.settings);
         if side == 0 {
             // The other process asks who it is.
@@ -193,7 +199,10 @@ impl World {
             while let Some(action) = host.table.poll_action() {
                 use crate::core::sessions::Action;
                 let (Action::PeerRestarted(key) | Action::Reset(key, _)) = action;
-                let driven = host.driven.get_mut(&key).expect("the table knows what there is");
+                let driven = host
+                    .driven
+                    .get_mut(&key)
+                    .expect("the table knows what there is");
                 match action {
                     Action::PeerRestarted(_) => driven.session.handle_peer_restarted(now),
                     Action::Reset(_, reason) => driven.session.handle_reset(reason, now),
@@ -220,8 +229,13 @@ impl World {
                 attempt: u32::MAX,
                 progress,
             });
-            let verdict = self.hosts[1].table.handle_first_frame(stranger, &resume, self.now);
-            assert!(matches!(verdict, Verdict::Answer(Frame::Refuse(_))), "{verdict:?}");
+            let verdict = self.hosts[1]
+                .table
+                .handle_first_frame(stranger, &resume, self.now);
+            assert!(
+                matches!(verdict, Verdict::Answer(Frame::Refuse(_))),
+                "{verdict:?}"
+            );
         }
     }
 
@@ -309,7 +323,9 @@ impl World {
         let stream = self.streams.get_mut(&id)?;
         let pipe = &mut stream.pipes[side];
         let due = pipe.front().is_some_and(|(at, _)| *at <= self.now);
-        due.then(|| pipe.pop_front()).flatten().map(|(_, sent)| sent)
+        due.then(|| pipe.pop_front())
+            .flatten()
+            .map(|(_, sent)| sent)
     }
 
     fn arrive(&mut self, id: u64, side: usize, frame: Frame) {
@@ -343,8 +359,14 @@ impl World {
                 let app = self.app(key.session, 1, most);
                 let connects_at = now + Duration::from_millis(self.rng.u64(..200));
                 let host = &mut self.hosts[side];
-                let session =
-                    Session::accept(&open, StreamId(id), host.instance, share, &host.settings, now);
+                let session = Session::accept(
+                    &open,
+                    StreamId(id),
+                    host.instance,
+                    share,
+                    &host.settings,
+                    now,
+                );
                 let mut driven = Driven::new(session, app);
                 driven.connects_at = Some(connects_at);
                 driven.drain(now);
@@ -352,7 +374,10 @@ impl World {
                 key
             }
             Verdict::Attach(key) => {
-                let driven = self.hosts[side].driven.get_mut(&key).expect("the table knows it");
+                let driven = self.hosts[side]
+                    .driven
+                    .get_mut(&key)
+                    .expect("the table knows it");
                 driven.session.handle_attach(StreamId(id), frame, now);
                 driven.drain(now);
                 key
@@ -437,7 +462,10 @@ impl World {
                 driven.drain(self.now);
             }
             let host = &mut self.hosts[side];
-            let is_over = host.driven.get(&key).is_some_and(|driven| driven.session.is_over());
+            let is_over = host
+                .driven
+                .get(&key)
+                .is_some_and(|driven| driven.session.is_over());
             if is_over && let Some(driven) = host.driven.remove(&key) {
                 host.table.handle_over(key);
                 self.ended[side].insert(key.session, driven.app);

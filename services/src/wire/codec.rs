@@ -90,10 +90,16 @@ impl Header {
             DATA => {
                 let (offset, length) = (body.get_u64(), body.len() as u64);
                 // Beyond this no session comes, and sums of offsets never overflow.
-                if offset.checked_add(length).is_none_or(|end| end > MAX_OFFSET) {
+                if offset
+                    .checked_add(length)
+                    .is_none_or(|end| end > MAX_OFFSET)
+                {
                     return Err(Error::Body(kind));
                 }
-                Frame::Data { offset, bytes: body }
+                Frame::Data {
+                    offset,
+                    bytes: body,
+                }
             }
             FIN => Frame::Fin {
                 offset: offset(kind, &mut body)?,
@@ -121,7 +127,9 @@ impl Header {
 pub(super) const MAX_OFFSET: u64 = u64::MAX >> 1;
 
 fn offset(kind: u8, body: &mut Bytes) -> Result<u64, Error> {
-    Some(body.get_u64()).filter(|offset| *offset <= MAX_OFFSET).ok_or(Error::Body(kind))
+    Some(body.get_u64())
+        .filter(|offset| *offset <= MAX_OFFSET)
+        .ok_or(Error::Body(kind))
 }
 
 fn message<W: Message + Default, T: TryFrom<W>>(kind: u8, body: Bytes) -> Result<T, Error> {

@@ -6,6 +6,7 @@
 mod codec;
 pub mod datagram;
 mod frame;
+pub mod fuzz;
 mod messages;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,8 @@ impl std::fmt::Debug for SessionId {
 /// The first eight digits: who knows the whole id and is the right peer may resume.
 impl std::fmt::Display for SessionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..4]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

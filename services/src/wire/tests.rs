@@ -35,7 +35,12 @@ fn open() -> impl Strategy<Value = Open> {
     let carries = prop_oneof![Just(Carries::Bytes), flow.prop_map(Carries::Datagrams)];
     let client = proptest::option::of((socket(), socket()));
     let service = "[a-z0-9-]{1,63}".prop_map(|name| name.parse().unwrap());
-    let numbers = (any::<[u8; 16]>(), any::<u64>(), any::<u32>(), 0..=MAX_OFFSET);
+    let numbers = (
+        any::<[u8; 16]>(),
+        any::<u64>(),
+        any::<u32>(),
+        0..=MAX_OFFSET,
+    );
     (numbers, service, carries, client).prop_map(|(numbers, service, carries, client)| Open {
         session: SessionId(numbers.0),
         instance: numbers.1,
@@ -89,12 +94,11 @@ fn frame() -> impl Strategy<Value = Frame> {
     ]);
     let refuse = (any::<u64>(), refusal)
         .prop_map(|(instance, refusal)| Frame::Refuse(Refuse { instance, refusal }));
-    let data = (0..=MAX_OFFSET - 300, vec(any::<u8>(), 1..300)).prop_map(|(offset, bytes)| {
-        Frame::Data {
+    let data =
+        (0..=MAX_OFFSET - 300, vec(any::<u8>(), 1..300)).prop_map(|(offset, bytes)| Frame::Data {
             offset,
             bytes: bytes.into(),
-        }
-    });
+        });
     prop_oneof![
         open().prop_map(Frame::Open),
         resume,
@@ -134,13 +138,13 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
-        let _ = read(&bytes);
+        fuzz::frames(&bytes);
     }
 
     #[test]
     fn any_body_of_any_type_is_read_without_a_panic(kind in any::<u8>(), body in vec(any::<u8>(), 0..100)) {
         let length = u8::try_from(body.len()).unwrap();
-        let _ = read(&[&[kind, 0, 0, length][..], &body].concat());
+        fuzz::frames(&[&[kind, 0, 0, length][..], &body].concat());
     }
 
     #[test]
@@ -154,20 +158,29 @@ proptest! {
 
     #[test]
     fn any_datagram_is_read_without_a_panic(bytes in vec(any::<u8>(), 0..12)) {
-        let _ = datagram::decode(bytes.into());
+        fuzz::datagram(&bytes);
     }
 }
 
 #[test]
 fn a_length_beyond_the_limit_of_its_type_is_refused_before_its_body_comes() {
-    for (kind, most) in [(5, MAX_DATA + 8), (13, MAX_DATAGRAM), (1, MAX_CONTROL), (64, MAX_CONTROL), (255, MAX_CONTROL)] {
+    for (kind, most) in [
+        (5, MAX_DATA + 8),
+        (13, MAX_DATAGRAM),
+        (1, MAX_CONTROL),
+        (64, MAX_CONTROL),
+        (255, MAX_CONTROL),
+    ] {
         let header = |length: usize| {
             let [.., a, b, c] = length.to_be_bytes();
             [kind, a, b, c]
         };
         assert_eq!(Header::parse(header(most)).unwrap().length(), most);
         let length = most + 1;
-        assert_eq!(Header::parse(header(length)), Err(Error::Length { kind, length }));
+        assert_eq!(
+            Header::parse(header(length)),
+            Err(Error::Length { kind, length })
+        );
     }
 }
 
@@ -183,10 +196,16 @@ fn unknown_types_are_skipped_from_64_on_and_refused_below() {
 fn frames_of_a_fixed_length_have_no_other() {
     for (kind, length) in [(6, 8u8), (7, 16), (8, 8), (9, 16), (11, 0)] {
         for wrong in [length + 1, length.wrapping_sub(1)] {
-            assert!(matches!(read(&[kind, 0, 0, wrong]), Err(Error::Length { .. })));
+            assert!(matches!(
+                read(&[kind, 0, 0, wrong]),
+                Err(Error::Length { .. })
+            ));
         }
     }
-    assert!(matches!(read(&[5, 0, 0, 8]), Err(Error::Length { .. })), "data without a byte");
+    assert!(
+        matches!(read(&[5, 0, 0, 8]), Err(Error::Length { .. })),
+        "data without a byte"
+    );
 }
 
 #[test]
@@ -249,10 +268,29 @@ fn an_open_with_a_wrong_id_name_flow_or_socket_is_refused() {
 
 #[test]
 fn flows_have_short_numbers_first() {
-    for (flow, overhead) in [(0, 1), (31, 1), (32, 2), (8191, 2), (8192, 4), (FlowNumber::MAX, 4)] {
-        assert_eq!(FlowNumber::new(flow).unwrap().overhead(), overhead, "{flow}");
+    for (flow, overhead) in [
+        (0, 1),
+        (31, 1),
+        (32, 2),
+        (8191, 2),
+        (8192, 4),
+        (FlowNumber::MAX, 4),
+    ] {
+        assert_eq!(
+            FlowNumber::new(flow).unwrap().overhead(),
+            overhead,
+            "{flow}"
+        );
     }
     assert_eq!(FlowNumber::new(FlowNumber::MAX + 1), None);
-    assert_eq!(datagram::decode(Bytes::from_static(&[0xc0; 8])), None, "eight bytes");
-    assert_eq!(datagram::decode(Bytes::from_static(&[0x40])), None, "cut off");
+    assert_eq!(
+        datagram::decode(Bytes::from_static(&[0xc0; 8])),
+        None,
+        "eight bytes"
+    );
+    assert_eq!(
+        datagram::decode(Bytes::from_static(&[0x40])),
+        None,
+        "cut off"
+    );
 }

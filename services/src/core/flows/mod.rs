@@ -360,7 +360,8 @@ impl Flows {
                 Role::Service => Opener::Receiver,
             };
             let datagram = datagram::encode(key.number, opener, &payload);
-            self.actions.push_back(Action::SendDatagram(key.peer, datagram));
+            self.actions
+                .push_back(Action::SendDatagram(key.peer, datagram));
             return;
         }
         self.dropped.displaced += flow.queue.push(payload, [&mut peer.room, &mut self.all]);
@@ -382,7 +383,10 @@ impl Flows {
         let Some(mut flow) = self.flows.remove(&key) else {
             return;
         };
-        let peer = self.peers.get_mut(&key.peer).expect("peers with flows are known");
+        let peer = self
+            .peers
+            .get_mut(&key.peer)
+            .expect("peers with flows are known");
         while flow.queue.pop([&mut peer.room, &mut self.all]).is_some() {}
         peer.flows -= 1;
         if let Some((forward, client, _)) = flow.client {
@@ -410,7 +414,11 @@ impl Flows {
     fn forget(&mut self, id: PeerId) {
         let idle = |peer: &Peer| peer.flows == 0 && peer.datagram_size.is_none();
         // The number goes on: a datagram of an earlier flow must not reach a later one.
-        if self.peers.get(&id).is_some_and(|peer| idle(peer) && peer.next == 0) {
+        if self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| idle(peer) && peer.next == 0)
+        {
             self.peers.remove(&id);
         }
     }

@@ -71,7 +71,9 @@ impl Flows {
             role: Role::Service,
             number,
         };
-        let mut of_peer = self.flows.range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
+        let mut of_peer = self
+            .flows
+            .range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
         let found = of_peer.find(|(_, flow)| flow.session == resume.session);
         let Some(key) = found.map(|(key, _)| *key) else {
             return false;
@@ -153,7 +155,10 @@ impl Flows {
 
     /// There is a better path for the streams of `peer`.
     pub fn handle_better_path(&mut self, peer: PeerId) {
-        let keys = self.flows.keys().filter(|key| key.peer == peer && key.role == Role::Forward);
+        let keys = self
+            .flows
+            .keys()
+            .filter(|key| key.peer == peer && key.role == Role::Forward);
         for key in keys.copied().collect::<Vec<_>>() {
             let flow = self.flows.get_mut(&key).expect("it is there");
             if !std::mem::replace(&mut flow.wants_stream, true) {

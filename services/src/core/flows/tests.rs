@@ -147,7 +147,10 @@ impl Pair {
     }
 
     fn payloads(&self, side: usize) -> Vec<&[u8]> {
-        self.delivered[side].iter().map(|(_, bytes)| &bytes[..]).collect()
+        self.delivered[side]
+            .iter()
+            .map(|(_, bytes)| &bytes[..])
+            .collect()
     }
 }
 
@@ -166,7 +169,11 @@ fn datagrams_go_behind_the_open_and_then_as_quic_datagrams_where_they_fit() {
     pair.client(1, &[7; 1200]);
     pair.client(1, &[8; MAX_DATAGRAM]);
     pair.run();
-    assert_eq!((pair.quic, pair.delivered[1].len()), (2, 6), "framed on the stream");
+    assert_eq!(
+        (pair.quic, pair.delivered[1].len()),
+        (2, 6),
+        "framed on the stream"
+    );
     let key = pair.delivered[1][0].0;
     pair.flows[1].handle_target(key, Bytes::from_static(b"answer"), pair.now);
     pair.run();
@@ -208,10 +215,20 @@ fn each_client_has_its_flow_and_one_without_datagrams_ends_after_its_idle_time()
     assert_eq!(pair.flows[0].len(), 1);
     assert!(matches!(pair.ended[0][..], [(_, End::Idle)]));
     pair.now += 60 * SECOND;
-    pair.flows.iter_mut().for_each(|flows| flows.handle_timeout(pair.now));
+    pair.flows
+        .iter_mut()
+        .for_each(|flows| flows.handle_timeout(pair.now));
     pair.run();
-    assert!(pair.flows.iter().all(|flows| flows.is_empty() && flows.held() == 0));
-    assert!(pair.flows.iter().all(|flows| flows.poll_timeout().is_none()));
+    assert!(
+        pair.flows
+            .iter()
+            .all(|flows| flows.is_empty() && flows.held() == 0)
+    );
+    assert!(
+        pair.flows
+            .iter()
+            .all(|flows| flows.poll_timeout().is_none())
+    );
 }
 
 #[test]
@@ -259,7 +276,10 @@ fn flows_are_bounded_for_each_peer_and_for_all() {
         pair.client(port, b"a");
     }
     pair.run();
-    assert_eq!((pair.flows[0].len(), pair.flows[0].dropped().refused), (3, 7));
+    assert_eq!(
+        (pair.flows[0].len(), pair.flows[0].dropped().refused),
+        (3, 7)
+    );
     // A hostile caller: the service has its own bounds.
     let open = |number: u32| Open {
         session: SessionId([number as u8; 16]),
@@ -274,11 +294,16 @@ fn flows_are_bounded_for_each_peer_and_for_all() {
     let (a, b) = (PeerId::random(), PeerId::random());
     let mut opened = |peer, number| {
         let (id, now) = (StreamId(u64::from(number)), Instant::now());
-        service.handle_open(peer, &open(number), SECOND, id, now).is_ok()
+        service
+            .handle_open(peer, &open(number), SECOND, id, now)
+            .is_ok()
     };
     let results = [1, 2, 3, 4].map(|number| opened(a, number));
     assert_eq!(results, [true, true, true, false]);
-    assert_eq!([1, 2, 3].map(|number| opened(b, number)), [true, true, false]);
+    assert_eq!(
+        [1, 2, 3].map(|number| opened(b, number)),
+        [true, true, false]
+    );
 }
 
 #[test]
@@ -341,7 +366,10 @@ fn a_refused_flow_ends_with_the_reason_and_so_does_one_whose_peer_breaks_the_pro
     pair.flows[1] = Flows::new(2, settings);
     pair.client(1, b"a");
     pair.run();
-    assert!(matches!(pair.ended[0][..], [(_, End::Refused(Refusal::Busy))]));
+    assert!(matches!(
+        pair.ended[0][..],
+        [(_, End::Refused(Refusal::Busy))]
+    ));
     let mut pair = Pair::new(&Settings::default());
     pair.client(1, b"a");
     pair.run();

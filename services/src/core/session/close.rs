@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Action, End, Event, Phase, Session, Side, Violation, streams::State};
-use crate::wire::{Frame, Refuse, Refusal, Reset, ResetReason};
+use crate::wire::{Frame, Refusal, Refuse, Reset, ResetReason};
 
 impl Session {
     /// Both directions have ended, and all is delivered and confirmed.

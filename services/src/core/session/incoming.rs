@@ -187,7 +187,8 @@ impl Incoming {
     }
 
     fn grow(&mut self, rtt: Duration, now: Instant) {
-        let Some((limit, since)) = self.blocked.filter(|(limit, _)| self.delivered >= *limit) else {
+        let Some((limit, since)) = self.blocked.filter(|(limit, _)| self.delivered >= *limit)
+        else {
             return;
         };
         self.blocked = None;

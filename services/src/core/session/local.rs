@@ -64,8 +64,7 @@ impl Session {
 
     /// The local socket has taken `bytes` of what [`Self::poll_data`] returned.
     pub fn handle_delivered(&mut self, bytes: usize, now: Instant) {
-        self.incoming
-            .deliver(bytes, self.rtt, &mut self.share, now);
+        self.incoming.deliver(bytes, self.rtt, &mut self.share, now);
         self.settle(now);
     }
 }

@@ -216,7 +216,13 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Session {
     /// A session that this side opens.
     #[must_use]
-    pub fn open(opening: Opening, instance: u64, share: Share, settings: &Settings, now: Instant) -> Self {
+    pub fn open(
+        opening: Opening,
+        instance: u64,
+        share: Share,
+        settings: &Settings,
+        now: Instant,
+    ) -> Self {
         let mut session = Self::new(
             opening.session,
             Side::Opener(opening),

@@ -1,14 +1,11 @@
 //! The streams of a session: one in use, one that is asked for, and those that end.
 
-use std::{
-    collections::VecDeque,
-    time::Instant,
-};
+use std::{collections::VecDeque, time::Instant};
 
 use super::{
     Action, Event, FIRST_PAUSE, MOST_PAUSE, OpenStream, Opening, Phase, Session, Side, StreamId,
 };
-use crate::wire::{Accept, Carries, Frame, Open, Refuse, Refusal, Reset, Resume};
+use crate::wire::{Accept, Carries, Frame, Open, Refusal, Refuse, Reset, Resume};
 
 /// The most streams of a session: in use, asked for, being left, and one that is refused.
 const MOST_STREAMS: usize = 4;
@@ -24,9 +21,7 @@ pub(super) struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// The opener has sent `OPEN` or `RESUME` and waits for the answer.
-    Asking {
-        since: Instant,
-    },
+    Asking { since: Instant },
     /// It carries the session.
     Current,
     /// It has carried the session, and may still bring data.
@@ -127,7 +122,9 @@ impl Session {
         };
         if let Some(refusal) = refusal {
             let instance = self.instance;
-            stream.out.push_back(Frame::Refuse(Refuse { instance, refusal }));
+            stream
+                .out
+                .push_back(Frame::Refuse(Refuse { instance, refusal }));
             self.streams.push(stream);
             self.close_stream(self.streams.len() - 1);
             return;
@@ -182,7 +179,10 @@ impl Session {
         now: Instant,
     ) -> Result<(), super::Violation> {
         let id = self.streams[index].id;
-        if self.peer_instance.is_some_and(|peer| peer != accept.instance) {
+        if self
+            .peer_instance
+            .is_some_and(|peer| peer != accept.instance)
+        {
             self.end_here(super::End::PeerRestarted);
             return Ok(());
         }

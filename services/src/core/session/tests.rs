@@ -82,7 +82,9 @@ impl Pair {
     fn settle(&mut self) {
         for side in 0..2 {
             let (now, reads) = (self.now, self.reads[side]);
-            let Some(session) = self.side(side) else { continue };
+            let Some(session) = self.side(side) else {
+                continue;
+            };
             if session.poll_timeout().is_some_and(|at| at <= now) {
                 session.handle_timeout(now);
             }
@@ -104,8 +106,11 @@ impl Pair {
             for side in 0..2 {
                 let (id, at) = (self.streams[index].0, self.now + RTT / 2);
                 let now = self.now;
-                let Some(session) = self.side(side) else { continue };
-                let frames: Vec<_> = std::iter::from_fn(|| session.poll_transmit(id, now)).collect();
+                let Some(session) = self.side(side) else {
+                    continue;
+                };
+                let frames: Vec<_> =
+                    std::iter::from_fn(|| session.poll_transmit(id, now)).collect();
                 self.streams[index].1[1 - side].extend(frames.into_iter().map(|frame| (at, frame)));
             }
         }
@@ -207,14 +212,20 @@ fn half_a_close_travels_and_both_halves_end_the_session() {
     pair.write(0, 10);
     pair.opener.handle_end(pair.now);
     pair.run(RTT);
-    assert_eq!((pair.got[1].len(), &pair.actions[1][..]), (10, &[Action::ShutdownLocal][..]));
+    assert_eq!(
+        (pair.got[1].len(), &pair.actions[1][..]),
+        (10, &[Action::ShutdownLocal][..])
+    );
     pair.write(1, 20);
     let now = pair.now;
     pair.acceptor.as_mut().unwrap().handle_end(now);
     pair.run(RTT * 2);
     assert_eq!(pair.got[0].len(), 20);
     for side in 0..2 {
-        assert_eq!(pair.events[side].last(), Some(&Event::Closed(End::Completed)));
+        assert_eq!(
+            pair.events[side].last(),
+            Some(&Event::Closed(End::Completed))
+        );
         assert!(pair.side(side).unwrap().is_over());
     }
     assert_eq!(pair.memory.held_at_most(), 2 * crate::core::memory::FLOOR);
@@ -259,7 +270,10 @@ fn a_move_to_a_better_path_costs_no_pause() {
             true => 0,
             false => longest + 1,
         };
-        assert!(longest <= 25, "ms without data, of which the first half round trip counts");
+        assert!(
+            longest <= 25,
+            "ms without data, of which the first half round trip counts"
+        );
         last = got;
     }
     assert_eq!(pair.events[0][1..], [Event::Moved { to: StreamId(2) }]);
@@ -309,7 +323,9 @@ fn a_reset_travels_with_its_reason_even_if_there_is_no_path_at_that_time() {
                 pair.lose();
             }
             let now = pair.now;
-            pair.side(side).unwrap().handle_reset(ResetReason::LocalReset, now);
+            pair.side(side)
+                .unwrap()
+                .handle_reset(ResetReason::LocalReset, now);
             pair.run(RTT * 3);
             pair.path = true;
             pair.opener.handle_better_path(pair.now);
@@ -317,7 +333,11 @@ fn a_reset_travels_with_its_reason_even_if_there_is_no_path_at_that_time() {
             let ended = Event::Closed(End::Reset(ResetReason::LocalReset));
             assert_eq!(pair.events[side].last(), Some(&ended));
             let by_peer = Event::Closed(End::ResetByPeer(ResetReason::LocalReset));
-            assert_eq!(pair.events[1 - side].last(), Some(&by_peer), "{lost} {side}");
+            assert_eq!(
+                pair.events[1 - side].last(),
+                Some(&by_peer),
+                "{lost} {side}"
+            );
             assert!(pair.opener.is_over() && pair.acceptor.unwrap().is_over());
         }
     }
@@ -376,7 +396,13 @@ fn an_older_attempt_is_refused_and_changes_nothing() {
     let (now, session) = (pair.now, pair.acceptor.as_mut().unwrap());
     session.handle_attach(StreamId(9), resume, now);
     let answer = session.poll_transmit(StreamId(9), now);
-    assert!(matches!(answer, Some(Frame::Refuse(Refuse { refusal: Refusal::Stale, .. }))));
+    assert!(matches!(
+        answer,
+        Some(Frame::Refuse(Refuse {
+            refusal: Refusal::Stale,
+            ..
+        }))
+    ));
     assert_eq!(session.current(), Some(StreamId(1)));
 }
 
@@ -390,22 +416,49 @@ fn what_the_protocol_forbids_resets_the_session_with_the_reason() {
         (data(5), "leaves a gap"),
         (data(FIRST_WINDOW), "sends beyond the limit"),
         (Frame::Fin { offset: 9 }, "leaves a gap"),
-        (Frame::Ack { delivered: 1, limit: 0 }, "confirms what was never sent"),
-        (Frame::Rewind { from: 1, limit: 9 }, "asks for what was never sent"),
+        (
+            Frame::Ack {
+                delivered: 1,
+                limit: 0,
+            },
+            "confirms what was never sent",
+        ),
+        (
+            Frame::Rewind { from: 1, limit: 9 },
+            "asks for what was never sent",
+        ),
         (Frame::Done, "is done before its time"),
-        (Frame::Datagram(Bytes::new()), "sends what no session carries"),
-        (Frame::Hello(crate::wire::Hello { instance: 1 }), "sends what no session carries"),
-        (Frame::Refuse(Refuse { instance: 1, refusal: Refusal::Busy }), "begins a stream twice"),
+        (
+            Frame::Datagram(Bytes::new()),
+            "sends what no session carries",
+        ),
+        (
+            Frame::Hello(crate::wire::Hello { instance: 1 }),
+            "sends what no session carries",
+        ),
+        (
+            Frame::Refuse(Refuse {
+                instance: 1,
+                refusal: Refusal::Busy,
+            }),
+            "begins a stream twice",
+        ),
     ] {
         let mut session = Pair::opened().forge(frame.clone());
         assert_eq!(session.violation(), Some(Violation(why)), "{frame:?}");
         let last = std::iter::from_fn(|| session.poll_event()).last();
-        assert_eq!(last, Some(Event::Closed(End::Reset(ResetReason::Violation))));
+        assert_eq!(
+            last,
+            Some(Event::Closed(End::Reset(ResetReason::Violation)))
+        );
     }
     let mut pair = Pair::opened();
     pair.opener.handle_end(pair.now);
     pair.run(RTT);
-    assert_eq!(pair.forge(data(0)).violation(), Some(Violation("sends behind its end")));
+    assert_eq!(
+        pair.forge(data(0)).violation(),
+        Some(Violation("sends behind its end"))
+    );
 }
 
 #[test]
@@ -475,8 +528,15 @@ fn an_idle_session_confirms_what_it_has_and_holds_nothing() {
     let mut pair = Pair::opened();
     pair.write(0, 1000);
     pair.run(RTT + Settings::default().confirm_delay);
-    assert_eq!((pair.opener.held(), pair.acceptor.as_ref().unwrap().held()), (0, 0));
-    assert_eq!(pair.opener.poll_timeout(), None, "an idle session wakes nobody");
+    assert_eq!(
+        (pair.opener.held(), pair.acceptor.as_ref().unwrap().held()),
+        (0, 0)
+    );
+    assert_eq!(
+        pair.opener.poll_timeout(),
+        None,
+        "an idle session wakes nobody"
+    );
     assert_eq!(pair.acceptor.as_ref().unwrap().poll_timeout(), None);
     assert!(size_of::<Session>() <= 1 << 10, "{}", size_of::<Session>());
 }
