@@ -132,6 +132,10 @@ impl Sessions {
     }
 
     /// `peer` has opened a stream of which this is the first frame.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only three frames begin a stream"
+    )]
     pub fn handle_first_frame(&mut self, peer: PeerId, first: &Frame, now: Instant) -> Verdict {
         match first {
             Frame::Open(open) => self.open(peer, open, now),
@@ -419,7 +423,7 @@ mod tests {
                 instance: 7,
                 refusal,
             })) => refusal,
-            other => panic!("{other:?}"),
+            Verdict::New(..) | Verdict::Attach(_) | Verdict::Answer(_) => panic!("no refusal"),
         }
     }
 

@@ -1,5 +1,10 @@
 //! The streams of flows: they begin and end a flow, and carry what no QUIC datagram does.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of fourteen frames few belong in a state, and a new one belongs in none"
+)]
+
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
@@ -22,9 +27,9 @@ impl Flows {
         idle: Duration,
         stream: StreamId,
         now: Instant,
-    ) -> Result<FlowKey, Frame> {
+    ) -> Result<FlowKey, Refuse> {
         let instance = self.instance;
-        let refuse = |refusal| Err(Frame::Refuse(Refuse { instance, refusal }));
+        let refuse = |refusal| Err(Refuse { instance, refusal });
         let Carries::Datagrams(number) = open.carries else {
             return refuse(Refusal::Malformed);
         };

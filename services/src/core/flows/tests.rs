@@ -1,4 +1,8 @@
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "what does not fit is a failed test"
+)]
 
 use super::*;
 use crate::wire::{Open, Resume};
@@ -99,9 +103,9 @@ impl Pair {
 
     fn lose_streams(&mut self) {
         for (stream, keys) in std::mem::take(&mut self.streams) {
-            for side in 0..2 {
-                if let Some(key) = keys[side] {
-                    self.flows[side].handle_stream_lost(key, StreamId(stream));
+            for (flows, key) in self.flows.iter_mut().zip(keys) {
+                if let Some(key) = key {
+                    flows.handle_stream_lost(key, StreamId(stream));
                 }
             }
         }
@@ -135,11 +139,12 @@ impl Pair {
                 let mut keys = flows.flows.iter();
                 Ok(*keys.find(|(_, flow)| flow.stream == Some(id)).unwrap().0)
             }
-            other => panic!("{other:?} comes first"),
+            _ => panic!("{frame:?} comes first"),
         };
         match key {
             Ok(key) => self.streams.get_mut(&stream).unwrap()[side] = Some(key),
             Err(refusal) => {
+                let refusal = Frame::Refuse(refusal);
                 let asked = self.streams[&stream][1 - side].unwrap();
                 self.flows[1 - side].handle_frame(asked, id, refusal, now);
             }

@@ -11,13 +11,15 @@ use crate::{
 const MS: Duration = Duration::from_millis(1);
 const RTT: Duration = Duration::from_millis(50);
 
+type Pipe = VecDeque<(Instant, Frame)>;
+
 /// Both sides of a session, over streams with half a round trip of delay.
 struct Pair {
     now: Instant,
     opener: Session,
     acceptor: Option<Session>,
     /// The streams that are there, and what is on its way toward the opener and the acceptor.
-    streams: Vec<(StreamId, [VecDeque<(Instant, Frame)>; 2])>,
+    streams: Vec<(StreamId, [Pipe; 2])>,
     next: u64,
     path: bool,
     actions: [Vec<Action>; 2],
