@@ -10,6 +10,7 @@ use super::{
     SessionId,
     frame::{Error, Frame, MAX_CONTROL, MAX_DATA, MAX_DATAGRAM},
     messages,
+    offset::MAX_OFFSET,
 };
 
 /// The bytes before a body.
@@ -122,9 +123,6 @@ impl Header {
         Ok(frame)
     }
 }
-
-/// The greatest offset: half of what 64 bits count.
-pub(super) const MAX_OFFSET: u64 = u64::MAX >> 1;
 
 fn offset(kind: u8, body: &mut Bytes) -> Result<u64, Error> {
     Some(body.get_u64())

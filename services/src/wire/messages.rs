@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{SessionId, codec::MAX_OFFSET, datagram::FlowNumber};
+use super::{SessionId, datagram::FlowNumber, offset::MAX_OFFSET};
 use crate::config::ServiceName;
 
 /// What a session carries.

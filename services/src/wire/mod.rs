@@ -8,6 +8,7 @@ pub mod datagram;
 mod frame;
 pub mod fuzz;
 mod messages;
+mod offset;
 #[cfg(test)]
 mod tests;
 

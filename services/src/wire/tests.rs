@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    codec::MAX_OFFSET,
     datagram::{FlowNumber, Opener},
+    offset::MAX_OFFSET,
     *,
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Action, End, Event, Phase, Session, Side, Violation, streams::State};
+use super::{Action, End, Event, Phase, Session, Side, Violation, stream::State};
 use crate::wire::{Frame, Refusal, Refuse, Reset, ResetReason};
 
 impl Session {

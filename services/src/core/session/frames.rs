@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::{End, Phase, Session, Side, StreamId, Violation, streams::State};
+use super::{End, Phase, Session, Side, StreamId, Violation, stream::State};
 use crate::wire::Frame;
 
 impl Session {

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 
-use super::Violation;
+use super::violation::Violation;
 use crate::{
     core::memory::{PIECE, Share},
     wire::{Accept, Frame},

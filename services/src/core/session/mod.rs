@@ -15,9 +15,11 @@ mod frames;
 mod incoming;
 mod local;
 mod outgoing;
+mod stream;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod violation;
 
 use std::{
     collections::VecDeque,
@@ -25,16 +27,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{incoming::Incoming, outgoing::Outgoing, streams::Stream};
+pub use self::{stream::StreamId, violation::Violation};
+
+use self::{incoming::Incoming, outgoing::Outgoing, stream::Stream};
 use super::memory::Share;
 use crate::{
     config::ServiceName,
     wire::{FIRST_WINDOW, Frame, Open, Refusal, ResetReason, SessionId},
 };
-
-/// A stream, numbered by whoever drives the session. No number comes twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(pub u64);
 
 /// How sessions behave.
 #[derive(Debug, Clone)]
@@ -135,11 +135,6 @@ pub enum End {
     /// It had no stream for longer than the peer waits.
     ExpiredAtPeer,
 }
-
-/// What a peer did that the protocol forbids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the peer {0}")]
-pub struct Violation(pub(crate) &'static str);
 
 /// One side of a session.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes};
 
-use super::Violation;
+use super::violation::Violation;
 use crate::{
     core::memory::{PIECE, Share},
     wire::{Frame, MAX_DATA},

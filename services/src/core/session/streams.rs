@@ -7,6 +7,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
+use super::stream::{State, Stream};
 use super::{
     Action, Event, FIRST_PAUSE, MOST_PAUSE, OpenStream, Opening, Phase, Session, Side, StreamId,
 };
@@ -14,26 +15,6 @@ use crate::wire::{Accept, Carries, Frame, Open, Refusal, Refuse, Reset, Resume};
 
 /// The most streams of a session: in use, asked for, being left, and one that is refused.
 const MOST_STREAMS: usize = 4;
-
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) id: StreamId,
-    pub(super) state: State,
-    /// What it sends before data.
-    pub(super) out: VecDeque<Frame>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// The opener has sent `OPEN` or `RESUME` and waits for the answer.
-    Asking { since: Instant },
-    /// It carries the session.
-    Current,
-    /// It has carried the session, and may still bring data.
-    Left,
-    /// It only sends what it has to.
-    Closing,
-}
 
 impl Session {
     /// The stream that was wanted is open.
