@@ -21,51 +21,69 @@ use crate::{
 
 /// What this process still lacks before it is ready. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
-pub struct Readiness(Arc<watch::Sender<BTreeMap<&'static str, String>>>);
+pub struct Readiness(Arc<watch::Sender<Lacks>>);
+
+#[derive(Debug, Default)]
+struct Lacks {
+    missing: BTreeMap<&'static str, String>,
+    /// What is wrong and does not keep the process from being ready.
+    notes: BTreeMap<&'static str, String>,
+}
 
 impl Readiness {
     /// Not ready until each of `missing`, a name and a reason, was reported as [`present`](Self::present).
     #[must_use]
     pub fn new<const N: usize>(missing: [(&'static str, &str); N]) -> Self {
         let missing = missing.map(|(name, why)| (name, why.to_owned()));
-        Self(Arc::new(watch::Sender::new(BTreeMap::from(missing))))
+        Self(Arc::new(watch::Sender::new(Lacks {
+            missing: BTreeMap::from(missing),
+            ..Lacks::default()
+        })))
     }
 
     /// Reports that `name` is missing, and why.
     pub fn missing(&self, name: &'static str, why: impl Into<String>) {
         let why = why.into();
-        self.0
-            .send_if_modified(|missing| missing.insert(name, why.clone()).as_ref() != Some(&why));
+        self.0.send_if_modified(|lacks| {
+            lacks.missing.insert(name, why.clone()).as_ref() != Some(&why)
+        });
+    }
+
+    /// Reports something that is wrong with `name` and does not keep the process from being ready, or that it is right again.
+    pub fn note(&self, name: &'static str, note: Option<String>) {
+        self.0.send_modify(|lacks| match note {
+            Some(note) => drop(lacks.notes.insert(name, note)),
+            None => drop(lacks.notes.remove(name)),
+        });
     }
 
     /// Reports that `name` is present.
     pub fn present(&self, name: &'static str) {
         self.0
-            .send_if_modified(|missing| missing.remove(name).is_some());
+            .send_if_modified(|lacks| lacks.missing.remove(name).is_some());
     }
 
     /// Whether nothing is missing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.0.borrow().missing.is_empty()
     }
 
     /// Completes once nothing is missing.
     pub async fn ready(&self) {
         // The sender is alive: `self` holds it.
-        let _ = self.0.subscribe().wait_for(BTreeMap::is_empty).await;
+        let is_ready = |lacks: &Lacks| lacks.missing.is_empty();
+        let _ = self.0.subscribe().wait_for(is_ready).await;
     }
 }
 
-/// One line for each thing that is missing.
+/// One line for each thing that is missing, and for each note.
 impl fmt::Display for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let missing = self.0.borrow();
-        if missing.is_empty() {
-            return writeln!(f, "ready");
-        }
-        writeln!(f, "not ready")?;
-        for (name, why) in missing.iter() {
+        let lacks = self.0.borrow();
+        let is_ready = lacks.missing.is_empty();
+        writeln!(f, "{}", if is_ready { "ready" } else { "not ready" })?;
+        for (name, why) in lacks.missing.iter().chain(&lacks.notes) {
             writeln!(f, "{name}: {why}")?;
         }
         Ok(())

@@ -9,14 +9,17 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     config::{self, Document, Faults, Flags, Loaded, Program, Reader, Sources},
     exit::Exit,
     healthcheck::{HealthArgs, Serves},
     id::IdArgs,
-    identity,
+    identity, signals,
 };
 
 /// Flags of every command.
@@ -44,6 +47,8 @@ pub enum Common {
     /// Check or show the configuration, or print its JSON Schema
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the version
+    Version,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -146,7 +151,8 @@ impl Common {
                     let config = load(flags)?.config;
                     let path = (binary.key_file)(&config)
                         .ok_or_else(|| anyhow::anyhow!("no key file is configured; give --key"))?;
-                    Ok(identity::load_or_create(&path)?)
+                    let named = identity::Named::by(args.key.as_ref());
+                    Ok(identity::load_or_create(&path, named)?)
                 })?)?;
             }
             Self::Healthcheck(args) => {
@@ -155,10 +161,17 @@ impl Common {
                 print(&format!("{answer}\n"))?;
             }
             Self::Config(ConfigCommand::Check) => {
-                let config = load(global.flags())?.config;
-                for warning in (binary.check)(&config)? {
+                let loaded = load(global.flags())?;
+                for warning in (binary.check)(&loaded.config)? {
                     // If stderr is closed, there is nowhere to report it.
                     let _ = writeln!(io::stderr(), "warning: {warning}");
+                }
+                if global.file(&binary.program)?.is_none() && loaded.is_default() {
+                    let _ = writeln!(
+                        io::stderr(),
+                        "note: no file was read and nothing is set, so these are the defaults; --config FILE or {}_CONFIG names a file",
+                        binary.program.env
+                    );
                 }
                 print("configuration is valid\n")?;
             }
@@ -168,7 +181,7 @@ impl Common {
             Self::Config(ConfigCommand::Show { json: true }) => {
                 let mut lines = String::new();
                 for shown in load(global.flags())?.shown() {
-                    lines += &serde_json::to_string(&shown)?;
+                    lines += &p2pnode_protocol::to_json(&shown)?;
                     lines.push('\n');
                 }
                 print(&lines)?;
@@ -176,6 +189,11 @@ impl Common {
             Self::Config(ConfigCommand::Schema) => {
                 let schema = config::schema(&binary.program, binary.read);
                 print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))?;
+            }
+            Self::Version => {
+                let command = P::command();
+                let version = command.get_version().unwrap_or_default();
+                print(&format!("{} {version}\n", command.get_name()))?;
             }
             Self::Completions { shell } => {
                 let mut script = Vec::new();
@@ -207,7 +225,9 @@ impl Common {
 /// Parses the command line and runs `execute`. Prints a failure to stderr, one line for each fault.
 pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitCode {
     let outcome = match parse(env::args_os()) {
-        Ok(cli) => execute(cli),
+        Ok(cli) => signals::end_at_first()
+            .map_err(anyhow::Error::from)
+            .and_then(|()| execute(cli)),
         Err(exit) => return exit,
     };
     match outcome {
@@ -242,9 +262,13 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
         if error.use_stderr()
             && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         {
-            let _ = writeln!(io::stderr(), "{}", usage_line(&error.to_string()));
-        } else {
-            let _ = error.print();
+            let line = usage_line(&error.to_string(), hint(&error));
+            let _ = writeln!(io::stderr(), "{line}");
+        } else if error
+            .print()
+            .is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
+        {
+            return Exit::Failure.into();
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
     })
@@ -261,8 +285,24 @@ fn manual(command: &clap::Command, source: &str, pages: &mut Vec<u8>) -> io::Res
     Ok(())
 }
 
-/// The parser's message up to its usage section, as one line that ends with the remedy.
-fn usage_line(message: &str) -> String {
+/// The command that does what somebody expects of one that does not exist.
+fn hint(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    Some(match given.as_str() {
+        "ping" | "connect" => "`dial PEER --count 5` connects to a peer and pings it",
+        "peers" | "list" | "ps" | "show" => "`status` lists the peers that are connected",
+        "start" | "serve" | "daemon" | "up" => "`run` starts it",
+        "check" | "validate" => "`config check` reports every fault of the configuration",
+        "health" | "ready" => "`healthcheck` asks whether it is ready",
+        "key" | "keygen" | "init" => "`id` makes the key and prints its peer id",
+        _ => return None,
+    })
+}
+
+/// The parser's message up to its usage section, as one line that ends with the remedy: `hint`, if there is one.
+fn usage_line(message: &str, hint: Option<&str>) -> String {
     let mut text = String::new();
     for line in message.lines().map(str::trim) {
         if line.starts_with("Usage:") || line.starts_with("For more information") {
@@ -270,13 +310,17 @@ fn usage_line(message: &str) -> String {
         }
         match line {
             "" => continue,
+            tip if tip.starts_with("tip:") && hint.is_some() => continue,
             tip if tip.starts_with("tip:") => text += "; ",
             _ if text.is_empty() => {}
             _ => text.push(' '),
         }
         text += line;
     }
-    text + "; see --help"
+    match hint {
+        Some(hint) => format!("{text}; {hint}"),
+        None => text + "; see --help",
+    }
 }
 
 /// The error and its causes, without those that the text contains already.

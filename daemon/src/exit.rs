@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{config::Faults, identity, logging};
+use crate::{config::Faults, identity, key_lock::InUse, logging, signals::Signal};
 
 /// The outcome of a command, by exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub enum Exit {
     RelayedOnly = 3,
     /// The peer could not be reached.
     Unreachable = 4,
+    /// SIGINT ended the command before its result, as a shell reports it.
+    Interrupted = 130,
+    /// SIGTERM ended the command before its result, as a shell reports it.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -32,10 +36,22 @@ impl From<Exit> for ExitCode {
 pub struct Usage(pub String);
 
 impl Exit {
+    /// The exit of a command that a signal has ended before its result.
+    #[must_use]
+    pub const fn of_signal(signal: Signal) -> Self {
+        match signal {
+            Signal::Interrupt => Self::Interrupted,
+            Signal::Terminate => Self::Terminated,
+        }
+    }
+
     /// The exit of a command that failed with `error`.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
-        let usage = error.is::<Faults>() || error.is::<Usage>() || error.is::<logging::Error>();
+        let usage = error.is::<Faults>()
+            || error.is::<Usage>()
+            || error.is::<logging::Error>()
+            || error.is::<InUse>();
         let identity = error.downcast_ref::<identity::Error>();
         if usage || identity.is_some_and(identity::Error::is_usage) {
             Self::Usage

@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::exit::Usage;
+use crate::{exit::Usage, remedy};
 
 /// An answer takes milliseconds. A process that has not answered in this time serves nobody.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,7 +73,11 @@ impl HealthArgs {
                 }
                 (None, Some(control)) => {
                     let answer = async {
-                        let stream = UnixStream::connect(control).await?;
+                        let stream = UnixStream::connect(control).await;
+                        let stream = stream.map_err(|error| match remedy::of(&error, control) {
+                            Some(remedy) => anyhow::anyhow!("{error}: {remedy}"),
+                            None => error.into(),
+                        })?;
                         get(stream, self.path()).await
                     };
                     answer.await.with_context(|| {
@@ -91,8 +95,18 @@ impl HealthArgs {
         };
         let (status, body) = tokio::time::timeout(PATIENCE, asked)
             .await
-            .with_context(|| format!("no answer within {}s", PATIENCE.as_secs()))??;
+            .with_context(|| {
+                format!(
+                    "no answer within {}s: the process is stopped, or has too much to do",
+                    PATIENCE.as_secs()
+                )
+            })??;
         let line = one_line(&body);
+        if line.is_empty() {
+            bail!(
+                "the process answers {status} without a word: it is of another version than this command"
+            );
+        }
         if !status.is_success() {
             bail!("{line}");
         }

@@ -13,6 +13,8 @@ use std::{
 
 use libp2p::identity::Keypair;
 
+use crate::remedy;
+
 /// Why there is no key. Each names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,7 +35,7 @@ pub enum Error {
         mode: u32,
     },
     /// The file cannot be read.
-    #[error("cannot read key file {}: {source}; give this user access to it, or another path", .path.display())]
+    #[error("cannot read key file {}: {source}; {}", .path.display(), remedy::of(.source, .path).unwrap_or_else(|| "give the path of a file that can be read".to_owned()))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -52,12 +54,10 @@ pub enum Error {
         problem: String,
     },
     /// The file cannot be made.
-    #[error("cannot create key file {}: {source}; make {} writable, or give another path", .path.display(), .directory.display())]
+    #[error("cannot create key file {}: {source}; {}", .path.display(), not_created(.source, .path))]
     NotCreated {
         /// The file.
         path: PathBuf,
-        /// Where it was to be made.
-        directory: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
@@ -69,13 +69,38 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::NotAFile { .. } | Self::Exposed { .. } | Self::Corrupt { .. } => true,
-            Self::Unreadable { source, .. } | Self::NotCreated { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::ReadOnlyFilesystem
-                    | io::ErrorKind::NotADirectory
-                    | io::ErrorKind::NotFound
-            ),
+            Self::Unreadable { source, .. } | Self::NotCreated { source, .. } => {
+                remedy::is_of_path(source)
+            }
+        }
+    }
+}
+
+fn not_created(error: &io::Error, path: &Path) -> String {
+    let directory = directory(path).display();
+    if error.kind() == io::ErrorKind::NotFound {
+        return format!("there is no directory {directory}: make it, or give another path");
+    }
+    let remedy = remedy::of(error, path);
+    remedy.unwrap_or_else(|| format!("make {directory} writable, or give another path"))
+}
+
+/// Who has named a key file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// The configuration, or its default: a directory that is missing is made.
+    Configuration,
+    /// An argument of the command: a directory that is missing is a misspelled path.
+    Argument,
+}
+
+impl Named {
+    /// Whether `argument` names the file.
+    #[must_use]
+    pub fn by<T>(argument: Option<&T>) -> Self {
+        match argument {
+            Some(_) => Self::Argument,
+            None => Self::Configuration,
         }
     }
 }
@@ -87,18 +112,17 @@ impl Error {
 ///
 /// # Errors
 /// [`Error`]. An existing file stays unchanged.
-pub fn load_or_create(path: &Path) -> Result<Keypair, Error> {
+pub fn load_or_create(path: &Path, named: Named) -> Result<Keypair, Error> {
     match load(path) {
         Err(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         loaded => return loaded,
     }
     let key = Keypair::generate_ed25519();
-    match store(path, &key) {
+    match store(path, named, &key) {
         Ok(()) => Ok(key),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
         Err(source) => Err(Error::NotCreated {
             path: path.to_owned(),
-            directory: directory(path).to_owned(),
             source,
         }),
     }
@@ -168,12 +192,16 @@ fn is_exposed(mode: u32, owner: u32, user: u32) -> bool {
 }
 
 /// Writes `key` to a new file; `AlreadyExists` if there is one.
-fn store(path: &Path, key: &Keypair) -> io::Result<()> {
+fn store(path: &Path, named: Named, key: &Keypair) -> io::Result<()> {
     let directory = directory(path);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
+    if named == Named::Configuration {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+    }
+    // Errors of the temporary file name that, and not what is missing.
+    fs::metadata(directory)?;
     let bytes = key.to_protobuf_encoding().map_err(io::Error::other)?;
     let mut aside = tempfile::Builder::new()
         .prefix(".identity-")
@@ -224,12 +252,30 @@ mod tests {
     fn the_first_start_creates_a_key_that_the_second_finds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/identity.key");
-        let made = load_or_create(&path).unwrap();
+        let made = load_or_create(&path, Named::Configuration).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
-        assert_eq!(load_or_create(&path).unwrap().public(), made.public());
+        assert_eq!(
+            load_or_create(&path, Named::Configuration)
+                .unwrap()
+                .public(),
+            made.public()
+        );
         // No temporary file is left.
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_an_argument_names_is_not_made() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("typo/identity.key");
+        let error = load_or_create(&path, Named::Argument).unwrap_err();
+        assert!(error.is_usage(), "{error}");
+        assert!(
+            error.to_string().contains("there is no directory"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -238,7 +284,14 @@ mod tests {
         let path = directory.path().join("state/identity.key");
         let peers: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..16)
-                .map(|_| scope.spawn(|| load_or_create(&path).unwrap().public().to_peer_id()))
+                .map(|_| {
+                    scope.spawn(|| {
+                        load_or_create(&path, Named::Configuration)
+                            .unwrap()
+                            .public()
+                            .to_peer_id()
+                    })
+                })
                 .collect();
             starts
                 .into_iter()
@@ -255,7 +308,7 @@ mod tests {
         let path = directory.path().join("identity.key");
         for content in [&b""[..], b"not a key", &[0; 70], &[0xff; 20_000]] {
             write(&path, content, 0o600);
-            let error = load_or_create(&path).unwrap_err();
+            let error = load_or_create(&path, Named::Configuration).unwrap_err();
             assert!(error.is_usage());
             let error = error.to_string();
             assert!(error.contains("is not a libp2p private key"), "{error}");
@@ -269,11 +322,13 @@ mod tests {
     fn a_key_that_others_can_read_is_refused_with_the_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
-        load_or_create(&path).unwrap();
+        load_or_create(&path, Named::Configuration).unwrap();
         let bytes = fs::read(&path).unwrap();
         for mode in [0o644, 0o640, 0o604, 0o660, 0o601] {
             write(&path, &bytes, mode);
-            let error = load_or_create(&path).unwrap_err().to_string();
+            let error = load_or_create(&path, Named::Configuration)
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.contains(&format!("chmod 600 {}", path.display())),
                 "{error}"
@@ -282,7 +337,7 @@ mod tests {
         }
         for mode in [0o600, 0o400] {
             write(&path, &bytes, mode);
-            load_or_create(&path).unwrap();
+            load_or_create(&path, Named::Configuration).unwrap();
         }
     }
 
@@ -312,15 +367,15 @@ mod tests {
     #[test]
     fn directories_fifos_and_files_in_the_way_are_errors() {
         let directory = tempfile::tempdir().unwrap();
-        let error = load_or_create(directory.path()).unwrap_err();
+        let error = load_or_create(directory.path(), Named::Configuration).unwrap_err();
         assert!(error.to_string().contains("is a directory"), "{error}");
         assert!(error.is_usage());
 
         let file = directory.path().join("file");
         write(&file, b"", 0o600);
-        let error = load_or_create(&file.join("identity.key")).unwrap_err();
+        let error = load_or_create(&file.join("identity.key"), Named::Configuration).unwrap_err();
         assert!(error.is_usage(), "{error}");
-        assert!(error.to_string().contains("another path"), "{error}");
+        assert!(error.to_string().contains("is a file"), "{error}");
 
         let fifo = directory.path().join("fifo");
         let made = std::process::Command::new("mkfifo")
@@ -328,7 +383,9 @@ mod tests {
             .status()
             .unwrap();
         assert!(made.success());
-        let error = load_or_create(&fifo).unwrap_err().to_string();
+        let error = load_or_create(&fifo, Named::Configuration)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not a regular file"), "{error}");
     }
 
@@ -336,14 +393,14 @@ mod tests {
     fn a_key_that_this_user_may_not_read_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
-        load_or_create(&path).unwrap();
+        load_or_create(&path, Named::Configuration).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-        match load_or_create(&path) {
+        match load_or_create(&path, Named::Configuration) {
             Ok(_) => assert!(rustix::process::geteuid().is_root()),
             Err(error) => {
                 assert!(error.is_usage());
                 let error = error.to_string();
-                assert!(error.contains("give this user access"), "{error}");
+                assert!(error.contains("give it access"), "{error}");
             }
         }
     }
@@ -353,7 +410,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity.key");
         std::os::unix::fs::symlink(directory.path().join("nowhere"), &path).unwrap();
-        assert!(load_or_create(&path).is_err());
+        assert!(load_or_create(&path, Named::Configuration).is_err());
         assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     }
 
@@ -363,7 +420,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("identity.key");
             write(&path, &bytes, 0o600);
-            let _ = load_or_create(&path);
+            let _ = load_or_create(&path, Named::Configuration);
             prop_assert_eq!(fs::read(&path).unwrap(), bytes);
         }
     }

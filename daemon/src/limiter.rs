@@ -28,20 +28,30 @@ impl<K: Hash + Eq> Limiter<K> {
         }
     }
 
-    /// Whether one more question of `key` is within its measure.
+    /// Whether one more question of `key` is within its measure; then it is counted.
     pub fn admits(&mut self, key: K, now: Instant) -> bool {
-        let measure = self.measure;
-        if self.buckets.len() >= MAX_BUCKETS && !self.buckets.contains_key(&key) {
-            self.buckets
-                .retain(|_, bucket| !bucket.is_full(measure, now));
-            if self.buckets.len() >= MAX_BUCKETS {
-                return false;
-            }
+        if !self.has_left(&key, now) {
+            return false;
         }
+        let measure = self.measure;
         let bucket = self.buckets.entry(key);
         bucket
             .or_insert_with(|| Bucket::full(measure, now))
             .admits(measure, now)
+    }
+
+    /// Whether [`Self::admits`] would admit one more question of `key` now. What several limiters must admit is counted in none of
+    /// them unless all have something left.
+    pub fn has_left(&mut self, key: &K, now: Instant) -> bool {
+        let measure = self.measure;
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            return bucket.has_left(measure, now);
+        }
+        if self.buckets.len() >= MAX_BUCKETS {
+            self.buckets
+                .retain(|_, bucket| !bucket.is_full(measure, now));
+        }
+        self.buckets.len() < MAX_BUCKETS
     }
 
     /// The key asks no more.

@@ -4,8 +4,9 @@ mod throttle;
 
 use std::{
     fmt,
-    io::{self, IsTerminal},
+    io::{self, Write},
     str::FromStr,
+    sync::OnceLock,
 };
 
 use tracing_subscriber::{
@@ -13,10 +14,16 @@ use tracing_subscriber::{
     field::MakeExt as _,
     fmt::{FormatFields, format::debug_fn, layer},
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
-use p2pnode_protocol::{escape, quote};
+use p2pnode_protocol::{escape, escape_json, quote};
+
+use crate::{lossy, terminal};
+
+/// The filter in force.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// What to log: a filter that parses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,22 +147,56 @@ pub fn init(filter: &Filter, format: Format) -> Result<(), Error> {
         filter: filter.0.clone(),
         problem: error.to_string(),
     })?;
-    let is_terminal = io::stderr().is_terminal();
-    let lines = layer().with_writer(io::stderr);
+    let colour = terminal::has_colour(&io::stderr());
+    // A line that cannot be written is lost. To report that on stderr would end the process.
+    let lines = layer().log_internal_errors(false);
+    // Libraries log what remotes send.
     let lines = match format {
-        // Libraries log what remotes send. The default would escape it in messages and leave it in fields as it is.
+        // The default would escape it in messages and leave it in fields as it is.
         Format::Text => lines
-            .with_ansi(is_terminal)
-            .fmt_fields(fields(is_terminal))
+            .with_writer(lossy::stderr)
+            .with_ansi(colour)
+            .fmt_fields(fields(colour))
             .boxed(),
-        Format::Json => lines.json().boxed(),
+        Format::Json => lines
+            .with_writer(|| EscapedJson(lossy::stderr()))
+            .json()
+            .boxed(),
     };
+    let (filter, handle) = reload::Layer::new(filter);
     Registry::default()
         .with(filter)
         .with(throttle::Throttle::default())
         .with(lines)
         .try_init()
-        .map_err(Error::Taken)
+        .map_err(Error::Taken)?;
+    // Only the first call gets here.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Replaces the filter of the process, if [`init`] has set one.
+pub fn set(filter: &Filter) {
+    if let (Some(handle), Ok(filter)) = (FILTER.get(), EnvFilter::try_new(&filter.0)) {
+        // An error means that the subscriber is gone, and nothing is logged any more.
+        let _ = handle.reload(filter);
+    }
+}
+
+/// Writes lines of JSON with everything escaped in them that a terminal would obey. A layer writes each line with one call.
+#[derive(Debug)]
+struct EscapedJson<W>(W);
+
+impl<W: Write> Write for EscapedJson<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let escaped = escape_json(String::from_utf8_lossy(line).into_owned());
+        self.0.write_all(escaped.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Fields as the default has them, on one line and with everything escaped that a terminal would obey.
@@ -182,7 +223,10 @@ fn fields(colour: bool) -> impl for<'w> FormatFields<'w> + Send + Sync + 'static
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use std::sync::{Arc, Mutex};
+
     use proptest::prelude::*;
+    use tracing::subscriber::with_default;
 
     use super::*;
 
@@ -222,6 +266,40 @@ mod tests {
             );
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn text_of_remotes_in_a_json_line_is_escaped_and_means_the_same() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+        impl Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (written, hostile) = (
+            Written::default(),
+            "\u{1b}[2J\n\u{7f}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{e0041}",
+        );
+        let writer = written.clone();
+        let lines = layer()
+            .with_writer(move || EscapedJson(writer.clone()))
+            .json();
+        with_default(Registry::default().with(lines), || {
+            let _span = tracing::info_span!("dial", hostile).entered();
+            tracing::info!(hostile, debug = ?hostile, "{hostile}");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(line.chars().all(|c| matches!(c, ' '..='~')), "{line}");
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["fields"]["message"], hostile);
+        assert_eq!(line["fields"]["hostile"], hostile);
+        assert_eq!(line["span"]["hostile"], hostile);
     }
 
     proptest! {

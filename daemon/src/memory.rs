@@ -12,14 +12,21 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// How often the memory is looked at.
+/// The longest time between two looks at the memory.
 const CALM: Duration = Duration::from_millis(100);
 
-/// The same close to the limit: at a gigabyte a second this is 10 MB.
-const CLOSE: Duration = Duration::from_millis(10);
+/// The shortest.
+const CLOSE: Duration = Duration::from_millis(2);
+
+/// How fast strangers may fill the memory, in bytes a millisecond: a gigabyte a second. The next look comes before the memory can
+/// exceed the limit by a tenth.
+const FILLS: u64 = 1_000_000;
+
+/// In this time the memory of a closed connection is free: its task has to see the end.
+const FREES: Duration = Duration::from_millis(100);
 
 /// Bytes that are resident; `None` where the system does not count them.
 #[must_use]
@@ -132,22 +139,30 @@ impl Guard {
 }
 
 fn watch(alive: &Weak<()>, limit: u64, shown: &Pressure, mut close: impl FnMut() -> Option<u64>) {
+    // What was closed lately, and since when. It is not closed a second time.
+    let (mut closed, mut since) = (0, Instant::now());
     while alive.strong_count() > 0 {
         let taken = resident().unwrap_or_default();
         let is_high = taken > limit;
-        let has_closed = is_high && free(taken - limit, &mut close) > 0;
+        if since.elapsed() >= FREES {
+            (closed, since) = (0, Instant::now());
+            if is_high {
+                // What was freed by now or the last time.
+                trim();
+            }
+        }
         if is_high {
-            // What was freed by now or the last time.
-            trim();
+            closed += free(taken.saturating_sub(limit + closed), &mut close);
         }
         shown.0.store(is_high, Ordering::Relaxed);
-        let is_close = taken > limit / 5 * 4;
-        // The memory of a connection is free once its task has seen the end.
-        thread::sleep(match has_closed || !is_close {
-            true => CALM,
-            false => CLOSE,
-        });
+        thread::sleep(pause(taken, limit));
     }
+}
+
+/// When to look again.
+fn pause(taken: u64, limit: u64) -> Duration {
+    let room = (limit + limit / 10).saturating_sub(taken);
+    Duration::from_millis(room / FILLS).clamp(CLOSE, CALM)
 }
 
 /// Has connections closed that hold `excess` bytes together. Returns how many they hold.
@@ -223,6 +238,23 @@ mod tests {
         assert_eq!(limit(v1, &files), Some(500));
         assert_eq!(limit("1:name=systemd:/a\nrubbish\n", &files), None);
         assert_eq!(limit("0::/../../x\n", &[("/x/memory.max", "1\n")]), None);
+    }
+
+    #[test]
+    fn the_memory_is_looked_at_before_it_can_exceed_the_limit_by_a_tenth() {
+        const MIB: u64 = 1 << 20;
+        for limit in [16 * MIB, 64 * MIB, 400 * MIB, 8192 * MIB] {
+            for taken in [0, limit / 4, limit / 2, limit / 5 * 4, limit] {
+                let pause = pause(taken, limit);
+                let filled = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX) * FILLS;
+                assert!(
+                    pause == CLOSE || taken + filled <= limit + limit / 10,
+                    "{taken} {pause:?}"
+                );
+            }
+        }
+        assert_eq!(pause(100 * MIB, 400 * MIB), CALM, "an idle program");
+        assert_eq!(pause(500 * MIB, 400 * MIB), CLOSE);
     }
 
     #[test]

@@ -1,24 +1,77 @@
 //! SIGTERM and SIGINT: the first requests a graceful shutdown, a second ends the process at once.
+//!
+//! A thread of its own waits for them. So a signal counts also while the program waits for a file, or for the reader of its output.
 
-use std::{future::Future, io};
+use std::{
+    fmt,
+    future::Future,
+    io, process,
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    runtime,
+    signal::unix::{self, SignalKind},
     sync::watch,
 };
 
+/// A signal that requests shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM: of a service manager or an orchestrator.
+    Terminate,
+}
+
+impl Signal {
+    /// The exit code of a process that it has ended, as in a shell.
+    #[must_use]
+    pub const fn exit_code(self) -> i32 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
 /// Whether shutdown was requested. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<Option<Signal>>);
 
 /// Requests the shutdown that a [`Shutdown`] awaits. Dropping a trigger is no request.
 #[derive(Debug)]
-pub struct Trigger(watch::Sender<bool>);
+pub struct Trigger(watch::Sender<Option<Signal>>);
+
+/// What the first signal does, if it does not end the process.
+#[derive(Debug)]
+struct Graceful {
+    trigger: Trigger,
+    /// How long the shutdown may take; `None`: until a second signal.
+    grace: Option<Duration>,
+}
+
+static GRACEFUL: OnceLock<Graceful> = OnceLock::new();
 
 impl Trigger {
-    /// Requests shutdown. That cannot be undone.
+    /// Requests shutdown, as SIGTERM does. That cannot be undone.
     pub fn trigger(&self) {
-        self.0.send_replace(true);
+        self.request(Signal::Terminate);
+    }
+
+    fn request(&self, signal: Signal) {
+        self.0.send_replace(Some(signal));
     }
 }
 
@@ -26,51 +79,98 @@ impl Shutdown {
     /// A shutdown that its trigger requests, for programs that embed a node.
     #[must_use]
     pub fn pair() -> (Trigger, Self) {
-        let (sender, receiver) = watch::channel(false);
+        let (sender, receiver) = watch::channel(None);
         (Trigger(sender), Self(receiver))
     }
 
-    /// Listens for SIGTERM and SIGINT on the current runtime.
+    /// Listens for SIGTERM and SIGINT.
     ///
-    /// The first of either requests shutdown. The second ends the process at once. Its exit code is 128 plus the number of the
-    /// signal, as in a shell: 130 for SIGINT, 143 for SIGTERM.
+    /// The first of either requests shutdown. The second ends the process at once, and so does the end of `grace`. The exit code is
+    /// then 128 plus the number of the signal, as in a shell: 130 for SIGINT, 143 for SIGTERM.
     ///
     /// # Errors
     /// If the system refuses the handlers.
-    pub fn on_signals() -> io::Result<Self> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let (trigger, shutdown) = Self::pair();
-        tokio::spawn(async move {
-            let first = either(&mut interrupt, &mut terminate).await;
-            tracing::info!(
-                own = tracing::field::Empty,
-                signal = first.as_raw_value(),
-                "shutting down; a second signal exits at once"
-            );
-            trigger.trigger();
-            let second = either(&mut interrupt, &mut terminate).await;
-            std::process::exit(128 + second.as_raw_value());
+    pub fn on_signals(grace: Option<Duration>) -> io::Result<Self> {
+        let graceful = GRACEFUL.get_or_init(|| Graceful {
+            trigger: Self::pair().0,
+            grace,
         });
-        Ok(shutdown)
+        end_at_first()?;
+        Ok(Self(graceful.trigger.0.subscribe()))
     }
 
     /// Completes once shutdown is requested; at once if it already was.
     pub fn requested(&self) -> impl Future<Output = ()> + Send + Unpin + 'static {
-        let mut receiver = self.0.clone();
+        let shutdown = self.clone();
         Box::pin(async move {
-            if receiver.wait_for(|requested| *requested).await.is_err() {
-                // No trigger is left that could request it.
-                std::future::pending().await
-            }
+            shutdown.signalled().await;
         })
+    }
+
+    /// The same, and by which signal.
+    pub async fn signalled(&self) -> Signal {
+        let mut receiver = self.0.clone();
+        let requested = receiver.wait_for(Option::is_some).await;
+        match requested.ok().and_then(|signal| *signal) {
+            Some(signal) => signal,
+            // No trigger is left that could request it.
+            None => std::future::pending().await,
+        }
     }
 }
 
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> SignalKind {
+/// From now on the first signal ends the process with 130 or 143, unless a [`Shutdown::on_signals`] is there.
+///
+/// # Errors
+/// If the system refuses the handlers.
+pub fn end_at_first() -> io::Result<()> {
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *started {
+        return Ok(());
+    }
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let guard = runtime.enter();
+    let interrupt = unix::signal(SignalKind::interrupt())?;
+    let terminate = unix::signal(SignalKind::terminate())?;
+    drop(guard);
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || process::exit(runtime.block_on(wait(interrupt, terminate)).exit_code()))?;
+    *started = true;
+    Ok(())
+}
+
+/// Returns when the process is to end at once, and by which signal.
+async fn wait(mut interrupt: unix::Signal, mut terminate: unix::Signal) -> Signal {
+    let first = either(&mut interrupt, &mut terminate).await;
+    let Some(Graceful { trigger, grace }) = GRACEFUL.get() else {
+        return first;
+    };
+    trigger.request(first);
+    tracing::info!(
+        own = tracing::field::Empty,
+        signal = %first,
+        "shutting down; a second signal exits at once"
+    );
+    let end = async {
+        match grace {
+            Some(grace) => tokio::time::sleep(*grace).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        _ = interrupt.recv() => SignalKind::interrupt(),
-        _ = terminate.recv() => SignalKind::terminate(),
+        second = either(&mut interrupt, &mut terminate) => second,
+        () = end => first,
+    }
+}
+
+async fn either(interrupt: &mut unix::Signal, terminate: &mut unix::Signal) -> Signal {
+    tokio::select! {
+        _ = interrupt.recv() => Signal::Interrupt,
+        _ = terminate.recv() => Signal::Terminate,
     }
 }
 

@@ -1,11 +1,15 @@
 //! Small text files that a configuration names, read whole and up to a limit.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::remedy;
 
 /// Why a file was not read. Each error names the file. The caller adds the remedy, since it knows what the file should hold.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,67 @@ pub enum Unreadable {
     },
 }
 
+impl Unreadable {
+    /// What to do about it, if that does not depend on what the file should hold.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::System { path, source } => remedy::of(source, path),
+            Self::NotAFile { .. } | Self::TooLong { .. } | Self::NotText { .. } => None,
+        }
+    }
+}
+
+/// How long a pipe may be silent.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
+
+/// The same, also of a pipe, such as `<(command)` of a shell: its writer may take 5 s for each part.
+///
+/// # Errors
+///
+/// [`Unreadable`].
+pub fn read_or_receive(path: &Path, longest: u64) -> Result<String, Unreadable> {
+    let is_pipe = |found: fs::Metadata| found.file_type().is_fifo();
+    if !fs::metadata(path).is_ok_and(is_pipe) {
+        return read(path, longest);
+    }
+    receive(path, longest)
+        .map_err(|source| Unreadable::System {
+            path: path.to_owned(),
+            source,
+        })
+        .and_then(|bytes| text(path, longest, bytes))
+}
+
+fn receive(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    let mut pipe = open(path)?;
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    while u64::try_from(bytes.len()).is_ok_and(|read| read <= longest) {
+        if poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&PATIENCE))? == 0 {
+            let silent = "it is a pipe, and nothing has come through it for 5 s";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, silent));
+        }
+        match pipe.read(&mut part)? {
+            0 => break,
+            read => bytes.extend_from_slice(&part[..read]),
+        }
+    }
+    Ok(bytes)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+}
+
 /// The text of the regular file at `path`, of at most `longest` bytes.
 ///
 /// # Errors
@@ -55,13 +120,7 @@ pub fn read(path: &Path, longest: u64) -> Result<String, Unreadable> {
         path: path(),
         source,
     };
-    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = File::options()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path())
-        .map_err(system)?;
+    let file = open(&path()).map_err(system)?;
     // The metadata of the open file, which cannot be replaced in between.
     let metadata = file.metadata().map_err(system)?;
     if !metadata.is_file() {
@@ -76,6 +135,11 @@ pub fn read(path: &Path, longest: u64) -> Result<String, Unreadable> {
     file.take(longest.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(system)?;
+    text(&path(), longest, bytes)
+}
+
+fn text(path: &Path, longest: u64, bytes: Vec<u8>) -> Result<String, Unreadable> {
+    let path = || path.to_owned();
     if u64::try_from(bytes.len()).is_ok_and(|read| read > longest) {
         return Err(Unreadable::TooLong {
             path: path(),
@@ -91,8 +155,6 @@ pub fn read(path: &Path, longest: u64) -> Result<String, Unreadable> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use std::fs;
 
     use super::*;
 
@@ -113,6 +175,20 @@ mod tests {
                 (read, expected) => panic!("{read:?} and not {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || fs::write(path, "a: 1\n").unwrap()
+        });
+        assert_eq!(read_or_receive(&path, 99).unwrap(), "a: 1\n");
+        writer.join().unwrap();
     }
 
     #[test]

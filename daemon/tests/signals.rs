@@ -8,6 +8,7 @@
 use std::{
     io::{BufRead, BufReader, Lines},
     process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
 use p2pnode_daemon::signals::Shutdown;
@@ -20,7 +21,9 @@ fn child() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let shutdown = Shutdown::on_signals().unwrap();
+        let is_bounded = std::env::var("STUCK").is_ok_and(|stuck| stuck == "bounded");
+        let grace = is_bounded.then_some(Duration::from_millis(100));
+        let shutdown = Shutdown::on_signals(grace).unwrap();
         println!("\nready");
         shutdown.requested().await;
         println!("\nrequested");
@@ -36,13 +39,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(stuck: bool) -> Self {
+    fn start(stuck: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "child", "--ignored", "--nocapture"])
             .stdout(Stdio::piped());
-        if stuck {
-            command.env("STUCK", "1");
+        if let Some(stuck) = stuck {
+            command.env("STUCK", stuck);
         }
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -69,7 +72,7 @@ impl Running {
 #[test]
 fn the_first_signal_requests_shutdown() {
     for name in ["TERM", "INT"] {
-        let mut running = Running::start(false);
+        let mut running = Running::start(None);
         running.signal(name);
         running.until("requested");
         assert_eq!(running.code(), Some(0));
@@ -79,9 +82,18 @@ fn the_first_signal_requests_shutdown() {
 #[test]
 fn a_second_signal_exits_at_once_with_its_number() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
-        let mut running = Running::start(true);
+        let mut running = Running::start(Some("for ever"));
         running.signal("TERM");
         running.until("requested");
+        running.signal(name);
+        assert_eq!(running.code(), Some(code));
+    }
+}
+
+#[test]
+fn a_shutdown_that_takes_longer_than_its_grace_ends_with_the_number_of_the_first_signal() {
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let running = Running::start(Some("bounded"));
         running.signal(name);
         assert_eq!(running.code(), Some(code));
     }

@@ -31,10 +31,15 @@ impl Bucket {
 
     /// Whether one more question is within the measure; then it is counted.
     pub fn admits(&mut self, measure: Measure, now: Instant) -> bool {
-        self.fill(measure, now);
-        let admitted = self.tokens > 0;
+        let admitted = self.has_left(measure, now);
         self.tokens = self.tokens.saturating_sub(1);
         admitted
+    }
+
+    /// Whether [`Self::admits`] would admit one more question now.
+    pub fn has_left(&mut self, measure: Measure, now: Instant) -> bool {
+        self.fill(measure, now);
+        self.tokens > 0
     }
 
     /// Whether the bucket is as good as a new one.

@@ -5,6 +5,8 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -47,8 +49,27 @@ pub trait Guard: Send + 'static {
 }
 
 /// At most a [`Measure`] of streams on each connection. A connection ends after four times the burst was refused.
-#[derive(Debug, Clone, Copy)]
-pub struct PerConnection(pub Measure);
+#[derive(Clone)]
+pub struct PerConnection {
+    measure: Measure,
+    refused: Arc<dyn Fn(Verdict) + Send + Sync>,
+}
+
+impl PerConnection {
+    /// `refused` is called with each verdict that is not [`Verdict::Serve`].
+    pub fn new(measure: Measure, refused: impl Fn(Verdict) + Send + Sync + 'static) -> Self {
+        Self {
+            measure,
+            refused: Arc::new(refused),
+        }
+    }
+}
+
+impl fmt::Debug for PerConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PerConnection").field(&self.measure).finish()
+    }
+}
 
 /// How many times the burst of a measure may be refused before a connection is closed.
 const PATIENCE: u32 = 4;
@@ -57,7 +78,7 @@ impl Guard for PerConnection {
     type Streams = Box<dyn FnMut() -> Verdict + Send>;
 
     fn connected(&self, _: PeerId, _: &Multiaddr) -> Self::Streams {
-        let measure = self.0;
+        let (measure, seen) = (self.measure, Arc::clone(&self.refused));
         let patience = Measure {
             burst: measure.burst.saturating_mul(PATIENCE),
             ..measure
@@ -67,12 +88,14 @@ impl Guard for PerConnection {
         Box::new(move || {
             let now = Instant::now();
             if served.admits(measure, now) {
-                Verdict::Serve
-            } else if refused.admits(patience, now) {
-                Verdict::Refuse
-            } else {
-                Verdict::Close
+                return Verdict::Serve;
             }
+            let verdict = match refused.admits(patience, now) {
+                true => Verdict::Refuse,
+                false => Verdict::Close,
+            };
+            seen(verdict);
+            verdict
         })
     }
 }

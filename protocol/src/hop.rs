@@ -2,7 +2,8 @@
 //!
 //! A peer sees only the leg of a circuit that ends at itself. The relay sees both. It reports the transport, the IP family and
 //! the round trip time of the other leg to the two peers that the circuit connects, and to no other peer. It reports whether both
-//! are in one network. Addresses it reports only if they are private ones in the network that the relay shares with both peers.
+//! are in one network. Addresses it reports only if they are private ones in the network that the relay shares with both peers. Of
+//! addresses that the asking peer names it reports at which it sees the other. A peer that guesses learns whether it guessed right.
 //!
 //! A stream carries one [`Request`] and one [`Answer`], each in a [`json`](frame::json) frame.
 
@@ -22,6 +23,9 @@ use crate::{
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/p2pnode/hop/1");
 
+/// The most addresses that a request names; the relay ignores the others.
+pub const MAX_IPS: usize = 8;
+
 /// A longer round trip time is discarded: no connection survives it.
 const MAX_RTT: Duration = Duration::from_secs(60);
 
@@ -36,7 +40,7 @@ impl exchange::Protocol for Hop {
 }
 
 /// How a request ended for the peer that asked.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HopReply {
     /// The other leg.
     Leg(Leg),
@@ -67,6 +71,9 @@ pub struct Request {
     pub peer: PeerId,
     /// Whether the asking peer dialed the circuit. Two peers may have dialed each other.
     pub dialed: bool,
+    /// Addresses of which the other peer says that they are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<IpAddr>,
 }
 
 /// What the relay answers.
@@ -80,7 +87,7 @@ pub enum Answer {
 }
 
 /// A connection between the relay and a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leg {
     /// Its transport.
     pub transport: Transport,
@@ -98,6 +105,9 @@ pub struct Leg {
     /// What the two peers share.
     #[serde(default, flatten)]
     pub near: Near,
+    /// At which of the addresses in the request the relay sees the other peer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<IpAddr>,
 }
 
 /// What a relay sees that two peers share. The peers may then dial each other's private addresses.
@@ -172,16 +182,41 @@ mod tests {
         let request = Request {
             peer: PEER.parse().unwrap(),
             dialed: true,
+            ips: Vec::new(),
         };
         let json = format!(r#"{{"peer":"{PEER}","dialed":true}}"#);
         assert_eq!(written(&request), frame(json.as_bytes()));
+        let ips = vec![
+            "198.51.100.7".parse().unwrap(),
+            "2001:db8::7".parse().unwrap(),
+        ];
+        let json =
+            format!(r#"{{"peer":"{PEER}","dialed":true,"ips":["198.51.100.7","2001:db8::7"]}}"#);
+        assert_eq!(
+            written(&Request {
+                ips: ips.clone(),
+                ..request
+            }),
+            frame(json.as_bytes())
+        );
         let leg = Answer::Leg(Leg {
             transport: Transport::Quic,
             family: Family::Ip6,
             rtt: Some(Duration::from_micros(20_149)),
             near: Near::default(),
+            seen: Vec::new(),
         });
         let json = r#"{"leg":{"transport":"quic","family":"ip6","rtt_ms":20.1}}"#;
+        assert_eq!(written(&leg), frame(json.as_bytes()));
+        let leg = Answer::Leg(Leg {
+            transport: Transport::Tcp,
+            family: Family::Ip4,
+            rtt: None,
+            near: Near::default(),
+            seen: ips,
+        });
+        let json =
+            r#"{"leg":{"transport":"tcp","family":"ip4","seen":["198.51.100.7","2001:db8::7"]}}"#;
         assert_eq!(written(&leg), frame(json.as_bytes()));
         let refused = Answer::Refused(Refusal::NotAParty);
         assert_eq!(written(&refused), frame(br#"{"refused":"not_a_party"}"#));
@@ -232,6 +267,7 @@ mod tests {
                 family: if ip6 { Family::Ip6 } else { Family::Ip4 },
                 rtt: rtt.map(|tenths| Duration::from_micros(tenths * 100)),
                 near: Near::default(),
+                seen: Vec::new(),
             });
             let Answer::Leg(read) = read_from(&written(&answer)).unwrap() else { panic!("no leg") };
             let Answer::Leg(sent) = answer else { panic!("no leg") };

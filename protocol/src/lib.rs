@@ -22,7 +22,7 @@ mod transport;
 pub mod upgrade;
 
 pub use family::Family;
-pub use quote::{escape, escape_json, from_remote, quote};
-pub use scope::Scope;
+pub use quote::{escape, escape_json, from_remote, quote, to_json};
+pub use scope::{Reach, Scope};
 pub use source::{Network, Source};
 pub use transport::Transport;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// `text` in quotes, on one line, with control characters escaped, cut to 120 characters.
 #[must_use]
 pub fn quote(text: &str) -> String {
@@ -65,6 +67,15 @@ pub fn escape_json(json: String) -> String {
     escaped
 }
 
+/// A value as one line of JSON that shows what it is: see [`escape_json`]. What a program prints or answers as JSON goes through
+/// this function.
+///
+/// # Errors
+/// Those of the serializer, as for a map whose keys are no strings.
+pub fn to_json(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(escape_json)
+}
+
 /// Whether a character is what it looks like, and takes its own place on the line.
 fn is_printable(character: char) -> bool {
     // Letters that show nothing.
@@ -126,6 +137,9 @@ mod tests {
             assert!(json.chars().all(is_printable), "{json}");
         }
         assert_eq!(escape_json("{}\n".to_owned()), "{}\n");
+        let shown = to_json(&["\u{85}\u{2028}\u{2029}\u{202e}\u{2066}\u{200b}\u{7f}"]);
+        let escaped = r#"["\u0085\u2028\u2029\u202e\u2066\u200b\u007f"]"#;
+        assert_eq!(shown.expect("JSON"), escaped);
     }
 
     #[test]

@@ -66,9 +66,62 @@ impl Scope {
     }
 }
 
+/// Where a remote's word may make this host dial: global addresses, and those of the scopes that are set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Private addresses.
+    pub private: bool,
+    /// This host.
+    pub host: bool,
+}
+
+impl Reach {
+    /// Whether an address is within reach.
+    #[must_use]
+    pub fn admits(self, ip: IpAddr) -> bool {
+        match Scope::of(ip) {
+            Scope::Global => true,
+            Scope::Private => self.private,
+            Scope::Host => self.host,
+            Scope::Never => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reach_has_global_addresses_and_its_scopes_and_never_a_metadata_service() {
+        let (near, private) = (
+            Reach::default(),
+            Reach {
+                private: true,
+                host: false,
+            },
+        );
+        let host = Reach {
+            private: false,
+            host: true,
+        };
+        for (text, admitted) in [
+            ("203.0.113.7", [true, true, true]),
+            ("10.1.2.3", [false, true, false]),
+            ("fd00::1", [false, true, false]),
+            ("127.0.0.1", [false, false, true]),
+            ("::1", [false, false, true]),
+            ("169.254.169.254", [false, false, false]),
+            ("::ffff:10.1.2.3", [false, false, false]),
+        ] {
+            let ip = text.parse().expect("an address");
+            assert_eq!(
+                [near, private, host].map(|reach| reach.admits(ip)),
+                admitted,
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn scopes_are_those_of_the_registries() {

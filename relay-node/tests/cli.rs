@@ -196,7 +196,7 @@ fn a_token_is_created_offline_and_explained() {
         relay.trim(),
         "(this relay)",
         "in 29days",
-        "revoked  no",
+        "revoked  unknown (--config FILE",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
@@ -207,6 +207,11 @@ fn a_token_is_created_offline_and_explained() {
     assert_eq!(shown["peer"], PEER);
     assert_eq!(shown["this_relay"], true);
     assert_eq!(shown["expired"], false);
+    assert_eq!(shown["revoked"], Json::Null);
+    home.file("empty.yaml", "access: {}\n", 0o644);
+    let file = ["token", "show", token.trim(), "--config", "empty.yaml"];
+    let text = home.run(&file).stdout_of_success();
+    assert!(text.contains("revoked  no\n"), "{text}");
     let id = shown["id"].as_str().unwrap();
     home.file("revoked", format!("{id} # lost\n"), 0o644);
     home.file("relay.yaml", "access: { revoked_file: revoked }\n", 0o644);
@@ -230,6 +235,7 @@ fn a_token_is_created_offline_and_explained() {
         "other.key",
         "--json",
     ]);
+    assert_eq!(other["new_key"], "other.key");
     let shown = json(&["token", "show", other["token"].as_str().unwrap(), "--json"]);
     assert_eq!(shown["this_relay"], false);
     let shown = json(&["token", "show", token.trim(), "--json", "--key", "none.key"]);

@@ -85,7 +85,11 @@ async fn connect(swarm: &mut Swarm<Behaviour>, relay: &Relay, address: &Multiadd
 
 fn question(peer: PeerId, dialed: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let request = Request { peer, dialed };
+    let request = Request {
+        peer,
+        dialed,
+        ips: Vec::new(),
+    };
     futures::executor::block_on(hop::write(&mut bytes, &request)).expect("a short message");
     bytes
 }
@@ -114,7 +118,7 @@ async fn ask(relay: &Relay, asker: &mut Swarm<Behaviour>, other: PeerId, dialed:
 
 fn leg(answer: &Answer) -> Leg {
     match answer {
-        Answer::Leg(leg) => *leg,
+        Answer::Leg(leg) => leg.clone(),
         Answer::Refused(refusal) => panic!("refused: {refusal:?}"),
     }
 }

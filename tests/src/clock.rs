@@ -21,8 +21,13 @@ pub struct Clock {
 
 impl Clock {
     pub async fn new(artifacts: &Artifacts) -> Result<Self> {
+        Self::named(artifacts, "clock").await
+    }
+
+    /// One of several.
+    pub async fn named(artifacts: &Artifacts, name: &str) -> Result<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("clock/shift.c");
-        let library = artifacts.file("shift.so");
+        let library = artifacts.file(&format!("{name}.so"));
         let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
         let built = Command::new(&compiler)
             .args(["-shared", "-fPIC", "-O1", "-o"])
@@ -37,7 +42,7 @@ impl Clock {
             source.display(),
             String::from_utf8_lossy(&built.stderr)
         );
-        let offset = artifacts.file("clock");
+        let offset = artifacts.file(name);
         fs::write(&offset, 0_i64.to_ne_bytes()).with_context(|| offset.display().to_string())?;
         Ok(Self { library, offset })
     }

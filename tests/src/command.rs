@@ -22,7 +22,7 @@ pub(crate) fn load_rules(router: &Router, rules: String) -> Result<()> {
     loaded.map(drop).with_context(|| router.name().to_owned())
 }
 
-fn feed(program: &str, args: &[&str], input: &str) -> Result<String> {
+pub(crate) fn feed(program: &str, args: &[&str], input: &str) -> Result<String> {
     let what = format!("{program} {}", args.join(" "));
     let mut child = Command::new(tool(program))
         .args(args)

@@ -19,26 +19,44 @@ pub enum Traffic {
     Udp(IpAddr),
     /// The first SYNs of TCP connections to this address, before the NAT sees them; all else passes.
     SynTo(IpAddr),
+    /// All that passes the router's outside.
+    Outside,
+    /// Questions to name servers.
+    Dns,
+    /// The same; here the router answers that nobody listens.
+    DnsRefused,
 }
+
+/// The routes of a router without a carrier.
+pub struct Unplugged(String);
 
 impl Traffic {
     fn rules(self) -> [String; 2] {
+        let rule = |what: String| format!("        {what}\n");
         let (ip, protocol) = match self {
+            Self::Outside => {
+                return ["iifname", "oifname"].map(|end| rule(format!("{end} \"{WAN}\" drop")));
+            }
+            Self::Dns => return [String::new(), rule("udp dport 53 drop".to_owned())],
+            Self::DnsRefused => return [String::new(), rule("udp dport 53 reject".to_owned())],
             Self::With(ip) => (ip, ""),
             Self::Udp(ip) => (ip, "meta l4proto udp "),
             Self::SynTo(ip) => (ip, "tcp flags & (syn | ack) == syn "),
         };
         let family = if ip.is_ipv4() { "ip" } else { "ip6" };
-        let rule = |end: &str| format!("        {protocol}{family} {end} {ip} drop\n");
+        let [from, to] =
+            ["saddr", "daddr"].map(|end| rule(format!("{protocol}{family} {end} {ip} drop")));
         match self {
-            Self::SynTo(_) => [rule("daddr"), String::new()],
-            Self::With(_) | Self::Udp(_) => [rule("saddr"), rule("daddr")],
+            Self::SynTo(_) => [to, String::new()],
+            Self::With(_) | Self::Udp(_) | Self::Outside | Self::Dns | Self::DnsRefused => {
+                [from, to]
+            }
         }
     }
 }
 
 impl Site {
-    /// Drops traffic in the site's router silently, both ways unless [`Traffic`] says otherwise, until [`Site::mend`]. As where the path is cut on the internet, the
+    /// Drops traffic in the site's router silently, both ways unless [`Traffic`] says otherwise, until [`Site::mend`] or the next cut. As where the path is cut on the internet, the
     /// NAT does not see what comes from there, and sees what goes there; new flows leave no trace in it.
     pub fn cut(&self, traffic: &[Traffic]) -> Result<()> {
         let rules: Vec<_> = traffic.iter().map(|traffic| traffic.rules()).collect();
@@ -46,7 +64,7 @@ impl Site {
             .map(|chain| -> String { rules.iter().map(|rules| rules[chain].as_str()).collect() });
         // -300 is before conntrack.
         let rules = format!(
-            "create table inet cut\ntable inet cut {{\n    chain prerouting {{\n        type filter hook prerouting priority -300; policy accept;\n{unseen}    }}\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{seen}    }}\n}}\n"
+            "table inet cut\ndelete table inet cut\ntable inet cut {{\n    chain prerouting {{\n        type filter hook prerouting priority -300; policy accept;\n{unseen}    }}\n    chain forward {{\n        type filter hook forward priority -200; policy accept;\n{seen}    }}\n}}\n"
         );
         load_rules(&self.router, rules)
     }
@@ -61,6 +79,51 @@ impl Site {
         self.router.run_sync(|| run("conntrack", &["-F"]).map(drop))
     }
 
+    /// Restarts the NAT: it forgets all its flows and maps to other ports from then on. One that admits by what it has mapped keeps
+    /// the ports.
+    pub fn reboot(&mut self) -> Result<()> {
+        let (Some(policy), Some(IpAddr::V4(outside))) = (Policy::of(self.kind), self.outside)
+        else {
+            bail!("{} maps nothing", self.router.name());
+        };
+        self.reboots += 1;
+        let rules = policy.rebooted(self.reboots).rules(WAN, Some(outside));
+        self.translate(rules)
+    }
+
+    /// Loads the rules of a NAT. They flush all others; a cut, which is not the NAT's, stays.
+    fn translate(&self, rules: String) -> Result<()> {
+        let cut = self
+            .router
+            .run_sync(|| run("nft", &["list", "table", "inet", "cut"]));
+        load_rules(&self.router, rules + &cut.unwrap_or_default())?;
+        self.forget_flows()
+    }
+
+    /// Takes the carrier from the router's outside: it answers that there is no route. Returns what [`Site::plug`] needs.
+    pub fn unplug(&self) -> Result<Unplugged> {
+        self.router.run_sync(|| {
+            let routes = run("ip", &["-4", "route", "show", "default"])?;
+            run("ip", &["link", "set", WAN, "down"])?;
+            Ok(Unplugged(routes))
+        })
+    }
+
+    pub fn plug(&self, Unplugged(routes): Unplugged) -> Result<()> {
+        self.router.run_sync(move || {
+            run("ip", &["link", "set", WAN, "up"])?;
+            restore(&routes)
+        })
+    }
+
+    /// The address that [`Site::renumber`] gives next.
+    pub(crate) fn next_outside(&self) -> Option<IpAddr> {
+        match self.outside {
+            Some(IpAddr::V4(now)) => Some(next(now).into()),
+            _ => None,
+        }
+    }
+
     /// Gives the NAT another public address, as a provider does over night. Flows from the old one are gone.
     pub fn renumber(&mut self) -> Result<IpAddr> {
         let (Some(IpAddr::V4(old)), Some(policy)) = (self.outside_ip4(), Policy::of(self.kind))
@@ -72,18 +135,22 @@ impl Site {
             "{}: the address {old} is its carrier's",
             self.router.name()
         );
-        let [a, b, c, d] = old.octets();
-        let d = match d {
-            ..RENUMBERED => RENUMBERED + d % 50,
-            RENUMBERED.. => d + 1,
-        };
-        let new = Ipv4Addr::new(a, b, c, d);
+        let new = next(old);
         self.router.run_sync(move || replace_address(old, new))?;
-        load_rules(&self.router, policy.rules(WAN, Some(new)))?;
-        self.forget_flows()?;
+        self.translate(policy.rebooted(self.reboots).rules(WAN, Some(new)))?;
         self.outside = Some(new.into());
         Ok(new.into())
     }
+}
+
+fn next(old: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, d] = old.octets();
+    let d = match d {
+        ..RENUMBERED => RENUMBERED + d % 50,
+        u8::MAX => RENUMBERED,
+        RENUMBERED.. => d + 1,
+    };
+    Ipv4Addr::new(a, b, c, d)
 }
 
 /// Replaces an address of the router's outside and keeps its routes.
@@ -98,6 +165,10 @@ fn replace_address(old: Ipv4Addr, new: Ipv4Addr) -> Result<()> {
         let address = format!("{ip}/{length}");
         run("ip", &["addr", change, &address, "dev", WAN])?;
     }
+    restore(&routes)
+}
+
+fn restore(routes: &str) -> Result<()> {
     for route in routes.lines() {
         let mut args = vec!["-4", "route", "replace"];
         args.extend(route.split_whitespace());

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::{Context as _, Result};
 use patchbay::Device;
 
-use crate::artifacts::Artifacts;
+use crate::{artifacts::Artifacts, command::feed};
 
 #[derive(Clone)]
 pub struct Host {
@@ -31,6 +31,24 @@ impl Host {
         let found = addresses.find(|ip| ip.is_ipv6() == ip6);
         let family = if ip6 { "IPv6" } else { "IPv4" };
         found.with_context(|| format!("host {} has no {family} address", self.device.name()))
+    }
+
+    /// Takes the cable out, and puts it in again.
+    pub async fn plug(&self, is_in: bool) -> Result<()> {
+        let cable = self.device.default_iface().context("no interface")?;
+        match is_in {
+            true => cable.link_up().await,
+            false => cable.link_down().await,
+        }
+    }
+
+    /// Runs these commands of `ip`, one a line, in the host.
+    pub fn ip_commands(&self, commands: impl Into<String>) -> Result<()> {
+        let commands = commands.into();
+        let done = self
+            .device
+            .run_sync(move || feed("ip", &["-batch", "-"], &commands));
+        done.map(drop)
     }
 
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {

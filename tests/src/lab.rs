@@ -55,6 +55,7 @@ pub struct Site {
     pub(crate) router: Router,
     carrier: Option<Router>,
     pub(crate) outside: Option<IpAddr>,
+    pub(crate) reboots: u16,
 }
 
 impl Site {
@@ -173,6 +174,7 @@ impl Lab {
             router,
             carrier,
             outside: outside.map(IpAddr::from),
+            reboots: 0,
         })
     }
 
@@ -217,6 +219,22 @@ impl Lab {
             })?;
         }
         Ok(())
+    }
+
+    /// Gives a public host this name, in a name server on the internet that every host asks.
+    pub fn name(&self, name: &str, host: &Host) -> Result<()> {
+        let server = self.net.dns_server()?;
+        let mut ips = host.addresses.iter();
+        ips.try_for_each(|ip| server.set_host(name, *ip))
+    }
+
+    /// Hides from a public host where others are: its router translates the source of what comes to the host.
+    pub fn masquerade_towards(&self, host: &Host) -> Result<()> {
+        let ip = host.ip(false)?;
+        let rules = format!(
+            "table ip front {{\n    chain post {{\n        type nat hook postrouting priority srcnat; policy accept;\n        ip daddr {ip} masquerade\n    }}\n}}\n"
+        );
+        load_rules(&self.datacenter, rules)
     }
 
     /// Slows what passes between the sites that there are, public hosts being one; replaces an earlier link.

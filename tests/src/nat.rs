@@ -148,6 +148,22 @@ impl Policy {
         })
     }
 
+    /// The policy after so many restarts: a NAT that maps to other ports each time, if its filter does not depend on the ports.
+    pub(crate) fn rebooted(self, times: u16) -> Self {
+        /// Steps that are prime to the size of [`RANGE`], so that each port has a mapping of its own.
+        const STEPS: [u16; 5] = [8, 10, 13, 14, 16];
+        let keeps = self.filtering != Filtering::AddressAndPortDependent
+            || matches!(self.mapping, None | Some(Mapping::Symmetric));
+        let Some(number) = times.checked_sub(1).filter(|_| !keeps) else {
+            return self;
+        };
+        let step = STEPS[usize::from(number) % STEPS.len()];
+        Self {
+            mapping: Some(Mapping::Rewriting(step)),
+            ..self
+        }
+    }
+
     pub(crate) const CARRIER: Self = Self {
         mapping: Some(Mapping::Rewriting(11)),
         filtering: Filtering::AddressAndPortDependent,
@@ -283,7 +299,7 @@ mod tests {
         for kind in NatKind::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
-        for step in [7, 11] {
+        for step in [7, 11, 8, 10, 13, 14, 16] {
             let mapped: BTreeSet<u16> = RANGE.map(|port| rewritten(port, step)).collect();
             assert_eq!(mapped.len(), RANGE.count());
             assert!(mapped.iter().all(|port| !RANGE.contains(port)));

@@ -173,6 +173,10 @@ impl Process {
             .collect()
     }
 
+    pub fn log_lines(&self) -> Vec<Event> {
+        self.log.events().clone()
+    }
+
     pub async fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.child.stdin.as_mut();
         let stdin = stdin.with_context(|| format!("{} has no stdin", self.name))?;
@@ -263,6 +267,15 @@ impl Process {
     pub fn terminate(&self) -> Result<()> {
         kill(self.pid, Signal::SIGTERM)
             .with_context(|| format!("{}: cannot be told to end", self.name))
+    }
+
+    /// Stops it, as a host that sleeps, until [`Process::resume`].
+    pub fn suspend(&self) -> Result<()> {
+        kill(self.pid, Signal::SIGSTOP).with_context(|| format!("{}: cannot be stopped", self.name))
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        kill(self.pid, Signal::SIGCONT).with_context(|| format!("{}: cannot go on", self.name))
     }
 
     pub async fn kill(&mut self) -> Result<()> {

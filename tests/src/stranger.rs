@@ -28,6 +28,11 @@ pub fn dial(host: &Host, name: &str, relay: &str, peer: &str, args: &[&str]) -> 
     launch.args(["dial", peer]).on(host)
 }
 
+/// Runs `stranger attack` with these words.
+pub fn attack(host: &Host, name: &str, words: &[&str]) -> Result<Process> {
+    launch(name)?.arg("attack").args(words).on(host)
+}
+
 /// A relay without our protocols; returns it with its address for this transport, over IPv4.
 pub async fn relay(host: &Host, name: &str, transport: Transport) -> Result<(Process, String)> {
     let address = transport.addr(host.ip(false)?, RELAY_PORT);

@@ -6,17 +6,42 @@ use anyhow::{Context as _, Result, ensure};
 
 /// Resident memory of a process, in KiB.
 pub fn memory(pid: i32) -> Result<u64> {
+    of_status(pid, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub fn peak_memory(pid: i32) -> Result<u64> {
+    of_status(pid, "VmHWM:")
+}
+
+fn of_status(pid: i32, name: &'static str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.split_whitespace().next());
-    kib.with_context(|| format!("{path} has no VmRSS"))?
+    kib.with_context(|| format!("{path} has no {name}"))?
         .parse()
-        .context("VmRSS")
+        .context(name)
 }
 
 pub fn descriptors(pid: i32) -> Result<usize> {
     let path = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
+}
+
+/// Of its descriptors, the sockets.
+pub fn sockets(pid: i32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    let descriptors = fs::read_dir(&path).with_context(|| path.clone())?;
+    // One that is closed meanwhile has no target.
+    let targets = descriptors.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    Ok(targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count())
+}
+
+pub fn threads(pid: i32) -> Result<usize> {
+    let path = format!("/proc/{pid}/task");
     Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
 }
 

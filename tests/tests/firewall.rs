@@ -7,6 +7,7 @@ use p2pnode_tests::{node::printed, prelude::*, sandbox::tool};
 lab_tests! {
     hosts_that_drop_all_else_register_punch_and_are_direct_over_quic: all_else_drops(Transport::Quic);
     hosts_that_drop_all_else_register_punch_and_are_direct_over_tcp: all_else_drops(Transport::Tcp);
+    the_jumps_in_the_comments_can_be_inserted_where_their_chains_are: jumps();
 }
 
 /// What stands on the host already: nothing leaves, nothing comes in, but loopback, and the neighbours without which IPv6 has no
@@ -53,6 +54,54 @@ async fn load(lab: &Lab, host: &Host, format: &str) -> Result<()> {
             let file = file.to_str().context("a path")?;
             printed(host, &tool(program), &[args, &[file]].concat()).await?;
         }
+    }
+    Ok(())
+}
+
+/// What the comments ask for is what a host with chains of the usual names takes, and one without chains needs nothing.
+async fn jumps() -> Result<()> {
+    const CHAINS: &str = "table inet filter {
+        chain output { type filter hook output priority filter; policy drop; }
+        chain input { type filter hook input priority filter; policy drop; }
+        chain forward { type filter hook forward priority filter; policy drop; }
+    }";
+    let lab = Lab::of_test().await?;
+    let host = lab.public_host("host").await?;
+    let p2pnode = bins()?.p2pnode;
+    for (format, loads, program) in [
+        ("nft", &["nft -f"][..], "nft "),
+        (
+            "iptables",
+            &["iptables-restore --noflush", "ip6tables-restore --noflush"],
+            "iptables ",
+        ),
+    ] {
+        let rules = printed(&host, &p2pnode, &["firewall", "--format", format]).await?;
+        let file = lab.artifacts().file(&format!("{format}.rules"));
+        fs::write(&file, format!("{rules}\n"))?;
+        let chains = lab.artifacts().file("chains.nft");
+        fs::write(&chains, CHAINS)?;
+        let mut script: Vec<_> = loads
+            .iter()
+            .map(|load| format!("{load} {}", file.display()))
+            .collect();
+        if format == "nft" {
+            script.push(format!("nft -f {}", chains.display()));
+        }
+        let comments = rules.lines().filter(|line| line.starts_with('#'));
+        let jumps = comments.filter_map(|line| {
+            Some(format!(
+                "{program}{}",
+                line.split_once(&format!(" {program}"))?.1
+            ))
+        });
+        let jumps: Vec<_> = jumps
+            .filter(|jump| jump.contains("p2pnode") || jump.contains("P2PNODE"))
+            .collect();
+        ensure!(jumps.len() == 4, "{rules}");
+        script.extend(jumps);
+        let script = script.join(" && ").replace("LAN", "lo");
+        printed(&host, std::path::Path::new("sh"), &["-c", &script]).await?;
     }
     Ok(())
 }

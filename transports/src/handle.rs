@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use libp2p::multiaddr::Multiaddr;
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::{Family, Reach, Transport};
 use tokio::net::UdpSocket;
 
 use crate::net::{
@@ -72,6 +72,15 @@ impl Handle {
     /// QUIC sockets are bound to the wildcard address, so this is how the local address of a QUIC connection is known.
     pub fn source_ip(&self, remote: IpAddr) -> Option<IpAddr> {
         socket::source_ip(remote).ok()
+    }
+
+    /// Begins dials that lead only to addresses within `reach`, also where they dial a name; `None` is no limit. What `begin` has
+    /// not begun when it returns is not limited.
+    pub fn dial_within<T>(&self, reach: Option<Reach>, begin: impl FnOnce() -> T) -> T {
+        self.shared.set_reach(reach);
+        let begun = begin();
+        self.shared.set_reach(None);
+        begun
     }
 
     /// A UDP socket on a port of the range that nothing else of this node uses, for as long as the socket lives: for another

@@ -81,6 +81,7 @@ pub use crate::{
         error::{Error, closed, find_exhausted, timed_out},
         family::{FamilyPolicy, FamilyPolicyError},
         holder::{HeldBy, Holder},
+        interfaces::{HostAddress, Interfaces, Medium},
         pool::{Exhausted, PoolCounts},
         punches::{PunchGuard, Remote},
         range::{PortRange, RangeError, RangeErrorKind},

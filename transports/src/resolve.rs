@@ -14,7 +14,7 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, Transport, TransportError},
     multiaddr::Multiaddr,
 };
-use p2pnode_protocol::Family;
+use p2pnode_protocol::{Family, Reach};
 
 use crate::net::{
     addr::{DialAddr, Host},
@@ -88,14 +88,18 @@ where
     ) -> Result<Self::Dial, TransportError<Error>> {
         let target = DialAddr::parse(&addr)
             .ok_or_else(|| TransportError::MultiaddrNotSupported(addr.clone()))?;
+        let reach = self.shared.as_ref().and_then(Shared::reach);
         let (host, only) = match target.host.clone() {
-            Host::Ip(_) => return Ok(lock(&self.inner).dial(addr, opts)?.boxed()),
+            Host::Ip(ip) => {
+                within(reach, &ip.to_string(), vec![ip]).map_err(TransportError::Other)?;
+                return Ok(lock(&self.inner).dial(addr, opts)?.boxed());
+            }
             Host::DnsAddr(host) => return Err(TransportError::Other(Error::DnsAddr { host })),
             Host::Name(host, only) => (host, only),
         };
         let (inner, policy, shared) = (Arc::clone(&self.inner), self.policy, self.shared.clone());
         Ok(async move {
-            let ips = resolve(&host, only, policy).await?;
+            let ips = resolve(&host, only, policy, reach).await?;
             let (connection, winner) = race(&inner, host, &target, ips, policy, opts).await?;
             if let Some(shared) = shared
                 && let Some(sockets) = shared.sockets(&winner)
@@ -117,6 +121,7 @@ async fn resolve(
     host: &str,
     only: Option<Family>,
     policy: FamilyPolicy,
+    reach: Option<Reach>,
 ) -> Result<Vec<IpAddr>, Error> {
     let failed = |reason: String| Error::Resolve {
         host: host.to_owned(),
@@ -133,7 +138,7 @@ async fn resolve(
             )));
         }
     };
-    let usable = select(found, only, policy);
+    let usable = select(within(reach, host, found)?, only, policy);
     if usable.is_empty() {
         let wanted = only.map_or_else(
             || format!("the family policy {policy}"),
@@ -142,6 +147,19 @@ async fn resolve(
         return Err(failed(format!("none of its addresses suits {wanted}")));
     }
     Ok(usable)
+}
+
+/// Those of the addresses of `host` that are within reach.
+fn within(reach: Option<Reach>, host: &str, found: Vec<IpAddr>) -> Result<Vec<IpAddr>, Error> {
+    let admits = |ip: &IpAddr| reach.is_none_or(|reach| reach.admits(*ip));
+    let (near, far): (Vec<_>, Vec<_>) = found.into_iter().partition(admits);
+    match far.first() {
+        Some(ip) if near.is_empty() => Err(Error::OutOfReach {
+            host: host.to_owned(),
+            ip: *ip,
+        }),
+        _ => Ok(near),
+    }
 }
 
 /// Pure part of [`resolve`].
@@ -249,9 +267,40 @@ mod tests {
         assert_eq!(select(found, None, FamilyPolicy::Auto).len(), MAX_ADDRESSES);
     }
 
+    #[test]
+    fn on_a_remotes_word_a_name_leads_only_to_addresses_within_reach() {
+        let inside = [
+            "10.0.0.5",
+            "192.168.1.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "100.100.100.200",
+            "fd00::5",
+            "::1",
+            "fd00:ec2::254",
+            "64:ff9b::a00:1",
+        ];
+        let (none, outside) = (Reach::default(), ips(&["192.0.2.1", "2001:db8::1"]));
+        for text in inside {
+            let found = ips(&[text]);
+            let error = within(Some(none), "relay.example", found.clone()).unwrap_err();
+            let reason = format!("relay.example is at {text}, where a remote's word does not lead");
+            assert_eq!(error.to_string(), reason);
+            let mixed = [found.clone(), outside.clone()].concat();
+            assert_eq!(within(Some(none), "relay.example", mixed).unwrap(), outside);
+            assert_eq!(within(None, "relay.example", found.clone()).unwrap(), found);
+        }
+        let near = Reach {
+            private: true,
+            host: false,
+        };
+        let found = within(Some(near), "relay.example", ips(&inside)).unwrap();
+        assert_eq!(found, ips(&["10.0.0.5", "192.168.1.1", "fd00::5"]));
+    }
+
     #[tokio::test]
     async fn a_name_that_does_not_exist_is_named_in_the_error() {
-        let error = resolve("no-such-host.invalid", None, FamilyPolicy::Auto)
+        let error = resolve("no-such-host.invalid", None, FamilyPolicy::Auto, None)
             .await
             .unwrap_err();
         assert!(

@@ -7,8 +7,13 @@ mod common;
 use std::error::Error as _;
 
 use common::{ORDINARY, config, listener, node, socket};
-use libp2p::Multiaddr;
-use p2pnode_transports::{Config, FamilyPolicy};
+use libp2p::{
+    Multiaddr,
+    core::transport::{Transport as _, TransportError},
+    identity::Keypair,
+};
+use p2pnode_protocol::Reach;
+use p2pnode_transports::{Config, FamilyPolicy, build};
 
 #[tokio::test]
 async fn localhost_is_dialed_from_the_range_and_its_sockets_are_known_by_the_name() {
@@ -61,4 +66,64 @@ async fn every_failure_of_a_name_is_told() {
         assert!(error.starts_with(text), "{error}");
         assert_eq!(error.lines().count(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_dial_on_a_remotes_word_sends_nothing_to_this_host_by_name_or_by_address() {
+    let keypair = Keypair::generate_ed25519();
+    let (mut transport, handle) = build(&keypair, config("22020-22029")).unwrap();
+    let reach = |host| {
+        Some(Reach {
+            private: false,
+            host,
+        })
+    };
+    for (listen, names) in [
+        (
+            "/ip4/127.0.0.1/udp/0/quic-v1",
+            [
+                "/dns/localhost/udp/PORT/quic-v1",
+                "/ip4/127.0.0.1/udp/PORT/quic-v1",
+            ],
+        ),
+        (
+            "/ip4/127.0.0.1/tcp/0",
+            ["/dns4/localhost/tcp/PORT", "/ip4/127.0.0.1/tcp/PORT"],
+        ),
+        (
+            "/ip6/::1/udp/0/quic-v1",
+            [
+                "/dns/localhost/udp/PORT/quic-v1",
+                "/ip6/::1/udp/PORT/quic-v1",
+            ],
+        ),
+        (
+            "/ip6/::1/tcp/0",
+            ["/dns/localhost/tcp/PORT", "/ip6/::1/tcp/PORT"],
+        ),
+    ] {
+        let (remote, addr) = listener(listen).await;
+        for name in names {
+            let name = name.replace("PORT", &socket(&addr).port().to_string());
+            let name: Multiaddr = format!("{name}/p2p/{}", remote.peer).parse().unwrap();
+            let dial = handle.dial_within(reach(false), || transport.dial(name.clone(), ORDINARY));
+            let error = match dial {
+                Ok(dial) => dial.await.err().unwrap(),
+                Err(TransportError::Other(error)) => error,
+                Err(TransportError::MultiaddrNotSupported(addr)) => panic!("{addr}"),
+            };
+            let error = error.source().unwrap().to_string();
+            assert!(
+                error.ends_with(", where a remote's word does not lead"),
+                "{error}"
+            );
+        }
+        assert!(remote.accepted.is_empty(), "{listen}");
+    }
+    let unlimited = transport.dial("/ip4/127.0.0.1/tcp/1".parse().unwrap(), ORDINARY);
+    assert!(unlimited.is_ok());
+    let within = handle.dial_within(reach(true), || {
+        transport.dial("/ip4/127.0.0.1/tcp/1".parse().unwrap(), ORDINARY)
+    });
+    assert!(within.is_ok());
 }

@@ -15,6 +15,7 @@ mod fuzz;
 mod image;
 mod k8s;
 mod layers;
+mod soak;
 mod test;
 mod tools;
 
@@ -40,6 +41,9 @@ enum Suite {
     K8s,
     /// Attacks that last, on release binaries, while honest peers work alongside; P2PNODE_BIN and RELAY_NODE_BIN name others.
     Abuse,
+    /// Two nodes and two relays under half an hour of faults, by a seeded schedule, on release binaries; P2PNODE_BIN and
+    /// RELAY_NODE_BIN name others. Schedule, findings and logs go to target/lab.
+    Soak,
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +61,8 @@ enum Command {
         suite: Option<Suite>,
         #[command(flatten)]
         abuse: abuse::Args,
+        #[command(flatten)]
+        soak: soak::Args,
         /// k8s: play no pods
         #[arg(long, requires = "suite")]
         without_pods: bool,
@@ -67,7 +73,7 @@ enum Command {
         #[arg(last = true)]
         harness: Vec<String>,
     },
-    /// Runs each fuzz target for a while. Needs a nightly toolchain and cargo-fuzz.
+    /// Compiles the fuzz targets and runs each for a while. Needs a C++ compiler.
     Fuzz(fuzz::Args),
     /// Measures, and writes what came of it to target/bench.
     Bench(bench::Cli),
@@ -90,6 +96,13 @@ enum Command {
         seconds: u64,
         /// Where the report goes.
         report: std::path::PathBuf,
+    },
+    /// The part of `test soak` that runs in the lab.
+    #[command(hide = true)]
+    SoakInLab {
+        seed: u64,
+        minutes: u64,
+        longest: u64,
     },
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
@@ -135,6 +148,11 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => abuse::run(&abuse),
         Command::Test {
+            suite: Some(Suite::Soak),
+            soak,
+            ..
+        } => soak::run(soak),
+        Command::Test {
             suite: None,
             harness,
             ..
@@ -156,6 +174,14 @@ fn run(command: Command) -> Result<ExitCode> {
         } => {
             sandbox::enter()?;
             abuse::in_lab(&attack, seconds, &report)
+        }
+        Command::SoakInLab {
+            seed,
+            minutes,
+            longest,
+        } => {
+            sandbox::enter()?;
+            soak::in_lab(seed, minutes, longest)
         }
         Command::BenchInLab { report, words } => {
             sandbox::enter()?;

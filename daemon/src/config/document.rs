@@ -16,6 +16,10 @@ use serde::de::{
 };
 
 use super::fault::{Fault, Place};
+use crate::text_file::{self, Unreadable};
+
+/// The most bytes of a configuration file: ten thousand peers by name.
+const LONGEST: u64 = 4 * 1024 * 1024;
 
 /// A configuration file that is well-formed YAML.
 #[derive(Debug, Clone)]
@@ -49,13 +53,19 @@ impl Document {
     /// # Errors
     /// If the file cannot be read or is not YAML; then the error names the line.
     pub fn read(path: &Path) -> Result<Self, Fault> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let remedy = if path.is_dir() {
-                "it is a directory; give a YAML file".to_owned()
-            } else {
-                format!("cannot read the configuration file: {error}; give one that exists with --config")
+        let text = text_file::read_or_receive(path, LONGEST).map_err(|error| {
+            let reason = match &error {
+                Unreadable::System { source, .. } => source.to_string(),
+                Unreadable::NotAFile { what, .. } => format!("it is {what}"),
+                Unreadable::TooLong { .. } | Unreadable::NotText { .. } => error.to_string(),
             };
-            Fault::at(Place::file(path), remedy)
+            let remedy = error.remedy();
+            let remedy =
+                remedy.unwrap_or_else(|| "give a YAML file that exists with --config".to_owned());
+            Fault::at(
+                Place::file(path),
+                format!("cannot read the configuration file: {reason}; {remedy}"),
+            )
         })?;
         Self::parse(path, text)
     }
@@ -85,6 +95,15 @@ impl Document {
                 let message = match message.rfind(" at line ") {
                     Some(end) if place != Place::file(path) => &message[..end],
                     _ => &message,
+                };
+                let line = error
+                    .location()
+                    .and_then(|at| text.lines().nth(at.line().saturating_sub(1)));
+                let is_tab =
+                    line.is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+                let message = match is_tab {
+                    true => "a tab cannot indent; use spaces",
+                    false => message,
                 };
                 Err(Fault::at(place, format!("is not valid YAML: {message}")))
             }

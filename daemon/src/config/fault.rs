@@ -116,6 +116,13 @@ impl Faults {
         });
     }
 
+    /// Whether one of them is about `key` or a key below it.
+    pub(super) fn are_of(&self, key: &str) -> bool {
+        let keys = self.faults.iter().filter_map(|fault| fault.key.as_deref());
+        keys.filter_map(|of| of.strip_prefix(key))
+            .any(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    }
+
     /// `Err` if there is any fault.
     pub(super) fn check(mut self) -> Result<(), Self> {
         if self.faults.is_empty() {

@@ -263,7 +263,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Units by size, greatest first, so that printing finds the greatest that divides.
+/// Units by size, greatest first, so that printing finds the greatest that divides. Kubernetes writes them without the B.
 const BINARY_UNITS: [(&str, u64); 4] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -293,7 +293,11 @@ fn bytes(text: &str) -> Result<u64, String> {
         BINARY_UNITS
             .iter()
             .chain(&DECIMAL_UNITS)
-            .find_map(|(name, factor)| (*name == unit).then_some(*factor))
+            .find_map(|(name, factor)| {
+                let of_kubernetes = name.strip_suffix("iB").zip(unit.strip_suffix('i'));
+                let is_same = *name == unit || of_kubernetes.is_some_and(|(a, b)| a == b);
+                is_same.then_some(*factor)
+            })
             .ok_or_else(|| wrong("has no unit of size"))?
     };
     number

@@ -48,6 +48,13 @@ impl<C> Loaded<C> {
         self.values.iter().any(is_given)
     }
 
+    /// Whether no source sets any key.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        let mut origins = self.values.iter().map(|taken| &taken.origin);
+        origins.all(|origin| matches!(origin, Origin::Default))
+    }
+
     /// The keys whose values differ in `new`.
     #[must_use]
     pub fn changed<D>(&self, new: &Loaded<D>) -> BTreeSet<String> {

@@ -321,6 +321,11 @@ impl<'a> Reader<'a> {
         self.note(|| origin.place(item, file), key, problem);
     }
 
+    /// Whether a fault was recorded for this key or one below it.
+    pub fn has_fault_of(&self, key: &str) -> bool {
+        self.faults.are_of(key)
+    }
+
     /// Records a fault of a command-line argument that sets no key.
     pub fn argument(&mut self, argument: &str, problem: String) {
         let place = || Place::Flag(argument.to_owned());

@@ -8,7 +8,7 @@ mod server;
 mod show;
 
 pub use client::{Client, ClientError, Lines};
-pub use server::{Refusal, Server, ServerError};
+pub use server::{Answer, Refusal, Server, ServerError};
 pub use show::show;
 
 /// How messages name the process behind a control socket.

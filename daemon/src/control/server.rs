@@ -13,10 +13,12 @@ use std::{
 
 use axum::{
     Router,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use p2pnode_protocol::to_json;
 use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
 use tokio::{
     net::{UnixListener, UnixStream},
     task::JoinHandle,
@@ -26,6 +28,7 @@ use tokio::{
 use super::Owner;
 use crate::{
     http::{self, Bounds},
+    remedy,
     signals::{Shutdown, Trigger},
 };
 
@@ -40,6 +43,19 @@ pub struct Server {
     file: (u64, u64),
     trigger: Trigger,
     task: JoinHandle<io::Result<()>>,
+}
+
+/// An answer in JSON. Text of remotes in it is escaped, as people read it as well: see [`to_json`].
+#[derive(Debug)]
+pub struct Answer<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        match to_json(&self.0) {
+            Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        }
+    }
 }
 
 /// Why the control socket was not created.
@@ -65,7 +81,7 @@ pub enum ServerError {
         uid: u32,
     },
     /// The system refuses.
-    #[error("control socket {}: {source}: set control.socket to a path that this user may write", .path.display())]
+    #[error("control socket {}: {source}: {}", .path.display(), remedy::of(.source, .path).unwrap_or_else(|| "set control.socket to a path that this user may write".to_owned()))]
     Io {
         /// The socket's path.
         path: PathBuf,

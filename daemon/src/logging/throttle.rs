@@ -61,6 +61,15 @@ struct Place {
     text: String,
 }
 
+/// What becomes of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Log,
+    /// It is the first of its place that is left out: [`Lines::describe`] takes its text.
+    LeaveOutFirst,
+    LeaveOut,
+}
+
 /// Lines of a place that were left out.
 #[derive(Debug, PartialEq, Eq)]
 struct Sum<K> {
@@ -80,22 +89,30 @@ impl<K> Default for Lines<K> {
 
 impl<K: Copy + Eq + Hash> Lines<K> {
     /// Whether a line of `place` is logged.
-    fn admits(&mut self, place: K, text: impl FnOnce() -> String, now: Instant) -> bool {
+    fn judge(&mut self, place: K, now: Instant) -> Verdict {
         let all = self.all.get_or_insert_with(|| Bucket::full(ALL, now));
         let place = self.places.entry(place).or_insert_with(|| Place {
             bucket: Bucket::full(PLACE, now),
             left_out: 0,
             text: String::new(),
         });
-        if place.bucket.admits(PLACE, now) && all.admits(ALL, now) {
-            return true;
-        }
-        if place.left_out == 0 {
-            place.text = text();
+        if all.has_left(ALL, now) && place.bucket.admits(PLACE, now) {
+            all.admits(ALL, now);
+            return Verdict::Log;
         }
         place.left_out += 1;
         self.sums_due.get_or_insert(now + MINUTE);
-        false
+        match place.left_out {
+            1 => Verdict::LeaveOutFirst,
+            _ => Verdict::LeaveOut,
+        }
+    }
+
+    /// What the first line of `place` that was left out says.
+    fn describe(&mut self, place: K, text: String) {
+        if let Some(place) = self.places.get_mut(&place) {
+            place.text = text;
+        }
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -207,15 +224,29 @@ impl Throttle {
         if *metadata.level() > Level::INFO || SUMS_UP.get() || is_own(event) {
             return true;
         }
+        let place = Callsite(metadata);
+        let verdict = self.state().lines.judge(place, now);
+        if verdict == Verdict::Log {
+            return true;
+        }
+        if verdict == Verdict::LeaveOutFirst {
+            // What is formatted takes time and may log itself, so other threads must not wait for it.
+            let text = text(event);
+            self.state().lines.describe(place, text);
+        }
+        self.await_sums();
+        false
+    }
+
+    /// Starts the thread that logs the sums, unless there is one.
+    fn await_sums(&self) {
         let mut state = self.state();
-        let admitted = state.lines.admits(Callsite(metadata), || text(event), now);
-        if !admitted && !state.awaited {
+        if !state.awaited {
             let this = self.clone();
             let thread = std::thread::Builder::new().name("log".to_owned());
             // Without a thread the lines are summed up with the next one that is left out.
             state.awaited = thread.spawn(move || this.wait()).is_ok();
         }
-        admitted
     }
 
     /// Logs sums as they become due, until there is none to wait for.
@@ -304,10 +335,18 @@ mod tests {
 
     use super::*;
 
+    fn admits<K: Copy + Eq + Hash>(lines: &mut Lines<K>, place: K, now: Instant) -> bool {
+        let verdict = lines.judge(place, now);
+        if verdict == Verdict::LeaveOutFirst {
+            lines.describe(place, "denied".to_owned());
+        }
+        verdict == Verdict::Log
+    }
+
     #[test]
     fn a_place_logs_a_few_lines_and_the_others_are_summed_up_a_minute_later() {
         let (mut lines, now) = (Lines::default(), Instant::now());
-        let logged = (0..1000).filter(|_| lines.admits(1, || "denied".to_owned(), now));
+        let logged = (0..1000).filter(|_| admits(&mut lines, 1, now));
         assert_eq!(logged.count(), 5);
         assert_eq!(lines.poll_timeout(), Some(now + MINUTE));
         assert_eq!(lines.handle_timeout(now + MINUTE / 2), []);
@@ -317,7 +356,7 @@ mod tests {
         };
         assert_eq!(lines.handle_timeout(now + MINUTE), [sum]);
         assert_eq!(lines.poll_timeout(), None);
-        assert!(lines.admits(1, String::new, now + MINUTE));
+        assert!(admits(&mut lines, 1, now + MINUTE));
     }
 
     #[test]
@@ -327,7 +366,7 @@ mod tests {
         for tick in 0..6000 {
             let now = start + Duration::from_millis(50) * tick;
             for place in 0..40 {
-                if lines.admits(place, String::new, now) {
+                if admits(&mut lines, place, now) {
                     logged.push(now);
                 }
             }
@@ -343,9 +382,9 @@ mod tests {
     fn a_place_that_is_noisy_does_not_silence_another() {
         let (mut lines, now) = (Lines::default(), Instant::now());
         for _ in 0..100_000 {
-            lines.admits(1, String::new, now);
+            admits(&mut lines, 1, now);
         }
-        assert!(lines.admits(2, String::new, now));
+        assert!(admits(&mut lines, 2, now));
     }
 
     #[test]
@@ -353,13 +392,51 @@ mod tests {
         let (mut lines, now) = (Lines::default(), Instant::now());
         for place in 0..20_usize {
             for _ in 0..=10 + place {
-                lines.admits(place, String::new, now);
+                admits(&mut lines, place, now);
             }
         }
         let sums = lines.handle_timeout(now + MINUTE);
         assert_eq!(sums.len(), SUMS + 1);
         assert_eq!(sums[0].place, 19, "the most first");
         assert!(sums[SUMS].text.ends_with("of 11 other kinds"), "{sums:?}");
+    }
+
+    #[test]
+    fn a_line_that_all_places_together_may_not_log_is_not_counted_as_logged_by_its_own() {
+        let (mut lines, now) = (Lines::default(), Instant::now());
+        for place in 0..4 {
+            assert!((0..5).all(|_| admits(&mut lines, place, now)));
+        }
+        for _ in 0..100 {
+            assert!(!admits(&mut lines, 9, now));
+        }
+        let later = now + ALL.period * 5;
+        let logged = (0..10).filter(|_| admits(&mut lines, 9, later)).count();
+        assert_eq!(logged, 5, "the place has all of its own");
+    }
+
+    #[test]
+    fn a_line_is_formatted_while_other_threads_can_log() {
+        struct Slow(Throttle);
+        impl fmt::Display for Slow {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let is_free = self.0.0.try_lock().is_ok();
+                write!(f, "formatted: {is_free}")
+            }
+        }
+        let throttle = Throttle::default();
+        throttle.state().awaited = true;
+        with_default(Registry::default().with(throttle.clone()), || {
+            for _ in 0..6 {
+                info!("{}", Slow(throttle.clone()));
+            }
+        });
+        let sums = throttle
+            .state()
+            .lines
+            .handle_timeout(Instant::now() + MINUTE);
+        let texts: Vec<_> = sums.iter().map(|sum| sum.text.as_str()).collect();
+        assert_eq!(texts, ["1 more like: formatted: true"]);
     }
 
     #[derive(Clone, Default)]

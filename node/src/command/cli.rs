@@ -8,7 +8,7 @@ use p2pnode_daemon::{
     config::{Flags, kind},
 };
 
-use crate::{command::firewall, core::dialer};
+use crate::{command::firewall, config::peer_of_address, core::dialer};
 
 const EXIT_CODES: &str = "Exit codes: 0 success (dial: direct, or connected with --until connected), 1 failure, \
     2 bad usage or configuration, 3 connected through a relay only, 4 unreachable.";
@@ -80,7 +80,7 @@ pub struct RunArgs {
 /// Arguments of `dial`.
 #[derive(Debug, Clone, Args)]
 pub struct DialArgs {
-    /// The peer: its id, or its name under `peers:` in the configuration
+    /// The peer: its id, an address that ends with /p2p/ID, or its name under `peers:` in the configuration
     pub peer: String,
     /// Address of the peer to try alongside relays; repeatable
     #[arg(long, value_name = "MULTIADDR")]
@@ -140,6 +140,24 @@ pub enum Until {
     Direct,
     /// Any connection
     Connected,
+}
+
+impl DialArgs {
+    /// The same, with the peer's id alone where an address that ends with it was given: the address is tried like those of
+    /// `--addr`.
+    #[must_use]
+    pub fn by_id(self) -> Self {
+        let Some(peer) = peer_of_address(&self.peer) else {
+            return self;
+        };
+        let mut addr = self.addr;
+        addr.insert(0, self.peer);
+        Self {
+            peer: peer.to_string(),
+            addr,
+            ..self
+        }
+    }
 }
 
 impl NodeArgs {

@@ -1,16 +1,18 @@
 //! `p2pnode dial`: a node that lives as long as one dial.
 
-use std::{future::Future, time::Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
+use p2pnode_daemon::{exit::Exit, signals::Shutdown};
 use tokio::sync::oneshot;
 
 use crate::{
+    command::{exit_code::exit_of, query::interrupted, so_far::SoFar},
     config::Config,
     core::{
-        dialer::Request,
-        event::{Event, Reached},
+        dialer::{Request, Until},
+        event::Event,
     },
     observe::{
         metrics::Metrics,
@@ -20,7 +22,7 @@ use crate::{
     swarm::{node, token_file::TokenFile},
 };
 
-/// Dials `request.peer` with a node of its own and prints the events. Returns what was reached, or fails at `shutdown`.
+/// Dials `request.peer` with a node of its own and prints the events, until the result or a signal.
 ///
 /// # Errors
 ///
@@ -30,8 +32,9 @@ pub(crate) async fn dial(
     config: &Config,
     request: Request,
     mut printer: Printer,
-    shutdown: impl Future<Output = ()>,
-) -> anyhow::Result<Reached> {
+    shutdown: &Shutdown,
+) -> anyhow::Result<Exit> {
+    let any_connection = request.until == Until::Connected;
     let local = keypair.public().to_peer_id();
     let tokens = config.token_file.as_deref();
     let tokens = tokens
@@ -56,26 +59,27 @@ pub(crate) async fn dial(
     drop(node.events);
     let started = Instant::now();
     let mut reports = node.handle.dial(request).await?;
-    let mut shutdown = std::pin::pin!(shutdown);
     let mut redraw = tokio::time::interval(PROGRESS_INTERVAL);
-    let mut reached = None;
-    loop {
+    let mut so_far = SoFar::default();
+    let exit = loop {
         tokio::select! {
             report = reports.recv() => {
-                let Some(event) = report else { break };
+                let event = report.context("the event loop ended without a result; please report this with the log")?;
                 printer.print(&event).context("cannot write to stdout")?;
+                so_far.handle(&event);
                 if let Event::Result(outcome) = event {
-                    reached = Some(outcome.outcome);
-                    break;
+                    break exit_of(outcome.outcome, any_connection);
                 }
             }
             _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
-            () = &mut shutdown => break,
+            signal = shutdown.signalled() => {
+                break interrupted(&mut printer, so_far, signal, started.elapsed())?;
+            }
         }
-    }
+    };
     drop(stop);
     node.task
         .await
         .context("the event loop panicked; please report this with the log")?;
-    reached.context("interrupted before the dial was over")
+    Ok(exit)
 }

@@ -5,39 +5,44 @@ pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
 pub(crate) mod query;
+mod reload;
 pub(crate) mod run;
+mod so_far;
 
-use std::time::SystemTime;
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::SystemTime,
+};
 
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{
     command::{self, Binary},
-    config::{self, Loaded, Reader},
+    config::{self, Faults, Loaded, Reader},
     exit::{Exit, Usage},
     healthcheck::Serves,
-    heap, identity, logging,
+    heap,
+    identity::{self, Named},
+    key_lock::KeyLock,
+    logging,
     signals::Shutdown,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{
-        cli::{Cli, Command, DialArgs, NodeArgs, Until},
-        exit_code::exit_of,
+        cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
-    core::{
-        dialer::{self, Request},
-        tokens::TokenFileError,
-    },
+    core::{dialer::Request, event::LOGGED, tokens::TokenFileError},
     observe::output::{Format, Printer},
     swarm::token_file,
 };
 
 const BINARY: Binary<Config> = Binary {
     program: PROGRAM,
-    read: |reader| Config::read(reader, Purpose::Run),
+    read: |reader| Config::read(reader, Purpose::Check),
     key_file: |config| match &config.key {
         Key::File(path) => Some(path.clone()),
         Key::Throwaway { .. } => None,
@@ -46,7 +51,7 @@ const BINARY: Binary<Config> = Binary {
         admin: config.admin_listen,
         control: Some(config.control_socket.clone()),
     },
-    check: check_tokens,
+    check,
 };
 
 /// Runs the command.
@@ -60,8 +65,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
         Command::Run(args) => {
             let sources = load(&args.node)?;
-            let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
-            run_node(&config, Printer::new(format(&args.node)))
+            let read = |reader: &mut Reader<'_>| Config::read(reader, Purpose::Run);
+            let loaded = config::load(&PROGRAM, &sources, read)?;
+            let (global, flags) = (cli.global.clone(), args.node.flags(cli.global.flags()));
+            let load = move || {
+                let sources = global.sources(&PROGRAM, flags.clone())?;
+                config::load(&PROGRAM, &sources, read)
+            };
+            run_node(loaded, load, args)
         }
         Command::Status(args) => {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
@@ -92,13 +103,20 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             Ok(Exit::Success)
         }
         Command::Dial(args) => {
+            let args = &args.clone().by_id();
             if !args.standalone && !args.node.describes_node() {
                 let (config, peer) = ask(&cli, Some(&args.peer))?;
                 let client = Client::new(&config.control_socket);
-                if let (Some(peer), true) = (
-                    peer,
-                    command::block_on(async { Ok(client.is_served().await) })?,
-                ) {
+                let is_served = command::block_on(async { Ok(client.is_served().await) })?;
+                let is_served = is_served.unwrap_or_else(|error| {
+                    // If stderr is closed, there is nowhere to report it.
+                    let _ = writeln!(
+                        io::stderr(),
+                        "note: {error}; dialing with a node of its own"
+                    );
+                    false
+                });
+                if let (Some(peer), true) = (peer, is_served) {
                     return dial_through(&client, peer, args);
                 }
             }
@@ -131,21 +149,48 @@ fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)
     Ok((config, peer))
 }
 
-fn run_node(config: &Config, printer: Printer) -> anyhow::Result<Exit> {
-    let keypair = prepare(&config.key, &config.log)?;
+fn run_node(
+    loaded: Loaded<Config>,
+    load: impl Fn() -> Result<Loaded<Config>, Faults> + Send + 'static,
+    args: &RunArgs,
+) -> anyhow::Result<Exit> {
+    let config = &loaded.config.clone();
+    let printer = Printer::new(format(&args.node));
+    let (named, is_given) = (
+        Named::by(args.node.key.as_ref()),
+        loaded.is_given("log.level"),
+    );
+    let (keypair, _lock) = prepare(
+        &config.key,
+        named,
+        &on_terminal(&config.log, is_given, printer.is_live())?,
+    )?;
     command::block_on(async {
-        let shutdown = Shutdown::on_signals()?;
-        run::run(&keypair, config, printer, shutdown.requested())
+        let shutdown = Shutdown::on_signals(None)?;
+        let hangup = signal(SignalKind::hangup())?;
+        let reloads = |node| reload::on_hangup(hangup, loaded, load, node);
+        run::run(&keypair, config, printer, reloads, shutdown.requested())
             .await
             .map_err(usage)?;
         Ok(Exit::Success)
     })
 }
 
-/// Checks the file of tokens as `run` does. It creates no key; without a key it is unknown which tokens are this node's.
-fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
+/// The log of `run`. On a terminal that shows the events, it is for what they do not say, unless `log.level` is given.
+fn on_terminal(log: &Log, is_given: bool, is_live: bool) -> anyhow::Result<Log> {
+    let mut log = log.clone();
+    if is_live && !is_given && io::stderr().is_terminal() {
+        log.level = format!("warn,yamux=error,{LOGGED}=off").parse()?;
+    }
+    Ok(log)
+}
+
+/// Warnings of a valid configuration, and a check of the file of tokens as `run` makes it. It creates no key; without a key it is
+/// unknown which tokens are this node's.
+fn check(config: &Config) -> anyhow::Result<Vec<String>> {
+    let mut warnings = config.warnings();
     let Some(path) = &config.token_file else {
-        return Ok(Vec::new());
+        return Ok(warnings);
     };
     let local = match &config.key {
         Key::File(path) => identity::load(path).ok(),
@@ -153,7 +198,9 @@ fn check_tokens(config: &Config) -> anyhow::Result<Vec<String>> {
     };
     let local = local.map(|key| key.public().to_peer_id());
     let relays = config.relays.iter().map(|relay| relay.peer).collect();
-    token_file::check(path, local, &relays, SystemTime::now()).map_err(|error| usage(error.into()))
+    let checked = token_file::check(path, local, &relays, SystemTime::now());
+    warnings.extend(checked.map_err(|error| usage(error.into()))?);
+    Ok(warnings)
 }
 
 /// An invalid file of tokens is a fault of usage, as an invalid configuration is.
@@ -181,7 +228,7 @@ fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Resul
 }
 
 fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result<Exit> {
-    let keypair = prepare(&config.key, &config.log)?;
+    let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
     check_not_own(target.peer, keypair.public().to_peer_id())?;
     if let Key::Throwaway {
         configured: Some(path),
@@ -197,22 +244,23 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
         timeout: args.timeout,
         pings: args.count,
     };
-    let until = request.until;
     let printer = Printer::new(format(&args.node));
-    let reached = command::block_on(async {
-        let shutdown = Shutdown::on_signals()?;
-        dial::dial(&keypair, config, request, printer, shutdown.requested())
+    command::block_on(async {
+        let shutdown = Shutdown::on_signals(Some(query::GRACE))?;
+        dial::dial(&keypair, config, request, printer, &shutdown)
             .await
             .map_err(usage)
-    })?;
-    Ok(exit_of(reached, until == dialer::Until::Connected))
+    })
 }
 
-fn prepare(key: &Key, log: &Log) -> anyhow::Result<Keypair> {
+fn prepare(key: &Key, named: Named, log: &Log) -> anyhow::Result<(Keypair, Option<KeyLock>)> {
     logging::init(&log.level, log.format)?;
     Ok(match key {
-        Key::File(path) => identity::load_or_create(path)?,
-        Key::Throwaway { .. } => Keypair::generate_ed25519(),
+        Key::File(path) => {
+            let key = identity::load_or_create(path, named)?;
+            (key, Some(KeyLock::take(path)?))
+        }
+        Key::Throwaway { .. } => (Keypair::generate_ed25519(), None),
     })
 }
 

@@ -1,21 +1,33 @@
 //! The commands that ask a running node: `status`, `why`, and `dial` if a node is running.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    path::Path,
-    time::Instant,
-};
+use std::{io, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use libp2p::PeerId;
-use p2pnode_daemon::{control, exit::Exit, signals::Shutdown};
+use p2pnode_daemon::{
+    command::print,
+    control,
+    exit::Exit,
+    signals::{Shutdown, Signal},
+    terminal,
+};
+use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
-    command::exit_code::exit_of,
+    command::{exit_code::exit_of, so_far::SoFar},
     control::{Client, DialRequest},
     core::event::Event,
     observe::output::{self, Printer},
 };
+
+/// How much later than the time of the dial its result may come.
+const LATE: Duration = Duration::from_secs(2);
+
+/// How long a node may be silent after that. Its pings come more often.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long a dial may take to end after a signal.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
 /// Prints the status of the node at `socket`, or of one of its peers; with `watch`, repeatedly.
 pub(crate) async fn status(
@@ -34,7 +46,7 @@ pub(crate) async fn status(
             }
         }
         Ok(if json {
-            serde_json::to_string(&status)? + "\n"
+            p2pnode_protocol::to_json(&status)? + "\n"
         } else {
             output::status(&status, colour)
         })
@@ -46,11 +58,15 @@ pub(crate) async fn status(
 pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Result<Exit> {
     let why = Client::new(socket).why(peer).await?;
     let text = if json {
-        serde_json::to_string(&why)? + "\n"
+        p2pnode_protocol::to_json(&why)? + "\n"
     } else {
-        output::why(&why, io::stdout().is_terminal())
+        let text = output::why(&why, terminal::has_colour(&io::stdout()));
+        match terminal::width(&io::stdout()) {
+            Some(width) => terminal::fit(&text, width),
+            None => text,
+        }
     };
-    write!(io::stdout(), "{text}").context("cannot write to stdout")?;
+    print(&text).context("cannot write to stdout")?;
     Ok(Exit::Success)
 }
 
@@ -60,21 +76,53 @@ pub(crate) async fn dial(
     request: &DialRequest,
     mut printer: Printer,
 ) -> anyhow::Result<Exit> {
-    let shutdown = Shutdown::on_signals()?;
+    let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let started = Instant::now();
-    let mut redraw = tokio::time::interval(output::PROGRESS_INTERVAL);
-    let mut reports = client.dial(request).await?;
+    let timeout = started + Duration::from_millis(request.timeout_ms);
+    let mut heard = started;
+    let mut redraw = interval(output::PROGRESS_INTERVAL);
+    let mut so_far = SoFar::default();
+    let mut reports = tokio::select! {
+        reports = client.dial(request) => reports?,
+        signal = shutdown.signalled() => {
+            return interrupted(&mut printer, so_far, signal, started.elapsed());
+        }
+    };
     loop {
         tokio::select! {
             report = reports.next() => {
                 let event = report?.context("the node ended the dial without a result: it is stopping")?.event;
+                heard = Instant::now();
                 printer.print(&event).context("cannot write to stdout")?;
+                so_far.handle(&event);
                 if let Event::Result(outcome) = event {
                     return Ok(exit_of(outcome.outcome, request.any_connection));
                 }
             }
             _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
-            () = shutdown.requested() => bail!("interrupted before the dial was over"),
+            () = sleep_until((timeout + LATE).max(heard + SILENCE)) => {
+                bail!("the node reports nothing, and the time of the dial is over: it is stopped, or has too much to do");
+            }
+            signal = shutdown.signalled() => {
+                return interrupted(&mut printer, so_far, signal, started.elapsed());
+            }
         }
     }
+}
+
+/// Prints the result of a dial that a signal has ended.
+///
+/// # Errors
+///
+/// If stdout cannot be written.
+pub(crate) fn interrupted(
+    printer: &mut Printer,
+    so_far: SoFar,
+    signal: Signal,
+    elapsed: Duration,
+) -> anyhow::Result<Exit> {
+    let outcome = so_far.interrupted(&signal.to_string(), elapsed);
+    let printed = printer.print(&Event::Result(outcome));
+    printed.context("cannot write to stdout")?;
+    Ok(Exit::of_signal(signal))
 }

@@ -1,13 +1,23 @@
 //! `p2pnode run`: a node that runs until a signal.
 
-use std::{future::Future, sync::Arc, time::SystemTime};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
 use p2pnode_daemon::admin::{self, Health};
 use prometheus_client::registry::Registry;
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 
 use crate::{
+    Handle,
     config::Config,
     control,
     core::event::Event,
@@ -15,15 +25,19 @@ use crate::{
     swarm::{node, token_file::TokenFile},
 };
 
-/// Runs a node until `shutdown`.
+/// How long the reader of stdout may take for the last events.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+/// Runs a node until `shutdown`, and alongside it what `reloads` makes for it.
 ///
 /// # Errors
 ///
 /// If the file of join tokens is invalid, or a socket cannot be bound.
-pub(crate) async fn run(
+pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
     keypair: &Keypair,
     config: &Config,
-    mut printer: Printer,
+    printer: Printer,
+    reloads: impl FnOnce(Handle) -> R,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let local = keypair.public().to_peer_id();
@@ -38,6 +52,9 @@ pub(crate) async fn run(
             tracing::warn!(own = tracing::field::Empty, "{warning}");
         }
     }
+    for warning in config.warnings() {
+        tracing::warn!(own = tracing::field::Empty, "{warning}");
+    }
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -48,7 +65,7 @@ pub(crate) async fn run(
     };
     let admin =
         admin::Server::start(config.admin_listen, &config.admin_hosts, health.clone()).await?;
-    let mut node = node::start(
+    let node = node::start(
         keypair,
         config,
         config.reservations,
@@ -67,24 +84,44 @@ pub(crate) async fn run(
             )
         })
         .ok();
-    printer
-        .print(&Event::Started {
-            peer_id: keypair.public().to_peer_id(),
-            port_range: config.dial.port_range,
-        })
-        .context("cannot write to stdout")?;
-    while let Some(event) = node.events.recv().await {
-        // If stdout is closed, the node goes on: it serves its peers.
-        if printer.print(&event).is_err() {
-            break;
-        }
+    tokio::spawn(reloads(node.handle.clone()));
+    let started = Event::Started {
+        peer_id: keypair.public().to_peer_id(),
+        port_range: config.dial.port_range,
+    };
+    let mut printed = print(printer, started, node.events);
+    let ended = node.task.await;
+    // A reader that does not read keeps the last events from nobody else.
+    if timeout(LAST_EVENTS, &mut printed).await.is_err() {
+        printed.abort();
     }
-    node.task
-        .await
-        .context("the event loop panicked; please report this with the log")?;
+    ended.context("the event loop panicked; please report this with the log")?;
     if let Some(control) = control {
         control.stop().await;
     }
     admin.stop().await;
     Ok(())
+}
+
+/// Prints the events in a thread of its own: the node does not wait for the reader of stdout. Events that cannot be written are lost.
+fn print(
+    mut printer: Printer,
+    started: Event,
+    mut events: mpsc::Receiver<Event>,
+) -> JoinHandle<()> {
+    spawn_blocking(move || {
+        let mut is_lost = false;
+        let mut next = Some(started);
+        while let Some(event) = next {
+            let printed = printer.print(&event);
+            if let (Err(error), false) = (&printed, is_lost) {
+                tracing::warn!(
+                    own = tracing::field::Empty,
+                    "cannot write to stdout: {error}; events are lost"
+                );
+            }
+            is_lost = printed.is_err();
+            next = events.blocking_recv();
+        }
+    })
 }

@@ -4,7 +4,7 @@ use p2pnode_daemon::config::Reader;
 use p2pnode_protocol::addr::Endpoint;
 use p2pnode_transports::{Family, Transport};
 
-use super::{Config, Dial, Discovery, Mdns};
+use super::{Config, Dial, Discovery, Mdns, Punch};
 
 /// The most names in `discovery.dns`: each dial resolves all of them.
 const SERVICES: usize = 8;
@@ -34,6 +34,14 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         );
         reader.contradiction("admin.listen", None, problem);
     }
+    for (index, addr) in config.listen.iter().enumerate() {
+        if let Some(transport) = disabled(addr, &config.dial) {
+            let problem = format!(
+                "{addr} cannot be listened on: dial.transports has no {transport}; add it, or remove the address"
+            );
+            reader.contradiction("listen", Some(index), problem);
+        }
+    }
     for (index, relay) in config.relays.iter().enumerate() {
         let mut addresses = config
             .relays
@@ -51,6 +59,36 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         if let Some(why) = unusable(&template.with_port(1), &config.dial) {
             let problem = format!("{template} cannot be punched: {why}");
             reader.contradiction("punch.advertise", Some(index), problem);
+        }
+    }
+    punch(reader, &config.punch, &config.dial);
+}
+
+/// Settings of a punch that leave nothing of each other.
+fn punch(reader: &mut Reader<'_>, punch: &Punch, dial: &Dial) {
+    for (index, template) in punch.advertise.iter().enumerate() {
+        if !punch.permits(&template.with_port(1)) {
+            let problem = format!(
+                "{template} is never sent, because punch.allow or punch.deny forbids it; change one of them"
+            );
+            reader.contradiction("punch.advertise", Some(index), problem);
+        }
+    }
+    for (index, allow) in punch.allow.iter().enumerate() {
+        if let Some(deny) = punch.deny.iter().find(|deny| deny.covers(allow)) {
+            let problem = format!(
+                "{allow} has no effect, because {deny} of punch.deny covers it; remove one of them"
+            );
+            reader.contradiction("punch.allow", Some(index), problem);
+        }
+        let off = allow
+            .transport()
+            .filter(|of| is_off(*of, dial) && (dial.quic || dial.tcp));
+        if let Some(transport) = off {
+            let problem = format!(
+                "{allow} has no effect, because dial.transports has no {transport}; add it, or remove the filter"
+            );
+            reader.contradiction("punch.allow", Some(index), problem);
         }
     }
 }
@@ -81,21 +119,27 @@ fn discovery(reader: &mut Reader<'_>, discovery: &Discovery, dial: &Dial) {
 
 /// Why `addr` cannot be dialed with these transports and families. A name counts as both families.
 fn unusable(addr: &libp2p::Multiaddr, dial: &Dial) -> Option<String> {
-    let (transport, family) = (Transport::of(addr), Family::of(addr));
-    let off = match transport? {
-        Transport::Quic => !dial.quic,
-        Transport::Tcp => !dial.tcp,
-    };
-    if off {
-        // An empty list of transports is reported as a fault of its own.
-        let transport = transport.filter(|_| dial.quic || dial.tcp)?;
+    Transport::of(addr)?;
+    if let Some(transport) = disabled(addr, dial) {
         return Some(format!(
             "dial.transports has no {transport}; add it, or give an address of another transport"
         ));
     }
-    let family = family.filter(|family| !dial.family.allows(*family))?;
+    let family = Family::of(addr).filter(|family| !dial.family.allows(*family))?;
     Some(format!(
         "dial.family is {} and the address is {family}; change one of them",
         dial.family
     ))
+}
+
+/// The transport of `addr`, if it is switched off. An empty list of transports is reported as a fault of its own.
+fn disabled(addr: &libp2p::Multiaddr, dial: &Dial) -> Option<Transport> {
+    Transport::of(addr).filter(|of| is_off(*of, dial) && (dial.quic || dial.tcp))
+}
+
+const fn is_off(transport: Transport, dial: &Dial) -> bool {
+    match transport {
+        Transport::Quic => !dial.quic,
+        Transport::Tcp => !dial.tcp,
+    }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Purpose {
     /// `dial` with a node of its own. It may run alongside a node with the same file. So it takes a throwaway identity unless
     /// a key is given, listens only if a flag says so, and has no admin server.
     Dial,
+    /// Commands that bind no port, such as `config check`: the node's number may be known only where it runs.
+    Check,
     /// `firewall`. The rules are the same for all nodes that share the range, so they need neither a key nor an ordinal.
     Firewall,
 }
@@ -138,7 +140,7 @@ impl Config {
                 &LOG_FILTER,
                 match purpose {
                     // At info the swarm logs what the node logs itself. yamux warns of every connection that breaks.
-                    Purpose::Run => "info,libp2p_swarm=warn,yamux=error",
+                    Purpose::Run | Purpose::Check => "info,libp2p_swarm=warn,yamux=error",
                     // Its output is its timeline, so the log is for faults.
                     Purpose::Dial | Purpose::Firewall => "warn,yamux=error",
                 },
@@ -183,7 +185,7 @@ fn key(
     const DOC: &str = "File of the node's private key. The first start creates it with mode 0600. Default: \
         $XDG_STATE_HOME/p2pnode/identity.key; for root: /var/lib/p2pnode/identity.key. `dial` takes a throwaway key unless --key is given.";
     match purpose {
-        Purpose::Run => {
+        Purpose::Run | Purpose::Check => {
             let default = state.map(|state| state.join("identity.key"));
             Key::File(
                 reader
@@ -224,7 +226,12 @@ fn dial(reader: &mut Reader<'_>, purpose: Purpose) -> Dial {
         &COUNT,
     );
     let is_shared = purpose != Purpose::Firewall && !reader.is_flag("dial.port_range");
-    let port_range = match share::part_of(shared_range, ports_per_ordinal, ordinal) {
+    let part = share::part_of(shared_range, ports_per_ordinal, ordinal);
+    let lacks_ordinal = purpose == Purpose::Check
+        && ordinal.is_none()
+        && matches!(&part, Err(fault) if fault.key == share::ORDINAL);
+    let is_shared = is_shared && !lacks_ordinal;
+    let port_range = match part {
         Ok(port_range) if is_shared => port_range,
         Err(fault) if is_shared => {
             reader.contradiction(fault.key, None, fault.problem);
@@ -257,6 +264,7 @@ fn dial(reader: &mut Reader<'_>, purpose: Purpose) -> Dial {
     Dial {
         port_range,
         shared_range,
+        lacks_ordinal,
         family,
         congestion,
         quic: transports.contains(&Transport::Quic),
@@ -283,7 +291,7 @@ fn discovery(reader: &mut Reader<'_>, purpose: Purpose) -> Discovery {
         dns,
         mdns: match (mdns, purpose) {
             (false, _) => Mdns::Off,
-            (true, Purpose::Run | Purpose::Firewall) => Mdns::AskAndAnswer,
+            (true, Purpose::Run | Purpose::Check | Purpose::Firewall) => Mdns::AskAndAnswer,
             (true, Purpose::Dial) => Mdns::Ask,
         },
     }

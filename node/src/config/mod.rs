@@ -20,13 +20,16 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_daemon::{config::Program, logging};
+use p2pnode_daemon::{
+    config::{Program, placeholder},
+    logging,
+};
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub(crate) use keys::Purpose;
 pub(crate) use punch::{AdvertiseTemplate, PunchFilter};
 pub(crate) use service::Service;
-pub(crate) use target::{Target, check_not_own};
+pub(crate) use target::{Target, check_not_own, peer_of_address};
 
 /// The names of the program: variables begin with `P2PNODE_`.
 pub(crate) const PROGRAM: Program = Program {
@@ -88,6 +91,8 @@ pub(crate) struct Dial {
     pub port_range: PortRange,
     /// The range that several nodes share: `port_range` is a part of it, or all of it.
     pub shared_range: PortRange,
+    /// Whether `shared_range` is to be divided and it is unknown which part is this node's: only where no port is bound.
+    pub lacks_ordinal: bool,
     /// Which IP families to use, and which to prefer.
     pub family: FamilyPolicy,
     /// How fast QUIC sends.
@@ -165,6 +170,24 @@ pub(crate) struct Log {
     pub level: logging::Filter,
     /// How lines look.
     pub format: logging::Format,
+}
+
+impl Config {
+    /// What is worth a warning, one line each.
+    #[must_use]
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let relays = self.relays.iter().map(|relay| ("relays", &relay.addr));
+        let peers = self.peers.values().flat_map(|peer| &peer.addrs);
+        let mut warnings =
+            placeholder::warnings(relays.chain(peers.map(|address| ("peers", address))));
+        if self.dial.lacks_ordinal {
+            warnings.push(
+                "dial.ordinal is not set: `run` needs the number of its node, which a pod gives as P2PNODE_DIAL_ORDINAL"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
 }
 
 impl Punch {

@@ -136,6 +136,17 @@ impl PunchFilter {
         of_transport && self.net.contains(&ip)
     }
 
+    /// The transport that it is for, if it is for one.
+    pub(super) const fn transport(&self) -> Option<Transport> {
+        self.transport
+    }
+
+    /// Whether it matches all that `other` matches.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let of_transport = self.transport.is_none() || self.transport == other.transport;
+        of_transport && self.net.contains(&other.net)
+    }
+
     /// Whether all of its network is private, or within this host.
     pub(crate) fn is_private(&self) -> bool {
         let is_inner = |ip| matches!(Scope::of(ip), Scope::Private | Scope::Host);

@@ -57,6 +57,8 @@ impl Target {
             && endpoints.is_empty()
             && addrs.is_empty()
             && config.discovery.is_off()
+            && !reader.has_fault_of("relays")
+            && !reader.has_fault_of("discovery")
         {
             let problem = format!(
                 "{peer} cannot be found: no relay and no address of it is known; give --relay MULTIADDR or --addr MULTIADDR, or \
@@ -98,11 +100,23 @@ impl Config {
         let known = self.peers.get(peer).map(|known| known.id);
         known
             .or_else(|| addr::peer_id(peer).ok())
+            .or_else(|| peer_of_address(peer))
             .ok_or_else(|| Usage(format!("PEER: {}", unknown(self, peer))))
     }
 }
 
+/// The id at the end of an address.
+pub(crate) fn peer_of_address(text: &str) -> Option<PeerId> {
+    addr::endpoint(text).ok()?.peer
+}
+
 fn unknown(config: &Config, peer: &str) -> String {
+    if peer.starts_with('/') {
+        return format!(
+            "{} names no peer; give an address that ends with /p2p/ID, or the id and --addr",
+            quote(peer)
+        );
+    }
     format!(
         "{} is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints it on \
          that host{}",

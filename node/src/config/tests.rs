@@ -48,7 +48,7 @@ fn target(file: &str, peer: &str, addrs: &[&str]) -> Result<Target, String> {
 
 const WHOLE: &str = r#"
 identity: { key_file: /srv/identity.key }
-listen: [/ip4/0.0.0.0/udp/443/quic-v1, /ip4/0.0.0.0/tcp/443]
+listen: [/ip4/0.0.0.0/udp/443/quic-v1, /ip6/::/udp/443/quic-v1]
 dial:   { port_range: 50000-50001, family: prefer-ip6, transports: [quic], congestion: bbr }
 relays: [/dns/relay.example.net/udp/443/quic-v1/p2p/$A, /ip4/203.0.113.10/udp/443/quic-v1/p2p/$A]
 reservations: 0
@@ -133,7 +133,7 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
     assert_eq!(config.admin_listen, None);
     assert_eq!(config.discovery.mdns, Mdns::Ask);
 
-    let listen = ["/ip4/127.0.0.1/tcp/4001".to_owned()];
+    let listen = ["/ip4/127.0.0.1/udp/4001/quic-v1".to_owned()];
     let flags = Flags::default().many("listen", "--listen", &listen);
     let sources = sources(
         WHOLE,

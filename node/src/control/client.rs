@@ -22,7 +22,11 @@ impl Client {
     }
 
     /// Whether a node answers there.
-    pub(crate) async fn is_served(&self) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::System`] if that cannot be seen.
+    pub(crate) async fn is_served(&self) -> Result<bool, ClientError> {
         self.0.is_served().await
     }
 

@@ -14,9 +14,9 @@ use futures::stream;
 use libp2p::PeerId;
 use p2pnode_daemon::{
     admin::{self, Health},
-    control::{Refusal, Server, ServerError},
+    control::{Answer, Refusal, Server, ServerError},
 };
-use p2pnode_protocol::addr;
+use p2pnode_protocol::{addr, to_json};
 
 use super::{DialRequest, OWNER, Report};
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) async fn start(
 }
 
 async fn status(State(handle): State<Handle>) -> Result<Response, Refusal> {
-    Ok(Json(
+    Ok(Answer(
         handle
             .status()
             .await
@@ -67,7 +67,7 @@ async fn why(
         .await
         .map_err(|_| Refusal::stopping(OWNER))?
     {
-        Some(why) => Ok(Json(why).into_response()),
+        Some(why) => Ok(Answer(why).into_response()),
         None => Err(Refusal(
             StatusCode::NOT_FOUND,
             format!("{peer} is not connected to this node"),
@@ -104,8 +104,7 @@ async fn dial(
         .map_err(|_| Refusal::stopping(OWNER))?;
     let lines = stream::unfold(events, async |mut events| {
         let event = events.recv().await?;
-        let mut line = serde_json::to_vec(&Report { event }).ok()?;
-        line.push(b'\n');
+        let line = to_json(&Report { event }).ok()? + "\n";
         Some((Ok::<_, io::Error>(Bytes::from(line)), events))
     });
     Ok((

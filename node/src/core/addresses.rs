@@ -1,14 +1,15 @@
 //! Where a node is: its listeners, its punch ports, its interfaces, and which version of them each reader has seen.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, core::transport::ListenerId};
 use p2pnode_protocol::addr::is_circuit;
-use p2pnode_transports::{Family, Transport, to_multiaddr};
+use p2pnode_transports::{Family, HostAddress, Medium, Transport, to_multiaddr};
 
 /// The addresses, and which of their versions has gone where.
 #[derive(Debug)]
@@ -16,7 +17,9 @@ pub(crate) struct Addresses {
     /// Public listeners, and reservations at their circuit addresses.
     pub(crate) listeners: Vec<(ListenerId, Multiaddr)>,
     pub(crate) punch_ports: BTreeMap<(Transport, Family), u16>,
-    pub(crate) interfaces: BTreeSet<IpNet>,
+    pub(crate) interfaces: BTreeSet<HostAddress>,
+    /// The addresses from which packets leave to the relays.
+    pub(crate) to_relays: BTreeSet<IpAddr>,
     /// Grows with each change, also of the reservations.
     version: u64,
     announced: Seen,
@@ -40,6 +43,7 @@ impl Default for Addresses {
             listeners: Vec::new(),
             punch_ports: BTreeMap::new(),
             interfaces: BTreeSet::new(),
+            to_relays: BTreeSet::new(),
             version: 1,
             announced: Seen::default(),
             registered: Seen::default(),
@@ -78,10 +82,13 @@ impl Addresses {
         self.announced.is_outdated_by(self.version)
     }
 
-    /// The address of each interface at the punch port of its family, for each transport.
+    /// The address of each interface at the punch port of its family, for each transport, the best address first. Few addresses are
+    /// offered, so each stands there with all its transports before the next one.
     pub(crate) fn at_punch_ports(&self) -> Vec<Multiaddr> {
-        let ips = self.interfaces.iter().map(IpNet::addr);
-        let sockets = ips.flat_map(|ip| {
+        let mut ranked: Vec<&HostAddress> = self.interfaces.iter().collect();
+        ranked.sort_by_key(|address| Rank::of(address, &self.to_relays));
+        let sockets = ranked.into_iter().flat_map(|address| {
+            let ip = address.ip;
             let of_family = self.punch_ports.iter();
             let of_family = of_family.filter(move |((_, family), _)| *family == Family::from(ip));
             of_family.map(move |((kind, _), port)| (*kind, SocketAddr::new(ip, *port)))
@@ -89,5 +96,121 @@ impl Addresses {
         sockets
             .map(|(kind, socket)| to_multiaddr(kind, socket))
             .collect()
+    }
+
+    /// The networks of this host.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let networks = self.interfaces.iter();
+        networks.filter_map(|address| IpNet::new(address.ip, address.prefix_len).ok())
+    }
+}
+
+/// How likely an address of this host is one at which others reach it. The best comes first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Packets to a relay leave from it: it is in use, whatever else is known about it.
+    leads_to_relay: Reverse<bool>,
+    is_deprecated: bool,
+    has_default_route: Reverse<bool>,
+    medium: Medium,
+    is_running: Reverse<bool>,
+    /// For an order that stays.
+    ip: IpAddr,
+}
+
+impl Rank {
+    fn of(address: &HostAddress, to_relays: &BTreeSet<IpAddr>) -> Self {
+        Self {
+            leads_to_relay: Reverse(to_relays.contains(&address.ip)),
+            is_deprecated: address.is_deprecated,
+            has_default_route: Reverse(address.has_default_route),
+            medium: address.medium,
+            is_running: Reverse(address.is_running),
+            ip: address.ip,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
+
+    use super::*;
+
+    fn address(ip: &str) -> HostAddress {
+        HostAddress::plain(ip.parse().unwrap(), 24)
+    }
+
+    fn ranked(interfaces: &[HostAddress], to_relays: &[&str]) -> Vec<String> {
+        let punch_ports = [Transport::Quic, Transport::Tcp]
+            .into_iter()
+            .flat_map(|kind| Family::ALL.map(|family| ((kind, family), 40_000)));
+        let addresses = Addresses {
+            interfaces: interfaces.iter().copied().collect(),
+            to_relays: to_relays.iter().map(|ip| ip.parse().unwrap()).collect(),
+            punch_ports: punch_ports.collect(),
+            ..Addresses::default()
+        };
+        let offered = addresses.at_punch_ports();
+        let (pairs, []) = offered.as_chunks::<2>() else {
+            panic!("{offered:?}");
+        };
+        let ip = |address: &Multiaddr| p2pnode_transports::to_socket_addr(address).unwrap().ip();
+        assert!(pairs.iter().all(|[one, other]| ip(one) == ip(other)));
+        pairs.iter().map(|[one, _]| ip(one).to_string()).collect()
+    }
+
+    #[test]
+    fn the_address_of_the_default_route_comes_before_those_of_bridges_whatever_their_numbers() {
+        let mut interfaces: Vec<_> = (17..=22)
+            .map(|net| HostAddress {
+                medium: Medium::Virtual,
+                ..address(&format!("172.{net}.0.1"))
+            })
+            .collect();
+        interfaces.extend([
+            address("192.168.9.7"),
+            HostAddress {
+                has_default_route: true,
+                ..address("192.168.1.7")
+            },
+            HostAddress {
+                medium: Medium::Tunnel,
+                ..address("10.8.0.2")
+            },
+        ]);
+        let order = ranked(&interfaces, &[]);
+        assert_eq!(
+            order[..4],
+            ["192.168.1.7", "192.168.9.7", "10.8.0.2", "172.17.0.1"]
+        );
+        assert_eq!(
+            ranked(&interfaces, &["10.8.0.2"])[0],
+            "10.8.0.2",
+            "the way to the relay"
+        );
+    }
+
+    #[test]
+    fn deprecated_addresses_come_last_unless_packets_leave_from_them() {
+        let old = HostAddress {
+            is_deprecated: true,
+            has_default_route: true,
+            ..address("2001:db8::1")
+        };
+        let new = HostAddress {
+            has_default_route: true,
+            ..address("2001:db8::9")
+        };
+        let bridge = HostAddress {
+            medium: Medium::Virtual,
+            ..address("2001:db8:1::1")
+        };
+        let all = [old, new, bridge];
+        assert_eq!(
+            ranked(&all, &[]),
+            ["2001:db8::9", "2001:db8:1::1", "2001:db8::1"]
+        );
+        assert_eq!(ranked(&all, &["2001:db8::1"])[0], "2001:db8::1");
     }
 }

@@ -13,6 +13,9 @@ use crate::{
     punch::{AttemptEnd, By, Reason, Role},
 };
 
+/// The target of log lines of which there is an event as well: a terminal that shows both shows the events.
+pub(crate) const LOGGED: &str = "p2pnode::event";
+
 /// An event and, where it has one, the time since the command began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

@@ -4,11 +4,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_protocol::hop::{HopReply, Refusal, Request};
+use p2pnode_protocol::hop::{HopReply, MAX_IPS, Refusal, Request};
 
 /// How old an answer may get while the circuit lives: round trip times change, the rest does not.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -37,10 +38,11 @@ pub(crate) struct Circuit {
 
 impl Circuit {
     /// The question about it.
-    pub(crate) fn request(&self) -> Request {
+    fn request(&self, ips: Vec<IpAddr>) -> Request {
         Request {
             peer: self.peer,
             dialed: self.dialed,
+            ips,
         }
     }
 }
@@ -50,13 +52,17 @@ impl Circuit {
 pub(crate) struct Inquiries {
     inquiries: BTreeMap<ConnectionId, Inquiry>,
     /// What to ask next.
-    actions: VecDeque<Circuit>,
+    actions: VecDeque<(Circuit, Request)>,
 }
 
 #[derive(Debug)]
 struct Inquiry {
     circuit: Circuit,
     state: State,
+    /// What the peer lists as its own.
+    ips: Vec<IpAddr>,
+    /// Whether it has listed more since the question that is under way.
+    is_stale: bool,
     /// Questions that were not fully answered.
     incomplete: u32,
     /// Whether any was answered in any way.
@@ -79,6 +85,8 @@ impl Inquiries {
             Inquiry {
                 circuit,
                 state: State::Due(now),
+                ips: Vec::new(),
+                is_stale: false,
                 incomplete: 0,
                 answered: false,
             },
@@ -88,6 +96,21 @@ impl Inquiries {
     /// A connection was closed.
     pub(crate) fn handle_closed(&mut self, connection: ConnectionId) {
         self.inquiries.remove(&connection);
+    }
+
+    /// A peer lists these addresses, and no relay has seen it there: the relays of its circuits are asked.
+    pub(crate) fn handle_listed(&mut self, peer: PeerId, ips: &[IpAddr], now: Instant) {
+        for inquiry in self.inquiries.values_mut() {
+            if inquiry.circuit.peer != peer {
+                continue;
+            }
+            inquiry.ips = ips[..ips.len().min(MAX_IPS)].to_vec();
+            match inquiry.state {
+                State::Due(_) => inquiry.state = State::Due(now),
+                State::Asking => inquiry.is_stale = true,
+                State::Mute => {}
+            }
+        }
     }
 
     /// A question about a circuit has ended. Returns the circuit if it is still open.
@@ -109,7 +132,9 @@ impl Inquiries {
                 return Some(inquiry.circuit);
             }
         };
-        let wait = if full || inquiry.incomplete >= EARLY {
+        let wait = if std::mem::take(&mut inquiry.is_stale) {
+            Duration::ZERO
+        } else if full || inquiry.incomplete >= EARLY {
             REFRESH
         } else {
             inquiry.incomplete += 1;
@@ -120,7 +145,7 @@ impl Inquiries {
     }
 
     /// The next circuit to ask about, until there is none.
-    pub(crate) fn poll_action(&mut self) -> Option<Circuit> {
+    pub(crate) fn poll_action(&mut self) -> Option<(Circuit, Request)> {
         self.actions.pop_front()
     }
 
@@ -129,7 +154,8 @@ impl Inquiries {
         for inquiry in self.inquiries.values_mut() {
             if matches!(inquiry.state, State::Due(at) if at <= now) {
                 inquiry.state = State::Asking;
-                self.actions.push_back(inquiry.circuit);
+                let request = inquiry.circuit.request(inquiry.ips.clone());
+                self.actions.push_back((inquiry.circuit, request));
             }
         }
     }
@@ -176,12 +202,13 @@ mod tests {
             family: Family::Ip4,
             rtt: rtt.map(Duration::from_millis),
             near: Default::default(),
+            seen: Vec::new(),
         })
     }
 
     fn poll(inquiries: &mut Inquiries, now: Instant) -> Option<Circuit> {
         inquiries.handle_timeout(now);
-        inquiries.poll_action()
+        inquiries.poll_action().map(|(circuit, _)| circuit)
     }
 
     fn next_after(
@@ -197,6 +224,33 @@ mod tests {
         inquiries
             .poll_timeout()
             .map_or(Duration::MAX, |at| at - now)
+    }
+
+    #[test]
+    fn what_a_peer_lists_is_asked_about_at_once_and_after_a_question_that_is_under_way() {
+        let (mut inquiries, now) = (Inquiries::default(), Instant::now());
+        let (of, other) = (circuit(1), circuit(2));
+        inquiries.handle_opened(of, now);
+        inquiries.handle_opened(other, now);
+        let ips = [IpAddr::from([198, 51, 100, 7]); MAX_IPS + 1];
+        let asked = |inquiries: &mut Inquiries| {
+            inquiries.handle_timeout(now);
+            let asked = std::iter::from_fn(|| inquiries.poll_action());
+            asked
+                .map(|(of, request)| (of, request.ips.len()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&mut inquiries), [(of, 0), (other, 0)]);
+        inquiries.handle_listed(of.peer, &ips, now);
+        assert_eq!(asked(&mut inquiries), []);
+        for circuit in [of, other] {
+            inquiries.handle_reply(circuit.connection, &leg(Some(7)), now);
+        }
+        assert_eq!(asked(&mut inquiries), [(of, MAX_IPS)]);
+        inquiries.handle_reply(of.connection, &leg(Some(7)), now);
+        assert_eq!(asked(&mut inquiries), []);
+        inquiries.handle_listed(of.peer, &ips[..1], now);
+        assert_eq!(asked(&mut inquiries), [(of, 1)]);
     }
 
     #[test]

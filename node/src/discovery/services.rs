@@ -11,7 +11,10 @@ use p2pnode_transports::{Family, FamilyPolicy};
 use super::search::{Means, SearchEvent};
 use crate::{
     config::Service,
-    core::{dialer::Candidate, event::FoundBy},
+    core::{
+        dialer::{Candidate, Standing},
+        event::FoundBy,
+    },
 };
 
 /// How long the system's resolver may take: as long as for the name of a relay.
@@ -41,7 +44,7 @@ pub(super) async fn resolve(service: &Service, means: &Means) -> SearchEvent {
         host,
         addrs: means.addrs(host),
         by: FoundBy::Dns,
-        is_known: false,
+        standing: Standing::New,
     };
     SearchEvent::Found(found.into_iter().map(candidate).collect())
 }

@@ -144,6 +144,11 @@ impl Observers {
         self.metrics.refused(refused);
     }
 
+    /// A listener reported an error.
+    pub(crate) fn listener_error(&self) {
+        self.metrics.listener_error();
+    }
+
     /// A dial left from outside the range. It never should.
     pub(crate) fn out_of_range(&self) {
         self.metrics.out_of_range();

@@ -29,6 +29,11 @@ pub(crate) fn update(
         Some(format!("; relay {relay} refused us: {reason}"))
     });
     let refused: String = refused.collect();
+    let unreserved = relays.relays().filter_map(|relay| {
+        let reason = relays.reservation_failure(&relay)?;
+        Some(format!("; relay {relay} gave no reservation: {reason}"))
+    });
+    let unreserved: String = unreserved.collect();
     let reach = Reach {
         listens,
         relays: relays.relays().count(),
@@ -36,7 +41,9 @@ pub(crate) fn update(
         wanted: relays.wanted(),
         held: relays.held(),
     };
-    let missing = reach.missing().map(|missing| missing + &refused);
+    let missing = reach
+        .missing()
+        .map(|missing| missing + &refused + &unreserved);
     set(readiness, RESERVATION, missing);
 }
 

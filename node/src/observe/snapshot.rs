@@ -36,6 +36,7 @@ impl Snapshot<'_> {
         peers.sort_by_cached_key(|peer| peer.peer.to_string());
         Status {
             peer_id: state.local(),
+            key_also_at: state.key_elsewhere(),
             listen: state.listeners().cloned().collect(),
             port_range: state.port_range(),
             punch_ports: state.punch_ports().clone(),
@@ -91,6 +92,7 @@ impl Snapshot<'_> {
             reserved: relays.holds(relay),
             reserved_families: relays.families(relay).collect(),
             refused: relays.refusal(relay).map(str::to_owned),
+            unreserved: relays.reservation_failure(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not report it.
             expires: None,
             paths,

@@ -21,6 +21,9 @@ pub struct Status {
     /// Its id.
     #[serde(with = "json::text")]
     pub peer_id: PeerId,
+    /// Where another host uses its key, if one was met.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_also_at: Option<SocketAddr>,
     /// Where others may dial in.
     pub listen: Vec<Multiaddr>,
     /// The range that its packets leave from.
@@ -51,6 +54,9 @@ pub struct RelayStatus {
     /// Why it does not admit this node, and what to do, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Why it gave no reservation, or ended it, if it holds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreserved: Option<String>,
     /// Time until the reservation ends, where that is known.
     #[serde(rename = "expires_s", with = "json::seconds_or_null")]
     pub expires: Option<Duration>,

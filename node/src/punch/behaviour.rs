@@ -8,6 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     future::Future,
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -39,6 +40,7 @@ use super::{
     machine::{Action, Established, Event, Introduced, IntroductionResponse, Machine, Side},
     record::{CandidateOutcome, Record},
     settings::{Circuits, Ports, Settings},
+    vouch::Vouch,
 };
 
 /// Hole punching as a [`NetworkBehaviour`].
@@ -137,9 +139,10 @@ impl Behaviour {
         self.wake();
     }
 
-    /// A configured relay reports what the ends of a circuit to a peer share.
-    pub(crate) fn vouched(&mut self, relay: PeerId, peer: PeerId, near: Near) {
-        self.machine.handle_vouched(relay, peer, near.into(), now());
+    /// A configured relay reports what the ends of a circuit to a peer share, and where it sees the peer.
+    pub(crate) fn vouched(&mut self, relay: PeerId, peer: PeerId, near: Near, seen: &[IpAddr]) {
+        let vouch = Vouch::of_circuit(near, seen);
+        self.machine.handle_vouched(relay, peer, vouch, now());
         self.wake();
     }
 
@@ -260,7 +263,9 @@ impl Behaviour {
                 record.locals.dedup();
                 Event::Attempt(record)
             }
-            other @ (Event::Direct { .. } | Event::GaveUp { .. }) => other,
+            other @ (Event::Direct { .. } | Event::GaveUp { .. } | Event::Unvouched { .. }) => {
+                other
+            }
         }
     }
 

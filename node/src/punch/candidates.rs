@@ -95,7 +95,7 @@ impl Policy {
 pub(crate) struct Local {
     /// Newest last, one a connection.
     observed: Vec<(Candidate, PeerId, ConnectionId)>,
-    /// Sockets of this host's interfaces at the punch ports.
+    /// Sockets of this host's interfaces at the punch ports, the best address first.
     interfaces: Vec<Candidate>,
     /// The networks of this host's interfaces.
     networks: Vec<IpNet>,
@@ -152,10 +152,11 @@ impl Local {
         self.observed.len() != before
     }
 
-    /// Sets this host's own sockets. `true` if that changes anything.
+    /// Sets this host's own sockets, the best address first. `true` if there are others than before.
     pub(crate) fn set_interfaces(&mut self, addresses: &[Multiaddr]) -> bool {
         let new: Vec<Candidate> = addresses.iter().filter_map(Candidate::parse).collect();
-        let changed = self.interfaces != new;
+        let set = |of: &[Candidate]| of.iter().copied().collect::<HashSet<_>>();
+        let changed = set(&self.interfaces) != set(&new);
         self.interfaces = new;
         changed
     }
@@ -177,6 +178,7 @@ impl Local {
     ///
     /// Private and loopback addresses are among it only if a relay vouches that the peer is in their network.
     pub(crate) fn offer(&self, policy: &Policy, vouches: &[Vouch]) -> Vec<Candidate> {
+        let vouches = &self.without_translators(vouches)[..];
         let (global, private): (Vec<_>, Vec<_>) = self
             .interfaces
             .iter()
@@ -187,22 +189,17 @@ impl Local {
             Scope::Private | Scope::Host => policy.permits_private(c, vouches, true),
             Scope::Never => false,
         };
-        let sources = [
-            self.advertised(policy),
-            self.observed_best(may_be_offered),
-            global,
-            private.into_iter().filter(may_be_offered).collect(),
-        ];
-        let mut offered = Vec::with_capacity(MAX_CANDIDATES);
-        let mut seen = HashSet::new();
-        for mut source in sources {
-            source.sort_by_key(|c| policy.rank(c));
-            let fresh = source
-                .into_iter()
-                .filter(|c| policy.admits(c) && seen.insert(*c));
-            offered.extend(fresh.take(MAX_CANDIDATES - offered.len()));
+        let private: Vec<_> = private.into_iter().filter(may_be_offered).collect();
+        let mut chosen = Chosen::new(policy);
+        if vouches.iter().any(|vouch| vouch.same_network) {
+            // The short way: it has its places, however much else there is.
+            chosen.take(3, best_of_each_kind(&private));
         }
-        offered
+        chosen.take(0, self.advertised(policy));
+        chosen.take(1, self.observed_best(may_be_offered));
+        chosen.take(2, global);
+        chosen.take(3, private);
+        chosen.sorted()
     }
 
     /// What a relay cannot see of this node: what is advertised, and the global addresses of this host, best first. They may go to
@@ -210,17 +207,10 @@ impl Local {
     pub(crate) fn unseen(&self, policy: &Policy) -> Vec<Candidate> {
         let global = self.interfaces.iter().copied();
         let global = global.filter(|c| c.scope() == Scope::Global);
-        let mut unseen = Vec::new();
-        for mut source in [self.advertised(policy), global.collect()] {
-            source.sort_by_key(|c| policy.rank(c));
-            for candidate in source {
-                if policy.admits(&candidate) && !unseen.contains(&candidate) {
-                    unseen.push(candidate);
-                }
-            }
-        }
-        unseen.truncate(MAX_CANDIDATES);
-        unseen
+        let mut chosen = Chosen::new(policy);
+        chosen.take(0, self.advertised(policy));
+        chosen.take(1, global);
+        chosen.sorted()
     }
 
     /// What of a peer's addresses may be dialed.
@@ -236,6 +226,7 @@ impl Local {
         seen_as: &[Candidate],
         received: &[Multiaddr],
     ) -> Admitted {
+        let vouches = &self.without_translators(vouches)[..];
         let observed = self.observed.iter().map(|(candidate, _, _)| candidate);
         let own: HashSet<Candidate> = observed
             .chain(seen_as)
@@ -302,6 +293,23 @@ impl Local {
         }
     }
 
+    /// The vouches without private addresses at which a relay sees both sides and that this host does not have: there is a NAT, of
+    /// both sides or in front of the relay, and behind it the address is another host for each.
+    fn without_translators(&self, vouches: &[Vouch]) -> Vec<Vouch> {
+        let is_own = |ip: &IpAddr| self.interfaces.iter().any(|own| own.socket.ip() == *ip);
+        let mut vouches = vouches.to_vec();
+        for vouch in &mut vouches {
+            let is_translators = |ip: &IpAddr| {
+                Scope::of(*ip) == Scope::Private && vouch.ours.contains(ip) && !is_own(ip)
+            };
+            let both = vouch.theirs.iter().copied().filter(is_translators);
+            let both: HashSet<IpAddr> = both.collect();
+            vouch.theirs.retain(|ip| !both.contains(ip));
+            vouch.ours.retain(|ip| !both.contains(ip));
+        }
+        vouches
+    }
+
     fn advertised(&self, policy: &Policy) -> Vec<Candidate> {
         (policy.advertise)()
             .iter()
@@ -332,6 +340,46 @@ impl Local {
         }
         taken
     }
+}
+
+/// What is offered: at most [`MAX_CANDIDATES`], each once, and which source it is from.
+struct Chosen<'a> {
+    policy: &'a Policy,
+    candidates: Vec<(u8, Candidate)>,
+}
+
+impl<'a> Chosen<'a> {
+    const fn new(policy: &'a Policy) -> Self {
+        Self {
+            policy,
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Takes as many as there is room for: the first ones.
+    fn take(&mut self, source: u8, candidates: impl IntoIterator<Item = Candidate>) {
+        for candidate in candidates {
+            let is_new = self.candidates.iter().all(|(_, known)| *known != candidate);
+            if is_new && self.candidates.len() < MAX_CANDIDATES && self.policy.admits(&candidate) {
+                self.candidates.push((source, candidate));
+            }
+        }
+    }
+
+    /// Best first: by source, then as the policy ranks them.
+    fn sorted(mut self) -> Vec<Candidate> {
+        let policy = self.policy;
+        let key = |(source, candidate): &(u8, Candidate)| (*source, policy.rank(candidate));
+        self.candidates.sort_by_key(key);
+        self.candidates.into_iter().map(|(_, c)| c).collect()
+    }
+}
+
+/// The first candidate of each transport and family.
+fn best_of_each_kind(candidates: &[Candidate]) -> Vec<Candidate> {
+    let mut kinds = HashSet::new();
+    let mut is_first = |c: &&Candidate| kinds.insert((c.transport, c.family()));
+    candidates.iter().filter(|c| is_first(c)).copied().collect()
 }
 
 /// Whether one IP address shows several ports for one transport: the mark of a mapping that depends on the remote.

@@ -42,6 +42,7 @@ mod action;
 mod attempt;
 mod context;
 mod directs;
+mod introductions;
 mod peer;
 mod round;
 mod timing;
@@ -67,16 +68,12 @@ pub(crate) use action::{Event, Introduced, IntroductionResponse};
 pub(crate) use timing::Timing;
 
 use context::{Context, Relays};
+use introductions::Introductions;
 use peer::Peer;
 use timing::Jitter;
 
 /// The most peers without a connection that are remembered.
 const MAX_ABSENT_PEERS: usize = 512;
-
-/// The most introductions by one relay in [`INTRODUCTION_WINDOW`] that this node did not ask for. Peer ids cost nothing, and each
-/// introduction makes this node send packets to addresses that others choose. DCUtR remains for the rest.
-const INTRODUCTIONS: usize = 32;
-const INTRODUCTION_WINDOW: Duration = Duration::from_secs(60);
 
 /// The machine for all peers.
 ///
@@ -91,8 +88,8 @@ pub(crate) struct Machine {
     local: Local,
     relays: Relays,
     peers: HashMap<PeerId, Peer>,
-    /// When the last introductions by others were taken, and by which relay, oldest first.
-    introductions: VecDeque<(PeerId, Instant)>,
+    /// The last introductions that others asked for.
+    introductions: Introductions,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     next_dial: u64,
@@ -116,7 +113,7 @@ impl Machine {
             local: Local::default(),
             relays: Relays::default(),
             peers: HashMap::new(),
-            introductions: VecDeque::new(),
+            introductions: Introductions::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
             next_dial: 0,
@@ -260,25 +257,14 @@ impl Machine {
         self.with(peer, now, |peer, cx| {
             peer.handle_vouched(cx, introduced.relay, Said::Introducing, vouch);
         });
-        if !(introduced.asked || self.admits_introduction(introduced.relay, now)) {
-            return IntroductionResponse::Ignored;
+        if !introduced.asked && !self.introductions.admits(introduced, now) {
+            return IntroductionResponse::Refused;
         }
         let mut response = IntroductionResponse::Ignored;
         self.with(peer, now, |peer, cx| {
             response = peer.handle_introduced(cx, introduced);
         });
         response
-    }
-
-    fn admits_introduction(&mut self, relay: PeerId, now: Instant) -> bool {
-        let is_over = |(_, at): &(PeerId, Instant)| *at + INTRODUCTION_WINDOW <= now;
-        self.introductions.retain(|taken| !is_over(taken));
-        let of_relay = self.introductions.iter().filter(|(by, _)| *by == relay);
-        let admitted = of_relay.count() < INTRODUCTIONS;
-        if admitted {
-            self.introductions.push_back((relay, now));
-        }
-        admitted
     }
 
     /// A configured relay reports what the ends of a circuit to a peer share.

@@ -50,6 +50,16 @@ impl Vouch {
         }
     }
 
+    /// What the answer about a circuit says: `seen` are those of the peer's own words at which the relay sees it.
+    pub(crate) fn of_circuit(near: Near, seen: &[IpAddr]) -> Self {
+        let seen = seen.iter().copied().filter(|ip| Scope::is_global(*ip));
+        Self {
+            same_network: near.same_network,
+            theirs: seen.chain(near.private.map(|ips| ips.other)).collect(),
+            ours: near.private.iter().map(|ips| ips.own).collect(),
+        }
+    }
+
     /// Whether the relay sees the peer, and this node, at addresses of this scope.
     pub(super) fn sees_both(&self, scope: Scope) -> bool {
         let of = |ips: &BTreeSet<IpAddr>| ips.iter().any(|ip| Scope::of(*ip) == scope);
@@ -57,17 +67,8 @@ impl Vouch {
     }
 }
 
-impl From<Near> for Vouch {
-    fn from(near: Near) -> Self {
-        Self {
-            same_network: near.same_network,
-            theirs: near.private.iter().map(|ips| ips.other).collect(),
-            ours: near.private.iter().map(|ips| ips.own).collect(),
-        }
-    }
-}
-
-/// How a relay said it: an answer about a circuit does not name public addresses, so it does not replace an introduction.
+/// How a relay said it: an answer about a circuit names of the public addresses those that were asked for, so it does not replace an
+/// introduction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
     Introducing,

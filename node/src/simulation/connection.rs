@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::ping::{self, Pace};
 use relay_node::core::CircuitId;
 
-use super::{Program, World, relay, scenario::Setup};
+use super::{Program, World, relay, relay::both, scenario::Setup};
 use crate::{
     core::liveness::{Ended, Link},
     punch::address::Candidate,
@@ -328,9 +328,13 @@ impl World {
                 asked,
             };
             node.state.handle_ping(event, now);
-        } else if let Some(relay) = self.hosts[host].relay() {
+        } else {
+            let both = both(&self.network);
+            let Some(relay) = self.hosts[host].relay() else {
+                return;
+            };
             match rtt {
-                Some(rtt) => relay.state.handle_round_trip(connection, rtt),
+                Some(rtt) => relay.state.handle_round_trip(&peer, connection, rtt, both),
                 None => relay.state.handle_missed_pings(peer, connection, missed),
             }
         }

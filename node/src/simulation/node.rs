@@ -24,7 +24,7 @@ use crate::{
         liveness::Ended,
         state::{Action, Closed, DialId, Established, Event, JoinRequest, NodeState},
     },
-    punch::{Record, address::Candidate, machine::Machine},
+    punch::{Record, address::Candidate, machine::Machine, vouch::Vouch},
 };
 
 /// How long a stream waits for an answer.
@@ -172,6 +172,7 @@ impl World {
                 peer,
                 addresses,
                 purpose,
+                ..
             } => {
                 let id = self.connection_id();
                 let name = self.name_of(&peer);
@@ -192,8 +193,7 @@ impl World {
             }
             Action::Close(connection) => self.close(connection),
             Action::Reserve(relay) => self.reserve(host, &relay),
-            Action::AskHop(circuit) => {
-                let request = circuit.request();
+            Action::AskHop(circuit, request) => {
                 self.ask(
                     circuit.via,
                     PATIENCE,
@@ -272,9 +272,15 @@ impl World {
                     node.machine.handle_wanted(peer, now);
                 }
             }
-            Action::Vouch { relay, peer, near } => {
+            Action::Vouch {
+                relay,
+                peer,
+                near,
+                seen,
+            } => {
                 let node = self.hosts[host].node().unwrap();
-                node.machine.handle_vouched(relay, peer, near.into(), now);
+                node.machine
+                    .handle_vouched(relay, peer, Vouch::of_circuit(near, &seen), now);
             }
             Action::SetInterfaces {
                 addresses,
@@ -285,6 +291,7 @@ impl World {
             }
             // There is neither DNS nor a link, and every peer may connect.
             Action::EndSearch(_)
+            | Action::SetAccess { .. }
             | Action::Allow(_)
             | Action::Disallow(_)
             | Action::Announce(_)

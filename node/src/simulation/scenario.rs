@@ -10,7 +10,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, identity::Keypair};
 use p2pnode_protocol::join::{Token, TokenId};
-use p2pnode_transports::{Family, FamilyPolicy, PortRange, Transport};
+use p2pnode_transports::{Family, FamilyPolicy, HostAddress, PortRange, Transport};
 use relay_node::core::{Access, RelayState, Settings as RelaySettings};
 
 use super::{
@@ -302,7 +302,8 @@ impl World {
                 .map(move |transport| ((*transport, *family), port))
         });
         node.state.handle_punch_ports(ports.collect(), now);
-        let ips = sites.iter().map(|(_, ip, _)| (*ip).into()).collect();
+        let alone = |ip: IpAddr| HostAddress::plain(ip, if ip.is_ipv4() { 32 } else { 128 });
+        let ips = sites.iter().map(|(_, ip, _)| alone(*ip)).collect();
         node.state.handle_interfaces(ips, now);
         for (_, ip, _) in sites.iter().filter(|(_, _, is_open)| *is_open) {
             let socket = (*ip, port).into();

@@ -1,6 +1,7 @@
 //! Refuses connections, and ends others for newcomers, as [`Admission`] decides.
 
 use std::{
+    collections::BTreeSet,
     task::{Context, Poll},
     time::Instant,
 };
@@ -30,6 +31,11 @@ impl Behaviour {
             admission,
             displacer,
         }
+    }
+
+    /// From now on the configuration names these peers.
+    pub(crate) fn set_named(&mut self, named: BTreeSet<PeerId>) {
+        self.admission.handle_named(named);
     }
 
     /// This node wants to dial `peer`, and does so as this connection.

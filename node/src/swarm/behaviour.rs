@@ -24,10 +24,10 @@ use crate::{
 
 /// Streams that a remote may open on a connection for one protocol: to identify itself as often as its addresses change. An identify
 /// message is up to 4 KiB that are read and compared.
-const REQUESTS: PerConnection = PerConnection(Measure {
+pub(crate) const REQUESTS: Measure = Measure {
     burst: 32,
     period: Duration::from_millis(100),
-});
+};
 
 /// The protocols that a node runs.
 #[derive(NetworkBehaviour)]
@@ -51,6 +51,7 @@ pub(crate) struct Behaviour {
 pub(crate) struct Limits {
     pub(crate) memory: memory::Behaviour,
     pub(crate) admission: admission::Behaviour,
+    pub(crate) requests: PerConnection,
 }
 
 impl Behaviour {
@@ -68,14 +69,6 @@ impl Behaviour {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
         let relays: BTreeSet<PeerId> = relays.iter().map(|relay| relay.peer).collect();
-        let access = allowed.map(|allowed| {
-            let mut access =
-                allow_block_list::Behaviour::<allow_block_list::AllowedPeers>::default();
-            for peer in allowed {
-                access.allow_peer(*peer);
-            }
-            access
-        });
         let identify = identify::Config::new("/p2pnode/1".to_owned(), keypair.public())
             .with_agent_version(concat!("p2pnode/", env!("CARGO_PKG_VERSION")).to_owned())
             // Listen addresses are also those inside this host and its networks. Peers get addresses from a record or in a punch.
@@ -83,12 +76,12 @@ impl Behaviour {
             // The addresses that peers report in identify are not dialed. Addresses are given, or come with a punch.
             .with_cache_size(0);
         Self {
-            access: access.into(),
+            access: access(allowed).into(),
             memory: limits.memory,
             admission: limits.admission,
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,
-            identify: Guarded::new(identify::Behaviour::new(identify), REQUESTS),
+            identify: Guarded::new(identify::Behaviour::new(identify), limits.requests.clone()),
             ping: ping::Behaviour::new(move |peer, relayed| {
                 let link = match relayed {
                     true => Link::Circuit,
@@ -100,8 +93,21 @@ impl Behaviour {
             punch,
             introduction,
             streams: streams::Behaviour::default(),
-            draining: Guarded::new(draining::Behaviour::default(), REQUESTS),
+            draining: Guarded::new(draining::Behaviour::default(), limits.requests),
             directory,
         }
     }
+}
+
+/// Lets these peers connect; `None`: every peer.
+pub(crate) fn access(
+    allowed: Option<&BTreeSet<PeerId>>,
+) -> Option<allow_block_list::Behaviour<allow_block_list::AllowedPeers>> {
+    allowed.map(|allowed| {
+        let mut access = allow_block_list::Behaviour::default();
+        for peer in allowed {
+            access.allow_peer(*peer);
+        }
+        access
+    })
 }

@@ -7,16 +7,19 @@ use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError, identity::Keypair, multiaddr::Protocol, swarm,
 };
 use p2pnode_daemon::memory::Guard;
-use p2pnode_protocol::upgrade::LAZY;
-use prometheus_client::metrics::counter::Counter;
+use p2pnode_protocol::{
+    guarded::{PerConnection, Verdict},
+    upgrade::LAZY,
+};
 
 use crate::{
     config::Config,
-    core::admission::Admission,
+    core::admission::{Admission, Refused},
+    observe::metrics::Metrics,
     punch,
     swarm::{
         admission,
-        behaviour::{Behaviour, Limits},
+        behaviour::{Behaviour, Limits, REQUESTS},
         dial_error, introduction, memory, transport,
     },
 };
@@ -29,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn build(
     keypair: &Keypair,
     config: &Config,
-    closed: Counter,
+    metrics: &Metrics,
 ) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle, Guard)> {
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
@@ -47,9 +50,14 @@ pub(crate) fn build(
         .collect();
     punch.set_relays(&relays);
     let allowed = allowed(config);
-    let known = config.relays.iter().map(|relay| relay.peer).collect();
-    let introduction = introduction::Behaviour::new(known, config);
+    let introduction = introduction::Behaviour::new(config);
     let relays = &config.relays;
+    let (closed, counted) = (metrics.closed_for_memory(), metrics.clone());
+    let requests = PerConnection::new(REQUESTS, move |verdict| match verdict {
+        Verdict::Serve => {}
+        Verdict::Refuse => counted.refused(Refused::RequestRate),
+        Verdict::Close => counted.refused(Refused::Flood),
+    });
     let held = parts.sockets.budgets().clone();
     let guard = Guard::start(config.memory, move || {
         let largest = held.close_largest()?;
@@ -69,6 +77,7 @@ pub(crate) fn build(
         Limits {
             memory: memory::Behaviour(guard.pressure()),
             admission: admission::Behaviour::new(admission, parts.displacer),
+            requests,
         },
         parts.clients,
         punch,
@@ -110,7 +119,7 @@ fn listen_error(address: &Multiaddr, error: TransportError<io::Error>) -> anyhow
                     "ports below 1024 need CAP_NET_BIND_SERVICE: grant it or choose a higher port"
                 }
                 Some(io::ErrorKind::AddrNotAvailable) => "this host has no such address",
-                _ => "see the reason",
+                _ => return anyhow::anyhow!("cannot listen on {address}: {reason}"),
             };
             anyhow::anyhow!("cannot listen on {address}: {reason}: {remedy}")
         }

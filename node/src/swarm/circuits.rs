@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashSet,
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -17,12 +18,14 @@ use libp2p::{
         Endpoint, Transport,
         transport::{DialOpts, ListenerId, PortUse, TransportEvent},
     },
+    multiaddr::Protocol,
     relay::client,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm, dummy,
     },
 };
+use p2pnode_protocol::Scope;
 use p2pnode_transports::Family;
 
 /// The relay client of one family, in two halves.
@@ -191,10 +194,48 @@ impl NetworkBehaviour for Client {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
         let family = self.family;
-        let action = futures::ready!(self.inner.poll(cx));
-        if let ToSwarm::Dial { opts } = &action {
-            self.ours.insert(opts.connection_id());
+        loop {
+            let action = futures::ready!(self.inner.poll(cx));
+            if let ToSwarm::Dial { opts } = &action {
+                self.ours.insert(opts.connection_id());
+            }
+            if let ToSwarm::ExternalAddrConfirmed(address) = &action
+                && !is_publishable(address)
+            {
+                continue;
+            }
+            return Poll::Ready(action.map_out(|event| Event { family, event }));
         }
-        Poll::Ready(action.map_out(|event| Event { family, event }))
+    }
+}
+
+/// Whether identify may list this circuit address to anybody: not if the relay is on this host.
+fn is_publishable(address: &Multiaddr) -> bool {
+    let ip = match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),
+        Some(Protocol::Ip6(ip)) => Some(IpAddr::V6(ip)),
+        _ => None,
+    };
+    ip.is_none_or(|ip| matches!(Scope::of(ip), Scope::Global | Scope::Private))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_circuit_over_a_relay_on_this_host_is_not_listed() {
+        for (host, expected) in [
+            ("/ip4/127.0.0.1", false),
+            ("/ip6/::1", false),
+            ("/ip6/fe80::1", false),
+            ("/ip4/203.0.113.1", true),
+            ("/ip4/192.168.1.2", true),
+            ("/dns/relay.example.net", true),
+        ] {
+            let address = format!("{host}/tcp/443/p2p-circuit");
+            let address = address.parse().expect("a multiaddr");
+            assert_eq!(is_publishable(&address), expected, "{host}");
+        }
     }
 }

@@ -5,13 +5,14 @@ use std::{error::Error, io};
 use libp2p::{
     Multiaddr, TransportError,
     core::upgrade::NegotiationError,
-    relay::outbound::hop::ConnectError,
-    swarm::{ConnectionError, DialError},
+    relay::outbound::hop::{ConnectError, ProtocolViolation},
+    swarm::{ConnectionError, DialError, ListenError},
 };
 use p2pnode_protocol::{escape, from_remote};
 use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
+    admission::Refused,
     dialer::CircuitFailure,
     liveness::Ended,
     state::{AnsweredBy, DialFailure},
@@ -48,6 +49,20 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
             }
         },
     }
+}
+
+/// Whether this side ended a connection because a stranger sent more than is read of one.
+pub(crate) fn is_overuse(cause: Option<&ConnectionError>) -> bool {
+    let over = Closed::Overuse(Overuse::Stranger);
+    matches!(cause, Some(ConnectionError::IO(error)) if p2pnode_transports::closed(error) == Some(over))
+}
+
+/// Whether an inbound connection was refused because the process is above `limits.memory`.
+pub(crate) fn is_for_memory(error: &ListenError) -> bool {
+    let ListenError::Denied { cause } = error else {
+        return false;
+    };
+    cause.downcast_ref() == Some(&Refused::Memory)
 }
 
 /// Why a dial failed, in one line. A remote may have written the addresses and parts of the reasons.
@@ -141,11 +156,21 @@ fn circuit_refusal(error: &ConnectError) -> String {
         ConnectError::NoReservation => {
             "the peer holds no reservation on this relay: is it running, with this relay in its configuration?".to_owned()
         }
-        ConnectError::ConnectionFailed => "the relay lost the peer: it holds a reservation and does not answer".to_owned(),
+        ConnectError::ConnectionFailed => "the relay could not reach the peer, which holds a reservation there: the peer is gone, or does not accept the reservation; the peer's `status` says why".to_owned(),
         ConnectError::ResourceLimitExceeded => "the relay takes no more circuits: its limits are reached, or it is ending".to_owned(),
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),
         ConnectError::Io(_) | ConnectError::Protocol(_) => innermost(error),
+    }
+}
+
+/// Why a relay gave no reservation, or ended it.
+pub(crate) fn no_reservation(error: &(dyn Error + 'static)) -> String {
+    match find::<ProtocolViolation>(error) {
+        Some(ProtocolViolation::NoAddressesInReservation) => {
+            "its reservation names no address at which peers reach this node: configure the addresses that the relay announces (`announce` of js-libp2p)".to_owned()
+        }
+        _ => innermost(error),
     }
 }
 
@@ -183,6 +208,19 @@ mod tests {
     use libp2p::multiaddr::Protocol;
 
     use super::*;
+
+    #[test]
+    fn a_reservation_without_addresses_is_named_with_the_remedy() {
+        use libp2p::relay::{client::transport::Error, outbound::hop::ReserveError};
+        let violation = ProtocolViolation::NoAddressesInReservation;
+        let error = Error::Reservation(ReserveError::Protocol(violation));
+        let reason = no_reservation(&io::Error::other(error));
+        assert!(
+            reason.contains("names no address") && reason.contains("announce"),
+            "{reason}"
+        );
+        assert_eq!(no_reservation(&io::Error::other("closed")), "closed");
+    }
 
     const HOSTILE: &str = "\u{1b}[2J\r\n\u{9b}31m up \u{202e}";
 

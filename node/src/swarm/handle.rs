@@ -4,6 +4,7 @@ use libp2p::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    config::Config,
     core::{dialer::Request, event::Event},
     observe::status::{Status, Why},
 };
@@ -22,6 +23,8 @@ pub(crate) enum Command {
         request: Request,
         reports: mpsc::Sender<Event>,
     },
+    /// The access rules of the configuration have changed.
+    SetAccess(Box<Config>),
     /// Report the status of the whole node.
     Status(oneshot::Sender<Status>),
     /// Report why the path of a peer is what it is; `None` if it is not connected.
@@ -85,6 +88,15 @@ impl Handle {
         let (answer, receiver) = oneshot::channel();
         self.send(Command::Why { peer, answer }).await?;
         receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Applies `access.allow` of a configuration whose other keys are those of the start.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub(crate) async fn set_access(&self, config: Config) -> Result<(), Stopped> {
+        self.send(Command::SetAccess(Box::new(config))).await
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

@@ -15,12 +15,9 @@ use libp2p::{
 };
 use p2pnode_daemon::memory::Pressure;
 
-/// What an inbound connection is refused with.
-#[derive(Debug, thiserror::Error)]
-#[error("the process takes as much memory as limits.memory admits")]
-pub(crate) struct Full;
+use crate::core::admission::Refused;
 
-/// The refusal.
+/// Refuses with [`Refused::Memory`].
 pub(crate) struct Behaviour(pub(crate) Pressure);
 
 impl NetworkBehaviour for Behaviour {
@@ -34,7 +31,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         match self.0.is_high() {
-            true => Err(ConnectionDenied::new(Full)),
+            true => Err(ConnectionDenied::new(Refused::Memory)),
             false => Ok(()),
         }
     }

@@ -22,7 +22,10 @@ use crate::{
     },
     discovery::{Discovery, Links},
     observe::{metrics::Metrics, observers::Observers},
-    swarm::{build as swarm, event_loop::EventLoop, handle::Handle, token_file::TokenFile},
+    swarm::{
+        build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
+        token_file::TokenFile,
+    },
 };
 
 /// A node that runs as a task of its own.
@@ -46,7 +49,7 @@ pub(crate) fn start(
     tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let (swarm, sockets, guard) = swarm::build(keypair, config, metrics.closed_for_memory())?;
+    let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics)?;
     let ports: Vec<String> = sockets
         .punch_ports()
         .iter()
@@ -59,8 +62,6 @@ pub(crate) fn start(
     let links = watch::Sender::new(Links::default());
     let discovery = Discovery::new(config, sockets.clone(), links.subscribe());
     let (token_file, tokens) = tokens.unzip();
-    let configured = config.relays.iter().map(|relay| relay.peer);
-    let introductions = &swarm.behaviour().introduction;
     let settings = Settings {
         local: *swarm.local_peer_id(),
         relays: config.relays.clone(),
@@ -68,9 +69,7 @@ pub(crate) fn start(
         family: config.dial.family,
         port_range: config.dial.port_range,
         punches: config.punch.enabled,
-        introducers: configured
-            .filter(|relay| introductions.knows(relay))
-            .collect(),
+        introducers: introducers(config),
         allowed: swarm::allowed(config),
         sources: discovery.sources(),
         tokens,

@@ -16,7 +16,9 @@ use p2pnode_daemon::{
     config::{self, Reader},
     exit::Exit,
     healthcheck::Serves,
-    heap, identity, logging,
+    heap, identity,
+    key_lock::KeyLock,
+    logging,
     signals::Shutdown,
 };
 
@@ -36,7 +38,7 @@ const BINARY: Binary<Config> = Binary {
         control: config.control.clone(),
     },
     // The file of revoked tokens is read with the rest.
-    check: |_| Ok(Vec::new()),
+    check: |config| Ok(config.warnings()),
 };
 
 /// Runs the command.
@@ -60,7 +62,12 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let loaded = config::load(&PROGRAM, &sources, BINARY.read)?;
             let mut config = loaded.config.clone();
             logging::init(&config.log.level, config.log.format)?;
-            let key = identity::load_or_create(&config.key_file)?;
+            let named = identity::Named::by(args.key.as_ref());
+            let key = identity::load_or_create(&config.key_file, named)?;
+            let _lock = KeyLock::take(&config.key_file)?;
+            for warning in config.warnings() {
+                tracing::warn!(own = tracing::field::Empty, "{warning}");
+            }
             leave_out_missing_family(&mut config);
             if let Some(warning) = rlimit::warning(&config.limits, p2pnode_daemon::rlimit::raise())
             {
@@ -72,7 +79,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 Format::Text
             };
             command::block_on(async {
-                let shutdown = Shutdown::on_signals()?;
+                let shutdown = Shutdown::on_signals(None)?;
                 let (global, flags) = (cli.global.clone(), args.flags(cli.global.flags()));
                 let load = move || {
                     let sources = global.sources(&PROGRAM, flags.clone())?;
@@ -88,12 +95,13 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let (config, wanted) = with_key(&cli, args.key.as_ref(), |reader| {
                 token::wanted(reader, args)
             })?;
-            token::create(&config, wanted, args.json)
+            token::create(&config, wanted, args)
         }
         Command::Token(TokenCommand::Show(args)) => {
             let (config, token) =
                 with_key(&cli, args.key.as_ref(), |reader| token::given(reader, args))?;
-            token::show(&config, &token, args.json)
+            let has_file = cli.global.file(&PROGRAM)?.is_some();
+            token::show(&config, has_file, &token, args.json)
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{
+    command,
     config::{
         Reader,
         kind::{DURATION, PEER_ID},
@@ -64,6 +65,9 @@ struct TokenReport {
     expires: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+    /// The key file, if there was none and it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_key: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     judged: Option<Judged>,
 }
@@ -74,7 +78,8 @@ struct Judged {
     /// `None` if this host has no key to compare with.
     this_relay: Option<bool>,
     expired: bool,
-    revoked: bool,
+    /// `None` if no configuration was read that could revoke it.
+    revoked: Option<bool>,
 }
 
 impl TokenReport {
@@ -85,20 +90,34 @@ impl TokenReport {
             peer: token.peer.to_string(),
             expires: token.date(),
             token: None,
+            new_key: None,
             judged: None,
         }
     }
 }
 
 /// Prints a new token of the relay of `config`, whose key is made if there is none.
-pub(crate) fn create(config: &Config, wanted: Wanted, json: bool) -> anyhow::Result<Exit> {
-    let key = identity::load_or_create(&config.key_file)?;
+pub(crate) fn create(config: &Config, wanted: Wanted, args: &CreateArgs) -> anyhow::Result<Exit> {
+    let is_new = !config.key_file.exists();
+    let named = identity::Named::by(args.key.as_ref());
+    let key = identity::load_or_create(&config.key_file, named)?;
+    if is_new && !args.json {
+        // If stderr is closed, there is nowhere to report it.
+        let _ = writeln!(
+            io::stderr(),
+            "note: there was no key, so {} was made, of the new relay {}: only a relay that runs with this key takes the token; for \
+             another one give its key with --key, or its configuration with --config",
+            config.key_file.display(),
+            key.public().to_peer_id()
+        );
+    }
     let expires = SystemTime::now() + wanted.lives;
     let text = signed(&key, wanted.peer, expires)?;
-    if json {
+    if args.json {
         let mut report = TokenReport::new(&Token::read(&text)?);
         report.token = Some(text);
-        return print(&(serde_json::to_string(&report)? + "\n"));
+        report.new_key = is_new.then(|| config.key_file.display().to_string());
+        return print(&(p2pnode_protocol::to_json(&report)? + "\n"));
     }
     print(&(text + "\n"))
 }
@@ -109,7 +128,13 @@ fn signed(key: &Keypair, peer: PeerId, expires: SystemTime) -> anyhow::Result<St
 }
 
 /// Prints what a token says, and what the relay of `config` would make of it.
-pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result<Exit> {
+/// `has_file` is whether a file of the configuration was read.
+pub(crate) fn show(
+    config: &Config,
+    has_file: bool,
+    token: &Token,
+    json: bool,
+) -> anyhow::Result<Exit> {
     let own = match identity::load(&config.key_file) {
         Ok(key) => Some(key.public().to_peer_id()),
         Err(identity::Error::Unreadable { source, .. })
@@ -123,12 +148,15 @@ pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result
     let judged = Judged {
         this_relay: own.map(|own| own == token.relay),
         expired: token.is_expired(now),
-        revoked: config.access.revoked.contains(&token.id),
+        revoked: match config.access.revoked.contains(&token.id) {
+            true => Some(true),
+            false => has_file.then_some(false),
+        },
     };
     let mut report = TokenReport::new(token);
     if json {
         report.judged = Some(judged);
-        return print(&(serde_json::to_string(&report)? + "\n"));
+        return print(&(p2pnode_protocol::to_json(&report)? + "\n"));
     }
     let relay = match judged.this_relay {
         Some(true) => "this relay",
@@ -139,7 +167,13 @@ pub(crate) fn show(config: &Config, token: &Token, json: bool) -> anyhow::Result
         Ok(left) => format!("in {}", whole(left)),
         Err(past) => format!("expired {} ago", whole(past.duration())),
     };
-    let revoked = if judged.revoked { "yes" } else { "no" };
+    let revoked = match judged.revoked {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => {
+            "unknown (--config FILE names the relay's configuration, which lists revoked tokens)"
+        }
+    };
     print(&format!(
         "token    {}\npeer     {}\nrelay    {} ({relay})\nexpires  {} ({expires})\nrevoked  {revoked}\n",
         report.id, report.peer, report.relay, report.expires
@@ -156,8 +190,6 @@ fn whole(duration: Duration) -> String {
 }
 
 fn print(text: &str) -> anyhow::Result<Exit> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes());
-    written.context("cannot write to stdout")?;
+    command::print(text).context("cannot write to stdout")?;
     Ok(Exit::Success)
 }

@@ -57,6 +57,16 @@ impl Config {
             &EXTERNAL_ADDR,
             &[],
         );
+        for (index, endpoint) in external.iter().enumerate() {
+            let of_transport = |listener: &Endpoint| listener.transport == endpoint.transport;
+            if !listen.is_empty() && !listen.iter().any(of_transport) {
+                let problem = format!(
+                    "{endpoint} cannot be served: no address of listen is {}; add one, or remove this address",
+                    endpoint.transport
+                );
+                reader.contradiction("external", Some(index), problem);
+            }
+        }
         let relays = reader.list(
             "relays",
             "Other relays, each with its peer id. Peers of either are found through both. Each names the other.",

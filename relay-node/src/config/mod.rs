@@ -11,7 +11,10 @@ mod keys;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_daemon::{config::Program, logging};
+use p2pnode_daemon::{
+    config::{Program, placeholder},
+    logging,
+};
 use p2pnode_protocol::join::TokenId;
 
 /// The names of the program: variables begin with `RELAY_NODE_`.
@@ -45,6 +48,16 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// Logging.
     pub log: Log,
+}
+
+impl Config {
+    /// What is worth a warning, one line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let external = self.external.iter().map(|address| ("external", address));
+        let relays = self.relays.iter().map(|(_, address)| ("relays", address));
+        placeholder::warnings(external.chain(relays))
+    }
 }
 
 /// Addresses to listen on.

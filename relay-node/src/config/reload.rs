@@ -14,6 +14,7 @@ use std::{
 use p2pnode_daemon::{
     config::{Fault, Faults, Loaded, Place},
     fingerprint::FileFingerprint,
+    logging,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -27,8 +28,8 @@ use crate::config::{Access, Config};
 /// not read half.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keys of this section come into force at once, all others with the next start.
-const AT_ONCE: &str = "access.";
+/// Keys that come into force at once, all others with the next start.
+const AT_ONCE: [&str; 2] = ["access.", "log.level"];
 
 const ALLOW: &str = "access.allow";
 const TOKENS: &str = "access.tokens";
@@ -94,7 +95,10 @@ impl Reloads {
                     Ok(new) => {
                         files.follow(&new.config.access);
                         let changed = loaded.changed(&new).into_iter();
-                        let restart = changed.filter(|key| !key.starts_with(AT_ONCE)).collect();
+                        let is_at_once =
+                            |key: &String| AT_ONCE.iter().any(|at| key.starts_with(at));
+                        let restart = changed.filter(|key| !is_at_once(key)).collect();
+                        logging::set(&new.config.log.level);
                         access = keep_revoked(access, new.config.access);
                         Reload::Read {
                             restart,

@@ -175,7 +175,7 @@ impl Connections {
 
     /// How a connection travels, as far as that is known.
     pub(crate) fn leg(&self, connection: ConnectionId) -> Option<Leg> {
-        self.open.get(&connection)?.leg
+        self.open.get(&connection)?.leg.clone()
     }
 }
 
@@ -201,6 +201,7 @@ fn leg(endpoint: &ConnectedPoint) -> Option<Leg> {
         family: ip.into(),
         rtt: None,
         near: Near::default(),
+        seen: Vec::new(),
     })
 }
 

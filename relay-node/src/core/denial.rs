@@ -51,6 +51,8 @@ pub enum DenialReason {
     RequestRate,
     /// A peer that goes on after many such refusals; it is disconnected.
     Flood,
+    /// A stranger that had more unread bytes or waiting streams than a stranger may; it is disconnected.
+    Unread,
 }
 
 impl DenialReason {
@@ -81,6 +83,7 @@ impl DenialReason {
             Self::Malformed => "malformed",
             Self::RequestRate => "request_rate",
             Self::Flood => "flood",
+            Self::Unread => "unread",
         }
     }
 

@@ -1,8 +1,9 @@
 //! Which addresses the relay advertises as its own.
 //!
 //! A relay speaks the [HOP protocol] only once it has an external address, and names its external addresses in every
-//! reservation. The operator gives them; where none is given, the addresses on which the relay listens stand in, so that
-//! it works out of the box on a host that has its public address on an interface.
+//! reservation. The operator gives them; where none is given, addresses on which the relay listens stand in, so that
+//! it works out of the box on a host that has its public address on an interface: the global ones, else the private ones, else
+//! loopback. A peer inside a private network also learns the addresses that the relay has there.
 //!
 //! [HOP protocol]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
@@ -11,13 +12,18 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use p2pnode_protocol::Scope;
+use p2pnode_transports::{HostAddress, Medium, to_socket_addr};
 
 /// The external addresses that are in force.
 #[derive(Debug)]
 pub(crate) struct ExternalAddresses {
     configured: bool,
     listening: BTreeSet<Multiaddr>,
+    /// The addresses of this host.
+    host: BTreeSet<HostAddress>,
     active: BTreeSet<Multiaddr>,
     /// Those that are named in a reservation, the newest first.
     named: VecDeque<Multiaddr>,
@@ -43,6 +49,7 @@ impl ExternalAddresses {
         let mut this = Self {
             configured: !configured.is_empty(),
             listening: BTreeSet::new(),
+            host: BTreeSet::new(),
             active,
             named: VecDeque::new(),
         };
@@ -55,9 +62,31 @@ impl ExternalAddresses {
         self.configured
     }
 
-    /// Those that are named in a reservation.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &Multiaddr> {
-        self.named.iter()
+    /// Those that the operator gave.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.active.iter().filter(|_| self.configured)
+    }
+
+    /// Those that are named in a reservation of a peer that is seen at this address.
+    pub(crate) fn named(&self, peer: Option<IpAddr>) -> impl Iterator<Item = &Multiaddr> {
+        let near = self.listening.iter().filter(move |address| {
+            !self.configured
+                && !self.active.contains(*address)
+                && peer.is_some_and(|peer| self.serves(address, peer))
+        });
+        self.named.iter().chain(near).take(MAX_NAMED)
+    }
+
+    /// Whether a peer inside a private network reaches the relay at this address: one of its own network, or of a network that is
+    /// more than a part of this host.
+    fn serves(&self, address: &Multiaddr, peer: IpAddr) -> bool {
+        let Some(ip) = ip(address).filter(|_| Scope::of(peer) == Scope::Private) else {
+            return false;
+        };
+        let of_host = self.host.iter().find(|of| of.ip == ip);
+        let network = of_host.and_then(|of| IpNet::new(of.ip, of.prefix_len).ok());
+        network.is_some_and(|network| network.contains(&peer))
+            || self.reach(address) == Some(Reach::Private)
     }
 
     fn name(&mut self, changes: &[Change]) {
@@ -87,11 +116,17 @@ impl ExternalAddresses {
         self.update()
     }
 
+    /// The host has these addresses.
+    pub(crate) fn host(&mut self, addresses: BTreeSet<HostAddress>) -> Vec<Change> {
+        self.host = addresses;
+        self.update()
+    }
+
     fn update(&mut self) -> Vec<Change> {
         if self.configured {
             return Vec::new();
         }
-        let wanted = stand_ins(&self.listening);
+        let wanted = self.stand_ins();
         let removed = self
             .active
             .difference(&wanted)
@@ -104,58 +139,57 @@ impl ExternalAddresses {
         self.name(&changes);
         changes
     }
+
+    /// The listen addresses that others may use: those that reach furthest.
+    fn stand_ins(&self) -> BTreeSet<Multiaddr> {
+        let reaches = self.listening.iter().filter_map(|a| self.reach(a));
+        let Some(furthest) = reaches.min() else {
+            return BTreeSet::new();
+        };
+        let of_it = |a: &&Multiaddr| self.reach(a) == Some(furthest);
+        self.listening.iter().filter(of_it).cloned().collect()
+    }
+
+    fn reach(&self, address: &Multiaddr) -> Option<Reach> {
+        let ip = ip(address)?;
+        let of_host = self.host.iter().find(|of| of.ip == ip);
+        let is_inside =
+            of_host.is_some_and(|of| of.medium == Medium::Virtual && !of.has_default_route);
+        let is_old = of_host.is_some_and(|of| of.is_deprecated);
+        Some(match Scope::of(ip) {
+            Scope::Never => return None,
+            Scope::Host => Reach::Loopback,
+            Scope::Global | Scope::Private if is_inside => Reach::Inside,
+            Scope::Global | Scope::Private if is_old => Reach::Deprecated,
+            Scope::Global => Reach::Global,
+            Scope::Private => Reach::Private,
+        })
+    }
 }
 
-/// The listen addresses that others may use: all but link-local ones, which mean nothing without an interface; loopback
-/// only while there is nothing else.
-fn stand_ins(listening: &BTreeSet<Multiaddr>) -> BTreeSet<Multiaddr> {
-    let of = |wanted: Reach| {
-        listening
-            .iter()
-            .filter(|a| reach(a) == Some(wanted))
-            .cloned()
-            .collect::<BTreeSet<_>>()
-    };
-    let routed = of(Reach::Routed);
-    if routed.is_empty() {
-        of(Reach::Loopback)
-    } else {
-        routed
-    }
+/// How far an address of the relay reaches, the furthest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Global,
+    Private,
+    /// Soon it will not.
+    Deprecated,
+    /// To containers and virtual machines of this host.
+    Inside,
+    Loopback,
+}
+
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    to_socket_addr(address).map(|socket| socket.ip())
 }
 
 /// True for an address that means nothing on another link, or on this one without the name of an interface.
 pub(crate) fn is_link_local(address: &Multiaddr) -> bool {
-    reach(address) == Some(Reach::Link)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    Routed,
-    Loopback,
-    Link,
-}
-
-fn reach(address: &Multiaddr) -> Option<Reach> {
-    let first = address.iter().next()?;
-    let ip = if let Protocol::Ip4(ip) = first {
-        IpAddr::V4(ip)
-    } else if let Protocol::Ip6(ip) = first {
-        IpAddr::V6(ip)
-    } else {
-        return None;
-    };
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    Some(if ip.is_loopback() {
-        Reach::Loopback
-    } else if link_local {
-        Reach::Link
-    } else {
-        Reach::Routed
-    })
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_link_local(),
+        Some(Protocol::Ip6(ip)) => ip.is_unicast_link_local(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -212,11 +246,67 @@ mod tests {
         for number in 1..=MAX_NAMED + 1 {
             external.listening(&port(number));
         }
-        let named: Vec<_> = external.named().cloned().collect();
+        let named: Vec<_> = external.named(None).cloned().collect();
         let newest: Vec<_> = (2..=MAX_NAMED + 1).rev().map(port).collect();
         assert_eq!(named, newest);
         external.expired(&port(3));
-        assert_eq!(external.named().count(), MAX_NAMED - 1);
+        assert_eq!(external.named(None).count(), MAX_NAMED - 1);
+    }
+
+    fn on(ip: &str, medium: Medium) -> HostAddress {
+        HostAddress {
+            medium,
+            ..HostAddress::plain(ip.parse().expect("an address"), 24)
+        }
+    }
+
+    #[test]
+    fn strangers_learn_global_addresses_alone_and_peers_inside_also_those_of_their_networks() {
+        let (mut external, _) = ExternalAddresses::new(&[]);
+        external.host(BTreeSet::from([
+            on("203.0.113.5", Medium::Physical),
+            on("10.0.0.7", Medium::Physical),
+            on("172.17.0.1", Medium::Virtual),
+            on("10.244.0.1", Medium::Virtual),
+            on("127.0.0.1", Medium::Loopback),
+        ]));
+        let tcp = |ip: &str| address(&format!("/ip4/{ip}/tcp/443"));
+        for ip in [
+            "127.0.0.1",
+            "172.17.0.1",
+            "10.0.0.7",
+            "10.244.0.1",
+            "203.0.113.5",
+        ] {
+            external.listening(&tcp(ip));
+        }
+        assert_eq!(external.active, BTreeSet::from([tcp("203.0.113.5")]));
+        for (peer, expected) in [
+            ("198.51.100.9", &["203.0.113.5"][..]),
+            ("127.0.0.1", &["203.0.113.5"]),
+            ("10.0.0.9", &["203.0.113.5", "10.0.0.7"]),
+            ("192.168.7.7", &["203.0.113.5", "10.0.0.7"]),
+            ("172.17.0.9", &["203.0.113.5", "10.0.0.7", "172.17.0.1"]),
+        ] {
+            let named: BTreeSet<_> = external.named(peer.parse().ok()).cloned().collect();
+            assert_eq!(named, expected.iter().map(|ip| tcp(ip)).collect(), "{peer}");
+        }
+    }
+
+    #[test]
+    fn a_pod_advertises_the_address_of_its_default_route_though_its_interface_is_a_cable() {
+        let (mut external, _) = ExternalAddresses::new(&[]);
+        external.host(BTreeSet::from([
+            HostAddress {
+                has_default_route: true,
+                ..on("10.244.0.7", Medium::Virtual)
+            },
+            on("172.17.0.1", Medium::Virtual),
+        ]));
+        let tcp = |ip: &str| address(&format!("/ip4/{ip}/tcp/443"));
+        external.listening(&tcp("10.244.0.7"));
+        external.listening(&tcp("172.17.0.1"));
+        assert_eq!(external.active, BTreeSet::from([tcp("10.244.0.7")]));
     }
 
     #[test]

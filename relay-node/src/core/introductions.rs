@@ -11,10 +11,12 @@ use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::{
     Family, Network, Scope, Source, Transport,
     addr::is_circuit,
-    hop::{Near, PrivateIps},
+    hop::{self, Near, PrivateIps},
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
 };
-use p2pnode_transports::to_socket_addr;
+use p2pnode_transports::{HostAddress, to_socket_addr};
+
+use super::front::Front;
 
 /// What a peer may ask: it does once for each dial, and again as often as the circuit is asked for.
 const ASKS: Measure = Measure {
@@ -85,31 +87,40 @@ impl Introductions {
         if asker == peer || !have_in_common(&introduction.addrs, &introduction.own_addrs) {
             return Err(Refusal::NothingInCommon);
         }
-        if !self.source_admits(&asker, now) {
-            return Err(Refusal::TooOften);
-        }
+        // Neither the source nor the peer has been asked unless both have something left.
+        let sources = self.source_buckets(&asker, now);
+        let sources = sources.ok_or(Refusal::TooOften)?;
         if !self.is_asked_for.admits(peer, now) {
             return Err(Refusal::TooOften);
+        }
+        for bucket in sources {
+            self.source_asks.admits(bucket, now);
         }
         Ok((place, introduction))
     }
 
-    /// Whether each network that the asker is part of may ask once more. A larger one has several buckets, of which one is used.
-    fn source_admits(&mut self, asker: &PeerId, now: Instant) -> bool {
+    /// A bucket with something left of each network that the asker is part of; a larger network has several. `None` if one of the
+    /// networks has no such bucket.
+    fn source_buckets(&mut self, asker: &PeerId, now: Instant) -> Option<Vec<(Network, u32)>> {
         let networks: BTreeSet<Network> = self
             .seen
             .ips(asker)
             .flat_map(|ip| Source::from(ip).networks())
             .collect();
-        networks.into_iter().all(|network| {
-            (0..network.weight()).any(|bucket| self.source_asks.admits((network, bucket), now))
-        })
+        let bucket_of = |network: Network| {
+            let mut buckets = (0..network.weight()).map(|bucket| (network, bucket));
+            buckets.find(|bucket| self.source_asks.has_left(bucket, now))
+        };
+        networks.into_iter().map(bucket_of).collect()
     }
 }
 
-/// The connections that peers have made, by peer.
+/// The connections that peers have made, by peer. What is behind a translator in front of the relay counts as not seen.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(HashMap<PeerId, BTreeMap<ConnectionId, Connection>>);
+pub(crate) struct Seen {
+    peers: HashMap<PeerId, BTreeMap<ConnectionId, Connection>>,
+    pub(crate) front: Front,
+}
 
 #[derive(Debug)]
 struct Connection {
@@ -122,14 +133,35 @@ struct Connection {
 impl Seen {
     /// A peer has connected from there.
     pub(crate) fn connected(&mut self, peer: PeerId, connection: ConnectionId, from: &Multiaddr) {
-        let connections = self.0.entry(peer).or_default();
-        connections.insert(
-            connection,
-            Connection {
-                remote: punchable(from),
-                takes: false,
-            },
-        );
+        let remote = punchable(from);
+        if let Some(ip) = remote.as_ref().and_then(ip) {
+            self.front.connected(peer, ip);
+        }
+        let connections = self.peers.entry(peer).or_default();
+        let takes = false;
+        connections.insert(connection, Connection { remote, takes });
+    }
+
+    /// The host has these addresses and routers, and peers reach it at these addresses.
+    pub(crate) fn host(
+        &mut self,
+        addresses: &BTreeSet<HostAddress>,
+        gateways: &BTreeSet<IpAddr>,
+        external: impl Iterator<Item = IpAddr>,
+    ) {
+        let of = |(peer, connections): (&PeerId, &BTreeMap<_, _>)| {
+            let peer = *peer;
+            Self::sources(connections)
+                .map(|ip| (peer, ip))
+                .collect::<Vec<_>>()
+        };
+        let connected = self.peers.iter().flat_map(of);
+        self.front.set(addresses, gateways, external, connected);
+    }
+
+    /// From where a connection was made.
+    pub(crate) fn source(&self, peer: &PeerId, connection: ConnectionId) -> Option<IpAddr> {
+        ip(self.peers.get(peer)?.get(&connection)?.remote.as_ref()?)
     }
 
     /// A peer speaks these protocols on a connection.
@@ -139,7 +171,7 @@ impl Seen {
         connection: ConnectionId,
         protocols: &[StreamProtocol],
     ) {
-        let connections = self.0.get_mut(peer);
+        let connections = self.peers.get_mut(peer);
         if let Some(connection) = connections.and_then(|of| of.get_mut(&connection)) {
             connection.takes = protocols.contains(&introduction::PROTOCOL);
         }
@@ -147,17 +179,20 @@ impl Seen {
 
     /// A connection is gone.
     pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) {
-        if let Some(connections) = self.0.get_mut(peer) {
+        if let Some(ip) = self.source(peer, connection) {
+            self.front.closed(peer, ip);
+        }
+        if let Some(connections) = self.peers.get_mut(peer) {
             connections.remove(&connection);
             if connections.is_empty() {
-                self.0.remove(peer);
+                self.peers.remove(peer);
             }
         }
     }
 
     /// Whether a peer takes introductions on a connection.
     pub(crate) fn takes(&self, peer: &PeerId, connection: ConnectionId) -> bool {
-        let connections = self.0.get(peer);
+        let connections = self.peers.get(peer);
         connections
             .and_then(|of| of.get(&connection))
             .is_some_and(|connection| connection.takes)
@@ -166,10 +201,12 @@ impl Seen {
     /// From where a peer has connected: the newest of each transport and family, then the others, of which a NAT that maps by
     /// destination makes one for each connection; [`MAX_ADDRS`] at most.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let connections = self.0.get(peer).into_iter().flatten();
+        let connections = self.peers.get(peer).into_iter().flatten();
+        let remotes = connections.rev().filter_map(|(_, of)| of.remote.as_ref());
+        let is_seen = |remote: &&Multiaddr| ip(remote).is_none_or(|ip| !self.front.hides(ip));
         let mut paths = HashSet::new();
         let (mut first, mut others) = (Vec::new(), Vec::new());
-        for remote in connections.rev().filter_map(|(_, of)| of.remote.as_ref()) {
+        for remote in remotes.filter(is_seen) {
             let list = match paths.insert(path(remote)) {
                 true => &mut first,
                 false => &mut others,
@@ -181,17 +218,30 @@ impl Seen {
 
     /// The IP addresses from which a peer has connected.
     fn ips(&self, peer: &PeerId) -> impl Iterator<Item = IpAddr> {
-        let connections = self.0.get(peer).into_iter().flatten();
-        connections.filter_map(|(_, of)| ip(of.remote.as_ref()?))
+        self.peers.get(peer).into_iter().flat_map(Self::sources)
+    }
+
+    fn sources(connections: &BTreeMap<ConnectionId, Connection>) -> impl Iterator<Item = IpAddr> {
+        let connections = connections.values();
+        connections.filter_map(|of| ip(of.remote.as_ref()?))
+    }
+
+    /// At which of these addresses a peer is seen.
+    pub(crate) fn seen_at(&self, peer: &PeerId, asked: &[IpAddr]) -> Vec<IpAddr> {
+        let seen = self.ips(peer).filter(|ip| !self.front.hides(*ip));
+        let seen: BTreeSet<IpAddr> = seen.collect();
+        let asked = asked.iter().take(hop::MAX_IPS).copied();
+        asked.filter(|ip| seen.contains(ip)).collect()
     }
 
     /// What two peers share: for one that asks, with `other`.
     pub(crate) fn near(&self, asker: &PeerId, other: &PeerId) -> Near {
+        let seen = |peer| self.ips(peer).filter(|ip| !self.front.hides(*ip));
         let public = |peer| {
-            let ips = self.ips(peer).filter(|ip| Scope::is_global(*ip));
+            let ips = seen(peer).filter(|ip| Scope::is_global(*ip));
             ips.map(Source::from).collect::<BTreeSet<_>>()
         };
-        let in_scope = |peer, scope| self.ips(peer).find(|ip| Scope::of(*ip) == scope);
+        let in_scope = |peer, scope| seen(peer).find(|ip| Scope::of(*ip) == scope);
         let private = [Scope::Private, Scope::Host].into_iter().find_map(|scope| {
             Some(PrivateIps {
                 other: in_scope(other, scope)?,
@@ -308,7 +358,7 @@ mod tests {
         for number in 0..6 {
             seen.closed(&peer, id(number));
         }
-        assert!(seen.addresses(&peer).is_empty() && seen.0.is_empty());
+        assert!(seen.addresses(&peer).is_empty() && seen.peers.is_empty());
     }
 
     #[test]
@@ -405,6 +455,40 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_is_seen_at_addresses_that_it_has_and_only_so_many_are_looked_up() {
+        let peer = PeerId::random();
+        let seen = seen(
+            peer,
+            &["/ip4/1.2.3.4/tcp/1", "/ip6/2001:db8::1/udp/1/quic-v1"],
+        );
+        let ips =
+            |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let asked = ips(&["1.2.3.5", "2001:db8::1", "1.2.3.4"]);
+        assert_eq!(
+            seen.seen_at(&peer, &asked),
+            ips(&["2001:db8::1", "1.2.3.4"])
+        );
+        let late = [vec![asked[0]; hop::MAX_IPS], ips(&["1.2.3.4"])].concat();
+        assert_eq!(seen.seen_at(&peer, &late), ips(&[]));
+        assert_eq!(seen.seen_at(&PeerId::random(), &asked), ips(&[]));
+    }
+
+    #[test]
+    fn peers_behind_a_translator_in_front_of_the_relay_are_neither_near_nor_introduced() {
+        let [a, b] = [PeerId::random(), PeerId::random()];
+        for source in ["10.0.0.1", "203.0.113.1"] {
+            let mut all = seen(a, &[&format!("/ip4/{source}/tcp/1")]);
+            all.connected(b, id(9), &format!("/ip4/{source}/tcp/2").parse().unwrap());
+            assert_ne!(all.near(&a, &b), Near::default());
+            let gateways = [source.parse().unwrap()].into();
+            all.host(&BTreeSet::new(), &gateways, std::iter::empty());
+            assert_eq!(all.near(&a, &b), Near::default());
+            assert!(all.addresses(&a).is_empty());
+            assert_eq!(all.front.translated().map(|of| of.peers), Some(2));
+        }
+    }
+
+    #[test]
     fn two_have_in_common_what_both_have_in_one_family() {
         let a = addrs(&["/ip6/2001:db8::1/udp/1/quic-v1", "/ip4/1.2.3.4/tcp/2"]);
         assert!(have_in_common(&a, &addrs(&["/ip4/5.6.7.8/tcp/2"])));
@@ -422,32 +506,62 @@ mod tests {
         assert!(!seen.takes(&PeerId::random(), id(0)));
     }
 
-    #[test]
-    fn the_peers_of_one_source_share_what_it_may_ask_and_another_source_is_served() {
-        let (mut introductions, now) = (Introductions::default(), Instant::now());
-        let wanted = [(); 4].map(|()| PeerId::random());
-        for (number, peer) in wanted.iter().enumerate() {
-            let from = "/ip4/198.51.100.9/tcp/1".parse().unwrap();
-            introductions.seen.connected(*peer, id(number), &from);
-            let protocols = [introduction::PROTOCOL];
-            introductions.seen.identified(peer, id(number), &protocols);
+    /// Four peers that take introductions, and how many of 64 requests for the first `wanted` of them a new asker is granted.
+    struct Asking(Introductions, [PeerId; 4], Instant);
+
+    impl Asking {
+        fn new() -> Self {
+            let (mut introductions, wanted) =
+                (Introductions::default(), [(); 4].map(|()| PeerId::random()));
+            for (number, peer) in wanted.iter().enumerate() {
+                let from = "/ip4/198.51.100.9/tcp/1".parse().unwrap();
+                introductions.seen.connected(*peer, id(number), &from);
+                let protocols = [introduction::PROTOCOL];
+                introductions.seen.identified(peer, id(number), &protocols);
+            }
+            Self(introductions, wanted, Instant::now())
         }
-        let mut asks = |number: usize, host: u8| {
-            let (asker, from) = (PeerId::random(), format!("/ip4/203.0.113.{host}/tcp/1"));
+
+        fn asks(&mut self, number: usize, from: &str, wanted: usize) -> usize {
+            let Self(introductions, peers, now) = self;
+            let asker = PeerId::random();
             let from = from.parse().unwrap();
             introductions.seen.connected(asker, id(number), &from);
             let made = (0..64).filter(|n| {
                 let request = Request {
-                    peer: wanted[n % 4],
+                    peer: peers[n % wanted],
                     addrs: Vec::new(),
                 };
-                let place = Some(id(n % 4));
-                introductions.introduce(asker, &request, place, now).is_ok()
+                let place = Some(id(n % wanted));
+                introductions
+                    .introduce(asker, &request, place, *now)
+                    .is_ok()
             });
             made.count()
-        };
-        let of_one: usize = (100..120).map(|number| asks(number, 5)).sum();
+        }
+    }
+
+    #[test]
+    fn the_peers_of_one_source_share_what_it_may_ask_and_another_source_is_served() {
+        let mut asking = Asking::new();
+        let of_one: usize = (100..120)
+            .map(|number| asking.asks(number, "/ip4/203.0.113.5/tcp/1", 4))
+            .sum();
         assert_eq!(of_one, 256);
-        assert_eq!(asks(200, 6), 64);
+        assert_eq!(asking.asks(200, "/ip4/203.0.113.6/tcp/1", 4), 64);
+    }
+
+    #[test]
+    fn what_a_source_asks_of_a_peer_that_others_ask_too_often_is_not_taken_from_its_share() {
+        let mut asking = Asking::new();
+        let of_one: usize = (100..104)
+            .map(|number| asking.asks(number, "/ip4/203.0.113.5/tcp/1", 1))
+            .sum();
+        assert_eq!(of_one, 128, "as often as one peer may be asked for");
+        assert_eq!(asking.asks(200, "/ip4/203.0.113.6/tcp/1", 1), 0);
+        let of_six: usize = (201..210)
+            .map(|number| asking.asks(number, "/ip4/203.0.113.6/tcp/1", 4))
+            .sum();
+        assert_eq!(of_six, 256, "three of four peers can be asked for");
     }
 }

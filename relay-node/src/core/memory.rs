@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::core::denied::Denied;
 
 /// How old a measurement may be: a flood of connections costs one in this time, and no memory worth the name is taken in it.
-const FRESH: Duration = Duration::from_millis(100);
+const FRESH: Duration = Duration::from_millis(10);
 
 /// The limit, and what was measured last.
 #[derive(Debug)]

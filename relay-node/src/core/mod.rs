@@ -12,6 +12,7 @@ mod denial;
 mod denied;
 mod drain;
 mod external;
+mod front;
 mod handshakes;
 mod introductions;
 mod limits;
@@ -24,6 +25,7 @@ mod replication;
 mod reservations;
 mod source;
 mod state;
+mod twins;
 mod verdict;
 
 pub use self::{
@@ -32,11 +34,13 @@ pub use self::{
     clock::Now,
     denial::DenialReason,
     denied::Denied,
+    front::Translated,
     policy::{Refusal, Route, Volume},
     rates::Request,
     state::{
         Access, AccessTotals, Action, Delivery, Event, Hop, Keep, Opened, RecordOutcome,
         RelayState, Reservation, ReservationEnd, Settings, Stored, Totals,
     },
+    twins::SharedKey,
 };
 pub(crate) use self::{external::is_link_local, limits::LONGEST};

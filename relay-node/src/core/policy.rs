@@ -19,6 +19,7 @@ use crate::{
         limits::{self, count},
         reservations::Reservations,
         source,
+        twins::Ends,
     },
 };
 
@@ -138,6 +139,7 @@ struct Place {
     family: Option<Family>,
     /// `None` if the address of the peer is no IP address.
     source: Option<Source>,
+    ends: Option<Ends>,
 }
 
 impl RelayPolicy {
@@ -195,6 +197,16 @@ impl RelayPolicy {
         self.connections.get(&connection)?.source
     }
 
+    /// The two ends of a connection.
+    pub(crate) fn ends_of(&self, connection: ConnectionId) -> Option<Ends> {
+        self.connections.get(&connection)?.ends
+    }
+
+    /// The connections on which a peer holds a reservation.
+    pub(crate) fn places(&self, peer: &PeerId) -> impl Iterator<Item = ConnectionId> {
+        self.reservations.of_peer(peer)
+    }
+
     /// Circuits that are open.
     pub(crate) fn circuits(&self) -> usize {
         self.circuits.open()
@@ -228,6 +240,7 @@ impl RelayPolicy {
             peer,
             family: Family::of(local),
             source: Source::of(remote),
+            ends: Ends::of(local, remote),
         };
         if self.connections.insert(connection, place).is_none() {
             self.peers.entry(peer).or_default().connections += 1;

@@ -4,6 +4,10 @@
 //! within the same minute, as after a restart of the relay. What goes beyond is refused without work. A peer that goes on is
 //! disconnected. What a peer has asked is forgotten when it is no longer connected: the source remembers.
 
+mod request;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -13,113 +17,9 @@ use libp2p::PeerId;
 use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::{Network, Source, bucket::Bucket, guarded::Verdict};
 
+pub use request::Request;
+
 use crate::config::PerSource;
-
-/// What a remote can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    /// A stream of the circuit relay protocol, whatever is sent on it.
-    CircuitStream,
-    /// A reservation, or its renewal.
-    Reserve,
-    /// A circuit.
-    Connect,
-    /// The other leg of a circuit.
-    Hop,
-    /// An introduction.
-    Introduction,
-    /// Admission by a token.
-    Join,
-    /// Any message of the directory.
-    Directory,
-    /// A record to keep: its signature is checked.
-    Record,
-    /// Identify, or an identify push.
-    Identify,
-    /// A notice that the peer drains.
-    Draining,
-    /// A request that is malformed.
-    Malformed,
-}
-
-/// The measure of a request.
-struct Terms {
-    /// Requests of a peer at once.
-    burst: u32,
-    /// Requests of a peer in a second after that.
-    per_second: u32,
-    /// Requests of a peer that starts: one for each of four connections, and again for one that was lost meanwhile.
-    start: u32,
-}
-
-impl Request {
-    const ALL: [Self; 11] = [
-        Self::CircuitStream,
-        Self::Reserve,
-        Self::Connect,
-        Self::Hop,
-        Self::Introduction,
-        Self::Join,
-        Self::Directory,
-        Self::Record,
-        Self::Identify,
-        Self::Draining,
-        Self::Malformed,
-    ];
-
-    fn terms(self) -> Terms {
-        let (burst, per_second, start) = match self {
-            Self::CircuitStream => (1280, 32, 12),
-            Self::Reserve => (32, 1, 8),
-            // A peer that calls every peer of a large fleet, each with a lookup and an introduction.
-            Self::Connect => (1024, 16, 8),
-            // Its stream and its messages count.
-            Self::Directory => (2048, 32, 16),
-            // Also every 30 s for each circuit.
-            Self::Hop => (1024, 34, 4),
-            Self::Introduction => (1024, 16, 4),
-            Self::Join => (32, 1, 8),
-            Self::Record => (32, 1, 4),
-            Self::Identify => (64, 4, 16),
-            Self::Draining => (8, 1, 1),
-            Self::Malformed => (64, 1, 1),
-        };
-        Terms {
-            burst,
-            per_second,
-            start,
-        }
-    }
-
-    fn of_peer(self) -> Measure {
-        let Terms {
-            burst, per_second, ..
-        } = self.terms();
-        let period = Duration::from_secs(1) / per_second;
-        Measure { burst, period }
-    }
-
-    /// For a source with that many times `peers`; `None` is no limit.
-    fn of_source(self, peers: usize, weight: u32) -> Option<Measure> {
-        if peers == 0 {
-            return None;
-        }
-        let Terms { burst, start, .. } = self.terms();
-        let peers = u32::try_from(peers).unwrap_or(u32::MAX);
-        let burst = peers
-            .saturating_mul(start)
-            .max(PEERS * burst)
-            .saturating_mul(weight);
-        let period = (RESTART / burst).max(Duration::from_nanos(1));
-        Some(Measure { burst, period })
-    }
-}
-
-/// A source may have this many peers that use all of theirs, however few its limit says.
-const PEERS: u32 = 4;
-
-/// In this time all peers of a source may start once.
-const RESTART: Duration = Duration::from_secs(60);
 
 /// Refusals of a peer, of whatever it asks, after which it is disconnected.
 const PATIENCE: Measure = Measure {
@@ -180,15 +80,32 @@ impl OfSources {
         }
     }
 
-    fn admits(&mut self, network: Network, now: Instant) -> bool {
+    fn of(&mut self, network: Network) -> Option<&mut Limiter<Network>> {
         let limiter = match network {
             Network::Ip4(_) => &mut self.ip4,
             Network::Net64(_) => &mut self.net64,
             Network::Net56(_) => &mut self.net56,
             Network::Net48(_) => &mut self.net48,
         };
-        let limiter = limiter.as_mut();
-        limiter.is_none_or(|limiter| limiter.admits(network, now))
+        limiter.as_mut()
+    }
+
+    /// Whether each network of a source may ask once more.
+    fn have_left(&mut self, source: Option<Source>, now: Instant) -> bool {
+        let mut networks = source.into_iter().flat_map(Source::networks);
+        networks.all(|network| {
+            let limiter = self.of(network);
+            limiter.is_none_or(|limiter| limiter.has_left(&network, now))
+        })
+    }
+
+    /// They have asked.
+    fn count(&mut self, source: Option<Source>, now: Instant) {
+        for network in source.into_iter().flat_map(Source::networks) {
+            if let Some(limiter) = self.of(network) {
+                limiter.admits(network, now);
+            }
+        }
     }
 }
 
@@ -272,18 +189,21 @@ impl Rates {
             holds,
         } = asker;
         let sources = &mut self.sources[request as usize][usize::from(holds)];
-        let mut networks = source.into_iter().flat_map(Source::networks);
-        let of_source = networks.all(|network| sources.admits(network, now));
-        // Without an entry its connection is so new that the relay does not know of it, or has ended.
-        let Some(asked) = self.peers.get_mut(&peer) else {
-            return match of_source {
-                true => Verdict::Serve,
-                false => Verdict::Refuse,
-            };
+        let asked = self.peers.get_mut(&peer);
+        let source_has_left = sources.have_left(source, now);
+        // What a peer is refused uses up nothing of what its source may ask. A peer without an entry is connected for so short a
+        // time that the relay does not know of it, or no longer.
+        let is_served = match (source_has_left, asked) {
+            (true, Some(asked)) => asked.admits(request, now),
+            (has_left, _) => has_left,
         };
-        if of_source && asked.admits(request, now) {
+        if is_served {
+            sources.count(source, now);
             return Verdict::Serve;
         }
+        let Some(asked) = self.peers.get_mut(&peer) else {
+            return Verdict::Refuse;
+        };
         let verdict = asked.refused(now);
         let begins = verdict == Verdict::Close && !asked.floods;
         asked.floods |= begins;
@@ -326,207 +246,5 @@ impl Rates {
             }
             self.shut_out.insert(network, now + SHUT_OUT);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    const LIMITED: PerSource = PerSource {
-        ip4: 1024,
-        ip6_net: 1024,
-    };
-    const HOST: Option<Source> = Some(Source::Ip4(Ipv4Addr::LOCALHOST));
-
-    fn asker(peer: PeerId, source: Option<Source>) -> Asker {
-        Asker {
-            peer,
-            source,
-            holds: false,
-        }
-    }
-
-    fn net(prefix: [u16; 4]) -> Option<Source> {
-        Some(Source::Net6(prefix))
-    }
-
-    /// How many of `times` requests, by a peer of its own each or by one, are served.
-    fn served(
-        rates: &mut Rates,
-        times: usize,
-        request: Request,
-        peer: Option<PeerId>,
-        source: Option<Source>,
-        now: Instant,
-    ) -> usize {
-        let serves = |_: &usize| {
-            let peer = peer.unwrap_or_else(|| {
-                let peer = PeerId::random();
-                rates.connected(peer);
-                peer
-            });
-            rates.judge(request, asker(peer, source), now) == Verdict::Serve
-        };
-        (0..times).filter(serves).count()
-    }
-
-    #[test]
-    fn a_request_is_the_index_of_its_measures() {
-        for (index, request) in Request::ALL.into_iter().enumerate() {
-            assert_eq!(request as usize, index);
-        }
-    }
-
-    #[test]
-    fn a_peer_that_asks_without_end_is_served_its_measure_then_refused_then_disconnected() {
-        let (mut rates, peer, now) = (Rates::new(LIMITED), PeerId::random(), Instant::now());
-        rates.connected(peer);
-        let mut verdicts = (0..6000).map(|_| rates.judge(Request::Reserve, asker(peer, HOST), now));
-        let mut count = |wanted| verdicts.by_ref().take_while(|is| *is == wanted).count();
-        assert_eq!(count(Verdict::Serve), 32);
-        // The verdict that ends a row is taken with it.
-        assert_eq!(count(Verdict::Refuse), 1023);
-        assert!(verdicts.all(|verdict| verdict == Verdict::Close));
-        assert_eq!(
-            rates.judge(Request::Connect, asker(peer, HOST), now),
-            Verdict::Serve,
-            "what it asks otherwise"
-        );
-        let later = now + Duration::from_secs(5);
-        assert_eq!(
-            served(&mut rates, 32, Request::Reserve, Some(peer), HOST, later),
-            5
-        );
-    }
-
-    #[test]
-    fn many_ids_of_one_source_share_its_measure_and_other_sources_have_theirs() {
-        let (mut rates, now) = (Rates::new(LIMITED), Instant::now());
-        let other = Some(Source::Ip4([198, 51, 100, 1].into()));
-        assert_eq!(
-            served(&mut rates, 20_000, Request::Reserve, None, HOST, now),
-            8192
-        );
-        assert_eq!(
-            served(&mut rates, 100, Request::Reserve, None, other, now),
-            100
-        );
-        let later = now + Duration::from_secs(1);
-        let sustained = served(&mut rates, 20_000, Request::Reserve, None, HOST, later);
-        assert!((136..138).contains(&sustained), "{sustained}");
-    }
-
-    #[test]
-    fn ipv6_networks_have_twice_and_four_times_the_measure_of_one_of_them() {
-        let (mut rates, now) = (Rates::new(LIMITED), Instant::now());
-        let mut in_all = 0;
-        for net64 in 0..64 {
-            let source = net([0x2001, 0xdb8, 1, net64]);
-            in_all += served(&mut rates, 10_000, Request::Reserve, None, source, now);
-            if net64 == 3 {
-                assert_eq!(in_all, 2 * 8192, "of a /56");
-            }
-        }
-        assert_eq!(in_all, 2 * 8192);
-        for net56 in 1..8 {
-            let source = net([0x2001, 0xdb8, 1, net56 << 8]);
-            in_all += served(&mut rates, 10_000, Request::Reserve, None, source, now);
-        }
-        assert_eq!(in_all, 4 * 8192, "of a /48");
-        let other = net([0x2001, 0xdb8, 2, 0]);
-        assert_eq!(
-            served(&mut rates, 10, Request::Reserve, None, other, now),
-            10
-        );
-    }
-
-    #[test]
-    fn as_many_peers_as_a_source_may_have_start_at_once_and_without_a_limit_any_number() {
-        let starts = |peers: usize, limits| {
-            let (mut rates, now) = (Rates::new(limits), Instant::now());
-            (0..peers).all(|_| {
-                let peer = PeerId::random();
-                rates.connected(peer);
-                Request::ALL.into_iter().all(|request| {
-                    let times = request.terms().start as usize;
-                    served(&mut rates, times, request, Some(peer), HOST, now) == times
-                })
-            })
-        };
-        assert!(starts(1024, LIMITED));
-        assert!(!starts(2048, LIMITED));
-        assert!(starts(2048, PerSource { ip4: 0, ip6_net: 0 }));
-    }
-
-    #[test]
-    fn peers_with_a_reservation_do_not_share_with_those_that_have_none() {
-        let (mut rates, now) = (Rates::new(LIMITED), Instant::now());
-        served(&mut rates, 20_000, Request::Reserve, None, HOST, now);
-        let peer = PeerId::random();
-        rates.connected(peer);
-        let holder = Asker {
-            holds: true,
-            ..asker(peer, HOST)
-        };
-        let verdict = rates.judge(Request::Reserve, holder, now);
-        assert_eq!(verdict, Verdict::Serve, "a renewal");
-    }
-
-    #[test]
-    fn a_source_whose_peers_flood_again_and_again_is_shut_out_for_a_while() {
-        let large = PerSource {
-            ip4: 8192,
-            ..LIMITED
-        };
-        let (mut rates, now) = (Rates::new(large), Instant::now());
-        let source = Source::Ip4(Ipv4Addr::LOCALHOST);
-        let mut asked = 0;
-        while !rates.shuts_out(source, now) {
-            let peer = PeerId::random();
-            rates.connected(peer);
-            while rates.judge(Request::Reserve, asker(peer, HOST), now) != Verdict::Close {
-                asked += 1;
-            }
-            rates.forget(&peer);
-        }
-        assert_eq!(asked, 5 * (32 + 1024));
-        let peers = [(); 2].map(|()| PeerId::random());
-        for peer in peers {
-            rates.connected(peer);
-        }
-        assert_eq!(
-            served(&mut rates, 32, Request::Reserve, Some(peers[0]), HOST, now),
-            32
-        );
-        let refused = rates.judge(Request::Reserve, asker(peers[0], HOST), now);
-        assert_eq!(refused, Verdict::Close, "without patience");
-        let holder = Asker {
-            holds: true,
-            ..asker(peers[1], HOST)
-        };
-        for _ in 0..32 {
-            assert_eq!(rates.judge(Request::Reserve, holder, now), Verdict::Serve);
-        }
-        assert_eq!(rates.judge(Request::Reserve, holder, now), Verdict::Refuse);
-        assert!(!rates.shuts_out(Source::Ip4([198, 51, 100, 1].into()), now));
-        assert!(!rates.shuts_out(source, now + SHUT_OUT));
-    }
-
-    #[test]
-    fn a_peer_leaves_nothing_behind_and_one_at_rest_takes_no_room() {
-        let (mut rates, peer, now) = (Rates::new(LIMITED), PeerId::random(), Instant::now());
-        rates.connected(peer);
-        for request in Request::ALL {
-            rates.judge(request, asker(peer, HOST), now);
-        }
-        let later = now + Duration::from_secs(3600);
-        rates.judge(Request::Join, asker(peer, HOST), later);
-        assert_eq!(rates.peers[&peer].of.len(), 1);
-        rates.forget(&peer);
-        rates.judge(Request::Join, asker(peer, HOST), later);
-        assert!(rates.peers.is_empty());
     }
 }

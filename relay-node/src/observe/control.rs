@@ -8,10 +8,10 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Router, extract::State, routing::get};
 use p2pnode_daemon::{
     admin::{self, Health},
-    control::{Client, Owner, Refusal, Server, show},
+    control::{Answer, Client, Owner, Refusal, Server, show},
     exit::{Exit, Usage},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -51,11 +51,13 @@ pub(crate) async fn start(
     (server.ok(), receiver)
 }
 
-async fn status(State(questions): State<mpsc::Sender<Question>>) -> Result<Json<Status>, Refusal> {
+async fn status(
+    State(questions): State<mpsc::Sender<Question>>,
+) -> Result<Answer<Status>, Refusal> {
     let stopping = || Refusal::stopping(OWNER);
     let (question, answer) = oneshot::channel();
     questions.send(question).await.map_err(|_| stopping())?;
-    answer.await.map(Json).map_err(|_| stopping())
+    answer.await.map(Answer).map_err(|_| stopping())
 }
 
 /// Prints the status of the relay at `socket`; again and again with `watch`.
@@ -72,7 +74,7 @@ pub(crate) async fn ask(socket: Option<&Path>, watch: bool, json: bool) -> anyho
     show(watch, json, async |colour| {
         let status: Status = client.get("/v1/status").await?;
         Ok(if json {
-            serde_json::to_string(&status)? + "\n"
+            p2pnode_protocol::to_json(&status)? + "\n"
         } else {
             table::status(&status, colour)
         })

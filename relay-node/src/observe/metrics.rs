@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::core::{DenialReason, Totals};
+use crate::core::{Cut, DenialReason, Totals};
 
 /// How many bytes all circuits have carried.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +94,24 @@ struct DeniedLabels {
     reason: DenialReason,
 }
 
+/// Why the relay cut a circuit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CutLabels {
+    reason: &'static str,
+}
+
+impl From<&Cut> for CutLabels {
+    fn from(cut: &Cut) -> Self {
+        let reason = match cut {
+            Cut::Bytes => "bytes",
+            Cut::Duration => "duration",
+            Cut::Stalled(_) => "stalled",
+            Cut::Stream(_) => "broken",
+        };
+        Self { reason }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabels {
     direction: &'static str,
@@ -129,6 +147,8 @@ pub(crate) struct Metrics {
     reservations: Gauge,
     circuits: Gauge,
     records: Gauge,
+    translated_peers: Gauge,
+    shared_keys: Gauge,
     circuit_seconds: Histogram,
     circuit_bytes: Family<DirectionLabels, Counter>,
     denied: Family<DeniedLabels, Counter>,
@@ -136,6 +156,8 @@ pub(crate) struct Metrics {
     introductions: Family<IntroductionLabels, Counter>,
     draining: Gauge,
     closed_for_memory: Counter,
+    cut: Family<CutLabels, Counter>,
+    listener_errors: Counter,
     reloads: Family<ReloadedLabels, Counter>,
     tally: Arc<Mutex<Tally>>,
 }
@@ -154,6 +176,8 @@ impl Metrics {
             reservations: Gauge::default(),
             circuits: Gauge::default(),
             records: Gauge::default(),
+            translated_peers: Gauge::default(),
+            shared_keys: Gauge::default(),
             // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
             circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
             circuit_bytes: Family::default(),
@@ -161,6 +185,8 @@ impl Metrics {
             handshake_failures: Family::default(),
             introductions: Family::default(),
             closed_for_memory: Counter::default(),
+            cut: Family::default(),
+            listener_errors: Counter::default(),
             draining: Gauge::default(),
             reloads: Family::default(),
             tally: Arc::default(),
@@ -175,6 +201,16 @@ impl Metrics {
             "relay_records",
             "Records in the directory",
             metrics.records.clone(),
+        );
+        registry.register(
+            "relay_translated_peers",
+            "Peers that all have the same source address, because a NAT in front of the relay hides theirs",
+            metrics.translated_peers.clone(),
+        );
+        registry.register(
+            "relay_shared_keys",
+            "Peers of which two connections hold a reservation and answer at once: two hosts use one key",
+            metrics.shared_keys.clone(),
         );
         registry.register_with_unit(
             "relay_circuit",
@@ -209,6 +245,19 @@ impl Metrics {
             metrics.closed_for_memory.clone(),
         );
         registry.register(
+            "relay_circuits_cut",
+            "Circuits that ended before their peers closed them",
+            metrics.cut.clone(),
+        );
+        for reason in ["bytes", "duration", "stalled", "broken"] {
+            drop(metrics.cut.get_or_create(&CutLabels { reason }));
+        }
+        registry.register(
+            "relay_listener_errors",
+            "Errors of listeners that go on, as when no file can be opened for a connection",
+            metrics.listener_errors.clone(),
+        );
+        registry.register(
             "relay_draining",
             "1 once the relay drains, before that 0",
             metrics.draining.clone(),
@@ -234,6 +283,8 @@ impl Metrics {
         set(&self.reservations, totals.reservations);
         set(&self.circuits, totals.circuits);
         set(&self.records, totals.records);
+        set(&self.translated_peers, totals.translated_peers);
+        set(&self.shared_keys, totals.shared_keys);
     }
 
     /// Where connections are counted that were closed because the process was above `limits.memory`.
@@ -253,8 +304,16 @@ impl Metrics {
         }
     }
 
+    /// A listener reported an error and goes on.
+    pub(crate) fn listener_error(&self) {
+        self.listener_errors.inc();
+    }
+
     /// A circuit closed after `open`.
-    pub(crate) fn circuit_closed(&self, open: Duration) {
+    pub(crate) fn circuit_closed(&self, open: Duration, cut: Option<&Cut>) {
+        if let Some(cut) = cut {
+            self.cut.get_or_create(&cut.into()).inc();
+        }
         self.circuit_seconds.observe(open.as_secs_f64());
         self.tally(|tally| tally.circuits_closed += 1);
     }
@@ -318,7 +377,9 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         metrics.carried().to_source.inc_by(7);
-        metrics.circuit_closed(Duration::from_secs(2));
+        metrics.circuit_closed(Duration::from_secs(2), None);
+        let cut = Cut::Stalled(Duration::from_secs(60));
+        metrics.circuit_closed(Duration::from_secs(2), Some(&cut));
         metrics.denied(DenialReason::NoReservation);
         metrics.denied(DenialReason::SourceReservationLimit);
         metrics.reloaded(Reloaded::Refused);
@@ -333,7 +394,8 @@ mod tests {
             "relay_reservations 0",
             "relay_circuits 0",
             "relay_records 0",
-            "relay_circuit_seconds_count 1",
+            "relay_circuit_seconds_count 2",
+            "relay_circuits_cut_total{reason=\"stalled\"} 1",
             "relay_circuit_bytes_total{direction=\"to_source\"} 7",
             "relay_circuit_bytes_total{direction=\"to_destination\"} 0",
             "relay_denied_total{reason=\"no_reservation\"} 1",
@@ -348,7 +410,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        assert_eq!(metrics.circuits_closed(), 1);
+        assert_eq!(metrics.circuits_closed(), 2);
         assert_eq!(metrics.denials().get("no_reservation"), Some(&1));
         metrics.draining();
         let mut text = String::new();

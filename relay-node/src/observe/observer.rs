@@ -10,7 +10,9 @@ use tracing::{debug, error, field::Empty, info, warn};
 
 use crate::{
     config::reload::Reload,
-    core::{Delivery, DenialReason, Denied, Event, Hop, RecordOutcome, Totals, is_link_local},
+    core::{
+        Delivery, DenialReason, Denied, Event, Hop, RecordOutcome, SharedKey, Totals, is_link_local,
+    },
     observe::{
         metrics::{HandshakeFailure, Introduction, Metrics, Reloaded},
         output::Output,
@@ -132,7 +134,7 @@ impl<W: Write> Observer<W> {
                 traffic,
                 cut,
             } => {
-                self.metrics.circuit_closed(open);
+                self.metrics.circuit_closed(open, cut.as_ref());
                 let reason = cut.map_or_else(|| "done".to_owned(), |cut| cut.to_string());
                 let (to_destination, to_source) = (traffic.to_destination(), traffic.to_source());
                 info!(%source, %destination, ?open, to_destination, to_source, reason, "circuit closed");
@@ -201,6 +203,20 @@ impl<W: Write> Observer<W> {
             }
             Event::ExternalAddressGone(address) => {
                 debug!(%address, "no longer an external address");
+            }
+            Event::Translated(Some(source)) => {
+                readiness::translated(&self.readiness, Some(source));
+                warn!(own = Empty, %source, "every peer has the same source address: a NAT in front of the relay hides where they are. Nobody is introduced, and punches find no mapping; let the source addresses through (externalTrafficPolicy: Local, hostNetwork, no masquerade towards the relay)");
+            }
+            Event::Translated(None) => {
+                readiness::translated(&self.readiness, None);
+                info!(own = Empty, "peers have source addresses of their own");
+            }
+            Event::SharedKey(SharedKey {
+                peer,
+                at: [one, other],
+            }) => {
+                warn!(%peer, %one, %other, "two hosts use the key of one peer: both hold a reservation and answer. Callers reach either; give each host a key of its own");
             }
             Event::Draining { timeout } => {
                 readiness::draining(&self.readiness);

@@ -1,5 +1,7 @@
 //! When work can be given to the relay: it listens at every configured address, and knows an external one.
 
+use std::net::IpAddr;
+
 use libp2p::Multiaddr;
 use p2pnode_daemon::admin::Readiness;
 
@@ -21,6 +23,16 @@ pub(crate) fn draining(readiness: &Readiness) {
         DRAIN,
         "takes no reservations and no circuits, because it was asked to end",
     );
+}
+
+/// A NAT in front of the relay hides where peers are, behind this address. The relay works on, without introductions.
+pub(crate) fn translated(readiness: &Readiness, source: Option<IpAddr>) {
+    let note = |source| {
+        format!(
+            "every peer has the source address {source}, which is that of a NAT in front of the relay; let the source addresses through"
+        )
+    };
+    readiness.note("source addresses", source.map(note));
 }
 
 /// Takes over into `readiness` what is there now, and which configured addresses have no listener.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Limits,
-    core::{AccessTotals, Now, RelayState},
+    core::{AccessTotals, Now, RelayState, Translated},
     observe::metrics::Metrics,
 };
 
@@ -44,6 +44,12 @@ pub(crate) struct Status {
     pub(crate) circuit_bytes: u64,
     /// Records in the directory.
     pub(crate) records: u64,
+    /// Peers that all have one source address, because a NAT in front of the relay hides theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) translated: Option<TranslatedStatus>,
+    /// Peers whose key two hosts use.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) shared_keys: u64,
     /// Resident memory of the process, in bytes.
     pub(crate) memory_bytes: Figure,
     /// Who may use the relay.
@@ -56,6 +62,29 @@ pub(crate) struct Status {
     pub(crate) draining: bool,
     /// How far that is; `None` if the relay was not asked to end.
     pub(crate) drain: Option<DrainStatus>,
+}
+
+/// What hides the addresses of peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TranslatedStatus {
+    /// The source address that they have.
+    pub(crate) source: String,
+    /// How many peers there are.
+    pub(crate) peers: u64,
+}
+
+impl From<Translated> for TranslatedStatus {
+    fn from(translated: Translated) -> Self {
+        Self {
+            source: translated.source.to_string(),
+            peers: count(translated.peers),
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What the swarm and the process know of themselves.
@@ -99,6 +128,8 @@ impl Status {
             circuits_closed: metrics.circuits_closed(),
             circuit_bytes: metrics.circuit_bytes(),
             records: count(totals.records),
+            translated: state.translated().map(TranslatedStatus::from),
+            shared_keys: count(totals.shared_keys),
             memory_bytes: host.resident.into(),
             access: AccessStatus::from(state.access_totals(now.wall)),
             denied: metrics.denials(),

@@ -43,6 +43,21 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
         head("external", address);
     }
     head("access", &access(&status.access));
+    if let Some(translated) = &status.translated {
+        let peers = counted(translated.peers, "peer");
+        let text = format!(
+            "{yellow}{peers} at {}{plain}: a NAT in front of the relay hides where they are",
+            translated.source
+        );
+        head("translated", &text);
+    }
+    if status.shared_keys > 0 {
+        let peers = counted(status.shared_keys, "peer");
+        head(
+            "shared keys",
+            &format!("{yellow}{peers}{plain}: two hosts use one key"),
+        );
+    }
     let limit = |key: &str| match status.limits.get(key).copied().unwrap_or_default() {
         0 => "no limit".to_owned(),
         limit => limit.to_string(),
@@ -206,6 +221,8 @@ mod tests {
             circuits_closed: 17,
             circuit_bytes: 35_861_299,
             records: 6,
+            translated: None,
+            shared_keys: 0,
             memory_bytes: None.into(),
             access: AccessStatus {
                 open: false,

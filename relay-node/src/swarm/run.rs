@@ -1,15 +1,15 @@
 //! A relay from its configuration to its end: binds, serves, drains, closes.
 
-use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_daemon::{
     admin::{Health, Server},
-    memory,
+    lossy, memory,
 };
 use p2pnode_protocol::upgrade::LAZY;
-use p2pnode_transports::{Budgets, Class, Displacer};
+use p2pnode_transports::{Budgets, Class, Displacer, Interfaces};
 use prometheus_client::registry::Registry;
 use tracing::{field::Empty, info, warn};
 
@@ -75,6 +75,13 @@ pub async fn run_reloading(
     let state = RelayState::new(local, &Settings::from(config), now);
     let state = SharedState::new(state, metrics.clone());
     let budgets = Budgets::new(Class::Stranger);
+    let interfaces = Interfaces::watch()
+        .inspect_err(|error| warn!(%error, "cannot watch the addresses of this host"))
+        .ok();
+    if let Some(interfaces) = &interfaces {
+        let addresses = interfaces.addresses().clone();
+        state.lock().handle_host(addresses, interfaces.gateways());
+    }
     let mut swarm = swarm(key, config, &state, metrics.carried(), budgets.clone())?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     let health = Health {
@@ -83,7 +90,7 @@ pub async fn run_reloading(
     };
     let admin = Server::start(config.admin, &config.admin_hosts, health.clone()).await?;
     let (control, questions) = control::start(config.control.as_deref(), health).await;
-    let output = Output::new(io::stdout(), format, local);
+    let output = Output::new(lossy::stdout(), format, local);
     if config.external.is_empty() {
         info!(
             own = Empty,
@@ -111,6 +118,7 @@ pub async fn run_reloading(
         budgets,
         observer: Observer::new(metrics, readiness, output),
         listeners,
+        interfaces,
         copies: HashMap::new(),
         reloads,
         questions,

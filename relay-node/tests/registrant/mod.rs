@@ -19,6 +19,9 @@ use crate::harness::Relay;
 /// What would never happen on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between two questions. A relay takes 32 a second of a peer; one that it refuses looks like a record that is not there.
+const PAUSE: Duration = Duration::from_millis(50);
+
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     relay: relay::client::Behaviour,
@@ -168,6 +171,7 @@ impl Peer {
         let asked = Instant::now();
         while self.get(of).await.as_deref() != wanted {
             assert!(asked.elapsed() < PATIENCE, "the relay never says so");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -88,7 +88,15 @@ pub(super) fn load(
         let value = there.unwrap_or_else(|| key["value"].clone());
         Some((text(&key, "/key").to_owned(), value))
     });
-    Ok(keys.collect())
+    let keys: Config = keys.collect();
+    // The program needs the number only where it runs.
+    let is_shared = keys
+        .get("dial.ports_per_ordinal")
+        .is_some_and(|ports| *ports != 0);
+    if is_shared && keys.get("dial.ordinal").is_none_or(Value::is_null) {
+        return Err(one("dial.ordinal is not set".to_owned()));
+    }
+    Ok(keys)
 }
 
 fn content<'a>(

@@ -1,6 +1,11 @@
 //! Why a transport refuses or fails.
 
-use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
+use std::{
+    error::Error as StdError,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::{core::transport::timeout::TransportTimeoutError, multiaddr::Multiaddr};
 use p2pnode_protocol::{Family, Transport, escape};
@@ -63,6 +68,14 @@ pub enum Error {
         host: String,
         /// Why not.
         reason: String,
+    },
+    /// A remote has named an address that only this host's own configuration may name.
+    #[error("{} is at {ip}, where a remote's word does not lead", escape(.host))]
+    OutOfReach {
+        /// The name, or the address.
+        host: String,
+        /// The address.
+        ip: IpAddr,
     },
     /// A name was resolved, and dialing all of its addresses failed.
     #[error("cannot reach {}: {}", escape(.host), one_line(.failures))]
@@ -185,6 +198,7 @@ impl Error {
             | Self::TransportDisabled { .. }
             | Self::NoRoute { .. }
             | Self::Resolve { .. }
+            | Self::OutOfReach { .. }
             | Self::DnsAddr { .. }
             | Self::Timeout { .. }
             | Self::PunchPort { .. }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libp2p::multiaddr::Multiaddr;
+use p2pnode_protocol::Reach;
 
 use crate::net::{
     budget::{Budgets, Class},
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) punches: Arc<Punches>,
     pub(crate) budgets: Budgets,
     records: Arc<Mutex<Records>>,
+    reach: Arc<Mutex<Option<Reach>>>,
 }
 
 impl Shared {
@@ -27,7 +29,17 @@ impl Shared {
             punches: Arc::default(),
             budgets: Budgets::new(Class::Carrying),
             records: Arc::default(),
+            reach: Arc::default(),
         }
+    }
+
+    /// Where the dials that begin now may lead; `None` is no limit.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        *self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_reach(&self, reach: Option<Reach>) {
+        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = reach;
     }
 
     /// Remembers which sockets a dial used.

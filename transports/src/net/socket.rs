@@ -5,6 +5,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    pin::pin,
     time::Duration,
 };
 use tokio::net::{TcpSocket, TcpStream};
@@ -90,20 +91,32 @@ fn bound(port: u16, remote: SocketAddr) -> io::Result<Socket> {
 /// How long the one SYN of [`connect_once`] is waited for: less than the kernel waits before it repeats a SYN (1 s, RFC 6298).
 const ONCE: Duration = Duration::from_millis(900);
 
-/// The same with one SYN, which the kernel does not repeat.
+/// The same with one SYN, which the kernel does not repeat unless the remote `is_vouched` by then.
 ///
 /// # Errors
 ///
 /// As [`connect`], and `TimedOut`.
-pub(crate) async fn connect_once(port: u16, remote: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect_once(
+    port: u16,
+    remote: SocketAddr,
+    is_vouched: impl Fn() -> bool,
+) -> io::Result<TcpStream> {
     let socket = bound(port, remote)?;
     // Holds also if this process gets no CPU when its own timer is due.
     socket.set_tcp_user_timeout(Some(ONCE))?;
-    let connecting = TcpSocket::from_std_stream(socket.into()).connect(remote);
-    let connected = tokio::time::timeout(ONCE, connecting).await;
-    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    SockRef::from(&stream).set_tcp_user_timeout(None)?;
-    Ok(stream)
+    let same = socket.try_clone()?;
+    let mut connecting = pin!(TcpSocket::from_std_stream(socket.into()).connect(remote));
+    let connected = tokio::time::timeout(ONCE, &mut connecting).await;
+    if connected.is_err() && !is_vouched() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    // The same SYN goes on: NATs on the way know its sequence number.
+    same.set_tcp_user_timeout(None)?;
+    drop(same);
+    match connected {
+        Ok(connected) => connected,
+        Err(_) => connecting.await,
+    }
 }
 
 /// Makes the close of a connection its end at once: what was not acknowledged is dropped, and the remote and the NATs on the

@@ -74,9 +74,9 @@ impl Dialer {
 
     /// Opens the punch socket of `family` on a port of the range.
     pub(crate) fn open(&mut self, family: Family) -> Result<(), Error> {
-        let settings = &self.settings;
+        let (settings, punches) = (&self.settings, &self.shared.punches);
         let (claim, socket) = self.shared.ports.open(Transport::Quic, family, |port| {
-            let opened = Socket::bind(socket::wildcard(family, port), settings);
+            let opened = Socket::bind(socket::wildcard(family, port), settings, punches);
             opened.map_err(|error| OpenError {
                 socket: Transport::Quic,
                 error,

@@ -9,9 +9,8 @@ use std::{
 };
 
 use futures::FutureExt;
-use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p::core::transport::{ListenerId, TransportEvent};
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::Transport;
 
 use super::{
     dialer::incoming,
@@ -34,8 +33,6 @@ pub(crate) struct Listeners {
 struct Listening {
     id: ListenerId,
     socket: Socket,
-    /// Watches which addresses the wildcard stands for. `None` if the listener has one address, or once it has failed.
-    interfaces: Option<IfWatcher>,
 }
 
 impl Listeners {
@@ -47,24 +44,18 @@ impl Listeners {
         }
     }
 
-    pub(crate) fn listen_on(&mut self, id: ListenerId, addr: SocketAddr) -> io::Result<()> {
-        let socket = Socket::bind(addr, &self.settings)?;
+    /// Listens on an address, or on a wildcard, which is not reported. Where.
+    pub(crate) fn listen_on(&mut self, id: ListenerId, addr: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = Socket::bind(addr, &self.settings, &Arc::default())?;
         let local = socket.local();
-        let interfaces = if local.ip().is_unspecified() {
-            Some(IfWatcher::new()?)
-        } else {
+        if !local.ip().is_unspecified() {
             self.events.push_back(TransportEvent::NewAddress {
                 listener_id: id,
                 listen_addr: to_multiaddr(Transport::Quic, local),
             });
-            None
-        };
-        self.listening.push(Listening {
-            id,
-            socket,
-            interfaces,
-        });
-        Ok(())
+        }
+        self.listening.push(Listening { id, socket });
+        Ok(local)
     }
 
     /// Closes the listener and every connection that came in there; `false` where there is none.
@@ -114,9 +105,6 @@ impl Listeners {
 
 impl Listening {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(event) = self.poll_interfaces(cx) {
-            return Poll::Ready(event);
-        }
         let local = self.socket.local();
         Poll::Ready(match ready!(self.socket.poll_accept(cx)) {
             Some(accepted) => incoming(self.id, local, accepted),
@@ -128,43 +116,5 @@ impl Listening {
                 )),
             },
         })
-    }
-
-    fn poll_interfaces(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let local = self.socket.local();
-        let listener_id = self.id;
-        let Some(interfaces) = &mut self.interfaces else {
-            return Poll::Pending;
-        };
-        while let Poll::Ready(event) = interfaces.poll_if_event(cx) {
-            let (ip, up) = match event {
-                Ok(IfEvent::Up(net)) => (net.addr(), true),
-                Ok(IfEvent::Down(net)) => (net.addr(), false),
-                Err(error) => {
-                    // It would fail again at each poll.
-                    self.interfaces = None;
-                    return Poll::Ready(TransportEvent::ListenerError {
-                        listener_id,
-                        error: Error::io("cannot watch the addresses of this host", error),
-                    });
-                }
-            };
-            if Family::from(ip) != Family::from(local.ip()) {
-                continue;
-            }
-            let listen_addr = to_multiaddr(Transport::Quic, SocketAddr::new(ip, local.port()));
-            return Poll::Ready(if up {
-                TransportEvent::NewAddress {
-                    listener_id,
-                    listen_addr,
-                }
-            } else {
-                TransportEvent::AddressExpired {
-                    listener_id,
-                    listen_addr,
-                }
-            });
-        }
-        Poll::Pending
     }
 }

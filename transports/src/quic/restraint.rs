@@ -22,6 +22,8 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 
+use crate::net::punches::{Punches, Remote};
+
 /// How long an address is restrained: longer than a dial takes and quinn may keep what it closed.
 const LASTS: Duration = Duration::from_secs(60);
 
@@ -29,8 +31,10 @@ const LASTS: Duration = Duration::from_secs(60);
 const ADDRESSES: usize = 4096;
 
 /// The addresses that get no more than a first flight.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Restraint {
+    /// Who has come to be vouched for since the dial.
+    punches: Arc<Punches>,
     table: Mutex<HashMap<(IpAddr, u16), Restrained>>,
     /// How many they are, so that no datagram waits for the lock while there are none.
     count: AtomicUsize,
@@ -44,6 +48,13 @@ struct Restrained {
 }
 
 impl Restraint {
+    pub(super) fn new(punches: Arc<Punches>) -> Self {
+        Self {
+            punches,
+            ..Self::default()
+        }
+    }
+
     /// From now on `remote` gets one flight. `false` if there are too many such addresses.
     pub(super) fn restrain(&self, remote: SocketAddr, now: Instant) -> bool {
         let mut table = self.table();
@@ -73,10 +84,16 @@ impl Restraint {
         if self.count.load(Ordering::Acquire) == 0 {
             return true;
         }
-        let table = self.table();
-        table
-            .get(&key(remote))
-            .is_none_or(|restrained| restrained.left > 0)
+        let has_left = |restrained: &Restrained| restrained.left > 0;
+        if self.table().get(&key(remote)).is_none_or(has_left) {
+            return true;
+        }
+        let known = self.punches.is_expected_over_quic(remote);
+        let is_vouched = known.is_some_and(|known| known != Remote::Unvouched);
+        if is_vouched {
+            self.lift(remote);
+        }
+        is_vouched
     }
 
     /// Datagrams have left for `remote`.
@@ -178,6 +195,22 @@ mod tests {
         assert!(restraint.admits(other) && restraint.admits(other));
         restraint.lift(remote);
         assert!(restraint.admits(remote) && restraint.admits(remote));
+    }
+
+    #[test]
+    fn an_address_that_somebody_comes_to_vouch_for_is_restrained_no_longer() {
+        let punches = Arc::<Punches>::default();
+        let restraint = Restraint::new(Arc::clone(&punches));
+        let remote = SocketAddr::from(([203, 0, 113, 1], 5000));
+        assert!(restraint.restrain(remote, Instant::now()));
+        restraint.sent(remote, 1);
+        let expect = |known| Punches::expect(&punches, Vec::new(), vec![remote], known);
+        let _unvouched = expect(Remote::Unvouched);
+        assert!(!restraint.admits(remote));
+        let _vouched = expect(Remote::Unknown);
+        assert!(restraint.admits(remote));
+        restraint.sent(remote, 1);
+        assert!(restraint.admits(remote));
     }
 
     #[test]

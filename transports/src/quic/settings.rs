@@ -65,6 +65,9 @@ pub(crate) struct Settings {
     pub(super) budgets: Budgets,
     /// How many bytes of a connection are kept until the remote acknowledges them, if the remote is no stranger.
     pub(super) send_window: u64,
+    /// How many handshakes may be under way at a socket with remotes whose address is not validated. Beyond that a remote has to
+    /// prove that it receives what is sent to its address (a Retry, RFC 9000, 8.1.2), which costs no state here.
+    pub(super) unproven: usize,
 }
 
 /// Makes the [`quinn::Runtime`] of each UDP socket that listens. See [`server`](crate::server).
@@ -75,6 +78,13 @@ pub type QuicRuntime = Arc<dyn Fn() -> io::Result<Arc<dyn Runtime>> + Send + Syn
 pub fn tokio_runtime() -> QuicRuntime {
     Arc::new(|| Ok(Arc::new(TokioRuntime)))
 }
+
+/// A node takes 128 handshakes at once, of which QUIC may have 96, over a socket of each family. Forged addresses must not take
+/// these places.
+const UNPROVEN: usize = 32;
+
+/// A relay takes 1,024 by default, of which QUIC may have 768.
+const RELAY_UNPROVEN: usize = 256;
 
 /// Whose sockets these are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +137,10 @@ impl Settings {
             send_window: match role {
                 Role::Node => SEND_WINDOW,
                 Role::Relay => RELAY_SEND_WINDOW,
+            },
+            unproven: match role {
+                Role::Node => UNPROVEN,
+                Role::Relay => RELAY_UNPROVEN,
             },
         }))
     }

@@ -20,13 +20,9 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    net::{connection::Connection, socket},
+    net::{connection::Connection, punches::Punches, socket},
     tls,
 };
-
-/// How many handshakes may be under way with remotes whose address is not validated. Beyond that a remote has to prove that it
-/// receives what is sent to its address (a Retry, RFC 9000, 8.1.2), which costs no state here.
-const UNPROVEN: usize = 256;
 
 /// What a dial sends to an address that does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,12 +70,16 @@ impl Accepted {
 
 impl Socket {
     /// A socket bound to `addr` that dials, and that accepts.
-    pub(super) fn bind(addr: SocketAddr, settings: &Arc<Settings>) -> io::Result<Self> {
+    pub(super) fn bind(
+        addr: SocketAddr,
+        settings: &Arc<Settings>,
+        punches: &Arc<Punches>,
+    ) -> io::Result<Self> {
         let socket = socket::udp(addr)?;
         let raw = Arc::new(socket.try_clone()?);
         let local = socket.local_addr()?;
         let runtime = (settings.runtime)()?;
-        let restraint = Arc::<Restraint>::default();
+        let restraint = Arc::new(Restraint::new(Arc::clone(punches)));
         let restrained = RestrainedSocket {
             socket: runtime.wrap_udp_socket(socket)?,
             restraint: Arc::clone(&restraint),
@@ -141,7 +141,10 @@ impl Socket {
             self.accept = accept(&self.endpoint);
             let remote = incoming.remote_address();
             let proven = incoming.remote_address_validated();
-            if !proven && Arc::strong_count(&self.unproven) > UNPROVEN && incoming.may_retry() {
+            if !proven
+                && Arc::strong_count(&self.unproven) > self.settings.unproven
+                && incoming.may_retry()
+            {
                 tracing::trace!(%remote, "asked to prove its address");
                 // It fails if the address is validated by now.
                 if let Err(error) = incoming.retry() {
@@ -238,7 +241,7 @@ mod tests {
         let (congestion, runtime) = (Congestion::default(), tokio_runtime());
         let budgets = Budgets::new(Class::Stranger);
         let settings = Settings::new(&keypair, &tls, congestion, role, runtime, budgets).unwrap();
-        Socket::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap()
+        Socket::bind(([127, 0, 0, 1], 0).into(), &settings, &Arc::default()).unwrap()
     }
 
     async fn accept(socket: &mut Socket) -> Accepted {
@@ -247,22 +250,24 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_many_handshakes_a_remote_has_to_prove_its_address() {
-        let (mut server, client) = (bind(Role::Relay), bind(Role::Node));
-        let mut held = Vec::new();
-        for _ in 0..UNPROVEN {
+        for role in [Role::Relay, Role::Node] {
+            let (mut server, client) = (bind(role), bind(Role::Node));
+            let mut held = Vec::new();
+            for _ in 0..server.settings.unproven {
+                tokio::spawn(client.dial(server.local(), Effort::Ordinary));
+                held.push(accept(&mut server).await);
+            }
+            assert!(held.iter().all(|accepted| accepted._unproven.is_some()));
+
+            let dial = tokio::spawn(client.dial(server.local(), Effort::Ordinary));
+            let asked = accept(&mut server).await;
+            assert!(asked._unproven.is_none());
+            let (dialed, accepted) = tokio::join!(dial, asked.handshake());
+            assert!(dialed.unwrap().is_ok() && accepted.is_ok());
+
+            held.clear();
             tokio::spawn(client.dial(server.local(), Effort::Ordinary));
-            held.push(accept(&mut server).await);
+            assert!(accept(&mut server).await._unproven.is_some());
         }
-        assert!(held.iter().all(|accepted| accepted._unproven.is_some()));
-
-        let dial = tokio::spawn(client.dial(server.local(), Effort::Ordinary));
-        let asked = accept(&mut server).await;
-        assert!(asked._unproven.is_none());
-        let (dialed, accepted) = tokio::join!(dial, asked.handshake());
-        assert!(dialed.unwrap().is_ok() && accepted.is_ok());
-
-        held.clear();
-        tokio::spawn(client.dial(server.local(), Effort::Ordinary));
-        assert!(accept(&mut server).await._unproven.is_some());
     }
 }

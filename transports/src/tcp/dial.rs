@@ -214,10 +214,15 @@ impl Dial {
             .punch_port(Transport::Tcp, self.family())
             .ok_or_else(|| self.no_socket())?;
         let known = self.shared.punches.is_expected(self.remote);
-        let is_once = known == Some(Remote::Unvouched);
+        let unvouched = {
+            let (punches, remote) = (Arc::clone(&self.shared.punches), self.remote);
+            move || punches.is_expected(remote) == Some(Remote::Unvouched)
+        };
         let connect = || -> Connecting {
-            if is_once {
-                return socket::connect_once(port, self.remote).boxed().fuse();
+            if unvouched() {
+                let unvouched = unvouched.clone();
+                let connecting = socket::connect_once(port, self.remote, move || !unvouched());
+                return connecting.boxed().fuse();
             }
             let kept = self.pending_syn.take(port, self.remote);
             kept.unwrap_or_else(|| socket::connect(port, self.remote).boxed().fuse())
@@ -249,7 +254,7 @@ impl Dial {
                         upgrades.push(upgraded.map(move |done| (done, sockets, None)).boxed());
                     }
                     // The remote may still connect.
-                    Err(error) if is_once && !is_in_use(&error) => last = self.failed(error),
+                    Err(error) if unvouched() && !is_in_use(&error) => last = self.failed(error),
                     Err(error) if may_pass(&error) => {
                         if !is_in_use(&error) {
                             last = self.failed(error);
@@ -285,7 +290,7 @@ impl Dial {
                 },
                 () = deadline => {
                     over = true;
-                    if !connecting.is_terminated() && !is_once {
+                    if !connecting.is_terminated() && !unvouched() {
                         // The errors of earlier attempts have passed.
                         last = timeout();
                         let unanswered = mem::replace(&mut connecting, Fuse::terminated());

@@ -49,6 +49,8 @@ pub(super) struct Attack {
     pub(super) evil: Option<&'static str>,
     /// Whether strangers run on the host of the target.
     pub(super) local: bool,
+    /// The `punch.allow` of the target: what is then reached shows what the same attack is kept from without it.
+    pub(super) allows: Option<&'static str>,
     /// Words of `stranger`, with names in braces for what the lab knows.
     pub(super) strangers: Vec<String>,
     pub(super) budget: Budget,
@@ -80,6 +82,7 @@ impl Attack {
             mesh: false,
             evil: None,
             local: false,
+            allows: None,
             strangers: Vec::new(),
             budget: Budget::default(),
         }
@@ -201,6 +204,10 @@ pub(super) fn all() -> Vec<Attack> {
             .by("attack silent --at {node.tcp} --connections 300").by("attack silent --at {punch.tcp} --connections 300"),
         Attack::new("fair-node-silent-ip6", Node, "tcp", "820 silent TCP connections from four /64 of one /48")
             .by("attack silent --at {node6.tcp} --connections 820 {near}"),
+        Attack::new("fair-node-half-quic-ip6", Node, "quic", "first packets of QUIC, 300 a second, from four /48")
+            .by("attack initial --at {node6.quic} --per-second 300 {far}"),
+        Attack::new("fair-node-idle-quic-ip6", Node, "quic", "4,140 idle connections from four /64 of one /48")
+            .by("attack idle --at {node6.quic} --connections 4140 {near}"),
         Attack::new("fair-node-half-quic", Node, "quic", "first packets of QUIC, 300 a second")
             .by("attack initial --at {node.quic} --per-second 300"),
         Attack::new("fair-node-silent-circuits", Node, "circuit", "256 silent circuits over three relay connections")
@@ -217,6 +224,10 @@ pub(super) fn all() -> Vec<Attack> {
             .by("attack silent --at {relay6.tcp} --connections 820 {far}"),
         Attack::new("fair-relay-half-quic", Relay, "quic", "first packets of QUIC, 300 a second")
             .by("attack initial --at {relay.quic} --per-second 300"),
+        Attack::new("fair-relay-half-quic-four-48", Relay, "quic", "first packets of QUIC, 300 a second, from four /48")
+            .by("attack initial --at {relay6.quic} --per-second 300 {far}"),
+        Attack::new("fair-relay-idle-quic-one-48", Relay, "quic", "4,140 idle connections from four /64 of one /48")
+            .by("attack idle --at {relay6.quic} --connections 4140 {near}"),
         Attack::new("scan-introduction", Home, "both", "introductions of a stranger that names inner addresses as its own")
             .by(&format!("attack introductions --at {{relay.quic}} --to {{node}} --connections 2 --streams 2{}", addresses(&INNER[..4], "--names", 1)))
             .by(&format!("attack introductions --at {{relay.tcp}} --to {{node}} --connections 2 --streams 2{}", addresses(&INNER[4..8], "--names", 1)))
@@ -259,6 +270,14 @@ pub(super) fn all() -> Vec<Attack> {
             .by("attack put --at {relay.quic} --connections 16 --streams 1") },
         Attack { mesh: true, ..Attack::new("chat-directory-puts", Relay, "tcp", "PUTs at full speed of two ids, in a mesh of two relays")
             .by("attack put --at {relay.tcp} --connections 2 --streams 100000") },
+        Attack::new("chat-directory-gets", Relay, "quic", "GETs of records that are not there, at full speed, 2 connections")
+            .by("attack get --at {relay.quic} --connections 2 --streams 8"),
+        Attack::new("chat-directory-gets-there", Relay, "tcp", "GETs of the record of a peer, at full speed, 2 connections")
+            .by("attack get --at {relay.tcp} --to {node} --connections 2 --streams 8"),
+        Attack { local: true, ..Attack::new("local-host-relay", Relay, "http", "requests to the admin server in the name of a web page, at full speed")
+            .by("attack wrong-host --at /ip4/127.0.0.1/tcp/9464 --connections 16") },
+        Attack { local: true, ..Attack::new("local-host-node", Node, "http", "requests to the admin server in the name of a web page, at full speed")
+            .by("attack wrong-host --at /ip4/127.0.0.1/tcp/9464 --connections 16") },
         Attack { local: true, ..Attack::new("local-http-relay", Relay, "http", "600 half requests to the admin server")
             .by("attack half-http --at /ip4/127.0.0.1/tcp/9464 --connections 600") },
         Attack { local: true, ..Attack::new("local-http-node", Node, "http", "600 half requests to the admin server")
@@ -274,10 +293,8 @@ pub(super) fn all() -> Vec<Attack> {
         Attack::new("text-node", Node, "both", "control characters wherever text can be put, and in circuits")
             .by("attack text --at {node.quic} --at {node.tcp} --at {text.quic} --at {text.tcp}")
             .by("attack text --at {relay.quic} --to {node}").by("attack text --at {relay.tcp} --to {text}"),
-        Attack::new("oracle-tcp", Home, "tcp", "how long until the next CONNECT, by what is behind the address")
-            .by("--relay {relay.quic} --abuse handshake --times 1 --candidate /ip4/192.168.1.{inside}/tcp/6443 dial {node}")
-            .by("--relay {relay.quic} --abuse handshake --times 1 --candidate /ip4/192.168.1.{inside}/tcp/6444 dial {node}")
-            .by("--relay {relay.quic} --abuse handshake --times 1 --candidate /ip4/192.168.1.77/tcp/6443 dial {node}"),
+        oracle("oracle-tcp", "how long until the next CONNECT, by what is behind the address"),
+        Attack { allows: Some("192.168.1.0/24"), ..oracle("oracle-tcp-allowed", "the same at a node whose punch.allow names the network: what is inside is reached") },
     ]);
     for attack in &mut all {
         if let Some(evil) = attack.evil {
@@ -296,4 +313,16 @@ pub(super) fn all() -> Vec<Attack> {
 fn flood_dcutr(transport: &str) -> String {
     let candidates = addresses(&["/ip4/{victim}"], "--candidate", 4);
     format!("--relay {{relay.{transport}}} --abuse handshake --times 30{candidates} dial {{node}}")
+}
+
+fn oracle(name: &'static str, about: &'static str) -> Attack {
+    let by = |attack: Attack, host: &str, port: u16| {
+        attack.by(&format!("--relay {{relay.quic}} --abuse handshake --times 1 --candidate /ip4/192.168.1.{host}/tcp/{port} dial {{node}}"))
+    };
+    let attack = by(
+        Attack::new(name, Target::Home, "tcp", about),
+        "{inside}",
+        6443,
+    );
+    by(by(attack, "{inside}", 6444), "77", 6443)
 }

@@ -105,7 +105,9 @@ impl Row {
             over("resident MiB", self.rss_peak_mib, most);
         }
         over("log lines", lines, LOG_LINES * minutes + OWN_LINES);
-        over("packets to inner addresses", self.inner_packets as f64, 0.0);
+        if attack.allows.is_none() {
+            over("packets to inner addresses", self.inner_packets as f64, 0.0);
+        }
         let sent = self.sent_mib * 1024.0 * 1024.0;
         let amplified = self.third_party_bytes as f64 / sent.max(1.0);
         over("bytes to a third party for each", amplified, AMPLIFICATION);
@@ -148,17 +150,32 @@ impl Row {
             1.0 - self.forwarded_ratio,
             1.0 - FORWARDED,
         );
-        if let Some(fault) = self.oracle() {
-            self.faults.push(fault);
-        }
+        let served = self
+            .strangers
+            .iter()
+            .filter_map(|counts| counts["served"].as_u64());
+        over("answers to a wrong Host", served.sum::<u64>() as f64, 0.0);
+        let fault = match attack.allows {
+            // Times differ by what is behind an address that may be dialed.
+            Some(_) if self.inner_packets > 0 => None,
+            Some(networks) => Some(format!(
+                "nothing inside was reached although punch.allow is {networks}: the attack without it shows nothing"
+            )),
+            None => self.oracle(),
+        };
+        self.faults.extend(fault);
     }
 
     /// Two candidates whose times do not overlap tell what is behind them.
     fn oracle(&self) -> Option<String> {
+        if let Some((name, _)) = self.answers.iter().find(|(_, times)| times.is_empty()) {
+            return Some(format!(
+                "no second CONNECT came for {name}: nothing was measured"
+            ));
+        }
         let ranges: Vec<_> = self
             .answers
             .iter()
-            .filter(|(_, times)| !times.is_empty())
             .map(|(name, times)| {
                 let least = times.iter().copied().fold(f64::INFINITY, f64::min);
                 let most = times.iter().copied().fold(0.0, f64::max);

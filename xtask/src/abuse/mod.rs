@@ -8,6 +8,8 @@ mod attacks;
 mod honest;
 mod measured;
 mod rig;
+mod scene;
+mod seen;
 mod table;
 
 use std::{

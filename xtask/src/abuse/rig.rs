@@ -1,37 +1,33 @@
 //! The lab of one attack: who is there, and what is counted while they work.
 
 use std::{
-    fs,
     net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use p2pnode_tests::{
-    admin::{ADMIN, ADMIN_LISTEN},
-    args::{NodeArgs, PATIENCE, Transport},
+    admin::ADMIN,
+    args::{PATIENCE, Transport},
     bins::{self, bins},
-    capture::Capture,
     host::Host,
     lab::Lab,
     nat::NatKind,
-    node::{Launch, Process, control_socket, printed},
+    node::{Process, control_socket, printed},
     packet::{Packet, Protocol},
-    probe,
     relay::{RELAY_PORT, Relay},
     running::Node,
     usage,
 };
 use serde_json::Value;
-use tokio::{
-    net::TcpListener,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     attacks::{Attack, Target},
     honest::{Dials, Honest, Kind, at_least, carried},
     measured::Row,
+    scene::{HomeOf, SOURCES, TEXT_PORT, evil, stranger, target, text},
+    seen::{is_inner, obeyed, sent_bytes},
 };
 
 /// Plain peers that the node dials of its own.
@@ -40,39 +36,7 @@ const ROUNDS_BEFORE: usize = 3;
 const SAMPLE: Duration = Duration::from_millis(200);
 /// For what was counted to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
-const TEXT_PORT: u16 = 444;
 const CLOSED: &str = "RELAY_NODE_ACCESS_ALLOW";
-
-/// Prefixes of four addresses each: of one /56, of one /48, of four /48.
-const SOURCES: [(&str, [&str; 4]); 3] = [
-    (
-        "{nearest}",
-        [
-            "2001:db8:a000::1",
-            "2001:db8:a000:1::1",
-            "2001:db8:a000:2::1",
-            "2001:db8:a000:3::1",
-        ],
-    ),
-    (
-        "{near}",
-        [
-            "2001:db8:a000::1",
-            "2001:db8:a000:100::1",
-            "2001:db8:a000:200::1",
-            "2001:db8:a000:300::1",
-        ],
-    ),
-    (
-        "{far}",
-        [
-            "2001:db8:a000::1",
-            "2001:db8:a001::1",
-            "2001:db8:a002::1",
-            "2001:db8:a003::1",
-        ],
-    ),
-];
 
 struct Rig {
     relay: Relay,
@@ -94,21 +58,11 @@ struct Rig {
     lab: Lab,
 }
 
-struct HomeOf {
-    capture: Capture,
-    inside: Host,
-    _service: TcpListener,
-}
-
 pub(super) async fn run(attack: &Attack, seconds: u64) -> Result<Row> {
     let mut rig = Rig::new(attack).await?;
     let row = rig.attack(attack, attack.seconds(seconds)).await;
     rig.lab.succeeded();
     row
-}
-
-fn stranger(name: &str) -> Result<Launch> {
-    Ok(Launch::new(name, bins::stranger()?))
 }
 
 impl Rig {
@@ -481,120 +435,4 @@ impl Rig {
         let hosts = [&self.relay.host, &self.honest, &self.stranger];
         hosts.iter().any(|host| host.addresses.contains(&ip))
     }
-}
-
-/// A second node on the host, whose output is text.
-async fn text(relay: &Relay, host: &Host, key: &str) -> Result<(Process, String)> {
-    let program = bins()?.p2pnode;
-    let id = printed(host, &program, &["id", "--key", key]).await?;
-    let mut launch = Launch::new("text", program).args(["run", "--key", key]);
-    for transport in Transport::ALL {
-        launch = launch
-            .args(["--relay", &relay.address(host, transport)?])
-            .args(["--listen", &transport.addr(host.ip(false)?, TEXT_PORT)]);
-    }
-    let process = launch.on(host)?;
-    let reserved = |event: &p2pnode_tests::events::Event| event.line.contains("reserved");
-    process.first("a reservation", 0, reserved).await?;
-    Ok((process, id))
-}
-
-async fn evil(lab: &Lab, words: &str) -> Result<(Host, Process)> {
-    let host = lab.public_host("evil").await?;
-    let mut args = vec![
-        "attack".to_owned(),
-        words.to_owned(),
-        "--seconds".to_owned(),
-        "100000".to_owned(),
-    ];
-    for transport in Transport::ALL {
-        args.extend([
-            "--at".to_owned(),
-            transport.addr(host.ip(false)?, RELAY_PORT),
-        ]);
-    }
-    let process = stranger("evil")?.args(args).on(&host)?;
-    process.event("started", PATIENCE).await?;
-    Ok((host, process))
-}
-
-async fn target(
-    lab: &Lab,
-    attack: &Attack,
-    relay: &Relay,
-    evil: Option<&(Host, Process)>,
-) -> Result<(Node, Option<HomeOf>)> {
-    let mut home = None;
-    let host = if attack.target == Target::Home {
-        let (site, host) = lab.home("target", NatKind::DualStack).await?;
-        let inside = lab.host("inside", &site).await?;
-        home = Some(HomeOf {
-            _service: probe::listen(&inside, 6443).await?,
-            capture: lab.capture(&site).await?,
-            inside,
-        });
-        host
-    } else {
-        lab.public_host("target").await?
-    };
-    let mut args = NodeArgs::new(relay, &host, &Transport::ALL);
-    if let Some((host, process)) = evil {
-        let started = process.event("started", PATIENCE).await?;
-        for transport in Transport::ALL {
-            let address = transport.addr(host.ip(false)?, RELAY_PORT);
-            args.relays
-                .push(format!("{address}/p2p/{}", started.text("/peer_id")));
-        }
-    }
-    let mut launch = args.run_on(&host, "target")?.env(ADMIN_LISTEN, ADMIN);
-    if home.is_none() {
-        for ip in &host.addresses {
-            for transport in Transport::ALL {
-                launch = launch.args(["--listen", &transport.addr(ip, RELAY_PORT)]);
-            }
-        }
-    }
-    Ok((launch.reserves(&host).await?, home))
-}
-
-/// What the kernel has counted as sent by the interface of a host.
-fn sent_bytes(host: &Host) -> Result<f64> {
-    let devices = host.device.run_sync(|| {
-        fs::read_to_string("/proc/thread-self/net/dev").context("/proc/thread-self/net/dev")
-    })?;
-    let line = devices
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("eth0:"));
-    let sent = line.and_then(|line| line.split_whitespace().nth(8));
-    Ok(sent.context("eth0 is not counted")?.parse()?)
-}
-
-/// Whether no relay can vouch for the address from outside.
-fn is_inner(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let inner = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-            let nobody = ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified();
-            inner
-                || nobody
-                || (a == 100 && (64..128).contains(&b))
-                || ip.octets() == [168, 63, 129, 16]
-        }
-        IpAddr::V6(ip) => match ip.segments() {
-            [0x64, 0xff9b, ..] | [0x2002, ..] => true,
-            [0, 0, 0, 0, 0, ..] => true,
-            _ => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_multicast(),
-        },
-    }
-}
-
-/// Characters that a terminal obeys, and lines that a stranger has forged.
-fn obeyed(text: &str) -> u64 {
-    let controls = text.chars().filter(|c| {
-        (c.is_control() && !matches!(c, '\n' | '\t'))
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    });
-    let forged = text.lines().filter(|line| line.starts_with("INFO forged"));
-    (controls.count() + forged.count()) as u64
 }

@@ -27,11 +27,15 @@ pub(super) fn nft(rules: &Rules) -> String {
     };
     let mut text = format!(
         "# Lets p2pnode out: {names} from source ports {range}, and what comes back.\n\
-         # Load it with `nft -f FILE`; loading it again replaces it. Then let the chains that decide jump there:\n\
+         # Load it with `nft -f FILE`; loading it again replaces it. It needs nothing that is there before, and lets nothing out by\n\
+         # itself: an accept here cannot outweigh a drop in another chain. So let the chains that decide jump here. They are those\n\
+         # with a hook and `policy drop` in `nft list ruleset`; where there is none, nothing is dropped and nothing is to be done.\n\
+         # With their names, if they are in the table inet filter (else replace `inet filter` in this file with their table):\n\
          #   on the host:   nft insert rule inet filter output jump p2pnode-out\n\
          #                  nft insert rule inet filter input jump p2pnode-in\n\
          #   on its router: nft insert rule inet filter forward iifname LAN jump p2pnode-out\n\
          #                  nft insert rule inet filter forward oifname LAN jump p2pnode-in\n\
+         # Instead of LAN: the interface behind which the node is.\n\
          add table inet filter\n",
         names = rules.protocol_names(),
     );
@@ -81,6 +85,7 @@ pub(super) fn iptables(rules: &Rules) -> String {
          #                  iptables -I INPUT -j P2PNODE-IN\n\
          #   on its router: iptables -I FORWARD -i LAN -j P2PNODE-OUT\n\
          #                  iptables -I FORWARD -o LAN -j P2PNODE-IN\n\
+         # For IPv6 the same with ip6tables. Instead of LAN: the interface behind which the node is.\n\
          *filter\n\
          :P2PNODE-OUT - [0:0]\n\
          :P2PNODE-IN - [0:0]\n",

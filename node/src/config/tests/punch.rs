@@ -156,3 +156,34 @@ proptest! {
         prop_assert_eq!(filter.matches(&addr(other)), net.contains(&other));
     }
 }
+
+#[test]
+fn settings_that_exclude_each_other_are_named_with_the_remedy() {
+    for (file, fault) in [
+        (
+            "dial: { transports: [tcp] }\nlisten: [/ip4/0.0.0.0/tcp/443, /ip4/0.0.0.0/udp/443/quic-v1]",
+            "listen: /ip4/0.0.0.0/udp/443/quic-v1 cannot be listened on: dial.transports has no quic; add it, or remove the address",
+        ),
+        (
+            "dial: { transports: [quic] }\nlisten: [/ip6/::/tcp/443]",
+            "listen: /ip6/::/tcp/443 cannot be listened on: dial.transports has no tcp; add it, or remove the address",
+        ),
+        (
+            "punch: { allow: [10.1.0.0/16], deny: [10.0.0.0/8] }",
+            "punch.allow: 10.1.0.0/16 has no effect, because 10.0.0.0/8 of punch.deny covers it",
+        ),
+        (
+            "punch: { advertise: ['/ip4/198.51.100.7/tcp/{port}'], deny: [198.51.100.0/24 tcp] }",
+            "punch.advertise: /ip4/198.51.100.7/tcp/{port} is never sent, because punch.allow or punch.deny forbids it",
+        ),
+        (
+            "dial: { transports: [quic] }\npunch: { allow: [10.0.0.0/8 tcp] }",
+            "punch.allow: 10.0.0.0/8 tcp has no effect, because dial.transports has no tcp",
+        ),
+    ] {
+        let faults = read(file, Purpose::Run).unwrap_err();
+        assert!(faults.contains(fault), "{file}: {faults}");
+    }
+    let partly = "punch: { allow: [10.0.0.0/8, 10.1.0.0/16 tcp], deny: [10.1.0.0/16 quic] }";
+    read(partly, Purpose::Run).unwrap();
+}

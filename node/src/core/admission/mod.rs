@@ -10,6 +10,9 @@
 //! The dials that this node wants, to relays and to peers, have no limit. A stranger is a peer that this node has not dialed and
 //! that no configuration names.
 
+mod limits;
+mod origin;
+mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +21,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
-use p2pnode_daemon::shares::{Handshakes, InFamily, PATIENCE, Part, Place, Places, Shares};
-use p2pnode_protocol::{Family, Network, Source, Transport};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_daemon::shares::{Handshakes, PATIENCE, Part as _, Place, Places, Shares};
+use p2pnode_protocol::{Source, Transport};
+
+pub(crate) use refused::Refused;
+
+use limits::Limits;
+use origin::{Caller, Origin, origins, peer_of, relay_of};
 
 /// Connections of a peer. In a punch, each of up to eight candidates may connect from both sides before the surplus is closed. One
 /// more is relayed.
@@ -41,100 +49,6 @@ const STRANGERS_PATIENCE: Duration = Duration::from_secs(30);
 /// Refusals are summed up in one line of the log in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// Open files that are kept for listeners, the runtime, the admin server and the control socket, and for this node's own dials.
-const KEPT_FILES: usize = 128;
-
-/// How much of everything.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    handshakes: usize,
-    circuits: usize,
-    punches: usize,
-    connections: usize,
-}
-
-impl Limits {
-    const DEFAULT: Self = Self {
-        handshakes: 128,
-        circuits: 128,
-        punches: 128,
-        connections: 4096,
-    };
-
-    /// What fits into `files` open files; `None` is no limit. A TCP connection is one file, also while it is a handshake.
-    fn within(files: Option<u64>) -> Self {
-        let files = files.and_then(|files| usize::try_from(files).ok());
-        let strangers = files
-            .unwrap_or(usize::MAX)
-            .saturating_sub(KEPT_FILES)
-            .max(8);
-        let quarter = strangers / 4;
-        Self {
-            handshakes: Self::DEFAULT.handshakes.min(quarter),
-            punches: Self::DEFAULT.punches.min(quarter),
-            connections: Self::DEFAULT.connections.min(strangers - 2 * quarter),
-            ..Self::DEFAULT
-        }
-    }
-}
-
-/// Why a connection is refused, or ends early. Each is a value of the label `reason` of `p2pnode_refused_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
-pub(crate) enum Refused {
-    /// All inbound handshakes are taken, and the source has no fewer than others.
-    #[error("as many inbound handshakes are under way as this node takes")]
-    Handshakes,
-    /// The caller has as many circuits in their handshake as it may, or all are taken.
-    #[error("as many circuits are in their handshake as this node takes")]
-    Circuits,
-    /// As many punches are dialed as may be.
-    #[error("as many punches are dialed as this node may dial at once")]
-    Punches,
-    /// The peer has as many connections as it may.
-    #[error("the peer has as many connections as one peer may have")]
-    PeerConnections,
-    /// The source has as many connections as it may.
-    #[error("the peer's network has as many connections as one network may have")]
-    SourceConnections,
-    /// All connections are taken, and no stranger leaves for this one.
-    #[error("as many connections are open as this node takes")]
-    Connections,
-    /// A handshake ended for another one.
-    #[error("the handshake ended for another one")]
-    HandshakeDisplaced,
-    /// A connection of a stranger ended for another one.
-    #[error("the connection ended for another one")]
-    ConnectionDisplaced,
-}
-
-impl Refused {
-    /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Handshakes,
-        Self::Circuits,
-        Self::Punches,
-        Self::PeerConnections,
-        Self::SourceConnections,
-        Self::Connections,
-        Self::HandshakeDisplaced,
-        Self::ConnectionDisplaced,
-    ];
-
-    /// The value of the label.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Handshakes => "handshake_limit",
-            Self::Circuits => "circuit_limit",
-            Self::Punches => "punch_limit",
-            Self::PeerConnections => "peer_connection_limit",
-            Self::SourceConnections => "source_connection_limit",
-            Self::Connections => "connection_limit",
-            Self::HandshakeDisplaced => "handshake_displaced",
-            Self::ConnectionDisplaced => "connection_displaced",
-        }
-    }
-}
-
 /// What the swarm has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -151,48 +65,6 @@ pub(crate) struct Event {
     pub(crate) refused: Refused,
     /// How many since the last line of the log, this one included, if a line is due.
     pub(crate) to_log: Option<u64>,
-}
-
-/// Who calls over a circuit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Caller {
-    Peer(PeerId),
-    Relay(PeerId),
-}
-
-impl Part for Caller {
-    fn weight(self) -> usize {
-        match self {
-            Self::Peer(_) => 1,
-            Self::Relay(_) => 16,
-        }
-    }
-}
-
-/// Where an inbound connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Origin {
-    Network(Network),
-    /// Over a circuit: the address is known to the relay only.
-    Relay(PeerId),
-}
-
-impl Part for Origin {
-    fn weight(self) -> usize {
-        match self {
-            Self::Network(network) => Part::weight(network),
-            Self::Relay(_) => 8,
-        }
-    }
-}
-
-impl InFamily for Origin {
-    fn family(self) -> Option<Family> {
-        match self {
-            Self::Network(network) => network.family(),
-            Self::Relay(_) => None,
-        }
-    }
 }
 
 /// What a node has to do with a peer.
@@ -244,6 +116,11 @@ impl Admission {
             actions: VecDeque::new(),
             events: VecDeque::new(),
         }
+    }
+
+    /// From now on the configuration names these peers.
+    pub(crate) fn handle_named(&mut self, named: BTreeSet<PeerId>) {
+        self.named = named;
     }
 
     /// A connection from `remote` to `local` begins its handshake.
@@ -476,30 +353,4 @@ impl Admission {
         self.events.push_back(Event { refused, to_log });
         refused
     }
-}
-
-/// The relay of a circuit, which its local address names.
-fn relay_of(local: &Multiaddr) -> Option<PeerId> {
-    let is_circuit = local.iter().any(|part| part == Protocol::P2pCircuit);
-    peer_of(local).filter(|_| is_circuit)
-}
-
-/// The first peer that an address names.
-fn peer_of(addr: &Multiaddr) -> Option<PeerId> {
-    addr.iter().find_map(|part| {
-        if let Protocol::P2p(peer) = part {
-            Some(peer)
-        } else {
-            None
-        }
-    })
-}
-
-/// Where an inbound connection comes from, the smallest part first.
-fn origins(local: &Multiaddr, remote: &Multiaddr) -> Vec<Origin> {
-    if let Some(relay) = relay_of(local) {
-        return vec![Origin::Relay(relay)];
-    }
-    let networks = Source::of(remote).into_iter().flat_map(Source::networks);
-    networks.map(Origin::Network).collect()
 }

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
-use super::*;
+use super::{limits::KEPT_FILES, *};
 
 /// A node's admission, and what came out of it.
 struct Node {

@@ -39,8 +39,22 @@ pub(crate) struct Candidate {
     pub addrs: Vec<Multiaddr>,
     /// Its source: [`FoundBy::Dns`] or [`FoundBy::Mdns`].
     pub by: FoundBy,
-    /// Whether the peer was there a moment ago; then nowhere else is dialed as long as this is.
-    pub is_known: bool,
+    /// What earlier dials found there.
+    pub standing: Standing,
+}
+
+/// What earlier dials found at a place. Places are dialed in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// The peer was there a moment ago: nowhere else is dialed as long as this place is.
+    Here,
+    /// The peer was there some time ago.
+    WasHere,
+    /// Nothing is known.
+    New,
+    /// Nobody answered a moment ago: the place is dialed when the search is over and no other is left. Anybody on a link may name
+    /// many such places.
+    Silent,
 }
 
 /// Why a candidate is not the peer.
@@ -113,10 +127,9 @@ impl Local {
     pub(super) fn found(&mut self, candidates: impl IntoIterator<Item = Candidate>) {
         for candidate in candidates {
             if self.seen.len() < CANDIDATES && self.seen.insert(candidate.host) {
-                match candidate.is_known {
-                    true => self.waiting.push_front(candidate),
-                    false => self.waiting.push_back(candidate),
-                }
+                let before = |known: &Candidate| known.standing <= candidate.standing;
+                let at = self.waiting.partition_point(before);
+                self.waiting.insert(at, candidate);
             }
         }
     }
@@ -130,10 +143,13 @@ impl Local {
 
     /// The next place to dial.
     pub(super) fn next(&mut self) -> Option<Candidate> {
-        let is_known = |candidate: &Candidate| candidate.is_known;
-        if self.under_way.len() >= AT_ONCE || self.under_way.iter().any(is_known) {
+        let is_here = |candidate: &Candidate| candidate.standing == Standing::Here;
+        if self.under_way.len() >= AT_ONCE || self.under_way.iter().any(is_here) {
             return None;
         }
+        let is_last = self.state == State::Over;
+        let has_turn = |next: &&Candidate| next.standing != Standing::Silent || is_last;
+        self.waiting.front().filter(has_turn)?;
         let candidate = self.waiting.pop_front()?;
         self.under_way.push(candidate.clone());
         Some(candidate)
@@ -242,7 +258,7 @@ mod tests {
                     .expect("a multiaddr"),
             ],
             by: FoundBy::Dns,
-            is_known: false,
+            standing: Standing::New,
         }
     }
 
@@ -301,11 +317,29 @@ mod tests {
     }
 
     #[test]
+    fn where_nobody_answered_a_moment_ago_is_dialed_last_and_where_the_peer_once_was_first() {
+        let mut local = Local::default();
+        local.search(DNS, Instant::now());
+        assert!(local.begin());
+        let with = |standing, last| Candidate {
+            standing,
+            ..candidate(last)
+        };
+        local.found((1..=20).map(|last| with(Standing::Silent, last)));
+        assert!(dialed(&mut local).is_empty());
+        local.found([candidate(30), with(Standing::WasHere, 40), candidate(31)]);
+        assert_eq!(dialed(&mut local), [40, 30, 31]);
+        local.searched();
+        assert_eq!(dialed(&mut local), [1, 2, 3, 4, 5]);
+        assert!(local.is_under_way());
+    }
+
+    #[test]
     fn where_the_peer_was_a_moment_ago_is_dialed_alone_and_the_rest_if_it_has_moved() {
         let mut local = Local::default();
         local.search(DNS, Instant::now());
         let known = Candidate {
-            is_known: true,
+            standing: Standing::Here,
             ..candidate(2)
         };
         local.found([candidate(1), known, candidate(3)]);

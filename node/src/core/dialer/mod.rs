@@ -38,7 +38,7 @@ use losses::Losses;
 use pings::{INTERVAL, Pings};
 
 pub(crate) use circuit::{CIRCUIT_WAIT, CircuitFailure};
-pub(crate) use local::{Candidate, LocalFailure, Sources};
+pub(crate) use local::{Candidate, LocalFailure, Sources, Standing};
 pub(crate) use losses::Farewell;
 pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;

@@ -111,7 +111,7 @@ impl Hop {
     }
 
     /// The far hop of a path, as its relay reports it.
-    pub(crate) fn reported(leg: hop::Leg) -> Self {
+    pub(crate) fn reported(leg: &hop::Leg) -> Self {
         Self {
             transport: Some(leg.transport),
             family: Some(leg.family),

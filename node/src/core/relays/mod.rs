@@ -96,6 +96,8 @@ pub(crate) struct RelayKeeper {
     draining: BTreeSet<PeerId>,
     /// Relays that do not admit this node, and their words.
     refused: BTreeMap<PeerId, String>,
+    /// Why the last request for a reservation failed.
+    unreserved: BTreeMap<PeerId, String>,
     hints: Limiter<()>,
     actions: VecDeque<Action>,
 }
@@ -116,6 +118,7 @@ impl RelayKeeper {
             slots: Vec::new(),
             draining: BTreeSet::new(),
             refused: BTreeMap::new(),
+            unreserved: BTreeMap::new(),
             hints: Limiter::new(HINTS),
             actions: VecDeque::new(),
         };
@@ -326,6 +329,11 @@ impl RelayKeeper {
                 }
             }
         }
+    }
+
+    /// The legs that are open.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.legs.iter().filter_map(Leg::connection)
     }
 
     /// Whether this is a leg to a relay that closed the last connection soon and without a reservation.

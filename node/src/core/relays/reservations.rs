@@ -114,6 +114,7 @@ impl RelayKeeper {
     /// The relay accepted our reservation in this family, or renewed it.
     pub(crate) fn handle_reserved(&mut self, relay: &PeerId, family: Family) -> Reserved {
         let was_held = self.holds(relay);
+        self.unreserved.remove(relay);
         let legs = self.legs.iter_mut();
         for leg in legs.filter(|leg| (leg.relay.peer, leg.family) == (*relay, family)) {
             leg.proved();
@@ -170,6 +171,17 @@ impl RelayKeeper {
             was_held,
             is_held: self.holds(&relay),
         })
+    }
+
+    /// The last request for a reservation on this relay has failed, or the reservation has ended.
+    pub(crate) fn handle_unreserved(&mut self, relay: PeerId, reason: &str) {
+        self.unreserved.insert(relay, reason.to_owned());
+    }
+
+    /// Why this relay holds no reservation, as far as the last answer says.
+    pub(crate) fn reservation_failure(&self, relay: &PeerId) -> Option<&str> {
+        let failure = self.unreserved.get(relay).filter(|_| !self.holds(relay));
+        failure.map(String::as_str)
     }
 
     /// Whether a reservation is held on this relay.

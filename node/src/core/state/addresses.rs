@@ -5,10 +5,9 @@ use std::{
     time::Instant,
 };
 
-use ipnet::IpNet;
 use libp2p::{Multiaddr, core::transport::ListenerId};
 use p2pnode_protocol::addr::is_circuit;
-use p2pnode_transports::{Family, Transport};
+use p2pnode_transports::{Family, HostAddress, Transport};
 
 use super::{Action, NodeState};
 use crate::core::event;
@@ -59,20 +58,36 @@ impl NodeState {
         }
     }
 
-    /// This host has these addresses, each with its network.
-    pub(crate) fn handle_interfaces(&mut self, addresses: BTreeSet<IpNet>, now: Instant) {
+    /// This host has these addresses.
+    pub(crate) fn handle_interfaces(&mut self, addresses: BTreeSet<HostAddress>, now: Instant) {
+        let networks = |of: &BTreeSet<HostAddress>| -> BTreeSet<_> {
+            let network =
+                |address: &HostAddress| (address.ip, address.prefix_len, address.has_default_route);
+            of.iter().map(network).collect()
+        };
         let known = std::mem::replace(&mut self.addresses.interfaces, addresses);
-        if !known.is_empty() && known != self.addresses.interfaces {
+        if !known.is_empty() && networks(&known) != networks(&self.addresses.interfaces) {
             self.relays.handle_network_changed(now);
         }
         self.on_interfaces();
         self.advance(now);
     }
 
+    /// A leg to a relay is open, or open no longer: perhaps packets leave from another address now.
+    pub(super) fn on_legs(&mut self) {
+        let legs = self.relays.connections();
+        let hops = legs.filter_map(|id| self.peers.connection(id)?.path.hops.first());
+        let sources = hops.filter_map(|hop| Some(hop.local?.ip())).collect();
+        if self.addresses.to_relays != sources {
+            self.addresses.to_relays = sources;
+            self.on_interfaces();
+        }
+    }
+
     fn on_interfaces(&mut self) {
         self.addresses.changed();
         let addresses = self.addresses.at_punch_ports();
-        let networks = self.addresses.interfaces.iter().copied().collect();
+        let networks = self.addresses.networks().collect();
         self.actions.push_back(Action::SetInterfaces {
             addresses,
             networks,

@@ -34,9 +34,10 @@ impl NodeState {
                     relay: circuit.relay,
                     peer: circuit.peer,
                     near: leg.near,
+                    seen: leg.seen.clone(),
                 });
             }
-            let hop = Hop::reported(*leg);
+            let hop = Hop::reported(leg);
             self.peers.handle_far_hop(circuit.connection, hop);
             self.report_path(circuit.peer, PathCause::Ranked);
         }
@@ -81,8 +82,8 @@ impl NodeState {
     /// Asks what is to be asked.
     pub(super) fn ask_relays(&mut self, now: Instant) {
         self.inquiries.handle_timeout(now);
-        while let Some(circuit) = self.inquiries.poll_action() {
-            self.actions.push_back(Action::AskHop(circuit));
+        while let Some((circuit, request)) = self.inquiries.poll_action() {
+            self.actions.push_back(Action::AskHop(circuit, request));
         }
     }
 

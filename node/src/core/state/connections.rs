@@ -16,6 +16,9 @@ use crate::core::{
 /// How soon after its handshake a connection ends that the peer refuses. Nothing else ends so soon: a lost path is noticed later.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// Why this node closes a connection that counts as dead.
+const NO_ANSWER: &str = "no answer to pings";
+
 impl NodeState {
     /// A dial of [`Action::Dial`] is under way as this connection.
     pub(crate) fn handle_dialing(&mut self, connection: ConnectionId, purpose: Purpose) {
@@ -80,6 +83,7 @@ impl NodeState {
             self.classify(relay);
         }
         if is_leg {
+            self.on_legs();
             self.introduce_again(peer);
         }
         match purpose {
@@ -118,17 +122,27 @@ impl NodeState {
         });
     }
 
+    /// An inbound connection was this node's own.
+    pub(crate) fn handle_met_itself(&mut self, now: Instant) {
+        self.own_key.handle_met_itself(now);
+    }
+
     /// A connection is no longer open.
-    pub(crate) fn handle_closed(&mut self, closed: Closed, now: Instant) {
-        let (id, reason) = (closed.connection, &closed.reason);
+    pub(crate) fn handle_closed(&mut self, mut closed: Closed, now: Instant) {
+        let id = closed.connection;
         let has_answered = self.liveness.has_answered(id);
         let farewell = self.liveness.handle_closed(id, closed.ended, now);
+        if (farewell, closed.ended) == (Farewell::Lost, Ended::Ours) {
+            NO_ANSWER.clone_into(&mut closed.reason);
+        }
+        let reason = &closed.reason;
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();
         let leg = self.relays.handle_closed(id, now, jitter);
         let is_vain = leg.as_ref().is_some_and(|leg| leg.vain > 1);
+        let was_leg = leg.is_some();
         match leg {
             Some(LostLeg { relay, vain: 0 }) => {
                 tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
@@ -152,6 +166,9 @@ impl NodeState {
             } else {
                 let own = self.is_dialed(closed.peer);
                 tracing::info!(own, peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
+            }
+            if was_leg {
+                self.on_legs();
             }
             self.on_closed(closed, connection.path.kind, farewell, is_refusal, now);
             self.classify(connection.peer);
@@ -251,7 +268,7 @@ impl NodeState {
             return;
         };
         if is_news {
-            tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
+            tracing::warn!(target: event::LOGGED, relay = %relay.peer, address = %relay.addr, %reason, "cannot reach a relay; trying again until it answers");
             self.report(event::Event::RelayUnreachable {
                 t,
                 relay: relay.peer,

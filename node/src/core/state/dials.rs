@@ -193,10 +193,17 @@ impl NodeState {
                 self.neighbours.handle_answer(host, obtained, now);
                 LocalFailure::OtherPeer
             }
-            Some(AnsweredBy::Local) => LocalFailure::OtherPeer,
+            Some(AnsweredBy::Local) => {
+                let mut own = self.addresses.interfaces.iter();
+                // Without interfaces nothing is known.
+                if !self.addresses.interfaces.is_empty() && own.all(|own| own.ip != host.ip()) {
+                    self.own_key.handle_answered(host, now);
+                }
+                LocalFailure::OtherPeer
+            }
             None => {
                 tracing::debug!(%peer, %host, %reason, "nobody is there");
-                self.neighbours.handle_silence(&host);
+                self.neighbours.handle_silence(host, now);
                 LocalFailure::NoAnswer(reason)
             }
         };

@@ -7,7 +7,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::{
-    Scope,
+    Reach, Scope,
     directory::{Registration, publishable},
 };
 use p2pnode_transports::to_socket_addr;
@@ -31,8 +31,13 @@ impl NodeState {
             }
             Some(Lookup::Peer(peer)) => {
                 let mut found = registration.found();
+                let reach = self.reach_of_records();
+                // Where a name leads is known when it is dialed.
+                let may_lead = |addr: &Multiaddr| {
+                    to_socket_addr(addr).is_none_or(|socket| reach.admits(socket.ip()))
+                };
                 found.relays.retain_mut(|via| {
-                    via.addrs.retain(|addr| self.may_have_relay(addr));
+                    via.addrs.retain(may_lead);
                     !via.addrs.is_empty()
                         && via.relay != self.local
                         && !self.relays.is_configured(&via.relay)
@@ -47,24 +52,17 @@ impl NodeState {
         self.advance(now);
     }
 
-    /// Whether a relay that a record names may be dialed there: at a global address, and at a private one if this node is connected to
-    /// a relay of its own at a private one. Names are resolved.
-    fn may_have_relay(&self, addr: &Multiaddr) -> bool {
-        let Some(socket) = to_socket_addr(addr) else {
-            return true;
-        };
-        match Scope::of(socket.ip()) {
-            Scope::Global => true,
-            Scope::Never => false,
-            scope @ (Scope::Private | Scope::Host) => {
-                let peers = &self.peers;
-                let relays = self.relays.relays();
-                let mut legs = relays.flat_map(|relay| peers.connections_of(&relay).to_vec());
-                legs.any(|leg| {
-                    let remote = peers.path(leg).and_then(|path| path.hops.first()?.remote);
-                    remote.is_some_and(|remote| Scope::of(remote.ip()) == scope)
-                })
-            }
+    /// Where a relay that a record names may be dialed: at global addresses, and at private ones or on this host if this node is
+    /// connected to a relay of its own there.
+    pub(super) fn reach_of_records(&self) -> Reach {
+        let legs = self.relays.relays().flat_map(|relay| {
+            let legs = self.peers.connections_of(&relay).iter();
+            legs.filter_map(|leg| self.peers.path(*leg)?.hops.first()?.remote)
+        });
+        let scopes: Vec<Scope> = legs.map(|remote| Scope::of(remote.ip())).collect();
+        Reach {
+            private: scopes.contains(&Scope::Private),
+            host: scopes.contains(&Scope::Host),
         }
     }
 

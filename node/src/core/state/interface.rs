@@ -1,10 +1,16 @@
 //! What a node's state is given, what it asks for, and what it reports.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
-use p2pnode_protocol::hop::Near;
+use p2pnode_protocol::{
+    Reach,
+    hop::{Near, Request},
+};
 use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 
 use crate::{
@@ -116,6 +122,8 @@ pub(crate) enum Action {
         addresses: Vec<Multiaddr>,
         /// For `handle_dialing`.
         purpose: Purpose,
+        /// Where names among the addresses may lead; `None` is no limit.
+        reach: Option<Reach>,
     },
     /// Close a connection; [`handle_closed`](super::NodeState::handle_closed) follows.
     Close(ConnectionId),
@@ -124,9 +132,9 @@ pub(crate) enum Action {
     /// [`handle_reserved`](super::NodeState::handle_reserved) or
     /// [`handle_listener_closed`](super::NodeState::handle_listener_closed).
     Reserve(RelayAddr),
-    /// Ask the relay of a circuit about its other leg, over the connection `via`;
+    /// Ask the relay of a circuit this about its other leg, over the connection `via`;
     /// [`handle_hop_reply`](super::NodeState::handle_hop_reply) follows.
-    AskHop(Circuit),
+    AskHop(Circuit, Request),
     /// Ask a relay to admit this node; [`handle_join_reply`](super::NodeState::handle_join_reply) follows.
     Join(JoinRequest),
     /// Ask a relay on this connection to introduce this node to a peer;
@@ -168,6 +176,13 @@ pub(crate) enum Action {
     Search(PeerId),
     /// The last dial of this peer is over: its search reports nothing from now on.
     EndSearch(PeerId),
+    /// Only these peers may connect, if not every peer may, and these are named by the configuration.
+    SetAccess {
+        /// The peers that may connect.
+        allowed: Option<BTreeSet<PeerId>>,
+        /// Those that the configuration names.
+        named: BTreeSet<PeerId>,
+    },
     /// Let a peer connect that `access.allow` does not name.
     Allow(PeerId),
     /// Let it connect no longer.
@@ -189,6 +204,8 @@ pub(crate) enum Action {
         peer: PeerId,
         /// What they share.
         near: Near,
+        /// Where the relay sees the peer, of the addresses that the peer lists.
+        seen: Vec<IpAddr>,
     },
     /// The sockets of this host at its punch ports, and its networks: hand them to the punch machine.
     SetInterfaces {

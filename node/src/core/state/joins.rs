@@ -102,7 +102,7 @@ impl NodeState {
             .relays
             .handle_refused(relay, connection, words, now, jitter);
         if is_news {
-            tracing::warn!("{reason}");
+            tracing::warn!(target: event::LOGGED, "{reason}");
             self.report(event::Event::RelayRefused {
                 t,
                 relay,

@@ -16,6 +16,7 @@
 //! - `addresses`: where this node is.
 //! - `view`: what observers see.
 
+mod access;
 mod addresses;
 mod circuits;
 mod classes;
@@ -50,6 +51,7 @@ use crate::core::{
     joins::Joins,
     liveness::Liveness,
     neighbours::Neighbours,
+    own_key::OwnKey,
     peers::{Path, PathCause, PeerTable},
     reconnect::Reconnector,
     registrar::Registrar,
@@ -108,6 +110,7 @@ pub(crate) struct NodeState {
     tokens: Option<Tokens>,
     /// Which peer was at which place a moment ago.
     neighbours: Neighbours,
+    own_key: OwnKey,
     /// Whether the node is shutting down.
     is_leaving: bool,
     actions: VecDeque<Action>,
@@ -159,6 +162,7 @@ impl NodeState {
             joins: Joins::default(),
             classes: BTreeMap::new(),
             tokens,
+            own_key: OwnKey::default(),
             neighbours: Neighbours::default(),
             is_leaving: false,
             actions: VecDeque::new(),
@@ -190,6 +194,7 @@ impl NodeState {
             .chain(self.inquiries.poll_timeout())
             .chain(self.reconnector.poll_timeout())
             .chain(self.registrar.poll_timeout())
+            .chain(self.own_key.poll_timeout())
             .min()
     }
 
@@ -210,6 +215,9 @@ impl NodeState {
         self.dial_lost_peers(now);
         self.announce();
         self.register(now);
+        if let Some(at) = self.own_key.handle_timeout(now) {
+            tracing::warn!(own = tracing::field::Empty, %at, "another host uses the key of this node: callers reach either. Give each host a key of its own");
+        }
     }
 
     /// The node shuts down: the relays that have its record get one without addresses, and nothing else is done from now on.
@@ -235,10 +243,12 @@ impl NodeState {
 
     /// Has these addresses of a peer dialed.
     fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose) {
+        let reach = matches!(purpose, Purpose::FoundLeg(_)).then(|| self.reach_of_records());
         self.actions.push_back(Action::Dial {
             peer,
             addresses,
             purpose,
+            reach,
         });
     }
 

@@ -36,6 +36,9 @@ impl NodeState {
                     }
                 }
             }
+            punch::Event::Unvouched { peer, ips } => {
+                self.inquiries.handle_listed(peer, &ips, now);
+            }
             punch::Event::GaveUp {
                 peer,
                 reason,

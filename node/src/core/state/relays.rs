@@ -64,10 +64,11 @@ impl NodeState {
             return;
         };
         let relay = lost.relay;
+        self.relays.handle_unreserved(relay, reason);
         if lost.is_held {
             tracing::info!(%relay, %reason, "lost the reservation in one family; asking for it again");
         } else if lost.was_held {
-            tracing::warn!(%relay, %reason, "lost the reservation; asking for it again");
+            tracing::warn!(target: event::LOGGED, %relay, %reason, "lost the reservation; asking for it again");
             self.report(event::Event::ReservationLost {
                 t: self.t(now),
                 relay,

@@ -12,6 +12,7 @@ mod dials;
 mod introductions;
 mod lost;
 mod observations;
+mod reload;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::SystemTime};
 
@@ -19,7 +20,7 @@ use libp2p::{
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     multiaddr::Protocol,
 };
-use p2pnode_protocol::{addr::is_circuit, join::JoinReply, ping};
+use p2pnode_protocol::{Reach, addr::is_circuit, join::JoinReply, ping};
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
 use super::*;
@@ -223,6 +224,7 @@ impl Node {
                 peer,
                 addresses,
                 purpose: purpose @ Purpose::Leg(_),
+                reach: None,
             } = action
             else {
                 continue;

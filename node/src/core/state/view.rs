@@ -1,6 +1,6 @@
 //! What observers see of the state.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{Family, PortRange, Transport};
@@ -11,6 +11,11 @@ use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
 use crate::core::{peers::PeerTable, relays::RelayKeeper};
 
 impl NodeState {
+    /// Where another host uses the key of this node, as far as is known.
+    pub(crate) const fn key_elsewhere(&self) -> Option<SocketAddr> {
+        self.own_key.elsewhere()
+    }
+
     /// The node's own id.
     pub(crate) const fn local(&self) -> PeerId {
         self.local

@@ -29,7 +29,10 @@ use super::{
     links::{Link, Links},
     search::{EventSender, Means, SearchEvent},
 };
-use crate::core::{dialer::Candidate, event::FoundBy};
+use crate::core::{
+    dialer::{Candidate, Standing},
+    event::FoundBy,
+};
 
 /// The port of multicast DNS.
 const PORT: u16 = 5353;
@@ -247,7 +250,7 @@ impl Question {
                     host,
                     addrs: vec![addr],
                     by: FoundBy::Mdns,
-                    is_known: false,
+                    standing: Standing::New,
                 }),
                 None => {}
             }

@@ -51,6 +51,7 @@ pub(crate) struct Metrics {
     path_changes: Family<ChangeLabels, Counter>,
     reservations: Family<RelayLabels, Gauge>,
     closed_for_memory: Counter,
+    listener_errors: Counter,
     pool: Pool,
 }
 
@@ -66,6 +67,7 @@ impl Default for Metrics {
             path_changes: Family::default(),
             reservations: Family::default(),
             closed_for_memory: Counter::default(),
+            listener_errors: Counter::default(),
             pool: Pool::default(),
         }
     }
@@ -123,6 +125,11 @@ impl Metrics {
             "p2pnode_closed_for_memory",
             "Connections closed because the process was above limits.memory and they held the most",
             self.closed_for_memory.clone(),
+        );
+        registry.register(
+            "p2pnode_listener_errors",
+            "Errors of listeners that go on, as when no file can be opened for a connection",
+            self.listener_errors.clone(),
         );
         self.pool.register(registry);
     }
@@ -197,6 +204,11 @@ impl Metrics {
     /// A connection was refused or ended early.
     pub(crate) fn refused(&self, refused: Refused) {
         self.refused.get_or_create(&refused.into()).inc();
+    }
+
+    /// A listener reported an error and goes on.
+    pub(crate) fn listener_error(&self) {
+        self.listener_errors.inc();
     }
 
     /// The best path of a peer has changed.

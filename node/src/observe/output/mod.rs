@@ -4,11 +4,12 @@ mod table;
 mod text;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     time::Duration,
 };
 
-use p2pnode_protocol::{escape, escape_json};
+use p2pnode_daemon::terminal;
+use p2pnode_protocol::{escape, to_json};
 
 use crate::core::event::Event;
 
@@ -42,9 +43,14 @@ impl Printer {
     pub(crate) fn new(format: Format) -> Self {
         Self {
             format,
-            live: format == Format::Text && io::stdout().is_terminal(),
+            live: format == Format::Text && terminal::is_live(&io::stdout()),
             phase: "",
         }
+    }
+
+    /// Whether it writes for people, to a terminal.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
     }
 
     /// Writes one event.
@@ -54,7 +60,7 @@ impl Printer {
     /// Those of stdout, as when its reader is gone.
     pub(crate) fn print(&mut self, event: &Event) -> io::Result<()> {
         match self.format {
-            Format::Json => self.write(&escape_json(serde_json::to_string(event)?))?,
+            Format::Json => self.write(&to_json(event)?)?,
             Format::Text => self.write(&escape(text::line(event)))?,
         }
         if let Some(phase) = text::phase(event) {

@@ -25,6 +25,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     let _ = writeln!(text, "node    {}", status.peer_id);
+    if let Some(at) = status.key_also_at {
+        let _ = writeln!(text, "key     also used by another host, at {at}");
+    }
     let ports = match &ports[..] {
         [] => "no port".to_owned(),
         ports => ports.join(", "),
@@ -108,9 +111,12 @@ fn relay_line(relay: &RelayStatus) -> String {
         .iter()
         .map(|path| format!("{} {}", hops(path), rtt(path)))
         .collect();
-    format!("{} {state:11} {}", short(&relay.relay), legs.join(", "))
-        .trim_end()
-        .to_owned()
+    let line = format!("{} {state:11} {}", short(&relay.relay), legs.join(", "));
+    let line = line.trim_end();
+    match &relay.unreserved {
+        Some(reason) => format!("{line}; no reservation: {reason}"),
+        None => line.to_owned(),
+    }
 }
 
 fn peer_row(peer: &PeerStatus) -> [String; 6] {
@@ -240,6 +246,7 @@ mod tests {
     fn node(peers: Vec<PeerStatus>) -> Status {
         Status {
             peer_id: id(A),
+            key_also_at: None,
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),

@@ -126,6 +126,75 @@ fn private_addresses_go_only_to_a_peer_that_a_relay_sees_in_their_network() {
 }
 
 #[test]
+fn the_first_addresses_of_an_interface_are_offered_over_both_transports_however_many_there_are() {
+    let mut local = Local::default();
+    for connection in 0..6 {
+        let port = 50_000 + connection;
+        let text = format!("/ip4/198.51.100.1/udp/{port}/quic-v1");
+        local.observe(&observed(&text, PeerId::random(), connection));
+        let text = format!("/ip4/198.51.100.1/tcp/{port}");
+        local.observe(&observed(&text, PeerId::random(), 100 + connection));
+    }
+    let ips = [
+        "192.168.1.7",
+        "172.17.0.1",
+        "172.18.0.1",
+        "172.19.0.1",
+        "172.20.0.1",
+    ];
+    let both = |ip: &&str| {
+        let texts = [
+            format!("/ip4/{ip}/udp/40000/quic-v1"),
+            format!("/ip4/{ip}/tcp/40000"),
+        ];
+        texts.map(|text| addr(&text))
+    };
+    local.set_interfaces(&ips.iter().flat_map(both).collect::<Vec<_>>());
+    let advertise = Arc::new(|| {
+        let port = |port: u16| format!("/ip4/203.0.113.1/tcp/{port}").parse().unwrap();
+        (1..=6).map(port).collect()
+    });
+    for policy in [
+        policy(),
+        Policy {
+            advertise,
+            ..policy()
+        },
+    ] {
+        let offered = offered(&local, &policy, &near());
+        assert_eq!(offered.len(), MAX_CANDIDATES);
+        for lan in [
+            "/ip4/192.168.1.7/udp/40000/quic-v1",
+            "/ip4/192.168.1.7/tcp/40000",
+        ] {
+            assert!(offered.iter().any(|of| of == lan), "{offered:?}");
+        }
+    }
+}
+
+#[test]
+fn of_many_global_addresses_the_first_are_offered_over_both_transports() {
+    let mut local = Local::default();
+    let both = |n: u16| {
+        let ip = format!("/ip6/2001:db8::{n:x}");
+        [format!("{ip}/udp/40000/quic-v1"), format!("{ip}/tcp/40000")].map(|text| addr(&text))
+    };
+    // 9 is preferred; the others are deprecated.
+    let ranked = std::iter::once(9).chain(1..=8).flat_map(both);
+    local.set_interfaces(&ranked.collect::<Vec<_>>());
+    let unseen = local
+        .unseen(&policy())
+        .into_iter()
+        .map(|c| c.to_string())
+        .collect();
+    for offered in [offered(&local, &policy(), &[]), unseen] {
+        assert_eq!(offered.len(), MAX_CANDIDATES);
+        assert_eq!(offered[0], "/ip6/2001:db8::9/udp/40000/quic-v1");
+        assert!(offered.iter().any(|of| of == "/ip6/2001:db8::9/tcp/40000"));
+    }
+}
+
+#[test]
 fn what_a_filter_forbids_is_neither_offered_nor_dialed() {
     let mut local = Local::default();
     local.observe(&observed(
@@ -339,4 +408,29 @@ proptest! {
             prop_assert!(candidate.scope() == Scope::Global);
         }
     }
+}
+
+#[test]
+fn a_private_address_at_which_a_relay_sees_both_sides_is_that_of_a_nat_unless_this_host_has_it() {
+    let ip: IpAddr = "10.0.0.1".parse().unwrap();
+    let vouches = [Vouch {
+        same_network: false,
+        theirs: [ip].into(),
+        ours: [ip].into(),
+    }];
+    let mut local = Local::default();
+    local.observe(&observed("/ip4/10.0.0.1/tcp/5", PeerId::random(), 1));
+    let both = |local: &Local| {
+        let theirs = ["/ip4/10.0.0.1/tcp/6"];
+        let admitted = admitted_near(local, &policy(), &vouches, &theirs);
+        (offered(local, &policy(), &vouches), admitted)
+    };
+    assert_eq!(both(&local), (Vec::new(), Vec::new()));
+    // Two nodes on one host, without a NAT between them and the relay.
+    local.set_interfaces(&[addr("/ip4/10.0.0.1/tcp/5")]);
+    let texts = |text: &str| vec![text.to_owned()];
+    assert_eq!(
+        both(&local),
+        (texts("/ip4/10.0.0.1/tcp/5"), texts("/ip4/10.0.0.1/tcp/6"))
+    );
 }

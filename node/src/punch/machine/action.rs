@@ -1,6 +1,6 @@
 //! The inputs, actions and events of the machine.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::Remote;
@@ -56,6 +56,8 @@ pub(crate) enum IntroductionResponse {
     Punches,
     /// Nothing: the peer is left to DCUtR.
     Ignored,
+    /// The same, because too many were introduced lately.
+    Refused,
 }
 
 /// Why a handshake over a circuit did not come to its end.
@@ -172,5 +174,13 @@ pub(crate) enum Event {
         attempts: u32,
         /// When this node tries again by itself; `None` if that is up to the peer, or pointless.
         retry_in: Option<Duration>,
+    },
+    /// A peer lists public addresses at which no relay has been known to see it: ask the relays of its circuits.
+    /// [`handle_vouched`](super::Machine::handle_vouched) follows if one does.
+    Unvouched {
+        /// The peer.
+        peer: PeerId,
+        /// The addresses.
+        ips: Vec<IpAddr>,
     },
 }

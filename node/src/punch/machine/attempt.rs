@@ -12,6 +12,7 @@ use crate::punch::{
     address::Candidate,
     candidates::{Admitted, Local, Mapping, has_many_ports},
     record::{CandidateOutcome, CandidateRecord, Outcome, Reason, Record, Role},
+    vouch::Vouch,
 };
 
 use super::{Action, DialId};
@@ -135,10 +136,28 @@ impl Attempt {
         self.set_received(admitted, self.skipped);
     }
 
+    /// Relays vouch for this. Whether that changes how an address is dialed.
+    pub(super) fn vouch(&mut self, vouches: &[Vouch]) -> bool {
+        let before = self.unvouched.len();
+        self.unvouched.retain(|candidate| {
+            let ip = candidate.socket.ip();
+            !vouches.iter().any(|vouch| vouch.theirs.contains(&ip))
+        });
+        self.unvouched.len() != before
+    }
+
+    /// The addresses that are dialed or were.
+    pub(super) fn dialed(&self) -> Vec<Candidate> {
+        let dialed = self.received.iter().filter(|(_, o)| was_dialed(*o));
+        dialed.map(|(candidate, _)| *candidate).collect()
+    }
+
     /// Whether packets have gone where no relay vouches for the peer.
     pub(super) fn has_dialed_unvouched(&self) -> bool {
-        let mut dialed = self.received.iter().filter(|(_, o)| was_dialed(*o));
-        dialed.any(|(candidate, _)| self.unvouched.contains(candidate))
+        let dialed = self.dialed();
+        dialed
+            .iter()
+            .any(|candidate| self.unvouched.contains(candidate))
     }
 
     /// Whether nothing was dialed because the peer has sent too little for it.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_transports::Remote;
 
 use crate::punch::{
     address::Candidate,
@@ -268,9 +269,19 @@ impl Peer {
     ) {
         let before = self.vouches.at(cx.now);
         self.vouches.add(relay, said, vouch, cx.now);
-        if self.vouches.at(cx.now) != before {
-            self.handle_candidates_changed(cx);
+        let vouches = self.vouches.at(cx.now);
+        if vouches == before {
+            return;
         }
+        if let Some(attempt) = &mut self.attempt
+            && matches!(attempt.phase, Phase::Dialing { .. })
+            && attempt.vouch(&vouches)
+        {
+            let dialed = attempt.dialed();
+            cx.actions
+                .push_back(attempt.expect(self.id, &dialed, Remote::Unknown));
+        }
+        self.handle_candidates_changed(cx);
     }
 
     pub(super) fn handle_received(&mut self, circuit: ConnectionId, bytes: u64) {

@@ -11,18 +11,20 @@ use libp2p::{
     multiaddr::Protocol,
     swarm::dial_opts::{DialOpts, PeerCondition},
 };
-use p2pnode_protocol::directory::Registration;
+use p2pnode_protocol::{Reach, directory::Registration};
 use tokio::sync::mpsc;
 
 use super::EventLoop;
 use crate::{
     config::RelayAddr,
     core::{
+        admission::Refused,
         event,
         state::{Action, DialId, Event, Purpose, QueryId},
     },
     discovery::Presence,
-    swarm::{hop, join},
+    punch::IntroductionResponse,
+    swarm::{behaviour::access, hop, join},
 };
 
 impl EventLoop {
@@ -62,16 +64,23 @@ impl EventLoop {
                 peer,
                 addresses,
                 purpose,
-            } => self.dial(peer, addresses, purpose, now),
+                reach,
+            } => {
+                let opts = DialOpts::peer_id(peer)
+                    .addresses(addresses)
+                    .condition(PeerCondition::Always)
+                    .build();
+                self.dial(peer, opts, purpose, reach, now);
+            }
             Action::Close(connection) => {
                 self.swarm.close_connection(connection);
             }
             Action::Reserve(relay) => self.reserve(&relay),
-            Action::AskHop(circuit) => {
+            Action::AskHop(circuit, request) => {
                 let streams = &mut behaviour.streams;
                 let stream = streams.open(circuit.relay, circuit.via, hop::PROTOCOL);
                 let stream = stream.map_err(io::Error::from);
-                self.hops.ask(circuit.connection, stream, circuit.request());
+                self.hops.ask(circuit.connection, stream, request);
             }
             Action::Join(request) => {
                 let streams = &mut behaviour.streams;
@@ -98,6 +107,10 @@ impl EventLoop {
             Action::Ping { peer, connection } => behaviour.ping.now(peer, connection),
             Action::Search(peer) => self.discovery.search(peer),
             Action::EndSearch(peer) => self.discovery.forget(&peer),
+            Action::SetAccess { allowed, named } => {
+                behaviour.access = access(allowed.as_ref()).into();
+                behaviour.admission.set_named(named);
+            }
             Action::Allow(peer) => {
                 if let Some(access) = behaviour.access.as_mut() {
                     access.allow_peer(peer);
@@ -110,6 +123,9 @@ impl EventLoop {
             }
             Action::Punch(introduced) => {
                 let response = behaviour.punch.introduced(&introduced);
+                if response == IntroductionResponse::Refused {
+                    self.observers.refused(Refused::Introductions);
+                }
                 self.state
                     .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
@@ -120,7 +136,12 @@ impl EventLoop {
                 addresses,
                 networks,
             } => behaviour.punch.set_interfaces(&addresses, networks),
-            Action::Vouch { relay, peer, near } => behaviour.punch.vouched(relay, peer, near),
+            Action::Vouch {
+                relay,
+                peer,
+                near,
+                seen,
+            } => behaviour.punch.vouched(relay, peer, near, &seen),
             Action::Classify { peer, class } => self.sockets.budgets().set_class(peer, class),
             Action::Announce(addrs) => {
                 if let Some(responder) = &self.responder {
@@ -131,18 +152,23 @@ impl EventLoop {
         }
     }
 
-    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, purpose: Purpose, now: Instant) {
-        let opts = DialOpts::peer_id(peer)
-            .addresses(addresses)
-            .condition(PeerCondition::Always)
-            .build();
+    fn dial(
+        &mut self,
+        peer: PeerId,
+        opts: DialOpts,
+        purpose: Purpose,
+        reach: Option<Reach>,
+        now: Instant,
+    ) {
         let connection = opts.connection_id();
         self.state.handle_dialing(connection, purpose);
         let admission = &mut self.swarm.behaviour_mut().admission;
         admission.own_dial(connection, peer);
         // A dial opens the sockets that are missing.
         self.observers.touch();
-        if let Err(error) = self.swarm.dial(opts) {
+        // The swarm begins all dials of the addresses before it returns.
+        let (sockets, swarm) = (&self.sockets, &mut self.swarm);
+        if let Err(error) = sockets.dial_within(reach, || swarm.dial(opts)) {
             self.on_dial_error(connection, &error, now);
         }
     }

@@ -10,7 +10,6 @@ mod translate;
 use std::{
     collections::HashMap,
     future::Future,
-    io,
     time::{Duration, Instant},
 };
 
@@ -34,9 +33,11 @@ use crate::{
     observe::{observers::Observers, snapshot::Snapshot},
     swarm::{
         behaviour::{Behaviour, BehaviourEvent},
+        build,
         handle::Command,
         hop,
         interfaces::Interfaces,
+        introduction::introducers,
         join,
         token_file::TokenFile,
     },
@@ -129,7 +130,7 @@ impl EventLoop {
                 outcome = self.joins.next() => self.on_join_outcome(outcome),
                 _ = checks.tick(), if self.token_file.is_some() => self.read_tokens(),
                 (peer, event) = self.discovery.next() => self.on_search_event(peer, event),
-                changed = self.interfaces.changed() => self.on_interfaces(changed),
+                () = self.interfaces.changed() => self.on_interfaces(),
                 () = sleep_until(wake) => self.state.handle_timeout(Instant::now()),
                 () = &mut shutdown => break,
             }
@@ -143,6 +144,12 @@ impl EventLoop {
             Command::Dial { request, reports } => {
                 let dial = self.state.handle_dial(request, Instant::now());
                 self.reports.push((dial, reports));
+            }
+            Command::SetAccess(config) => {
+                let introduction = &mut self.swarm.behaviour_mut().introduction;
+                introduction.set_config(&config);
+                self.state
+                    .handle_access(build::allowed(&config), introducers(&config));
             }
             Command::Status(answer) => drop(answer.send(self.snapshot().status())),
             Command::Why { peer, answer } => drop(answer.send(self.snapshot().why(&peer))),
@@ -161,19 +168,11 @@ impl EventLoop {
         self.state.handle_hop_reply(circuit, reply, Instant::now());
     }
 
-    fn on_interfaces(&mut self, changed: io::Result<()>) {
-        match changed {
-            Ok(()) => {
-                self.links
-                    .send_replace(Links::of(self.interfaces.networks()));
-                let addresses = self.interfaces.networks();
-                self.state
-                    .handle_interfaces(addresses.collect(), Instant::now());
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the watch of the network interfaces reported an error")
-            }
-        }
+    fn on_interfaces(&mut self) {
+        self.links
+            .send_replace(Links::of(self.interfaces.networks()));
+        self.state
+            .handle_interfaces(self.interfaces.addresses(), Instant::now());
     }
 
     /// Reads the file of tokens if it has changed.

@@ -11,7 +11,7 @@ use libp2p::{
     core::ConnectedPoint,
     identify,
     relay::client,
-    swarm::{ConnectionId, DialError, SwarmEvent},
+    swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
 use p2pnode_protocol::{directory, draining::Draining, from_remote};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
@@ -19,7 +19,7 @@ use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 use super::EventLoop;
 use crate::{
     core::{
-        admission::Event,
+        admission::{Event, Refused},
         state::{Closed, Established},
     },
     discovery::SearchEvent,
@@ -50,6 +50,9 @@ impl EventLoop {
                 cause,
                 ..
             } => {
+                if dial_error::is_overuse(cause.as_ref()) {
+                    self.observers.refused(Refused::Unread);
+                }
                 let closed = Closed {
                     connection: connection_id,
                     peer: peer_id,
@@ -71,6 +74,13 @@ impl EventLoop {
                 error,
                 ..
             } => {
+                // What admission refuses is an event of its own.
+                if dial_error::is_for_memory(&error) {
+                    self.observers.refused(Refused::Memory);
+                }
+                if matches!(error, ListenError::LocalPeerId { .. }) {
+                    self.state.handle_met_itself(now);
+                }
                 tracing::debug!(from = %send_back_addr, error = %dial_error::innermost(&error), "an inbound connection failed");
             }
             SwarmEvent::NewListenAddr {
@@ -87,12 +97,13 @@ impl EventLoop {
                 ..
             } => {
                 let reason = reason.map_or_else(
-                    |error| dial_error::innermost(&error),
+                    |error| dial_error::no_reservation(&error),
                     |()| "the connection to the relay closed".to_owned(),
                 );
                 self.state.handle_listener_closed(listener_id, &reason, now);
             }
             SwarmEvent::ListenerError { error, .. } => {
+                self.observers.listener_error();
                 tracing::warn!(error = %dial_error::innermost(&error), "a listener reported an error and goes on");
             }
             SwarmEvent::Dialing { .. }

@@ -55,23 +55,22 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// Exchanges introductions with `relays` if `config` allows it. A relay sends what it sees of a node, regardless of the node's
+    /// Exchanges introductions with the relays of `config` if it allows that. A relay sends what it sees of a node, regardless of the node's
     /// `punch.allow`, `punch.deny` and `access.allow`. A node with any of these rules uses only DCUtR, which applies them.
-    pub(crate) fn new(relays: BTreeSet<PeerId>, config: &Config) -> Self {
-        let punch = &config.punch;
-        let has_rules =
-            !punch.allow.is_empty() || !punch.deny.is_empty() || !config.allowed_peers.is_empty();
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            relays: match punch.enabled && !has_rules {
-                true => relays,
-                false => BTreeSet::new(),
-            },
+            relays: introducers(config),
             queue: VecDeque::new(),
         }
     }
 
+    /// The configuration has changed. That holds for connections that are made from now on.
+    pub(crate) fn set_config(&mut self, config: &Config) {
+        self.relays = introducers(config);
+    }
+
     /// Whether the node exchanges introductions with this relay.
-    pub(crate) fn knows(&self, relay: &PeerId) -> bool {
+    fn knows(&self, relay: &PeerId) -> bool {
         self.relays.contains(relay)
     }
 
@@ -149,4 +148,13 @@ impl NetworkBehaviour for Behaviour {
         // The swarm polls after each event of a handler, and the event loop after each request.
         self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
+}
+
+/// The relays with which introductions are exchanged.
+pub(crate) fn introducers(config: &Config) -> BTreeSet<PeerId> {
+    let punch = &config.punch;
+    let has_rules =
+        !punch.allow.is_empty() || !punch.deny.is_empty() || !config.allowed_peers.is_empty();
+    let relays = config.relays.iter().map(|relay| relay.peer);
+    relays.filter(|_| punch.enabled && !has_rules).collect()
 }

@@ -65,6 +65,9 @@ impl RelayState {
         let Granted { renewed, lasts } = granted?;
         self.keep_alive(peer, Keep::Always);
         self.classify(peer);
+        if let Some(ends) = self.policy.ends_of(connection).filter(|_| !renewed) {
+            self.twins.granted(connection, peer, ends, now.instant);
+        }
         self.events.push_back(Event::ReservationGranted {
             peer,
             connection,
@@ -74,7 +77,8 @@ impl RelayState {
         if let Some((_, offer)) = self.records_awaiting_reservation.remove(&peer) {
             self.handle_record(offer, now);
         }
-        let addrs = self.external.named().cloned();
+        let seen_at = self.introductions.seen.source(&peer, connection);
+        let addrs = self.external.named(seen_at).cloned();
         let addrs = addrs.filter_map(|addr| addr.with_p2p(self.local).ok());
         Ok(Reservation {
             renewed,
@@ -104,6 +108,7 @@ impl RelayState {
         how: ReservationEnd,
         now: Now,
     ) {
+        self.twins.ended(connection);
         if !self.policy.holds(&peer) {
             self.records.released(&peer, now.instant);
         }
@@ -238,8 +243,10 @@ impl RelayState {
                 self.connections
                     .leg(other)
                     .map_or(Answer::Refused(Refusal::Unknown), |leg| {
-                        let near = self.introductions.seen.near(&peer, &request.peer);
-                        Answer::Leg(hop::Leg { near, ..leg })
+                        let all = &self.introductions.seen;
+                        let near = all.near(&peer, &request.peer);
+                        let seen = all.seen_at(&request.peer, &request.ips);
+                        Answer::Leg(hop::Leg { near, seen, ..leg })
                     })
             }
         }

@@ -92,6 +92,7 @@ impl RelayState {
         } else {
             // What the relay dials are other relays, at addresses of theirs that say nothing about a NAT.
             self.introductions.seen.connected(peer, connection, remote);
+            self.look_in_front();
             Side::Accepted
         };
         self.peer_relays
@@ -112,8 +113,18 @@ impl RelayState {
     }
 
     /// Ping measured a round trip.
-    pub fn handle_round_trip(&mut self, connection: ConnectionId, rtt: Duration) {
+    pub fn handle_round_trip(
+        &mut self,
+        peer: &PeerId,
+        connection: ConnectionId,
+        rtt: Duration,
+        now: Now,
+    ) {
         self.connections.measured(connection, rtt);
+        let places = self.policy.places(peer);
+        if let Some(shared) = self.twins.answered(connection, places, now.instant) {
+            self.events.push_back(Event::SharedKey(shared));
+        }
     }
 
     /// A connection has not answered so many pings in a row. One that is dead is closed, so that its reservation does not wait for

@@ -1,6 +1,6 @@
 //! What has happened, for logs, metrics and output. Nothing depends on whether anybody looks.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::introduction;
@@ -10,6 +10,7 @@ use crate::core::{
     circuits::{Cut, Traffic},
     denial::DenialReason,
     policy::Volume,
+    twins::SharedKey,
 };
 
 /// A fact.
@@ -178,6 +179,10 @@ pub enum Event {
     },
     /// The relay does not advertise it any more.
     ExternalAddressGone(Multiaddr),
+    /// All peers are seen at this address, which hides where they are; or not any more.
+    Translated(Option<IpAddr>),
+    /// One key seems to be in use on two hosts.
+    SharedKey(SharedKey),
     /// The drain has begun.
     Draining {
         /// How long it may take.

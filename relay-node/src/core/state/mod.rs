@@ -33,13 +33,14 @@ mod tests;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_protocol::directory::Offer;
-use p2pnode_transports::Class;
+use p2pnode_transports::{Class, HostAddress, to_socket_addr};
 
 pub use self::{
     action::{Action, Hop, Keep, Stored},
@@ -56,6 +57,7 @@ use crate::{
         connections::Connections,
         drain::Drain,
         external::{Change, ExternalAddresses},
+        front::Translated,
         handshakes::Handshakes,
         introductions::Introductions,
         limits::count,
@@ -65,6 +67,7 @@ use crate::{
         rates::Rates,
         records::Records,
         replication::Replication,
+        twins::Twins,
     },
 };
 
@@ -135,6 +138,9 @@ pub struct RelayState {
     /// Records of peers whose reservation is not known here yet: the two may come over different connections.
     records_awaiting_reservation: HashMap<PeerId, (Instant, Offer)>,
     external: ExternalAddresses,
+    twins: Twins,
+    /// The translator in front of the relay that was reported.
+    reported_front: Option<IpAddr>,
     drain_timeout: Duration,
     /// Once the relay was asked to end.
     drain: Option<Drain>,
@@ -185,6 +191,8 @@ impl RelayState {
             replication: Replication::default(),
             records_awaiting_reservation: HashMap::new(),
             external,
+            twins: Twins::default(),
+            reported_front: None,
             drain_timeout: *drain_timeout,
             drain: None,
             next_enforcement: now.instant,
@@ -211,6 +219,34 @@ impl RelayState {
         let before = self.hop();
         let changes = self.external.expired(address);
         self.apply(changes, before);
+    }
+
+    /// The host has these addresses, and its default routes lead to these routers.
+    pub fn handle_host(&mut self, addresses: BTreeSet<HostAddress>, gateways: &BTreeSet<IpAddr>) {
+        let external = self.external.given().filter_map(to_socket_addr);
+        let external = external.map(|socket| socket.ip());
+        self.introductions.seen.host(&addresses, gateways, external);
+        let before = self.hop();
+        let changes = self.external.host(addresses);
+        self.apply(changes, before);
+        self.look_in_front();
+    }
+
+    /// Peers that are all seen at one address, which hides where they are.
+    #[must_use]
+    pub fn translated(&self) -> Option<Translated> {
+        self.introductions.seen.front.translated()
+    }
+
+    /// Reports a translator in front of the relay once it shows, and once it proves to be none.
+    pub(super) fn look_in_front(&mut self) {
+        let front = &self.introductions.seen.front;
+        let known = self.reported_front.filter(|source| front.hides(*source));
+        let now = known.or_else(|| front.translated().map(|of| of.source));
+        if self.reported_front != now {
+            self.reported_front = now;
+            self.events.push_back(Event::Translated(now));
+        }
     }
 
     /// Whether peers are served: they are once there is an address to name in a reservation.

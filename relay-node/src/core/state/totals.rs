@@ -16,6 +16,10 @@ pub struct Totals {
     pub circuits: usize,
     /// Records kept.
     pub records: usize,
+    /// Peers that are all seen at one address, because a NAT stands in front of the relay.
+    pub translated_peers: usize,
+    /// Keys that are in use on two hosts.
+    pub shared_keys: usize,
 }
 
 /// Who may use the relay, in numbers.
@@ -43,6 +47,8 @@ impl RelayState {
             reservations: self.policy.reservations(),
             circuits: self.policy.circuits(),
             records: self.records.len(),
+            translated_peers: self.translated().map_or(0, |of| of.peers),
+            shared_keys: self.twins.shared().count(),
         }
     }
 

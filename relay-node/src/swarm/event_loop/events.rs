@@ -1,15 +1,18 @@
 //! From the swarm to the state.
 
-use std::io;
-
-use libp2p::{PeerId, identify, swarm::SwarmEvent};
+use libp2p::{
+    PeerId, identify,
+    swarm::{ConnectionError, SwarmEvent},
+};
+use p2pnode_daemon::lossy::Stdout;
 use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, from_remote, ping};
+use p2pnode_transports::{Closed, Overuse, closed};
 use tracing::{debug, trace, warn};
 
 use super::EventLoop;
 use crate::{
     config::reload::Reload,
-    core::{Delivery, Now, RelayState},
+    core::{Delivery, DenialReason, Now, RelayState},
     observe::observer::Observer,
     swarm::{
         behaviour::BehaviourEvent,
@@ -45,7 +48,10 @@ impl EventLoop {
             SwarmEvent::ListenerClosed {
                 addresses, reason, ..
             } => return Err(self.listeners.closed(&addresses, reason)),
-            SwarmEvent::ListenerError { error, .. } => warn!(%error, "listener"),
+            SwarmEvent::ListenerError { error, .. } => {
+                self.observer.metrics().listener_error();
+                warn!(%error, "a listener reported an error and goes on");
+            }
             SwarmEvent::IncomingConnectionError {
                 connection_id,
                 send_back_addr,
@@ -72,6 +78,11 @@ impl EventLoop {
                 cause,
                 ..
             } => {
+                if let Some(ConnectionError::IO(error)) = &cause
+                    && closed(error) == Some(Closed::Overuse(Overuse::Stranger))
+                {
+                    self.observer.metrics().denied(DenialReason::Unread);
+                }
                 let cause = cause.map(from_remote);
                 debug!(peer = %peer_id, connection = %connection_id, cause, "disconnected");
                 let jitter = fastrand::f64();
@@ -176,7 +187,7 @@ impl EventLoop {
 fn on_relay(
     state: &mut RelayState,
     relay: &mut circuit::Behaviour,
-    observer: &Observer<io::Stdout>,
+    observer: &Observer<Stdout>,
     event: circuit::Event,
     now: Now,
 ) {
@@ -271,7 +282,7 @@ fn on_ping(state: &mut RelayState, event: ping::Event) {
     match result {
         Ok(rtt) => {
             trace!(%peer, %connection, ?rtt, "pong");
-            state.handle_round_trip(connection, rtt);
+            state.handle_round_trip(&peer, connection, rtt, now());
         }
         // A peer that does not speak ping is not dead.
         Err(ping::Failure::Unsupported) => {

@@ -8,17 +8,16 @@ mod events;
 
 use std::{
     collections::HashMap,
-    future::Future,
-    io,
+    future::{Future, poll_fn},
     pin::pin,
     time::{Duration, Instant},
 };
 
 use futures::StreamExt as _;
 use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
-use p2pnode_daemon::memory;
+use p2pnode_daemon::{lossy::Stdout, memory};
 use p2pnode_protocol::directory::QueryId;
-use p2pnode_transports::Budgets;
+use p2pnode_transports::{Budgets, Interfaces};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -44,8 +43,10 @@ pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<BoxedHandlers<Behaviour>>,
     pub(crate) state: SharedState,
     pub(crate) budgets: Budgets,
-    pub(crate) observer: Observer<io::Stdout>,
+    pub(crate) observer: Observer<Stdout>,
     pub(crate) listeners: Listeners,
+    /// `None` where the host does not let its addresses be watched.
+    pub(crate) interfaces: Option<Interfaces>,
     /// Copies of records that are under way: to which relay, and whose record.
     pub(crate) copies: HashMap<QueryId, (PeerId, PeerId)>,
     pub(crate) reloads: Reloads,
@@ -75,6 +76,7 @@ impl EventLoop {
             tokio::select! {
                 () = &mut shutdown, if !drains => self.state.lock().handle_shutdown(now()),
                 event = self.swarm.select_next_some() => self.on_swarm(event)?,
+                () = changed(&mut self.interfaces) => self.on_interfaces(),
                 () = at(timeout) => self.state.lock().handle_timeout(now()),
                 Some(reload) = self.reloads.next() => self.on_reload(reload),
                 // Whoever asked may be gone: then nobody misses the answer.
@@ -83,6 +85,13 @@ impl EventLoop {
         }
         self.close().await;
         Ok(())
+    }
+
+    fn on_interfaces(&mut self) {
+        if let Some(interfaces) = &self.interfaces {
+            let (addresses, gateways) = (interfaces.addresses().clone(), interfaces.gateways());
+            self.state.lock().handle_host(addresses, gateways);
+        }
     }
 
     fn status(&self) -> Status {
@@ -124,6 +133,14 @@ impl EventLoop {
                 "some connections did not close in time"
             );
         }
+    }
+}
+
+/// Ready when the addresses of this host have changed.
+async fn changed(interfaces: &mut Option<Interfaces>) {
+    match interfaces {
+        Some(interfaces) => poll_fn(|cx| interfaces.poll_changed(cx)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,7 +13,7 @@ fn place(last: u8) -> Candidate {
         host: ([10, 0, 0, last], 443).into(),
         addrs: vec![addr.parse().unwrap()],
         by: FoundBy::Dns,
-        is_known: false,
+        standing: Standing::New,
     }
 }
 

@@ -64,6 +64,43 @@ fn a_record_leads_to_a_private_address_only_where_a_relay_of_the_own_is_at_one()
 }
 
 #[test]
+fn a_name_in_a_record_leads_where_an_address_may_and_a_configured_relay_anywhere() {
+    let at = |addr: &str| RelayAddr {
+        addr: addr.parse().unwrap(),
+        ..relay(1)
+    };
+    let [near, private] = [false, true].map(|private| Reach {
+        private,
+        host: false,
+    });
+    for (own, expected) in [
+        ("/ip4/203.0.113.1/tcp/443", near),
+        ("/ip4/10.0.0.1/tcp/443", private),
+    ] {
+        let (mut node, other, _) = found_at(at(own), at("/dns/r.example/udp/443/quic-v1"));
+        let found = node.actions().into_iter().find_map(|action| {
+            let Action::Dial { purpose, reach, .. } = action else {
+                return None;
+            };
+            (purpose == Purpose::FoundLeg(other.peer)).then_some(reach?)
+        });
+        assert_eq!(found, Some(expected), "{own}");
+        node.state.handle_timeout(node.now);
+        let legs = node.actions().into_iter().filter(|action| {
+            matches!(
+                action,
+                Action::Dial {
+                    purpose: Purpose::Leg(_),
+                    reach: Some(_),
+                    ..
+                }
+            )
+        });
+        assert_eq!(legs.count(), 0);
+    }
+}
+
+#[test]
 fn a_relay_that_a_record_names_may_connect_while_it_is_dialed_and_no_longer_if_it_is_not_there() {
     let (mut node, other, _) = found();
     assert!(!node.state.relays().is_configured(&other.peer));

@@ -1,6 +1,7 @@
 //! Where this node is, for neighbours and for relays.
 
 use libp2p::core::transport::ListenerId;
+use p2pnode_transports::HostAddress;
 
 use super::*;
 
@@ -127,7 +128,7 @@ fn the_interfaces_are_offered_at_the_punch_ports_of_their_families_also_if_those
     node.state.handle_punch_ports(BTreeMap::new(), node.now);
     let ip: std::net::IpAddr = "10.0.0.7".parse().unwrap();
     node.state
-        .handle_interfaces(BTreeSet::from([ip.into()]), node.now);
+        .handle_interfaces(BTreeSet::from([HostAddress::plain(ip, 32)]), node.now);
     let offered = |node: &mut Node| {
         let mut actions = node.actions().into_iter().rev();
         let last = actions.find_map(|action| {
@@ -187,4 +188,37 @@ fn the_numbers_of_records_grow_even_if_the_clock_is_set_back() {
     let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
     assert_eq!(node.state.next_seq(at(9)), 9000);
     assert_eq!(node.state.next_seq(at(3)), 9001);
+}
+
+#[test]
+fn why_a_relay_gives_no_reservation_is_known_until_it_gives_one() {
+    let (mut node, known, listener) = reserved();
+    let of = |node: &Node| {
+        let failure = node.state.relays().reservation_failure(&known.peer);
+        failure.map(str::to_owned)
+    };
+    assert_eq!(of(&node), None);
+    let now = node.now;
+    node.state
+        .handle_listener_closed(listener, "it names no address", now);
+    assert_eq!(of(&node).as_deref(), Some("it names no address"));
+    node.pass(Duration::from_secs(2));
+    reserve(&mut node, &known);
+    assert_eq!(of(&node), None);
+}
+
+#[test]
+fn the_address_that_leads_to_a_relay_is_offered_first() {
+    let known = relay(1);
+    let mut node = Node::new(settings(std::slice::from_ref(&known)));
+    let ports = [((Transport::Quic, Family::Ip4), 40_001)];
+    node.state
+        .handle_punch_ports(BTreeMap::from(ports), node.now);
+    let to_relay: std::net::IpAddr = "192.168.9.9".parse().unwrap();
+    let other = "172.17.0.1".parse().unwrap();
+    let interfaces = [to_relay, other].map(|ip| HostAddress::plain(ip, 24));
+    node.state.handle_interfaces(interfaces.into(), node.now);
+    node.state.addresses.to_relays = [to_relay].into();
+    let first = node.state.addresses.at_punch_ports().remove(0);
+    assert_eq!(first, "/ip4/192.168.9.9/udp/40001/quic-v1".parse().unwrap());
 }

@@ -21,6 +21,7 @@ fn over_ip6() -> HopReply {
         family: Family::Ip6,
         rtt: Some(Duration::from_millis(20)),
         near: Default::default(),
+        seen: Vec::new(),
     })
 }
 
@@ -37,7 +38,7 @@ fn bridged(punches: bool) -> (Node, [RelayAddr; 2], PeerId, ConnectionId) {
     assert_eq!(addresses, [circuit_addr(&relays[0], peer)]);
     node.dialed(circuit, peer, &addresses[0]);
     let is_asked =
-        |action: &Action| matches!(action, Action::AskHop(asked) if asked.connection == circuit);
+        |action: &Action| matches!(action, Action::AskHop(asked, _) if asked.connection == circuit);
     assert!(node.actions().iter().any(is_asked));
     node.state.handle_hop_reply(circuit, &over_ip6(), node.now);
     (node, relays, peer, circuit)

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use libp2p::core::transport::ListenerId;
 
 use super::*;
-use crate::core::{dialer::Candidate, event::FoundBy};
+use crate::core::{
+    dialer::{Candidate, Standing},
+    event::FoundBy,
+};
 
 const DNS: Sources = Sources {
     dns: true,
@@ -18,7 +21,7 @@ fn candidate(last: u8) -> Candidate {
         host: to_socket_addr(&addr).unwrap(),
         addrs: vec![addr],
         by: FoundBy::Dns,
-        is_known: false,
+        standing: Standing::New,
     }
 }
 

@@ -86,8 +86,20 @@ fn what_this_node_closes_it_does_not_dial_again_unless_it_did_not_answer() {
         node.state.handle_ping(event, node.now);
     }
     assert!(node.actions().contains(&Action::Close(circuit)));
+    node.events();
     node.closed(circuit, peer, Ended::Ours);
     assert_eq!(redials(&mut node, peer), 1);
+    let reasons: Vec<_> = node.events().into_iter().filter_map(why).collect();
+    assert_eq!(reasons, ["no answer to pings"]);
+}
+
+/// Why a connection ended, if that is what the node reports.
+fn why(event: Event) -> Option<String> {
+    if let Event::Node(event::Event::Disconnected { reason, .. }) = event {
+        Some(reason)
+    } else {
+        None
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The handshake and the dial that follows it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
@@ -10,7 +14,7 @@ use crate::punch::{
     address::Candidate,
     candidates::Admitted,
     machine::{
-        Action, Context, DialId, HandshakeError,
+        Action, Context, DialId, Event, HandshakeError,
         attempt::{Attempt, Phase},
         directs::decides,
         round::{choose, common, is_mixed},
@@ -58,6 +62,7 @@ impl Peer {
         attempt.rtt = addrs.rtt.filter(|rtt| *rtt <= MAX_CIRCUIT_RTT);
         attempt.listed = addrs.known;
         self.attempt = Some(attempt);
+        self.report_unvouched(cx);
         self.plan = Plan::Nothing;
         if !self.offer(cx).is_empty() {
             self.answer(cx);
@@ -108,6 +113,7 @@ impl Peer {
             synced + (rtt / 2).min(MAX_SYNC_DELAY)
         };
         attempt.phase = Phase::Synced { dial_at };
+        self.report_unvouched(cx);
         if self.same_nat_is_news(cx) {
             self.supersede(cx);
             self.series.knows_nat = true;
@@ -255,6 +261,18 @@ impl Peer {
         offer
             .iter()
             .any(|candidate| listed(candidate.transport) && !attempt.sent.contains(candidate))
+    }
+
+    /// Reports the addresses of the peer's list at which no relay has seen it.
+    fn report_unvouched(&self, cx: &mut Context<'_>) {
+        let unvouched = self.attempt.iter().flat_map(|attempt| &attempt.unvouched);
+        let ips: BTreeSet<IpAddr> = unvouched.map(|candidate| candidate.socket.ip()).collect();
+        if !ips.is_empty() {
+            cx.report(Event::Unvouched {
+                peer: self.id,
+                ips: ips.into_iter().collect(),
+            });
+        }
     }
 
     /// What of a peer's list may be dialed now.

@@ -1,20 +1,24 @@
 //! A peer that does as it likes.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::dcutr::Addresses;
+use p2pnode_protocol::{dcutr::Addresses, hop::Near};
 use p2pnode_transports::{Family, FamilyPolicy, Transport};
 use proptest::prelude::*;
 
 use crate::punch::{
     address::Candidate,
     candidates::{MAX_CANDIDATES, Observation, Policy},
-    machine::{Action, DialId, Established, HandshakeError, Introduced, Machine, Side, Timing},
+    machine::{
+        Action, DialId, Established, Event, HandshakeError, Introduced, Machine, Side, Timing,
+    },
     record::{CandidateOutcome, Role},
+    vouch::Vouch,
 };
 
 fn machine() -> Machine {
@@ -264,6 +268,62 @@ fn an_attempt_ends_at_one_time_whatever_is_behind_an_address_that_no_relay_vouch
         }
         assert_eq!(silent.1, Timing::default().attempt);
     }
+}
+
+#[test]
+fn the_relays_of_a_circuit_are_asked_about_a_peers_public_addresses_and_may_answer_while_they_are_dialed()
+ {
+    let (mut machine, now) = (machine(), Instant::now());
+    let (peer, relay) = (PeerId::random(), PeerId::random());
+    machine.handle_observed(&observation(), now);
+    let circuit = ConnectionId::new_unchecked(100);
+    machine.handle_relayed(peer, circuit, Side::Listener, None, now);
+    machine.handle_received(peer, circuit, 10_000, now);
+    machine.handle_answer(peer, circuit, candidates(2), Duration::ZERO, now, now);
+    let ips: Vec<IpAddr> = std::iter::from_fn(|| machine.poll_event())
+        .filter_map(|event| match event {
+            Event::Unvouched { peer: of, ips } if of == peer => Some(ips),
+            Event::Attempt(_)
+            | Event::Direct { .. }
+            | Event::GaveUp { .. }
+            | Event::Unvouched { .. } => None,
+        })
+        .flatten()
+        .collect();
+    let listed = candidates(2).known;
+    let listed: Vec<_> = listed.iter().filter_map(Candidate::parse).collect();
+    assert_eq!(
+        ips,
+        listed.iter().map(|c| c.socket.ip()).collect::<Vec<_>>()
+    );
+    let split = |machine: &mut Machine| {
+        let expected = drain(machine)
+            .into_iter()
+            .rev()
+            .find_map(|action| match action {
+                Action::Expect {
+                    addrs, unvouched, ..
+                } => Some((addrs.len(), unvouched.len())),
+                Action::Connect { .. }
+                | Action::Reply { .. }
+                | Action::Drop { .. }
+                | Action::Dial { .. }
+                | Action::Forget { .. }
+                | Action::Close { .. }
+                | Action::KeepAlive { .. } => None,
+            });
+        expected.expect("a punch is expected")
+    };
+    assert_eq!(split(&mut machine), (0, 2));
+    let seen = Vouch::of_circuit(Near::default(), &ips[..1]);
+    machine.handle_vouched(relay, peer, seen, now);
+    assert_eq!(split(&mut machine), (1, 1));
+    let private = Vouch::of_circuit(Near::default(), &["10.0.0.1".parse().unwrap()]);
+    assert_eq!(
+        private,
+        Vouch::default(),
+        "a relay vouches for private addresses otherwise"
+    );
 }
 
 #[test]

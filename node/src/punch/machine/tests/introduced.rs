@@ -16,9 +16,10 @@ use super::{
 use crate::punch::{
     candidates::{MAX_CANDIDATES, Policy},
     machine::{
-        Action, INTRODUCTION_WINDOW, INTRODUCTIONS, Introduced,
-        IntroductionResponse::{Ignored, Punches},
+        Action, Introduced,
+        IntroductionResponse::{Ignored, Punches, Refused},
         Machine, Side, Timing,
+        introductions::{IN_ALL, PER_RELAY, PER_SOURCE, WINDOW, most_sent},
     },
     record::{By, Outcome, Reason, Role},
 };
@@ -280,6 +281,49 @@ fn what_dcutr_does_better_and_what_is_not_wanted_is_not_punched() {
     );
 }
 
+/// How many of 1,000 introductions by relays that take turns are punched, of peers at one of these networks each.
+fn punched(relays: usize, at: impl Fn(usize) -> String) -> u64 {
+    let (mut machine, now) = (machine(true), Instant::now());
+    let relays: Vec<PeerId> = (0..relays).map(|_| PeerId::random()).collect();
+    let own = [
+        "/ip4/198.51.100.7/udp/40000/quic-v1",
+        "/ip4/198.51.100.7/tcp/40000",
+        "/ip6/2001:db8:1::7/udp/40000/quic-v1",
+    ];
+    let own: Vec<Multiaddr> = own.map(|addr| addr.parse().unwrap()).into();
+    let taken = (0..1000).filter(|number| {
+        let introduction = Introduced {
+            relay: relays[number % relays.len()],
+            own_addrs: own.clone(),
+            ..introduced(false, &[&at(*number)])
+        };
+        let response = machine.handle_introduced(&introduction, now);
+        assert!(matches!(response, Punches | Refused), "{response:?}");
+        response == Punches
+    });
+    taken.count() as u64
+}
+
+#[test]
+fn what_introductions_send_is_bounded_by_the_network_that_it_goes_to_and_in_all() {
+    let most = most_sent(Transport::Quic);
+    let one = |_| "/ip4/203.0.113.1/udp/5000/quic-v1".to_owned();
+    assert_eq!(punched(100, one), PER_SOURCE / most);
+    let ports = |n| format!("/ip4/203.0.113.1/udp/{}/quic-v1", 5000 + n);
+    assert_eq!(punched(100, ports), PER_SOURCE / most);
+    let net64 = |n| format!("/ip6/2001:db8:7::{n:x}/udp/5000/quic-v1");
+    assert_eq!(punched(100, net64), PER_SOURCE / most);
+    let net56 = |n| format!("/ip6/2001:db8:7:{:x}::1/udp/5000/quic-v1", n % 256);
+    assert_eq!(punched(100, net56), 2 * PER_SOURCE / most);
+    let net48 = |n| format!("/ip6/2001:db8:7:{n:x}::1/udp/5000/quic-v1");
+    assert_eq!(punched(100, net48), 4 * PER_SOURCE / most);
+    let many = |n| format!("/ip4/203.0.{}.{}/udp/5000/quic-v1", n / 250, n % 250 + 1);
+    assert_eq!(punched(100, many), IN_ALL / most);
+    assert_eq!(punched(1, many), PER_RELAY as u64);
+    let tcp = |_| "/ip4/203.0.113.1/tcp/5000".to_owned();
+    assert_eq!(punched(100, tcp), 1000, "most are cheap");
+}
+
 #[test]
 fn introductions_without_end_make_a_bounded_number_of_dials() {
     let (mut machine, start) = (machine(true), Instant::now());
@@ -290,7 +334,7 @@ fn introductions_without_end_make_a_bounded_number_of_dials() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let mut addresses = 0;
     for number in 0..1000 {
-        let now = start + INTRODUCTION_WINDOW * number / 1000;
+        let now = start + WINDOW * number / 1000;
         let introduction = Introduced {
             relay,
             ..introduced(false, &many)
@@ -300,7 +344,7 @@ fn introductions_without_end_make_a_bounded_number_of_dials() {
         assert!(dials.len() <= 1);
         addresses += dials.iter().map(|(addrs, _)| addrs.len()).sum::<usize>();
     }
-    assert_eq!(addresses, INTRODUCTIONS * MAX_CANDIDATES);
+    assert_eq!(addresses, PER_RELAY * MAX_CANDIDATES);
 
     // One peer has the measure of its handshakes, in which they count.
     let introduction = introduced(true, &many);

@@ -13,6 +13,7 @@ use crate::punch::{
     candidates::{Observation, Policy},
     machine::{Action, Event, Machine, Side, Timing},
     record::{Outcome, Reason},
+    vouch::Vouch,
 };
 
 const PUBLIC: &str = "198.51.100.1";
@@ -101,7 +102,7 @@ fn over_tcp_the_handshake_begins_anew_once_with_the_private_addresses() {
     let rtt = Duration::from_millis(20);
     let (mut machine, peer, circuit) = initiator(&[Transport::Tcp], now);
     assert_eq!(connects(&drain(&mut machine)), [vec![tcp(PUBLIC, 50000)]]);
-    machine.handle_vouched(PeerId::random(), peer, SAME.into(), now);
+    machine.handle_vouched(PeerId::random(), peer, Vouch::of_circuit(SAME, &[]), now);
 
     let answer = vec![tcp(PUBLIC, 50001), tcp("10.0.0.3", 40001)];
     machine.handle_answer(peer, circuit, answer.clone().into(), rtt, now, now);
@@ -132,7 +133,7 @@ fn over_quic_the_private_address_of_the_peer_is_dialed_at_once() {
     let rtt = Duration::from_millis(20);
     let (mut machine, peer, circuit) = initiator(&[Transport::Quic, Transport::Tcp], now);
     drain(&mut machine);
-    machine.handle_vouched(PeerId::random(), peer, SAME.into(), now);
+    machine.handle_vouched(PeerId::random(), peer, Vouch::of_circuit(SAME, &[]), now);
     let answer = vec![
         quic(PUBLIC, 50001),
         quic("10.0.0.3", 40001),
@@ -150,7 +151,7 @@ fn over_quic_the_private_address_of_the_peer_is_dialed_at_once() {
 fn dialed_of(near: Near, listed: &[&str]) -> Vec<String> {
     let now = Instant::now();
     let (mut machine, peer, circuit) = initiator(&[Transport::Quic], now);
-    machine.handle_vouched(PeerId::random(), peer, near.into(), now);
+    machine.handle_vouched(PeerId::random(), peer, Vouch::of_circuit(near, &[]), now);
     drain(&mut machine);
     let listed: Vec<Multiaddr> = listed.iter().map(|ip| quic(ip, 40001)).collect();
     machine.handle_answer(peer, circuit, listed.into(), Duration::ZERO, now, now);

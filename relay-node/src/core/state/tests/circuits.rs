@@ -210,13 +210,13 @@ fn only_the_parties_of_a_circuit_learn_its_other_leg_and_not_without_end() {
     let source = relay.member(2, 2);
     let stranger = relay.member(3, 3);
     relay.open(2, source, destination);
-    relay
-        .state
-        .handle_round_trip(id(1), Duration::from_millis(7));
+    let (rtt, now) = (Duration::from_millis(7), relay.now);
+    relay.state.handle_round_trip(&destination, id(1), rtt, now);
     let ask = |relay: &mut Relay, peer, on| {
         let request = Request {
             peer: destination,
             dialed: true,
+            ips: Vec::new(),
         };
         relay
             .state

@@ -154,8 +154,11 @@ fn when_all_are_gone_nothing_is_left() {
         reservations,
         circuits,
         records,
+        translated_peers,
+        shared_keys,
     } = relay.state.totals();
     assert_eq!((reservations, circuits, records), (0, 0, 0));
+    assert_eq!((translated_peers, shared_keys), (0, 0));
     assert_eq!(relay.state.connection_legs().count(), 0);
     assert!(relay.state.records_awaiting_reservation.is_empty());
     assert_eq!(relay.state.poll_timeout(), None);

@@ -34,6 +34,36 @@ pub(super) async fn half_http(args: Arc<Args>, tally: Tally) -> Result<()> {
     forever().await
 }
 
+const WRONG_HOST: &[u8] =
+    b"GET /metrics HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
+
+pub(super) async fn wrong_host(args: Arc<Args>, tally: Tally) -> Result<()> {
+    let remote = socket(args.at(0)?)?;
+    for number in 0..args.connections {
+        let (tally, source) = (tally.clone(), args.source(number));
+        tokio::spawn(async move {
+            loop {
+                let mut answer = Vec::new();
+                let asked = async {
+                    let mut stream = tcp_stream(remote, source).await?;
+                    stream.write_all(WRONG_HOST).await?;
+                    stream.read_to_end(&mut answer).await?;
+                    anyhow::Ok(())
+                };
+                match asked.await {
+                    Ok(()) if answer.starts_with(b"HTTP/1.1 200") => tally.add("served", 1),
+                    Ok(()) => tally.add("refused", 1),
+                    Err(error) => {
+                        tally.add(&format!("not asked: {error}"), 1);
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        });
+    }
+    forever().await
+}
+
 pub(super) async fn half_control(args: Arc<Args>, tally: Tally) -> Result<()> {
     let socket = args.socket.clone().context("give --socket")?;
     for _ in 0..args.connections {

@@ -88,8 +88,12 @@ enum What {
     OpenClose,
     /// Records of many peers, each over a connection of its own.
     Put,
+    /// Questions for the record of a peer.
+    Get,
     /// Half a request to an admin server.
     HalfHttp,
+    /// Requests to an admin server under a name that is not its own, as from a web page whose name resolves to it.
+    WrongHost,
     /// Half a request to a control socket.
     HalfControl,
     /// Be a relay that closes what it has accepted.
@@ -175,8 +179,10 @@ async fn begin(args: Arc<Args>, tally: Tally) -> Result<()> {
         | What::Identify
         | What::IdentifyPush
         | What::Join
-        | What::OpenClose => requests::flood(args, tally).await,
+        | What::OpenClose
+        | What::Get => requests::flood(args, tally).await,
         What::HalfHttp => local::half_http(args, tally).await,
+        What::WrongHost => local::wrong_host(args, tally).await,
         What::HalfControl => local::half_control(args, tally).await,
         What::CloseRelay | What::RefuseRelay => relay::polite(args, tally).await,
         What::SilentRelay | What::GarbageRelay => relay::rude(args, tally).await,

@@ -117,6 +117,14 @@ async fn one(args: &Args, wire: &Wire, identity: &Identity) -> Result<()> {
             write(&mut stream, &with_length(&changed.message())).await?;
             stream.close().await?;
         }
+        What::Get => {
+            let to = args.to.unwrap_or_else(PeerId::random).to_bytes();
+            let mut stream = wire.speak(DIRECTORY).await?;
+            // type GET_VALUE (1) in field 1, key in 2.
+            let message = [vec![0x08, 1], field(2, &to)].concat();
+            write(&mut stream, &with_length(&message)).await?;
+            timeout(ANSWER, read_message(&mut stream)).await??;
+        }
         What::OpenClose => drop(wire.stream().await?),
         other => bail!("{other:?} is no request"),
     }

@@ -1,0 +1,61 @@
+//! What a dial has reached when a signal ends it.
+
+use std::time::Duration;
+
+use crate::core::{
+    event::{Event, NotDirect, Outcome, Reached},
+    peers::{Path, PathKind},
+};
+
+/// The paths of the dialed peer, from the events of the dial.
+#[derive(Debug, Default)]
+pub(crate) struct SoFar {
+    relayed: Option<Path>,
+    direct: Option<(Path, Duration)>,
+    attempts: u32,
+}
+
+impl SoFar {
+    /// An event of the dial.
+    pub(crate) fn handle(&mut self, event: &Event) {
+        match event {
+            Event::Connected { t, path, .. } => match path.kind {
+                PathKind::Relayed => self.relayed = Some(path.clone()),
+                PathKind::Direct => self.direct = Some((path.clone(), *t)),
+            },
+            Event::Disconnected { kind, .. } => match kind {
+                PathKind::Relayed => self.relayed = None,
+                PathKind::Direct => self.direct = None,
+            },
+            Event::Punch { .. } => self.attempts += 1,
+            Event::Started { .. }
+            | Event::Listening { .. }
+            | Event::Reserved { .. }
+            | Event::ReservationLost { .. }
+            | Event::RelayUnreachable { .. }
+            | Event::RelayRefused { .. }
+            | Event::Dialing { .. }
+            | Event::Ping { .. }
+            | Event::Result(_) => {}
+        }
+    }
+
+    /// The result after this time, when the signal of this name comes.
+    pub(crate) fn interrupted(self, signal: &str, t: Duration) -> Outcome {
+        let reason = NotDirect::Unreachable(format!("interrupted by {signal}"));
+        let (outcome, path, time_to_direct, reason) = match (self.direct, self.relayed) {
+            (Some((path, at)), _) => (Reached::Direct, Some(path), Some(at), None),
+            (None, Some(path)) => (Reached::Relayed, Some(path), None, Some(reason)),
+            (None, None) => (Reached::Unreachable, None, None, Some(reason)),
+        };
+        Outcome {
+            outcome,
+            t,
+            time_to_direct,
+            attempts: self.attempts,
+            path,
+            reason,
+            found_by: None,
+        }
+    }
+}

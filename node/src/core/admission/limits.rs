@@ -1,0 +1,38 @@
+//! How many connections and handshakes a node takes.
+
+/// Open files that are kept for listeners, the runtime, the admin server and the control socket, and for this node's own dials.
+pub(super) const KEPT_FILES: usize = 128;
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) handshakes: usize,
+    pub(super) circuits: usize,
+    pub(super) punches: usize,
+    pub(super) connections: usize,
+}
+
+impl Limits {
+    pub(super) const DEFAULT: Self = Self {
+        handshakes: 128,
+        circuits: 128,
+        punches: 128,
+        connections: 4096,
+    };
+
+    /// What fits into `files` open files; `None` is no limit. A TCP connection is one file, also while it is a handshake.
+    pub(super) fn within(files: Option<u64>) -> Self {
+        let files = files.and_then(|files| usize::try_from(files).ok());
+        let strangers = files
+            .unwrap_or(usize::MAX)
+            .saturating_sub(KEPT_FILES)
+            .max(8);
+        let quarter = strangers / 4;
+        Self {
+            handshakes: Self::DEFAULT.handshakes.min(quarter),
+            punches: Self::DEFAULT.punches.min(quarter),
+            connections: Self::DEFAULT.connections.min(strangers - 2 * quarter),
+            ..Self::DEFAULT
+        }
+    }
+}
