@@ -9,6 +9,7 @@ use tokio::net::UdpSocket;
 use crate::net::{
     addr::to_socket_addr,
     budget::Budgets,
+    datagrams::Datagrams,
     error::Error,
     pool::{Exhausted, PoolCounts},
     ports::Claim,
@@ -65,6 +66,12 @@ impl Handle {
     #[must_use]
     pub fn budgets(&self) -> &Budgets {
         &self.shared.budgets
+    }
+
+    /// The QUIC datagrams of direct connections.
+    #[must_use]
+    pub fn datagrams(&self) -> &Datagrams {
+        &self.shared.datagrams
     }
 
     /// The source address that this host's routes give packets to `remote`. `None` without a route. Sends nothing.

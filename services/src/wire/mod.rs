@@ -1,4 +1,4 @@
-//! What goes over a stream of `/p2pnode/service/1`, and in QUIC datagrams.
+//! What goes over a stream of `/p2pnode/service/1`, in QUIC datagrams, and between a SOCKS5 client and this node.
 //!
 //! A stream carries [`Frame`]s both ways: a type in one byte, a length in three (big endian), and a body. The opener begins with
 //! [`Frame::Open`], [`Frame::Resume`] or [`Frame::Hello`]. See decision 0700.
@@ -9,6 +9,7 @@ mod frame;
 pub mod fuzz;
 mod messages;
 mod offset;
+pub mod socks;
 #[cfg(test)]
 mod tests;
 

@@ -7,6 +7,7 @@ use p2pnode_protocol::Reach;
 
 use crate::net::{
     budget::{Budgets, Class},
+    datagrams::Datagrams,
     ports::Ports,
     punches::Punches,
     record::{Records, Sockets},
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Arc<Ports>,
     pub(crate) punches: Arc<Punches>,
     pub(crate) budgets: Budgets,
+    pub(crate) datagrams: Datagrams,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
 }
@@ -28,6 +30,7 @@ impl Shared {
             ports,
             punches: Arc::default(),
             budgets: Budgets::new(Class::Carrying),
+            datagrams: Datagrams::default(),
             records: Arc::default(),
             reach: Arc::default(),
         }

@@ -14,7 +14,7 @@ use libp2p::{
 };
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::{settings::Settings, streams::Streams};
+use super::{datagrams::Carrying, settings::Settings, streams::Streams};
 use crate::net::budget::{Budgeted, Class, Overuse, Registered};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -29,6 +29,7 @@ pub(super) struct Connection {
     inbound: Option<Opening>,
     outbound: Option<Opening>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
+    _datagrams: Option<Carrying>,
 }
 
 impl Connection {
@@ -38,12 +39,18 @@ impl Connection {
             budget.apply(class);
             Arc::new(budget)
         });
+        let datagrams = settings.datagrams.clone().map(|datagrams| {
+            let budget = Arc::clone(&budget);
+            let taken = move |bytes| lock(&budget.0).read += bytes as u64;
+            Carrying::new(inner.clone(), peer, datagrams, taken)
+        });
         Self {
             inner,
             budget,
             inbound: None,
             outbound: None,
             closed: None,
+            _datagrams: datagrams,
         }
     }
 

@@ -15,10 +15,15 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 
-use super::{congestion::Congestion, failure::HANDSHAKE_TIMEOUT};
+use super::{
+    congestion::Congestion,
+    datagrams::{RECEIVE_BUFFER, SEND_BUFFER},
+    failure::HANDSHAKE_TIMEOUT,
+};
 use crate::{
     net::{
         budget::{Budgets, Class},
+        datagrams::Datagrams,
         error::{Error, chain},
     },
     tls::Tls,
@@ -63,6 +68,8 @@ pub(crate) struct Settings {
     pub(super) endpoint: EndpointConfig,
     pub(super) runtime: QuicRuntime,
     pub(super) budgets: Budgets,
+    /// Where the datagrams of connections go. `None`: there are none.
+    pub(super) datagrams: Option<Datagrams>,
     /// How many bytes of a connection are kept until the remote acknowledges them, if the remote is no stranger.
     pub(super) send_window: u64,
     /// How many handshakes may be under way at a socket with remotes whose address is not validated. Beyond that a remote has to
@@ -106,6 +113,7 @@ impl Settings {
         role: Role,
         runtime: QuicRuntime,
         budgets: Budgets,
+        datagrams: Option<Datagrams>,
     ) -> Result<Arc<Self>, Error> {
         let unfit =
             |error: quinn::crypto::rustls::NoInitialCipherSuite| Error::Certificate(chain(&error));
@@ -134,6 +142,7 @@ impl Settings {
             endpoint,
             runtime,
             budgets,
+            datagrams,
             send_window: match role {
                 Role::Node => SEND_WINDOW,
                 Role::Relay => RELAY_SEND_WINDOW,
@@ -201,8 +210,10 @@ fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<T
         .stream_receive_window(VarInt::from_u32(stream_window))
         .receive_window(VarInt::from_u32(stranger.bytes()))
         .send_window(stranger.bytes().into())
-        // libp2p has no datagrams.
-        .datagram_receive_buffer_size(None)
+        // In the handshake this is one parameter, which go-libp2p sends as well. A node sends datagrams only to a peer that has
+        // accepted a flow, and no peer can make a relay keep any.
+        .datagram_receive_buffer_size((role == Role::Node).then_some(RECEIVE_BUFFER))
+        .datagram_send_buffer_size(SEND_BUFFER)
         // The spin bit shows observers on the path the round trip time.
         .allow_spin(false)
         .congestion_controller_factory(controller(congestion));

@@ -5,6 +5,9 @@
 //! 3. From then on datagrams go as QUIC datagrams if the path carries them and they fit, else on the stream.
 //! 4. A flow without a datagram for its idle time ends on both sides.
 //!
+//! A peer that refuses, or to which no stream can be opened, is passed over for [`PASSED_OVER`]: the flow goes on at the next one of
+//! its forward, with the datagrams that wait.
+//!
 //! Each flow has a short queue for its stream. What its queues hold is bounded for each peer and for all.
 
 mod queue;
@@ -15,6 +18,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -79,13 +83,15 @@ pub enum Action {
     /// Open a stream for the flow on the peer's best path.
     OpenStream(FlowKey),
     /// Send what `poll_transmit` still returns for the stream, then close it.
-    CloseStream(StreamId),
+    CloseStream(FlowKey, StreamId),
     /// Send this QUIC datagram on the peer's best path.
     SendDatagram(PeerId, Bytes),
     /// Send it to the client, or to the target.
     Deliver(FlowKey, Bytes),
+    /// The peer has accepted a flow that this side opened.
+    Opened(FlowKey),
     /// The flow is over: close its socket.
-    Closed(FlowKey, End),
+    Closed(FlowKey, SessionId, End),
 }
 
 /// Why a flow ended.
@@ -99,6 +105,8 @@ pub enum End {
     ResetByPeer(ResetReason),
     /// This side ended it.
     Reset,
+    /// No stream could be opened to its peer.
+    Unreachable,
     /// The peer broke the protocol.
     Violation,
 }
@@ -121,6 +129,8 @@ pub struct Flows {
     settings: Settings,
     flows: BTreeMap<FlowKey, Flow>,
     clients: HashMap<(ForwardId, SocketAddr), FlowKey>,
+    /// Until when a service of a peer is passed over.
+    passed_over: HashMap<(ServiceName, PeerId), Instant>,
     peers: BTreeMap<PeerId, Peer>,
     all: Room,
     /// When each flow is looked at. A datagram in the meantime delays its end, not the look.
@@ -142,8 +152,8 @@ struct Peer {
 struct Flow {
     session: SessionId,
     service: ServiceName,
-    /// At the caller: the forward, the client, and where the client sent to.
-    client: Option<(ForwardId, SocketAddr, SocketAddr)>,
+    /// At the caller.
+    client: Option<Client>,
     idle: Duration,
     last: Instant,
     /// When it is looked at.
@@ -156,6 +166,22 @@ struct Flow {
     queue: Queue,
 }
 
+/// Whose datagrams a flow carries, and where they may go.
+#[derive(Debug, Clone)]
+struct Client {
+    forward: ForwardId,
+    client: SocketAddr,
+    listener: SocketAddr,
+    to: Destinations,
+}
+
+/// The services that a forward leads to, each with its peer, in the order in which they are tried.
+pub type Destinations = Arc<[(ServiceName, PeerId)]>;
+
+/// How long a service is passed over that refused a flow, or whose peer cannot be reached. A client that goes on sending would open
+/// a flow with each datagram.
+pub const PASSED_OVER: Duration = Duration::from_secs(1);
+
 /// A datagram of a client, at a forward.
 #[derive(Debug, Clone)]
 pub struct FromClient {
@@ -165,10 +191,8 @@ pub struct FromClient {
     pub client: SocketAddr,
     /// Where it sent to.
     pub listener: SocketAddr,
-    /// The peer that the forward leads to.
-    pub peer: PeerId,
-    /// The service there.
-    pub service: ServiceName,
+    /// What the forward leads to.
+    pub to: Destinations,
     /// 128 random bits, for a new flow.
     pub session: SessionId,
     /// The datagram.
@@ -185,6 +209,7 @@ impl Flows {
             settings,
             flows: BTreeMap::new(),
             clients: HashMap::new(),
+            passed_over: HashMap::new(),
             peers: BTreeMap::new(),
             all: Room { held: 0, most },
             looks: BTreeSet::new(),
@@ -220,8 +245,28 @@ impl Flows {
     /// The client of a flow of a forward.
     #[must_use]
     pub fn client(&self, key: &FlowKey) -> Option<(ForwardId, SocketAddr)> {
-        let (forward, client, _) = self.flows.get(key)?.client?;
-        Some((forward, client))
+        let client = self.flows.get(key)?.client.as_ref()?;
+        Some((client.forward, client.client))
+    }
+
+    /// The session and the service of a flow.
+    #[must_use]
+    pub fn session(&self, key: &FlowKey) -> Option<(SessionId, &ServiceName)> {
+        let flow = self.flows.get(key)?;
+        Some((flow.session, &flow.service))
+    }
+
+    /// Whether a client has a flow.
+    #[must_use]
+    pub fn knows(&self, forward: ForwardId, client: SocketAddr) -> bool {
+        self.clients.contains_key(&(forward, client))
+    }
+
+    /// Whether a flow has something for its stream.
+    #[must_use]
+    pub fn is_queued(&self, key: &FlowKey) -> bool {
+        let flow = self.flows.get(key);
+        flow.is_some_and(|flow| !(flow.queue.is_empty() && flow.out.is_empty()))
     }
 
     /// The best path of `peer` carries QUIC datagrams of `size` bytes; `None`: it carries none.
@@ -230,14 +275,21 @@ impl Flows {
         self.forget(peer);
     }
 
-    /// A client has sent a datagram to a forward.
-    pub fn handle_client(&mut self, from: FromClient, now: Instant) {
+    /// A client has sent a datagram to a forward. The flow that carries it.
+    pub fn handle_client(&mut self, from: FromClient, now: Instant) -> Option<FlowKey> {
         let known = self.clients.get(&(from.forward, from.client)).copied();
-        let Some(key) = known.or_else(|| self.open(&from, now)) else {
+        let client = Client {
+            forward: from.forward,
+            client: from.client,
+            listener: from.listener,
+            to: from.to,
+        };
+        let Some(key) = known.or_else(|| self.open(client, from.session, now)) else {
             self.dropped.refused += 1;
-            return;
+            return None;
         };
         self.send(key, from.payload, now);
+        Some(key)
     }
 
     /// The target of a flow has sent a datagram.
@@ -263,6 +315,21 @@ impl Flows {
         self.end(key, End::Reset);
     }
 
+    /// The flow's peer cannot be reached.
+    pub fn handle_unreachable(&mut self, key: FlowKey, now: Instant) {
+        if self.flows.get(&key).is_some_and(|flow| !flow.accepted) {
+            self.pass_over(key, End::Unreachable, now);
+        }
+    }
+
+    /// The forward is gone, and its flows with it.
+    pub fn handle_forward_gone(&mut self, forward: ForwardId) {
+        let of_forward = self.clients.iter().filter(|((id, _), _)| *id == forward);
+        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
+            self.end(key, End::Reset);
+        }
+    }
+
     /// What is to be done next.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -285,7 +352,7 @@ impl Flows {
             };
             flow.look = flow.last + flow.idle;
             match flow.look <= now {
-                true => self.end(key, End::Idle),
+                true => drop(self.end(key, End::Idle)),
                 false => {
                     self.looks.insert((flow.look, key));
                 }
@@ -293,14 +360,18 @@ impl Flows {
         }
     }
 
-    fn open(&mut self, from: &FromClient, now: Instant) -> Option<FlowKey> {
-        if self.is_full(from.peer) {
+    /// A flow of `client` at the first of its destinations that is not passed over.
+    fn open(&mut self, client: Client, session: SessionId, now: Instant) -> Option<FlowKey> {
+        self.passed_over.retain(|_, until| *until > now);
+        let mut to = client.to.iter();
+        let (service, id) = to.find(|to| !self.passed_over.contains_key(to))?.clone();
+        if self.is_full(id) {
             return None;
         }
-        let peer = self.peer(from.peer);
+        let peer = self.peer(id);
         let number = FlowNumber::new(peer.next & FlowNumber::MAX)?;
         let key = FlowKey {
-            peer: from.peer,
+            peer: id,
             role: Role::Forward,
             number,
         };
@@ -310,9 +381,9 @@ impl Flows {
             return None;
         }
         let flow = Flow {
-            session: from.session,
-            service: from.service.clone(),
-            client: Some((from.forward, from.client, from.listener)),
+            session,
+            service,
+            client: Some(client.clone()),
             idle: self.settings.idle,
             last: now,
             look: now,
@@ -323,7 +394,7 @@ impl Flows {
             out: VecDeque::new(),
             queue: Queue::default(),
         };
-        self.clients.insert((from.forward, from.client), key);
+        self.clients.insert((client.forward, client.client), key);
         self.insert(key, flow, now);
         self.actions.push_back(Action::OpenStream(key));
         Some(key)
@@ -352,7 +423,10 @@ impl Flows {
             self.dropped.refused += 1;
             return;
         }
-        flow.last = now;
+        // A target that goes on sending keeps no flow whose caller is gone.
+        if key.role == Role::Forward || flow.stream.is_some() {
+            flow.last = now;
+        }
         let fits = |size: usize| key.number.overhead() + payload.len() <= size;
         if flow.accepted && peer.datagram_size.is_some_and(fits) {
             let opener = match key.role {
@@ -362,6 +436,8 @@ impl Flows {
             let datagram = datagram::encode(key.number, opener, &payload);
             self.actions
                 .push_back(Action::SendDatagram(key.peer, datagram));
+            // The stream shows whether the peer still has the flow.
+            self.want_stream(key);
             return;
         }
         self.dropped.displaced += flow.queue.push(payload, [&mut peer.room, &mut self.all]);
@@ -379,25 +455,50 @@ impl Flows {
         }
     }
 
-    fn end(&mut self, key: FlowKey, end: End) {
-        let Some(mut flow) = self.flows.remove(&key) else {
+    /// The flow cannot be at its peer: it goes on at another destination, if there is one.
+    fn pass_over(&mut self, key: FlowKey, end: End, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&key) else {
             return;
+        };
+        // A peer that was restarted has lost the flow, and may have a new one.
+        let is_lost = flow.accepted && end == End::Refused(Refusal::UnknownSession);
+        if !is_lost {
+            let to = (flow.service.clone(), key.peer);
+            self.passed_over.insert(to, now + PASSED_OVER);
+        }
+        let (session, client) = (flow.session, flow.client.clone());
+        let waiting = self.end(key, end);
+        let next = client.and_then(|client| self.open(client, session, now));
+        if let Some(next) = next {
+            for payload in waiting {
+                self.send(next, payload, now);
+            }
+        }
+    }
+
+    /// Ends a flow. What waited in its queue.
+    fn end(&mut self, key: FlowKey, end: End) -> Vec<Bytes> {
+        let Some(mut flow) = self.flows.remove(&key) else {
+            return Vec::new();
         };
         let peer = self
             .peers
             .get_mut(&key.peer)
             .expect("peers with flows are known");
-        while flow.queue.pop([&mut peer.room, &mut self.all]).is_some() {}
+        let rooms = std::iter::from_fn(|| flow.queue.pop([&mut peer.room, &mut self.all]));
+        let waiting = rooms.collect();
         peer.flows -= 1;
-        if let Some((forward, client, _)) = flow.client {
-            self.clients.remove(&(forward, client));
+        if let Some(client) = flow.client {
+            self.clients.remove(&(client.forward, client.client));
         }
         self.looks.remove(&(flow.look, key));
         if let Some(stream) = flow.stream {
-            self.actions.push_back(Action::CloseStream(stream));
+            self.actions.push_back(Action::CloseStream(key, stream));
         }
-        self.actions.push_back(Action::Closed(key, end));
+        let closed = Action::Closed(key, flow.session, end);
+        self.actions.push_back(closed);
         self.forget(key.peer);
+        waiting
     }
 
     fn peer(&mut self, id: PeerId) -> &mut Peer {

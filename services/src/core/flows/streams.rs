@@ -12,7 +12,9 @@ use libp2p::PeerId;
 use super::{Action, End, Flow, FlowKey, Flows, Role};
 use crate::{
     core::session::StreamId,
-    wire::{Accept, Carries, Frame, Open, Refusal, Refuse, Resume, datagram::FlowNumber},
+    wire::{
+        Accept, Carries, Frame, Open, Refusal, Refuse, Resume, SessionId, datagram::FlowNumber,
+    },
 };
 
 impl Flows {
@@ -69,22 +71,27 @@ impl Flows {
         Ok(key)
     }
 
-    /// The peer resumes a flow on a new stream. False: it has none such.
-    pub fn handle_resume(&mut self, peer: PeerId, resume: &Resume, stream: StreamId) -> bool {
-        let number = |number| FlowKey {
-            peer,
-            role: Role::Service,
-            number,
-        };
+    /// The peer resumes a flow on a new stream. `None`: it has none such.
+    pub fn handle_resume(
+        &mut self,
+        peer: PeerId,
+        resume: &Resume,
+        stream: StreamId,
+    ) -> Option<FlowKey> {
+        let found = self.find(peer, Role::Service, resume.session);
+        if let Some(key) = found {
+            self.attach(key, resume.attempt, stream);
+        }
+        found
+    }
+
+    pub(super) fn find(&self, peer: PeerId, role: Role, session: SessionId) -> Option<FlowKey> {
+        let number = |number| FlowKey { peer, role, number };
         let mut of_peer = self
             .flows
             .range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
-        let found = of_peer.find(|(_, flow)| flow.session == resume.session);
-        let Some(key) = found.map(|(key, _)| *key) else {
-            return false;
-        };
-        self.attach(key, resume.attempt, stream);
-        true
+        let found = of_peer.find(|(_, flow)| flow.session == session);
+        found.map(|(key, _)| *key)
     }
 
     fn attach(&mut self, key: FlowKey, attempt: u32, stream: StreamId) {
@@ -93,12 +100,12 @@ impl Flows {
             return;
         };
         if flow.stream.is_some() && attempt <= flow.attempt {
-            self.actions.push_back(Action::CloseStream(stream));
+            self.actions.push_back(Action::CloseStream(key, stream));
             return;
         }
         flow.attempt = attempt;
         if let Some(left) = flow.stream.replace(stream) {
-            self.actions.push_back(Action::CloseStream(left));
+            self.actions.push_back(Action::CloseStream(key, left));
         }
         flow.out.clear();
         flow.out.push_back(Frame::Accept(progress(instance)));
@@ -108,7 +115,7 @@ impl Flows {
     pub fn handle_stream(&mut self, key: FlowKey, stream: StreamId) {
         let instance = self.instance;
         let Some(flow) = self.flows.get_mut(&key) else {
-            self.actions.push_back(Action::CloseStream(stream));
+            self.actions.push_back(Action::CloseStream(key, stream));
             return;
         };
         flow.wants_stream = false;
@@ -128,20 +135,28 @@ impl Flows {
                 service: flow.service.clone(),
                 carries: Carries::Datagrams(key.number),
                 limit: 0,
-                client: flow.client.map(|(_, client, listener)| (client, listener)),
+                client: flow
+                    .client
+                    .as_ref()
+                    .map(|from| (from.client, from.listener)),
             }),
         };
         flow.out.clear();
         flow.out.push_back(first);
         if let Some(left) = flow.stream.replace(stream) {
-            self.actions.push_back(Action::CloseStream(left));
+            self.actions.push_back(Action::CloseStream(key, left));
         }
     }
 
-    /// No stream could be opened. The next datagram asks for one again.
-    pub fn handle_stream_failed(&mut self, key: FlowKey) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.wants_stream = false;
+    /// No stream could be opened. The next datagram asks for one again, unless there is another destination.
+    pub fn handle_stream_failed(&mut self, key: FlowKey, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        flow.wants_stream = false;
+        let has_other = flow.client.as_ref().is_some_and(|from| from.to.len() > 1);
+        if has_other && flow.stream.is_none() {
+            self.pass_over(key, End::Unreachable, now);
         }
     }
 
@@ -158,17 +173,13 @@ impl Flows {
         }
     }
 
-    /// There is a better path for the streams of `peer`.
-    pub fn handle_better_path(&mut self, peer: PeerId) {
-        let keys = self
-            .flows
-            .keys()
-            .filter(|key| key.peer == peer && key.role == Role::Forward);
-        for key in keys.copied().collect::<Vec<_>>() {
-            let flow = self.flows.get_mut(&key).expect("it is there");
-            if !std::mem::replace(&mut flow.wants_stream, true) {
-                self.actions.push_back(Action::OpenStream(key));
-            }
+    /// There is a better path for the flow's stream.
+    pub fn handle_better_path(&mut self, key: FlowKey) {
+        if let Some(flow) = self.flows.get_mut(&key)
+            && key.role == Role::Forward
+            && !std::mem::replace(&mut flow.wants_stream, true)
+        {
+            self.actions.push_back(Action::OpenStream(key));
         }
     }
 
@@ -181,14 +192,18 @@ impl Flows {
         let is_current = flow.stream == Some(stream);
         match frame {
             Frame::Datagram(payload) => self.deliver(key, payload, now),
-            Frame::Accept(_) if is_current && key.role == Role::Forward => flow.accepted = true,
-            Frame::Refuse(refuse) if is_current && key.role == Role::Forward => {
-                self.end(key, End::Refused(refuse.refusal));
+            Frame::Accept(_) if is_current && key.role == Role::Forward => {
+                if !std::mem::replace(&mut flow.accepted, true) {
+                    self.actions.push_back(Action::Opened(key));
+                }
             }
-            Frame::Reset(reset) => self.end(key, End::ResetByPeer(reset.reason)),
+            Frame::Refuse(refuse) if is_current && key.role == Role::Forward => {
+                self.pass_over(key, End::Refused(refuse.refusal), now);
+            }
+            Frame::Reset(reset) => drop(self.end(key, End::ResetByPeer(reset.reason))),
             Frame::Skipped(_) => {}
             _ if !is_current => {}
-            _ => self.end(key, End::Violation),
+            _ => drop(self.end(key, End::Violation)),
         }
     }
 

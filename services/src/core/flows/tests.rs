@@ -41,12 +41,18 @@ impl Pair {
     }
 
     fn client(&mut self, port: u16, payload: &[u8]) {
+        self.client_to(&[self.peers[1]], port, payload);
+    }
+
+    fn client_to(&mut self, peers: &[PeerId], port: u16, payload: &[u8]) {
         let from = FromClient {
             forward: ForwardId(1),
             client: ([127, 0, 0, 1], port).into(),
             listener: ([127, 0, 0, 1], 53).into(),
-            peer: self.peers[1],
-            service: "dns".parse().unwrap(),
+            to: peers
+                .iter()
+                .map(|id| ("dns".parse().unwrap(), *id))
+                .collect(),
             session: SessionId(u128::from(port).to_be_bytes()),
             payload: payload.to_vec().into(),
         };
@@ -74,20 +80,21 @@ impl Pair {
         while let Some(action) = self.flows[side].poll_action() {
             actions += 1;
             match action {
-                Action::OpenStream(key) if self.path => {
+                Action::OpenStream(key) if self.path && key.peer == self.peers[1 - side] => {
                     self.next += 1;
                     self.streams.insert(self.next, [Some(key), None]);
                     self.flows[side].handle_stream(key, StreamId(self.next));
                 }
-                Action::OpenStream(key) => self.flows[side].handle_stream_failed(key),
-                Action::CloseStream(stream) => self.close(stream.0, 1 - side),
+                Action::OpenStream(key) => self.flows[side].handle_stream_failed(key, self.now),
+                Action::CloseStream(_, stream) => self.close(stream.0, 1 - side),
                 Action::SendDatagram(peer, datagram) => {
                     assert_eq!(peer, self.peers[1 - side]);
                     self.quic += 1;
                     self.flows[1 - side].handle_datagram(self.peers[side], datagram, self.now);
                 }
                 Action::Deliver(key, payload) => self.delivered[side].push((key, payload)),
-                Action::Closed(key, end) => self.ended[side].push((key, end)),
+                Action::Opened(key) => assert_eq!(key.role, Role::Forward),
+                Action::Closed(key, _, end) => self.ended[side].push((key, end)),
             }
         }
         actions
@@ -135,9 +142,11 @@ impl Pair {
         let key = match &frame {
             Frame::Open(open) => flows.handle_open(peer, open, 60 * SECOND, id, now),
             Frame::Resume(resume) => {
-                assert!(flows.handle_resume(peer, resume, id));
-                let mut keys = flows.flows.iter();
-                Ok(*keys.find(|(_, flow)| flow.stream == Some(id)).unwrap().0)
+                let key = flows.handle_resume(peer, resume, id);
+                key.ok_or(crate::wire::Refuse {
+                    instance: 2,
+                    refusal: Refusal::UnknownSession,
+                })
             }
             _ => panic!("{frame:?} comes first"),
         };
@@ -261,8 +270,8 @@ fn a_move_to_a_better_path_changes_the_stream_only() {
     let mut pair = Pair::new(&Settings::default());
     pair.client(1, b"a");
     pair.run();
-    let peer = pair.peers[1];
-    pair.flows[0].handle_better_path(peer);
+    let keys: Vec<_> = pair.flows[0].flows.keys().copied().collect();
+    pair.flows[0].handle_better_path(keys[0]);
     pair.client(1, b"b");
     pair.run();
     assert_eq!(pair.payloads(1), [b"a", b"b"]);
@@ -348,7 +357,8 @@ fn nobody_reaches_the_flow_of_another_peer() {
             limit: 0,
         },
     };
-    assert!(!pair.flows[1].handle_resume(stranger, &resume, StreamId(99)));
+    let resumed = pair.flows[1].handle_resume(stranger, &resume, StreamId(99));
+    assert_eq!(resumed, None);
     // The service did not open it, so the caller may not claim that it did.
     let claimed = datagram::encode(key.number, Opener::Receiver, b"forged");
     pair.flows[1].handle_datagram(pair.peers[0], claimed, pair.now);
@@ -383,4 +393,94 @@ fn a_refused_flow_ends_with_the_reason_and_so_does_one_whose_peer_breaks_the_pro
     pair.flows[0].handle_frame(key, stream, Frame::Fin { offset: 0 }, pair.now);
     pair.run();
     assert!(matches!(pair.ended[0][..], [(_, End::Violation)]));
+}
+
+#[test]
+fn a_peer_that_was_restarted_gets_a_new_flow_even_if_datagrams_go_beside_the_streams() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.path(Some(1200));
+    pair.client(1, b"a");
+    pair.run();
+    pair.lose_streams();
+    pair.flows[1] = Flows::new(3, Settings::default());
+    pair.path(Some(1200));
+    pair.client(1, b"lost");
+    pair.run();
+    assert!(matches!(
+        pair.ended[0][..],
+        [(_, End::Refused(Refusal::UnknownSession))]
+    ));
+    pair.client(1, b"b");
+    pair.run();
+    assert_eq!(pair.payloads(1), [b"a", b"b"]);
+}
+
+#[test]
+fn a_flow_goes_to_the_first_peer_that_takes_it_with_the_datagrams_that_waited() {
+    for refuses in [false, true] {
+        let mut pair = Pair::new(&Settings::default());
+        let (gone, peer) = (PeerId::random(), pair.peers[1]);
+        let to = match refuses {
+            // It is full, and then it is not.
+            true => [peer, peer],
+            false => [gone, peer],
+        };
+        if refuses {
+            let settings = Settings {
+                flows_per_peer: 0,
+                ..Settings::default()
+            };
+            pair.flows[1] = Flows::new(2, settings);
+        }
+        pair.client_to(&to, 1, b"a");
+        pair.run();
+        if refuses {
+            assert_eq!(pair.flows[0].len(), 0, "both are the one that refused");
+            pair.client_to(&to, 1, b"a");
+            assert_eq!(
+                pair.flows[0].dropped().refused,
+                1,
+                "not asked again at once"
+            );
+            continue;
+        }
+        assert_eq!(pair.payloads(1), [b"a"]);
+        let ended = &pair.ended[0];
+        assert!(matches!(ended[..], [(key, End::Unreachable)] if key.peer == gone));
+        // Another client does not try the first one at once.
+        pair.client_to(&to, 2, b"b");
+        assert!(
+            matches!(pair.flows[0].poll_action(), Some(Action::OpenStream(key)) if key.peer == peer)
+        );
+    }
+}
+
+#[test]
+fn a_target_that_goes_on_sending_keeps_no_flow_whose_caller_is_gone() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.client(1, b"a");
+    pair.run();
+    let key = pair.delivered[1][0].0;
+    pair.lose_streams();
+    for _ in 0..70 {
+        pair.now += SECOND;
+        pair.flows[1].handle_target(key, Bytes::from_static(b"video"), pair.now);
+        pair.flows[1].handle_timeout(pair.now);
+    }
+    pair.run();
+    assert!(matches!(pair.ended[1][..], [(_, End::Idle)]));
+    assert_eq!(pair.flows[1].held(), 0);
+}
+
+#[test]
+fn a_forward_that_is_gone_takes_its_flows_with_it() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.client(1, b"a");
+    pair.client(2, b"a");
+    pair.run();
+    pair.flows[0].handle_forward_gone(ForwardId(2));
+    assert_eq!(pair.flows[0].len(), 2);
+    pair.flows[0].handle_forward_gone(ForwardId(1));
+    pair.run();
+    assert_eq!((pair.flows[0].len(), pair.streams.len()), (0, 0));
 }
