@@ -43,6 +43,7 @@ mod observe;
 mod punch;
 #[cfg(fuzzing)]
 pub mod punch;
+mod services;
 #[cfg(test)]
 mod simulation;
 mod swarm;

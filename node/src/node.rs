@@ -57,6 +57,7 @@ impl Node {
                 let _ = stopped.await;
             },
         )?;
+        node.serve(config)?;
         Ok(Self {
             handle: node.handle,
             events: node.events,

@@ -7,6 +7,9 @@ pub(crate) mod firewall;
 pub(crate) mod query;
 mod reload;
 pub(crate) mod run;
+mod service_commands;
+mod service_output;
+mod services;
 mod so_far;
 
 use std::{
@@ -79,6 +82,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             command::block_on(query::status(
                 &config.control_socket,
                 peer,
+                args.sessions,
                 args.watch,
                 args.json,
             ))
@@ -93,6 +97,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 None => Ok(Exit::Usage),
             }
         }
+        Command::Serve(args) => service_commands::serve(&cli, args),
+        Command::Forward(args) => service_commands::forward(&cli, args),
+        Command::Connect(args) => service_commands::connect(&cli, args),
+        Command::Services(args) => service_commands::services(&cli, args),
         Command::Firewall(args) => {
             let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
             let config = config::load(&PROGRAM, &sources, |reader| {

@@ -33,13 +33,20 @@ pub(crate) const GRACE: Duration = Duration::from_secs(3);
 pub(crate) async fn status(
     socket: &Path,
     peer: Option<PeerId>,
+    sessions: bool,
     watch: bool,
     json: bool,
 ) -> anyhow::Result<Exit> {
     let client = Client::new(socket);
     control::show(watch, json, async |colour| {
-        let mut status = client.status().await?;
+        let mut status = match sessions {
+            true => client.status_with_sessions().await?,
+            false => client.status().await?,
+        };
         if let Some(peer) = peer {
+            if let Some(sessions) = &mut status.sessions {
+                sessions.retain(|session| session.peer == peer);
+            }
             status.peers.retain(|known| known.peer == peer);
             if status.peers.is_empty() && !watch {
                 bail!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it");

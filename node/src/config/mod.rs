@@ -24,6 +24,7 @@ use p2pnode_daemon::{
     config::{Program, placeholder},
     logging,
 };
+use p2pnode_services::config::Services;
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub(crate) use keys::Purpose;
@@ -56,6 +57,8 @@ pub struct Config {
     pub(crate) discovery: Discovery,
     /// Peers known by name.
     pub(crate) peers: BTreeMap<String, KnownPeer>,
+    /// What is offered to other nodes, and what is brought here.
+    pub(crate) services: Services,
     /// Who may connect; empty: any peer.
     pub(crate) allowed_peers: BTreeSet<PeerId>,
     /// File of the join tokens that relays require; `None`: there are none.

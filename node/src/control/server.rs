@@ -18,7 +18,7 @@ use p2pnode_daemon::{
 };
 use p2pnode_protocol::{addr, to_json};
 
-use super::{DialRequest, OWNER, Report};
+use super::{DialRequest, OWNER, Report, services};
 use crate::{
     Handle, config,
     core::dialer::{Request, Until},
@@ -41,6 +41,10 @@ pub(crate) async fn start(
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
         .route("/v1/dial", post(dial))
+        .route("/v1/status/sessions", get(status_with_sessions))
+        .route("/v1/serve", post(services::serve))
+        .route("/v1/forward", post(services::forward))
+        .route("/v1/services/{peer}", post(services::list))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(handle)
         .merge(admin::router(health));
@@ -55,6 +59,11 @@ async fn status(State(handle): State<Handle>) -> Result<Response, Refusal> {
             .map_err(|_| Refusal::stopping(OWNER))?,
     )
     .into_response())
+}
+
+async fn status_with_sessions(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    let status = handle.status_with(true).await;
+    Ok(Answer(status.map_err(|_| Refusal::stopping(OWNER))?).into_response())
 }
 
 async fn why(
@@ -114,7 +123,7 @@ async fn dial(
         .into_response())
 }
 
-fn parse_peer(text: &str) -> Result<PeerId, Refusal> {
+pub(super) fn parse_peer(text: &str) -> Result<PeerId, Refusal> {
     text.parse().map_err(|error| {
         Refusal(
             StatusCode::BAD_REQUEST,

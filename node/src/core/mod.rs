@@ -12,6 +12,7 @@ pub(crate) mod found_relays;
 pub(crate) mod inquiries;
 pub(crate) mod introductions;
 pub(crate) mod joins;
+pub(crate) mod keeper;
 pub(crate) mod json;
 pub(crate) mod liveness;
 pub(crate) mod neighbours;

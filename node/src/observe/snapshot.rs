@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use super::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
+use super::status::{
+    ForwardStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, ServiceStatus,
+    SessionStatus, Status, Why,
+};
 use crate::{
     core::{
         peers::{Axis, Score},
@@ -19,13 +22,26 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) state: &'a NodeState,
     /// What is known of punches.
     pub(crate) punches: &'a punch::Behaviour,
+    /// Services, forwards and sessions.
+    pub(crate) served: Served,
     /// The moment.
     pub(crate) now: Instant,
 }
 
+/// Services, forwards and sessions at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    /// What this node offers.
+    pub(crate) services: Vec<ServiceStatus>,
+    /// What it brings here.
+    pub(crate) forwards: Vec<ForwardStatus>,
+    /// The sessions, if they were asked for.
+    pub(crate) sessions: Option<Vec<SessionStatus>>,
+}
+
 impl Snapshot<'_> {
     /// The whole node.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(self) -> Status {
         let (state, relays) = (self.state, self.state.relays());
         let mut peers: Vec<PeerStatus> = state
             .peers()
@@ -45,11 +61,14 @@ impl Snapshot<'_> {
                 .map(|relay| self.relay_status(&relay))
                 .collect(),
             peers,
+            services: self.served.services,
+            forwards: self.served.forwards,
+            sessions: self.served.sessions,
         }
     }
 
     /// Why the path of `peer` is what it is; `None` if it is not connected.
-    pub(crate) fn why(&self, peer: &PeerId) -> Option<Why> {
+    pub(crate) fn why(self, peer: &PeerId) -> Option<Why> {
         let peers = self.state.peers();
         let ranked = peers.ranked(peer);
         if ranked.is_empty() {
@@ -69,6 +88,7 @@ impl Snapshot<'_> {
             candidates,
             decided_by: peers.decided_by(peer),
             last_punch: self.last_punch(peer),
+            sessions: self.served.sessions.unwrap_or_default(),
         })
     }
 

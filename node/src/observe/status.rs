@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     core::{
         json,
-        peers::{Axis, DecidedBy, Path},
+        peers::{Axis, DecidedBy, Path, PathKind},
     },
     punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
 };
@@ -36,6 +36,68 @@ pub struct Status {
     pub relays: Vec<RelayStatus>,
     /// The connected peers, without the relays.
     pub peers: Vec<PeerStatus>,
+    /// What this node offers.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
+    /// What it brings here.
+    #[serde(default)]
+    pub forwards: Vec<ForwardStatus>,
+    /// The sessions that are open, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Vec<SessionStatus>>,
+}
+
+/// A service of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its connections go.
+    pub target: String,
+    /// The sessions that are open.
+    pub sessions: usize,
+    /// Bytes from peers that the target has.
+    pub bytes_in: u64,
+    /// Bytes that the target gave.
+    pub bytes_out: u64,
+}
+
+/// A forward of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// Where clients connect.
+    pub listen: String,
+    /// What they reach.
+    pub to: String,
+    /// The peer that the next client gets: the first one to which there is a path.
+    #[serde(with = "json::text_or_null")]
+    pub peer: Option<PeerId>,
+    /// The clients that it serves.
+    pub sessions: usize,
+}
+
+/// A session that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The first digits of its id.
+    pub session: String,
+    /// `forward` opened it, `service` accepted it.
+    pub role: String,
+    /// The service.
+    pub service: String,
+    /// The other side.
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
+    /// The client, as its forward sees it.
+    pub client: Option<SocketAddr>,
+    /// The kind of path that carries it; `None` while it waits for one.
+    pub kind: Option<PathKind>,
+    /// The transport of the first hop.
+    pub transport: Option<Transport>,
+    /// Bytes from the peer that the local socket has.
+    pub bytes_in: u64,
+    /// Bytes that the local socket gave.
+    pub bytes_out: u64,
 }
 
 /// One relay.
@@ -131,6 +193,9 @@ pub struct Why {
     pub decided_by: Option<DecidedBy>,
     /// The last attempt at a punch.
     pub last_punch: Option<PunchStatus>,
+    /// The sessions with it that are open.
+    #[serde(default)]
+    pub sessions: Vec<SessionStatus>,
 }
 
 /// A path and where it stands.

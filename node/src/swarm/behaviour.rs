@@ -19,7 +19,7 @@ use crate::{
     config::RelayAddr,
     core::liveness::Link,
     punch,
-    swarm::{admission, circuits::Client, introduction, memory, streams, transport::Clients},
+    swarm::{admission, circuits::Client, introduction, memory, services, streams, transport::Clients},
 };
 
 /// Streams that a remote may open on a connection for one protocol: to identify itself as often as its addresses change. An identify
@@ -43,6 +43,7 @@ pub(crate) struct Behaviour {
     pub(crate) punch: punch::Behaviour,
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
+    services: services::Behaviour,
     draining: Guarded<draining::Behaviour, PerConnection>,
     pub(crate) directory: directory::Behaviour,
 }
@@ -65,6 +66,7 @@ impl Behaviour {
         clients: Clients,
         punch: punch::Behaviour,
         introduction: introduction::Behaviour,
+        services: services::Behaviour,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -93,6 +95,7 @@ impl Behaviour {
             punch,
             introduction,
             streams: streams::Behaviour::default(),
+            services,
             draining: Guarded::new(draining::Behaviour::default(), limits.requests),
             directory,
         }

@@ -17,10 +17,11 @@ use crate::{
     core::admission::{Admission, Refused},
     observe::metrics::Metrics,
     punch,
+    services::Hub,
     swarm::{
         admission,
         behaviour::{Behaviour, Limits, REQUESTS},
-        dial_error, introduction, memory, transport,
+        dial_error, introduction, memory, services, transport,
     },
 };
 
@@ -33,6 +34,7 @@ pub(crate) fn build(
     keypair: &Keypair,
     config: &Config,
     metrics: &Metrics,
+    hub: Hub,
 ) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle, Guard)> {
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
@@ -82,6 +84,7 @@ pub(crate) fn build(
         parts.clients,
         punch,
         introduction,
+        services::Behaviour::new(hub),
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     core::{dialer::Request, event::Event},
     observe::status::{Status, Why},
+    services::Hub,
 };
 
 /// Commands that may wait for the event loop. It takes them at once; the bound only matters if it is stuck.
@@ -26,7 +27,11 @@ pub(crate) enum Command {
     /// The access rules of the configuration have changed.
     SetAccess(Box<Config>),
     /// Report the status of the whole node.
-    Status(oneshot::Sender<Status>),
+    Status {
+        /// With the sessions that are open.
+        sessions: bool,
+        answer: oneshot::Sender<Status>,
+    },
     /// Report why the path of a peer is what it is; `None` if it is not connected.
     Why {
         peer: PeerId,
@@ -39,6 +44,7 @@ pub(crate) enum Command {
 pub struct Handle {
     peer_id: PeerId,
     commands: mpsc::Sender<Command>,
+    hub: Hub,
 }
 
 /// The node is gone.
@@ -47,9 +53,14 @@ pub struct Handle {
 pub struct Stopped;
 
 impl Handle {
-    pub(crate) fn channel(peer_id: PeerId) -> (Self, mpsc::Receiver<Command>) {
+    pub(crate) fn channel(peer_id: PeerId, hub: Hub) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        (Self { peer_id, commands }, receiver)
+        let handle = Self {
+            peer_id,
+            commands,
+            hub,
+        };
+        (handle, receiver)
     }
 
     /// The node's own id.
@@ -74,9 +85,23 @@ impl Handle {
     ///
     /// [`Stopped`] if the node is gone.
     pub async fn status(&self) -> Result<Status, Stopped> {
+        self.status_with(false).await
+    }
+
+    /// The same, with the sessions that are open if `sessions` is set.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub async fn status_with(&self, sessions: bool) -> Result<Status, Stopped> {
         let (answer, receiver) = oneshot::channel();
-        self.send(Command::Status(answer)).await?;
+        self.send(Command::Status { sessions, answer }).await?;
         receiver.await.map_err(|_| Stopped)
+    }
+
+    /// The services of the node.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Why the path of `peer` is what it is; `None` if it is not connected.

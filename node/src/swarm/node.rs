@@ -1,12 +1,13 @@
 //! Starts a node: sockets, swarm, machines, event loop.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     hash::{BuildHasher as _, RandomState},
     time::Instant,
 };
 
-use libp2p::identity::Keypair;
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use p2pnode_daemon::admin::Readiness;
 use tokio::{
     sync::{mpsc, watch},
@@ -22,6 +23,7 @@ use crate::{
     },
     discovery::{Discovery, Links},
     observe::{metrics::Metrics, observers::Observers},
+    services::Hub,
     swarm::{
         build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
         token_file::TokenFile,
@@ -38,6 +40,28 @@ pub(crate) struct Node {
     pub(crate) task: JoinHandle<()>,
 }
 
+impl Node {
+    /// Offers the services of the configuration, and brings its forwards here.
+    ///
+    /// # Errors
+    /// If a forward cannot listen.
+    pub(crate) fn serve(&self, config: &Config) -> anyhow::Result<()> {
+        let served = self.handle.hub().configure(&config.services, addrs(config));
+        served.map_err(|mut failed| failed.swap_remove(0).into())
+    }
+
+    /// Where the peers of the configuration are.
+    pub(crate) fn know_peers(&self, config: &Config) {
+        self.handle.hub().know(addrs(config));
+    }
+}
+
+/// The addresses of the peers that the configuration names.
+pub(crate) fn addrs(config: &Config) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+    let peers = config.peers.values();
+    peers.map(|peer| (peer.id, peer.addrs.clone())).collect()
+}
+
 /// Binds the sockets and starts the event loop, which holds that many reservations, presents `tokens` and runs until
 /// `shutdown`.
 pub(crate) fn start(
@@ -49,14 +73,15 @@ pub(crate) fn start(
     tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics)?;
+    let hub = Hub::new(&config.services, metrics.sessions());
+    let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics, hub.clone())?;
     let ports: Vec<String> = sockets
         .punch_ports()
         .iter()
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
-    let (handle, commands) = Handle::channel(*swarm.local_peer_id());
+    let (handle, commands) = Handle::channel(*swarm.local_peer_id(), hub.clone());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());
@@ -85,6 +110,7 @@ pub(crate) fn start(
         discovery,
         links,
         observers,
+        hub,
         config,
     );
     let task = tokio::spawn(async move {

@@ -155,6 +155,7 @@ impl Sessions {
     pub fn hello(&self) -> Frame {
         Frame::Hello(Hello {
             instance: self.instance,
+            lists: false,
         })
     }
 

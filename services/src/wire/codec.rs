@@ -29,6 +29,7 @@ const RESET: u8 = 10;
 const DONE: u8 = 11;
 const HELLO: u8 = 12;
 const DATAGRAM: u8 = 13;
+const OFFER: u8 = 14;
 
 /// Types from here on are skipped by who does not know them.
 const SKIPPED: u8 = 64;
@@ -57,7 +58,7 @@ impl Header {
             ACK | REWIND => 2 * OFFSET..=2 * OFFSET,
             DONE => 0..=0,
             DATAGRAM => 0..=MAX_DATAGRAM,
-            OPEN | RESUME | ACCEPT | REFUSE | RESET | HELLO | SKIPPED.. => 0..=MAX_CONTROL,
+            OPEN | RESUME | ACCEPT | REFUSE | RESET | HELLO | OFFER | SKIPPED.. => 0..=MAX_CONTROL,
             _ => return Err(Error::Unknown(kind)),
         };
         if !permitted.contains(&length) {
@@ -88,6 +89,7 @@ impl Header {
             REFUSE => Frame::Refuse(message::<messages::wire::Refuse, _>(kind, body)?),
             RESET => Frame::Reset(message::<messages::wire::Reset, _>(kind, body)?),
             HELLO => Frame::Hello(message::<messages::wire::Hello, _>(kind, body)?),
+            OFFER => Frame::Offer(message::<messages::wire::Offer, _>(kind, body)?),
             DATA => {
                 let (offset, length) = (body.get_u64(), body.len() as u64);
                 // Beyond this no session comes, and sums of offsets never overflow.
@@ -148,6 +150,7 @@ pub fn encode(frame: Frame, to: &mut BytesMut) -> Option<Bytes> {
         Frame::Refuse(refuse) => put_message(to, REFUSE, &messages::wire::Refuse::from(refuse)),
         Frame::Reset(reset) => put_message(to, RESET, &messages::wire::Reset::from(reset)),
         Frame::Hello(hello) => put_message(to, HELLO, &messages::wire::Hello::from(hello)),
+        Frame::Offer(offer) => put_message(to, OFFER, &messages::wire::Offer::from(offer)),
         Frame::Data { offset, bytes } => {
             put_header(to, DATA, OFFSET + bytes.len());
             to.put_u64(offset);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::messages::{Accept, Hello, Open, Refuse, Reset, Resume};
+use super::messages::{Accept, Hello, Offer, Open, Refuse, Reset, Resume};
 
 /// The most bytes of a [`Frame::Data`]: bulk over TCP moves in pieces of 64 KiB.
 pub const MAX_DATA: usize = 64 << 10;
@@ -61,6 +61,8 @@ pub enum Frame {
     Done,
     /// Which process speaks. Asked and answered, alone on its stream.
     Hello(Hello),
+    /// One of the services that the sender offers to the receiver, behind a [`Hello`] that was asked for them.
+    Offer(Offer),
     /// A datagram of the flow that the stream belongs to.
     Datagram(Bytes),
     /// A frame of a later version that may be skipped.

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{SessionId, datagram::FlowNumber, offset::MAX_OFFSET};
-use crate::config::ServiceName;
+use crate::config::{RawProtocol, ServiceName};
 
 /// What a session carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,6 +122,45 @@ pub enum ResetReason {
 pub struct Hello {
     /// Random, drawn when the process started.
     pub instance: u64,
+    /// Whether the other side is to list what it offers to the sender.
+    pub lists: bool,
+}
+
+/// A service that is offered to the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Its name.
+    pub name: ServiceName,
+    /// What it takes.
+    pub kind: Kind,
+    /// The protocol of a raw stream that leads to it as well.
+    pub protocol: Option<RawProtocol>,
+}
+
+/// What a service takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Bytes, over TCP.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// Bytes, over a Unix socket.
+    Unix,
+    /// A kind of a later version.
+    Other,
+}
+
+impl Kind {
+    /// As text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Unix => "unix",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// The protocol buffers.
@@ -194,8 +233,22 @@ pub(super) mod wire {
     pub(crate) struct Hello {
         #[prost(fixed64, tag = "1")]
         pub(super) instance: u64,
+        #[prost(bool, tag = "2")]
+        pub(super) lists: bool,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Offer {
+        #[prost(string, tag = "1")]
+        pub(super) name: String,
+        #[prost(uint32, tag = "2")]
+        pub(super) kind: u32,
+        #[prost(string, optional, tag = "3")]
+        pub(super) protocol: Option<String>,
     }
 }
+
+const KINDS: [(u32, Kind); 3] = [(1, Kind::Tcp), (2, Kind::Udp), (3, Kind::Unix)];
 
 const REFUSALS: [(u32, Refusal); 5] = [
     (1, Refusal::Unavailable),
@@ -356,6 +409,7 @@ impl From<Hello> for wire::Hello {
     fn from(hello: Hello) -> Self {
         Self {
             instance: hello.instance,
+            lists: hello.lists,
         }
     }
 }
@@ -366,6 +420,30 @@ impl TryFrom<wire::Hello> for Hello {
     fn try_from(hello: wire::Hello) -> Result<Self, Invalid> {
         Ok(Self {
             instance: hello.instance,
+            lists: hello.lists,
+        })
+    }
+}
+
+impl From<Offer> for wire::Offer {
+    fn from(offer: Offer) -> Self {
+        Self {
+            name: offer.name.to_string(),
+            kind: number(&KINDS, offer.kind),
+            protocol: offer.protocol.map(|protocol| protocol.to_string()),
+        }
+    }
+}
+
+impl TryFrom<wire::Offer> for Offer {
+    type Error = Invalid;
+
+    fn try_from(offer: wire::Offer) -> Result<Self, Invalid> {
+        let protocol = offer.protocol.map(|protocol| protocol.parse());
+        Ok(Self {
+            name: offer.name.parse().map_err(|_| Invalid)?,
+            kind: named(&KINDS, offer.kind).unwrap_or(Kind::Other),
+            protocol: protocol.transpose().map_err(|_| Invalid)?,
         })
     }
 }

@@ -168,7 +168,7 @@ impl Budget {
         }
         connection.set_send_window(match class {
             Class::Stranger => class.bytes().into(),
-            Class::Known | Class::Carrying => held.send_window,
+            Class::Known | Class::Carrying | Class::Serving => held.send_window,
         });
         if let Some(streams) = held.streams.set_class(class) {
             connection.set_max_concurrent_bi_streams(streams.into());

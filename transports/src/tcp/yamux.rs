@@ -32,11 +32,11 @@ use crate::net::{
 
 /// Streams of both sides that yamux keeps at most: those of the largest class, those that wait, and as many that this side opens.
 /// Beyond that yamux ends the connection.
-const STREAMS: usize = 2 * Class::Carrying.streams() as usize + WAITING as usize;
+const STREAMS: usize = 2 * Class::Serving.streams() as usize + WAITING as usize;
 
 /// By how much the windows of all streams together may grow beyond the first window of each. Until a stream has used its first one,
 /// its window does not grow at all.
-const GROWTH: usize = Class::Carrying.bytes() as usize;
+const GROWTH: usize = Class::Serving.bytes() as usize;
 
 /// The upgrade of a stream to [yamux](https://github.com/libp2p/specs/blob/master/yamux/README.md).
 ///

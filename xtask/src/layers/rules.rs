@@ -27,6 +27,7 @@ const FOLDERS: &[(&str, &[&[&str]])] = &[
         &["command", "node"],
         &["control"],
         &["swarm"],
+        &["services"],
         &["observe"],
         &["core", "discovery", "punch"],
         &["config"],

@@ -109,6 +109,7 @@ impl NodeState {
         self.liveness
             .handle_established(id, self.link(&peer, path.kind), now);
         self.reconnector.handle_connected(&peer, path.relay, now);
+        self.keeper.handle_connected(&peer);
         if let Some(best) = self.best_path(&peer) {
             for dialer in self.dials_of(peer) {
                 dialer.handle_connected(path.clone(), best.clone(), now);
@@ -199,6 +200,7 @@ impl NodeState {
         let best = self.best_path(&peer);
         if best.is_none() {
             self.next_punches.remove(&peer);
+            self.keeper.handle_lost(&peer, now);
             match farewell {
                 Farewell::Lost => {
                     let jitter = self.rng.f64();

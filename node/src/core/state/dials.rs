@@ -24,6 +24,12 @@ use crate::core::{
 impl NodeState {
     /// Begins a dial. [`Event::Dial`] reports its course.
     pub(crate) fn handle_dial(&mut self, request: Request, now: Instant) -> DialId {
+        let id = self.begin_dial(request, now);
+        self.advance(now);
+        id
+    }
+
+    pub(super) fn begin_dial(&mut self, request: Request, now: Instant) -> DialId {
         let (peer, until) = (request.peer, request.until);
         // The dial takes over.
         self.reconnector.forget(&peer);
@@ -55,7 +61,6 @@ impl NodeState {
             is_abandoned: false,
         });
         self.classify(peer);
-        self.advance(now);
         id
     }
 
@@ -118,7 +123,7 @@ impl NodeState {
     }
 
     /// Removes the dials that are over; a peer that one has reached is wanted from now on.
-    pub(super) fn end_dials(&mut self) {
+    pub(super) fn end_dials(&mut self, now: Instant) {
         let over: Vec<Dial> = self.dials.extract_if(.., |dial| dial.is_over()).collect();
         for Dial { dialer, .. } in over {
             let peer = dialer.peer();
@@ -133,7 +138,15 @@ impl NodeState {
                     self.reconnector
                         .want(peer, dialer.addrs(), dialer.relays(), last);
                 }
-                None => self.events.push_back(Event::Unwanted(peer)),
+                None => {
+                    self.events.push_back(Event::Unwanted(peer));
+                    if self.keeper.keeps(&peer) {
+                        let jitter = self.rng.f64();
+                        self.keeper.handle_failed(&peer, now, jitter);
+                        let reason = dialer.unreachable_reason();
+                        self.events.push_back(Event::NoPath { peer, reason });
+                    }
+                }
             }
             self.classify(peer);
         }

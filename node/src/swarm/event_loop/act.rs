@@ -24,6 +24,7 @@ use crate::{
     },
     discovery::Presence,
     punch::IntroductionResponse,
+    services::Chosen,
     swarm::{behaviour::access, hop, join},
 };
 
@@ -213,11 +214,23 @@ impl EventLoop {
             Event::Unwanted(peer) => self.observers.unwanted(&peer),
             Event::BestPath { peer, best, cause } => {
                 self.observers.best_path(peer, best, cause, now);
+                self.report_path(peer);
             }
+            Event::NoPath { peer, reason } => self.hub.handle_unreachable(peer, &reason),
             Event::Punch(record) => self.observers.punch(&record),
             Event::Admitted(_) => self.observers.touch(),
             Event::OutOfRange => self.observers.out_of_range(),
         }
+    }
+
+    /// Services use the chosen connection.
+    fn report_path(&self, peer: PeerId) {
+        let peers = self.state.peers();
+        let chosen = peers.best(&peer).map(|connection| Chosen {
+            connection,
+            rtt: peers.connection(connection).and_then(|known| known.rtt),
+        });
+        self.hub.handle_path(peer, chosen);
     }
 
     /// A reader that is a whole channel behind has stopped reading; the loop does not wait for it.

@@ -152,7 +152,9 @@ impl EventLoop {
                     tracing::warn!(count, last = %refused, "connections were refused or ended early; the metric p2pnode_refused_total counts them");
                 }
             }
-            BehaviourEvent::Access(never) | BehaviourEvent::Streams(never) => match never {},
+            BehaviourEvent::Access(never)
+            | BehaviourEvent::Streams(never)
+            | BehaviourEvent::Services(never) => match never {},
         }
     }
 
@@ -199,6 +201,7 @@ impl EventLoop {
                 info,
             } => {
                 tracing::debug!(%peer, %connection, observed = %info.observed_addr, agent = %from_remote(&info.agent_version), "identified");
+                self.hub.handle_identified(peer, &info.protocols);
                 self.state
                     .handle_identified(connection, peer, info.observed_addr, now);
             }

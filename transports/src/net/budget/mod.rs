@@ -27,6 +27,8 @@ pub enum Class {
     Known,
     /// The connection carries an application's bytes, or somebody's circuit. Exceeding is as for [`Self::Known`].
     Carrying,
+    /// The peer has sessions of services, each on a stream, and the configuration names it. Exceeding is as for [`Self::Known`].
+    Serving,
 }
 
 impl Class {
@@ -37,6 +39,8 @@ impl Class {
             Self::Stranger => 16,
             Self::Known => 256,
             Self::Carrying => 1024,
+            // As many sessions as the memory for them admits by default.
+            Self::Serving => 16_384,
         }
     }
 
@@ -46,7 +50,7 @@ impl Class {
         match self {
             Self::Stranger => 1 << 20,
             Self::Known => 4 << 20,
-            Self::Carrying => 32 << 20,
+            Self::Carrying | Self::Serving => 32 << 20,
         }
     }
 }

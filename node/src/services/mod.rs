@@ -1,0 +1,35 @@
+//! Services in the node: what carries bytes between local sockets and sessions.
+//!
+//! - [`Hub`]: what all tasks share. The event loop reports paths to it, and asks it which peers to keep a path to.
+//! - `driver`: one session with its local socket and its streams, as a task.
+//! - `carrier`: frames over one stream.
+//! - `inbound`: streams that peers open.
+//! - `forward`, `target`, `local`: listeners, targets, and local sockets.
+//! - `report`: what happens to sessions, for commands, logs and metrics.
+//!
+//! The machines of `p2pnode-services` decide what a session does; each task here drives one. No task waits for another one, and the
+//! event loop waits for none of them.
+
+mod carrier;
+mod driver;
+mod forward;
+mod hub;
+mod inbound;
+mod local;
+mod offers;
+mod opening;
+mod paths;
+mod report;
+mod running;
+mod status;
+mod target;
+
+pub(crate) use self::{
+    forward::reports,
+    hub::{Hub, Needs},
+    local::Socket,
+    offers::Goal,
+    opening::{OpenError, Wanted},
+    paths::{Chosen, Connection},
+    report::{Ended, Line, ListError, Listed, Report, SessionReport, State},
+};
