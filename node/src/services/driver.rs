@@ -50,6 +50,8 @@ pub(super) struct Driver {
     local: Local,
     /// What goes to the local socket before the first byte of the peer.
     prefix: Bytes,
+    /// What goes there when the peer has accepted.
+    greeting: Bytes,
     /// What the local socket has not taken of the last piece.
     piece: Bytes,
     /// The local socket has ended.
@@ -75,6 +77,7 @@ pub(super) struct Driver {
 /// How a session went.
 #[derive(Debug)]
 pub(super) struct Outcome {
+    pub(super) end: End,
     /// The client's socket, if the peer has not accepted and it was to be kept.
     pub(super) socket: Option<Socket>,
 }
@@ -124,7 +127,7 @@ impl Driver {
             running.moves(on);
         }
         offered.sessions.fetch_add(1, Relaxed);
-        let dialing = target::dial(&offered, running.key.peer, open);
+        let dialing = target::dial(&hub, &offered, running.key.peer, open.client);
         let mut driver = Self::new(hub, running, session, Local::Dialing(dialing));
         driver.carriers.push(carrier);
         driver.offered = Some(offered);
@@ -138,6 +141,7 @@ impl Driver {
             session,
             local,
             prefix: Bytes::new(),
+            greeting: Bytes::new(),
             piece: Bytes::new(),
             is_read: false,
             shuts_down: false,
@@ -155,14 +159,20 @@ impl Driver {
         }
     }
 
+    /// The client gets `greeting` once the peer has accepted.
+    pub(super) fn greet(&mut self, greeting: Vec<u8>) {
+        self.greeting = greeting.into();
+    }
+
     /// Runs until nothing is left to do.
     pub(super) async fn run(mut self) -> Outcome {
         poll_fn(|cx| self.poll(cx)).await;
         let socket = match std::mem::replace(&mut self.local, Local::Gone) {
-            Local::Open(socket) => Some(socket),
-            Local::Dialing(_) | Local::Gone => None,
+            Local::Open(socket) if self.keeps_socket && !self.is_opened => Some(socket),
+            Local::Open(_) | Local::Dialing(_) | Local::Gone => None,
         };
-        Outcome { socket }
+        let end = self.end.unwrap_or(End::Completed);
+        Outcome { end, socket }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -553,6 +563,9 @@ impl Driver {
         };
         let was_open = self.running.is_open();
         self.is_opened |= state == State::Opened;
+        if self.is_opened && !self.greeting.is_empty() {
+            self.prefix = std::mem::take(&mut self.greeting);
+        }
         self.running.set_open(self.is_opened && self.end.is_none());
         self.hub.report(
             &self.running,

@@ -30,6 +30,7 @@ use super::{
     local::Socket,
     report::{Line, REPORTS, Report, Sink},
     running::Running,
+    udp::UdpListener,
 };
 
 /// How long a peer may take that is not the last one of its forward.
@@ -48,8 +49,15 @@ pub(super) struct Entry {
     forward: Forward,
     pub(super) shared: Arc<Shared>,
     is_configured: bool,
-    task: AbortHandle,
+    accepting: Accepting,
     _wishes: Vec<Wish>,
+}
+
+/// What takes clients.
+#[derive(Debug)]
+enum Accepting {
+    Connections(AbortHandle),
+    Datagrams(UdpListener),
 }
 
 /// What the tasks of a forward share.
@@ -68,7 +76,11 @@ pub(super) struct Shared {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.shared.is_gone.store(true, Relaxed);
-        self.task.abort();
+        match &self.accepting {
+            Accepting::Connections(task) => task.abort(),
+            // It ends by itself.
+            Accepting::Datagrams(_) => {}
+        }
     }
 }
 
@@ -91,6 +103,14 @@ impl Drop for Forwarding {
 pub(crate) struct ForwardError {
     listen: Listen,
     source: io::Error,
+}
+
+impl ForwardError {
+    /// The same for another listener.
+    pub(super) fn of_tcp(at: std::net::SocketAddr, source: io::Error) -> Self {
+        let listen = Address::Tcp(at.ip(), at.port());
+        Self { listen, source }
+    }
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -215,8 +235,23 @@ impl Hub {
             listen: forward.listen.clone(),
             source,
         };
-        let (listener, listen) = Listener::bind(&forward.listen).map_err(failed)?;
         let number = self.number();
+        let (listener, listen) = match forward.listen.socket() {
+            Some(at) if forward.listen.is_udp() => {
+                let named = forward.to.iter().filter_map(|(what, peer)| match what {
+                    What::Service(service) => Some((service.clone(), *peer)),
+                    What::Raw(_) => None,
+                });
+                let listener = self.listen_udp(number, at, named.collect(), sink.clone());
+                let listener = listener.map_err(failed)?;
+                let listen = Address::Udp(listener.at.ip(), listener.at.port());
+                (Err(listener), listen)
+            }
+            Some(_) | None => {
+                let (listener, listen) = Listener::bind(&forward.listen).map_err(failed)?;
+                (Ok(listener), listen)
+            }
+        };
         let shared = Arc::new(Shared {
             number,
             listen: listen.clone(),
@@ -226,13 +261,19 @@ impl Hub {
             sink: sink.clone(),
         });
         let peers = forward.to.iter().map(|(_, peer)| self.wish(*peer)).collect();
-        let task = tokio::spawn(listen_on(self.clone(), listener, Arc::clone(&shared), once));
+        let accepting = match listener {
+            Ok(listener) => {
+                let listening = listen_on(self.clone(), listener, Arc::clone(&shared), once);
+                Accepting::Connections(tokio::spawn(listening).abort_handle())
+            }
+            Err(listener) => Accepting::Datagrams(listener),
+        };
         let to = shared.to();
         let entry = Entry {
             forward,
             shared,
             is_configured,
-            task: task.abort_handle(),
+            accepting,
             _wishes: peers,
         };
         self.state().forwards.0.insert(number, entry);
@@ -292,6 +333,26 @@ impl Hub {
         if let Err(socket) = session.await {
             socket.reset();
         }
+    }
+
+    /// One session for a client, which gets `greeting` once the peer has accepted. `Outcome::socket` is its socket if not.
+    pub(super) async fn session_with_greeting(
+        &self,
+        (service, peer): (ServiceName, PeerId),
+        socket: Socket,
+        greeting: Vec<u8>,
+    ) -> Result<Outcome, Socket> {
+        let client = socket.addresses().map(|(client, _)| client);
+        let name = service.clone();
+        let running = |key| Running::new(key, name, client, None, None, self.metrics());
+        let Some((running, share)) = self.open_session(running, peer, service, Carries::Bytes)
+        else {
+            return Err(socket);
+        };
+        let settings = self.settings();
+        let mut driver = Driver::open(self.clone(), running, share, socket, true, settings);
+        driver.greet(greeting);
+        Ok(driver.run().await)
     }
 
     /// One session for a client. `Err`: there are as many sessions as there may be.
@@ -373,14 +434,26 @@ async fn try_peers(hub: &Hub, shared: &Shared, mut socket: Socket) -> Option<Soc
         if !is_last && hub.is_unreachable(peer) {
             continue;
         }
-        let What::Service(service) = what else {
-            continue;
-        };
-        let to = (service.clone(), *peer);
         let (number, sink) = (Some(shared.number), shared.sink.clone());
-        match hub.session(to, socket, is_last, number, sink).await {
-            Ok(Outcome { socket: Some(kept) }) if !is_last => socket = kept,
-            Ok(_) => return None,
+        let session = match what {
+            What::Service(service) => {
+                let to = (service.clone(), *peer);
+                hub.session(to, socket, is_last, number, sink).await
+            }
+            What::Raw(protocol) => {
+                let patience = match is_last {
+                    true => hub.settings().open_timeout,
+                    false => NEXT_AFTER,
+                };
+                let to = (protocol, *peer);
+                Ok(hub.raw_session(to, socket, number, sink, patience).await)
+            }
+        };
+        match session {
+            Ok(Outcome {
+                socket: Some(kept), ..
+            }) if !is_last => socket = kept,
+            Ok(outcome) => return outcome.socket,
             Err(socket) => return Some(socket),
         }
     }

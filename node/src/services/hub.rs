@@ -12,7 +12,7 @@ use std::{
 use futures::task::AtomicWaker;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
 use p2pnode_services::{
-    config::{Services, ServiceName},
+    config::{Peers, ServiceName, Services},
     core::{
         access::Limits,
         memory::{Memory, Share},
@@ -29,6 +29,9 @@ use super::{
     opening::Opening,
     paths::{Chosen, Connection, Paths},
     running::{Running, lock},
+    socks,
+    sources::PeerAddresses,
+    udp::Udp,
 };
 use crate::observe::metrics::SessionMetrics;
 
@@ -64,8 +67,20 @@ struct Inner {
     changed: Notify,
     /// Whether the protocol is offered to peers.
     offers: AtomicBool,
-    /// Wakes the behaviour when that changes.
+    /// Grows when services change.
+    offers_version: AtomicU64,
+    /// Wakes the behaviour when one of both changes.
     behaviour: AtomicWaker,
+    udp: Udp,
+    addresses: Mutex<PeerAddresses>,
+    /// What runs apart from sessions.
+    servers: Mutex<Servers>,
+}
+
+#[derive(Debug, Default)]
+struct Servers {
+    socks: Option<socks::Server>,
+    flows: Option<tokio::task::AbortHandle>,
 }
 
 #[derive(Debug)]
@@ -81,6 +96,8 @@ pub(super) struct State {
     changed: BTreeMap<PeerId, bool>,
     /// The addresses of the peers that the configuration knows.
     addrs: BTreeMap<PeerId, Vec<Multiaddr>>,
+    /// The peers that have a name.
+    names: Peers,
 }
 
 /// A path to a peer is kept as long as this exists.
@@ -125,6 +142,7 @@ impl Hub {
             wishes: BTreeMap::new(),
             changed: BTreeMap::new(),
             addrs: BTreeMap::new(),
+            names: Peers::new(),
         };
         Self(Arc::new(Inner {
             instance,
@@ -137,7 +155,11 @@ impl Hub {
             next: AtomicU64::new(0),
             changed: Notify::new(),
             offers: AtomicBool::new(false),
+            offers_version: AtomicU64::new(0),
             behaviour: AtomicWaker::new(),
+            udp: Udp::new(instance),
+            addresses: Mutex::default(),
+            servers: Mutex::default(),
         }))
     }
 
@@ -151,6 +173,63 @@ impl Hub {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    pub(super) fn udp(&self) -> &Udp {
+        &self.0.udp
+    }
+
+    pub(super) fn addresses(&self) -> &Mutex<PeerAddresses> {
+        &self.0.addresses
+    }
+
+    /// The peers that have a name.
+    pub(super) fn peer_names(&self) -> Peers {
+        self.state().names.clone()
+    }
+
+    /// QUIC datagrams come and go by `datagrams`.
+    pub(crate) fn start_flows(&self, datagrams: &p2pnode_transports::Datagrams) {
+        let task = self.run_flows(datagrams.clone());
+        lock(&self.0.servers).flows = Some(task);
+    }
+
+    /// The addresses of peers are these. Peers that a service names have theirs before any other one.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub(crate) fn know_addresses(
+        &self,
+        mut addresses: PeerAddresses,
+        config: &Services,
+    ) -> std::io::Result<()> {
+        addresses.assign_named(config)?;
+        *lock(&self.0.addresses) = addresses;
+        Ok(())
+    }
+
+    /// The same for the services of a new configuration.
+    fn assign_named(&self, config: &Services) {
+        if let Err(error) = lock(&self.0.addresses).assign_named(config) {
+            tracing::warn!(%error, "a peer has no address");
+        }
+    }
+
+    /// Serves SOCKS5 there from now on.
+    fn configure_socks(&self, at: Option<std::net::SocketAddr>) -> Option<ForwardError> {
+        let servers = &mut *lock(&self.0.servers);
+        if servers.socks.as_ref().map(|server| server.wanted) == at {
+            return None;
+        }
+        servers.socks = None;
+        let at = at?;
+        match self.serve_socks(at) {
+            Ok(server) => {
+                servers.socks = Some(server);
+                None
+            }
+            Err(source) => Some(ForwardError::of_tcp(at, source)),
+        }
     }
 
     pub(super) fn metrics(&self) -> &SessionMetrics {
@@ -174,12 +253,16 @@ impl Hub {
         &self,
         config: &Services,
         addrs: BTreeMap<PeerId, Vec<Multiaddr>>,
+        names: Peers,
     ) -> Result<(), Vec<ForwardError>> {
+        self.assign_named(config);
         let mut state = self.state();
         state.addrs = addrs;
+        state.names = names;
         let changes = state.offers.configure(&config.services);
         self.offers_changed(state, &changes);
-        let failed = self.configure_forwards(&config.forwards);
+        let mut failed = self.configure_forwards(&config.forwards);
+        failed.extend(self.configure_socks(config.socks));
         match failed.is_empty() {
             true => Ok(()),
             false => Err(failed),
@@ -204,6 +287,8 @@ impl Hub {
             state.changed.entry(peer).or_default();
         }
         drop(state);
+        self.0.offers_version.fetch_add(1, Relaxed);
+        self.0.behaviour.wake();
         self.0.changed.notify_one();
         self.offering_changed();
     }
@@ -223,7 +308,12 @@ impl Hub {
         self.0.offers.load(Relaxed)
     }
 
-    /// Wakes the task of `cx` when that changes.
+    /// Which services there are: another number means others.
+    pub(crate) fn offers_version(&self) -> u64 {
+        self.0.offers_version.load(Relaxed)
+    }
+
+    /// Wakes the task of `cx` when one of both changes.
     pub(crate) fn register(&self, cx: &std::task::Context<'_>) {
         self.0.behaviour.register(cx.waker());
     }
@@ -295,6 +385,10 @@ impl Hub {
     pub(crate) fn stop(&self) {
         let mut state = self.state();
         let forwards = state.forwards.take();
+        let servers = std::mem::take(&mut *lock(&self.0.servers));
+        if let Some(flows) = servers.flows {
+            flows.abort();
+        }
         for running in state.running.values() {
             running.leave(|mail| mail.reset = Some(ResetReason::Stopping));
         }
@@ -439,6 +533,13 @@ impl State {
             addrs: self.addrs.get(&peer).cloned().unwrap_or_default(),
         }
     }
+}
+
+/// Random bytes that nobody can guess.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fill(&mut bytes);
+    bytes
 }
 
 /// Random bytes that nobody can guess.

@@ -60,11 +60,16 @@ impl Hub {
         match (verdict, first) {
             (Verdict::New(key, share), Frame::Open(open)) => {
                 let offered = state.offers.get(&open.service).cloned();
-                let (Some(offered), Carries::Bytes) = (offered, open.carries) else {
+                let Some(offered) = offered else {
                     state.table.handle_over(key);
                     let (instance, refusal) = (self.instance(), Refusal::Unavailable);
                     return Some((carrier, vec![Frame::Refuse(Refuse { instance, refusal })]));
                 };
+                if let Carries::Datagrams(number) = open.carries {
+                    drop(state);
+                    self.accept_flow((key, number), offered, share, &open, carrier);
+                    return None;
+                }
                 let running = Arc::new(self.accepted(key, &open, offered.sink.clone()));
                 state.running.insert(key, Arc::clone(&running));
                 drop(state);

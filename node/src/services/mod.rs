@@ -5,6 +5,8 @@
 //! - `carrier`: frames over one stream.
 //! - `inbound`: streams that peers open.
 //! - `forward`, `target`, `local`: listeners, targets, and local sockets.
+//! - `udp`: flows of datagrams. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
+//! - `sources`: from where targets are dialed, and the addresses of peers.
 //! - `report`: what happens to sessions, for commands, logs and metrics.
 //!
 //! The machines of `p2pnode-services` decide what a session does; each task here drives one. No task waits for another one, and the
@@ -19,10 +21,14 @@ mod local;
 mod offers;
 mod opening;
 mod paths;
+mod raw;
 mod report;
 mod running;
+mod socks;
+mod sources;
 mod status;
 mod target;
+mod udp;
 
 pub(crate) use self::{
     forward::reports,
@@ -32,4 +38,5 @@ pub(crate) use self::{
     opening::{OpenError, Wanted},
     paths::{Chosen, Connection},
     report::{Ended, Line, ListError, Listed, Report, SessionReport, State},
+    sources::PeerAddresses,
 };

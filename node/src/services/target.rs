@@ -1,6 +1,6 @@
 //! Targets: how the local side of an accepted session is connected.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
@@ -8,17 +8,19 @@ use libp2p::PeerId;
 use p2pnode_services::{
     config::{Address, Host, Identity, Target},
     identity::proxy::{self, Follows},
-    wire::{Open, ResetReason},
+    wire::ResetReason,
 };
 use tokio::{
     io::duplex,
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
     time::timeout,
 };
 
 use super::{
+    Hub,
     local::Socket,
     offers::{Goal, Offered},
+    sources::Sources,
 };
 
 /// How long a target may take: less than a client of most systems waits.
@@ -45,11 +47,16 @@ pub(super) struct Failed {
 }
 
 /// Dials the target of a service for a session that `peer` opens.
-pub(super) fn dial(offered: &Offered, peer: PeerId, open: &Open) -> Dialing {
+pub(super) fn dial(
+    hub: &Hub,
+    offered: &Offered,
+    peer: PeerId,
+    client: Option<(SocketAddr, SocketAddr)>,
+) -> Dialing {
     let service = &offered.service;
     let prefix = match service.identity {
         Identity::ProxyV2 => {
-            Bytes::from(proxy::header(open.client, Follows::Stream, &peer, &service.name))
+            Bytes::from(proxy::header(client, Follows::Stream, &peer, &service.name))
         }
         Identity::None | Identity::Address => Bytes::new(),
     };
@@ -67,8 +74,10 @@ pub(super) fn dial(offered: &Offered, peer: PeerId, open: &Open) -> Dialing {
         return std::future::ready(connected.map_err(failed)).boxed();
     }
     let target = service.target.clone();
+    let sources = hub.sources(service, peer);
     async move {
-        match timeout(TIMEOUT, connect(&target)).await {
+        let connecting = async { connect(&target, sources?).await };
+        match timeout(TIMEOUT, connecting).await {
             Ok(Ok(socket)) => Ok(Connected { socket, prefix }),
             Ok(Err(error)) => Err(Failed {
                 reason: reason(&error),
@@ -84,9 +93,17 @@ pub(super) fn dial(offered: &Offered, peer: PeerId, open: &Open) -> Dialing {
 }
 
 /// Dials it as it is written, from any source port: it is inside.
-async fn connect(target: &Target) -> io::Result<Socket> {
+async fn connect(target: &Target, sources: Sources) -> io::Result<Socket> {
     match target {
-        Address::Tcp(Host::Ip(ip), port) => TcpStream::connect((*ip, *port)).await.map(Socket::tcp),
+        Address::Tcp(Host::Ip(ip), port) => match sources {
+            Sources::Any => TcpStream::connect((*ip, *port)).await.map(Socket::tcp),
+            Sources::Peer(_) => {
+                let remote = SocketAddr::from((*ip, *port));
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(sources.local(remote))?;
+                socket.connect(remote).await.map(Socket::tcp)
+            }
+        },
         Address::Tcp(Host::Name(name), port) => {
             TcpStream::connect((name.as_str(), *port)).await.map(Socket::tcp)
         }

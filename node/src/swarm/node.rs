@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Key},
     core::{
         event::Event,
         state::{NodeState, Settings},
@@ -23,7 +23,7 @@ use crate::{
     },
     discovery::{Discovery, Links},
     observe::{metrics::Metrics, observers::Observers},
-    services::Hub,
+    services::{Hub, PeerAddresses},
     swarm::{
         build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
         token_file::TokenFile,
@@ -46,7 +46,13 @@ impl Node {
     /// # Errors
     /// If a forward cannot listen.
     pub(crate) fn serve(&self, config: &Config) -> anyhow::Result<()> {
-        let served = self.handle.hub().configure(&config.services, addrs(config));
+        let file = match &config.key {
+            Key::File(path) => Some(PeerAddresses::path(path)),
+            Key::Throwaway { .. } => None,
+        };
+        let addresses = PeerAddresses::open(file.as_deref())?;
+        self.handle.hub().know_addresses(addresses, &config.services)?;
+        let served = self.handle.hub().configure(&config.services, addrs(config), names(config));
         served.map_err(|mut failed| failed.swap_remove(0).into())
     }
 
@@ -54,6 +60,12 @@ impl Node {
     pub(crate) fn know_peers(&self, config: &Config) {
         self.handle.hub().know(addrs(config));
     }
+}
+
+/// The peers that have a name.
+fn names(config: &Config) -> p2pnode_services::config::Peers {
+    let peers = config.peers.iter();
+    peers.map(|(name, peer)| (name.clone(), peer.id)).collect()
 }
 
 /// The addresses of the peers that the configuration names.
@@ -81,6 +93,7 @@ pub(crate) fn start(
         .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
         .collect();
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
+    hub.start_flows(sockets.datagrams());
     let (handle, commands) = Handle::channel(*swarm.local_peer_id(), hub.clone());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);

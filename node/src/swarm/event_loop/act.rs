@@ -12,6 +12,7 @@ use libp2p::{
     swarm::dial_opts::{DialOpts, PeerCondition},
 };
 use p2pnode_protocol::{Reach, directory::Registration};
+use p2pnode_transports::Transport;
 use tokio::sync::mpsc;
 
 use super::EventLoop;
@@ -230,6 +231,13 @@ impl EventLoop {
             connection,
             rtt: peers.connection(connection).and_then(|known| known.rtt),
         });
+        let remote = chosen.and_then(|chosen| {
+            let path = &peers.connection(chosen.connection)?.path;
+            let is_quic = path.hops.first()?.transport == Some(Transport::Quic);
+            path.remote().filter(|_| is_quic)
+        });
+        let path = remote.and_then(|remote| self.sockets.datagrams().path(&peer, remote));
+        self.hub.datagram_path(peer, path);
         self.hub.handle_path(peer, chosen);
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Handler {
     peer: PeerId,
     connection: ConnectionId,
     offers: bool,
+    /// Those of raw streams that the peer may open.
+    raw: Vec<StreamProtocol>,
     wanted: mpsc::Receiver<Wanted>,
     opening: usize,
 }
@@ -58,6 +60,7 @@ impl Handler {
     ) -> Self {
         Self {
             offers: hub.offers(),
+            raw: hub.raw_protocols(&peer),
             hub,
             peer,
             connection,
@@ -67,13 +70,13 @@ impl Handler {
     }
 }
 
-/// The protocol, if it is offered.
+/// The protocols that are offered.
 #[derive(Debug, Clone)]
-pub(crate) struct Inbound(Option<StreamProtocol>);
+pub(crate) struct Inbound(Vec<StreamProtocol>);
 
 impl UpgradeInfo for Inbound {
     type Info = StreamProtocol;
-    type InfoIter = std::option::IntoIter<StreamProtocol>;
+    type InfoIter = std::vec::IntoIter<StreamProtocol>;
 
     fn protocol_info(&self) -> Self::InfoIter {
         self.0.clone().into_iter()
@@ -81,12 +84,12 @@ impl UpgradeInfo for Inbound {
 }
 
 impl InboundUpgrade<Stream> for Inbound {
-    type Output = Stream;
+    type Output = (Stream, StreamProtocol);
     type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
+    type Future = Ready<Result<Self::Output, Infallible>>;
 
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
+    fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+        ready(Ok((stream, protocol)))
     }
 }
 
@@ -99,11 +102,14 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = Reply;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Inbound> {
-        SubstreamProtocol::new(Inbound(self.offers.then_some(PROTOCOL)), ())
+        let sessions = self.offers.then_some(PROTOCOL).into_iter();
+        let protocols = sessions.chain(self.raw.iter().cloned());
+        SubstreamProtocol::new(Inbound(protocols.collect()), ())
     }
 
     fn on_behaviour_event(&mut self, Offers(offers): Offers) {
         self.offers = offers;
+        self.raw = self.hub.raw_protocols(&self.peer);
     }
 
     fn poll(
@@ -135,10 +141,14 @@ impl ConnectionHandler for Handler {
     ) {
         let (reply, result) = match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: stream,
+                protocol: (stream, protocol),
                 ..
             }) => {
-                self.hub.handle_stream(self.peer, self.connection, stream);
+                let (peer, connection) = (self.peer, self.connection);
+                match protocol == PROTOCOL {
+                    true => self.hub.handle_stream(peer, connection, stream),
+                    false => self.hub.handle_raw_stream(peer, connection, &protocol, stream),
+                }
                 return;
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

@@ -35,15 +35,15 @@ const WAITING: usize = 256;
 pub(crate) struct Behaviour {
     hub: Hub,
     connections: BTreeMap<ConnectionId, PeerId>,
-    /// Whether the protocol was offered when the handlers were last notified.
-    offers: bool,
+    /// Whether the protocol was offered when the handlers were last notified, and which services there were.
+    offers: (bool, u64),
     queue: VecDeque<ToSwarm<std::convert::Infallible, Offers>>,
 }
 
 impl Behaviour {
     pub(crate) fn new(hub: Hub) -> Self {
         Self {
-            offers: hub.offers(),
+            offers: (hub.offers(), hub.offers_version()),
             hub,
             connections: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -123,7 +123,8 @@ impl NetworkBehaviour for Behaviour {
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         self.hub.register(cx);
         let offers = self.hub.offers();
-        if std::mem::replace(&mut self.offers, offers) != offers {
+        let current = (offers, self.hub.offers_version());
+        if std::mem::replace(&mut self.offers, current) != current {
             // A handler that is polled reports what it listens for.
             let connections = self.connections.iter();
             self.queue
