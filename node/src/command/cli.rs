@@ -167,7 +167,11 @@ pub struct ConnectArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ServicesArgs {
     /// The peer: its id, or its name under `peers:` in the configuration
-    pub peer: String,
+    #[arg(required_unless_present = "hosts")]
+    pub peer: Option<String>,
+    /// Print as a hosts file which source address stands for which peer at targets with `identity: address`
+    #[arg(long, conflicts_with_all = ["peer", "standalone"])]
+    pub hosts: bool,
     /// Ask with a node of its own even if a node is running. Any flag that describes a node, such as --relay, implies it
     #[arg(long)]
     pub standalone: bool,

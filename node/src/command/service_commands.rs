@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context as _;
 use p2pnode_daemon::{
     command::block_on,
     config::load,
@@ -23,8 +24,9 @@ use super::{
     usage,
 };
 use crate::{
-    config::{Config, PROGRAM, Purpose},
+    config::{Config, Key, PROGRAM, Purpose},
     control::Client,
+    services::PeerAddresses,
 };
 
 pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
@@ -58,10 +60,27 @@ pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
 
 pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
     let config = read(cli, &args.node)?;
-    let peer = config.peer(&args.peer)?;
+    let Some(peer) = &args.peer else {
+        return hosts(&config);
+    };
+    let peer = config.peer(peer)?;
     run(&config, &args.node, args.standalone, 0, async |by| {
         services::services(by, peer, args.node.json).await
     })
+}
+
+/// Prints the addresses that stand for peers, from the file beside that of the key.
+fn hosts(config: &Config) -> anyhow::Result<Exit> {
+    let key = match &config.key {
+        Key::File(path) => Some(path),
+        Key::Throwaway { configured } => configured.as_ref(),
+    };
+    let file = key.map(|path| PeerAddresses::path(path));
+    let addresses = PeerAddresses::open(file.as_deref())?;
+    let names = config.peers.iter().map(|(name, peer)| (name.clone(), peer.id));
+    let hosts = addresses.table().hosts(&names.collect());
+    p2pnode_daemon::command::print(&hosts).context("cannot write to stdout")?;
+    Ok(Exit::Success)
 }
 
 fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::status::{
-    ForwardStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, ServiceStatus,
+    AddressStatus, ForwardStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, ServiceStatus,
     SessionStatus, Status, Why,
 };
 use crate::{
@@ -37,6 +37,8 @@ pub(crate) struct Served {
     pub(crate) forwards: Vec<ForwardStatus>,
     /// The sessions, if they were asked for.
     pub(crate) sessions: Option<Vec<SessionStatus>>,
+    /// The addresses that stand for peers.
+    pub(crate) addresses: Vec<AddressStatus>,
 }
 
 impl Snapshot<'_> {
@@ -64,6 +66,7 @@ impl Snapshot<'_> {
             services: self.served.services,
             forwards: self.served.forwards,
             sessions: self.served.sessions,
+            addresses: self.served.addresses,
         }
     }
 

@@ -1,7 +1,11 @@
 //! The reports of a node: the objects that `status --json` and `why --json` print. The node writes them to the control socket,
 //! and the command reads them there as the same types.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{Family, PortRange, Transport};
@@ -45,6 +49,19 @@ pub struct Status {
     /// The sessions that are open, if they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<Vec<SessionStatus>>,
+    /// The source addresses that stand for peers at targets with `identity: address`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressStatus>,
+}
+
+/// The source address that stands for a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressStatus {
+    /// The peer.
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
+    /// Its address.
+    pub address: IpAddr,
 }
 
 /// A service of this node.

@@ -57,7 +57,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 enum Accepting {
     Connections(AbortHandle),
-    Datagrams(UdpListener),
+    Datagrams(#[expect(dead_code, reason = "its drop ends it")] UdpListener),
 }
 
 /// What the tasks of a forward share.

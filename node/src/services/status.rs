@@ -4,10 +4,21 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use libp2p::PeerId;
 
-use super::{Hub, report::role};
-use crate::observe::status::{ForwardStatus, ServiceStatus, SessionStatus};
+use super::{Hub, report::role, running::lock};
+use crate::observe::status::{AddressStatus, ForwardStatus, ServiceStatus, SessionStatus};
 
 impl Hub {
+    /// The addresses that stand for peers.
+    pub(crate) fn peer_addresses(&self) -> Vec<AddressStatus> {
+        let addresses = lock(self.addresses());
+        let all = addresses.table().iter();
+        all.map(|(address, peer)| AddressStatus {
+            peer,
+            address: address.into(),
+        })
+        .collect()
+    }
+
     /// The services of this node.
     pub(crate) fn services(&self) -> Vec<ServiceStatus> {
         let state = self.state();

@@ -170,6 +170,7 @@ impl EventLoop {
                     services: self.hub.services(),
                     forwards: self.hub.forwards(),
                     sessions: sessions.then(|| self.hub.open_sessions(None)),
+                    addresses: self.hub.peer_addresses(),
                 };
                 drop(answer.send(self.snapshot(served).status()));
             }
