@@ -32,9 +32,13 @@ pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
     let service = service(&config, args)?;
     let output = Output::new(args.node.json);
     let reservations = config.reservations;
-    run(&config, &args.node, args.standalone, reservations, async |by| {
-        services::serve(by, service, output).await
-    })
+    run(
+        &config,
+        &args.node,
+        args.standalone,
+        reservations,
+        async |by| services::serve(by, service, output).await,
+    )
 }
 
 pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
@@ -65,8 +69,12 @@ pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
 }
 
 fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
-    let sources = cli.global.sources(&PROGRAM, args.flags(cli.global.flags()))?;
-    let loaded = load(&PROGRAM, &sources, |reader| Config::read(reader, Purpose::Dial))?;
+    let sources = cli
+        .global
+        .sources(&PROGRAM, args.flags(cli.global.flags()))?;
+    let loaded = load(&PROGRAM, &sources, |reader| {
+        Config::read(reader, Purpose::Dial)
+    })?;
     Ok(loaded.config)
 }
 
@@ -84,7 +92,11 @@ fn service(config: &Config, args: &ServeArgs) -> anyhow::Result<Service> {
 }
 
 fn forward_of(config: &Config, args: &ForwardArgs) -> anyhow::Result<Forward> {
-    let to = args.to.iter().map(|to| to.parse()).collect::<Result<_, _>>();
+    let to = args
+        .to
+        .iter()
+        .map(|to| to.parse())
+        .collect::<Result<_, _>>();
     let raw = RawForward {
         listen: args.listen.parse().map_err(Usage)?,
         to: to.map_err(Usage)?,

@@ -193,6 +193,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The addresses of the peers that have a name.
+    #[must_use]
+    pub(crate) fn peer_addrs(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+        let peers = self.peers.values();
+        peers.map(|peer| (peer.id, peer.addrs.clone())).collect()
+    }
+}
+
 impl Punch {
     /// Whether a candidate may be sent and dialed: some `allow` matches it, or there is none, and no `deny` does.
     #[must_use]

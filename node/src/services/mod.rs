@@ -5,6 +5,7 @@
 //! - `carrier`: frames over one stream.
 //! - `inbound`: streams that peers open.
 //! - `forward`, `target`, `local`: listeners, targets, and local sockets.
+//! - `session`: sessions for programs that use the library.
 //! - `report`: what happens to sessions, for commands, logs and metrics.
 //!
 //! The machines of `p2pnode-services` decide what a session does; each task here drives one. No task waits for another one, and the
@@ -21,11 +22,13 @@ mod opening;
 mod paths;
 mod report;
 mod running;
+mod session;
 mod status;
 mod target;
 
+pub use self::session::{Callers, Incoming, OpenSessionError, ServeError, Session};
 pub(crate) use self::{
-    forward::reports,
+    forward::{ForwardError, reports},
     hub::{Hub, Needs},
     local::Socket,
     offers::Goal,

@@ -11,7 +11,6 @@ use p2pnode_services::{
     wire::{Open, ResetReason},
 };
 use tokio::{
-    io::duplex,
     net::{TcpStream, UnixStream},
     time::timeout,
 };
@@ -19,13 +18,11 @@ use tokio::{
 use super::{
     local::Socket,
     offers::{Goal, Offered},
+    session::pipe,
 };
 
 /// How long a target may take: less than a client of most systems waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What waits between this program and a session.
-const PIPE: usize = 64 << 10;
 
 /// A target that is being dialed.
 pub(super) type Dialing = BoxFuture<'static, Result<Connected, Failed>>;
@@ -48,16 +45,19 @@ pub(super) struct Failed {
 pub(super) fn dial(offered: &Offered, peer: PeerId, open: &Open) -> Dialing {
     let service = &offered.service;
     let prefix = match service.identity {
-        Identity::ProxyV2 => {
-            Bytes::from(proxy::header(open.client, Follows::Stream, &peer, &service.name))
-        }
+        Identity::ProxyV2 => Bytes::from(proxy::header(
+            open.client,
+            Follows::Stream,
+            &peer,
+            &service.name,
+        )),
         Identity::None | Identity::Address => Bytes::new(),
     };
     if let Goal::Program(program) = &offered.goal {
-        let (ours, theirs) = duplex(PIPE);
-        let taken = program.try_send((peer, Socket::Pipe(theirs)));
+        let (ours, theirs) = pipe();
+        let taken = program.try_send((peer, theirs));
         let connected = taken.map(|()| Connected {
-            socket: Socket::Pipe(ours),
+            socket: ours,
             prefix,
         });
         let failed = |_| Failed {
@@ -87,9 +87,9 @@ pub(super) fn dial(offered: &Offered, peer: PeerId, open: &Open) -> Dialing {
 async fn connect(target: &Target) -> io::Result<Socket> {
     match target {
         Address::Tcp(Host::Ip(ip), port) => TcpStream::connect((*ip, *port)).await.map(Socket::tcp),
-        Address::Tcp(Host::Name(name), port) => {
-            TcpStream::connect((name.as_str(), *port)).await.map(Socket::tcp)
-        }
+        Address::Tcp(Host::Name(name), port) => TcpStream::connect((name.as_str(), *port))
+            .await
+            .map(Socket::tcp),
         Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
         Address::Udp(..) => Err(io::ErrorKind::Unsupported.into()),
     }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{channel::oneshot, future::{Ready, ready}};
+use futures::{
+    channel::oneshot,
+    future::{Ready, ready},
+};
 use libp2p::{
     InboundUpgrade, PeerId, Stream, StreamProtocol,
     core::UpgradeInfo,
@@ -129,10 +132,7 @@ impl ConnectionHandler for Handler {
         clippy::wildcard_enum_match_arm,
         reason = "a stream is opened or not; other events change nothing here"
     )]
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Inbound, Confirmed, (), Reply>,
-    ) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Inbound, Confirmed, (), Reply>) {
         let (reply, result) = match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: stream,
@@ -149,7 +149,9 @@ impl ConnectionHandler for Handler {
                 let error = match error {
                     StreamUpgradeError::NegotiationFailed
                     | StreamUpgradeError::Apply(Unsupported) => OpenError::Unsupported,
-                    StreamUpgradeError::Timeout => OpenError::Failed("no answer in time".to_owned()),
+                    StreamUpgradeError::Timeout => {
+                        OpenError::Failed("no answer in time".to_owned())
+                    }
                     StreamUpgradeError::Io(error) => OpenError::Failed(from_remote(error)),
                 };
                 (info, Err(error))
