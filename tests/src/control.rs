@@ -105,7 +105,13 @@ impl Control {
             .env(CONTROL_SOCKET, &self.socket)
     }
 
-    async fn json(&self, args: &[&str]) -> Result<Value> {
+    /// A command that asks the node.
+    pub fn command(&self, name: &str, args: &[&str]) -> Launch {
+        let launch = Launch::new(name, &self.p2pnode).args(args.iter().copied());
+        launch.env(CONTROL_SOCKET, &self.socket)
+    }
+
+    pub async fn json(&self, args: &[&str]) -> Result<Value> {
         let text = self.text(args).await?;
         serde_json::from_str(&text)
             .with_context(|| format!("p2pnode {} prints {text}", args.join(" ")))

@@ -14,6 +14,7 @@ mod so_far;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     time::SystemTime,
 };
 
@@ -35,6 +36,7 @@ use crate::{
     command::{
         cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
+        reload::Triggers,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
@@ -75,7 +77,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 let sources = global.sources(&PROGRAM, flags.clone())?;
                 config::load(&PROGRAM, &sources, read)
             };
-            run_node(loaded, load, args)
+            run_node(loaded, load, cli.global.file(&PROGRAM)?, args)
         }
         Command::Status(args) => {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
@@ -160,6 +162,7 @@ fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<PeerId>)
 fn run_node(
     loaded: Loaded<Config>,
     load: impl Fn() -> Result<Loaded<Config>, Faults> + Send + 'static,
+    file: Option<PathBuf>,
     args: &RunArgs,
 ) -> anyhow::Result<Exit> {
     let config = &loaded.config.clone();
@@ -176,7 +179,8 @@ fn run_node(
     command::block_on(async {
         let shutdown = Shutdown::on_signals(None)?;
         let hangup = signal(SignalKind::hangup())?;
-        let reloads = |node| reload::on_hangup(hangup, loaded, load, node);
+        let triggers = Triggers::new(hangup, file);
+        let reloads = |node| reload::follow(triggers, loaded, load, node);
         run::run(&keypair, config, printer, reloads, shutdown.requested())
             .await
             .map_err(usage)?;

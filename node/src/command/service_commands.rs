@@ -34,9 +34,13 @@ pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
     let service = service(&config, args)?;
     let output = Output::new(args.node.json);
     let reservations = config.reservations;
-    run(&config, &args.node, args.standalone, reservations, async |by| {
-        services::serve(by, service, output).await
-    })
+    run(
+        &config,
+        &args.node,
+        args.standalone,
+        reservations,
+        async |by| services::serve(by, service, output).await,
+    )
 }
 
 pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
@@ -77,15 +81,18 @@ fn hosts(config: &Config) -> anyhow::Result<Exit> {
     };
     let file = key.map(|path| PeerAddresses::path(path));
     let addresses = PeerAddresses::open(file.as_deref())?;
-    let names = config.peers.iter().map(|(name, peer)| (name.clone(), peer.id));
-    let hosts = addresses.table().hosts(&names.collect());
+    let hosts = addresses.table().hosts(&config.peer_names());
     p2pnode_daemon::command::print(&hosts).context("cannot write to stdout")?;
     Ok(Exit::Success)
 }
 
 fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
-    let sources = cli.global.sources(&PROGRAM, args.flags(cli.global.flags()))?;
-    let loaded = load(&PROGRAM, &sources, |reader| Config::read(reader, Purpose::Dial))?;
+    let sources = cli
+        .global
+        .sources(&PROGRAM, args.flags(cli.global.flags()))?;
+    let loaded = load(&PROGRAM, &sources, |reader| {
+        Config::read(reader, Purpose::Dial)
+    })?;
     Ok(loaded.config)
 }
 
@@ -103,7 +110,11 @@ fn service(config: &Config, args: &ServeArgs) -> anyhow::Result<Service> {
 }
 
 fn forward_of(config: &Config, args: &ForwardArgs) -> anyhow::Result<Forward> {
-    let to = args.to.iter().map(|to| to.parse()).collect::<Result<_, _>>();
+    let to = args
+        .to
+        .iter()
+        .map(|to| to.parse())
+        .collect::<Result<_, _>>();
     let raw = RawForward {
         listen: args.listen.parse().map_err(Usage)?,
         to: to.map_err(Usage)?,

@@ -11,7 +11,10 @@ use libp2p::PeerId;
 use p2pnode_daemon::terminal;
 use serde::Serialize;
 
-use crate::services::{Listed, Report, SessionReport, State};
+use crate::{
+    observe::output::size,
+    services::{Listed, Report, SessionReport, State},
+};
 
 /// Between two drawings of the live line.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -117,7 +120,9 @@ impl Output {
         self.wipe()?;
         self.drawn = line.len();
         let mut stdout = io::stdout();
-        write!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to stdout")
+        write!(stdout, "{line}")
+            .and_then(|()| stdout.flush())
+            .context("cannot write to stdout")
     }
 
     fn wipe(&mut self) -> anyhow::Result<()> {
@@ -157,7 +162,12 @@ fn text(report: &Report) -> String {
 }
 
 fn session_text(session: &SessionReport) -> String {
-    let mut line = format!("{} {:8} {}", session.session, session.state.name(), session.service);
+    let mut line = format!(
+        "{} {:8} {}",
+        session.session,
+        session.state.name(),
+        session.service
+    );
     if let Some(client) = session.client {
         let _ = write!(line, " {client}");
     }
@@ -177,16 +187,6 @@ fn session_text(session: &SessionReport) -> String {
     line
 }
 
-/// A number of bytes for people.
-fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = UNITS.into_iter().find(|(unit, _)| bytes >= *unit);
-    match unit {
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{bytes} B"),
-    }
-}
-
 #[derive(Serialize)]
 struct Services<'a> {
     #[serde(with = "crate::core::json::text")]
@@ -203,7 +203,12 @@ pub(crate) fn listed(peer: PeerId, services: &[Listed], json: bool) -> anyhow::R
         return Ok(p2pnode_protocol::to_json(&Services { peer, services })? + "\n");
     }
     let mut text = String::new();
-    for Listed { name, kind, protocol } in services {
+    for Listed {
+        name,
+        kind,
+        protocol,
+    } in services
+    {
         let protocol = protocol.as_deref().unwrap_or_default();
         let line = format!("{name:24} {kind:5} {protocol}");
         let _ = writeln!(text, "{}", line.trim_end());

@@ -90,7 +90,10 @@ impl Own {
 /// Reports as they come, and what ends with them.
 enum Lines {
     Running(p2pnode_daemon::control::Lines<Line>),
-    Own(mpsc::Receiver<Line>, #[expect(dead_code, reason = "its drop ends it")] Box<dyn Send>),
+    Own(
+        mpsc::Receiver<Line>,
+        #[expect(dead_code, reason = "its drop ends it")] Box<dyn Send>,
+    ),
 }
 
 impl Lines {
@@ -189,7 +192,8 @@ pub(crate) async fn connect(
             let socket = Socket::Unix(tokio::net::UnixStream::from_std(theirs)?);
             let (sink, lines) = reports();
             let hub = own.handle.hub().clone();
-            let session = tokio::spawn(async move { hub.connect(service, peer, socket, sink).await });
+            let session =
+                tokio::spawn(async move { hub.connect(service, peer, socket, sink).await });
             (Lines::Own(lines, Box::new(session)), ours)
         }
     };
@@ -353,8 +357,6 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
 
 /// `SERVICE@PEER`, with the peer's id.
 pub(crate) fn destination(config: &Config, text: &str) -> anyhow::Result<(What, PeerId)> {
-    let Destination { what, peer } = text
-        .parse()
-        .map_err(p2pnode_daemon::exit::Usage)?;
+    let Destination { what, peer } = text.parse().map_err(p2pnode_daemon::exit::Usage)?;
     Ok((what, config.peer(&peer)?))
 }

@@ -193,6 +193,22 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The addresses of the peers that have a name.
+    #[must_use]
+    pub(crate) fn peer_addrs(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+        let peers = self.peers.values();
+        peers.map(|peer| (peer.id, peer.addrs.clone())).collect()
+    }
+
+    /// The peers that have a name.
+    #[must_use]
+    pub(crate) fn peer_names(&self) -> p2pnode_services::config::Peers {
+        let peers = self.peers.iter();
+        peers.map(|(name, peer)| (name.clone(), peer.id)).collect()
+    }
+}
+
 impl Punch {
     /// Whether a candidate may be sent and dialed: some `allow` matches it, or there is none, and no `deny` does.
     #[must_use]

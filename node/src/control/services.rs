@@ -12,9 +12,7 @@ use axum::{
 use futures::stream;
 use p2pnode_daemon::control::Refusal;
 use p2pnode_protocol::to_json;
-use p2pnode_services::config::{
-    self, Fault, Identity, Peers, RawForward, RawService, Source,
-};
+use p2pnode_services::config::{self, Fault, Identity, Peers, RawForward, RawService, Source};
 use tokio::sync::mpsc;
 
 use super::{ForwardRequest, Found, ServeRequest, server::parse_peer};
@@ -27,11 +25,15 @@ pub(super) async fn serve(
     State(handle): State<Handle>,
     Json(asked): Json<ServeRequest>,
 ) -> Result<Response, Refusal> {
-    let identity = Identity::NAMES.iter().find(|(name, _)| *name == asked.identity);
+    let identity = Identity::NAMES
+        .iter()
+        .find(|(name, _)| *name == asked.identity);
     let raw = RawService {
         target: asked.target.parse().map_err(bad)?,
         allow: asked.allow,
-        identity: identity.ok_or_else(|| bad("no such identity".to_owned()))?.1,
+        identity: identity
+            .ok_or_else(|| bad("no such identity".to_owned()))?
+            .1,
         protocol: None,
         source: Source::Any,
         udp_idle: None,
@@ -40,7 +42,9 @@ pub(super) async fn serve(
     let service = config::service(name, raw, &Peers::new(), &[]).map_err(faults)?;
     let (sink, lines) = reports();
     let serving = Report::serving(&service, handle.peer_id());
-    let offered = handle.hub().offer(service, Goal::Target, Some(sink.clone()));
+    let offered = handle
+        .hub()
+        .offer(service, Goal::Target, Some(sink.clone()));
     let offering = offered.map_err(|error| Refusal(StatusCode::CONFLICT, error.to_string()))?;
     // The channel is new.
     let _ = sink.try_send(serving.into());
@@ -51,7 +55,11 @@ pub(super) async fn forward(
     State(handle): State<Handle>,
     Json(asked): Json<ForwardRequest>,
 ) -> Result<Response, Refusal> {
-    let to = asked.to.iter().map(|to| to.parse()).collect::<Result<_, _>>();
+    let to = asked
+        .to
+        .iter()
+        .map(|to| to.parse())
+        .collect::<Result<_, _>>();
     let raw = RawForward {
         listen: asked.listen.parse().map_err(bad)?,
         to: to.map_err(bad)?,
@@ -59,7 +67,8 @@ pub(super) async fn forward(
     let forward = config::forward(raw, &Peers::new()).map_err(faults)?;
     let (sink, lines) = reports();
     let forwarding = handle.hub().forward(forward, asked.once, Some(sink));
-    let forwarding = forwarding.map_err(|error| Refusal(StatusCode::CONFLICT, error.to_string()))?;
+    let forwarding =
+        forwarding.map_err(|error| Refusal(StatusCode::CONFLICT, error.to_string()))?;
     Ok(answer(lines, forwarding))
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::status::{
-    AddressStatus, ForwardStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, ServiceStatus,
-    SessionStatus, Status, Why,
+    AddressStatus, ForwardStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored,
+    ServiceStatus, SessionStatus, Status, Why,
 };
 use crate::{
     core::{

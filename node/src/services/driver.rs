@@ -223,10 +223,14 @@ impl Driver {
             any = true;
             self.session.handle_peer_restarted(now);
         }
-        if let Some(reason) = mail.unreachable.filter(|_| !self.is_opened && self.end.is_none()) {
+        if let Some(reason) = mail
+            .unreachable
+            .filter(|_| !self.is_opened && self.end.is_none())
+        {
             any = true;
             (self.detail, self.is_unreachable) = (Some(reason), true);
-            self.session.handle_reset(ResetReason::TargetUnreachable, now);
+            self.session
+                .handle_reset(ResetReason::TargetUnreachable, now);
         }
         if let Some(reason) = mail.reset {
             any = true;
@@ -390,7 +394,8 @@ impl Driver {
             }
         }
         if broken {
-            self.session.handle_reset(ResetReason::LocalReset, Instant::now());
+            self.session
+                .handle_reset(ResetReason::LocalReset, Instant::now());
         }
         any | broken
     }

@@ -121,14 +121,19 @@ fn remedy(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::AddrNotAvailable => "this host has no such address",
         io::ErrorKind::NotFound => "make its directory first",
-        io::ErrorKind::AlreadyExists => "a file that is no socket is there: move it away, or choose another path",
+        io::ErrorKind::AlreadyExists => {
+            "a file that is no socket is there: move it away, or choose another path"
+        }
         _ => "choose another address",
     }
 }
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "its drop removes it")] SocketFile),
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "its drop removes it")] SocketFile,
+    ),
 }
 
 /// A socket in the file system, which goes with its listener unless another one is there.
@@ -260,7 +265,11 @@ impl Hub {
             is_gone: AtomicBool::new(false),
             sink: sink.clone(),
         });
-        let peers = forward.to.iter().map(|(_, peer)| self.wish(*peer)).collect();
+        let peers = forward
+            .to
+            .iter()
+            .map(|(_, peer)| self.wish(*peer))
+            .collect();
         let accepting = match listener {
             Ok(listener) => {
                 let listening = listen_on(self.clone(), listener, Arc::clone(&shared), once);
@@ -293,10 +302,19 @@ impl Hub {
     /// The forwards of the configuration are these from now on.
     pub(super) fn configure_forwards(&self, forwards: &[Forward]) -> Vec<ForwardError> {
         let state = self.state();
-        let configured = state.forwards.0.iter().filter(|(_, entry)| entry.is_configured);
-        let known: Vec<_> = configured.map(|(number, entry)| (*number, entry.forward.clone())).collect();
+        let configured = state
+            .forwards
+            .0
+            .iter()
+            .filter(|(_, entry)| entry.is_configured);
+        let known: Vec<_> = configured
+            .map(|(number, entry)| (*number, entry.forward.clone()))
+            .collect();
         drop(state);
-        for (number, _) in known.iter().filter(|(_, forward)| !forwards.contains(forward)) {
+        for (number, _) in known
+            .iter()
+            .filter(|(_, forward)| !forwards.contains(forward))
+        {
             self.end_forward(*number);
         }
         let is_new = |forward: &&Forward| known.iter().all(|(_, known)| known != *forward);
@@ -312,7 +330,11 @@ impl Hub {
     fn end_forward(&self, number: u64) {
         let mut state = self.state();
         let entry = state.forwards.0.remove(&number);
-        for running in state.running.values().filter(|running| running.forward == Some(number)) {
+        for running in state
+            .running
+            .values()
+            .filter(|running| running.forward == Some(number))
+        {
             running.leave(|mail| mail.reset = Some(ResetReason::ServiceGone));
         }
         drop(state);

@@ -129,12 +129,7 @@ impl Hub {
         let instance = u64::from_ne_bytes(random);
         let memory = Memory::new(usize::try_from(config.memory).unwrap_or(usize::MAX));
         let state = State {
-            table: Sessions::new(
-                instance,
-                memory,
-                Default::default(),
-                Limits::default(),
-            ),
+            table: Sessions::new(instance, memory, Default::default(), Limits::default()),
             running: BTreeMap::new(),
             paths: Paths::default(),
             offers: Offers::default(),
@@ -296,7 +291,8 @@ impl Hub {
     /// Whether something is offered or brought here may have changed: then so has what identify lists.
     pub(super) fn offering_changed(&self) {
         let state = self.state();
-        let offers = !state.offers.is_empty() || !state.wishes.is_empty() || !state.forwards.is_empty();
+        let offers =
+            !state.offers.is_empty() || !state.wishes.is_empty() || !state.forwards.is_empty();
         drop(state);
         if self.0.offers.swap(offers, Relaxed) != offers {
             self.0.behaviour.wake();
@@ -416,7 +412,9 @@ impl Hub {
         let mut state = self.state();
         let changed = std::mem::take(&mut state.changed).into_iter();
         let named = state.offers.named();
-        changed.map(|(peer, now)| state.needs_of(peer, now, &named)).collect()
+        changed
+            .map(|(peer, now)| state.needs_of(peer, now, &named))
+            .collect()
     }
 
     fn needs(&self, mut state: MutexGuard<'_, State>, peer: PeerId, now: bool) {
@@ -475,7 +473,9 @@ impl Hub {
             session: SessionId(id),
         };
         let mut state = self.state();
-        let share = state.table.handle_open(key, service, carries, Instant::now())?;
+        let share = state
+            .table
+            .handle_open(key, service, carries, Instant::now())?;
         let running = Arc::new(running(key));
         state.running.insert(key, Arc::clone(&running));
         Some((running, share))

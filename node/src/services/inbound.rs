@@ -1,6 +1,9 @@
 //! Streams that peers open, up to their first frame; and the questions that are answered on such streams.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use p2pnode_services::{
@@ -48,12 +51,7 @@ impl Hub {
     }
 
     /// What becomes of a stream that begins with `first`: it has a session, or these answers.
-    fn judge(
-        &self,
-        peer: PeerId,
-        carrier: Carrier,
-        first: Frame,
-    ) -> Option<(Carrier, Vec<Frame>)> {
+    fn judge(&self, peer: PeerId, carrier: Carrier, first: Frame) -> Option<(Carrier, Vec<Frame>)> {
         let mut state = self.state();
         let verdict = state.table.handle_first_frame(peer, &first, Instant::now());
         state.act();
@@ -98,7 +96,14 @@ impl Hub {
 
     fn accepted(&self, key: Key, open: &Open, sink: Option<Sink>) -> Running {
         let client = open.client.map(|(client, _)| client);
-        Running::new(key, open.service.clone(), client, None, sink, self.metrics())
+        Running::new(
+            key,
+            open.service.clone(),
+            client,
+            None,
+            sink,
+            self.metrics(),
+        )
     }
 
     /// Asks which process the peer is: one that was restarted does not resume the sessions of the earlier one.

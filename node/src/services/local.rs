@@ -5,6 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -29,8 +33,8 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     /// A Unix stream socket.
     Unix(UnixStream),
-    /// The program itself.
-    Pipe(DuplexStream),
+    /// The program itself, and whether the session was reset.
+    Pipe(DuplexStream, Arc<AtomicBool>),
 }
 
 impl Socket {
@@ -45,7 +49,7 @@ impl Socket {
     pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         match self {
             Self::Tcp(stream) => Some((stream.peer_addr().ok()?, stream.local_addr().ok()?)),
-            Self::Unix(_) | Self::Pipe(_) => None,
+            Self::Unix(_) | Self::Pipe(..) => None,
         }
     }
 
@@ -61,7 +65,7 @@ impl Socket {
             ready!(match self {
                 Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
                 Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-                Self::Pipe(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+                Self::Pipe(stream, _) => Pin::new(stream).poll_read(cx, &mut buffer),
             })?;
             Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
         })
@@ -75,7 +79,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Pipe(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Pipe(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -83,15 +87,17 @@ impl Socket {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Pipe(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Pipe(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
-    /// Closes it so that its other side sees a reset. A Unix socket and a pipe can only be closed.
+    /// Closes it so that its other side sees a reset. A Unix socket can only be closed.
     pub(super) fn reset(self) {
-        if let Self::Tcp(stream) = &self {
+        match &self {
             // An error means that the socket is gone.
-            let _ = stream.set_zero_linger();
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Pipe(_, was_reset) => was_reset.store(true, Relaxed),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - `forward`, `target`, `local`: listeners, targets, and local sockets.
 //! - `udp`: flows of datagrams. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
 //! - `sources`: from where targets are dialed, and the addresses of peers.
+//! - `session`: sessions for programs that use the library.
 //! - `report`: what happens to sessions, for commands, logs and metrics.
 //!
 //! The machines of `p2pnode-services` decide what a session does; each task here drives one. No task waits for another one, and the
@@ -24,14 +25,16 @@ mod paths;
 mod raw;
 mod report;
 mod running;
+mod session;
 mod socks;
 mod sources;
 mod status;
 mod target;
 mod udp;
 
+pub use self::session::{Callers, Incoming, OpenSessionError, ServeError, Session};
 pub(crate) use self::{
-    forward::reports,
+    forward::{ForwardError, reports},
     hub::{Hub, Needs},
     local::Socket,
     offers::Goal,

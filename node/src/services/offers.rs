@@ -43,7 +43,9 @@ pub(super) struct Offered {
 
 /// The name is taken by another service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this node offers a service of that name already; choose another name, or stop the other one")]
+#[error(
+    "this node offers a service of that name already; choose another name, or stop the other one"
+)]
 pub(crate) struct TakenName;
 
 /// A service that is offered as long as this exists.
@@ -71,7 +73,12 @@ pub(super) struct Changes {
 }
 
 impl Offered {
-    pub(super) fn new(service: Service, goal: Goal, sink: Option<Sink>, is_configured: bool) -> Self {
+    pub(super) fn new(
+        service: Service,
+        goal: Goal,
+        sink: Option<Sink>,
+        is_configured: bool,
+    ) -> Self {
         Self {
             service,
             goal,
@@ -156,7 +163,11 @@ impl Offers {
     }
 
     pub(super) fn access(&self) -> Access {
-        let services: Vec<_> = self.0.values().map(|offered| offered.service.clone()).collect();
+        let services: Vec<_> = self
+            .0
+            .values()
+            .map(|offered| offered.service.clone())
+            .collect();
         Access::new(&services)
     }
 
@@ -177,10 +188,13 @@ impl Offers {
 
     /// The peers that some service names.
     pub(super) fn named(&self) -> BTreeSet<PeerId> {
-        let allowed = self.0.values().filter_map(|offered| match &offered.service.allow {
-            Allow::Any => None,
-            Allow::Peers(peers) => Some(peers),
-        });
+        let allowed = self
+            .0
+            .values()
+            .filter_map(|offered| match &offered.service.allow {
+                Allow::Any => None,
+                Allow::Peers(peers) => Some(peers),
+            });
         allowed.flatten().copied().collect()
     }
 }

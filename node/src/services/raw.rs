@@ -95,7 +95,14 @@ impl Hub {
                 Err(failed) => (End::Reset(failed.reason), Some(failed.detail)),
             };
             let (end, detail) = carried;
-            report(&hub, &running, State::Closed, None, Some(end), detail.as_deref());
+            report(
+                &hub,
+                &running,
+                State::Closed,
+                None,
+                Some(end),
+                detail.as_deref(),
+            );
             offered.ended(&running);
             hub.over(key);
         });
@@ -113,7 +120,14 @@ impl Hub {
         let key = key(peer, Role::Forward);
         let client = socket.addresses().map(|(client, _)| client);
         let other = OTHER.parse().expect("it is a name");
-        let running = Arc::new(Running::new(key, other, client, forward, sink, self.metrics()));
+        let running = Arc::new(Running::new(
+            key,
+            other,
+            client,
+            forward,
+            sink,
+            self.metrics(),
+        ));
         self.state().running.insert(key, Arc::clone(&running));
         let wish = self.wish(peer);
         let opened = timeout(patience, self.open_raw(protocol, peer)).await;

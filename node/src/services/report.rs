@@ -176,7 +176,9 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
         },
         End::Refused(refusal) => match refusal {
             Refusal::Unavailable => "the peer has no such service for this node",
-            Refusal::Busy => "the peer has too many sessions of this node, or of all, or too many were opened lately",
+            Refusal::Busy => {
+                "the peer has too many sessions of this node, or of all, or too many were opened lately"
+            }
             Refusal::UnknownSession => "the peer does not know the session",
             Refusal::Stale | Refusal::Malformed | Refusal::Other => "the peer refused it",
         },

@@ -151,10 +151,7 @@ impl Running {
     }
 
     pub(super) fn bytes(&self) -> (u64, u64) {
-        (
-            self.bytes_in.load(Relaxed),
-            self.bytes_out.load(Relaxed),
-        )
+        (self.bytes_in.load(Relaxed), self.bytes_out.load(Relaxed))
     }
 }
 

@@ -126,7 +126,10 @@ async fn serve(hub: &Hub, mut stream: TcpStream, wanted: Result<String, Reply>) 
         Err(reply) => reply,
         Ok(to) => {
             let greeting = socks::reply(Reply::Succeeded).to_vec();
-            match hub.session_with_greeting(to, Socket::tcp(stream), greeting).await {
+            match hub
+                .session_with_greeting(to, Socket::tcp(stream), greeting)
+                .await
+            {
                 Ok(Outcome {
                     socket: Some(Socket::Tcp(kept)),
                     end,

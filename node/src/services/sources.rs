@@ -67,7 +67,8 @@ impl PeerAddresses {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot read the addresses of peers in {shown}"));
+                return Err(error)
+                    .with_context(|| format!("cannot read the addresses of peers in {shown}"));
             }
         };
         let table = Addresses::read(&text).map_err(|problem| {
@@ -109,7 +110,9 @@ impl PeerAddresses {
                 Allow::Any => {}
             }
         }
-        named.into_iter().try_for_each(|peer| self.assign(peer).map(drop))
+        named
+            .into_iter()
+            .try_for_each(|peer| self.assign(peer).map(drop))
     }
 
     fn add(&mut self, path: &Path, line: &str) -> io::Result<()> {
@@ -124,7 +127,6 @@ impl PeerAddresses {
     pub(crate) fn table(&self) -> &Addresses {
         &self.table
     }
-
 }
 
 /// Opens the file at the end of its last whole line: a crash may have torn the one behind.
@@ -138,7 +140,10 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)?;
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
-    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let whole = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
     file.set_len(whole as u64)?;
     file.seek(SeekFrom::End(0))?;
     Ok(file)
@@ -182,7 +187,10 @@ mod tests {
 
         fs::write(&path, "127.0.0.1 me\n").unwrap();
         let error = PeerAddresses::open(Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("line 1") && error.contains("identity.addresses"), "{error}");
+        assert!(
+            error.contains("line 1") && error.contains("identity.addresses"),
+            "{error}"
+        );
         assert!(PeerAddresses::open(None).unwrap().assign(one).is_ok());
     }
 }

@@ -11,7 +11,6 @@ use p2pnode_services::{
     wire::ResetReason,
 };
 use tokio::{
-    io::duplex,
     net::{TcpSocket, TcpStream, UnixStream},
     time::timeout,
 };
@@ -20,14 +19,12 @@ use super::{
     Hub,
     local::Socket,
     offers::{Goal, Offered},
+    session::pipe,
     sources::Sources,
 };
 
 /// How long a target may take: less than a client of most systems waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What waits between this program and a session.
-const PIPE: usize = 64 << 10;
 
 /// A target that is being dialed.
 pub(super) type Dialing = BoxFuture<'static, Result<Connected, Failed>>;
@@ -61,10 +58,10 @@ pub(super) fn dial(
         Identity::None | Identity::Address => Bytes::new(),
     };
     if let Goal::Program(program) = &offered.goal {
-        let (ours, theirs) = duplex(PIPE);
-        let taken = program.try_send((peer, Socket::Pipe(theirs)));
+        let (ours, theirs) = pipe();
+        let taken = program.try_send((peer, theirs));
         let connected = taken.map(|()| Connected {
-            socket: Socket::Pipe(ours),
+            socket: ours,
             prefix,
         });
         let failed = |_| Failed {
@@ -104,9 +101,9 @@ async fn connect(target: &Target, sources: Sources) -> io::Result<Socket> {
                 socket.connect(remote).await.map(Socket::tcp)
             }
         },
-        Address::Tcp(Host::Name(name), port) => {
-            TcpStream::connect((name.as_str(), *port)).await.map(Socket::tcp)
-        }
+        Address::Tcp(Host::Name(name), port) => TcpStream::connect((name.as_str(), *port))
+            .await
+            .map(Socket::tcp),
         Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
         Address::Udp(..) => Err(io::ErrorKind::Unsupported.into()),
     }

@@ -19,7 +19,9 @@ use crate::{
     config::RelayAddr,
     core::liveness::Link,
     punch,
-    swarm::{admission, circuits::Client, introduction, memory, services, streams, transport::Clients},
+    swarm::{
+        admission, circuits::Client, introduction, memory, services, streams, transport::Clients,
+    },
 };
 
 /// Streams that a remote may open on a connection for one protocol: to identify itself as often as its addresses change. An identify

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     core::{dialer::Request, event::Event},
     observe::status::{Status, Why},
-    services::Hub,
+    services::{Callers, ForwardError, Hub, Incoming, OpenSessionError, ServeError, Session},
 };
 
 /// Commands that may wait for the event loop. It takes them at once; the bound only matters if it is stuck.
@@ -99,6 +99,24 @@ impl Handle {
         receiver.await.map_err(|_| Stopped)
     }
 
+    /// Opens a session with a service of `peer`. The node looks for a path if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenSessionError`], if the peer does not accept it.
+    pub async fn open(&self, peer: PeerId, service: &str) -> Result<Session, OpenSessionError> {
+        self.hub.open_for_program(peer, service).await
+    }
+
+    /// Offers a service of this program to `callers`, as long as the returned value exists.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`], if the name is invalid or taken.
+    pub fn serve(&self, name: &str, callers: Callers) -> Result<Incoming, ServeError> {
+        self.hub.serve_for_program(name, callers)
+    }
+
     /// The services of the node.
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
@@ -122,6 +140,14 @@ impl Handle {
     /// [`Stopped`] if the node is gone.
     pub(crate) async fn set_access(&self, config: Config) -> Result<(), Stopped> {
         self.send(Command::SetAccess(Box::new(config))).await
+    }
+
+    /// Applies `services`, `forwards` and `peers` of such a configuration. Returns the forwards that cannot listen.
+    pub(crate) fn set_services(&self, config: &Config) -> Vec<ForwardError> {
+        let done = self
+            .hub
+            .configure(&config.services, config.peer_addrs(), config.peer_names());
+        done.err().unwrap_or_default()
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

@@ -1,13 +1,12 @@
 //! Starts a node: sockets, swarm, machines, event loop.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     hash::{BuildHasher as _, RandomState},
     time::Instant,
 };
 
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use libp2p::identity::Keypair;
 use p2pnode_daemon::admin::Readiness;
 use tokio::{
     sync::{mpsc, watch},
@@ -51,27 +50,16 @@ impl Node {
             Key::Throwaway { .. } => None,
         };
         let addresses = PeerAddresses::open(file.as_deref())?;
-        self.handle.hub().know_addresses(addresses, &config.services)?;
-        let served = self.handle.hub().configure(&config.services, addrs(config), names(config));
+        let hub = self.handle.hub();
+        hub.know_addresses(addresses, &config.services)?;
+        let served = hub.configure(&config.services, config.peer_addrs(), config.peer_names());
         served.map_err(|mut failed| failed.swap_remove(0).into())
     }
 
     /// Where the peers of the configuration are.
     pub(crate) fn know_peers(&self, config: &Config) {
-        self.handle.hub().know(addrs(config));
+        self.handle.hub().know(config.peer_addrs());
     }
-}
-
-/// The peers that have a name.
-fn names(config: &Config) -> p2pnode_services::config::Peers {
-    let peers = config.peers.iter();
-    peers.map(|(name, peer)| (name.clone(), peer.id)).collect()
-}
-
-/// The addresses of the peers that the configuration names.
-pub(crate) fn addrs(config: &Config) -> BTreeMap<PeerId, Vec<Multiaddr>> {
-    let peers = config.peers.values();
-    peers.map(|peer| (peer.id, peer.addrs.clone())).collect()
 }
 
 /// Binds the sockets and starts the event loop, which holds that many reservations, presents `tokens` and runs until

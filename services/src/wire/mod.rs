@@ -15,7 +15,9 @@ mod tests;
 
 pub use codec::{Decoder, HEADER, Header, encode};
 pub use frame::{Error, Frame, MAX_CONTROL, MAX_DATA, MAX_DATAGRAM};
-pub use messages::{Accept, Carries, Hello, Kind, Offer, Open, Refusal, Refuse, Reset, ResetReason, Resume};
+pub use messages::{
+    Accept, Carries, Hello, Kind, Offer, Open, Refusal, Refuse, Reset, ResetReason, Resume,
+};
 
 use libp2p::StreamProtocol;
 

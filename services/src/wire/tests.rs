@@ -113,13 +113,15 @@ fn frame() -> impl Strategy<Value = Frame> {
         Just(Frame::Done),
         (any::<u64>(), any::<bool>())
             .prop_map(|(instance, lists)| Frame::Hello(Hello { instance, lists })),
-        ("[a-z0-9-]{1,63}", proptest::option::of("/x/[a-z]{1,100}")).prop_map(|(name, protocol)| {
-            Frame::Offer(Offer {
-                name: name.parse().unwrap(),
-                kind: Kind::Udp,
-                protocol: protocol.map(|protocol| protocol.parse().unwrap()),
-            })
-        }),
+        ("[a-z0-9-]{1,63}", proptest::option::of("/x/[a-z]{1,100}")).prop_map(
+            |(name, protocol)| {
+                Frame::Offer(Offer {
+                    name: name.parse().unwrap(),
+                    kind: Kind::Udp,
+                    protocol: protocol.map(|protocol| protocol.parse().unwrap()),
+                })
+            }
+        ),
         vec(any::<u8>(), 0..300).prop_map(|bytes| Frame::Datagram(bytes.into())),
         (64..=255u8).prop_map(Frame::Skipped),
     ]

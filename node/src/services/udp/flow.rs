@@ -96,9 +96,8 @@ impl Task {
             task.header = proxy::header(open.client, follows, &peer, &service.name);
         }
         let sources = task.hub.sources(&service, peer);
-        task.connecting = Some(
-            async move { target::connect(&service.target, sources?).await }.boxed(),
-        );
+        task.connecting =
+            Some(async move { target::connect(&service.target, sources?).await }.boxed());
         task.offered = Some(offered);
         task.carry(carrier);
         task.opened();
@@ -184,7 +183,8 @@ impl Task {
         if let Some(reason) = mail.unreachable.filter(|_| !self.is_opened) {
             any = true;
             self.detail = Some(reason);
-            self.hub.flows(|state| state.flows.handle_unreachable(key, now));
+            self.hub
+                .flows(|state| state.flows.handle_unreachable(key, now));
         }
         if let Some(reason) = mail.reset.or(mail.restarted.then_some(ResetReason::Other)) {
             any = true;
@@ -197,7 +197,10 @@ impl Task {
     /// The peer has opened another stream for the flow.
     fn attach(&mut self, carrier: Carrier, first: &Frame) {
         let (peer, id, now) = (self.line.key.peer, carrier.id, Instant::now());
-        let idle = self.offered.as_ref().map(|offered| offered.service.udp_idle);
+        let idle = self
+            .offered
+            .as_ref()
+            .map(|offered| offered.service.udp_idle);
         let attached = self.hub.flows(|state| match (first, idle) {
             (Frame::Open(open), Some(idle)) => {
                 state.flows.handle_open(peer, open, idle, id, now).map(drop)
@@ -258,7 +261,8 @@ impl Task {
             Err(OpenError::Unsupported) => self.unsupported(self.hub.stream_id()),
             Err(error) => {
                 tracing::debug!(session = %self.line.running.key.session, %error, "no stream");
-                self.hub.flows(|state| state.flows.handle_stream_failed(key, now));
+                self.hub
+                    .flows(|state| state.flows.handle_stream_failed(key, now));
             }
         }
         true
@@ -334,7 +338,8 @@ impl Task {
         match error {
             Some(error) if is_refusal(&error) => {
                 let frame = Frame::Refuse(refuse(Refusal::Unavailable));
-                self.hub.flows(|state| state.flows.handle_frame(key, id, frame, now));
+                self.hub
+                    .flows(|state| state.flows.handle_frame(key, id, frame, now));
             }
             Some(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::info!(peer = %key.peer, %error, "a peer broke the protocol of services");
@@ -343,7 +348,8 @@ impl Task {
             }
             Some(_) | None => {}
         }
-        self.hub.flows(|state| state.flows.handle_stream_lost(key, id));
+        self.hub
+            .flows(|state| state.flows.handle_stream_lost(key, id));
     }
 
     /// The side of the service: what its target sends.
@@ -423,4 +429,3 @@ fn refuse(refusal: Refusal) -> Refuse {
     let instance = 0;
     Refuse { instance, refusal }
 }
-

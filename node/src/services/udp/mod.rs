@@ -32,11 +32,7 @@ use p2pnode_transports::{DatagramPath, Datagrams};
 use tokio::task::AbortHandle;
 
 pub(super) use self::listen::UdpListener;
-use self::{
-    flow::Task,
-    listen::Clients,
-    target::Target,
-};
+use self::{flow::Task, listen::Clients, target::Target};
 use super::{
     Hub,
     carrier::Carrier,
@@ -151,10 +147,16 @@ impl Hub {
         let sink = offered.sink.clone();
         let running = Running::new(key, name, client, None, sink, self.metrics());
         let running = Arc::new(running);
-        let line = Arc::new(Line::new(flow, Arc::clone(&running), Some(Target::default())));
+        let line = Arc::new(Line::new(
+            flow,
+            Arc::clone(&running),
+            Some(Target::default()),
+        ));
         let (id, idle) = (carrier.id, offered.service.udp_idle);
         let begun = self.flows(|state| {
-            let begun = state.flows.handle_open(key.peer, open, idle, id, Instant::now());
+            let begun = state
+                .flows
+                .handle_open(key.peer, open, idle, id, Instant::now());
             begun.map(|_| state.insert(Arc::clone(&line)))
         });
         if let Err(refuse) = begun {
@@ -187,7 +189,9 @@ impl Hub {
         let mut state = self.state();
         let (id, service) = (running.key, running.service.clone());
         let carries = Carries::Datagrams(key.number);
-        let share = state.table.handle_open(id, service, carries, Instant::now());
+        let share = state
+            .table
+            .handle_open(id, service, carries, Instant::now());
         let Some(share) = share else {
             drop(state);
             return self.flows(|state| state.flows.handle_reset(key));

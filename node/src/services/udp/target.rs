@@ -58,9 +58,9 @@ pub(super) async fn connect(
 ) -> io::Result<Arc<UdpSocket>> {
     let found: Vec<SocketAddr> = match target {
         Address::Udp(Host::Ip(ip), port) => vec![(*ip, *port).into()],
-        Address::Udp(Host::Name(name), port) => {
-            tokio::net::lookup_host((name.as_str(), *port)).await?.collect()
-        }
+        Address::Udp(Host::Name(name), port) => tokio::net::lookup_host((name.as_str(), *port))
+            .await?
+            .collect(),
         Address::Tcp(..) | Address::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
     let mut failed = io::Error::from(io::ErrorKind::NotFound);

@@ -161,7 +161,9 @@ impl EventLoop {
                 introduction.set_config(&config);
                 let allowed = build::allowed(&config);
                 self.hub.handle_disallowed(|peer| {
-                    allowed.as_ref().is_none_or(|allowed| allowed.contains(peer))
+                    allowed
+                        .as_ref()
+                        .is_none_or(|allowed| allowed.contains(peer))
                 });
                 self.state.handle_access(allowed, introducers(&config));
             }

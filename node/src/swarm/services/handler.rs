@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{channel::oneshot, future::{Ready, ready}};
+use futures::{
+    channel::oneshot,
+    future::{Ready, ready},
+};
 use libp2p::{
     InboundUpgrade, PeerId, Stream, StreamProtocol,
     core::UpgradeInfo,
@@ -135,10 +138,7 @@ impl ConnectionHandler for Handler {
         clippy::wildcard_enum_match_arm,
         reason = "a stream is opened or not; other events change nothing here"
     )]
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Inbound, Confirmed, (), Reply>,
-    ) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Inbound, Confirmed, (), Reply>) {
         let (reply, result) = match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (stream, protocol),
@@ -147,7 +147,9 @@ impl ConnectionHandler for Handler {
                 let (peer, connection) = (self.peer, self.connection);
                 match protocol == PROTOCOL {
                     true => self.hub.handle_stream(peer, connection, stream),
-                    false => self.hub.handle_raw_stream(peer, connection, &protocol, stream),
+                    false => self
+                        .hub
+                        .handle_raw_stream(peer, connection, &protocol, stream),
                 }
                 return;
             }
@@ -159,7 +161,9 @@ impl ConnectionHandler for Handler {
                 let error = match error {
                     StreamUpgradeError::NegotiationFailed
                     | StreamUpgradeError::Apply(Unsupported) => OpenError::Unsupported,
-                    StreamUpgradeError::Timeout => OpenError::Failed("no answer in time".to_owned()),
+                    StreamUpgradeError::Timeout => {
+                        OpenError::Failed("no answer in time".to_owned())
+                    }
                     StreamUpgradeError::Io(error) => OpenError::Failed(from_remote(error)),
                 };
                 (info, Err(error))

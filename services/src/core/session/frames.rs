@@ -104,7 +104,9 @@ impl Session {
             Frame::Open(_) | Frame::Resume(_) | Frame::Accept(_) | Frame::Refuse(_) => {
                 Err(Violation("begins a stream twice"))
             }
-            Frame::Hello(_) | Frame::Offer(_) | Frame::Datagram(_) => Err(Violation("sends what no session carries")),
+            Frame::Hello(_) | Frame::Offer(_) | Frame::Datagram(_) => {
+                Err(Violation("sends what no session carries"))
+            }
         }
     }
 

@@ -435,7 +435,10 @@ fn what_the_protocol_forbids_resets_the_session_with_the_reason() {
             "sends what no session carries",
         ),
         (
-            Frame::Hello(crate::wire::Hello { instance: 1, lists: false }),
+            Frame::Hello(crate::wire::Hello {
+                instance: 1,
+                lists: false,
+            }),
             "sends what no session carries",
         ),
         (

@@ -123,7 +123,13 @@ fn another_process_of_the_peer_ends_the_sessions_of_the_earlier_one_and_that_one
     assert!(matches!(bench.open(friend, 2, 6), Verdict::New(..)));
     assert_eq!(refusal(bench.open(friend, 3, 5)), Refusal::UnknownSession);
     assert_eq!(bench.table.poll_action(), None);
-    bench.table.handle_hello(friend, Hello { instance: 8, lists: false });
+    bench.table.handle_hello(
+        friend,
+        Hello {
+            instance: 8,
+            lists: false,
+        },
+    );
     assert!(matches!(
         bench.table.poll_action(),
         Some(Action::PeerRestarted(_))
@@ -133,13 +139,19 @@ fn another_process_of_the_peer_ends_the_sessions_of_the_earlier_one_and_that_one
 #[test]
 fn a_process_answers_who_it_is() {
     let mut bench = Bench::new(Limits::default());
-    let hello = Frame::Hello(Hello { instance: 3, lists: false });
+    let hello = Frame::Hello(Hello {
+        instance: 3,
+        lists: false,
+    });
     let verdict = bench
         .table
         .handle_first_frame(PeerId::random(), &hello, bench.now);
     assert!(matches!(
         verdict,
-        Verdict::Answer(Frame::Hello(Hello { instance: 7, lists: false }))
+        Verdict::Answer(Frame::Hello(Hello {
+            instance: 7,
+            lists: false
+        }))
     ));
     assert!(bench.table.peers.is_empty(), "a stranger costs no memory");
     let verdict = bench
