@@ -338,7 +338,9 @@ async fn ssh() -> Result<()> {
         .args(["-D", "-e", "-f"])
         .arg(directory.join("sshd_config"));
     let _sshd = sshd.on(&lab.server.host)?;
-    let proxy = format!("ProxyCommand={} connect ssh@%h", bins()?.p2pnode.display());
+    let config = lab.lab.artifacts().file("caller.yaml");
+    let (program, config) = (bins()?.p2pnode.display(), config.display());
+    let proxy = format!("ProxyCommand={program} connect ssh@%h --config {config}");
     let key = directory.join("user_key").to_string_lossy().into_owned();
     let socket = node::control_socket_of(&lab.caller)?;
     let ssh = with_user("ssh", sandbox::tool("ssh"), &directory)?

@@ -18,7 +18,7 @@ use p2pnode_protocol::{
 use p2pnode_transports::Transport;
 
 use super::{
-    Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks,
+    Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks, host,
     kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SERVICE, TRANSPORT},
     share,
 };
@@ -97,7 +97,7 @@ impl Config {
             known_peer,
         );
         let ids = peers.iter().map(|(name, peer)| (name.clone(), peer.id));
-        let services = p2pnode_services::config::read(reader, &ids.collect(), &[]);
+        let services = p2pnode_services::config::read(reader, &ids.collect(), &host::own_ip4());
         let access = reader.list(
             "access.allow",
             "Peers that may connect. Every other peer is refused. Empty: every peer may connect.",

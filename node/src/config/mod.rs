@@ -4,6 +4,7 @@
 //! sources and collects the faults. Nothing here opens a socket or reads a clock.
 
 mod checks;
+mod host;
 mod keys;
 mod kinds;
 mod punch;

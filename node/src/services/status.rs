@@ -1,10 +1,15 @@
 //! What is offered, brought here and under way, for those who ask.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use libp2p::PeerId;
 
-use super::{Hub, report::role, running::lock};
+use super::{
+    Hub,
+    hub::State,
+    report::role,
+    running::{Running, lock},
+};
 use crate::observe::status::{AddressStatus, ForwardStatus, ServiceStatus, SessionStatus};
 
 impl Hub {
@@ -59,7 +64,10 @@ impl Hub {
                 listen: shared.listen.to_string(),
                 to: shared.to(),
                 peer,
-                sessions: shared.sessions.load(Relaxed),
+                sessions: match shared.listen.is_udp() {
+                    true => flows(&state, shared.number),
+                    false => shared.sessions.load(Relaxed),
+                },
             }
         });
         forwards.collect()
@@ -87,4 +95,11 @@ impl Hub {
             })
             .collect()
     }
+}
+
+/// The flows of a forward.
+fn flows(state: &State, forward: u64) -> usize {
+    let running = state.running.values();
+    let of_forward = |running: &&Arc<Running>| running.forward == Some(forward);
+    running.filter(of_forward).count()
 }

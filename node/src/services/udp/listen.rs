@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use p2pnode_services::core::flows::{Destinations, ForwardId};
+use socket2::SockRef;
 use tokio::{io::ReadBuf, net::UdpSocket, task::AbortHandle};
 
 use crate::{
@@ -50,7 +51,9 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn send(&self, client: SocketAddr, payload: &[u8]) {
-        if let Err(error) = self.socket.try_send_to(payload, client) {
+        // At once: tokio would refuse what comes before it knows that the socket is writable.
+        let sent = SockRef::from(&*self.socket).send_to(payload, &client.into());
+        if let Err(error) = sent {
             tracing::debug!(%client, %error, "a datagram did not reach its client");
         }
     }

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use p2pnode_services::config::{Address, Host};
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use crate::services::sources::Sources;
@@ -39,16 +40,21 @@ impl Target {
         };
         let mut header = std::mem::take(&mut self.header);
         let sent = match header.is_empty() {
-            true => socket.try_send(&payload),
+            true => send(socket, &payload),
             false => {
                 header.extend_from_slice(&payload);
-                socket.try_send(&header)
+                send(socket, &header)
             }
         };
         if let Err(error) = sent {
             tracing::debug!(%error, "a datagram did not reach its target");
         }
     }
+}
+
+/// Sends at once. tokio would refuse what comes before it knows that a new socket is writable.
+fn send(socket: &UdpSocket, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(socket).send(bytes)
 }
 
 /// A socket that sends to `target`, as it is written, from one of `sources`.

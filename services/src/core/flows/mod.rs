@@ -447,11 +447,12 @@ impl Flows {
     /// Toward the client or the target.
     fn deliver(&mut self, key: FlowKey, payload: Bytes, now: Instant) {
         match self.flows.get_mut(&key) {
-            Some(flow) if flow.accepted => {
+            // The first answer overtakes `ACCEPT`, which comes on the stream.
+            Some(flow) => {
                 flow.last = now;
                 self.actions.push_back(Action::Deliver(key, payload));
             }
-            _ => self.dropped.unknown += 1,
+            None => self.dropped.unknown += 1,
         }
     }
 

@@ -484,3 +484,19 @@ fn a_forward_that_is_gone_takes_its_flows_with_it() {
     pair.run();
     assert_eq!((pair.flows[0].len(), pair.streams.len()), (0, 0));
 }
+
+#[test]
+fn an_answer_that_overtakes_the_acceptance_is_delivered() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.path(Some(1200));
+    pair.client(1, b"question");
+    let (peer, now) = (pair.peers[1], pair.now);
+    let answer = datagram::encode(FlowNumber::FIRST, Opener::Receiver, b"answer");
+    pair.flows[0].handle_datagram(peer, answer, now);
+    let delivered = std::iter::from_fn(|| pair.flows[0].poll_action());
+    let delivered: Vec<_> = delivered.collect();
+    assert!(
+        matches!(&delivered[..], [Action::OpenStream(_), Action::Deliver(_, bytes)] if &bytes[..] == b"answer"),
+        "{delivered:?}"
+    );
+}
