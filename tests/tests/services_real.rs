@@ -339,7 +339,8 @@ async fn ssh() -> Result<()> {
         .arg(directory.join("sshd_config"));
     let _sshd = sshd.on(&lab.server.host)?;
     let config = lab.lab.artifacts().file("caller.yaml");
-    let (program, config) = (bins()?.p2pnode.display(), config.display());
+    let (program, config) = (bins()?.p2pnode, config.display());
+    let program = program.display();
     let proxy = format!("ProxyCommand={program} connect ssh@%h --config {config}");
     let key = directory.join("user_key").to_string_lossy().into_owned();
     let socket = node::control_socket_of(&lab.caller)?;
