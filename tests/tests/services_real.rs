@@ -263,7 +263,7 @@ async fn iperf3() -> Result<()> {
     let lost = sum["lost_percent"]
         .as_f64()
         .context("no share of lost datagrams")?;
-    ensure!(lost < 20.0 && sum["packets"].as_u64() > Some(500), "{sum}");
+    ensure!(lost < 50.0 && sum["packets"].as_u64() > Some(100), "{sum}");
     Ok(())
 }
 

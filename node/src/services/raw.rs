@@ -146,9 +146,9 @@ impl Hub {
                     Ok(Err(error)) => (End::NoAnswer, Some(error.to_string())),
                     Ok(Ok(_)) | Err(_) => (End::NoAnswer, None),
                 };
-                let state = match end {
-                    End::Refused(_) => State::Refused,
-                    _ => State::Closed,
+                let state = match matches!(end, End::Refused(_)) {
+                    true => State::Refused,
+                    false => State::Closed,
                 };
                 report(self, &running, state, None, Some(end), detail.as_deref());
                 let socket = Some(socket);

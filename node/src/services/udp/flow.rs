@@ -139,9 +139,9 @@ impl Task {
             End::Unreachable => SessionEnd::NoAnswer,
             End::Violation => SessionEnd::Reset(ResetReason::Violation),
         };
-        let state = match end {
-            SessionEnd::Refused(_) => State::Refused,
-            _ => State::Closed,
+        let state = match matches!(end, SessionEnd::Refused(_)) {
+            true => State::Refused,
+            false => State::Closed,
         };
         self.report(state, Some(end));
     }
@@ -361,7 +361,7 @@ impl Task {
         for _ in 0..IN_A_ROW {
             match poll_datagram(|buffer| socket.poll_recv(cx, buffer)) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(((), payload))) => self.hub.from_target(self.line.key, payload),
+                Poll::Ready(Ok(((), payload))) => self.hub.target_sent(self.line.key, payload),
                 // The target's port is closed. It may be open a moment later.
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(service = %self.line.running.service, %error, "a target takes no datagram");

@@ -119,7 +119,7 @@ async fn take(hub: Hub, forward: ForwardId, socket: Arc<UdpSocket>) {
     let poll = |cx: &mut Context<'_>| poll_datagram(|buffer| socket.poll_recv_from(cx, buffer));
     loop {
         match poll_fn(poll).await {
-            Ok((client, payload)) => hub.from_client(forward, client, payload),
+            Ok((client, payload)) => hub.client_sent(forward, client, payload),
             // The port of a client is closed, which a later datagram to it reports here.
             Err(error) => tracing::debug!(%error, "a forward could not take a datagram"),
         }

@@ -202,7 +202,7 @@ impl Hub {
     }
 
     /// A client has sent a datagram.
-    fn from_client(&self, forward: ForwardId, client: SocketAddr, payload: Bytes) {
+    fn client_sent(&self, forward: ForwardId, client: SocketAddr, payload: Bytes) {
         self.flows(|state| {
             let Some(clients) = state.forwards.get(&forward) else {
                 return;
@@ -228,7 +228,7 @@ impl Hub {
     }
 
     /// A target has sent a datagram.
-    fn from_target(&self, key: FlowKey, payload: Bytes) {
+    fn target_sent(&self, key: FlowKey, payload: Bytes) {
         self.flows(|state| {
             let length = payload.len();
             state.flows.handle_target(key, payload, Instant::now());
