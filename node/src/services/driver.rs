@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -67,8 +67,6 @@ pub(super) struct Driver {
     /// Why the peer cannot be reached, or the target.
     detail: Option<String>,
     is_unreachable: bool,
-    /// The service, on its side.
-    offered: Option<Arc<Offered>>,
     _wish: Option<Wish>,
 }
 
@@ -112,7 +110,7 @@ impl Driver {
     pub(super) fn accept(
         hub: Hub,
         running: Arc<Running>,
-        offered: Arc<Offered>,
+        offered: &Offered,
         share: Share,
         open: &Open,
         carrier: Carrier,
@@ -123,11 +121,9 @@ impl Driver {
         if let Some(on) = hub.on(carrier.connection) {
             running.moves(on);
         }
-        offered.sessions.fetch_add(1, Relaxed);
-        let dialing = target::dial(&offered, running.key.peer, open);
+        let dialing = target::dial(offered, running.key.peer, open);
         let mut driver = Self::new(hub, running, session, Local::Dialing(dialing));
         driver.carriers.push(carrier);
-        driver.offered = Some(offered);
         driver
     }
 
@@ -150,7 +146,6 @@ impl Driver {
             since: None,
             detail: None,
             is_unreachable: false,
-            offered: None,
             _wish: None,
         }
     }
@@ -258,6 +253,11 @@ impl Driver {
 
     fn unsupported(&mut self, stream: StreamId) {
         let now = Instant::now();
+        if self.is_opened {
+            // A process that offers nothing: not the one that had the session.
+            self.session.handle_peer_restarted(now);
+            return self.session.handle_stream_lost(stream, now);
+        }
         let refuse = Frame::Refuse(Refuse {
             instance: 0,
             refusal: Refusal::Unavailable,
@@ -576,9 +576,6 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(offered) = &self.offered {
-            offered.ended(&self.running);
-        }
-        self.hub.over(self.running.key);
+        self.hub.over(&self.running);
     }
 }
