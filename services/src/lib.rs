@@ -8,7 +8,7 @@
 //! - [`config`]: the values that a configuration consists of.
 //! - [`core`]: the machines. They do no IO; time and randomness are arguments.
 //!
-//! Why it is so: decisions 0700 to 0705 in `docs/decisions`.
+//! Why it is so: decisions 0700 to 0710 in `docs/decisions`.
 
 pub mod config;
 pub mod core;

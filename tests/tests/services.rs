@@ -149,7 +149,7 @@ fn state(wanted: &'static str) -> impl Fn(&Event) -> bool {
 struct Served {
     both: Both,
     forward: Process,
-    _serve: Process,
+    serve: Process,
 }
 
 async fn served(both: Both) -> Result<Served> {
@@ -168,7 +168,7 @@ async fn served(both: Both) -> Result<Served> {
     Ok(Served {
         both,
         forward,
-        _serve: serve,
+        serve,
     })
 }
 
@@ -177,7 +177,11 @@ async fn survives(transport: Transport) -> Result<()> {
     let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
     // The first path is relayed for as long as the test wants.
     both.a_side.site.cut(&[Traffic::With(b_outside)])?;
-    let Served { both, forward, .. } = served(both).await?;
+    let Served {
+        both,
+        forward,
+        serve: _serve,
+    } = served(both).await?;
     let traffic = Traffics::start(&both.a.host)?;
     let opened = forward.first("an open session", 0, state("opened")).await?;
     opened.has(&json!({"role": "forward", "service": "echo", "peer": both.b.id, "kind": "relayed", "reason": null}))?;
@@ -240,7 +244,11 @@ async fn exits(mut process: Process, code: i32) -> Result<String> {
 async fn access() -> Result<()> {
     let both = Running::homes().over(&[Transport::Quic]).start().await?;
     let stranger = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
-    let Served { both, .. } = served(both).await?;
+    let Served {
+        both,
+        serve: _serve,
+        ..
+    } = served(both).await?;
     let args = ["serve", "secret", TARGET, "--allow", stranger, "--json"];
     let secret = command(&both.b, "secret", &args)?;
     secret.event("serving", PATIENCE).await?;
@@ -266,57 +274,75 @@ async fn access() -> Result<()> {
 }
 
 async fn killed() -> Result<()> {
-    let both = Running::homes().over(&[Transport::Quic]).start().await?;
-    let Served {
-        mut both, forward, ..
-    } = served(both).await?;
-    let traffic = Traffics::start(&both.a.host)?;
-    forward.first("an open session", 0, state("opened")).await?;
+    let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
+    let (mut b, a) = configured_pair(&prepared).await?;
+    let traffic = Traffics::start(&a.host)?;
     traffic.carries(1 << 20).await?;
-    both.b.process.kill().await?;
-    let again = both.relay.run("b", &both.b_side.host, &[Transport::Quic])?;
-    let b = again.runs(&both.b_side.host).await?;
-    let closed = forward
-        .first("the end of the session", 0, state("closed"))
-        .await?;
-    closed.has(&json!({"reason": "the peer was restarted"}))?;
-    drop(b);
+    b.process.kill().await?;
+    let b = serving(&prepared).await?;
+    a.process.logged("the peer was restarted", AGAIN).await?;
     ensure!(traffic.end().is_err(), "the client saw no reset");
+    // Its next client gets a session with the new process.
+    let traffic = Traffics::start(&a.host)?;
+    traffic.carries(1 << 20).await?;
+    traffic.end()?;
+    drop(b);
     Ok(())
 }
 
-async fn configured() -> Result<()> {
-    let both = Running::homes().over(&[Transport::Quic]).prepare().await?;
-    echo(&both.b.host)?;
-    let b = both.relay.run("b", &both.b.host, &[Transport::Quic])?;
-    let file = |host: &Host, name: &str, yaml: String| -> Result<std::path::PathBuf> {
-        let file = host.file(name);
-        std::fs::write(&file, yaml)?;
-        Ok(file)
-    };
+async fn serving(prepared: &Prepared) -> Result<Node> {
+    let host = &prepared.b.host;
     let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: any }} }}\n");
-    let services = file(&both.b.host, "b.yaml", services)?;
-    let b = b
-        .arg("--config")
-        .arg(services)
-        .reserves(&both.b.host)
-        .await?;
+    let file = host.file("b.yaml");
+    std::fs::write(&file, services)?;
+    let b = prepared.relay.run("b", host, &[Transport::Quic])?;
+    b.arg("--config").arg(file).reserves(host).await
+}
+
+async fn configured_pair(prepared: &Prepared) -> Result<(Node, Node)> {
+    echo(&prepared.b.host)?;
+    let b = serving(prepared).await?;
+    let host = &prepared.a.host;
     let forwards = format!(
         "forwards: [ {{ listen: \"{LISTEN}\", to: \"echo@{}\" }} ]\n",
         b.id
     );
-    let forwards = file(&both.a.host, "a.yaml", forwards)?;
-    let a = both.relay.run("a", &both.a.host, &[Transport::Quic])?;
-    let a = a.arg("--config").arg(forwards).runs(&both.a.host).await?;
+    let file = host.file("a.yaml");
+    std::fs::write(&file, forwards)?;
+    let a = prepared.relay.run("a", host, &[Transport::Quic])?;
+    let a = a.arg("--config").arg(file).runs(host).await?;
     // Nobody dials, and there is a direct path.
     a.direct(&b.id, AGAIN).await?;
-    let traffic = Traffics::start(&both.a.host)?;
+    Ok((b, a))
+}
+
+/// A reload takes the service away from its only caller, and gives it back.
+async fn configured() -> Result<()> {
+    let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
+    let (b, a) = configured_pair(&prepared).await?;
+    let traffic = Traffics::start(&a.host)?;
     traffic.carries(1 << 20).await?;
     let status = b.control.status().await?;
     ensure!(
         status["services"][0]["name"] == "echo" && status["services"][0]["sessions"] == 1,
         "{status}"
     );
-    traffic.end()?;
+    let stranger = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+    let file = prepared.b.host.file("b.yaml");
+    let allow = |who: &str| {
+        let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: {who} }} }}\n");
+        std::fs::write(&file, services)
+    };
+    // What changes elsewhere keeps its sessions.
+    allow(&format!("[{}, {stranger}]", a.id))?;
+    b.process
+        .logged("read the configuration again", AGAIN)
+        .await?;
+    traffic.carries(1 << 20).await?;
+    allow(stranger)?;
+    a.process
+        .logged("the peer no longer allows this node", AGAIN)
+        .await?;
+    ensure!(traffic.end().is_err(), "the client saw no reset");
     Ok(())
 }

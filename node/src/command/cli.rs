@@ -78,6 +78,43 @@ pub struct NodeArgs {
     pub json: bool,
 }
 
+/// The same for a node that only calls others.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CallerArgs {
+    /// Relay with its peer id, as in /dns/relay.example.net/udp/4001/quic-v1/p2p/12D3KooW...; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    pub relay: Vec<String>,
+    /// Source ports that packets may leave from [default: 40000-40050]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub port_range: Option<String>,
+    /// Key file; created if it does not exist
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// IP families: auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6 [default: auto]
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Option<String>,
+    /// Transports to dial over [default: quic,tcp]
+    #[arg(long, value_name = "TRANSPORTS", value_delimiter = ',')]
+    pub transports: Vec<String>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl From<CallerArgs> for NodeArgs {
+    fn from(args: CallerArgs) -> Self {
+        Self {
+            relay: args.relay,
+            listen: Vec::new(),
+            port_range: args.port_range,
+            key: args.key,
+            family: args.family,
+            transports: args.transports,
+            json: args.json,
+        }
+    }
+}
+
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -146,7 +183,7 @@ pub struct ForwardArgs {
     pub standalone: bool,
     /// Flags that `run` also has.
     #[command(flatten)]
-    pub node: NodeArgs,
+    pub node: CallerArgs,
 }
 
 /// Arguments of `connect`.
@@ -160,7 +197,7 @@ pub struct ConnectArgs {
     pub standalone: bool,
     /// Flags that `run` also has.
     #[command(flatten)]
-    pub node: NodeArgs,
+    pub node: CallerArgs,
 }
 
 /// Arguments of `services`.
@@ -177,7 +214,7 @@ pub struct ServicesArgs {
     pub standalone: bool,
     /// Flags that `run` also has.
     #[command(flatten)]
-    pub node: NodeArgs,
+    pub node: CallerArgs,
 }
 
 /// How a target learns who calls.
@@ -306,4 +343,16 @@ impl From<Until> for dialer::Until {
 
 fn duration(text: &str) -> Result<Duration, String> {
     (kind::DURATION.parse)(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn no_two_arguments_of_a_command_have_one_name() {
+        Cli::command().debug_assert();
+    }
 }

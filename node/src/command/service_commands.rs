@@ -44,32 +44,35 @@ pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
 }
 
 pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
-    let config = read(cli, &args.node)?;
+    let node = NodeArgs::from(args.node.clone());
+    let config = read(cli, &node)?;
     let forward = forward_of(&config, args)?;
-    let output = Output::new(args.node.json);
-    run(&config, &args.node, args.standalone, 0, async |by| {
+    let output = Output::new(node.json);
+    run(&config, &node, args.standalone, 0, async |by| {
         services::forward(by, forward, output).await
     })
 }
 
 pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
-    let config = read(cli, &args.node)?;
+    let node = NodeArgs::from(args.node.clone());
+    let config = read(cli, &node)?;
     let to = destination(&config, &args.to)?;
-    let output = Output::beside_session(args.node.json);
+    let output = Output::beside_session(node.json);
     let directory = config.control_socket.parent().unwrap_or(Path::new("."));
-    run(&config, &args.node, args.standalone, 0, async |by| {
+    run(&config, &node, args.standalone, 0, async |by| {
         services::connect(by, to, directory, output).await
     })
 }
 
 pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
-    let config = read(cli, &args.node)?;
+    let node = NodeArgs::from(args.node.clone());
+    let config = read(cli, &node)?;
     let Some(peer) = &args.peer else {
         return hosts(&config);
     };
     let peer = config.peer(peer)?;
-    run(&config, &args.node, args.standalone, 0, async |by| {
-        services::services(by, peer, args.node.json).await
+    run(&config, &node, args.standalone, 0, async |by| {
+        services::services(by, peer, node.json).await
     })
 }
 

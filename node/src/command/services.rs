@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     control::{Client, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness},
-    services::{Ended, Goal, Line, ListError, Report, Socket, reports},
+    services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
     swarm::{node, token_file::TokenFile},
 };
 
@@ -118,11 +118,12 @@ pub(crate) async fn serve(by: By, service: Service, mut output: Output) -> anyho
             Lines::Own(lines, Box::new(offering))
         }
     };
-    until_signal(by, lines, output, &shutdown).await
+    until_signal(by, lines, output, &shutdown, &[]).await
 }
 
-/// Brings a service here until a signal.
+/// Brings a service here until a signal, or until it is known that no peer offers it to this node.
 pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow::Result<Exit> {
+    let to = forward.to.clone();
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let lines = match &by {
         By::Running(client) => {
@@ -135,7 +136,29 @@ pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow:
             Lines::Own(lines, Box::new(forwarding))
         }
     };
-    until_signal(by, lines, output, &shutdown).await
+    until_signal(by, lines, output, &shutdown, &to).await
+}
+
+/// Returns if all peers are there and refuse.
+async fn refused(by: &By, to: &[(What, PeerId)]) -> anyhow::Result<()> {
+    for (what, peer) in to {
+        let found = match by {
+            By::Running(client) => client.services(*peer).await?,
+            By::Own(own) => Found::from(own.handle.hub().list(*peer).await),
+        };
+        let offers = |services: &[Listed]| match what {
+            What::Service(name) => services.iter().any(|listed| listed.name == name.as_str()),
+            What::Raw(_) => true,
+        };
+        // One that cannot be reached now may be there later.
+        if !matches!(&found, Found::Services(services) if !offers(services)) {
+            return std::future::pending().await;
+        }
+    }
+    match to.is_empty() {
+        true => std::future::pending().await,
+        false => Ok(()),
+    }
 }
 
 async fn until_signal(
@@ -143,8 +166,10 @@ async fn until_signal(
     mut lines: Lines,
     mut output: Output,
     shutdown: &Shutdown,
+    to: &[(What, PeerId)],
 ) -> anyhow::Result<Exit> {
     let mut redraw = tokio::time::interval(output.interval());
+    let mut refused = Box::pin(refused(&by, to));
     let exit = loop {
         tokio::select! {
             line = lines.next() => match line? {
@@ -152,10 +177,18 @@ async fn until_signal(
                 None => bail!("the node ended it: it is stopping"),
             },
             _ = redraw.tick() => output.progress()?,
+            refused = &mut refused => {
+                refused?;
+                let to: Vec<_> = to.iter().map(|(what, peer)| format!("{what}@{peer}")).collect();
+                // If stderr is closed, there is nowhere to report it.
+                let _ = writeln!(io::stderr(), "p2pnode: {}: the peer has no such service for this node", to.join(", "));
+                break Exit::Refused;
+            }
             _ = shutdown.signalled() => break Exit::Success,
         }
     };
     output.end()?;
+    drop(refused);
     drop(lines);
     if let By::Own(own) = by {
         own.end().await?;

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -69,8 +69,6 @@ pub(super) struct Driver {
     /// Why the peer cannot be reached, or the target.
     detail: Option<String>,
     is_unreachable: bool,
-    /// The service, on its side.
-    offered: Option<Arc<Offered>>,
     _wish: Option<Wish>,
 }
 
@@ -115,7 +113,7 @@ impl Driver {
     pub(super) fn accept(
         hub: Hub,
         running: Arc<Running>,
-        offered: Arc<Offered>,
+        offered: &Offered,
         share: Share,
         open: &Open,
         carrier: Carrier,
@@ -126,11 +124,9 @@ impl Driver {
         if let Some(on) = hub.on(carrier.connection) {
             running.moves(on);
         }
-        offered.sessions.fetch_add(1, Relaxed);
-        let dialing = target::dial(&hub, &offered, running.key.peer, open.client);
+        let dialing = target::dial(&hub, offered, running.key.peer, open.client);
         let mut driver = Self::new(hub, running, session, Local::Dialing(dialing));
         driver.carriers.push(carrier);
-        driver.offered = Some(offered);
         driver
     }
 
@@ -154,7 +150,6 @@ impl Driver {
             since: None,
             detail: None,
             is_unreachable: false,
-            offered: None,
             _wish: None,
         }
     }
@@ -268,6 +263,11 @@ impl Driver {
 
     fn unsupported(&mut self, stream: StreamId) {
         let now = Instant::now();
+        if self.is_opened {
+            // A process that offers nothing: not the one that had the session.
+            self.session.handle_peer_restarted(now);
+            return self.session.handle_stream_lost(stream, now);
+        }
         let refuse = Frame::Refuse(Refuse {
             instance: 0,
             refusal: Refusal::Unavailable,
@@ -589,9 +589,6 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(offered) = &self.offered {
-            offered.ended(&self.running);
-        }
-        self.hub.over(self.running.key);
+        self.hub.over(&self.running);
     }
 }

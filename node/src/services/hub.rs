@@ -482,8 +482,14 @@ impl Hub {
     }
 
     /// The session is over, and nothing is remembered of it.
-    pub(super) fn over(&self, key: Key) {
+    pub(super) fn over(&self, running: &Running) {
+        let key = running.key;
         let mut state = self.state();
+        if key.role == Role::Service
+            && let Some(offered) = state.offers.get(&running.service)
+        {
+            offered.ended(running);
+        }
         state.running.remove(&key);
         state.table.handle_over(key);
         if key.role == Role::Service {

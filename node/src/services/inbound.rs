@@ -72,7 +72,7 @@ impl Hub {
                 state.running.insert(key, Arc::clone(&running));
                 drop(state);
                 self.served(peer);
-                let driver = Driver::accept(self.clone(), running, offered, share, &open, carrier);
+                let driver = Driver::accept(self.clone(), running, &offered, share, &open, carrier);
                 tokio::spawn(driver.run());
                 None
             }

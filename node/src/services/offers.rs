@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -36,7 +36,6 @@ pub(super) struct Offered {
     pub(super) sink: Option<Sink>,
     /// Whether the configuration has it. Commands offer the others.
     is_configured: bool,
-    pub(super) sessions: AtomicUsize,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -84,7 +83,6 @@ impl Offered {
             goal,
             sink,
             is_configured,
-            sessions: AtomicUsize::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
         }
@@ -93,7 +91,6 @@ impl Offered {
     /// A session of it is over.
     pub(super) fn ended(&self, running: &Running) {
         let (bytes_in, bytes_out) = running.bytes();
-        self.sessions.fetch_sub(1, Relaxed);
         self.bytes_in.fetch_add(bytes_in, Relaxed);
         self.bytes_out.fetch_add(bytes_out, Relaxed);
     }

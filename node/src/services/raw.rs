@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -83,7 +83,6 @@ impl Hub {
         state.running.insert(key, Arc::clone(&running));
         drop(state);
         let on = self.on(connection);
-        offered.sessions.fetch_add(1, Relaxed);
         let hub = self.clone();
         tokio::spawn(async move {
             let carried = match target::dial(&hub, &offered, peer, None).await {
@@ -103,8 +102,7 @@ impl Hub {
                 Some(end),
                 detail.as_deref(),
             );
-            offered.ended(&running);
-            hub.over(key);
+            hub.over(&running);
         });
     }
 
@@ -156,7 +154,7 @@ impl Hub {
             }
         };
         drop(wish);
-        self.over(key);
+        self.over(&running);
         outcome
     }
 

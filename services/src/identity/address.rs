@@ -1,4 +1,4 @@
-//! A source address of its own for each peer, out of 127.64.0.0/10. See decision 0707.
+//! A source address of its own for each peer, out of 127.64.0.0/10. See decision 0709.
 //!
 //! Linux gives all of 127.0.0.0/8 to the loopback interface, so a process binds to any address of it without privilege. The address
 //! follows from the peer id. If another peer has it already, the next free one is taken. Once given, an address is the

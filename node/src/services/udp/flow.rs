@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -87,7 +87,6 @@ impl Task {
         open: &Open,
         carrier: Carrier,
     ) -> Self {
-        offered.sessions.fetch_add(1, Relaxed);
         let service = offered.service.clone();
         let mut task = Self::new(hub, line, share, None);
         let peer = task.line.key.peer;
@@ -417,11 +416,8 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        if let Some(offered) = &self.offered {
-            offered.ended(&self.line.running);
-        }
         debug_assert!(self.line.target.is_some() == (self.line.key.role == Role::Service));
-        self.hub.over(self.line.running.key);
+        self.hub.over(&self.line.running);
     }
 }
 
