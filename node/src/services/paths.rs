@@ -123,10 +123,9 @@ impl Paths {
             return Opening::failed(OpenError::NoPath);
         };
         let speaks = known.and_then(|known| known.speaks.as_ref());
-        match speaks.map(|speaks| speaks.contains(&protocol)) {
-            Some(false) => Opening::failed(OpenError::Unsupported),
-            speaks => Opening::ask(id, &connection.handler, protocol, speaks.is_some()),
-        }
+        // A push that lists it may have been lost: others are asked, and the answer is awaited.
+        let lazily = speaks.is_some_and(|speaks| speaks.contains(&protocol));
+        Opening::ask(id, &connection.handler, protocol, lazily)
     }
 
     fn forget(&mut self, peer: PeerId) {

@@ -6,9 +6,12 @@
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    fmt,
+    future::Future as _,
+    io,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures::{
@@ -23,6 +26,7 @@ use libp2p::{
     },
 };
 use std::sync::Arc;
+use tokio::{runtime::Handle, time::Sleep};
 use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
 use crate::net::{
@@ -33,6 +37,10 @@ use crate::net::{
 /// Streams of both sides that yamux keeps at most: those of the largest class, those that wait, and as many that this side opens.
 /// Beyond that yamux ends the connection.
 const STREAMS: usize = 2 * Class::Serving.streams() as usize + WAITING as usize;
+
+/// How long a close may wait for what is still to be sent. On a path that is cut, a connection with full buffers would never end,
+/// and so keep its place as the path in use.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// By how much the windows of all streams together may grow beyond the first window of each. Until a stream has used its first one,
 /// its window does not grow at all.
@@ -73,6 +81,7 @@ impl Yamux {
             waiting: VecDeque::new(),
             inbound: None,
             is_closed_here: false,
+            closes_until: None,
         }))
     }
 }
@@ -92,6 +101,8 @@ pub struct YamuxConnection<C> {
     waiting: VecDeque<YamuxStream>,
     inbound: Option<Waker>,
     is_closed_here: bool,
+    /// Until when the close may take.
+    closes_until: Option<Pin<Box<Sleep>>>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> YamuxConnection<C> {
@@ -173,8 +184,17 @@ where
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_closed_here = true;
+        if !self.is_closed_here {
+            self.is_closed_here = true;
+            // Without a runtime nothing can wait.
+            let sleep = || Box::pin(tokio::time::sleep(CLOSE_TIMEOUT));
+            self.closes_until = Handle::try_current().ok().map(|_| sleep());
+        }
         let polled = self.connection.poll_close(cx);
+        let is_late = |until: &mut Pin<Box<Sleep>>| until.as_mut().poll(cx).is_ready();
+        if polled.is_pending() && self.closes_until.as_mut().is_some_and(is_late) {
+            return Poll::Ready(Ok(()));
+        }
         polled.map_err(|error| self.error(error, cx))
     }
 
