@@ -18,6 +18,8 @@ pub enum Exit {
     RelayedOnly = 3,
     /// The peer could not be reached.
     Unreachable = 4,
+    /// The peer is there, and refuses.
+    Refused = 5,
     /// SIGINT ended the command before its result, as a shell reports it.
     Interrupted = 130,
     /// SIGTERM ended the command before its result, as a shell reports it.

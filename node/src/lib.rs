@@ -43,6 +43,7 @@ mod observe;
 mod punch;
 #[cfg(fuzzing)]
 pub mod punch;
+mod services;
 #[cfg(test)]
 mod simulation;
 mod swarm;
@@ -58,6 +59,8 @@ pub use core::{
 #[cfg(fuzzing)]
 pub use discovery::datagram as mdns_datagram;
 pub use node::{Node, Panicked};
+pub use observe::status::{ForwardStatus, ServiceStatus, SessionStatus};
 pub use observe::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
 pub use punch::{AttemptEnd, By, CandidateOutcome, CandidateRecord, Reason, Role};
+pub use services::{Callers, Incoming, OpenSessionError, ServeError, Session};
 pub use swarm::handle::{Handle, Stopped};

@@ -57,6 +57,7 @@ impl Node {
                 let _ = stopped.await;
             },
         )?;
+        node.serve(config)?;
         Ok(Self {
             handle: node.handle,
             events: node.events,
@@ -117,9 +118,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::core::{
-        dialer::{Request, Until},
-        event::Reached,
+    use crate::{
+        core::{
+            dialer::{Request, Until},
+            event::Reached,
+        },
+        services::{Callers, OpenSessionError, ServeError},
     };
 
     #[tokio::test]
@@ -158,6 +162,53 @@ mod tests {
         }
         let why = caller.handle().why(a.public().to_peer_id()).await.unwrap();
         assert_eq!(why.unwrap().candidates.len(), 1);
+        caller.stop().await.unwrap();
+        callee.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_opens_a_session_with_a_service_of_another_program_and_half_closes_it() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (a, b) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let callee = Config::from_yaml("dial: { port_range: 45320-45329 }").unwrap();
+        let callee = Node::start(&a, &callee).unwrap();
+        let status = callee.handle().status().await.unwrap();
+        let port = status.punch_ports.values().next().copied().unwrap();
+        let callee_id = a.public().to_peer_id();
+        let caller = Config::from_yaml(&format!(
+            "dial: {{ port_range: 45330-45339 }}\npeers: {{ callee: {{ id: {callee_id}, addrs: [/ip4/127.0.0.1/udp/{port}/quic-v1] }} }}"
+        ));
+        let caller = Node::start(&b, &caller.unwrap()).unwrap();
+        let callers = Callers::These(vec![b.public().to_peer_id()]);
+        let mut incoming = callee.handle().serve("greet", callers.clone()).unwrap();
+        assert_eq!(
+            callee.handle().serve("greet", callers).unwrap_err(),
+            ServeError::Taken
+        );
+        let served = tokio::spawn(async move {
+            let mut session = incoming.next().await.unwrap();
+            let mut question = String::new();
+            session.read_to_string(&mut question).await.unwrap();
+            session
+                .write_all(question.to_uppercase().as_bytes())
+                .await
+                .unwrap();
+            session.shutdown().await.unwrap();
+            (session.peer(), incoming)
+        });
+        let mut session = caller.handle().open(callee_id, "greet").await.unwrap();
+        session.write_all(b"hello").await.unwrap();
+        session.shutdown().await.unwrap();
+        let mut answer = String::new();
+        session.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "HELLO");
+        let (peer, _incoming) = served.await.unwrap();
+        assert_eq!(peer, b.public().to_peer_id());
+        let refused = caller.handle().open(callee_id, "nothing").await;
+        assert!(
+            matches!(refused, Err(OpenSessionError::Refused(_))),
+            "{refused:?}"
+        );
         caller.stop().await.unwrap();
         callee.stop().await.unwrap();
     }

@@ -84,6 +84,13 @@ pub fn peer_id(text: &str) -> Result<PeerId, AddrError> {
     })
 }
 
+/// A peer id as a CID of version 1 in base 36 (`k51...`): one case, and short enough for a label of a host name.
+#[must_use]
+pub fn base36(peer: &PeerId) -> String {
+    let bytes = [&VERSION_1_LIBP2P_KEY[..], &peer.to_bytes()].concat();
+    multibase::encode(multibase::Base::Base36Lower, bytes)
+}
+
 /// Parses an address that these programs can use, with or without `/p2p/<id>` at the end.
 ///
 /// # Errors
@@ -237,8 +244,10 @@ fn is_host_name(name: &str) -> bool {
 
 /// The peer of a CID: multibase, version 1, codec libp2p-key, multihash
 /// (<https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md#string-representation>).
+/// A CID of version 1, and its codec.
+const VERSION_1_LIBP2P_KEY: [u8; 2] = [0x01, 0x72];
+
 fn peer_id_of_cid(text: &str) -> Option<PeerId> {
-    const VERSION_1_LIBP2P_KEY: [u8; 2] = [0x01, 0x72];
     let (_, bytes) = multibase::decode(text).ok()?;
     PeerId::from_bytes(bytes.strip_prefix(&VERSION_1_LIBP2P_KEY)?).ok()
 }

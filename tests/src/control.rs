@@ -112,7 +112,7 @@ impl Control {
             .env(CONTROL_SOCKET, &self.socket)
     }
 
-    async fn json(&self, args: &[&str]) -> Result<Value> {
+    pub async fn json(&self, args: &[&str]) -> Result<Value> {
         let text = self.text(args).await?;
         serde_json::from_str(&text)
             .with_context(|| format!("p2pnode {} prints {text}", args.join(" ")))

@@ -1,6 +1,6 @@
 //! A host of the lab.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use patchbay::Device;
@@ -24,6 +24,11 @@ impl Host {
             device,
             artifacts: Arc::clone(artifacts),
         }
+    }
+
+    /// A path for a file of the test.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.artifacts.file(name)
     }
 
     pub fn ip(&self, ip6: bool) -> Result<IpAddr> {

@@ -41,6 +41,7 @@ pub mod relay;
 pub mod running;
 pub mod sandbox;
 pub mod served;
+pub mod services;
 pub mod soak;
 pub mod stranger;
 pub mod terminal;

@@ -9,6 +9,7 @@ use tokio::net::UdpSocket;
 use crate::net::{
     addr::to_socket_addr,
     budget::Budgets,
+    datagrams::Datagrams,
     error::Error,
     kin::Kin,
     pool::{Exhausted, PoolCounts},
@@ -72,6 +73,12 @@ impl Handle {
     #[must_use]
     pub fn kin(&self) -> &Kin {
         &self.shared.kin
+    }
+
+    /// The QUIC datagrams of direct connections.
+    #[must_use]
+    pub fn datagrams(&self) -> &Datagrams {
+        &self.shared.datagrams
     }
 
     /// The source address that this host's routes give packets to `remote`. `None` without a route. Sends nothing.

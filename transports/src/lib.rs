@@ -78,6 +78,7 @@ pub use crate::{
         addr::{to_multiaddr, to_socket_addr},
         budget::{Budgets, Class, Largest, Overuse},
         closed::{Closed, causes},
+        datagrams::{DatagramError, DatagramPath, Datagrams},
         error::{Error, closed, explained, find_exhausted, innermost, timed_out},
         family::{FamilyPolicy, FamilyPolicyError},
         holder::{HeldBy, Holder},

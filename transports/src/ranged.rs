@@ -72,6 +72,7 @@ impl Ranged {
                 quic::Role::Node,
                 quic::tokio_runtime(),
                 shared.budgets.clone(),
+                Some(shared.datagrams.clone()),
             )?)
         } else {
             None

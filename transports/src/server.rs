@@ -42,7 +42,15 @@ impl Server {
         let tls = Tls::new(keypair, Kin::default())?;
         let congestion = Congestion::default();
         let role = Role::Relay;
-        let quic = quic::Settings::new(keypair, &tls, congestion, role, runtime, budgets.clone())?;
+        let quic = quic::Settings::new(
+            keypair,
+            &tls,
+            congestion,
+            role,
+            runtime,
+            budgets.clone(),
+            None,
+        )?;
         let upgrade = Upgrade::new(keypair, tls, budgets)?;
         Ok(Self(Listeners::new(Some(quic), upgrade, true)))
     }

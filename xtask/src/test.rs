@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use p2pnode_tests::bins;
+use p2pnode_tests::{bins, services};
 
 use crate::{
     cargo::{self, Build},
@@ -15,6 +15,10 @@ pub(crate) fn run(harness: &[String]) -> Result<ExitCode> {
     // Before anything that takes long.
     layers::check()?;
     tools::provide()?;
+    let missing = services::missing_tools();
+    if !missing.is_empty() {
+        tools::install("the tests of services", &missing)?;
+    }
     let bins = cargo::build(Build::Tests)?;
     println!("building the programs of other make in tests/peers");
     let plain = bins::build_plain_libp2p(false)?;

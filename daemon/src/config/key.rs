@@ -13,6 +13,10 @@ pub(super) struct Key {
     pub(super) form: Form,
     pub(super) expects: &'static str,
     pub(super) list: bool,
+    /// A list of one item may be written as that item.
+    pub(super) or_one: bool,
+    /// A list of sections. `*` stands for an item.
+    pub(super) sections: bool,
     pub(super) required: bool,
     pub(super) default: Option<Json>,
 }
@@ -25,6 +29,8 @@ impl Key {
             form: kind.form,
             expects: kind.expects,
             list: false,
+            or_one: false,
+            sections: false,
             required: false,
             default: None,
         }

@@ -126,15 +126,21 @@ impl<'a> Reader<'a> {
             ..self.key(key, doc, kind)
         });
         let value = self.take_one(key, kind);
-        if value.is_none() && self.given(key).is_empty() {
+        if value.is_none() {
+            self.missing_unless_given(key, kind.expects);
+        }
+        value
+    }
+
+    fn missing_unless_given(&mut self, key: &str, expects: &str) {
+        if self.given(key).is_empty() {
             let (node, file) = (self.scope.node, &self.sources.file);
             let place = || match (node, file) {
                 (Some(node), Some(file)) => file.place(node.id),
                 _ => Place::Default,
             };
-            self.note(place, key, format!("is missing; give {}", kind.expects));
+            self.note(place, key, format!("is missing; give {expects}"));
         }
-        value
     }
 
     /// A list.
@@ -162,6 +168,53 @@ impl<'a> Reader<'a> {
         values
     }
 
+    /// A list; one item may stand alone. Empty if it is not given.
+    pub fn one_or_more<T>(&mut self, key: &str, doc: &'static str, kind: &Kind<T>) -> Vec<T> {
+        self.keys.push(Key {
+            list: true,
+            or_one: true,
+            ..self.key(key, doc, kind)
+        });
+        let (origin, values) = self
+            .take(key, kind)
+            .unwrap_or((Origin::Default, Vec::new()));
+        self.took(key, json_list(kind, &values), origin);
+        values
+    }
+
+    /// Records a fault if no source has the list `key`, which was read last.
+    pub fn must_be_given(&mut self, key: &str, expects: &str) {
+        if let Some(described) = self.keys.last_mut() {
+            described.required = true;
+        }
+        self.missing_unless_given(key, expects);
+    }
+
+    /// A list of sections, of each of which `read` returns what it holds.
+    pub fn sections<T>(
+        &mut self,
+        key: &str,
+        doc: &'static str,
+        mut read: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Vec<T> {
+        self.keys.push(Key {
+            sections: true,
+            ..self.names(key, doc)
+        });
+        let outer = self.scope.clone();
+        let pattern = join(&join(&outer.pattern, key), "*");
+        self.describe(&pattern, &mut read);
+        let mut sections = Vec::new();
+        if let Some(Value::List(nodes)) = find(outer.node, key).map(|node| &node.value) {
+            for (index, node) in nodes.iter().enumerate() {
+                let path = join(&join(&outer.path, key), &index.to_string());
+                sections.extend(self.read_in(path, &pattern, node, &mut read));
+            }
+        }
+        self.scope = outer;
+        sections
+    }
+
     /// A mapping from names, which the user chooses, to what `read` returns for each entry.
     ///
     /// `name` checks a name; its error is one line with the remedy.
@@ -170,32 +223,12 @@ impl<'a> Reader<'a> {
         key: &str,
         doc: &'static str,
         name: fn(&str) -> Result<(), String>,
-        read: fn(&mut Self) -> Option<T>,
+        mut read: impl FnMut(&mut Self) -> Option<T>,
     ) -> BTreeMap<String, T> {
-        self.keys.push(Key {
-            path: join(&self.scope.pattern, key),
-            doc,
-            form: Form::Text,
-            expects: "",
-            list: false,
-            required: false,
-            default: None,
-        });
+        self.keys.push(self.names(key, doc));
         let outer = self.scope.clone();
         let pattern = join(&join(&outer.pattern, key), "*");
-        let enter = |path: String, node| Scope {
-            path,
-            pattern: pattern.clone(),
-            node,
-            root: false,
-        };
-
-        // Once without any source, so that the keys are known without any entry.
-        let (values, faults) = (self.values.clone(), self.faults.clone());
-        self.scope = enter(pattern.clone(), None);
-        read(self);
-        (self.values, self.faults) = (values, faults);
-
+        self.describe(&pattern, &mut read);
         let mut entries = BTreeMap::new();
         if let Some(Value::Map(nodes)) = find(outer.node, key).map(|node| &node.value) {
             for (entry, node) in nodes {
@@ -208,16 +241,60 @@ impl<'a> Reader<'a> {
                     self.faults
                         .note(|| file.place(entry.id), Some(key), problem);
                 }
-                let described = self.keys.len();
-                self.scope = enter(path, Some(node));
-                if let Some(value) = read(self) {
+                if let Some(value) = self.read_in(path, &pattern, node, &mut read) {
                     entries.insert(text.clone(), value);
                 }
-                self.keys.truncate(described);
             }
         }
         self.scope = outer;
         entries
+    }
+
+    /// The key of a mapping or list in which `*` stands.
+    fn names(&self, key: &str, doc: &'static str) -> Key {
+        Key {
+            path: join(&self.scope.pattern, key),
+            doc,
+            form: Form::Text,
+            expects: "",
+            list: false,
+            or_one: false,
+            sections: false,
+            required: false,
+            default: None,
+        }
+    }
+
+    /// Reads once without any source, so that the keys are known without any entry.
+    fn describe<T>(&mut self, pattern: &str, read: &mut impl FnMut(&mut Self) -> Option<T>) {
+        let (values, faults) = (self.values.clone(), self.faults.clone());
+        self.scope = Scope {
+            path: pattern.to_owned(),
+            pattern: pattern.to_owned(),
+            node: None,
+            root: false,
+        };
+        read(self);
+        (self.values, self.faults) = (values, faults);
+    }
+
+    fn read_in<T>(
+        &mut self,
+        path: String,
+        pattern: &str,
+        node: &'a Node,
+        read: &mut impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        let described = self.keys.len();
+        self.scope = Scope {
+            path,
+            pattern: pattern.to_owned(),
+            node: Some(node),
+            root: false,
+        };
+        let value = read(self);
+        self.keys.truncate(described);
+        value
     }
 
     /// The directories of the program, by the environment that is read.

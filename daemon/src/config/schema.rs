@@ -43,6 +43,13 @@ fn section(doc: &str) -> Map<String, Json> {
     section
 }
 
+/// A list of objects that allow only the keys inserted into them.
+fn sections(doc: &str) -> Json {
+    let mut item = section("");
+    item.insert("type".to_owned(), json!("object"));
+    json!({ "description": doc, "type": ["array", "null"], "items": item })
+}
+
 fn insert(parent: &mut Map<String, Json>, path: &str, key: &Key) {
     let (name, rest) = match path.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),
@@ -50,6 +57,7 @@ fn insert(parent: &mut Map<String, Json>, path: &str, key: &Key) {
     };
     let Some(rest) = rest else {
         let described = match key.expects {
+            "" if key.sections => sections(key.doc),
             "" => Json::Object(section(key.doc)), // the mapping of names that `*` stands in
             _ => leaf(key),
         };
@@ -65,6 +73,7 @@ fn insert(parent: &mut Map<String, Json>, path: &str, key: &Key) {
         return;
     };
     let child = match name {
+        "*" if parent.contains_key("items") => &mut parent["items"],
         "*" => {
             let any = parent.entry("additionalProperties").or_insert(Json::Null);
             if !any.is_object() {
@@ -96,7 +105,11 @@ fn leaf(key: &Key) -> Json {
     let mut schema = if key.list {
         let mut list = json!({ "items": value(key, false), "uniqueItems": true });
         list["type"] = types(&["array"], or_null);
-        list
+        if key.or_one {
+            json!({ "anyOf": [list, value(key, false)] })
+        } else {
+            list
+        }
     } else {
         value(key, or_null)
     };

@@ -37,6 +37,21 @@ impl Shape<'_> {
             if node.value == Value::Null {
                 continue;
             }
+            if self.is_list_of_sections(&pattern) {
+                let Value::List(items) = &node.value else {
+                    let problem = format!("{}; give a list of mappings", node.value.describe());
+                    self.note(node, &path, problem);
+                    continue;
+                };
+                let inner = join(&pattern, "*");
+                let items = items.iter().enumerate();
+                sections.extend(
+                    items.map(|(index, item)| {
+                        (item, join(&path, &index.to_string()), inner.clone())
+                    }),
+                );
+                continue;
+            }
             let Value::Map(entries) = &node.value else {
                 let known = children(self.keys, &pattern);
                 let example = known.first().map_or("name", String::as_str);
@@ -72,6 +87,11 @@ impl Shape<'_> {
                 }
             }
         }
+    }
+
+    fn is_list_of_sections(&self, pattern: &str) -> bool {
+        let mut keys = self.keys.iter();
+        keys.any(|key| key.sections && key.path == pattern)
     }
 
     fn resolve(&self, pattern: &str, name: &str) -> Known {

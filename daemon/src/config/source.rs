@@ -149,6 +149,8 @@ fn in_file<'a>(node: &'a Node, key: &Key) -> Given<'a> {
     } else if let Value::List(items) = &node.value {
         let texts = items.iter().map(|item| scalar(item, key)).collect();
         (items.iter().map(|item| item.id).collect(), texts)
+    } else if key.or_one && !matches!(node.value, Value::Map(_)) {
+        (vec![node.id], vec![scalar(node, key)])
     } else {
         let problem = format!("{}; give a list: [{}]", node.value.describe(), key.expects);
         (Vec::new(), vec![Err(problem)])

@@ -352,3 +352,69 @@ proptest! {
         }
     }
 }
+
+fn house(reader: &mut Reader<'_>) -> Vec<(u32, Vec<String>)> {
+    reader.sections("rooms", "The rooms.", |reader| {
+        let size = reader.required("size", "How large.", &LIMIT);
+        let who = reader.one_or_more("who", "Who.", &NAME);
+        reader.must_be_given("who", NAME.expects);
+        Some((size?, who))
+    })
+}
+
+fn rooms(file: &str) -> Result<Vec<(u32, Vec<String>)>, Vec<String>> {
+    load(&PROGRAM, &sources(file, &[], Flags::default()), house)
+        .map(|loaded| loaded.config)
+        .map_err(|faults| faults.to_string().lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_list_of_sections_is_read_in_order_and_a_list_of_one_may_stand_alone() {
+    let read = rooms("rooms:\n- { size: 3, who: ann }\n- { size: 1, who: [bob, cid] }\n");
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(
+        read,
+        Ok(vec![(3, names(&["ann"])), (1, names(&["bob", "cid"]))])
+    );
+    assert_eq!(rooms("rooms: []"), Ok(vec![]));
+    assert_eq!(rooms("rooms:"), Ok(vec![]));
+}
+
+#[test]
+fn faults_in_a_list_of_sections_name_the_item_and_its_line() {
+    let faults =
+        rooms("rooms:\n- { size: x, who: ann }\n- { who: ANN, seize: 1 }\n- 3\n").unwrap_err();
+    let all = faults.join("\n");
+    for fault in [
+        "f.yaml:2:11: rooms.0.size: ",
+        "f.yaml:3:10: rooms.1.who: \"ANN\" is not in lower case",
+        "rooms.1.seize: is not a key; did you mean rooms.1.size?",
+        "rooms.1.size: is missing; give ",
+        "rooms.2: 3 is a number; give a mapping",
+    ] {
+        assert!(all.contains(fault), "{fault}\n{all}");
+    }
+    let faults = rooms("rooms: { size: 1 }").unwrap_err();
+    assert!(
+        faults[0].contains("rooms: this is a mapping; give a list of mappings"),
+        "{faults:?}"
+    );
+    let faults = rooms("rooms: [{ size: 1 }]").unwrap_err();
+    assert!(
+        faults[0].contains("rooms.0.who: is missing; give a name"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn the_schema_knows_lists_of_sections() {
+    let schema = json!(schema(&PROGRAM, house));
+    let rooms = &schema["properties"]["rooms"];
+    assert_eq!(rooms["type"], json!(["array", "null"]));
+    assert_eq!(rooms["items"]["required"], json!(["size", "who"]));
+    assert_eq!(rooms["items"]["additionalProperties"], json!(false));
+    assert_eq!(
+        rooms["items"]["properties"]["who"]["anyOf"][1]["type"],
+        json!("string")
+    );
+}

@@ -11,7 +11,8 @@ use p2pnode_daemon::{
 use crate::{command::firewall, config::peer_of_address, core::dialer};
 
 const EXIT_CODES: &str = "Exit codes: 0 success (dial: direct, or connected with --until connected), 1 failure, \
-    2 bad usage or configuration, 3 connected through a relay only, 4 unreachable.";
+    2 bad usage or configuration, 3 connected through a relay only, 4 unreachable, \
+    5 the peer is there and refuses.";
 
 /// A libp2p peer that reaches other peers behind NAT directly, from a configured range of source ports
 #[derive(Debug, Clone, Parser)]
@@ -38,6 +39,14 @@ pub enum Command {
     Why(WhyArgs),
     /// Let the running node dial a peer no longer when it is lost; open connections stay
     Forget(ForgetArgs),
+    /// Offer a service to other nodes as long as this runs
+    Serve(ServeArgs),
+    /// Bring a service of another node here as long as this runs
+    Forward(ForwardArgs),
+    /// Connect stdin and stdout with a service of another node, as for ssh's ProxyCommand
+    Connect(ConnectArgs),
+    /// Print what a peer offers to this node
+    Services(ServicesArgs),
     /// Print firewall rules that let the configured range of source ports out
     Firewall(FirewallArgs),
     /// Commands that need nothing but the configuration.
@@ -69,6 +78,43 @@ pub struct NodeArgs {
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
+}
+
+/// The same for a node that only calls others.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CallerArgs {
+    /// Relay with its peer id, as in /dns/relay.example.net/udp/4001/quic-v1/p2p/12D3KooW...; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    pub relay: Vec<String>,
+    /// Source ports that packets may leave from [default: 40000-40050]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub port_range: Option<String>,
+    /// Key file; created if it does not exist
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// IP families: auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6 [default: auto]
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Option<String>,
+    /// Transports to dial over [default: quic,tcp]
+    #[arg(long, value_name = "TRANSPORTS", value_delimiter = ',')]
+    pub transports: Vec<String>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl From<CallerArgs> for NodeArgs {
+    fn from(args: CallerArgs) -> Self {
+        Self {
+            relay: args.relay,
+            listen: Vec::new(),
+            port_range: args.port_range,
+            key: args.key,
+            family: args.family,
+            transports: args.transports,
+            json: args.json,
+        }
+    }
 }
 
 /// Arguments of `run`.
@@ -104,11 +150,104 @@ pub struct DialArgs {
     pub node: NodeArgs,
 }
 
+/// Arguments of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The name by which other nodes ask for it: lower-case letters, digits and hyphens
+    pub name: String,
+    /// Where its connections go: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH
+    pub target: String,
+    /// Who may use it: a peer id, a name under `peers:` in the configuration, or any; repeatable
+    #[arg(long, value_name = "PEER|any", required = true)]
+    pub allow: Vec<String>,
+    /// How the target learns who calls
+    #[arg(long, value_enum, default_value_t = Identity::None)]
+    pub identity: Identity,
+    /// Offer it with a node of its own even if a node is running. Any flag that describes a node, such as --relay, implies it
+    #[arg(long)]
+    pub standalone: bool,
+    /// Flags that `run` also has.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `forward`.
+#[derive(Debug, Clone, Args)]
+pub struct ForwardArgs {
+    /// The service and its peer: SERVICE@PEER, where PEER is a peer id or a name under `peers:`; of several, the first that answers
+    #[arg(required = true, value_name = "SERVICE@PEER")]
+    pub to: Vec<String>,
+    /// Where clients connect: tcp://IP:PORT, udp://IP:PORT or unix:///PATH
+    #[arg(long, value_name = "ADDR")]
+    pub listen: String,
+    /// Bring it with a node of its own even if a node is running. Any flag that describes a node, such as --relay, implies it
+    #[arg(long)]
+    pub standalone: bool,
+    /// Flags that `run` also has.
+    #[command(flatten)]
+    pub node: CallerArgs,
+}
+
+/// Arguments of `connect`.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectArgs {
+    /// The service and its peer: SERVICE@PEER, where PEER is a peer id or a name under `peers:`
+    #[arg(value_name = "SERVICE@PEER")]
+    pub to: String,
+    /// Connect with a node of its own even if a node is running. Any flag that describes a node, such as --relay, implies it
+    #[arg(long)]
+    pub standalone: bool,
+    /// Flags that `run` also has.
+    #[command(flatten)]
+    pub node: CallerArgs,
+}
+
+/// Arguments of `services`.
+#[derive(Debug, Clone, Args)]
+pub struct ServicesArgs {
+    /// The peer: its id, or its name under `peers:` in the configuration
+    #[arg(required_unless_present = "hosts")]
+    pub peer: Option<String>,
+    /// Print as a hosts file which source address stands for which peer at targets with `identity: address`
+    #[arg(long, conflicts_with_all = ["peer", "standalone"])]
+    pub hosts: bool,
+    /// Ask with a node of its own even if a node is running. Any flag that describes a node, such as --relay, implies it
+    #[arg(long)]
+    pub standalone: bool,
+    /// Flags that `run` also has.
+    #[command(flatten)]
+    pub node: CallerArgs,
+}
+
+/// How a target learns who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Identity {
+    /// Not at all
+    None,
+    /// By a header of the PROXY protocol, version 2
+    ProxyV2,
+    /// By a source address of its own for each peer
+    Address,
+}
+
+impl From<Identity> for p2pnode_services::config::Identity {
+    fn from(identity: Identity) -> Self {
+        match identity {
+            Identity::None => Self::None,
+            Identity::ProxyV2 => Self::ProxyV2,
+            Identity::Address => Self::Address,
+        }
+    }
+}
+
 /// Arguments of `status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
     /// Only this peer: its id, or its name under `peers:` in the configuration
     pub peer: Option<String>,
+    /// With the sessions that are open
+    #[arg(long)]
+    pub sessions: bool,
     /// Print again every second until interrupted
     #[arg(long)]
     pub watch: bool,
@@ -213,4 +352,16 @@ impl From<Until> for dialer::Until {
 
 fn duration(text: &str) -> Result<Duration, String> {
     (kind::DURATION.parse)(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn no_two_arguments_of_a_command_have_one_name() {
+        Cli::command().debug_assert();
+    }
 }

@@ -7,10 +7,14 @@ pub(crate) mod firewall;
 pub(crate) mod query;
 mod reload;
 pub(crate) mod run;
+mod service_commands;
+mod service_output;
+mod services;
 mod so_far;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     time::SystemTime,
 };
 
@@ -33,6 +37,7 @@ use crate::{
         cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
         query::Asked,
+        reload::Triggers,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
@@ -73,13 +78,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 let sources = global.sources(&PROGRAM, flags.clone())?;
                 config::load(&PROGRAM, &sources, read)
             };
-            run_node(loaded, load, args)
+            run_node(loaded, load, cli.global.file(&PROGRAM)?, args)
         }
         Command::Status(args) => {
             let (config, peer) = ask(&cli, args.peer.as_deref())?;
             command::block_on(query::status(
                 &config.control_socket,
                 peer.as_ref(),
+                args.sessions,
                 args.watch,
                 args.json,
             ))
@@ -102,6 +108,10 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 None => Ok(Exit::Usage),
             }
         }
+        Command::Serve(args) => service_commands::serve(&cli, args),
+        Command::Forward(args) => service_commands::forward(&cli, args),
+        Command::Connect(args) => service_commands::connect(&cli, args),
+        Command::Services(args) => service_commands::services(&cli, args),
         Command::Firewall(args) => {
             let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
             let config = config::load(&PROGRAM, &sources, |reader| {
@@ -162,6 +172,7 @@ fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<Asked>)>
 fn run_node(
     loaded: Loaded<Config>,
     load: impl Fn() -> Result<Loaded<Config>, Faults> + Send + 'static,
+    file: Option<PathBuf>,
     args: &RunArgs,
 ) -> anyhow::Result<Exit> {
     let config = &loaded.config.clone();
@@ -178,7 +189,8 @@ fn run_node(
     command::block_on(async {
         let shutdown = Shutdown::on_signals(None)?;
         let hangup = signal(SignalKind::hangup())?;
-        let reloads = |node| reload::on_hangup(hangup, loaded, load, node);
+        let triggers = Triggers::new(hangup, file);
+        let reloads = |node| reload::follow(triggers, loaded, load, node);
         run::run(&keypair, config, printer, reloads, shutdown.requested())
             .await
             .map_err(usage)?;

@@ -108,12 +108,16 @@ fn refused(error: ClientError) -> anyhow::Error {
 pub(crate) async fn status(
     socket: &Path,
     asked: Option<&Asked>,
+    sessions: bool,
     watch: bool,
     json: bool,
 ) -> anyhow::Result<Exit> {
     let client = Client::new(socket);
     control::show(watch, json, async |colour| {
-        let status = client.status().await;
+        let status = match sessions {
+            true => client.status_with_sessions().await,
+            false => client.status().await,
+        };
         let mut status = match asked {
             Some(asked) if !watch => status.map_err(|error| asked.failed(error))?,
             Some(_) | None => status?,
@@ -138,6 +142,9 @@ fn only(status: &mut Status, asked: &Asked, watch: bool) -> anyhow::Result<()> {
             "PEER: {peer} is the running node itself; `p2pnode status` shows it"
         ))
         .into());
+    }
+    if let Some(sessions) = &mut status.sessions {
+        sessions.retain(|session| session.peer == peer);
     }
     status.peers.retain(|known| known.peer == peer);
     status.lost.retain(|lost| lost.peer == peer);
@@ -275,6 +282,10 @@ mod tests {
             relays: vec![relay],
             peers: Vec::new(),
             lost: Vec::new(),
+            services: Vec::new(),
+            forwards: Vec::new(),
+            sessions: None,
+            addresses: Vec::new(),
             names: BTreeMap::from([("db".to_owned(), id().to_string())]),
         }
     }

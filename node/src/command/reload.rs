@@ -1,12 +1,18 @@
-//! SIGHUP: the running node reads its configuration again.
+//! The running node reads its configuration again: at SIGHUP, and when the file has changed.
+
+use std::{path::PathBuf, time::Duration};
 
 use std::collections::BTreeSet;
 
 use p2pnode_daemon::{
     config::{Fault, Faults, Loaded, Place},
+    fingerprint::FileFingerprint,
     logging,
 };
-use tokio::signal::unix::Signal;
+use tokio::{
+    signal::unix::Signal,
+    time::{Interval, MissedTickBehavior, interval},
+};
 use tracing::field::Empty;
 
 use libp2p::PeerId;
@@ -16,24 +22,74 @@ use crate::{Handle, config::Config};
 const ALLOW: &str = "access.allow";
 
 /// Keys that come into force at once, all others with the next start. The node forgets the peers that `peers` no longer has.
-const AT_ONCE: [&str; 3] = [ALLOW, "log.level", "peers."];
+const AT_ONCE: [&str; 5] = [ALLOW, "log.level", "peers.", "services.", "forwards"];
 
-/// Reads the configuration with `load` at each `hangup` and applies to the node what it can apply.
-pub(crate) async fn on_hangup(
-    mut hangup: Signal,
+/// How often the file is compared. See decision 0014.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// When to read again.
+pub(crate) struct Triggers {
+    hangup: Signal,
+    file: Option<PathBuf>,
+    /// As it was read last, and as it was seen last.
+    read: Option<FileFingerprint>,
+    seen: Option<FileFingerprint>,
+    looks: Interval,
+}
+
+impl Triggers {
+    /// SIGHUP, and changes of `file`, which was read just now.
+    pub(crate) fn new(hangup: Signal, file: Option<PathBuf>) -> Self {
+        let now = file.as_deref().map(FileFingerprint::of);
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            hangup,
+            file,
+            read: now,
+            seen: now,
+            looks,
+        }
+    }
+
+    /// The name of what happened; `None`: nothing will any longer.
+    async fn next(&mut self) -> Option<&'static str> {
+        loop {
+            tokio::select! {
+                hangup = self.hangup.recv() => {
+                    self.read = self.file.as_deref().map(FileFingerprint::of);
+                    return hangup.map(|()| "SIGHUP");
+                }
+                _ = self.looks.tick(), if self.file.is_some() => {
+                    let now = self.file.as_deref().map(FileFingerprint::of);
+                    // A file that has just changed may be half written.
+                    let is_settled = std::mem::replace(&mut self.seen, now) == now;
+                    if is_settled && self.read != now {
+                        self.read = now;
+                        return Some("the file has changed");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads the configuration with `load` at each of `triggers` and applies to the node what it can apply.
+pub(crate) async fn follow(
+    mut triggers: Triggers,
     loaded: Loaded<Config>,
     load: impl Fn() -> Result<Loaded<Config>, Faults>,
     node: Handle,
 ) {
     let mut current = loaded.config.clone();
-    while hangup.recv().await.is_some() {
+    while let Some(why) = triggers.next().await {
         let new = match load().and_then(|new| check(&current, new)) {
             Ok(new) => new,
             Err(faults) => {
                 for line in faults.to_string().lines() {
                     tracing::error!(
                         own = Empty,
-                        "SIGHUP: the configuration stays as it was: {line}"
+                        "{why}: the configuration stays as it was: {line}"
                     );
                 }
                 continue;
@@ -52,6 +108,17 @@ pub(crate) async fn on_hangup(
             tracing::info!(own = Empty, %peer, "SIGHUP: `peers` no longer has this peer; it is not dialed when it is lost");
             let _ = node.forget(peer).await;
         }
+        let services = new.config.services != current.services || new.config.peers != current.peers;
+        if services {
+            current.services.clone_from(&new.config.services);
+            current.peers.clone_from(&new.config.peers);
+            for failed in node.set_services(&current) {
+                tracing::error!(
+                    own = Empty,
+                    "{failed}; the other services and forwards are as configured"
+                );
+            }
+        }
         if level {
             logging::set(&new.config.log.level);
             current.log.level = new.config.log.level.clone();
@@ -63,8 +130,9 @@ pub(crate) async fn on_hangup(
         tracing::info!(
             own = Empty,
             access,
+            services,
             level,
-            "SIGHUP: read the configuration again"
+            "{why}: read the configuration again"
         );
         if !restart.is_empty() {
             tracing::warn!(

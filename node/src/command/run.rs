@@ -81,6 +81,7 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
         tokens,
         shutdown,
     )?;
+    node.serve(config)?;
     // Without a control socket the node still serves its peers: several nodes may run on one host with the defaults.
     let control = control::start(&config.control_socket, node.handle.clone(), health)
         .await

@@ -34,6 +34,7 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         );
         reader.contradiction("admin.listen", None, problem);
     }
+    services(reader, config);
     for (index, addr) in config.listen.iter().enumerate() {
         if let Some(transport) = disabled(addr, &config.dial) {
             let problem = format!(
@@ -62,6 +63,25 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         }
     }
     punch(reader, &config.punch, &config.dial);
+}
+
+/// A forward in the dial range would take a port that a punch needs.
+fn services(reader: &mut Reader<'_>, config: &Config) {
+    let forwards = config.services.forwards.iter().enumerate();
+    let listens = forwards.filter_map(|(index, forward)| {
+        let socket = forward.listen.socket()?;
+        Some(("forwards", Some(index), socket))
+    });
+    let socks = config.services.socks.map(|at| ("socks.listen", None, at));
+    for (key, index, socket) in listens.chain(socks) {
+        if config.dial.shared_range.contains(socket.port()) {
+            let problem = format!(
+                "{socket} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
+                config.dial.shared_range
+            );
+            reader.contradiction(key, index, problem);
+        }
+    }
 }
 
 /// Settings of a punch that leave nothing of each other.

@@ -18,7 +18,7 @@ use p2pnode_protocol::{
 use p2pnode_transports::Transport;
 
 use super::{
-    Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks,
+    Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks, host,
     kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SERVICE, TRANSPORT},
     share,
 };
@@ -96,6 +96,8 @@ impl Config {
             peer_name,
             known_peer,
         );
+        let ids = peers.iter().map(|(name, peer)| (name.clone(), peer.id));
+        let services = p2pnode_services::config::read(reader, &ids.collect(), &host::own_ip4());
         let access = reader.list(
             "access.allow",
             "Peers that may connect. Every other peer is refused. Empty: every peer may connect.",
@@ -163,6 +165,7 @@ impl Config {
             punch,
             discovery,
             peers,
+            services,
             allowed_peers: access.into_iter().collect(),
             token_file,
             admin_listen: admin.filter(|_| !is_dial),

@@ -4,6 +4,7 @@
 //! sources and collects the faults. Nothing here opens a socket or reads a clock.
 
 mod checks;
+mod host;
 mod keys;
 mod kinds;
 mod punch;
@@ -24,6 +25,7 @@ use p2pnode_daemon::{
     config::{Program, placeholder},
     logging,
 };
+use p2pnode_services::config::Services;
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub(crate) use keys::Purpose;
@@ -56,6 +58,8 @@ pub struct Config {
     pub(crate) discovery: Discovery,
     /// Peers known by name.
     pub(crate) peers: BTreeMap<String, KnownPeer>,
+    /// What is offered to other nodes, and what is brought here.
+    pub(crate) services: Services,
     /// Who may connect; empty: any peer.
     pub(crate) allowed_peers: BTreeSet<PeerId>,
     /// File of the join tokens that relays require; `None`: there are none.
@@ -187,6 +191,22 @@ impl Config {
             );
         }
         warnings
+    }
+}
+
+impl Config {
+    /// The addresses of the peers that have a name.
+    #[must_use]
+    pub(crate) fn peer_addrs(&self) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+        let peers = self.peers.values();
+        peers.map(|peer| (peer.id, peer.addrs.clone())).collect()
+    }
+
+    /// The peers that have a name.
+    #[must_use]
+    pub(crate) fn peer_names(&self) -> p2pnode_services::config::Peers {
+        let peers = self.peers.iter();
+        peers.map(|(name, peer)| (name.clone(), peer.id)).collect()
     }
 }
 

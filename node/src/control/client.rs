@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use libp2p::PeerId;
 use p2pnode_daemon::control::{self, ClientError, Lines};
 
-use super::{DialRequest, OWNER, Report};
-use crate::observe::status::{Status, Why};
+use super::{DialRequest, ForwardRequest, Found, OWNER, Report, ServeRequest};
+use crate::{
+    observe::status::{Status, Why},
+    services::Line,
+};
 
 /// A way to ask a running node.
 #[derive(Debug, Clone)]
@@ -36,6 +40,47 @@ impl Client {
     /// [`ClientError`].
     pub(crate) async fn status(&self) -> Result<Status, ClientError> {
         self.0.get("/v1/status").await
+    }
+
+    /// The node's status with its sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn status_with_sessions(&self) -> Result<Status, ClientError> {
+        self.0.get("/v1/status/sessions").await
+    }
+
+    /// Lets the node offer a service as long as the answer exists.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn serve(&self, request: &ServeRequest) -> Result<Lines<Line>, ClientError> {
+        self.0.post("/v1/serve", request).await
+    }
+
+    /// Lets the node bring services here as long as the answer exists.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn forward(
+        &self,
+        request: &ForwardRequest,
+    ) -> Result<Lines<Line>, ClientError> {
+        self.0.post("/v1/forward", request).await
+    }
+
+    /// What `peer` offers to the node.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn services(&self, peer: PeerId) -> Result<Found, ClientError> {
+        let mut found = self.0.post(&format!("/v1/services/{peer}"), &()).await?;
+        let stopped = || Found::NoAnswer("the node is stopping".to_owned());
+        Ok(found.next().await?.unwrap_or_else(stopped))
     }
 
     /// Why the path of `peer` is what it is.

@@ -6,10 +6,15 @@
 //! | `GET /v1/why/PEER`, by id or name | a [`Why`](crate::observe::status::Why); 404 if the peer is not connected, 400 if there is none of that name |
 //! | `POST /v1/forget/PEER` | whether the peer was wanted, as JSON: it is not dialed again when it is lost |
 //! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as events happen; the last is the result |
+//! | `GET /v1/status/sessions` | the same with the sessions that are open |
+//! | `POST /v1/serve` with a [`ServeRequest`] | one [`Line`](crate::services::Line) per line; the service goes with the answer |
+//! | `POST /v1/forward` with a [`ForwardRequest`] | the same for a forward |
+//! | `POST /v1/services/PEER` | a [`Found`], when it is known |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
 mod client;
 mod server;
+mod services;
 
 pub(crate) use client::Client;
 pub(crate) use server::start;
@@ -17,7 +22,12 @@ pub(crate) use server::start;
 use p2pnode_daemon::control::Owner;
 use serde::{Deserialize, Serialize};
 
-use crate::core::event::Event;
+use p2pnode_services::config::{Allow, Forward, Identity, Service};
+
+use crate::{
+    core::event::Event,
+    services::{ListError, Listed},
+};
 
 /// The name of the process behind the socket, for texts.
 const OWNER: Owner = Owner {
@@ -39,6 +49,92 @@ pub(crate) struct DialRequest {
     pub timeout_ms: u64,
     /// Pings to report over the final path.
     pub pings: u32,
+}
+
+/// A service to offer as long as the request lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServeRequest {
+    /// Its name.
+    pub name: String,
+    /// Where its connections go.
+    pub target: String,
+    /// Peer ids, or `any`.
+    pub allow: Vec<String>,
+    /// How the target learns who calls.
+    pub identity: String,
+}
+
+impl From<&Service> for ServeRequest {
+    fn from(service: &Service) -> Self {
+        let identities = Identity::NAMES.iter();
+        let mut named = identities.filter(|(_, identity)| *identity == service.identity);
+        Self {
+            name: service.name.to_string(),
+            target: service.target.to_string(),
+            allow: match &service.allow {
+                Allow::Any => vec!["any".to_owned()],
+                Allow::Peers(peers) => peers.iter().map(ToString::to_string).collect(),
+            },
+            identity: named.next().map_or("none", |(name, _)| name).to_owned(),
+        }
+    }
+}
+
+/// A forward that exists as long as the request lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForwardRequest {
+    /// Where to listen.
+    pub listen: String,
+    /// What to bring, each with a peer id.
+    pub to: Vec<String>,
+    /// For one client only.
+    pub once: bool,
+}
+
+impl ForwardRequest {
+    /// Of a forward.
+    pub(crate) fn new(forward: &Forward, once: bool) -> Self {
+        let to = forward.to.iter();
+        Self {
+            listen: forward.listen.to_string(),
+            to: to.map(|(what, peer)| format!("{what}@{peer}")).collect(),
+            once,
+        }
+    }
+}
+
+/// What a peer offers, or why that is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Found {
+    /// These.
+    Services(Vec<Listed>),
+    /// The peer cannot be reached.
+    Unreachable(String),
+    /// The peer did not answer.
+    NoAnswer(String),
+}
+
+impl From<Result<Vec<Listed>, ListError>> for Found {
+    fn from(found: Result<Vec<Listed>, ListError>) -> Self {
+        match found {
+            Ok(services) => Self::Services(services),
+            Err(ListError::Unreachable(reason)) => Self::Unreachable(reason),
+            Err(ListError::NoAnswer(reason)) => Self::NoAnswer(reason),
+        }
+    }
+}
+
+impl From<Found> for Result<Vec<Listed>, ListError> {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Services(services) => Ok(services),
+            Found::Unreachable(reason) => Err(ListError::Unreachable(reason)),
+            Found::NoAnswer(reason) => Err(ListError::NoAnswer(reason)),
+        }
+    }
 }
 
 /// One line of the answer to a [`DialRequest`].

@@ -18,7 +18,7 @@ use p2pnode_daemon::{
 };
 use p2pnode_protocol::{addr, to_json};
 
-use super::{DialRequest, OWNER, Report};
+use super::{DialRequest, OWNER, Report, services};
 use crate::{
     Handle, config,
     core::dialer::{Request, Until},
@@ -42,6 +42,10 @@ pub(crate) async fn start(
         .route("/v1/why/{peer}", get(why))
         .route("/v1/forget/{peer}", post(forget))
         .route("/v1/dial", post(dial))
+        .route("/v1/status/sessions", get(status_with_sessions))
+        .route("/v1/serve", post(services::serve))
+        .route("/v1/forward", post(services::forward))
+        .route("/v1/services/{peer}", post(services::list))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(handle)
         .merge(admin::router(health));
@@ -56,6 +60,11 @@ async fn status(State(handle): State<Handle>) -> Result<Response, Refusal> {
             .map_err(|_| Refusal::stopping(OWNER))?,
     )
     .into_response())
+}
+
+async fn status_with_sessions(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    let status = handle.status_with(true).await;
+    Ok(Answer(status.map_err(|_| Refusal::stopping(OWNER))?).into_response())
 }
 
 async fn why(
@@ -131,7 +140,7 @@ async fn dial(
 }
 
 /// The peer that an id or a name means, which is not this node.
-fn parse_peer(text: &str, handle: &Handle) -> Result<PeerId, Refusal> {
+pub(super) fn parse_peer(text: &str, handle: &Handle) -> Result<PeerId, Refusal> {
     let peer = handle.names().peer(text).and_then(|peer| {
         config::check_not_own(peer, handle.peer_id())?;
         Ok(peer)

@@ -6,7 +6,8 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::sync::watch;
 
 use super::status::{
-    LostStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why,
+    AddressStatus, ForwardStatus, LostStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus,
+    Scored, ServiceStatus, SessionStatus, Status, Why,
 };
 use crate::{
     config::Names,
@@ -25,13 +26,28 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) names: watch::Ref<'a, Names>,
     /// What is known of punches.
     pub(crate) punches: &'a punch::Behaviour,
+    /// Services, forwards and sessions.
+    pub(crate) served: Served,
     /// The moment.
     pub(crate) now: Instant,
 }
 
+/// Services, forwards and sessions at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    /// What this node offers.
+    pub(crate) services: Vec<ServiceStatus>,
+    /// What it brings here.
+    pub(crate) forwards: Vec<ForwardStatus>,
+    /// The sessions, if they were asked for.
+    pub(crate) sessions: Option<Vec<SessionStatus>>,
+    /// The addresses that stand for peers.
+    pub(crate) addresses: Vec<AddressStatus>,
+}
+
 impl Snapshot<'_> {
     /// The whole node.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(self) -> Status {
         let (state, relays) = (self.state, self.state.relays());
         let mut peers: Vec<PeerStatus> = state
             .peers()
@@ -58,6 +74,10 @@ impl Snapshot<'_> {
                 .iter()
                 .map(|(name, peer)| (name.clone(), peer.to_string()))
                 .collect(),
+            services: self.served.services,
+            forwards: self.served.forwards,
+            sessions: self.served.sessions,
+            addresses: self.served.addresses,
         }
     }
 
@@ -73,7 +93,7 @@ impl Snapshot<'_> {
     }
 
     /// Why the path of `peer` is what it is; `None` if it is not connected.
-    pub(crate) fn why(&self, peer: &PeerId) -> Option<Why> {
+    pub(crate) fn why(self, peer: &PeerId) -> Option<Why> {
         let peers = self.state.peers();
         let ranked = peers.ranked(peer);
         if ranked.is_empty() {
@@ -95,6 +115,7 @@ impl Snapshot<'_> {
             decided_by: peers.decided_by(peer),
             last_punch: self.last_punch(peer),
             reason: self.not_direct(peer),
+            sessions: self.served.sessions.unwrap_or_default(),
         })
     }
 

@@ -1,7 +1,11 @@
 //! The reports of a node: the objects that `status --json` and `why --json` print. The node writes them to the control socket,
 //! and the command reads them there as the same types.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_transports::{Family, PortRange, Transport};
@@ -11,7 +15,7 @@ use crate::{
     core::{
         event::Pause,
         json,
-        peers::{Axis, DecidedBy, Path},
+        peers::{Axis, DecidedBy, Path, PathKind},
     },
     punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
 };
@@ -43,6 +47,18 @@ pub struct Status {
     /// The names of `peers:`, and the ids that they stand for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, String>,
+    /// What this node offers.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
+    /// What it brings here.
+    #[serde(default)]
+    pub forwards: Vec<ForwardStatus>,
+    /// The sessions that are open, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Vec<SessionStatus>>,
+    /// The source addresses that stand for peers at targets with `identity: address`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressStatus>,
 }
 
 /// One peer that is wanted and has no path.
@@ -59,6 +75,70 @@ pub struct LostStatus {
     /// Time until it is dialed next, where that is known.
     #[serde(rename = "next_dial_s", with = "json::seconds_or_null")]
     pub next_dial: Option<Duration>,
+}
+
+
+/// The source address that stands for a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressStatus {
+    /// The peer.
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// A service of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its connections go.
+    pub target: String,
+    /// The sessions that are open.
+    pub sessions: usize,
+    /// Bytes from peers that the target has.
+    pub bytes_in: u64,
+    /// Bytes that the target gave.
+    pub bytes_out: u64,
+}
+
+/// A forward of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// Where clients connect.
+    pub listen: String,
+    /// What they reach.
+    pub to: String,
+    /// The peer that the next client gets: the first one to which there is a path.
+    #[serde(with = "json::text_or_null")]
+    pub peer: Option<PeerId>,
+    /// The clients that it serves.
+    pub sessions: usize,
+}
+
+/// A session that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The first digits of its id.
+    pub session: String,
+    /// `forward` opened it, `service` accepted it.
+    pub role: String,
+    /// The service.
+    pub service: String,
+    /// The other side.
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
+    /// The client, as its forward sees it.
+    pub client: Option<SocketAddr>,
+    /// The kind of path that carries it; `None` while it waits for one.
+    pub kind: Option<PathKind>,
+    /// The transport of the first hop.
+    pub transport: Option<Transport>,
+    /// Bytes from the peer that the local socket has.
+    pub bytes_in: u64,
+    /// Bytes that the local socket gave.
+    pub bytes_out: u64,
 }
 
 /// One relay.
@@ -175,6 +255,9 @@ pub struct Why {
     /// Why the path is not direct, once the node has given up for now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// The sessions with it that are open.
+    #[serde(default)]
+    pub sessions: Vec<SessionStatus>,
 }
 
 /// A path and where it stands.

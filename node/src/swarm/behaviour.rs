@@ -20,7 +20,9 @@ use crate::{
     config::RelayAddr,
     core::liveness::Link,
     punch,
-    swarm::{admission, circuits::Client, introduction, memory, streams, transport::Clients},
+    swarm::{
+        admission, circuits::Client, introduction, memory, services, streams, transport::Clients,
+    },
 };
 
 /// Streams that a remote may open on a connection for one protocol: to identify itself as often as its addresses change. An identify
@@ -50,6 +52,7 @@ pub(crate) struct Behaviour {
     pub(crate) punch: Guarded<punch::Behaviour, PerConnection>,
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
+    services: services::Behaviour,
     draining: Guarded<draining::Behaviour, PerConnection>,
     pub(crate) directory: directory::Behaviour,
 }
@@ -68,6 +71,7 @@ pub(crate) struct Limits {
 pub(crate) struct Asks {
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
+    pub(crate) services: services::Behaviour,
 }
 
 impl Behaviour {
@@ -110,6 +114,7 @@ impl Behaviour {
             punch: Guarded::new(punch, limits.punches),
             introduction: asks.introduction,
             streams: asks.streams,
+            services: asks.services,
             draining: Guarded::new(draining::Behaviour::default(), limits.requests),
             directory,
         }

@@ -18,10 +18,11 @@ use crate::{
     core::admission::{Admission, Refused},
     observe::metrics::Metrics,
     punch,
+    services::Hub,
     swarm::{
         admission,
         behaviour::{Asks, Behaviour, Limits, PUNCHES, REQUESTS},
-        dial_error, introduction, memory, streams, transport,
+        dial_error, introduction, memory, services, streams, transport,
     },
 };
 
@@ -34,6 +35,7 @@ pub(crate) fn build(
     keypair: &Keypair,
     config: &Config,
     metrics: &Metrics,
+    hub: Hub,
 ) -> anyhow::Result<(Swarm<Behaviour>, p2pnode_transports::Handle, Guard)> {
     let parts = transport::build(keypair, &config.dial)?;
     let local = keypair.public().to_peer_id();
@@ -55,6 +57,7 @@ pub(crate) fn build(
     let asks = Asks {
         introduction: introduction::Behaviour::new(config, kin.clone()),
         streams: streams::Behaviour::new(kin),
+        services: services::Behaviour::new(hub),
     };
     let relays = &config.relays;
     let connections = memory::Connections {

@@ -7,6 +7,7 @@ use crate::{
     config::{Config, Names},
     core::{dialer::Request, event::Event},
     observe::status::{Status, Why},
+    services::{Callers, ForwardError, Hub, Incoming, OpenSessionError, ServeError, Session},
 };
 
 /// Commands that may wait for the event loop. It takes them at once; the bound only matters if it is stuck.
@@ -26,7 +27,11 @@ pub(crate) enum Command {
     /// The access rules or the names of peers of the configuration have changed.
     Reload(Box<Config>),
     /// Report the status of the whole node.
-    Status(oneshot::Sender<Status>),
+    Status {
+        /// With the sessions that are open.
+        sessions: bool,
+        answer: oneshot::Sender<Status>,
+    },
     /// Report why the path of a peer is what it is; `None` if it is not connected.
     Why {
         peer: PeerId,
@@ -45,6 +50,7 @@ pub struct Handle {
     peer_id: PeerId,
     names: watch::Receiver<Names>,
     commands: mpsc::Sender<Command>,
+    hub: Hub,
 }
 
 /// The node is gone.
@@ -56,16 +62,16 @@ impl Handle {
     pub(crate) fn channel(
         peer_id: PeerId,
         names: watch::Receiver<Names>,
+        hub: Hub,
     ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        (
-            Self {
-                peer_id,
-                names,
-                commands,
-            },
-            receiver,
-        )
+        let handle = Self {
+            peer_id,
+            names,
+            commands,
+            hub,
+        };
+        (handle, receiver)
     }
 
     /// The peers that it knows by name.
@@ -95,9 +101,41 @@ impl Handle {
     ///
     /// [`Stopped`] if the node is gone.
     pub async fn status(&self) -> Result<Status, Stopped> {
+        self.status_with(false).await
+    }
+
+    /// The same, with the sessions that are open if `sessions` is set.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub async fn status_with(&self, sessions: bool) -> Result<Status, Stopped> {
         let (answer, receiver) = oneshot::channel();
-        self.send(Command::Status(answer)).await?;
+        self.send(Command::Status { sessions, answer }).await?;
         receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Opens a session with a service of `peer`. The node looks for a path if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenSessionError`], if the peer does not accept it.
+    pub async fn open(&self, peer: PeerId, service: &str) -> Result<Session, OpenSessionError> {
+        self.hub.open_for_program(peer, service).await
+    }
+
+    /// Offers a service of this program to `callers`, as long as the returned value exists.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`], if the name is invalid or taken.
+    pub fn serve(&self, name: &str, callers: Callers) -> Result<Incoming, ServeError> {
+        self.hub.serve_for_program(name, callers)
+    }
+
+    /// The services of the node.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Why the path of `peer` is what it is; `None` if it is not connected.
@@ -129,6 +167,14 @@ impl Handle {
     /// [`Stopped`] if the node is gone.
     pub(crate) async fn reload(&self, config: Config) -> Result<(), Stopped> {
         self.send(Command::Reload(Box::new(config))).await
+    }
+
+    /// Applies `services`, `forwards` and `peers` of such a configuration. Returns the forwards that cannot listen.
+    pub(crate) fn set_services(&self, config: &Config) -> Vec<ForwardError> {
+        let done = self
+            .hub
+            .configure(&config.services, config.peer_addrs(), config.peer_names());
+        done.err().unwrap_or_default()
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

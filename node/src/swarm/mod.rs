@@ -14,6 +14,7 @@ pub(crate) mod introduction;
 pub(crate) mod join;
 mod memory;
 pub(crate) mod node;
+pub(crate) mod services;
 pub(crate) mod streams;
 pub(crate) mod token_file;
 pub(crate) mod transport;

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Key},
     core::{
         event::Event,
         state::{NodeState, Settings},
@@ -22,6 +22,7 @@ use crate::{
     },
     discovery::{Discovery, Links},
     observe::{metrics::Metrics, observers::Observers, readiness},
+    services::{Hub, PeerAddresses},
     swarm::{
         build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
         token_file::TokenFile,
@@ -38,6 +39,29 @@ pub(crate) struct Node {
     pub(crate) task: JoinHandle<()>,
 }
 
+impl Node {
+    /// Offers the services of the configuration, and brings its forwards here.
+    ///
+    /// # Errors
+    /// If a forward cannot listen.
+    pub(crate) fn serve(&self, config: &Config) -> anyhow::Result<()> {
+        let file = match &config.key {
+            Key::File(path) => Some(PeerAddresses::path(path)),
+            Key::Throwaway { .. } => None,
+        };
+        let addresses = PeerAddresses::open(file.as_deref())?;
+        let hub = self.handle.hub();
+        hub.know_addresses(addresses, &config.services)?;
+        let served = hub.configure(&config.services, config.peer_addrs(), config.peer_names());
+        served.map_err(|mut failed| failed.swap_remove(0).into())
+    }
+
+    /// Where the peers of the configuration are.
+    pub(crate) fn know_peers(&self, config: &Config) {
+        self.handle.hub().know(config.peer_addrs());
+    }
+}
+
 /// Binds the sockets and starts the event loop, which holds that many reservations, presents `tokens` and runs until
 /// `shutdown`.
 pub(crate) fn start(
@@ -49,7 +73,8 @@ pub(crate) fn start(
     tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics)?;
+    let hub = Hub::new(&config.services, metrics.sessions());
+    let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics, hub.clone())?;
     if let Some(problem) = readiness::unbound(&sockets) {
         tracing::warn!(own = tracing::field::Empty, "punch sockets: {problem}");
     }
@@ -63,6 +88,7 @@ pub(crate) fn start(
     }
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let local = *swarm.local_peer_id();
+    hub.start_flows(sockets.datagrams());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());
@@ -91,9 +117,10 @@ pub(crate) fn start(
         discovery,
         links,
         observers,
+        hub.clone(),
         config,
     );
-    let (handle, commands) = Handle::channel(local, event_loop.names());
+    let (handle, commands) = Handle::channel(local, event_loop.names(), hub);
     let task = tokio::spawn(async move {
         let _guard = guard;
         event_loop.run(commands, shutdown).await;

@@ -7,6 +7,7 @@ use p2pnode_protocol::Reach;
 
 use crate::net::{
     budget::{Budgets, Class},
+    datagrams::Datagrams,
     kin::Kin,
     ports::Ports,
     punches::Punches,
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) punches: Arc<Punches>,
     pub(crate) budgets: Budgets,
     pub(crate) kin: Kin,
+    pub(crate) datagrams: Datagrams,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
 }
@@ -31,6 +33,7 @@ impl Shared {
             punches: Arc::default(),
             budgets: Budgets::new(Class::Carrying),
             kin: Kin::default(),
+            datagrams: Datagrams::default(),
             records: Arc::default(),
             reach: Arc::default(),
         }

@@ -17,6 +17,7 @@ use p2pnode_protocol::Transport;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::{
+    datagrams::Carrying,
     settings::{FIRST_WINDOW, Settings},
     streams::Streams,
 };
@@ -34,6 +35,7 @@ pub(super) struct Connection {
     inbound: Option<Opening>,
     outbound: Option<Opening>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
+    _datagrams: Option<Carrying>,
 }
 
 impl Connection {
@@ -43,12 +45,18 @@ impl Connection {
             budget.apply(class);
             Arc::new(budget)
         });
+        let datagrams = settings.datagrams.clone().map(|datagrams| {
+            let budget = Arc::clone(&budget);
+            let taken = move |bytes| lock(&budget.0).read += bytes as u64;
+            Carrying::new(inner.clone(), peer, datagrams, taken)
+        });
         Self {
             inner,
             budget,
             inbound: None,
             outbound: None,
             closed: None,
+            _datagrams: datagrams,
         }
     }
 
@@ -166,7 +174,7 @@ impl Budget {
         }
         connection.set_send_window(match class {
             Class::Stranger => class.bytes().into(),
-            Class::Known | Class::Carrying => held.send_window,
+            Class::Known | Class::Carrying | Class::Serving => held.send_window,
         });
         if let Some(streams) = held.streams.set_class(class) {
             connection.set_max_concurrent_bi_streams(streams.into());

@@ -8,11 +8,13 @@
 //! first repetition, buffers, windows, the number of streams, congestion control.
 //!
 //! From the top: `dialer` and `listeners` (whose socket), `punch` (both arms of a punch), `socket` (one UDP socket and what comes
-//! in on it), `connection` (the multiplexer), `settings` (quinn's, and why).
+//! in on it), `connection` (the multiplexer),
+//! `datagrams` (what it carries alongside streams), `settings` (quinn's, and why).
 
 pub(crate) mod congestion;
 
 mod connection;
+mod datagrams;
 mod dialer;
 mod failure;
 mod listeners;

@@ -15,10 +15,15 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 
-use super::{congestion::Congestion, failure::HANDSHAKE_TIMEOUT};
+use super::{
+    congestion::Congestion,
+    datagrams::{RECEIVE_BUFFER, SEND_BUFFER},
+    failure::HANDSHAKE_TIMEOUT,
+};
 use crate::{
     net::{
         budget::{Budgets, Class},
+        datagrams::Datagrams,
         error::{Error, chain},
         kin::Kin,
     },
@@ -69,6 +74,8 @@ pub(crate) struct Settings {
     pub(super) runtime: QuicRuntime,
     pub(super) budgets: Budgets,
     pub(super) kin: Kin,
+    /// Where the datagrams of connections go. `None`: there are none.
+    pub(super) datagrams: Option<Datagrams>,
     /// How many bytes of a connection are kept until the remote acknowledges them, if the remote is no stranger.
     pub(super) send_window: u64,
     /// How many handshakes may be under way at a socket with remotes whose address is not validated. Beyond that a remote has to
@@ -112,6 +119,7 @@ impl Settings {
         role: Role,
         runtime: QuicRuntime,
         budgets: Budgets,
+        datagrams: Option<Datagrams>,
     ) -> Result<Arc<Self>, Error> {
         let unfit =
             |error: quinn::crypto::rustls::NoInitialCipherSuite| Error::Certificate(chain(&error));
@@ -141,6 +149,7 @@ impl Settings {
             runtime,
             budgets,
             kin: tls.kin.clone(),
+            datagrams,
             send_window: match role {
                 Role::Node => SEND_WINDOW,
                 Role::Relay => RELAY_SEND_WINDOW,
@@ -208,8 +217,10 @@ fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<T
         .stream_receive_window(VarInt::from_u32(stream_window))
         .receive_window(VarInt::from_u32(FIRST_WINDOW))
         .send_window(stranger.bytes().into())
-        // libp2p has no datagrams.
-        .datagram_receive_buffer_size(None)
+        // In the handshake this is one parameter, which go-libp2p sends as well. A node sends datagrams only to a peer that has
+        // accepted a flow, and no peer can make a relay keep any.
+        .datagram_receive_buffer_size((role == Role::Node).then_some(RECEIVE_BUFFER))
+        .datagram_send_buffer_size(SEND_BUFFER)
         // The spin bit shows observers on the path the round trip time.
         .allow_spin(false)
         .congestion_controller_factory(controller(congestion));

@@ -243,7 +243,8 @@ mod tests {
         let tls = Tls::new(&keypair, Kin::default()).unwrap();
         let (congestion, runtime) = (Congestion::default(), tokio_runtime());
         let budgets = Budgets::new(Class::Stranger);
-        let settings = Settings::new(&keypair, &tls, congestion, role, runtime, budgets).unwrap();
+        let settings =
+            Settings::new(&keypair, &tls, congestion, role, runtime, budgets, None).unwrap();
         Socket::bind(([127, 0, 0, 1], 0).into(), &settings, &Arc::default()).unwrap()
     }
 

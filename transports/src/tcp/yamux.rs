@@ -6,10 +6,13 @@
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    fmt,
+    future::Future as _,
+    io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use futures::{
@@ -24,6 +27,7 @@ use libp2p::{
     },
 };
 use std::sync::Arc;
+use tokio::{runtime::Handle, time::Sleep};
 use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
 use crate::net::{
@@ -33,11 +37,15 @@ use crate::net::{
 
 /// Streams of both sides that yamux keeps at most: those of the largest class, those that wait, and as many that this side opens.
 /// Beyond that yamux ends the connection.
-const STREAMS: usize = 2 * Class::Carrying.streams() as usize + WAITING as usize;
+const STREAMS: usize = 2 * Class::Serving.streams() as usize + WAITING as usize;
+
+/// How long a close may wait for what is still to be sent. On a path that is cut, a connection with full buffers would never end,
+/// and so keep its place as the path in use.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// By how much the windows of all streams together may grow beyond the first window of each. Until a stream has used its first one,
 /// its window does not grow at all.
-const GROWTH: usize = Class::Carrying.bytes() as usize;
+const GROWTH: usize = Class::Serving.bytes() as usize;
 
 /// The upgrade of a stream to [yamux](https://github.com/libp2p/specs/blob/master/yamux/README.md).
 ///
@@ -86,6 +94,7 @@ impl Yamux {
             waiting: VecDeque::new(),
             inbound: None,
             is_closed_here: false,
+            closes_until: None,
         }))
     }
 }
@@ -105,6 +114,8 @@ pub struct YamuxConnection<C> {
     waiting: VecDeque<YamuxStream>,
     inbound: Option<Waker>,
     is_closed_here: bool,
+    /// Until when the close may take.
+    closes_until: Option<Pin<Box<Sleep>>>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> YamuxConnection<C> {
@@ -186,8 +197,17 @@ where
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_closed_here = true;
+        if !self.is_closed_here {
+            self.is_closed_here = true;
+            // Without a runtime nothing can wait.
+            let sleep = || Box::pin(tokio::time::sleep(CLOSE_TIMEOUT));
+            self.closes_until = Handle::try_current().ok().map(|_| sleep());
+        }
         let polled = self.connection.poll_close(cx);
+        let is_late = |until: &mut Pin<Box<Sleep>>| until.as_mut().poll(cx).is_ready();
+        if polled.is_pending() && self.closes_until.as_mut().is_some_and(is_late) {
+            return Poll::Ready(Ok(()));
+        }
         polled.map_err(|error| self.error(error, cx))
     }
 

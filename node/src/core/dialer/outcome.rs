@@ -85,7 +85,8 @@ impl Dialer {
         Some(self.settled.or(self.last_reason).unwrap_or(Reason::Timeout))
     }
 
-    fn unreachable_reason(&self) -> String {
+    /// Why the peer was not reached.
+    pub(crate) fn unreachable_reason(&self) -> String {
         if let Some(answer) = self.losses.answer() {
             return answer;
         }

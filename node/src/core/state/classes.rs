@@ -20,7 +20,7 @@ impl NodeState {
         let class = self.class(&peer);
         let before = match class {
             Class::Stranger => self.classes.remove(&peer),
-            Class::Known | Class::Carrying => self.classes.insert(peer, class),
+            Class::Known | Class::Carrying | Class::Serving => self.classes.insert(peer, class),
         };
         if before.unwrap_or(Class::Stranger) != class {
             self.actions.push_back(Action::Classify { peer, class });
@@ -28,6 +28,11 @@ impl NodeState {
     }
 
     fn class(&mut self, peer: &PeerId) -> Class {
+        match self.serving.get(peer) {
+            Some(true) => return Class::Serving,
+            Some(false) => return Class::Carrying,
+            None => {}
+        }
         // The bytes of a circuit go over the connection to its relay.
         if self.peers.is_circuit_relay(peer) {
             return Class::Carrying;

@@ -111,6 +111,7 @@ impl NodeState {
         self.liveness
             .handle_established(id, self.link(&peer, path.kind), now);
         self.reconnector.handle_connected(&peer, path.relay, now);
+        self.keeper.handle_connected(&peer);
         let preference = self.preference(&path);
         if let Some(best) = self.best_path(&peer) {
             for dialer in self.dials_of(peer) {
@@ -250,6 +251,7 @@ impl NodeState {
         let best = self.best_path(&peer);
         if best.is_none() {
             self.next_punches.remove(&peer);
+            self.keeper.handle_lost(&peer, now);
             let jitter = self.rng.f64();
             match (farewell, ended) {
                 (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),

@@ -25,6 +25,12 @@ use crate::core::{
 impl NodeState {
     /// Begins a dial. [`Event::Dial`] reports its course.
     pub(crate) fn handle_dial(&mut self, request: Request, now: Instant) -> DialId {
+        let id = self.begin_dial(request, now);
+        self.advance(now);
+        id
+    }
+
+    pub(super) fn begin_dial(&mut self, request: Request, now: Instant) -> DialId {
         let (peer, until) = (request.peer, request.until);
         // The dial takes over.
         self.reconnector.handle_dial(&peer);
@@ -71,7 +77,6 @@ impl NodeState {
             is_abandoned: false,
         });
         self.classify(peer);
-        self.advance(now);
         id
     }
 
@@ -160,6 +165,12 @@ impl NodeState {
                     let jitter = self.rng.f64();
                     self.reconnector.handle_dial_failed(&peer, now, jitter);
                     self.events.push_back(Event::Unwanted(peer));
+                    if self.keeper.keeps(&peer) {
+                        let jitter = self.rng.f64();
+                        self.keeper.handle_failed(&peer, now, jitter);
+                        let reason = dialer.unreachable_reason();
+                        self.events.push_back(Event::NoPath { peer, reason });
+                    }
                 }
             }
             self.classify(peer);

@@ -261,6 +261,13 @@ pub(crate) enum Event {
         /// What happened.
         cause: PathCause,
     },
+    /// A dial that services asked for has ended without a path.
+    NoPath {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        reason: String,
+    },
     /// An attempt at a punch has ended.
     Punch(Box<Record>),
     /// A relay admits this node.

@@ -12,6 +12,7 @@
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays report about themselves and about this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
+//! - `services`: paths that services ask for.
 //! - `classes`: what each peer may make this node hold.
 //! - `addresses`: where this node is.
 //! - `view`: what observers see.
@@ -31,6 +32,7 @@ mod joins;
 mod lost;
 mod punches;
 mod relays;
+mod services;
 mod view;
 
 use std::{
@@ -50,6 +52,7 @@ use crate::core::{
     inquiries::Inquiries,
     introductions::Introductions,
     joins::Joins,
+    keeper::Keeper,
     liveness::Liveness,
     neighbours::Neighbours,
     own_key::OwnKey,
@@ -63,6 +66,8 @@ use crate::punch::Reason;
 
 use dial::Dial;
 use interface::Lookup;
+
+pub(crate) use services::ServiceNeeds;
 
 pub(crate) use interface::{
     Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, ListenerEnd,
@@ -98,6 +103,10 @@ pub(crate) struct NodeState {
     liveness: Liveness,
     /// The peers to dial again when they are lost.
     reconnector: Reconnector,
+    /// The peers to which services want a path.
+    keeper: Keeper,
+    /// The peers of services, and whether one names them.
+    serving: BTreeMap<PeerId, bool>,
     registrar: Registrar,
     /// Registrations under way, and where.
     registrations: BTreeMap<QueryId, PeerId>,
@@ -159,6 +168,8 @@ impl NodeState {
             introductions: Introductions::default(),
             liveness: Liveness::default(),
             reconnector: Reconnector::default(),
+            keeper: Keeper::default(),
+            serving: BTreeMap::new(),
             registrar: Registrar::default(),
             registrations: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -199,6 +210,7 @@ impl NodeState {
             .chain(self.relays.poll_timeout())
             .chain(self.inquiries.poll_timeout())
             .chain(self.reconnector.poll_timeout())
+            .chain(self.keeper.poll_timeout())
             .chain(self.registrar.poll_timeout())
             .chain(self.own_key.poll_timeout())
             .min()
@@ -215,6 +227,7 @@ impl NodeState {
             return;
         }
         self.keep_relays(now);
+        self.dial_kept_peers(now);
         self.advance_dials(now);
         self.ask_relays(now);
         self.end_dials(now);

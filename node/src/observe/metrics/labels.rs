@@ -26,11 +26,11 @@ pub(super) enum Label<T> {
 }
 
 impl<T> Label<T> {
-    fn known(value: Option<T>) -> Self {
+    pub(super) fn known(value: Option<T>) -> Self {
         value.map_or(Self::Unknown, Self::Is)
     }
 
-    fn any(value: Option<T>) -> Self {
+    pub(super) fn any(value: Option<T>) -> Self {
         value.map_or(Self::None, Self::Is)
     }
 }

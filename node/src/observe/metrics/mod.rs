@@ -4,11 +4,13 @@
 //! - `paths`: when the path of a peer changes, and how long it took to become direct.
 //! - `dials`: what became of each address that was dialed.
 //! - `pool`: the ports of the range.
+//! - `sessions`: sessions of services.
 
 mod dials;
 mod labels;
 mod paths;
 mod pool;
+mod sessions;
 
 use std::{collections::HashMap, io, sync::atomic::AtomicU64};
 
@@ -32,6 +34,7 @@ use labels::{ChangeLabels, DialLabels, PathLabels, PunchLabels, RefusedLabels, R
 use pool::Pool;
 
 pub(crate) use paths::{Change, PathWatch};
+pub(crate) use sessions::{Bytes, SessionMetrics};
 
 /// Upper bounds of the time to direct, in seconds. They are fine for a first attempt, which takes a few round trips, and coarser
 /// for later attempts. The highest ones follow from the pauses of 30 s, 2 min and 10 min between series.
@@ -53,6 +56,7 @@ pub(crate) struct Metrics {
     closed_for_memory: Counter,
     listener_errors: Counter,
     pool: Pool,
+    sessions: SessionMetrics,
 }
 
 impl Default for Metrics {
@@ -69,6 +73,7 @@ impl Default for Metrics {
             closed_for_memory: Counter::default(),
             listener_errors: Counter::default(),
             pool: Pool::default(),
+            sessions: SessionMetrics::default(),
         }
     }
 }
@@ -132,6 +137,12 @@ impl Metrics {
             self.listener_errors.clone(),
         );
         self.pool.register(registry);
+        self.sessions.register(registry);
+    }
+
+    /// Those of sessions.
+    pub(crate) fn sessions(&self) -> SessionMetrics {
+        self.sessions.clone()
     }
 
     /// Where connections are counted that were closed because the process was above `limits.memory`.

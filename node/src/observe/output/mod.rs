@@ -1,5 +1,6 @@
 //! The output on stdout, for people and for programs.
 
+mod served;
 mod table;
 mod text;
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 
 use crate::core::event::Event;
 
-pub(crate) use table::{status, why};
+pub(crate) use table::{size, status, why};
 pub(crate) use text::{explain, label, plain, short};
 
 /// Time between two redraws of the progress line.

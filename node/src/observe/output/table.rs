@@ -2,7 +2,11 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{explain, label, plain, short};
+use super::{
+    explain, label, plain,
+    served::{served, sessions},
+    short,
+};
 use crate::{
     core::{
         event::Pause,
@@ -47,6 +51,7 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     let mut rows = vec![["PEER", "PATH", "HOP", "RTT", "SINCE", "HOW"].map(str::to_owned)];
     rows.extend(status.peers.iter().map(peer_row));
     table(&mut text, &rows, colour);
+    served(&mut text, status, colour);
     text
 }
 
@@ -121,6 +126,10 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
                 plain(received.outcome)
             );
         }
+    }
+    if !why.sessions.is_empty() {
+        text.push('\n');
+        sessions(&mut text, &why.sessions, colour);
     }
     text
 }
@@ -214,15 +223,25 @@ fn since(time: Duration) -> String {
     }
 }
 
+/// A number of bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = UNITS.into_iter().find(|(unit, _)| bytes >= *unit);
+    match unit {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// Columns as wide as their widest cell; the first row is the head.
-fn table(text: &mut String, rows: &[[String; 6]], colour: bool) {
+pub(super) fn table<const N: usize>(text: &mut String, rows: &[[String; N]], colour: bool) {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
             .max()
             .unwrap_or_default()
     };
-    let widths: Vec<usize> = (0..6).map(width).collect();
+    let widths: Vec<usize> = (0..N).map(width).collect();
     for (number, row) in rows.iter().enumerate() {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
@@ -288,6 +307,10 @@ mod tests {
             peers,
             lost: Vec::new(),
             names: BTreeMap::new(),
+            services: Vec::new(),
+            forwards: Vec::new(),
+            sessions: None,
+            addresses: Vec::new(),
         }
     }
 

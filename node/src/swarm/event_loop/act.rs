@@ -12,6 +12,7 @@ use libp2p::{
     swarm::dial_opts::{DialOpts, PeerCondition},
 };
 use p2pnode_protocol::{Reach, directory::Registration};
+use p2pnode_transports::Transport;
 use tokio::sync::mpsc;
 
 use super::EventLoop;
@@ -24,6 +25,7 @@ use crate::{
     },
     discovery::Presence,
     punch::IntroductionResponse,
+    services::Chosen,
     swarm::{behaviour::access, hop, join},
 };
 
@@ -213,11 +215,30 @@ impl EventLoop {
             Event::Unwanted(peer) => self.observers.unwanted(&peer),
             Event::BestPath { peer, best, cause } => {
                 self.observers.best_path(peer, best, cause, now);
+                self.report_path(peer);
             }
+            Event::NoPath { peer, reason } => self.hub.handle_unreachable(peer, &reason),
             Event::Punch(record) => self.observers.punch(&record),
             Event::Admitted(_) => self.observers.touch(),
             Event::OutOfRange => self.observers.out_of_range(),
         }
+    }
+
+    /// Services use the chosen connection.
+    fn report_path(&self, peer: PeerId) {
+        let peers = self.state.peers();
+        let chosen = peers.best(&peer).map(|connection| Chosen {
+            connection,
+            rtt: peers.connection(connection).and_then(|known| known.rtt),
+        });
+        let remote = chosen.and_then(|chosen| {
+            let path = &peers.connection(chosen.connection)?.path;
+            let is_quic = path.hops.first()?.transport == Some(Transport::Quic);
+            path.remote().filter(|_| is_quic)
+        });
+        let path = remote.and_then(|remote| self.sockets.datagrams().path(&peer, remote));
+        self.hub.datagram_path(peer, path);
+        self.hub.handle_path(peer, chosen);
     }
 
     /// A reader that is a whole channel behind has stopped reading; the loop does not wait for it.

@@ -27,10 +27,14 @@ use crate::{
     config::{Config, Names},
     core::{
         event,
-        state::{DialId, NodeState, QueryId},
+        state::{DialId, NodeState, QueryId, ServiceNeeds},
     },
     discovery::{Discovery, Links, Responder},
-    observe::{observers::Observers, snapshot::Snapshot},
+    observe::{
+        observers::Observers,
+        snapshot::{Served, Snapshot},
+    },
+    services::{Hub, Needs},
     swarm::{
         behaviour::{Behaviour, BehaviourEvent},
         build,
@@ -45,6 +49,9 @@ use crate::{
 
 /// How long a stopping node waits for its connections to close. The other sides notice sooner; this bounds a dead one.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
+
+/// How often a stopping node looks whether its sessions have ended.
+const SESSION_LOOK: Duration = Duration::from_millis(10);
 
 /// How often the file of tokens is checked for a change. A Secret takes a minute to arrive, and a token is replaced long before
 /// it ends.
@@ -69,6 +76,7 @@ pub(crate) struct EventLoop {
     responder: Option<Responder>,
     observers: Observers,
     names: watch::Sender<Names>,
+    hub: Hub,
 }
 
 impl EventLoop {
@@ -83,6 +91,7 @@ impl EventLoop {
         discovery: Discovery,
         links: watch::Sender<Links>,
         observers: Observers,
+        hub: Hub,
         config: &Config,
     ) -> Self {
         let allowed = [Family::Ip4, Family::Ip6]
@@ -107,6 +116,7 @@ impl EventLoop {
             responder,
             observers,
             names: watch::Sender::new(config.names()),
+            hub,
         }
     }
 
@@ -138,6 +148,7 @@ impl EventLoop {
                 _ = checks.tick(), if self.token_file.is_some() => self.read_tokens(),
                 (peer, event) = self.discovery.next() => self.on_search_event(peer, event),
                 () = self.interfaces.changed() => self.on_interfaces(),
+                needs = self.hub.needs_changed() => self.on_needs(needs),
                 () = sleep_until(wake) => self.state.handle_timeout(Instant::now()),
                 () = &mut shutdown => break,
             }
@@ -155,18 +166,61 @@ impl EventLoop {
             Command::Reload(config) => {
                 let introduction = &mut self.swarm.behaviour_mut().introduction;
                 introduction.set_config(&config);
-                self.state
-                    .handle_access(build::allowed(&config), introducers(&config));
+                let allowed = build::allowed(&config);
+                self.hub.handle_disallowed(|peer| {
+                    allowed
+                        .as_ref()
+                        .is_none_or(|allowed| allowed.contains(peer))
+                });
+                self.state.handle_access(allowed, introducers(&config));
                 self.names.send_replace(config.names());
             }
-            Command::Status(answer) => drop(answer.send(self.snapshot().status())),
             Command::Forget { peer, answer } => drop(answer.send(self.state.handle_forget(peer))),
-            Command::Why { peer, answer } => drop(answer.send(self.snapshot().why(&peer))),
+            Command::Status { sessions, answer } => {
+                let served = Served {
+                    services: self.hub.services(),
+                    forwards: self.hub.forwards(),
+                    sessions: sessions.then(|| self.hub.open_sessions(None)),
+                    addresses: self.hub.peer_addresses(),
+                };
+                drop(answer.send(self.snapshot(served).status()));
+            }
+            Command::Why { peer, answer } => {
+                let served = Served {
+                    sessions: Some(self.hub.open_sessions(Some(&peer))),
+                    ..Served::default()
+                };
+                drop(answer.send(self.snapshot(served).why(&peer)));
+            }
         }
     }
 
-    fn snapshot(&self) -> Snapshot<'_> {
+    fn on_needs(&mut self, needs: Vec<Needs>) {
+        let now = Instant::now();
+        for needs in needs {
+            let Needs {
+                peer,
+                wanted,
+                now: now_please,
+                named,
+                served,
+                addrs,
+            } = needs;
+            let needs = ServiceNeeds {
+                peer,
+                wanted,
+                now: now_please,
+                named,
+                served,
+                addrs,
+            };
+            self.state.handle_services(needs, now);
+        }
+    }
+
+    fn snapshot(&self, served: Served) -> Snapshot<'_> {
         Snapshot {
+            served,
             state: &self.state,
             names: self.names.borrow(),
             punches: &self.swarm.behaviour().punch,
@@ -201,6 +255,7 @@ impl EventLoop {
     /// Closes every connection and waits until the other sides know, or a short bound.
     async fn close(mut self) {
         self.observers.stopping();
+        self.hub.stop();
         if tokio::time::timeout(CLOSE_WAIT, self.withdraw())
             .await
             .is_err()
@@ -208,6 +263,15 @@ impl EventLoop {
             tracing::debug!(
                 "a relay did not learn in time that this node leaves; its record expires"
             );
+        }
+        let ended = async {
+            while self.hub.sessions() > 0 {
+                // Their tasks run while this one waits for the network.
+                let _ = tokio::time::timeout(SESSION_LOOK, self.swarm.select_next_some()).await;
+            }
+        };
+        if tokio::time::timeout(CLOSE_WAIT, ended).await.is_err() {
+            tracing::debug!("stopped with sessions whose peers did not answer in time");
         }
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {

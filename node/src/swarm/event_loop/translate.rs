@@ -150,7 +150,9 @@ impl EventLoop {
                     tracing::warn!(count, last = %refused, "connections were refused or ended early; the metric p2pnode_refused_total counts them");
                 }
             }
-            BehaviourEvent::Access(never) | BehaviourEvent::Streams(never) => match never {},
+            BehaviourEvent::Access(never)
+            | BehaviourEvent::Streams(never)
+            | BehaviourEvent::Services(never) => match never {},
         }
     }
 
@@ -210,6 +212,7 @@ impl EventLoop {
                 behaviour.directory.identified(connection, &info.protocols);
                 let lists_punching = info.protocols.contains(&dcutr::PROTOCOL);
                 self.state.handle_protocols(connection, lists_punching);
+                self.hub.handle_identified(peer, &info.protocols);
                 self.state
                     .handle_identified(connection, peer, info.observed_addr, now);
             }

@@ -20,7 +20,7 @@ impl RelayState {
         };
         let before = match class {
             Class::Stranger => self.classes.remove(&peer),
-            Class::Known | Class::Carrying => self.classes.insert(peer, class),
+            Class::Known | Class::Carrying | Class::Serving => self.classes.insert(peer, class),
         };
         if before.unwrap_or(Class::Stranger) != class {
             self.actions.push_back(Action::Classify { peer, class });

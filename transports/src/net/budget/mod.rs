@@ -34,6 +34,8 @@ pub enum Class {
     Known,
     /// The connection carries an application's bytes, or somebody's circuit. Exceeding is as for [`Self::Known`].
     Carrying,
+    /// The peer has sessions of services, each on a stream, and the configuration names it. Exceeding is as for [`Self::Known`].
+    Serving,
 }
 
 impl Class {
@@ -44,6 +46,8 @@ impl Class {
             Self::Stranger => 16,
             Self::Known => 256,
             Self::Carrying => 1024,
+            // As many sessions as the memory for them admits by default.
+            Self::Serving => 16_384,
         }
     }
 
@@ -53,7 +57,7 @@ impl Class {
         match self {
             Self::Stranger => 1 << 20,
             Self::Known => 4 << 20,
-            Self::Carrying => 32 << 20,
+            Self::Carrying | Self::Serving => 32 << 20,
         }
     }
 }
@@ -224,7 +228,7 @@ impl Budgets {
         let closed = open.into_iter().take_while(|(_, largest, _)| {
             let is_due = match largest.class {
                 Class::Stranger => free < bytes,
-                Class::Known | Class::Carrying => free < of_others,
+                Class::Known | Class::Carrying | Class::Serving => free < of_others,
             };
             free += largest.frees();
             is_due

@@ -1,0 +1,166 @@
+//! `serve`, `forward`, `connect` and `services`: their arguments, checked, and the node that does it.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use p2pnode_daemon::{
+    command::block_on,
+    config::load,
+    exit::{Exit, Usage},
+    identity::Named,
+};
+use p2pnode_services::config::{
+    self as services_config, Fault, Forward, Peers, RawForward, RawService, Service, Source,
+};
+
+use super::{
+    cli::{Cli, ConnectArgs, ForwardArgs, NodeArgs, ServeArgs, ServicesArgs},
+    prepare,
+    service_output::Output,
+    services::{self, By, Own, destination},
+    usage,
+};
+use crate::{
+    config::{Config, Key, PROGRAM, Purpose},
+    control::Client,
+    services::PeerAddresses,
+};
+
+pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
+    let config = read(cli, &args.node)?;
+    let service = service(&config, args)?;
+    let output = Output::new(args.node.json);
+    let reservations = config.reservations;
+    run(
+        &config,
+        &args.node,
+        args.standalone,
+        reservations,
+        async |by| services::serve(by, service, output).await,
+    )
+}
+
+pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
+    let node = NodeArgs::from(args.node.clone());
+    let config = read(cli, &node)?;
+    let forward = forward_of(&config, args)?;
+    let output = Output::new(node.json);
+    run(&config, &node, args.standalone, 0, async |by| {
+        services::forward(by, forward, output).await
+    })
+}
+
+pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
+    let node = NodeArgs::from(args.node.clone());
+    let config = read(cli, &node)?;
+    let to = destination(&config, &args.to)?;
+    let output = Output::beside_session(node.json);
+    let directory = config.control_socket.parent().unwrap_or(Path::new("."));
+    run(&config, &node, args.standalone, 0, async |by| {
+        services::connect(by, to, directory, output).await
+    })
+}
+
+pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
+    let node = NodeArgs::from(args.node.clone());
+    let config = read(cli, &node)?;
+    let Some(peer) = &args.peer else {
+        return hosts(&config);
+    };
+    let peer = config.names().peer(peer)?;
+    run(&config, &node, args.standalone, 0, async |by| {
+        services::services(by, peer, node.json).await
+    })
+}
+
+/// Prints the addresses that stand for peers, from the file beside that of the key.
+fn hosts(config: &Config) -> anyhow::Result<Exit> {
+    let key = match &config.key {
+        Key::File(path) => Some(path),
+        Key::Throwaway { configured } => configured.as_ref(),
+    };
+    let file = key.map(|path| PeerAddresses::path(path));
+    let addresses = PeerAddresses::open(file.as_deref())?;
+    let hosts = addresses.table().hosts(&config.peer_names());
+    p2pnode_daemon::command::print(&hosts).context("cannot write to stdout")?;
+    Ok(Exit::Success)
+}
+
+fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
+    let sources = cli
+        .global
+        .sources(&PROGRAM, args.flags(cli.global.flags()))?;
+    let loaded = load(&PROGRAM, &sources, |reader| {
+        Config::read(reader, Purpose::Dial)
+    })?;
+    Ok(loaded.config)
+}
+
+fn service(config: &Config, args: &ServeArgs) -> anyhow::Result<Service> {
+    let raw = RawService {
+        target: args.target.parse().map_err(Usage)?,
+        allow: args.allow.clone(),
+        identity: args.identity.into(),
+        protocol: None,
+        source: Source::Any,
+        udp_idle: None,
+    };
+    let name = args.name.parse().map_err(Usage)?;
+    Ok(services_config::service(name, raw, &peers(config), &[]).map_err(faults)?)
+}
+
+fn forward_of(config: &Config, args: &ForwardArgs) -> anyhow::Result<Forward> {
+    let to = args
+        .to
+        .iter()
+        .map(|to| to.parse())
+        .collect::<Result<_, _>>();
+    let raw = RawForward {
+        listen: args.listen.parse().map_err(Usage)?,
+        to: to.map_err(Usage)?,
+    };
+    Ok(services_config::forward(raw, &peers(config)).map_err(faults)?)
+}
+
+fn peers(config: &Config) -> Peers {
+    let peers = config.peers.iter();
+    peers.map(|(name, peer)| (name.clone(), peer.id)).collect()
+}
+
+fn faults(faults: Vec<Fault>) -> Usage {
+    let lines: Vec<_> = faults
+        .into_iter()
+        .map(|fault| format!("{}: {}", fault.key, fault.problem))
+        .collect();
+    Usage(lines.join("\n"))
+}
+
+/// Lets the running node do it, or one of this command's own with that many reservations.
+fn run(
+    config: &Config,
+    args: &NodeArgs,
+    standalone: bool,
+    reservations: usize,
+    command: impl AsyncFnOnce(By) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    let client = Client::new(&config.control_socket);
+    if !standalone && !args.describes_node() {
+        let is_served = block_on(async { Ok(client.is_served().await) })?;
+        let is_served = is_served.unwrap_or_else(|error| {
+            // If stderr is closed, there is nowhere to report it.
+            let _ = writeln!(io::stderr(), "note: {error}; using a node of its own");
+            false
+        });
+        if is_served {
+            return block_on(command(By::Running(client)));
+        }
+    }
+    let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
+    block_on(async {
+        let own = Own::start(&keypair, config, reservations).map_err(usage)?;
+        command(By::Own(own)).await
+    })
+}

@@ -1,0 +1,395 @@
+//! `serve`, `forward`, `connect` and `services`: through the running node, or with a node of their own.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::Shutdown as Half,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use libp2p::{PeerId, identity::Keypair};
+use p2pnode_daemon::{exit::Exit, signals::Shutdown};
+use p2pnode_services::config::{Destination, Forward, Listen, Service, What};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Handle,
+    command::service_output::{Output, listed},
+    config::Config,
+    control::{Client, ForwardRequest, Found, ServeRequest},
+    observe::{metrics::Metrics, readiness},
+    services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
+    swarm::{node, token_file::TokenFile},
+};
+
+/// How long a command may take to end after a signal.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
+
+/// How long a command waits for the last report after its socket has ended: both sides confirm the end.
+const LAST_REPORT: Duration = Duration::from_secs(5);
+
+/// Who does it.
+pub(crate) enum By {
+    /// The running node.
+    Running(Client),
+    /// A node of this command.
+    Own(Own),
+}
+
+/// A node that lives as long as its command.
+pub(crate) struct Own {
+    handle: Handle,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Own {
+    /// Starts it. It holds `reservations`, if peers are to reach it.
+    pub(crate) fn start(
+        keypair: &Keypair,
+        config: &Config,
+        reservations: usize,
+    ) -> anyhow::Result<Self> {
+        let local = keypair.public().to_peer_id();
+        let tokens = config.token_file.as_deref();
+        let tokens = tokens
+            .map(|path| TokenFile::open(path, local))
+            .transpose()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let node = node::start(
+            keypair,
+            config,
+            reservations,
+            Metrics::default(),
+            readiness::new(),
+            tokens,
+            async {
+                // An error means that the command has ended.
+                let _ = stopped.await;
+            },
+        )?;
+        node.know_peers(config);
+        Ok(Self {
+            handle: node.handle,
+            stop,
+            task: node.task,
+        })
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        drop(self.stop);
+        self.task
+            .await
+            .context("the event loop panicked; please report this with the log")
+    }
+}
+
+/// Reports as they come, and what ends with them.
+enum Lines {
+    Running(p2pnode_daemon::control::Lines<Line>),
+    Own(
+        mpsc::Receiver<Line>,
+        #[expect(dead_code, reason = "its drop ends it")] Box<dyn Send>,
+    ),
+}
+
+impl Lines {
+    async fn next(&mut self) -> anyhow::Result<Option<Line>> {
+        match self {
+            Self::Running(lines) => Ok(lines.next().await?),
+            Self::Own(lines, _) => Ok(lines.recv().await),
+        }
+    }
+}
+
+/// Offers a service until a signal.
+pub(crate) async fn serve(by: By, service: Service, mut output: Output) -> anyhow::Result<Exit> {
+    let shutdown = Shutdown::on_signals(Some(GRACE))?;
+    let lines = match &by {
+        By::Running(client) => Lines::Running(client.serve(&ServeRequest::from(&service)).await?),
+        By::Own(own) => {
+            let (sink, lines) = reports();
+            let serving = Report::serving(&service, own.handle.peer_id());
+            let offering = own.handle.hub().offer(service, Goal::Target, Some(sink))?;
+            output.print(&serving)?;
+            Lines::Own(lines, Box::new(offering))
+        }
+    };
+    until_signal(by, lines, output, &shutdown, &[]).await
+}
+
+/// Brings a service here until a signal, or until it is known that no peer offers it to this node.
+pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow::Result<Exit> {
+    let to = forward.to.clone();
+    let shutdown = Shutdown::on_signals(Some(GRACE))?;
+    let lines = match &by {
+        By::Running(client) => {
+            let request = ForwardRequest::new(&forward, false);
+            Lines::Running(client.forward(&request).await?)
+        }
+        By::Own(own) => {
+            let (sink, lines) = reports();
+            let forwarding = own.handle.hub().forward(forward, false, Some(sink))?;
+            Lines::Own(lines, Box::new(forwarding))
+        }
+    };
+    until_signal(by, lines, output, &shutdown, &to).await
+}
+
+/// Returns if all peers are there and refuse.
+async fn refused(by: &By, to: &[(What, PeerId)]) -> anyhow::Result<()> {
+    for (what, peer) in to {
+        let found = match by {
+            By::Running(client) => client.services(*peer).await?,
+            By::Own(own) => Found::from(own.handle.hub().list(*peer).await),
+        };
+        let offers = |services: &[Listed]| match what {
+            What::Service(name) => services.iter().any(|listed| listed.name == name.as_str()),
+            What::Raw(_) => true,
+        };
+        // One that cannot be reached now may be there later.
+        if !matches!(&found, Found::Services(services) if !offers(services)) {
+            return std::future::pending().await;
+        }
+    }
+    match to.is_empty() {
+        true => std::future::pending().await,
+        false => Ok(()),
+    }
+}
+
+async fn until_signal(
+    by: By,
+    mut lines: Lines,
+    mut output: Output,
+    shutdown: &Shutdown,
+    to: &[(What, PeerId)],
+) -> anyhow::Result<Exit> {
+    let mut redraw = tokio::time::interval(output.interval());
+    let mut refused = Box::pin(refused(&by, to));
+    let exit = loop {
+        tokio::select! {
+            line = lines.next() => match line? {
+                Some(line) => output.print(&line.report)?,
+                None => bail!("the node ended it: it is stopping"),
+            },
+            _ = redraw.tick() => output.progress()?,
+            refused = &mut refused => {
+                refused?;
+                let to: Vec<_> = to.iter().map(|(what, peer)| format!("{what}@{peer}")).collect();
+                // If stderr is closed, there is nowhere to report it.
+                let _ = writeln!(io::stderr(), "p2pnode: {}: the peer has no such service for this node", to.join(", "));
+                break Exit::Refused;
+            }
+            _ = shutdown.signalled() => break Exit::Success,
+        }
+    };
+    output.end()?;
+    drop(refused);
+    drop(lines);
+    if let By::Own(own) = by {
+        own.end().await?;
+    }
+    Ok(exit)
+}
+
+/// Connects stdin and stdout with a service, until both have ended.
+pub(crate) async fn connect(
+    by: By,
+    (what, peer): (What, PeerId),
+    directory: &Path,
+    mut output: Output,
+) -> anyhow::Result<Exit> {
+    let shutdown = Shutdown::on_signals(Some(GRACE))?;
+    let What::Service(service) = what else {
+        bail!("{what} is a raw protocol: `connect` reaches services by name");
+    };
+    let (mut lines, socket) = match &by {
+        By::Running(client) => {
+            let door = Door::new(directory)?;
+            let forward = Forward {
+                listen: Listen::Unix(door.path.clone()),
+                to: vec![(What::Service(service), peer)],
+            };
+            let mut lines = client.forward(&ForwardRequest::new(&forward, true)).await?;
+            lines.next().await?.context("the node is stopping")?;
+            let socket = UnixStream::connect(&door.path).context("cannot connect to the node")?;
+            (Lines::Running(lines), socket)
+        }
+        By::Own(own) => {
+            let (ours, theirs) = UnixStream::pair()?;
+            theirs.set_nonblocking(true)?;
+            let socket = Socket::Unix(tokio::net::UnixStream::from_std(theirs)?);
+            let (sink, lines) = reports();
+            let hub = own.handle.hub().clone();
+            let session =
+                tokio::spawn(async move { hub.connect(service, peer, socket, sink).await });
+            (Lines::Own(lines, Box::new(session)), ours)
+        }
+    };
+    let ended = tokio::select! {
+        ended = until_ended(&mut lines, pump(socket)?, &mut output) => ended?,
+        signal = shutdown.signalled() => return Ok(Exit::of_signal(signal)),
+    };
+    drop(lines);
+    if let By::Own(own) = by {
+        own.end().await?;
+    }
+    Ok(exit_of(ended))
+}
+
+fn exit_of(ended: Ended) -> Exit {
+    match ended {
+        Ended::Completed => Exit::Success,
+        Ended::Unreachable => Exit::Unreachable,
+        Ended::Refused => Exit::Refused,
+        Ended::Failed => Exit::Failure,
+    }
+}
+
+/// Waits until the session has ended, and what it brought is written.
+async fn until_ended(
+    lines: &mut Lines,
+    mut written: oneshot::Receiver<()>,
+    output: &mut Output,
+) -> anyhow::Result<Ended> {
+    let mut is_written = false;
+    let mut late = std::pin::pin!(tokio::time::sleep(Duration::MAX / 4));
+    loop {
+        tokio::select! {
+            line = lines.next() => {
+                let Some(line) = line? else {
+                    bail!("the node ended the session: it is stopping");
+                };
+                output.print(&line.report)?;
+                if let Some(ended) = line.ended {
+                    if ended == Ended::Completed && !is_written {
+                        // An error means that stdout is closed.
+                        let _ = (&mut written).await;
+                    }
+                    return Ok(ended);
+                }
+            }
+            _ = &mut written, if !is_written => {
+                is_written = true;
+                late.as_mut().reset(tokio::time::Instant::now() + LAST_REPORT);
+            }
+            () = &mut late, if is_written => return Ok(Ended::Completed),
+        }
+    }
+}
+
+/// Moves bytes between the socket and stdin and stdout, in threads: neither can be waited for otherwise. Completes when both ways
+/// have ended.
+fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<()>> {
+    let (mut from, mut to) = (socket.try_clone()?, socket);
+    let (done, written) = oneshot::channel();
+    let (sent, received) = std::sync::mpsc::channel::<()>();
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || {
+            // An error means that the session is over.
+            let _ = copy(&mut io::stdin().lock(), &mut to);
+            let _ = to.shutdown(Half::Write);
+            drop(sent);
+        })?;
+    std::thread::Builder::new()
+        .name("stdout".to_owned())
+        .spawn(move || {
+            let copied = copy(&mut from, &mut io::stdout().lock());
+            if copied.is_err() {
+                // Nobody reads what the session brings.
+                let _ = from.shutdown(Half::Both);
+            } else {
+                let _ = received.recv();
+            }
+            let _ = done.send(());
+        })?;
+    Ok(written)
+}
+
+/// Each piece goes on at once.
+fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        match from.read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(read) => {
+                to.write_all(&bytes[..read])?;
+                to.flush()?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A directory that only this user may enter, for a socket between this command and the node.
+struct Door {
+    directory: PathBuf,
+    path: PathBuf,
+}
+
+impl Door {
+    fn new(directory: &Path) -> anyhow::Result<Self> {
+        let mut random = [0; 6];
+        fs::File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut random))
+            .context("cannot read /dev/urandom")?;
+        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let directory = directory.join(format!(".c{name}"));
+        let failed = || format!("cannot make {}", directory.display());
+        fs::create_dir(&directory).with_context(failed)?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).with_context(failed)?;
+        let path = directory.join("s");
+        Ok(Self { directory, path })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // An error means that it is gone.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Prints what a peer offers to this node.
+pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result<Exit> {
+    let shutdown = Shutdown::on_signals(Some(GRACE))?;
+    let found = async {
+        match &by {
+            By::Running(client) => client.services(peer).await.map_err(anyhow::Error::from),
+            By::Own(own) => Ok(Found::from(own.handle.hub().list(peer).await)),
+        }
+    };
+    let found = tokio::select! {
+        found = found => found?,
+        signal = shutdown.signalled() => return Ok(Exit::of_signal(signal)),
+    };
+    let exit = match Result::from(found) {
+        Ok(services) => {
+            p2pnode_daemon::command::print(&listed(peer, &services, json)?)
+                .context("cannot write to stdout")?;
+            Exit::Success
+        }
+        Err(error @ ListError::Unreachable(_)) => {
+            // If stderr is closed, there is nowhere to report it.
+            let _ = writeln!(io::stderr(), "p2pnode: {error}");
+            Exit::Unreachable
+        }
+        Err(error @ ListError::NoAnswer(_)) => bail!("{error}"),
+    };
+    if let By::Own(own) = by {
+        own.end().await?;
+    }
+    Ok(exit)
+}
+
+/// `SERVICE@PEER`, with the peer's id.
+pub(crate) fn destination(config: &Config, text: &str) -> anyhow::Result<(What, PeerId)> {
+    let Destination { what, peer } = text.parse().map_err(p2pnode_daemon::exit::Usage)?;
+    Ok((what, config.names().peer(&peer)?))
+}

@@ -1,0 +1,174 @@
+//! Frames over one stream of a session.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures::{AsyncRead as _, AsyncWrite as _};
+use libp2p::{Stream, swarm::ConnectionId};
+use p2pnode_services::{
+    core::session::StreamId,
+    wire::{Frame, HEADER, Header, encode},
+};
+
+/// How much of a body is allocated before anything of it has come: a remote cannot make this side hold much by headers alone.
+const FIRST: usize = 8 << 10;
+
+/// Payloads up to this length are copied behind their headers: a write costs more than the copy.
+const COPIED: usize = 2 << 10;
+
+/// How much is gathered before it is written.
+const GATHERED: usize = 16 << 10;
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    pub(super) id: StreamId,
+    /// The connection that it is on.
+    pub(super) connection: ConnectionId,
+    stream: Stream,
+    input: Input,
+    out: BytesMut,
+    payload: Bytes,
+    is_flushed: bool,
+    /// It sends what is left, and closes.
+    pub(super) is_closing: bool,
+}
+
+#[derive(Debug)]
+enum Input {
+    Header([u8; HEADER], usize),
+    Body(Header, Vec<u8>, usize),
+}
+
+impl Carrier {
+    pub(super) fn new(id: StreamId, connection: ConnectionId, mut stream: Stream) -> Self {
+        stream.ignore_for_keep_alive();
+        Self {
+            id,
+            connection,
+            stream,
+            input: Input::Header([0; HEADER], 0),
+            out: BytesMut::new(),
+            payload: Bytes::new(),
+            // The proposal of the protocol may wait in it.
+            is_flushed: false,
+            is_closing: false,
+        }
+    }
+
+    /// The next frame; `None` at the end of the stream.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Frame>>> {
+        loop {
+            let mut stream = Pin::new(&mut self.stream);
+            match &mut self.input {
+                Input::Header(bytes, have) => {
+                    let read = ready!(stream.as_mut().poll_read(cx, &mut bytes[*have..]))?;
+                    match (read, *have) {
+                        (0, 0) => return Poll::Ready(Ok(None)),
+                        (0, _) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                        _ => *have += read,
+                    }
+                    if *have == HEADER {
+                        let header = Header::parse(*bytes).map_err(invalid)?;
+                        self.input = Input::Body(header, vec![0; header.length().min(FIRST)], 0);
+                    }
+                }
+                Input::Body(header, bytes, have) => {
+                    let length = header.length();
+                    if *have < length {
+                        if *have == bytes.len() {
+                            bytes.reserve_exact(length - *have);
+                            bytes.resize(length, 0);
+                        }
+                        match ready!(stream.as_mut().poll_read(cx, &mut bytes[*have..]))? {
+                            0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                            read => *have += read,
+                        }
+                        continue;
+                    }
+                    let body = Bytes::from(std::mem::take(bytes));
+                    let frame = header.body(body).map_err(invalid);
+                    self.input = Input::Header([0; HEADER], 0);
+                    return Poll::Ready(frame.map(Some));
+                }
+            }
+        }
+    }
+
+    /// Sends what `next` returns, until it returns nothing. Ready when all is with the stream, and the stream is closed if
+    /// [`Self::is_closing`].
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut next: impl FnMut() -> Option<Frame>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            self.gather(&mut next);
+            let mut stream = Pin::new(&mut self.stream);
+            let bytes = match self.out.is_empty() {
+                false => &self.out[..],
+                true => &self.payload[..],
+            };
+            if bytes.is_empty() {
+                if !self.is_flushed {
+                    ready!(stream.as_mut().poll_flush(cx))?;
+                    self.is_flushed = true;
+                }
+                // An idle stream holds no buffer.
+                self.out = BytesMut::new();
+                return match self.is_closing {
+                    true => stream.poll_close(cx),
+                    false => Poll::Ready(Ok(())),
+                };
+            }
+            self.is_flushed = false;
+            let written = ready!(stream.poll_write(cx, bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            match self.out.is_empty() {
+                false => self.out.advance(written),
+                true => self.payload.advance(written),
+            }
+        }
+    }
+
+    fn gather(&mut self, next: &mut impl FnMut() -> Option<Frame>) {
+        while self.payload.is_empty() && self.out.len() < GATHERED {
+            let Some(frame) = next() else { return };
+            match encode(frame, &mut self.out) {
+                Some(payload) if payload.len() <= COPIED => self.out.extend_from_slice(&payload),
+                Some(payload) => self.payload = payload,
+                None => {}
+            }
+        }
+    }
+
+    /// The next frame; `None` at the end of the stream.
+    pub(super) async fn frame(&mut self) -> io::Result<Option<Frame>> {
+        std::future::poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    /// Sends these.
+    pub(super) async fn send(&mut self, frames: impl IntoIterator<Item = Frame>) -> io::Result<()> {
+        let mut frames = frames.into_iter();
+        std::future::poll_fn(|cx| self.poll_send(cx, || frames.next())).await
+    }
+
+    /// Sends these, and closes this side.
+    pub(super) async fn finish(
+        &mut self,
+        frames: impl IntoIterator<Item = Frame>,
+    ) -> io::Result<()> {
+        self.is_closing = true;
+        self.send(frames).await
+    }
+}
+
+fn invalid(error: p2pnode_services::wire::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

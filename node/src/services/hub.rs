@@ -1,0 +1,554 @@
+//! What all tasks of services share.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use futures::task::AtomicWaker;
+use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
+use p2pnode_services::{
+    config::{Peers, ServiceName, Services},
+    core::{
+        access::Limits,
+        memory::{Memory, Share},
+        session::{Settings, StreamId},
+        sessions::{Action, Key, Role, Sessions},
+    },
+    wire::{Carries, ID_LENGTH, PROTOCOL, ResetReason, SessionId},
+};
+use tokio::sync::Notify;
+
+use super::{
+    forward::{ForwardError, Forwards},
+    offers::{Changes, Offers},
+    opening::Opening,
+    paths::{Chosen, Connection, Paths},
+    running::{Running, lock},
+    socks,
+    sources::PeerAddresses,
+    udp::Udp,
+};
+use crate::observe::metrics::SessionMetrics;
+
+/// What services need of the event loop for one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// The peer.
+    pub(crate) peer: PeerId,
+    /// A path to it is to be kept.
+    pub(crate) wanted: bool,
+    /// A client waits for one.
+    pub(crate) now: bool,
+    /// It may have many sessions: a service or a forward names it.
+    pub(crate) named: bool,
+    /// It has sessions here.
+    pub(crate) served: bool,
+    /// Its addresses, if the configuration has some.
+    pub(crate) addrs: Vec<Multiaddr>,
+}
+
+/// The services of a node. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Hub(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    instance: u64,
+    settings: Settings,
+    metrics: SessionMetrics,
+    state: Mutex<State>,
+    next: AtomicU64,
+    /// Something in `State::changed`.
+    changed: Notify,
+    /// Whether the protocol is offered to peers.
+    offers: AtomicBool,
+    /// Grows when services change.
+    offers_version: AtomicU64,
+    /// Wakes the behaviour when one of both changes.
+    behaviour: AtomicWaker,
+    udp: Udp,
+    addresses: Mutex<PeerAddresses>,
+    /// What runs apart from sessions.
+    servers: Mutex<Servers>,
+}
+
+#[derive(Debug, Default)]
+struct Servers {
+    socks: Option<socks::Server>,
+    flows: Option<tokio::task::AbortHandle>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) table: Sessions,
+    pub(super) running: BTreeMap<Key, Arc<Running>>,
+    pub(super) paths: Paths,
+    pub(super) offers: Offers,
+    pub(super) forwards: Forwards,
+    /// How many ask for a path to each peer.
+    wishes: BTreeMap<PeerId, usize>,
+    /// Peers whose needs have changed, and whether a client waits.
+    changed: BTreeMap<PeerId, bool>,
+    /// The addresses of the peers that the configuration knows.
+    addrs: BTreeMap<PeerId, Vec<Multiaddr>>,
+    /// The peers that have a name.
+    names: Peers,
+}
+
+/// A path to a peer is kept as long as this exists.
+#[derive(Debug)]
+pub(super) struct Wish {
+    hub: Hub,
+    peer: PeerId,
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        let mut state = self.hub.state();
+        if let Some(wishes) = state.wishes.get_mut(&self.peer) {
+            *wishes -= 1;
+            if *wishes == 0 {
+                state.wishes.remove(&self.peer);
+                self.hub.needs(state, self.peer, false);
+                self.hub.offering_changed();
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// Without services and forwards. `config` has the settings of sessions.
+    pub(crate) fn new(config: &Services, metrics: SessionMetrics) -> Self {
+        let mut random = [0; 8];
+        fill(&mut random);
+        let instance = u64::from_ne_bytes(random);
+        let memory = Memory::new(usize::try_from(config.memory).unwrap_or(usize::MAX));
+        let state = State {
+            table: Sessions::new(instance, memory, Default::default(), Limits::default()),
+            running: BTreeMap::new(),
+            paths: Paths::default(),
+            offers: Offers::default(),
+            forwards: Forwards::default(),
+            wishes: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            addrs: BTreeMap::new(),
+            names: Peers::new(),
+        };
+        Self(Arc::new(Inner {
+            instance,
+            settings: Settings {
+                linger: config.linger,
+                ..Settings::default()
+            },
+            metrics,
+            state: Mutex::new(state),
+            next: AtomicU64::new(0),
+            changed: Notify::new(),
+            offers: AtomicBool::new(false),
+            offers_version: AtomicU64::new(0),
+            behaviour: AtomicWaker::new(),
+            udp: Udp::new(instance),
+            addresses: Mutex::default(),
+            servers: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    pub(super) fn instance(&self) -> u64 {
+        self.0.instance
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(super) fn udp(&self) -> &Udp {
+        &self.0.udp
+    }
+
+    pub(super) fn addresses(&self) -> &Mutex<PeerAddresses> {
+        &self.0.addresses
+    }
+
+    /// The peers that have a name.
+    pub(super) fn peer_names(&self) -> Peers {
+        self.state().names.clone()
+    }
+
+    /// QUIC datagrams come and go by `datagrams`.
+    pub(crate) fn start_flows(&self, datagrams: &p2pnode_transports::Datagrams) {
+        let task = self.run_flows(datagrams.clone());
+        lock(&self.0.servers).flows = Some(task);
+    }
+
+    /// The addresses of peers are these. Peers that a service names have theirs before any other one.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub(crate) fn know_addresses(
+        &self,
+        mut addresses: PeerAddresses,
+        config: &Services,
+    ) -> std::io::Result<()> {
+        addresses.assign_named(config)?;
+        *lock(&self.0.addresses) = addresses;
+        Ok(())
+    }
+
+    /// The same for the services of a new configuration.
+    fn assign_named(&self, config: &Services) {
+        if let Err(error) = lock(&self.0.addresses).assign_named(config) {
+            tracing::warn!(%error, "a peer has no address");
+        }
+    }
+
+    /// Serves SOCKS5 there from now on.
+    fn configure_socks(&self, at: Option<std::net::SocketAddr>) -> Option<ForwardError> {
+        let servers = &mut *lock(&self.0.servers);
+        if servers.socks.as_ref().map(|server| server.wanted) == at {
+            return None;
+        }
+        servers.socks = None;
+        let at = at?;
+        match self.serve_socks(at) {
+            Ok(server) => {
+                servers.socks = Some(server);
+                None
+            }
+            Err(source) => Some(ForwardError::of_tcp(at, source)),
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &SessionMetrics {
+        &self.0.metrics
+    }
+
+    /// A number for a stream or a forward. None comes twice.
+    pub(super) fn number(&self) -> u64 {
+        self.0.next.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn stream_id(&self) -> StreamId {
+        StreamId(self.number())
+    }
+
+    /// Takes over what a configuration offers and brings here. What did not change keeps its sessions.
+    ///
+    /// # Errors
+    /// Forwards that cannot listen. The others are there.
+    pub(crate) fn configure(
+        &self,
+        config: &Services,
+        addrs: BTreeMap<PeerId, Vec<Multiaddr>>,
+        names: Peers,
+    ) -> Result<(), Vec<ForwardError>> {
+        self.assign_named(config);
+        let mut state = self.state();
+        state.addrs = addrs;
+        state.names = names;
+        let changes = state.offers.configure(&config.services);
+        self.offers_changed(state, &changes);
+        let mut failed = self.configure_forwards(&config.forwards);
+        failed.extend(self.configure_socks(config.socks));
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(failed),
+        }
+    }
+
+    /// Where peers are.
+    pub(crate) fn know(&self, addrs: BTreeMap<PeerId, Vec<Multiaddr>>) {
+        self.state().addrs = addrs;
+    }
+
+    /// The services are others: what follows for sessions, and for what is offered to peers.
+    pub(super) fn offers_changed(&self, mut state: MutexGuard<'_, State>, changes: &Changes) {
+        for name in &changes.ended {
+            state.table.handle_service_changed(name);
+        }
+        let access = state.offers.access();
+        state.table.handle_access(access);
+        state.act();
+        let named: Vec<_> = state.offers.named().into_iter().collect();
+        for peer in named {
+            state.changed.entry(peer).or_default();
+        }
+        drop(state);
+        self.0.offers_version.fetch_add(1, Relaxed);
+        self.0.behaviour.wake();
+        self.0.changed.notify_one();
+        self.offering_changed();
+    }
+
+    /// Whether something is offered or brought here may have changed: then so has what identify lists.
+    pub(super) fn offering_changed(&self) {
+        let state = self.state();
+        let offers =
+            !state.offers.is_empty() || !state.wishes.is_empty() || !state.forwards.is_empty();
+        drop(state);
+        if self.0.offers.swap(offers, Relaxed) != offers {
+            self.0.behaviour.wake();
+        }
+    }
+
+    /// Whether the protocol is offered to peers.
+    pub(crate) fn offers(&self) -> bool {
+        self.0.offers.load(Relaxed)
+    }
+
+    /// Which services there are: another number means others.
+    pub(crate) fn offers_version(&self) -> u64 {
+        self.0.offers_version.load(Relaxed)
+    }
+
+    /// Wakes the task of `cx` when one of both changes.
+    pub(crate) fn register(&self, cx: &std::task::Context<'_>) {
+        self.0.behaviour.register(cx.waker());
+    }
+
+    /// A connection is open.
+    pub(crate) fn handle_connection(&self, id: ConnectionId, connection: Connection) {
+        self.state().paths.opened(id, connection);
+    }
+
+    /// A connection is closed.
+    pub(crate) fn handle_connection_closed(&self, id: ConnectionId) {
+        self.state().paths.closed(id);
+    }
+
+    /// What the identify message of a peer lists.
+    pub(crate) fn handle_identified(&self, peer: PeerId, protocols: &[StreamProtocol]) {
+        let ours = |protocol: &&StreamProtocol| {
+            **protocol == PROTOCOL || protocol.as_ref().starts_with("/x/")
+        };
+        let ours = protocols.iter().filter(ours).cloned().collect();
+        self.state().paths.speaks(peer, ours);
+    }
+
+    /// The connection chosen for a peer.
+    pub(crate) fn handle_path(&self, peer: PeerId, chosen: Option<Chosen>) {
+        let mut state = self.state();
+        let is_other = state.paths.choose(peer, chosen);
+        let rtt = chosen.and_then(|chosen| chosen.rtt);
+        let is_better = is_other && chosen.is_some();
+        if !is_better && rtt.is_none() {
+            return;
+        }
+        for running in state.of_peer(peer) {
+            let is_ours = running.key.role == Role::Forward;
+            running.leave(|mail| {
+                mail.rtt = rtt.or(mail.rtt);
+                mail.better_path |= is_better && is_ours;
+            });
+        }
+        let asks = is_better && state.table.accepted_from(&peer) > 0;
+        drop(state);
+        if asks {
+            self.ask_who(peer);
+        }
+    }
+
+    /// A dial of the peer has ended without a path.
+    pub(crate) fn handle_unreachable(&self, peer: PeerId, reason: &str) {
+        let mut state = self.state();
+        if state.paths.chosen(&peer).is_some() {
+            return;
+        }
+        state.paths.unreachable(peer, reason.to_owned());
+        for running in state.of_peer(peer) {
+            running.leave(|mail| mail.unreachable = Some(reason.to_owned()));
+        }
+    }
+
+    /// These peers may connect no longer: their sessions end at once.
+    pub(crate) fn handle_disallowed(&self, is_allowed: impl Fn(&PeerId) -> bool) {
+        let state = self.state();
+        let keys = state.running.values();
+        for running in keys.filter(|running| !is_allowed(&running.key.peer)) {
+            running.leave(|mail| mail.reset = Some(ResetReason::NotAllowed));
+        }
+    }
+
+    /// The node stops: sessions are reset, so that the other sides need not wait.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state();
+        let forwards = state.forwards.take();
+        let servers = std::mem::take(&mut *lock(&self.0.servers));
+        if let Some(flows) = servers.flows {
+            flows.abort();
+        }
+        for running in state.running.values() {
+            running.leave(|mail| mail.reset = Some(ResetReason::Stopping));
+        }
+        drop(state);
+        drop(forwards);
+    }
+
+    /// How many sessions there are, those included that only wait to be confirmed.
+    pub(crate) fn sessions(&self) -> usize {
+        self.state().running.len()
+    }
+
+    /// Which peers' needs have changed, once some have.
+    pub(crate) async fn needs_changed(&self) -> Vec<Needs> {
+        loop {
+            let needs = self.take_needs();
+            if !needs.is_empty() {
+                return needs;
+            }
+            self.0.changed.notified().await;
+        }
+    }
+
+    fn take_needs(&self) -> Vec<Needs> {
+        let mut state = self.state();
+        let changed = std::mem::take(&mut state.changed).into_iter();
+        let named = state.offers.named();
+        changed
+            .map(|(peer, now)| state.needs_of(peer, now, &named))
+            .collect()
+    }
+
+    fn needs(&self, mut state: MutexGuard<'_, State>, peer: PeerId, now: bool) {
+        *state.changed.entry(peer).or_default() |= now;
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// Keeps a path to `peer` until the returned value is dropped.
+    pub(super) fn wish(&self, peer: PeerId) -> Wish {
+        let mut state = self.state();
+        let wishes = state.wishes.entry(peer).or_default();
+        *wishes += 1;
+        let is_first = *wishes == 1;
+        let has_path = state.paths.chosen(&peer).is_some();
+        if is_first || !has_path {
+            if !has_path {
+                state.paths.tried_again(peer);
+            }
+            self.needs(state, peer, !has_path);
+        } else {
+            drop(state);
+        }
+        if is_first {
+            self.offering_changed();
+        }
+        Wish {
+            hub: self.clone(),
+            peer,
+        }
+    }
+
+    /// Whether the last dial of the peer has ended without a path.
+    pub(super) fn is_unreachable(&self, peer: &PeerId) -> bool {
+        self.state().paths.why_unreachable(peer).is_some()
+    }
+
+    /// A stream of sessions on the chosen connection of `peer`.
+    pub(super) fn open_stream(&self, peer: &PeerId) -> Opening {
+        self.state().paths.open(peer)
+    }
+
+    /// A session that this node opens at `peer`. `None`: there are as many as the memory admits.
+    pub(super) fn open_session(
+        &self,
+        running: impl FnOnce(Key) -> Running,
+        peer: PeerId,
+        service: ServiceName,
+        carries: Carries,
+    ) -> Option<(Arc<Running>, Share)> {
+        let mut id = [0; ID_LENGTH];
+        fill(&mut id);
+        let key = Key {
+            peer,
+            role: Role::Forward,
+            session: SessionId(id),
+        };
+        let mut state = self.state();
+        let share = state
+            .table
+            .handle_open(key, service, carries, Instant::now())?;
+        let running = Arc::new(running(key));
+        state.running.insert(key, Arc::clone(&running));
+        Some((running, share))
+    }
+
+    /// The session is over, and nothing is remembered of it.
+    pub(super) fn over(&self, running: &Running) {
+        let key = running.key;
+        let mut state = self.state();
+        if key.role == Role::Service
+            && let Some(offered) = state.offers.get(&running.service)
+        {
+            offered.ended(running);
+        }
+        state.running.remove(&key);
+        state.table.handle_over(key);
+        if key.role == Role::Service {
+            self.needs(state, key.peer, false);
+        }
+    }
+
+    /// A session of `peer` was accepted.
+    pub(super) fn served(&self, peer: PeerId) {
+        self.needs(self.state(), peer, false);
+    }
+}
+
+impl State {
+    /// What the table wants of sessions.
+    pub(super) fn act(&mut self) {
+        while let Some(action) = self.table.poll_action() {
+            let (Action::PeerRestarted(key) | Action::Reset(key, _)) = action;
+            let Some(running) = self.running.get(&key) else {
+                continue;
+            };
+            running.leave(|mail| match action {
+                Action::PeerRestarted(_) => mail.restarted = true,
+                Action::Reset(_, reason) => mail.reset = Some(reason),
+            });
+        }
+    }
+
+    pub(super) fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = &Arc<Running>> {
+        let key = |role, byte| Key {
+            peer,
+            role,
+            session: SessionId([byte; ID_LENGTH]),
+        };
+        let all = key(Role::Forward, 0)..=key(Role::Service, u8::MAX);
+        self.running.range(all).map(|(_, running)| running)
+    }
+
+    fn needs_of(&self, peer: PeerId, now: bool, named: &BTreeSet<PeerId>) -> Needs {
+        let wanted = self.wishes.contains_key(&peer);
+        Needs {
+            peer,
+            wanted,
+            now,
+            named: wanted || named.contains(&peer),
+            served: self.table.accepted_from(&peer) > 0,
+            addrs: self.addrs.get(&peer).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// Random bytes that nobody can guess.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fill(&mut bytes);
+    bytes
+}
+
+/// Random bytes that nobody can guess.
+fn fill(bytes: &mut [u8]) {
+    aws_lc_rs::rand::fill(bytes).expect("the system has randomness");
+}

@@ -1,0 +1,45 @@
+//! Services in the node: what carries bytes between local sockets and sessions.
+//!
+//! - [`Hub`]: what all tasks share. The event loop reports paths to it, and asks it which peers to keep a path to.
+//! - `driver`: one session with its local socket and its streams, as a task.
+//! - `carrier`: frames over one stream.
+//! - `inbound`: streams that peers open.
+//! - `forward`, `target`, `local`: listeners, targets, and local sockets.
+//! - `udp`: flows of datagrams. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
+//! - `sources`: from where targets are dialed, and the addresses of peers.
+//! - `session`: sessions for programs that use the library.
+//! - `report`: what happens to sessions, for commands, logs and metrics.
+//!
+//! The machines of `p2pnode-services` decide what a session does; each task here drives one. No task waits for another one, and the
+//! event loop waits for none of them.
+
+mod carrier;
+mod driver;
+mod forward;
+mod hub;
+mod inbound;
+mod local;
+mod offers;
+mod opening;
+mod paths;
+mod raw;
+mod report;
+mod running;
+mod session;
+mod socks;
+mod sources;
+mod status;
+mod target;
+mod udp;
+
+pub use self::session::{Callers, Incoming, OpenSessionError, ServeError, Session};
+pub(crate) use self::{
+    forward::{ForwardError, reports},
+    hub::{Hub, Needs},
+    local::Socket,
+    offers::Goal,
+    opening::{OpenError, Wanted},
+    paths::{Chosen, Connection},
+    report::{Ended, Line, ListError, Listed, Report, SessionReport, State},
+    sources::PeerAddresses,
+};

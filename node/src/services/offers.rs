@@ -1,0 +1,242 @@
+//! What this node offers, and to whom.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use libp2p::PeerId;
+use p2pnode_services::{
+    config::{Allow, Service, ServiceName, Target},
+    core::access::Access,
+    wire::{Kind, Offer},
+};
+use tokio::sync::mpsc;
+
+use super::{Hub, report::Sink, running::Running};
+use crate::services::local::Socket;
+
+/// Where the sessions of a service go.
+#[derive(Debug, Clone)]
+pub(crate) enum Goal {
+    /// To its target.
+    Target,
+    /// To this program.
+    Program(mpsc::Sender<(PeerId, Socket)>),
+}
+
+/// A service of this node.
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub(super) service: Service,
+    pub(super) goal: Goal,
+    pub(super) sink: Option<Sink>,
+    /// Whether the configuration has it. Commands offer the others.
+    is_configured: bool,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// The name is taken by another service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this node offers a service of that name already; choose another name, or stop the other one"
+)]
+pub(crate) struct TakenName;
+
+/// A service that is offered as long as this exists.
+#[derive(Debug)]
+pub(crate) struct Offering {
+    hub: Hub,
+    name: ServiceName,
+}
+
+impl Drop for Offering {
+    fn drop(&mut self) {
+        self.hub.withdraw(&self.name);
+    }
+}
+
+/// The services of this node.
+#[derive(Debug, Default)]
+pub(super) struct Offers(BTreeMap<ServiceName, Arc<Offered>>);
+
+/// What a new configuration changes.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Services whose sessions end: they are gone, or lead elsewhere.
+    pub(super) ended: Vec<ServiceName>,
+}
+
+impl Offered {
+    pub(super) fn new(
+        service: Service,
+        goal: Goal,
+        sink: Option<Sink>,
+        is_configured: bool,
+    ) -> Self {
+        Self {
+            service,
+            goal,
+            sink,
+            is_configured,
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+        }
+    }
+
+    /// A session of it is over.
+    pub(super) fn ended(&self, running: &Running) {
+        let (bytes_in, bytes_out) = running.bytes();
+        self.bytes_in.fetch_add(bytes_in, Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+
+    /// What all sessions that are over have carried.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.bytes_in.load(Relaxed), self.bytes_out.load(Relaxed))
+    }
+}
+
+impl Offers {
+    pub(super) fn get(&self, name: &ServiceName) -> Option<&Arc<Offered>> {
+        self.0.get(name)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Offered>> {
+        self.0.values()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn add(&mut self, offered: Offered) -> Result<(), TakenName> {
+        let name = offered.service.name.clone();
+        if self.0.contains_key(&name) {
+            return Err(TakenName);
+        }
+        self.0.insert(name, Arc::new(offered));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, name: &ServiceName) {
+        self.0.remove(name);
+    }
+
+    /// The services of the configuration are these from now on. Those of commands stay, and have priority.
+    pub(super) fn configure(&mut self, services: &BTreeMap<ServiceName, Service>) -> Changes {
+        let mut changes = Changes::default();
+        self.0.retain(|name, offered| {
+            let stays = !offered.is_configured || services.contains_key(name);
+            if !stays {
+                changes.ended.push(name.clone());
+            }
+            stays
+        });
+        for (name, service) in services {
+            match self.0.get(name) {
+                Some(known) if !known.is_configured => {
+                    tracing::warn!(own = tracing::field::Empty, service = %name, "a command offers a service of this name: the configured one is not offered");
+                    continue;
+                }
+                Some(known) if known.service == *service => continue,
+                Some(known) if !leads_there(&known.service, service) => {
+                    changes.ended.push(name.clone());
+                }
+                Some(_) | None => {}
+            }
+            let offered = Offered::new(service.clone(), Goal::Target, None, true);
+            if let Some(before) = self.0.insert(name.clone(), Arc::new(offered)) {
+                let (bytes_in, bytes_out) = before.bytes();
+                self.0[name].bytes_in.store(bytes_in, Relaxed);
+                self.0[name].bytes_out.store(bytes_out, Relaxed);
+            }
+        }
+        changes
+    }
+
+    pub(super) fn access(&self) -> Access {
+        let services: Vec<_> = self
+            .0
+            .values()
+            .map(|offered| offered.service.clone())
+            .collect();
+        Access::new(&services)
+    }
+
+    /// What is offered to `peer`.
+    pub(super) fn list_for(&self, peer: &PeerId) -> impl Iterator<Item = Offer> {
+        let services = self.0.values().map(|offered| &offered.service);
+        let permitted = services.filter(|service| service.allow.permits(peer));
+        permitted.map(|service| Offer {
+            name: service.name.clone(),
+            kind: match service.target {
+                Target::Tcp(..) => Kind::Tcp,
+                Target::Udp(..) => Kind::Udp,
+                Target::Unix(_) => Kind::Unix,
+            },
+            protocol: service.protocol.clone(),
+        })
+    }
+
+    /// The peers that some service names.
+    pub(super) fn named(&self) -> BTreeSet<PeerId> {
+        let allowed = self
+            .0
+            .values()
+            .filter_map(|offered| match &offered.service.allow {
+                Allow::Any => None,
+                Allow::Peers(peers) => Some(peers),
+            });
+        allowed.flatten().copied().collect()
+    }
+}
+
+/// Whether sessions of `before` are sessions of `now`: only who may use it differs.
+fn leads_there(before: &Service, now: &Service) -> bool {
+    let Service {
+        name: _,
+        target,
+        allow: _,
+        identity,
+        protocol: _,
+        source,
+        udp_idle: _,
+    } = before;
+    (target, identity, source) == (&now.target, &now.identity, &now.source)
+}
+
+impl Hub {
+    /// Offers `service` as long as the returned value exists.
+    ///
+    /// # Errors
+    /// If there is one of that name.
+    pub(crate) fn offer(
+        &self,
+        service: Service,
+        goal: Goal,
+        sink: Option<Sink>,
+    ) -> Result<Offering, TakenName> {
+        let name = service.name.clone();
+        let mut state = self.state();
+        state.offers.add(Offered::new(service, goal, sink, false))?;
+        self.offers_changed(state, &Changes::default());
+        Ok(Offering {
+            hub: self.clone(),
+            name,
+        })
+    }
+
+    fn withdraw(&self, name: &ServiceName) {
+        let mut state = self.state();
+        state.offers.remove(name);
+        let changes = Changes {
+            ended: vec![name.clone()],
+        };
+        self.offers_changed(state, &changes);
+    }
+}

@@ -1,0 +1,336 @@
+//! Raw streams: `/x/NAME`, as other implementations of libp2p have them. Bytes are copied, and nothing outlives the connection.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use futures::{AsyncRead as _, AsyncWrite as _};
+use libp2p::{PeerId, Stream, StreamProtocol, swarm::ConnectionId};
+use p2pnode_protocol::upgrade::is_refusal;
+use p2pnode_services::{
+    config::RawProtocol,
+    core::{
+        session::End,
+        sessions::{Key, Role},
+    },
+    wire::{Refusal, ResetReason, SessionId},
+};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Hub,
+    driver::Outcome,
+    local::{READ, Socket},
+    opening::OpenError,
+    report::{Change, Sink, State},
+    running::{On, Running},
+    target,
+};
+
+/// How often it is looked whether there is a path.
+const PATH_LOOK: Duration = Duration::from_millis(50);
+
+/// The most sessions of one peer at a service to which it opens raw streams.
+const MOST: usize = 1024;
+
+/// What a raw stream counts as in metrics: its protocol is a peer's word.
+const OTHER: &str = "other";
+
+impl Hub {
+    /// The protocols of raw streams that `peer` may open.
+    pub(crate) fn raw_protocols(&self, peer: &PeerId) -> Vec<StreamProtocol> {
+        let state = self.state();
+        let permitted = state.offers.all().map(|offered| &offered.service);
+        let permitted = permitted.filter(|service| service.allow.permits(peer));
+        let protocols = permitted.filter_map(|service| service.protocol.as_ref());
+        protocols.filter_map(stream_protocol).collect()
+    }
+
+    /// A peer has opened a raw stream.
+    pub(crate) fn handle_raw_stream(
+        &self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocol: &StreamProtocol,
+        stream: Stream,
+    ) {
+        let mut state = self.state();
+        let offered = state.offers.all().find(|offered| {
+            let service = &offered.service;
+            let named = service.protocol.as_ref().map(RawProtocol::as_str);
+            named == Some(protocol.as_ref()) && service.allow.permits(&peer)
+        });
+        // Its permission may have ended in the meantime.
+        let Some(offered) = offered.cloned() else {
+            return;
+        };
+        let of_service = |running: &&Arc<Running>| {
+            running.key.role == Role::Service && running.service == offered.service.name
+        };
+        if state.of_peer(peer).filter(of_service).count() >= MOST {
+            tracing::info!(%peer, "a raw stream was refused: the peer has {MOST} sessions of the service");
+            return;
+        }
+        let key = key(peer, Role::Service);
+        let (service, sink) = (offered.service.name.clone(), offered.sink.clone());
+        let running = Arc::new(Running::new(key, service, None, None, sink, self.metrics()));
+        state.running.insert(key, Arc::clone(&running));
+        drop(state);
+        let on = self.on(connection);
+        let hub = self.clone();
+        tokio::spawn(async move {
+            let carried = match target::dial(&hub, &offered, peer, None).await {
+                Ok(connected) => {
+                    report(&hub, &running, State::Opened, on, None, None);
+                    let piece = connected.prefix;
+                    carry(&running, connected.socket, stream, piece).await
+                }
+                Err(failed) => (End::Reset(failed.reason), Some(failed.detail)),
+            };
+            let (end, detail) = carried;
+            report(
+                &hub,
+                &running,
+                State::Closed,
+                None,
+                Some(end),
+                detail.as_deref(),
+            );
+            hub.over(&running);
+        });
+    }
+
+    /// A raw stream for a client. `Outcome::socket` is its socket, if the peer takes no such stream.
+    pub(super) async fn raw_session(
+        &self,
+        (protocol, peer): (&RawProtocol, PeerId),
+        socket: Socket,
+        forward: Option<u64>,
+        sink: Option<Sink>,
+        patience: Duration,
+    ) -> Outcome {
+        let key = key(peer, Role::Forward);
+        let client = socket.addresses().map(|(client, _)| client);
+        let other = OTHER.parse().expect("it is a name");
+        let running = Arc::new(Running::new(
+            key,
+            other,
+            client,
+            forward,
+            sink,
+            self.metrics(),
+        ));
+        self.state().running.insert(key, Arc::clone(&running));
+        let wish = self.wish(peer);
+        let opened = timeout(patience, self.open_raw(protocol, peer)).await;
+        let outcome = match opened {
+            Ok(Ok((connection, stream))) => {
+                let on = self.on(connection);
+                report(self, &running, State::Opened, on, None, None);
+                let (end, detail) = carry(&running, socket, stream, Bytes::new()).await;
+                let detail = detail.as_deref();
+                report(self, &running, State::Closed, None, Some(end), detail);
+                Outcome { end, socket: None }
+            }
+            failed => {
+                let (end, detail) = match failed {
+                    Ok(Err(OpenError::Unsupported)) => (End::Refused(Refusal::Unavailable), None),
+                    Ok(Err(error)) => (End::NoAnswer, Some(error.to_string())),
+                    Ok(Ok(_)) | Err(_) => (End::NoAnswer, None),
+                };
+                let state = match matches!(end, End::Refused(_)) {
+                    true => State::Refused,
+                    false => State::Closed,
+                };
+                report(self, &running, state, None, Some(end), detail.as_deref());
+                let socket = Some(socket);
+                Outcome { end, socket }
+            }
+        };
+        drop(wish);
+        self.over(&running);
+        outcome
+    }
+
+    async fn open_raw(
+        &self,
+        protocol: &RawProtocol,
+        peer: PeerId,
+    ) -> Result<(ConnectionId, Stream), OpenError> {
+        let protocol = stream_protocol(protocol).ok_or(OpenError::Unsupported)?;
+        loop {
+            let opening = self.state().paths.open_protocol(&peer, protocol.clone());
+            match opening.await {
+                Err(OpenError::NoPath) => {}
+                opened => return opened,
+            }
+            if let Some(reason) = self.state().paths.why_unreachable(&peer) {
+                return Err(OpenError::Failed(reason.to_owned()));
+            }
+            sleep(PATH_LOOK).await;
+        }
+    }
+}
+
+fn stream_protocol(protocol: &RawProtocol) -> Option<StreamProtocol> {
+    StreamProtocol::try_from_owned(protocol.as_str().to_owned()).ok()
+}
+
+fn key(peer: PeerId, role: Role) -> Key {
+    let session = SessionId(super::hub::random());
+    Key {
+        peer,
+        role,
+        session,
+    }
+}
+
+/// Copies both ways until both have ended, one is reset, or the session is to end.
+async fn carry(
+    running: &Running,
+    socket: Socket,
+    stream: Stream,
+    prefix: Bytes,
+) -> (End, Option<String>) {
+    let mut pair = Pair {
+        socket,
+        stream,
+        outward: Direction::default(),
+        inward: Direction {
+            piece: prefix,
+            ..Direction::default()
+        },
+    };
+    let end = poll_fn(|cx| {
+        let mail = running.take(cx);
+        if let Some(reason) = mail.reset {
+            return Poll::Ready(Err(End::Reset(reason)));
+        }
+        pair.poll(cx, running)
+    });
+    match end.await {
+        Ok(()) => (End::Completed, None),
+        Err(end) => {
+            pair.socket.reset();
+            (end, None)
+        }
+    }
+}
+
+struct Pair {
+    socket: Socket,
+    stream: Stream,
+    outward: Direction,
+    inward: Direction,
+}
+
+#[derive(Default)]
+struct Direction {
+    /// What was read and is not written.
+    piece: Bytes,
+    /// Something was written that may wait to be sent.
+    is_unflushed: bool,
+    is_read: bool,
+    is_over: bool,
+}
+
+impl Pair {
+    fn poll(&mut self, cx: &mut Context<'_>, running: &Running) -> Poll<Result<(), End>> {
+        let out = self.poll_outward(cx, running);
+        let inward = self.poll_inward(cx, running);
+        for done in [out, inward] {
+            if let Poll::Ready(Err(end)) = done {
+                return Poll::Ready(Err(end));
+            }
+        }
+        match self.outward.is_over && self.inward.is_over {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    /// From the local socket to the peer.
+    fn poll_outward(&mut self, cx: &mut Context<'_>, running: &Running) -> Poll<Result<(), End>> {
+        let way = &mut self.outward;
+        let mut stream = Pin::new(&mut self.stream);
+        while !way.is_over {
+            if !way.piece.is_empty() {
+                let written = ready!(stream.as_mut().poll_write(cx, &way.piece));
+                way.piece.advance(written.map_err(of_stream)?);
+                way.is_unflushed = true;
+            } else if way.is_read {
+                // It is closed, or the peer has no interest in the end.
+                let _ = ready!(stream.as_mut().poll_close(cx));
+                way.is_over = true;
+            } else if let Poll::Ready(piece) = self.socket.poll_read(cx, READ) {
+                way.piece = piece.map_err(|_| End::Reset(ResetReason::LocalReset))?;
+                way.is_read = way.piece.is_empty();
+                running.went_out(way.piece.len());
+            } else {
+                if way.is_unflushed {
+                    ready!(stream.as_mut().poll_flush(cx)).map_err(of_stream)?;
+                    way.is_unflushed = false;
+                }
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// From the peer to the local socket.
+    fn poll_inward(&mut self, cx: &mut Context<'_>, running: &Running) -> Poll<Result<(), End>> {
+        let way = &mut self.inward;
+        while !way.is_over {
+            if !way.piece.is_empty() {
+                let written = ready!(self.socket.poll_write(cx, &way.piece));
+                let written = written.map_err(|_| End::Reset(ResetReason::LocalReset))?;
+                way.piece.advance(written);
+                running.came_in(written);
+            } else if way.is_read {
+                let _ = ready!(self.socket.poll_shutdown(cx));
+                way.is_over = true;
+            } else {
+                let mut buffer = [0; 16 << 10];
+                let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+                way.piece = Bytes::copy_from_slice(&buffer[..read.map_err(of_stream)?]);
+                way.is_read = way.piece.is_empty();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn report(
+    hub: &Hub,
+    running: &Running,
+    state: State,
+    to: Option<On>,
+    end: Option<End>,
+    detail: Option<&str>,
+) {
+    let was_open = running.is_open();
+    running.set_open(state == State::Opened);
+    let change = Change {
+        state,
+        was_open,
+        to,
+        pause: None,
+        end,
+        is_unreachable: end == Some(End::NoAnswer),
+        detail,
+    };
+    hub.report(running, change);
+}
+
+fn of_stream(error: io::Error) -> End {
+    match is_refusal(&error) {
+        true => End::Refused(Refusal::Unavailable),
+        false => End::ResetByPeer(ResetReason::Other),
+    }
+}

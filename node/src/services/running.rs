@@ -1,0 +1,161 @@
+//! What others know of a session, and what they leave for its task.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures::task::AtomicWaker;
+use libp2p::swarm::ConnectionId;
+use p2pnode_services::{
+    config::ServiceName,
+    core::sessions::Key,
+    wire::{Frame, ResetReason},
+};
+use p2pnode_transports::Transport;
+
+use super::{
+    carrier::Carrier,
+    report::{Sink, role},
+};
+use crate::{
+    core::peers::PathKind,
+    observe::metrics::{Bytes, SessionMetrics},
+};
+
+/// The most streams that wait for a task: more than a session may have.
+const MOST_ATTACHED: usize = 4;
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) key: Key,
+    pub(super) service: ServiceName,
+    /// The client, as its forward sees it.
+    pub(super) client: Option<SocketAddr>,
+    /// Bytes that came from the peer and are with the local socket.
+    bytes_in: AtomicU64,
+    /// Bytes that the local socket gave.
+    bytes_out: AtomicU64,
+    /// The metrics of both.
+    counters: [Bytes; 2],
+    /// The forward that it came by.
+    pub(super) forward: Option<u64>,
+    is_open: AtomicBool,
+    /// Where its events go besides log and metrics.
+    pub(super) sink: Option<Sink>,
+    /// What carries it, or did last.
+    on: Mutex<Option<On>>,
+    mail: Mutex<Mail>,
+    waker: AtomicWaker,
+}
+
+/// A connection that carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct On {
+    pub(super) connection: ConnectionId,
+    pub(super) kind: PathKind,
+    pub(super) transport: Option<Transport>,
+}
+
+/// What is left for the task. Later news replaces earlier news, so it is bounded.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    pub(super) better_path: bool,
+    pub(super) rtt: Option<Duration>,
+    pub(super) reset: Option<ResetReason>,
+    pub(super) restarted: bool,
+    pub(super) unreachable: Option<String>,
+    pub(super) attached: Vec<(Carrier, Frame)>,
+}
+
+impl Running {
+    pub(super) fn new(
+        key: Key,
+        service: ServiceName,
+        client: Option<SocketAddr>,
+        forward: Option<u64>,
+        sink: Option<Sink>,
+        metrics: &SessionMetrics,
+    ) -> Self {
+        let counters = metrics.bytes(role(key.role), service.as_str());
+        Self {
+            key,
+            service,
+            client,
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            counters,
+            forward,
+            is_open: AtomicBool::new(false),
+            sink,
+            on: Mutex::new(None),
+            mail: Mutex::new(Mail::default()),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Leaves something for the task.
+    pub(super) fn leave(&self, write: impl FnOnce(&mut Mail)) {
+        write(&mut lock(&self.mail));
+        self.waker.wake();
+    }
+
+    /// A stream for it. Beyond what it may have they are dropped, and so reset.
+    pub(super) fn attach(&self, carrier: Carrier, first: Frame) {
+        self.leave(|mail| {
+            if mail.attached.len() < MOST_ATTACHED {
+                mail.attached.push((carrier, first));
+            }
+        });
+    }
+
+    /// What was left. From now on the task of `cx` is woken.
+    pub(super) fn take(&self, cx: &std::task::Context<'_>) -> Mail {
+        self.waker.register(cx.waker());
+        std::mem::take(&mut lock(&self.mail))
+    }
+
+    pub(super) fn is_on(&self) -> Option<On> {
+        *lock(&self.on)
+    }
+
+    /// It is carried by `to` now. Returns what carried it before.
+    pub(super) fn moves(&self, to: On) -> Option<On> {
+        lock(&self.on).replace(to)
+    }
+
+    /// Bytes from the peer are with the local socket.
+    pub(super) fn came_in(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Relaxed);
+        self.counters[0].inc_by(bytes as u64);
+    }
+
+    /// The local socket gave bytes.
+    pub(super) fn went_out(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Relaxed);
+        self.counters[1].inc_by(bytes as u64);
+    }
+
+    /// Whether it carries data, and has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Relaxed)
+    }
+
+    pub(super) fn set_open(&self, is_open: bool) {
+        self.is_open.store(is_open, Relaxed);
+    }
+
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.bytes_in.load(Relaxed), self.bytes_out.load(Relaxed))
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panicking thread left is still whole: nothing here is changed in steps.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

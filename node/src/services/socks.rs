@@ -1,0 +1,162 @@
+//! The SOCKS5 server: local clients name a service and a peer as a host.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use p2pnode_services::{
+    config::Peers,
+    core::session::End,
+    wire::socks::{self, Reply, Step},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+    time::timeout,
+};
+
+use super::{Hub, driver::Outcome, local::Socket};
+
+/// How long a client may take to say what it wants.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// How long the listener waits that cannot accept, as when no file can be opened.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The most clients that have not said what they want.
+const ASKING: usize = 256;
+
+/// A SOCKS5 server that runs as long as this exists.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Where it listens, as configured.
+    pub(super) wanted: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hub {
+    /// Serves SOCKS5 at `at`.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub(super) fn serve_socks(&self, wanted: SocketAddr) -> io::Result<Server> {
+        let listener = std::net::TcpListener::bind(wanted)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let at = listener.local_addr()?;
+        tracing::info!(own = tracing::field::Empty, listen = %at, "serving SOCKS5");
+        let task = tokio::spawn(accept(self.clone(), listener));
+        Ok(Server {
+            wanted,
+            task: task.abort_handle(),
+        })
+    }
+}
+
+async fn accept(hub: Hub, listener: TcpListener) {
+    let asking = std::sync::Arc::new(tokio::sync::Semaphore::new(ASKING));
+    loop {
+        // It is never closed.
+        let Ok(place) = std::sync::Arc::clone(&asking).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let hub = hub.clone();
+                tokio::spawn(async move {
+                    let asked = timeout(REQUEST, ask(stream)).await;
+                    drop(place);
+                    let served = match asked {
+                        Ok(Ok((stream, wanted))) => serve(&hub, stream, wanted).await,
+                        Ok(Err(error)) => Err(error),
+                        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                    };
+                    if let Err(error) = served {
+                        tracing::debug!(%client, %error, "a client of SOCKS5 was not served");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the SOCKS5 server cannot accept a client and goes on");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// What the client wants: a host, or the reply that it gets instead.
+async fn ask(mut stream: TcpStream) -> io::Result<(TcpStream, Result<String, Reply>)> {
+    let without_authentication = read(&mut stream, socks::greeting).await?;
+    if !without_authentication {
+        stream.write_all(&socks::NO_METHOD).await?;
+        return Err(io::Error::other("it wants to authenticate"));
+    }
+    stream.write_all(&socks::NO_AUTHENTICATION).await?;
+    let wanted = read(&mut stream, socks::request).await?;
+    Ok((stream, wanted))
+}
+
+/// Reads one message, and not a byte beyond: what is behind belongs to the session.
+async fn read<T>(
+    stream: &mut TcpStream,
+    parse: impl Fn(&[u8]) -> Result<Step<T>, socks::NotSocks>,
+) -> io::Result<T> {
+    let mut bytes = Vec::new();
+    loop {
+        match parse(&bytes).map_err(io::Error::other)? {
+            Step::Complete(message, _) => return Ok(message),
+            Step::Incomplete(least) => {
+                let have = bytes.len();
+                bytes.resize(have + least, 0);
+                stream.read_exact(&mut bytes[have..]).await?;
+            }
+        }
+    }
+}
+
+async fn serve(hub: &Hub, mut stream: TcpStream, wanted: Result<String, Reply>) -> io::Result<()> {
+    let peers: Peers = hub.peer_names();
+    let destination = wanted.and_then(|host| socks::destination(&host, &peers));
+    let reply = match destination {
+        Err(reply) => reply,
+        Ok(to) => {
+            let greeting = socks::reply(Reply::Succeeded).to_vec();
+            match hub
+                .session_with_greeting(to, Socket::tcp(stream), greeting)
+                .await
+            {
+                Ok(Outcome {
+                    socket: Some(Socket::Tcp(kept)),
+                    end,
+                }) => {
+                    stream = kept;
+                    of_end(end)
+                }
+                Ok(_) => return Ok(()),
+                Err(Socket::Tcp(kept)) => {
+                    stream = kept;
+                    Reply::Failed
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+    };
+    stream.write_all(&socks::reply(reply)).await?;
+    stream.shutdown().await
+}
+
+/// What a client learns of a session that was not opened.
+fn of_end(end: End) -> Reply {
+    match end {
+        End::Refused(_) | End::ResetByPeer(_) => Reply::Refused,
+        End::NoAnswer | End::Expired | End::ExpiredAtPeer | End::PeerRestarted => {
+            Reply::HostUnreachable
+        }
+        End::Completed | End::Reset(_) => Reply::Failed,
+    }
+}

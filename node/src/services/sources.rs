@@ -1,0 +1,196 @@
+//! From where targets are dialed: any port, or an address of its own for each peer, which a file keeps.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use libp2p::PeerId;
+use p2pnode_services::{
+    config::{Allow, Identity, Service, Services},
+    identity::address::Addresses,
+};
+
+use super::{Hub, running::lock};
+
+/// From where a target is dialed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sources {
+    /// The system's choice.
+    Any,
+    /// The address of the peer that calls.
+    Peer(Ipv4Addr),
+}
+
+impl Sources {
+    /// What a socket to `remote` is bound to.
+    pub(super) fn local(self, remote: SocketAddr) -> SocketAddr {
+        let ip = match (self, remote) {
+            (Self::Peer(ip), _) => ip.into(),
+            (Self::Any, SocketAddr::V4(_)) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            (Self::Any, SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        (ip, 0).into()
+    }
+}
+
+/// The addresses of peers, and the file that keeps them.
+#[derive(Debug, Default)]
+pub(crate) struct PeerAddresses {
+    table: Addresses,
+    /// Where they are kept.
+    path: Option<PathBuf>,
+    file: Option<File>,
+}
+
+impl PeerAddresses {
+    /// The file beside that of the key.
+    pub(crate) fn path(key: &Path) -> PathBuf {
+        key.with_extension("addresses")
+    }
+
+    /// Reads the file, which is made with the first peer. Without a path nothing is kept.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not what this program wrote.
+    pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let shown = path.display();
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot read the addresses of peers in {shown}"));
+            }
+        };
+        let table = Addresses::read(&text).map_err(|problem| {
+            anyhow::anyhow!(
+                "the addresses of peers in {shown} are damaged, {problem}; restore the file, or remove the line"
+            )
+        })?;
+        let path = Some(path.to_owned());
+        let file = None;
+        Ok(Self { table, path, file })
+    }
+
+    /// The address of `peer`, which gets one if it has none.
+    ///
+    /// # Errors
+    /// If as many peers as may be have one.
+    pub(crate) fn assign(&mut self, peer: PeerId) -> io::Result<Ipv4Addr> {
+        let assigned = self.table.assign(peer).map_err(io::Error::other)?;
+        if let (Some(line), Some(path)) = (assigned.line, self.path.clone())
+            && let Err(error) = self.add(&path, &line)
+        {
+            // It is the peer's as long as this process runs.
+            tracing::warn!(%peer, %error, "the address of a peer is not kept: {} cannot be written", path.display());
+        }
+        Ok(assigned.address)
+    }
+
+    /// Peers that a service of `config` names get their addresses before any other one, in the order of their ids.
+    ///
+    /// # Errors
+    /// If as many peers as may be have one.
+    pub(super) fn assign_named(&mut self, config: &Services) -> io::Result<()> {
+        let with_addresses = config.services.values();
+        let with_addresses = with_addresses.filter(|service| service.identity == Identity::Address);
+        let mut named = BTreeSet::new();
+        for service in with_addresses {
+            match &service.allow {
+                Allow::Peers(peers) => named.extend(peers),
+                Allow::Any => {}
+            }
+        }
+        named
+            .into_iter()
+            .try_for_each(|peer| self.assign(peer).map(drop))
+    }
+
+    fn add(&mut self, path: &Path, line: &str) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(open(path)?),
+        };
+        file.write_all(line.as_bytes())
+    }
+
+    /// Which peer has which.
+    pub(crate) fn table(&self) -> &Addresses {
+        &self.table
+    }
+}
+
+/// Opens the file at the end of its last whole line: a crash may have torn the one behind.
+fn open(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let whole = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
+    file.set_len(whole as u64)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(file)
+}
+
+impl Hub {
+    /// From where the target of `service` is dialed for `peer`.
+    ///
+    /// # Errors
+    /// If there is no address left for the peer.
+    pub(super) fn sources(&self, service: &Service, peer: PeerId) -> io::Result<Sources> {
+        match service.identity {
+            Identity::Address => lock(self.addresses()).assign(peer).map(Sources::Peer),
+            Identity::None | Identity::ProxyV2 => Ok(Sources::Any),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn the_file_keeps_addresses_over_restarts_and_mends_a_torn_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = PeerAddresses::path(&directory.path().join("identity.key"));
+        assert_eq!(path, directory.path().join("identity.addresses"));
+        let [one, other] = [PeerId::random(), PeerId::random()];
+        let mut addresses = PeerAddresses::open(Some(&path)).unwrap();
+        let first = addresses.assign(one).unwrap();
+        drop(addresses);
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{whole}127.64.9.9 12D3")).unwrap();
+        let mut addresses = PeerAddresses::open(Some(&path)).unwrap();
+        assert_eq!(addresses.assign(one).unwrap(), first);
+        let second = addresses.assign(other).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{first} {one}\n{second} {other}\n"));
+
+        fs::write(&path, "127.0.0.1 me\n").unwrap();
+        let error = PeerAddresses::open(Some(&path)).unwrap_err().to_string();
+        assert!(
+            error.contains("line 1") && error.contains("identity.addresses"),
+            "{error}"
+        );
+        assert!(PeerAddresses::open(None).unwrap().assign(one).is_ok());
+    }
+}

@@ -1,0 +1,127 @@
+//! The sockets of forwards that take datagrams.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use p2pnode_services::core::flows::{Destinations, ForwardId};
+use socket2::SockRef;
+use tokio::{io::ReadBuf, net::UdpSocket, task::AbortHandle};
+
+use crate::{
+    observe::metrics::SessionMetrics,
+    services::{Hub, report::Sink},
+};
+
+/// The longest datagram, and a byte.
+const LONGEST: usize = 1 << 16;
+
+thread_local! {
+    /// Datagrams are read here, and copied to a buffer of their size: an idle flow holds none.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes a datagram with `read`, into a buffer of its size.
+pub(super) fn poll_datagram<T>(
+    read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<T>>,
+) -> Poll<io::Result<(T, Bytes)>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(LONGEST, 0);
+        let mut buffer = ReadBuf::new(scratch);
+        let from = ready!(read(&mut buffer))?;
+        Poll::Ready(Ok((from, Bytes::copy_from_slice(buffer.filled()))))
+    })
+}
+
+/// A forward, as the flows of its clients see it.
+#[derive(Debug)]
+pub(super) struct Clients {
+    socket: Arc<UdpSocket>,
+    pub(super) listener: SocketAddr,
+    pub(super) to: Destinations,
+    pub(super) sink: Option<Sink>,
+    pub(super) metrics: SessionMetrics,
+}
+
+impl Clients {
+    pub(super) fn send(&self, client: SocketAddr, payload: &[u8]) {
+        // At once: tokio would refuse what comes before it knows that the socket is writable.
+        let sent = SockRef::from(&*self.socket).send_to(payload, &client.into());
+        if let Err(error) = sent {
+            tracing::debug!(%client, %error, "a datagram did not reach its client");
+        }
+    }
+}
+
+/// A forward that takes datagrams as long as this exists.
+#[derive(Debug)]
+pub(in crate::services) struct UdpListener {
+    hub: Hub,
+    forward: ForwardId,
+    /// Where it listens.
+    pub(in crate::services) at: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Drop for UdpListener {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.hub.flows(|state| {
+            state.flows.handle_forward_gone(self.forward);
+            state.act();
+            state.forwards.remove(&self.forward);
+        });
+    }
+}
+
+impl Hub {
+    /// Takes datagrams at `at` for the services `to`. `number` is that of the forward.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub(in crate::services) fn listen_udp(
+        &self,
+        number: u64,
+        at: SocketAddr,
+        to: Destinations,
+        sink: Option<Sink>,
+    ) -> io::Result<UdpListener> {
+        let socket = std::net::UdpSocket::bind(at)?;
+        socket.set_nonblocking(true)?;
+        let socket = Arc::new(UdpSocket::from_std(socket)?);
+        let listener = socket.local_addr()?;
+        let forward = ForwardId(number);
+        let clients = Clients {
+            socket: Arc::clone(&socket),
+            listener,
+            to,
+            sink,
+            metrics: self.metrics().clone(),
+        };
+        self.flows(|state| state.forwards.insert(forward, Arc::new(clients)));
+        let task = tokio::spawn(take(self.clone(), forward, socket));
+        Ok(UdpListener {
+            hub: self.clone(),
+            forward,
+            at: listener,
+            task: task.abort_handle(),
+        })
+    }
+}
+
+async fn take(hub: Hub, forward: ForwardId, socket: Arc<UdpSocket>) {
+    let poll = |cx: &mut Context<'_>| poll_datagram(|buffer| socket.poll_recv_from(cx, buffer));
+    loop {
+        match poll_fn(poll).await {
+            Ok((client, payload)) => hub.client_sent(forward, client, payload),
+            // The port of a client is closed, which a later datagram to it reports here.
+            Err(error) => tracing::debug!(%error, "a forward could not take a datagram"),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The streams of flows: they begin and end a flow, and carry what no QUIC datagram does.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of fourteen frames few belong in a state, and a new one belongs in none"
+)]
+
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+
+use super::{Action, End, Flow, FlowKey, Flows, Role};
+use crate::{
+    core::session::StreamId,
+    wire::{
+        Accept, Carries, Frame, Open, Refusal, Refuse, Resume, SessionId, datagram::FlowNumber,
+    },
+};
+
+impl Flows {
+    /// A peer that may use the service opens a flow. `Err` is the refusal, which goes on the stream.
+    ///
+    /// # Errors
+    /// If there are as many flows as there may be, or the flow has a number that is in use.
+    pub fn handle_open(
+        &mut self,
+        peer: PeerId,
+        open: &Open,
+        idle: Duration,
+        stream: StreamId,
+        now: Instant,
+    ) -> Result<FlowKey, Refuse> {
+        let instance = self.instance;
+        let refuse = |refusal| Err(Refuse { instance, refusal });
+        let Carries::Datagrams(number) = open.carries else {
+            return refuse(Refusal::Malformed);
+        };
+        let key = FlowKey {
+            peer,
+            role: Role::Service,
+            number,
+        };
+        match self.flows.get(&key) {
+            // Repeated after a loss.
+            Some(flow) if flow.session == open.session => {
+                self.attach(key, open.attempt, stream);
+                return Ok(key);
+            }
+            Some(_) => return refuse(Refusal::Malformed),
+            None => {}
+        }
+        if self.is_full(peer) {
+            return refuse(Refusal::Busy);
+        }
+        let flow = Flow {
+            session: open.session,
+            service: open.service.clone(),
+            client: None,
+            idle,
+            last: now,
+            look: now,
+            accepted: true,
+            attempt: 0,
+            stream: None,
+            wants_stream: false,
+            out: Default::default(),
+            queue: Default::default(),
+        };
+        self.insert(key, flow, now);
+        self.attach(key, open.attempt, stream);
+        Ok(key)
+    }
+
+    /// The peer resumes a flow on a new stream. `None`: it has none such.
+    pub fn handle_resume(
+        &mut self,
+        peer: PeerId,
+        resume: &Resume,
+        stream: StreamId,
+    ) -> Option<FlowKey> {
+        let found = self.find(peer, Role::Service, resume.session);
+        if let Some(key) = found {
+            self.attach(key, resume.attempt, stream);
+        }
+        found
+    }
+
+    pub(super) fn find(&self, peer: PeerId, role: Role, session: SessionId) -> Option<FlowKey> {
+        let number = |number| FlowKey { peer, role, number };
+        let mut of_peer = self
+            .flows
+            .range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
+        let found = of_peer.find(|(_, flow)| flow.session == session);
+        found.map(|(key, _)| *key)
+    }
+
+    fn attach(&mut self, key: FlowKey, attempt: u32, stream: StreamId) {
+        let instance = self.instance;
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        if flow.stream.is_some() && attempt <= flow.attempt {
+            self.actions.push_back(Action::CloseStream(key, stream));
+            return;
+        }
+        flow.attempt = attempt;
+        if let Some(left) = flow.stream.replace(stream) {
+            self.actions.push_back(Action::CloseStream(key, left));
+        }
+        flow.out.clear();
+        flow.out.push_back(Frame::Accept(progress(instance)));
+    }
+
+    /// The stream that was wanted for the flow is open.
+    pub fn handle_stream(&mut self, key: FlowKey, stream: StreamId) {
+        let instance = self.instance;
+        let Some(flow) = self.flows.get_mut(&key) else {
+            self.actions.push_back(Action::CloseStream(key, stream));
+            return;
+        };
+        flow.wants_stream = false;
+        flow.attempt += 1;
+        let (session, attempt) = (flow.session, flow.attempt);
+        let first = match flow.accepted {
+            true => Frame::Resume(Resume {
+                session,
+                instance,
+                attempt,
+                progress: progress(instance),
+            }),
+            false => Frame::Open(Open {
+                session,
+                instance,
+                attempt,
+                service: flow.service.clone(),
+                carries: Carries::Datagrams(key.number),
+                limit: 0,
+                client: flow
+                    .client
+                    .as_ref()
+                    .map(|from| (from.client, from.listener)),
+            }),
+        };
+        flow.out.clear();
+        flow.out.push_back(first);
+        if let Some(left) = flow.stream.replace(stream) {
+            self.actions.push_back(Action::CloseStream(key, left));
+        }
+    }
+
+    /// No stream could be opened. The next datagram asks for one again, unless there is another destination.
+    pub fn handle_stream_failed(&mut self, key: FlowKey, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        flow.wants_stream = false;
+        let has_other = flow.client.as_ref().is_some_and(|from| from.to.len() > 1);
+        if has_other && flow.stream.is_none() {
+            self.pass_over(key, End::Unreachable, now);
+        }
+    }
+
+    /// The stream has ended.
+    pub fn handle_stream_lost(&mut self, key: FlowKey, stream: StreamId) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        if flow.stream == Some(stream) {
+            flow.stream = None;
+            if !flow.queue.is_empty() || !flow.accepted {
+                self.want_stream(key);
+            }
+        }
+    }
+
+    /// There is a better path for the flow's stream.
+    pub fn handle_better_path(&mut self, key: FlowKey) {
+        if let Some(flow) = self.flows.get_mut(&key)
+            && key.role == Role::Forward
+            && !std::mem::replace(&mut flow.wants_stream, true)
+        {
+            self.actions.push_back(Action::OpenStream(key));
+        }
+    }
+
+    /// `frame` has come on the flow's stream.
+    pub fn handle_frame(&mut self, key: FlowKey, stream: StreamId, frame: Frame, now: Instant) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        // A datagram on a stream that is being left is as good as any.
+        let is_current = flow.stream == Some(stream);
+        match frame {
+            Frame::Datagram(payload) => self.deliver(key, payload, now),
+            Frame::Accept(_) if is_current && key.role == Role::Forward => {
+                if !std::mem::replace(&mut flow.accepted, true) {
+                    self.actions.push_back(Action::Opened(key));
+                }
+            }
+            Frame::Refuse(refuse) if is_current && key.role == Role::Forward => {
+                self.pass_over(key, End::Refused(refuse.refusal), now);
+            }
+            Frame::Reset(reset) => drop(self.end(key, End::ResetByPeer(reset.reason))),
+            Frame::Skipped(_) => {}
+            _ if !is_current => {}
+            _ => drop(self.end(key, End::Violation)),
+        }
+    }
+
+    /// What the flow's stream takes next.
+    pub fn poll_transmit(&mut self, key: FlowKey, stream: StreamId) -> Option<Frame> {
+        let flow = self.flows.get_mut(&key)?;
+        if flow.stream != Some(stream) {
+            return None;
+        }
+        if let Some(frame) = flow.out.pop_front() {
+            return Some(frame);
+        }
+        let peer = self.peers.get_mut(&key.peer)?;
+        let datagram = flow.queue.pop([&mut peer.room, &mut self.all]);
+        datagram.map(Frame::Datagram)
+    }
+
+    /// Only the opener opens streams.
+    pub(super) fn want_stream(&mut self, key: FlowKey) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        let needs = key.role == Role::Forward && flow.stream.is_none() && !flow.wants_stream;
+        if needs {
+            flow.wants_stream = true;
+            self.actions.push_back(Action::OpenStream(key));
+        }
+    }
+}
+
+fn progress(instance: u64) -> Accept {
+    Accept {
+        instance,
+        received: 0,
+        delivered: 0,
+        limit: 0,
+    }
+}

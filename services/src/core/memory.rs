@@ -1,0 +1,259 @@
+//! What all sessions may hold together, and how they share it. See decision 0702.
+//!
+//! A quarter is kept for floors: each session may always hold [`FLOOR`] bytes. The rest is shared by what is free of it: a session
+//! may hold a quarter of that, and the sessions of one peer as much as that.
+//!
+//! Counters are atomic, since sessions run on several threads. The sum is exact; the shares may be off by what others take in
+//! the same moment.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// What each session may always hold.
+pub const FLOOR: usize = 2 << 10;
+
+/// What a piece of data takes beside its bytes: its place in a queue, and the header of its allocation.
+pub const PIECE: usize = 64;
+
+/// The least part of a piece that is held alone.
+const LEAST_PIECE: usize = 512;
+
+/// The memory of all sessions.
+#[derive(Debug, Clone)]
+pub struct Memory(Arc<Total>);
+
+/// The part of one peer.
+#[derive(Debug, Clone)]
+pub struct PeerMemory(Arc<Peer>);
+
+/// The part of one session. What it holds is free again when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    peer: PeerMemory,
+    held: usize,
+}
+
+#[derive(Debug)]
+struct Total {
+    /// What is shared, beyond the floors.
+    shared: usize,
+    /// What is held of it.
+    used: AtomicUsize,
+    most_sessions: usize,
+    sessions: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Peer {
+    memory: Memory,
+    /// What its sessions hold beyond their floors.
+    used: AtomicUsize,
+}
+
+impl Memory {
+    /// `bytes` for all sessions.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let most_sessions = bytes / 4 / FLOOR;
+        Self(Arc::new(Total {
+            shared: bytes - most_sessions * FLOOR,
+            used: AtomicUsize::new(0),
+            most_sessions,
+            sessions: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The part of a peer. It is kept as long as one of its sessions is.
+    #[must_use]
+    pub fn peer(&self) -> PeerMemory {
+        PeerMemory(Arc::new(Peer {
+            memory: self.clone(),
+            used: AtomicUsize::new(0),
+        }))
+    }
+
+    /// How many bytes are held at most: what is shared, and the floors of the sessions that there are.
+    #[must_use]
+    pub fn held_at_most(&self) -> usize {
+        self.0.used.load(Relaxed) + self.0.sessions.load(Relaxed) * FLOOR
+    }
+
+    fn free(&self) -> usize {
+        self.0.shared.saturating_sub(self.0.used.load(Relaxed))
+    }
+}
+
+impl PeerMemory {
+    /// The part of a new session. `None`: the floors of all sessions would exceed their part of the memory.
+    #[must_use]
+    pub fn session(&self) -> Option<Share> {
+        let total = &self.0.memory.0;
+        let admitted = total.sessions.fetch_update(Relaxed, Relaxed, |sessions| {
+            (sessions < total.most_sessions).then_some(sessions + 1)
+        });
+        admitted.ok().map(|_| Share {
+            peer: self.clone(),
+            held: 0,
+        })
+    }
+}
+
+impl Share {
+    /// What the session holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many bytes further it may hold.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let peer = &self.peer.0;
+        let free = peer.memory.free();
+        // With x bytes further: beyond + x <= (free - x) / 4, and peer + x <= free - x.
+        let own = free.saturating_sub(4 * beyond(self.held)) / 5;
+        let peers = free.saturating_sub(peer.used.load(Relaxed)) / 2;
+        FLOOR.saturating_sub(self.held) + own.min(peers)
+    }
+
+    /// How many bytes of a piece of `wanted` it may hold. A piece that would be cut to almost nothing waits instead: its place
+    /// would take more than its bytes.
+    #[must_use]
+    pub fn piece(&self, wanted: usize) -> usize {
+        let room = self.room().saturating_sub(PIECE);
+        match room < wanted && room < LEAST_PIECE {
+            true => 0,
+            false => room.min(wanted),
+        }
+    }
+
+    /// Holds `bytes` further, if it may.
+    #[must_use]
+    pub fn take(&mut self, bytes: usize) -> bool {
+        if bytes > self.room() {
+            return false;
+        }
+        let more = beyond(self.held + bytes) - beyond(self.held);
+        let peer = &self.peer.0;
+        let total = &peer.memory.0;
+        let taken = total.used.fetch_update(Relaxed, Relaxed, |used| {
+            Some(used + more).filter(|used| *used <= total.shared)
+        });
+        if taken.is_err() {
+            return false;
+        }
+        peer.used.fetch_add(more, Relaxed);
+        self.held += bytes;
+        true
+    }
+
+    /// `bytes` are held no longer.
+    ///
+    /// # Panics
+    /// If it does not hold that many.
+    pub fn release(&mut self, bytes: usize) {
+        let held = self
+            .held
+            .checked_sub(bytes)
+            .expect("what is released is held");
+        let less = beyond(self.held) - beyond(held);
+        self.peer.0.memory.0.used.fetch_sub(less, Relaxed);
+        self.peer.0.used.fetch_sub(less, Relaxed);
+        self.held = held;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.release(self.held);
+        self.peer.0.memory.0.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+fn beyond(held: usize) -> usize {
+    held.saturating_sub(FLOOR)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn fill(share: &mut Share, piece: usize) -> usize {
+        while share.take(piece.min(share.room()).max(1)) {}
+        share.held()
+    }
+
+    #[test]
+    fn the_default_admits_16384_sessions_and_one_alone_may_hold_16_mib() {
+        let memory = Memory::new(128 * MIB);
+        let peer = memory.peer();
+        assert!(fill(&mut peer.session().unwrap(), 65_536) >= 16 * MIB);
+        let mut shares: Vec<_> = std::iter::from_fn(|| peer.session()).collect();
+        assert_eq!(shares.len(), 16_384);
+        assert!(shares.iter_mut().all(|share| share.take(FLOOR)));
+        assert!(memory.held_at_most() <= 128 * MIB);
+        shares.clear();
+        assert_eq!(memory.held_at_most(), 0);
+    }
+
+    #[test]
+    fn sessions_that_nobody_reads_leave_the_others_their_first_window() {
+        let memory = Memory::new(128 * MIB);
+        let (one, other) = (memory.peer(), memory.peer());
+        let unread: Vec<_> = (0..190)
+            .map(|_| {
+                let mut share = one.session().unwrap();
+                assert!(share.take(256 << 10));
+                share
+            })
+            .collect();
+        assert!(one.session().unwrap().room() >= 256 << 10);
+        assert!(other.session().unwrap().room() >= 4 * MIB);
+        drop(unread);
+    }
+
+    #[test]
+    fn a_peer_that_takes_what_it_can_leaves_another_one_half() {
+        let memory = Memory::new(128 * MIB);
+        let (greedy, other) = (memory.peer(), memory.peer());
+        let mut shares: Vec<_> = (0..1000).map(|_| greedy.session().unwrap()).collect();
+        for share in &mut shares {
+            fill(share, 65_536);
+        }
+        assert!(other.session().unwrap().room() > 8 * MIB);
+        assert!(memory.held_at_most() <= 128 * MIB);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_and_released_the_sum_stays_below_the_memory(
+            steps in proptest::collection::vec((0..8usize, 1..100_000usize, any::<bool>()), 0..300),
+        ) {
+            let memory = Memory::new(MIB);
+            let peers = [memory.peer(), memory.peer()];
+            let mut shares: Vec<_> = (0..8).map(|n| peers[n % 2].session().unwrap()).collect();
+            for (n, bytes, take) in steps {
+                let share = &mut shares[n];
+                if take {
+                    let room = share.room();
+                    prop_assert!(share.take(bytes) == (bytes <= room));
+                } else {
+                    share.release(bytes.min(share.held()));
+                }
+                let held: usize = shares.iter().map(Share::held).sum();
+                prop_assert!(held <= memory.held_at_most() && memory.held_at_most() <= MIB);
+                prop_assert!(shares.iter().all(|share| share.held() >= FLOOR || share.room() > 0));
+            }
+            drop(shares);
+            prop_assert_eq!(memory.held_at_most(), 0);
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The sessions of all peers: what the first frame of a stream means, and which sessions have to end.
+//!
+//! Each session is driven on its own; the table knows whose it is and of which service. An id counts only together with the peer
+//! that authenticated the connection, so nobody resumes the session of another peer.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
+
+use libp2p::PeerId;
+
+use super::{
+    access::{Access, Limits, Opens},
+    memory::{Memory, PeerMemory, Share},
+};
+use crate::{
+    config::ServiceName,
+    wire::{Carries, Frame, Hello, Open, Refusal, Refuse, ResetReason, Resume, SessionId},
+};
+
+/// A session, as one process names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The other side.
+    pub peer: PeerId,
+    /// Who opened it.
+    pub role: Role,
+    /// Its id.
+    pub session: SessionId,
+}
+
+/// Which side of a session this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// It opened the session: a forward.
+    Forward,
+    /// It accepted the session: a service.
+    Service,
+}
+
+/// What becomes of a stream that a peer opened.
+#[derive(Debug)]
+pub enum Verdict {
+    /// A session begins: dial the target.
+    New(Key, Share),
+    /// It is a stream of this session.
+    Attach(Key),
+    /// Send this, and close the stream.
+    Answer(Frame),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The peer's process is another one: `handle_peer_restarted`.
+    PeerRestarted(Key),
+    /// `handle_reset` with the reason.
+    Reset(Key, ResetReason),
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    /// This process: random.
+    instance: u64,
+    memory: Memory,
+    access: Access,
+    limits: Limits,
+    peers: BTreeMap<PeerId, Peer>,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    memory: PeerMemory,
+    instance: Option<u64>,
+    /// Its earlier processes: what they have sent may still arrive.
+    past: VecDeque<u64>,
+    sessions: BTreeMap<(Role, SessionId), Entry>,
+    opens: Opens,
+}
+
+#[derive(Debug)]
+struct Entry {
+    service: ServiceName,
+    carries_datagrams: bool,
+}
+
+/// How many earlier processes of a peer are remembered.
+const PAST: usize = 8;
+
+/// How many peers without sessions are remembered, for their rate and their process.
+const IDLE_PEERS: usize = 4_096;
+
+impl Sessions {
+    /// None yet. `instance` is random.
+    #[must_use]
+    pub fn new(instance: u64, memory: Memory, access: Access, limits: Limits) -> Self {
+        Self {
+            instance,
+            memory,
+            access,
+            limits,
+            peers: BTreeMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// This process.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.peers.values().map(|peer| peer.sessions.len()).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is offered to `peer`.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// `peer` has opened a stream of which this is the first frame.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only three frames begin a stream"
+    )]
+    pub fn handle_first_frame(&mut self, peer: PeerId, first: &Frame, now: Instant) -> Verdict {
+        match first {
+            Frame::Open(open) => self.open(peer, open, now),
+            Frame::Resume(resume) => self.resume(peer, resume),
+            Frame::Hello(hello) => {
+                if self.peers.contains_key(&peer) {
+                    self.process(peer, hello.instance);
+                }
+                Verdict::Answer(self.hello())
+            }
+            _ => self.refuse(Refusal::Malformed),
+        }
+    }
+
+    /// The question which process the peer is, for a connection of a peer that has [`Self::accepted_from`].
+    #[must_use]
+    pub fn hello(&self) -> Frame {
+        Frame::Hello(Hello {
+            instance: self.instance,
+            lists: false,
+        })
+    }
+
+    /// The peer's answer to [`Self::hello`].
+    pub fn handle_hello(&mut self, peer: PeerId, hello: Hello) {
+        if self.peers.contains_key(&peer) {
+            self.process(peer, hello.instance);
+        }
+    }
+
+    /// How many sessions `peer` has opened here.
+    #[must_use]
+    pub fn accepted_from(&self, peer: &PeerId) -> usize {
+        let sessions = self.peers.get(peer).map(|peer| peer.sessions.keys());
+        let is_accepted = |key: &&(Role, SessionId)| key.0 == Role::Service;
+        sessions.map_or(0, |keys| keys.filter(is_accepted).count())
+    }
+
+    /// This process opens a session at `peer`. `None`: there are as many as the memory admits.
+    pub fn handle_open(
+        &mut self,
+        key: Key,
+        service: ServiceName,
+        carries: Carries,
+        now: Instant,
+    ) -> Option<Share> {
+        self.forget_idle(now);
+        let peer = self.peer(key.peer);
+        let share = peer.memory.session()?;
+        peer.insert(key, service, carries);
+        Some(share)
+    }
+
+    /// The session is over.
+    pub fn handle_over(&mut self, key: Key) {
+        if let Some(peer) = self.peers.get_mut(&key.peer) {
+            peer.sessions.remove(&(key.role, key.session));
+        }
+    }
+
+    /// The services and their rules are others. Sessions that they do not permit end.
+    pub fn handle_access(&mut self, access: Access) {
+        self.access = access;
+        for (id, peer) in &self.peers {
+            for ((role, session), entry) in &peer.sessions {
+                if *role == Role::Service && !self.access.permits(id, &entry.service) {
+                    let key = Key {
+                        peer: *id,
+                        role: *role,
+                        session: *session,
+                    };
+                    self.actions
+                        .push_back(Action::Reset(key, ResetReason::NotAllowed));
+                }
+            }
+        }
+    }
+
+    /// The service has another target, or is gone: its sessions end.
+    pub fn handle_service_changed(&mut self, service: &ServiceName) {
+        for (id, peer) in &self.peers {
+            for ((role, session), entry) in &peer.sessions {
+                if *role == Role::Service && entry.service == *service {
+                    let key = Key {
+                        peer: *id,
+                        role: *role,
+                        session: *session,
+                    };
+                    self.actions
+                        .push_back(Action::Reset(key, ResetReason::ServiceGone));
+                }
+            }
+        }
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn open(&mut self, peer: PeerId, open: &Open, now: Instant) -> Verdict {
+        // Whoever may not use the service learns nothing, and costs no memory.
+        if !self.access.admits(&peer, &open.service, open.carries) {
+            return self.refuse(Refusal::Unavailable);
+        }
+        self.forget_idle(now);
+        self.peer(peer);
+        if !self.process(peer, open.instance) {
+            return self.refuse(Refusal::UnknownSession);
+        }
+        let limits = self.limits.clone();
+        let known = self.peer(peer);
+        let key = Key {
+            peer,
+            role: Role::Service,
+            session: open.session,
+        };
+        if !known.opens.admits(&open.service, limits.opens, now) {
+            return self.refuse(Refusal::Busy);
+        }
+        if known.sessions.contains_key(&(key.role, key.session)) {
+            return Verdict::Attach(key);
+        }
+        let (datagrams, most) = match open.carries {
+            Carries::Bytes => (false, limits.sessions),
+            Carries::Datagrams(_) => (true, limits.flows),
+        };
+        if known.count(&open.service, datagrams) >= most {
+            return self.refuse(Refusal::Busy);
+        }
+        let Some(share) = known.memory.session() else {
+            return self.refuse(Refusal::Busy);
+        };
+        known.insert(key, open.service.clone(), open.carries);
+        Verdict::New(key, share)
+    }
+
+    fn resume(&mut self, peer: PeerId, resume: &Resume) -> Verdict {
+        let is_known = self.peers.contains_key(&peer) && self.process(peer, resume.instance);
+        let key = Key {
+            peer,
+            role: Role::Service,
+            session: resume.session,
+        };
+        let sessions = self.peers.get(&peer).map(|peer| &peer.sessions);
+        let has = sessions.is_some_and(|known| known.contains_key(&(key.role, key.session)));
+        match is_known && has {
+            true => Verdict::Attach(key),
+            false => self.refuse(Refusal::UnknownSession),
+        }
+    }
+
+    /// The peer's process is `instance`. If it was another one, its sessions are over. False: an earlier one speaks.
+    fn process(&mut self, id: PeerId, instance: u64) -> bool {
+        let peer = self.peer(id);
+        if peer.past.contains(&instance) {
+            return false;
+        }
+        let last = peer.instance.replace(instance);
+        let Some(last) = last.filter(|last| *last != instance) else {
+            return true;
+        };
+        peer.past.push_back(last);
+        if peer.past.len() > PAST {
+            peer.past.pop_front();
+        }
+        // They are gone at once: the new process may not resume them.
+        let ended = std::mem::take(&mut peer.sessions).into_keys();
+        let keys = ended.map(|(role, session)| Key {
+            peer: id,
+            role,
+            session,
+        });
+        self.actions.extend(keys.map(Action::PeerRestarted));
+        true
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Verdict {
+        let instance = self.instance;
+        Verdict::Answer(Frame::Refuse(Refuse { instance, refusal }))
+    }
+
+    fn peer(&mut self, id: PeerId) -> &mut Peer {
+        let memory = &self.memory;
+        self.peers.entry(id).or_insert_with(|| Peer {
+            memory: memory.peer(),
+            instance: None,
+            past: VecDeque::new(),
+            sessions: BTreeMap::new(),
+            opens: Opens::default(),
+        })
+    }
+
+    fn forget_idle(&mut self, now: Instant) {
+        if self.peers.len() >= IDLE_PEERS {
+            let opens = self.limits.opens;
+            self.peers
+                .retain(|_, peer| !peer.sessions.is_empty() || !peer.opens.is_idle(opens, now));
+        }
+    }
+}
+
+impl Peer {
+    fn insert(&mut self, key: Key, service: ServiceName, carries: Carries) {
+        let carries_datagrams = matches!(carries, Carries::Datagrams(_));
+        let entry = Entry {
+            service,
+            carries_datagrams,
+        };
+        self.sessions.insert((key.role, key.session), entry);
+    }
+
+    fn count(&self, service: &ServiceName, datagrams: bool) -> usize {
+        let of_service = |((role, _), entry): &(&(Role, SessionId), &Entry)| {
+            *role == Role::Service
+                && entry.service == *service
+                && entry.carries_datagrams == datagrams
+        };
+        self.sessions.iter().filter(of_service).count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

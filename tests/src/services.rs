@@ -1,0 +1,173 @@
+//! Two nodes on the internet, with real servers at the one and real clients at the other.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    args::{PATIENCE, range},
+    bins::bins,
+    host::Host,
+    lab::Lab,
+    nat::RANGE,
+    node::{Launch, Process, output, printed},
+    running::Node,
+    sandbox,
+};
+
+/// The servers and clients that the tests of services use, each with its Debian package.
+const TOOLS: [(&str, &str); 8] = [
+    ("curl", "curl"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("iperf3", "iperf3"),
+    ("nginx", "nginx-light"),
+    ("psql", "postgresql"),
+    ("rsync", "rsync"),
+    ("sshd", "openssh-server"),
+];
+
+/// Those that this machine lacks.
+pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
+    let mut missing = TOOLS.to_vec();
+    missing.retain(|(tool, _)| !sandbox::has_tool(tool));
+    missing
+}
+
+/// A caller, a server, and a second caller that the server treats differently.
+pub struct Servers {
+    pub caller: Node,
+    pub server: Node,
+    pub stranger: Node,
+    /// The lab; last, so that it outlives what runs in it.
+    pub lab: Lab,
+}
+
+/// The parts of configurations that differ from test to test. `CALLER`, `SERVER` and `STRANGER` stand for peer ids.
+#[derive(Clone, Debug, Default)]
+pub struct Configs {
+    pub caller: String,
+    pub server: String,
+    pub stranger: String,
+}
+
+impl Servers {
+    /// Starts the nodes, which reach each other at the server's public addresses over `transport`.
+    pub async fn start(transport: &str, configs: Configs) -> Result<Self> {
+        let missing = missing_tools();
+        if let Some((tool, package)) = missing.first() {
+            bail!(
+                "the tests of services need {tool}: install it, on Debian with `apt-get install {package}`"
+            );
+        }
+        let lab = Lab::of_test().await?;
+        let mut hosts = Vec::new();
+        for name in ["caller", "server", "stranger"] {
+            hosts.push((name, lab.public_host(name).await?));
+        }
+        let mut ids = Vec::new();
+        for (name, host) in &hosts {
+            let key = host.artifacts.file(&format!("{name}.key"));
+            let key = key.to_string_lossy().into_owned();
+            ids.push(printed(host, &bins()?.p2pnode, &["id", "--key", &key]).await?);
+        }
+        let of_server = hosts[1].1.ip(false)?;
+        let at = match transport {
+            "quic" => format!("/ip4/{of_server}/udp/4001/quic-v1"),
+            _ => format!("/ip4/{of_server}/tcp/4001"),
+        };
+        let mut nodes = Vec::new();
+        let texts = [configs.caller, configs.server, configs.stranger];
+        for ((name, host), text) in hosts.iter().zip(texts) {
+            let listen = match *name {
+                "server" => format!("listen: [{at}]\n"),
+                _ => String::new(),
+            };
+            let peers = format!(
+                "peers: {{ caller: {{ id: {} }}, server: {{ id: {}, addrs: [{at}] }}, stranger: {{ id: {} }} }}\n",
+                ids[0], ids[1], ids[2]
+            );
+            // Nobody names itself.
+            let peers = peers.replace(&format!("{name}: {{"), &format!("own-{name}: {{"));
+            let dial = format!(
+                "dial: {{ port_range: {} }}\nreservations: 0\n",
+                range(&RANGE)
+            );
+            let config = host.artifacts.file(&format!("{name}.yaml"));
+            std::fs::write(&config, [listen, dial, peers, text].concat())?;
+            let key = host.artifacts.file(&format!("{name}.key"));
+            let launch = Launch::new(*name, &bins()?.p2pnode).args(["run", "--json", "--config"]);
+            nodes.push(launch.arg(config).arg("--key").arg(key).runs(host).await?);
+        }
+        let [caller, server, stranger] = nodes.try_into().ok().context("three nodes")?;
+        Ok(Self {
+            caller,
+            server,
+            stranger,
+            lab,
+        })
+    }
+
+    /// A directory of its own for a server.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.lab.artifacts().file(name);
+        std::fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+}
+
+/// Lets a program find a user in /etc/passwd, as whom the lab runs: in a namespace of its own.
+pub fn with_user(launch_name: &str, program: impl AsRef<Path>, directory: &Path) -> Result<Launch> {
+    let (uid, gid) = (nix::unistd::Uid::current(), nix::unistd::Gid::current());
+    let passwd = directory.join("passwd");
+    let lines = format!(
+        "root:x:0:0:root:/root:/bin/sh\nlab:x:{uid}:{gid}:lab:{}:/bin/sh\nsshd:x:65533:65533::/run:/bin/false\n",
+        directory.display()
+    );
+    std::fs::write(&passwd, lines)?;
+    let script = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+    Ok(Launch::new(launch_name, sandbox::tool("unshare"))
+        .args(["--mount", "sh", "-c", script])
+        .arg(passwd)
+        .arg(program.as_ref()))
+}
+
+/// What a client prints, once it succeeds: its server may still be starting.
+pub async fn until_ok(host: &Host, program: &str, args: &[&str]) -> Result<String> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let ended = output(&host.device, &sandbox::tool(program), args, PATIENCE).await?;
+        if ended.status.success() {
+            return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
+        }
+        let error = String::from_utf8_lossy(&ended.stderr);
+        ensure!(Instant::now() < end, "{program} {args:?}: {error}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What a client prints when it fails.
+pub async fn fails(host: &Host, program: &str, args: &[&str]) -> Result<String> {
+    let ended = output(&host.device, &sandbox::tool(program), args, PATIENCE).await?;
+    ensure!(
+        !ended.status.success(),
+        "{program} {args:?} succeeded: {ended:?}"
+    );
+    Ok(String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
+/// Waits until a program has ended well.
+pub async fn succeeds(mut process: Process) -> Result<()> {
+    let status = process.exit(PATIENCE * 3).await?;
+    ensure!(
+        status.success(),
+        "{}: {status}: {}",
+        process.name(),
+        process.log()
+    );
+    Ok(())
+}

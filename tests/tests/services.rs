@@ -1,0 +1,348 @@
+//! Services of one node at another: over a relay, directly, and over what comes after a path is lost.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use p2pnode_tests::{faults::Traffic, prelude::*};
+use tokio::time::{Instant, sleep};
+
+lab_tests! {
+    a_connection_lives_while_its_path_is_relayed_direct_cut_and_direct_again_and_nothing_is_lost: survives(Transport::Quic);
+    over_tcp_a_connection_lives_as_well: survives(Transport::Tcp);
+    what_a_peer_may_not_use_looks_like_what_is_not_there: access();
+    a_serving_node_that_was_killed_resets_its_sessions_as_soon_as_it_is_back: killed();
+    forwards_and_services_of_the_configuration_are_there_without_a_command: configured();
+}
+
+const LISTEN: &str = "tcp://127.0.0.1:7000";
+const TARGET: &str = "tcp://127.0.0.1:7001";
+
+/// The way back over a relay, and a punch, on a busy machine.
+const AGAIN: Duration = Duration::from_secs(60);
+
+fn at(address: &str) -> SocketAddr {
+    let socket = address.strip_prefix("tcp://").unwrap_or(address);
+    socket.parse().expect("an address")
+}
+
+/// Returns what it gets, on every connection.
+fn echo(host: &Host) -> Result<()> {
+    let listener = host
+        .device
+        .run_sync(|| Ok(TcpListener::bind(at(TARGET))?))?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut back = stream.try_clone()?;
+                std::io::copy(&mut stream, &mut back)?;
+                back.shutdown(Shutdown::Write)
+            });
+        }
+    });
+    Ok(())
+}
+
+fn byte(offset: u64) -> u8 {
+    (offset ^ (offset >> 8).wrapping_mul(7) ^ (offset >> 16).wrapping_mul(13)) as u8
+}
+
+/// A connection that carries bytes both ways all the time.
+struct Traffics {
+    returned: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    sent: thread::JoinHandle<Result<u64>>,
+    got: thread::JoinHandle<Result<u64>>,
+}
+
+const CHUNK: usize = 64 << 10;
+
+impl Traffics {
+    fn start(host: &Host) -> Result<Self> {
+        let stream = host
+            .device
+            .run_sync(|| Ok(TcpStream::connect(at(LISTEN))?))?;
+        let (mut to, mut from) = (stream.try_clone()?, stream);
+        let (returned, stop) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (count, ends) = (Arc::clone(&returned), Arc::clone(&stop));
+        let sent = thread::spawn(move || {
+            let mut sent = 0;
+            while !ends.load(SeqCst) {
+                let chunk: Vec<u8> = (sent..sent + CHUNK as u64).map(byte).collect();
+                to.write_all(&chunk)?;
+                sent += CHUNK as u64;
+                // It leaves the machine to others.
+                thread::sleep(Duration::from_millis(8));
+            }
+            to.shutdown(Shutdown::Write)?;
+            Ok(sent)
+        });
+        let got = thread::spawn(move || {
+            let mut bytes = vec![0; CHUNK];
+            let mut got = 0;
+            loop {
+                let read = from.read(&mut bytes)?;
+                if read == 0 {
+                    return Ok(got);
+                }
+                let expected: Vec<u8> = (got..got + read as u64).map(byte).collect();
+                ensure!(bytes[..read] == expected[..], "other bytes at {got}");
+                got += read as u64;
+                count.store(got, SeqCst);
+            }
+        });
+        Ok(Self {
+            returned,
+            stop,
+            sent,
+            got,
+        })
+    }
+
+    /// Waits until so many further bytes have come back.
+    async fn carries(&self, bytes: u64) -> Result<()> {
+        let (from, until) = (self.returned.load(SeqCst), Instant::now() + AGAIN);
+        while self.returned.load(SeqCst) < from + bytes {
+            ensure!(!self.got.is_finished(), "the connection has ended");
+            ensure!(
+                Instant::now() < until,
+                "stuck at {}",
+                self.returned.load(SeqCst)
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends it, and returns how many bytes went each way.
+    fn end(self) -> Result<u64> {
+        self.stop.store(true, SeqCst);
+        let joined = |thread: thread::JoinHandle<Result<u64>>| {
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        };
+        let (sent, got) = (joined(self.sent)?, joined(self.got)?);
+        ensure!(sent == got, "{sent} bytes were sent and {got} came back");
+        Ok(got)
+    }
+}
+
+fn command(node: &Node, name: &str, args: &[&str]) -> Result<Process> {
+    node.control.command(name, args).on(&node.host)
+}
+
+fn state(wanted: &'static str) -> impl Fn(&Event) -> bool {
+    move |event| event.name() == "session" && event.text("/state") == wanted
+}
+
+struct Served {
+    both: Both,
+    forward: Process,
+    serve: Process,
+}
+
+async fn served(both: Both) -> Result<Served> {
+    echo(&both.b.host)?;
+    let args = ["serve", "echo", TARGET, "--allow", &both.a.id, "--json"];
+    let serve = command(&both.b, "serve", &args)?;
+    serve.event("serving", PATIENCE).await?;
+    let to = format!("echo@{}", both.b.id);
+    let forward = command(
+        &both.a,
+        "forward",
+        &["forward", &to, "--listen", LISTEN, "--json"],
+    )?;
+    let listening = forward.event("listening", PATIENCE).await?;
+    listening.has(&json!({"listen": LISTEN, "to": to}))?;
+    Ok(Served {
+        both,
+        forward,
+        serve,
+    })
+}
+
+async fn survives(transport: Transport) -> Result<()> {
+    let both = Running::homes().over(&[transport]).start().await?;
+    let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
+    // The first path is relayed for as long as the test wants.
+    both.a_side.site.cut(&[Traffic::With(b_outside)])?;
+    let Served {
+        both,
+        forward,
+        serve: _serve,
+    } = served(both).await?;
+    let traffic = Traffics::start(&both.a.host)?;
+    let opened = forward.first("an open session", 0, state("opened")).await?;
+    opened.has(&json!({"role": "forward", "service": "echo", "peer": both.b.id, "kind": "relayed", "reason": null}))?;
+    traffic.carries(4 << 20).await?;
+    // Direct: the session moves without a pause.
+    both.a_side.site.mend()?;
+    both.dial().await?;
+    let moved = forward
+        .first("a session that moved", 0, state("moved"))
+        .await?;
+    moved.has(&json!({"session": opened.json["session"], "kind": "direct", "transport": transport.name()}))?;
+    traffic.carries(4 << 20).await?;
+    // Cut: it goes on over the relay.
+    let seen = forward.events().len();
+    both.a_side.site.cut(&[Traffic::With(b_outside)])?;
+    let back = |event: &Event| event.name() == "session" && event.text("/kind") == "relayed";
+    forward
+        .first("a session that is back on a relay", seen, back)
+        .await?;
+    traffic.carries(4 << 20).await?;
+    // And back.
+    let seen = forward.events().len();
+    both.a_side.site.mend()?;
+    both.dial().await?;
+    let direct = |event: &Event| event.name() == "session" && event.text("/kind") == "direct";
+    forward
+        .first("a session that is direct again", seen, direct)
+        .await?;
+    traffic.carries(8 << 20).await?;
+    let status = both
+        .a
+        .control
+        .json(&["status", "--json", "--sessions"])
+        .await?;
+    ensure!(
+        status["sessions"][0]["kind"] == "direct" && status["forwards"][0]["sessions"] == 1,
+        "{status}"
+    );
+    let bytes = traffic.end()?;
+    let closed = forward
+        .first("the end of the session", seen, state("closed"))
+        .await?;
+    closed.has(&json!({"bytes_in": bytes, "bytes_out": bytes, "reason": null}))?;
+    for side in both.sides() {
+        side.keeps_range().await?;
+    }
+    Ok(())
+}
+
+async fn exits(mut process: Process, code: i32) -> Result<String> {
+    let status = process.exit(AGAIN).await?;
+    let log = process.log();
+    ensure!(
+        status.code() == Some(code),
+        "{status}, and not {code}: {log}"
+    );
+    Ok(log)
+}
+
+async fn access() -> Result<()> {
+    let both = Running::homes().over(&[Transport::Quic]).start().await?;
+    let stranger = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+    let Served {
+        both,
+        serve: _serve,
+        ..
+    } = served(both).await?;
+    let args = ["serve", "secret", TARGET, "--allow", stranger, "--json"];
+    let secret = command(&both.b, "secret", &args)?;
+    secret.event("serving", PATIENCE).await?;
+    let mut reasons = Vec::new();
+    for name in ["secret", "nothing"] {
+        let to = format!("{name}@{}", both.b.id);
+        let connect = command(&both.a, name, &["connect", &to])?;
+        // What differs is the name and the session, whose id has eight digits.
+        let log = exits(connect, 5).await?.replace(name, "it");
+        reasons.push(log.chars().skip(8).collect::<String>());
+    }
+    ensure!(reasons[0] == reasons[1], "{reasons:?}");
+    let listed = both
+        .a
+        .control
+        .json(&["services", &both.b.id, "--json"])
+        .await?;
+    let echo = json!([{"name": "echo", "kind": "tcp", "protocol": null}]);
+    ensure!(listed["services"] == echo, "{listed}");
+    let gone = command(&both.a, "gone", &["connect", &format!("echo@{stranger}")])?;
+    exits(gone, 4).await?;
+    Ok(())
+}
+
+async fn killed() -> Result<()> {
+    let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
+    let (mut b, a) = configured_pair(&prepared).await?;
+    let traffic = Traffics::start(&a.host)?;
+    traffic.carries(1 << 20).await?;
+    b.process.kill().await?;
+    let b = serving(&prepared).await?;
+    a.process.logged("the peer was restarted", AGAIN).await?;
+    ensure!(traffic.end().is_err(), "the client saw no reset");
+    // Its next client gets a session with the new process.
+    let traffic = Traffics::start(&a.host)?;
+    traffic.carries(1 << 20).await?;
+    traffic.end()?;
+    drop(b);
+    Ok(())
+}
+
+async fn serving(prepared: &Prepared) -> Result<Node> {
+    let host = &prepared.b.host;
+    let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: any }} }}\n");
+    let file = host.file("b.yaml");
+    std::fs::write(&file, services)?;
+    let b = prepared.relay.run("b", host, &[Transport::Quic])?;
+    b.arg("--config").arg(file).reserves(host).await
+}
+
+async fn configured_pair(prepared: &Prepared) -> Result<(Node, Node)> {
+    echo(&prepared.b.host)?;
+    let b = serving(prepared).await?;
+    let host = &prepared.a.host;
+    let forwards = format!(
+        "forwards: [ {{ listen: \"{LISTEN}\", to: \"echo@{}\" }} ]\n",
+        b.id
+    );
+    let file = host.file("a.yaml");
+    std::fs::write(&file, forwards)?;
+    let a = prepared.relay.run("a", host, &[Transport::Quic])?;
+    let a = a.arg("--config").arg(file).runs(host).await?;
+    // Nobody dials, and there is a direct path.
+    a.direct(&b.id, AGAIN).await?;
+    Ok((b, a))
+}
+
+/// A reload takes the service away from its only caller, and gives it back.
+async fn configured() -> Result<()> {
+    let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
+    let (b, a) = configured_pair(&prepared).await?;
+    let traffic = Traffics::start(&a.host)?;
+    traffic.carries(1 << 20).await?;
+    let status = b.control.status().await?;
+    ensure!(
+        status["services"][0]["name"] == "echo" && status["services"][0]["sessions"] == 1,
+        "{status}"
+    );
+    let stranger = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+    let file = prepared.b.host.file("b.yaml");
+    let allow = |who: &str| {
+        let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: {who} }} }}\n");
+        std::fs::write(&file, services)
+    };
+    // What changes elsewhere keeps its sessions.
+    allow(&format!("[{}, {stranger}]", a.id))?;
+    b.process
+        .logged("read the configuration again", AGAIN)
+        .await?;
+    traffic.carries(1 << 20).await?;
+    allow(stranger)?;
+    a.process
+        .logged("the peer no longer allows this node", AGAIN)
+        .await?;
+    ensure!(traffic.end().is_err(), "the client saw no reset");
+    Ok(())
+}

@@ -1,0 +1,366 @@
+//! Real servers behind services, and real clients in front of forwards.
+
+use std::fs;
+
+use p2pnode_tests::{
+    prelude::*,
+    sandbox,
+    services::{Configs, Servers, fails, succeeds, until_ok, with_user},
+};
+
+p2pnode_tests::lab_tests! {
+    postgresql_admits_the_address_of_one_peer_and_refuses_anothers: postgresql();
+    dig_asks_a_dns_server_over_quic_datagrams: dig("quic");
+    dig_asks_a_dns_server_over_framed_datagrams: dig("tcp");
+    nginx_logs_the_clients_address_and_curl_reaches_it_over_socks_and_raw_streams: web();
+    iperf3_measures_tcp_and_udp: iperf3();
+    rsync_copies_a_directory: rsync();
+    ssh_goes_through_connect: ssh();
+}
+
+async fn postgresql() -> Result<()> {
+    let service = "services: { db: { target: tcp://127.0.0.1:5432, allow: [caller, stranger], identity: address } }\n";
+    let forward = "forwards: [{ listen: tcp://127.0.0.1:5432, to: db@server }]\n";
+    let lab = Servers::start(
+        "quic",
+        Configs {
+            caller: forward.to_owned(),
+            server: service.to_owned(),
+            stranger: forward.to_owned(),
+        },
+    )
+    .await?;
+    let server = &lab.server.host;
+    let directory = lab.directory("postgresql")?;
+    let data = directory.join("data");
+    let bin = postgresql_bin()?;
+    let initdb = with_user("initdb", bin.join("initdb"), &directory)?;
+    let initdb = initdb.args(["-U", "postgres", "-A", "reject", "--no-sync", "-D"]);
+    succeeds(initdb.arg(&data).on(server)?).await?;
+    // The addresses are fixed before anyone has called.
+    let status = lab.server.control.status().await?;
+    let of = |peer: &str| {
+        let addresses = status["addresses"].as_array();
+        let mut found = addresses
+            .into_iter()
+            .flatten()
+            .filter(|at| at["peer"] == peer);
+        let address = found.next().and_then(|found| found["address"].as_str());
+        address
+            .map(str::to_owned)
+            .with_context(|| format!("the address of {peer}: {status}"))
+    };
+    let (caller, stranger) = (of(&lab.caller.id)?, of(&lab.stranger.id)?);
+    ensure!(
+        caller.starts_with("127.") && caller != stranger,
+        "{caller} {stranger}"
+    );
+    fs::write(
+        data.join("pg_hba.conf"),
+        format!("host all all {caller}/32 trust\n"),
+    )?;
+    let settings = [
+        "listen_addresses=127.0.0.1",
+        "fsync=off",
+        "unix_socket_directories=",
+    ];
+    let settings = settings.into_iter().flat_map(|setting| ["-c", setting]);
+    let postgres = with_user("postgres", bin.join("postgres"), &directory)?;
+    let _postgres = postgres.arg("-D").arg(&data).args(settings).on(server)?;
+    let query = [
+        "-h",
+        "127.0.0.1",
+        "-U",
+        "postgres",
+        "-Atc",
+        "select inet_client_addr()",
+    ];
+    let seen = until_ok(&lab.caller.host, "psql", &query).await?;
+    ensure!(
+        seen.trim() == caller,
+        "the server sees {seen}, not {caller}"
+    );
+    let refused = fails(&lab.stranger.host, "psql", &query).await?;
+    let named = format!("no pg_hba.conf entry for host \"{stranger}\"");
+    ensure!(refused.contains(&named), "{refused}");
+    Ok(())
+}
+
+fn postgresql_bin() -> Result<std::path::PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").context("PostgreSQL is not installed")?;
+    let found = versions.flatten().map(|version| version.path().join("bin"));
+    let mut found = found.filter(|bin| bin.join("initdb").is_file());
+    found.next().context("PostgreSQL has no initdb")
+}
+
+async fn dig(transport: &str) -> Result<()> {
+    let lab = Servers::start(
+        transport,
+        Configs {
+            caller: "forwards: [{ listen: udp://127.0.0.1:5353, to: dns@server }]\n".to_owned(),
+            server: "services: { dns: { target: udp://127.0.0.1:53, allow: [caller], identity: address } }\n".to_owned(),
+            ..Configs::default()
+        },
+    )
+    .await?;
+    let args = [
+        "--keep-in-foreground",
+        "--no-resolv",
+        "--no-hosts",
+        "--listen-address=127.0.0.1",
+        "--bind-interfaces",
+        "--port=53",
+        "--user=",
+        "--pid-file=",
+        "--log-queries=extra",
+        "--log-facility=-",
+        "--address=/db.example/192.0.2.7",
+        "--txt-record=long.example,0123456789abcdefghijklmnopqrstuvwxyz",
+    ];
+    let dns = Launch::new("dnsmasq", sandbox::tool("dnsmasq")).args(args);
+    let dns = dns.on(&lab.server.host)?;
+    let ask = |name| {
+        [
+            "@127.0.0.1",
+            "-p",
+            "5353",
+            "+tries=10",
+            "+timeout=1",
+            "+short",
+            name,
+        ]
+    };
+    let answer = until_ok(&lab.caller.host, "dig", &ask("db.example")).await?;
+    ensure!(answer.trim() == "192.0.2.7", "{answer}");
+    for _ in 0..10 {
+        until_ok(&lab.caller.host, "dig", &ask("db.example")).await?;
+    }
+    // It logs who asks: the peer, by its address.
+    dns.logged("127.", PATIENCE).await?;
+    ensure!(!dns.log().contains(" 127.0.0.1/"), "{}", dns.log());
+    Ok(())
+}
+
+async fn web() -> Result<()> {
+    let lab = Servers::start(
+        "tcp",
+        Configs {
+            caller: "forwards:\n\
+                - { listen: tcp://127.0.0.1:8080, to: web@server }\n\
+                - { listen: tcp://127.0.0.1:8081, to: /x/web@server }\n\
+                socks: { listen: 127.0.0.1:1080 }\n"
+                .to_owned(),
+            server: "services:\n  \
+                web: { target: tcp://127.0.0.1:80, allow: [caller], identity: proxy-v2, protocol: /x/web }\n  \
+                plain: { target: tcp://127.0.0.1:81, allow: [caller], identity: proxy-v2 }\n"
+                .to_owned(),
+            ..Configs::default()
+        },
+    )
+    .await?;
+    let directory = lab.directory("nginx")?;
+    let shown = directory.display();
+    fs::write(directory.join("page.txt"), "a page\n")?;
+    fs::write(
+        directory.join("nginx.conf"),
+        format!(
+            "daemon off; master_process off; pid {shown}/pid; error_log stderr;\n\
+             events {{}}\n\
+             http {{\n\
+             log_format client '$proxy_protocol_addr $server_protocol';\n\
+             access_log {shown}/access.log client;\n\
+             client_body_temp_path {shown}/1; proxy_temp_path {shown}/2; fastcgi_temp_path {shown}/3;\n\
+             uwsgi_temp_path {shown}/4; scgi_temp_path {shown}/5;\n\
+             server {{ listen 127.0.0.1:80 proxy_protocol http2; root {shown}; }}\n\
+             server {{ listen 127.0.0.1:81 proxy_protocol; root {shown}; }}\n\
+             }}\n"
+        ),
+    )?;
+    let nginx = Launch::new("nginx", sandbox::tool("nginx")).args(["-e", "stderr", "-c"]);
+    let _nginx = nginx
+        .arg(directory.join("nginx.conf"))
+        .on(&lab.server.host)?;
+    let host = &lab.caller.host;
+    let get = |url| ["-fsS", "--http2-prior-knowledge", "--max-time", "10", url];
+    for url in [
+        "http://127.0.0.1:8080/page.txt",
+        "http://127.0.0.1:8081/page.txt",
+    ] {
+        let page = until_ok(host, "curl", &get(url)).await?;
+        ensure!(page == "a page\n", "{page}");
+    }
+    for name in [
+        "http://web.server.p2p/page.txt",
+        "http://WEB.Server.p2p:99/page.txt",
+    ] {
+        let args = [&["--proxy", "socks5h://127.0.0.1:1080"][..], &get(name)].concat();
+        let page = until_ok(host, "curl", &args).await?;
+        ensure!(page == "a page\n", "{page}");
+    }
+    let args = [
+        "-fsS",
+        "--proxy",
+        "socks5h://127.0.0.1:1080",
+        "http://plain.server.p2p/page.txt",
+    ];
+    let page = until_ok(host, "curl", &args).await?;
+    ensure!(page == "a page\n", "{page}");
+    for (name, reason) in [
+        ("http://db.server.p2p/", "(5)"),
+        ("http://web.nobody.p2p/", "(4)"),
+        ("http://example.com/", "(2)"),
+    ] {
+        let args = [&["--proxy", "socks5h://127.0.0.1:1080"][..], &get(name)].concat();
+        let error = fails(host, "curl", &args).await?;
+        ensure!(error.contains(reason), "{name}: {error}");
+    }
+    let log = fs::read_to_string(directory.join("access.log"))?;
+    ensure!(
+        log.lines()
+            .filter(|line| *line == "127.0.0.1 HTTP/2.0")
+            .count()
+            >= 3,
+        "{log}"
+    );
+    Ok(())
+}
+
+async fn iperf3() -> Result<()> {
+    let lab = Servers::start(
+        "quic",
+        Configs {
+            caller: "forwards:\n\
+                - { listen: tcp://127.0.0.1:5201, to: iperf@server }\n\
+                - { listen: udp://127.0.0.1:5201, to: iperf-udp@server }\n"
+                .to_owned(),
+            server: "services:\n  \
+                iperf: { target: tcp://127.0.0.1:5201, allow: [caller] }\n  \
+                iperf-udp: { target: udp://127.0.0.1:5201, allow: any }\n"
+                .to_owned(),
+            ..Configs::default()
+        },
+    )
+    .await?;
+    let server = Launch::new("iperf3", sandbox::tool("iperf3")).args(["-s"]);
+    let _server = server.on(&lab.server.host)?;
+    let host = &lab.caller.host;
+    let tcp = ["-c", "127.0.0.1", "-t", "1", "-J"];
+    until_ok(host, "iperf3", &tcp).await?;
+    let udp = [
+        "-c",
+        "127.0.0.1",
+        "-u",
+        "-b",
+        "10M",
+        "-l",
+        "1100",
+        "-t",
+        "1",
+        "-J",
+    ];
+    let report: Value = serde_json::from_str(&until_ok(host, "iperf3", &udp).await?)?;
+    let sum = &report["end"]["sum"];
+    let lost = sum["lost_percent"]
+        .as_f64()
+        .context("no share of lost datagrams")?;
+    ensure!(lost < 50.0 && sum["packets"].as_u64() > Some(100), "{sum}");
+    Ok(())
+}
+
+async fn rsync() -> Result<()> {
+    let lab = Servers::start(
+        "quic",
+        Configs {
+            caller: "forwards: [{ listen: tcp://127.0.0.1:8873, to: rsync@server }]\n".to_owned(),
+            server: "services: { rsync: { target: tcp://127.0.0.1:8873, allow: [caller] } }\n"
+                .to_owned(),
+            ..Configs::default()
+        },
+    )
+    .await?;
+    let directory = lab.directory("rsync")?;
+    let (from, to) = (directory.join("from"), directory.join("to"));
+    fs::create_dir_all(&from)?;
+    for number in 0..20u8 {
+        let bytes: Vec<u8> = (0..100_000u32)
+            .map(|n| (n as u8).wrapping_mul(number))
+            .collect();
+        fs::write(from.join(number.to_string()), bytes)?;
+    }
+    let config = directory.join("rsyncd.conf");
+    fs::write(
+        &config,
+        format!("use chroot = no\n[files]\npath = {}\n", from.display()),
+    )?;
+    let daemon = with_user("rsyncd", sandbox::tool("rsync"), &directory)?;
+    let daemon = daemon.args(["--daemon", "--no-detach", "--port=8873", "--config"]);
+    let _daemon = daemon.arg(&config).on(&lab.server.host)?;
+    let to_text = to.to_string_lossy().into_owned();
+    let args = ["-a", "rsync://127.0.0.1:8873/files/", &to_text];
+    until_ok(&lab.caller.host, "rsync", &args).await?;
+    for number in 0..20 {
+        let name = number.to_string();
+        ensure!(
+            fs::read(from.join(&name))? == fs::read(to.join(&name))?,
+            "{name}"
+        );
+    }
+    Ok(())
+}
+
+async fn ssh() -> Result<()> {
+    let lab = Servers::start(
+        "quic",
+        Configs {
+            server: "services: { ssh: { target: tcp://127.0.0.1:22, allow: [caller] } }\n"
+                .to_owned(),
+            ..Configs::default()
+        },
+    )
+    .await?;
+    let directory = lab.directory("ssh")?;
+    let shown = directory.display();
+    for key in ["host_key", "user_key"] {
+        let path = directory.join(key).to_string_lossy().into_owned();
+        let args = ["-q", "-t", "ed25519", "-N", "", "-f", &path];
+        until_ok(&lab.server.host, "ssh-keygen", &args).await?;
+    }
+    fs::copy(directory.join("user_key.pub"), directory.join("authorized"))?;
+    fs::write(
+        directory.join("sshd_config"),
+        format!(
+            "ListenAddress 127.0.0.1:22\nHostKey {shown}/host_key\nAuthorizedKeysFile {shown}/authorized\n\
+             StrictModes no\nUsePAM no\nPidFile none\n"
+        ),
+    )?;
+    let sshd = with_user("sshd", sandbox::tool("sshd"), &directory)?;
+    let sshd = sshd
+        .args(["-D", "-e", "-f"])
+        .arg(directory.join("sshd_config"));
+    let _sshd = sshd.on(&lab.server.host)?;
+    let config = lab.lab.artifacts().file("caller.yaml");
+    let (program, config) = (bins()?.p2pnode, config.display());
+    let program = program.display();
+    let proxy = format!("ProxyCommand={program} connect ssh@%h --config {config}");
+    let key = directory.join("user_key").to_string_lossy().into_owned();
+    let socket = node::control_socket_of(&lab.caller)?;
+    let ssh = with_user("ssh", sandbox::tool("ssh"), &directory)?
+        .env(node::CONTROL_SOCKET, socket)
+        .args(["-F", "none", "-i", &key, "-o", &proxy])
+        .args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ])
+        .args(["-o", "BatchMode=yes", "lab@server", "echo", "hello"]);
+    let mut ssh = ssh.on(&lab.caller.host)?;
+    let status = ssh.exit(PATIENCE * 2).await?;
+    let printed: Vec<_> = ssh.events().into_iter().map(|event| event.line).collect();
+    ensure!(
+        status.success() && printed == ["hello"],
+        "{status}: {printed:?} {}",
+        ssh.log()
+    );
+    Ok(())
+}
