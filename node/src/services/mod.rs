@@ -25,6 +25,8 @@ mod running;
 mod session;
 mod status;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use self::session::{Callers, Incoming, OpenSessionError, ServeError, Session};
 pub(crate) use self::{
