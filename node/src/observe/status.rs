@@ -77,7 +77,6 @@ pub struct LostStatus {
     pub next_dial: Option<Duration>,
 }
 
-
 /// The source address that stands for a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressStatus {
