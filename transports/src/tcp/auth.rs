@@ -69,7 +69,7 @@ pub(crate) enum Offer {
     Noise,
 }
 
-/// Whether the remote has refused every offer. Known before the stream is dropped.
+/// Whether the remote has refused every offer, or the dialer gave the connection up. Known before the stream is dropped.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusal(Arc<AtomicBool>);
 
@@ -78,11 +78,16 @@ impl Refusal {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// The dialer gives the connection up.
+    pub(super) fn give(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Notes a refusal, if `error` is one.
     fn see(&self, error: &io::Error) {
         let carried = error.get_ref().and_then(|error| error.downcast_ref());
         if matches!(carried, Some(NegotiationError::Failed)) {
-            self.0.store(true, Ordering::Relaxed);
+            self.give();
         }
     }
 }

@@ -67,7 +67,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 const ANSWERED_AGAIN: std::ops::RangeInclusive<u64> = 1..=4;
 
 /// How many tries follow each other so soon.
-const SOON: u32 = 60;
+const SOON: u32 = 200;
 
 /// After what time a handshake has stopped, at the least, and is tried with small segments.
 const STOPPED: Duration = Duration::from_secs(3);
@@ -131,12 +131,18 @@ impl Dial {
         let is_narrow = self.memory.narrow().contains(self.remote, began.into_std());
         let (stream, sockets) = self.connect_in_time(is_narrow.into()).await?;
         let stopped = STOPPED.max(began.elapsed() * 4);
-        let handshake = self.handshake(stream, sockets, offer.clone());
         if is_narrow {
-            return handshake.await;
+            return self.handshake(stream, sockets, offer).await;
         }
-        if let Ok(done) = tokio::time::timeout(stopped, handshake).await {
-            return done;
+        {
+            let given_up = Refusal::default();
+            let stream = stream.reset_if(given_up.clone());
+            let handshake = pin!(self.handshake(stream, sockets, offer.clone()));
+            if let Ok(done) = tokio::time::timeout(stopped, handshake).await {
+                return done;
+            }
+            // The next connection has the same port: a relay takes it for the one that this node punches from.
+            given_up.give();
         }
         let (stream, sockets) = self.connect_in_time(Segments::Small).await?;
         let left = HANDSHAKE_TIMEOUT.saturating_sub(stopped);

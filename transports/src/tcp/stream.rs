@@ -31,7 +31,7 @@ pub(crate) struct Stream {
     /// There until the drop.
     inner: Option<tcp::tokio::TcpStream>,
     lease: Option<Lease>,
-    refusal: Refusal,
+    refusals: Vec<Refusal>,
 }
 
 impl Stream {
@@ -40,13 +40,13 @@ impl Stream {
         Self {
             inner: Some(tcp::tokio::TcpStream(stream)),
             lease,
-            refusal: Refusal::default(),
+            refusals: Vec::new(),
         }
     }
 
-    /// Makes the drop a reset if the remote has refused the offer: the next connection has the same 4-tuple.
+    /// Makes the drop a reset if the offer was refused or given up: the next connection has the same 4-tuple.
     pub(crate) fn reset_if(mut self, refusal: Refusal) -> Self {
-        self.refusal = refusal;
+        self.refusals.push(refusal);
         self
     }
 
@@ -62,7 +62,7 @@ impl Drop for Stream {
             return;
         };
         let lease = self.lease.take();
-        let ending = Ending::begin().filter(|_| !self.refusal.is_given());
+        let ending = Ending::begin().filter(|_| !self.refusals.iter().any(Refusal::is_given));
         let Some(ending) = ending else {
             if let Err(error) = socket::reset_on_close(&stream) {
                 tracing::debug!(%error, "cannot reset; the kernel closes the connection in its own time");
