@@ -200,6 +200,23 @@ impl Process {
         written.with_context(|| format!("{} does not read its stdin", self.name))
     }
 
+    /// As [`Process::until`], of its log.
+    pub async fn log_until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        look: impl Fn(&[Event]) -> Option<T>,
+    ) -> Result<T> {
+        let found = timeout(within, self.log.until(look)).await.ok().flatten();
+        found.with_context(|| {
+            format!(
+                "{} did not log {what} within {within:?}: {}",
+                self.name,
+                self.log()
+            )
+        })
+    }
+
     pub async fn logged(&self, text: &str, within: Duration) -> Result<()> {
         let look = |lines: &[Event]| {
             lines

@@ -91,12 +91,17 @@ async fn direct_with(transport: Transport, keeps: Keeps) -> Result<()> {
 
 /// They punch, and what leaves their clusters has ports of the range.
 async fn are_direct(prepared: Prepared) -> Result<()> {
+    let mut before = Vec::new();
+    for side in [&prepared.a, &prepared.b] {
+        side.settle().await?;
+        before.push(side.home.packets(Side::Outside).len());
+    }
     let both = prepared.start().await?;
     both.dial().await?;
     both.punched().await?;
-    for side in both.sides() {
+    for (side, before) in both.sides().into_iter().zip(before) {
         side.settle().await?;
-        let mut packets = side.home.packets(Side::Outside);
+        let mut packets = side.home.packets(Side::Outside).split_off(before);
         packets.retain(|packet| packet.outgoing && !RANGE.contains(&packet.source.port()));
         ensure!(packets.is_empty(), "{packets:?}");
     }
