@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, MappingMode},
     core::{
         event::Event,
+        mappings::Method,
         state::{NodeState, Settings},
         tokens::Tokens,
     },
@@ -24,7 +25,7 @@ use crate::{
     observe::{metrics::Metrics, observers::Observers},
     swarm::{
         build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
-        token_file::TokenFile,
+        mappings::Mapper, token_file::TokenFile,
     },
 };
 
@@ -75,6 +76,10 @@ pub(crate) fn start(
         tokens,
         seed: RandomState::new().hash_one(swarm.local_peer_id()),
     };
+    let mapper = methods(config.mappings).map(|methods| {
+        let seed = RandomState::new().hash_one((keypair.public().to_peer_id(), "mappings"));
+        Mapper::start(methods, sockets.clone(), seed)
+    });
     let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
         keypair.clone(),
@@ -90,10 +95,24 @@ pub(crate) fn start(
     let task = tokio::spawn(async move {
         let _guard = guard;
         event_loop.run(commands, shutdown).await;
+        if let Some(mapper) = mapper {
+            mapper.stop().await;
+        }
     });
     Ok(Node {
         handle,
         events,
         task,
     })
+}
+
+/// The ways to have ports mapped; `None` if there is none.
+const fn methods(mode: MappingMode) -> Option<&'static [Method]> {
+    match mode {
+        MappingMode::Off => None,
+        MappingMode::Auto => Some(&Method::ALL),
+        MappingMode::Pcp => Some(&[Method::Pcp]),
+        MappingMode::NatPmp => Some(&[Method::NatPmp]),
+        MappingMode::Upnp => Some(&[Method::Upnp]),
+    }
 }
