@@ -13,6 +13,7 @@ pub mod guarded;
 pub mod hop;
 pub mod introduction;
 pub mod join;
+pub mod mapping;
 pub mod pending_futures;
 pub mod ping;
 pub mod preference;

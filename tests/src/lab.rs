@@ -63,6 +63,12 @@ impl Site {
     pub fn outside_ip4(&self) -> Option<IpAddr> {
         self.outside
     }
+
+    /// Runs a script of `sh` in the router.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        let script = script.to_owned();
+        self.router.run_sync(move || run("sh", &["-c", &script]))
+    }
 }
 
 impl Lab {

@@ -27,11 +27,15 @@ use crate::{
     command::end_with_lab,
     events::{self, Event, Lines, read_lines},
     host::Host,
+    lab::Site,
 };
 
 const QUOTED_LINES: usize = 15;
 pub const CONTROL_SOCKET: &str = "P2PNODE_CONTROL_SOCKET";
 pub const RELAY_CONTROL_SOCKET: &str = "RELAY_NODE_CONTROL_SOCKET";
+
+/// A job that starts a process.
+type Spawn = Box<dyn FnOnce() -> Result<Child> + Send>;
 
 pub struct Launch {
     name: String,
@@ -92,7 +96,19 @@ impl Launch {
     /// Starts it in the network of `host`. All namespaces share one file system, so each process has a control socket of its
     /// own, named like its logs.
     pub fn on(self, host: &Host) -> Result<Process> {
-        let artifacts = &host.artifacts;
+        self.start(&host.artifacts, |job| host.device.run_sync(job))
+    }
+
+    /// Starts it in the network of a site's router.
+    pub fn on_router(self, site: &Site, artifacts: &Artifacts) -> Result<Process> {
+        self.start(artifacts, |job| site.router.run_sync(job))
+    }
+
+    fn start(
+        self,
+        artifacts: &Artifacts,
+        run_in_network: impl FnOnce(Spawn) -> Result<Child>,
+    ) -> Result<Process> {
         let state = artifacts.file(&format!("{}.state", self.name));
         std::fs::create_dir_all(&state).with_context(|| state.display().to_string())?;
         let mut command = Command::new(&self.program);
@@ -110,7 +126,7 @@ impl Launch {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         end_with_lab(&mut command);
-        let mut child = spawn(&host.device, command)?;
+        let mut child = run_in_network(spawn(command))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let (lines, log) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
         let file = artifacts.file(&format!("{}.log", self.name));
@@ -133,9 +149,9 @@ impl Launch {
     }
 }
 
-fn spawn(device: &Device, mut command: Command) -> Result<Child> {
+fn spawn(mut command: Command) -> Spawn {
     let runtime = Handle::current();
-    device.run_sync(move || {
+    Box::new(move || {
         let _entered = runtime.enter();
         let child = command.spawn();
         child.with_context(|| format!("{:?}: cannot be started", command.as_std().get_program()))
@@ -182,6 +198,23 @@ impl Process {
         let stdin = stdin.with_context(|| format!("{} has no stdin", self.name))?;
         let written = stdin.write_all(format!("{line}\n").as_bytes()).await;
         written.with_context(|| format!("{} does not read its stdin", self.name))
+    }
+
+    /// As [`Process::until`], of its log.
+    pub async fn log_until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        look: impl Fn(&[Event]) -> Option<T>,
+    ) -> Result<T> {
+        let found = timeout(within, self.log.until(look)).await.ok().flatten();
+        found.with_context(|| {
+            format!(
+                "{} did not log {what} within {within:?}: {}",
+                self.name,
+                self.log()
+            )
+        })
     }
 
     pub async fn logged(&self, text: &str, within: Duration) -> Result<()> {
@@ -355,7 +388,7 @@ pub async fn output(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let ended = timeout(within, spawn(device, command)?.wait_with_output()).await;
+    let ended = timeout(within, device.run_sync(spawn(command))?.wait_with_output()).await;
     let what = || {
         format!(
             "{} {args:?} did not end within {within:?}",

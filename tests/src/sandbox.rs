@@ -23,13 +23,14 @@ pub enum Rights {
 /// The user id inside the namespace for somebody who is root outside.
 const INNER_UID_OF_ROOT: u32 = 1000;
 
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("conntrack", "conntrack"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("miniupnpd", "miniupnpd-nftables"),
 ];
 
 const TEST_THREADS: &str = "RUST_TEST_THREADS";

@@ -41,6 +41,12 @@ fn p2pnode() -> Result<Vec<Value>> {
     base("p2pnode", &resources)
 }
 
+/// With the DaemonSet that keeps the range ahead of the cluster's masquerade.
+fn preserved() -> Result<Vec<Value>> {
+    let daemon = read("kustomize/p2pnode/components/preserve-range/preserve-range.yaml")?;
+    Ok([p2pnode()?, documents(&daemon)?].concat())
+}
+
 fn relay_node() -> Result<Vec<Value>> {
     base(
         "relay-node",
@@ -57,6 +63,7 @@ fn the_binaries_take_every_command_line_and_configuration_that_is_shipped() -> R
     let bins = bins()?;
     let job = documents(&read("examples/app-job.yaml")?)?;
     for (what, manifests) in [
+        ("p2pnode with its range preserved", preserved()?),
         ("p2pnode", p2pnode()?),
         ("relay-node", relay_node()?),
         ("the job", job),
@@ -73,13 +80,19 @@ fn what_is_wrong_with_a_manifest_is_told() -> Result<()> {
     let wrongs = documents(include_str!("../src/k8s/wrong.yaml"))?;
     for wrong in wrongs[0].as_array().context("a list")? {
         let [part, at, told] = [0, 1, 3].map(|index| wrong[index].as_str().unwrap_or_default());
-        let manifests = if part == "p2pnode" {
-            p2pnode()?
+        let manifests = match part {
+            "p2pnode" => p2pnode()?,
+            "preserve-range" => preserved()?,
+            _ => relay_node()?,
+        };
+        let pods = if part == "preserve-range" {
+            manifests.len() - 1
         } else {
-            relay_node()?
+            1
         };
         let at = match at.strip_prefix("container") {
-            Some(rest) => format!("/1/spec/template/spec/containers/0{rest}"),
+            Some(rest) => format!("/{pods}/spec/template/spec/containers/0{rest}"),
+            None if part == "preserve-range" => format!("/{pods}{at}"),
             None => at.replace("config", &format!("/0/data/{part}.yaml")),
         };
         let mut manifests = Value::Array(manifests);
@@ -112,6 +125,32 @@ fn podman_is_given_the_confinement_the_files_and_the_probes_of_the_manifest() ->
     ensure!(pod.liveness == http("/livez") && pod.readiness == http("/readyz"));
     let without_secret = PodRun::of(&relay_node()?, &[], directory.path());
     ensure!(without_secret.is_err_and(|error| error.to_string().contains("relay-node-identity")));
+    Ok(())
+}
+
+#[test]
+fn the_pod_that_preserves_the_range_has_net_admin_on_its_nodes_network_and_nothing_else()
+-> Result<()> {
+    let manifests = preserved()?;
+    let daemon = manifests.last().context("a DaemonSet")?;
+    let (pod, labels) = (
+        &daemon["spec"]["template"]["spec"],
+        &daemon["spec"]["template"]["metadata"]["labels"],
+    );
+    let capabilities = &pod["containers"][0]["securityContext"]["capabilities"];
+    ensure!(
+        *capabilities == json!({ "drop": ["ALL"], "add": ["NET_ADMIN"] }),
+        "{capabilities}"
+    );
+    ensure!(pod["hostNetwork"] == true && pod["automountServiceAccountToken"] == false);
+    ensure!(
+        pod["volumes"]
+            .as_array()
+            .is_some_and(|volumes| volumes.len() == 1)
+    );
+    // No Service, budget or policy of the node's pods has it among its own.
+    let of_pods = &manifests[1]["spec"]["template"]["metadata"]["labels"];
+    ensure!(labels["app.kubernetes.io/name"] != of_pods["app.kubernetes.io/name"]);
     Ok(())
 }
 

@@ -1,10 +1,16 @@
 //! The node's side of its transport, while the swarm owns the transport itself.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::multiaddr::Multiaddr;
 use p2pnode_protocol::{Family, Reach, Transport};
-use tokio::net::UdpSocket;
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::net::{
     addr::to_socket_addr,
@@ -177,6 +183,23 @@ impl ClaimedUdp {
     #[must_use]
     pub const fn socket(&self) -> &UdpSocket {
         &self.socket
+    }
+
+    /// A TCP connection from the same port, which nothing else has while this value lives. Dropping it resets it, so that no
+    /// `TIME_WAIT` keeps the port from the next connection to that remote.
+    ///
+    /// # Errors
+    ///
+    /// What binding or connecting failed with.
+    pub async fn connect_tcp(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let (socket, any): (_, IpAddr) = match to {
+            SocketAddr::V4(_) => (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
+            SocketAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        socket.set_reuseaddr(true)?;
+        SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        socket.bind(SocketAddr::new(any, self.port()))?;
+        socket.connect(to).await
     }
 }
 

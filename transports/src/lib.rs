@@ -88,6 +88,7 @@ pub use crate::{
         punches::{PunchGuard, Remote},
         range::{PortRange, RangeError, RangeErrorKind},
         record::Sockets,
+        snat::{KeptPorts, KeptRule},
     },
     quic::{
         QuicRuntime,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 use p2pnode_daemon::{
     command::{Common, Global},
     config::{Flags, kind},
@@ -279,6 +280,15 @@ pub struct FirewallArgs {
     /// Format of the rules
     #[arg(long, value_enum)]
     pub format: firewall::Format,
+    /// Network of the pods, for source NAT; repeatable [default: private networks]
+    #[arg(long, value_name = "CIDR", value_parser = firewall::snat::pods)]
+    pub pods: Vec<IpNet>,
+    /// Interface out of which the pods' packets leave, for source NAT [default: any]
+    #[arg(long, value_name = "INTERFACE", value_parser = firewall::snat::interface)]
+    pub out: Option<String>,
+    /// Write the rules of nft-snat to the kernel and keep them there until SIGTERM. Needs CAP_NET_ADMIN
+    #[arg(long)]
+    pub keep: bool,
 }
 
 /// Which connection ends a dial.

@@ -34,7 +34,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{
-        cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
+        cli::{Cli, Command, DialArgs, FirewallArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
         query::Asked,
         reload::Triggers,
@@ -112,15 +112,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
         Command::Forward(args) => service_commands::forward(&cli, args),
         Command::Connect(args) => service_commands::connect(&cli, args),
         Command::Services(args) => service_commands::services(&cli, args),
-        Command::Firewall(args) => {
-            let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
-            let config = config::load(&PROGRAM, &sources, |reader| {
-                Config::read(reader, Purpose::Firewall)
-            })?
-            .config;
-            command::print(&Rules::of(&config).render(args.format))?;
-            Ok(Exit::Success)
-        }
+        Command::Firewall(args) => print_firewall(&cli, args),
         Command::Dial(args) => {
             let args = &args.clone().by_id();
             if !args.standalone && !args.node.describes_node() {
@@ -167,6 +159,37 @@ fn ask(cli: &Cli, peer: Option<&str>) -> anyhow::Result<(Config, Option<Asked>)>
     let names = config.names();
     let peer = peer.map(|peer| Asked::new(peer, &names)).transpose()?;
     Ok((config, peer))
+}
+
+fn print_firewall(cli: &Cli, args: &FirewallArgs) -> anyhow::Result<Exit> {
+    let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
+    let loaded = config::load(&PROGRAM, &sources, |reader| {
+        Config::read(reader, Purpose::Firewall)
+    })?;
+    if !args.format.is_snat() && (!args.pods.is_empty() || args.out.is_some()) {
+        let wrong = "--pods and --out are for source NAT: use --format nft-snat or iptables-snat";
+        return Err(Usage(wrong.to_owned()).into());
+    }
+    if args.keep && args.format != firewall::Format::NftSnat {
+        let wrong = "--keep writes nftables rules of source NAT: use --format nft-snat";
+        return Err(Usage(wrong.to_owned()).into());
+    }
+    let rules = Rules::of(&loaded.config);
+    let kept = firewall::snat::kept(&rules, &args.pods, args.out.as_deref())?;
+    if !args.keep {
+        command::print(&rules.render(args.format, &kept))?;
+        return Ok(Exit::Success);
+    }
+    let mut log = loaded.config.log.clone();
+    if !loaded.is_given("log.level") {
+        log.level = "info".parse()?;
+    }
+    logging::init(&log.level, log.format)?;
+    command::block_on(async {
+        let shutdown = Shutdown::on_signals(None)?;
+        firewall::keep::keep(&kept, shutdown.requested()).await?;
+        Ok(Exit::Success)
+    })
 }
 
 fn run_node(

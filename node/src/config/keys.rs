@@ -18,8 +18,10 @@ use p2pnode_protocol::{
 use p2pnode_transports::Transport;
 
 use super::{
-    Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks, host,
-    kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SERVICE, TRANSPORT},
+    Config, Dial, Discovery, Key, KnownPeer, Log, MappingMode, Mdns, Punch, checks, host,
+    kinds::{
+        ADVERTISE, CONGESTION, FAMILY, FILTER, MAPPING_MODE, PORT_RANGE, RELAY, SERVICE, TRANSPORT,
+    },
     share,
 };
 
@@ -88,6 +90,17 @@ impl Config {
                 &FILTER,
                 &[],
             ),
+        };
+        let mappings = reader.one(
+            "mappings.mode",
+            "How to have the punch ports mapped by the router of IPv4: auto tries pcp, nat-pmp and upnp. `dial` asks for no mapping.",
+            &MAPPING_MODE,
+            "off",
+        );
+        let mappings = if purpose == Purpose::Dial {
+            MappingMode::Off
+        } else {
+            mappings
         };
         let discovery = discovery(reader, purpose);
         let peers = reader.entries(
@@ -163,6 +176,7 @@ impl Config {
             relays,
             reservations,
             punch,
+            mappings,
             discovery,
             peers,
             services,

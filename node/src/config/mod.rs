@@ -54,6 +54,8 @@ pub struct Config {
     pub(crate) reservations: usize,
     /// Hole punching.
     pub(crate) punch: Punch,
+    /// Which ways to have ports mapped by the router are tried.
+    pub(crate) mappings: MappingMode,
     /// Where dials look for peers before they ask a relay.
     pub(crate) discovery: Discovery,
     /// Peers known by name.
@@ -127,6 +129,21 @@ pub(crate) struct Punch {
     pub allow: Vec<PunchFilter>,
     /// Candidates that match one of these are neither sent nor dialed.
     pub deny: Vec<PunchFilter>,
+}
+
+/// Which ways to have ports mapped by the router are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MappingMode {
+    /// None.
+    Off,
+    /// All, at once.
+    Auto,
+    /// PCP.
+    Pcp,
+    /// NAT-PMP.
+    NatPmp,
+    /// UPnP IGD.
+    Upnp,
 }
 
 /// Where dials look for peers before they ask a relay.

@@ -16,6 +16,7 @@ pub(crate) mod joins;
 pub(crate) mod json;
 pub(crate) mod keeper;
 pub(crate) mod liveness;
+pub(crate) mod mappings;
 pub(crate) mod neighbours;
 pub(crate) mod own_key;
 pub(crate) mod peers;

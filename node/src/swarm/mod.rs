@@ -12,6 +12,7 @@ pub(crate) mod hop;
 pub(crate) mod interfaces;
 pub(crate) mod introduction;
 pub(crate) mod join;
+pub(crate) mod mappings;
 mod memory;
 pub(crate) mod node;
 pub(crate) mod services;

@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Key},
+    config::{Config, Key, MappingMode},
     core::{
         event::Event,
+        mappings::Method,
         state::{NodeState, Settings},
         tokens::Tokens,
     },
@@ -25,7 +26,7 @@ use crate::{
     services::{Hub, PeerAddresses},
     swarm::{
         build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
-        token_file::TokenFile,
+        mappings::Mapper, token_file::TokenFile,
     },
 };
 
@@ -107,6 +108,10 @@ pub(crate) fn start(
         tokens,
         seed: RandomState::new().hash_one(local),
     };
+    let mapper = methods(config.mappings).map(|methods| {
+        let seed = RandomState::new().hash_one((keypair.public().to_peer_id(), "mappings"));
+        Mapper::start(methods, sockets.clone(), seed)
+    });
     let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
         keypair.clone(),
@@ -124,10 +129,24 @@ pub(crate) fn start(
     let task = tokio::spawn(async move {
         let _guard = guard;
         event_loop.run(commands, shutdown).await;
+        if let Some(mapper) = mapper {
+            mapper.stop().await;
+        }
     });
     Ok(Node {
         handle,
         events,
         task,
     })
+}
+
+/// The ways to have ports mapped; `None` if there is none.
+const fn methods(mode: MappingMode) -> Option<&'static [Method]> {
+    match mode {
+        MappingMode::Off => None,
+        MappingMode::Auto => Some(&Method::ALL),
+        MappingMode::Pcp => Some(&[Method::Pcp]),
+        MappingMode::NatPmp => Some(&[Method::NatPmp]),
+        MappingMode::Upnp => Some(&[Method::Upnp]),
+    }
 }

@@ -93,7 +93,8 @@ pub(super) fn load(
     let is_shared = keys
         .get("dial.ports_per_ordinal")
         .is_some_and(|ports| *ports != 0);
-    if is_shared && keys.get("dial.ordinal").is_none_or(Value::is_null) {
+    let is_firewall = container.args().first() == Some(&"firewall");
+    if is_shared && !is_firewall && keys.get("dial.ordinal").is_none_or(Value::is_null) {
         return Err(one("dial.ordinal is not set".to_owned()));
     }
     Ok(keys)

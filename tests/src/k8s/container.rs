@@ -108,6 +108,12 @@ impl<'a> Pod<'a> {
             })
     }
 
+    /// Whether it keeps a rule in its node's firewall.
+    pub(super) fn is_keeper(&self) -> bool {
+        self.containers()
+            .any(|container| container.args().contains(&"--keep"))
+    }
+
     pub(super) fn has_host_network(&self) -> bool {
         self.spec["hostNetwork"] == true
     }

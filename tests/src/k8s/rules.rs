@@ -109,10 +109,15 @@ fn shape(container: &Container<'_>) -> Vec<String> {
     faults.extend(settings(context, "/readOnlyRootFilesystem", &json!(true)));
     faults.extend(settings(context, "/capabilities/drop", &json!(["ALL"])));
     let added = list(context, "/capabilities/add");
-    if added
-        .iter()
-        .any(|capability| capability != "NET_BIND_SERVICE")
-    {
+    let is_keeper = container.pod.is_keeper();
+    let is_wrong = if is_keeper {
+        added != [json!("NET_ADMIN")]
+    } else {
+        added
+            .iter()
+            .any(|capability| capability != "NET_BIND_SERVICE")
+    };
+    if is_wrong {
         faults.push(format!(
             "securityContext.capabilities.add is {}",
             json!(added)
@@ -129,16 +134,41 @@ fn settings(context: &Value, at: &str, value: &Value) -> Option<String> {
 
 fn confined(pod: &Pod<'_>) -> Vec<String> {
     let context = &pod.spec["securityContext"];
-    let wanted = [
-        ("/runAsNonRoot", json!(true)),
-        ("/runAsUser", json!(super::IMAGE_USER)),
-        ("/fsGroup", json!(super::IMAGE_USER)),
-        ("/seccompProfile", json!({ "type": "RuntimeDefault" })),
-    ];
-    let wrong = wanted
-        .iter()
-        .filter_map(|(at, value)| settings(context, at, value));
+    let wanted = if pod.is_keeper() {
+        // Runtimes give an added capability to root alone.
+        [
+            ("/runAsUser", json!(0)),
+            ("/runAsNonRoot", Value::Null),
+            ("/fsGroup", Value::Null),
+        ]
+    } else {
+        let user = json!(super::IMAGE_USER);
+        [
+            ("/runAsUser", user.clone()),
+            ("/runAsNonRoot", json!(true)),
+            ("/fsGroup", user),
+        ]
+    };
+    let seccomp = ("/seccompProfile", json!({ "type": "RuntimeDefault" }));
+    let wanted = wanted.into_iter().chain([seccomp]);
+    let wrong = wanted.filter_map(|(at, value)| settings(context, at, &value));
     let mut faults: Vec<_> = wrong.collect();
+    if pod.is_keeper() {
+        let mut volumes = list(pod.spec, "/volumes").iter();
+        if volumes.any(|volume| volume.get("configMap").is_none()) {
+            faults.push(
+                "a pod that keeps a rule needs its configuration and no other volume".to_owned(),
+            );
+        }
+        faults.extend((!pod.has_host_network()).then(|| {
+            "a pod that keeps a rule is to have hostNetwork: the rule is its node's".to_owned()
+        }));
+        let more = ["hostPID", "hostIPC"].into_iter();
+        faults.extend(
+            more.filter(|key| pod.spec[*key] == true)
+                .map(|key| format!("{key} is true")),
+        );
+    }
     if pod.spec["automountServiceAccountToken"] != false {
         faults.push("automountServiceAccountToken is to be false".to_owned());
     }

@@ -17,4 +17,5 @@ pub(crate) mod punches;
 pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod shared;
+pub(crate) mod snat;
 pub(crate) mod socket;

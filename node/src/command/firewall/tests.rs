@@ -20,9 +20,15 @@ fn rules(file: &str) -> Rules {
     Rules::of(&loaded.unwrap().config)
 }
 
+fn render(file: &str, format: Format) -> String {
+    let rules = rules(file);
+    let kept = snat::kept(&rules, &[], None).unwrap();
+    rules.render(format, &kept)
+}
+
 /// The lines that are no comments.
 fn lines(file: &str, format: Format) -> Vec<String> {
-    let text = rules(file).render(format);
+    let text = render(file, format);
     assert!(text.ends_with('\n'));
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(str::to_owned).collect()
@@ -88,7 +94,7 @@ fn iptables_says_the_same() {
             "COMMIT",
         ]
     );
-    let quic = rules(QUIC_OVER_IP6).render(Format::Iptables);
+    let quic = render(QUIC_OVER_IP6, Format::Iptables);
     assert!(
         quic.contains("`ip6tables-restore --noflush FILE`")
             && !quic.contains("`iptables-restore")
@@ -104,7 +110,7 @@ fn iptables_says_the_same() {
 
 #[test]
 fn rules_for_clouds_say_what_clouds_cannot_know() {
-    let text = rules(LISTENS).render(Format::AwsSg);
+    let text = render(LISTENS, Format::AwsSg);
     let group: serde_json::Value = serde_json::from_str(&text).unwrap();
     let egress = group["IpPermissionsEgress"].as_array().unwrap();
     assert_eq!(egress.len(), 2);
@@ -119,7 +125,7 @@ fn rules_for_clouds_say_what_clouds_cannot_know() {
     assert_eq!((ingress.len(), &ingress[0]["FromPort"]), (2, &443.into()));
     assert!(text.contains("knows no source ports"));
     let quic: serde_json::Value =
-        serde_json::from_str(&rules(QUIC_OVER_IP6).render(Format::AwsSg)).unwrap();
+        serde_json::from_str(&render(QUIC_OVER_IP6, Format::AwsSg)).unwrap();
     assert!(
         quic["IpPermissionsEgress"][0]["IpRanges"].is_null(),
         "{quic}"
@@ -132,16 +138,12 @@ fn rules_for_clouds_say_what_clouds_cannot_know() {
         "--direction=EGRESS --action=ALLOW --rules=udp,tcp --destination-ranges=0.0.0.0/0"
     ));
     assert!(commands[3].contains("--rules=udp:443,tcp:443 --source-ranges=::/0"));
-    assert!(
-        rules("")
-            .render(Format::Gcp)
-            .contains("know no source ports")
-    );
+    assert!(render("", Format::Gcp).contains("know no source ports"));
 }
 
 #[test]
 fn a_network_policy_lets_the_range_in_and_everything_out() {
-    let text = rules(LISTENS).render(Format::Networkpolicy);
+    let text = render(LISTENS, Format::Networkpolicy);
     for part in [
         "- { protocol: UDP, port: 50000, endPort: 50009 }",
         "- { protocol: TCP, port: 443 }",
@@ -152,7 +154,7 @@ fn a_network_policy_lets_the_range_in_and_everything_out() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let quic = rules(QUIC_OVER_IP6).render(Format::Networkpolicy);
+    let quic = render(QUIC_OVER_IP6, Format::Networkpolicy);
     // No host outside reaches an admin server on loopback.
     assert!(
         !quic.contains("9464") && !quic.contains("0.0.0.0/0"),
@@ -165,7 +167,7 @@ fn a_network_policy_lets_out_to_a_private_address_only_where_a_relay_is_configur
     let id = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
     let file =
         format!("relays: [/ip4/10.1.2.3/tcp/4001/p2p/{id}, /ip4/203.0.113.7/tcp/4001/p2p/{id}]");
-    let text = rules(&file).render(Format::Networkpolicy);
+    let text = render(&file, Format::Networkpolicy);
     assert!(
         text.contains("- ipBlock: { cidr: \"10.1.2.3/32\" }"),
         "{text}"
@@ -176,8 +178,67 @@ fn a_network_policy_lets_out_to_a_private_address_only_where_a_relay_is_configur
 #[test]
 fn pods_that_share_a_range_have_one_firewall() {
     for format in Format::value_variants() {
-        let whole = rules("dial: { port_range: 50000-50029 }").render(*format);
-        let shared = rules("dial: { port_range: 50000-50029, ports_per_ordinal: 10, ordinal: 1 }");
-        assert_eq!(shared.render(*format), whole);
+        let whole = render("dial: { port_range: 50000-50029 }", *format);
+        let shared = "dial: { port_range: 50000-50029, ports_per_ordinal: 10, ordinal: 1 }";
+        assert_eq!(render(shared, *format), whole);
     }
+}
+
+#[test]
+fn source_nat_leaves_what_stays_in_the_cluster_and_keeps_the_range_of_the_rest() {
+    let kept = |file: &str, networks: &[&str], out| {
+        let networks: Vec<_> = networks
+            .iter()
+            .map(|network| snat::pods(network).unwrap())
+            .collect();
+        snat::kept(&rules(file), &networks, out)
+    };
+    let named = kept("", &["10.244.3.1/16", "fd00::/48"], Some("eth0")).unwrap();
+    let nft = rules("").render(Format::NftSnat, &named);
+    for part in [
+        "# Remove it: nft delete table ip p2pnode-snat-40000-40050; nft delete table ip6 p2pnode-snat-40000-40050\n",
+        "type nat hook postrouting priority srcnat - 10; policy accept;\n\t\toifname != \"eth0\" return\n\t\tip daddr 10.244.0.0/16 return\n",
+        "ip saddr 10.244.0.0/16 udp sport 40000-40050 masquerade to :40000-40050\n",
+        "ip6 saddr fd00::/48 tcp sport 40000-40050 masquerade to :40000-40050\n",
+    ] {
+        assert!(nft.contains(part), "{part}: {nft}");
+    }
+    let script = rules("").render(Format::IptablesSnat, &named);
+    for part in [
+        "-A P2PNODE-SNAT-40000-40050 ! -o eth0 -j RETURN\n-A P2PNODE-SNAT-40000-40050 -d 10.244.0.0/16 -j RETURN\n",
+        "-s 10.244.0.0/16 -p udp -m udp --sport 40000:40050 -j MASQUERADE --to-ports 40000-40050\n",
+        "} | ip6tables-restore -w --noflush\n",
+    ] {
+        assert!(script.contains(part), "{part}: {script}");
+    }
+    let quic = render(QUIC_OVER_IP6, Format::NftSnat);
+    assert!(
+        !quic.contains("tcp sport") && !quic.contains("table ip p2pnode"),
+        "{quic}"
+    );
+    assert!(quic.contains("ip6 daddr fc00::/7 return"), "{quic}");
+    let none = kept(QUIC_OVER_IP6, &["10.244.0.0/16"], None);
+    assert!(
+        none.unwrap_err()
+            .to_string()
+            .contains("--pods 10.244.0.0/16")
+    );
+}
+
+#[test]
+fn names_and_networks_that_rules_cannot_hold_are_refused() {
+    for wrong in ["10.244.0.0", "0.0.0.0/0", "::/0", "10.244.0.0/33", ""] {
+        assert!(snat::pods(wrong).is_err(), "{wrong}");
+    }
+    for wrong in [
+        "",
+        "eth0 ",
+        "a\"; flush ruleset",
+        "sixteen-letters-",
+        "eth+",
+        "$(id)",
+    ] {
+        assert!(snat::interface(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(snat::interface("eth0.100"), Ok("eth0.100".to_owned()));
 }

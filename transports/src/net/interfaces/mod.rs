@@ -5,7 +5,7 @@
 //! `docs/decisions/0110-interfaces-are-read-whole.md`.
 
 mod address;
-mod netlink;
+pub(in crate::net) mod netlink;
 
 use std::{
     collections::BTreeSet,

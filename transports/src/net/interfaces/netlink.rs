@@ -12,7 +12,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::address::{HostAddress, Medium};
 
-const NLMSG_ERROR: u16 = 2;
+pub(in crate::net) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -25,10 +25,10 @@ const NLM_F_DUMP: u16 = 0x300;
 /// The list changed while it was read.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(in crate::net) const AF_INET: u8 = 2;
+pub(in crate::net) const AF_INET6: u8 = 10;
 
-const HEADER: usize = 16;
+pub(in crate::net) const HEADER: usize = 16;
 /// `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg`.
 const LINK: usize = 16;
 const ADDRESS: usize = 8;
@@ -74,7 +74,7 @@ fn dump(request: u16, fixed: usize) -> io::Result<Vec<Vec<u8>>> {
     let mut list = Vec::new();
     for _ in 0..READS {
         list.clear();
-        if read(request, fixed, &mut list)? {
+        if read(NETLINK_ROUTE, request, &vec![0; fixed], &mut list)? {
             break;
         }
     }
@@ -82,8 +82,13 @@ fn dump(request: u16, fixed: usize) -> io::Result<Vec<Vec<u8>>> {
 }
 
 /// Reads a list once. Whether it is of one moment.
-fn read(request: u16, fixed: usize, list: &mut Vec<Vec<u8>>) -> io::Result<bool> {
-    let socket = ask(request, NLM_F_DUMP, &vec![0; fixed])?;
+pub(in crate::net) fn read(
+    protocol: isize,
+    request: u16,
+    content: &[u8],
+    list: &mut Vec<Vec<u8>>,
+) -> io::Result<bool> {
+    let socket = ask(protocol, request, NLM_F_DUMP, content)?;
     let mut is_whole = true;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
@@ -91,10 +96,7 @@ fn read(request: u16, fixed: usize, list: &mut Vec<Vec<u8>>) -> io::Result<bool>
             is_whole &= u16_at(message, 6).is_some_and(|flags| flags & NLM_F_DUMP_INTR == 0);
             match u16_at(message, 4) {
                 Some(NLMSG_DONE) => return Ok(is_whole),
-                Some(NLMSG_ERROR) => {
-                    let code = u32_at(message, HEADER).unwrap_or_default().cast_signed();
-                    return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
-                }
+                Some(NLMSG_ERROR) => return Err(error(message)),
                 Some(_) => list.push(message.to_vec()),
                 None => {}
             }
@@ -102,12 +104,30 @@ fn read(request: u16, fixed: usize, list: &mut Vec<Vec<u8>>) -> io::Result<bool>
     }
 }
 
+/// What an error message says. Code 0 acknowledges a request.
+pub(in crate::net) fn error(message: &[u8]) -> io::Error {
+    let code = u32_at(message, HEADER).unwrap_or_default().cast_signed();
+    io::Error::from_raw_os_error(code.wrapping_neg())
+}
+
 /// Sends a request on a socket of its own.
-fn ask(request: u16, flags: u16, content: &[u8]) -> io::Result<Socket> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    // The kernel writes an answer while it is asked for: what is not there will not come.
+fn ask(protocol: isize, request: u16, flags: u16, content: &[u8]) -> io::Result<Socket> {
+    let socket = connected(protocol)?;
+    socket.send(&message(request, flags, content), 0)?;
+    Ok(socket)
+}
+
+/// A socket to the kernel, which writes an answer while it is asked for: what is not there will not come.
+pub(in crate::net) fn connected(protocol: isize) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.set_non_blocking(true)?;
+    socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// A request with its header.
+pub(in crate::net) fn message(request: u16, flags: u16, content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + content.len()).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(HEADER + content.len());
     message.extend(length.to_ne_bytes());
@@ -115,8 +135,7 @@ fn ask(request: u16, flags: u16, content: &[u8]) -> io::Result<Socket> {
     message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     message.extend([0; 8]);
     message.extend(content);
-    socket.send(&message, 0)?;
-    Ok(socket)
+    message
 }
 
 /// Where packets to an address leave from.
@@ -143,7 +162,7 @@ pub(super) fn way(to: IpAddr) -> Option<Way> {
     content.extend(u16::try_from(4 + octets.len()).ok()?.to_ne_bytes());
     content.extend(RTA_DST.to_ne_bytes());
     content.extend(octets);
-    let socket = ask(RTM_GETROUTE, 0, &content).ok()?;
+    let socket = ask(NETLINK_ROUTE, RTM_GETROUTE, 0, &content).ok()?;
     let (datagram, _) = socket.recv_from_full().ok()?;
     route(messages(&datagram).next()?)
 }
@@ -236,7 +255,7 @@ fn address(message: &[u8], links: &HashMap<u32, Link>) -> Option<(HostAddress, u
 }
 
 /// The messages of a datagram, each with its header.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::net) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(datagram, 0)?).ok()?;
         let message = datagram.get(..length).filter(|_| length >= HEADER)?;
@@ -248,7 +267,7 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The content of the first attribute of this type. The two high bits of a type are flags.
-fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(in crate::net) fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16_at(attributes, 0)?);
         let content = attributes.get(4..length)?;
@@ -259,18 +278,18 @@ fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
+pub(in crate::net) fn ip(bytes: &[u8]) -> Option<IpAddr> {
     let ip4 = <[u8; 4]>::try_from(bytes).map(|ip| Ipv4Addr::from(ip).into());
     ip4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|ip| Ipv6Addr::from(ip).into()))
         .ok()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(in crate::net) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     let bytes = bytes.get(at..at + 2)?.try_into().ok()?;
     Some(u16::from_ne_bytes(bytes))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(in crate::net) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..at + 4)?.try_into().ok()?;
     Some(u32::from_ne_bytes(bytes))
 }

@@ -1,0 +1,406 @@
+//! Port mappings of the router: which are asked for, by which protocol, and how long they hold.
+//!
+//! 1. [`Mappings::handle_gateway`] names the router. All protocols of the mode are asked at once whether it knows them.
+//! 2. PCP is taken as soon as it answers, another one a moment later ([`search`]).
+//! 3. Each wanted port is asked for, watched, and renewed at half of its lease ([`lease`]). UPnP takes several calls ([`upnp`]).
+//! 4. A router that has lost its mappings or has another outside address is noticed by the epoch, or by the next look.
+//! 5. [`Mappings::handle_shutdown`] releases everything.
+//!
+//! A mapping is a claim of the router. It is offered to peers only after [`Mappings::handle_verified`]. See
+//! `docs/decisions/0902-a-mapping-is-believed-once-verified.md`.
+
+mod answers;
+mod lease;
+mod search;
+#[cfg(test)]
+mod tests;
+mod upnp;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use p2pnode_protocol::mapping::{Protocol, ROUTER_PORT, nat_pmp, pcp, ssdp};
+
+use self::{lease::Lease, search::Search, upnp::Upnp};
+
+/// How long a mapping is asked for. A node that dies leaves it no longer.
+const LEASE: u32 = 7200;
+/// How often a mapping is looked at: what is published has to follow its loss within 30 s.
+const WATCH: Duration = Duration::from_secs(15);
+/// A router that has refused is asked again after this long at the earliest.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// A way to have ports mapped. The better one comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Method {
+    Pcp,
+    NatPmp,
+    Upnp,
+}
+
+impl Method {
+    pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+}
+
+/// The router of a family, and the address that this host has towards it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    pub(crate) router: IpAddr,
+    pub(crate) own: IpAddr,
+}
+
+/// A port of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Inside {
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+}
+
+/// What the driver does. It asks the router and nobody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Send a datagram from a port of the range.
+    Send { to: SocketAddr, datagram: Vec<u8> },
+    /// Connect from a port of the range, send, and report what came back until the end or `Response::is_whole`.
+    Call {
+        id: u64,
+        to: SocketAddr,
+        request: Vec<u8>,
+    },
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The router claims this mapping. It is to be verified from outside.
+    Granted {
+        inside: Inside,
+        external: SocketAddr,
+        method: Method,
+    },
+    /// A mapping that was granted is no more.
+    Lost { inside: Inside, reason: Lost },
+    /// The router maps no port.
+    Refused { inside: Inside, reason: String },
+}
+
+/// Why a mapping is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The router did not renew it in time.
+    Expired,
+    /// The router has another one in its place.
+    Replaced,
+    /// There is another router, or none.
+    GatewayChanged,
+    /// The port is not wanted any longer.
+    Unwanted,
+    /// A check from outside has failed.
+    Unverified,
+}
+
+/// The mappings of one family of addresses.
+#[derive(Debug)]
+pub(crate) struct Mappings {
+    /// In the order of preference.
+    methods: Vec<Method>,
+    rng: fastrand::Rng,
+    gateway: Option<Gateway>,
+    leases: BTreeMap<Inside, Lease>,
+    search: Search,
+    upnp: Upnp,
+    /// The router's epoch, and when it was read.
+    epoch: Option<(u32, Instant)>,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+}
+
+impl Mappings {
+    pub(crate) fn new(methods: &[Method], seed: u64) -> Self {
+        let mut methods = methods.to_vec();
+        methods.sort_unstable();
+        Self {
+            methods,
+            rng: fastrand::Rng::with_seed(seed),
+            gateway: None,
+            leases: BTreeMap::new(),
+            search: Search::Idle(None),
+            upnp: Upnp::default(),
+            epoch: None,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.gateway.filter(|_| !self.leases.is_empty())?;
+        let leases = self
+            .leases
+            .values()
+            .filter_map(|lease| lease.poll_timeout(matches!(self.search, Search::Found(_))));
+        leases.chain(self.search.poll_timeout()).min()
+    }
+
+    /// The mappings that a check from outside has proved.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the check from outside comes with AutoNAT v2")
+    )]
+    pub(crate) fn verified(&self) -> impl Iterator<Item = (Inside, SocketAddr)> {
+        let leases = self.leases.iter();
+        leases.filter_map(|(inside, lease)| Some((*inside, lease.verified()?)))
+    }
+
+    /// The router of this family, when it is known or has changed. What the one before has granted is gone with it.
+    pub(crate) fn handle_gateway(&mut self, gateway: Option<Gateway>, now: Instant) {
+        if self.gateway == gateway {
+            return;
+        }
+        self.gateway = gateway;
+        (self.epoch, self.upnp) = (None, Upnp::default());
+        let wanted: Vec<_> = self.leases.keys().copied().collect();
+        for inside in wanted {
+            self.lose(inside, Lost::GatewayChanged);
+        }
+        self.search = Search::Idle(Some(now));
+        self.handle_timeout(now);
+    }
+
+    /// The ports that are to be mapped.
+    pub(crate) fn handle_wanted(&mut self, wanted: &[Inside], now: Instant) {
+        let gone: Vec<_> = self
+            .leases
+            .keys()
+            .filter(|inside| !wanted.contains(inside))
+            .copied()
+            .collect();
+        for inside in gone {
+            self.release(inside);
+            self.lose(inside, Lost::Unwanted);
+            self.leases.remove(&inside);
+        }
+        for inside in wanted {
+            let nonce = std::array::from_fn(|_| self.rng.u8(..));
+            self.leases
+                .entry(*inside)
+                .or_insert_with(|| Lease::new(*inside, nonce));
+        }
+        if matches!(self.search, Search::Idle(None)) && !self.leases.is_empty() {
+            self.search = Search::Idle(Some(now));
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A datagram that came to the port that asked. Only the router is listened to.
+    pub(crate) fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
+        let Some(gateway) = self.gateway.filter(|gateway| gateway.router == from.ip()) else {
+            return;
+        };
+        match from.port() {
+            ssdp::PORT => {
+                let text = String::from_utf8_lossy(bytes);
+                if let Some(place) = ssdp::location(&text, gateway.router)
+                    && self.methods.contains(&Method::Upnp)
+                    && let Some(call) = self.upnp.describe(place)
+                {
+                    self.actions.push_back(call);
+                }
+            }
+            ROUTER_PORT => {
+                if let Some(answer) = pcp::Answer::read(bytes) {
+                    self.answered(Method::Pcp, Some(answer.epoch), now);
+                    self.handle_pcp(answer.said, now);
+                } else if let Some(answer) = nat_pmp::Answer::read(bytes) {
+                    // A refusal of the version is what PCP's requests are answered with.
+                    if answer.said != nat_pmp::Said::Refused(1) {
+                        self.answered(Method::NatPmp, Some(answer.epoch), now);
+                        self.handle_nat_pmp(answer.said, now);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.handle_timeout(now);
+    }
+
+    /// The answer to a call; `None` if there was none.
+    pub(crate) fn handle_answer(&mut self, id: u64, bytes: Option<&[u8]>, now: Instant) {
+        self.handle_upnp(id, bytes, now);
+        self.handle_timeout(now);
+    }
+
+    /// Whether a check from outside reached the mapping. A claim that is wrong is asked for again later.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the check from outside comes with AutoNAT v2")
+    )]
+    pub(crate) fn handle_verified(
+        &mut self,
+        inside: Inside,
+        external: SocketAddr,
+        is_reached: bool,
+        now: Instant,
+    ) {
+        let Some(lease) = self.leases.get_mut(&inside) else {
+            return;
+        };
+        if lease.external() != Some(external) {
+            return;
+        }
+        lease.set_verified(is_reached);
+        if !is_reached {
+            self.release(inside);
+            self.lose(inside, Lost::Unverified);
+            self.refuse(inside, now);
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let Some(gateway) = self.gateway.filter(|_| !self.leases.is_empty()) else {
+            return;
+        };
+        self.advance_search(gateway, now);
+        let Search::Found(method) = self.search else {
+            self.expire(now);
+            return;
+        };
+        let due: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.is_due(now))
+            .map(|(inside, _)| *inside)
+            .collect();
+        for inside in due {
+            self.ask(method, gateway, inside, now);
+        }
+        self.expire(now);
+    }
+
+    /// Releases every mapping. The driver carries out the actions and waits for answers a moment.
+    pub(crate) fn handle_shutdown(&mut self) {
+        let all: Vec<_> = self.leases.keys().copied().collect();
+        for inside in all {
+            self.release(inside);
+        }
+        self.leases.clear();
+    }
+
+    fn ask(&mut self, method: Method, gateway: Gateway, inside: Inside, now: Instant) {
+        let Some(lease) = self.leases.get_mut(&inside) else {
+            return;
+        };
+        if !lease.asked(now) {
+            // It no longer answers. Perhaps it does by another way.
+            self.search = Search::Idle(Some(now + REFUSED));
+            return;
+        }
+        let to = SocketAddr::new(gateway.router, ROUTER_PORT);
+        let wish = lease.wish(gateway.router.is_ipv6());
+        match method {
+            Method::Pcp => {
+                let nonce = lease.nonce();
+                self.actions.push_back(Action::Send {
+                    to,
+                    datagram: map(gateway, inside, nonce, LEASE, wish),
+                });
+            }
+            Method::NatPmp => {
+                let datagram =
+                    nat_pmp::map_request(inside.protocol, inside.port, wish.port(), LEASE);
+                // The outside address is not in the answer.
+                for datagram in [nat_pmp::ADDRESS_REQUEST.to_vec(), datagram.to_vec()] {
+                    self.actions.push_back(Action::Send { to, datagram });
+                }
+            }
+            Method::Upnp => self.actions.extend(self.upnp.look(inside, wish.port())),
+        }
+    }
+
+    fn refuse(&mut self, inside: Inside, now: Instant) {
+        if let Some(lease) = self.leases.get_mut(&inside) {
+            lease.rest_until(now + REFUSED);
+        }
+    }
+
+    fn lose(&mut self, inside: Inside, reason: Lost) {
+        if let Some(lease) = self.leases.get_mut(&inside)
+            && lease.reset()
+        {
+            self.events.push_back(Event::Lost { inside, reason });
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let ended: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.has_ended(now))
+            .map(|(inside, _)| *inside)
+            .collect();
+        for inside in ended {
+            self.lose(inside, Lost::Expired);
+        }
+    }
+
+    fn release(&mut self, inside: Inside) {
+        let Some((gateway, lease)) = self.gateway.zip(self.leases.get(&inside)) else {
+            return;
+        };
+        let (Search::Found(method), Some(external)) = (&self.search, lease.external()) else {
+            return;
+        };
+        let to = SocketAddr::new(gateway.router, ROUTER_PORT);
+        let release = match method {
+            Method::Pcp => Action::Send {
+                to,
+                datagram: map(
+                    gateway,
+                    inside,
+                    lease.nonce(),
+                    0,
+                    lease.wish(gateway.router.is_ipv6()),
+                ),
+            },
+            Method::NatPmp => {
+                let datagram = nat_pmp::map_request(inside.protocol, inside.port, 0, 0).to_vec();
+                Action::Send { to, datagram }
+            }
+            Method::Upnp => match self.upnp.delete(inside, external.port()) {
+                Some(call) => call,
+                None => return,
+            },
+        };
+        self.actions.push_back(release);
+    }
+}
+
+fn map(
+    gateway: Gateway,
+    inside: Inside,
+    nonce: pcp::Nonce,
+    lifetime: u32,
+    wish: SocketAddr,
+) -> Vec<u8> {
+    let map = pcp::Map {
+        client: gateway.own,
+        protocol: inside.protocol,
+        port: inside.port,
+        nonce,
+        lifetime,
+        wish,
+        only_wish: false,
+    };
+    map.write()
+}

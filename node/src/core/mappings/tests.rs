@@ -1,0 +1,401 @@
+//! The machine against routers that keep to the specifications, and some that do not.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::net::Ipv4Addr;
+
+use p2pnode_protocol::mapping::upnp;
+
+use super::*;
+
+const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1));
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2));
+const QUIC: Inside = Inside {
+    protocol: Protocol::Udp,
+    port: 40017,
+};
+
+/// A router under virtual time.
+struct Router {
+    knows: Vec<Method>,
+    outside: Ipv4Addr,
+    booted: Instant,
+    /// By outside port: whose it is, and that one's port.
+    entries: BTreeMap<u16, (IpAddr, u16)>,
+    /// What PCP and NAT-PMP give instead of the wish.
+    gives: Option<u16>,
+    is_silent: bool,
+}
+
+struct World {
+    mappings: Mappings,
+    router: Router,
+    now: Instant,
+    events: Vec<Event>,
+    sent: usize,
+}
+
+impl World {
+    fn new(methods: &[Method], knows: &[Method]) -> Self {
+        let now = Instant::now();
+        let mut mappings = Mappings::new(methods, 7);
+        mappings.handle_wanted(&[QUIC], now);
+        mappings.handle_gateway(
+            Some(Gateway {
+                router: ROUTER,
+                own: OWN,
+            }),
+            now,
+        );
+        let router = Router {
+            knows: knows.to_vec(),
+            outside: Ipv4Addr::new(203, 0, 113, 7),
+            booted: now,
+            entries: BTreeMap::new(),
+            gives: None,
+            is_silent: false,
+        };
+        Self {
+            mappings,
+            router,
+            now,
+            events: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    /// Lets everything happen that is due within this time.
+    fn run(&mut self, time: Duration) -> Vec<Event> {
+        let end = self.now + time;
+        loop {
+            self.exchange();
+            match self.mappings.poll_timeout().filter(|at| *at <= end) {
+                Some(at) => {
+                    self.now = self.now.max(at);
+                    self.mappings.handle_timeout(self.now);
+                }
+                None => break,
+            }
+        }
+        self.now = end;
+        std::mem::take(&mut self.events)
+    }
+
+    fn exchange(&mut self) {
+        while let Some(action) = self.mappings.poll_action() {
+            self.sent += 1;
+            match action {
+                Action::Send { to, datagram } => {
+                    assert_eq!(to.ip(), ROUTER);
+                    if let Some(answer) = self.router.datagram(to, &datagram, self.now) {
+                        self.mappings.handle_datagram(to, &answer, self.now);
+                    }
+                }
+                Action::Call { id, to, request } => {
+                    assert_eq!(to.ip(), ROUTER);
+                    let answer = self.router.call(&String::from_utf8(request).unwrap());
+                    self.mappings.handle_answer(id, answer.as_deref(), self.now);
+                }
+            }
+            while let Some(event) = self.mappings.poll_event() {
+                self.events.push(event);
+            }
+        }
+        while let Some(event) = self.mappings.poll_event() {
+            self.events.push(event);
+        }
+    }
+
+    fn granted(&self) -> SocketAddr {
+        self.mappings.leases[&QUIC].external().unwrap()
+    }
+}
+
+impl Router {
+    fn epoch(&self, now: Instant) -> [u8; 4] {
+        let seconds = now.saturating_duration_since(self.booted).as_secs();
+        u32::try_from(seconds).unwrap().to_be_bytes()
+    }
+
+    fn map(&mut self, port: u16, wish: u16, lifetime: u32) -> u16 {
+        self.entries.retain(|_, entry| *entry != (OWN, port));
+        let external = self.gives.unwrap_or(wish);
+        if lifetime > 0 {
+            self.entries.insert(external, (OWN, port));
+        }
+        external
+    }
+
+    fn datagram(&mut self, to: SocketAddr, asked: &[u8], now: Instant) -> Option<Vec<u8>> {
+        let knows = |method| self.knows.contains(&method) && !self.is_silent;
+        let epoch = self.epoch(now);
+        if to.port() == ssdp::PORT {
+            let answer = "HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nLocation: http://192.168.1.1:5000/d.xml\r\n\r\n";
+            return knows(Method::Upnp).then(|| answer.into());
+        }
+        let u16_at = |at: usize| u16::from_be_bytes(asked[at..at + 2].try_into().unwrap());
+        if asked[0] == 2 {
+            if !knows(Method::Pcp) {
+                // As NAT-PMP answers to another version.
+                return knows(Method::NatPmp).then(|| [&[0, 128, 0, 1][..], &epoch].concat());
+            }
+            let mut answer = asked[..asked.len().min(60)].to_vec();
+            answer[1] |= 0x80;
+            answer[8..12].copy_from_slice(&epoch);
+            answer[12..24].fill(0);
+            if asked[1] == 1 {
+                let lifetime = u32::from_be_bytes(asked[4..8].try_into().unwrap());
+                let external = self.map(u16_at(40), u16_at(42), lifetime);
+                answer[42..44].copy_from_slice(&external.to_be_bytes());
+                answer[44..60].copy_from_slice(&self.outside.to_ipv6_mapped().octets());
+            }
+            return Some(answer);
+        }
+        if !knows(Method::NatPmp) {
+            return None;
+        }
+        if asked.len() == 2 {
+            return Some([&[0, 128, 0, 0][..], &epoch, &self.outside.octets()].concat());
+        }
+        let lifetime: [u8; 4] = asked[8..12].try_into().unwrap();
+        let external = self.map(u16_at(4), u16_at(6), u32::from_be_bytes(lifetime));
+        Some(
+            [
+                &[0, 128 + asked[1], 0, 0][..],
+                &epoch,
+                &asked[4..6],
+                &external.to_be_bytes(),
+                &lifetime,
+            ]
+            .concat(),
+        )
+    }
+
+    fn call(&mut self, request: &str) -> Option<Vec<u8>> {
+        if self.is_silent {
+            return None;
+        }
+        let value = |name| upnp::value(request, name).unwrap_or_default().to_owned();
+        let external: u16 = value("NewExternalPort").parse().unwrap_or_default();
+        let fault = |code: u16| (500, format!("<errorCode>{code}</errorCode>"));
+        let (status, body) = if request.starts_with("GET ") {
+            (200, "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>/c</controlURL></service>".to_owned())
+        } else if request.contains("#GetExternalIPAddress") {
+            (
+                200,
+                format!(
+                    "<NewExternalIPAddress>{}</NewExternalIPAddress>",
+                    self.outside
+                ),
+            )
+        } else if request.contains("#GetSpecificPortMappingEntry") {
+            match self.entries.get(&external) {
+                Some((ip, port)) => (
+                    200,
+                    format!(
+                        "<NewInternalPort>{port}</NewInternalPort><NewInternalClient>{ip}</NewInternalClient>"
+                    ),
+                ),
+                None => fault(upnp::NO_SUCH_ENTRY),
+            }
+        } else if request.contains("#AddPortMapping") {
+            let client = (
+                value("NewInternalClient").parse().unwrap(),
+                value("NewInternalPort").parse().unwrap(),
+            );
+            assert!(
+                self.entries
+                    .get(&external)
+                    .is_none_or(|entry| *entry == client),
+                "stolen"
+            );
+            assert_eq!(value("NewLeaseDuration"), "7200");
+            self.entries.insert(external, client);
+            (200, String::new())
+        } else {
+            self.entries.remove(&external);
+            (200, String::new())
+        };
+        Some(
+            format!(
+                "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .into_bytes(),
+        )
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn granted(external: &str, method: Method) -> Event {
+    Event::Granted {
+        inside: QUIC,
+        external: external.parse().unwrap(),
+        method,
+    }
+}
+
+#[test]
+fn each_method_maps_the_port_and_leaves_nothing_behind() {
+    for method in Method::ALL {
+        for methods in [&[method][..], &Method::ALL] {
+            let mut world = World::new(methods, &[method]);
+            assert_eq!(
+                world.run(SECOND),
+                [granted("203.0.113.7:40017", method)],
+                "{method:?}"
+            );
+            assert_eq!(world.router.entries[&40017], (OWN, 40017));
+            // Renewed long before it ends, and nothing is said of it.
+            assert_eq!(world.run(SECOND * 9000), [], "{method:?}");
+            world.mappings.handle_shutdown();
+            world.exchange();
+            assert!(world.router.entries.is_empty(), "{method:?}");
+        }
+    }
+}
+
+#[test]
+fn pcp_is_taken_where_the_router_knows_everything_and_a_mode_takes_only_its_own() {
+    let mut world = World::new(&Method::ALL, &Method::ALL);
+    assert_eq!(
+        world.run(SECOND),
+        [granted("203.0.113.7:40017", Method::Pcp)]
+    );
+    let mut world = World::new(&[Method::Upnp], &[Method::Pcp, Method::NatPmp]);
+    assert_eq!(world.run(SECOND * 60), []);
+    assert!(world.sent <= 8, "{} questions in a minute", world.sent);
+}
+
+#[test]
+fn a_mapping_is_offered_only_after_the_check_and_a_lie_is_given_back() {
+    let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
+    world.run(SECOND);
+    assert_eq!(world.mappings.verified().count(), 0);
+    let external = world.granted();
+    world
+        .mappings
+        .handle_verified(QUIC, external, true, world.now);
+    world.run(SECOND * 7200);
+    assert_eq!(
+        world.mappings.verified().collect::<Vec<_>>(),
+        [(QUIC, external)]
+    );
+    world
+        .mappings
+        .handle_verified(QUIC, external, false, world.now);
+    let lost = Event::Lost {
+        inside: QUIC,
+        reason: Lost::Unverified,
+    };
+    assert_eq!(world.run(SECOND), [lost]);
+    assert_eq!(world.mappings.verified().count(), 0);
+    assert!(world.router.entries.is_empty());
+    // The answer of a check that began before counts for nothing.
+    world
+        .mappings
+        .handle_verified(QUIC, external, true, world.now);
+    assert_eq!(world.mappings.verified().count(), 0);
+    assert_eq!(
+        world.run(REFUSED),
+        [granted("203.0.113.7:40017", Method::Pcp)]
+    );
+}
+
+#[test]
+fn a_router_that_reboots_changes_its_address_or_gives_another_port_is_noticed_within_30_s() {
+    for method in Method::ALL {
+        let mut world = World::new(&Method::ALL, &[method]);
+        world.run(SECOND * 100);
+        let external = world.granted();
+        world
+            .mappings
+            .handle_verified(QUIC, external, true, world.now);
+        // It forgets everything.
+        (world.router.booted, world.router.entries) = (world.now, BTreeMap::new());
+        world.run(SECOND * 30);
+        assert_eq!(world.router.entries[&40017], (OWN, 40017), "{method:?}");
+        world.router.outside = Ipv4Addr::new(203, 0, 113, 8);
+        let events = world.run(SECOND * 30);
+        assert_eq!(
+            events.last(),
+            Some(&granted("203.0.113.8:40017", method)),
+            "{method:?}"
+        );
+        assert_eq!(world.mappings.verified().count(), 0, "{method:?}");
+    }
+    for method in [Method::Pcp, Method::NatPmp] {
+        let mut world = World::new(&Method::ALL, &[method]);
+        world.router.gives = Some(41000);
+        assert_eq!(world.run(SECOND), [granted("203.0.113.7:41000", method)]);
+    }
+}
+
+#[test]
+fn a_port_that_somebody_else_has_is_left_to_them() {
+    let mut world = World::new(&[Method::Upnp], &[Method::Upnp]);
+    let other: IpAddr = "192.168.1.9".parse().unwrap();
+    world.router.entries = (40017..40020).map(|port| (port, (other, 80))).collect();
+    assert_eq!(
+        world.run(SECOND),
+        [granted("203.0.113.7:40020", Method::Upnp)]
+    );
+    assert_eq!(world.router.entries[&40017], (other, 80));
+    let mut world = World::new(&[Method::Upnp], &[Method::Upnp]);
+    world.router.entries = (40000..40100).map(|port| (port, (other, 80))).collect();
+    assert!(matches!(world.run(SECOND)[..], [Event::Refused { .. }]));
+    assert!(world.sent < 40, "{}", world.sent);
+}
+
+#[test]
+fn a_router_that_falls_silent_loses_the_mapping_when_it_ends_and_another_one_at_once() {
+    let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
+    world.run(SECOND);
+    world.router.is_silent = true;
+    assert_eq!(world.run(SECOND * 7000), []);
+    let expired = Event::Lost {
+        inside: QUIC,
+        reason: Lost::Expired,
+    };
+    assert_eq!(world.run(SECOND * 300), [expired]);
+    world.router.is_silent = false;
+    assert_eq!(
+        world.run(SECOND * 601),
+        [granted("203.0.113.7:40017", Method::Pcp)]
+    );
+    world.mappings.handle_gateway(None, world.now);
+    let changed = Event::Lost {
+        inside: QUIC,
+        reason: Lost::GatewayChanged,
+    };
+    assert_eq!(world.run(SECOND), [changed]);
+}
+
+#[test]
+fn only_the_router_is_listened_to_and_another_nonce_is_no_grant() {
+    let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
+    world.run(SECOND * 20);
+    let external = world.granted();
+    let mut forged = map(
+        Gateway {
+            router: ROUTER,
+            own: OWN,
+        },
+        QUIC,
+        [0; 12],
+        7200,
+        "198.51.100.1:1".parse().unwrap(),
+    );
+    forged[1] |= 0x80;
+    let from = SocketAddr::new(ROUTER, ROUTER_PORT);
+    for from in [
+        from,
+        SocketAddr::new(OWN, ROUTER_PORT),
+        SocketAddr::new(ROUTER, 53),
+    ] {
+        world.mappings.handle_datagram(from, &forged, world.now);
+    }
+    world.exchange();
+    assert_eq!(world.granted(), external);
+}

@@ -1,0 +1,255 @@
+//! Has ports mapped by the router: the sockets and timers of [`Mappings`]. Every request leaves from one port of the range.
+
+use std::{
+    future::{pending, poll_fn},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use p2pnode_protocol::mapping::{Protocol, Response};
+use p2pnode_transports::{ClaimedUdp, Family, Handle, Interfaces, Transport};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Sleep, sleep, timeout},
+};
+
+use crate::core::mappings::{Action, Event, Gateway, Inside, Mappings, Method};
+
+/// How often the punch ports are compared with what is mapped.
+const PORTS: Duration = Duration::from_secs(2);
+/// A router's web server answers within this time.
+const CALL: Duration = Duration::from_secs(5);
+/// How long a shutdown waits for the router to confirm that mappings have ended.
+const RELEASE: Duration = Duration::from_secs(1);
+/// Calls that wait.
+const CALLS: usize = 16;
+/// The largest datagram that is read whole: SSDP's.
+const DATAGRAM: usize = 2048;
+
+/// Keeps the punch ports of IPv4 mapped until it is stopped.
+pub(crate) struct Mapper {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Mapper {
+    pub(crate) fn start(methods: &[Method], sockets: Handle, seed: u64) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let mappings = Mappings::new(methods, seed);
+        let task = tokio::spawn(keep(mappings, sockets, stopped));
+        Self { stop, task }
+    }
+
+    /// Releases every mapping.
+    pub(crate) async fn stop(self) {
+        // An error means that the task has ended.
+        let _ = self.stop.send(());
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "the task that has ports mapped panicked");
+        }
+    }
+}
+
+type Answer = (u64, Option<Vec<u8>>);
+type Call = (u64, SocketAddr, Vec<u8>);
+
+/// The port of the range that requests leave from.
+struct Io {
+    socket: Arc<ClaimedUdp>,
+    calls: mpsc::Sender<Call>,
+}
+
+async fn keep(mut mappings: Mappings, sockets: Handle, mut stopped: oneshot::Receiver<()>) {
+    let mut interfaces = Interfaces::watch()
+        .inspect_err(|error| tracing::warn!(%error, "cannot watch the routes; no port is mapped"))
+        .ok();
+    let (answers, mut answered) = mpsc::channel::<Answer>(CALLS);
+    let mut io: Option<Io> = None;
+    let mut buffer = [0; DATAGRAM];
+    loop {
+        carry_out(&mut mappings, io.as_ref()).await;
+        report(&mut mappings);
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            () = changed(&mut interfaces) => {}
+            Some((id, answer)) = answered.recv() => {
+                mappings.handle_answer(id, answer.as_deref(), Instant::now());
+                continue;
+            }
+            received = receive(io.as_ref(), &mut buffer) => {
+                if let Ok((length, from)) = received {
+                    mappings.handle_datagram(from, &buffer[..length], Instant::now());
+                }
+                continue;
+            }
+            () = due(mappings.poll_timeout()) => {
+                mappings.handle_timeout(Instant::now());
+                continue;
+            }
+            () = sleep(PORTS) => {}
+        }
+        let gateway = interfaces
+            .as_ref()
+            .and_then(|interfaces| gateway(interfaces, &sockets));
+        if gateway.is_none() {
+            io = None;
+        } else if io.is_none() {
+            io = claim(&sockets, &answers);
+        }
+        let now = Instant::now();
+        mappings.handle_gateway(gateway.filter(|_| io.is_some()), now);
+        mappings.handle_wanted(&wanted(&sockets), now);
+    }
+    mappings.handle_shutdown();
+    carry_out(&mut mappings, io.as_ref()).await;
+    drop((answers, io));
+    // The calls that delete end with their answers; datagrams have been sent.
+    let _ = timeout(RELEASE, async { while answered.recv().await.is_some() {} }).await;
+}
+
+fn claim(sockets: &Handle, answers: &mpsc::Sender<Answer>) -> Option<Io> {
+    let socket = sockets.claim_udp(Family::Ip4);
+    let socket = socket
+        .inspect_err(
+            |error| tracing::debug!(%error, "no port of the range is left to ask the router from"),
+        )
+        .ok()?;
+    let socket = Arc::new(socket);
+    let (calls, queue) = mpsc::channel(CALLS);
+    tokio::spawn(answer(queue, Arc::clone(&socket), answers.clone()));
+    Some(Io { socket, calls })
+}
+
+/// Carries out calls, one at a time: all of them have one port, and a router one address.
+async fn answer(
+    mut calls: mpsc::Receiver<Call>,
+    socket: Arc<ClaimedUdp>,
+    answers: mpsc::Sender<Answer>,
+) {
+    while let Some((id, to, request)) = calls.recv().await {
+        let answer = timeout(CALL, call(&socket, to, &request)).await;
+        let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
+        let answer =
+            answer.inspect_err(|error| tracing::debug!(%error, %to, "the router does not answer"));
+        if answers.send((id, answer.ok())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The router of IPv4.
+fn gateway(interfaces: &Interfaces, sockets: &Handle) -> Option<Gateway> {
+    let router = interfaces
+        .gateways()
+        .iter()
+        .copied()
+        .find(IpAddr::is_ipv4)?;
+    let own = sockets.source_ip(router)?;
+    Some(Gateway { router, own })
+}
+
+/// The punch ports of IPv4.
+fn wanted(sockets: &Handle) -> Vec<Inside> {
+    let ports = sockets.punch_ports().into_iter();
+    let ports = ports.filter(|((_, family), _)| *family == Family::Ip4);
+    ports
+        .map(|((transport, _), port)| Inside {
+            protocol: match transport {
+                Transport::Quic => Protocol::Udp,
+                Transport::Tcp => Protocol::Tcp,
+            },
+            port,
+        })
+        .collect()
+}
+
+async fn changed(interfaces: &mut Option<Interfaces>) {
+    match interfaces {
+        Some(interfaces) => poll_fn(|cx| interfaces.poll_changed(cx)).await,
+        None => pending().await,
+    }
+}
+
+fn due(at: Option<Instant>) -> impl Future<Output = ()> {
+    let sleep: Option<Sleep> = at.map(|at| tokio::time::sleep_until(at.into()));
+    async {
+        match sleep {
+            Some(sleep) => sleep.await,
+            None => pending().await,
+        }
+    }
+}
+
+async fn receive(io: Option<&Io>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match io {
+        Some(io) => io.socket.socket().recv_from(buffer).await,
+        None => pending().await,
+    }
+}
+
+async fn carry_out(mappings: &mut Mappings, io: Option<&Io>) {
+    while let Some(action) = mappings.poll_action() {
+        let Some(io) = io else { continue };
+        match action {
+            Action::Send { to, datagram } => {
+                if let Err(error) = io.socket.socket().send_to(&datagram, to).await {
+                    tracing::debug!(%error, %to, "cannot ask the router");
+                }
+            }
+            Action::Call { id, to, request } => {
+                if io.calls.try_send((id, to, request)).is_err() {
+                    mappings.handle_answer(id, None, Instant::now());
+                }
+            }
+        }
+    }
+}
+
+async fn call(socket: &ClaimedUdp, to: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = socket.connect_tcp(to).await?;
+    stream.write_all(request).await?;
+    let mut answer = Vec::new();
+    while !Response::is_whole(&answer) && answer.len() < Response::LARGEST {
+        if stream.read_buf(&mut answer).await? == 0 {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+fn report(mappings: &mut Mappings) {
+    while let Some(event) = mappings.poll_event() {
+        match event {
+            Event::Granted {
+                inside,
+                external,
+                method,
+            } => {
+                tracing::info!(own = tracing::field::Empty, protocol = inside.protocol.name(), port = inside.port, %external, ?method, "the router says that it maps a port");
+            }
+            Event::Lost { inside, reason } => {
+                tracing::info!(
+                    own = tracing::field::Empty,
+                    protocol = inside.protocol.name(),
+                    port = inside.port,
+                    ?reason,
+                    "a mapping has ended"
+                );
+            }
+            Event::Refused { inside, reason } => {
+                tracing::warn!(
+                    own = tracing::field::Empty,
+                    protocol = inside.protocol.name(),
+                    port = inside.port,
+                    reason,
+                    "the router maps no port"
+                );
+            }
+        }
+    }
+}
