@@ -18,6 +18,7 @@ pub mod ping;
 mod quote;
 mod scope;
 mod source;
+pub mod stun;
 mod transport;
 pub mod upgrade;
 

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,7 +25,7 @@ use crate::{
         connection::{Connection, Event, Incoming},
         error::Error,
     },
-    quic::{self, QuicRuntime, Role, congestion::Congestion},
+    quic::{self, QuicRuntime, Role, congestion::Congestion, stun::StunHandler},
     tcp::auth::{Offer, Upgrade},
     tls::Tls,
 };
@@ -37,13 +38,14 @@ impl Server {
         keypair: &Keypair,
         runtime: QuicRuntime,
         budgets: Budgets,
+        stun: Option<Arc<dyn StunHandler>>,
     ) -> Result<Self, Error> {
         let tls = Tls::new(keypair)?;
         let congestion = Congestion::default();
         let role = Role::Relay;
         let quic = quic::Settings::new(keypair, &tls, congestion, role, runtime, budgets.clone())?;
         let upgrade = Upgrade::new(keypair, tls, budgets)?;
-        Ok(Self(Listeners::new(Some(quic), upgrade, true)))
+        Ok(Self(Listeners::new(Some(quic), upgrade, true, stun)))
     }
 }
 

@@ -16,3 +16,4 @@ pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod shared;
 pub(crate) mod socket;
+pub(crate) mod stun;

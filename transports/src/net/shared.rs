@@ -10,6 +10,7 @@ use crate::net::{
     ports::Ports,
     punches::Punches,
     record::{Records, Sockets},
+    stun::StunClient,
 };
 
 /// What the parts of one transport share.
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Arc<Ports>,
     pub(crate) punches: Arc<Punches>,
     pub(crate) budgets: Budgets,
+    pub(crate) stun: Arc<StunClient>,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
 }
@@ -28,6 +30,7 @@ impl Shared {
             ports,
             punches: Arc::default(),
             budgets: Budgets::new(Class::Carrying),
+            stun: Arc::default(),
             records: Arc::default(),
             reach: Arc::default(),
         }
