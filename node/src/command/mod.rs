@@ -4,6 +4,7 @@ pub(crate) mod cli;
 pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
+mod netcheck;
 pub(crate) mod query;
 mod reload;
 pub(crate) mod run;
@@ -30,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{
-        cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
+        cli::{Cli, Command, DialArgs, NetcheckArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
@@ -93,6 +94,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 None => Ok(Exit::Usage),
             }
         }
+        Command::Netcheck(args) => check_network(&cli, args),
         Command::Firewall(args) => {
             let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
             let config = config::load(&PROGRAM, &sources, |reader| {
@@ -136,6 +138,28 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             }
         }
     }
+}
+
+/// Looks through the running node, unless there is none or a flag describes another one.
+fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
+    let flags = args.node.flags(cli.global.flags());
+    let sources = cli.global.sources(&PROGRAM, flags)?;
+    let read = |reader: &mut Reader<'_>| Config::read(reader, Purpose::Dial);
+    let config = config::load(&PROGRAM, &sources, read)?.config;
+    logging::init(&config.log.level, config.log.format)?;
+    let (watch, json) = (args.watch, args.node.json);
+    if !args.node.describes_node() {
+        let client = Client::new(&config.control_socket);
+        if command::block_on(async { Ok(client.is_served().await?) })? {
+            return command::block_on(netcheck::through(&client, watch, json));
+        }
+    }
+    if config.relays.is_empty() {
+        let text =
+            "no relay is known: give its address with --relay, or in `relays` of the configuration";
+        return Err(Usage(text.to_owned()).into());
+    }
+    command::block_on(netcheck::alone(&config, watch, json))
 }
 
 /// The configuration, and the peer that a question is about.

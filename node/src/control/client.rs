@@ -5,15 +5,18 @@ use std::path::Path;
 use libp2p::PeerId;
 use p2pnode_daemon::control::{self, ClientError, Lines};
 
-use super::{DialRequest, OWNER, Report};
-use crate::observe::status::{Status, Why};
+use super::{DialRequest, OWNER};
+use crate::{
+    core::netcheck::Report,
+    observe::status::{Status, Why},
+};
 
 /// A way to ask a running node.
 #[derive(Debug, Clone)]
 pub(crate) struct Client(control::Client);
 
 /// The reports of a dial that the node makes.
-pub(crate) type Reports = Lines<Report>;
+pub(crate) type Reports = Lines<super::Report>;
 
 impl Client {
     /// A client of the node at `path`. Does not connect yet.
@@ -46,6 +49,15 @@ impl Client {
     /// [`ClientError`]; refused with 404 if the peer is not connected.
     pub(crate) async fn why(&self, peer: PeerId) -> Result<Why, ClientError> {
         self.0.get(&format!("/v1/why/{peer}")).await
+    }
+
+    /// What the node sees of its network.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn netcheck(&self) -> Result<Report, ClientError> {
+        self.0.get("/v1/netcheck").await
     }
 
     /// Lets the node dial.

@@ -40,6 +40,7 @@ pub(crate) async fn start(
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
+        .route("/v1/netcheck", get(netcheck))
         .route("/v1/dial", post(dial))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(handle)
@@ -73,6 +74,11 @@ async fn why(
             format!("{peer} is not connected to this node"),
         )),
     }
+}
+
+async fn netcheck(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    let report = handle.netcheck().await;
+    Ok(Answer(report.map_err(|_| Refusal::stopping(OWNER))?).into_response())
 }
 
 async fn dial(

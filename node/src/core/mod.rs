@@ -15,6 +15,7 @@ pub(crate) mod joins;
 pub(crate) mod json;
 pub(crate) mod liveness;
 pub(crate) mod neighbours;
+pub(crate) mod netcheck;
 pub(crate) mod own_key;
 pub(crate) mod peers;
 pub(crate) mod reconnect;

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::Config,
-    core::{dialer::Request, event::Event},
+    core::{dialer::Request, event::Event, netcheck::Report},
     observe::status::{Status, Why},
 };
 
@@ -25,6 +25,8 @@ pub(crate) enum Command {
     },
     /// The access rules of the configuration have changed.
     SetAccess(Box<Config>),
+    /// Look at the network.
+    Netcheck(oneshot::Sender<Report>),
     /// Report the status of the whole node.
     Status(oneshot::Sender<Status>),
     /// Report why the path of a peer is what it is; `None` if it is not connected.
@@ -87,6 +89,17 @@ impl Handle {
     pub async fn why(&self, peer: PeerId) -> Result<Option<Why>, Stopped> {
         let (answer, receiver) = oneshot::channel();
         self.send(Command::Why { peer, answer }).await?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// What the node sees of its network. Takes up to 3 s.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub(crate) async fn netcheck(&self) -> Result<Report, Stopped> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Netcheck(answer)).await?;
         receiver.await.map_err(|_| Stopped)
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod interfaces;
 pub(crate) mod introduction;
 pub(crate) mod join;
 mod memory;
+pub(crate) mod netcheck;
 pub(crate) mod node;
 pub(crate) mod streams;
 pub(crate) mod token_file;

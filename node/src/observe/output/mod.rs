@@ -1,5 +1,6 @@
 //! The output on stdout, for people and for programs.
 
+mod netcheck;
 mod table;
 mod text;
 
@@ -13,6 +14,7 @@ use p2pnode_protocol::{escape, to_json};
 
 use crate::core::event::Event;
 
+pub(crate) use netcheck::netcheck;
 pub(crate) use table::{status, why};
 pub(crate) use text::short;
 

@@ -39,6 +39,7 @@ use crate::{
         interfaces::Interfaces,
         introduction::introducers,
         join,
+        netcheck::Plan,
         token_file::TokenFile,
     },
 };
@@ -68,6 +69,8 @@ pub(crate) struct EventLoop {
     links: watch::Sender<Links>,
     responder: Option<Responder>,
     observers: Observers,
+    /// What a look at the network looks at.
+    plan: Plan,
 }
 
 impl EventLoop {
@@ -91,6 +94,7 @@ impl EventLoop {
             .answers()
             .then(|| Responder::start(*swarm.local_peer_id(), allowed));
         Self {
+            plan: Plan::new(config, sockets.clone()),
             keypair,
             swarm,
             sockets,
@@ -150,6 +154,14 @@ impl EventLoop {
                 introduction.set_config(&config);
                 self.state
                     .handle_access(build::allowed(&config), introducers(&config));
+            }
+            Command::Netcheck(answer) => {
+                let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
+                tokio::spawn(async move {
+                    let report = plan.look().await;
+                    metrics.nat(&report);
+                    drop(answer.send(report));
+                });
             }
             Command::Status(answer) => drop(answer.send(self.snapshot().status())),
             Command::Why { peer, answer } => drop(answer.send(self.snapshot().why(&peer))),

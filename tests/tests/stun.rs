@@ -1,0 +1,187 @@
+//! STUN as others' tools see it: Debian's `stun` (RFC 3489), coturn's `turnutils_stunclient` and `turnutils_natdiscovery` (RFC 5780).
+
+use std::net::SocketAddr;
+
+use p2pnode_tests::{node, prelude::*, probe, relay::RELAY_PORT, sandbox::tool};
+
+lab_tests! {
+    tools_of_others_learn_their_nat_from_two_relays_that_name_each_other: tools();
+    no_answer_is_longer_than_its_request_but_for_the_address: lengths();
+    both_ports_answer_over_both_transports_and_families: everywhere();
+}
+
+const STUN_PORT: u16 = 3478;
+
+struct Two {
+    lab: Lab,
+    relay: Relay,
+    _partner: Relay,
+}
+
+/// Two relays that name each other.
+async fn two() -> Result<Two> {
+    let lab = Lab::of_test().await?;
+    let (a, b) = (
+        lab.public_host("relay").await?,
+        lab.public_host("partner").await?,
+    );
+    let partner = |of: &Host| -> String {
+        let ips: Vec<_> = of.addresses.iter().map(ToString::to_string).collect();
+        ips.join(",")
+    };
+    let (of_a, of_b) = (partner(&b), partner(&a));
+    let relay = Relay::start_on("relay", a, &[("RELAY_NODE_STUN_PARTNER", &of_a)], &[]).await?;
+    let partner = Relay::start_on("partner", b, &[("RELAY_NODE_STUN_PARTNER", &of_b)], &[]).await?;
+    Ok(Two {
+        lab,
+        relay,
+        _partner: partner,
+    })
+}
+
+async fn says(host: &Host, program: &str, args: &[&str]) -> Result<String> {
+    let output = node::output(&host.device, &tool(program), args, PATIENCE).await?;
+    Ok(format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
+
+async fn tools() -> Result<()> {
+    let two = two().await?;
+    let server = two.relay.host.ip(false)?.to_string();
+    for (kind, mapping, filtering, classic) in [
+        (
+            NatKind::EimApdf,
+            "Endpoint Independent Mapping",
+            "Address and Port Dependent Filtering",
+            "Port Dependent Filter",
+        ),
+        (
+            NatKind::FullCone,
+            "Endpoint Independent Mapping",
+            "Endpoint Independent Filtering",
+            "Independent Filter",
+        ),
+        (
+            NatKind::AddressRestricted,
+            "Endpoint Independent Mapping",
+            "Address Dependent Filtering",
+            "Address Dependent Filter",
+        ),
+        (
+            NatKind::Symmetric,
+            "Address and Port Dependent Mapping",
+            "Address and Port Dependent Filtering",
+            "Dependent Mapping",
+        ),
+    ] {
+        let (site, host) = two.lab.home(kind.name(), kind).await?;
+        let inside = host.ip(false)?.to_string();
+        let outside = site.outside_ip4().context("an address")?;
+        for port in [RELAY_PORT, STUN_PORT] {
+            let port = port.to_string();
+            let said = says(
+                &host,
+                "turnutils_stunclient",
+                &["-p", &port, "-L", &inside, &server],
+            )
+            .await?;
+            ensure!(
+                said.contains(&format!("UDP reflexive addr: {outside}:")),
+                "{kind}: {said}"
+            );
+        }
+        for (flag, expected) in [("-m", mapping), ("-f", filtering)] {
+            let args = [flag, "-L", &inside, "-p", "3478", &server];
+            let said = says(&host, "turnutils_natdiscovery", &args).await?;
+            ensure!(
+                said.contains(&format!("NAT with {expected}!")),
+                "{kind} {flag}: {said}"
+            );
+        }
+        let said = says(&host, "stun", &[&server, "-i", &inside]).await?;
+        ensure!(said.contains(classic), "{kind}: {said}");
+    }
+    Ok(())
+}
+
+/// Sends a bare request, and another one that has room, and compares lengths.
+async fn lengths() -> Result<()> {
+    let two = two().await?;
+    let client = two.lab.public_host("client").await?;
+    for ip6 in [false, true] {
+        for port in [RELAY_PORT, STUN_PORT] {
+            let server = SocketAddr::new(two.relay.host.ip(ip6)?, port);
+            let socket = client
+                .device
+                .spawn(move |_| async move {
+                    let any: SocketAddr = if ip6 {
+                        "[::]:0".parse()?
+                    } else {
+                        "0.0.0.0:0".parse()?
+                    };
+                    anyhow::Ok(tokio::net::UdpSocket::bind(any).await?)
+                })?
+                .await??;
+            // The address, and the partner's.
+            let floor = if ip6 { 20 + 24 + 24 } else { 20 + 12 + 12 };
+            for padding in [0u16, 8, 40, 200] {
+                let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+                request.extend([7; 12]);
+                if padding > 0 {
+                    request[2..4].copy_from_slice(&padding.to_be_bytes());
+                    request.extend([0, 0x26]);
+                    request.extend((padding - 4).to_be_bytes());
+                    request.resize(20 + usize::from(padding), 0);
+                }
+                socket.send_to(&request, server).await?;
+                let mut answer = [0; 2048];
+                let received = tokio::time::timeout(PATIENCE, socket.recv_from(&mut answer));
+                let (length, from) = received.await.context("an answer")??;
+                ensure!(from == server, "from {from}");
+                ensure!(
+                    length <= request.len().max(floor),
+                    "{length} for {}",
+                    request.len()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn everywhere() -> Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let client = lab.public_host("client").await?;
+    let request = [
+        0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
+    ];
+    for ip6 in [false, true] {
+        let mut host = client.clone();
+        host.addresses.retain(|ip| ip.is_ipv6() == ip6);
+        for port in [RELAY_PORT, STUN_PORT] {
+            let server = SocketAddr::new(relay.host.ip(ip6)?, port);
+            let mut stream = probe::connect(&host, 40007, server).await?;
+            for _ in 0..2 {
+                stream.write_all(&request).await?;
+                let mut answer = [0; 32];
+                tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await??;
+                ensure!(
+                    answer[..2] == [1, 1] && answer[8..20] == request[8..],
+                    "{answer:?}"
+                );
+                let length = usize::from(answer[3]) + 20 - 32;
+                stream.read_exact(&mut vec![0; length]).await?;
+            }
+        }
+    }
+    // The ports still are those of QUIC and TCP.
+    let node = relay.node("node", &client, &Transport::ALL).await?;
+    ensure!(!node.id.is_empty(), "a node reserves");
+    Ok(())
+}
