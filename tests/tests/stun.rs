@@ -2,7 +2,13 @@
 
 use std::net::SocketAddr;
 
-use p2pnode_tests::{node, prelude::*, probe, relay::RELAY_PORT, sandbox::tool};
+use p2pnode_tests::{
+    node,
+    prelude::*,
+    probe,
+    relay::RELAY_PORT,
+    sandbox::{has_tool, tool},
+};
 
 lab_tests! {
     tools_of_others_learn_their_nat_from_two_relays_that_name_each_other: tools();
@@ -49,6 +55,15 @@ async fn says(host: &Host, program: &str, args: &[&str]) -> Result<String> {
 }
 
 async fn tools() -> Result<()> {
+    for (program, package) in [
+        ("stun", "stun-client"),
+        ("turnutils_natdiscovery", "coturn"),
+    ] {
+        ensure!(
+            has_tool(program),
+            "{program} is not here: apt-get install {package}"
+        );
+    }
     let two = two().await?;
     let server = two.relay.host.ip(false)?.to_string();
     for (kind, mapping, filtering, classic) in [
