@@ -14,7 +14,10 @@ use p2pnode_daemon::{
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
-    command::{exit_code::exit_of, so_far::SoFar},
+    command::{
+        exit_code::{exit_of, is_worth_a_look},
+        so_far::SoFar,
+    },
     control::{Client, DialRequest},
     core::event::Event,
     observe::output::{self, Printer},
@@ -56,7 +59,13 @@ pub(crate) async fn status(
 
 /// Prints why the node at `socket` uses its path to `peer`.
 pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Result<Exit> {
-    let why = Client::new(socket).why(peer).await?;
+    let client = Client::new(socket);
+    let mut why = client.why(peer).await?;
+    if let Some(reason) = why.stays_relayed()
+        && let Ok(report) = client.netcheck().await
+    {
+        why.finding = report.in_the_way(&reason);
+    }
     let text = if json {
         p2pnode_protocol::to_json(&why)? + "\n"
     } else {
@@ -91,7 +100,14 @@ pub(crate) async fn dial(
     loop {
         tokio::select! {
             report = reports.next() => {
-                let event = report?.context("the node ended the dial without a result: it is stopping")?.event;
+                let mut event = report?.context("the node ended the dial without a result: it is stopping")?.event;
+                if let Event::Result(outcome) = &mut event
+                    && is_worth_a_look(outcome.outcome, request.any_connection)
+                    // A node of an earlier release does not know the question.
+                    && let Ok(report) = client.netcheck().await
+                {
+                    outcome.finding = report.finding(outcome);
+                }
                 heard = Instant::now();
                 printer.print(&event).context("cannot write to stdout")?;
                 so_far.handle(&event);

@@ -56,6 +56,7 @@ impl SoFar {
             path,
             reason,
             found_by: None,
+            finding: None,
         }
     }
 }

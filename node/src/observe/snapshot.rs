@@ -69,6 +69,7 @@ impl Snapshot<'_> {
             candidates,
             decided_by: peers.decided_by(peer),
             last_punch: self.last_punch(peer),
+            finding: None,
         })
     }
 

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
+        event::NotDirect,
+        finding::Finding,
         json,
-        peers::{Axis, DecidedBy, Path},
+        peers::{Axis, DecidedBy, Path, PathKind},
     },
     punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
 };
@@ -131,6 +133,18 @@ pub struct Why {
     pub decided_by: Option<DecidedBy>,
     /// The last attempt at a punch.
     pub last_punch: Option<PunchStatus>,
+    /// What stands in the way of a direct path, as far as a look at the network shows it. The command adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
+}
+
+impl Why {
+    /// Why the peer stays relayed, if it does and a punch has failed.
+    pub(crate) fn stays_relayed(&self) -> Option<NotDirect> {
+        let best = self.candidates.first()?;
+        let reason = self.last_punch.as_ref()?.reason?;
+        (best.path.path.kind == PathKind::Relayed).then_some(NotDirect::Punch(reason))
+    }
 }
 
 /// A path and where it stands.

@@ -4,8 +4,10 @@ use p2pnode_transports::{Family, Transport};
 
 use super::{
     Allocation, Answer, Check, Facts, Filtering, Id, Kind, Leg, Mapping, Nat, NetcheckEvent,
-    PathFacts, PeerClass, RelayFacts, Remedy, Report, Status, Verdict, nat::AllocationKind,
+    PathFacts, PeerClass, RelayFacts, Report, Status, Verdict, nat::AllocationKind,
 };
+
+use crate::core::finding::Remedy;
 
 /// A clock that differs by less is right.
 const CLOCK_OK_MS: u64 = 5_000;
@@ -178,8 +180,10 @@ fn nat(path: &PathFacts) -> Nat {
     let mapping = Mapping::of(path);
     let filtering = Filtering::of(path, mapping);
     let allocation = Allocation::of(path);
-    let mapped = path.seen.iter().find_map(|seen| seen.mapped);
-    let own = mapped.zip(path.local);
+    let own = path
+        .seen
+        .iter()
+        .find_map(|seen| seen.mapped.zip(seen.local));
     let own = own.map(|(mapped, local)| mapped.port() == local.port());
     let preserved = match allocation.kind {
         AllocationKind::Preserved => own,

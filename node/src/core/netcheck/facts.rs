@@ -54,6 +54,8 @@ impl Answer {
 pub(crate) struct Seen {
     /// The endpoint.
     pub(crate) by: SocketAddr,
+    /// The socket that asked, untranslated. A host with several addresses may take another one for each destination.
+    pub(crate) local: Option<SocketAddr>,
     /// The mapping; `None` if nothing came back.
     pub(crate) mapped: Option<SocketAddr>,
 }
@@ -63,8 +65,6 @@ pub(crate) struct Seen {
 pub(crate) struct PathFacts {
     pub(crate) transport: Transport,
     pub(crate) family: Family,
-    /// The socket that asked, untranslated.
-    pub(crate) local: Option<SocketAddr>,
     /// As whom the endpoints saw that socket.
     pub(crate) seen: Vec<Seen>,
     /// Whether a packet from another port of an address came in that this socket has sent to; `None` if that could not be tried.
@@ -84,7 +84,6 @@ impl PathFacts {
         Self {
             transport,
             family,
-            local: None,
             seen: Vec::new(),
             from_other_port: None,
             from_other_address: None,

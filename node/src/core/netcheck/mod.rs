@@ -5,6 +5,7 @@
 
 mod assess;
 mod facts;
+mod finding;
 mod nat;
 mod remedy;
 mod report;
@@ -13,7 +14,6 @@ pub(crate) use self::{
     assess::{FULL_PAYLOAD, assess},
     facts::{Answer, Facts, HostFacts, Leg, PathFacts, RelayFacts, Seen},
     nat::{Allocation, Filtering, Kind, Mapping},
-    remedy::Remedy,
     report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
 };
 

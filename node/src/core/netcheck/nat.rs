@@ -83,12 +83,12 @@ impl Mapping {
         let seen: Vec<_> = path
             .seen
             .iter()
-            .filter_map(|seen| Some((seen.by, seen.mapped?)))
+            .filter_map(|seen| Some((*seen, seen.mapped?)))
             .collect();
         if seen.is_empty() {
             return Self::Unknown;
         }
-        if seen.iter().all(|(_, mapped)| Some(*mapped) == path.local) {
+        if seen.iter().all(|(of, mapped)| Some(*mapped) == of.local) {
             return Self::None;
         }
         let pairs = || {
@@ -97,15 +97,18 @@ impl Mapping {
         };
         // Of two ports of an address, and of two addresses: whether both saw the same.
         let (mut by_port, mut by_address) = (None, None);
-        for (at, (by, mapped)) in pairs() {
-            let (one_by, one) = seen[at];
+        for (at, (of, mapped)) in pairs() {
+            let (one_of, one) = seen[at];
+            if one_of.local != of.local {
+                continue;
+            }
             let is_same = one == *mapped;
-            let of = if one_by.ip() == by.ip() {
+            let by = if one_of.by.ip() == of.by.ip() {
                 &mut by_port
             } else {
                 &mut by_address
             };
-            *of = Some(of.unwrap_or(true) && is_same);
+            *by = Some(by.unwrap_or(true) && is_same);
         }
         match (by_port, by_address) {
             (Some(false), _) => Self::Apdm,

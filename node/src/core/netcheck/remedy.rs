@@ -1,16 +1,8 @@
 //! What mends a finding: an id, a sentence, and a command where there is one.
 
 use p2pnode_transports::PortRange;
-use serde::{Deserialize, Serialize};
 
-/// What mends a finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remedy {
-    pub(crate) id: String,
-    pub(crate) text: String,
-    /// `None` if nothing that can be typed does it.
-    pub(crate) command: Option<String>,
-}
+use crate::core::finding::Remedy;
 
 impl Remedy {
     fn new(id: &str, text: impl Into<String>, command: Option<String>) -> Self {
@@ -27,6 +19,14 @@ impl Remedy {
             "preserve_range",
             "the NAT maps each destination to another port; if it is a cluster's masquerade, exempt the range on the host of the pod",
             Some("p2pnode firewall --format nft-snat | nft -f -".to_owned()),
+        )
+    }
+
+    pub(crate) fn look_there() -> Self {
+        Self::new(
+            "look_there",
+            "look at the network of the peer, on its host",
+            Some("p2pnode netcheck".to_owned()),
         )
     }
 

@@ -3,7 +3,8 @@
 use p2pnode_transports::{Family, Transport};
 use serde::{Deserialize, Serialize};
 
-use super::{Allocation, Filtering, Kind, Mapping, Remedy};
+use super::{Allocation, Filtering, Kind, Mapping};
+use crate::core::finding::Remedy;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

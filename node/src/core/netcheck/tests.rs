@@ -146,11 +146,11 @@ impl Lab {
         let by = &by[..if relays == 2 { 3 } else { 2 }];
         let see = |by: &SocketAddr| Seen {
             by: *by,
+            local: Some(addr(INSIDE, PORT)),
             mapped: Some(self.maps(PORT, *by)),
         };
         let sample = 40_018..40_026;
         PathFacts {
-            local: Some(addr(INSIDE, PORT)),
             seen: by.iter().map(see).collect(),
             from_other_port: Some(self.lets_in[0]),
             from_other_address: (relays == 2).then_some(self.lets_in[1]),
@@ -360,10 +360,7 @@ fn without_answers_it_says_what_is_known_and_no_more() {
     assert_eq!(report.reaches(), Reaches::Nobody);
     assert_eq!(report.verdict, super::Verdict::default());
     // An old relay answers and shows nothing.
-    let old = PathFacts {
-        local: Some(addr(INSIDE, PORT)),
-        ..PathFacts::new(Transport::Quic, Family::Ip4)
-    };
+    let old = PathFacts::new(Transport::Quic, Family::Ip4);
     let report = assess(&self::facts(vec![old]));
     assert_eq!(nat_of(&report).kind, Kind::Unknown);
     let check = report
@@ -429,4 +426,67 @@ fn the_json_is_that_of_the_contract() {
     assert_eq!(json["verdict"]["search"], serde_json::json!([]));
     let read: Report = serde_json::from_value(json).unwrap();
     assert_eq!(read, report);
+}
+
+#[test]
+fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
+    use crate::{
+        core::{event::NotDirect, finding::FindingId},
+        punch::Reason,
+    };
+
+    let timeout = NotDirect::Punch(Reason::Timeout);
+    let found = |facts: &Facts, reason| assess(facts).in_the_way(reason);
+    let symmetric = found(&facts(vec![LAB[6].1.path(2)]), &timeout).unwrap();
+    assert_eq!(
+        (symmetric.id, symmetric.text.as_str()),
+        (FindingId::SymmetricHere, "symmetric here: random ports")
+    );
+    assert!(
+        symmetric
+            .remedy
+            .unwrap()
+            .command
+            .unwrap()
+            .contains("nft-snat")
+    );
+    let good = facts(vec![LAB[3].1.path(2)]);
+    assert_eq!(
+        found(&good, &timeout).unwrap().id,
+        FindingId::SymmetricThere
+    );
+    let unknown = facts(vec![LAB[3].1.path(1)]);
+    assert_eq!(
+        found(&unknown, &timeout),
+        None,
+        "one relay does not show it"
+    );
+    for reason in [
+        NotDirect::Punch(Reason::RemoteUnsupported),
+        NotDirect::Punch(Reason::Disabled),
+        NotDirect::Unreachable("nobody is there".to_owned()),
+    ] {
+        assert_eq!(found(&good, &reason), None, "{reason}");
+    }
+    let mut blocked = good;
+    blocked.paths[0].sample[0].1 = None;
+    assert_eq!(
+        found(&blocked, &timeout).unwrap().id,
+        FindingId::RangeBlocked
+    );
+    blocked.relays[0].legs[0].answer = Answer::Silent;
+    assert_eq!(
+        found(&blocked, &timeout).unwrap().id,
+        FindingId::RelayUnreachable
+    );
+}
+
+#[test]
+fn a_host_that_takes_another_address_for_each_destination_is_not_behind_a_nat() {
+    let mut path = LAB[0].1.path(2);
+    for (at, seen) in path.seen.iter_mut().enumerate().skip(1) {
+        let other = addr("192.168.2.2", PORT + u16::try_from(at).unwrap());
+        (seen.local, seen.mapped) = (Some(other), Some(other));
+    }
+    assert_eq!(Mapping::of(&path), Mapping::None);
 }

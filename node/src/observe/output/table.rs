@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::short;
+use super::{short, text::in_the_way};
 use crate::{
     core::{
         json,
@@ -76,6 +76,9 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
             let _ = writeln!(text, "decided by {axis}");
         }
         None => text.push_str("the only path\n"),
+    }
+    if let Some(finding) = &why.finding {
+        let _ = writeln!(text, "in the way{}", in_the_way(finding));
     }
     if let Some(punch) = &why.last_punch {
         let reason = punch

@@ -44,7 +44,9 @@ pub(super) async fn look(
     for (target, (answer, got)) in targets.iter().zip(&met) {
         path.legs.push((target.relay, answer.clone()));
         if let Some((_, message)) = got {
-            path.facts.seen.push(seen(target.addr, Some(message)));
+            path.facts
+                .seen
+                .push(seen(sockets, socket.port(), target.addr, Some(message)));
         }
     }
     let answered = || {
@@ -58,9 +60,6 @@ pub(super) async fn look(
     let Some((relay, got)) = answered().find(has_partner).or_else(|| answered().next()) else {
         return path;
     };
-    path.facts.local = sockets
-        .source_ip(relay.ip())
-        .map(|ip| SocketAddr::new(ip, socket.port()));
     let partner = got.other.filter(|other| may_ask(*other, relay));
     let second = got.info.map_or(0, |info| info.second_port);
     let second = (second != 0).then(|| SocketAddr::new(relay.ip(), second));
@@ -68,7 +67,7 @@ pub(super) async fn look(
     let others = second.into_iter().chain(partner);
     let mappings = join_all(others.map(|by| async move {
         let got = ask_at(socket, by).await;
-        seen(by, got.as_ref())
+        seen(sockets, socket.port(), by, got.as_ref())
     }));
     let size = sample_size(sockets, SAMPLE);
     let sample: Vec<ClaimedTcp> = (0..size)
@@ -81,9 +80,10 @@ pub(super) async fn look(
     let (seen_by, sampled) = join(mappings, asked).await;
     path.facts.seen.extend(seen_by);
     path.facts.sample = sampled;
-    drop(sample);
 
+    // While the others are held: none of them.
     if let Ok(fresh) = sockets.claim_tcp(family) {
+        drop(sample);
         let within = deadline
             .saturating_duration_since(Instant::now())
             .min(STRANGERS);
@@ -94,9 +94,14 @@ pub(super) async fn look(
     path
 }
 
-fn seen(by: SocketAddr, got: Option<&Message>) -> Seen {
+fn seen(sockets: &Handle, port: u16, by: SocketAddr, got: Option<&Message>) -> Seen {
+    let local = sockets.source_ip(by.ip());
     let mapped = got.and_then(|got| got.mapped);
-    Seen { by, mapped }
+    Seen {
+        by,
+        local: local.map(|ip| SocketAddr::new(ip, port)),
+        mapped,
+    }
 }
 
 async fn ask_at(socket: &ClaimedTcp, at: SocketAddr) -> Option<Message> {

@@ -1,11 +1,12 @@
 //! UDP, on which QUIC runs: from the punch socket, and from others of the range.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
-use futures::future::{join, join_all, join3, join4};
+use futures::future::{join_all, join3, join4};
 use p2pnode_protocol::stun::{Change, Class, Message};
 use p2pnode_transports::{ClaimedUdp, Family, Handle, StunClient, Transport};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -25,6 +26,9 @@ const PADDING_HEADER: usize = 4;
 /// ([RFC 9000, section 6](https://www.rfc-editor.org/rfc/rfc9000#section-6)), as long as a first one has to be.
 const VERSION: [u8; 4] = [0x1a, 0x2a, 0x3a, 0x4a];
 const FIRST: usize = 1200;
+
+/// How long that takes at most.
+const ALIVE: Duration = Duration::from_millis(500);
 
 /// An answer: what it is, from where, after how long, and when by the wall clock.
 struct Got {
@@ -51,12 +55,18 @@ pub(super) async fn look(
         return path;
     };
     let stun = sockets.stun();
-    let (answers, alive) = join(ask_all(sockets, targets), alive(sockets, family, targets)).await;
-    for ((target, got), is_alive) in targets.iter().zip(&answers).zip(alive) {
+    let answers = ask_all(sockets, targets).await;
+    let silent = targets.iter().zip(&answers);
+    let silent = silent.filter_map(|(target, got)| got.is_none().then_some(target.addr));
+    let (_held, alive) = alive(sockets, family, &silent.collect::<Vec<_>>()).await;
+    for (target, got) in targets.iter().zip(&answers) {
+        let is_alive = alive.get(&target.addr).copied();
         path.legs
             .push((target.relay, leg(sockets, target, got.as_ref(), is_alive)));
         if got.is_some() {
-            path.facts.seen.push(seen(target.addr, got.as_ref()));
+            path.facts
+                .seen
+                .push(seen(sockets, port, target.addr, got.as_ref()));
         }
     }
     let answered = || {
@@ -70,9 +80,6 @@ pub(super) async fn look(
     let Some((relay, got)) = answered().find(has_partner).or_else(|| answered().next()) else {
         return path;
     };
-    path.facts.local = sockets
-        .source_ip(relay.ip())
-        .map(|ip| SocketAddr::new(ip, port));
     path.clock_ahead = clock_ahead(got);
     let partner = got.message.other.filter(|other| may_ask(*other, relay));
     let second = got.message.info.map_or(0, |info| info.second_port);
@@ -83,7 +90,7 @@ pub(super) async fn look(
     let others = second.into_iter().chain(partner);
     let mappings = join_all(others.map(async |by| {
         let got = ask(stun, by, &request(), MAPPINGS).await;
-        seen(by, got.as_ref())
+        seen(sockets, port, by, got.as_ref())
     }));
     let asked = join_all(sample.iter().map(async |socket| {
         let got = ask_from(socket, relay, &[request()], MAPPINGS).await;
@@ -97,7 +104,7 @@ pub(super) async fn look(
         mappings,
         asked,
         payload(stun, relay),
-        hairpin(stun, sample.last(), mapped),
+        hairpin(stun, sample.first(), mapped),
     )
     .await;
     path.facts.seen.extend(seen_by);
@@ -105,9 +112,9 @@ pub(super) async fn look(
     path.facts.payload = Some(payload);
     path.facts.hairpin = hairpin;
 
-    let fresh = sample.first().filter(|_| {
-        let first = path.facts.sample.first();
-        first.is_some_and(|(_, mapped)| mapped.is_some())
+    let fresh = sample.last().filter(|_| {
+        let fresh = path.facts.sample.last();
+        fresh.is_some_and(|(_, mapped)| mapped.is_some())
     });
     if let Some(fresh) = fresh {
         let within = deadline
@@ -131,9 +138,14 @@ fn leg(sockets: &Handle, target: &Target, got: Option<&Got>, is_alive: Option<Du
     }
 }
 
-fn seen(by: SocketAddr, got: Option<&Got>) -> Seen {
+fn seen(sockets: &Handle, port: u16, by: SocketAddr, got: Option<&Got>) -> Seen {
+    let local = sockets.source_ip(by.ip());
     let mapped = got.and_then(|got| got.message.mapped);
-    Seen { by, mapped }
+    Seen {
+        by,
+        local: local.map(|ip| SocketAddr::new(ip, port)),
+        mapped,
+    }
 }
 
 fn clock_ahead(got: &Got) -> Option<i64> {
@@ -236,11 +248,19 @@ fn claim(sockets: &Handle, family: Family) -> Vec<ClaimedUdp> {
         .collect()
 }
 
-/// Which relays answer QUIC, from a port that nothing else is sent from: also those without STUN.
-async fn alive(sockets: &Handle, family: Family, targets: &[Target]) -> Vec<Option<Duration>> {
-    let mut alive = vec![None; targets.len()];
+/// Which of these answer QUIC although they answer no STUN, and after how long. The port that asked is returned: it has sent to all
+/// of them, and is not to be looked at as a fresh one.
+async fn alive(
+    sockets: &Handle,
+    family: Family,
+    silent: &[SocketAddr],
+) -> (Option<ClaimedUdp>, BTreeMap<SocketAddr, Duration>) {
+    let mut alive = BTreeMap::new();
+    if silent.is_empty() {
+        return (None, alive);
+    }
     let Ok(socket) = sockets.claim_udp(family) else {
-        return alive;
+        return (None, alive);
     };
     let mut packet = vec![0; FIRST];
     packet[0] = 0xc0;
@@ -248,28 +268,25 @@ async fn alive(sockets: &Handle, family: Family, targets: &[Target]) -> Vec<Opti
     packet[5] = 8;
     packet[14] = 8;
     let started = Instant::now();
-    let deadline = started + LEGS;
-    let mut wait = AGAIN;
+    let deadline = started + ALIVE;
     let mut buffer = [0; 2048];
-    while alive.iter().any(Option::is_none) && Instant::now() < deadline {
-        for (target, _) in targets.iter().zip(&alive).filter(|(_, at)| at.is_none()) {
+    while alive.len() < silent.len() && Instant::now() < deadline {
+        for addr in silent.iter().filter(|addr| !alive.contains_key(*addr)) {
             // Without a route there is no answer.
-            let _ = socket.socket().send_to(&packet, target.addr).await;
+            let _ = socket.socket().send_to(&packet, addr).await;
         }
-        let until = deadline.min(Instant::now() + wait);
-        while alive.iter().any(Option::is_none)
+        let until = deadline.min(Instant::now() + AGAIN);
+        while alive.len() < silent.len()
             && let Ok(received) = timeout_at(until, socket.socket().recv_from(&mut buffer)).await
         {
-            let Ok((_, remote)) = received else {
-                continue;
-            };
-            if let Some(at) = targets.iter().position(|target| target.addr == remote) {
-                alive[at].get_or_insert(started.elapsed());
+            if let Ok((_, remote)) = received
+                && silent.contains(&remote)
+            {
+                alive.entry(remote).or_insert(started.elapsed());
             }
         }
-        wait *= 2;
     }
-    alive
+    (Some(socket), alive)
 }
 
 /// The longest payload to which the relay answers.
