@@ -40,8 +40,20 @@ async fn net() -> Result<Net> {
     };
     let (of_a, of_b) = (ips(&b), ips(&a));
     Ok(Net {
-        relay: Relay::start_on("relay", a, &[("RELAY_NODE_STUN_PARTNER", &of_a)], &[]).await?,
-        partner: Relay::start_on("partner", b, &[("RELAY_NODE_STUN_PARTNER", &of_b)], &[]).await?,
+        relay: Relay::start_on(
+            "relay",
+            a,
+            &[("RELAY_NODE_STUN_PARTNER", of_a.as_str())],
+            &[],
+        )
+        .await?,
+        partner: Relay::start_on(
+            "partner",
+            b,
+            &[("RELAY_NODE_STUN_PARTNER", of_b.as_str())],
+            &[],
+        )
+        .await?,
         lab,
     })
 }
@@ -221,9 +233,8 @@ async fn running() -> Result<()> {
 async fn udp_blocked() -> Result<()> {
     let net = net().await?;
     let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
-    let mut ips = vec![net.relay.host.ip(false)?, net.partner.host.ip(false)?];
-    side.site
-        .cut(&ips.drain(..).map(Traffic::Udp).collect::<Vec<_>>())?;
+    let ips = [net.relay.host.ip(false)?, net.partner.host.ip(false)?];
+    side.site.cut(&ips.map(Traffic::Udp))?;
     let (code, report) = look("look", &side.host, &[&net.relay, &net.partner]).await?;
     let udp = checks(&report, "udp").next().context("a check")?;
     ensure!(

@@ -36,8 +36,20 @@ async fn two() -> Result<Two> {
         ips.join(",")
     };
     let (of_a, of_b) = (partner(&b), partner(&a));
-    let relay = Relay::start_on("relay", a, &[("RELAY_NODE_STUN_PARTNER", &of_a)], &[]).await?;
-    let partner = Relay::start_on("partner", b, &[("RELAY_NODE_STUN_PARTNER", &of_b)], &[]).await?;
+    let relay = Relay::start_on(
+        "relay",
+        a,
+        &[("RELAY_NODE_STUN_PARTNER", of_a.as_str())],
+        &[],
+    )
+    .await?;
+    let partner = Relay::start_on(
+        "partner",
+        b,
+        &[("RELAY_NODE_STUN_PARTNER", of_b.as_str())],
+        &[],
+    )
+    .await?;
     Ok(Two {
         lab,
         relay,
@@ -66,59 +78,64 @@ async fn tools() -> Result<()> {
     }
     let two = two().await?;
     let server = two.relay.host.ip(false)?.to_string();
-    for (kind, mapping, filtering, classic) in [
-        (
+    const EIM: &str = "Endpoint Independent Mapping";
+    let behind = |kind, mapping, filtering, classic| {
+        says_all(&two.lab, &server, kind, [mapping, filtering, classic])
+    };
+    tokio::try_join!(
+        behind(
             NatKind::EimApdf,
-            "Endpoint Independent Mapping",
+            EIM,
             "Address and Port Dependent Filtering",
-            "Port Dependent Filter",
+            "Port Dependent Filter"
         ),
-        (
+        behind(
             NatKind::FullCone,
-            "Endpoint Independent Mapping",
+            EIM,
             "Endpoint Independent Filtering",
-            "Independent Filter",
+            "Independent Filter"
         ),
-        (
+        behind(
             NatKind::AddressRestricted,
-            "Endpoint Independent Mapping",
+            EIM,
             "Address Dependent Filtering",
-            "Address Dependent Filter",
+            "Address Dependent Filter"
         ),
-        (
+        behind(
             NatKind::Symmetric,
             "Address and Port Dependent Mapping",
             "Address and Port Dependent Filtering",
-            "Dependent Mapping",
+            "Dependent Mapping"
         ),
-    ] {
-        let (site, host) = two.lab.home(kind.name(), kind).await?;
-        let inside = host.ip(false)?.to_string();
-        let outside = site.outside_ip4().context("an address")?;
-        for port in [RELAY_PORT, STUN_PORT] {
-            let port = port.to_string();
-            let said = says(
-                &host,
-                "turnutils_stunclient",
-                &["-p", &port, "-L", &inside, &server],
-            )
-            .await?;
-            ensure!(
-                said.contains(&format!("UDP reflexive addr: {outside}:")),
-                "{kind}: {said}"
-            );
-        }
-        for (flag, expected) in [("-m", mapping), ("-f", filtering)] {
-            let args = [flag, "-L", &inside, "-p", "3478", &server];
-            let said = says(&host, "turnutils_natdiscovery", &args).await?;
-            ensure!(
-                said.contains(&format!("NAT with {expected}!")),
-                "{kind} {flag}: {said}"
-            );
-        }
-        let said = says(&host, "stun", &[&server, "-i", &inside]).await?;
-        ensure!(said.contains(classic), "{kind}: {said}");
+    )?;
+    Ok(())
+}
+
+/// What the tools say about a host behind a NAT.
+async fn says_all(
+    lab: &Lab,
+    server: &str,
+    kind: NatKind,
+    [mapping, filtering, classic]: [&str; 3],
+) -> Result<()> {
+    let (site, host) = lab.home(kind.name(), kind).await?;
+    let inside = host.ip(false)?.to_string();
+    let outside = site.outside_ip4().context("an address")?;
+    for port in [RELAY_PORT, STUN_PORT] {
+        let port = port.to_string();
+        let args = ["-p", &port, "-L", &inside, server];
+        let said = says(&host, "turnutils_stunclient", &args).await?;
+        let seen = format!("UDP reflexive addr: {outside}:");
+        ensure!(said.contains(&seen), "{kind}: {said}");
     }
+    for (flag, expected) in [("-m", mapping), ("-f", filtering)] {
+        let args = [flag, "-L", &inside, "-p", "3478", server];
+        let said = says(&host, "turnutils_natdiscovery", &args).await?;
+        let verdict = format!("NAT with {expected}!");
+        ensure!(said.contains(&verdict), "{kind} {flag}: {said}");
+    }
+    let said = says(&host, "stun", &[server, "-i", &inside]).await?;
+    ensure!(said.contains(classic), "{kind}: {said}");
     Ok(())
 }
 
