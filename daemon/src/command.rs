@@ -19,7 +19,7 @@ use crate::{
     exit::Exit,
     healthcheck::{HealthArgs, Serves},
     id::IdArgs,
-    identity, signals,
+    identity, manual, paths, signals,
 };
 
 /// Flags of every command.
@@ -55,7 +55,11 @@ pub enum Common {
         shell: clap_complete::Shell,
     },
     /// Print the manual
-    Man,
+    Man {
+        /// Write a page for each command into this directory instead, such as PROGRAM-config-check.1
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// What to do with the configuration.
@@ -205,17 +209,12 @@ impl Common {
                 );
                 print(&String::from_utf8_lossy(&script))?;
             }
-            Self::Man => {
-                let mut command = P::command().disable_help_subcommand(true);
-                command.build();
-                let mut pages = Vec::new();
-                let source = format!(
-                    "{} {}",
-                    command.get_name(),
-                    command.get_version().unwrap_or_default()
-                );
-                manual(&command, &source, &mut pages)?;
-                print(&String::from_utf8_lossy(&pages))?;
+            Self::Man { dir } => {
+                let pages = manual::pages(P::command(), &binary.program)?;
+                match dir {
+                    Some(dir) => manual::write(&pages, dir)?,
+                    None => print(&pages.into_values().collect::<String>())?,
+                }
             }
         }
         Ok(Exit::Success)
@@ -274,17 +273,6 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
     })
 }
 
-/// The manual pages of `command` and of its subcommands, one after the other; `man` shows them as one page.
-fn manual(command: &clap::Command, source: &str, pages: &mut Vec<u8>) -> io::Result<()> {
-    clap_mangen::Man::new(command.clone())
-        .source(source)
-        .render(pages)?;
-    for subcommand in command.get_subcommands() {
-        manual(subcommand, source, pages)?;
-    }
-    Ok(())
-}
-
 /// The command that does what somebody expects of one that does not exist.
 fn hint(error: &clap::Error) -> Option<&'static str> {
     let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
@@ -336,12 +324,11 @@ fn with_causes(error: &anyhow::Error) -> String {
 
 /// The variables of the program, and those that name directories.
 fn environment(program: &Program) -> Result<BTreeMap<String, String>, Faults> {
-    const DIRECTORIES: [&str; 3] = ["HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"];
     let prefix = format!("{}_", program.env);
     let mut variables = BTreeMap::new();
     for (name, value) in env::vars_os() {
         let Some(name) = name.to_str() else { continue };
-        if !name.starts_with(&prefix) && !DIRECTORIES.contains(&name) {
+        if !name.starts_with(&prefix) && !paths::VARIABLES.contains(&name) {
             continue;
         }
         match value.into_string() {

@@ -1,7 +1,17 @@
 //! Where a program keeps its files by default
-//! ([XDG base directories](https://specifications.freedesktop.org/basedir-spec/latest/)).
+//! ([XDG base directories](https://specifications.freedesktop.org/basedir-spec/latest/),
+//! [systemd.exec(5)](https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#RuntimeDirectory=)).
 
 use std::{collections::BTreeMap, path::PathBuf};
+
+/// The variables that name directories.
+pub(crate) const VARIABLES: [&str; 5] = [
+    "HOME",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+];
 
 /// The directories of one program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,33 +25,34 @@ pub struct Directories {
 impl Directories {
     /// The directories of `program`, given the environment and whether the user is root.
     ///
+    /// Where a service manager has made directories, those: `$STATE_DIRECTORY` and `$RUNTIME_DIRECTORY`.
     /// For root: `/var/lib/PROGRAM` and `/run/PROGRAM`, regardless of the environment, since `sudo` may pass on that of a user.
     /// For other users: `$XDG_STATE_HOME/PROGRAM`, or `~/.local/state/PROGRAM`; and `$XDG_RUNTIME_DIR/PROGRAM`, or the state
     /// directory where a session has none.
     #[must_use]
     pub(crate) fn new(program: &str, env: &BTreeMap<String, String>, root: bool) -> Self {
-        if root {
-            return Self {
-                state: Ok(PathBuf::from("/var/lib").join(program)),
-                runtime: Ok(PathBuf::from("/run").join(program)),
-            };
-        }
-        // The specification asks to ignore relative paths.
+        // The specifications ask to ignore relative paths.
         let absolute = |name: &str| {
             let path = PathBuf::from(env.get(name)?);
             path.is_absolute().then_some(path)
         };
-        let state = absolute("XDG_STATE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-            .map(|state| state.join(program))
+        // Of several, separated by colons, the first is the unit's main one.
+        let managed = |name: &str| {
+            let path = PathBuf::from(env.get(name)?.split(':').next()?);
+            path.is_absolute().then_some(path)
+        };
+        let state = managed("STATE_DIRECTORY")
+            .or_else(|| root.then(|| PathBuf::from("/var/lib").join(program)))
+            .or_else(|| absolute("XDG_STATE_HOME").map(|state| state.join(program)))
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state").join(program)))
             .ok_or_else(|| {
                 "has no default here, because neither XDG_STATE_HOME nor HOME is set; set one, or give the path"
                     .to_owned()
             });
-        let runtime = match absolute("XDG_RUNTIME_DIR") {
-            Some(runtime) => Ok(runtime.join(program)),
-            None => state.clone(),
-        };
+        let runtime = managed("RUNTIME_DIRECTORY")
+            .or_else(|| root.then(|| PathBuf::from("/run").join(program)))
+            .or_else(|| absolute("XDG_RUNTIME_DIR").map(|runtime| runtime.join(program)))
+            .map_or_else(|| state.clone(), Ok);
         Self { state, runtime }
     }
 
@@ -74,6 +85,22 @@ mod tests {
         );
         assert_eq!(found.state.unwrap(), PathBuf::from("/var/lib/demo"));
         assert_eq!(found.runtime.unwrap(), PathBuf::from("/run/demo"));
+    }
+
+    #[test]
+    fn the_directories_of_a_service_manager_come_first() {
+        let env = [
+            ("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"),
+            ("RUNTIME_DIRECTORY", "/run/a"),
+            ("HOME", "/h"),
+        ];
+        for root in [true, false] {
+            let found = directories(&env, root);
+            assert_eq!(found.state.unwrap(), PathBuf::from("/var/lib/a"));
+            assert_eq!(found.runtime.unwrap(), PathBuf::from("/run/a"));
+        }
+        let found = directories(&[("STATE_DIRECTORY", ":x"), ("HOME", "/h")], false);
+        assert_eq!(found.state.unwrap(), PathBuf::from("/h/.local/state/demo"));
     }
 
     #[test]

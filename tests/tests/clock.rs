@@ -1,6 +1,6 @@
 //! A wall clock that is set while a process runs: what was granted for a time stays or ends as it must, and a peer is found again.
 
-use std::fs;
+use std::{fs, time::SystemTime};
 
 use p2pnode_tests::{
     admin::{self, ADMIN},
@@ -13,6 +13,7 @@ lab_tests! {
     a_token_ends_by_the_clock_of_its_relay_and_is_valid_again_when_that_is_put_right: clock_of_relay();
     a_node_whose_clock_jumps_keeps_its_reservation_and_is_found_again_after_a_restart_of_its_relay:
         clock_of_node();
+    a_node_whose_clock_begins_in_1970_gives_the_clock_as_the_reason: clock_of_1970();
 }
 
 const HOUR: i64 = 3600;
@@ -113,11 +114,34 @@ async fn clock_of_node() -> Result<()> {
     relay.process.kill().await?;
     relay.restart().await?;
     node.process
-        .logged("Invalid expiration timestamp", PATIENCE * 2)
+        .logged("clock: by this host's clock", PATIENCE * 2)
         .await?;
     clock.set(0)?;
     node.process
         .event_after(seen, "reserved", PATIENCE * 2)
         .await?;
     finds(&relay, &other, "right", &node.id).await
+}
+
+/// No certificate of libp2p is valid then, so nothing can be reached before the clock is right.
+async fn clock_of_1970() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let clock = Clock::new(lab.artifacts()).await?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    clock.set(HOUR - i64::try_from(since.as_secs())?)?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let host = lab.public_host("host").await?;
+    let node = relay.run("node", &host, &Transport::ALL)?;
+    let set = |node: Launch, (name, value)| node.env(name, value);
+    let node = clock.env()?.into_iter().fold(node, set).runs(&host).await?;
+    let unreachable = node.process.event("relay_unreachable", PATIENCE).await?;
+    let reason = unreachable.text("/reason");
+    ensure!(
+        reason.contains("clock: the peer's certificate is not valid"),
+        "{reason}"
+    );
+    let seen = node.seen();
+    clock.set(0)?;
+    node.process.event_after(seen, "reserved", PATIENCE).await?;
+    Ok(())
 }

@@ -1,10 +1,10 @@
-//! How a peer goes: one that closes its path gracefully is left alone, one that is lost is dialed until it is back.
+//! How a peer goes: one that closes its path gracefully is left alone for a while, one that is lost is dialed until it is back.
 
 use p2pnode_tests::prelude::*;
 
 lab_tests! {
-    a_dialed_peer_that_ends_closes_its_quic_path_and_is_not_dialed_again: ends(Transport::Quic, false);
-    a_dialed_peer_that_ends_closes_its_tcp_path_and_is_not_dialed_again: ends(Transport::Tcp, false);
+    a_dialed_peer_that_ends_closes_its_quic_path_and_is_not_dialed_at_once: ends(Transport::Quic, false);
+    a_dialed_peer_that_ends_closes_its_tcp_path_and_is_not_dialed_at_once: ends(Transport::Tcp, false);
     a_dialing_peer_that_ends_closes_its_quic_path_and_is_not_dialed: ends(Transport::Quic, true);
     a_dialing_peer_that_ends_closes_its_tcp_path_and_is_not_dialed: ends(Transport::Tcp, true);
     a_peer_that_was_killed_is_dialed_until_it_is_back_and_direct_over_quic: killed(Transport::Quic);

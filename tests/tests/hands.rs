@@ -31,10 +31,11 @@ const SILENT: &str = "does not answer within 5 s: it is stopped, or has too much
 const VERSION: &str = "another version";
 
 /// Commands that ask a running process. `dial` makes a node of its own where no process runs, and then lacks a relay.
-const ASKING: [(&str, &[&str]); 8] = [
+const ASKING: [(&str, &[&str]); 9] = [
     ("p2pnode", &["status"]),
     ("p2pnode", &["status", "--watch", "--json"]),
     ("p2pnode", &["why", PEER]),
+    ("p2pnode", &["forget", PEER]),
     ("p2pnode", &["dial", PEER, "--timeout", "2s", "--json"]),
     ("p2pnode", &["healthcheck"]),
     ("relay-node", &["status", "--json"]),

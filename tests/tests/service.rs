@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use p2pnode_tests::home::{Home, PATIENCE, ended, signal};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
+    net::UnixDatagram,
     time::timeout,
 };
 
@@ -54,6 +55,50 @@ async fn a_process_goes_on_and_ends_well_whatever_becomes_of_its_streams() -> Re
 }
 
 #[tokio::test]
+async fn a_service_manager_learns_that_a_process_is_ready_alive_and_stopping() -> Result<()> {
+    for program in ["p2pnode", "relay-node"] {
+        let home = Home::new()?;
+        let (path, state) = (home.path("notify"), home.path("var"));
+        let socket = UnixDatagram::bind(&path)?;
+        let args: &[&str] = match program {
+            "p2pnode" => &["run"],
+            _ => &["run", "--listen", "/ip4/127.0.0.1/tcp/0"],
+        };
+        let mut child = home
+            .command(program, args)?
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "200000")
+            .env("STATE_DIRECTORY", &state)
+            .spawn()?;
+        until_notified(&socket, "READY=1").await?;
+        ensure!(state.join("identity.key").exists(), "{program}");
+        for _ in 0..3 {
+            until_notified(&socket, "WATCHDOG=1").await?;
+        }
+        signal(&child, Signal::SIGTERM)?;
+        until_notified(&socket, "STOPPING=1").await?;
+        let status = timeout(PATIENCE, child.wait()).await??;
+        ensure!(status.code() == Some(0), "{program}: {status}");
+    }
+    Ok(())
+}
+
+async fn until_notified(socket: &UnixDatagram, wanted: &str) -> Result<()> {
+    let notified = async {
+        loop {
+            let mut buffer = [0; 256];
+            let length = socket.recv(&mut buffer).await?;
+            if buffer[..length].trim_ascii_end() == wanted.as_bytes() {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    timeout(PATIENCE, notified)
+        .await
+        .with_context(|| format!("no {wanted}"))?
+}
+
+#[tokio::test]
 async fn a_second_process_with_the_same_key_is_refused_and_the_first_is_named() -> Result<()> {
     for program in ["p2pnode", "relay-node"] {
         let home = Home::new()?;
@@ -80,7 +125,9 @@ async fn a_second_process_with_the_same_key_is_refused_and_the_first_is_named() 
 async fn sighup_applies_what_it_can_and_says_what_needs_a_restart() -> Result<()> {
     let home = Home::new()?;
     let write = |text: &str| fs::write(home.path("node.yaml"), text);
-    write(&format!("access: {{ allow: [{PEER}] }}\n"))?;
+    write(&format!(
+        "access: {{ allow: [{PEER}] }}\npeers: {{ db: {{ id: {PEER} }} }}\n"
+    ))?;
     let mut command = home.command("p2pnode", &["run", "--json", "--config", "node.yaml"])?;
     let mut child = command.spawn()?;
     let log = child.stderr.take().context("stderr")?;
@@ -110,7 +157,7 @@ async fn sighup_applies_what_it_can_and_says_what_needs_a_restart() -> Result<()
         ),
         (
             "access: { allow: [] }\nreservations: 1\n",
-            "access=true level=false",
+            "`peers` no longer has this peer",
         ),
         (
             "access: { allow: [] }\nlog: { level: debug }\n",

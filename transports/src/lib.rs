@@ -80,7 +80,7 @@ pub use crate::{
         addr::{to_multiaddr, to_socket_addr},
         budget::{Budgets, Class, Largest, Overuse},
         closed::{Closed, causes},
-        error::{Error, closed, find_exhausted, timed_out, was_stun},
+        error::{Error, closed, explained, find_exhausted, timed_out, was_stun},
         family::{FamilyPolicy, FamilyPolicyError},
         holder::{HeldBy, Holder},
         interfaces::{HostAddress, Interfaces, Medium},

@@ -1,12 +1,14 @@
 //! Names, resolved before a transport sees them.
 
+mod names;
+
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -14,10 +16,12 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, Transport, TransportError},
     multiaddr::Multiaddr,
 };
-use p2pnode_protocol::{Family, Reach};
+use p2pnode_protocol::{Family, Reach, escape};
+
+use names::{Answer, Names};
 
 use crate::net::{
-    addr::{DialAddr, Host},
+    addr::{DialAddr, Host, to_socket_addr},
     connection::{Connection, Event, Incoming},
     error::Error,
     family::FamilyPolicy,
@@ -35,6 +39,21 @@ const HEAD_START: Duration = Duration::from_millis(50);
 /// How many addresses of a name are dialed. Names of relays have a few; one that has hundreds must not make as many sockets.
 const MAX_ADDRESSES: usize = 16;
 
+/// The head start of the addresses that a name has now before those that it had. A relay that answers is there earlier.
+const REMEMBERED: Duration = Duration::from_secs(2);
+
+/// Asks the system for the addresses of a name.
+type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// The resolver, and what it remembers. Cheap to clone.
+#[derive(Clone)]
+struct Resolver {
+    names: Arc<Mutex<Names>>,
+    /// One question per name at a time.
+    asking: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    lookup: Lookup,
+}
+
 /// Dials names through `inner`, which dials IP addresses. All A and AAAA records at once, the preferred family a little
 /// earlier; the first success wins.
 pub(crate) struct Resolving<T> {
@@ -43,11 +62,26 @@ pub(crate) struct Resolving<T> {
     policy: FamilyPolicy,
     /// Where the sockets of a dial are remembered, if they are.
     shared: Option<Shared>,
+    resolver: Resolver,
 }
 
 impl<T> Resolving<T> {
     pub(crate) fn new(inner: T, policy: FamilyPolicy, shared: Option<Shared>) -> Self {
+        Self::with(
+            inner,
+            policy,
+            shared,
+            Arc::new(|host| ask_system(host).boxed()),
+        )
+    }
+
+    fn with(inner: T, policy: FamilyPolicy, shared: Option<Shared>, lookup: Lookup) -> Self {
         Self {
+            resolver: Resolver {
+                names: Arc::default(),
+                asking: Arc::default(),
+                lookup,
+            },
             inner: Arc::new(Mutex::new(inner)),
             policy,
             shared,
@@ -55,7 +89,7 @@ impl<T> Resolving<T> {
     }
 }
 
-fn lock<T>(inner: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<U>(inner: &Mutex<U>) -> MutexGuard<'_, U> {
     // A transport that panicked while it was polled panics the swarm as well.
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -98,9 +132,16 @@ where
             Host::Name(host, only) => (host, only),
         };
         let (inner, policy, shared) = (Arc::clone(&self.inner), self.policy, self.shared.clone());
+        let resolver = self.resolver.clone();
         Ok(async move {
-            let ips = resolve(&host, only, policy, reach).await?;
-            let (connection, winner) = race(&inner, host, &target, ips, policy, opts).await?;
+            let places = resolver.places(&host, only, policy, reach).await?;
+            let (connection, winner) =
+                race(&inner, host.clone(), &target, places, policy, opts).await?;
+            if target.peer.is_none_or(|peer| peer == connection.0)
+                && let Some(socket) = to_socket_addr(&winner)
+            {
+                lock(&resolver.names).handle_good(&host, socket.ip(), Instant::now());
+            }
             if let Some(shared) = shared
                 && let Some(sockets) = shared.sockets(&winner)
             {
@@ -116,9 +157,82 @@ where
     }
 }
 
-/// The addresses of a name that may be used, preferred family first, in the resolver's order within a family.
-async fn resolve(
+/// An address of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    ip: IpAddr,
+    /// The right peer answered there once, and the resolver does not name it now.
+    is_remembered: bool,
+}
+
+impl Resolver {
+    /// Where to dial a name: the addresses that it has, preferred family first and in the resolver's order within a family, and those
+    /// at which the peer answered before.
+    async fn places(
+        &self,
+        host: &str,
+        only: Option<Family>,
+        policy: FamilyPolicy,
+        reach: Option<Reach>,
+    ) -> Result<Vec<Place>, Error> {
+        let answer = self.ask(host).await;
+        let good = within(reach, host, lock(&self.names).good(host)).unwrap_or_default();
+        let mut good = select(good, only, policy);
+        let usable = match usable(host, answer, only, policy, reach) {
+            Err(error) if good.is_empty() => return Err(error),
+            usable => usable.unwrap_or_default(),
+        };
+        good.retain(|ip| !usable.contains(ip));
+        let place = |is_remembered| move |ip| Place { ip, is_remembered };
+        let places = usable.into_iter().map(place(false));
+        Ok(places.chain(good.into_iter().map(place(true))).collect())
+    }
+
+    /// The addresses of a name. The system is asked once for all that ask at one time, and ever less often while it has no answer.
+    async fn ask(&self, host: &str) -> Answer {
+        let turn = Arc::clone(lock(&self.asking).entry(host.to_owned()).or_default());
+        let answer = {
+            let _turn = turn.lock().await;
+            let known = lock(&self.names).answer(host, Instant::now());
+            match known {
+                Some(answer) => answer,
+                None => self.ask_now(host).await,
+            }
+        };
+        drop(turn);
+        // The last one that asks leaves nothing behind.
+        lock(&self.asking).retain(|_, turn| Arc::strong_count(turn) > 1);
+        answer
+    }
+
+    async fn ask_now(&self, host: &str) -> Answer {
+        let answer = (self.lookup)(host.to_owned()).await;
+        let (now, jitter) = (Instant::now(), fastrand::f64());
+        let mut names = lock(&self.names);
+        let failures = names.handle_answer(host, answer.clone(), now, jitter);
+        if let Err(reason) = &answer
+            && failures == 1
+            && let remembered @ [_, ..] = &names.good(host)[..]
+        {
+            tracing::warn!(name = %escape(host), %reason, ?remembered, "a name cannot be resolved; dialing the addresses at which its peer answered last");
+        }
+        answer
+    }
+}
+
+async fn ask_system(host: String) -> Answer {
+    let lookup = tokio::net::lookup_host((host.as_str(), 0));
+    match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
+        Ok(Ok(found)) => Ok(found.map(|socket| socket.ip()).collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", RESOLVE_TIMEOUT.as_secs())),
+    }
+}
+
+/// The addresses of a name that may be dialed.
+fn usable(
     host: &str,
+    answer: Answer,
     only: Option<Family>,
     policy: FamilyPolicy,
     reach: Option<Reach>,
@@ -127,17 +241,7 @@ async fn resolve(
         host: host.to_owned(),
         reason,
     };
-    let lookup = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((host, 0)));
-    let found = match lookup.await {
-        Ok(Ok(found)) => found.map(|socket| socket.ip()).collect::<Vec<_>>(),
-        Ok(Err(error)) => return Err(failed(error.to_string())),
-        Err(_) => {
-            return Err(failed(format!(
-                "no answer within {} s",
-                RESOLVE_TIMEOUT.as_secs()
-            )));
-        }
-    };
+    let found = answer.map_err(failed)?;
     let usable = select(within(reach, host, found)?, only, policy);
     if usable.is_empty() {
         let wanted = only.map_or_else(
@@ -162,7 +266,7 @@ fn within(reach: Option<Reach>, host: &str, found: Vec<IpAddr>) -> Result<Vec<Ip
     }
 }
 
-/// Pure part of [`resolve`].
+/// Those of a family that may be used, preferred family first.
 fn select(found: Vec<IpAddr>, only: Option<Family>, policy: FamilyPolicy) -> Vec<IpAddr> {
     let usable = |ip: &IpAddr| {
         let family = Family::from(*ip);
@@ -179,26 +283,31 @@ fn select(found: Vec<IpAddr>, only: Option<Family>, policy: FamilyPolicy) -> Vec
     ips
 }
 
-/// Dials all addresses; the connection and the address of the first success.
+/// Dials all addresses; the connection and the address of the first success. A connection with another peer than the wanted one
+/// counts only if there is no better one.
 async fn race<T>(
     inner: &Mutex<T>,
     host: String,
     target: &DialAddr,
-    ips: Vec<IpAddr>,
+    places: Vec<Place>,
     policy: FamilyPolicy,
     opts: DialOpts,
 ) -> Result<(Connection, Multiaddr), Error>
 where
     T: Transport<Output = Connection, Error = Error>,
 {
-    let first_rank = ips.first().map_or(0, |ip| policy.rank(Family::from(*ip)));
-    let mut dials: FuturesUnordered<_> = ips
+    let first = places.first().copied();
+    let rank = |place: Place| policy.rank(Family::from(place.ip));
+    let wait = move |place: Place| match first {
+        Some(first) if place.is_remembered && !first.is_remembered => REMEMBERED,
+        Some(first) if rank(place) > rank(first) => HEAD_START,
+        Some(_) | None => Duration::ZERO,
+    };
+    let mut dials: FuturesUnordered<_> = places
         .into_iter()
-        .map(|ip| async move {
-            let addr = target.at(ip);
-            if policy.rank(Family::from(ip)) > first_rank {
-                tokio::time::sleep(HEAD_START).await;
-            }
+        .map(|place| async move {
+            let addr = target.at(place.ip);
+            tokio::time::sleep(wait(place)).await;
             let dial = lock(inner).dial(addr.clone(), opts);
             let done = match dial {
                 Ok(dial) => dial.await,
@@ -207,107 +316,24 @@ where
                     Err(Error::io("cannot dial", std::io::Error::other(error)))
                 }
             };
-            (addr, done)
+            (place, addr, done)
         })
         .collect();
-    let mut failures = Vec::new();
-    while let Some((addr, done)) = dials.next().await {
+    let (mut failures, mut other) = (Vec::new(), None);
+    while let Some((place, addr, done)) = dials.next().await {
         match done {
-            Ok(connection) => return Ok((connection, addr)),
+            Ok(connection) if target.peer.is_none_or(|peer| peer == connection.0) => {
+                if place.is_remembered {
+                    tracing::info!(name = %escape(&host), address = %addr, "connected at a remembered address of a name, which the resolver does not give now");
+                }
+                return Ok((connection, addr));
+            }
+            Ok(connection) => other = other.or(Some((connection, addr))),
             Err(error) => failures.push((addr, error)),
         }
     }
-    Err(Error::Unreachable { host, failures })
+    other.ok_or(Error::Unreachable { host, failures })
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-    use super::*;
-
-    fn ips(texts: &[&str]) -> Vec<IpAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn addresses_are_filtered_ordered_and_told_once() {
-        let found = || ips(&["2001:db8::1", "192.0.2.1", "2001:db8::1", "192.0.2.2"]);
-        for (only, policy, expected) in [
-            (
-                None,
-                FamilyPolicy::Auto,
-                ips(&["2001:db8::1", "192.0.2.1", "192.0.2.2"]),
-            ),
-            (
-                None,
-                FamilyPolicy::PreferIp4,
-                ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
-            ),
-            (
-                None,
-                FamilyPolicy::PreferIp6,
-                ips(&["2001:db8::1", "192.0.2.1", "192.0.2.2"]),
-            ),
-            (None, FamilyPolicy::OnlyIp6, ips(&["2001:db8::1"])),
-            (
-                Some(Family::Ip4),
-                FamilyPolicy::Auto,
-                ips(&["192.0.2.1", "192.0.2.2"]),
-            ),
-            (Some(Family::Ip4), FamilyPolicy::OnlyIp6, ips(&[])),
-        ] {
-            assert_eq!(select(found(), only, policy), expected, "{only:?} {policy}");
-        }
-    }
-
-    #[test]
-    fn a_name_with_hundreds_of_addresses_is_not_dialed_hundreds_of_times() {
-        let found = (0..=255).map(|n| IpAddr::from([10, 0, 0, n])).collect();
-        assert_eq!(select(found, None, FamilyPolicy::Auto).len(), MAX_ADDRESSES);
-    }
-
-    #[test]
-    fn on_a_remotes_word_a_name_leads_only_to_addresses_within_reach() {
-        let inside = [
-            "10.0.0.5",
-            "192.168.1.1",
-            "127.0.0.1",
-            "169.254.169.254",
-            "100.100.100.200",
-            "fd00::5",
-            "::1",
-            "fd00:ec2::254",
-            "64:ff9b::a00:1",
-        ];
-        let (none, outside) = (Reach::default(), ips(&["192.0.2.1", "2001:db8::1"]));
-        for text in inside {
-            let found = ips(&[text]);
-            let error = within(Some(none), "relay.example", found.clone()).unwrap_err();
-            let reason = format!("relay.example is at {text}, where a remote's word does not lead");
-            assert_eq!(error.to_string(), reason);
-            let mixed = [found.clone(), outside.clone()].concat();
-            assert_eq!(within(Some(none), "relay.example", mixed).unwrap(), outside);
-            assert_eq!(within(None, "relay.example", found.clone()).unwrap(), found);
-        }
-        let near = Reach {
-            private: true,
-            host: false,
-        };
-        let found = within(Some(near), "relay.example", ips(&inside)).unwrap();
-        assert_eq!(found, ips(&["10.0.0.5", "192.168.1.1", "fd00::5"]));
-    }
-
-    #[tokio::test]
-    async fn a_name_that_does_not_exist_is_named_in_the_error() {
-        let error = resolve("no-such-host.invalid", None, FamilyPolicy::Auto, None)
-            .await
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot resolve no-such-host.invalid: "),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -314,9 +314,21 @@ fn verify_signature(
 
 /// Also checks all that the specification wants of a certificate.
 fn parse<'a>(certificate: &'a CertificateDer<'a>) -> Result<P2pCertificate<'a>, rustls::Error> {
-    certificate::parse(certificate)
-        .map_err(|error| invalid(CertificateError::Other(OtherError(Arc::new(error)))))
+    certificate::parse(certificate).map_err(|error| {
+        // libp2p-tls keeps the type of the cause to itself.
+        if format!("{error:?}").contains("InvalidCertValidity") {
+            return invalid(CertificateError::Other(OtherError(Arc::new(WrongClock))));
+        }
+        invalid(CertificateError::Other(OtherError(Arc::new(error))))
+    })
 }
+
+/// A certificate of libp2p is valid for decades around the moment at which it was made.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "clock: the peer's certificate is not valid at the time that this host's clock shows; set the clock right"
+)]
+struct WrongClock;
 
 fn invalid(error: CertificateError) -> rustls::Error {
     rustls::Error::InvalidCertificate(error)

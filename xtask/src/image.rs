@@ -16,7 +16,7 @@ use p2pnode_tests::{
 
 use crate::cargo::{self, workspace};
 
-const IMAGES: [(&str, &str); 2] = [
+pub(crate) const IMAGES: [(&str, &str); 2] = [
     (
         "p2pnode",
         "A libp2p peer that reaches other peers behind NAT directly, from a configured range of source ports",
@@ -42,7 +42,7 @@ pub(crate) struct ImageArgs {
 
 /// The tag that the manifests in `k8s/` name.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const RELEASE: &str = "release";
+pub(crate) const RELEASE: &str = "release";
 
 impl ImageArgs {
     pub(crate) fn of_manifests(profile: Option<&str>) -> Self {
@@ -92,7 +92,7 @@ pub(crate) fn make(engine: &Engine, args: &ImageArgs) -> Result<()> {
 }
 
 /// Builds both binaries without any shared library, as an empty image has none; returns their directory.
-fn build_static(profile: &str) -> Result<PathBuf> {
+pub(crate) fn build_static(profile: &str) -> Result<PathBuf> {
     let target = host_target()?;
     let home =
         env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
@@ -118,14 +118,14 @@ fn build_static(profile: &str) -> Result<PathBuf> {
     Ok(bins::target_dir()?.join(target).join(directory))
 }
 
-fn host_target() -> Result<String> {
+pub(crate) fn host_target() -> Result<String> {
     let told = output(Command::new("rustc").arg("-vV"))?;
     let host = told.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("`rustc -vV` names no host")
 }
 
 /// When the source is from, in seconds since 1970: `SOURCE_DATE_EPOCH`, or the time of the last commit.
-fn source_date() -> Result<u64> {
+pub(crate) fn source_date() -> Result<u64> {
     let text = match env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text,
         Err(_) => git(&["log", "-1", "--format=%ct"])
@@ -261,7 +261,7 @@ impl Engine {
     }
 }
 
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = cargo::show(command);
     let output = command
         .output()

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | fuzz | bench | image | layers`.
+//! The project's commands: `cargo xtask demo | test | fuzz | bench | image | dist | layers`.
 
 #![allow(
     clippy::print_stdout,
@@ -11,10 +11,12 @@ mod bench;
 mod cargo;
 mod child;
 mod demo;
+mod dist;
 mod fuzz;
 mod image;
 mod k8s;
 mod layers;
+mod sbom;
 mod soak;
 mod test;
 mod tools;
@@ -79,6 +81,8 @@ enum Command {
     Bench(bench::Cli),
     /// Builds static binaries and an image of each, with podman or docker.
     Image(image::ImageArgs),
+    /// Builds static binaries, packages for Debian with systemd units, an archive, an SBOM and their sums in target/dist.
+    Dist(dist::DistArgs),
     /// Prints the module graph of each crate and checks it for circles and against the layers.
     Layers,
     /// Tells whether the NAT lab can be built here.
@@ -158,6 +162,7 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Layers => layers::run(),
         Command::Bench(cli) => bench::run(cli),

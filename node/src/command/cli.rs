@@ -38,6 +38,8 @@ pub enum Command {
     Why(WhyArgs),
     /// Look at the network: relays, range, NAT, what reaches which peers, and what mends what is wrong
     Netcheck(NetcheckArgs),
+    /// Let the running node dial a peer no longer when it is lost; open connections stay
+    Forget(ForgetArgs),
     /// Print firewall rules that let the configured range of source ports out
     Firewall(FirewallArgs),
     /// Commands that need nothing but the configuration.
@@ -136,6 +138,13 @@ pub struct NetcheckArgs {
     /// Flags that `run` also has. Any that describes a node looks with a node of its own
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+/// Arguments of `forget`.
+#[derive(Debug, Clone, Args)]
+pub struct ForgetArgs {
+    /// The peer: its id, or its name under `peers:` in the configuration
+    pub peer: String,
 }
 
 /// Arguments of `firewall`.

@@ -95,6 +95,14 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             }
         }
         Command::Netcheck(args) => check_network(&cli, args),
+        Command::Forget(args) => {
+            let (config, peer) = ask(&cli, Some(&args.peer))?;
+            match peer {
+                Some(peer) => command::block_on(query::forget(&config.control_socket, peer)),
+                // Unreachable, as for `why`.
+                None => Ok(Exit::Usage),
+            }
+        }
         Command::Firewall(args) => {
             let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
             let config = config::load(&PROGRAM, &sources, |reader| {

@@ -44,7 +44,8 @@ pub(crate) async fn status(
         let mut status = client.status().await?;
         if let Some(peer) = peer {
             status.peers.retain(|known| known.peer == peer);
-            if status.peers.is_empty() && !watch {
+            status.lost.retain(|lost| lost.peer == peer);
+            if status.peers.is_empty() && status.lost.is_empty() && !watch {
                 bail!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it");
             }
         }
@@ -76,6 +77,16 @@ pub(crate) async fn why(socket: &Path, peer: PeerId, json: bool) -> anyhow::Resu
         }
     };
     print(&text).context("cannot write to stdout")?;
+    Ok(Exit::Success)
+}
+
+/// Has the node at `socket` dial the peer no longer when it is lost.
+pub(crate) async fn forget(socket: &Path, peer: PeerId) -> anyhow::Result<Exit> {
+    let text = match Client::new(socket).forget(peer).await? {
+        true => "is not dialed again when it is lost",
+        false => "was not wanted: no dial of this node has reached it",
+    };
+    print(&format!("{peer} {text}\n")).context("cannot write to stdout")?;
     Ok(Exit::Success)
 }
 

@@ -1,5 +1,7 @@
 //! SIGHUP: the running node reads its configuration again.
 
+use std::collections::BTreeSet;
+
 use p2pnode_daemon::{
     config::{Fault, Faults, Loaded, Place},
     logging,
@@ -7,11 +9,14 @@ use p2pnode_daemon::{
 use tokio::signal::unix::Signal;
 use tracing::field::Empty;
 
+use libp2p::PeerId;
+
 use crate::{Handle, config::Config};
 
 const ALLOW: &str = "access.allow";
 
-/// Keys that come into force at once, all others with the next start. Names of `peers` are for commands, which read them themselves.
+/// Keys that come into force at once, all others with the next start. Commands read `peers` themselves; the node forgets those that
+/// are gone.
 const AT_ONCE: [&str; 3] = [ALLOW, "log.level", "peers."];
 
 /// Reads the configuration with `load` at each `hangup` and applies to the node what it can apply.
@@ -42,6 +47,11 @@ pub(crate) async fn on_hangup(
             // An error means that the node stops, and with it this task.
             let _ = node.set_access(current.clone()).await;
         }
+        for peer in removed(&current, &new.config) {
+            tracing::info!(own = Empty, %peer, "SIGHUP: `peers` no longer has this peer; it is not dialed when it is lost");
+            let _ = node.forget(peer).await;
+        }
+        current.peers.clone_from(&new.config.peers);
         if level {
             logging::set(&new.config.log.level);
             current.log.level = new.config.log.level.clone();
@@ -64,6 +74,13 @@ pub(crate) async fn on_hangup(
             );
         }
     }
+}
+
+/// The peers that `peers` named before and names no longer.
+fn removed(current: &Config, new: &Config) -> BTreeSet<PeerId> {
+    let ids =
+        |config: &Config| -> BTreeSet<_> { config.peers.values().map(|peer| peer.id).collect() };
+    &ids(current) - &ids(new)
 }
 
 /// Refuses what would open a node that is closed, unless `access.allow` is there: a file that is cut short leaves keys out.

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
-use p2pnode_daemon::admin::{self, Health};
+use p2pnode_daemon::{
+    admin::{self, Health},
+    service_manager::{self, Watchdog},
+};
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::mpsc,
@@ -17,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Handle,
+    Handle, Stopped,
     config::Config,
     control,
     core::event::Event,
@@ -55,6 +58,10 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
     for warning in config.warnings() {
         tracing::warn!(own = tracing::field::Empty, "{warning}");
     }
+    let shutdown = async {
+        shutdown.await;
+        service_manager::stopping();
+    };
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -85,6 +92,8 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
         })
         .ok();
     tokio::spawn(reloads(node.handle.clone()));
+    tokio::spawn(report_alive(node.handle.clone()));
+    service_manager::ready();
     let started = Event::Started {
         peer_id: keypair.public().to_peer_id(),
         port_range: config.dial.port_range,
@@ -101,6 +110,18 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
     }
     admin.stop().await;
     Ok(())
+}
+
+/// Reports to the service manager that the event loop answers, as long as it does.
+async fn report_alive(node: Handle) {
+    let mut watchdog = Watchdog::of_process();
+    loop {
+        watchdog.due().await;
+        match node.status().await {
+            Ok(_) => service_manager::alive(),
+            Err(Stopped) => return,
+        }
+    }
 }
 
 /// Prints the events in a thread of its own: the node does not wait for the reader of stdout. Events that cannot be written are lost.

@@ -35,6 +35,9 @@ impl SoFar {
             | Event::RelayUnreachable { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
+            | Event::SearchPaused { .. }
+            | Event::SearchResumed { .. }
+            | Event::PingMissed { .. }
             | Event::Ping { .. }
             | Event::Result(_) => {}
         }

@@ -60,6 +60,16 @@ impl Client {
         self.0.get("/v1/netcheck").await
     }
 
+    /// Lets the node dial `peer` no longer when it is lost. Returns whether it was wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn forget(&self, peer: PeerId) -> Result<bool, ClientError> {
+        let mut answer: Lines<bool> = self.0.post(&format!("/v1/forget/{peer}"), &()).await?;
+        Ok(answer.next().await?.unwrap_or_default())
+    }
+
     /// Lets the node dial.
     ///
     /// # Errors

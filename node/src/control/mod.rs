@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`](crate::observe::status::Status) |
 //! | `GET /v1/why/PEER` | a [`Why`](crate::observe::status::Why); 404 if the peer is not connected |
+//! | `POST /v1/forget/PEER` | whether the peer was wanted, as JSON: it is not dialed again when it is lost |
 //! | `POST /v1/dial` with a [`DialRequest`] | one [`Report`] per line, as events happen; the last is the result |
 //! | `GET /v1/netcheck` | a [`Report`](crate::core::netcheck::Report), within 3 s |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |

@@ -41,6 +41,7 @@ pub(crate) async fn start(
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
         .route("/v1/netcheck", get(netcheck))
+        .route("/v1/forget/{peer}", post(forget))
         .route("/v1/dial", post(dial))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(handle)
@@ -79,6 +80,15 @@ async fn why(
 async fn netcheck(State(handle): State<Handle>) -> Result<Response, Refusal> {
     let report = handle.netcheck().await;
     Ok(Answer(report.map_err(|_| Refusal::stopping(OWNER))?).into_response())
+}
+
+async fn forget(
+    State(handle): State<Handle>,
+    UrlPath(peer): UrlPath<String>,
+) -> Result<Response, Refusal> {
+    let was_wanted = handle.forget(parse_peer(&peer)?).await;
+    let was_wanted = was_wanted.map_err(|_| Refusal::stopping(OWNER))?;
+    Ok(format!("{was_wanted}\n").into_response())
 }
 
 async fn dial(

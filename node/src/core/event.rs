@@ -52,7 +52,9 @@ pub enum Event {
         /// The relay.
         #[serde(with = "json::text")]
         relay: PeerId,
-        /// Why, as far as it is known.
+        /// What ended it.
+        cause: LossCause,
+        /// The same for people.
         reason: String,
     },
     /// A relay could not be reached or was lost.
@@ -138,6 +140,35 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<Reason>,
     },
+    /// A peer that is wanted was not found, and its search pauses. `run` only.
+    SearchPaused {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// The peer.
+        #[serde(with = "json::text")]
+        peer: PeerId,
+        /// Why.
+        reason: Pause,
+    },
+    /// A search that was paused goes on. `run` only.
+    SearchResumed {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// The peer.
+        #[serde(with = "json::text")]
+        peer: PeerId,
+    },
+    /// A ping on the chosen path was not answered, or its path ended before.
+    PingMissed {
+        /// Number of the ping, from 1.
+        seq: u32,
+        /// How many pings were missed so far, this one included.
+        missed: u32,
+        /// The kind of path it went over.
+        kind: PathKind,
+    },
     /// A ping on the chosen path was answered.
     Ping {
         /// Number of the ping, from 1.
@@ -184,6 +215,43 @@ pub enum NotDirect {
     Punch(Reason),
     /// The peer is unreachable: how each way to it failed.
     Unreachable(String),
+}
+
+/// What has ended a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossCause {
+    /// The relay did not answer pings.
+    Silent,
+    /// The relay has closed the connection.
+    Closed,
+    /// The connection broke.
+    Broken,
+    /// This node has closed the connection.
+    Ended,
+    /// The relay did not renew the reservation.
+    Refused,
+    /// By this host's clock, the reservation was over when the relay granted it.
+    Clock,
+}
+
+/// Why the search for a lost peer pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pause {
+    /// No relay that may lead to the peer can be asked. The search goes on with the first that can.
+    NoRelay,
+    /// The peer was not found for minutes, and is dialed every few minutes.
+    NoAnswer,
+}
+
+impl std::fmt::Display for Pause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoRelay => "no_relay",
+            Self::NoAnswer => "no_answer",
+        })
+    }
 }
 
 /// What led to a peer.

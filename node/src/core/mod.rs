@@ -7,6 +7,7 @@
 pub(crate) mod addresses;
 pub(crate) mod admission;
 pub(crate) mod dialer;
+pub(crate) mod endings;
 pub(crate) mod event;
 pub(crate) mod finding;
 pub(crate) mod found_relays;

@@ -3,6 +3,9 @@
 //! Pure: the time and a jitter between 0 and 1 are arguments. Only the side that dialed first dials again: that side knows relays
 //! that lead to the other side. The other side may know none that leads back. The punch machine decides about the punch that
 //! follows.
+//!
+//! A wanted peer stays wanted until it is forgotten. Its search pauses while no relay can be asked, and begins again with the first
+//! relay that can. A search that finds nothing for long is slow: its waits grow with the time that the peer has been away.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,24 +13,37 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_daemon::backoff::backoff;
+use p2pnode_daemon::backoff::full_jitter;
 
-use crate::core::dialer::CIRCUIT_WAIT;
+use crate::core::{dialer::CIRCUIT_WAIT, event::Pause};
 
 /// The first wait after every way has failed once.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
-/// The longest wait between two rounds.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The shortest wait, whatever the jitter.
+const WAIT_MIN: Duration = Duration::from_millis(250);
+
+/// The longest wait between two rounds, as a share of the time that the peer has been away: a search costs little, and finds a
+/// peer that returns in a small part of the time that it was away.
+const SHARE: u32 = 8;
+
+/// The bounds of that: how long a wait may be at least and at most.
+const BACKOFF_MAX: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
 
 /// A connection that lives this long ends the search that led to it. A connection that is lost earlier does not end the search.
-/// So a peer that takes connections and drops them is dialed ever less often, and finally not at all.
+/// So a peer that takes connections and drops them is dialed ever less often.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// How long a lost peer is dialed. A peer that is away for longer counts as gone until a new dial.
-const GIVE_UP: Duration = Duration::from_secs(300);
+/// After this time without success, a search counts as paused: its dials are minutes apart.
+const SLOW: Duration = Duration::from_secs(300);
 
-/// The most peers that are remembered; those that are dialed beyond are not dialed again by themselves.
+/// A search that waits for a relay counts as paused after this time: a relay that restarts is back earlier.
+const NO_RELAY: Duration = Duration::from_secs(5);
+
+/// How long a peer that has closed its last path is left alone at least. Either it has ended, or it does not want the path.
+const LEFT_ALONE: Duration = Duration::from_secs(15);
+
+/// The most peers that are remembered. For a further one, the peer that has been away for longest is forgotten.
 const MAX_PEERS: usize = 4096;
 
 /// What the node is to do.
@@ -47,11 +63,28 @@ pub(crate) enum Action {
         /// Its addresses.
         addrs: Vec<Multiaddr>,
     },
-    /// Nothing: the peer was dialed for long enough.
-    GiveUp {
-        /// The peer.
-        peer: PeerId,
-    },
+}
+
+/// What has become of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It pauses, for this reason.
+    Paused(PeerId, Pause),
+    /// It goes on.
+    Resumed(PeerId),
+}
+
+/// A peer that is wanted and has no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// The peer.
+    pub(crate) peer: PeerId,
+    /// When it was lost.
+    pub(crate) since: Instant,
+    /// Why its search pauses, if it does.
+    pub(crate) pause: Option<Pause>,
+    /// When it is dialed next, if that is known.
+    pub(crate) next: Option<Instant>,
 }
 
 /// The peers to dial again when they are lost.
@@ -59,6 +92,7 @@ pub(crate) enum Action {
 pub(crate) struct Reconnector {
     peers: BTreeMap<PeerId, Peer>,
     actions: VecDeque<Action>,
+    changes: VecDeque<Change>,
 }
 
 #[derive(Debug)]
@@ -68,13 +102,17 @@ struct Peer {
     relays: Vec<PeerId>,
     /// The search after the last loss, also after it was found.
     search: Option<Search>,
+    /// Whether a dial is under way, which looks for the peer by itself.
+    is_dialed: bool,
 }
 
 /// The dials after a loss.
 #[derive(Debug)]
 struct Search {
-    /// When it is given up.
-    until: Instant,
+    /// When the peer was lost.
+    since: Instant,
+    /// Since when the ways to the peer can be tried: the loss, or the return of a relay.
+    begun: Instant,
     /// Rounds in which every way has failed.
     rounds: u32,
     /// When the next dial is due.
@@ -83,8 +121,11 @@ struct Search {
     addrs_dialed: bool,
     /// The relays that were asked in this round.
     asked: Vec<PeerId>,
+    /// Since when no relay can be asked, if none can.
+    without_relay: Option<Instant>,
     /// Whether nothing can be done before a relay is ready.
     stuck: bool,
+    pause: Option<Pause>,
     /// When the peer was found.
     found: Option<Instant>,
 }
@@ -98,7 +139,7 @@ impl Reconnector {
         relays: impl IntoIterator<Item = PeerId>,
         last: Option<PeerId>,
     ) {
-        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) && !self.make_room() {
             tracing::debug!(%peer, "not dialed again when it is lost: {MAX_PEERS} others are");
             return;
         }
@@ -106,9 +147,11 @@ impl Reconnector {
             addrs: Vec::new(),
             relays: Vec::new(),
             search: None,
+            is_dialed: false,
         });
         wanted.addrs = addrs;
         wanted.search = None;
+        wanted.is_dialed = false;
         for relay in relays {
             if !wanted.relays.contains(&relay) {
                 wanted.relays.push(relay);
@@ -117,14 +160,54 @@ impl Reconnector {
         wanted.prefer(last);
     }
 
+    /// Forgets the peer that has been away for longest. Returns whether there was one.
+    fn make_room(&mut self) -> bool {
+        let longest = self.lost().min_by_key(|lost| lost.since);
+        longest.is_some_and(|lost| self.peers.remove(&lost.peer).is_some())
+    }
+
     /// Whether the peer is to be dialed again when it is lost.
     pub(crate) fn is_wanted(&self, peer: &PeerId) -> bool {
         self.peers.contains_key(peer)
     }
 
-    /// The peer is not dialed again: it has closed the last connection, this node has, or a new dial takes over.
-    pub(crate) fn forget(&mut self, peer: &PeerId) {
-        self.peers.remove(peer);
+    /// The peers that are wanted and have no path.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = Lost> + '_ {
+        self.peers.iter().filter_map(|(id, peer)| {
+            let search = peer
+                .search
+                .as_ref()
+                .filter(|search| search.found.is_none())?;
+            Some(Lost {
+                peer: *id,
+                since: search.since,
+                pause: search.pause.filter(|_| !peer.is_dialed),
+                next: (!search.stuck && !peer.is_dialed).then_some(search.at),
+            })
+        })
+    }
+
+    /// The peer is not wanted any longer: this node has closed its last connection, or was asked to forget the peer. Returns
+    /// whether it was wanted.
+    pub(crate) fn forget(&mut self, peer: &PeerId) -> bool {
+        self.peers.remove(peer).is_some()
+    }
+
+    /// A dial of the peer begins, and takes over.
+    pub(crate) fn handle_dial(&mut self, peer: &PeerId) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.is_dialed = true;
+        }
+    }
+
+    /// The dial has ended without a path: a peer that was wanted before is wanted still.
+    pub(crate) fn handle_dial_failed(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.is_dialed = false;
+            if let Some(search) = &mut peer.search {
+                search.next_round(now, jitter);
+            }
+        }
     }
 
     /// A connection to the peer is open, over that relay if over any.
@@ -132,6 +215,7 @@ impl Reconnector {
         if let Some(peer) = self.peers.get_mut(peer) {
             if let Some(search) = &mut peer.search {
                 search.found.get_or_insert(now);
+                search.pause = None;
             }
             peer.prefer(relay);
         }
@@ -148,6 +232,19 @@ impl Reconnector {
                 search.next_round(now, jitter);
             }
             search => *search = Some(Search::new(now)),
+        }
+    }
+
+    /// The peer has closed the last connection. It may be back, but not at once.
+    pub(crate) fn handle_left(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
+        self.handle_lost(peer, now, jitter);
+        if let Some(search) = self
+            .peers
+            .get_mut(peer)
+            .and_then(|peer| peer.search.as_mut())
+        {
+            let wait = LEFT_ALONE.mul_f64(1.0 + jitter.clamp(0.0, 1.0));
+            search.at = search.at.max(now + wait);
         }
     }
 
@@ -168,6 +265,11 @@ impl Reconnector {
         self.actions.pop_front()
     }
 
+    /// The next thing to report, until there is none.
+    pub(crate) fn poll_event(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
     /// Dials the lost peers whose turn it is. `is_ready` returns whether circuits can be asked of a relay.
     pub(crate) fn handle_timeout(
         &mut self,
@@ -175,43 +277,45 @@ impl Reconnector {
         is_ready: impl Fn(&PeerId) -> bool,
         mut jitter: impl FnMut() -> f64,
     ) {
-        let actions = &mut self.actions;
-        self.peers.retain(|id, peer| {
-            while peer
-                .search
-                .as_ref()
-                .is_some_and(|search| search.is_due(now))
-            {
+        for (id, peer) in &mut self.peers {
+            let can_ask = peer.relays.iter().any(&is_ready);
+            let Some(search) = peer.searching() else {
+                continue;
+            };
+            search.handle_relays(can_ask, now);
+            while peer.searching().is_some_and(|search| search.at <= now) {
                 let Some(action) = peer.next(*id, now, &is_ready, &mut jitter) else {
                     break;
                 };
-                let is_over = matches!(action, Action::GiveUp { .. });
-                actions.push_back(action);
-                if is_over {
-                    return false;
-                }
+                self.actions.push_back(action);
             }
-            true
-        });
+            let change = peer.searching().and_then(|search| search.update_pause(now));
+            self.changes.extend(change.map(|pause| match pause {
+                Some(pause) => Change::Paused(*id, pause),
+                None => Change::Resumed(*id),
+            }));
+        }
     }
 
     /// When [`Reconnector::handle_timeout`] may have something to do, if nothing else happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let searches = self.peers.values().filter_map(|peer| peer.search.as_ref());
+        let peers = self.peers.values().filter(|peer| !peer.is_dialed);
+        let searches = peers.filter_map(|peer| peer.search.as_ref());
         searches
             .filter(|search| search.found.is_none())
-            .map(|search| {
-                if search.stuck {
-                    search.until
-                } else {
-                    search.at.min(search.until)
-                }
-            })
+            .flat_map(|search| [search.pauses_at(), (!search.stuck).then_some(search.at)])
+            .flatten()
             .min()
     }
 }
 
 impl Peer {
+    /// The search, if it is under way.
+    fn searching(&mut self) -> Option<&mut Search> {
+        let search = self.search.as_mut().filter(|_| !self.is_dialed)?;
+        search.found.is_none().then_some(search)
+    }
+
     fn prefer(&mut self, relay: Option<PeerId>) {
         let Some(relay) = relay else { return };
         self.relays.retain(|other| *other != relay);
@@ -226,9 +330,6 @@ impl Peer {
         jitter: impl FnOnce() -> f64,
     ) -> Option<Action> {
         let search = self.search.as_mut()?;
-        if search.until <= now {
-            return Some(Action::GiveUp { peer: id });
-        }
         if !search.addrs_dialed {
             search.addrs_dialed = true;
             if !self.addrs.is_empty() {
@@ -262,245 +363,71 @@ impl Peer {
 impl Search {
     fn new(now: Instant) -> Self {
         Self {
-            until: now + GIVE_UP,
+            since: now,
+            begun: now,
             rounds: 0,
             at: now,
             addrs_dialed: false,
             asked: Vec::new(),
+            without_relay: None,
             stuck: false,
+            pause: None,
             found: None,
         }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
-        self.found.is_none() && (self.at <= now || self.until <= now)
+    /// With the first relay that can be asked again, the search begins again: what failed before says nothing about the peer.
+    fn handle_relays(&mut self, can_ask: bool, now: Instant) {
+        if !can_ask {
+            self.without_relay.get_or_insert(now);
+        } else if self.without_relay.take().is_some() {
+            self.begun = now;
+            self.rounds = 0;
+            self.at = self.at.min(now);
+            self.asked.clear();
+            self.stuck = false;
+        }
     }
 
     fn next_round(&mut self, now: Instant, jitter: f64) {
-        self.rounds += 1;
-        self.at = now + backoff(BACKOFF_MIN, BACKOFF_MAX, self.rounds, jitter);
+        let (least, most) = BACKOFF_MAX;
+        let longest = (now.saturating_duration_since(self.begun) / SHARE).clamp(least, most);
+        self.rounds = self.rounds.saturating_add(1);
+        let wait = full_jitter(BACKOFF_MIN, longest, self.rounds, jitter);
+        self.at = now + wait.max(WAIT_MIN);
         self.asked.clear();
         self.addrs_dialed = false;
         self.stuck = false;
     }
+
+    /// The pause that is to be reported, if it has changed.
+    fn update_pause(&mut self, now: Instant) -> Option<Option<Pause>> {
+        let waits = |since: &Instant| *since + NO_RELAY <= now;
+        let pause = if self.stuck && self.without_relay.as_ref().is_some_and(waits) {
+            Some(Pause::NoRelay)
+        } else if !self.stuck && self.begun + SLOW <= now {
+            Some(Pause::NoAnswer)
+        } else if self.stuck {
+            self.pause
+        } else {
+            None
+        };
+        (std::mem::replace(&mut self.pause, pause) != pause).then_some(pause)
+    }
+
+    /// When the search begins to count as paused.
+    fn pauses_at(&self) -> Option<Instant> {
+        let at = match self.stuck {
+            true => self.without_relay? + NO_RELAY,
+            false => self.begun + SLOW,
+        };
+        let next = match self.stuck {
+            true => Pause::NoRelay,
+            false => Pause::NoAnswer,
+        };
+        (self.pause != Some(next)).then_some(at)
+    }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn circuit(peer: PeerId, relay: PeerId) -> Option<Action> {
-        Some(Action::DialCircuit { peer, relay })
-    }
-
-    fn poll(
-        reconnector: &mut Reconnector,
-        now: Instant,
-        is_ready: impl Fn(&PeerId) -> bool,
-        jitter: f64,
-    ) -> Option<Action> {
-        reconnector.handle_timeout(now, is_ready, || jitter);
-        reconnector.poll_action()
-    }
-
-    struct Known {
-        reconnector: Reconnector,
-        peer: PeerId,
-        relays: [PeerId; 2],
-        now: Instant,
-    }
-
-    /// A peer that was reached over the second of two relays.
-    fn known() -> Known {
-        let (peer, relays) = (PeerId::random(), [PeerId::random(), PeerId::random()]);
-        let mut reconnector = Reconnector::default();
-        reconnector.want(peer, Vec::new(), relays, Some(relays[1]));
-        Known {
-            reconnector,
-            peer,
-            relays,
-            now: Instant::now(),
-        }
-    }
-
-    #[test]
-    fn a_lost_peer_is_dialed_at_once_over_the_relay_that_led_to_it_last_and_then_over_the_next() {
-        let Known {
-            mut reconnector,
-            peer,
-            relays: [a, b],
-            now,
-        } = known();
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
-        reconnector.handle_lost(&peer, now, 0.0);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, b));
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
-        reconnector.handle_failed(&peer, &b, now);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, a));
-        reconnector.handle_failed(&peer, &a, now);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
-        let again = reconnector.poll_timeout().unwrap();
-        assert_eq!(again - now, BACKOFF_MIN);
-        assert_eq!(
-            poll(&mut reconnector, again, |_| true, 0.0),
-            circuit(peer, b)
-        );
-    }
-
-    #[test]
-    fn a_circuit_that_takes_too_long_does_not_keep_the_next_relay_waiting() {
-        let Known {
-            mut reconnector,
-            peer,
-            relays: [a, b],
-            now,
-        } = known();
-        reconnector.handle_lost(&peer, now, 0.0);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, b));
-        let later = reconnector.poll_timeout().unwrap();
-        assert_eq!(later - now, CIRCUIT_WAIT);
-        assert_eq!(
-            poll(&mut reconnector, later, |_| true, 0.0),
-            circuit(peer, a)
-        );
-        // The late failure of the first is no news.
-        reconnector.handle_failed(&peer, &b, later);
-        assert_eq!(poll(&mut reconnector, later, |_| true, 0.0), None);
-    }
-
-    #[test]
-    fn without_a_relay_that_is_ready_the_first_that_becomes_so_is_asked() {
-        let Known {
-            mut reconnector,
-            peer,
-            relays: [a, _],
-            now,
-        } = known();
-        reconnector.handle_lost(&peer, now, 0.0);
-        assert_eq!(poll(&mut reconnector, now, |_| false, 0.0), None);
-        assert_eq!(
-            reconnector.poll_timeout(),
-            Some(now + GIVE_UP),
-            "no timer spins meanwhile"
-        );
-        let later = now + Duration::from_secs(7);
-        assert_eq!(
-            poll(&mut reconnector, later, |relay| *relay == a, 0.0),
-            circuit(peer, a)
-        );
-    }
-
-    #[test]
-    fn a_peer_that_is_back_is_not_dialed_and_neither_is_one_that_nobody_wants() {
-        let Known {
-            mut reconnector,
-            peer,
-            now,
-            ..
-        } = known();
-        reconnector.handle_lost(&peer, now, 0.0);
-        reconnector.handle_connected(&peer, None, now);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
-        assert_eq!(reconnector.poll_timeout(), None);
-        reconnector.handle_lost(&peer, now, 0.0);
-        reconnector.forget(&peer);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
-        reconnector.handle_lost(&PeerId::random(), now, 0.0);
-        assert_eq!(reconnector.poll_timeout(), None);
-    }
-
-    #[test]
-    fn a_peer_that_is_lost_again_soon_after_it_was_found_is_dialed_later_and_later() {
-        let Known {
-            mut reconnector,
-            peer,
-            mut now,
-            ..
-        } = known();
-        let start = now;
-        reconnector.handle_lost(&peer, now, 0.0);
-        let mut waits = Vec::new();
-        for _ in 0..4 {
-            assert!(poll(&mut reconnector, now, |_| true, 0.0).is_some());
-            reconnector.handle_connected(&peer, None, now);
-            assert_eq!(reconnector.poll_timeout(), None);
-            reconnector.handle_lost(&peer, now, 0.0);
-            assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
-            let at = reconnector.poll_timeout().unwrap();
-            waits.push(at - now);
-            now = at;
-        }
-        assert_eq!(waits, [1, 2, 4, 8].map(|factor| BACKOFF_MIN * factor));
-        // One that was kept for a while is dialed at once again.
-        assert!(poll(&mut reconnector, now, |_| true, 0.0).is_some());
-        reconnector.handle_connected(&peer, None, now);
-        now += STABLE;
-        reconnector.handle_lost(&peer, now, 0.0);
-        assert!(poll(&mut reconnector, now, |_| true, 0.0).is_some());
-        assert!(now < start + GIVE_UP);
-    }
-
-    #[test]
-    fn the_relay_that_led_to_the_peer_last_comes_first() {
-        let Known {
-            mut reconnector,
-            peer,
-            relays: [a, _],
-            now,
-        } = known();
-        reconnector.handle_connected(&peer, Some(a), now);
-        reconnector.handle_lost(&peer, now, 0.0);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, a));
-    }
-
-    #[test]
-    fn given_addresses_are_dialed_in_each_round_also_without_any_relay() {
-        let (mut reconnector, peer, now) =
-            (Reconnector::default(), PeerId::random(), Instant::now());
-        let addrs: Vec<Multiaddr> = vec!["/ip4/198.51.100.7/tcp/443".parse().unwrap()];
-        reconnector.want(peer, addrs.clone(), [], None);
-        reconnector.handle_lost(&peer, now, 0.0);
-        let direct = Some(Action::DialDirect { peer, addrs });
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), direct);
-        assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
-        let again = reconnector.poll_timeout().unwrap();
-        assert_eq!(poll(&mut reconnector, again, |_| true, 0.0), direct);
-    }
-
-    #[test]
-    fn a_peer_that_stays_away_is_given_up_and_dialed_ever_less_often_before() {
-        let Known {
-            mut reconnector,
-            peer,
-            relays,
-            now: start,
-        } = known();
-        reconnector.handle_lost(&peer, start, 0.0);
-        let (mut now, mut dials) = (start, 0);
-        let gone = loop {
-            match poll(&mut reconnector, now, |_| true, 0.5) {
-                Some(Action::DialCircuit { relay, .. }) => {
-                    dials += 1;
-                    reconnector.handle_failed(&peer, &relay, now);
-                }
-                Some(Action::GiveUp { .. }) => break now,
-                Some(Action::DialDirect { .. }) => panic!("no address was given"),
-                None => now = reconnector.poll_timeout().unwrap(),
-            }
-        };
-        assert!(gone - start >= GIVE_UP && gone - start < GIVE_UP + BACKOFF_MAX);
-        assert!(dials < 30 * relays.len(), "{dials} dials");
-        assert_eq!(reconnector.poll_timeout(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn waits_are_within_their_bounds(rounds in any::<u32>(), jitter in -1.0..2.0_f64) {
-            let wait = backoff(BACKOFF_MIN, BACKOFF_MAX, rounds, jitter);
-            prop_assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX);
-        }
-    }
-}
+mod tests;

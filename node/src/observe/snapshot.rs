@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use super::status::{PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why};
+use super::status::{
+    LostStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus, Scored, Status, Why,
+};
 use crate::{
     core::{
         peers::{Axis, Score},
@@ -45,7 +47,19 @@ impl Snapshot<'_> {
                 .map(|relay| self.relay_status(&relay))
                 .collect(),
             peers,
+            lost: self.lost(),
         }
+    }
+
+    fn lost(&self) -> Vec<LostStatus> {
+        let lost = self.state.lost();
+        lost.map(|lost| LostStatus {
+            peer: lost.peer,
+            since: self.now.saturating_duration_since(lost.since),
+            paused: lost.pause,
+            next_dial: lost.next.map(|at| at.saturating_duration_since(self.now)),
+        })
+        .collect()
     }
 
     /// Why the path of `peer` is what it is; `None` if it is not connected.

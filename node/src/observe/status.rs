@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
-        event::NotDirect,
+        event::{NotDirect, Pause},
         finding::Finding,
         json,
         peers::{Axis, DecidedBy, Path, PathKind},
@@ -38,6 +38,25 @@ pub struct Status {
     pub relays: Vec<RelayStatus>,
     /// The connected peers, without the relays.
     pub peers: Vec<PeerStatus>,
+    /// The peers that a dial has reached once, and that have no path now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostStatus>,
+}
+
+/// One peer that is wanted and has no path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LostStatus {
+    /// Its id.
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
+    /// Time since its last path was lost.
+    #[serde(rename = "since_s", with = "json::seconds")]
+    pub since: Duration,
+    /// Why the search for it pauses, if it does.
+    pub paused: Option<Pause>,
+    /// Time until it is dialed next, where that is known.
+    #[serde(rename = "next_dial_s", with = "json::seconds_or_null")]
+    pub next_dial: Option<Duration>,
 }
 
 /// One relay.
@@ -195,7 +214,7 @@ mod tests {
     #[test]
     fn a_status_is_read_as_it_was_written() {
         returns::<Status>(&format!(
-            r#"{{"peer_id":"$","listen":["/ip4/0.0.0.0/tcp/443"],"port_range":"40000-40050","punch_ports":{{"quic/ip4":40017,"tcp/ip6":40018}},"relays":[{{"relay":"$","connected":true,"reserved":true,"reserved_families":["ip4","ip6"],"refused":"no token","expires_s":null,"paths":[{{{DIRECT},"rtt_ms":0.4,"since_s":7}}]}}],"peers":[{{"peer":"$","path":{{{RELAYED},"rtt_ms":null,"since_s":9}},"paths":[{{{DIRECT},"rtt_ms":12.1,"since_s":3}}],"last_punch":{PUNCH},"next_punch_s":28}}]}}"#
+            r#"{{"peer_id":"$","listen":["/ip4/0.0.0.0/tcp/443"],"port_range":"40000-40050","punch_ports":{{"quic/ip4":40017,"tcp/ip6":40018}},"relays":[{{"relay":"$","connected":true,"reserved":true,"reserved_families":["ip4","ip6"],"refused":"no token","expires_s":null,"paths":[{{{DIRECT},"rtt_ms":0.4,"since_s":7}}]}}],"peers":[{{"peer":"$","path":{{{RELAYED},"rtt_ms":null,"since_s":9}},"paths":[{{{DIRECT},"rtt_ms":12.1,"since_s":3}}],"last_punch":{PUNCH},"next_punch_s":28}}],"lost":[{{"peer":"$","since_s":370,"paused":"no_relay","next_dial_s":null}}]}}"#
         ));
     }
 
@@ -217,6 +236,9 @@ mod tests {
             format!(r#"{{"event":"connected","t_ms":61,"peer":"$","path":{{{DIRECT}}},"found_by":"mdns"}}"#),
             r#"{"event":"punch","t_ms":1,"peer":"$","attempt":1,"role":"initiator","by":"dcutr","sent":[],"received":[],"outcome":"direct"}"#.to_owned(),
             r#"{"event":"punch","t_ms":1,"peer":"$","attempt":1,"role":"initiator","by":"dcutr","sent":[],"received":[],"outcome":"failed","reason":"timeout"}"#.to_owned(),
+            r#"{"event":"ping_missed","seq":2,"missed":1,"kind":"relayed"}"#.to_owned(),
+            r#"{"event":"search_paused","t_ms":9,"peer":"$","reason":"no_answer"}"#.to_owned(),
+            r#"{"event":"search_resumed","t_ms":9,"peer":"$"}"#.to_owned(),
             r#"{"event":"ping","seq":1,"rtt_ms":12.3,"kind":"direct"}"#.to_owned(),
             format!(r#"{{"event":"result","outcome":"direct","t_ms":151,"time_to_direct_ms":151,"attempts":1,"path":{{{DIRECT}}},"reason":null,"found_by":"registered"}}"#),
             r#"{"event":"result","outcome":"relayed","t_ms":1,"time_to_direct_ms":null,"attempts":3,"path":null,"reason":"remote_unsupported","found_by":null}"#.to_owned(),

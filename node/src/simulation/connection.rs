@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::ping::{self, Pace};
+use p2pnode_protocol::ping::{self, Pace, Patience};
 use relay_node::core::CircuitId;
 
 use super::{Program, World, relay, relay::both, scenario::Setup};
@@ -61,6 +61,7 @@ pub(super) struct Pings {
     is_under_way: bool,
     is_asked: bool,
     missed: u32,
+    patience: Patience,
 }
 
 impl End {
@@ -283,18 +284,19 @@ impl World {
         };
         end.pings.turn += 1;
         end.pings.is_under_way = true;
+        let timeout = end.pings.patience.timeout(pace);
         let far = end.far;
-        match trip.filter(|trip| *trip < pace.timeout) {
+        match trip.filter(|trip| *trip < timeout) {
             Some(trip) => self.after(trip, move |world| {
                 let is_there = world.ends.contains_key(&far) || world.opening.contains_key(&far);
                 if is_there && world.path(id).is_some() {
                     world.pinged(id, Some(trip), pace);
                 } else {
-                    let rest = pace.timeout.saturating_sub(trip);
+                    let rest = timeout.saturating_sub(trip);
                     world.after(rest, move |world| world.pinged(id, None, pace));
                 }
             }),
-            None => self.after(pace.timeout, move |world| world.pinged(id, None, pace)),
+            None => self.after(timeout, move |world| world.pinged(id, None, pace)),
         }
     }
 
@@ -316,6 +318,9 @@ impl World {
         pings.is_under_way = false;
         let asked = std::mem::take(&mut pings.is_asked);
         pings.missed = rtt.map_or(pings.missed + 1, |_| 0);
+        if let Some(rtt) = rtt {
+            pings.patience.handle_round_trip(rtt);
+        }
         let (missed, turn) = (pings.missed, pings.turn);
         let pause = rtt.map_or(Duration::ZERO, |_| pace.interval);
         self.after(pause, move |world| world.ping(connection, turn));

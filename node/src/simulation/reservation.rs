@@ -8,7 +8,7 @@ use libp2p::{
 use p2pnode_transports::Family;
 
 use super::{World, connection::Route, exchange::Answer};
-use crate::config::RelayAddr;
+use crate::{config::RelayAddr, core::state::ListenerEnd};
 
 /// How long a relay may take to grant one.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,8 +29,8 @@ impl World {
                 .reservations
                 .extract_if(.., |reservation| reservation.leg == leg);
             for Reservation { listener, .. } in gone {
-                let reason = "the connection to the relay closed";
-                node.state.handle_listener_closed(listener, reason, now);
+                let end = ListenerEnd::Connection;
+                node.state.handle_listener_closed(listener, end, now);
             }
         }
     }
@@ -69,8 +69,8 @@ impl World {
             None => self.after(Duration::ZERO, move |world| {
                 let now = world.network.now;
                 if let Some(node) = world.hosts[host].node() {
-                    node.state
-                        .handle_listener_closed(listener, "not connected", now);
+                    let end = ListenerEnd::Failed("not connected".to_owned());
+                    node.state.handle_listener_closed(listener, end, now);
                 }
             }),
         }
@@ -101,7 +101,8 @@ impl World {
                 };
                 let Some(Answer::Reservation(Some(granted))) = answer else {
                     node.reservations.retain(|known| known.listener != listener);
-                    node.state.handle_listener_closed(listener, "refused", now);
+                    let end = ListenerEnd::Failed("refused".to_owned());
+                    node.state.handle_listener_closed(listener, end, now);
                     return;
                 };
                 let is_new = !std::mem::replace(&mut reservation.is_granted, true);

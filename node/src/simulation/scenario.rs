@@ -357,6 +357,31 @@ impl World {
         self.settle();
     }
 
+    /// Lets no packet of a host through, or again.
+    pub(super) fn isolate(&mut self, host: usize, is_cut: bool) {
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            self.network.cut(host, other, is_cut);
+        }
+    }
+
+    /// A node is asked to forget the peers that it has lost.
+    pub(super) fn forget_lost(&mut self, host: usize) {
+        if let Some(node) = self.hosts[host].node() {
+            let lost: Vec<PeerId> = node.state.lost().map(|lost| lost.peer).collect();
+            for peer in lost {
+                node.state.handle_forget(peer);
+            }
+        }
+        self.settle();
+    }
+
+    /// From now on a node admits nobody.
+    pub(super) fn turn_all_away(&mut self, host: usize) {
+        if let Setup::Node(setup) = &mut self.hosts[host].setup {
+            setup.allowed = Some(Vec::new());
+        }
+    }
+
     /// How long packets take from a host to the middle of the network.
     pub(super) fn set_delay(&mut self, host: usize, delay: Duration) {
         self.hosts[host].delay = delay;

@@ -6,10 +6,12 @@ mod dial;
 mod directory;
 mod family;
 mod loss;
+mod outage;
 mod property;
 mod punch;
 mod refusal;
 mod reservation;
+mod slow;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use p2pnode_protocol::{
     guarded::{Guarded, PerConnection},
     ping,
 };
+use p2pnode_transports::Budgets;
 
 use crate::{
     config::RelayAddr,
@@ -56,7 +57,7 @@ pub(crate) struct Limits {
 
 impl Behaviour {
     /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones. `limits` refuse
-    /// connections.
+    /// connections, and `budgets` know what arrives on each.
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: Option<&BTreeSet<PeerId>>,
@@ -65,6 +66,7 @@ impl Behaviour {
         clients: Clients,
         punch: punch::Behaviour,
         introduction: introduction::Behaviour,
+        budgets: Budgets,
     ) -> Self {
         let known = relays.iter().map(|relay| (relay.peer, relay.addr.clone()));
         let directory = directory::Behaviour::client(keypair.public().to_peer_id(), known);
@@ -89,7 +91,8 @@ impl Behaviour {
                     false => Link::Direct,
                 };
                 link.pace()
-            }),
+            })
+            .with_received(move |peer, remote| budgets.received(peer, remote)),
             punch,
             introduction,
             streams: streams::Behaviour::default(),

@@ -82,6 +82,7 @@ pub(crate) fn build(
         parts.clients,
         punch,
         introduction,
+        parts.sockets.budgets().clone(),
     );
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)

@@ -15,7 +15,7 @@ use crate::core::{
     admission::Refused,
     dialer::CircuitFailure,
     liveness::Ended,
-    state::{AnsweredBy, DialFailure},
+    state::{AnsweredBy, DialFailure, ListenerEnd},
 };
 
 /// What the state needs of a failed dial.
@@ -165,12 +165,13 @@ fn circuit_refusal(error: &ConnectError) -> String {
 }
 
 /// Why a relay gave no reservation, or ended it.
-pub(crate) fn no_reservation(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn no_reservation(error: &(dyn Error + 'static)) -> ListenerEnd {
     match find::<ProtocolViolation>(error) {
         Some(ProtocolViolation::NoAddressesInReservation) => {
-            "its reservation names no address at which peers reach this node: configure the addresses that the relay announces (`announce` of js-libp2p)".to_owned()
+            ListenerEnd::Failed("its reservation names no address at which peers reach this node: configure the addresses that the relay announces (`announce` of js-libp2p)".to_owned())
         }
-        _ => innermost(error),
+        Some(ProtocolViolation::InvalidReservationExpiration) => ListenerEnd::Clock,
+        _ => ListenerEnd::Failed(innermost(error)),
     }
 }
 
@@ -214,12 +215,21 @@ mod tests {
         use libp2p::relay::{client::transport::Error, outbound::hop::ReserveError};
         let violation = ProtocolViolation::NoAddressesInReservation;
         let error = Error::Reservation(ReserveError::Protocol(violation));
-        let reason = no_reservation(&io::Error::other(error));
+        let ListenerEnd::Failed(reason) = no_reservation(&io::Error::other(error)) else {
+            panic!("it is a failure");
+        };
         assert!(
             reason.contains("names no address") && reason.contains("announce"),
             "{reason}"
         );
-        assert_eq!(no_reservation(&io::Error::other("closed")), "closed");
+        let closed = ListenerEnd::Failed("closed".to_owned());
+        assert_eq!(no_reservation(&io::Error::other("closed")), closed);
+        let expired = ProtocolViolation::InvalidReservationExpiration;
+        let expired = Error::Reservation(ReserveError::Protocol(expired));
+        assert_eq!(
+            no_reservation(&io::Error::other(expired)),
+            ListenerEnd::Clock
+        );
     }
 
     const HOSTILE: &str = "\u{1b}[2J\r\n\u{9b}31m up \u{202e}";

@@ -34,6 +34,11 @@ pub(crate) enum Command {
         peer: PeerId,
         answer: oneshot::Sender<Option<Why>>,
     },
+    /// Dial a peer no longer when it is lost; whether it was wanted.
+    Forget {
+        peer: PeerId,
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 /// A handle to a running node.
@@ -100,6 +105,17 @@ impl Handle {
     pub(crate) async fn netcheck(&self) -> Result<Report, Stopped> {
         let (answer, receiver) = oneshot::channel();
         self.send(Command::Netcheck(answer)).await?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Dials `peer` no longer when it is lost. Its open connections stay. Returns whether a dial had reached it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub async fn forget(&self, peer: PeerId) -> Result<bool, Stopped> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Forget { peer, answer }).await?;
         receiver.await.map_err(|_| Stopped)
     }
 

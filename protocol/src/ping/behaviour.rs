@@ -15,7 +15,7 @@ use libp2p::{
     },
 };
 
-use super::{Failure, Handler, Now, Outcome, Pace};
+use super::{Failure, Handler, Now, Outcome, Pace, Received};
 use crate::addr::is_circuit;
 
 /// The outcome of a ping.
@@ -36,9 +36,13 @@ pub struct Event {
 /// The pace for a peer, and for whether the connection is relayed.
 type PaceOf = Box<dyn Fn(&PeerId, bool) -> Pace + Send>;
 
+/// What counts what arrives on the connection with a peer at an address.
+type ReceivedOf = Box<dyn Fn(&PeerId, &Multiaddr) -> Received + Send>;
+
 /// Pings every connection and answers pings.
 pub struct Behaviour {
     pace: PaceOf,
+    received: Option<ReceivedOf>,
     queue: VecDeque<ToSwarm<Event, Now>>,
     waker: Option<Waker>,
 }
@@ -48,9 +52,21 @@ impl Behaviour {
     pub fn new(pace: impl Fn(&PeerId, bool) -> Pace + Send + 'static) -> Self {
         Self {
             pace: Box::new(pace),
+            received: None,
             queue: VecDeque::new(),
             waker: None,
         }
+    }
+
+    /// Takes what arrives on a direct connection for a sign of life. `received` is given the peer and the address of its end of the
+    /// connection.
+    #[must_use]
+    pub fn with_received(
+        mut self,
+        received: impl Fn(&PeerId, &Multiaddr) -> Received + Send + 'static,
+    ) -> Self {
+        self.received = Some(Box::new(received));
+        self
     }
 
     /// Pings now, unless a ping is under way. An [`Event`] follows unless the connection closes.
@@ -65,8 +81,10 @@ impl Behaviour {
         }
     }
 
-    fn handler(&self, peer: &PeerId, address: &Multiaddr) -> Handler {
-        Handler::new((self.pace)(peer, is_circuit(address)))
+    fn handler(&self, peer: &PeerId, is_relayed: bool, remote: &Multiaddr) -> Handler {
+        let received = self.received.as_ref().filter(|_| !is_relayed);
+        let received = received.map(|received| received(peer, remote));
+        Handler::new((self.pace)(peer, is_relayed), received)
     }
 }
 
@@ -87,9 +105,9 @@ impl NetworkBehaviour for Behaviour {
         _: ConnectionId,
         peer: PeerId,
         local: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(&peer, local))
+        Ok(self.handler(&peer, is_circuit(local), remote))
     }
 
     fn handle_established_outbound_connection(
@@ -100,7 +118,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(&peer, address))
+        Ok(self.handler(&peer, is_circuit(address), address))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}

@@ -5,7 +5,10 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,7 +26,7 @@ use libp2p::{
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{Failure, PROTOCOL, Pace};
+use super::{Failure, PROTOCOL, Pace, Patience, Received};
 use crate::{
     bucket::{Bucket, Measure},
     upgrade::{Confirmed, Unsupported, is_refusal},
@@ -34,6 +37,9 @@ const SIZE: usize = 32;
 
 /// A timer this late means that the process did not run. What arrived in the meantime is still unread.
 const LATE: Duration = Duration::from_millis(250);
+
+/// How often a ping that takes long looks for other signs of life.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Streams on which pings are answered; the specification allows two per peer. A further one replaces the oldest.
 const MAX_INBOUND: usize = 2;
@@ -60,6 +66,10 @@ pub struct Outcome {
 /// The handler of one connection.
 pub struct Handler {
     pace: Pace,
+    patience: Patience,
+    received: Option<Received>,
+    /// Pings of the remote that were read.
+    heard: Arc<AtomicU64>,
     inbound: VecDeque<BoxFuture<'static, io::Error>>,
     /// What is left of [`ANSWERS`], for pings and for streams, once the remote has pinged.
     answers: Option<(Arc<Mutex<Bucket>>, Bucket)>,
@@ -85,7 +95,7 @@ enum Outbound {
 
 /// A ping that is under way.
 struct Ping {
-    deadline: Patience,
+    deadline: Deadline,
     /// Over the stream of an earlier ping.
     kept: Option<Exchange>,
     /// Over a new stream.
@@ -99,24 +109,37 @@ struct Ping {
 
 type Exchange = BoxFuture<'static, io::Result<(Stream, Duration)>>;
 
-/// A deadline.
-struct Patience {
+/// A wait for this process's own time.
+struct Wait {
     length: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
+/// When a ping is missed: a time after it was sent, or after the last sign of life.
+struct Deadline {
+    length: Duration,
+    at: Instant,
+    /// No sign of life moves it further.
+    latest: Instant,
+    seen: u64,
+    look: Pin<Box<Sleep>>,
+}
+
 enum Fresh {
     /// Not before this deadline, which is for the kept stream.
-    After(Patience),
+    After(Wait),
     Opening,
     Pinging(Exchange),
     Failed(Failure),
 }
 
 impl Handler {
-    pub(super) fn new(pace: Pace) -> Self {
+    pub(super) fn new(pace: Pace, received: Option<Received>) -> Self {
         Self {
             pace,
+            patience: Patience::default(),
+            received,
+            heard: Arc::default(),
             inbound: VecDeque::new(),
             answers: None,
             outbound: Outbound::Idle(None),
@@ -131,7 +154,8 @@ impl Handler {
     fn begin(&mut self, kept: Option<Stream>) {
         self.number += 1;
         // The kept stream gets less than half of the time, so that a new one has the rest.
-        let patience = self.pace.timeout * 2 / 5;
+        let timeout = self.patience.timeout(self.pace);
+        let patience = timeout * 2 / 5;
         let kept = kept
             .filter(|_| self.reuse)
             .map(|stream| exchange(stream).boxed());
@@ -141,17 +165,26 @@ impl Handler {
             Duration::ZERO
         };
         self.outbound = Outbound::Pinging(Ping {
-            deadline: Patience::new(self.pace.timeout),
+            deadline: Deadline::new(timeout, self.patience.longest(self.pace), self.signs()),
             kept,
-            fresh: Fresh::After(Patience::new(wait)),
+            fresh: Fresh::After(Wait::new(wait)),
             late: None,
             silent: false,
         });
     }
 
+    /// Grows with each sign of life.
+    fn signs(&self) -> u64 {
+        let received = self.received.as_ref().map_or(0, |received| received());
+        received.wrapping_add(self.heard.load(Ordering::Relaxed))
+    }
+
     fn end(&mut self, result: Result<(Stream, Duration), Failure>) -> Outcome {
         let (stream, result, wait) = match result {
-            Ok((stream, rtt)) => (Some(stream), Ok(rtt), self.pace.interval),
+            Ok((stream, rtt)) => {
+                self.patience.handle_round_trip(rtt);
+                (Some(stream), Ok(rtt), self.pace.interval)
+            }
             // The timeout was the wait.
             Err(Failure::Timeout) => (None, Err(Failure::Timeout), Duration::ZERO),
             Err(failure) => (None, Err(failure), self.pace.interval),
@@ -174,6 +207,11 @@ impl Handler {
 
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
+            let (received, heard) = (&self.received, &self.heard);
+            let signs = || {
+                let received = received.as_ref().map_or(0, |received| received());
+                received.wrapping_add(heard.load(Ordering::Relaxed))
+            };
             match &mut self.outbound {
                 Outbound::Idle(kept) => {
                     if !self.asked {
@@ -183,7 +221,7 @@ impl Handler {
                     self.begin(kept);
                 }
                 Outbound::Pinging(ping) => {
-                    let step = futures::ready!(ping.poll(cx));
+                    let step = futures::ready!(ping.poll(signs, cx));
                     return Poll::Ready(match step {
                         PingStep::Open => Step::Open,
                         PingStep::Done { result, fresh_only } => {
@@ -217,7 +255,7 @@ enum PingStep {
 }
 
 impl Ping {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<PingStep> {
+    fn poll(&mut self, signs: impl Fn() -> u64, cx: &mut Context<'_>) -> Poll<PingStep> {
         let done = |result, fresh_only| Poll::Ready(PingStep::Done { result, fresh_only });
         if let Some(kept) = &mut self.kept
             && let Poll::Ready(answered) = kept.poll_unpin(cx)
@@ -230,7 +268,7 @@ impl Ping {
                 Err(error) => {
                     tracing::trace!(%error, "the stream of earlier pings broke");
                     if let Fresh::After(wait) = &mut self.fresh {
-                        *wait = Patience::new(Duration::ZERO);
+                        *wait = Wait::new(Duration::ZERO);
                     }
                 }
             }
@@ -264,7 +302,7 @@ impl Ping {
                 std::mem::replace(failure, Failure::Timeout)
             }
             Fresh::After(_) | Fresh::Opening | Fresh::Pinging(_) | Fresh::Failed(_) => {
-                futures::ready!(self.deadline.poll(cx));
+                futures::ready!(self.deadline.poll(signs, cx));
                 Failure::Timeout
             }
         };
@@ -272,7 +310,7 @@ impl Ping {
     }
 }
 
-impl Patience {
+impl Wait {
     fn new(length: Duration) -> Self {
         Self {
             length,
@@ -296,6 +334,43 @@ impl Patience {
     }
 }
 
+impl Deadline {
+    fn new(length: Duration, longest: Duration, seen: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            length,
+            at: now + length,
+            latest: now + longest,
+            seen,
+            look: Box::pin(sleep(LOOK.min(length))),
+        }
+    }
+
+    /// Ready once the time has passed while this process ran. Otherwise the time starts again.
+    fn poll(&mut self, signs: impl Fn() -> u64, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            futures::ready!(self.look.poll_unpin(cx));
+            let now = Instant::now();
+            if now >= self.look.deadline() + LATE {
+                tracing::debug!(
+                    "this process did not run when a ping timed out: the time starts again"
+                );
+                self.latest += self.length;
+                self.at = now + self.length;
+            }
+            let signs = signs();
+            if signs != self.seen {
+                self.seen = signs;
+                self.at = self.at.max((now + self.length).min(self.latest));
+            }
+            if self.at <= now {
+                return Poll::Ready(());
+            }
+            self.look.as_mut().reset(self.at.min(now + LOOK));
+        }
+    }
+}
+
 /// Sends a ping and waits for its answer.
 async fn exchange(mut stream: Stream) -> io::Result<(Stream, Duration)> {
     let mut ping = [0; SIZE];
@@ -313,7 +388,11 @@ async fn exchange(mut stream: Stream) -> io::Result<(Stream, Duration)> {
 }
 
 /// Answers pings until the stream ends.
-async fn answer(mut stream: Stream, answers: Arc<Mutex<Bucket>>) -> io::Error {
+async fn answer(
+    mut stream: Stream,
+    answers: Arc<Mutex<Bucket>>,
+    heard: Arc<AtomicU64>,
+) -> io::Error {
     let mut ping = [0; SIZE];
     loop {
         // One answer is used up by a ping that is awaited.
@@ -322,6 +401,7 @@ async fn answer(mut stream: Stream, answers: Arc<Mutex<Bucket>>) -> io::Error {
         }
         let answered = async {
             stream.read_exact(&mut ping).await?;
+            heard.fetch_add(1, Ordering::Relaxed);
             stream.write_all(&ping).await?;
             stream.flush().await
         };
@@ -374,7 +454,7 @@ impl ConnectionHandler for Handler {
                 // The ping goes out with the proposal, so the first one takes one round trip as well.
                 protocol: SubstreamProtocol::new(Confirmed::unconfirmed(PROTOCOL), self.number)
                     // The deadline of the ping comes first.
-                    .with_timeout(self.pace.timeout * 2),
+                    .with_timeout(self.patience.longest(self.pace) * 2),
             },
             Step::Report(outcome) => ConnectionHandlerEvent::NotifyBehaviour(outcome),
         })
@@ -405,7 +485,7 @@ impl ConnectionHandler for Handler {
                 if self.inbound.len() == MAX_INBOUND {
                     self.inbound.pop_front();
                 }
-                let answering = answer(stream, Arc::clone(answers));
+                let answering = answer(stream, Arc::clone(answers), Arc::clone(&self.heard));
                 self.inbound.push_back(answering.boxed());
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

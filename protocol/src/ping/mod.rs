@@ -14,6 +14,7 @@
 
 mod behaviour;
 mod handler;
+mod patience;
 
 use std::{io, time::Duration};
 
@@ -21,6 +22,7 @@ use libp2p::StreamProtocol;
 
 pub use behaviour::{Behaviour, Event};
 pub use handler::{Handler, Now, Outcome};
+pub use patience::Patience;
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
@@ -30,10 +32,13 @@ pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 pub struct Pace {
     /// From an answer to the next ping. The handler also pings when the connection opens, and at once after an unanswered ping.
     pub interval: Duration,
-    /// The longest wait for an answer, the time to open a stream included. Both transports retransmit several times within
-    /// seconds, so one unanswered ping means as much as many.
+    /// How long to wait for an answer on a usual path, the time to open a stream included. Both transports retransmit several times
+    /// within seconds, so one unanswered ping means as much as many. A path with long round trips gets more: see [`Patience`].
     pub timeout: Duration,
 }
+
+/// What has arrived on a connection, counted in any unit: a change is a sign of life.
+pub type Received = std::sync::Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Why a ping has no round trip time.
 #[derive(Debug, thiserror::Error)]

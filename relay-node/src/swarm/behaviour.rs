@@ -11,7 +11,7 @@ use p2pnode_protocol::{
     join::Join,
     ping::{self, Pace},
 };
-use p2pnode_transports::Displacer;
+use p2pnode_transports::{Budgets, Displacer};
 
 use crate::{
     config::Limits,
@@ -66,13 +66,14 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// The behaviours within `limits`, for peers that `state` admits; circuits count bytes in `carried`, and `displacer` ends
-    /// handshakes.
+    /// handshakes. `budgets` know what arrives on each connection.
     pub(crate) fn new(
         key: &Keypair,
         limits: &Limits,
         state: &SharedState,
         carried: Carried,
         displacer: Displacer,
+        budgets: Budgets,
     ) -> Self {
         let local = key.public().to_peer_id();
         let open = |request| Gate::open(state, request);
@@ -105,7 +106,8 @@ impl Behaviour {
                 ),
                 open(Request::Identify),
             ),
-            ping: ping::Behaviour::new(|_, _| PACE),
+            ping: ping::Behaviour::new(|_, _| PACE)
+                .with_received(move |peer, remote| budgets.received(peer, remote)),
             // How many records there are, the state bounds.
             directory: Gated::new(
                 directory::Behaviour::server(local),

@@ -146,6 +146,7 @@ fn swarm(
 ) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
     let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
     let displacer = Displacer::default();
+    let arrivals = budgets.clone();
     let transport = displacer.wrap(p2pnode_transports::server_within(
         key,
         Arc::new(runtime),
@@ -162,6 +163,7 @@ fn swarm(
                 state,
                 metrics.carried(),
                 displacer,
+                arrivals,
             ))
         })?
         .with_swarm_config(|swarm| {

@@ -201,14 +201,23 @@ impl Facts {
         match text(json, "/event") {
             "started" | "listening" | "dialing" => Ok(()),
             "reserved" => self.up(side, at, self.relay(text(json, "/relay"))),
-            "relay_unreachable" | "reservation_lost" => {
+            "relay_unreachable" => {
                 let relay = self.relay(text(json, "/relay")).ok_or("unknown relay")?;
-                let is_dial = text(json, "/event") == "relay_unreachable";
                 self.words(side, at, reason)?;
                 self.caused(at, LOSS, |fault| {
-                    Way::Leg(side, relay).is_cut_by(fault)
-                        || is_dial && relay == NAMED && is_of_dns(fault)
-                        || !is_dial && is_of_clock(fault, side, relay)
+                    Way::Leg(side, relay).is_cut_by(fault) || relay == NAMED && is_of_dns(fault)
+                })
+            }
+            "reservation_lost" => {
+                let relay = self.relay(text(json, "/relay")).ok_or("unknown relay")?;
+                self.words(side, at, reason)?;
+                let cause = text(json, "/cause");
+                self.caused(at, LOSS, |fault| match cause {
+                    "silent" | "closed" | "broken" | "refused" => {
+                        Way::Leg(side, relay).is_cut_by(fault)
+                    }
+                    "clock" => is_of_clock(fault, side, relay),
+                    _ => false,
                 })
             }
             "connected" => self.connected(side, at, json),
@@ -371,7 +380,7 @@ impl Facts {
             }),
             ("unreachable", &is_unplugged),
             ("no route", &is_unplugged),
-            ("timestamp", &|fault| {
+            ("clock", &|fault| {
                 (0..2).any(|relay| is_of_clock(fault, side, relay))
             }),
         ];

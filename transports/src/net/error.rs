@@ -168,12 +168,12 @@ impl Error {
     pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
         Self::Io {
             context: context.into(),
-            source,
+            source: explained(source),
         }
     }
 
     /// How the connection ended on which the handshake failed.
-    fn closed(&self) -> Option<Closed> {
+    pub(crate) fn closed(&self) -> Option<Closed> {
         if let Self::Quic { closed, .. } | Self::Handshake { closed, .. } = self {
             *closed
         } else {
@@ -214,6 +214,25 @@ impl Error {
             | Self::Io { .. } => None,
         }
     }
+}
+
+/// The same error. One that says that this process, or the system, has no file descriptor left names the number and the remedy.
+#[must_use]
+pub fn explained(error: io::Error) -> io::Error {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    let text = match error.raw_os_error() {
+        Some(EMFILE) => {
+            let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            let files = files.map_or_else(|| "unlimited".to_owned(), |files| files.to_string());
+            format!(
+                "this process has no file descriptor left of {files}; raise LimitNOFILE of the service (`ulimit -Hn`)"
+            )
+        }
+        Some(ENFILE) => "the system has no file descriptor left; raise fs.file-max".to_owned(),
+        Some(_) | None => return error,
+    };
+    io::Error::new(error.kind(), text)
 }
 
 impl From<NoPort> for Error {

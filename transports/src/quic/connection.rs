@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -12,6 +13,7 @@ use libp2p::{
     PeerId,
     core::muxing::{StreamMuxer, StreamMuxerEvent},
 };
+use p2pnode_protocol::Transport;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::{settings::Settings, streams::Streams};
@@ -178,6 +180,16 @@ impl Budget {
 }
 
 impl Budgeted for Budget {
+    fn remote(&self) -> Option<(Transport, SocketAddr)> {
+        let remote = lock(&self.0).connection.remote_address();
+        let ip = remote.ip().to_canonical();
+        Some((Transport::Quic, SocketAddr::new(ip, remote.port())))
+    }
+
+    fn received(&self) -> u64 {
+        lock(&self.0).connection.stats().udp_rx.datagrams
+    }
+
     fn set_class(&self, class: Class) {
         self.apply(class);
     }

@@ -125,7 +125,9 @@ impl Upgrade {
         let mut upgrade = Established(Some(ReadBuffer::new(stream)))
             .upgrade(Version::V1Lazy)
             .authenticate(security)
-            .multiplex_ext(move |peer, _| CoalescedYamux(Yamux::within(budgets, *peer)))
+            .multiplex_ext(move |peer, _| {
+                CoalescedYamux(Yamux::within(budgets, *peer).over_tcp(remote))
+            })
             .boxed();
         let opts = DialOpts {
             role,

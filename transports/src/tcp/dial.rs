@@ -3,13 +3,14 @@
 use std::{
     io, mem,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::{
     FutureExt, StreamExt,
-    future::{BoxFuture, Fuse, FusedFuture as _},
+    future::{self, BoxFuture, Either, Fuse, FusedFuture as _},
     stream::FuturesUnordered,
 };
 use libp2p::{
@@ -31,6 +32,7 @@ use super::{
 };
 use crate::net::{
     addr::to_multiaddr,
+    closed::Closed,
     connection::Connection,
     error::Error,
     pool::Exhausted,
@@ -47,6 +49,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a dial waits for a 4-tuple that is still in use, if no other port is free. Closing a connection takes a round trip or
 /// two, in which nobody uses its 4-tuple and nobody else can have it.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the punch port's SYN stays without an answer before another port is tried alongside: the kernel has repeated it by then. Late
+/// packets of an earlier connection with this 4-tuple may have made a NAT forget the new one, or the remote may still hold the
+/// earlier one.
+const SILENT: Duration = Duration::from_millis(1500);
 
 /// How long a punch goes on. Both sides begin within a round trip of each other.
 const PUNCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,8 +86,19 @@ impl Dial {
         {
             self.punch().await
         } else {
-            let connected = self.ordinary().await?;
-            self.shared.ports.succeeded(Transport::Tcp, self.family());
+            let mut dial = self;
+            let mut connected = dial.ordinary().await;
+            if dial.port_use == PortUse::Reuse
+                && let Err(error) = &connected
+                && error.closed() == Some(Closed::Reset)
+            {
+                // Late packets of an earlier connection with this 4-tuple draw resets.
+                tracing::debug!(remote = %dial.remote, %error, "a tcp handshake was reset; trying another port");
+                dial.port_use = PortUse::New;
+                connected = dial.ordinary().await;
+            }
+            let connected = connected?;
+            dial.shared.ports.succeeded(Transport::Tcp, dial.family());
             Ok(connected)
         }
     }
@@ -136,8 +154,9 @@ impl Dial {
             let mut in_use = false;
             if self.port_use == PortUse::Reuse {
                 let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
-                match socket::connect(port.ok_or_else(|| self.no_socket())?, self.remote).await {
-                    Ok(stream) => return self.connected(stream, None),
+                let port = port.ok_or_else(|| self.no_socket())?;
+                match self.connect_from(port).await {
+                    Ok((stream, lease)) => return self.connected(stream, lease),
                     Err(error) if is_in_use(&error) => in_use = true,
                     Err(error) => return Err(self.failed(error)),
                 }
@@ -158,6 +177,25 @@ impl Dial {
             };
             drop(refused);
             self.wait(exhausted, in_use, give_up).await?;
+        }
+    }
+
+    /// Connects from the punch port, and after a while also from another one: the first that is answered is taken.
+    async fn connect_from(&self, port: u16) -> io::Result<(TcpStream, Option<Lease>)> {
+        let first = socket::connect(port, self.remote);
+        let second = async {
+            tokio::time::sleep(SILENT).await;
+            let lease = self.shared.ports.lease(self.family()).ok()?;
+            let stream = socket::connect(lease.port(), self.remote).await.ok()?;
+            Some((stream, lease))
+        };
+        match future::select(pin!(first), pin!(second)).await {
+            Either::Left((first, _)) => Ok((first?, None)),
+            Either::Right((Some((stream, lease)), _)) => {
+                tracing::info!(remote = %self.remote, silent = port, port = lease.port(), "no answer to the punch port; connected from another port of the range");
+                Ok((stream, Some(lease)))
+            }
+            Either::Right((None, first)) => Ok((first.await?, None)),
         }
     }
 

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     fmt, io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
@@ -45,13 +46,25 @@ const GROWTH: usize = Class::Carrying.bytes() as usize;
 pub struct Yamux {
     budgets: Budgets,
     peer: PeerId,
+    /// The other end of the TCP connection, unless this runs inside another connection.
+    remote: Option<SocketAddr>,
 }
 
 impl Yamux {
     /// A connection with `peer`, within the budget of the peer.
     #[must_use]
     pub fn within(budgets: Budgets, peer: PeerId) -> Self {
-        Self { budgets, peer }
+        Self {
+            budgets,
+            peer,
+            remote: None,
+        }
+    }
+
+    /// The connection runs over TCP with this remote.
+    pub(crate) const fn over_tcp(mut self, remote: SocketAddr) -> Self {
+        self.remote = Some(remote);
+        self
     }
 
     fn connect<C>(self, stream: C, mode: Mode) -> Ready<io::Result<YamuxConnection<C>>>
@@ -64,7 +77,7 @@ impl Yamux {
             .set_max_num_streams(STREAMS)
             .set_max_connection_receive_window(Some(STREAMS * DEFAULT_CREDIT as usize + GROWTH));
         let account = Registered::new(&self.budgets, self.peer, |class| {
-            Arc::new(Account::new(class))
+            Arc::new(Account::new(class, self.remote))
         });
         let counted = Counted::new(stream, Arc::clone(&account));
         ready(Ok(YamuxConnection {
@@ -329,6 +342,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
             ready!(self.account.poll_read_on(cx))?;
         }
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        self.account.received_more(read);
         self.see(&buf[..read])?;
         Poll::Ready(Ok(read))
     }

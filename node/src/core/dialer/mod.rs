@@ -9,6 +9,7 @@ mod lookup;
 mod losses;
 mod outcome;
 mod pace;
+mod pinging;
 mod pings;
 mod relay;
 mod request;
@@ -91,6 +92,8 @@ pub(crate) struct Dialer {
     last_reason: Option<Reason>,
     losses: Losses,
     pings: Pings,
+    /// The kind of the path that the last ping was answered over.
+    pinged: Option<PathKind>,
     finished: bool,
 }
 
@@ -132,6 +135,7 @@ impl Dialer {
             settled: None,
             last_reason: None,
             pings: Pings::new(request.pings),
+            pinged: None,
             finished: false,
             request,
         };
@@ -202,7 +206,7 @@ impl Dialer {
             .chain(self.lookup.deadline().filter(|_| self.seeks()))
             .chain(self.local.holds_until().filter(|_| self.seeks()))
             .chain(self.losses.waits_until())
-            .chain(self.pings.deadline().filter(|_| self.is_content()))
+            .chain(self.pings.deadline().filter(|_| self.may_ping()))
             .min();
         let deadline = self.deadline.min(self.limit);
         (!self.finished).then(|| earlier.map_or(deadline, |at| at.min(deadline)))
@@ -409,27 +413,6 @@ impl Dialer {
         self.settled = Some(reason);
     }
 
-    /// A ping of [`Action::Ping`] was answered, and the path it went over is still the best.
-    pub(crate) fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
-        let kind = best.kind;
-        self.path = Some(best);
-        if !self.is_content() {
-            self.pings.failed(PingFailure::Stale);
-            return;
-        }
-        self.deadline = now + self.request.timeout;
-        let seq = self.pings.answered();
-        if seq <= self.request.pings {
-            self.actions
-                .push_back(Action::Report(Event::Ping { seq, rtt, kind }));
-        }
-    }
-
-    /// A ping of [`Action::Ping`] was not answered, or its failure concerns a path that is no longer the best.
-    pub(crate) fn handle_ping_failed(&mut self, failure: PingFailure) {
-        self.pings.failed(failure);
-    }
-
     /// Whether the path is the final one.
     fn is_content(&self) -> bool {
         match (&self.path, self.request.until) {
@@ -494,12 +477,17 @@ impl Dialer {
                 .as_ref()
                 .is_some_and(|path| path.kind == PathKind::Direct);
         if self.is_content() {
+            let kind = self.path.as_ref().map(|path| path.kind);
+            if self.request.until == Until::Direct && self.pinged.is_some() && self.pinged != kind {
+                // A path is called what it is once something came back over it.
+                self.pings.prove();
+            }
             if self.pings.are_done() && is_far_hop_settled {
                 return self.finish(now);
             }
-            if self.pings.send(now) {
-                self.actions.push_back(Action::Ping);
-            }
+        }
+        if self.may_ping() && self.pings.send(now) {
+            self.actions.push_back(Action::Ping);
         }
         let exhausted = self.seeks()
             && self.direct_dials == 0

@@ -13,6 +13,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(super) struct Pings {
     wanted: u32,
     answered: u32,
+    missed: u32,
     state: State,
 }
 
@@ -32,6 +33,8 @@ pub(crate) enum PingFailure {
     /// The path was another one when the answer came, or its connection closed: nothing is known of the path that is best
     /// now.
     Stale,
+    /// Its connection was lost.
+    Lost,
     /// No answer came.
     Missed,
     /// Its stream broke. Most often the connection is ending, and another one is best in a moment.
@@ -46,6 +49,7 @@ impl Pings {
         Self {
             wanted: wanted.max(1),
             answered: 0,
+            missed: 0,
             state: State::Ready,
         }
     }
@@ -53,6 +57,28 @@ impl Pings {
     /// Whether every wanted ping was answered.
     pub(super) fn are_done(&self) -> bool {
         self.answered >= self.wanted
+    }
+
+    /// Whether one was answered.
+    pub(super) const fn have_begun(&self) -> bool {
+        self.answered > 0
+    }
+
+    /// The path is another one than the last ping went over: one more proves it.
+    pub(super) const fn prove(&mut self) {
+        if self.answered >= self.wanted {
+            self.wanted = self.answered + 1;
+            self.state = State::Ready;
+        }
+    }
+
+    /// A ping that is under way was missed. Returns the number that its answer would have had, and how many were missed.
+    pub(super) const fn missed(&mut self) -> Option<(u32, u32)> {
+        if !matches!(self.state, State::Sent(_)) {
+            return None;
+        }
+        self.missed += 1;
+        Some((self.answered + 1, self.missed))
     }
 
     /// Whether a ping is to be sent now; if so it counts as sent.
@@ -87,7 +113,7 @@ impl Pings {
     /// A ping was not answered.
     pub(super) fn failed(&mut self, failure: PingFailure) {
         match failure {
-            PingFailure::Stale => self.state = State::Ready,
+            PingFailure::Stale | PingFailure::Lost => self.state = State::Ready,
             PingFailure::Missed => self.wait(INTERVAL),
             PingFailure::Broken => self.wait(AGAIN),
             PingFailure::Unsupported => {

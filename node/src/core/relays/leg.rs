@@ -26,6 +26,10 @@ pub(super) const LIKELY: Duration = Duration::from_secs(60);
 const LATE_MIN: Duration = Duration::from_secs(4);
 const VAIN_MIN: Duration = Duration::from_secs(1);
 
+/// The longest wait, as a share of the time since the loss: a relay that returns is found in a small part of the time that it was
+/// away.
+pub(super) const SHARE: u32 = 7;
+
 /// The longest wait of all.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(300);
 
@@ -135,6 +139,16 @@ impl Leg {
         }
     }
 
+    /// The connection, and since when it is open.
+    pub(super) fn up_since(&self) -> Option<(ConnectionId, Instant)> {
+        match self.state {
+            State::Up {
+                connection, since, ..
+            } => Some((connection, since)),
+            State::Down { .. } | State::Dialing(_) => None,
+        }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         matches!(
             self.state,
@@ -196,7 +210,8 @@ impl Leg {
             backoff(BACKOFF_MIN, BACKOFF_MAX, self.failures, jitter)
         } else {
             self.late = self.late.saturating_add(1);
-            full_jitter(LATE_MIN, RETRY_MAX, self.late, jitter)
+            let longest = (now.saturating_duration_since(since) / SHARE).clamp(LATE_MIN, RETRY_MAX);
+            full_jitter(LATE_MIN, longest, self.late, jitter)
         };
         let hold = self.hold.take().map(|hold| {
             let spread = hold

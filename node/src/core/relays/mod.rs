@@ -24,7 +24,7 @@ use crate::config::RelayAddr;
 use leg::{Join, Leg, State};
 use slot::{Reservation, Slot};
 
-pub(crate) use reservations::{Drain, Reserved};
+pub(crate) use reservations::{Drain, Lost, Reserved};
 
 /// How often something from outside may make waiting legs be dialed at once: a user's dials in a loop are no flood.
 const HINTS: Measure = Measure {
@@ -223,6 +223,13 @@ impl RelayKeeper {
         // The connection leads to another run of the relay. A relay that still drains announces that again.
         self.draining.remove(&peer);
         Some(peer)
+    }
+
+    /// The relay to which this leg leads, if it is one.
+    pub(crate) fn relay_over(&self, connection: ConnectionId) -> Option<PeerId> {
+        let mut legs = self.legs.iter();
+        let leg = legs.find(|leg| leg.connection() == Some(connection))?;
+        Some(leg.relay.peer)
     }
 
     fn leg_over(&mut self, connection: ConnectionId) -> Option<&mut Leg> {

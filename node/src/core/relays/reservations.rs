@@ -20,10 +20,12 @@ pub(super) const RESERVE_BACKOFF_MIN: Duration = Duration::from_millis(500);
 pub(super) const RESERVE_BACKOFF_MAX: Duration = RETRY_MAX;
 
 /// A reservation that ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost {
     /// The relay that it was on or was asked of.
     pub relay: PeerId,
+    /// The leg that carried it, if one did.
+    pub leg: Option<ConnectionId>,
     /// Whether it was held; else the request for it failed.
     pub was_held: bool,
     /// Whether the relay holds one still, in the other family.
@@ -78,10 +80,18 @@ impl RelayKeeper {
     /// The request for a reservation runs under this listener id.
     pub(crate) fn handle_reserving(&mut self, relay: &RelayAddr, listener: ListenerId) {
         let family = self.legs.iter().find(|leg| leg.relay == *relay);
-        if let Some(family) = family.map(|leg| leg.family)
-            && let Some(slot) = self.slot(&relay.peer, family)
-        {
+        let Some(family) = family.map(|leg| leg.family) else {
+            return;
+        };
+        // libp2p's client takes the first connection of the family.
+        let legs = self.legs.iter();
+        let legs = legs.filter(|leg| (leg.relay.peer, leg.family) == (relay.peer, family));
+        let first = legs
+            .filter_map(Leg::up_since)
+            .min_by_key(|(_, since)| *since);
+        if let Some(slot) = self.slot(&relay.peer, family) {
             slot.reservation = Reservation::Requested(Some(listener));
+            slot.leg = first.map(|(connection, _)| connection);
         }
     }
 
@@ -164,13 +174,19 @@ impl RelayKeeper {
         slot.reservation = Reservation::None {
             retry_at: now + wait,
         };
-        let (relay, failures) = (slot.peer, slot.failures);
+        let (relay, failures, leg) = (slot.peer, slot.failures, slot.leg.take());
         Some(Lost {
             failures,
             relay,
+            leg,
             was_held,
             is_held: self.holds(&relay),
         })
+    }
+
+    /// Whether this relay has announced its end.
+    pub(crate) fn is_draining(&self, relay: &PeerId) -> bool {
+        self.draining.contains(relay)
     }
 
     /// The last request for a reservation on this relay has failed, or the reservation has ended.

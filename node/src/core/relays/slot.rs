@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use libp2p::{PeerId, core::transport::ListenerId};
+use libp2p::{PeerId, core::transport::ListenerId, swarm::ConnectionId};
 use p2pnode_transports::Family;
 
 /// The reservation on a relay in one family.
@@ -11,6 +11,8 @@ pub(super) struct Slot {
     pub(super) peer: PeerId,
     pub(super) family: Family,
     pub(super) reservation: Reservation,
+    /// The connection that carries it.
+    pub(super) leg: Option<ConnectionId>,
     /// Requests in a row that failed.
     pub(super) failures: u32,
 }
@@ -29,6 +31,7 @@ impl Slot {
             peer,
             family,
             reservation: Reservation::None { retry_at: now },
+            leg: None,
             failures: 0,
         }
     }

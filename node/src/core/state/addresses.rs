@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, core::transport::ListenerId};
 use p2pnode_protocol::addr::is_circuit;
 use p2pnode_transports::{Family, HostAddress, Transport};
 
-use super::{Action, NodeState};
+use super::{Action, ListenerEnd, NodeState};
 use crate::core::event;
 
 impl NodeState {
@@ -38,10 +38,15 @@ impl NodeState {
     }
 
     /// A listener has ended, and with it the reservation, if it was for one.
-    pub(crate) fn handle_listener_closed(&mut self, id: ListenerId, reason: &str, now: Instant) {
+    pub(crate) fn handle_listener_closed(
+        &mut self,
+        id: ListenerId,
+        end: ListenerEnd,
+        now: Instant,
+    ) {
         self.addresses.changed();
         self.addresses.listeners.retain(|(of, _)| *of != id);
-        self.on_reservation_closed(id, reason, now);
+        self.on_reservation_closed(id, end, now);
         self.advance(now);
     }
 

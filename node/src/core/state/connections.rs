@@ -7,7 +7,7 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use super::{Action, Closed, DialFailure, Established, Event, NodeState, Purpose};
 use crate::core::{
     dialer::{self, CircuitFailure},
-    event,
+    event::{self, LossCause},
     liveness::{Ended, Farewell, Link},
     peers::{How, Path, PathCause, PathKind},
     relays::{LostLeg, Unreachable},
@@ -17,7 +17,7 @@ use crate::core::{
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Why this node closes a connection that counts as dead.
-const NO_ANSWER: &str = "no answer to pings";
+pub(super) const NO_ANSWER: &str = "no answer to pings";
 
 impl NodeState {
     /// A dial of [`Action::Dial`] is under way as this connection.
@@ -135,6 +135,13 @@ impl NodeState {
         if (farewell, closed.ended) == (Farewell::Lost, Ended::Ours) {
             NO_ANSWER.clone_into(&mut closed.reason);
         }
+        let cause = match (farewell, closed.ended) {
+            (Farewell::Lost, Ended::Ours) => LossCause::Silent,
+            (Farewell::Wanted, Ended::Ours) => LossCause::Ended,
+            (_, Ended::Theirs) => LossCause::Closed,
+            (_, Ended::Broken) => LossCause::Broken,
+        };
+        self.on_leg_ended(id, cause, &closed.reason, now);
         let reason = &closed.reason;
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
@@ -199,15 +206,18 @@ impl NodeState {
         let best = self.best_path(&peer);
         if best.is_none() {
             self.next_punches.remove(&peer);
-            match farewell {
-                Farewell::Lost => {
-                    let jitter = self.rng.f64();
-                    self.reconnector.handle_lost(&peer, now, jitter);
+            let jitter = self.rng.f64();
+            match (farewell, ended) {
+                (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
+                (Farewell::Wanted, Ended::Theirs | Ended::Broken) => {
+                    self.reconnector.handle_left(&peer, now, jitter);
                 }
-                Farewell::Wanted => self.reconnector.forget(&peer),
+                (Farewell::Wanted, Ended::Ours) => {
+                    self.reconnector.forget(&peer);
+                }
             }
         }
-        self.forget_pings(id);
+        self.forget_pings(id, kind, farewell);
         let said = match ended {
             Ended::Theirs | Ended::Broken if is_refusal => dialer::Farewell::Refused,
             Ended::Theirs => dialer::Farewell::Closed,

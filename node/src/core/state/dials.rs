@@ -12,12 +12,13 @@ use p2pnode_transports::to_socket_addr;
 
 use super::{
     Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, circuits::FamilyMatch,
-    dial::Dial, interface::Lookup,
+    connections::NO_ANSWER, dial::Dial, interface::Lookup,
 };
 use crate::core::{
     dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
+    event::LossCause,
     introductions::IntroductionRequest,
-    liveness::Verdict,
+    liveness::{Farewell, Verdict},
     peers::{PathCause, PathKind},
 };
 
@@ -26,7 +27,7 @@ impl NodeState {
     pub(crate) fn handle_dial(&mut self, request: Request, now: Instant) -> DialId {
         let (peer, until) = (request.peer, request.until);
         // The dial takes over.
-        self.reconnector.forget(&peer);
+        self.reconnector.handle_dial(&peer);
         self.report_wanted(peer);
         let relays: Vec<PeerId> = self.relays.relays().collect();
         if self.peers.best(&peer).is_none() {
@@ -118,7 +119,7 @@ impl NodeState {
     }
 
     /// Removes the dials that are over; a peer that one has reached is wanted from now on.
-    pub(super) fn end_dials(&mut self) {
+    pub(super) fn end_dials(&mut self, now: Instant) {
         let over: Vec<Dial> = self.dials.extract_if(.., |dial| dial.is_over()).collect();
         for Dial { dialer, .. } in over {
             let peer = dialer.peer();
@@ -133,7 +134,11 @@ impl NodeState {
                     self.reconnector
                         .want(peer, dialer.addrs(), dialer.relays(), last);
                 }
-                None => self.events.push_back(Event::Unwanted(peer)),
+                None => {
+                    let jitter = self.rng.f64();
+                    self.reconnector.handle_dial_failed(&peer, now, jitter);
+                    self.events.push_back(Event::Unwanted(peer));
+                }
             }
             self.classify(peer);
         }
@@ -253,6 +258,7 @@ impl NodeState {
         if verdict == Verdict::Dead {
             tracing::info!(%peer, %connection, missed, "closing a connection that does not answer");
             self.actions.push_back(Action::Close(connection));
+            self.on_leg_ended(connection, LossCause::Silent, NO_ANSWER, now);
         }
         self.advance(now);
     }
@@ -266,6 +272,7 @@ impl NodeState {
         now: Instant,
     ) {
         let pinged = self.peers.path(connection);
+        let kind = pinged.as_ref().map(|path| path.kind);
         let best = self.peers.best(&peer);
         let best = best.and_then(|best| self.peers.kind(best));
         // Another path of the same kind may have become a little better meanwhile: that changes nothing of what was reached.
@@ -277,26 +284,35 @@ impl NodeState {
             match (&pinged, result) {
                 (Some(path), Ok(rtt)) => dialer.handle_ping(*rtt, path.clone(), now),
                 (Some(_), Err(ping::Failure::Unsupported)) => {
-                    dialer.handle_ping_failed(PingFailure::Unsupported);
+                    dialer.handle_ping_failed(PingFailure::Unsupported, kind);
                 }
                 (Some(_), Err(ping::Failure::Timeout)) => {
-                    dialer.handle_ping_failed(PingFailure::Missed);
+                    dialer.handle_ping_failed(PingFailure::Missed, kind);
                 }
                 (Some(_), Err(ping::Failure::Broken(_))) => {
-                    dialer.handle_ping_failed(PingFailure::Broken);
+                    dialer.handle_ping_failed(PingFailure::Broken, kind);
                     // If the connection ends, the dial does not wait.
                     dial.pinging = Some(connection);
                 }
-                (None, _) => dialer.handle_ping_failed(PingFailure::Stale),
+                (None, _) => dialer.handle_ping_failed(PingFailure::Stale, kind),
             }
         }
     }
 
     /// A connection is gone, and with it the answers to the pings over it.
-    pub(super) fn forget_pings(&mut self, connection: ConnectionId) {
+    pub(super) fn forget_pings(
+        &mut self,
+        connection: ConnectionId,
+        kind: PathKind,
+        farewell: Farewell,
+    ) {
+        let failure = match farewell {
+            Farewell::Lost => PingFailure::Lost,
+            Farewell::Wanted => PingFailure::Stale,
+        };
         for dial in &mut self.dials {
             if let Some(dialer) = dial.take_ping(connection) {
-                dialer.handle_ping_failed(PingFailure::Stale);
+                dialer.handle_ping_failed(failure, Some(kind));
             }
         }
     }

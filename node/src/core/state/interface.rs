@@ -58,6 +58,17 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct DialId(pub(super) u64);
 
+/// How a listener has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ListenerEnd {
+    /// With the connection that carried it.
+    Connection,
+    /// By this host's clock, what the relay has granted is over.
+    Clock,
+    /// For this reason: a refusal of the relay, or an error.
+    Failed(String),
+}
+
 /// What a dial of the swarm is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {

@@ -5,7 +5,10 @@ use std::time::Instant;
 use libp2p::PeerId;
 
 use super::{NodeState, Purpose};
-use crate::core::reconnect::Action;
+use crate::core::{
+    event::{self, Pause},
+    reconnect::{Action, Change},
+};
 
 impl NodeState {
     /// Dials the lost peers whose turn it is.
@@ -27,11 +30,34 @@ impl NodeState {
                 Action::DialDirect { peer, addrs } => {
                     self.dial(peer, addrs, Purpose::Reconnect { peer, relay: None });
                 }
-                Action::GiveUp { peer } => {
-                    tracing::warn!(%peer, "the peer was lost and cannot be reached; dial it to try again");
-                    self.classify(peer);
+            }
+        }
+        let t = self.t(now);
+        while let Some(change) = self.reconnector.poll_event() {
+            match change {
+                Change::Paused(peer, reason) => {
+                    match reason {
+                        Pause::NoRelay => {
+                            tracing::warn!(%peer, %reason, "a lost peer is not dialed: no relay is reachable; it is dialed when one is")
+                        }
+                        Pause::NoAnswer => {
+                            tracing::warn!(%peer, %reason, "a lost peer does not answer; it is dialed every few minutes, or with `p2pnode dial`")
+                        }
+                    }
+                    self.report(event::Event::SearchPaused { t, peer, reason });
+                }
+                Change::Resumed(peer) => {
+                    tracing::info!(%peer, "a relay is reachable; a lost peer is dialed again");
+                    self.report(event::Event::SearchResumed { t, peer });
                 }
             }
         }
+    }
+
+    /// Somebody says that this peer is wanted no longer: it is not dialed when it is lost. Returns whether it was wanted.
+    pub(crate) fn handle_forget(&mut self, peer: PeerId) -> bool {
+        let was_wanted = self.reconnector.forget(&peer);
+        self.classify(peer);
+        was_wanted
     }
 }

@@ -44,6 +44,7 @@ use p2pnode_transports::{Class, PortRange};
 use crate::core::{
     addresses::Addresses,
     dialer::{Dialer, Pace, Sources},
+    endings::Endings,
     event,
     found_relays::FoundRelays,
     inquiries::Inquiries,
@@ -64,8 +65,8 @@ use dial::Dial;
 use interface::Lookup;
 
 pub(crate) use interface::{
-    Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, Purpose,
-    QueryId, Settings,
+    Action, AnsweredBy, Closed, DialFailure, DialId, Established, Event, JoinRequest, ListenerEnd,
+    Purpose, QueryId, Settings,
 };
 
 /// What a node knows and is about to do.
@@ -82,6 +83,7 @@ pub(crate) struct NodeState {
     addresses: Addresses,
     peers: PeerTable,
     relays: RelayKeeper,
+    endings: Endings,
     dials: Vec<Dial>,
     pace: Pace,
     /// How many dials and queries have begun: names for the next ones.
@@ -145,6 +147,7 @@ impl NodeState {
             addresses: Addresses::default(),
             peers: PeerTable::new(family),
             relays: RelayKeeper::new(&relays, reservations, family, now),
+            endings: Endings::default(),
             dials: Vec::new(),
             pace: Pace::default(),
             begun: 0,
@@ -211,7 +214,7 @@ impl NodeState {
         self.keep_relays(now);
         self.advance_dials(now);
         self.ask_relays(now);
-        self.end_dials();
+        self.end_dials(now);
         self.dial_lost_peers(now);
         self.announce();
         self.register(now);

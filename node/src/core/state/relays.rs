@@ -5,16 +5,20 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, swarm::ConnectionId};
 use p2pnode_transports::Family;
 
-use super::{Action, NodeState, Purpose};
+use super::{Action, ListenerEnd, NodeState, Purpose};
 use crate::{
     config::RelayAddr,
     core::{
-        event,
+        endings::Ending,
+        event::{self, LossCause},
         peers::{How, PathKind},
         relays::{self, Drain, Reserved},
     },
     punch::Observation,
 };
+
+/// libp2p's client compares the end of a reservation with this host's clock.
+const WRONG_CLOCK: &str = "clock: by this host's clock the reservation is over when it is granted; set the clocks of this host and of the relay right";
 
 impl NodeState {
     /// Dials relays and asks for reservations where that is due.
@@ -40,6 +44,9 @@ impl NodeState {
     /// A relay has accepted a reservation in this family, or renewed it.
     pub(crate) fn handle_reserved(&mut self, relay: PeerId, family: Family, now: Instant) {
         self.addresses.changed();
+        for lost in self.endings.handle_reserved(&relay) {
+            self.on_unreserved(lost, Ending::unknown(), now);
+        }
         let reserved = self.relays.handle_reserved(&relay, family);
         if reserved == Reserved::First {
             if self.relays.held() == 1 {
@@ -58,13 +65,53 @@ impl NodeState {
     }
 
     /// A listener has ended, which may have been that of a reservation.
-    pub(super) fn on_reservation_closed(&mut self, id: ListenerId, reason: &str, now: Instant) {
+    pub(super) fn on_reservation_closed(&mut self, id: ListenerId, end: ListenerEnd, now: Instant) {
         let jitter = self.rng.f64();
         let Some(lost) = self.relays.handle_listener_closed(id, now, jitter) else {
             return;
         };
-        let relay = lost.relay;
-        self.relays.handle_unreserved(relay, reason);
+        let ending = match end {
+            ListenerEnd::Connection => self.endings.handle_reservation(lost),
+            ListenerEnd::Clock => Some(Ending {
+                cause: LossCause::Clock,
+                reason: WRONG_CLOCK.to_owned(),
+            }),
+            ListenerEnd::Failed(reason) => Some(Ending {
+                cause: LossCause::Refused,
+                reason,
+            }),
+        };
+        if let Some(ending) = ending {
+            self.on_unreserved(lost, ending, now);
+        }
+    }
+
+    /// A leg has ended, or is about to, and with it the reservations that it carried.
+    pub(super) fn on_leg_ended(
+        &mut self,
+        connection: ConnectionId,
+        cause: LossCause,
+        reason: &str,
+        now: Instant,
+    ) {
+        let Some(relay) = self.relays.relay_over(connection) else {
+            return;
+        };
+        let reason = match cause {
+            LossCause::Closed if self.relays.is_draining(&relay) => {
+                "the relay is shutting down".to_owned()
+            }
+            _ => format!("the connection to the relay ended: {reason}"),
+        };
+        let ending = Ending { cause, reason };
+        for lost in self.endings.handle_leg(connection, ending.clone()) {
+            self.on_unreserved(lost, ending.clone(), now);
+        }
+    }
+
+    fn on_unreserved(&mut self, lost: relays::Lost, ending: Ending, now: Instant) {
+        let (relay, Ending { cause, reason }) = (lost.relay, ending);
+        self.relays.handle_unreserved(relay, &reason);
         if lost.is_held {
             tracing::info!(%relay, %reason, "lost the reservation in one family; asking for it again");
         } else if lost.was_held {
@@ -72,7 +119,8 @@ impl NodeState {
             self.report(event::Event::ReservationLost {
                 t: self.t(now),
                 relay,
-                reason: reason.to_owned(),
+                cause,
+                reason,
             });
         } else if lost.failures.is_power_of_two() {
             tracing::warn!(%relay, %reason, failures = lost.failures, "the relay gave no reservation; asking again ever less often");

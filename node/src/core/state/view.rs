@@ -8,7 +8,7 @@ use p2pnode_transports::{Family, PortRange, Transport};
 use super::NodeState;
 #[cfg(test)]
 use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
-use crate::core::{peers::PeerTable, relays::RelayKeeper};
+use crate::core::{peers::PeerTable, reconnect::Lost, relays::RelayKeeper};
 
 impl NodeState {
     /// Where another host uses the key of this node, as far as is known.
@@ -76,6 +76,11 @@ impl NodeState {
         let changed = machines.into_iter().filter(|(now, new)| now != new);
         leftovers.extend(changed.map(|(now, _)| now));
         leftovers
+    }
+
+    /// The peers that are wanted and have no path.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = Lost> + '_ {
+        self.reconnector.lost()
     }
 
     /// When a peer whose punch was given up for now is punched again.

@@ -5,10 +5,11 @@ use std::{fmt::Write as _, time::Duration};
 use super::{short, text::in_the_way};
 use crate::{
     core::{
+        event::Pause,
         json,
         peers::{How, PathKind},
     },
-    observe::status::{PathStatus, PeerStatus, RelayStatus, Status, Why},
+    observe::status::{LostStatus, PathStatus, PeerStatus, RelayStatus, Status, Why},
 };
 
 const BOLD: &str = "\x1b[1m";
@@ -39,11 +40,29 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     for relay in &status.relays {
         let _ = writeln!(text, "relay   {}", relay_line(relay));
     }
+    for lost in &status.lost {
+        let _ = writeln!(text, "lost    {}", lost_line(lost));
+    }
     text.push('\n');
     let mut rows = vec![["PEER", "PATH", "HOP", "RTT", "SINCE", "HOW"].map(str::to_owned)];
     rows.extend(status.peers.iter().map(peer_row));
     table(&mut text, &rows, colour);
     text
+}
+
+/// A peer that is wanted and has no path.
+fn lost_line(lost: &LostStatus) -> String {
+    let since = format!("{}, lost {} s ago: ", lost.peer, lost.since.as_secs());
+    let next = |next: Duration| format!("dialed again in {} s", next.as_secs());
+    let next = lost
+        .next_dial
+        .map_or_else(|| "being dialed".to_owned(), next);
+    since
+        + &match lost.paused {
+            Some(Pause::NoRelay) => "paused, no relay is reachable".to_owned(),
+            Some(Pause::NoAnswer) => format!("paused, no answer; {next}"),
+            None => next,
+        }
 }
 
 /// Why a peer's path is what it is.
@@ -255,6 +274,7 @@ mod tests {
             punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),
             relays: Vec::new(),
             peers,
+            lost: Vec::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use libp2p::PeerId;
 
 use crate::{
     core::{
-        event::{Event, NotDirect, Outcome, Reached},
+        event::{Event, NotDirect, Outcome, Pause, Reached},
         finding::Finding,
         json::to_millis,
         peers::PathKind,
@@ -31,7 +31,9 @@ pub(crate) fn line(event: &Event) -> String {
         } => format!("{peer_id} is up; packets leave from source ports {port_range}"),
         Event::Listening { address } => format!("listening on {address}"),
         Event::Reserved { t, relay } => timed(*t, "reserved", &format!("on relay {relay}")),
-        Event::ReservationLost { t, relay, reason } => timed(
+        Event::ReservationLost {
+            t, relay, reason, ..
+        } => timed(
             *t,
             "lost",
             &format!("the reservation on relay {relay}: {reason}"),
@@ -93,6 +95,20 @@ pub(crate) fn line(event: &Event) -> String {
             }
             timed(*t, "punch", &text)
         }
+        Event::SearchPaused { t, peer, reason } => timed(
+            *t,
+            "paused",
+            &format!("the search for {}: {}", short(peer), explain_pause(*reason)),
+        ),
+        Event::SearchResumed { t, peer } => timed(
+            *t,
+            "resumed",
+            &format!("the search for {}: a relay is reachable", short(peer)),
+        ),
+        Event::PingMissed { seq, missed, kind } => format!(
+            "{:11}  {:9} {seq}: no answer over the {kind} path ({missed} missed)",
+            "", "ping",
+        ),
         Event::Ping { seq, rtt, kind } => format!(
             "{:11}  {:9} {seq}: {:.1} ms over the {kind} path",
             "",
@@ -126,6 +142,9 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         | Event::RelayUnreachable { .. }
         | Event::RelayRefused { .. }
         | Event::Punch { .. }
+        | Event::SearchPaused { .. }
+        | Event::SearchResumed { .. }
+        | Event::PingMissed { .. }
         | Event::Ping { .. } => None,
     }
 }
@@ -186,6 +205,13 @@ fn result(outcome: &Outcome) -> String {
             Some(reason) => format!("unreachable: {reason}"),
             None => "unreachable".to_owned(),
         },
+    }
+}
+
+fn explain_pause(pause: Pause) -> &'static str {
+    match pause {
+        Pause::NoRelay => "no relay is reachable; it goes on with the first that is",
+        Pause::NoAnswer => "no answer for minutes; it is dialed every few minutes",
     }
 }
 

@@ -50,6 +50,10 @@ pub(super) struct Peer {
     /// When the last handshakes began, oldest first.
     begun: VecDeque<Instant>,
     last_end: Option<Instant>,
+    /// When the last direct connection was lost.
+    direct_lost: Option<Instant>,
+    /// What there was to offer when that changed last.
+    known: HashSet<Candidate>,
     last_record: Option<Record>,
     touched: Option<Instant>,
     due: Option<Instant>,
@@ -131,6 +135,8 @@ impl Peer {
             vouches: Vouches::default(),
             begun: VecDeque::new(),
             last_end: None,
+            direct_lost: None,
+            known: HashSet::new(),
             last_record: None,
             touched: None,
             due: None,
@@ -199,6 +205,9 @@ impl Peer {
         self.circuits
             .retain(|circuit| circuit.connection != connection);
         let lost = self.directs.remove(connection);
+        if lost {
+            self.direct_lost = Some(cx.now);
+        }
 
         let in_handshake = self
             .attempt
@@ -236,10 +245,11 @@ impl Peer {
             }
             return;
         }
-        let offer = self.offer(cx);
-        let news = offer
-            .iter()
-            .any(|candidate| !self.offered.contains(candidate));
+        let offer: HashSet<_> = self.offer(cx).into_iter().collect();
+        // A mapping that is back is a sign that the network is, too.
+        let is_back = self.direct_lost.is_some() && !offer.is_subset(&self.known);
+        let news = is_back || !offer.is_subset(&self.offered);
+        self.known = offer;
         match self.plan {
             Plan::FirstCandidate { .. } | Plan::AnyCandidate => self.begin_attempt(cx),
             Plan::Begin { at } if news => {

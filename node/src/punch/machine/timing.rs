@@ -26,6 +26,8 @@ pub(crate) struct Timing {
     pub introduction: Duration,
     /// Pauses between series; the last one repeats.
     pub ladder: Vec<Duration>,
+    /// The longest of these pauses right after a direct connection was lost.
+    pub heals: Duration,
     /// After the last new direct connection, before a surplus is closed.
     pub surplus_quiet: Duration,
     /// The longest that a surplus lives, however often new ones come.
@@ -49,6 +51,7 @@ impl Default for Timing {
             silence: Duration::from_secs(12),
             introduction: Duration::from_millis(500),
             ladder: [30, 120, 600].map(Duration::from_secs).to_vec(),
+            heals: Duration::from_secs(10),
             surplus_quiet: Duration::from_secs(1),
             surplus_limit: Duration::from_secs(3),
             surplus_fallback: Duration::from_secs(15),

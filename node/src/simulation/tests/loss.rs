@@ -20,6 +20,44 @@ fn a_peer_whose_direct_path_breaks_is_back_over_the_relay_and_punched_again() {
 }
 
 #[test]
+fn after_a_cut_of_the_direct_path_the_pair_is_direct_in_a_small_part_of_that_time() {
+    for (seed, cut, limit) in [(6, 40, 30), (7, 100, 35), (8, 370, 75), (9, 1200, 210)] {
+        let (mut world, _, [a, b]) = pair(seed, Nat::PortRestricted, Nat::PortRestricted);
+        let dial = world.dial(a, b);
+        world.outcome(dial);
+        world.run(seconds(10));
+        world.network().cut(a, b, true);
+        world.run(seconds(cut));
+        let punches = world.node_of(b).attempts.len();
+        assert!(punches <= 4 + cut as usize / 8, "{punches} in {cut} s");
+        world.network().heal();
+        let took = world.until(seconds(600), "it is direct again", |world| {
+            world.are_direct(a, b)
+        });
+        assert!(took <= seconds(limit), "{took:?} after {cut} s");
+    }
+}
+
+#[test]
+fn a_mapping_that_is_back_makes_a_pair_punch_at_once() {
+    let (mut world, relay, [a, b]) = pair(10, Nat::PortRestricted, Nat::PortRestricted);
+    let dial = world.dial(a, b);
+    world.outcome(dial);
+    world.run(seconds(10));
+    world.network().cut(a, b, true);
+    world.run(seconds(600));
+    // The whole link of one side is gone for a moment.
+    world.isolate(b, true);
+    world.run(seconds(6));
+    world.network().heal();
+    world.until(seconds(20), "it is reserved", |world| world.holds(b, relay));
+    let took = world.until(seconds(600), "it is direct again", |world| {
+        world.are_direct(a, b)
+    });
+    assert!(took <= seconds(30), "{took:?}");
+}
+
+#[test]
 fn a_relayed_peer_is_back_when_its_relay_is() {
     let (mut world, relay, [a, b]) = pair(2, Nat::Symmetric, Nat::Symmetric);
     let dial = world.dial(a, b);

@@ -132,7 +132,7 @@ impl Chaos {
         }
     }
 
-    /// Nothing is left of what was, once all is closed and lost peers are given up.
+    /// Nothing is left of what was, once all is closed and lost peers are forgotten.
     fn check_leftovers(&mut self) {
         for host in self.relays {
             self.world.crash(host);
@@ -140,6 +140,8 @@ impl Chaos {
         self.world.crash(self.nodes[1]);
         self.world.crash(self.nodes[2]);
         self.world.run(seconds(340));
+        self.world.forget_lost(self.nodes[0]);
+        self.world.run(seconds(30));
         assert_eq!(self.world.leftovers(self.nodes[0]), Vec::<String>::new());
     }
 }

@@ -164,6 +164,7 @@ impl EventLoop {
                 });
             }
             Command::Status(answer) => drop(answer.send(self.snapshot().status())),
+            Command::Forget { peer, answer } => drop(answer.send(self.state.handle_forget(peer))),
             Command::Why { peer, answer } => drop(answer.send(self.snapshot().why(&peer))),
         }
     }

@@ -20,7 +20,7 @@ use super::EventLoop;
 use crate::{
     core::{
         admission::{Event, Refused},
-        state::{Closed, Established},
+        state::{Closed, Established, ListenerEnd},
     },
     discovery::SearchEvent,
     swarm::{behaviour::BehaviourEvent, circuits, dial_error, introduction, join},
@@ -96,14 +96,15 @@ impl EventLoop {
                 reason,
                 ..
             } => {
-                let reason = reason.map_or_else(
+                let end = reason.map_or_else(
                     |error| dial_error::no_reservation(&error),
-                    |()| "the connection to the relay closed".to_owned(),
+                    |()| ListenerEnd::Connection,
                 );
-                self.state.handle_listener_closed(listener_id, &reason, now);
+                self.state.handle_listener_closed(listener_id, end, now);
             }
             SwarmEvent::ListenerError { error, .. } => {
                 self.observers.listener_error();
+                let error = p2pnode_transports::explained(error);
                 tracing::warn!(error = %dial_error::innermost(&error), "a listener reported an error and goes on");
             }
             SwarmEvent::Dialing { .. }

@@ -49,6 +49,7 @@ impl EventLoop {
                 addresses, reason, ..
             } => return Err(self.listeners.closed(&addresses, reason)),
             SwarmEvent::ListenerError { error, .. } => {
+                let error = p2pnode_transports::explained(error);
                 self.observer.metrics().listener_error();
                 warn!(%error, "a listener reported an error and goes on");
             }

@@ -15,7 +15,11 @@ use std::{
 
 use futures::StreamExt as _;
 use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
-use p2pnode_daemon::{lossy::Stdout, memory};
+use p2pnode_daemon::{
+    lossy::Stdout,
+    memory,
+    service_manager::{self, Watchdog},
+};
 use p2pnode_protocol::directory::QueryId;
 use p2pnode_transports::{Budgets, Interfaces};
 use tokio::sync::mpsc;
@@ -68,17 +72,23 @@ impl EventLoop {
     /// Serves until `shutdown` is ready, drains, then closes all connections.
     pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown);
+        let mut watchdog = Watchdog::of_process();
+        service_manager::ready();
         while self.settle() == Next::Serve {
             let (timeout, drains) = {
                 let state = self.state.lock();
                 (state.poll_timeout(), state.drains())
             };
             tokio::select! {
-                () = &mut shutdown, if !drains => self.state.lock().handle_shutdown(now()),
+                () = &mut shutdown, if !drains => {
+                    service_manager::stopping();
+                    self.state.lock().handle_shutdown(now());
+                }
                 event = self.swarm.select_next_some() => self.on_swarm(event)?,
                 () = changed(&mut self.interfaces) => self.on_interfaces(),
                 () = at(timeout) => self.state.lock().handle_timeout(now()),
                 Some(reload) = self.reloads.next() => self.on_reload(reload),
+                () = watchdog.due() => service_manager::alive(),
                 // Whoever asked may be gone: then nobody misses the answer.
                 Some(question) = self.questions.recv() => drop(question.send(self.status())),
             }

@@ -77,17 +77,17 @@ fn a_punch_fails_for_a_cause_that_is_there_and_not_for_another() {
 
 #[test]
 fn a_relay_is_lost_by_what_happens_to_it_or_to_the_way_to_it() {
-    let lost = |relay: &str, reason: &str| json!({"event": "reservation_lost", "relay": relay, "reason": reason});
+    let lost = |relay: &str, cause: &str, reason: &str| json!({"event": "reservation_lost", "relay": relay, "cause": cause, "reason": reason});
     let unreachable = |relay: &str, reason: &str| json!({"event": "relay_unreachable", "relay": relay, "reason": reason});
     let killed = facts(&[(Fault::RelayKilled(0), 10, 20)]);
     assert_eq!(
         are_true(
             &killed,
             &[
-                (12, lost("R0", "timed out")),
+                (12, lost("R0", "silent", "timed out")),
                 (12, unreachable("R0", "Connection refused")),
-                (12, lost("R1", "timed out")),
-                (60, lost("R0", "timed out")),
+                (12, lost("R1", "silent", "timed out")),
+                (60, lost("R0", "silent", "timed out")),
                 (
                     12,
                     unreachable("R0", "cannot resolve relay.test: no answer")
@@ -106,24 +106,25 @@ fn a_relay_is_lost_by_what_happens_to_it_or_to_the_way_to_it() {
             &[
                 (12, unreachable("R1", resolve)),
                 (12, unreachable("R0", resolve)),
-                (12, lost("R1", "timed out")),
+                (12, lost("R1", "silent", "timed out")),
                 (12, json!({"event": "relay_refused", "relay": "R1"})),
             ]
         ),
         [true, false, false, false]
     );
     let clock = facts(&[(Fault::ClockOfNode(Side::A, 3600), 10, 20)]);
-    let early = "Invalid expiration timestamp";
+    let early = "clock: by this host's clock";
     assert_eq!(
         are_true(
             &clock,
             &[
-                (12, lost("R0", early)),
+                (12, lost("R0", "clock", early)),
                 (12, unreachable("R0", "timed out")),
-                (5, lost("R0", early)),
+                (5, lost("R0", "clock", early)),
+                (12, lost("R0", "silent", "no answer to pings")),
             ]
         ),
-        [true, false, false]
+        [true, false, false, false]
     );
 }
 

@@ -2,9 +2,15 @@
 
 use std::{
     io, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
+
+use p2pnode_protocol::Transport;
 
 use super::{
     Budgeted, Class, Overuse,
@@ -13,7 +19,12 @@ use super::{
 
 /// What a connection of yamux holds, and who waits for it.
 #[derive(Debug)]
-pub(crate) struct Account(Mutex<Inner>);
+pub(crate) struct Account {
+    inner: Mutex<Inner>,
+    /// The remote of the TCP connection, unless it runs inside another one.
+    remote: Option<SocketAddr>,
+    received: AtomicU64,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -33,12 +44,21 @@ pub(crate) enum Admitted {
 }
 
 impl Account {
-    pub(crate) fn new(class: Class) -> Self {
-        Self(Mutex::new(Inner {
-            ledger: Ledger::new(class),
-            over: None,
-            task: None,
-        }))
+    pub(crate) fn new(class: Class, remote: Option<SocketAddr>) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                ledger: Ledger::new(class),
+                over: None,
+                task: None,
+            }),
+            remote,
+            received: AtomicU64::new(0),
+        }
+    }
+
+    /// So many bytes have arrived.
+    pub(crate) fn received_more(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Why the connection is to be closed. Wakes the task if that comes about later.
@@ -106,7 +126,7 @@ impl Account {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,6 +163,14 @@ impl Budgeted for Account {
         let inner = self.lock();
         // What is about to be closed is not closed again.
         inner.over.map_or_else(|| inner.ledger.held(), |_| 0)
+    }
+
+    fn remote(&self) -> Option<(Transport, SocketAddr)> {
+        self.remote.map(|remote| (Transport::Tcp, remote))
+    }
+
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     fn close(&self) {

@@ -10,10 +10,14 @@ mod ledger;
 use std::{
     collections::HashMap,
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::{Family, Transport};
+
+use crate::net::addr::to_socket_addr;
 
 pub(crate) use account::{Account, Admitted};
 pub(crate) use ledger::{Frame, WAITING};
@@ -80,6 +84,14 @@ pub(crate) trait Budgeted: Send + Sync {
     fn held(&self) -> u64;
     /// Closes it: [`Overuse::Memory`].
     fn close(&self);
+    /// Its transport and its remote, unless it runs inside another connection.
+    fn remote(&self) -> Option<(Transport, SocketAddr)> {
+        None
+    }
+    /// What has arrived on it so far: bytes or packets.
+    fn received(&self) -> u64 {
+        0
+    }
 }
 
 /// A connection that was closed, or would be.
@@ -157,6 +169,35 @@ impl Budgets {
             .max_by_key(|(largest, _)| (largest.class == Class::Stranger, largest.held))?;
         connection.close();
         Some(largest)
+    }
+
+    /// What counts what arrives on the open connections with `peer` at `address`, whether or not anybody reads it. For a name these are
+    /// the connections over its transport and family.
+    #[must_use]
+    pub fn received(
+        &self,
+        peer: &PeerId,
+        address: &Multiaddr,
+    ) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let (transport, exact) = (Transport::of(address), to_socket_addr(address));
+        let family = Family::of(address);
+        let is_it = |connection: &Weak<dyn Budgeted>| {
+            let remote = connection
+                .upgrade()
+                .and_then(|connection| connection.remote());
+            remote.is_some_and(|(of, remote)| {
+                transport == Some(of)
+                    && exact.is_none_or(|exact| exact == remote)
+                    && family.is_none_or(|family| family == Family::from(remote.ip()))
+            })
+        };
+        let open = self.lock().open.get(peer).cloned().unwrap_or_default();
+        let open: Vec<_> = open.into_iter().filter(is_it).collect();
+        Arc::new(move || {
+            let open = open.iter().filter_map(Weak::upgrade);
+            open.map(|connection| connection.received())
+                .fold(0, u64::wrapping_add)
+        })
     }
 
     /// Registers a connection of `peer` that `make` makes with the class of the peer.

@@ -81,15 +81,17 @@ fn several_pings_go_one_per_second() {
 #[test]
 fn a_ping_that_says_nothing_of_the_path_in_use_is_sent_again_at_once() {
     let (mut dialer, _, now) = pinging(1);
-    dialer.handle_ping_failed(PingFailure::Stale);
+    dialer.handle_ping_failed(PingFailure::Stale, Some(PathKind::Direct));
     assert_eq!(drain(&mut dialer, now), [Action::Ping]);
 }
 
 #[test]
 fn a_ping_that_was_missed_is_not_counted_and_followed_by_another() {
     let (mut dialer, direct, now) = pinging(1);
-    dialer.handle_ping_failed(PingFailure::Missed);
-    assert_eq!(drain(&mut dialer, now), []);
+    dialer.handle_ping_failed(PingFailure::Missed, Some(PathKind::Direct));
+    let (seq, missed, kind) = (1, 1, PathKind::Direct);
+    let missed = Action::Report(Event::PingMissed { seq, missed, kind });
+    assert_eq!(drain(&mut dialer, now), [missed]);
     let later = dialer.poll_timeout().unwrap();
     assert_eq!(later - now, Duration::from_secs(1));
     assert_eq!(drain(&mut dialer, later), [Action::Ping]);
@@ -100,8 +102,8 @@ fn a_ping_that_was_missed_is_not_counted_and_followed_by_another() {
 #[test]
 fn a_ping_whose_stream_broke_is_followed_by_another_soon() {
     let (mut dialer, _, now) = pinging(1);
-    dialer.handle_ping_failed(PingFailure::Broken);
-    assert_eq!(drain(&mut dialer, now), []);
+    dialer.handle_ping_failed(PingFailure::Broken, Some(PathKind::Direct));
+    assert_eq!(drain(&mut dialer, now).len(), 1);
     let later = dialer.poll_timeout().unwrap();
     assert_eq!(later - now, Duration::from_millis(50));
     assert_eq!(drain(&mut dialer, later), [Action::Ping]);
@@ -110,7 +112,41 @@ fn a_ping_whose_stream_broke_is_followed_by_another_soon() {
 #[test]
 fn a_peer_without_ping_is_reached_all_the_same() {
     let (mut dialer, _, now) = pinging(3);
-    dialer.handle_ping_failed(PingFailure::Unsupported);
+    dialer.handle_ping_failed(PingFailure::Unsupported, Some(PathKind::Direct));
     let actions = drain(&mut dialer, now);
     assert_eq!(result(&actions).unwrap().outcome, Reached::Direct);
+}
+
+#[test]
+fn pings_that_have_begun_go_on_over_the_next_path_at_once_and_the_result_waits_for_the_punch() {
+    let (mut dialer, direct, mut now) = pinging(2);
+    let relayed = path(PathKind::Relayed, Some(PeerId::random()));
+    dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
+    drain(&mut dialer, now);
+    now += Duration::from_secs(1);
+    assert_eq!(drain(&mut dialer, now), [Action::Ping]);
+    dialer.handle_ping_failed(PingFailure::Lost, Some(PathKind::Direct));
+    let reason = "silent".to_owned();
+    dialer.handle_disconnected(PathKind::Direct, Farewell::Lost, reason, None, now);
+    let missed =
+        |action: &Action| matches!(action, Action::Report(Event::PingMissed { seq: 2, .. }));
+    dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+    let actions = drain(&mut dialer, now);
+    assert!(
+        actions.iter().any(missed) && actions.contains(&Action::Ping),
+        "{actions:?}"
+    );
+    dialer.handle_ping(Duration::from_millis(9), relayed, now);
+    let actions = drain(&mut dialer, now);
+    let kind = PathKind::Relayed;
+    assert!(
+        matches!(actions[..], [Action::Report(Event::Ping { seq: 2, kind: of, .. })] if of == kind)
+    );
+    // The punch brings the direct path back, which one more ping proves.
+    dialer.handle_connected(direct.clone(), direct.clone(), now);
+    assert!(drain(&mut dialer, now).contains(&Action::Ping));
+    dialer.handle_ping(Duration::from_millis(5), direct, now);
+    let actions = drain(&mut dialer, now);
+    assert_eq!(result(&actions).unwrap().outcome, Reached::Direct);
+    assert_eq!(actions.len(), 1, "{actions:?}");
 }

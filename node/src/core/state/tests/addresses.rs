@@ -4,6 +4,7 @@ use libp2p::core::transport::ListenerId;
 use p2pnode_transports::HostAddress;
 
 use super::*;
+use crate::core::state::ListenerEnd;
 
 fn reserve(node: &mut Node, relay: &RelayAddr) -> ListenerId {
     let actions = node.actions();
@@ -199,8 +200,8 @@ fn why_a_relay_gives_no_reservation_is_known_until_it_gives_one() {
     };
     assert_eq!(of(&node), None);
     let now = node.now;
-    node.state
-        .handle_listener_closed(listener, "it names no address", now);
+    let end = ListenerEnd::Failed("it names no address".to_owned());
+    node.state.handle_listener_closed(listener, end, now);
     assert_eq!(of(&node).as_deref(), Some("it names no address"));
     node.pass(Duration::from_secs(2));
     reserve(&mut node, &known);

@@ -40,15 +40,17 @@ fn a_peer_that_a_dial_has_reached_is_dialed_again_when_its_last_connection_break
 }
 
 #[test]
-fn a_peer_that_closes_a_direct_path_that_answers_is_gone_and_not_dialed_again() {
+fn a_peer_that_closes_a_direct_path_that_answers_is_left_alone_and_then_dialed() {
     let (mut node, peer, circuit, _) = reached();
     let direct = node.accepted(peer, "/ip4/192.0.2.7/tcp/40000");
     node.closed(circuit, peer, Ended::Ours);
     node.pass(Duration::from_secs(9));
     node.ping(peer, direct, false);
     node.closed(direct, peer, Ended::Theirs);
-    node.pass(Duration::from_secs(9));
+    node.pass(Duration::from_secs(14));
     assert_eq!(redials(&mut node, peer), 0);
+    node.pass(Duration::from_secs(17));
+    assert!(redials(&mut node, peer) > 0);
 }
 
 #[test]
@@ -120,4 +122,19 @@ fn a_dial_of_a_lost_peer_takes_over() {
     node.state.handle_dial(request(peer), node.now);
     node.pass(Duration::from_secs(9));
     assert_eq!(redials(&mut node, peer), 0);
+}
+
+#[test]
+fn a_peer_that_is_forgotten_is_not_dialed_again() {
+    let (mut node, peer, circuit, _) = reached();
+    node.closed(circuit, peer, Ended::Broken);
+    assert_eq!(redials(&mut node, peer), 1);
+    assert_eq!(node.state.lost().count(), 1);
+    assert!(node.state.handle_forget(peer));
+    assert!(!node.state.handle_forget(peer), "it is not wanted");
+    node.pass(Duration::from_secs(600));
+    assert_eq!(
+        (redials(&mut node, peer), node.state.lost().count()),
+        (0, 0)
+    );
 }

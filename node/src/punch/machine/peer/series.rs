@@ -23,6 +23,9 @@ const MAX_ATTEMPTS: u32 = 3;
 const BUDGET: usize = 8;
 const BUDGET_WINDOW: Duration = Duration::from_secs(60);
 
+/// Which part of the time since its last direct connection a pair rests at most.
+const HEALS: u32 = 8;
+
 impl Peer {
     /// A circuit came, or the direct connection went: start over.
     pub(super) fn begin_series(&mut self, cx: &mut Context<'_>) {
@@ -152,18 +155,9 @@ impl Peer {
                 self.handle_timeout(cx);
             }
             Role::Initiator => {
-                let rung = self
-                    .series
-                    .rung
-                    .min(cx.timing.ladder.len().saturating_sub(1));
-                let pause = cx
-                    .timing
-                    .ladder
-                    .get(rung)
-                    .copied()
-                    .map(|pause| cx.jitter.spread(pause));
+                let pause = self.pause(cx);
                 self.give_up(cx, reason, pause);
-                self.series.rung = rung + 1;
+                self.series.rung += 1;
                 if let Some(pause) = pause {
                     self.new_series(cx.now + pause);
                     self.series.last = Some(reason);
@@ -180,6 +174,21 @@ impl Peer {
                 self.series.attempts = 0;
             }
         }
+    }
+
+    /// How long the pair rests after a series: as the ladder says. A pair that was direct may soon be so again, so it rests for no
+    /// longer than a share of the time for which it has not been.
+    fn pause(&self, cx: &mut Context<'_>) -> Option<Duration> {
+        let ladder = &cx.timing.ladder;
+        let rest = *ladder.get(self.series.rung).or(ladder.last())?;
+        let share = self.direct_lost.map(|at| {
+            let relayed = cx.now.saturating_duration_since(at);
+            (relayed / HEALS).max(cx.timing.heals)
+        });
+        Some(
+            cx.jitter
+                .spread(share.map_or(rest, |share| rest.min(share))),
+        )
     }
 
     /// The peer takes no handshake from this side. If this side is the circuit's listener, the series ends. If this side is the

@@ -1,0 +1,54 @@
+//! A dial and its pings: what their ends mean for it.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Dialer, PingFailure};
+use crate::core::{
+    event::Event,
+    peers::{Path, PathKind},
+};
+
+impl Dialer {
+    /// A ping of [`Action::Ping`] was answered, and the path it went over is still the best.
+    pub(crate) fn handle_ping(&mut self, rtt: Duration, best: Path, now: Instant) {
+        let kind = best.kind;
+        self.path = Some(best);
+        if !self.may_ping() {
+            self.pings.failed(PingFailure::Stale);
+            return;
+        }
+        self.pinged = Some(kind);
+        self.deadline = now + self.request.timeout;
+        let seq = self.pings.answered();
+        if seq <= self.request.pings {
+            self.actions
+                .push_back(Action::Report(Event::Ping { seq, rtt, kind }));
+        }
+    }
+
+    /// A ping of [`Action::Ping`] was not answered, or its failure concerns a path that is no longer the best. `kind` is that of
+    /// the path that it went over, where that is known.
+    pub(crate) fn handle_ping_failed(&mut self, failure: PingFailure, kind: Option<PathKind>) {
+        let is_loss = match failure {
+            PingFailure::Lost | PingFailure::Missed | PingFailure::Broken => true,
+            PingFailure::Stale | PingFailure::Unsupported => false,
+        };
+        if is_loss
+            && let Some(kind) = kind
+            && let Some((seq, missed)) = self.pings.missed()
+            && seq <= self.request.pings
+        {
+            let missed = Event::PingMissed { seq, missed, kind };
+            self.actions.push_back(Action::Report(missed));
+        }
+        if failure == PingFailure::Unsupported {
+            self.pinged = self.path.as_ref().map(|path| path.kind);
+        }
+        self.pings.failed(failure);
+    }
+
+    /// Whether the path is worth a ping: pings that have begun go on over the path that there is.
+    pub(super) fn may_ping(&self) -> bool {
+        self.is_content() || (self.path.is_some() && self.pings.have_begun())
+    }
+}
