@@ -76,65 +76,77 @@ async fn tools() -> Result<()> {
             "{program} is not here: apt-get install {package}"
         );
     }
+    const EIM: &str = "Endpoint Independent Mapping";
     let two = two().await?;
     let server = two.relay.host.ip(false)?.to_string();
-    const EIM: &str = "Endpoint Independent Mapping";
-    let behind = |kind, mapping, filtering, classic| {
-        says_all(&two.lab, &server, kind, [mapping, filtering, classic])
-    };
-    tokio::try_join!(
-        behind(
+    let mut homes = Vec::new();
+    for (name, kind, expected) in [
+        (
+            "a",
             NatKind::EimApdf,
-            EIM,
-            "Address and Port Dependent Filtering",
-            "Port Dependent Filter"
+            [
+                EIM,
+                "Address and Port Dependent Filtering",
+                "Port Dependent Filter",
+            ],
         ),
-        behind(
+        (
+            "b",
             NatKind::FullCone,
-            EIM,
-            "Endpoint Independent Filtering",
-            "Independent Filter"
+            [EIM, "Endpoint Independent Filtering", "Independent Filter"],
         ),
-        behind(
+        (
+            "c",
             NatKind::AddressRestricted,
-            EIM,
-            "Address Dependent Filtering",
-            "Address Dependent Filter"
+            [
+                EIM,
+                "Address Dependent Filtering",
+                "Address Dependent Filter",
+            ],
         ),
-        behind(
+        (
+            "d",
             NatKind::Symmetric,
-            "Address and Port Dependent Mapping",
-            "Address and Port Dependent Filtering",
-            "Dependent Mapping"
+            [
+                "Address and Port Dependent Mapping",
+                "Address and Port Dependent Filtering",
+                "Dependent Mapping",
+            ],
         ),
-    )?;
+    ] {
+        homes.push((two.lab.home(name, kind).await?, expected));
+    }
+    let said = homes
+        .iter()
+        .map(|((site, host), expected)| says_all(site, host, &server, *expected));
+    futures::future::try_join_all(said).await?;
     Ok(())
 }
 
 /// What the tools say about a host behind a NAT.
 async fn says_all(
-    lab: &Lab,
+    site: &Site,
+    host: &Host,
     server: &str,
-    kind: NatKind,
     [mapping, filtering, classic]: [&str; 3],
 ) -> Result<()> {
-    let (site, host) = lab.home(kind.name(), kind).await?;
+    let kind = site.kind;
     let inside = host.ip(false)?.to_string();
     let outside = site.outside_ip4().context("an address")?;
     for port in [RELAY_PORT, STUN_PORT] {
         let port = port.to_string();
         let args = ["-p", &port, "-L", &inside, server];
-        let said = says(&host, "turnutils_stunclient", &args).await?;
+        let said = says(host, "turnutils_stunclient", &args).await?;
         let seen = format!("UDP reflexive addr: {outside}:");
         ensure!(said.contains(&seen), "{kind}: {said}");
     }
     for (flag, expected) in [("-m", mapping), ("-f", filtering)] {
         let args = [flag, "-L", &inside, "-p", "3478", server];
-        let said = says(&host, "turnutils_natdiscovery", &args).await?;
+        let said = says(host, "turnutils_natdiscovery", &args).await?;
         let verdict = format!("NAT with {expected}!");
         ensure!(said.contains(&verdict), "{kind} {flag}: {said}");
     }
-    let said = says(&host, "stun", &[server, "-i", &inside]).await?;
+    let said = says(host, "stun", &[server, "-i", &inside]).await?;
     ensure!(said.contains(classic), "{kind}: {said}");
     Ok(())
 }

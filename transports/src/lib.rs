@@ -80,6 +80,7 @@ pub use crate::{
         addr::{to_multiaddr, to_socket_addr},
         budget::{Budgets, Class, Largest, Overuse},
         closed::{Closed, causes},
+        datagrams::{Datagrams, Received, StunHandler, WeakDatagrams},
         error::{Error, closed, explained, find_exhausted, timed_out, was_stun},
         family::{FamilyPolicy, FamilyPolicyError},
         holder::{HeldBy, Holder},
@@ -93,7 +94,6 @@ pub use crate::{
     quic::{
         QuicRuntime,
         congestion::{Congestion, CongestionError},
-        stun::{Datagrams, Received, StunHandler, WeakDatagrams},
         tokio_runtime,
     },
     ranged::Config,

@@ -23,10 +23,11 @@ use crate::{
     net::{
         addr::{to_multiaddr, to_socket_addr},
         connection::{Connection, Event, Incoming},
+        datagrams::StunHandler,
         error::Error,
         interfaces::Interfaces,
     },
-    quic::{self, stun::StunHandler},
+    quic,
     tcp::auth::{self, Offer, Upgrade},
 };
 

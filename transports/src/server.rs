@@ -23,9 +23,10 @@ use crate::{
         addr::to_socket_addr,
         budget::Budgets,
         connection::{Connection, Event, Incoming},
+        datagrams::StunHandler,
         error::Error,
     },
-    quic::{self, QuicRuntime, Role, congestion::Congestion, stun::StunHandler},
+    quic::{self, QuicRuntime, Role, congestion::Congestion},
     tcp::auth::{Offer, Upgrade},
     tls::Tls,
 };

@@ -2,12 +2,23 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{
+use super::message::{
     Change, Class, FINGERPRINT_LENGTH, FINGERPRINT_XOR, HEADER, LARGEST, Malformed, Message,
     OnBehalf, Port, RelayInfo, Transaction, crc32, kind, xored,
 };
 
-pub(super) fn message(bytes: &[u8]) -> Result<Message, Malformed> {
+impl Message {
+    /// The message in these bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        message(bytes)
+    }
+}
+
+fn message(bytes: &[u8]) -> Result<Message, Malformed> {
     let [type_high, type_low, length_high, length_low, id @ ..] = bytes else {
         return Err(Malformed::Length);
     };

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::net::{IpAddr, SocketAddr};
+
 use proptest::prelude::*;
 
 use super::*;

@@ -2,11 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{
+use super::message::{
     Class, FINGERPRINT_LENGTH, FINGERPRINT_XOR, HEADER, Message, Port, crc32, kind, xored,
 };
 
-pub(super) fn message(message: &Message) -> Vec<u8> {
+impl Message {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        message(self)
+    }
+}
+
+fn message(message: &Message) -> Vec<u8> {
     let of: u16 = match message.class {
         Class::Request => 0x0001,
         Class::Indication => 0x0011,

@@ -5,6 +5,7 @@ pub(crate) mod addr;
 pub(crate) mod budget;
 pub(crate) mod closed;
 pub(crate) mod connection;
+pub(crate) mod datagrams;
 pub(crate) mod error;
 pub(crate) mod family;
 pub(crate) mod holder;

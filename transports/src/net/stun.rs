@@ -14,7 +14,7 @@ use p2pnode_protocol::{
 };
 use tokio::sync::oneshot;
 
-use crate::quic::stun::{Datagrams, Received, StunHandler, WeakDatagrams};
+use crate::net::datagrams::{Datagrams, Received, StunHandler, WeakDatagrams};
 
 /// What came for a transaction: the answer, or the request itself where a NAT has sent it back.
 #[derive(Debug, Clone)]

@@ -22,11 +22,11 @@ use super::{
     punch::{Arms, Expected, HEAD_START, open_nat, wait_for_nat},
     settings::Settings,
     socket::{Accepted, Effort, Socket},
-    stun::StunHandler,
 };
 use crate::net::{
     addr::to_multiaddr,
     connection::{Connection, Event, Incoming},
+    datagrams::StunHandler,
     error::Error,
     ports::{OpenError, PunchClaim},
     punches::Remote,

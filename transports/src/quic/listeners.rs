@@ -16,11 +16,11 @@ use super::{
     dialer::incoming,
     settings::Settings,
     socket::{Socket, dial_from_any},
-    stun::StunHandler,
 };
 use crate::net::{
     addr::to_multiaddr,
     connection::{Event, Incoming},
+    datagrams::StunHandler,
     error::Error,
 };
 

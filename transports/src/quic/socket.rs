@@ -18,10 +18,10 @@ use super::{
     failure::{Failure, HANDSHAKE_TIMEOUT},
     restraint::{RestrainedSocket, Restraint},
     settings::Settings,
-    stun::{SharedSocket, StunHandler},
+    stun::SharedSocket,
 };
 use crate::{
-    net::{connection::Connection, punches::Punches, socket},
+    net::{connection::Connection, datagrams::StunHandler, punches::Punches, socket},
     tls,
 };
 

@@ -5,6 +5,7 @@
 //! relays, and to the partner that a relay names.
 
 mod host;
+mod path;
 mod tcp;
 mod udp;
 
@@ -16,43 +17,24 @@ use std::{
 
 use futures::future::{join, join_all};
 use libp2p::PeerId;
-use p2pnode_protocol::{
-    Reach, Scope,
-    addr::{self, Host},
-    stun::{Class, Message, RelayInfo, Transaction},
-};
+use p2pnode_protocol::addr::{self, Host};
 use p2pnode_transports::{Family, FamilyPolicy, Handle, Transport};
 use tokio::{
     net::lookup_host,
     time::{Instant, timeout},
 };
 
+use self::path::{Path, Target};
 use crate::{
     config::{Config, RelayAddr},
-    core::netcheck::{Answer, Facts, Leg, PathFacts, RelayFacts, Report, assess},
+    core::netcheck::{Answer, Facts, Leg, RelayFacts, Report, assess},
 };
 
 /// How long a look takes at most.
 const WHOLE: Duration = Duration::from_millis(2_800);
 
-/// How long the relays have to answer, and how long one has to see other ports.
-const LEGS: Duration = Duration::from_millis(1_000);
-const MAPPINGS: Duration = Duration::from_millis(800);
-
-/// How long strangers have to get in, at most: that they do not is known only after it.
-const STRANGERS: Duration = Duration::from_millis(1_500);
-
 /// A name has to be resolved within this.
 const RESOLVE: Duration = Duration::from_millis(1_000);
-
-/// Other ports of the range that are looked at. At least as many of the free ones stay free.
-const SAMPLE: usize = 8;
-
-/// A request is repeated after this, and then after twice as long each time.
-const AGAIN: Duration = Duration::from_millis(150);
-
-/// Bytes of padding in a request, so that its answer may hold all that a relay has to say.
-const PADDING: usize = 120;
 
 /// What to look at, and from where.
 #[derive(Debug, Clone)]
@@ -61,34 +43,6 @@ pub(crate) struct Plan {
     relays: Vec<RelayAddr>,
     transports: Vec<Transport>,
     family: FamilyPolicy,
-}
-
-/// One address of a relay.
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    relay: PeerId,
-    transport: Transport,
-    addr: SocketAddr,
-}
-
-/// What the look at one transport and family yields.
-struct Path {
-    facts: PathFacts,
-    legs: Vec<(PeerId, Answer)>,
-    clock_ahead: Option<i64>,
-    /// Whether the partner of the relay answers on its behalf; `None` if there is none.
-    partner_answers: Option<bool>,
-}
-
-impl Path {
-    const fn new(transport: Transport, family: Family) -> Self {
-        Self {
-            facts: PathFacts::new(transport, family),
-            legs: Vec::new(),
-            clock_ahead: None,
-            partner_answers: None,
-        }
-    }
 }
 
 impl Plan {
@@ -227,32 +181,4 @@ fn believe_partners(paths: &mut [Path]) {
             facts.from_other_address = None;
         }
     }
-}
-
-/// A request with room for the whole answer.
-fn request() -> Message {
-    Message {
-        padding: PADDING,
-        info: Some(RelayInfo::default()),
-        ..Message::new(
-            Class::Request,
-            Transaction::new(std::array::from_fn(|_| fastrand::u8(..))),
-        )
-    }
-}
-
-/// Whether a relay's word leads to this partner: a private address only if the relay is at one, too.
-fn may_ask(partner: SocketAddr, relay: SocketAddr) -> bool {
-    let is_private = Scope::of(relay.ip()) == Scope::Private;
-    let is_host = Scope::of(relay.ip()) == Scope::Host;
-    let reach = Reach {
-        private: is_private,
-        host: is_host,
-    };
-    partner.port() != 0 && partner.ip() != relay.ip() && reach.admits(partner.ip())
-}
-
-/// How many of the free ports may be looked at.
-fn sample_size(sockets: &Handle, largest: usize) -> usize {
-    largest.min(sockets.pool_counts().free / 4)
 }

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, request, sample_size};
+use super::path::{LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, request, sample_size};
 use crate::core::netcheck::{Answer, Seen};
 
 pub(super) async fn look(

@@ -11,7 +11,7 @@ use p2pnode_protocol::stun::{Change, Class, Message};
 use p2pnode_transports::{ClaimedUdp, Family, Handle, StunClient, Transport};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{
+use super::path::{
     AGAIN, LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, request, sample_size,
 };
 use crate::core::netcheck::{Answer, FULL_PAYLOAD, Seen};
@@ -120,7 +120,12 @@ pub(super) async fn look(
         let within = deadline
             .saturating_duration_since(Instant::now())
             .min(STRANGERS);
-        let strangers = strangers(stun, fresh, relay, within).await;
+        // As itself, and not refusing: then it answers from there, also where a NAT maps by port and lets nothing of it in.
+        let second_answers = second.is_some_and(|second| {
+            let is_it = |seen: &Seen| seen.by == second && seen.mapped.is_some();
+            path.facts.seen.iter().any(is_it)
+        });
+        let strangers = strangers(stun, fresh, relay, second_answers, within).await;
         path.partner_answers = partner.and(strangers.partner_answers);
         path.facts.from_other_port = strangers.from_other_port;
         path.facts.from_other_address = partner.and(strangers.from_other_address);
@@ -339,6 +344,7 @@ async fn strangers(
     stun: &StunClient,
     fresh: &ClaimedUdp,
     relay: SocketAddr,
+    second_answers: bool,
     within: Duration,
 ) -> Strangers {
     let changed = |ip| Message {
@@ -362,13 +368,13 @@ async fn strangers(
     let got_in =
         |at| came(at).is_some_and(|(message, remote)| is_answer(message) && *remote != relay);
     let refused = |at| came(at).is_some_and(|(message, _)| !is_answer(message));
-    let tried = |at, known: &Option<Got>| {
-        let in_vain = is_known(known) && !refused(at);
+    let tried = |at, is_answered: bool| {
+        let in_vain = is_answered && !refused(at);
         (got_in(at) || in_vain).then(|| got_in(at))
     };
     Strangers {
-        from_other_port: tried(0, &known_port),
-        from_other_address: tried(1, &known_address),
+        from_other_port: tried(0, second_answers || is_known(&known_port)),
+        from_other_address: tried(1, is_known(&known_address)),
         partner_answers: Some(is_known(&known_address) || got_in(1)),
     }
 }
