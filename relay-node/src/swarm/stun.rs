@@ -161,7 +161,9 @@ impl StunServer {
                     ..
                 } => timeout(IDLE, stream.write_all(&bytes)).await??,
                 Outcome::Ignore(_) => return Ok(()),
-                other => self.carry_out(other, None),
+                other @ (Outcome::Send { .. } | Outcome::Connect { .. }) => {
+                    self.carry_out(other, None)
+                }
             }
         }
     }

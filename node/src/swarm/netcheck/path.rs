@@ -78,6 +78,12 @@ pub(super) fn may_ask(partner: SocketAddr, relay: SocketAddr) -> bool {
     partner.port() != 0 && partner.ip() != relay.ip() && reach.admits(partner.ip())
 }
 
+/// Where a port stands in the order in which ports are looked at: not in that of their numbers, so that a NAT that maps one after
+/// another is not taken for one whose mappings follow from the port.
+pub(super) fn place(port: u16) -> u16 {
+    port.wrapping_mul(5) % 8
+}
+
 /// How many of the free ports may be looked at.
 pub(super) fn sample_size(sockets: &Handle, largest: usize) -> usize {
     largest.min(sockets.pool_counts().free / 4)

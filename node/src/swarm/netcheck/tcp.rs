@@ -11,7 +11,9 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::path::{LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, request, sample_size};
+use super::path::{
+    LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, place, request, sample_size,
+};
 use crate::core::netcheck::{Answer, Seen};
 
 pub(super) async fn look(
@@ -70,9 +72,9 @@ pub(super) async fn look(
         seen(sockets, socket.port(), by, got.as_ref())
     }));
     let size = sample_size(sockets, SAMPLE);
-    let sample: Vec<ClaimedTcp> = (0..size)
-        .map_while(|_| sockets.claim_tcp(family).ok())
-        .collect();
+    let claimed = (0..size).map_while(|_| sockets.claim_tcp(family).ok());
+    let mut sample: Vec<ClaimedTcp> = claimed.collect();
+    sample.sort_by_key(|socket| place(socket.port()));
     let asked = join_all(sample.iter().map(|socket| async move {
         let got = ask_at(socket, relay).await;
         (socket.port(), got.and_then(|got| got.mapped))

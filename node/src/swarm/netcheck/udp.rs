@@ -12,7 +12,7 @@ use p2pnode_transports::{ClaimedUdp, Family, Handle, StunClient, Transport};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::path::{
-    AGAIN, LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, request, sample_size,
+    AGAIN, LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, place, request, sample_size,
 };
 use crate::core::netcheck::{Answer, FULL_PAYLOAD, Seen};
 
@@ -248,9 +248,10 @@ async fn ask_from(
 /// Other ports of the range.
 fn claim(sockets: &Handle, family: Family) -> Vec<ClaimedUdp> {
     let size = sample_size(sockets, SAMPLE).max(1);
-    (0..size)
-        .map_while(|_| sockets.claim_udp(family).ok())
-        .collect()
+    let claimed = (0..size).map_while(|_| sockets.claim_udp(family).ok());
+    let mut claimed: Vec<_> = claimed.collect();
+    claimed.sort_by_key(|socket| place(socket.port()));
+    claimed
 }
 
 /// Which of these answer QUIC although they answer no STUN, and after how long. The port that asked is returned: it has sent to all
