@@ -80,7 +80,6 @@ pub use crate::{
         addr::{to_multiaddr, to_socket_addr},
         budget::{Budgets, Class, Largest, Overuse},
         closed::{Closed, causes},
-        datagrams::{Datagrams, Received, StunHandler, WeakDatagrams},
         error::{Error, closed, explained, find_exhausted, timed_out, was_stun},
         family::{FamilyPolicy, FamilyPolicyError},
         holder::{HeldBy, Holder},
@@ -90,6 +89,7 @@ pub use crate::{
         range::{PortRange, RangeError, RangeErrorKind},
         record::Sockets,
         stun::{Expected, StunAnswer, StunClient},
+        stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket},
     },
     quic::{
         QuicRuntime,

@@ -23,9 +23,9 @@ use crate::{
     net::{
         addr::{to_multiaddr, to_socket_addr},
         connection::{Connection, Event, Incoming},
-        datagrams::StunHandler,
         error::Error,
         interfaces::Interfaces,
+        stun_socket::StunHandler,
     },
     quic,
     tcp::auth::{self, Offer, Upgrade},

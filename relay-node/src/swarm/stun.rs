@@ -13,7 +13,7 @@ use p2pnode_protocol::{
     Family,
     stun::{HEADER, LARGEST, Port},
 };
-use p2pnode_transports::{Datagrams, Received, StunHandler, WeakDatagrams};
+use p2pnode_transports::{Received, StunHandler, StunSocket, WeakStunSocket};
 use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -49,7 +49,7 @@ pub(crate) struct StunServer(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     core: Mutex<Stun>,
-    sockets: Mutex<HashMap<(Family, Port), Vec<WeakDatagrams>>>,
+    sockets: Mutex<HashMap<(Family, Port), Vec<WeakStunSocket>>>,
     streams: Arc<Semaphore>,
     connects: Arc<Semaphore>,
     metrics: Metrics,
@@ -102,7 +102,7 @@ impl StunServer {
 
     fn listen_on(&self, addr: SocketAddr) -> io::Result<()> {
         let tcp = listener(addr)?;
-        let udp = Datagrams::bind(addr)?;
+        let udp = StunSocket::bind(addr)?;
         let on_port = OnPort(self.clone(), Port::Second);
         tokio::spawn(async move {
             loop {
@@ -168,7 +168,7 @@ impl StunServer {
         }
     }
 
-    fn carry_out(&self, outcome: Outcome, received_by: Option<(&Datagrams, Received<'_>)>) {
+    fn carry_out(&self, outcome: Outcome, received_by: Option<(&StunSocket, Received<'_>)>) {
         match outcome {
             Outcome::Send {
                 from, to, bytes, ..
@@ -197,13 +197,13 @@ impl StunServer {
     }
 
     /// The socket of this port: the one that received, if that is its port.
-    fn socket(&self, of: (Family, Port), received: Option<Datagrams>) -> Option<Datagrams> {
+    fn socket(&self, of: (Family, Port), received: Option<StunSocket>) -> Option<StunSocket> {
         let sockets = self
             .0
             .sockets
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut open = sockets.get(&of)?.iter().filter_map(WeakDatagrams::upgrade);
+        let mut open = sockets.get(&of)?.iter().filter_map(WeakStunSocket::upgrade);
         let Some(received) = received.and_then(|socket| socket.local_addr().ok()) else {
             return open.next();
         };
@@ -222,7 +222,7 @@ impl StunServer {
 }
 
 impl StunHandler for OnPort {
-    fn bound(&self, socket: &Datagrams) {
+    fn bound(&self, socket: &StunSocket) {
         let Ok(local) = socket.local_addr() else {
             return;
         };
@@ -236,7 +236,7 @@ impl StunHandler for OnPort {
             .push(socket.downgrade());
     }
 
-    fn datagram(&self, socket: &Datagrams, received: Received<'_>) {
+    fn datagram(&self, socket: &StunSocket, received: Received<'_>) {
         let local = socket.local_addr().ok().and_then(|local| {
             let ip = received
                 .to

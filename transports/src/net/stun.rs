@@ -14,7 +14,7 @@ use p2pnode_protocol::{
 };
 use tokio::sync::oneshot;
 
-use crate::net::datagrams::{Datagrams, Received, StunHandler, WeakDatagrams};
+use crate::net::stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket};
 
 /// What came for a transaction: the answer, or the request itself where a NAT has sent it back.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct StunClient(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    sockets: BTreeMap<Family, WeakDatagrams>,
+    sockets: BTreeMap<Family, WeakStunSocket>,
     waiting: HashMap<Transaction, oneshot::Sender<StunAnswer>>,
 }
 
@@ -90,14 +90,14 @@ impl Drop for Expected<'_> {
 }
 
 impl StunHandler for StunClient {
-    fn bound(&self, socket: &Datagrams) {
+    fn bound(&self, socket: &StunSocket) {
         if let Ok(local) = socket.local_addr() {
             let mut inner = self.lock();
             inner.sockets.insert(local.ip().into(), socket.downgrade());
         }
     }
 
-    fn datagram(&self, _: &Datagrams, received: Received<'_>) {
+    fn datagram(&self, _: &StunSocket, received: Received<'_>) {
         let Ok(message) = Message::decode(received.bytes) else {
             return;
         };

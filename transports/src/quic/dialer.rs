@@ -26,12 +26,12 @@ use super::{
 use crate::net::{
     addr::to_multiaddr,
     connection::{Connection, Event, Incoming},
-    datagrams::StunHandler,
     error::Error,
     ports::{OpenError, PunchClaim},
     punches::Remote,
     shared::Shared,
     socket,
+    stun_socket::StunHandler,
 };
 
 /// The punch sockets of QUIC.

@@ -20,8 +20,8 @@ use super::{
 use crate::net::{
     addr::to_multiaddr,
     connection::{Event, Incoming},
-    datagrams::StunHandler,
     error::Error,
+    stun_socket::StunHandler,
 };
 
 /// Public listeners of QUIC, and the dials of a relay, which leave from any port.

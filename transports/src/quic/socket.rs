@@ -21,7 +21,7 @@ use super::{
     stun::SharedSocket,
 };
 use crate::{
-    net::{connection::Connection, datagrams::StunHandler, punches::Punches, socket},
+    net::{connection::Connection, punches::Punches, socket, stun_socket::StunHandler},
     tls,
 };
 

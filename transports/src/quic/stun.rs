@@ -16,17 +16,17 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 
-use crate::net::datagrams::{Datagrams, StunHandler, received, segments};
+use crate::net::stun_socket::{StunHandler, StunSocket, received, segments};
 
 /// A socket of QUIC that others use for STUN.
 pub(super) struct SharedSocket {
-    datagrams: Datagrams,
+    datagrams: StunSocket,
     handler: Arc<dyn StunHandler>,
 }
 
 impl SharedSocket {
     pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, handler: &Arc<dyn StunHandler>) -> Self {
-        let datagrams = Datagrams(socket);
+        let datagrams = StunSocket(socket);
         handler.bound(&datagrams);
         Self {
             datagrams,
@@ -111,15 +111,15 @@ mod tests {
     use p2pnode_protocol::stun::{Class, Message, Transaction};
 
     use super::*;
-    use crate::net::datagrams::Received;
+    use crate::net::stun_socket::Received;
 
     #[derive(Debug, Default)]
     struct Taken(Mutex<Vec<Vec<u8>>>);
 
     impl StunHandler for Taken {
-        fn bound(&self, _: &Datagrams) {}
+        fn bound(&self, _: &StunSocket) {}
 
-        fn datagram(&self, _: &Datagrams, received: Received<'_>) {
+        fn datagram(&self, _: &StunSocket, received: Received<'_>) {
             self.0.lock().unwrap().push(received.bytes.to_vec());
         }
     }
@@ -128,7 +128,7 @@ mod tests {
     async fn stun_is_taken_out_of_datagrams_that_the_system_has_joined() {
         let taken = Arc::<Taken>::default();
         let handler: Arc<dyn StunHandler> = taken.clone();
-        let socket = Datagrams::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let socket = StunSocket::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let socket = SharedSocket::new(socket.0, &handler);
         let stun = Message::new(Class::Request, Transaction::new([7; 12])).encode();
         let quic = |first| [first; 20].to_vec();

@@ -20,10 +20,10 @@ use crate::net::socket;
 /// What takes the datagrams of STUN off a socket.
 pub trait StunHandler: Send + Sync + fmt::Debug + 'static {
     /// A socket was bound, whose datagrams will come.
-    fn bound(&self, socket: &Datagrams);
+    fn bound(&self, socket: &StunSocket);
 
     /// A datagram that looks like STUN has come. Runs where the socket is read: it must not wait.
-    fn datagram(&self, socket: &Datagrams, received: Received<'_>);
+    fn datagram(&self, socket: &StunSocket, received: Received<'_>);
 
     /// A TCP connection to a listener begins like STUN.
     fn stream(&self, stream: TcpStream) {
@@ -44,13 +44,13 @@ pub struct Received<'a> {
 
 /// A UDP socket from which single datagrams are sent and, if nothing else reads it, received. Clones are one.
 #[derive(Debug, Clone)]
-pub struct Datagrams(pub(crate) Arc<dyn AsyncUdpSocket>);
+pub struct StunSocket(pub(crate) Arc<dyn AsyncUdpSocket>);
 
 /// The same, without keeping the socket open.
 #[derive(Debug, Clone)]
-pub struct WeakDatagrams(Weak<dyn AsyncUdpSocket>);
+pub struct WeakStunSocket(Weak<dyn AsyncUdpSocket>);
 
-impl Datagrams {
+impl StunSocket {
     /// A socket of its own, bound to `addr`. Must be called inside a tokio runtime with IO enabled.
     ///
     /// # Errors
@@ -109,16 +109,16 @@ impl Datagrams {
 
     /// The same, without keeping the socket open.
     #[must_use]
-    pub fn downgrade(&self) -> WeakDatagrams {
-        WeakDatagrams(Arc::downgrade(&self.0))
+    pub fn downgrade(&self) -> WeakStunSocket {
+        WeakStunSocket(Arc::downgrade(&self.0))
     }
 }
 
-impl WeakDatagrams {
+impl WeakStunSocket {
     /// The socket, if it is open.
     #[must_use]
-    pub fn upgrade(&self) -> Option<Datagrams> {
-        self.0.upgrade().map(Datagrams)
+    pub fn upgrade(&self) -> Option<StunSocket> {
+        self.0.upgrade().map(StunSocket)
     }
 }
 
