@@ -54,6 +54,7 @@ pub use config::Config;
 pub use core::{
     dialer::{Request, Until},
     event::{Event, FoundBy, NotDirect, Outcome, Reached},
+    finding::{Finding, FindingId, Remedy},
     peers::{Axis, DecidedBy, Hop, How, Path, PathKind, ReportedBy},
 };
 #[cfg(fuzzing)]

@@ -20,6 +20,7 @@ pub mod preference;
 mod quote;
 mod scope;
 mod source;
+pub mod stun;
 mod transport;
 pub mod upgrade;
 

@@ -33,6 +33,10 @@ const TOOLS: [(&str, &str); 7] = [
     ("miniupnpd", "miniupnpd-nftables"),
 ];
 
+/// Tools of single tests, which the lab itself does without.
+const TOOLS_OF_TESTS: [(&str, &str); 2] =
+    [("stun", "stun-client"), ("turnutils_stunclient", "coturn")];
+
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 static ENTERED: OnceLock<Result<Rights, String>> = OnceLock::new();
@@ -84,7 +88,7 @@ pub fn check() -> Result<Rights> {
             "no lab without rights: say `p2pnode_tests::lab_tests!();` in the test file, or call `sandbox::enter()` first in `main`"
         ),
     };
-    let missing = missing_tools();
+    let missing = missing(&TOOLS);
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|(tool, _)| *tool).collect();
         let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
@@ -98,8 +102,13 @@ pub fn check() -> Result<Rights> {
     Ok(rights)
 }
 
+/// Tools that the lab or one of its tests needs and this machine lacks, each with its Debian package.
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
-    let mut missing = TOOLS.to_vec();
+    [missing(&TOOLS), missing(&TOOLS_OF_TESTS)].concat()
+}
+
+fn missing(tools: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    let mut missing = tools.to_vec();
     missing.retain(|(tool, _)| find(tool).is_none());
     missing
 }

@@ -4,13 +4,14 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use libp2p::multiaddr::Multiaddr;
 use p2pnode_protocol::{Family, Reach, Transport};
 use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use crate::net::{
     addr::to_socket_addr,
@@ -19,12 +20,13 @@ use crate::net::{
     error::Error,
     kin::Kin,
     pool::{Exhausted, PoolCounts},
-    ports::Claim,
+    ports::{Claim, Lease},
     punches::{PunchGuard, Punches, Remote},
     range::PortRange,
     record::Sockets,
     shared::Shared,
     socket,
+    stun::StunClient,
 };
 
 /// What a node reads of the transport that [`build`](crate::build) made, and the punches that it announces. Cheap to clone. Works
@@ -125,6 +127,22 @@ impl Handle {
         }
     }
 
+    /// A port of the range for TCP connections, which nothing else of this node uses for as long as the value lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exhausted`] if no port is left.
+    pub fn claim_tcp(&self, family: Family) -> Result<ClaimedTcp, Error> {
+        let lease = self.shared.ports.lease(family).map_err(Error::Exhausted)?;
+        Ok(ClaimedTcp { lease, family })
+    }
+
+    /// STUN from the punch sockets of QUIC.
+    #[must_use]
+    pub fn stun(&self) -> &Arc<StunClient> {
+        &self.shared.stun
+    }
+
     /// Announces a punch towards these addresses. As long as the guard lives:
     ///
     /// - A QUIC dial of one of them repeats its first packet after some 30 ms, not after quinn's 300 ms.
@@ -206,6 +224,48 @@ impl ClaimedUdp {
 impl fmt::Debug for ClaimedUdp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClaimedUdp")
+            .field("port", &self.port())
+            .finish()
+    }
+}
+
+/// A port of the range for TCP. See [`Handle::claim_tcp`].
+pub struct ClaimedTcp {
+    lease: Lease,
+    family: Family,
+}
+
+impl ClaimedTcp {
+    /// The port that connections leave from.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.lease.port()
+    }
+
+    /// Connects from the port to `remote`. The connection ends with a reset, so that its 4-tuple is free at once.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+        let stream = socket::connect(self.port(), remote).await?;
+        socket::reset_on_close(&stream)?;
+        Ok(stream)
+    }
+
+    /// Accepts connections at the port.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn listen(&self) -> io::Result<TcpListener> {
+        socket::listen(self.family, self.port())
+    }
+}
+
+impl fmt::Debug for ClaimedTcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimedTcp")
             .field("port", &self.port())
             .finish()
     }

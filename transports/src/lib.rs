@@ -65,6 +65,8 @@ mod server;
 mod tcp;
 mod tls;
 
+use std::sync::Arc;
+
 use libp2p::{
     PeerId, Transport as _,
     core::{muxing::StreamMuxerBox, transport::Boxed},
@@ -73,13 +75,13 @@ use libp2p::{
 
 pub use crate::{
     displace::{Displacer, displaced},
-    handle::{ClaimedUdp, Handle},
+    handle::{ClaimedTcp, ClaimedUdp, Handle},
     net::{
         addr::{to_multiaddr, to_socket_addr},
         budget::{Budgets, Class, Largest, Overuse},
         closed::{Closed, causes},
         datagrams::{DatagramError, DatagramPath, Datagrams},
-        error::{Error, closed, explained, find_exhausted, innermost, timed_out},
+        error::{Error, closed, explained, find_exhausted, innermost, timed_out, was_stun},
         family::{FamilyPolicy, FamilyPolicyError},
         holder::{HeldBy, Holder},
         interfaces::{HostAddress, Interfaces, Medium},
@@ -89,6 +91,8 @@ pub use crate::{
         range::{PortRange, RangeError, RangeErrorKind},
         record::Sockets,
         snat::{KeptPorts, KeptRule},
+        stun::{Expected, StunAnswer, StunClient},
+        stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket},
     },
     quic::{
         QuicRuntime,
@@ -144,10 +148,10 @@ pub fn server(
     keypair: &Keypair,
     quic_runtime: QuicRuntime,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
-    server_within(keypair, quic_runtime, Budgets::new(Class::Carrying))
+    server_within(keypair, quic_runtime, Budgets::new(Class::Carrying), None)
 }
 
-/// A [`server`] whose peers have these budgets.
+/// A [`server`] whose peers have these budgets. `stun` gets the datagrams of STUN that come to its UDP sockets.
 ///
 /// # Errors
 ///
@@ -156,8 +160,9 @@ pub fn server_within(
     keypair: &Keypair,
     quic_runtime: QuicRuntime,
     budgets: Budgets,
+    stun: Option<Arc<dyn StunHandler>>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
-    let server = Server::new(keypair, quic_runtime, budgets)?;
+    let server = Server::new(keypair, quic_runtime, budgets, stun)?;
     Ok(reported(Resolving::new(server, FamilyPolicy::Auto, None)))
 }
 

@@ -25,9 +25,10 @@ use crate::{
         connection::{Connection, Event, Incoming},
         error::Error,
         interfaces::Interfaces,
+        stun_socket::StunHandler,
     },
     quic,
-    tcp::auth::{Offer, Upgrade},
+    tcp::auth::{self, Offer, Upgrade},
 };
 
 /// QUIC and TCP listeners. As a [`Transport`] it refuses to dial.
@@ -35,6 +36,7 @@ pub(crate) struct Listeners {
     pub(crate) quic: Option<quic::Listeners>,
     pub(crate) tcp: Option<tcp::tokio::Transport>,
     pub(crate) upgrade: Upgrade,
+    stun: Option<Arc<dyn StunHandler>>,
     wildcards: Vec<Wildcard>,
     /// Watches which addresses wildcards stand for, once there is one.
     interfaces: Option<Interfaces>,
@@ -88,10 +90,16 @@ impl Wildcard {
 }
 
 impl Listeners {
-    /// `upgrade` is applied to what comes in over TCP.
-    pub(crate) fn new(quic: Option<Arc<quic::Settings>>, upgrade: Upgrade, tcp: bool) -> Self {
+    /// `upgrade` is applied to what comes in over TCP. `stun` gets datagrams of STUN.
+    pub(crate) fn new(
+        quic: Option<Arc<quic::Settings>>,
+        upgrade: Upgrade,
+        tcp: bool,
+        stun: Option<Arc<dyn StunHandler>>,
+    ) -> Self {
         Self {
-            quic: quic.map(quic::Listeners::new),
+            quic: quic.map(|settings| quic::Listeners::new(settings, stun.clone())),
+            stun,
             tcp: tcp.then(|| tcp::tokio::Transport::new(tcp::Config::new())),
             upgrade,
             wildcards: Vec::new(),
@@ -184,7 +192,7 @@ impl Listeners {
         if let Some(tcp) = &mut self.tcp
             && let Poll::Ready(event) = Pin::new(tcp).poll(cx)
         {
-            return Poll::Ready(tcp_event(event, &self.upgrade));
+            return Poll::Ready(tcp_event(event, &self.upgrade, self.stun.clone()));
         }
         Poll::Pending
     }
@@ -260,6 +268,7 @@ fn tcp_event(
         std::io::Error,
     >,
     upgrade: &Upgrade,
+    stun: Option<Arc<dyn StunHandler>>,
 ) -> Event {
     let remote = match &event {
         TransportEvent::Incoming { send_back_addr, .. } => to_socket_addr(send_back_addr),
@@ -274,6 +283,12 @@ fn tcp_event(
             async move {
                 let failed = |source| Error::io("cannot accept a connection", source);
                 let stream = stream.await.map_err(failed)?;
+                if let Some(stun) = stun
+                    && auth::is_stun(&stream.0).await?
+                {
+                    stun.stream(stream.0);
+                    return Err(Error::Stun);
+                }
                 let remote = match remote {
                     Some(remote) => remote,
                     None => stream.0.peer_addr().map_err(failed)?,

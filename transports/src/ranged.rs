@@ -79,7 +79,7 @@ impl Ranged {
         };
         let upgrade = Upgrade::new(keypair, tls, shared.budgets.clone())?;
         let mut this = Self {
-            listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp),
+            listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp, None),
             quic: quic.map(|settings| quic::Dialer::new(settings, shared.clone())),
             tcp: config
                 .tcp

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,6 +25,7 @@ use crate::{
         connection::{Connection, Event, Incoming},
         error::Error,
         kin::Kin,
+        stun_socket::StunHandler,
     },
     quic::{self, QuicRuntime, Role, congestion::Congestion},
     tcp::auth::{Offer, Upgrade},
@@ -38,6 +40,7 @@ impl Server {
         keypair: &Keypair,
         runtime: QuicRuntime,
         budgets: Budgets,
+        stun: Option<Arc<dyn StunHandler>>,
     ) -> Result<Self, Error> {
         let tls = Tls::new(keypair, Kin::default())?;
         let congestion = Congestion::default();
@@ -52,7 +55,7 @@ impl Server {
             None,
         )?;
         let upgrade = Upgrade::new(keypair, tls, budgets)?;
-        Ok(Self(Listeners::new(Some(quic), upgrade, true)))
+        Ok(Self(Listeners::new(Some(quic), upgrade, true, stun)))
     }
 }
 

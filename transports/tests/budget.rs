@@ -38,7 +38,7 @@ struct Pair {
 async fn pair((addr, range): (&str, &str)) -> Pair {
     let keypair = Keypair::generate_ed25519();
     let budgets = Budgets::new(Class::Stranger);
-    let transport = server_within(&keypair, tokio_runtime(), budgets.clone()).unwrap();
+    let transport = server_within(&keypair, tokio_runtime(), budgets.clone(), None).unwrap();
     let mut server = Node::run(&keypair, transport);
     let addr: Multiaddr = server.listen(addr).await;
     let (client, _) = node(config(range));

@@ -12,7 +12,7 @@ use p2pnode_daemon::{
 use crate::{command::firewall, config::peer_of_address, core::dialer};
 
 const EXIT_CODES: &str = "Exit codes: 0 success (dial: direct, or connected with --until connected), 1 failure, \
-    2 bad usage or configuration, 3 connected through a relay only, 4 unreachable, \
+    2 bad usage or configuration, 3 connected through a relay only (netcheck: relayed with most peers), 4 unreachable, \
     5 the peer is there and refuses.";
 
 /// A libp2p peer that reaches other peers behind NAT directly, from a configured range of source ports
@@ -38,6 +38,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Print why the running node reaches a peer over the path that it uses
     Why(WhyArgs),
+    /// Look at the network: relays, range, NAT, what reaches which peers, and what mends what is wrong
+    Netcheck(NetcheckArgs),
     /// Let the running node dial a peer no longer when it is lost; open connections stay
     Forget(ForgetArgs),
     /// Offer a service to other nodes as long as this runs
@@ -265,6 +267,17 @@ pub struct WhyArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `netcheck`.
+#[derive(Debug, Clone, Args)]
+pub struct NetcheckArgs {
+    /// Look again every 30 s until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Flags that `run` also has. Any that describes a node looks with a node of its own
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// Arguments of `forget`.

@@ -8,7 +8,11 @@ use p2pnode_daemon::{exit::Exit, signals::Shutdown};
 use tokio::sync::oneshot;
 
 use crate::{
-    command::{exit_code::exit_of, query::interrupted, so_far::SoFar},
+    command::{
+        exit_code::{exit_of, is_worth_a_look},
+        query::interrupted,
+        so_far::SoFar,
+    },
     config::Config,
     core::{
         dialer::{Request, Until},
@@ -64,7 +68,13 @@ pub(crate) async fn dial(
     let exit = loop {
         tokio::select! {
             report = reports.recv() => {
-                let event = report.context("the event loop ended without a result; please report this with the log")?;
+                let mut event = report.context("the event loop ended without a result; please report this with the log")?;
+                if let Event::Result(outcome) = &mut event
+                    && is_worth_a_look(outcome.outcome, any_connection)
+                    && let Ok(report) = node.handle.netcheck().await
+                {
+                    outcome.finding = report.finding(outcome);
+                }
                 printer.print(&event).context("cannot write to stdout")?;
                 so_far.handle(&event);
                 if let Event::Result(outcome) = event {

@@ -4,6 +4,7 @@ pub(crate) mod cli;
 pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
+mod netcheck;
 pub(crate) mod query;
 mod reload;
 pub(crate) mod run;
@@ -34,7 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{
-        cli::{Cli, Command, DialArgs, FirewallArgs, NodeArgs, RunArgs, Until},
+        cli::{Cli, Command, DialArgs, FirewallArgs, NetcheckArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
         query::Asked,
         reload::Triggers,
@@ -100,6 +101,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 None => Ok(Exit::Usage),
             }
         }
+        Command::Netcheck(args) => check_network(&cli, args),
         Command::Forget(args) => {
             let (config, peer) = ask(&cli, Some(&args.peer))?;
             match peer {
@@ -147,6 +149,28 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             }
         }
     }
+}
+
+/// Looks through the running node, unless there is none or a flag describes another one.
+fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
+    let flags = args.node.flags(cli.global.flags());
+    let sources = cli.global.sources(&PROGRAM, flags)?;
+    let read = |reader: &mut Reader<'_>| Config::read(reader, Purpose::Dial);
+    let config = config::load(&PROGRAM, &sources, read)?.config;
+    logging::init(&config.log.level, config.log.format)?;
+    let (watch, json) = (args.watch, args.node.json);
+    if !args.node.describes_node() {
+        let client = Client::new(&config.control_socket);
+        if command::block_on(async { Ok(client.is_served().await?) })? {
+            return command::block_on(netcheck::through(&client, watch, json));
+        }
+    }
+    if config.relays.is_empty() {
+        let text =
+            "no relay is known: give its address with --relay, or in `relays` of the configuration";
+        return Err(Usage(text.to_owned()).into());
+    }
+    command::block_on(netcheck::alone(&config, watch, json))
 }
 
 /// The configuration, and the peer that a question is about.

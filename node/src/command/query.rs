@@ -15,7 +15,10 @@ use p2pnode_protocol::quote;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
-    command::{exit_code::exit_of, so_far::SoFar},
+    command::{
+        exit_code::{exit_of, is_worth_a_look},
+        so_far::SoFar,
+    },
     config::Names,
     control::{Client, DialRequest, Report},
     core::event::Event,
@@ -159,8 +162,14 @@ fn only(status: &mut Status, asked: &Asked, watch: bool) -> anyhow::Result<()> {
 
 /// Prints why the node at `socket` uses its path to the peer.
 pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Result<Exit> {
-    let why = Client::new(socket).why(&asked.text).await;
-    let why = why.map_err(|error| asked.failed(error))?;
+    let client = Client::new(socket);
+    let why = client.why(&asked.text).await;
+    let mut why = why.map_err(|error| asked.failed(error))?;
+    if let Some(reason) = why.stays_relayed()
+        && let Ok(report) = client.netcheck().await
+    {
+        why.finding = report.in_the_way(&reason);
+    }
     let text = if json {
         p2pnode_protocol::to_json(&why)? + "\n"
     } else {
@@ -207,9 +216,16 @@ pub(crate) async fn dial(
     loop {
         tokio::select! {
             report = reports.next() => {
-                let Report { event, name } = report?.context("the node ended the dial without a result: it is stopping")?;
+                let Report { mut event, name } = report?.context("the node ended the dial without a result: it is stopping")?;
                 if let (Some(peer), Some(name)) = (event.peer(), name) {
                     printer.name(peer, name);
+                }
+                if let Event::Result(outcome) = &mut event
+                    && is_worth_a_look(outcome.outcome, request.any_connection)
+                    // A node of an earlier release does not know the question.
+                    && let Ok(report) = client.netcheck().await
+                {
+                    outcome.finding = report.finding(outcome);
                 }
                 heard = Instant::now();
                 printer.print(&event).context("cannot write to stdout")?;

@@ -59,6 +59,7 @@ impl SoFar {
             path,
             reason,
             found_by: None,
+            finding: None,
         }
     }
 }

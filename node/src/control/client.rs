@@ -5,8 +5,9 @@ use std::path::Path;
 use libp2p::PeerId;
 use p2pnode_daemon::control::{self, ClientError, Lines};
 
-use super::{DialRequest, ForwardRequest, Found, OWNER, Report, ServeRequest};
+use super::{DialRequest, ForwardRequest, Found, OWNER, ServeRequest};
 use crate::{
+    core::netcheck,
     observe::status::{Status, Why},
     services::Line,
 };
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) struct Client(control::Client);
 
 /// The reports of a dial that the node makes.
-pub(crate) type Reports = Lines<Report>;
+pub(crate) type Reports = Lines<super::Report>;
 
 impl Client {
     /// A client of the node at `path`. Does not connect yet.
@@ -90,6 +91,15 @@ impl Client {
     /// [`ClientError`]; refused with 404 if the peer is not connected, and with 400 if `peer` is neither an id nor a name.
     pub(crate) async fn why(&self, peer: &str) -> Result<Why, ClientError> {
         self.0.get(&format!("/v1/why/{peer}")).await
+    }
+
+    /// What the node sees of its network.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn netcheck(&self) -> Result<netcheck::Report, ClientError> {
+        self.0.get("/v1/netcheck").await
     }
 
     /// Lets the node dial `peer` no longer when it is lost. Returns whether it was wanted.

@@ -10,6 +10,7 @@
 //! | `POST /v1/serve` with a [`ServeRequest`] | one [`Line`](crate::services::Line) per line; the service goes with the answer |
 //! | `POST /v1/forward` with a [`ForwardRequest`] | the same for a forward |
 //! | `POST /v1/services/PEER` | a [`Found`], when it is known |
+//! | `GET /v1/netcheck` | a [`Report`](crate::core::netcheck::Report), within 3 s |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
 mod client;

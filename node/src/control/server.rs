@@ -40,6 +40,7 @@ pub(crate) async fn start(
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
+        .route("/v1/netcheck", get(netcheck))
         .route("/v1/forget/{peer}", post(forget))
         .route("/v1/dial", post(dial))
         .route("/v1/status/sessions", get(status_with_sessions))
@@ -84,6 +85,11 @@ async fn why(
         None => format!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it"),
     };
     Err(Refusal(StatusCode::NOT_FOUND, reason))
+}
+
+async fn netcheck(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    let report = handle.netcheck().await;
+    Ok(Answer(report.map_err(|_| Refusal::stopping(OWNER))?).into_response())
 }
 
 async fn forget(

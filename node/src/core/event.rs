@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
+        finding::Finding,
         json,
         peers::{Path, PathKind},
     },
@@ -224,6 +225,9 @@ pub struct Outcome {
     pub reason: Option<NotDirect>,
     /// What led to the peer first, if it was reached.
     pub found_by: Option<FoundBy>,
+    /// What stands in the way of a direct path, as far as a look at the network shows it. The commands add it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
 }
 
 /// Why a dial did not end with a direct path.

@@ -57,6 +57,11 @@ impl Observers {
         )
     }
 
+    /// The metrics.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Emits an event. The event loop never waits: events that a slow reader cannot take are dropped and counted.
     pub(crate) fn emit(&mut self, event: Event) {
         self.changed = true;

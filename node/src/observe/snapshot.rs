@@ -116,6 +116,7 @@ impl Snapshot<'_> {
             last_punch: self.last_punch(peer),
             reason: self.not_direct(peer),
             sessions: self.served.sessions.unwrap_or_default(),
+            finding: None,
         })
     }
 

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
-        event::Pause,
+        event::{NotDirect, Pause},
+        finding::Finding,
         json,
         peers::{Axis, DecidedBy, Path, PathKind},
     },
@@ -257,6 +258,18 @@ pub struct Why {
     /// The sessions with it that are open.
     #[serde(default)]
     pub sessions: Vec<SessionStatus>,
+    /// What stands in the way of a direct path, as far as a look at the network shows it. The command adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
+}
+
+impl Why {
+    /// Why the peer stays relayed, if it does and a punch has failed.
+    pub(crate) fn stays_relayed(&self) -> Option<NotDirect> {
+        let best = self.candidates.first()?;
+        let reason = self.last_punch.as_ref()?.reason?;
+        (best.path.path.kind == PathKind::Relayed).then_some(NotDirect::Punch(reason))
+    }
 }
 
 /// A path and where it stands.

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     config::{Config, Names},
-    core::{dialer::Request, event::Event},
+    core::{dialer::Request, event::Event, netcheck::Report},
     observe::status::{Status, Why},
     services::{Callers, ForwardError, Hub, Incoming, OpenSessionError, ServeError, Session},
 };
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     },
     /// The access rules or the names of peers of the configuration have changed.
     Reload(Box<Config>),
+    /// Look at the network.
+    Netcheck(oneshot::Sender<Report>),
     /// Report the status of the whole node.
     Status {
         /// With the sessions that are open.
@@ -146,6 +148,17 @@ impl Handle {
     pub async fn why(&self, peer: PeerId) -> Result<Option<Why>, Stopped> {
         let (answer, receiver) = oneshot::channel();
         self.send(Command::Why { peer, answer }).await?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// What the node sees of its network. Takes up to 3 s.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the node is gone.
+    pub(crate) async fn netcheck(&self) -> Result<Report, Stopped> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Command::Netcheck(answer)).await?;
         receiver.await.map_err(|_| Stopped)
     }
 

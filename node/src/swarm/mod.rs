@@ -14,6 +14,7 @@ pub(crate) mod introduction;
 pub(crate) mod join;
 pub(crate) mod mappings;
 mod memory;
+pub(crate) mod netcheck;
 pub(crate) mod node;
 pub(crate) mod services;
 pub(crate) mod streams;

@@ -1,8 +1,8 @@
 //! Each key: what it means, its kind, its default.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use p2pnode_daemon::{
     config::{
         Form, Kind, Reader,
@@ -16,7 +16,7 @@ use p2pnode_daemon::{
 use p2pnode_protocol::addr::{self, Endpoint};
 use p2pnode_protocol::quote;
 
-use super::{Config, Limits, Listen, Log, PerSource, access};
+use super::{Config, Limits, Listen, Log, PerSource, Stun, access};
 
 /// Both transports and families on the port that libp2p registered. It is above 1023, so the default runs unprivileged; a
 /// public relay does better on 443, which more firewalls let out to.
@@ -73,6 +73,7 @@ impl Config {
             &RELAY,
             &[],
         );
+        let stun = stun(reader, &relays);
         let access = access::read(reader);
         let limits = limits(reader);
         let drain_timeout = reader.one(
@@ -113,6 +114,7 @@ impl Config {
             },
             external: external.into_iter().map(|endpoint| endpoint.addr).collect(),
             relays,
+            stun,
             limits,
             access,
             drain_timeout,
@@ -132,6 +134,38 @@ fn control(reader: &mut Reader<'_>) -> Option<PathBuf> {
     match reader.directories().runtime {
         Ok(runtime) => reader.computed(KEY, DOC, &PATH, Ok(runtime.join("control.sock"))),
         Err(_) => reader.optional(KEY, DOC, &PATH),
+    }
+}
+
+/// STUN's own port is above 1023. A relay that names another in `relays` is named there as well, so both are partners.
+fn stun(reader: &mut Reader<'_>, relays: &[(PeerId, Multiaddr)]) -> Stun {
+    let listen = reader.list(
+        "stun.listen",
+        "Addresses of the second port on which STUN is answered, over UDP and TCP; [] for none. The ports of QUIC and TCP answer it \
+         too. Of the default, those that cannot be bound are left out.",
+        &SOCKET_ADDR,
+        &["0.0.0.0:3478", "[::]:3478"],
+    );
+    let partners = reader.list(
+        "stun.partner",
+        "IP addresses of another relay, one of each family, which has the same ports and names this one: each answers STUN for the \
+         other, so that peers learn how their NAT filters. Default: the IP addresses in `relays`.",
+        &IP_ADDR,
+        &[],
+    );
+    let ip = |(_, addr): &(PeerId, Multiaddr)| match addr.iter().next() {
+        Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(ip)),
+        Some(Protocol::Ip6(ip)) => Some(IpAddr::V6(ip)),
+        _ => None,
+    };
+    Stun {
+        listen,
+        given: reader.is_given("stun.listen"),
+        partners: if reader.is_given("stun.partner") {
+            partners
+        } else {
+            relays.iter().filter_map(ip).collect()
+        },
     }
 }
 
@@ -259,6 +293,20 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
             .unwrap_or_default(),
     }
 }
+
+const IP_ADDR: Kind<IpAddr> = Kind {
+    expects: "an IP address such as 203.0.113.20 or 2001:db8::20",
+    form: Form::Text,
+    parse: |text| {
+        text.parse().map_err(|_| {
+            format!(
+                "{} is not an IP address; write 203.0.113.20 or 2001:db8::20, without a port",
+                quote(text)
+            )
+        })
+    },
+    print: IpAddr::to_string,
+};
 
 const DRAIN_TIMEOUT: Kind<Duration> = Kind {
     expects: "a duration such as 30s or 5m, or 0 to end at once",

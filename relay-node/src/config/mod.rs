@@ -8,7 +8,11 @@ pub(crate) mod reload;
 mod access;
 mod keys;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::{
@@ -34,6 +38,8 @@ pub struct Config {
     pub external: Vec<Multiaddr>,
     /// The other relays, by peer id and address; one may have several addresses.
     pub relays: Vec<(PeerId, Multiaddr)>,
+    /// STUN.
+    pub stun: Stun,
     /// How much the relay carries.
     pub limits: Limits,
     /// Who may use the relay.
@@ -68,6 +74,17 @@ pub struct Listen {
     /// Whether the user gave them. If not, those of a family that the host lacks are left out; one that was asked for is an
     /// error instead.
     pub given: bool,
+}
+
+/// Where STUN is answered, besides the ports of QUIC and TCP.
+#[derive(Debug, Clone)]
+pub struct Stun {
+    /// The second port, over UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Whether the user gave it. If not, an address that cannot be bound is left out.
+    pub given: bool,
+    /// Addresses of relays that answer for this one on the same ports, and for which it answers.
+    pub partners: Vec<IpAddr>,
 }
 
 /// How much the relay carries. 0 is no limit, everywhere.

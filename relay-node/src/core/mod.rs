@@ -25,6 +25,7 @@ mod replication;
 mod reservations;
 mod source;
 mod state;
+mod stun;
 mod twins;
 mod verdict;
 
@@ -43,4 +44,8 @@ pub use self::{
     },
     twins::SharedKey,
 };
-pub(crate) use self::{external::is_link_local, limits::LONGEST};
+pub(crate) use self::{
+    external::is_link_local,
+    limits::LONGEST,
+    stun::{Asked, Ignored, Outcome, Stun},
+};

@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::core::{Cut, DenialReason, Totals};
+use crate::core::{Cut, DenialReason, Ignored, Outcome, Totals};
 
 /// How many bytes all circuits have carried.
 #[derive(Debug, Clone, Default)]
@@ -141,6 +141,58 @@ struct ReloadedLabels {
     outcome: Reloaded,
 }
 
+/// What became of a request of STUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum StunOutcome {
+    /// It was answered.
+    Answered,
+    /// The partner was asked to answer.
+    Partner,
+    /// It was not.
+    Ignored(Ignored),
+}
+
+impl StunOutcome {
+    const ALL: [Self; 6] = [
+        Self::Answered,
+        Self::Partner,
+        Self::Ignored(Ignored::Malformed),
+        Self::Ignored(Ignored::TooOften),
+        Self::Ignored(Ignored::NotPartner),
+        Self::Ignored(Ignored::NoOther),
+    ];
+
+    pub(crate) const fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Send {
+                is_for_partner: true,
+                ..
+            } => Self::Partner,
+            Outcome::Send { .. } | Outcome::Connect { .. } => Self::Answered,
+            Outcome::Ignore(why) => Self::Ignored(*why),
+        }
+    }
+}
+
+impl EncodeLabelValue for StunOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Answered => "answered",
+            Self::Partner => "partner",
+            Self::Ignored(Ignored::Malformed) => "malformed",
+            Self::Ignored(Ignored::TooOften) => "too_often",
+            Self::Ignored(Ignored::NotPartner) => "not_partner",
+            Self::Ignored(Ignored::NoOther) => "no_other",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StunLabels {
+    outcome: StunOutcome,
+}
+
 /// The relay's metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -159,6 +211,7 @@ pub(crate) struct Metrics {
     cut: Family<CutLabels, Counter>,
     listener_errors: Counter,
     reloads: Family<ReloadedLabels, Counter>,
+    stun: Family<StunLabels, Counter>,
     tally: Arc<Mutex<Tally>>,
 }
 
@@ -189,6 +242,7 @@ impl Metrics {
             listener_errors: Counter::default(),
             draining: Gauge::default(),
             reloads: Family::default(),
+            stun: Family::default(),
             tally: Arc::default(),
         };
         registry.register(
@@ -267,6 +321,14 @@ impl Metrics {
             "How often the configuration was read again",
             metrics.reloads.clone(),
         );
+        registry.register(
+            "relay_stun",
+            "Requests of STUN, by what became of them",
+            metrics.stun.clone(),
+        );
+        for outcome in StunOutcome::ALL {
+            drop(metrics.stun.get_or_create(&StunLabels { outcome }));
+        }
         metrics
     }
 
@@ -275,6 +337,11 @@ impl Metrics {
         self.reloads
             .get_or_create(&ReloadedLabels { outcome })
             .inc();
+    }
+
+    /// A request of STUN was answered or not.
+    pub(crate) fn stun(&self, outcome: StunOutcome) {
+        self.stun.get_or_create(&StunLabels { outcome }).inc();
     }
 
     /// Takes over how much there is of what.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use libp2p::{Multiaddr, PeerId, TransportError, swarm::ListenError};
 use p2pnode_daemon::admin::Readiness;
 use p2pnode_protocol::{directory, introduction::Refusal};
-use p2pnode_transports::{displaced, innermost, timed_out};
+use p2pnode_transports::{displaced, innermost, timed_out, was_stun};
 use tracing::{debug, error, field::Empty, info, warn};
 
 use crate::{
@@ -326,6 +326,7 @@ impl<W: Write> Observer<W> {
                 self.metrics.denied(DenialReason::Displaced);
                 debug!(%from, "a handshake ended for another one");
             }
+            ListenError::Transport(error) if was_stun(&error) => {}
             ListenError::Transport(error) => {
                 let reason = if timed_out(&error) {
                     HandshakeFailure::Timeout

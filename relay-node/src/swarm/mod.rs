@@ -11,5 +11,6 @@ mod keep_alive;
 pub(crate) mod listen;
 pub(crate) mod run;
 mod shared_state;
+mod stun;
 
 pub use run::{run, run_reloading};

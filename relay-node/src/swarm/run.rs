@@ -19,13 +19,14 @@ use super::{
     event_loop::EventLoop,
     listen::Listeners,
     shared_state::{SharedState, now},
+    stun::StunServer,
 };
 use crate::{
     config::{Config, reload::Reloads},
     core::{RelayState, Settings},
     observe::{
         control,
-        metrics::{Carried, Metrics},
+        metrics::Metrics,
         observer::Observer,
         output::{Format, Output},
         readiness,
@@ -82,8 +83,10 @@ pub async fn run_reloading(
         let addresses = interfaces.addresses().clone();
         state.lock().handle_host(addresses, interfaces.gateways());
     }
-    let mut swarm = swarm(key, config, &state, metrics.carried(), budgets.clone())?;
+    let stun = StunServer::new(&config.stun, metrics.clone());
+    let mut swarm = swarm(key, config, &state, &metrics, budgets.clone(), &stun)?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
+    stun.listen(&config.stun)?;
     let health = Health {
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
@@ -135,8 +138,9 @@ fn swarm(
     key: &Keypair,
     config: &Config,
     state: &SharedState,
-    carried: Carried,
+    metrics: &Metrics,
     budgets: Budgets,
+    stun: &StunServer,
 ) -> anyhow::Result<Swarm<BoxedHandlers<Behaviour>>> {
     let runtime = || Ok(FairRuntime::start()? as Arc<dyn quinn::Runtime>);
     let displacer = Displacer::default();
@@ -145,6 +149,7 @@ fn swarm(
         key,
         Arc::new(runtime),
         budgets,
+        Some(stun.on_quic_port()),
     )?);
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
@@ -154,7 +159,7 @@ fn swarm(
                 key,
                 &config.limits,
                 state,
-                carried,
+                metrics.carried(),
                 displacer,
                 arrivals,
             ))

@@ -110,6 +110,9 @@ pub enum Error {
         /// Its port.
         port: u16,
     },
+    /// A connection to a listener spoke STUN, and is none of the swarm's.
+    #[error("the connection is one of STUN")]
+    Stun,
     /// A transport that only listens was asked to dial.
     #[error("cannot dial {}: this transport only listens", escape(.addr))]
     ListenOnly {
@@ -204,6 +207,7 @@ impl Error {
             | Self::Timeout { .. }
             | Self::PunchPort { .. }
             | Self::ListenOnly { .. }
+            | Self::Stun
             | Self::OwnSocket { .. }
             | Self::Certificate(_)
             | Self::Quic { .. }
@@ -267,6 +271,11 @@ pub fn closed(error: &(dyn StdError + 'static)) -> Option<Closed> {
         None => of_one(error),
     };
     causes(error).filter_map(says).last()
+}
+
+/// Whether a connection was one of STUN, which a [`StunHandler`](crate::StunHandler) has taken.
+pub fn was_stun(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|error| matches!(error.downcast_ref(), Some(Error::Stun)))
 }
 
 /// Whether an attempt to connect failed because time ran out, with `error` as a swarm or a boxed transport reports it. Looks

@@ -19,3 +19,5 @@ pub(crate) mod record;
 pub(crate) mod shared;
 pub(crate) mod snat;
 pub(crate) mod socket;
+pub(crate) mod stun;
+pub(crate) mod stun_socket;

@@ -12,6 +12,7 @@ use crate::net::{
     ports::Ports,
     punches::Punches,
     record::{Records, Sockets},
+    stun::StunClient,
 };
 
 /// What the parts of one transport share.
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     pub(crate) kin: Kin,
     pub(crate) datagrams: Datagrams,
+    pub(crate) stun: Arc<StunClient>,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
 }
@@ -34,6 +36,7 @@ impl Shared {
             budgets: Budgets::new(Class::Carrying),
             kin: Kin::default(),
             datagrams: Datagrams::default(),
+            stun: Arc::default(),
             records: Arc::default(),
             reach: Arc::default(),
         }

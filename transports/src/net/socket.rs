@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     time::Duration,
 };
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// The wildcard address of a family, at a port.
 pub(crate) const fn wildcard(family: Family, port: u16) -> SocketAddr {
@@ -96,6 +96,17 @@ pub(crate) async fn connect(
     TcpSocket::from_std_stream(socket.into())
         .connect(remote)
         .await
+}
+
+/// Accepts connections at `port`, from which others may connect at the same time.
+///
+/// # Errors
+///
+/// `AddrInUse` where the port is bound by somebody who does not share it.
+pub(crate) fn listen(family: Family, port: u16) -> io::Result<TcpListener> {
+    let socket = bound(port, wildcard(family, 0))?;
+    socket.listen(16)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// A TCP socket that connects from `port` to `remote`.

@@ -31,6 +31,7 @@ use crate::net::{
     punches::Remote,
     shared::Shared,
     socket,
+    stun_socket::StunHandler,
 };
 
 /// The punch sockets of QUIC.
@@ -75,8 +76,10 @@ impl Dialer {
     /// Opens the punch socket of `family` on a port of the range.
     pub(crate) fn open(&mut self, family: Family) -> Result<(), Error> {
         let (settings, punches) = (&self.settings, &self.shared.punches);
+        let stun: Arc<dyn StunHandler> = self.shared.stun.clone();
         let (claim, socket) = self.shared.ports.open(Transport::Quic, family, |port| {
-            let opened = Socket::bind(socket::wildcard(family, port), settings, punches);
+            let addr = socket::wildcard(family, port);
+            let opened = Socket::bind(addr, settings, punches, Some(&stun));
             opened.map_err(|error| OpenError {
                 socket: Transport::Quic,
                 error,

@@ -21,6 +21,7 @@ use crate::net::{
     addr::to_multiaddr,
     connection::{Event, Incoming},
     error::Error,
+    stun_socket::StunHandler,
 };
 
 /// Public listeners of QUIC, and the dials of a relay, which leave from any port.
@@ -28,6 +29,7 @@ pub(crate) struct Listeners {
     listening: Vec<Listening>,
     events: VecDeque<Event>,
     settings: Arc<Settings>,
+    stun: Option<Arc<dyn StunHandler>>,
 }
 
 struct Listening {
@@ -36,17 +38,19 @@ struct Listening {
 }
 
 impl Listeners {
-    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+    /// `stun` gets their datagrams of STUN.
+    pub(crate) fn new(settings: Arc<Settings>, stun: Option<Arc<dyn StunHandler>>) -> Self {
         Self {
             listening: Vec::new(),
             events: VecDeque::new(),
             settings,
+            stun,
         }
     }
 
     /// Listens on an address, or on a wildcard, which is not reported. Where.
     pub(crate) fn listen_on(&mut self, id: ListenerId, addr: SocketAddr) -> io::Result<SocketAddr> {
-        let socket = Socket::bind(addr, &self.settings, &Arc::default())?;
+        let socket = Socket::bind(addr, &self.settings, &Arc::default(), self.stun.as_ref())?;
         let local = socket.local();
         if !local.ip().is_unspecified() {
             self.events.push_back(TransportEvent::NewAddress {

@@ -23,6 +23,7 @@ mod restraint;
 mod settings;
 mod socket;
 mod streams;
+pub(crate) mod stun;
 
 pub(crate) use dialer::{Dial, Dialer};
 pub(crate) use listeners::Listeners;

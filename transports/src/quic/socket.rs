@@ -18,9 +18,10 @@ use super::{
     failure::{Failure, HANDSHAKE_TIMEOUT},
     restraint::{RestrainedSocket, Restraint},
     settings::Settings,
+    stun::SharedSocket,
 };
 use crate::{
-    net::{connection::Connection, punches::Punches, socket},
+    net::{connection::Connection, punches::Punches, socket, stun_socket::StunHandler},
     tls,
 };
 
@@ -70,19 +71,24 @@ impl Accepted {
 }
 
 impl Socket {
-    /// A socket bound to `addr` that dials, and that accepts.
+    /// A socket bound to `addr` that dials, and that accepts. `stun` gets its datagrams of STUN.
     pub(super) fn bind(
         addr: SocketAddr,
         settings: &Arc<Settings>,
         punches: &Arc<Punches>,
+        stun: Option<&Arc<dyn StunHandler>>,
     ) -> io::Result<Self> {
         let socket = socket::udp(addr)?;
         let raw = Arc::new(socket.try_clone()?);
         let local = socket.local_addr()?;
         let runtime = (settings.runtime)()?;
         let restraint = Arc::new(Restraint::new(Arc::clone(punches)));
+        let socket = runtime.wrap_udp_socket(socket)?;
         let restrained = RestrainedSocket {
-            socket: runtime.wrap_udp_socket(socket)?,
+            socket: match stun {
+                Some(stun) => Arc::new(SharedSocket::new(socket, stun)),
+                None => socket,
+            },
             restraint: Arc::clone(&restraint),
         };
         let endpoint = Endpoint::new_with_abstract_socket(
@@ -245,7 +251,7 @@ mod tests {
         let budgets = Budgets::new(Class::Stranger);
         let settings =
             Settings::new(&keypair, &tls, congestion, role, runtime, budgets, None).unwrap();
-        Socket::bind(([127, 0, 0, 1], 0).into(), &settings, &Arc::default()).unwrap()
+        Socket::bind(([127, 0, 0, 1], 0).into(), &settings, &Arc::default(), None).unwrap()
     }
 
     async fn accept(socket: &mut Socket) -> Accepted {

@@ -31,6 +31,7 @@ use libp2p::{
     multiaddr::Multiaddr,
     noise,
 };
+use tokio::net::TcpStream;
 
 use super::{
     eof_is_error::EofIsError, read_buffer::ReadBuffer, write_coalescer::CoalescedYamux,
@@ -159,6 +160,16 @@ impl Upgrade {
             }
         }
         .boxed()
+    }
+}
+
+/// Whether the remote speaks STUN: its first byte is 0, and that of a negotiation is not.
+pub(crate) async fn is_stun(stream: &TcpStream) -> Result<bool, Error> {
+    let mut first = [0xff];
+    match tokio::time::timeout(TIMEOUT, stream.peek(&mut first)).await {
+        // What is wrong with the connection shows when it is read.
+        Ok(Ok(_) | Err(_)) => Ok(first == [0]),
+        Err(_) => Err(Error::timeout("the TCP handshake", TIMEOUT)),
     }
 }
 

@@ -72,6 +72,7 @@ impl Dialer {
                 path: self.path.clone(),
                 reason,
                 found_by: self.found_by.filter(|_| self.path.is_some()),
+                finding: None,
             })));
     }
 

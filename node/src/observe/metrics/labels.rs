@@ -9,6 +9,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use crate::{
     core::{
         admission::Refused,
+        netcheck::Check,
         peers::{Path, PathCause, PathKind},
     },
     punch::{AttemptEnd, CandidateOutcome, Reason, Record, Role},
@@ -42,6 +43,27 @@ impl<T: fmt::Display> EncodeLabelValue for Label<T> {
             Self::Unknown => encoder.write_str("unknown"),
             Self::None => encoder.write_str("none"),
         }
+    }
+}
+
+/// The NAT of a transport and family.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct NatLabels {
+    transport: Label<Transport>,
+    family: Label<Family>,
+    mapping: &'static str,
+    filtering: &'static str,
+}
+
+impl NatLabels {
+    pub(super) fn of(check: &Check) -> Option<Self> {
+        let nat = check.nat?;
+        Some(Self {
+            transport: Label::Is(check.transport?),
+            family: Label::Is(check.family?),
+            mapping: nat.mapping.name(),
+            filtering: nat.filtering.name(),
+        })
     }
 }
 

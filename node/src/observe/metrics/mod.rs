@@ -25,12 +25,15 @@ use crate::{
     core::{
         admission::Refused,
         dialer::CircuitFailure,
+        netcheck::Report,
         peers::{Path, PathCause, PeerTable},
         relays::RelayKeeper,
     },
     punch::Record,
 };
-use labels::{ChangeLabels, DialLabels, PathLabels, PunchLabels, RefusedLabels, RelayLabels};
+use labels::{
+    ChangeLabels, DialLabels, NatLabels, PathLabels, PunchLabels, RefusedLabels, RelayLabels,
+};
 use pool::Pool;
 
 pub(crate) use paths::{Change, PathWatch};
@@ -55,6 +58,7 @@ pub(crate) struct Metrics {
     reservations: Family<RelayLabels, Gauge>,
     closed_for_memory: Counter,
     listener_errors: Counter,
+    nat: Family<NatLabels, Gauge>,
     pool: Pool,
     sessions: SessionMetrics,
 }
@@ -72,6 +76,7 @@ impl Default for Metrics {
             reservations: Family::default(),
             closed_for_memory: Counter::default(),
             listener_errors: Counter::default(),
+            nat: Family::default(),
             pool: Pool::default(),
             sessions: SessionMetrics::default(),
         }
@@ -135,6 +140,11 @@ impl Metrics {
             "p2pnode_listener_errors",
             "Errors of listeners that go on, as when no file can be opened for a connection",
             self.listener_errors.clone(),
+        );
+        registry.register(
+            "p2pnode_nat",
+            "The NAT of a transport and IP family as the last netcheck of this node found it: 1",
+            self.nat.clone(),
         );
         self.pool.register(registry);
         self.sessions.register(registry);
@@ -204,6 +214,14 @@ impl Metrics {
     pub(crate) fn dial_failed(&self, error: &DialError, circuit: CircuitFailure) {
         for labels in dials::failed(error, circuit) {
             self.dials.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A look at the network has found this.
+    pub(crate) fn nat(&self, report: &Report) {
+        self.nat.clear();
+        for labels in report.checks.iter().filter_map(NatLabels::of) {
+            self.nat.get_or_create(&labels).set(1);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The output on stdout, for people and for programs.
 
+mod netcheck;
 mod served;
 mod table;
 mod text;
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use crate::core::event::Event;
 
+pub(crate) use netcheck::netcheck;
 pub(crate) use table::{size, status, why};
 pub(crate) use text::{explain, label, plain, short};
 

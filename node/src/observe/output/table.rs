@@ -6,6 +6,7 @@ use super::{
     explain, label, plain,
     served::{served, sessions},
     short,
+    text::in_the_way,
 };
 use crate::{
     core::{
@@ -104,6 +105,9 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
     }
     if let Some(reason) = why.reason {
         let _ = writeln!(text, "not direct: {}{}", plain(reason), explain(reason));
+    }
+    if let Some(finding) = &why.finding {
+        let _ = writeln!(text, "in the way{}", in_the_way(finding));
     }
     if let Some(punch) = &why.last_punch {
         let reason = punch

@@ -7,6 +7,7 @@ use libp2p::PeerId;
 use crate::{
     core::{
         event::{Event, NotDirect, Outcome, Pause, Reached},
+        finding::Finding,
         json::to_millis,
         peers::PathKind,
     },
@@ -134,7 +135,13 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             "ping",
             to_millis(*rtt)
         ),
-        Event::Result(outcome) => result(outcome),
+        Event::Result(outcome) => {
+            let mut text = result(outcome);
+            if let Some(finding) = &outcome.finding {
+                let _ = write!(text, "; in the way{}", in_the_way(finding));
+            }
+            text
+        }
     }
 }
 
@@ -163,6 +170,18 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
 }
 
 /// The last line: how the peer was reached, or why it was not.
+/// What stands in the way, and what mends it, behind a line of text.
+pub(crate) fn in_the_way(finding: &Finding) -> String {
+    let mut text = format!(": {}", finding.text);
+    if let Some(remedy) = &finding.remedy {
+        let _ = write!(text, " -> {}", remedy.text);
+        if let Some(command) = &remedy.command {
+            let _ = write!(text, ": {command}");
+        }
+    }
+    text
+}
+
 fn result(outcome: &Outcome) -> String {
     let path = outcome.path.as_ref();
     let how = path.map(|path| path.to_string()).unwrap_or_default();
@@ -291,6 +310,7 @@ mod tests {
             }),
             reason: None,
             found_by: None,
+            finding: None,
         };
         assert_eq!(
             line(&Event::Result(outcome), None),
@@ -310,6 +330,7 @@ mod tests {
                 "port range 40000-40000 exhausted: udp 40000 held by pid 7 (nc)".to_owned(),
             )),
             found_by: None,
+            finding: None,
         };
         assert_eq!(
             line(&Event::Result(outcome), None),

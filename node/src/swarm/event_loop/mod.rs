@@ -43,6 +43,7 @@ use crate::{
         interfaces::Interfaces,
         introduction::introducers,
         join,
+        netcheck::Plan,
         token_file::TokenFile,
     },
 };
@@ -77,6 +78,8 @@ pub(crate) struct EventLoop {
     observers: Observers,
     names: watch::Sender<Names>,
     hub: Hub,
+    /// What a look at the network looks at.
+    plan: Plan,
 }
 
 impl EventLoop {
@@ -101,6 +104,7 @@ impl EventLoop {
             .answers()
             .then(|| Responder::start(*swarm.local_peer_id(), allowed));
         Self {
+            plan: Plan::new(config, sockets.clone()),
             keypair,
             swarm,
             sockets,
@@ -174,6 +178,14 @@ impl EventLoop {
                 });
                 self.state.handle_access(allowed, introducers(&config));
                 self.names.send_replace(config.names());
+            }
+            Command::Netcheck(answer) => {
+                let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
+                tokio::spawn(async move {
+                    let report = plan.look().await;
+                    metrics.nat(&report);
+                    drop(answer.send(report));
+                });
             }
             Command::Forget { peer, answer } => drop(answer.send(self.state.handle_forget(peer))),
             Command::Status { sessions, answer } => {

@@ -1,0 +1,87 @@
+//! `p2pnode netcheck`: a look at the network, from the running node's sockets or from those of a node of its own.
+
+use std::{io, time::Duration};
+
+use anyhow::Context as _;
+use libp2p::identity::Keypair;
+use p2pnode_daemon::{command::print, exit::Exit, identity, terminal};
+use p2pnode_protocol::to_json;
+use p2pnode_transports::Interfaces;
+
+use crate::{
+    config::{Config, Key},
+    control::Client,
+    core::netcheck::{Reaches, Report},
+    observe::output,
+    swarm::netcheck::Plan,
+};
+
+/// The time between two looks of `--watch`.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// Prints what a node at the control socket sees.
+pub(crate) async fn through(client: &Client, watch: bool, json: bool) -> anyhow::Result<Exit> {
+    repeat(watch, json, async || Ok(client.netcheck().await?)).await
+}
+
+/// Prints what a node with this configuration would see.
+pub(crate) async fn alone(config: &Config, watch: bool, json: bool) -> anyhow::Result<Exit> {
+    let dial = &config.dial;
+    let settings = p2pnode_transports::Config {
+        range: dial.port_range,
+        quic: dial.quic,
+        tcp: dial.tcp,
+        family: dial.family,
+        congestion: dial.congestion,
+    };
+    let (_transport, sockets) = p2pnode_transports::build(&keypair(config), settings)
+        .context("cannot set up the transports")?;
+    let plan = Plan::new(config, sockets);
+    repeat(watch, json, async || Ok(plan.look().await)).await
+}
+
+async fn repeat(
+    watch: bool,
+    json: bool,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Report>,
+) -> anyhow::Result<Exit> {
+    loop {
+        let report = look().await?;
+        let text = if json {
+            to_json(&report)? + "\n"
+        } else {
+            output::netcheck(&report, terminal::has_colour(&io::stdout()))
+        };
+        print(&text).context("cannot write to stdout")?;
+        if !watch {
+            return Ok(match report.reaches() {
+                Reaches::Directly => Exit::Success,
+                Reaches::Relayed => Exit::RelayedOnly,
+                Reaches::Nobody => Exit::Unreachable,
+            });
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// The node's key if there is one, because the punch ports follow from it. Otherwise one that follows from the addresses of the
+/// host: each look begins at the same port, so no port is looked at as a fresh one that an earlier look has used otherwise.
+fn keypair(config: &Config) -> Keypair {
+    let path = match &config.key {
+        Key::File(path) => Some(path),
+        Key::Throwaway { configured } => configured.as_ref(),
+    };
+    if let Some(Ok(key)) = path.map(|path| identity::load(path)) {
+        return key;
+    }
+    let mut seed = [0x6e_u8; 32];
+    if let Ok(interfaces) = Interfaces::watch() {
+        let ips = interfaces.addresses().iter().map(|address| address.ip);
+        let bytes = ips.flat_map(|ip| ip.to_string().into_bytes());
+        for (at, byte) in bytes.enumerate() {
+            let seed = &mut seed[at % 32];
+            *seed = seed.rotate_left(3) ^ byte;
+        }
+    }
+    Keypair::ed25519_from_bytes(seed).unwrap_or_else(|_| Keypair::generate_ed25519())
+}

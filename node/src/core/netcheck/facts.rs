@@ -1,0 +1,108 @@
+//! What was seen, without a judgement.
+
+use std::{net::SocketAddr, time::Duration};
+
+use libp2p::PeerId;
+use p2pnode_transports::{Family, PortRange, Transport};
+
+/// All that was seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) range: PortRange,
+    pub(crate) relays: Vec<RelayFacts>,
+    /// One for each transport and family that a relay has an address of.
+    pub(crate) paths: Vec<PathFacts>,
+    /// By how much this clock is ahead of a relay's, in milliseconds.
+    pub(crate) clock_ahead: Option<i64>,
+    pub(crate) host: HostFacts,
+}
+
+/// A relay.
+#[derive(Debug, Clone)]
+pub(crate) struct RelayFacts {
+    pub(crate) relay: PeerId,
+    pub(crate) legs: Vec<Leg>,
+}
+
+/// One address of a relay.
+#[derive(Debug, Clone)]
+pub(crate) struct Leg {
+    pub(crate) transport: Transport,
+    pub(crate) family: Family,
+    pub(crate) answer: Answer,
+}
+
+/// What became of a packet to a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was answered after this time.
+    After(Duration),
+    /// Nothing came back.
+    Silent,
+    /// It was not sent, or refused: why.
+    Failed(String),
+}
+
+impl Answer {
+    pub(crate) const fn is_there(&self) -> bool {
+        matches!(self, Self::After(_))
+    }
+}
+
+/// One endpoint of a relay, and as whom it saw this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The endpoint.
+    pub(crate) by: SocketAddr,
+    /// The socket that asked, untranslated. A host with several addresses may take another one for each destination.
+    pub(crate) local: Option<SocketAddr>,
+    /// The mapping; `None` if nothing came back.
+    pub(crate) mapped: Option<SocketAddr>,
+}
+
+/// A transport over a family.
+#[derive(Debug, Clone)]
+pub(crate) struct PathFacts {
+    pub(crate) transport: Transport,
+    pub(crate) family: Family,
+    /// As whom the endpoints saw that socket.
+    pub(crate) seen: Vec<Seen>,
+    /// Whether a packet from another port of an address came in that this socket has sent to; `None` if that could not be tried.
+    pub(crate) from_other_port: Option<bool>,
+    /// The same from an address that this socket has not sent to.
+    pub(crate) from_other_address: Option<bool>,
+    /// Other ports of the range, and their mappings in the order in which they were made.
+    pub(crate) sample: Vec<(u16, Option<SocketAddr>)>,
+    /// Whether a packet to the own mapping came back.
+    pub(crate) hairpin: Option<bool>,
+    /// The longest payload that came through whole, in bytes; 0 if the shortest did not. `None` if that was not tried.
+    pub(crate) payload: Option<u16>,
+}
+
+impl PathFacts {
+    pub(crate) const fn new(transport: Transport, family: Family) -> Self {
+        Self {
+            transport,
+            family,
+            seen: Vec::new(),
+            from_other_port: None,
+            from_other_address: None,
+            sample: Vec::new(),
+            hairpin: None,
+            payload: None,
+        }
+    }
+}
+
+/// This host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostFacts {
+    /// `net.ipv4.ip_local_port_range`.
+    pub(crate) ephemeral: Option<(u16, u16)>,
+    /// `net.ipv4.ip_local_reserved_ports`.
+    pub(crate) reserved: Vec<(u16, u16)>,
+    /// `net.ipv4.tcp_timestamps`.
+    pub(crate) timestamps: Option<bool>,
+    /// TCP sockets of the range that wait for their end.
+    pub(crate) waiting: usize,
+}

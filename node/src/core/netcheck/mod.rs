@@ -1,0 +1,21 @@
+//! What a look at the network means: from [`Facts`] to checks, names of NATs, a verdict and remedies. Pure.
+//!
+//! The swarm gathers the facts. [`assess`] turns them into a [`Report`] and claims nothing that they do not say: what one relay
+//! cannot show is `unknown`, with what it would take.
+
+mod assess;
+mod facts;
+mod finding;
+mod nat;
+mod remedy;
+mod report;
+
+pub(crate) use self::{
+    assess::{FULL_PAYLOAD, assess},
+    facts::{Answer, Facts, HostFacts, Leg, PathFacts, RelayFacts, Seen},
+    nat::{Allocation, Filtering, Kind, Mapping},
+    report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
+};
+
+#[cfg(test)]
+mod tests;

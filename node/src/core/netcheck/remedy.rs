@@ -1,0 +1,116 @@
+//! What mends a finding: an id, a sentence, and a command where there is one.
+
+use p2pnode_transports::PortRange;
+
+use crate::core::finding::Remedy;
+
+impl Remedy {
+    fn new(id: &str, text: impl Into<String>, command: Option<String>) -> Self {
+        Self {
+            id: id.to_owned(),
+            text: text.into(),
+            command,
+        }
+    }
+
+    /// The NAT gives each destination another port.
+    pub(crate) fn preserve_range() -> Self {
+        Self::new(
+            "preserve_range",
+            "the NAT maps each destination to another port; if it is a cluster's masquerade, exempt the range on the host of the pod",
+            Some("p2pnode firewall --format nft-snat | nft -f -".to_owned()),
+        )
+    }
+
+    pub(crate) fn look_there() -> Self {
+        Self::new(
+            "look_there",
+            "look at the network of the peer, on its host",
+            Some("p2pnode netcheck".to_owned()),
+        )
+    }
+
+    pub(crate) fn udp_blocked(range: PortRange) -> Self {
+        Self::new(
+            "udp_blocked",
+            format!(
+                "let UDP from source ports {range} out, and its answers in; these are the rules for a firewall of Linux"
+            ),
+            Some("p2pnode firewall --format nft".to_owned()),
+        )
+    }
+
+    pub(crate) fn range_blocked(range: PortRange) -> Self {
+        Self::new(
+            "range_blocked",
+            format!(
+                "let all source ports of {range} out, or configure the range that is let out in dial.port_range"
+            ),
+            Some("p2pnode firewall --format nft".to_owned()),
+        )
+    }
+
+    pub(crate) fn unreachable(range: PortRange) -> Self {
+        Self::new(
+            "relay_unreachable",
+            format!(
+                "check the address of the relay and that it runs, and let source ports {range} out"
+            ),
+            Some("p2pnode firewall --format nft".to_owned()),
+        )
+    }
+
+    pub(crate) fn second_relay() -> Self {
+        Self::new(
+            "second_relay",
+            "one relay cannot show this: run a second one at another address, let both name each other in `relays`, and configure both",
+            None,
+        )
+    }
+
+    pub(crate) fn newer_relay() -> Self {
+        Self::new(
+            "relay_without_stun",
+            "the relay answers no STUN on the port of QUIC: run a relay-node of this release",
+            None,
+        )
+    }
+
+    pub(crate) fn mtu() -> Self {
+        Self::new(
+            "mtu",
+            "QUIC needs datagrams of 1,200 bytes: raise the MTU of the interface or the tunnel to 1280 at least",
+            None,
+        )
+    }
+
+    pub(crate) fn clock() -> Self {
+        Self::new(
+            "clock",
+            "set the clock of the host: reservations and join tokens have times",
+            Some("timedatectl set-ntp true".to_owned()),
+        )
+    }
+
+    pub(crate) fn reserve_ports(range: PortRange, reserved: &[(u16, u16)]) -> Self {
+        let others = reserved
+            .iter()
+            .map(|(first, last)| format!("{first}-{last},"));
+        let others: String = others.collect();
+        Self::new(
+            "reserve_ports",
+            "other programs of this host may take ports of the range: reserve it",
+            Some(format!(
+                "sysctl -w net.ipv4.ip_local_reserved_ports={others}{range}"
+            )),
+        )
+    }
+
+    pub(crate) fn timestamps() -> Self {
+        Self::new(
+            "timestamps",
+            "without TCP timestamps a port of the range is held for a minute after each connection",
+            Some("sysctl -w net.ipv4.tcp_timestamps=1".to_owned()),
+        )
+    }
+}

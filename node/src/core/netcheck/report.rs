@@ -1,0 +1,142 @@
+//! The result as it is printed: one JSON object.
+
+use p2pnode_transports::{Family, Transport};
+use serde::{Deserialize, Serialize};
+
+use super::{Allocation, Filtering, Kind, Mapping};
+use crate::core::finding::Remedy;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) event: NetcheckEvent,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) verdict: Verdict,
+}
+
+/// The name of the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NetcheckEvent {
+    Netcheck,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Check {
+    pub(crate) id: Id,
+    pub(crate) status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) transport: Option<Transport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) family: Option<Family>,
+    #[serde(flatten)]
+    pub(crate) nat: Option<Nat>,
+    pub(crate) text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remedy: Option<Remedy>,
+}
+
+/// What a check looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Id {
+    Relay,
+    Udp,
+    Range,
+    Nat,
+    Hairpin,
+    Mtu,
+    Lifetime,
+    Mapping,
+    Nat64,
+    Clock,
+    Host,
+}
+
+/// How good or bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Ok,
+    Warn,
+    Fail,
+    Unknown,
+}
+
+/// The NAT in the way of a transport and family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Nat {
+    pub(crate) mapping: Mapping,
+    pub(crate) filtering: Filtering,
+    pub(crate) preserved: Option<bool>,
+    pub(crate) allocation: Allocation,
+    pub(crate) kind: Kind,
+}
+
+/// Which peers can be reached how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Verdict {
+    pub(crate) direct: Vec<PeerClass>,
+    /// By a search over ports.
+    pub(crate) search: Vec<PeerClass>,
+    pub(crate) relayed: Vec<PeerClass>,
+    /// What the facts do not say.
+    pub(crate) unknown: Vec<PeerClass>,
+}
+
+/// Peers by what is in front of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PeerClass {
+    Public,
+    FullCone,
+    AddressRestricted,
+    EimApdf,
+    Symmetric,
+}
+
+impl PeerClass {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Public,
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::EimApdf,
+        Self::Symmetric,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::FullCone => "full-cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::EimApdf => "eim-apdf",
+            Self::Symmetric => "symmetric",
+        }
+    }
+}
+
+/// What the exit code says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reaches {
+    /// Peers behind most home routers directly, as far as is known.
+    Directly,
+    /// Those over a relay only.
+    Relayed,
+    /// No relay answers.
+    Nobody,
+}
+
+impl Report {
+    /// What the exit code says.
+    pub(crate) fn reaches(&self) -> Reaches {
+        let mut relays = self.checks.iter().filter(|check| check.id == Id::Relay);
+        if relays.all(|check| check.status == Status::Fail) {
+            Reaches::Nobody
+        } else if self.verdict.relayed.contains(&PeerClass::EimApdf) {
+            Reaches::Relayed
+        } else {
+            Reaches::Directly
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! `p2pnode netcheck` behind each NAT of the lab, against what the lab knows about it; and what the wire carried meanwhile.
+
+use p2pnode_tests::{faults::Traffic, prelude::*};
+
+lab_tests! {
+    a_public_host_is_named: is(NatKind::None, ["none", "none", "none"]);
+    a_full_cone_is_named: is(NatKind::FullCone, ["full-cone", "eim", "eif"]);
+    an_address_restricted_nat_is_named: is(NatKind::AddressRestricted, ["address-restricted", "eim", "adf"]);
+    eim_apdf_is_named: is(NatKind::EimApdf, ["eim-apdf", "eim", "apdf"]);
+    eim_apdf_rewrite_is_named: is(NatKind::EimApdfRewrite, ["eim-apdf-rewrite", "eim", "apdf"]);
+    a_firewall_is_named: is(NatKind::Firewall, ["firewall", "none", "apdf"]);
+    a_range_firewall_is_named: is(NatKind::RangeFirewall, ["eim-apdf", "eim", "apdf"]);
+    a_carriers_nat_is_named: is(NatKind::Cgnat, ["eim-apdf-rewrite", "eim", "apdf"]);
+    an_ip6_firewall_is_named: is(NatKind::Ip6Firewall, ["firewall", "none", "apdf"]);
+    a_dual_stack_site_is_named: is(NatKind::DualStack, ["eim-apdf", "eim", "apdf"]);
+    a_symmetric_nat_is_named: is(NatKind::Symmetric, ["symmetric", "apdm", "apdf"]);
+    with_one_relay_exactly_what_needs_two_is_unknown: one_relay();
+    a_running_node_looks_from_its_own_punch_sockets: running();
+    where_udp_is_blocked_that_is_said: udp_blocked();
+    without_a_relay_that_answers_nobody_is_reached: nobody();
+}
+
+const RUNS: usize = 2;
+
+struct Net {
+    lab: Lab,
+    relay: Relay,
+    partner: Relay,
+}
+
+async fn net() -> Result<Net> {
+    let lab = Lab::of_test().await?;
+    let (a, b) = (
+        lab.public_host("relay").await?,
+        lab.public_host("partner").await?,
+    );
+    let ips = |of: &Host| -> String {
+        let ips: Vec<_> = of.addresses.iter().map(ToString::to_string).collect();
+        ips.join(",")
+    };
+    let (of_a, of_b) = (ips(&b), ips(&a));
+    Ok(Net {
+        relay: Relay::start_on(
+            "relay",
+            a,
+            &[("RELAY_NODE_STUN_PARTNER", of_a.as_str())],
+            &[],
+        )
+        .await?,
+        partner: Relay::start_on(
+            "partner",
+            b,
+            &[("RELAY_NODE_STUN_PARTNER", of_b.as_str())],
+            &[],
+        )
+        .await?,
+        lab,
+    })
+}
+
+/// One look: its exit code and its report.
+async fn look(name: &str, host: &Host, relays: &[&Relay]) -> Result<(i32, Event)> {
+    let mut launch = Launch::new(name, bins()?.p2pnode)
+        .args(["netcheck", "--json", "--port-range"])
+        .arg(format!("{}-{}", RANGE.start(), RANGE.end()));
+    for relay in relays {
+        for address in relay.addresses(host, &Transport::ALL) {
+            launch = launch.args(["--relay", &address]);
+        }
+    }
+    let ended = launch.on(host)?.ended().await?;
+    let report = ended.all("netcheck").next().cloned();
+    Ok((ended.code, report.with_context(|| ended.log)?))
+}
+
+fn checks<'a>(report: &'a Event, id: &'a str) -> impl Iterator<Item = &'a Value> {
+    let checks = report.json["checks"].as_array().into_iter().flatten();
+    checks.filter(move |check| check["id"] == id)
+}
+
+fn ensure_nats(report: &Event, kind: NatKind, expected: [&str; 3]) -> Result<()> {
+    let [name, mapping, filtering] = expected;
+    let nats: Vec<&Value> = checks(report, "nat").collect();
+    let families = usize::from(kind.has_ip4())
+        + usize::from(matches!(
+            kind,
+            NatKind::None | NatKind::DualStack | NatKind::Ip6Firewall
+        ));
+    ensure!(
+        nats.len() == families * 2,
+        "{} paths: {}",
+        nats.len(),
+        report.line
+    );
+    for nat in nats {
+        // IPv6 is routed where there is a NAT for IPv4.
+        let is_routed = kind == NatKind::DualStack && nat["family"] == "ip6";
+        let expected = if is_routed {
+            ["firewall", "none", "apdf"]
+        } else {
+            [name, mapping, filtering]
+        };
+        let found = ["kind", "mapping", "filtering"].map(|key| nat[key].as_str().unwrap_or(""));
+        ensure!(
+            found == expected,
+            "{kind}: {nat}: not {expected:?}: {}",
+            report.line
+        );
+        let allocation = match kind {
+            NatKind::Symmetric => "random",
+            NatKind::EimApdfRewrite | NatKind::Cgnat => "block",
+            _ => "preserved",
+        };
+        ensure!(nat["allocation"]["kind"] == allocation, "{kind}: {nat}");
+        ensure!(
+            nat["preserved"] == (allocation == "preserved"),
+            "{kind}: {nat}"
+        );
+        let remedy = nat["remedy"]["id"].as_str();
+        let expected = (kind == NatKind::Symmetric).then_some("preserve_range");
+        ensure!(remedy == expected, "{kind}: {nat}");
+    }
+    Ok(())
+}
+
+async fn is(kind: NatKind, expected: [&str; 3]) -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", kind).await?;
+    for run in 0..RUNS {
+        let (code, report) = look(
+            &format!("look-{run}"),
+            &side.host,
+            &[&net.relay, &net.partner],
+        )
+        .await?;
+        ensure_nats(&report, kind, expected)?;
+        let relayed: &[&str] = match expected[0] {
+            "symmetric" => &["eim-apdf", "symmetric"],
+            "none" | "full-cone" | "address-restricted" => &[],
+            _ => &["symmetric"],
+        };
+        ensure!(
+            report.json["verdict"]["relayed"] == json!(relayed),
+            "{}",
+            report.line
+        );
+        ensure!(
+            report.json["verdict"]["unknown"] == json!([]),
+            "{}",
+            report.line
+        );
+        let direct = if expected[0] == "symmetric" { 3 } else { 0 };
+        ensure!(code == direct, "exit code {code}: {}", report.line);
+        for id in ["relay", "udp", "range", "mtu", "clock"] {
+            let bad = checks(&report, id).find(|check| check["status"] != "ok");
+            ensure!(bad.is_none(), "{id}: {bad:?}");
+        }
+    }
+    side.keeps_range().await
+}
+
+async fn one_relay() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    for (kind, expected) in [
+        (NatKind::None, ["unknown", "none", "unknown"]),
+        (NatKind::FullCone, ["unknown", "unknown", "unknown"]),
+        (
+            NatKind::AddressRestricted,
+            ["unknown", "unknown", "unknown"],
+        ),
+        (NatKind::EimApdf, ["unknown", "unknown", "apdf"]),
+        (NatKind::Firewall, ["firewall", "none", "apdf"]),
+        (NatKind::Symmetric, ["symmetric", "apdm", "apdf"]),
+    ] {
+        let name = kind.name();
+        let side = Peer::new(&lab, name, kind).await?;
+        let (code, report) = look(&format!("look-{name}"), &side.host, &[&relay]).await?;
+        for nat in checks(&report, "nat") {
+            let found = ["kind", "mapping", "filtering"].map(|key| nat[key].as_str().unwrap_or(""));
+            ensure!(
+                found == expected,
+                "{kind}: {nat}: not {expected:?}: {}",
+                report.line
+            );
+            let needs = nat["remedy"]["id"] == "second_relay";
+            ensure!(needs == (expected[0] == "unknown"), "{kind}: {nat}");
+        }
+        ensure!(
+            code == if kind == NatKind::Symmetric { 3 } else { 0 },
+            "{kind}: {code}"
+        );
+        side.keeps_range().await?;
+    }
+    Ok(())
+}
+
+async fn running() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdfRewrite).await?;
+    let addresses =
+        [&net.relay, &net.partner].map(|relay| relay.addresses(&side.host, &Transport::ALL));
+    let args = NodeArgs::with_relays(addresses.concat(), &Transport::ALL);
+    let node: Node = args.run_on(&side.host, "a")?.reserves(&side.host).await?;
+    let socket = node::control_socket(net.lab.artifacts(), "a");
+    for run in 0..RUNS {
+        let launch = Launch::new(format!("look-{run}"), bins()?.p2pnode)
+            .args(["netcheck", "--json"])
+            .env(node::CONTROL_SOCKET, &socket);
+        let ended = launch.on(&side.host)?.ended().await?;
+        let report = ended
+            .all("netcheck")
+            .next()
+            .cloned()
+            .with_context(|| ended.log.clone())?;
+        ensure_nats(
+            &report,
+            NatKind::EimApdfRewrite,
+            ["eim-apdf-rewrite", "eim", "apdf"],
+        )?;
+        ensure!(ended.code == 0, "{}", report.line);
+    }
+    ensure!(
+        node.process
+            .events()
+            .iter()
+            .all(|event| event.name() != "lost"),
+        "the node goes on"
+    );
+    side.keeps_range().await
+}
+
+async fn udp_blocked() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    let ips = [net.relay.host.ip(false)?, net.partner.host.ip(false)?];
+    side.site.cut(&ips.map(Traffic::Udp))?;
+    let (code, report) = look("look", &side.host, &[&net.relay, &net.partner]).await?;
+    let udp = checks(&report, "udp").next().context("a check")?;
+    ensure!(
+        udp["status"] == "fail" && udp["remedy"]["id"] == "udp_blocked",
+        "{udp}"
+    );
+    let nats: Vec<_> = checks(&report, "nat").collect();
+    ensure!(
+        nats.iter().all(|nat| nat["transport"] == "tcp"),
+        "{}",
+        report.line
+    );
+    ensure!(code == 0, "TCP is direct: {code}");
+    side.keeps_range().await
+}
+
+async fn nobody() -> Result<()> {
+    let mut net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    net.relay.process.kill().await?;
+    let (code, report) = look("look", &side.host, &[&net.relay]).await?;
+    let relay = checks(&report, "relay").next().context("a check")?;
+    ensure!(
+        relay["status"] == "fail" && code == 4,
+        "{code}: {}",
+        report.line
+    );
+    side.keeps_range().await
+}
