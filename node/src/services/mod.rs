@@ -30,6 +30,8 @@ mod socks;
 mod sources;
 mod status;
 mod target;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 pub use self::session::{Callers, Incoming, OpenSessionError, ServeError, Session};
