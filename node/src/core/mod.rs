@@ -8,6 +8,7 @@ pub(crate) mod addresses;
 pub(crate) mod admission;
 pub(crate) mod dialer;
 pub(crate) mod event;
+pub(crate) mod fault;
 pub(crate) mod found_relays;
 pub(crate) mod inquiries;
 pub(crate) mod introductions;
