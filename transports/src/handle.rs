@@ -25,7 +25,7 @@ use crate::net::{
     range::PortRange,
     record::Sockets,
     shared::Shared,
-    socket,
+    socket::{self, Segments},
     stun::StunClient,
 };
 
@@ -248,7 +248,7 @@ impl ClaimedTcp {
     ///
     /// What the system says.
     pub async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
-        let stream = socket::connect(self.port(), remote).await?;
+        let stream = socket::connect(self.port(), remote, Segments::Full).await?;
         socket::reset_on_close(&stream)?;
         Ok(stream)
     }

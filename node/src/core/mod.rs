@@ -9,6 +9,7 @@ pub(crate) mod admission;
 pub(crate) mod dialer;
 pub(crate) mod endings;
 pub(crate) mod event;
+pub(crate) mod fault;
 pub(crate) mod finding;
 pub(crate) mod found_relays;
 pub(crate) mod inquiries;

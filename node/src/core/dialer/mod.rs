@@ -38,12 +38,13 @@ use lookup::Lookup;
 use losses::Losses;
 use pings::{INTERVAL, Pings};
 
+pub(crate) use crate::core::fault::Fault;
 pub(crate) use circuit::{CIRCUIT_WAIT, CircuitFailure};
 pub(crate) use local::{Candidate, LocalFailure, Sources, Standing};
 pub(crate) use losses::Farewell;
 pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;
-pub(crate) use request::{Action, Fault};
+pub(crate) use request::Action;
 pub use request::{Request, Until};
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. A peer that can begins after one round trip. A peer that has

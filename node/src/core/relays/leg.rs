@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use p2pnode_daemon::backoff::{backoff, full_jitter};
 use p2pnode_transports::{Family, FamilyPolicy};
 
-use crate::{config::RelayAddr, core::dialer::Fault};
+use crate::{config::RelayAddr, core::fault::Fault};
 
 /// First wait after a leg was lost or could not be dialed.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(250);

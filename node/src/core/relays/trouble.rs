@@ -5,7 +5,7 @@ use std::fmt;
 use libp2p::PeerId;
 
 use super::RelayKeeper;
-use crate::{config::RelayAddr, core::dialer::Fault};
+use crate::{config::RelayAddr, core::fault::Fault};
 
 /// What is wrong with a relay. The text continues `relay ID ...`.
 #[derive(Debug, Clone, PartialEq, Eq)]

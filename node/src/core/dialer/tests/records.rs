@@ -172,5 +172,6 @@ fn a_relay_that_answers_that_the_peer_is_absent_is_not_called_silent() {
     let end = now + Duration::from_secs(2);
     let actions = drain(&mut dialer, end);
     let reason = result(&actions).unwrap().reason.clone();
-    assert_eq!(reason, Some(NotDirect::Unreachable(words)));
+    let reasons = format!("{words}; gave up after 2 s");
+    assert_eq!(reason, Some(NotDirect::Unreachable(reasons)));
 }
