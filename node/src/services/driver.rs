@@ -25,10 +25,11 @@ use super::{
     Hub,
     carrier::Carrier,
     hub::Wish,
+    lines::State,
     local::{READ, Socket},
     offers::Offered,
     opening::{OpenError, Opening},
-    report::{Change, State},
+    report::Change,
     running::Running,
     target::{self, Connected, Dialing, Failed},
 };

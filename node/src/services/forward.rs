@@ -1,7 +1,6 @@
 //! Forwards: services of other nodes, brought to local sockets.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -18,17 +17,14 @@ use p2pnode_services::{
     core::session::Settings,
     wire::{Carries, ResetReason},
 };
-use tokio::{
-    net::{TcpListener, UnixListener},
-    task::AbortHandle,
-};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     Hub,
     driver::{Driver, Outcome},
-    hub::Wish,
+    forwards::{Entry, ForwardError, Shared},
+    lines::{Report, Sink},
     local::Socket,
-    report::{Line, REPORTS, Report, Sink},
     running::Running,
 };
 
@@ -37,40 +33,6 @@ const NEXT_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a listener waits that cannot accept, as when no file can be opened.
 const AGAIN: Duration = Duration::from_millis(100);
-
-/// The forwards of this node, by number.
-#[derive(Debug, Default)]
-pub(super) struct Forwards(BTreeMap<u64, Entry>);
-
-/// A forward that listens.
-#[derive(Debug)]
-pub(super) struct Entry {
-    forward: Forward,
-    pub(super) shared: Arc<Shared>,
-    is_configured: bool,
-    task: AbortHandle,
-    _wishes: Vec<Wish>,
-}
-
-/// What the tasks of a forward share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) number: u64,
-    /// Where it listens, with the port that the system chose.
-    pub(super) listen: Listen,
-    pub(super) to: Vec<(What, PeerId)>,
-    pub(super) sessions: AtomicUsize,
-    /// The forward is gone: no further peer is tried.
-    is_gone: AtomicBool,
-    sink: Option<Sink>,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.shared.is_gone.store(true, Relaxed);
-        self.task.abort();
-    }
-}
 
 /// A forward that exists as long as this does.
 #[derive(Debug)]
@@ -82,29 +44,6 @@ pub(crate) struct Forwarding {
 impl Drop for Forwarding {
     fn drop(&mut self) {
         self.hub.end_forward(self.number);
-    }
-}
-
-/// A forward cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {listen}: {source}: {}", remedy(.source))]
-pub(crate) struct ForwardError {
-    listen: Listen,
-    source: io::Error,
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "stop the other process, or choose another address",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket a directory that this user may write: choose another address"
-        }
-        io::ErrorKind::AddrNotAvailable => "this host has no such address",
-        io::ErrorKind::NotFound => "make its directory first",
-        io::ErrorKind::AlreadyExists => {
-            "a file that is no socket is there: move it away, or choose another path"
-        }
-        _ => "choose another address",
     }
 }
 
@@ -176,21 +115,6 @@ fn free(path: &Path) -> io::Result<()> {
     }
 }
 
-impl Forwards {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.0.values()
-    }
-
-    /// All of them, for the caller to drop without the lock.
-    pub(super) fn take(&mut self) -> Vec<Entry> {
-        std::mem::take(&mut self.0).into_values().collect()
-    }
-}
-
 impl Hub {
     /// Brings services here as long as the returned value exists. `once`: for one client.
     ///
@@ -230,7 +154,7 @@ impl Hub {
             is_gone: AtomicBool::new(false),
             sink: sink.clone(),
         });
-        let peers = forward
+        let wishes: Vec<_> = forward
             .to
             .iter()
             .map(|(_, peer)| self.wish(*peer))
@@ -242,7 +166,7 @@ impl Hub {
             shared,
             is_configured,
             task: task.abort_handle(),
-            _wishes: peers,
+            _keeps: Box::new(wishes),
         };
         self.state().forwards.0.insert(number, entry);
         self.offering_changed();
@@ -346,14 +270,6 @@ impl Hub {
     }
 }
 
-impl Shared {
-    /// What it brings, as it is written.
-    pub(super) fn to(&self) -> String {
-        let to = self.to.iter().map(|(what, peer)| format!("{what}@{peer}"));
-        to.collect::<Vec<_>>().join(", ")
-    }
-}
-
 async fn listen_on(hub: Hub, listener: Listener, shared: Arc<Shared>, once: bool) {
     loop {
         match listener.accept().await {
@@ -407,9 +323,4 @@ async fn try_peers(hub: &Hub, shared: &Shared, mut socket: Socket) -> Option<Soc
         }
     }
     Some(socket)
-}
-
-/// A channel for the reports of a command.
-pub(crate) fn reports() -> (Sink, tokio::sync::mpsc::Receiver<Line>) {
-    tokio::sync::mpsc::channel(REPORTS)
 }

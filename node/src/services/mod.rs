@@ -14,9 +14,12 @@
 mod carrier;
 mod driver;
 mod forward;
+mod forwards;
 mod hub;
 mod inbound;
+mod lines;
 mod local;
+mod offering;
 mod offers;
 mod opening;
 mod paths;
@@ -30,11 +33,11 @@ mod tests;
 
 pub use self::session::{Callers, Incoming, OpenSessionError, ServeError, Session};
 pub(crate) use self::{
-    forward::{ForwardError, reports},
+    forwards::ForwardError,
     hub::{Hub, Needs},
+    lines::{Ended, Line, ListError, Listed, Report, SessionReport, State, reports},
     local::Socket,
     offers::Goal,
     opening::{OpenError, Wanted},
     paths::{Chosen, Connection},
-    report::{Ended, Line, ListError, Listed, Report, SessionReport, State},
 };

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use libp2p::PeerId;
 
-use super::{Hub, report::role};
+use super::{Hub, lines::role};
 use crate::observe::status::{ForwardStatus, ServiceStatus, SessionStatus};
 
 impl Hub {
