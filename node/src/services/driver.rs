@@ -25,10 +25,11 @@ use super::{
     Hub,
     carrier::Carrier,
     hub::Wish,
+    lines::State,
     local::{READ, Socket},
     offers::Offered,
     opening::{OpenError, Opening},
-    report::{Change, State},
+    report::Change,
     running::Running,
     target::{self, Connected, Dialing, Failed},
 };
@@ -560,10 +561,11 @@ impl Driver {
             }
             Event::Closed(end) => {
                 self.end = Some(end);
-                match end {
-                    End::Refused(_) => (State::Refused, None, None),
-                    _ => (State::Closed, None, None),
-                }
+                let state = match matches!(end, End::Refused(_)) {
+                    true => State::Refused,
+                    false => State::Closed,
+                };
+                (state, None, None)
             }
         };
         let was_open = self.running.is_open();

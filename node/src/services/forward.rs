@@ -1,7 +1,6 @@
 //! Forwards: services of other nodes, brought to local sockets.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -18,19 +17,15 @@ use p2pnode_services::{
     core::session::Settings,
     wire::{Carries, ResetReason},
 };
-use tokio::{
-    net::{TcpListener, UnixListener},
-    task::AbortHandle,
-};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     Hub,
     driver::{Driver, Outcome},
-    hub::Wish,
+    forwards::{Entry, ForwardError, Shared},
+    lines::{Report, Sink},
     local::Socket,
-    report::{Line, REPORTS, Report, Sink},
     running::Running,
-    udp::UdpListener,
 };
 
 /// How long a peer may take that is not the last one of its forward.
@@ -38,51 +33,6 @@ const NEXT_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a listener waits that cannot accept, as when no file can be opened.
 const AGAIN: Duration = Duration::from_millis(100);
-
-/// The forwards of this node, by number.
-#[derive(Debug, Default)]
-pub(super) struct Forwards(BTreeMap<u64, Entry>);
-
-/// A forward that listens.
-#[derive(Debug)]
-pub(super) struct Entry {
-    forward: Forward,
-    pub(super) shared: Arc<Shared>,
-    is_configured: bool,
-    accepting: Accepting,
-    _wishes: Vec<Wish>,
-}
-
-/// What takes clients.
-#[derive(Debug)]
-enum Accepting {
-    Connections(AbortHandle),
-    Datagrams(#[expect(dead_code, reason = "its drop ends it")] UdpListener),
-}
-
-/// What the tasks of a forward share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) number: u64,
-    /// Where it listens, with the port that the system chose.
-    pub(super) listen: Listen,
-    pub(super) to: Vec<(What, PeerId)>,
-    pub(super) sessions: AtomicUsize,
-    /// The forward is gone: no further peer is tried.
-    is_gone: AtomicBool,
-    sink: Option<Sink>,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.shared.is_gone.store(true, Relaxed);
-        match &self.accepting {
-            Accepting::Connections(task) => task.abort(),
-            // It ends by itself.
-            Accepting::Datagrams(_) => {}
-        }
-    }
-}
 
 /// A forward that exists as long as this does.
 #[derive(Debug)]
@@ -94,37 +44,6 @@ pub(crate) struct Forwarding {
 impl Drop for Forwarding {
     fn drop(&mut self) {
         self.hub.end_forward(self.number);
-    }
-}
-
-/// A forward cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {listen}: {source}: {}", remedy(.source))]
-pub(crate) struct ForwardError {
-    listen: Listen,
-    source: io::Error,
-}
-
-impl ForwardError {
-    /// The same for another listener.
-    pub(super) fn of_tcp(at: std::net::SocketAddr, source: io::Error) -> Self {
-        let listen = Address::Tcp(at.ip(), at.port());
-        Self { listen, source }
-    }
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "stop the other process, or choose another address",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket a directory that this user may write: choose another address"
-        }
-        io::ErrorKind::AddrNotAvailable => "this host has no such address",
-        io::ErrorKind::NotFound => "make its directory first",
-        io::ErrorKind::AlreadyExists => {
-            "a file that is no socket is there: move it away, or choose another path"
-        }
-        _ => "choose another address",
     }
 }
 
@@ -196,21 +115,6 @@ fn free(path: &Path) -> io::Result<()> {
     }
 }
 
-impl Forwards {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.0.values()
-    }
-
-    /// All of them, for the caller to drop without the lock.
-    pub(super) fn take(&mut self) -> Vec<Entry> {
-        std::mem::take(&mut self.0).into_values().collect()
-    }
-}
-
 impl Hub {
     /// Brings services here as long as the returned value exists. `once`: for one client.
     ///
@@ -265,25 +169,25 @@ impl Hub {
             is_gone: AtomicBool::new(false),
             sink: sink.clone(),
         });
-        let peers = forward
+        let wishes: Vec<_> = forward
             .to
             .iter()
             .map(|(_, peer)| self.wish(*peer))
             .collect();
-        let accepting = match listener {
+        let (task, datagrams) = match listener {
             Ok(listener) => {
                 let listening = listen_on(self.clone(), listener, Arc::clone(&shared), once);
-                Accepting::Connections(tokio::spawn(listening).abort_handle())
+                (Some(tokio::spawn(listening).abort_handle()), None)
             }
-            Err(listener) => Accepting::Datagrams(listener),
+            Err(listener) => (None, Some(listener)),
         };
         let to = shared.to();
         let entry = Entry {
             forward,
             shared,
             is_configured,
-            accepting,
-            _wishes: peers,
+            task,
+            _keeps: Box::new((wishes, datagrams)),
         };
         self.state().forwards.0.insert(number, entry);
         self.offering_changed();
@@ -407,14 +311,6 @@ impl Hub {
     }
 }
 
-impl Shared {
-    /// What it brings, as it is written.
-    pub(super) fn to(&self) -> String {
-        let to = self.to.iter().map(|(what, peer)| format!("{what}@{peer}"));
-        to.collect::<Vec<_>>().join(", ")
-    }
-}
-
 async fn listen_on(hub: Hub, listener: Listener, shared: Arc<Shared>, once: bool) {
     loop {
         match listener.accept().await {
@@ -480,9 +376,4 @@ async fn try_peers(hub: &Hub, shared: &Shared, mut socket: Socket) -> Option<Soc
         }
     }
     Some(socket)
-}
-
-/// A channel for the reports of a command.
-pub(crate) fn reports() -> (Sink, tokio::sync::mpsc::Receiver<Line>) {
-    tokio::sync::mpsc::channel(REPORTS)
 }

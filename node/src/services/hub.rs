@@ -24,7 +24,7 @@ use p2pnode_services::{
 use tokio::sync::Notify;
 
 use super::{
-    forward::{ForwardError, Forwards},
+    forwards::{ForwardError, Forwards},
     offers::{Changes, Offers},
     opening::Opening,
     paths::{Chosen, Connection, Paths},

@@ -16,8 +16,8 @@ use super::{
     Hub,
     carrier::Carrier,
     driver::Driver,
+    lines::{ListError, Listed, Sink},
     opening::OpenError,
-    report::{ListError, Listed, Sink},
     running::Running,
 };
 

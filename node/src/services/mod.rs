@@ -16,9 +16,12 @@
 mod carrier;
 mod driver;
 mod forward;
+mod forwards;
 mod hub;
 mod inbound;
+mod lines;
 mod local;
+mod offering;
 mod offers;
 mod opening;
 mod paths;
@@ -36,12 +39,12 @@ mod udp;
 
 pub use self::session::{Callers, Incoming, OpenSessionError, ServeError, Session};
 pub(crate) use self::{
-    forward::{ForwardError, reports},
+    forwards::ForwardError,
     hub::{Hub, Needs},
+    lines::{Ended, Line, ListError, Listed, Report, SessionReport, State, reports},
     local::Socket,
     offers::Goal,
     opening::{OpenError, Wanted},
     paths::{Chosen, Connection},
-    report::{Ended, Line, ListError, Listed, Report, SessionReport, State},
     sources::PeerAddresses,
 };

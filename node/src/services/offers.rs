@@ -16,7 +16,7 @@ use p2pnode_services::{
 };
 use tokio::sync::mpsc;
 
-use super::{Hub, report::Sink, running::Running};
+use super::{lines::Sink, running::Running};
 use crate::services::local::Socket;
 
 /// Where the sessions of a service go.
@@ -46,19 +46,6 @@ pub(super) struct Offered {
     "this node offers a service of that name already; choose another name, or stop the other one"
 )]
 pub(crate) struct TakenName;
-
-/// A service that is offered as long as this exists.
-#[derive(Debug)]
-pub(crate) struct Offering {
-    hub: Hub,
-    name: ServiceName,
-}
-
-impl Drop for Offering {
-    fn drop(&mut self) {
-        self.hub.withdraw(&self.name);
-    }
-}
 
 /// The services of this node.
 #[derive(Debug, Default)]
@@ -208,35 +195,4 @@ fn leads_there(before: &Service, now: &Service) -> bool {
         udp_idle: _,
     } = before;
     (target, identity, source) == (&now.target, &now.identity, &now.source)
-}
-
-impl Hub {
-    /// Offers `service` as long as the returned value exists.
-    ///
-    /// # Errors
-    /// If there is one of that name.
-    pub(crate) fn offer(
-        &self,
-        service: Service,
-        goal: Goal,
-        sink: Option<Sink>,
-    ) -> Result<Offering, TakenName> {
-        let name = service.name.clone();
-        let mut state = self.state();
-        state.offers.add(Offered::new(service, goal, sink, false))?;
-        self.offers_changed(state, &Changes::default());
-        Ok(Offering {
-            hub: self.clone(),
-            name,
-        })
-    }
-
-    fn withdraw(&self, name: &ServiceName) {
-        let mut state = self.state();
-        state.offers.remove(name);
-        let changes = Changes {
-            ended: vec![name.clone()],
-        };
-        self.offers_changed(state, &changes);
-    }
 }

@@ -26,9 +26,10 @@ use tokio::time::{sleep, timeout};
 use super::{
     Hub,
     driver::Outcome,
+    lines::{Sink, State},
     local::{READ, Socket},
     opening::OpenError,
-    report::{Change, Sink, State},
+    report::Change,
     running::{On, Running},
     target,
 };

@@ -20,7 +20,7 @@ use p2pnode_transports::Transport;
 
 use super::{
     carrier::Carrier,
-    report::{Sink, role},
+    lines::{Sink, role},
 };
 use crate::{
     core::peers::PathKind,

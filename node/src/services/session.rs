@@ -18,10 +18,11 @@ use tokio::{
 };
 
 use super::{
-    Ended, Hub, Report,
+    Hub,
+    lines::{Ended, Report, reports},
     local::Socket,
-    offers::{Goal, Offering, TakenName},
-    reports,
+    offering::Offering,
+    offers::{Goal, TakenName},
 };
 
 /// What waits between a program and a session.

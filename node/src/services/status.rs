@@ -7,7 +7,7 @@ use libp2p::PeerId;
 use super::{
     Hub,
     hub::State,
-    report::role,
+    lines::role,
     running::{Running, lock},
 };
 use crate::observe::status::{AddressStatus, ForwardStatus, ServiceStatus, SessionStatus};

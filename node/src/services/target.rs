@@ -109,6 +109,10 @@ async fn connect(target: &Target, sources: Sources) -> io::Result<Socket> {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the standard library adds kinds"
+)]
 fn reason(error: &io::Error) -> ResetReason {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ResetReason::TargetRefused,

@@ -461,12 +461,13 @@ fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
         None,
         "one relay does not show it"
     );
-    for reason in [
+    let others = [
         NotDirect::Punch(Reason::RemoteUnsupported),
         NotDirect::Punch(Reason::Disabled),
         NotDirect::Unreachable("nobody is there".to_owned()),
-    ] {
-        assert_eq!(found(&good, &reason), None, "{reason}");
+    ];
+    for reason in &others {
+        assert_eq!(found(&good, reason), None, "{reason}");
     }
     let mut blocked = good;
     blocked.paths[0].sample[0].1 = None;

@@ -28,9 +28,10 @@ use crate::services::{
     Hub,
     carrier::Carrier,
     hub::Wish,
+    lines::State,
     offers::Offered,
     opening::{OpenError, Opening},
-    report::{Change, State},
+    report::Change,
     running::On,
 };
 

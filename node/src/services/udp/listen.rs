@@ -16,7 +16,7 @@ use tokio::{io::ReadBuf, net::UdpSocket, task::AbortHandle};
 
 use crate::{
     observe::metrics::SessionMetrics,
-    services::{Hub, report::Sink},
+    services::{Hub, lines::Sink},
 };
 
 /// The longest datagram, and a byte.

@@ -1,0 +1,118 @@
+//! The forwards that there are.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use libp2p::PeerId;
+use p2pnode_services::config::{Address, Forward, Listen, What};
+use tokio::task::AbortHandle;
+
+use super::lines::Sink;
+
+/// What something keeps by its existence.
+pub(super) trait Keeps: Debug + Send + Sync {}
+
+impl<T: Debug + Send + Sync> Keeps for T {}
+
+/// The forwards of this node, by number.
+#[derive(Debug, Default)]
+pub(super) struct Forwards(pub(super) BTreeMap<u64, Entry>);
+
+/// A forward that listens.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) forward: Forward,
+    pub(super) shared: Arc<Shared>,
+    pub(super) is_configured: bool,
+    /// What takes connections. Datagrams are taken by what is kept.
+    pub(super) task: Option<AbortHandle>,
+    /// What lives as long as it does: wishes for paths to its peers, and a listener of datagrams.
+    pub(super) _keeps: Box<dyn Keeps>,
+}
+
+/// What the tasks of a forward share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) number: u64,
+    /// Where it listens, with the port that the system chose.
+    pub(super) listen: Listen,
+    pub(super) to: Vec<(What, PeerId)>,
+    pub(super) sessions: AtomicUsize,
+    /// The forward is gone: no further peer is tried.
+    pub(super) is_gone: AtomicBool,
+    pub(super) sink: Option<Sink>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.shared.is_gone.store(true, Relaxed);
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// A forward cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listen}: {source}: {}", remedy(.source))]
+pub(crate) struct ForwardError {
+    pub(super) listen: Listen,
+    pub(super) source: io::Error,
+}
+
+impl ForwardError {
+    /// The same for another listener.
+    pub(super) fn of_tcp(at: std::net::SocketAddr, source: io::Error) -> Self {
+        let listen = Address::Tcp(at.ip(), at.port());
+        Self { listen, source }
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the standard library adds kinds"
+)]
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop the other process, or choose another address",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket a directory that this user may write: choose another address"
+        }
+        io::ErrorKind::AddrNotAvailable => "this host has no such address",
+        io::ErrorKind::NotFound => "make its directory first",
+        io::ErrorKind::AlreadyExists => {
+            "a file that is no socket is there: move it away, or choose another path"
+        }
+        _ => "choose another address",
+    }
+}
+
+impl Forwards {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.0.values()
+    }
+
+    /// All of them, for the caller to drop without the lock.
+    pub(super) fn take(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.0).into_values().collect()
+    }
+}
+
+impl Shared {
+    /// What it brings, as it is written.
+    pub(super) fn to(&self) -> String {
+        let to = self.to.iter().map(|(what, peer)| format!("{what}@{peer}"));
+        to.collect::<Vec<_>>().join(", ")
+    }
+}
