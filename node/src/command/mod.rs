@@ -4,6 +4,7 @@ pub(crate) mod cli;
 pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
+mod prepare;
 pub(crate) mod query;
 mod reload;
 pub(crate) mod run;
@@ -18,16 +19,14 @@ use std::{
     time::SystemTime,
 };
 
-use libp2p::{PeerId, identity::Keypair};
+use libp2p::PeerId;
 use p2pnode_daemon::{
     command::{self, Binary},
     config::{self, Faults, Loaded, Reader},
-    exit::{Exit, Usage},
+    exit::Exit,
     healthcheck::Serves,
     heap,
     identity::{self, Named},
-    key_lock::KeyLock,
-    logging,
     signals::Shutdown,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,11 +35,12 @@ use crate::{
     command::{
         cli::{Cli, Command, DialArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
+        prepare::{prepare, usage},
         reload::Triggers,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
-    core::{dialer::Request, event::LOGGED, tokens::TokenFileError},
+    core::{dialer::Request, event::LOGGED},
     observe::output::{Format, Printer},
     swarm::token_file,
 };
@@ -215,14 +215,6 @@ fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// An invalid file of tokens is a fault of usage, as an invalid configuration is.
-fn usage(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<TokenFileError>() {
-        Ok(wrong) => Usage(wrong.to_string()).into(),
-        Err(other) => other,
-    }
-}
-
 /// Dials through the running node.
 fn dial_through(client: &Client, peer: PeerId, args: &DialArgs) -> anyhow::Result<Exit> {
     let request = DialRequest {
@@ -262,17 +254,6 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
         dial::dial(&keypair, config, request, printer, &shutdown)
             .await
             .map_err(usage)
-    })
-}
-
-fn prepare(key: &Key, named: Named, log: &Log) -> anyhow::Result<(Keypair, Option<KeyLock>)> {
-    logging::init(&log.level, log.format)?;
-    Ok(match key {
-        Key::File(path) => {
-            let key = identity::load_or_create(path, named)?;
-            (key, Some(KeyLock::take(path)?))
-        }
-        Key::Throwaway { .. } => (Keypair::generate_ed25519(), None),
     })
 }
 

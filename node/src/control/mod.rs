@@ -18,7 +18,9 @@ mod services;
 pub(crate) use client::Client;
 pub(crate) use server::start;
 
-use p2pnode_daemon::control::Owner;
+use axum::http::StatusCode;
+use libp2p::PeerId;
+use p2pnode_daemon::control::{Owner, Refusal};
 use serde::{Deserialize, Serialize};
 
 use p2pnode_services::config::{Allow, Forward, Identity, Service};
@@ -141,4 +143,13 @@ impl From<Found> for Result<Vec<Listed>, ListError> {
 pub(crate) struct Report {
     /// What happened.
     pub event: Event,
+}
+
+fn parse_peer(text: &str) -> Result<PeerId, Refusal> {
+    text.parse().map_err(|error| {
+        Refusal(
+            StatusCode::BAD_REQUEST,
+            format!("{text:?} is not a peer id: {error}"),
+        )
+    })
 }

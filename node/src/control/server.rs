@@ -11,14 +11,13 @@ use axum::{
     routing::{get, post},
 };
 use futures::stream;
-use libp2p::PeerId;
 use p2pnode_daemon::{
     admin::{self, Health},
     control::{Answer, Refusal, Server, ServerError},
 };
 use p2pnode_protocol::{addr, to_json};
 
-use super::{DialRequest, OWNER, Report, services};
+use super::{DialRequest, OWNER, Report, parse_peer, services};
 use crate::{
     Handle, config,
     core::dialer::{Request, Until},
@@ -121,13 +120,4 @@ async fn dial(
         Body::from_stream(lines),
     )
         .into_response())
-}
-
-pub(super) fn parse_peer(text: &str) -> Result<PeerId, Refusal> {
-    text.parse().map_err(|error| {
-        Refusal(
-            StatusCode::BAD_REQUEST,
-            format!("{text:?} is not a peer id: {error}"),
-        )
-    })
 }

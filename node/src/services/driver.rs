@@ -551,10 +551,11 @@ impl Driver {
             }
             Event::Closed(end) => {
                 self.end = Some(end);
-                match end {
-                    End::Refused(_) => (State::Refused, None, None),
-                    _ => (State::Closed, None, None),
-                }
+                let state = match matches!(end, End::Refused(_)) {
+                    true => State::Refused,
+                    false => State::Closed,
+                };
+                (state, None, None)
             }
         };
         let was_open = self.running.is_open();

@@ -64,6 +64,10 @@ pub(crate) struct ForwardError {
     pub(super) source: io::Error,
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "few kinds have a remedy of their own"
+)]
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "stop the other process, or choose another address",

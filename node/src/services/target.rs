@@ -95,6 +95,10 @@ async fn connect(target: &Target) -> io::Result<Socket> {
     }
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "two kinds have a reason of their own"
+)]
 fn reason(error: &io::Error) -> ResetReason {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ResetReason::TargetRefused,

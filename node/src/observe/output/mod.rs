@@ -1,5 +1,6 @@
 //! The output on stdout, for people and for programs.
 
+mod columns;
 mod served;
 mod table;
 mod text;
@@ -14,7 +15,8 @@ use p2pnode_protocol::{escape, to_json};
 
 use crate::core::event::Event;
 
-pub(crate) use table::{size, status, why};
+pub(crate) use columns::size;
+pub(crate) use table::{status, why};
 pub(crate) use text::short;
 
 /// Time between two redraws of the progress line.
