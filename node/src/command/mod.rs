@@ -5,6 +5,7 @@ pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
 mod netcheck;
+mod prepare;
 pub(crate) mod query;
 mod reload;
 pub(crate) mod run;
@@ -19,7 +20,6 @@ use std::{
     time::SystemTime,
 };
 
-use libp2p::identity::Keypair;
 use p2pnode_daemon::{
     command::{self, Binary},
     config::{self, Faults, Loaded, Reader},
@@ -27,9 +27,8 @@ use p2pnode_daemon::{
     healthcheck::Serves,
     heap,
     identity::{self, Named},
-    key_lock::KeyLock,
-    logging,
     signals::Shutdown,
+    logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,12 +36,13 @@ use crate::{
     command::{
         cli::{Cli, Command, DialArgs, FirewallArgs, NetcheckArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
+        prepare::{prepare, usage},
         query::Asked,
         reload::Triggers,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
-    core::{dialer::Request, event::LOGGED, tokens::TokenFileError},
+    core::{dialer::Request, event::LOGGED},
     observe::output::{Format, Printer},
     swarm::token_file,
 };
@@ -272,14 +272,6 @@ fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// An invalid file of tokens is a fault of usage, as an invalid configuration is.
-fn usage(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<TokenFileError>() {
-        Ok(wrong) => Usage(wrong.to_string()).into(),
-        Err(other) => other,
-    }
-}
-
 /// Dials through the running node.
 fn dial_through(client: &Client, peer: &Asked, args: &DialArgs) -> anyhow::Result<Exit> {
     let request = DialRequest {
@@ -319,17 +311,6 @@ fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result
         dial::dial(&keypair, config, request, printer, &shutdown)
             .await
             .map_err(usage)
-    })
-}
-
-fn prepare(key: &Key, named: Named, log: &Log) -> anyhow::Result<(Keypair, Option<KeyLock>)> {
-    logging::init(&log.level, log.format)?;
-    Ok(match key {
-        Key::File(path) => {
-            let key = identity::load_or_create(path, named)?;
-            (key, Some(KeyLock::take(path)?))
-        }
-        Key::Throwaway { .. } => (Keypair::generate_ed25519(), None),
     })
 }
 

@@ -18,10 +18,9 @@ use p2pnode_services::config::{
 
 use super::{
     cli::{Cli, ConnectArgs, ForwardArgs, NodeArgs, ServeArgs, ServicesArgs},
-    prepare,
+    prepare::{prepare, usage},
     service_output::Output,
     services::{self, By, Own, destination},
-    usage,
 };
 use crate::{
     config::{Config, Key, PROGRAM, Purpose},

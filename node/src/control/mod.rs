@@ -20,12 +20,15 @@ mod services;
 pub(crate) use client::Client;
 pub(crate) use server::start;
 
-use p2pnode_daemon::control::Owner;
+use axum::http::StatusCode;
+use libp2p::PeerId;
+use p2pnode_daemon::control::{Owner, Refusal};
 use serde::{Deserialize, Serialize};
 
 use p2pnode_services::config::{Allow, Forward, Identity, Service};
 
 use crate::{
+    Handle, config,
     core::event::Event,
     services::{ListError, Listed},
 };
@@ -146,4 +149,12 @@ pub(crate) struct Report {
     /// The name of the peer, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+fn parse_peer(text: &str, handle: &Handle) -> Result<PeerId, Refusal> {
+    let peer = handle.names().peer(text).and_then(|peer| {
+        config::check_not_own(peer, handle.peer_id())?;
+        Ok(peer)
+    });
+    peer.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }

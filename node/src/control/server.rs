@@ -11,16 +11,15 @@ use axum::{
     routing::{get, post},
 };
 use futures::stream;
-use libp2p::PeerId;
 use p2pnode_daemon::{
     admin::{self, Health},
     control::{Answer, Refusal, Server, ServerError},
 };
 use p2pnode_protocol::{addr, to_json};
 
-use super::{DialRequest, OWNER, Report, services};
+use super::{DialRequest, OWNER, Report, parse_peer, services};
 use crate::{
-    Handle, config,
+    Handle,
     core::dialer::{Request, Until},
 };
 
@@ -143,13 +142,4 @@ async fn dial(
         Body::from_stream(lines),
     )
         .into_response())
-}
-
-/// The peer that an id or a name means, which is not this node.
-pub(super) fn parse_peer(text: &str, handle: &Handle) -> Result<PeerId, Refusal> {
-    let peer = handle.names().peer(text).and_then(|peer| {
-        config::check_not_own(peer, handle.peer_id())?;
-        Ok(peer)
-    });
-    peer.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }

@@ -15,7 +15,7 @@ use p2pnode_protocol::to_json;
 use p2pnode_services::config::{self, Fault, Identity, Peers, RawForward, RawService, Source};
 use tokio::sync::mpsc;
 
-use super::{ForwardRequest, Found, ServeRequest, server::parse_peer};
+use super::{ForwardRequest, Found, ServeRequest, parse_peer};
 use crate::{
     Handle,
     services::{Goal, Line, Report, reports},

@@ -142,6 +142,10 @@ impl Hub {
         }
     }
 
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "only two frames answer a question"
+    )]
     async fn hello(&self, peer: PeerId, lists: bool) -> Result<Vec<Offer>, OpenError> {
         let (connection, stream) = self.open_stream(&peer).await?;
         let mut carrier = Carrier::new(self.stream_id(), connection, stream);

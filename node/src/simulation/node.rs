@@ -154,8 +154,8 @@ impl World {
                     Event::Wanted(_)
                     | Event::Unwanted(_)
                     | Event::BestPath { .. }
-                    | Event::NoPath { .. }
-                    | Event::Admitted(_) => {}
+                    | Event::Admitted(_)
+                    | Event::NoPath { .. } => {}
                 }
             } else if let Some(action) = node.state.poll_action() {
                 self.node_action(host, action);

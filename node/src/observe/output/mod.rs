@@ -1,5 +1,6 @@
 //! The output on stdout, for people and for programs.
 
+mod columns;
 mod netcheck;
 mod served;
 mod table;
@@ -18,8 +19,9 @@ use serde::Serialize;
 
 use crate::core::event::Event;
 
+pub(crate) use columns::size;
 pub(crate) use netcheck::netcheck;
-pub(crate) use table::{size, status, why};
+pub(crate) use table::{status, why};
 pub(crate) use text::{explain, label, plain, short};
 
 /// Time between two redraws of the progress line.

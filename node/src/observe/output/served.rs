@@ -1,8 +1,8 @@
 //! Services, forwards and sessions as tables for people.
 
 use super::{
+    columns::{size, table},
     short,
-    table::{size, table},
 };
 use crate::observe::status::{ForwardStatus, ServiceStatus, SessionStatus, Status};
 

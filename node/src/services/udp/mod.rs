@@ -31,7 +31,6 @@ use p2pnode_services::{
 use p2pnode_transports::{DatagramPath, Datagrams};
 use tokio::task::AbortHandle;
 
-pub(super) use self::listen::UdpListener;
 use self::{flow::Task, listen::Clients, target::Target};
 use super::{
     Hub,
