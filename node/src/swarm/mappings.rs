@@ -106,10 +106,18 @@ async fn keep(mut mappings: Mappings, sockets: Handle, mut stopped: oneshot::Rec
         mappings.handle_wanted(&wanted(&sockets), now);
     }
     mappings.handle_shutdown();
-    carry_out(&mut mappings, io.as_ref()).await;
-    drop((answers, io));
-    // The calls that delete end with their answers; datagrams have been sent.
-    let _ = timeout(RELEASE, async { while answered.recv().await.is_some() {} }).await;
+    let datagrams = carry_out(&mut mappings, io.as_ref()).await;
+    drop(answers);
+    let confirmed = async {
+        for _ in 0..datagrams {
+            let _ = receive(io.as_ref(), &mut buffer).await;
+        }
+        // Ends the queue of calls.
+        drop(io);
+        while answered.recv().await.is_some() {}
+    };
+    // A router that confirms nothing lets the leases end.
+    let _ = timeout(RELEASE, confirmed).await;
 }
 
 fn claim(sockets: &Handle, answers: &mpsc::Sender<Answer>) -> Option<Io> {
@@ -192,13 +200,16 @@ async fn receive(io: Option<&Io>, buffer: &mut [u8]) -> io::Result<(usize, Socke
     }
 }
 
-async fn carry_out(mappings: &mut Mappings, io: Option<&Io>) {
+/// Carries out what is to be done. Returns how many datagrams were sent.
+async fn carry_out(mappings: &mut Mappings, io: Option<&Io>) -> usize {
+    let mut sent = 0;
     while let Some(action) = mappings.poll_action() {
         let Some(io) = io else { continue };
         match action {
             Action::Send { to, datagram } => {
-                if let Err(error) = io.socket.socket().send_to(&datagram, to).await {
-                    tracing::debug!(%error, %to, "cannot ask the router");
+                match io.socket.socket().send_to(&datagram, to).await {
+                    Ok(_) => sent += 1,
+                    Err(error) => tracing::debug!(%error, %to, "cannot ask the router"),
                 }
             }
             Action::Call { id, to, request } => {
@@ -208,6 +219,7 @@ async fn carry_out(mappings: &mut Mappings, io: Option<&Io>) {
             }
         }
     }
+    sent
 }
 
 async fn call(socket: &ClaimedUdp, to: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
