@@ -106,10 +106,12 @@ fn ensure_nats(report: &Event, kind: NatKind, expected: [&str; 3]) -> Result<()>
             "{kind}: {nat}: not {expected:?}: {}",
             report.line
         );
-        let allocation = match kind {
-            NatKind::Symmetric => "random",
-            NatKind::EimApdfRewrite | NatKind::Cgnat => "block",
-            _ => "preserved",
+        let allocation = if kind == NatKind::Symmetric {
+            "random"
+        } else if matches!(kind, NatKind::EimApdfRewrite | NatKind::Cgnat) {
+            "block"
+        } else {
+            "preserved"
         };
         ensure!(nat["allocation"]["kind"] == allocation, "{kind}: {nat}");
         ensure!(

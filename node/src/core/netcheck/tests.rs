@@ -436,7 +436,7 @@ fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
     };
 
     let timeout = NotDirect::Punch(Reason::Timeout);
-    let found = |facts: &Facts, reason| assess(facts).in_the_way(reason);
+    let found = |facts: &Facts, reason: &NotDirect| assess(facts).in_the_way(reason);
     let symmetric = found(&facts(vec![LAB[6].1.path(2)]), &timeout).unwrap();
     assert_eq!(
         (symmetric.id, symmetric.text.as_str()),
