@@ -27,8 +27,8 @@ use p2pnode_daemon::{
     healthcheck::Serves,
     heap,
     identity::{self, Named},
-    signals::Shutdown,
     logging,
+    signals::Shutdown,
 };
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -77,10 +77,6 @@ pub(crate) struct Asks {
 impl Behaviour {
     /// `allowed` are the peers that may connect, if not all may; `relays` are the configured ones. `limits` refuse
     /// connections.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the one composition of all of them"
-    )]
     pub(crate) fn new(
         keypair: &Keypair,
         allowed: Option<&BTreeSet<PeerId>>,
