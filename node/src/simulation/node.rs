@@ -154,6 +154,7 @@ impl World {
                     Event::Wanted(_)
                     | Event::Unwanted(_)
                     | Event::BestPath { .. }
+                    | Event::NoPath { .. }
                     | Event::Admitted(_) => {}
                 }
             } else if let Some(action) = node.state.poll_action() {
