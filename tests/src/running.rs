@@ -53,6 +53,10 @@ impl Relay {
 }
 
 impl Node {
+    pub fn control_socket(&self) -> std::path::PathBuf {
+        control_socket(&self.host.artifacts, self.process.name())
+    }
+
     pub fn start_dial(&self, name: &str, peer: &str) -> Result<Process> {
         self.control.dial(name, peer).on(&self.host)
     }

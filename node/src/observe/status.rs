@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_status_is_read_as_it_was_written() {
         returns::<Status>(&format!(
-            r#"{{"peer_id":"$","listen":["/ip4/0.0.0.0/tcp/443"],"port_range":"40000-40050","punch_ports":{{"quic/ip4":40017,"tcp/ip6":40018}},"relays":[{{"relay":"$","connected":true,"reserved":true,"reserved_families":["ip4","ip6"],"refused":"no token","expires_s":null,"paths":[{{{DIRECT},"rtt_ms":0.4,"since_s":7}}]}}],"peers":[{{"peer":"$","path":{{{RELAYED},"rtt_ms":null,"since_s":9}},"paths":[{{{DIRECT},"rtt_ms":12.1,"since_s":3}}],"last_punch":{PUNCH},"next_punch_s":28}}],"lost":[{{"peer":"$","since_s":370,"paused":"no_relay","next_dial_s":null}}]}}"#
+            r#"{{"peer_id":"$","listen":["/ip4/0.0.0.0/tcp/443"],"port_range":"40000-40050","punch_ports":{{"quic/ip4":40017,"tcp/ip6":40018}},"relays":[{{"relay":"$","connected":true,"reserved":true,"reserved_families":["ip4","ip6"],"refused":"no token","expires_s":null,"paths":[{{{DIRECT},"rtt_ms":0.4,"since_s":7}}]}}],"peers":[{{"peer":"$","path":{{{RELAYED},"rtt_ms":null,"since_s":9}},"paths":[{{{DIRECT},"rtt_ms":12.1,"since_s":3}}],"last_punch":{PUNCH},"next_punch_s":28}}],"lost":[{{"peer":"$","since_s":370,"paused":"no_relay","next_dial_s":null}}],"services":[],"forwards":[]}}"#
         ));
     }
 
@@ -328,7 +328,7 @@ mod tests {
     fn a_why_is_read_as_it_was_written() {
         for decided_by in ["null", "\"kept\"", "\"crossed\"", "\"age\""] {
             returns::<Why>(&format!(
-                r#"{{"peer":"$","candidates":[{{"path":{{{DIRECT},"rtt_ms":1.0,"since_s":1}},"score":[["kind","direct"],["crossed","no"],["family","rank 0"],["rtt","0 ms"],["age","1 s"]]}}],"decided_by":{decided_by},"last_punch":null}}"#
+                r#"{{"peer":"$","candidates":[{{"path":{{{DIRECT},"rtt_ms":1.0,"since_s":1}},"score":[["kind","direct"],["crossed","no"],["family","rank 0"],["rtt","0 ms"],["age","1 s"]]}}],"decided_by":{decided_by},"last_punch":null,"sessions":[]}}"#
             ));
         }
     }
