@@ -24,14 +24,14 @@ use p2pnode_services::{
 use tokio::sync::Notify;
 
 use super::{
+    flows::Udp,
     forwards::{ForwardError, Forwards},
     offers::{Changes, Offers},
     opening::Opening,
     paths::{Chosen, Connection, Paths},
     running::{Running, lock},
-    socks,
+    servers::Servers,
     sources::PeerAddresses,
-    udp::Udp,
 };
 use crate::observe::metrics::SessionMetrics;
 
@@ -75,12 +75,6 @@ struct Inner {
     addresses: Mutex<PeerAddresses>,
     /// What runs apart from sessions.
     servers: Mutex<Servers>,
-}
-
-#[derive(Debug, Default)]
-struct Servers {
-    socks: Option<socks::Server>,
-    flows: Option<tokio::task::AbortHandle>,
 }
 
 #[derive(Debug)]
@@ -178,53 +172,13 @@ impl Hub {
         &self.0.addresses
     }
 
+    pub(super) fn servers(&self) -> MutexGuard<'_, Servers> {
+        lock(&self.0.servers)
+    }
+
     /// The peers that have a name.
     pub(super) fn peer_names(&self) -> Peers {
         self.state().names.clone()
-    }
-
-    /// QUIC datagrams come and go by `datagrams`.
-    pub(crate) fn start_flows(&self, datagrams: &p2pnode_transports::Datagrams) {
-        let task = self.run_flows(datagrams.clone());
-        lock(&self.0.servers).flows = Some(task);
-    }
-
-    /// The addresses of peers are these. Peers that a service names have theirs before any other one.
-    ///
-    /// # Errors
-    /// If there are too many.
-    pub(crate) fn know_addresses(
-        &self,
-        mut addresses: PeerAddresses,
-        config: &Services,
-    ) -> std::io::Result<()> {
-        addresses.assign_named(config)?;
-        *lock(&self.0.addresses) = addresses;
-        Ok(())
-    }
-
-    /// The same for the services of a new configuration.
-    fn assign_named(&self, config: &Services) {
-        if let Err(error) = lock(&self.0.addresses).assign_named(config) {
-            tracing::warn!(%error, "a peer has no address");
-        }
-    }
-
-    /// Serves SOCKS5 there from now on.
-    fn configure_socks(&self, at: Option<std::net::SocketAddr>) -> Option<ForwardError> {
-        let servers = &mut *lock(&self.0.servers);
-        if servers.socks.as_ref().map(|server| server.wanted) == at {
-            return None;
-        }
-        servers.socks = None;
-        let at = at?;
-        match self.serve_socks(at) {
-            Ok(server) => {
-                servers.socks = Some(server);
-                None
-            }
-            Err(source) => Some(ForwardError::of_tcp(at, source)),
-        }
     }
 
     pub(super) fn metrics(&self) -> &SessionMetrics {
@@ -381,7 +335,7 @@ impl Hub {
     pub(crate) fn stop(&self) {
         let mut state = self.state();
         let forwards = state.forwards.take();
-        let servers = std::mem::take(&mut *lock(&self.0.servers));
+        let servers = std::mem::take(&mut *self.servers());
         if let Some(flows) = servers.flows {
             flows.abort();
         }

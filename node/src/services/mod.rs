@@ -5,7 +5,8 @@
 //! - `carrier`: frames over one stream.
 //! - `inbound`: streams that peers open.
 //! - `forward`, `target`, `local`: listeners, targets, and local sockets.
-//! - `udp`: flows of datagrams. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
+//! - `udp`: flows of datagrams, and `flows`: what they share. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
+//! - `servers`: what runs apart from sessions.
 //! - `sources`: from where targets are dialed, and the addresses of peers.
 //! - `session`: sessions for programs that use the library.
 //! - `report`: what happens to sessions, for commands, logs and metrics.
@@ -15,6 +16,7 @@
 
 mod carrier;
 mod driver;
+mod flows;
 mod forward;
 mod forwards;
 mod hub;
@@ -28,6 +30,7 @@ mod paths;
 mod raw;
 mod report;
 mod running;
+mod servers;
 mod session;
 mod socks;
 mod sources;

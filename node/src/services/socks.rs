@@ -10,11 +10,10 @@ use p2pnode_services::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    task::AbortHandle,
     time::timeout,
 };
 
-use super::{Hub, driver::Outcome, local::Socket};
+use super::{Hub, driver::Outcome, forwards::ForwardError, local::Socket, servers::SocksServer};
 
 /// How long a client may take to say what it wants.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -25,33 +24,36 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The most clients that have not said what they want.
 const ASKING: usize = 256;
 
-/// A SOCKS5 server that runs as long as this exists.
-#[derive(Debug)]
-pub(super) struct Server {
-    /// Where it listens, as configured.
-    pub(super) wanted: SocketAddr,
-    task: AbortHandle,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Hub {
+    /// Serves SOCKS5 there from now on.
+    pub(super) fn configure_socks(&self, at: Option<SocketAddr>) -> Option<ForwardError> {
+        let servers = &mut *self.servers();
+        if servers.socks.as_ref().map(|server| server.wanted) == at {
+            return None;
+        }
+        servers.socks = None;
+        let at = at?;
+        match self.serve_socks(at) {
+            Ok(server) => {
+                servers.socks = Some(server);
+                None
+            }
+            Err(source) => Some(ForwardError::of_tcp(at, source)),
+        }
+    }
+
     /// Serves SOCKS5 at `at`.
     ///
     /// # Errors
     /// If it cannot listen.
-    pub(super) fn serve_socks(&self, wanted: SocketAddr) -> io::Result<Server> {
+    fn serve_socks(&self, wanted: SocketAddr) -> io::Result<SocksServer> {
         let listener = std::net::TcpListener::bind(wanted)?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let at = listener.local_addr()?;
         tracing::info!(own = tracing::field::Empty, listen = %at, "serving SOCKS5");
         let task = tokio::spawn(accept(self.clone(), listener));
-        Ok(Server {
+        Ok(SocksServer {
             wanted,
             task: task.abort_handle(),
         })

@@ -12,11 +12,9 @@ use std::{
 use anyhow::Context as _;
 use libp2p::PeerId;
 use p2pnode_services::{
-    config::{Allow, Identity, Service, Services},
+    config::{Allow, Identity, Services},
     identity::address::Addresses,
 };
-
-use super::{Hub, running::lock};
 
 /// From where a target is dialed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,19 +145,6 @@ fn open(path: &Path) -> io::Result<File> {
     file.set_len(whole as u64)?;
     file.seek(SeekFrom::End(0))?;
     Ok(file)
-}
-
-impl Hub {
-    /// From where the target of `service` is dialed for `peer`.
-    ///
-    /// # Errors
-    /// If there is no address left for the peer.
-    pub(super) fn sources(&self, service: &Service, peer: PeerId) -> io::Result<Sources> {
-        match service.identity {
-            Identity::Address => lock(self.addresses()).assign(peer).map(Sources::Peer),
-            Identity::None | Identity::ProxyV2 => Ok(Sources::Any),
-        }
-    }
 }
 
 #[cfg(test)]

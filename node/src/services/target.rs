@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use libp2p::PeerId;
 use p2pnode_services::{
-    config::{Address, Host, Identity, Target},
+    config::{Address, Host, Identity, Service, Services, Target},
     identity::proxy::{self, Follows},
     wire::ResetReason,
 };
@@ -19,8 +19,9 @@ use super::{
     Hub,
     local::Socket,
     offers::{Goal, Offered},
+    running::lock,
     session::pipe,
-    sources::Sources,
+    sources::{PeerAddresses, Sources},
 };
 
 /// How long a target may take: less than a client of most systems waits.
@@ -118,5 +119,39 @@ fn reason(error: &io::Error) -> ResetReason {
         io::ErrorKind::ConnectionRefused => ResetReason::TargetRefused,
         io::ErrorKind::TimedOut => ResetReason::TargetTimeout,
         _ => ResetReason::TargetUnreachable,
+    }
+}
+
+impl Hub {
+    /// The addresses of peers are these. Peers that a service names have theirs before any other one.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub(crate) fn know_addresses(
+        &self,
+        mut addresses: PeerAddresses,
+        config: &Services,
+    ) -> io::Result<()> {
+        addresses.assign_named(config)?;
+        *lock(self.addresses()) = addresses;
+        Ok(())
+    }
+
+    /// The same for the services of a new configuration.
+    pub(super) fn assign_named(&self, config: &Services) {
+        if let Err(error) = lock(self.addresses()).assign_named(config) {
+            tracing::warn!(%error, "a peer has no address");
+        }
+    }
+
+    /// From where the target of `service` is dialed for `peer`.
+    ///
+    /// # Errors
+    /// If there is no address left for the peer.
+    pub(super) fn sources(&self, service: &Service, peer: PeerId) -> io::Result<Sources> {
+        match service.identity {
+            Identity::Address => lock(self.addresses()).assign(peer).map(Sources::Peer),
+            Identity::None | Identity::ProxyV2 => Ok(Sources::Any),
+        }
     }
 }

@@ -23,16 +23,17 @@ use p2pnode_services::{
 };
 use tokio::{net::UdpSocket, time::timeout};
 
-use super::{Line, listen::poll_datagram, lock, target};
+use super::{listen::poll_datagram, target};
 use crate::services::{
     Hub,
     carrier::Carrier,
+    flows::Line,
     hub::Wish,
     lines::State,
     offers::Offered,
     opening::{OpenError, Opening},
     report::Change,
-    running::On,
+    running::{On, lock},
 };
 
 /// Frames and datagrams that are moved in a row before others have their turn.

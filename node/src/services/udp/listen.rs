@@ -11,13 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use p2pnode_services::core::flows::{Destinations, ForwardId};
-use socket2::SockRef;
 use tokio::{io::ReadBuf, net::UdpSocket, task::AbortHandle};
 
-use crate::{
-    observe::metrics::SessionMetrics,
-    services::{Hub, lines::Sink},
-};
+use crate::services::{Hub, flows::Clients, lines::Sink};
 
 /// The longest datagram, and a byte.
 const LONGEST: usize = 1 << 16;
@@ -37,26 +33,6 @@ pub(super) fn poll_datagram<T>(
         let from = ready!(read(&mut buffer))?;
         Poll::Ready(Ok((from, Bytes::copy_from_slice(buffer.filled()))))
     })
-}
-
-/// A forward, as the flows of its clients see it.
-#[derive(Debug)]
-pub(super) struct Clients {
-    socket: Arc<UdpSocket>,
-    pub(super) listener: SocketAddr,
-    pub(super) to: Destinations,
-    pub(super) sink: Option<Sink>,
-    pub(super) metrics: SessionMetrics,
-}
-
-impl Clients {
-    pub(super) fn send(&self, client: SocketAddr, payload: &[u8]) {
-        // At once: tokio would refuse what comes before it knows that the socket is writable.
-        let sent = SockRef::from(&*self.socket).send_to(payload, &client.into());
-        if let Err(error) = sent {
-            tracing::debug!(%client, %error, "a datagram did not reach its client");
-        }
-    }
 }
 
 /// A forward that takes datagrams as long as this exists.

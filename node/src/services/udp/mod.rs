@@ -10,20 +10,17 @@ mod listen;
 mod target;
 
 use std::{
-    collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
 use libp2p::PeerId;
 use p2pnode_services::{
     core::{
-        flows::{Action, End, FlowKey, Flows, ForwardId, FromClient, Settings},
+        flows::{FlowKey, ForwardId, FromClient},
         memory::Share,
-        session::StreamId,
         sessions::{Key, Role},
     },
     wire::{Carries, Frame, Open, SessionId, datagram::FlowNumber},
@@ -31,10 +28,11 @@ use p2pnode_services::{
 use p2pnode_transports::{DatagramPath, Datagrams};
 use tokio::task::AbortHandle;
 
-use self::{flow::Task, listen::Clients, target::Target};
+use self::flow::Task;
 use super::{
     Hub,
     carrier::Carrier,
+    flows::{Line, State, Target},
     offers::Offered,
     running::{Running, lock},
 };
@@ -42,63 +40,15 @@ use super::{
 /// How often flows are looked at for their end, and paths for the size of their datagrams.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// All flows of a node.
-#[derive(Debug)]
-pub(super) struct Udp(Mutex<State>);
-
-/// What the lock guards.
-#[derive(Debug)]
-pub(super) struct State {
-    flows: Flows,
-    lines: HashMap<FlowKey, Arc<Line>>,
-    forwards: BTreeMap<ForwardId, Arc<Clients>>,
-    datagrams: Datagrams,
-    /// The paths that carry QUIC datagrams.
-    paths: HashMap<PeerId, DatagramPath>,
-    /// How many flows each peer has.
-    peers: HashMap<PeerId, usize>,
-    /// Flows of forwards that have no task yet.
-    born: Vec<Arc<Line>>,
-}
-
-/// A flow, as its task and all others share it.
-#[derive(Debug)]
-struct Line {
-    key: FlowKey,
-    running: Arc<Running>,
-    orders: Mutex<Orders>,
-    waker: AtomicWaker,
-    /// On the side of the service.
-    target: Option<Mutex<Target>>,
-}
-
-/// What the machine wants of the task.
-#[derive(Debug, Default)]
-struct Orders {
-    opens: bool,
-    closes: Vec<StreamId>,
-    is_opened: bool,
-    end: Option<End>,
-}
-
-impl Udp {
-    /// None yet.
-    pub(super) fn new(instance: u64) -> Self {
-        Self(Mutex::new(State {
-            flows: Flows::new(instance, Settings::default()),
-            lines: HashMap::new(),
-            forwards: BTreeMap::new(),
-            datagrams: Datagrams::default(),
-            paths: HashMap::new(),
-            peers: HashMap::new(),
-            born: Vec::new(),
-        }))
-    }
-}
-
 impl Hub {
+    /// QUIC datagrams come and go by `datagrams`.
+    pub(crate) fn start_flows(&self, datagrams: &Datagrams) {
+        let task = self.run_flows(datagrams.clone());
+        self.servers().flows = Some(task);
+    }
+
     /// Takes QUIC datagrams, and looks after flows, until the returned task is aborted.
-    pub(super) fn run_flows(&self, datagrams: Datagrams) -> AbortHandle {
+    fn run_flows(&self, datagrams: Datagrams) -> AbortHandle {
         let hub = self.clone();
         lock(&self.udp().0).datagrams = datagrams.clone();
         let task = async move {
@@ -233,147 +183,5 @@ impl Hub {
             state.flows.handle_target(key, payload, Instant::now());
             state.sent(key, length);
         });
-    }
-}
-
-impl State {
-    fn look(&mut self, now: Instant) {
-        self.flows.handle_timeout(now);
-        self.paths.retain(|peer, path| {
-            let size = path.max_size();
-            self.flows.handle_path(*peer, size);
-            size.is_some()
-        });
-    }
-
-    fn insert(&mut self, line: Arc<Line>) {
-        let flows = self.peers.entry(line.key.peer).or_default();
-        *flows += 1;
-        if *flows == 1 {
-            self.datagrams.admit(line.key.peer);
-        }
-        self.lines.insert(line.key, line);
-    }
-
-    fn remove(&mut self, key: FlowKey) -> Option<Arc<Line>> {
-        let line = self.lines.remove(&key)?;
-        if let Some(flows) = self.peers.get_mut(&key.peer) {
-            *flows -= 1;
-            if *flows == 0 {
-                self.peers.remove(&key.peer);
-                self.datagrams.exclude(&key.peer);
-            }
-        }
-        Some(line)
-    }
-
-    /// A local socket has given a datagram of `length` bytes.
-    fn sent(&mut self, key: FlowKey, length: usize) {
-        // The flow may be so new that the machine only wants it.
-        self.act();
-        if let Some(line) = self.lines.get(&key) {
-            line.running.went_out(length);
-            if self.flows.is_queued(&key) {
-                line.waker.wake();
-            }
-        }
-    }
-
-    fn act(&mut self) {
-        while let Some(action) = self.flows.poll_action() {
-            match action {
-                Action::OpenStream(key) => {
-                    if let Some(line) = self.line(key) {
-                        line.order(|orders| orders.opens = true);
-                    }
-                }
-                Action::CloseStream(key, stream) => {
-                    if let Some(line) = self.lines.get(&key) {
-                        line.order(|orders| orders.closes.push(stream));
-                    }
-                }
-                Action::SendDatagram(peer, datagram) => self.send(peer, datagram),
-                Action::Deliver(key, payload) => self.deliver(key, payload),
-                Action::Opened(key) => {
-                    if let Some(line) = self.lines.get(&key) {
-                        line.order(|orders| orders.is_opened = true);
-                    }
-                }
-                Action::Closed(key, _, end) => {
-                    if let Some(line) = self.remove(key) {
-                        line.order(|orders| orders.end = Some(end));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The flow, which is new if a client's first datagram wants its first stream.
-    fn line(&mut self, key: FlowKey) -> Option<Arc<Line>> {
-        if let Some(line) = self.lines.get(&key) {
-            return Some(Arc::clone(line));
-        }
-        let (session, service) = self.flows.session(&key)?;
-        let (forward, client) = self.flows.client(&key)?;
-        let id = Key {
-            peer: key.peer,
-            role: key.role,
-            session,
-        };
-        let clients = self.forwards.get(&forward)?;
-        let sink = clients.sink.clone();
-        let (service, forward) = (service.clone(), Some(forward.0));
-        let running = Running::new(id, service, Some(client), forward, sink, &clients.metrics);
-        let line = Arc::new(Line::new(key, Arc::new(running), None));
-        self.insert(Arc::clone(&line));
-        self.born.push(Arc::clone(&line));
-        Some(line)
-    }
-
-    fn send(&mut self, peer: PeerId, datagram: Bytes) {
-        let Some(path) = self.paths.get(&peer) else {
-            return;
-        };
-        if let Err(error) = path.send(datagram) {
-            tracing::debug!(%peer, %error, "a datagram was not sent");
-            // The path carries shorter ones than before, or none: later ones go on the stream.
-            self.flows.handle_path(peer, path.max_size());
-        }
-    }
-
-    /// To the client, or to the target. What the socket does not take at once is lost, as datagrams are.
-    fn deliver(&mut self, key: FlowKey, payload: Bytes) {
-        let Some(line) = self.lines.get(&key) else {
-            return;
-        };
-        line.running.came_in(payload.len());
-        match &line.target {
-            Some(target) => lock(target).send(payload),
-            None => {
-                let Some((forward, client)) = self.flows.client(&key) else {
-                    return;
-                };
-                if let Some(clients) = self.forwards.get(&forward) {
-                    clients.send(client, &payload);
-                }
-            }
-        }
-    }
-}
-
-impl Line {
-    fn new(key: FlowKey, running: Arc<Running>, target: Option<Target>) -> Self {
-        Self {
-            key,
-            running,
-            orders: Mutex::default(),
-            waker: AtomicWaker::new(),
-            target: target.map(Mutex::new),
-        }
-    }
-
-    fn order(&self, write: impl FnOnce(&mut Orders)) {
-        write(&mut lock(&self.orders));
-        self.waker.wake();
     }
 }

@@ -1,0 +1,291 @@
+//! What tasks of flows share: the machine, and for each flow what its task and others exchange.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use libp2p::PeerId;
+use p2pnode_services::core::{
+    flows::{Action, Destinations, End, FlowKey, Flows, ForwardId, Settings},
+    session::StreamId,
+    sessions::Key,
+};
+use p2pnode_transports::{DatagramPath, Datagrams};
+use socket2::SockRef;
+use tokio::net::UdpSocket;
+
+use super::{
+    lines::Sink,
+    running::{Running, lock},
+};
+use crate::observe::metrics::SessionMetrics;
+
+/// Datagrams that wait until the target's name is looked up.
+const WAITING: usize = 64;
+
+/// All flows of a node.
+#[derive(Debug)]
+pub(super) struct Udp(pub(super) Mutex<State>);
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) flows: Flows,
+    lines: HashMap<FlowKey, Arc<Line>>,
+    pub(super) forwards: BTreeMap<ForwardId, Arc<Clients>>,
+    pub(super) datagrams: Datagrams,
+    /// The paths that carry QUIC datagrams.
+    pub(super) paths: HashMap<PeerId, DatagramPath>,
+    /// How many flows each peer has.
+    peers: HashMap<PeerId, usize>,
+    /// Flows of forwards that have no task yet.
+    pub(super) born: Vec<Arc<Line>>,
+}
+
+/// A flow, as its task and all others share it.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) key: FlowKey,
+    pub(super) running: Arc<Running>,
+    pub(super) orders: Mutex<Orders>,
+    pub(super) waker: AtomicWaker,
+    /// On the side of the service.
+    pub(super) target: Option<Mutex<Target>>,
+}
+
+/// What the machine wants of the task.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    pub(super) opens: bool,
+    pub(super) closes: Vec<StreamId>,
+    pub(super) is_opened: bool,
+    pub(super) end: Option<End>,
+}
+
+impl Udp {
+    /// None yet.
+    pub(super) fn new(instance: u64) -> Self {
+        Self(Mutex::new(State {
+            flows: Flows::new(instance, Settings::default()),
+            lines: HashMap::new(),
+            forwards: BTreeMap::new(),
+            datagrams: Datagrams::default(),
+            paths: HashMap::new(),
+            peers: HashMap::new(),
+            born: Vec::new(),
+        }))
+    }
+}
+
+impl State {
+    pub(super) fn look(&mut self, now: Instant) {
+        self.flows.handle_timeout(now);
+        self.paths.retain(|peer, path| {
+            let size = path.max_size();
+            self.flows.handle_path(*peer, size);
+            size.is_some()
+        });
+    }
+
+    pub(super) fn insert(&mut self, line: Arc<Line>) {
+        let flows = self.peers.entry(line.key.peer).or_default();
+        *flows += 1;
+        if *flows == 1 {
+            self.datagrams.admit(line.key.peer);
+        }
+        self.lines.insert(line.key, line);
+    }
+
+    fn remove(&mut self, key: FlowKey) -> Option<Arc<Line>> {
+        let line = self.lines.remove(&key)?;
+        if let Some(flows) = self.peers.get_mut(&key.peer) {
+            *flows -= 1;
+            if *flows == 0 {
+                self.peers.remove(&key.peer);
+                self.datagrams.exclude(&key.peer);
+            }
+        }
+        Some(line)
+    }
+
+    /// A local socket has given a datagram of `length` bytes.
+    pub(super) fn sent(&mut self, key: FlowKey, length: usize) {
+        // The flow may be so new that the machine only wants it.
+        self.act();
+        if let Some(line) = self.lines.get(&key) {
+            line.running.went_out(length);
+            if self.flows.is_queued(&key) {
+                line.waker.wake();
+            }
+        }
+    }
+
+    pub(super) fn act(&mut self) {
+        while let Some(action) = self.flows.poll_action() {
+            match action {
+                Action::OpenStream(key) => {
+                    if let Some(line) = self.line(key) {
+                        line.order(|orders| orders.opens = true);
+                    }
+                }
+                Action::CloseStream(key, stream) => {
+                    if let Some(line) = self.lines.get(&key) {
+                        line.order(|orders| orders.closes.push(stream));
+                    }
+                }
+                Action::SendDatagram(peer, datagram) => self.send(peer, datagram),
+                Action::Deliver(key, payload) => self.deliver(key, payload),
+                Action::Opened(key) => {
+                    if let Some(line) = self.lines.get(&key) {
+                        line.order(|orders| orders.is_opened = true);
+                    }
+                }
+                Action::Closed(key, _, end) => {
+                    if let Some(line) = self.remove(key) {
+                        line.order(|orders| orders.end = Some(end));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The flow, which is new if a client's first datagram wants its first stream.
+    fn line(&mut self, key: FlowKey) -> Option<Arc<Line>> {
+        if let Some(line) = self.lines.get(&key) {
+            return Some(Arc::clone(line));
+        }
+        let (session, service) = self.flows.session(&key)?;
+        let (forward, client) = self.flows.client(&key)?;
+        let id = Key {
+            peer: key.peer,
+            role: key.role,
+            session,
+        };
+        let clients = self.forwards.get(&forward)?;
+        let sink = clients.sink.clone();
+        let (service, forward) = (service.clone(), Some(forward.0));
+        let running = Running::new(id, service, Some(client), forward, sink, &clients.metrics);
+        let line = Arc::new(Line::new(key, Arc::new(running), None));
+        self.insert(Arc::clone(&line));
+        self.born.push(Arc::clone(&line));
+        Some(line)
+    }
+
+    fn send(&mut self, peer: PeerId, datagram: Bytes) {
+        let Some(path) = self.paths.get(&peer) else {
+            return;
+        };
+        if let Err(error) = path.send(datagram) {
+            tracing::debug!(%peer, %error, "a datagram was not sent");
+            // The path carries shorter ones than before, or none: later ones go on the stream.
+            self.flows.handle_path(peer, path.max_size());
+        }
+    }
+
+    /// To the client, or to the target. What the socket does not take at once is lost, as datagrams are.
+    fn deliver(&mut self, key: FlowKey, payload: Bytes) {
+        let Some(line) = self.lines.get(&key) else {
+            return;
+        };
+        line.running.came_in(payload.len());
+        match &line.target {
+            Some(target) => lock(target).send(payload),
+            None => {
+                let Some((forward, client)) = self.flows.client(&key) else {
+                    return;
+                };
+                if let Some(clients) = self.forwards.get(&forward) {
+                    clients.send(client, &payload);
+                }
+            }
+        }
+    }
+}
+
+impl Line {
+    pub(super) fn new(key: FlowKey, running: Arc<Running>, target: Option<Target>) -> Self {
+        Self {
+            key,
+            running,
+            orders: Mutex::default(),
+            waker: AtomicWaker::new(),
+            target: target.map(Mutex::new),
+        }
+    }
+
+    fn order(&self, write: impl FnOnce(&mut Orders)) {
+        write(&mut lock(&self.orders));
+        self.waker.wake();
+    }
+}
+
+/// A forward, as the flows of its clients see it.
+#[derive(Debug)]
+pub(super) struct Clients {
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) listener: SocketAddr,
+    pub(super) to: Destinations,
+    pub(super) sink: Option<Sink>,
+    pub(super) metrics: SessionMetrics,
+}
+
+impl Clients {
+    pub(super) fn send(&self, client: SocketAddr, payload: &[u8]) {
+        // At once: tokio would refuse what comes before it knows that the socket is writable.
+        let sent = SockRef::from(&*self.socket).send_to(payload, &client.into());
+        if let Err(error) = sent {
+            tracing::debug!(%client, %error, "a datagram did not reach its client");
+        }
+    }
+}
+
+/// The socket, once it is there.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    socket: Option<Arc<UdpSocket>>,
+    /// Goes before the first datagram, in the same packet.
+    header: Vec<u8>,
+    waiting: VecDeque<Bytes>,
+}
+
+impl Target {
+    pub(super) fn connected(&mut self, socket: Arc<UdpSocket>, header: Vec<u8>) {
+        self.socket = Some(socket);
+        self.header = header;
+        for payload in std::mem::take(&mut self.waiting) {
+            self.send(payload);
+        }
+    }
+
+    pub(super) fn send(&mut self, payload: Bytes) {
+        let Some(socket) = &self.socket else {
+            if self.waiting.len() == WAITING {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(payload);
+            return;
+        };
+        let mut header = std::mem::take(&mut self.header);
+        let sent = match header.is_empty() {
+            true => send(socket, &payload),
+            false => {
+                header.extend_from_slice(&payload);
+                send(socket, &header)
+            }
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a datagram did not reach its target");
+        }
+    }
+}
+
+/// Sends at once. tokio would refuse what comes before it knows that a new socket is writable.
+fn send(socket: &UdpSocket, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(socket).send(bytes)
+}

@@ -1,0 +1,25 @@
+//! What runs apart from sessions.
+
+use std::net::SocketAddr;
+
+use tokio::task::AbortHandle;
+
+#[derive(Debug, Default)]
+pub(super) struct Servers {
+    pub(super) socks: Option<SocksServer>,
+    pub(super) flows: Option<AbortHandle>,
+}
+
+/// A SOCKS5 server that runs as long as this exists.
+#[derive(Debug)]
+pub(super) struct SocksServer {
+    /// Where it listens, as configured.
+    pub(super) wanted: SocketAddr,
+    pub(super) task: AbortHandle,
+}
+
+impl Drop for SocksServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
