@@ -370,11 +370,6 @@ pub fn control_socket(artifacts: &Artifacts, name: &str) -> PathBuf {
     artifacts.sockets().join(format!("{name}.sock"))
 }
 
-/// That of a node that runs.
-pub fn control_socket_of(node: &crate::running::Node) -> Result<PathBuf> {
-    Ok(control_socket(&node.host.artifacts, node.process.name()))
-}
-
 pub async fn output(
     device: &Device,
     program: &Path,

@@ -1,6 +1,6 @@
 //! Two nodes that run, each behind a NAT, with a relay on the internet: the lab of everything that happens after a dial.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -53,6 +53,10 @@ impl Relay {
 }
 
 impl Node {
+    pub fn control_socket(&self) -> PathBuf {
+        control_socket(&self.host.artifacts, self.process.name())
+    }
+
     pub fn start_dial(&self, name: &str, peer: &str) -> Result<Process> {
         self.control.dial(name, peer).on(&self.host)
     }
