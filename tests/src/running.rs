@@ -1,6 +1,6 @@
 //! Two nodes that run, each behind a NAT, with a relay on the internet: the lab of everything that happens after a dial.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -53,7 +53,7 @@ impl Relay {
 }
 
 impl Node {
-    pub fn control_socket(&self) -> std::path::PathBuf {
+    pub fn control_socket(&self) -> PathBuf {
         control_socket(&self.host.artifacts, self.process.name())
     }
 

@@ -355,9 +355,8 @@ async fn ssh() -> Result<()> {
     let program = program.display();
     let proxy = format!("ProxyCommand={program} connect ssh@%h --config {config}");
     let key = directory.join("user_key").to_string_lossy().into_owned();
-    let socket = lab.caller.control_socket();
     let ssh = with_user("ssh", sandbox::tool("ssh"), &directory)?
-        .env(node::CONTROL_SOCKET, socket)
+        .env(node::CONTROL_SOCKET, lab.caller.control_socket())
         .args(["-F", "none", "-i", &key, "-o", &proxy])
         .args([
             "-o",

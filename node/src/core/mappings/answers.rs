@@ -4,7 +4,12 @@ use std::{net::SocketAddr, time::Instant};
 
 use p2pnode_protocol::mapping::{nat_pmp, pcp};
 
-use super::{Event, Inside, LEASE, Lost, Mappings, Method, lease::Lease, search::Search};
+use super::{
+    Mappings,
+    interface::{Event, Inside, LEASE, Lost, Method},
+    lease::Lease,
+    search::Search,
+};
 
 impl Mappings {
     /// Notes a method's answer, and that the router has lost its mappings if its epoch says so.

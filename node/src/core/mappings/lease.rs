@@ -7,7 +7,7 @@ use std::{
 
 use p2pnode_protocol::mapping::pcp::Nonce;
 
-use super::{Inside, WATCH};
+use super::interface::{Inside, WATCH};
 
 /// The first pause between two requests. It doubles.
 const PAUSE: Duration = Duration::from_millis(250);

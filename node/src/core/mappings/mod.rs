@@ -1,8 +1,8 @@
 //! Port mappings of the router: which are asked for, by which protocol, and how long they hold.
 //!
 //! 1. [`Mappings::handle_gateway`] names the router. All protocols of the mode are asked at once whether it knows them.
-//! 2. PCP is taken as soon as it answers, another one a moment later ([`search`]).
-//! 3. Each wanted port is asked for, watched, and renewed at half of its lease ([`lease`]). UPnP takes several calls ([`upnp`]).
+//! 2. PCP is taken as soon as it answers, another one a moment later ([`search`], [`questions`]).
+//! 3. Each wanted port is asked for, watched, and renewed at half of its lease ([`lease`]). UPnP takes several calls ([`upnp`], [`calls`]).
 //! 4. A router that has lost its mappings or has another outside address is noticed by the epoch, or by the next look.
 //! 5. [`Mappings::handle_shutdown`] releases everything.
 //!
@@ -10,7 +10,10 @@
 //! `docs/decisions/0902-a-mapping-is-believed-once-verified.md`.
 
 mod answers;
+mod calls;
+mod interface;
 mod lease;
+mod questions;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -18,89 +21,18 @@ mod upnp;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use p2pnode_protocol::mapping::{Protocol, ROUTER_PORT, nat_pmp, pcp, ssdp};
+use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp, ssdp};
 
-use self::{lease::Lease, search::Search, upnp::Upnp};
+use self::{interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
 
-/// How long a mapping is asked for. A node that dies leaves it no longer.
-const LEASE: u32 = 7200;
-/// How often a mapping is looked at: what is published has to follow its loss within 30 s.
-const WATCH: Duration = Duration::from_secs(15);
+pub(crate) use self::interface::{Action, Event, Gateway, Inside, Lost, Method};
+
 /// A router that has refused is asked again after this long at the earliest.
 const REFUSED: Duration = Duration::from_secs(60);
-
-/// A way to have ports mapped. The better one comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Method {
-    Pcp,
-    NatPmp,
-    Upnp,
-}
-
-impl Method {
-    pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
-}
-
-/// The router of a family, and the address that this host has towards it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gateway {
-    pub(crate) router: IpAddr,
-    pub(crate) own: IpAddr,
-}
-
-/// A port of this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Inside {
-    pub(crate) protocol: Protocol,
-    pub(crate) port: u16,
-}
-
-/// What the driver does. It asks the router and nobody else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Send a datagram from a port of the range.
-    Send { to: SocketAddr, datagram: Vec<u8> },
-    /// Connect from a port of the range, send, and report what came back until the end or `Response::is_whole`.
-    Call {
-        id: u64,
-        to: SocketAddr,
-        request: Vec<u8>,
-    },
-}
-
-/// What has changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// The router claims this mapping. It is to be verified from outside.
-    Granted {
-        inside: Inside,
-        external: SocketAddr,
-        method: Method,
-    },
-    /// A mapping that was granted is no more.
-    Lost { inside: Inside, reason: Lost },
-    /// The router maps no port.
-    Refused { inside: Inside, reason: String },
-}
-
-/// Why a mapping is no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The router did not renew it in time.
-    Expired,
-    /// The router has another one in its place.
-    Replaced,
-    /// There is another router, or none.
-    GatewayChanged,
-    /// The port is not wanted any longer.
-    Unwanted,
-    /// A check from outside has failed.
-    Unverified,
-}
 
 /// The mappings of one family of addresses.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use p2pnode_protocol::mapping::upnp;
+use p2pnode_protocol::mapping::{Protocol, upnp};
 
 use super::*;
 

@@ -5,7 +5,7 @@ use std::{io, net::IpAddr};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use p2pnode_protocol::Family;
 
-use super::{KeptPorts, ask, message};
+use super::{ask::ask, kept::KeptPorts, message};
 use crate::net::interfaces::netlink::{self, HEADER};
 
 const NEW: u16 = 1 << 8;

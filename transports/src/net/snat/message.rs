@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use p2pnode_protocol::Family;
 
-use super::KeptPorts;
+use super::kept::KeptPorts;
 use crate::net::interfaces::netlink::{self, AF_INET, AF_INET6, HEADER, message};
 
 const BATCH_BEGIN: u16 = 16;

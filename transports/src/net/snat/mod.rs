@@ -6,34 +6,20 @@
 //!
 //! [`KeptPorts::install`] writes nftables through netlink: an image with one static program has no `nft`.
 
+mod ask;
 mod flows;
+mod kept;
 mod message;
 
 use std::io;
 
-use ipnet::IpNet;
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use p2pnode_protocol::Family;
 
-use super::{
-    interfaces::netlink::{self, NLMSG_ERROR},
-    range::PortRange,
-};
+use self::ask::ask;
+use super::interfaces::netlink;
 
-/// The ports that source NAT keeps, and for whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptPorts {
-    /// The source ports.
-    pub range: PortRange,
-    /// Whether UDP keeps them.
-    pub udp: bool,
-    /// Whether TCP keeps them.
-    pub tcp: bool,
-    /// The networks of the pods. What goes from one pod to another is not translated here.
-    pub pods: Vec<IpNet>,
-    /// The interface out of which the pods' packets leave; `None` is any.
-    pub out: Option<String>,
-}
+pub use self::kept::KeptPorts;
 
 /// A rule that is in force. It ends with this value.
 ///
@@ -49,27 +35,6 @@ pub struct KeptRule {
 }
 
 impl KeptPorts {
-    /// The chain in the table.
-    pub const CHAIN: &str = "postrouting";
-    /// Before 100, where iptables and others translate sources (`srcnat`).
-    pub const PRIORITY: i32 = 90;
-
-    /// The table, in either family. Nodes with different ranges on one host have a table each.
-    pub fn table(&self) -> String {
-        format!("p2pnode-snat-{}", self.range)
-    }
-
-    /// Whether there are pods of this family.
-    pub fn is_for(&self, family: Family) -> bool {
-        self.pods_of(family).next().is_some()
-    }
-
-    /// The pods' networks of this family.
-    pub fn pods_of(&self, family: Family) -> impl Iterator<Item = IpNet> {
-        let pods = self.pods.iter().map(IpNet::trunc);
-        pods.filter(move |pods| Family::from(pods.addr()) == family)
-    }
-
     /// Writes the rule, in place of an older one. It needs `CAP_NET_ADMIN`.
     ///
     /// # Errors
@@ -155,22 +120,4 @@ fn list(table: &str, family: Family) -> io::Result<usize> {
         .iter()
         .filter(|rule| message::is_of(table, rule))
         .count())
-}
-
-/// Sends a batch. The kernel has answered every message of it when that returns.
-fn ask(socket: &Socket, batch: &[u8]) -> io::Result<()> {
-    socket.send(batch, 0)?;
-    loop {
-        let datagram = match socket.recv_from_full() {
-            Ok((datagram, _)) => datagram,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for message in netlink::messages(&datagram) {
-            let error = netlink::error(message);
-            if netlink::u16_at(message, 4) == Some(NLMSG_ERROR) && error.raw_os_error() != Some(0) {
-                return Err(error);
-            }
-        }
-    }
 }

@@ -1,0 +1,71 @@
+//! The questions by which the search finds a protocol.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp, ssdp};
+
+use super::{
+    Mappings,
+    interface::{Action, Gateway, Method},
+    search::Search,
+};
+
+/// The first pause between two questions. It doubles.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How often is asked.
+const TRIES: u32 = 4;
+/// A router that knows no method is asked again after this long.
+const AGAIN: Duration = Duration::from_secs(600);
+
+impl Mappings {
+    pub(super) fn advance_search(&mut self, gateway: Gateway, now: Instant) {
+        if matches!(self.search, Search::Idle(Some(at)) if at <= now) {
+            self.search = Search::Asking {
+                tries: 0,
+                next: now,
+                best: None,
+            };
+        }
+        let Search::Asking { tries, next, best } = &mut self.search else {
+            return;
+        };
+        match *best {
+            Some((method, until)) if until <= now => self.search = Search::Found(method),
+            _ if *next > now => {}
+            _ if *tries == TRIES => {
+                self.search = best.map_or(Search::Idle(Some(now + AGAIN)), |(method, _)| {
+                    Search::Found(method)
+                });
+            }
+            _ => {
+                *next = now + PAUSE * 2_u32.pow(*tries);
+                *tries += 1;
+                self.question(gateway);
+            }
+        }
+    }
+
+    /// Asks by every method at once. No question makes the router keep anything.
+    fn question(&mut self, gateway: Gateway) {
+        let at = |port| SocketAddr::new(gateway.router, port);
+        for method in &self.methods {
+            let questions = match method {
+                Method::Pcp => vec![(ROUTER_PORT, pcp::announce(gateway.own))],
+                Method::NatPmp | Method::Upnp if gateway.router.is_ipv6() => Vec::new(),
+                Method::NatPmp => vec![(ROUTER_PORT, nat_pmp::ADDRESS_REQUEST.to_vec())],
+                Method::Upnp => ssdp::TARGETS
+                    .map(|target| (ssdp::PORT, ssdp::search(gateway.router, target)))
+                    .to_vec(),
+            };
+            let sends = questions.into_iter();
+            self.actions
+                .extend(sends.map(|(port, datagram)| Action::Send {
+                    to: at(port),
+                    datagram,
+                }));
+        }
+    }
+}
