@@ -1,6 +1,9 @@
 //! A message, its attributes, and what reading and writing them share.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+};
 
 /// What follows the length of each message, so that STUN can share a port ([RFC 8489, section 5](https://www.rfc-editor.org/rfc/rfc8489#section-5)).
 pub const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
@@ -122,6 +125,8 @@ pub struct Message {
     pub mapped: Option<SocketAddr>,
     /// Where the answer shall come from.
     pub change: Option<Change>,
+    /// The port at the asker's address that the answer shall go to (RESPONSE-PORT).
+    pub response_port: Option<NonZeroU16>,
     /// Where the answer comes from (RESPONSE-ORIGIN, SOURCE-ADDRESS).
     pub origin: Option<SocketAddr>,
     /// The server's other address (OTHER-ADDRESS, CHANGED-ADDRESS).
@@ -166,6 +171,7 @@ impl Message {
             transaction,
             mapped: None,
             change: None,
+            response_port: None,
             origin: None,
             other: None,
             error: None,
@@ -194,6 +200,7 @@ pub(super) mod kind {
     pub(crate) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
     pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     pub(crate) const PADDING: u16 = 0x0026;
+    pub(crate) const RESPONSE_PORT: u16 = 0x0027;
     /// Before RFC 5389 had its number.
     pub(crate) const OLD_XOR_MAPPED_ADDRESS: u16 = 0x8020;
     pub(crate) const FINGERPRINT: u16 = 0x8028;

@@ -1,6 +1,9 @@
 //! From bytes to a [`Message`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+};
 
 use super::message::{
     Change, Class, FINGERPRINT_LENGTH, FINGERPRINT_XOR, HEADER, LARGEST, Malformed, Message,
@@ -78,6 +81,13 @@ fn attribute(message: &mut Message, of: u16, value: &[u8]) -> Result<(), Malform
                 ip: flags & 4 != 0,
                 port: flags & 2 != 0,
             }));
+        }
+        kind::RESPONSE_PORT => {
+            let [high, low, _, _] = *value else {
+                return Err(malformed);
+            };
+            let port = NonZeroU16::new(u16::from_be_bytes([high, low])).ok_or(malformed)?;
+            message.response_port = message.response_port.or(Some(port));
         }
         kind::SOURCE_ADDRESS | kind::RESPONSE_ORIGIN => {
             message.origin = message.origin.or(Some(read()?));

@@ -58,13 +58,13 @@ fn a_request_of_rfc_3489_is_answered_in_its_attributes() {
 #[test]
 fn an_attribute_that_has_to_be_understood_is_named_and_another_is_ignored() {
     let request =
-        bytes("00010010 2112a442 000000000000000000000000 00270004 00010000 80ff0004 01020304");
-    assert_eq!(Message::decode(&request).unwrap().unknown, [0x0027]);
+        bytes("00010010 2112a442 000000000000000000000000 00280004 00010000 80ff0004 01020304");
+    assert_eq!(Message::decode(&request).unwrap().unknown, [0x0028]);
     let mut error = Message::new(Class::Error, Transaction::new([0; 12]));
     error.error = Some(420);
-    error.unknown = vec![0x0027];
+    error.unknown = vec![0x0028];
     let error = error.encode();
-    assert_eq!(error[20..], bytes("00090004 00000414 000a0002 00270000"));
+    assert_eq!(error[20..], bytes("00090004 00000414 000a0002 00280000"));
     assert_eq!(Message::decode(&error).unwrap().error, Some(420));
 }
 
@@ -91,6 +91,7 @@ prop_compose! {
         origin in proptest::option::of(any_address()),
         other in proptest::option::of(any_address()),
         change in proptest::option::of(any::<(bool, bool)>()),
+        response_port in any::<u16>(),
         info in proptest::option::of(any::<(u16, u64)>()),
         on_behalf in proptest::option::of((any_address(), any::<bool>(), any::<bool>())),
         padding in 0..400usize,
@@ -101,6 +102,7 @@ prop_compose! {
             origin,
             other,
             change: change.map(|(ip, port)| Change { ip, port }),
+            response_port: response_port.try_into().ok(),
             info: info.map(|(second_port, unix_ms)| RelayInfo { second_port, unix_ms }),
             on_behalf: on_behalf.map(|(asker, second, tcp)| OnBehalf {
                 asker,

@@ -57,6 +57,10 @@ fn attributes(message: &Message, bytes: &mut Vec<u8>) {
         let flags = u8::from(change.ip) << 2 | u8::from(change.port) << 1;
         put(bytes, kind::CHANGE_REQUEST, &[0, 0, 0, flags]);
     }
+    if let Some(port) = message.response_port {
+        let [high, low] = port.get().to_be_bytes();
+        put(bytes, kind::RESPONSE_PORT, &[high, low, 0, 0]);
+    }
     let (other, origin) = if is_classic {
         (kind::CHANGED_ADDRESS, kind::SOURCE_ADDRESS)
     } else {

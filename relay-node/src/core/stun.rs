@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    num::NonZero,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -29,6 +30,9 @@ const UNKNOWN_ATTRIBUTE: u16 = 420;
 
 /// CHANGE-REQUEST, of a relay that cannot answer from elsewhere.
 const CHANGE_REQUEST: u16 = 0x0003;
+
+/// RESPONSE-PORT, where the answer cannot go to another port of the asker.
+const RESPONSE_PORT: u16 = 0x0027;
 
 /// The server of STUN. Pure.
 #[derive(Debug)]
@@ -124,6 +128,11 @@ impl Stun {
         }
         let change = request.change.unwrap_or_default();
         let family = Family::from(remote.ip());
+        if request.response_port.is_some() && (asked.is_tcp || change.ip) {
+            return refuse(&request, vec![RESPONSE_PORT], asked);
+        }
+        let port = request.response_port.map_or(remote.port(), NonZero::get);
+        let to = SocketAddr::new(remote.ip(), port);
         if change.ip {
             return self.ask_partner(&request, remote, asked);
         }
@@ -138,7 +147,7 @@ impl Stun {
             return if asked.is_tcp {
                 Outcome::Connect { to: remote, bytes }
             } else {
-                send(from, remote, bytes)
+                send(from, to, bytes)
             };
         }
         if change.port {
@@ -146,7 +155,7 @@ impl Stun {
         }
         send(
             asked.at,
-            remote,
+            to,
             self.answer(&request, remote, from, asked, wall),
         )
     }

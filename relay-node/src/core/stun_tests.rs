@@ -53,6 +53,22 @@ fn sent(outcome: Outcome) -> (Port, SocketAddr, Message, usize) {
 }
 
 #[test]
+fn an_answer_goes_to_another_port_of_the_asker_and_never_to_another_address() {
+    let mut asked = request();
+    asked.response_port = 40_018.try_into().ok();
+    let (from, to, answer, length) = sent(ask(&mut server(&[]), &asked, ASKER, Port::Quic));
+    assert_eq!((from, to), (Port::Quic, addr("203.0.113.7:40018")));
+    assert_eq!(answer.mapped, Some(addr(ASKER)));
+    assert!(length <= asked.encode().len() + 12, "{length}");
+    asked.change = Some(Change {
+        ip: true,
+        port: false,
+    });
+    let (_, to, answer, _) = sent(ask(&mut server(&[PARTNER]), &asked, ASKER, Port::Quic));
+    assert_eq!((to, answer.error), (addr(ASKER), Some(420)));
+}
+
+#[test]
 fn a_bare_request_gets_the_address_and_no_more() {
     let (from, to, answer, length) = sent(ask(&mut server(&[]), &request(), ASKER, Port::Quic));
     assert_eq!((from, to, length), (Port::Quic, addr(ASKER), 32));

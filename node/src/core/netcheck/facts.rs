@@ -17,6 +17,30 @@ pub(crate) struct Facts {
     pub(crate) host: HostFacts,
 }
 
+impl Facts {
+    /// The same without what may only have been late: a TCP connection from elsewhere that did not come, where the packet over UDP
+    /// did.
+    pub(crate) fn without_doubt(&self) -> Self {
+        let mut facts = self.clone();
+        for path in &mut facts.paths {
+            let udp = self
+                .paths
+                .iter()
+                .find(|other| other.transport == Transport::Quic && other.family == path.family);
+            if path.transport == Transport::Tcp
+                && let Some(udp) = udp
+            {
+                let sure = |came: Option<bool>, over_udp| {
+                    came.filter(|came| *came || over_udp != Some(true))
+                };
+                path.from_other_port = sure(path.from_other_port, udp.from_other_port);
+                path.from_other_address = sure(path.from_other_address, udp.from_other_address);
+            }
+        }
+        facts
+    }
+}
+
 /// A relay.
 #[derive(Debug, Clone)]
 pub(crate) struct RelayFacts {

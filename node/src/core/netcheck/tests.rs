@@ -205,6 +205,21 @@ fn each_nat_has_its_name_with_two_relays() {
 }
 
 #[test]
+fn a_tcp_connection_that_was_only_late_is_not_taken_for_filtered() {
+    let udp = LAB[2].1.path(1);
+    assert_eq!(udp.from_other_port, Some(true), "{}", LAB[2].0);
+    let late = PathFacts {
+        from_other_port: Some(false),
+        transport: Transport::Tcp,
+        ..udp.clone()
+    };
+    let seen = facts(vec![udp, late.clone()]).without_doubt();
+    assert_eq!(seen.paths[1].from_other_port, None);
+    let alone = facts(vec![late]).without_doubt();
+    assert_eq!(alone.paths[0].from_other_port, Some(false));
+}
+
+#[test]
 fn with_one_relay_exactly_what_needs_two_is_unknown() {
     for (name, lab) in LAB {
         let path = lab.path(1);
