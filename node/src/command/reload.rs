@@ -1,9 +1,8 @@
 //! The running node reads its configuration again: at SIGHUP, and when the file has changed.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use std::collections::BTreeSet;
-
+use libp2p::PeerId;
 use p2pnode_daemon::{
     config::{Fault, Faults, Loaded, Place},
     fingerprint::FileFingerprint,
@@ -14,8 +13,6 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 use tracing::field::Empty;
-
-use libp2p::PeerId;
 
 use crate::{Handle, config::Config};
 
@@ -97,6 +94,7 @@ pub(crate) async fn follow(
         };
         let access = new.config.allowed_peers != current.allowed_peers;
         let level = new.config.log.level != current.log.level;
+        let services = new.config.services != current.services || new.config.peers != current.peers;
         let removed = removed(&current, &new.config);
         if access || new.config.peers != current.peers {
             current.allowed_peers.clone_from(&new.config.allowed_peers);
@@ -105,10 +103,9 @@ pub(crate) async fn follow(
             let _ = node.reload(current.clone()).await;
         }
         for peer in removed {
-            tracing::info!(own = Empty, %peer, "SIGHUP: `peers` no longer has this peer; it is not dialed when it is lost");
+            tracing::info!(own = Empty, %peer, "{why}: `peers` no longer has this peer; it is not dialed when it is lost");
             let _ = node.forget(peer).await;
         }
-        let services = new.config.services != current.services || new.config.peers != current.peers;
         if services {
             current.services.clone_from(&new.config.services);
             current.peers.clone_from(&new.config.peers);
