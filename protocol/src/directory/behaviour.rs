@@ -204,15 +204,14 @@ impl Behaviour {
     /// and is back.
     fn connection_to(&self, peer: &PeerId) -> Asked {
         let newest_first = self.ours.iter().rev().filter(|(_, of)| *of == peer);
-        let mut silent = false;
         for (connection, _) in newest_first {
             match self.listed.get(connection) {
                 Some(true) => return Asked::Over(*connection),
                 Some(false) => {}
-                None => silent = true,
+                None => return Asked::Later,
             }
         }
-        if silent { Asked::Later } else { Asked::Never }
+        Asked::Never
     }
 
     /// The first of the held queries whose peer has identified itself or is gone.

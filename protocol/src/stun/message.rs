@@ -108,6 +108,8 @@ pub struct RelayInfo {
 pub struct OnBehalf {
     /// Who asks.
     pub asker: SocketAddr,
+    /// The port at the asker's address that the answer shall go to, if it is another.
+    pub to: Option<NonZeroU16>,
     /// The partner's port from which the answer shall come.
     pub from: Port,
     /// Whether the answer is a TCP connection.

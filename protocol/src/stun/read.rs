@@ -120,6 +120,7 @@ fn attribute(message: &mut Message, of: u16, value: &[u8]) -> Result<(), Malform
             let asker = address(asker).ok_or(malformed)?;
             message.on_behalf = message.on_behalf.or(Some(OnBehalf {
                 asker: xored(asker, &transaction),
+                to: NonZeroU16::new(u16::from_be_bytes([flags[0], flags[1]])),
                 from: if flags[3] & 1 == 0 {
                     Port::Quic
                 } else {

@@ -93,7 +93,7 @@ prop_compose! {
         change in proptest::option::of(any::<(bool, bool)>()),
         response_port in any::<u16>(),
         info in proptest::option::of(any::<(u16, u64)>()),
-        on_behalf in proptest::option::of((any_address(), any::<bool>(), any::<bool>())),
+        on_behalf in proptest::option::of((any_address(), any::<u16>(), any::<bool>(), any::<bool>())),
         padding in 0..400usize,
         fingerprint in any::<bool>(),
     ) -> Message {
@@ -104,8 +104,9 @@ prop_compose! {
             change: change.map(|(ip, port)| Change { ip, port }),
             response_port: response_port.try_into().ok(),
             info: info.map(|(second_port, unix_ms)| RelayInfo { second_port, unix_ms }),
-            on_behalf: on_behalf.map(|(asker, second, tcp)| OnBehalf {
+            on_behalf: on_behalf.map(|(asker, to, second, tcp)| OnBehalf {
                 asker,
+                to: to.try_into().ok(),
                 from: if second { Port::Second } else { Port::Quic },
                 tcp,
             }),

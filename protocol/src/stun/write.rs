@@ -1,6 +1,9 @@
 //! From a [`Message`] to bytes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+};
 
 use super::message::{
     Class, FINGERPRINT_LENGTH, FINGERPRINT_XOR, HEADER, Message, Port, crc32, kind, xored,
@@ -80,7 +83,8 @@ fn attributes(message: &Message, bytes: &mut Vec<u8>) {
     }
     if let Some(ask) = message.on_behalf {
         let flags = u8::from(ask.from == Port::Second) | u8::from(ask.tcp) << 1;
-        let mut value = vec![0, 0, 0, flags];
+        let [high, low] = ask.to.map_or(0, NonZeroU16::get).to_be_bytes();
+        let mut value = vec![high, low, 0, flags];
         value.extend(address(xored(ask.asker, id)));
         put(bytes, kind::ON_BEHALF, &value);
     }

@@ -128,7 +128,7 @@ impl Stun {
         }
         let change = request.change.unwrap_or_default();
         let family = Family::from(remote.ip());
-        if request.response_port.is_some() && (asked.is_tcp || change.ip) {
+        if request.response_port.is_some() && asked.is_tcp {
             return refuse(&request, vec![RESPONSE_PORT], asked);
         }
         let port = request.response_port.map_or(remote.port(), NonZero::get);
@@ -188,12 +188,13 @@ impl Stun {
             return Outcome::Connect { to: asker, bytes };
         }
         let family = Family::from(asker.ip());
+        let port = on_behalf.to.map_or(asker.port(), NonZero::get);
         let from = if self.ports.contains_key(&(family, on_behalf.from)) {
             on_behalf.from
         } else {
             asked.at
         };
-        send(from, asker, bytes)
+        send(from, SocketAddr::new(asker.ip(), port), bytes)
     }
 
     /// Lets the partner answer.
@@ -207,6 +208,7 @@ impl Stun {
         question.fingerprint = request.fingerprint;
         question.on_behalf = Some(OnBehalf {
             asker,
+            to: request.response_port,
             from: if is_other { asked.at.other() } else { asked.at },
             tcp: asked.is_tcp,
         });

@@ -64,8 +64,13 @@ fn an_answer_goes_to_another_port_of_the_asker_and_never_to_another_address() {
         ip: true,
         port: false,
     });
-    let (_, to, answer, _) = sent(ask(&mut server(&[PARTNER]), &asked, ASKER, Port::Quic));
-    assert_eq!((to, answer.error), (addr(ASKER), Some(420)));
+    let (_, to, question, _) = sent(ask(&mut server(&[PARTNER]), &asked, ASKER, Port::Quic));
+    assert_eq!(to, addr(&format!("{PARTNER}:3478")));
+    let mut partner = server(&[OWN]);
+    let from = format!("{OWN}:3478");
+    let (_, to, answer, _) = sent(ask(&mut partner, &question, &from, Port::Second));
+    assert_eq!(to, addr("203.0.113.7:40018"));
+    assert_eq!(answer.mapped, Some(addr(ASKER)));
 }
 
 #[test]
@@ -147,6 +152,7 @@ fn nobody_but_a_partner_asks_on_behalf_of_another_nor_for_a_private_address() {
     let mut behalf = |asker: &str, from: &str| {
         question.on_behalf = Some(OnBehalf {
             asker: addr(asker),
+            to: None,
             from: Port::Quic,
             tcp: false,
         });
