@@ -225,7 +225,7 @@ fn packaging() -> PathBuf {
     workspace().join("packaging")
 }
 
-/// Running services go on with the new program; a new one is started by whoever has configured it.
+/// Services that run are restarted with the new program. A new service waits for its configuration.
 fn postinst(unit: &str) -> String {
     format!(
         "#!/bin/sh\nset -e\nif [ \"$1\" = configure ] && [ -d /run/systemd/system ]; then\n    systemctl daemon-reload\n    \
