@@ -1,9 +1,9 @@
 //! Which binding requests of STUN are answered, from where, and with what.
 //!
-//! An answer goes to the source of its request, which may be forged. So it exceeds its request by no more than the address that was
-//! asked for, and by the partner's address where there is a partner; the rest is added if the request is as long. Each source has a
-//! rate. A partner is another relay: each answers for the other ([RFC 5780](https://www.rfc-editor.org/rfc/rfc5780)), to addresses
-//! at which the other has been asked.
+//! An answer goes to the source of its request, which may be forged, or to another port of that address (RESPONSE-PORT). So it
+//! exceeds its request by no more than the address that was asked for, and by the partner's address where there is a partner. The
+//! rest is added if the request is as long. Each source has a rate. A partner is another relay: each answers for the other
+//! ([RFC 5780](https://www.rfc-editor.org/rfc/rfc5780)), to addresses at which the other has been asked.
 
 use std::{
     collections::BTreeMap,
