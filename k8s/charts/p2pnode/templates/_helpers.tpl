@@ -53,7 +53,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and (eq $.Values.network "host") (empty $.Values.forwardAddress) }}{{ fail (printf "forwards: %s would be open to whoever reaches the node; set forwardAddress to an address that only clients reach, or to 0.0.0.0" $full) }}{{ end -}}
 {{- $_ := set $used $full $key -}}
 {{- $listen := printf "%s://%s:%d" (lower $protocol) ($.Values.forwardAddress | default "0.0.0.0") $port -}}
-{{- $all = append $all (dict "service" $full "podPort" $port "protocol" $protocol "listen" $listen "name" .name "namespace" (.namespace | default "") "port" (int .port) "to" .to) -}}
+{{- $all = append $all (dict "service" $full "podPort" $port "portName" (printf (ternary "forward-u-%d" "forward-%d" (eq $protocol "UDP")) $port) "protocol" $protocol "listen" $listen "name" .name "namespace" (.namespace | default "") "port" (int .port) "to" .to) -}}
 {{- end -}}
 {{- dict "all" $all | toYaml -}}
 {{- end }}
@@ -64,7 +64,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "identity" (dict "key_file" "/var/lib/p2pnode/identity.key")
   "dial" (dict "port_range" .Values.ports.range "ports_per_ordinal" .Values.ports.perOrdinal)
   "relays" .Values.relays
-  "admin" (dict "listen" (printf "%s:%d" (ternary "127.0.0.1" "0.0.0.0" (eq .Values.network "host")) (int .Values.admin.port)))
+  "admin" (dict "listen" (printf "0.0.0.0:%d" (int .Values.admin.port)))
   "control" (dict "socket" "/run/p2pnode/control.sock")
   "log" (dict "format" "json") -}}
 {{- if eq .Values.publicIp.from "value" -}}
