@@ -239,3 +239,69 @@ async fn an_idle_connection_goes_before_one_that_waits_for_an_answer() {
     let length = slow.read(&mut answer).await.unwrap();
     assert!(answer[..length].ends_with(b"done\n"));
 }
+
+/// The reading half of a connection on which nothing comes, counted while it is open.
+struct Silent(Arc<AtomicUsize>);
+
+impl AsyncRead for Silent {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// So many connections at once.
+struct Crowd {
+    left: usize,
+    open: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    over: Arc<Notify>,
+}
+
+impl Listener for Crowd {
+    type Io = tokio::io::Join<Silent, tokio::io::Sink>;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Self::Io, ()) {
+        if self.left == 0 {
+            self.over.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.left -= 1;
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(open, Ordering::Relaxed);
+        let silent = Silent(self.open.clone());
+        (tokio::io::join(silent, tokio::io::sink()), ())
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn of_a_crowd_that_comes_at_once_no_more_are_open_than_have_a_place_and_the_newcomer() {
+    let (open, most, over) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Notify>)>::default();
+    let crowd = Crowd {
+        left: 600,
+        open: open.clone(),
+        most: most.clone(),
+        over: over.clone(),
+    };
+    let router = router(&Arc::default());
+    let bounds = Bounds::admin(&[]);
+    let places = bounds.connections;
+    tokio::spawn(serve(crowd, router, bounds, std::future::pending()));
+    over.notified().await;
+    assert_eq!(open.load(Ordering::Relaxed), places);
+    assert_eq!(most.load(Ordering::Relaxed), places + 1);
+}
