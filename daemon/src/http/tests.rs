@@ -68,12 +68,7 @@ impl Listener for Pipes {
 fn served_over_pipes(bounds: Bounds) -> mpsc::UnboundedSender<DuplexStream> {
     let (dial, dialed) = mpsc::unbounded_channel();
     let router = router(&Arc::default());
-    tokio::spawn(serve(
-        Pipes(dialed),
-        router,
-        bounds,
-        std::future::pending(),
-    ));
+    tokio::spawn(serve(Pipes(dialed), router, bounds, std::future::pending()));
     dial
 }
 
