@@ -91,6 +91,8 @@ async fn pour(stream: Stream, what: What, tally: &Tally) -> Result<()> {
             write.write_all(&batch).await.context("reset")?;
             write.flush().await.context("reset")?;
             tally.add("frames", i64::from(BATCH));
+            // A task that never waits starves the others.
+            tokio::task::yield_now().await;
         }
     };
     match futures::future::select(Box::pin(reads), Box::pin(writes)).await {
@@ -107,6 +109,7 @@ async fn streams(wire: &Wire, tally: &Tally) -> Result<()> {
         stream.write_all(&[19]).await?;
         drop(stream);
         tally.add("frames", 1);
+        tokio::task::yield_now().await;
     }
 }
 
