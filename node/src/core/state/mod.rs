@@ -9,6 +9,7 @@
 //! - `connections`: connections that open, fail to and close.
 //! - `dials`: the dials that were requested, and their pings and searches.
 //! - `circuits`: over which leg a circuit goes, and what its relay reports about the other leg.
+//! - `doubts`: connections that have missed a ping.
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays report about themselves and about this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
@@ -25,6 +26,7 @@ mod connections;
 mod dial;
 mod dials;
 mod directory;
+mod doubts;
 mod found;
 mod interface;
 mod introductions;

@@ -36,6 +36,21 @@ fn a_round_trip_of_three_seconds_keeps_a_node_ready_and_its_paths_up() {
 }
 
 #[test]
+fn a_round_trip_that_jumps_at_once_and_back_costs_no_reservation_and_no_path() {
+    for (seed, millis) in [(6, 1300), (7, 1490), (8, 2500), (9, 3300)] {
+        for nat in [Nat::Symmetric, Nat::PortRestricted] {
+            let (mut world, relay, nodes) = connected(seed, nat);
+            for _ in 0..3 {
+                world.set_delay(nodes[0], Duration::from_millis(millis));
+                keeps(&mut world, seconds(60), relay, nodes);
+                world.set_delay(nodes[0], Duration::from_millis(10));
+                keeps(&mut world, seconds(60), relay, nodes);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_node_that_begins_with_a_round_trip_of_three_seconds_is_ready_and_stays_so() {
     let mut world = World::new(2);
     let relay = world.relay(relay_node::core::Settings::default());
