@@ -81,7 +81,7 @@ pub(super) enum Doubt {
         connection: Option<ConnectionId>,
         is_over: bool,
     },
-    /// The dial has failed.
+    /// The dial has failed. The next ping that is missed begins another one.
     Failed,
 }
 
@@ -267,9 +267,9 @@ impl Leg {
     /// Its connection has missed a ping.
     pub(super) fn doubt(&mut self) {
         match &mut self.doubt {
-            Doubt::None => self.doubt = Doubt::Begun,
+            Doubt::None | Doubt::Failed => self.doubt = Doubt::Begun,
             Doubt::Dialing { is_over, .. } => *is_over = false,
-            Doubt::Begun | Doubt::Failed => {}
+            Doubt::Begun => {}
         }
     }
 

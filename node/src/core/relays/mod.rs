@@ -6,6 +6,7 @@
 //! reservation holds one in each family. So a dialer over the relay reaches this node in the dialer's own family.
 
 mod admission;
+mod doubts;
 mod leg;
 mod reservations;
 mod slot;
@@ -25,6 +26,7 @@ use crate::config::RelayAddr;
 use leg::{Doubt, Join, Leg, State};
 use slot::{Reservation, Slot};
 
+pub(crate) use doubts::Opened;
 pub(crate) use reservations::{Drain, Lost, Reserved};
 
 /// How often something from outside may make waiting legs be dialed at once: a user's dials in a loop are no flood.
@@ -72,19 +74,6 @@ pub(crate) struct LostLeg {
     pub relay: RelayAddr,
     /// How often in a row the connection ended soon and without a reservation.
     pub vain: u32,
-}
-
-/// What a connection that opens is for the legs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opened {
-    /// A leg.
-    Leg,
-    /// A leg, in the place of this connection, which is doubtful.
-    Replaces(ConnectionId),
-    /// One that is needed no longer: the leg that was doubtful has answered.
-    Surplus,
-    /// None of ours.
-    NotOurs,
 }
 
 /// A leg that is up.
@@ -244,18 +233,6 @@ impl RelayKeeper {
         }
     }
 
-    /// A leg has missed a ping: another connection is dialed alongside. Returns whether this is a leg.
-    pub(crate) fn handle_doubt(&mut self, connection: ConnectionId) -> bool {
-        self.leg_over(connection).map(Leg::doubt).is_some()
-    }
-
-    /// A connection has answered a ping.
-    pub(crate) fn handle_answered(&mut self, connection: ConnectionId) {
-        if let Some(leg) = self.leg_over(connection) {
-            leg.trust();
-        }
-    }
-
     /// A connection was established.
     pub(crate) fn handle_established(&mut self, connection: ConnectionId, now: Instant) -> Opened {
         let is_spare = |leg: &Leg| matches!(leg.doubt, Doubt::Dialing { connection: spare, .. } if spare == Some(connection));
@@ -350,19 +327,7 @@ impl RelayKeeper {
         now: Instant,
         jitter: f64,
     ) -> Option<Unreachable> {
-        for leg in &mut self.legs {
-            if let Doubt::Dialing {
-                connection: spare,
-                is_over,
-            } = leg.doubt
-                && spare == Some(connection)
-            {
-                leg.doubt = match is_over {
-                    true => Doubt::None,
-                    false => Doubt::Failed,
-                };
-            }
-        }
+        self.spare_failed(connection);
         let number = self
             .legs
             .iter()
@@ -461,12 +426,6 @@ impl RelayKeeper {
                 .legs
                 .iter()
                 .any(|leg| leg.relay.peer == *relay && leg.takes_circuits())
-    }
-
-    /// The same for a circuit that is asked for now: a leg to the relay answers.
-    pub(crate) fn is_usable(&self, relay: &PeerId) -> bool {
-        let mut legs = self.legs.iter();
-        legs.any(|leg| leg.relay.peer == *relay && leg.is_usable())
     }
 
     /// Whether this relay is connected and has identified itself.

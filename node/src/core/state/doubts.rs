@@ -16,9 +16,14 @@ impl NodeState {
         }
         let mut others = self.peers.connections_of(&peer).iter();
         let is_replaced = others.any(|other| !self.liveness.is_doubtful(*other));
-        if is_replaced || self.is_relay(&peer) || self.is_dialed(peer) {
+        if is_replaced || self.is_relay(&peer) {
             self.close_doubtful(connection, peer, now);
-        } else if !self.reconnector.is_searched(&peer) {
+            return;
+        }
+        for dialer in self.dials_of(peer) {
+            dialer.handle_doubt();
+        }
+        if !self.is_dialed(peer) && !self.reconnector.is_searched(&peer) {
             let jitter = self.rng.f64();
             self.reconnector.handle_lost(&peer, now, jitter);
         }
@@ -27,6 +32,9 @@ impl NodeState {
     /// A connection has answered.
     pub(super) fn on_answered(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
         self.relays.handle_answered(connection);
+        for dialer in self.dials_of(peer) {
+            dialer.handle_trust();
+        }
         if self.reconnector.is_searched(&peer) {
             let relay = self.peers.path(connection).and_then(|path| path.relay);
             self.reconnector.handle_connected(&peer, relay, now);
