@@ -313,9 +313,7 @@ impl Facts {
             None => Way::Circuit,
         };
         let reason = text(json, "/reason");
-        // A leg that is dialed alongside a doubtful one is closed if that answers.
-        let is_surplus = matches!(way, Way::Leg(..)) && others > 1;
-        if !is_surplus && (reason == "closed" || reason.starts_with("closed by this node")) {
+        if reason == "closed" || reason.starts_with("closed by this node") {
             return Err("not why this node closed its last connection".to_owned());
         }
         self.caused(at, LOSS, |fault| way.is_cut_by(fault))

@@ -18,6 +18,7 @@ pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod shared;
 pub(crate) mod snat;
+pub(crate) mod sock_diag;
 pub(crate) mod socket;
 pub(crate) mod stun;
 pub(crate) mod stun_socket;

@@ -71,6 +71,7 @@ impl NodeState {
                 true
             }
             Opened::Surplus => {
+                self.unreported.insert(id);
                 self.actions.push_back(Action::Close(id));
                 false
             }
@@ -82,6 +83,8 @@ impl NodeState {
         // Such a relay mostly ends the connection in a moment, and so on for ever.
         if is_leg && (self.relays.is_doubtful(id) || self.relays.refusal(&peer).is_some()) {
             self.unreported.insert(id);
+        }
+        if self.unreported.contains(&id) {
             tracing::debug!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
         } else {
             tracing::info!(own, %peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
