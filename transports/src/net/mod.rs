@@ -11,6 +11,7 @@ pub(crate) mod family;
 pub(crate) mod holder;
 pub(crate) mod interfaces;
 pub(crate) mod kin;
+pub(crate) mod learned;
 pub(crate) mod pool;
 pub(crate) mod ports;
 pub(crate) mod punches;
