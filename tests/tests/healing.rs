@@ -2,13 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use p2pnode_tests::{delay::Link, faults::Traffic, prelude::*};
+use p2pnode_tests::{delay::Link, faults::Traffic, prelude::*, relay::RELAY_PORT};
 
 lab_tests! {
     a_relay_that_returns_while_its_name_cannot_be_resolved_is_reserved_on_again: nameless();
     a_round_trip_that_grows_to_3_s_costs_no_reservation_and_no_direct_path: slow(&[400, 1400, 3000]);
     a_round_trip_that_jumps_over_the_time_of_a_ping_and_back_costs_nothing_either: slow(&[3000, 10]);
     pings_go_on_over_the_relay_at_once_when_the_direct_path_is_cut: cut_in_pings();
+    a_port_whose_packets_are_lost_on_the_way_rests_and_another_one_takes_its_place: rests();
 }
 
 const NAME: &str = "relay.p2pnode.example";
@@ -78,6 +79,41 @@ async fn slow(steps: &[u64]) -> Result<()> {
             .find(|event| lost.contains(&event.name()));
         ensure!(lost.is_none(), "{}: {lost:?}", node.process.name());
     }
+    Ok(())
+}
+
+/// A NAT that remembers an earlier connection drops the SYNs of the next one from the same port, and of no other.
+async fn rests() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let mut relay = Relay::start(&lab, "relay").await?;
+    let (site, host) = lab.home("node", NatKind::EimApdf).await?;
+    let node = relay.node("node", &host, &[Transport::Tcp]).await?;
+    let status = node.control.status().await?;
+    let port = status["punch_ports"]["tcp/ip4"].as_u64();
+    let port = u16::try_from(port.context("a punch port")?)?;
+    site.cut(&[Traffic::TcpFrom(port)])?;
+    let seen = node.seen();
+    relay.process.kill().await?;
+    relay.restart().await?;
+    node.process.event_after(seen, "reserved", PATIENCE).await?;
+    let rests = node.process.event_after(seen, "port_rests", PATIENCE);
+    let remote = format!("{}:{RELAY_PORT}", relay.host.ip(false)?);
+    let expected = json!({"port": port, "remote": remote, "reason": "conntrack"});
+    rests.await?.has(&expected)?;
+    let why = ["why", &relay.id, "--json"];
+    let why = node.control.json(&why).await?;
+    ensure!(why["finding"]["id"] == "conntrack", "{why}");
+    // The next connection leaves from another port at once.
+    let seen = node.seen();
+    relay.process.kill().await?;
+    relay.restart().await?;
+    let leg = node
+        .process
+        .event_after(seen, "connected", PATIENCE)
+        .await?;
+    let local = leg.json["path"]["hops"][0]["local"].to_string();
+    ensure!(!local.contains(&format!(":{port}\"")), "{}", leg.line);
+    node.process.event_after(seen, "reserved", PATIENCE).await?;
     Ok(())
 }
 

@@ -55,7 +55,8 @@ impl Lessons {
     /// Whether this port rests for this remote.
     pub(crate) fn is_resting(&self, port: u16, remote: SocketAddr, now: Instant) -> bool {
         let trouble = Trouble::Conntrack { port };
-        self.fresh(now).any(|known| known == Learned { remote, trouble })
+        self.fresh(now)
+            .any(|known| known == Learned { remote, trouble })
     }
 
     pub(crate) fn fresh(&self, now: Instant) -> impl Iterator<Item = Learned> {

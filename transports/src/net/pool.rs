@@ -40,16 +40,11 @@ impl PortPool {
         }
     }
 
-    /// Claims the next free port.
+    /// Claims the next free port: one of the `held` ones only where no other is free.
     ///
     /// # Errors
     ///
     /// [`Exhausted`], with no holders, where every port is in use or still cooling at `now`.
-    pub(crate) fn claim(&mut self, now: Instant) -> Result<u16, Exhausted> {
-        self.claim_beside(&[], now)
-    }
-
-    /// The same, and one of these only where no other is free.
     pub(crate) fn claim_beside(&mut self, held: &[u16], now: Instant) -> Result<u16, Exhausted> {
         let mut free = self.order().filter(|&port| self.is_free(port, now));
         let mut last = None;

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::core::{
     dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
+    event,
     introductions::IntroductionRequest,
     liveness::{Farewell, Verdict},
     peers::{Path, PathCause, PathKind},
@@ -138,7 +139,13 @@ impl NodeState {
                 }
             }
             dialer::Action::Ping => self.ping_for(index),
-            dialer::Action::Report(event) => self.events.push_back(Event::Dial { dial, event }),
+            dialer::Action::Report(mut event) => {
+                if let event::Event::Result(outcome) = &mut event {
+                    let path = outcome.path.as_ref();
+                    outcome.finding = path.and_then(|path| self.finding(path));
+                }
+                self.events.push_back(Event::Dial { dial, event });
+            }
         }
     }
 

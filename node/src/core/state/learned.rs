@@ -6,6 +6,7 @@ use p2pnode_transports::{Learned, Transport, Trouble};
 
 use super::NodeState;
 use crate::core::{
+    event::{Event, RestReason},
     finding::{Finding, FindingId, Remedy},
     peers::Path,
 };
@@ -13,28 +14,32 @@ use crate::core::{
 impl NodeState {
     /// Dials have learned this.
     pub(crate) fn handle_learned(&mut self, learned: Vec<Learned>, now: Instant) {
-        let new = learned.iter().filter(|new| !self.learned.contains(new));
-        for Learned { remote, trouble } in new {
+        let known = std::mem::take(&mut self.learned);
+        for Learned { remote, trouble } in learned.iter().filter(|new| !known.contains(new)) {
             if let Trouble::Conntrack { port } = trouble {
-                let remote = *remote;
-                self.report(crate::core::event::Event::PortRests {
+                self.report(Event::PortRests {
                     t: self.t(now),
                     port: *port,
-                    remote,
+                    remote: *remote,
+                    reason: RestReason::Conntrack,
                 });
             }
         }
         self.learned = learned;
     }
 
-    /// What is wrong with the TCP connections of this path.
+    /// What is wrong with the TCP connections of this path. A path that is narrow mostly begins with a narrow link of this host, which
+    /// is that of the others as well.
     pub(crate) fn finding(&self, path: &Path) -> Option<Finding> {
-        let mut tcp = path
-            .hops
-            .iter()
-            .filter(|hop| hop.transport == Some(Transport::Tcp));
-        let of = |learned: &&Learned| tcp.any(|hop| hop.remote == Some(learned.remote));
-        self.learned.iter().find(of).map(describe)
+        let hops = path.hops.iter();
+        let tcp: Vec<_> = hops
+            .filter(|hop| hop.transport == Some(Transport::Tcp))
+            .collect();
+        let of = |learned: &&Learned| tcp.iter().any(|hop| hop.remote == Some(learned.remote));
+        let is_narrow = |learned: &&Learned| learned.trouble == Trouble::Mtu && !tcp.is_empty();
+        let mut learned = self.learned.iter();
+        let found = learned.clone().find(of).or_else(|| learned.find(is_narrow));
+        found.map(describe)
     }
 }
 

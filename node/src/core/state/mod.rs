@@ -10,6 +10,7 @@
 //! - `dials`: the dials that were requested, and their pings and searches.
 //! - `circuits`: over which leg a circuit goes, and what its relay reports about the other leg.
 //! - `doubts`: connections that have missed a ping.
+//! - `learned`: what dials have learned about paths.
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays report about themselves and about this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
@@ -31,6 +32,7 @@ mod found;
 mod interface;
 mod introductions;
 mod joins;
+mod learned;
 mod lost;
 mod punches;
 mod relays;
@@ -43,7 +45,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Class, Family, PortRange};
+use p2pnode_transports::{Class, Family, Learned, PortRange};
 
 use crate::core::{
     addresses::Addresses,
@@ -126,6 +128,8 @@ pub(crate) struct NodeState {
     /// Legs whose opening is not reported yet: their relays closed the connection before soon, or did not admit this node.
     unreported: BTreeSet<ConnectionId>,
     own_key: OwnKey,
+    /// What dials have learned about paths.
+    learned: Vec<Learned>,
     /// Whether the node is shutting down.
     is_leaving: bool,
     actions: VecDeque<Action>,
@@ -183,6 +187,7 @@ impl NodeState {
             own_key: OwnKey::default(),
             neighbours: Neighbours::default(),
             unreported: BTreeSet::new(),
+            learned: Vec::new(),
             is_leaving: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),
