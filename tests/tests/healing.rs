@@ -91,9 +91,11 @@ async fn rests() -> Result<()> {
     let status = node.control.status().await?;
     let port = status["punch_ports"]["tcp/ip4"].as_u64();
     let port = u16::try_from(port.context("a punch port")?)?;
-    site.cut(&[Traffic::TcpFrom(port)])?;
     let seen = node.seen();
     relay.process.kill().await?;
+    let lost = node.process.event_after(seen, "reservation_lost", PATIENCE);
+    lost.await?;
+    site.cut(&[Traffic::TcpFrom(port)])?;
     relay.restart().await?;
     node.process.event_after(seen, "reserved", PATIENCE).await?;
     let rests = node.process.event_after(seen, "port_rests", PATIENCE);
