@@ -19,8 +19,8 @@ pub enum Traffic {
     Udp(IpAddr),
     /// The first SYNs of TCP connections to this address, before the NAT sees them; all else passes.
     SynTo(IpAddr),
-    /// Those from one port.
-    SynFrom(u16, IpAddr),
+    /// What leaves from this TCP port, before the NAT sees it.
+    TcpFrom(u16),
     /// All that passes the router's outside.
     Outside,
     /// Questions to name servers.
@@ -32,8 +32,6 @@ pub enum Traffic {
 /// The routes of a router without a carrier.
 pub struct Unplugged(String);
 
-const SYN: &str = "tcp flags & (syn | ack) == syn ";
-
 impl Traffic {
     fn rules(self) -> [String; 2] {
         let rule = |what: String| format!("        {what}\n");
@@ -43,19 +41,24 @@ impl Traffic {
             }
             Self::Dns => return [String::new(), rule("udp dport 53 drop".to_owned())],
             Self::DnsRefused => return [String::new(), rule("udp dport 53 reject".to_owned())],
-            Self::With(ip) => (ip, String::new()),
-            Self::Udp(ip) => (ip, "meta l4proto udp ".to_owned()),
-            Self::SynTo(ip) => (ip, SYN.to_owned()),
-            Self::SynFrom(port, ip) => (ip, format!("tcp sport {port} {SYN}")),
+            Self::TcpFrom(port) => {
+                return [rule(format!("tcp sport {port} drop")), String::new()];
+            }
+            Self::With(ip) => (ip, ""),
+            Self::Udp(ip) => (ip, "meta l4proto udp "),
+            Self::SynTo(ip) => (ip, "tcp flags & (syn | ack) == syn "),
         };
         let family = if ip.is_ipv4() { "ip" } else { "ip6" };
         let [from, to] =
             ["saddr", "daddr"].map(|end| rule(format!("{protocol}{family} {end} {ip} drop")));
         match self {
-            Self::SynTo(_) | Self::SynFrom(..) => [to, String::new()],
-            Self::With(_) | Self::Udp(_) | Self::Outside | Self::Dns | Self::DnsRefused => {
-                [from, to]
-            }
+            Self::SynTo(_) => [to, String::new()],
+            Self::With(_)
+            | Self::Udp(_)
+            | Self::TcpFrom(_)
+            | Self::Outside
+            | Self::Dns
+            | Self::DnsRefused => [from, to],
         }
     }
 }

@@ -151,7 +151,7 @@ async fn from_another_port() -> Result<()> {
     let b_node = relay.run("b", &b.host, &over)?.runs(&b.host).await?;
     let port = b_node.control.status().await?["punch_ports"]["tcp/ip4"].clone();
     let port = u16::try_from(port.as_u64().context("no punch port")?)?;
-    b.site.cut(&[Traffic::SynFrom(port, relay_ip)])?;
+    b.site.cut(&[Traffic::TcpFrom(port)])?;
     let leg = |status: &Value| {
         let relay = &status["relays"][0];
         (relay["reserved"] == true).then(|| sockets(&relay["paths"][0]).ok())?

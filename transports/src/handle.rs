@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::multiaddr::Multiaddr;
@@ -19,6 +19,7 @@ use crate::net::{
     datagrams::Datagrams,
     error::Error,
     kin::Kin,
+    learned::Learned,
     pool::{Exhausted, PoolCounts},
     ports::{Claim, Lease},
     punches::{PunchGuard, Punches, Remote},
@@ -68,6 +69,11 @@ impl Handle {
     /// sockets of the address that won. The last 1024 addresses are remembered.
     pub fn sockets(&self, dialed: &Multiaddr) -> Option<Sockets> {
         self.shared.sockets(dialed)
+    }
+
+    /// What dials have learned about paths, as long as it may still hold.
+    pub fn learned(&self) -> Vec<Learned> {
+        self.shared.lessons().fresh(Instant::now()).collect()
     }
 
     /// What peers may make this process hold. Every peer has the largest class until [`Budgets::begin_as`] and

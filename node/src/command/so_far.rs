@@ -33,6 +33,7 @@ impl SoFar {
             | Event::Reserved { .. }
             | Event::ReservationLost { .. }
             | Event::RelayUnreachable { .. }
+            | Event::PortRests { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
             | Event::SearchPaused { .. }

@@ -1,6 +1,6 @@
 //! The events of a node, for observers. Serialized, one JSON object per event, they are the lines that `--json` prints.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,19 @@ pub enum Event {
         relay: PeerId,
         /// Why.
         reason: String,
+    },
+    /// Packets from a port of the range to this remote are lost, and those from another port are not. The port is not used there for a
+    /// while.
+    PortRests {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// The port.
+        port: u16,
+        /// The remote.
+        remote: SocketAddr,
+        /// What loses them.
+        reason: RestReason,
     },
     /// A relay does not admit this node.
     RelayRefused {
@@ -198,12 +211,21 @@ impl Event {
             | Self::Reserved { .. }
             | Self::ReservationLost { .. }
             | Self::RelayUnreachable { .. }
+            | Self::PortRests { .. }
             | Self::RelayRefused { .. }
             | Self::Ping { .. }
             | Self::PingMissed { .. }
             | Self::Result(_) => None,
         }
     }
+}
+
+/// Why a port rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestReason {
+    /// A NAT or a firewall remembers an earlier connection.
+    Conntrack,
 }
 
 /// How a dial ended.

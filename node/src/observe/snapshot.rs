@@ -108,6 +108,7 @@ impl Snapshot<'_> {
                 })
             })
             .collect();
+        let best = peers.best(peer).and_then(|id| peers.path(id));
         Some(Why {
             peer: *peer,
             name: self.name(peer),
@@ -116,7 +117,7 @@ impl Snapshot<'_> {
             last_punch: self.last_punch(peer),
             reason: self.not_direct(peer),
             sessions: self.served.sessions.unwrap_or_default(),
-            finding: None,
+            finding: best.and_then(|path| self.state.finding(&path)),
         })
     }
 

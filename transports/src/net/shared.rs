@@ -1,6 +1,10 @@
 //! What the parts of one node's transport share, and its handle sees.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use libp2p::multiaddr::Multiaddr;
 use p2pnode_protocol::Reach;
@@ -9,6 +13,7 @@ use crate::net::{
     budget::{Budgets, Class},
     datagrams::Datagrams,
     kin::Kin,
+    learned::{Learned, Lessons, Trouble},
     ports::Ports,
     punches::Punches,
     record::{Records, Sockets},
@@ -26,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) stun: Arc<StunClient>,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
+    lessons: Arc<Mutex<Lessons>>,
 }
 
 impl Shared {
@@ -39,6 +45,7 @@ impl Shared {
             stun: Arc::default(),
             records: Arc::default(),
             reach: Arc::default(),
+            lessons: Arc::default(),
         }
     }
 
@@ -49,6 +56,17 @@ impl Shared {
 
     pub(crate) fn set_reach(&self, reach: Option<Reach>) {
         *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = reach;
+    }
+
+    /// Remembers what a dial has learned.
+    pub(crate) fn learn(&self, remote: SocketAddr, trouble: Trouble) {
+        let learned = Learned { remote, trouble };
+        self.lessons().add(learned, Instant::now());
+    }
+
+    pub(crate) fn lessons(&self) -> MutexGuard<'_, Lessons> {
+        // Nothing panics while it holds the lock, and no state is half written if it did.
+        self.lessons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers which sockets a dial used.

@@ -9,6 +9,8 @@
 //! - `connections`: connections that open, fail to and close.
 //! - `dials`: the dials that were requested, and their pings and searches.
 //! - `circuits`: over which leg a circuit goes, and what its relay reports about the other leg.
+//! - `doubts`: connections that have missed a ping.
+//! - `learned`: what dials have learned about paths.
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays report about themselves and about this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
@@ -25,10 +27,12 @@ mod connections;
 mod dial;
 mod dials;
 mod directory;
+mod doubts;
 mod found;
 mod interface;
 mod introductions;
 mod joins;
+mod learned;
 mod lost;
 mod punches;
 mod relays;
@@ -41,7 +45,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Class, Family, PortRange};
+use p2pnode_transports::{Class, Family, Learned, PortRange};
 
 use crate::core::{
     addresses::Addresses,
@@ -124,6 +128,8 @@ pub(crate) struct NodeState {
     /// Legs whose opening is not reported yet: their relays closed the connection before soon, or did not admit this node.
     unreported: BTreeSet<ConnectionId>,
     own_key: OwnKey,
+    /// What dials have learned about paths.
+    learned: Vec<Learned>,
     /// Whether the node is shutting down.
     is_leaving: bool,
     actions: VecDeque<Action>,
@@ -181,6 +187,7 @@ impl NodeState {
             own_key: OwnKey::default(),
             neighbours: Neighbours::default(),
             unreported: BTreeSet::new(),
+            learned: Vec::new(),
             is_leaving: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),

@@ -10,6 +10,7 @@ mod circuits;
 mod classes;
 mod dials;
 mod introductions;
+mod learned;
 mod lost;
 mod observations;
 mod path_causes;

@@ -103,7 +103,11 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
         let _ = writeln!(text, "not direct: {}{}", plain(reason), explain(reason));
     }
     if let Some(finding) = &why.finding {
-        let _ = writeln!(text, "in the way{}", in_the_way(finding));
+        let what = match why.reason {
+            Some(_) => "in the way",
+            None => "on the path",
+        };
+        let _ = writeln!(text, "{what}{}", in_the_way(finding));
     }
     if let Some(punch) = &why.last_punch {
         let reason = punch

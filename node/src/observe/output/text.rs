@@ -54,6 +54,15 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
         Event::RelayUnreachable { t, relay, reason } => {
             timed(*t, "no relay", &format!("{relay}: {reason}"))
         }
+        Event::PortRests {
+            t, port, remote, ..
+        } => timed(
+            *t,
+            "conntrack",
+            &format!(
+                "port {port} rests toward {remote}: a NAT or a firewall remembers an earlier connection"
+            ),
+        ),
         Event::RelayRefused { t, relay, reason } => timed(
             *t,
             "refused",
@@ -138,7 +147,11 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
         Event::Result(outcome) => {
             let mut text = result(outcome);
             if let Some(finding) = &outcome.finding {
-                let _ = write!(text, "; in the way{}", in_the_way(finding));
+                let what = match outcome.outcome {
+                    Reached::Direct => "on the path",
+                    Reached::Relayed | Reached::Unreachable => "in the way",
+                };
+                let _ = write!(text, "; {what}{}", in_the_way(finding));
             }
             text
         }
@@ -160,6 +173,7 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         | Event::Reserved { .. }
         | Event::ReservationLost { .. }
         | Event::RelayUnreachable { .. }
+        | Event::PortRests { .. }
         | Event::RelayRefused { .. }
         | Event::Punch { .. }
         | Event::SearchPaused { .. }

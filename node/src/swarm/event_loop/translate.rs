@@ -32,6 +32,7 @@ impl EventLoop {
         // Polling the swarm may have opened a punch socket.
         self.state
             .handle_punch_ports(self.sockets.punch_ports(), now);
+        self.state.handle_learned(self.sockets.learned(), now);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event, now),
             SwarmEvent::ConnectionEstablished {
