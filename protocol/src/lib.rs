@@ -17,6 +17,7 @@ pub mod mapping;
 pub mod pending_futures;
 pub mod ping;
 pub mod preference;
+pub mod probe;
 mod quote;
 mod scope;
 mod source;

@@ -91,7 +91,7 @@ pub use crate::{
         range::{PortRange, RangeError, RangeErrorKind},
         record::Sockets,
         snat::{KeptPorts, KeptRule},
-        stun::{Expected, StunAnswer, StunClient},
+        stun::{Expected, StunAnswer, StunClient, read_stun},
         stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket},
     },
     quic::{

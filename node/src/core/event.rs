@@ -1,14 +1,16 @@
 //! The events of a node, for observers. Serialized, one JSON object per event, they are the lines that `--json` prints.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::mapping::Protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
         finding::Finding,
         json,
+        mappings::Method,
         peers::{Path, PathKind},
     },
     punch::{AttemptEnd, By, Reason, Role},
@@ -56,6 +58,22 @@ pub enum Event {
         cause: LossCause,
         /// The same for people.
         reason: String,
+    },
+    /// A router maps a port of this node, or does no longer. `run` only.
+    Mapping {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// What runs over the port.
+        protocol: Protocol,
+        /// The port of this node.
+        port: u16,
+        /// How the router was asked.
+        method: Method,
+        /// What has changed.
+        state: MappingState,
+        /// The outside address: the router's word, or where a check from outside came in.
+        address: SocketAddr,
     },
     /// A relay could not be reached or was lost.
     RelayUnreachable {
@@ -197,6 +215,7 @@ impl Event {
             | Self::Listening { .. }
             | Self::Reserved { .. }
             | Self::ReservationLost { .. }
+            | Self::Mapping { .. }
             | Self::RelayUnreachable { .. }
             | Self::RelayRefused { .. }
             | Self::Ping { .. }
@@ -204,6 +223,20 @@ impl Event {
             | Self::Result(_) => None,
         }
     }
+}
+
+/// What has become of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MappingState {
+    /// The router says that it maps the port.
+    Claimed,
+    /// A check from outside came in: the address is offered.
+    Verified,
+    /// It is offered no longer: a check has failed, or the router names another address.
+    Withdrawn,
+    /// The router maps the port no longer.
+    Lost,
 }
 
 /// How a dial ended.

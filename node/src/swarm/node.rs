@@ -108,10 +108,12 @@ pub(crate) fn start(
         tokens,
         seed: RandomState::new().hash_one(local),
     };
-    let mapper = methods(config.mappings).map(|methods| {
+    let (mapper, mapped) = methods(config.mappings)
+        .map(|methods| {
         let seed = RandomState::new().hash_one((keypair.public().to_peer_id(), "mappings"));
-        Mapper::start(methods, sockets.clone(), seed)
-    });
+            Mapper::start(methods, sockets.clone(), seed)
+        })
+        .unzip();
     let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
         keypair.clone(),
@@ -123,6 +125,7 @@ pub(crate) fn start(
         links,
         observers,
         hub.clone(),
+        mapped,
         config,
     );
     let (handle, commands) = Handle::channel(local, event_loop.names(), hub);

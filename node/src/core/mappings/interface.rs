@@ -6,22 +6,39 @@ use std::{
 };
 
 use p2pnode_protocol::mapping::Protocol;
+use serde::{Deserialize, Serialize};
 
 /// How long a mapping is asked for. A node that dies leaves it no longer.
 pub(super) const LEASE: u32 = 7200;
 /// How often a mapping is looked at: what is published has to follow its loss within 30 s.
 pub(super) const WATCH: Duration = Duration::from_secs(15);
+/// How often a mapping that is proved is checked again.
+pub(super) const CHECK: Duration = Duration::from_secs(15);
 
 /// A way to have ports mapped. The better one comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Method {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// The Port Control Protocol ([RFC 6887](https://www.rfc-editor.org/rfc/rfc6887)).
     Pcp,
+    /// Its predecessor ([RFC 6886](https://www.rfc-editor.org/rfc/rfc6886)).
     NatPmp,
+    /// UPnP IGD.
     Upnp,
 }
 
 impl Method {
     pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pcp => "pcp",
+            Self::NatPmp => "nat-pmp",
+            Self::Upnp => "upnp",
+        }
+    }
 }
 
 /// The router of a family, and the address that this host has towards it.
@@ -38,7 +55,7 @@ pub(crate) struct Inside {
     pub(crate) port: u16,
 }
 
-/// What the driver does. It asks the router and nobody else.
+/// What the driver does. It asks the router, relays for nonces, and nobody else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send a datagram from a port of the range.
@@ -49,6 +66,36 @@ pub(crate) enum Action {
         to: SocketAddr,
         request: Vec<u8>,
     },
+    /// Have a relay send a nonce to the outside port. [`Mappings::handle_checked`](super::Mappings::handle_checked) follows.
+    Check {
+        inside: Inside,
+        /// The claim.
+        external: SocketAddr,
+        /// Which relay: this one of those that can be asked, counted round and round.
+        relay: usize,
+    },
+}
+
+/// How a check has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// The nonce came to the port, from a relay that had sent it to this address.
+    Arrived(SocketAddr),
+    /// A relay has sent it, and it did not come.
+    Silent,
+    /// No relay has sent any.
+    Unknown,
+}
+
+/// A mapping, for observers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) inside: Inside,
+    pub(crate) method: Method,
+    /// Where the router says that the port is reached.
+    pub(crate) external: SocketAddr,
+    /// Where it was reached.
+    pub(crate) verified: Option<SocketAddr>,
 }
 
 /// What has changed.
@@ -60,6 +107,10 @@ pub(crate) enum Event {
         external: SocketAddr,
         method: Method,
     },
+    /// A check from outside has proved a mapping: this node is reached there.
+    Proved { inside: Inside, at: SocketAddr },
+    /// The mapping was proved, and a check has failed. The router is asked again.
+    Doubted { inside: Inside },
     /// A mapping that was granted is no more.
     Lost { inside: Inside, reason: Lost },
     /// The router maps no port.

@@ -6,7 +6,7 @@ use libp2p::PeerId;
 
 use crate::{
     core::{
-        event::{Event, NotDirect, Outcome, Pause, Reached},
+        event::{Event, MappingState, NotDirect, Outcome, Pause, Reached},
         finding::Finding,
         json::to_millis,
         peers::PathKind,
@@ -50,6 +50,28 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             *t,
             "lost",
             &format!("the reservation on relay {relay}: {reason}"),
+        ),
+        Event::Mapping {
+            t,
+            protocol,
+            port,
+            method,
+            state,
+            address,
+        } => timed(
+            *t,
+            "mapping",
+            &format!(
+                "{} {port} {} {address} ({})",
+                protocol.name(),
+                match state {
+                    MappingState::Claimed => "mapped, says the router, to",
+                    MappingState::Verified => "verified from outside at",
+                    MappingState::Withdrawn => "no longer reached at",
+                    MappingState::Lost => "no longer mapped to",
+                },
+                method.as_str()
+            ),
         ),
         Event::RelayUnreachable { t, relay, reason } => {
             timed(*t, "no relay", &format!("{relay}: {reason}"))
@@ -156,6 +178,7 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         Event::Disconnected { .. } => Some("searching for another path to the peer"),
         Event::Result(_) => Some(""),
         Event::Started { .. }
+        | Event::Mapping { .. }
         | Event::Listening { .. }
         | Event::Reserved { .. }
         | Event::ReservationLost { .. }

@@ -1,3 +1,4 @@
+use p2pnode_transports::Transport;
 use relay_node::core::Settings;
 
 use super::{pair, seconds};
@@ -190,5 +191,34 @@ fn a_peer_that_leaves_after_its_punch_leaves_no_failed_attempt() {
             .filter(|attempt| attempt.outcome.ended() != AttemptEnd::Direct)
             .collect();
         assert!(failed.is_empty(), "{failed:?}");
+    }
+}
+
+#[test]
+fn a_mapped_side_makes_pairs_direct_that_cannot_be_punched_whichever_side_dials() {
+    for transport in [Transport::Quic, Transport::Tcp] {
+        for (mapped, other) in [
+            (Nat::PortRestricted, Nat::Symmetric),
+            (Nat::Symmetric, Nat::PortRestricted),
+            (Nat::Symmetric, Nat::Symmetric),
+            (Nat::PortRewriting, Nat::Symmetric),
+        ] {
+            for [from, to] in [[0, 1], [1, 0]] {
+                let mut world = World::new(7);
+                let relay = world.relay(Settings::default());
+                let nodes = [mapped, other].map(|nat| {
+                    world.node(NodeSetup {
+                        transports: vec![transport],
+                        ..NodeSetup::behind(nat, &[relay])
+                    })
+                });
+                world.map(nodes[0], 41_000);
+                world.until_reserved();
+                let dial = world.dial(nodes[from], nodes[to]);
+                let outcome = world.outcome(dial);
+                let case = (transport, mapped, other, from);
+                assert_eq!(outcome.outcome, Reached::Direct, "{case:?}: {outcome:?}");
+            }
+        }
     }
 }

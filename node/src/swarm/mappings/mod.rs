@@ -1,4 +1,10 @@
 //! Has ports mapped by the router: the sockets and timers of [`Mappings`]. Every request leaves from one port of the range.
+//!
+//! - [`check`]: has relays send nonces to what the router claims.
+//! - [`link`]: what the event loop and this task exchange.
+
+mod check;
+pub(crate) mod link;
 
 use std::{
     future::{pending, poll_fn},
@@ -12,12 +18,18 @@ use p2pnode_protocol::mapping::{Protocol, Response};
 use p2pnode_transports::{ClaimedUdp, Family, Handle, Interfaces, Transport};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
+    sync::{mpsc, oneshot, watch},
+    task::{JoinHandle, JoinSet},
     time::{Sleep, sleep, timeout},
 };
 
-use crate::core::mappings::{Action, Event, Gateway, Inside, Mappings, Method};
+use self::{
+    check::{Check, check},
+    link::{Ask, Link},
+};
+use crate::core::mappings::{
+    Action, Checked, Claim, Event, Gateway, Inside, Mappings, Method,
+};
 
 /// How often the punch ports are compared with what is mapped.
 const PORTS: Duration = Duration::from_secs(2);
@@ -27,6 +39,8 @@ const CALL: Duration = Duration::from_secs(5);
 const RELEASE: Duration = Duration::from_secs(1);
 /// Calls that wait.
 const CALLS: usize = 16;
+/// Requests for nonces that wait for the event loop.
+const ASKS: usize = 16;
 /// The largest datagram that is read whole: SSDP's.
 const DATAGRAM: usize = 2048;
 
@@ -37,11 +51,18 @@ pub(crate) struct Mapper {
 }
 
 impl Mapper {
-    pub(crate) fn start(methods: &[Method], sockets: Handle, seed: u64) -> Self {
+    pub(crate) fn start(methods: &[Method], sockets: Handle, seed: u64) -> (Self, Link) {
         let (stop, stopped) = oneshot::channel();
+        let (asks, asked) = mpsc::channel(ASKS);
+        let (claims, claimed) = watch::channel(Vec::new());
+        let outside = Outside {
+            asks,
+            claims,
+            checks: JoinSet::new(),
+        };
         let mappings = Mappings::new(methods, seed);
-        let task = tokio::spawn(keep(mappings, sockets, stopped));
-        Self { stop, task }
+        let task = tokio::spawn(keep(mappings, sockets, outside, stopped));
+        (Self { stop, task }, Link::new(asked, claimed))
     }
 
     /// Releases every mapping.
@@ -54,6 +75,38 @@ impl Mapper {
     }
 }
 
+/// The way to the event loop, and the checks under way.
+struct Outside {
+    asks: mpsc::Sender<Ask>,
+    claims: watch::Sender<Vec<Claim>>,
+    checks: JoinSet<(Check, Checked)>,
+}
+
+impl Outside {
+    fn begin(&mut self, asked: Check, sockets: &Handle) {
+        let checked = check(Arc::clone(sockets.stun()), self.asks.clone(), asked);
+        self.checks.spawn(async move { (asked, checked.await) });
+    }
+
+    async fn checked(&mut self) -> (Check, Checked) {
+        match self.checks.join_next().await {
+            Some(Ok(checked)) => checked,
+            // One that panicked has no outcome; the machine gives it up.
+            Some(Err(_)) | None => pending().await,
+        }
+    }
+
+    /// Lets the event loop know what is mapped.
+    fn show(&self, mappings: &Mappings) {
+        let now: Vec<Claim> = mappings.claims().collect();
+        self.claims.send_if_modified(|known| {
+            let is_other = *known != now;
+            *known = now;
+            is_other
+        });
+    }
+}
+
 type Answer = (u64, Option<Vec<u8>>);
 type Call = (u64, SocketAddr, Vec<u8>);
 
@@ -63,7 +116,12 @@ struct Io {
     calls: mpsc::Sender<Call>,
 }
 
-async fn keep(mut mappings: Mappings, sockets: Handle, mut stopped: oneshot::Receiver<()>) {
+async fn keep(
+    mut mappings: Mappings,
+    sockets: Handle,
+    mut outside: Outside,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut interfaces = Interfaces::watch()
         .inspect_err(|error| tracing::warn!(%error, "cannot watch the routes; no port is mapped"))
         .ok();
@@ -71,11 +129,18 @@ async fn keep(mut mappings: Mappings, sockets: Handle, mut stopped: oneshot::Rec
     let mut io: Option<Io> = None;
     let mut buffer = [0; DATAGRAM];
     loop {
-        carry_out(&mut mappings, io.as_ref()).await;
+        carry_out(&mut mappings, io.as_ref(), |asked| outside.begin(asked, &sockets)).await;
         report(&mut mappings);
+        outside.show(&mappings);
         tokio::select! {
             biased;
             _ = &mut stopped => break,
+            (asked, outcome) = outside.checked() => {
+                tracing::debug!(?asked, ?outcome, "checked a mapping from outside");
+                let now = Instant::now();
+                mappings.handle_checked(asked.inside, asked.external, outcome, now);
+                continue;
+            }
             () = changed(&mut interfaces) => {}
             Some((id, answer)) = answered.recv() => {
                 mappings.handle_answer(id, answer.as_deref(), Instant::now());
@@ -106,7 +171,7 @@ async fn keep(mut mappings: Mappings, sockets: Handle, mut stopped: oneshot::Rec
         mappings.handle_wanted(&wanted(&sockets), now);
     }
     mappings.handle_shutdown();
-    let datagrams = carry_out(&mut mappings, io.as_ref()).await;
+    let datagrams = carry_out(&mut mappings, io.as_ref(), drop).await;
     drop(answers);
     let confirmed = async {
         for _ in 0..datagrams {
@@ -201,11 +266,24 @@ async fn receive(io: Option<&Io>, buffer: &mut [u8]) -> io::Result<(usize, Socke
 }
 
 /// Carries out what is to be done. Returns how many datagrams were sent.
-async fn carry_out(mappings: &mut Mappings, io: Option<&Io>) -> usize {
+async fn carry_out(
+    mappings: &mut Mappings,
+    io: Option<&Io>,
+    mut begin: impl FnMut(Check),
+) -> usize {
     let mut sent = 0;
     while let Some(action) = mappings.poll_action() {
         let Some(io) = io else { continue };
         match action {
+            Action::Check {
+                inside,
+                external,
+                relay,
+            } => begin(Check {
+                inside,
+                external,
+                relay,
+            }),
             Action::Send { to, datagram } => {
                 match io.socket.socket().send_to(&datagram, to).await {
                     Ok(_) => sent += 1,
@@ -243,6 +321,17 @@ fn report(mappings: &mut Mappings) {
                 method,
             } => {
                 tracing::info!(own = tracing::field::Empty, protocol = inside.protocol.name(), port = inside.port, %external, ?method, "the router says that it maps a port");
+            }
+            Event::Proved { inside, at } => {
+                tracing::info!(own = tracing::field::Empty, protocol = inside.protocol.name(), port = inside.port, %at, "a mapping is verified from outside");
+            }
+            Event::Doubted { inside } => {
+                tracing::warn!(
+                    own = tracing::field::Empty,
+                    protocol = inside.protocol.name(),
+                    port = inside.port,
+                    "a mapping no longer lets anything in; it is withdrawn, and the router is asked again"
+                );
             }
             Event::Lost { inside, reason } => {
                 tracing::info!(
