@@ -5,6 +5,7 @@ pub mod bucket;
 pub mod circuit;
 pub mod dcutr;
 pub mod directory;
+pub mod dns_update;
 pub mod draining;
 pub mod exchange;
 mod family;

@@ -178,7 +178,12 @@ mod tests {
         assert_eq!(json(&refused), r#"{"refused":"hidden"}"#);
         let later: Answer = serde_json::from_str(r#"{"refused":"full_moon"}"#).unwrap();
         assert_eq!(later, Answer::Refused(Refusal::Other));
-        for wrong in ["", "00", "zz010203040506070809abff", "00010203040506070809abff00"] {
+        for wrong in [
+            "",
+            "00",
+            "zz010203040506070809abff",
+            "00010203040506070809abff00",
+        ] {
             assert!(serde_json::from_str::<Nonce>(&format!("\"{wrong}\"")).is_err());
         }
         let zero = r#"{"protocol":"tcp","port":0,"nonce":"00010203040506070809abff"}"#;

@@ -10,7 +10,7 @@ use crate::{
     core::{
         finding::Finding,
         json,
-        mappings::Method,
+        mappings::{MappingState, Method},
         peers::{Path, PathKind},
     },
     punch::{AttemptEnd, By, Reason, Role},
@@ -223,20 +223,6 @@ impl Event {
             | Self::Result(_) => None,
         }
     }
-}
-
-/// What has become of a mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MappingState {
-    /// The router says that it maps the port.
-    Claimed,
-    /// A check from outside came in: the address is offered.
-    Verified,
-    /// It is offered no longer: a check has failed, or the router names another address.
-    Withdrawn,
-    /// The router maps the port no longer.
-    Lost,
 }
 
 /// How a dial ended.

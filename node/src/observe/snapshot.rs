@@ -6,8 +6,8 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::sync::watch;
 
 use super::status::{
-    AddressStatus, ForwardStatus, LostStatus, MappingStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus,
-    Scored, ServiceStatus, SessionStatus, Status, Why,
+    AddressStatus, ForwardStatus, LostStatus, MappingStatus, PathStatus, PeerStatus, PunchStatus,
+    RelayStatus, Scored, ServiceStatus, SessionStatus, Status, Why,
 };
 use crate::{
     config::Names,

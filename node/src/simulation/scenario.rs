@@ -404,17 +404,19 @@ impl World {
         let (now, port) = (self.network.now, self.hosts[host].port);
         let site = self.hosts[host].sites.get_mut(&Family::Ip4).unwrap();
         let external = (site.outside, outside).into();
-        let claims = [(Transport::Quic, Protocol::Udp), (Transport::Tcp, Protocol::Tcp)].map(
-            |(transport, protocol)| {
-                site.forwards.insert((transport, outside), port);
-                Claim {
-                    inside: Inside { protocol, port },
-                    method: Method::Pcp,
-                    external,
-                    verified: Some(external),
-                }
-            },
-        );
+        let claims = [
+            (Transport::Quic, Protocol::Udp),
+            (Transport::Tcp, Protocol::Tcp),
+        ]
+        .map(|(transport, protocol)| {
+            site.forwards.insert((transport, outside), port);
+            Claim {
+                inside: Inside { protocol, port },
+                method: Method::Pcp,
+                external,
+                verified: Some(external),
+            }
+        });
         if let Some(node) = self.hosts[host].node() {
             node.state.handle_mapped(claims.to_vec(), now);
         }

@@ -79,7 +79,7 @@ impl StunClient {
     }
 
     /// Whether something is waited for.
-    pub(crate) fn is_awaited(&self) -> bool {
+    pub fn is_awaited(&self) -> bool {
         !self.lock().waiting.is_empty()
     }
 

@@ -131,3 +131,97 @@ pub(crate) enum Lost {
     /// A check from outside has failed.
     Unverified,
 }
+
+/// What has become of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MappingState {
+    /// The router says that it maps the port.
+    Claimed,
+    /// A check from outside came in: the address is offered.
+    Verified,
+    /// It is offered no longer: a check has failed, or the router names another address.
+    Withdrawn,
+    /// The router maps the port no longer.
+    Lost,
+}
+
+/// What becomes of a port that is exposed, for its reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exposure {
+    /// What has changed.
+    pub(crate) state: ExposureState,
+    /// What clients speak.
+    pub(crate) protocol: Protocol,
+    /// The port of the range.
+    pub(crate) port: Option<u16>,
+    /// How the router was asked.
+    pub(crate) method: Option<Method>,
+    /// The outside address: the router's word, or where a check from outside came in.
+    pub(crate) address: Option<SocketAddr>,
+    /// Why there is none.
+    pub(crate) reason: Option<String>,
+}
+
+/// What has become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ExposureState {
+    /// The port is open at this host.
+    Open,
+    /// The router says that it maps the port.
+    Claimed,
+    /// A check from outside came in.
+    Verified,
+    /// It is reached there no longer.
+    Withdrawn,
+    /// The router maps the port no longer.
+    Lost,
+    /// The router maps no port, and is asked again.
+    Refused,
+    /// There is no port, and nothing is tried.
+    Failed,
+}
+
+impl From<MappingState> for ExposureState {
+    fn from(state: MappingState) -> Self {
+        match state {
+            MappingState::Claimed => Self::Claimed,
+            MappingState::Verified => Self::Verified,
+            MappingState::Withdrawn => Self::Withdrawn,
+            MappingState::Lost => Self::Lost,
+        }
+    }
+}
+
+/// What is different: a proof that is gone comes before anything that is new.
+pub(crate) fn changes(before: &[Claim], now: &[Claim]) -> Vec<(MappingState, Claim)> {
+    let of = |claims: &[Claim], claim: &Claim| {
+        let same = |other: &&Claim| other.inside == claim.inside;
+        claims.iter().find(same).copied()
+    };
+    let mut changes = Vec::new();
+    for claim in before {
+        match of(now, claim) {
+            None => changes.push((MappingState::Lost, *claim)),
+            Some(after) if claim.verified.is_some() && after.verified != claim.verified => {
+                changes.push((MappingState::Withdrawn, *claim));
+            }
+            Some(_) => {}
+        }
+    }
+    for claim in now {
+        let earlier = of(before, claim);
+        if earlier.is_none_or(|earlier| earlier.external != claim.external) {
+            let unverified = Claim {
+                verified: None,
+                ..*claim
+            };
+            changes.push((MappingState::Claimed, unverified));
+        }
+        if claim.verified.is_some() && earlier.and_then(|of| of.verified) != claim.verified {
+            changes.push((MappingState::Verified, *claim));
+        }
+    }
+    changes
+}

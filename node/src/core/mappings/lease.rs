@@ -93,7 +93,10 @@ impl Lease {
 
     /// The claim and the relay to ask, if a check is due.
     pub(super) fn check(&mut self, now: Instant) -> Option<(SocketAddr, usize)> {
-        let granted = self.granted.as_mut().filter(|granted| granted.check <= now)?;
+        let granted = self
+            .granted
+            .as_mut()
+            .filter(|granted| granted.check <= now)?;
         granted.check = now + LONGEST;
         Some((granted.external, self.relay))
     }

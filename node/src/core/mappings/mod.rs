@@ -13,6 +13,7 @@ mod calls;
 mod checks;
 mod interface;
 mod lease;
+mod publish;
 mod questions;
 mod search;
 #[cfg(test)]
@@ -29,7 +30,11 @@ use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp, ssdp};
 
 use self::{interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
 
-pub(crate) use self::interface::{Action, Checked, Claim, Event, Gateway, Inside, Lost, Method};
+pub(crate) use self::interface::{
+    Action, Checked, Claim, Event, Exposure, ExposureState, Gateway, Inside, Lost, MappingState,
+    Method, changes,
+};
+pub(crate) use self::publish::{Change, Entry, Publication, Publisher};
 
 /// A router that has refused is asked again after this long at the earliest.
 const REFUSED: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use p2pnode_protocol::mapping::{Protocol, upnp};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -298,10 +299,7 @@ fn each_method_maps_the_port_and_leaves_nothing_behind() {
 #[test]
 fn pcp_is_taken_where_the_router_knows_everything_and_a_mode_takes_only_its_own() {
     let mut world = World::new(&Method::ALL, &Method::ALL);
-    assert_eq!(
-        world.run(SECOND),
-        granted("203.0.113.7:40017", Method::Pcp)
-    );
+    assert_eq!(world.run(SECOND), granted("203.0.113.7:40017", Method::Pcp));
     let mut world = World::new(&[Method::Upnp], &[Method::Pcp, Method::NatPmp]);
     assert_eq!(world.run(SECOND * 60), []);
     assert!(world.sent <= 8, "{} questions in a minute", world.sent);
@@ -367,7 +365,9 @@ fn an_outcome_for_another_claim_means_nothing() {
     world.run(SECOND);
     let other = "203.0.113.7:40018".parse().unwrap();
     let arrived = Checked::Arrived(other);
-    world.mappings.handle_checked(QUIC, other, arrived, world.now);
+    world
+        .mappings
+        .handle_checked(QUIC, other, arrived, world.now);
     assert_eq!(world.verified(), []);
 }
 
@@ -378,7 +378,9 @@ fn behind_a_second_nat_the_address_at_which_the_nonce_came_in_is_offered() {
     world.run(SECOND);
     let (claim, seen) = (world.granted(), "198.51.100.9:40017".parse().unwrap());
     let arrived = Checked::Arrived(seen);
-    world.mappings.handle_checked(QUIC, claim, arrived, world.now);
+    world
+        .mappings
+        .handle_checked(QUIC, claim, arrived, world.now);
     assert_eq!(world.verified(), [seen]);
 }
 
@@ -472,4 +474,62 @@ fn only_the_router_is_listened_to_and_another_nonce_is_no_grant() {
     }
     world.exchange();
     assert_eq!(world.granted(), external);
+}
+
+/// What a hostile router may send: pieces of honest answers, and anything.
+fn hostile() -> impl Strategy<Value = Vec<u8>> {
+    let places = [
+        "http://192.168.1.1:5000/d.xml",
+        "http://203.0.113.66:80/d.xml",
+        "http://192.168.1.1@203.0.113.66/",
+        "http://[::1]/",
+        "//203.0.113.66/c",
+    ];
+    let text = prop::sample::select(places.to_vec()).prop_map(|place| {
+        format!("HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nLocation: {place}\r\n\r\n<URLBase>{place}</URLBase><service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>{place}</controlURL></service>").into_bytes()
+    });
+    let datagram = (
+        prop::sample::select(vec![0u8, 2]),
+        prop::collection::vec(any::<u8>(), 0..70),
+    );
+    prop_oneof![
+        text,
+        datagram.prop_map(|(version, rest)| [vec![version], rest].concat()),
+        prop::collection::vec(any::<u8>(), 0..256),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_router_says_nobody_else_is_asked(
+        said in prop::collection::vec((0..4usize, hostile()), 1..24),
+    ) {
+        let now = Instant::now();
+        let mut mappings = Mappings::new(&Method::ALL, 7);
+        mappings.handle_wanted(&[QUIC], now);
+        let gateway = Gateway { router: ROUTER, own: OWN };
+        mappings.handle_gateway(Some(gateway), now);
+        let mut calls = Vec::new();
+        for (turn, (port, bytes)) in said.into_iter().enumerate() {
+            let now = now + SECOND * u32::try_from(turn).unwrap();
+            let from = [ROUTER_PORT, ssdp::PORT, 80, 5000][port];
+            mappings.handle_datagram(SocketAddr::new(ROUTER, from), &bytes, now);
+            if let Some(id) = calls.pop() {
+                mappings.handle_answer(id, Some(&bytes), now);
+            }
+            mappings.handle_timeout(now);
+            while let Some(action) = mappings.poll_action() {
+                match action {
+                    Action::Send { to, .. } => prop_assert_eq!(to.ip(), ROUTER),
+                    Action::Call { id, to, .. } => {
+                        prop_assert_eq!(to.ip(), ROUTER);
+                        calls.push(id);
+                    }
+                    // A relay decides where that goes: to the address of this node.
+                    Action::Check { .. } => {}
+                }
+            }
+            while mappings.poll_event().is_some() {}
+        }
+    }
 }

@@ -7,8 +7,8 @@ use p2pnode_transports::Family;
 
 use super::{Action, NodeState};
 use crate::core::{
-    event::{self, MappingState},
-    mappings::Claim,
+    event,
+    mappings::{Claim, changes},
 };
 
 impl NodeState {
@@ -45,36 +45,4 @@ impl NodeState {
         };
         self.relays.relays().filter_map(leg).collect()
     }
-}
-
-/// What is different: a proof that is gone comes before anything that is new.
-fn changes(before: &[Claim], now: &[Claim]) -> Vec<(MappingState, Claim)> {
-    let of = |claims: &[Claim], claim: &Claim| {
-        let same = |other: &&Claim| other.inside == claim.inside;
-        claims.iter().find(same).copied()
-    };
-    let mut changes = Vec::new();
-    for claim in before {
-        match of(now, claim) {
-            None => changes.push((MappingState::Lost, *claim)),
-            Some(after) if claim.verified.is_some() && after.verified != claim.verified => {
-                changes.push((MappingState::Withdrawn, *claim));
-            }
-            Some(_) => {}
-        }
-    }
-    for claim in now {
-        let earlier = of(before, claim);
-        if earlier.is_none_or(|earlier| earlier.external != claim.external) {
-            let unverified = Claim {
-                verified: None,
-                ..*claim
-            };
-            changes.push((MappingState::Claimed, unverified));
-        }
-        if claim.verified.is_some() && earlier.and_then(|of| of.verified) != claim.verified {
-            changes.push((MappingState::Verified, *claim));
-        }
-    }
-    changes
 }

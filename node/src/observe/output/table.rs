@@ -15,7 +15,9 @@ use crate::{
         json,
         peers::{How, PathKind},
     },
-    observe::status::{LostStatus, MappingStatus, PathStatus, PeerStatus, RelayStatus, Status, Why},
+    observe::status::{
+        LostStatus, MappingStatus, PathStatus, PeerStatus, RelayStatus, Status, Why,
+    },
 };
 
 /// The whole node; in colour for a terminal.

@@ -6,9 +6,10 @@ use libp2p::PeerId;
 
 use crate::{
     core::{
-        event::{Event, MappingState, NotDirect, Outcome, Pause, Reached},
+        event::{Event, NotDirect, Outcome, Pause, Reached},
         finding::Finding,
         json::to_millis,
+        mappings::MappingState,
         peers::PathKind,
     },
     punch::Reason,

@@ -187,8 +187,9 @@ impl EventLoop {
             }
             Command::Netcheck(answer) => {
                 let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
+                let claims = self.state.claims().to_vec();
                 tokio::spawn(async move {
-                    let report = plan.look().await;
+                    let report = plan.look(claims).await;
                     metrics.nat(&report);
                     drop(answer.send(report));
                 });

@@ -2,22 +2,26 @@
 //!
 //! - [`check`]: has relays send nonces to what the router claims.
 //! - [`link`]: what the event loop and this task exchange.
+//! - [`router`]: how the router is asked.
+//! - [`expose`]: ports that lead to targets, for clients that are not p2pnode.
+//! - [`publish`]: what is proved, for others: a hook, a file, the DNS.
 
 mod check;
+mod expose;
 pub(crate) mod link;
+mod publish;
+mod router;
 
 use std::{
     future::{pending, poll_fn},
-    io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use p2pnode_protocol::mapping::{Protocol, Response};
-use p2pnode_transports::{ClaimedUdp, Family, Handle, Interfaces, Transport};
+use p2pnode_protocol::mapping::Protocol;
+use p2pnode_transports::{Family, Handle, Interfaces, Transport};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{Sleep, sleep, timeout},
@@ -25,47 +29,75 @@ use tokio::{
 
 use self::{
     check::{Check, check},
+    expose::Exposed,
     link::{Ask, Link},
+    publish::Sinks,
+    router::{Answer, CALLS, Io, claim, gateway, receive},
 };
-use crate::core::mappings::{
-    Action, Checked, Claim, Event, Gateway, Inside, Mappings, Method,
+use crate::{
+    config::{self, Expose, MappingMode, PUNCH},
+    core::mappings::{
+        Action, Checked, Claim, Entry, Event, Exposure, ExposureState, Gateway, Inside, Mappings,
+        Method, changes,
+    },
 };
 
 /// How often the punch ports are compared with what is mapped.
 const PORTS: Duration = Duration::from_secs(2);
-/// A router's web server answers within this time.
-const CALL: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for the router to confirm that mappings have ended.
 const RELEASE: Duration = Duration::from_secs(1);
-/// Calls that wait.
-const CALLS: usize = 16;
 /// Requests for nonces that wait for the event loop.
 const ASKS: usize = 16;
 /// The largest datagram that is read whole: SSDP's.
 const DATAGRAM: usize = 2048;
 
-/// Keeps the punch ports of IPv4 mapped until it is stopped.
+/// Keeps the punch ports of IPv4 and the exposed ones mapped until it is stopped.
 pub(crate) struct Mapper {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
+/// Exposes a port for as long as somebody reads the reports.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) expose: Expose,
+    /// What becomes of its mapping.
+    pub(crate) reports: mpsc::Sender<Exposure>,
+}
+
 impl Mapper {
-    pub(crate) fn start(methods: &[Method], sockets: Handle, seed: u64) -> (Self, Link) {
+    /// `label` is what stands for this node in the DNS.
+    pub(crate) fn start(
+        config: &config::Mappings,
+        methods: &[Method],
+        sockets: Handle,
+        label: &str,
+        seed: u64,
+    ) -> (Self, Link, mpsc::Sender<Asked>) {
         let (stop, stopped) = oneshot::channel();
         let (asks, asked) = mpsc::channel(ASKS);
         let (claims, claimed) = watch::channel(Vec::new());
-        let outside = Outside {
-            asks,
-            claims,
-            checks: JoinSet::new(),
+        let (exposes, exposed) = mpsc::channel(ASKS);
+        let keeper = Keeper {
+            mappings: Mappings::new(methods, seed),
+            keeps_punch: config.mode != MappingMode::Off,
+            outside: Outside {
+                asks,
+                claims,
+                checks: JoinSet::new(),
+            },
+            sinks: Sinks::start(&config.publish, &sockets, label),
+            exposed: Vec::new(),
+            missing: config.expose.clone(),
+            gateway: None,
+            io: None,
+            sockets,
         };
-        let mappings = Mappings::new(methods, seed);
-        let task = tokio::spawn(keep(mappings, sockets, outside, stopped));
-        (Self { stop, task }, Link::new(asked, claimed))
+        let task = tokio::spawn(keeper.run(exposed, stopped));
+        (Self { stop, task }, Link::new(asked, claimed), exposes)
     }
 
-    /// Releases every mapping.
+    /// Releases every mapping, and takes back what is published.
     pub(crate) async fn stop(self) {
         // An error means that the task has ended.
         let _ = self.stop.send(());
@@ -95,150 +127,275 @@ impl Outside {
             Some(Err(_)) | None => pending().await,
         }
     }
-
-    /// Lets the event loop know what is mapped.
-    fn show(&self, mappings: &Mappings) {
-        let now: Vec<Claim> = mappings.claims().collect();
-        self.claims.send_if_modified(|known| {
-            let is_other = *known != now;
-            *known = now;
-            is_other
-        });
-    }
 }
 
-type Answer = (u64, Option<Vec<u8>>);
-type Call = (u64, SocketAddr, Vec<u8>);
-
-/// The port of the range that requests leave from.
-struct Io {
-    socket: Arc<ClaimedUdp>,
-    calls: mpsc::Sender<Call>,
+/// A port that is exposed, and who reads of it, if that ends it.
+struct Open {
+    port: Exposed,
+    reports: Option<mpsc::Sender<Exposure>>,
 }
 
-async fn keep(
-    mut mappings: Mappings,
+/// All that the task has.
+struct Keeper {
+    mappings: Mappings,
+    /// Whether the punch ports are mapped, too.
+    keeps_punch: bool,
     sockets: Handle,
-    mut outside: Outside,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let mut interfaces = Interfaces::watch()
-        .inspect_err(|error| tracing::warn!(%error, "cannot watch the routes; no port is mapped"))
-        .ok();
-    let (answers, mut answered) = mpsc::channel::<Answer>(CALLS);
-    let mut io: Option<Io> = None;
-    let mut buffer = [0; DATAGRAM];
-    loop {
-        carry_out(&mut mappings, io.as_ref(), |asked| outside.begin(asked, &sockets)).await;
-        report(&mut mappings);
-        outside.show(&mappings);
-        tokio::select! {
-            biased;
-            _ = &mut stopped => break,
-            (asked, outcome) = outside.checked() => {
-                tracing::debug!(?asked, ?outcome, "checked a mapping from outside");
-                let now = Instant::now();
-                mappings.handle_checked(asked.inside, asked.external, outcome, now);
-                continue;
-            }
-            () = changed(&mut interfaces) => {}
-            Some((id, answer)) = answered.recv() => {
-                mappings.handle_answer(id, answer.as_deref(), Instant::now());
-                continue;
-            }
-            received = receive(io.as_ref(), &mut buffer) => {
-                if let Ok((length, from)) = received {
-                    mappings.handle_datagram(from, &buffer[..length], Instant::now());
+    outside: Outside,
+    sinks: Sinks,
+    exposed: Vec<Open>,
+    /// Exposed ports of the configuration for which there was no port yet.
+    missing: Vec<Expose>,
+    gateway: Option<Gateway>,
+    io: Option<Io>,
+}
+
+impl Keeper {
+    async fn run(mut self, mut asked: mpsc::Receiver<Asked>, mut stopped: oneshot::Receiver<()>) {
+        let mut interfaces = Interfaces::watch()
+            .inspect_err(
+                |error| tracing::warn!(%error, "cannot watch the routes; no port is mapped"),
+            )
+            .ok();
+        let (answers, mut answered) = mpsc::channel::<Answer>(CALLS);
+        let mut buffer = [0; DATAGRAM];
+        self.look(interfaces.as_ref(), &answers);
+        loop {
+            self.carry_out().await;
+            self.report();
+            tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                checked = self.outside.checked() => {
+                    self.on_checked(checked);
+                    continue;
                 }
-                continue;
+                Some((id, answer)) = answered.recv() => {
+                    self.mappings.handle_answer(id, answer.as_deref(), Instant::now());
+                    continue;
+                }
+                received = receive(self.io.as_ref(), &mut buffer) => {
+                    if let Ok((length, from)) = received {
+                        self.mappings.handle_datagram(from, &buffer[..length], Instant::now());
+                    }
+                    continue;
+                }
+                () = due(self.mappings.poll_timeout()) => {
+                    self.mappings.handle_timeout(Instant::now());
+                    continue;
+                }
+                Some(asked) = asked.recv() => self.open(asked.expose, Some(asked.reports)),
+                () = changed(&mut interfaces) => {}
+                () = sleep(PORTS) => {}
             }
-            () = due(mappings.poll_timeout()) => {
-                mappings.handle_timeout(Instant::now());
-                continue;
-            }
-            () = sleep(PORTS) => {}
+            self.look(interfaces.as_ref(), &answers);
         }
-        let gateway = interfaces
-            .as_ref()
-            .and_then(|interfaces| gateway(interfaces, &sockets));
-        if gateway.is_none() {
-            io = None;
-        } else if io.is_none() {
-            io = claim(&sockets, &answers);
+        drop(answers);
+        self.end(answered).await;
+    }
+
+    /// Looks which router there is and which ports are to be mapped.
+    fn look(&mut self, interfaces: Option<&Interfaces>, answers: &mpsc::Sender<Answer>) {
+        for expose in std::mem::take(&mut self.missing) {
+            self.open(expose, None);
+        }
+        let is_read = |open: &Open| open.reports.as_ref().is_none_or(|to| !to.is_closed());
+        self.exposed.retain(is_read);
+        let wanted = self.wanted();
+        let gateway = interfaces.and_then(|interfaces| gateway(interfaces, &self.sockets));
+        if gateway.is_none() || wanted.is_empty() && self.mappings.claims().next().is_none() {
+            self.io = None;
+        } else if self.io.is_none() {
+            self.io = claim(&self.sockets, answers);
         }
         let now = Instant::now();
-        mappings.handle_gateway(gateway.filter(|_| io.is_some()), now);
-        mappings.handle_wanted(&wanted(&sockets), now);
+        self.gateway = gateway.filter(|_| self.io.is_some());
+        self.mappings.handle_gateway(self.gateway, now);
+        self.mappings.handle_wanted(&wanted, now);
     }
-    mappings.handle_shutdown();
-    let datagrams = carry_out(&mut mappings, io.as_ref(), drop).await;
-    drop(answers);
-    let confirmed = async {
-        for _ in 0..datagrams {
-            let _ = receive(io.as_ref(), &mut buffer).await;
-        }
-        // Ends the queue of calls.
-        drop(io);
-        while answered.recv().await.is_some() {}
-    };
-    // A router that confirms nothing lets the leases end.
-    let _ = timeout(RELEASE, confirmed).await;
-}
 
-fn claim(sockets: &Handle, answers: &mpsc::Sender<Answer>) -> Option<Io> {
-    let socket = sockets.claim_udp(Family::Ip4);
-    let socket = socket
-        .inspect_err(
-            |error| tracing::debug!(%error, "no port of the range is left to ask the router from"),
-        )
-        .ok()?;
-    let socket = Arc::new(socket);
-    let (calls, queue) = mpsc::channel(CALLS);
-    tokio::spawn(answer(queue, Arc::clone(&socket), answers.clone()));
-    Some(Io { socket, calls })
-}
-
-/// Carries out calls, one at a time: all of them have one port, and a router one address.
-async fn answer(
-    mut calls: mpsc::Receiver<Call>,
-    socket: Arc<ClaimedUdp>,
-    answers: mpsc::Sender<Answer>,
-) {
-    while let Some((id, to, request)) = calls.recv().await {
-        let answer = timeout(CALL, call(&socket, to, &request)).await;
-        let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
-        let answer =
-            answer.inspect_err(|error| tracing::debug!(%error, %to, "the router does not answer"));
-        if answers.send((id, answer.ok())).await.is_err() {
+    fn open(&mut self, expose: Expose, reports: Option<mpsc::Sender<Exposure>>) {
+        let report = |state, port, reason| {
+            if let Some(reports) = &reports {
+                let exposure = Exposure {
+                    port,
+                    reason,
+                    ..exposure(expose.protocol, state)
+                };
+                // A reader that is gone has ended it.
+                let _ = reports.try_send(exposure);
+            }
+        };
+        if reports.is_some()
+            && self
+                .exposed
+                .iter()
+                .any(|open| open.port.expose.name == expose.name)
+        {
+            let reason = format!("{} is exposed already", expose.name);
+            report(ExposureState::Failed, None, Some(reason));
             return;
         }
+        match Exposed::open(expose.clone(), &self.sockets) {
+            Ok(port) => {
+                tracing::info!(own = tracing::field::Empty, name = %expose.name, port = port.inside.port, target = %expose.target, "a port is open for other programs");
+                report(ExposureState::Open, Some(port.inside.port), None);
+                self.exposed.push(Open { port, reports });
+            }
+            Err(error) if reports.is_none() => {
+                tracing::debug!(name = %expose.name, error, "no port for an exposed target yet");
+                self.missing.push(expose);
+            }
+            Err(error) => report(ExposureState::Failed, None, Some(error)),
+        }
     }
-}
 
-/// The router of IPv4.
-fn gateway(interfaces: &Interfaces, sockets: &Handle) -> Option<Gateway> {
-    let router = interfaces
-        .gateways()
-        .iter()
-        .copied()
-        .find(IpAddr::is_ipv4)?;
-    let own = sockets.source_ip(router)?;
-    Some(Gateway { router, own })
-}
+    /// The punch ports of IPv4, and the exposed ones.
+    fn wanted(&self) -> Vec<Inside> {
+        let punch = self.punch().into_iter().filter(|_| self.keeps_punch);
+        let exposed = self.exposed.iter().map(|open| open.port.inside);
+        punch.chain(exposed).collect()
+    }
 
-/// The punch ports of IPv4.
-fn wanted(sockets: &Handle) -> Vec<Inside> {
-    let ports = sockets.punch_ports().into_iter();
-    let ports = ports.filter(|((_, family), _)| *family == Family::Ip4);
-    ports
-        .map(|((transport, _), port)| Inside {
+    fn punch(&self) -> Vec<Inside> {
+        let ports = self.sockets.punch_ports().into_iter();
+        let ports = ports.filter(|((_, family), _)| *family == Family::Ip4);
+        let inside = ports.map(|((transport, _), port)| Inside {
             protocol: match transport {
                 Transport::Quic => Protocol::Udp,
                 Transport::Tcp => Protocol::Tcp,
             },
             port,
-        })
-        .collect()
+        });
+        inside.collect()
+    }
+
+    /// Lets the event loop, the sinks and the readers know what is mapped.
+    fn report(&mut self) {
+        while let Some(event) = self.mappings.poll_event() {
+            report(&event);
+            if let Event::Refused { inside, reason } = event {
+                let refused = Exposure {
+                    reason: Some(reason),
+                    ..exposure(inside.protocol, ExposureState::Refused)
+                };
+                self.report_to(inside, refused);
+            }
+        }
+        let now: Vec<Claim> = self.mappings.claims().collect();
+        let before = self.outside.claims.borrow().clone();
+        if now == before {
+            return;
+        }
+        for (state, claim) in changes(&before, &now) {
+            let changed = Exposure {
+                method: Some(claim.method),
+                address: Some(claim.verified.unwrap_or(claim.external)),
+                ..exposure(claim.inside.protocol, state.into())
+            };
+            self.report_to(claim.inside, changed);
+        }
+        let punch = self.punch();
+        let entries = now.iter().filter_map(|claim| {
+            let open = self
+                .exposed
+                .iter()
+                .find(|open| open.port.inside == claim.inside);
+            let name = match open {
+                Some(open) => open.port.expose.name.as_str(),
+                None => PUNCH,
+            };
+            let is_known = open.is_some() || punch.contains(&claim.inside);
+            let entry = Entry {
+                name: name.to_owned(),
+                protocol: claim.inside.protocol,
+                public: claim.verified?,
+                private: SocketAddr::new(self.gateway?.own, claim.inside.port),
+            };
+            is_known.then_some(entry)
+        });
+        self.sinks.show(entries.collect());
+        // An error means that the event loop has ended.
+        let _ = self.outside.claims.send(now);
+    }
+
+    fn report_to(&self, inside: Inside, mut report: Exposure) {
+        report.port = Some(inside.port);
+        let open = self.exposed.iter().find(|open| open.port.inside == inside);
+        if let Some(reports) = open.and_then(|open| open.reports.as_ref()) {
+            let _ = reports.try_send(report);
+        }
+    }
+
+    fn on_checked(&mut self, (asked, outcome): (Check, Checked)) {
+        tracing::debug!(?asked, ?outcome, "checked a mapping from outside");
+        let now = Instant::now();
+        self.mappings
+            .handle_checked(asked.inside, asked.external, outcome, now);
+    }
+
+    /// Carries out what is to be done. Returns how many datagrams were sent.
+    async fn carry_out(&mut self) -> usize {
+        let mut sent = 0;
+        while let Some(action) = self.mappings.poll_action() {
+            let Some(io) = &self.io else { continue };
+            match action {
+                Action::Check {
+                    inside,
+                    external,
+                    relay,
+                } => {
+                    let asked = Check {
+                        inside,
+                        external,
+                        relay,
+                    };
+                    self.outside.begin(asked, &self.sockets);
+                }
+                Action::Send { to, datagram } => {
+                    match io.socket.socket().send_to(&datagram, to).await {
+                        Ok(_) => sent += 1,
+                        Err(error) => tracing::debug!(%error, %to, "cannot ask the router"),
+                    }
+                }
+                Action::Call { id, to, request } => {
+                    if io.calls.try_send((id, to, request)).is_err() {
+                        self.mappings.handle_answer(id, None, Instant::now());
+                    }
+                }
+            }
+        }
+        sent
+    }
+
+    /// Releases every mapping, and takes back what is published.
+    async fn end(mut self, mut answered: mpsc::Receiver<Answer>) {
+        self.mappings.handle_shutdown();
+        let datagrams = self.carry_out().await;
+        let io = self.io.take();
+        let confirmed = async {
+            let mut buffer = [0; DATAGRAM];
+            for _ in 0..datagrams {
+                let _ = receive(io.as_ref(), &mut buffer).await;
+            }
+            // Ends the queue of calls.
+            drop(io);
+            while answered.recv().await.is_some() {}
+        };
+        // A router that confirms nothing lets the leases end.
+        let (_, ()) = tokio::join!(timeout(RELEASE, confirmed), self.sinks.stop());
+    }
+}
+
+fn exposure(protocol: Protocol, state: ExposureState) -> Exposure {
+    Exposure {
+        state,
+        protocol,
+        port: None,
+        method: None,
+        address: None,
+        reason: None,
+    }
 }
 
 async fn changed(interfaces: &mut Option<Interfaces>) {
@@ -258,99 +415,44 @@ fn due(at: Option<Instant>) -> impl Future<Output = ()> {
     }
 }
 
-async fn receive(io: Option<&Io>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-    match io {
-        Some(io) => io.socket.socket().recv_from(buffer).await,
-        None => pending().await,
-    }
-}
-
-/// Carries out what is to be done. Returns how many datagrams were sent.
-async fn carry_out(
-    mappings: &mut Mappings,
-    io: Option<&Io>,
-    mut begin: impl FnMut(Check),
-) -> usize {
-    let mut sent = 0;
-    while let Some(action) = mappings.poll_action() {
-        let Some(io) = io else { continue };
-        match action {
-            Action::Check {
-                inside,
-                external,
-                relay,
-            } => begin(Check {
-                inside,
-                external,
-                relay,
-            }),
-            Action::Send { to, datagram } => {
-                match io.socket.socket().send_to(&datagram, to).await {
-                    Ok(_) => sent += 1,
-                    Err(error) => tracing::debug!(%error, %to, "cannot ask the router"),
-                }
-            }
-            Action::Call { id, to, request } => {
-                if io.calls.try_send((id, to, request)).is_err() {
-                    mappings.handle_answer(id, None, Instant::now());
-                }
-            }
+fn report(event: &Event) {
+    let own = tracing::field::Empty;
+    match event {
+        Event::Granted {
+            inside,
+            external,
+            method,
+        } => {
+            tracing::info!(own, protocol = inside.protocol.name(), port = inside.port, %external, ?method, "the router says that it maps a port");
         }
-    }
-    sent
-}
-
-async fn call(socket: &ClaimedUdp, to: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = socket.connect_tcp(to).await?;
-    stream.write_all(request).await?;
-    let mut answer = Vec::new();
-    while !Response::is_whole(&answer) && answer.len() < Response::LARGEST {
-        if stream.read_buf(&mut answer).await? == 0 {
-            break;
+        Event::Proved { inside, at } => {
+            tracing::info!(own, protocol = inside.protocol.name(), port = inside.port, %at, "a mapping is verified from outside");
         }
-    }
-    Ok(answer)
-}
-
-fn report(mappings: &mut Mappings) {
-    while let Some(event) = mappings.poll_event() {
-        match event {
-            Event::Granted {
-                inside,
-                external,
-                method,
-            } => {
-                tracing::info!(own = tracing::field::Empty, protocol = inside.protocol.name(), port = inside.port, %external, ?method, "the router says that it maps a port");
-            }
-            Event::Proved { inside, at } => {
-                tracing::info!(own = tracing::field::Empty, protocol = inside.protocol.name(), port = inside.port, %at, "a mapping is verified from outside");
-            }
-            Event::Doubted { inside } => {
-                tracing::warn!(
-                    own = tracing::field::Empty,
-                    protocol = inside.protocol.name(),
-                    port = inside.port,
-                    "a mapping no longer lets anything in; it is withdrawn, and the router is asked again"
-                );
-            }
-            Event::Lost { inside, reason } => {
-                tracing::info!(
-                    own = tracing::field::Empty,
-                    protocol = inside.protocol.name(),
-                    port = inside.port,
-                    ?reason,
-                    "a mapping has ended"
-                );
-            }
-            Event::Refused { inside, reason } => {
-                tracing::warn!(
-                    own = tracing::field::Empty,
-                    protocol = inside.protocol.name(),
-                    port = inside.port,
-                    reason,
-                    "the router maps no port"
-                );
-            }
+        Event::Doubted { inside } => {
+            tracing::warn!(
+                own,
+                protocol = inside.protocol.name(),
+                port = inside.port,
+                "a mapping no longer lets anything in; it is withdrawn, and the router is asked again"
+            );
+        }
+        Event::Lost { inside, reason } => {
+            tracing::info!(
+                own,
+                protocol = inside.protocol.name(),
+                port = inside.port,
+                ?reason,
+                "a mapping has ended"
+            );
+        }
+        Event::Refused { inside, reason } => {
+            tracing::warn!(
+                own,
+                protocol = inside.protocol.name(),
+                port = inside.port,
+                reason,
+                "the router maps no port"
+            );
         }
     }
 }

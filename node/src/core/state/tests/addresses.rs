@@ -6,8 +6,7 @@ use p2pnode_transports::HostAddress;
 
 use super::*;
 use crate::core::{
-    event::MappingState,
-    mappings::{Claim, Inside, Method},
+    mappings::{Claim, Inside, MappingState, Method},
     state::ListenerEnd,
 };
 
@@ -251,8 +250,16 @@ fn a_mapping_is_in_the_record_and_offered_from_its_proof_to_its_end() {
     // A port that is exposed for other programs is no address of this node.
     let exposed = claim(40_018, Some(at));
     for (claims, offered, states) in [
-        (vec![claim(40_017, None)], false, vec![MappingState::Claimed]),
-        (vec![claim(40_017, Some(at))], true, vec![MappingState::Verified]),
+        (
+            vec![claim(40_017, None)],
+            false,
+            vec![MappingState::Claimed],
+        ),
+        (
+            vec![claim(40_017, Some(at))],
+            true,
+            vec![MappingState::Verified],
+        ),
         (
             vec![claim(40_017, None), exposed],
             false,

@@ -37,7 +37,11 @@ fn a_nonce_goes_to_the_address_at_which_the_relay_sees_the_peer_and_to_no_other(
     };
     assert_eq!(relay.actions(), [probe]);
     let hidden = Answer::Refused(Refusal::Hidden);
-    assert_eq!(ask(&mut relay, peer, 2, 40017), hidden, "another's connection");
+    assert_eq!(
+        ask(&mut relay, peer, 2, 40017),
+        hidden,
+        "another's connection"
+    );
     assert_eq!(ask(&mut relay, peer, 9, 40017), hidden, "no connection");
     let port = Answer::Refused(Refusal::Port);
     assert_eq!(ask(&mut relay, peer, 1, 1023), port);
@@ -51,7 +55,11 @@ fn a_relay_sends_no_nonce_to_its_own_host_nor_to_a_translator_in_front_of_it() {
     let router = "10.0.0.1".parse().unwrap();
     relay.state.handle_host([own].into(), &[router].into());
     let [peer] = peers();
-    let from = ["/ip4/10.0.0.5/tcp/9", "/ip4/10.0.0.1/tcp/9", "/ip4/127.0.0.1/tcp/9"];
+    let from = [
+        "/ip4/10.0.0.5/tcp/9",
+        "/ip4/10.0.0.1/tcp/9",
+        "/ip4/127.0.0.1/tcp/9",
+    ];
     for (connection, from) in from.into_iter().enumerate() {
         relay.established(connection, peer, &incoming(&addr(from)));
         relay.actions();
