@@ -18,6 +18,7 @@ use super::{
     boxed_handler::BoxedHandlers,
     event_loop::EventLoop,
     listen::Listeners,
+    probe::Prober,
     shared_state::{SharedState, now},
     stun::StunServer,
 };
@@ -121,6 +122,7 @@ pub async fn run_reloading(
         listeners,
         interfaces,
         copies: HashMap::new(),
+        prober: Prober::default(),
         reloads,
         questions,
         limits: config.limits,

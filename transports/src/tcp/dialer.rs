@@ -20,7 +20,7 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 
 use super::{
-    auth::{Offer, Upgrade},
+    auth::{self, Offer, Upgrade},
     dial::Dial,
     memory::Memory,
     pending_syn::PendingSyn,
@@ -35,6 +35,7 @@ use crate::net::{
     punches::{Inbound, Origin, Returned},
     shared::Shared,
     socket,
+    stun_socket::StunHandler as _,
 };
 
 /// The punch ports of TCP: their listeners, and the dials from them.
@@ -200,13 +201,18 @@ impl Dialer {
     fn incoming(&self, returned: Returned) -> Event {
         let (origin, upgrade) = match returned {
             Returned::Stream(Inbound { origin, stream }) => {
-                let upgrade = self.upgrade.apply(
-                    Stream::new(stream.0, None),
-                    origin.remote,
-                    Endpoint::Listener,
-                    Offer::Both,
-                );
-                (origin, upgrade)
+                let (stun, remote) = (Arc::clone(&self.shared.stun), origin.remote);
+                let upgrade = self.upgrade.clone();
+                let upgraded = async move {
+                    if stun.is_awaited() && auth::is_stun(&stream.0).await? {
+                        stun.stream(stream.0);
+                        return Err(Error::Stun);
+                    }
+                    let stream = Stream::new(stream.0, None);
+                    let role = Endpoint::Listener;
+                    upgrade.apply(stream, remote, role, Offer::Both).await
+                };
+                (origin, upgraded.boxed())
             }
             Returned::Connection(origin, connection) => {
                 (origin, futures::future::ready(Ok(connection)).boxed())
