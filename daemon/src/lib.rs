@@ -13,6 +13,7 @@ pub mod heap;
 pub mod http;
 mod id;
 pub mod identity;
+pub mod in_a_row;
 pub mod key_lock;
 pub mod limiter;
 pub mod logging;

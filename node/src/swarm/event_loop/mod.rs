@@ -19,6 +19,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{ConnectionId, SwarmEvent},
 };
+use p2pnode_daemon::in_a_row::InARow;
 use p2pnode_protocol::{directory, hop::HopReply};
 use p2pnode_transports::Family;
 use tokio::sync::{mpsc, watch};
@@ -142,12 +143,16 @@ impl EventLoop {
     ) {
         let mut shutdown = std::pin::pin!(shutdown.fuse());
         let mut commands_open = true;
+        let mut in_a_row = InARow::default();
         let mut checks = tokio::time::interval(TOKEN_FILE_CHECK);
         loop {
             self.act();
             let wake = self.state.poll_timeout();
             tokio::select! {
-                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                event = self.swarm.select_next_some() => {
+                    self.on_swarm_event(event);
+                    in_a_row.handled().await;
+                }
                 command = commands.recv(), if commands_open => match command {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
