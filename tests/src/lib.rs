@@ -38,6 +38,7 @@ pub mod peer;
 pub mod plain;
 pub mod probe;
 pub mod relay;
+pub mod router;
 pub mod running;
 pub mod sandbox;
 pub mod served;

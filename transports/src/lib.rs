@@ -93,7 +93,7 @@ pub use crate::{
         record::Sockets,
         snat::{KeptPorts, KeptRule},
         sock_diag::State as TcpState,
-        stun::{Expected, StunAnswer, StunClient},
+        stun::{Expected, StunAnswer, StunClient, read_stun},
         stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket},
     },
     quic::{

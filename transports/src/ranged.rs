@@ -48,10 +48,15 @@ pub struct Config {
     pub congestion: Congestion,
 }
 
+/// The punch sockets of both transports, and the public listeners.
+const SOCKETS: usize = 3;
+
 /// Dials IP addresses; names are resolved above it.
 pub(crate) struct Ranged {
     config: Config,
     listeners: Listeners,
+    /// Which of the sockets are asked first.
+    turn: usize,
     quic: Option<quic::Dialer>,
     tcp: Option<tcp::Dialer>,
     /// The ports of the range that public listeners have. No dial may take them.
@@ -80,6 +85,7 @@ impl Ranged {
         let upgrade = Upgrade::new(keypair, tls, shared.budgets.clone())?;
         let mut this = Self {
             listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp, None),
+            turn: 0,
             quic: quic.map(|settings| quic::Dialer::new(settings, shared.clone())),
             tcp: config
                 .tcp
@@ -281,20 +287,24 @@ impl libp2p::Transport for Ranged {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
         self.waker.register(cx.waker());
-        if let Some(quic) = &mut self.quic
-            && let Poll::Ready(event) = quic.poll(cx)
-        {
+        // Each has its turn, however much comes over the others.
+        self.turn = (self.turn + 1) % SOCKETS;
+        for number in (self.turn..SOCKETS).chain(0..self.turn) {
+            let event = match number {
+                0 => self.quic.as_mut().map(|quic| quic.poll(cx)),
+                1 => self.tcp.as_mut().map(|tcp| tcp.poll(cx)),
+                _ => Some(Pin::new(&mut self.listeners).poll(cx)),
+            };
+            let Some(Poll::Ready(event)) = event else {
+                continue;
+            };
+            if number == SOCKETS - 1
+                && let TransportEvent::ListenerClosed { listener_id, .. } = &event
+            {
+                self.forget_listener(*listener_id);
+            }
             return Poll::Ready(event);
         }
-        if let Some(tcp) = &mut self.tcp
-            && let Poll::Ready(event) = tcp.poll(cx)
-        {
-            return Poll::Ready(event);
-        }
-        let event = futures::ready!(Pin::new(&mut self.listeners).poll(cx));
-        if let TransportEvent::ListenerClosed { listener_id, .. } = &event {
-            self.forget_listener(*listener_id);
-        }
-        Poll::Ready(event)
+        Poll::Pending
     }
 }

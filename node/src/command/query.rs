@@ -295,6 +295,7 @@ mod tests {
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::new(),
+            mappings: Vec::new(),
             relays: vec![relay],
             peers: Vec::new(),
             lost: Vec::new(),

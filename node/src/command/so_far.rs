@@ -29,6 +29,7 @@ impl SoFar {
             },
             Event::Punch { .. } => self.attempts += 1,
             Event::Started { .. }
+            | Event::Mapping { .. }
             | Event::Listening { .. }
             | Event::Reserved { .. }
             | Event::ReservationLost { .. }

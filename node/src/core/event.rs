@@ -3,12 +3,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::mapping::Protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
         finding::Finding,
         json,
+        mappings::{MappingState, Method},
         peers::{Path, PathKind},
     },
     punch::{AttemptEnd, By, Reason, Role},
@@ -56,6 +58,22 @@ pub enum Event {
         cause: LossCause,
         /// The same for people.
         reason: String,
+    },
+    /// A router maps a port of this node, or does no longer. `run` only.
+    Mapping {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// What runs over the port.
+        protocol: Protocol,
+        /// The port of this node.
+        port: u16,
+        /// How the router was asked.
+        method: Method,
+        /// What has changed.
+        state: MappingState,
+        /// The outside address: the router's word, or where a check from outside came in.
+        address: SocketAddr,
     },
     /// A relay could not be reached or was lost.
     RelayUnreachable {
@@ -210,6 +228,7 @@ impl Event {
             | Self::Listening { .. }
             | Self::Reserved { .. }
             | Self::ReservationLost { .. }
+            | Self::Mapping { .. }
             | Self::RelayUnreachable { .. }
             | Self::PortRests { .. }
             | Self::RelayRefused { .. }

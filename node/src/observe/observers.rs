@@ -14,6 +14,7 @@ use crate::{
         admission::Refused,
         dialer::CircuitFailure,
         event::Event,
+        mappings::Claim,
         peers::{Path, PathCause, PathKind, PeerTable},
         relays::RelayKeeper,
     },
@@ -84,12 +85,13 @@ impl Observers {
         &mut self,
         peers: &PeerTable,
         relays: &RelayKeeper,
+        claims: &[Claim],
         sockets: &p2pnode_transports::Handle,
         listens: bool,
         is_relay: impl Fn(&PeerId) -> bool,
     ) {
         if std::mem::take(&mut self.changed) {
-            self.metrics.set(peers, relays, is_relay);
+            self.metrics.set(peers, relays, claims, is_relay);
             readiness::update(&self.readiness, sockets, relays, listens);
         }
     }

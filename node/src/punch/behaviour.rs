@@ -121,6 +121,12 @@ impl Behaviour {
         self.wake();
     }
 
+    /// Sets where this node is reached because a router maps its punch ports: offered to all.
+    pub(crate) fn set_mapped(&mut self, addrs: &[Multiaddr]) {
+        self.machine.handle_mapped(addrs, now());
+        self.wake();
+    }
+
     /// Sets the relays' addresses, with their peer ids: never punched, and connections to them never surplus.
     pub(crate) fn set_relays(&mut self, addrs: &[Multiaddr]) {
         self.machine.handle_relays(addrs);

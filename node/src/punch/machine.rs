@@ -147,6 +147,12 @@ impl Machine {
         self.candidates_changed(changed, now);
     }
 
+    /// Sets where this node is reached because a router maps its punch ports.
+    pub(crate) fn handle_mapped(&mut self, addresses: &[Multiaddr], now: Instant) {
+        let changed = self.local.set_mapped(addresses);
+        self.candidates_changed(changed, now);
+    }
+
     /// Sets the relays: their addresses are never punched, and connections to them never surplus.
     pub(crate) fn handle_relays(&mut self, addresses: &[Multiaddr]) {
         self.relays = Relays {

@@ -53,9 +53,12 @@ pub(super) fn dial(
 ) -> Dialing {
     let service = &offered.service;
     let prefix = match service.identity {
-        Identity::ProxyV2 => {
-            Bytes::from(proxy::header(client, Follows::Stream, &peer, &service.name))
-        }
+        Identity::ProxyV2 => Bytes::from(proxy::header(
+            client,
+            Follows::Stream,
+            Some(&peer),
+            &service.name,
+        )),
         Identity::None | Identity::Address => Bytes::new(),
     };
     if let Goal::Program(program) = &offered.goal {

@@ -290,6 +290,10 @@ impl World {
                 let node = self.hosts[host].node().unwrap();
                 node.machine.handle_interfaces(&addresses, networks, now);
             }
+            Action::SetMapped(addresses) => {
+                let node = self.hosts[host].node().unwrap();
+                node.machine.handle_mapped(&addresses, now);
+            }
             // There is neither DNS nor a link, and every peer may connect.
             Action::EndSearch(_)
             | Action::SetAccess { .. }

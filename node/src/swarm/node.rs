@@ -8,6 +8,7 @@ use std::{
 
 use libp2p::identity::Keypair;
 use p2pnode_daemon::admin::Readiness;
+use p2pnode_protocol::addr;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -108,10 +109,16 @@ pub(crate) fn start(
         tokens,
         seed: RandomState::new().hash_one(local),
     };
-    let mapper = methods(config.mappings).map(|methods| {
-        let seed = RandomState::new().hash_one((keypair.public().to_peer_id(), "mappings"));
-        Mapper::start(methods, sockets.clone(), seed)
+    let mapper = methods(config.mappings.mode).map(|methods| {
+        let local = keypair.public().to_peer_id();
+        let seed = RandomState::new().hash_one((local, "mappings"));
+        let label = addr::base36(&local);
+        Mapper::start(&config.mappings, methods, sockets.clone(), &label, seed)
     });
+    let (mapper, mapped, exposes) = match mapper {
+        Some((mapper, mapped, exposes)) => (Some(mapper), Some(mapped), Some(exposes)),
+        None => (None, None, None),
+    };
     let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
         keypair.clone(),
@@ -123,9 +130,10 @@ pub(crate) fn start(
         links,
         observers,
         hub.clone(),
+        mapped,
         config,
     );
-    let (handle, commands) = Handle::channel(local, event_loop.names(), hub);
+    let (handle, commands) = Handle::channel(local, event_loop.names(), hub, exposes);
     let task = tokio::spawn(async move {
         let _guard = guard;
         event_loop.run(commands, shutdown).await;

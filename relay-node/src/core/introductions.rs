@@ -126,8 +126,8 @@ pub(crate) struct Seen {
 struct Connection {
     /// From where it was made; `None` if that is no address that can be punched.
     remote: Option<Multiaddr>,
-    /// Whether introductions are taken on it.
-    takes: bool,
+    /// Whether introductions are taken on it, once the peer has identified itself there.
+    takes: Option<bool>,
 }
 
 impl Seen {
@@ -138,7 +138,7 @@ impl Seen {
             self.front.connected(peer, ip);
         }
         let connections = self.peers.entry(peer).or_default();
-        let takes = false;
+        let takes = None;
         connections.insert(connection, Connection { remote, takes });
     }
 
@@ -173,7 +173,7 @@ impl Seen {
     ) {
         let connections = self.peers.get_mut(peer);
         if let Some(connection) = connections.and_then(|of| of.get_mut(&connection)) {
-            connection.takes = protocols.contains(&introduction::PROTOCOL);
+            connection.takes = Some(protocols.contains(&introduction::PROTOCOL));
         }
     }
 
@@ -195,14 +195,17 @@ impl Seen {
         let connections = self.peers.get(peer);
         connections
             .and_then(|of| of.get(&connection))
-            .is_some_and(|connection| connection.takes)
+            .is_some_and(|connection| connection.takes == Some(true))
     }
 
     /// From where a peer has connected: the newest of each transport and family, then the others, of which a NAT that maps by
-    /// destination makes one for each connection; [`MAX_ADDRS`] at most.
+    /// destination makes one for each connection; [`MAX_ADDRS`] at most. A node takes no introductions on a connection that does not have
+    /// its punch port, and nothing of that node listens where such a connection comes from.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let connections = self.peers.get(peer).into_iter().flatten();
-        let remotes = connections.rev().filter_map(|(_, of)| of.remote.as_ref());
+        let connections = connections.rev().map(|(_, connection)| connection);
+        let punched_from = connections.filter(|connection| connection.takes != Some(false));
+        let remotes = punched_from.filter_map(|connection| connection.remote.as_ref());
         let is_seen = |remote: &&Multiaddr| ip(remote).is_none_or(|ip| !self.front.hides(ip));
         let mut paths = HashSet::new();
         let (mut first, mut others) = (Vec::new(), Vec::new());
@@ -503,6 +506,7 @@ mod tests {
         seen.identified(&peer, id(0), &[introduction::PROTOCOL]);
         seen.identified(&peer, id(1), &[]);
         assert!(seen.takes(&peer, id(0)) && !seen.takes(&peer, id(1)));
+        assert_eq!(seen.addresses(&peer), addrs(&["/ip4/1.2.3.4/tcp/1"]));
         assert!(!seen.takes(&PeerId::random(), id(0)));
     }
 

@@ -2,6 +2,7 @@
 //! the budgets of connections, and the errors.
 
 pub(crate) mod addr;
+pub(crate) mod arrivals;
 pub(crate) mod budget;
 pub(crate) mod closed;
 pub(crate) mod connection;

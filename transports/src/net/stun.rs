@@ -1,20 +1,28 @@
-//! STUN from the punch sockets of QUIC: requests leave from them, and answers find who waits for them.
+//! STUN at the punch sockets: requests leave from those of QUIC, and what comes to any of them finds the task that waits for it.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use p2pnode_protocol::{
     Family,
-    stun::{Message, Transaction},
+    stun::{HEADER, LARGEST, Message, Transaction},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    sync::oneshot,
+    time::{Duration, timeout},
+};
 
 use crate::net::stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket};
+
+/// How long a connection that begins like STUN has for its message.
+const MESSAGE: Duration = Duration::from_secs(2);
 
 /// What came for a transaction: the answer, or the request itself where a NAT has sent it back.
 #[derive(Debug, Clone)]
@@ -29,7 +37,7 @@ pub struct StunAnswer {
 
 /// The transactions that are waited for, and the sockets.
 #[derive(Debug, Default)]
-pub struct StunClient(Mutex<Inner>);
+pub struct StunClient(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -70,10 +78,50 @@ impl StunClient {
             .send(bytes, to, None)
     }
 
+    /// Whether something is waited for.
+    pub fn is_awaited(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    /// A message came from `remote`. Whether it was waited for.
+    pub fn came(&self, message: Message, remote: SocketAddr) -> bool {
+        self.lock().came(message, remote)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Inner {
+    fn came(&mut self, message: Message, remote: SocketAddr) -> bool {
+        let Some(waiting) = self.waiting.remove(&message.transaction) else {
+            return false;
+        };
+        let answer = StunAnswer {
+            message,
+            remote,
+            at: Instant::now(),
+        };
+        // An error means that the task no longer waits.
+        waiting.send(answer).is_ok()
+    }
+}
+
+/// Reads one message from a stream.
+///
+/// # Errors
+///
+/// What the system says, and `Other` for what is no message.
+pub async fn read_stun(stream: &mut TcpStream) -> io::Result<Message> {
+    let mut buffer = [0; LARGEST];
+    stream.read_exact(&mut buffer[..HEADER]).await?;
+    let length = HEADER + usize::from(u16::from_be_bytes([buffer[2], buffer[3]]));
+    let rest = buffer.get_mut(HEADER..length);
+    let rest = rest.ok_or_else(|| io::Error::other("the message is too long"))?;
+    stream.read_exact(rest).await?;
+    Message::decode(&buffer[..length]).map_err(io::Error::other)
 }
 
 impl Expected<'_> {
@@ -101,15 +149,18 @@ impl StunHandler for StunClient {
         let Ok(message) = Message::decode(received.bytes) else {
             return;
         };
-        let waiting = self.lock().waiting.remove(&message.transaction);
-        if let Some(waiting) = waiting {
-            let answer = StunAnswer {
-                message,
-                remote: received.remote,
-                at: Instant::now(),
-            };
-            // An error means that nobody waits any more.
-            drop(waiting.send(answer));
-        }
+        self.came(message, received.remote);
+    }
+
+    fn stream(&self, mut stream: TcpStream) {
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let remote = stream.peer_addr();
+            let message = timeout(MESSAGE, read_stun(&mut stream)).await;
+            if let (Ok(remote), Ok(Ok(message))) = (remote, message) {
+                let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+                inner.came(message, remote);
+            }
+        });
     }
 }

@@ -24,6 +24,7 @@ mod settings;
 mod socket;
 mod streams;
 pub(crate) mod stun;
+mod window;
 
 pub(crate) use dialer::{Dial, Dialer};
 pub(crate) use listeners::Listeners;

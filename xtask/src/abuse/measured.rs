@@ -34,6 +34,7 @@ pub(super) struct Row {
     pub(super) rss_peak_mib: f64,
     pub(super) cpu_seconds: f64,
     pub(super) descriptors: u64,
+    pub(super) descriptors_before: u64,
     pub(super) log_lines: f64,
     /// Of them, those that the honest dials cause, by what a dial before the attack has caused.
     pub(super) honest_log_lines: f64,
@@ -126,8 +127,16 @@ impl Row {
                 most,
             );
         }
+        if let Some(most) = budget.cpu {
+            over(
+                "CPU, of one processor",
+                self.cpu_seconds / self.seconds,
+                most,
+            );
+        }
         if let Some(most) = budget.descriptors {
-            over("descriptors", self.descriptors as f64, most);
+            let grown = self.descriptors.saturating_sub(self.descriptors_before);
+            over("descriptors more", grown as f64, most);
         }
         let all = (self.dials_made + self.dials_failed) as f64;
         over(

@@ -4,7 +4,9 @@ use p2pnode_transports::{Family, Transport};
 
 use super::{
     Allocation, Answer, Check, Facts, Filtering, Id, Kind, Leg, Mapping, Nat, NetcheckEvent,
-    PathFacts, PeerClass, RelayFacts, Report, Status, Verdict, nat::AllocationKind,
+    PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
+    mapping::{is_open, mappings},
+    nat::AllocationKind,
 };
 
 use crate::core::finding::Remedy;
@@ -40,16 +42,22 @@ pub(crate) fn assess(facts: &Facts) -> Report {
     checks.extend(nats.iter().map(|(path, nat)| of_nat(path, nat)));
     checks.extend(nats.iter().filter_map(|(path, nat)| hairpin(path, nat)));
     checks.extend(answered.iter().filter_map(|path| mtu(path)));
+    checks.extend(mappings(facts));
     checks.push(clock(facts));
     checks.push(host(facts));
     Report {
         event: NetcheckEvent::Netcheck,
         checks,
-        verdict: verdict(&nats),
+        verdict: verdict(&nats, facts),
     }
 }
 
-fn check(id: Id, status: Status, text: impl Into<String>, remedy: Option<Remedy>) -> Check {
+pub(super) fn check(
+    id: Id,
+    status: Status,
+    text: impl Into<String>,
+    remedy: Option<Remedy>,
+) -> Check {
     Check {
         id,
         status,
@@ -61,7 +69,7 @@ fn check(id: Id, status: Status, text: impl Into<String>, remedy: Option<Remedy>
     }
 }
 
-fn of_path(path: &PathFacts, check: Check) -> Check {
+pub(super) fn of_path(path: &PathFacts, check: Check) -> Check {
     Check {
         transport: Some(path.transport),
         family: Some(path.family),
@@ -337,7 +345,7 @@ fn becomes_direct(nat: &Nat, peer: PeerClass) -> Option<bool> {
 }
 
 /// Peers have IPv4, so IPv6 counts only without it. Of the transports the better one counts.
-fn verdict(nats: &[(&PathFacts, Nat)]) -> Verdict {
+fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
     let of_family = |family| nats.iter().filter(move |(path, _)| path.family == family);
     let family = Family::ALL
         .into_iter()
@@ -348,7 +356,10 @@ fn verdict(nats: &[(&PathFacts, Nat)]) -> Verdict {
     };
     for peer in PeerClass::ALL {
         let outcomes: Vec<_> = of_family(family)
-            .map(|(_, nat)| becomes_direct(nat, peer))
+            .map(|(path, nat)| match is_open(path, facts) {
+                true => Some(true),
+                false => becomes_direct(nat, peer),
+            })
             .collect();
         if outcomes.contains(&Some(true)) {
             verdict.direct.push(peer);

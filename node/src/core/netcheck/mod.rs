@@ -6,6 +6,7 @@
 mod assess;
 mod facts;
 mod finding;
+mod mapping;
 mod nat;
 mod remedy;
 mod report;

@@ -178,6 +178,7 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         paths,
         clock_ahead: Some(7),
         host: HostFacts::default(),
+        claims: Vec::new(),
     }
 }
 

@@ -225,6 +225,9 @@ pub(crate) enum Action {
         /// The networks.
         networks: Vec<IpNet>,
     },
+    /// Where this node is reached because a router maps its punch ports, as a check from outside has proved: hand them to the punch
+    /// machine.
+    SetMapped(Vec<Multiaddr>),
     /// From now on the connections of a peer have the budget of this class. Every peer begins as a stranger.
     Classify {
         /// The peer.

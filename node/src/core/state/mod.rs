@@ -16,7 +16,7 @@
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
 //! - `services`: paths that services ask for.
 //! - `classes`: what each peer may make this node hold.
-//! - `addresses`: where this node is.
+//! - `addresses`, `mapped`: where this node is.
 //! - `view`: what observers see.
 
 mod access;
@@ -34,6 +34,7 @@ mod introductions;
 mod joins;
 mod learned;
 mod lost;
+mod mapped;
 mod punches;
 mod relays;
 mod services;

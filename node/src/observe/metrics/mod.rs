@@ -1,6 +1,7 @@
 //! Metrics, in OpenMetrics terms. Labels are bounded: never a peer id or an address.
 //!
 //! - `labels`: the label sets and their values.
+//! - `mappings`: what routers map.
 //! - `paths`: when the path of a peer changes, and how long it took to become direct.
 //! - `dials`: what became of each address that was dialed.
 //! - `pool`: the ports of the range.
@@ -8,6 +9,7 @@
 
 mod dials;
 mod labels;
+mod mappings;
 mod paths;
 mod pool;
 mod sessions;
@@ -25,6 +27,7 @@ use crate::{
     core::{
         admission::Refused,
         dialer::CircuitFailure,
+        mappings::Claim,
         netcheck::Report,
         peers::{Path, PathCause, PeerTable},
         relays::RelayKeeper,
@@ -34,6 +37,7 @@ use crate::{
 use labels::{
     ChangeLabels, DialLabels, NatLabels, PathLabels, PunchLabels, RefusedLabels, RelayLabels,
 };
+use mappings::Mappings;
 use pool::Pool;
 
 pub(crate) use paths::{Change, PathWatch};
@@ -59,6 +63,7 @@ pub(crate) struct Metrics {
     closed_for_memory: Counter,
     listener_errors: Counter,
     nat: Family<NatLabels, Gauge>,
+    mappings: Mappings,
     pool: Pool,
     sessions: SessionMetrics,
 }
@@ -77,6 +82,7 @@ impl Default for Metrics {
             closed_for_memory: Counter::default(),
             listener_errors: Counter::default(),
             nat: Family::default(),
+            mappings: Mappings::default(),
             pool: Pool::default(),
             sessions: SessionMetrics::default(),
         }
@@ -146,6 +152,7 @@ impl Metrics {
             "The NAT of a transport and IP family as the last netcheck of this node found it: 1",
             self.nat.clone(),
         );
+        self.mappings.register(registry);
         self.pool.register(registry);
         self.sessions.register(registry);
     }
@@ -170,8 +177,10 @@ impl Metrics {
         &self,
         peers: &PeerTable,
         relays: &RelayKeeper,
+        claims: &[Claim],
         is_relay: impl Fn(&PeerId) -> bool,
     ) {
+        self.mappings.set(claims);
         // Those without a peer, too: a series that vanishes is not one that is 0.
         let mut counts: HashMap<PathLabels, i64> =
             PathLabels::all().map(|labels| (labels, 0)).collect();

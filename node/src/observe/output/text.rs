@@ -9,6 +9,7 @@ use crate::{
         event::{Event, NotDirect, Outcome, Pause, Reached},
         finding::Finding,
         json::to_millis,
+        mappings::MappingState,
         peers::PathKind,
     },
     punch::Reason,
@@ -50,6 +51,28 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             *t,
             "lost",
             &format!("the reservation on relay {relay}: {reason}"),
+        ),
+        Event::Mapping {
+            t,
+            protocol,
+            port,
+            method,
+            state,
+            address,
+        } => timed(
+            *t,
+            "mapping",
+            &format!(
+                "{} {port} {} {address} ({})",
+                protocol.name(),
+                match state {
+                    MappingState::Claimed => "mapped, says the router, to",
+                    MappingState::Verified => "verified from outside at",
+                    MappingState::Withdrawn => "no longer reached at",
+                    MappingState::Lost => "no longer mapped to",
+                },
+                method.as_str()
+            ),
         ),
         Event::RelayUnreachable { t, relay, reason } => {
             timed(*t, "no relay", &format!("{relay}: {reason}"))
@@ -169,6 +192,7 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         Event::Disconnected { .. } => Some("searching for another path to the peer"),
         Event::Result(_) => Some(""),
         Event::Started { .. }
+        | Event::Mapping { .. }
         | Event::Listening { .. }
         | Event::Reserved { .. }
         | Event::ReservationLost { .. }

@@ -94,7 +94,7 @@ impl Task {
         let peer = task.line.key.peer;
         if service.identity == Identity::ProxyV2 {
             let follows = Follows::Datagrams;
-            task.header = proxy::header(open.client, follows, &peer, &service.name);
+            task.header = proxy::header(open.client, follows, Some(&peer), &service.name);
         }
         let sources = task.hub.sources(&service, peer);
         task.connecting =

@@ -1,3 +1,4 @@
+use p2pnode_transports::Transport;
 use relay_node::core::Settings;
 
 use super::{pair, seconds};
@@ -190,5 +191,53 @@ fn a_peer_that_leaves_after_its_punch_leaves_no_failed_attempt() {
             .filter(|attempt| attempt.outcome.ended() != AttemptEnd::Direct)
             .collect();
         assert!(failed.is_empty(), "{failed:?}");
+    }
+}
+
+#[test]
+fn a_relay_that_sees_another_port_than_the_punch_port_is_not_asked_for_an_introduction() {
+    let mut world = World::new(1);
+    let relay = world.relay(Settings::default());
+    let [a, b] = [(); 2].map(|()| world.node(NodeSetup::behind(Nat::PortRestricted, &[relay])));
+    world.hosts[a].dials_from = Some(world.hosts[a].port + 1);
+    world.until_reserved();
+    world.hosts[a].dials_from = None;
+    let dial = world.dial(a, b);
+    assert_eq!(world.outcome(dial).outcome, Reached::Relayed);
+    for node in [a, b] {
+        let by: Vec<_> = world.attempts(node).iter().map(|at| at.by()).collect();
+        assert!(
+            !by.is_empty() && by.iter().all(|by| *by == By::Dcutr),
+            "{by:?}"
+        );
+    }
+}
+
+#[test]
+fn a_mapped_side_makes_pairs_direct_that_cannot_be_punched_whichever_side_dials() {
+    for transports in [vec![Transport::Quic], vec![Transport::Quic, Transport::Tcp]] {
+        for (mapped, other) in [
+            (Nat::PortRestricted, Nat::Symmetric),
+            (Nat::Symmetric, Nat::PortRestricted),
+            (Nat::Symmetric, Nat::Symmetric),
+            (Nat::PortRewriting, Nat::Symmetric),
+        ] {
+            for [from, to] in [[0, 1], [1, 0]] {
+                let mut world = World::new(7);
+                let relay = world.relay(Settings::default());
+                let nodes = [mapped, other].map(|nat| {
+                    world.node(NodeSetup {
+                        transports: transports.clone(),
+                        ..NodeSetup::behind(nat, &[relay])
+                    })
+                });
+                world.map(nodes[0], 41_000);
+                world.until_reserved();
+                let dial = world.dial(nodes[from], nodes[to]);
+                let outcome = world.outcome(dial);
+                let case = (&transports, mapped, other, from);
+                assert_eq!(outcome.outcome, Reached::Direct, "{case:?}: {outcome:?}");
+            }
+        }
     }
 }

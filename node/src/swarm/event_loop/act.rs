@@ -53,6 +53,7 @@ impl EventLoop {
         self.observers.gauges(
             state.peers(),
             state.relays(),
+            state.claims(),
             &self.sockets,
             state.listeners().next().is_some(),
             |peer| state.is_relay(peer),
@@ -138,6 +139,7 @@ impl EventLoop {
                 addresses,
                 networks,
             } => behaviour.punch.set_interfaces(&addresses, networks),
+            Action::SetMapped(addresses) => behaviour.punch.set_mapped(&addresses),
             Action::Vouch {
                 relay,
                 peer,

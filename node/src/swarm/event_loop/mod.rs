@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
@@ -43,6 +43,7 @@ use crate::{
         interfaces::Interfaces,
         introduction::introducers,
         join,
+        mappings::link,
         netcheck::Plan,
         token_file::TokenFile,
     },
@@ -78,6 +79,8 @@ pub(crate) struct EventLoop {
     observers: Observers,
     names: watch::Sender<Names>,
     hub: Hub,
+    /// The task that has ports mapped, if there is one.
+    mapped: Option<link::Link>,
     /// What a look at the network looks at.
     plan: Plan,
 }
@@ -95,6 +98,7 @@ impl EventLoop {
         links: watch::Sender<Links>,
         observers: Observers,
         hub: Hub,
+        mapped: Option<link::Link>,
         config: &Config,
     ) -> Self {
         let allowed = [Family::Ip4, Family::Ip6]
@@ -121,6 +125,7 @@ impl EventLoop {
             observers,
             names: watch::Sender::new(config.names()),
             hub,
+            mapped,
         }
     }
 
@@ -152,6 +157,7 @@ impl EventLoop {
                 _ = checks.tick(), if self.token_file.is_some() => self.read_tokens(),
                 (peer, event) = self.discovery.next() => self.on_search_event(peer, event),
                 () = self.interfaces.changed() => self.on_interfaces(),
+                news = link::news(&mut self.mapped) => self.on_mapping_news(news),
                 needs = self.hub.needs_changed() => self.on_needs(needs),
                 () = sleep_until(wake) => self.state.handle_timeout(Instant::now()),
                 () = &mut shutdown => break,
@@ -181,8 +187,9 @@ impl EventLoop {
             }
             Command::Netcheck(answer) => {
                 let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
+                let claims = self.state.claims().to_vec();
                 tokio::spawn(async move {
-                    let report = plan.look().await;
+                    let report = plan.look(claims).await;
                     metrics.nat(&report);
                     drop(answer.send(report));
                 });
@@ -203,6 +210,23 @@ impl EventLoop {
                     ..Served::default()
                 };
                 drop(answer.send(self.snapshot(served).why(&peer)));
+            }
+        }
+    }
+
+    fn on_mapping_news(&mut self, news: link::News) {
+        match news {
+            link::News::Claims(claims) => self.state.handle_mapped(claims, Instant::now()),
+            link::News::Ask(ask) => {
+                let legs = self.state.legs_of(Family::Ip4);
+                // Without one, the check learns that nobody was asked.
+                if let Some((relay, connection)) = legs.get(ask.relay % legs.len().max(1)).copied()
+                    && let Some(mapped) = &mut self.mapped
+                {
+                    let streams = &mut self.swarm.behaviour_mut().streams;
+                    let stream = streams.open(relay, connection, link::PROTOCOL);
+                    mapped.ask(ask, stream.map_err(std::io::Error::from));
+                }
             }
         }
     }

@@ -27,7 +27,10 @@ use tokio::{
 use self::path::{Path, Target};
 use crate::{
     config::{Config, RelayAddr},
-    core::netcheck::{Answer, Facts, Leg, RelayFacts, Report, assess},
+    core::{
+        mappings::Claim,
+        netcheck::{Answer, Facts, Leg, RelayFacts, Report, assess},
+    },
 };
 
 /// How long a look takes at most.
@@ -61,12 +64,12 @@ impl Plan {
         }
     }
 
-    /// Looks, within 3 s.
-    pub(crate) async fn look(&self) -> Report {
-        assess(&self.gather().await)
+    /// Looks, within 3 s. `claims` are what a router maps.
+    pub(crate) async fn look(&self, claims: Vec<Claim>) -> Report {
+        assess(&self.gather(claims).await)
     }
 
-    async fn gather(&self) -> Facts {
+    async fn gather(&self, claims: Vec<Claim>) -> Facts {
         let deadline = Instant::now() + WHOLE;
         let (targets, mut unresolved) = self.targets().await;
         let of = |(transport, family): (Transport, Family)| {
@@ -112,6 +115,7 @@ impl Plan {
             clock_ahead: paths.iter().find_map(|path| path.clock_ahead),
             paths: paths.into_iter().map(|path| path.facts).collect(),
             host,
+            claims,
         }
     }
 

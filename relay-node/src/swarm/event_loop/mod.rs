@@ -35,6 +35,7 @@ use crate::{
         behaviour::Behaviour,
         boxed_handler::BoxedHandlers,
         listen::Listeners,
+        probe::Prober,
         shared_state::{SharedState, now},
     },
 };
@@ -53,6 +54,7 @@ pub(crate) struct EventLoop {
     pub(crate) interfaces: Option<Interfaces>,
     /// Copies of records that are under way: to which relay, and whose record.
     pub(crate) copies: HashMap<QueryId, (PeerId, PeerId)>,
+    pub(crate) prober: Prober,
     pub(crate) reloads: Reloads,
     /// Who wants to know the relay's state.
     pub(crate) questions: mpsc::Receiver<Question>,
