@@ -29,7 +29,7 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 pub struct State(u8);
 
 impl State {
-    const TIME_WAIT: Self = Self(6);
+    pub(in crate::net) const TIME_WAIT: Self = Self(6);
     const LISTEN: Self = Self(10);
 
     /// All states of connections: a listener is none.

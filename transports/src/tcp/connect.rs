@@ -55,8 +55,7 @@ impl Dial {
                 let port = port.ok_or_else(|| self.no_socket())?;
                 let now = Instant::now().into_std();
                 let is_resting = self.shared.lessons().is_resting(port, self.remote, now);
-                in_use = held.contains(&port);
-                if !in_use && !is_resting {
+                if !is_resting {
                     match self.connect_from(port, segments).await {
                         Ok((stream, lease)) => return self.connected(stream, lease),
                         Err(error) if is_in_use(&error) => in_use = true,

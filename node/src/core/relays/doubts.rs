@@ -7,19 +7,6 @@ use super::{
     leg::{Doubt, Leg},
 };
 
-/// What a connection that opens is for the legs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opened {
-    /// A leg.
-    Leg,
-    /// A leg, in the place of this connection, which is doubtful.
-    Replaces(ConnectionId),
-    /// One that is needed no longer: the leg that was doubtful has answered.
-    Surplus,
-    /// None of ours.
-    NotOurs,
-}
-
 impl RelayKeeper {
     /// A leg has missed a ping: another connection is dialed alongside. Returns whether this is a leg.
     pub(crate) fn handle_doubt(&mut self, connection: ConnectionId) -> bool {

@@ -85,6 +85,19 @@ pub(super) enum Doubt {
     Failed,
 }
 
+/// What a connection that opens is for the legs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// A leg.
+    Leg,
+    /// A leg, in the place of this connection, which is doubtful.
+    Replaces(ConnectionId),
+    /// One that is needed no longer: the leg that was doubtful has answered.
+    Surplus,
+    /// None of ours.
+    NotOurs,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
     Down {

@@ -26,7 +26,7 @@ use crate::config::RelayAddr;
 use leg::{Doubt, Join, Leg, State};
 use slot::{Reservation, Slot};
 
-pub(crate) use doubts::Opened;
+pub(crate) use leg::Opened;
 pub(crate) use reservations::{Drain, Lost, Reserved};
 
 /// How often something from outside may make waiting legs be dialed at once: a user's dials in a loop are no flood.

@@ -156,3 +156,40 @@ fn releasing_a_port_that_is_not_in_use_changes_nothing() {
         }
     );
 }
+
+#[test]
+fn a_port_that_a_connection_holds_is_the_last_one_and_is_named_first() {
+    use crate::net::holder::{HeldBy, Holder};
+
+    let range: PortRange = "40000-40002".parse().unwrap();
+    let (mut pool, now) = (PortPool::new(range, b"seed"), Instant::now());
+    let first = pool.clone().claim_beside(&[], now).unwrap();
+    let claimed: Vec<_> = (0..3)
+        .map(|_| pool.claim_beside(&[first], now).unwrap())
+        .collect();
+    assert_eq!(claimed.last(), Some(&first));
+    assert!(pool.claim_beside(&[first], now).is_err());
+
+    let holder = |port, by| Holder {
+        transport: p2pnode_protocol::Transport::Tcp,
+        port,
+        by,
+    };
+    let exhausted = Exhausted {
+        range,
+        holders: vec![
+            holder(40_000, HeldBy::ThisNode),
+            holder(40_001, HeldBy::Cooling),
+        ],
+    };
+    let waits = HeldBy::Connection {
+        state: crate::net::sock_diag::State::TIME_WAIT,
+        left: Some(Duration::from_secs(37)),
+    };
+    let elsewhere = holder(50_000, waits.clone());
+    let named = exhausted.held_by([elsewhere, holder(40_002, waits)]);
+    assert_eq!(
+        named.to_string(),
+        "port range 40000-40002 exhausted: tcp 40002 held by a connection to the same remote in TIME_WAIT, 37 s left, tcp 40000 in use by this node, and so on"
+    );
+}
