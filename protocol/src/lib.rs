@@ -16,6 +16,7 @@ pub mod join;
 pub mod mapping;
 pub mod pending_futures;
 pub mod ping;
+pub mod port_search;
 pub mod preference;
 mod quote;
 mod scope;

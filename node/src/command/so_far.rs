@@ -35,6 +35,7 @@ impl SoFar {
             | Event::RelayUnreachable { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
+            | Event::Search { .. }
             | Event::SearchPaused { .. }
             | Event::SearchResumed { .. }
             | Event::PingMissed { .. }

@@ -242,6 +242,7 @@ impl World {
         let introducers: BTreeSet<_> = relays.iter().map(|relay| relay.peer).collect();
         let state = NodeState::new(
             Settings {
+                searches: true,
                 local,
                 relays,
                 reservations: setup.reservations,

@@ -8,6 +8,7 @@ use p2pnode_protocol::Reach;
 use crate::net::{
     budget::{Budgets, Class},
     datagrams::Datagrams,
+    found::Found,
     kin::Kin,
     ports::Ports,
     punches::Punches,
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) kin: Kin,
     pub(crate) datagrams: Datagrams,
     pub(crate) stun: Arc<StunClient>,
+    pub(crate) found: Arc<Found>,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
 }
@@ -37,6 +39,7 @@ impl Shared {
             kin: Kin::default(),
             datagrams: Datagrams::default(),
             stun: Arc::default(),
+            found: Arc::default(),
             records: Arc::default(),
             reach: Arc::default(),
         }

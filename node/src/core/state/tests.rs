@@ -14,6 +14,7 @@ mod lost;
 mod observations;
 mod path_causes;
 mod reload;
+mod searches;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::SystemTime};
 
@@ -54,6 +55,7 @@ fn relay(last: u8) -> RelayAddr {
 
 fn settings(relays: &[RelayAddr]) -> Settings {
     Settings {
+        searches: true,
         local: PeerId::random(),
         relays: relays.to_vec(),
         reservations: 0,

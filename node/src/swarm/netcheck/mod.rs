@@ -28,6 +28,7 @@ use self::path::{Path, Target};
 use crate::{
     config::{Config, RelayAddr},
     core::netcheck::{Answer, Facts, Leg, RelayFacts, Report, assess},
+    core::port_search::Sample,
 };
 
 /// How long a look takes at most.
@@ -64,6 +65,16 @@ impl Plan {
     /// Looks, within 3 s.
     pub(crate) async fn look(&self) -> Report {
         assess(&self.gather().await)
+    }
+
+    /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
+    pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
+        let (targets, _) = self.targets().await;
+        let mut targets = targets.iter();
+        // IPv4 comes first.
+        let target =
+            targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
+        udp::sample(&self.sockets, target.addr).await
     }
 
     async fn gather(&self) -> Facts {
