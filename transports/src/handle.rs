@@ -18,6 +18,7 @@ use crate::net::{
     budget::Budgets,
     datagrams::Datagrams,
     error::Error,
+    found::FoundSocket,
     kin::Kin,
     learned::Learned,
     pool::{Exhausted, PoolCounts},
@@ -133,6 +134,24 @@ impl Handle {
         }
     }
 
+    /// Gives a claimed socket to QUIC: dials of `remote` leave from it, and what comes in there is accepted. It closes once no
+    /// connection uses it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn adopt(&self, claimed: ClaimedUdp, remote: SocketAddr) -> io::Result<()> {
+        let ClaimedUdp { socket, claim } = claimed;
+        socket::set_hops(&socket, None)?;
+        let socket = socket.into_std()?;
+        self.shared.found.add(FoundSocket {
+            socket,
+            claim,
+            remote,
+        });
+        Ok(())
+    }
+
     /// A port of the range for TCP connections, which nothing else of this node uses for as long as the value lives.
     ///
     /// # Errors
@@ -207,6 +226,15 @@ impl ClaimedUdp {
     #[must_use]
     pub const fn socket(&self) -> &UdpSocket {
         &self.socket
+    }
+
+    /// Has datagrams that are sent from now on pass so many routers; `None` is as many as the system lets them.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_hops(&self, hops: Option<u8>) -> io::Result<()> {
+        socket::set_hops(&self.socket, hops)
     }
 
     /// A TCP connection from the same port, which nothing else has while this value lives. Dropping it resets it, so that no

@@ -169,8 +169,13 @@ impl Ranged {
             Transport::Quic => {
                 let quic = self
                     .quic
-                    .as_ref()
+                    .as_mut()
                     .ok_or(Error::TransportDisabled { transport })?;
+                let found = quic.found_port(remote);
+                if found.is_some() {
+                    self.waker.wake();
+                }
+                let port = found.or(port);
                 let dial = quic.dial(quic::Dial {
                     remote,
                     peer: target.peer,

@@ -66,7 +66,7 @@ use super::{
     vouch::{Said, Vouch},
 };
 pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
-pub(crate) use action::{Event, Introduced, IntroductionResponse};
+pub(crate) use action::{Event, FoundPair, Introduced, IntroductionResponse};
 pub(crate) use timing::Timing;
 
 use context::{Context, Relays};
@@ -283,6 +283,11 @@ impl Machine {
             response = peer.handle_introduced(cx, introduced);
         });
         response
+    }
+
+    /// A search has found a pair of sockets.
+    pub(crate) fn handle_found(&mut self, pair: &FoundPair, now: Instant) {
+        self.with(pair.peer, now, |peer, cx| peer.handle_found(cx, pair));
     }
 
     /// A configured relay reports what the ends of a circuit to a peer share.

@@ -103,6 +103,7 @@ pub(crate) fn start(
         family: config.dial.family,
         port_range: config.dial.port_range,
         punches: config.punch.enabled,
+        searches: config.punch.search,
         introducers: introducers(config),
         allowed: swarm::allowed(config),
         sources: discovery.sources(),

@@ -17,6 +17,7 @@ mod connection;
 mod datagrams;
 mod dialer;
 mod failure;
+mod found;
 mod listeners;
 mod punch;
 mod restraint;

@@ -369,5 +369,12 @@ fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
             verdict.relayed.push(peer);
         }
     }
+    let is_hard = |(path, nat): &(&PathFacts, Nat)| {
+        path.transport == Transport::Quic && nat.mapping.is_stable() == Some(false)
+    };
+    // With a peer that has one mapping for all. Of two that map by destination, it takes the ports of both to know.
+    if of_family(family).any(is_hard) && verdict.relayed.contains(&PeerClass::EimApdf) {
+        verdict.search.push(PeerClass::EimApdf);
+    }
     verdict
 }

@@ -14,7 +14,7 @@ mod report;
 pub(crate) use self::{
     assess::{FULL_PAYLOAD, assess},
     facts::{Answer, Facts, HostFacts, Leg, PathFacts, RelayFacts, Seen},
-    nat::{Allocation, Filtering, Kind, Mapping},
+    nat::{Allocation, AllocationKind, Filtering, Kind, Mapping},
     report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
 };
 

@@ -30,6 +30,7 @@ use crate::{
     core::{
         mappings::Claim,
         netcheck::{Answer, Facts, Leg, RelayFacts, Report, assess},
+        port_search::Sample,
     },
 };
 
@@ -67,6 +68,16 @@ impl Plan {
     /// Looks, within 3 s. `claims` are what a router maps.
     pub(crate) async fn look(&self, claims: Vec<Claim>) -> Report {
         assess(&self.gather(claims).await)
+    }
+
+    /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
+    pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
+        let (targets, _) = self.targets().await;
+        let mut targets = targets.iter();
+        // IPv4 comes first.
+        let target =
+            targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
+        udp::sample(&self.sockets, target.addr).await
     }
 
     async fn gather(&self, claims: Vec<Claim>) -> Facts {
