@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod exit;
+pub mod explain;
 pub mod fingerprint;
 pub mod healthcheck;
 pub mod heap;
@@ -20,6 +21,8 @@ pub mod lossy;
 mod manual;
 pub mod memory;
 mod paths;
+#[doc(hidden)]
+pub mod reference;
 pub mod remedy;
 pub mod rlimit;
 pub mod service_manager;

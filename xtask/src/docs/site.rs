@@ -1,0 +1,115 @@
+//! The site: mdBook over the pages of `docs`.
+
+use std::{
+    env, fs,
+    path::{Component, Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use p2pnode_tests::bins;
+
+use super::pages;
+use crate::cargo;
+
+/// The release of mdBook that is built where there is none.
+const MDBOOK: &str = "0.5.4";
+/// Where what lies outside of `docs` can be read.
+const REPOSITORY: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main");
+
+/// Builds the site into `target/docs`.
+pub(crate) fn build() -> Result<()> {
+    let mdbook = mdbook()?;
+    let target = bins::target_dir()?;
+    let source = target.join("docs-source");
+    if source.exists() {
+        fs::remove_dir_all(&source)?;
+    }
+    stage(&source)?;
+    let site = target.join("docs");
+    let mut build = Command::new(mdbook);
+    build.arg("build").arg(&source).arg("--dest-dir").arg(&site);
+    cargo::run(&mut build)?;
+    println!("the site is in {}", site.join("index.html").display());
+    Ok(())
+}
+
+/// Copies `docs`. Links that leave it lead to the repository there.
+fn stage(source: &Path) -> Result<()> {
+    let root = cargo::workspace();
+    let docs = root.join("docs");
+    for file in ["book.toml", "images/punch.svg"] {
+        let to = source.join(file);
+        fs::create_dir_all(to.parent().unwrap_or(source))?;
+        fs::copy(docs.join(file), to).with_context(|| file.to_owned())?;
+    }
+    for page in pages::all()? {
+        let Ok(path) = page.path.strip_prefix("docs") else {
+            continue;
+        };
+        let mut text = page.text.clone();
+        for (_, target) in page.links() {
+            if let Some(outside) = outside(&page.path, target) {
+                let link = format!("]({target})");
+                text = text.replace(&link, &format!("]({REPOSITORY}/{outside})"));
+            }
+        }
+        let to = source.join(path);
+        fs::create_dir_all(to.parent().unwrap_or(source))?;
+        fs::write(to, text)?;
+    }
+    Ok(())
+}
+
+/// The path in the repository of what a link of `page` leads to, if that lies outside of `docs`.
+fn outside(page: &Path, target: &str) -> Option<String> {
+    if target.contains("://") || target.starts_with('#') {
+        return None;
+    }
+    let mut path = PathBuf::new();
+    for part in page.parent()?.join(target).components() {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    (!path.starts_with("docs")).then(|| path.display().to_string())
+}
+
+/// mdBook of the system, or one that is built into `target/tools`.
+fn mdbook() -> Result<PathBuf> {
+    let tools = bins::target_dir()?.join("tools");
+    let own = tools.join("bin/mdbook");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut known = env::split_paths(&path).map(|folder| folder.join("mdbook"));
+    if let Some(found) = known.find(|path| path.exists()) {
+        return Ok(found);
+    }
+    if !own.exists() {
+        println!("building mdBook {MDBOOK} into {}: some minutes, once", tools.display());
+        let mut install = cargo::cargo();
+        install
+            .args(["install", "--locked", "--debug", "--no-default-features", "--features", "search"])
+            .arg("--root")
+            .arg(&tools)
+            .arg(format!("mdbook@{MDBOOK}"));
+        cargo::run(&mut install)?;
+    }
+    ensure!(own.exists(), "mdBook was not built");
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_leaves_the_pages_leads_to_the_repository() {
+        let page = Path::new("docs/guides/ssh.md");
+        let path = |target| outside(page, target);
+        assert_eq!(path("../services.md"), None);
+        assert_eq!(path("#ssh"), None);
+        assert_eq!(path("https://example.net"), None);
+        assert_eq!(path("../../k8s/README.md#images"), Some("k8s/README.md#images".to_owned()));
+    }
+}
