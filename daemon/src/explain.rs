@@ -73,7 +73,10 @@ mod tests {
         let mut names = BTreeSet::new();
         for (name, text) in entries() {
             assert!(names.insert(name), "{name} has two entries");
-            assert!(text.ends_with('.') && !text.contains('\n'), "{name}: {text}");
+            assert!(
+                text.ends_with('.') && !text.contains('\n'),
+                "{name}: {text}"
+            );
         }
         assert!(names.len() > 80, "{names:?}");
     }

@@ -40,6 +40,7 @@ pub mod probe;
 pub mod relay;
 pub mod running;
 pub mod sandbox;
+pub mod schema;
 pub mod served;
 pub mod services;
 pub mod soak;

@@ -6,6 +6,8 @@
 //!
 //! The references are made by tests, which compare them with the code; `--write` runs these tests so that they write.
 
+#[cfg(test)]
+mod names;
 mod pages;
 mod prose;
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub(crate) struct Page {
 }
 
 /// A fenced block.
+#[cfg(test)]
 pub(crate) struct Block<'a> {
     pub(crate) language: &'a str,
     /// The number of its first line, from 1.
@@ -56,6 +57,7 @@ fn below(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 impl Page {
+    #[cfg(test)]
     pub(crate) fn blocks(&self) -> Vec<Block<'_>> {
         let mut blocks = Vec::new();
         let mut open: Option<Block<'_>> = None;
@@ -107,6 +109,7 @@ impl Page {
     }
 
     /// The anchors of the headings.
+    #[cfg(test)]
     pub(crate) fn anchors(&self) -> Vec<String> {
         let headings = self.outside().into_iter().filter_map(|(_, line)| {
             let text = line.trim_start_matches('#');
@@ -116,6 +119,7 @@ impl Page {
     }
 }
 
+#[cfg(test)]
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase();
     let kept = kept.chars().filter_map(|letter| match letter {

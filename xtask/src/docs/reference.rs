@@ -6,7 +6,8 @@ use clap::{Arg, Command, CommandFactory, builder::StyledStr};
 use p2pnode_daemon::{config, reference};
 use serde_json::Value;
 
-const MADE: &str = "<!-- Made by `cargo xtask docs --write`; a test compares it with the code. -->\n\n";
+const MADE: &str =
+    "<!-- Made by `cargo xtask docs --write`; a test compares it with the code. -->\n\n";
 
 /// The command line that `execute` takes.
 fn command<C: CommandFactory, R>(_execute: impl FnOnce(C) -> R) -> Command {
@@ -22,7 +23,10 @@ fn assert_current(page: &str, current: &str) {
 
 #[test]
 fn the_reference_of_command_lines_is_current() {
-    for command in [command(p2pnode::execute), command(relay_node::command::execute)] {
+    for command in [
+        command(p2pnode::execute),
+        command(relay_node::command::execute),
+    ] {
         let page = format!("docs/reference/cli-{}.md", command.get_name());
         assert_current(&page, &command_line(&command));
     }
@@ -44,12 +48,22 @@ fn command_line(program: &Command) -> String {
     let name = program.get_name();
     let mut page = format!("# Command line of `{name}`\n\n{MADE}");
     let _ = writeln!(page, "{}.\n", cell(program.get_about()));
-    let _ = writeln!(page, "Flags beat the environment, the environment beats the file, the file beats the defaults.");
-    let _ = writeln!(page, "[Exit codes](events.md#exit-codes) are the same for all commands.\n");
+    let _ = writeln!(
+        page,
+        "Flags beat the environment, the environment beats the file, the file beats the defaults."
+    );
+    let _ = writeln!(
+        page,
+        "[Exit codes](events.md#exit-codes) are the same for all commands.\n"
+    );
     page += "| Command | What it does |\n|---|---|\n";
     leaves(program, name, &mut |path, command| {
         let anchor = path.replace(' ', "-");
-        let _ = writeln!(page, "| [`{path}`](#{anchor}) | {} |", cell(command.get_about()));
+        let _ = writeln!(
+            page,
+            "| [`{path}`](#{anchor}) | {} |",
+            cell(command.get_about())
+        );
     });
     page += "\n## Options of every command\n\n";
     table(program, |arg| arg.is_global_set(), &mut page);
@@ -88,13 +102,20 @@ fn table(command: &Command, is_shown: impl Fn(&Arg) -> bool, page: &mut String) 
     for arg in arguments.filter(shown) {
         let mut meaning = cell(arg.get_help());
         let values: Vec<_> = match arg.get_action().takes_values() {
-            true => arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect(),
+            true => arg
+                .get_possible_values()
+                .iter()
+                .map(|value| format!("`{}`", value.get_name()))
+                .collect(),
             false => Vec::new(),
         };
         if !values.is_empty() {
             let _ = write!(meaning, ". Values: {}", values.join(", "));
         }
-        let defaults = arg.get_default_values().iter().map(|value| value.to_string_lossy());
+        let defaults = arg
+            .get_default_values()
+            .iter()
+            .map(|value| value.to_string_lossy());
         let defaults: Vec<_> = match arg.get_action().takes_values() {
             true => defaults.collect(),
             false => Vec::new(),
@@ -118,7 +139,9 @@ fn cell(text: Option<&StyledStr>) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;").replace('*', "\\*")
+    text.replace('|', "\\|")
+        .replace('<', "&lt;")
+        .replace('*', "\\*")
 }
 
 fn configuration(name: &str, env: &str, schema: &Value) -> String {
@@ -126,8 +149,14 @@ fn configuration(name: &str, env: &str, schema: &Value) -> String {
     page += "One YAML file per program, each key optional unless it says otherwise. `--config FILE` names it; none is read without that.\n";
     page += "Unknown keys, wrong types and impossible values are errors with file, line and key, all of them at once.\n";
     page += "The program binds nothing before the whole configuration is valid. An empty value counts as not set.\n\n";
-    let _ = writeln!(page, "`{name} config show` prints what is in force and where each value came from.");
-    let _ = writeln!(page, "`{name} config check` reports every fault, and `{name} config schema` prints the JSON Schema.");
+    let _ = writeln!(
+        page,
+        "`{name} config show` prints what is in force and where each value came from."
+    );
+    let _ = writeln!(
+        page,
+        "`{name} config check` reports every fault, and `{name} config schema` prints the JSON Schema."
+    );
     page += "In variables of the environment, commas separate the items of a list.\n";
     keys(schema, "", env, &mut page);
     page
@@ -152,7 +181,12 @@ fn keys(schema: &Value, path: &str, env: &str, page: &mut String) {
             let _ = writeln!(page, "\n## `{path}`\n\n{}", escaped(doc));
         }
         keys(key, &path, env, page);
-        keys(&key["additionalProperties"], &format!("{path}.*"), env, page);
+        keys(
+            &key["additionalProperties"],
+            &format!("{path}.*"),
+            env,
+            page,
+        );
         keys(&key["items"], &format!("{path}[]"), env, page);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::bins;
 
-use super::pages;
+use super::pages::{self, Page};
 use crate::cargo;
 
 /// The release of mdBook that is built where there is none.
@@ -36,14 +36,9 @@ pub(crate) fn build() -> Result<()> {
 
 /// Copies `docs`. Links that leave it lead to the repository there.
 fn stage(source: &Path) -> Result<()> {
-    let root = cargo::workspace();
-    let docs = root.join("docs");
-    for file in ["book.toml", "images/punch.svg"] {
-        let to = source.join(file);
-        fs::create_dir_all(to.parent().unwrap_or(source))?;
-        fs::copy(docs.join(file), to).with_context(|| file.to_owned())?;
-    }
-    for page in pages::all()? {
+    copy(&cargo::workspace().join("docs"), source)?;
+    let all = pages::all()?;
+    for page in &all {
         let Ok(path) = page.path.strip_prefix("docs") else {
             continue;
         };
@@ -54,11 +49,43 @@ fn stage(source: &Path) -> Result<()> {
                 text = text.replace(&link, &format!("]({REPOSITORY}/{outside})"));
             }
         }
+        if path == Path::new("SUMMARY.md") {
+            text = with_decisions(&text, &all);
+        }
         let to = source.join(path);
         fs::create_dir_all(to.parent().unwrap_or(source))?;
         fs::write(to, text)?;
     }
     Ok(())
+}
+
+/// Copies what is no page: pictures, schemas, the book's settings.
+fn copy(folder: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to)?;
+        } else if path.extension().is_none_or(|kind| kind != "md") {
+            fs::copy(path, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// The summary, with each decision below the index of decisions.
+fn with_decisions(summary: &str, pages: &[Page]) -> String {
+    let mut entries = String::new();
+    for page in pages {
+        let name = page.path.strip_prefix("docs/decisions").unwrap_or(Path::new("README.md"));
+        let title = page.text.lines().next().unwrap_or_default().trim_start_matches("# ");
+        if name != Path::new("README.md") {
+            entries += &format!("    - [{title}](decisions/{})\n", name.display());
+        }
+    }
+    let index = "(decisions/README.md)\n";
+    summary.replace(index, &format!("{index}{entries}"))
 }
 
 /// The path in the repository of what a link of `page` leads to, if that lies outside of `docs`.
@@ -86,10 +113,20 @@ fn mdbook() -> Result<PathBuf> {
         return Ok(found);
     }
     if !own.exists() {
-        println!("building mdBook {MDBOOK} into {}: some minutes, once", tools.display());
+        println!(
+            "building mdBook {MDBOOK} into {}: some minutes, once",
+            tools.display()
+        );
         let mut install = cargo::cargo();
         install
-            .args(["install", "--locked", "--debug", "--no-default-features", "--features", "search"])
+            .args([
+                "install",
+                "--locked",
+                "--debug",
+                "--no-default-features",
+                "--features",
+                "search",
+            ])
             .arg("--root")
             .arg(&tools)
             .arg(format!("mdbook@{MDBOOK}"));
@@ -110,6 +147,9 @@ mod tests {
         assert_eq!(path("../services.md"), None);
         assert_eq!(path("#ssh"), None);
         assert_eq!(path("https://example.net"), None);
-        assert_eq!(path("../../k8s/README.md#images"), Some("k8s/README.md#images".to_owned()));
+        assert_eq!(
+            path("../../k8s/README.md#images"),
+            Some("k8s/README.md#images".to_owned())
+        );
     }
 }
