@@ -171,3 +171,12 @@ pub async fn succeeds(mut process: Process) -> Result<()> {
     );
     Ok(())
 }
+
+/// Where Debian has PostgreSQL's server, which is not in `PATH`.
+pub fn postgresql_bin() -> Result<PathBuf> {
+    let versions =
+        std::fs::read_dir("/usr/lib/postgresql").context("PostgreSQL is not installed")?;
+    let found = versions.flatten().map(|version| version.path().join("bin"));
+    let mut found = found.filter(|bin| bin.join("initdb").is_file());
+    found.next().context("PostgreSQL has no initdb")
+}

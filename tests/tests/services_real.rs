@@ -5,7 +5,7 @@ use std::fs;
 use p2pnode_tests::{
     prelude::*,
     sandbox,
-    services::{Configs, Servers, fails, succeeds, until_ok, with_user},
+    services::{Configs, Servers, fails, postgresql_bin, succeeds, until_ok, with_user},
 };
 
 p2pnode_tests::lab_tests! {
@@ -84,13 +84,6 @@ async fn postgresql() -> Result<()> {
     let named = format!("no pg_hba.conf entry for host \"{stranger}\"");
     ensure!(refused.contains(&named), "{refused}");
     Ok(())
-}
-
-fn postgresql_bin() -> Result<std::path::PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").context("PostgreSQL is not installed")?;
-    let found = versions.flatten().map(|version| version.path().join("bin"));
-    let mut found = found.filter(|bin| bin.join("initdb").is_file());
-    found.next().context("PostgreSQL has no initdb")
 }
 
 async fn dig(transport: &str) -> Result<()> {

@@ -149,7 +149,9 @@ fn host(config: &Config, reserve: Option<Remedy>) -> String {
     let taken = init::taken(range.iter());
     let mut text = match taken.as_slice() {
         [] => format!("range    {range} is free\n"),
-        [one] => format!("range    port {one} of {range} is taken by another program: stop it, or choose another range\n"),
+        [one] => format!(
+            "range    port {one} of {range} is taken by another program: stop it, or choose another range\n"
+        ),
         [first, ..] => format!(
             "range    {} ports of {range} are taken by other programs, such as {first}: stop them, or choose another range\n",
             taken.len()
@@ -224,11 +226,7 @@ mod tests {
             &Answers::default(),
             "",
         );
-        for part in [
-            "add a relay",
-            "token create --peer ",
-            "run --config n.yaml",
-        ] {
+        for part in ["add a relay", "token create --peer ", "run --config n.yaml"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

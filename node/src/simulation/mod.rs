@@ -76,6 +76,8 @@ struct Host {
     sites: BTreeMap<Family, Site>,
     /// The port that its program listens at and dials from.
     port: u16,
+    /// Another port, from which it dials for now: the first was not free.
+    dials_from: Option<u16>,
     setup: Setup,
     program: Program,
     /// How often its program was started.

@@ -176,6 +176,7 @@ impl World {
             setup,
             program: Program::Off,
             runs: 0,
+            dials_from: None,
             is_touched: false,
             wakes: (self.network.now, 0),
         });

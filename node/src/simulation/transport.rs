@@ -102,7 +102,7 @@ impl World {
             return;
         }
         let host = attempt.host;
-        let port = self.hosts[host].port;
+        let port = self.hosts[host].dials_from.unwrap_or(self.hosts[host].port);
         let site = self.hosts[host].sites.get_mut(&to.family()).unwrap();
         let from = site.outbound(to.transport, port, to.socket);
         let is_there = |site: &super::Site| site.outside == to.socket.ip();
@@ -202,7 +202,11 @@ impl World {
         let host = &self.hosts[attempt.host];
         let local = Candidate {
             transport: to.transport,
-            socket: (host.sites[&to.family()].inside, host.port).into(),
+            socket: (
+                host.sites[&to.family()].inside,
+                host.dials_from.unwrap_or(host.port),
+            )
+                .into(),
         };
         let end = End {
             host: attempt.host,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     config::{self, Config},
     container::{Container, Pod, Program, Volume, pods},
-    list, memory, named, selects, text, title,
+    find, list, memory, named, selects, text, title,
 };
 use crate::bins::Bins;
 
@@ -310,6 +310,15 @@ fn references(manifest: &Value, manifests: &[Value]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut fault = |problem: String| faults.push(format!("{}: {problem}", title(manifest)));
     match text(manifest, "/kind") {
+        "Service" if manifest["spec"]["type"] == "ExternalName" => {
+            let external = text(manifest, "/spec/externalName");
+            let service = external.split('.').next().unwrap_or_default();
+            if find(manifests, "Service", service).is_none() {
+                fault(format!(
+                    "externalName {external}: there is no Service {service}"
+                ));
+            }
+        }
         "Service" => {
             let Some(pod) = selected(&manifest["spec"]["selector"]) else {
                 fault("its selector selects no pod".to_owned());

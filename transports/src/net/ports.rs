@@ -117,24 +117,33 @@ impl Ports {
     }
 
     /// Opens a punch socket on a port of the range: the number of another punch socket if possible, so that one pinhole in a
-    /// firewall serves all; otherwise the first that can be bound.
+    /// firewall serves all; otherwise the first that can be bound. Ports of which the kernel keeps a connection come last. If it
+    /// leads to a relay, the connection to that relay would need another port, and the relay would advertise that one.
     pub(crate) fn open<T>(
         self: &Arc<Self>,
         transport: Transport,
         family: Family,
         mut open: impl FnMut(u16) -> Result<T, OpenError>,
     ) -> Result<(PunchClaim, T), NoPort> {
-        let candidates = {
+        let (shared, candidates) = {
             let inner = self.lock();
             let shared: BTreeSet<u16> = inner.punch.values().copied().collect();
             // Also those that cool: to bind is the proof.
-            shared
-                .into_iter()
-                .chain(inner.pool.candidates(Instant::now()))
-                .collect::<Vec<_>>()
+            (shared, inner.pool.candidates(Instant::now()))
         };
-        let mut failed = Vec::new();
+        let idle = candidates
+            .iter()
+            .copied()
+            .filter(|port| socket::is_idle(*port));
+        let candidates = shared
+            .into_iter()
+            .chain(idle)
+            .chain(candidates.iter().copied());
+        let mut failed: Vec<Failed> = Vec::new();
         for port in candidates {
+            if failed.iter().any(|(_, tried, _)| *tried == port) {
+                continue;
+            }
             match open(port) {
                 Ok(opened) => {
                     let claim = self.claim_port(port);

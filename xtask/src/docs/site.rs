@@ -78,8 +78,16 @@ fn copy(folder: &Path, to: &Path) -> Result<()> {
 fn with_decisions(summary: &str, pages: &[Page]) -> String {
     let mut entries = String::new();
     for page in pages {
-        let name = page.path.strip_prefix("docs/decisions").unwrap_or(Path::new("README.md"));
-        let title = page.text.lines().next().unwrap_or_default().trim_start_matches("# ");
+        let name = page
+            .path
+            .strip_prefix("docs/decisions")
+            .unwrap_or(Path::new("README.md"));
+        let title = page
+            .text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("# ");
         if name != Path::new("README.md") {
             entries += &format!("    - [{title}](decisions/{})\n", name.display());
         }

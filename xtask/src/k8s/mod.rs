@@ -1,6 +1,7 @@
 //! `cargo xtask test k8s`: what `k8s/` renders to, against Kubernetes' schemas, the binaries that it runs, and itself.
 
 mod bench;
+mod database;
 mod mutations;
 mod operator;
 mod pods;

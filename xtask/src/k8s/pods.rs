@@ -24,11 +24,12 @@ use p2pnode_tests::{
     nat::NatKind,
     peer::{Peer, sockets},
     sandbox::{self, tool},
+    services,
 };
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{bench::Bench, operator::RelayKey};
+use super::{bench::Bench, database, operator::RelayKey};
 use crate::{
     cargo,
     image::{self, Engine, ImageArgs},
@@ -48,7 +49,12 @@ pub(super) fn provide() -> Result<()> {
         sandbox::is_root(),
         "playing pods needs root, since podman gives each pod a user of its own: run this with sudo, or with --without-pods"
     );
-    let missing = [sandbox::missing_tools(), podman::missing_tools()].concat();
+    let missing = [
+        sandbox::missing_tools(),
+        podman::missing_tools(),
+        services::missing_tools(),
+    ]
+    .concat();
     if !missing.is_empty() {
         tools::install("playing pods", &missing)?;
     }
@@ -171,10 +177,34 @@ async fn pod_network(bench: &Bench) -> Result<()> {
     relay.confined(0).await?;
     let a = Peer::new(&scene.lab, "a", NatKind::RangeFirewall).await?;
     let b = Peer::new(&scene.lab, "b", NatKind::RangeFirewall).await?;
-    let chart = bench.node_chart(&scene.key, &["network=pod"])?;
+    // B's cluster has a database, and A's has a forward to it.
+    let identity = bench.identities(&["p2pnode-0"])?;
+    let target = format!("services.db.target=tcp://{}:5432", b.host.ip(false)?);
+    let values = [
+        "network=pod",
+        "services.db.allow=any",
+        &target,
+        "identity.from=secret",
+        "identity.secretName=p2pnode-identity",
+    ];
+    let chart = bench.node_chart(&scene.key, &values)?;
+    let b_pod = scene.pod(&b.host, &chart, &[&identity.secret]).await?;
+    let west = format!("config.peers.west.id={}", identity.ids[0]);
+    let values = [
+        "network=pod",
+        "forwards[0].name=db",
+        "forwards[0].namespace=west",
+        "forwards[0].port=5432",
+        "forwards[0].to={db@west}",
+        &west,
+    ];
+    let chart = bench.node_chart(&scene.key, &values)?;
     let a_pod = scene.pod(&a.host, &chart, &[]).await?;
-    let b_pod = scene.pod(&b.host, &chart, &[]).await?;
     direct((&a, &a_pod), (&b, &b_pod)).await?;
+    database::queried(&a.host, &a_pod.ip().await?, &b.host).await?;
+    for peer in [&a, &b] {
+        ensure_only_from_part(peer).await?;
+    }
     scene.over([relay, a_pod, b_pod]).await
 }
 
@@ -277,11 +307,16 @@ async fn direct((a, a_pod): (&Peer, &Pod), (b, b_pod): (&Peer, &Pod)) -> Result<
     Ok(())
 }
 
-/// Every packet of the peer's node left from a port of its part, among them some of the path in `result`.
-async fn only_from_part(peer: &Peer, result: &Value) -> Result<usize> {
+async fn ensure_only_from_part(peer: &Peer) -> Result<()> {
     peer.settle().await?;
     let strays = peer.home.strays(&peer.host, &PART);
     ensure!(strays.is_empty(), "from outside {PART:?}: {strays:?}");
+    Ok(())
+}
+
+/// Every packet of the peer's node left from a port of its part, among them some of the path in `result`.
+async fn only_from_part(peer: &Peer, result: &Value) -> Result<usize> {
+    ensure_only_from_part(peer).await?;
     let (local, remote) = sockets(&result["path"])?;
     let sent = peer.home.sent_by(&peer.host.addresses);
     let of_path = sent.iter().filter(|packet| packet.destination == remote);
@@ -358,6 +393,12 @@ impl Pod {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Its address in the pod network.
+    async fn ip(&self) -> Result<String> {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        Ok(self.0.inspect(format).await?.trim().to_owned())
     }
 
     async fn id(&self) -> Result<String> {

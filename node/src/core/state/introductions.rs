@@ -12,14 +12,19 @@ use crate::{
 };
 
 impl NodeState {
-    /// Asks a relay to introduce this node to a peer, if it may know how.
+    /// Asks a relay to introduce this node to a peer, if it may know how. The relay advertises what it sees, so it is asked only over a
+    /// connection from a punch port.
     pub(super) fn ask_for_introduction(&mut self, request: IntroductionRequest) {
         if !self.introducers.contains(&request.relay) {
             return;
         }
         let best = self.peers.best_leg(self.relays.up(&request.relay));
         let legs = best.into_iter().chain(self.relays.up(&request.relay));
-        let legs = legs.map(|leg| leg.connection);
+        let legs: Vec<_> = legs
+            .map(|leg| leg.connection)
+            .filter(|leg| self.leaves_from_punch_port(*leg))
+            .collect();
+        let legs = legs.into_iter();
         if let Some(connection) = self.introductions.handle_wanted(request, legs) {
             self.actions.push_back(Action::AskIntroduction {
                 request,

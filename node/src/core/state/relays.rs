@@ -200,14 +200,24 @@ impl NodeState {
             return None;
         }
         let hop = path.hops.first()?;
-        let (transport, family, local) = (hop.transport?, hop.family?, hop.local?);
-        let port = self.addresses.punch_ports().get(&(transport, family))?;
-        (*port == local.port()).then_some(Observation {
-            addr,
-            by,
-            connection,
-            transport,
-            family,
-        })
+        let (transport, family) = (hop.transport?, hop.family?);
+        self.leaves_from_punch_port(connection)
+            .then_some(Observation {
+                addr,
+                by,
+                connection,
+                transport,
+                family,
+            })
+    }
+
+    /// Whether a connection has the punch port of its transport and family. TCP takes another port where the kernel or a NAT keeps an
+    /// earlier connection of that one.
+    pub(super) fn leaves_from_punch_port(&self, connection: ConnectionId) -> bool {
+        let connection = self.peers.connection(connection);
+        let hop = connection.and_then(|connection| connection.path.hops.first());
+        let socket = hop.and_then(|hop| Some(((hop.transport?, hop.family?), hop.local?)));
+        socket
+            .is_some_and(|(of, local)| self.addresses.punch_ports().get(&of) == Some(&local.port()))
     }
 }

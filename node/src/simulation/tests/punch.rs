@@ -192,3 +192,22 @@ fn a_peer_that_leaves_after_its_punch_leaves_no_failed_attempt() {
         assert!(failed.is_empty(), "{failed:?}");
     }
 }
+
+#[test]
+fn a_relay_that_sees_another_port_than_the_punch_port_is_not_asked_for_an_introduction() {
+    let mut world = World::new(1);
+    let relay = world.relay(Settings::default());
+    let [a, b] = [(); 2].map(|()| world.node(NodeSetup::behind(Nat::PortRestricted, &[relay])));
+    world.hosts[a].dials_from = Some(world.hosts[a].port + 1);
+    world.until_reserved();
+    world.hosts[a].dials_from = None;
+    let dial = world.dial(a, b);
+    assert_eq!(world.outcome(dial).outcome, Reached::Relayed);
+    for node in [a, b] {
+        let by: Vec<_> = world.attempts(node).iter().map(|at| at.by()).collect();
+        assert!(
+            !by.is_empty() && by.iter().all(|by| *by == By::Dcutr),
+            "{by:?}"
+        );
+    }
+}

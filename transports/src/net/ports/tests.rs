@@ -79,3 +79,24 @@ fn a_host_without_the_family_is_not_an_exhausted_range() {
     ));
     assert_eq!(ports.exhausted(), None);
 }
+
+#[test]
+fn a_port_with_a_tcp_connection_is_the_last_to_be_taken() {
+    // Below the ports that the kernel gives to others.
+    let listener = (21_000..).find_map(|port| std::net::TcpListener::bind(("0.0.0.0", port)).ok());
+    let busy = listener.as_ref().unwrap().local_addr().unwrap().port();
+    let other = busy + 1;
+    let range = format!("{busy}-{other}");
+    // Whichever of the two a seed prefers.
+    for seed in 0..16_u8 {
+        let ports = Ports::new(range.parse().unwrap(), &[seed]);
+        let taken = |port| if port == other { Err(taken()) } else { Ok(()) };
+        let mut tried = Vec::new();
+        let opened = ports.open(Transport::Tcp, Family::Ip4, |port| {
+            tried.push(port);
+            taken(port)
+        });
+        assert_eq!(opened.unwrap().0.port(), busy);
+        assert_eq!(tried, [other, busy]);
+    }
+}
