@@ -146,17 +146,20 @@ pub fn taken(ports: impl Iterator<Item = u16>) -> Vec<u16> {
 mod tests {
     use super::*;
 
-    fn asked(input: &str) -> (Questions<&[u8], Vec<u8>>, fn(&str) -> Result<(), String>) {
-        let check: fn(&str) -> Result<(), String> = |answer| match answer {
+    fn asked(input: &str) -> Questions<&[u8], Vec<u8>> {
+        Questions::new(input.as_bytes(), Vec::new())
+    }
+
+    fn check(answer: &str) -> Result<(), String> {
+        match answer {
             "bad" => Err("bad is wrong".to_owned()),
             _ => Ok(()),
-        };
-        (Questions::new(input.as_bytes(), Vec::new()), check)
+        }
     }
 
     #[test]
     fn an_empty_answer_is_the_default_and_a_wrong_one_is_asked_for_again() {
-        let (mut questions, check) = asked("\nbad\ngood\n");
+        let mut questions = asked("\nbad\ngood\n");
         assert_eq!(questions.one("A", "x", check).ok().as_deref(), Some("x"));
         assert_eq!(questions.one("B", "x", check).ok().as_deref(), Some("good"));
         let shown = String::from_utf8_lossy(&questions.output).into_owned();
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn several_answers_end_with_an_empty_one() {
-        let (mut questions, check) = asked("a\nb\n\nc\n");
+        let mut questions = asked("a\nb\n\nc\n");
         let answers = questions.many("A", check).ok();
         assert_eq!(answers, Some(vec!["a".to_owned(), "b".to_owned()]));
     }

@@ -36,7 +36,7 @@ pub(super) fn execute(global: &Global, args: &InitArgs) -> anyhow::Result<Exit> 
         Path::new("the new configuration"),
         text.clone(),
     )?);
-    let config = config::load(&PROGRAM, &sources, |reader| Config::read(reader))?.config;
+    let config = config::load(&PROGRAM, &sources, Config::read)?.config;
     let path = args.output.write(&text, FILE)?;
     let named = identity::Named::by(answers.key.as_ref());
     let id = identity::load_or_create(&config.key_file, named)?
@@ -223,7 +223,7 @@ mod tests {
             env: BTreeMap::from([("HOME".to_owned(), "/".to_owned())]),
             flags: Flags::default(),
         };
-        let loaded = config::load(&PROGRAM, &sources, |reader| Config::read(reader));
+        let loaded = config::load(&PROGRAM, &sources, Config::read);
         loaded
             .map(|loaded| loaded.config)
             .map_err(|faults| faults.to_string())

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
@@ -128,4 +128,17 @@ fn anchor(heading: &str) -> String {
         other => other.is_alphanumeric().then_some(other),
     });
     kept.collect()
+}
+
+/// The path in the repository of what a link in a page of `folder` leads to.
+pub(crate) fn resolved(folder: &Path, target: &str) -> PathBuf {
+    let mut path = PathBuf::new();
+    for part in folder.join(target).components() {
+        if part == Component::ParentDir {
+            path.pop();
+        } else {
+            path.push(part);
+        }
+    }
+    path
 }

@@ -209,14 +209,13 @@ fn leaf(path: &str, key: &Value, expects: &str, required: bool, env: &str, page:
     let _ = writeln!(page, "- Value: {}", escaped(expects));
     // A default that depends on the host is in the text.
     let depends = doc.contains("Default:");
-    match &key["default"] {
-        _ if required => page.push_str("- Required\n"),
-        Value::Null if depends => {}
-        Value::Null => page.push_str("- Default: none\n"),
-        _ if depends => {}
-        default => {
-            let _ = writeln!(page, "- Default: `{default}`");
-        }
+    let default = &key["default"];
+    if required {
+        page.push_str("- Required\n");
+    } else if default.is_null() && !depends {
+        page.push_str("- Default: none\n");
+    } else if !depends {
+        let _ = writeln!(page, "- Default: `{default}`");
     }
     if !path.contains(['*', '[']) {
         let variable = path.replace('.', "_").to_uppercase();

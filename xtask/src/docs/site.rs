@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -101,13 +101,7 @@ fn outside(page: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with('#') {
         return None;
     }
-    let mut path = PathBuf::new();
-    for part in page.parent()?.join(target).components() {
-        match part {
-            Component::ParentDir => drop(path.pop()),
-            part => path.push(part),
-        }
-    }
+    let path = pages::resolved(page.parent()?, target);
     (!path.starts_with("docs")).then(|| path.display().to_string())
 }
 

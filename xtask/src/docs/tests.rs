@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Component, Path, PathBuf},
+    path::Path,
 };
 
 use clap::Parser;
@@ -76,10 +76,7 @@ fn commands_of(line: &str) -> Vec<Vec<String>> {
             .map(|rest| rest.split('\'').next().unwrap_or(rest)),
     });
     let found = found.filter(|rest| PROGRAMS.iter().any(|program| rest.starts_with(program)));
-    found
-        .map(|command| words(command))
-        .filter(|words| words.len() > 1)
-        .collect()
+    found.map(words).filter(|words| words.len() > 1).collect()
 }
 
 fn code_spans(page: &Page) -> impl Iterator<Item = (usize, &str)> {
@@ -239,7 +236,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let path = match file.is_empty() {
                 true => page.path.clone(),
-                false => resolved(page.path.parent().unwrap(), file),
+                false => pages::resolved(page.path.parent().unwrap(), file),
             };
             let is_there = cargo::workspace().join(&path).exists();
             let has = |anchors: &Vec<String>| anchors.iter().any(|known| known == anchor);
@@ -249,17 +246,6 @@ fn every_link_leads_to_a_file_and_a_heading() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-fn resolved(folder: &Path, target: &str) -> PathBuf {
-    let mut path = PathBuf::new();
-    for part in folder.join(target).components() {
-        match part {
-            Component::ParentDir => drop(path.pop()),
-            part => path.push(part),
-        }
-    }
-    path
 }
 
 #[test]
