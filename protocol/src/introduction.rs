@@ -2,14 +2,14 @@
 //! opened.
 //!
 //! DCUtR carries each side's addresses over the circuit, which takes several round trips to open. The relay already sees the
-//! mappings of both. When the dialing peer asks, the relay sends to each side, in the same moment, what it observes of the
-//! other, and what it sent to the other. Both dial as soon as the message arrives.
+//! mappings of both. When the dialing peer asks, the relay sends both sides a message at the same moment. Each message has what
+//! the relay observes of the other side, and what it sent there. Both dial as soon as the message arrives.
 //!
 //! The dialing peer asks on a stream of its own: one [`Request`] and one [`Answer`]. The relay opens a stream to the other peer
 //! and sends one [`Notice`]; the peer closes the stream. All are [`json`](frame::json) frames of at most [`MAX_MESSAGE`] bytes.
 //! Readers ignore unknown fields, addresses that cannot be decoded and those beyond [`MAX_ADDRS`].
 //!
-//! A peer that supports the protocol accepts `/tls/1.0.0` over TCP: the side that dials as the TLS client sends its first flight
+//! A peer that supports the protocol accepts `/tls/1.0.0` over TCP. The side that dials as the TLS client sends its first flight
 //! along with the proposal, without waiting for consent.
 
 use std::{

@@ -41,6 +41,7 @@ pub mod relay;
 pub mod router;
 pub mod running;
 pub mod sandbox;
+pub mod schema;
 pub mod search;
 pub mod served;
 pub mod services;

@@ -112,8 +112,8 @@ impl Handle {
         begun
     }
 
-    /// A UDP socket on a port of the range that nothing else of this node uses, for as long as the socket lives: for another
-    /// protocol whose packets have to leave from the range as well. Must be called inside a tokio runtime with IO enabled.
+    /// A UDP socket on a port of the range, for another protocol whose packets have to leave from the range as well. Nothing else
+    /// of this node uses the port as long as the socket lives. Must be called inside a tokio runtime with IO enabled.
     ///
     /// # Errors
     ///

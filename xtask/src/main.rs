@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | fuzz | bench | image | dist | layers`.
+//! The project's commands: `cargo xtask demo | test | fuzz | bench | image | dist | docs | layers`.
 
 #![allow(
     clippy::print_stdout,
@@ -12,6 +12,7 @@ mod cargo;
 mod child;
 mod demo;
 mod dist;
+mod docs;
 mod fuzz;
 mod image;
 mod k8s;
@@ -87,6 +88,8 @@ enum Command {
     Image(image::ImageArgs),
     /// Builds static binaries, packages for Debian with systemd units, an archive, an SBOM and their sums in target/dist.
     Dist(dist::DistArgs),
+    /// Builds the pages of docs as a site in target/docs, with mdBook, which is built where there is none.
+    Docs(docs::Args),
     /// Prints the module graph of each crate and checks it for circles and against the layers.
     Layers,
     /// Tells whether the NAT lab can be built here.
@@ -172,6 +175,7 @@ fn run(command: Command) -> Result<ExitCode> {
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Docs(args) => docs::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Layers => layers::run(),
         Command::Bench(cli) => bench::run(cli),

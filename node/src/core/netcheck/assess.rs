@@ -1,10 +1,10 @@
 //! From facts to checks and a verdict.
 
-use p2pnode_transports::{Family, Transport};
+use p2pnode_transports::{Family, PortRange, Transport};
 
 use super::{
-    Allocation, Answer, Check, Facts, Filtering, Id, Kind, Leg, Mapping, Nat, NetcheckEvent,
-    PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
+    Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Mapping, Nat,
+    NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
     mapping::{is_open, mappings},
     nat::AllocationKind,
 };
@@ -321,6 +321,23 @@ fn host(facts: &Facts) -> Check {
         format!("sysctls are right for {range}{waiting}"),
         None,
     )
+}
+
+/// What reserves the range, if the system may give its ports to other programs.
+pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
+    let facts = Facts {
+        range,
+        relays: Vec::new(),
+        paths: Vec::new(),
+        claims: Vec::new(),
+        clock_ahead: None,
+        // Not what this is about.
+        host: HostFacts {
+            timestamps: None,
+            ..host
+        },
+    };
+    self::host(&facts).remedy
 }
 
 /// What a NAT lets happen with a class of peers: whether they become direct, `None` if that is not known.

@@ -110,13 +110,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "p2pnode_time_to_direct",
-            "Time until the first direct connection to a peer, from the request to dial it, its introduction by a relay or, without either, the first connection of any kind; measured on either side, once per peer until no connection to it is left",
+            "Time until the first direct connection to a peer. It counts from the request to dial the peer or from its introduction, else from the first connection of any kind. Measured on either side, once per peer until no connection to it is left",
             Unit::Seconds,
             self.time_to_direct.clone(),
         );
         registry.register(
             "p2pnode_dials",
-            "Addresses dialed, by what became of them, punches and relays included; an address whose dial is dropped because another one of the same dial has connected is not counted",
+            "Addresses dialed, by what became of them, punches and relays included. An address that is dropped because another one of the same dial has connected is not counted",
             self.dials.clone(),
         );
         registry.register(
@@ -291,5 +291,7 @@ impl Metrics {
     }
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -271,7 +271,7 @@ fn result(outcome: &Outcome) -> String {
         }
         Reached::Relayed => match outcome.reason {
             Some(NotDirect::Punch(reason)) => format!(
-                "relayed, not direct: {}{} ({}): {how}",
+                "relayed, not direct: {}{} ({}): {how}; see `p2pnode explain {reason}`",
                 plain(reason),
                 explain(reason),
                 attempts(outcome.attempts, reason),

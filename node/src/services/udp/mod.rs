@@ -3,7 +3,7 @@
 //! All flows share one machine, and each has a task (`flow`) with its streams and, on the service's side, its socket. QUIC datagrams
 //! and those of clients go through the machine at once, without a task in between.
 //!
-//! The lock of the machine is the last one: whoever holds it takes no other.
+//! The lock of the machine is the last one: a task that holds it takes no other.
 
 mod flow;
 mod listen;

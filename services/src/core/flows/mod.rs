@@ -5,8 +5,8 @@
 //! 3. From then on datagrams go as QUIC datagrams if the path carries them and they fit, else on the stream.
 //! 4. A flow without a datagram for its idle time ends on both sides.
 //!
-//! A peer that refuses, or to which no stream can be opened, is passed over for [`PASSED_OVER`]: the flow goes on at the next one of
-//! its forward, with the datagrams that wait.
+//! A peer that refuses, or to which no stream can be opened, is passed over for [`PASSED_OVER`]. The flow goes on at the next
+//! peer of its forward, with the datagrams that wait.
 //!
 //! Each flow has a short queue for its stream. What its queues hold is bounded for each peer and for all.
 
@@ -73,7 +73,7 @@ pub struct FlowKey {
     pub number: FlowNumber,
 }
 
-/// A forward that listens for datagrams, numbered by whoever drives the flows.
+/// A forward that listens for datagrams, numbered by the task that drives the flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ForwardId(pub u64);
 

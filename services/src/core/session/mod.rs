@@ -7,8 +7,8 @@
 //!    what the other has received. For a better path the same happens while the earlier stream carries on.
 //! 4. The session ends when both directions have ended and all is confirmed, by a reset, or when it has waited too long.
 //!
-//! Whoever drives it calls `poll_transmit` for each stream that can take a frame, `poll_data` for the local socket, and
-//! `poll_action` and `poll_event` until they are empty, after each `handle_*`. See decisions 0701 and 0703.
+//! The task that drives a session calls `poll_transmit` for each stream that can take a frame, and `poll_data` for the local
+//! socket. After each `handle_*` it calls `poll_action` and `poll_event` until they are empty. See decisions 0701 and 0703.
 
 mod close;
 mod frames;
