@@ -10,8 +10,8 @@ use serde::Serialize;
 /// The source ports that `range-firewall` lets out, and that the nodes of the lab are configured with.
 pub const RANGE: RangeInclusive<u16> = 40000..=40050;
 
-/// How many ports a sequential NAT gives before it begins again.
-const SEQUENCE: u16 = 8_192;
+/// How many ports a sequential NAT gives before it begins again: what fits in one message of netlink.
+const SEQUENCE: u16 = 1_024;
 
 /// How long a mapping or a filter entry lives without traffic. Longer than any test.
 const LIFETIME: &str = "600s";

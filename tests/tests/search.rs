@@ -13,6 +13,8 @@ use p2pnode_tests::{
 /// Ports enough that one series finds a random port in 99 of 100 searches.
 const WIDE: RangeInclusive<u16> = 40000..=40255;
 
+const DIALS: usize = 3;
+
 p2pnode_tests::lab_tests! {
     threads: 2;
     symmetric_x_eim_apdf_is_direct: direct(NatKind::Symmetric, NatKind::EimApdf, WIDE, ["random", "stable"]);
@@ -31,7 +33,17 @@ async fn direct(
     classes: [&str; 2],
 ) -> Result<()> {
     let lab = Lab::of_test().await?;
-    let searched = Searched::start(&lab, a, b, range).await?.dial("a").await?;
+    let mut searched = Searched::start(&lab, a, b, range).await?.dial("a").await?;
+    let is_missed = |searched: &Searched| {
+        let mut searches = searched.result.all("search");
+        searches.any(|search| search.text("/outcome") == "not_found")
+    };
+    // Two blocks are missed in 2 of 100 series. The next dial is another peer's, so nobody rests.
+    let mut dials = 1;
+    while dials < DIALS && is_missed(&searched) {
+        searched = searched.peers.dial(&format!("a{dials}")).await?;
+        dials += 1;
+    }
     let dial = &searched.result;
     dial.is("direct")?;
     let search = dial.all("search").last().context("no search")?;
@@ -43,7 +55,7 @@ async fn direct(
     );
     ensure!(search.text("/outcome") == "found", "{}", search.line);
     searched.verify_direct().await?;
-    searched.verify_packets().await?;
+    searched.verify_packets(dials).await?;
     Ok(())
 }
 

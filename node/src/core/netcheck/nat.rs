@@ -235,7 +235,7 @@ fn step(steps: &[u16]) -> Option<u16> {
         .min()
         .filter(|step| (1..=STEP).contains(step))?;
     let exact = steps.iter().filter(|other| **other == step).count();
-    let is_near = |other: &u16| other % step == 0 && *other <= step.saturating_mul(STEP);
+    let is_near = |other: &u16| other.is_multiple_of(step) && *other <= step.saturating_mul(STEP);
     (steps.iter().all(is_near) && exact * 5 >= steps.len() * 4).then_some(step)
 }
 

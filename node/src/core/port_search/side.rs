@@ -48,14 +48,13 @@ fn ports(sample: &[(u16, u16)]) -> Ports {
     }
 }
 
-/// The block of which these are the lowest and the highest port of a sample. Its ends lie about one gap further, so it is taken
-/// for three gaps longer at each end.
+/// The block of which these are the lowest and the highest port of a sample. Each of its ends lies about one gap further.
 fn block(from: Option<u16>, to: Option<u16>, sampled: usize) -> Ports {
     let (Some(from), Some(to)) = (from, to) else {
         return Ports::Random;
     };
     let gaps = u16::try_from(sampled.saturating_sub(1).max(1)).unwrap_or(u16::MAX);
-    let margin = ((to - from) / gaps).saturating_mul(3);
+    let margin = (to - from) / gaps;
     Ports::Block {
         from: from.saturating_sub(margin).max(LOWEST_PORT.min(from)),
         to: to.saturating_add(margin),

@@ -222,7 +222,7 @@ fn search(report: &SearchReport) -> String {
             "sent {}, received {} -> {}",
             count(report.sent as usize),
             count(report.received as usize),
-            plain(&report.outcome)
+            plain(report.outcome)
         ),
     };
     text

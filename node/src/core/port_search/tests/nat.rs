@@ -66,7 +66,7 @@ impl Nat {
         };
         self.mappings.insert((port, to), (now, outside));
         self.inside.insert((outside, to), port);
-        if self.mappings.len() % 64 == 0 {
+        if self.mappings.len().is_multiple_of(64) {
             let alive = self.mappings.values();
             let alive = alive.filter(|(at, _)| now < *at + LIFETIME);
             self.most = self.most.max(alive.count());
