@@ -156,7 +156,7 @@ mod tests {
         header(
             Some(client),
             follows,
-            &PEER.parse().unwrap(),
+            Some(&PEER.parse().unwrap()),
             &"db".parse().unwrap(),
         )
     }
@@ -216,7 +216,7 @@ mod tests {
         let read = read(&header(
             None,
             Follows::Stream,
-            &peer,
+            Some(&peer),
             &"db".parse().unwrap(),
         ));
         assert_eq!((read.family_and_transport, read.client), (0, None));
