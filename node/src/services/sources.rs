@@ -1,10 +1,11 @@
-//! From where targets are dialed: any port, or an address of its own for each peer, which a file keeps.
+//! From where targets are dialed: any port, a port of the range, or an address of its own for each peer, which a file keeps.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Deref,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -15,26 +16,93 @@ use p2pnode_services::{
     config::{Allow, Identity, Services},
     identity::address::Addresses,
 };
+use p2pnode_transports::{ClaimedTcp, ClaimedUdp, Family, Handle};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// From where a target is dialed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Sources {
     /// The system's choice.
     Any,
     /// The address of the peer that calls.
     Peer(Ipv4Addr),
+    /// A port of the range, which no other connection has.
+    Range(Handle),
+}
+
+/// A socket of a flow at its target.
+#[derive(Debug)]
+pub(super) enum TargetSocket {
+    /// From any port.
+    Any(UdpSocket),
+    /// From a port of the range.
+    Ranged(ClaimedUdp),
+}
+
+impl Deref for TargetSocket {
+    type Target = UdpSocket;
+
+    fn deref(&self) -> &UdpSocket {
+        match self {
+            Self::Any(socket) => socket,
+            Self::Ranged(claimed) => claimed.socket(),
+        }
+    }
 }
 
 impl Sources {
-    /// What a socket to `remote` is bound to.
-    pub(super) fn local(self, remote: SocketAddr) -> SocketAddr {
-        let ip = match (self, remote) {
-            (Self::Peer(ip), _) => ip.into(),
-            (Self::Any, SocketAddr::V4(_)) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            (Self::Any, SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        (ip, 0).into()
+    /// A connection to `remote`, and the port of the range that it has.
+    pub(super) async fn connect_tcp(
+        &self,
+        remote: SocketAddr,
+    ) -> io::Result<(TcpStream, Option<ClaimedTcp>)> {
+        match self {
+            Self::Any => Ok((TcpStream::connect(remote).await?, None)),
+            Self::Peer(ip) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind((*ip, 0).into())?;
+                Ok((socket.connect(remote).await?, None))
+            }
+            Self::Range(ports) => {
+                let family = Family::from(remote.ip());
+                // Ports whose last connection to this remote is not yet forgotten: another one does.
+                let mut resting = Vec::new();
+                loop {
+                    let mut claim = ports.claim_tcp(family).map_err(io::Error::other)?;
+                    match claim.connect_to_end(remote).await {
+                        Ok(stream) => return Ok((stream, Some(claim))),
+                        Err(error) if is_about_the_port(&error) => resting.push(claim),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
     }
+
+    /// A socket that sends to `remote`.
+    pub(super) async fn connect_udp(&self, remote: SocketAddr) -> io::Result<TargetSocket> {
+        let ip = match (self, remote) {
+            (Self::Peer(ip), _) => (*ip).into(),
+            (_, SocketAddr::V4(_)) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            (_, SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = match self {
+            Self::Any | Self::Peer(_) => TargetSocket::Any(UdpSocket::bind((ip, 0)).await?),
+            Self::Range(ports) => {
+                let claimed = ports.claim_udp(Family::from(remote.ip()));
+                TargetSocket::Ranged(claimed.map_err(io::Error::other)?)
+            }
+        };
+        socket.connect(remote).await?;
+        Ok(socket)
+    }
+}
+
+fn is_about_the_port(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
 }
 
 /// The addresses of peers, and the file that keeps them.
