@@ -9,6 +9,7 @@
 mod abuse;
 mod bench;
 mod cargo;
+mod carry;
 mod child;
 mod demo;
 mod dist;
@@ -47,6 +48,9 @@ enum Suite {
     /// Two nodes and two relays under half an hour of faults, by a seeded schedule, on release binaries; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others. Schedule, findings and logs go to target/lab.
     Soak,
+    /// Sessions of services with 1 GiB each way over changing paths, stopped nodes and lost networks, on release binaries; P2PNODE_BIN
+    /// and RELAY_NODE_BIN name others.
+    Carry,
     /// The packages of `dist`, installed, started and purged on a Debian with systemd in a container, which needs root; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others.
     Packages,
@@ -69,6 +73,8 @@ enum Command {
         abuse: abuse::Args,
         #[command(flatten)]
         soak: soak::Args,
+        #[command(flatten)]
+        carry: carry::Args,
         /// k8s: play no pods
         #[arg(long, requires = "suite")]
         without_pods: bool,
@@ -112,6 +118,9 @@ enum Command {
         minutes: u64,
         longest: u64,
     },
+    /// The part of `test carry` that runs in the lab.
+    #[command(hide = true)]
+    CarryInLab { mib: u64 },
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
@@ -161,6 +170,11 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => soak::run(soak),
         Command::Test {
+            suite: Some(Suite::Carry),
+            carry,
+            ..
+        } => carry::run(carry),
+        Command::Test {
             suite: Some(Suite::Packages),
             profile,
             ..
@@ -196,6 +210,10 @@ fn run(command: Command) -> Result<ExitCode> {
         } => {
             sandbox::enter()?;
             soak::in_lab(seed, minutes, longest)
+        }
+        Command::CarryInLab { mib } => {
+            sandbox::enter()?;
+            carry::in_lab(mib)
         }
         Command::BenchInLab { report, words } => {
             sandbox::enter()?;

@@ -12,12 +12,14 @@ use std::{
 
 use anyhow::Context as _;
 use libp2p::PeerId;
+use nix::errno::Errno;
 use p2pnode_services::{
     config::{Allow, Identity, Services},
     identity::address::Addresses,
 };
 use p2pnode_transports::{ClaimedTcp, ClaimedUdp, Family, Handle};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpStream, UdpSocket};
 
 /// From where a target is dialed.
 #[derive(Debug, Clone)]
@@ -28,6 +30,15 @@ pub(super) enum Sources {
     Peer(Ipv4Addr),
     /// A port of the range, which no other connection has.
     Range(Handle),
+}
+
+/// A connection to a target.
+pub(super) struct Dialed {
+    pub(super) stream: TcpStream,
+    /// The port of the range that it has.
+    pub(super) port: Option<ClaimedTcp>,
+    /// The target has reset it already.
+    pub(super) was_reset: bool,
 }
 
 /// A socket of a flow at its target.
@@ -51,17 +62,14 @@ impl Deref for TargetSocket {
 }
 
 impl Sources {
-    /// A connection to `remote`, and the port of the range that it has.
-    pub(super) async fn connect_tcp(
-        &self,
-        remote: SocketAddr,
-    ) -> io::Result<(TcpStream, Option<ClaimedTcp>)> {
+    /// A connection to `remote`.
+    pub(super) async fn connect_tcp(&self, remote: SocketAddr) -> io::Result<Dialed> {
         match self {
-            Self::Any => Ok((TcpStream::connect(remote).await?, None)),
+            Self::Any => connect(tcp(remote)?, remote).await,
             Self::Peer(ip) => {
-                let socket = TcpSocket::new_v4()?;
-                socket.bind((*ip, 0).into())?;
-                Ok((socket.connect(remote).await?, None))
+                let socket = tcp(remote)?;
+                socket.bind(&SocketAddr::from((*ip, 0)).into())?;
+                connect(socket, remote).await
             }
             Self::Range(ports) => {
                 let family = Family::from(remote.ip());
@@ -70,7 +78,13 @@ impl Sources {
                 loop {
                     let mut claim = ports.claim_tcp(family).map_err(io::Error::other)?;
                     match claim.connect_to_end(remote).await {
-                        Ok(stream) => return Ok((stream, Some(claim))),
+                        Ok(stream) => {
+                            return Ok(Dialed {
+                                stream,
+                                port: Some(claim),
+                                was_reset: false,
+                            });
+                        }
                         Err(error) if is_about_the_port(&error) => resting.push(claim),
                         Err(error) => return Err(error),
                     }
@@ -95,6 +109,36 @@ impl Sources {
         };
         socket.connect(remote).await?;
         Ok(socket)
+    }
+}
+
+fn tcp(remote: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(remote);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Connects. A target may have sent something and reset the connection before this task looks: what it sent is still to be read.
+async fn connect(socket: Socket, remote: SocketAddr) -> io::Result<Dialed> {
+    match socket.connect(&remote.into()) {
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
+        connected => connected?,
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    let error = match stream.peer_addr() {
+        Ok(_) => None,
+        Err(_) => stream.take_error()?,
+    };
+    match error {
+        // Nobody was connected: that is another error.
+        Some(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+        error => Ok(Dialed {
+            stream,
+            port: None,
+            was_reset: error.is_some(),
+        }),
     }
 }
 

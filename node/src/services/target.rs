@@ -38,6 +38,19 @@ pub(super) struct Connected {
     pub(super) prefix: Bytes,
     /// The port of the range that it has.
     pub(super) port: Option<ClaimedTcp>,
+    /// The target has reset it already. What it sent before is to be read.
+    pub(super) was_reset: bool,
+}
+
+impl Connected {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            prefix: Bytes::new(),
+            port: None,
+            was_reset: false,
+        }
+    }
 }
 
 /// Why a target is not connected.
@@ -65,9 +78,8 @@ pub(super) fn dial(
         let (ours, theirs) = pipe();
         let taken = program.try_send((peer, theirs));
         let connected = taken.map(|()| Connected {
-            socket: ours,
             prefix,
-            port: None,
+            ..Connected::new(ours)
         });
         let failed = |_| Failed {
             reason: ResetReason::TargetRefused,
@@ -80,10 +92,9 @@ pub(super) fn dial(
     async move {
         let connecting = async { connect(&target, sources?).await };
         match timeout(TIMEOUT, connecting).await {
-            Ok(Ok((socket, port))) => Ok(Connected {
-                socket,
+            Ok(Ok(connected)) => Ok(Connected {
                 prefix,
-                port,
+                ..connected
             }),
             Ok(Err(error)) => Err(Failed {
                 reason: reason(&error),
@@ -99,24 +110,28 @@ pub(super) fn dial(
 }
 
 /// Dials it as it is written. Unless it asks for the range, from any source port: it is inside.
-async fn connect(
-    target: &Target,
-    sources: Sources,
-) -> io::Result<(Socket, Option<ClaimedTcp>)> {
+async fn connect(target: &Target, sources: Sources) -> io::Result<Connected> {
     let found: Vec<SocketAddr> = match target {
         Address::Tcp(Host::Ip(ip), port) => vec![(*ip, *port).into()],
         Address::Tcp(Host::Name(name), port) => {
             lookup_host((name.as_str(), *port)).await?.collect()
         }
         Address::Unix(path) => {
-            return Ok((Socket::Unix(UnixStream::connect(path).await?), None));
+            let stream = UnixStream::connect(path).await?;
+            return Ok(Connected::new(Socket::Unix(stream)));
         }
         Address::Udp(..) => return Err(io::ErrorKind::Unsupported.into()),
     };
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
     for remote in found {
         match sources.connect_tcp(remote).await {
-            Ok((stream, port)) => return Ok((Socket::tcp(stream), port)),
+            Ok(dialed) => {
+                return Ok(Connected {
+                    port: dialed.port,
+                    was_reset: dialed.was_reset,
+                    ..Connected::new(Socket::tcp(dialed.stream))
+                });
+            }
             Err(error) => failed = error,
         }
     }

@@ -32,8 +32,10 @@ impl Driver {
                 socket,
                 prefix,
                 port,
+                was_reset,
             }) => {
                 (self.local, self.prefix, self._port) = (Local::Open(socket), prefix, port);
+                self.is_broken = was_reset;
                 self.session.handle_connected(now);
             }
             Err(Failed { reason, detail }) => {
