@@ -60,7 +60,10 @@ pub(crate) fn in_lab(mib: u64) -> Result<ExitCode> {
                 carry::changes(lab, [a, b], mib << 20, Duration::ZERO, stays_relayed).await?;
             for phase in phases {
                 let (took, pause) = (phase.took.as_secs_f64(), phase.longest_pause.as_secs_f64());
-                println!("{a} x {b}, {}: {} bytes by then, {took:.1} s, longest pause {pause:.2} s", phase.name, phase.bytes);
+                println!(
+                    "{a} x {b}, {}: {} bytes by then, {took:.1} s, longest pause {pause:.2} s",
+                    phase.name, phase.bytes
+                );
             }
         }
         let seconds = Duration::from_secs;

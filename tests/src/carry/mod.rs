@@ -121,13 +121,17 @@ fn cut(lab: &Prepared) -> Result<()> {
 async fn serving(lab: &Prepared, linger: Duration) -> Result<Node> {
     let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: any }} }}\n");
     let host = &lab.b.host;
-    configured(lab, host, "b", &services, linger)?.reserves(host).await
+    configured(lab, host, "b", &services, linger)?
+        .reserves(host)
+        .await
 }
 
 async fn forwarding(lab: &Prepared, b: &str, linger: Duration) -> Result<Node> {
     let forwards = format!("forwards: [ {{ listen: \"{LISTEN}\", to: \"echo@{b}\" }} ]\n");
     let host = &lab.a.host;
-    configured(lab, host, "a", &forwards, linger)?.runs(host).await
+    configured(lab, host, "a", &forwards, linger)?
+        .runs(host)
+        .await
 }
 
 fn configured(
@@ -224,7 +228,10 @@ pub async fn stopped(lab: Lab, linger: Duration, stop: Duration) -> Result<()> {
         node.process.suspend()?;
         sleep(stop).await;
         node.process.resume()?;
-        traffic.carries(4 << 20).await.context(node.process.name().to_owned())?;
+        traffic
+            .carries(4 << 20)
+            .await
+            .context(node.process.name().to_owned())?;
     }
     traffic.end()?;
     carry.keeps_range().await
@@ -268,7 +275,10 @@ pub async fn caller_killed(lab: Lab, linger: Duration, is_back: bool) -> Result<
     if is_back {
         carry.forward_again().await?;
     }
-    carry.echo.resets(1, AGAIN.min(linger + Duration::from_secs(20))).await?;
+    carry
+        .echo
+        .resets(1, AGAIN.min(linger + Duration::from_secs(20)))
+        .await?;
     if is_back {
         let traffic = Traffic::start(&carry.a.host)?;
         traffic.carries(1 << 20).await?;

@@ -204,7 +204,9 @@ fn receive(mut from: TcpStream, seen: &Seen) -> Result<u64> {
         seen.pause.fetch_max(pause, SeqCst);
         last = Instant::now();
         let mut expected = (got..).map(byte);
-        let same = bytes[..read].iter().all(|byte| Some(*byte) == expected.next());
+        let same = bytes[..read]
+            .iter()
+            .all(|byte| Some(*byte) == expected.next());
         ensure!(same, "other bytes behind {got}");
         got += read as u64;
         seen.returned.store(got, SeqCst);

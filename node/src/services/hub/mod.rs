@@ -381,7 +381,6 @@ impl Hub {
             self.needs(state, key.peer, false);
         }
     }
-
 }
 
 impl State {

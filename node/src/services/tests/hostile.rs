@@ -52,7 +52,7 @@ impl Hostile {
         self.sessions += 1;
         Open {
             session: SessionId(self.sessions.to_be_bytes()),
-            instance: 7,
+            instance: self.hub.instance(),
             attempt: 1,
             service: service.parse().unwrap(),
             carries: Carries::Bytes,
@@ -64,10 +64,10 @@ impl Hostile {
     /// The refusal that answers `first`.
     async fn refused(&self, first: Frame) -> Refusal {
         let mut carrier = self.carrier().await;
-        carrier.send([first]).await.unwrap();
+        carrier.send([first.clone()]).await.unwrap();
         match carrier.frame().await.unwrap() {
             Some(Frame::Refuse(refuse)) => refuse.refusal,
-            other => panic!("{other:?}"),
+            other => panic!("{first:?}: {other:?}"),
         }
     }
 }
@@ -140,7 +140,14 @@ async fn breaks_frames(hostile: &mut Hostile, honest: &mut Honest) {
         limit: u64::MAX >> 1,
     };
     let ends = Frame::Fin { offset: 1 << 40 };
-    let frames = [data(5), data(1 << 40), acknowledges, rewinds, ends, Frame::Done];
+    let frames = [
+        data(5),
+        data(1 << 40),
+        acknowledges,
+        rewinds,
+        ends,
+        Frame::Done,
+    ];
     for frame in frames {
         let (mut carrier, _) = hostile.session().await;
         carrier.send([frame.clone()]).await.unwrap();
@@ -155,19 +162,22 @@ async fn breaks_frames(hostile: &mut Hostile, honest: &mut Honest) {
 
 /// Ids of sessions of somebody else, and of nobody.
 async fn resumes_of_others(hostile: &mut Hostile, a: &Node, b: PeerId) {
-    let of_b = a.handle().hub().state().of_peer(b).find_map(|running| {
-        (running.key.role == Role::Service).then_some(running.key.session)
-    });
+    let of_b = a
+        .handle()
+        .hub()
+        .state()
+        .of_peer(b)
+        .find_map(|running| (running.key.role == Role::Service).then_some(running.key.session));
     for session in [of_b.unwrap(), SessionId([9; 16])] {
         let progress = Accept {
-            instance: 7,
+            instance: hostile.hub.instance(),
             received: 0,
             delivered: 1 << 40,
             limit: 1 << 50,
         };
         let resume = Frame::Resume(Resume {
             session,
-            instance: 7,
+            instance: hostile.hub.instance(),
             attempt: u32::MAX,
             progress,
         });
@@ -175,7 +185,10 @@ async fn resumes_of_others(hostile: &mut Hostile, a: &Node, b: PeerId) {
     }
     assert_eq!(hostile.refused(Frame::Done).await, Refusal::Malformed);
     let open = hostile.open("secret");
-    assert_eq!(hostile.refused(Frame::Open(open)).await, Refusal::Unavailable);
+    assert_eq!(
+        hostile.refused(Frame::Open(open)).await,
+        Refusal::Unavailable
+    );
 }
 
 /// Headers of any length, and streams that end or stay within a frame.
@@ -184,7 +197,10 @@ async fn breaks_lengths(hostile: &Hostile, honest: &mut Honest) {
     for round in 0..64_u8 {
         let (_, mut stream) = hostile.stream().await;
         let header = [round, 0xff, 0xff, 0xff];
-        stream.write_all(&header[..1 + usize::from(round) % HEADER]).await.unwrap();
+        stream
+            .write_all(&header[..1 + usize::from(round) % HEADER])
+            .await
+            .unwrap();
         stream.flush().await.unwrap();
         match round % 2 {
             // What has no first frame is dropped later.

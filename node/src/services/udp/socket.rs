@@ -72,8 +72,7 @@ impl ListenSocket {
         let mut parts = [IoSliceMut::new(buffer.initialize_unfilled())];
         let mut control = cmsg_space!(libc::in6_pktinfo);
         let (socket, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
-        let received =
-            recvmsg::<SockaddrStorage>(socket, &mut parts, Some(&mut control), flags)?;
+        let received = recvmsg::<SockaddrStorage>(socket, &mut parts, Some(&mut control), flags)?;
         let asked = received.cmsgs()?.find_map(|message| asked(&message));
         let (bytes, client) = (received.bytes, received.address.as_ref().and_then(address));
         let client = client.ok_or(io::ErrorKind::InvalidData)?;
@@ -138,7 +137,11 @@ fn asked(message: &ControlMessageOwned) -> Option<IpAddr> {
 
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let ip4 = storage.as_sockaddr_in().map(|ip4| SocketAddrV4::from(*ip4));
-    let ip6 = || storage.as_sockaddr_in6().map(|ip6| SocketAddrV6::from(*ip6));
+    let ip6 = || {
+        storage
+            .as_sockaddr_in6()
+            .map(|ip6| SocketAddrV6::from(*ip6))
+    };
     ip4.map(SocketAddr::from).or_else(|| ip6().map(Into::into))
 }
 

@@ -145,9 +145,9 @@ impl ConnectionHandler for Handler {
         }
         if let Some((reply, result)) = opened(event) {
             self.opening = self.opening.saturating_sub(1);
-            let result = result.map_err(|error| match error {
-                streams::OpenError::Unsupported => OpenError::Unsupported,
-                other => OpenError::Failed(other.to_string()),
+            let result = result.map_err(|error| match error == streams::OpenError::Unsupported {
+                true => OpenError::Unsupported,
+                false => OpenError::Failed(error.to_string()),
             });
             // An error means that the caller no longer waits: the stream is dropped.
             let _ = reply.send(result);

@@ -7,9 +7,7 @@ use libp2p::{
     core::upgrade::NegotiationError,
     swarm::{
         StreamUpgradeError,
-        handler::{
-            ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound, InboundUpgradeSend,
-        },
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound, InboundUpgradeSend},
     },
 };
 use p2pnode_protocol::{

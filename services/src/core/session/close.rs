@@ -37,19 +37,19 @@ impl Session {
         if taken != self.progress.0 {
             self.progress = (taken, now);
         }
-        match self.phase {
-            Phase::Draining(end) if !self.incoming.is_undelivered() => self.drained(end),
-            _ if self.resets && self.outgoing.is_delivered() => self.cut(now),
-            _ => {}
+        if let Phase::Draining(end) = self.phase {
+            if !self.incoming.is_undelivered() {
+                self.drained(end);
+            }
+        } else if self.resets && self.outgoing.is_delivered() {
+            self.cut(now);
         }
     }
 
     /// When a reset no longer waits for data: a session on a path that takes nothing for as long as it may linger.
     pub(super) fn cut_at(&self) -> Option<Instant> {
-        let waits = match self.phase {
-            Phase::Draining(_) => true,
-            _ => self.resets && self.waiting_since.is_none(),
-        };
+        let is_draining = matches!(self.phase, Phase::Draining(_));
+        let waits = is_draining || (self.resets && self.waiting_since.is_none());
         waits.then(|| self.progress.1 + self.settings.linger)
     }
 
@@ -131,16 +131,15 @@ impl Session {
 
     /// The peer knows nothing of the session any longer. The local socket takes what has come.
     pub(super) fn end_here(&mut self, end: End, now: Instant) {
-        match self.phase {
-            Phase::Draining(_) => return,
-            Phase::Running if self.incoming.is_undelivered() => {
-                self.phase = Phase::Draining(end);
-                self.progress.1 = now;
-                self.outgoing.clear(&mut self.share);
-                self.leave_network();
-                return;
-            }
-            _ => {}
+        if let Phase::Draining(_) = self.phase {
+            return;
+        }
+        if self.phase == Phase::Running && self.incoming.is_undelivered() {
+            self.phase = Phase::Draining(end);
+            self.progress.1 = now;
+            self.outgoing.clear(&mut self.share);
+            self.leave_network();
+            return;
         }
         if !self.is_closed {
             self.actions.push_back(Action::ResetLocal);

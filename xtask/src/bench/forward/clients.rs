@@ -202,7 +202,9 @@ pub(super) fn idle(host: &Host, port: u16, clients: u16) -> Result<Vec<TcpStream
 pub(super) fn flows(host: &Host, port: u16, clients: u16) -> Result<f64> {
     let bind = move || {
         let bind = |_| UdpSocket::bind(local(0));
-        Ok((0..clients).map(bind).collect::<std::io::Result<Vec<_>>>()?)
+        Ok((0..clients)
+            .map(bind)
+            .collect::<std::io::Result<Vec<_>>>()?)
     };
     let sockets = host.device.run_sync(bind)?;
     for socket in &sockets {

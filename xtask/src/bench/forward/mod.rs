@@ -76,8 +76,16 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
         first: Figure::new("first byte of a new connection", "ms", Better::Less),
         rate: Figure::new("requests of 1 KiB, 64 connections", "1/s", Better::More),
         tail: Figure::new("the same, 99th percentile", "ms", Better::Less),
-        memory: Figure::new("memory per idle session, the larger node", "kB", Better::Less),
-        opens: Figure::new("1,000 new connections a second for 10 s, answered", "%", Better::More),
+        memory: Figure::new(
+            "memory per idle session, the larger node",
+            "kB",
+            Better::Less,
+        ),
+        opens: Figure::new(
+            "1,000 new connections a second for 10 s, answered",
+            "%",
+            Better::More,
+        ),
         flows: Figure::new("1,000 UDP flows, answered", "%", Better::More),
     };
     tools::runtime()?.block_on(async {
@@ -113,7 +121,10 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
 async fn measure(args: &Args, path: &Path, rtt: u64, figures: &mut Figures) -> Result<()> {
     let (from, to) = path.hosts();
     clients::targets(to)?;
-    let programs = [Forwards::ours(from, to).await?, Forwards::ssh(from, to).await?];
+    let programs = [
+        Forwards::ours(from, to).await?,
+        Forwards::ssh(from, to).await?,
+    ];
     for program in &programs {
         // The path is there, and warm.
         clients::bulk(from, program.port(SINK), 8_000_000, 1)?;
@@ -135,11 +146,18 @@ async fn measure(args: &Args, path: &Path, rtt: u64, figures: &mut Figures) -> R
     let label = format!("{rtt} ms");
     let rows = |[ours, ssh]: [Vec<f64>; 2], goals: [Option<Goal>; 2]| {
         let [own, other] = goals;
-        vec![Row::new("ours", ours).goal(own), Row::new("ssh -L", ssh).goal(other)]
+        vec![
+            Row::new("ours", ours).goal(own),
+            Row::new("ssh -L", ssh).goal(other),
+        ]
     };
     let within = Goal::AtMost(rtt as f64 + 1.0);
-    figures.first.push(&label, rows(first, [Some(within), None]));
-    figures.rate.push(&label, rows(rates, [None, Some(Goal::AtLeast(3.0))]));
+    figures
+        .first
+        .push(&label, rows(first, [Some(within), None]));
+    figures
+        .rate
+        .push(&label, rows(rates, [None, Some(Goal::AtLeast(3.0))]));
     figures.tail.push(&label, rows(tails, [None, None]));
     if rtt == 0 {
         many(args, path, &programs[0], figures).await?;
@@ -164,9 +182,13 @@ async fn bulk(
             let before = program.cpu()?;
             let seconds = clients::bulk(from, program.port(SINK), bytes, connections.into())?;
             samples[index].0.push(bytes as f64 / 1e6 / seconds);
-            samples[index].1.push((program.cpu()? - before) / (bytes as f64 / GB));
+            samples[index]
+                .1
+                .push((program.cpu()? - before) / (bytes as f64 / GB));
         }
-        let bare = path.transfer(Engine::Ours, Transport::Quic, connections, bytes).await?;
+        let bare = path
+            .transfer(Engine::Ours, Transport::Quic, connections, bytes)
+            .await?;
         let last = samples.last_mut();
         if let Some((rates, cpu)) = last {
             rates.push(bare.bytes as f64 / 1e6 / bare.seconds);
@@ -174,8 +196,15 @@ async fn bulk(
         }
     }
     let label = format!("{rtt} ms, {connections} connections");
-    let goals = [None, (rtt >= 50).then_some(Goal::AtLeast(1.5)), Some(Goal::AtLeast(0.9))];
-    let names = programs.iter().map(|program| program.name).chain(["bare stream"]);
+    let goals = [
+        None,
+        (rtt >= 50).then_some(Goal::AtLeast(1.5)),
+        Some(Goal::AtLeast(0.9)),
+    ];
+    let names = programs
+        .iter()
+        .map(|program| program.name)
+        .chain(["bare stream"]);
     let (mut goodput, mut cpu) = (Vec::new(), Vec::new());
     for ((name, (rates, times)), goal) in names.zip(samples).zip(goals) {
         goodput.push(Row::new(name, rates).goal(goal));
@@ -194,9 +223,13 @@ async fn many(args: &Args, path: &Path, ours: &Forwards, figures: &mut Figures) 
     let [share, tail] = clients::opens(from, ours.port(ECHO), 1_000, 10)?;
     let all = Goal::AtLeast(100.0);
     let label = format!("0 ms; 99th percentile {tail:.1} ms");
-    figures.opens.push(label, vec![Row::new("ours", [share]).goal(all)]);
+    figures
+        .opens
+        .push(label, vec![Row::new("ours", [share]).goal(all)]);
     let share = clients::flows(from, ours.port(UDP), 1_000)?;
-    figures.flows.push("0 ms", vec![Row::new("ours", [share]).goal(all)]);
+    figures
+        .flows
+        .push("0 ms", vec![Row::new("ours", [share]).goal(all)]);
     tokio::time::sleep(SETTLE).await;
     let before = ours.memory()?;
     let held = clients::idle(from, ours.port(IDLE), args.idle)?;
@@ -208,6 +241,9 @@ async fn many(args: &Args, path: &Path, ours: &Forwards, figures: &mut Figures) 
     };
     let most = per_session(0).max(per_session(1));
     let label = format!("{} sessions", args.idle);
-    figures.memory.push(label, vec![Row::new("ours", [most]).goal(Goal::AtMost(16.0))]);
+    figures.memory.push(
+        label,
+        vec![Row::new("ours", [most]).goal(Goal::AtMost(16.0))],
+    );
     Ok(())
 }

@@ -38,12 +38,18 @@ impl Forwards {
 
     /// Processor time of both ends, in seconds.
     pub(super) fn cpu(&self) -> Result<f64> {
-        let [from, to] = self.processes.each_ref().map(|process| usage::cpu(process.pid()));
+        let [from, to] = self
+            .processes
+            .each_ref()
+            .map(|process| usage::cpu(process.pid()));
         Ok(from? + to?)
     }
 
     pub(super) fn memory(&self) -> Result<[u64; 2]> {
-        let [from, to] = self.processes.each_ref().map(|process| usage::memory(process.pid()));
+        let [from, to] = self
+            .processes
+            .each_ref()
+            .map(|process| usage::memory(process.pid()));
         Ok([from?, to?])
     }
 
@@ -60,13 +66,24 @@ impl Forwards {
             "dial: {{ port_range: {} }}\nreservations: 0\nsessions: {{ memory: 512MiB }}\n",
             range(&RANGE)
         );
-        let services = [("sink", "tcp", SINK), ("echo", "tcp", ECHO), ("idle", "tcp", IDLE), ("flows", "udp", UDP)];
+        let services = [
+            ("sink", "tcp", SINK),
+            ("echo", "tcp", ECHO),
+            ("idle", "tcp", IDLE),
+            ("flows", "udp", UDP),
+        ];
         let offers = services.map(|(name, kind, port)| {
-            format!("  {name}: {{ target: \"{kind}://127.0.0.1:{port}\", allow: [{}] }}\n", ids[0])
+            format!(
+                "  {name}: {{ target: \"{kind}://127.0.0.1:{port}\", allow: [{}] }}\n",
+                ids[0]
+            )
         });
         let there = format!("{dial}listen: [{at}]\nservices:\n{}", offers.concat());
         let brings = services.map(|(name, kind, port)| {
-            format!("  - {{ listen: \"{kind}://127.0.0.1:{}\", to: {name}@to }}\n", port + OURS)
+            format!(
+                "  - {{ listen: \"{kind}://127.0.0.1:{}\", to: {name}@to }}\n",
+                port + OURS
+            )
         });
         let here = format!(
             "{dial}peers: {{ to: {{ id: {}, addrs: [{at}] }} }}\nforwards:\n{}",
@@ -79,7 +96,7 @@ impl Forwards {
             fs::write(&file, config).context("the configuration")?;
             let launch = Launch::new(name, p2pnode).args(["run", "--json", "--config"]);
             let key = host.file(&format!("{name}.key"));
-            let launch = launch.arg(file).arg("--key").arg(key).open_files(40_000);
+            let launch = launch.arg(file).arg("--key").arg(key);
             let process = launch.on(host)?;
             process.event("started", PATIENCE).await?;
             processes.insert(0, process);
@@ -111,13 +128,29 @@ impl Forwards {
             ),
         )?;
         let sshd = with_user("sshd", sandbox::tool("sshd"), &directory)?;
-        let sshd = sshd.args(["-D", "-e", "-f"]).arg(directory.join("sshd_config"));
+        let sshd = sshd
+            .args(["-D", "-e", "-f"])
+            .arg(directory.join("sshd_config"));
         let sshd = sshd.on(to)?;
         sshd.logged("Server listening", PATIENCE).await?;
         let key = directory.join("user_key").to_string_lossy().into_owned();
         let mut ssh = with_user("ssh", sandbox::tool("ssh"), &directory)?
-            .args(["-v", "-N", "-F", "none", "-i", &key, "-p", &SSH_PORT.to_string()])
-            .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
+            .args([
+                "-v",
+                "-N",
+                "-F",
+                "none",
+                "-i",
+                &key,
+                "-p",
+                &SSH_PORT.to_string(),
+            ])
+            .args([
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+            ])
             .args(["-o", "BatchMode=yes"]);
         for target in [SINK, ECHO, IDLE] {
             let forward = format!("127.0.0.1:{}:127.0.0.1:{target}", target + SSH);

@@ -127,7 +127,10 @@ fn a_reset_waits_no_longer_than_a_session_lingers_for_a_reader_that_does_not_rea
 #[test]
 fn what_has_come_is_delivered_whatever_ends_the_session() {
     for (frame, end) in [
-        (Some(Frame::Reset(crate::wire::Reset { reason: LOCAL })), End::ResetByPeer(LOCAL)),
+        (
+            Some(Frame::Reset(crate::wire::Reset { reason: LOCAL })),
+            End::ResetByPeer(LOCAL),
+        ),
         (None, End::PeerRestarted),
     ] {
         let mut pair = Pair::opened();
