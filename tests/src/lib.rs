@@ -13,6 +13,7 @@ pub mod args;
 pub mod artifacts;
 pub mod bins;
 pub mod capture;
+pub mod carry;
 pub mod clock;
 mod command;
 pub mod control;

@@ -287,6 +287,18 @@ impl ClaimedTcp {
         Ok(stream)
     }
 
+    /// Connects from the port to `remote`. The connection ends as others do, and afterwards the port rests as long as the kernel
+    /// may keep its 4-tuple.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `AddrNotAvailable` if the 4-tuple is still there.
+    pub async fn connect_to_end(&mut self, remote: SocketAddr) -> io::Result<TcpStream> {
+        let stream = socket::connect(self.port(), remote, Segments::Full).await?;
+        self.lease.connected();
+        Ok(stream)
+    }
+
     /// Accepts connections at the port.
     ///
     /// # Errors

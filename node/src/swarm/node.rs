@@ -91,6 +91,7 @@ pub(crate) fn start(
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let local = *swarm.local_peer_id();
     hub.start_flows(sockets.datagrams());
+    hub.know_ports(sockets.clone());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());

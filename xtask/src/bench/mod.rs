@@ -4,6 +4,7 @@
 //! lab measure in a process of their own ([`in_lab`]), which enters the lab's sandbox and cannot leave it.
 
 mod contest;
+mod forward;
 mod memory;
 mod path;
 mod programs;
@@ -68,6 +69,8 @@ pub(crate) enum Bench {
     ThroughputTcp(throughput::Args),
     /// What an idle connection takes of the memory of who accepted it, next to plain libp2p.
     Memory(memory::Args),
+    /// A forward of a service: goodput, processor time, first byte, requests, many sessions, next to `ssh -L` and to a bare stream.
+    Forward(forward::Args),
 }
 
 /// A benchmark by its name on the command line.
@@ -130,6 +133,7 @@ impl Bench {
             Self::ThroughputQuic(args) => in_lab(words, &throughput::QUIC.programs(args)?),
             Self::ThroughputTcp(args) => in_lab(words, &throughput::TCP.programs(args)?),
             Self::Memory(_) => in_lab(words, &[transfer()?]),
+            Self::Forward(_) => in_lab(words, &forward::programs()?),
         }
     }
 
@@ -141,6 +145,7 @@ impl Bench {
             Self::ThroughputQuic(args) => throughput::measure_in_lab(throughput::QUIC, args),
             Self::ThroughputTcp(args) => throughput::measure_in_lab(throughput::TCP, args),
             Self::Memory(args) => memory::measure_in_lab(args),
+            Self::Forward(args) => forward::measure_in_lab(args),
             Self::Sizes(_) | Self::RelayThroughput(_) | Self::RelayCapacity(_) => self.measure(&[]),
         }
     }
@@ -155,6 +160,7 @@ impl Bench {
             Self::RelayCapacity(args) => args.common,
             Self::ThroughputQuic(args) | Self::ThroughputTcp(args) => args.common,
             Self::Memory(args) => args.common,
+            Self::Forward(args) => args.common,
         }
     }
 }
