@@ -15,7 +15,7 @@ pub fn backoff(min: Duration, max: Duration, failures: u32, jitter: f64) -> Dura
 }
 
 /// As [`backoff`], with [full jitter](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): a `jitter` of 1
-/// leaves nothing of the wait, so that many who wait for the same thing do not return at once.
+/// leaves nothing of the wait. So many that wait for the same thing do not return at once.
 #[must_use]
 pub fn full_jitter(min: Duration, max: Duration, failures: u32, jitter: f64) -> Duration {
     backoff(min, max, failures, 0.0).mul_f64(1.0 - jitter.clamp(0.0, 1.0))

@@ -17,6 +17,7 @@ use clap::{
 use crate::{
     config::{self, Document, Faults, Flags, Loaded, Program, Reader, Sources},
     exit::Exit,
+    explain::ExplainArgs,
     healthcheck::{HealthArgs, Serves},
     id::IdArgs,
     identity, manual, paths, signals,
@@ -47,6 +48,8 @@ pub enum Common {
     /// Check or show the configuration, or print its JSON Schema
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print cause and remedy of a reason, a finding or another name that the programs print
+    Explain(ExplainArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -194,6 +197,7 @@ impl Common {
                 let schema = config::schema(&binary.program, binary.read);
                 print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))?;
             }
+            Self::Explain(args) => print(&args.answer()?)?,
             Self::Version => {
                 let command = P::command();
                 let version = command.get_version().unwrap_or_default();
@@ -284,7 +288,7 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
         "start" | "serve" | "daemon" | "up" => "`run` starts it",
         "check" | "validate" => "`config check` reports every fault of the configuration",
         "health" | "ready" => "`healthcheck` asks whether it is ready",
-        "key" | "keygen" | "init" => "`id` makes the key and prints its peer id",
+        "key" | "keygen" => "`id` makes the key and prints its peer id",
         _ => return None,
     })
 }

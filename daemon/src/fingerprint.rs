@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 /// The metadata of a file at one time. It differs after the file was written or replaced, and after a symbolic link on its path
-/// was redirected: clusters update a ConfigMap or Secret that way.
+/// was redirected. Clusters update a ConfigMap or Secret that way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileFingerprint(Option<Seen>);
 

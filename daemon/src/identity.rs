@@ -107,7 +107,7 @@ impl Named {
 
 /// The key of `path`. Creates the file if there is none.
 ///
-/// Processes that start at the same time get the same key: each writes its own to a temporary file, and moves that to `path` only
+/// Processes that start at the same time get the same key. Each writes its own to a temporary file, and moves that to `path` only
 /// if there is still no file. The file has mode 0600, new directories have mode 0700.
 ///
 /// # Errors

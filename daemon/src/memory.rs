@@ -1,8 +1,8 @@
 //! How much memory the process takes, how much it may take, and what happens above that.
 //!
-//! A thread of its own looks at the resident memory, so that an attack which keeps the event loop busy does not keep it from being
-//! noticed. It grants what may be taken until the next look, has connections closed above the limit, and has the allocator return
-//! to the kernel what they held. `watch` decides.
+//! A thread of its own looks at the resident memory. So an attack that keeps the event loop busy is noticed all the same. The
+//! thread grants what may be taken until the next look, and has connections closed above the limit. Then the allocator returns to
+//! the kernel what they held. `watch` decides.
 
 mod watch;
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use libp2p::identity::Keypair;
-use p2pnode_daemon::config::{Document, Faults, Flags, Sources, load};
+use p2pnode_daemon::config::{Document, Faults, Flags, Reader, Sources, load, schema};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -108,6 +108,13 @@ impl Config {
             Self::read(reader, Purpose::Run)
         })?;
         Ok(loaded.config)
+    }
+
+    /// The JSON Schema of the configuration file, as `p2pnode config schema` prints it.
+    #[must_use]
+    pub fn schema() -> serde_json::Value {
+        let read = |reader: &mut Reader<'_>| Self::read(reader, Purpose::Check);
+        schema(&PROGRAM, read).to_value()
     }
 }
 

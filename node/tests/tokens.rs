@@ -158,7 +158,7 @@ fn config_check_warns_of_tokens_that_are_of_no_use_and_of_nothing_else() {
     let now = SystemTime::now();
     let check = |content: &str, mode: u32| {
         home.file("tokens", content, mode);
-        let relays = format!("/ip4/192.0.2.1/tcp/1/p2p/{here}");
+        let relays = format!("/ip4/198.18.0.1/tcp/1/p2p/{here}");
         let mut command = command(&home, &["config", "check"]);
         let finished = finished(command.env("P2PNODE_RELAYS", relays).output().unwrap());
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);

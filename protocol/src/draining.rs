@@ -8,8 +8,8 @@
 //!
 //! A relay gives each peer another time, so that they do not come back all at once.
 //!
-//! Withdrawing the HOP protocol through an identify push does not work: over QUIC with lazy negotiation the push is lost, because
-//! its sender does not wait for the remote, which then cannot answer the negotiation (`docs/notes.md`).
+//! Withdrawing the HOP protocol through an identify push does not work. Over QUIC with lazy negotiation the push is lost, because
+//! its sender does not wait for the remote. The remote then cannot answer the negotiation (`docs/notes.md`).
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

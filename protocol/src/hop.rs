@@ -1,9 +1,9 @@
 //! `/p2pnode/hop/1`: a relay describes one leg of a circuit to the peer at the other end.
 //!
-//! A peer sees only the leg of a circuit that ends at itself. The relay sees both. It reports the transport, the IP family and
-//! the round trip time of the other leg to the two peers that the circuit connects, and to no other peer. It reports whether both
-//! are in one network. Addresses it reports only if they are private ones in the network that the relay shares with both peers. Of
-//! addresses that the asking peer names it reports at which it sees the other. A peer that guesses learns whether it guessed right.
+//! A peer sees only the leg of a circuit that ends at itself. The relay sees both. It reports transport, IP family and round trip
+//! time of the other leg to the two peers of the circuit, and to no other peer. It reports whether both are in one network.
+//! Addresses it reports only if they are private ones in the network that the relay shares with both peers. Of addresses that the
+//! asking peer names it reports at which it sees the other. A peer that guesses learns whether it guessed right.
 //!
 //! A stream carries one [`Request`] and one [`Answer`], each in a [`json`](frame::json) frame.
 

@@ -17,6 +17,7 @@ pub mod join;
 pub mod mapping;
 pub mod pending_futures;
 pub mod ping;
+pub mod port_search;
 pub mod preference;
 pub mod probe;
 mod quote;

@@ -14,8 +14,8 @@ pub fn quote(text: &str) -> String {
     }
 }
 
-/// Text of a remote, or text that may contain some: on one line, with everything escaped that a terminal or a reader would not
-/// take as what it is, and cut to 256 characters.
+/// Text of a remote, or text that may contain some, on one line and cut to 256 characters. Everything is escaped that a terminal
+/// or a reader would not take as what it is.
 ///
 /// Call it where the text enters. Text that went through it comes out of it again unchanged.
 #[must_use]

@@ -16,8 +16,8 @@ pub enum Scope {
     Private,
     /// Within one host.
     Host,
-    /// To no peer. An address of one link, a group or all hosts; unspecified and reserved ones; a metadata service of a cloud;
-    /// one that a gateway maps to an IPv4 address, because that address may have any scope.
+    /// To no peer. An address of one link, a group or all hosts; unspecified and reserved ones; a metadata service of a cloud. An
+    /// address that a gateway maps to an IPv4 address, because that may have any scope.
     Never,
 }
 

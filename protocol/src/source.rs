@@ -7,8 +7,8 @@ use std::{
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
-/// What one party can be expected to have: an IPv4 address, or a /64 of IPv6, out of which it may take as many addresses as it
-/// likes ([RFC 7421](https://www.rfc-editor.org/rfc/rfc7421)).
+/// What one party can be expected to have: an IPv4 address, or a /64 of IPv6. Out of a /64 it takes any number of addresses ([RFC
+/// 7421](https://www.rfc-editor.org/rfc/rfc7421)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// An address.

@@ -1,5 +1,5 @@
-//! A [circuit relay v2] for `p2pnode` peers: it holds reservations, carries circuits until the peers have a direct
-//! connection, and sends each peer the address from which it sees it.
+//! A [circuit relay v2] for `p2pnode` peers. It holds reservations, carries circuits until the peers have a direct connection,
+//! and sends each peer the address from which the relay sees it.
 //!
 //! | Folder | What it is for |
 //! |---|---|

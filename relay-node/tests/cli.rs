@@ -411,3 +411,36 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         home.run(args).is_usage(parts);
     }
 }
+
+#[test]
+fn what_init_writes_is_taken_and_is_not_written_over() {
+    let home = Home::new();
+    let args = [
+        "init",
+        "--external",
+        "127.0.0.1",
+        "--port",
+        "46110",
+        "--tokens",
+    ];
+    let text = home.run(&args).stdout_of_success();
+    let id = home.run(&["id"]).stdout_of_success();
+    for part in [
+        "wrote    relay-node.yaml".to_owned(),
+        "port     46110 is free".to_owned(),
+        format!(
+            "address  /ip4/127.0.0.1/udp/46110/quic-v1/p2p/{}",
+            id.trim()
+        ),
+        "relay-node token create --peer ID".to_owned(),
+        "relay-node run --config relay-node.yaml".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    let checked = home.run(&["config", "check", "--config", "relay-node.yaml"]);
+    assert_eq!(checked.stdout_of_success(), "configuration is valid\n");
+    home.run(&args)
+        .is_usage(&["relay-node.yaml exists", "--force"]);
+    home.run(&["init", "--external", "relay:443", "--output", "-"])
+        .is_usage(&["relay:443", "without a port"]);
+}

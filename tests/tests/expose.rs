@@ -213,7 +213,7 @@ async fn answers(
     echo.send_to(b"pong", from).await?;
     let mut buffer = [0; 512];
     let (length, from) = timeout(PATIENCE, client.recv_from(&mut buffer)).await??;
-    ensure!((&buffer[..length], from) == (b"pong", public));
+    ensure!(&buffer[..length] == b"pong" && from == public);
     Ok(())
 }
 
@@ -357,7 +357,30 @@ async fn knot(world: &World, server: &Host) -> Result<Process> {
     );
     fs::write(directory.join("zone"), zone)?;
     let config = format!(
-        "server: {{ rundir: {at}, listen: {ip}@53 }}\nlog: [{{ target: stderr, any: info }}]\ndatabase: {{ storage: {at}, journal-db-max-size: 16M, kasp-db-max-size: 16M, timer-db-max-size: 16M }}\nkey: [{{ id: k, algorithm: hmac-sha256, secret: {SECRET} }}]\nacl: [{{ id: up, key: k, action: update }}]\nzone: [{{ domain: p2p.example.net, acl: up, file: {at}/zone }}]\n"
+        "server:
+    rundir: {at}
+    listen: {ip}@53
+log:
+  - target: stderr
+    any: info
+database:
+    storage: {at}
+    journal-db-max-size: 16M
+    kasp-db-max-size: 16M
+    timer-db-max-size: 16M
+key:
+  - id: k
+    algorithm: hmac-sha256
+    secret: {SECRET}
+acl:
+  - id: up
+    key: k
+    action: update
+zone:
+  - domain: p2p.example.net
+    acl: up
+    file: {at}/zone
+"
     );
     let file = directory.join("knot.conf");
     fs::write(&file, config)?;

@@ -27,6 +27,7 @@ use p2pnode_tests::{
     nat::NatKind,
     node::{CONTROL_SOCKET, Launch, Process, RELAY_CONTROL_SOCKET, control_socket},
     relay::{RELAY_PORT, Relay},
+    schema,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -229,7 +230,7 @@ impl Stage {
         let mut process = command.on(host)?;
         let code = process.exit(PATIENCE * 2).await?.code();
         let events = process.events();
-        self.events(file, &events);
+        self.events(file, &events)?;
         let (first, last) = events.first().zip(events.last()).context("no line")?;
         let (first, last, outcome) = (first.name(), last.name(), last.text("/outcome"));
         let name = process.name();
@@ -238,11 +239,18 @@ impl Stage {
         Ok(())
     }
 
-    fn events(&mut self, file: &str, events: &[Event]) {
+    fn events(&mut self, file: &str, events: &[Event]) -> Result<()> {
         for Event { json, .. } in events {
             let name = json["event"].as_str().unwrap_or(file);
+            let schema = match file {
+                "status" | "why" | "relay-status" => file,
+                "relay-run" => "relay-events",
+                _ => "events",
+            };
+            schema::validate(schema, json)?;
             self.golden.json(file, name, json);
         }
+        Ok(())
     }
 
     async fn ask(&mut self, file: &str, name: &str, args: &[&str]) -> Result<()> {
@@ -394,12 +402,12 @@ async fn what_running_programs_show_is_as_it_was() -> Result<()> {
     for mut node in nodes {
         node.process.terminate()?;
         ended.push(("node-run", node.process.exit(PATIENCE).await?.code()));
-        stage.events("node-run", &node.process.events());
+        stage.events("node-run", &node.process.events())?;
     }
     stage.strict.terminate()?;
     ended.push(("relay-run", stage.strict.exit(PATIENCE).await?.code()));
     let events = stage.strict.events();
-    stage.events("relay-run", &events);
+    stage.events("relay-run", &events)?;
     for (file, code) in ended {
         let fact = format!("exit code {code:?} after SIGTERM");
         stage.golden.fact(file, fact);

@@ -1,6 +1,6 @@
 //! `p2pnode netcheck` behind each NAT of the lab, against what the lab knows about it; and what the wire carried meanwhile.
 
-use p2pnode_tests::{faults::Traffic, prelude::*};
+use p2pnode_tests::{faults::Traffic, prelude::*, schema};
 
 lab_tests! {
     a_public_host_is_named: is(NatKind::None, ["none", "none", "none"]);
@@ -70,7 +70,9 @@ async fn look(name: &str, host: &Host, relays: &[&Relay]) -> Result<(i32, Event)
     }
     let ended = launch.on(host)?.ended().await?;
     let report = ended.all("netcheck").next().cloned();
-    Ok((ended.code, report.with_context(|| ended.log)?))
+    let report = report.with_context(|| ended.log)?;
+    schema::validate("netcheck", &report.json)?;
+    Ok((ended.code, report))
 }
 
 fn checks<'a>(report: &'a Event, id: &'a str) -> impl Iterator<Item = &'a Value> {

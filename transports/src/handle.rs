@@ -18,6 +18,7 @@ use crate::net::{
     budget::Budgets,
     datagrams::Datagrams,
     error::Error,
+    found::FoundSocket,
     kin::Kin,
     learned::Learned,
     pool::{Exhausted, PoolCounts},
@@ -111,8 +112,8 @@ impl Handle {
         begun
     }
 
-    /// A UDP socket on a port of the range that nothing else of this node uses, for as long as the socket lives: for another
-    /// protocol whose packets have to leave from the range as well. Must be called inside a tokio runtime with IO enabled.
+    /// A UDP socket on a port of the range, for another protocol whose packets have to leave from the range as well. Nothing else
+    /// of this node uses the port as long as the socket lives. Must be called inside a tokio runtime with IO enabled.
     ///
     /// # Errors
     ///
@@ -131,6 +132,24 @@ impl Handle {
                 reason: error.to_string(),
             }),
         }
+    }
+
+    /// Gives a claimed socket to QUIC: dials of `remote` leave from it, and what comes in there is accepted. It closes once no
+    /// connection uses it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn adopt(&self, claimed: ClaimedUdp, remote: SocketAddr) -> io::Result<()> {
+        let ClaimedUdp { socket, claim } = claimed;
+        socket::set_hops(&socket, None)?;
+        let socket = socket.into_std()?;
+        self.shared.found.add(FoundSocket {
+            socket,
+            claim,
+            remote,
+        });
+        Ok(())
     }
 
     /// A port of the range for TCP connections, which nothing else of this node uses for as long as the value lives.
@@ -209,6 +228,15 @@ impl ClaimedUdp {
         &self.socket
     }
 
+    /// Has datagrams that are sent from now on pass so many routers; `None` is as many as the system lets them.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_hops(&self, hops: Option<u8>) -> io::Result<()> {
+        socket::set_hops(&self.socket, hops)
+    }
+
     /// A TCP connection from the same port, which nothing else has while this value lives. Dropping it resets it, so that no
     /// `TIME_WAIT` keeps the port from the next connection to that remote.
     ///
@@ -256,6 +284,18 @@ impl ClaimedTcp {
     pub async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
         let stream = socket::connect(self.port(), remote, Segments::Full).await?;
         socket::reset_on_close(&stream)?;
+        Ok(stream)
+    }
+
+    /// Connects from the port to `remote`. The connection ends as others do, and afterwards the port rests as long as the kernel
+    /// may keep its 4-tuple.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `AddrNotAvailable` if the 4-tuple is still there.
+    pub async fn connect_to_end(&mut self, remote: SocketAddr) -> io::Result<TcpStream> {
+        let stream = socket::connect(self.port(), remote, Segments::Full).await?;
+        self.lease.connected();
         Ok(stream)
     }
 

@@ -1,8 +1,8 @@
 //! libp2p transports that dial from a configured range of source ports.
 //!
 //! libp2p dials QUIC from an ephemeral port or from a listener, and TCP likewise. Some networks need more: a firewall that lets a
-//! few ports out, a NAT whose mapping was made by hand, a hole punch whose port must be known before the dial. With this crate
-//! every packet that a node originates leaves from its [`PortRange`].
+//! few ports out, or a NAT whose mapping was made by hand. The port of a hole punch must be known before the dial. With this
+//! crate every packet that a node originates leaves from its [`PortRange`].
 //!
 //! # How it works
 //!
@@ -12,8 +12,8 @@
 //!    and accepts, so a mapping that a NAT makes for the one serves the other.
 //! 2. QUIC dials leave from the punch port. TCP dials leave from it too, unless it has a connection to that very remote already:
 //!    then they lease another port of the range.
-//! 3. [`Handle::expect_punch`] announces a hole punch: dials repeat their first packets sooner, and a TCP connection that comes in
-//!    from the remote completes the dial that waits for it.
+//! 3. [`Handle::expect_punch`] announces a hole punch. Dials then repeat their first packets sooner. A TCP connection that comes
+//!    in from the remote completes the dial that waits for it.
 //! 4. Public listeners are sockets of their own, on any port. A dial never takes theirs.
 //!
 //! # Promises
@@ -122,8 +122,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Certificate`] if no certificate can be made of `keypair`. A range of which no port can be had is not an error: every
-/// dial tries again, and fails with [`Error::Exhausted`] as long as that lasts.
+/// [`Error::Certificate`] if no certificate can be made of `keypair`. A range of which no port can be had is no error. Every dial
+/// tries again, and fails with [`Error::Exhausted`] as long as that lasts.
 pub fn build(
     keypair: &Keypair,
     config: Config,
@@ -135,8 +135,8 @@ pub fn build(
     Ok((reported(transport), Handle { shared }))
 }
 
-/// A transport that listens on QUIC and TCP with the settings of [`build`], and dials from any port: a relay's, which dials only
-/// the other relays of its configuration.
+/// A transport that listens on QUIC and TCP with the settings of [`build`], and dials from any port. A relay has one, and dials
+/// only the other relays of its configuration.
 ///
 /// `quic_runtime` makes the runtime of each UDP socket that listens: [`tokio_runtime`], or one that shares a socket out between
 /// thousands of connections.

@@ -39,7 +39,6 @@ pub(crate) struct Listeners {
     pub(crate) quic: Option<quic::Listeners>,
     pub(crate) tcp: Option<tcp::tokio::Transport>,
     arrivals: Arrivals<TcpEvent>,
-    tcp_is_next: bool,
     pub(crate) upgrade: Upgrade,
     stun: Option<Arc<dyn StunHandler>>,
     wildcards: Vec<Wildcard>,
@@ -107,7 +106,6 @@ impl Listeners {
             stun,
             tcp: tcp.then(|| tcp::tokio::Transport::new(tcp::Config::new())),
             arrivals: Arrivals::within_files(),
-            tcp_is_next: false,
             upgrade,
             wildcards: Vec::new(),
             interfaces: None,
@@ -191,27 +189,16 @@ impl Listeners {
     }
 
     fn poll_listeners(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        // Each has its turn, however much comes over the other.
-        self.tcp_is_next = !self.tcp_is_next;
-        for tcp in [self.tcp_is_next, !self.tcp_is_next] {
-            let event = match (tcp, &mut self.quic) {
-                (true, _) => self.poll_tcp(cx),
-                (false, Some(quic)) => quic.poll(cx),
-                (false, None) => Poll::Pending,
-            };
-            if event.is_ready() {
-                return event;
-            }
+        if let Some(quic) = &mut self.quic
+            && let Poll::Ready(event) = quic.poll(cx)
+        {
+            return Poll::Ready(event);
         }
-        Poll::Pending
-    }
-
-    /// Takes what was accepted, one source after the other.
-    fn poll_tcp(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.poll_arrivals(cx)
             .map(|event| tcp_event(event, &self.upgrade, self.stun.clone()))
     }
 
+    /// Takes what was accepted, one source after the other.
     fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> Poll<TcpEvent> {
         let Some(tcp) = &mut self.tcp else {
             return Poll::Pending;

@@ -48,15 +48,12 @@ pub struct Config {
     pub congestion: Congestion,
 }
 
-/// The punch sockets of both transports, and the public listeners.
-const SOCKETS: usize = 3;
-
 /// Dials IP addresses; names are resolved above it.
 pub(crate) struct Ranged {
     config: Config,
     listeners: Listeners,
-    /// Which of the sockets are asked first.
-    turn: usize,
+    /// Whether the punch port of TCP is asked before the public listeners.
+    punches_first: bool,
     quic: Option<quic::Dialer>,
     tcp: Option<tcp::Dialer>,
     /// The ports of the range that public listeners have. No dial may take them.
@@ -85,7 +82,7 @@ impl Ranged {
         let upgrade = Upgrade::new(keypair, tls, shared.budgets.clone())?;
         let mut this = Self {
             listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp, None),
-            turn: 0,
+            punches_first: false,
             quic: quic.map(|settings| quic::Dialer::new(settings, shared.clone())),
             tcp: config
                 .tcp
@@ -172,8 +169,13 @@ impl Ranged {
             Transport::Quic => {
                 let quic = self
                     .quic
-                    .as_ref()
+                    .as_mut()
                     .ok_or(Error::TransportDisabled { transport })?;
+                let found = quic.found_port(remote);
+                if found.is_some() {
+                    self.waker.wake();
+                }
+                let port = found.or(port);
                 let dial = quic.dial(quic::Dial {
                     remote,
                     peer: target.peer,
@@ -287,20 +289,23 @@ impl libp2p::Transport for Ranged {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
         self.waker.register(cx.waker());
-        // Each has its turn, however much comes over the others.
-        self.turn = (self.turn + 1) % SOCKETS;
-        for number in (self.turn..SOCKETS).chain(0..self.turn) {
-            let event = match number {
-                0 => self.quic.as_mut().map(|quic| quic.poll(cx)),
-                1 => self.tcp.as_mut().map(|tcp| tcp.poll(cx)),
-                _ => Some(Pin::new(&mut self.listeners).poll(cx)),
+        if let Some(quic) = &mut self.quic
+            && let Poll::Ready(event) = quic.poll(cx)
+        {
+            return Poll::Ready(event);
+        }
+        // Each has its turn, however much comes to the other.
+        self.punches_first = !self.punches_first;
+        for of_punches in [self.punches_first, !self.punches_first] {
+            let event = match (of_punches, &mut self.tcp) {
+                (false, _) => Pin::new(&mut self.listeners).poll(cx),
+                (true, Some(tcp)) => tcp.poll(cx),
+                (true, None) => Poll::Pending,
             };
-            let Some(Poll::Ready(event)) = event else {
+            let Poll::Ready(event) = event else {
                 continue;
             };
-            if number == SOCKETS - 1
-                && let TransportEvent::ListenerClosed { listener_id, .. } = &event
-            {
+            if !of_punches && let TransportEvent::ListenerClosed { listener_id, .. } = &event {
                 self.forget_listener(*listener_id);
             }
             return Poll::Ready(event);

@@ -1,7 +1,7 @@
 //! TLS 1.3 of libp2p ([spec](https://github.com/libp2p/specs/blob/master/tls/tls.md)), the same for QUIC and TCP.
 //!
-//! The certificates and what is checked in them are libp2p-tls's. The order of ciphers is ours: libp2p-tls puts ChaCha20 first,
-//! which takes several times the CPU of AES-GCM where the processor has instructions for AES (`docs/notes.md`).
+//! The certificates and what is checked in them are libp2p-tls's. The order of ciphers is ours. libp2p-tls puts ChaCha20 first,
+//! which takes several times the CPU of AES-GCM on processors with instructions for AES (`docs/notes.md`).
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo | test | fuzz | bench | image | dist | layers`.
+//! The project's commands: `cargo xtask demo | test | fuzz | bench | image | dist | docs | layers`.
 
 #![allow(
     clippy::print_stdout,
@@ -9,9 +9,11 @@
 mod abuse;
 mod bench;
 mod cargo;
+mod carry;
 mod child;
 mod demo;
 mod dist;
+mod docs;
 mod fuzz;
 mod image;
 mod k8s;
@@ -47,6 +49,9 @@ enum Suite {
     /// Two nodes and two relays under half an hour of faults, by a seeded schedule, on release binaries; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others. Schedule, findings and logs go to target/lab.
     Soak,
+    /// Sessions of services with 1 GiB each way over changing paths, stopped nodes and lost networks, on release binaries; P2PNODE_BIN
+    /// and RELAY_NODE_BIN name others.
+    Carry,
     /// The packages of `dist`, installed, started and purged on a Debian with systemd in a container, which needs root; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others.
     Packages,
@@ -69,6 +74,8 @@ enum Command {
         abuse: abuse::Args,
         #[command(flatten)]
         soak: soak::Args,
+        #[command(flatten)]
+        carry: carry::Args,
         /// k8s: play no pods
         #[arg(long, requires = "suite")]
         without_pods: bool,
@@ -87,6 +94,8 @@ enum Command {
     Image(image::ImageArgs),
     /// Builds static binaries, packages for Debian with systemd units, an archive, an SBOM and their sums in target/dist.
     Dist(dist::DistArgs),
+    /// Builds the pages of docs as a site in target/docs, with mdBook, which is built where there is none.
+    Docs(docs::Args),
     /// Prints the module graph of each crate and checks it for circles and against the layers.
     Layers,
     /// Tells whether the NAT lab can be built here.
@@ -112,6 +121,9 @@ enum Command {
         minutes: u64,
         longest: u64,
     },
+    /// The part of `test carry` that runs in the lab.
+    #[command(hide = true)]
+    CarryInLab { mib: u64 },
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
@@ -161,6 +173,11 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => soak::run(soak),
         Command::Test {
+            suite: Some(Suite::Carry),
+            carry,
+            ..
+        } => carry::run(carry),
+        Command::Test {
             suite: Some(Suite::Packages),
             profile,
             ..
@@ -172,6 +189,7 @@ fn run(command: Command) -> Result<ExitCode> {
         } => test::run(&harness),
         Command::Image(args) => image::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Docs(args) => docs::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Layers => layers::run(),
         Command::Bench(cli) => bench::run(cli),
@@ -196,6 +214,10 @@ fn run(command: Command) -> Result<ExitCode> {
         } => {
             sandbox::enter()?;
             soak::in_lab(seed, minutes, longest)
+        }
+        Command::CarryInLab { mib } => {
+            sandbox::enter()?;
+            carry::in_lab(mib)
         }
         Command::BenchInLab { report, words } => {
             sandbox::enter()?;

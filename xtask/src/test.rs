@@ -7,13 +7,14 @@ use p2pnode_tests::{bins, services};
 
 use crate::{
     cargo::{self, Build},
-    layers, tools,
+    docs, layers, tools,
 };
 
-/// Checks the layers, provides the tools, builds the binaries and runs unit, property, CLI and lab tests.
+/// Checks the layers and the prose, provides the tools, builds the binaries and runs unit, property, CLI and lab tests.
 pub(crate) fn run(harness: &[String]) -> Result<ExitCode> {
     // Before anything that takes long.
     layers::check()?;
+    docs::check()?;
     tools::provide()?;
     let missing = services::missing_tools();
     if !missing.is_empty() {

@@ -1,7 +1,7 @@
 //! A YAML file as a tree whose nodes have positions.
 //!
-//! The parser reports positions only with errors. So each node gets a number in the order of reading, and the position of node *n*
-//! is that of the error of a second reading that stops there. Only faults and `config show` need positions, and such files are
+//! The parser reports positions only with errors. So each node gets a number in the order of reading. A second reading stops at
+//! node *n* with an error, whose position is that of the node. Only faults and `config show` need positions, and such files are
 //! small.
 
 use std::{

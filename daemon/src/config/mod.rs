@@ -1,6 +1,6 @@
 //! Configuration: flags beat the environment, the environment beats the file, the file beats the defaults.
 //!
-//! A program describes each key once, in the function that reads it from a [`Reader`]: the path, the meaning, the [`Kind`] of
+//! A program describes each key once, in the function that reads it from a [`Reader`]. It gives path, meaning, the [`Kind`] of
 //! the value and the default. Loading, faults, `config show` with the origin of each value, and the JSON Schema all use that
 //! description.
 //!

@@ -21,8 +21,8 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Prints what `look` returns; with `watch` again every second until a signal, or the key `q`. The argument of `look` is whether to use colours.
 ///
-/// With `json`, `look` returns one line, and the screen is never cleared. Once `watch` has printed an answer, a failure is printed
-/// to stderr, and the next second brings the next try: a process that restarts is shown again.
+/// With `json`, `look` returns one line, and the screen is never cleared. Once `watch` has printed an answer, a failure is
+/// printed to stderr, and the next second brings the next try. So a process that restarts is shown again.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
 //! Bounds the lines that remotes can cause: 60 in any minute at INFO and above.
 //!
-//! Each place in the source may log a few lines, and all places together may log [`ALL`]. What goes beyond is counted, and summed up
-//! a minute later in one line for each place, with the target and level of the lines that it replaces. DEBUG and TRACE are not
-//! bounded. Neither are the lines of a place that declares the field `own`: those follow from what the operator does, or from the
-//! node's own dials. A place may give the field the value `false`, and then the line is bounded.
+//! Each place in the source may log a few lines, and all places together may log [`ALL`]. What goes beyond is counted, and summed
+//! up a minute later in one line for each place. That line has the target and level of those that it replaces. DEBUG and TRACE
+//! are not bounded. Neither are the lines of a place that declares the field `own`: those follow from what the operator does, or
+//! from the node's own dials. A place may give the field the value `false`, and then the line is bounded.
 
 use std::{
     collections::HashMap,

@@ -14,7 +14,7 @@ use super::{Place, Places};
 ///
 /// The source of a TCP connection is known: the kernel has exchanged packets with it. That of the first packet of a QUIC
 /// connection may be forged until the handshake is over. So each transport is counted by itself, and a newcomer displaces only a
-/// handshake of its own transport: forged packets can harm only those who come over QUIC. A transport has three quarters of the
+/// handshake of its own transport. Forged packets can harm only those who come over QUIC. A transport has three quarters of the
 /// handshakes at most, and keeps a quarter of its own for either IP family.
 #[derive(Debug)]
 pub struct Handshakes<K> {

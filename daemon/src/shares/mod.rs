@@ -1,9 +1,9 @@
 //! Places that many share: which one is given up for a newcomer. Pure, with the time as an argument.
 //!
-//! Each holder belongs to parts of the network that contain one another: an IPv6 address to its /64, /56 and /48, a circuit to its
-//! caller and its relay. The load of a part is how many places it has, divided by its weight. A newcomer displaces the oldest holder
-//! of the part with the highest load, if its own load stays below that. At the same load it displaces a holder only after
-//! `patience`, which lets an honest holder finish. Within one part the same rule decides between the smaller parts.
+//! Each holder belongs to parts of the network that contain one another. An IPv6 address belongs to its /64, /56 and /48, a
+//! circuit to its caller and its relay. The load of a part is how many places it has, divided by its weight. A newcomer displaces
+//! the oldest holder of the part with the highest load, if its own load stays below that. At the same load it displaces a holder
+//! only after `patience`, which lets an honest holder finish. Within one part the same rule decides between the smaller parts.
 
 mod handshakes;
 mod places;

@@ -7,13 +7,14 @@ use ipnet::IpNet;
 use p2pnode_daemon::{
     command::{Common, Global},
     config::{Flags, kind},
+    init::OutputArgs,
 };
 
 use crate::{command::firewall, config::peer_of_address, core::dialer};
 
 const EXIT_CODES: &str = "Exit codes: 0 success (dial: direct, or connected with --until connected), 1 failure, \
     2 bad usage or configuration, 3 connected through a relay only (netcheck: relayed with most peers), 4 unreachable, \
-    5 the peer is there and refuses.";
+    5 the peer is there and refuses. `p2pnode explain NAME` prints cause and remedy of a reason.";
 
 /// A libp2p peer that reaches other peers behind NAT directly, from a configured range of source ports
 #[derive(Debug, Clone, Parser)]
@@ -30,6 +31,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// Write a first configuration, and look whether the range suits this host; asks on a terminal for what no flag gives
+    Init(InitArgs),
     /// Run the node until SIGTERM or SIGINT
     Run(RunArgs),
     /// Connect to a peer, upgrade to a direct connection, and report
@@ -120,6 +123,26 @@ impl From<CallerArgs> for NodeArgs {
             json: args.json,
         }
     }
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// Relay with its peer id, as in /dns/relay.example.net/udp/4001/quic-v1/p2p/12D3KooW...; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    pub relay: Vec<String>,
+    /// Source ports that packets may leave from [default: 40000-40050]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub port_range: Option<String>,
+    /// Key file; created if it does not exist
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// File of join tokens, one a line
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// Where the configuration goes.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Arguments of `run`.

@@ -4,6 +4,7 @@ pub(crate) mod cli;
 pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
+mod init;
 mod map;
 mod netcheck;
 mod prepare;
@@ -71,6 +72,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     heap::keep();
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
+        Command::Init(args) => init::execute(&cli.global, args),
         Command::Run(args) => {
             let sources = load(&args.node)?;
             let read = |reader: &mut Reader<'_>| Config::read(reader, Purpose::Run);

@@ -37,6 +37,7 @@ impl SoFar {
             | Event::PortRests { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
+            | Event::Search { .. }
             | Event::SearchPaused { .. }
             | Event::SearchResumed { .. }
             | Event::PingMissed { .. }

@@ -19,7 +19,7 @@ use p2pnode_transports::Transport;
 
 use super::{
     Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks, host,
-    kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SERVICE, TRANSPORT},
+    kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SEARCH, SERVICE, TRANSPORT},
     mapping, share,
 };
 
@@ -87,6 +87,13 @@ impl Config {
                 "Candidates in one of these networks are neither sent nor dialed.",
                 &FILTER,
                 &[],
+            ),
+            search: reader.one(
+                "punch.search",
+                "Whether to search for a pair of ports after a punch over QUIC has failed because of a symmetric NAT: at most 3,000 \
+                 packets a series. auto: where that may find one. off: such peers stay relayed.",
+                &SEARCH,
+                "auto",
             ),
         };
         let mappings = mapping::read(reader, purpose);

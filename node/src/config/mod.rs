@@ -131,6 +131,8 @@ pub(crate) struct Punch {
     pub allow: Vec<PunchFilter>,
     /// Candidates that match one of these are neither sent nor dialed.
     pub deny: Vec<PunchFilter>,
+    /// Whether to search for a pair of ports where a punch fails because of a symmetric NAT.
+    pub search: bool,
 }
 
 /// Which ways to have ports mapped by the router are tried.

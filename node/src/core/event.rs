@@ -12,6 +12,7 @@ use crate::{
         json,
         mappings::{MappingState, Method},
         peers::{Path, PathKind},
+        port_search::SearchReport,
     },
     punch::{AttemptEnd, By, Reason, Role},
 };
@@ -171,6 +172,15 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<Reason>,
     },
+    /// A search for a pair of ports is over.
+    Search {
+        /// Time since the dial or the node began.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// With which peer, what was sent, and how it ended.
+        #[serde(flatten)]
+        report: SearchReport,
+    },
     /// A peer that is wanted was not found, and its search pauses. `run` only.
     SearchPaused {
         /// Time since the start.
@@ -224,6 +234,7 @@ impl Event {
             | Self::Punch { peer, .. }
             | Self::SearchPaused { peer, .. }
             | Self::SearchResumed { peer, .. } => Some(*peer),
+            Self::Search { report, .. } => Some(report.peer),
             Self::Started { .. }
             | Self::Listening { .. }
             | Self::Reserved { .. }

@@ -1,5 +1,5 @@
-//! Which peer was at which address lately, and where nobody was. So a dial into a service of fifty peers need not try all fifty, and
-//! a responder that names places without peers delays one dial at most.
+//! Which peer was at which address lately, and where nobody was. So a dial into a service of fifty peers need not try all fifty.
+//! A responder that names places without peers delays one dial at most.
 //!
 //! Pure: the time is an argument.
 

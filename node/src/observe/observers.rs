@@ -16,6 +16,7 @@ use crate::{
         event::Event,
         mappings::Claim,
         peers::{Path, PathCause, PathKind, PeerTable},
+        port_search::SearchReport,
         relays::RelayKeeper,
     },
     observe::{
@@ -133,6 +134,11 @@ impl Observers {
     /// An attempt at a hole punch has ended.
     pub(crate) fn punch(&self, record: &Record) {
         self.metrics.punch(record);
+    }
+
+    /// A search for ports has ended.
+    pub(crate) fn searched(&self, report: &SearchReport) {
+        self.metrics.searched(report);
     }
 
     /// A dial has made the connection with this path, after other addresses of it had failed.

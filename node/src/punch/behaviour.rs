@@ -37,7 +37,9 @@ use super::{
     address::Candidate,
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
-    machine::{Action, Established, Event, Introduced, IntroductionResponse, Machine, Side},
+    machine::{
+        Action, Established, Event, FoundPair, Introduced, IntroductionResponse, Machine, Side,
+    },
     record::{CandidateOutcome, Record},
     settings::{Circuits, Ports, Settings},
     vouch::Vouch,
@@ -139,6 +141,12 @@ impl Behaviour {
         let response = self.machine.handle_introduced(introduced, now());
         self.wake();
         response
+    }
+
+    /// A search for ports has found a pair of sockets, and the transport has this side's.
+    pub(crate) fn found(&mut self, pair: &FoundPair) {
+        self.machine.handle_found(pair, now());
+        self.wake();
     }
 
     /// The user wants a peer to be direct now.

@@ -36,9 +36,9 @@
 //! A punch may give two direct connections. The two sides may disagree on who dialed a connection, because a transport may
 //! complete a dial with a connection that the other side began. So the side with the smaller peer id decides alone. It closes all
 //! connections but the best, once no new connection has opened for a while. The best is of the family that the dialer of the
-//! circuit prefers, then of the family that the listener prefers; then QUIC comes before TCP, and the older before the younger.
-//! Each side learns from identify what the other side prefers. The other side closes the surplus only much later:
-//! then the first side is another implementation, which does not decide.
+//! circuit prefers, then of the family that the listener prefers. Then QUIC comes before TCP, and the older before the younger.
+//! Each side learns from identify what the other side prefers. The other side closes the surplus only much later: then the first
+//! side is another implementation, which does not decide.
 
 mod action;
 mod attempt;
@@ -66,7 +66,7 @@ use super::{
     vouch::{Said, Vouch},
 };
 pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
-pub(crate) use action::{Event, Introduced, IntroductionResponse};
+pub(crate) use action::{Event, FoundPair, Introduced, IntroductionResponse};
 pub(crate) use timing::Timing;
 
 use context::{Context, Relays};
@@ -283,6 +283,11 @@ impl Machine {
             response = peer.handle_introduced(cx, introduced);
         });
         response
+    }
+
+    /// A search has found a pair of sockets.
+    pub(crate) fn handle_found(&mut self, pair: &FoundPair, now: Instant) {
+        self.with(pair.peer, now, |peer, cx| peer.handle_found(cx, pair));
     }
 
     /// A configured relay reports what the ends of a circuit to a peer share.

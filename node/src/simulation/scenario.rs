@@ -247,6 +247,7 @@ impl World {
         let introducers: BTreeSet<_> = relays.iter().map(|relay| relay.peer).collect();
         let state = NodeState::new(
             Settings {
+                searches: true,
                 local,
                 relays,
                 reservations: setup.reservations,

@@ -91,6 +91,7 @@ pub(crate) fn start(
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let local = *swarm.local_peer_id();
     hub.start_flows(sockets.datagrams());
+    hub.know_ports(sockets.clone());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());
@@ -103,6 +104,7 @@ pub(crate) fn start(
         family: config.dial.family,
         port_range: config.dial.port_range,
         punches: config.punch.enabled,
+        searches: config.punch.search,
         introducers: introducers(config),
         allowed: swarm::allowed(config),
         sources: discovery.sources(),

@@ -1,7 +1,7 @@
 //! What a record says, and who may say it.
 //!
-//! A record is a libp2p [peer record] in a [signed envelope]. Its sequence number is the time of signing in milliseconds, so
-//! that a newer one is known as such wherever both arrive; one without addresses says that the peer has left.
+//! A record is a libp2p [peer record] in a [signed envelope]. Its sequence number is the time of signing in milliseconds. So a
+//! newer record is known as such wherever both arrive. A record without addresses means that the peer has left.
 //!
 //! [peer record]: https://github.com/libp2p/specs/blob/master/RFC/0003-routing-records.md
 //! [signed envelope]: https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md

@@ -1,9 +1,9 @@
 //! Join tokens: a relay signs that one peer may use it until some time.
 //!
-//! As text, a token is [`PREFIX`] and the base64url (without padding) of a libp2p
-//! [signed envelope](https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md) of the relay's key. The payload is
-//! the id of the token (8 bytes), its expiry in seconds since 1970 (8 bytes, big endian) and the peer id (the rest). A relay can
-//! judge a token by its content, the time and the revoked ids.
+//! As text, a token is [`PREFIX`] and the base64url (without padding) of a libp2p [signed
+//! envelope](https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md) of the relay's key. The payload is the
+//! token's id (8 bytes), its expiry in seconds since 1970 (8 bytes, big endian), and the peer id. A relay can judge a token by
+//! its content, the time and the revoked ids.
 //!
 //! A token names the peer, whose key the connection proves. Another peer cannot use it.
 

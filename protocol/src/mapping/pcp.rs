@@ -15,7 +15,7 @@ const MAP_LENGTH: usize = 36;
 /// This external port, or none (section 13.2).
 const PREFER_FAILURE: [u8; 4] = [2, 0, 0, 0];
 
-/// What tells a client's mappings from those of others on its address.
+/// What distinguishes a client's mappings from those of others on its address.
 pub type Nonce = [u8; 12];
 
 /// Asks for a mapping, renews it, or ends it.

@@ -1,7 +1,7 @@
 //! [Ping](https://github.com/libp2p/specs/blob/master/ping/ping.md): round trip times, and connections that do not answer.
 //!
 //! Each connection has one outbound stream, as the specification asks, and answers on two. If a stream that worked before stays
-//! silent, the handler pings over a new one before it gives up, and keeps to new ones if that helps.
+//! silent, the handler pings over a new one before it gives up. If that helps, it keeps to new streams.
 //!
 //! libp2p-ping 0.48 does not serve, for three reasons:
 //!

@@ -1,8 +1,8 @@
 //! How long an answer may take on a connection: pure.
 //!
 //! As TCP's retransmission timeout ([RFC 6298](https://www.rfc-editor.org/rfc/rfc6298)), with two differences. A [`Pace`] gives
-//! the least, which is the usual one. And the longest of the last round trips counts four times: a queue that fills while one
-//! ping is under way makes the next ping take several times as long, and the variance of round trips knows that too late.
+//! the least, which is the usual one. And the longest of the last round trips counts four times. A queue that fills while one
+//! ping is under way makes the next ping take several times as long. The variance of round trips shows that too late.
 
 use std::time::Duration;
 

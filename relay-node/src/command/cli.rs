@@ -4,9 +4,11 @@ use clap::{Args, Parser, Subcommand};
 use p2pnode_daemon::{
     command::{Common, Global},
     config::Flags,
+    init::OutputArgs,
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 bad usage or configuration.";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 bad usage or configuration. `relay-node explain NAME` prints cause and \
+    remedy of a reason.";
 
 /// A circuit relay v2 for p2pnode peers
 #[derive(Debug, Clone, Parser)]
@@ -23,6 +25,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// Write a first configuration, and look whether its port is free; asks on a terminal for what no flag gives
+    Init(InitArgs),
     /// Run the relay until SIGTERM or SIGINT
     Run(RunArgs),
     /// Print what the running relay holds, carries and denies
@@ -33,6 +37,29 @@ pub enum Command {
     /// Commands that need nothing but the configuration.
     #[command(flatten)]
     Common(Common),
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// Public IP address or name of this relay, or a multiaddr; repeatable
+    #[arg(long, value_name = "HOST")]
+    pub external: Vec<String>,
+    /// Port to listen on, for QUIC and TCP
+    #[arg(long, value_name = "PORT", default_value_t = 4001, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Another relay, with its peer id; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    pub relay: Vec<String>,
+    /// Admit only peers with a join token
+    #[arg(long)]
+    pub tokens: bool,
+    /// Key file, made if there is none
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// Where the configuration goes.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Arguments of `run`.

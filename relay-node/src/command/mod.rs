@@ -1,6 +1,7 @@
 //! Each command: its configuration, its identity, its logging, and then its core.
 
 pub mod cli;
+mod init;
 pub(crate) mod rlimit;
 pub(crate) mod token;
 
@@ -49,6 +50,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     heap::keep();
     match &cli.command {
         Command::Common(common) => common.execute::<Cli, _>(&cli.global, &BINARY),
+        Command::Init(args) => init::execute(&cli.global, args),
         Command::Status(args) => {
             let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
             let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;

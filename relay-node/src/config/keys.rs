@@ -148,7 +148,7 @@ fn stun(reader: &mut Reader<'_>, relays: &[(PeerId, Multiaddr)]) -> Stun {
     );
     let partners = reader.list(
         "stun.partner",
-        "IP addresses of another relay, one of each family, which has the same ports and names this one: each answers STUN for the \
+        "IP addresses of another relay, one of each family, which has the same ports and names this one. Each answers STUN for the \
          other, so that peers learn how their NAT filters. Default: the IP addresses in `relays`.",
         &IP_ADDR,
         &[],
@@ -270,8 +270,8 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         },
         pending_connections: reader.one(
             "limits.pending_connections",
-            "Incoming connections whose handshake is not over, of which QUIC and TCP may have three quarters each; if all are taken, \
-             the oldest of the IPv4 address or IPv6 network that has the most ends for a new one; 0: no limit.",
+            "Incoming connections whose handshake is not over, of which QUIC and TCP may have three quarters each. If all are taken, \
+             the oldest of the IPv4 address or IPv6 network that has the most ends for a new one. 0: no limit.",
             &LIMIT,
             "1024",
         ),

@@ -19,7 +19,7 @@ use crate::core::source::decrement;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CircuitId(u64);
 
-/// How many bytes a circuit has carried. Whoever carries them adds to it, without a call for each.
+/// How many bytes a circuit has carried. The task that carries them adds to it, without a call for each.
 #[derive(Debug, Default)]
 pub struct Traffic {
     to_destination: AtomicU64,

@@ -1,7 +1,7 @@
 //! The connections that are open: whose they are, how they travel, and how many of them a peer or a source has.
 //!
-//! Of incoming connections only those count whose handshake is over: until then the address may be forged, and its forger
-//! could use up the share of another. Those that are not over share `limits.pending_connections` ([`super::handshakes`]).
+//! Of incoming connections only those count whose handshake is over. Until then the address may be forged, and its forger could
+//! use up the share of another. Those that are not over share `limits.pending_connections` ([`super::handshakes`]).
 //!
 //! Once `limits.connections` are open, one that nobody uses is closed for a newcomer: the oldest of the source that has the most.
 

@@ -56,6 +56,35 @@ pub enum DenialReason {
 }
 
 impl DenialReason {
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 24] = [
+        Self::Access,
+        Self::NoToken,
+        Self::TokenMalformed,
+        Self::TokenForeign,
+        Self::TokenExpired,
+        Self::TokenRevoked,
+        Self::Memory,
+        Self::ConnectionLimit,
+        Self::SourceConnectionLimit,
+        Self::Displaced,
+        Self::ReservationLimit,
+        Self::SourceReservationLimit,
+        Self::CircuitLimit,
+        Self::HandshakeLimit,
+        Self::IntroductionLimit,
+        Self::NoReservation,
+        Self::DestinationFailed,
+        Self::Draining,
+        Self::Record,
+        Self::RecordLimit,
+        Self::Malformed,
+        Self::RequestRate,
+        Self::Flood,
+        Self::Unread,
+    ];
+
     /// The value of the label.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -1,9 +1,9 @@
 //! Which addresses the relay advertises as its own.
 //!
-//! A relay speaks the [HOP protocol] only once it has an external address, and names its external addresses in every
-//! reservation. The operator gives them; where none is given, addresses on which the relay listens stand in, so that
-//! it works out of the box on a host that has its public address on an interface: the global ones, else the private ones, else
-//! loopback. A peer inside a private network also learns the addresses that the relay has there.
+//! A relay speaks the [HOP protocol] only once it has an external address, and names its external addresses in every reservation.
+//! The operator gives them. Where none is given, addresses on which the relay listens stand in: the global ones, else the private
+//! ones, else loopback. So a relay works out of the box on a host that has its public address on an interface. A peer inside a
+//! private network also learns the addresses that the relay has there.
 //!
 //! [HOP protocol]: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 

@@ -1,7 +1,7 @@
 //! Whether a NAT stands in front of the relay and hides where its peers are. Pure.
 //!
 //! Such a NAT translates the source of what comes to the relay: `externalTrafficPolicy: Cluster`, docker's proxy, a router that
-//! masquerades on the way in. All peers are then seen at one address, that of the relay's router or of a load balancer, and two of
+//! masquerades on the way in. All peers are then seen at one address, that of the relay's router or of a load balancer. Two of
 //! them look as if they were behind one NAT.
 //!
 //! The same address may be the NAT of an office in whose network the relay is. The difference: then others are seen at addresses of

@@ -13,6 +13,7 @@ use p2pnode_protocol::{
     addr::is_circuit,
     hop::{self, Near, PrivateIps},
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
+    port_search::Offer,
 };
 use p2pnode_transports::{HostAddress, to_socket_addr};
 
@@ -84,6 +85,11 @@ impl Introductions {
             addrs: self.seen.addresses(&peer),
             own_addrs: with_its_own(self.seen.addresses(&asker), &request.addrs),
         };
+        let names_others =
+            |offer: &Offer| !offer.is_of(self.seen.seen_ips(&asker).collect::<Vec<_>>());
+        if request.search.as_ref().is_some_and(names_others) {
+            return Err(Refusal::NothingInCommon);
+        }
         if asker == peer || !have_in_common(&introduction.addrs, &introduction.own_addrs) {
             return Err(Refusal::NothingInCommon);
         }
@@ -217,6 +223,18 @@ impl Seen {
             list.push(remote.clone());
         }
         listed(first.into_iter().chain(others))
+    }
+
+    /// The newest connection on which a peer takes introductions, with or without a reservation.
+    pub(crate) fn takes_on(&self, peer: &PeerId) -> Option<ConnectionId> {
+        let connections = self.peers.get(peer)?.iter().rev();
+        let mut takes = connections.filter(|(_, connection)| connection.takes == Some(true));
+        takes.next().map(|(connection, _)| *connection)
+    }
+
+    /// Where a peer is seen.
+    fn seen_ips(&self, peer: &PeerId) -> impl Iterator<Item = IpAddr> {
+        self.ips(peer).filter(|ip| !self.front.hides(*ip))
     }
 
     /// The IP addresses from which a peer has connected.
@@ -535,6 +553,7 @@ mod tests {
                 let request = Request {
                     peer: peers[n % wanted],
                     addrs: Vec::new(),
+                    search: None,
                 };
                 let place = Some(id(n % wanted));
                 introductions

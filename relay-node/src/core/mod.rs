@@ -1,5 +1,4 @@
-//! The decisions of a relay, without IO: who is admitted, what is reserved, which circuits run, which records are kept and copied,
-//! and how it ends.
+//! The decisions of a relay, without IO: admission, reservations, circuits, records and their copies, and its end.
 //!
 //! [`RelayState`] is all of it. The swarm reports what has happened with its `handle_*` methods and carries out the [`Action`]s that
 //! it returns; a simulator can do the same. Time, wall clock and randomness are arguments.

@@ -1,8 +1,8 @@
 //! How often a peer may ask, and how often all peers of a source may.
 //!
-//! A source may ask as often as the peers do that `limits.reservations_per_ip4` or `..._per_ip6_net` lets it have and that start
-//! within the same minute, as after a restart of the relay. What goes beyond is refused without work. A peer that goes on is
-//! disconnected. What a peer has asked is forgotten when it is no longer connected: the source remembers.
+//! A source may ask as often as all its peers do that start within the same minute, as after a restart of the relay. It may have
+//! as many peers as `limits.reservations_per_ip4` or `..._per_ip6_net` lets it have. What goes beyond is refused without work. A
+//! peer that goes on is disconnected. What a peer has asked is forgotten when it is no longer connected: the source remembers.
 
 mod request;
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The records of the directory that the relay keeps.
 //!
-//! A record is vouched for by relays: those that the mesh has of the relays that the record names, and this one if it took the record
-//! from its peer. A relay vouches while the peer holds a reservation there, and for [`LINGER`] after the last one. Then it takes the
-//! record back, and a record for which no relay vouches ends.
+//! Relays vouch for a record: those of the mesh that the record names, and this one if it took the record from its peer. A relay
+//! vouches while the peer holds a reservation there, and for [`LINGER`] after the last one. Then it takes the record back, and a
+//! record for which no relay vouches ends.
 //!
-//! If there is no room, records of peers without a reservation here give way to records of peers with one. This relay and each of the
-//! others may have an equal share, and within its own share this relay gives each source as much as any other.
+//! If there is no room, records of peers without a reservation here give way to records of peers with one. This relay and each of
+//! the others may have an equal share. Within its own share this relay gives each source as much as any other.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,8 +1,9 @@
 //! Which records are still to be copied to which of the other relays.
 //!
-//! A record that is new goes to every relay that is connected, but not to the one that it came from; a relay that connects
-//! gets all. Copies are made in the order in which records came. So many are under way at a time, which bounds what a relay with many records asks of one that comes back. A copy that
-//! did not arrive is made again later: it may have gone over a connection that the other side had already given up.
+//! A record that is new goes to every relay that is connected, but not to the one that it came from. A relay that connects gets
+//! all. Copies are made in the order in which records came. So many are under way at a time, which bounds what a relay with many
+//! records asks of one that comes back. A copy that did not arrive is made again later: it may have gone over a connection that
+//! the other side had already given up.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},

@@ -1,8 +1,8 @@
 //! Whether two hosts use one key. Pure.
 //!
 //! A node has one connection to each address of a relay, and one reservation in each family. After a network change or a restart
-//! there are two for a moment, of which the old one does not answer. If two connections of one peer to one address both hold a
-//! reservation, and both answer long after the newer one was granted, there are two nodes.
+//! there are two for a moment, of which the old one does not answer. Two connections of one peer to one address may both hold a
+//! reservation. If both answer long after the newer one was granted, there are two nodes.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -440,6 +440,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_reference_of_metrics_is_current() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        drop(metrics.carried());
+        for reason in DenialReason::ALL {
+            metrics.denied(reason);
+        }
+        for outcome in [Reloaded::Applied, Reloaded::Refused] {
+            metrics.reloaded(outcome);
+        }
+        for reason in [HandshakeFailure::Timeout, HandshakeFailure::Broken] {
+            metrics.handshake_failed(reason);
+        }
+        let refusals = [
+            Refusal::NoReservation,
+            Refusal::Unsupported,
+            Refusal::NothingInCommon,
+            Refusal::TooOften,
+            Refusal::Draining,
+        ];
+        let refused = refusals.into_iter().map(Introduction::Refused);
+        for outcome in refused.chain([Introduction::Made, Introduction::NotTaken]) {
+            metrics.introduction(outcome);
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        let page = p2pnode_daemon::reference::metrics("relay-node", &text, &[]);
+        let stale = p2pnode_daemon::reference::stale("docs/reference/metrics-relay-node.md", &page);
+        assert!(matches!(stale, Ok(None)), "{stale:?}");
+    }
+
+    #[test]
     fn the_names_are_those_that_are_documented() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

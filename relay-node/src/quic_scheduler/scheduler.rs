@@ -3,8 +3,8 @@
 //! tokio runs tasks in the order in which they were woken. With thousands of busy connections each step of anybody costs one
 //! round of all of them: a reservation takes five steps and so five rounds. A connection with many packets has as many turns as
 //! one with few. Here all connections of a socket are one task of tokio's, the scheduler. It gives the next turn to the
-//! connection that has had the least time ([`FairQueue`]). So a keep-alive or a request does not wait for traffic, few of the
-//! tasks behind the connections run at a time, and what arrives for a busy connection in the meantime is handled in one go.
+//! connection that has had the least time ([`FairQueue`]). So a keep-alive or a request does not wait for traffic. Few of the
+//! tasks behind the connections run at a time. What arrives for a busy connection in the meantime is handled in one go.
 
 use std::{
     collections::HashMap,

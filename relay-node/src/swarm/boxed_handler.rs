@@ -1,7 +1,7 @@
 //! Keeps what a connection has of all protocols in one block of its own.
 //!
-//! libp2p-swarm moves a connection's handler by value through an async function, whose future has room for it as an argument, as a
-//! variable and at each place where it may be taken apart, all at once and for as long as the connection lives. The same goes for what
+//! libp2p-swarm moves a connection's handler by value through an async function. The future has room for it as an argument, as a
+//! variable and at each place where it may be taken apart. All that room lasts as long as the connection. The same goes for what
 //! the handler reports. With the handlers of a relay that was a fifth of what a reservation took (`docs/notes.md`).
 
 use std::task::{Context, Poll};

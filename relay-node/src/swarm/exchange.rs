@@ -1,5 +1,5 @@
-//! A protocol of one request and one answer in the swarm: takes the requests of peers, returns the answers that the event loop has
-//! from [`RelayState`](crate::core::RelayState), and sends requests of the relay.
+//! A protocol of one request and one answer in the swarm. It takes the requests of peers, and sends requests of the relay. The
+//! answers come from [`RelayState`](crate::core::RelayState) through the event loop.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,4 @@
-//! Keeps protocols from peers that ask too often, and some from peers that are not admitted: a stream of one of them is dropped
+//! Keeps protocols from peers that ask too often, and some from peers that are not admitted. A stream of such a peer is dropped
 //! unread, and counted. Both are judged for each stream, since a peer's admission begins and ends while it is connected.
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};

@@ -1,7 +1,7 @@
 //! What all sessions may hold together, and how they share it. See decision 0702.
 //!
-//! A quarter is kept for floors: each session may always hold [`FLOOR`] bytes. The rest is shared by what is free of it: a session
-//! may hold a quarter of that, and the sessions of one peer as much as that.
+//! A quarter is kept for floors: each session may always hold [`FLOOR`] bytes. The rest is shared by what is free of it. A
+//! session may hold a quarter of that, and the sessions of one peer as much as that.
 //!
 //! Counters are atomic, since sessions run on several threads. The sum is exact; the shares may be off by what others take in
 //! the same moment.
@@ -14,7 +14,7 @@ use std::sync::{
 /// What each session may always hold.
 pub const FLOOR: usize = 2 << 10;
 
-/// What a piece of data takes beside its bytes: its place in a queue, and the header of its allocation.
+/// What a piece of data takes in addition to its bytes: its place in a queue, and the header of its allocation.
 pub const PIECE: usize = 64;
 
 /// The least part of a piece that is held alone.

@@ -1,7 +1,7 @@
 //! SOCKS5 ([RFC 1928](https://www.rfc-editor.org/rfc/rfc1928)), as much as a local client needs: `CONNECT` without authentication.
 //!
-//! The host is `SERVICE.PEER.p2p`. PEER is a name of `peers`, or a peer id as a CID in base 36 (as long as a label may be, and of one
-//! case). The port is of no importance: a service has a name.
+//! The host is `SERVICE.PEER.p2p`. PEER is a name of `peers`, or a peer id as a CID in base 36, which fits in a label and has one
+//! case. The port is of no importance: a service has a name.
 
 use libp2p::PeerId;
 use p2pnode_protocol::addr;

@@ -14,7 +14,7 @@ use p2pnode_protocol::{Network, Source};
 use rustix::process::{Resource, getrlimit};
 
 /// Accepted in a row before something else is done.
-pub(crate) const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 32;
 
 /// The most that wait, each with an open file: as many as the queue of the kernel holds.
 const MOST: usize = 1024;

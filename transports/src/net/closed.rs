@@ -7,13 +7,11 @@ use super::budget::Overuse;
 /// How a connection of this crate ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Closed {
-    /// The remote closed the connection gracefully: over QUIC with a `CONNECTION_CLOSE` of its application
-    /// ([RFC 9000, section 10.2](https://www.rfc-editor.org/rfc/rfc9000#section-10.2)), over TCP with a GoAway of yamux or a
-    /// `close_notify` of TLS.
+    /// The remote closed the connection gracefully. Over QUIC that is a `CONNECTION_CLOSE` of its application ([RFC 9000, section
+    /// 10.2](https://www.rfc-editor.org/rfc/rfc9000#section-10.2)), over TCP a GoAway of yamux or a `close_notify` of TLS.
     ByPeer,
-    /// The connection ended without a graceful close: a reset of TCP, a stateless reset of QUIC, an abort by the remote's QUIC
-    /// stack, or the end of a TCP stream without `close_notify`. The remote was killed or restarted, or a middlebox cut the
-    /// connection.
+    /// The connection ended without a graceful close. That is a reset of TCP or of QUIC, an abort by the remote's QUIC stack, or
+    /// a TCP stream that ends without `close_notify`. The remote was killed or restarted, or a middlebox cut the connection.
     Reset,
     /// Nothing arrived from the remote for the idle timeout of the transport.
     TimedOut,

@@ -1,8 +1,9 @@
 //! Which peers run these programs, by what their last TLS handshake has shown.
 //!
-//! Both sides name [`PROTOCOL`] behind libp2p's own in ALPN. Listeners of ours choose it, those of others choose libp2p's. So both
-//! sides know with the handshake that the other one negotiates streams as libp2p specifies: a proposal that comes with its request,
-//! of a protocol that it does not support, is refused and harms nothing. About any other peer, only identify says that.
+//! Both sides name [`PROTOCOL`] behind libp2p's own in ALPN. Listeners of ours choose it, those of others choose libp2p's. So
+//! both sides know with the handshake that the other one negotiates streams as libp2p specifies. A proposal may come with its
+//! request there. If the protocol is not supported, the proposal is refused and harms nothing. About any other peer, only
+//! identify says that.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! Ports, sockets and what both transports share: the range, the pool, the claims on ports, the punches that are expected,
-//! the budgets of connections, and the errors.
+//! Ports, sockets and what both transports share: range, pool, claims on ports, expected punches, budgets of connections, and
+//! errors.
 
 pub(crate) mod addr;
 pub(crate) mod arrivals;
@@ -9,6 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod datagrams;
 pub(crate) mod error;
 pub(crate) mod family;
+pub(crate) mod found;
 pub(crate) mod holder;
 pub(crate) mod interfaces;
 pub(crate) mod kin;

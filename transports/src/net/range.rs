@@ -50,8 +50,8 @@ impl PortRange {
         self.start <= port && port <= self.end
     }
 
-    /// The part with this `index` of consecutive parts of `size` ports each, from the first port on; `None` if it would not lie
-    /// in the range as a whole, or has no ports. Parts with different indices have no port in common.
+    /// The part with this `index` of consecutive parts of `size` ports each, from the first port on. `None` if the part would not
+    /// lie in the range as a whole, or has no ports. Parts with different indices have no port in common.
     pub fn part(self, index: usize, size: usize) -> Option<Self> {
         let first = index
             .checked_mul(size)?

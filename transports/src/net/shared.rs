@@ -12,6 +12,7 @@ use p2pnode_protocol::Reach;
 use crate::net::{
     budget::{Budgets, Class},
     datagrams::Datagrams,
+    found::Found,
     kin::Kin,
     learned::{Learned, Lessons, Trouble},
     ports::Ports,
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) kin: Kin,
     pub(crate) datagrams: Datagrams,
     pub(crate) stun: Arc<StunClient>,
+    pub(crate) found: Arc<Found>,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
     lessons: Arc<Mutex<Lessons>>,
@@ -43,6 +45,7 @@ impl Shared {
             kin: Kin::default(),
             datagrams: Datagrams::default(),
             stun: Arc::default(),
+            found: Arc::default(),
             records: Arc::default(),
             reach: Arc::default(),
             lessons: Arc::default(),

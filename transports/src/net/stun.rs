@@ -10,12 +10,13 @@ use std::{
 
 use p2pnode_protocol::{
     Family,
+    port_search::PROBE,
     stun::{HEADER, LARGEST, Message, Transaction},
 };
 use tokio::{
     io::AsyncReadExt as _,
     net::TcpStream,
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::{Duration, timeout},
 };
 
@@ -43,7 +44,12 @@ pub struct StunClient(Arc<Mutex<Inner>>);
 struct Inner {
     sockets: BTreeMap<Family, WeakStunSocket>,
     waiting: HashMap<Transaction, oneshot::Sender<StunAnswer>>,
+    /// Where probes of a search for ports go, as long as one runs.
+    probes: Option<mpsc::Sender<(SocketAddr, [u8; PROBE])>>,
 }
+
+/// Probes that wait to be read. More of them are dropped.
+const PROBES: usize = 64;
 
 /// Waits for what comes for a transaction.
 #[derive(Debug)]
@@ -63,6 +69,13 @@ impl StunClient {
             transaction,
             answer,
         }
+    }
+
+    /// From now on probes that come to the punch sockets come here, until this is dropped or called again.
+    pub fn probes(&self) -> mpsc::Receiver<(SocketAddr, [u8; PROBE])> {
+        let (sender, receiver) = mpsc::channel(PROBES);
+        self.lock().probes = Some(sender);
+        receiver
     }
 
     /// Sends a datagram from the punch socket of the family of `to`.
@@ -143,6 +156,17 @@ impl StunHandler for StunClient {
             let mut inner = self.lock();
             inner.sockets.insert(local.ip().into(), socket.downgrade());
         }
+    }
+
+    fn probe(&self, received: Received<'_>) {
+        let Ok(probe) = received.bytes.try_into() else {
+            return;
+        };
+        // An error means that nobody searches, or that probes come faster than they are read.
+        let _ = match &self.lock().probes {
+            Some(probes) => probes.try_send((received.remote, probe)).is_ok(),
+            None => false,
+        };
     }
 
     fn datagram(&self, _: &StunSocket, received: Received<'_>) {

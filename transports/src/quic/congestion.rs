@@ -9,8 +9,8 @@ pub enum Congestion {
     #[default]
     Cubic,
     /// BBR, the first version ([draft](https://datatracker.ietf.org/doc/html/draft-cardwell-iccrg-bbr-congestion-control-00)):
-    /// measures bandwidth and round trips, so it does not slow down on a path that loses packets for other reasons than congestion.
-    /// quinn calls its implementation experimental.
+    /// measures bandwidth and round trips. So it does not slow down on a path that loses packets for other reasons than
+    /// congestion. quinn calls its implementation experimental.
     Bbr,
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Settings {
     /// How many bytes of a connection are kept until the remote acknowledges them, if the remote is no stranger.
     pub(super) send_window: u64,
     /// How many handshakes may be under way at a socket with remotes whose address is not validated. Beyond that a remote has to
-    /// prove that it receives what is sent to its address (a Retry, RFC 9000, 8.1.2), which costs no state here.
+    /// prove that it receives what is sent to its address. Such a Retry (RFC 9000, 8.1.2) costs no state here.
     pub(super) unproven: usize,
 }
 

@@ -1,6 +1,6 @@
 //! How many streams a remote may have open at once. Pure.
 //!
-//! quinn keeps an entry in two tables for each stream that the remote is allowed, opened or not (`docs/notes.md`), so a
+//! quinn keeps an entry in two tables for each stream that the remote is allowed, opened or not (`docs/notes.md`). So a
 //! connection begins with few and is allowed more as it uses them.
 
 use crate::net::budget::Class;

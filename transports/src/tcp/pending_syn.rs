@@ -2,8 +2,8 @@
 //!
 //! A NAT remembers the SYN that left it and its sequence number: Linux for 120 s, even if the socket that sent it is closed. When
 //! the remote's SYN arrives, the answer must have that sequence number. Otherwise the NAT knows no such connection, and Linux
-//! forwards the answer untranslated. A new attempt has a new sequence number, unless its SYN leaves before the remote's arrives;
-//! between hosts that are near each other that is chance. So the next attempt takes the socket of the last one.
+//! forwards the answer untranslated. A new attempt has a new sequence number, unless its SYN leaves before the remote's arrives.
+//! Between hosts that are near each other that is chance. So the next attempt takes the socket of the last one.
 //!
 //! A kept socket repeats its SYN. What the remote sends with the same 4-tuple arrives there, not at the listener. If it comes from a
 //! kept socket of the remote, both sides wait for their next attempt. If the remote sends data, it has dialed: the connection is an

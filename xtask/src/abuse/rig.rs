@@ -262,6 +262,7 @@ impl Rig {
         let rss = mib(usage::memory(pid)?);
         let descriptors_before = usage::descriptors(pid)? as u64;
         let cpu = usage::cpu(pid)?;
+        let waited = usage::waited(pid)?;
         let lines = self.process(attack).log().lines().count();
         let packets = self.packets().await?.len();
         let sent = sent_bytes(&self.stranger)?;
@@ -314,6 +315,7 @@ impl Rig {
             rss_before_mib: rss,
             rss_peak_mib: peak,
             cpu_seconds: usage::cpu(pid).unwrap_or(f64::NAN) - cpu,
+            waited_seconds: usage::waited(pid).unwrap_or(f64::NAN) - waited,
             descriptors: descriptors as u64,
             descriptors_before,
             dials_before: before.made,

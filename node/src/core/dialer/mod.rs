@@ -443,6 +443,11 @@ impl Dialer {
         self.actions.push_back(Action::Report(attempt));
     }
 
+    /// A search for ports is over.
+    pub(crate) fn handle_port_search(&mut self, report: Event) {
+        self.actions.push_back(Action::Report(report));
+    }
+
     /// The punch was given up for now.
     pub(crate) fn handle_gave_up(&mut self, reason: Reason) {
         self.awaiting_handshake = None;

@@ -1,5 +1,4 @@
-//! How often this node asks for the same circuit, whatever the answers are and whoever wants it: dials, and the search for lost
-//! peers.
+//! How often this node asks for the same circuit, for dials and for the search for lost peers, whatever the answers are.
 
 use std::{
     collections::BTreeMap,

@@ -1,10 +1,10 @@
 //! From facts to checks and a verdict.
 
-use p2pnode_transports::{Family, Transport};
+use p2pnode_transports::{Family, PortRange, Transport};
 
 use super::{
-    Allocation, Answer, Check, Facts, Filtering, Id, Kind, Leg, Mapping, Nat, NetcheckEvent,
-    PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
+    Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Mapping, Nat,
+    NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
     mapping::{is_open, mappings},
     nat::AllocationKind,
 };
@@ -323,6 +323,23 @@ fn host(facts: &Facts) -> Check {
     )
 }
 
+/// What reserves the range, if the system may give its ports to other programs.
+pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
+    let facts = Facts {
+        range,
+        relays: Vec::new(),
+        paths: Vec::new(),
+        claims: Vec::new(),
+        clock_ahead: None,
+        // Not what this is about.
+        host: HostFacts {
+            timestamps: None,
+            ..host
+        },
+    };
+    self::host(&facts).remedy
+}
+
 /// What a NAT lets happen with a class of peers: whether they become direct, `None` if that is not known.
 fn becomes_direct(nat: &Nat, peer: PeerClass) -> Option<bool> {
     match peer {
@@ -368,6 +385,13 @@ fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
         } else {
             verdict.relayed.push(peer);
         }
+    }
+    let is_hard = |(path, nat): &(&PathFacts, Nat)| {
+        path.transport == Transport::Quic && nat.mapping.is_stable() == Some(false)
+    };
+    // With a peer that has one mapping for all. Of two that map by destination, it takes the ports of both to know.
+    if of_family(family).any(is_hard) && verdict.relayed.contains(&PeerClass::EimApdf) {
+        verdict.search.push(PeerClass::EimApdf);
     }
     verdict
 }

@@ -1,6 +1,6 @@
 //! What a look at the network means: from [`Facts`] to checks, names of NATs, a verdict and remedies. Pure.
 //!
-//! The swarm gathers the facts. [`assess`] turns them into a [`Report`] and claims nothing that they do not say: what one relay
+//! The swarm gathers the facts. [`assess`] turns them into a [`Report`] and claims nothing that they do not show. What one relay
 //! cannot show is `unknown`, with what it would take.
 
 mod assess;
@@ -12,9 +12,9 @@ mod remedy;
 mod report;
 
 pub(crate) use self::{
-    assess::{FULL_PAYLOAD, assess},
+    assess::{FULL_PAYLOAD, assess, unreserved},
     facts::{Answer, Facts, HostFacts, Leg, PathFacts, RelayFacts, Seen},
-    nat::{Allocation, Filtering, Kind, Mapping},
+    nat::{Allocation, AllocationKind, Filtering, Kind, Mapping},
     report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
 };
 

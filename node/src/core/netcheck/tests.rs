@@ -268,6 +268,8 @@ fn the_verdict_is_what_the_matrix_shows() {
             _ => vec![Symmetric],
         };
         assert_eq!(report.verdict.relayed, relayed, "{name}");
+        let search = (name == "symmetric").then_some(EimApdf);
+        assert_eq!(report.verdict.search, Vec::from_iter(search), "{name}");
         assert!(
             [Public, FullCone, AddressRestricted]
                 .iter()

@@ -37,15 +37,18 @@ mod lost;
 mod mapped;
 mod punches;
 mod relays;
+mod searches;
 mod services;
 mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_protocol::port_search::Offer;
 use p2pnode_transports::{Class, Family, Learned, PortRange};
 
 use crate::core::{
@@ -62,6 +65,7 @@ use crate::core::{
     neighbours::Neighbours,
     own_key::OwnKey,
     peers::{Path, PathCause, PeerTable},
+    port_search::Searches,
     reconnect::Reconnector,
     registrar::Registrar,
     relays::RelayKeeper,
@@ -105,6 +109,13 @@ pub(crate) struct NodeState {
     /// Circuits whose other leg their relay is asked for.
     inquiries: Inquiries,
     introductions: Introductions,
+    searches: Searches,
+    /// The IP addresses that peers have listed over circuits.
+    listed: BTreeMap<PeerId, BTreeSet<IpAddr>>,
+    /// The offer of a search by a peer that has not listed its address yet: until when it waits, the relay and the peer.
+    waiting_offer: Option<(Instant, PeerId, PeerId, Offer)>,
+    /// Why punches were given up while a search goes on, for the dials that wait for its end.
+    held_back: BTreeMap<PeerId, Reason>,
     liveness: Liveness,
     /// The peers to dial again when they are lost.
     reconnector: Reconnector,
@@ -147,12 +158,14 @@ impl NodeState {
             family,
             port_range,
             punches,
+            searches,
             introducers,
             allowed,
             sources,
             tokens,
             seed,
         } = settings;
+        let mut rng = fastrand::Rng::with_seed(seed);
         let mut state = Self {
             local,
             port_range,
@@ -161,7 +174,11 @@ impl NodeState {
             allowed,
             sources,
             started: now,
-            rng: fastrand::Rng::with_seed(seed),
+            searches: Searches::new(local, punches && searches, rng.fork()),
+            listed: BTreeMap::new(),
+            waiting_offer: None,
+            held_back: BTreeMap::new(),
+            rng,
             addresses: Addresses::default(),
             peers: PeerTable::new(family),
             relays: RelayKeeper::new(&relays, reservations, family, now),
@@ -221,6 +238,7 @@ impl NodeState {
             .chain(self.keeper.poll_timeout())
             .chain(self.registrar.poll_timeout())
             .chain(self.own_key.poll_timeout())
+            .chain(self.searches.poll_timeout())
             .min()
     }
 
@@ -234,6 +252,7 @@ impl NodeState {
         if self.is_leaving {
             return;
         }
+        self.search_ports(now);
         self.keep_relays(now);
         self.dial_kept_peers(now);
         self.advance_dials(now);

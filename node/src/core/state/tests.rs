@@ -15,6 +15,7 @@ mod lost;
 mod observations;
 mod path_causes;
 mod reload;
+mod searches;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::SystemTime};
 
@@ -55,6 +56,7 @@ fn relay(last: u8) -> RelayAddr {
 
 fn settings(relays: &[RelayAddr]) -> Settings {
     Settings {
+        searches: true,
         local: PeerId::random(),
         relays: relays.to_vec(),
         reservations: 0,

@@ -30,12 +30,14 @@ use crate::{
         mappings::Claim,
         netcheck::Report,
         peers::{Path, PathCause, PeerTable},
+        port_search::SearchReport,
         relays::RelayKeeper,
     },
     punch::Record,
 };
 use labels::{
-    ChangeLabels, DialLabels, NatLabels, PathLabels, PunchLabels, RefusedLabels, RelayLabels,
+    ChangeLabels, DialLabels, Label, NatLabels, PathLabels, ProbeLabels, PunchLabels,
+    RefusedLabels, RelayLabels, SearchLabels,
 };
 use mappings::Mappings;
 use pool::Pool;
@@ -64,6 +66,8 @@ pub(crate) struct Metrics {
     listener_errors: Counter,
     nat: Family<NatLabels, Gauge>,
     mappings: Mappings,
+    searches: Family<SearchLabels, Counter>,
+    probes: Family<ProbeLabels, Counter>,
     pool: Pool,
     sessions: SessionMetrics,
 }
@@ -83,6 +87,8 @@ impl Default for Metrics {
             listener_errors: Counter::default(),
             nat: Family::default(),
             mappings: Mappings::default(),
+            searches: Family::default(),
+            probes: Family::default(),
             pool: Pool::default(),
             sessions: SessionMetrics::default(),
         }
@@ -104,13 +110,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "p2pnode_time_to_direct",
-            "Time until the first direct connection to a peer, from the request to dial it, its introduction by a relay or, without either, the first connection of any kind; measured on either side, once per peer until no connection to it is left",
+            "Time until the first direct connection to a peer. It counts from the request to dial the peer or from its introduction, else from the first connection of any kind. Measured on either side, once per peer until no connection to it is left",
             Unit::Seconds,
             self.time_to_direct.clone(),
         );
         registry.register(
             "p2pnode_dials",
-            "Addresses dialed, by what became of them, punches and relays included; an address whose dial is dropped because another one of the same dial has connected is not counted",
+            "Addresses dialed, by what became of them, punches and relays included. An address that is dropped because another one of the same dial has connected is not counted",
             self.dials.clone(),
         );
         registry.register(
@@ -153,6 +159,16 @@ impl Metrics {
             self.nat.clone(),
         );
         self.mappings.register(registry);
+        registry.register(
+            "p2pnode_port_searches",
+            "Searches for a pair of ports that have ended, by how they ended",
+            self.searches.clone(),
+        );
+        registry.register(
+            "p2pnode_port_search_probes",
+            "Probes of searches for ports: sent, received, and ignored because they were forged, reflected or replayed",
+            self.probes.clone(),
+        );
         self.pool.register(registry);
         self.sessions.register(registry);
     }
@@ -210,6 +226,22 @@ impl Metrics {
         self.punch.get_or_create(&PunchLabels::new(record)).inc();
     }
 
+    /// A search for ports has ended.
+    pub(crate) fn searched(&self, report: &SearchReport) {
+        let outcome = Label::Is(report.outcome);
+        let labels = SearchLabels { outcome };
+        self.searches.get_or_create(&labels).inc();
+        let counts = [
+            ("sent", report.sent),
+            ("received", report.received),
+            ("ignored", report.ignored),
+        ];
+        for (what, count) in counts {
+            let labels = ProbeLabels { what };
+            self.probes.get_or_create(&labels).inc_by(count.into());
+        }
+    }
+
     /// A dial has made the connection with this path. `failed` are the addresses of the same dial that failed before.
     pub(crate) fn dialed(&self, path: &Path, failed: &[(Multiaddr, TransportError<io::Error>)]) {
         self.dials.get_or_create(&dials::connected(path)).inc();
@@ -259,5 +291,7 @@ impl Metrics {
     }
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -55,13 +55,13 @@ fn encode(pool: PoolCounts, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use prometheus_client::encoding::text;
 
     use super::*;
 
     #[derive(Debug)]
-    struct Counts;
+    pub(in crate::observe::metrics) struct Counts;
 
     impl Collector for Counts {
         fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {

@@ -33,6 +33,7 @@ fn record(attempt: u32, outcome: Outcome, via: Option<(Transport, Ip)>) -> Recor
         locals: Vec::new(),
         sent: vec!["/ip4/192.0.2.1/udp/1/quic-v1".parse().unwrap()],
         received: Vec::new(),
+        found: false,
         skipped: 0,
         rtt: None,
         took: std::time::Duration::ZERO,

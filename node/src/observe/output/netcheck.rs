@@ -32,6 +32,18 @@ pub(crate) fn netcheck(report: &Report, colour: bool) -> String {
         }
     }
     let _ = writeln!(text, "{:19}{}", "verdict", verdict(report));
+    let mut remedies = report
+        .checks
+        .iter()
+        .filter_map(|check| check.remedy.as_ref());
+    if let Some(remedy) = remedies.next() {
+        let name = escape(&remedy.id);
+        let _ = writeln!(
+            text,
+            "{:19}`p2pnode explain {name}` says more, and so for each name",
+            ""
+        );
+    }
     text
 }
 

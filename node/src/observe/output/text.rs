@@ -11,6 +11,7 @@ use crate::{
         json::to_millis,
         mappings::MappingState,
         peers::PathKind,
+        port_search::{SearchClass, SearchReport},
     },
     punch::Reason,
 };
@@ -147,6 +148,7 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             }
             timed(*t, "punch", &text)
         }
+        Event::Search { t, report } => timed(*t, "search", &search(report)),
         Event::SearchPaused { t, peer, reason } => timed(
             *t,
             "paused",
@@ -200,11 +202,30 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         | Event::PortRests { .. }
         | Event::RelayRefused { .. }
         | Event::Punch { .. }
+        | Event::Search { .. }
         | Event::SearchPaused { .. }
         | Event::SearchResumed { .. }
         | Event::PingMissed { .. }
         | Event::Ping { .. } => None,
     }
+}
+
+fn search(report: &SearchReport) -> String {
+    let mut text = match report.class {
+        Some(SearchClass { here, there }) => format!("ports {here} here, {there} there: "),
+        None => String::new(),
+    };
+    let _ = match report.reason {
+        Some(reason) => write!(text, "not tried ({})", reason.words()),
+        None => write!(
+            text,
+            "sent {}, received {} -> {}",
+            count(report.sent as usize),
+            count(report.received as usize),
+            plain(report.outcome)
+        ),
+    };
+    text
 }
 
 /// The last line: how the peer was reached, or why it was not.
@@ -250,7 +271,7 @@ fn result(outcome: &Outcome) -> String {
         }
         Reached::Relayed => match outcome.reason {
             Some(NotDirect::Punch(reason)) => format!(
-                "relayed, not direct: {}{} ({}): {how}",
+                "relayed, not direct: {}{} ({}): {how}; see `p2pnode explain {reason}`",
                 plain(reason),
                 explain(reason),
                 attempts(outcome.attempts, reason),

@@ -132,6 +132,15 @@ impl EventLoop {
                 self.state
                     .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
+            Action::SamplePorts(relay) => {
+                self.port_searches.sample(self.plan.clone(), relay);
+            }
+            Action::OfferSearch(ask, connection) => behaviour.introduction.offer(ask, connection),
+            Action::SearchPorts(begin) => {
+                self.port_searches.search(begin, self.sockets.clone());
+            }
+            Action::StopPorts => self.port_searches.stop(),
+            Action::PunchFound(pair) => behaviour.punch.found(&pair),
             Action::Want(peer) => behaviour.punch.wanted(peer),
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
@@ -221,6 +230,7 @@ impl EventLoop {
             }
             Event::NoPath { peer, reason } => self.hub.handle_unreachable(peer, &reason),
             Event::Punch(record) => self.observers.punch(&record),
+            Event::Searched(report) => self.observers.searched(&report),
             Event::Admitted(_) => self.observers.touch(),
             Event::OutOfRange => self.observers.out_of_range(),
         }

@@ -19,6 +19,7 @@ use libp2p::{
     identity::Keypair,
     swarm::{ConnectionId, SwarmEvent},
 };
+use p2pnode_daemon::in_a_row::InARow;
 use p2pnode_protocol::{directory, hop::HopReply};
 use p2pnode_transports::Family;
 use tokio::sync::{mpsc, watch};
@@ -45,6 +46,7 @@ use crate::{
         join,
         mappings::link,
         netcheck::Plan,
+        port_search::{Done, PortSearches},
         token_file::TokenFile,
     },
 };
@@ -71,6 +73,7 @@ pub(crate) struct EventLoop {
     queries: HashMap<directory::QueryId, QueryId>,
     hops: hop::Exchanges,
     joins: join::Exchanges,
+    port_searches: PortSearches,
     token_file: Option<TokenFile>,
     interfaces: Interfaces,
     discovery: Discovery,
@@ -117,6 +120,7 @@ impl EventLoop {
             queries: HashMap::new(),
             hops: hop::Exchanges::default(),
             joins: join::Exchanges::default(),
+            port_searches: PortSearches::default(),
             token_file,
             interfaces: Interfaces::watch(),
             discovery,
@@ -142,17 +146,22 @@ impl EventLoop {
     ) {
         let mut shutdown = std::pin::pin!(shutdown.fuse());
         let mut commands_open = true;
+        let mut in_a_row = InARow::default();
         let mut checks = tokio::time::interval(TOKEN_FILE_CHECK);
         loop {
             self.act();
             let wake = self.state.poll_timeout();
             tokio::select! {
-                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                event = self.swarm.select_next_some() => {
+                    self.on_swarm_event(event);
+                    in_a_row.handled().await;
+                }
                 command = commands.recv(), if commands_open => match command {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
                 (circuit, reply) = self.hops.next() => self.on_hop_reply(circuit, &reply.into()),
+                done = self.port_searches.next() => self.on_port_search(done),
                 outcome = self.joins.next() => self.on_join_outcome(outcome),
                 _ = checks.tick(), if self.token_file.is_some() => self.read_tokens(),
                 (peer, event) = self.discovery.next() => self.on_search_event(peer, event),
@@ -266,6 +275,22 @@ impl EventLoop {
 
     fn on_hop_reply(&mut self, circuit: ConnectionId, reply: &HopReply) {
         self.state.handle_hop_reply(circuit, reply, Instant::now());
+    }
+
+    fn on_port_search(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Sampled(sample) => self.state.handle_port_sample(sample, now),
+            Done::Searched {
+                peer,
+                ended,
+                counts,
+                pair,
+            } => {
+                self.state
+                    .handle_ports_searched(peer, ended, counts, pair, now);
+            }
+        }
     }
 
     fn on_interfaces(&mut self) {

@@ -13,7 +13,9 @@ use libp2p::{
     relay::client,
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
-use p2pnode_protocol::{dcutr, directory, draining::Draining, from_remote, preference};
+use p2pnode_protocol::{
+    dcutr, directory, draining::Draining, from_remote, introduction::IntroductionReply, preference,
+};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
@@ -131,6 +133,12 @@ impl EventLoop {
             }) => {
                 self.state
                     .handle_introduction_reply(request, connection, reply, now);
+            }
+            BehaviourEvent::Introduction(introduction::Event::Offered { peer, reply }) => {
+                if !matches!(reply, IntroductionReply::Introduced(_)) {
+                    tracing::debug!(%peer, ?reply, "the relay does not pass an offer on");
+                    self.state.handle_offer_refused(peer, now);
+                }
             }
             BehaviourEvent::Introduction(introduction::Event::Notified { relay, notice }) => {
                 self.state.handle_introduction(relay, notice, now);

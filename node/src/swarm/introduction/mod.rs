@@ -24,7 +24,10 @@ use p2pnode_protocol::{
 
 use p2pnode_transports::Handle;
 
-use crate::{config::Config, core::introductions::IntroductionRequest};
+use crate::{
+    config::Config,
+    core::{introductions::IntroductionRequest, port_search::Ask},
+};
 
 /// Exchanges at once on one connection, each way. Further notices are dropped unread; further requests are not sent.
 const MAX_CONCURRENT: usize = 64;
@@ -39,6 +42,13 @@ pub(crate) enum Event {
         /// The connection on which this node asked.
         connection: ConnectionId,
         /// How the request ended.
+        reply: IntroductionReply,
+    },
+    /// The relay has answered whether it passes on an offer of a search.
+    Offered {
+        /// The peer.
+        peer: PeerId,
+        /// The answer.
         reply: IntroductionReply,
     },
     /// A peer has asked for this node.
@@ -97,7 +107,25 @@ impl Behaviour {
         self.queue.push_back(ToSwarm::NotifyHandler {
             peer_id: request.relay,
             handler: NotifyHandler::One(connection),
-            event: Request { peer, addrs },
+            event: Request {
+                peer,
+                addrs,
+                search: None,
+            },
+        });
+    }
+
+    /// Asks the relay on this connection to pass an offer of a search on. [`Event::Offered`] follows unless the connection
+    /// closes. When to call this is as with [`ask`](Self::ask).
+    pub(crate) fn offer(&mut self, ask: Ask, connection: ConnectionId) {
+        self.queue.push_back(ToSwarm::NotifyHandler {
+            peer_id: ask.relay,
+            handler: NotifyHandler::One(connection),
+            event: Request {
+                peer: ask.peer,
+                addrs: Vec::new(),
+                search: Some(ask.offer),
+            },
         });
     }
 }
@@ -140,6 +168,10 @@ impl NetworkBehaviour for Behaviour {
         report: THandlerOutEvent<Self>,
     ) {
         let event = match report {
+            Report::Replied(request, reply) if request.search.is_some() => Event::Offered {
+                peer: request.peer,
+                reply: reply.into(),
+            },
             Report::Replied(request, reply) => Event::Replied {
                 request: IntroductionRequest {
                     peer: request.peer,

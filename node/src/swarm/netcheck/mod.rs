@@ -1,8 +1,8 @@
 //! Gathers the facts of a look at the network, from the node's own punch sockets and other ports of the range.
 //!
-//! Each transport and family is looked at on its own, all at once: which relays answer; as whom they see the punch socket, and
-//! other ports; who gets in to a port that has sent to one endpoint alone; what length gets through. Nothing is sent but to the
-//! relays, and to the partner that a relay names.
+//! Each transport and family is looked at on its own, all at once. The looks show which relays answer, and as whom they see the
+//! punch socket and other ports. They show who gets in to a port that has sent to one endpoint alone, and what length gets
+//! through. Nothing is sent but to the relays, and to the partner that a relay names.
 
 mod host;
 mod path;
@@ -18,7 +18,7 @@ use std::{
 use futures::future::{join, join_all};
 use libp2p::PeerId;
 use p2pnode_protocol::addr::{self, Host};
-use p2pnode_transports::{Family, FamilyPolicy, Handle, Transport};
+use p2pnode_transports::{Family, FamilyPolicy, Handle, PortRange, Transport};
 use tokio::{
     net::lookup_host,
     time::{Instant, timeout},
@@ -28,8 +28,10 @@ use self::path::{Path, Target};
 use crate::{
     config::{Config, RelayAddr},
     core::{
+        finding::Remedy,
         mappings::Claim,
-        netcheck::{Answer, Facts, Leg, RelayFacts, Report, assess},
+        netcheck::{self, Answer, Facts, Leg, RelayFacts, Report, assess},
+        port_search::Sample,
     },
 };
 
@@ -67,6 +69,16 @@ impl Plan {
     /// Looks, within 3 s. `claims` are what a router maps.
     pub(crate) async fn look(&self, claims: Vec<Claim>) -> Report {
         assess(&self.gather(claims).await)
+    }
+
+    /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
+    pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
+        let (targets, _) = self.targets().await;
+        let mut targets = targets.iter();
+        // IPv4 comes first.
+        let target =
+            targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
+        udp::sample(&self.sockets, target.addr).await
     }
 
     async fn gather(&self, claims: Vec<Claim>) -> Facts {
@@ -185,4 +197,9 @@ fn believe_partners(paths: &mut [Path]) {
             facts.from_other_address = None;
         }
     }
+}
+
+/// What reserves the range, if this host may give its ports to other programs.
+pub(crate) async fn unreserved(range: PortRange) -> Option<Remedy> {
+    netcheck::unreserved(range, host::look(range).await)
 }

@@ -13,7 +13,7 @@ const MISSED_PINGS: u32 = 2;
 
 impl RelayState {
     /// Somebody at `remote` begins a handshake: whether the relay goes on with it. `measure` returns the resident memory of the
-    /// process in bytes, where the system counts it; it is called only if there is a limit and the last measurement is old.
+    /// process in bytes, where the system counts it. It is called only if there is a limit and the last measurement is old.
     /// Returns the handshake that has to end for it, if any.
     ///
     /// # Errors

@@ -11,9 +11,9 @@
 //! | a record is offered | [`RelayState::handle_record`] | [`Action::StoreRecord`], [`Action::CopyRecord`] |
 //! | the relay is asked to end | [`RelayState::handle_shutdown`] | [`Action::AnnounceDrain`], later [`Action::Stop`] |
 //!
-//! An answer that is due at once is returned. Everything else comes out of [`RelayState::poll_action`], and what is worth a line in
-//! the log or a count out of [`RelayState::poll_event`]. Whoever drives the state empties both after each call, and calls
-//! [`RelayState::handle_timeout`] when [`RelayState::poll_timeout`] says so.
+//! An answer that is due at once is returned. Everything else comes out of [`RelayState::poll_action`], and what is worth a line
+//! in the log or a count out of [`RelayState::poll_event`]. The task that drives the state empties both after each call, and
+//! calls [`RelayState::handle_timeout`] when [`RelayState::poll_timeout`] says so.
 
 mod access;
 mod action;

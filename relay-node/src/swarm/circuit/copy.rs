@@ -1,6 +1,6 @@
 //! What runs over a circuit: bytes from one stream to another, both ways.
 //!
-//! Each direction holds at most one [`PIECE`], and only what its receiver has not taken yet: bytes are read into a buffer of the
+//! Each direction holds at most one [`PIECE`], and only what its receiver has not taken yet. Bytes are read into a buffer of the
 //! thread and written from it. So an idle circuit has no buffer, and a receiver that does not read stops its sender.
 
 use std::{

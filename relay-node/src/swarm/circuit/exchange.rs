@@ -91,7 +91,7 @@ pub(crate) struct Ask {
     pub(super) source: PeerId,
     /// What the circuit may carry.
     pub(super) limit: Limit,
-    /// Where its stream goes. Whoever asks stops waiting in time.
+    /// Where its stream goes. The asking side stops waiting in time.
     pub(super) reply: oneshot::Sender<Taken>,
 }
 

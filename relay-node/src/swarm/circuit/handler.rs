@@ -1,5 +1,5 @@
-//! The handshakes on one connection. What a remote can make it hold is [`MAX_HANDSHAKES`] streams, with one message of bounded
-//! length each and for a bounded time, and as many that are being refused.
+//! The handshakes on one connection. A remote can make it hold [`MAX_HANDSHAKES`] streams, each with one message of bounded
+//! length and for a bounded time. As many may be in their refusal.
 
 use std::{
     collections::VecDeque,

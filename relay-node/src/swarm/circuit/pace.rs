@@ -1,7 +1,7 @@
 //! How fast the circuits of a peer may go, all of them and both directions together.
 //!
 //! A [token bucket](https://en.wikipedia.org/wiki/Token_bucket) that holds one second. What is asked for is always granted, at a
-//! time that may lie ahead, and each answer moves the time of the next: so circuits take turns, none starves, nothing is cut.
+//! time that may lie ahead, and each answer moves the time of the next. So circuits take turns, none starves, nothing is cut.
 
 use std::{
     collections::HashMap,

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use crate::wire::Frame;
 
-/// A stream, numbered by whoever drives the session. No number comes twice.
+/// A stream, numbered by the task that drives the session. No number comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u64);
 

@@ -1,7 +1,7 @@
 //! How much a remote may make this process hold: bytes that were received and not read, and streams that the remote opened.
 //!
-//! Each peer has a [`Class`], which the owner of the transport sets by what the peer does. The class bounds every connection of the
-//! peer, over TCP, over QUIC and inside circuits. `ledger` counts for connections of yamux, whose own windows are per stream;
+//! Each peer has a [`Class`], which the owner of the transport sets by what the peer does. The class bounds every connection of
+//! the peer, over TCP, over QUIC and inside circuits. `ledger` counts for connections of yamux, whose own windows are per stream.
 //! QUIC has a window for the whole connection, so there the class is that window.
 
 mod account;
