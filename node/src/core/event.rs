@@ -10,7 +10,7 @@ use crate::{
         finding::Finding,
         json,
         peers::{Path, PathKind},
-        port_search::SearchReport,
+        search_report::SearchReport,
     },
     punch::{AttemptEnd, By, Reason, Role},
 };

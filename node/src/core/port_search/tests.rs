@@ -15,8 +15,8 @@ use p2pnode_protocol::port_search::{Key, Nonce, Part};
 use nat::{Kind, Nat, PUNCH, port_of, socket_of};
 
 use super::{
+    NoSearch,
     plan::Plan,
-    report::NoSearch,
     search::{Action, Ended, Hop, Search, Socket},
     side::Sample,
 };

@@ -5,7 +5,7 @@ use p2pnode_protocol::port_search::Part;
 
 use super::*;
 use crate::core::port_search::{
-    report::SearchOutcome,
+    SearchOutcome,
     search::Counts,
     searches::{Ask, Searches, Step},
 };
