@@ -148,6 +148,8 @@ where
         if !connections.has_place(&bounds) {
             continue;
         }
+        // The connection that lost its place is open until its task has ended.
+        while tasks.len() >= bounds.connections && tasks.join_next().await.is_some() {}
         let requests = Arc::new(AtomicUsize::new(0));
         let served = connection(
             io,

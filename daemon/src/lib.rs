@@ -14,6 +14,7 @@ pub mod heap;
 pub mod http;
 mod id;
 pub mod identity;
+pub mod in_a_row;
 pub mod init;
 pub mod key_lock;
 pub mod limiter;

@@ -56,6 +56,7 @@ pub use core::{
     event::{Event, FoundBy, NotDirect, Outcome, Reached},
     finding::{Finding, FindingId, Remedy},
     peers::{Axis, DecidedBy, Hop, How, Path, PathKind, ReportedBy},
+    port_search::{NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport},
 };
 #[cfg(fuzzing)]
 pub use discovery::datagram as mdns_datagram;

@@ -26,6 +26,7 @@ use crate::{
     Transport,
     exchange::{self, Reply},
     frame,
+    port_search::{self, Offer},
 };
 
 /// The protocol's name.
@@ -115,6 +116,13 @@ pub struct Request {
     /// Addresses of the asking peer that the relay cannot see.
     #[serde(default, with = "addresses")]
     pub addrs: Vec<Multiaddr>,
+    /// For a search for ports, what the asking peer offers. The relay passes it on if it names no other address.
+    #[serde(
+        default,
+        deserialize_with = "port_search::lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub search: Option<Offer>,
 }
 
 /// What the relay answers.
@@ -147,6 +155,13 @@ pub struct Notice {
     /// Where the two are.
     #[serde(flatten)]
     pub introduction: Introduction,
+    /// For a search for ports, what the peer offers, or how it answers. Then there is nothing to punch.
+    #[serde(
+        default,
+        deserialize_with = "port_search::lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub search: Option<Offer>,
 }
 
 /// Why the relay does not introduce.
@@ -284,6 +299,7 @@ mod tests {
         let request = Request {
             peer: PEER.parse().unwrap(),
             addrs: addrs(&["/ip6/2001:db8::7/udp/40000/quic-v1"]),
+            search: None,
         };
         let json = format!(r#"{{"peer":"{PEER}","addrs":["/ip6/2001:db8::7/udp/40000/quic-v1"]}}"#);
         assert_eq!(written(&request), frame(json.as_bytes()));
@@ -299,6 +315,7 @@ mod tests {
         let notice = Notice {
             peer: PEER.parse().unwrap(),
             introduction: introduction(),
+            search: None,
         };
         let json = format!(r#"{{"peer":"{PEER}",{lists}}}"#);
         assert_eq!(written(&notice), frame(json.as_bytes()));
@@ -306,6 +323,23 @@ mod tests {
             read_from::<Notice>(&frame(json.as_bytes())).unwrap(),
             notice
         );
+    }
+
+    fn offer() -> Offer {
+        let json = r#"{"nonce":"000102030405060708090a0b0c0d0e0f","answers":"ff0102030405060708090a0b0c0d0e0f","side":{"mapped":"203.0.113.9:40001","ports":{"kind":"sequential","last":20000,"step":2},"sockets":50}}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn an_offer_to_search_travels_and_one_that_cannot_be_read_is_none() {
+        let json = serde_json::json!({ "peer": PEER, "search": offer() }).to_string();
+        let request = read_from::<Request>(&frame(json.as_bytes())).unwrap();
+        assert_eq!(request.search, Some(offer()));
+        let notice = read_from::<Notice>(&frame(json.as_bytes())).unwrap();
+        assert_eq!(notice.search, Some(offer()));
+        let json = json.replace("20000", "\"many\"");
+        let request = read_from::<Request>(&frame(json.as_bytes())).unwrap();
+        assert_eq!(request.search, None);
     }
 
     #[test]
@@ -330,6 +364,7 @@ mod tests {
         let request = Request {
             peer: PEER.parse().unwrap(),
             addrs: many.iter().map(|text| text.parse().unwrap()).collect(),
+            search: None,
         };
         let read = read_from::<Request>(&written(&request)).unwrap();
         assert_eq!(read.addrs, request.addrs[..MAX_ADDRS]);
@@ -348,6 +383,7 @@ mod tests {
                 addrs: full.clone(),
                 own_addrs: full,
             },
+            search: Some(offer()),
         };
         let read = read_from::<Notice>(&written(&notice)).unwrap();
         assert_eq!(read, notice);

@@ -189,6 +189,7 @@ fn request() -> Request {
     Request {
         peer: PeerId::random(),
         addrs: Vec::new(),
+        search: None,
     }
 }
 
@@ -196,6 +197,7 @@ fn notice() -> Notice {
     Notice {
         peer: PeerId::random(),
         introduction: Introduction::default(),
+        search: None,
     }
 }
 

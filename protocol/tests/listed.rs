@@ -208,6 +208,7 @@ async fn ask_all(eager: bool) -> usize {
                     event: Request {
                         peer: PeerId::random(),
                         addrs: Vec::new(),
+                        search: None,
                     },
                 });
             }

@@ -67,6 +67,7 @@ fn question(peer: PeerId, addrs: &[&str]) -> Vec<u8> {
     let request = Request {
         peer,
         addrs: addrs.collect(),
+        search: None,
     };
     let mut bytes = Vec::new();
     futures::executor::block_on(meet::write(&mut bytes, &request)).expect("a short message");

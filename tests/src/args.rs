@@ -25,6 +25,7 @@ pub struct NodeArgs {
     pub relays: Vec<String>,
     pub transports: Vec<Transport>,
     pub range: RangeInclusive<u16>,
+    pub searches: bool,
 }
 
 impl NodeArgs {
@@ -38,7 +39,14 @@ impl NodeArgs {
             relays,
             transports: transports.to_vec(),
             range: RANGE,
+            searches: false,
         }
+    }
+
+    /// Where a NAT is symmetric, ports are searched for. Without it they are not, so that what a punch does is seen.
+    pub fn searching(mut self) -> Self {
+        self.searches = true;
+        self
     }
 
     pub fn range(mut self, range: RangeInclusive<u16>) -> Self {
@@ -49,7 +57,7 @@ impl NodeArgs {
     pub fn run_on(&self, host: &Host, name: &str) -> Result<Launch> {
         let key = host.artifacts.file(&format!("{name}.key"));
         let launch = Launch::new(name, bins()?.p2pnode).args(["run", "--json", "--key"]);
-        Ok(launch.arg(key).args(self.list()))
+        Ok(self.with_search(launch.arg(key).args(self.list())))
     }
 
     pub fn dial(&self, name: &str, peer: &str) -> Result<Launch> {
@@ -62,9 +70,15 @@ impl NodeArgs {
 
     pub fn watched_dial(&self, name: &str, peer: &str, timeout: &str) -> Result<Launch> {
         let launch = Launch::new(name, bins()?.p2pnode);
-        Ok(launch
-            .args(["dial", peer, "--timeout", timeout])
-            .args(self.list()))
+        let launch = launch.args(["dial", peer, "--timeout", timeout]);
+        Ok(self.with_search(launch.args(self.list())))
+    }
+
+    fn with_search(&self, launch: Launch) -> Launch {
+        launch.env(
+            "P2PNODE_PUNCH_SEARCH",
+            if self.searches { "auto" } else { "off" },
+        )
     }
 
     fn list(&self) -> Vec<String> {

@@ -19,6 +19,8 @@ pub enum Traffic {
     Udp(IpAddr),
     /// The first SYNs of TCP connections to this address, before the NAT sees them; all else passes.
     SynTo(IpAddr),
+    /// What leaves from this TCP port, before the NAT sees it.
+    TcpFrom(u16),
     /// All that passes the router's outside.
     Outside,
     /// Questions to name servers.
@@ -39,6 +41,9 @@ impl Traffic {
             }
             Self::Dns => return [String::new(), rule("udp dport 53 drop".to_owned())],
             Self::DnsRefused => return [String::new(), rule("udp dport 53 reject".to_owned())],
+            Self::TcpFrom(port) => {
+                return [rule(format!("tcp sport {port} drop")), String::new()];
+            }
             Self::With(ip) => (ip, ""),
             Self::Udp(ip) => (ip, "meta l4proto udp "),
             Self::SynTo(ip) => (ip, "tcp flags & (syn | ack) == syn "),
@@ -48,9 +53,12 @@ impl Traffic {
             ["saddr", "daddr"].map(|end| rule(format!("{protocol}{family} {end} {ip} drop")));
         match self {
             Self::SynTo(_) => [to, String::new()],
-            Self::With(_) | Self::Udp(_) | Self::Outside | Self::Dns | Self::DnsRefused => {
-                [from, to]
-            }
+            Self::With(_)
+            | Self::Udp(_)
+            | Self::TcpFrom(_)
+            | Self::Outside
+            | Self::Dns
+            | Self::DnsRefused => [from, to],
         }
     }
 }

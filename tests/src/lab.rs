@@ -151,7 +151,9 @@ impl Lab {
             | NatKind::RangeFirewall
             | NatKind::Accepts
             | NatKind::Rejects
-            | NatKind::Symmetric => router
+            | NatKind::Symmetric
+            | NatKind::SymmetricBlock
+            | NatKind::SymmetricSequential => router
                 .nat(Nat::Moderate)
                 .ip_support(IpSupport::V4Only)
                 .downstream_cidr(HOME_LAN),

@@ -10,6 +10,9 @@ use serde::Serialize;
 /// The source ports that `range-firewall` lets out, and that the nodes of the lab are configured with.
 pub const RANGE: RangeInclusive<u16> = 40000..=40050;
 
+/// How many ports a sequential NAT gives before it begins again: what fits in one message of netlink.
+const SEQUENCE: u16 = 1_024;
+
 /// How long a mapping or a filter entry lives without traffic. Longer than any test.
 const LIFETIME: &str = "600s";
 
@@ -38,6 +41,10 @@ pub enum NatKind {
     DualStack,
     /// Address-and-port-dependent mapping with random ports.
     Symmetric,
+    /// Address-and-port-dependent mapping with random ports of one block of 1,024.
+    SymmetricBlock,
+    /// Address-and-port-dependent mapping with one port after another.
+    SymmetricSequential,
     /// As [`Self::EimApdf`], but its own stack takes what it was not asked for, and answers that nobody is there.
     Accepts,
     /// As [`Self::EimApdf`], but it rejects what it was not asked for.
@@ -45,7 +52,7 @@ pub enum NatKind {
 }
 
 impl NatKind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::None,
         Self::FullCone,
         Self::AddressRestricted,
@@ -57,6 +64,8 @@ impl NatKind {
         Self::Ip6Firewall,
         Self::DualStack,
         Self::Symmetric,
+        Self::SymmetricBlock,
+        Self::SymmetricSequential,
         Self::Accepts,
         Self::Rejects,
     ];
@@ -74,6 +83,8 @@ impl NatKind {
             Self::Ip6Firewall => "ip6-firewall",
             Self::DualStack => "dual-stack",
             Self::Symmetric => "symmetric",
+            Self::SymmetricBlock => "symmetric-block",
+            Self::SymmetricSequential => "symmetric-sequential",
             Self::Accepts => "accepts",
             Self::Rejects => "rejects",
         }
@@ -112,6 +123,10 @@ pub(crate) enum Mapping {
     Rewriting(u16),
     /// A random port for every destination.
     Symmetric,
+    /// One of these, as random.
+    Block(u16, u16),
+    /// The next one for every destination, from here on.
+    Sequential(u16),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +170,14 @@ impl Policy {
             NatKind::AddressRestricted => (Some(Mapping::Preserving), Filtering::AddressDependent),
             NatKind::Firewall | NatKind::Ip6Firewall => (None, Filtering::AddressAndPortDependent),
             NatKind::Symmetric => (Some(Mapping::Symmetric), Filtering::AddressAndPortDependent),
+            NatKind::SymmetricBlock => (
+                Some(Mapping::Block(20_100, 21_123)),
+                Filtering::AddressAndPortDependent,
+            ),
+            NatKind::SymmetricSequential => (
+                Some(Mapping::Sequential(30_000)),
+                Filtering::AddressAndPortDependent,
+            ),
         };
         Some(Self {
             mapping,
@@ -175,7 +198,10 @@ impl Policy {
         /// Steps that are prime to the size of [`RANGE`], so that each port has a mapping of its own.
         const STEPS: [u16; 5] = [8, 10, 13, 14, 16];
         let keeps = self.filtering != Filtering::AddressAndPortDependent
-            || matches!(self.mapping, None | Some(Mapping::Symmetric));
+            || !matches!(
+                self.mapping,
+                Some(Mapping::Preserving | Mapping::Rewriting(_))
+            );
         let Some(number) = times.checked_sub(1).filter(|_| !keeps) else {
             return self;
         };
@@ -283,6 +309,16 @@ fn translation(mapping: Mapping, filtering: Filtering, wan: &str, address: Ipv4A
     let rest = match mapping {
         Mapping::Preserving | Mapping::Rewriting(_) => format!("snat ip to {address}"),
         Mapping::Symmetric => "masquerade fully-random".to_owned(),
+        Mapping::Block(from, to) => {
+            format!("meta l4proto {{ tcp, udp }} masquerade to :{from}-{to} fully-random")
+        }
+        Mapping::Sequential(from) => {
+            let ports = (0..SEQUENCE).map(|nth| format!("{nth} : {}", from + nth));
+            let ports = ports.collect::<Vec<_>>().join(", ");
+            format!(
+                "meta l4proto {{ tcp, udp }} snat ip to {address} : numgen inc mod {SEQUENCE} map {{ {ports} }}"
+            )
+        }
     };
     outbound.push(format!("oifname \"{wan}\" {rest}"));
     let lines = |lines: Vec<String>, indent: &str| lines.join(&format!("\n{indent}"));

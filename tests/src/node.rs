@@ -288,7 +288,11 @@ impl Process {
     }
 
     pub async fn ended(&mut self) -> Result<Dial> {
-        let status = self.exit(PATIENCE * 2).await?;
+        self.ended_within(PATIENCE * 2).await
+    }
+
+    pub async fn ended_within(&mut self, within: Duration) -> Result<Dial> {
+        let status = self.exit(within).await?;
         let code = status.code();
         Ok(Dial {
             code: code.with_context(|| format!("{} was ended: {status}", self.name))?,

@@ -137,7 +137,10 @@ impl Running {
     }
 
     pub async fn prepare(self) -> Result<Prepared> {
-        let lab = Lab::of_test().await?;
+        self.prepare_in(Lab::of_test().await?).await
+    }
+
+    pub async fn prepare_in(self, lab: Lab) -> Result<Prepared> {
         Ok(Prepared {
             relay: Relay::start(&lab, "relay").await?,
             a: Peer::new(&lab, "a", self.nats[0]).await?,

@@ -34,8 +34,13 @@ const TOOLS: [(&str, &str); 7] = [
 ];
 
 /// Tools of single tests, which the lab itself does without.
-const TOOLS_OF_TESTS: [(&str, &str); 2] =
-    [("stun", "stun-client"), ("turnutils_stunclient", "coturn")];
+const TOOLS_OF_TESTS: [(&str, &str); 5] = [
+    ("stun", "stun-client"),
+    ("turnutils_stunclient", "coturn"),
+    ("knotd", "knot"),
+    ("dig", "bind9-dnsutils"),
+    ("curl", "curl"),
+];
 
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 

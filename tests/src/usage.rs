@@ -59,7 +59,15 @@ pub fn cpu(pid: i32) -> Result<f64> {
     Ok(ticks as f64 / TICKS_PER_SECOND)
 }
 
-/// The same to the nanosecond, of those threads that it has: what others have used that have ended is not in it. A process that has
+/// How long the main thread of a process was ready to run and had no processor, in seconds.
+pub fn waited(pid: i32) -> Result<f64> {
+    let path = format!("/proc/{pid}/schedstat");
+    let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let nanoseconds = stat.split_whitespace().nth(1);
+    Ok(nanoseconds.with_context(|| path.clone())?.parse::<f64>()? / 1e9)
+}
+
+/// [`cpu`] to the nanosecond, of those threads that it has: what others have used that have ended is not in it. A process that has
 /// ended and that nobody has waited for still has its first one.
 pub fn cpu_of_threads(pid: i32) -> Result<Duration> {
     let tasks = format!("/proc/{pid}/task");

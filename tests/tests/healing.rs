@@ -2,12 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use p2pnode_tests::{delay::Link, faults::Traffic, prelude::*};
+use p2pnode_tests::{delay::Link, faults::Traffic, prelude::*, relay::RELAY_PORT};
 
 lab_tests! {
     a_relay_that_returns_while_its_name_cannot_be_resolved_is_reserved_on_again: nameless();
-    nodes_at_a_round_trip_of_3_s_stay_reserved_and_direct: slow();
+    a_round_trip_that_grows_to_3_s_costs_no_reservation_and_no_direct_path: slow(&[400, 1400, 3000]);
+    a_round_trip_that_jumps_over_the_time_of_a_ping_and_back_costs_nothing_either: slow(&[3000, 10]);
     pings_go_on_over_the_relay_at_once_when_the_direct_path_is_cut: cut_in_pings();
+    a_port_whose_packets_are_lost_on_the_way_rests_and_another_one_takes_its_place: rests();
 }
 
 const NAME: &str = "relay.p2pnode.example";
@@ -43,15 +45,21 @@ async fn nameless() -> Result<()> {
     Ok(())
 }
 
-async fn slow() -> Result<()> {
+async fn slow(steps: &[u64]) -> Result<()> {
     let mut both = Running::homes().direct().await?;
     let relay = both.relay.id.clone();
+    let seen = both.ways().map(|(node, _)| node.seen());
     // The lab drops what is on the way when the delay changes.
-    for millis in [1000, 2000, 3000] {
-        both.lab.impair(Link::rtt(Duration::from_millis(millis)))?;
+    for millis in steps {
+        both.lab.impair(Link::rtt(Duration::from_millis(*millis)))?;
         // The next step comes when both ends of the direct path have measured this one, and each a leg.
         for (node, peer) in both.ways() {
-            let is_measured = |path: &Value| path["rtt_ms"].as_f64() >= Some(0.9 * millis as f64);
+            let is_measured = |path: &Value| {
+                let measured = path["rtt_ms"].as_f64();
+                measured.is_some_and(|rtt| {
+                    rtt >= 0.9 * *millis as f64 && rtt <= 400.0 + 1.5 * *millis as f64
+                })
+            };
             let look = |status: &Value| {
                 let legs = status["relays"].as_array()?.iter();
                 let mut legs = legs.filter(|leg| leg["relay"] == relay.as_str());
@@ -60,14 +68,9 @@ async fn slow() -> Result<()> {
                 let is_slow = legs.any(is_measured) && direct.into_iter().any(is_measured);
                 is_slow.then_some(())
             };
-            node.until("slow round trips", PATIENCE * 2, look).await?;
+            node.until("these round trips", PATIENCE * 2, look).await?;
         }
     }
-    let seen = both.ways().map(|(node, _)| node.seen());
-    let dial = both.a.control.dial_within("a-pings", &both.b.id, "20s");
-    let dial = dial.args(["--count", "3"]).on(&both.a.host)?;
-    let last = |event: &Event| event.json["seq"] == 3 && event.text("/kind") == "direct";
-    dial.first("the last ping", 0, last).await?;
     for ((node, _), seen) in both.ways().into_iter().zip(seen) {
         let events = node.process.events();
         let lost = ["reservation_lost", "disconnected"];
@@ -76,6 +79,43 @@ async fn slow() -> Result<()> {
             .find(|event| lost.contains(&event.name()));
         ensure!(lost.is_none(), "{}: {lost:?}", node.process.name());
     }
+    Ok(())
+}
+
+/// A NAT that remembers an earlier connection drops the SYNs of the next one from the same port, and of no other.
+async fn rests() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let mut relay = Relay::start(&lab, "relay").await?;
+    let (site, host) = lab.home("node", NatKind::EimApdf).await?;
+    let node = relay.node("node", &host, &[Transport::Tcp]).await?;
+    let status = node.control.status().await?;
+    let port = status["punch_ports"]["tcp/ip4"].as_u64();
+    let port = u16::try_from(port.context("a punch port")?)?;
+    let seen = node.seen();
+    relay.process.kill().await?;
+    let lost = node.process.event_after(seen, "reservation_lost", PATIENCE);
+    lost.await?;
+    site.cut(&[Traffic::TcpFrom(port)])?;
+    relay.restart().await?;
+    node.process.event_after(seen, "reserved", PATIENCE).await?;
+    let rests = node.process.event_after(seen, "port_rests", PATIENCE);
+    let remote = format!("{}:{RELAY_PORT}", relay.host.ip(false)?);
+    let expected = json!({"port": port, "remote": remote, "reason": "conntrack"});
+    rests.await?.has(&expected)?;
+    let why = ["why", &relay.id, "--json"];
+    let why = node.control.json(&why).await?;
+    ensure!(why["finding"]["id"] == "conntrack", "{why}");
+    // The next connection leaves from another port at once.
+    let seen = node.seen();
+    relay.process.kill().await?;
+    relay.restart().await?;
+    let leg = node
+        .process
+        .event_after(seen, "connected", PATIENCE)
+        .await?;
+    let local = leg.json["path"]["hops"][0]["local"].to_string();
+    ensure!(!local.contains(&format!(":{port}\"")), "{}", leg.line);
+    node.process.event_after(seen, "reserved", PATIENCE).await?;
     Ok(())
 }
 

@@ -1,68 +1,34 @@
-//! `mappings.mode`: a node has its punch ports mapped by a real router, miniupnpd, and leaves nothing behind.
+//! `mappings.mode`: a node has its punch ports mapped by a real router, miniupnpd, has a relay prove the mappings, offers what is
+//! proved, and leaves nothing behind.
 
-use std::fs;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use p2pnode_tests::{prelude::*, probe, sandbox};
+use p2pnode_tests::{
+    prelude::*,
+    probe,
+    router::{granted, liar, mapping, mappings, router},
+};
 
 lab_tests! {
     pcp_opens_the_punch_ports_from_the_range_and_closes_them_at_the_end: maps("pcp", "Pcp");
     nat_pmp_opens_the_punch_ports_from_the_range_and_closes_them_at_the_end: maps("nat-pmp", "NatPmp");
     upnp_opens_the_punch_ports_from_the_range_and_closes_them_at_the_end: maps("upnp", "Upnp");
     of_everything_that_a_router_knows_auto_takes_pcp: maps("auto", "Pcp");
+    a_mapped_home_is_direct_with_symmetric_peers_over_quic: mapped_pairs(NatKind::EimApdf, Transport::Quic);
+    a_mapped_home_is_direct_with_symmetric_peers_over_tcp: mapped_pairs(NatKind::EimApdf, Transport::Tcp);
+    a_mapped_symmetric_site_is_direct_with_homes_over_quic: mapped_pairs(NatKind::Symmetric, Transport::Quic);
+    a_mapped_symmetric_site_is_direct_with_homes_over_tcp: mapped_pairs(NatKind::Symmetric, Transport::Tcp);
+    what_a_router_grants_and_drops_is_offered_to_nobody_and_given_back: lies();
+    a_mapping_that_dies_is_withdrawn_within_30_s: dies();
+    after_a_reboot_of_the_router_the_ports_are_mapped_again: reboots();
+    behind_a_new_address_of_the_router_the_new_one_is_offered: moves();
 }
 
-/// What miniupnpd adds its rules to. The site's own firewall lets in what they translate.
-const CHAINS: &str = "
-add rule inet lab forward ct status dnat accept
-table inet miniupnpd {
-    chain forward { type filter hook forward priority 1; policy accept; jump miniupnpd; }
-    chain miniupnpd { }
-    chain prerouting { type nat hook prerouting priority dstnat; policy accept; jump prerouting_miniupnpd; }
-    chain prerouting_miniupnpd { }
-    chain postrouting { type nat hook postrouting priority srcnat - 1; policy accept; jump postrouting_miniupnpd; }
-    chain postrouting_miniupnpd { }
-}
-";
-
-/// It maps nothing from an address that is not public, and none of the lab is: it is given another one to name.
-const CONFIG: &str = "
-ext_ifname=ix
-ext_ip=11.0.0.1
-enable_natpmp=yes
-enable_upnp=yes
-min_lifetime=120
-max_lifetime=86400
-secure_mode=yes
-http_port=5000
-upnp_table_name=miniupnpd
-upnp_nat_table_name=miniupnpd
-upnp_forward_chain=miniupnpd
-upnp_nat_chain=prerouting_miniupnpd
-upnp_nat_postrouting_chain=postrouting_miniupnpd
-uuid=00000000-0000-0000-0000-000000000001
-allow 1024-65535 0.0.0.0/0 1024-65535
-";
-
-async fn router(lab: &Lab, peer: &Peer) -> Result<Process> {
-    let router = peer.host.ip(false)?.to_string();
-    let (network, _) = router.rsplit_once('.').context("an address of IPv4")?;
-    let chains = lab.artifacts().file("chains.nft");
-    // Before the rule that drops.
-    fs::write(&chains, CHAINS.replace("add rule", "insert rule"))?;
-    peer.site.shell(&format!("nft -f {}", chains.display()))?;
-    let config = lab.artifacts().file("miniupnpd.conf");
-    fs::write(&config, format!("{CONFIG}listening_ip={network}.1/24\n"))?;
-    let launch = Launch::new("miniupnpd", sandbox::tool("miniupnpd"))
-        .args(["-d", "-f"])
-        .arg(&config);
-    let pid = lab.artifacts().file("miniupnpd.pid");
-    let daemon = launch
-        .arg("-P")
-        .arg(pid)
-        .on_router(&peer.site, lab.artifacts())?;
-    daemon.logged("Listening for NAT-PMP", PATIENCE).await?;
-    Ok(daemon)
-}
+/// What is published has to follow what happens at the router within this time.
+const FOLLOWS: Duration = Duration::from_secs(30);
 
 async fn maps(mode: &str, method: &str) -> Result<()> {
     let lab = Lab::of_test().await?;
@@ -85,32 +51,187 @@ async fn maps(mode: &str, method: &str) -> Result<()> {
             .log_until(&format!("{protocol} mapped"), PATIENCE, mapped)
             .await?;
     }
+    for protocol in ["udp", "tcp"] {
+        mapping(&node, 0, protocol, "verified", PATIENCE * 2).await?;
+    }
     let status = node.control.status().await?;
     let port = status["punch_ports"]["tcp/ip4"]
         .as_u64()
         .context("a TCP punch port")?;
     let outside = peer.site.outside_ip4().context("an outside address")?;
-    let mapped = (outside, u16::try_from(port)?).into();
+    let mapped: SocketAddr = (outside, u16::try_from(port)?).into();
+    for entry in mappings(&status) {
+        ensure!(entry["verified"] == mapped.to_string(), "{status}");
+    }
     ensure!(
         probe::connects(&stranger, 7001, mapped).await?,
         "{mapped} is closed"
     );
-    let rules = || {
-        peer.site
-            .shell("nft list chain inet miniupnpd prerouting_miniupnpd")
-    };
-    ensure!(rules()?.matches("dnat").count() == 2, "{}", rules()?);
+    ensure!(granted(&peer)? == 2);
     node.process.terminate()?;
     ensure!(node.process.exit(PATIENCE).await?.success());
-    ensure!(
-        rules()?.matches("dnat").count() == 0,
-        "left behind: {}",
-        rules()?
-    );
+    ensure!(granted(&peer)? == 0, "mappings are left behind");
     ensure!(
         !probe::connects(&stranger, 7002, mapped).await?,
         "{mapped} is open"
     );
     peer.settle().await?;
     peer.keeps_range().await
+}
+
+async fn start(relay: &Relay, peer: &Peer, over: &[Transport]) -> Result<Node> {
+    let launch = relay
+        .run("a", &peer.host, over)?
+        .env("P2PNODE_MAPPINGS_MODE", "pcp");
+    launch.reserves(&peer.host).await
+}
+
+/// Where the TCP port of the node is reached.
+async fn verified(node: &Node, skip: usize) -> Result<SocketAddr> {
+    let event = mapping(node, skip, "tcp", "verified", FOLLOWS * 2).await?;
+    Ok(event.text("/address").parse()?)
+}
+
+async fn mapped_pairs(kind: NatKind, transport: Transport) -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let peer = Peer::new(&lab, "a", kind).await?;
+    let _daemon = router(&lab, &peer).await?;
+    let over = [transport];
+    let node = start(&relay, &peer, &over).await?;
+    let protocol = match transport {
+        Transport::Quic => "udp",
+        Transport::Tcp => "tcp",
+    };
+    let proved = mapping(&node, 0, protocol, "verified", FOLLOWS).await?;
+    let proved: SocketAddr = proved.text("/address").parse()?;
+    let other = match kind {
+        NatKind::Symmetric => NatKind::EimApdf,
+        _ => NatKind::Symmetric,
+    };
+    // Who has been direct once has a warm NAT: each way has a peer of its own.
+    let caller = Peer::new(&lab, "b", other).await?;
+    let caller_node = relay.node("b", &caller.host, &over).await?;
+    caller_node.dial("in", &node.id).await?.is("direct")?;
+    let called = Peer::new(&lab, "c", other).await?;
+    let called_node = relay.node("c", &called.host, &over).await?;
+    let dial = node.dial("out", &called_node.id).await?;
+    dial.is("direct")?;
+    let candidate = format!("/ip4/{}/{protocol}/{}", proved.ip(), proved.port());
+    let sent = dial.all("punch").any(|punch| {
+        let sent = punch.json["sent"].as_array();
+        sent.is_some_and(|sent| {
+            sent.iter()
+                .any(|addr| addr.to_string().contains(&candidate))
+        })
+    });
+    ensure!(sent, "{candidate} was not offered: {:?}", dial.events);
+    for side in [&peer, &caller, &called] {
+        side.settle().await?;
+        side.keeps_range().await?;
+    }
+    Ok(())
+}
+
+async fn lies() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let _daemon = liar(&lab, &peer).await?;
+    let node = start(&relay, &peer, &Transport::ALL).await?;
+    for protocol in ["udp", "tcp"] {
+        mapping(&node, 0, protocol, "claimed", PATIENCE).await?;
+        mapping(&node, 0, protocol, "lost", FOLLOWS).await?;
+    }
+    let events = node.process.events();
+    let is_believed = events
+        .iter()
+        .any(|event| event.text("/state") == "verified");
+    ensure!(!is_believed, "{events:?}");
+    let released = async {
+        while granted(&peer)? > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, released).await??;
+    let status = node.control.status().await?;
+    ensure!(mappings(&status).next().is_none(), "{status}");
+    Ok(())
+}
+
+async fn dies() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let stranger = lab.public_host("stranger").await?;
+    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let _daemon = router(&lab, &peer).await?;
+    let node = start(&relay, &peer, &Transport::ALL).await?;
+    let mapped = verified(&node, 0).await?;
+    mapping(&node, 0, "udp", "verified", FOLLOWS).await?;
+    ensure!(probe::connects(&stranger, 7001, mapped).await?);
+    // What the router has granted is there, and works no longer.
+    let drop = "nft insert rule inet lab forward iifname ix ct state new drop";
+    peer.site.shell(drop)?;
+    for protocol in ["udp", "tcp"] {
+        mapping(&node, 0, protocol, "withdrawn", FOLLOWS).await?;
+    }
+    ensure!(!probe::connects(&stranger, 7002, mapped).await?);
+    Ok(())
+}
+
+async fn reboots() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let stranger = lab.public_host("stranger").await?;
+    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let mut daemon = router(&lab, &peer).await?;
+    let node = start(&relay, &peer, &Transport::ALL).await?;
+    let mapped = verified(&node, 0).await?;
+    daemon.kill().await?;
+    peer.site.shell("nft delete table inet miniupnpd")?;
+    ensure!(!probe::connects(&stranger, 7001, mapped).await?);
+    let _daemon = liar(&lab, &peer).await?;
+    let looks = async {
+        while granted(&peer)? < 2 || !probe::connects(&stranger, 7002, mapped).await? {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(FOLLOWS, looks).await??;
+    let skip = node.process.events().len();
+    let status = node.control.status().await?;
+    if mappings(&status).any(|entry| entry["verified"] == Value::Null) {
+        mapping(&node, skip, "tcp", "verified", FOLLOWS).await?;
+    }
+    Ok(())
+}
+
+async fn moves() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let stranger = lab.public_host("stranger").await?;
+    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let _daemon = router(&lab, &peer).await?;
+    let node = start(&relay, &peer, &Transport::ALL).await?;
+    let mapped = verified(&node, 0).await?;
+    let (before, after) = (mapped.ip().to_string(), neighbour(mapped.ip())?);
+    let skip = node.process.events().len();
+    // What the router translates from now on has the new address, and so has what comes in.
+    peer.site.shell(&format!(
+        "set -e; p=$(ip -o -4 addr show dev ix | awk '{{print $4}}' | head -1); g=$(ip route show default | awk '{{print $3}}')
+         nft list table ip lab_nat | sed 's/{before}/{after}/g' > /tmp/lab_nat.$$; nft delete table ip lab_nat; nft -f /tmp/lab_nat.$$; rm /tmp/lab_nat.$$
+         ip addr add {after}/${{p#*/}} dev ix; ip addr del $p dev ix; ip route replace default via $g dev ix; conntrack -F 2>/dev/null || true"
+    ))?;
+    let now = verified(&node, skip).await?;
+    ensure!(now.ip().to_string() == after, "{now} is not at {after}");
+    ensure!(probe::connects(&stranger, 7001, now).await?);
+    Ok(())
+}
+
+/// Another address of the same network, which nobody has.
+fn neighbour(ip: IpAddr) -> Result<String> {
+    let text = ip.to_string();
+    let (network, _) = text.rsplit_once('.').context("an address of IPv4")?;
+    Ok(format!("{network}.222"))
 }

@@ -1,6 +1,6 @@
 //! A relay introduces two nodes, and they are direct before there is a circuit between them.
 
-use p2pnode_tests::{node::printed, prelude::*, stranger};
+use p2pnode_tests::{faults::Traffic, node::printed, peer::sockets, prelude::*, stranger};
 
 lab_tests! {
     two_port_preserving_nats_need_no_circuit_over_quic:
@@ -16,6 +16,7 @@ lab_tests! {
     a_node_with_access_rules_leaves_it_to_dcutr: with_access_rules();
     a_dialer_with_filters_leaves_it_to_dcutr: with_filters(true);
     a_dialed_node_with_filters_leaves_it_to_dcutr: with_filters(false);
+    a_port_that_is_not_the_punch_port_is_never_advertised: from_another_port();
 }
 
 fn punches(dial: &Dial) -> Vec<(&str, &str)> {
@@ -136,4 +137,35 @@ async fn with_filters(at_dialer: bool) -> Result<()> {
         (None, deny)
     };
     by_dcutr_alone(&lab, relays, a_env, None, b_env).await
+}
+
+/// The way from B's punch port to the relay is closed, as where a NAT keeps an earlier flow of that port: the relay sees another port.
+async fn from_another_port() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let relay_ip = relay.host.ip(false)?;
+    let a = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let b = Peer::new(&lab, "b", NatKind::EimApdf).await?;
+    b.site.cut(&[Traffic::SynTo(relay_ip)])?;
+    let over = [Transport::Tcp];
+    let b_node = relay.run("b", &b.host, &over)?.runs(&b.host).await?;
+    let port = b_node.control.status().await?["punch_ports"]["tcp/ip4"].clone();
+    let port = u16::try_from(port.as_u64().context("no punch port")?)?;
+    b.site.cut(&[Traffic::TcpFrom(port)])?;
+    let leg = |status: &Value| {
+        let relay = &status["relays"][0];
+        (relay["reserved"] == true).then(|| sockets(&relay["paths"][0]).ok())?
+    };
+    let (leg, _) = b_node.until("a reservation", PATIENCE, leg).await?;
+    ensure!(leg.port() != port, "the relay is reached from {port}");
+    let dial = relay.dial("a", &a.host, &over, &b_node.id)?;
+    let dial = dial.on(&a.host)?.ended().await?;
+    dial.is("relayed")?;
+    a.settle().await?;
+    let outside = b.site.outside_ip4().context("an address")?;
+    let dialed = a.home.sent_by(&a.host.addresses);
+    let wrong = (outside, leg.port()).into();
+    let wrong = dialed.iter().find(|packet| packet.destination == wrong);
+    ensure!(wrong.is_none(), "{wrong:?}, though B punches from {port}");
+    Ok(())
 }

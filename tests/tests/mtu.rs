@@ -15,5 +15,10 @@ async fn direct(transport: Transport) -> Result<()> {
     dial.is("direct")?;
     let is_reported = dial.log.contains("mtu");
     ensure!(is_reported == (transport == Transport::Tcp), "{}", dial.log);
+    let finding = &dial.result()?.json["finding"]["id"];
+    ensure!(
+        (finding == "mtu") == (transport == Transport::Tcp),
+        "{finding}"
+    );
     Ok(())
 }

@@ -8,6 +8,8 @@ lab_tests! {
     a_dial_over_quic_of_a_peer_that_does_not_admit_this_node_is_refused_at_once: refused(Transport::Quic);
     a_dial_over_tcp_of_a_peer_that_does_not_admit_this_node_is_refused_at_once: refused(Transport::Tcp);
     a_dial_of_an_address_whose_node_does_not_admit_this_one_is_refused_at_once: refused_at_address();
+    a_dial_over_quic_of_a_peer_that_is_full_ends_and_says_so: full(Transport::Quic);
+    a_dial_over_tcp_of_a_peer_that_is_full_ends_and_says_so: full(Transport::Tcp);
     a_quic_relay_that_does_not_admit_a_node_is_dialed_ever_less_often: relay_refuses(Transport::Quic);
     a_tcp_relay_that_does_not_admit_a_node_is_dialed_ever_less_often: relay_refuses(Transport::Tcp);
     a_dial_of_its_own_takes_nothing_from_the_node_that_runs_with_its_file: beside_a_node();
@@ -39,6 +41,27 @@ async fn refused(transport: Transport) -> Result<()> {
         )?;
         is_refusal(&dial.args(args).on(&both.a.host)?.ended().await?)?;
     }
+    Ok(())
+}
+
+/// A node above `limits.memory` takes nobody.
+async fn full(transport: Transport) -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let (_site, host) = lab.home("a", NatKind::EimApdf).await?;
+    let remote = lab.public_host("remote").await?;
+    let node = NodeArgs::with_relays(Vec::new(), &[transport]);
+    let node = node
+        .run_on(&remote, "full")?
+        .env("P2PNODE_LIMITS_MEMORY", "1MiB");
+    let listen = transport.addr("0.0.0.0", 443);
+    let node = node.args(["--listen", &listen]).runs(&remote).await?;
+    node.process.event("listening", PATIENCE).await?;
+    let at = transport.addr(remote.ip(false)?, 443);
+    let dial = NodeArgs::with_relays(Vec::new(), &[transport]);
+    let dial = dial.dial("a-dial", &node.id)?;
+    let dial = dial.args(["--addr", &at]).on(&host)?.ended().await?;
+    let reason = dial.is("unreachable")?.text("/reason");
+    ensure!(reason.contains("it is full"), "{reason}");
     Ok(())
 }
 

@@ -251,25 +251,14 @@ async fn iperf3() -> Result<()> {
         "1",
         "-J",
     ];
-    let sum = udp_sum(host, &udp).await?;
+    let report: Value = serde_json::from_str(&until_ok(host, "iperf3", &udp).await?)?;
+    // The server resets the control connection behind its results.
+    let sum = &report["end"]["sum"];
     let lost = sum["lost_percent"]
         .as_f64()
         .context("no share of lost datagrams")?;
     ensure!(lost < 50.0 && sum["packets"].as_u64() > Some(100), "{sum}");
     Ok(())
-}
-
-/// What iperf3 measured. Its server resets the control connection behind the results, which may overtake them.
-async fn udp_sum(host: &Host, args: &[&str]) -> Result<Value> {
-    let mut report = Value::Null;
-    for _ in 0..5 {
-        report = serde_json::from_str(&until_ok(host, "iperf3", args).await?)?;
-        let sum = &report["end"]["sum"];
-        if sum["lost_percent"].is_number() {
-            return Ok(sum.clone());
-        }
-    }
-    anyhow::bail!("iperf3 reports no sum: {report}")
 }
 
 async fn rsync() -> Result<()> {

@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::multiaddr::Multiaddr;
@@ -18,7 +18,9 @@ use crate::net::{
     budget::Budgets,
     datagrams::Datagrams,
     error::Error,
+    found::FoundSocket,
     kin::Kin,
+    learned::Learned,
     pool::{Exhausted, PoolCounts},
     ports::{Claim, Lease},
     punches::{PunchGuard, Punches, Remote},
@@ -68,6 +70,11 @@ impl Handle {
     /// sockets of the address that won. The last 1024 addresses are remembered.
     pub fn sockets(&self, dialed: &Multiaddr) -> Option<Sockets> {
         self.shared.sockets(dialed)
+    }
+
+    /// What dials have learned about paths, as long as it may still hold.
+    pub fn learned(&self) -> Vec<Learned> {
+        self.shared.lessons().fresh(Instant::now()).collect()
     }
 
     /// What peers may make this process hold. Every peer has the largest class until [`Budgets::begin_as`] and
@@ -125,6 +132,24 @@ impl Handle {
                 reason: error.to_string(),
             }),
         }
+    }
+
+    /// Gives a claimed socket to QUIC: dials of `remote` leave from it, and what comes in there is accepted. It closes once no
+    /// connection uses it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn adopt(&self, claimed: ClaimedUdp, remote: SocketAddr) -> io::Result<()> {
+        let ClaimedUdp { socket, claim } = claimed;
+        socket::set_hops(&socket, None)?;
+        let socket = socket.into_std()?;
+        self.shared.found.add(FoundSocket {
+            socket,
+            claim,
+            remote,
+        });
+        Ok(())
     }
 
     /// A port of the range for TCP connections, which nothing else of this node uses for as long as the value lives.
@@ -203,6 +228,15 @@ impl ClaimedUdp {
         &self.socket
     }
 
+    /// Has datagrams that are sent from now on pass so many routers; `None` is as many as the system lets them.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_hops(&self, hops: Option<u8>) -> io::Result<()> {
+        socket::set_hops(&self.socket, hops)
+    }
+
     /// A TCP connection from the same port, which nothing else has while this value lives. Dropping it resets it, so that no
     /// `TIME_WAIT` keeps the port from the next connection to that remote.
     ///
@@ -250,6 +284,18 @@ impl ClaimedTcp {
     pub async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
         let stream = socket::connect(self.port(), remote, Segments::Full).await?;
         socket::reset_on_close(&stream)?;
+        Ok(stream)
+    }
+
+    /// Connects from the port to `remote`. The connection ends as others do, and afterwards the port rests as long as the kernel
+    /// may keep its 4-tuple.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: `AddrNotAvailable` if the 4-tuple is still there.
+    pub async fn connect_to_end(&mut self, remote: SocketAddr) -> io::Result<TcpStream> {
+        let stream = socket::connect(self.port(), remote, Segments::Full).await?;
+        self.lease.connected();
         Ok(stream)
     }
 

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use futures::FutureExt;
@@ -22,6 +24,7 @@ use p2pnode_protocol::{Family, Scope, Transport};
 use crate::{
     net::{
         addr::{to_multiaddr, to_socket_addr},
+        arrivals::{Arrivals, BATCH},
         connection::{Connection, Event, Incoming},
         error::Error,
         interfaces::Interfaces,
@@ -35,6 +38,7 @@ use crate::{
 pub(crate) struct Listeners {
     pub(crate) quic: Option<quic::Listeners>,
     pub(crate) tcp: Option<tcp::tokio::Transport>,
+    arrivals: Arrivals<TcpEvent>,
     pub(crate) upgrade: Upgrade,
     stun: Option<Arc<dyn StunHandler>>,
     wildcards: Vec<Wildcard>,
@@ -101,6 +105,7 @@ impl Listeners {
             quic: quic.map(|settings| quic::Listeners::new(settings, stun.clone())),
             stun,
             tcp: tcp.then(|| tcp::tokio::Transport::new(tcp::Config::new())),
+            arrivals: Arrivals::within_files(),
             upgrade,
             wildcards: Vec::new(),
             interfaces: None,
@@ -108,7 +113,7 @@ impl Listeners {
         }
     }
 
-    fn watch(&mut self) -> std::io::Result<()> {
+    fn watch(&mut self) -> io::Result<()> {
         if self.interfaces.is_none() {
             self.interfaces = Some(Interfaces::watch()?);
         }
@@ -189,12 +194,37 @@ impl Listeners {
         {
             return Poll::Ready(event);
         }
-        if let Some(tcp) = &mut self.tcp
-            && let Poll::Ready(event) = Pin::new(tcp).poll(cx)
-        {
-            return Poll::Ready(tcp_event(event, &self.upgrade, self.stun.clone()));
+        self.poll_arrivals(cx)
+            .map(|event| tcp_event(event, &self.upgrade, self.stun.clone()))
+    }
+
+    /// Takes what was accepted, one source after the other.
+    fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> Poll<TcpEvent> {
+        let Some(tcp) = &mut self.tcp else {
+            return Poll::Pending;
+        };
+        for _ in 0..BATCH {
+            let Poll::Ready(event) = Pin::new(&mut *tcp).poll(cx) else {
+                break;
+            };
+            let TransportEvent::Incoming {
+                listener_id,
+                send_back_addr,
+                ..
+            } = &event
+            else {
+                return Poll::Ready(event);
+            };
+            let (listener_id, remote) = (*listener_id, send_back_addr.clone());
+            self.arrivals.push(&remote, event);
+            if let Some(dropped) = self.arrivals.dropped(Instant::now()) {
+                let error = io::Error::other(format!(
+                    "{dropped} connections of sources that have many were dropped: too many come at once"
+                ));
+                return Poll::Ready(TransportEvent::ListenerError { listener_id, error });
+            }
         }
-        Poll::Pending
+        self.arrivals.pop().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -261,15 +291,11 @@ impl libp2p::Transport for Listeners {
     }
 }
 
+type TcpEvent =
+    TransportEvent<<tcp::tokio::Transport as libp2p::Transport>::ListenerUpgrade, io::Error>;
+
 /// An event of a TCP transport, with the upgrade of the stream that comes in.
-fn tcp_event(
-    event: TransportEvent<
-        <tcp::tokio::Transport as libp2p::Transport>::ListenerUpgrade,
-        std::io::Error,
-    >,
-    upgrade: &Upgrade,
-    stun: Option<Arc<dyn StunHandler>>,
-) -> Event {
+fn tcp_event(event: TcpEvent, upgrade: &Upgrade, stun: Option<Arc<dyn StunHandler>>) -> Event {
     let remote = match &event {
         TransportEvent::Incoming { send_back_addr, .. } => to_socket_addr(send_back_addr),
         TransportEvent::NewAddress { .. }

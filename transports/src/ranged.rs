@@ -52,6 +52,8 @@ pub struct Config {
 pub(crate) struct Ranged {
     config: Config,
     listeners: Listeners,
+    /// Whether the punch port of TCP is asked before the public listeners.
+    punches_first: bool,
     quic: Option<quic::Dialer>,
     tcp: Option<tcp::Dialer>,
     /// The ports of the range that public listeners have. No dial may take them.
@@ -80,6 +82,7 @@ impl Ranged {
         let upgrade = Upgrade::new(keypair, tls, shared.budgets.clone())?;
         let mut this = Self {
             listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp, None),
+            punches_first: false,
             quic: quic.map(|settings| quic::Dialer::new(settings, shared.clone())),
             tcp: config
                 .tcp
@@ -166,8 +169,13 @@ impl Ranged {
             Transport::Quic => {
                 let quic = self
                     .quic
-                    .as_ref()
+                    .as_mut()
                     .ok_or(Error::TransportDisabled { transport })?;
+                let found = quic.found_port(remote);
+                if found.is_some() {
+                    self.waker.wake();
+                }
+                let port = found.or(port);
                 let dial = quic.dial(quic::Dial {
                     remote,
                     peer: target.peer,
@@ -286,15 +294,22 @@ impl libp2p::Transport for Ranged {
         {
             return Poll::Ready(event);
         }
-        if let Some(tcp) = &mut self.tcp
-            && let Poll::Ready(event) = tcp.poll(cx)
-        {
+        // Each has its turn, however much comes to the other.
+        self.punches_first = !self.punches_first;
+        for of_punches in [self.punches_first, !self.punches_first] {
+            let event = match (of_punches, &mut self.tcp) {
+                (false, _) => Pin::new(&mut self.listeners).poll(cx),
+                (true, Some(tcp)) => tcp.poll(cx),
+                (true, None) => Poll::Pending,
+            };
+            let Poll::Ready(event) = event else {
+                continue;
+            };
+            if !of_punches && let TransportEvent::ListenerClosed { listener_id, .. } = &event {
+                self.forget_listener(*listener_id);
+            }
             return Poll::Ready(event);
         }
-        let event = futures::ready!(Pin::new(&mut self.listeners).poll(cx));
-        if let TransportEvent::ListenerClosed { listener_id, .. } = &event {
-            self.forget_listener(*listener_id);
-        }
-        Poll::Ready(event)
+        Poll::Pending
     }
 }

@@ -8,6 +8,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     task::Poll,
+    time::Instant,
 };
 
 use common::{LONG, Node, ORDINARY, config, node};
@@ -108,6 +109,42 @@ async fn a_stranger_has_sixteen_streams_at_once_and_the_others_come_when_its_cla
         while streams.len() < 100 {
             streams.push(next(&mut pair.victim).await.unwrap());
         }
+        flood.abort();
+    }
+}
+
+/// Opens streams and drops them, for as long as the connection takes it.
+async fn reopen(mut muxer: StreamMuxerBox) {
+    loop {
+        let open = poll_fn(|cx| {
+            let _ = muxer.poll_unpin(cx);
+            muxer.poll_outbound_unpin(cx)
+        });
+        let Ok(mut stream) = open.await else { return };
+        let _ = stream.write_all(&[7]).await;
+        drop(stream);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_and_dropped_without_end_are_taken_at_a_pace() {
+    for transport in BOTH {
+        let start = Instant::now();
+        let mut pair = pair(transport).await;
+        let flood = tokio::spawn(reopen(pair.attacker));
+        let mut taken = 0;
+        let ended = loop {
+            match next(&mut pair.victim).await {
+                Ok(_) if taken == 300 => break None,
+                Ok(_) => taken += 1,
+                Err(error) => break closed(&error),
+            }
+        };
+        let paced = 257 + start.elapsed().as_millis() / 50;
+        assert!(taken <= paced, "{transport:?}: {taken} of {paced}");
+        let over = Some(Closed::Overuse(Overuse::Stranger));
+        assert!(ended.is_none() || ended == over, "{transport:?}: {ended:?}");
         flood.abort();
     }
 }

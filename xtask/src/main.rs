@@ -9,6 +9,7 @@
 mod abuse;
 mod bench;
 mod cargo;
+mod carry;
 mod child;
 mod demo;
 mod dist;
@@ -48,6 +49,9 @@ enum Suite {
     /// Two nodes and two relays under half an hour of faults, by a seeded schedule, on release binaries; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others. Schedule, findings and logs go to target/lab.
     Soak,
+    /// Sessions of services with 1 GiB each way over changing paths, stopped nodes and lost networks, on release binaries; P2PNODE_BIN
+    /// and RELAY_NODE_BIN name others.
+    Carry,
     /// The packages of `dist`, installed, started and purged on a Debian with systemd in a container, which needs root; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others.
     Packages,
@@ -70,6 +74,8 @@ enum Command {
         abuse: abuse::Args,
         #[command(flatten)]
         soak: soak::Args,
+        #[command(flatten)]
+        carry: carry::Args,
         /// k8s: play no pods
         #[arg(long, requires = "suite")]
         without_pods: bool,
@@ -115,6 +121,9 @@ enum Command {
         minutes: u64,
         longest: u64,
     },
+    /// The part of `test carry` that runs in the lab.
+    #[command(hide = true)]
+    CarryInLab { mib: u64 },
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
@@ -164,6 +173,11 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => soak::run(soak),
         Command::Test {
+            suite: Some(Suite::Carry),
+            carry,
+            ..
+        } => carry::run(carry),
+        Command::Test {
             suite: Some(Suite::Packages),
             profile,
             ..
@@ -200,6 +214,10 @@ fn run(command: Command) -> Result<ExitCode> {
         } => {
             sandbox::enter()?;
             soak::in_lab(seed, minutes, longest)
+        }
+        Command::CarryInLab { mib } => {
+            sandbox::enter()?;
+            carry::in_lab(mib)
         }
         Command::BenchInLab { report, words } => {
             sandbox::enter()?;

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use axum::routing::{get, post};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::Notify,
+    sync::{Notify, mpsc},
     time::Instant,
 };
 
@@ -15,8 +15,8 @@ use super::*;
 /// Longer than any answer takes, for what must not come.
 const NOTHING: Duration = Duration::from_millis(200);
 
-/// More than the kernel holds for a client that does not read.
-const LARGE: usize = 64 * 1024 * 1024;
+/// More than a pipe and the server hold for a client that does not read.
+const LARGE: usize = 4 * 1024 * 1024;
 
 fn router(finish: &Arc<Notify>) -> Router {
     let finish = finish.clone();
@@ -44,6 +44,39 @@ async fn served(bounds: Bounds) -> (SocketAddr, Arc<Notify>) {
         std::future::pending(),
     ));
     (addr, finish)
+}
+
+/// Connections without a kernel. A paused clock runs ahead while the kernel moves bytes, which on a busy machine takes turns.
+struct Pipes(mpsc::UnboundedReceiver<DuplexStream>);
+
+impl Listener for Pipes {
+    type Io = DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (DuplexStream, ()) {
+        match self.0.recv().await {
+            Some(stream) => (stream, ()),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn served_over_pipes(bounds: Bounds) -> mpsc::UnboundedSender<DuplexStream> {
+    let (dial, dialed) = mpsc::unbounded_channel();
+    let router = router(&Arc::default());
+    tokio::spawn(serve(Pipes(dialed), router, bounds, std::future::pending()));
+    dial
+}
+
+async fn pipe(dial: &mpsc::UnboundedSender<DuplexStream>, request: &str) -> DuplexStream {
+    let (mut stream, served) = tokio::io::duplex(64 * 1024);
+    dial.send(served).unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
 }
 
 async fn connect(addr: SocketAddr, request: &str) -> TcpStream {
@@ -95,7 +128,7 @@ async fn half_requests_hold_no_connection_from_others_and_the_oldest_goes_first(
 
 #[tokio::test(start_paused = true)]
 async fn half_headers_idle_connections_and_half_bodies_end_after_ten_seconds() {
-    let (addr, _) = served(Bounds::admin(&[])).await;
+    let dial = served_over_pipes(Bounds::admin(&[]));
     for (request, status) in [
         ("", ""),
         ("GET /quick HT", ""),
@@ -107,7 +140,7 @@ async fn half_headers_idle_connections_and_half_bodies_end_after_ten_seconds() {
         ),
     ] {
         let start = Instant::now();
-        let answer = rest(connect(addr, request).await).await;
+        let answer = rest(pipe(&dial, request).await).await;
         let took = start.elapsed();
         assert!(answer.contains(status), "{request:?}: {answer}");
         assert!(took >= Duration::from_secs(10), "{request:?}: {took:?}");
@@ -117,11 +150,12 @@ async fn half_headers_idle_connections_and_half_bodies_end_after_ten_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_no_answer_is_disconnected() {
-    let (addr, _) = served(Bounds::admin(&[])).await;
-    let stream = connect(addr, "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let dial = served_over_pipes(Bounds::admin(&[]));
+    let stream = pipe(&dial, "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     tokio::time::sleep(2 * STALL).await;
     assert!(rest(stream).await.len() < LARGE);
-    let whole = ask(addr, "GET /large HTTP/1.1\r\nHost: localhost\r\n").await;
+    let request = "GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let whole = rest(pipe(&dial, request).await).await;
     assert!(whole.len() > LARGE);
 }
 
@@ -238,4 +272,70 @@ async fn an_idle_connection_goes_before_one_that_waits_for_an_answer() {
     let mut answer = vec![0; 1000];
     let length = slow.read(&mut answer).await.unwrap();
     assert!(answer[..length].ends_with(b"done\n"));
+}
+
+/// The reading half of a connection on which nothing comes, counted while it is open.
+struct Silent(Arc<AtomicUsize>);
+
+impl AsyncRead for Silent {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// So many connections at once.
+struct Crowd {
+    left: usize,
+    open: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    over: Arc<Notify>,
+}
+
+impl Listener for Crowd {
+    type Io = tokio::io::Join<Silent, tokio::io::Sink>;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Self::Io, ()) {
+        if self.left == 0 {
+            self.over.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.left -= 1;
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(open, Ordering::Relaxed);
+        let silent = Silent(self.open.clone());
+        (tokio::io::join(silent, tokio::io::sink()), ())
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn of_a_crowd_that_comes_at_once_no_more_are_open_than_have_a_place_and_the_newcomer() {
+    let (open, most, over) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Notify>)>::default();
+    let crowd = Crowd {
+        left: 600,
+        open: open.clone(),
+        most: most.clone(),
+        over: over.clone(),
+    };
+    let router = router(&Arc::default());
+    let bounds = Bounds::admin(&[]);
+    let places = bounds.connections;
+    tokio::spawn(serve(crowd, router, bounds, std::future::pending()));
+    over.notified().await;
+    assert_eq!(open.load(Ordering::Relaxed), places);
+    assert_eq!(most.load(Ordering::Relaxed), places + 1);
 }

@@ -47,6 +47,8 @@ pub enum Command {
     Forget(ForgetArgs),
     /// Offer a service to other nodes as long as this runs
     Serve(ServeArgs),
+    /// Expose a target at a port that the router maps, as long as this runs, for clients that are not p2pnode
+    Map(MapArgs),
     /// Bring a service of another node here as long as this runs
     Forward(ForwardArgs),
     /// Connect stdin and stdout with a service of another node, as for ssh's ProxyCommand
@@ -195,6 +197,37 @@ pub struct ServeArgs {
     /// Flags that `run` also has.
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+/// Arguments of `map`.
+#[derive(Debug, Clone, Args)]
+pub struct MapArgs {
+    /// What clients speak
+    #[arg(value_enum)]
+    pub protocol: MapProtocol,
+    /// Where connections or datagrams go: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH
+    pub target: String,
+    /// The name under which it is published: lower-case letters, digits and hyphens
+    #[arg(long, default_value = "map")]
+    pub name: String,
+    /// How the target learns who calls
+    #[arg(long, value_enum, default_value_t = Identity::None)]
+    pub identity: Identity,
+    /// Map it with a node of its own even if a node is running. Any flag that describes a node, such as --relay, implies it
+    #[arg(long)]
+    pub standalone: bool,
+    /// Flags that `run` also has.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// What clients of a mapped port speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MapProtocol {
+    /// Connections
+    Tcp,
+    /// Datagrams
+    Udp,
 }
 
 /// Arguments of `forward`.

@@ -73,7 +73,7 @@ pub(crate) async fn dial(
                     && is_worth_a_look(outcome.outcome, any_connection)
                     && let Ok(report) = node.handle.netcheck().await
                 {
-                    outcome.finding = report.finding(outcome);
+                    outcome.finding = report.finding(outcome).or(outcome.finding.take());
                 }
                 printer.print(&event).context("cannot write to stdout")?;
                 so_far.handle(&event);

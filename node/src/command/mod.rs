@@ -5,6 +5,7 @@ pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
 mod init;
+mod map;
 mod netcheck;
 mod prepare;
 pub(crate) mod query;
@@ -113,6 +114,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             }
         }
         Command::Serve(args) => service_commands::serve(&cli, args),
+        Command::Map(args) => service_commands::map(&cli, args),
         Command::Forward(args) => service_commands::forward(&cli, args),
         Command::Connect(args) => service_commands::connect(&cli, args),
         Command::Services(args) => service_commands::services(&cli, args),

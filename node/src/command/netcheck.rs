@@ -37,7 +37,7 @@ pub(crate) async fn alone(config: &Config, watch: bool, json: bool) -> anyhow::R
     let (_transport, sockets) = p2pnode_transports::build(&keypair(config), settings)
         .context("cannot set up the transports")?;
     let plan = Plan::new(config, sockets);
-    repeat(watch, json, async || Ok(plan.look().await)).await
+    repeat(watch, json, async || Ok(plan.look(Vec::new()).await)).await
 }
 
 async fn repeat(

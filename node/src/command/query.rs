@@ -168,7 +168,7 @@ pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Res
     if let Some(reason) = why.stays_relayed()
         && let Ok(report) = client.netcheck().await
     {
-        why.finding = report.in_the_way(&reason);
+        why.finding = report.in_the_way(&reason).or(why.finding);
     }
     let text = if json {
         p2pnode_protocol::to_json(&why)? + "\n"
@@ -225,7 +225,7 @@ pub(crate) async fn dial(
                     // A node of an earlier release does not know the question.
                     && let Ok(report) = client.netcheck().await
                 {
-                    outcome.finding = report.finding(outcome);
+                    outcome.finding = report.finding(outcome).or(outcome.finding.take());
                 }
                 heard = Instant::now();
                 printer.print(&event).context("cannot write to stdout")?;
@@ -295,6 +295,7 @@ mod tests {
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::new(),
+            mappings: Vec::new(),
             relays: vec![relay],
             peers: Vec::new(),
             lost: Vec::new(),

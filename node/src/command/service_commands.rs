@@ -12,18 +12,20 @@ use p2pnode_daemon::{
     exit::{Exit, Usage},
     identity::Named,
 };
+use p2pnode_protocol::mapping::Protocol;
 use p2pnode_services::config::{
     self as services_config, Fault, Forward, Peers, RawForward, RawService, Service, Source,
 };
 
 use super::{
-    cli::{Cli, ConnectArgs, ForwardArgs, NodeArgs, ServeArgs, ServicesArgs},
+    cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
+    map,
     prepare::{prepare, usage},
     service_output::Output,
     services::{self, By, Own, destination},
 };
 use crate::{
-    config::{Config, Key, PROGRAM, Purpose},
+    config::{Config, Expose, Key, MappingMode, PROGRAM, Purpose},
     control::Client,
     services::PeerAddresses,
 };
@@ -39,6 +41,28 @@ pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
         args.standalone,
         reservations,
         async |by| services::serve(by, service, output).await,
+    )
+}
+
+pub(super) fn map(cli: &Cli, args: &MapArgs) -> anyhow::Result<Exit> {
+    let mut config = read(cli, &args.node)?;
+    let protocol = match args.protocol {
+        MapProtocol::Tcp => Protocol::Tcp,
+        MapProtocol::Udp => Protocol::Udp,
+    };
+    let name = args.name.parse().map_err(Usage)?;
+    let target = args.target.parse().map_err(Usage)?;
+    let expose = Expose::new(name, protocol, target, args.identity.into());
+    let expose = expose.map_err(|(key, problem)| Usage(format!("{key}: {problem}")))?;
+    // For a node of its own.
+    config.mappings.mode = MappingMode::Auto;
+    let (json, reservations) = (args.node.json, config.reservations);
+    run(
+        &config,
+        &args.node,
+        args.standalone,
+        reservations,
+        async |by| map::map(by, expose, json).await,
     )
 }
 

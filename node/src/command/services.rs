@@ -79,7 +79,12 @@ impl Own {
         })
     }
 
-    async fn end(self) -> anyhow::Result<()> {
+    /// To command it.
+    pub(crate) const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
         drop(self.stop);
         self.task
             .await

@@ -29,12 +29,15 @@ impl SoFar {
             },
             Event::Punch { .. } => self.attempts += 1,
             Event::Started { .. }
+            | Event::Mapping { .. }
             | Event::Listening { .. }
             | Event::Reserved { .. }
             | Event::ReservationLost { .. }
             | Event::RelayUnreachable { .. }
+            | Event::PortRests { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
+            | Event::Search { .. }
             | Event::SearchPaused { .. }
             | Event::SearchResumed { .. }
             | Event::PingMissed { .. }

@@ -18,11 +18,9 @@ use p2pnode_protocol::{
 use p2pnode_transports::Transport;
 
 use super::{
-    Config, Dial, Discovery, Key, KnownPeer, Log, MappingMode, Mdns, Punch, checks, host,
-    kinds::{
-        ADVERTISE, CONGESTION, FAMILY, FILTER, MAPPING_MODE, PORT_RANGE, RELAY, SERVICE, TRANSPORT,
-    },
-    share,
+    Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks, host,
+    kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SEARCH, SERVICE, TRANSPORT},
+    mapping, share,
 };
 
 /// What a configuration is read for.
@@ -90,18 +88,15 @@ impl Config {
                 &FILTER,
                 &[],
             ),
+            search: reader.one(
+                "punch.search",
+                "Whether to search for a pair of ports after a punch over QUIC has failed because of a symmetric NAT: at most 3,000 \
+                 packets a series. auto: where that may find one. off: such peers stay relayed.",
+                &SEARCH,
+                "auto",
+            ),
         };
-        let mappings = reader.one(
-            "mappings.mode",
-            "How to have the punch ports mapped by the router of IPv4: auto tries pcp, nat-pmp and upnp. `dial` asks for no mapping.",
-            &MAPPING_MODE,
-            "off",
-        );
-        let mappings = if purpose == Purpose::Dial {
-            MappingMode::Off
-        } else {
-            mappings
-        };
+        let mappings = mapping::read(reader, purpose);
         let discovery = discovery(reader, purpose);
         let peers = reader.entries(
             "peers",

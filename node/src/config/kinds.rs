@@ -55,6 +55,13 @@ pub(super) const MAPPING_MODE: Kind<MappingMode> = Kind {
     },
 };
 
+pub(super) const SEARCH: Kind<bool> = Kind {
+    expects: "auto or off",
+    form: Form::Choice(&["auto", "off"]),
+    parse: |text| kind::choose(text, &[("auto", true), ("off", false)]),
+    print: |searches| if *searches { "auto" } else { "off" }.to_owned(),
+};
+
 pub(super) const SERVICE: Kind<Service> = Kind {
     expects: "a name and a port such as p2pnode.default.svc.cluster.local:443",
     form: Form::Text,

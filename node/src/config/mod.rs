@@ -7,6 +7,7 @@ mod checks;
 mod host;
 mod keys;
 mod kinds;
+mod mapping;
 mod punch;
 mod service;
 mod share;
@@ -29,6 +30,7 @@ use p2pnode_services::config::Services;
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub(crate) use keys::Purpose;
+pub(crate) use mapping::{Dns, Expose, Mappings, PUNCH, Publish};
 pub(crate) use punch::{AdvertiseTemplate, PunchFilter};
 pub(crate) use service::Service;
 pub(crate) use target::{Names, Target, check_not_own, peer_of_address};
@@ -54,8 +56,8 @@ pub struct Config {
     pub(crate) reservations: usize,
     /// Hole punching.
     pub(crate) punch: Punch,
-    /// Which ways to have ports mapped by the router are tried.
-    pub(crate) mappings: MappingMode,
+    /// Port mappings of the router.
+    pub(crate) mappings: Mappings,
     /// Where dials look for peers before they ask a relay.
     pub(crate) discovery: Discovery,
     /// Peers known by name.
@@ -129,6 +131,8 @@ pub(crate) struct Punch {
     pub allow: Vec<PunchFilter>,
     /// Candidates that match one of these are neither sent nor dialed.
     pub deny: Vec<PunchFilter>,
+    /// Whether to search for a pair of ports where a punch fails because of a symmetric NAT.
+    pub search: bool,
 }
 
 /// Which ways to have ports mapped by the router are tried.

@@ -5,9 +5,9 @@ use std::path::Path;
 use libp2p::PeerId;
 use p2pnode_daemon::control::{self, ClientError, Lines};
 
-use super::{DialRequest, ForwardRequest, Found, OWNER, ServeRequest};
+use super::{DialRequest, ForwardRequest, Found, MapRequest, OWNER, ServeRequest};
 use crate::{
-    core::netcheck,
+    core::{mappings::Exposure, netcheck},
     observe::status::{Status, Why},
     services::Line,
 };
@@ -71,6 +71,15 @@ impl Client {
         request: &ForwardRequest,
     ) -> Result<Lines<Line>, ClientError> {
         self.0.post("/v1/forward", request).await
+    }
+
+    /// Lets the node expose a port as long as the answer exists.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]; refused with 409 if the node has no ports mapped.
+    pub(crate) async fn map(&self, request: &MapRequest) -> Result<Lines<Exposure>, ClientError> {
+        self.0.post("/v1/map", request).await
     }
 
     /// What `peer` offers to the node.

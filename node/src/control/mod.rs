@@ -9,6 +9,7 @@
 //! | `GET /v1/status/sessions` | the same with the sessions that are open |
 //! | `POST /v1/serve` with a [`ServeRequest`] | one [`Line`](crate::services::Line) per line; the service goes with the answer |
 //! | `POST /v1/forward` with a [`ForwardRequest`] | the same for a forward |
+//! | `POST /v1/map` with a [`MapRequest`] | one [`Exposure`](crate::core::mappings::Exposure) per line; the port goes with the answer |
 //! | `POST /v1/services/PEER` | a [`Found`], when it is known |
 //! | `GET /v1/netcheck` | a [`Report`](crate::core::netcheck::Report), within 3 s |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
@@ -25,10 +26,12 @@ use libp2p::PeerId;
 use p2pnode_daemon::control::{Owner, Refusal};
 use serde::{Deserialize, Serialize};
 
+use p2pnode_protocol::mapping::Protocol;
 use p2pnode_services::config::{Allow, Forward, Identity, Service};
 
 use crate::{
-    Handle, config,
+    Handle,
+    config::{self, Expose},
     core::event::Event,
     services::{ListError, Listed},
 };
@@ -106,6 +109,47 @@ impl ForwardRequest {
             to: to.map(|(what, peer)| format!("{what}@{peer}")).collect(),
             once,
         }
+    }
+}
+
+/// A port that is exposed as long as the request lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MapRequest {
+    /// Its name.
+    pub name: String,
+    /// What clients speak.
+    pub protocol: Protocol,
+    /// Where connections or datagrams go.
+    pub target: String,
+    /// Whether the target learns the client's address by a header of the PROXY protocol.
+    pub proxy: bool,
+}
+
+impl From<&Expose> for MapRequest {
+    fn from(expose: &Expose) -> Self {
+        Self {
+            name: expose.name.to_string(),
+            protocol: expose.protocol,
+            target: expose.target.to_string(),
+            proxy: expose.proxy,
+        }
+    }
+}
+
+impl MapRequest {
+    /// What is to be exposed.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and the remedy.
+    pub(crate) fn expose(&self) -> Result<Expose, String> {
+        let identity = match self.proxy {
+            true => Identity::ProxyV2,
+            false => Identity::None,
+        };
+        let (name, target) = (self.name.parse()?, self.target.parse()?);
+        Expose::new(name, self.protocol, target, identity).map_err(|(_, problem)| problem)
     }
 }
 

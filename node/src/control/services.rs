@@ -15,10 +15,10 @@ use p2pnode_protocol::to_json;
 use p2pnode_services::config::{self, Fault, Identity, Peers, RawForward, RawService, Source};
 use tokio::sync::mpsc;
 
-use super::{ForwardRequest, Found, ServeRequest, parse_peer};
+use super::{ForwardRequest, Found, MapRequest, ServeRequest, parse_peer};
 use crate::{
     Handle,
-    services::{Goal, Line, Report, reports},
+    services::{Goal, Report, reports},
 };
 
 pub(super) async fn serve(
@@ -72,6 +72,18 @@ pub(super) async fn forward(
     Ok(answer(lines, forwarding))
 }
 
+pub(super) async fn map(
+    State(handle): State<Handle>,
+    Json(asked): Json<MapRequest>,
+) -> Result<Response, Refusal> {
+    let reports = handle.expose(asked.expose().map_err(bad)?).await;
+    let reports = reports.ok_or_else(|| {
+        let reason = "the running node has no ports mapped; set mappings.mode, or use --standalone";
+        Refusal(StatusCode::CONFLICT, reason.to_owned())
+    })?;
+    Ok(answer(reports, ()))
+}
+
 pub(super) async fn list(
     State(handle): State<Handle>,
     UrlPath(peer): UrlPath<String>,
@@ -85,7 +97,10 @@ pub(super) async fn list(
 }
 
 /// The lines as they come. What `keeps` is dropped with the answer: when the command is gone.
-fn answer(lines: mpsc::Receiver<Line>, keeps: impl Send + Sync + 'static) -> Response {
+fn answer<T: serde::Serialize + Send + 'static>(
+    lines: mpsc::Receiver<T>,
+    keeps: impl Send + Sync + 'static,
+) -> Response {
     let keeps = Arc::new(keeps);
     let lines = stream::unfold((lines, keeps), async |(mut lines, keeps)| {
         let line = to_json(&lines.recv().await?).ok()? + "\n";

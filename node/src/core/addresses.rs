@@ -8,8 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, core::transport::ListenerId};
-use p2pnode_protocol::addr::is_circuit;
+use p2pnode_protocol::{addr::is_circuit, mapping::Protocol};
 use p2pnode_transports::{Family, HostAddress, Medium, Transport, to_multiaddr};
+
+use crate::core::mappings::Claim;
 
 /// The addresses, and which of their versions has gone where.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Addresses {
     pub(crate) listeners: Vec<(ListenerId, Multiaddr)>,
     pub(crate) punch_ports: BTreeMap<(Transport, Family), u16>,
     pub(crate) interfaces: BTreeSet<HostAddress>,
+    /// What the router maps.
+    pub(crate) claims: Vec<Claim>,
     /// The addresses from which packets leave to the relays.
     pub(crate) to_relays: BTreeSet<IpAddr>,
     /// Grows with each change, also of the reservations.
@@ -43,6 +47,7 @@ impl Default for Addresses {
             listeners: Vec::new(),
             punch_ports: BTreeMap::new(),
             interfaces: BTreeSet::new(),
+            claims: Vec::new(),
             to_relays: BTreeSet::new(),
             version: 1,
             announced: Seen::default(),
@@ -108,6 +113,20 @@ impl Addresses {
         sockets
             .map(|(kind, socket)| to_multiaddr(kind, socket))
             .collect()
+    }
+
+    /// Where the punch ports are reached because a router maps them, as a check has proved.
+    pub(crate) fn mapped(&self) -> Vec<Multiaddr> {
+        let proved = self.claims.iter().filter_map(|claim| {
+            let transport = match claim.inside.protocol {
+                Protocol::Udp => Transport::Quic,
+                Protocol::Tcp => Transport::Tcp,
+            };
+            let at = claim.verified?;
+            let punch_port = self.punch_ports.get(&(transport, Family::from(at.ip())));
+            (punch_port == Some(&claim.inside.port)).then(|| to_multiaddr(transport, at))
+        });
+        proved.collect()
     }
 
     /// The networks of this host.

@@ -1,15 +1,18 @@
 //! The events of a node, for observers. Serialized, one JSON object per event, they are the lines that `--json` prints.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::mapping::Protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
         finding::Finding,
         json,
+        mappings::{MappingState, Method},
         peers::{Path, PathKind},
+        port_search::SearchReport,
     },
     punch::{AttemptEnd, By, Reason, Role},
 };
@@ -57,6 +60,22 @@ pub enum Event {
         /// The same for people.
         reason: String,
     },
+    /// A router maps a port of this node, or does no longer. `run` only.
+    Mapping {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// What runs over the port.
+        protocol: Protocol,
+        /// The port of this node.
+        port: u16,
+        /// How the router was asked.
+        method: Method,
+        /// What has changed.
+        state: MappingState,
+        /// The outside address: the router's word, or where a check from outside came in.
+        address: SocketAddr,
+    },
     /// A relay could not be reached or was lost.
     RelayUnreachable {
         /// Time since the start.
@@ -67,6 +86,19 @@ pub enum Event {
         relay: PeerId,
         /// Why.
         reason: String,
+    },
+    /// Packets from a port of the range to this remote are lost, and those from another port are not. The port is not used there for a
+    /// while.
+    PortRests {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// The port.
+        port: u16,
+        /// The remote.
+        remote: SocketAddr,
+        /// What loses them.
+        reason: RestReason,
     },
     /// A relay does not admit this node.
     RelayRefused {
@@ -140,6 +172,15 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<Reason>,
     },
+    /// A search for a pair of ports is over.
+    Search {
+        /// Time since the dial or the node began.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// With which peer, what was sent, and how it ended.
+        #[serde(flatten)]
+        report: SearchReport,
+    },
     /// A peer that is wanted was not found, and its search pauses. `run` only.
     SearchPaused {
         /// Time since the start.
@@ -193,17 +234,28 @@ impl Event {
             | Self::Punch { peer, .. }
             | Self::SearchPaused { peer, .. }
             | Self::SearchResumed { peer, .. } => Some(*peer),
+            Self::Search { report, .. } => Some(report.peer),
             Self::Started { .. }
             | Self::Listening { .. }
             | Self::Reserved { .. }
             | Self::ReservationLost { .. }
+            | Self::Mapping { .. }
             | Self::RelayUnreachable { .. }
+            | Self::PortRests { .. }
             | Self::RelayRefused { .. }
             | Self::Ping { .. }
             | Self::PingMissed { .. }
             | Self::Result(_) => None,
         }
     }
+}
+
+/// Why a port rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestReason {
+    /// A NAT or a firewall remembers an earlier connection.
+    Conntrack,
 }
 
 /// How a dial ended.

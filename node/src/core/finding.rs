@@ -26,8 +26,10 @@ pub enum FindingId {
     UdpBlocked,
     /// Some ports of the range get nothing back.
     RangeBlocked,
-    /// QUIC's datagrams are too long for the way.
+    /// QUIC's datagrams, or full TCP segments, are too long for the way.
     Mtu,
+    /// Packets from a port are lost, because a device on the way remembers an earlier connection of it.
+    Conntrack,
     /// No relay answers.
     RelayUnreachable,
 }

@@ -59,6 +59,8 @@ pub(crate) enum Ended {
 pub(crate) enum Verdict {
     /// It lives, as far as is known.
     Alive,
+    /// It has missed a ping: the path is cut, or slower than before. Something else is tried alongside.
+    Doubtful,
     /// The connection is dead. Reported once.
     Dead,
 }
@@ -82,6 +84,8 @@ struct Life {
     /// When it was established, or last answered a ping.
     answered: Instant,
     has_answered: bool,
+    /// Its last ping was missed.
+    is_doubtful: bool,
     dead: bool,
 }
 
@@ -94,11 +98,19 @@ impl Link {
         }
     }
 
-    /// Pings in a row that have to be missed before it counts as dead.
+    /// Pings in a row that have to be missed before it counts as dead, if nothing replaces it before.
     const fn patience(self) -> u32 {
         match self {
             Self::Circuit => 2,
-            Self::Leg | Self::Direct => 1,
+            Self::Leg | Self::Direct => 3,
+        }
+    }
+
+    /// Whether its first missed ping makes something else be tried.
+    const fn is_doubted(self) -> bool {
+        match self {
+            Self::Circuit => false,
+            Self::Leg | Self::Direct => true,
         }
     }
 }
@@ -112,6 +124,7 @@ impl Liveness {
                 link,
                 answered: now,
                 has_answered: false,
+                is_doubtful: false,
                 dead: false,
             },
         );
@@ -133,16 +146,41 @@ impl Liveness {
             Ok(()) | Err(Failure::Unsupported) => {
                 life.answered = now;
                 life.has_answered = true;
+                life.is_doubtful = false;
                 return Verdict::Alive;
             }
+            // Nothing speaks for a connection that has never answered.
+            Err(Failure::Timeout) if life.has_answered => life.link.patience(),
+            Err(Failure::Timeout) if life.link.is_doubted() => 1,
             Err(Failure::Timeout) => life.link.patience(),
             Err(Failure::Broken(_)) => BROKEN_PINGS,
         };
-        if missed < limit || life.dead {
+        if life.dead {
             return Verdict::Alive;
         }
-        life.dead = true;
-        Verdict::Dead
+        if missed >= limit {
+            life.dead = true;
+            return Verdict::Dead;
+        }
+        life.is_doubtful |= matches!(result, Err(Failure::Timeout)) && life.link.is_doubted();
+        match life.is_doubtful {
+            true => Verdict::Doubtful,
+            false => Verdict::Alive,
+        }
+    }
+
+    /// Whether the last ping was missed.
+    pub(crate) fn is_doubtful(&self, id: ConnectionId) -> bool {
+        self.0.get(&id).is_some_and(|life| life.is_doubtful)
+    }
+
+    /// Something else leads there now: a connection that is doubtful is dead. Returns whether this one is, now.
+    pub(crate) fn handle_replaced(&mut self, id: ConnectionId) -> bool {
+        let life = self
+            .0
+            .get_mut(&id)
+            .filter(|life| life.is_doubtful && !life.dead);
+        life.map(|life| life.dead = true).is_some()
     }
 
     /// Whether the peer has answered a ping on this connection.
@@ -195,15 +233,16 @@ mod tests {
     #[test]
     fn a_lost_direct_path_leaves_time_for_a_circuit_within_5_s() {
         let pace = Link::Direct.pace();
-        let worst = pace.interval + pace.timeout * Link::Direct.patience();
-        assert!(worst <= Duration::from_millis(3500));
+        let doubted = pace.interval + pace.timeout;
+        assert!(Link::Direct.is_doubted() && doubted <= Duration::from_millis(3500));
     }
 
     #[test]
-    fn a_circuit_is_dead_with_its_second_missed_ping_and_what_has_no_connection_beneath_with_its_first()
+    fn what_has_no_connection_beneath_is_doubtful_with_its_first_missed_ping_and_dead_with_its_third()
      {
-        for (link, patience) in [(Link::Direct, 1), (Link::Circuit, 2), (Link::Leg, 1)] {
+        for (link, patience) in [(Link::Direct, 3), (Link::Circuit, 2), (Link::Leg, 3)] {
             let (mut liveness, id, now) = established(link);
+            liveness.handle_ping(id, Ok(()), 0, now);
             for missed in 1..=4 {
                 let died = liveness.handle_ping(id, Err(&Failure::Timeout), missed, now);
                 assert_eq!(
@@ -211,10 +250,35 @@ mod tests {
                     missed == patience,
                     "{link:?}, {missed} missed"
                 );
+                assert_eq!(
+                    died == Verdict::Doubtful,
+                    link != Link::Circuit && missed < patience
+                );
             }
             let end = liveness.handle_closed(id, Ended::Ours, now);
             assert_eq!(end, Farewell::Lost, "closed as dead");
         }
+    }
+
+    #[test]
+    fn a_doubtful_connection_is_dead_once_it_is_replaced_and_none_is_after_an_answer() {
+        let (mut liveness, id, now) = established(Link::Direct);
+        liveness.handle_ping(id, Ok(()), 0, now);
+        assert!(!liveness.handle_replaced(id));
+        liveness.handle_ping(id, Err(&Failure::Timeout), 1, now);
+        assert!(liveness.is_doubtful(id));
+        liveness.handle_ping(id, Ok(()), 0, now);
+        assert!(!liveness.is_doubtful(id) && !liveness.handle_replaced(id));
+        liveness.handle_ping(id, Err(&Failure::Timeout), 1, now);
+        assert!(liveness.handle_replaced(id) && !liveness.handle_replaced(id));
+        assert_eq!(liveness.handle_closed(id, Ended::Ours, now), Farewell::Lost);
+    }
+
+    #[test]
+    fn a_connection_that_has_never_answered_is_dead_with_its_first_missed_ping() {
+        let (mut liveness, id, now) = established(Link::Direct);
+        let verdict = liveness.handle_ping(id, Err(&Failure::Timeout), 1, now);
+        assert_eq!(verdict, Verdict::Dead);
     }
 
     #[test]

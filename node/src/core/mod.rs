@@ -23,6 +23,7 @@ pub(crate) mod neighbours;
 pub(crate) mod netcheck;
 pub(crate) mod own_key;
 pub(crate) mod peers;
+pub(crate) mod port_search;
 pub(crate) mod reconnect;
 mod refusal;
 pub(crate) mod registrar;

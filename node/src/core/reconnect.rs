@@ -171,6 +171,12 @@ impl Reconnector {
         self.peers.contains_key(peer)
     }
 
+    /// Whether the peer was lost and is not found yet.
+    pub(crate) fn is_searched(&self, peer: &PeerId) -> bool {
+        let search = self.peers.get(peer).and_then(|peer| peer.search.as_ref());
+        search.is_some_and(|search| search.found.is_none())
+    }
+
     /// The peers that are wanted and have no path.
     pub(crate) fn lost(&self) -> impl Iterator<Item = Lost> + '_ {
         self.peers.iter().filter_map(|(id, peer)| {

@@ -14,7 +14,9 @@ use crate::{
         admission::Refused,
         dialer::CircuitFailure,
         event::Event,
+        mappings::Claim,
         peers::{Path, PathCause, PathKind, PeerTable},
+        port_search::SearchReport,
         relays::RelayKeeper,
     },
     observe::{
@@ -84,12 +86,13 @@ impl Observers {
         &mut self,
         peers: &PeerTable,
         relays: &RelayKeeper,
+        claims: &[Claim],
         sockets: &p2pnode_transports::Handle,
         listens: bool,
         is_relay: impl Fn(&PeerId) -> bool,
     ) {
         if std::mem::take(&mut self.changed) {
-            self.metrics.set(peers, relays, is_relay);
+            self.metrics.set(peers, relays, claims, is_relay);
             readiness::update(&self.readiness, sockets, relays, listens);
         }
     }
@@ -131,6 +134,11 @@ impl Observers {
     /// An attempt at a hole punch has ended.
     pub(crate) fn punch(&self, record: &Record) {
         self.metrics.punch(record);
+    }
+
+    /// A search for ports has ended.
+    pub(crate) fn searched(&self, report: &SearchReport) {
+        self.metrics.searched(report);
     }
 
     /// A dial has made the connection with this path, after other addresses of it had failed.

@@ -6,8 +6,8 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::sync::watch;
 
 use super::status::{
-    AddressStatus, ForwardStatus, LostStatus, PathStatus, PeerStatus, PunchStatus, RelayStatus,
-    Scored, ServiceStatus, SessionStatus, Status, Why,
+    AddressStatus, ForwardStatus, LostStatus, MappingStatus, PathStatus, PeerStatus, PunchStatus,
+    RelayStatus, Scored, ServiceStatus, SessionStatus, Status, Why,
 };
 use crate::{
     config::Names,
@@ -56,12 +56,14 @@ impl Snapshot<'_> {
             .filter_map(|peer| self.peer_status(peer))
             .collect();
         peers.sort_by_cached_key(|peer| peer.peer.to_string());
+        let mappings = self.mappings();
         Status {
             peer_id: state.local(),
             key_also_at: state.key_elsewhere(),
             listen: state.listeners().cloned().collect(),
             port_range: state.port_range(),
             punch_ports: state.punch_ports().clone(),
+            mappings,
             relays: relays
                 .relays()
                 .chain(state.connected_found_relays())
@@ -79,6 +81,14 @@ impl Snapshot<'_> {
             sessions: self.served.sessions,
             addresses: self.served.addresses,
         }
+    }
+
+    fn mappings(&self) -> Vec<MappingStatus> {
+        self.state
+            .claims()
+            .iter()
+            .map(MappingStatus::from)
+            .collect()
     }
 
     fn lost(&self) -> Vec<LostStatus> {
@@ -108,6 +118,8 @@ impl Snapshot<'_> {
                 })
             })
             .collect();
+        let best = peers.best(peer).and_then(|id| peers.path(id));
+        let mappings = self.mappings();
         Some(Why {
             peer: *peer,
             name: self.name(peer),
@@ -116,7 +128,8 @@ impl Snapshot<'_> {
             last_punch: self.last_punch(peer),
             reason: self.not_direct(peer),
             sessions: self.served.sessions.unwrap_or_default(),
-            finding: None,
+            finding: best.and_then(|path| self.state.finding(&path)),
+            mappings,
         })
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use p2pnode_protocol::mapping::Protocol;
 use p2pnode_transports::{Family, PortRange, Transport};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ use crate::{
         event::{NotDirect, Pause},
         finding::Finding,
         json,
+        mappings::{Claim, Method},
         peers::{Axis, DecidedBy, Path, PathKind},
     },
     punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
@@ -38,6 +40,9 @@ pub struct Status {
     /// The punch port of each transport and family.
     #[serde(with = "json::by_socket_kind")]
     pub punch_ports: BTreeMap<(Transport, Family), u16>,
+    /// What routers map to this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mappings: Vec<MappingStatus>,
     /// The configured relays, in their order, and then the connected ones that records of peers name.
     pub relays: Vec<RelayStatus>,
     /// The connected peers, without the relays.
@@ -60,6 +65,33 @@ pub struct Status {
     /// The source addresses that stand for peers at targets with `identity: address`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<AddressStatus>,
+}
+
+/// A port that a router maps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappingStatus {
+    /// What runs over it.
+    pub protocol: Protocol,
+    /// The port of this node.
+    pub port: u16,
+    /// How the router was asked.
+    pub method: Method,
+    /// Where the router says that the port is reached.
+    pub external: SocketAddr,
+    /// Where a check from outside came in. Only this address is offered to peers.
+    pub verified: Option<SocketAddr>,
+}
+
+impl From<&Claim> for MappingStatus {
+    fn from(claim: &Claim) -> Self {
+        Self {
+            protocol: claim.inside.protocol,
+            port: claim.inside.port,
+            method: claim.method,
+            external: claim.external,
+            verified: claim.verified,
+        }
+    }
 }
 
 /// One peer that is wanted and has no path.
@@ -261,6 +293,9 @@ pub struct Why {
     /// What stands in the way of a direct path, as far as a look at the network shows it. The command adds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<Finding>,
+    /// What routers map to this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mappings: Vec<MappingStatus>,
 }
 
 impl Why {

@@ -37,7 +37,9 @@ use super::{
     address::Candidate,
     candidates::{Observation, Policy},
     handler::{Command, Handler, Report},
-    machine::{Action, Established, Event, Introduced, IntroductionResponse, Machine, Side},
+    machine::{
+        Action, Established, Event, FoundPair, Introduced, IntroductionResponse, Machine, Side,
+    },
     record::{CandidateOutcome, Record},
     settings::{Circuits, Ports, Settings},
     vouch::Vouch,
@@ -121,6 +123,12 @@ impl Behaviour {
         self.wake();
     }
 
+    /// Sets where this node is reached because a router maps its punch ports: offered to all.
+    pub(crate) fn set_mapped(&mut self, addrs: &[Multiaddr]) {
+        self.machine.handle_mapped(addrs, now());
+        self.wake();
+    }
+
     /// Sets the relays' addresses, with their peer ids: never punched, and connections to them never surplus.
     pub(crate) fn set_relays(&mut self, addrs: &[Multiaddr]) {
         self.machine.handle_relays(addrs);
@@ -133,6 +141,12 @@ impl Behaviour {
         let response = self.machine.handle_introduced(introduced, now());
         self.wake();
         response
+    }
+
+    /// A search for ports has found a pair of sockets, and the transport has this side's.
+    pub(crate) fn found(&mut self, pair: &FoundPair) {
+        self.machine.handle_found(pair, now());
+        self.wake();
     }
 
     /// The user wants a peer to be direct now.

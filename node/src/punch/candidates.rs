@@ -95,6 +95,8 @@ impl Policy {
 pub(crate) struct Local {
     /// Newest last, one a connection.
     observed: Vec<(Candidate, PeerId, ConnectionId)>,
+    /// Where a router's mapping of a punch port was proved.
+    mapped: Vec<Candidate>,
     /// Sockets of this host's interfaces at the punch ports, the best address first.
     interfaces: Vec<Candidate>,
     /// The networks of this host's interfaces.
@@ -161,6 +163,12 @@ impl Local {
         changed
     }
 
+    /// Sets where a router's mapping of a punch port was proved. `true` if it changes what is offered.
+    pub(crate) fn set_mapped(&mut self, addresses: &[Multiaddr]) -> bool {
+        let new: Vec<Candidate> = addresses.iter().filter_map(Candidate::parse).collect();
+        std::mem::replace(&mut self.mapped, new) != self.mapped
+    }
+
     /// Sets the networks of this host's interfaces: their network and broadcast addresses are nobody's.
     pub(crate) fn set_networks(&mut self, networks: Vec<IpNet>) {
         self.networks = networks;
@@ -196,6 +204,7 @@ impl Local {
             chosen.take(3, best_of_each_kind(&private));
         }
         chosen.take(0, self.advertised(policy));
+        chosen.take(0, self.mapped.iter().copied().filter(may_be_offered));
         chosen.take(1, self.observed_best(may_be_offered));
         chosen.take(2, global);
         chosen.take(3, private);
@@ -209,6 +218,8 @@ impl Local {
         let global = global.filter(|c| c.scope() == Scope::Global);
         let mut chosen = Chosen::new(policy);
         chosen.take(0, self.advertised(policy));
+        let mapped = self.mapped.iter().copied();
+        chosen.take(0, mapped.filter(|c| c.scope() == Scope::Global));
         chosen.take(1, global);
         chosen.sorted()
     }
@@ -231,6 +242,7 @@ impl Local {
         let own: HashSet<Candidate> = observed
             .chain(seen_as)
             .chain(&self.interfaces)
+            .chain(&self.mapped)
             .copied()
             .chain(self.advertised(policy))
             .collect();

@@ -66,7 +66,7 @@ use super::{
     vouch::{Said, Vouch},
 };
 pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
-pub(crate) use action::{Event, Introduced, IntroductionResponse};
+pub(crate) use action::{Event, FoundPair, Introduced, IntroductionResponse};
 pub(crate) use timing::Timing;
 
 use context::{Context, Relays};
@@ -144,6 +144,12 @@ impl Machine {
     ) {
         self.local.set_networks(networks);
         let changed = self.local.set_interfaces(addresses);
+        self.candidates_changed(changed, now);
+    }
+
+    /// Sets where this node is reached because a router maps its punch ports.
+    pub(crate) fn handle_mapped(&mut self, addresses: &[Multiaddr], now: Instant) {
+        let changed = self.local.set_mapped(addresses);
         self.candidates_changed(changed, now);
     }
 
@@ -277,6 +283,11 @@ impl Machine {
             response = peer.handle_introduced(cx, introduced);
         });
         response
+    }
+
+    /// A search has found a pair of sockets.
+    pub(crate) fn handle_found(&mut self, pair: &FoundPair, now: Instant) {
+        self.with(pair.peer, now, |peer, cx| peer.handle_found(cx, pair));
     }
 
     /// A configured relay reports what the ends of a circuit to a peer share.

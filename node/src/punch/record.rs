@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// The peer.
     pub peer: PeerId,
-    /// The relayed connection over which the handshake ran; `None` where a relay introduced the two.
+    /// The relayed connection over which the handshake ran; `None` where there was none.
     pub circuit: Option<ConnectionId>,
+    /// Whether a search for ports has found the pair of sockets that was dialed.
+    pub found: bool,
     /// Which side of the handshake this node was, or would have been.
     pub role: Role,
     /// Number of the attempt, from 1, within its series of at most three.
@@ -40,6 +42,7 @@ impl Record {
     pub fn by(&self) -> By {
         match self.circuit {
             Some(_) => By::Dcutr,
+            None if self.found => By::Search,
             None => By::Introduction,
         }
     }
@@ -53,6 +56,8 @@ pub enum By {
     Dcutr,
     /// A relay that introduced them.
     Introduction,
+    /// A search for ports that has found a pair of sockets.
+    Search,
 }
 
 /// One address of the peer in an attempt.

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use libp2p::PeerId;
 use p2pnode_services::core::{
-    flows::{Action, Destinations, End, FlowKey, Flows, ForwardId, Settings},
+    flows::{Action, ClientId, Destinations, End, FlowKey, Flows, ForwardId, Settings},
     session::StreamId,
     sessions::Key,
 };
@@ -23,6 +22,8 @@ use tokio::net::UdpSocket;
 use super::{
     lines::Sink,
     running::{Running, lock},
+    sources::TargetSocket,
+    udp::ListenSocket,
 };
 use crate::observe::metrics::SessionMetrics;
 
@@ -161,7 +162,9 @@ impl State {
             return Some(Arc::clone(line));
         }
         let (session, service) = self.flows.session(&key)?;
-        let (forward, client) = self.flows.client(&key)?;
+        let ClientId {
+            forward, client, ..
+        } = self.flows.client(&key)?;
         let id = Key {
             peer: key.peer,
             role: key.role,
@@ -197,11 +200,11 @@ impl State {
         match &line.target {
             Some(target) => lock(target).send(payload),
             None => {
-                let Some((forward, client)) = self.flows.client(&key) else {
+                let Some(client) = self.flows.client(&key) else {
                     return;
                 };
-                if let Some(clients) = self.forwards.get(&forward) {
-                    clients.send(client, &payload);
+                if let Some(clients) = self.forwards.get(&client.forward) {
+                    clients.send(&client, &payload);
                 }
             }
         }
@@ -228,19 +231,16 @@ impl Line {
 /// A forward, as the flows of its clients see it.
 #[derive(Debug)]
 pub(super) struct Clients {
-    pub(super) socket: Arc<UdpSocket>,
-    pub(super) listener: SocketAddr,
+    pub(super) socket: Arc<ListenSocket>,
     pub(super) to: Destinations,
     pub(super) sink: Option<Sink>,
     pub(super) metrics: SessionMetrics,
 }
 
 impl Clients {
-    pub(super) fn send(&self, client: SocketAddr, payload: &[u8]) {
-        // At once: tokio would refuse what comes before it knows that the socket is writable.
-        let sent = SockRef::from(&*self.socket).send_to(payload, &client.into());
-        if let Err(error) = sent {
-            tracing::debug!(%client, %error, "a datagram did not reach its client");
+    pub(super) fn send(&self, to: &ClientId, payload: &[u8]) {
+        if let Err(error) = self.socket.send(to.client, to.listener, payload) {
+            tracing::debug!(client = %to.client, %error, "a datagram did not reach its client");
         }
     }
 }
@@ -248,14 +248,14 @@ impl Clients {
 /// The socket, once it is there.
 #[derive(Debug, Default)]
 pub(super) struct Target {
-    socket: Option<Arc<UdpSocket>>,
+    socket: Option<Arc<TargetSocket>>,
     /// Goes before the first datagram, in the same packet.
     header: Vec<u8>,
     waiting: VecDeque<Bytes>,
 }
 
 impl Target {
-    pub(super) fn connected(&mut self, socket: Arc<UdpSocket>, header: Vec<u8>) {
+    pub(super) fn connected(&mut self, socket: Arc<TargetSocket>, header: Vec<u8>) {
         self.socket = Some(socket);
         self.header = header;
         for payload in std::mem::take(&mut self.waiting) {

@@ -17,12 +17,16 @@ use super::{
     carrier::Carrier,
     driver::Driver,
     lines::{ListError, Listed, Sink},
+    offers::Offers,
     opening::OpenError,
     running::Running,
 };
 
 /// How long a peer may take for the first frame, or for the answer to a question.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
+
+/// What a refused opening of no service counts as.
+const OTHER: &str = "other";
 
 /// The most services that a peer lists: a name each, and a node of many more would fill a connection.
 const MOST_LISTED: usize = 4096;
@@ -90,8 +94,24 @@ impl Hub {
                 let offers = state.offers.list_for(&peer).map(Frame::Offer);
                 Some((carrier, std::iter::once(answer).chain(offers).collect()))
             }
-            (Verdict::Answer(answer), _) => Some((carrier, vec![answer])),
+            (Verdict::Answer(answer), first) => {
+                if let Frame::Refuse(_) = answer {
+                    self.count_refusal(&state.offers, &first);
+                }
+                Some((carrier, vec![answer]))
+            }
         }
+    }
+
+    fn count_refusal(&self, offers: &Offers, first: &Frame) {
+        let mut name = OTHER;
+        // Other names are a peer's word.
+        if let Frame::Open(open) = first
+            && let Some(offered) = offers.get(&open.service)
+        {
+            name = offered.service.name.as_str();
+        }
+        self.metrics().opening("service", name, "refused");
     }
 
     fn accepted(&self, key: Key, open: &Open, sink: Option<Sink>) -> Running {

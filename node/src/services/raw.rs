@@ -207,6 +207,7 @@ async fn carry(
             piece: prefix,
             ..Direction::default()
         },
+        broken: None,
     };
     let end = poll_fn(|cx| {
         let mail = running.take(cx);
@@ -229,6 +230,8 @@ struct Pair {
     stream: Stream,
     outward: Direction,
     inward: Direction,
+    /// One side takes nothing further. What it has sent before is still to be read.
+    broken: Option<End>,
 }
 
 #[derive(Default)]
@@ -243,15 +246,22 @@ struct Direction {
 
 impl Pair {
     fn poll(&mut self, cx: &mut Context<'_>, running: &Running) -> Poll<Result<(), End>> {
-        let out = self.poll_outward(cx, running);
-        let inward = self.poll_inward(cx, running);
-        for done in [out, inward] {
-            if let Poll::Ready(Err(end)) = done {
-                return Poll::Ready(Err(end));
+        match self.poll_outward(cx, running) {
+            Poll::Ready(Err(end @ End::Reset(_))) => return Poll::Ready(Err(end)),
+            // The peer takes nothing further. What it has sent before is still to be read.
+            Poll::Ready(Err(end)) => (self.outward.is_over, self.broken) = (true, Some(end)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        match self.poll_inward(cx, running) {
+            // Neither does the local socket, and the same holds.
+            Poll::Ready(Err(end @ End::Reset(_))) => {
+                (self.inward.is_over, self.broken) = (true, Some(end));
             }
+            Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         match self.outward.is_over && self.inward.is_over {
-            true => Poll::Ready(Ok(())),
+            true => Poll::Ready(self.broken.map_or(Ok(()), Err)),
             false => Poll::Pending,
         }
     }
@@ -265,12 +275,19 @@ impl Pair {
                 let written = ready!(stream.as_mut().poll_write(cx, &way.piece));
                 way.piece.advance(written.map_err(of_stream)?);
                 way.is_unflushed = true;
+            } else if let (true, Some(end)) = (way.is_read, self.broken) {
+                // What was written before goes out.
+                ready!(stream.as_mut().poll_flush(cx)).map_err(of_stream)?;
+                return Poll::Ready(Err(end));
             } else if way.is_read {
                 // It is closed, or the peer has no interest in the end.
                 let _ = ready!(stream.as_mut().poll_close(cx));
                 way.is_over = true;
             } else if let Poll::Ready(piece) = self.socket.poll_read(cx, READ) {
-                way.piece = piece.map_err(|_| End::Reset(ResetReason::LocalReset))?;
+                if piece.is_err() {
+                    self.broken = Some(End::Reset(ResetReason::LocalReset));
+                }
+                way.piece = piece.unwrap_or_default();
                 way.is_read = way.piece.is_empty();
                 running.went_out(way.piece.len());
             } else {

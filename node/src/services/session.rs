@@ -34,7 +34,8 @@ const WAITING: usize = 64;
 /// A connection to a service of another node, or of another node to a service of this one. It lives while paths come and go.
 ///
 /// Bytes that were written are delivered in their order, once each. A shut-down ends one direction. A session that is reset reads
-/// [`io::ErrorKind::ConnectionReset`]. A session that is dropped before both directions have ended is reset.
+/// [`io::ErrorKind::ConnectionReset`]. Dropping a session closes it, as a socket: what was written is delivered, and a peer that goes on
+/// sending is reset.
 #[derive(Debug)]
 pub struct Session {
     peer: PeerId,

@@ -1,40 +1,152 @@
-//! From where targets are dialed: any port, or an address of its own for each peer, which a file keeps.
+//! From where targets are dialed: any port, a port of the range, or an address of its own for each peer, which a file keeps.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Deref,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use libp2p::PeerId;
+use nix::errno::Errno;
 use p2pnode_services::{
     config::{Allow, Identity, Services},
     identity::address::Addresses,
 };
+use p2pnode_transports::{ClaimedTcp, ClaimedUdp, Family, Handle};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpStream, UdpSocket};
 
 /// From where a target is dialed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Sources {
     /// The system's choice.
     Any,
     /// The address of the peer that calls.
     Peer(Ipv4Addr),
+    /// A port of the range, which no other connection has.
+    Range(Handle),
+}
+
+/// A connection to a target.
+pub(super) struct Dialed {
+    pub(super) stream: TcpStream,
+    /// The port of the range that it has.
+    pub(super) port: Option<ClaimedTcp>,
+    /// The target has reset it already.
+    pub(super) was_reset: bool,
+}
+
+/// A socket of a flow at its target.
+#[derive(Debug)]
+pub(super) enum TargetSocket {
+    /// From any port.
+    Any(UdpSocket),
+    /// From a port of the range.
+    Ranged(ClaimedUdp),
+}
+
+impl Deref for TargetSocket {
+    type Target = UdpSocket;
+
+    fn deref(&self) -> &UdpSocket {
+        match self {
+            Self::Any(socket) => socket,
+            Self::Ranged(claimed) => claimed.socket(),
+        }
+    }
 }
 
 impl Sources {
-    /// What a socket to `remote` is bound to.
-    pub(super) fn local(self, remote: SocketAddr) -> SocketAddr {
-        let ip = match (self, remote) {
-            (Self::Peer(ip), _) => ip.into(),
-            (Self::Any, SocketAddr::V4(_)) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            (Self::Any, SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        (ip, 0).into()
+    /// A connection to `remote`.
+    pub(super) async fn connect_tcp(&self, remote: SocketAddr) -> io::Result<Dialed> {
+        match self {
+            Self::Any => connect(tcp(remote)?, remote).await,
+            Self::Peer(ip) => {
+                let socket = tcp(remote)?;
+                socket.bind(&SocketAddr::from((*ip, 0)).into())?;
+                connect(socket, remote).await
+            }
+            Self::Range(ports) => {
+                let family = Family::from(remote.ip());
+                // Ports whose last connection to this remote is not yet forgotten: another one does.
+                let mut resting = Vec::new();
+                loop {
+                    let mut claim = ports.claim_tcp(family).map_err(io::Error::other)?;
+                    match claim.connect_to_end(remote).await {
+                        Ok(stream) => {
+                            return Ok(Dialed {
+                                stream,
+                                port: Some(claim),
+                                was_reset: false,
+                            });
+                        }
+                        Err(error) if is_about_the_port(&error) => resting.push(claim),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
     }
+
+    /// A socket that sends to `remote`.
+    pub(super) async fn connect_udp(&self, remote: SocketAddr) -> io::Result<TargetSocket> {
+        let ip = match (self, remote) {
+            (Self::Peer(ip), _) => (*ip).into(),
+            (_, SocketAddr::V4(_)) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            (_, SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = match self {
+            Self::Any | Self::Peer(_) => TargetSocket::Any(UdpSocket::bind((ip, 0)).await?),
+            Self::Range(ports) => {
+                let claimed = ports.claim_udp(Family::from(remote.ip()));
+                TargetSocket::Ranged(claimed.map_err(io::Error::other)?)
+            }
+        };
+        socket.connect(remote).await?;
+        Ok(socket)
+    }
+}
+
+fn tcp(remote: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(remote);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Connects. A target may have sent something and reset the connection before this task looks: what it sent is still to be read.
+async fn connect(socket: Socket, remote: SocketAddr) -> io::Result<Dialed> {
+    match socket.connect(&remote.into()) {
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
+        connected => connected?,
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    let error = match stream.peer_addr() {
+        Ok(_) => None,
+        Err(_) => stream.take_error()?,
+    };
+    match error {
+        // Nobody was connected: that is another error.
+        Some(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+        error => Ok(Dialed {
+            stream,
+            port: None,
+            was_reset: error.is_some(),
+        }),
+    }
+}
+
+fn is_about_the_port(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
 }
 
 /// The addresses of peers, and the file that keeps them.

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use libp2p::PeerId;
 use p2pnode_services::{
-    config::{Address, Host, Identity, Service, Services, Target},
+    config::{Address, Host, Identity, Service, Services, Source, Target},
     identity::proxy::{self, Follows},
     wire::ResetReason,
 };
+use p2pnode_transports::ClaimedTcp;
 use tokio::{
-    net::{TcpSocket, TcpStream, UnixStream},
+    net::{UnixStream, lookup_host},
     time::timeout,
 };
 
@@ -35,6 +36,21 @@ pub(super) struct Connected {
     pub(super) socket: Socket,
     /// What goes there before the first byte.
     pub(super) prefix: Bytes,
+    /// The port of the range that it has.
+    pub(super) port: Option<ClaimedTcp>,
+    /// The target has reset it already. What it sent before is to be read.
+    pub(super) was_reset: bool,
+}
+
+impl Connected {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            prefix: Bytes::new(),
+            port: None,
+            was_reset: false,
+        }
+    }
 }
 
 /// Why a target is not connected.
@@ -53,17 +69,20 @@ pub(super) fn dial(
 ) -> Dialing {
     let service = &offered.service;
     let prefix = match service.identity {
-        Identity::ProxyV2 => {
-            Bytes::from(proxy::header(client, Follows::Stream, &peer, &service.name))
-        }
+        Identity::ProxyV2 => Bytes::from(proxy::header(
+            client,
+            Follows::Stream,
+            Some(&peer),
+            &service.name,
+        )),
         Identity::None | Identity::Address => Bytes::new(),
     };
     if let Goal::Program(program) = &offered.goal {
         let (ours, theirs) = pipe();
         let taken = program.try_send((peer, theirs));
         let connected = taken.map(|()| Connected {
-            socket: ours,
             prefix,
+            ..Connected::new(ours)
         });
         let failed = |_| Failed {
             reason: ResetReason::TargetRefused,
@@ -76,7 +95,10 @@ pub(super) fn dial(
     async move {
         let connecting = async { connect(&target, sources?).await };
         match timeout(TIMEOUT, connecting).await {
-            Ok(Ok(socket)) => Ok(Connected { socket, prefix }),
+            Ok(Ok(connected)) => Ok(Connected {
+                prefix,
+                ..connected
+            }),
             Ok(Err(error)) => Err(Failed {
                 reason: reason(&error),
                 detail: format!("{target}: {error}"),
@@ -90,24 +112,33 @@ pub(super) fn dial(
     .boxed()
 }
 
-/// Dials it as it is written, from any source port: it is inside.
-async fn connect(target: &Target, sources: Sources) -> io::Result<Socket> {
-    match target {
-        Address::Tcp(Host::Ip(ip), port) => match sources {
-            Sources::Any => TcpStream::connect((*ip, *port)).await.map(Socket::tcp),
-            Sources::Peer(_) => {
-                let remote = SocketAddr::from((*ip, *port));
-                let socket = TcpSocket::new_v4()?;
-                socket.bind(sources.local(remote))?;
-                socket.connect(remote).await.map(Socket::tcp)
+/// Dials it as it is written. Unless it asks for the range, from any source port: it is inside.
+async fn connect(target: &Target, sources: Sources) -> io::Result<Connected> {
+    let found: Vec<SocketAddr> = match target {
+        Address::Tcp(Host::Ip(ip), port) => vec![(*ip, *port).into()],
+        Address::Tcp(Host::Name(name), port) => {
+            lookup_host((name.as_str(), *port)).await?.collect()
+        }
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path).await?;
+            return Ok(Connected::new(Socket::Unix(stream)));
+        }
+        Address::Udp(..) => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let mut failed = io::Error::from(io::ErrorKind::NotFound);
+    for remote in found {
+        match sources.connect_tcp(remote).await {
+            Ok(dialed) => {
+                return Ok(Connected {
+                    port: dialed.port,
+                    was_reset: dialed.was_reset,
+                    ..Connected::new(Socket::tcp(dialed.stream))
+                });
             }
-        },
-        Address::Tcp(Host::Name(name), port) => TcpStream::connect((name.as_str(), *port))
-            .await
-            .map(Socket::tcp),
-        Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
-        Address::Udp(..) => Err(io::ErrorKind::Unsupported.into()),
+            Err(error) => failed = error,
+        }
     }
+    Err(failed)
 }
 
 #[allow(
@@ -147,11 +178,15 @@ impl Hub {
     /// From where the target of `service` is dialed for `peer`.
     ///
     /// # Errors
-    /// If there is no address left for the peer.
+    /// If there is no address left for the peer, or the node has not started yet.
     pub(super) fn sources(&self, service: &Service, peer: PeerId) -> io::Result<Sources> {
-        match service.identity {
-            Identity::Address => lock(self.addresses()).assign(peer).map(Sources::Peer),
-            Identity::None | Identity::ProxyV2 => Ok(Sources::Any),
+        match (service.identity, service.source) {
+            (Identity::Address, _) => lock(self.addresses()).assign(peer).map(Sources::Peer),
+            (Identity::None | Identity::ProxyV2, Source::Any) => Ok(Sources::Any),
+            (Identity::None | Identity::ProxyV2, Source::Range) => {
+                let ports = self.ports().ok_or(io::ErrorKind::NotConnected)?;
+                Ok(Sources::Range(ports.clone()))
+            }
         }
     }
 }

@@ -58,6 +58,8 @@ pub(super) enum Route {
 pub(super) struct Pings {
     /// Grows with each ping.
     turn: u64,
+    /// The last one that was answered, or that an earlier one's late answer made needless.
+    answered: u64,
     is_under_way: bool,
     is_asked: bool,
     missed: u32,
@@ -293,19 +295,33 @@ impl World {
         };
         end.pings.turn += 1;
         end.pings.is_under_way = true;
-        let timeout = end.pings.patience.timeout(pace);
+        let (timeout, turn) = (end.pings.patience.timeout(pace), end.pings.turn);
         let far = end.far;
-        match trip.filter(|trip| *trip < timeout) {
-            Some(trip) => self.after(trip, move |world| {
+        self.after(timeout, move |world| world.missed(id, turn, pace));
+        if let Some(trip) = trip {
+            self.after(trip, move |world| {
                 let is_there = world.ends.contains_key(&far) || world.opening.contains_key(&far);
                 if is_there && world.path(id).is_some() {
-                    world.pinged(id, Some(trip), pace);
-                } else {
-                    let rest = timeout.saturating_sub(trip);
-                    world.after(rest, move |world| world.pinged(id, None, pace));
+                    world.ping_answered(id, turn, trip, pace);
                 }
-            }),
-            None => self.after(timeout, move |world| world.pinged(id, None, pace)),
+            });
+        }
+    }
+
+    /// The answer to a ping has come, perhaps late.
+    fn ping_answered(&mut self, id: ConnectionId, turn: u64, trip: Duration, pace: Pace) {
+        if let Some(end) = self.ends.get_mut(&id)
+            && turn > end.pings.answered
+        {
+            end.pings.answered = end.pings.turn;
+            self.pinged(id, Some(trip), pace);
+        }
+    }
+
+    fn missed(&mut self, id: ConnectionId, turn: u64, pace: Pace) {
+        let pings = self.ends.get(&id).map(|end| &end.pings);
+        if pings.is_some_and(|pings| turn > pings.answered) {
+            self.pinged(id, None, pace);
         }
     }
 

@@ -67,6 +67,8 @@ pub(super) struct Site {
     /// Where packets have gone, by the port outside.
     sent_to: BTreeSet<(Transport, u16, SocketAddr)>,
     next_port: u16,
+    /// Ports outside that a router maps, and the ports of the host.
+    pub(super) forwards: BTreeMap<(Transport, u16), u16>,
 }
 
 impl Site {
@@ -78,6 +80,7 @@ impl Site {
             mappings: BTreeMap::new(),
             sent_to: BTreeSet::new(),
             next_port: 50_000,
+            forwards: BTreeMap::new(),
         }
     }
 
@@ -110,6 +113,9 @@ impl Site {
 
     /// A packet arrives from outside at this port. The host's port to which it is let in, if it is.
     pub(super) fn inbound(&self, transport: Transport, port: u16, from: SocketAddr) -> Option<u16> {
+        if let Some(inside) = self.forwards.get(&(transport, port)) {
+            return Some(*inside);
+        }
         let sent_to = self.sent_to.iter();
         let sent_to = sent_to.filter(|(of, at, _)| (*of, *at) == (transport, port));
         if !self.nat.admits(from, sent_to.map(|(_, _, to)| to)) {

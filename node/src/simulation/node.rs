@@ -150,6 +150,7 @@ impl World {
                     Event::Node(event) => node.events.push(event),
                     Event::Dial { dial, event } => node.reports.push((dial, event)),
                     Event::Punch(record) => node.attempts.push(*record),
+                    Event::Searched(_) => {}
                     Event::OutOfRange => panic!("a dial left from outside the range"),
                     Event::Wanted(_)
                     | Event::Unwanted(_)
@@ -220,6 +221,7 @@ impl World {
                 let wanted = introduction::Request {
                     peer: request.peer,
                     addrs: node.machine.unseen(),
+                    search: None,
                 };
                 self.ask(
                     connection,
@@ -252,6 +254,17 @@ impl World {
                     node.state.handle_search_ended(peer, now);
                 }
             }),
+            // The searches themselves have a world of their own: no relay of this one sees ports.
+            Action::SamplePorts(_) => self.after(Duration::ZERO, move |world| {
+                let now = world.network.now;
+                if let Some(node) = world.hosts[host].node() {
+                    node.state.handle_port_sample(None, now);
+                }
+            }),
+            Action::StopPorts
+            | Action::OfferSearch(..)
+            | Action::SearchPorts(_)
+            | Action::PunchFound(_) => {}
             Action::Punch(introduced) => {
                 let node = self.hosts[host].node().unwrap();
                 let start = node.machine.handle_introduced(&introduced, now);
@@ -289,6 +302,10 @@ impl World {
             } => {
                 let node = self.hosts[host].node().unwrap();
                 node.machine.handle_interfaces(&addresses, networks, now);
+            }
+            Action::SetMapped(addresses) => {
+                let node = self.hosts[host].node().unwrap();
+                node.machine.handle_mapped(&addresses, now);
             }
             // There is neither DNS nor a link, and every peer may connect.
             Action::EndSearch(_)

@@ -205,6 +205,7 @@ impl World {
             Action::Stop => self.stop(host),
             // Connections on which nothing runs stay.
             Action::KeepAlive { .. }
+            | Action::Probe { .. }
             | Action::Classify { .. }
             | Action::OfferHop(_)
             | Action::AddExternalAddress(_)

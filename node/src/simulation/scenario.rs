@@ -9,7 +9,10 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, identity::Keypair};
-use p2pnode_protocol::join::{Token, TokenId};
+use p2pnode_protocol::{
+    join::{Token, TokenId},
+    mapping::Protocol,
+};
 use p2pnode_transports::{Family, FamilyPolicy, HostAddress, PortRange, Transport};
 use relay_node::core::{Access, RelayState, Settings as RelaySettings};
 
@@ -24,6 +27,7 @@ use crate::{
     config::RelayAddr,
     core::{
         dialer::Sources,
+        mappings::{Claim, Inside, Method},
         state::{DialId, NodeState, Settings},
         tokens::Tokens,
     },
@@ -243,6 +247,7 @@ impl World {
         let introducers: BTreeSet<_> = relays.iter().map(|relay| relay.peer).collect();
         let state = NodeState::new(
             Settings {
+                searches: true,
                 local,
                 relays,
                 reservations: setup.reservations,
@@ -394,6 +399,30 @@ impl World {
         for site in self.hosts[host].sites.values_mut() {
             site.forget();
         }
+    }
+
+    /// The router of a node maps its punch ports to this port outside, and a check has proved that.
+    pub(super) fn map(&mut self, host: usize, outside: u16) {
+        let (now, port) = (self.network.now, self.hosts[host].port);
+        let site = self.hosts[host].sites.get_mut(&Family::Ip4).unwrap();
+        let external = (site.outside, outside).into();
+        let claims = [
+            (Transport::Quic, Protocol::Udp),
+            (Transport::Tcp, Protocol::Tcp),
+        ]
+        .map(|(transport, protocol)| {
+            site.forwards.insert((transport, outside), port);
+            Claim {
+                inside: Inside { protocol, port },
+                method: Method::Pcp,
+                external,
+                verified: Some(external),
+            }
+        });
+        if let Some(node) = self.hosts[host].node() {
+            node.state.handle_mapped(claims.to_vec(), now);
+        }
+        self.settle();
     }
 
     /// A token of a relay for a node, as a line of a file.

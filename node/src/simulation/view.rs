@@ -36,16 +36,22 @@ impl World {
         addrs: &[Multiaddr],
         until: Until,
     ) -> usize {
-        let name = self.name_of(&peer);
+        self.dial_as(
+            from,
+            Request {
+                peer,
+                addrs: addrs.to_vec(),
+                until,
+                timeout: TIMEOUT,
+                pings: 1,
+            },
+        )
+    }
+
+    pub(super) fn dial_as(&mut self, from: usize, request: Request) -> usize {
+        let name = self.name_of(&request.peer);
         self.note(from, &format!("is to dial {name}"));
         let (now, runs) = (self.network.now, self.hosts[from].runs);
-        let request = Request {
-            peer,
-            addrs: addrs.to_vec(),
-            until,
-            timeout: TIMEOUT,
-            pings: 1,
-        };
         let id = self.hosts[from]
             .node()
             .unwrap()

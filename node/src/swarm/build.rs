@@ -55,7 +55,7 @@ pub(crate) fn build(
     let allowed = allowed(config);
     let kin = parts.sockets.kin().clone();
     let asks = Asks {
-        introduction: introduction::Behaviour::new(config, kin.clone()),
+        introduction: introduction::Behaviour::new(config, parts.sockets.clone()),
         streams: streams::Behaviour::new(kin),
         services: services::Behaviour::new(hub),
     };

@@ -4,10 +4,11 @@ use libp2p::PeerId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    config::{Config, Names},
-    core::{dialer::Request, event::Event, netcheck::Report},
+    config::{Config, Expose, Names},
+    core::{dialer::Request, event::Event, mappings::Exposure, netcheck::Report},
     observe::status::{Status, Why},
     services::{Callers, ForwardError, Hub, Incoming, OpenSessionError, ServeError, Session},
+    swarm::mappings::Asked,
 };
 
 /// Commands that may wait for the event loop. It takes them at once; the bound only matters if it is stuck.
@@ -15,6 +16,9 @@ const COMMANDS: usize = 64;
 
 /// Events that may wait for the reader of a dial.
 const DIAL_EVENTS: usize = 256;
+
+/// Reports of an exposed port that may wait for their reader.
+const EXPOSE_REPORTS: usize = 64;
 
 /// What the event loop can be asked to do.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct Handle {
     names: watch::Receiver<Names>,
     commands: mpsc::Sender<Command>,
     hub: Hub,
+    /// To the task that has ports mapped, if there is one.
+    exposes: Option<mpsc::Sender<Asked>>,
 }
 
 /// The node is gone.
@@ -65,6 +71,7 @@ impl Handle {
         peer_id: PeerId,
         names: watch::Receiver<Names>,
         hub: Hub,
+        exposes: Option<mpsc::Sender<Asked>>,
     ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let handle = Self {
@@ -72,6 +79,7 @@ impl Handle {
             names,
             commands,
             hub,
+            exposes,
         };
         (handle, receiver)
     }
@@ -133,6 +141,15 @@ impl Handle {
     /// [`ServeError`], if the name is invalid or taken.
     pub fn serve(&self, name: &str, callers: Callers) -> Result<Incoming, ServeError> {
         self.hub.serve_for_program(name, callers)
+    }
+
+    /// Exposes a port of the range for clients that are not p2pnode, as long as the reports are read. `None` if this node has no
+    /// ports mapped.
+    pub(crate) async fn expose(&self, expose: Expose) -> Option<mpsc::Receiver<Exposure>> {
+        let (reports, receiver) = mpsc::channel(EXPOSE_REPORTS);
+        let exposes = self.exposes.as_ref()?;
+        exposes.send(Asked { expose, reports }).await.ok()?;
+        Some(receiver)
     }
 
     /// The services of the node.

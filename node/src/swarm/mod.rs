@@ -16,6 +16,7 @@ pub(crate) mod mappings;
 mod memory;
 pub(crate) mod netcheck;
 pub(crate) mod node;
+pub(crate) mod port_search;
 pub(crate) mod services;
 pub(crate) mod streams;
 pub(crate) mod token_file;

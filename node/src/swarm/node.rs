@@ -8,6 +8,7 @@ use std::{
 
 use libp2p::identity::Keypair;
 use p2pnode_daemon::admin::Readiness;
+use p2pnode_protocol::addr;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -90,6 +91,7 @@ pub(crate) fn start(
     tracing::info!(own = tracing::field::Empty, peer_id = %swarm.local_peer_id(), range = %sockets.range(), punch_ports = ports.join(", "), "the node is up");
     let local = *swarm.local_peer_id();
     hub.start_flows(sockets.datagrams());
+    hub.know_ports(sockets.clone());
     metrics.watch(&sockets);
     let (observers, events) = Observers::new(metrics, readiness);
     let links = watch::Sender::new(Links::default());
@@ -102,16 +104,23 @@ pub(crate) fn start(
         family: config.dial.family,
         port_range: config.dial.port_range,
         punches: config.punch.enabled,
+        searches: config.punch.search,
         introducers: introducers(config),
         allowed: swarm::allowed(config),
         sources: discovery.sources(),
         tokens,
         seed: RandomState::new().hash_one(local),
     };
-    let mapper = methods(config.mappings).map(|methods| {
-        let seed = RandomState::new().hash_one((keypair.public().to_peer_id(), "mappings"));
-        Mapper::start(methods, sockets.clone(), seed)
+    let mapper = methods(config.mappings.mode).map(|methods| {
+        let local = keypair.public().to_peer_id();
+        let seed = RandomState::new().hash_one((local, "mappings"));
+        let label = addr::base36(&local);
+        Mapper::start(&config.mappings, methods, sockets.clone(), &label, seed)
     });
+    let (mapper, mapped, exposes) = match mapper {
+        Some((mapper, mapped, exposes)) => (Some(mapper), Some(mapped), Some(exposes)),
+        None => (None, None, None),
+    };
     let state = NodeState::new(settings, Instant::now());
     let event_loop = EventLoop::new(
         keypair.clone(),
@@ -123,9 +132,10 @@ pub(crate) fn start(
         links,
         observers,
         hub.clone(),
+        mapped,
         config,
     );
-    let (handle, commands) = Handle::channel(local, event_loop.names(), hub);
+    let (handle, commands) = Handle::channel(local, event_loop.names(), hub, exposes);
     let task = tokio::spawn(async move {
         let _guard = guard;
         event_loop.run(commands, shutdown).await;

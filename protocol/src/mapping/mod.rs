@@ -12,7 +12,10 @@ pub mod upnp;
 pub use http::{Http, Response};
 
 /// A protocol whose ports are mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// UDP, over which QUIC runs.
     Udp,

@@ -41,6 +41,9 @@ const LATE: Duration = Duration::from_millis(250);
 /// How often a ping that takes long looks for other signs of life.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Missed pings whose answers are still taken.
+const OVERDUE: usize = 4;
+
 /// Streams on which pings are answered; the specification allows two per peer. A further one replaces the oldest.
 const MAX_INBOUND: usize = 2;
 
@@ -74,6 +77,8 @@ pub struct Handler {
     /// What is left of [`ANSWERS`], for pings and for streams, once the remote has pinged.
     answers: Option<(Arc<Mutex<Bucket>>, Bucket)>,
     outbound: Outbound,
+    /// Pings that were missed. A late answer is an answer: the path is slow.
+    overdue: Vec<Exchange>,
     /// When the next ping is due.
     due: Pin<Box<Sleep>>,
     /// A ping was requested.
@@ -143,6 +148,7 @@ impl Handler {
             inbound: VecDeque::new(),
             answers: None,
             outbound: Outbound::Idle(None),
+            overdue: Vec::new(),
             due: Box::pin(sleep(Duration::ZERO)),
             asked: false,
             missed: 0,
@@ -189,6 +195,9 @@ impl Handler {
             Err(Failure::Timeout) => (None, Err(Failure::Timeout), Duration::ZERO),
             Err(failure) => (None, Err(failure), self.pace.interval),
         };
+        if result.is_ok() {
+            self.overdue.clear();
+        }
         self.missed = match &result {
             Ok(_) | Err(Failure::Unsupported) => 0,
             Err(Failure::Timeout | Failure::Broken(_)) => self.missed.saturating_add(1),
@@ -205,7 +214,39 @@ impl Handler {
         }
     }
 
+    /// Keeps the exchanges of a ping that is missed.
+    fn put_off(&mut self) {
+        if let Outbound::Pinging(ping) = &mut self.outbound {
+            let fresh = match std::mem::replace(&mut ping.fresh, Fresh::Opening) {
+                Fresh::Pinging(exchange) => Some(exchange),
+                Fresh::After(_) | Fresh::Opening | Fresh::Failed(_) => None,
+            };
+            self.overdue
+                .extend(ping.kept.take().into_iter().chain(fresh));
+            let surplus = self.overdue.len().saturating_sub(OVERDUE);
+            self.overdue.drain(..surplus);
+        }
+    }
+
+    /// A late answer.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Option<(Stream, Duration)> {
+        let mut late = None;
+        self.overdue
+            .retain_mut(|exchange| match exchange.poll_unpin(cx) {
+                Poll::Ready(Ok(answered)) => {
+                    late = Some(answered);
+                    false
+                }
+                Poll::Ready(Err(_)) => false,
+                Poll::Pending => true,
+            });
+        late
+    }
+
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if let Some(late) = self.poll_overdue(cx) {
+            return Poll::Ready(Step::Report(self.end(Ok(late))));
+        }
         loop {
             let (received, heard) = (&self.received, &self.heard);
             let signs = || {
@@ -226,6 +267,9 @@ impl Handler {
                         PingStep::Open => Step::Open,
                         PingStep::Done { result, fresh_only } => {
                             self.reuse &= !fresh_only;
+                            if matches!(result, Err(Failure::Timeout)) {
+                                self.put_off();
+                            }
                             Step::Report(self.end(result))
                         }
                     });

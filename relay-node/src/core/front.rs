@@ -34,7 +34,8 @@ pub struct Translated {
 pub(crate) struct Front {
     /// The relay's routers, and those of its external addresses that the host does not have.
     fronts: BTreeSet<IpAddr>,
-    /// The networks of the host.
+    /// The addresses and the networks of the host.
+    own: BTreeSet<IpAddr>,
     networks: Vec<IpNet>,
     /// Where somebody from outside was seen at another address.
     open: BTreeSet<Family>,
@@ -56,6 +57,7 @@ impl Front {
         self.fronts = fronts
             .filter(|ip| !own.contains(ip) && !ip.is_loopback())
             .collect();
+        self.own = own;
         let network = |of: &HostAddress| IpNet::new(of.ip, of.prefix_len).ok();
         self.networks = host.iter().filter_map(network).collect();
         self.open.clear();
@@ -86,6 +88,11 @@ impl Front {
         if peers.is_empty() {
             self.peers.remove(&ip);
         }
+    }
+
+    /// Whether this is an address of the relay's host.
+    pub(crate) fn is_own(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.own.contains(&ip)
     }
 
     /// Whether a peer that is seen at this address may be anywhere.

@@ -13,6 +13,7 @@ use p2pnode_protocol::{
     addr::is_circuit,
     hop::{self, Near, PrivateIps},
     introduction::{self, Introduction, MAX_ADDRS, Refusal, Request},
+    port_search::Offer,
 };
 use p2pnode_transports::{HostAddress, to_socket_addr};
 
@@ -84,6 +85,11 @@ impl Introductions {
             addrs: self.seen.addresses(&peer),
             own_addrs: with_its_own(self.seen.addresses(&asker), &request.addrs),
         };
+        let names_others =
+            |offer: &Offer| !offer.is_of(self.seen.seen_ips(&asker).collect::<Vec<_>>());
+        if request.search.as_ref().is_some_and(names_others) {
+            return Err(Refusal::NothingInCommon);
+        }
         if asker == peer || !have_in_common(&introduction.addrs, &introduction.own_addrs) {
             return Err(Refusal::NothingInCommon);
         }
@@ -126,8 +132,8 @@ pub(crate) struct Seen {
 struct Connection {
     /// From where it was made; `None` if that is no address that can be punched.
     remote: Option<Multiaddr>,
-    /// Whether introductions are taken on it.
-    takes: bool,
+    /// Whether introductions are taken on it, once the peer has identified itself there.
+    takes: Option<bool>,
 }
 
 impl Seen {
@@ -138,7 +144,7 @@ impl Seen {
             self.front.connected(peer, ip);
         }
         let connections = self.peers.entry(peer).or_default();
-        let takes = false;
+        let takes = None;
         connections.insert(connection, Connection { remote, takes });
     }
 
@@ -173,7 +179,7 @@ impl Seen {
     ) {
         let connections = self.peers.get_mut(peer);
         if let Some(connection) = connections.and_then(|of| of.get_mut(&connection)) {
-            connection.takes = protocols.contains(&introduction::PROTOCOL);
+            connection.takes = Some(protocols.contains(&introduction::PROTOCOL));
         }
     }
 
@@ -195,14 +201,17 @@ impl Seen {
         let connections = self.peers.get(peer);
         connections
             .and_then(|of| of.get(&connection))
-            .is_some_and(|connection| connection.takes)
+            .is_some_and(|connection| connection.takes == Some(true))
     }
 
     /// From where a peer has connected: the newest of each transport and family, then the others, of which a NAT that maps by
-    /// destination makes one for each connection; [`MAX_ADDRS`] at most.
+    /// destination makes one for each connection; [`MAX_ADDRS`] at most. A node takes no introductions on a connection that does not have
+    /// its punch port, and nothing of that node listens where such a connection comes from.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let connections = self.peers.get(peer).into_iter().flatten();
-        let remotes = connections.rev().filter_map(|(_, of)| of.remote.as_ref());
+        let connections = connections.rev().map(|(_, connection)| connection);
+        let punched_from = connections.filter(|connection| connection.takes != Some(false));
+        let remotes = punched_from.filter_map(|connection| connection.remote.as_ref());
         let is_seen = |remote: &&Multiaddr| ip(remote).is_none_or(|ip| !self.front.hides(ip));
         let mut paths = HashSet::new();
         let (mut first, mut others) = (Vec::new(), Vec::new());
@@ -214,6 +223,18 @@ impl Seen {
             list.push(remote.clone());
         }
         listed(first.into_iter().chain(others))
+    }
+
+    /// The newest connection on which a peer takes introductions, with or without a reservation.
+    pub(crate) fn takes_on(&self, peer: &PeerId) -> Option<ConnectionId> {
+        let connections = self.peers.get(peer)?.iter().rev();
+        let mut takes = connections.filter(|(_, connection)| connection.takes == Some(true));
+        takes.next().map(|(connection, _)| *connection)
+    }
+
+    /// Where a peer is seen.
+    fn seen_ips(&self, peer: &PeerId) -> impl Iterator<Item = IpAddr> {
+        self.ips(peer).filter(|ip| !self.front.hides(*ip))
     }
 
     /// The IP addresses from which a peer has connected.
@@ -503,6 +524,7 @@ mod tests {
         seen.identified(&peer, id(0), &[introduction::PROTOCOL]);
         seen.identified(&peer, id(1), &[]);
         assert!(seen.takes(&peer, id(0)) && !seen.takes(&peer, id(1)));
+        assert_eq!(seen.addresses(&peer), addrs(&["/ip4/1.2.3.4/tcp/1"]));
         assert!(!seen.takes(&PeerId::random(), id(0)));
     }
 
@@ -531,6 +553,7 @@ mod tests {
                 let request = Request {
                     peer: peers[n % wanted],
                     addrs: Vec::new(),
+                    search: None,
                 };
                 let place = Some(id(n % wanted));
                 introductions

@@ -10,6 +10,7 @@ use p2pnode_protocol::{
     introduction::{Introduce, Notify},
     join::Join,
     ping::{self, Pace},
+    probe::Probe,
 };
 use p2pnode_transports::{Budgets, Displacer};
 
@@ -46,6 +47,9 @@ const HOP_REQUESTS: usize = 32;
 /// Requests for introductions at once on one connection, and introductions that are sent.
 const INTRODUCTIONS: usize = 32;
 
+/// Requests for nonces at once on one connection.
+const PROBES: usize = 8;
+
 /// Tokens at once on one connection. A node presents one on each, and another one when its file changes.
 const TOKENS: usize = 2;
 
@@ -59,6 +63,7 @@ pub(crate) struct Behaviour {
     pub(crate) draining: Gated<draining::Behaviour>,
     pub(crate) hop: Gated<exchange::Behaviour<Hop>>,
     pub(crate) introduction: Gated<exchange::Behaviour<Introduce, Notify>>,
+    pub(crate) probe: Gated<exchange::Behaviour<Probe>>,
     pub(crate) identify: Gated<identify::Behaviour>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) directory: Gated<directory::Behaviour>,
@@ -95,6 +100,7 @@ impl Behaviour {
                 exchange::Behaviour::new(INTRODUCTIONS),
                 admitted(Request::Introduction),
             ),
+            probe: Gated::new(exchange::Behaviour::new(PROBES), admitted(Request::Probe)),
             identify: Gated::new(
                 identify::Behaviour::new(
                     identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())

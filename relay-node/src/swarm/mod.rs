@@ -9,6 +9,7 @@ mod gate;
 mod gated;
 mod keep_alive;
 pub(crate) mod listen;
+mod probe;
 pub(crate) mod run;
 mod shared_state;
 mod stun;

@@ -9,7 +9,7 @@ use p2pnode_daemon::{
     lossy, memory,
 };
 use p2pnode_protocol::upgrade::LAZY;
-use p2pnode_transports::{Budgets, Class, Displacer, Interfaces, Largest};
+use p2pnode_transports::{Budgets, Displacer, Interfaces, Largest};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tracing::{field::Empty, info, warn};
 
@@ -18,6 +18,7 @@ use super::{
     boxed_handler::BoxedHandlers,
     event_loop::EventLoop,
     listen::Listeners,
+    probe::Prober,
     shared_state::{SharedState, now},
     stun::StunServer,
 };
@@ -75,7 +76,7 @@ pub async fn run_reloading(
     let now = now();
     let state = RelayState::new(local, &Settings::from(config), now);
     let state = SharedState::new(state, metrics.clone());
-    let budgets = Budgets::new(Class::Stranger);
+    let budgets = Budgets::of_relay();
     let interfaces = Interfaces::watch()
         .inspect_err(|error| warn!(%error, "cannot watch the addresses of this host"))
         .ok();
@@ -121,6 +122,7 @@ pub async fn run_reloading(
         listeners,
         interfaces,
         copies: HashMap::new(),
+        prober: Prober::default(),
         reloads,
         questions,
         limits: config.limits,

@@ -32,12 +32,13 @@ const IP6: u8 = 0x20;
 
 /// The header. `client` are the client's address and the one that it connected to, at the caller's forward.
 ///
-/// A forward without addresses yields the family `AF_UNSPEC`; receivers use the fields then.
+/// A forward without addresses yields the family `AF_UNSPEC`; receivers use the fields then. A client that is no peer has no
+/// `peer`.
 #[must_use]
 pub fn header(
     client: Option<(SocketAddr, SocketAddr)>,
     follows: Follows,
-    peer: &PeerId,
+    peer: Option<&PeerId>,
     service: &ServiceName,
 ) -> Vec<u8> {
     let transport = match follows {
@@ -49,7 +50,9 @@ pub fn header(
         None => UNSPECIFIED,
         Some((source, destination)) => addresses(&mut body, source, destination) | transport,
     };
-    field(&mut body, TYPE_PEER, peer.to_string().as_bytes());
+    if let Some(peer) = peer {
+        field(&mut body, TYPE_PEER, peer.to_string().as_bytes());
+    }
     field(&mut body, TYPE_SERVICE, service.as_str().as_bytes());
     let length = u16::try_from(body.len()).expect("addresses, a peer id and a name are short");
     let mut header = SIGNATURE.to_vec();
@@ -153,7 +156,7 @@ mod tests {
         header(
             Some(client),
             follows,
-            &PEER.parse().unwrap(),
+            Some(&PEER.parse().unwrap()),
             &"db".parse().unwrap(),
         )
     }
@@ -213,7 +216,7 @@ mod tests {
         let read = read(&header(
             None,
             Follows::Stream,
-            &peer,
+            Some(&peer),
             &"db".parse().unwrap(),
         ));
         assert_eq!((read.family_and_transport, read.client), (0, None));

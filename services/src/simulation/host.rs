@@ -31,6 +31,8 @@ pub(crate) struct App {
     pub(crate) got: u64,
     pub(crate) got_end: bool,
     pub(crate) was_reset: bool,
+    /// It has reset its socket.
+    pub(crate) resets: bool,
     /// Out of 100 steps, in how many it reads.
     pub(crate) reads: u32,
     /// What the socket has and the application has not.
@@ -171,10 +173,15 @@ impl Driven {
     /// The application does something.
     pub(crate) fn run_app(&mut self, rng: &mut fastrand::Rng, resets: bool, now: Instant) {
         let Self { session, app, .. } = self;
-        if app.end.is_some() {
+        if app.end.is_some() || app.resets {
             return;
         }
+        // The process of the session notices when it writes, or when it has read all.
         if resets && rng.u32(..400) == 0 {
+            app.resets = true;
+            if rng.bool() {
+                session.handle_broken(now);
+            }
             session.handle_reset(ResetReason::LocalReset, now);
             return self.drain(now);
         }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::World;
-use crate::core::session::{End, Settings};
+use crate::{
+    core::session::{End, Settings},
+    wire::ResetReason,
+};
 
 /// More with `SESSION_SEEDS`.
 const SEEDS: u64 = 1_000;
@@ -80,6 +83,15 @@ fn judge(world: &World) -> [u32; 2] {
                     );
                     assert_eq!(other.got, app.total, "{id}: all of it is delivered");
                     assert!(other.got_end);
+                }
+                Some(End::ResetByPeer(ResetReason::LocalReset)) => {
+                    ends[1] += 1;
+                    let other = other.expect("somebody reset it");
+                    assert!(other.resets);
+                    // Else it has waited for its path longer than it lingers.
+                    if other.end == Some(End::Reset(ResetReason::LocalReset)) {
+                        assert_eq!(app.got, other.sent, "{id}: what was sent before the reset");
+                    }
                 }
                 Some(End::PeerRestarted) => {
                     ends[1] += 1;

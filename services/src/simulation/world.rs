@@ -120,6 +120,7 @@ impl World {
             got: 0,
             got_end: false,
             was_reset: false,
+            resets: false,
             reads: [3, 30, 100][self.rng.usize(..3)].max(self.least_reads),
             unread: 0,
             end: None,

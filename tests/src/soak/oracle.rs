@@ -224,6 +224,10 @@ impl Facts {
             "disconnected" => self.disconnected(side, at, json, open),
             "punch" if text(json, "/outcome") == "direct" => Ok(()),
             "punch" => self.punch(side, at, reason),
+            // An entry that outlives its connection, because the end of that was lost.
+            "port_rests" => self.caused(at, LOSS, |fault| {
+                (0..2).any(|relay| Way::Leg(side, relay).is_cut_by(fault))
+            }),
             "search_paused" if reason == "no_relay" => self.caused(at, LOSS, |fault| {
                 (0..2).any(|relay| Way::Leg(side, relay).is_cut_by(fault)) || is_of_dns(fault)
             }),

@@ -1,8 +1,10 @@
 //! Who holds a port, as far as this process may read it from the kernel. Best effort and for people: no decision depends on it.
 
-use std::{collections::HashSet, fmt, fs, path::Path};
+use std::{collections::HashSet, fmt, fs, path::Path, time::Duration};
 
 use p2pnode_protocol::{Family, Transport};
+
+use crate::net::sock_diag::State;
 
 /// A port that could not be had, and what is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,13 @@ pub enum HeldBy {
     TimeWait,
     /// A port that was in use a short while ago, or could not be bound then.
     Cooling,
+    /// A connection to the same remote, which may be nobody's any more.
+    Connection {
+        /// Its state.
+        state: State,
+        /// How long it lasts, if only a timer ends it.
+        left: Option<Duration>,
+    },
     /// The kernel does not let us bind it, for another reason than that it is taken.
     Refused(String),
 }
@@ -55,6 +64,13 @@ impl fmt::Display for HeldBy {
             Self::ThisNode => f.write_str("in use by this node"),
             Self::TimeWait => f.write_str("in TIME_WAIT"),
             Self::Cooling => f.write_str("cooling down after use"),
+            Self::Connection { state, left } => {
+                write!(f, "held by a connection to the same remote in {state}")?;
+                match left {
+                    Some(left) => write!(f, ", {} s left", left.as_secs()),
+                    None => Ok(()),
+                }
+            }
             Self::Refused(reason) => write!(f, "not to be had: {reason}"),
         }
     }

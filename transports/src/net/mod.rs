@@ -2,15 +2,18 @@
 //! errors.
 
 pub(crate) mod addr;
+pub(crate) mod arrivals;
 pub(crate) mod budget;
 pub(crate) mod closed;
 pub(crate) mod connection;
 pub(crate) mod datagrams;
 pub(crate) mod error;
 pub(crate) mod family;
+pub(crate) mod found;
 pub(crate) mod holder;
 pub(crate) mod interfaces;
 pub(crate) mod kin;
+pub(crate) mod learned;
 pub(crate) mod pool;
 pub(crate) mod ports;
 pub(crate) mod punches;
@@ -18,6 +21,7 @@ pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod shared;
 pub(crate) mod snat;
+pub(crate) mod sock_diag;
 pub(crate) mod socket;
 pub(crate) mod stun;
 pub(crate) mod stun_socket;

@@ -40,13 +40,20 @@ impl PortPool {
         }
     }
 
-    /// Claims the next free port.
+    /// Claims the next free port: one of the `held` ones only where no other is free.
     ///
     /// # Errors
     ///
     /// [`Exhausted`], with no holders, where every port is in use or still cooling at `now`.
-    pub(crate) fn claim(&mut self, now: Instant) -> Result<u16, Exhausted> {
-        let free = self.order().find(|&port| self.is_free(port, now));
+    pub(crate) fn claim_beside(&mut self, held: &[u16], now: Instant) -> Result<u16, Exhausted> {
+        let mut free = self.order().filter(|&port| self.is_free(port, now));
+        let mut last = None;
+        let free = free.find(|port| {
+            let is_held = held.contains(port);
+            last = last.or(is_held.then_some(*port));
+            !is_held
+        });
+        let free = free.or(last);
         let port = free.ok_or(Exhausted {
             range: self.range,
             holders: Vec::new(),
@@ -168,6 +175,17 @@ pub struct Exhausted {
 }
 
 impl Exhausted {
+    /// The same; these connections are named first, as far as there is room.
+    pub(crate) fn held_by(mut self, connections: impl IntoIterator<Item = Holder>) -> Self {
+        let room = self.holders.len().max(1);
+        let mut holders: Vec<_> = connections.into_iter().collect();
+        holders.retain(|holder| self.range.contains(holder.port));
+        holders.append(&mut self.holders);
+        holders.truncate(room);
+        self.holders = holders;
+        self
+    }
+
     /// Whether the kernel forbids the ports that were looked at, and nobody holds them.
     pub fn is_forbidden(&self) -> bool {
         let is_forbidden = |holder: &Holder| matches!(holder.by, HeldBy::Refused(_));

@@ -174,7 +174,16 @@ impl Ports {
     /// A port of the range for one connection. Nothing else of this node uses it, and the number is locked as long as the lease
     /// lives.
     pub(crate) fn lease(self: &Arc<Self>, family: Family) -> Result<Lease, Exhausted> {
-        match self.lock_free_port(family) {
+        self.lease_beside(&[], family)
+    }
+
+    /// The same; one of the `held` ports only if no other is free.
+    pub(crate) fn lease_beside(
+        self: &Arc<Self>,
+        held: &[u16],
+        family: Family,
+    ) -> Result<Lease, Exhausted> {
+        match self.lock_free_port(held, family) {
             Ok((claim, lock)) => Ok(Lease { claim, _lock: lock }),
             Err(failed) => Err(self.exhaust(Transport::Tcp, family, failed)),
         }
@@ -186,18 +195,22 @@ impl Ports {
         self: &Arc<Self>,
         family: Family,
     ) -> Result<(Claim, UdpSocket), Exhausted> {
-        self.lock_free_port(family).map_err(|_| Exhausted {
+        self.lock_free_port(&[], family).map_err(|_| Exhausted {
             range: self.range,
             holders: Vec::new(),
         })
     }
 
     /// The next free port, locked; or what each of them failed with.
-    fn lock_free_port(self: &Arc<Self>, family: Family) -> Result<(Claim, UdpSocket), Vec<Failed>> {
+    fn lock_free_port(
+        self: &Arc<Self>,
+        held: &[u16],
+        family: Family,
+    ) -> Result<(Claim, UdpSocket), Vec<Failed>> {
         let mut failed = Vec::new();
         loop {
             let now = Instant::now();
-            let Ok(port) = self.lock().pool.claim(now) else {
+            let Ok(port) = self.lock().pool.claim_beside(held, now) else {
                 return Err(failed);
             };
             let mut claim = Claim {
@@ -360,7 +373,7 @@ impl Lease {
 
 /// Whether the kernel uses TCP timestamps, with which a port in TIME_WAIT can connect to the same remote again
 /// ([RFC 6191](https://www.rfc-editor.org/rfc/rfc6191)). Governs IPv6 too. If it cannot be read: no.
-fn timestamps() -> bool {
+pub(crate) fn timestamps() -> bool {
     std::fs::read_to_string("/proc/sys/net/ipv4/tcp_timestamps")
         .is_ok_and(|value| value.trim() != "0")
 }

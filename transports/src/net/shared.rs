@@ -1,6 +1,10 @@
 //! What the parts of one node's transport share, and its handle sees.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use libp2p::multiaddr::Multiaddr;
 use p2pnode_protocol::Reach;
@@ -8,7 +12,9 @@ use p2pnode_protocol::Reach;
 use crate::net::{
     budget::{Budgets, Class},
     datagrams::Datagrams,
+    found::Found,
     kin::Kin,
+    learned::{Learned, Lessons, Trouble},
     ports::Ports,
     punches::Punches,
     record::{Records, Sockets},
@@ -24,8 +30,10 @@ pub(crate) struct Shared {
     pub(crate) kin: Kin,
     pub(crate) datagrams: Datagrams,
     pub(crate) stun: Arc<StunClient>,
+    pub(crate) found: Arc<Found>,
     records: Arc<Mutex<Records>>,
     reach: Arc<Mutex<Option<Reach>>>,
+    lessons: Arc<Mutex<Lessons>>,
 }
 
 impl Shared {
@@ -37,8 +45,10 @@ impl Shared {
             kin: Kin::default(),
             datagrams: Datagrams::default(),
             stun: Arc::default(),
+            found: Arc::default(),
             records: Arc::default(),
             reach: Arc::default(),
+            lessons: Arc::default(),
         }
     }
 
@@ -49,6 +59,17 @@ impl Shared {
 
     pub(crate) fn set_reach(&self, reach: Option<Reach>) {
         *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = reach;
+    }
+
+    /// Remembers what a dial has learned.
+    pub(crate) fn learn(&self, remote: SocketAddr, trouble: Trouble) {
+        let learned = Learned { remote, trouble };
+        self.lessons().add(learned, Instant::now());
+    }
+
+    pub(crate) fn lessons(&self) -> MutexGuard<'_, Lessons> {
+        // Nothing panics while it holds the lock, and no state is half written if it did.
+        self.lessons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers which sockets a dial used.

@@ -55,6 +55,35 @@ pub(crate) fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     })
 }
 
+/// The same of a socket that is bound.
+///
+/// # Errors
+///
+/// What the system says.
+pub(crate) fn for_connections(socket: &UdpSocket) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_recv_buffer_size(UDP_BUFFER)?;
+    socket.set_send_buffer_size(UDP_BUFFER)?;
+    socket.set_nonblocking(true)
+}
+
+/// Has datagrams pass so many routers; `None` is as many as the system lets them.
+///
+/// # Errors
+///
+/// What the system says.
+pub(crate) fn set_hops(socket: &tokio::net::UdpSocket, hops: Option<u8>) -> io::Result<()> {
+    /// What Linux has unless it is told otherwise (RFC 1340).
+    const ALL: u32 = 64;
+    let is_ip6 = socket.local_addr()?.is_ipv6();
+    let hops = hops.map_or(ALL, u32::from);
+    let socket = SockRef::from(socket);
+    match is_ip6 {
+        true => socket.set_unicast_hops_v6(hops),
+        false => socket.set_ttl_v4(hops),
+    }
+}
+
 /// The most that a TCP packet carries, each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Segments {

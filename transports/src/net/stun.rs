@@ -1,20 +1,29 @@
-//! STUN from the punch sockets of QUIC: requests leave from them, and answers find who waits for them.
+//! STUN at the punch sockets: requests leave from those of QUIC, and what comes to any of them finds the task that waits for it.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use p2pnode_protocol::{
     Family,
-    stun::{Message, Transaction},
+    port_search::PROBE,
+    stun::{HEADER, LARGEST, Message, Transaction},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    time::{Duration, timeout},
+};
 
 use crate::net::stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket};
+
+/// How long a connection that begins like STUN has for its message.
+const MESSAGE: Duration = Duration::from_secs(2);
 
 /// What came for a transaction: the answer, or the request itself where a NAT has sent it back.
 #[derive(Debug, Clone)]
@@ -29,13 +38,18 @@ pub struct StunAnswer {
 
 /// The transactions that are waited for, and the sockets.
 #[derive(Debug, Default)]
-pub struct StunClient(Mutex<Inner>);
+pub struct StunClient(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
     sockets: BTreeMap<Family, WeakStunSocket>,
     waiting: HashMap<Transaction, oneshot::Sender<StunAnswer>>,
+    /// Where probes of a search for ports go, as long as one runs.
+    probes: Option<mpsc::Sender<(SocketAddr, [u8; PROBE])>>,
 }
+
+/// Probes that wait to be read. More of them are dropped.
+const PROBES: usize = 64;
 
 /// Waits for what comes for a transaction.
 #[derive(Debug)]
@@ -57,6 +71,13 @@ impl StunClient {
         }
     }
 
+    /// From now on probes that come to the punch sockets come here, until this is dropped or called again.
+    pub fn probes(&self) -> mpsc::Receiver<(SocketAddr, [u8; PROBE])> {
+        let (sender, receiver) = mpsc::channel(PROBES);
+        self.lock().probes = Some(sender);
+        receiver
+    }
+
     /// Sends a datagram from the punch socket of the family of `to`.
     ///
     /// # Errors
@@ -70,10 +91,50 @@ impl StunClient {
             .send(bytes, to, None)
     }
 
+    /// Whether something is waited for.
+    pub fn is_awaited(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    /// A message came from `remote`. Whether it was waited for.
+    pub fn came(&self, message: Message, remote: SocketAddr) -> bool {
+        self.lock().came(message, remote)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Inner {
+    fn came(&mut self, message: Message, remote: SocketAddr) -> bool {
+        let Some(waiting) = self.waiting.remove(&message.transaction) else {
+            return false;
+        };
+        let answer = StunAnswer {
+            message,
+            remote,
+            at: Instant::now(),
+        };
+        // An error means that the task no longer waits.
+        waiting.send(answer).is_ok()
+    }
+}
+
+/// Reads one message from a stream.
+///
+/// # Errors
+///
+/// What the system says, and `Other` for what is no message.
+pub async fn read_stun(stream: &mut TcpStream) -> io::Result<Message> {
+    let mut buffer = [0; LARGEST];
+    stream.read_exact(&mut buffer[..HEADER]).await?;
+    let length = HEADER + usize::from(u16::from_be_bytes([buffer[2], buffer[3]]));
+    let rest = buffer.get_mut(HEADER..length);
+    let rest = rest.ok_or_else(|| io::Error::other("the message is too long"))?;
+    stream.read_exact(rest).await?;
+    Message::decode(&buffer[..length]).map_err(io::Error::other)
 }
 
 impl Expected<'_> {
@@ -97,19 +158,33 @@ impl StunHandler for StunClient {
         }
     }
 
+    fn probe(&self, received: Received<'_>) {
+        let Ok(probe) = received.bytes.try_into() else {
+            return;
+        };
+        // An error means that nobody searches, or that probes come faster than they are read.
+        let _ = match &self.lock().probes {
+            Some(probes) => probes.try_send((received.remote, probe)).is_ok(),
+            None => false,
+        };
+    }
+
     fn datagram(&self, _: &StunSocket, received: Received<'_>) {
         let Ok(message) = Message::decode(received.bytes) else {
             return;
         };
-        let waiting = self.lock().waiting.remove(&message.transaction);
-        if let Some(waiting) = waiting {
-            let answer = StunAnswer {
-                message,
-                remote: received.remote,
-                at: Instant::now(),
-            };
-            // An error means that nobody waits any more.
-            drop(waiting.send(answer));
-        }
+        self.came(message, received.remote);
+    }
+
+    fn stream(&self, mut stream: TcpStream) {
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let remote = stream.peer_addr();
+            let message = timeout(MESSAGE, read_stun(&mut stream)).await;
+            if let (Ok(remote), Ok(Ok(message))) = (remote, message) {
+                let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+                inner.came(message, remote);
+            }
+        });
     }
 }

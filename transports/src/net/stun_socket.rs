@@ -25,6 +25,11 @@ pub trait StunHandler: Send + Sync + fmt::Debug + 'static {
     /// A datagram that looks like STUN has come. Runs where the socket is read: it must not wait.
     fn datagram(&self, socket: &StunSocket, received: Received<'_>);
 
+    /// A probe of a search for ports has come. Runs where the socket is read, too.
+    fn probe(&self, received: Received<'_>) {
+        let _ = received;
+    }
+
     /// A TCP connection to a listener begins like STUN.
     fn stream(&self, stream: TcpStream) {
         drop(stream);

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
@@ -16,12 +17,8 @@ use libp2p::{
 use p2pnode_protocol::Transport;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::{
-    datagrams::Carrying,
-    settings::{FIRST_WINDOW, Settings},
-    streams::Streams,
-};
-use crate::net::budget::{Budgeted, Class, Overuse, Registered};
+use super::{datagrams::Carrying, settings::Settings, streams::Streams, window::Window};
+use crate::net::budget::{Budgeted, Class, Grant, Opens, Overuse, Pause, Registered};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -33,6 +30,7 @@ pub(super) struct Connection {
     inner: quinn::Connection,
     budget: Registered<Budget>,
     inbound: Option<Opening>,
+    pause: Pause,
     outbound: Option<Opening>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
     _datagrams: Option<Carrying>,
@@ -40,20 +38,22 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(inner: quinn::Connection, peer: PeerId, settings: &Settings) -> Self {
-        let budget = Registered::new(&settings.budgets, peer, |class, _| {
-            let budget = Budget::new(inner.clone(), class, settings.send_window);
+        let budget = Registered::new(&settings.budgets, peer, |grant| {
+            let class = grant.class;
+            let budget = Budget::new(inner.clone(), grant, settings.send_window);
             budget.apply(class);
             Arc::new(budget)
         });
         let datagrams = settings.datagrams.clone().map(|datagrams| {
             let budget = Arc::clone(&budget);
-            let taken = move |bytes| lock(&budget.0).read += bytes as u64;
+            let taken = move |bytes| lock(&budget.0).took(bytes);
             Carrying::new(inner.clone(), peer, datagrams, taken)
         });
         Self {
             inner,
             budget,
             inbound: None,
+            pause: Pause::default(),
             outbound: None,
             closed: None,
             _datagrams: datagrams,
@@ -74,6 +74,9 @@ impl StreamMuxer for Connection {
 
     fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         let this = &mut *self;
+        while let Some(at) = this.budget.wait() {
+            ready!(this.pause.poll_until(at, cx));
+        }
         let connection = &this.inner;
         let inbound = this.inbound.get_or_insert_with(|| {
             let connection = connection.clone();
@@ -134,9 +137,8 @@ struct Budget(Mutex<Held>);
 struct Held {
     connection: quinn::Connection,
     class: Class,
-    /// The greatest window that the remote was given. quinn takes back what it has granted only after as much was read, and a later
-    /// raise would grant it again.
-    granted: u32,
+    window: Window,
+    opens: Opens,
     send_window: u64,
     /// Those that the remote opened.
     streams: Streams,
@@ -150,13 +152,14 @@ struct Held {
 }
 
 impl Budget {
-    fn new(connection: quinn::Connection, class: Class, send_window: u64) -> Self {
+    fn new(connection: quinn::Connection, grant: Grant, send_window: u64) -> Self {
         Self(Mutex::new(Held {
             connection,
-            class,
-            granted: FIRST_WINDOW,
+            class: grant.class,
+            window: Window::new(grant.room),
+            opens: Opens::new(grant.pace, grant.class, now()),
             send_window,
-            streams: Streams::new(class),
+            streams: Streams::new(grant.class),
             unread_streams: 0,
             read: 0,
             empty_at: (0, 0),
@@ -167,10 +170,10 @@ impl Budget {
     fn apply(&self, class: Class) {
         let held = &mut *lock(&self.0);
         held.class = class;
+        held.opens.set_class(class, now());
         let connection = &held.connection;
-        if class != Class::Stranger && class.bytes() > held.granted {
-            held.granted = class.bytes();
-            connection.set_receive_window(VarInt::from_u32(held.granted));
+        if let Some(window) = held.window.set_class(class) {
+            connection.set_receive_window(VarInt::from_u32(window));
         }
         connection.set_send_window(match class {
             Class::Stranger => class.bytes().into(),
@@ -184,10 +187,32 @@ impl Budget {
     /// Counts a stream that the remote opened, and allows it more where it needs them.
     fn opened(&self) {
         let held = &mut *lock(&self.0);
+        held.opens.used(now());
         if let Some(more) = held.streams.opened() {
             held.connection.set_max_concurrent_bi_streams(more.into());
         }
     }
+
+    /// When the next stream may be used, if not now.
+    fn wait(&self) -> Option<Instant> {
+        lock(&self.0).opens.wait(now())
+    }
+}
+
+impl Held {
+    /// So many bytes were read.
+    fn took(&mut self, bytes: usize) {
+        self.read += bytes as u64;
+        if let Some(window) = self.window.read(bytes) {
+            let window = VarInt::from_u32(window);
+            self.connection.set_receive_window(window);
+        }
+    }
+}
+
+/// The clock of the runtime.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Budgeted for Budget {
@@ -216,7 +241,7 @@ impl Budgeted for Budget {
         }
         let (arrived_before, read_before) = held.empty_at;
         let unread = (arrived - arrived_before).saturating_sub(held.read - read_before);
-        Some(unread.min(held.granted.into()))
+        Some(unread.min(held.window.granted().into()))
     }
 
     fn close(&self) {
@@ -277,7 +302,7 @@ impl AsyncRead for Stream {
         let is_unread = matches!(read, Poll::Ready(Ok(1..)));
         let held = &mut *lock(&this.budget.0);
         if let Poll::Ready(Ok(bytes)) = read {
-            held.read += bytes as u64;
+            held.took(bytes);
         }
         held.unread_streams += u32::from(is_unread);
         held.unread_streams -= u32::from(this.is_unread);

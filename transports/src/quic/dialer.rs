@@ -19,6 +19,7 @@ use p2pnode_protocol::{Family, Transport};
 
 use super::{
     failure::Failure,
+    found::FoundSockets,
     punch::{Arms, Expected, HEAD_START, open_nat, wait_for_nat},
     settings::Settings,
     socket::{Accepted, Effort, Socket},
@@ -37,6 +38,7 @@ use crate::net::{
 /// The punch sockets of QUIC.
 pub(crate) struct Dialer {
     sockets: BTreeMap<Family, PunchSocket>,
+    found: FoundSockets,
     expected: Expected,
     /// Inbound connections that a punch did not need because another of its arms was first.
     alongside: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
@@ -62,6 +64,7 @@ impl Dialer {
     pub(crate) fn new(settings: Arc<Settings>, shared: Shared) -> Self {
         Self {
             sockets: BTreeMap::new(),
+            found: FoundSockets::default(),
             expected: Expected::default(),
             alongside: mpsc::unbounded(),
             settings,
@@ -97,11 +100,21 @@ impl Dialer {
         Ok(())
     }
 
-    /// Dials from the punch socket of the family. Fails where there is none.
+    /// The port of the socket that was found to reach `remote`, if one was.
+    pub(crate) fn found_port(&mut self, remote: SocketAddr) -> Option<u16> {
+        self.found.open(&self.settings, &self.shared);
+        let (_, socket) = self.found.reaching(remote)?;
+        Some(socket.local().port())
+    }
+
+    /// Dials from the socket that was found to reach the remote, or else from the punch socket of the family. Fails where there
+    /// is none.
     pub(crate) fn dial(&self, dial: Dial) -> Result<Incoming, Error> {
         let Dial { remote, peer, role } = dial;
         let family = Family::from(remote.ip());
-        let Some(PunchSocket { id, socket, .. }) = self.sockets.get(&family) else {
+        let punch = self.sockets.get(&family);
+        let punch = punch.map(|punch| (punch.id, &punch.socket));
+        let Some((id, socket)) = self.found.reaching(remote).or(punch) else {
             return Err(Error::NoSocket {
                 transport: Transport::Quic,
                 family,
@@ -139,7 +152,7 @@ impl Dialer {
             },
             incoming,
         };
-        let (id, local, alongside) = (*id, socket.local(), self.alongside.0.clone());
+        let (local, alongside) = (socket.local(), self.alongside.0.clone());
         Ok(async move {
             let goes_on = |rest| {
                 // If the channel is closed, the transport is gone, and its sockets with it.
@@ -157,6 +170,11 @@ impl Dialer {
         // There is a sender here, so it never ends.
         if let Poll::Ready(Some(event)) = self.alongside.1.poll_next_unpin(cx) {
             return Poll::Ready(event);
+        }
+        while let Poll::Ready((id, local, accepted)) = self.found.poll(cx) {
+            if let Some(accepted) = self.expected.offer(accepted) {
+                return Poll::Ready(incoming(id, local, accepted));
+            }
         }
         for family in Family::ALL {
             while let Some(punch) = self.sockets.get_mut(&family) {

@@ -17,6 +17,7 @@ mod connection;
 mod datagrams;
 mod dialer;
 mod failure;
+mod found;
 mod listeners;
 mod punch;
 mod restraint;
@@ -24,6 +25,7 @@ mod settings;
 mod socket;
 mod streams;
 pub(crate) mod stun;
+mod window;
 
 pub(crate) use dialer::{Dial, Dialer};
 pub(crate) use listeners::Listeners;

@@ -78,7 +78,16 @@ impl Socket {
         punches: &Arc<Punches>,
         stun: Option<&Arc<dyn StunHandler>>,
     ) -> io::Result<Self> {
-        let socket = socket::udp(addr)?;
+        Self::over(socket::udp(addr)?, settings, punches, stun)
+    }
+
+    /// The same over a socket that is bound.
+    pub(super) fn over(
+        socket: UdpSocket,
+        settings: &Arc<Settings>,
+        punches: &Arc<Punches>,
+        stun: Option<&Arc<dyn StunHandler>>,
+    ) -> io::Result<Self> {
         let raw = Arc::new(socket.try_clone()?);
         let local = socket.local_addr()?;
         let runtime = (settings.runtime)()?;
@@ -166,6 +175,11 @@ impl Socket {
                 _unproven: (!proven).then(|| Arc::clone(&self.unproven)),
             }));
         }
+    }
+
+    /// Whether it has a connection.
+    pub(super) fn is_used(&self) -> bool {
+        self.endpoint.open_connections() > 0
     }
 
     /// Closes every connection of the socket, and the socket with the last of them.

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use p2pnode_protocol::stun::is_stun;
+use p2pnode_protocol::{port_search::is_probe, stun::is_stun};
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
@@ -34,10 +34,11 @@ impl SharedSocket {
         }
     }
 
-    /// Takes the datagrams of STUN out of `bytes`, of which `meta` says how many are filled.
+    /// Takes the datagrams of STUN, and probes, out of `bytes`, of which `meta` says how many are filled.
     fn take(&self, bytes: &mut [u8], meta: &mut RecvMeta) {
         let stride = meta.stride.max(1);
-        if !segments(&bytes[..meta.len], stride).any(is_stun) {
+        let is_taken = |bytes: &[u8]| is_stun(bytes) || is_probe(bytes);
+        if !segments(&bytes[..meta.len], stride).any(is_taken) {
             return;
         }
         let mut kept = 0;
@@ -47,6 +48,8 @@ impl SharedSocket {
             if is_stun(&bytes[at..end]) {
                 self.handler
                     .datagram(&self.datagrams, received(&bytes[at..end], meta));
+            } else if is_probe(&bytes[at..end]) {
+                self.handler.probe(received(&bytes[at..end], meta));
             } else {
                 bytes.copy_within(at..end, kept);
                 kept += end - at;

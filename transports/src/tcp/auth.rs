@@ -163,12 +163,12 @@ impl Upgrade {
     }
 }
 
-/// Whether the remote speaks STUN: its first byte is 0, and that of a negotiation is not.
+/// Whether the remote speaks STUN: its first byte is 0 or 1, and that of a negotiation is neither.
 pub(crate) async fn is_stun(stream: &TcpStream) -> Result<bool, Error> {
     let mut first = [0xff];
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await {
         // What is wrong with the connection shows when it is read.
-        Ok(Ok(_) | Err(_)) => Ok(first == [0]),
+        Ok(Ok(_) | Err(_)) => Ok(matches!(first, [0 | 1])),
         Err(_) => Err(Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)),
     }
 }

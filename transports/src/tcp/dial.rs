@@ -4,7 +4,7 @@ use std::{io, mem, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
-    future::{self, BoxFuture, Either, Fuse, FusedFuture as _},
+    future::{BoxFuture, Fuse, FusedFuture as _},
     stream::FuturesUnordered,
 };
 use libp2p::{
@@ -29,8 +29,7 @@ use crate::net::{
     closed::Closed,
     connection::Connection,
     error::Error,
-    pool::Exhausted,
-    ports::Lease,
+    learned::Trouble,
     punches::{Inbound, Origin, Punches, Remote, Returned},
     record::Sockets,
     shared::Shared,
@@ -39,15 +38,6 @@ use crate::net::{
 
 /// How long a remote may take to answer: three retransmits of the SYN (after 1, 3 and 7 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a dial waits for a 4-tuple that is still in use, if no other port is free. Closing a connection takes a round trip or
-/// two, in which nobody uses its 4-tuple and nobody else can have it.
-const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long the punch port's SYN stays without an answer before another port is tried alongside: the kernel has repeated it by then. Late
-/// packets of an earlier connection with this 4-tuple may have made a NAT forget the new one, or the remote may still hold the
-/// earlier one.
-const SILENT: Duration = Duration::from_millis(1500);
 
 /// How long a punch goes on. Both sides begin within a round trip of each other.
 const PUNCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,7 +49,7 @@ const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How soon a punch that was refused, or a dial whose 4-tuple is in use, tries again. The kernel does not report when a 4-tuple
 /// becomes free, nor a NAT when it begins to let packets through.
-const AGAIN: Duration = Duration::from_millis(100);
+pub(super) const AGAIN: Duration = Duration::from_millis(100);
 
 /// How soon, in milliseconds, a punch tries again that was answered: a router takes what comes early to its own stack, which answers
 /// with a reset. Both ways open only if the SYNs of both sides cross, within the time that one takes. The pauses are random, so that
@@ -156,6 +146,7 @@ impl Dial {
         tracing::warn!(remote = %self.remote, reason = "mtu", "the TCP handshake succeeded with small segments only: a router on the path drops large packets without an ICMP message; allow ICMP there, or lower the MTU of this host");
         let now = Instant::now().into_std();
         self.memory.narrow().add(self.remote, now);
+        self.shared.learn(self.remote, Trouble::Mtu);
         Ok(connected)
     }
 
@@ -186,102 +177,7 @@ impl Dial {
         Ok((authenticated?, sockets))
     }
 
-    /// Connects from the punch port, or from another port of the range where the punch port has this very connection already.
-    async fn connect(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
-        let give_up = Instant::now() + CLOSING_TIMEOUT;
-        loop {
-            // Ports whose 4-tuple is in use: held until the end of the round, so that each is tried once.
-            let mut refused = Vec::new();
-            let mut in_use = false;
-            if self.port_use == PortUse::Reuse {
-                let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
-                let port = port.ok_or_else(|| self.no_socket())?;
-                match self.connect_from(port, segments).await {
-                    Ok((stream, lease)) => return self.connected(stream, lease),
-                    Err(error) if is_in_use(&error) => in_use = true,
-                    Err(error) => return Err(self.failed(error)),
-                }
-            }
-            let exhausted = loop {
-                let lease = match self.shared.ports.lease(self.family()) {
-                    Ok(lease) => lease,
-                    Err(exhausted) => break exhausted,
-                };
-                match socket::connect(lease.port(), self.remote, segments).await {
-                    Ok(stream) => return self.connected(stream, Some(lease)),
-                    Err(error) if is_in_use(&error) => {
-                        in_use = true;
-                        refused.push(lease);
-                    }
-                    Err(error) => return Err(self.failed(error)),
-                }
-            };
-            drop(refused);
-            self.wait(exhausted, in_use, give_up).await?;
-        }
-    }
-
-    /// Connects from the punch port, and after a while also from another one: the first that is answered is taken.
-    async fn connect_from(
-        &self,
-        port: u16,
-        segments: Segments,
-    ) -> io::Result<(TcpStream, Option<Lease>)> {
-        let first = socket::connect(port, self.remote, segments);
-        let second = async {
-            tokio::time::sleep(SILENT).await;
-            let lease = self.shared.ports.lease(self.family()).ok()?;
-            let stream = socket::connect(lease.port(), self.remote, segments)
-                .await
-                .ok()?;
-            Some((stream, lease))
-        };
-        match future::select(pin!(first), pin!(second)).await {
-            Either::Left((first, _)) => Ok((first?, None)),
-            Either::Right((Some((stream, lease)), _)) => {
-                tracing::info!(remote = %self.remote, silent = port, port = lease.port(), "no answer to the punch port; connected from another port of the range");
-                Ok((stream, Some(lease)))
-            }
-            Either::Right((None, first)) => Ok((first.await?, None)),
-        }
-    }
-
-    /// Waits if that may help: a 4-tuple in use or a cooling port becomes free by itself, a port of another program does not.
-    async fn wait(
-        &self,
-        exhausted: Exhausted,
-        in_use: bool,
-        give_up: Instant,
-    ) -> Result<(), Error> {
-        let left = give_up.saturating_duration_since(Instant::now());
-        let cooled = self
-            .shared
-            .ports
-            .next_free_in()
-            .filter(|cooled| *cooled <= left);
-        let again = if in_use { Some(AGAIN) } else { cooled };
-        match again {
-            Some(again) if !left.is_zero() => {
-                tokio::time::sleep(again.min(left)).await;
-                Ok(())
-            }
-            Some(_) | None => Err(Error::Exhausted(exhausted)),
-        }
-    }
-
-    fn connected(
-        &self,
-        stream: TcpStream,
-        mut lease: Option<Lease>,
-    ) -> Result<(Stream, Sockets), Error> {
-        if let Some(lease) = &mut lease {
-            lease.connected();
-        }
-        let sockets = self.sockets(&stream)?;
-        Ok((Stream::new(stream, lease), sockets))
-    }
-
-    fn sockets(&self, stream: &TcpStream) -> Result<Sockets, Error> {
+    pub(super) fn sockets(&self, stream: &TcpStream) -> Result<Sockets, Error> {
         let local = stream.local_addr().map_err(|error| self.failed(error))?;
         Ok(Sockets {
             transport: Transport::Tcp,
@@ -442,11 +338,11 @@ impl Dial {
         }
     }
 
-    fn family(&self) -> Family {
+    pub(super) fn family(&self) -> Family {
         Family::from(self.remote.ip())
     }
 
-    fn no_socket(&self) -> Error {
+    pub(super) fn no_socket(&self) -> Error {
         let reason = "it was closed".to_owned();
         Error::NoSocket {
             transport: Transport::Tcp,
@@ -455,7 +351,7 @@ impl Dial {
         }
     }
 
-    fn failed(&self, error: io::Error) -> Error {
+    pub(super) fn failed(&self, error: io::Error) -> Error {
         Error::io(format!("tcp connection to {} failed", self.remote), error)
     }
 }
@@ -478,7 +374,7 @@ async fn role_that_fits(stream: &TcpStream, asked: Endpoint) -> Endpoint {
 }
 
 /// Another program has the port, or a connection has the same 4-tuple.
-fn is_in_use(error: &io::Error) -> bool {
+pub(super) fn is_in_use(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use futures::FutureExt;
@@ -19,7 +20,7 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 
 use super::{
-    auth::{Offer, Upgrade},
+    auth::{self, Offer, Upgrade},
     dial::Dial,
     memory::Memory,
     pending_syn::PendingSyn,
@@ -27,17 +28,20 @@ use super::{
 };
 use crate::net::{
     addr::{to_multiaddr, to_socket_addr},
+    arrivals::{Arrivals, BATCH},
     connection::Event,
     error::Error,
     ports::{OpenError, PunchClaim},
     punches::{Inbound, Origin, Returned},
     shared::Shared,
     socket,
+    stun_socket::StunHandler as _,
 };
 
 /// The punch ports of TCP: their listeners, and the dials from them.
 pub(crate) struct Dialer {
     listeners: tcp::tokio::Transport,
+    arrivals: Arrivals<Inbound>,
     sockets: BTreeMap<Family, PunchSocket>,
     upgrade: Upgrade,
     memory: Arc<Memory>,
@@ -57,6 +61,7 @@ impl Dialer {
         let listeners = tcp::tokio::Transport::new(tcp::Config::new());
         Self {
             listeners,
+            arrivals: Arrivals::within_files(),
             sockets: BTreeMap::new(),
             upgrade,
             memory: Arc::default(),
@@ -134,7 +139,13 @@ impl Dialer {
         if let Poll::Ready(returned) = self.shared.punches.poll_returned(cx) {
             return Poll::Ready(self.incoming(returned));
         }
-        while let Poll::Ready(event) = Pin::new(&mut self.listeners).poll(cx) {
+        for n in 0..BATCH {
+            let Poll::Ready(event) = Pin::new(&mut self.listeners).poll(cx) else {
+                break;
+            };
+            if n + 1 == BATCH {
+                cx.waker().wake_by_ref();
+            }
             match event {
                 TransportEvent::Incoming {
                     listener_id,
@@ -159,8 +170,10 @@ impl Dialer {
                         remote,
                         remote_addr,
                     };
+                    // A punch does not wait for its turn.
                     if let Some(inbound) = self.shared.punches.offer(Inbound { origin, stream }) {
-                        return Poll::Ready(self.incoming(Returned::Stream(inbound)));
+                        let remote = inbound.origin.remote_addr.clone();
+                        self.arrivals.push(&remote, inbound);
                     }
                 }
                 TransportEvent::ListenerClosed {
@@ -176,19 +189,30 @@ impl Dialer {
                 TransportEvent::NewAddress { .. } | TransportEvent::AddressExpired { .. } => {}
             }
         }
-        Poll::Pending
+        if let Some(dropped) = self.arrivals.dropped(Instant::now()) {
+            tracing::debug!(dropped, "too many come at once to the tcp punch sockets");
+        }
+        match self.arrivals.pop() {
+            Some(inbound) => Poll::Ready(self.incoming(Returned::Stream(inbound))),
+            None => Poll::Pending,
+        }
     }
 
     fn incoming(&self, returned: Returned) -> Event {
         let (origin, upgrade) = match returned {
             Returned::Stream(Inbound { origin, stream }) => {
-                let upgrade = self.upgrade.apply(
-                    Stream::new(stream.0, None),
-                    origin.remote,
-                    Endpoint::Listener,
-                    Offer::Both,
-                );
-                (origin, upgrade)
+                let (stun, remote) = (Arc::clone(&self.shared.stun), origin.remote);
+                let upgrade = self.upgrade.clone();
+                let upgraded = async move {
+                    if stun.is_awaited() && auth::is_stun(&stream.0).await? {
+                        stun.stream(stream.0);
+                        return Err(Error::Stun);
+                    }
+                    let stream = Stream::new(stream.0, None);
+                    let role = Endpoint::Listener;
+                    upgrade.apply(stream, remote, role, Offer::Both).await
+                };
+                (origin, upgraded.boxed())
             }
             Returned::Connection(origin, connection) => {
                 (origin, futures::future::ready(Ok(connection)).boxed())

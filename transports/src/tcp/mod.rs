@@ -3,14 +3,15 @@
 //! Dials have sockets of their own. libp2p-tcp leaves the range for `PortUse::New`, before its listener has an address, and where
 //! the 4-tuple of a connection is in use. Listening on the punch port is libp2p-tcp's.
 //!
-//! From the top: `dialer` (the punch ports), `dial` (one dial, ordinary or punch), `pending_syn` (what a punch leaves to the
-//! next). Below are `memory` (remotes that lack TLS or need small segments), `auth` (TLS or Noise, then yamux) and `stream` (a
-//! socket, its lease, its end). Around a connection, from the socket up: `read_buffer` (fewer and larger reads), TLS or Noise,
-//! `eof_is_error`, `write_coalescer` (fewer and larger writes), `yamux`.
+//! From the top: `dialer` (the punch ports), `dial` (one dial, ordinary or punch), `connect` (its port), `pending_syn` (what a punch
+//! leaves to the next). Below are `memory` (remotes that lack TLS or need small segments), `auth` (TLS or Noise, then yamux) and
+//! `stream` (a socket, its lease, its end). Around a connection, from the socket up: `read_buffer` (fewer and larger reads), TLS or
+//! Noise, `eof_is_error`, `write_coalescer` (fewer and larger writes), `yamux`.
 
 pub(crate) mod auth;
 pub(crate) mod yamux;
 
+mod connect;
 mod dial;
 mod dialer;
 mod eof_is_error;

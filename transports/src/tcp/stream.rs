@@ -13,7 +13,7 @@ use libp2p::tcp;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Handle, time::timeout};
 
 use super::auth::Refusal;
-use crate::net::{ports::Lease, socket};
+use crate::net::{ports::Lease, sock_diag, socket};
 
 /// How long the remote may take to answer the FIN of a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,6 +21,16 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that may wait for that at once, in this process. A remote that lets many be refused and answers no FIN would keep a
 /// file open for each: beyond these, connections are reset at once.
 const ENDING: usize = 32;
+
+/// How long a connection is kept that cannot be reset, because a NAT would not take the reset for one of this connection: as long as
+/// Linux's conntrack remembers a connection whose data nobody acknowledges (`nf_conntrack_tcp_timeout_max_retrans`).
+const KEPT_FOR: Duration = Duration::from_secs(300);
+
+/// Connections that are kept so at once, in this process.
+const KEPT: usize = 16;
+
+/// The most segments in flight with which a reset has the sequence number that NATs expect: that behind the last segment.
+const EXACT: u32 = 1;
 
 /// A stream. A port of the range other than the punch port is given back when it is closed.
 ///
@@ -62,11 +72,10 @@ impl Drop for Stream {
             return;
         };
         let lease = self.lease.take();
-        let ending = Ending::begin().filter(|_| !self.refusals.iter().any(Refusal::is_given));
+        let ending =
+            Place::take(&ENDS, ENDING).filter(|_| !self.refusals.iter().any(Refusal::is_given));
         let Some(ending) = ending else {
-            if let Err(error) = socket::reset_on_close(&stream) {
-                tracing::debug!(%error, "cannot reset; the kernel closes the connection in its own time");
-            }
+            reset(&stream);
             drop(stream);
             drop(lease);
             return;
@@ -74,8 +83,10 @@ impl Drop for Stream {
         // Without a runtime nothing can wait: the socket is closed, and the kernel does the rest.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                end(stream).await;
-                drop(ending);
+                if let Some(kept) = end(stream).await {
+                    drop(ending);
+                    keep(kept).await;
+                }
                 // The port is free once the socket is closed.
                 drop(lease);
             });
@@ -83,38 +94,67 @@ impl Drop for Stream {
     }
 }
 
-/// A connection that waits for its end; there are [`ENDING`] at most.
-struct Ending;
+/// A place among a bounded number of connections that wait.
+struct Place(&'static AtomicUsize);
 
-impl Ending {
-    fn begin() -> Option<Self> {
-        let more = |count| (count < ENDING).then_some(count + 1);
-        let begun = COUNT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        // One that has not begun must not be made and dropped either: its drop would count.
-        begun.ok().map(|_| Self)
+impl Place {
+    fn take(count: &'static AtomicUsize, most: usize) -> Option<Self> {
+        let more = |taken| (taken < most).then_some(taken + 1);
+        let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        // One that was not taken must not be made and dropped either: its drop would count.
+        taken.ok().map(|_| Self(count))
     }
 }
 
-impl Drop for Ending {
+impl Drop for Place {
     fn drop(&mut self) {
-        COUNT.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Those that wait for the answer to their FIN.
+static ENDS: AtomicUsize = AtomicUsize::new(0);
 
-/// Closes a connection.
-async fn end(mut stream: TcpStream) {
+/// Those that are kept.
+static KEEPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Closes a connection. Returns it if it is to be kept: see [`keep`].
+async fn end(mut stream: TcpStream) -> Option<(TcpStream, Place)> {
     let answered = async {
         stream.shutdown().await?;
         // The end of file, or data that nobody will read: the kernel answers either.
         stream.peek(&mut [0]).await
     };
-    if timeout(CLOSE_TIMEOUT, answered).await.is_err() {
-        tracing::debug!("resetting a tcp connection whose remote does not answer its FIN");
-        if let Err(error) = socket::reset_on_close(&stream) {
-            tracing::debug!(%error, "cannot reset; the kernel closes the connection in its own time");
-        }
+    if timeout(CLOSE_TIMEOUT, answered).await.is_ok() {
+        return None;
+    }
+    if let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr())
+        && let Some(unacked) = sock_diag::unacked(local.port(), remote)
+        && unacked > EXACT
+        && let Some(place) = Place::take(&KEEPS, KEPT)
+    {
+        tracing::debug!(%local, %remote, unacked, "keeping a tcp connection whose remote does not answer its FIN: its repeated segments tell the NATs");
+        return Some((stream, place));
+    }
+    tracing::debug!("resetting a tcp connection whose remote does not answer its FIN");
+    reset(&stream);
+    None
+}
+
+/// Keeps a connection with bulk data in flight until it ends by itself. A reset would come from beyond what NATs have seen of it: they
+/// take it for forged, remember the connection for minutes, and drop the SYNs of the next one. Once the path is back, a segment that
+/// the kernel repeats finds the remote's end closed or closing, and what that answers ends the connection in the NATs of both sides.
+async fn keep((mut stream, _place): (TcpStream, Place)) {
+    let drained = async { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await };
+    match timeout(KEPT_FOR, drained).await {
+        Ok(ended) => tracing::debug!(?ended, "a kept tcp connection has ended"),
+        Err(_) => reset(&stream),
+    }
+}
+
+fn reset(stream: &TcpStream) {
+    if let Err(error) = socket::reset_on_close(stream) {
+        tracing::debug!(%error, "cannot reset; the kernel closes the connection in its own time");
     }
 }
 
@@ -160,13 +200,14 @@ mod tests {
 
     #[test]
     fn what_has_no_place_to_end_in_takes_none_from_others() {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut held = Vec::new();
-        for _ in 0..3 * ENDING {
-            held.extend(Ending::begin());
-            assert!(held.len() <= ENDING);
-            // Other tests may hold some as well.
-            assert!((held.len()..=ENDING).contains(&COUNT.load(Ordering::Relaxed)));
+        for _ in 0..12 {
+            held.extend(Place::take(&COUNT, 4));
         }
-        assert!(Ending::begin().is_none());
+        assert_eq!((held.len(), COUNT.load(Ordering::Relaxed)), (4, 4));
+        held.clear();
+        assert!(Place::take(&COUNT, 4).is_some());
+        assert_eq!(COUNT.load(Ordering::Relaxed), 0);
     }
 }

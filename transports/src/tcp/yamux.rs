@@ -31,7 +31,7 @@ use tokio::{runtime::Handle, time::Sleep};
 use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
 use crate::net::{
-    budget::{Account, Admitted, Budgets, Class, Frame, Registered, WAITING},
+    budget::{Account, Admitted, Budgets, Class, Frame, Pause, Registered, WAITING},
     closed::ClosedHere,
 };
 
@@ -84,14 +84,15 @@ impl Yamux {
             .set_max_connection_receive_window(None)
             .set_max_num_streams(STREAMS)
             .set_max_connection_receive_window(Some(STREAMS * DEFAULT_CREDIT as usize + GROWTH));
-        let account = Registered::new(&self.budgets, self.peer, |class, room| {
-            Arc::new(Account::new(class, room, self.remote))
+        let account = Registered::new(&self.budgets, self.peer, |grant| {
+            Arc::new(Account::new(grant, self.remote))
         });
         let counted = Counted::new(stream, Arc::clone(&account));
         ready(Ok(YamuxConnection {
             connection: Connection::new(counted, config, mode),
             account,
             waiting: VecDeque::new(),
+            pause: Pause::default(),
             inbound: None,
             is_closed_here: false,
             closes_until: None,
@@ -112,6 +113,7 @@ pub struct YamuxConnection<C> {
     account: Registered<Account>,
     /// Streams that the remote opened and that are not used yet.
     waiting: VecDeque<YamuxStream>,
+    pause: Pause,
     inbound: Option<Waker>,
     is_closed_here: bool,
     /// Until when the close may take.
@@ -169,10 +171,14 @@ where
     ) -> Poll<io::Result<YamuxStream>> {
         loop {
             if let Some(next) = self.waiting.front() {
-                if self.account.admit(next.id(), cx) == Admitted::Now
-                    && let Some(stream) = self.waiting.pop_front()
-                {
-                    return Poll::Ready(Ok(stream));
+                match self.account.admit(next.id(), cx) {
+                    Admitted::Now => {
+                        if let Some(stream) = self.waiting.pop_front() {
+                            return Poll::Ready(Ok(stream));
+                        }
+                    }
+                    Admitted::At(at) if self.pause.poll_until(at, cx).is_ready() => continue,
+                    Admitted::At(_) | Admitted::Later => {}
                 }
                 self.inbound = Some(cx.waker().clone());
                 return Poll::Pending;

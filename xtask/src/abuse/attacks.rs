@@ -31,7 +31,10 @@ pub(super) struct Budget {
     pub(super) dials: Option<f64>,
     /// All packets to it, in a minute.
     pub(super) packets: Option<f64>,
+    /// By how many they may grow.
     pub(super) descriptors: Option<f64>,
+    /// Of one processor.
+    pub(super) cpu: Option<f64>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +106,16 @@ impl Attack {
         self
     }
 
+    fn takes(mut self, cpu: f64) -> Self {
+        self.budget.cpu = Some(cpu);
+        self
+    }
+
+    fn limited(self) -> Self {
+        self.env("RELAY_NODE_LIMITS_MEMORY", "256MiB")
+            .resident(282.0)
+    }
+
     fn resident(mut self, mib: f64) -> Self {
         self.budget.resident = Some(mib);
         self
@@ -110,8 +123,7 @@ impl Attack {
 
     fn closed(mut self) -> Self {
         self.closed = true;
-        self.env("RELAY_NODE_LIMITS_MEMORY", "256MiB")
-            .resident(282.0)
+        self.limited()
     }
 
     fn evil(mut self, words: &'static str) -> Self {
@@ -192,6 +204,24 @@ pub(super) fn all() -> Vec<Attack> {
                 .by(&format!("attack connect --at {{relay.{t}}} --connections 2 --streams 16")),
             Attack::new(name("chat-open-close-quic", "chat-open-close-tcp"), Relay, t, "streams opened and closed at full speed, 2 connections")
                 .by(&format!("attack open-close --at {{relay.{t}}} --connections 2 --streams 16")),
+            Attack::new(name("chat-relay-reopen-quic", "chat-relay-reopen-tcp"), Relay, t, "streams opened and reset in bare frames, 4 connections")
+                .takes(0.4)
+                .by(&format!("attack reopen --at {{relay.{t}}} --connections 4")),
+            Attack::new(name("chat-node-reopen-quic", "chat-node-reopen-tcp"), Node, t, "streams opened and reset in bare frames, 4 connections")
+                .takes(0.4)
+                .by(&format!("attack reopen --at {{node.{t}}} --connections 4")),
+            Attack::new(name("chat-circuit-reopen-quic", "chat-circuit-reopen-tcp"), Node, t, "streams opened and reset in bare frames, in 4 circuits")
+                .takes(0.4)
+                .by(&format!("attack reopen --at {{relay.{t}}} --to {{node}} --connections 4")),
+            Attack::new(name("chat-relay-propose-quic", "chat-relay-propose-tcp"), Relay, t, "protocols that nobody speaks, 2 connections, 16 streams each")
+                .takes(0.4)
+                .by(&format!("attack propose --at {{relay.{t}}} --connections 2 --streams 16")),
+            Attack::new(name("chat-node-propose-quic", "chat-node-propose-tcp"), Node, t, "protocols that nobody speaks, 2 connections, 16 streams each")
+                .takes(0.4)
+                .by(&format!("attack propose --at {{node.{t}}} --connections 2 --streams 16")),
+            Attack::new(name("memory-relay-reserved-quic", "memory-relay-reserved-tcp"), Relay, t, "400 connections with a reservation, 255 unread streams each, limits.memory 256MiB")
+                .limited()
+                .by(&format!("attack unread --reserve --at {{relay.{t}}} --connections 400 --streams 255")),
             Attack::new(name("chat-node-ping-quic", "chat-node-ping-tcp"), Node, t, "pings at full speed, 2 connections")
                 .by(&format!("attack ping --at {{node.{t}}} --connections 2 --streams 8")),
         ]);
@@ -202,6 +232,26 @@ pub(super) fn all() -> Vec<Attack> {
             .by("attack unread --at {relay.tcp} --connections 64 --streams 16 --protocol /libp2p/circuit/relay/0.2.0/hop"),
         Attack::new("fair-node-silent", Node, "tcp", "300 silent TCP connections to the public port and to the punch port each")
             .by("attack silent --at {node.tcp} --connections 300").by("attack silent --at {punch.tcp} --connections 300"),
+        Attack::new("fair-node-drip", Node, "tcp", "300 TCP connections to the public port and to the punch port each, with a byte each second")
+            .by("attack drip --at {node.tcp} --connections 300").by("attack drip --at {punch.tcp} --connections 300"),
+        Attack::new("fair-relay-drip", Relay, "tcp", "1,200 TCP connections with a byte each second")
+            .by("attack drip --at {relay.tcp} --connections 1200"),
+        Attack::new("fair-relay-stray-packets", Relay, "quic", "QUIC packets of unknown versions and connections, 20,000 a second")
+            .by("attack stray-packets --at {relay.quic}"),
+        Attack::new("fair-node-stray-packets", Node, "quic", "QUIC packets of unknown versions and connections, 20,000 a second")
+            .by("attack stray-packets --at {node.quic}"),
+        Attack::new("memory-relay-pings", Relay, "tcp", "pings of yamux whose answers nobody reads, 16 connections")
+            .grows(48.0)
+            .by("attack pings --at {relay.tcp} --connections 16"),
+        Attack::new("memory-node-pings", Node, "tcp", "pings of yamux whose answers nobody reads, 16 connections")
+            .grows(48.0)
+            .by("attack pings --at {node.tcp} --connections 16"),
+        Attack::new("memory-circuit-pings", Node, "circuit", "pings of yamux whose answers nobody reads, in 16 circuits")
+            .grows(48.0)
+            .by("attack pings --at {relay.tcp} --to {node} --connections 16"),
+        Attack::new("memory-node-updates", Node, "tcp", "frames of yamux for streams that are not there, 16 connections")
+            .grows(48.0)
+            .by("attack updates --at {node.tcp} --connections 16"),
         Attack::new("fair-node-silent-ip6", Node, "tcp", "820 silent TCP connections from four /64 of one /48")
             .by("attack silent --at {node6.tcp} --connections 820 {near}"),
         Attack::new("fair-node-half-quic-ip6", Node, "quic", "first packets of QUIC, 300 a second, from four /48")
@@ -282,6 +332,12 @@ pub(super) fn all() -> Vec<Attack> {
             .by("attack half-http --at /ip4/127.0.0.1/tcp/9464 --connections 600") },
         Attack { local: true, ..Attack::new("local-http-node", Node, "http", "600 half requests to the admin server")
             .by("attack half-http --at /ip4/127.0.0.1/tcp/9464 --connections 600") },
+        Attack { local: true, ..Attack::new("local-pipelined-relay", Relay, "http", "requests to the admin server whose answers are not read, 64 connections")
+            .grows(48.0)
+            .by("attack pipelined --at /ip4/127.0.0.1/tcp/9464 --connections 64") },
+        Attack { local: true, ..Attack::new("local-pipelined-node", Node, "http", "requests to the admin server whose answers are not read, 64 connections")
+            .grows(48.0)
+            .by("attack pipelined --at /ip4/127.0.0.1/tcp/9464 --connections 64") },
         Attack { local: true, ..Attack::new("local-control-node", Node, "unix", "600 half requests to the control socket")
             .by("attack half-control --socket {control} --connections 600") },
         Attack::new("relay-closes", Home, "both", "a configured relay that closes each connection").evil("close-relay"),
@@ -303,8 +359,9 @@ pub(super) fn all() -> Vec<Attack> {
             attack.budget.packets = ["silent-relay", "garbage-relay"].contains(&evil).then_some(90.0);
         }
         if attack.local {
-            // 64 connections, and as much again of the program's own.
-            attack.budget.descriptors = Some(128.0);
+            // The places of the server, one that is accepted to be judged, and what the honest dials open.
+            let places = if attack.transport == "unix" { 32.0 } else { 64.0 };
+            attack.budget.descriptors = Some(places + 1.0 + 16.0);
         }
     }
     all

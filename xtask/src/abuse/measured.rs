@@ -15,6 +15,8 @@ const OWN_LINES: f64 = 10.0;
 const AMPLIFICATION: f64 = 3.0;
 /// Times of honest dials: target, attacker and honest peers share the processors of one machine.
 const USUAL: f64 = 3.0;
+/// Of the time, for which a target may wait for a processor so that times say something about it.
+const WAITED: f64 = 0.2;
 /// Of the bytes that were forwarded before.
 const FORWARDED: f64 = 0.7;
 /// Honest dials that may fail, of all: a machine that is full of attackers drops packets.
@@ -33,7 +35,10 @@ pub(super) struct Row {
     pub(super) rss_before_mib: f64,
     pub(super) rss_peak_mib: f64,
     pub(super) cpu_seconds: f64,
+    /// For a processor: time in which the target could have run.
+    pub(super) waited_seconds: f64,
     pub(super) descriptors: u64,
+    pub(super) descriptors_before: u64,
     pub(super) log_lines: f64,
     /// Of them, those that the honest dials cause, by what a dial before the attack has caused.
     pub(super) honest_log_lines: f64,
@@ -75,7 +80,13 @@ impl Row {
     }
 
     pub(super) fn verdict(&self) -> String {
-        if self.passed() {
+        let waited = self.waited_seconds / self.seconds;
+        if self.passed() && waited > WAITED {
+            format!(
+                "within budget; times not judged: {:.0} % without a processor",
+                waited * 100.0
+            )
+        } else if self.passed() {
             "within budget".to_owned()
         } else {
             self.faults.join("; ")
@@ -126,8 +137,16 @@ impl Row {
                 most,
             );
         }
+        if let Some(most) = budget.cpu {
+            over(
+                "CPU, of one processor",
+                self.cpu_seconds / self.seconds,
+                most,
+            );
+        }
         if let Some(most) = budget.descriptors {
-            over("descriptors", self.descriptors as f64, most);
+            let grown = self.descriptors.saturating_sub(self.descriptors_before);
+            over("descriptors more", grown as f64, most);
         }
         let all = (self.dials_made + self.dials_failed) as f64;
         over(
@@ -135,11 +154,10 @@ impl Row {
             self.dials_failed as f64,
             (FAILED * all).floor(),
         );
-        over(
-            "honest dials, ratio of times",
-            self.dial_ratio.unwrap_or(f64::INFINITY),
-            USUAL,
-        );
+        if self.waited_seconds / self.seconds <= WAITED {
+            let ratio = self.dial_ratio.unwrap_or(f64::INFINITY);
+            over("honest dials, ratio of times", ratio, USUAL);
+        }
         over(
             "honest reservations lost",
             self.reservations_lost as f64,

@@ -34,6 +34,8 @@ use super::{
 /// Plain peers that the node dials of its own.
 const HOSTS: u8 = 12;
 const ROUNDS_BEFORE: usize = 3;
+/// How long a node dials a relay often.
+const LIKELY: Duration = Duration::from_secs(60);
 const SAMPLE: Duration = Duration::from_millis(200);
 /// For what was counted to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -249,12 +251,18 @@ impl Rig {
             "dials failed before the attack: {:?}",
             before.reasons
         );
+        if attack.evil.is_some() {
+            // In the first minute a node looks for a relay that may be back at once.
+            sleep_until(start + LIKELY).await;
+        }
         let usual = (carried(&self.steady) - bytes) / start.elapsed().as_secs_f64();
 
         let pid = self.pid(attack);
         let mib = |kib: u64| kib as f64 / 1024.0;
         let rss = mib(usage::memory(pid)?);
+        let descriptors_before = usage::descriptors(pid)? as u64;
         let cpu = usage::cpu(pid)?;
+        let waited = usage::waited(pid)?;
         let lines = self.process(attack).log().lines().count();
         let packets = self.packets().await?.len();
         let sent = sent_bytes(&self.stranger)?;
@@ -307,7 +315,9 @@ impl Rig {
             rss_before_mib: rss,
             rss_peak_mib: peak,
             cpu_seconds: usage::cpu(pid).unwrap_or(f64::NAN) - cpu,
+            waited_seconds: usage::waited(pid).unwrap_or(f64::NAN) - waited,
             descriptors: descriptors as u64,
+            descriptors_before,
             dials_before: before.made,
             dials_made: during.made,
             dials_failed: during.failed,

@@ -4,6 +4,7 @@
 //! lab measure in a process of their own ([`in_lab`]), which enters the lab's sandbox and cannot leave it.
 
 mod contest;
+mod forward;
 mod memory;
 mod path;
 mod programs;
@@ -11,6 +12,7 @@ mod punch_success;
 mod relay_capacity;
 mod relay_throughput;
 mod report;
+mod search;
 mod sizes;
 mod throughput;
 mod time_to_direct;
@@ -25,7 +27,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::tools;
-use programs::{Common, transfer};
+use programs::{Common, Program, transfer};
 use report::Report;
 
 /// What `cargo xtask bench` is called with.
@@ -50,6 +52,8 @@ pub(crate) enum Bench {
     TimeToDirect(time_to_direct::Args),
     /// The share of dials that become direct within 10 s, NAT by NAT, next to plain libp2p and iroh in the same labs.
     PunchSuccess(punch_success::Args),
+    /// How often, how soon and with how many packets a pair of ports is found through NATs that map by destination.
+    Search(search::Args),
     /// What a relay carries and what CPU time it takes for that, next to a plain libp2p relay without limits and to iroh's.
     RelayThroughput(relay_throughput::Args),
     /// A relay with many reservations that are held and renewed, and then many circuits at once that move data.
@@ -65,6 +69,8 @@ pub(crate) enum Bench {
     ThroughputTcp(throughput::Args),
     /// What an idle connection takes of the memory of who accepted it, next to plain libp2p.
     Memory(memory::Args),
+    /// A forward of a service: goodput, processor time, first byte, requests, many sessions, next to `ssh -L` and to a bare stream.
+    Forward(forward::Args),
 }
 
 /// A benchmark by its name on the command line.
@@ -123,9 +129,11 @@ impl Bench {
             Self::RelayCapacity(args) => relay_capacity::measure(args),
             Self::TimeToDirect(args) => in_lab(words, &contest::programs(&args.program)?),
             Self::PunchSuccess(args) => in_lab(words, &contest::programs(&args.program)?),
+            Self::Search(_) => in_lab(words, &contest::programs(&[Program::Ours])?),
             Self::ThroughputQuic(args) => in_lab(words, &throughput::QUIC.programs(args)?),
             Self::ThroughputTcp(args) => in_lab(words, &throughput::TCP.programs(args)?),
             Self::Memory(_) => in_lab(words, &[transfer()?]),
+            Self::Forward(_) => in_lab(words, &forward::programs()?),
         }
     }
 
@@ -133,9 +141,11 @@ impl Bench {
         match self {
             Self::TimeToDirect(args) => time_to_direct::measure_in_lab(args),
             Self::PunchSuccess(args) => punch_success::measure_in_lab(args),
+            Self::Search(args) => search::measure_in_lab(args),
             Self::ThroughputQuic(args) => throughput::measure_in_lab(throughput::QUIC, args),
             Self::ThroughputTcp(args) => throughput::measure_in_lab(throughput::TCP, args),
             Self::Memory(args) => memory::measure_in_lab(args),
+            Self::Forward(args) => forward::measure_in_lab(args),
             Self::Sizes(_) | Self::RelayThroughput(_) | Self::RelayCapacity(_) => self.measure(&[]),
         }
     }
@@ -145,10 +155,12 @@ impl Bench {
             Self::Sizes(args) => args.common,
             Self::TimeToDirect(args) => args.common,
             Self::PunchSuccess(args) => args.common,
+            Self::Search(args) => args.common,
             Self::RelayThroughput(args) => args.common,
             Self::RelayCapacity(args) => args.common,
             Self::ThroughputQuic(args) | Self::ThroughputTcp(args) => args.common,
             Self::Memory(args) => args.common,
+            Self::Forward(args) => args.common,
         }
     }
 }

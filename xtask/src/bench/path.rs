@@ -71,6 +71,11 @@ impl Path {
         })
     }
 
+    /// From where to where transfers go.
+    pub(super) fn hosts(&self) -> (&Host, &Host) {
+        (&self.from, &self.to)
+    }
+
     pub(super) fn route(&self, engine: Engine, transport: Transport) -> Route<'_> {
         Route {
             from: &self.from,

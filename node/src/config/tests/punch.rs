@@ -111,6 +111,7 @@ fn deny_beats_allow_and_no_allow_permits_all() {
             advertise: Vec::new(),
             allow: filters(allow),
             deny: filters(deny),
+            search: true,
         };
         punch.permits(&addr.parse().unwrap())
     };

@@ -3,6 +3,7 @@
 //! Pure: the time is an argument, and [`Dialer::poll_action`] returns what is to be done.
 
 mod circuit;
+mod doubt;
 mod introduction;
 mod local;
 mod lookup;
@@ -84,6 +85,8 @@ pub(crate) struct Dialer {
     errors: Vec<String>,
     /// The best path now.
     path: Option<Path>,
+    /// Whether it has missed a ping, and nothing else leads to the peer.
+    is_doubtful: bool,
     /// When the first relayed path appeared, and no handshake was seen since.
     awaiting_handshake: Option<Instant>,
     /// Until when the far hop is waited for.
@@ -136,6 +139,7 @@ impl Dialer {
             led_by: None,
             errors: Vec::new(),
             path: None,
+            is_doubtful: false,
             awaiting_handshake: None,
             awaiting_far_hop: None,
             awaiting_family: None,
@@ -214,7 +218,7 @@ impl Dialer {
             .into_iter()
             .chain(self.awaiting_far_hop)
             .chain(self.awaiting_family)
-            .chain(circuits.filter(|_| self.seeks()))
+            .chain(circuits.filter(|_| self.needs_circuit()))
             .chain(self.lookup.deadline().filter(|_| self.seeks()))
             .chain(self.local.holds_until().filter(|_| self.seeks()))
             .chain(self.losses.waits_until())
@@ -361,6 +365,7 @@ impl Dialer {
             path,
             found_by: found_by.or(self.found_by),
         }));
+        self.is_doubtful = false;
         self.path = Some(best);
     }
 
@@ -379,6 +384,7 @@ impl Dialer {
             kind,
             reason: reason.clone(),
         }));
+        self.is_doubtful = false;
         self.path = best;
         self.deadline = now + self.request.timeout;
         if self.path.is_none() && !self.finished {
@@ -435,6 +441,11 @@ impl Dialer {
             self.last_reason = reason.or(self.last_reason);
         }
         self.actions.push_back(Action::Report(attempt));
+    }
+
+    /// A search for ports is over.
+    pub(crate) fn handle_port_search(&mut self, report: Event) {
+        self.actions.push_back(Action::Report(report));
     }
 
     /// The punch was given up for now.

@@ -16,9 +16,9 @@ impl Dialer {
         if self.losses.begins_again(now) {
             self.begin_again(now);
         }
-        let needed = self.seeks() && !self.local.holds(now);
+        let needed = self.needs_circuit() && !self.local.holds(now);
         let meets = self.wants_introduction();
-        if needed && self.lookup.begin(relay) {
+        if needed && self.seeks() && self.lookup.begin(relay) {
             self.actions.push_back(Action::LookUp);
         }
         if let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
@@ -130,7 +130,7 @@ impl Dialer {
     /// Asks once more for the circuits that take too long. Those whose wait after a failure is over have their turn as soon as
     /// their relay is connected.
     pub(super) fn redial_circuits(&mut self, now: Instant) {
-        if !self.seeks() {
+        if !self.needs_circuit() {
             return;
         }
         for relay in &mut self.relays {

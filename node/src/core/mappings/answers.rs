@@ -122,7 +122,7 @@ impl Mappings {
             }
             return;
         }
-        let before = lease.granted(external, lifetime.min(LEASE), now);
+        let before = lease.granted(external, lifetime.min(LEASE), method, now);
         if before == Some(external) {
             return;
         }
@@ -137,6 +137,7 @@ impl Mappings {
             external,
             method,
         });
+        self.check_due(now);
     }
 
     pub(super) fn refused(&mut self, inside: Inside, reason: &str, now: Instant) {

@@ -6,22 +6,39 @@ use std::{
 };
 
 use p2pnode_protocol::mapping::Protocol;
+use serde::{Deserialize, Serialize};
 
 /// How long a mapping is asked for. A node that dies leaves it no longer.
 pub(super) const LEASE: u32 = 7200;
 /// How often a mapping is looked at: what is published has to follow its loss within 30 s.
 pub(super) const WATCH: Duration = Duration::from_secs(15);
+/// How often a mapping that is proved is checked again.
+pub(super) const CHECK: Duration = Duration::from_secs(15);
 
 /// A way to have ports mapped. The better one comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Method {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// The Port Control Protocol ([RFC 6887](https://www.rfc-editor.org/rfc/rfc6887)).
     Pcp,
+    /// Its predecessor ([RFC 6886](https://www.rfc-editor.org/rfc/rfc6886)).
     NatPmp,
+    /// UPnP IGD.
     Upnp,
 }
 
 impl Method {
     pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pcp => "pcp",
+            Self::NatPmp => "nat-pmp",
+            Self::Upnp => "upnp",
+        }
+    }
 }
 
 /// The router of a family, and the address that this host has towards it.
@@ -38,7 +55,7 @@ pub(crate) struct Inside {
     pub(crate) port: u16,
 }
 
-/// What the driver does. It asks the router and nobody else.
+/// What the driver does. It asks the router, relays for nonces, and nobody else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send a datagram from a port of the range.
@@ -49,6 +66,36 @@ pub(crate) enum Action {
         to: SocketAddr,
         request: Vec<u8>,
     },
+    /// Have a relay send a nonce to the outside port. [`Mappings::handle_checked`](super::Mappings::handle_checked) follows.
+    Check {
+        inside: Inside,
+        /// The claim.
+        external: SocketAddr,
+        /// Which relay: this one of those that can be asked, counted round and round.
+        relay: usize,
+    },
+}
+
+/// How a check has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// The nonce came to the port, from a relay that had sent it to this address.
+    Arrived(SocketAddr),
+    /// A relay has sent it, and it did not come.
+    Silent,
+    /// No relay has sent any.
+    Unknown,
+}
+
+/// A mapping, for observers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) inside: Inside,
+    pub(crate) method: Method,
+    /// Where the router says that the port is reached.
+    pub(crate) external: SocketAddr,
+    /// Where it was reached.
+    pub(crate) verified: Option<SocketAddr>,
 }
 
 /// What has changed.
@@ -60,6 +107,10 @@ pub(crate) enum Event {
         external: SocketAddr,
         method: Method,
     },
+    /// A check from outside has proved a mapping: this node is reached there.
+    Proved { inside: Inside, at: SocketAddr },
+    /// The mapping was proved, and a check has failed. The router is asked again.
+    Doubted { inside: Inside },
     /// A mapping that was granted is no more.
     Lost { inside: Inside, reason: Lost },
     /// The router maps no port.
@@ -79,4 +130,98 @@ pub(crate) enum Lost {
     Unwanted,
     /// A check from outside has failed.
     Unverified,
+}
+
+/// What has become of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MappingState {
+    /// The router says that it maps the port.
+    Claimed,
+    /// A check from outside came in: the address is offered.
+    Verified,
+    /// It is offered no longer: a check has failed, or the router names another address.
+    Withdrawn,
+    /// The router maps the port no longer.
+    Lost,
+}
+
+/// What becomes of a port that is exposed, for its reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exposure {
+    /// What has changed.
+    pub(crate) state: ExposureState,
+    /// What clients speak.
+    pub(crate) protocol: Protocol,
+    /// The port of the range.
+    pub(crate) port: Option<u16>,
+    /// How the router was asked.
+    pub(crate) method: Option<Method>,
+    /// The outside address: the router's word, or where a check from outside came in.
+    pub(crate) address: Option<SocketAddr>,
+    /// Why there is none.
+    pub(crate) reason: Option<String>,
+}
+
+/// What has become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ExposureState {
+    /// The port is open at this host.
+    Open,
+    /// The router says that it maps the port.
+    Claimed,
+    /// A check from outside came in.
+    Verified,
+    /// It is reached there no longer.
+    Withdrawn,
+    /// The router maps the port no longer.
+    Lost,
+    /// The router maps no port, and is asked again.
+    Refused,
+    /// There is no port, and nothing is tried.
+    Failed,
+}
+
+impl From<MappingState> for ExposureState {
+    fn from(state: MappingState) -> Self {
+        match state {
+            MappingState::Claimed => Self::Claimed,
+            MappingState::Verified => Self::Verified,
+            MappingState::Withdrawn => Self::Withdrawn,
+            MappingState::Lost => Self::Lost,
+        }
+    }
+}
+
+/// What is different: a proof that is gone comes before anything that is new.
+pub(crate) fn changes(before: &[Claim], now: &[Claim]) -> Vec<(MappingState, Claim)> {
+    let of = |claims: &[Claim], claim: &Claim| {
+        let same = |other: &&Claim| other.inside == claim.inside;
+        claims.iter().find(same).copied()
+    };
+    let mut changes = Vec::new();
+    for claim in before {
+        match of(now, claim) {
+            None => changes.push((MappingState::Lost, *claim)),
+            Some(after) if claim.verified.is_some() && after.verified != claim.verified => {
+                changes.push((MappingState::Withdrawn, *claim));
+            }
+            Some(_) => {}
+        }
+    }
+    for claim in now {
+        let earlier = of(before, claim);
+        if earlier.is_none_or(|earlier| earlier.external != claim.external) {
+            let unverified = Claim {
+                verified: None,
+                ..*claim
+            };
+            changes.push((MappingState::Claimed, unverified));
+        }
+        if claim.verified.is_some() && earlier.and_then(|of| of.verified) != claim.verified {
+            changes.push((MappingState::Verified, *claim));
+        }
+    }
+    changes
 }

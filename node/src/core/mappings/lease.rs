@@ -7,12 +7,18 @@ use std::{
 
 use p2pnode_protocol::mapping::pcp::Nonce;
 
-use super::interface::{Inside, WATCH};
+use super::interface::{CHECK, Checked, Inside, Method, WATCH};
 
 /// The first pause between two requests. It doubles.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A router that leaves so many requests without an answer is asked no longer.
 const TRIES: u32 = 6;
+/// Nonces in a row that do not arrive and make a claim a wrong one.
+const FAILURES: u32 = 3;
+/// A check is given up after this: its outcome got lost.
+const LONGEST: Duration = Duration::from_secs(10);
+/// From a check that no relay made to the next.
+const AGAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -25,13 +31,35 @@ pub(super) struct Lease {
     tries: u32,
     /// When it is asked for next; `None` is at once.
     next: Option<Instant>,
+    /// Which relay is asked for a nonce: the next one after each that did not arrive.
+    relay: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Granted {
     external: SocketAddr,
+    method: Method,
     ends: Instant,
-    is_verified: bool,
+    /// Where a nonce has come in.
+    verified: Option<SocketAddr>,
+    /// When it is checked next.
+    check: Instant,
+    /// Nonces in a row that did not arrive.
+    failures: u32,
+    /// Whether the router was asked again because of them.
+    is_doubted: bool,
+}
+
+/// What an outcome of a check changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Same,
+    /// It is proved for the first time, or at another address.
+    Proved(SocketAddr),
+    /// It was proved and is not any more. The router is asked again.
+    Doubted,
+    /// It is wrong.
+    Wrong,
 }
 
 impl Lease {
@@ -43,6 +71,7 @@ impl Lease {
             last: None,
             tries: 0,
             next: None,
+            relay: 0,
         }
     }
 
@@ -55,14 +84,58 @@ impl Lease {
     }
 
     pub(super) fn verified(&self) -> Option<SocketAddr> {
-        self.granted
-            .filter(|granted| granted.is_verified)
-            .map(|granted| granted.external)
+        self.granted?.verified
     }
 
-    pub(super) const fn set_verified(&mut self, is_verified: bool) {
-        if let Some(granted) = &mut self.granted {
-            granted.is_verified = is_verified;
+    pub(super) fn method(&self) -> Option<Method> {
+        self.granted.map(|granted| granted.method)
+    }
+
+    /// The claim and the relay to ask, if a check is due.
+    pub(super) fn check(&mut self, now: Instant) -> Option<(SocketAddr, usize)> {
+        let granted = self
+            .granted
+            .as_mut()
+            .filter(|granted| granted.check <= now)?;
+        granted.check = now + LONGEST;
+        Some((granted.external, self.relay))
+    }
+
+    /// Notes how a check has ended.
+    pub(super) fn checked(&mut self, outcome: Checked, now: Instant) -> Verdict {
+        let Some(granted) = &mut self.granted else {
+            return Verdict::Same;
+        };
+        match outcome {
+            Checked::Arrived(at) => {
+                (granted.failures, granted.is_doubted) = (0, false);
+                granted.check = now + CHECK;
+                match granted.verified.replace(at) == Some(at) {
+                    true => Verdict::Same,
+                    false => Verdict::Proved(at),
+                }
+            }
+            Checked::Unknown => {
+                self.relay = self.relay.wrapping_add(1);
+                granted.check = now + AGAIN;
+                Verdict::Same
+            }
+            Checked::Silent => {
+                self.relay = self.relay.wrapping_add(1);
+                granted.failures += 1;
+                granted.check = now;
+                if granted.failures < FAILURES {
+                    return Verdict::Same;
+                }
+                granted.failures = 0;
+                if granted.verified.take().is_some() && !granted.is_doubted {
+                    granted.is_doubted = true;
+                    granted.check = now + AGAIN;
+                    self.next = Some(now);
+                    return Verdict::Doubted;
+                }
+                Verdict::Wrong
+            }
         }
     }
 
@@ -84,10 +157,10 @@ impl Lease {
         self.next.is_none_or(|next| next <= now)
     }
 
-    /// The end counts always, a request only if there is somebody to ask.
+    /// The end and the check count always, a request only if there is somebody to ask.
     pub(super) fn poll_timeout(&self, asks: bool) -> Option<Instant> {
-        let ends = self.granted.map(|granted| granted.ends);
-        ends.into_iter().chain(self.next.filter(|_| asks)).min()
+        let granted = self.granted.map(|granted| granted.ends.min(granted.check));
+        granted.into_iter().chain(self.next.filter(|_| asks)).min()
     }
 
     /// Notes a request. Whether the router may still be expected to answer.
@@ -114,15 +187,24 @@ impl Lease {
         &mut self,
         external: SocketAddr,
         lifetime: u32,
+        method: Method,
         now: Instant,
     ) -> Option<SocketAddr> {
         let before = self.granted;
         let lifetime = Duration::from_secs(lifetime.into());
-        self.granted = Some(Granted {
+        let same = before.filter(|before| before.external == external);
+        let granted = same.unwrap_or(Granted {
             external,
+            method,
+            ends: now,
+            verified: None,
+            check: now,
+            failures: 0,
+            is_doubted: false,
+        });
+        self.granted = Some(Granted {
             ends: now + lifetime,
-            is_verified: before
-                .is_some_and(|before| before.is_verified && before.external == external),
+            ..granted
         });
         self.last = Some(external);
         self.tries = 0;

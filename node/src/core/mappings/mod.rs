@@ -4,15 +4,16 @@
 //! 2. PCP is taken as soon as it answers, another one a moment later ([`search`], [`questions`]).
 //! 3. Each wanted port is asked for, watched, and renewed at half of its lease ([`lease`]). UPnP takes several calls ([`upnp`], [`calls`]).
 //! 4. A router that has lost its mappings or has another outside address is noticed by the epoch, or by the next look.
-//! 5. [`Mappings::handle_shutdown`] releases everything.
-//!
-//! A mapping is a claim of the router. It is offered to peers only after [`Mappings::handle_verified`]. See
-//! `docs/decisions/0902-a-mapping-is-believed-once-verified.md`.
+//! 5. A relay sends a nonce to each mapping, again and again. Only a mapping at which it arrives is offered ([`checks`]). See
+//!    `docs/decisions/0902-a-mapping-is-believed-once-verified.md`.
+//! 6. [`Mappings::handle_shutdown`] releases everything.
 
 mod answers;
 mod calls;
+mod checks;
 mod interface;
 mod lease;
+mod publish;
 mod questions;
 mod search;
 #[cfg(test)]
@@ -29,7 +30,11 @@ use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp, ssdp};
 
 use self::{interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
 
-pub(crate) use self::interface::{Action, Event, Gateway, Inside, Lost, Method};
+pub(crate) use self::interface::{
+    Action, Checked, Claim, Event, Exposure, ExposureState, Gateway, Inside, Lost, MappingState,
+    Method, changes,
+};
+pub(crate) use self::publish::{Change, Entry, Publication, Publisher};
 
 /// A router that has refused is asked again after this long at the earliest.
 const REFUSED: Duration = Duration::from_secs(60);
@@ -82,16 +87,6 @@ impl Mappings {
             .values()
             .filter_map(|lease| lease.poll_timeout(matches!(self.search, Search::Found(_))));
         leases.chain(self.search.poll_timeout()).min()
-    }
-
-    /// The mappings that a check from outside has proved.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the check from outside comes with AutoNAT v2")
-    )]
-    pub(crate) fn verified(&self) -> impl Iterator<Item = (Inside, SocketAddr)> {
-        let leases = self.leases.iter();
-        leases.filter_map(|(inside, lease)| Some((*inside, lease.verified()?)))
     }
 
     /// The router of this family, when it is known or has changed. What the one before has granted is gone with it.
@@ -172,38 +167,13 @@ impl Mappings {
         self.handle_timeout(now);
     }
 
-    /// Whether a check from outside reached the mapping. A claim that is wrong is asked for again later.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the check from outside comes with AutoNAT v2")
-    )]
-    pub(crate) fn handle_verified(
-        &mut self,
-        inside: Inside,
-        external: SocketAddr,
-        is_reached: bool,
-        now: Instant,
-    ) {
-        let Some(lease) = self.leases.get_mut(&inside) else {
-            return;
-        };
-        if lease.external() != Some(external) {
-            return;
-        }
-        lease.set_verified(is_reached);
-        if !is_reached {
-            self.release(inside);
-            self.lose(inside, Lost::Unverified);
-            self.refuse(inside, now);
-        }
-    }
-
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let Some(gateway) = self.gateway.filter(|_| !self.leases.is_empty()) else {
             return;
         };
         self.advance_search(gateway, now);
+        self.check_due(now);
         let Search::Found(method) = self.search else {
             self.expire(now);
             return;

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use p2pnode_protocol::mapping::{Protocol, upnp};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -25,6 +26,8 @@ struct Router {
     /// What PCP and NAT-PMP give instead of the wish.
     gives: Option<u16>,
     is_silent: bool,
+    /// Whether what it has granted works not.
+    drops: bool,
 }
 
 struct World {
@@ -33,6 +36,8 @@ struct World {
     now: Instant,
     events: Vec<Event>,
     sent: usize,
+    /// Whether a relay sends nonces.
+    has_relay: bool,
 }
 
 impl World {
@@ -54,6 +59,7 @@ impl World {
             entries: BTreeMap::new(),
             gives: None,
             is_silent: false,
+            drops: false,
         };
         Self {
             mappings,
@@ -61,6 +67,7 @@ impl World {
             now,
             events: Vec::new(),
             sent: 0,
+            has_relay: true,
         }
     }
 
@@ -83,8 +90,15 @@ impl World {
 
     fn exchange(&mut self) {
         while let Some(action) = self.mappings.poll_action() {
-            self.sent += 1;
+            self.sent += usize::from(!matches!(action, Action::Check { .. }));
             match action {
+                Action::Check {
+                    inside, external, ..
+                } => {
+                    let outcome = self.check(inside, external);
+                    self.mappings
+                        .handle_checked(inside, external, outcome, self.now);
+                }
                 Action::Send { to, datagram } => {
                     assert_eq!(to.ip(), ROUTER);
                     if let Some(answer) = self.router.datagram(to, &datagram, self.now) {
@@ -104,6 +118,25 @@ impl World {
         while let Some(event) = self.mappings.poll_event() {
             self.events.push(event);
         }
+    }
+
+    fn check(&self, inside: Inside, external: SocketAddr) -> Checked {
+        let router = &self.router;
+        let leads = router.entries.get(&external.port()) == Some(&(OWN, inside.port));
+        match self.has_relay {
+            false => Checked::Unknown,
+            true if leads && !router.drops => {
+                Checked::Arrived(SocketAddr::new(router.outside.into(), external.port()))
+            }
+            true => Checked::Silent,
+        }
+    }
+
+    fn verified(&self) -> Vec<SocketAddr> {
+        self.mappings
+            .claims()
+            .filter_map(|claim| claim.verified)
+            .collect()
     }
 
     fn granted(&self) -> SocketAddr {
@@ -228,12 +261,19 @@ impl Router {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn granted(external: &str, method: Method) -> Event {
-    Event::Granted {
+/// A claim, and its proof.
+fn granted(external: &str, method: Method) -> [Event; 2] {
+    let external = external.parse().unwrap();
+    let claimed = Event::Granted {
         inside: QUIC,
-        external: external.parse().unwrap(),
+        external,
         method,
-    }
+    };
+    [claimed, proved(external)]
+}
+
+fn proved(at: SocketAddr) -> Event {
+    Event::Proved { inside: QUIC, at }
 }
 
 #[test]
@@ -243,7 +283,7 @@ fn each_method_maps_the_port_and_leaves_nothing_behind() {
             let mut world = World::new(methods, &[method]);
             assert_eq!(
                 world.run(SECOND),
-                [granted("203.0.113.7:40017", method)],
+                granted("203.0.113.7:40017", method),
                 "{method:?}"
             );
             assert_eq!(world.router.entries[&40017], (OWN, 40017));
@@ -259,48 +299,89 @@ fn each_method_maps_the_port_and_leaves_nothing_behind() {
 #[test]
 fn pcp_is_taken_where_the_router_knows_everything_and_a_mode_takes_only_its_own() {
     let mut world = World::new(&Method::ALL, &Method::ALL);
-    assert_eq!(
-        world.run(SECOND),
-        [granted("203.0.113.7:40017", Method::Pcp)]
-    );
+    assert_eq!(world.run(SECOND), granted("203.0.113.7:40017", Method::Pcp));
     let mut world = World::new(&[Method::Upnp], &[Method::Pcp, Method::NatPmp]);
     assert_eq!(world.run(SECOND * 60), []);
     assert!(world.sent <= 8, "{} questions in a minute", world.sent);
 }
 
 #[test]
-fn a_mapping_is_offered_only_after_the_check_and_a_lie_is_given_back() {
+fn a_mapping_is_offered_only_after_a_nonce_came_in_and_a_lie_is_given_back() {
+    for method in Method::ALL {
+        let mut world = World::new(&[method], &[method]);
+        world.router.drops = true;
+        let unverified = Event::Lost {
+            inside: QUIC,
+            reason: Lost::Unverified,
+        };
+        let events = world.run(SECOND * 30);
+        assert!(matches!(events[0], Event::Granted { .. }), "{events:?}");
+        assert_eq!(events[1..], [unverified]);
+        assert!(world.router.entries.is_empty(), "{method:?}");
+        assert_eq!(world.run(SECOND * 20), [], "not asked at once");
+        world.router.drops = false;
+        let external = granted("203.0.113.7:40017", method);
+        assert_eq!(world.run(REFUSED), external);
+        assert_eq!(world.verified(), [world.granted()]);
+    }
+}
+
+#[test]
+fn a_mapping_that_dies_is_withdrawn_within_30_s_and_released_if_the_router_cannot_mend_it() {
+    for method in Method::ALL {
+        let mut world = World::new(&[method], &[method]);
+        world.run(SECOND * 100);
+        assert_eq!(world.verified(), [world.granted()]);
+        world.router.drops = true;
+        let events = world.run(SECOND * 30);
+        assert_eq!(events[0], Event::Doubted { inside: QUIC }, "{method:?}");
+        assert_eq!(world.verified(), []);
+        let unverified = Event::Lost {
+            inside: QUIC,
+            reason: Lost::Unverified,
+        };
+        assert_eq!(events[1..], [unverified]);
+        assert!(world.router.entries.is_empty(), "{method:?}");
+    }
+}
+
+#[test]
+fn without_a_relay_that_checks_nothing_is_offered_and_what_was_proved_stays() {
     let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
+    world.has_relay = false;
+    assert_eq!(world.run(SECOND * 600).len(), 1, "granted");
+    assert_eq!(world.verified(), []);
+    world.has_relay = true;
+    assert_eq!(world.run(SECOND * 3), [proved(world.granted())]);
+    world.has_relay = false;
+    assert_eq!(world.run(SECOND * 600), []);
+    assert_eq!(world.verified(), [world.granted()]);
+}
+
+#[test]
+fn an_outcome_for_another_claim_means_nothing() {
+    let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
+    world.has_relay = false;
     world.run(SECOND);
-    assert_eq!(world.mappings.verified().count(), 0);
-    let external = world.granted();
+    let other = "203.0.113.7:40018".parse().unwrap();
+    let arrived = Checked::Arrived(other);
     world
         .mappings
-        .handle_verified(QUIC, external, true, world.now);
-    world.run(SECOND * 7200);
-    assert_eq!(
-        world.mappings.verified().collect::<Vec<_>>(),
-        [(QUIC, external)]
-    );
+        .handle_checked(QUIC, other, arrived, world.now);
+    assert_eq!(world.verified(), []);
+}
+
+#[test]
+fn behind_a_second_nat_the_address_at_which_the_nonce_came_in_is_offered() {
+    let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
+    world.has_relay = false;
+    world.run(SECOND);
+    let (claim, seen) = (world.granted(), "198.51.100.9:40017".parse().unwrap());
+    let arrived = Checked::Arrived(seen);
     world
         .mappings
-        .handle_verified(QUIC, external, false, world.now);
-    let lost = Event::Lost {
-        inside: QUIC,
-        reason: Lost::Unverified,
-    };
-    assert_eq!(world.run(SECOND), [lost]);
-    assert_eq!(world.mappings.verified().count(), 0);
-    assert!(world.router.entries.is_empty());
-    // The answer of a check that began before counts for nothing.
-    world
-        .mappings
-        .handle_verified(QUIC, external, true, world.now);
-    assert_eq!(world.mappings.verified().count(), 0);
-    assert_eq!(
-        world.run(REFUSED),
-        [granted("203.0.113.7:40017", Method::Pcp)]
-    );
+        .handle_checked(QUIC, claim, arrived, world.now);
+    assert_eq!(world.verified(), [seen]);
 }
 
 #[test]
@@ -308,27 +389,20 @@ fn a_router_that_reboots_changes_its_address_or_gives_another_port_is_noticed_wi
     for method in Method::ALL {
         let mut world = World::new(&Method::ALL, &[method]);
         world.run(SECOND * 100);
-        let external = world.granted();
-        world
-            .mappings
-            .handle_verified(QUIC, external, true, world.now);
         // It forgets everything.
         (world.router.booted, world.router.entries) = (world.now, BTreeMap::new());
         world.run(SECOND * 30);
         assert_eq!(world.router.entries[&40017], (OWN, 40017), "{method:?}");
+        assert_eq!(world.verified(), [world.granted()], "{method:?}");
         world.router.outside = Ipv4Addr::new(203, 0, 113, 8);
-        let events = world.run(SECOND * 30);
-        assert_eq!(
-            events.last(),
-            Some(&granted("203.0.113.8:40017", method)),
-            "{method:?}"
-        );
-        assert_eq!(world.mappings.verified().count(), 0, "{method:?}");
+        world.run(SECOND * 30);
+        let now: SocketAddr = "203.0.113.8:40017".parse().unwrap();
+        assert_eq!((world.granted(), world.verified()), (now, vec![now]));
     }
     for method in [Method::Pcp, Method::NatPmp] {
         let mut world = World::new(&Method::ALL, &[method]);
         world.router.gives = Some(41000);
-        assert_eq!(world.run(SECOND), [granted("203.0.113.7:41000", method)]);
+        assert_eq!(world.run(SECOND), granted("203.0.113.7:41000", method));
     }
 }
 
@@ -339,7 +413,7 @@ fn a_port_that_somebody_else_has_is_left_to_them() {
     world.router.entries = (40017..40020).map(|port| (port, (other, 80))).collect();
     assert_eq!(
         world.run(SECOND),
-        [granted("203.0.113.7:40020", Method::Upnp)]
+        granted("203.0.113.7:40020", Method::Upnp)
     );
     assert_eq!(world.router.entries[&40017], (other, 80));
     let mut world = World::new(&[Method::Upnp], &[Method::Upnp]);
@@ -353,7 +427,9 @@ fn a_router_that_falls_silent_loses_the_mapping_when_it_ends_and_another_one_at_
     let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
     world.run(SECOND);
     world.router.is_silent = true;
+    world.has_relay = false;
     assert_eq!(world.run(SECOND * 7000), []);
+    world.has_relay = true;
     let expired = Event::Lost {
         inside: QUIC,
         reason: Lost::Expired,
@@ -362,7 +438,7 @@ fn a_router_that_falls_silent_loses_the_mapping_when_it_ends_and_another_one_at_
     world.router.is_silent = false;
     assert_eq!(
         world.run(SECOND * 601),
-        [granted("203.0.113.7:40017", Method::Pcp)]
+        granted("203.0.113.7:40017", Method::Pcp)
     );
     world.mappings.handle_gateway(None, world.now);
     let changed = Event::Lost {
@@ -398,4 +474,62 @@ fn only_the_router_is_listened_to_and_another_nonce_is_no_grant() {
     }
     world.exchange();
     assert_eq!(world.granted(), external);
+}
+
+/// What a hostile router may send: pieces of honest answers, and anything.
+fn hostile() -> impl Strategy<Value = Vec<u8>> {
+    let places = [
+        "http://192.168.1.1:5000/d.xml",
+        "http://203.0.113.66:80/d.xml",
+        "http://192.168.1.1@203.0.113.66/",
+        "http://[::1]/",
+        "//203.0.113.66/c",
+    ];
+    let text = prop::sample::select(places.to_vec()).prop_map(|place| {
+        format!("HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nLocation: {place}\r\n\r\n<URLBase>{place}</URLBase><service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>{place}</controlURL></service>").into_bytes()
+    });
+    let datagram = (
+        prop::sample::select(vec![0u8, 2]),
+        prop::collection::vec(any::<u8>(), 0..70),
+    );
+    prop_oneof![
+        text,
+        datagram.prop_map(|(version, rest)| [vec![version], rest].concat()),
+        prop::collection::vec(any::<u8>(), 0..256),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_router_says_nobody_else_is_asked(
+        said in prop::collection::vec((0..4usize, hostile()), 1..24),
+    ) {
+        let now = Instant::now();
+        let mut mappings = Mappings::new(&Method::ALL, 7);
+        mappings.handle_wanted(&[QUIC], now);
+        let gateway = Gateway { router: ROUTER, own: OWN };
+        mappings.handle_gateway(Some(gateway), now);
+        let mut calls = Vec::new();
+        for (turn, (port, bytes)) in said.into_iter().enumerate() {
+            let now = now + SECOND * u32::try_from(turn).unwrap();
+            let from = [ROUTER_PORT, ssdp::PORT, 80, 5000][port];
+            mappings.handle_datagram(SocketAddr::new(ROUTER, from), &bytes, now);
+            if let Some(id) = calls.pop() {
+                mappings.handle_answer(id, Some(&bytes), now);
+            }
+            mappings.handle_timeout(now);
+            while let Some(action) = mappings.poll_action() {
+                match action {
+                    Action::Send { to, .. } => prop_assert_eq!(to.ip(), ROUTER),
+                    Action::Call { id, to, .. } => {
+                        prop_assert_eq!(to.ip(), ROUTER);
+                        calls.push(id);
+                    }
+                    // A relay decides where that goes: to the address of this node.
+                    Action::Check { .. } => {}
+                }
+            }
+            while mappings.poll_event().is_some() {}
+        }
+    }
 }

@@ -4,7 +4,9 @@ use p2pnode_transports::{Family, PortRange, Transport};
 
 use super::{
     Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Mapping, Nat,
-    NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict, nat::AllocationKind,
+    NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
+    mapping::{is_open, mappings},
+    nat::AllocationKind,
 };
 
 use crate::core::finding::Remedy;
@@ -40,16 +42,22 @@ pub(crate) fn assess(facts: &Facts) -> Report {
     checks.extend(nats.iter().map(|(path, nat)| of_nat(path, nat)));
     checks.extend(nats.iter().filter_map(|(path, nat)| hairpin(path, nat)));
     checks.extend(answered.iter().filter_map(|path| mtu(path)));
+    checks.extend(mappings(facts));
     checks.push(clock(facts));
     checks.push(host(facts));
     Report {
         event: NetcheckEvent::Netcheck,
         checks,
-        verdict: verdict(&nats),
+        verdict: verdict(&nats, facts),
     }
 }
 
-fn check(id: Id, status: Status, text: impl Into<String>, remedy: Option<Remedy>) -> Check {
+pub(super) fn check(
+    id: Id,
+    status: Status,
+    text: impl Into<String>,
+    remedy: Option<Remedy>,
+) -> Check {
     Check {
         id,
         status,
@@ -61,7 +69,7 @@ fn check(id: Id, status: Status, text: impl Into<String>, remedy: Option<Remedy>
     }
 }
 
-fn of_path(path: &PathFacts, check: Check) -> Check {
+pub(super) fn of_path(path: &PathFacts, check: Check) -> Check {
     Check {
         transport: Some(path.transport),
         family: Some(path.family),
@@ -321,6 +329,7 @@ pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
         range,
         relays: Vec::new(),
         paths: Vec::new(),
+        claims: Vec::new(),
         clock_ahead: None,
         // Not what this is about.
         host: HostFacts {
@@ -353,7 +362,7 @@ fn becomes_direct(nat: &Nat, peer: PeerClass) -> Option<bool> {
 }
 
 /// Peers have IPv4, so IPv6 counts only without it. Of the transports the better one counts.
-fn verdict(nats: &[(&PathFacts, Nat)]) -> Verdict {
+fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
     let of_family = |family| nats.iter().filter(move |(path, _)| path.family == family);
     let family = Family::ALL
         .into_iter()
@@ -364,7 +373,10 @@ fn verdict(nats: &[(&PathFacts, Nat)]) -> Verdict {
     };
     for peer in PeerClass::ALL {
         let outcomes: Vec<_> = of_family(family)
-            .map(|(_, nat)| becomes_direct(nat, peer))
+            .map(|(path, nat)| match is_open(path, facts) {
+                true => Some(true),
+                false => becomes_direct(nat, peer),
+            })
             .collect();
         if outcomes.contains(&Some(true)) {
             verdict.direct.push(peer);
@@ -373,6 +385,13 @@ fn verdict(nats: &[(&PathFacts, Nat)]) -> Verdict {
         } else {
             verdict.relayed.push(peer);
         }
+    }
+    let is_hard = |(path, nat): &(&PathFacts, Nat)| {
+        path.transport == Transport::Quic && nat.mapping.is_stable() == Some(false)
+    };
+    // With a peer that has one mapping for all. Of two that map by destination, it takes the ports of both to know.
+    if of_family(family).any(is_hard) && verdict.relayed.contains(&PeerClass::EimApdf) {
+        verdict.search.push(PeerClass::EimApdf);
     }
     verdict
 }

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use libp2p::PeerId;
 use p2pnode_transports::{Family, PortRange, Transport};
 
+use crate::core::mappings::Claim;
+
 /// All that was seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
@@ -15,6 +17,8 @@ pub(crate) struct Facts {
     /// By how much this clock is ahead of a relay's, in milliseconds.
     pub(crate) clock_ahead: Option<i64>,
     pub(crate) host: HostFacts,
+    /// What a router maps.
+    pub(crate) claims: Vec<Claim>,
 }
 
 impl Facts {

@@ -6,6 +6,7 @@
 mod assess;
 mod facts;
 mod finding;
+mod mapping;
 mod nat;
 mod remedy;
 mod report;
@@ -13,12 +14,9 @@ mod report;
 pub(crate) use self::{
     assess::{FULL_PAYLOAD, assess, unreserved},
     facts::{Answer, Facts, HostFacts, Leg, PathFacts, RelayFacts, Seen},
-    nat::{Allocation, Filtering, Kind, Mapping},
+    nat::{Allocation, AllocationKind, Filtering, Kind, Mapping},
     report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
 };
-
-#[cfg(test)]
-pub(crate) use self::nat::AllocationKind;
 
 #[cfg(test)]
 mod tests;

@@ -187,6 +187,11 @@ impl Allocation {
             Some((*port, mapped.port()))
         };
         let ports: Vec<(u16, u16)> = path.sample.iter().filter_map(mapped).collect();
+        Self::of_ports(&ports)
+    }
+
+    /// That of ports, in the order in which they asked, and what they were mapped to.
+    pub(crate) fn of_ports(ports: &[(u16, u16)]) -> Self {
         let of = |kind| Self {
             kind,
             from: None,
@@ -205,10 +210,7 @@ impl Allocation {
             .windows(2)
             .map(|pair| pair[1].1.wrapping_sub(pair[0].1))
             .collect();
-        if let Some(step) = steps.first().copied()
-            && (1..=STEP).contains(&step)
-            && steps.iter().all(|other| *other == step)
-        {
+        if let Some(step) = step(&steps) {
             return Self {
                 step: Some(step),
                 ..of(AllocationKind::Sequential)
@@ -223,6 +225,18 @@ impl Allocation {
         }
         of(AllocationKind::Random)
     }
+}
+
+/// By how much ports follow each other that were given one after another. In one of five places, others may have had ports too.
+fn step(steps: &[u16]) -> Option<u16> {
+    let step = steps
+        .iter()
+        .copied()
+        .min()
+        .filter(|step| (1..=STEP).contains(step))?;
+    let exact = steps.iter().filter(|other| **other == step).count();
+    let is_near = |other: &u16| other.is_multiple_of(step) && *other <= step.saturating_mul(STEP);
+    (steps.iter().all(is_near) && exact * 5 >= steps.len() * 4).then_some(step)
 }
 
 impl Kind {

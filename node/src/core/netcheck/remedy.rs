@@ -30,6 +30,15 @@ impl Remedy {
         )
     }
 
+    /// The router is behind another NAT, which it does not command.
+    pub(crate) fn double_nat() -> Self {
+        Self::new(
+            "double_nat",
+            "what the inner router maps is not reached from outside: put it in bridge mode, or map the port at the outer router as well",
+            None,
+        )
+    }
+
     pub(crate) fn udp_blocked(range: PortRange) -> Self {
         Self::new(
             "udp_blocked",

@@ -78,7 +78,7 @@ pub(crate) struct Nat {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     pub(crate) direct: Vec<PeerClass>,
-    /// By a search over ports.
+    /// Of those in `relayed`, with which a search over ports may end direct.
     pub(crate) search: Vec<PeerClass>,
     pub(crate) relayed: Vec<PeerClass>,
     /// What the facts do not say.

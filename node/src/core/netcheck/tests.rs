@@ -178,6 +178,7 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         paths,
         clock_ahead: Some(7),
         host: HostFacts::default(),
+        claims: Vec::new(),
     }
 }
 
@@ -267,6 +268,8 @@ fn the_verdict_is_what_the_matrix_shows() {
             _ => vec![Symmetric],
         };
         assert_eq!(report.verdict.relayed, relayed, "{name}");
+        let search = (name == "symmetric").then_some(EimApdf);
+        assert_eq!(report.verdict.search, Vec::from_iter(search), "{name}");
         assert!(
             [Public, FullCone, AddressRestricted]
                 .iter()

@@ -63,6 +63,39 @@ pub(super) struct Leg {
     pub(super) refusals: u32,
     /// Why it is down.
     pub(super) down_for: Option<(Fault, String)>,
+    /// Whether the connection is doubtful, and what is done about that.
+    pub(super) doubt: Doubt,
+    /// A connection that was replaced and is not closed yet.
+    pub(super) replaced: Option<ConnectionId>,
+}
+
+/// A connection that has missed a ping. Another one is dialed alongside, and replaces it unless an answer comes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// It answers.
+    None,
+    /// Another one is to be dialed.
+    Begun,
+    /// Another one is being dialed. `is_over`: the first has answered meanwhile.
+    Dialing {
+        connection: Option<ConnectionId>,
+        is_over: bool,
+    },
+    /// The dial has failed. The next ping that is missed begins another one.
+    Failed,
+}
+
+/// What a connection that opens is for the legs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// A leg.
+    Leg,
+    /// A leg, in the place of this connection, which is doubtful.
+    Replaces(ConnectionId),
+    /// One that is needed no longer: the leg that was doubtful has answered.
+    Surplus,
+    /// None of ours.
+    NotOurs,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -131,6 +164,8 @@ impl Leg {
             hold: None,
             refusals: 0,
             down_for: None,
+            doubt: Doubt::None,
+            replaced: None,
         };
         addrs.into_iter().map(leg).collect()
     }
@@ -152,15 +187,25 @@ impl Leg {
         }
     }
 
+    /// Whether its last ping was missed, or the connection before it is not closed yet: libp2p would still take that.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let is_doubted = match self.doubt {
+            Doubt::None | Doubt::Dialing { is_over: true, .. } => false,
+            Doubt::Begun | Doubt::Dialing { .. } | Doubt::Failed => true,
+        };
+        is_doubted || self.replaced.is_some()
+    }
+
     pub(super) fn is_ready(&self) -> bool {
-        matches!(
-            self.state,
-            State::Up {
-                identified: true,
-                join: Join::Done,
-                ..
-            }
-        )
+        !self.is_doubtful()
+            && matches!(
+                self.state,
+                State::Up {
+                    identified: true,
+                    join: Join::Done,
+                    ..
+                }
+            )
     }
 
     /// Whether circuits can be asked for on it.
@@ -169,6 +214,11 @@ impl Leg {
             State::Up { join, .. } => join != Join::Awaited { has_token: true },
             State::Down { .. } | State::Dialing(_) => false,
         }
+    }
+
+    /// Whether something may be asked for on it now: it takes circuits and answers.
+    pub(super) fn is_usable(&self) -> bool {
+        self.takes_circuits() && !self.is_doubtful()
     }
 
     /// The relay has granted or renewed a reservation over it.
@@ -225,6 +275,31 @@ impl Leg {
         self.state = State::Down {
             retry_at: now + wait.max(hold.unwrap_or_default()),
         };
+    }
+
+    /// Its connection has missed a ping.
+    pub(super) fn doubt(&mut self) {
+        match &mut self.doubt {
+            Doubt::None | Doubt::Failed => self.doubt = Doubt::Begun,
+            Doubt::Dialing { is_over, .. } => *is_over = false,
+            Doubt::Begun => {}
+        }
+    }
+
+    /// Its connection has answered.
+    pub(super) fn trust(&mut self) {
+        match &mut self.doubt {
+            Doubt::Dialing { is_over, .. } => *is_over = true,
+            Doubt::None | Doubt::Begun | Doubt::Failed => self.doubt = Doubt::None,
+        }
+    }
+
+    /// The dial alongside, which goes on alone once the connection is closed.
+    pub(super) fn take_spare(&mut self) {
+        if let Doubt::Dialing { connection, .. } = self.doubt {
+            self.state = State::Dialing(connection);
+        }
+        self.doubt = Doubt::None;
     }
 
     /// Something has changed: it is dialed at once if it waits.

@@ -6,6 +6,7 @@
 //! reservation holds one in each family. So a dialer over the relay reaches this node in the dialer's own family.
 
 mod admission;
+mod doubts;
 mod leg;
 mod reservations;
 mod slot;
@@ -22,9 +23,10 @@ use p2pnode_transports::{Family, FamilyPolicy};
 
 use crate::config::RelayAddr;
 
-use leg::{Join, Leg, State};
+use leg::{Doubt, Join, Leg, State};
 use slot::{Reservation, Slot};
 
+pub(crate) use leg::Opened;
 pub(crate) use reservations::{Drain, Lost, Reserved};
 
 /// How often something from outside may make waiting legs be dialed at once: a user's dials in a loop are no flood.
@@ -177,6 +179,16 @@ impl RelayKeeper {
                     relay: leg.relay.clone(),
                 });
             }
+            if leg.doubt == Doubt::Begun {
+                leg.doubt = Doubt::Dialing {
+                    connection: None,
+                    is_over: false,
+                };
+                return Some(Action::Dial {
+                    leg: number,
+                    relay: leg.relay.clone(),
+                });
+            }
         }
         let due = |slot: &&Slot| matches!(slot.reservation, Reservation::None { retry_at } if retry_at <= now);
         let (number, relay) = self.slots.iter().enumerate().find_map(|(number, slot)| {
@@ -207,21 +219,41 @@ impl RelayKeeper {
 
     /// The leg is being dialed under this connection id.
     pub(crate) fn handle_dialing(&mut self, leg: usize, connection: ConnectionId) {
-        if let Some(leg) = self.legs.get_mut(leg) {
-            leg.state = State::Dialing(Some(connection));
+        let Some(leg) = self.legs.get_mut(leg) else {
+            return;
+        };
+        match &mut leg.doubt {
+            Doubt::Dialing {
+                connection: spare @ None,
+                ..
+            } => *spare = Some(connection),
+            Doubt::None | Doubt::Begun | Doubt::Dialing { .. } | Doubt::Failed => {
+                leg.state = State::Dialing(Some(connection));
+            }
         }
     }
 
-    /// A connection was established. Returns the leg's relay if it is one of ours.
-    pub(crate) fn handle_established(
-        &mut self,
-        connection: ConnectionId,
-        now: Instant,
-    ) -> Option<PeerId> {
-        let leg = self
-            .legs
-            .iter_mut()
-            .find(|leg| leg.state == State::Dialing(Some(connection)))?;
+    /// A connection was established.
+    pub(crate) fn handle_established(&mut self, connection: ConnectionId, now: Instant) -> Opened {
+        let is_spare = |leg: &Leg| matches!(leg.doubt, Doubt::Dialing { connection: spare, .. } if spare == Some(connection));
+        let mut legs = self.legs.iter_mut();
+        let Some(leg) =
+            legs.find(|leg| leg.state == State::Dialing(Some(connection)) || is_spare(leg))
+        else {
+            return Opened::NotOurs;
+        };
+        let opened = match (leg.doubt, leg.connection()) {
+            (Doubt::Dialing { is_over: true, .. }, _) => {
+                leg.doubt = Doubt::None;
+                return Opened::Surplus;
+            }
+            (Doubt::Dialing { .. }, Some(old)) => {
+                leg.replaced = Some(old);
+                Opened::Replaces(old)
+            }
+            (_, _) => Opened::Leg,
+        };
+        leg.doubt = Doubt::None;
         leg.state = State::Up {
             connection,
             since: now,
@@ -235,7 +267,7 @@ impl RelayKeeper {
         self.hold(peer, family, now);
         // The connection leads to another run of the relay. A relay that still drains announces that again.
         self.draining.remove(&peer);
-        Some(peer)
+        opened
     }
 
     /// The relay to which this leg leads, if it is one.
@@ -295,6 +327,7 @@ impl RelayKeeper {
         now: Instant,
         jitter: f64,
     ) -> Option<Unreachable> {
+        self.spare_failed(connection);
         let number = self
             .legs
             .iter()
@@ -323,11 +356,17 @@ impl RelayKeeper {
         now: Instant,
         jitter: f64,
     ) -> Option<LostLeg> {
+        for leg in &mut self.legs {
+            leg.replaced.take_if(|old| *old == connection);
+        }
         let number = self
             .legs
             .iter()
             .position(|leg| leg.connection() == Some(connection))?;
         self.down(number, now, jitter);
+        if let Some(leg) = self.legs.get_mut(number) {
+            leg.take_spare();
+        }
         self.legs.get(number).map(|leg| LostLeg {
             relay: leg.relay.clone(),
             vain: leg.vain,
@@ -414,7 +453,7 @@ impl RelayKeeper {
 
     /// The legs to this relay that are up, in the order of preference.
     pub(crate) fn up<'a>(&'a self, relay: &'a PeerId) -> impl Iterator<Item = Up<'a>> {
-        let is_up = move |leg: &&Leg| leg.relay.peer == *relay && leg.takes_circuits();
+        let is_up = move |leg: &&Leg| leg.relay.peer == *relay && leg.is_usable();
         let legs = self.legs.iter().filter(is_up);
         legs.filter_map(|leg| {
             leg.connection().map(|connection| Up {

@@ -59,12 +59,21 @@ pub(crate) enum Drain {
 impl RelayKeeper {
     /// The leg over which this slot's reservation can be asked for, if that is wanted.
     pub(super) fn leg_for(&self, slot: &Slot) -> Option<&Leg> {
-        let lasts = |relay: &&PeerId| self.is_taken(relay) && !self.draining.contains(*relay);
+        let lasts = |relay: &&PeerId| {
+            self.is_taken(relay) && !self.draining.contains(*relay) && !self.is_silent(relay)
+        };
         let is_wanted = !self.draining.contains(&slot.peer)
             && (self.is_taken(&slot.peer)
                 || self.relays.iter().filter(lasts).count() < self.wanted);
         let mut legs = self.legs.iter().filter(|_| is_wanted);
         legs.find(|leg| (leg.relay.peer, leg.family) == (slot.peer, slot.family) && leg.is_ready())
+    }
+
+    /// Whether each leg to this relay that is up has missed a ping.
+    fn is_silent(&self, relay: &PeerId) -> bool {
+        let legs = self.legs.iter().filter(|leg| leg.relay.peer == *relay);
+        let mut up = legs.filter(|leg| leg.connection().is_some()).peekable();
+        up.peek().is_some() && up.all(Leg::is_doubtful)
     }
 
     /// Whether a reservation is held on this relay or asked of it.

@@ -36,7 +36,7 @@ fn settle(keeper: &mut RelayKeeper, next: &mut usize, now: Instant) -> Vec<(Peer
             Action::Dial { leg, .. } => {
                 *next += 1;
                 keeper.handle_dialing(leg, id(*next));
-                keeper.handle_established(id(*next), now).unwrap();
+                assert_eq!(keeper.handle_established(id(*next), now), Opened::Leg);
                 keeper.handle_identified(id(*next), now).unwrap();
             }
             Action::Reserve { relay } => {
@@ -137,7 +137,7 @@ fn no_reservation_is_asked_of_a_relay_before_it_has_identified_itself() {
         Some(Action::Dial { leg: 0, .. })
     ));
     keeper.handle_dialing(0, id(1));
-    assert_eq!(keeper.handle_established(id(1), now), Some(peer));
+    assert_eq!(keeper.handle_established(id(1), now), Opened::Leg);
     assert_eq!(poll(&mut keeper, now), None);
     assert!(!keeper.is_ready(&peer));
     assert!(keeper.is_connected(&peer), "circuits can be asked for");
@@ -167,7 +167,7 @@ fn dials(
             dials.push(now - start);
             keeper.handle_dialing(leg, id);
             if accepts {
-                keeper.handle_established(id, now).unwrap();
+                assert_eq!(keeper.handle_established(id, now), Opened::Leg);
                 keeper.handle_closed(id, now, jitter).unwrap();
             } else {
                 keeper.handle_dial_failed(id, now, jitter).unwrap();
@@ -383,7 +383,7 @@ fn a_name_without_an_address_in_one_family_is_no_news_and_asked_seldom() {
     }
     let failed = keeper.handle_dial_failed(id(1), now, 0.0).unwrap();
     assert!(!failed.is_news, "the other may lead there");
-    keeper.handle_established(id(0), now).unwrap();
+    assert_eq!(keeper.handle_established(id(0), now), Opened::Leg);
     let mut at = now;
     for n in 2..20 {
         at = keeper.poll_timeout().unwrap();
@@ -421,4 +421,60 @@ proptest! {
         let wait = backoff(BACKOFF_MIN, BACKOFF_MAX, failures, jitter);
         prop_assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX);
     }
+}
+
+/// A keeper whose leg has missed a ping, and the relay. The leg's connection is 1, and the one dialed alongside 2.
+fn doubting(now: Instant) -> (RelayKeeper, PeerId) {
+    let peer = PeerId::random();
+    let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
+    settle(&mut keeper, &mut 0, now);
+    assert!(!keeper.handle_doubt(id(9)), "it is no leg");
+    assert!(keeper.handle_doubt(id(1)) && keeper.handle_doubt(id(1)));
+    assert!(keeper.is_connected(&peer) && !keeper.is_usable(&peer));
+    assert!(matches!(poll(&mut keeper, now), Some(Action::Dial { .. })));
+    keeper.handle_dialing(0, id(2));
+    assert_eq!(poll(&mut keeper, now), None, "one is enough");
+    (keeper, peer)
+}
+
+#[test]
+fn a_leg_that_misses_a_ping_is_replaced_if_the_relay_answers_alongside() {
+    let now = Instant::now();
+    let (mut keeper, peer) = doubting(now);
+    let opened = keeper.handle_established(id(2), now);
+    assert_eq!(opened, Opened::Replaces(id(1)));
+    keeper.handle_identified(id(2), now);
+    assert!(!keeper.is_usable(&peer), "libp2p would take the first");
+    assert_eq!(keeper.handle_closed(id(1), now, 0.0), None);
+    assert!(keeper.is_usable(&peer) && keeper.is_ready(&peer));
+    assert!(keeper.handle_closed(id(2), now, 0.0).is_some());
+}
+
+#[test]
+fn a_leg_that_answers_after_all_stays_and_the_one_dialed_alongside_is_surplus() {
+    let now = Instant::now();
+    let (mut keeper, peer) = doubting(now);
+    keeper.handle_answered(id(1));
+    assert!(keeper.is_usable(&peer));
+    assert_eq!(keeper.handle_established(id(2), now), Opened::Surplus);
+    assert!(keeper.is_usable(&peer));
+    // The next time, the dial alongside fails.
+    keeper.handle_doubt(id(1));
+    assert!(matches!(poll(&mut keeper, now), Some(Action::Dial { .. })));
+    keeper.handle_dialing(0, id(3));
+    assert_eq!(keeper.handle_dial_failed(id(3), now, 0.0), None);
+    assert!(keeper.is_connected(&peer) && !keeper.is_usable(&peer));
+    assert_eq!(poll(&mut keeper, now), None);
+    keeper.handle_answered(id(1));
+    assert!(keeper.is_usable(&peer));
+}
+
+#[test]
+fn a_leg_that_is_lost_while_another_is_dialed_alongside_is_not_dialed_twice() {
+    let now = Instant::now();
+    let (mut keeper, peer) = doubting(now);
+    assert!(keeper.handle_closed(id(1), now, 0.0).is_some());
+    assert_eq!(poll(&mut keeper, now + HOUR), None);
+    assert_eq!(keeper.handle_established(id(2), now), Opened::Leg);
+    assert!(keeper.is_usable(&peer));
 }

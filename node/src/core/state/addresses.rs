@@ -73,6 +73,7 @@ impl NodeState {
         let known = std::mem::replace(&mut self.addresses.interfaces, addresses);
         if !known.is_empty() && networks(&known) != networks(&self.addresses.interfaces) {
             self.relays.handle_network_changed(now);
+            self.searches.handle_network_changed();
         }
         self.on_interfaces();
         self.advance(now);

@@ -10,7 +10,7 @@ use crate::core::{
     event::{self, LossCause},
     liveness::{Ended, Farewell, Link},
     peers::{How, Path, PathCause, PathKind},
-    relays::{LostLeg, Unreachable},
+    relays::{LostLeg, Opened, Unreachable},
 };
 
 /// How soon after its handshake a connection ends that the peer refuses. Nothing else ends so soon: a lost path is noticed later.
@@ -64,10 +64,27 @@ impl NodeState {
         now: Instant,
     ) {
         let own = self.is_dialed(peer);
-        let is_leg = self.relays.handle_established(id, now).is_some();
+        let is_leg = match self.relays.handle_established(id, now) {
+            Opened::Leg => true,
+            Opened::Replaces(old) => {
+                self.close_doubtful(old, peer, now);
+                true
+            }
+            Opened::Surplus => {
+                self.unreported.insert(id);
+                self.actions.push_back(Action::Close(id));
+                false
+            }
+            Opened::NotOurs => {
+                self.close_doubtful_paths(peer, now);
+                false
+            }
+        };
         // Such a relay mostly ends the connection in a moment, and so on for ever.
         if is_leg && (self.relays.is_doubtful(id) || self.relays.refusal(&peer).is_some()) {
             self.unreported.insert(id);
+        }
+        if self.unreported.contains(&id) {
             tracing::debug!(%peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
         } else {
             tracing::info!(own, %peer, connection = %id, kind = %path.kind, how = %path.how, path = %path, "connected");
@@ -178,7 +195,9 @@ impl NodeState {
             (_, Ended::Theirs) => LossCause::Closed,
             (_, Ended::Broken) => LossCause::Broken,
         };
-        self.on_leg_ended(id, cause, &closed.reason, now);
+        if let Some(relay) = self.relays.relay_over(id) {
+            self.on_leg_ended(id, relay, cause, &closed.reason, now);
+        }
         let reason = &closed.reason;
         self.inquiries.handle_closed(id);
         self.end_introductions(id);
@@ -254,6 +273,8 @@ impl NodeState {
             self.keeper.handle_lost(&peer, now);
             let jitter = self.rng.f64();
             match (farewell, ended) {
+                // Its search has begun when its path became doubtful.
+                (Farewell::Lost, _) if self.reconnector.is_searched(&peer) => {}
                 (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
                 (Farewell::Wanted, Ended::Theirs | Ended::Broken) => {
                     self.reconnector.handle_left(&peer, now, jitter);

@@ -12,11 +12,11 @@ use p2pnode_transports::to_socket_addr;
 
 use super::{
     Action, AnsweredBy, DialFailure, DialId, Event, NodeState, Purpose, circuits::FamilyMatch,
-    connections::NO_ANSWER, dial::Dial, interface::Lookup,
+    dial::Dial, interface::Lookup,
 };
 use crate::core::{
     dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
-    event::LossCause,
+    event,
     introductions::IntroductionRequest,
     liveness::{Farewell, Verdict},
     peers::{Path, PathCause, PathKind},
@@ -91,7 +91,7 @@ impl NodeState {
     pub(super) fn advance_dials(&mut self, now: Instant) {
         let relays = self.relays.relays();
         let ready: Vec<PeerId> = relays
-            .filter(|relay| self.relays.is_connected(relay))
+            .filter(|relay| self.relays.is_usable(relay))
             .collect();
         for index in 0..self.dials.len() {
             let dialer = &mut self.dials[index].dialer;
@@ -139,7 +139,13 @@ impl NodeState {
                 }
             }
             dialer::Action::Ping => self.ping_for(index),
-            dialer::Action::Report(event) => self.events.push_back(Event::Dial { dial, event }),
+            dialer::Action::Report(mut event) => {
+                if let event::Event::Result(outcome) = &mut event {
+                    let path = outcome.path.as_ref();
+                    outcome.finding = path.and_then(|path| self.finding(path));
+                }
+                self.events.push_back(Event::Dial { dial, event });
+            }
         }
     }
 
@@ -288,10 +294,11 @@ impl NodeState {
         }
         let outcome = result.as_ref().map(|_| ());
         let verdict = self.liveness.handle_ping(connection, outcome, missed, now);
-        if verdict == Verdict::Dead {
-            tracing::info!(%peer, %connection, missed, "closing a connection that does not answer");
-            self.actions.push_back(Action::Close(connection));
-            self.on_leg_ended(connection, LossCause::Silent, NO_ANSWER, now);
+        match verdict {
+            Verdict::Alive if result.is_ok() => self.on_answered(peer, connection, now),
+            Verdict::Alive => {}
+            Verdict::Doubtful => self.on_doubtful(peer, connection, now),
+            Verdict::Dead => self.close_dead(peer, connection, now),
         }
         self.advance(now);
     }

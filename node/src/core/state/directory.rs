@@ -113,7 +113,8 @@ impl NodeState {
     pub(super) fn register(&mut self, now: Instant) {
         if self.addresses.are_unregistered() {
             let addrs = self.addresses.all().filter(|addr| publishable(addr));
-            let addrs: BTreeSet<Multiaddr> = addrs.cloned().collect();
+            let addrs = addrs.cloned().chain(self.addresses.mapped());
+            let addrs: BTreeSet<Multiaddr> = addrs.collect();
             self.registrar.set_addrs(addrs, now);
             let held = self.relays.relays();
             let held: BTreeSet<PeerId> = held.filter(|relay| self.relays.holds(relay)).collect();

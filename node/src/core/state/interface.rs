@@ -22,9 +22,10 @@ use crate::{
         introductions::IntroductionRequest,
         liveness::Ended,
         peers::{PathCause, PathKind},
+        port_search::{Ask, Begin, SearchReport},
         tokens::Tokens,
     },
-    punch::{Introduced, Observation, Record},
+    punch::{FoundPair, Introduced, Observation, Record},
 };
 
 /// What a node is configured to do.
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) port_range: PortRange,
     /// Whether it punches.
     pub(crate) punches: bool,
+    /// Whether it searches for ports where a punch fails.
+    pub(crate) searches: bool,
     /// The relays that it asks for introductions.
     pub(crate) introducers: BTreeSet<PeerId>,
     /// The peers that may connect; `None` lets every peer connect.
@@ -201,6 +204,17 @@ pub(crate) enum Action {
     /// A relay has introduced a peer: pass the introduction to the punch machine. Pass its decision to
     /// [`handle_introduced`](super::NodeState::handle_introduced).
     Punch(Introduced),
+    /// Have a relay look at the range; [`handle_port_sample`](super::NodeState::handle_port_sample) follows.
+    SamplePorts(PeerId),
+    /// Ask the relay on this connection to pass an offer of a search on;
+    /// [`handle_offer_refused`](super::NodeState::handle_offer_refused) follows if it does not.
+    OfferSearch(Ask, ConnectionId),
+    /// Search for a pair of ports; [`handle_ports_searched`](super::NodeState::handle_ports_searched) follows.
+    SearchPorts(Begin),
+    /// End the look at the range, or the search for ports.
+    StopPorts,
+    /// A search has found a pair of sockets: hand it to the punch machine.
+    PunchFound(FoundPair),
     /// A relayed peer is to be direct: hand the wish to the punch machine.
     Want(PeerId),
     /// A relay has observed a mapping of a punch port: hand it to the punch machine.
@@ -225,6 +239,9 @@ pub(crate) enum Action {
         /// The networks.
         networks: Vec<IpNet>,
     },
+    /// Where this node is reached because a router maps its punch ports, as a check from outside has proved: hand them to the punch
+    /// machine.
+    SetMapped(Vec<Multiaddr>),
     /// From now on the connections of a peer have the budget of this class. Every peer begins as a stranger.
     Classify {
         /// The peer.
@@ -270,6 +287,8 @@ pub(crate) enum Event {
     },
     /// An attempt at a punch has ended.
     Punch(Box<Record>),
+    /// A search for ports has ended.
+    Searched(SearchReport),
     /// A relay admits this node.
     Admitted(PeerId),
     /// A dial left from outside the port range.

@@ -73,7 +73,11 @@ impl NodeState {
         let (peer, introduction) = (notice.peer, notice.introduction);
         let is_allowed = self.is_allowed(&peer);
         tracing::debug!(%peer, %relay, is_allowed, ?introduction, "introduced to a peer that asks for this node");
-        if is_allowed {
+        if let Some(offer) = notice.search {
+            if is_allowed {
+                self.handle_search_offer(relay, peer, offer, now);
+            }
+        } else if is_allowed {
             self.actions.push_back(Action::Punch(Introduced {
                 relay,
                 peer,

@@ -9,12 +9,14 @@
 //! - `connections`: connections that open, fail to and close.
 //! - `dials`: the dials that were requested, and their pings and searches.
 //! - `circuits`: over which leg a circuit goes, and what its relay reports about the other leg.
+//! - `doubts`: connections that have missed a ping.
+//! - `learned`: what dials have learned about paths.
 //! - `found`: relays that a record names.
 //! - `relays`: what configured relays report about themselves and about this node.
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
 //! - `services`: paths that services ask for.
 //! - `classes`: what each peer may make this node hold.
-//! - `addresses`: where this node is.
+//! - `addresses`, `mapped`: where this node is.
 //! - `view`: what observers see.
 
 mod access;
@@ -25,23 +27,29 @@ mod connections;
 mod dial;
 mod dials;
 mod directory;
+mod doubts;
 mod found;
 mod interface;
 mod introductions;
 mod joins;
+mod learned;
 mod lost;
+mod mapped;
 mod punches;
 mod relays;
+mod searches;
 mod services;
 mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Class, Family, PortRange};
+use p2pnode_protocol::port_search::Offer;
+use p2pnode_transports::{Class, Family, Learned, PortRange};
 
 use crate::core::{
     addresses::Addresses,
@@ -57,6 +65,7 @@ use crate::core::{
     neighbours::Neighbours,
     own_key::OwnKey,
     peers::{Path, PathCause, PeerTable},
+    port_search::Searches,
     reconnect::Reconnector,
     registrar::Registrar,
     relays::RelayKeeper,
@@ -100,6 +109,13 @@ pub(crate) struct NodeState {
     /// Circuits whose other leg their relay is asked for.
     inquiries: Inquiries,
     introductions: Introductions,
+    searches: Searches,
+    /// The IP addresses that peers have listed over circuits.
+    listed: BTreeMap<PeerId, BTreeSet<IpAddr>>,
+    /// The offer of a search by a peer that has not listed its address yet: until when it waits, the relay and the peer.
+    waiting_offer: Option<(Instant, PeerId, PeerId, Offer)>,
+    /// Why punches were given up while a search goes on, for the dials that wait for its end.
+    held_back: BTreeMap<PeerId, Reason>,
     liveness: Liveness,
     /// The peers to dial again when they are lost.
     reconnector: Reconnector,
@@ -124,6 +140,8 @@ pub(crate) struct NodeState {
     /// Legs whose opening is not reported yet: their relays closed the connection before soon, or did not admit this node.
     unreported: BTreeSet<ConnectionId>,
     own_key: OwnKey,
+    /// What dials have learned about paths.
+    learned: Vec<Learned>,
     /// Whether the node is shutting down.
     is_leaving: bool,
     actions: VecDeque<Action>,
@@ -140,12 +158,14 @@ impl NodeState {
             family,
             port_range,
             punches,
+            searches,
             introducers,
             allowed,
             sources,
             tokens,
             seed,
         } = settings;
+        let mut rng = fastrand::Rng::with_seed(seed);
         let mut state = Self {
             local,
             port_range,
@@ -154,7 +174,11 @@ impl NodeState {
             allowed,
             sources,
             started: now,
-            rng: fastrand::Rng::with_seed(seed),
+            searches: Searches::new(local, punches && searches, rng.fork()),
+            listed: BTreeMap::new(),
+            waiting_offer: None,
+            held_back: BTreeMap::new(),
+            rng,
             addresses: Addresses::default(),
             peers: PeerTable::new(family),
             relays: RelayKeeper::new(&relays, reservations, family, now),
@@ -181,6 +205,7 @@ impl NodeState {
             own_key: OwnKey::default(),
             neighbours: Neighbours::default(),
             unreported: BTreeSet::new(),
+            learned: Vec::new(),
             is_leaving: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -213,6 +238,7 @@ impl NodeState {
             .chain(self.keeper.poll_timeout())
             .chain(self.registrar.poll_timeout())
             .chain(self.own_key.poll_timeout())
+            .chain(self.searches.poll_timeout())
             .min()
     }
 
@@ -226,6 +252,7 @@ impl NodeState {
         if self.is_leaving {
             return;
         }
+        self.search_ports(now);
         self.keep_relays(now);
         self.dial_kept_peers(now);
         self.advance_dials(now);

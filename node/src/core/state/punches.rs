@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Event, NodeState, circuits::FamilyMatch};
 use crate::{
     core::{event, peers::PathCause},
-    punch::{self, By, Reason, Record},
+    punch::{self, By, Reason, Record, Role},
 };
 
 impl NodeState {
@@ -19,6 +19,7 @@ impl NodeState {
                 attempts,
             } => {
                 self.next_punches.remove(&peer);
+                self.held_back.remove(&peer);
                 // A direct connection that took no attempt was dialed or accepted like any other.
                 if attempts > 0 {
                     self.peers.handle_punched(connection_id);
@@ -52,8 +53,15 @@ impl NodeState {
                 let next = retry_in.map(|wait| now + wait);
                 self.next_punches.insert(peer, (reason, next));
                 let family_match = self.match_families(peer, now);
+                self.search_instead(peer, reason, now);
+                let waits = self.searches.is_with(&peer);
+                if waits {
+                    self.held_back.insert(peer, reason);
+                }
                 for dialer in self.dials_of(peer) {
-                    dialer.handle_gave_up(reason);
+                    if !waits {
+                        dialer.handle_gave_up(reason);
+                    }
                     if family_match == FamilyMatch::Dialed {
                         dialer.await_far_hop(now);
                     }
@@ -98,10 +106,20 @@ impl NodeState {
             let t = dialer.elapsed(now);
             match record.by() {
                 By::Dcutr => dialer.handle_attempt(attempt(t)),
-                By::Introduction => dialer.handle_introduced_attempt(attempt(t)),
+                By::Introduction | By::Search => dialer.handle_introduced_attempt(attempt(t)),
             }
         }
-        let has_failed = record.by() == By::Introduction && reason.is_some();
+        self.note_listed(&record, now);
+        if let Some(reason) = reason {
+            if !self.searches.is_with(&peer) {
+                self.release(peer);
+            }
+            // The side that has dialed the circuit begins at once, and the other side when it gives up.
+            if record.role == Role::Responder {
+                self.search_instead(peer, reason, now);
+            }
+        }
+        let has_failed = record.by() != By::Dcutr && reason.is_some();
         if has_failed && !self.is_dialed(peer) {
             self.events.push_back(Event::Unwanted(peer));
         }

@@ -90,13 +90,11 @@ impl NodeState {
     pub(super) fn on_leg_ended(
         &mut self,
         connection: ConnectionId,
+        relay: PeerId,
         cause: LossCause,
         reason: &str,
         now: Instant,
     ) {
-        let Some(relay) = self.relays.relay_over(connection) else {
-            return;
-        };
         let reason = if cause == LossCause::Closed && self.relays.is_draining(&relay) {
             "the relay is shutting down".to_owned()
         } else {

@@ -10,10 +10,12 @@ mod circuits;
 mod classes;
 mod dials;
 mod introductions;
+mod learned;
 mod lost;
 mod observations;
 mod path_causes;
 mod reload;
+mod searches;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::SystemTime};
 
@@ -54,6 +56,7 @@ fn relay(last: u8) -> RelayAddr {
 
 fn settings(relays: &[RelayAddr]) -> Settings {
     Settings {
+        searches: true,
         local: PeerId::random(),
         relays: relays.to_vec(),
         reservations: 0,

@@ -83,7 +83,9 @@ impl NodeState {
 
     /// The peers that are wanted and have no path.
     pub(crate) fn lost(&self) -> impl Iterator<Item = Lost> + '_ {
-        self.reconnector.lost()
+        let lost = self.reconnector.lost();
+        // The path of a peer that is searched may be doubtful only.
+        lost.filter(|lost| self.peers.best(&lost.peer).is_none())
     }
 
     /// Why the punch of a peer was given up for now.

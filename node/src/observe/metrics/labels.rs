@@ -11,6 +11,7 @@ use crate::{
         admission::Refused,
         netcheck::Check,
         peers::{Path, PathCause, PathKind},
+        port_search::SearchOutcome,
     },
     punch::{AttemptEnd, CandidateOutcome, Reason, Record, Role},
 };
@@ -44,6 +45,18 @@ impl<T: fmt::Display> EncodeLabelValue for Label<T> {
             Self::None => encoder.write_str("none"),
         }
     }
+}
+
+/// How a search for ports ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct SearchLabels {
+    pub(super) outcome: Label<SearchOutcome>,
+}
+
+/// What became of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ProbeLabels {
+    pub(super) what: &'static str,
 }
 
 /// The NAT of a transport and family.

@@ -1,6 +1,7 @@
 //! Metrics, in OpenMetrics terms. Labels are bounded: never a peer id or an address.
 //!
 //! - `labels`: the label sets and their values.
+//! - `mappings`: what routers map.
 //! - `paths`: when the path of a peer changes, and how long it took to become direct.
 //! - `dials`: what became of each address that was dialed.
 //! - `pool`: the ports of the range.
@@ -8,6 +9,7 @@
 
 mod dials;
 mod labels;
+mod mappings;
 mod paths;
 mod pool;
 mod sessions;
@@ -25,15 +27,19 @@ use crate::{
     core::{
         admission::Refused,
         dialer::CircuitFailure,
+        mappings::Claim,
         netcheck::Report,
         peers::{Path, PathCause, PeerTable},
+        port_search::SearchReport,
         relays::RelayKeeper,
     },
     punch::Record,
 };
 use labels::{
-    ChangeLabels, DialLabels, NatLabels, PathLabels, PunchLabels, RefusedLabels, RelayLabels,
+    ChangeLabels, DialLabels, Label, NatLabels, PathLabels, ProbeLabels, PunchLabels,
+    RefusedLabels, RelayLabels, SearchLabels,
 };
+use mappings::Mappings;
 use pool::Pool;
 
 pub(crate) use paths::{Change, PathWatch};
@@ -59,6 +65,9 @@ pub(crate) struct Metrics {
     closed_for_memory: Counter,
     listener_errors: Counter,
     nat: Family<NatLabels, Gauge>,
+    mappings: Mappings,
+    searches: Family<SearchLabels, Counter>,
+    probes: Family<ProbeLabels, Counter>,
     pool: Pool,
     sessions: SessionMetrics,
 }
@@ -77,6 +86,9 @@ impl Default for Metrics {
             closed_for_memory: Counter::default(),
             listener_errors: Counter::default(),
             nat: Family::default(),
+            mappings: Mappings::default(),
+            searches: Family::default(),
+            probes: Family::default(),
             pool: Pool::default(),
             sessions: SessionMetrics::default(),
         }
@@ -146,6 +158,17 @@ impl Metrics {
             "The NAT of a transport and IP family as the last netcheck of this node found it: 1",
             self.nat.clone(),
         );
+        self.mappings.register(registry);
+        registry.register(
+            "p2pnode_port_searches",
+            "Searches for a pair of ports that have ended, by how they ended",
+            self.searches.clone(),
+        );
+        registry.register(
+            "p2pnode_port_search_probes",
+            "Probes of searches for ports: sent, received, and ignored because they were forged, reflected or replayed",
+            self.probes.clone(),
+        );
         self.pool.register(registry);
         self.sessions.register(registry);
     }
@@ -170,8 +193,10 @@ impl Metrics {
         &self,
         peers: &PeerTable,
         relays: &RelayKeeper,
+        claims: &[Claim],
         is_relay: impl Fn(&PeerId) -> bool,
     ) {
+        self.mappings.set(claims);
         // Those without a peer, too: a series that vanishes is not one that is 0.
         let mut counts: HashMap<PathLabels, i64> =
             PathLabels::all().map(|labels| (labels, 0)).collect();
@@ -199,6 +224,22 @@ impl Metrics {
     /// An attempt at a hole punch has ended.
     pub(crate) fn punch(&self, record: &Record) {
         self.punch.get_or_create(&PunchLabels::new(record)).inc();
+    }
+
+    /// A search for ports has ended.
+    pub(crate) fn searched(&self, report: &SearchReport) {
+        let outcome = Label::Is(report.outcome);
+        let labels = SearchLabels { outcome };
+        self.searches.get_or_create(&labels).inc();
+        let counts = [
+            ("sent", report.sent),
+            ("received", report.received),
+            ("ignored", report.ignored),
+        ];
+        for (what, count) in counts {
+            let labels = ProbeLabels { what };
+            self.probes.get_or_create(&labels).inc_by(count.into());
+        }
     }
 
     /// A dial has made the connection with this path. `failed` are the addresses of the same dial that failed before.

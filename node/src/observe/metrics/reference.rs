@@ -4,14 +4,17 @@
 
 use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_daemon::reference;
+use p2pnode_protocol::mapping::Protocol;
 use p2pnode_transports::{Family as Ip, FamilyPolicy, Transport};
 use prometheus_client::encoding::text;
 
 use super::{labels::DialOutcome, pool::tests::Counts, *};
 use crate::{
     core::{
+        mappings::{Inside, Method},
         netcheck::{Allocation, Check, Filtering, Id, Kind, Mapping, Nat, Status},
         peers::{How, PathKind},
+        port_search::SearchOutcome,
     },
     punch::{CandidateOutcome, Reason, Role, record::Outcome},
 };
@@ -43,6 +46,7 @@ fn punches(metrics: &Metrics) {
             took: std::time::Duration::ZERO,
             outcome,
             via,
+            found: false,
         });
     }
 }
@@ -95,8 +99,48 @@ fn paths(metrics: &Metrics) {
     metrics.set(
         &PeerTable::new(FamilyPolicy::Auto),
         &RelayKeeper::new(&[relay], 1, FamilyPolicy::Auto, now),
+        &claims(),
         |_| false,
     );
+}
+
+/// A mapping of each protocol and method, verified and not.
+fn claims() -> Vec<Claim> {
+    let socket = "192.0.2.1:40017".parse().unwrap();
+    let verified = [None, Some(socket)];
+    let protocols = [Protocol::Udp, Protocol::Tcp];
+    let all = Method::ALL.into_iter().flat_map(|method| {
+        let of = move |protocol| verified.map(|verified| (protocol, method, verified));
+        protocols.into_iter().flat_map(of)
+    });
+    all.map(|(protocol, method, verified)| Claim {
+        inside: Inside {
+            protocol,
+            port: 40017,
+        },
+        method,
+        external: socket,
+        verified,
+    })
+    .collect()
+}
+
+fn searches(metrics: &Metrics) {
+    let outcomes = [
+        SearchOutcome::Found,
+        SearchOutcome::NotFound,
+        SearchOutcome::Needless,
+        SearchOutcome::Unanswered,
+        SearchOutcome::NoSample,
+        SearchOutcome::NotTried,
+    ];
+    for outcome in outcomes {
+        let outcome = Label::Is(outcome);
+        drop(metrics.searches.get_or_create(&SearchLabels { outcome }));
+    }
+    for what in ["sent", "received", "ignored"] {
+        drop(metrics.probes.get_or_create(&ProbeLabels { what }));
+    }
 }
 
 fn sessions(metrics: &Metrics) {
@@ -168,6 +212,7 @@ fn the_reference_of_metrics_is_current() {
     punches(&metrics);
     dials(&metrics);
     paths(&metrics);
+    searches(&metrics);
     sessions(&metrics);
     nat(&metrics);
     let mut text = String::new();

@@ -3,12 +3,16 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
+use p2pnode_protocol::mapping::Protocol;
 use p2pnode_transports::{Family as Ip, FamilyPolicy, Transport};
 use prometheus_client::encoding::text;
 
 use super::*;
 use crate::{
-    core::peers::{How, PathKind},
+    core::{
+        mappings::{Inside, Method},
+        peers::{How, PathKind},
+    },
     punch::{Reason, Role, record::Outcome},
 };
 
@@ -29,6 +33,7 @@ fn record(attempt: u32, outcome: Outcome, via: Option<(Transport, Ip)>) -> Recor
         locals: Vec::new(),
         sent: vec!["/ip4/192.0.2.1/udp/1/quic-v1".parse().unwrap()],
         received: Vec::new(),
+        found: false,
         skipped: 0,
         rtt: None,
         took: std::time::Duration::ZERO,
@@ -54,6 +59,15 @@ fn the_names_are_those_that_are_documented() {
     metrics.set(
         &PeerTable::new(FamilyPolicy::Auto),
         &RelayKeeper::new(&[relay], 1, FamilyPolicy::Auto, Instant::now()),
+        &[Claim {
+            inside: Inside {
+                protocol: Protocol::Udp,
+                port: 40017,
+            },
+            method: Method::Pcp,
+            external: "203.0.113.7:40017".parse().unwrap(),
+            verified: None,
+        }],
         |_| false,
     );
     let text = encoded(&metrics);
@@ -68,6 +82,7 @@ fn the_names_are_those_that_are_documented() {
             "p2pnode_dials counter",
             "p2pnode_dials_out_of_range counter",
             "p2pnode_listener_errors counter",
+            "p2pnode_mappings gauge",
             "p2pnode_path_changes counter",
             "p2pnode_peers gauge",
             "p2pnode_punch counter",
@@ -170,7 +185,7 @@ fn relays_are_no_peers_and_no_series_vanishes() {
     };
     let is_relay = |peer: &PeerId| *peer == relay.peer;
     let relays = RelayKeeper::new(std::slice::from_ref(&relay), 1, FamilyPolicy::Auto, now);
-    metrics.set(&peers, &relays, is_relay);
+    metrics.set(&peers, &relays, &[], is_relay);
     let text = encoded(&metrics);
     assert!(
         text.contains(r#"p2pnode_peers{path="direct",transport="quic",family="ip4"} 1"#),
@@ -181,7 +196,7 @@ fn relays_are_no_peers_and_no_series_vanishes() {
         "{text}"
     );
     peers.handle_closed(ConnectionId::new_unchecked(2));
-    metrics.set(&peers, &relays, is_relay);
+    metrics.set(&peers, &relays, &[], is_relay);
     let text = encoded(&metrics);
     assert!(
         text.contains(r#"p2pnode_peers{path="direct",transport="quic",family="ip4"} 0"#),

@@ -4,7 +4,7 @@ use super::{
     columns::{size, table},
     short,
 };
-use crate::observe::status::{ForwardStatus, ServiceStatus, SessionStatus, Status};
+use crate::observe::status::{AddressStatus, ForwardStatus, ServiceStatus, SessionStatus, Status};
 
 /// Those of a node that has some.
 pub(super) fn served(text: &mut String, status: &Status, colour: bool) {
@@ -17,6 +17,13 @@ pub(super) fn served(text: &mut String, status: &Status, colour: bool) {
     if !status.forwards.is_empty() {
         let head = ["FORWARD", "TO", "PEER", "SESSIONS"].map(str::to_owned);
         let rows = std::iter::once(head).chain(status.forwards.iter().map(forward));
+        text.push('\n');
+        table(text, &rows.collect::<Vec<_>>(), colour);
+    }
+    if !status.addresses.is_empty() {
+        let head = ["ADDRESS", "STANDS FOR"].map(str::to_owned);
+        let row = |of: &AddressStatus| [of.address.to_string(), of.peer.to_string()];
+        let rows = std::iter::once(head).chain(status.addresses.iter().map(row));
         text.push('\n');
         table(text, &rows.collect::<Vec<_>>(), colour);
     }

@@ -15,7 +15,9 @@ use crate::{
         json,
         peers::{How, PathKind},
     },
-    observe::status::{LostStatus, PathStatus, PeerStatus, RelayStatus, Status, Why},
+    observe::status::{
+        LostStatus, MappingStatus, PathStatus, PeerStatus, RelayStatus, Status, Why,
+    },
 };
 
 /// The whole node; in colour for a terminal.
@@ -38,6 +40,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     for listen in &status.listen {
         let _ = writeln!(text, "listen  {listen}");
     }
+    for mapping in &status.mappings {
+        let _ = writeln!(text, "mapped  {}", mapping_line(mapping));
+    }
     for relay in &status.relays {
         let _ = writeln!(text, "relay   {}", relay_line(relay));
     }
@@ -50,6 +55,19 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     table(&mut text, &rows, colour);
     served(&mut text, status, colour);
     text
+}
+
+/// A port that a router maps.
+fn mapping_line(mapping: &MappingStatus) -> String {
+    let (protocol, method) = (mapping.protocol.name(), mapping.method.as_str());
+    let at = match mapping.verified {
+        Some(at) => format!("{at}, verified from outside"),
+        None => format!(
+            "{} as the router says, not verified: not offered",
+            mapping.external
+        ),
+    };
+    format!("{protocol} {} to {at} ({method})", mapping.port)
 }
 
 /// A peer that is wanted and has no path.
@@ -102,8 +120,15 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
     if let Some(reason) = why.reason {
         let _ = writeln!(text, "not direct: {}{}", plain(reason), explain(reason));
     }
+    for mapping in &why.mappings {
+        let _ = writeln!(text, "mapped here: {}", mapping_line(mapping));
+    }
     if let Some(finding) = &why.finding {
-        let _ = writeln!(text, "in the way{}", in_the_way(finding));
+        let what = match why.reason {
+            Some(_) => "in the way",
+            None => "on the path",
+        };
+        let _ = writeln!(text, "{what}{}", in_the_way(finding));
     }
     if let Some(punch) = &why.last_punch {
         let reason = punch
@@ -267,6 +292,7 @@ mod tests {
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),
+            mappings: Vec::new(),
             relays: Vec::new(),
             peers,
             lost: Vec::new(),

@@ -9,7 +9,9 @@ use crate::{
         event::{Event, NotDirect, Outcome, Pause, Reached},
         finding::Finding,
         json::to_millis,
+        mappings::MappingState,
         peers::PathKind,
+        port_search::{SearchClass, SearchReport},
     },
     punch::Reason,
 };
@@ -51,9 +53,40 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             "lost",
             &format!("the reservation on relay {relay}: {reason}"),
         ),
+        Event::Mapping {
+            t,
+            protocol,
+            port,
+            method,
+            state,
+            address,
+        } => timed(
+            *t,
+            "mapping",
+            &format!(
+                "{} {port} {} {address} ({})",
+                protocol.name(),
+                match state {
+                    MappingState::Claimed => "mapped, says the router, to",
+                    MappingState::Verified => "verified from outside at",
+                    MappingState::Withdrawn => "no longer reached at",
+                    MappingState::Lost => "no longer mapped to",
+                },
+                method.as_str()
+            ),
+        ),
         Event::RelayUnreachable { t, relay, reason } => {
             timed(*t, "no relay", &format!("{relay}: {reason}"))
         }
+        Event::PortRests {
+            t, port, remote, ..
+        } => timed(
+            *t,
+            "conntrack",
+            &format!(
+                "port {port} rests toward {remote}: a NAT or a firewall remembers an earlier connection"
+            ),
+        ),
         Event::RelayRefused { t, relay, reason } => timed(
             *t,
             "refused",
@@ -115,6 +148,7 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             }
             timed(*t, "punch", &text)
         }
+        Event::Search { t, report } => timed(*t, "search", &search(report)),
         Event::SearchPaused { t, peer, reason } => timed(
             *t,
             "paused",
@@ -138,7 +172,11 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
         Event::Result(outcome) => {
             let mut text = result(outcome);
             if let Some(finding) = &outcome.finding {
-                let _ = write!(text, "; in the way{}", in_the_way(finding));
+                let what = match outcome.outcome {
+                    Reached::Direct => "on the path",
+                    Reached::Relayed | Reached::Unreachable => "in the way",
+                };
+                let _ = write!(text, "; {what}{}", in_the_way(finding));
             }
             text
         }
@@ -156,17 +194,38 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         Event::Disconnected { .. } => Some("searching for another path to the peer"),
         Event::Result(_) => Some(""),
         Event::Started { .. }
+        | Event::Mapping { .. }
         | Event::Listening { .. }
         | Event::Reserved { .. }
         | Event::ReservationLost { .. }
         | Event::RelayUnreachable { .. }
+        | Event::PortRests { .. }
         | Event::RelayRefused { .. }
         | Event::Punch { .. }
+        | Event::Search { .. }
         | Event::SearchPaused { .. }
         | Event::SearchResumed { .. }
         | Event::PingMissed { .. }
         | Event::Ping { .. } => None,
     }
+}
+
+fn search(report: &SearchReport) -> String {
+    let mut text = match report.class {
+        Some(SearchClass { here, there }) => format!("ports {here} here, {there} there: "),
+        None => String::new(),
+    };
+    let _ = match report.reason {
+        Some(reason) => write!(text, "not tried ({})", reason.words()),
+        None => write!(
+            text,
+            "sent {}, received {} -> {}",
+            count(report.sent as usize),
+            count(report.received as usize),
+            plain(report.outcome)
+        ),
+    };
+    text
 }
 
 /// The last line: how the peer was reached, or why it was not.

@@ -68,6 +68,39 @@ fn admitted_near(
 }
 
 #[test]
+fn what_a_router_maps_is_offered_first_to_peers_and_relays_as_long_as_it_is_proved() {
+    let mut local = Local::default();
+    let by = PeerId::random();
+    local.observe(&observed("/ip4/198.51.100.1/udp/51234/quic-v1", by, 1));
+    let mapped = [
+        "/ip4/198.51.100.1/udp/40017/quic-v1",
+        "/ip4/198.51.100.1/tcp/40017",
+    ];
+    let addrs = mapped.map(addr);
+    assert!(local.set_mapped(&addrs));
+    assert!(!local.set_mapped(&addrs), "nothing new");
+    let seen = "/ip4/198.51.100.1/udp/51234/quic-v1";
+    assert_eq!(
+        offered(&local, &policy(), &[]),
+        [mapped[0], mapped[1], seen]
+    );
+    let unseen = local.unseen(&policy());
+    assert_eq!(
+        unseen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        mapped
+    );
+    assert_eq!(admitted(&local, &policy(), &mapped), [""; 0], "its own");
+    // Filters count for it as for all.
+    let denied = Policy {
+        permit: Arc::new(|addr| !addr.to_string().contains("/tcp/")),
+        ..policy()
+    };
+    assert_eq!(offered(&local, &denied, &[]), [mapped[0], seen]);
+    assert!(local.set_mapped(&[]));
+    assert_eq!(offered(&local, &policy(), &[]), [seen]);
+}
+
+#[test]
 fn advertised_addresses_come_first_then_observed_then_global_ones_of_interfaces() {
     let mut local = Local::default();
     local.observe(&observed(

@@ -1,6 +1,9 @@
 //! The inputs, actions and events of the machine.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::Remote;
@@ -47,6 +50,19 @@ pub(crate) struct Introduced {
     pub addrs: Vec<Multiaddr>,
     /// This node's addresses, as the relay sent them to the peer.
     pub own_addrs: Vec<Multiaddr>,
+}
+
+/// A pair of sockets between which packets go both ways, from a search for ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FoundPair {
+    /// The peer.
+    pub peer: PeerId,
+    /// The peer's socket.
+    pub remote: SocketAddr,
+    /// This node's, as its relay sees the punch socket.
+    pub own: SocketAddr,
+    /// Whether this side dials in the role of the dialer.
+    pub role: Role,
 }
 
 /// What follows from an introduction.

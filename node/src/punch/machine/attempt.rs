@@ -37,6 +37,8 @@ pub(super) struct Attempt {
     pub(super) listed: Vec<Multiaddr>,
     skipped: usize,
     pub(super) rtt: Option<Duration>,
+    /// Whether a search for ports has found the address that is dialed.
+    pub(super) found: bool,
 }
 
 /// Where an attempt stands.
@@ -112,10 +114,11 @@ impl Attempt {
             listed: Vec::new(),
             skipped: 0,
             rtt: None,
+            found: false,
         }
     }
 
-    /// Whether it came of an introduction.
+    /// Whether it came of an introduction, or of a search: without a handshake.
     pub(super) fn is_introduced(&self) -> bool {
         self.circuit.is_none()
     }
@@ -266,6 +269,7 @@ impl Attempt {
         Record {
             peer,
             circuit: self.circuit,
+            found: self.found,
             role: self.role,
             attempt: self.number,
             locals: Vec::new(),

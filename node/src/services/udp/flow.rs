@@ -21,7 +21,7 @@ use p2pnode_services::{
     identity::proxy::{self, Follows},
     wire::{Frame, Open, Refusal, Refuse, ResetReason},
 };
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::time::timeout;
 
 use super::{listen::poll_datagram, target};
 use crate::services::{
@@ -34,6 +34,7 @@ use crate::services::{
     opening::{OpenError, Opening},
     report::Change,
     running::{On, lock},
+    sources::TargetSocket,
 };
 
 /// Frames and datagrams that are moved in a row before others have their turn.
@@ -42,7 +43,7 @@ const IN_A_ROW: usize = 32;
 /// How long a stream that closes may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-type Connecting = BoxFuture<'static, io::Result<Arc<UdpSocket>>>;
+type Connecting = BoxFuture<'static, io::Result<Arc<TargetSocket>>>;
 
 /// The task of a flow.
 pub(super) struct Task {
@@ -53,7 +54,7 @@ pub(super) struct Task {
     /// A stream is wanted, and there is no path.
     waits_for_path: bool,
     connecting: Option<Connecting>,
-    socket: Option<Arc<UdpSocket>>,
+    socket: Option<Arc<TargetSocket>>,
     header: Vec<u8>,
     is_opened: bool,
     on: Option<On>,
@@ -94,7 +95,7 @@ impl Task {
         let peer = task.line.key.peer;
         if service.identity == Identity::ProxyV2 {
             let follows = Follows::Datagrams;
-            task.header = proxy::header(open.client, follows, &peer, &service.name);
+            task.header = proxy::header(open.client, follows, Some(&peer), &service.name);
         }
         let sources = task.hub.sources(&service, peer);
         task.connecting =

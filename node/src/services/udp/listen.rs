@@ -10,9 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use p2pnode_services::core::flows::{Destinations, ForwardId};
-use tokio::{io::ReadBuf, net::UdpSocket, task::AbortHandle};
+use p2pnode_services::core::flows::{ClientId, Destinations, ForwardId};
+use tokio::{io::ReadBuf, task::AbortHandle};
 
+use super::ListenSocket;
 use crate::services::{Hub, flows::Clients, lines::Sink};
 
 /// The longest datagram, and a byte.
@@ -68,14 +69,11 @@ impl Hub {
         to: Destinations,
         sink: Option<Sink>,
     ) -> io::Result<UdpListener> {
-        let socket = std::net::UdpSocket::bind(at)?;
-        socket.set_nonblocking(true)?;
-        let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let listener = socket.local_addr()?;
+        let socket = Arc::new(ListenSocket::bind(at)?);
+        let at = socket.local();
         let forward = ForwardId(number);
         let clients = Clients {
             socket: Arc::clone(&socket),
-            listener,
             to,
             sink,
             metrics: self.metrics().clone(),
@@ -85,17 +83,24 @@ impl Hub {
         Ok(UdpListener {
             hub: self.clone(),
             forward,
-            at: listener,
+            at,
             task: task.abort_handle(),
         })
     }
 }
 
-async fn take(hub: Hub, forward: ForwardId, socket: Arc<UdpSocket>) {
-    let poll = |cx: &mut Context<'_>| poll_datagram(|buffer| socket.poll_recv_from(cx, buffer));
+async fn take(hub: Hub, forward: ForwardId, socket: Arc<ListenSocket>) {
+    let poll = |cx: &mut Context<'_>| poll_datagram(|buffer| socket.poll_recv(cx, buffer));
     loop {
         match poll_fn(poll).await {
-            Ok((client, payload)) => hub.client_sent(forward, client, payload),
+            Ok(((client, listener), payload)) => {
+                let id = ClientId {
+                    forward,
+                    client,
+                    listener,
+                };
+                hub.client_sent(id, payload);
+            }
             // The port of a client is closed, which a later datagram to it reports here.
             Err(error) => tracing::debug!(%error, "a forward could not take a datagram"),
         }

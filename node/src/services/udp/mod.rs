@@ -7,10 +7,10 @@
 
 mod flow;
 mod listen;
+mod socket;
 mod target;
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use libp2p::PeerId;
 use p2pnode_services::{
     core::{
-        flows::{FlowKey, ForwardId, FromClient},
+        flows::{ClientId, FlowKey, FromClient},
         memory::Share,
         sessions::{Key, Role},
     },
@@ -27,6 +27,8 @@ use p2pnode_services::{
 };
 use p2pnode_transports::{DatagramPath, Datagrams};
 use tokio::task::AbortHandle;
+
+pub(super) use self::socket::ListenSocket;
 
 use self::flow::Task;
 use super::{
@@ -151,19 +153,17 @@ impl Hub {
     }
 
     /// A client has sent a datagram.
-    fn client_sent(&self, forward: ForwardId, client: SocketAddr, payload: Bytes) {
+    fn client_sent(&self, id: ClientId, payload: Bytes) {
         self.flows(|state| {
-            let Some(clients) = state.forwards.get(&forward) else {
+            let Some(clients) = state.forwards.get(&id.forward) else {
                 return;
             };
-            let session = match state.flows.knows(forward, client) {
+            let session = match state.flows.knows(&id) {
                 true => SessionId([0; _]),
                 false => SessionId(super::hub::random()),
             };
             let from = FromClient {
-                forward,
-                client,
-                listener: clients.listener,
+                id,
                 to: Arc::clone(&clients.to),
                 session,
                 payload,

@@ -3,15 +3,14 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use p2pnode_services::config::{Address, Host};
-use tokio::net::UdpSocket;
 
-use crate::services::sources::Sources;
+use crate::services::sources::{Sources, TargetSocket};
 
 /// A socket that sends to `target`, as it is written, from one of `sources`.
 pub(super) async fn connect(
     target: &p2pnode_services::config::Target,
     sources: Sources,
-) -> io::Result<Arc<UdpSocket>> {
+) -> io::Result<Arc<TargetSocket>> {
     let found: Vec<SocketAddr> = match target {
         Address::Udp(Host::Ip(ip), port) => vec![(*ip, *port).into()],
         Address::Udp(Host::Name(name), port) => tokio::net::lookup_host((name.as_str(), *port))
@@ -21,12 +20,7 @@ pub(super) async fn connect(
     };
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
     for remote in found {
-        let connected = async {
-            let socket = UdpSocket::bind(sources.local(remote)).await?;
-            socket.connect(remote).await?;
-            Ok(socket)
-        };
-        match connected.await {
+        match sources.connect_udp(remote).await {
             Ok(socket) => return Ok(Arc::new(socket)),
             Err(error) => failed = error,
         }

@@ -1,3 +1,4 @@
+use p2pnode_transports::Transport;
 use relay_node::core::Settings;
 
 use super::{pair, seconds};
@@ -209,5 +210,34 @@ fn a_relay_that_sees_another_port_than_the_punch_port_is_not_asked_for_an_introd
             !by.is_empty() && by.iter().all(|by| *by == By::Dcutr),
             "{by:?}"
         );
+    }
+}
+
+#[test]
+fn a_mapped_side_makes_pairs_direct_that_cannot_be_punched_whichever_side_dials() {
+    for transports in [vec![Transport::Quic], vec![Transport::Quic, Transport::Tcp]] {
+        for (mapped, other) in [
+            (Nat::PortRestricted, Nat::Symmetric),
+            (Nat::Symmetric, Nat::PortRestricted),
+            (Nat::Symmetric, Nat::Symmetric),
+            (Nat::PortRewriting, Nat::Symmetric),
+        ] {
+            for [from, to] in [[0, 1], [1, 0]] {
+                let mut world = World::new(7);
+                let relay = world.relay(Settings::default());
+                let nodes = [mapped, other].map(|nat| {
+                    world.node(NodeSetup {
+                        transports: transports.clone(),
+                        ..NodeSetup::behind(nat, &[relay])
+                    })
+                });
+                world.map(nodes[0], 41_000);
+                world.until_reserved();
+                let dial = world.dial(nodes[from], nodes[to]);
+                let outcome = world.outcome(dial);
+                let case = (&transports, mapped, other, from);
+                assert_eq!(outcome.outcome, Reached::Direct, "{case:?}: {outcome:?}");
+            }
+        }
     }
 }

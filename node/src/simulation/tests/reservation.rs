@@ -43,7 +43,7 @@ fn a_reservation_is_renewed_before_it_ends() {
 fn a_relay_that_comes_back_gets_reservation_and_record_again() {
     let (mut world, relay, [node, _]) = pair(2, Nat::PortRestricted, Nat::FullCone);
     world.crash(relay);
-    world.run(seconds(5));
+    world.run(seconds(12));
     assert_eq!(lost(&world, node), 1);
     world.start(relay);
     let took = world.until(seconds(10), "it is reserved again", |world| {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{pair, seconds};
-use crate::simulation::{World, nat::Nat};
+use crate::{
+    core::dialer::{Request, Until},
+    simulation::{World, nat::Nat},
+};
 
 /// A relay, and two nodes that are connected: relayed by their NATs, or direct.
 fn connected(seed: u64, nat: Nat) -> (World, usize, [usize; 2]) {
@@ -32,6 +35,67 @@ fn a_round_trip_of_three_seconds_keeps_a_node_ready_and_its_paths_up() {
             world.set_delay(nodes[0], Duration::from_millis(millis));
             keeps(&mut world, seconds(60), relay, nodes);
         }
+    }
+}
+
+#[test]
+fn a_round_trip_that_jumps_at_once_and_back_costs_no_reservation_and_no_path() {
+    for (seed, millis) in [(6, 1300), (7, 1490), (8, 2500), (9, 3300)] {
+        for nat in [Nat::Symmetric, Nat::PortRestricted] {
+            let (mut world, relay, nodes) = connected(seed, nat);
+            for _ in 0..3 {
+                world.set_delay(nodes[0], Duration::from_millis(millis));
+                keeps(&mut world, seconds(60), relay, nodes);
+                world.set_delay(nodes[0], Duration::from_millis(10));
+                keeps(&mut world, seconds(60), relay, nodes);
+            }
+        }
+    }
+}
+
+/// A dial that pings for minutes.
+fn pinging(world: &mut World, [a, b]: [usize; 2]) {
+    let peer = world.peer(b);
+    let request = Request {
+        peer,
+        addrs: Vec::new(),
+        until: Until::Direct,
+        timeout: seconds(60),
+        pings: 300,
+    };
+    world.dial_as(a, request);
+}
+
+#[test]
+fn a_round_trip_that_jumps_while_a_dial_pings_costs_no_path() {
+    for (seed, millis) in [(10, 1490), (11, 2500)] {
+        for nat in [Nat::Symmetric, Nat::PortRestricted] {
+            let (mut world, relay, nodes) = connected(seed, nat);
+            pinging(&mut world, nodes);
+            world.run(seconds(5));
+            for millis in [millis, 10] {
+                world.set_delay(nodes[0], Duration::from_millis(millis));
+                keeps(&mut world, seconds(40), relay, nodes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_path_that_is_cut_while_a_dial_pings_is_relayed_within_five_seconds() {
+    for seed in 12..16 {
+        let (mut world, _, [a, b]) = connected(seed, Nat::PortRestricted);
+        pinging(&mut world, [a, b]);
+        world.run(seconds(5));
+        world.network().cut(a, b, true);
+        let took = world.until(seconds(20), "it is back over the relay", |world| {
+            world.connections(a, b).1 > 0 && world.connections(b, a).1 > 0
+        });
+        assert!(took <= seconds(5), "{took:?}");
+        world.network().cut(a, b, false);
+        world.until(seconds(60), "it is direct again", |world| {
+            world.are_direct(a, b)
+        });
     }
 }
 

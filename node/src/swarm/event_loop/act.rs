@@ -53,6 +53,7 @@ impl EventLoop {
         self.observers.gauges(
             state.peers(),
             state.relays(),
+            state.claims(),
             &self.sockets,
             state.listeners().next().is_some(),
             |peer| state.is_relay(peer),
@@ -131,6 +132,15 @@ impl EventLoop {
                 self.state
                     .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
+            Action::SamplePorts(relay) => {
+                self.port_searches.sample(self.plan.clone(), relay);
+            }
+            Action::OfferSearch(ask, connection) => behaviour.introduction.offer(ask, connection),
+            Action::SearchPorts(begin) => {
+                self.port_searches.search(begin, self.sockets.clone());
+            }
+            Action::StopPorts => self.port_searches.stop(),
+            Action::PunchFound(pair) => behaviour.punch.found(&pair),
             Action::Want(peer) => behaviour.punch.wanted(peer),
             Action::Observe(observation) => behaviour.punch.observed(observation),
             Action::ForgetObservation(connection) => behaviour.punch.observation_lost(connection),
@@ -138,6 +148,7 @@ impl EventLoop {
                 addresses,
                 networks,
             } => behaviour.punch.set_interfaces(&addresses, networks),
+            Action::SetMapped(addresses) => behaviour.punch.set_mapped(&addresses),
             Action::Vouch {
                 relay,
                 peer,
@@ -219,6 +230,7 @@ impl EventLoop {
             }
             Event::NoPath { peer, reason } => self.hub.handle_unreachable(peer, &reason),
             Event::Punch(record) => self.observers.punch(&record),
+            Event::Searched(report) => self.observers.searched(&report),
             Event::Admitted(_) => self.observers.touch(),
             Event::OutOfRange => self.observers.out_of_range(),
         }

@@ -13,12 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
     swarm::{ConnectionId, SwarmEvent},
 };
+use p2pnode_daemon::in_a_row::InARow;
 use p2pnode_protocol::{directory, hop::HopReply};
 use p2pnode_transports::Family;
 use tokio::sync::{mpsc, watch};
@@ -43,7 +44,9 @@ use crate::{
         interfaces::Interfaces,
         introduction::introducers,
         join,
+        mappings::link,
         netcheck::Plan,
+        port_search::{Done, PortSearches},
         token_file::TokenFile,
     },
 };
@@ -70,6 +73,7 @@ pub(crate) struct EventLoop {
     queries: HashMap<directory::QueryId, QueryId>,
     hops: hop::Exchanges,
     joins: join::Exchanges,
+    port_searches: PortSearches,
     token_file: Option<TokenFile>,
     interfaces: Interfaces,
     discovery: Discovery,
@@ -78,6 +82,8 @@ pub(crate) struct EventLoop {
     observers: Observers,
     names: watch::Sender<Names>,
     hub: Hub,
+    /// The task that has ports mapped, if there is one.
+    mapped: Option<link::Link>,
     /// What a look at the network looks at.
     plan: Plan,
 }
@@ -95,6 +101,7 @@ impl EventLoop {
         links: watch::Sender<Links>,
         observers: Observers,
         hub: Hub,
+        mapped: Option<link::Link>,
         config: &Config,
     ) -> Self {
         let allowed = [Family::Ip4, Family::Ip6]
@@ -113,6 +120,7 @@ impl EventLoop {
             queries: HashMap::new(),
             hops: hop::Exchanges::default(),
             joins: join::Exchanges::default(),
+            port_searches: PortSearches::default(),
             token_file,
             interfaces: Interfaces::watch(),
             discovery,
@@ -121,6 +129,7 @@ impl EventLoop {
             observers,
             names: watch::Sender::new(config.names()),
             hub,
+            mapped,
         }
     }
 
@@ -137,21 +146,27 @@ impl EventLoop {
     ) {
         let mut shutdown = std::pin::pin!(shutdown.fuse());
         let mut commands_open = true;
+        let mut in_a_row = InARow::default();
         let mut checks = tokio::time::interval(TOKEN_FILE_CHECK);
         loop {
             self.act();
             let wake = self.state.poll_timeout();
             tokio::select! {
-                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                event = self.swarm.select_next_some() => {
+                    self.on_swarm_event(event);
+                    in_a_row.handled().await;
+                }
                 command = commands.recv(), if commands_open => match command {
                     Some(command) => self.on_command(command),
                     None => commands_open = false,
                 },
                 (circuit, reply) = self.hops.next() => self.on_hop_reply(circuit, &reply.into()),
+                done = self.port_searches.next() => self.on_port_search(done),
                 outcome = self.joins.next() => self.on_join_outcome(outcome),
                 _ = checks.tick(), if self.token_file.is_some() => self.read_tokens(),
                 (peer, event) = self.discovery.next() => self.on_search_event(peer, event),
                 () = self.interfaces.changed() => self.on_interfaces(),
+                news = link::news(&mut self.mapped) => self.on_mapping_news(news),
                 needs = self.hub.needs_changed() => self.on_needs(needs),
                 () = sleep_until(wake) => self.state.handle_timeout(Instant::now()),
                 () = &mut shutdown => break,
@@ -181,8 +196,9 @@ impl EventLoop {
             }
             Command::Netcheck(answer) => {
                 let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
+                let claims = self.state.claims().to_vec();
                 tokio::spawn(async move {
-                    let report = plan.look().await;
+                    let report = plan.look(claims).await;
                     metrics.nat(&report);
                     drop(answer.send(report));
                 });
@@ -203,6 +219,23 @@ impl EventLoop {
                     ..Served::default()
                 };
                 drop(answer.send(self.snapshot(served).why(&peer)));
+            }
+        }
+    }
+
+    fn on_mapping_news(&mut self, news: link::News) {
+        match news {
+            link::News::Claims(claims) => self.state.handle_mapped(claims, Instant::now()),
+            link::News::Ask(ask) => {
+                let legs = self.state.legs_of(Family::Ip4);
+                // Without one, the check learns that nobody was asked.
+                if let Some((relay, connection)) = legs.get(ask.relay % legs.len().max(1)).copied()
+                    && let Some(mapped) = &mut self.mapped
+                {
+                    let streams = &mut self.swarm.behaviour_mut().streams;
+                    let stream = streams.open(relay, connection, link::PROTOCOL);
+                    mapped.ask(ask, stream.map_err(std::io::Error::from));
+                }
             }
         }
     }
@@ -242,6 +275,22 @@ impl EventLoop {
 
     fn on_hop_reply(&mut self, circuit: ConnectionId, reply: &HopReply) {
         self.state.handle_hop_reply(circuit, reply, Instant::now());
+    }
+
+    fn on_port_search(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Sampled(sample) => self.state.handle_port_sample(sample, now),
+            Done::Searched {
+                peer,
+                ended,
+                counts,
+                pair,
+            } => {
+                self.state
+                    .handle_ports_searched(peer, ended, counts, pair, now);
+            }
+        }
     }
 
     fn on_interfaces(&mut self) {

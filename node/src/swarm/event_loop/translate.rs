@@ -13,7 +13,9 @@ use libp2p::{
     relay::client,
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
-use p2pnode_protocol::{dcutr, directory, draining::Draining, from_remote, preference};
+use p2pnode_protocol::{
+    dcutr, directory, draining::Draining, from_remote, introduction::IntroductionReply, preference,
+};
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
 use super::EventLoop;
@@ -32,6 +34,7 @@ impl EventLoop {
         // Polling the swarm may have opened a punch socket.
         self.state
             .handle_punch_ports(self.sockets.punch_ports(), now);
+        self.state.handle_learned(self.sockets.learned(), now);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event, now),
             SwarmEvent::ConnectionEstablished {
@@ -130,6 +133,12 @@ impl EventLoop {
             }) => {
                 self.state
                     .handle_introduction_reply(request, connection, reply, now);
+            }
+            BehaviourEvent::Introduction(introduction::Event::Offered { peer, reply }) => {
+                if !matches!(reply, IntroductionReply::Introduced(_)) {
+                    tracing::debug!(%peer, ?reply, "the relay does not pass an offer on");
+                    self.state.handle_offer_refused(peer, now);
+                }
             }
             BehaviourEvent::Introduction(introduction::Event::Notified { relay, notice }) => {
                 self.state.handle_introduction(relay, notice, now);

@@ -18,13 +18,16 @@ use libp2p::{
     },
 };
 use p2pnode_protocol::{
-    exchange::{Handler, Report},
+    exchange::{self, Report},
     introduction::{Introduce, IntroductionReply, Notice, Notify, Received, Request},
 };
 
-use p2pnode_transports::Kin;
+use p2pnode_transports::Handle;
 
-use crate::{config::Config, core::introductions::IntroductionRequest};
+use crate::{
+    config::Config,
+    core::{introductions::IntroductionRequest, port_search::Ask},
+};
 
 /// Exchanges at once on one connection, each way. Further notices are dropped unread; further requests are not sent.
 const MAX_CONCURRENT: usize = 64;
@@ -41,6 +44,13 @@ pub(crate) enum Event {
         /// How the request ended.
         reply: IntroductionReply,
     },
+    /// The relay has answered whether it passes on an offer of a search.
+    Offered {
+        /// The peer.
+        peer: PeerId,
+        /// The answer.
+        reply: IntroductionReply,
+    },
     /// A peer has asked for this node.
     Notified {
         /// The relay that sent the notice.
@@ -50,20 +60,20 @@ pub(crate) enum Event {
     },
 }
 
-/// Exchanges introductions with configured relays, over connections that this node dialed, and with no other peer.
+/// Exchanges introductions with configured relays, over connections that this node dialed from its punch ports, and with no other peer.
 pub(crate) struct Behaviour {
     relays: BTreeSet<PeerId>,
-    kin: Kin,
+    sockets: Handle,
     queue: VecDeque<ToSwarm<Event, Request>>,
 }
 
 impl Behaviour {
     /// Exchanges introductions with the relays of `config` if it allows that. A relay sends what it sees of a node, regardless of the node's
     /// `punch.allow`, `punch.deny` and `access.allow`. A node with any of these rules uses only DCUtR, which applies them.
-    pub(crate) fn new(config: &Config, kin: Kin) -> Self {
+    pub(crate) fn new(config: &Config, sockets: Handle) -> Self {
         Self {
             relays: introducers(config),
-            kin,
+            sockets,
             queue: VecDeque::new(),
         }
     }
@@ -73,9 +83,14 @@ impl Behaviour {
         self.relays = introducers(config);
     }
 
-    /// Whether the node exchanges introductions with this relay.
-    fn knows(&self, relay: &PeerId) -> bool {
-        self.relays.contains(relay)
+    /// Whether the node exchanges introductions with this relay on a connection to `addr`. The relay advertises what it sees of such a
+    /// connection, so the connection needs the punch port.
+    fn takes(&self, relay: &PeerId, addr: &Multiaddr) -> bool {
+        let leaves_elsewhere = self.sockets.sockets(addr).is_some_and(|sockets| {
+            let of = (sockets.transport, sockets.local.ip().into());
+            self.sockets.punch_ports().get(&of) != Some(&sockets.local.port())
+        });
+        self.relays.contains(relay) && !leaves_elsewhere
     }
 
     /// Sends `request` over a connection to its relay, with `addrs` of this node that the relay cannot see. [`Event::Replied`]
@@ -92,13 +107,31 @@ impl Behaviour {
         self.queue.push_back(ToSwarm::NotifyHandler {
             peer_id: request.relay,
             handler: NotifyHandler::One(connection),
-            event: Request { peer, addrs },
+            event: Request {
+                peer,
+                addrs,
+                search: None,
+            },
+        });
+    }
+
+    /// Asks the relay on this connection to pass an offer of a search on. [`Event::Offered`] follows unless the connection
+    /// closes. When to call this is as with [`ask`](Self::ask).
+    pub(crate) fn offer(&mut self, ask: Ask, connection: ConnectionId) {
+        self.queue.push_back(ToSwarm::NotifyHandler {
+            peer_id: ask.relay,
+            handler: NotifyHandler::One(connection),
+            event: Request {
+                peer: ask.peer,
+                addrs: Vec::new(),
+                search: Some(ask.offer),
+            },
         });
     }
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Handler<Notify, Introduce>;
+    type ConnectionHandler = exchange::Handler<Notify, Introduce>;
     type ToSwarm = Event;
 
     fn handle_established_inbound_connection(
@@ -108,19 +141,19 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(MAX_CONCURRENT).offering(false))
+        Ok(exchange::Handler::new(MAX_CONCURRENT).offering(false))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        addr: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let handler = Handler::new(MAX_CONCURRENT).offering(self.knows(&peer));
-        Ok(match self.kin.contains(&peer) {
+        let handler = exchange::Handler::new(MAX_CONCURRENT).offering(self.takes(&peer, addr));
+        Ok(match self.sockets.kin().contains(&peer) {
             true => handler.eager(),
             false => handler,
         })
@@ -135,6 +168,10 @@ impl NetworkBehaviour for Behaviour {
         report: THandlerOutEvent<Self>,
     ) {
         let event = match report {
+            Report::Replied(request, reply) if request.search.is_some() => Event::Offered {
+                peer: request.peer,
+                reply: reply.into(),
+            },
             Report::Replied(request, reply) => Event::Replied {
                 request: IntroductionRequest {
                     peer: request.peer,

@@ -29,7 +29,9 @@ use crate::{
     config::{Config, RelayAddr},
     core::{
         finding::Remedy,
+        mappings::Claim,
         netcheck::{self, Answer, Facts, Leg, RelayFacts, Report, assess},
+        port_search::Sample,
     },
 };
 
@@ -64,12 +66,22 @@ impl Plan {
         }
     }
 
-    /// Looks, within 3 s.
-    pub(crate) async fn look(&self) -> Report {
-        assess(&self.gather().await)
+    /// Looks, within 3 s. `claims` are what a router maps.
+    pub(crate) async fn look(&self, claims: Vec<Claim>) -> Report {
+        assess(&self.gather(claims).await)
     }
 
-    async fn gather(&self) -> Facts {
+    /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
+    pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
+        let (targets, _) = self.targets().await;
+        let mut targets = targets.iter();
+        // IPv4 comes first.
+        let target =
+            targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
+        udp::sample(&self.sockets, target.addr).await
+    }
+
+    async fn gather(&self, claims: Vec<Claim>) -> Facts {
         let deadline = Instant::now() + WHOLE;
         let (targets, mut unresolved) = self.targets().await;
         let of = |(transport, family): (Transport, Family)| {
@@ -115,6 +127,7 @@ impl Plan {
             clock_ahead: paths.iter().find_map(|path| path.clock_ahead),
             paths: paths.into_iter().map(|path| path.facts).collect(),
             host,
+            claims,
         }
     }
 

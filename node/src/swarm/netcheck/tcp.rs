@@ -1,12 +1,12 @@
 //! TCP, from ports of the range that nothing else has.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use futures::future::{join, join_all};
-use p2pnode_protocol::stun::{Change, Class, HEADER, LARGEST, Message};
-use p2pnode_transports::{ClaimedTcp, Family, Handle, Transport};
+use p2pnode_protocol::stun::{Change, Class, Message};
+use p2pnode_transports::{ClaimedTcp, Family, Handle, Transport, read_stun};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     time::{Instant, timeout, timeout_at},
 };
@@ -122,20 +122,10 @@ async fn ask(
 ) -> Option<(TcpStream, Message)> {
     let exchange = async {
         stream.write_all(&message.encode()).await?;
-        read(&mut stream).await
+        read_stun(&mut stream).await
     };
     let answer = timeout(within, exchange).await.ok()?.ok()?;
     (answer.transaction == message.transaction).then_some((stream, answer))
-}
-
-async fn read(stream: &mut TcpStream) -> io::Result<Message> {
-    let mut buffer = [0; LARGEST];
-    stream.read_exact(&mut buffer[..HEADER]).await?;
-    let length = HEADER + usize::from(u16::from_be_bytes([buffer[2], buffer[3]]));
-    let rest = buffer.get_mut(HEADER..length);
-    let rest = rest.ok_or_else(|| io::Error::other("the message is too long"))?;
-    stream.read_exact(rest).await?;
-    Message::decode(&buffer[..length]).map_err(io::Error::other)
 }
 
 /// Whether the relay, and its partner, can connect to a port that has connected to the relay alone. `None` where the relay does
@@ -179,7 +169,7 @@ async fn strangers(fresh: &ClaimedTcp, relay: SocketAddr, within: Duration) -> [
                 Err(_) => break,
             },
             // A refusal comes on the stream.
-            message = read(&mut stream), if is_open => match message {
+            message = read_stun(&mut stream), if is_open => match message {
                 Ok(message) => {
                     if let Some(at) = position(&message) {
                         refused[at] = message.class == Class::Error;
@@ -195,5 +185,5 @@ async fn strangers(fresh: &ClaimedTcp, relay: SocketAddr, within: Duration) -> [
 /// What a connection says that came in; `None` if that is nothing.
 async fn accepted(listener: &TcpListener) -> Option<Message> {
     let (mut stream, _) = listener.accept().await.ok()?;
-    timeout(MAPPINGS, read(&mut stream)).await.ok()?.ok()
+    timeout(MAPPINGS, read_stun(&mut stream)).await.ok()?.ok()
 }

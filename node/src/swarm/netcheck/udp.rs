@@ -14,7 +14,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::path::{
     AGAIN, LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, place, request, sample_size,
 };
-use crate::core::netcheck::{Answer, FULL_PAYLOAD, Seen};
+use crate::core::{
+    netcheck::{Answer, FULL_PAYLOAD, Seen},
+    port_search::Sample,
+};
 
 /// Payloads that are tried, in bytes: what QUIC needs, common tunnels, and what quinn tries at most.
 const PAYLOADS: [u16; 7] = [1200, 1252, 1320, 1360, 1392, 1420, FULL_PAYLOAD];
@@ -29,6 +32,12 @@ const FIRST: usize = 1200;
 
 /// How long that takes at most.
 const ALIVE: Duration = Duration::from_millis(500);
+
+/// Ports that a search leaves to dials.
+const KEPT: usize = 2;
+
+/// Ports that a relay is asked about at most: a block or a sequence shows long before.
+const LARGEST_SAMPLE: usize = 64;
 
 /// An answer: what it is, from where, after how long, and when by the wall clock.
 struct Got {
@@ -131,6 +140,37 @@ pub(super) async fn look(
         path.facts.from_other_address = partner.and(strangers.from_other_address);
     }
     path
+}
+
+/// How a relay sees the punch socket from two ports or addresses, and if it has two mappings, the free ports of the range.
+pub(super) async fn sample(sockets: &Handle, relay: SocketAddr) -> Option<Sample> {
+    let stun = sockets.stun();
+    let got = ask(stun, relay, &request(), MAPPINGS).await?;
+    let second = got.message.info.map_or(0, |info| info.second_port);
+    let second = (second != 0).then(|| SocketAddr::new(relay.ip(), second));
+    let partner = got.message.other.filter(|other| may_ask(*other, relay));
+    let others = second.into_iter().chain(partner);
+    let asked = others.map(|by| async move { ask(stun, by, &request(), MAPPINGS).await });
+    let mut punch = vec![got.message.mapped?];
+    let answers = join_all(asked).await.into_iter().flatten();
+    punch.extend(answers.filter_map(|got| got.message.mapped));
+    let free = sockets.pool_counts().free.saturating_sub(KEPT);
+    let mut ports = Vec::new();
+    if punch.iter().any(|mapped| *mapped != punch[0]) {
+        let claimed = 0..free.min(LARGEST_SAMPLE);
+        let family = Family::from(relay.ip());
+        let claimed: Vec<_> = claimed
+            .map_while(|_| sockets.claim_udp(family).ok())
+            .collect();
+        // They ask in this order, and all before the first is answered.
+        let asked = claimed.iter().map(async |socket| {
+            let got = ask_from(socket, relay, &[request()], MAPPINGS).await;
+            let (message, _) = got.into_iter().next().flatten()?;
+            Some((socket.port(), message.mapped?.port()))
+        });
+        ports.extend(join_all(asked).await.into_iter().flatten());
+    }
+    Some(Sample { punch, ports, free })
 }
 
 fn leg(sockets: &Handle, target: &Target, got: Option<&Got>, is_alive: Option<Duration>) -> Answer {

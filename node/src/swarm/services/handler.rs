@@ -14,21 +14,18 @@ use libp2p::{
     InboundUpgrade, PeerId, Stream, StreamProtocol,
     core::UpgradeInfo,
     swarm::{
-        ConnectionHandler, ConnectionHandlerEvent, ConnectionId, StreamUpgradeError,
-        SubstreamProtocol,
-        handler::{
-            ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
-        },
+        ConnectionHandler, ConnectionHandlerEvent, ConnectionId, SubstreamProtocol,
+        handler::{ConnectionEvent, FullyNegotiatedInbound},
     },
 };
-use p2pnode_protocol::{
-    from_remote,
-    upgrade::{Confirmed, Unsupported},
-};
+use p2pnode_protocol::upgrade::Confirmed;
 use p2pnode_services::wire::PROTOCOL;
 use tokio::sync::mpsc;
 
-use crate::services::{Hub, OpenError, Wanted};
+use crate::{
+    services::{Hub, OpenError, Wanted},
+    swarm::streams::{self, opened},
+};
 
 /// How long a stream may take to be opened: until the remote allows another one, and agrees.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,44 +131,26 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
-    #[allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "a stream is opened or not; other events change nothing here"
-    )]
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Inbound, Confirmed, (), Reply>) {
-        let (reply, result) = match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: (stream, protocol),
-                ..
-            }) => {
-                let (peer, connection) = (self.peer, self.connection);
-                match protocol == PROTOCOL {
-                    true => self.hub.handle_stream(peer, connection, stream),
-                    false => self
-                        .hub
-                        .handle_raw_stream(peer, connection, &protocol, stream),
-                }
-                return;
-            }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: stream,
-                info,
-            }) => (info, Ok(stream)),
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
-                let error = match error {
-                    StreamUpgradeError::NegotiationFailed
-                    | StreamUpgradeError::Apply(Unsupported) => OpenError::Unsupported,
-                    StreamUpgradeError::Timeout => {
-                        OpenError::Failed("no answer in time".to_owned())
-                    }
-                    StreamUpgradeError::Io(error) => OpenError::Failed(from_remote(error)),
-                };
-                (info, Err(error))
-            }
-            _ => return,
-        };
-        self.opening = self.opening.saturating_sub(1);
-        // An error means that the caller no longer waits: the stream is dropped.
-        let _ = reply.send(result);
+        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+            protocol: (stream, protocol),
+            ..
+        }) = event
+        {
+            let (hub, peer, connection) = (&self.hub, self.peer, self.connection);
+            return match protocol == PROTOCOL {
+                true => hub.handle_stream(peer, connection, stream),
+                false => hub.handle_raw_stream(peer, connection, &protocol, stream),
+            };
+        }
+        if let Some((reply, result)) = opened(event) {
+            self.opening = self.opening.saturating_sub(1);
+            let result = result.map_err(|error| match error == streams::OpenError::Unsupported {
+                true => OpenError::Unsupported,
+                false => OpenError::Failed(error.to_string()),
+            });
+            // An error means that the caller no longer waits: the stream is dropped.
+            let _ = reply.send(result);
+        }
     }
 }

@@ -12,17 +12,14 @@ use libp2p::{
     Stream, StreamProtocol,
     core::upgrade::DeniedUpgrade,
     swarm::{
-        ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
-        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound, ProtocolsChange},
+        ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol,
+        handler::{ConnectionEvent, ProtocolsChange},
     },
 };
 
-use p2pnode_protocol::{
-    from_remote,
-    upgrade::{Confirmed, Unsupported},
-};
+use p2pnode_protocol::upgrade::Confirmed;
 
-use super::open_error::OpenError;
+use super::open_error::{OpenError, opened};
 
 /// How long a peer may take to agree to a protocol.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,34 +99,18 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
-    #[allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "only what becomes of our own requests matters"
-    )]
     fn on_connection_event(
         &mut self,
         event: ConnectionEvent<'_, DeniedUpgrade, Self::OutboundProtocol, (), Reply>,
     ) {
-        let (reply, result) = match event {
-            ConnectionEvent::RemoteProtocolsChange(change) => return self.on_listed(change),
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: stream,
-                info,
-            }) => (info, Ok(stream)),
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
-                let error = match error {
-                    StreamUpgradeError::NegotiationFailed
-                    | StreamUpgradeError::Apply(Unsupported) => OpenError::Unsupported,
-                    StreamUpgradeError::Timeout => OpenError::Timeout,
-                    StreamUpgradeError::Io(error) => OpenError::Broken(from_remote(error)),
-                };
-                (info, Err(error))
-            }
-            _ => return,
-        };
-        self.negotiating -= 1;
-        // An error means that the caller no longer waits: the stream is dropped.
-        let _ = reply.send(result);
+        if let ConnectionEvent::RemoteProtocolsChange(change) = event {
+            return self.on_listed(change);
+        }
+        if let Some((reply, result)) = opened(event) {
+            self.negotiating -= 1;
+            // An error means that the caller no longer waits: the stream is dropped.
+            let _ = reply.send(result);
+        }
     }
 }
 

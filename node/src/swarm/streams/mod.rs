@@ -31,7 +31,7 @@ use p2pnode_transports::Kin;
 
 use handler::{Handler, Wanted};
 
-pub(crate) use open_error::OpenError;
+pub(crate) use open_error::{OpenError, opened};
 
 /// Opens streams. It answers none: each protocol's own behaviour does.
 pub(crate) struct Behaviour {

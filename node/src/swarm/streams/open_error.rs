@@ -1,8 +1,19 @@
-//! Why a stream could not be opened.
+//! What became of a stream that was asked for.
 
 use std::io;
 
-use libp2p::core::upgrade::NegotiationError;
+use libp2p::{
+    Stream,
+    core::upgrade::NegotiationError,
+    swarm::{
+        StreamUpgradeError,
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedOutbound, InboundUpgradeSend},
+    },
+};
+use p2pnode_protocol::{
+    from_remote,
+    upgrade::{Confirmed, Unsupported},
+};
 
 /// Why a stream could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,5 +44,31 @@ impl From<OpenError> for io::Error {
                 Self::other(error)
             }
         }
+    }
+}
+
+/// What became of the stream that was asked for with the returned value; `None`: the event is about something else.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a stream is opened or not; other events are about something else"
+)]
+pub(crate) fn opened<In: InboundUpgradeSend, InInfo, Asked>(
+    event: ConnectionEvent<'_, In, Confirmed, InInfo, Asked>,
+) -> Option<(Asked, Result<Stream, OpenError>)> {
+    match event {
+        ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
+            Some((info, Ok(protocol)))
+        }
+        ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
+            let error = match error {
+                StreamUpgradeError::NegotiationFailed | StreamUpgradeError::Apply(Unsupported) => {
+                    OpenError::Unsupported
+                }
+                StreamUpgradeError::Timeout => OpenError::Timeout,
+                StreamUpgradeError::Io(error) => OpenError::Broken(from_remote(error)),
+            };
+            Some((info, Err(error)))
+        }
+        _ => None,
     }
 }

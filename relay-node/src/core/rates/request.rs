@@ -17,6 +17,8 @@ pub enum Request {
     Hop,
     /// An introduction.
     Introduction,
+    /// A nonce to a port of the peer.
+    Probe,
     /// Admission by a token.
     Join,
     /// Any message of the directory.
@@ -42,12 +44,13 @@ pub(super) struct Terms {
 }
 
 impl Request {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::CircuitStream,
         Self::Reserve,
         Self::Connect,
         Self::Hop,
         Self::Introduction,
+        Self::Probe,
         Self::Join,
         Self::Directory,
         Self::Record,
@@ -67,6 +70,8 @@ impl Request {
             // Also every 30 s for each circuit.
             Self::Hop => (1024, 34, 4),
             Self::Introduction => (1024, 16, 4),
+            // Each mapping every 15 s, and some times more often while it fails.
+            Self::Probe => (64, 4, 8),
             Self::Join => (32, 1, 8),
             Self::Record => (32, 1, 4),
             Self::Identify => (64, 4, 16),

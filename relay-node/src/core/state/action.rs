@@ -1,9 +1,12 @@
 //! What the swarm is to do.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::introduction::Notice;
+use p2pnode_protocol::{introduction::Notice, mapping::Protocol, probe::Nonce};
 use p2pnode_transports::Class;
 
 use crate::core::circuits::CircuitId;
@@ -53,6 +56,15 @@ pub enum Action {
         connection: ConnectionId,
         /// What it is sent.
         notice: Notice,
+    },
+    /// Send a nonce to this address, from a port that nothing else has used.
+    Probe {
+        /// The address, at which a peer is seen.
+        to: SocketAddr,
+        /// Over which protocol.
+        protocol: Protocol,
+        /// The nonce.
+        nonce: Nonce,
     },
     /// Answer lookups of `peer` with this record.
     StoreRecord(Stored),

@@ -18,6 +18,12 @@ impl RelayState {
             Some(_) => Err(Refusal::Draining),
             None => {
                 let place = self.policy.newest_place(&request.peer);
+                // The peer that has asked for a search may have no reservation.
+                let is_answer = request.search.is_some_and(|offer| offer.answers.is_some());
+                let place = match place {
+                    None if is_answer => self.introductions.seen.takes_on(&request.peer),
+                    place => place,
+                };
                 self.introductions
                     .introduce(asker, request, place, now.instant)
             }
@@ -36,6 +42,7 @@ impl RelayState {
                             addrs: introduction.own_addrs.clone(),
                             own_addrs: introduction.addrs.clone(),
                         },
+                        search: request.search,
                     },
                 });
                 Answer::Introduced(introduction)

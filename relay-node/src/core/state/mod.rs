@@ -24,6 +24,7 @@ mod draining;
 mod event;
 mod introductions;
 mod peer_relays;
+mod probes;
 mod rates;
 mod records;
 mod totals;

@@ -68,6 +68,11 @@ impl EventLoop {
                 connection,
                 notice,
             } => behaviour.introduction.ask(peer, connection, notice),
+            Action::Probe {
+                to,
+                protocol,
+                nonce,
+            } => self.prober.send(to, protocol, nonce),
             Action::StoreRecord(Stored {
                 peer,
                 value,

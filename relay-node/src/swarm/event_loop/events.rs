@@ -135,6 +135,12 @@ impl EventLoop {
                 debug!(%peer, %other, ?answer, "wants to be introduced");
                 let _ = question.reply.send(answer);
             }
+            BehaviourEvent::Probe(Asked(question)) => {
+                let (peer, connection) = (question.peer, question.connection);
+                let answer = state.handle_probe_request(peer, connection, &question.request);
+                debug!(%peer, %connection, request = ?question.request, ?answer, "asks for a nonce");
+                let _ = question.reply.send(answer);
+            }
             BehaviourEvent::Introduction(Replied { peer, reply, .. }) => {
                 let delivery = Delivery::of(matches!(reply, Reply::Answer(_)));
                 state.handle_introduction_sent(peer, delivery);
@@ -168,6 +174,7 @@ impl EventLoop {
                 | directory::Event::Refused { .. },
             ) => {}
             BehaviourEvent::Join(Replied { request: never, .. })
+            | BehaviourEvent::Probe(Replied { request: never, .. })
             | BehaviourEvent::Hop(Replied { request: never, .. }) => match never {},
             BehaviourEvent::Gate(never) | BehaviourEvent::KeepAlive(never) => match never {},
         }

@@ -16,6 +16,7 @@ use std::{
 use futures::StreamExt as _;
 use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
 use p2pnode_daemon::{
+    in_a_row::InARow,
     lossy::Stdout,
     memory,
     service_manager::{self, Watchdog},
@@ -35,6 +36,7 @@ use crate::{
         behaviour::Behaviour,
         boxed_handler::BoxedHandlers,
         listen::Listeners,
+        probe::Prober,
         shared_state::{SharedState, now},
     },
 };
@@ -53,6 +55,7 @@ pub(crate) struct EventLoop {
     pub(crate) interfaces: Option<Interfaces>,
     /// Copies of records that are under way: to which relay, and whose record.
     pub(crate) copies: HashMap<QueryId, (PeerId, PeerId)>,
+    pub(crate) prober: Prober,
     pub(crate) reloads: Reloads,
     /// Who wants to know the relay's state.
     pub(crate) questions: mpsc::Receiver<Question>,
@@ -73,6 +76,7 @@ impl EventLoop {
     pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown);
         let mut watchdog = Watchdog::of_process();
+        let mut in_a_row = InARow::default();
         service_manager::ready();
         while self.settle() == Next::Serve {
             let (timeout, drains) = {
@@ -84,7 +88,10 @@ impl EventLoop {
                     service_manager::stopping();
                     self.state.lock().handle_shutdown(now());
                 }
-                event = self.swarm.select_next_some() => self.on_swarm(event)?,
+                event = self.swarm.select_next_some() => {
+                    self.on_swarm(event)?;
+                    in_a_row.handled().await;
+                }
                 () = changed(&mut self.interfaces) => self.on_interfaces(),
                 () = at(timeout) => self.state.lock().handle_timeout(now()),
                 Some(reload) = self.reloads.next() => self.on_reload(reload),

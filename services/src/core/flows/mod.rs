@@ -10,6 +10,7 @@
 //!
 //! Each flow has a short queue for its stream. What its queues hold is bounded for each peer and for all.
 
+mod client;
 mod queue;
 mod streams;
 #[cfg(test)]
@@ -17,15 +18,18 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use libp2p::PeerId;
 
-use self::queue::{Queue, Room};
+pub use self::client::{ClientId, Destinations, FromClient};
+
+use self::{
+    client::Client,
+    queue::{Queue, Room},
+};
 use super::{session::StreamId, sessions::Role};
 use crate::{
     config::{ServiceName, UDP_IDLE},
@@ -128,7 +132,7 @@ pub struct Flows {
     instance: u64,
     settings: Settings,
     flows: BTreeMap<FlowKey, Flow>,
-    clients: HashMap<(ForwardId, SocketAddr), FlowKey>,
+    clients: HashMap<ClientId, FlowKey>,
     /// Until when a service of a peer is passed over.
     passed_over: HashMap<(ServiceName, PeerId), Instant>,
     peers: BTreeMap<PeerId, Peer>,
@@ -166,38 +170,9 @@ struct Flow {
     queue: Queue,
 }
 
-/// Whose datagrams a flow carries, and where they may go.
-#[derive(Debug, Clone)]
-struct Client {
-    forward: ForwardId,
-    client: SocketAddr,
-    listener: SocketAddr,
-    to: Destinations,
-}
-
-/// The services that a forward leads to, each with its peer, in the order in which they are tried.
-pub type Destinations = Arc<[(ServiceName, PeerId)]>;
-
 /// How long a service is passed over that refused a flow, or whose peer cannot be reached. A client that goes on sending would open
 /// a flow with each datagram.
 pub const PASSED_OVER: Duration = Duration::from_secs(1);
-
-/// A datagram of a client, at a forward.
-#[derive(Debug, Clone)]
-pub struct FromClient {
-    /// The forward.
-    pub forward: ForwardId,
-    /// The client.
-    pub client: SocketAddr,
-    /// Where it sent to.
-    pub listener: SocketAddr,
-    /// What the forward leads to.
-    pub to: Destinations,
-    /// 128 random bits, for a new flow.
-    pub session: SessionId,
-    /// The datagram.
-    pub payload: Bytes,
-}
 
 impl Flows {
     /// None yet. `instance` is random.
@@ -244,9 +219,9 @@ impl Flows {
 
     /// The client of a flow of a forward.
     #[must_use]
-    pub fn client(&self, key: &FlowKey) -> Option<(ForwardId, SocketAddr)> {
+    pub fn client(&self, key: &FlowKey) -> Option<ClientId> {
         let client = self.flows.get(key)?.client.as_ref()?;
-        Some((client.forward, client.client))
+        Some(client.id)
     }
 
     /// The session and the service of a flow.
@@ -258,8 +233,8 @@ impl Flows {
 
     /// Whether a client has a flow.
     #[must_use]
-    pub fn knows(&self, forward: ForwardId, client: SocketAddr) -> bool {
-        self.clients.contains_key(&(forward, client))
+    pub fn knows(&self, client: &ClientId) -> bool {
+        self.clients.contains_key(client)
     }
 
     /// Whether a flow has something for its stream.
@@ -277,11 +252,9 @@ impl Flows {
 
     /// A client has sent a datagram to a forward. The flow that carries it.
     pub fn handle_client(&mut self, from: FromClient, now: Instant) -> Option<FlowKey> {
-        let known = self.clients.get(&(from.forward, from.client)).copied();
+        let known = self.clients.get(&from.id).copied();
         let client = Client {
-            forward: from.forward,
-            client: from.client,
-            listener: from.listener,
+            id: from.id,
             to: from.to,
         };
         let Some(key) = known.or_else(|| self.open(client, from.session, now)) else {
@@ -324,7 +297,7 @@ impl Flows {
 
     /// The forward is gone, and its flows with it.
     pub fn handle_forward_gone(&mut self, forward: ForwardId) {
-        let of_forward = self.clients.iter().filter(|((id, _), _)| *id == forward);
+        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
         for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
             self.end(key, End::Reset);
         }
@@ -394,7 +367,7 @@ impl Flows {
             out: VecDeque::new(),
             queue: Queue::default(),
         };
-        self.clients.insert((client.forward, client.client), key);
+        self.clients.insert(client.id, key);
         self.insert(key, flow, now);
         self.actions.push_back(Action::OpenStream(key));
         Some(key)
@@ -490,7 +463,7 @@ impl Flows {
         let waiting = rooms.collect();
         peer.flows -= 1;
         if let Some(client) = flow.client {
-            self.clients.remove(&(client.forward, client.client));
+            self.clients.remove(&client.id);
         }
         self.looks.remove(&(flow.look, key));
         if let Some(stream) = flow.stream {

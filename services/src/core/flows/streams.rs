@@ -138,7 +138,7 @@ impl Flows {
                 client: flow
                     .client
                     .as_ref()
-                    .map(|from| (from.client, from.listener)),
+                    .map(|from| (from.id.client, from.id.listener)),
             }),
         };
         flow.out.clear();

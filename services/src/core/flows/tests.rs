@@ -9,6 +9,14 @@ use crate::wire::{Open, Resume};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+fn client(port: u16) -> ClientId {
+    ClientId {
+        forward: ForwardId(1),
+        client: ([127, 0, 0, 1], port).into(),
+        listener: ([127, 0, 0, 1], 53).into(),
+    }
+}
+
 /// A caller and a service, over streams and QUIC datagrams that arrive at once.
 struct Pair {
     now: Instant,
@@ -46,9 +54,7 @@ impl Pair {
 
     fn client_to(&mut self, peers: &[PeerId], port: u16, payload: &[u8]) {
         let from = FromClient {
-            forward: ForwardId(1),
-            client: ([127, 0, 0, 1], port).into(),
-            listener: ([127, 0, 0, 1], 53).into(),
+            id: client(port),
             to: peers
                 .iter()
                 .map(|id| ("dns".parse().unwrap(), *id))
@@ -193,7 +199,7 @@ fn datagrams_go_behind_the_open_and_then_as_quic_datagrams_where_they_fit() {
     pair.run();
     assert_eq!((pair.payloads(0), pair.quic), (vec![&b"answer"[..]], 3));
     let client = pair.flows[0].client(&pair.delivered[0][0].0);
-    assert_eq!(client, Some((ForwardId(1), ([127, 0, 0, 1], 1).into())));
+    assert_eq!(client, Some(self::client(1)));
 }
 
 #[test]

@@ -23,9 +23,52 @@ impl Session {
         self.reset_as(End::Reset(reason), reason, now);
     }
 
+    /// The peer gets what the local socket sent before it was reset, then the reset.
+    pub(super) fn reset_behind_data(&mut self, now: Instant) {
+        self.resets = true;
+        self.progress.1 = now;
+        self.outgoing.cut();
+        self.incoming.discard(&mut self.share);
+    }
+
+    /// A reset that waits for data is due once that data is delivered.
+    pub(super) fn end_behind_data(&mut self, now: Instant) {
+        let taken = self.outgoing.confirmed() + self.incoming.delivered();
+        if taken != self.progress.0 {
+            self.progress = (taken, now);
+        }
+        if let Phase::Draining(end) = self.phase {
+            if !self.incoming.is_undelivered() {
+                self.drained(end);
+            }
+        } else if self.resets && self.outgoing.is_delivered() {
+            self.cut(now);
+        }
+    }
+
+    /// When a reset no longer waits for data: a session on a path that takes nothing for as long as it may linger.
+    pub(super) fn cut_at(&self) -> Option<Instant> {
+        let is_draining = matches!(self.phase, Phase::Draining(_));
+        let waits = is_draining || (self.resets && self.waiting_since.is_none());
+        waits.then(|| self.progress.1 + self.settings.linger)
+    }
+
+    pub(super) fn cut(&mut self, now: Instant) {
+        self.resets = false;
+        self.reset(ResetReason::LocalReset, now);
+    }
+
+    /// The local socket has what has come, or takes nothing further.
+    fn drained(&mut self, end: End) {
+        self.actions.push_back(Action::ResetLocal);
+        self.close(end);
+        self.forget();
+    }
+
     fn reset_as(&mut self, end: End, reason: ResetReason, now: Instant) {
         match self.phase {
             Phase::Resetting(_) | Phase::Finishing | Phase::Over => return,
+            Phase::Draining(end) => return self.drained(end),
             // Both sides have everything: nothing is left to reset.
             _ if self.is_closed => return,
             Phase::Opening | Phase::Connecting | Phase::Running => {}
@@ -57,6 +100,7 @@ impl Session {
         self.violation.get_or_insert(violation);
         match self.phase {
             Phase::Resetting(_) | Phase::Finishing | Phase::Over => self.forget(),
+            Phase::Draining(end) => self.drained(end),
             Phase::Opening | Phase::Connecting | Phase::Running => {
                 self.reset(ResetReason::Violation, now);
             }
@@ -65,11 +109,11 @@ impl Session {
 
     /// The peer's process is another one than that of the session.
     pub fn handle_peer_restarted(&mut self, now: Instant) {
-        self.end_here(End::PeerRestarted);
+        self.end_here(End::PeerRestarted, now);
         self.settle(now);
     }
 
-    pub(super) fn refused(&mut self, refuse: Refuse) {
+    pub(super) fn refused(&mut self, refuse: Refuse, now: Instant) {
         let end = match refuse.refusal {
             Refusal::UnknownSession => match self.peer_instance {
                 Some(instance) if instance == refuse.instance => End::ExpiredAtPeer,
@@ -82,11 +126,21 @@ impl Session {
             | Refusal::Malformed
             | Refusal::Other => End::Refused(refuse.refusal),
         };
-        self.end_here(end);
+        self.end_here(end, now);
     }
 
-    /// The peer knows nothing of the session any longer.
-    pub(super) fn end_here(&mut self, end: End) {
+    /// The peer knows nothing of the session any longer. The local socket takes what has come.
+    pub(super) fn end_here(&mut self, end: End, now: Instant) {
+        if let Phase::Draining(_) = self.phase {
+            return;
+        }
+        if self.phase == Phase::Running && self.incoming.is_undelivered() {
+            self.phase = Phase::Draining(end);
+            self.progress.1 = now;
+            self.outgoing.clear(&mut self.share);
+            self.leave_network();
+            return;
+        }
         if !self.is_closed {
             self.actions.push_back(Action::ResetLocal);
         }
@@ -107,7 +161,7 @@ impl Session {
             Phase::Opening => Some(since + self.settings.open_timeout),
             Phase::Connecting | Phase::Running => Some(since + self.settings.linger),
             // They have a time of their own.
-            Phase::Resetting(_) | Phase::Finishing | Phase::Over => None,
+            Phase::Resetting(_) | Phase::Finishing | Phase::Draining(_) | Phase::Over => None,
         }
     }
 
@@ -119,7 +173,7 @@ impl Session {
         let complete = self.outgoing.is_confirmed() && self.incoming.is_finished();
         match complete {
             true => self.finish(),
-            false => self.end_here(End::Expired),
+            false => self.end_here(End::Expired, now),
         }
     }
 
@@ -139,7 +193,12 @@ impl Session {
     /// Nothing further is to be known of it. Streams send what they have to, and close.
     pub(super) fn forget(&mut self) {
         self.phase = Phase::Over;
+        self.resets = false;
         self.drop_data();
+        self.leave_network();
+    }
+
+    fn leave_network(&mut self) {
         (self.forget_at, self.opening, self.waiting_since) = (None, None, None);
         for stream in 0..self.streams.len() {
             self.close_stream(stream);

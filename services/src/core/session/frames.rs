@@ -26,7 +26,7 @@ impl Session {
         match self.streams[index].state {
             State::Closing => Ok(()),
             State::Asking { .. } => self.take_answer(index, frame, now),
-            State::Left => self.take_late(index, frame),
+            State::Left => self.take_late(index, frame, now),
             State::Current => self.take_current(index, frame, now),
         }
     }
@@ -37,12 +37,12 @@ impl Session {
             Frame::Refuse(refuse) => {
                 self.close_stream(index);
                 if refuse.refusal != crate::wire::Refusal::Stale {
-                    self.refused(refuse);
+                    self.refused(refuse, now);
                 }
                 Ok(())
             }
             Frame::Reset(reset) => {
-                self.reset_by_peer(index, reset.reason);
+                self.reset_by_peer(index, reset.reason, now);
                 Ok(())
             }
             Frame::Done if self.has_ended() => {
@@ -55,7 +55,7 @@ impl Session {
     }
 
     /// On a stream that is being left, all but data is out of date.
-    fn take_late(&mut self, index: usize, frame: Frame) -> Result<(), Violation> {
+    fn take_late(&mut self, index: usize, frame: Frame, now: Instant) -> Result<(), Violation> {
         match frame {
             Frame::Data { offset, bytes } if self.takes_data() => {
                 let share = &mut self.share;
@@ -63,7 +63,7 @@ impl Session {
             }
             Frame::Fin { offset } if self.takes_data() => self.incoming.receive_end(offset, true),
             Frame::Reset(reset) => {
-                self.reset_by_peer(index, reset.reason);
+                self.reset_by_peer(index, reset.reason, now);
                 Ok(())
             }
             _ => Ok(()),
@@ -74,7 +74,7 @@ impl Session {
         if self.has_ended() {
             match frame {
                 Frame::Done => self.forget(),
-                Frame::Reset(reset) => self.reset_by_peer(index, reset.reason),
+                Frame::Reset(reset) => self.reset_by_peer(index, reset.reason, now),
                 // What was on its way when this side ended.
                 _ => {}
             }
@@ -96,7 +96,7 @@ impl Session {
             }
             Frame::Rewind { from, limit } => self.outgoing.rewind(from, limit),
             Frame::Reset(reset) => {
-                self.reset_by_peer(index, reset.reason);
+                self.reset_by_peer(index, reset.reason, now);
                 Ok(())
             }
             Frame::Done => self.done(index),
@@ -121,16 +121,16 @@ impl Session {
         Ok(())
     }
 
-    fn reset_by_peer(&mut self, index: usize, reason: crate::wire::ResetReason) {
+    fn reset_by_peer(&mut self, index: usize, reason: crate::wire::ResetReason, now: Instant) {
         self.streams[index].out.clear();
         self.streams[index].out.push_back(Frame::Done);
-        self.end_here(End::ResetByPeer(reason));
+        self.end_here(End::ResetByPeer(reason), now);
         self.close_stream(index);
     }
 
     fn has_ended(&self) -> bool {
         match self.phase {
-            Phase::Resetting(_) | Phase::Finishing | Phase::Over => true,
+            Phase::Resetting(_) | Phase::Finishing | Phase::Draining(_) | Phase::Over => true,
             Phase::Opening | Phase::Connecting | Phase::Running => false,
         }
     }

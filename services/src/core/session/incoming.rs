@@ -47,6 +47,8 @@ pub(super) struct Incoming {
     starved: bool,
     /// The limit with which the window has grown last: a peer that is blocked below it does not know that yet.
     grown: u64,
+    /// The local socket takes nothing further: what comes is dropped, and never confirmed.
+    discards: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,7 @@ impl Incoming {
             blocked: None,
             starved: false,
             grown: 0,
+            discards: false,
         }
     }
 
@@ -93,7 +96,7 @@ impl Incoming {
         if self.end.is_some_and(|last| end > last) {
             return Err(Violation("sends behind its end"));
         }
-        if end <= self.received {
+        if end <= self.received || self.discards {
             return Ok(());
         }
         if offset > self.received {
@@ -120,6 +123,7 @@ impl Incoming {
         match self.end {
             Some(end) if end == offset => return Ok(()),
             Some(_) => return Err(Violation("ends twice")),
+            None if self.discards => return Ok(()),
             None => {}
         }
         if offset > self.received {
@@ -167,6 +171,25 @@ impl Incoming {
             self.due = true;
         }
         now
+    }
+
+    /// Nothing further is delivered.
+    pub(super) fn discard(&mut self, share: &mut Share) {
+        self.clear(share);
+        (self.discards, self.starved) = (true, false);
+        // What was dropped is not asked for again.
+        self.gap = Gap::Asked;
+    }
+
+    /// How many bytes the local socket has taken.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether bytes have come that the local socket is still to take.
+    pub(super) fn is_undelivered(&self) -> bool {
+        let bytes = self.end.unwrap_or(self.received);
+        !self.discards && self.delivered < bytes
     }
 
     /// Whether everything and its end is delivered.

@@ -23,7 +23,11 @@ impl Session {
     pub fn room(&self) -> usize {
         match self.phase {
             Phase::Opening | Phase::Running => self.outgoing.room(&self.share),
-            Phase::Connecting | Phase::Resetting(_) | Phase::Finishing | Phase::Over => 0,
+            Phase::Connecting
+            | Phase::Resetting(_)
+            | Phase::Finishing
+            | Phase::Draining(_)
+            | Phase::Over => 0,
         }
     }
 
@@ -44,16 +48,27 @@ impl Session {
         self.settle(now);
     }
 
+    /// The local socket takes nothing further, since its other side has reset it. What that side sent before may still be read.
+    pub fn handle_broken(&mut self, now: Instant) {
+        self.incoming.discard(&mut self.share);
+        self.settle(now);
+    }
+
     /// The local socket was reset, the target could not be dialed, or the session is not wanted any longer.
+    ///
+    /// After [`ResetReason::LocalReset`], the peer gets what the socket sent before, then the reset. Other resets are immediate.
     pub fn handle_reset(&mut self, reason: ResetReason, now: Instant) {
-        self.reset(reason, now);
+        match reason == ResetReason::LocalReset && !self.is_closed {
+            true => self.reset_behind_data(now),
+            false => self.reset(reason, now),
+        }
         self.settle(now);
     }
 
     /// Bytes for the local socket. It has taken them when [`Self::handle_delivered`] says so.
     pub fn poll_data(&mut self) -> Option<Bytes> {
         match self.phase {
-            Phase::Running => self.incoming.poll(&mut self.share),
+            Phase::Running | Phase::Draining(_) => self.incoming.poll(&mut self.share),
             Phase::Opening
             | Phase::Connecting
             | Phase::Resetting(_)

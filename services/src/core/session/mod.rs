@@ -6,6 +6,7 @@
 //! 3. A stream that ends leaves the session waiting. The opener wants another one and sends `RESUME` there. Both send again from
 //!    what the other has received. For a better path the same happens while the earlier stream carries on.
 //! 4. The session ends when both directions have ended and all is confirmed, by a reset, or when it has waited too long.
+//! 5. A reset of the local socket follows what that socket sent before. Whatever ends a session, the local socket gets what has come.
 //!
 //! The task that drives a session calls `poll_transmit` for each stream that can take a frame, and `poll_data` for the local
 //! socket. After each `handle_*` it calls `poll_action` and `poll_event` until they are empty. See decisions 0701 and 0703.
@@ -164,6 +165,10 @@ pub struct Session {
     look_at: Option<Instant>,
     /// When a session that is over is forgotten.
     forget_at: Option<Instant>,
+    /// The local socket was reset: the peer gets the reset behind what that socket sent before.
+    resets: bool,
+    /// How many bytes the local sockets of both sides have taken, and since when that number is the same.
+    progress: (u64, Instant),
     is_closed: bool,
     violation: Option<Violation>,
     actions: VecDeque<Action>,
@@ -197,6 +202,8 @@ enum Phase {
     Resetting(ResetReason),
     /// The opener has everything, and the peer is to know it.
     Finishing,
+    /// The peer has ended: the local socket takes what has come, and is reset then.
+    Draining(End),
     /// Nothing is left but what streams have to send.
     Over,
 }
@@ -283,6 +290,8 @@ impl Session {
             confirm_at: None,
             look_at: None,
             forget_at: None,
+            resets: false,
+            progress: (0, now),
             is_closed: false,
             violation: None,
             actions: VecDeque::new(),
@@ -342,6 +351,7 @@ impl Session {
             self.confirm_at,
             self.look_at,
             self.forget_at,
+            self.cut_at(),
         ];
         due.into_iter().flatten().min()
     }
@@ -354,6 +364,9 @@ impl Session {
         }
         if is_due(self.expires_at()) {
             self.expire(now);
+        }
+        if is_due(self.cut_at()) {
+            self.cut(now);
         }
         if is_due(self.answer_due()) {
             self.give_up_asking(now);
@@ -381,6 +394,7 @@ impl Session {
             }
             self.complete(now);
         }
+        self.end_behind_data(now);
         let runs = self.phase == Phase::Running;
         if !(runs && self.incoming.is_unconfirmed() && !self.incoming.is_due()) {
             self.confirm_at = None;

@@ -30,6 +30,8 @@ pub(super) struct Outgoing {
     blocked: Option<u64>,
     /// The local socket has ended.
     ended: bool,
+    /// By a reset: there is no `FIN`.
+    is_cut: bool,
 }
 
 impl Outgoing {
@@ -65,6 +67,23 @@ impl Outgoing {
 
     pub(super) fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// The local socket was reset. If it has not ended before, nothing follows the data.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = !self.ended;
+        self.ended = true;
+    }
+
+    /// How many bytes the peer has delivered.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Whether the peer has delivered all that the local socket gave.
+    pub(super) fn is_delivered(&self) -> bool {
+        let has_fin = self.ended && !self.is_cut;
+        self.confirmed >= self.end + u64::from(has_fin)
     }
 
     /// Whether everything and its end was sent at least once.
@@ -153,7 +172,7 @@ impl Outgoing {
         if self.has_data() {
             return Some(self.data());
         }
-        if self.ended && self.next == self.end {
+        if self.ended && !self.is_cut && self.next == self.end {
             self.next += 1;
             self.sent = self.sent.max(self.next);
             return Some(Frame::Fin { offset: self.end });

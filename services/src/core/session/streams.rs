@@ -29,7 +29,11 @@ impl Session {
         match self.phase {
             Phase::Resetting(reason) => out.push_back(Frame::Reset(Reset { reason })),
             Phase::Finishing => out.push_back(Frame::Done),
-            Phase::Opening | Phase::Connecting | Phase::Running | Phase::Over => {}
+            Phase::Opening
+            | Phase::Connecting
+            | Phase::Running
+            | Phase::Draining(_)
+            | Phase::Over => {}
         }
         self.streams.push(Stream {
             id,
@@ -102,7 +106,7 @@ impl Session {
             out: VecDeque::new(),
         };
         let refusal = match self.phase {
-            Phase::Over => Some(Refusal::UnknownSession),
+            Phase::Draining(_) | Phase::Over => Some(Refusal::UnknownSession),
             _ if attempt <= self.attempt => Some(Refusal::Stale),
             _ => None,
         };
@@ -169,7 +173,7 @@ impl Session {
             .peer_instance
             .is_some_and(|peer| peer != accept.instance)
         {
-            self.end_here(super::End::PeerRestarted);
+            self.end_here(super::End::PeerRestarted, now);
             return Ok(());
         }
         self.peer_instance = Some(accept.instance);
@@ -200,6 +204,7 @@ impl Session {
 
     fn carried_on(&mut self, to: StreamId, is_first: bool, now: Instant) {
         self.failures = 0;
+        self.progress.1 = now;
         let waited = self.waiting_since.take();
         if is_first || self.is_closed {
             return;
@@ -258,7 +263,8 @@ impl Session {
     /// Also with a stream in use: the peer may have taken up the session on a stream whose answer never came, and left this one.
     fn want_stream_again(&mut self, now: Instant) {
         let is_served = self.is_asking() || self.opening.is_some();
-        if is_served || self.phase == Phase::Over || matches!(self.side, Side::Acceptor) {
+        let is_over = matches!(self.phase, Phase::Draining(_) | Phase::Over);
+        if is_served || is_over || matches!(self.side, Side::Acceptor) {
             return;
         }
         match self.failures {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod resets;
+
 use bytes::Bytes;
 
 use super::*;
@@ -312,36 +314,6 @@ fn a_session_without_a_path_ends_after_its_linger_on_both_sides() {
         assert_eq!(pair.events[side].last(), Some(&Event::Closed(End::Expired)));
         assert_eq!(pair.actions[side].last(), Some(&Action::ResetLocal));
         assert!(pair.side(side).unwrap().is_over());
-    }
-}
-
-#[test]
-fn a_reset_travels_with_its_reason_even_if_there_is_no_path_at_that_time() {
-    for lost in [false, true] {
-        for side in 0..2 {
-            let mut pair = Pair::opened();
-            if lost {
-                pair.path = false;
-                pair.lose();
-            }
-            let now = pair.now;
-            pair.side(side)
-                .unwrap()
-                .handle_reset(ResetReason::LocalReset, now);
-            pair.run(RTT * 3);
-            pair.path = true;
-            pair.opener.handle_better_path(pair.now);
-            pair.run(RTT * 3);
-            let ended = Event::Closed(End::Reset(ResetReason::LocalReset));
-            assert_eq!(pair.events[side].last(), Some(&ended));
-            let by_peer = Event::Closed(End::ResetByPeer(ResetReason::LocalReset));
-            assert_eq!(
-                pair.events[1 - side].last(),
-                Some(&by_peer),
-                "{lost} {side}"
-            );
-            assert!(pair.opener.is_over() && pair.acceptor.unwrap().is_over());
-        }
     }
 }
 

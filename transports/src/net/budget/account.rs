@@ -8,12 +8,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use p2pnode_protocol::Transport;
 
 use super::{
-    Budgeted, Class, Overuse,
+    Budgeted, Class, Grant, Opens, Overuse,
     ledger::{Frame, Ledger, Verdict},
     room::Room,
 };
@@ -30,6 +31,7 @@ pub(crate) struct Account {
 #[derive(Debug)]
 struct Inner {
     ledger: Ledger,
+    opens: Opens,
     /// What all connections together may take.
     room: Room,
     /// Why the connection is to be closed.
@@ -44,14 +46,17 @@ pub(crate) enum Admitted {
     Now,
     /// When another ends.
     Later,
+    /// At this time.
+    At(Instant),
 }
 
 impl Account {
-    pub(crate) fn new(class: Class, room: Room, remote: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(grant: Grant, remote: Option<SocketAddr>) -> Self {
         Self {
             inner: Mutex::new(Inner {
-                ledger: Ledger::new(class),
-                room,
+                ledger: Ledger::new(grant.class),
+                opens: Opens::new(grant.pace, grant.class, now()),
+                room: grant.room,
                 over: None,
                 task: None,
             }),
@@ -101,12 +106,17 @@ impl Account {
     /// Whether a stream of the remote may be used. If not, the task is woken when it may.
     pub(crate) fn admit(&self, stream: u32, cx: &Context<'_>) -> Admitted {
         let mut inner = self.lock();
-        if inner.ledger.admits() {
-            inner.ledger.uses(stream);
-            return Admitted::Now;
-        }
+        let now = now();
         inner.wait(cx);
-        Admitted::Later
+        if !inner.ledger.admits() {
+            return Admitted::Later;
+        }
+        if let Some(at) = inner.opens.wait(now) {
+            return Admitted::At(at);
+        }
+        inner.opens.used(now);
+        inner.ledger.uses(stream);
+        Admitted::Now
     }
 
     pub(crate) fn is_crowded(&self) -> bool {
@@ -131,6 +141,11 @@ impl Account {
         // Nothing panics while it holds the lock.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The clock of the runtime, which tests stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Inner {
@@ -163,6 +178,7 @@ impl Budgeted for Account {
     fn set_class(&self, class: Class) {
         let mut inner = self.lock();
         inner.ledger.class = class;
+        inner.opens.set_class(class, now());
         inner.wake_if(true);
     }
 

@@ -6,6 +6,7 @@
 
 mod account;
 mod ledger;
+mod opens;
 mod room;
 
 use std::{
@@ -23,6 +24,7 @@ use crate::net::addr::to_socket_addr;
 
 pub(crate) use account::{Account, Admitted};
 pub(crate) use ledger::{Frame, WAITING};
+pub(crate) use opens::{Opens, Pace, Pause};
 pub(crate) use room::Room;
 
 /// What a peer may make this process hold, per connection. The least first.
@@ -83,6 +85,7 @@ pub struct Budgets {
 struct Registry {
     /// The class of peers that have none of their own.
     begin: Class,
+    pace: Pace,
     classes: HashMap<PeerId, Class>,
     open: HashMap<PeerId, Vec<Open>>,
     /// How many have been opened.
@@ -99,6 +102,15 @@ impl Open {
     fn is_gone(&self) -> bool {
         self.connection.strong_count() == 0
     }
+}
+
+/// What a connection begins with.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) class: Class,
+    pub(crate) pace: Pace,
+    /// What all connections together may take.
+    pub(crate) room: Room,
 }
 
 /// A connection that has a budget.
@@ -154,12 +166,21 @@ impl Budgets {
         Self {
             registry: Arc::new(Mutex::new(Registry {
                 begin,
+                pace: opens::of_node,
                 classes: HashMap::new(),
                 open: HashMap::new(),
                 opened: 0,
             })),
             room: Room::unlimited(),
         }
+    }
+
+    /// Those of a relay, where every peer begins as [`Class::Stranger`] and a stream is a circuit at most.
+    #[must_use]
+    pub fn of_relay() -> Self {
+        let budgets = Self::new(Class::Stranger);
+        budgets.lock().pace = opens::of_relay;
+        budgets
     }
 
     /// From now on a new peer begins as `begin`.
@@ -274,14 +295,18 @@ impl Budgets {
         })
     }
 
-    /// Registers a connection of `peer` that `make` makes with the class of the peer.
+    /// Registers a connection of `peer` that `make` makes with what the peer may do.
     pub(crate) fn open<B: Budgeted + 'static>(
         &self,
         peer: PeerId,
-        make: impl FnOnce(Class, Room) -> Arc<B>,
+        make: impl FnOnce(Grant) -> Arc<B>,
     ) -> Arc<B> {
         let mut registry = self.lock();
-        let connection = make(registry.class(&peer), self.room.clone());
+        let connection = make(Grant {
+            class: registry.class(&peer),
+            pace: registry.pace,
+            room: self.room.clone(),
+        });
         registry.opened += 1;
         let number = registry.opened;
         let open = registry.open.entry(peer).or_default();
@@ -348,11 +373,7 @@ pub(crate) struct Registered<B: Budgeted + 'static> {
 }
 
 impl<B: Budgeted + 'static> Registered<B> {
-    pub(crate) fn new(
-        budgets: &Budgets,
-        peer: PeerId,
-        make: impl FnOnce(Class, Room) -> Arc<B>,
-    ) -> Self {
+    pub(crate) fn new(budgets: &Budgets, peer: PeerId, make: impl FnOnce(Grant) -> Arc<B>) -> Self {
         Self {
             connection: Some(budgets.open(peer, make)),
             peer,

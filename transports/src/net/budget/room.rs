@@ -11,23 +11,23 @@ pub(crate) struct Room(Arc<AtomicI64>);
 
 impl Room {
     /// No limit.
-    pub(super) fn unlimited() -> Self {
+    pub(crate) fn unlimited() -> Self {
         Self(Arc::new(AtomicI64::new(i64::MAX)))
     }
 
     /// So many bytes are left from now on. Whether there were none, so that somebody may wait for them.
-    pub(super) fn set(&self, bytes: u64) -> bool {
+    pub(crate) fn set(&self, bytes: u64) -> bool {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.0.swap(bytes, Ordering::AcqRel) <= 0 && bytes > 0
     }
 
     /// Whether nothing is left.
-    pub(super) fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.0.load(Ordering::Acquire) <= 0
     }
 
     /// Memory of that size is about to be taken.
-    pub(super) fn take(&self, bytes: u64) {
+    pub(crate) fn take(&self, bytes: u64) {
         // What is left is set again before it can underflow.
         if bytes > 0 && self.0.load(Ordering::Relaxed) != i64::MAX {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);

@@ -18,7 +18,7 @@ impl Budgeted for Fake {
 }
 
 fn open(budgets: &Budgets, peer: PeerId, held: u64) -> Registered<Fake> {
-    Registered::new(budgets, peer, |class, _| {
+    Registered::new(budgets, peer, |Grant { class, .. }| {
         Arc::new(Fake(Mutex::new((class, held, false))))
     })
 }
@@ -85,7 +85,7 @@ fn when_there_is_room_again_every_connection_is_read_on() {
         fn close(&self) {}
     }
     let budgets = Budgets::new(Class::Stranger);
-    let connection = Registered::new(&budgets, PeerId::random(), |_, _| {
+    let connection = Registered::new(&budgets, PeerId::random(), |_| {
         Arc::new(Waits(std::sync::atomic::AtomicU32::default()))
     });
     let woken = || connection.0.load(std::sync::atomic::Ordering::Relaxed);

@@ -129,3 +129,27 @@ fn every_timeout_is_one_and_nothing_else_is() {
     assert!(!timed_out(&io::Error::other("timed out")));
     assert!(!timed_out(&io::Error::from(io::ErrorKind::ConnectionReset)));
 }
+
+#[test]
+fn the_words_of_tls_about_an_end_without_its_close_never_appear() {
+    let text = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+    let of_tls = || io::Error::new(io::ErrorKind::UnexpectedEof, text);
+    let of_yamux = io::Error::other(yamux::ConnectionError::Io(of_tls()));
+    let failed = Error::io(
+        "tcp connection to 192.0.2.1:443 failed".to_owned(),
+        of_tls(),
+    );
+    for error in [
+        of_tls(),
+        io::Error::other(of_tls()),
+        of_yamux,
+        io::Error::other(failed),
+    ] {
+        let shown = innermost(&error);
+        assert!(
+            !shown.contains("close_notify") && !shown.contains("https://"),
+            "{shown}"
+        );
+        assert!(shown.contains("ended without a graceful close"), "{shown}");
+    }
+}

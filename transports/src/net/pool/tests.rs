@@ -42,7 +42,7 @@ proptest! {
         let mut cooling: BTreeMap<u16, Instant> = BTreeMap::new();
         for step in steps {
             match step {
-                Step::Claim => match pool.claim(now) {
+                Step::Claim => match pool.claim_beside(&[], now) {
                     Ok(port) => {
                         prop_assert!(range.contains(port));
                         prop_assert!(!used.contains_key(&port), "{} was in use", port);
@@ -90,9 +90,9 @@ proptest! {
     fn every_port_is_handed_out_once_before_the_range_is_exhausted(range in ranges(), seed: Vec<u8>) {
         let now = Instant::now();
         let mut pool = PortPool::new(range, &seed);
-        let ports: BTreeSet<u16> = std::iter::from_fn(|| pool.claim(now).ok()).collect();
+        let ports: BTreeSet<u16> = std::iter::from_fn(|| pool.claim_beside(&[], now).ok()).collect();
         prop_assert_eq!(ports, range.iter().collect::<BTreeSet<_>>());
-        prop_assert!(pool.claim(now).is_err());
+        prop_assert!(pool.claim_beside(&[], now).is_err());
     }
 
     #[test]
@@ -100,7 +100,7 @@ proptest! {
         let now = Instant::now();
         let claims = || {
             let mut pool = PortPool::new(range, &seed);
-            std::iter::from_fn(move || pool.claim(now).ok()).collect::<Vec<_>>()
+            std::iter::from_fn(move || pool.claim_beside(&[], now).ok()).collect::<Vec<_>>()
         };
         prop_assert_eq!(claims(), claims());
         prop_assert_eq!(PortPool::new(range, &seed).candidates(now), claims());
@@ -110,13 +110,13 @@ proptest! {
     fn a_cooled_port_is_free_again_and_not_before(seconds in 1..600u64) {
         let now = Instant::now();
         let mut pool = PortPool::new("40000".parse().unwrap(), b"");
-        pool.claim(now).unwrap();
+        pool.claim_beside(&[], now).unwrap();
         let until = now + Duration::from_secs(seconds);
         pool.release(40000, Some(until));
         prop_assert_eq!(pool.next_free_in(now), Some(Duration::from_secs(seconds)));
-        prop_assert!(pool.claim(until - Duration::from_nanos(1)).is_err());
+        prop_assert!(pool.claim_beside(&[], until - Duration::from_nanos(1)).is_err());
         prop_assert_eq!(pool.next_free_in(until), None);
-        prop_assert_eq!(pool.claim(until), Ok(40000));
+        prop_assert_eq!(pool.claim_beside(&[], until), Ok(40000));
     }
 }
 
@@ -126,7 +126,7 @@ fn different_peers_mostly_start_at_different_ports() {
     let firsts: BTreeSet<u16> = (0..51u8)
         .map(|n| {
             PortPool::new(range, &[0, 36, 8, 1, 18, 32, n])
-                .claim(Instant::now())
+                .claim_beside(&[], Instant::now())
                 .unwrap()
         })
         .collect();
@@ -154,5 +154,42 @@ fn releasing_a_port_that_is_not_in_use_changes_nothing() {
             in_use: 0,
             cooling: 0
         }
+    );
+}
+
+#[test]
+fn a_port_that_a_connection_holds_is_the_last_one_and_is_named_first() {
+    use crate::net::holder::{HeldBy, Holder};
+
+    let range: PortRange = "40000-40002".parse().unwrap();
+    let (mut pool, now) = (PortPool::new(range, b"seed"), Instant::now());
+    let first = pool.clone().claim_beside(&[], now).unwrap();
+    let claimed: Vec<_> = (0..3)
+        .map(|_| pool.claim_beside(&[first], now).unwrap())
+        .collect();
+    assert_eq!(claimed.last(), Some(&first));
+    assert!(pool.claim_beside(&[first], now).is_err());
+
+    let holder = |port, by| Holder {
+        transport: p2pnode_protocol::Transport::Tcp,
+        port,
+        by,
+    };
+    let exhausted = Exhausted {
+        range,
+        holders: vec![
+            holder(40_000, HeldBy::ThisNode),
+            holder(40_001, HeldBy::Cooling),
+        ],
+    };
+    let waits = HeldBy::Connection {
+        state: crate::net::sock_diag::State::TIME_WAIT,
+        left: Some(Duration::from_secs(37)),
+    };
+    let elsewhere = holder(50_000, waits.clone());
+    let named = exhausted.held_by([elsewhere, holder(40_002, waits)]);
+    assert_eq!(
+        named.to_string(),
+        "port range 40000-40002 exhausted: tcp 40002 held by a connection to the same remote in TIME_WAIT, 37 s left, tcp 40000 in use by this node, and so on"
     );
 }

@@ -1,10 +1,14 @@
 //! Where this node is, for neighbours and for relays.
 
 use libp2p::core::transport::ListenerId;
+use p2pnode_protocol::mapping;
 use p2pnode_transports::HostAddress;
 
 use super::*;
-use crate::core::state::ListenerEnd;
+use crate::core::{
+    mappings::{Claim, Inside, MappingState, Method},
+    state::ListenerEnd,
+};
 
 fn reserve(node: &mut Node, relay: &RelayAddr) -> ListenerId {
     let actions = node.actions();
@@ -222,4 +226,71 @@ fn the_address_that_leads_to_a_relay_is_offered_first() {
     node.state.addresses.to_relays = [to_relay].into();
     let first = node.state.addresses.at_punch_ports().remove(0);
     assert_eq!(first, "/ip4/192.168.9.9/udp/40001/quic-v1".parse().unwrap());
+}
+
+#[test]
+fn a_mapping_is_in_the_record_and_offered_from_its_proof_to_its_end() {
+    let (mut node, ..) = reserved();
+    registered(&mut node).unwrap();
+    let ports = BTreeMap::from([((Transport::Quic, Family::Ip4), 40_017)]);
+    node.state.handle_punch_ports(ports, node.now);
+    node.actions();
+    node.events();
+    let claim = |port, verified: Option<&str>| Claim {
+        inside: Inside {
+            protocol: mapping::Protocol::Udp,
+            port,
+        },
+        method: Method::Pcp,
+        external: "203.0.113.7:40017".parse().unwrap(),
+        verified: verified.map(|at| at.parse().unwrap()),
+    };
+    let at = "198.51.100.7:40017";
+    let mapped: Multiaddr = "/ip4/198.51.100.7/udp/40017/quic-v1".parse().unwrap();
+    // A port that is exposed for other programs is no address of this node.
+    let exposed = claim(40_018, Some(at));
+    for (claims, offered, states) in [
+        (
+            vec![claim(40_017, None)],
+            false,
+            vec![MappingState::Claimed],
+        ),
+        (
+            vec![claim(40_017, Some(at))],
+            true,
+            vec![MappingState::Verified],
+        ),
+        (
+            vec![claim(40_017, None), exposed],
+            false,
+            vec![
+                MappingState::Withdrawn,
+                MappingState::Claimed,
+                MappingState::Verified,
+            ],
+        ),
+        (
+            vec![claim(40_017, Some(at))],
+            true,
+            vec![MappingState::Lost, MappingState::Verified],
+        ),
+        (vec![], false, vec![MappingState::Lost]),
+    ] {
+        node.state.handle_mapped(claims, node.now);
+        let actions = node.actions();
+        let addrs: Vec<_> = offered.then(|| mapped.clone()).into_iter().collect();
+        assert!(actions.contains(&Action::SetMapped(addrs)), "{actions:?}");
+        for (query, addrs) in actions.iter().filter_map(registration) {
+            assert_eq!(addrs.contains(&mapped), offered, "{addrs:?}");
+            node.state.handle_registered(query, true, node.now);
+        }
+        let record = node.state.registrar.addrs();
+        assert_eq!(record.contains(&mapped), offered);
+        let events = node.events();
+        let mappings = events.iter().filter_map(|event| match event {
+            Event::Node(event::Event::Mapping { state, .. }) => Some(*state),
+            _ => None,
+        });
+        assert_eq!(mappings.collect::<Vec<_>>(), states);
+    }
 }

@@ -128,6 +128,7 @@ fn a_peer_that_asks_for_this_node_is_punched_if_it_may_connect() {
     let notice = |peer| Notice {
         peer,
         introduction: introduction(),
+        search: None,
     };
     let stranger = notice(PeerId::random());
     node.state

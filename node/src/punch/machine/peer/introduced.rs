@@ -14,9 +14,9 @@ use p2pnode_transports::{Remote, Transport};
 
 use crate::punch::{
     address::Candidate,
-    candidates::MAX_CANDIDATES,
+    candidates::{Admitted, MAX_CANDIDATES},
     machine::{
-        Action, Context, Introduced, IntroductionResponse, Side,
+        Action, Context, FoundPair, Introduced, IntroductionResponse, Side,
         attempt::{Attempt, Phase},
         directs::decides,
         round::{choose, common},
@@ -24,7 +24,7 @@ use crate::punch::{
     record::{CandidateOutcome, Role},
 };
 
-use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs};
+use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs, series::MAX_ATTEMPTS};
 
 impl Peer {
     /// A relay introduced the peer.
@@ -97,6 +97,48 @@ impl Peer {
             role,
         });
         IntroductionResponse::Punches
+    }
+
+    /// A search has found a pair of sockets. Its dial takes the place of any other attempt.
+    pub(in crate::punch::machine) fn handle_found(
+        &mut self,
+        cx: &mut Context<'_>,
+        pair: &FoundPair,
+    ) {
+        if !cx.enabled || !self.directs.is_empty() {
+            return;
+        }
+        self.supersede(cx);
+        let candidate = |socket| Candidate {
+            transport: Transport::Quic,
+            socket,
+        };
+        let (theirs, dial) = (candidate(pair.remote), cx.dial_id());
+        let phase = Phase::Dialing {
+            dial,
+            began: cx.now,
+            until: cx.now + cx.timing.dial,
+        };
+        let number = (self.series.attempts + 1).min(MAX_ATTEMPTS);
+        let mut attempt = Attempt::new(None, pair.role, number, cx.now, phase);
+        attempt.found = true;
+        attempt.sent = vec![candidate(pair.own)];
+        let admitted = Admitted {
+            candidates: vec![theirs],
+            ..Admitted::default()
+        };
+        attempt.set_received(admitted, 0);
+        attempt.set_outcome(&theirs, CandidateOutcome::Pending);
+        let expect = attempt.expect(self.id, &[theirs], Remote::TakesTls);
+        self.attempt = Some(attempt);
+        self.plan = Plan::Nothing;
+        cx.actions.push_back(expect);
+        cx.actions.push_back(Action::Dial {
+            peer: self.id,
+            dial,
+            addrs: multiaddrs(&[theirs]),
+            role: pair.role,
+        });
     }
 
     /// When the attempt has to go on or to end.

@@ -33,6 +33,7 @@ fn a_relay_that_drains_refuses_everything_that_is_new_and_what_is_open_goes_on()
     let request = introduction::Request {
         peer: two,
         addrs: Vec::new(),
+        search: None,
     };
     assert_eq!(
         relay

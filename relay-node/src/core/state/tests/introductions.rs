@@ -1,6 +1,9 @@
 //! Who is introduced to whom.
 
-use p2pnode_protocol::introduction::{self, Answer, Introduction, Notice, Request};
+use p2pnode_protocol::{
+    introduction::{self, Answer, Introduction, Notice, Request},
+    port_search::Offer,
+};
 
 use super::*;
 
@@ -21,6 +24,7 @@ fn ask(relay: &mut Relay, asker: PeerId, wanted: PeerId, own: &[&str]) -> Answer
     let request = Request {
         peer: wanted,
         addrs: own.iter().map(|own| addr(own)).collect(),
+        search: None,
     };
     relay
         .state
@@ -48,6 +52,7 @@ fn both_learn_in_one_moment_where_the_relay_sees_the_other_and_what_the_other_le
             addrs: introduction.own_addrs,
             own_addrs: introduction.addrs,
         },
+        search: None,
     };
     let action = Action::Introduce {
         peer: wanted,
@@ -121,4 +126,59 @@ fn who_asks_too_often_is_refused_until_it_has_waited_and_so_are_those_who_ask_fo
             .count();
     }
     assert_eq!(introduced, 128, "the wanted one is spared");
+}
+
+fn offer(ip: &str, answers: bool) -> Offer {
+    let answers = match answers {
+        true => r#""answers":"ffffffffffffffffffffffffffffffff","#,
+        false => "",
+    };
+    let json = format!(
+        r#"{{"nonce":"00000000000000000000000000000001",{answers}"side":{{"mapped":"{ip}:40000"}}}}"#
+    );
+    serde_json::from_str(&json).unwrap()
+}
+
+fn search(relay: &mut Relay, from: PeerId, to: PeerId, offer: Offer) -> Vec<Option<Offer>> {
+    let request = Request {
+        peer: to,
+        addrs: Vec::new(),
+        search: Some(offer),
+    };
+    relay
+        .state
+        .handle_introduction_request(from, &request, relay.now);
+    let passed = relay.actions().into_iter().map(|action| match action {
+        Action::Introduce { peer, notice, .. } => {
+            assert_eq!(peer, to);
+            notice.search
+        }
+        other => panic!("{other:?}"),
+    });
+    passed.collect()
+}
+
+#[test]
+fn an_offer_to_search_is_passed_on_if_it_names_where_the_relay_sees_the_sender_and_nobody_else() {
+    let mut relay = Relay::new(Settings::default());
+    let (asker, wanted) = pair(&mut relay);
+    let own = offer("198.51.100.2", false);
+    assert_eq!(search(&mut relay, asker, wanted, own), [Some(own)]);
+    for other in ["198.51.100.1", "198.51.100.3", "127.0.0.1"] {
+        let offer = offer(other, false);
+        assert_eq!(search(&mut relay, asker, wanted, offer), [], "{other}");
+    }
+}
+
+#[test]
+fn the_answer_to_an_offer_reaches_a_peer_without_a_reservation() {
+    let mut relay = Relay::new(Settings::default());
+    let (asker, wanted) = pair(&mut relay);
+    let (first, answer) = (offer("198.51.100.1", false), offer("198.51.100.1", true));
+    assert_eq!(search(&mut relay, wanted, asker, answer), []);
+    relay
+        .state
+        .handle_identified(&asker, id(2), &[introduction::PROTOCOL]);
+    assert_eq!(search(&mut relay, wanted, asker, first), []);
+    assert_eq!(search(&mut relay, wanted, asker, answer), [Some(answer)]);
 }

@@ -13,6 +13,7 @@ mod connections;
 mod draining;
 mod introductions;
 mod peer_relays;
+mod probes;
 mod rates;
 mod records;
 mod schedules;

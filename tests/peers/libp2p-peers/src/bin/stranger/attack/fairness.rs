@@ -14,7 +14,7 @@ use libp2p::{
     quic,
 };
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UdpSocket,
     time::{interval, sleep},
 };
@@ -47,6 +47,63 @@ pub(super) async fn silent(args: Arc<Args>, tally: Tally) -> Result<()> {
         });
     }
     forever().await
+}
+
+/// TCP connections on which a byte of a handshake comes each second.
+pub(super) async fn drip(args: Arc<Args>, tally: Tally) -> Result<()> {
+    const HELLO: &[u8] = b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n\x16\x03\x01\x7f\xff\x01\x00\x7f\xfb\x03\x03";
+    for number in 0..args.connections {
+        let (remote, source) = (socket(args.at(number)?)?, args.source(number));
+        let tally = tally.clone();
+        tokio::spawn(async move {
+            loop {
+                match tcp_stream(remote, source).await {
+                    Ok(mut stream) => {
+                        tally.add("opened", 1);
+                        for byte in HELLO.iter().chain(std::iter::repeat(&0)) {
+                            if stream.write_all(&[*byte]).await.is_err() {
+                                break;
+                            }
+                            sleep(Duration::from_secs(1)).await;
+                        }
+                        tally.add("closed", 1);
+                    }
+                    Err(error) => tally.add(&format!("not opened: {error}"), 1),
+                }
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    forever().await
+}
+
+/// Packets of an unknown version, of a known one that mean nothing, and of connections that are not there, from one port.
+pub(super) async fn stray_packets(args: Arc<Args>, tally: Tally) -> Result<()> {
+    let remote = socket(args.at(0)?)?;
+    let any = if remote.is_ipv4() { "0.0.0.0" } else { "::" };
+    let bound = UdpSocket::bind(SocketAddr::new(any.parse()?, 0)).await?;
+    bound.connect(remote).await?;
+    let mut pace = interval(Duration::from_millis(1));
+    let mut answer = [0; 2048];
+    loop {
+        pace.tick().await;
+        for number in 0..args.per_second.unwrap_or(20_000) / 1000 {
+            let mut packet: Vec<u8> = (0..1200).map(|_| fastrand::u8(..)).collect();
+            match number % 3 {
+                0 => packet[..6].copy_from_slice(&[0xc0, 0xfa, 0xce, 0, 1, 8]),
+                1 => packet[..6].copy_from_slice(&[0xc0, 0, 0, 0, 1, 8]),
+                _ => packet[0] = 0x40 | packet[0] & 0x3f,
+            }
+            if bound.send(&packet).await.is_ok() {
+                tally.add("sent", 1);
+                tally.add("bytes sent", 1200);
+            }
+        }
+        while let Ok(length) = bound.try_recv(&mut answer) {
+            tally.add("answers", 1);
+            tally.add("bytes answered", i64::try_from(length)?);
+        }
+    }
 }
 
 /// First packets at a pace, each complete, from a port of its own and of a client of its own.

@@ -64,6 +64,27 @@ pub(super) async fn wrong_host(args: Arc<Args>, tally: Tally) -> Result<()> {
     forever().await
 }
 
+/// Each connection asks for the metrics as often as it can write, and reads nothing.
+pub(super) async fn pipelined(args: Arc<Args>, tally: Tally) -> Result<()> {
+    const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let remote = socket(args.at(0)?)?;
+    for number in 0..args.connections {
+        let (tally, source) = (tally.clone(), args.source(number));
+        tokio::spawn(async move {
+            loop {
+                if let Ok(mut stream) = tcp_stream(remote, source).await {
+                    tally.add("opened", 1);
+                    while stream.write_all(REQUEST).await.is_ok() {
+                        tally.add("written", 1);
+                    }
+                }
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    forever().await
+}
+
 pub(super) async fn half_control(args: Arc<Args>, tally: Tally) -> Result<()> {
     let socket = args.socket.clone().context("give --socket")?;
     for _ in 0..args.connections {

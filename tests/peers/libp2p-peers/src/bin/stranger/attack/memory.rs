@@ -22,6 +22,9 @@ pub(super) async fn unread(args: Arc<Args>, tally: Tally) -> Result<()> {
                 let wire = args.connect(number, &Identity::new()).await;
                 tally.outcome("connected", &wire);
                 if let Ok(wire) = wire {
+                    if args.reserve {
+                        tally.outcome("reserved", &wire.reserve().await);
+                    }
                     fill(&args, &wire, &tally).await;
                     tally.add("disconnected", 1);
                 }

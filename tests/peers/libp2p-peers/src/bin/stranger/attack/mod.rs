@@ -1,6 +1,7 @@
 //! Attacks that last: each runs for so many seconds and prints what it has done, once a second and at its end.
 
 mod fairness;
+mod frames;
 mod local;
 mod memory;
 mod raw;
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// At most so many a second; without it as many as there can be.
     #[arg(long)]
     per_second: Option<u32>,
+    /// Reserve on the relay before.
+    #[arg(long)]
+    reserve: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,8 +88,22 @@ enum What {
     Identify,
     IdentifyPush,
     Join,
-    /// Streams that are opened and reset.
+    /// Streams that are opened and dropped before anything is said.
     OpenClose,
+    /// Streams that are opened and reset, in frames that no multiplexer writes.
+    Reopen,
+    /// Pings of yamux whose answers nobody reads.
+    Pings,
+    /// Frames for streams that are not there.
+    Updates,
+    /// Protocols that nobody speaks are proposed without end.
+    Propose,
+    /// Handshakes of which a byte comes each second.
+    Drip,
+    /// QUIC packets of versions and connections that are not there.
+    StrayPackets,
+    /// Requests to an admin server whose answers are not read.
+    Pipelined,
     /// Records of many peers, each over a connection of its own.
     Put,
     /// Questions for the record of a peer.
@@ -181,6 +199,11 @@ async fn begin(args: Arc<Args>, tally: Tally) -> Result<()> {
         | What::Join
         | What::OpenClose
         | What::Get => requests::flood(args, tally).await,
+        What::Reopen | What::Pings | What::Updates => frames::flood(args, tally).await,
+        What::Propose => frames::propose(args, tally).await,
+        What::Drip => fairness::drip(args, tally).await,
+        What::StrayPackets => fairness::stray_packets(args, tally).await,
+        What::Pipelined => local::pipelined(args, tally).await,
         What::HalfHttp => local::half_http(args, tally).await,
         What::WrongHost => local::wrong_host(args, tally).await,
         What::HalfControl => local::half_control(args, tally).await,

@@ -162,30 +162,56 @@ impl Wire {
     }
 
     async fn secured_by_tls(
-        mut stream: impl Duplex + 'static,
+        stream: impl Duplex + 'static,
         identity: &Identity,
     ) -> Result<Self> {
-        negotiate(&mut stream, "/tls/1.0.0").await?;
-        let config = tls::Config::new(&identity.key)?;
-        let (_, stream) = config.upgrade_outbound(stream, "/tls/1.0.0").await?;
-        Self::muxed(stream, identity).await
+        Self::muxed(Self::tls(stream, identity).await?, identity).await
     }
 
-    /// The connection inside a circuit.
-    pub(crate) async fn inside(mut circuit: Stream, identity: &Identity) -> Result<Self> {
+    async fn tls(mut stream: impl Duplex + 'static, identity: &Identity) -> Result<Stream> {
+        negotiate(&mut stream, "/tls/1.0.0").await?;
+        let config = tls::Config::new(&identity.key)?;
+        let (_, mut stream) = config.upgrade_outbound(stream, "/tls/1.0.0").await?;
+        negotiate(&mut stream, "/yamux/1.0.0").await?;
+        Ok(Box::new(stream))
+    }
+
+    async fn noise(mut circuit: Stream, identity: &Identity) -> Result<Stream> {
         let upgrade = async {
             negotiate(&mut circuit, "/noise").await?;
             let config = noise::Config::new(&identity.key)?;
-            let (_, stream) = config.upgrade_outbound(circuit, "/noise").await?;
-            Self::muxed(stream, identity).await
+            let (_, mut stream) = config.upgrade_outbound(circuit, "/noise").await?;
+            negotiate(&mut stream, "/yamux/1.0.0").await?;
+            Ok(Box::new(stream) as Stream)
         };
         timeout(ANSWER, upgrade)
             .await
             .context("no handshake in the circuit")?
     }
 
-    async fn muxed(mut stream: impl Duplex + 'static, identity: &Identity) -> Result<Self> {
-        negotiate(&mut stream, "/yamux/1.0.0").await?;
+    /// A connection over TCP whose frames its owner writes.
+    pub(crate) async fn frames(
+        to: &Multiaddr,
+        identity: &Identity,
+        source: Option<IpAddr>,
+    ) -> Result<Stream> {
+        let stream = tcp::tokio::TcpStream(tcp_stream(socket(to)?, source).await?);
+        timeout(ANSWER, Self::tls(stream, identity))
+            .await
+            .context("no handshake")?
+    }
+
+    /// The same inside a circuit.
+    pub(crate) async fn frames_inside(circuit: Stream, identity: &Identity) -> Result<Stream> {
+        Self::noise(circuit, identity).await
+    }
+
+    /// The connection inside a circuit.
+    pub(crate) async fn inside(circuit: Stream, identity: &Identity) -> Result<Self> {
+        Self::muxed(Self::noise(circuit, identity).await?, identity).await
+    }
+
+    async fn muxed(stream: Stream, identity: &Identity) -> Result<Self> {
         let mut muxer = yamux::Config::default()
             .upgrade_outbound(stream, "/yamux/1.0.0")
             .await?;

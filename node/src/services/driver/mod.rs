@@ -1,24 +1,25 @@
 //! One session, its local socket and its streams: a task that moves bytes between them as the machine decides.
 
+mod local;
+mod streams;
+
 use std::{
     future::{Future, poll_fn},
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::{Buf as _, Bytes};
-use futures::FutureExt as _;
-use p2pnode_protocol::upgrade::is_refusal;
+use bytes::Bytes;
 use p2pnode_services::{
     core::{
         memory::Share,
         session::{Action, End, Event, Opening as Begin, Session, Settings, StreamId},
     },
-    wire::{Frame, Open, Refusal, Refuse, ResetReason},
+    wire::{Open, ResetReason},
 };
+use p2pnode_transports::ClaimedTcp;
 use tokio::time::Sleep;
 
 use super::{
@@ -26,12 +27,12 @@ use super::{
     carrier::Carrier,
     hub::Wish,
     lines::State,
-    local::{READ, Socket},
+    local::Socket,
     offers::Offered,
-    opening::{OpenError, Opening},
+    opening::Opening,
     report::Change,
     running::Running,
-    target::{self, Connected, Dialing, Failed},
+    target::{self, Dialing},
 };
 
 /// Rounds before others have their turn.
@@ -57,6 +58,8 @@ pub(super) struct Driver {
     piece: Bytes,
     /// The local socket has ended.
     is_read: bool,
+    /// It takes nothing further.
+    is_broken: bool,
     /// Its other direction is to be ended.
     shuts_down: bool,
     carriers: Vec<Carrier>,
@@ -71,6 +74,8 @@ pub(super) struct Driver {
     detail: Option<String>,
     is_unreachable: bool,
     _wish: Option<Wish>,
+    /// The port of the range from which the target was dialed.
+    _port: Option<ClaimedTcp>,
 }
 
 /// How a session went.
@@ -141,6 +146,7 @@ impl Driver {
             greeting: Bytes::new(),
             piece: Bytes::new(),
             is_read: false,
+            is_broken: false,
             shuts_down: false,
             carriers: Vec::new(),
             opening: None,
@@ -152,6 +158,7 @@ impl Driver {
             detail: None,
             is_unreachable: false,
             _wish: None,
+            _port: None,
         }
     }
 
@@ -235,242 +242,6 @@ impl Driver {
         any
     }
 
-    fn poll_opening(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(Poll::Ready(opened)) = self.opening.as_mut().map(|opening| opening.poll_unpin(cx))
-        else {
-            return false;
-        };
-        self.opening = None;
-        let now = Instant::now();
-        match opened {
-            Ok((connection, stream)) => {
-                let id = self.hub.stream_id();
-                self.carriers.push(Carrier::new(id, connection, stream));
-                self.session.handle_stream(id, now);
-            }
-            Err(OpenError::Unsupported) => {
-                // As a peer that offers the protocol and not the service.
-                let id = self.hub.stream_id();
-                self.session.handle_stream(id, now);
-                self.unsupported(id);
-            }
-            Err(error) => {
-                tracing::debug!(session = %self.running.key.session, %error, "no stream");
-                self.session.handle_stream_failed(now);
-            }
-        }
-        true
-    }
-
-    fn unsupported(&mut self, stream: StreamId) {
-        let now = Instant::now();
-        if self.is_opened {
-            // A process that offers nothing: not the one that had the session.
-            self.session.handle_peer_restarted(now);
-            return self.session.handle_stream_lost(stream, now);
-        }
-        let refuse = Frame::Refuse(Refuse {
-            instance: 0,
-            refusal: Refusal::Unavailable,
-        });
-        self.session.handle_frame(stream, refuse, now);
-        self.session.handle_stream_lost(stream, now);
-    }
-
-    fn poll_dialing(&mut self, cx: &mut Context<'_>) -> bool {
-        let Local::Dialing(dialing) = &mut self.local else {
-            return false;
-        };
-        let Poll::Ready(dialed) = dialing.poll_unpin(cx) else {
-            return false;
-        };
-        let now = Instant::now();
-        match dialed {
-            Ok(Connected { socket, prefix }) => {
-                (self.local, self.prefix) = (Local::Open(socket), prefix);
-                self.session.handle_connected(now);
-            }
-            Err(Failed { reason, detail }) => {
-                self.local = Local::Gone;
-                self.detail = Some(detail);
-                self.session.handle_reset(reason, now);
-            }
-        }
-        true
-    }
-
-    /// From the streams.
-    fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
-        let (mut any, mut index) = (false, 0);
-        while let Some(carrier) = self.carriers.get_mut(index) {
-            let id = carrier.id;
-            let mut lost = None;
-            for _ in 0..IN_A_ROW {
-                if carrier.is_closing {
-                    break;
-                }
-                match carrier.poll_frame(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Ok(Some(frame))) => {
-                        any = true;
-                        self.session.handle_frame(id, frame, Instant::now());
-                    }
-                    Poll::Ready(Ok(None)) => lost = Some(None),
-                    Poll::Ready(Err(error)) => lost = Some(Some(error)),
-                }
-                if lost.is_some() {
-                    break;
-                }
-            }
-            match lost {
-                None => index += 1,
-                Some(error) => {
-                    any = true;
-                    self.lost(index, error);
-                }
-            }
-        }
-        any
-    }
-
-    /// The stream at `index` has ended.
-    fn lost(&mut self, index: usize, error: Option<io::Error>) {
-        let carrier = self.carriers.remove(index);
-        let now = Instant::now();
-        let (session, id) = (self.running.key.session, carrier.id);
-        match error {
-            Some(error) if is_refusal(&error) => return self.unsupported(id),
-            Some(error) if error.kind() == io::ErrorKind::InvalidData => {
-                tracing::info!(peer = %self.running.key.peer, %session, %error, "a peer broke the protocol of services");
-                self.session.handle_reset(ResetReason::Violation, now);
-            }
-            Some(error) => tracing::debug!(%session, %error, "a stream broke"),
-            None => {}
-        }
-        self.session.handle_stream_lost(id, now);
-    }
-
-    /// To the local socket.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> bool {
-        let Local::Open(socket) = &mut self.local else {
-            return false;
-        };
-        let (mut any, mut broken) = (false, false);
-        for _ in 0..IN_A_ROW {
-            let is_prefix = !self.prefix.is_empty();
-            if !is_prefix && self.piece.is_empty() {
-                match self.session.poll_data() {
-                    Some(piece) => self.piece = piece,
-                    None => break,
-                }
-            }
-            let bytes = match is_prefix {
-                true => &mut self.prefix,
-                false => &mut self.piece,
-            };
-            match socket.poll_write(cx, bytes) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    broken = true;
-                    break;
-                }
-                Poll::Ready(Ok(written)) => {
-                    any = true;
-                    bytes.advance(written);
-                    if !is_prefix {
-                        self.running.came_in(written);
-                        self.session.handle_delivered(written, Instant::now());
-                    }
-                }
-            }
-        }
-        if self.shuts_down && self.piece.is_empty() && self.prefix.is_empty() {
-            match socket.poll_shutdown(cx) {
-                Poll::Pending => {}
-                // It was reset in the meantime, and all is delivered.
-                Poll::Ready(Ok(()) | Err(_)) => {
-                    self.shuts_down = false;
-                    any = true;
-                }
-            }
-        }
-        if broken {
-            self.session
-                .handle_reset(ResetReason::LocalReset, Instant::now());
-        }
-        any | broken
-    }
-
-    /// From the local socket.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
-        let waits = self.keeps_socket && !self.is_opened;
-        let Local::Open(socket) = &mut self.local else {
-            return false;
-        };
-        if self.is_read || waits {
-            return false;
-        }
-        let mut any = false;
-        for _ in 0..IN_A_ROW {
-            let room = self.session.room();
-            if room == 0 {
-                break;
-            }
-            let read = socket.poll_read(cx, room.min(READ));
-            let now = Instant::now();
-            match read {
-                Poll::Pending => break,
-                Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
-                    self.is_read = true;
-                    self.session.handle_end(now);
-                    return true;
-                }
-                Poll::Ready(Ok(bytes)) => {
-                    any = true;
-                    self.running.went_out(bytes.len());
-                    self.session.handle_data(bytes, now);
-                }
-                Poll::Ready(Err(_)) => {
-                    self.is_read = true;
-                    self.session.handle_reset(ResetReason::LocalReset, now);
-                    return true;
-                }
-            }
-        }
-        any
-    }
-
-    /// To the streams.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
-        let (mut any, mut index) = (false, 0);
-        let now = Instant::now();
-        while let Some(carrier) = self.carriers.get_mut(index) {
-            let (id, session) = (carrier.id, &mut self.session);
-            let sent = carrier.poll_send(cx, || {
-                let frame = session.poll_transmit(id, now);
-                any |= frame.is_some();
-                frame
-            });
-            match sent {
-                Poll::Ready(Ok(())) if carrier.is_closing => {
-                    any = true;
-                    self.carriers.remove(index);
-                    self.session.handle_stream_lost(id, now);
-                }
-                Poll::Pending | Poll::Ready(Ok(())) => index += 1,
-                // What the peer has sent before may say why: the end is seen when all is read.
-                Poll::Ready(Err(error)) if !carrier.is_closing && !is_refusal(&error) => {
-                    index += 1;
-                }
-                Poll::Ready(Err(error)) => {
-                    any = true;
-                    self.lost(index, Some(error));
-                }
-            }
-        }
-        any
-    }
-
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         let closing = self.closes_until();
         let Some(at) = self.session.poll_timeout().into_iter().chain(closing).min() else {
@@ -532,17 +303,6 @@ impl Driver {
             self.report(event);
         }
         any
-    }
-
-    fn reset_local(&mut self) {
-        self.piece = Bytes::new();
-        self.shuts_down = false;
-        if self.keeps_socket && !self.is_opened {
-            return;
-        }
-        if let Local::Open(socket) = std::mem::replace(&mut self.local, Local::Gone) {
-            socket.reset();
-        }
     }
 
     fn report(&mut self, event: Event) {

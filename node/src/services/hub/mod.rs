@@ -1,9 +1,11 @@
 //! What all tasks of services share.
 
+mod needs;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -21,7 +23,11 @@ use p2pnode_services::{
     },
     wire::{Carries, ID_LENGTH, PROTOCOL, ResetReason, SessionId},
 };
+use p2pnode_transports::Handle;
 use tokio::sync::Notify;
+
+pub(crate) use self::needs::Needs;
+pub(super) use self::needs::Wish;
 
 use super::{
     flows::Udp,
@@ -34,23 +40,6 @@ use super::{
     sources::PeerAddresses,
 };
 use crate::observe::metrics::SessionMetrics;
-
-/// What services need of the event loop for one peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Needs {
-    /// The peer.
-    pub(crate) peer: PeerId,
-    /// A path to it is to be kept.
-    pub(crate) wanted: bool,
-    /// A client waits for one.
-    pub(crate) now: bool,
-    /// It may have many sessions: a service or a forward names it.
-    pub(crate) named: bool,
-    /// It has sessions here.
-    pub(crate) served: bool,
-    /// Its addresses, if the configuration has some.
-    pub(crate) addrs: Vec<Multiaddr>,
-}
 
 /// The services of a node. Clones are the same.
 #[derive(Debug, Clone)]
@@ -72,6 +61,8 @@ struct Inner {
     /// Wakes the behaviour when one of both changes.
     behaviour: AtomicWaker,
     udp: Udp,
+    /// The ports of the range, once the node has started.
+    ports: OnceLock<Handle>,
     addresses: Mutex<PeerAddresses>,
     /// What runs apart from sessions.
     servers: Mutex<Servers>,
@@ -92,27 +83,6 @@ pub(super) struct State {
     addrs: BTreeMap<PeerId, Vec<Multiaddr>>,
     /// The peers that have a name.
     names: Peers,
-}
-
-/// A path to a peer is kept as long as this exists.
-#[derive(Debug)]
-pub(super) struct Wish {
-    hub: Hub,
-    peer: PeerId,
-}
-
-impl Drop for Wish {
-    fn drop(&mut self) {
-        let mut state = self.hub.state();
-        if let Some(wishes) = state.wishes.get_mut(&self.peer) {
-            *wishes -= 1;
-            if *wishes == 0 {
-                state.wishes.remove(&self.peer);
-                self.hub.needs(state, self.peer, false);
-                self.hub.offering_changed();
-            }
-        }
-    }
 }
 
 impl Hub {
@@ -147,6 +117,7 @@ impl Hub {
             offers_version: AtomicU64::new(0),
             behaviour: AtomicWaker::new(),
             udp: Udp::new(instance),
+            ports: OnceLock::new(),
             addresses: Mutex::default(),
             servers: Mutex::default(),
         }))
@@ -166,6 +137,16 @@ impl Hub {
 
     pub(super) fn udp(&self) -> &Udp {
         &self.0.udp
+    }
+
+    /// Targets that ask for it are dialed from the ports of `handle`.
+    pub(crate) fn know_ports(&self, handle: Handle) {
+        // They are known once.
+        let _ = self.0.ports.set(handle);
+    }
+
+    pub(super) fn ports(&self) -> Option<&Handle> {
+        self.0.ports.get()
     }
 
     pub(super) fn addresses(&self) -> &Mutex<PeerAddresses> {
@@ -351,56 +332,6 @@ impl Hub {
         self.state().running.len()
     }
 
-    /// Which peers' needs have changed, once some have.
-    pub(crate) async fn needs_changed(&self) -> Vec<Needs> {
-        loop {
-            let needs = self.take_needs();
-            if !needs.is_empty() {
-                return needs;
-            }
-            self.0.changed.notified().await;
-        }
-    }
-
-    fn take_needs(&self) -> Vec<Needs> {
-        let mut state = self.state();
-        let changed = std::mem::take(&mut state.changed).into_iter();
-        let named = state.offers.named();
-        changed
-            .map(|(peer, now)| state.needs_of(peer, now, &named))
-            .collect()
-    }
-
-    fn needs(&self, mut state: MutexGuard<'_, State>, peer: PeerId, now: bool) {
-        *state.changed.entry(peer).or_default() |= now;
-        drop(state);
-        self.0.changed.notify_one();
-    }
-
-    /// Keeps a path to `peer` until the returned value is dropped.
-    pub(super) fn wish(&self, peer: PeerId) -> Wish {
-        let mut state = self.state();
-        let wishes = state.wishes.entry(peer).or_default();
-        *wishes += 1;
-        let is_first = *wishes == 1;
-        let has_path = state.paths.chosen(&peer).is_some();
-        if is_first || !has_path {
-            if !has_path {
-                state.paths.tried_again(peer);
-            }
-            self.needs(state, peer, !has_path);
-        } else {
-            drop(state);
-        }
-        if is_first {
-            self.offering_changed();
-        }
-        Wish {
-            hub: self.clone(),
-            peer,
-        }
-    }
-
     /// Whether the last dial of the peer has ended without a path.
     pub(super) fn is_unreachable(&self, peer: &PeerId) -> bool {
         self.state().paths.why_unreachable(peer).is_some()
@@ -450,11 +381,6 @@ impl Hub {
             self.needs(state, key.peer, false);
         }
     }
-
-    /// A session of `peer` was accepted.
-    pub(super) fn served(&self, peer: PeerId) {
-        self.needs(self.state(), peer, false);
-    }
 }
 
 impl State {
@@ -480,18 +406,6 @@ impl State {
         };
         let all = key(Role::Forward, 0)..=key(Role::Service, u8::MAX);
         self.running.range(all).map(|(_, running)| running)
-    }
-
-    fn needs_of(&self, peer: PeerId, now: bool, named: &BTreeSet<PeerId>) -> Needs {
-        let wanted = self.wishes.contains_key(&peer);
-        Needs {
-            peer,
-            wanted,
-            now,
-            named: wanted || named.contains(&peer),
-            served: self.table.accepted_from(&peer) > 0,
-            addrs: self.addrs.get(&peer).cloned().unwrap_or_default(),
-        }
     }
 }
 

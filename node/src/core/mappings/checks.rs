@@ -1,0 +1,64 @@
+//! Checks from outside: which claims are due, and what the outcomes mean.
+//!
+//! A relay sends a nonce from a port that this node has never contacted. Three nonces in a row that do not arrive withdraw the
+//! mapping. One that was proved before may have ended with the router: the router is asked again, and the mapping is checked once
+//! more before it is released.
+
+use std::{net::SocketAddr, time::Instant};
+
+use super::{
+    Mappings,
+    interface::{Action, Checked, Claim, Event, Inside, Lost},
+    lease::Verdict,
+};
+
+impl Mappings {
+    /// What the router claims, and which of that is proved.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = Claim> {
+        self.leases.iter().filter_map(|(inside, lease)| {
+            Some(Claim {
+                inside: *inside,
+                method: lease.method()?,
+                external: lease.external()?,
+                verified: lease.verified(),
+            })
+        })
+    }
+
+    /// The check of a claim has ended.
+    pub(crate) fn handle_checked(
+        &mut self,
+        inside: Inside,
+        external: SocketAddr,
+        outcome: Checked,
+        now: Instant,
+    ) {
+        let lease = self.leases.get_mut(&inside);
+        let Some(lease) = lease.filter(|lease| lease.external() == Some(external)) else {
+            return;
+        };
+        match lease.checked(outcome, now) {
+            Verdict::Same => {}
+            Verdict::Proved(at) => self.events.push_back(Event::Proved { inside, at }),
+            Verdict::Doubted => self.events.push_back(Event::Doubted { inside }),
+            Verdict::Wrong => {
+                self.release(inside);
+                self.lose(inside, Lost::Unverified);
+                self.refuse(inside, now);
+            }
+        }
+        self.handle_timeout(now);
+    }
+
+    pub(super) fn check_due(&mut self, now: Instant) {
+        for (inside, lease) in &mut self.leases {
+            if let Some((external, relay)) = lease.check(now) {
+                self.actions.push_back(Action::Check {
+                    inside: *inside,
+                    external,
+                    relay,
+                });
+            }
+        }
+    }
+}

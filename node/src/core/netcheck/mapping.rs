@@ -1,0 +1,169 @@
+//! What routers map to the punch ports, and whether another NAT is in front of the router.
+
+use std::net::IpAddr;
+
+use p2pnode_protocol::mapping::Protocol;
+use p2pnode_transports::{Family, Transport};
+
+use super::{
+    Check, Facts, Id, PathFacts, Status,
+    assess::{check, of_path},
+};
+use crate::core::{finding::Remedy, mappings::Claim};
+
+/// The check of each transport whose punch port a router maps.
+pub(super) fn mappings(facts: &Facts) -> impl Iterator<Item = Check> {
+    let paths = facts.paths.iter();
+    paths.filter_map(|path| Some(of_path(path, mapping(path, claim(path, facts)?))))
+}
+
+/// What a router maps to the punch port of a path.
+fn claim<'a>(path: &PathFacts, facts: &'a Facts) -> Option<&'a Claim> {
+    let protocol = match path.transport {
+        Transport::Quic => Protocol::Udp,
+        Transport::Tcp => Protocol::Tcp,
+    };
+    let is_it = |claim: &&Claim| {
+        claim.inside.protocol == protocol && Family::from(claim.external.ip()) == path.family
+    };
+    facts.claims.iter().find(is_it)
+}
+
+/// Whether everybody reaches the punch port of a path, as a check from outside has proved.
+pub(super) fn is_open(path: &PathFacts, facts: &Facts) -> bool {
+    claim(path, facts).is_some_and(|claim| claim.verified.is_some())
+}
+
+fn mapping(path: &PathFacts, claim: &Claim) -> Check {
+    let mut seen = path.seen.iter().filter_map(|seen| seen.mapped);
+    let seen = seen.find(|seen| Family::from(seen.ip()) == path.family);
+    let router = claim.external.ip();
+    let behind = seen.filter(|seen| seen.ip() != router || is_shared(router));
+    let method = claim.method.as_str();
+    let front = behind.map_or_else(String::new, |seen| {
+        format!(
+            "; another NAT is in front: the router is at {router}, and relays see {}",
+            seen.ip()
+        )
+    });
+    match claim.verified {
+        Some(at) => {
+            let text = format!("{method}: {at}, verified from outside{front}");
+            check(Id::Mapping, Status::Ok, text, None)
+        }
+        None => {
+            let remedy = behind.map(|_| Remedy::double_nat());
+            let text = format!(
+                "{method}: {} as the router says; no check from outside came in, so it is not offered{front}",
+                claim.external
+            );
+            check(Id::Mapping, Status::Warn, text, remedy)
+        }
+    }
+}
+
+/// Whether an address is one that a carrier or a home gives to routers.
+fn is_shared(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            ip.is_private() || (first, second & 0xc0) == (100, 64)
+        }
+        IpAddr::V6(_) => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::core::{
+        mappings::{Inside, Method},
+        netcheck::{HostFacts, PeerClass, Reaches, Seen, assess},
+    };
+
+    fn facts(router: &str, verified: Option<&str>) -> Facts {
+        let mut path = PathFacts::new(Transport::Quic, Family::Ip4);
+        // A symmetric NAT: another port at each relay.
+        path.seen = [(10, 51_000), (20, 52_000)]
+            .map(|(relay, port)| Seen {
+                by: ([198, 51, 100, relay], 443).into(),
+                local: Some("192.168.1.2:40017".parse().unwrap()),
+                mapped: Some(([203, 0, 113, 7], port).into()),
+            })
+            .to_vec();
+        path.from_other_port = Some(false);
+        let claim = Claim {
+            inside: Inside {
+                protocol: Protocol::Udp,
+                port: 40_017,
+            },
+            method: Method::Pcp,
+            external: format!("{router}:40017").parse().unwrap(),
+            verified: verified.map(|at| at.parse().unwrap()),
+        };
+        Facts {
+            range: "40000-40050".parse().unwrap(),
+            relays: vec![super::super::RelayFacts {
+                relay: libp2p::PeerId::random(),
+                legs: vec![super::super::Leg {
+                    transport: Transport::Quic,
+                    family: Family::Ip4,
+                    answer: super::super::Answer::After(std::time::Duration::ZERO),
+                }],
+            }],
+            paths: vec![path],
+            clock_ahead: None,
+            host: HostFacts::default(),
+            claims: vec![claim],
+        }
+    }
+
+    fn of(facts: &Facts) -> Check {
+        let report = assess(facts);
+        let found = report
+            .checks
+            .into_iter()
+            .find(|check| check.id == Id::Mapping);
+        found.unwrap()
+    }
+
+    #[test]
+    fn a_verified_mapping_makes_a_symmetric_nat_direct_with_everybody() {
+        let facts = facts("203.0.113.7", Some("203.0.113.7:40017"));
+        let check = of(&facts);
+        assert_eq!(check.status, Status::Ok);
+        assert_eq!(check.text, "pcp: 203.0.113.7:40017, verified from outside");
+        let report = assess(&facts);
+        assert_eq!(report.verdict.direct, PeerClass::ALL);
+        assert_eq!(report.reaches(), Reaches::Directly);
+    }
+
+    #[test]
+    fn a_claim_that_is_not_verified_helps_nobody_and_a_second_nat_is_named() {
+        for router in ["100.64.0.9", "10.0.0.2", "198.51.100.3"] {
+            let facts = facts(router, None);
+            let check = of(&facts);
+            assert_eq!(check.status, Status::Warn);
+            assert!(
+                check.text.contains("another NAT is in front"),
+                "{}",
+                check.text
+            );
+            assert_eq!(check.remedy.unwrap().id, "double_nat");
+            assert_eq!(assess(&facts).reaches(), Reaches::Relayed);
+        }
+        let alone = of(&facts("203.0.113.7", None));
+        assert!(!alone.text.contains("another NAT"), "{}", alone.text);
+        let none = Facts {
+            claims: Vec::new(),
+            ..facts("203.0.113.7", None)
+        };
+        assert!(
+            assess(&none)
+                .checks
+                .iter()
+                .all(|check| check.id != Id::Mapping)
+        );
+    }
+}

@@ -1,0 +1,429 @@
+//! With whom this node searches, and when.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use p2pnode_protocol::port_search::{Key, Nonce, Offer, Part, Ports, Side};
+
+use super::{
+    plan::Plan,
+    report::{NoSearch, SearchClass, SearchOutcome, SearchReport},
+    search::{Counts, Ended},
+    side::{Sample, side},
+};
+
+/// How long a peer rests after a search: after the first, the second, and each that follows.
+const RESTS: [Duration; 3] = [
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+    Duration::from_secs(3_600),
+];
+
+/// The most searches of a node in an hour, whoever asks: 36,000 packets.
+const PER_HOUR: usize = 12;
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A relay has seen the range within this, and the peer has answered within that.
+const SAMPLED: Duration = Duration::from_secs(5);
+const ANSWERED: Duration = Duration::from_secs(8);
+
+/// The most peers of which a rest is remembered.
+const PEERS: usize = 512;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// Have this relay look at the range; [`Searches::handle_sample`] follows.
+    Sample(PeerId),
+    /// Ask the relay to pass an offer on.
+    Ask(Ask),
+    /// Begin a search; [`Searches::handle_ended`] follows.
+    Begin(Begin),
+    /// End the search that runs, or the look at the range.
+    Stop,
+    /// A search is over.
+    Report(SearchReport),
+}
+
+/// An offer to pass on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) relay: PeerId,
+    pub(crate) peer: PeerId,
+    pub(crate) offer: Offer,
+}
+
+/// A search to begin.
+#[derive(Debug, Clone)]
+pub(crate) struct Begin {
+    pub(crate) peer: PeerId,
+    /// This side's punch socket, as its relay sees it.
+    pub(crate) own: SocketAddr,
+    pub(crate) plan: Plan,
+    pub(crate) key: Key,
+    pub(crate) part: Part,
+    pub(crate) seed: u64,
+}
+
+impl PartialEq for Begin {
+    fn eq(&self, other: &Self) -> bool {
+        (self.peer, &self.plan, self.part) == (other.peer, &other.plan, other.part)
+    }
+}
+
+/// The searches of a node: one at a time.
+#[derive(Debug)]
+pub(crate) struct Searches {
+    local: PeerId,
+    enabled: bool,
+    rng: fastrand::Rng,
+    active: Option<Active>,
+    rests: BTreeMap<PeerId, Rest>,
+    begun: VecDeque<Instant>,
+    /// The last look at the range, by this relay.
+    sample: Option<(PeerId, Sample)>,
+    steps: VecDeque<Step>,
+}
+
+#[derive(Debug)]
+struct Active {
+    peer: PeerId,
+    relay: PeerId,
+    /// Whether this node has made the first offer.
+    asks: bool,
+    began: Instant,
+    until: Instant,
+    phase: Phase,
+    sides: Option<(Side, Side)>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// A relay looks at the range. The peer's offer, if it has made one.
+    Sampling(Option<Offer>),
+    /// The peer has this offer.
+    Offered(Offer),
+    /// A search runs.
+    Running,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    until: Instant,
+    rung: usize,
+    /// The relay to ask when the rest is over, if this node wants the peer.
+    relay: Option<PeerId>,
+}
+
+impl Searches {
+    pub(crate) const fn new(local: PeerId, enabled: bool, rng: fastrand::Rng) -> Self {
+        Self {
+            local,
+            enabled,
+            rng,
+            active: None,
+            rests: BTreeMap::new(),
+            begun: VecDeque::new(),
+            sample: None,
+            steps: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn poll_step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let rests = self.rests.values().filter(|rest| rest.relay.is_some());
+        let rests = rests.map(|rest| rest.until);
+        match &self.active {
+            Some(active) => Some(active.until),
+            None => rests.min(),
+        }
+    }
+
+    /// Ends what takes too long. Returns the peers whose rest is over and that this node wants: each is to be wanted again or
+    /// forgotten.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<PeerId> {
+        if let Some(active) = &self.active {
+            if now < active.until {
+                return Vec::new();
+            }
+            let outcome = match active.phase {
+                Phase::Sampling(_) => SearchOutcome::NoSample,
+                Phase::Offered(_) => SearchOutcome::Unanswered,
+                // Its task has ended it before.
+                Phase::Running => SearchOutcome::NotFound,
+            };
+            self.end(outcome, None, Counts::default(), now);
+            return Vec::new();
+        }
+        let due = self.rests.iter_mut().filter_map(|(peer, rest)| {
+            let is_due = rest.until <= now && rest.relay.take().is_some();
+            is_due.then_some(*peer)
+        });
+        due.collect()
+    }
+
+    /// The peer with which a search is being made.
+    pub(crate) fn peer(&self) -> Option<PeerId> {
+        self.active.as_ref().map(|active| active.peer)
+    }
+
+    /// Whether a search with this peer is being made.
+    pub(crate) fn is_with(&self, peer: &PeerId) -> bool {
+        self.active
+            .as_ref()
+            .is_some_and(|active| active.peer == *peer)
+    }
+
+    /// A peer is to be direct, and a punch has failed.
+    pub(crate) fn handle_wanted(&mut self, peer: PeerId, relay: PeerId, now: Instant) {
+        if !self.enabled || self.is_with(&peer) {
+            return;
+        }
+        if let Some(rest) = self.rests.get_mut(&peer)
+            && rest.until > now
+        {
+            rest.relay = Some(relay);
+            return;
+        }
+        if self.active.is_some() || !self.has_budget(now) {
+            let rung = self.rests.get(&peer).map_or(0, |rest| rest.rung);
+            let (until, relay) = (now + RESTS[0], Some(relay));
+            self.rests.insert(peer, Rest { until, rung, relay });
+            return;
+        }
+        self.sample(peer, relay, None, now);
+    }
+
+    /// A peer offers a search over this relay, or answers an offer.
+    pub(crate) fn handle_offer(&mut self, peer: PeerId, relay: PeerId, offer: Offer, now: Instant) {
+        if !self.enabled {
+            return;
+        }
+        if let Some(nonce) = offer.answers {
+            return self.handle_answer(peer, nonce, offer, now);
+        }
+        if let Some(active) = &self.active {
+            let is_running = matches!(active.phase, Phase::Running);
+            // Of two offers that cross, that of the smaller id counts.
+            if active.peer != peer || !active.asks || is_running || self.local < peer {
+                return;
+            }
+            self.active = None;
+            self.steps.push_back(Step::Stop);
+        }
+        // The other side's clock may be a little ahead.
+        let rests =
+            |rest: &Rest| now + (RESTS[rest.rung.saturating_sub(1).min(2)] / 4) < rest.until;
+        if self.rests.get(&peer).is_some_and(rests) || !self.has_budget(now) {
+            return;
+        }
+        self.sample(peer, relay, Some(offer), now);
+    }
+
+    /// The relay does not pass the offer on.
+    pub(crate) fn handle_refused(&mut self, peer: PeerId, now: Instant) {
+        let is_offered =
+            |active: &Active| active.peer == peer && matches!(active.phase, Phase::Offered(_));
+        if self.active.as_ref().is_some_and(is_offered) {
+            self.end(SearchOutcome::Unanswered, None, Counts::default(), now);
+        }
+    }
+
+    /// What a relay has seen of the range.
+    pub(crate) fn handle_sample(&mut self, sample: Option<Sample>, now: Instant) {
+        let Some(Active {
+            relay,
+            phase: Phase::Sampling(_),
+            ..
+        }) = &self.active
+        else {
+            return;
+        };
+        let relay = *relay;
+        let Some(side) = sample.as_ref().and_then(side) else {
+            return self.end(SearchOutcome::NoSample, None, Counts::default(), now);
+        };
+        self.sample = sample.map(|sample| (relay, sample));
+        self.offer(side, now);
+    }
+
+    /// The addresses of this host have changed: what was seen of the range holds no longer.
+    pub(crate) fn handle_network_changed(&mut self) {
+        self.sample = None;
+    }
+
+    /// A peer is direct, or gone.
+    pub(crate) fn handle_needless(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(rest) = self.rests.get_mut(peer) {
+            rest.relay = None;
+        }
+        if self.is_with(peer) {
+            self.steps.push_back(Step::Stop);
+            self.end(SearchOutcome::Needless, None, Counts::default(), now);
+        }
+    }
+
+    /// The search of [`Step::Begin`] is over.
+    pub(crate) fn handle_ended(
+        &mut self,
+        peer: PeerId,
+        ended: Ended,
+        counts: Counts,
+        now: Instant,
+    ) {
+        if !self.is_with(&peer) {
+            return;
+        }
+        let outcome = match ended {
+            Ended::Found { .. } => SearchOutcome::Found,
+            Ended::NotFound => SearchOutcome::NotFound,
+        };
+        self.end(outcome, None, counts, now);
+    }
+
+    fn has_budget(&mut self, now: Instant) -> bool {
+        while self.begun.front().is_some_and(|at| *at + HOUR <= now) {
+            self.begun.pop_front();
+        }
+        self.begun.len() < PER_HOUR
+    }
+
+    fn sample(&mut self, peer: PeerId, relay: PeerId, offer: Option<Offer>, now: Instant) {
+        self.active = Some(Active {
+            peer,
+            relay,
+            asks: offer.is_none(),
+            began: now,
+            until: now + SAMPLED,
+            phase: Phase::Sampling(offer),
+            sides: None,
+        });
+        let known = self.sample.as_ref().filter(|(by, _)| *by == relay);
+        let side = known.and_then(|(_, sample)| side(sample));
+        // Where a sequential NAT is changes.
+        let side = side.filter(|side| !matches!(side.ports, Some(Ports::Sequential { .. })));
+        match side {
+            Some(side) => self.offer(side, now),
+            None => self.steps.push_back(Step::Sample(relay)),
+        }
+    }
+
+    /// Offers, or answers and begins.
+    fn offer(&mut self, side: Side, now: Instant) {
+        let nonce = Nonce(std::array::from_fn(|_| self.rng.u8(..)));
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let Phase::Sampling(theirs) = active.phase else {
+            return;
+        };
+        let offer = Offer {
+            nonce,
+            answers: theirs.map(|theirs| theirs.nonce),
+            side,
+        };
+        active.until = now + ANSWERED;
+        active.phase = Phase::Offered(offer);
+        self.steps.push_back(Step::Ask(Ask {
+            relay: active.relay,
+            peer: active.peer,
+            offer,
+        }));
+        if let Some(theirs) = theirs {
+            let key = Key::new(theirs.nonce, nonce);
+            self.begin(side, theirs.side, key, Part::Answerer, now);
+        }
+    }
+
+    fn handle_answer(&mut self, peer: PeerId, nonce: Nonce, answer: Offer, now: Instant) {
+        let Some(Active {
+            phase: Phase::Offered(offer),
+            ..
+        }) = &self.active
+        else {
+            return;
+        };
+        let offer = *offer;
+        if !self.is_with(&peer) || offer.nonce != nonce || offer.answers.is_some() {
+            return;
+        }
+        let key = Key::new(nonce, answer.nonce);
+        self.begin(offer.side, answer.side, key, Part::Asker, now);
+    }
+
+    fn begin(&mut self, own: Side, theirs: Side, key: Key, part: Part, now: Instant) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        active.sides = Some((own, theirs));
+        let plan = match Plan::new(&own, &theirs) {
+            Ok(plan) => plan,
+            Err(why) => {
+                return self.end(SearchOutcome::NotTried, Some(why), Counts::default(), now);
+            }
+        };
+        active.phase = Phase::Running;
+        // Its task ends it before.
+        active.until = now + plan.lasts * 2;
+        self.begun.push_back(now);
+        let begin = Begin {
+            peer: active.peer,
+            own: own.mapped,
+            plan,
+            key,
+            part,
+            seed: self.rng.u64(..),
+        };
+        self.steps.push_back(Step::Begin(begin));
+    }
+
+    fn end(
+        &mut self,
+        outcome: SearchOutcome,
+        reason: Option<NoSearch>,
+        counts: Counts,
+        now: Instant,
+    ) {
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        let peer = active.peer;
+        let rung = self.rests.get(&peer).map_or(0, |rest| rest.rung);
+        let (rest, next, again) = match outcome {
+            SearchOutcome::Found | SearchOutcome::Needless => (RESTS[0], 0, false),
+            SearchOutcome::NotTried => (HOUR, 0, false),
+            SearchOutcome::NotFound | SearchOutcome::Unanswered | SearchOutcome::NoSample => {
+                (RESTS[rung.min(2)], rung + 1, active.asks)
+            }
+        };
+        if outcome == SearchOutcome::NotFound {
+            self.sample = None;
+        }
+        self.rests.retain(|_, rest| rest.until + HOUR > now);
+        if self.rests.len() < PEERS {
+            let relay = again.then_some(active.relay);
+            let (until, rung) = (now + rest, next);
+            self.rests.insert(peer, Rest { until, rung, relay });
+        }
+        self.steps.push_back(Step::Report(SearchReport {
+            peer,
+            class: active.sides.map(|(own, theirs)| SearchClass {
+                here: (&own).into(),
+                there: (&theirs).into(),
+            }),
+            took: now - active.began,
+            sent: counts.sent,
+            received: counts.received,
+            ignored: counts.ignored,
+            outcome,
+            reason,
+        }));
+    }
+}

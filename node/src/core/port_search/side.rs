@@ -1,0 +1,103 @@
+//! How this side's NAT maps, from a sample of the range.
+
+use std::net::SocketAddr;
+
+use p2pnode_protocol::port_search::{LOWEST_PORT, MAX_SOCKETS, Ports, Side};
+
+use crate::core::netcheck::{Allocation, AllocationKind};
+
+/// What a relay has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// The punch socket, at two ports of the relay or at two relays.
+    pub(crate) punch: Vec<SocketAddr>,
+    /// Other ports of the range in the order in which they asked, and what they are mapped to. Empty if the punch socket has one
+    /// mapping.
+    pub(crate) ports: Vec<(u16, u16)>,
+    /// The ports of the range that a search may open.
+    pub(crate) free: usize,
+}
+
+/// This side, for an offer; `None` if the relay has seen nothing.
+pub(crate) fn side(sample: &Sample) -> Option<Side> {
+    let mapped = *sample.punch.first()?;
+    let is_hard = sample.punch.iter().any(|other| *other != mapped);
+    let ports = is_hard.then(|| ports(&sample.ports));
+    let sockets = u16::try_from(sample.free).map_or(MAX_SOCKETS, |free| free.min(MAX_SOCKETS));
+    Some(Side {
+        mapped,
+        ports,
+        sockets: if is_hard { sockets } else { 0 },
+    })
+}
+
+fn ports(sample: &[(u16, u16)]) -> Ports {
+    let allocation = Allocation::of_ports(sample);
+    let mapped = || sample.iter().map(|(_, mapped)| *mapped);
+    match (allocation.kind, allocation.step) {
+        (AllocationKind::Sequential, Some(step)) => Ports::Sequential {
+            last: mapped().next_back().unwrap_or(LOWEST_PORT),
+            step,
+        },
+        (AllocationKind::Block | AllocationKind::Preserved, _) => {
+            block(mapped().min(), mapped().max(), sample.len())
+        }
+        (AllocationKind::Sequential | AllocationKind::Random | AllocationKind::Unknown, _) => {
+            Ports::Random
+        }
+    }
+}
+
+/// The block of which these are the lowest and the highest port of a sample. Each of its ends lies about one gap further.
+fn block(from: Option<u16>, to: Option<u16>, sampled: usize) -> Ports {
+    let (Some(from), Some(to)) = (from, to) else {
+        return Ports::Random;
+    };
+    let gaps = u16::try_from(sampled.saturating_sub(1).max(1)).unwrap_or(u16::MAX);
+    let margin = (to - from) / gaps;
+    Ports::Block {
+        from: from.saturating_sub(margin).max(LOWEST_PORT.min(from)),
+        to: to.saturating_add(margin),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(punch: &[u16], ports: impl Fn(u16) -> u16) -> Sample {
+        let at = |port: &u16| SocketAddr::from(([203, 0, 113, 7], *port));
+        Sample {
+            punch: punch.iter().map(at).collect(),
+            ports: (40001..40051).map(|port| (port, ports(port))).collect(),
+            free: 48,
+        }
+    }
+
+    #[test]
+    fn a_punch_socket_with_one_mapping_is_easy_whatever_the_others_are() {
+        let side =
+            side(&sample(&[40000, 40000], |port| port)).map(|side| (side.ports, side.sockets));
+        assert_eq!(side, Some((None, 0)));
+        assert_eq!(super::side(&sample(&[], |port| port)), None);
+    }
+
+    #[test]
+    fn a_hard_side_says_how_its_nat_allocates() {
+        let ports = |of: fn(u16) -> u16| side(&sample(&[1, 2], of)).and_then(|side| side.ports);
+        let random = |port: u16| 1024 + port.wrapping_mul(40503) % 64000;
+        assert_eq!(ports(random), Some(Ports::Random));
+        assert_eq!(
+            ports(|port| 20000 + (port - 40001) * 2),
+            Some(Ports::Sequential {
+                last: 20098,
+                step: 2
+            })
+        );
+        let Some(Ports::Block { from, to }) = ports(|port| 20000 + port.wrapping_mul(40503) % 1024)
+        else {
+            panic!("no block");
+        };
+        assert!((19800..=20050).contains(&from) && (20974..=21224).contains(&to));
+    }
+}

@@ -1,0 +1,116 @@
+//! What services need of the event loop: paths to peers, and places for their sessions.
+
+use std::{collections::BTreeSet, sync::MutexGuard};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::{Hub, State};
+
+/// What services need of the event loop for one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// The peer.
+    pub(crate) peer: PeerId,
+    /// A path to it is to be kept.
+    pub(crate) wanted: bool,
+    /// A client waits for one.
+    pub(crate) now: bool,
+    /// It may have many sessions: a service or a forward names it.
+    pub(crate) named: bool,
+    /// It has sessions here.
+    pub(crate) served: bool,
+    /// Its addresses, if the configuration has some.
+    pub(crate) addrs: Vec<Multiaddr>,
+}
+
+/// A path to a peer is kept as long as this exists.
+#[derive(Debug)]
+pub(in crate::services) struct Wish {
+    hub: Hub,
+    peer: PeerId,
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        let mut state = self.hub.state();
+        if let Some(wishes) = state.wishes.get_mut(&self.peer) {
+            *wishes -= 1;
+            if *wishes == 0 {
+                state.wishes.remove(&self.peer);
+                self.hub.needs(state, self.peer, false);
+                self.hub.offering_changed();
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// Which peers' needs have changed, once some have.
+    pub(crate) async fn needs_changed(&self) -> Vec<Needs> {
+        loop {
+            let needs = self.take_needs();
+            if !needs.is_empty() {
+                return needs;
+            }
+            self.0.changed.notified().await;
+        }
+    }
+
+    fn take_needs(&self) -> Vec<Needs> {
+        let mut state = self.state();
+        let changed = std::mem::take(&mut state.changed).into_iter();
+        let named = state.offers.named();
+        changed
+            .map(|(peer, now)| state.needs_of(peer, now, &named))
+            .collect()
+    }
+
+    pub(super) fn needs(&self, mut state: MutexGuard<'_, State>, peer: PeerId, now: bool) {
+        *state.changed.entry(peer).or_default() |= now;
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// Keeps a path to `peer` until the returned value is dropped.
+    pub(in crate::services) fn wish(&self, peer: PeerId) -> Wish {
+        let mut state = self.state();
+        let wishes = state.wishes.entry(peer).or_default();
+        *wishes += 1;
+        let is_first = *wishes == 1;
+        let has_path = state.paths.chosen(&peer).is_some();
+        if is_first || !has_path {
+            if !has_path {
+                state.paths.tried_again(peer);
+            }
+            self.needs(state, peer, !has_path);
+        } else {
+            drop(state);
+        }
+        if is_first {
+            self.offering_changed();
+        }
+        Wish {
+            hub: self.clone(),
+            peer,
+        }
+    }
+
+    /// A session of `peer` was accepted.
+    pub(in crate::services) fn served(&self, peer: PeerId) {
+        self.needs(self.state(), peer, false);
+    }
+}
+
+impl State {
+    fn needs_of(&self, peer: PeerId, now: bool, named: &BTreeSet<PeerId>) -> Needs {
+        let wanted = self.wishes.contains_key(&peer);
+        Needs {
+            peer,
+            wanted,
+            now,
+            named: wanted || named.contains(&peer),
+            served: self.table.accepted_from(&peer) > 0,
+            addrs: self.addrs.get(&peer).cloned().unwrap_or_default(),
+        }
+    }
+}

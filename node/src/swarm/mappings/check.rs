@@ -1,0 +1,59 @@
+//! Checks of claims: a relay sends a nonce, and the punch sockets wait for it.
+
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
+
+use p2pnode_protocol::probe::{Answer, Nonce, Request};
+use p2pnode_transports::StunClient;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::link::Ask;
+use crate::core::mappings::{Checked, Inside};
+
+/// How long a nonce may take after the relay has said that it sends it: a lost SYN is not repeated.
+const ARRIVAL: Duration = Duration::from_millis(1500);
+
+/// What a check is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Check {
+    pub(super) inside: Inside,
+    pub(super) external: std::net::SocketAddr,
+    pub(super) relay: usize,
+}
+
+/// Has a nonce sent, and waits for it.
+pub(super) async fn check(stun: Arc<StunClient>, asks: mpsc::Sender<Ask>, check: Check) -> Checked {
+    let Some(port) = NonZeroU16::new(check.external.port()) else {
+        return Checked::Unknown;
+    };
+    let nonce = Nonce(std::array::from_fn(|_| fastrand::u8(..)));
+    let mut expected = stun.expect(nonce.transaction());
+    let (answer, answered) = oneshot::channel();
+    let ask = Ask {
+        relay: check.relay,
+        request: Request {
+            protocol: check.inside.protocol,
+            port,
+            nonce,
+        },
+        answer,
+    };
+    if asks.send(ask).await.is_err() {
+        return Checked::Unknown;
+    }
+    // The nonce may be faster than the answer. Only the relay that was asked knows it.
+    let to = match answered.await {
+        Ok(Some(Answer::Sent { to })) => to,
+        Ok(Some(Answer::Refused(refusal))) => {
+            tracing::debug!(reason = refusal.as_str(), "a relay checks no mapping");
+            return Checked::Unknown;
+        }
+        Ok(None) | Err(_) => return Checked::Unknown,
+    };
+    match timeout(ARRIVAL, expected.answer()).await {
+        Ok(Some(_)) => Checked::Arrived((to, port.get()).into()),
+        Ok(None) | Err(_) => Checked::Silent,
+    }
+}

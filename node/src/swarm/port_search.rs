@@ -1,0 +1,233 @@
+//! Searches for ports: the sockets and timers of [`Search`].
+
+use std::{
+    future::pending,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use p2pnode_protocol::port_search::{PROBE, Part};
+use p2pnode_transports::{ClaimedUdp, Family, Handle};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::netcheck::Plan;
+use crate::{
+    core::port_search::{Action, Begin, Counts, Does, Ended, Hop, Sample, Search, Socket},
+    punch::{FoundPair, Role},
+};
+
+/// Routers that an opening passes: those of a home and of its carrier, and not the remote's.
+const NEAR: u8 = 3;
+
+/// Datagrams that wait. More of them are dropped.
+const WAITING: usize = 64;
+
+/// What is known of a datagram: more bytes than a probe has, if it is longer.
+type Start = ([u8; PROBE + 1], usize);
+
+/// What is over.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Sampled(Option<Sample>),
+    Searched {
+        peer: PeerId,
+        ended: Ended,
+        counts: Counts,
+        pair: Option<FoundPair>,
+    },
+}
+
+/// The one look at the range, or search, that runs.
+#[derive(Default)]
+pub(crate) struct PortSearches(Option<(oneshot::Receiver<Done>, JoinSet<()>)>);
+
+impl PortSearches {
+    pub(crate) fn sample(&mut self, plan: Plan, relay: PeerId) {
+        self.start(async move { Done::Sampled(plan.sample(relay).await) });
+    }
+
+    pub(crate) fn search(&mut self, begin: Begin, sockets: Handle) {
+        self.start(run(begin, sockets));
+    }
+
+    /// Ends it: its sockets close.
+    pub(crate) fn stop(&mut self) {
+        self.0 = None;
+    }
+
+    pub(crate) async fn next(&mut self) -> Done {
+        if let Some((done, _)) = &mut self.0 {
+            let done = done.await;
+            self.0 = None;
+            if let Ok(done) = done {
+                return done;
+            }
+            tracing::warn!("the task of a search for ports has panicked");
+        }
+        pending().await
+    }
+
+    fn start(&mut self, task: impl Future<Output = Done> + Send + 'static) {
+        let (sender, done) = oneshot::channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            // An error means that it is stopped.
+            let _ = sender.send(task.await);
+        });
+        self.0 = Some((done, tasks));
+    }
+}
+
+/// The sockets of a search.
+struct Sockets {
+    handle: Handle,
+    opened: Vec<Arc<ClaimedUdp>>,
+    readers: JoinSet<()>,
+    datagrams: mpsc::Receiver<(Socket, SocketAddr, Start)>,
+    probes: mpsc::Receiver<(SocketAddr, [u8; PROBE])>,
+}
+
+async fn run(begin: Begin, handle: Handle) -> Done {
+    let (peer, role) = (begin.peer, role(&begin));
+    let mut sockets = Sockets::open(handle, Family::from(begin.own.ip()), begin.plan.sockets);
+    let mut search = Search::new(
+        begin.plan,
+        begin.key,
+        begin.part,
+        begin.seed,
+        Instant::now(),
+    );
+    let ended = loop {
+        while let Some(action) = search.poll_action() {
+            sockets.carry_out(action);
+        }
+        if let Some(ended) = search.poll_event() {
+            break ended;
+        }
+        let wake = search.poll_timeout();
+        tokio::select! {
+            Some((socket, from, (bytes, length))) = sockets.datagrams.recv() => {
+                search.handle_datagram(socket, from, &bytes[..length]);
+            }
+            Some((from, probe)) = sockets.probes.recv() => {
+                search.handle_datagram(Socket::Punch, from, &probe);
+            }
+            () = sleep_until(wake) => search.handle_timeout(Instant::now()),
+        }
+    };
+    let pair = match ended {
+        Ended::NotFound => None,
+        Ended::Found { socket, remote } => {
+            let own = begin.own;
+            let pair = FoundPair {
+                peer,
+                remote,
+                own,
+                role,
+            };
+            sockets.hand_over(socket, remote).await.then_some(pair)
+        }
+    };
+    Done::Searched {
+        peer,
+        ended,
+        counts: search.counts(),
+        pair,
+    }
+}
+
+/// The side that opens waits for the other's dial.
+fn role(begin: &Begin) -> Role {
+    match (begin.plan.does, begin.part) {
+        (Does::Opens, _) | (Does::Both, Part::Answerer) => Role::Initiator,
+        (Does::Probes, _) | (Does::Both, Part::Asker) => Role::Responder,
+    }
+}
+
+impl Sockets {
+    fn open(handle: Handle, family: Family, count: u16) -> Self {
+        let (sender, datagrams) = mpsc::channel(WAITING);
+        let mut readers = JoinSet::new();
+        let claimed = (0..count).map_while(|_| handle.claim_udp(family).ok());
+        let opened: Vec<_> = claimed.map(Arc::new).collect();
+        for (nth, socket) in (0..count).zip(&opened) {
+            readers.spawn(read(nth, Arc::clone(socket), sender.clone()));
+        }
+        Self {
+            probes: handle.stun().probes(),
+            handle,
+            opened,
+            readers,
+            datagrams,
+        }
+    }
+
+    fn carry_out(&self, action: Action) {
+        let Action::Send {
+            from,
+            to,
+            hop,
+            probe,
+        } = action;
+        let sent = match from {
+            Socket::Punch => self.handle.stun().send(&probe, to),
+            Socket::Opened(nth) => match self.opened.get(usize::from(nth)) {
+                Some(socket) => socket
+                    .set_hops((hop == Hop::Near).then_some(NEAR))
+                    .and_then(|()| socket.socket().try_send_to(&probe, to).map(|_| ())),
+                // The range had fewer free ports.
+                None => return,
+            },
+        };
+        if let Err(error) = sent {
+            tracing::trace!(%to, %error, "a probe was not sent");
+        }
+    }
+
+    /// Closes all sockets but the one that was found, which becomes QUIC's. Whether that can be dialed from.
+    async fn hand_over(mut self, socket: Socket, remote: SocketAddr) -> bool {
+        self.readers.shutdown().await;
+        let Socket::Opened(nth) = socket else {
+            return true;
+        };
+        let nth = usize::from(nth);
+        if nth >= self.opened.len() {
+            return false;
+        }
+        let found = Arc::into_inner(self.opened.swap_remove(nth));
+        let adopted = found.map(|found| self.handle.adopt(found, remote));
+        matches!(adopted, Some(Ok(())))
+    }
+}
+
+/// Passes on what comes to a socket.
+async fn read(
+    nth: u16,
+    socket: Arc<ClaimedUdp>,
+    datagrams: mpsc::Sender<(Socket, SocketAddr, Start)>,
+) {
+    let mut bytes = [0; PROBE + 1];
+    loop {
+        // An error is one that a router has reported about an earlier packet.
+        let Ok((length, from)) = socket.socket().recv_from(&mut bytes).await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let datagram = (Socket::Opened(nth), from, (bytes, length));
+        if datagrams.send(datagram).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,187 @@
+//! Two peers that search for ports, and what their routers see of it.
+
+use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    args::{NodeArgs, Transport},
+    capture::Side,
+    events::Event,
+    lab::Lab,
+    nat::NatKind,
+    node::Dial,
+    packet::{Packet, Protocol},
+    peer::{Peer, same_connection},
+    relay::Relay,
+    running::Node,
+};
+
+/// The most packets of a series.
+const BUDGET: usize = 3_000;
+
+/// How long a series, what precedes it and the first rest take at most.
+const SERIES: Duration = Duration::from_secs(160);
+
+/// A probe of 24 bytes in UDP over IPv4.
+const PROBE: usize = 20 + 8 + 24;
+
+/// A lab of two peers, of which the second one runs.
+pub struct Searching {
+    a: Peer,
+    b: Peer,
+    b_node: Node,
+    relay: Relay,
+    range: RangeInclusive<u16>,
+    transports: Vec<Transport>,
+}
+
+/// A dial of it, which has ended.
+pub struct Searched {
+    pub result: Dial,
+    pub peers: Searching,
+}
+
+impl Searched {
+    pub async fn start(
+        lab: &Lab,
+        a: NatKind,
+        b: NatKind,
+        range: RangeInclusive<u16>,
+    ) -> Result<Searching> {
+        Self::over(lab, a, b, range, &[Transport::Quic]).await
+    }
+
+    pub async fn over(
+        lab: &Lab,
+        a: NatKind,
+        b: NatKind,
+        range: RangeInclusive<u16>,
+        transports: &[Transport],
+    ) -> Result<Searching> {
+        let relay = Relay::start(lab, "relay").await?;
+        let (a, b) = (Peer::new(lab, "a", a).await?, Peer::new(lab, "b", b).await?);
+        let args = NodeArgs::new(&relay, &b.host, transports);
+        let launch = args.range(range.clone()).searching().run_on(&b.host, "b")?;
+        Ok(Searching {
+            b_node: launch.reserves(&b.host).await?,
+            a,
+            b,
+            relay,
+            range,
+            transports: transports.to_vec(),
+        })
+    }
+
+    /// Asserts that both sides have the same direct connection, from the range alone.
+    pub async fn verify_direct(&self) -> Result<()> {
+        let peers = &self.peers;
+        for peer in [&peers.a, &peers.b] {
+            peer.home.keeps(&peer.host, &peers.range).await?;
+        }
+        let path = &self.result.is("direct")?.json["path"];
+        let events = peers.b_node.process.events();
+        let mut last = Err(anyhow::anyhow!("B has reported no direct connection"));
+        for event in events.iter().filter(|event| event.path_kind() == "direct") {
+            let theirs = &event.json["path"];
+            last = same_connection((&peers.a, path), (&peers.b, theirs)).await;
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Asserts that the probes are within the budget, and go to the other side's NAT alone.
+    pub async fn verify_packets(&self, series: usize) -> Result<()> {
+        let (probes, most) = (self.probes().await?, BUDGET * series);
+        ensure!(probes.iter().all(|sent| *sent <= most), "{probes:?}");
+        Ok(())
+    }
+
+    /// How many probes left each side's NAT.
+    pub async fn probes(&self) -> Result<[usize; 2]> {
+        let (a, b) = (&self.peers.a, &self.peers.b);
+        Ok([probes(a, b).await?, probes(b, a).await?])
+    }
+}
+
+/// What a pair came to that was left alone with its searches.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Series {
+    /// How many searches there were.
+    pub series: usize,
+    /// How long the last one took, in seconds, if it has found a pair over which the two are direct.
+    pub found: Option<f64>,
+    /// Probes that left each side's NAT.
+    pub probes: [usize; 2],
+}
+
+impl Searching {
+    /// Lets A run, too, dial B, and search as often as it takes, or until it has searched so often without success.
+    pub async fn run(&self, most: usize) -> Result<Series> {
+        let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
+        let args = args.range(self.range.clone()).searching();
+        let a = args
+            .run_on(&self.a.host, "a")?
+            .reserves(&self.a.host)
+            .await?;
+        let _dial = a.start_dial("dial", &self.b_node.id)?;
+        let ends = |events: &[Event]| {
+            let is_direct = |event: &Event| event.connects(&self.b_node.id, "direct");
+            let searches = events.iter().filter(|event| event.name() == "search");
+            let failed = searches.filter(|event| event.text("/outcome") != "found");
+            (events.iter().any(is_direct) || failed.count() >= most).then_some(())
+        };
+        let within = SERIES * u32::try_from(most)?;
+        a.process
+            .until("the end of the searches", within, ends)
+            .await?;
+        let events = a.process.events();
+        let is_direct = events
+            .iter()
+            .any(|event| event.connects(&self.b_node.id, "direct"));
+        let mut searches = events.iter().filter(|event| event.name() == "search");
+        let series = searches.clone().count();
+        let last = searches
+            .next_back()
+            .filter(|event| is_direct && event.text("/outcome") == "found");
+        for peer in [&self.a, &self.b] {
+            peer.home.keeps(&peer.host, &self.range).await?;
+        }
+        Ok(Series {
+            series,
+            found: last
+                .and_then(|event| event.json["took_ms"].as_f64())
+                .map(|ms| ms / 1000.0),
+            probes: [
+                probes(&self.a, &self.b).await?,
+                probes(&self.b, &self.a).await?,
+            ],
+        })
+    }
+
+    pub async fn dial(self, name: &str) -> Result<Searched> {
+        let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
+        let args = args.range(self.range.clone()).searching();
+        let dial = args.dial_within(name, &self.b_node.id, "200s")?;
+        let mut dial = dial.args(["--count", "3"]).on(&self.a.host)?;
+        Ok(Searched {
+            result: dial.ended_within(Duration::from_secs(220)).await?,
+            peers: self,
+        })
+    }
+}
+
+async fn probes(from: &Peer, to: &Peer) -> Result<usize> {
+    from.settle().await?;
+    let to: IpAddr = to.site.outside_ip4().context("no address outside")?;
+    let sent = from.edge().packets(Side::Outside);
+    let is_probe = |packet: &&Packet| {
+        packet.outgoing && packet.protocol == Protocol::Udp && packet.length == PROBE
+    };
+    let probes: Vec<_> = sent.iter().filter(is_probe).collect();
+    let stray = probes.iter().find(|probe| probe.destination.ip() != to);
+    ensure!(stray.is_none(), "a probe went to a third party: {stray:?}");
+    Ok(probes.len())
+}

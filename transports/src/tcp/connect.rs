@@ -1,0 +1,177 @@
+//! The TCP connection of an ordinary dial: from which port of the range it leaves.
+//!
+//! The punch port comes first, so that the remote sees the mapping that a punch needs. Where the kernel holds the 4-tuple, or a device
+//! on the way remembers it, another port takes its place. The kernel is asked beforehand ([`sock_diag`]).
+
+use std::{io, pin::pin, time::Duration};
+
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture, Either},
+};
+use libp2p::core::transport::PortUse;
+use p2pnode_protocol::Transport;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    dial::{AGAIN, Dial, is_in_use},
+    stream::Stream,
+};
+use crate::net::{
+    error::Error,
+    holder::{HeldBy, Holder},
+    learned::Trouble,
+    pool::Exhausted,
+    ports::{self, Lease},
+    record::Sockets,
+    sock_diag,
+    socket::{self, Segments},
+};
+
+/// How long a dial waits for a 4-tuple that is still in use, if no other port is free. Closing a connection takes a round trip or
+/// two, in which nobody uses its 4-tuple and nobody else can have it.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the punch port's SYN stays without an answer before another port is tried alongside: the kernel has repeated it by then. Late
+/// packets of an earlier connection with this 4-tuple may have made a NAT forget the new one, or the remote may still hold the
+/// earlier one.
+const SILENT: Duration = Duration::from_millis(1500);
+
+/// How long after [`SILENT`] a SYN is still waited for: the kernel repeats one after 1 and 3 s, and the third may take a second.
+const THREE_SYNS: Duration = Duration::from_millis(2500);
+
+impl Dial {
+    /// Connects from the punch port, or from another port of the range where the punch port has this very connection already, or where
+    /// a NAT still remembers an earlier one.
+    pub(super) async fn connect(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
+        let give_up = Instant::now() + CLOSING_TIMEOUT;
+        loop {
+            // Ports whose 4-tuple is in use: held until the end of the round, so that each is tried once.
+            let mut refused = Vec::new();
+            let held = self.held();
+            let mut in_use = false;
+            if self.port_use == PortUse::Reuse {
+                let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
+                let port = port.ok_or_else(|| self.no_socket())?;
+                let now = Instant::now().into_std();
+                let is_resting = self.shared.lessons().is_resting(port, self.remote, now);
+                if !is_resting {
+                    match self.connect_from(port, segments).await {
+                        Ok((stream, lease)) => return self.connected(stream, lease),
+                        Err(error) if is_in_use(&error) => in_use = true,
+                        Err(error) => return Err(self.failed(error)),
+                    }
+                }
+            }
+            let exhausted = loop {
+                let lease = match self.shared.ports.lease_beside(&held, self.family()) {
+                    Ok(lease) => lease,
+                    Err(exhausted) => break exhausted,
+                };
+                match socket::connect(lease.port(), self.remote, segments).await {
+                    Ok(stream) => return self.connected(stream, Some(lease)),
+                    Err(error) if is_in_use(&error) => {
+                        in_use = true;
+                        refused.push(lease);
+                    }
+                    Err(error) => return Err(self.failed(error)),
+                }
+            };
+            drop(refused);
+            self.wait(exhausted, in_use, give_up).await?;
+        }
+    }
+
+    /// The ports from which this remote cannot be dialed, because a connection to it has not ended.
+    fn held(&self) -> Vec<u16> {
+        let reusable = ports::timestamps();
+        let held = sock_diag::toward(self.remote).into_iter();
+        let held = held.filter(|connection| connection.is_in_the_way() || !reusable);
+        held.map(|connection| connection.port).collect()
+    }
+
+    /// Connects from the punch port, and after a while also from another one: the first that is answered is taken.
+    async fn connect_from(
+        &self,
+        port: u16,
+        segments: Segments,
+    ) -> io::Result<(TcpStream, Option<Lease>)> {
+        let first = socket::connect(port, self.remote, segments).boxed();
+        let second = async {
+            tokio::time::sleep(SILENT).await;
+            let lease = self.shared.ports.lease(self.family()).ok()?;
+            let stream = socket::connect(lease.port(), self.remote, segments)
+                .await
+                .ok()?;
+            Some((stream, lease))
+        };
+        match future::select(first, pin!(second)).await {
+            Either::Left((first, _)) => Ok((first?, None)),
+            Either::Right((Some((stream, lease)), first)) => {
+                tracing::info!(remote = %self.remote, silent = port, port = lease.port(), "no answer to the punch port; connected from another port of the range");
+                self.watch(port, first);
+                Ok((stream, Some(lease)))
+            }
+            Either::Right((None, first)) => Ok((first.await?, None)),
+        }
+    }
+
+    /// Another port was answered. If this one's third SYN is not, a NAT or a firewall on the way still remembers an earlier connection
+    /// of this port, and the SYNs keep that memory alive: the port rests.
+    fn watch(&self, port: u16, silent: BoxFuture<'static, io::Result<TcpStream>>) {
+        let (shared, remote) = (self.shared.clone(), self.remote);
+        tokio::spawn(async move {
+            if tokio::time::timeout(THREE_SYNS, silent).await.is_err() {
+                tracing::warn!(%remote, port, reason = "conntrack", "a NAT or firewall on the way drops packets from this port to this remote, and none from another port: it remembers an earlier connection; the port is not used there for 5 minutes");
+                shared.learn(remote, Trouble::Conntrack { port });
+            }
+        });
+    }
+
+    /// Waits if that may help: a 4-tuple in use or a cooling port becomes free by itself, a port of another program does not.
+    async fn wait(
+        &self,
+        exhausted: Exhausted,
+        in_use: bool,
+        give_up: Instant,
+    ) -> Result<(), Error> {
+        let left = give_up.saturating_duration_since(Instant::now());
+        let cooled = self
+            .shared
+            .ports
+            .next_free_in()
+            .filter(|cooled| *cooled <= left);
+        let again = if in_use { Some(AGAIN) } else { cooled };
+        match again {
+            Some(again) if !left.is_zero() => {
+                tokio::time::sleep(again.min(left)).await;
+                Ok(())
+            }
+            Some(_) | None => {
+                let holders = sock_diag::toward(self.remote).into_iter();
+                Err(Error::Exhausted(exhausted.held_by(holders.map(
+                    |connection| Holder {
+                        transport: Transport::Tcp,
+                        port: connection.port,
+                        by: HeldBy::Connection {
+                            state: connection.state,
+                            left: connection.left,
+                        },
+                    },
+                ))))
+            }
+        }
+    }
+
+    fn connected(
+        &self,
+        stream: TcpStream,
+        mut lease: Option<Lease>,
+    ) -> Result<(Stream, Sockets), Error> {
+        if let Some(lease) = &mut lease {
+            lease.connected();
+        }
+        let sockets = self.sockets(&stream)?;
+        Ok((Stream::new(stream, lease), sockets))
+    }
+}

@@ -1,0 +1,249 @@
+//! Forwards of services next to `ssh -L` and to a bare stream of our transports.
+
+mod clients;
+mod rig;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use p2pnode_tests::{args::Transport, transfer::Engine};
+
+use super::{
+    path::{Between, Path},
+    programs::{Common, Named, or, provide_descriptors, transfer},
+    report::{Better, Figure, Goal, Report, Row},
+};
+use crate::{
+    cargo::{self, Build},
+    tools,
+};
+use clients::{ECHO, IDLE, SINK, UDP};
+use rig::Forwards;
+
+const RUNS: u16 = 5;
+const RTTS: [u64; 3] = [0, 20, 50];
+const CONNECTIONS: [u16; 2] = [1, 8];
+const GB: f64 = 1e9;
+
+/// How long clients ask.
+const ASK: Duration = Duration::from_secs(3);
+
+/// How long processes are left alone before their memory counts.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// How to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Round trips of the path, in milliseconds.
+    #[arg(long, value_name = "MS", value_delimiter = ',')]
+    rtt: Vec<u64>,
+    /// MB that are moved at once.
+    #[arg(long, value_name = "MB", default_value_t = 128)]
+    mb: u64,
+    /// Idle sessions.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..=12_000))]
+    idle: u16,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Ours, and the bare stream.
+pub(super) fn programs() -> Result<Vec<Named>> {
+    let bins = cargo::bins(Build::Release)?;
+    Ok(vec![
+        ("P2PNODE_BIN", bins.p2pnode),
+        ("RELAY_NODE_BIN", bins.relay_node),
+        transfer()?,
+    ])
+}
+
+struct Figures {
+    goodput: Figure,
+    cpu: Figure,
+    first: Figure,
+    rate: Figure,
+    tail: Figure,
+    memory: Figure,
+    opens: Figure,
+    flows: Figure,
+}
+
+pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
+    provide_descriptors(3 * u64::from(args.idle) + 1_000)?;
+    let mut figures = Figures {
+        goodput: Figure::new("goodput", "MB/s", Better::More),
+        cpu: Figure::new("processor time of both ends", "s/GB", Better::Less),
+        first: Figure::new("first byte of a new connection", "ms", Better::Less),
+        rate: Figure::new("requests of 1 KiB, 64 connections", "1/s", Better::More),
+        tail: Figure::new("the same, 99th percentile", "ms", Better::Less),
+        memory: Figure::new(
+            "memory per idle session, the larger node",
+            "kB",
+            Better::Less,
+        ),
+        opens: Figure::new(
+            "1,000 new connections a second for 10 s, answered",
+            "%",
+            Better::More,
+        ),
+        flows: Figure::new("1,000 UDP flows, answered", "%", Better::More),
+    };
+    tools::runtime()?.block_on(async {
+        for rtt in or(&args.rtt, &RTTS) {
+            let path = Path::new("forward", Between { rtt, loss: 0.0 }).await?;
+            measure(args, &path, rtt, &mut figures).await?;
+            path.lab.succeeded();
+        }
+        anyhow::Ok(())
+    })?;
+    let mut report = Report::new(
+        "forward",
+        "A service of one node at another, both on public addresses, next to `ssh -L` and to a stream of our transports without sessions. The \
+         samples of programs alternate.",
+    );
+    let Figures {
+        goodput,
+        cpu,
+        first,
+        rate,
+        tail,
+        memory,
+        opens,
+        flows,
+    } = figures;
+    report.figures = vec![goodput, cpu, first, rate, tail, memory, opens, flows];
+    report.notes.push(
+        "Pauses of sessions whose path changes: `cargo xtask test carry`. dumbpipe and boringtun are not measured.".to_owned(),
+    );
+    Ok(report)
+}
+
+async fn measure(args: &Args, path: &Path, rtt: u64, figures: &mut Figures) -> Result<()> {
+    let (from, to) = path.hosts();
+    clients::targets(to)?;
+    let programs = [
+        Forwards::ours(from, to).await?,
+        Forwards::ssh(from, to).await?,
+    ];
+    for program in &programs {
+        // The path is there, and warm.
+        clients::bulk(from, program.port(SINK), 8_000_000, 1)?;
+    }
+    for connections in CONNECTIONS {
+        bulk(args, path, &programs, (rtt, connections), figures).await?;
+    }
+    let runs = args.common.runs.unwrap_or(RUNS);
+    let (mut first, mut rates, mut tails) = ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]]);
+    for run in 1..=runs {
+        eprintln!("forward: {rtt} ms, requests {run} of {runs}");
+        for (index, program) in programs.iter().enumerate() {
+            first[index].push(clients::first_byte(from, program.port(ECHO))?);
+            let [rate, tail] = clients::requests(from, program.port(ECHO), 64, ASK)?;
+            rates[index].push(rate);
+            tails[index].push(tail);
+        }
+    }
+    let label = format!("{rtt} ms");
+    let rows = |[ours, ssh]: [Vec<f64>; 2], goals: [Option<Goal>; 2]| {
+        let [own, other] = goals;
+        vec![
+            Row::new("ours", ours).goal(own),
+            Row::new("ssh -L", ssh).goal(other),
+        ]
+    };
+    let within = Goal::AtMost(rtt as f64 + 1.0);
+    figures
+        .first
+        .push(&label, rows(first, [Some(within), None]));
+    figures
+        .rate
+        .push(&label, rows(rates, [None, Some(Goal::AtLeast(3.0))]));
+    figures.tail.push(&label, rows(tails, [None, None]));
+    if rtt == 0 {
+        many(args, path, &programs[0], figures).await?;
+    }
+    Ok(())
+}
+
+/// Bulk over so many connections, in turn with the others.
+async fn bulk(
+    args: &Args,
+    path: &Path,
+    programs: &[Forwards],
+    (rtt, connections): (u64, u16),
+    figures: &mut Figures,
+) -> Result<()> {
+    let (bytes, from) = (args.mb * 1_000_000, path.hosts().0);
+    let runs = args.common.runs.unwrap_or(RUNS);
+    let mut samples = vec![(Vec::new(), Vec::new()); programs.len() + 1];
+    for run in 1..=runs {
+        eprintln!("forward: {rtt} ms, {connections} connections, {run} of {runs}");
+        for (index, program) in programs.iter().enumerate() {
+            let before = program.cpu()?;
+            let seconds = clients::bulk(from, program.port(SINK), bytes, connections.into())?;
+            samples[index].0.push(bytes as f64 / 1e6 / seconds);
+            samples[index]
+                .1
+                .push((program.cpu()? - before) / (bytes as f64 / GB));
+        }
+        let bare = path
+            .transfer(Engine::Ours, Transport::Quic, connections, bytes)
+            .await?;
+        let last = samples.last_mut();
+        if let Some((rates, cpu)) = last {
+            rates.push(bare.bytes as f64 / 1e6 / bare.seconds);
+            cpu.push(bare.cpu_seconds / (bare.bytes as f64 / GB));
+        }
+    }
+    let label = format!("{rtt} ms, {connections} connections");
+    let goals = [
+        None,
+        (rtt >= 50).then_some(Goal::AtLeast(1.5)),
+        Some(Goal::AtLeast(0.9)),
+    ];
+    let names = programs
+        .iter()
+        .map(|program| program.name)
+        .chain(["bare stream"]);
+    let (mut goodput, mut cpu) = (Vec::new(), Vec::new());
+    for ((name, (rates, times)), goal) in names.zip(samples).zip(goals) {
+        goodput.push(Row::new(name, rates).goal(goal));
+        let is_bare = name == "bare stream";
+        cpu.push(Row::new(name, times).goal(is_bare.then_some(Goal::AtMost(1.25))));
+    }
+    figures.goodput.push(&label, goodput);
+    figures.cpu.push(&label, cpu);
+    Ok(())
+}
+
+/// What many sessions and flows take.
+async fn many(args: &Args, path: &Path, ours: &Forwards, figures: &mut Figures) -> Result<()> {
+    let from = path.hosts().0;
+    eprintln!("forward: opens, flows and idle sessions");
+    let [share, tail] = clients::opens(from, ours.port(ECHO), 1_000, 10)?;
+    let all = Goal::AtLeast(100.0);
+    let label = format!("0 ms; 99th percentile {tail:.1} ms");
+    figures
+        .opens
+        .push(label, vec![Row::new("ours", [share]).goal(all)]);
+    let share = clients::flows(from, ours.port(UDP), 1_000)?;
+    figures
+        .flows
+        .push("0 ms", vec![Row::new("ours", [share]).goal(all)]);
+    tokio::time::sleep(SETTLE).await;
+    let before = ours.memory()?;
+    let held = clients::idle(from, ours.port(IDLE), args.idle)?;
+    tokio::time::sleep(SETTLE * 2).await;
+    let after = ours.memory()?;
+    drop(held);
+    let per_session = |index: usize| {
+        after[index].saturating_sub(before[index]) as f64 * 1.024 / f64::from(args.idle)
+    };
+    let most = per_session(0).max(per_session(1));
+    let label = format!("{} sessions", args.idle);
+    figures.memory.push(
+        label,
+        vec![Row::new("ours", [most]).goal(Goal::AtMost(16.0))],
+    );
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Forwards of p2pnode and of OpenSSH between two hosts of the lab.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result};
+use p2pnode_tests::{
+    args::range,
+    bins::bins,
+    host::Host,
+    nat::RANGE,
+    node::{Launch, Process, printed},
+    sandbox,
+    services::with_user,
+    usage,
+};
+
+use super::clients::{ECHO, IDLE, SINK, UDP};
+
+/// What a forward has besides the port of its target.
+const OURS: u16 = 100;
+const SSH: u16 = 200;
+
+const SSH_PORT: u16 = 2222;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program with its forwards.
+pub(super) struct Forwards {
+    pub(super) name: &'static str,
+    /// At the clients, and at the targets.
+    pub(super) processes: [Process; 2],
+    offset: u16,
+}
+
+impl Forwards {
+    pub(super) fn port(&self, target: u16) -> u16 {
+        target + self.offset
+    }
+
+    /// Processor time of both ends, in seconds.
+    pub(super) fn cpu(&self) -> Result<f64> {
+        let [from, to] = self
+            .processes
+            .each_ref()
+            .map(|process| usage::cpu(process.pid()));
+        Ok(from? + to?)
+    }
+
+    pub(super) fn memory(&self) -> Result<[u64; 2]> {
+        let [from, to] = self
+            .processes
+            .each_ref()
+            .map(|process| usage::memory(process.pid()));
+        Ok([from?, to?])
+    }
+
+    pub(super) async fn ours(from: &Host, to: &Host) -> Result<Self> {
+        let p2pnode = &bins()?.p2pnode;
+        let mut ids = Vec::new();
+        for (host, name) in [(from, "from"), (to, "to")] {
+            let key = host.file(&format!("{name}.key"));
+            let key = key.to_string_lossy().into_owned();
+            ids.push(printed(host, p2pnode, &["id", "--key", &key]).await?);
+        }
+        let at = format!("/ip4/{}/udp/4001/quic-v1", to.ip(false)?);
+        let dial = format!(
+            "dial: {{ port_range: {} }}\nreservations: 0\nsessions: {{ memory: 512MiB }}\n",
+            range(&RANGE)
+        );
+        let services = [
+            ("sink", "tcp", SINK),
+            ("echo", "tcp", ECHO),
+            ("idle", "tcp", IDLE),
+            ("flows", "udp", UDP),
+        ];
+        let offers = services.map(|(name, kind, port)| {
+            format!(
+                "  {name}: {{ target: \"{kind}://127.0.0.1:{port}\", allow: [{}] }}\n",
+                ids[0]
+            )
+        });
+        let there = format!("{dial}listen: [{at}]\nservices:\n{}", offers.concat());
+        let brings = services.map(|(name, kind, port)| {
+            format!(
+                "  - {{ listen: \"{kind}://127.0.0.1:{}\", to: {name}@to }}\n",
+                port + OURS
+            )
+        });
+        let here = format!(
+            "{dial}peers: {{ to: {{ id: {}, addrs: [{at}] }} }}\nforwards:\n{}",
+            ids[1],
+            brings.concat()
+        );
+        let mut processes = Vec::new();
+        for (host, name, config) in [(to, "to", there), (from, "from", here)] {
+            let file = host.file(&format!("{name}.yaml"));
+            fs::write(&file, config).context("the configuration")?;
+            let launch = Launch::new(name, p2pnode).args(["run", "--json", "--config"]);
+            let key = host.file(&format!("{name}.key"));
+            let launch = launch.arg(file).arg("--key").arg(key);
+            let process = launch.on(host)?;
+            process.event("started", PATIENCE).await?;
+            processes.insert(0, process);
+        }
+        let processes = processes.try_into().ok().context("two processes")?;
+        Ok(Self {
+            name: "ours",
+            processes,
+            offset: OURS,
+        })
+    }
+
+    pub(super) async fn ssh(from: &Host, to: &Host) -> Result<Self> {
+        let directory = to.file("ssh");
+        fs::create_dir_all(&directory)?;
+        let shown = directory.display();
+        for key in ["host_key", "user_key"] {
+            let path = directory.join(key).to_string_lossy().into_owned();
+            let args = ["-q", "-t", "ed25519", "-N", "", "-f", &path];
+            printed(to, &sandbox::tool("ssh-keygen"), &args).await?;
+        }
+        fs::copy(directory.join("user_key.pub"), directory.join("authorized"))?;
+        let ip = to.ip(false)?;
+        fs::write(
+            directory.join("sshd_config"),
+            format!(
+                "ListenAddress {ip}:{SSH_PORT}\nHostKey {shown}/host_key\nAuthorizedKeysFile {shown}/authorized\n\
+                 StrictModes no\nUsePAM no\nPidFile none\n"
+            ),
+        )?;
+        let sshd = with_user("sshd", sandbox::tool("sshd"), &directory)?;
+        let sshd = sshd
+            .args(["-D", "-e", "-f"])
+            .arg(directory.join("sshd_config"));
+        let sshd = sshd.on(to)?;
+        sshd.logged("Server listening", PATIENCE).await?;
+        let key = directory.join("user_key").to_string_lossy().into_owned();
+        let mut ssh = with_user("ssh", sandbox::tool("ssh"), &directory)?
+            .args([
+                "-v",
+                "-N",
+                "-F",
+                "none",
+                "-i",
+                &key,
+                "-p",
+                &SSH_PORT.to_string(),
+            ])
+            .args([
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+            ])
+            .args(["-o", "BatchMode=yes"]);
+        for target in [SINK, ECHO, IDLE] {
+            let forward = format!("127.0.0.1:{}:127.0.0.1:{target}", target + SSH);
+            ssh = ssh.args(["-L", &forward]);
+        }
+        let ssh = ssh.arg(format!("lab@{ip}")).on(from)?;
+        ssh.logged("Entering interactive session", PATIENCE).await?;
+        Ok(Self {
+            name: "ssh -L",
+            processes: [ssh, sshd],
+            offset: SSH,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! How often, how soon and with how many packets a pair of ports is found through NATs that map by destination.
+
+use std::ops::RangeInclusive;
+
+use anyhow::{Context as _, Result};
+use p2pnode_tests::{
+    lab::Lab,
+    nat::{NatKind, RANGE},
+    search::{Searched, Series},
+};
+use tokio::task::JoinSet;
+
+use super::{
+    programs::Common,
+    report::{Better, Figure, Goal, Report, Row},
+};
+use crate::tools;
+
+const RUNS: u16 = 20;
+
+const WIDE: RangeInclusive<u16> = 40000..=40255;
+
+/// What is measured: the NATs, the range, in how many series and seconds a pair is to be found, and in what part of the runs.
+struct Cell {
+    nats: (NatKind, NatKind),
+    range: RangeInclusive<u16>,
+    series: usize,
+    within: f64,
+    percent: f64,
+}
+
+fn cells() -> Vec<Cell> {
+    use NatKind::{EimApdf, EimApdfRewrite, Symmetric, SymmetricBlock, SymmetricSequential};
+    let cell = |a, b, range: &RangeInclusive<u16>, series, within, percent| Cell {
+        nats: (a, b),
+        range: range.clone(),
+        series,
+        within,
+        percent,
+    };
+    vec![
+        cell(Symmetric, EimApdf, &RANGE, 2, f64::INFINITY, 95.0),
+        cell(EimApdfRewrite, Symmetric, &RANGE, 2, f64::INFINITY, 95.0),
+        cell(Symmetric, EimApdf, &WIDE, 1, f64::INFINITY, 98.0),
+        cell(SymmetricBlock, EimApdf, &RANGE, 1, 2.0, 99.0),
+        cell(SymmetricSequential, EimApdf, &RANGE, 1, 2.0, 99.0),
+        cell(SymmetricBlock, SymmetricBlock, &RANGE, 1, 5.0, 90.0),
+    ]
+}
+
+/// How to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only cells whose name holds this, such as `symmetric-block`.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// How many labs at a time. Searches wait more than they compute.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    parallel: u16,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+impl Cell {
+    fn label(&self) -> String {
+        let (a, b) = self.nats;
+        format!("{a} dials {b}, {} ports", self.range.clone().count())
+    }
+
+    fn is_met(&self, run: &Series) -> bool {
+        run.series <= self.series && run.found.is_some_and(|took| took <= self.within)
+    }
+}
+
+pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
+    let runs = args.common.runs.unwrap_or(RUNS);
+    let only = args.only.as_deref().unwrap_or_default();
+    let mut share = Figure::new("pairs found in time", "% of the runs", Better::More);
+    let mut time = Figure::new("from the wish to the pair", "s", Better::Less);
+    let mut packets = Figure::new(
+        "probes of the side that sends more",
+        "packets",
+        Better::Less,
+    );
+    for cell in cells().iter().filter(|cell| cell.label().contains(only)) {
+        let measured = tools::runtime()?.block_on(measure(cell, args.parallel, runs))?;
+        let met = measured.iter().filter(|run| cell.is_met(run)).count();
+        let percent = 100.0 * met as f64 / measured.len().max(1) as f64;
+        eprintln!("search: {}: {percent} %", cell.label());
+        let goal = Goal::AtLeast(cell.percent);
+        share.push(
+            cell.label(),
+            vec![Row::new("p2pnode", [percent]).goal(goal)],
+        );
+        let took = measured.iter().map(|run| run.found);
+        time.push(cell.label(), vec![Row::of("p2pnode", took)]);
+        let sent = measured
+            .iter()
+            .map(|run| run.probes.into_iter().max().unwrap_or(0) as f64);
+        packets.push(cell.label(), vec![Row::new("p2pnode", sent)]);
+    }
+    let mut report = Report::new(
+        "search",
+        format!(
+            "{runs} searches for a pair of ports in each cell, each in a lab of its own. Probes are counted in the captures of both \
+             routers, over all series of a run; none goes anywhere else, and none leaves from outside the range."
+        ),
+    );
+    report.figures.extend([share, time, packets]);
+    Ok(report)
+}
+
+async fn measure(cell: &Cell, parallel: u16, runs: u16) -> Result<Vec<Series>> {
+    let mut waiting = 0..runs;
+    let (mut running, mut measured) = (JoinSet::new(), Vec::new());
+    loop {
+        while running.len() < usize::from(parallel)
+            && let Some(run) = waiting.next()
+        {
+            let name = format!("search-{}-{}-{run}", cell.nats.0, cell.nats.1);
+            let (nats, range, series) = (cell.nats, cell.range.clone(), cell.series);
+            running.spawn(async move {
+                let lab = Lab::new(&name).await?;
+                let peers = Searched::start(&lab, nats.0, nats.1, range).await?;
+                let run = peers.run(series).await?;
+                drop(peers);
+                lab.succeeded();
+                anyhow::Ok(run)
+            });
+        }
+        let Some(run) = running.join_next().await else {
+            return Ok(measured);
+        };
+        let run = run?.with_context(|| cell.label())?;
+        eprintln!("search: {}: {run:?}", cell.label());
+        measured.push(run);
+    }
+}
