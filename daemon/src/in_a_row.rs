@@ -1,12 +1,12 @@
-//! Turns between an event loop and the tasks beside it.
+//! Turns between an event loop and the other tasks of its thread.
 
 /// Events in a row before others have their turn.
 const EVENTS: u32 = 16;
 
 /// What an event loop has handled.
 ///
-/// A loop that always has a next event never waits, so the tasks of its thread, which are the handshakes and the connections, would
-/// not run as long as strangers connect without end.
+/// A loop that always has a next event never waits. So the handshakes and the connections of its thread would not run as long as
+/// strangers connect without end.
 #[derive(Debug, Default)]
 pub struct InARow(u32);
 

@@ -117,8 +117,8 @@ pub enum Answer {
 pub enum Refusal {
     /// The port is below [`LOWEST_PORT`].
     Port,
-    /// The relay does not see an address of the peer: the peer comes over a circuit, or from the relay's own host, or a NAT in front
-    /// of the relay hides it.
+    /// The relay does not see an address of the peer. The peer comes over a circuit or from the relay's own host, or a NAT in
+    /// front of the relay hides it.
     Hidden,
     /// A reason that this version does not know.
     Other,

@@ -1,4 +1,4 @@
-//! A search for a pair of ports through NATs that map by destination: what two nodes tell each other, and their probes.
+//! A search for a pair of ports through NATs that map by destination: what two nodes send each other, and their probes.
 //!
 //! Each side describes its NAT in an [`Offer`]. A relay passes it on with an introduction
 //! ([`introduction`](crate::introduction)): the offer of the peer that asks, then the answer of the other one. From both, and
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use probe::{Key, Kind, PROBE, Part, Probe, is_probe};
 
-/// The most sockets that a side opens: what a NAT of a home may give to one host beside others.
+/// The most sockets that a side opens: what a NAT of a home may give to one host among others.
 pub const MAX_SOCKETS: u16 = 256;
 
 /// The lowest port that NATs map to.

@@ -10,13 +10,14 @@ use serde_json::Value;
 use crate::cargo;
 
 /// Enums whose variants are printed in snake case.
-const VARIANTS: [(&str, &str); 6] = [
+const VARIANTS: [(&str, &str); 7] = [
     ("node/src/punch/record.rs", "pub enum Reason {"),
     ("node/src/punch/record.rs", "pub enum CandidateOutcome {"),
     ("node/src/core/event.rs", "pub enum LossCause {"),
     ("node/src/core/event.rs", "pub enum Pause {"),
     ("node/src/core/finding.rs", "pub enum FindingId {"),
     ("node/src/core/netcheck/report.rs", "pub(crate) enum Id {"),
+    ("node/src/core/port_search/report.rs", "pub enum NoSearch {"),
 ];
 
 /// Functions whose arms give the names.
@@ -122,7 +123,7 @@ fn the_schemas_name_the_values_that_the_enums_have() {
             .unwrap();
         named(&event["properties"][field])
     };
-    let [reason, outcome, cause, pause, finding, id] =
+    let [reason, outcome, cause, pause, finding, id, no_search] =
         VARIANTS.map(|(file, start)| variants(file, start));
     assert_eq!(named(&events["$defs"]["reason"]), reason);
     assert_eq!(
@@ -131,6 +132,7 @@ fn the_schemas_name_the_values_that_the_enums_have() {
     );
     assert_eq!(event("reservation_lost", "cause"), cause);
     assert_eq!(event("search_paused", "reason"), pause);
+    assert_eq!(event("search", "reason"), no_search);
     assert_eq!(
         named(&events["$defs"]["finding"]["properties"]["id"]),
         finding

@@ -1,7 +1,7 @@
 //! Checks from outside: which claims are due, and what the outcomes mean.
 //!
 //! A relay sends a nonce from a port that this node has never contacted. Three nonces in a row that do not arrive withdraw the
-//! mapping. One that was proved before may have ended with the router: the router is asked again, and the mapping is checked once
+//! mapping. One that was proved before may have ended with the router. The router is asked again, and the mapping is checked once
 //! more before it is released.
 
 use std::{net::SocketAddr, time::Instant};

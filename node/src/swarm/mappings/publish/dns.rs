@@ -1,7 +1,7 @@
 //! Records in a zone: where a mapping is reached (A, AAAA), under which port (SRV), what it is (TXT), and how to find it (PTR).
 //!
-//! For a mapping NAME over TCP of this node, which has the label ID: `ID.ZONE` has the address, `ID._NAME._tcp.ZONE` the port and a
-//! text, and `_NAME._tcp.ZONE` a PTR and a SRV of each node ([RFC 6763](https://www.rfc-editor.org/rfc/rfc6763)).
+//! For a mapping NAME over TCP of this node, which has the label ID, `ID.ZONE` has the address. `ID._NAME._tcp.ZONE` has the port
+//! and a text, `_NAME._tcp.ZONE` has a PTR and a SRV of each node ([RFC 6763](https://www.rfc-editor.org/rfc/rfc6763)).
 
 use std::{fs, time::Duration};
 
