@@ -105,9 +105,10 @@ async fn mapped_pairs(kind: NatKind, transport: Transport) -> Result<()> {
     };
     let proved = mapping(&node, 0, protocol, "verified", FOLLOWS).await?;
     let proved: SocketAddr = proved.text("/address").parse()?;
-    let other = match kind {
-        NatKind::Symmetric => NatKind::EimApdf,
-        _ => NatKind::Symmetric,
+    let other = if kind == NatKind::Symmetric {
+        NatKind::EimApdf
+    } else {
+        NatKind::Symmetric
     };
     // Who has been direct once has a warm NAT: each way has a peer of its own.
     let caller = Peer::new(&lab, "b", other).await?;

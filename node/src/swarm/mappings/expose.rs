@@ -3,7 +3,7 @@
 //! Nothing leaves from such a port but answers. So a nonce that comes in proves that the port is open to everybody.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     net::SocketAddr,
     sync::Arc,
@@ -212,12 +212,9 @@ async fn pass(
     from: SocketAddr,
     datagram: &[u8],
 ) -> io::Result<()> {
-    if !flows.contains_key(&from) {
-        let flow = open(Arc::clone(claim), expose, from).await?;
-        flows.insert(from, flow);
-    }
-    let Some(flow) = flows.get_mut(&from) else {
-        return Ok(());
+    let flow = match flows.entry(from) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => new.insert(open(Arc::clone(claim), expose, from).await?),
     };
     flow.seen = Instant::now();
     let is_first = std::mem::take(&mut flow.is_new);

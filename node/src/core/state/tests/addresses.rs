@@ -287,9 +287,11 @@ fn a_mapping_is_in_the_record_and_offered_from_its_proof_to_its_end() {
         let record = node.state.registrar.addrs();
         assert_eq!(record.contains(&mapped), offered);
         let events = node.events();
-        let mappings = events.iter().filter_map(|event| match event {
-            Event::Node(event::Event::Mapping { state, .. }) => Some(*state),
-            _ => None,
+        let mappings = events.iter().filter_map(|event| {
+            if let Event::Node(event::Event::Mapping { state, .. }) = event {
+                return Some(*state);
+            }
+            None
         });
         assert_eq!(mappings.collect::<Vec<_>>(), states);
     }
