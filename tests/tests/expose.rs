@@ -273,7 +273,7 @@ async fn dns() -> Result<()> {
     let world = World::new().await?;
     let _daemon = router(&world.lab, &world.peer).await?;
     let server = world.lab.public_host("dns").await?;
-    let _knot = knot(&world, &server).await?;
+    let _knot = knot(&server).await?;
     let secret = world.lab.artifacts().file("tsig");
     fs::write(&secret, "d3JvbmcK\n")?;
     let at = server.ip(false)?;
@@ -348,14 +348,14 @@ async fn until(
     found.with_context(|| format!("{of} {name}"))?
 }
 
-async fn knot(world: &World, server: &Host) -> Result<Process> {
-    let (directory, ip) = (world.lab.artifacts().file("knot"), server.ip(false)?);
-    fs::create_dir_all(&directory)?;
-    let at = directory.display();
+/// The path of its socket has to be short.
+async fn knot(server: &Host) -> Result<(Process, tempfile::TempDir)> {
+    let (directory, ip) = (tempfile::tempdir()?, server.ip(false)?);
+    let at = directory.path().display();
     let zone = format!(
         "p2p.example.net. 30 SOA ns.p2p.example.net. a.p2p.example.net. 1 60 60 60 1\np2p.example.net. 30 NS ns.p2p.example.net.\nns.p2p.example.net. 30 A {ip}\n"
     );
-    fs::write(directory.join("zone"), zone)?;
+    fs::write(directory.path().join("zone"), zone)?;
     let config = format!(
         "server:
     rundir: {at}
@@ -382,12 +382,12 @@ zone:
     file: {at}/zone
 "
     );
-    let file = directory.join("knot.conf");
+    let file = directory.path().join("knot.conf");
     fs::write(&file, config)?;
     let launch = Launch::new("knotd", sandbox::tool("knotd"))
         .arg("-c")
         .arg(file);
     let knot = launch.on(server)?;
-    knot.logged("server started", PATIENCE).await?;
-    Ok(knot)
+    knot.logged("control, binding", PATIENCE).await?;
+    Ok((knot, directory))
 }

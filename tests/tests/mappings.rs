@@ -221,7 +221,7 @@ async fn moves() -> Result<()> {
     peer.site.shell(&format!(
         "set -e; p=$(ip -o -4 addr show dev ix | awk '{{print $4}}' | head -1); g=$(ip route show default | awk '{{print $3}}')
          nft list table ip lab_nat | sed 's/{before}/{after}/g' > /tmp/lab_nat.$$; nft delete table ip lab_nat; nft -f /tmp/lab_nat.$$; rm /tmp/lab_nat.$$
-         ip addr add {after}/${{p#*/}} dev ix; ip addr del $p dev ix; ip route replace default via $g dev ix; conntrack -F 2>/dev/null || true"
+         ip addr del $p dev ix; ip addr add {after}/${{p#*/}} dev ix; ip route replace default via $g dev ix; conntrack -F 2>/dev/null || true"
     ))?;
     let now = verified(&node, skip).await?;
     ensure!(now.ip().to_string() == after, "{now} is not at {after}");

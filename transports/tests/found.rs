@@ -57,7 +57,10 @@ async fn it_accepts_the_remotes_dial_and_its_port_is_free_once_nothing_uses_it()
     let with = |addr: Multiaddr, peer| addr.with(libp2p::multiaddr::Protocol::P2p(peer));
     let (ours, theirs) = (with(addr(theirs), other.peer), with(addr(port), one.peer));
     // The side that opens dials as the listener, as in a punch.
-    let _guard = handle.expect_punch(&[ours.clone()], p2pnode_transports::Remote::TakesTls);
+    let _guard = handle.expect_punch(
+        std::slice::from_ref(&ours),
+        p2pnode_transports::Remote::TakesTls,
+    );
     let (opened, dialed) =
         tokio::join!(one.dial(&ours, AS_LISTENER), other.dial(&theirs, ORDINARY));
     let (opened, dialed) = (opened.unwrap(), dialed.unwrap());

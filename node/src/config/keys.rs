@@ -18,7 +18,7 @@ use p2pnode_protocol::{
 use p2pnode_transports::Transport;
 
 use super::{
-    Config, Dial, Discovery, Key, KnownPeer, Log, Mdns, Punch, checks, host,
+    Config, Dial, Discovery, Key, KnownPeer, Log, Mappings, Mdns, Punch, checks, host,
     kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SEARCH, SERVICE, TRANSPORT},
     mapping, share,
 };
@@ -96,7 +96,10 @@ impl Config {
                 "auto",
             ),
         };
-        let mappings = mapping::read(reader, purpose);
+        let mappings = match (mapping::read(reader), purpose) {
+            (_, Purpose::Dial) => Mappings::off(),
+            (mappings, Purpose::Run | Purpose::Check | Purpose::Firewall) => mappings,
+        };
         let discovery = discovery(reader, purpose);
         let peers = reader.entries(
             "peers",

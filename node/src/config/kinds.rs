@@ -7,7 +7,7 @@ use p2pnode_daemon::config::{
 use p2pnode_protocol::{addr, quote};
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange, Transport};
 
-use super::{AdvertiseTemplate, MappingMode, PunchFilter, RelayAddr, Service};
+use super::{AdvertiseTemplate, PunchFilter, RelayAddr, Service};
 
 pub(super) const PORT_RANGE: Kind<PortRange> = Kind {
     expects: "a range of ports such as 40000-40050, or one port",
@@ -35,24 +35,6 @@ pub(super) const TRANSPORT: Kind<Transport> = Kind {
     form: Form::Choice(&["quic", "tcp"]),
     parse: |text| kind::choose(text, &[("quic", Transport::Quic), ("tcp", Transport::Tcp)]),
     print: Transport::to_string,
-};
-
-const MAPPING_MODES: [(&str, MappingMode); 5] = [
-    ("off", MappingMode::Off),
-    ("auto", MappingMode::Auto),
-    ("pcp", MappingMode::Pcp),
-    ("nat-pmp", MappingMode::NatPmp),
-    ("upnp", MappingMode::Upnp),
-];
-
-pub(super) const MAPPING_MODE: Kind<MappingMode> = Kind {
-    expects: "off, auto, pcp, nat-pmp or upnp",
-    form: Form::Choice(&["off", "auto", "pcp", "nat-pmp", "upnp"]),
-    parse: |text| kind::choose(text, &MAPPING_MODES),
-    print: |mode| {
-        let named = MAPPING_MODES.iter().find(|(_, named)| named == mode);
-        named.map_or_else(String::new, |(name, _)| (*name).to_owned())
-    },
 };
 
 pub(super) const SEARCH: Kind<bool> = Kind {

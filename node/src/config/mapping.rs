@@ -9,10 +9,23 @@ use p2pnode_daemon::config::{
 use p2pnode_protocol::{mapping::Protocol, quote};
 use p2pnode_services::config::{Address, Identity, ServiceName, Target};
 
-use super::{MappingMode, Purpose, kinds::MAPPING_MODE};
-
 /// The name under which the ports of the node itself are published.
 pub(crate) const PUNCH: &str = "punch";
+
+/// Which ways to have ports mapped by the router are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MappingMode {
+    /// None.
+    Off,
+    /// All, at once.
+    Auto,
+    /// PCP.
+    Pcp,
+    /// NAT-PMP.
+    NatPmp,
+    /// UPnP IGD.
+    Upnp,
+}
 
 /// Everything about mappings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +36,17 @@ pub(crate) struct Mappings {
     pub publish: Publish,
     /// Ports for programs of others.
     pub expose: Vec<Expose>,
+}
+
+impl Mappings {
+    /// Nothing is asked for.
+    pub(super) fn off() -> Self {
+        Self {
+            mode: MappingMode::Off,
+            publish: Publish::default(),
+            expose: Vec::new(),
+        }
+    }
 }
 
 /// Where what is proved is published.
@@ -95,7 +119,25 @@ impl Expose {
     }
 }
 
-pub(super) const PROTOCOL: Kind<Protocol> = Kind {
+const MAPPING_MODES: [(&str, MappingMode); 5] = [
+    ("off", MappingMode::Off),
+    ("auto", MappingMode::Auto),
+    ("pcp", MappingMode::Pcp),
+    ("nat-pmp", MappingMode::NatPmp),
+    ("upnp", MappingMode::Upnp),
+];
+
+const MAPPING_MODE: Kind<MappingMode> = Kind {
+    expects: "off, auto, pcp, nat-pmp or upnp",
+    form: Form::Choice(&["off", "auto", "pcp", "nat-pmp", "upnp"]),
+    parse: |text| kind::choose(text, &MAPPING_MODES),
+    print: |mode| {
+        let named = MAPPING_MODES.iter().find(|(_, named)| named == mode);
+        named.map_or_else(String::new, |(name, _)| (*name).to_owned())
+    },
+};
+
+const PROTOCOL: Kind<Protocol> = Kind {
     expects: "tcp or udp",
     form: Form::Choice(&["tcp", "udp"]),
     parse: |text| kind::choose(text, &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
@@ -133,7 +175,7 @@ const WORD: Kind<String> = Kind {
 };
 
 /// Reads and checks the keys.
-pub(super) fn read(reader: &mut Reader<'_>, purpose: Purpose) -> Mappings {
+pub(super) fn read(reader: &mut Reader<'_>) -> Mappings {
     let mode = reader.one(
         "mappings.mode",
         "How to have the punch ports mapped by the router of IPv4: auto tries pcp, nat-pmp and upnp. A relay checks each mapping \
@@ -163,17 +205,10 @@ pub(super) fn read(reader: &mut Reader<'_>, purpose: Purpose) -> Mappings {
         let problem = format!("{PUNCH} names the ports of the node itself; choose another name");
         reader.contradiction("expose", None, problem);
     }
-    match purpose {
-        Purpose::Dial => Mappings {
-            mode: MappingMode::Off,
-            publish: Publish::default(),
-            expose: Vec::new(),
-        },
-        Purpose::Run | Purpose::Check | Purpose::Firewall => Mappings {
-            mode,
-            publish,
-            expose,
-        },
+    Mappings {
+        mode,
+        publish,
+        expose,
     }
 }
 

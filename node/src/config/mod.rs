@@ -30,7 +30,7 @@ use p2pnode_services::config::Services;
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub(crate) use keys::Purpose;
-pub(crate) use mapping::{Dns, Expose, Mappings, PUNCH, Publish};
+pub(crate) use mapping::{Dns, Expose, MappingMode, Mappings, PUNCH, Publish};
 pub(crate) use punch::{AdvertiseTemplate, PunchFilter};
 pub(crate) use service::Service;
 pub(crate) use target::{Names, Target, check_not_own, peer_of_address};
@@ -133,21 +133,6 @@ pub(crate) struct Punch {
     pub deny: Vec<PunchFilter>,
     /// Whether to search for a pair of ports where a punch fails because of a symmetric NAT.
     pub search: bool,
-}
-
-/// Which ways to have ports mapped by the router are tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MappingMode {
-    /// None.
-    Off,
-    /// All, at once.
-    Auto,
-    /// PCP.
-    Pcp,
-    /// NAT-PMP.
-    NatPmp,
-    /// UPnP IGD.
-    Upnp,
 }
 
 /// Where dials look for peers before they ask a relay.

@@ -12,7 +12,7 @@ use crate::{
         json,
         mappings::{MappingState, Method},
         peers::{Path, PathKind},
-        port_search::SearchReport,
+        search_report::SearchReport,
     },
     punch::{AttemptEnd, By, Reason, Role},
 };

@@ -28,5 +28,6 @@ pub(crate) mod reconnect;
 mod refusal;
 pub(crate) mod registrar;
 pub(crate) mod relays;
+pub(crate) mod search_report;
 pub(crate) mod state;
 pub(crate) mod tokens;

@@ -21,9 +21,9 @@ use tokio::net::UdpSocket;
 
 use super::{
     lines::Sink,
+    listen_socket::ListenSocket,
     running::{Running, lock},
     sources::TargetSocket,
-    udp::ListenSocket,
 };
 use crate::observe::metrics::SessionMetrics;
 

@@ -5,7 +5,7 @@
 //! - `carrier`: frames over one stream.
 //! - `inbound`: streams that peers open.
 //! - `forward`, `target`, `local`: listeners, targets, and local sockets.
-//! - `udp`: flows of datagrams, and `flows`: what they share. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
+//! - `udp`: flows of datagrams, `flows`: what they share, and `listen_socket`: where those of clients come. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
 //! - `servers`: what runs apart from sessions.
 //! - `sources`: from where targets are dialed, and the addresses of peers.
 //! - `session`: sessions for programs that use the library.
@@ -22,6 +22,7 @@ mod forwards;
 mod hub;
 mod inbound;
 mod lines;
+mod listen_socket;
 mod local;
 mod offering;
 mod offers;

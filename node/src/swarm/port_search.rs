@@ -38,7 +38,7 @@ pub(crate) enum Done {
         peer: PeerId,
         ended: Ended,
         counts: Counts,
-        pair: Option<FoundPair>,
+        pair: Option<Box<FoundPair>>,
     },
 }
 
@@ -130,7 +130,10 @@ async fn run(begin: Begin, handle: Handle) -> Done {
                 own,
                 role,
             };
-            sockets.hand_over(socket, remote).await.then_some(pair)
+            sockets
+                .hand_over(socket, remote)
+                .await
+                .then(|| Box::new(pair))
         }
     };
     Done::Searched {

@@ -75,7 +75,7 @@ impl Connection {
     }
 }
 
-/// The connections of this host with this remote.
+/// The connections of this host with this remote, by port.
 pub(crate) fn toward(remote: SocketAddr) -> Vec<Connection> {
     let found = list(0, remote).unwrap_or_else(|error| {
         tracing::debug!(%error, "the kernel does not list its tcp connections");
@@ -83,6 +83,7 @@ pub(crate) fn toward(remote: SocketAddr) -> Vec<Connection> {
     });
     let mut found: Vec<_> = found.iter().filter_map(|message| parse(message)).collect();
     found.retain(|connection| same(connection.remote, remote));
+    found.sort_unstable_by_key(|connection| connection.port);
     found
 }
 

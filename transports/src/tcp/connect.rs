@@ -7,7 +7,7 @@ use std::{io, pin::pin, time::Duration};
 
 use futures::{
     FutureExt,
-    future::{self, BoxFuture, Either},
+    future::{self, Either},
 };
 use libp2p::core::transport::PortUse;
 use p2pnode_protocol::Transport;
@@ -37,8 +37,8 @@ const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 /// earlier one.
 const SILENT: Duration = Duration::from_millis(1500);
 
-/// How long after [`SILENT`] a SYN is still waited for: the kernel repeats one after 1 and 3 s, and the third may take a second.
-const THREE_SYNS: Duration = Duration::from_millis(2500);
+/// How long three SYNs may take: the kernel repeats one after 1 and 3 s, and the third is given a second.
+const THREE_SYNS: Duration = Duration::from_secs(4);
 
 impl Dial {
     /// Connects from the punch port, or from another port of the range where the punch port has this very connection already, or where
@@ -109,21 +109,32 @@ impl Dial {
             Either::Left((first, _)) => Ok((first?, None)),
             Either::Right((Some((stream, lease)), first)) => {
                 tracing::info!(remote = %self.remote, silent = port, port = lease.port(), "no answer to the punch port; connected from another port of the range");
-                self.watch(port, first);
+                drop(first);
+                self.watch(port, segments);
                 Ok((stream, Some(lease)))
             }
             Either::Right((None, first)) => Ok((first.await?, None)),
         }
     }
 
-    /// Another port was answered. If this one's third SYN is not, a NAT or a firewall on the way still remembers an earlier connection
-    /// of this port, and the SYNs keep that memory alive: the port rests.
-    fn watch(&self, port: u16, silent: BoxFuture<'static, io::Result<TcpStream>>) {
+    /// Another port was answered, and this one was not. It may only have been too early, so it is tried once more. If three SYNs in a row
+    /// get no answer now, a NAT or a firewall on the way still remembers an earlier connection of this port, and SYNs keep that memory
+    /// alive: the port rests.
+    fn watch(&self, port: u16, segments: Segments) {
         let (shared, remote) = (self.shared.clone(), self.remote);
         tokio::spawn(async move {
-            if tokio::time::timeout(THREE_SYNS, silent).await.is_err() {
-                tracing::warn!(%remote, port, reason = "conntrack", "a NAT or firewall on the way drops packets from this port to this remote, and none from another port: it remembers an earlier connection; the port is not used there for 5 minutes");
-                shared.learn(remote, Trouble::Conntrack { port });
+            let again = socket::connect(port, remote, segments);
+            match tokio::time::timeout(THREE_SYNS, again).await {
+                Ok(Ok(stream)) => {
+                    if let Err(error) = socket::reset_on_close(&stream) {
+                        tracing::debug!(%error, "cannot reset a connection that nobody needs");
+                    }
+                }
+                Ok(Err(error)) => tracing::debug!(%remote, port, %error, "a port that was silent"),
+                Err(_) => {
+                    tracing::warn!(%remote, port, reason = "conntrack", "a NAT or firewall on the way drops packets from this port to this remote, and none from another port: it remembers an earlier connection; the port is not used there for 5 minutes");
+                    shared.learn(remote, Trouble::Conntrack { port });
+                }
             }
         });
     }

@@ -7,6 +7,7 @@ use super::{
     NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
     mapping::{is_open, mappings},
     nat::AllocationKind,
+    report::{check, of_path},
 };
 
 use crate::core::finding::Remedy;
@@ -49,31 +50,6 @@ pub(crate) fn assess(facts: &Facts) -> Report {
         event: NetcheckEvent::Netcheck,
         checks,
         verdict: verdict(&nats, facts),
-    }
-}
-
-pub(super) fn check(
-    id: Id,
-    status: Status,
-    text: impl Into<String>,
-    remedy: Option<Remedy>,
-) -> Check {
-    Check {
-        id,
-        status,
-        transport: None,
-        family: None,
-        nat: None,
-        text: text.into(),
-        remedy,
-    }
-}
-
-pub(super) fn of_path(path: &PathFacts, check: Check) -> Check {
-    Check {
-        transport: Some(path.transport),
-        family: Some(path.family),
-        ..check
     }
 }
 

@@ -7,7 +7,7 @@ use p2pnode_transports::{Family, Transport};
 
 use super::{
     Check, Facts, Id, PathFacts, Status,
-    assess::{check, of_path},
+    report::{check, of_path},
 };
 use crate::core::{finding::Remedy, mappings::Claim};
 

@@ -3,7 +3,7 @@
 use p2pnode_transports::{Family, Transport};
 use serde::{Deserialize, Serialize};
 
-use super::{Allocation, Filtering, Kind, Mapping};
+use super::{Allocation, Filtering, Kind, Mapping, PathFacts};
 use crate::core::finding::Remedy;
 
 /// What was found.
@@ -138,5 +138,30 @@ impl Report {
         } else {
             Reaches::Directly
         }
+    }
+}
+
+pub(super) fn check(
+    id: Id,
+    status: Status,
+    text: impl Into<String>,
+    remedy: Option<Remedy>,
+) -> Check {
+    Check {
+        id,
+        status,
+        transport: None,
+        family: None,
+        nat: None,
+        text: text.into(),
+        remedy,
+    }
+}
+
+pub(super) fn of_path(path: &PathFacts, check: Check) -> Check {
+    Check {
+        transport: Some(path.transport),
+        family: Some(path.family),
+        ..check
     }
 }

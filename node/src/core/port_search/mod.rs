@@ -9,7 +9,6 @@
 
 mod budget;
 mod plan;
-mod report;
 mod search;
 mod searches;
 mod side;
@@ -21,7 +20,9 @@ pub(crate) use self::{
     side::Sample,
 };
 
-pub use self::report::{NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport};
+pub use crate::core::search_report::{
+    NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport,
+};
 
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{
-    budget::{BURST, OUTSTANDING, PAUSE},
-    report::NoSearch,
-};
+use super::budget::{BURST, OUTSTANDING, PAUSE};
+use crate::core::search_report::NoSearch;
 use p2pnode_protocol::{
     Family,
     port_search::{LOWEST_PORT, Ports, Side},

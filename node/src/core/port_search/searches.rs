@@ -11,10 +11,10 @@ use p2pnode_protocol::port_search::{Key, Nonce, Offer, Part, Ports, Side};
 
 use super::{
     plan::Plan,
-    report::{NoSearch, SearchClass, SearchOutcome, SearchReport},
     search::{Counts, Ended},
     side::{Sample, side},
 };
+use crate::core::search_report::{NoSearch, SearchClass, SearchOutcome, SearchReport};
 
 /// How long a peer rests after a search: after the first, the second, and each that follows.
 const RESTS: [Duration; 3] = [

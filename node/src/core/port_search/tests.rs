@@ -15,11 +15,14 @@ use p2pnode_protocol::port_search::{Key, Nonce, Part};
 use nat::{Kind, Nat, PUNCH, port_of, socket_of};
 
 use super::{
+    NoSearch,
     plan::Plan,
-    report::NoSearch,
     search::{Action, Ended, Hop, Search, Socket},
     side::Sample,
 };
+
+/// To whom, from and to where, and what.
+type Packet = (usize, SocketAddr, SocketAddr, Vec<u8>);
 
 /// How a run went: how it ended for both, when, and how many packets each side sent.
 #[derive(Debug)]
@@ -87,14 +90,14 @@ struct World {
     rng: fastrand::Rng,
     begun: Instant,
     /// By arrival: to whom, from and to where, and what.
-    flying: BTreeMap<(Duration, u64), (usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    flying: BTreeMap<(Duration, u64), Packet>,
     number: u64,
     /// When probes were sent within the last 30 s, and how many in all.
     sent: [VecDeque<Duration>; 2],
     total: [usize; 2],
     run: Run,
     /// Copies of what was sent, for an attacker.
-    seen: Vec<(usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    seen: Vec<Packet>,
 }
 
 impl World {
@@ -141,7 +144,7 @@ impl World {
         })
     }
 
-    fn fly(&mut self, at: Duration, packet: (usize, SocketAddr, SocketAddr, Vec<u8>)) {
+    fn fly(&mut self, at: Duration, packet: Packet) {
         self.number += 1;
         self.flying
             .insert((at + self.way.delay, self.number), packet);
@@ -188,11 +191,7 @@ impl World {
         }
     }
 
-    fn arrive(
-        &mut self,
-        (to, from, at, bytes): (usize, SocketAddr, SocketAddr, Vec<u8>),
-        now: Duration,
-    ) {
+    fn arrive(&mut self, (to, from, at, bytes): Packet, now: Duration) {
         assert_eq!(at.ip(), self.nats[to].ip, "nothing goes to a third party");
         if let Some(port) = self.nats[to].lets_in(at.port(), from, now) {
             let search = self.searches[to].as_mut().unwrap();

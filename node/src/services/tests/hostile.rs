@@ -171,7 +171,7 @@ async fn resumes_of_others(hostile: &mut Hostile, a: &Node, b: PeerId) {
     for session in [of_b.unwrap(), SessionId([9; 16])] {
         let progress = Accept {
             instance: hostile.hub.instance(),
-            received: 0,
+            received: 1 << 40,
             delivered: 1 << 40,
             limit: 1 << 50,
         };

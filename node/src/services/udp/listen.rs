@@ -13,8 +13,7 @@ use bytes::Bytes;
 use p2pnode_services::core::flows::{ClientId, Destinations, ForwardId};
 use tokio::{io::ReadBuf, task::AbortHandle};
 
-use super::ListenSocket;
-use crate::services::{Hub, flows::Clients, lines::Sink};
+use crate::services::{Hub, flows::Clients, lines::Sink, listen_socket::ListenSocket};
 
 /// The longest datagram, and a byte.
 const LONGEST: usize = 1 << 16;

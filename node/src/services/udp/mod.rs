@@ -7,7 +7,6 @@
 
 mod flow;
 mod listen;
-mod socket;
 mod target;
 
 use std::{
@@ -27,8 +26,6 @@ use p2pnode_services::{
 };
 use p2pnode_transports::{DatagramPath, Datagrams};
 use tokio::task::AbortHandle;
-
-pub(super) use self::socket::ListenSocket;
 
 use self::flow::Task;
 use super::{

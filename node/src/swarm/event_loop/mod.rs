@@ -288,7 +288,7 @@ impl EventLoop {
                 pair,
             } => {
                 self.state
-                    .handle_ports_searched(peer, ended, counts, pair, now);
+                    .handle_ports_searched(peer, ended, counts, pair.map(|pair| *pair), now);
             }
         }
     }

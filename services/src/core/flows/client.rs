@@ -5,8 +5,11 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use libp2p::PeerId;
 
-use super::ForwardId;
 use crate::{config::ServiceName, wire::SessionId};
+
+/// A forward that listens for datagrams, numbered by whoever drives the flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ForwardId(pub u64);
 
 /// A client at a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -24,7 +24,7 @@ use std::{
 use bytes::Bytes;
 use libp2p::PeerId;
 
-pub use self::client::{ClientId, Destinations, FromClient};
+pub use self::client::{ClientId, Destinations, ForwardId, FromClient};
 
 use self::{
     client::Client,
@@ -76,10 +76,6 @@ pub struct FlowKey {
     /// Its number.
     pub number: FlowNumber,
 }
-
-/// A forward that listens for datagrams, numbered by the task that drives the flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ForwardId(pub u64);
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -47,7 +47,7 @@ pub(super) struct Incoming {
     starved: bool,
     /// The limit with which the window has grown last: a peer that is blocked below it does not know that yet.
     grown: u64,
-    /// The local socket takes nothing further: what comes is dropped, and never confirmed.
+    /// The local socket takes nothing further: what comes is dropped and confirmed. Its end is not, so that the peer waits for the reset.
     discards: bool,
 }
 
@@ -96,7 +96,14 @@ impl Incoming {
         if self.end.is_some_and(|last| end > last) {
             return Err(Violation("sends behind its end"));
         }
-        if end <= self.received || self.discards {
+        if end <= self.received {
+            return Ok(());
+        }
+        if self.discards {
+            // Nobody will have it, so its sender need not keep it.
+            if offset <= self.received {
+                (self.received, self.delivered, self.due) = (end, end, true);
+            }
             return Ok(());
         }
         if offset > self.received {
@@ -165,7 +172,7 @@ impl Incoming {
 
     /// Whether all bytes are delivered, and the end is to be: true once.
     pub(super) fn poll_end(&mut self) -> bool {
-        let now = self.end == Some(self.delivered);
+        let now = self.end == Some(self.delivered) && !self.discards;
         if now {
             self.delivered += 1;
             self.due = true;
@@ -176,7 +183,9 @@ impl Incoming {
     /// Nothing further is delivered.
     pub(super) fn discard(&mut self, share: &mut Share) {
         self.clear(share);
-        (self.discards, self.starved) = (true, false);
+        (self.discards, self.starved, self.due) = (true, false, true);
+        let bytes = self.end.unwrap_or(self.received);
+        self.delivered = self.delivered.max(bytes);
         // What was dropped is not asked for again.
         self.gap = Gap::Asked;
     }

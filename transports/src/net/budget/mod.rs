@@ -15,16 +15,17 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use libp2p::{Multiaddr, PeerId};
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::{Family, Transport, bucket::Measure};
 
 use crate::net::addr::to_socket_addr;
 
 pub(crate) use account::{Account, Admitted};
 pub(crate) use ledger::{Frame, WAITING};
-pub(crate) use opens::{Opens, Pace, Pause};
+pub(crate) use opens::{Opens, Pause};
 pub(crate) use room::Room;
 
 /// What a peer may make this process hold, per connection. The least first.
@@ -63,6 +64,33 @@ impl Class {
         }
     }
 }
+
+impl Class {
+    /// How often the remote may open a stream. A stranger opens about ten on a new connection, and then one for each request. Sessions
+    /// of services are streams, of which a service refuses more than 2,000 a second.
+    const fn opens(self) -> Measure {
+        let (burst, micros) = match self {
+            Self::Stranger => (256, 50_000),
+            Self::Known => (2048, 4000),
+            Self::Carrying | Self::Serving => (32_768, 250),
+        };
+        Measure {
+            burst,
+            period: Duration::from_micros(micros),
+        }
+    }
+
+    /// The same at a relay, where a stream is a circuit at most.
+    const fn opens_at_relay(self) -> Measure {
+        match self {
+            Self::Stranger => Self::Stranger.opens(),
+            Self::Known | Self::Carrying | Self::Serving => Self::Known.opens(),
+        }
+    }
+}
+
+/// How often a peer of a class may open a stream.
+pub(crate) type Pace = fn(Class) -> Measure;
 
 /// Why this side has closed a connection that held too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -166,7 +194,7 @@ impl Budgets {
         Self {
             registry: Arc::new(Mutex::new(Registry {
                 begin,
-                pace: opens::of_node,
+                pace: Class::opens,
                 classes: HashMap::new(),
                 open: HashMap::new(),
                 opened: 0,
@@ -179,7 +207,7 @@ impl Budgets {
     #[must_use]
     pub fn of_relay() -> Self {
         let budgets = Self::new(Class::Stranger);
-        budgets.lock().pace = opens::of_relay;
+        budgets.lock().pace = Class::opens_at_relay;
         budgets
     }
 

@@ -6,54 +6,16 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use p2pnode_protocol::bucket::{Bucket, Measure};
+use p2pnode_protocol::bucket::Bucket;
 use tokio::{
     runtime::Handle,
     time::{Sleep, sleep_until},
 };
 
-use super::Class;
-
-/// A peer opens about ten streams on a new connection, and then one for each request.
-const STRANGER: Measure = Measure {
-    burst: 256,
-    period: Duration::from_millis(50),
-};
-
-/// A peer that makes many circuits, or is introduced to many peers.
-const KNOWN: Measure = Measure {
-    burst: 2048,
-    period: Duration::from_millis(4),
-};
-
-/// Each session of a service is a stream. The service refuses more than 2,000 a second.
-const SESSIONS: Measure = Measure {
-    burst: 32_768,
-    period: Duration::from_micros(250),
-};
-
-/// How often a peer of a class may open a stream.
-pub(crate) type Pace = fn(Class) -> Measure;
-
-/// At a node, where streams are sessions.
-pub(super) fn of_node(class: Class) -> Measure {
-    match class {
-        Class::Stranger => STRANGER,
-        Class::Known => KNOWN,
-        Class::Carrying | Class::Serving => SESSIONS,
-    }
-}
-
-/// At a relay, where a stream is a circuit at most.
-pub(super) fn of_relay(class: Class) -> Measure {
-    match class {
-        Class::Stranger => STRANGER,
-        Class::Known | Class::Carrying | Class::Serving => KNOWN,
-    }
-}
+use super::{Class, Pace};
 
 /// The streams that a remote has opened of late.
 #[derive(Debug)]
@@ -116,18 +78,20 @@ impl Pause {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_stranger_that_opens_without_end_is_held_to_a_pace_and_a_higher_class_begins_with_more() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let mut opens = Opens::new(of_node, Class::Stranger, now);
+        let mut opens = Opens::new(Class::opens, Class::Stranger, now);
         let used = |opens: &mut Opens, at| {
             let more = || opens.wait(at).is_none().then(|| opens.used(at));
             std::iter::from_fn(more).count()
         };
         assert_eq!(used(&mut opens, now), 256);
-        assert_eq!(opens.wait(now), Some(now + STRANGER.period));
+        assert_eq!(opens.wait(now), Some(now + Duration::from_millis(50)));
         assert_eq!(used(&mut opens, now + second), 20);
         opens.set_class(Class::Serving, now + second);
         assert_eq!(used(&mut opens, now + second), 32_768);
@@ -139,8 +103,8 @@ mod tests {
     #[test]
     fn a_relay_knows_no_sessions() {
         for class in [Class::Known, Class::Carrying, Class::Serving] {
-            assert_eq!(of_relay(class), KNOWN);
+            assert_eq!(class.opens_at_relay(), Class::Known.opens());
         }
-        assert_eq!(of_relay(Class::Stranger), of_node(Class::Stranger));
+        assert_eq!(Class::Stranger.opens_at_relay(), Class::Stranger.opens());
     }
 }

@@ -87,8 +87,9 @@ async fn a_second_connection_to_the_same_remote_takes_the_next_port() {
     let error = connect(&dialer, addr).await.map(drop).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "port range 23010-23012 exhausted: tcp 23010 in use by this node, \
-         tcp 23011 in use by this node, tcp 23012 in use by this node"
+        "port range 23010-23012 exhausted: tcp 23010 held by a connection to the same remote in ESTABLISHED, \
+         tcp 23011 held by a connection to the same remote in ESTABLISHED, \
+         tcp 23012 held by a connection to the same remote in ESTABLISHED"
     );
 }
 

@@ -5,10 +5,14 @@ use p2pnode_protocol::port_search::Part;
 
 use super::*;
 use crate::core::port_search::{
-    report::SearchOutcome,
+    SearchOutcome,
     search::Counts,
     searches::{Ask, Searches, Step},
 };
+
+/// Who has begun in which part, and whose search has ended how.
+type Begun = Vec<(usize, Part)>;
+type Reported = Vec<(usize, SearchOutcome)>;
 
 /// A node.
 struct Node {
@@ -59,7 +63,7 @@ impl Both {
     }
 
     /// Carries everything between the two, and returns what begins and what is reported.
-    fn settle(&mut self) -> (Vec<(usize, Part)>, Vec<(usize, SearchOutcome)>) {
+    fn settle(&mut self) -> (Begun, Reported) {
         let (mut begun, mut reported) = (Vec::new(), Vec::new());
         let mut steps: Vec<(usize, Step)>;
         loop {

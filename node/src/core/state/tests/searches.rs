@@ -83,17 +83,23 @@ fn notice(peer: PeerId, offer: Offer) -> Notice {
 
 /// The only offer among these actions.
 fn offered(actions: &[Action]) -> Option<Offer> {
-    actions.iter().find_map(|action| match action {
-        Action::OfferSearch(ask, _) => Some(ask.offer),
-        _ => None,
-    })
+    let mut offers = actions.iter().filter_map(|action| {
+        let Action::OfferSearch(ask, _) = action else {
+            return None;
+        };
+        Some(ask.offer)
+    });
+    offers.next()
 }
 
 fn begun(actions: &[Action]) -> Option<Begin> {
-    actions.iter().find_map(|action| match action {
-        Action::SearchPorts(begin) => Some(begin.clone()),
-        _ => None,
-    })
+    let mut begun = actions.iter().filter_map(|action| {
+        let Action::SearchPorts(begin) = action else {
+            return None;
+        };
+        Some(begin.clone())
+    });
+    begun.next()
 }
 
 #[test]

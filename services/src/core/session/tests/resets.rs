@@ -63,7 +63,7 @@ fn what_was_sent_before_a_reset_is_delivered_before_it() {
             pair.run(RTT * 4);
             assert_eq!(pair.got[1 - side].len(), 100_000, "{side} {lost}");
             assert_eq!(last_events(&pair, side), reset_events(), "{side} {lost}");
-            assert_eq!(pair.actions[1 - side].last(), Some(&Action::ResetLocal));
+            assert!(pair.actions[1 - side].contains(&Action::ResetLocal));
             assert!(pair.opener.is_over() && pair.acceptor.unwrap().is_over());
         }
     }
@@ -87,12 +87,13 @@ fn a_reset_behind_an_end_comes_after_the_data_and_the_end() {
     pair.acceptor.as_mut().unwrap().handle_reset(LOCAL, now);
     pair.run(RTT * 4);
     assert_eq!(pair.got[0].len(), 1000);
+    pair.actions[0].retain(|action| matches!(action, Action::ShutdownLocal | Action::ResetLocal));
     let ended = [Action::ShutdownLocal, Action::ResetLocal];
-    assert_eq!(pair.actions[0][pair.actions[0].len() - 2..], ended);
+    assert_eq!(pair.actions[0], ended);
 }
 
 #[test]
-fn what_comes_for_a_socket_that_is_reset_is_dropped_and_never_confirmed() {
+fn what_comes_for_a_socket_that_is_reset_is_dropped_and_completes_nothing() {
     let mut pair = Pair::opened();
     pair.reads[0] = false;
     send_and_reset(&mut pair, 1, 200_000);
@@ -149,7 +150,7 @@ fn what_has_come_is_delivered_whatever_ends_the_session() {
         pair.run(MS);
         assert_eq!(pair.got[1].len(), 1000);
         assert_eq!(pair.events[1].last(), Some(&Event::Closed(end)));
-        assert_eq!(pair.actions[1].last(), Some(&Action::ResetLocal));
+        assert!(pair.actions[1].contains(&Action::ResetLocal));
     }
 }
 
@@ -161,4 +162,13 @@ fn a_session_that_is_not_wanted_any_longer_is_reset_at_once() {
     pair.settle();
     let end = End::Reset(ResetReason::NotAllowed);
     assert_eq!(pair.events[0].last(), Some(&Event::Closed(end)));
+}
+
+#[test]
+fn two_sides_that_reset_at_once_do_not_wait_for_each_other() {
+    let mut pair = Pair::opened();
+    send_and_reset(&mut pair, 0, 1000);
+    send_and_reset(&mut pair, 1, 1000);
+    pair.run(RTT * 4);
+    assert!(pair.opener.is_over() && pair.acceptor.unwrap().is_over());
 }

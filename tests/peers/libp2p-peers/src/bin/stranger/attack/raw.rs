@@ -122,7 +122,7 @@ impl Wire {
                 return Self::quic(remote, identity, source).await;
             }
             let stream = tcp::tokio::TcpStream(tcp_stream(remote, source).await?);
-            Self::secured_by_tls(stream, identity).await
+            Self::muxed(Self::tls(stream, identity).await?, identity).await
         };
         timeout(ANSWER, connect).await.context("no handshake")?
     }
@@ -161,13 +161,6 @@ impl Wire {
         })
     }
 
-    async fn secured_by_tls(
-        stream: impl Duplex + 'static,
-        identity: &Identity,
-    ) -> Result<Self> {
-        Self::muxed(Self::tls(stream, identity).await?, identity).await
-    }
-
     async fn tls(mut stream: impl Duplex + 'static, identity: &Identity) -> Result<Stream> {
         negotiate(&mut stream, "/tls/1.0.0").await?;
         let config = tls::Config::new(&identity.key)?;
@@ -176,7 +169,8 @@ impl Wire {
         Ok(Box::new(stream))
     }
 
-    async fn noise(mut circuit: Stream, identity: &Identity) -> Result<Stream> {
+    /// As [`Self::frames`], inside a circuit.
+    pub(crate) async fn frames_inside(mut circuit: Stream, identity: &Identity) -> Result<Stream> {
         let upgrade = async {
             negotiate(&mut circuit, "/noise").await?;
             let config = noise::Config::new(&identity.key)?;
@@ -201,14 +195,9 @@ impl Wire {
             .context("no handshake")?
     }
 
-    /// The same inside a circuit.
-    pub(crate) async fn frames_inside(circuit: Stream, identity: &Identity) -> Result<Stream> {
-        Self::noise(circuit, identity).await
-    }
-
     /// The connection inside a circuit.
     pub(crate) async fn inside(circuit: Stream, identity: &Identity) -> Result<Self> {
-        Self::muxed(Self::noise(circuit, identity).await?, identity).await
+        Self::muxed(Self::frames_inside(circuit, identity).await?, identity).await
     }
 
     async fn muxed(stream: Stream, identity: &Identity) -> Result<Self> {

@@ -25,7 +25,7 @@ use tokio::{
 
 /// Where datagrams of clients come, and where answers leave.
 #[derive(Debug)]
-pub(in crate::services) struct ListenSocket {
+pub(super) struct ListenSocket {
     socket: UdpSocket,
     local: SocketAddr,
 }
@@ -82,7 +82,7 @@ impl ListenSocket {
     }
 
     /// Sends at once: tokio would refuse what comes before it knows that the socket is writable.
-    pub(in crate::services) fn send(
+    pub(super) fn send(
         &self,
         client: SocketAddr,
         from: SocketAddr,
