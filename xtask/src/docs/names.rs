@@ -17,7 +17,7 @@ const VARIANTS: [(&str, &str); 7] = [
     ("node/src/core/event.rs", "pub enum Pause {"),
     ("node/src/core/finding.rs", "pub enum FindingId {"),
     ("node/src/core/netcheck/report.rs", "pub(crate) enum Id {"),
-    ("node/src/core/port_search/report.rs", "pub enum NoSearch {"),
+    ("node/src/core/search_report.rs", "pub enum NoSearch {"),
 ];
 
 /// Functions whose arms give the names.

@@ -7,7 +7,7 @@ use libp2p::PeerId;
 
 use crate::{config::ServiceName, wire::SessionId};
 
-/// A forward that listens for datagrams, numbered by whoever drives the flows.
+/// A forward that listens for datagrams, numbered by the task that drives the flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ForwardId(pub u64);
 
