@@ -84,10 +84,10 @@ mod tests {
 
     fn facts(router: &str, verified: Option<&str>) -> Facts {
         let mut path = PathFacts::new(Transport::Quic, Family::Ip4);
-        // A symmetric NAT: another port at each relay.
-        path.seen = [(10, 51_000), (20, 52_000)]
-            .map(|(relay, port)| Seen {
-                by: ([198, 51, 100, relay], 443).into(),
+        // A symmetric NAT: another port at each port of the relay.
+        path.seen = [(443, 51_000), (3478, 52_000)]
+            .map(|(at, port)| Seen {
+                by: ([198, 51, 100, 10], at).into(),
                 local: Some("192.168.1.2:40017".parse().unwrap()),
                 mapped: Some(([203, 0, 113, 7], port).into()),
             })

@@ -1,6 +1,6 @@
 //! Searches for ports: when they begin, and what they do to dials.
 
-use p2pnode_protocol::{introduction::Notice, port_search::Offer};
+use p2pnode_protocol::{hop::HopReply, introduction::Notice, port_search::Offer};
 
 use super::*;
 use crate::{
@@ -119,6 +119,8 @@ fn after_a_failed_punch_the_side_that_dialed_asks_and_its_dial_waits_for_the_end
         retry_in: None,
     };
     node.state.handle_punch(gave_up, node.now);
+    let nothing = HopReply::Unsupported;
+    node.state.handle_hop_reply(circuit, &nothing, node.now);
     node.ping_best(peer);
     assert!(node.results().is_empty(), "the search may find a path");
 
@@ -130,8 +132,9 @@ fn after_a_failed_punch_the_side_that_dialed_asks_and_its_dial_waits_for_the_end
     let (ended, counts) = (port_search::Ended::NotFound, Counts::default());
     node.state
         .handle_ports_searched(peer, ended, counts, None, node.now);
+    let events = node.events();
     let searched = |event: &Event| matches!(event, Event::Searched(report) if report.outcome == SearchOutcome::NotFound);
-    assert!(node.events().iter().any(searched));
+    assert!(events.iter().any(searched));
     node.ping_best(peer);
     assert_eq!(node.results().len(), 1);
 }
