@@ -64,6 +64,7 @@ impl NodeState {
         now: Instant,
     ) {
         let own = self.is_dialed(peer);
+        let mut cause = PathCause::Made(path.how);
         let is_leg = match self.relays.handle_established(id, now) {
             Opened::Leg => true,
             Opened::Replaces(old) => {
@@ -76,7 +77,10 @@ impl NodeState {
                 false
             }
             Opened::NotOurs => {
-                self.close_doubtful_paths(peer, now);
+                let gives_way = self.close_doubtful_paths(peer, now);
+                if gives_way && path.kind == PathKind::Relayed {
+                    cause = PathCause::Missed;
+                }
                 false
             }
         };
@@ -95,7 +99,7 @@ impl NodeState {
         }
         // The punch machine comes next. It decides whether the first direct connection came out of a punch.
         if path.kind == PathKind::Relayed || self.peers.directs(&peer) > 1 {
-            self.report_path(peer, PathCause::Made(path.how));
+            self.report_path(peer, cause);
         }
         self.classify(peer);
         if let Some(relay) = path.relay {

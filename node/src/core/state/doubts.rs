@@ -41,20 +41,29 @@ impl NodeState {
         }
     }
 
-    /// There is another connection to this peer: those that are doubtful are closed.
-    pub(super) fn close_doubtful_paths(&mut self, peer: PeerId, now: Instant) {
+    /// There is another connection to this peer: those that are doubtful are closed. Returns whether there was one.
+    pub(super) fn close_doubtful_paths(&mut self, peer: PeerId, now: Instant) -> bool {
+        let mut closes = false;
         for connection in self.peers.connections_of(&peer).to_vec() {
             if self.relays.relay_over(connection).is_none() {
-                self.close_doubtful(connection, peer, now);
+                closes |= self.close_doubtful(connection, peer, now);
             }
         }
+        closes
     }
 
-    /// Closes a connection if it is doubtful.
-    pub(super) fn close_doubtful(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) {
-        if self.liveness.handle_replaced(connection) {
+    /// Closes a connection if it is doubtful. Returns whether it is.
+    pub(super) fn close_doubtful(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        now: Instant,
+    ) -> bool {
+        let is_doubtful = self.liveness.handle_replaced(connection);
+        if is_doubtful {
             self.close_dead(peer, connection, now);
         }
+        is_doubtful
     }
 
     /// Closes a connection that counts as dead.
