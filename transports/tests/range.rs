@@ -130,10 +130,8 @@ async fn a_new_port_is_another_port_of_the_range() {
     );
     // None is left, and none becomes free while the connections live.
     let error = node.dial(&addr, NEW).await.err().unwrap();
-    assert_eq!(
-        find_exhausted(&error).unwrap().holders[0].by,
-        HeldBy::ThisNode
-    );
+    let holder = &find_exhausted(&error).unwrap().holders[0].by;
+    assert!(matches!(holder, HeldBy::Connection { .. }), "{holder:?}");
     assert!(handle.exhausted().is_some());
     drop(connections);
     // They cool, and the dial waits for that.
@@ -173,10 +171,11 @@ async fn a_range_of_one_port_carries_both_transports_to_many_peers() {
         error.to_string().is_empty(),
         "libp2p shows nothing of the inner error"
     );
-    assert_eq!(
-        find_exhausted(&error).unwrap().to_string(),
-        "port range 20040-20040 exhausted: tcp 20040 in use by this node"
-    );
+    let exhausted = find_exhausted(&error).unwrap().to_string();
+    // In which state depends on what the remote has done with it.
+    let held =
+        "port range 20040-20040 exhausted: tcp 20040 held by a connection to the same remote in ";
+    assert!(exhausted.starts_with(held), "{exhausted}");
 }
 
 #[tokio::test]
