@@ -13,7 +13,7 @@ use crate::net::{
     holder::{self, HeldBy, Holder},
     pool::{Exhausted, PoolCounts, PortPool},
     range::PortRange,
-    socket,
+    sock_diag, socket,
 };
 
 /// How long a port is left alone after another program was found on it. Long enough that a dial does not try a large range again,
@@ -117,8 +117,8 @@ impl Ports {
     }
 
     /// Opens a punch socket on a port of the range: the number of another punch socket if possible, so that one pinhole in a
-    /// firewall serves all; otherwise the first that can be bound. Ports of which the kernel keeps a connection come last. If it
-    /// leads to a relay, the connection to that relay would need another port, and the relay would advertise that one.
+    /// firewall serves all; otherwise the first that can be bound. Ports of which the kernel still ends a connection come
+    /// last. If it leads to a relay, the connection to that relay would need another port.
     pub(crate) fn open<T>(
         self: &Arc<Self>,
         transport: Transport,
@@ -134,7 +134,7 @@ impl Ports {
         let idle = candidates
             .iter()
             .copied()
-            .filter(|port| socket::is_idle(*port));
+            .filter(|port| !sock_diag::is_held(*port));
         let candidates = shared
             .into_iter()
             .chain(idle)

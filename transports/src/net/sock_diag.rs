@@ -12,7 +12,10 @@ use std::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use p2pnode_protocol::Family;
 
-use super::interfaces::netlink::{self, AF_INET, AF_INET6, HEADER};
+use super::{
+    interfaces::netlink::{self, AF_INET, AF_INET6, HEADER},
+    socket::wildcard,
+};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const IPPROTO_TCP: u8 = 6;
@@ -93,6 +96,17 @@ pub(crate) fn unacked(port: u16, remote: SocketAddr) -> Option<u32> {
     let mut found = found.iter().filter_map(|message| parse(message));
     let of = |connection: &Connection| connection.port == port && same(connection.remote, remote);
     found.find(of)?.unacked
+}
+
+/// Whether the kernel keeps a connection of this port, in either family. One in TIME_WAIT does not count: its 4-tuple can be connected
+/// again.
+pub(crate) fn is_held(port: u16) -> bool {
+    Family::ALL.into_iter().any(|family| {
+        // With the port 0, to any remote.
+        let found = list(port, wildcard(family, 0)).unwrap_or_default();
+        let mut found = found.iter().filter_map(|message| parse(message));
+        found.any(|connection| connection.port == port && connection.is_in_the_way())
+    })
 }
 
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
@@ -192,6 +206,23 @@ mod tests {
         assert_eq!((closes.left, closes.unacked), (None, Some(5)));
         assert!(closes.is_in_the_way());
         assert_eq!(closes.state.to_string(), "FIN_WAIT1");
+    }
+
+    #[test]
+    fn a_port_is_held_until_its_last_connection_is_in_time_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = stream.local_addr().unwrap().port();
+        let (mut accepted, _) = listener.accept().unwrap();
+        assert!(is_held(port));
+        // This side closes first. The kernel keeps the connection until the remote has closed, and its 4-tuple a minute longer.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        accepted.read_to_end(&mut Vec::new()).unwrap();
+        assert!(is_held(port));
+        drop(accepted);
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        drop(stream);
+        assert!(!is_held(port));
     }
 
     #[test]

@@ -138,23 +138,6 @@ pub(crate) fn listen(family: Family, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Whether no TCP connection has `port`, in either family: also none of another program, and none that is about to end or in
-/// TIME_WAIT. A bind without `SO_REUSEADDR` finds that out.
-pub(crate) fn is_idle(port: u16) -> bool {
-    Family::ALL.into_iter().all(|family| {
-        let addr = wildcard(family, port);
-        let bound = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))
-            .and_then(|socket| {
-                if family == Family::Ip6 {
-                    socket.set_only_v6(true)?;
-                }
-                socket.bind(&addr.into())
-            });
-        // What is wrong with the host shows when a socket is opened.
-        !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-    })
-}
-
 /// A TCP socket that connects from `port` to `remote`.
 fn bound(port: u16, remote: SocketAddr) -> io::Result<Socket> {
     let family = Family::from(remote.ip());
@@ -231,8 +214,6 @@ pub(crate) fn source_ip(remote: IpAddr) -> io::Result<IpAddr> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-    use tokio::io::AsyncReadExt as _;
-
     use super::*;
 
     #[test]
@@ -251,24 +232,6 @@ mod tests {
     fn the_source_of_loopback_is_loopback() {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert_eq!(source_ip(loopback).unwrap(), loopback);
-    }
-
-    #[tokio::test]
-    async fn a_port_is_not_idle_while_the_kernel_keeps_a_connection_of_it() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let free = lock(Family::Ip4, 0).unwrap().local_addr().unwrap().port();
-        assert!(is_idle(free));
-        let remote = listener.local_addr().unwrap();
-        let (stream, accepted) =
-            tokio::join!(connect(free, remote, Segments::Full), listener.accept());
-        let (mut accepted, _) = accepted.unwrap();
-        assert!(!is_idle(free));
-        // This side closes first, and the kernel keeps its 4-tuple until the remote has closed, and a minute longer.
-        drop(stream.unwrap());
-        assert!(!is_idle(free));
-        accepted.read_to_end(&mut Vec::new()).await.unwrap();
-        drop(accepted);
-        assert!(!is_idle(free), "it is in TIME_WAIT");
     }
 
     #[tokio::test]

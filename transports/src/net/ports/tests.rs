@@ -84,7 +84,10 @@ fn a_host_without_the_family_is_not_an_exhausted_range() {
 fn a_port_with_a_tcp_connection_is_the_last_to_be_taken() {
     // Below the ports that the kernel gives to others.
     let listener = (21_000..).find_map(|port| std::net::TcpListener::bind(("0.0.0.0", port)).ok());
-    let busy = listener.as_ref().unwrap().local_addr().unwrap().port();
+    let listener = listener.unwrap();
+    let busy = listener.local_addr().unwrap().port();
+    let _connection = std::net::TcpStream::connect(("127.0.0.1", busy)).unwrap();
+    let _accepted = listener.accept().unwrap();
     let other = busy + 1;
     let range = format!("{busy}-{other}");
     // Whichever of the two a seed prefers.
