@@ -23,7 +23,7 @@ const RESTS: [Duration; 3] = [
     Duration::from_secs(3_600),
 ];
 
-/// The most searches of a node in an hour, whoever asks: 36,000 packets.
+/// The most searches of a node in an hour, for all peers together: 36,000 packets.
 const PER_HOUR: usize = 12;
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -230,7 +230,7 @@ fn run(kinds: [Kind; 2], range: u16, way: Way, seed: u64) -> Run {
     World::new(kinds, range, way, seed).unwrap().run()
 }
 
-/// How many of so many runs find a pair in this time, whoever asks.
+/// How many of so many runs find a pair in this time, from either side.
 fn found(kinds: [Kind; 2], range: u16, way: Way, runs: u64, within: Duration) -> u64 {
     let runs = (0..runs).filter(|seed| {
         let kinds = if seed % 2 == 0 {
